@@ -1,0 +1,102 @@
+"""Every error that shadowsim raises on purpose.
+
+One hierarchy: each error carries the code and the HTTP status that AWS's services put on the wire, so that the
+same error serves a notebook, the command line and the rehearsal server. A message names the parameter, the
+constraint and the value, in that order of usefulness to the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+
+
+class ShadowsimError(Exception):
+    """Base of all errors raised on purpose.
+
+    Attributes
+    ----------
+    code : str
+        AWS's error code, as `__type` carries it on the wire.
+    http_status : int
+        The HTTP status of an answer with this error.
+    """
+
+    code = "InternalFailure"
+    http_status = 500
+
+
+class ValidationError(ShadowsimError, ValueError):
+    """A request that breaks the service model or a rule across its fields.
+
+    Parameters
+    ----------
+    violations : sequence of str
+        One sentence a violation, in AWS's words, in the order of the request's shape.
+    """
+
+    code = "ValidationException"
+    http_status = 400
+
+    def __init__(self, violations: Sequence[str]):
+        self.violations = tuple(violations)
+        n = len(self.violations)
+        noun = "error" if n == 1 else "errors"
+        super().__init__(f"{n} validation {noun} detected: " + "; ".join(self.violations))
+
+    def __reduce__(self) -> tuple[type[ValidationError], tuple[tuple[str, ...]]]:
+        return type(self), (self.violations,)
+
+
+class SerializationError(ShadowsimError, ValueError):
+    """A body that cannot be read at all: broken JSON, binary data, not an object."""
+
+    code = "SerializationException"
+    http_status = 400
+
+
+class InputError(ShadowsimError, ValueError):
+    """A scenario, a file or an option that cannot be used.
+
+    Parameters
+    ----------
+    path : str
+        Where: a path in the scenario file (`services.Shadow-01.time.mean_s`), a file name, or an option.
+    constraint : str
+        What must hold, as a sentence without its subject ("must be > 0").
+    value : object, optional
+        What was found. Left out of the message when it is not given.
+    """
+
+    code = "ValidationException"
+    http_status = 400
+    _MISSING = object()
+
+    def __init__(self, path: str, constraint: str, value: object = _MISSING):
+        self.path, self.constraint = path, constraint
+        self.value = None if value is self._MISSING else value
+        got = "" if value is self._MISSING else f", got {_shown(value)}"
+        super().__init__(f"{path}: {constraint}{got}")
+
+    def __reduce__(self) -> tuple[Callable[[str], InputError], tuple[str]]:
+        return _rebuilt_input_error, (str(self),)
+
+
+class SimulationError(ShadowsimError, RuntimeError):
+    """A run whose own checks failed: a defect in shadowsim, never bad input."""
+
+
+def _rebuilt_input_error(message: str) -> InputError:
+    path, _, constraint = message.partition(": ")
+    return InputError(path, constraint)
+
+
+def _shown(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the known name nearest to `name`, or "" when none is near."""
+    found = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""
