@@ -7,7 +7,7 @@ constraint and the value, in that order of usefulness to the reader.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -64,31 +64,24 @@ class InputError(ShadowsimError, ValueError):
         Where: a path in the scenario file (`services.Shadow-01.time.mean_s`), a file name, or an option.
     constraint : str
         What must hold, as a sentence without its subject ("must be > 0").
-    value : object, optional
-        What was found. Left out of the message when it is not given.
+    *value : object
+        What was found, if that helps the reader: at most one.
     """
 
     code = "ValidationException"
     http_status = 400
-    _MISSING = object()
 
-    def __init__(self, path: str, constraint: str, value: object = _MISSING):
-        self.path, self.constraint = path, constraint
-        self.value = None if value is self._MISSING else value
-        got = "" if value is self._MISSING else f", got {_shown(value)}"
+    def __init__(self, path: str, constraint: str, *value: object):
+        self.path, self.constraint, self.value = path, constraint, value
+        got = f", got {_shown(value[0])}" if value else ""
         super().__init__(f"{path}: {constraint}{got}")
 
-    def __reduce__(self) -> tuple[Callable[[str], InputError], tuple[str]]:
-        return _rebuilt_input_error, (str(self),)
+    def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
+        return type(self), (self.path, self.constraint, *self.value)
 
 
 class SimulationError(ShadowsimError, RuntimeError):
     """A run whose own checks failed: a defect in shadowsim, never bad input."""
-
-
-def _rebuilt_input_error(message: str) -> InputError:
-    path, _, constraint = message.partition(": ")
-    return InputError(path, constraint)
 
 
 def _shown(value: object, limit: int = 80) -> str:
