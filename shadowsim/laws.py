@@ -1,0 +1,291 @@
+"""Laws of non-negative quantities: how long a request holds a worker, how many bytes it carries.
+
+A law is written in a scenario as a JSON object whose keys carry the unit (`_s` or `_bytes`):
+
+==============  ==========================================================================================
+deterministic   `mean_s`; or the bare number
+exponential     `mean_s`
+lognormal       `mean_s` and `scv`, or `p50_s` and `p99_s`
+gamma           `mean_s` and `scv`, or `shape` and `scale_s`
+empirical       `quantiles_s` {"0.5": 0.02, "0.99": 0.1, ...}: at least two points of the quantile function, straight
+                lines between them and flat outside; or `path` (and `column`) of a CSV or Parquet file with at
+                least two values, whose quantile function joins the order statistics x_(i) at (i-1)/(n-1)
+linear          `base_s` (default 0) and `<trace column>`: units for each unit of the column; for bytes the bare
+                name of a column takes it as it is
+==============  ==========================================================================================
+
+`scv` is the squared coefficient of variation, variance / mean². It is at most 100: a law with a heavier tail hangs its
+moments on draws that no run of a sensible length sees. Too few parameters are an error, and so are too many: which of
+them should give way is not for the program to guess.
+
+A law knows its quantiles from both ends (`Law.tails`), because 1 - v is exactly 1 in float64 for the v of a far tail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shadowsim.errors import InputError
+from shadowsim.paths import Block, number
+from shadowsim.traces import listing, read_table, resolve, sizes
+
+Floats = NDArray[np.float64]
+
+LAWS = ("deterministic", "exponential", "lognormal", "gamma", "empirical", "linear")
+LATER = ("weibull", "pareto", "uniform")
+MAX_SCV = 100.0
+Z99 = 2.3263478740408408  # the standard normal's 0.99 quantile
+
+# Each law's ways to be given; {u} is the unit.
+WAYS: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
+    {
+        "deterministic": (("mean_{u}",),),
+        "exponential": (("mean_{u}",),),
+        "lognormal": (("mean_{u}", "scv"), ("p50_{u}", "p99_{u}")),
+        "gamma": (("mean_{u}", "scv"), ("shape", "scale_{u}")),
+        "empirical": (("quantiles_{u}",), ("path",)),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A law of a non-negative quantity, made by `parse_law`.
+
+    Attributes
+    ----------
+    kind : str
+        One of `LAWS`.
+    mean : float
+        In the law's unit; NaN for linear, whose mean is that of the data.
+    scv : float
+        Variance / mean²; 0 for a mean of 0, NaN for linear.
+    base : float
+        Linear: the part that does not depend on the trace.
+    columns : mapping of str to float
+        Linear: units for each unit of a trace column.
+    block : object
+        The JSON value that the law was made of.
+    points : (ndarray of float64, ndarray of float64), each of shape (n,)
+        Empirical: probabilities, and the quantiles there.
+    """
+
+    kind: str
+    mean: float
+    scv: float
+    base: float = 0.0
+    columns: Mapping[str, float] = field(default_factory=dict)
+    block: object = None
+    points: tuple[Floats, Floats] | None = field(default=None, compare=False, repr=False)
+
+    def tails(self, v: Floats) -> tuple[Floats, Floats]:
+        """Return quantiles counted from either end.
+
+        Parameters
+        ----------
+        v : ndarray of float64, shape (n,)
+            Probabilities in (0, 0.5].
+
+        Returns
+        -------
+        lower : ndarray of float64, shape (n,)
+            What the quantity is below with probability v.
+        upper : ndarray of float64, shape (n,)
+            What the quantity is above with probability v, to full precision for any v.
+
+        Raises
+        ------
+        ValueError
+            For linear, which is no law until it meets a trace.
+        """
+        if self.kind == "deterministic":
+            return np.full(len(v), self.mean), np.full(len(v), self.mean)
+        if self.kind == "exponential":
+            return -self.mean * np.log1p(-v), -self.mean * np.log(v)
+        if self.kind == "lognormal":
+            return _lognormal_tails(self.mean, self.scv, v)
+        if self.kind == "gamma":
+            return _gamma_tails(self.mean, self.scv, v)
+        if self.points is None:
+            raise ValueError("a linear law has no quantiles of its own")
+        p, x = self.points
+        # Flipped, the upper tail is a lower tail; 1 - p is exact for p >= 0.5, and no worse than p itself below.
+        return np.interp(v, p, x), np.interp(v, (1.0 - p)[::-1], x[::-1])
+
+    def values(self, columns: Mapping[str, Floats]) -> Floats:
+        """Return base + sum of coefficient x column of a linear law, added in the order of the law's columns."""
+        total = np.full(len(columns[next(iter(self.columns))]), self.base)
+        for name, coefficient in self.columns.items():
+            total += coefficient * columns[name]
+        return total
+
+    def to_dict(self) -> object:
+        """Return the JSON value that the law was made of."""
+        return self.block
+
+
+def parse_law(value: object, path: str, unit: str, base_dir: Path | None = None) -> Law:
+    """Make a law of its JSON value.
+
+    Parameters
+    ----------
+    value : dict, number or str
+        A block as in the module's table; a number is deterministic; a text, for bytes, is a trace column.
+    path : str
+        Where it stands, for errors.
+    unit : {"s", "bytes"}
+        The suffix of its keys. A time must have a mean > 0; a size may always be 0.
+    base_dir : Path, optional
+        What the `path` of an empirical law is relative to; by default the working directory.
+
+    Raises
+    ------
+    InputError
+        When anything about it is wrong.
+    """
+    if unit == "bytes" and isinstance(value, str) and value:
+        return Law("linear", math.nan, math.nan, columns={value: 1.0}, block=value)
+    if isinstance(value, int | float):
+        mean = number(value, path, **_bound(unit))
+        return Law("deterministic", mean, 0.0, block=value)
+    block = Block.of(value, path)
+    kind = block.choice("law", None, LAWS, LATER)
+    if kind == "linear":
+        return _linear(block, unit)
+    way = _way(block, kind, unit)
+    if kind == "empirical":
+        points = _quantiles(block, unit) if way[0] != "path" else _sample(block, base_dir or Path())
+        return _empirical(block, *points, unit)
+    mean, scv = _moments(block, kind, way, unit)
+    return Law(kind, mean, scv, block=block.values)
+
+
+def _bound(unit: str) -> dict[str, float]:
+    return {"above": 0.0} if unit == "s" else {"least": 0.0}
+
+
+def _way(block: Block, kind: str, unit: str) -> tuple[str, ...]:
+    """Return the one set of parameters that is given, in full and alone."""
+    ways = [tuple(key.format(u=unit) for key in way) for way in WAYS[kind]]
+    extra = ["column"] if kind == "empirical" else []
+    # scv is known to all, so that one too many is told from one misspelt.
+    block.only(["law", "scv", *extra, *(key for way in ways for key in way)])
+    given = {key for key in block.values if block.has(key) and key not in ("law", *extra)}
+    for way in ways:
+        if given == set(way):
+            return way
+    taken = ", or ".join(" with ".join(way) for way in ways)
+    fault = "over-determined" if any(given > set(way) for way in ways) else "not determined"
+    raise InputError(block.path, f"is {fault}: {kind} takes {taken}", ", ".join(sorted(given)) or "neither")
+
+
+def _moments(block: Block, kind: str, way: tuple[str, ...], unit: str) -> tuple[float, float]:
+    """Return the mean and the scv that the given parameters mean."""
+    if kind == "deterministic":
+        return block.number(way[0], **_bound(unit)), 0.0
+    first = block.number(way[0], above=0.0)
+    if kind == "exponential":
+        return first, 1.0
+    if way[1] == "scv":
+        return first, block.number("scv", above=0.0, most=MAX_SCV)
+    if kind == "gamma":
+        scale = block.number(way[1], above=0.0)
+        mean, scv = first * scale, 1.0 / first
+    else:
+        # Quantile z of a lognormal is median exp(sigma z); its mean is median exp(sigma^2/2), its scv exp(sigma^2) - 1.
+        sigma = math.log(block.number(way[1], above=first) / first) / Z99
+        mean, scv = first * math.exp(min(sigma**2 / 2, 700.0)), math.expm1(min(sigma**2, 700.0))
+    if scv > MAX_SCV or not 0.0 < mean < math.inf:
+        raise InputError(block.path, f"must have an scv <= {MAX_SCV:g} with its {way[0]} and {way[1]}", scv)
+    return mean, scv
+
+
+def _linear(block: Block, unit: str) -> Law:
+    base_key = f"base_{unit}"
+    names = [key for key in block.values if key not in ("law", base_key)]
+    if not names:
+        raise InputError(block.path, f"must name a trace column beside {base_key}")
+    base = block.number(base_key, 0.0, least=0.0)
+    columns = {name: block.number(name, least=0.0) for name in names}
+    if unit == "s" and base == 0.0 and not any(columns.values()):
+        raise InputError(block.path, "must have a number > 0 among its terms")
+    return Law("linear", math.nan, math.nan, base=base, columns=columns, block=block.values)
+
+
+def _quantiles(block: Block, unit: str) -> tuple[Floats, Floats]:
+    key = f"quantiles_{unit}"
+    if block.has("column"):
+        raise InputError(block.at("column"), "belongs to a path", block.values["column"])
+    given = block.block(key)
+    points = []
+    for text in given.values:
+        try:
+            p = float(text)
+        except ValueError:
+            p = math.nan
+        if not 0.0 <= p <= 1.0:
+            raise InputError(given.at(text), "must have a probability from 0 to 1 as its key", text)
+        points.append((p, given.number(text, least=0.0)))
+    for (p, x), (q, y) in pairwise(points):
+        if not (p < q and x <= y):
+            raise InputError(given.path, "must rise: probabilities strictly, values never falling", dict(given.values))
+    if len(points) < 2:
+        raise InputError(given.path, "must have at least two points", dict(given.values))
+    return np.array([p for p, _ in points]), np.array([x for _, x in points])
+
+
+def _sample(block: Block, base_dir: Path) -> tuple[Floats, Floats]:
+    file = resolve(block.text("path"), base_dir)
+    table = read_table(file, block.at("path"))
+    found = {name: sizes(table[name]) for name in table.columns}
+    numeric = [name for name, (values, _) in found.items() if values is not None]
+    name = block.text("column") if block.has("column") else numeric[0] if len(numeric) == 1 else None
+    if name not in found:
+        raise InputError(block.path, f"needs the column to use of {file}; it has {listing(table.columns)}", name)
+    values, flaw = found[name]
+    if values is None or flaw is not None:
+        row, value = flaw or (1, None)
+        raise InputError(
+            block.path, f"needs finite numbers >= 0 in {file} column {name}, which fails in row {row}", value
+        )
+    if len(values) < 2:
+        raise InputError(block.at("path"), f"needs at least two rows in {file}", len(values))
+    return np.arange(len(values)) / (len(values) - 1), np.sort(values)
+
+
+def _empirical(block: Block, p: Floats, x: Floats, unit: str) -> Law:
+    """Return the law of a piecewise-linear quantile function, with its exact moments."""
+    # Flat ends, written as points of their own.
+    p_all, x_all = np.concatenate(([0.0], p, [1.0])), np.concatenate((x[:1], x, x[-1:]))
+    width = np.diff(p_all)
+    mean = math.fsum(width * (x_all[:-1] + x_all[1:]) / 2)
+    if unit == "s" and mean <= 0.0:
+        raise InputError(block.path, "must have a mean > 0", mean)
+    # Deviations first: the difference of two large moments would lose a small variance.
+    low, high = x_all[:-1] - mean, x_all[1:] - mean
+    variance = math.fsum(width * (low * low + low * high + high * high) / 3)
+    return Law("empirical", mean, variance / mean**2 if mean > 0.0 else 0.0, block=block.values, points=(p, x))
+
+
+def _lognormal_tails(mean: float, scv: float, v: Floats) -> tuple[Floats, Floats]:
+    from scipy.special import ndtri  # type: ignore[import-untyped]
+
+    variance = math.log1p(scv)
+    median = mean * math.exp(-variance / 2)
+    factor = np.exp(math.sqrt(variance) * -ndtri(v))
+    return median / factor, median * factor
+
+
+def _gamma_tails(mean: float, scv: float, v: Floats) -> tuple[Floats, Floats]:
+    from scipy.special import gammainccinv, gammaincinv
+
+    scale = mean * scv
+    return scale * gammaincinv(1.0 / scv, v), scale * gammainccinv(1.0 / scv, v)

@@ -1,0 +1,195 @@
+"""Where a value stands in a scenario file, and what may stand there.
+
+Reading: a `Block` is a JSON object together with its path, so that whatever is wrong in it is reported as one
+`InputError` with the path, the constraint and the value. A key that a block does not know is an error with the
+nearest known one, never a silent default. Null counts as left out.
+
+Editing: a dotted path such as `run.seed` or `traffic.profile.steps.0.rate_per_s` is followed through objects and
+lists; short names for what people change most are spelled out into such paths first. Here nothing knows what a
+scenario means: whatever an edit yields is validated like a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shadowsim.errors import InputError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A JSON object and its path.
+
+    Parameters
+    ----------
+    path : str
+        Where it stands, e.g. `services.Shadow-01.time`; "" for the whole file.
+    values : mapping
+        Its keys and values, as `json` reads them.
+    """
+
+    path: str
+    values: Mapping[str, object]
+
+    @classmethod
+    def of(cls, value: object, path: str) -> Block:
+        """Return `value` as a block, or raise `InputError` when it is not an object with text keys."""
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise InputError(path or "scenario", "must be an object {...}", value)
+        return cls(path, value)
+
+    def at(self, key: str) -> str:
+        """Return the path of one of the keys."""
+        return f"{self.path}.{key}" if self.path else key
+
+    def has(self, key: str) -> bool:
+        """Return whether the key is given and not null."""
+        return self.values.get(key) is not None
+
+    def only(self, known: Iterable[str], later: Iterable[str] = ()) -> None:
+        """Raise `InputError` for a key that is not `known`; those of `later` are refused as not built yet."""
+        known, later = list(known), set(later)
+        for key, value in self.values.items():
+            if key in later and value is not None:
+                raise not_built(self.at(key), key)
+            if key not in known and key not in later:
+                raise InputError(self.at(key), f"is not a known key{_hint(key, known)}")
+
+    def need(self, key: str) -> object:
+        """Return the value of a key that must be given."""
+        if not self.has(key):
+            raise InputError(self.at(key), "is required")
+        return self.values[key]
+
+    def block(self, key: str) -> Block:
+        """Return the object below the key; an empty one when it is left out."""
+        return Block.of(self.values[key] if self.has(key) else {}, self.at(key))
+
+    def items(self, key: str) -> list[Block]:
+        """Return the objects of a list that must be given and hold at least one."""
+        value = self.need(key)
+        if not isinstance(value, list) or not value:
+            raise InputError(self.at(key), "must be a list [...] of at least one object", value)
+        return [Block.of(item, f"{self.at(key)}.{i}") for i, item in enumerate(value)]
+
+    def number(
+        self,
+        key: str,
+        default: float | None = None,
+        *,
+        above: float | None = None,
+        least: float | None = None,
+        most: float | None = None,
+    ) -> float:
+        """Return a finite number within bounds; without a default the key is required."""
+        if default is not None and not self.has(key):
+            return default
+        return number(self.need(key), self.at(key), above=above, least=least, most=most)
+
+    def integer(self, key: str, default: int | None = None, *, least: int, most: int) -> int:
+        """Return an integer from `least` to `most`; without a default the key is required."""
+        if default is not None and not self.has(key):
+            return default
+        value = self.need(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise InputError(self.at(key), f"must be an integer from {least} to {most}", value)
+        return value
+
+    def text(self, key: str) -> str:
+        """Return a text that must be given and not be empty."""
+        value = self.need(key)
+        if not isinstance(value, str) or not value:
+            raise InputError(self.at(key), "must be a text", value)
+        return value
+
+    def choice(self, key: str, default: str | None, known: Sequence[str], later: Sequence[str] = ()) -> str:
+        """Return one of the `known` words; those of `later` are refused as not built yet."""
+        if default is not None and not self.has(key):
+            return default
+        return choice(self.need(key), self.at(key), known, later)
+
+
+def number(
+    value: object,
+    path: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> float:
+    """Return `value` as a float when it is a finite JSON number within the bounds.
+
+    A boolean is not a number here, nor is a text with digits.
+    """
+    bounds = [f"> {above:g}"] if above is not None else []
+    bounds += [f">= {least:g}"] if least is not None else []
+    bounds += [f"<= {most:g}"] if most is not None else []
+    constraint = "must be a finite number" + (" " + " and ".join(bounds) if bounds else "")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(path, constraint, value)
+    try:
+        found = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        raise InputError(path, constraint, value) from None
+    inside = (above is None or found > above) and (least is None or found >= least) and (most is None or found <= most)
+    if not math.isfinite(found) or not inside:
+        raise InputError(path, constraint, value)
+    return found
+
+
+def choice(value: object, path: str, known: Sequence[str], later: Sequence[str] = ()) -> str:
+    """Return `value` when it is one of the `known` words; those of `later` are refused as not built yet."""
+    if isinstance(value, str) and value in later:
+        raise not_built(path, value)
+    if not isinstance(value, str) or value not in known:
+        hint = nearest(value, [*known, *later]) if isinstance(value, str) else ""
+        words = known[0] if len(known) == 1 else "one of " + ", ".join(known)
+        raise InputError(path, f"must be {words}{hint}", value)
+    return value
+
+
+def not_built(path: str, name: str) -> InputError:
+    """Return the error for a part that the design names and this version lacks."""
+    return InputError(path, f"`{name}` is not built yet in this version")
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    known = list(known)
+    # `rate` is too short for difflib to see `rate_per_s` in it, and forgetting the unit is the commonest slip.
+    longer = [name for name in known if name.startswith(key + "_")]
+    return f"; did you mean {longer[0]}?" if longer else nearest(key, known)
+
+
+def edited(document: Mapping[str, object], path: str, value: object) -> dict[str, object]:
+    """Return a copy of a JSON object with the value at a dotted path set.
+
+    A key may itself contain dots (`time.quantiles_s.0.5`): the longest key that is there wins. Objects on the way that
+    are not there are made; list items must be there.
+
+    Raises
+    ------
+    InputError
+        When the path leads through something that is neither an object nor a list, or past the end of a list.
+    """
+    result = _set(document, path.split("."), value, [])
+    assert isinstance(result, dict)
+    return result
+
+
+def _set(node: object, parts: list[str], value: object, trail: list[str]) -> object:
+    if not parts:
+        return value
+    here = ".".join(trail)
+    if isinstance(node, Mapping):
+        n = next((n for n in range(len(parts), 1, -1) if ".".join(parts[:n]) in node), 1)
+        key = ".".join(parts[:n])
+        below = node.get(key)
+        return {**node, key: _set({} if below is None else below, parts[n:], value, [*trail, key])}
+    if isinstance(node, list):
+        if not parts[0].isdecimal() or int(parts[0]) >= len(node):
+            raise InputError(here, f"has {len(node)} items, numbered from 0", parts[0])
+        i = int(parts[0])
+        return [*node[:i], _set(node[i], parts[1:], value, [*trail, parts[0]]), *node[i + 1 :]]
+    raise InputError(here, f"holds no object, so that {'.'.join(parts)} cannot be set in it", node)
