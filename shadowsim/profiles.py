@@ -161,10 +161,13 @@ def _spikes(block: Block) -> Spikes:
 
 def _cut(time: Floats, rate: Floats, horizon_s: float) -> Knots:
     """Return the part of a piecewise-linear rate within [0, horizon]; the knots given reach over both ends."""
+    # Of several knots at one time the first is what precedes it and the last what follows it; any others say nothing.
+    idle = np.zeros(len(time), bool)
+    idle[1:-1] = (time[:-2] == time[1:-1]) & (time[1:-1] == time[2:])
+    time, rate = time[~idle], rate[~idle]
     first = int(np.searchsorted(time, 0.0, side="right")) - 1
     last = int(np.searchsorted(time, horizon_s, side="left"))
     inside = slice(first + 1, last)
-    # Of several knots at one time, the last is what follows it and the first what precedes it.
     begin = _between(time[first : first + 2], rate[first : first + 2], 0.0)
     end = _between(time[last - 1 : last + 1], rate[last - 1 : last + 1], horizon_s)
     return np.array([0.0, *time[inside], horizon_s]), np.array([begin, *rate[inside], end])

@@ -58,7 +58,10 @@ BUILTIN = "builtin:"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """Arrivals in order, and the columns beside them.
+    """One pass of a trace: arrivals in order, and the columns beside them.
+
+    The trace is played `repeat` times: request i comes at `arrival_s[i % n] + (i // n) * pass_s`, and its columns are those
+    of row i % n.
 
     Attributes
     ----------
@@ -66,17 +69,35 @@ class Trace:
         Seconds from the first arrival, which is at 0.0; non-decreasing. Read-only, as are all arrays here.
     columns : mapping of str to ndarray of float64, shape (n,)
         Every numeric column of the file but the time, in the order of the arrivals.
-    span_s : float
-        The last arrival.
     flaws : mapping of str to (int, object)
         For each column that cannot be used as a size: the first row (counted from 1, the header left out) that holds no
         finite number >= 0, and what it holds. It is an error only when the column is used.
+    pass_s : float
+        How long a pass lasts: from its first to its last arrival, and one mean gap more.
+    repeat : int
+        How many passes.
     """
 
     arrival_s: Floats
     columns: Mapping[str, Floats]
-    span_s: float
     flaws: Mapping[str, tuple[int, object]]
+    pass_s: float
+    repeat: int = 1
+
+    @property
+    def n_requests(self) -> int:
+        """How many requests come, in all passes."""
+        return len(self.arrival_s) * self.repeat
+
+    @property
+    def span_s(self) -> float:
+        """When the last request of all comes."""
+        return float(self.arrival_s[-1]) + (self.repeat - 1) * self.pass_s
+
+    def n_before(self, horizon_s: float) -> int:
+        """Return how many requests come before a moment."""
+        passes = np.arange(self.repeat) * self.pass_s
+        return int(np.searchsorted(self.arrival_s, horizon_s - passes).sum())
 
     def column(self, name: str, path: str) -> Floats:
         """Return a column of sizes, or raise `InputError` naming `path`, the columns, or the row that is wrong."""
@@ -108,7 +129,7 @@ def read_trace(file: Path, time_column: str | None, speed: float, repeat: int, p
     speed : float
         2.0 halves all times.
     repeat : int
-        Times that the trace is played. One pass lasts its span and one mean gap more, so that the rate of the whole is
+        Times that the trace is played. A pass lasts one mean gap longer than its span, so that the rate of the whole is
         that of the trace.
     path : str
         What errors name: the path of the block in the scenario.
@@ -119,15 +140,9 @@ def read_trace(file: Path, time_column: str | None, speed: float, repeat: int, p
         When the file is missing, not a table, empty, has no such column, or a row without a readable time.
     """
     once = _read_once(file.resolve(), *_stamp(file, path), time_column, path)
-    arrival_s = once.arrival_s / speed
-    n, span_s = len(arrival_s), float(arrival_s[-1])
-    if repeat > 1:
-        if span_s == 0.0:
-            raise InputError(f"{path}.repeat", "must be 1 for a trace whose requests all come at one time", repeat)
-        period_s = span_s + span_s / (n - 1)
-        arrival_s = (np.arange(repeat)[:, np.newaxis] * period_s + arrival_s).ravel()
-    columns = {name: _frozen(np.tile(values, repeat)) for name, values in once.columns.items()}
-    return Trace(_frozen(arrival_s), columns, float(arrival_s[-1]), once.flaws)
+    if repeat > 1 and once.pass_s == 0.0:
+        raise InputError(f"{path}.repeat", "must be 1 for a trace whose requests all come at one time", repeat)
+    return Trace(_frozen(once.arrival_s / speed), once.columns, once.flaws, once.pass_s / speed, repeat)
 
 
 def read_table(file: Path, path: str) -> pd.DataFrame:
@@ -211,7 +226,8 @@ def _read_once(file: Path, mtime_ns: int, size: int, time_column: str | None, pa
                 columns[other] = _frozen(values[order])
             if flaw is not None:
                 flaws[other] = flaw
-    return Trace(_frozen(arrival_s), columns, float(arrival_s[-1]), flaws)
+    n, span_s = len(arrival_s), float(arrival_s[-1])
+    return Trace(_frozen(arrival_s), columns, flaws, span_s + span_s / max(n - 1, 1))
 
 
 def _time_column(names: list[str], wanted: str | None, file: Path, path: str) -> str:

@@ -115,11 +115,11 @@ class Traffic:
     def mean_rate(self, horizon_s: float, start: datetime | None = None) -> float:
         """Return the mean rate over the horizon, requests a second; for a trace, that of the requests within it."""
         if self.process == "trace":
-            return float(np.searchsorted(self.trace().arrival_s, horizon_s)) / horizon_s
+            return self.trace().n_before(horizon_s) / horizon_s
         return _mean(*self.knots(horizon_s, start))
 
     def trace(self) -> Trace:
-        """Return the trace's arrivals and columns; the file is read again only when it has changed."""
+        """Return one pass of the trace, and how often it is played; the file is read again only when it has changed."""
         if self.file is None:
             raise ValueError(f"{self.process} traffic has no trace")
         return read_trace(self.file, self.time_column, self.speed, self.repeat, "traffic")
