@@ -1,0 +1,169 @@
+"""The three frames: their columns, declared once, and what every analysis does with them.
+
+A frame is a pandas DataFrame with plain columns and a RangeIndex, one schema whoever made it: the simulator, the
+rehearsal server or the load generator. `WINDOWS` has a row a (period, variant), `LATENCY` a row a (section, variant,
+bucket), `REQUESTS` a row a (request, variant). Counts that a row cannot have (copies of a source row) are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from shadowsim.errors import InputError
+
+
+class Column(NamedTuple):
+    """A column: `dtype` as pandas names it, its `unit` ("" for names and counts) and what it means."""
+
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
+
+
+COUNT, FLAG, REAL, TEXT = "int64", "Int64", "float64", "str"
+LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
+
+WINDOWS = (
+    Column("time_s", REAL, "s", "start of the window, from the start of the run"),
+    Column("variant", TEXT, "", "VariantName"),
+    Column("role", TEXT, "", "source or shadow"),
+    Column("instance_count", COUNT, "", "instances of the variant"),
+    Column("Invocations", COUNT, "", "requests that arrived in the window, copies for the shadow"),
+    Column("InvocationsPerInstance", REAL, "", "Invocations over instances"),
+    Column("ModelLatency_SampleCount", COUNT, "", "requests with a ModelLatency: all but the refused"),
+    Column("ModelLatency_Average", REAL, "us", "wait and service of the requests that arrived in the window"),
+    Column("ModelLatency_Minimum", REAL, "us", "the least of them"),
+    Column("ModelLatency_Maximum", REAL, "us", "the greatest of them"),
+    *(
+        Column(f"ModelLatency_{p}", REAL, "us", f"their quantile at {q:g}, to within a bucket of 0.8 %")
+        for p, q in PERCENTILES.items()
+    ),
+    Column("OverheadLatency_Average", REAL, "us", "what the platform adds to ModelLatency"),
+    Column("Invocation4XXErrors", COUNT, "", "answers of the model with a status 4XX"),
+    Column("Invocation5XXErrors", COUNT, "", "answers with a status 5XX, refusals of a full queue included"),
+    Column("InvocationModelErrors", COUNT, "", "all answers but 2XX, time-outs and refusals included"),
+    Column("ConcurrentRequestsPerModel_Minimum", REAL, "", "least number waiting or in service at an instance, every 10 s"),
+    Column("ConcurrentRequestsPerModel_Maximum", REAL, "", "greatest such number"),
+    Column("wait_mean_s", REAL, "s", "mean wait of the accepted requests"),
+    Column("utilisation", REAL, "", "share of the workers' time spent working in the window, 0 to 1"),
+    Column("offered_load", REAL, "", "work that arrived, refused requests included, over the workers' time in the window"),
+    Column("copies_made", FLAG, "", "copies that reached the shadow (shadow rows)"),
+    *(Column(f"copies_lost_{c}", FLAG, "", f"copies lost to mirror.{c} (shadow rows)") for c in LOST_CAUSES),
+    Column("captured_records", COUNT, "", "requests written by data capture"),
+    Column("captured_bytes", FLAG, "B", "their payloads, before encoding; missing when payload sizes are not known"),
+)
+
+LATENCY = (
+    Column("section", COUNT, "", "group of whole windows, at most 100 in a run"),
+    Column("variant", TEXT, "", "VariantName"),
+    Column("role", TEXT, "", "source or shadow"),
+    Column("low_s", REAL, "s", "lower edge of the bucket; the first bucket reaches down to 0"),
+    Column("high_s", REAL, "s", "upper edge of the bucket; the last bucket has no end"),
+    Column("count", COUNT, "", "requests whose ModelLatency lies in the bucket"),
+)
+
+REQUESTS = (
+    Column("request", COUNT, "", "number of the source request, from 0"),
+    Column("inference_id", TEXT, "", "what joins a request to its copy"),
+    Column("variant", TEXT, "", "VariantName"),
+    Column("role", TEXT, "", "source or shadow"),
+    Column("arrival_s", REAL, "s", "when it reached the variant, from the start of the run"),
+    Column("instance", COUNT, "", "which instance took it, from 0"),
+    Column("wait_s", REAL, "s", "time in the instance's queue; missing when refused"),
+    Column("service_s", REAL, "s", "time in service; missing when refused"),
+    Column("latency_s", REAL, "s", "ModelLatency: wait and service, at most the time-out; missing when refused"),
+    Column("status", TEXT, "", "answered, error_4xx, error_5xx, timed_out or refused"),
+    Column("request_bytes", FLAG, "B", "payload of the request, where known"),
+    Column("response_bytes", FLAG, "B", "payload of the answer, where known"),
+)
+
+SCHEMAS = {"windows": WINDOWS, "latency": LATENCY, "requests": REQUESTS}
+
+
+def build(schema: tuple[Column, ...], columns: Mapping[str, object]) -> pd.DataFrame:
+    """Make a frame of a schema.
+
+    Parameters
+    ----------
+    schema : tuple of Column
+        `WINDOWS`, `LATENCY` or `REQUESTS`.
+    columns : mapping
+        For each column of the schema, and no other, an array of one length or a scalar.
+
+    Raises
+    ------
+    KeyError
+        When a column is missing or unknown.
+    """
+    unknown = set(columns) - {c.name for c in schema}
+    if unknown:
+        raise KeyError(f"not in the schema: {sorted(unknown)}")
+    frame = pd.DataFrame({c.name: columns[c.name] for c in schema})
+    return frame.astype({c.name: c.dtype for c in schema})
+
+
+def read(file: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
+    """Read a frame from Parquet.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, is not Parquet, or lacks columns of the schema.
+    """
+    try:
+        frame = pd.read_parquet(file)
+    except FileNotFoundError:
+        raise InputError(str(file), "is missing") from None
+    except (OSError, ValueError) as error:  # pyarrow's errors are among both
+        raise InputError(str(file), f"is not a Parquet file ({str(error).splitlines()[0]})") from None
+    missing = [c.name for c in schema if c.name not in frame.columns]
+    if missing:
+        raise InputError(str(file), f"lacks the columns {', '.join(missing)}")
+    return build(schema, {c.name: frame[c.name] for c in schema})
+
+
+def quantile(latency: pd.DataFrame, q: float) -> pd.Series[float]:
+    """Quantile of ModelLatency by variant, in seconds, from a latency frame.
+
+    Parameters
+    ----------
+    latency : DataFrame
+        A `LATENCY` frame; all its sections together.
+    q : float
+        In [0, 1].
+
+    Returns
+    -------
+    Series
+        Indexed by variant, source first. Linear inside a bucket, so within 0.8 % of the empirical quantile; NaN for a
+        variant that answered nothing.
+    """
+    if not 0.0 <= q <= 1.0:
+        raise ValueError(f"q must be in [0, 1], got {q!r}")
+    found: dict[str, float] = {}
+    for (_, variant), part in _pooled(latency).groupby(["role", "variant"], sort=True):
+        found[str(variant)] = _bucket_quantile(part, q)
+    order = latency[["role", "variant"]].drop_duplicates().sort_values("role", ascending=False)["variant"]
+    return pd.Series([found[v] for v in order], index=pd.Index(order, name="variant"), name=f"p{100 * q:g}", dtype=float)
+
+
+def _pooled(latency: pd.DataFrame) -> pd.DataFrame:
+    return latency.groupby(["role", "variant", "low_s", "high_s"], as_index=False)["count"].sum()
+
+
+def _bucket_quantile(part: pd.DataFrame, q: float) -> float:
+    count = part["count"].to_numpy(np.float64)
+    total = np.cumsum(count)
+    if not total.size or total[-1] == 0:
+        return float("nan")
+    b = int(min(np.searchsorted(total, q * total[-1], side="left"), total.size - 1))
+    share = (q * total[-1] - (total[b] - count[b])) / count[b] if count[b] else 0.0
+    low, high = part["low_s"].iloc[b], part["high_s"].iloc[b]
+    return float(low + (high - low) * share)

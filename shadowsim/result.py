@@ -1,0 +1,120 @@
+"""What a run leaves: a scenario and three frames, kept together, saved together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from shadowsim import frames
+from shadowsim.errors import InputError
+from shadowsim.scenario import Scenario
+from shadowsim.verdict import Verdict, verdict
+
+_SCENARIO = "scenario.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """A run.
+
+    Attributes
+    ----------
+    scenario : Scenario
+    windows, latency, requests : DataFrame
+        The schemas `frames.WINDOWS`, `frames.LATENCY` and `frames.REQUESTS`.
+    """
+
+    scenario: Scenario
+    windows: pd.DataFrame
+    latency: pd.DataFrame
+    requests: pd.DataFrame
+
+    @property
+    def verdict(self) -> Verdict:
+        """STABLE, OVERLOADED or TOO SHORT, with the pool, the time, the excess and the instances that it would need."""
+        return verdict(self.windows, self.scenario)
+
+    def quantile(self, q: float) -> pd.Series[float]:
+        """Quantile of ModelLatency by variant, in seconds; within 0.8 % of the empirical one."""
+        return frames.quantile(self.latency, q)
+
+    def summary(self) -> pd.DataFrame:
+        """A row a variant, source first.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by variant: role, verdict, instance_type, instance_count, requests, rate_per_s, share (of the
+            source's requests, achieved), mean_s, p50_s, p90_s, p95_s, p99_s, p99_9_s, maximum_s (ModelLatency),
+            wait_mean_s, utilisation, error_rate (answers but 2XX over requests), captured_bytes.
+        """
+        judged = {p.variant: p.status for p in self.verdict.pools}
+        quantiles = {f"{p}_s": self.quantile(q) for p, q in frames.PERCENTILES.items()}
+        source_n = int(self.windows.loc[self.windows["role"] == "source", "Invocations"].sum())
+        rows = []
+        for role, part in sorted(self.windows.groupby("role"), reverse=True):
+            variant = str(part["variant"].iloc[0])
+            pool = getattr(self.scenario.experiment, str(role)).pool
+            n = part["Invocations"].to_numpy(np.float64)
+            answered = part["ModelLatency_SampleCount"].to_numpy(np.float64)
+            rows.append(
+                {
+                    "variant": variant,
+                    "role": role,
+                    "verdict": judged[variant],
+                    "instance_type": pool.instance_type,
+                    "instance_count": pool.instance_count,
+                    "requests": int(n.sum()),
+                    "rate_per_s": n.sum() / self.scenario.horizon_s,
+                    "share": n.sum() / source_n if source_n else np.nan,
+                    "mean_s": _weighted(part["ModelLatency_Average"], answered) / 1e6,
+                    **{name: float(values.get(variant, np.nan)) for name, values in quantiles.items()},
+                    "maximum_s": part["ModelLatency_Maximum"].max() / 1e6,
+                    "wait_mean_s": _weighted(part["wait_mean_s"], answered),
+                    "utilisation": _over_time(part, self.scenario.horizon_s),
+                    "error_rate": part["InvocationModelErrors"].sum() / n.sum() if n.sum() else np.nan,
+                    "captured_bytes": part["captured_bytes"].sum(min_count=1),
+                }
+            )
+        return pd.DataFrame(rows).set_index("variant")
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write scenario.json and a Parquet file a frame into a directory, which is made if it is missing."""
+        folder = Path(directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise InputError(str(folder), f"cannot be a directory for a result ({error.strerror})") from None
+        self.scenario.save(folder / _SCENARIO)
+        for name in frames.SCHEMAS:
+            getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
+        return folder
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Result:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            When the directory or one of its files is missing or is not of the schema.
+        """
+        folder = Path(directory)
+        if not folder.is_dir():
+            raise InputError(str(folder), "is not a directory with a saved result")
+        read = {name: frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()}
+        return cls(scenario=Scenario.load(folder / _SCENARIO), **read)
+
+
+def _weighted(values: pd.Series[float], n: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    some = (n > 0) & values.notna().to_numpy()
+    return float(np.average(values[some], weights=n[some])) if some.any() else float("nan")
+
+
+def _over_time(part: pd.DataFrame, horizon_s: float) -> float:
+    length = np.diff(np.append(part["time_s"].to_numpy(np.float64), horizon_s))
+    return float(np.average(part["utilisation"], weights=length))

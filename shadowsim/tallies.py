@@ -1,0 +1,202 @@
+"""What the kernel counted, as the three frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shadowsim import _kernel as k
+from shadowsim._kernel import Floats
+from shadowsim.columns import Columns
+from shadowsim.errors import SimulationError
+from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, WINDOWS, build
+from shadowsim.scenario import Scenario
+
+ROLES = ("source", "shadow")
+STATUSES = np.array(["answered", "error_4xx", "error_5xx", "timed_out", "refused"])
+_US = 1e6
+
+
+def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) -> pd.DataFrame:
+    """The `WINDOWS` frame from both variants' rows, source before shadow in each window."""
+    parts = [
+        pd.DataFrame(_window_columns(scenario, c, role, t.rows)) for role, t in zip(ROLES, tallies, strict=True)
+    ]
+    both = pd.concat(parts, keys=range(len(parts)), names=["part", "window"])
+    both = both.reset_index().sort_values(["window", "part"], ignore_index=True)
+    return build(WINDOWS, {name: both[name] for name in both.columns if name not in ("part", "window")})
+
+
+def _window_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) -> dict[str, Any]:
+    pool: k.Pool = getattr(c, role)
+    start = np.arange(c.n_windows) * c.period_s
+    length = np.minimum(start + c.period_s, c.horizon_s) - start
+    capacity = length * pool.n_instances * pool.n_workers
+    n = rows[:, k.R_REQUESTS]
+    accepted = n - rows[:, k.R_REFUSED]
+    some = accepted > 0
+    backlog = rows[:, k.R_BACKLOG]
+    worked = rows[:, k.R_WORK] + np.concatenate([[0.0], backlog[:-1]]) - backlog
+
+    def mean(total: Floats) -> Floats:
+        return np.divide(total, accepted, out=np.full(n.size, np.nan), where=some)
+
+    def where_some(values: Floats) -> Floats:
+        return np.where(some, values, np.nan)
+
+    def concurrent(column: int) -> Floats:
+        return np.where(np.isfinite(rows[:, column]), rows[:, column], np.nan)
+
+    failed_5xx = rows[:, k.R_ERROR_5XX] + rows[:, k.R_REFUSED]
+    copies = n.astype(np.int64) if role == "shadow" else pd.NA
+    sized = c.request.mean >= 0 or c.source_answer.mean >= 0
+    size = (rows[:, k.R_REQUEST_BYTES] + rows[:, k.R_RESPONSE_BYTES]).astype(np.int64)
+    return {
+        "time_s": start,
+        "variant": getattr(scenario.experiment, role).name,
+        "role": role,
+        "instance_count": pool.n_instances,
+        "Invocations": n.astype(np.int64),
+        "InvocationsPerInstance": n / pool.n_instances,
+        "ModelLatency_SampleCount": accepted.astype(np.int64),
+        "ModelLatency_Average": mean(rows[:, k.R_LATENCY_SUM]) * _US,
+        "ModelLatency_Minimum": where_some(rows[:, k.R_LATENCY_MIN]) * _US,
+        "ModelLatency_Maximum": where_some(rows[:, k.R_LATENCY_MAX]) * _US,
+        **{f"ModelLatency_{p}": where_some(rows[:, k.R_QUANTILES + i]) * _US for i, p in enumerate(PERCENTILES)},
+        "OverheadLatency_Average": np.where(n > 0, scenario.overhead_s * _US, np.nan),
+        "Invocation4XXErrors": rows[:, k.R_ERROR_4XX].astype(np.int64),
+        "Invocation5XXErrors": failed_5xx.astype(np.int64),
+        "InvocationModelErrors": (rows[:, k.R_ERROR_4XX] + failed_5xx + rows[:, k.R_TIMED_OUT]).astype(np.int64),
+        "ConcurrentRequestsPerModel_Minimum": concurrent(k.R_CONCURRENT_MIN),
+        "ConcurrentRequestsPerModel_Maximum": concurrent(k.R_CONCURRENT_MAX),
+        "wait_mean_s": mean(rows[:, k.R_WAIT_SUM]),
+        "utilisation": np.clip(worked / capacity, 0.0, 1.0),  # rounding alone could pass the bounds
+        "offered_load": (rows[:, k.R_WORK] + rows[:, k.R_REFUSED_WORK]) / capacity,
+        "copies_made": copies,
+        **{f"copies_lost_{cause}": 0 if role == "shadow" else pd.NA for cause in LOST_CAUSES},
+        "captured_records": n.astype(np.int64) if scenario.capture else 0,
+        "captured_bytes": (size if sized else pd.NA) if scenario.capture else 0,
+    }
+
+
+def latency_frame(scenario: Scenario, tallies: Sequence[k.Tally]) -> pd.DataFrame:
+    """The `LATENCY` frame: the filled buckets of each section."""
+    edges = k.bucket_edges()
+    parts = []
+    for role, tally in zip(ROLES, tallies, strict=True):
+        section, bucket = np.nonzero(tally.sections)
+        parts.append(
+            {
+                "section": section,
+                "variant": np.full(section.size, getattr(scenario.experiment, role).name),
+                "role": np.full(section.size, role),
+                "low_s": edges[bucket],
+                "high_s": edges[bucket + 1],
+                "count": tally.sections[section, bucket],
+            }
+        )
+    whole = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    order = np.lexsort((whole["low_s"], whole["role"] == "shadow", whole["section"]))
+    return build(LATENCY, {name: values[order] for name, values in whole.items()})
+
+
+def requests_frame(scenario: Scenario, c: Columns, wanted: int, sample: k.Sample, tally: k.Tally) -> pd.DataFrame:
+    """The `REQUESTS` frame from the sample's rows: the first `wanted` in the sample's order, with their copies.
+
+    `tally` is the source's: its windows' counts number the requests of the run.
+    """
+    rows = sample.rows[: int(sample.n[0])]
+    first = np.lexsort((rows[:, k.S_NUMBER], rows[:, k.S_WINDOW], rows[:, k.S_ORDER]))[:wanted]
+    rows = rows[first]
+    rows = rows[np.lexsort((rows[:, k.S_NUMBER], rows[:, k.S_WINDOW]))]
+    window, number = rows[:, k.S_WINDOW].astype(np.int64), rows[:, k.S_NUMBER].astype(np.int64)
+    before = np.concatenate([[0], np.cumsum(tally.rows[:, k.R_REQUESTS].astype(np.int64))])
+    request = before[window] + number
+    payload = _bytes(c, c.request, window, number, request)
+    parts = []
+    for role, offset in zip(ROLES, (k.S_SOURCE, k.S_SHADOW), strict=True):
+        part = _request_columns(scenario, c, role, rows, offset, window, number, request)
+        part["request_bytes"] = payload
+        copied = rows[:, offset] >= 0
+        parts.append({name: values[copied] for name, values in part.items()})
+    whole = {name: _joined([p[name] for p in parts]) for name in parts[0]}
+    order = np.lexsort((np.asarray(whole["role"]) == "shadow", np.asarray(whole["request"])))
+    return build(REQUESTS, {name: values[order] for name, values in whole.items()})
+
+
+def _joined(parts: list[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return pd.concat([pd.Series(p) for p in parts], ignore_index=True).array
+
+
+def _request_columns(
+    scenario: Scenario, c: Columns, role: str, rows: Floats, offset: int,
+    window: k.Ints, number: k.Ints, request: k.Ints,
+) -> dict[str, Any]:  # fmt: skip
+    pool: k.Pool = getattr(c, role)
+    latency = rows[:, offset + 3]
+    status = np.zeros(latency.size, np.int64)
+    if pool.error_4xx + pool.error_5xx > 0:
+        u = _by_window(c, pool.error, window, number, k.uniform_all)
+        status = np.where(u <= pool.error_4xx, 1, np.where(u <= pool.error_4xx + pool.error_5xx, 2, 0))
+    status[latency > pool.timeout_s] = 3
+    refused = latency < 0
+    status[refused] = 4
+    answer = _bytes(c, c.source_answer if role == "source" else c.shadow_answer, window, number, request)
+    if answer is not None:
+        answer[status >= 3] = pd.NA
+    return {
+        "request": request,
+        "inference_id": np.char.add("sim-", request.astype(str)),
+        "variant": np.full(latency.size, getattr(scenario.experiment, role).name),
+        "role": np.full(latency.size, role),
+        "arrival_s": rows[:, k.S_ARRIVAL],
+        "instance": rows[:, offset].astype(np.int64),
+        "wait_s": np.where(refused, np.nan, rows[:, offset + 1]),
+        "service_s": np.where(refused, np.nan, rows[:, offset + 2]),
+        "latency_s": np.where(refused, np.nan, np.minimum(latency, pool.timeout_s)),
+        "status": STATUSES[status],
+        "response_bytes": answer,
+    }
+
+
+def _by_window(c: Columns, column: int, window: k.Ints, number: k.Ints, draws: Any, *law: Any) -> Floats:
+    """Draws of single requests, recomputed: a draw is a function of the request's window and number."""
+    out = np.empty(window.size)
+    edges = np.flatnonzero(np.diff(window)) + 1
+    with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
+        for lo, hi in zip([0, *edges], [*edges, window.size], strict=True):
+            if hi > lo:
+                draws(k.key(c.seed, column, int(window[lo])), number[lo:hi], *law, out[lo:hi])
+    return out
+
+
+def _bytes(c: Columns, payload: k.Payload, window: k.Ints, number: k.Ints, request: k.Ints) -> Any:
+    if payload.mean < 0:
+        return pd.array([pd.NA] * window.size, dtype="Int64")
+    if payload.by_request.size:
+        size = payload.by_request[request % payload.by_request.size]
+    else:
+        size = _by_window(c, payload.column, window, number, k.draw_all, payload.table, payload.mean)
+    return pd.array(np.floor(size + 0.5).astype(np.int64), dtype="Int64")
+
+
+def conserved(tallies: Sequence[k.Tally], arrived: int) -> None:
+    """Check that no request was lost: arrived = answered + refused + timed out + failed, in rows and in buckets.
+
+    Raises
+    ------
+    SimulationError
+        A defect in shadowsim.
+    """
+    source = tallies[0].rows[:, k.R_REQUESTS].sum()
+    if source != arrived:
+        raise SimulationError(f"{arrived} requests arrived, {source:.0f} were counted")
+    for role, tally in zip(ROLES, tallies, strict=True):
+        accepted = (tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED]).sum()
+        if tally.sections.sum() != accepted:
+            raise SimulationError(f"{role}: {accepted:.0f} latencies are due, {tally.sections.sum()} were counted")

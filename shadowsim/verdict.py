@@ -1,0 +1,236 @@
+"""Whether a run's figures mean anything: STABLE, OVERLOADED or TOO SHORT.
+
+A pool that is offered more work than it can do has no steady state: its quantiles say how long the run was, not how
+good the pool is. So no quantile is shown without this verdict.
+
+* OVERLOADED: a pool's offered load (work arriving over the workers' time) reaches 1 for whole windows. For traffic whose
+  rate is known, the expected load decides and there is no doubt. For a trace or a measured run the load of a single
+  window is a random number, so the excess over a stretch of windows must pass four standard errors. Where no load is
+  known, a backlog that keeps growing while the workers are busy decides.
+* TOO SHORT: fewer than 30 answers lie beyond p99, or the run is shorter than ten relaxation times of its pools.
+* STABLE: neither.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shadowsim.scenario import Scenario
+
+Floats = NDArray[np.float64]
+
+BEYOND_P99 = 30  # answers beyond a quantile that an estimate of it needs
+RELAXATIONS = 10  # relaxation times that a run must last
+_CERTAIN = 4.0  # standard errors
+_SATURATED = 0.98  # utilisation of a pool that never comes to rest
+
+
+@dataclass(frozen=True, slots=True)
+class PoolVerdict:
+    """What holds for one pool.
+
+    Attributes
+    ----------
+    status : str
+        STABLE, OVERLOADED or TOO SHORT.
+    peak_load : float
+        Greatest offered load of a window where the rate is known, else of the run's sections; NaN if unknown.
+    from_s, to_s : float or None
+        The first stretch of overload.
+    n_stretches : int
+        How many stretches of overload there are.
+    instances_needed : int or None
+        The fewest instances whose capacity is above the peak load.
+    why : str
+        One sentence.
+    """
+
+    role: str
+    variant: str
+    status: str
+    peak_load: float
+    from_s: float | None
+    to_s: float | None
+    n_stretches: int
+    instances_needed: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict of a run: `status` is the gravest of its pools'. `str()` gives it in a sentence or two."""
+
+    status: str
+    pools: tuple[PoolVerdict, ...]
+
+    def __str__(self) -> str:
+        telling = [p.why for p in self.pools if p.status == self.status]
+        return f"{self.status}: " + " ".join(telling)
+
+
+def verdict(windows: pd.DataFrame, scenario: Scenario | None = None) -> Verdict:
+    """Judge a run from its `WINDOWS` frame, and from its scenario where there is one."""
+    pools = tuple(
+        _judge(part.reset_index(drop=True), str(role), scenario)
+        for role, part in sorted(windows.groupby("role"), reverse=True)
+    )
+    for status in ("OVERLOADED", "TOO SHORT"):
+        if any(p.status == status for p in pools):
+            return Verdict(status, pools)
+    return Verdict("STABLE", pools)
+
+
+def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerdict:
+    variant, n_instances = str(part["variant"].iloc[0]), int(part["instance_count"].iloc[0])
+    load, certain = _load(part, role, scenario)
+    if certain:
+        stretches, peak = _runs(load >= 1.0), float(load.max())
+    else:
+        stretches, peak = _proven(load, part["Invocations"].to_numpy(np.float64)), _peak_of_sections(load)
+    if stretches:
+        first, last = stretches[0]
+        peak = max(float(load[a:b].mean()) for a, b in stretches) if not certain else peak
+        return _overloaded(part, role, variant, n_instances, peak, first, last, len(stretches))
+    growing = _grows(part)
+    if growing is not None:
+        return _overloaded(part, role, variant, n_instances, peak, growing, len(part), 1)
+    short = _too_short(part, role, scenario, peak)
+    if short:
+        return PoolVerdict(role, variant, "TOO SHORT", peak, None, None, 0, None, f"{variant}: {short}.")
+    known = "" if math.isnan(peak) else f" (offered load at most {peak:.2f} of capacity)"
+    return PoolVerdict(role, variant, "STABLE", peak, None, None, 0, None, f"{variant} keeps up{known}.")
+
+
+def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Floats, bool]:
+    """Offered load of each window, and whether it is an expectation rather than an outcome."""
+    measured = part["offered_load"].to_numpy(np.float64)
+    if scenario is None or scenario.traffic.process == "trace":
+        return measured, False
+    time_s, rate = scenario.traffic.knots(scenario.horizon_s, scenario.start)
+    count = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(time_s))])
+    edge = np.append(part["time_s"].to_numpy(np.float64), scenario.horizon_s)
+    per_window = np.diff(_integral(edge, time_s, rate, count))
+    share = 1.0 if role == "source" else scenario.share
+    service = getattr(scenario, f"{role}_service")
+    workers = int(part["instance_count"].iloc[0]) * getattr(scenario, f"{role}_workers")
+    load: Floats = per_window * share * service.time.mean / (np.diff(edge) * workers)
+    return load, True
+
+
+def _integral(t: Floats, time_s: Floats, rate: Floats, count: Floats) -> Floats:
+    """Integral of the piecewise-linear rate up to each t."""
+    at = np.clip(np.searchsorted(time_s, t, side="right") - 1, 0, time_s.size - 2)
+    width = time_s[at + 1] - time_s[at]
+    slope = np.divide(rate[at + 1] - rate[at], width, out=np.zeros(at.size), where=width > 0)
+    x = t - time_s[at]
+    integral: Floats = count[at] + x * (rate[at] + 0.5 * slope * x)
+    return integral
+
+
+def _runs(mark: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Stretches [a, b) of windows for which `mark` holds."""
+    edge = np.flatnonzero(np.diff(np.concatenate([[False], mark, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(edge[::2], edge[1::2], strict=True)]
+
+
+def _proven(load: Floats, n: Floats) -> list[tuple[int, int]]:
+    """Stretches in which measured load exceeds capacity by more than chance explains.
+
+    The work of n requests has a standard error of sqrt(n E[S^2]), taken with SCV 1, so a window's load has variance
+    2 load^2 / n. The stretch is the one of greatest total excess (Bentley, 1984).
+    """
+    excess = np.nan_to_num(load - 1.0, nan=-1.0)
+    best, start, total, found = 0.0, 0, 0.0, (0, 0)
+    for i, x in enumerate(excess):
+        if total <= 0.0:
+            start, total = i, 0.0
+        total += x
+        if total > best:
+            best, found = total, (start, i + 1)
+    a, b = found
+    some = n[a:b] > 0
+    error = math.sqrt(float(np.sum(2.0 * load[a:b][some] ** 2 / n[a:b][some])))
+    return [found] if best > _CERTAIN * error and b > a else []
+
+
+def _peak_of_sections(load: Floats) -> float:
+    parts = np.array_split(load, min(10, load.size))
+    means = [float(np.mean(p)) for p in parts if not np.isnan(p).all()]
+    return max(means) if means else float("nan")
+
+
+def _grows(part: pd.DataFrame) -> int | None:
+    """The window from which waits grow to the end of the run while the workers are never idle, if there is one.
+
+    The run is cut into ten parts; the mean wait must rise through each of the last four, to four times what it was
+    before them.
+    """
+    if len(part) < 10:
+        return None
+    cuts = np.linspace(0, len(part), 11).astype(int)
+    wait = np.array([part["wait_mean_s"].iloc[a:b].mean() for a, b in zip(cuts, cuts[1:], strict=False)])
+    busy = np.array([part["utilisation"].iloc[a:b].mean() for a, b in zip(cuts, cuts[1:], strict=False)])
+    rises = bool(np.all(np.diff(wait[5:]) > 0)) and wait[-1] > 4.0 * wait[:6].mean()
+    return int(cuts[6]) if rises and bool(np.all(busy[6:] > _SATURATED)) else None
+
+
+def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: float) -> str:
+    n = int(part["Invocations"].sum())
+    if n == 0:
+        return "no request reached it"
+    if n < 100 * BEYOND_P99:
+        return f"{n} requests leave {n // 100} beyond p99, {BEYOND_P99} are the least that say something about it"
+    relaxation = _relaxation_s(part, role, scenario, peak)
+    length = float(part["time_s"].iloc[-1] - part["time_s"].iloc[0])
+    if relaxation * RELAXATIONS > length:
+        return (
+            f"at {peak:.3f} of capacity its queue needs {relaxation:.3g} s to forget its past; "
+            f"a run should last {RELAXATIONS} times that"
+        )
+    return ""
+
+
+def _relaxation_s(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: float) -> float:
+    """Relaxation time of an instance's queue at its greatest load, in seconds.
+
+    (1 + SCV) / 2 x E[S] / (workers (1 - sqrt(load))^2): exact for M/M/1 (Cohen, 1982), a heavy-traffic approximation
+    for the rest.
+    """
+    if scenario is None or math.isnan(peak):
+        return 0.0
+    if peak >= 1.0:
+        return math.inf
+    time = getattr(scenario, f"{role}_service").time
+    workers = getattr(scenario, f"{role}_workers")
+    return float((1.0 + time.scv) / 2.0 * time.mean / (workers * (1.0 - math.sqrt(peak)) ** 2))
+
+
+def _overloaded(
+    part: pd.DataFrame, role: str, variant: str, n_instances: int, peak: float, first: int, last: int, n: int
+) -> PoolVerdict:
+    begin = float(part["time_s"].iloc[first])
+    period = float(part["time_s"].iloc[1] - part["time_s"].iloc[0]) if len(part) > 1 else 0.0
+    end = float(part["time_s"].iloc[last - 1]) + period
+    known = math.isfinite(peak)
+    needed = math.floor(peak * n_instances) + 1 if known else None
+    needed = max(needed, n_instances + 1) if needed is not None else None
+    by = f"offered {peak:.2f} times what it can do" if known else "its backlog grows to the end"
+    which = "" if n == 1 else f", the first of {n} such stretches"
+    need = "" if needed is None else f" It would need {needed} instances (it has {n_instances})."
+    why = f"{variant} is {by} from {clock(begin)} to {clock(end)}{which}.{need}"
+    return PoolVerdict(role, variant, "OVERLOADED", peak, begin, end, n, needed, why)
+
+
+def clock(seconds: float) -> str:
+    """Time since the start of a run, as people say it: "1 d 06:30", "00:02:05"."""
+    days, rest = divmod(round(seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, secs = divmod(rest, 60)
+    time = f"{hours:02}:{minutes:02}" + (f":{secs:02}" if secs or not (days or hours) else "")
+    return f"{days} d {time}" if days else time
+
