@@ -1,0 +1,371 @@
+r"""A request against its botocore shape: every violation at once, in AWS's words.
+
+Rules of the file
+-----------------
+*One source.* botocore ships the service model of SageMaker that boto3 itself is generated from. Patterns, lengths,
+ranges, enumerations and required members are read from there at run time and nowhere else, for every action and every
+shape, so that an upgrade of botocore upgrades the contract. The model is read straight from botocore's own data
+folder: no session, no credentials, no region, and none of the user's private models in `~/.aws/models`.
+
+*Every violation.* boto3 checks types, required members and minimum lengths, and leaves patterns, enumerations and
+maxima to the service. Here the whole request is walked, in the order of its shape, and nothing stops the walk but a
+value of the wrong type, which has no inside to look at. Two broken constraints of one value are two violations.
+
+*AWS's sentence.* "Value 'x' at 'modelVariants.1.member.modelName' failed to satisfy constraint: Member must ...":
+member names begin in lower case, list items count from 1, a missing member is null, without quotes. A null for an
+optional member counts as not given, as it does on the wire. We depart from AWS in four places, each for the reader:
+an offending item of a list or map of scalars is reported at its own path (AWS folds all of them into one sentence
+about the whole list); a value of the wrong type is a violation like any other (AWS answers SerializationException and
+stops); an enumeration of many values is cut short, with the nearest value named; values are shortened and their
+control characters escaped, so that a violation is one line on any terminal.
+
+Theory
+------
+The constraints are those of a service written in Java and are read as Java reads them. A pattern must match the whole
+value, whether it is written with anchors or not; `\d` and `\w` are ASCII; `\p{L}` is a Unicode class, for which the
+package `regex` stands in for `re`. A pattern that not even `regex` can read (four shapes spell ranges as UTF-16
+surrogate pairs; no action on inference experiments uses them) is not enforced. An `integer` has 32 bits, a `long` 64;
+JSON's 2.0, "2" and true are not integers. `min` and `max` are a range for numbers, a length for strings, lists and
+maps. A timestamp is a number of seconds since 1970, an ISO 8601 string or a datetime; without an offset it is UTC.
+
+One constraint is ours: the model gives SamplingPercentage a maximum and no minimum, and no share is negative.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal
+
+from shadowsim.errors import InputError, SerializationError, nearest
+
+if TYPE_CHECKING:
+    from botocore.model import ServiceModel, Shape
+    from regex import Pattern
+
+Unknown = Literal["refuse", "ignore"]
+
+_MINIMUM_OF_OURS = {"Percentage": 0}
+_RANGES = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
+_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+    "structure": ("an object", (Mapping,)),
+    "map": ("an object", (Mapping,)),
+    "list": ("a list", (list, tuple)),
+    "string": ("a string", (str,)),
+    "boolean": ("a boolean", (bool,)),
+    "integer": ("an integer", (int,)),
+    "long": ("an integer", (int,)),
+    "float": ("a finite number", (int, float)),
+    "double": ("a finite number", (int, float)),
+}
+_NAMES: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((NoneType,), "null"),
+    ((bool,), "a boolean"),
+    ((int,), "an integer"),
+    ((float,), "a float"),
+    ((str,), "a string"),
+    ((Mapping,), "an object"),
+    ((list, tuple), "a list"),
+)
+# No request is nested so deeply; shapes that contain themselves (Search's filters) and Python's stack need some end.
+_MAX_DEPTH = 50
+_MAX_ENUM_SHOWN = 12
+_MAX_VALUE_SHOWN = 120
+
+
+def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> list[str]:
+    """Return every violation of a request, one sentence each, in the order of the shape.
+
+    Parameters
+    ----------
+    name : str
+        A SageMaker action ("CreateInferenceExperiment", for its input) or the name of a shape.
+    request : object
+        The request as JSON gives it, or as keyword arguments for boto3. Any object is safe to pass.
+    unknown : {"refuse", "ignore"}
+        What a member that the shape does not know is: a violation that names the nearest known one, or nothing, as
+        on the wire.
+
+    Raises
+    ------
+    InputError
+        SageMaker has no such action or shape.
+    """
+    return list(_walk(_shape(name), request, "", unknown, 0))
+
+
+def sentence(value: object, path: str, constraint: str) -> str:
+    """Return AWS's sentence for one violation; `value` None is null, `constraint` begins with "Member must"."""
+    quoted = "null" if value is None else f"'{shown(value)}'"
+    return f"Value {quoted} at '{path}' failed to satisfy constraint: {constraint}"
+
+
+def instance_types() -> tuple[str, ...]:
+    """Return the instance types that a model variant can name, in the model's order."""
+    return tuple(_shape("ProductionVariantInstanceType").metadata["enum"])
+
+
+def as_time(value: object) -> datetime | None:
+    """Return a timestamp as a datetime in UTC, or None when it is not one.
+
+    Parameters
+    ----------
+    value : object
+        Seconds since 1970 (int or float), an ISO 8601 string, or a datetime. Without an offset: UTC.
+    """
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            value = datetime.fromtimestamp(value, UTC)
+        if not isinstance(value, datetime):
+            return None
+        t = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        # Rebuilt, because subclasses (pandas.Timestamp) carry more; pandas.NaT fails here with a ValueError.
+        return datetime(t.year, t.month, t.day, t.hour, t.minute, t.second, t.microsecond, UTC)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+
+
+def _walk(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+    wrong = _wrong_type(shape.type_name, value)
+    if wrong:
+        yield sentence(value, path or "request", wrong)
+    elif depth > _MAX_DEPTH:
+        yield sentence(value, path, f"Member must not be nested more than {_MAX_DEPTH} levels deep")
+    elif isinstance(value, Mapping) and shape.type_name == "structure":
+        yield from _members(shape, value, path, unknown, depth)
+    else:
+        for constraint in _constraints(shape, value):
+            yield sentence(value, path, constraint)
+        if isinstance(value, Mapping):
+            yield from _entries(shape, value, path, unknown, depth)
+        elif isinstance(value, list | tuple):
+            yield from _items(shape, value, path, unknown, depth)
+
+
+def _members(shape: Any, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+    inside = f"{path}." if path else ""
+    for name, member in shape.members.items():
+        inner = f"{inside}{name[0].lower()}{name[1:]}"
+        if value.get(name) is not None:
+            yield from _walk(member, value[name], inner, unknown, depth + 1)
+        elif name in shape.required_members:
+            yield sentence(None, inner, "Member must not be null")
+    if shape.is_tagged_union and sum(value.get(name) is not None for name in shape.members) != 1:
+        yield sentence(value, path, f"Member must set exactly one of [{', '.join(shape.members)}]")
+    if unknown == "refuse":
+        for key in value:
+            if key not in shape.members:
+                near = nearest(shown(key), shape.members)
+                # The key stands as it was written: in lower case it would look like the member that it is not.
+                yield sentence(value[key], f"{inside}{shown(key)}", f"Member must be known to {shape.name}{near}")
+
+
+def _entries(shape: Any, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+    for key, entry in value.items():
+        wrong = _wrong_type("string", key)
+        for constraint in [wrong] if wrong else _constraints(shape.key, key):
+            yield sentence(key, path, f"Map keys must satisfy constraint: [{constraint}]")
+        yield from _item(shape.value, entry, f"{path}.{shown(key)}.member", unknown, depth)
+
+
+def _items(shape: Any, value: Sequence[object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+    for i, item in enumerate(value, start=1):
+        yield from _item(shape.member, item, f"{path}.{i}.member", unknown, depth)
+
+
+def _item(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+    if value is None:
+        yield sentence(None, path, "Member must not be null")
+    else:
+        yield from _walk(shape, value, path, unknown, depth + 1)
+
+
+def _constraints(shape: Shape, value: Any) -> Iterator[str]:
+    given = shape.metadata
+    if isinstance(value, int | float):
+        low, high = _RANGES.get(shape.type_name, (None, None))
+        size, noun = value, "value"
+        low = given.get("min", _MINIMUM_OF_OURS.get(shape.name, low))
+        high = given.get("max", high)
+    elif isinstance(value, str | list | tuple | Mapping):
+        size, noun = len(value), "length"
+        low, high = given.get("min"), given.get("max")
+    else:
+        return
+    if "enum" in given and value not in given["enum"]:
+        yield f"Member must satisfy enum value set: {_enum(given['enum'], value)}"
+    if high is not None and size > high:
+        yield f"Member must have {noun} less than or equal to {high}"
+    if low is not None and size < low:
+        yield f"Member must have {noun} greater than or equal to {low}"
+    if "pattern" in given and isinstance(value, str):
+        pattern = _pattern(given["pattern"])
+        if pattern is not None and pattern.fullmatch(value) is None:
+            yield f"Member must satisfy regular expression pattern: {given['pattern']}"
+
+
+def _enum(known: list[str], value: str) -> str:
+    if len(known) <= _MAX_ENUM_SHOWN:
+        return f"[{', '.join(known)}]"
+    without_prefix = [name for name in known if name.endswith(value)]  # m5.xlarge for ml.m5.xlarge
+    near = nearest(shown(value), without_prefix or known)
+    return f"[{', '.join(known[:3])}, ... {len(known)} in all]{near}"
+
+
+def _wrong_type(type_name: str, value: object) -> str | None:
+    """Return the constraint that a value of the wrong type breaks, or None."""
+    if type_name == "timestamp":
+        wanted = "a time: seconds since 1970, an ISO 8601 string or a datetime"
+        return None if as_time(value) is not None else f"Member must be {wanted}"
+    wanted, types = _TYPES[type_name]
+    right = isinstance(value, types) and isinstance(value, bool) == (type_name == "boolean")
+    if isinstance(value, float) and not math.isfinite(value):
+        right = False
+    return None if right else f"Member must be {wanted}, not {_kind(value)}"
+
+
+def _kind(value: object) -> str:
+    return next((name for types, name in _NAMES if isinstance(value, types)), f"a {type(value).__name__}")
+
+
+def shown(value: object, depth: int = 3) -> str:
+    """Return a value as a sentence shows it: AWS's notation, one line, printable, at most 120 characters."""
+    match value:
+        case None:
+            text = "null"
+        case bool():
+            text = str(value).lower()
+        case int() if value.bit_length() > 400:  # Python refuses to print integers of more than 4,300 digits
+            text = f"an integer of {value.bit_length()} bits"
+        case str():
+            text = value
+        case datetime():
+            text = value.isoformat()
+        case Mapping() | list() | tuple() if depth == 0:
+            text = "..."
+        case Mapping():
+            entries = islice(value.items(), 9)
+            text = f"{{{', '.join(f'{shown(k, depth - 1)}={shown(v, depth - 1)}' for k, v in entries)}}}"
+        case list() | tuple():
+            text = f"[{', '.join(shown(v, depth - 1) for v in value[:9])}]"
+        case int() | float():
+            text = str(value)
+        case _:  # an object's own repr may be anything, also an error
+            text = f"a {type(value).__name__}"
+    if len(text) > _MAX_VALUE_SHOWN:
+        text = text[: _MAX_VALUE_SHOWN - 3] + "..."
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+@cache
+def _model() -> ServiceModel:
+    # Imported here: botocore takes a tenth of a second, which a command that reads no request should not pay.
+    from botocore.loaders import Loader
+    from botocore.model import ServiceModel
+
+    loader = Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    return ServiceModel(loader.load_service_model("sagemaker", "service-2"), "sagemaker")
+
+
+@cache
+def _shape(name: str) -> Shape:
+    model = _model()
+    if name in model.operation_names:
+        shape = model.operation_model(name).input_shape
+        if shape is not None:
+            return shape
+    if name not in model.shape_names:
+        near = nearest(name, [*model.operation_names, *model.shape_names])
+        raise InputError("action", f"must be an action or a shape of SageMaker{near}", name)
+    return model.shape_for(name)
+
+
+@cache
+def _pattern(source: str) -> Pattern[str] | None:
+    import regex
+
+    try:
+        return regex.compile(source, 0 if r"\p" in source else regex.ASCII)
+    except regex.error:
+        return None
+
+
+def read_json(source: object, what: str = "request") -> dict[str, Any]:
+    """Return a JSON object from wherever it is.
+
+    Parameters
+    ----------
+    source : mapping, str, bytes or Path
+        The object itself, its JSON text (a str that begins with `{`, or any bytes), or the path of a file.
+    what : str
+        What messages call a source that is not a file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    SerializationError
+        The text is not UTF-8, not JSON, not an object, or gives a key twice.
+    """
+    if isinstance(source, Mapping):
+        return dict(source)
+    if isinstance(source, bytes | bytearray):
+        return _parsed(_decoded(bytes(source), what), what)
+    if isinstance(source, str) and source.lstrip("\ufeff \t\r\n").startswith("{"):
+        return _parsed(source.lstrip("\ufeff"), what)
+    if not isinstance(source, str | Path):
+        raise SerializationError(f"{what}: must be an object, JSON text or a path, not {_kind(source)}")
+    name = shown(str(source))
+    try:
+        body = Path(source).read_bytes()
+    except FileNotFoundError:
+        hint = "" if isinstance(source, Path) else ", and JSON text would begin with {"
+        raise InputError(name, f"there is no such file{hint}") from None
+    except IsADirectoryError:
+        raise InputError(name, "must be a file, not a directory") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise InputError(name, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return _parsed(_decoded(body, name), name)
+
+
+def _decoded(body: bytes, what: str) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SerializationError(f"{what}: must be UTF-8 text, but byte {error.start} is not") from None
+
+
+def _parsed(text: str, what: str) -> dict[str, Any]:
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        members: dict[str, Any] = {}
+        for key, value in found:
+            if key in members:
+                raise SerializationError(f"{what}: the key '{shown(key)}' stands twice in one object")
+            members[key] = value
+        return members
+
+    def constant(literal: str) -> object:
+        raise SerializationError(f"{what}: {literal} is not JSON")
+
+    try:
+        found = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except SerializationError:  # of pairs or constant; it is a ValueError too
+        raise
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise SerializationError(f"{what}: broken JSON at {where}: {error.msg}") from None
+    except RecursionError:
+        raise SerializationError(f"{what}: JSON nested too deeply") from None
+    except ValueError:  # Python reads integers of up to 4,300 digits
+        raise SerializationError(f"{what}: a number has too many digits") from None
+    if not isinstance(found, dict):
+        raise SerializationError(f"{what}: must be a JSON object, not {_kind(found)}")
+    return found
