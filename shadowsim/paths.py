@@ -11,11 +11,39 @@ scenario means: whatever an edit yields is validated like a file.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePath
+
+import numpy as np
 
 from shadowsim.errors import InputError, nearest
+
+BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
+SERVICE_KEYS = ("time", "workers", "queue_limit", "error_4xx", "error_5xx", "discipline")
+SERVICE_LATER = (
+    "slowdown",
+    "batching",
+    "cold_start_s",
+    "cpu_per_request_s",
+    "autoscaling",
+    "outages",
+    "by_instance_type",
+)
+ALIASES = {
+    "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
+    "rate_per_s": "traffic.rate_per_s",
+    "seed": "run.seed",
+    "horizon_s": "run.horizon_s",
+}
+VARIANT_ALIASES = {
+    "instance_type": "InfrastructureConfig.RealTimeInferenceConfig.InstanceType",
+    "instance_count": "InfrastructureConfig.RealTimeInferenceConfig.InstanceCount",
+    "model_name": "ModelName",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +190,19 @@ def _hint(key: str, known: Iterable[str]) -> str:
     return f"; did you mean {longer[0]}?" if longer else nearest(key, known)
 
 
+def plain(value: object) -> object:
+    """Return a deep copy of a value as JSON has it: numpy's numbers as Python's, tuples as lists, times as ISO 8601."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def edited(document: Mapping[str, object], path: str, value: object) -> dict[str, object]:
     """Return a copy of a JSON object with the value at a dotted path set.
 
@@ -193,3 +234,61 @@ def _set(node: object, parts: list[str], value: object, trail: list[str]) -> obj
         i = int(parts[0])
         return [*node[:i], _set(node[i], parts[1:], value, [*trail, parts[0]]), *node[i + 1 :]]
     raise InputError(here, f"holds no object, so that {'.'.join(parts)} cannot be set in it", node)
+
+
+def value_at(document: object, path: str) -> object:
+    """Return the value at a dotted path through objects, None where there is none."""
+    for key in path.split("."):
+        document = document.get(key) if isinstance(document, Mapping) else None
+    return document
+
+
+def variant_path(document: Mapping[str, object], name: str) -> str:
+    """Return the path of a variant within a valid scenario."""
+    variants = value_at(document, "experiment.ModelVariants")
+    assert isinstance(variants, list)
+    return f"experiment.ModelVariants.{[variant['VariantName'] for variant in variants].index(name)}"
+
+
+def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str]) -> str:
+    """Return the path in the scenario file that a path or its short form means.
+
+    Parameters
+    ----------
+    path : str
+        As people write it.
+    document : mapping
+        A valid scenario.
+    names : mapping of str to str
+        The VariantName of the `source` and of the `shadow`.
+
+    Raises
+    ------
+    InputError
+        When it is no path of a scenario; keys within a block are left to that block's own validation.
+    """
+    head, _, rest = path.partition(".")
+    if path in ALIASES:
+        return ALIASES[path]
+    if head in BLOCKS:
+        return path
+    if head not in names:
+        raise InputError(path, f"is not a path of a scenario{nearest(head, [*ALIASES, *BLOCKS, *names])}")
+    key = rest.partition(".")[0]
+    if rest in VARIANT_ALIASES:
+        return f"{variant_path(document, names[head])}.{VARIANT_ALIASES[rest]}"
+    if key in SERVICE_KEYS or key in SERVICE_LATER:
+        return f"services.{names[head]}.{rest}"
+    known = [f"{head}.{word}" for word in (*VARIANT_ALIASES, *SERVICE_KEYS)]
+    raise InputError(path, f"is not a path of a scenario{nearest(f'{head}.{key}', known)}")
+
+
+def parse_set(text: str) -> tuple[str, object]:
+    """Return path and value of `PATH=VALUE`: the value as JSON when it is that, else as the text it is."""
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise InputError("--set", "must be PATH=VALUE", text)
+    try:
+        return path.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return path.strip(), value

@@ -12,18 +12,8 @@ from pathlib import Path
 
 from shadowsim.errors import InputError
 from shadowsim.laws import Law, parse_law
-from shadowsim.paths import Block
+from shadowsim.paths import SERVICE_KEYS, SERVICE_LATER, Block
 
-KEYS = ("time", "workers", "queue_limit", "error_4xx", "error_5xx", "discipline")
-LATER = (
-    "slowdown",
-    "batching",
-    "cold_start_s",
-    "cpu_per_request_s",
-    "autoscaling",
-    "outages",
-    "by_instance_type",
-)
 MAX_WORKERS = 65_536
 MAX_QUEUE = 2**31 - 1
 
@@ -76,7 +66,7 @@ def parse_service(value: object, path: str, base_dir: Path | None = None) -> Ser
         When a key is unknown or not built yet, or a value breaks its constraint.
     """
     block = Block.of(value, path)
-    block.only(KEYS, LATER)
+    block.only(SERVICE_KEYS, SERVICE_LATER)
     time = parse_law(block.need("time"), block.at("time"), "s", base_dir)
     workers = block.integer("workers", least=1, most=MAX_WORKERS) if block.has("workers") else None
     queue_limit = block.integer("queue_limit", least=0, most=MAX_QUEUE) if block.has("queue_limit") else None

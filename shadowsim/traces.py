@@ -60,8 +60,8 @@ BUILTIN = "builtin:"
 class Trace:
     """One pass of a trace: arrivals in order, and the columns beside them.
 
-    The trace is played `repeat` times: request i comes at `arrival_s[i % n] + (i // n) * pass_s`, and its columns are those
-    of row i % n.
+    The trace is played `repeat` times: request i comes at `arrival_s[i % n] + (i // n) * pass_s`, and its columns are
+    those of row i % n.
 
     Attributes
     ----------
@@ -99,14 +99,18 @@ class Trace:
         passes = np.arange(self.repeat) * self.pass_s
         return int(np.searchsorted(self.arrival_s, horizon_s - passes).sum())
 
-    def column(self, name: str, path: str) -> Floats:
-        """Return a column of sizes, or raise `InputError` naming `path`, the columns, or the row that is wrong."""
+    def column(self, name: str, path: str, others: Iterable[str] = ()) -> Floats:
+        """Return a column of sizes, or raise `InputError` naming `path`, the columns, or the row that is wrong.
+
+        `others` are names that are no columns and could have been meant.
+        """
         if name in self.flaws:
             row, value = self.flaws[name]
             raise InputError(path, f"needs finite numbers >= 0 in trace column {name}, which fails in row {row}", value)
         if name not in self.columns:
             known = list(self.columns)
-            raise InputError(path, f"the trace has no column {name!r}{nearest(name, known)}; it has {listing(known)}")
+            hint = nearest(name, [*known, *others])
+            raise InputError(path, f"the trace has no column {name!r}{hint}; it has {listing(known)}")
         return self.columns[name]
 
 

@@ -1,0 +1,101 @@
+"""What stands in a scenario that nobody has written yet: the built-in one, and what a plain request lacks.
+
+A CreateInferenceExperiment request says which instances serve and which share is copied, but not what traffic comes
+and how long a request takes. Whatever is put in its place here is said in a sentence, which the caller can read and
+the command line prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shadowsim.experiment import Experiment
+from shadowsim.instances import lookup
+
+ENDPOINT: dict[str, object] = {"routing": "RANDOM", "overhead_s": 0.002, "timeout_s": 60.0}
+MIRROR: dict[str, object] = {
+    "rule": "coin",
+    "instant": "arrival",
+    "max_in_flight": None,
+    "max_body_bytes": None,
+    "max_per_s": None,
+}
+RUN: dict[str, object] = {"horizon_s": None, "period_s": 60.0, "seed": 7, "sample_requests": 10_000}
+TIME: dict[str, object] = {"law": "lognormal", "mean_s": 0.02, "scv": 0.25}
+DRAFT_RATE_PER_S = 100.0
+
+
+def builtin_document() -> dict[str, object]:
+    """Return the built-in scenario: a day of 34.6 million requests on four ml.m5.xlarge, half of them copied to two.
+
+    Its rate is 400 requests a second in the mean, and 1.6 times that at 15:00.
+    """
+    profile = {"kind": "diurnal", "base_per_s": 160.0, "peak_per_s": 640.0, "peak_hour": 15.0, "weekend_factor": 1.0}
+    return {
+        "experiment": {
+            "Name": "built-in",
+            "Type": "ShadowMode",
+            "RoleArn": "arn:aws:iam::111122223333:role/shadowsim",
+            "EndpointName": "built-in",
+            "ModelVariants": [
+                _variant("AllTraffic", "model", "ml.m5.xlarge", 4),
+                _variant("Shadow-01", "model-candidate", "ml.m5.xlarge", 2),
+            ],
+            "ShadowModeConfig": {
+                "SourceModelVariantName": "AllTraffic",
+                "ShadowModelVariants": [{"ShadowModelVariantName": "Shadow-01", "SamplingPercentage": 50}],
+            },
+        },
+        "traffic": {"process": "poisson", "rate_per_s": None, "profile": profile},
+        "services": {"AllTraffic": _service(4), "Shadow-01": _service(4)},
+        "endpoint": dict(ENDPOINT),
+        "mirror": dict(MIRROR),
+        "run": {**RUN, "horizon_s": 86_400.0},
+    }
+
+
+def draft_document(request: Mapping[str, object], experiment: Experiment) -> dict[str, object]:
+    """Return a scenario for a request with every main key spelled out, to be edited.
+
+    Workers are null, which means those of the instance type, or 1 where nothing is known of the type.
+    """
+    services: dict[str, object] = {}
+    for variant in (experiment.source, experiment.shadow):
+        services[variant.name] = _service(None if lookup(variant.pool.instance_type).workers else 1)
+    return {
+        "experiment": dict(request),
+        "traffic": {"process": "poisson", "rate_per_s": DRAFT_RATE_PER_S},
+        "services": services,
+        "endpoint": dict(ENDPOINT),
+        "mirror": dict(MIRROR),
+        "run": dict(RUN),
+    }
+
+
+def assumed_document(
+    request: Mapping[str, object], experiment: Experiment, rate_per_s: float
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the scenario that a request and a rate mean, and what was assumed: sentences by their subject."""
+    names = [experiment.source.name, experiment.shadow.name]
+    document = {
+        "experiment": dict(request),
+        "traffic": {"process": "poisson", "rate_per_s": rate_per_s},
+        "services": {name: {"time": dict(TIME)} for name in names},
+    }
+    assumed = {"traffic.profile": "traffic: Poisson at a steady rate, since the request says nothing of its traffic."}
+    for name in names:
+        assumed[f"services.{name}"] = (
+            f"{name}: service times are lognormal with mean 20 ms and scv 0.25, on one worker for each accelerator or "
+            "else vCPU, since the request says nothing of them."
+        )
+    return document, assumed
+
+
+def _variant(name: str, model: str, instance_type: str, instance_count: int) -> dict[str, object]:
+    pool = {"InstanceType": instance_type, "InstanceCount": instance_count}
+    infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
+    return {"ModelName": model, "VariantName": name, "InfrastructureConfig": infrastructure}
+
+
+def _service(workers: int | None) -> dict[str, object]:
+    return {"time": dict(TIME), "workers": workers, "queue_limit": None, "error_4xx": 0.0, "error_5xx": 0.0}

@@ -1,0 +1,330 @@
+"""A scenario: an experiment, its traffic, its services, and how to run them. What one simulation needs, as JSON.
+
+A `Scenario` keeps the document that it was made of. An edit changes the document and validates all of it anew, so that
+nothing can be reached by editing that could not be written in a file.
+
+What the file leaves open:
+
+* `run.horizon_s`: the Schedule's length; for a trace without a Schedule, whole periods until after its last request;
+  else 7 days. With an EndTime alone, the run begins when the scenario is made, and the length is written into the
+  document.
+* `services.*.workers`: the instance type's accelerators, or else its vCPUs.
+* The last window is shorter when the horizon is not a multiple of `run.period_s`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+
+from shadowsim.contract import read_json
+from shadowsim.defaults import assumed_document, builtin_document, draft_document
+from shadowsim.errors import InputError
+from shadowsim.experiment import Experiment
+from shadowsim.parts import (
+    check_columns,
+    check_pools,
+    check_rate,
+    check_windows,
+    horizon_of,
+    read_experiment,
+    read_routing,
+    read_services,
+    workers_of,
+)
+from shadowsim.paths import BLOCKS, Block, edited, plain, target_of, value_at
+from shadowsim.service import Service
+from shadowsim.traces import BUILTIN
+from shadowsim.traffic import Traffic, parse_traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What one simulation needs; made by `of`, `load`, `from_dict` or `default_scenario`.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    traffic : Traffic
+    services : mapping of str to Service
+        By variant name.
+    source_workers, shadow_workers : int
+        Workers of one instance.
+    routing : mapping of str to str
+        How each variant's requests are spread over its instances: "RANDOM".
+    overhead_s, timeout_s : float
+        Of the endpoint.
+    mirror_rule, mirror_instant : str
+        Which requests are copied ("coin"), and when ("arrival").
+    horizon_s, period_s : float
+        Length of the run and of a window.
+    seed : int
+        0 .. 2**64 - 1.
+    sample_requests : int
+        How many requests the `requests` frame keeps.
+    assumed : mapping of str to str
+        What was assumed for a plain request: a sentence by the path it is about.
+    document : mapping
+        The JSON object that all of this was made of.
+    base_dir : Path
+        What the document's file paths are relative to.
+    """
+
+    experiment: Experiment
+    traffic: Traffic
+    services: Mapping[str, Service]
+    source_workers: int
+    shadow_workers: int
+    routing: Mapping[str, str]
+    overhead_s: float
+    timeout_s: float
+    mirror_rule: str
+    mirror_instant: str
+    horizon_s: float
+    period_s: float
+    seed: int
+    sample_requests: int
+    assumed: Mapping[str, str] = field(compare=False)
+    document: Mapping[str, object] = field(compare=False, repr=False)
+    base_dir: Path = field(compare=False)
+
+    @classmethod
+    def of(cls, source: object, rate_per_s: float | None = None) -> Scenario:
+        """Return a scenario from whatever describes one.
+
+        Parameters
+        ----------
+        source : Scenario, mapping, JSON text or path
+            A scenario, or a plain CreateInferenceExperiment request.
+        rate_per_s : float, optional
+            Mean rate over the horizon, in requests a second; required for a plain request.
+
+        Raises
+        ------
+        InputError, ValidationError, SerializationError
+            When it cannot be used.
+        """
+        if isinstance(source, Scenario):
+            scenario = source
+        else:
+            source = Path(source) if isinstance(source, os.PathLike) else source
+            document = read_json(source, "scenario")
+            if _is_request(document):
+                return _of_request(document, rate_per_s)
+            is_file = isinstance(source, Path) or (isinstance(source, str) and not _is_json(source))
+            scenario = cls.from_dict(document, Path(cast(str, source)).parent if is_file else None)
+        return scenario if rate_per_s is None else scenario.replace({"rate_per_s": rate_per_s})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Scenario:
+        """Read a scenario file."""
+        file = Path(path)
+        return cls.from_dict(read_json(file), file.parent)
+
+    @classmethod
+    def from_dict(
+        cls,
+        document: Mapping[str, object],
+        base_dir: str | os.PathLike[str] | None = None,
+        assumed: Mapping[str, str] | None = None,
+    ) -> Scenario:
+        """Make a scenario of its JSON object.
+
+        Parameters
+        ----------
+        document : mapping
+            As in a scenario file; it is copied.
+        base_dir : path, optional
+            What its file paths are relative to; by default the working directory.
+        assumed : mapping, optional
+            See the class.
+
+        Raises
+        ------
+        InputError
+            Path, constraint and value of the first thing that is wrong.
+        ValidationError
+            All that is wrong with the experiment's block, in AWS's words.
+        """
+        base = Path(base_dir) if base_dir is not None else Path()
+        if _is_request(document):
+            raise InputError(
+                "scenario", "is a plain CreateInferenceExperiment request: give the rate of its traffic, too"
+            )
+        whole = Block.of(plain(document), "")
+        whole.only(BLOCKS)
+        run = whole.block("run")
+        run.only(("horizon_s", "period_s", "seed", "sample_requests", "replications"), ("warmup_s", "precision"))
+        experiment = read_experiment(whole, run)
+        traffic = parse_traffic(whole.need("traffic"), "traffic", base)
+        services = read_services(whole, experiment, base)
+        endpoint = whole.block("endpoint")
+        endpoint.only(("routing", "overhead_s", "timeout_s"))
+        mirror = whole.block("mirror")
+        mirror.only(("rule", "instant"), ("max_in_flight", "max_body_bytes", "max_per_s"))
+        run.integer("replications", 1, least=1, most=1)
+        period_s = run.number("period_s", 60.0, above=0.0)
+        horizon_s = horizon_of(run, experiment, traffic, period_s)
+        values = dict(whole.values)
+        if experiment.schedule.start is None and experiment.schedule.end is not None:
+            values = edited(values, "run.horizon_s", horizon_s)
+        workers = {v.name: workers_of(v, services[v.name]) for v in (experiment.source, experiment.shadow)}
+        check_pools(experiment, workers, values)
+        check_columns(traffic, services)
+        check_windows(horizon_s, period_s)
+        check_rate(traffic, horizon_s, period_s, experiment.schedule.start)
+        return cls(
+            experiment=experiment,
+            traffic=traffic,
+            services=services,
+            source_workers=workers[experiment.source.name],
+            shadow_workers=workers[experiment.shadow.name],
+            routing=read_routing(endpoint, services),
+            overhead_s=endpoint.number("overhead_s", 0.002, least=0.0),
+            timeout_s=endpoint.number("timeout_s", 60.0, above=0.0),
+            mirror_rule=mirror.choice("rule", "coin", ["coin"], ["counter", "hash"]),
+            mirror_instant=mirror.choice("instant", "arrival", ["arrival"], ["response"]),
+            horizon_s=horizon_s,
+            period_s=period_s,
+            seed=run.integer("seed", 7, least=0, most=2**64 - 1),
+            sample_requests=run.integer("sample_requests", 10_000, least=0, most=2**53),
+            assumed=dict(assumed or {}),
+            document=values,
+            base_dir=base,
+        )
+
+    @property
+    def source_service(self) -> Service:
+        """The service model of the variant that answers."""
+        return self.services[self.experiment.source.name]
+
+    @property
+    def shadow_service(self) -> Service:
+        """The service model of the variant that gets copies."""
+        return self.services[self.experiment.shadow.name]
+
+    @property
+    def share(self) -> float:
+        """The share of the requests that is copied, 0..1."""
+        return self.experiment.sampling_percentage / 100.0
+
+    @property
+    def start(self) -> datetime | None:
+        """What t = 0 is on the calendar, if the Schedule has a StartTime."""
+        return self.experiment.schedule.start
+
+    @property
+    def capture(self) -> bool:
+        """Whether requests and answers are captured: the experiment has a DataStorageConfig."""
+        return self.experiment.storage is not None
+
+    @property
+    def n_windows(self) -> int:
+        """How many windows begin before the horizon; window w begins at w * period_s."""
+        n = math.ceil(self.horizon_s / self.period_s)
+        # The quotient is rounded; the product is what everybody compares with.
+        n += n * self.period_s < self.horizon_s
+        return n - ((n - 1) * self.period_s >= self.horizon_s)
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """Sentences on what the input did not say, or on what of it is left out."""
+        sentences = list(self.assumed.values())
+        if self.traffic.process == "trace":
+            trace = self.traffic.trace()
+            inside = trace.n_before(self.horizon_s)
+            if inside < trace.n_requests:
+                sentences.append(f"The run ends before its trace: {inside:,} of {trace.n_requests:,} requests come.")
+        return tuple(sentences)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the scenario as JSON has it: the document it was made of, with all edits."""
+        return cast(dict[str, object], plain(self.document))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a scenario file. Paths in it that are relative are rewritten to be so from its folder."""
+        folder = Path(path).resolve().parent
+        document = self.to_dict()
+        law_paths = [f"services.{name}.time" for name in self.services]
+        for where in ("traffic", "traffic.request_bytes", "traffic.response_bytes", *law_paths):
+            old = value_at(document, f"{where}.path")
+            if isinstance(old, str) and not old.startswith(BUILTIN) and not Path(old).is_absolute():
+                moved = os.path.relpath(self.base_dir.resolve() / old, folder)
+                document = edited(document, f"{where}.path", moved)
+        Path(path).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def replace(self, changes: Mapping[str, object]) -> Scenario:
+        """Return a scenario with some values changed, validated as a whole.
+
+        Parameters
+        ----------
+        changes : mapping of str to object
+            JSON values by path (paths.py): `sampling_percentage`, `rate_per_s`, `seed`, `horizon_s`; `source.` or
+            `shadow.` followed by `instance_type`, `instance_count`, `model_name` or a key of that variant's service
+            (`shadow.time.mean_s`); or the path in the scenario file (`run.period_s`). They are all made before any is
+            checked. None takes a value out.
+
+        Raises
+        ------
+        InputError, ValidationError
+            When a path is unknown, or the changed scenario is wrong.
+        """
+        document: dict[str, object] = dict(self.document)
+        assumed = dict(self.assumed)
+        names = {"source": self.experiment.source.name, "shadow": self.experiment.shadow.name}
+        for path, value in changes.items():
+            target = target_of(path, self.document, names)
+            document = edited(document, target, plain(value))
+            # What has been said is no longer assumed.
+            assumed = {at: text for at, text in assumed.items() if not _overlap(at, target)}
+        return Scenario.from_dict(document, self.base_dir, assumed)
+
+
+def default_scenario() -> Scenario:
+    """Return the built-in scenario (defaults.py)."""
+    return Scenario.from_dict(builtin_document())
+
+
+def init_scenario(request: object = None) -> dict[str, object]:
+    """Return a scenario to edit, valid as it is, with its main keys spelled out.
+
+    Parameters
+    ----------
+    request : mapping, JSON text or path, optional
+        A CreateInferenceExperiment request; without one, the built-in scenario. Its traffic is a placeholder of 100
+        requests a second.
+    """
+    if request is None:
+        return builtin_document()
+    given = cast(dict[str, object], plain(read_json(request)))
+    document = draft_document(given, Experiment.from_request(given))
+    return Scenario.from_dict(document).to_dict()
+
+
+def _of_request(request: Mapping[str, object], rate_per_s: float | None) -> Scenario:
+    given = cast(dict[str, object], plain(request))
+    experiment = Experiment.from_request(given)
+    if rate_per_s is None:
+        what = "is required for a plain request, which says nothing of its traffic: requests a second (--rate R)"
+        raise InputError("rate_per_s", what)
+    document, assumed = assumed_document(given, experiment, rate_per_s)
+    return Scenario.from_dict(document, None, assumed)
+
+
+def _overlap(a: str, b: str) -> bool:
+    return f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
+
+
+def _is_request(document: Mapping[str, object]) -> bool:
+    """Return whether this is a request and no scenario: only AWS's names begin in upper case."""
+    return not any(key in BLOCKS for key in document) and any(str(key)[:1].isupper() for key in document)
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip("\ufeff \t\r\n").startswith("{")
