@@ -49,6 +49,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Int32s = NDArray[np.int32]
+Hashes = NDArray[np.uint64]
 
 # error_model="numpy": a division then carries no test for zero, and the loop round it can be vectorised. No divisor
 # here can be zero (each is guarded where it is formed).
@@ -78,14 +80,14 @@ BUCKET_LOWEST_S = 2.0**-20
 R_REQUESTS, R_REFUSED, R_TIMED_OUT, R_ERROR_4XX, R_ERROR_5XX = 0, 1, 2, 3, 4
 R_LATENCY_SUM, R_LATENCY_MIN, R_LATENCY_MAX, R_WAIT_SUM, R_WORK, R_BACKLOG = 5, 6, 7, 8, 9, 10
 R_QUANTILES = 11  # five columns, for QUANTILES
-R_CONCURRENT_MIN, R_CONCURRENT_MAX, R_REQUEST_BYTES, R_RESPONSE_BYTES = 16, 17, 18, 19
-R_WIDTH = 20
+R_CONCURRENT_MIN, R_CONCURRENT_MAX, R_REQUEST_BYTES, R_RESPONSE_BYTES, R_REFUSED_WORK = 16, 17, 18, 19, 20
+R_WIDTH = 21
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 
 # ---- What a row of the sample holds ----
 S_WINDOW, S_NUMBER, S_ORDER, S_ARRIVAL = 0, 1, 2, 3
-S_SOURCE, S_SHADOW = 4, 8  # from each: instance (-1: none), wait, service, latency (-1: refused)
-S_WIDTH = 12
+S_SOURCE, S_SHADOW = 4, 7  # from each: instance (-1: not copied), start (-1: refused), service
+S_WIDTH = 10
 
 CONCURRENCY_EVERY_S = 10.0  # CloudWatch emits ConcurrentRequestsPerModel every ten seconds
 
@@ -109,8 +111,7 @@ class Arrivals(NamedTuple):
 class Pool(NamedTuple):
     """One variant's instances. `table` (2 TABLE_HALF,) has mean 1; `work_s` (m,) replaces it for a trace with columns.
 
-    `queue_limit` and `timeout_s` are -1 and inf where there is none. `response_bytes` is like `table`; so is
-    `response_column` like `work_s`.
+    `queue_limit` and `timeout_s` are -1 and inf where there is none; `service`, `route` and `error` are columns of draws.
     """
 
     n_instances: int
@@ -147,7 +148,7 @@ class State(NamedTuple):
     free_s: Floats
     start_s: Floats
     start_at: Ints
-    queued_change: NDArray[np.int32]
+    queued_change: Int32s
     queued: Ints
 
 
@@ -168,22 +169,26 @@ class Sample(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Columns of one chunk, for the source and for the shadow, reused from chunk to chunk."""
+    """Columns of one chunk, for the source and for the shadow, reused from chunk to chunk.
+
+    `number` counts requests from the chunk's first, `offset` is GOLDEN times it: both are fixed for the source, and
+    chosen from those for the shadow.
+    """
 
     count: Floats
+    number: Int32s
+    offset: Hashes
     arrival: Floats
     work: Floats
-    wait: Floats
-    latency: Floats
-    instance: NDArray[np.int32]
-    number: NDArray[np.int32]
+    start: Floats
+    instance: Int32s
+    shadow_number: Int32s
+    shadow_offset: Hashes
     shadow_arrival: Floats
     shadow_work: Floats
-    shadow_wait: Floats
-    shadow_latency: Floats
-    shadow_instance: NDArray[np.int32]
-    shadow_number: NDArray[np.int32]
-    kept: NDArray[np.int32]
+    shadow_start: Floats
+    shadow_instance: Int32s
+    kept: Int32s
 
 
 # ---- Draws: splitmix64's finaliser over a counter (Steele, Lea and Flood, 2014) ----
@@ -255,22 +260,24 @@ def neg_log(u: float) -> float:
 # ---- Tables of quantiles ----
 
 _ONE_BITS = np.int64(0x3FF0000000000000)
-_CELL_SHIFT = np.int64(52 - CELL_BITS)
-_MANTISSA = np.int64((1 << 52) - 1)
+_CELL_SHIFT = np.uint64(52 - CELL_BITS)
+_CELL_MASK = np.uint64((1 << (52 - CELL_BITS)) - 1)
+_CELL_ORIGIN = np.uint64(0x3FF << CELL_BITS)
+_HALF = np.uint64(TABLE_HALF)
 
 
 def table_tails() -> Floats:
     """Tail probabilities v = u / 2 at the knots of one half of a table, shape (TABLE_HALF - 1,): from 2^-54 to 1/2."""
-    bits = _ONE_BITS + (np.arange(TABLE_CELLS + 1, dtype=np.int64) << _CELL_SHIFT)
+    bits = _ONE_BITS + (np.arange(TABLE_CELLS + 1, dtype=np.int64) << (52 - CELL_BITS))
     return bits.view(np.float64) * 2.0**-54
 
 
 @njit
 def draw(z: np.uint64, table: Floats) -> float:
     """The quantile that a draw picks from a table: its low bit the half, its high 53 bits the tail probability."""
-    d = np.float64(np.int64(z >> _11) + 1).view(np.int64) - _ONE_BITS
-    at = np.uint64((d >> _CELL_SHIFT) + np.int64(z & _1) * TABLE_HALF)
-    inside = np.int64(((d << CELL_BITS) & _MANTISSA) | _ONE_BITS).view(np.float64) - 1.0
+    bits = np.float64(np.int64(z >> _11) + 1).view(np.uint64)
+    at = (bits >> _CELL_SHIFT) + (z & _1) * _HALF - _CELL_ORIGIN
+    inside = np.float64(np.int64(bits & _CELL_MASK)) * 2.0 ** -(52 - CELL_BITS)
     low = table[at]
     return low + (table[at + _1] - low) * inside
 
@@ -303,22 +310,20 @@ def _moment(count: float, t0: float, rate: float, slope: float) -> float:
 
 
 @njit
-def _moments(count: Floats, origin: float, lo: int, hi: int, t0: float, rate: float, slope: float, out: Floats) -> None:
+def _moments(count: Floats, lo: int, hi: int, last: float, stretch: Floats, out: Floats) -> float:
+    """Arrival times of the counts lo..hi-1, all in one stretch; `last` is the arrival before them.
+
+    Rounding may put a time past the stretch's end or, where the rate changes, an ulp before the last one: undone.
+    """
+    t0, rate, slope, origin, end = stretch[0], stretch[1], stretch[2], stretch[3], stretch[5]
     if slope == 0.0:
         for i in range(lo, hi):
-            out[i] = t0 + (count[i] - origin) / rate
+            out[i] = min(t0 + (count[i] - origin) / rate, end)
     else:
         for i in range(lo, hi):
-            out[i] = _moment(count[i] - origin, t0, rate, slope)
-
-
-@njit
-def _in_order(t: Floats, n: int, last: float, before: float) -> float:
-    """Undo what rounding can do at the end of a stretch: go back in time by an ulp, or reach the window's end."""
-    for i in range(n):
-        last = min(max(t[i], last), before)
-        t[i] = last
-    return last
+            last = max(min(_moment(count[i] - origin, t0, rate, slope), end), last)
+            out[i] = last
+    return out[hi - 1]
 
 
 @njit
@@ -403,8 +408,8 @@ def _next_global(start: int, n: int, end: float, a: Arrivals, out: Floats) -> in
 def _stretches(begin: float, end: float, a: Arrivals, first: int, out: Floats) -> int:
     """Cut a window at the rate's knots, from knot `first` on; returns how many stretches.
 
-    A row of `out` is (t0, rate at t0, slope, count up to its start, count up to its end), counts from the window's
-    start.
+    A row of `out` is (t0, rate at t0, slope, count up to its start, count up to its end, greatest arrival time), counts
+    from the window's start.
     """
     n, count = 0, 0.0
     for k in range(first, a.knot_s.size - 1):
@@ -419,6 +424,7 @@ def _stretches(begin: float, end: float, a: Arrivals, first: int, out: Floats) -
         rate_end = a.knot_rate[k] + slope * (hi - t0)
         area = 0.5 * (rate + rate_end) * (hi - lo)
         out[n, 0], out[n, 1], out[n, 2], out[n, 3], out[n, 4] = lo, rate, slope, count, count + area
+        out[n, 5] = _just_below(hi)
         count += area
         n += 1
     return n
@@ -426,34 +432,33 @@ def _stretches(begin: float, end: float, a: Arrivals, first: int, out: Floats) -
 
 @njit
 def _poisson(
-    k: np.uint64, number: int, size: int, count: float, stretch: Floats, n_stretches: int, at: int, s: Scratch
+    k: np.uint64, size: int, count: float, last: float, stretch: Floats, n_stretches: int, at: int, s: Scratch
 ) -> tuple[int, float, int]:
     """The next arrivals of a window: how many (fewer than `size`: the window is full), the count reached, the stretch.
 
-    Poisson arrivals at unit rate on the count axis, mapped through the inverse of the rate's integral.
+    Poisson arrivals at unit rate on the count axis, mapped through the inverse of the rate's integral. `k` is the key
+    of the first of them, `last` the arrival before it.
     """
     for i in range(size):
-        s.latency[i] = neg_log(uniform(mix(k + GOLDEN * np.uint64(number + i))))
+        s.start[i] = neg_log(uniform(mix(k + GOLDEN * np.uint64(i))))
     total = stretch[n_stretches - 1, 4]
-    n = 0
+    n = size
     for i in range(size):
-        count += s.latency[i]
+        count += s.start[i]
         if count >= total:
+            n = i
             break
         s.count[i] = count
-        n += 1
     lo = 0
     while lo < n:
         while s.count[lo] >= stretch[at, 4]:
             at += 1
-        hi = lo
-        edge = stretch[at, 4]
-        if s.count[n - 1] < edge:
-            hi = n
-        else:
+        hi, edge = n, stretch[at, 4]
+        if s.count[n - 1] >= edge:
+            hi = lo
             while s.count[hi] < edge:
                 hi += 1
-        _moments(s.count, stretch[at, 3], lo, hi, stretch[at, 0], stretch[at, 1], stretch[at, 2], s.arrival)
+        last = _moments(s.count, lo, hi, last, stretch[at], s.arrival)
         lo = hi
     return n, count, at
 
@@ -462,27 +467,26 @@ def _poisson(
 
 
 @njit
-def _fill_work(k: np.uint64, number: NDArray[np.int32], base: int, first: int, n: int, p: Pool, out: Floats) -> None:
-    """Service times of requests base + number[i] of the window (the window's first being request `first` of the run)."""
-    if p.work_s.size:
-        m = p.work_s.size
-        for i in range(n):
-            out[i] = p.work_s[(first + base + number[i]) % m]
-    else:
-        start = k + GOLDEN * np.uint64(base)
-        for i in range(n):
-            out[i] = draw(mix(start + GOLDEN * np.uint64(number[i])), p.table) * p.mean_s
+def _fill_work(k: np.uint64, offset: Hashes, n: int, p: Pool, out: Floats) -> None:
+    """Service times by the pool's law. `k` is the key of the chunk's first request."""
+    for i in range(n):
+        out[i] = draw(mix(k + offset[i]), p.table) * p.mean_s
 
 
 @njit
-def _fill_instance(
-    k: np.uint64, number: NDArray[np.int32], base: int, n: int, n_instances: int, out: NDArray[np.int32]
-) -> None:
+def _copy_work(first: int, number: Int32s, n: int, p: Pool, out: Floats) -> None:
+    """Service times from a trace, the chunk's first request being request `first` of the run."""
+    m = p.work_s.size
+    for i in range(n):
+        out[i] = p.work_s[(first + number[i]) % m]
+
+
+@njit
+def _fill_instance(k: np.uint64, offset: Hashes, n: int, n_instances: int, out: Int32s) -> None:
     """RANDOM: each request to a random instance."""
     count = np.uint64(n_instances)
-    start = k + GOLDEN * np.uint64(base)
     for i in range(n):
-        out[i] = np.int32(((mix(start + GOLDEN * np.uint64(number[i])) >> _32) * count) >> _32)
+        out[i] = np.int32(((mix(k + offset[i]) >> _32) * count) >> _32)
 
 
 @njit
@@ -499,77 +503,67 @@ def _sample_concurrency(tick: int, p: Pool, s: State, row: Floats) -> None:
 
 
 @njit
-def _note_queued(start: float, tick: int, instance: int, s: State) -> None:
-    """A request waits at every tick from `tick` to the last one before its start."""
+def _note_queued(lo: int, hi: int, tick: int, instance: Int32s, start: Floats, p: Pool, s: State) -> None:
+    """Note which of the requests lo..hi-1, all of which arrived before `tick`, wait at it and at later ticks.
+
+    Most pools have nobody waiting then, which the workers that are free first tell without a look at the requests.
+    """
+    tick_s = np.float64(tick) * CONCURRENCY_EVERY_S
+    waiting = False
+    for i in range(p.n_instances):
+        waiting = waiting or s.free_s[i * p.n_workers] > tick_s
+    if not waiting:
+        return
     n = s.queued_change.shape[0]
-    last = min(np.int64(math.ceil(min(start / CONCURRENCY_EVERY_S, np.float64(n)))), n - 1)
-    s.queued_change[tick, instance] += np.int32(1)
-    s.queued_change[last, instance] -= np.int32(1)
-
-
-@njit
-def _start_work(h: int, n_workers: int, t: float, work: float, free_s: Floats) -> float:
-    """Give the request to the worker that is free first; returns when it starts. `h` is the instance's first worker."""
-    at = np.uint64(h)
-    start = max(free_s[at], t)
-    y = start + work
-    for _ in range(n_workers - 1):
-        other = free_s[at + _1]
-        free_s[at] = min(other, y)
-        y = max(other, y)
-        at += _1
-    free_s[at] = y
-    return start
+    for i in range(lo, hi):
+        if start[i] > tick_s:
+            gone = min(np.int64(math.ceil(min(start[i] / CONCURRENCY_EVERY_S, np.float64(n)))), n - 1)
+            s.queued_change[tick, instance[i]] += np.int32(1)
+            s.queued_change[gone, instance[i]] -= np.int32(1)
 
 
 @njit
 def _serve(
-    arrival: Floats, work: Floats, instance: NDArray[np.int32], lo: int, hi: int, tick: int, p: Pool, s: State,
-    wait: Floats, latency: Floats,
+    arrival: Floats, work: Floats, instance: Int32s, lo: int, hi: int, n_workers: int, free_s: Floats,
+    start: Floats,
 ) -> None:  # fmt: skip
-    """Requests lo..hi-1, all of which arrive before the next tick, through the pool: `wait` and `latency` are written."""
-    tick_s = np.float64(tick) * CONCURRENCY_EVERY_S
-    k = p.n_workers
+    """Requests lo..hi-1 through the pool: `start` is written, `free_s` updated."""
     for i in range(lo, hi):
-        at = np.int64(instance[i])
-        t = arrival[i]
-        start = _start_work(at * k, k, t, work[i], s.free_s)
-        wait[i] = start - t
-        latency[i] = (start + work[i]) - t
-        if start > tick_s:
-            _note_queued(start, tick, at, s)
+        at = np.uint64(np.int64(instance[i]) * n_workers)
+        begin = max(free_s[at], arrival[i])
+        start[i] = begin
+        y = begin + work[i]
+        for _ in range(n_workers - 1):
+            other = free_s[at + _1]
+            free_s[at] = min(other, y)
+            y = max(other, y)
+            at += _1
+        free_s[at] = y
 
 
 @njit
 def _serve_limited(
-    arrival: Floats, work: Floats, instance: NDArray[np.int32], lo: int, hi: int, tick: int, p: Pool, s: State,
-    wait: Floats, latency: Floats,
-) -> None:  # fmt: skip
-    """As `_serve`, where a request that finds `queue_limit` others waiting is refused: its latency is -1."""
-    tick_s = np.float64(tick) * CONCURRENCY_EVERY_S
+    arrival: Floats, work: Floats, instance: Int32s, lo: int, hi: int, p: Pool, s: State, start: Floats
+) -> None:
+    """As `_serve`, where a request that finds `queue_limit` others waiting is refused: its start is -1."""
     k, limit = p.n_workers, p.queue_limit
     for i in range(lo, hi):
         at = np.int64(instance[i])
-        t = arrival[i]
-        ring = at * limit + s.start_at[at] if limit > 0 else 0
-        full = s.start_s[ring] > t if limit > 0 else s.free_s[at * k] > t
+        ring = at * limit + s.start_at[at]
+        full = s.start_s[ring] > arrival[i] if limit > 0 else s.free_s[at * k] > arrival[i]
         if full:
-            wait[i], latency[i], work[i] = 0.0, -1.0, 0.0
+            start[i] = -1.0
             continue
-        start = _start_work(at * k, k, t, work[i], s.free_s)
-        wait[i] = start - t
-        latency[i] = (start + work[i]) - t
+        _serve(arrival, work, instance, i, i + 1, k, s.free_s, start)
         if limit > 0:
-            s.start_s[ring] = start
+            s.start_s[ring] = start[i]
             s.start_at[at] = (s.start_at[at] + 1) % limit
-        if start > tick_s:
-            _note_queued(start, tick, at, s)
 
 
 @njit
 def _serve_to(
-    arrival: Floats, work: Floats, instance: NDArray[np.int32], n: int, tick: int, p: Pool, s: State,
-    wait: Floats, latency: Floats, row: Floats,
+    arrival: Floats, work: Floats, instance: Int32s, n: int, tick: int, p: Pool, s: State, start: Floats,
+    row: Floats,
 ) -> int:  # fmt: skip
     """A chunk through the pool, stopping at each tick on the way to sample concurrency; returns the next tick."""
     lo = 0
@@ -579,10 +573,20 @@ def _serve_to(
             hi = lo
             while arrival[hi] < np.float64(tick) * CONCURRENCY_EVERY_S:
                 hi += 1
-        if p.queue_limit < 0:
-            _serve(arrival, work, instance, lo, hi, tick, p, s, wait, latency)
+        # a literal number of workers lets the compiler unroll the insertion
+        if p.queue_limit >= 0:
+            _serve_limited(arrival, work, instance, lo, hi, p, s, start)
+        elif p.n_workers == 1:
+            _serve(arrival, work, instance, lo, hi, 1, s.free_s, start)
+        elif p.n_workers == 2:
+            _serve(arrival, work, instance, lo, hi, 2, s.free_s, start)
+        elif p.n_workers == 4:
+            _serve(arrival, work, instance, lo, hi, 4, s.free_s, start)
+        elif p.n_workers == 8:
+            _serve(arrival, work, instance, lo, hi, 8, s.free_s, start)
         else:
-            _serve_limited(arrival, work, instance, lo, hi, tick, p, s, wait, latency)
+            _serve(arrival, work, instance, lo, hi, p.n_workers, s.free_s, start)
+        _note_queued(lo, hi, tick, instance, start, p, s)
         if hi < n:
             _sample_concurrency(tick, p, s, row)
             tick += 1
@@ -608,20 +612,23 @@ def bucket_edges() -> Floats:
 
 
 @njit
-def _tally(work: Floats, wait: Floats, latency: Floats, n: int, timeout: float, row: Floats, bucket: NDArray[np.uint32]) -> None:
+def _tally(
+    arrival: Floats, work: Floats, start: Floats, n: int, timeout: float, row: Floats, bucket: NDArray[np.uint32]
+) -> None:
     """Add a chunk to its window's row, request by request in order of arrival."""
     work_sum, wait_sum, latency_sum = row[R_WORK], row[R_WAIT_SUM], row[R_LATENCY_SUM]
     least, greatest = row[R_LATENCY_MIN], row[R_LATENCY_MAX]
     refused, timed_out = 0, 0
     for i in range(n):
-        x = latency[i]
-        if x < 0.0:
+        if start[i] < 0.0:
             refused += 1
+            row[R_REFUSED_WORK] += work[i]
             continue
+        x = (start[i] + work[i]) - arrival[i]
         timed_out += np.int64(x > timeout)
         x = min(x, timeout)
         work_sum += work[i]
-        wait_sum += wait[i]
+        wait_sum += start[i] - arrival[i]
         latency_sum += x
         least = min(least, x)
         greatest = max(greatest, x)
@@ -634,14 +641,19 @@ def _tally(work: Floats, wait: Floats, latency: Floats, n: int, timeout: float, 
 
 
 @njit
+def _in_time(arrival: float, work: float, start: float, timeout: float) -> bool:
+    """Whether the model answered: neither refused nor timed out."""
+    return start >= 0.0 and (start + work) - arrival <= timeout
+
+
+@njit
 def _tally_errors(
-    k: np.uint64, number: NDArray[np.int32], base: int, latency: Floats, n: int, p: Pool, row: Floats
+    k: np.uint64, offset: Hashes, arrival: Floats, work: Floats, start: Floats, n: int, p: Pool, row: Floats
 ) -> None:
     """Count the answers that the model itself fails: one draw a request chooses 4XX, 5XX or neither."""
-    start = k + GOLDEN * np.uint64(base)
     for i in range(n):
-        if 0.0 <= latency[i] <= p.timeout_s:
-            u = uniform(mix(start + GOLDEN * np.uint64(number[i])))
+        if _in_time(arrival[i], work[i], start[i], p.timeout_s):
+            u = uniform(mix(k + offset[i]))
             row[R_ERROR_4XX] += np.float64(u <= p.error_4xx)
             row[R_ERROR_5XX] += np.float64(p.error_4xx < u <= p.error_4xx + p.error_5xx)
 
@@ -655,17 +667,17 @@ def bytes_of(z: np.uint64, i: int, p: Payload) -> float:
 
 @njit
 def _tally_bytes(
-    k: np.uint64, k_answer: np.uint64, number: NDArray[np.int32], base: int, first: int, latency: Floats, n: int,
+    k: np.uint64, k_answer: np.uint64, offset: Hashes, first: int, number: Int32s,
+    arrival: Floats, work: Floats, start: Floats, n: int,
     timeout: float, request: Payload, answer: Payload, row: Floats,
 ) -> None:  # fmt: skip
     """Payload bytes: of every request, and of every answer that the model gave in time."""
     for i in range(n):
-        j = GOLDEN * np.uint64(base + number[i])
-        at = first + base + number[i]
+        at = first + number[i]
         if request.mean >= 0.0:
-            row[R_REQUEST_BYTES] += bytes_of(mix(k + j), at, request)
-        if answer.mean >= 0.0 and 0.0 <= latency[i] <= timeout:
-            row[R_RESPONSE_BYTES] += bytes_of(mix(k_answer + j), at, answer)
+            row[R_REQUEST_BYTES] += bytes_of(mix(k + offset[i]), at, request)
+        if answer.mean >= 0.0 and _in_time(arrival[i], work[i], start[i], timeout):
+            row[R_RESPONSE_BYTES] += bytes_of(mix(k_answer + offset[i]), at, answer)
 
 
 @njit
@@ -712,16 +724,20 @@ def _within(b: int, share: float, row: Floats) -> float:
 
 
 @njit
-def _choose(k: np.uint64, base: int, n: int, coin: np.uint64, threshold: np.uint64, s: Scratch) -> tuple[int, int]:
-    """Which of a chunk's requests are copied, and which may be sampled: `shadow_number` and `kept` are written."""
+def _choose(k: np.uint64, n: int, coin: np.uint64, threshold: np.uint64, s: Scratch) -> tuple[int, int]:
+    """Which of a chunk's requests are copied, and which may be sampled: `shadow_...` and `kept` are written."""
     copied, kept = 0, 0
-    start = k + GOLDEN * np.uint64(base)
     for i in range(n):
-        z = mix(start + GOLDEN * np.uint64(i))
+        z = mix(k + s.offset[i])
         s.shadow_number[copied] = i
         copied += np.int64((z >> _32) < coin)
-        s.kept[kept] = i
-        kept += np.int64((z & _LOW32) < threshold)
+        if (z & _LOW32) < threshold:
+            s.kept[kept] = i
+            kept += 1
+    for i in range(copied):
+        at = np.uint64(s.shadow_number[i])
+        s.shadow_arrival[i] = s.arrival[at]
+        s.shadow_offset[i] = s.offset[at]
     return copied, kept
 
 
@@ -739,14 +755,13 @@ def _keep(k: np.uint64, window: int, base: int, kept: int, copied: int, s: Scrat
             continue
         row = sample.rows[at]
         row[S_WINDOW], row[S_NUMBER] = window, base + i
-        row[S_ORDER] = np.float64(np.int64(mix(k + GOLDEN * np.uint64(base + i)) & _LOW32))
+        row[S_ORDER] = np.float64(np.int64(mix(k + s.offset[i]) & _LOW32))
         row[S_ARRIVAL] = s.arrival[i]
-        row[S_SOURCE], row[S_SOURCE + 1], row[S_SOURCE + 2] = s.instance[i], s.wait[i], s.work[i]
-        row[S_SOURCE + 3] = s.latency[i]
+        row[S_SOURCE], row[S_SOURCE + 1], row[S_SOURCE + 2] = s.instance[i], s.start[i], s.work[i]
         row[S_SHADOW] = -1.0
         if c < copied and s.shadow_number[c] == i:
-            row[S_SHADOW], row[S_SHADOW + 1] = s.shadow_instance[c], s.shadow_wait[c]
-            row[S_SHADOW + 2], row[S_SHADOW + 3] = s.shadow_work[c], s.shadow_latency[c]
+            row[S_SHADOW], row[S_SHADOW + 1] = s.shadow_instance[c], s.shadow_start[c]
+            row[S_SHADOW + 2] = s.shadow_work[c]
 
 
 # ---- The run ----
@@ -775,7 +790,7 @@ def run(
     source_state, shadow_state, source_tally, shadow_tally, sample
         Updated in place.
     scratch, stretch
-        Room to work in; contents do not matter. `stretch` has shape (knots, 5).
+        Room to work in; contents do not matter. `stretch` has shape (knots, 6).
 
     Returns
     -------
@@ -806,58 +821,66 @@ def run(
         else:
             first = first_from(begin, a)
         base, count, last, more = 0, 0.0, begin, True
-        before = _just_below(end)
         while more:
+            at_base = GOLDEN * np.uint64(base)
             if a.process == POISSON:
                 # draw only as many as the rest of the window is likely to need: a draw too many is lost time, one
                 # too few is another turn of this loop
                 rest = total - count
                 size = min(chunk, np.int64(rest + 6.0 * math.sqrt(rest)) + 8)
-                n, count, at = _poisson(k_arrival, base, size, count, stretch, n_stretches, at, s)
+                n, count, at = _poisson(k_arrival + at_base, size, count, last, stretch, n_stretches, at, s)
                 more = n == size
-                last = _in_order(s.arrival, n, last, before)
             else:
                 size = min(chunk, a.n_total - first - base)
                 n = _next_global(first + base, size, end, a, s.arrival)
                 more = n == size and first + base + n < a.n_total
             if n == 0:
                 continue
-            _fill_work(k_work, s.number, base, first, n, source, s.work)
-            _fill_instance(k_route, s.number, base, n, source.n_instances, s.instance)
-            ticks[0] = _serve_to(
-                s.arrival, s.work, s.instance, n, ticks[0], source, source_state, s.wait, s.latency, row
+            last = s.arrival[n - 1]
+            if source.work_s.size:
+                _copy_work(first + base, s.number, n, source, s.work)
+            else:
+                _fill_work(k_work + at_base, s.offset, n, source, s.work)
+            _fill_instance(k_route + at_base, s.offset, n, source.n_instances, s.instance)
+            ticks[0] = _serve_to(s.arrival, s.work, s.instance, n, ticks[0], source, source_state, s.start, row)
+            copied, kept = _choose(k_copy + at_base, n, coin, sample.threshold, s)
+            if shadow.work_s.size:
+                _copy_work(first + base, s.shadow_number, copied, shadow, s.shadow_work)
+            else:
+                _fill_work(k_shadow_work + at_base, s.shadow_offset, copied, shadow, s.shadow_work)
+            _fill_instance(
+                k_shadow_route + at_base, s.shadow_offset, copied, shadow.n_instances, s.shadow_instance
             )
-            copied, kept = _choose(k_copy, base, n, coin, sample.threshold, s)
-            for i in range(copied):
-                s.shadow_arrival[i] = s.arrival[np.uint64(s.shadow_number[i])]
-            _fill_work(k_shadow_work, s.shadow_number, base, first, copied, shadow, s.shadow_work)
-            _fill_instance(k_shadow_route, s.shadow_number, base, copied, shadow.n_instances, s.shadow_instance)
             ticks[1] = _serve_to(
                 s.shadow_arrival, s.shadow_work, s.shadow_instance, copied, ticks[1], shadow, shadow_state,
-                s.shadow_wait, s.shadow_latency, shadow_row,
+                s.shadow_start, shadow_row,
             )  # fmt: skip
-            _tally(s.work, s.wait, s.latency, n, source.timeout_s, row, source_tally.bucket)
+            _tally(s.arrival, s.work, s.start, n, source.timeout_s, row, source_tally.bucket)
             _tally(
-                s.shadow_work, s.shadow_wait, s.shadow_latency, copied, shadow.timeout_s, shadow_row,
+                s.shadow_arrival, s.shadow_work, s.shadow_start, copied, shadow.timeout_s, shadow_row,
                 shadow_tally.bucket,
             )  # fmt: skip
             if source.error_4xx + source.error_5xx > 0.0:
-                _tally_errors(key(seed, source.error, w), s.number, base, s.latency, n, source, row)
+                _tally_errors(
+                    key(seed, source.error, w) + at_base, s.offset, s.arrival, s.work, s.start, n, source, row
+                )
             if shadow.error_4xx + shadow.error_5xx > 0.0:
                 _tally_errors(
-                    key(seed, shadow.error, w), s.shadow_number, base, s.shadow_latency, copied, shadow, shadow_row
-                )
+                    key(seed, shadow.error, w) + at_base, s.shadow_offset, s.shadow_arrival, s.shadow_work,
+                    s.shadow_start, copied, shadow, shadow_row,
+                )  # fmt: skip
             if request.mean >= 0.0 or source_answer.mean >= 0.0:
-                k_request = key(seed, request.column, w)
+                k_request = key(seed, request.column, w) + at_base
                 _tally_bytes(
-                    k_request, key(seed, source_answer.column, w), s.number, base, first, s.latency, n,
-                    source.timeout_s, request, source_answer, row,
+                    k_request, key(seed, source_answer.column, w) + at_base, s.offset, first + base, s.number,
+                    s.arrival, s.work, s.start, n, source.timeout_s, request, source_answer, row,
                 )  # fmt: skip
                 _tally_bytes(
-                    k_request, key(seed, shadow_answer.column, w), s.shadow_number, base, first, s.shadow_latency,
-                    copied, shadow.timeout_s, request, shadow_answer, shadow_row,
+                    k_request, key(seed, shadow_answer.column, w) + at_base, s.shadow_offset, first + base,
+                    s.shadow_number, s.shadow_arrival, s.shadow_work, s.shadow_start, copied, shadow.timeout_s,
+                    request, shadow_answer, shadow_row,
                 )  # fmt: skip
-            _keep(k_copy, w, base, kept, copied, s, sample)
+            _keep(k_copy + at_base, w, base, kept, copied, s, sample)
             base += n
         while np.float64(ticks[0]) * CONCURRENCY_EVERY_S < end:
             _sample_concurrency(ticks[0], source, source_state, row)

@@ -181,14 +181,15 @@ def new_scratch(chunk: int) -> k.Scratch:
     def real() -> Floats:
         return np.empty(chunk)
 
-    def number() -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        return np.empty(chunk + 1, np.int32)  # one more: a selection writes before it knows whether it keeps
+    def selection() -> k.Int32s:
+        return np.empty(chunk + 1, np.int32)  # one more: it writes before it knows whether it keeps
 
+    number = np.arange(chunk, dtype=np.int32)
     return k.Scratch(
-        count=real(), arrival=real(), work=real(), wait=real(), latency=real(), instance=number(),
-        number=np.arange(chunk, dtype=np.int32),
-        shadow_arrival=real(), shadow_work=real(), shadow_wait=real(), shadow_latency=real(),
-        shadow_instance=number(), shadow_number=number(), kept=number(),
+        count=real(), number=number, offset=number.astype(np.uint64) * k.GOLDEN,
+        arrival=real(), work=real(), start=real(), instance=selection(),
+        shadow_number=selection(), shadow_offset=np.empty(chunk, np.uint64),
+        shadow_arrival=real(), shadow_work=real(), shadow_start=real(), shadow_instance=selection(), kept=selection(),
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def _run(c: cols.Columns, sample: k.Sample, chunk: int, progress: bool) -> tuple
     tallies = cols.new_tally(c), cols.new_tally(c)
     ticks = np.zeros(2, np.int64)
     scratch = cols.new_scratch(chunk)
-    stretch = np.empty((max(c.arrivals.knot_s.size, 1), 5))
+    stretch = np.empty((max(c.arrivals.knot_s.size, 1), 6))
     step = max(1, int(_REQUESTS_A_CALL / max(c.expected_requests / c.n_windows, 1.0)))
     arrived = 0
     with (

@@ -138,13 +138,14 @@ def _request_columns(
     window: k.Ints, number: k.Ints, request: k.Ints,
 ) -> dict[str, Any]:  # fmt: skip
     pool: k.Pool = getattr(c, role)
-    latency = rows[:, offset + 3]
+    arrival, start, service = rows[:, k.S_ARRIVAL], rows[:, offset + 1], rows[:, offset + 2]
+    refused = start < 0
+    latency = (start + service) - arrival
     status = np.zeros(latency.size, np.int64)
     if pool.error_4xx + pool.error_5xx > 0:
         u = _by_window(c, pool.error, window, number, k.uniform_all)
         status = np.where(u <= pool.error_4xx, 1, np.where(u <= pool.error_4xx + pool.error_5xx, 2, 0))
     status[latency > pool.timeout_s] = 3
-    refused = latency < 0
     status[refused] = 4
     answer = _bytes(c, c.source_answer if role == "source" else c.shadow_answer, window, number, request)
     if answer is not None:
@@ -154,10 +155,10 @@ def _request_columns(
         "inference_id": np.char.add("sim-", request.astype(str)),
         "variant": np.full(latency.size, getattr(scenario.experiment, role).name),
         "role": np.full(latency.size, role),
-        "arrival_s": rows[:, k.S_ARRIVAL],
+        "arrival_s": arrival,
         "instance": rows[:, offset].astype(np.int64),
-        "wait_s": np.where(refused, np.nan, rows[:, offset + 1]),
-        "service_s": np.where(refused, np.nan, rows[:, offset + 2]),
+        "wait_s": np.where(refused, np.nan, start - arrival),
+        "service_s": np.where(refused, np.nan, service),
         "latency_s": np.where(refused, np.nan, np.minimum(latency, pool.timeout_s)),
         "status": STATUSES[status],
         "response_bytes": answer,
