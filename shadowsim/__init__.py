@@ -1,1 +1,57 @@
-"""shadowsim."""
+"""Simulate a SageMaker shadow test before you pay for it.
+
+Public names resolve when they are first used (PEP 562): `import shadowsim` loads neither numba, pandas nor plotly, so a
+command line that only prints its help does not wait for a compiler.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shadowsim.engine import simulate
+    from shadowsim.errors import InputError, SerializationError, ShadowsimError, SimulationError, ValidationError
+    from shadowsim.experiment import Experiment
+    from shadowsim.result import Result
+    from shadowsim.scenario import Scenario, default_scenario
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Experiment": "experiment",
+    "InputError": "errors",
+    "Result": "result",
+    "Scenario": "scenario",
+    "SerializationError": "errors",
+    "ShadowsimError": "errors",
+    "SimulationError": "errors",
+    "ValidationError": "errors",
+    "default_scenario": "scenario",
+    "simulate": "engine",
+}
+
+__all__ = [
+    "Experiment",
+    "InputError",
+    "Result",
+    "Scenario",
+    "SerializationError",
+    "ShadowsimError",
+    "SimulationError",
+    "ValidationError",
+    "default_scenario",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'shadowsim' has no attribute {name!r}")
+    value = getattr(import_module(f"shadowsim.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -7,6 +7,7 @@ trace file, or which law its service time follows. Tables and traces are built o
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,9 +53,9 @@ class Columns:
 
 def columns(scenario: Scenario) -> Columns:
     """Turn a scenario into columns: read its trace, build the tables of its laws."""
-    trace = dict(scenario.traffic.trace().columns) if scenario.traffic.process == "trace" else {}
-    arrivals, expected = _arrivals(scenario)
     traffic = scenario.traffic
+    trace = traffic.trace().columns if traffic.process == "trace" else {}
+    arrivals, expected = _arrivals(scenario)
     return Columns(
         n_windows=scenario.n_windows,
         n_sections=min(100, scenario.n_windows),
@@ -109,8 +110,8 @@ def _arrivals(scenario: Scenario) -> tuple[k.Arrivals, float]:
     if traffic.process == "trace":
         trace = traffic.trace()
         times = np.require(trace.arrival_s, np.float64, ["C", "W"])
-        n = times.size * traffic.repeat
-        return k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, times, trace.pass_s, n), float(n)
+        arrivals = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, times, trace.pass_s, trace.n_requests)
+        return arrivals, float(trace.n_before(scenario.horizon_s))
     time_s, rate = traffic.knots(scenario.horizon_s, scenario.start)
     if time_s[-2] == time_s[-1]:
         time_s, rate = time_s[:-1], rate[:-1]
@@ -121,7 +122,7 @@ def _arrivals(scenario: Scenario) -> tuple[k.Arrivals, float]:
     return k.Arrivals(process, time_s, rate, count, _NONE, 0.0, math.ceil(count[-1]) + 2), float(count[-1])
 
 
-def _pool(scenario: Scenario, role: str, trace: dict[str, Floats]) -> k.Pool:
+def _pool(scenario: Scenario, role: str, trace: Mapping[str, Floats]) -> k.Pool:
     variant = getattr(scenario.experiment, role)
     service: Service = getattr(scenario, f"{role}_service")
     law = service.time
@@ -143,7 +144,7 @@ def _pool(scenario: Scenario, role: str, trace: dict[str, Floats]) -> k.Pool:
     )
 
 
-def _payload(law: Law | None, column: int, trace: dict[str, Floats]) -> k.Payload:
+def _payload(law: Law | None, column: int, trace: Mapping[str, Floats]) -> k.Payload:
     if law is None:
         return k.Payload(-1.0, _NONE, _NONE, column)
     if law.kind == "linear":
