@@ -264,7 +264,7 @@ def _nanoseconds(column: pd.Series[Any], name: str, file: Path, path: str) -> In
         raise InputError(path, f"{file} column {name} holds no times")
     bad = column.isna().to_numpy()
     if types.is_float_dtype(column.dtype):
-        bad |= ~np.isfinite(column.to_numpy(np.float64, na_value=np.nan))
+        bad = ~np.isfinite(column.to_numpy(np.float64, na_value=np.nan))
     if bad.any():
         row = int(np.argmax(bad))
         raise InputError(path, f"{file} row {row + 1} has no readable time in column {name}")
