@@ -101,9 +101,9 @@ def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> li
 
 
 def sentence(value: object, path: str, constraint: str) -> str:
-    """Return AWS's sentence for one violation; `value` None is null, `constraint` begins with "Member must"."""
+    """Return AWS's sentence for one violation; None is null, and a path of nothing is the request itself."""
     quoted = "null" if value is None else f"'{shown(value)}'"
-    return f"Value {quoted} at '{path}' failed to satisfy constraint: {constraint}"
+    return f"Value {quoted} at '{path or 'request'}' failed to satisfy constraint: {constraint}"
 
 
 def instance_types() -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def as_time(value: object) -> datetime | None:
 def _walk(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) -> Iterator[str]:
     wrong = _wrong_type(shape.type_name, value)
     if wrong:
-        yield sentence(value, path or "request", wrong)
+        yield sentence(value, path, wrong)
     elif depth > _MAX_DEPTH:
         yield sentence(value, path, f"Member must not be nested more than {_MAX_DEPTH} levels deep")
     elif isinstance(value, Mapping) and shape.type_name == "structure":

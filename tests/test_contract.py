@@ -234,6 +234,22 @@ def test_integers_have_32_bits():
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, None),
+        (0.5, None),
+        (-0.5, "Member must have value greater than or equal to 0"),
+        (float("nan"), "Member must be a finite number, not a float"),
+        (float("inf"), "Member must be a finite number, not a float"),
+        (True, "Member must be a finite number, not a boolean"),
+    ],
+)
+def test_floats(value, text):
+    start = f"Value '{shown(value)}' at 'request' failed to satisfy constraint: "
+    assert violations("VariantWeight", value) == ([start + text] if text else [])
+
+
+@pytest.mark.parametrize(
     ("steps", "value", "valid"),
     [
         (("Name",), "bert-v2\n", False),
@@ -507,7 +523,10 @@ def test_no_text_crashes_the_reader(value):
         assert json.dumps(read_json(text)) == text
 
 
-def test_import_is_light_and_needs_no_credentials():
+def test_import_is_light_and_needs_nothing_of_the_users(tmp_path):
+    own = tmp_path / ".aws" / "models" / "sagemaker" / "2099-01-01" / "service-2.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("{}")
     heavy = ["botocore", "boto3", "regex", "pandas", "numpy", "numba"]
     code = (
         "import sys, shadowsim.contract as c\n"
@@ -515,7 +534,7 @@ def test_import_is_light_and_needs_no_credentials():
         "assert c.violations('DescribeInferenceExperiment', {'Name': 'a'}) == []\n"
         "assert 'boto3' not in sys.modules and 'botocore.session' not in sys.modules\n"
     )
-    env = {"AWS_CONFIG_FILE": "/nonexistent", "AWS_DATA_PATH": "/nonexistent"}
+    env = {"HOME": str(tmp_path), "AWS_CONFIG_FILE": "/nonexistent", "PYTHONPATH": ":".join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=env)
 
 

@@ -111,7 +111,7 @@ def test_a_type_that_only_botocore_knows_is_valid_and_unknown(monkeypatch):
     assert t == InstanceType("ml.z9.xlarge")
     assert (t.workers, t.price_usd_per_h, t.price_as_of) == (None, None, None)
     assert t in matching("ml.z9*")
-    assert lookup("ml.m5.xlarge").vcpus == 4
+    assert [t.vcpus for t in (lookup("ml.m5.xlarge"), *matching("ml.m5.xlarge"))] == [4, 4]
 
 
 def test_every_type_that_botocore_knows_can_be_looked_up():
@@ -133,7 +133,12 @@ def test_matching_is_sorted_by_family_and_size():
 
 @pytest.mark.parametrize(
     ("pattern", "family"),
-    [("ml.g55*", "ml.g5.*"), ("m5.*", "ml.m5.*"), ("ml.p4dd.24xlarge", "ml.p4d.*"), ("ml.m5.3xlarge", "ml.m5.*")],
+    [
+        ("ml.g55*", "ml.g5.*"),
+        ("m5.*", "ml.m5.*"),
+        ("ml.p4dd.24xlarge", "ml.p4d.*"),
+        ("ml.m5.3xlarge", "ml.m5.*"),
+    ],
 )
 def test_an_empty_match_names_the_nearest_family(pattern, family):
     with pytest.raises(InputError, match="must match a SageMaker hosting type") as caught:
