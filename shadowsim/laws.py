@@ -79,8 +79,9 @@ class Law:
     """
 
     kind: str
-    mean: float
-    scv: float
+    # The block says which law it is; a NaN would make a linear law differ from its own copy.
+    mean: float = field(compare=False)
+    scv: float = field(compare=False)
     base: float = 0.0
     columns: Mapping[str, float] = field(default_factory=dict)
     block: object = None

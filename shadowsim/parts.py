@@ -131,6 +131,7 @@ def _check_linear(trace: Trace, law: Law, path: str) -> None:
     for name in law.columns:
         # A misspelt base reads like a column.
         trace.column(name, f"{path}.{name}" if written_out else path, ["base_s", "base_bytes"] if written_out else [])
-    values = law.values(trace.columns)
+    with np.errstate(over="ignore"):
+        values = law.values(trace.columns)
     if not np.isfinite(values).all() or (path.endswith(".time") and not values.any()):
         raise InputError(path, "must give finite numbers, some of them > 0, over the trace", law.to_dict())

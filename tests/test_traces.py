@@ -64,7 +64,7 @@ def test_shipped_trace():
 )
 def test_time_formats(tmp_path, header, times):
     trace = traced(written(tmp_path, f"id,{header}\n7,{times[1]}\n8,{times[0]}\n")).trace()
-    # A float64 of seconds since 1970 resolves 0.24 us; what is written as an integer or a text is kept to the nanosecond.
+    # A float64 of seconds since 1970 resolves 0.24 us; integers and texts are kept to the nanosecond.
     exact = "." not in times[1] or "-" in times[1] or float(times[1]) < 1e9
     assert trace.arrival_s[0] == 0.0
     assert trace.arrival_s[1] == pytest.approx(0.2500001, abs=NANOSECOND if exact else 3e-7)
