@@ -339,7 +339,7 @@ def _constant_at(i: int, knot: int, a: Arrivals) -> float:
     rate = a.knot_rate[knot]
     slope = (a.knot_rate[knot + 1] - rate) / (t1 - t0)
     if slope == 0.0:
-        return t0 + (i - a.knot_count[knot]) / rate
+        return t0 + (i - a.knot_count[knot]) / rate if rate > 0.0 else np.inf
     return _moment(i - a.knot_count[knot], t0, rate, slope)
 
 
@@ -848,9 +848,7 @@ def run(
                 _copy_work(first + base, s.shadow_number, copied, shadow, s.shadow_work)
             else:
                 _fill_work(k_shadow_work + at_base, s.shadow_offset, copied, shadow, s.shadow_work)
-            _fill_instance(
-                k_shadow_route + at_base, s.shadow_offset, copied, shadow.n_instances, s.shadow_instance
-            )
+            _fill_instance(k_shadow_route + at_base, s.shadow_offset, copied, shadow.n_instances, s.shadow_instance)
             ticks[1] = _serve_to(
                 s.shadow_arrival, s.shadow_work, s.shadow_instance, copied, ticks[1], shadow, shadow_state,
                 s.shadow_start, shadow_row,

@@ -201,7 +201,7 @@ def new_sample(wanted: int, expected: float, widen: int = 0) -> k.Sample:
     than there is room for, come at most once in 10^15 runs; `widen` counts how often that has happened to this run.
     """
     if wanted == 0:
-        return k.Sample(np.uint64(0), np.empty((0, k.S_WIDTH)), np.zeros(1, np.int64))
+        return k.Sample(np.uint64(0), np.zeros((0, k.S_WIDTH)), np.zeros(1, np.int64))
     slack = 8.0 * 2.0**widen
     candidates = wanted + slack * math.sqrt(wanted) + 8.0 * slack
     low = expected - slack * math.sqrt(expected) - slack
@@ -212,4 +212,4 @@ def new_sample(wanted: int, expected: float, widen: int = 0) -> k.Sample:
         room = candidates * expected / low + slack * math.sqrt(candidates) + 8.0 * slack
     if room > 2**31:
         raise SimulationError(f"a sample of {wanted} requests does not fit")
-    return k.Sample(np.uint64(threshold), np.empty((math.ceil(room), k.S_WIDTH)), np.zeros(1, np.int64))
+    return k.Sample(np.uint64(threshold), np.zeros((math.ceil(room), k.S_WIDTH)), np.zeros(1, np.int64))

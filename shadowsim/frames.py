@@ -49,11 +49,15 @@ WINDOWS = (
     Column("Invocation4XXErrors", COUNT, "", "answers of the model with a status 4XX"),
     Column("Invocation5XXErrors", COUNT, "", "answers with a status 5XX, refusals of a full queue included"),
     Column("InvocationModelErrors", COUNT, "", "all answers but 2XX, time-outs and refusals included"),
-    Column("ConcurrentRequestsPerModel_Minimum", REAL, "", "least number waiting or in service at an instance, every 10 s"),
+    Column(
+        "ConcurrentRequestsPerModel_Minimum", REAL, "", "least number waiting or in service at an instance, every 10 s"
+    ),
     Column("ConcurrentRequestsPerModel_Maximum", REAL, "", "greatest such number"),
     Column("wait_mean_s", REAL, "s", "mean wait of the accepted requests"),
     Column("utilisation", REAL, "", "share of the workers' time spent working in the window, 0 to 1"),
-    Column("offered_load", REAL, "", "work that arrived, refused requests included, over the workers' time in the window"),
+    Column(
+        "offered_load", REAL, "", "work that arrived, refused requests included, over the workers' time in the window"
+    ),
     Column("copies_made", FLAG, "", "copies that reached the shadow (shadow rows)"),
     *(Column(f"copies_lost_{c}", FLAG, "", f"copies lost to mirror.{c} (shadow rows)") for c in LOST_CAUSES),
     Column("captured_records", COUNT, "", "requests written by data capture"),
@@ -151,7 +155,9 @@ def quantile(latency: pd.DataFrame, q: float) -> pd.Series[float]:
     for (_, variant), part in _pooled(latency).groupby(["role", "variant"], sort=True):
         found[str(variant)] = _bucket_quantile(part, q)
     order = latency[["role", "variant"]].drop_duplicates().sort_values("role", ascending=False)["variant"]
-    return pd.Series([found[v] for v in order], index=pd.Index(order, name="variant"), name=f"p{100 * q:g}", dtype=float)
+    return pd.Series(
+        [found[v] for v in order], index=pd.Index(order, name="variant"), name=f"p{100 * q:g}", dtype=float
+    )
 
 
 def _pooled(latency: pd.DataFrame) -> pd.DataFrame:

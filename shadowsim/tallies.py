@@ -22,9 +22,7 @@ _US = 1e6
 
 def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) -> pd.DataFrame:
     """The `WINDOWS` frame from both variants' rows, source before shadow in each window."""
-    parts = [
-        pd.DataFrame(_window_columns(scenario, c, role, t.rows)) for role, t in zip(ROLES, tallies, strict=True)
-    ]
+    parts = [pd.DataFrame(_window_columns(scenario, c, role, t.rows)) for role, t in zip(ROLES, tallies, strict=True)]
     both = pd.concat(parts, keys=range(len(parts)), names=["part", "window"])
     both = both.reset_index().sort_values(["window", "part"], ignore_index=True)
     return build(WINDOWS, {name: both[name] for name in both.columns if name not in ("part", "window")})
@@ -172,7 +170,8 @@ def _by_window(c: Columns, column: int, window: k.Ints, number: k.Ints, draws: A
     with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
         for lo, hi in zip([0, *edges], [*edges, window.size], strict=True):
             if hi > lo:
-                draws(k.key(c.seed, column, int(window[lo])), number[lo:hi], *law, out[lo:hi])
+                # a compiled function hands back a plain int
+                draws(np.uint64(k.key(c.seed, column, int(window[lo]))), number[lo:hi], *law, out[lo:hi])
     return out
 
 

@@ -233,4 +233,3 @@ def clock(seconds: float) -> str:
     minutes, secs = divmod(rest, 60)
     time = f"{hours:02}:{minutes:02}" + (f":{secs:02}" if secs or not (days or hours) else "")
     return f"{days} d {time}" if days else time
-

@@ -41,8 +41,8 @@ class Request:
 
 
 def z(c, column, window, i):
-    with np.errstate(over="ignore"):
-        return k.mix(k.key(c.seed, column, window) + k.GOLDEN * np.uint64(i))
+    with np.errstate(over="ignore"):  # a compiled function hands back a plain int
+        return np.uint64(k.mix(np.uint64(k.key(c.seed, column, window)) + k.GOLDEN * np.uint64(i)))
 
 
 def bounds(c, window):
