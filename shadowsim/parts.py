@@ -70,6 +70,7 @@ def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: f
     if traffic.process != "trace" or schedule.start is not None or schedule.end is not None:
         return experiment.duration_s
     span_s = traffic.trace().span_s
+    check_windows(span_s, period_s)
     n = math.floor(span_s / period_s) + 1
     return (n if n * period_s > span_s else n + 1) * period_s
 

@@ -111,15 +111,16 @@ class Scenario:
             When it cannot be used.
         """
         if isinstance(source, Scenario):
-            scenario = source
-        else:
-            source = Path(source) if isinstance(source, os.PathLike) else source
-            document = read_json(source, "scenario")
-            if _is_request(document):
-                return _of_request(document, rate_per_s)
-            is_file = isinstance(source, Path) or (isinstance(source, str) and not _is_json(source))
-            scenario = cls.from_dict(document, Path(cast(str, source)).parent if is_file else None)
-        return scenario if rate_per_s is None else scenario.replace({"rate_per_s": rate_per_s})
+            return source if rate_per_s is None else source.replace({"rate_per_s": rate_per_s})
+        source = Path(source) if isinstance(source, os.PathLike) else source
+        document = read_json(source, "scenario")
+        if _is_request(document):
+            return _of_request(document, rate_per_s)
+        if rate_per_s is not None and isinstance(document.get("traffic"), Mapping):
+            # Before it is read, since the file may leave the rate to the caller.
+            document = edited(document, "traffic.rate_per_s", rate_per_s)
+        is_file = isinstance(source, Path) or (isinstance(source, str) and not _is_json(source))
+        return cls.from_dict(document, Path(cast(str, source)).parent if is_file else None)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scenario:
@@ -171,9 +172,10 @@ class Scenario:
         run.integer("replications", 1, least=1, most=1)
         period_s = run.number("period_s", 60.0, above=0.0)
         horizon_s = horizon_of(run, experiment, traffic, period_s)
-        values = dict(whole.values)
-        if experiment.schedule.start is None and experiment.schedule.end is not None:
+        values, assumed = dict(whole.values), dict(assumed or {})
+        if experiment.schedule.start is None and experiment.schedule.end is not None and not run.has("horizon_s"):
             values = edited(values, "run.horizon_s", horizon_s)
+            assumed["run.horizon_s"] = f"run.horizon_s: {horizon_s:.0f} s, from now until the Schedule's EndTime."
         workers = {v.name: workers_of(v, services[v.name]) for v in (experiment.source, experiment.shadow)}
         check_pools(experiment, workers, values)
         check_columns(traffic, services)
@@ -194,7 +196,7 @@ class Scenario:
             period_s=period_s,
             seed=run.integer("seed", 7, least=0, most=2**64 - 1),
             sample_requests=run.integer("sample_requests", 10_000, least=0, most=2**53),
-            assumed=dict(assumed or {}),
+            assumed=assumed,
             document=values,
             base_dir=base,
         )
@@ -280,6 +282,10 @@ class Scenario:
         names = {"source": self.experiment.source.name, "shadow": self.experiment.shadow.name}
         for path, value in changes.items():
             target = target_of(path, self.document, names)
+            if _overlap(target, "experiment.Schedule") and "run.horizon_s" in assumed:
+                # The length that was counted from the Schedule goes with it.
+                document = edited(document, "run.horizon_s", None)
+                del assumed["run.horizon_s"]
             document = edited(document, target, plain(value))
             # What has been said is no longer assumed.
             assumed = {at: text for at, text in assumed.items() if not _overlap(at, target)}

@@ -102,6 +102,12 @@ def test_an_end_alone_is_read_the_same_when_it_has_passed():
     assert Scenario.from_dict(saved).horizon_s == scenario.horizon_s
     with pytest.raises(ValidationError):
         Scenario.from_dict(document(experiment=request(Schedule={"EndTime": passed.isoformat()})))
+    assert scenario.assumptions == (
+        f"run.horizon_s: {scenario.horizon_s:.0f} s, from now until the Schedule's EndTime.",
+    )
+    later = scenario.replace({"experiment.Schedule.EndTime": (end + timedelta(hours=2)).isoformat(), "seed": 3})
+    assert later.horizon_s == pytest.approx(32 * 3600, abs=60)
+    assert scenario.replace({"horizon_s": 60}).assumptions == ()
 
 
 @settings(deadline=None)
@@ -112,8 +118,10 @@ def test_windows_begin_before_the_horizon(horizon, period):
     assert (n - 1) * period < horizon <= n * period
 
 
+# Quotients that float64 rounds across an integer: 10.5 / 0.7, 2.1 / 0.3 up, 11.9 / 0.7 down.
 @pytest.mark.parametrize(
-    ("horizon", "period", "n"), [(1.1, 0.1, 11), (0.7, 0.1, 7), (0.3, 0.1, 3), (61, 60, 2), (60, 60, 1)]
+    ("horizon", "period", "n"),
+    [(10.5, 0.7, 15), (2.1, 0.3, 7), (11.9, 0.7, 18), (1.1, 0.1, 11), (61, 60, 2), (60, 60, 1)],
 )
 def test_windows_of_decimal_periods(horizon, period, n):
     scenario = Scenario.from_dict(document(run={"horizon_s": horizon, "period_s": period}))
@@ -135,6 +143,9 @@ def test_a_period_that_ends_on_the_last_arrival_gets_another(tmp_path):
     (tmp_path / "t.csv").write_text("time\n0\n60\n120\n")
     blocks = document(traffic={"process": "trace", "path": "t.csv"})
     assert Scenario.from_dict(blocks, tmp_path).horizon_s == 180.0
+    # 4.3 / 0.1 is rounded below 43, but 43 periods are no more than 4.3.
+    (tmp_path / "t.csv").write_text("time\n0\n4.3\n")
+    assert Scenario.from_dict({**blocks, "run": {"period_s": 0.1}}, tmp_path).horizon_s > 4.3
 
 
 @pytest.mark.skipif(not AZURE.exists(), reason="the Azure trace is not part of the project")
@@ -183,6 +194,7 @@ def test_rate_scales_the_builtin_profile_and_is_refused_by_a_trace():
     assert scenario.traffic.knots(scenario.horizon_s)[1].max() == pytest.approx(1280.0, rel=1e-12)
     with pytest.raises(InputError, match=r"traffic\.rate_per_s: belongs to poisson and constant"):
         Scenario.of(traced(), rate_per_s=5)
+    assert Scenario.of(document(traffic={"process": "constant"}), rate_per_s=5).traffic.rate_per_s == 5.0
 
 
 def test_init_is_valid_as_printed():
@@ -440,6 +452,7 @@ def test_bad_input_names_path_and_constraint(blocks, path, why):
         ({"law": "linear", "ContextTokens": 1e308}, {}, "services.AllTraffic.time", "finite"),
         (LINEAR, {"request_bytes": "Bytes"}, "traffic.request_bytes", "no column 'Bytes'"),
         (LINEAR, {"path": "none.csv"}, "traffic", "there is no file none.csv"),
+        (LINEAR, {"repeat": 10**6, "speed": 1e-9}, "run.period_s", "windows"),
         (LINEAR, {"time_column": "when"}, "traffic.time_column", "no column 'when'"),
     ],
 )
