@@ -1,0 +1,8 @@
+"""`python -m shadowsim` is the command `shadowsim`."""
+
+from __future__ import annotations
+
+from shadowsim.cli import app
+
+if __name__ == "__main__":
+    app(prog_name="shadowsim")

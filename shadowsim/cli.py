@@ -1,0 +1,325 @@
+"""The command line. Each command reads, calls one function and writes.
+
+What the commands say is set in tables.py; how they end, with which status and errors, in console.py. Whatever is slow
+to import is imported inside the command that needs it, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from shadowsim import __version__
+from shadowsim.console import BAD_INPUT, FAILED_GOAL, Commands, one_line, print_json
+from shadowsim.errors import InputError, ShadowsimError, ValidationError
+
+if TYPE_CHECKING:
+    from shadowsim.instances import InstanceType
+    from shadowsim.result import Result
+    from shadowsim.scenario import Scenario
+
+T = TypeVar("T")
+
+_REPORT, _LONE_REPORT = "report.html", "shadowsim-report.html"
+# The sign \b keeps a help text's lines as they are.
+_SIMULATE_EXAMPLES = """\b
+Examples:
+  shadowsim simulate
+  shadowsim simulate request.json --rate 400 -o run --report
+  shadowsim simulate scenario.json --set shadow.instance_count=4 --strict
+  shadowsim simulate --set sampling_percentage=25 --json
+"""
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV for machines.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shadowsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True, epilog="Example: shadowsim simulate request.json --rate 400")
+def main(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Simulate a SageMaker shadow test before you pay for it."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command(epilog="Example: shadowsim init request.json > scenario.json")
+def init(
+    request: Annotated[
+        str | None, typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request; - is stdin.")
+    ] = None,
+) -> None:
+    """Print a scenario to edit.
+
+    It is the request's with every main key spelled out and a placeholder for its traffic; without a request, the
+    built-in scenario.
+    """
+    from shadowsim.scenario import init_scenario
+
+    print_json(init_scenario(None if request is None else _document(request)))
+
+
+@app.command(epilog="Example: shadowsim validate request.json")
+def validate(
+    request: Annotated[
+        str,
+        typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request, or a scenario; - is stdin."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print {valid, violations} for machines.")] = False,
+) -> None:
+    """Check a request or a scenario.
+
+    Describes it with its cost when it is valid; else lists every violation of the request, one a line.
+    """
+    text, broken = "", []
+    try:
+        text = _described(request)
+    except ShadowsimError as error:
+        if isinstance(error, ValidationError):
+            broken = list(error.violations)
+        elif as_json:
+            broken = [str(error)]
+        else:
+            raise
+    if as_json:
+        print_json({"valid": not broken, "violations": broken})
+    else:
+        typer.echo("\n".join(map(one_line, broken)) or f"valid\n{text}")
+    if broken:
+        raise typer.Exit(BAD_INPUT)
+
+
+@app.command(epilog=_SIMULATE_EXAMPLES)
+def simulate(
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE.json", help="A request or a scenario; - is stdin. [the built-in scenario]"),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="R", help="Mean rate of the traffic in requests/s; a plain request needs it."),
+    ] = None,
+    edits: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a value, as in shadow.instance_count=4; repeatable."),
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of all random draws.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Write the scenario and the frames (Parquet) there."),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help=f"Write a page, too: DIR/{_REPORT}, without -o ./{_LONE_REPORT}.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 unless the verdict is STABLE.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", "--no-progress", help="No progress bar, no timing.")] = False,
+) -> None:
+    """Simulate a shadow test.
+
+    Shows source beside shadow, and says whether both pools keep up: STABLE, OVERLOADED or TOO SHORT. Without -o or
+    --report nothing is written.
+    """
+    _one_of(as_json, as_csv)
+    scenario = _scenario(file, _number("--rate", rate), edits or [], _number("--seed", seed))
+    if out is not None:
+        _folder(out)
+    from shadowsim import engine, tables
+
+    for_people = not (as_json or as_csv)
+    if for_people:
+        typer.echo(tables.scenario_text(scenario))
+        for sentence in scenario.assumptions:
+            typer.echo(tables.wrapped(sentence, "assumed  ", " " * 9))
+    began = perf_counter()
+    result = engine.simulate(scenario, progress=for_people and not quiet and sys.stderr.isatty())
+    took_s = perf_counter() - began
+    written = _save(result, out, report)
+    if as_json:
+        print_json(tables.summary_object(result))
+    elif as_csv:
+        typer.echo(result.summary().to_csv(lineterminator="\n"), nl=False)
+    else:
+        lines = [tables.summary_table(result), tables.wrapped(str(result.verdict)), *(f"wrote {w}" for w in written)]
+        typer.echo("\n" + "\n\n".join(lines[:2]) + "".join(f"\n{line}" for line in lines[2:]))
+        if not quiet:
+            typer.echo(tables.speed(int(result.summary()["requests"].iloc[0]), took_s), err=True)
+    if strict and result.verdict.status != "STABLE":
+        raise typer.Exit(FAILED_GOAL)
+
+
+@app.command(epilog="Example: shadowsim report run")
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `simulate -o DIR` wrote.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help=f"[DIR/{_REPORT}]")] = None,
+) -> None:
+    """Write a saved run as an HTML page.
+
+    The page is one file that loads nothing from elsewhere.
+    """
+    from shadowsim.result import Result
+
+    result = Result.load(directory)
+    typer.echo(f"wrote {_page(result, out or directory / _REPORT)}")
+
+
+@app.command(epilog="Example: shadowsim instances 'ml.g5*'")
+def instances(
+    pattern: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATTERN", help="Part of a name, or a pattern as in a shell. [all types]", show_default=False
+        ),
+    ] = "*",
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """List instance types.
+
+    What they have, and what they cost an hour where a dated example of the price is known.
+    """
+    _one_of(as_json, as_csv)
+    from shadowsim import tables
+
+    types = _matching(pattern)
+    if as_json:
+        print_json([asdict(t) for t in types])
+    elif as_csv:
+        typer.echo(tables.csv_text([asdict(t) for t in types]), nl=False)
+    else:
+        typer.echo(tables.instances_table(types))
+
+
+def _document(file: str) -> dict[str, Any]:
+    """Return the JSON object in a file, or on standard input."""
+    from shadowsim.contract import read_json
+
+    return read_json(sys.stdin.buffer.read(), "stdin") if file == "-" else read_json(Path(file))
+
+
+def _described(file: str) -> str:
+    """Return what a request or a scenario says, or raise for the first or all that is wrong with it."""
+    from shadowsim.contract import violations
+    from shadowsim.experiment import Experiment
+    from shadowsim.instances import describe
+    from shadowsim.paths import BLOCKS
+
+    document = _document(file)
+    if not document:
+        needed = re.findall(r"at '(\w+)'", "\n".join(violations("CreateInferenceExperiment", document)))
+        names = ", ".join(name[0].upper() + name[1:] for name in needed)
+        raise InputError("stdin" if file == "-" else file, f"is an empty object; a request needs {names}")
+    if not any(key in BLOCKS for key in document):
+        return describe(Experiment.from_request(document))
+    from shadowsim.scenario import Scenario
+    from shadowsim.tables import scenario_text
+
+    scenario = Scenario.from_dict(document, None if file == "-" else Path(file).parent)
+    return f"{describe(scenario.experiment)}\n\n{scenario_text(scenario)}"
+
+
+def _number(option: str, text: str | None) -> float | None:
+    """Return the number that an option gives; typer's own message would not show what was typed."""
+    if text is None:
+        return None
+    try:
+        return int(text) if text.strip("+-").isdecimal() else float(text)
+    except ValueError:
+        raise InputError(option, "must be a number", text) from None
+
+
+def _scenario(file: str | None, rate: float | None, edits: Sequence[str], seed: float | None) -> Scenario:
+    """Return the scenario of a command line, all its edits made."""
+    from shadowsim.paths import parse_set
+    from shadowsim.scenario import Scenario, default_scenario
+
+    changes = dict(map(parse_set, edits))
+    if seed is not None:
+        changes["seed"] = seed
+    given = changes.get("rate_per_s")
+    if rate is None and isinstance(given, int | float):
+        rate = given  # a plain request is no scenario, and takes no edits, before it has a rate
+    if file is None:
+        source: object = default_scenario()
+    else:
+        source = _document(file) if file == "-" else Path(file)
+    scenario = Scenario.of(source, rate)
+    return scenario.replace(changes) if changes else scenario
+
+
+def _matching(pattern: str) -> list[InstanceType]:
+    from shadowsim.instances import matching
+
+    if not any(sign in pattern for sign in "*?["):
+        try:
+            return matching(f"*{pattern}*")
+        except InputError:
+            pass  # the error for what was typed is the better one
+    return matching(pattern)
+
+
+def _one_of(as_json: bool, as_csv: bool) -> None:
+    if as_json and as_csv:
+        raise InputError("--csv", "must not be given together with --json")
+
+
+def _folder(out: Path) -> None:
+    """Make the output directory before the work that would be lost without it."""
+    if out.exists() and not out.is_dir():
+        raise InputError("-o", f"must be a directory, and {out} is a file")
+    _writing(out, lambda: out.mkdir(parents=True, exist_ok=True))
+    if not os.access(out, os.W_OK):
+        raise InputError("-o", f"must be a directory that can be written to, and {out} is not")
+
+
+def _save(result: Result, out: Path | None, report: bool) -> list[str]:
+    """Write what is asked for, and return a line for each thing written."""
+    written = []
+    if out is not None:
+        _writing(out, lambda: result.save(out))
+        written.append(f"{out}{os.sep} (scenario.json; windows, latency and requests as Parquet)")
+    if report:
+        written.append(str(_page(result, Path(_LONE_REPORT) if out is None else out / _REPORT)))
+    return written
+
+
+def _page(result: Result, file: Path) -> Path:
+    from shadowsim.report import write
+
+    if file.is_dir():
+        raise InputError("-o", f"must be a file, and {file} is a directory")
+    return _writing(file, lambda: write(result, file))
+
+
+def _writing(path: Path, write: Callable[[], T]) -> T:
+    try:
+        return write()
+    except OSError as error:
+        raise InputError(str(path), f"cannot be written: {error.strerror or error}") from None
