@@ -111,7 +111,8 @@ class Arrivals(NamedTuple):
 class Pool(NamedTuple):
     """One variant's instances. `table` (2 TABLE_HALF,) has mean 1; `work_s` (m,) replaces it for a trace with columns.
 
-    `queue_limit` and `timeout_s` are -1 and inf where there is none; `service`, `route` and `error` are columns of draws.
+    `queue_limit` and `timeout_s` are -1 and inf where there is none; `service`, `route` and `error` are columns of
+    draws.
     """
 
     n_instances: int
@@ -175,7 +176,7 @@ class Scratch(NamedTuple):
     chosen from those for the shadow.
     """
 
-    count: Floats
+    reached: Floats
     number: Int32s
     offset: Hashes
     arrival: Floats
@@ -221,9 +222,9 @@ def uniform(z: np.uint64) -> float:
 
 
 # ---- The logarithm ----
-# -log u for u in (0, 1], pinned: u = 2^k m with m in [0.6875, 1.375), m in one of 128 cells, r = m c - 1 with c near 1/m
-# (c = 1 in the two cells that meet at 1, so that the result is exact at u = 1 and never negative), and a polynomial in r.
-# Absolute error below 4e-16 max(1, -log u). The tables are rounded correctly from 40 decimal digits.
+# -log u for u in (0, 1], pinned: u = 2^k m with m in [0.6875, 1.375), m in one of 128 cells, r = m c - 1 with c near
+# 1/m (c = 1 in the two cells that meet at 1, so that the result is exact at u = 1 and never negative), and a polynomial
+# in r. Absolute error below 4e-16 max(1, -log u). The tables are rounded correctly from 40 decimal digits.
 
 _LOG_ORIGIN = np.int64(0x3FE6000000000000)  # the bits of 0.6875
 _LN2 = 0.6931471805599453
@@ -448,17 +449,17 @@ def _poisson(
         if count >= total:
             n = i
             break
-        s.count[i] = count
+        s.reached[i] = count
     lo = 0
     while lo < n:
-        while s.count[lo] >= stretch[at, 4]:
+        while s.reached[lo] >= stretch[at, 4]:
             at += 1
         hi, edge = n, stretch[at, 4]
-        if s.count[n - 1] >= edge:
+        if s.reached[n - 1] >= edge:
             hi = lo
-            while s.count[hi] < edge:
+            while s.reached[hi] < edge:
                 hi += 1
-        last = _moments(s.count, lo, hi, last, stretch[at], s.arrival)
+        last = _moments(s.reached, lo, hi, last, stretch[at], s.arrival)
         lo = hi
     return n, count, at
 
@@ -491,7 +492,7 @@ def _fill_instance(k: np.uint64, offset: Hashes, n: int, n_instances: int, out: 
 
 @njit
 def _sample_concurrency(tick: int, p: Pool, s: State, row: Floats) -> None:
-    """ConcurrentRequestsPerModel at a tick: per instance, waiting and in service; its extremes over the window's ticks."""
+    """ConcurrentRequestsPerModel at a tick, an instance's waiting and in service: the window's extremes are updated."""
     t = np.float64(tick) * CONCURRENCY_EVERY_S
     for i in range(p.n_instances):
         s.queued[i] += s.queued_change[tick, i]

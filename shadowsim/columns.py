@@ -1,7 +1,8 @@
 """A scenario as the numbers that the kernel reads.
 
 The first of the two narrow waists: past this module nobody knows whether a request came from a Poisson process or a
-trace file, or which law its service time follows. Tables and traces are built once, here, and can be shipped to workers.
+trace file, or which law its service time follows. Tables and traces are built once, here, and can be shipped to
+workers.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def law_table(law: Law) -> Floats:
     Quantiles are rounded to 24 bits first: the last bits of exp and of inverse distribution functions differ between
     machines, and a table that differed would make every result differ.
     """
-    halves = [np.float64(np.float32(half / law.mean)) for half in law.tails(k.table_tails())]
+    halves = [(half / law.mean).astype(np.float32).astype(np.float64) for half in law.tails(k.table_tails())]
     mean = math.fsum(table_moment(half, 1) for half in halves)
     return np.concatenate([np.append(half, half[-1]) / mean for half in halves])
 
@@ -187,7 +188,7 @@ def new_scratch(chunk: int) -> k.Scratch:
 
     number = np.arange(chunk, dtype=np.int32)
     return k.Scratch(
-        count=real(), number=number, offset=number.astype(np.uint64) * k.GOLDEN,
+        reached=real(), number=number, offset=number.astype(np.uint64) * k.GOLDEN,
         arrival=real(), work=real(), start=real(), instance=selection(),
         shadow_number=selection(), shadow_offset=np.empty(chunk, np.uint64),
         shadow_arrival=real(), shadow_work=real(), shadow_start=real(), shadow_instance=selection(), kept=selection(),

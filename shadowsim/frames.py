@@ -161,7 +161,7 @@ def quantile(latency: pd.DataFrame, q: float) -> pd.Series[float]:
 
 
 def _pooled(latency: pd.DataFrame) -> pd.DataFrame:
-    return latency.groupby(["role", "variant", "low_s", "high_s"], as_index=False)["count"].sum()
+    return latency.groupby(["role", "variant", "low_s", "high_s"])[["count"]].sum().reset_index()
 
 
 def _bucket_quantile(part: pd.DataFrame, q: float) -> float:

@@ -40,7 +40,8 @@ def _window_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) -> 
     worked = rows[:, k.R_WORK] + np.concatenate([[0.0], backlog[:-1]]) - backlog
 
     def mean(total: Floats) -> Floats:
-        return np.divide(total, accepted, out=np.full(n.size, np.nan), where=some)
+        out: Floats = np.divide(total, accepted, out=np.full(n.size, np.nan), where=some)
+        return out
 
     def where_some(values: Floats) -> Floats:
         return np.where(some, values, np.nan)

@@ -3,10 +3,10 @@
 A pool that is offered more work than it can do has no steady state: its quantiles say how long the run was, not how
 good the pool is. So no quantile is shown without this verdict.
 
-* OVERLOADED: a pool's offered load (work arriving over the workers' time) reaches 1 for whole windows. For traffic whose
-  rate is known, the expected load decides and there is no doubt. For a trace or a measured run the load of a single
-  window is a random number, so the excess over a stretch of windows must pass four standard errors. Where no load is
-  known, a backlog that keeps growing while the workers are busy decides.
+* OVERLOADED: a pool's offered load (work arriving over the workers' time) reaches 1 for whole windows. For traffic
+  whose rate is known, the expected load decides and there is no doubt. For a trace or a measured run the load of a
+  single window is a random number, so the excess over a stretch of windows must pass four standard errors. Where no
+  load is known, a backlog that keeps growing while the workers are busy decides.
 * TOO SHORT: fewer than 30 answers lie beyond p99, or the run is shorter than ten relaxation times of its pools.
 * STABLE: neither.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -173,8 +174,8 @@ def _grows(part: pd.DataFrame) -> int | None:
     if len(part) < 10:
         return None
     cuts = np.linspace(0, len(part), 11).astype(int)
-    wait = np.array([part["wait_mean_s"].iloc[a:b].mean() for a, b in zip(cuts, cuts[1:], strict=False)])
-    busy = np.array([part["utilisation"].iloc[a:b].mean() for a, b in zip(cuts, cuts[1:], strict=False)])
+    wait = np.array([part["wait_mean_s"].iloc[a:b].mean() for a, b in pairwise(cuts)])
+    busy = np.array([part["utilisation"].iloc[a:b].mean() for a, b in pairwise(cuts)])
     rises = bool(np.all(np.diff(wait[5:]) > 0)) and wait[-1] > 4.0 * wait[:6].mean()
     return int(cuts[6]) if rises and bool(np.all(busy[6:] > _SATURATED)) else None
 

@@ -143,12 +143,12 @@ def scenarios(draw):
 
 @st.composite
 def runs(draw):
-    return dict(
-        source_instances=draw(st.integers(1, 3)),
-        shadow_instances=draw(st.integers(1, 3)),
-        share=draw(st.sampled_from([0, 1, 30, 50, 99, 100])),
-        endpoint={"timeout_s": draw(TIME_OUTS)},
-        horizon_s=draw(st.sampled_from([1.0, 19.5, 60.0, 70.0])),
-        period_s=draw(st.sampled_from([0.7, 10.0, 20.0, 60.0])),
-        seed=draw(st.sampled_from([0, 7, 2**64 - 1])),
-    )
+    return {
+        "source_instances": draw(st.integers(1, 3)),
+        "shadow_instances": draw(st.integers(1, 3)),
+        "share": draw(st.sampled_from([0, 1, 30, 50, 99, 100])),
+        "endpoint": {"timeout_s": draw(TIME_OUTS)},
+        "horizon_s": draw(st.sampled_from([1.0, 19.5, 60.0, 70.0])),
+        "period_s": draw(st.sampled_from([0.7, 10.0, 20.0, 60.0])),
+        "seed": draw(st.sampled_from([0, 7, 2**64 - 1])),
+    }

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import naive
@@ -227,7 +228,7 @@ def test_doubling_every_time_doubles_every_latency_to_the_bit():
 def test_one_more_server_makes_no_request_wait_longer():
     s = scenario({"process": "poisson", "rate_per_s": 20.0}, service("lognormal", 0.2, 3, scv=3.0), horizon_s=600.0)
     waits = [role(simulate(s.replace({"source.workers": n})).requests, "source")["wait_s"] for n in (3, 4, 5, 8, 9)]
-    for fewer, more in zip(waits, waits[1:], strict=False):
+    for fewer, more in pairwise(waits):
         assert (more <= fewer).all()
         assert more.sum() < fewer.sum()
 
