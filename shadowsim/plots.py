@@ -1,0 +1,361 @@
+"""Figures of a run: functions that take its frames and return a Plotly figure to go on with.
+
+Time runs from the start of the run, as in the frames and in the verdict. A run of many windows is shown in groups of
+whole windows, at most `MAX_POINTS` of them; every figure's subtitle says how long a group is and what stands for it. A
+group without requests is a gap.
+
+Percentiles cannot be averaged. What is shown for a group is the median of its windows' percentiles, in a band from the
+lowest to the highest of them: what a CloudWatch alarm on this period would have seen.
+
+Source and shadow keep their colours throughout, two of Okabe and Ito's (2008), which all kinds of colour vision tell
+apart. Where a pool is overloaded, the stretch is shaded, and the pool's lines say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots  # type: ignore[import-untyped]
+
+from shadowsim.verdict import PoolVerdict, Verdict, clock
+from shadowsim.verdict import verdict as judged
+
+Floats = NDArray[np.float64]
+
+MAX_POINTS = 500
+COLOURS = {"source": "#0072B2", "shadow": "#D55E00"}
+_BAND = {"source": "rgba(0, 114, 178, 0.22)", "shadow": "rgba(213, 94, 0, 0.22)"}
+_SHADE, _SHADE_TEXT, _GREY = "rgba(204, 121, 167, 0.20)", "#8A1C5B", "#666666"
+_LOG_FROM = 20.0  # values of a greater ratio than this stand on a logarithmic axis
+_UNITS = ((240.0, 1.0, "s"), (4 * 3600.0, 60.0, "min"), (80 * 3600.0, 3600.0, "h"), (np.inf, 86_400.0, "days"))
+_SIZES = (1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 720, 1440)  # windows in a group that people can think in
+_TAILS = {1.0: "100 %", 0.1: "10 % (p90)", 0.01: "1 % (p99)", 0.001: "0.1 % (p99.9)"}
+_TAILS |= {10.0**-i: f"10<sup>−{i}</sup>" for i in range(4, 13)}
+_WIDTH = {"source": 2.6, "shadow": 1.3}  # so that the source is seen where the shadow lies upon it
+
+
+def latency_over_time(
+    windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s: float | None = None
+) -> go.Figure:
+    """Plot p99 and p50 of ModelLatency over time, both variants.
+
+    Parameters
+    ----------
+    windows : DataFrame
+        A `frames.WINDOWS` frame.
+    verdict : Verdict, optional
+        Where to shade; by default it is judged from the windows alone. `Result.verdict` knows more.
+    horizon_s : float, optional
+        Where the last window ends; by default as long after its start as the others, for a single one 60 s.
+
+    Returns
+    -------
+    Figure
+        Two rows, p99 above p50, in ms; a step a group of windows.
+    """
+    g = _groups(windows, verdict, horizon_s)
+    single = g.size == 1
+    what = "A step a window." if single else "Lines: each group's median window. Bands: lowest to highest window."
+    figure = _figure("Latency over time", f"ModelLatency (wait and service) in {g.words}. {what}", rows=2)
+    for row, name in ((1, "p99"), (2, "p50")):
+        shown = [np.empty(0)]
+        for role in g.labels:
+            low, mid, high = (g.of(role, f"ModelLatency_{name}", how) / 1e3 for how in ("min", "median", "max"))
+            hover = f"{name} %{{y:,.3~r}} ms"
+            if not single:
+                hover += " (%{customdata[0]:,.3~r} to %{customdata[1]:,.3~r})"
+                figure.add_trace(_band(g, low, high, role), row, 1)
+            line = _steps(g, mid, role, hover, showlegend=row == 1)
+            figure.add_trace(line.update(customdata=np.repeat(np.column_stack([low, high]), 2, axis=0)), row, 1)
+            shown += [low, high]
+        _latency_axis(figure, row, name, np.concatenate(shown))
+    return _over_time(figure, g)
+
+
+def latency_distribution(latency: pd.DataFrame, verdict: Verdict | None = None) -> go.Figure:
+    """Plot the share of requests slower than x: the complementary distribution of ModelLatency, on logarithmic axes.
+
+    Parameters
+    ----------
+    latency : DataFrame
+        A `frames.LATENCY` frame; all its sections together.
+    verdict : Verdict, optional
+        With it, the legend says which variant is overloaded; a latency frame alone cannot know.
+
+    Returns
+    -------
+    Figure
+        A line a variant that answered, exact at the buckets' edges.
+    """
+    words = "Both axes are logarithmic. Exact at the edges of the histogram's buckets, which are at most 0.8 % wide."
+    figure = _figure("Latency distribution", words)
+    ends: list[float] = []
+    for role, label in _labels(latency[latency["count"] > 0], verdict).items():
+        edge, share = _tail(latency[latency["role"] == role])
+        line = {"color": COLOURS[role], "width": 2, "dash": "solid" if role == "source" else "dash"}
+        hover = f"{label}: %{{y:.3~p}} slower than %{{x:,.4~r}} ms<extra></extra>"
+        figure.add_trace(go.Scatter(x=edge * 1e3, y=share, name=label, mode="lines", line=line, hovertemplate=hover))
+        ends += [edge[0] * 1e3, edge[-1] * 1e3]
+    figure.update_xaxes(title_text="ModelLatency (ms)", **_log_axis(np.array(ends)))
+    slower = "share of requests slower"
+    figure.update_yaxes(type="log", title_text=slower, tickvals=[*_TAILS], ticktext=[*_TAILS.values()])
+    return figure.update_layout(hovermode="closest")
+
+
+def utilisation(windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s: float | None = None) -> go.Figure:
+    """Plot utilisation and offered load of both pools over time; parameters as in `latency_over_time`.
+
+    Returns
+    -------
+    Figure
+        A row a pool: the share of the workers' time spent working, and the work that arrived over that time; means over
+        time of each group of windows. Capacity is the line at 100 %.
+    """
+    g = _groups(windows, verdict, horizon_s)
+    words = f"Solid: share of the workers' time spent working. Dotted: work that arrived. Means of {g.words}."
+    figure = _figure("Utilisation and offered load", words, rows=2)
+    top = 1.0
+    for row, role in enumerate(g.labels, start=1):
+        for column, dash in (("offered_load", "dot"), ("utilisation", "solid")):
+            values = g.mean(role, column)
+            top = np.nanmax(values, initial=top)
+            hover = f"{column.replace('_', ' ')} %{{y:.1%}}"
+            figure.add_trace(_steps(g, values, role, hover, dash == "solid").update(line_dash=dash), row, 1)
+        figure.add_hline(1.0, row=row, col=1, line={"color": _GREY, "width": 1})
+        figure.update_yaxes(title_text=f"{role}, of capacity", row=row, col=1)
+    return _over_time(figure, g).update_yaxes(tickformat=".0%", range=[0.0, 1.08 * float(top)])
+
+
+def copies(
+    windows: pd.DataFrame, share: float, verdict: Verdict | None = None, horizon_s: float | None = None
+) -> go.Figure:
+    """Plot copies made, as a share of the source's requests, against the configured share.
+
+    Parameters
+    ----------
+    windows, verdict, horizon_s
+        As in `latency_over_time`.
+    share : float
+        SamplingPercentage / 100.
+
+    Returns
+    -------
+    Figure
+        A dot a group of windows. The band is share ± 2 sqrt(share (1 - share) / n), n being the group's source
+        requests: what copying each request by itself leaves to chance.
+    """
+    g = _groups(windows, verdict, horizon_s)
+    chance = " Chance puts about 1 dot in 20 outside." if 0.0 < share < 1.0 else ""
+    figure = _figure("Copies made", f"In {g.words}. Band: {share:.0%} ± 2 standard errors.{chance}")
+    n, made = g.of("source", "Invocations", "sum"), g.of("shadow", "copies_made", "sum")
+    n = np.where(n > 0, n, np.nan)
+    error = 2.0 * np.sqrt(share * (1.0 - share) / n)
+    low, high = np.maximum(share - error, 0.0), np.minimum(share + error, 1.0)
+    text = [f"{c:,.0f} of {k:,.0f}<br>{span}" for c, k, span in zip(made, n, g.spans, strict=True)]
+    dots = go.Scatter(
+        x=(g.edge[1:] + g.edge[:-1]) / 2.0, y=made / n, text=text, name="copies made", mode="markers",
+        marker={"color": COLOURS["shadow"], "size": 4}, hovertemplate="%{y:.2%}, %{text}<extra></extra>",
+    )  # fmt: skip
+    figure.add_traces(
+        [_band(g, low, high, "source", name="configured share ± 2 standard errors", showlegend=True), dots]
+    )
+    figure.add_hline(share, line={"color": COLOURS["source"], "width": 1})
+    shown = np.concatenate([made / n, low, high, [share]])
+    least, greatest = float(np.nanmin(shown)), float(np.nanmax(shown))
+    pad = max(0.1 * (greatest - least), 0.005)
+    figure.update_yaxes(title_text="share copied", tickformat=".3~p", range=[least - pad, greatest + pad])
+    return _over_time(figure, g).update_layout(hovermode="closest")
+
+
+def requests_over_time(
+    windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s: float | None = None
+) -> go.Figure:
+    """Plot requests a second of both variants over time; parameters as in `latency_over_time`."""
+    g = _groups(windows, verdict, horizon_s)
+    figure = _figure("Requests over time", f"Means of {g.words}. The shadow's requests are copies.")
+    for role in g.labels:
+        rate = g.of(role, "Invocations", "sum") / np.diff(g.edge_s)
+        figure.add_trace(_steps(g, rate, role, "%{y:,.3~r} requests/s"))
+    figure.update_yaxes(title_text="requests a second", rangemode="tozero", separatethousands=True)
+    return _over_time(figure, g)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Windows in groups of `size`: `row` is the group of each row, group g lasts from edge_s[g] to edge_s[g + 1]."""
+
+    windows: pd.DataFrame
+    verdict: Verdict
+    labels: Mapping[str, str]
+    row: NDArray[np.int64]
+    length_s: Floats
+    edge_s: Floats
+    size: int
+
+    def of(self, role: str, column: str, how: str) -> Floats:
+        """Return an aggregate over the windows of each group, NaN where there is nothing to aggregate."""
+        mine = (self.windows["role"] == role).to_numpy()
+        return self._by_group(self.windows[column].astype(float)[mine], mine, how)
+
+    def mean(self, role: str, column: str) -> Floats:
+        """Return the mean over time of each group."""
+        mine = (self.windows["role"] == role).to_numpy()
+        values, length = self.windows[column].astype(float)[mine], self.length_s[mine]
+        total = self._by_group(values * length, mine, "sum")
+        time = self._by_group(values.notna() * length, mine, "sum")
+        mean: Floats = np.divide(total, time, out=np.full(time.size, np.nan), where=time > 0)
+        return mean
+
+    def _by_group(self, values: pd.Series[float], mine: NDArray[np.bool_], how: str) -> Floats:
+        found = values.groupby(self.row[mine]).agg(how).reindex(range(self.edge_s.size - 1))
+        return np.array(found, np.float64)
+
+    @property
+    def edge(self) -> Floats:
+        """The groups' edges in the unit of the time axis."""
+        return self.edge_s / self.unit[0]
+
+    @property
+    def unit(self) -> tuple[float, str]:
+        """The unit of the time axis: its length in seconds, and its name."""
+        return next((scale, name) for limit, scale, name in _UNITS if self.edge_s[-1] <= limit)
+
+    @property
+    def words(self) -> str:
+        """What a point stands for."""
+        length = float(self.edge_s[1] - self.edge_s[0])
+        scale, unit = (1, "s") if length <= 60 else (60, "min") if length < 7200 else (3600, "h")
+        each = f"{length / scale:g} {unit}"
+        return f"windows of {each}" if self.size == 1 else f"groups of {self.size} windows ({each})"
+
+    @property
+    def spans(self) -> list[str]:
+        """From when to when each group lasts."""
+        return [f"{clock(a)} to {clock(b)}" for a, b in zip(self.edge_s[:-1], self.edge_s[1:], strict=True)]
+
+
+def _groups(windows: pd.DataFrame, verdict: Verdict | None, horizon_s: float | None) -> _Groups:
+    verdict = verdict if verdict is not None else judged(windows)
+    start = np.unique(windows["time_s"].to_numpy(np.float64))
+    period = float(np.median(np.diff(start))) if start.size > 1 else 60.0
+    end = horizon_s if horizon_s is not None else float(start[-1]) + period
+    needed = -(-start.size // MAX_POINTS)
+    size = next((n for n in _SIZES if n >= needed), needed)
+    number = np.searchsorted(start, windows["time_s"].to_numpy(np.float64))
+    length = np.diff(np.append(start, end))[number]
+    edge = np.append(start[::size], end)
+    return _Groups(windows, verdict, _labels(windows, verdict), number // size, length, edge, size)
+
+
+def _labels(frame: pd.DataFrame, verdict: Verdict | None) -> dict[str, str]:
+    """Return what each role of a frame is called, source first; never an overloaded pool without that word.
+
+    Names are escaped, since Plotly takes text for a subset of HTML.
+    """
+    overloaded = {p.role for p in verdict.pools if p.status == "OVERLOADED"} if verdict else set()
+    names = frame.groupby("role")["variant"].first()
+    return {
+        role: f"{escape(str(names[role]))} ({role}{', OVERLOADED' if role in overloaded else ''})"
+        for role in COLOURS
+        if role in names.index
+    }
+
+
+def _tail(part: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Share of a variant's requests above each edge of its buckets, where it is not 0, which has no logarithm."""
+    bucket = part.groupby(["low_s", "high_s"], as_index=False)["count"].sum()
+    high = bucket["high_s"].to_numpy(np.float64)
+    edge = np.unique(np.concatenate([bucket["low_s"].to_numpy(np.float64), high]))
+    below = np.concatenate([[0], np.cumsum(bucket["count"].to_numpy(np.int64))])
+    above = below[-1] - below[np.searchsorted(high, edge, side="right")]
+    return edge[above > 0], above[above > 0] / below[-1]
+
+
+def _figure(title: str, subtitle: str, rows: int = 1) -> go.Figure:
+    return make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.06).update_layout(
+        title={"text": title, "subtitle": {"text": subtitle}, "x": 0.0, "xref": "paper", "xanchor": "left", "y": 0.97},
+        template="plotly_white",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
+        legend={"orientation": "h", "x": 0.0, "y": 1.02, "yanchor": "bottom"},
+        margin={"l": 60, "r": 16, "t": 115, "b": 50},
+        height=300 + 170 * rows,
+        hovermode="x unified",
+    )
+
+
+def _steps(g: _Groups, values: Floats, role: str, hover: str, showlegend: bool = True) -> go.Scatter:
+    """Draw a value for the whole of each group: no slope between groups, and a group that stands alone is seen."""
+    return go.Scatter(
+        x=np.repeat(g.edge, 2)[1:-1], y=np.repeat(values, 2), text=np.repeat(g.spans, 2), name=g.labels[role],
+        legendgroup=role, showlegend=showlegend, mode="lines", line={"color": COLOURS[role], "width": _WIDTH[role]},
+        hovertemplate=f"{g.labels[role]}: {hover}, %{{text}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _band(
+    g: _Groups, low: Floats, high: Floats, role: str, name: str = "lowest to highest", showlegend: bool = False
+) -> go.Scatter:
+    """Fill from low to high: a polygon for each stretch without gaps, since a fill between two lines jumps gaps."""
+    x, y = [np.empty(0)], [np.empty(0)]
+    some = np.flatnonzero(np.isfinite(low))
+    for run in np.split(some, np.flatnonzero(np.diff(some) > 1) + 1) if some.size else []:
+        across = np.repeat(g.edge[run[0] : run[-1] + 2], 2)[1:-1]
+        x += [across, across[::-1], np.full(1, np.nan)]
+        y += [np.repeat(high[run], 2), np.repeat(low[run], 2)[::-1], np.full(1, np.nan)]
+    return go.Scatter(
+        x=np.concatenate(x)[:-1], y=np.concatenate(y)[:-1], name=name, legendgroup=role, showlegend=showlegend,
+        mode="lines", line={"width": 0}, fill="toself", fillcolor=_BAND[role], hoverinfo="skip",
+    )  # fmt: skip
+
+
+def _latency_axis(figure: go.Figure, row: int, name: str, shown: Floats) -> None:
+    shown = shown[shown > 0]  # which NaN is not
+    wide = shown.size > 0 and shown.max() > _LOG_FROM * shown.min()
+    scale = _log_axis(shown) if wide else {"rangemode": "tozero", "separatethousands": True}
+    title = f"{name} (ms, logarithmic)" if wide else f"{name} (ms)"
+    figure.update_yaxes(title_text=title, row=row, col=1, **scale)
+
+
+def _log_axis(values: Floats) -> dict[str, Any]:
+    """A logarithmic axis whose every label is a whole number to read; Plotly's own leave out the zeros."""
+    if values.size == 0:
+        return {"type": "log"}
+    low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
+    digits = (1, 2, 5) if high - low <= 3 else (1,)
+    ticks = [d * 10.0**e for e in range(int(low), int(high) + 1) for d in digits]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{t:,.10g}" for t in ticks]}
+
+
+def _over_time(figure: go.Figure, g: _Groups) -> go.Figure:
+    unit = g.unit[1]
+    figure.update_xaxes(range=[g.edge[0], g.edge[-1]], unifiedhovertitle_text=f"%{{x:.4~r}} {unit}")
+    figure.update_xaxes(ticks="outside", minor={"ticks": "outside", "ticklen": 3, "nticks": 5, "showgrid": False})
+    # Shared axes carry their title below the last row.
+    list(figure.select_xaxes())[-1].update(title_text=f"time since the start of the run ({unit})")
+    for i, pool in enumerate(p for p in g.verdict.pools if p.status == "OVERLOADED"):
+        _shade(figure, g, pool, i)
+    return figure
+
+
+def _shade(figure: go.Figure, g: _Groups, pool: PoolVerdict, nth: int) -> None:
+    """Mark a pool's (first) stretch of overload across all rows, with a label that stays within the figure."""
+    begin = pool.from_s if pool.from_s is not None else float(g.edge_s[0])
+    end = min(pool.to_s if pool.to_s is not None else np.inf, float(g.edge_s[-1]))
+    late = begin > 0.5 * g.edge_s[-1]
+    which = f" (first of {pool.n_stretches} stretches)" if pool.n_stretches > 1 else ""
+    figure.add_shape(
+        type="rect", x0=begin / g.unit[0], x1=end / g.unit[0], y0=0, y1=1, xref="x", yref="paper",
+        fillcolor=_SHADE, line={"width": 0}, layer="below",
+    )  # fmt: skip
+    figure.add_annotation(
+        x=(end if late else begin) / g.unit[0], y=1, xref="x", yref="paper", showarrow=False,
+        xanchor="right" if late else "left", yanchor="top", yshift=-18 * nth, bgcolor="rgba(255, 255, 255, 0.8)",
+        text=f"{escape(pool.variant)} OVERLOADED{which}", font={"color": _SHADE_TEXT, "size": 12},
+    )  # fmt: skip
