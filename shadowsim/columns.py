@@ -85,8 +85,10 @@ def law_table(law: Law) -> Floats:
     Returns
     -------
     ndarray of float64, shape (2 TABLE_HALF,)
-        The lower half, then the upper one. Its mean is 1 to within 1e-9 and its second moment the law's to within 1e-4
-        of it: linear interpolation between knots is the only difference, and the mean is scaled out.
+        The lower half, then the upper one. Its mean is 1 to within 1e-9, its second moment the law's to within 1e-4 of
+        it, and a quantile is off by at most 2e-5 of itself or of the mean, whichever is greater: linear interpolation
+        between knots is the only difference, and the mean is scaled out. The kinks of an empirical law are rounded off
+        within a cell, 0.8 % of the tail probability.
 
     Notes
     -----
