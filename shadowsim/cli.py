@@ -9,24 +9,22 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shadowsim import __version__
-from shadowsim.console import BAD_INPUT, FAILED_GOAL, Commands, one_line, print_json
+from shadowsim.console import BAD_INPUT, FAILED_GOAL, Commands, number_of, one_line, print_json, writing
 from shadowsim.errors import InputError, ShadowsimError, ValidationError
 
 if TYPE_CHECKING:
     from shadowsim.instances import InstanceType
     from shadowsim.result import Result
     from shadowsim.scenario import Scenario
-
-T = TypeVar("T")
 
 _REPORT, _LONE_REPORT = "report.html", "shadowsim-report.html"
 # The sign \b keeps a help text's lines as they are.
@@ -148,7 +146,7 @@ def simulate(
     --report nothing is written.
     """
     _one_of(as_json, as_csv)
-    scenario = _scenario(file, _number("--rate", rate), edits or [], _number("--seed", seed))
+    scenario = _scenario(file, number_of("--rate", rate), edits or [], number_of("--seed", seed))
     if out is not None:
         _folder(out)
     from shadowsim import engine, tables
@@ -245,16 +243,6 @@ def _described(file: str) -> str:
     return f"{describe(scenario.experiment)}\n\n{scenario_text(scenario)}"
 
 
-def _number(option: str, text: str | None) -> float | None:
-    """Return the number that an option gives; typer's own message would not show what was typed."""
-    if text is None:
-        return None
-    try:
-        return int(text) if text.strip("+-").isdecimal() else float(text)
-    except ValueError:
-        raise InputError(option, "must be a number", text) from None
-
-
 def _scenario(file: str | None, rate: float | None, edits: Sequence[str], seed: float | None) -> Scenario:
     """Return the scenario of a command line, all its edits made."""
     from shadowsim.paths import parse_set
@@ -294,7 +282,7 @@ def _folder(out: Path) -> None:
     """Make the output directory before the work that would be lost without it."""
     if out.exists() and not out.is_dir():
         raise InputError("-o", f"must be a directory, and {out} is a file")
-    _writing(out, lambda: out.mkdir(parents=True, exist_ok=True))
+    writing(out, lambda: out.mkdir(parents=True, exist_ok=True))
     if not os.access(out, os.W_OK):
         raise InputError("-o", f"must be a directory that can be written to, and {out} is not")
 
@@ -303,7 +291,7 @@ def _save(result: Result, out: Path | None, report: bool) -> list[str]:
     """Write what is asked for, and return a line for each thing written."""
     written = []
     if out is not None:
-        _writing(out, lambda: result.save(out))
+        writing(out, lambda: result.save(out))
         written.append(f"{out}{os.sep} (scenario.json; windows, latency and requests as Parquet)")
     if report:
         written.append(str(_page(result, Path(_LONE_REPORT) if out is None else out / _REPORT)))
@@ -315,11 +303,4 @@ def _page(result: Result, file: Path) -> Path:
 
     if file.is_dir():
         raise InputError("-o", f"must be a file, and {file} is a directory")
-    return _writing(file, lambda: write(result, file))
-
-
-def _writing(path: Path, write: Callable[[], T]) -> T:
-    try:
-        return write()
-    except OSError as error:
-        raise InputError(str(path), f"cannot be written: {error.strerror or error}") from None
+    return writing(file, lambda: write(result, file))

@@ -13,13 +13,17 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from errno import ENOSPC, EPIPE
+from pathlib import Path
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
-from shadowsim.errors import ShadowsimError, SimulationError, ValidationError
+from shadowsim.errors import InputError, ShadowsimError, SimulationError, ValidationError
+
+T = TypeVar("T")
 
 FAILED_GOAL, BAD_INPUT, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 
@@ -57,10 +61,14 @@ class Commands(TyperGroup):
             sys.stdout.flush()
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in (EPIPE, ENOSPC) or error.filename is not None:
+                raise
             # Python would try once more to write what is left, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(READER_GONE) from None
+            if error.errno == EPIPE:
+                raise typer.Exit(READER_GONE) from None
+            raise InputError("standard output", f"cannot be written: {error.strerror}") from None
         return found
 
 
@@ -74,6 +82,24 @@ def one_line(text: str) -> str:
     """Return a text as one line, with nothing in it that a terminal takes for a command."""
     joined = " ".join(text.split())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+
+
+def number_of(option: str, text: str | None) -> float | None:
+    """Return the number that an option gives, None when it is left out; typer's message would not show what it got."""
+    if text is None:
+        return None
+    try:
+        return int(text) if text.strip("+-").isdecimal() else float(text)
+    except ValueError:
+        raise InputError(option, "must be a number", text) from None
+
+
+def writing(path: Path, write: Callable[[], T]) -> T:
+    """Return what `write` does; that a file cannot be written (a full disk, no permission) is bad input."""
+    try:
+        return write()
+    except OSError as error:
+        raise InputError(str(path), f"cannot be written: {error.strerror or error}") from None
 
 
 def _refused(lines: Iterable[str]) -> int:

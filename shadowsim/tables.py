@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from numbers import Integral
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
@@ -153,15 +154,15 @@ def summary_table(result: Result) -> str:
 
 
 def instances_table(types: Sequence[InstanceType]) -> str:
-    """Return instance types as a table; what is not known says so."""
-    rows = [("type", "vCPUs", "memory GiB", "accelerators", "USD/h", "price as of")]
+    """Return instance types as a table; a question mark or "unknown" is a figure that is not known."""
+    rows = [("type", "vCPU", "GiB", "accelerators", "USD/h", "as of")]
     for t in types:
-        n, what = t.accelerator_count, t.accelerator
-        accelerators = "unknown" if n is None else f"{n} x {what or 'accelerator'}" if n else "-"
+        n = t.accelerator_count
+        # All of them fit 80 columns only without the maker's name.
+        what = (t.accelerator or "accelerator").partition(" ")[2] or t.accelerator
+        accelerators = "?" if n is None else f"{n} x {what}" if n else "-"
         price = "unknown" if t.price_usd_per_h is None else f"{t.price_usd_per_h:.4f}"
-        rows.append(
-            (t.name, _known(t.vcpus), _known(t.memory_gib), accelerators, price, (t.price_as_of or "").split(" ")[0])
-        )
+        rows.append((t.name, _known(t.vcpus), _known(t.memory_gib), accelerators, price, (t.price_as_of or "")[:10]))
     return grid(rows, left=(0, 3, 5))
 
 
@@ -197,15 +198,16 @@ def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _json(value: Any) -> object:
-    if isinstance(value, str | int):
+    if isinstance(value, str):
         return value
-    # None, pandas' NA and what is not finite; numpy's numbers become Python's.
-    known = isinstance(value, SupportsFloat) and math.isfinite(value)
-    return float(value) if known else None
+    if isinstance(value, Integral):
+        return int(value)
+    # None, pandas' NA and what is not finite have no number in JSON.
+    return float(value) if isinstance(value, SupportsFloat) and math.isfinite(value) else None
 
 
 def _known(figure: float | None) -> str:
-    return "unknown" if figure is None else _short(figure)
+    return "?" if figure is None else _short(figure)
 
 
 def _name(name: str) -> str:
