@@ -168,7 +168,7 @@ def _peak_of_sections(load: Floats) -> float:
 def _grows(part: pd.DataFrame) -> int | None:
     """The window from which waits grow to the end of the run while the workers are never idle, if there is one.
 
-    The run is cut into ten parts; the mean wait must rise through each of the last four, to four times what it was
+    The run is cut into ten parts; the mean wait must rise through each of the last four, to twice what it was
     before them.
     """
     if len(part) < 10:
@@ -176,7 +176,7 @@ def _grows(part: pd.DataFrame) -> int | None:
     cuts = np.linspace(0, len(part), 11).astype(int)
     wait = np.array([part["wait_mean_s"].iloc[a:b].mean() for a, b in pairwise(cuts)])
     busy = np.array([part["utilisation"].iloc[a:b].mean() for a, b in pairwise(cuts)])
-    rises = bool(np.all(np.diff(wait[5:]) > 0)) and wait[-1] > 4.0 * wait[:6].mean()
+    rises = bool(np.all(np.diff(wait[5:]) > 0)) and wait[-1] > 2.0 * wait[:6].mean()
     return int(cuts[6]) if rises and bool(np.all(busy[6:] > _SATURATED)) else None
 
 

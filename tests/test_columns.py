@@ -40,7 +40,7 @@ def test_moments_of_a_table(block):
 
 
 def test_a_table_moment_is_the_integral_of_its_interpolation():
-    """Against a midpoint rule on what `draw` returns; its error is the tail beyond the outermost of 2,000,000 points."""
+    """Against a midpoint rule on what `draw` returns; its error is the tail beyond the outermost of its points."""
     _, (lower, upper) = halves(LAWS[2])
     v = k.table_tails()
     u = (np.arange(2_000_000) + 0.5) / 2_000_000

@@ -1,0 +1,95 @@
+"""A result: its summary, and what survives saving."""
+
+import json
+
+import numpy as np
+import pytest
+from cases import scenario, service
+from pandas.testing import assert_frame_equal
+
+from shadowsim import InputError, Result, Scenario, simulate
+
+
+@pytest.fixture(scope="module")
+def result():
+    return simulate(
+        scenario(
+            {"process": "poisson", "rate_per_s": 50.0, "request_bytes": 100, "response_bytes": 50},
+            service("lognormal", 0.05, 3, queue_limit=2, error_4xx=0.01),
+            service("lognormal", 0.05, 4),
+            capture=True,
+            horizon_s=400.0,
+        )
+    )
+
+
+def test_the_summary_is_what_the_requests_say(result):
+    s = result.summary()
+    assert s.index.tolist() == ["Source", "Shadow"]
+    for variant, rows in result.requests.groupby("variant"):
+        row = s.loc[variant]
+        latency = rows["latency_s"].dropna()
+        assert row["requests"] == len(rows)
+        assert row["rate_per_s"] == len(rows) / 400.0
+        assert row["mean_s"] == pytest.approx(latency.mean(), rel=1e-12)
+        assert row["maximum_s"] == pytest.approx(latency.max(), rel=1e-12)
+        assert row["wait_mean_s"] == pytest.approx(rows["wait_s"].mean(), rel=1e-12)
+        assert row["error_rate"] == pytest.approx((rows["status"] != "answered").mean(), rel=1e-12)
+        for column, q in (("p50_s", 0.5), ("p90_s", 0.9), ("p99_s", 0.99), ("p99_9_s", 0.999)):
+            assert row[column] == pytest.approx(latency.quantile(q), rel=0.01)
+        answered = rows["status"].isin(["answered", "error_4xx", "error_5xx"]).sum()
+        assert row["captured_bytes"] == 100 * len(rows) + 50 * answered
+    assert s.loc["Source", "error_rate"] > 0.02
+    assert s.loc["Source", "share"] == 1.0
+    assert s.loc["Shadow", "share"] == s.loc["Shadow", "requests"] / s.loc["Source", "requests"]
+
+
+def test_utilisation_of_the_whole_is_weighted_by_the_windows_lengths():
+    s = simulate(scenario({"process": "poisson", "rate_per_s": 2.0}, service(mean_s=0.25), horizon_s=90.0)).summary()
+    q = simulate(scenario({"process": "poisson", "rate_per_s": 2.0}, service(mean_s=0.25), horizon_s=90.0)).requests
+    source = q[q["role"] == "source"]
+    begin = source["arrival_s"] + source["wait_s"]
+    worked = (np.minimum(begin + source["service_s"], 90.0) - np.minimum(begin, 90.0)).sum()
+    assert s.loc["Source", "utilisation"] == pytest.approx(worked / 90.0, rel=1e-9)
+
+
+def test_saving_and_loading_loses_nothing(result, tmp_path):
+    folder = result.save(tmp_path / "a" / "run")
+    again = Result.load(folder)
+    for name in ("windows", "latency", "requests"):
+        assert_frame_equal(getattr(again, name), getattr(result, name), check_exact=True)
+    assert again.scenario == result.scenario
+    assert again.verdict == result.verdict
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "latency.parquet",
+        "requests.parquet",
+        "scenario.json",
+        "windows.parquet",
+    ]
+    json.loads((folder / "scenario.json").read_text())
+    result.save(folder)
+
+
+def test_a_saved_trace_scenario_still_finds_its_trace(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "t.csv").write_text("time,n\n0,1\n1,2\n2.5,3\n")
+    document = scenario({"process": "poisson", "rate_per_s": 1.0}).to_dict()
+    document["traffic"] = {"process": "trace", "path": "t.csv"}
+    s = Scenario.from_dict(document, tmp_path / "in")
+    folder = simulate(s).save(tmp_path / "out")
+    again = simulate(folder / "scenario.json")
+    assert again.windows["Invocations"].sum() == Result.load(folder).windows["Invocations"].sum() >= 3
+
+
+def test_bad_places(result, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InputError, match=r"file: cannot be a directory"):
+        result.save(file)
+    with pytest.raises(InputError, match=r"cannot be a directory"):
+        result.save(file / "below")
+    with pytest.raises(InputError, match="is not a directory with a saved result"):
+        Result.load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"windows\.parquet: is missing"):
+        Result.load(tmp_path / "empty")

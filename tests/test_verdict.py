@@ -1,0 +1,152 @@
+"""Is it STABLE, OVERLOADED or TOO SHORT: known answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from cases import scenario, service
+
+from shadowsim import default_scenario, simulate
+from shadowsim.verdict import clock, verdict
+
+
+def poisson(rate, **more):
+    return {"process": "poisson", "rate_per_s": rate} | more
+
+
+def judged(s):
+    v = simulate(s).verdict
+    return v, {p.role: p for p in v.pools}
+
+
+def test_the_built_in_scenario_is_stable():
+    v, pools = judged(default_scenario())
+    assert v.status == "STABLE"
+    assert [p.status for p in v.pools] == ["STABLE", "STABLE"]
+    # 640 requests/s of 20 ms on 4 x 4 workers, and half of that on 2 x 4
+    assert pools["source"].peak_load == pytest.approx(0.8, rel=1e-3)
+    assert pools["shadow"].peak_load == pytest.approx(0.8, rel=1e-3)
+
+
+@pytest.mark.parametrize(("load", "status"), [(0.9, "STABLE"), (1.0, "OVERLOADED"), (1.01, "OVERLOADED")])
+def test_capacity_is_the_border(load, status):
+    s = scenario(poisson(load * 100.0), service(mean_s=0.01), service(mean_s=0.001), horizon_s=3600.0)
+    v, pools = judged(s)
+    assert v.status == pools["source"].status == status
+    assert pools["shadow"].status == "STABLE"
+
+
+def test_how_much_and_how_many():
+    s = scenario(
+        poisson(500.0),
+        service(mean_s=0.01, workers=4),
+        source_instances=2,
+        shadow_instances=1,
+        share=100,
+        horizon_s=600.0,
+    )
+    v, pools = judged(s.replace({"shadow.workers": 2}))
+    assert v.status == pools["shadow"].status == "OVERLOADED"
+    assert pools["source"].status == "STABLE"
+    assert pools["shadow"].peak_load == pytest.approx(2.5)
+    assert pools["shadow"].instances_needed == 3
+    assert (pools["shadow"].from_s, pools["shadow"].to_s) == (0.0, 600.0)
+    assert "Shadow is offered 2.50 times what it can do from 00:00:00 to 00:10" in str(v)
+    assert "It would need 3 instances (it has 1)" in str(v)
+    enough = s.replace({"shadow.workers": 2, "shadow.instance_count": 3})
+    assert judged(enough)[1]["shadow"].peak_load == pytest.approx(2.5 / 3)
+    assert judged(enough)[0].status == "STABLE"
+
+
+def test_exactly_full_needs_one_more():
+    s = scenario(poisson(200.0), service(mean_s=0.01), source_instances=2, share=0, horizon_s=600.0)
+    assert judged(s)[1]["source"].instances_needed == 3
+
+
+def test_an_overload_at_the_peak_of_the_day_says_when():
+    s = default_scenario().replace({"shadow.instance_count": 1, "horizon_s": 3 * 86400.0})
+    v, pools = judged(s)
+    p = pools["shadow"]
+    assert v.status == "OVERLOADED"
+    # 160 + 240 (1 + cos) >= 400 of a source rate: the half of the day round the peak at 15:00
+    assert p.from_s == pytest.approx(9 * 3600, abs=120)
+    assert p.to_s == pytest.approx(21 * 3600, abs=120)
+    assert p.n_stretches == 3
+    assert p.peak_load == pytest.approx(1.6, rel=1e-3)
+    assert p.instances_needed == 2
+    assert "the first of 3 such stretches" in p.why
+
+
+def test_an_overload_shorter_than_a_window_is_a_burst():
+    spikes = {"kind": "spikes", "base_per_s": 10.0, "spikes": [{"at_s": 300.0, "for_s": 5.0, "factor": 15.0}]}
+    s = scenario({"process": "poisson", "profile": spikes}, service(mean_s=0.01), horizon_s=1200.0)
+    assert judged(s)[1]["source"].status == "STABLE"
+    assert judged(s.replace({"run.period_s": 5.0}))[1]["source"].status == "OVERLOADED"
+
+
+def test_too_few_requests():
+    v, pools = judged(scenario(poisson(40.0), service(mean_s=0.001), share=1, horizon_s=100.0))
+    assert v.status == "TOO SHORT"
+    assert pools["source"].status == "STABLE"
+    assert "leave 0 beyond p99" in pools["shadow"].why
+    assert "no request reached it" in judged(scenario(poisson(40.0), share=0))[1]["shadow"].why
+
+
+def test_too_short_for_its_load():
+    """At 0.99 of one exponential server of 10 ms a relaxation takes 0.01 / (1 - sqrt(0.99))^2 = 398 s."""
+    s = scenario(poisson(99.0), service(mean_s=0.01), share=1, horizon_s=3600.0)
+    p = judged(s)[1]["source"]
+    assert p.status == "TOO SHORT"
+    assert "needs 398 s to forget its past" in p.why
+    assert judged(s.replace({"horizon_s": 4200.0}))[1]["source"].status == "STABLE"
+
+
+def trace_run(tmp_path, gaps, size):
+    t = np.cumsum(gaps)
+    pd.DataFrame({"time": t - t[0], "size": size}).to_csv(tmp_path / "t.csv", index=False)
+    traffic = {"process": "trace", "path": "t.csv"}
+    linear = {"time": {"law": "linear", "base_s": 0.0, "size": 1.0}, "workers": 1}
+    return judged(scenario(traffic, linear, linear, base_dir=tmp_path, share=100, horizon_s=float(t[-1]) + 60.0))
+
+
+@pytest.mark.parametrize(("load", "status"), [(0.7, "STABLE"), (0.9, "STABLE"), (1.1, "OVERLOADED")])
+def test_a_trace_is_judged_beyond_chance(tmp_path, load, status):
+    """120 requests a window: the load of single windows passes 1 by chance, which is no overload."""
+    rng = np.random.default_rng(1)
+    v, pools = trace_run(tmp_path, rng.exponential(0.5, 20_000), rng.exponential(0.5 * load, 20_000))
+    assert v.status == pools["source"].status == status
+    if load == 0.9:
+        assert pools["source"].peak_load < 1.0
+
+
+def test_a_burst_in_a_trace_is_found(tmp_path):
+    rng = np.random.default_rng(2)
+    gaps = np.full(20_000, 0.5)
+    gaps[8000:10_000] = 0.25
+    v, pools = trace_run(tmp_path, gaps, rng.exponential(0.35, 20_000))
+    p = pools["source"]
+    assert v.status == "OVERLOADED"
+    assert p.from_s == pytest.approx(4000.0, abs=120.0)
+    assert p.to_s == pytest.approx(4500.0, abs=120.0)
+    assert p.peak_load == pytest.approx(1.4, rel=0.1)
+
+
+def test_without_a_scenario_a_growing_backlog_tells():
+    """As for a live run, whose offered load is not known."""
+
+    def live(rate):
+        s = scenario(poisson(rate), service(mean_s=0.01), service(mean_s=0.001), horizon_s=1200.0, period_s=10.0)
+        return verdict(simulate(s).windows.assign(offered_load=np.nan))
+
+    assert live(80.0).status == "STABLE"
+    over = live(120.0)
+    assert over.status == "OVERLOADED"
+    assert over.pools[0].instances_needed is None
+    assert "its backlog grows to the end" in str(over)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "00:00:00"), (125, "00:02:05"), (5400, "01:30"), (86399.7, "1 d 00:00"), (2 * 86400 + 23400, "2 d 06:30")],
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
