@@ -1,0 +1,46 @@
+"""What the benchmarks share: the C program that marks the limit, and a table of ratios after the run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LIMIT_C = Path(__file__).parents[2] / "shared" / "bench" / "limit.c"
+ROWS: list[tuple[str, str, str]] = []
+
+
+@pytest.fixture
+def table() -> Callable[[str, str, str], None]:
+    """Add a row to the table that is printed after the run: what, figure, against what."""
+    return lambda *row: ROWS.append(row)
+
+
+@pytest.fixture(scope="session")
+def limit(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], float]:
+    """Source requests a second of the C program, for a number of requests."""
+    compiler = shutil.which("cc")
+    if compiler is None or not LIMIT_C.exists():
+        reason = "needs a C compiler" if compiler is None else f"needs {LIMIT_C.name} beside the project"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    program = tmp_path_factory.mktemp("limit") / "limit"
+    subprocess.run([compiler, "-O3", "-march=native", "-o", program, LIMIT_C, "-lm"], check=True)
+
+    def run(n_requests: int) -> float:
+        out = subprocess.run([program, str(n_requests)], check=True, capture_output=True, text=True, timeout=300)
+        return float(out.stdout.split()[0])
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table."""
+    if ROWS:
+        widths = [max(len(row[i]) for row in ROWS) for i in range(3)]
+        terminalreporter.section("ratios within this run")
+        for row in ROWS:
+            terminalreporter.write_line("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
