@@ -78,9 +78,13 @@ def init(
     It is the request's with every main key spelled out and a placeholder for its traffic; without a request, the
     built-in scenario.
     """
+    from shadowsim.paths import BLOCKS
     from shadowsim.scenario import init_scenario
 
-    print_json(init_scenario(None if request is None else _document(request)))
+    document = None if request is None else _document(request)
+    if document and any(key in BLOCKS for key in document):
+        raise InputError(str(request), "is a scenario already, and can be edited as it is")
+    print_json(init_scenario(document))
 
 
 @app.command(epilog="Example: shadowsim validate request.json")

@@ -124,6 +124,9 @@ class TestInit:
     def test_reads_standard_input(self, request_file: Path):
         assert good("init", "-", stdin=request_file.read_text()) == good("init", request_file)
 
+    def test_of_a_scenario(self, scenario_file: Path):
+        assert "is a scenario already" in refused("init", scenario_file)
+
 
 class TestValidate:
     def test_a_request(self, request_file: Path):
@@ -399,7 +402,7 @@ class TestInstances:
 
 HURRIED = [
     ("simulate --ratee 5", "--ratee"),
-    ("simulte", "Did you mean 'simulate'?"),
+    ("simulte", "No such command 'simulte'"),
     ("validate", "Missing argument 'REQUEST.json'"),
     ("report", "Missing argument 'DIR'"),
     ("simulate --rate", "--rate"),
