@@ -62,7 +62,7 @@ def latency_over_time(
     """
     g = _groups(windows, verdict, horizon_s)
     single = g.size == 1
-    what = "A step a window." if single else "Lines: each group's median window. Bands: lowest to highest window."
+    what = "Each step is a window." if single else "Lines: each group's median window. Bands: lowest to highest window."
     figure = _figure("Latency over time", f"ModelLatency (wait and service) in {g.words}. {what}", rows=2)
     for row, name in ((1, "p99"), (2, "p50")):
         shown = [np.empty(0)]
@@ -106,7 +106,7 @@ def latency_distribution(latency: pd.DataFrame, verdict: Verdict | None = None) 
     figure.update_xaxes(title_text="ModelLatency (ms)", **_log_axis(np.array(ends)))
     slower = "share of requests slower"
     figure.update_yaxes(type="log", title_text=slower, tickvals=[*_TAILS], ticktext=[*_TAILS.values()])
-    return figure.update_layout(hovermode="closest")
+    return figure.update_layout(hovermode="closest", showlegend=True)
 
 
 def utilisation(windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s: float | None = None) -> go.Figure:
@@ -153,7 +153,7 @@ def copies(
     """
     g = _groups(windows, verdict, horizon_s)
     chance = " Chance puts about 1 dot in 20 outside." if 0.0 < share < 1.0 else ""
-    figure = _figure("Copies made", f"In {g.words}. Band: {share:.0%} ± 2 standard errors.{chance}")
+    figure = _figure("Copies made", f"In {g.words}. Band: {100 * share:g} % ± 2 standard errors.{chance}")
     n, made = g.of("source", "Invocations", "sum"), g.of("shadow", "copies_made", "sum")
     n = np.where(n > 0, n, np.nan)
     error = 2.0 * np.sqrt(share * (1.0 - share) / n)
@@ -170,7 +170,8 @@ def copies(
     shown = np.concatenate([made / n, low, high, [share]])
     least, greatest = float(np.nanmin(shown)), float(np.nanmax(shown))
     pad = max(0.1 * (greatest - least), 0.005)
-    figure.update_yaxes(title_text="share copied", tickformat=".3~p", range=[least - pad, greatest + pad])
+    below, above = pad if least > 0.0 else pad / 10.0, pad if greatest < 1.0 else pad / 10.0
+    figure.update_yaxes(title_text="share copied", tickformat=".3~p", range=[least - below, greatest + above])
     return _over_time(figure, g).update_layout(hovermode="closest")
 
 
