@@ -284,7 +284,7 @@ def _one_of(as_json: bool, as_csv: bool) -> None:
 
 def _folder(out: Path) -> None:
     """Make the output directory before the work that would be lost without it."""
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):  # unlike Path's methods they take a name of any length
         raise InputError("-o", f"must be a directory, and {out} is a file")
     writing(out, lambda: out.mkdir(parents=True, exist_ok=True))
     if not os.access(out, os.W_OK):
@@ -305,6 +305,6 @@ def _save(result: Result, out: Path | None, report: bool) -> list[str]:
 def _page(result: Result, file: Path) -> Path:
     from shadowsim.report import write
 
-    if file.is_dir():
+    if os.path.isdir(file):
         raise InputError("-o", f"must be a file, and {file} is a directory")
     return writing(file, lambda: write(result, file))

@@ -458,6 +458,7 @@ class TestSlips:
     def test_an_output_directory_that_is_a_file(self, request_file: Path):
         assert "-o: must be a directory" in refused("simulate", "-o", request_file)
         assert "Not a directory" in refused("simulate", "-o", request_file / "run")
+        assert "File name too long" in refused("simulate", "-o", "n" * 300)
 
     def test_bad_input_leaves_no_directory(self, tmp_path: Path):
         refused("simulate", "--rate", "-1", "-o", tmp_path / "run")
