@@ -1,0 +1,88 @@
+"""The house: which rooms there are, in which order they are read, and what a plain import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shadowsim
+
+PACKAGE = Path(shadowsim.__file__).parent
+ROOT = Path(__file__).parents[1]
+
+# A module imports only from those above it.
+READING_ORDER = (
+    ["errors", "contract", "experiment", "instances"]
+    + ["paths", "traces", "profiles", "laws", "traffic", "service", "defaults", "parts", "scenario"]
+    + ["_kernel", "columns", "frames", "tallies", "verdict", "result", "plots", "engine"]
+    + ["tables", "report", "console", "cli", "__main__"]
+)
+LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
+
+
+def imports(module):
+    """The shadowsim modules that a module imports, at its top or inside functions."""
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("shadowsim.") for a in node.names if a.name.startswith("shadowsim."))
+        elif isinstance(node, ast.ImportFrom) and node.module == "shadowsim":
+            yield from (a.name for a in node.names if (PACKAGE / f"{a.name}.py").exists())
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("shadowsim."):
+            yield node.module.removeprefix("shadowsim.")
+
+
+def test_every_module_has_its_place():
+    found = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__"}
+    assert found == set(READING_ORDER)
+    assert len(READING_ORDER) == len(set(READING_ORDER))
+
+
+@pytest.mark.parametrize("module", READING_ORDER)
+def test_a_module_imports_only_from_those_above_it(module):
+    above = READING_ORDER[: READING_ORDER.index(module)]
+    assert set(imports(module)) <= set(above)
+
+
+def test_compiled_code_imports_nothing_of_ours():
+    """numba's cache does not see a change in another file."""
+    assert not list(imports("_kernel"))
+    for path in PACKAGE.glob("*.py"):
+        if path.stem != "_kernel":
+            assert "import numba" not in path.read_text()
+
+
+def loaded(code):
+    """Which heavy packages a fresh interpreter holds after some code."""
+    probe = f"{code}\nimport sys\nprint(*[m for m in {LIGHT!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True).stdout
+    return out.split()
+
+
+def test_importing_shadowsim_loads_nothing_heavy():
+    assert loaded("import shadowsim") == []
+    assert loaded("import shadowsim; dir(shadowsim); shadowsim.default_scenario()") == []
+    assert "numba" in loaded("from shadowsim import simulate")
+
+
+def test_public_names_resolve_and_others_do_not():
+    assert sorted(shadowsim.__all__) == sorted(shadowsim._HOME)
+    for name in shadowsim.__all__:
+        assert getattr(shadowsim, name).__module__ == f"shadowsim.{shadowsim._HOME[name]}"
+    assert set(shadowsim.__all__) <= set(dir(shadowsim))
+    with pytest.raises(AttributeError, match="no attribute 'simulat'"):
+        _ = shadowsim.simulat
+
+
+def test_the_version_is_said_once_more_in_the_metadata():
+    assert f'version = "{shadowsim.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_nothing_else_stands_at_the_top():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=False, capture_output=True, text=True).stdout.split(
+        "\n"
+    )
+    allowed = {"pyproject.toml", "shadowsim", "benchmarks", "tests", "notebooks", "README.md"}
+    allowed |= {"CHANGELOG.md", "LICENSE", ".gitignore", ".ci"}
+    assert {name.split("/")[0] for name in tracked if name} <= allowed
