@@ -262,8 +262,7 @@ def _scenario(file: str | None, rate: float | None, edits: Sequence[str], seed: 
         source: object = default_scenario()
     else:
         source = _document(file) if file == "-" else Path(file)
-    scenario = Scenario.of(source, rate)
-    return scenario.replace(changes) if changes else scenario
+    return Scenario.of(source, rate, changes)
 
 
 def _matching(pattern: str) -> list[InstanceType]:

@@ -23,6 +23,15 @@ import numpy as np
 from shadowsim.errors import InputError, nearest
 
 BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
+BLOCK_KEYS = {
+    "endpoint": ("routing", "overhead_s", "timeout_s"),
+    "mirror": ("rule", "instant"),
+    "run": ("horizon_s", "period_s", "seed", "sample_requests", "replications"),
+}
+BLOCK_LATER = {
+    "mirror": ("max_in_flight", "max_body_bytes", "max_per_s"),
+    "run": ("warmup_s", "precision"),
+}
 SERVICE_KEYS = ("time", "workers", "queue_limit", "error_4xx", "error_5xx", "discipline")
 SERVICE_LATER = (
     "slowdown",
@@ -273,7 +282,9 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
     if head in BLOCKS:
         return path
     if head not in names:
-        raise InputError(path, f"is not a path of a scenario{nearest(head, [*ALIASES, *BLOCKS, *names])}")
+        inside = [f"{block}.{head}" for block, keys in BLOCK_KEYS.items() if head in keys]
+        hint = f"; did you mean {inside[0]}?" if inside else nearest(head, [*ALIASES, *BLOCKS, *names])
+        raise InputError(path, f"is not a path of a scenario{hint}")
     key = rest.partition(".")[0]
     if rest in VARIANT_ALIASES:
         return f"{variant_path(document, names[head])}.{VARIANT_ALIASES[rest]}"
@@ -290,5 +301,5 @@ def parse_set(text: str) -> tuple[str, object]:
         raise InputError("--set", "must be PATH=VALUE", text)
     try:
         return path.strip(), json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON; or a number of thousands of digits, brackets by the thousand
         return path.strip(), value

@@ -39,8 +39,11 @@ class Result:
         return verdict(self.windows, self.scenario)
 
     def quantile(self, q: float) -> pd.Series[float]:
-        """Quantile of ModelLatency by variant, in seconds; within 0.8 % of the empirical one."""
-        return frames.quantile(self.latency, q)
+        """Quantile of ModelLatency by variant, in seconds; within 0.8 % of the empirical one, and no extreme passed."""
+        extremes = self.windows.groupby("variant").agg({"ModelLatency_Minimum": "min", "ModelLatency_Maximum": "max"})
+        found = frames.quantile(self.latency, q)
+        seconds = extremes.loc[found.index] / 1e6
+        return found.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"])
 
     def summary(self) -> pd.DataFrame:
         """A row a variant, source first.
@@ -104,7 +107,7 @@ class Result:
             When the directory or one of its files is missing or is not of the schema.
         """
         folder = Path(directory)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike Path's method it takes a name of any length
             raise InputError(str(folder), "is not a directory with a saved result")
         read = {name: frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()}
         return cls(scenario=Scenario.load(folder / _SCENARIO), **read)

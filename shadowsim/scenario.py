@@ -38,7 +38,7 @@ from shadowsim.parts import (
     read_services,
     workers_of,
 )
-from shadowsim.paths import BLOCKS, Block, edited, plain, target_of, value_at
+from shadowsim.paths import BLOCK_KEYS, BLOCK_LATER, BLOCKS, Block, edited, plain, target_of, value_at
 from shadowsim.service import Service
 from shadowsim.traces import BUILTIN
 from shadowsim.traffic import Traffic, parse_traffic
@@ -95,7 +95,9 @@ class Scenario:
     base_dir: Path = field(compare=False)
 
     @classmethod
-    def of(cls, source: object, rate_per_s: float | None = None) -> Scenario:
+    def of(
+        cls, source: object, rate_per_s: float | None = None, changes: Mapping[str, object] | None = None
+    ) -> Scenario:
         """Return a scenario from whatever describes one.
 
         Parameters
@@ -104,23 +106,29 @@ class Scenario:
             A scenario, or a plain CreateInferenceExperiment request.
         rate_per_s : float, optional
             Mean rate over the horizon, in requests a second; required for a plain request.
+        changes : mapping of str to object, optional
+            As for `replace`. A plain request may need them to be a scenario at all, such as the workers of an instance
+            type that nothing is known of.
 
         Raises
         ------
         InputError, ValidationError, SerializationError
             When it cannot be used.
         """
+        changes = changes or {}
         if isinstance(source, Scenario):
-            return source if rate_per_s is None else source.replace({"rate_per_s": rate_per_s})
+            rate = {} if rate_per_s is None else {"rate_per_s": rate_per_s}
+            return source.replace({**rate, **changes}) if rate or changes else source
         source = Path(source) if isinstance(source, os.PathLike) else source
         document = read_json(source, "scenario")
         if _is_request(document):
-            return _of_request(document, rate_per_s)
+            return _of_request(document, rate_per_s, changes)
         if rate_per_s is not None and isinstance(document.get("traffic"), Mapping):
             # Before it is read, since the file may leave the rate to the caller.
             document = edited(document, "traffic.rate_per_s", rate_per_s)
         is_file = isinstance(source, Path) or (isinstance(source, str) and not _is_json(source))
-        return cls.from_dict(document, Path(cast(str, source)).parent if is_file else None)
+        scenario = cls.from_dict(document, Path(cast(str, source)).parent if is_file else None)
+        return scenario.replace(changes) if changes else scenario
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scenario:
@@ -161,14 +169,14 @@ class Scenario:
         whole = Block.of(plain(document), "")
         whole.only(BLOCKS)
         run = whole.block("run")
-        run.only(("horizon_s", "period_s", "seed", "sample_requests", "replications"), ("warmup_s", "precision"))
+        run.only(BLOCK_KEYS["run"], BLOCK_LATER["run"])
         experiment = read_experiment(whole, run)
         traffic = parse_traffic(whole.need("traffic"), "traffic", base)
         services = read_services(whole, experiment, base)
         endpoint = whole.block("endpoint")
-        endpoint.only(("routing", "overhead_s", "timeout_s"))
+        endpoint.only(BLOCK_KEYS["endpoint"])
         mirror = whole.block("mirror")
-        mirror.only(("rule", "instant"), ("max_in_flight", "max_body_bytes", "max_per_s"))
+        mirror.only(BLOCK_KEYS["mirror"], BLOCK_LATER["mirror"])
         run.integer("replications", 1, least=1, most=1)
         period_s = run.number("period_s", 60.0, above=0.0)
         horizon_s = horizon_of(run, experiment, traffic, period_s)
@@ -277,18 +285,7 @@ class Scenario:
         InputError, ValidationError
             When a path is unknown, or the changed scenario is wrong.
         """
-        document: dict[str, object] = dict(self.document)
-        assumed = dict(self.assumed)
-        names = {"source": self.experiment.source.name, "shadow": self.experiment.shadow.name}
-        for path, value in changes.items():
-            target = target_of(path, self.document, names)
-            if _overlap(target, "experiment.Schedule") and "run.horizon_s" in assumed:
-                # The length that was counted from the Schedule goes with it.
-                document = edited(document, "run.horizon_s", None)
-                del assumed["run.horizon_s"]
-            document = edited(document, target, plain(value))
-            # What has been said is no longer assumed.
-            assumed = {at: text for at, text in assumed.items() if not _overlap(at, target)}
+        document, assumed = _changed(self.document, self.assumed, self.experiment, changes)
         return Scenario.from_dict(document, self.base_dir, assumed)
 
 
@@ -313,14 +310,33 @@ def init_scenario(request: object = None) -> dict[str, object]:
     return Scenario.from_dict(document).to_dict()
 
 
-def _of_request(request: Mapping[str, object], rate_per_s: float | None) -> Scenario:
+def _of_request(request: Mapping[str, object], rate_per_s: float | None, changes: Mapping[str, object]) -> Scenario:
     given = cast(dict[str, object], plain(request))
     experiment = Experiment.from_request(given)
     if rate_per_s is None:
         what = "is required for a plain request, which says nothing of its traffic: requests a second (--rate R)"
         raise InputError("rate_per_s", what)
     document, assumed = assumed_document(given, experiment, rate_per_s)
+    document, assumed = _changed(document, assumed, experiment, changes)
     return Scenario.from_dict(document, None, assumed)
+
+
+def _changed(
+    document: Mapping[str, object], assumed: Mapping[str, str], experiment: Experiment, changes: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Return a document with changes made, and what is still assumed of it."""
+    names = {"source": experiment.source.name, "shadow": experiment.shadow.name}
+    changed, still = dict(document), dict(assumed)
+    for path, value in changes.items():
+        target = target_of(path, document, names)
+        if _overlap(target, "experiment.Schedule") and "run.horizon_s" in still:
+            # The length that was counted from the Schedule goes with it.
+            changed = edited(changed, "run.horizon_s", None)
+            del still["run.horizon_s"]
+        changed = edited(changed, target, plain(value))
+        # What has been said is no longer assumed.
+        still = {at: text for at, text in still.items() if not _overlap(at, target)}
+    return changed, still
 
 
 def _overlap(a: str, b: str) -> bool:

@@ -187,7 +187,7 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
     if n < 100 * BEYOND_P99:
         return f"{n} requests leave {n // 100} beyond p99, {BEYOND_P99} are the least that say something about it"
     relaxation = _relaxation_s(part, role, scenario, peak)
-    length = float(part["time_s"].iloc[-1] - part["time_s"].iloc[0])
+    length = scenario.horizon_s if scenario is not None else float(part["time_s"].iloc[-1])
     if relaxation * RELAXATIONS > length:
         return (
             f"at {peak:.3f} of capacity its queue needs {relaxation:.3g} s to forget its past; "

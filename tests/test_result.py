@@ -93,3 +93,19 @@ def test_bad_places(result, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"windows\.parquet: is missing"):
         Result.load(tmp_path / "empty")
+
+
+def test_no_quantile_passes_the_extremes():
+    """A bucket reaches past a time-out of 1 s, at which nearly all requests end."""
+    s = scenario(
+        {"process": "poisson", "rate_per_s": 10.0}, service("deterministic", 2.0, 64), endpoint={"timeout_s": 1.0}
+    )
+    r = simulate(s)
+    assert (r.requests["latency_s"] == 1.0).all()
+    assert (r.quantile(0.5) == 1.0).all()
+    assert (r.quantile(1.0) == 1.0).all()
+
+
+def test_a_name_that_is_too_long_for_a_file(tmp_path):
+    with pytest.raises(InputError, match="is not a directory with a saved result"):
+        Result.load(tmp_path / ("x" * 300))

@@ -501,3 +501,26 @@ def test_import_is_light():
     code = "import sys, shadowsim.scenario as s; s.default_scenario(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"pandas", "numba", "scipy", "plotly", "pyarrow"} & set(loaded)
+
+
+def test_a_plain_request_may_need_its_changes_to_be_a_scenario():
+    """Nothing is known of ml.g7.2xlarge, so that its workers must be given."""
+    request = default_scenario().to_dict()["experiment"]
+    for variant in request["ModelVariants"]:
+        variant["InfrastructureConfig"]["RealTimeInferenceConfig"]["InstanceType"] = "ml.g7.2xlarge"
+    with pytest.raises(InputError, match="workers"):
+        Scenario.of(request, 10.0)
+    s = Scenario.of(request, 10.0, {"source.workers": 2, "shadow.workers": 3})
+    assert (s.source_workers, s.shadow_workers) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"), [("period_s", "run.period_s"), ("timeout_s", "endpoint.timeout_s"), ("rule", "mirror.rule")]
+)
+def test_a_path_without_its_block_gets_a_hint(path, hint):
+    with pytest.raises(InputError, match=rf"did you mean {hint}\?"):
+        default_scenario().replace({path: 1})
+
+
+def test_a_value_that_json_gives_up_on_is_text():
+    assert parse_set("seed=" + "9" * 5000) == ("seed", "9" * 5000)

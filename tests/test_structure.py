@@ -13,12 +13,12 @@ PACKAGE = Path(shadowsim.__file__).parent
 ROOT = Path(__file__).parents[1]
 
 # A module imports only from those above it.
-READING_ORDER = (
-    ["errors", "contract", "experiment", "instances"]
-    + ["paths", "traces", "profiles", "laws", "traffic", "service", "defaults", "parts", "scenario"]
-    + ["_kernel", "columns", "frames", "tallies", "verdict", "result", "plots", "engine"]
-    + ["tables", "report", "console", "cli", "__main__"]
-)
+READING_ORDER = [
+    *("errors", "documents", "contract", "experiment", "instances"),
+    *("paths", "traces", "profiles", "laws", "traffic", "service", "defaults", "parts", "scenario"),
+    *("_kernel", "columns", "frames", "tallies", "verdict", "result", "plots", "engine"),
+    *("tables", "report", "console", "cli", "__main__"),
+]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
 
 

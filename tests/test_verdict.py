@@ -150,3 +150,8 @@ def test_without_a_scenario_a_growing_backlog_tells():
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_a_run_of_one_window_lasts_as_long_as_that_window():
+    s = scenario(poisson(100.0), service(mean_s=0.005), share=100, horizon_s=60.0)
+    assert judged(s)[0].status == "STABLE"
