@@ -233,7 +233,8 @@ def _between(windows: pd.DataFrame, called: Mapping[str, str], what: str) -> str
     """Say between what a column of the windows lies, for each variant."""
     column, scale, unit = _SPANS[what]
     found = windows.groupby("variant")[column].agg(["min", "max"]) * scale
-    spans = {v: (_number(found["min"][v]), _number(found["max"][v])) for v in called}
+    text = count if column == "Invocations" else _number
+    spans = {v: (text(found["min"][v]), text(found["max"][v])) for v in called}
     words = (
         f"{name}: " + ("none" if _NONE in spans[v] else " to ".join(spans[v]) + unit) for v, name in called.items()
     )
@@ -253,7 +254,7 @@ def _figure(key: str, figure: go.Figure, gist: str) -> str:
     return f"""<figure>
 <figcaption><h2>{title}</h2>
 <p>{subtitle}</p></figcaption>
-<div id="{key}" role="img" aria-label="{title}. {_text(gist)}" style="height: {_height(figure)}px"></div>
+<div id="{key}" role="group" aria-label="{title}. {_text(gist)}" style="height: {_height(figure)}px"></div>
 <p class="gist">{_text(gist)}</p>
 </figure>
 """
@@ -356,6 +357,7 @@ tbody + tbody tr:first-child > * { padding-top: 0.9rem; }
 figure { margin: 0; break-inside: avoid; }
 pre { max-height: 30rem; overflow: auto; padding: 0.75rem; background: #f5f5f5; font-size: 0.8rem; }
 footer { margin-top: 2rem; border-top: 1px solid #ccc; }
+figure .modebar:focus-within { opacity: 1; }
 :focus-visible { outline: 2px solid #0072B2; outline-offset: 2px; }
 @media (max-width: 600px) { th, td { padding: 0.2rem 0.25rem; font-size: 0.85rem; } }
 @media print {
