@@ -1,0 +1,117 @@
+"""The README is true: its commands run, its blocks of code work, and the main job prints what it shows."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shadowsim import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SHADOWSIM = [sys.executable, "-m", "shadowsim"]
+
+
+def blocks(language):
+    return [text for found, text in BLOCKS if found == language]
+
+
+def commands():
+    lines = [line for text in blocks("sh") for line in text.splitlines()]
+    return [line for line in lines if line.startswith("shadowsim ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a reader would stand who has saved request.json."""
+    place = tmp_path_factory.mktemp("readme")
+    (place / "request.json").write_text(blocks("json")[0])
+    return place
+
+
+def run(words, folder, **more):
+    return subprocess.run([*SHADOWSIM, *words], cwd=folder, capture_output=True, encoding="utf-8", check=False, **more)
+
+
+def test_the_main_job_prints_what_is_shown(folder):
+    assert "pip install -e . && shadowsim simulate\n" in blocks("sh")
+    done = run(["simulate"], folder)
+    assert done.returncode == 0
+    assert done.stdout == blocks("text")[0]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands(command, folder):
+    done = run(shlex.split(command)[1:], folder)
+    assert done.returncode == 0, done.stderr
+    if "shadow.time.mean_s=0.03" in command:
+        assert "OVERLOADED" in done.stdout
+        assert "would need 2 instances" in " ".join(done.stdout.split())
+    if "--report" in command:
+        assert "STABLE" in done.stdout
+        assert {p.name for p in (folder / "run").iterdir()} >= {"report.html", "windows.parquet", "scenario.json"}
+
+
+def test_init_makes_a_scenario(folder):
+    assert "`shadowsim init request.json > scenario.json`" in README
+    done = run(["init", "request.json"], folder)
+    scenario = json.loads(done.stdout)
+    (folder / "scenario.json").write_text(done.stdout)
+    assert set(scenario) == {"experiment", "traffic", "services", "endpoint", "mirror", "run"}
+    assert run(["validate", "scenario.json"], folder).returncode == 0
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_blocks(number, capsys):
+    space = {}
+    exec(compile(blocks("python")[number], f"README block {number}", "exec"), space)
+    for name, value in list(space.items()):
+        if name.startswith("test_"):
+            value()
+    if "print(" in blocks("python")[number]:
+        assert capsys.readouterr().out.split(":")[0] in ("STABLE", "OVERLOADED", "TOO SHORT")
+
+
+def test_every_time_law_in_the_table_can_be_read():
+    from shadowsim.laws import parse_law
+
+    found = [json.loads(x) for x in re.findall(r"^\| `(\{\"law\".*?\})` \|", README, re.MULTILINE)]
+    assert [parse_law(block, "time", "s").kind for block in found] == ["lognormal", "empirical", "linear"]
+
+
+def test_the_table_of_columns_is_the_kernels():
+    from shadowsim import _kernel as k
+
+    named = {
+        int(n): text
+        for row in re.findall(r"^\| (\d+) \| (.*?) \| \|(?: (\d+) \| (.*?) \|)?", README, re.MULTILINE)
+        for n, text in (row[:2], row[2:])
+        if n
+    }
+    assert named[k.ARRIVAL].startswith("gap")
+    assert named[k.COPY].startswith("the coin")
+    assert named[k.SOURCE_SERVICE] == "source: service time"
+    assert named[k.SOURCE_ROUTE] == "source: instance"
+    assert named[k.SOURCE_ERROR] == "source: error"
+    assert named[k.SOURCE_RESPONSE_BYTES] == "source: bytes of the answer"
+    assert named[k.SHADOW_SERVICE] == "shadow: service time"
+    assert named[k.SHADOW_ROUTE] == "shadow: instance"
+    assert named[k.SHADOW_ERROR] == "shadow: error"
+    assert named[k.SHADOW_RESPONSE_BYTES] == "shadow: bytes of the answer"
+    assert named[k.REQUEST_BYTES] == "bytes of the request"
+    assert len(named) == 11
+
+
+def test_every_command_is_in_the_readme():
+    for command in cli.app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert re.search(rf"shadowsim {name}\b|`{name}`", README), name
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) < 300
