@@ -346,17 +346,18 @@ def _over_time(figure: go.Figure, g: _Groups) -> go.Figure:
 
 
 def _shade(figure: go.Figure, g: _Groups, pool: PoolVerdict, nth: int) -> None:
-    """Mark a pool's (first) stretch of overload across all rows, with a label that stays within the figure."""
-    begin = pool.from_s if pool.from_s is not None else float(g.edge_s[0])
-    end = min(pool.to_s if pool.to_s is not None else np.inf, float(g.edge_s[-1]))
+    """Mark a pool's stretches of overload across all rows, the first with a label that stays within the figure."""
+    for begin, end in pool.stretches:
+        figure.add_shape(
+            type="rect", x0=begin / g.unit[0], x1=min(end, float(g.edge_s[-1])) / g.unit[0], y0=0, y1=1,
+            xref="x", yref="paper", fillcolor=_SHADE, line={"width": 0}, layer="below",
+        )  # fmt: skip
+    begin, end = pool.stretches[0]
     late = begin > 0.5 * g.edge_s[-1]
-    which = f" (first of {pool.n_stretches} stretches)" if pool.n_stretches > 1 else ""
-    figure.add_shape(
-        type="rect", x0=begin / g.unit[0], x1=end / g.unit[0], y0=0, y1=1, xref="x", yref="paper",
-        fillcolor=_SHADE, line={"width": 0}, layer="below",
-    )  # fmt: skip
+    which = f" ({pool.n_stretches} stretches)" if pool.n_stretches > 1 else ""
     figure.add_annotation(
-        x=(end if late else begin) / g.unit[0], y=1, xref="x", yref="paper", showarrow=False,
-        xanchor="right" if late else "left", yanchor="top", yshift=-18 * nth, bgcolor="rgba(255, 255, 255, 0.8)",
+        x=(min(end, float(g.edge_s[-1])) if late else begin) / g.unit[0], y=1, xref="x", yref="paper",
+        showarrow=False, xanchor="right" if late else "left", yanchor="top", yshift=-18 * nth,
+        bgcolor="rgba(255, 255, 255, 0.8)",
         text=f"{escape(pool.variant)} OVERLOADED{which}", font={"color": _SHADE_TEXT, "size": 12},
     )  # fmt: skip

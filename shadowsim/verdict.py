@@ -40,26 +40,38 @@ class PoolVerdict:
     status : str
         STABLE, OVERLOADED or TOO SHORT.
     peak_load : float
-        Greatest offered load of a window where the rate is known, else of the run's sections; NaN if unknown.
-    from_s, to_s : float or None
-        The first stretch of overload.
-    n_stretches : int
-        How many stretches of overload there are.
+        Greatest offered load: of a window where the rate is known, else of a tenth of the run or of a stretch of
+        overload; NaN if unknown.
+    stretches : tuple of (float, float)
+        When it is overloaded: start and end of each stretch, in seconds.
     instances_needed : int or None
-        The fewest instances whose capacity is above the peak load.
+        The fewest instances whose capacity is above the peak load, for an overloaded pool.
     why : str
-        One sentence.
+        One sentence or two.
     """
 
     role: str
     variant: str
     status: str
     peak_load: float
-    from_s: float | None
-    to_s: float | None
-    n_stretches: int
+    stretches: tuple[tuple[float, float], ...]
     instances_needed: int | None
     why: str
+
+    @property
+    def from_s(self) -> float | None:
+        """When the first stretch of overload begins."""
+        return self.stretches[0][0] if self.stretches else None
+
+    @property
+    def to_s(self) -> float | None:
+        """When the first stretch of overload ends."""
+        return self.stretches[0][1] if self.stretches else None
+
+    @property
+    def n_stretches(self) -> int:
+        """How many stretches of overload there are."""
+        return len(self.stretches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +102,29 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
     variant, n_instances = str(part["variant"].iloc[0]), int(part["instance_count"].iloc[0])
     load, certain = _load(part, role, scenario)
     if certain:
-        stretches, peak = _runs(load >= 1.0), float(load.max())
+        runs, peak = _runs(load >= 1.0), float(load.max())
     else:
-        stretches, peak = _proven(load, part["Invocations"].to_numpy(np.float64)), _peak_of_sections(load)
-    if stretches:
-        first, last = stretches[0]
-        peak = max(float(load[a:b].mean()) for a, b in stretches) if not certain else peak
-        return _overloaded(part, role, variant, n_instances, peak, first, last, len(stretches))
-    growing = _grows(part)
-    if growing is not None:
-        return _overloaded(part, role, variant, n_instances, peak, growing, len(part), 1)
+        runs = _proven(load, part["Invocations"].to_numpy(np.float64))
+        peak = max([float(load[a:b].mean()) for a, b in runs], default=_peak_of_tenths(load))
+    runs = runs or _growing(part)
+    if runs:
+        edge = _edges(part, scenario)
+        stretches = tuple((float(edge[a]), float(edge[b])) for a, b in runs)
+        needed = None if math.isnan(peak) else max(math.floor(peak * n_instances), n_instances) + 1
+        why = _overload(variant, peak, stretches, n_instances, needed)
+        return PoolVerdict(role, variant, "OVERLOADED", peak, stretches, needed, why)
     short = _too_short(part, role, scenario, peak)
     if short:
-        return PoolVerdict(role, variant, "TOO SHORT", peak, None, None, 0, None, f"{variant}: {short}.")
+        return PoolVerdict(role, variant, "TOO SHORT", peak, (), None, f"{variant}: {short}.")
     known = "" if math.isnan(peak) else f" (offered load at most {peak:.2f} of capacity)"
-    return PoolVerdict(role, variant, "STABLE", peak, None, None, 0, None, f"{variant} keeps up{known}.")
+    return PoolVerdict(role, variant, "STABLE", peak, (), None, f"{variant} keeps up{known}.")
+
+
+def _edges(part: pd.DataFrame, scenario: Scenario | None) -> Floats:
+    """Where the windows begin, and where the last one ends: at the horizon, or a period after it began."""
+    start = part["time_s"].to_numpy(np.float64)
+    end = scenario.horizon_s if scenario is not None else start[-1] + (start[1] if start.size > 1 else 0.0)
+    return np.append(start, end)
 
 
 def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Floats, bool]:
@@ -114,7 +134,7 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
         return measured, False
     time_s, rate = scenario.traffic.knots(scenario.horizon_s, scenario.start)
     count = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(time_s))])
-    edge = np.append(part["time_s"].to_numpy(np.float64), scenario.horizon_s)
+    edge = _edges(part, scenario)
     per_window = np.diff(_integral(edge, time_s, rate, count))
     share = 1.0 if role == "source" else scenario.share
     service = getattr(scenario, f"{role}_service")
@@ -159,25 +179,25 @@ def _proven(load: Floats, n: Floats) -> list[tuple[int, int]]:
     return [found] if best > _CERTAIN * error and b > a else []
 
 
-def _peak_of_sections(load: Floats) -> float:
+def _peak_of_tenths(load: Floats) -> float:
     parts = np.array_split(load, min(10, load.size))
     means = [float(np.mean(p)) for p in parts if not np.isnan(p).all()]
     return max(means) if means else float("nan")
 
 
-def _grows(part: pd.DataFrame) -> int | None:
-    """The window from which waits grow to the end of the run while the workers are never idle, if there is one.
+def _growing(part: pd.DataFrame) -> list[tuple[int, int]]:
+    """The windows in which waits grow to the end of the run while the workers are never idle, if it is so.
 
-    The run is cut into ten parts; the mean wait must rise through each of the last four, to twice what it was
-    before them.
+    The run is cut into ten parts; the mean wait must rise through each of the last four, to twice what it was before
+    them.
     """
     if len(part) < 10:
-        return None
+        return []
     cuts = np.linspace(0, len(part), 11).astype(int)
     wait = np.array([part["wait_mean_s"].iloc[a:b].mean() for a, b in pairwise(cuts)])
     busy = np.array([part["utilisation"].iloc[a:b].mean() for a, b in pairwise(cuts)])
     rises = bool(np.all(np.diff(wait[5:]) > 0)) and wait[-1] > 2.0 * wait[:6].mean()
-    return int(cuts[6]) if rises and bool(np.all(busy[6:] > _SATURATED)) else None
+    return [(int(cuts[6]), len(part))] if rises and bool(np.all(busy[6:] > _SATURATED)) else []
 
 
 def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: float) -> str:
@@ -187,8 +207,7 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
     if n < 100 * BEYOND_P99:
         return f"{n} requests leave {n // 100} beyond p99, {BEYOND_P99} are the least that say something about it"
     relaxation = _relaxation_s(part, role, scenario, peak)
-    length = scenario.horizon_s if scenario is not None else float(part["time_s"].iloc[-1])
-    if relaxation * RELAXATIONS > length:
+    if relaxation * RELAXATIONS > _edges(part, scenario)[-1]:
         return (
             f"at {peak:.3f} of capacity its queue needs {relaxation:.3g} s to forget its past; "
             f"a run should last {RELAXATIONS} times that"
@@ -211,20 +230,14 @@ def _relaxation_s(part: pd.DataFrame, role: str, scenario: Scenario | None, peak
     return float((1.0 + time.scv) / 2.0 * time.mean / (workers * (1.0 - math.sqrt(peak)) ** 2))
 
 
-def _overloaded(
-    part: pd.DataFrame, role: str, variant: str, n_instances: int, peak: float, first: int, last: int, n: int
-) -> PoolVerdict:
-    begin = float(part["time_s"].iloc[first])
-    period = float(part["time_s"].iloc[1] - part["time_s"].iloc[0]) if len(part) > 1 else 0.0
-    end = float(part["time_s"].iloc[last - 1]) + period
-    known = math.isfinite(peak)
-    needed = math.floor(peak * n_instances) + 1 if known else None
-    needed = max(needed, n_instances + 1) if needed is not None else None
-    by = f"offered {peak:.2f} times what it can do" if known else "its backlog grows to the end"
-    which = "" if n == 1 else f", the first of {n} such stretches"
+def _overload(
+    variant: str, peak: float, stretches: tuple[tuple[float, float], ...], n_instances: int, needed: int | None
+) -> str:
+    by = "'s backlog grows to the end" if needed is None else f" is offered {peak:.2f} times what it can do"
+    begin, end = stretches[0]
+    which = "" if len(stretches) == 1 else f", the first of {len(stretches)} such stretches"
     need = "" if needed is None else f" It would need {needed} instances (it has {n_instances})."
-    why = f"{variant} is {by} from {clock(begin)} to {clock(end)}{which}.{need}"
-    return PoolVerdict(role, variant, "OVERLOADED", peak, begin, end, n, needed, why)
+    return f"{variant}{by} from {clock(begin)} to {clock(end)}{which}.{need}"
 
 
 def clock(seconds: float) -> str:

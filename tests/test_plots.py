@@ -201,10 +201,11 @@ def test_a_single_window_and_no_copies_at_all():
 
 def test_names_are_text_and_not_markup():
     windows = windows_of(3, variant="<b>&", Invocations=1)
-    pool = PoolVerdict("shadow", "<i>", "OVERLOADED", 2.0, 60.0, 120.0, 3, 2, "")
+    pool = PoolVerdict("shadow", "<i>", "OVERLOADED", 2.0, ((60.0, 120.0), (150.0, 300.0)), 2, "")
     figure = plots.requests_over_time(windows, Verdict("OVERLOADED", (pool,)))
     assert figure.data[0].name == "&lt;b&gt;&amp; (source)"
-    assert figure.layout.annotations[0].text == "&lt;i&gt; OVERLOADED (first of 3 stretches)"
+    assert figure.layout.annotations[0].text == "&lt;i&gt; OVERLOADED (2 stretches)"
+    assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(60.0, 120.0), (150.0, 180.0)]
 
 
 @pytest.mark.parametrize(("period_s", "unit"), [(1.0, "s"), (60.0, "min"), (600.0, "h"), (7200.0, "days")])

@@ -71,6 +71,9 @@ def test_an_overload_at_the_peak_of_the_day_says_when():
     assert p.from_s == pytest.approx(9 * 3600, abs=120)
     assert p.to_s == pytest.approx(21 * 3600, abs=120)
     assert p.n_stretches == 3
+    first, second, third = (np.array(stretch) for stretch in p.stretches)
+    assert (second - first == 86400.0).all()
+    assert (third - second == 86400.0).all()
     assert p.peak_load == pytest.approx(1.6, rel=1e-3)
     assert p.instances_needed == 2
     assert "the first of 3 such stretches" in p.why
@@ -141,7 +144,7 @@ def test_without_a_scenario_a_growing_backlog_tells():
     over = live(120.0)
     assert over.status == "OVERLOADED"
     assert over.pools[0].instances_needed is None
-    assert "its backlog grows to the end" in str(over)
+    assert "Source's backlog grows to the end" in str(over)
 
 
 @pytest.mark.parametrize(
