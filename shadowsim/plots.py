@@ -1,8 +1,8 @@
 """Figures of a run: functions that take its frames and return a Plotly figure to go on with.
 
 Time runs from the start of the run, as in the frames and in the verdict. A run of many windows is shown in groups of
-whole windows, at most `MAX_POINTS` of them; every figure's subtitle says how long a group is and what stands for it. A
-group without requests is a gap.
+whole windows (grouping.py), at most 500 of them; every figure's subtitle says how long a group is and what stands for
+it. A group without requests is a gap.
 
 Percentiles cannot be averaged. What is shown for a group is the median of its windows' percentiles, in a band from the
 lowest to the highest of them: what a CloudWatch alarm on this period would have seen.
@@ -13,8 +13,6 @@ apart. Where a pool is overloaded, the stretch is shaded, and the pool's lines s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -24,18 +22,16 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from shadowsim.verdict import PoolVerdict, Verdict, clock
+from shadowsim.grouping import Groups, groups
+from shadowsim.verdict import PoolVerdict, Verdict
 from shadowsim.verdict import verdict as judged
 
 Floats = NDArray[np.float64]
 
-MAX_POINTS = 500
 COLOURS = {"source": "#0072B2", "shadow": "#D55E00"}
 _BAND = {"source": "rgba(0, 114, 178, 0.22)", "shadow": "rgba(213, 94, 0, 0.22)"}
 _SHADE, _SHADE_TEXT, _GREY = "rgba(204, 121, 167, 0.20)", "#8A1C5B", "#666666"
 _LOG_FROM = 20.0  # values of a greater ratio than this stand on a logarithmic axis
-_UNITS = ((240.0, 1.0, "s"), (4 * 3600.0, 60.0, "min"), (80 * 3600.0, 3600.0, "h"), (np.inf, 86_400.0, "days"))
-_SIZES = (1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 720, 1440)  # windows in a group that people can think in
 _TAILS = {1.0: "100 %", 0.1: "10 % (p90)", 0.01: "1 % (p99)", 0.001: "0.1 % (p99.9)"}
 _TAILS |= {10.0**-i: f"10<sup>−{i}</sup>" for i in range(4, 13)}
 _WIDTH = {"source": 2.6, "shadow": 1.3}  # so that the source is seen where the shadow lies upon it
@@ -60,7 +56,7 @@ def latency_over_time(
     Figure
         Two rows, p99 above p50, in ms; a step a group of windows.
     """
-    g = _groups(windows, verdict, horizon_s)
+    g = _grouped(windows, verdict, horizon_s)
     single = g.size == 1
     what = "Each step is a window." if single else "Lines: each group's median window. Bands: lowest to highest window."
     figure = _figure("Latency over time", f"ModelLatency (wait and service) in {g.words}. {what}", rows=2)
@@ -118,7 +114,7 @@ def utilisation(windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s
         A row a pool: the share of the workers' time spent working, and the work that arrived over that time; means over
         time of each group of windows. Capacity is the line at 100 %.
     """
-    g = _groups(windows, verdict, horizon_s)
+    g = _grouped(windows, verdict, horizon_s)
     words = f"Solid: share of the workers' time spent working. Dotted: work that arrived. Means of {g.words}."
     figure = _figure("Utilisation and offered load", words, rows=2)
     top = 1.0
@@ -151,7 +147,7 @@ def copies(
         A dot a group of windows. The band is share ± 2 sqrt(share (1 - share) / n), n being the group's source
         requests: what copying each request by itself leaves to chance.
     """
-    g = _groups(windows, verdict, horizon_s)
+    g = _grouped(windows, verdict, horizon_s)
     chance = " Chance puts about 1 dot in 20 outside." if 0.0 < share < 1.0 else ""
     figure = _figure("Copies made", f"In {g.words}. Band: {100 * share:g} % ± 2 standard errors.{chance}")
     n, made = g.of("source", "Invocations", "sum"), g.of("shadow", "copies_made", "sum")
@@ -179,7 +175,7 @@ def requests_over_time(
     windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s: float | None = None
 ) -> go.Figure:
     """Plot requests a second of both variants over time; parameters as in `latency_over_time`."""
-    g = _groups(windows, verdict, horizon_s)
+    g = _grouped(windows, verdict, horizon_s)
     figure = _figure("Requests over time", f"Means of {g.words}. The shadow's requests are copies.")
     for role in g.labels:
         rate = g.of(role, "Invocations", "sum") / np.diff(g.edge_s)
@@ -188,71 +184,9 @@ def requests_over_time(
     return _over_time(figure, g)
 
 
-@dataclass(frozen=True, slots=True)
-class _Groups:
-    """Windows in groups of `size`: `row` is the group of each row, group g lasts from edge_s[g] to edge_s[g + 1]."""
-
-    windows: pd.DataFrame
-    verdict: Verdict
-    labels: Mapping[str, str]
-    row: NDArray[np.int64]
-    length_s: Floats
-    edge_s: Floats
-    size: int
-
-    def of(self, role: str, column: str, how: str) -> Floats:
-        """Return an aggregate over the windows of each group, NaN where there is nothing to aggregate."""
-        mine = (self.windows["role"] == role).to_numpy()
-        return self._by_group(self.windows[column].astype(float)[mine], mine, how)
-
-    def mean(self, role: str, column: str) -> Floats:
-        """Return the mean over time of each group."""
-        mine = (self.windows["role"] == role).to_numpy()
-        values, length = self.windows[column].astype(float)[mine], self.length_s[mine]
-        total = self._by_group(values * length, mine, "sum")
-        time = self._by_group(values.notna() * length, mine, "sum")
-        mean: Floats = np.divide(total, time, out=np.full(time.size, np.nan), where=time > 0)
-        return mean
-
-    def _by_group(self, values: pd.Series[float], mine: NDArray[np.bool_], how: str) -> Floats:
-        found = values.groupby(self.row[mine]).agg(how).reindex(range(self.edge_s.size - 1))
-        return np.array(found, np.float64)
-
-    @property
-    def edge(self) -> Floats:
-        """The groups' edges in the unit of the time axis."""
-        return self.edge_s / self.unit[0]
-
-    @property
-    def unit(self) -> tuple[float, str]:
-        """The unit of the time axis: its length in seconds, and its name."""
-        return next((scale, name) for limit, scale, name in _UNITS if self.edge_s[-1] <= limit)
-
-    @property
-    def words(self) -> str:
-        """What a point stands for."""
-        length = float(self.edge_s[1] - self.edge_s[0])
-        scale, unit = (1, "s") if length <= 60 else (60, "min") if length < 7200 else (3600, "h")
-        each = f"{length / scale:g} {unit}"
-        return f"windows of {each}" if self.size == 1 else f"groups of {self.size} windows ({each})"
-
-    @property
-    def spans(self) -> list[str]:
-        """From when to when each group lasts."""
-        return [f"{clock(a)} to {clock(b)}" for a, b in zip(self.edge_s[:-1], self.edge_s[1:], strict=True)]
-
-
-def _groups(windows: pd.DataFrame, verdict: Verdict | None, horizon_s: float | None) -> _Groups:
-    verdict = verdict if verdict is not None else judged(windows)
-    start = np.unique(windows["time_s"].to_numpy(np.float64))
-    period = float(np.median(np.diff(start))) if start.size > 1 else 60.0
-    end = horizon_s if horizon_s is not None else float(start[-1]) + period
-    needed = -(-start.size // MAX_POINTS)
-    size = next((n for n in _SIZES if n >= needed), needed)
-    number = np.searchsorted(start, windows["time_s"].to_numpy(np.float64))
-    length = np.diff(np.append(start, end))[number]
-    edge = np.append(start[::size], end)
-    return _Groups(windows, verdict, _labels(windows, verdict), number // size, length, edge, size)
+def _grouped(windows: pd.DataFrame, verdict: Verdict | None, horizon_s: float | None) -> Groups:
+    verdict = judged(windows) if verdict is None else verdict
+    return groups(windows, verdict, _labels(windows, verdict), horizon_s)
 
 
 def _labels(frame: pd.DataFrame, verdict: Verdict | None) -> dict[str, str]:
@@ -291,7 +225,7 @@ def _figure(title: str, subtitle: str, rows: int = 1) -> go.Figure:
     )
 
 
-def _steps(g: _Groups, values: Floats, role: str, hover: str, showlegend: bool = True) -> go.Scatter:
+def _steps(g: Groups, values: Floats, role: str, hover: str, showlegend: bool = True) -> go.Scatter:
     """Draw a value for the whole of each group: no slope between groups, and a group that stands alone is seen."""
     return go.Scatter(
         x=np.repeat(g.edge, 2)[1:-1], y=np.repeat(values, 2), text=np.repeat(g.spans, 2), name=g.labels[role],
@@ -301,7 +235,7 @@ def _steps(g: _Groups, values: Floats, role: str, hover: str, showlegend: bool =
 
 
 def _band(
-    g: _Groups, low: Floats, high: Floats, role: str, name: str = "lowest to highest", showlegend: bool = False
+    g: Groups, low: Floats, high: Floats, role: str, name: str = "lowest to highest", showlegend: bool = False
 ) -> go.Scatter:
     """Fill from low to high: a polygon for each stretch without gaps, since a fill between two lines jumps gaps."""
     x, y = [np.empty(0)], [np.empty(0)]
@@ -334,7 +268,7 @@ def _log_axis(values: Floats) -> dict[str, Any]:
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{t:,.10g}" for t in ticks]}
 
 
-def _over_time(figure: go.Figure, g: _Groups) -> go.Figure:
+def _over_time(figure: go.Figure, g: Groups) -> go.Figure:
     unit = g.unit[1]
     figure.update_xaxes(range=[g.edge[0], g.edge[-1]], unifiedhovertitle_text=f"%{{x:.4~r}} {unit}")
     figure.update_xaxes(ticks="outside", minor={"ticks": "outside", "ticklen": 3, "nticks": 5, "showgrid": False})
@@ -345,7 +279,7 @@ def _over_time(figure: go.Figure, g: _Groups) -> go.Figure:
     return figure
 
 
-def _shade(figure: go.Figure, g: _Groups, pool: PoolVerdict, nth: int) -> None:
+def _shade(figure: go.Figure, g: Groups, pool: PoolVerdict, nth: int) -> None:
     """Mark a pool's stretches of overload across all rows, the first with a label that stays within the figure."""
     for begin, end in pool.stretches:
         figure.add_shape(

@@ -6,6 +6,7 @@ import pytest
 from cases import scenario
 
 from shadowsim import frames, plots, simulate
+from shadowsim.grouping import MAX_POINTS
 from shadowsim.verdict import PoolVerdict, Verdict
 
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
@@ -65,7 +66,7 @@ def test_a_week_is_shown_in_groups_and_percentiles_are_not_averaged():
     figure = plots.latency_over_time(windows)
     line = lines(figure, "shadow")[0]
     groups = (p99 / 1e3).reshape(-1, 30)
-    assert groups.shape[0] <= plots.MAX_POINTS
+    assert groups.shape[0] <= MAX_POINTS
     assert line.y[::2] == pytest.approx(np.median(groups, axis=1))
     assert np.array_equal(line.customdata[::2], np.column_stack([groups.min(axis=1), groups.max(axis=1)]))
     band = next(t for t in figure.data if t.fill and t.legendgroup == "shadow")

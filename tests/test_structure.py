@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 READING_ORDER = [
     *("errors", "documents", "contract", "experiment", "instances"),
     *("paths", "traces", "profiles", "laws", "traffic", "service", "defaults", "parts", "scenario"),
-    *("_kernel", "columns", "frames", "tallies", "verdict", "result", "plots", "engine"),
+    *("_kernel", "columns", "frames", "tallies", "verdict", "result", "grouping", "plots", "engine"),
     *("tables", "report", "console", "cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
