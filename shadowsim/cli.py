@@ -221,7 +221,7 @@ def instances(
 
 def _document(file: str) -> dict[str, Any]:
     """Return the JSON object in a file, or on standard input."""
-    from shadowsim.contract import read_json
+    from shadowsim.documents import read_json
 
     return read_json(sys.stdin.buffer.read(), "stdin") if file == "-" else read_json(Path(file))
 

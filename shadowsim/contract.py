@@ -33,17 +33,13 @@ One constraint is ours: the model gives SamplingPercentage a maximum and no mini
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from itertools import islice
-from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
-from shadowsim.errors import InputError, SerializationError, nearest
+from shadowsim.errors import InputError, kind, nearest, shown
 
 if TYPE_CHECKING:
     from botocore.model import ServiceModel, Shape
@@ -64,19 +60,9 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "float": ("a finite number", (int, float)),
     "double": ("a finite number", (int, float)),
 }
-_NAMES: tuple[tuple[tuple[type, ...], str], ...] = (
-    ((NoneType,), "null"),
-    ((bool,), "a boolean"),
-    ((int,), "an integer"),
-    ((float,), "a float"),
-    ((str,), "a string"),
-    ((Mapping,), "an object"),
-    ((list, tuple), "a list"),
-)
 # No request is nested so deeply; shapes that contain themselves (Search's filters) and Python's stack need some end.
 _MAX_DEPTH = 50
 _MAX_ENUM_SHOWN = 12
-_MAX_VALUE_SHOWN = 120
 
 
 def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> list[str]:
@@ -229,40 +215,7 @@ def _wrong_type(type_name: str, value: object) -> str | None:
     right = isinstance(value, types) and isinstance(value, bool) == (type_name == "boolean")
     if isinstance(value, float) and not math.isfinite(value):
         right = False
-    return None if right else f"Member must be {wanted}, not {_kind(value)}"
-
-
-def _kind(value: object) -> str:
-    return next((name for types, name in _NAMES if isinstance(value, types)), f"a {type(value).__name__}")
-
-
-def shown(value: object, depth: int = 3) -> str:
-    """Return a value as a sentence shows it: AWS's notation, one line, printable, at most 120 characters."""
-    match value:
-        case None:
-            text = "null"
-        case bool():
-            text = str(value).lower()
-        case int() if value.bit_length() > 400:  # Python refuses to print integers of more than 4,300 digits
-            text = f"an integer of {value.bit_length()} bits"
-        case str():
-            text = value
-        case datetime():
-            text = value.isoformat()
-        case Mapping() | list() | tuple() if depth == 0:
-            text = "..."
-        case Mapping():
-            entries = islice(value.items(), 9)
-            text = f"{{{', '.join(f'{shown(k, depth - 1)}={shown(v, depth - 1)}' for k, v in entries)}}}"
-        case list() | tuple():
-            text = f"[{', '.join(shown(v, depth - 1) for v in value[:9])}]"
-        case int() | float():
-            text = str(value)
-        case _:  # an object's own repr may be anything, also an error
-            text = f"a {type(value).__name__}"
-    if len(text) > _MAX_VALUE_SHOWN:
-        text = text[: _MAX_VALUE_SHOWN - 3] + "..."
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return None if right else f"Member must be {wanted}, not {kind(value)}"
 
 
 @cache
@@ -296,76 +249,3 @@ def _pattern(source: str) -> Pattern[str] | None:
         return regex.compile(source, 0 if r"\p" in source else regex.ASCII)
     except regex.error:
         return None
-
-
-def read_json(source: object, what: str = "request") -> dict[str, Any]:
-    """Return a JSON object from wherever it is.
-
-    Parameters
-    ----------
-    source : mapping, str, bytes or Path
-        The object itself, its JSON text (a str that begins with `{`, or any bytes), or the path of a file.
-    what : str
-        What messages call a source that is not a file.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read.
-    SerializationError
-        The text is not UTF-8, not JSON, not an object, or gives a key twice.
-    """
-    if isinstance(source, Mapping):
-        return dict(source)
-    if isinstance(source, bytes | bytearray):
-        return _parsed(_decoded(bytes(source), what), what)
-    if isinstance(source, str) and source.lstrip("\ufeff \t\r\n").startswith("{"):
-        return _parsed(source.lstrip("\ufeff"), what)
-    if not isinstance(source, str | Path):
-        raise SerializationError(f"{what}: must be an object, JSON text or a path, not {_kind(source)}")
-    name = shown(str(source))
-    try:
-        body = Path(source).read_bytes()
-    except FileNotFoundError:
-        hint = "" if isinstance(source, Path) else ", and JSON text would begin with {"
-        raise InputError(name, f"there is no such file{hint}") from None
-    except IsADirectoryError:
-        raise InputError(name, "must be a file, not a directory") from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise InputError(name, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return _parsed(_decoded(body, name), name)
-
-
-def _decoded(body: bytes, what: str) -> str:
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SerializationError(f"{what}: must be UTF-8 text, but byte {error.start} is not") from None
-
-
-def _parsed(text: str, what: str) -> dict[str, Any]:
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        members: dict[str, Any] = {}
-        for key, value in found:
-            if key in members:
-                raise SerializationError(f"{what}: the key '{shown(key)}' stands twice in one object")
-            members[key] = value
-        return members
-
-    def constant(literal: str) -> object:
-        raise SerializationError(f"{what}: {literal} is not JSON")
-
-    try:
-        found = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
-    except SerializationError:  # of pairs or constant; it is a ValueError too
-        raise
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise SerializationError(f"{what}: broken JSON at {where}: {error.msg}") from None
-    except RecursionError:
-        raise SerializationError(f"{what}: JSON nested too deeply") from None
-    except ValueError:  # Python reads integers of up to 4,300 digits
-        raise SerializationError(f"{what}: a number has too many digits") from None
-    if not isinstance(found, dict):
-        raise SerializationError(f"{what}: must be a JSON object, not {_kind(found)}")
-    return found

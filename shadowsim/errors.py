@@ -7,8 +7,24 @@ constraint and the value, in that order of usefulness to the reader.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
+from itertools import islice
+from numbers import Number
+from pathlib import PurePath
+from types import NoneType
+
+_KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((NoneType,), "null"),
+    ((bool,), "a boolean"),
+    ((int,), "an integer"),
+    ((float,), "a float"),
+    ((str,), "a string"),
+    ((Mapping,), "an object"),
+    ((list, tuple), "a list"),
+)
+_MAX_SHOWN = 120
 
 
 class ShadowsimError(Exception):
@@ -73,7 +89,8 @@ class InputError(ShadowsimError, ValueError):
 
     def __init__(self, path: str, constraint: str, *value: object):
         self.path, self.constraint, self.value = path, constraint, value
-        got = f", got {_shown(value[0])}" if value else ""
+        quote = "'" if value and isinstance(value[0], str) else ""  # a text of digits is not a number
+        got = f", got {quote}{shown(value[0])}{quote}" if value else ""
         super().__init__(f"{path}: {constraint}{got}")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
@@ -84,9 +101,36 @@ class SimulationError(ShadowsimError, RuntimeError):
     """A run whose own checks failed: a defect in shadowsim, never bad input."""
 
 
-def _shown(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def shown(value: object, depth: int = 3) -> str:
+    """Return a value as a sentence shows it: AWS's notation, one line, printable, at most 120 characters."""
+    match value:
+        case None:
+            text = "null"
+        case bool():
+            text = str(value).lower()
+        case int() if value.bit_length() > 400:  # Python refuses to print integers of more than 4,300 digits
+            text = f"an integer of {value.bit_length()} bits"
+        case str() | Number() | PurePath():
+            text = str(value)
+        case datetime():
+            text = value.isoformat()
+        case Mapping() | list() | tuple() if depth == 0:
+            text = "..."
+        case Mapping():
+            entries = islice(value.items(), 9)
+            text = f"{{{', '.join(f'{shown(k, depth - 1)}={shown(v, depth - 1)}' for k, v in entries)}}}"
+        case list() | tuple():
+            text = f"[{', '.join(shown(v, depth - 1) for v in value[:9])}]"
+        case _:  # an object's own repr may be anything, also an error
+            text = f"a {type(value).__name__}"
+    if len(text) > _MAX_SHOWN:
+        text = text[: _MAX_SHOWN - 3] + "..."
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def kind(value: object) -> str:
+    """Return what a value is, in JSON's words: "a string", "null"; any other object by its class."""
+    return next((name for types, name in _KINDS if isinstance(value, types)), f"a {type(value).__name__}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

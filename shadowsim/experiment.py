@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shadowsim.contract import as_time, read_json, sentence, shown, violations
-from shadowsim.errors import ValidationError
+from shadowsim.contract import as_time, sentence, violations
+from shadowsim.documents import read_json
+from shadowsim.errors import ValidationError, shown
 
 # The developer guide's limits; the model states them in prose only.
 SHORTEST = timedelta(hours=1)
@@ -127,7 +128,7 @@ class Experiment:
 
         Parameters
         ----------
-        request : mapping, str, bytes or Path
+        request : mapping, str, bytes or path
             Keyword arguments for boto3 (times may be datetimes), JSON text, or the path of a JSON file; times in JSON
             are seconds since 1970 or ISO 8601.
         now : datetime, optional

@@ -15,8 +15,8 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
-from shadowsim.contract import instance_types, shown
-from shadowsim.errors import InputError, nearest
+from shadowsim.contract import instance_types
+from shadowsim.errors import InputError, nearest, shown
 from shadowsim.experiment import DataStorage, Experiment, Variant, iso_time
 
 

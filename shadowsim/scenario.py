@@ -23,8 +23,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-from shadowsim.contract import read_json
 from shadowsim.defaults import assumed_document, builtin_document, draft_document
+from shadowsim.documents import file_of, read_json
 from shadowsim.errors import InputError
 from shadowsim.experiment import Experiment
 from shadowsim.parts import (
@@ -119,15 +119,14 @@ class Scenario:
         if isinstance(source, Scenario):
             rate = {} if rate_per_s is None else {"rate_per_s": rate_per_s}
             return source.replace({**rate, **changes}) if rate or changes else source
-        source = Path(source) if isinstance(source, os.PathLike) else source
         document = read_json(source, "scenario")
         if _is_request(document):
             return _of_request(document, rate_per_s, changes)
         if rate_per_s is not None and isinstance(document.get("traffic"), Mapping):
             # Before it is read, since the file may leave the rate to the caller.
             document = edited(document, "traffic.rate_per_s", rate_per_s)
-        is_file = isinstance(source, Path) or (isinstance(source, str) and not _is_json(source))
-        scenario = cls.from_dict(document, Path(cast(str, source)).parent if is_file else None)
+        file = file_of(source)
+        scenario = cls.from_dict(document, file.parent if file else None)
         return scenario.replace(changes) if changes else scenario
 
     @classmethod
@@ -346,7 +345,3 @@ def _overlap(a: str, b: str) -> bool:
 def _is_request(document: Mapping[str, object]) -> bool:
     """Return whether this is a request and no scenario: only AWS's names begin in upper case."""
     return not any(key in BLOCKS for key in document) and any(str(key)[:1].isupper() for key in document)
-
-
-def _is_json(text: str) -> bool:
-    return text.lstrip("\ufeff \t\r\n").startswith("{")

@@ -185,7 +185,7 @@ def profiled(kind, **keys):
         (flat(rate_per_s=math.nan), "traffic.rate_per_s", "finite"),
         (flat(rate_per_s=math.inf), "traffic.rate_per_s", "finite"),
         (flat(rate_per_s="400"), "traffic.rate_per_s", "got '400'"),
-        (flat(rate_per_s=True), "traffic.rate_per_s", "got True"),
+        (flat(rate_per_s=True), "traffic.rate_per_s", "got true"),
         (flat(sessions=3), "traffic.sessions", "`sessions` is not built yet"),
         (flat(retries={}), "traffic.retries", "`retries` is not built yet"),
         (flat(path="x.csv"), "traffic.path", "belongs to a trace"),

@@ -1,0 +1,99 @@
+"""A JSON object from whatever holds one: itself, its text, bytes, or a file.
+
+JSON is read as its standard has it: UTF-8 (a byte order mark may precede it), no NaN or Infinity. A key that stands
+twice in one object is refused, since one of its two values would be lost in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shadowsim.errors import InputError, SerializationError, kind, shown
+
+
+def read_json(source: object, what: str = "request") -> dict[str, Any]:
+    """Return a JSON object from wherever it is.
+
+    Parameters
+    ----------
+    source : mapping, str, bytes or path
+        The object itself, its JSON text (a str that begins with `{`, or any bytes), or the path of a file.
+    what : str
+        What messages call a source that is not a file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    SerializationError
+        The text is not UTF-8, not JSON, not an object, or gives a key twice.
+    """
+    if isinstance(source, Mapping):
+        return dict(source)
+    if isinstance(source, bytes | bytearray):
+        return _parsed(_decoded(source, what), what)
+    file = file_of(source)
+    if file is not None:
+        name = shown(file)
+        return _parsed(_decoded(_content(file, isinstance(source, str)), name), name)
+    if isinstance(source, str):
+        return _parsed(source.lstrip("\ufeff"), what)
+    raise SerializationError(f"{what}: must be an object, JSON text or a path, not {kind(source)}")
+
+
+def file_of(source: object) -> Path | None:
+    """Return the file that `read_json` reads for a source, None when the source is none."""
+    is_text = isinstance(source, str) and source.lstrip("\ufeff \t\r\n").startswith("{")
+    return Path(source) if isinstance(source, str | os.PathLike) and not is_text else None
+
+
+def _content(file: Path, was_text: bool) -> bytes:
+    name = shown(file)
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        hint = ", and JSON text would begin with {" if was_text else ""
+        raise InputError(name, f"there is no such file{hint}") from None
+    except IsADirectoryError:
+        raise InputError(name, "must be a file, not a directory") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise InputError(name, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _decoded(body: bytes | bytearray, what: str) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SerializationError(f"{what}: must be UTF-8 text, but byte {error.start} is not") from None
+
+
+def _parsed(text: str, what: str) -> dict[str, Any]:
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        members: dict[str, Any] = {}
+        for key, value in found:
+            if key in members:
+                raise SerializationError(f"{what}: the key '{shown(key)}' stands twice in one object")
+            members[key] = value
+        return members
+
+    def constant(literal: str) -> object:
+        raise SerializationError(f"{what}: {literal} is not JSON")
+
+    try:
+        found = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except SerializationError:  # of pairs or constant; it is a ValueError too
+        raise
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise SerializationError(f"{what}: broken JSON at {where}: {error.msg}") from None
+    except RecursionError:
+        raise SerializationError(f"{what}: JSON nested too deeply") from None
+    except ValueError:  # Python reads integers of up to 4,300 digits
+        raise SerializationError(f"{what}: a number has too many digits") from None
+    if not isinstance(found, dict):
+        raise SerializationError(f"{what}: must be a JSON object, not {kind(found)}")
+    return found
