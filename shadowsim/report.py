@@ -15,6 +15,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def html(result: Result) -> str:
         A whole HTML document, about 5 MB, nearly all of it Plotly's script.
     """
     verdict, summary = result.verdict, result.summary()
-    plotly = _closed(get_plotlyjs())
+    plotly, draw = _closed(get_plotlyjs()), _beside("report.js")
     policy = (
-        f"default-src 'none'; script-src {_hash(plotly)} {_hash(_DRAW)}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {_hash(plotly)} {_hash(draw)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     name = _text(result.scenario.experiment.name)
@@ -75,7 +76,7 @@ def html(result: Result) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{name}: shadow test, simulated</title>
 <link rel="icon" href="data:,">
-<style>{_STYLE}</style>
+<style>{_beside("report.css")}</style>
 </head>
 <body>
 <header>
@@ -104,7 +105,7 @@ def html(result: Result) -> str:
 </footer>
 <script type="application/json" id="data">{_data(figures)}</script>
 <script>{plotly}</script>
-<script>{_DRAW}</script>
+<script>{draw}</script>
 </body>
 </html>
 """
@@ -273,6 +274,10 @@ def _height(figure: go.Figure) -> int:
     return int(figure.layout.height) - 70  # without its title
 
 
+def _beside(name: str) -> str:
+    return (files("shadowsim") / "data" / name).read_text(encoding="utf-8")
+
+
 def _closed(script: str) -> str:
     """Return a script without what would end its element, or hide its end. In a script's strings both are the same."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
@@ -305,64 +310,3 @@ def _ms(seconds: float | None) -> str:
 
 def _number(x: Any) -> str:
     return significant(float(x)) if math.isfinite(x) else _NONE
-
-
-_DRAW = """
-"use strict";
-const figures = JSON.parse(document.getElementById("data").textContent);
-const narrow = matchMedia("(max-width: 600px)").matches;
-const config = {
-  responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
-  displayModeBar: narrow ? false : "hover", modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
-};
-for (const [key, figure] of Object.entries(figures)) {
-  // A finger on a chart scrolls the page.
-  if (matchMedia("(pointer: coarse)").matches) figure.layout.dragmode = false;
-  if (narrow) figure.layout.font.size = 11;
-  Plotly.newPlot(key, figure.data, figure.layout, config);
-}
-// Paper is narrower than most screens, and Plotly does not measure it.
-const resize = (size) => Object.keys(figures).forEach((key) => Plotly.relayout(key, size));
-addEventListener("beforeprint", () => resize({width: 660}));
-addEventListener("afterprint", () => resize({width: null, autosize: true}));
-"""
-
-_STYLE = """
-:root { color: #222; background: #fff; font: 1rem/1.5 system-ui, sans-serif; }
-body { max-width: 62rem; margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
-h1 { margin: 0; font-size: 1.8rem; line-height: 1.2; }
-h2 { margin: 2rem 0 0.25rem; font-size: 1.25rem; }
-h3 { margin: 1rem 0 0.25rem; font-size: 1rem; }
-p, ul { margin: 0.25rem 0 0.5rem; }
-ul { padding-left: 1.25rem; }
-.kicker, figcaption p, caption, .gist, footer { color: #555; font-size: 0.9rem; }
-.verdict { margin: 1rem 0; padding: 0.75rem 1rem; border-left: 0.4rem solid; }
-.verdict h2 { margin: 0; letter-spacing: 0.05em; }
-.headline { color: #222; font-weight: 600; }
-.verdict ul { padding: 0; color: #222; list-style: none; }
-.stable { color: #0b5d3b; background: #e8f4ee; border-color: #0b7a4b; }
-.overloaded { color: #8a1c5b; background: #faeaf3; border-color: #b0307a; }
-.too-short { color: #6b4a00; background: #fdf3dc; border-color: #c98a00; }
-.badge { padding: 0 0.4em; border: 1px solid; border-radius: 0.3em; font-size: 0.75rem; white-space: nowrap; }
-table { width: 100%; max-width: 44rem; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: 0.5rem; }
-th, td { padding: 0.2rem 0.5rem; text-align: right; vertical-align: baseline; border-bottom: 1px solid #e4e4e4; }
-thead th { overflow-wrap: anywhere; }
-tbody th { padding-left: 0; font-weight: normal; text-align: left; }
-tbody { break-inside: avoid; }
-tbody + tbody tr:first-child > * { padding-top: 0.9rem; }
-.group th { font-weight: 600; }
-.mark { color: #8a1c5b; font-size: 0.8rem; font-weight: 600; }
-.role { color: #555; font-weight: normal; }
-figure { margin: 0; break-inside: avoid; }
-pre { max-height: 30rem; overflow: auto; padding: 0.75rem; background: #f5f5f5; font-size: 0.8rem; }
-footer { margin-top: 2rem; border-top: 1px solid #ccc; }
-figure .modebar:focus-within { opacity: 1; }
-:focus-visible { outline: 2px solid #0072B2; outline-offset: 2px; }
-@media (max-width: 600px) { th, td { padding: 0.2rem 0.25rem; font-size: 0.85rem; } }
-@media print {
-  body { max-width: none; padding: 0; }
-  details, .modebar { display: none; }
-  * { print-color-adjust: exact; }
-}
-"""
