@@ -21,7 +21,6 @@ from shadowsim.errors import InputError, SerializationError, ShadowsimError, Val
         (np.float32(0.5), "0.5"),
         (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00+00:00"),
         (PurePosixPath("a/b"), "a/b"),
-        (10**10000, "an integer of 33220 bits"),
         (b"abc", "a bytes"),
     ],
 )
@@ -29,7 +28,8 @@ def test_a_value_is_shown_in_one_short_line(value, text):
     assert shown(value) == text
 
 
-def test_deep_values_are_cut_short():
+def test_large_values_are_cut_short():
+    assert shown(10**10000) == "an integer of 33220 bits"
     assert len(shown([["y" * 1000] * 1000] * 1000)) == 120
 
 
