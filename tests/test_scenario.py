@@ -5,7 +5,6 @@ import pickle
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from shadowsim.errors import InputError, SerializationError, ValidationError
 from shadowsim.paths import parse_set
 from shadowsim.scenario import Scenario, default_scenario, init_scenario
 
-AZURE = Path(__file__).resolve().parents[2] / "shared" / "data" / "azure_llm_code_2023.csv"
 LINEAR = {"law": "linear", "base_s": 0.01, "ContextTokens": 1e-5, "GeneratedTokens": 1e-3}
 
 
@@ -148,9 +146,8 @@ def test_a_period_that_ends_on_the_last_arrival_gets_another(tmp_path):
     assert Scenario.from_dict({**blocks, "run": {"period_s": 0.1}}, tmp_path).horizon_s > 4.3
 
 
-@pytest.mark.skipif(not AZURE.exists(), reason="the Azure trace is not part of the project")
-def test_azure_scenario():
-    scenario = Scenario.from_dict(traced(path=str(AZURE), request_bytes="ContextTokens"))
+def test_azure_scenario(azure_trace):
+    scenario = Scenario.from_dict(traced(path=str(azure_trace), request_bytes="ContextTokens"))
     assert (scenario.horizon_s, scenario.n_windows) == (3480.0, 58)
     assert scenario.traffic.trace().n_before(scenario.horizon_s) == 8819
     assert scenario.replace({"traffic.speed": 2.0}).horizon_s == 1740.0

@@ -1,17 +1,17 @@
 import gzip
 import os
-from pathlib import Path
 
+import cases
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shadowsim import simulate
 from shadowsim.errors import InputError
 from shadowsim.traffic import parse_traffic
 
-AZURE = Path(__file__).resolve().parents[2] / "shared" / "data" / "azure_llm_code_2023.csv"
 NANOSECOND = 1e-9
 
 
@@ -25,15 +25,33 @@ def written(folder, text, name="t.csv"):
     return file
 
 
-@pytest.mark.skipif(not AZURE.exists(), reason="the Azure trace is not part of the project")
-def test_azure_trace():
-    trace = traced(AZURE).trace()
+def test_azure_trace(azure_trace):
+    trace = traced(azure_trace).trace()
     assert trace.n_requests == 8819
     assert trace.arrival_s[0] == 0.0
     assert trace.span_s == 3435.948056  # 18:17:03.9799600 to 19:14:19.9280160
     assert sorted(trace.columns) == ["ContextTokens", "GeneratedTokens"]
     assert trace.columns["ContextTokens"][:3].tolist() == [4808, 3180, 110]
-    assert traced(AZURE, speed=2.0).trace().span_s == 3435.948056 / 2
+    assert traced(azure_trace, speed=2.0).trace().span_s == 3435.948056 / 2
+
+
+def test_azure_trace_simulated(azure_trace):
+    """Every request comes once and is copied once; twice as fast, they come in half the time and wait longer."""
+    time = {"law": "linear", "base_s": 0.02, "ContextTokens": 1e-5, "GeneratedTokens": 2e-3}
+    traffic = {"process": "trace", "path": str(azure_trace)}
+    once = cases.scenario(traffic, {"time": time, "workers": 1}, share=100, horizon_s=None)
+    assert (once.horizon_s, once.replace({"traffic.speed": 2.0}).horizon_s) == (3480.0, 1740.0)
+    runs = [simulate(s, progress=False) for s in (once, once.replace({"traffic.speed": 2.0}))]
+    for result in runs:
+        assert result.summary()["requests"].tolist() == [8819, 8819]
+        assert result.windows.groupby("role")["Invocations"].sum().to_dict() == {"source": 8819, "shadow": 8819}
+        assert result.windows.groupby("role")["copies_made"].sum()["shadow"] == 8819
+        assert (result.requests["role"] == "shadow").sum() == 8819
+    first, second = (r.requests[r.requests["role"] == "source"].sort_values("arrival_s") for r in runs)
+    assert second["arrival_s"].max() == first["arrival_s"].max() / 2 == 3435.948056 / 2
+    slow, fast = (r.summary()["wait_mean_s"] for r in runs)
+    assert (fast > slow).all()
+    assert (slow > 0).all()
 
 
 def test_shipped_trace():
