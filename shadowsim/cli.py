@@ -252,12 +252,8 @@ def _scenario(file: str | None, rate: float | None, edits: Sequence[str], seed: 
     from shadowsim.paths import parse_set
     from shadowsim.scenario import Scenario, default_scenario
 
-    changes = dict(map(parse_set, edits))
-    if seed is not None:
-        changes["seed"] = seed
-    given = changes.get("rate_per_s")
-    if rate is None and isinstance(given, int | float):
-        rate = given  # a plain request is no scenario, and takes no edits, before it has a rate
+    changes: dict[str, object] = {} if seed is None else {"seed": seed}
+    changes |= map(parse_set, edits)
     if file is None:
         source: object = default_scenario()
     else:

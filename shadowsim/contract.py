@@ -37,6 +37,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from shadowsim.errors import InputError, kind, nearest, shown
@@ -108,8 +109,8 @@ def as_time(value: object) -> datetime | None:
     try:
         if isinstance(value, str):
             value = datetime.fromisoformat(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            value = datetime.fromtimestamp(value, UTC)
+        elif isinstance(value, Real) and not isinstance(value, bool):  # numpy's numbers, too
+            value = datetime.fromtimestamp(float(value), UTC)
         if not isinstance(value, datetime):
             return None
         t = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -237,7 +238,7 @@ def _shape(name: str) -> Shape:
             return shape
     if name not in model.shape_names:
         near = nearest(name, [*model.operation_names, *model.shape_names])
-        raise InputError("action", f"must be an action or a shape of SageMaker{near}", name)
+        raise InputError("action", "must be an action or a shape of SageMaker", name, hint=near)
     return model.shape_for(name)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from shadowsim.experiment import Experiment
 from shadowsim.instances import lookup
+from shadowsim.paths import ALIASES, edited, plain, target_of
 
 ENDPOINT: dict[str, object] = {"routing": "RANDOM", "overhead_s": 0.002, "timeout_s": 60.0}
 MIRROR: dict[str, object] = {
@@ -72,23 +73,41 @@ def draft_document(request: Mapping[str, object], experiment: Experiment) -> dic
     }
 
 
-def assumed_document(
-    request: Mapping[str, object], experiment: Experiment, rate_per_s: float
-) -> tuple[dict[str, object], dict[str, str]]:
-    """Return the scenario that a request and a rate mean, and what was assumed: sentences by their subject."""
+def assumed_document(request: Mapping[str, object], experiment: Experiment) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the scenario that a request means once it has a rate, and what was assumed: sentences by their subject."""
     names = [experiment.source.name, experiment.shadow.name]
     document = {
         "experiment": dict(request),
-        "traffic": {"process": "poisson", "rate_per_s": rate_per_s},
+        "traffic": {"process": "poisson", "rate_per_s": None},
         "services": {name: {"time": dict(TIME)} for name in names},
     }
-    assumed = {"traffic.profile": "traffic: Poisson at a steady rate, since the request says nothing of its traffic."}
+    assumed = {"traffic": "traffic: Poisson at a steady rate."}
     for name in names:
-        assumed[f"services.{name}"] = (
-            f"{name}: service times are lognormal with mean 20 ms and scv 0.25, on one worker for each accelerator or "
-            "else vCPU, since the request says nothing of them."
-        )
+        assumed[f"services.{name}.time"] = f"{name}: service times are lognormal with mean 20 ms and scv 0.25."
+        assumed[f"services.{name}.workers"] = f"{name}: a worker for each accelerator, or else for each vCPU."
     return document, assumed
+
+
+def changed_document(
+    document: Mapping[str, object], assumed: Mapping[str, str], experiment: Experiment, changes: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Return a scenario with changes made, by paths as people write them, and what is still assumed of it."""
+    names = {"source": experiment.source.name, "shadow": experiment.shadow.name}
+    changed, still = dict(document), dict(assumed)
+    for path, value in changes.items():
+        target = target_of(path, document, names)
+        if _overlap(target, "experiment.Schedule") and "run.horizon_s" in still:
+            # The length that was counted from the Schedule goes with it.
+            changed = edited(changed, "run.horizon_s", None)
+            del still["run.horizon_s"]
+        changed = edited(changed, target, plain(value))
+        if target != ALIASES["rate_per_s"]:  # which leaves the traffic's kind as it was assumed
+            still = {at: text for at, text in still.items() if not _overlap(at, target)}
+    return changed, still
+
+
+def _overlap(a: str, b: str) -> bool:
+    return f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
 
 
 def _variant(name: str, model: str, instance_type: str, instance_count: int) -> dict[str, object]:

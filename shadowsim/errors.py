@@ -8,8 +8,9 @@ constraint and the value, in that order of usefulness to the reader.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date
 from difflib import get_close_matches
+from functools import partial
 from itertools import islice
 from numbers import Number
 from pathlib import PurePath
@@ -82,19 +83,21 @@ class InputError(ShadowsimError, ValueError):
         What must hold, as a sentence without its subject ("must be > 0").
     *value : object
         What was found, if that helps the reader: at most one.
+    hint : str
+        What may have been meant, as `nearest` says it.
     """
 
     code = "ValidationException"
     http_status = 400
 
-    def __init__(self, path: str, constraint: str, *value: object):
-        self.path, self.constraint, self.value = path, constraint, value
+    def __init__(self, path: str, constraint: str, *value: object, hint: str = ""):
+        self.path, self.constraint, self.value, self.hint = path, constraint, value, hint
         quote = "'" if value and isinstance(value[0], str) else ""  # a text of digits is not a number
         got = f", got {quote}{shown(value[0])}{quote}" if value else ""
-        super().__init__(f"{path}: {constraint}{got}")
+        super().__init__(f"{path}: {constraint}{got}{hint}")
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
-        return type(self), (self.path, self.constraint, *self.value)
+    def __reduce__(self) -> tuple[partial[InputError], tuple[object, ...]]:
+        return partial(type(self), hint=self.hint), (self.path, self.constraint, *self.value)
 
 
 class SimulationError(ShadowsimError, RuntimeError):
@@ -112,7 +115,7 @@ def shown(value: object, depth: int = 3) -> str:
             text = f"an integer of {value.bit_length()} bits"
         case str() | Number() | PurePath():
             text = str(value)
-        case datetime():
+        case date():
             text = value.isoformat()
         case Mapping() | list() | tuple() if depth == 0:
             text = "..."

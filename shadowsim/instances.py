@@ -116,7 +116,7 @@ def matching(pattern: str) -> list[InstanceType]:
         families = {f"{name.rpartition('.')[0]}.*" for name in _all()}
         family = wanted.removeprefix("ml.").partition(".")[0].rstrip("*?")
         near = nearest(f"ml.{family}.*", families)
-        raise InputError("pattern", f"must match a SageMaker hosting type{near}", pattern)
+        raise InputError("pattern", "must match a SageMaker hosting type", pattern, hint=near)
     return sorted(found, key=_natural)
 
 

@@ -157,6 +157,9 @@ def parse_law(value: object, path: str, unit: str, base_dir: Path | None = None)
     if isinstance(value, int | float):
         mean = number(value, path, **_bound(unit))
         return Law("deterministic", mean, 0.0, block=value)
+    if not isinstance(value, Mapping):
+        what = "a number of seconds" if unit == "s" else "a number of bytes, a trace column"
+        raise InputError(path, f'must be {what} or an object {{"law": ...}}', value)
     block = Block.of(value, path)
     kind = block.choice("law", None, LAWS, LATER)
     if kind == "linear":
@@ -185,7 +188,7 @@ def _way(block: Block, kind: str, unit: str) -> tuple[str, ...]:
             return way
     taken = ", or ".join(" with ".join(way) for way in ways)
     fault = "over-determined" if any(given > set(way) for way in ways) else "not determined"
-    raise InputError(block.path, f"is {fault}: {kind} takes {taken}", ", ".join(sorted(given)) or "neither")
+    raise InputError(block.path, f"is {fault}: {kind} takes {taken}", sorted(given))
 
 
 def _moments(block: Block, kind: str, way: tuple[str, ...], unit: str) -> tuple[float, float]:

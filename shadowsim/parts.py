@@ -14,7 +14,7 @@ from shadowsim.errors import InputError, nearest
 from shadowsim.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.instances import lookup
 from shadowsim.laws import Law
-from shadowsim.paths import VARIANT_ALIASES, Block, variant_path
+from shadowsim.paths import BLOCKS, VARIANT_ALIASES, Block, variant_path
 from shadowsim.service import Service, parse_service
 from shadowsim.traces import Trace
 from shadowsim.traffic import Traffic
@@ -24,8 +24,10 @@ MAX_REQUESTS_A_WINDOW = 1e9
 MAX_POOL_WORKERS = 10_000_000
 
 
-def read_experiment(whole: Block, run: Block) -> Experiment:
+def read_experiment(whole: Block) -> Experiment:
     """Return the experiment of a scenario; an EndTime alone counts back from itself when the horizon is known."""
+    whole.only(BLOCKS)
+    run = whole.block("run")
     request = Block.of(whole.need("experiment"), "experiment").values
     schedule = request.get("Schedule")
     now = None

@@ -26,11 +26,11 @@ BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
 BLOCK_KEYS = {
     "endpoint": ("routing", "overhead_s", "timeout_s"),
     "mirror": ("rule", "instant"),
-    "run": ("horizon_s", "period_s", "seed", "sample_requests", "replications"),
+    "run": ("horizon_s", "period_s", "seed", "sample_requests"),
 }
 BLOCK_LATER = {
     "mirror": ("max_in_flight", "max_body_bytes", "max_per_s"),
-    "run": ("warmup_s", "precision"),
+    "run": ("warmup_s", "replications", "precision"),
 }
 SERVICE_KEYS = ("time", "workers", "queue_limit", "error_4xx", "error_5xx", "discipline")
 SERVICE_LATER = (
@@ -181,9 +181,11 @@ def choice(value: object, path: str, known: Sequence[str], later: Sequence[str] 
     if isinstance(value, str) and value in later:
         raise not_built(path, value)
     if not isinstance(value, str) or value not in known:
-        hint = nearest(value, [*known, *later]) if isinstance(value, str) else ""
-        words = known[0] if len(known) == 1 else "one of " + ", ".join(known)
-        raise InputError(path, f"must be {words}{hint}", value)
+        words, hint = known[0], ""
+        if len(known) > 1:
+            words = "one of " + ", ".join(known)
+            hint = nearest(value, known) if isinstance(value, str) else ""
+        raise InputError(path, f"must be {words}", value, hint=hint)
     return value
 
 
@@ -196,11 +198,12 @@ def _hint(key: str, known: Iterable[str]) -> str:
     known = list(known)
     # `rate` is too short for difflib to see `rate_per_s` in it, and forgetting the unit is the commonest slip.
     longer = [name for name in known if name.startswith(key + "_")]
-    return f"; did you mean {longer[0]}?" if longer else nearest(key, known)
+    near = f"; did you mean {longer[0]}?" if longer else nearest(key, known)
+    return near or f"; known are {', '.join(dict.fromkeys(known))}"
 
 
 def plain(value: object) -> object:
-    """Return a deep copy of a value as JSON has it: numpy's numbers as Python's, tuples as lists, times as ISO 8601."""
+    """Return a deep copy of a value as JSON has it: numpy's values as Python's, tuples as lists, times as ISO 8601."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -209,7 +212,7 @@ def plain(value: object) -> object:
         return value.isoformat()
     if isinstance(value, PurePath):
         return str(value)
-    return value.item() if isinstance(value, np.generic) else value
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def edited(document: Mapping[str, object], path: str, value: object) -> dict[str, object]:

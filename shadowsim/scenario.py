@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-from shadowsim.defaults import assumed_document, builtin_document, draft_document
+from shadowsim.defaults import assumed_document, builtin_document, changed_document, draft_document
 from shadowsim.documents import file_of, read_json
 from shadowsim.errors import InputError
 from shadowsim.experiment import Experiment
@@ -38,7 +38,7 @@ from shadowsim.parts import (
     read_services,
     workers_of,
 )
-from shadowsim.paths import BLOCK_KEYS, BLOCK_LATER, BLOCKS, Block, edited, plain, target_of, value_at
+from shadowsim.paths import BLOCK_KEYS, BLOCK_LATER, BLOCKS, Block, edited, plain, value_at
 from shadowsim.service import Service
 from shadowsim.traces import BUILTIN
 from shadowsim.traffic import Traffic, parse_traffic
@@ -105,29 +105,30 @@ class Scenario:
         source : Scenario, mapping, JSON text or path
             A scenario, or a plain CreateInferenceExperiment request.
         rate_per_s : float, optional
-            Mean rate over the horizon, in requests a second; required for a plain request.
+            Mean rate over the horizon, in requests a second; required for a plain request, unless `changes` say what
+            its traffic is.
         changes : mapping of str to object, optional
-            As for `replace`. A plain request may need them to be a scenario at all, such as the workers of an instance
-            type that nothing is known of.
+            As for `replace`, and made before the rest is checked: a plain request may need them to be a scenario at
+            all, such as the workers of an instance type that nothing is known of.
 
         Raises
         ------
         InputError, ValidationError, SerializationError
             When it cannot be used.
         """
-        changes = changes or {}
+        wanted: dict[str, object] = {} if rate_per_s is None else {"rate_per_s": rate_per_s}
+        wanted |= changes or {}
         if isinstance(source, Scenario):
-            rate = {} if rate_per_s is None else {"rate_per_s": rate_per_s}
-            return source.replace({**rate, **changes}) if rate or changes else source
-        document = read_json(source, "scenario")
+            return source.replace(wanted) if wanted else source
+        document = cast(dict[str, object], plain(read_json(source, "scenario")))
         if _is_request(document):
-            return _of_request(document, rate_per_s, changes)
-        if rate_per_s is not None and isinstance(document.get("traffic"), Mapping):
-            # Before it is read, since the file may leave the rate to the caller.
-            document = edited(document, "traffic.rate_per_s", rate_per_s)
+            return cls.from_dict(*_of_request(document, wanted))
         file = file_of(source)
-        scenario = cls.from_dict(document, file.parent if file else None)
-        return scenario.replace(changes) if changes else scenario
+        if wanted:
+            # Before it is read: a file may leave the rate of its traffic to the caller.
+            experiment = read_experiment(Block.of(document, ""))
+            document, _ = changed_document(document, {}, experiment, wanted)
+        return cls.from_dict(document, file.parent if file else None)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scenario:
@@ -162,21 +163,18 @@ class Scenario:
         """
         base = Path(base_dir) if base_dir is not None else Path()
         if _is_request(document):
-            raise InputError(
-                "scenario", "is a plain CreateInferenceExperiment request: give the rate of its traffic, too"
-            )
+            what = "is a plain CreateInferenceExperiment request, of which Scenario.of makes one with a rate_per_s"
+            raise InputError("scenario", what)
         whole = Block.of(plain(document), "")
-        whole.only(BLOCKS)
+        experiment = read_experiment(whole)
         run = whole.block("run")
         run.only(BLOCK_KEYS["run"], BLOCK_LATER["run"])
-        experiment = read_experiment(whole, run)
         traffic = parse_traffic(whole.need("traffic"), "traffic", base)
         services = read_services(whole, experiment, base)
         endpoint = whole.block("endpoint")
         endpoint.only(BLOCK_KEYS["endpoint"])
         mirror = whole.block("mirror")
         mirror.only(BLOCK_KEYS["mirror"], BLOCK_LATER["mirror"])
-        run.integer("replications", 1, least=1, most=1)
         period_s = run.number("period_s", 60.0, above=0.0)
         horizon_s = horizon_of(run, experiment, traffic, period_s)
         values, assumed = dict(whole.values), dict(assumed or {})
@@ -284,7 +282,7 @@ class Scenario:
         InputError, ValidationError
             When a path is unknown, or the changed scenario is wrong.
         """
-        document, assumed = _changed(self.document, self.assumed, self.experiment, changes)
+        document, assumed = changed_document(self.document, self.assumed, self.experiment, changes)
         return Scenario.from_dict(document, self.base_dir, assumed)
 
 
@@ -309,37 +307,18 @@ def init_scenario(request: object = None) -> dict[str, object]:
     return Scenario.from_dict(document).to_dict()
 
 
-def _of_request(request: Mapping[str, object], rate_per_s: float | None, changes: Mapping[str, object]) -> Scenario:
-    given = cast(dict[str, object], plain(request))
-    experiment = Experiment.from_request(given)
-    if rate_per_s is None:
+def _of_request(
+    request: Mapping[str, object], changes: Mapping[str, object]
+) -> tuple[dict[str, object], None, dict[str, str]]:
+    """Return what `Scenario.from_dict` takes: the file paths of a plain request are those of the working directory."""
+    experiment = Experiment.from_request(request)
+    document, assumed = assumed_document(request, experiment)
+    bare = document["traffic"]
+    document, assumed = changed_document(document, assumed, experiment, changes)
+    if document["traffic"] == bare:
         what = "is required for a plain request, which says nothing of its traffic: requests a second (--rate R)"
         raise InputError("rate_per_s", what)
-    document, assumed = assumed_document(given, experiment, rate_per_s)
-    document, assumed = _changed(document, assumed, experiment, changes)
-    return Scenario.from_dict(document, None, assumed)
-
-
-def _changed(
-    document: Mapping[str, object], assumed: Mapping[str, str], experiment: Experiment, changes: Mapping[str, object]
-) -> tuple[dict[str, object], dict[str, str]]:
-    """Return a document with changes made, and what is still assumed of it."""
-    names = {"source": experiment.source.name, "shadow": experiment.shadow.name}
-    changed, still = dict(document), dict(assumed)
-    for path, value in changes.items():
-        target = target_of(path, document, names)
-        if _overlap(target, "experiment.Schedule") and "run.horizon_s" in still:
-            # The length that was counted from the Schedule goes with it.
-            changed = edited(changed, "run.horizon_s", None)
-            del still["run.horizon_s"]
-        changed = edited(changed, target, plain(value))
-        # What has been said is no longer assumed.
-        still = {at: text for at, text in still.items() if not _overlap(at, target)}
-    return changed, still
-
-
-def _overlap(a: str, b: str) -> bool:
-    return f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
+    return document, None, assumed
 
 
 def _is_request(document: Mapping[str, object]) -> bool:

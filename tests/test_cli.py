@@ -278,7 +278,7 @@ class TestSimulate:
     def test_a_plain_request_states_what_is_assumed(self, request_file: Path):
         text = good("simulate", request_file, "--rate", 50, *SHORT)
         assert "assumed  traffic: Poisson at a steady rate" in text
-        assert text.count("assumed ") == 3
+        assert text.count("assumed ") == 5
         assert good("simulate", request_file, "--set", "rate_per_s=50", *SHORT) == text
         assert good("simulate", "-", "--rate", 50, *SHORT, stdin=request_file.read_text()) == text
 
@@ -436,6 +436,11 @@ HURRIED = [
     ("simulate --set =3", "--set: must be PATH=VALUE, got '=3'"),
     ("simulate --set sede=3", "sede: is not a path of a scenario; did you mean seed?"),
     ("simulate --set shadow.instance_cuont=3", "did you mean shadow.instance_count?"),
+    ("simulate --set traffic.process=Poisson", "constant, trace, got 'Poisson'; did you mean poisson?"),
+    ("simulate --set traffic.profile.kind=steps", "base_per_s: is not a known key; known are kind, steps"),
+    ("simulate --set shadow.time=20ms", "must be a number of seconds or an object {\"law\": ...}, got '20ms'"),
+    ("simulate --set shadow.time.p99_s=1", "lognormal takes mean_s with scv, or p50_s with p99_s, got [mean_s, p99_s,"),
+    ("simulate --set shadow.discipline=lifo", "Shadow-01.discipline: must be fifo, got 'lifo'"),
     ("simulate --set shadow.time.mean=0.1", "services.Shadow-01.time.mean: is not a known key"),
     ("simulate --set run.horizon=60", "run.horizon: is not a known key; did you mean horizon_s?"),
     ("simulate --set services.Shadow-01.time.mean_s=-1", "services.Shadow-01.time.mean_s: must be"),
@@ -460,6 +465,10 @@ class TestSlips:
     @pytest.mark.parametrize(("line", "says"), HURRIED, ids=[line for line, _ in HURRIED])
     def test_one_line_that_names_it(self, line: str, says: str):
         assert says in refused(*line.split(" "))
+
+    def test_an_edit_goes_before_its_option(self):
+        text = good("simulate", *SHORT, "--rate", 9, "--seed", 9)
+        assert good("simulate", *SHORT, "--rate", 5, "--seed", 5, "--set", "rate_per_s=9", "--set", "seed=9") == text
 
     def test_a_request_needs_a_rate(self, request_file: Path):
         assert refused("simulate", request_file).startswith("rate_per_s: is required for a plain request")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import regex
@@ -399,6 +400,7 @@ INSTANT = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
         INSTANT.replace(tzinfo=None),
         INSTANT.astimezone(timezone(timedelta(hours=-7))),
         pd.Timestamp("2026-01-01 12:30"),
+        np.int64(1767270600),
     ],
 )
 def test_times(value):

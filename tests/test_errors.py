@@ -1,7 +1,7 @@
 """errors.py: what a message shows of a value, and that errors survive the way between processes."""
 
 import pickle
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -20,6 +20,7 @@ from shadowsim.errors import InputError, SerializationError, ShadowsimError, Val
         (np.int64(3), "3"),
         (np.float32(0.5), "0.5"),
         (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00+00:00"),
+        (date(2026, 1, 2), "2026-01-02"),
         (PurePosixPath("a/b"), "a/b"),
         (b"abc", "a bytes"),
     ],
@@ -53,6 +54,7 @@ def test_texts_are_quoted_and_numbers_are_not():
     [
         InputError("a", "must be", 5),
         InputError("a", "is required"),
+        InputError("a", "must be b", "c", hint="; did you mean b?"),
         ValidationError(["one", "two"]),
         SerializationError("broken"),
     ],

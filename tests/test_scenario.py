@@ -162,11 +162,15 @@ def test_plain_request_needs_a_rate_and_says_what_it_assumes():
     scenario = Scenario.of(request(), rate_per_s=80)
     assert scenario.traffic.mean_rate(scenario.horizon_s) == 80.0
     assert scenario.source_service.time.mean == scenario.shadow_service.time.mean == 0.02
-    assert len(scenario.assumptions) == 3
+    assert len(scenario.assumptions) == 5
     assert scenario.assumptions[1].startswith("AllTraffic: service times are lognormal with mean 20 ms")
     # What is said later is no longer assumed.
     said = scenario.replace({"shadow.time.mean_s": 0.03, "rate_per_s": 90})
-    assert [sentence.split(":")[0] for sentence in said.assumptions] == ["traffic", "AllTraffic"]
+    subjects = [sentence.split(":")[0] for sentence in said.assumptions]
+    assert subjects == ["traffic", "AllTraffic", "AllTraffic", "Shadow-01"]
+    assert said.assumptions[-1] == "Shadow-01: a worker for each accelerator, or else for each vCPU."
+    assert scenario.replace({"traffic.process": "constant"}).assumptions == scenario.assumptions[1:]
+    assert Scenario.of(request(), 80, {"shadow.workers": 3}).assumptions == scenario.assumptions[:-1]
     assert len(scenario.replace({"services": document()["services"]}).assumptions) == 1
 
 
@@ -408,7 +412,7 @@ def test_parse_set_needs_path_and_value(text):
         ({"run": {"sample_requests": -1}}, "run.sample_requests", "integer from 0"),
         ({"run": {"warmup_s": 60}}, "run.warmup_s", "`warmup_s` is not built yet"),
         ({"run": {"precision": 0.1}}, "run.precision", "`precision` is not built yet"),
-        ({"run": {"replications": 2}}, "run.replications", "integer from 1 to 1"),
+        ({"run": {"replications": 2}}, "run.replications", "`replications` is not built yet"),
         ({"traffic": {"process": "poisson", "rate_per_s": 1e300}}, "traffic", "at most 1,000,000,000 requests"),
         (
             {
@@ -517,6 +521,47 @@ def test_a_plain_request_may_need_its_changes_to_be_a_scenario():
 def test_a_path_without_its_block_gets_a_hint(path, hint):
     with pytest.raises(InputError, match=rf"did you mean {hint}\?"):
         default_scenario().replace({path: 1})
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        {"rate_per_s": 5},
+        {"traffic.rate_per_s": 5},
+        {"traffic": {"process": "constant", "rate_per_s": 5}},
+        {"traffic.profile": {"kind": "linear", "from_per_s": 0, "to_per_s": 10, "to_s": 60}, "horizon_s": 60},
+        {"traffic": {"process": "trace", "path": "builtin:trace_small"}},
+        {"traffic.process": "trace", "traffic.path": "builtin:trace_small"},
+    ],
+)
+def test_a_plain_request_needs_no_rate_when_its_traffic_is_given(traffic):
+    assert Scenario.of(request(), changes=traffic).traffic.process in ("poisson", "constant", "trace")
+    for changes in ({}, {"shadow.workers": 2}, {"rate_per_s": None}):
+        with pytest.raises(InputError, match=r"^rate_per_s: is required for a plain request"):
+            Scenario.of(request(), changes=changes)
+
+
+def test_changes_come_after_the_rate_and_before_the_checks():
+    unrated = document(traffic={"process": "poisson"})
+    assert Scenario.of(unrated, changes={"traffic.rate_per_s": 5}).traffic.rate_per_s == 5.0
+    assert Scenario.of(unrated, 3, {"rate_per_s": 5}).traffic.rate_per_s == 5.0
+    with pytest.raises(InputError, match=r"^trafic: is not a known key; did you mean traffic\?"):
+        Scenario.of(document(trafic={}), 5)
+    with pytest.raises(InputError, match=r"^scenario: is a plain CreateInferenceExperiment request, of which"):
+        Scenario.from_dict(request())
+
+
+def test_what_a_block_knows_is_listed_when_nothing_is_near():
+    with pytest.raises(InputError, match=r"endpoint\.x: is not a known key; known are routing, overhead_s, timeout_s$"):
+        Scenario.from_dict(document(endpoint={"x": 1}))
+
+
+def test_arrays_are_lists():
+    quantiles = {"law": "empirical", "quantiles_s": {"0.5": np.float64(1.0), "0.9": 2.0}}
+    scenario = Scenario.from_dict(document()).replace({"shadow.time": quantiles})
+    assert scenario.document["services"]["Shadow-01"]["time"]["quantiles_s"]["0.5"] == 1.0
+    with pytest.raises(InputError, match=r"got \[1, 2\]"):
+        scenario.replace({"shadow.time": np.array([1, 2])})
 
 
 def test_a_value_that_json_gives_up_on_is_text():
