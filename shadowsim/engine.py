@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from shadowsim import _kernel as k
 from shadowsim import columns as cols
@@ -80,7 +80,7 @@ def _run(c: cols.Columns, sample: k.Sample, chunk: int, progress: bool) -> tuple
     step = max(1, int(_REQUESTS_A_CALL / max(c.expected_requests / c.n_windows, 1.0)))
     arrived = 0
     with (
-        tqdm(total=c.n_windows, unit=" windows", disable=not progress, leave=False) as bar,
+        _bar(c.n_windows, progress) as advance,
         np.errstate(over="ignore"),  # hash arithmetic wraps, uncompiled too
     ):
         for first in range(0, c.n_windows, step):
@@ -90,5 +90,17 @@ def _run(c: cols.Columns, sample: k.Sample, chunk: int, progress: bool) -> tuple
                 c.source, c.shadow, c.request, c.source_answer, c.shadow_answer,
                 *states, ticks, *tallies, sample, scratch, stretch,
             )  # fmt: skip
-            bar.update(last - first)
+            advance(last - first)
     return tallies, arrived
+
+
+@contextmanager
+def _bar(total: int, wanted: bool) -> Iterator[Callable[[int], object]]:
+    """Yield what advances a progress bar over windows, or does nothing."""
+    if not wanted:
+        yield lambda _: None
+        return
+    from tqdm.auto import tqdm  # only now: in a notebook without widgets the import alone prints a warning
+
+    with tqdm(total=total, unit=" windows", leave=False) as bar:
+        yield bar.update

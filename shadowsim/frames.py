@@ -38,11 +38,11 @@ WINDOWS = (
     Column("Invocations", COUNT, "", "requests that arrived in the window, copies for the shadow"),
     Column("InvocationsPerInstance", REAL, "", "Invocations over instances"),
     Column("ModelLatency_SampleCount", COUNT, "", "requests with a ModelLatency: all but the refused"),
-    Column("ModelLatency_Average", REAL, "us", "wait and service of the requests that arrived in the window"),
-    Column("ModelLatency_Minimum", REAL, "us", "the least of them"),
-    Column("ModelLatency_Maximum", REAL, "us", "the greatest of them"),
+    Column("ModelLatency_Average", REAL, "us", "mean wait and service of the requests that arrived in the window"),
+    Column("ModelLatency_Minimum", REAL, "us", "the least ModelLatency of the window"),
+    Column("ModelLatency_Maximum", REAL, "us", "the greatest ModelLatency of the window"),
     *(
-        Column(f"ModelLatency_{p}", REAL, "us", f"their quantile at {q:g}, to within a bucket of 0.8 %")
+        Column(f"ModelLatency_{p}", REAL, "us", f"quantile of ModelLatency at {q:g}, to within a bucket of 0.8 %")
         for p, q in PERCENTILES.items()
     ),
     Column("OverheadLatency_Average", REAL, "us", "what the platform adds to ModelLatency"),
@@ -61,7 +61,7 @@ WINDOWS = (
     Column("copies_made", FLAG, "", "copies that reached the shadow (shadow rows)"),
     *(Column(f"copies_lost_{c}", FLAG, "", f"copies lost to mirror.{c} (shadow rows)") for c in LOST_CAUSES),
     Column("captured_records", COUNT, "", "requests written by data capture"),
-    Column("captured_bytes", FLAG, "B", "their payloads, before encoding; missing when payload sizes are not known"),
+    Column("captured_bytes", FLAG, "B", "payloads captured, before encoding; missing when payload sizes are not known"),
 )
 
 LATENCY = (

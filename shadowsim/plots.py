@@ -58,8 +58,8 @@ def latency_over_time(
     """
     g = _grouped(windows, verdict, horizon_s)
     single = g.size == 1
-    what = "Each step is a window." if single else "Lines: each group's median window. Bands: lowest to highest window."
-    figure = _figure("Latency over time", f"ModelLatency (wait and service) in {g.words}. {what}", rows=2)
+    what = "" if single else ": the median window, in a band from the lowest to the highest"
+    figure = _figure("Latency over time", f"ModelLatency in {g.words}{what}.", rows=2)
     for row, name in ((1, "p99"), (2, "p50")):
         shown = [np.empty(0)]
         for role in g.labels:
@@ -280,18 +280,14 @@ def _over_time(figure: go.Figure, g: Groups) -> go.Figure:
 
 
 def _shade(figure: go.Figure, g: Groups, pool: PoolVerdict, nth: int) -> None:
-    """Mark a pool's stretches of overload across all rows, the first with a label that stays within the figure."""
+    """Mark a pool's stretches of overload across all rows, and name it above them."""
     for begin, end in pool.stretches:
         figure.add_shape(
             type="rect", x0=begin / g.unit[0], x1=min(end, float(g.edge_s[-1])) / g.unit[0], y0=0, y1=1,
             xref="x", yref="paper", fillcolor=_SHADE, line={"width": 0}, layer="below",
         )  # fmt: skip
-    begin, end = pool.stretches[0]
-    late = begin > 0.5 * g.edge_s[-1]
     which = f" ({pool.n_stretches} stretches)" if pool.n_stretches > 1 else ""
     figure.add_annotation(
-        x=(min(end, float(g.edge_s[-1])) if late else begin) / g.unit[0], y=1, xref="x", yref="paper",
-        showarrow=False, xanchor="right" if late else "left", yanchor="top", yshift=-18 * nth,
-        bgcolor="rgba(255, 255, 255, 0.8)",
+        x=1, y=1, xref="paper", yref="paper", showarrow=False, xanchor="right", yanchor="bottom", yshift=2 + 16 * nth,
         text=f"{escape(pool.variant)} OVERLOADED{which}", font={"color": _SHADE_TEXT, "size": 12},
     )  # fmt: skip

@@ -81,6 +81,16 @@ class Verdict:
     status: str
     pools: tuple[PoolVerdict, ...]
 
+    @property
+    def source(self) -> PoolVerdict:
+        """The source pool's."""
+        return next(p for p in self.pools if p.role == "source")
+
+    @property
+    def shadow(self) -> PoolVerdict:
+        """The shadow pool's."""
+        return next(p for p in self.pools if p.role == "shadow")
+
     def __str__(self) -> str:
         telling = [p.why for p in self.pools if p.status == self.status]
         return f"{self.status}: " + " ".join(telling)

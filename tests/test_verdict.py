@@ -15,7 +15,7 @@ def poisson(rate, **more):
 
 def judged(s):
     v = simulate(s).verdict
-    return v, {p.role: p for p in v.pools}
+    return v, {"source": v.source, "shadow": v.shadow}
 
 
 def test_the_built_in_scenario_is_stable():
