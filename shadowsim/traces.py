@@ -53,6 +53,7 @@ TIME_COLUMNS = (
     "start_time",
 )
 NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 BUILTIN = "builtin:"
 
 
@@ -141,9 +142,10 @@ def read_trace(file: Path, time_column: str | None, speed: float, repeat: int, p
     Raises
     ------
     InputError
-        When the file is missing, not a table, empty, has no such column, or a row without a readable time.
+        When the file is missing, not a table, empty, has no such column or one twice, or a row without a readable time.
     """
-    once = _read_once(file.resolve(), *_stamp(file, path), time_column, path)
+    stamp = _stamp(file, f"{path}.path")
+    once = _read_once(file.resolve(), *stamp, time_column, path)
     if repeat > 1 and once.pass_s == 0.0:
         raise InputError(f"{path}.repeat", "must be 1 for a trace whose requests all come at one time", repeat)
     return Trace(_frozen(once.arrival_s / speed), once.columns, once.flaws, once.pass_s / speed, repeat)
@@ -160,9 +162,13 @@ def read_table(file: Path, path: str) -> pd.DataFrame:
             table = pd.read_parquet(file)
             # A named index was a column to whoever wrote it.
             table = table.reset_index() if table.index.names != [None] else table
-        elif b"\0" in head and file.suffix not in {".gz", ".bz2", ".xz", ".zst", ".zip"}:
-            raise InputError(path, f"{file} is neither CSV nor Parquet, but binary")
+            names = list(map(str, table.columns))
+        elif b"\0" in head and file.suffix not in COMPRESSED:
+            what = f"is neither CSV nor Parquet, but binary; compressed CSV ends in {', '.join(COMPRESSED)}"
+            raise InputError(path, f"{file} {what}")
         else:
+            # pandas would rename a column that has the name of another.
+            names = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].to_list()
             # index_col=False: pandas would otherwise take the first column for an index when rows are longer than the
             # header; so it only warns, and a warning is made an error.
             with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
@@ -177,7 +183,11 @@ def read_table(file: Path, path: str) -> pd.DataFrame:
         raise InputError(path, f"{file} cannot be read as CSV or Parquet ({reason})") from None
     if table.empty:
         raise InputError(path, f"{file} has no rows")
-    table.columns = table.columns.map(str)
+    names = [name.strip() for name in names]
+    twice = next((name for i, name in enumerate(names) if name in names[:i] and name), None)
+    if twice is not None:
+        raise InputError(path, f"{file} must not have two columns of one name", twice)
+    table.columns = table.columns.map(str).str.strip()
     return table
 
 
@@ -207,8 +217,10 @@ def sizes(column: pd.Series[Any]) -> tuple[Floats | None, tuple[int, object] | N
 def _stamp(file: Path, path: str) -> tuple[int, int]:
     try:
         status = file.stat()
-    except OSError:
+    except FileNotFoundError:
         raise InputError(path, f"there is no file {file}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise InputError(path, f"{file} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     return status.st_mtime_ns, status.st_size
 
 
@@ -216,9 +228,10 @@ def _stamp(file: Path, path: str) -> tuple[int, int]:
 # state, so that an edited file is read again; two, so that memory stays bounded.
 @lru_cache(maxsize=2)
 def _read_once(file: Path, mtime_ns: int, size: int, time_column: str | None, path: str) -> Trace:
-    table = read_table(file, path)
+    at = f"{path}.path"
+    table = read_table(file, at)
     name = _time_column(list(table.columns), time_column, file, path)
-    ns = _nanoseconds(table[name], name, file, path)
+    ns = _nanoseconds(table[name], name, file, at)
     order = np.argsort(ns, kind="stable")
     arrival_s = (ns[order] - ns[order[0]]).astype(np.float64) / 1e9
     columns: dict[str, Floats] = {}
@@ -240,14 +253,17 @@ def _time_column(names: list[str], wanted: str | None, file: Path, path: str) ->
             hint = f"{nearest(wanted, names)}; it has {listing(names)}"
             raise InputError(f"{path}.time_column", f"{file} has no column {wanted!r}{hint}")
         return wanted
-    stems = {_stem(name.strip().lower())[0]: name for name in reversed(names)}
+    stems = {_stem(name)[0]: name for name in reversed(names)}
     for usual in TIME_COLUMNS:
         if usual in stems:
             return stems[usual]
-    raise InputError(path, f"{file} has no column known as a time; name one in time_column; it has {listing(names)}")
+    what = f"has no column known as a time; name one in time_column; it has {listing(names)}"
+    raise InputError(f"{path}.path", f"{file} {what}")
 
 
 def _stem(name: str) -> tuple[str, str | None]:
+    """Return what a time column is called in lower case, and its unit: `Arrival_ms` is arrival and ms."""
+    name = name.lower().removeprefix("@")  # as CloudWatch Logs and Elasticsearch write it
     stem, _, unit = name.rpartition("_")
     return (stem, unit) if stem and unit in NS else (name, None)
 
@@ -257,9 +273,11 @@ def _nanoseconds(column: pd.Series[Any], name: str, file: Path, path: str) -> In
     import pandas as pd
     from pandas.api import types
 
+    given = column
     if not types.is_numeric_dtype(column.dtype) and not types.is_datetime64_any_dtype(column.dtype):
-        numbers = pd.to_numeric(column.astype(str), errors="coerce")
-        column = numbers if numbers.notna().sum() * 2 > len(numbers) else _dates(column)
+        texts = column.astype(str).str.strip()
+        numbers = pd.to_numeric(texts, errors="coerce")
+        column = numbers if numbers.notna().sum() * 2 > len(numbers) else _dates(texts)
     if types.is_bool_dtype(column.dtype):
         raise InputError(path, f"{file} column {name} holds no times")
     bad = column.isna().to_numpy()
@@ -267,10 +285,11 @@ def _nanoseconds(column: pd.Series[Any], name: str, file: Path, path: str) -> In
         bad = ~np.isfinite(column.to_numpy(np.float64, na_value=np.nan))
     if bad.any():
         row = int(np.argmax(bad))
-        raise InputError(path, f"{file} row {row + 1} has no readable time in column {name}")
+        what = f"must have a time in column {name}, ISO 8601 or a number, which fails in row {row + 1}"
+        raise InputError(path, f"{file} {what}", given.iloc[row])
     if types.is_numeric_dtype(column.dtype):
         values = column.to_numpy()
-        unit = _stem(name.strip().lower())[1] or _unit(float(np.abs(values.astype(np.float64)).max()))
+        unit = _stem(name)[1] or _unit(float(np.abs(values.astype(np.float64)).max()))
         return _scaled(values, NS[unit], file, path)
     dated = column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz is not None else column
     try:
@@ -280,11 +299,10 @@ def _nanoseconds(column: pd.Series[Any], name: str, file: Path, path: str) -> In
     return ns
 
 
-def _dates(column: pd.Series[Any]) -> pd.Series[Any]:
+def _dates(texts: pd.Series[str]) -> pd.Series[Any]:
     """Return ISO 8601 texts as times, NaT where there is none; pandas alone would also take "now" and "today"."""
     import pandas as pd
 
-    texts = column.astype(str).str.strip()
     texts = texts.where(texts.str.match(r"\d{4}-\d\d-\d\d"))
     return pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
 

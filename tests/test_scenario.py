@@ -452,7 +452,7 @@ def test_bad_input_names_path_and_constraint(blocks, path, why):
         ),
         ({"law": "linear", "ContextTokens": 1e308}, {}, "services.AllTraffic.time", "finite"),
         (LINEAR, {"request_bytes": "Bytes"}, "traffic.request_bytes", "no column 'Bytes'"),
-        (LINEAR, {"path": "none.csv"}, "traffic", "there is no file none.csv"),
+        (LINEAR, {"path": "none.csv"}, "traffic.path", "there is no file none.csv"),
         (LINEAR, {"repeat": 10**6, "speed": 1e-9}, "run.period_s", "windows"),
         (LINEAR, {"time_column": "when"}, "traffic.time_column", "no column 'when'"),
     ],

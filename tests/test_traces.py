@@ -4,6 +4,8 @@ import os
 import cases
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,7 +62,7 @@ def test_shipped_trace():
     assert 600 < trace.span_s < 700
     assert set(trace.columns) == {"ContextTokens", "GeneratedTokens"}
     assert not trace.flaws
-    with pytest.raises(InputError, match=r"traffic: there is no file .*trace_big\.csv"):
+    with pytest.raises(InputError, match=r"traffic\.path: there is no file .*trace_big\.csv"):
         parse_traffic({"process": "trace", "path": "builtin:trace_big"}).trace()
 
 
@@ -78,6 +80,8 @@ def test_shipped_trace():
         ("arrival_ms", ["3.5", "253.5001"]),
         ("Date", ["1700158623.97996", "1700158624.2299601"]),
         ("arrival_s", ["0.25", "0.5000001"]),
+        ("@timestamp", ["2023-11-16 18:17:03.97996", "2023-11-16 18:17:04.2299601"]),
+        ("  Time_S ", [" 0.25", " 0.5000001"]),
     ],
 )
 def test_time_formats(tmp_path, header, times):
@@ -120,6 +124,11 @@ def test_compressed_csv_and_parquet_read_alike(tmp_path):
         assert trace.columns["tokens"].tolist() == [4.0, 3.0]
 
 
+def test_a_column_without_a_name_is_no_trouble(tmp_path):
+    trace = traced(written(tmp_path, "time,n,,\n1,2,,\n2,3,,\n")).trace()
+    assert trace.columns["n"].tolist() == [2, 3]
+
+
 def test_speed_and_repeat(tmp_path):
     file = written(tmp_path, "time,tokens\n10,1\n11,2\n14,3\n")
     trace = traced(file, speed=2.0, repeat=3).trace()
@@ -158,19 +167,21 @@ def test_cached_arrays_cannot_be_written(tmp_path):
         ("", "cannot be read as CSV or Parquet"),
         ("time,n\n", "has no rows"),
         ("when,n\n1,2\n", "no column known as a time; name one in time_column; it has when, n"),
-        ("time,n\n1,2\n,3\n", "row 2 has no readable time in column time"),
-        ("time,n\n1,2\nabc,3\n5,5\n", "row 2 has no readable time"),
-        ("timestamp\n2024-01-01\nnow\n", "row 2 has no readable time"),
-        ("timestamp\n2024-01-01\n2024-13-01\n", "row 2 has no readable time"),
-        ("timestamp\n16/11/2023 18:17\n", "row 1 has no readable time"),
+        (" time ,n\n1,2\n,3\n", "must have a time in column time, ISO 8601 or a number, which fails in row 2, got nan"),
+        ("time,n\n1,2\nabc,3\n5,5\n", "row 2, got 'abc'"),
+        ("timestamp\n2024-01-01\nnow\n", "row 2, got 'now'"),
+        ("timestamp\n2024-01-01\n2024-13-01\n", "row 2, got '2024-13-01'"),
+        ("timestamp\n16/11/2023 18:17\n", "row 1, got '16/11/2023 18:17'"),
+        ("time,n, n\n1,2,3\n", "must not have two columns of one name, got 'n'"),
+        ("time,Time,time\n1,2,3\n", "must not have two columns of one name, got 'time'"),
         ("timestamp\n0001-01-01\n2024-01-01\n", "column timestamp"),
-        ("time\n1\ninf\n", "row 2 has no readable time"),
+        ("time\n1\ninf\n", "row 2, got inf"),
         ("time\nTrue\n", "holds no times"),
         ("time\n0\n1e10\n", "285 years"),
         ("time,n\n1,2,3\n4,5,6\n", "cannot be read"),
         ("time,n\n1,2\n4,5,6\n", "cannot be read"),
         ('time,n\n1,"2\n', "cannot be read"),
-        ("time\0\1\2", "neither CSV nor Parquet, but binary"),
+        ("time\0\1\2", "neither CSV nor Parquet, but binary; compressed CSV ends in .gz, .bz2"),
         ("PAR1 and then nothing", "cannot be read"),
     ],
 )
@@ -178,7 +189,7 @@ def test_bad_files_name_file_and_row(tmp_path, text, why):
     file = written(tmp_path, text)
     with pytest.raises(InputError) as caught:
         traced(file).trace()
-    assert caught.value.path == "traffic"
+    assert caught.value.path == "traffic.path"
     assert str(file) in str(caught.value)
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -188,9 +199,15 @@ def test_bad_paths(tmp_path):
     (tmp_path / "rubbish.csv").write_bytes(bytes(range(1, 256)) * 20)
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"time\n" + b"1\n" * 5000)[:40])
     (tmp_path / "no.csv.gz").write_bytes(b"\x1f\x8bnothing")
-    for name in ("rubbish.csv", "cut.csv.gz", "no.csv.gz", "none.csv", "."):
+    (tmp_path / "plain.csv.gz").write_text("time\n1\n")
+    (tmp_path / "zipped.csv").write_bytes(gzip.compress(b"time\n1\n"))
+    pq.write_table(pa.table([[1], [2], [3]], names=["time", "n", "n"]), tmp_path / "twice.parquet")
+    pq.write_table(pa.table([[1], [2], [3]], names=["time", "n", "n "]), tmp_path / "alike.parquet")
+    names = [file.name for file in tmp_path.iterdir()]
+    for name in (*names, "none.csv", "plain.csv.gz/none.csv", "null\0.csv", "."):
         with pytest.raises(InputError) as caught:
-            traced(tmp_path / name).trace() if name != "." else traced(tmp_path).trace()
+            parse_traffic({"process": "trace", "path": name}, "traffic", tmp_path).trace()
+        assert caught.value.path == "traffic.path"
         assert str(tmp_path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
