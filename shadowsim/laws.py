@@ -33,9 +33,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from shadowsim.datafiles import listing, read_table, resolve, sizes
 from shadowsim.errors import InputError
 from shadowsim.paths import Block, number
-from shadowsim.traces import listing, read_table, resolve, sizes
 
 Floats = NDArray[np.float64]
 

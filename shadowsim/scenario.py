@@ -23,6 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
+from shadowsim.datafiles import BUILTIN
 from shadowsim.defaults import assumed_document, builtin_document, changed_document, draft_document
 from shadowsim.documents import file_of, read_json
 from shadowsim.errors import InputError
@@ -40,7 +41,6 @@ from shadowsim.parts import (
 )
 from shadowsim.paths import BLOCK_KEYS, BLOCK_LATER, BLOCKS, Block, edited, plain, value_at
 from shadowsim.service import Service
-from shadowsim.traces import BUILTIN
 from shadowsim.traffic import Traffic, parse_traffic
 
 

@@ -28,11 +28,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shadowsim.datafiles import resolve
 from shadowsim.errors import InputError
 from shadowsim.laws import Law, parse_law
 from shadowsim.paths import Block, not_built
 from shadowsim.profiles import Knots, Profile, parse_profile
-from shadowsim.traces import Trace, read_trace, resolve
+from shadowsim.traces import Trace, read_trace
 
 Floats = NDArray[np.float64]
 

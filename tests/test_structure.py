@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports only from those above it.
 READING_ORDER = [
     *("errors", "documents", "contract", "experiment", "instances"),
-    *("paths", "traces", "profiles", "laws", "traffic", "service", "defaults", "parts", "scenario"),
+    *("paths", "datafiles", "traces", "profiles", "laws", "traffic", "service", "defaults", "parts", "scenario"),
     *("_kernel", "columns", "frames", "tallies", "verdict", "result", "grouping", "plots", "engine"),
     *("tables", "report", "console", "cli", "__main__"),
 ]
