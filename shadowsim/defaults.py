@@ -13,15 +13,19 @@ from shadowsim.experiment import Experiment
 from shadowsim.instances import lookup
 from shadowsim.paths import ALIASES, edited, plain, target_of
 
-ENDPOINT: dict[str, object] = {"routing": "RANDOM", "overhead_s": 0.002, "timeout_s": 60.0}
+ROUTING, OVERHEAD_S, TIMEOUT_S = "RANDOM", 0.002, 60.0
+RULE, INSTANT = "coin", "arrival"
+PERIOD_S, SEED, SAMPLE_REQUESTS = 60.0, 7, 10_000
+
+ENDPOINT: dict[str, object] = {"routing": ROUTING, "overhead_s": OVERHEAD_S, "timeout_s": TIMEOUT_S}
 MIRROR: dict[str, object] = {
-    "rule": "coin",
-    "instant": "arrival",
+    "rule": RULE,
+    "instant": INSTANT,
     "max_in_flight": None,
     "max_body_bytes": None,
     "max_per_s": None,
 }
-RUN: dict[str, object] = {"horizon_s": None, "period_s": 60.0, "seed": 7, "sample_requests": 10_000}
+RUN: dict[str, object] = {"horizon_s": None, "period_s": PERIOD_S, "seed": SEED, "sample_requests": SAMPLE_REQUESTS}
 TIME: dict[str, object] = {"law": "lognormal", "mean_s": 0.02, "scv": 0.25}
 DRAFT_RATE_PER_S = 100.0
 

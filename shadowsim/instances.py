@@ -72,15 +72,8 @@ def catalogue() -> Mapping[str, InstanceType]:
     return MappingProxyType({t.name: t for t in types})
 
 
-def lookup(name: str, path: str = "instance_type") -> InstanceType:
-    """Return an instance type.
-
-    Parameters
-    ----------
-    name : str
-        Such as "ml.m5.xlarge".
-    path : str
-        Where the name was given, for the message.
+def lookup(name: str) -> InstanceType:
+    """Return an instance type by its name, such as "ml.m5.xlarge".
 
     Raises
     ------
@@ -93,7 +86,8 @@ def lookup(name: str, path: str = "instance_type") -> InstanceType:
     known = _all()
     if name not in known:
         same_in_ec2 = [k for k in known if k.endswith(name)]
-        raise InputError(path, f"{shown(name)} is not a SageMaker hosting type{nearest(name, same_in_ec2 or known)}")
+        near = nearest(name, same_in_ec2 or known)
+        raise InputError("instance_type", f"{shown(name)} is not a SageMaker hosting type{near}")
     return known[name]
 
 
@@ -120,16 +114,8 @@ def matching(pattern: str) -> list[InstanceType]:
     return sorted(found, key=_natural)
 
 
-def describe(experiment: Experiment, prices: Mapping[str, float] | None = None) -> str:
-    """Return what an experiment is and what it costs, for people: a label and a text a line.
-
-    Parameters
-    ----------
-    experiment : Experiment
-        Whose Schedule gives the hours.
-    prices : mapping of str to float, optional
-        The user's own prices in USD an hour by instance type, which go before the catalogue's.
-    """
+def describe(experiment: Experiment) -> str:
+    """Return what an experiment is and what it costs in the hours of its Schedule: a label and a text a line."""
     e = experiment
     rows = [
         ("experiment", f"{e.name} ({e.type})"),
@@ -143,7 +129,7 @@ def describe(experiment: Experiment, prices: Mapping[str, float] | None = None) 
         ("role", e.role_arn),
         ("KMS key", e.kms_key),
         ("tags", ", ".join(f"{key}={value}" for key, value in e.tags)),
-        *_cost_rows(e, prices or {}),
+        *_cost_rows(e),
     ]
     return "\n".join(f"{label:<16}{shown(text)}" for label, text in rows if text)
 
@@ -212,21 +198,20 @@ def _storage_text(storage: DataStorage | None) -> str:
     return "; ".join([storage.destination, *listed, "all else in base64" if listed else "all in base64"])
 
 
-def _cost_rows(experiment: Experiment, prices: Mapping[str, float]) -> list[tuple[str, str]]:
+def _cost_rows(experiment: Experiment) -> list[tuple[str, str]]:
     hours: list[float] = []
     costs: list[float] = []
     rows: list[tuple[str, str]] = []
     for role, variant in (("source", experiment.source), ("shadow", experiment.shadow)):
         instance = lookup(variant.pool.instance_type)
-        price, origin = instance.price_usd_per_h, f"an example of {instance.price_as_of}"
-        if instance.name in prices:
-            price, origin = prices[instance.name], "as given"
+        price = instance.price_usd_per_h
         hours.append(variant.pool.instance_count * experiment.duration_s / 3600)
         if price is None:
             rows.append((f"cost of {role}", f"unknown: there is no price for {instance.name}"))
         else:
             costs.append(hours[-1] * price)
-            rows.append((f"cost of {role}", f"{costs[-1]:,.2f} USD at {price:g} USD an hour, {origin}"))
+            rate = f"{price:g} USD an hour, an example of {instance.price_as_of}"
+            rows.append((f"cost of {role}", f"{costs[-1]:,.2f} USD at {rate}"))
     worked = f"{hours[0]:,.1f} source + {hours[1]:,.1f} shadow = {sum(hours):,.1f}"
     total = f"{sum(costs):,.2f} USD for the instances alone" if len(costs) == len(rows) else "unknown"
     return [("instance-hours", worked), *rows, ("cost in all", total)]

@@ -128,10 +128,6 @@ class Law:
             total += coefficient * columns[name]
         return total
 
-    def to_dict(self) -> object:
-        """Return the JSON value that the law was made of."""
-        return self.block
-
 
 def parse_law(value: object, path: str, unit: str, base_dir: Path | None = None) -> Law:
     """Make a law of its JSON value.

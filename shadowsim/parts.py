@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from shadowsim.contract import as_time
+from shadowsim.defaults import ROUTING
 from shadowsim.errors import InputError, nearest
 from shadowsim.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.instances import lookup
@@ -58,10 +59,10 @@ def read_routing(endpoint: Block, names: Mapping[str, object]) -> dict[str, str]
     known, later = ["RANDOM"], ["LEAST_OUTSTANDING_REQUESTS"]
     given = endpoint.values.get("routing")
     if not isinstance(given, Mapping):
-        return dict.fromkeys(names, endpoint.choice("routing", "RANDOM", known, later))
+        return dict.fromkeys(names, endpoint.choice("routing", ROUTING, known, later))
     block = endpoint.block("routing")
     block.only(names)
-    return {name: block.choice(name, "RANDOM", known, later) for name in names}
+    return {name: block.choice(name, ROUTING, known, later) for name in names}
 
 
 def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:
@@ -125,7 +126,7 @@ def check_columns(traffic: Traffic, services: Mapping[str, Service]) -> None:
     for path, law in laws.items():
         if law.kind == "linear":
             if trace is None:
-                raise InputError(path, "needs trace traffic for a law of trace columns", law.to_dict())
+                raise InputError(path, "needs trace traffic for a law of trace columns", law.block)
             _check_linear(trace, law, path)
 
 
@@ -137,4 +138,4 @@ def _check_linear(trace: Trace, law: Law, path: str) -> None:
     with np.errstate(over="ignore"):
         values = law.values(trace.columns)
     if not np.isfinite(values).all() or (path.endswith(".time") and not values.any()):
-        raise InputError(path, "must give finite numbers, some of them > 0, over the trace", law.to_dict())
+        raise InputError(path, "must give finite numbers, some of them > 0, over the trace", law.block)

@@ -24,7 +24,19 @@ from pathlib import Path
 from typing import cast
 
 from shadowsim.datafiles import BUILTIN
-from shadowsim.defaults import assumed_document, builtin_document, changed_document, draft_document
+from shadowsim.defaults import (
+    INSTANT,
+    OVERHEAD_S,
+    PERIOD_S,
+    RULE,
+    SAMPLE_REQUESTS,
+    SEED,
+    TIMEOUT_S,
+    assumed_document,
+    builtin_document,
+    changed_document,
+    draft_document,
+)
 from shadowsim.documents import file_of, read_json
 from shadowsim.errors import InputError
 from shadowsim.experiment import Experiment
@@ -175,7 +187,7 @@ class Scenario:
         endpoint.only(BLOCK_KEYS["endpoint"])
         mirror = whole.block("mirror")
         mirror.only(BLOCK_KEYS["mirror"], BLOCK_LATER["mirror"])
-        period_s = run.number("period_s", 60.0, above=0.0)
+        period_s = run.number("period_s", PERIOD_S, above=0.0)
         horizon_s = horizon_of(run, experiment, traffic, period_s)
         values, assumed = dict(whole.values), dict(assumed or {})
         if experiment.schedule.start is None and experiment.schedule.end is not None and not run.has("horizon_s"):
@@ -193,14 +205,14 @@ class Scenario:
             source_workers=workers[experiment.source.name],
             shadow_workers=workers[experiment.shadow.name],
             routing=read_routing(endpoint, services),
-            overhead_s=endpoint.number("overhead_s", 0.002, least=0.0),
-            timeout_s=endpoint.number("timeout_s", 60.0, above=0.0),
-            mirror_rule=mirror.choice("rule", "coin", ["coin"], ["counter", "hash"]),
-            mirror_instant=mirror.choice("instant", "arrival", ["arrival"], ["response"]),
+            overhead_s=endpoint.number("overhead_s", OVERHEAD_S, least=0.0),
+            timeout_s=endpoint.number("timeout_s", TIMEOUT_S, above=0.0),
+            mirror_rule=mirror.choice("rule", RULE, ["coin"], ["counter", "hash"]),
+            mirror_instant=mirror.choice("instant", INSTANT, ["arrival"], ["response"]),
             horizon_s=horizon_s,
             period_s=period_s,
-            seed=run.integer("seed", 7, least=0, most=2**64 - 1),
-            sample_requests=run.integer("sample_requests", 10_000, least=0, most=2**53),
+            seed=run.integer("seed", SEED, least=0, most=2**64 - 1),
+            sample_requests=run.integer("sample_requests", SAMPLE_REQUESTS, least=0, most=2**53),
             assumed=assumed,
             document=values,
             base_dir=base,

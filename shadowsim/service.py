@@ -43,10 +43,6 @@ class Service:
     error_5xx: float = 0.0
     block: Mapping[str, object] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the JSON object that this was made of."""
-        return dict(self.block)
-
 
 def parse_service(value: object, path: str, base_dir: Path | None = None) -> Service:
     """Make a service model of its JSON object.

@@ -125,10 +125,6 @@ class Traffic:
             raise ValueError(f"{self.process} traffic has no trace")
         return read_trace(self.file, self.time_column, self.speed, self.repeat, "traffic")
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the JSON object that this was made of."""
-        return dict(self.block)
-
 
 def parse_traffic(value: object, path: str = "traffic", base_dir: Path | None = None) -> Traffic:
     """Make traffic of its JSON object.
@@ -185,7 +181,7 @@ def _bytes(block: Block, key: str, process: str, base_dir: Path) -> Law | None:
         return None
     law = parse_law(block.values[key], block.at(key), "bytes", base_dir)
     if law.kind == "linear" and process != "trace":
-        raise InputError(block.at(key), "needs trace traffic for a law of trace columns", law.to_dict())
+        raise InputError(block.at(key), "needs trace traffic for a law of trace columns", law.block)
     return law
 
 

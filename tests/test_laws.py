@@ -98,7 +98,7 @@ def test_empirical_joins_its_points_and_is_flat_outside():
     assert law.mean == pytest.approx(0.2 * 1 + 0.3 * 1.5 + 0.4 * 6 + 0.1 * 10, rel=1e-15)
     second = 0.2 * 1 + 0.3 * (1 + 2 + 4) / 3 + 0.4 * (4 + 20 + 100) / 3 + 0.1 * 100
     assert law.scv == pytest.approx(second / law.mean**2 - 1, rel=1e-12)
-    assert parse_law(law.to_dict(), PATH, "s") == law
+    assert parse_law(law.block, PATH, "s") == law
 
 
 @settings(deadline=None, max_examples=25)
@@ -139,15 +139,15 @@ def test_bytes_by_number_and_by_column():
     assert parse_law(0, "traffic.request_bytes", "bytes").mean == 0.0
     by_column = parse_law("ContextTokens", "traffic.request_bytes", "bytes")
     assert (by_column.kind, by_column.base, dict(by_column.columns)) == ("linear", 0.0, {"ContextTokens": 1.0})
-    assert by_column.to_dict() == "ContextTokens"
+    assert by_column.block == "ContextTokens"
     assert parse_law({"law": "gamma", "mean_bytes": 1000, "scv": 2}, "traffic.request_bytes", "bytes").scv == 2.0
 
 
 @pytest.mark.parametrize("block", [block for block, _, _ in CLOSED_FORMS])
 def test_round_trip_through_json_and_pickle(block):
     law = parse_law(block, PATH, "s")
-    assert law.to_dict() == block
-    assert parse_law(json.loads(json.dumps(law.to_dict())), PATH, "s") == law
+    assert law.block == block
+    assert parse_law(json.loads(json.dumps(law.block)), PATH, "s") == law
     assert pickle.loads(pickle.dumps(law)) == law
 
 

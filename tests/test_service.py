@@ -13,7 +13,7 @@ def test_defaults_and_round_trip():
     service = parse_service(block, PATH)
     assert (service.time.mean, service.workers, service.queue_limit) == (0.5, None, None)
     assert (service.error_4xx, service.error_5xx) == (0.0, 0.0)
-    assert service.to_dict() == block
+    assert service.block == block
 
 
 def test_everything_given_and_null_counts_as_left_out():
@@ -28,7 +28,7 @@ def test_everything_given_and_null_counts_as_left_out():
     }
     service = parse_service(json.loads(json.dumps(block)), PATH)
     assert (service.workers, service.queue_limit, service.error_4xx, service.error_5xx) == (8, 0, 0.25, 0.75)
-    assert parse_service(service.to_dict(), PATH) == service
+    assert parse_service(service.block, PATH) == service
     assert parse_service({"time": 1, "workers": None, "queue_limit": None}, PATH).workers is None
 
 

@@ -153,8 +153,8 @@ def test_a_rate_beside_a_profile_is_the_mean_over_the_horizon(profile, rate, hor
 def test_round_trip_through_json_and_pickle():
     block = {"process": "poisson", "profile": DIURNAL, "rate_per_s": None, "request_bytes": 1024}
     traffic = parse_traffic(block)
-    assert traffic.to_dict() == block
-    assert parse_traffic(json.loads(json.dumps(traffic.to_dict()))) == traffic
+    assert traffic.block == block
+    assert parse_traffic(json.loads(json.dumps(traffic.block))) == traffic
     assert pickle.loads(pickle.dumps(traffic)) == traffic
     assert traffic.request_bytes.mean == 1024.0
     assert traffic.response_bytes is None
