@@ -106,7 +106,7 @@ class Trace:
         if name not in self.columns:
             known = list(self.columns)
             hint = nearest(name, [*known, *others])
-            raise InputError(path, f"the trace has no column {name!r}{hint}; it has {listing(known)}")
+            raise InputError(path, f"the trace has no column {name!r}; it has {listing(known)}{hint}")
         return self.columns[name]
 
 
@@ -175,8 +175,8 @@ def _read_once(file: Path, mtime_ns: int, size: int, time_column: str | None, pa
 def _time_column(names: list[str], wanted: str | None, file: Path, path: str) -> str:
     if wanted is not None:
         if wanted not in names:
-            hint = f"{nearest(wanted, names)}; it has {listing(names)}"
-            raise InputError(f"{path}.time_column", f"{file} has no column {wanted!r}{hint}")
+            what = f"has no column {wanted!r}; it has {listing(names)}{nearest(wanted, names)}"
+            raise InputError(f"{path}.time_column", f"{file} {what}")
         return wanted
     stems = {_stem(name)[0]: name for name in reversed(names)}
     for usual in TIME_COLUMNS:

@@ -216,7 +216,7 @@ def test_named_time_column(tmp_path):
     file = written(tmp_path, "when,time\n3,x\n1,y\n")
     assert traced(file, time_column="when").trace().span_s == 2.0
     with pytest.raises(
-        InputError, match=r"traffic\.time_column: .* has no column 'wen'; did you mean when\?; it has when, time"
+        InputError, match=r"traffic\.time_column: .* has no column 'wen'; it has when, time; did you mean when\?"
     ):
         traced(file, time_column="wen").trace()
 
