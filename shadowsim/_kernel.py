@@ -14,7 +14,11 @@ What a run is
 -------------
 Time is cut into windows of `period_s`. For each window, chunk by chunk of a size that stays in the cache:
 
-    arrivals -> serve(source) -> which are copied -> serve(shadow) -> tally of both
+    arrivals -> serve(source) -> tally -> which are copied, and when -> serve(shadow) -> tally
+
+`run` does both sides, or one of them: the source's copies then wait in `Copies` for the shadow's turn, so that two
+threads can work on one run. It stops early, to be called again, when a structure that grows with the backlog has no
+room left for a chunk.
 
 Everything random about a request is a pure function of (seed, column, window, number in the window): see `key` and
 `mix`. So no draw depends on the chunk size, on the order of computing, on threads, or on the fate of another request,
@@ -22,6 +26,7 @@ and two scenarios share every draw that they have in common. A copy is drawn by 
 
 Ties: at one instant a worker becomes free before a request arrives, ConcurrentRequestsPerModel is sampled after what
 finishes and before what arrives, requests arrive in the order of their numbers, and a copy follows its source request.
+Copies at the source's response leave in the order of (response, window, number).
 
 Queues
 ------
@@ -29,6 +34,11 @@ An instance has `workers` workers and one FIFO queue. A request that arrives at 
 (Kiefer and Wolfowitz, 1955), so an instance's whole state is the multiset of its workers' free times, kept sorted: the
 earliest leaves the front and the new one is inserted by comparisons without a branch. Starts never decrease, so a
 queue that may hold L requests is full exactly when the L-th last accepted request has not started yet.
+
+LEAST_OUTSTANDING_REQUESTS needs to know, at each arrival, which instances have the fewest unfinished requests. When a
+request will have left is known as soon as it is accepted; a timing wheel (Varghese and Lauck, 1987) holds those moments
+in buckets of time, and a bitset a level says which instances have 0, 1, 2, ... unfinished requests. The m-th tied
+instance in index order is the m-th set bit: a function of the tied set and the draw, never of a structure's history.
 
 Laws
 ----
@@ -55,6 +65,11 @@ Hashes = NDArray[np.uint64]
 # error_model="numpy": a division then carries no test for zero, and the loop round it can be vectorised. No divisor
 # here can be zero (each is guarded where it is formed).
 njit = numba.njit(nogil=True, cache=True, error_model="numpy")
+# Called by compiled code only: leaving the wrappers for Python out saves time to compile, and a call from Python would
+# crash. Never for a public function.
+inner = numba.njit(nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# For what is called once a request with whole states: handing a state on would take longer than the work.
+inline = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
 # ---- The columns of draws: published, append only. A retry's attempt a will use column + 64 a. ----
 ARRIVAL = 0
@@ -62,9 +77,25 @@ COPY = 1  # high 32 bits: the coin; low 32 bits: the order in which requests ent
 SOURCE_SERVICE, SOURCE_ROUTE, SOURCE_ERROR, SOURCE_RESPONSE_BYTES = 2, 3, 4, 5
 SHADOW_SERVICE, SHADOW_ROUTE, SHADOW_ERROR, SHADOW_RESPONSE_BYTES = 6, 7, 8, 9
 REQUEST_BYTES = 10
+SESSION, SESSION_COPY, MODULATION = 11, 12, 13  # whose request; which sessions are copied; states of an MMPP
 
 # ---- Arrival processes ----
 POISSON, CONSTANT, TRACE = 0, 1, 2
+
+RENEWAL_BLOCK = 4096  # gaps of a renewal process that are keyed and summed together
+PART = 1 << 16  # part j of superposed traffic draws its arrivals and states from columns c + PART j
+
+# ---- Policies ----
+RANDOM, LEAST_OUTSTANDING = 0, 1
+COIN, COUNTER, HASH = 0, 1, 2
+AT_ARRIVAL, AT_RESPONSE = 0, 1
+
+# ---- What `run` does, and how it ends ----
+SOURCE_SIDE, SHADOW_SIDE, BOTH_SIDES = 1, 2, 3
+DONE, NEEDS_ROOM = 0, 1
+
+# ---- Why a request has no start ----
+REFUSED, LOST_IN_FLIGHT, LOST_PER_S = -1.0, -2.0, -3.0
 
 # ---- Tables of quantiles: one cell for each exponent of u in (0, 1] and each value of its 7 leading mantissa bits ----
 CELL_BITS = 7
@@ -81,13 +112,21 @@ R_REQUESTS, R_REFUSED, R_TIMED_OUT, R_ERROR_4XX, R_ERROR_5XX = 0, 1, 2, 3, 4
 R_LATENCY_SUM, R_LATENCY_MIN, R_LATENCY_MAX, R_WAIT_SUM, R_WORK, R_BACKLOG = 5, 6, 7, 8, 9, 10
 R_QUANTILES = 11  # five columns, for QUANTILES
 R_CONCURRENT_MIN, R_CONCURRENT_MAX, R_REQUEST_BYTES, R_RESPONSE_BYTES, R_REFUSED_WORK = 16, 17, 18, 19, 20
-R_WIDTH = 21
+R_LOST_BODY, R_LOST_IN_FLIGHT, R_LOST_PER_S = 21, 22, 23
+R_WIDTH = 24
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 
 # ---- What a row of the sample holds ----
-S_WINDOW, S_NUMBER, S_ORDER, S_ARRIVAL = 0, 1, 2, 3
-S_SOURCE, S_SHADOW = 4, 7  # from each: instance (-1: not copied), start (-1: refused), service
-S_WIDTH = 10
+S_WINDOW, S_NUMBER, S_ORDER, S_ARRIVAL, S_INSTANCE, S_START, S_SERVICE = 0, 1, 2, 3, 4, 5, 6
+S_WIDTH = 7
+
+# ---- Where a run stands: integers and real numbers ----
+C_WINDOW, C_PHASE, C_BASE, C_FIRST, C_STRETCHES, C_STRETCH, C_MORE, C_COPIES, C_ARRIVED, C_OUT = range(10)
+C_COUNT, C_LAST = 0, 1
+OPEN, ARRIVE, RELEASE, CLOSE = 0, 1, 2, 3  # phases of a window
+
+# ---- What `flight` holds of a pool ----
+F_FREE, F_TOTAL, F_LOWEST, F_LAST = 0, 1, 2, 3
 
 CONCURRENCY_EVERY_S = 10.0  # CloudWatch emits ConcurrentRequestsPerModel every ten seconds
 
@@ -111,8 +150,9 @@ class Arrivals(NamedTuple):
 class Pool(NamedTuple):
     """One variant's instances. `table` (2 TABLE_HALF,) has mean 1; `work_s` (m,) replaces it for a trace with columns.
 
-    `queue_limit` and `timeout_s` are -1 and inf where there is none; `service`, `route` and `error` are columns of
-    draws.
+    `queue_limit` and `timeout_s` are -1 and inf where there is none. `slowdown[b - 1]` is the factor on a service that
+    starts when b workers are busy, itself included; the last factor holds for more; empty: none. `buckets_per_s` is the
+    resolution of the timing wheel. `service`, `route` and `error` are columns of draws.
     """
 
     n_instances: int
@@ -122,11 +162,32 @@ class Pool(NamedTuple):
     mean_s: float
     table: Floats
     work_s: Floats
+    slowdown: Floats
     error_4xx: float
     error_5xx: float
+    routing: int
+    buckets_per_s: float
     service: int
     route: int
     error: int
+
+
+class Mirror(NamedTuple):
+    """Which requests are copied, and when. Caps are -1 where there is none.
+
+    `coin`: the share as a threshold of 32 bits, `percent`: as SageMaker has it. `session_by_request` (m,) is a trace's
+    column of session numbers; without one there are `n_sessions`, drawn evenly.
+    """
+
+    rule: int
+    instant: int
+    coin: np.uint64
+    percent: int
+    n_sessions: int
+    session_by_request: Ints
+    max_body_bytes: float
+    max_in_flight: int
+    max_per_s: int
 
 
 class Payload(NamedTuple):
@@ -143,7 +204,14 @@ class State(NamedTuple):
 
     `free_s` (n_instances x n_workers,): sorted within an instance. `start_s` (n_instances x queue_limit,) and
     `start_at` (n_instances,): the last starts, as rings. `queued_change` (ticks, n_instances) and `queued`
-    (n_instances,): how many requests wait at each ten-second tick, as changes, and at the last tick.
+    (n_instances,): how many requests wait at each ten-second tick, as changes, and at the last tick; `tick` (1,): the
+    next one.
+
+    Requests in flight, where somebody counts them: `wheel` (buckets,) and `node_next` (n,) are linked lists of nodes,
+    -1 ending them; `node_leave_s`, `node_instance` (n,) what a node says; `outstanding` (n_instances,); `level`
+    (levels, words): bit i of level b is set when instance i has b requests in flight; `flight` (4,): F_...
+
+    `copied_s` (max_per_s,) and `copied_at` (1,): when the last copies were made, as a ring.
     """
 
     free_s: Floats
@@ -151,6 +219,41 @@ class State(NamedTuple):
     start_at: Ints
     queued_change: Int32s
     queued: Ints
+    tick: Ints
+    wheel: Int32s
+    node_next: Int32s
+    node_leave_s: Floats
+    node_instance: Int32s
+    outstanding: Ints
+    level: Hashes
+    flight: Ints
+    copied_s: Floats
+    copied_at: Ints
+
+
+class Pending(NamedTuple):
+    """Copies that wait for the source's response: a binary heap by (time, window, number); `n` (1,): how many."""
+
+    time_s: Floats
+    window: Ints
+    number: Ints
+    request: Ints
+    n: Ints
+
+
+class Copies(NamedTuple):
+    """Copies on their way to the shadow, in order of time.
+
+    `offset` is GOLDEN times the source request's number in its window, `order` its order in the sample, `request` its
+    number in the run, for traces. `window` is the source request's; it is written only for copies at a response, since
+    those at arrival share the window in which they are served.
+    """
+
+    arrival: Floats
+    window: Ints
+    offset: Hashes
+    request: Ints
+    order: Hashes
 
 
 class Tally(NamedTuple):
@@ -170,33 +273,33 @@ class Sample(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Columns of one chunk, for the source and for the shadow, reused from chunk to chunk.
+    """Columns of one chunk, reused from chunk to chunk and by both sides in turn.
 
-    `number` counts requests from the chunk's first, `offset` is GOLDEN times it: both are fixed for the source, and
-    chosen from those for the shadow.
+    `offset` is GOLDEN times a request's number in the chunk; `request` counts from the start of the run, where a trace
+    makes it matter. `picked` are the numbers of those to be copied, with their `order` in the sample; `kept` of those
+    that may be sampled.
     """
 
     reached: Floats
-    number: Int32s
     offset: Hashes
+    request: Ints
+    order: Hashes
+    picked: Int32s
+    kept: Int32s
     arrival: Floats
     work: Floats
+    route: Hashes
     start: Floats
     instance: Int32s
-    shadow_number: Int32s
-    shadow_offset: Hashes
-    shadow_arrival: Floats
-    shadow_work: Floats
-    shadow_start: Floats
-    shadow_instance: Int32s
-    kept: Int32s
 
 
 # ---- Draws: splitmix64's finaliser over a counter (Steele, Lea and Flood, 2014) ----
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_NUMBER = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))  # GOLDEN i _NUMBER is i: an offset tells its number
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_0, _1, _11, _27, _30, _31, _32 = (np.uint64(n) for n in (0, 1, 11, 27, 30, 31, 32))
+_0, _1, _2, _4, _11, _27, _30, _31, _32, _56 = (np.uint64(n) for n in (0, 1, 2, 4, 11, 27, 30, 31, 32, 56))
+_55, _33, _0F, _01 = (np.uint64(int(byte * 8, 16)) for byte in ("55", "33", "0F", "01"))
 _LOW32 = np.uint64(0xFFFFFFFF)
 
 
@@ -258,6 +361,13 @@ def neg_log(u: float) -> float:
     return (_LOG[cell] - np.float64(k) * _LN2) + (tail - r)
 
 
+@njit
+def neg_log_all(u: Floats) -> None:
+    """Put -log(u) in the place of each u."""
+    for i in range(u.size):
+        u[i] = neg_log(u[i])
+
+
 # ---- Tables of quantiles ----
 
 _ONE_BITS = np.int64(0x3FF0000000000000)
@@ -300,7 +410,7 @@ def uniform_all(k: np.uint64, number: Ints, out: Floats) -> None:
 # ---- Arrivals ----
 
 
-@njit
+@inner
 def _moment(count: float, t0: float, rate: float, slope: float) -> float:
     """When `count` requests after t0 have come, on a stretch whose rate is rate + slope (t - t0).
 
@@ -310,7 +420,7 @@ def _moment(count: float, t0: float, rate: float, slope: float) -> float:
     return t0 + 2.0 * count / max(rate + root, 1e-300)
 
 
-@njit
+@inner
 def _moments(count: Floats, lo: int, hi: int, last: float, stretch: Floats, out: Floats) -> float:
     """Arrival times of the counts lo..hi-1, all in one stretch; `last` is the arrival before them.
 
@@ -327,43 +437,43 @@ def _moments(count: Floats, lo: int, hi: int, last: float, stretch: Floats, out:
     return out[hi - 1]
 
 
-@njit
+@inner
 def _just_below(t: float) -> float:
     """The greatest float64 below t > 0."""
     return np.int64(np.float64(t).view(np.int64) - 1).view(np.float64)
 
 
-@njit
-def _constant_at(i: int, knot: int, a: Arrivals) -> float:
-    """When request i of a constant process comes, `knot` being the first knot whose count passes i, less one."""
+@inner
+def _count_at(count: float, knot: int, a: Arrivals) -> float:
+    """When `count` requests have come, in the stretch of the rate that begins at `knot`."""
     t0, t1 = a.knot_s[knot], a.knot_s[knot + 1]
     rate = a.knot_rate[knot]
     slope = (a.knot_rate[knot + 1] - rate) / (t1 - t0)
     if slope == 0.0:
-        return t0 + (i - a.knot_count[knot]) / rate if rate > 0.0 else np.inf
-    return _moment(i - a.knot_count[knot], t0, rate, slope)
+        return t0 + (count - a.knot_count[knot]) / rate if rate > 0.0 else np.inf
+    return _moment(count - a.knot_count[knot], t0, rate, slope)
 
 
-@njit
-def _knot_of(i: int, a: Arrivals) -> int:
-    """The stretch of the rate in which count i is reached: the last knot with knot_count <= i < the next one's."""
+@inner
+def _knot_of(count: float, a: Arrivals) -> int:
+    """The stretch of the rate in which a count is reached: the last knot with knot_count <= count < the next one's."""
     lo, hi = 0, a.knot_count.size - 1
     while hi - lo > 1:
         mid = (lo + hi) // 2
-        if a.knot_count[mid] <= i:
+        if a.knot_count[mid] <= count:
             lo = mid
         else:
             hi = mid
     return lo
 
 
-@njit
+@inner
 def _global_at(i: int, a: Arrivals) -> float:
     """When request i, counted from the start of the run, comes: for constant arrivals and for traces."""
     if a.process == TRACE:
         m = a.trace_s.size
         return a.trace_s[i % m] + np.float64(i // m) * a.pass_s
-    return _constant_at(i, _knot_of(i, a), a)
+    return _count_at(np.float64(i), _knot_of(np.float64(i), a), a)
 
 
 @njit
@@ -379,9 +489,11 @@ def first_from(t: float, a: Arrivals) -> int:
     return hi
 
 
-@njit
+@inner
 def _next_global(start: int, n: int, end: float, a: Arrivals, out: Floats) -> int:
     """Arrival times of requests start, start + 1, ... before `end`, at most n; returns how many."""
+    if n == 0:
+        return 0
     if a.process == TRACE:
         m = a.trace_s.size
         j, shift = start % m, np.float64(start // m) * a.pass_s
@@ -394,18 +506,31 @@ def _next_global(start: int, n: int, end: float, a: Arrivals, out: Floats) -> in
             if j == m:
                 j, shift = 0, np.float64((start + i + 1) // m) * a.pass_s
         return n
-    knot = _knot_of(start, a)
+    knot = _knot_of(np.float64(start), a)
     for i in range(n):
         while knot < a.knot_count.size - 2 and a.knot_count[knot + 1] <= start + i:
             knot += 1
-        t = _constant_at(start + i, knot, a)
+        t = _count_at(np.float64(start + i), knot, a)
         if t >= end:
             return i
         out[i] = t
     return n
 
 
-@njit
+@inner
+def _knot_before(t: float, a: Arrivals) -> int:
+    """The last knot at or before t, but for the very last."""
+    lo, hi = 0, a.knot_s.size - 1
+    while hi - lo > 1:
+        mid = (lo + hi) // 2
+        if a.knot_s[mid] <= t:
+            lo = mid
+        else:
+            hi = mid
+    return lo
+
+
+@inner
 def _stretches(begin: float, end: float, a: Arrivals, first: int, out: Floats) -> int:
     """Cut a window at the rate's knots, from knot `first` on; returns how many stretches.
 
@@ -431,68 +556,269 @@ def _stretches(begin: float, end: float, a: Arrivals, first: int, out: Floats) -
     return n
 
 
-@njit
+@inner
 def _poisson(
-    k: np.uint64, size: int, count: float, last: float, stretch: Floats, n_stretches: int, at: int, s: Scratch
-) -> tuple[int, float, int]:
+    k: np.uint64, size: int, count: float, last: float, stretch: Floats, n_stretches: int, at: int, gap: Floats,
+    reached: Floats, arrival: Floats,
+) -> tuple[int, float, int]:  # fmt: skip
     """The next arrivals of a window: how many (fewer than `size`: the window is full), the count reached, the stretch.
 
     Poisson arrivals at unit rate on the count axis, mapped through the inverse of the rate's integral. `k` is the key
-    of the first of them, `last` the arrival before it.
+    of the first of them, `last` the arrival before it; `gap` and `reached` are room to work in.
     """
     for i in range(size):
-        s.start[i] = neg_log(uniform(mix(k + GOLDEN * np.uint64(i))))
+        gap[i] = neg_log(uniform(mix(k + GOLDEN * np.uint64(i))))
     total = stretch[n_stretches - 1, 4]
     n = size
     for i in range(size):
-        count += s.start[i]
+        count += gap[i]
         if count >= total:
             n = i
             break
-        s.reached[i] = count
+        reached[i] = count
     lo = 0
     while lo < n:
-        while s.reached[lo] >= stretch[at, 4]:
+        while reached[lo] >= stretch[at, 4]:
             at += 1
         hi, edge = n, stretch[at, 4]
-        if s.reached[n - 1] >= edge:
+        if reached[n - 1] >= edge:
             hi = lo
-            while s.reached[hi] < edge:
+            while reached[hi] < edge:
                 hi += 1
-        last = _moments(s.reached, lo, hi, last, stretch[at], s.arrival)
+        last = _moments(reached, lo, hi, last, stretch[at], arrival)
         lo = hi
     return n, count, at
+
+
+@njit
+def poisson_arrivals(
+    first: int, last: int, period: float, horizon: float, seed: np.uint64, column: int, a: Arrivals, stretch: Floats,
+    gap: Floats, reached: Floats, arrival: Floats, out: Floats,
+) -> int:  # fmt: skip
+    """Poisson arrivals of windows first..last-1 into `out`; returns how many, or -1 when there is no room for them."""
+    n = 0
+    for w in range(first, last):
+        begin, end = np.float64(w) * period, min(np.float64(w + 1) * period, horizon)
+        n_stretches = _stretches(begin, end, a, _knot_before(begin, a), stretch)
+        k, base, count, before, at, more = key(seed, column, w), 0, 0.0, begin, 0, True
+        while more:
+            size, k_base = arrival.size, k + GOLDEN * np.uint64(base)
+            got, count, at = _poisson(k_base, size, count, before, stretch, n_stretches, at, gap, reached, arrival)
+            if n + got > out.size:
+                return -1
+            for i in range(got):
+                out[n + i] = arrival[i]
+            n, base, more = n + got, base + got, got == size
+            if got > 0:
+                before = arrival[got - 1]
+    return n
+
+
+@njit
+def global_arrivals(begin: float, end: float, a: Arrivals, out: Floats) -> int:
+    """Constant arrivals, or a trace's, in [begin, end) into `out`; returns how many, or -1 when there is no room."""
+    first = first_from(begin, a)
+    room = min(out.size, a.n_total - first)
+    n = _next_global(first, room, end, a, out)
+    return -1 if n == out.size and first + n < a.n_total else n
+
+
+@njit
+def renewal_sums(seed: np.uint64, column: int, table: Floats, total: float, out: Floats) -> int:
+    """Gaps of mean 1 in blocks of RENEWAL_BLOCK: `out[b]` is the sum of all before block b.
+
+    Returns the number of blocks until the sum passes `total`, or -1 when `out` has no room for them.
+    """
+    count, b = 0.0, 0
+    while count <= total:
+        if b + 1 >= out.size:
+            return -1
+        out[b] = count
+        inside, k = 0.0, key(seed, column, b)
+        for i in range(RENEWAL_BLOCK):
+            inside += draw(mix(k + GOLDEN * np.uint64(i)), table)
+        count += inside
+        b += 1
+    out[b] = count
+    return b
+
+
+@njit
+def renewal_arrivals(
+    begin: float, end: float, seed: np.uint64, column: int, table: Floats, sums: Floats, first: int, a: Arrivals,
+    out: Floats,
+) -> int:  # fmt: skip
+    """Renewals in [begin, end), from block `first` on, into `out`; returns how many, or -1 when there is no room.
+
+    A renewal is at a count on the axis on which the rate is 1, and mapped through the inverse of the rate's integral.
+    """
+    n, knot, t = 0, _knot_of(sums[first], a), begin
+    for b in range(first, sums.size):
+        inside, k = 0.0, key(seed, column, b)
+        for i in range(RENEWAL_BLOCK):
+            inside += draw(mix(k + GOLDEN * np.uint64(i)), table)
+            count = sums[b] + inside
+            while knot < a.knot_count.size - 2 and a.knot_count[knot + 1] <= count:
+                knot += 1
+            t = _count_at(count, knot, a)
+            if t >= end:
+                return n
+            if t >= begin:
+                if n == out.size:
+                    return -1
+                out[n] = t
+                n += 1
+    return n
+
+
+# ---- What is drawn for the requests of a chunk ----
+# Columns are cut to the requests at hand first: an index that may be negative, like lo + i, is tested at each access.
+
+
+@inner
+def _draw_requests(
+    seed: np.uint64, window: int, k: np.uint64, offset: Hashes, request: Ints, p: Pool, work: Floats, route: Hashes,
+    instance: Int32s,
+) -> None:  # fmt: skip
+    """Service times, by the pool's law or from a trace, and where the requests go; draws are mix(k + key + offset).
+
+    RANDOM: to a random instance. For LEAST_OUTSTANDING the draw is kept until the tie is known.
+    """
+    n = offset.size
+    if p.work_s.size:
+        m = p.work_s.size
+        for i in range(n):
+            work[i] = p.work_s[request[i] % m]
+    else:
+        k_work, table, mean_s = k + key(seed, p.service, window), p.table, p.mean_s
+        for i in range(n):
+            work[i] = draw(mix(k_work + offset[i]), table) * mean_s
+    k_route, count = k + key(seed, p.route, window), np.uint64(p.n_instances)
+    if p.routing == RANDOM:
+        for i in range(n):
+            instance[i] = np.int32(((mix(k_route + offset[i]) >> _32) * count) >> _32)
+    else:
+        for i in range(n):
+            route[i] = mix(k_route + offset[i]) >> _32
+
+
+# ---- Requests in flight ----
+# These take arrays, not states: reading a field of a tuple in a loop costs a reference count, which is atomic.
+
+
+@inline
+def _popcount(x: np.uint64) -> np.uint64:
+    x = x - ((x >> _1) & _55)
+    x = (x & _33) + ((x >> _2) & _33)
+    x = (x + (x >> _4)) & _0F
+    return (x * _01) >> _56
+
+
+@inline
+def _select(x: np.uint64, m: np.uint64) -> int:
+    """The position of the m-th set bit of x, counting from 0."""
+    at, width = _0, _32
+    while width > _0:
+        low = _popcount(x & ((_1 << width) - _1))
+        if m >= low:
+            m -= low
+            x >>= width
+            at += width
+        width >>= _1
+    return np.int64(at)
+
+
+@inline
+def _least_outstanding(route: np.uint64, outstanding: Ints, level: Hashes, flight: Ints) -> int:
+    """The instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order."""
+    lowest, words, ties = flight[F_LOWEST], level.shape[1], _0
+    while lowest < level.shape[0] and ties == _0:
+        for word in range(words):
+            ties += _popcount(level[lowest, word])
+        lowest += np.int64(ties == _0)
+    flight[F_LOWEST] = lowest
+    found = np.int64(-1)
+    if ties == _0:
+        found = _least_by_scan(route, outstanding)
+    else:
+        m = (route * ties) >> _32
+        for word in range(words):
+            here = _popcount(level[lowest, word])
+            if found < 0 and m < here:
+                found = word * 64 + _select(level[lowest, word], m)
+            m -= here
+    return found
+
+
+@inner
+def _least_by_scan(route: np.uint64, outstanding: Ints) -> int:
+    """As `_least_outstanding`, for a backlog beyond all levels."""
+    least, ties = outstanding.min(), 0
+    for i in range(outstanding.size):
+        ties += np.int64(outstanding[i] == least)
+    m = np.int64((route * np.uint64(ties)) >> _32)
+    for i in range(outstanding.size):
+        if outstanding[i] == least:
+            if m == 0:
+                return i
+            m -= 1
+    return 0
+
+
+@inline
+def _move(instance: int, before: int, after: int, level: Hashes) -> None:
+    """Move an instance's bit from one level to another; levels beyond the last have no bits."""
+    word, bit = instance >> 6, _1 << np.uint64(instance & 63)
+    if before < level.shape[0]:
+        level[before, word] &= ~bit
+    if after < level.shape[0]:
+        level[after, word] |= bit
+
+
+@inline
+def _bucket(t: float, per_s: float) -> int:
+    return np.int64(min(t * per_s, 9e15))
+
+
+@inner
+def _leave_until(
+    t: float, per_s: float, levels: bool, wheel: Int32s, node_next: Int32s, node_leave_s: Floats, node_instance: Int32s,
+    outstanding: Ints, level: Hashes, flight: Ints,
+) -> None:  # fmt: skip
+    """Requests that leave at or before t are in flight no more."""
+    now = _bucket(t, per_s)
+    for b in range(max(flight[F_LAST], now - wheel.size + 1), now + 1):
+        slot = b & (wheel.size - 1)
+        before, node = np.int64(-1), np.int64(wheel[slot])
+        while node >= 0:
+            after = np.int64(node_next[node])
+            if node_leave_s[node] <= t:
+                if before < 0:
+                    wheel[slot] = after
+                else:
+                    node_next[before] = after
+                node_next[node] = flight[F_FREE]
+                flight[F_FREE] = node
+                flight[F_TOTAL] -= 1
+                instance = np.int64(node_instance[node])
+                count = outstanding[instance] - 1
+                outstanding[instance] = count
+                if levels:
+                    _move(instance, count + 1, count, level)
+                    flight[F_LOWEST] = min(flight[F_LOWEST], count)
+            else:
+                before = node
+            node = after
+    flight[F_LAST] = now
 
 
 # ---- One pool ----
 
 
-@njit
-def _fill_work(k: np.uint64, offset: Hashes, n: int, p: Pool, out: Floats) -> None:
-    """Service times by the pool's law. `k` is the key of the chunk's first request."""
-    for i in range(n):
-        out[i] = draw(mix(k + offset[i]), p.table) * p.mean_s
-
-
-@njit
-def _copy_work(first: int, number: Int32s, n: int, p: Pool, out: Floats) -> None:
-    """Service times from a trace, the chunk's first request being request `first` of the run."""
-    m = p.work_s.size
-    for i in range(n):
-        out[i] = p.work_s[(first + number[i]) % m]
-
-
-@njit
-def _fill_instance(k: np.uint64, offset: Hashes, n: int, n_instances: int, out: Int32s) -> None:
-    """RANDOM: each request to a random instance."""
-    count = np.uint64(n_instances)
-    for i in range(n):
-        out[i] = np.int32(((mix(k + offset[i]) >> _32) * count) >> _32)
-
-
-@njit
-def _sample_concurrency(tick: int, p: Pool, s: State, row: Floats) -> None:
-    """ConcurrentRequestsPerModel at a tick, an instance's waiting and in service: the window's extremes are updated."""
+@inner
+def _sample_concurrency(p: Pool, s: State, row: Floats) -> None:
+    """ConcurrentRequestsPerModel at the next tick, an instance's waiting and in service: the extremes are updated."""
+    tick = s.tick[0]
     t = np.float64(tick) * CONCURRENCY_EVERY_S
     for i in range(p.n_instances):
         s.queued[i] += s.queued_change[tick, i]
@@ -501,14 +827,16 @@ def _sample_concurrency(tick: int, p: Pool, s: State, row: Floats) -> None:
             busy += np.int64(s.free_s[j] > t)
         row[R_CONCURRENT_MIN] = min(row[R_CONCURRENT_MIN], np.float64(busy))
         row[R_CONCURRENT_MAX] = max(row[R_CONCURRENT_MAX], np.float64(busy))
+    s.tick[0] = tick + 1
 
 
-@njit
-def _note_queued(lo: int, hi: int, tick: int, instance: Int32s, start: Floats, p: Pool, s: State) -> None:
-    """Note which of the requests lo..hi-1, all of which arrived before `tick`, wait at it and at later ticks.
+@inner
+def _note_queued(lo: int, hi: int, instance: Int32s, start: Floats, p: Pool, s: State) -> None:
+    """Note which of the requests lo..hi-1, all of which arrived before the next tick, wait at it and at later ones.
 
     Most pools have nobody waiting then, which the workers that are free first tell without a look at the requests.
     """
+    tick = s.tick[0]
     tick_s = np.float64(tick) * CONCURRENCY_EVERY_S
     waiting = False
     for i in range(p.n_instances):
@@ -523,76 +851,122 @@ def _note_queued(lo: int, hi: int, tick: int, instance: Int32s, start: Floats, p
             s.queued_change[gone, instance[i]] -= np.int32(1)
 
 
-@njit
+@inline
+def _start(at: np.uint64, n_workers: int, t: float, work: float, free_s: Floats) -> float:
+    """Give a request to the worker that is free first, of those from `at` on; returns when it starts."""
+    begin = max(free_s[at], t)
+    y = begin + work
+    for _ in range(n_workers - 1):
+        other = free_s[at + _1]
+        free_s[at] = min(other, y)
+        y = max(other, y)
+        at += _1
+    free_s[at] = y
+    return begin
+
+
+@inner
 def _serve(
-    arrival: Floats, work: Floats, instance: Int32s, lo: int, hi: int, n_workers: int, free_s: Floats,
-    start: Floats,
-) -> None:  # fmt: skip
-    """Requests lo..hi-1 through the pool: `start` is written, `free_s` updated."""
+    arrival: Floats, work: Floats, instance: Int32s, lo: int, hi: int, n_workers: int, free_s: Floats, start: Floats
+) -> None:
+    """Requests lo..hi-1 of a chunk through FIFO queues: `start` is written."""
     for i in range(lo, hi):
         at = np.uint64(np.int64(instance[i]) * n_workers)
-        begin = max(free_s[at], arrival[i])
-        start[i] = begin
-        y = begin + work[i]
-        for _ in range(n_workers - 1):
-            other = free_s[at + _1]
-            free_s[at] = min(other, y)
-            y = max(other, y)
-            at += _1
-        free_s[at] = y
+        start[i] = _start(at, n_workers, arrival[i], work[i], free_s)
 
 
-@njit
-def _serve_limited(
-    arrival: Floats, work: Floats, instance: Int32s, lo: int, hi: int, p: Pool, s: State, start: Floats
-) -> None:
-    """As `_serve`, where a request that finds `queue_limit` others waiting is refused: its start is -1."""
-    k, limit = p.n_workers, p.queue_limit
+@inner
+def _serve_any(
+    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, capped: bool, m: Mirror, p: Pool,
+    s: State, start: Floats,
+) -> None:  # fmt: skip
+    """As `_serve`, with all that can happen to a request; one without a start has the reason in its place.
+
+    `capped`: the requests are copies, to which the mirror's caps apply. `work` is the time that the worker was held in
+    the end. Requests are put into flight and taken out of it only where somebody counts them.
+    """
+    k, limit, timeout, slowdown, per_s = p.n_workers, p.queue_limit, p.timeout_s, p.slowdown, p.buckets_per_s
+    most_in_flight = m.max_in_flight if capped else -1
+    most_per_s = m.max_per_s if capped else -1
+    least = p.routing == LEAST_OUTSTANDING
+    flying = least or most_in_flight >= 0
+    free_s, start_s, start_at, copied_s, copied_at = s.free_s, s.start_s, s.start_at, s.copied_s, s.copied_at
+    wheel, node_next, node_leave_s, node_instance = s.wheel, s.node_next, s.node_leave_s, s.node_instance
+    outstanding, level, flight = s.outstanding, s.level, s.flight
     for i in range(lo, hi):
+        t = arrival[i]
+        if flying:
+            _leave_until(t, per_s, least, wheel, node_next, node_leave_s, node_instance, outstanding, level, flight)
+            if most_in_flight >= 0 and flight[F_TOTAL] >= most_in_flight:
+                start[i] = LOST_IN_FLIGHT
+                continue
+        if most_per_s >= 0:
+            if most_per_s == 0 or copied_s[copied_at[0]] > t - 1.0:
+                start[i] = LOST_PER_S
+                continue
+            copied_s[copied_at[0]] = t
+            copied_at[0] = (copied_at[0] + 1) % most_per_s
+        if least:
+            instance[i] = np.int32(_least_outstanding(route[i], outstanding, level, flight))
         at = np.int64(instance[i])
-        ring = at * limit + s.start_at[at]
-        full = s.start_s[ring] > arrival[i] if limit > 0 else s.free_s[at * k] > arrival[i]
-        if full:
-            start[i] = -1.0
-            continue
-        _serve(arrival, work, instance, i, i + 1, k, s.free_s, start)
+        if limit >= 0:
+            ring = at * limit + start_at[at]
+            if (start_s[ring] if limit > 0 else free_s[at * k]) > t:
+                start[i] = REFUSED
+                continue
+        if slowdown.size:
+            begin, busy = max(free_s[at * k], t), 0
+            for j in range(at * k + 1, (at + 1) * k):
+                busy += np.int64(free_s[j] > begin)
+            work[i] *= slowdown[min(busy, slowdown.size - 1)]
+        start[i] = _start(np.uint64(at * k), k, t, work[i], free_s)
         if limit > 0:
-            s.start_s[ring] = start[i]
-            s.start_at[at] = (s.start_at[at] + 1) % limit
+            start_s[at * limit + start_at[at]] = start[i]
+            start_at[at] = (start_at[at] + 1) % limit
+        if flying:
+            leave = min(start[i] + work[i], t + timeout)
+            node = flight[F_FREE]
+            flight[F_FREE] = np.int64(node_next[node])
+            flight[F_TOTAL] += 1
+            slot = _bucket(leave, per_s) & (wheel.size - 1)
+            node_leave_s[node], node_instance[node], node_next[node] = leave, at, wheel[slot]
+            wheel[slot] = node
+            count = outstanding[at]
+            outstanding[at] = count + 1
+            if least:
+                _move(at, count, count + 1, level)
 
 
-@njit
-def _serve_to(
-    arrival: Floats, work: Floats, instance: Int32s, n: int, tick: int, p: Pool, s: State, start: Floats,
-    row: Floats,
-) -> int:  # fmt: skip
-    """A chunk through the pool, stopping at each tick on the way to sample concurrency; returns the next tick."""
+@inner
+def _serve_to(arrival: Floats, capped: bool, m: Mirror, p: Pool, s: State, scratch: Scratch, row: Floats) -> None:
+    """A chunk through the pool, stopping at each tick on the way to sample concurrency."""
+    n = arrival.size
+    work, instance, start = scratch.work, scratch.instance, scratch.start
+    plain = p.queue_limit < 0 and p.routing == RANDOM and p.slowdown.size == 0 and not capped
     lo = 0
     while lo < n:
-        hi = n
-        if arrival[n - 1] >= np.float64(tick) * CONCURRENCY_EVERY_S:
+        hi, tick_s = n, np.float64(s.tick[0]) * CONCURRENCY_EVERY_S
+        if arrival[n - 1] >= tick_s:
             hi = lo
-            while arrival[hi] < np.float64(tick) * CONCURRENCY_EVERY_S:
+            while arrival[hi] < tick_s:
                 hi += 1
         # a literal number of workers lets the compiler unroll the insertion
-        if p.queue_limit >= 0:
-            _serve_limited(arrival, work, instance, lo, hi, p, s, start)
+        if not plain:
+            _serve_any(arrival, work, scratch.route, instance, lo, hi, capped, m, p, s, start)
         elif p.n_workers == 1:
-            _serve(arrival, work, instance, lo, hi, 1, s.free_s, start)
+            _serve(arrival, work, instance, lo, hi, np.int64(1), s.free_s, start)
         elif p.n_workers == 2:
-            _serve(arrival, work, instance, lo, hi, 2, s.free_s, start)
+            _serve(arrival, work, instance, lo, hi, np.int64(2), s.free_s, start)
         elif p.n_workers == 4:
-            _serve(arrival, work, instance, lo, hi, 4, s.free_s, start)
+            _serve(arrival, work, instance, lo, hi, np.int64(4), s.free_s, start)
         elif p.n_workers == 8:
-            _serve(arrival, work, instance, lo, hi, 8, s.free_s, start)
+            _serve(arrival, work, instance, lo, hi, np.int64(8), s.free_s, start)
         else:
             _serve(arrival, work, instance, lo, hi, p.n_workers, s.free_s, start)
-        _note_queued(lo, hi, tick, instance, start, p, s)
+        _note_queued(lo, hi, instance, start, p, s)
         if hi < n:
-            _sample_concurrency(tick, p, s, row)
-            tick += 1
+            _sample_concurrency(p, s, row)
         lo = hi
-    return tick
 
 
 # ---- Tally ----
@@ -612,51 +986,50 @@ def bucket_edges() -> Floats:
     return (lowest + (np.arange(BUCKETS + 1, dtype=np.int64) << (52 - BUCKETS_LOG2))).view(np.float64)
 
 
-@njit
+@inner
 def _tally(
-    arrival: Floats, work: Floats, start: Floats, n: int, timeout: float, row: Floats, bucket: NDArray[np.uint32]
+    arrival: Floats, work: Floats, start: Floats, timeout: float, row: Floats, bucket: NDArray[np.uint32]
 ) -> None:
     """Add a chunk to its window's row, request by request in order of arrival."""
     work_sum, wait_sum, latency_sum = row[R_WORK], row[R_WAIT_SUM], row[R_LATENCY_SUM]
     least, greatest = row[R_LATENCY_MIN], row[R_LATENCY_MAX]
-    refused, timed_out = 0, 0
+    n = arrival.size
+    came, timed_out = n, 0
     for i in range(n):
         if start[i] < 0.0:
-            refused += 1
-            row[R_REFUSED_WORK] += work[i]
+            came -= _tally_without_start(start[i], work[i], row)
             continue
-        x = (start[i] + work[i]) - arrival[i]
+        t = arrival[i]
+        x = (start[i] + work[i]) - t
         timed_out += np.int64(x > timeout)
         x = min(x, timeout)
         work_sum += work[i]
-        wait_sum += start[i] - arrival[i]
+        wait_sum += start[i] - t
         latency_sum += x
         least = min(least, x)
         greatest = max(greatest, x)
         bucket[np.uint64(bucket_of(x))] += np.uint32(1)
-    row[R_REQUESTS] += n
-    row[R_REFUSED] += refused
+    row[R_REQUESTS] += came
     row[R_TIMED_OUT] += timed_out
     row[R_WORK], row[R_WAIT_SUM], row[R_LATENCY_SUM] = work_sum, wait_sum, latency_sum
     row[R_LATENCY_MIN], row[R_LATENCY_MAX] = least, greatest
 
 
-@njit
+@inner
+def _tally_without_start(why: float, work: float, row: Floats) -> int:
+    """Count a refusal, or a copy that was lost; returns 1 for what never came to the pool."""
+    if why == REFUSED:
+        row[R_REFUSED] += 1.0
+        row[R_REFUSED_WORK] += work
+        return 0
+    row[R_LOST_IN_FLIGHT if why == LOST_IN_FLIGHT else R_LOST_PER_S] += 1.0
+    return 1
+
+
+@inner
 def _in_time(arrival: float, work: float, start: float, timeout: float) -> bool:
     """Whether the model answered: neither refused nor timed out."""
     return start >= 0.0 and (start + work) - arrival <= timeout
-
-
-@njit
-def _tally_errors(
-    k: np.uint64, offset: Hashes, arrival: Floats, work: Floats, start: Floats, n: int, p: Pool, row: Floats
-) -> None:
-    """Count the answers that the model itself fails: one draw a request chooses 4XX, 5XX or neither."""
-    for i in range(n):
-        if _in_time(arrival[i], work[i], start[i], p.timeout_s):
-            u = uniform(mix(k + offset[i]))
-            row[R_ERROR_4XX] += np.float64(u <= p.error_4xx)
-            row[R_ERROR_5XX] += np.float64(p.error_4xx < u <= p.error_4xx + p.error_5xx)
 
 
 @njit
@@ -666,22 +1039,33 @@ def bytes_of(z: np.uint64, i: int, p: Payload) -> float:
     return math.floor(size + 0.5)
 
 
-@njit
-def _tally_bytes(
-    k: np.uint64, k_answer: np.uint64, offset: Hashes, first: int, number: Int32s,
-    arrival: Floats, work: Floats, start: Floats, n: int,
-    timeout: float, request: Payload, answer: Payload, row: Floats,
+@inner
+def _tally_answers(
+    seed: np.uint64, window: int, k: np.uint64, offset: Hashes, request: Ints, arrival: Floats, work: Floats,
+    start: Floats, p: Pool, sent: Payload, answer: Payload, row: Floats,
 ) -> None:  # fmt: skip
-    """Payload bytes: of every request, and of every answer that the model gave in time."""
-    for i in range(n):
-        at = first + number[i]
-        if request.mean >= 0.0:
-            row[R_REQUEST_BYTES] += bytes_of(mix(k + offset[i]), at, request)
-        if answer.mean >= 0.0 and _in_time(arrival[i], work[i], start[i], timeout):
-            row[R_RESPONSE_BYTES] += bytes_of(mix(k_answer + offset[i]), at, answer)
+    """Count what the model itself fails, and the payloads of requests and of answers that came in time.
+
+    One draw a request chooses 4XX, 5XX or neither.
+    """
+    n = offset.size
+    if p.error_4xx + p.error_5xx > 0.0:
+        k_error = k + key(seed, p.error, window)
+        for i in range(n):
+            if _in_time(arrival[i], work[i], start[i], p.timeout_s):
+                u = uniform(mix(k_error + offset[i]))
+                row[R_ERROR_4XX] += np.float64(u <= p.error_4xx)
+                row[R_ERROR_5XX] += np.float64(p.error_4xx < u <= p.error_4xx + p.error_5xx)
+    if sent.mean >= 0.0 or answer.mean >= 0.0:
+        k_sent, k_answer = k + key(seed, sent.column, window), k + key(seed, answer.column, window)
+        for i in range(n):
+            if sent.mean >= 0.0 and start[i] >= REFUSED:
+                row[R_REQUEST_BYTES] += bytes_of(mix(k_sent + offset[i]), request[i], sent)
+            if answer.mean >= 0.0 and _in_time(arrival[i], work[i], start[i], p.timeout_s):
+                row[R_RESPONSE_BYTES] += bytes_of(mix(k_answer + offset[i]), request[i], answer)
 
 
-@njit
+@inner
 def _backlog(boundary: float, s: State) -> float:
     """Work in worker-seconds that is left at a boundary."""
     left = 0.0
@@ -690,10 +1074,12 @@ def _backlog(boundary: float, s: State) -> float:
     return left
 
 
-@njit
-def _close_window(end: float, window: int, section: int, s: State, t: Tally) -> None:
-    """Quantiles of the window from its histogram, which moves on to its section and is emptied."""
+@inner
+def _close_window(end: float, window: int, section: int, p: Pool, s: State, t: Tally) -> None:
+    """The last ticks; quantiles of the window from its histogram, which moves on to its section and is emptied."""
     row = t.rows[window]
+    while np.float64(s.tick[0]) * CONCURRENCY_EVERY_S < end:
+        _sample_concurrency(p, s, row)
     row[R_BACKLOG] = _backlog(end, s)
     n = row[R_REQUESTS] - row[R_REFUSED]
     if n == 0.0:
@@ -711,7 +1097,7 @@ def _close_window(end: float, window: int, section: int, s: State, t: Tally) -> 
         seen += here
 
 
-@njit
+@inner
 def _within(b: int, share: float, row: Floats) -> float:
     """A latency `share` of the way through bucket b, no further than the window's extremes."""
     lowest = np.float64(BUCKET_LOWEST_S).view(np.int64)
@@ -721,173 +1107,411 @@ def _within(b: int, share: float, row: Floats) -> float:
     return min(max(x, row[R_LATENCY_MIN]), row[R_LATENCY_MAX])
 
 
-# ---- Copies and sample ----
+# ---- Copies ----
 
 
-@njit
-def _choose(k: np.uint64, n: int, coin: np.uint64, threshold: np.uint64, s: Scratch) -> tuple[int, int]:
-    """Which of a chunk's requests are copied, and which may be sampled: `shadow_...` and `kept` are written."""
-    copied, kept = 0, 0
+@inner
+def _choose_coin(k: np.uint64, n: int, m: Mirror, threshold: np.uint64, s: Scratch) -> tuple[int, int]:
+    """A coin for each request. `picked`, `order` and `kept` are written, as by the other rules."""
+    offset, picked, orders = s.offset, s.picked, s.order
+    copied, kept, coin = 0, 0, m.coin
     for i in range(n):
-        z = mix(k + s.offset[i])
-        s.shadow_number[copied] = i
+        z = mix(k + offset[i])
+        picked[copied], orders[copied] = i, z & _LOW32
         copied += np.int64((z >> _32) < coin)
         if (z & _LOW32) < threshold:
             s.kept[kept] = i
             kept += 1
-    for i in range(copied):
-        at = np.uint64(s.shadow_number[i])
-        s.shadow_arrival[i] = s.arrival[at]
-        s.shadow_offset[i] = s.offset[at]
+    return copied, kept
+
+
+@inner
+def _choose_otherwise(
+    k: np.uint64, k_session: np.uint64, k_copy: np.uint64, before: int, n: int, m: Mirror, threshold: np.uint64,
+    s: Scratch,
+) -> tuple[int, int]:  # fmt: skip
+    """COUNTER: request g of the run, counting from 1, is copied when floor(g share) grows; `before` came before these.
+
+    HASH: all requests of a session or none, by a hash of the session's number.
+    """
+    copied, kept = 0, 0
+    for i in range(n):
+        order = mix(k + s.offset[i]) & _LOW32
+        if m.rule == COUNTER:
+            g = before + i + 1
+            copy = g * m.percent // 100 > (g - 1) * m.percent // 100
+        else:
+            session = session_of(mix(k_session + s.offset[i]), s.request[i], m)
+            copy = (mix(k_copy + GOLDEN * session) >> _32) < m.coin
+        s.picked[copied], s.order[copied] = i, order
+        copied += np.int64(copy)
+        if order < threshold:
+            s.kept[kept] = i
+            kept += 1
     return copied, kept
 
 
 @njit
-def _keep(k: np.uint64, window: int, base: int, kept: int, copied: int, s: Scratch, sample: Sample) -> None:
-    """Write the chosen requests of a chunk, with their copies, to the sample. `n` also counts what found no room."""
-    c = 0
-    for j in range(kept):
-        i = s.kept[j]
-        while c < copied and s.shadow_number[c] < i:
-            c += 1
-        at = sample.n[0]
-        sample.n[0] += 1
-        if at >= sample.rows.shape[0]:
-            continue
-        row = sample.rows[at]
-        row[S_WINDOW], row[S_NUMBER] = window, base + i
-        row[S_ORDER] = np.float64(np.int64(mix(k + s.offset[i]) & _LOW32))
-        row[S_ARRIVAL] = s.arrival[i]
-        row[S_SOURCE], row[S_SOURCE + 1], row[S_SOURCE + 2] = s.instance[i], s.start[i], s.work[i]
-        row[S_SHADOW] = -1.0
-        if c < copied and s.shadow_number[c] == i:
-            row[S_SHADOW], row[S_SHADOW + 1] = s.shadow_instance[c], s.shadow_start[c]
-            row[S_SHADOW + 2] = s.shadow_work[c]
+def session_of(z: np.uint64, i: int, m: Mirror) -> np.uint64:
+    """The session of a request: from its draw z, or from row i of a trace."""
+    if m.session_by_request.size:
+        return np.uint64(m.session_by_request[i % m.session_by_request.size])
+    return ((z >> _32) * np.uint64(m.n_sessions)) >> _32
+
+
+@inner
+def _small_enough(k: np.uint64, copied: int, m: Mirror, sent: Payload, s: Scratch, row: Floats) -> int:
+    """Of the chosen requests those whose body may be copied; the others are counted."""
+    kept = 0
+    for j in range(copied):
+        i = s.picked[j]
+        s.picked[kept], s.order[kept] = i, s.order[j]
+        kept += np.int64(bytes_of(mix(k + s.offset[i]), s.request[i], sent) <= m.max_body_bytes)
+    row[R_LOST_BODY] += copied - kept
+    return kept
+
+
+@inline
+def _earlier(a: int, b: int, time_s: Floats, window: Ints, number: Ints) -> bool:
+    """Whether pending copy a leaves before b: by (response, window, number)."""
+    if time_s[a] != time_s[b]:
+        earlier = time_s[a] < time_s[b]
+    elif window[a] != window[b]:
+        earlier = window[a] < window[b]
+    else:
+        earlier = number[a] < number[b]
+    return earlier
+
+
+@inline
+def _swap(a: int, b: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
+    time_s[a], time_s[b] = time_s[b], time_s[a]
+    window[a], window[b] = window[b], window[a]
+    number[a], number[b] = number[b], number[a]
+    request[a], request[b] = request[b], request[a]
+
+
+@inner
+def _rise(i: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
+    """Restore the heap after something was put at its end, i."""
+    while i > 0 and _earlier(i, (i - 1) >> 1, time_s, window, number):
+        _swap(i, (i - 1) >> 1, time_s, window, number, request)
+        i = (i - 1) >> 1
+
+
+@inner
+def _pop(n: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
+    """Take the first of n + 1 pending copies away."""
+    _swap(0, n, time_s, window, number, request)
+    i = 0
+    while 2 * i + 1 < n:
+        child = 2 * i + 1
+        if child + 1 < n and _earlier(child + 1, child, time_s, window, number):
+            child += 1
+        if not _earlier(child, i, time_s, window, number):
+            break
+        _swap(i, child, time_s, window, number, request)
+        i = child
+
+
+@inner
+def _release(seed: np.uint64, through: float, q: Pending, at: int, room: int, c: Copies) -> int:
+    """Copies whose source has answered at or before `through` leave, at most `room`; returns how many."""
+    n = 0
+    while n < room and q.n[0] > 0 and q.time_s[0] <= through:
+        offset = GOLDEN * np.uint64(q.number[0])
+        c.arrival[at + n], c.window[at + n], c.offset[at + n] = q.time_s[0], q.window[0], offset
+        c.request[at + n], c.order[at + n] = q.request[0], mix(key(seed, COPY, q.window[0]) + offset) & _LOW32
+        n += 1
+        q.n[0] -= 1
+        _pop(q.n[0], q.time_s, q.window, q.number, q.request)
+    return n
+
+
+@inner
+def _hand_over(
+    window: int, base: int, copied: int, counted: bool, timeout: float, m: Mirror, s: Scratch, q: Pending, at: int,
+    c: Copies,
+) -> int:  # fmt: skip
+    """The chosen copies of a chunk: to `c` from `at` on, or to wait for a response; returns how many went to `c`."""
+    picked, arrival = s.picked, s.arrival
+    if m.instant == AT_ARRIVAL:
+        k, offset, order = GOLDEN * np.uint64(base), s.offset, s.order
+        to_arrival, to_offset, to_order = c.arrival[at:], c.offset[at:], c.order[at:]
+        for j in range(copied):
+            i = np.uint64(picked[j])
+            to_arrival[j], to_offset[j], to_order[j] = arrival[i], k + offset[i], order[j]
+        if counted:
+            for j in range(copied):
+                c.request[at + j] = s.request[picked[j]]
+        return copied
+    start, work, request = s.start, s.work, s.request
+    time_s, windows, number, requests, n = q.time_s, q.window, q.number, q.request, q.n[0]
+    for j in range(copied):
+        i = picked[j]
+        leave = arrival[i]
+        if start[i] >= 0.0:
+            # the sum by which the tally has the latency, so that the order of events is everywhere the same
+            leave += min((start[i] + work[i]) - arrival[i], timeout)
+        time_s[n], windows[n], number[n], requests[n] = leave, window, base + i, request[i]
+        _rise(n, time_s, windows, number, requests)
+        n += 1
+    q.n[0] = n
+    return 0
 
 
 # ---- The run ----
 
 
+@inner
+def _open_row(row: Floats) -> None:
+    row[:] = 0.0
+    row[R_LATENCY_MIN], row[R_LATENCY_MAX] = np.inf, -np.inf
+    row[R_CONCURRENT_MIN], row[R_CONCURRENT_MAX] = np.inf, -np.inf
+
+
+@inner
+def _open_arrivals(begin: float, end: float, a: Arrivals, stretch: Floats, cursor: Ints) -> None:
+    """Find where a window's arrivals begin."""
+    cursor[C_STRETCH], cursor[C_STRETCHES], cursor[C_FIRST] = 0, 0, 0
+    if a.process == POISSON:
+        cursor[C_STRETCHES] = _stretches(begin, end, a, _knot_before(begin, a), stretch)
+    else:
+        cursor[C_FIRST] = first_from(begin, a)
+
+
+@inner
+def _arrive(
+    w: int, end: float, seed: np.uint64, a: Arrivals, counted: bool, s: Scratch, stretch: Floats, cursor: Ints,
+    reached: Floats,
+) -> int:  # fmt: skip
+    """The next arrivals of window w, at most a chunk; returns how many. `counted`: their numbers in the run matter."""
+    chunk, base, first = s.arrival.size, cursor[C_BASE], cursor[C_FIRST]
+    if a.process == POISSON:
+        # draw only as many as the rest of the window is likely to need: a draw too many is lost time, one too few is
+        # another turn
+        rest = stretch[cursor[C_STRETCHES] - 1, 4] - reached[C_COUNT]
+        size = min(chunk, np.int64(rest + 6.0 * math.sqrt(rest)) + 8)
+        n, reached[C_COUNT], cursor[C_STRETCH] = _poisson(
+            key(seed, ARRIVAL, w) + GOLDEN * np.uint64(base), size, reached[C_COUNT], reached[C_LAST], stretch,
+            cursor[C_STRETCHES], cursor[C_STRETCH], s.start, s.reached, s.arrival,
+        )  # fmt: skip
+        more = n == size
+    else:
+        size = min(chunk, a.n_total - first - base)
+        n = _next_global(first + base, size, end, a, s.arrival)
+        more = n == size and first + base + n < a.n_total
+    cursor[C_MORE] = np.int64(more)
+    if n > 0:
+        reached[C_LAST] = s.arrival[n - 1]
+    if counted:
+        for i in range(n):
+            s.request[i] = first + base + i
+    return n
+
+
+@inner
+def _same_window(window: Ints, lo: int) -> int:
+    """Up to where the copies from `lo` on come from one window."""
+    hi = lo + 1
+    while hi < window.size and window[hi] == window[lo]:
+        hi += 1
+    return hi
+
+
+@inner
+def _copy(
+    w: int, n: int, counted: bool, seed: np.uint64, timeout: float, m: Mirror, sent: Payload, row: Floats,
+    sample: Sample, q: Pending, c: Copies, s: Scratch, cursor: Ints,
+) -> None:  # fmt: skip
+    """Choose which of a chunk's requests are copied, and hand the copies over; sample the requests."""
+    base = cursor[C_BASE]
+    k = GOLDEN * np.uint64(base)
+    k_copy = key(seed, COPY, w) + k
+    if m.rule == COIN:
+        copied, kept = _choose_coin(k_copy, n, m, sample.threshold, s)
+    else:
+        k_session, k_session_copy = key(seed, SESSION, w) + k, key(seed, SESSION_COPY, 0)
+        copied, kept = _choose_otherwise(
+            k_copy, k_session, k_session_copy, cursor[C_ARRIVED], n, m, sample.threshold, s
+        )
+    if m.max_body_bytes >= 0.0:
+        copied = _small_enough(key(seed, sent.column, w) + k, copied, m, sent, s, row)
+    for j in range(kept):
+        i = s.kept[j]
+        order = mix(k_copy + s.offset[i]) & _LOW32
+        _keep_one(w, base + i, order, s.arrival[i], i, sample, s)
+    cursor[C_OUT] += _hand_over(w, base, copied, counted, timeout, m, s, q, cursor[C_OUT], c)
+    cursor[C_BASE] = base + n
+    cursor[C_ARRIVED] += n
+
+
+@inline
+def _keep_one(window: int, number: int, order: np.uint64, arrival: float, i: int, sample: Sample, s: Scratch) -> None:
+    """Write request i of the chunk to the sample. `n` also counts what found no room."""
+    at = sample.n[0]
+    sample.n[0] = at + 1
+    if at < sample.rows.shape[0]:
+        row = sample.rows[at]
+        row[S_WINDOW], row[S_NUMBER], row[S_ORDER], row[S_ARRIVAL] = (
+            window,
+            number,
+            np.float64(np.int64(order)),
+            arrival,
+        )
+        row[S_INSTANCE], row[S_START], row[S_SERVICE] = s.instance[i], s.start[i], s.work[i]
+
+
+@inner
+def _keep_copies(w: int, lo: int, n: int, mixed: bool, c: Copies, sample: Sample, s: Scratch) -> None:
+    """Sample the copies that reached the shadow."""
+    order, start = c.order[lo : lo + n], s.start
+    for i in range(n):
+        if order[i] < sample.threshold and start[i] >= REFUSED:
+            window = c.window[lo + i] if mixed else w
+            number = np.int64(c.offset[lo + i] * _NUMBER)
+            _keep_one(window, number, order[i], c.arrival[lo + i], i, sample, s)
+
+
+@inner
+def _through_pool(
+    w: int, mixed: bool, k: np.uint64, arrival: Floats, offset: Hashes, request: Ints, window: Ints, capped: bool,
+    seed: np.uint64, p: Pool, m: Mirror, sent: Payload, answer: Payload, state: State, tally: Tally, s: Scratch,
+) -> None:  # fmt: skip
+    """Requests, one an element of the columns, through a pool, and into the row of window w in which they arrive.
+
+    `mixed`: they come from several windows, as copies at a response do: `window` says from which.
+    """
+    n, row = arrival.size, tally.rows[w]
+    work, start = s.work[:n], s.start[:n]
+    lo = 0
+    while lo < n:
+        hi = _same_window(window, lo) if mixed else n
+        _draw_requests(
+            seed, window[lo] if mixed else w, k, offset[lo:hi], request[lo:hi], p, work[lo:hi], s.route[lo:hi],
+            s.instance[lo:hi],
+        )  # fmt: skip
+        lo = hi
+    _serve_to(arrival, capped, m, p, state, s, row)
+    _tally(arrival, work, start, p.timeout_s, row, tally.bucket)
+    lo = 0 if p.error_4xx + p.error_5xx > 0.0 or sent.mean >= 0.0 or answer.mean >= 0.0 else n
+    while lo < n:
+        hi = _same_window(window, lo) if mixed else n
+        _tally_answers(
+            seed, window[lo] if mixed else w, k, offset[lo:hi], request[lo:hi], arrival[lo:hi], work[lo:hi],
+            start[lo:hi], p, sent, answer, row,
+        )  # fmt: skip
+        lo = hi
+
+
+@inner
+def _room_for_source(chunk: int, p: Pool, m: Mirror, state: State, q: Pending, c: Copies, cursor: Ints) -> bool:
+    pending = m.instant == AT_ARRIVAL or q.time_s.size - q.n[0] >= chunk
+    return _room_in_flight(state, chunk) and pending and c.arrival.size - cursor[C_OUT] >= chunk
+
+
+@inner
+def _room_in_flight(state: State, n: int) -> bool:
+    return state.node_next.size == 0 or state.node_next.size - state.flight[F_TOTAL] >= n
+
+
 @njit
 def run(
-    first_window: int, last_window: int, n_windows: int, n_sections: int, period: float, horizon: float,
-    seed: np.uint64, coin: np.uint64, a: Arrivals, source: Pool, shadow: Pool,
-    request: Payload, source_answer: Payload, shadow_answer: Payload,
-    source_state: State, shadow_state: State, ticks: Ints,
-    source_tally: Tally, shadow_tally: Tally, sample: Sample, scratch: Scratch, stretch: Floats,
+    last_window: int, sides: int, n_windows: int, n_sections: int, period: float, horizon: float, seed: np.uint64,
+    a: Arrivals, m: Mirror, source: Pool, shadow: Pool, sent: Payload, source_answer: Payload, shadow_answer: Payload,
+    source_state: State, shadow_state: State, source_tally: Tally, shadow_tally: Tally,
+    source_sample: Sample, shadow_sample: Sample, q: Pending, c: Copies, copies_end: Ints, s: Scratch, stretch: Floats,
+    cursor: Ints, reached: Floats,
 ) -> int:  # fmt: skip
-    """Simulate windows first_window..last_window-1.
+    """Simulate up to window `last_window`, from where the cursor stands.
 
     Parameters
     ----------
+    sides : int
+        BOTH_SIDES; or SOURCE_SIDE, which leaves the copies of window w in `c` up to `copies_end[w]`; or SHADOW_SIDE,
+        which takes them from there.
     n_windows, n_sections : int
         Of the whole run: window w belongs to section w n_sections // n_windows.
     period, horizon : float
         Seconds. The last window ends at the horizon.
-    coin : uint64
-        A request is copied when the high 32 bits of its COPY draw are below it.
-    ticks : ndarray of int64, shape (2,)
-        Next tick of ConcurrentRequestsPerModel, of source and shadow; updated.
-    source_state, shadow_state, source_tally, shadow_tally, sample
-        Updated in place.
-    scratch, stretch
-        Room to work in; contents do not matter. `stretch` has shape (knots, 6).
+    source_state, ..., reached
+        Updated in place. `s` and `stretch` (knots, 6) are room to work in, and must be handed on to the next call.
 
     Returns
     -------
     int
-        How many requests arrived.
+        DONE, or NEEDS_ROOM: nodes of a state, pending copies or copies have no room for another chunk.
     """
-    arrived = 0
-    chunk = scratch.arrival.size
-    s = scratch
-    knot = 0
-    for w in range(first_window, last_window):
-        begin = np.float64(w) * period
-        end = min(np.float64(w + 1) * period, horizon)
-        section = w * n_sections // n_windows
-        row, shadow_row = source_tally.rows[w], shadow_tally.rows[w]
-        for r in (row, shadow_row):
-            r[R_LATENCY_MIN], r[R_LATENCY_MAX] = np.inf, -np.inf
-            r[R_CONCURRENT_MIN], r[R_CONCURRENT_MAX] = np.inf, -np.inf
-        k_arrival, k_copy = key(seed, ARRIVAL, w), key(seed, COPY, w)
-        k_work, k_route = key(seed, source.service, w), key(seed, source.route, w)
-        k_shadow_work, k_shadow_route = key(seed, shadow.service, w), key(seed, shadow.route, w)
-        first, total, n_stretches, at = 0, 0.0, 0, 0
-        if a.process == POISSON:
-            while knot < a.knot_s.size - 2 and a.knot_s[knot + 1] <= begin:
-                knot += 1
-            n_stretches = _stretches(begin, end, a, knot, stretch)
-            total = stretch[n_stretches - 1, 4]
-        else:
-            first = first_from(begin, a)
-        base, count, last, more = 0, 0.0, begin, True
-        while more:
-            at_base = GOLDEN * np.uint64(base)
-            if a.process == POISSON:
-                # draw only as many as the rest of the window is likely to need: a draw too many is lost time, one
-                # too few is another turn of this loop
-                rest = total - count
-                size = min(chunk, np.int64(rest + 6.0 * math.sqrt(rest)) + 8)
-                n, count, at = _poisson(k_arrival + at_base, size, count, last, stretch, n_stretches, at, s)
-                more = n == size
+    chunk = s.arrival.size
+    with_source, with_shadow = sides != SHADOW_SIDE, sides != SOURCE_SIDE
+    late = m.instant == AT_RESPONSE
+    counted = (
+        source.work_s.size + shadow.work_s.size + sent.by_request.size + source_answer.by_request.size
+        + m.session_by_request.size > 0
+    )  # fmt: skip
+    while cursor[C_WINDOW] < last_window:
+        w = cursor[C_WINDOW]
+        begin, end = np.float64(w) * period, min(np.float64(w + 1) * period, horizon)
+        n, came = 0, False
+        if cursor[C_PHASE] == OPEN:
+            if with_source:
+                _open_row(source_tally.rows[w])
+                _open_arrivals(begin, end, a, stretch, cursor)
+                reached[C_COUNT], reached[C_LAST] = 0.0, begin
+            if with_shadow:
+                _open_row(shadow_tally.rows[w])
+            cursor[C_BASE], cursor[C_MORE], cursor[C_PHASE] = 0, np.int64(with_source), ARRIVE
+        elif cursor[C_PHASE] == ARRIVE:
+            if cursor[C_MORE] == 0:
+                # what the source answers at the window's end belongs to the next one
+                reached[C_LAST], cursor[C_PHASE] = _just_below(end), RELEASE
+            elif not _room_for_source(chunk, source, m, source_state, q, c, cursor):
+                return NEEDS_ROOM
             else:
-                size = min(chunk, a.n_total - first - base)
-                n = _next_global(first + base, size, end, a, s.arrival)
-                more = n == size and first + base + n < a.n_total
+                n, came = _arrive(w, end, seed, a, counted, s, stretch, cursor, reached), True
+        elif cursor[C_PHASE] == RELEASE:
+            if late and with_source:
+                room = (chunk if with_shadow else c.arrival.size) - cursor[C_OUT]
+                cursor[C_OUT] += _release(seed, reached[C_LAST], q, cursor[C_OUT], room, c)
+            if with_shadow:
+                n = min((cursor[C_OUT] if with_source else copies_end[w]) - cursor[C_COPIES], chunk)
+                if not _room_in_flight(shadow_state, n):
+                    return NEEDS_ROOM
+            elif late and q.n[0] > 0 and q.time_s[0] <= reached[C_LAST]:
+                return NEEDS_ROOM
             if n == 0:
-                continue
-            last = s.arrival[n - 1]
-            if source.work_s.size:
-                _copy_work(first + base, s.number, n, source, s.work)
-            else:
-                _fill_work(k_work + at_base, s.offset, n, source, s.work)
-            _fill_instance(k_route + at_base, s.offset, n, source.n_instances, s.instance)
-            ticks[0] = _serve_to(s.arrival, s.work, s.instance, n, ticks[0], source, source_state, s.start, row)
-            copied, kept = _choose(k_copy + at_base, n, coin, sample.threshold, s)
-            if shadow.work_s.size:
-                _copy_work(first + base, s.shadow_number, copied, shadow, s.shadow_work)
-            else:
-                _fill_work(k_shadow_work + at_base, s.shadow_offset, copied, shadow, s.shadow_work)
-            _fill_instance(k_shadow_route + at_base, s.shadow_offset, copied, shadow.n_instances, s.shadow_instance)
-            ticks[1] = _serve_to(
-                s.shadow_arrival, s.shadow_work, s.shadow_instance, copied, ticks[1], shadow, shadow_state,
-                s.shadow_start, shadow_row,
+                ended = not with_source or (cursor[C_MORE] == 0 and reached[C_LAST] == _just_below(end))
+                cursor[C_PHASE] = CLOSE if ended else ARRIVE
+        else:
+            section = w * n_sections // n_windows
+            if with_source:
+                _close_window(end, w, section, source, source_state, source_tally)
+                copies_end[w] = cursor[C_OUT]
+            if with_shadow:
+                _close_window(end, w, section, shadow, shadow_state, shadow_tally)
+            cursor[C_WINDOW], cursor[C_PHASE] = w + 1, OPEN
+        if n > 0:
+            # one call for both sides: what is inlined here is compiled once
+            p, state, tally, answer = source, source_state, source_tally, source_answer
+            arrival, offset, request, lo, k = s.arrival, s.offset, s.request, 0, GOLDEN * np.uint64(cursor[C_BASE])
+            hi = n
+            if not came:
+                p, state, tally, answer = shadow, shadow_state, shadow_tally, shadow_answer
+                arrival, offset, request, lo, k = c.arrival, c.offset, c.request, cursor[C_COPIES], _0
+                hi = lo + n
+            capped = not came and (m.max_in_flight >= 0 or m.max_per_s >= 0)
+            mixed = late and not came
+            _through_pool(
+                w, mixed, k, arrival[lo:hi], offset[lo:hi], request[lo:hi], c.window[lo:hi], capped, seed, p, m, sent,
+                answer, state, tally, s,
             )  # fmt: skip
-            _tally(s.arrival, s.work, s.start, n, source.timeout_s, row, source_tally.bucket)
-            _tally(
-                s.shadow_arrival, s.shadow_work, s.shadow_start, copied, shadow.timeout_s, shadow_row,
-                shadow_tally.bucket,
-            )  # fmt: skip
-            if source.error_4xx + source.error_5xx > 0.0:
-                _tally_errors(
-                    key(seed, source.error, w) + at_base, s.offset, s.arrival, s.work, s.start, n, source, row
-                )
-            if shadow.error_4xx + shadow.error_5xx > 0.0:
-                _tally_errors(
-                    key(seed, shadow.error, w) + at_base, s.shadow_offset, s.shadow_arrival, s.shadow_work,
-                    s.shadow_start, copied, shadow, shadow_row,
-                )  # fmt: skip
-            if request.mean >= 0.0 or source_answer.mean >= 0.0:
-                k_request = key(seed, request.column, w) + at_base
-                _tally_bytes(
-                    k_request, key(seed, source_answer.column, w) + at_base, s.offset, first + base, s.number,
-                    s.arrival, s.work, s.start, n, source.timeout_s, request, source_answer, row,
-                )  # fmt: skip
-                _tally_bytes(
-                    k_request, key(seed, shadow_answer.column, w) + at_base, s.shadow_offset, first + base,
-                    s.shadow_number, s.shadow_arrival, s.shadow_work, s.shadow_start, copied, shadow.timeout_s,
-                    request, shadow_answer, shadow_row,
-                )  # fmt: skip
-            _keep(k_copy + at_base, w, base, kept, copied, s, sample)
-            base += n
-        while np.float64(ticks[0]) * CONCURRENCY_EVERY_S < end:
-            _sample_concurrency(ticks[0], source, source_state, row)
-            ticks[0] += 1
-        while np.float64(ticks[1]) * CONCURRENCY_EVERY_S < end:
-            _sample_concurrency(ticks[1], shadow, shadow_state, shadow_row)
-            ticks[1] += 1
-        _close_window(end, w, section, source_state, source_tally)
-        _close_window(end, w, section, shadow_state, shadow_tally)
-        arrived += base
-    return arrived
+            if came:
+                _copy(w, n, counted, seed, p.timeout_s, m, sent, tally.rows[w], source_sample, q, c, s, cursor)
+            else:
+                _keep_copies(w, lo, n, mixed, c, shadow_sample, s)
+                cursor[C_COPIES] += n
+                if with_source:
+                    cursor[C_COPIES], cursor[C_OUT] = 0, 0
+        if came:
+            cursor[C_PHASE] = RELEASE
+    return DONE

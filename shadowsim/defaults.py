@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shadowsim.errors import InputError
 from shadowsim.experiment import Experiment
 from shadowsim.instances import lookup
-from shadowsim.paths import ALIASES, edited, plain, target_of
+from shadowsim.paths import ALIASES, BLOCKS, edited, plain, target_of
 
 ROUTING, OVERHEAD_S, TIMEOUT_S = "RANDOM", 0.002, 60.0
 RULE, INSTANT = "coin", "arrival"
@@ -28,6 +29,11 @@ MIRROR: dict[str, object] = {
 RUN: dict[str, object] = {"horizon_s": None, "period_s": PERIOD_S, "seed": SEED, "sample_requests": SAMPLE_REQUESTS}
 TIME: dict[str, object] = {"law": "lognormal", "mean_s": 0.02, "scv": 0.25}
 DRAFT_RATE_PER_S = 100.0
+
+
+def is_request(document: Mapping[str, object]) -> bool:
+    """Return whether this is a request and no scenario: only AWS's names begin in upper case."""
+    return not any(key in BLOCKS for key in document) and any(str(key)[:1].isupper() for key in document)
 
 
 def builtin_document() -> dict[str, object]:
@@ -92,6 +98,20 @@ def assumed_document(request: Mapping[str, object], experiment: Experiment) -> t
     return document, assumed
 
 
+def requested_document(
+    request: Mapping[str, object], changes: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the scenario that a request and changes to it mean, and what was assumed; refuse one without traffic."""
+    experiment = Experiment.from_request(request)
+    document, assumed = assumed_document(request, experiment)
+    bare = document["traffic"]
+    document, assumed = changed_document(document, assumed, experiment, changes)
+    if document["traffic"] == bare:
+        what = "is required for a plain request, which says nothing of its traffic: requests a second (--rate R)"
+        raise InputError("rate_per_s", what)
+    return document, assumed
+
+
 def changed_document(
     document: Mapping[str, object], assumed: Mapping[str, str], experiment: Experiment, changes: Mapping[str, object]
 ) -> tuple[dict[str, object], dict[str, str]]:
@@ -104,10 +124,18 @@ def changed_document(
             # The length that was counted from the Schedule goes with it.
             changed = edited(changed, "run.horizon_s", None)
             del still["run.horizon_s"]
+        traffic = changed.get("traffic")
+        if target == ALIASES["rate_per_s"] and isinstance(traffic, list):
+            raise _many_rates(path, len(traffic))
         changed = edited(changed, target, plain(value))
         if target != ALIASES["rate_per_s"]:  # which leaves the traffic's kind as it was assumed
             still = {at: text for at, text in still.items() if not _overlap(at, target)}
     return changed, still
+
+
+def _many_rates(path: str, n: int) -> InputError:
+    shown = ", ".join(f"traffic.{i}.rate_per_s" for i in range(min(n, 3))) + (", ..." if n > 3 else "")
+    return InputError(path, f"is the rate of one block, and traffic is a list: set {shown}")
 
 
 def _overlap(a: str, b: str) -> bool:
@@ -121,4 +149,11 @@ def _variant(name: str, model: str, instance_type: str, instance_count: int) -> 
 
 
 def _service(workers: int | None) -> dict[str, object]:
-    return {"time": dict(TIME), "workers": workers, "queue_limit": None, "error_4xx": 0.0, "error_5xx": 0.0}
+    return {
+        "time": dict(TIME),
+        "workers": workers,
+        "queue_limit": None,
+        "slowdown": None,
+        "error_4xx": 0.0,
+        "error_5xx": 0.0,
+    }

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
-from shadowsim import _kernel as k
-from shadowsim import columns as cols
 from shadowsim import tallies as tal
+from shadowsim.columns import columns
 from shadowsim.errors import InputError
+from shadowsim.feeds import feed_of
+from shadowsim.machine import Machine, new_machine, new_sample
 from shadowsim.result import Result
 from shadowsim.scenario import Scenario
 
@@ -53,45 +52,33 @@ def simulate(
     if chunk < 1:
         raise InputError("chunk", "must be at least 1", chunk)
     whole = Scenario.of(scenario, rate_per_s=rate_per_s)
-    c = cols.columns(whole)
+    feed = feed_of(whole)
+    c = columns(whole, feed)
     wanted = whole.sample_requests
     for widen in range(3):
-        sample = cols.new_sample(wanted, c.expected_requests, widen)
-        tallies, arrived = _run(c, sample, chunk, progress)
-        n = int(sample.n[0])
-        if n <= sample.rows.shape[0] and (n >= min(wanted, arrived)):
+        samples = new_sample(wanted, feed.expected_requests, widen), new_sample(wanted, feed.expected_requests, widen)
+        machine = new_machine(c, feed, chunk, samples)
+        _run(machine, progress)
+        if all(int(s.n[0]) <= s.rows.shape[0] for s in samples) and samples[0].n[0] >= min(wanted, machine.arrived):
             break
-    tal.conserved(tallies, arrived)
+    tal.conserved(machine.tallies, machine.arrived)
     return Result(
         scenario=whole,
-        windows=tal.windows_frame(whole, c, tallies),
-        latency=tal.latency_frame(whole, tallies),
-        requests=tal.requests_frame(whole, c, wanted, sample, tallies[0]),
+        windows=tal.windows_frame(whole, c, machine.tallies),
+        latency=tal.latency_frame(whole, machine.tallies),
+        requests=tal.requests_frame(whole, c, wanted, samples, machine.tallies[0]),
     )
 
 
-def _run(c: cols.Columns, sample: k.Sample, chunk: int, progress: bool) -> tuple[tuple[k.Tally, k.Tally], int]:
+def _run(machine: Machine, progress: bool) -> None:
     """All windows, a few at a time."""
-    states = cols.new_state(c.source, c.horizon_s), cols.new_state(c.shadow, c.horizon_s)
-    tallies = cols.new_tally(c), cols.new_tally(c)
-    ticks = np.zeros(2, np.int64)
-    scratch = cols.new_scratch(chunk)
-    stretch = np.empty((max(c.arrivals.knot_s.size, 1), 6))
-    step = max(1, int(_REQUESTS_A_CALL / max(c.expected_requests / c.n_windows, 1.0)))
-    arrived = 0
-    with (
-        _bar(c.n_windows, progress) as advance,
-        np.errstate(over="ignore"),  # hash arithmetic wraps, uncompiled too
-    ):
+    c = machine.c
+    step = max(1, int(_REQUESTS_A_CALL / max(machine.feed.expected_requests / c.n_windows, 1.0)))
+    with _bar(c.n_windows, progress) as advance:
         for first in range(0, c.n_windows, step):
             last = min(first + step, c.n_windows)
-            arrived += k.run(
-                first, last, c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed, c.coin, c.arrivals,
-                c.source, c.shadow, c.request, c.source_answer, c.shadow_answer,
-                *states, ticks, *tallies, sample, scratch, stretch,
-            )  # fmt: skip
+            machine.advance(last)
             advance(last - first)
-    return tallies, arrived
 
 
 @contextmanager

@@ -7,6 +7,9 @@ deterministic   `mean_s`; or the bare number
 exponential     `mean_s`
 lognormal       `mean_s` and `scv`, or `p50_s` and `p99_s`
 gamma           `mean_s` and `scv`, or `shape` and `scale_s`
+weibull         `mean_s` and `scv` (from 1e-6), or `shape` (up to 1000) and `scale_s`
+pareto          `mean_s` and `scv` (up to 0.5), or `shape` (from 1.5) and `minimum_s`: type I
+uniform         `mean_s` and `scv` (up to 1/3), or `low_s` and `high_s`
 empirical       `quantiles_s` {"0.5": 0.02, "0.99": 0.1, ...}: at least two points of the quantile function, straight
                 lines between them and flat outside; or `path` (and `column`) of a CSV or Parquet file with at
                 least two values, whose quantile function joins the order statistics x_(i) at (i-1)/(n-1)
@@ -18,6 +21,10 @@ linear          `base_s` (default 0) and `<trace column>`: units for each unit o
 moments on draws that no run of a sensible length sees. Too few parameters are an error, and so are too many: which of
 them should give way is not for the program to guess.
 
+The one exception is a Pareto by its `shape`: who writes that down means the heavy tail. Its scv is infinite up to shape
+2; a run sees of it what lies below the quantile of 1 - 2^-54, where a simulation's tables end (families.py says how
+much of the second moment that is; from shape 2.73 on it is all, which is why an scv is taken up to 0.5 only).
+
 A law knows its quantiles from both ends (`Law.tails`), because 1 - v is exactly 1 in float64 for the v of a far tail.
 """
 
@@ -26,21 +33,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shadowsim.datafiles import listing, read_table, resolve, sizes
+from shadowsim import families
+from shadowsim.empirical import moments, quantiles, sample
 from shadowsim.errors import InputError
 from shadowsim.paths import Block, number
 
 Floats = NDArray[np.float64]
 
-LAWS = ("deterministic", "exponential", "lognormal", "gamma", "empirical", "linear")
-LATER = ("weibull", "pareto", "uniform")
+LAWS = ("deterministic", "exponential", "lognormal", "gamma", "weibull", "pareto", "uniform", "empirical", "linear")
 MAX_SCV = 100.0
 Z99 = 2.3263478740408408  # the standard normal's 0.99 quantile
 
@@ -51,8 +57,17 @@ WAYS: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
         "exponential": (("mean_{u}",),),
         "lognormal": (("mean_{u}", "scv"), ("p50_{u}", "p99_{u}")),
         "gamma": (("mean_{u}", "scv"), ("shape", "scale_{u}")),
+        "weibull": (("mean_{u}", "scv"), ("shape", "scale_{u}")),
+        "pareto": (("mean_{u}", "scv"), ("shape", "minimum_{u}")),
+        "uniform": (("mean_{u}", "scv"), ("low_{u}", "high_{u}")),
         "empirical": (("quantiles_{u}",), ("path",)),
     }
+)
+FORMED = MappingProxyType(
+    {"weibull": families.weibull_tails, "pareto": families.pareto_tails, "uniform": families.uniform_tails}
+)
+FORMS = MappingProxyType(
+    {"weibull": families.weibull_shape, "pareto": families.pareto_shape, "uniform": families.uniform_spread}
 )
 
 
@@ -67,7 +82,9 @@ class Law:
     mean : float
         In the law's unit; NaN for linear, whose mean is that of the data.
     scv : float
-        Variance / mean²; 0 for a mean of 0, NaN for linear.
+        Variance / mean²; 0 for a mean of 0, infinite for a Pareto of shape <= 2, NaN for linear.
+    form : float
+        Weibull and Pareto: the shape. Uniform: half the width over the mean.
     base : float
         Linear: the part that does not depend on the trace.
     columns : mapping of str to float
@@ -82,6 +99,7 @@ class Law:
     # The block says which law it is; a NaN would make a linear law differ from its own copy.
     mean: float = field(compare=False)
     scv: float = field(compare=False)
+    form: float = field(default=0.0, compare=False)
     base: float = 0.0
     columns: Mapping[str, float] = field(default_factory=dict)
     block: object = None
@@ -110,11 +128,13 @@ class Law:
         if self.kind == "deterministic":
             return np.full(len(v), self.mean), np.full(len(v), self.mean)
         if self.kind == "exponential":
-            return -self.mean * np.log1p(-v), -self.mean * np.log(v)
+            return families.exponential_tails(self.mean, v)
         if self.kind == "lognormal":
-            return _lognormal_tails(self.mean, self.scv, v)
+            return families.lognormal_tails(self.mean, self.scv, v)
         if self.kind == "gamma":
-            return _gamma_tails(self.mean, self.scv, v)
+            return families.gamma_tails(self.mean, self.scv, v)
+        if self.kind in FORMED:
+            return FORMED[self.kind](self.mean, self.form, v)
         if self.points is None:
             raise ValueError("a linear law has no quantiles of its own")
         p, x = self.points
@@ -157,15 +177,17 @@ def parse_law(value: object, path: str, unit: str, base_dir: Path | None = None)
         what = "a number of seconds" if unit == "s" else "a number of bytes, a trace column"
         raise InputError(path, f'must be {what} or an object {{"law": ...}}', value)
     block = Block.of(value, path)
-    kind = block.choice("law", None, LAWS, LATER)
+    kind = block.choice("law", None, LAWS)
     if kind == "linear":
         return _linear(block, unit)
     way = _way(block, kind, unit)
     if kind == "empirical":
-        points = _quantiles(block, unit) if way[0] != "path" else _sample(block, base_dir or Path())
-        return _empirical(block, *points, unit)
-    mean, scv = _moments(block, kind, way, unit)
-    return Law(kind, mean, scv, block=block.values)
+        points = sample(block, base_dir or Path()) if way[0] == "path" else quantiles(block, unit)
+        mean, scv = moments(*points)
+        if unit == "s" and mean <= 0.0:
+            raise InputError(block.path, "must have a mean > 0", mean)
+        return Law(kind, mean, scv, block=block.values, points=points)
+    return Law(kind, *_moments(block, kind, way, unit), block=block.values)
 
 
 def _bound(unit: str) -> dict[str, float]:
@@ -187,25 +209,51 @@ def _way(block: Block, kind: str, unit: str) -> tuple[str, ...]:
     raise InputError(block.path, f"is {fault}: {kind} takes {taken}", sorted(given))
 
 
-def _moments(block: Block, kind: str, way: tuple[str, ...], unit: str) -> tuple[float, float]:
-    """Return the mean and the scv that the given parameters mean."""
+def _moments(block: Block, kind: str, way: tuple[str, ...], unit: str) -> tuple[float, float, float]:
+    """Return the mean, the scv and the form that the given parameters mean."""
     if kind == "deterministic":
-        return block.number(way[0], **_bound(unit)), 0.0
-    first = block.number(way[0], above=0.0)
+        return block.number(way[0], **_bound(unit)), 0.0, 0.0
     if kind == "exponential":
-        return first, 1.0
+        return block.number(way[0], above=0.0), 1.0, 0.0
     if way[1] == "scv":
-        return first, block.number("scv", above=0.0, most=MAX_SCV)
-    if kind == "gamma":
-        scale = block.number(way[1], above=0.0)
-        mean, scv = first * scale, 1.0 / first
-    else:
-        # Quantile z of a lognormal is median exp(sigma z); its mean is median exp(sigma^2/2), its scv exp(sigma^2) - 1.
-        sigma = math.log(block.number(way[1], above=first) / first) / Z99
-        mean, scv = first * math.exp(min(sigma**2 / 2, 700.0)), math.expm1(min(sigma**2, 700.0))
-    if scv > MAX_SCV or not 0.0 < mean < math.inf:
+        mean, scv = block.number(way[0], above=0.0), _scv(block, kind)
+        return mean, scv, FORMS[kind](scv) if kind in FORMS else 0.0
+    if kind == "uniform":
+        low = block.number(way[0], least=0.0)
+        high = block.number(way[1], above=low)
+        spread = (high / 2 - low / 2) / (high / 2 + low / 2)  # halves: a sum may be past all numbers
+        return high / 2 + low / 2, spread**2 / 3.0, spread
+    bounds = {"weibull": {"most": families.WEIBULL_SHAPE}, "pareto": {"least": families.PARETO_SHAPE}}
+    first = block.number(way[0], above=0.0, **bounds.get(kind, {}))
+    second = block.number(way[1], above=first if kind == "lognormal" else 0.0)
+    mean, scv = _of_own(kind, first, second)
+    if not 0.0 < mean < math.inf:
+        raise InputError(block.path, f"must have a finite mean > 0 with its {way[0]} and {way[1]}", mean)
+    if scv > MAX_SCV and kind != "pareto":
         raise InputError(block.path, f"must have an scv <= {MAX_SCV:g} with its {way[0]} and {way[1]}", scv)
-    return mean, scv
+    return mean, scv, first if kind in FORMED else 0.0
+
+
+def _of_own(kind: str, first: float, second: float) -> tuple[float, float]:
+    """Return the mean and the scv of a law by its own two parameters."""
+    if kind == "gamma":
+        return first * second, 1.0 / first
+    if kind == "weibull":
+        scv = families.weibull_scv(first)
+        return second * math.gamma(1.0 + 1.0 / first) if scv <= MAX_SCV else second, scv
+    if kind == "pareto":
+        return second * (first / (first - 1.0)), families.pareto_scv(first)
+    # Quantile z of a lognormal is median exp(sigma z); its mean is median exp(sigma^2/2), its scv exp(sigma^2) - 1.
+    sigma = math.log(second / first) / Z99
+    return first * math.exp(min(sigma**2 / 2, 700.0)), math.expm1(min(sigma**2, 700.0))
+
+
+def _scv(block: Block, kind: str) -> float:
+    if kind == "weibull":
+        return block.number("scv", least=families.WEIBULL_SCV, most=MAX_SCV)
+    return block.number(
+        "scv", above=0.0, most={"uniform": families.UNIFORM_SCV, "pareto": families.PARETO_SCV}.get(kind, MAX_SCV)
+    )
 
 
 def _linear(block: Block, unit: str) -> Law:
@@ -218,74 +266,3 @@ def _linear(block: Block, unit: str) -> Law:
     if unit == "s" and base == 0.0 and not any(columns.values()):
         raise InputError(block.path, "must have a number > 0 among its terms")
     return Law("linear", math.nan, math.nan, base=base, columns=columns, block=block.values)
-
-
-def _quantiles(block: Block, unit: str) -> tuple[Floats, Floats]:
-    key = f"quantiles_{unit}"
-    if block.has("column"):
-        raise InputError(block.at("column"), "belongs to a path", block.values["column"])
-    given = block.block(key)
-    points = []
-    for text in given.values:
-        try:
-            p = float(text)
-        except ValueError:
-            p = math.nan
-        if not 0.0 <= p <= 1.0:
-            raise InputError(given.at(text), "must have a probability from 0 to 1 as its key", text)
-        points.append((p, given.number(text, least=0.0)))
-    for (p, x), (q, y) in pairwise(points):
-        if not (p < q and x <= y):
-            raise InputError(given.path, "must rise: probabilities strictly, values never falling", dict(given.values))
-    if len(points) < 2:
-        raise InputError(given.path, "must have at least two points", dict(given.values))
-    return np.array([p for p, _ in points]), np.array([x for _, x in points])
-
-
-def _sample(block: Block, base_dir: Path) -> tuple[Floats, Floats]:
-    file = resolve(block.text("path"), base_dir)
-    table = read_table(file, block.at("path"))
-    found = {name: sizes(table[name]) for name in table.columns}
-    numeric = [name for name, (values, _) in found.items() if values is not None]
-    name = block.text("column") if block.has("column") else numeric[0] if len(numeric) == 1 else None
-    if name not in found:
-        raise InputError(block.path, f"needs the column to use of {file}; it has {listing(table.columns)}", name)
-    values, flaw = found[name]
-    if values is None or flaw is not None:
-        row, value = flaw or (1, None)
-        raise InputError(
-            block.path, f"needs finite numbers >= 0 in {file} column {name}, which fails in row {row}", value
-        )
-    if len(values) < 2:
-        raise InputError(block.at("path"), f"needs at least two rows in {file}", len(values))
-    return np.arange(len(values)) / (len(values) - 1), np.sort(values)
-
-
-def _empirical(block: Block, p: Floats, x: Floats, unit: str) -> Law:
-    """Return the law of a piecewise-linear quantile function, with its exact moments."""
-    # Flat ends, written as points of their own.
-    p_all, x_all = np.concatenate(([0.0], p, [1.0])), np.concatenate((x[:1], x, x[-1:]))
-    width = np.diff(p_all)
-    mean = math.fsum(width * (x_all[:-1] + x_all[1:]) / 2)
-    if unit == "s" and mean <= 0.0:
-        raise InputError(block.path, "must have a mean > 0", mean)
-    # Deviations first: the difference of two large moments would lose a small variance.
-    low, high = x_all[:-1] - mean, x_all[1:] - mean
-    variance = math.fsum(width * (low * low + low * high + high * high) / 3)
-    return Law("empirical", mean, variance / mean**2 if mean > 0.0 else 0.0, block=block.values, points=(p, x))
-
-
-def _lognormal_tails(mean: float, scv: float, v: Floats) -> tuple[Floats, Floats]:
-    from scipy.special import ndtri  # type: ignore[import-untyped]
-
-    variance = math.log1p(scv)
-    median = mean * math.exp(-variance / 2)
-    factor = np.exp(math.sqrt(variance) * -ndtri(v))
-    return median / factor, median * factor
-
-
-def _gamma_tails(mean: float, scv: float, v: Floats) -> tuple[Floats, Floats]:
-    from scipy.special import gammainccinv, gammaincinv
-
-    scale = mean * scv
-    return scale * gammaincinv(1.0 / scv, v), scale * gammainccinv(1.0 / scv, v)

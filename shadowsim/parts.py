@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
+from shadowsim.arrivals import Traffic
 from shadowsim.contract import as_time
-from shadowsim.defaults import ROUTING
+from shadowsim.defaults import INSTANT, ROUTING, RULE
 from shadowsim.errors import InputError, nearest
 from shadowsim.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.instances import lookup
 from shadowsim.laws import Law
-from shadowsim.paths import BLOCKS, VARIANT_ALIASES, Block, variant_path
+from shadowsim.paths import BLOCK_KEYS, BLOCKS, VARIANT_ALIASES, Block, variant_path
 from shadowsim.service import Service, parse_service
 from shadowsim.traces import Trace
-from shadowsim.traffic import Traffic
 
+ROUTINGS = ("RANDOM", "LEAST_OUTSTANDING_REQUESTS")
+RULES = ("coin", "counter", "hash")
+INSTANTS = ("arrival", "response")
+MAX_IN_FLIGHT = 2**31 - 1
+MAX_PER_S = 10_000_000  # the moments of that many copies are remembered
+MAX_SESSION = 2**53  # integers that float64 holds
 MAX_WINDOWS = 5_000_000
 MAX_REQUESTS_A_WINDOW = 1e9
+MAX_JUMPS = 2_000_000  # of a modulated rate, whose path is kept in memory
 MAX_POOL_WORKERS = 10_000_000
 
 
@@ -56,13 +64,41 @@ def read_services(whole: Block, experiment: Experiment, base_dir: Path) -> dict[
 
 def read_routing(endpoint: Block, names: Mapping[str, object]) -> dict[str, str]:
     """Return every variant's routing strategy: one for all, or an object with one for some."""
-    known, later = ["RANDOM"], ["LEAST_OUTSTANDING_REQUESTS"]
     given = endpoint.values.get("routing")
     if not isinstance(given, Mapping):
-        return dict.fromkeys(names, endpoint.choice("routing", ROUTING, known, later))
+        return dict.fromkeys(names, endpoint.choice("routing", ROUTING, ROUTINGS))
     block = endpoint.block("routing")
     block.only(names)
-    return {name: block.choice(name, ROUTING, known, later) for name in names}
+    return {name: block.choice(name, ROUTING, ROUTINGS) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Mirroring:
+    """Which requests are copied, when, and what a copy can be lost to; see `Scenario`."""
+
+    mirror_rule: str
+    mirror_instant: str
+    max_body_bytes: float | None
+    max_in_flight: int | None
+    max_per_s: int | None
+
+
+def read_mirror(mirror: Block, traffic: Traffic) -> Mirroring:
+    """Return the mirror's settings; refuse those that need something which the traffic does not say."""
+    mirror.only(BLOCK_KEYS["mirror"])
+    rule = mirror.choice("rule", RULE, RULES)
+    if rule == "hash" and traffic.sessions is None:
+        raise InputError(mirror.at("rule"), "needs traffic.sessions, by which it copies", rule)
+    max_body_bytes = mirror.number("max_body_bytes", least=0.0) if mirror.has("max_body_bytes") else None
+    if max_body_bytes is not None and traffic.request_bytes is None:
+        raise InputError(mirror.at("max_body_bytes"), "needs traffic.request_bytes to compare with", max_body_bytes)
+    return Mirroring(
+        mirror_rule=rule,
+        mirror_instant=mirror.choice("instant", INSTANT, INSTANTS),
+        max_body_bytes=max_body_bytes,
+        max_in_flight=mirror.cap("max_in_flight", MAX_IN_FLIGHT),
+        max_per_s=mirror.cap("max_per_s", MAX_PER_S),
+    )
 
 
 def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:
@@ -70,9 +106,9 @@ def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: f
     if run.has("horizon_s"):
         return run.number("horizon_s", above=0.0)
     schedule = experiment.schedule
-    if traffic.process != "trace" or schedule.start is not None or schedule.end is not None:
+    if not traffic.only_traces or schedule.start is not None or schedule.end is not None:
         return experiment.duration_s
-    span_s = traffic.trace().span_s
+    span_s = max(trace.span_s for trace in traffic.traces)
     check_windows(span_s, period_s)
     n = math.floor(span_s / period_s) + 1
     return (n if n * period_s > span_s else n + 1) * period_s
@@ -84,6 +120,9 @@ def workers_of(variant: Variant, service: Service) -> int:
     if workers is None:
         what = f"is required, since neither accelerators nor vCPUs of {variant.pool.instance_type} are known"
         raise InputError(f"services.{variant.name}.workers", what)
+    if len(service.slowdown) > workers:
+        what = f"must have at most one factor for each of the {workers} workers"
+        raise InputError(f"services.{variant.name}.slowdown", what, len(service.slowdown))
     return workers
 
 
@@ -107,26 +146,46 @@ def check_windows(horizon_s: float, period_s: float) -> None:
 
 def check_rate(traffic: Traffic, horizon_s: float, period_s: float, start: datetime | None) -> None:
     """Refuse synthetic traffic that brings nothing, or too much for the counters of one window."""
+    peak_per_s = math.fsum(_peak_rate(part, horizon_s, start) for part in traffic.parts or [traffic])
+    if peak_per_s * min(period_s, horizon_s) > MAX_REQUESTS_A_WINDOW:
+        limit = f"must bring at most {MAX_REQUESTS_A_WINDOW:,.0f} requests in a window of {period_s:g} s"
+        raise InputError("traffic", limit, peak_per_s)
+
+
+def _peak_rate(traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
+    """Return the highest rate of one process; 0 for a trace, whose requests are in memory anyway."""
     if traffic.process == "trace":
-        return
+        return 0.0
+    if traffic.process == "mmpp":
+        if horizon_s / math.fsum(traffic.mean_sojourn_s) * len(traffic.mean_sojourn_s) > MAX_JUMPS:
+            limit = f"must bring at most {MAX_JUMPS:,} jumps within the horizon of {horizon_s:g} s"
+            raise InputError(f"{traffic.path}.mean_sojourn_s", limit, traffic.mean_sojourn_s)
+        return max(traffic.rates_per_s)
     time, rate = traffic.knots(horizon_s, start)
     if not ((rate[1:] + rate[:-1]) * np.diff(time) > 0.0).any():
-        raise InputError("traffic.profile", f"must have a rate > 0 within the horizon of {horizon_s:g} s")
-    if rate.max() * min(period_s, horizon_s) > MAX_REQUESTS_A_WINDOW:
-        limit = f"must bring at most {MAX_REQUESTS_A_WINDOW:,.0f} requests in a window of {period_s:g} s"
-        raise InputError("traffic", limit, float(rate.max()))
+        raise InputError(f"{traffic.path}.profile", f"must have a rate > 0 within the horizon of {horizon_s:g} s")
+    return float(rate.max())
 
 
 def check_columns(traffic: Traffic, services: Mapping[str, Service]) -> None:
-    """Refuse linear laws without a trace, or whose columns the trace lacks; and a trace that cannot be read."""
+    """Refuse linear laws without a trace of its own, or whose columns it lacks; and a trace that cannot be read."""
     laws = {f"services.{name}.time": service.time for name, service in services.items()}
     sizes = {"request_bytes": traffic.request_bytes, "response_bytes": traffic.response_bytes}
     laws |= {f"traffic.{key}": law for key, law in sizes.items() if law is not None}
-    trace = traffic.trace() if traffic.process == "trace" else None
+    traces = traffic.traces
+    trace = traces[0] if traffic.process == "trace" else None
+    if trace is not None and isinstance(traffic.sessions, str):
+        session = trace.column(traffic.sessions, "traffic.sessions")
+        wrong = (session != np.floor(session)) | (session > MAX_SESSION)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            what = f"needs whole numbers of sessions in trace column {traffic.sessions}"
+            raise InputError("traffic.sessions", what, float(session[row]))
     for path, law in laws.items():
         if law.kind == "linear":
             if trace is None:
-                raise InputError(path, "needs trace traffic for a law of trace columns", law.block)
+                alone = ", and no list," if traces else ""
+                raise InputError(path, f"needs trace traffic{alone} for a law of trace columns", law.block)
             _check_linear(trace, law, path)
 
 

@@ -25,23 +25,12 @@ from shadowsim.errors import InputError, nearest
 BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
 BLOCK_KEYS = {
     "endpoint": ("routing", "overhead_s", "timeout_s"),
-    "mirror": ("rule", "instant"),
+    "mirror": ("rule", "instant", "max_in_flight", "max_body_bytes", "max_per_s"),
     "run": ("horizon_s", "period_s", "seed", "sample_requests"),
 }
-BLOCK_LATER = {
-    "mirror": ("max_in_flight", "max_body_bytes", "max_per_s"),
-    "run": ("warmup_s", "replications", "precision"),
-}
-SERVICE_KEYS = ("time", "workers", "queue_limit", "error_4xx", "error_5xx", "discipline")
-SERVICE_LATER = (
-    "slowdown",
-    "batching",
-    "cold_start_s",
-    "cpu_per_request_s",
-    "autoscaling",
-    "outages",
-    "by_instance_type",
-)
+BLOCK_LATER = {"run": ("warmup_s", "replications", "precision")}
+SERVICE_KEYS = ("time", "workers", "queue_limit", "slowdown", "error_4xx", "error_5xx", "discipline")
+SERVICE_LATER = ("batching", "cold_start_s", "cpu_per_request_s", "autoscaling", "outages", "by_instance_type")
 ALIASES = {
     "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
     "rate_per_s": "traffic.rate_per_s",
@@ -104,6 +93,13 @@ class Block:
         """Return the object below the key; an empty one when it is left out."""
         return Block.of(self.values[key] if self.has(key) else {}, self.at(key))
 
+    def numbers(self, key: str, *, above: float | None = None, least: float | None = None) -> tuple[float, ...]:
+        """Return the finite numbers of a list that must be given and hold at least one."""
+        value = self.need(key)
+        if not isinstance(value, list) or not value:
+            raise InputError(self.at(key), "must be a list [...] of at least one number", value)
+        return tuple(number(item, f"{self.at(key)}.{i}", above=above, least=least) for i, item in enumerate(value))
+
     def items(self, key: str) -> list[Block]:
         """Return the objects of a list that must be given and hold at least one."""
         value = self.need(key)
@@ -133,6 +129,10 @@ class Block:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise InputError(self.at(key), f"must be an integer from {least} to {most}", value)
         return value
+
+    def cap(self, key: str, most: int) -> int | None:
+        """Return an integer from 0 to `most`, or None for no limit when it is left out."""
+        return self.integer(key, least=0, most=most) if self.has(key) else None
 
     def text(self, key: str) -> str:
         """Return a text that must be given and not be empty."""
@@ -249,9 +249,12 @@ def _set(node: object, parts: list[str], value: object, trail: list[str]) -> obj
 
 
 def value_at(document: object, path: str) -> object:
-    """Return the value at a dotted path through objects, None where there is none."""
+    """Return the value at a dotted path through objects and lists, None where there is none."""
     for key in path.split("."):
-        document = document.get(key) if isinstance(document, Mapping) else None
+        if isinstance(document, list):
+            document = dict(enumerate(document)).get(int(key)) if key.isdecimal() else None
+        else:
+            document = document.get(key) if isinstance(document, Mapping) else None
     return document
 
 

@@ -5,9 +5,9 @@ nothing can be reached by editing that could not be written in a file.
 
 What the file leaves open:
 
-* `run.horizon_s`: the Schedule's length; for a trace without a Schedule, whole periods until after its last request;
-  else 7 days. With an EndTime alone, the run begins when the scenario is made, and the length is written into the
-  document.
+* `run.horizon_s`: the Schedule's length; for a trace (or traces alone) without a Schedule, whole periods until after
+  the last request; else 7 days. With an EndTime alone, the run begins when the scenario is made, and the length is
+  written into the document.
 * `services.*.workers`: the instance type's accelerators, or else its vCPUs.
 * The last window is shorter when the horizon is not a multiple of `run.period_s`.
 """
@@ -23,19 +23,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
+from shadowsim.arrivals import Traffic
 from shadowsim.datafiles import BUILTIN
 from shadowsim.defaults import (
-    INSTANT,
     OVERHEAD_S,
     PERIOD_S,
-    RULE,
     SAMPLE_REQUESTS,
     SEED,
     TIMEOUT_S,
-    assumed_document,
     builtin_document,
     changed_document,
     draft_document,
+    is_request,
+    requested_document,
 )
 from shadowsim.documents import file_of, read_json
 from shadowsim.errors import InputError
@@ -47,13 +47,14 @@ from shadowsim.parts import (
     check_windows,
     horizon_of,
     read_experiment,
+    read_mirror,
     read_routing,
     read_services,
     workers_of,
 )
-from shadowsim.paths import BLOCK_KEYS, BLOCK_LATER, BLOCKS, Block, edited, plain, value_at
+from shadowsim.paths import BLOCK_KEYS, BLOCK_LATER, Block, edited, plain, value_at
 from shadowsim.service import Service
-from shadowsim.traffic import Traffic, parse_traffic
+from shadowsim.traffic import parse_traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,17 @@ class Scenario:
     source_workers, shadow_workers : int
         Workers of one instance.
     routing : mapping of str to str
-        How each variant's requests are spread over its instances: "RANDOM".
+        How each variant's requests are spread over its instances: "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
     overhead_s, timeout_s : float
         Of the endpoint.
     mirror_rule, mirror_instant : str
-        Which requests are copied ("coin"), and when ("arrival").
+        Which requests are copied ("coin", "counter" or "hash"), and when ("arrival" or "response").
+    max_body_bytes : float or None
+        No copy is made of a longer body; None for any length.
+    max_in_flight : int or None
+        No copy is made while so many are unanswered; None for no limit.
+    max_per_s : int or None
+        Copies that may be made within any second; None for no limit.
     horizon_s, period_s : float
         Length of the run and of a window.
     seed : int
@@ -98,6 +105,9 @@ class Scenario:
     timeout_s: float
     mirror_rule: str
     mirror_instant: str
+    max_body_bytes: float | None
+    max_in_flight: int | None
+    max_per_s: int | None
     horizon_s: float
     period_s: float
     seed: int
@@ -133,8 +143,10 @@ class Scenario:
         if isinstance(source, Scenario):
             return source.replace(wanted) if wanted else source
         document = cast(dict[str, object], plain(read_json(source, "scenario")))
-        if _is_request(document):
-            return cls.from_dict(*_of_request(document, wanted))
+        if is_request(document):
+            document, assumed = requested_document(document, wanted)
+            # The file paths of a plain request are those of the working directory.
+            return cls.from_dict(document, None, assumed)
         file = file_of(source)
         if wanted:
             # Before it is read: a file may leave the rate of its traffic to the caller.
@@ -174,7 +186,7 @@ class Scenario:
             All that is wrong with the experiment's block, in AWS's words.
         """
         base = Path(base_dir) if base_dir is not None else Path()
-        if _is_request(document):
+        if is_request(document):
             what = "is a plain CreateInferenceExperiment request, of which Scenario.of makes one with a rate_per_s"
             raise InputError("scenario", what)
         whole = Block.of(plain(document), "")
@@ -185,8 +197,7 @@ class Scenario:
         services = read_services(whole, experiment, base)
         endpoint = whole.block("endpoint")
         endpoint.only(BLOCK_KEYS["endpoint"])
-        mirror = whole.block("mirror")
-        mirror.only(BLOCK_KEYS["mirror"], BLOCK_LATER["mirror"])
+        mirror = read_mirror(whole.block("mirror"), traffic)
         period_s = run.number("period_s", PERIOD_S, above=0.0)
         horizon_s = horizon_of(run, experiment, traffic, period_s)
         values, assumed = dict(whole.values), dict(assumed or {})
@@ -207,8 +218,11 @@ class Scenario:
             routing=read_routing(endpoint, services),
             overhead_s=endpoint.number("overhead_s", OVERHEAD_S, least=0.0),
             timeout_s=endpoint.number("timeout_s", TIMEOUT_S, above=0.0),
-            mirror_rule=mirror.choice("rule", RULE, ["coin"], ["counter", "hash"]),
-            mirror_instant=mirror.choice("instant", INSTANT, ["arrival"], ["response"]),
+            mirror_rule=mirror.mirror_rule,
+            mirror_instant=mirror.mirror_instant,
+            max_body_bytes=mirror.max_body_bytes,
+            max_in_flight=mirror.max_in_flight,
+            max_per_s=mirror.max_per_s,
             horizon_s=horizon_s,
             period_s=period_s,
             seed=run.integer("seed", SEED, least=0, most=2**64 - 1),
@@ -255,8 +269,7 @@ class Scenario:
     def assumptions(self) -> tuple[str, ...]:
         """Sentences on what the input did not say, or on what of it is left out."""
         sentences = list(self.assumed.values())
-        if self.traffic.process == "trace":
-            trace = self.traffic.trace()
+        for trace in self.traffic.traces:
             inside = trace.n_before(self.horizon_s)
             if inside < trace.n_requests:
                 sentences.append(f"The run ends before its trace: {inside:,} of {trace.n_requests:,} requests come.")
@@ -270,8 +283,9 @@ class Scenario:
         """Write a scenario file. Paths in it that are relative are rewritten to be so from its folder."""
         folder = Path(path).resolve().parent
         document = self.to_dict()
-        law_paths = [f"services.{name}.time" for name in self.services]
-        for where in ("traffic", "traffic.request_bytes", "traffic.response_bytes", *law_paths):
+        blocks = [part.path for part in self.traffic.parts or [self.traffic]]
+        sizes = [f"{block}.{key}" for block in blocks for key in ("request_bytes", "response_bytes")]
+        for where in (*blocks, *sizes, *(f"services.{name}.time" for name in self.services)):
             old = value_at(document, f"{where}.path")
             if isinstance(old, str) and not old.startswith(BUILTIN) and not Path(old).is_absolute():
                 moved = os.path.relpath(self.base_dir.resolve() / old, folder)
@@ -317,22 +331,3 @@ def init_scenario(request: object = None) -> dict[str, object]:
     given = cast(dict[str, object], plain(read_json(request)))
     document = draft_document(given, Experiment.from_request(given))
     return Scenario.from_dict(document).to_dict()
-
-
-def _of_request(
-    request: Mapping[str, object], changes: Mapping[str, object]
-) -> tuple[dict[str, object], None, dict[str, str]]:
-    """Return what `Scenario.from_dict` takes: the file paths of a plain request are those of the working directory."""
-    experiment = Experiment.from_request(request)
-    document, assumed = assumed_document(request, experiment)
-    bare = document["traffic"]
-    document, assumed = changed_document(document, assumed, experiment, changes)
-    if document["traffic"] == bare:
-        what = "is required for a plain request, which says nothing of its traffic: requests a second (--rate R)"
-        raise InputError("rate_per_s", what)
-    return document, None, assumed
-
-
-def _is_request(document: Mapping[str, object]) -> bool:
-    """Return whether this is a request and no scenario: only AWS's names begin in upper case."""
-    return not any(key in BLOCKS for key in document) and any(str(key)[:1].isupper() for key in document)

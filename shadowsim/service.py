@@ -1,7 +1,9 @@
 """Service models: how long one request holds a worker of an instance, and how many workers there are.
 
 An instance has `workers` parallel workers and one queue in front of them, first in, first out. A request takes its
-drawn `time` on one worker. With a `queue_limit`, a request that finds so many others waiting is refused at once.
+drawn `time` on one worker, multiplied by a factor of `slowdown` for how many workers are busy when it starts: workers
+that share memory bandwidth or an accelerator slow each other down. The factor stays as it was at the start. With a
+`queue_limit`, a request that finds so many others waiting is refused at once.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ class Service:
         Workers of one instance; None for those of its type: accelerators, or else vCPUs.
     queue_limit : int or None
         Requests that may wait on one instance; None for no limit.
+    slowdown : tuple of float
+        Factors on `time` of a request that starts when 1, 2, ... workers of its instance are busy, itself included; the
+        last holds for more. Empty for none.
     error_4xx, error_5xx : float
         Shares of the served requests that are answered with such a status; together at most 1.
     block : mapping
@@ -39,6 +44,7 @@ class Service:
     time: Law
     workers: int | None = None
     queue_limit: int | None = None
+    slowdown: tuple[float, ...] = ()
     error_4xx: float = 0.0
     error_5xx: float = 0.0
     block: Mapping[str, object] = field(default_factory=dict)
@@ -66,9 +72,10 @@ def parse_service(value: object, path: str, base_dir: Path | None = None) -> Ser
     time = parse_law(block.need("time"), block.at("time"), "s", base_dir)
     workers = block.integer("workers", least=1, most=MAX_WORKERS) if block.has("workers") else None
     queue_limit = block.integer("queue_limit", least=0, most=MAX_QUEUE) if block.has("queue_limit") else None
+    slowdown = block.numbers("slowdown", above=0.0) if block.has("slowdown") and block.values["slowdown"] != [] else ()
     block.choice("discipline", "fifo", ["fifo"], ["ps"])
     error_4xx = block.number("error_4xx", 0.0, least=0.0, most=1.0)
     error_5xx = block.number("error_5xx", 0.0, least=0.0, most=1.0)
     if error_4xx + error_5xx > 1.0:
         raise InputError(block.path, "must have error_4xx + error_5xx <= 1", error_4xx + error_5xx)
-    return Service(time, workers, queue_limit, error_4xx, error_5xx, block.values)
+    return Service(time, workers, queue_limit, slowdown, error_4xx, error_5xx, block.values)

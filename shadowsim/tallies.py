@@ -22,13 +22,21 @@ _US = 1e6
 
 def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) -> pd.DataFrame:
     """The `WINDOWS` frame from both variants' rows, source before shadow in each window."""
-    parts = [pd.DataFrame(_window_columns(scenario, c, role, t.rows)) for role, t in zip(ROLES, tallies, strict=True)]
+    source, shadow = (t.rows for t in tallies)
+    # what the body limit keeps back is counted where the source's requests are
+    lost = source[:, k.R_LOST_BODY], shadow[:, k.R_LOST_IN_FLIGHT], shadow[:, k.R_LOST_PER_S]
+    parts = [
+        pd.DataFrame(_window_columns(scenario, c, role, rows, lost))
+        for role, rows in zip(ROLES, (source, shadow), strict=True)
+    ]
     both = pd.concat(parts, keys=range(len(parts)), names=["part", "window"])
     both = both.reset_index().sort_values(["window", "part"], ignore_index=True)
     return build(WINDOWS, {name: both[name] for name in both.columns if name not in ("part", "window")})
 
 
-def _window_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) -> dict[str, Any]:
+def _window_columns(
+    scenario: Scenario, c: Columns, role: str, rows: Floats, lost_copies: Sequence[Floats]
+) -> dict[str, Any]:
     pool: k.Pool = getattr(c, role)
     start = np.arange(c.n_windows) * c.period_s
     length = np.minimum(start + c.period_s, c.horizon_s) - start
@@ -50,6 +58,7 @@ def _window_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) -> 
         return np.where(np.isfinite(rows[:, column]), rows[:, column], np.nan)
 
     failed_5xx = rows[:, k.R_ERROR_5XX] + rows[:, k.R_REFUSED]
+    lost = dict(zip(LOST_CAUSES, lost_copies, strict=True))
     copies = n.astype(np.int64) if role == "shadow" else pd.NA
     sized = c.request.mean >= 0 or c.source_answer.mean >= 0
     size = (rows[:, k.R_REQUEST_BYTES] + rows[:, k.R_RESPONSE_BYTES]).astype(np.int64)
@@ -75,7 +84,7 @@ def _window_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) -> 
         "utilisation": np.clip(worked / capacity, 0.0, 1.0),  # rounding alone could pass the bounds
         "offered_load": (rows[:, k.R_WORK] + rows[:, k.R_REFUSED_WORK]) / capacity,
         "copies_made": copies,
-        **{f"copies_lost_{cause}": 0 if role == "shadow" else pd.NA for cause in LOST_CAUSES},
+        **{f"copies_lost_{cause}": n.astype(np.int64) if role == "shadow" else pd.NA for cause, n in lost.items()},
         "captured_records": n.astype(np.int64) if scenario.capture else 0,
         "captured_bytes": (size if sized else pd.NA) if scenario.capture else 0,
     }
@@ -102,28 +111,28 @@ def latency_frame(scenario: Scenario, tallies: Sequence[k.Tally]) -> pd.DataFram
     return build(LATENCY, {name: values[order] for name, values in whole.items()})
 
 
-def requests_frame(scenario: Scenario, c: Columns, wanted: int, sample: k.Sample, tally: k.Tally) -> pd.DataFrame:
-    """The `REQUESTS` frame from the sample's rows: the first `wanted` in the sample's order, with their copies.
+def requests_frame(
+    scenario: Scenario, c: Columns, wanted: int, samples: Sequence[k.Sample], tally: k.Tally
+) -> pd.DataFrame:
+    """The `REQUESTS` frame: the first `wanted` requests in the samples' order, with their copies.
 
     `tally` is the source's: its windows' counts number the requests of the run.
     """
-    rows = sample.rows[: int(sample.n[0])]
-    first = np.lexsort((rows[:, k.S_NUMBER], rows[:, k.S_WINDOW], rows[:, k.S_ORDER]))[:wanted]
-    rows = rows[first]
-    rows = rows[np.lexsort((rows[:, k.S_NUMBER], rows[:, k.S_WINDOW]))]
-    window, number = rows[:, k.S_WINDOW].astype(np.int64), rows[:, k.S_NUMBER].astype(np.int64)
     before = np.concatenate([[0], np.cumsum(tally.rows[:, k.R_REQUESTS].astype(np.int64))])
-    request = before[window] + number
-    payload = _bytes(c, c.request, window, number, request)
-    parts = []
-    for role, offset in zip(ROLES, (k.S_SOURCE, k.S_SHADOW), strict=True):
-        part = _request_columns(scenario, c, role, rows, offset, window, number, request)
-        part["request_bytes"] = payload
-        copied = rows[:, offset] >= 0
-        parts.append({name: values[copied] for name, values in part.items()})
+    source, shadow = (_numbered(sample, before) for sample in samples)
+    kept = source[np.lexsort((source[:, -1], source[:, k.S_ORDER]))[:wanted]]
+    shadow = shadow[np.isin(shadow[:, -1], kept[:, -1])]
+    parts = [_request_columns(scenario, c, role, rows) for role, rows in zip(ROLES, (kept, shadow), strict=True)]
     whole = {name: _joined([p[name] for p in parts]) for name in parts[0]}
     order = np.lexsort((np.asarray(whole["role"]) == "shadow", np.asarray(whole["request"])))
     return build(REQUESTS, {name: values[order] for name, values in whole.items()})
+
+
+def _numbered(sample: k.Sample, before: k.Ints) -> Floats:
+    """A sample's rows and, in a last column, the number of each request in the run, by which they are ordered."""
+    rows = sample.rows[: int(sample.n[0])]
+    request = before[rows[:, k.S_WINDOW].astype(np.int64)] + rows[:, k.S_NUMBER].astype(np.int64)
+    return np.column_stack([rows, request])[np.argsort(request)]
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -132,12 +141,10 @@ def _joined(parts: list[Any]) -> Any:
     return pd.concat([pd.Series(p) for p in parts], ignore_index=True).array
 
 
-def _request_columns(
-    scenario: Scenario, c: Columns, role: str, rows: Floats, offset: int,
-    window: k.Ints, number: k.Ints, request: k.Ints,
-) -> dict[str, Any]:  # fmt: skip
+def _request_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) -> dict[str, Any]:
     pool: k.Pool = getattr(c, role)
-    arrival, start, service = rows[:, k.S_ARRIVAL], rows[:, offset + 1], rows[:, offset + 2]
+    window, number, request = (rows[:, i].astype(np.int64) for i in (k.S_WINDOW, k.S_NUMBER, -1))
+    arrival, start, service = rows[:, k.S_ARRIVAL], rows[:, k.S_START], rows[:, k.S_SERVICE]
     refused = start < 0
     latency = (start + service) - arrival
     status = np.zeros(latency.size, np.int64)
@@ -155,11 +162,12 @@ def _request_columns(
         "variant": np.full(latency.size, getattr(scenario.experiment, role).name),
         "role": np.full(latency.size, role),
         "arrival_s": arrival,
-        "instance": rows[:, offset].astype(np.int64),
+        "instance": rows[:, k.S_INSTANCE].astype(np.int64),
         "wait_s": np.where(refused, np.nan, start - arrival),
         "service_s": np.where(refused, np.nan, service),
         "latency_s": np.where(refused, np.nan, np.minimum(latency, pool.timeout_s)),
         "status": STATUSES[status],
+        "request_bytes": _bytes(c, c.request, window, number, request),
         "response_bytes": answer,
     }
 

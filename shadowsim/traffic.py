@@ -1,11 +1,27 @@
 """Traffic: when requests come, and how large they are.
 
-`poisson` and `constant` follow a rate; `trace` replays a file (traces.py). A rate is flat (`rate_per_s`) or has a
-`profile` (profiles.py).
+===========  =========================================================================================================
+poisson      at `rate_per_s`, or by a `profile`
+constant     evenly spaced, likewise
+gamma        likewise, with independent gamma gaps of squared coefficient of variation `scv` (1 is Poisson; 100 is
+             bursts with long pauses)
+mmpp         Poisson with a rate that jumps (modulation.py): `rates_per_s`, a rate a state, and `mean_sojourn_s`, one
+             for all or one a state
+trace        replays a file (traces.py): `path`, `time_column`, `speed`, `repeat`
+===========  =========================================================================================================
 
-A profile says its own rates, and then no `rate_per_s` is needed. With one, the profile gives only the shape: all of it
-is multiplied so that its *mean over the horizon* is `rate_per_s`. That is one rule for all kinds, and makes
-`--rate 800` mean 800 requests a second whatever the shape.
+A rate is flat (`rate_per_s`) or has a `profile` (profiles.py). A profile says its own rates, and then no `rate_per_s`
+is needed. With one, the profile gives only the shape: all of it is multiplied so that its *mean over the horizon* is
+`rate_per_s`. That is one rule for all kinds, and makes `--rate 800` mean 800 requests a second whatever the shape. For
+mmpp it is likewise the mean in the long run that becomes `rate_per_s`; that of a run varies with the path. A trace has
+its own rate, which `speed` multiplies.
+
+The clock of gamma gaps under a profile is the expected number of requests so far: gaps are stretched where the rate is
+low.
+
+A list of such blocks is their superposition: the requests of all of them, in order of time. `request_bytes`,
+`response_bytes` and `sessions` are then those of all requests alike, and each block that is to say them must say the
+same. Rates are set block by block (`traffic.0.rate_per_s`).
 
 The clock of a diurnal profile is that of the experiment: its Schedule's StartTime in UTC. Without one, t = 0 is a
 Monday at 00:00.
@@ -21,117 +37,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
+from shadowsim.arrivals import Traffic
 from shadowsim.datafiles import resolve
 from shadowsim.errors import InputError
-from shadowsim.laws import Law, parse_law
-from shadowsim.paths import Block, not_built
-from shadowsim.profiles import Knots, Profile, parse_profile
-from shadowsim.traces import Trace, read_trace
+from shadowsim.laws import MAX_SCV, Law, parse_law
+from shadowsim.modulation import mmpp_rate
+from shadowsim.paths import Block
+from shadowsim.profiles import parse_profile
 
-Floats = NDArray[np.float64]
-
-PROCESSES = ("poisson", "constant", "trace")
-RATE_KEYS = ("rate_per_s", "profile")
-TRACE_KEYS = ("path", "time_column", "speed", "repeat")
-LATER = ("sessions", "retries", "resample")
+RATED = ("rate_per_s", "profile")
+# What each process takes beside the keys that all share.
+KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "poisson": RATED,
+        "gamma": (*RATED, "scv"),
+        "mmpp": ("rate_per_s", "rates_per_s", "mean_sojourn_s"),
+        "constant": RATED,
+        "trace": ("path", "time_column", "speed", "repeat"),
+    }
+)
+SHARED = ("request_bytes", "response_bytes", "sessions")
+LATER = ("retries", "resample")
 MAX_REPEAT = 1_000_000
-
-DAY_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """When requests come, made by `parse_traffic`.
-
-    Attributes
-    ----------
-    process : str
-        One of `PROCESSES`.
-    rate_per_s : float or None
-        The mean rate over the horizon; None when the profile or the trace says it.
-    profile : Profile or None
-        The rate's shape; None for flat.
-    file, time_column, speed, repeat
-        A trace's file, the column with its times (None: the usual names), how fast and how often it is played.
-    request_bytes, response_bytes : Law or None
-        Sizes of the bodies.
-    block : mapping
-        The JSON object that this was made of.
-    """
-
-    process: str
-    rate_per_s: float | None = None
-    profile: Profile | None = None
-    file: Path | None = None
-    time_column: str | None = None
-    speed: float = 1.0
-    repeat: int = 1
-    request_bytes: Law | None = None
-    response_bytes: Law | None = None
-    block: Mapping[str, object] = field(default_factory=dict)
-
-    def knots(self, horizon_s: float, start: datetime | None = None) -> Knots:
-        """Return the rate of a synthetic process as a piecewise-linear function.
-
-        Parameters
-        ----------
-        horizon_s : float
-            The last knot's time; > 0.
-        start : datetime, optional
-            What t = 0 is on the calendar; without a zone, UTC. None: a Monday at 00:00.
-
-        Returns
-        -------
-        time_s : ndarray of float64, shape (n,)
-            Non-decreasing from exactly 0 to exactly `horizon_s`; a jump is two knots at one time, never at either end.
-        rate_per_s : ndarray of float64, shape (n,)
-            The rate there, >= 0; linear between knots.
-
-        Raises
-        ------
-        InputError
-            When a profile that is zero all over the horizon should be brought to a mean.
-        """
-        if self.process == "trace":
-            raise ValueError("a trace has no rate")
-        if self.profile is None:
-            return np.array([0.0, horizon_s]), np.full(2, self.rate_per_s)
-        time, rate = self.profile.knots(horizon_s, _clock_s(start))
-        if self.rate_per_s is not None:
-            mean = _mean(time, rate)
-            if mean == 0.0:
-                raise InputError(
-                    "traffic.profile", "must have a rate > 0 within the horizon, to be scaled to rate_per_s"
-                )
-            rate = rate * (self.rate_per_s / mean)
-        return time, rate
-
-    def mean_rate(self, horizon_s: float, start: datetime | None = None) -> float:
-        """Return the mean rate over the horizon, requests a second; for a trace, that of the requests within it."""
-        if self.process == "trace":
-            return self.trace().n_before(horizon_s) / horizon_s
-        return _mean(*self.knots(horizon_s, start))
-
-    def trace(self) -> Trace:
-        """Return one pass of the trace, and how often it is played; the file is read again only when it has changed."""
-        if self.file is None:
-            raise ValueError(f"{self.process} traffic has no trace")
-        return read_trace(self.file, self.time_column, self.speed, self.repeat, "traffic")
+MAX_SESSIONS = 2**31 - 1
+MAX_STATES = 100
+MAX_PARTS = 100
 
 
 def parse_traffic(value: object, path: str = "traffic", base_dir: Path | None = None) -> Traffic:
-    """Make traffic of its JSON object.
+    """Make traffic of its JSON value.
 
     Parameters
     ----------
-    value : dict
+    value : dict or list of dict
         Its keys are in the module's docstring; `request_bytes` and `response_bytes` are laws (laws.py).
     path : str
         Where it stands, for errors.
@@ -145,35 +87,92 @@ def parse_traffic(value: object, path: str = "traffic", base_dir: Path | None = 
         files are not read here but by `Traffic.trace`.
     """
     if isinstance(value, list):
-        raise not_built(path, "a list of blocks")
-    block = Block.of(value, path)
-    block.only(("process", "request_bytes", "response_bytes", *RATE_KEYS, *TRACE_KEYS), LATER)
-    process = block.choice("process", None, PROCESSES, ["gamma", "mmpp"])
-    for key in RATE_KEYS if process == "trace" else TRACE_KEYS:
-        if block.has(key):
-            owner = "poisson and constant traffic" if process == "trace" else "a trace"
-            raise InputError(block.at(key), f"belongs to {owner}, not to process {process}", block.values[key])
-    base_dir = base_dir or Path()
-    request_bytes, response_bytes = (
-        _bytes(block, key, process, base_dir) for key in ("request_bytes", "response_bytes")
-    )
+        return _superposition(value, path, base_dir or Path())
+    return _parse_block(Block.of(value, path), base_dir or Path())
+
+
+def _parse_block(block: Block, base_dir: Path) -> Traffic:
+    every = dict.fromkeys(key for keys in KEYS.values() for key in keys)
+    block.only(("process", *SHARED, *every), LATER)
+    process = block.choice("process", None, list(KEYS))
+    for key in every:
+        if block.has(key) and key not in KEYS[process]:
+            *others, last = [name for name in KEYS if key in KEYS[name]]
+            owners = f"{', '.join(others)} and {last}" if others else last
+            hint = "; speed sets the rate of a trace" if (process, key) == ("trace", "rate_per_s") else ""
+            what = f"belongs to {owners} traffic, not to process {process}"
+            raise InputError(block.at(key), what, block.values[key], hint=hint)
+    traffic = _with_sizes(Traffic(process, path=block.path, block=block.values), block, base_dir)
     if process == "trace":
-        return Traffic(
-            process,
+        return replace(
+            traffic,
             file=resolve(block.text("path"), base_dir),
             time_column=block.text("time_column") if block.has("time_column") else None,
             speed=block.number("speed", 1.0, above=0.0),
             repeat=block.integer("repeat", 1, least=1, most=MAX_REPEAT),
-            request_bytes=request_bytes,
-            response_bytes=response_bytes,
-            block=block.values,
         )
+    if process == "mmpp":
+        rate, rates, sojourns = _states(block)
+        return replace(traffic, rate_per_s=rate, rates_per_s=rates, mean_sojourn_s=sojourns)
     profile = parse_profile(block.block("profile")) if block.has("profile") else None
     # Without a profile the rate is required: `need` says so.
     rate = block.number("rate_per_s", above=0.0) if profile is None or block.has("rate_per_s") else None
-    return Traffic(
-        process, rate, profile, request_bytes=request_bytes, response_bytes=response_bytes, block=block.values
+    gap_law = _gap_law(block) if process == "gamma" else None
+    return replace(traffic, rate_per_s=rate, profile=profile, gap_law=gap_law)
+
+
+def _superposition(values: list[object], path: str, base_dir: Path) -> Traffic:
+    if not 1 <= len(values) <= MAX_PARTS:
+        raise InputError(path, f"must be an object {{...}} or a list of 1 to {MAX_PARTS} of them", values)
+    blocks = [Block.of(value, f"{path}.{i}") for i, value in enumerate(values)]
+    for key in SHARED:
+        for block in blocks:
+            if block.values.get(key) != blocks[0].values.get(key):
+                what = "must be the same in every block of a list: it is drawn for all requests alike"
+                raise InputError(block.at(key), what, block.values.get(key))
+    parts = tuple(
+        _parse_block(Block(block.path, {k: v for k, v in block.values.items() if k not in SHARED}), base_dir)
+        for block in blocks
     )
+    return _with_sizes(Traffic("superposition", parts=parts, path=path, block=values), blocks[0], base_dir)
+
+
+def _with_sizes(traffic: Traffic, block: Block, base_dir: Path) -> Traffic:
+    return replace(
+        traffic,
+        request_bytes=_bytes(block, "request_bytes", traffic.process, base_dir),
+        response_bytes=_bytes(block, "response_bytes", traffic.process, base_dir),
+        sessions=_sessions(block, traffic.process),
+    )
+
+
+def _gap_law(block: Block) -> Law:
+    if block.has("scv") and block.values["scv"] == 0:
+        raise InputError(block.at("scv"), "must be > 0: gaps without variance are process constant", 0)
+    return Law("gamma", 1.0, block.number("scv", above=0.0, most=MAX_SCV))
+
+
+def _states(block: Block) -> tuple[float | None, tuple[float, ...], tuple[float, ...]]:
+    """Return the wanted mean rate, if any, and each state's rate and mean sojourn."""
+    rates = block.numbers("rates_per_s", least=0.0)
+    n = len(rates)
+    if not 2 <= n <= MAX_STATES or not any(rates):
+        what = f"must have 2 to {MAX_STATES} rates, one of them > 0"
+        raise InputError(block.at("rates_per_s"), what, block.values["rates_per_s"])
+    if isinstance(block.need("mean_sojourn_s"), list):
+        sojourns = block.numbers("mean_sojourn_s", above=0.0)
+        if len(sojourns) != n:
+            raise InputError(block.at("mean_sojourn_s"), f"must be one number, or one for each of {n} rates", sojourns)
+    else:
+        sojourns = (block.number("mean_sojourn_s", above=0.0),) * n
+    if not block.has("rate_per_s"):
+        return None, rates, sojourns
+    wanted, mean = block.number("rate_per_s", above=0.0), mmpp_rate(rates, sojourns)
+    # Rates that differ by hundreds of orders of magnitude have a mean of 0, or are scaled past all numbers.
+    scaled = tuple(rate / mean * wanted for rate in rates) if mean > 0.0 else (math.inf,)
+    if not all(map(math.isfinite, scaled)):
+        raise InputError(block.at("rate_per_s"), "must be a mean that rates_per_s can be brought to", wanted)
+    return wanted, scaled, sojourns
 
 
 def _bytes(block: Block, key: str, process: str, base_dir: Path) -> Law | None:
@@ -181,18 +180,20 @@ def _bytes(block: Block, key: str, process: str, base_dir: Path) -> Law | None:
         return None
     law = parse_law(block.values[key], block.at(key), "bytes", base_dir)
     if law.kind == "linear" and process != "trace":
-        raise InputError(block.at(key), "needs trace traffic for a law of trace columns", law.block)
+        raise InputError(block.at(key), _needs_trace("a law of trace columns", process), law.block)
     return law
 
 
-def _mean(time: Floats, rate: Floats) -> float:
-    return math.fsum(np.diff(time) * (rate[1:] + rate[:-1]) / 2.0) / float(time[-1])
+def _sessions(block: Block, process: str) -> int | str | None:
+    if not block.has("sessions"):
+        return None
+    if not isinstance(block.values["sessions"], str):
+        return block.integer("sessions", least=1, most=MAX_SESSIONS)
+    if process != "trace":
+        raise InputError(block.at("sessions"), _needs_trace("a column", process), block.values["sessions"])
+    return block.text("sessions")
 
 
-def _clock_s(start: datetime | None) -> float:
-    """Return seconds since Monday 00:00 UTC."""
-    if start is None:
-        return 0.0
-    utc = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
-    midnight = utc.replace(hour=0, minute=0, second=0, microsecond=0)
-    return utc.weekday() * float(DAY_S) + (utc - midnight).total_seconds()
+def _needs_trace(what: str, process: str) -> str:
+    alone = ", and no list," if process == "superposition" else ""
+    return f"needs trace traffic{alone} for {what}"

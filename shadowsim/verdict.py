@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim.scenario import Scenario
+from shadowsim.service import Service
 
 Floats = NDArray[np.float64]
 
@@ -140,17 +141,22 @@ def _edges(part: pd.DataFrame, scenario: Scenario | None) -> Floats:
 def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Floats, bool]:
     """Offered load of each window, and whether it is an expectation rather than an outcome."""
     measured = part["offered_load"].to_numpy(np.float64)
-    if scenario is None or scenario.traffic.process == "trace":
+    if scenario is None or not scenario.traffic.has_knots or _service_of(role, scenario).slowdown:
         return measured, False
     time_s, rate = scenario.traffic.knots(scenario.horizon_s, scenario.start)
     count = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(time_s))])
     edge = _edges(part, scenario)
     per_window = np.diff(_integral(edge, time_s, rate, count))
     share = 1.0 if role == "source" else scenario.share
-    service = getattr(scenario, f"{role}_service")
+    service = _service_of(role, scenario)
     workers = int(part["instance_count"].iloc[0]) * getattr(scenario, f"{role}_workers")
     load: Floats = per_window * share * service.time.mean / (np.diff(edge) * workers)
     return load, True
+
+
+def _service_of(role: str, scenario: Scenario) -> Service:
+    service: Service = getattr(scenario, f"{role}_service")
+    return service
 
 
 def _integral(t: Floats, time_s: Floats, rate: Floats, count: Floats) -> Floats:
@@ -235,7 +241,7 @@ def _relaxation_s(part: pd.DataFrame, role: str, scenario: Scenario | None, peak
         return 0.0
     if peak >= 1.0:
         return math.inf
-    time = getattr(scenario, f"{role}_service").time
+    time = _service_of(role, scenario).time
     workers = getattr(scenario, f"{role}_workers")
     return float((1.0 + time.scv) / 2.0 * time.mean / (workers * (1.0 - math.sqrt(peak)) ** 2))
 

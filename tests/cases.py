@@ -38,6 +38,7 @@ def scenario(
     shadow_instances=1,
     share=50,
     endpoint=None,
+    mirror=None,
     capture=False,
     base_dir=None,
     **run,
@@ -49,6 +50,7 @@ def scenario(
         "traffic": traffic,
         "services": {"Source": source or service(), "Shadow": shadow or source or service()},
         "endpoint": endpoint or {},
+        "mirror": mirror or {},
         "run": {"horizon_s": 60.0, "sample_requests": 10**6} | run,
     }
     return Scenario.from_dict(document, base_dir).replace(
@@ -83,13 +85,28 @@ TIME_OUTS = st.sampled_from([0.5, 1.0, 2.5, 60.0])
 
 @st.composite
 def services(draw):
-    """Small pools, often overloaded, some of which refuse and fail."""
+    """Small pools, often overloaded, some of which refuse, fail and slow down."""
+    workers = draw(st.sampled_from([1, 2, 3, 4, 5, 8, 9]))
+    slowdown = draw(st.sampled_from([None, None, [1.0, 1.5], [2.0], [1.0, 0.5, 3.0]]))
     return {
         "time": draw(LAWS),
-        "workers": draw(st.sampled_from([1, 2, 3, 4, 5, 8, 9])),
+        "workers": workers,
         "queue_limit": draw(st.sampled_from([None, None, 0, 1, 3])),
+        "slowdown": slowdown and slowdown[:workers],
         "error_4xx": draw(st.sampled_from([0.0, 0.2])),
         "error_5xx": draw(st.sampled_from([0.0, 0.3])),
+    }
+
+
+@st.composite
+def mirrors(draw):
+    """Every copy rule, instant and cap, most often none of the caps."""
+    return {
+        "rule": draw(st.sampled_from(["coin", "counter", "hash"])),
+        "instant": draw(st.sampled_from(["arrival", "response"])),
+        "max_in_flight": draw(st.sampled_from([None, None, 0, 1, 4])),
+        "max_body_bytes": draw(st.sampled_from([None, None, 0, 60])),
+        "max_per_s": draw(st.sampled_from([None, None, 0, 1, 3])),
     }
 
 
@@ -120,12 +137,29 @@ PROFILES = st.one_of(
 
 
 @st.composite
-def traffics(draw):
-    """Poisson and constant arrivals with and without profiles."""
-    process = draw(st.sampled_from(["poisson", "constant"]))
+def blocks(draw):
+    """One kind of arrivals, with or without a profile."""
+    process = draw(st.sampled_from(["poisson", "constant", "gamma", "mmpp"]))
+    if process == "mmpp":
+        sojourn = draw(st.sampled_from([0.3, 5.0, [2.0, 30.0]]))
+        return {
+            "process": process,
+            "rates_per_s": draw(st.sampled_from([[0.0, 9.0], [1.0, 3.0]])),
+            "mean_sojourn_s": sojourn,
+        }
+    block = {"process": process} | ({"scv": draw(st.sampled_from([0.1, 1.0, 9.0]))} if process == "gamma" else {})
     if draw(st.booleans()):
-        return {"process": process, "rate_per_s": draw(st.sampled_from([0.3, 1.0, 2.0, 6.4]))}
-    return {"process": process, "profile": draw(PROFILES)}
+        return block | {"rate_per_s": draw(st.sampled_from([0.3, 1.0, 2.0, 6.4]))}
+    return block | {"profile": draw(PROFILES)}
+
+
+@st.composite
+def traffics(draw):
+    """Arrivals of all kinds, alone and superposed, with bodies and sessions."""
+    more = {"sessions": draw(st.sampled_from([1, 3, 50])), "request_bytes": {"law": "exponential", "mean_bytes": 50.0}}
+    if draw(st.integers(0, 3)):
+        return draw(blocks()) | more
+    return [b | more for b in draw(st.lists(blocks(), min_size=2, max_size=3))]
 
 
 @st.composite
@@ -147,7 +181,13 @@ def runs(draw):
         "source_instances": draw(st.integers(1, 3)),
         "shadow_instances": draw(st.integers(1, 3)),
         "share": draw(st.sampled_from([0, 1, 30, 50, 99, 100])),
-        "endpoint": {"timeout_s": draw(TIME_OUTS)},
+        "endpoint": {
+            "timeout_s": draw(TIME_OUTS),
+            "routing": {
+                v: draw(st.sampled_from(["RANDOM", "LEAST_OUTSTANDING_REQUESTS"])) for v in ("Source", "Shadow")
+            },
+        },
+        "mirror": draw(mirrors()),
         "horizon_s": draw(st.sampled_from([1.0, 19.5, 60.0, 70.0])),
         "period_s": draw(st.sampled_from([0.7, 10.0, 20.0, 60.0])),
         "seed": draw(st.sampled_from([0, 7, 2**64 - 1])),

@@ -7,9 +7,12 @@ import pytest
 from cases import scenario, service
 
 from shadowsim import _kernel as k
-from shadowsim import columns as cols
-from shadowsim import default_scenario, simulate
+from shadowsim import default_scenario, engine, simulate
+from shadowsim.columns import columns
+from shadowsim.feeds import feed_of
 from shadowsim.laws import parse_law
+from shadowsim.machine import new_sample
+from shadowsim.quantiles import law_table, table_moment
 
 LAWS = [
     {"law": "deterministic", "mean_s": 0.3},
@@ -26,15 +29,15 @@ by_name = pytest.mark.parametrize("block", LAWS, ids=lambda b: "-".join(map(str,
 
 def halves(block):
     law = parse_law(block, "time", "s")
-    table = cols.law_table(law)
+    table = law_table(law)
     return law, [half[:-1] for half in np.split(table, 2)]
 
 
 @by_name
 def test_moments_of_a_table(block):
     law, (lower, upper) = halves(block)
-    mean = cols.table_moment(lower, 1) + cols.table_moment(upper, 1)
-    second = cols.table_moment(lower, 2) + cols.table_moment(upper, 2)
+    mean = table_moment(lower, 1) + table_moment(upper, 1)
+    second = table_moment(lower, 2) + table_moment(upper, 2)
     assert mean == pytest.approx(1.0, abs=1e-9)
     assert second == pytest.approx(1.0 + law.scv, rel=1e-4)
 
@@ -46,7 +49,7 @@ def test_a_table_moment_is_the_integral_of_its_interpolation():
     u = (np.arange(2_000_000) + 0.5) / 2_000_000
     for power in (1, 2):
         numeric = sum(0.5 * np.mean(np.interp(u / 2.0, v, half) ** power) for half in (lower, upper))
-        exact = cols.table_moment(lower, power) + cols.table_moment(upper, power)
+        exact = table_moment(lower, power) + table_moment(upper, power)
         assert numeric == pytest.approx(exact, rel=1e-5)
 
 
@@ -66,20 +69,21 @@ def test_a_table_is_sorted_and_padded(block):
     assert np.all(np.diff(lower) >= 0)
     assert np.all(np.diff(upper) <= 0)
     assert lower[-1] <= upper[-1]
-    table = cols.law_table(law)
+    table = law_table(law)
     assert table.size == 2 * k.TABLE_HALF
     assert table[k.TABLE_HALF - 1] == table[k.TABLE_HALF - 2]
 
 
 def test_the_built_in_scenario_as_columns():
-    c = cols.columns(default_scenario())
+    feed = feed_of(default_scenario())
+    c = columns(default_scenario(), feed)
     assert (c.n_windows, c.n_sections) == (1440, 100)
-    assert c.expected_requests == pytest.approx(400 * 86400, rel=1e-12)
-    assert int(c.coin) == 2**31
+    assert feed.expected_requests == pytest.approx(400 * 86400, rel=1e-12)
+    assert int(c.mirror.coin) == 2**31
     assert (c.source.n_instances, c.shadow.n_instances, c.source.n_workers) == (4, 2, 4)
     assert c.source.queue_limit == -1
-    assert c.arrivals.knot_s[0] == 0.0
-    assert c.arrivals.knot_s[-1] == 86400.0
+    assert feed.arrivals(0, 1440).knot_s[0] == 0.0
+    assert feed.arrivals(0, 1440).knot_s[-1] == 86400.0
 
 
 @pytest.mark.parametrize("wanted", [1, 10, 500, 990, 2000])
@@ -89,7 +93,6 @@ def test_a_sample_that_did_not_fit_is_drawn_again(wanted, monkeypatch):
         {"process": "poisson", "rate_per_s": 50.0}, service(mean_s=0.001), horizon_s=20.0, sample_requests=wanted
     )
     expected = simulate(s).requests
-    new_sample = cols.new_sample
     for spoil in (
         lambda x: x._replace(rows=x.rows[: min(wanted, 900) // 2]),
         lambda x: x._replace(threshold=np.uint64(int(x.threshold) // 1000)),
@@ -101,11 +104,11 @@ def test_a_sample_that_did_not_fit_is_drawn_again(wanted, monkeypatch):
             sample = new_sample(wanted, expected, widen)
             return spoil(sample) if widen == 0 else sample
 
-        monkeypatch.setattr(cols, "new_sample", spoilt)
+        monkeypatch.setattr(engine, "new_sample", spoilt)
         assert simulate(s).requests.equals(expected)
-        assert calls == [0, 1]
+        assert calls == [0, 0, 1, 1]
 
 
 def test_room_for_a_sample_does_not_grow_with_the_run():
-    assert cols.new_sample(10_000, 1e12).rows.shape[0] < 13_000
-    assert cols.new_sample(0, 1e12).rows.shape[0] == 0
+    assert new_sample(10_000, 1e12).rows.shape[0] < 13_000
+    assert new_sample(0, 1e12).rows.shape[0] == 0

@@ -20,6 +20,7 @@ from pandas.testing import assert_frame_equal
 from shadowsim import InputError, default_scenario, simulate
 from shadowsim import _kernel as k
 from shadowsim.columns import columns
+from shadowsim.feeds import feed_of
 
 JIT = not os.environ.get("NUMBA_DISABLE_JIT")
 EXAMPLES = 150 if JIT else 15
@@ -35,8 +36,9 @@ def role(frame, name):
     return frame[frame["role"] == name].reset_index(drop=True)
 
 
-def check_requests(result, c, expected, name):
+def check_requests(result, c, everything, name):
     pool = getattr(c, name)
+    expected = sorted((r for r in everything if not r.lost), key=lambda r: r.number)
     rows = role(result.requests, name)
     assert rows["request"].tolist() == [r.number for r in expected]
     assert rows["arrival_s"].tolist() == [r.arrival for r in expected]
@@ -51,12 +53,16 @@ def check_requests(result, c, expected, name):
         np.testing.assert_array_equal(rows[column].to_numpy(), np.array(want, float), err_msg=column)
 
 
-def check_windows(result, c, expected, in_flight, name):
+def check_windows(result, c, everything, in_flight, name):
     pool = getattr(c, name)
     rows = role(result.windows, name)
+    expected = [r for r in everything if not r.lost]
+    by_window = {}
+    for r in everything:
+        by_window.setdefault(naive.window_of(c, r.arrival), []).append(r)
     for w in range(c.n_windows):
         row, (begin, end) = rows.iloc[w], naive.bounds(c, w)
-        here = [r for r in expected if r.window == w]
+        here = [r for r in by_window.get(w, []) if not r.lost]
         accepted = [r for r in here if not r.refused]
         status = [naive.status(c, pool, r) for r in here]
         assert row["time_s"] == begin
@@ -65,6 +71,11 @@ def check_windows(result, c, expected, in_flight, name):
         assert row["Invocation4XXErrors"] == status.count("error_4xx")
         assert row["Invocation5XXErrors"] == status.count("error_5xx") + status.count("refused")
         assert row["InvocationModelErrors"] == len(here) - status.count("answered")
+        if name == "shadow":
+            lost = [r.lost for r in by_window.get(w, [])]
+            assert row["copies_made"] == len(here)
+            assert row["copies_lost_max_in_flight"] == lost.count("max_in_flight")
+            assert row["copies_lost_max_per_s"] == lost.count("max_per_s")
         if in_flight.get(w):
             assert row["ConcurrentRequestsPerModel_Minimum"] == min(in_flight[w])
             assert row["ConcurrentRequestsPerModel_Maximum"] == max(in_flight[w])
@@ -94,10 +105,14 @@ def check_windows(result, c, expected, in_flight, name):
 
 def check(s, chunk):
     result = simulate(s, chunk=chunk)
-    c = columns(s)
-    for name, (expected, in_flight) in zip(ROLES, naive.simulate(c), strict=True):
-        check_requests(result, c, expected, name)
-        check_windows(result, c, expected, in_flight, name)
+    feed = feed_of(s)
+    c = columns(s, feed)
+    source, shadow, kept_back = naive.simulate(c, feed)
+    for name, (requests, in_flight) in (("source", source), ("shadow", shadow)):
+        check_requests(result, c, requests, name)
+        check_windows(result, c, requests, in_flight, name)
+    lost = role(result.windows, "shadow")["copies_lost_max_body_bytes"].tolist()
+    assert lost == [kept_back.get(w, 0) for w in range(c.n_windows)]
 
 
 @settings(max_examples=EXAMPLES)
@@ -156,6 +171,9 @@ def test_a_change_of_the_shadow_leaves_the_source_as_it_was(s):
 @settings(max_examples=EXAMPLES // 3)
 @given(scenarios(), st.integers(0, 100), st.integers(0, 100))
 def test_a_greater_share_keeps_every_copy(s, a, b):
+    """By a coin and by a hash, where no cap comes between; a counter spreads its copies anew."""
+    rule = s.mirror_rule if s.mirror_rule != "counter" else "coin"
+    s = s.replace({"mirror": {"rule": rule, "instant": "arrival"}})
     few, many = (
         set(role(simulate(s.replace({"sampling_percentage": p})).requests, "shadow")["request"]) for p in sorted((a, b))
     )
@@ -268,7 +286,7 @@ def test_littles_law_on_the_path():
 def test_the_sample_is_the_first_by_a_hash_and_holds_whole_pairs():
     s = scenario({"process": "poisson", "rate_per_s": 200.0}, service(mean_s=0.001, workers=4), horizon_s=600.0)
     everything = simulate(s).requests
-    c = columns(s)
+    c = columns(s, feed_of(s))
     n_before = np.concatenate([[0], np.cumsum(role(simulate(s).windows, "source")["Invocations"])])
 
     def order(request):

@@ -16,6 +16,7 @@ from scipy import stats
 from shadowsim import _kernel as k
 from shadowsim import default_scenario, simulate
 from shadowsim.columns import columns
+from shadowsim.feeds import feed_of
 
 BITS = 2**64
 WORDS = st.integers(0, BITS - 1)
@@ -69,6 +70,7 @@ def test_columns_are_a_published_table():
     assert [k.SOURCE_SERVICE, k.SOURCE_ROUTE, k.SOURCE_ERROR, k.SOURCE_RESPONSE_BYTES] == [2, 3, 4, 5]
     assert [k.SHADOW_SERVICE, k.SHADOW_ROUTE, k.SHADOW_ERROR, k.SHADOW_RESPONSE_BYTES] == [6, 7, 8, 9]
     assert k.REQUEST_BYTES == 10
+    assert [k.SESSION, k.SESSION_COPY, k.MODULATION] == [11, 12, 13]
 
 
 @given(WORDS)
@@ -174,5 +176,5 @@ def test_the_kernel_uses_no_function_whose_bits_vary():
 
 
 def test_tables_are_rebuilt_to_the_bit():
-    a, b = columns(default_scenario()), columns(default_scenario())
+    a, b = (columns(default_scenario(), feed_of(default_scenario())) for _ in range(2))
     assert a.source.table.tobytes() == b.source.table.tobytes()

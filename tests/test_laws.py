@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shadowsim._kernel import table_tails
 from shadowsim.errors import InputError
+from shadowsim.families import WEIBULL_SCV, weibull_scv, weibull_shape
 from shadowsim.laws import Law, parse_law
+from shadowsim.quantiles import law_table, table_moment
 
 PATH = "services.S.time"
 
@@ -25,6 +28,14 @@ def moments(law: Law) -> tuple[float, float]:
     return math.fsum(dv * (lower + upper)), math.fsum(dv * (lower**2 + upper**2))
 
 
+def greatest_error(law: Law) -> float:
+    """Of the table's quantiles between its knots, relative to the quantile or to the mean, whichever is greater."""
+    v = np.exp(np.random.default_rng(3).uniform(math.log(1e-9), math.log(0.5), 100_000))
+    found = [np.interp(v, table_tails(), half[:-1]) for half in np.split(law_table(law), 2)]
+    exact = [half / law.mean for half in law.tails(v)]
+    return max((abs(f - e) / np.maximum(e, 1.0)).max() for f, e in zip(found, exact, strict=True))
+
+
 CLOSED_FORMS = [
     (0.02, 0.02, 0.0),
     ({"law": "deterministic", "mean_s": 3.0}, 3.0, 0.0),
@@ -36,6 +47,18 @@ CLOSED_FORMS = [
     ({"law": "gamma", "mean_s": 2.0, "scv": 5.0}, 2.0, 5.0),
     ({"law": "gamma", "shape": 2.0, "scale_s": 0.5}, 1.0, 0.5),
     ({"law": "gamma", "mean_s": 3.0, "scv": 1.0}, 3.0, 1.0),
+    ({"law": "weibull", "mean_s": 2.0, "scv": 4.0}, 2.0, 4.0),
+    ({"law": "weibull", "mean_s": 0.02, "scv": 1e-6}, 0.02, 1e-6),
+    ({"law": "weibull", "mean_s": 1.0, "scv": 100.0}, 1.0, 100.0),
+    ({"law": "weibull", "shape": 2.0, "scale_s": 3.0}, 3.0 * math.sqrt(math.pi) / 2, 4 / math.pi - 1),  # Rayleigh
+    ({"law": "weibull", "shape": 0.5, "scale_s": 3.0}, 6.0, 5.0),
+    ({"law": "pareto", "mean_s": 0.02, "scv": 0.25}, 0.02, 0.25),
+    ({"law": "pareto", "mean_s": 2.0, "scv": 1e-6}, 2.0, 1e-6),
+    ({"law": "pareto", "shape": 3.0, "minimum_s": 2.0}, 3.0, 1 / 3),
+    ({"law": "uniform", "mean_s": 5.0, "scv": 0.01}, 5.0, 0.01),
+    ({"law": "uniform", "mean_s": 5.0, "scv": 1 / 3}, 5.0, 1 / 3),
+    ({"law": "uniform", "low_s": 1.0, "high_s": 3.0}, 2.0, 1 / 12),
+    ({"law": "uniform", "low_s": 0, "high_s": 3.0}, 1.5, 1 / 3),
 ]
 
 
@@ -43,10 +66,86 @@ CLOSED_FORMS = [
 def test_moments_of_the_tails_are_the_laws(block, mean, scv):
     law = parse_law(block, PATH, "s")
     assert law.mean == pytest.approx(mean, rel=1e-15)
-    assert law.scv == pytest.approx(scv, rel=1e-15)
+    assert law.scv == pytest.approx(scv, rel=1e-14)
     first, second = moments(law)
     assert first == pytest.approx(mean, rel=1e-9)
     assert second == pytest.approx(mean**2 * (1 + scv), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"law": "weibull", "mean_s": 1.0, "scv": 1e-6},
+        {"law": "weibull", "mean_s": 0.02, "scv": 0.25},
+        {"law": "weibull", "mean_s": 3.0, "scv": 7.0},
+        {"law": "weibull", "mean_s": 1.0, "scv": 100.0},
+        {"law": "weibull", "shape": 0.7, "scale_s": 2.0},
+        {"law": "weibull", "shape": 1000, "scale_s": 2.0},
+        {"law": "pareto", "mean_s": 1.0, "scv": 1e-4},
+        {"law": "pareto", "mean_s": 1.0, "scv": 0.5},
+        {"law": "pareto", "shape": 3.0, "minimum_s": 0.01},
+        {"law": "uniform", "mean_s": 0.02, "scv": 1e-4},
+        {"law": "uniform", "mean_s": 0.02, "scv": 1 / 3},
+        {"law": "uniform", "low_s": 0.0, "high_s": 1.0},
+        {"law": "uniform", "low_s": 0.5, "high_s": 1.0},
+    ],
+)
+def test_a_table_of_quantiles_keeps_both_moments(block):
+    law = parse_law(block, PATH, "s")
+    lower, upper = (half[:-1] for half in np.split(law_table(law), 2))
+    assert table_moment(lower, 1) + table_moment(upper, 1) == pytest.approx(1.0, abs=1e-9)
+    assert table_moment(lower, 2) + table_moment(upper, 2) == pytest.approx(1.0 + law.scv, rel=1e-4)
+    assert greatest_error(law) < 3e-5
+
+
+@pytest.mark.parametrize("shape", [1.5, 2.0, 2.1, 2.5, 2.65])
+def test_a_heavy_pareto_keeps_its_mean_and_lacks_what_is_said_of_its_second_moment(shape):
+    law = parse_law({"law": "pareto", "shape": shape, "minimum_s": 2.0}, PATH, "s")
+    assert law.mean == pytest.approx(2.0 * shape / (shape - 1.0), rel=1e-15)
+    lower, upper = (half[:-1] for half in np.split(law_table(law), 2))
+    assert table_moment(lower, 1) + table_moment(upper, 1) == pytest.approx(1.0, abs=1e-9)
+    assert greatest_error(law) < 3e-5
+    if shape <= 2.0:
+        assert law.scv == math.inf
+    else:
+        lacks = 1.0 - (table_moment(lower, 2) + table_moment(upper, 2)) / (1.0 + law.scv)
+        assert lacks == pytest.approx(2.0 ** (-54 * (1 - 2 / shape)), rel=0.05)
+
+
+@settings(deadline=None)
+@given(st.floats(math.log(WEIBULL_SCV), math.log(100.0)))
+def test_weibull_shape_and_scv_undo_each_other(logarithm):
+    scv = math.exp(logarithm)
+    shape = weibull_shape(min(max(scv, WEIBULL_SCV), 100.0))
+    assert weibull_scv(shape) == pytest.approx(scv, rel=1e-8)
+    assert shape == float(f"{shape:.10g}")
+
+
+def test_weibull_of_scv_one_is_the_exponential():
+    v = 0.5 * 2.0 ** -np.arange(54.0)
+    weibull = parse_law({"law": "weibull", "mean_s": 3.0, "scv": 1.0}, PATH, "s")
+    assert weibull.form == 1.0
+    exponential = parse_law({"law": "exponential", "mean_s": 3.0}, PATH, "s")
+    np.testing.assert_allclose(weibull.tails(v), exponential.tails(v), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("block", "survival"),
+    [
+        ({"law": "weibull", "shape": 0.5, "scale_s": 2.0}, lambda x: math.exp(-math.sqrt(x / 2.0))),
+        ({"law": "pareto", "shape": 3.0, "minimum_s": 2.0}, lambda x: (2.0 / x) ** 3),
+        ({"law": "uniform", "low_s": 1.0, "high_s": 5.0}, lambda x: (5.0 - x) / 4.0),
+    ],
+)
+def test_quantiles_are_those_of_the_textbook_from_either_end(block, survival):
+    v = np.array([0.5, 0.25, 0.01, 1e-6, 2.0**-40, 2.0**-54])
+    lower, upper = parse_law(block, PATH, "s").tails(v)
+    far = v > 1e-9 if block["law"] == "uniform" else v > 0.0  # its ends, of the order of 1, swallow a far tail
+    assert [survival(x) for x in upper[far]] == pytest.approx(v[far], rel=1e-9)
+    near = v > 1e-3
+    assert [1.0 - survival(x) for x in lower[near]] == pytest.approx(v[near], rel=1e-12)
+    assert (np.diff(lower) <= 0).all()
+    assert (np.diff(upper) >= 0).all()
 
 
 def test_gamma_of_scv_one_is_the_exponential():
@@ -79,10 +178,15 @@ def test_lognormal_from_two_quantiles_has_them(p50, ratio):
 
 
 @settings(deadline=None)
-@given(st.sampled_from(["exponential", "lognormal", "gamma"]), st.floats(1e-3, 100), st.floats(0.01, 10))
+@given(
+    st.sampled_from(["exponential", "lognormal", "gamma", "weibull", "pareto", "uniform"]),
+    st.floats(1e-3, 100),
+    st.floats(0.01, 10),
+)
 def test_tails_are_monotone_and_meet_at_the_median(kind, mean, scv):
+    scv = min(scv, {"pareto": 0.5, "uniform": 1 / 3}.get(kind, scv))
     block = {"law": kind, "mean_s": mean} | ({"scv": scv} if kind != "exponential" else {})
-    lower, upper = parse_law(block, PATH, "s").tails(0.5 * 2.0 ** -np.arange(42.0))
+    lower, upper = parse_law(block, PATH, "s").tails(0.5 * 2.0 ** -np.arange(54.0))
     assert lower[0] == pytest.approx(upper[0], rel=1e-9)
     assert (np.diff(lower) <= 0).all()
     assert (np.diff(upper) >= 0).all()
@@ -165,9 +269,24 @@ def test_round_trip_through_json_and_pickle(block):
         ({}, f"{PATH}.law", "is required"),
         ({"law": 3}, f"{PATH}.law", "one of deterministic"),
         ({"law": "lognornal", "mean_s": 1, "scv": 1}, f"{PATH}.law", "did you mean lognormal"),
-        ({"law": "weibull", "mean_s": 1, "scv": 1}, f"{PATH}.law", "`weibull` is not built yet"),
-        ({"law": "pareto"}, f"{PATH}.law", "`pareto` is not built yet"),
-        ({"law": "uniform"}, f"{PATH}.law", "`uniform` is not built yet"),
+        ({"law": "weibull", "mean_s": 1, "scv": 1e-7}, f"{PATH}.scv", ">= 1e-06 and <= 100"),
+        ({"law": "weibull", "mean_s": 1, "scv": 101}, f"{PATH}.scv", "<= 100"),
+        ({"law": "weibull", "shape": 0.2, "scale_s": 1}, PATH, "scv <= 100 with its shape and scale_s, got 250.99"),
+        ({"law": "weibull", "shape": 1e-300, "scale_s": 1}, PATH, "scv <= 100"),
+        ({"law": "weibull", "shape": 1001, "scale_s": 1}, f"{PATH}.shape", "> 0 and <= 1000"),
+        ({"law": "weibull", "shape": 0.3, "scale_s": 1e308}, PATH, "finite mean"),
+        ({"law": "weibull", "shape": 2, "scale_s": 0}, f"{PATH}.scale_s", "> 0"),
+        ({"law": "weibull", "shape": 2, "mean_s": 1}, PATH, "takes mean_s with scv, or shape with scale_s"),
+        ({"law": "pareto"}, PATH, "not determined: pareto takes mean_s with scv, or shape with minimum_s"),
+        ({"law": "pareto", "mean_s": 1, "scv": 0.51}, f"{PATH}.scv", "<= 0.5"),
+        ({"law": "pareto", "shape": 1.49, "minimum_s": 1}, f"{PATH}.shape", ">= 1.5"),
+        ({"law": "pareto", "shape": 2, "minimum_s": 0}, f"{PATH}.minimum_s", "> 0"),
+        ({"law": "pareto", "shape": 2, "minimum_s": 1e308}, PATH, "finite mean > 0 with its shape and minimum_s"),
+        ({"law": "pareto", "shape": 2, "minimum_ms": 1}, f"{PATH}.minimum_ms", "did you mean minimum_s"),
+        ({"law": "uniform", "mean_s": 1, "scv": 0.34}, f"{PATH}.scv", "<= 0.333333"),
+        ({"law": "uniform", "low_s": 1, "high_s": 1}, f"{PATH}.high_s", "> 1"),
+        ({"law": "uniform", "low_s": -1, "high_s": 1}, f"{PATH}.low_s", ">= 0"),
+        ({"law": "uniform", "low_s": 1, "mean_s": 2}, PATH, "low_s with high_s"),
         ({"law": "exponential", "mean_ms": 20}, f"{PATH}.mean_ms", "did you mean mean_s"),
         ({"law": "exponential", "mean": 20}, f"{PATH}.mean", "did you mean mean_s"),
         ({"law": "exponential", "mean_s": 1, "scv": 1}, PATH, "over-determined"),

@@ -35,6 +35,21 @@ def traced(time=LINEAR, **traffic):
     return document(traffic={"process": "trace", "path": "builtin:trace_small", **traffic}, services=services)
 
 
+LEAST = "LEAST_OUTSTANDING_REQUESTS"
+
+
+TRACED = {"process": "trace", "path": "builtin:trace_small"}
+NOTHING = {"kind": "steps", "steps": [{"from_s": 0, "rate_per_s": 0}]}
+
+
+def modulated(**keys):
+    return {"process": "mmpp", "rates_per_s": [1, 2], "mean_sojourn_s": 10, **keys}
+
+
+def slowed(factors):
+    return {"AllTraffic": {"time": 1}, "Shadow-01": {"time": 1, "workers": 2, "slowdown": factors}}
+
+
 def test_builtin_scenario_is_the_one_of_the_readme():
     scenario = default_scenario()
     source, shadow = scenario.experiment.source.pool, scenario.experiment.shadow.pool
@@ -193,7 +208,9 @@ def test_rate_scales_the_builtin_profile_and_is_refused_by_a_trace():
     scenario = Scenario.of(default_scenario(), rate_per_s=800)
     assert scenario.traffic.mean_rate(scenario.horizon_s) == pytest.approx(800.0, rel=1e-12)
     assert scenario.traffic.knots(scenario.horizon_s)[1].max() == pytest.approx(1280.0, rel=1e-12)
-    with pytest.raises(InputError, match=r"traffic\.rate_per_s: belongs to poisson and constant"):
+    with pytest.raises(
+        InputError, match=r"traffic\.rate_per_s: belongs to poisson, gamma, mmpp and constant .*; speed"
+    ):
         Scenario.of(traced(), rate_per_s=5)
     assert Scenario.of(document(traffic={"process": "constant"}), rate_per_s=5).traffic.rate_per_s == 5.0
 
@@ -384,25 +401,23 @@ def test_parse_set_needs_path_and_value(text):
         ({"services": None}, "services", "is required"),
         ({"services": {"AllTraffic": {"time": 1}}}, "services.Shadow-01", "every variant needs a service"),
         ({"services": {"AllTrafic": {"time": 1}}}, "services.AllTrafic", "did you mean AllTraffic"),
-        ({"endpoint": {"routing": "LEAST_OUTSTANDING_REQUESTS"}}, "endpoint.routing", "not built yet"),
-        (
-            {"endpoint": {"routing": {"Shadow-01": "LEAST_OUTSTANDING_REQUESTS"}}},
-            "endpoint.routing.Shadow-01",
-            "not built",
-        ),
         ({"endpoint": {"routing": {"Shadow": "RANDOM"}}}, "endpoint.routing.Shadow", "did you mean Shadow-01"),
-        ({"endpoint": {"routing": "random"}}, "endpoint.routing", "must be RANDOM"),
+        ({"endpoint": {"routing": "random"}}, "endpoint.routing", "must be one of RANDOM, LEAST_OUT"),
         ({"endpoint": {"overhead_ms": 2}}, "endpoint.overhead_ms", "did you mean overhead_s"),
         ({"endpoint": {"overhead_s": -1}}, "endpoint.overhead_s", ">= 0"),
         ({"endpoint": {"timeout_s": 0}}, "endpoint.timeout_s", "> 0"),
         ({"endpoint": {"concurrency": 1}}, "endpoint.concurrency", "is not a known key"),
         ({"endpoint": []}, "endpoint", "object"),
-        ({"mirror": {"rule": "counter"}}, "mirror.rule", "`counter` is not built yet"),
-        ({"mirror": {"rule": "hash"}}, "mirror.rule", "`hash` is not built yet"),
-        ({"mirror": {"instant": "response"}}, "mirror.instant", "`response` is not built yet"),
-        ({"mirror": {"max_in_flight": 5}}, "mirror.max_in_flight", "not built yet"),
-        ({"mirror": {"max_body_bytes": 5}}, "mirror.max_body_bytes", "not built yet"),
-        ({"mirror": {"max_per_s": 5}}, "mirror.max_per_s", "not built yet"),
+        ({"mirror": {"rule": "count"}}, "mirror.rule", "must be one of coin, counter, hash, got 'count'; did you mean"),
+        ({"mirror": {"rule": "hash"}}, "mirror.rule", "needs traffic.sessions"),
+        ({"mirror": {"instant": "answer"}}, "mirror.instant", "must be one of arrival, response"),
+        ({"mirror": {"max_in_flight": -1}}, "mirror.max_in_flight", "integer from 0"),
+        ({"mirror": {"max_in_flight": 0.5}}, "mirror.max_in_flight", "integer from 0"),
+        ({"mirror": {"max_body_bytes": 5}}, "mirror.max_body_bytes", "needs traffic.request_bytes"),
+        ({"mirror": {"max_body_bytes": -5}}, "mirror.max_body_bytes", ">= 0"),
+        ({"mirror": {"max_per_s": 10**9}}, "mirror.max_per_s", "integer from 0 to 10000000"),
+        ({"mirror": {"max_bytes": 5}}, "mirror.max_bytes", "did you mean max_body_bytes"),
+        ({"services": slowed([1.0, 1.1, 1.2])}, "services.Shadow-01.slowdown", "each of the 2 workers, got 3"),
         ({"run": {"horizon_s": 0}}, "run.horizon_s", "> 0"),
         ({"run": {"horizon_h": 1}}, "run.horizon_h", "did you mean horizon_s"),
         ({"run": {"period_s": -60}}, "run.period_s", "> 0"),
@@ -418,7 +433,7 @@ def test_parse_set_needs_path_and_value(text):
             {
                 "traffic": {
                     "process": "poisson",
-                    "profile": {"kind": "steps", "steps": [{"from_s": 0, "rate_per_s": 0}]},
+                    "profile": NOTHING,
                 }
             },
             "traffic.profile",
@@ -427,8 +442,22 @@ def test_parse_set_needs_path_and_value(text):
         (
             {"services": {"AllTraffic": {"time": LINEAR}, "Shadow-01": {"time": 1}}},
             "services.AllTraffic.time",
-            "needs trace traffic",
+            "needs trace traffic for",
         ),
+        (
+            {"services": {"AllTraffic": {"time": LINEAR}, "Shadow-01": {"time": 1}}, "traffic": [TRACED]},
+            "services.AllTraffic.time",
+            "needs trace traffic, and no list, for",
+        ),
+        ({"traffic": [{**TRACED, "path": "none.csv"}]}, "traffic.0.path", "there is no file none.csv"),
+        (
+            {"traffic": [TRACED, {"process": "poisson", "profile": NOTHING}]},
+            "traffic.1.profile",
+            "must have a rate > 0",
+        ),
+        ({"traffic": [{"process": "poisson", "rate_per_s": 1e7}] * 2}, "traffic", "at most 1,000,000,000 requests"),
+        ({"traffic": modulated(rates_per_s=[0, 1e8])}, "traffic", "at most 1,000,000,000 requests"),
+        ({"traffic": modulated(mean_sojourn_s=[0.2, 0.1])}, "traffic.mean_sojourn_s", "at most 2,000,000 jumps"),
     ],
 )
 def test_bad_input_names_path_and_constraint(blocks, path, why):
@@ -462,6 +491,102 @@ def test_bad_columns(time, traffic, path, why):
         Scenario.from_dict(traced(time, **traffic))
     assert caught.value.path == path
     assert why in str(caught.value)
+
+
+def test_routing_of_all_and_of_some():
+    both = Scenario.from_dict(document(endpoint={"routing": LEAST}))
+    assert both.routing == {"AllTraffic": LEAST, "Shadow-01": LEAST}
+    one = both.replace({"endpoint.routing": {"Shadow-01": LEAST}})
+    assert one.routing == {"AllTraffic": "RANDOM", "Shadow-01": LEAST}
+
+
+def test_every_copy_rule_and_cap():
+    traffic = {"process": "poisson", "rate_per_s": 5, "sessions": 40, "request_bytes": 100}
+    mirror = {"rule": "hash", "instant": "response", "max_body_bytes": 2.5, "max_in_flight": 0, "max_per_s": 3}
+    scenario = Scenario.from_dict(document(traffic=traffic, mirror=mirror))
+    assert (scenario.mirror_rule, scenario.mirror_instant) == ("hash", "response")
+    assert (scenario.max_body_bytes, scenario.max_in_flight, scenario.max_per_s) == (2.5, 0, 3)
+    assert scenario.replace({"mirror.rule": "counter", "traffic.sessions": None}).mirror_rule == "counter"
+    with pytest.raises(InputError, match=r"^mirror\.max_body_bytes: needs traffic\.request_bytes to compare with"):
+        scenario.replace({"traffic.request_bytes": None})
+    plain = Scenario.from_dict(document())
+    assert (plain.max_body_bytes, plain.max_in_flight, plain.max_per_s) == (None, None, None)
+
+
+def test_slowdown_holds_at_most_a_factor_a_worker():
+    assert Scenario.from_dict(document(services=slowed([1.0, 1.5]))).shadow_service.slowdown == (1.0, 1.5)
+    with pytest.raises(
+        InputError, match=r"AllTraffic\.slowdown: must have at most one factor for each of the 4 workers"
+    ):
+        Scenario.from_dict(document()).replace({"source.slowdown": [1.0] * 5})
+
+
+PARTS = [
+    {"process": "poisson", "rate_per_s": 5},
+    {"process": "trace", "path": "builtin:trace_small"},
+    {"process": "mmpp", "rates_per_s": [1, 9], "mean_sojourn_s": 30},
+]
+
+
+def test_a_list_of_blocks_is_edited_block_by_block():
+    scenario = Scenario.from_dict(document(traffic=PARTS))
+    assert scenario.horizon_s == 604_800.0
+    edited = scenario.replace({"traffic.0.rate_per_s": 7, "traffic.2.rate_per_s": 10, "traffic.1.speed": 2})
+    assert edited.traffic.parts[0].rate_per_s == 7.0
+    assert edited.traffic.parts[1].speed == 2.0
+    assert edited.traffic.parts[2].rates_per_s == (2.0, 18.0)
+    assert Scenario.from_dict(json.loads(json.dumps(edited.to_dict()))) == edited
+    for change in (lambda: Scenario.of(scenario, 5), lambda: scenario.replace({"traffic.rate_per_s": 5})):
+        with pytest.raises(
+            InputError, match=r"rate_per_s: is the rate of one block, .*: set traffic\.0\.rate_per_s, traf"
+        ):
+            change()
+    with pytest.raises(InputError, match=r"^traffic: has 3 items, numbered from 0, got '3'"):
+        scenario.replace({"traffic.3.rate_per_s": 5})
+    assert Scenario.of(request(), 5, {"traffic": PARTS}).traffic == scenario.traffic
+
+
+def test_a_list_of_traces_alone_ends_with_the_last_of_them():
+    one = {"process": "trace", "path": "builtin:trace_small"}
+    span = Scenario.from_dict(document(traffic=one)).horizon_s
+    assert Scenario.from_dict(document(traffic=[one, {**one, "speed": 2}])).horizon_s == span
+    cut = Scenario.from_dict(document(traffic=[one, PARTS[0]], run={"horizon_s": 60}))
+    assert len(cut.assumptions) == 1
+    assert cut.assumptions[0].startswith("The run ends before its trace")
+
+
+def test_saved_paths_of_a_list_still_resolve(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "t.csv").write_text("time\n0\n5\n")
+    (tmp_path / "sizes.csv").write_text("bytes\n100\n300\n")
+    sized = {"request_bytes": {"law": "empirical", "path": "sizes.csv"}}
+    traffic = [{**PARTS[0], **sized}, {"process": "trace", "path": "t.csv", **sized}]
+    Scenario.from_dict(document(traffic=traffic), tmp_path).save(tmp_path / "deep" / "s.json")
+    again = Scenario.load(tmp_path / "deep" / "s.json")
+    assert again.traffic.parts[1].trace().n_requests == 2
+    assert again.traffic.request_bytes.mean == 200.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ("0,1\n5,2.5\n", "whole numbers .* column who, got 2.5"),
+        ("0,1\n5,x\n", "fails in row 2"),
+        ("0,1\n1,-1\n", "row 2"),
+    ],
+)
+def test_sessions_of_a_trace_are_whole_numbers(tmp_path, rows, why):
+    (tmp_path / "t.csv").write_text("time,who\n" + rows)
+    traffic = {"process": "trace", "path": "t.csv", "sessions": "who"}
+    with pytest.raises(InputError, match=rf"^traffic\.sessions: .*{why}"):
+        Scenario.from_dict(document(traffic=traffic), tmp_path)
+    (tmp_path / "t.csv").write_text("time,who\n0,7\n1,0\n")
+    scenario = Scenario.from_dict(document(traffic=traffic, mirror={"rule": "hash"}), tmp_path)
+    assert scenario.traffic.sessions == "who"
+    with pytest.raises(
+        InputError, match=r"^traffic\.sessions: the trace has no column 'whom'; it has who; did you mean who"
+    ):
+        scenario.replace({"traffic.sessions": "whom"})
 
 
 def test_null_counts_as_left_out():

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -12,7 +13,7 @@ def test_defaults_and_round_trip():
     block = {"time": 0.5}
     service = parse_service(block, PATH)
     assert (service.time.mean, service.workers, service.queue_limit) == (0.5, None, None)
-    assert (service.error_4xx, service.error_5xx) == (0.0, 0.0)
+    assert (service.slowdown, service.error_4xx, service.error_5xx) == ((), 0.0, 0.0)
     assert service.block == block
 
 
@@ -21,6 +22,7 @@ def test_everything_given_and_null_counts_as_left_out():
         "time": {"law": "gamma", "mean_s": 0.02, "scv": 0.5},
         "workers": 8,
         "queue_limit": 0,
+        "slowdown": [1, 1.25],
         "error_4xx": 0.25,
         "error_5xx": 0.75,
         "discipline": "fifo",
@@ -28,7 +30,9 @@ def test_everything_given_and_null_counts_as_left_out():
     }
     service = parse_service(json.loads(json.dumps(block)), PATH)
     assert (service.workers, service.queue_limit, service.error_4xx, service.error_5xx) == (8, 0, 0.25, 0.75)
+    assert service.slowdown == (1.0, 1.25)
     assert parse_service(service.block, PATH) == service
+    assert parse_service({"time": 1, "slowdown": []}, PATH).slowdown == ()
     assert parse_service({"time": 1, "workers": None, "queue_limit": None}, PATH).workers is None
 
 
@@ -48,7 +52,11 @@ def test_everything_given_and_null_counts_as_left_out():
         ({"time": 1, "error_4xx": 0.6, "error_5xx": 0.6}, PATH, "error_4xx + error_5xx <= 1"),
         ({"time": 1, "discipline": "ps"}, f"{PATH}.discipline", "`ps` is not built yet"),
         ({"time": 1, "discipline": "lifo"}, f"{PATH}.discipline", "must be fifo"),
-        ({"time": 1, "slowdown": [1.0]}, f"{PATH}.slowdown", "`slowdown` is not built yet"),
+        ({"time": 1, "slowdown": 1.2}, f"{PATH}.slowdown", "list [...] of at least one number"),
+        ({"time": 1, "slowdown": 0}, f"{PATH}.slowdown", "list"),
+        ({"time": 1, "slowdown": [1.0, 0]}, f"{PATH}.slowdown.1", "> 0, got 0"),
+        ({"time": 1, "slowdown": [math.inf]}, f"{PATH}.slowdown.0", "finite"),
+        ({"time": 1, "slowdown": ["1"]}, f"{PATH}.slowdown.0", "number"),
         ({"time": 1, "batching": {}}, f"{PATH}.batching", "`batching` is not built yet"),
         ({"time": 1, "cold_start_s": 1}, f"{PATH}.cold_start_s", "not built yet"),
         ({"time": 1, "cpu_per_request_s": 1}, f"{PATH}.cpu_per_request_s", "not built yet"),

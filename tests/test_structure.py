@@ -15,8 +15,22 @@ ROOT = Path(__file__).parents[1]
 # A module imports only from those above it.
 READING_ORDER = [
     *("errors", "documents", "contract", "experiment", "instances"),
-    *("paths", "datafiles", "traces", "profiles", "laws", "traffic", "service", "defaults", "parts", "scenario"),
-    *("_kernel", "columns", "frames", "tallies", "verdict", "result", "grouping", "plots", "engine"),
+    *("paths", "datafiles", "traces", "profiles", "empirical", "families", "laws"),
+    *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
+    *(
+        "_kernel",
+        "quantiles",
+        "feeds",
+        "columns",
+        "machine",
+        "frames",
+        "tallies",
+        "verdict",
+        "result",
+        "grouping",
+        "plots",
+        "engine",
+    ),
     *("tables", "report", "console", "cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]

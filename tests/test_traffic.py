@@ -164,6 +164,14 @@ def flat(**keys):
     return {"process": "poisson", "rate_per_s": 1, **keys}
 
 
+def gamma(**keys):
+    return {"process": "gamma", "rate_per_s": 10, **keys}
+
+
+def mmpp(**keys):
+    return {"process": "mmpp", "rates_per_s": [4, 60], "mean_sojourn_s": [9, 3], **keys}
+
+
 def profiled(kind, **keys):
     return {"process": "poisson", "profile": {"kind": kind, **keys}}
 
@@ -171,12 +179,50 @@ def profiled(kind, **keys):
 @pytest.mark.parametrize(
     ("block", "path", "why"),
     [
-        ([flat()], "traffic", "`a list of blocks` is not built yet"),
+        ([], "traffic", "list of 1 to 100"),
+        ([flat()] * 101, "traffic", "list of 1 to 100"),
+        ([flat(), 5], "traffic.1", "object"),
+        ([[flat()]], "traffic.0", "object"),
+        ([flat(), flat(rate=3)], "traffic.1.rate", "did you mean rate_per_s"),
+        ([flat(), flat(request_bytes=3)], "traffic.1.request_bytes", "must be the same in every block"),
+        ([flat(sessions=3), flat()], "traffic.1.sessions", "must be the same in every block"),
+        ([flat(request_bytes=-3)], "traffic.0.request_bytes", ">= 0"),
+        (
+            [{"process": "trace", "path": "x", "sessions": "who"}],
+            "traffic.0.sessions",
+            "needs trace traffic, and no list,",
+        ),
+        ([{"process": "trace", "path": "x", "request_bytes": "b"}], "traffic.0.request_bytes", "trace traffic, and no"),
         ("poisson", "traffic", "object"),
         ({}, "traffic.process", "is required"),
         ({"process": "poison", "rate_per_s": 1}, "traffic.process", "did you mean poisson"),
-        ({"process": "gamma", "rate_per_s": 1}, "traffic.process", "`gamma` is not built yet"),
-        ({"process": "mmpp"}, "traffic.process", "`mmpp` is not built yet"),
+        (gamma(), "traffic.scv", "is required"),
+        (gamma(scv=0), "traffic.scv", "process constant"),
+        (gamma(scv=-1), "traffic.scv", "> 0 and <= 100"),
+        (gamma(scv=101), "traffic.scv", "<= 100"),
+        (gamma(scv=math.nan), "traffic.scv", "finite"),
+        (gamma(scv=True), "traffic.scv", "got true"),
+        ({"process": "gamma", "scv": 2}, "traffic.rate_per_s", "is required"),
+        (flat(scv=2), "traffic.scv", "belongs to gamma traffic, not to process poisson, got 2"),
+        ({"process": "mmpp"}, "traffic.rates_per_s", "is required"),
+        (mmpp(rates_per_s=5), "traffic.rates_per_s", "list"),
+        (mmpp(rates_per_s=[5]), "traffic.rates_per_s", "must have 2 to 100 rates"),
+        (mmpp(rates_per_s=[5] * 101), "traffic.rates_per_s", "must have 2 to 100 rates"),
+        (mmpp(rates_per_s=[0, 0]), "traffic.rates_per_s", "one of them > 0"),
+        (mmpp(rates_per_s=[1, -1]), "traffic.rates_per_s.1", ">= 0"),
+        (mmpp(rates_per_s=[1, None]), "traffic.rates_per_s.1", "number"),
+        (mmpp(mean_sojourn_s=None), "traffic.mean_sojourn_s", "is required"),
+        (mmpp(mean_sojourn_s=0), "traffic.mean_sojourn_s", "> 0"),
+        (mmpp(mean_sojourn_s=[1, 0]), "traffic.mean_sojourn_s.1", "> 0"),
+        (mmpp(mean_sojourn_s=[1, 2, 3]), "traffic.mean_sojourn_s", "one for each of 2 rates"),
+        (mmpp(rate_per_s=0), "traffic.rate_per_s", "> 0"),
+        (mmpp(rate_per_s=1e308, rates_per_s=[0, 1]), "traffic.rate_per_s", "can be brought to"),
+        (
+            mmpp(profile=DIURNAL),
+            "traffic.profile",
+            "belongs to poisson, gamma and constant traffic, not to process mmpp",
+        ),
+        (mmpp(scv=2), "traffic.scv", "belongs to gamma traffic"),
         ({"process": "poisson"}, "traffic.rate_per_s", "is required"),
         (flat(rate=3), "traffic.rate", "did you mean rate_per_s"),
         (flat(rate_per_m=3), "traffic.rate_per_m", "did you mean rate_per_s"),
@@ -186,10 +232,13 @@ def profiled(kind, **keys):
         (flat(rate_per_s=math.inf), "traffic.rate_per_s", "finite"),
         (flat(rate_per_s="400"), "traffic.rate_per_s", "got '400'"),
         (flat(rate_per_s=True), "traffic.rate_per_s", "got true"),
-        (flat(sessions=3), "traffic.sessions", "`sessions` is not built yet"),
+        (flat(sessions=0), "traffic.sessions", "integer from 1"),
+        (flat(sessions=1.5), "traffic.sessions", "integer from 1"),
+        (flat(sessions="who"), "traffic.sessions", "needs trace traffic"),
+        ({"process": "trace", "path": "x", "sessions": ""}, "traffic.sessions", "must be a text"),
         (flat(retries={}), "traffic.retries", "`retries` is not built yet"),
-        (flat(path="x.csv"), "traffic.path", "belongs to a trace"),
-        (flat(speed=2), "traffic.speed", "belongs to a trace"),
+        (flat(path="x.csv"), "traffic.path", "belongs to trace traffic"),
+        (flat(speed=2), "traffic.speed", "belongs to trace traffic"),
         (flat(request_bytes="ContextTokens"), "traffic.request_bytes", "needs trace traffic"),
         (flat(request_bytes=-1), "traffic.request_bytes", ">= 0"),
         (flat(response_bytes={"law": "gamma", "mean_s": 1, "scv": 1}), "traffic.response_bytes.mean_s", "mean_bytes"),
@@ -236,8 +285,8 @@ def profiled(kind, **keys):
             ">= 6",
         ),
         ({"process": "trace"}, "traffic.path", "is required"),
-        ({"process": "trace", "path": "x", "rate_per_s": 1}, "traffic.rate_per_s", "belongs to poisson and constant"),
-        ({"process": "trace", "path": "x", "profile": DIURNAL}, "traffic.profile", "belongs to poisson and constant"),
+        ({"process": "trace", "path": "x", "rate_per_s": 1}, "traffic.rate_per_s", "belongs to poisson, gamma, mm"),
+        ({"process": "trace", "path": "x", "profile": DIURNAL}, "traffic.profile", "belongs to poisson, gamma and"),
         ({"process": "trace", "path": "x", "speed": 0}, "traffic.speed", "> 0"),
         ({"process": "trace", "path": "x", "repeat": 0}, "traffic.repeat", "integer from 1"),
         ({"process": "trace", "path": "x", "repeat": 1.5}, "traffic.repeat", "integer"),
@@ -255,3 +304,82 @@ def test_a_profile_without_rate_cannot_be_brought_to_a_mean():
     traffic = rated({"kind": "steps", "steps": [{"from_s": 0, "rate_per_s": 0}]}, rate_per_s=5)
     with pytest.raises(InputError, match=r"traffic\.profile: must have a rate > 0"):
         traffic.knots(10.0)
+
+
+# ---- Gamma gaps, modulation, superposition ----
+
+
+def test_gamma_gaps_have_mean_one_and_the_scv():
+    traffic = parse_traffic(gamma(scv=4))
+    assert (traffic.gap_law.kind, traffic.gap_law.mean, traffic.gap_law.scv) == ("gamma", 1.0, 4.0)
+    assert (traffic.scv, traffic.dispersion, traffic.mean_rate(60.0)) == (4.0, 4.0, 10.0)
+    shaped = parse_traffic(gamma(scv=4, profile=DIURNAL))
+    assert (shaped.scv, shaped.dispersion) == (None, None)
+    assert shaped.mean_rate(DAY) == pytest.approx(10.0, rel=1e-12)
+    assert parse_traffic(flat()).gap_law is None
+
+
+def test_scv_and_dispersion_where_they_are_known():
+    constant = {"process": "constant", "rate_per_s": 30}
+    for block, expected in [
+        (flat(), (1.0, 1.0)),
+        (constant, (0.0, 0.0)),
+        (rated(DIURNAL).block, (None, None)),
+        ([flat(), flat()], (1.0, 1.0)),
+        ([flat(), rated(DIURNAL).block], (None, None)),
+        ([flat(), gamma(scv=4)], (None, (1 * 1 + 10 * 4) / 11)),
+        ([gamma(scv=1)], (None, 1.0)),  # whose gaps are exponential; but Poisson is what is called so
+        ([constant, gamma(scv=4)], (None, 1.0)),
+        ([flat(), {"process": "trace", "path": "builtin:trace_small"}], (None, None)),
+    ]:
+        traffic = parse_traffic(block)
+        assert (traffic.scv, traffic.dispersion) == pytest.approx(expected)
+
+
+def test_mmpp_is_brought_to_a_mean_rate():
+    traffic = parse_traffic(mmpp())
+    assert (traffic.rates_per_s, traffic.mean_sojourn_s) == ((4.0, 60.0), (9.0, 3.0))
+    assert traffic.mean_rate(1.0) == (4 * 9 + 60 * 3) / 12 == 18.0
+    scaled = parse_traffic(mmpp(rate_per_s=36))
+    assert scaled.rates_per_s == (8.0, 120.0)
+    assert scaled.mean_rate(1.0) == scaled.rate_per_s == 36.0
+    assert parse_traffic(mmpp(mean_sojourn_s=7)).mean_sojourn_s == (7.0, 7.0)
+    for traffic in (scaled, parse_traffic([flat(), flat()])):
+        assert not traffic.has_knots
+        with pytest.raises(ValueError, match="no rate that is known"):
+            traffic.knots(10.0)
+        with pytest.raises(ValueError, match="has no trace"):
+            traffic.trace()
+
+
+def test_a_superposition_has_its_parts_and_one_set_of_sizes():
+    shared = {"request_bytes": 100, "sessions": 8, "response_bytes": None}
+    blocks = [{**flat(), **shared}, {**gamma(scv=2), **shared}, {**mmpp(), **shared}]
+    traffic = parse_traffic(json.loads(json.dumps(blocks)))
+    assert (traffic.process, [part.process for part in traffic.parts]) == (
+        "superposition",
+        ["poisson", "gamma", "mmpp"],
+    )
+    assert (traffic.request_bytes.mean, traffic.response_bytes, traffic.sessions) == (100.0, None, 8)
+    assert {(part.request_bytes, part.sessions) for part in traffic.parts} == {(None, None)}
+    assert [part.path for part in traffic.parts] == ["traffic.0", "traffic.1", "traffic.2"]
+    assert traffic.mean_rate(5.0) == pytest.approx(1 + 10 + 18, rel=1e-15)
+    assert traffic.to_dict() == blocks
+    assert pickle.loads(pickle.dumps(traffic)) == traffic
+    assert (traffic.traces, traffic.only_traces, traffic.has_knots) == ((), False, False)
+
+
+def test_scv_of_a_trace_is_that_of_its_gaps(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("time_s\n0\n1\n2\n6\n")
+    once = parse_traffic({"process": "trace", "path": str(file)})
+    assert once.scv == pytest.approx(np.var([1, 1, 4]) / 4)
+    again = parse_traffic({"process": "trace", "path": str(file), "repeat": 3, "speed": 5})
+    trace = again.trace()
+    times = np.concatenate([trace.arrival_s + i * trace.pass_s for i in range(3)])
+    assert again.scv == pytest.approx(np.var(np.diff(times)) / np.mean(np.diff(times)) ** 2)
+    assert again.only_traces
+    assert again.dispersion is None
+    for text in ("time_s\n5\n", "time_s\n5\n7\n", "time_s\n5\n5\n5\n"):
+        file.write_text(text)
+        assert once.scv is None

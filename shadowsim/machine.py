@@ -1,0 +1,199 @@
+"""The arrays that change while the kernel runs: made, grown, and put to work.
+
+A `Machine` is one run, or a slice of it, at some point of time. Nothing in it depends on how it got there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shadowsim import _kernel as k
+from shadowsim.columns import Columns
+from shadowsim.errors import SimulationError
+from shadowsim.feeds import Feed
+
+_MOST_LEVELS = 1024
+
+
+@dataclass(slots=True)
+class Machine:
+    """A run in progress: `source`, `shadow` and `samples` are (source, shadow) where they come in pairs."""
+
+    c: Columns
+    feed: Feed
+    source: k.State
+    shadow: k.State
+    tallies: tuple[k.Tally, k.Tally]
+    samples: tuple[k.Sample, k.Sample]
+    pending: k.Pending
+    copies: k.Copies
+    copies_end: k.Ints
+    scratch: k.Scratch
+    stretch: k.Floats
+    cursor: k.Ints
+    reached: k.Floats
+
+    def advance(self, last_window: int, sides: int = k.BOTH_SIDES) -> None:
+        """Simulate up to `last_window`, with more room whenever the kernel asks for it."""
+        c = self.c
+        arrivals = self.feed.arrivals(int(self.cursor[k.C_WINDOW]), last_window)
+        with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
+            while k.run(
+                last_window, sides, c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed, arrivals, c.mirror,
+                c.source, c.shadow, c.request, c.source_answer, c.shadow_answer, self.source, self.shadow,
+                *self.tallies, *self.samples, self.pending, self.copies, self.copies_end, self.scratch, self.stretch,
+                self.cursor, self.reached,
+            ) == k.NEEDS_ROOM:  # fmt: skip
+                self._grow()
+
+    def _grow(self) -> None:
+        chunk = self.scratch.arrival.size
+        self.source, self.shadow = _with_nodes(self.source, chunk), _with_nodes(self.shadow, chunk)
+        if self.pending.time_s.size - int(self.pending.n[0]) < chunk:
+            longer = {name: _longer(getattr(self.pending, name)) for name in ("time_s", "window", "number", "request")}
+            self.pending = self.pending._replace(**longer)
+        if self.copies.arrival.size - int(self.cursor[k.C_OUT]) < chunk:
+            self.copies = k.Copies(*(_longer(column) for column in self.copies))
+
+    @property
+    def arrived(self) -> int:
+        """How many requests have arrived."""
+        return int(self.cursor[k.C_ARRIVED])
+
+
+def new_machine(c: Columns, feed: Feed, chunk: int, samples: tuple[k.Sample, k.Sample]) -> Machine:
+    """A machine at the start of a run, its pools empty."""
+    flying = c.source.routing == k.LEAST_OUTSTANDING
+    shadow_flying = c.shadow.routing == k.LEAST_OUTSTANDING or c.mirror.max_in_flight >= 0
+    at_response = c.mirror.instant == k.AT_RESPONSE
+    return Machine(
+        c=c,
+        feed=feed,
+        source=_new_state(c.source, c.horizon_s, chunk if flying else 0, 0),
+        shadow=_new_state(c.shadow, c.horizon_s, chunk if shadow_flying else 0, max(c.mirror.max_per_s, 0)),
+        tallies=(_new_tally(c), _new_tally(c)),
+        samples=samples,
+        pending=_new_pending(2 * chunk if at_response else 0),
+        copies=_new_copies(chunk),
+        copies_end=np.zeros(c.n_windows, np.int64),
+        scratch=_new_scratch(chunk),
+        stretch=np.empty((feed.n_knots, 6)),
+        cursor=np.zeros(10, np.int64),
+        reached=np.zeros(2),
+    )
+
+
+def _new_state(pool: k.Pool, horizon_s: float, nodes: int, max_per_s: int) -> k.State:
+    """An empty pool. Ticks beyond the horizon are counted in one spare row, which nobody reads."""
+    n_ticks = math.ceil(horizon_s / k.CONCURRENCY_EVERY_S) + 2
+    n = pool.n_instances
+    buckets = 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
+    levels = min(2 * pool.n_workers + 64, _MOST_LEVELS)
+    level = np.zeros((levels, -(-n // 64)), np.uint64)
+    for i in range(n):
+        level[0, i >> 6] |= np.uint64(1) << np.uint64(i & 63)
+    state = k.State(
+        free_s=np.zeros(n * pool.n_workers),
+        start_s=np.full(n * max(pool.queue_limit, 0), -1.0),
+        start_at=np.zeros(n, np.int64),
+        queued_change=np.zeros((n_ticks, n), np.int32),
+        queued=np.zeros(n, np.int64),
+        tick=np.zeros(1, np.int64),
+        wheel=np.full(buckets if nodes else 1, -1, np.int32),
+        node_next=np.empty(0, np.int32),
+        node_leave_s=np.empty(0),
+        node_instance=np.empty(0, np.int32),
+        outstanding=np.zeros(n, np.int64),
+        level=level,
+        flight=np.zeros(4, np.int64),
+        copied_s=np.full(max(max_per_s, 1), -math.inf),
+        copied_at=np.zeros(1, np.int64),
+    )
+    state.flight[k.F_FREE] = -1
+    return _more_nodes(state, 2 * nodes) if nodes else state
+
+
+def _with_nodes(state: k.State, n: int) -> k.State:
+    """The state with room for n more requests in flight, if it counts them."""
+    size = state.node_next.size
+    return state if size == 0 or size - int(state.flight[k.F_TOTAL]) >= n else _more_nodes(state, size)
+
+
+def _more_nodes(state: k.State, n: int) -> k.State:
+    size = state.node_next.size
+    chain = np.arange(size + 1, size + n + 1, dtype=np.int32)
+    chain[-1] = state.flight[k.F_FREE]
+    state.flight[k.F_FREE] = size
+    return state._replace(
+        node_next=np.concatenate([state.node_next, chain]),
+        node_leave_s=np.concatenate([state.node_leave_s, np.zeros(n)]),
+        node_instance=np.concatenate([state.node_instance, np.zeros(n, np.int32)]),
+    )
+
+
+def _longer(column: Any) -> Any:
+    return np.concatenate([column, np.zeros_like(column)])
+
+
+def _new_tally(c: Columns) -> k.Tally:
+    """Zeroed counts of one variant for a whole run."""
+    return k.Tally(
+        rows=np.zeros((c.n_windows, k.R_WIDTH)),
+        sections=np.zeros((c.n_sections, k.BUCKETS), np.int64),
+        bucket=np.zeros(k.BUCKETS, np.uint32),
+    )
+
+
+def _new_pending(n: int) -> k.Pending:
+    window, number, request, count = (np.zeros(size, np.int64) for size in (n, n, n, 1))
+    return k.Pending(np.zeros(n), window, number, request, count)
+
+
+def _new_copies(n: int) -> k.Copies:
+    def whole() -> k.Ints:
+        return np.zeros(n, np.int64)
+
+    def hashes() -> k.Hashes:
+        return np.zeros(n, np.uint64)
+
+    return k.Copies(arrival=np.zeros(n), window=whole(), offset=hashes(), request=whole(), order=hashes())
+
+
+def _new_scratch(chunk: int) -> k.Scratch:
+    """Room for chunks of up to `chunk` requests."""
+
+    def real() -> k.Floats:
+        return np.empty(chunk)
+
+    return k.Scratch(
+        reached=real(), offset=np.arange(chunk, dtype=np.uint64) * k.GOLDEN, request=np.zeros(chunk, np.int64),
+        # one more: they are written before it is known whether they count
+        order=np.empty(chunk + 1, np.uint64), picked=np.empty(chunk + 1, np.int32),
+        kept=np.empty(chunk, np.int32), arrival=real(), work=real(), route=np.empty(chunk, np.uint64), start=real(),
+        instance=np.empty(chunk, np.int32),
+    )  # fmt: skip
+
+
+def new_sample(wanted: int, expected: float, widen: int = 0) -> k.Sample:
+    """Room for a sample of `wanted` of about `expected` requests.
+
+    A request enters when the 32 bits of its order are below the threshold: chosen so that fewer than `wanted`, or more
+    than there is room for, come at most once in 10^15 runs; `widen` counts how often that has happened to this run.
+    """
+    if wanted == 0:
+        return k.Sample(np.uint64(0), np.zeros((0, k.S_WIDTH)), np.zeros(1, np.int64))
+    slack = 8.0 * 2.0**widen
+    candidates = wanted + slack * math.sqrt(wanted) + 8.0 * slack
+    low = expected - slack * math.sqrt(expected) - slack
+    if candidates >= low:
+        threshold, room = 2**32, expected + slack * math.sqrt(expected) + 8.0 * slack
+    else:
+        threshold = math.ceil(candidates / low * 2**32)
+        room = candidates * expected / low + slack * math.sqrt(candidates) + 8.0 * slack
+    if room > 2**31:
+        raise SimulationError(f"a sample of {wanted} requests does not fit")
+    return k.Sample(np.uint64(threshold), np.zeros((math.ceil(room), k.S_WIDTH)), np.zeros(1, np.int64))
