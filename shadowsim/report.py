@@ -27,7 +27,7 @@ from shadowsim import __version__, plots
 from shadowsim.instances import duration_text
 from shadowsim.result import Result
 from shadowsim.service import Service
-from shadowsim.tables import count, percent, significant, size
+from shadowsim.tables import PROCESSES, count, percent, significant, size
 from shadowsim.verdict import Verdict
 
 _NONE = "–"
@@ -44,7 +44,6 @@ _SPANS = {
     "offered load": ("offered_load", 100.0, " %"),
     "number of requests": ("Invocations", 1.0, ""),
 }
-_PROCESSES = {"poisson": "Poisson traffic", "constant": "Evenly spaced traffic", "trace": "A recorded trace"}
 
 
 def html(result: Result) -> str:
@@ -137,7 +136,7 @@ def _sentences(result: Result) -> list[str]:
     windows = "one window" if s.n_windows == 1 else f"{count(s.n_windows)} windows of {s.period_s:g} s"
     shape = f" with a profile ({s.traffic.block['profile']['kind']})" if s.traffic.profile else ""  # type: ignore[index]
     traffic = (
-        f"{_PROCESSES.get(s.traffic.process, s.traffic.process)}{shape} of {significant(n / s.horizon_s)} requests a "
+        f"Traffic: {PROCESSES[s.traffic.process]}{shape}, {significant(n / s.horizon_s)} requests a "
         f"second in the mean for {length}, in {windows}."
     )
     pools = [

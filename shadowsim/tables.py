@@ -117,6 +117,9 @@ def scenario_text(scenario: Scenario) -> str:
         ("source", _pool_text(s, e.source, s.source_workers)),
         ("shadow", _pool_text(s, e.shadow, s.shadow_workers) + f", gets {e.sampling_percentage} % of the requests"),
     ]
+    said = _unusual(s)
+    if said:
+        rows.append(("copies", said))
     return "\n".join(wrapped(text, f"{label:<9}", " " * 9) for label, text in rows)
 
 
@@ -147,6 +150,12 @@ def summary_table(result: Result) -> str:
             ]
         )
     table = grid(list(zip(*columns, strict=True)))
+    from shadowsim.frames import LOST_CAUSES  # who has a result has loaded it
+
+    lost = {cause: int(result.windows[f"copies_lost_{cause}"].sum()) for cause in LOST_CAUSES}
+    if any(lost.values()):
+        causes = ", ".join(f"{n:,} to mirror.{cause}" for cause, n in lost.items() if n)
+        table += "\n" + wrapped(f"copies lost: {causes}")
     if (summary["verdict"] == _OVERLOADED).any():
         note = "of an OVERLOADED pool: it grows with the length of the run, and is no property of the pool"
         table += "\n" + wrapped(note, "* ", "  ")
@@ -226,6 +235,16 @@ def _trimmed(x: float) -> str:
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
 
 
+PROCESSES = {
+    "poisson": "Poisson",
+    "constant": "evenly spaced",
+    "gamma": "gamma gaps",
+    "mmpp": "a modulated Poisson process (MMPP)",
+    "trace": "a recorded trace",
+    "superposition": "several streams superposed",
+}
+
+
 def _traffic_text(scenario: Scenario) -> str:
     traffic = scenario.traffic
     mean = traffic.mean_rate(scenario.horizon_s, scenario.start)
@@ -235,7 +254,7 @@ def _traffic_text(scenario: Scenario) -> str:
         faster = "" if traffic.speed == 1.0 else f" at {_short(traffic.speed)} times its speed"
         played = "" if traffic.repeat == 1 else f", played {traffic.repeat:,} times"
         return f"trace {file}{faster}{played}: {n:,} requests, {rate(mean)} in the mean"
-    kind = {"poisson": "Poisson", "constant": "evenly spaced"}.get(traffic.process, traffic.process)
+    kind = PROCESSES[traffic.process]
     if traffic.profile is None:
         return f"{kind}, {rate(mean)}"
     peak = float(traffic.knots(scenario.horizon_s, scenario.start)[1].max())
@@ -247,6 +266,18 @@ def _pool_text(scenario: Scenario, variant: Variant, workers: int) -> str:
     time = law.kind if math.isnan(law.mean) else f"{law.kind} {_trimmed(law.mean)}"
     pool, noun = variant.pool, "worker" if workers == 1 else "workers"
     return f"{variant.name}: {pool.instance_count:,} x {pool.instance_type}, {workers} {noun} each, service {time}"
+
+
+def _unusual(s: Scenario) -> str:
+    """Say how requests are copied and routed where it is not by a coin at arrival, and at random."""
+    said = []
+    if (s.mirror_rule, s.mirror_instant) != ("coin", "arrival"):
+        said.append(f"by {s.mirror_rule} at the {s.mirror_instant}")
+    caps = {"bytes of body": s.max_body_bytes, "in flight": s.max_in_flight, "a second": s.max_per_s}
+    said += [f"at most {_short(cap)} {what}" for what, cap in caps.items() if cap is not None]
+    if set(s.routing.values()) != {"RANDOM"}:
+        said.append("routing " + ", ".join(f"{name} {strategy}" for name, strategy in s.routing.items()))
+    return "; ".join(said)
 
 
 def _errors(n: int, requests: int) -> str:

@@ -104,7 +104,10 @@ def test_the_table_of_columns_is_the_kernels():
     assert named[k.SHADOW_ERROR] == "shadow: error"
     assert named[k.SHADOW_RESPONSE_BYTES] == "shadow: bytes of the answer"
     assert named[k.REQUEST_BYTES] == "bytes of the request"
-    assert len(named) == 11
+    assert named[k.SESSION] == "the session"
+    assert named[k.SESSION_COPY] == "which sessions are copied"
+    assert named[k.MODULATION] == "states of an MMPP"
+    assert len(named) == 14
 
 
 def test_every_command_is_in_the_readme():

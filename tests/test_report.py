@@ -96,7 +96,7 @@ def test_what_the_page_says(run):
     assert "STABLE" in page.text("h2")
     main = page.text("main")
     for words in (
-        "Poisson traffic of 20",
+        "Traffic: Poisson, 20",
         "in the mean for 10 min 10 s, in 11 windows of 60 s",
         "Source has 1 × ml.m5.xlarge with 4 workers each",
         "50 % of the requests to Source are copied to Shadow",
@@ -215,7 +215,7 @@ def test_pages_of_odd_runs(case):
     if case == "no copies":
         assert cells(text)["p99"][1] == "–"
     if case == "trace":
-        assert "A recorded trace" in text
+        assert "Traffic: a recorded trace" in text
         assert "linear in GeneratedTokens" in text
 
 

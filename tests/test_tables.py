@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from cases import scenario, service
 
-from shadowsim import tables
+from shadowsim import simulate, tables
 from shadowsim.instances import InstanceType
 
 
@@ -108,3 +109,19 @@ def test_json_has_null_for_what_is_no_number(value: object):
 
 def test_json_has_plain_numbers():
     assert json.dumps([tables._json(v) for v in ("a", 3, np.float64(0.5), np.int64(7))]) == '["a", 3, 0.5, 7]'
+
+
+def test_lost_copies_and_what_is_unusual_are_said():
+    made = scenario(
+        {"process": "poisson", "rate_per_s": 50.0},
+        service(mean_s=0.1, workers=4),
+        share=100,
+        mirror={"rule": "counter", "instant": "response", "max_in_flight": 2},
+        endpoint={"routing": {"Shadow": "LEAST_OUTSTANDING_REQUESTS"}},
+    )
+    result = simulate(made)
+    lost = int(result.windows["copies_lost_max_in_flight"].sum())
+    assert lost > 100
+    assert f"copies lost: {lost:,} to mirror.max_in_flight" in tables.summary_table(result)
+    said = " ".join(tables.scenario_text(made).split())
+    assert "copies by counter at the response; at most 2 in flight; routing Source RANDOM, Shadow LEAST_" in said

@@ -111,3 +111,144 @@ def test_batches_are_long_enough_to_be_independent():
         block, scv, _ = QUEUES[queue]
         b = waits(0.95, block, scv)
         assert abs(np.corrcoef(b[:-1], b[1:])[0, 1]) < 4 / math.sqrt(BATCHES)
+
+
+def windows_of(s, role):
+    w = simulate(s).windows
+    return w[w["role"] == role].iloc[1:]
+
+
+@pytest.mark.parametrize(("workers", "load"), [(1, 0.5), (4, 0.8), (8, 1.2)])
+@pytest.mark.parametrize("law", ["exponential", "lognormal"])
+def test_erlang_b(workers, load, law):
+    """M/G/c/c loses Erlang's B (1917) of its requests, whatever the law of service (Sevastyanov, 1957)."""
+    a = load * workers
+    lost = 1.0
+    for n in range(1, workers + 1):
+        lost = a * lost / (n + a * lost)
+    s = scenario(
+        {"process": "poisson", "rate_per_s": a}, service(law, 1.0, workers, queue_limit=0), AMPLE,
+        horizon_s=(BATCHES + 1) * 5000.0, period_s=5000.0, seed=2026, sample_requests=0,
+    )  # fmt: skip
+    w = windows_of(s, "source")
+    shares = (w["Invocation5XXErrors"] / w["Invocations"]).to_numpy()
+    assert abs(errors_from(shares, lost)) < 4
+    assert abs(errors_from(shares, 1.03 * lost)) > 4
+
+
+@pytest.mark.parametrize("scv", [0.2, 4.0])
+@pytest.mark.parametrize("load", [0.5, 0.8])
+def test_gi_m_1(scv, load):
+    """Mean wait sigma / (1 - sigma) service times, sigma the root of sigma = A*(1 - sigma) (Kendall, 1953).
+
+    A* is the gamma gap's Laplace transform at service rate 1.
+    """
+    shape = 1 / scv
+    sigma = 0.5
+    for _ in range(10_000):
+        sigma = (1 + (1 - sigma) / (load * shape)) ** -shape
+    batch = 5000.0 + 200.0 * (1 + scv) / (1 - math.sqrt(load)) ** 2
+    s = scenario(
+        {"process": "gamma", "rate_per_s": load, "scv": scv}, service("exponential", 1.0, 1), AMPLE,
+        endpoint={"timeout_s": 1e9}, horizon_s=(BATCHES + 1) * batch, period_s=batch, seed=2026, sample_requests=0,
+    )  # fmt: skip
+    w = windows_of(s, "source")
+    waits = w["wait_mean_s"].to_numpy() * (w["Invocations"] / w["Invocations"].mean()).to_numpy()
+    assert abs(errors_from(waits, sigma / (1 - sigma))) < 4
+
+
+def test_nobody_waits_for_a_worker_where_there_are_enough():
+    s = scenario({"process": "poisson", "rate_per_s": 20.0}, service("lognormal", 1.0, 100, scv=4.0), horizon_s=3600.0)
+    assert (simulate(s).requests["wait_s"] == 0.0).all()
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        {"process": "gamma", "rate_per_s": 0.9, "scv": 3.0},
+        {"process": "mmpp", "rates_per_s": [0.2, 3.0], "mean_sojourn_s": 30.0},
+        [{"process": "constant", "rate_per_s": 0.4}, {"process": "poisson", "rate_per_s": 0.4}],
+    ],
+)
+def test_lindleys_recursion(traffic):
+    """G/G/1 (Lindley, 1952): each wait from the one before, its service and the gap; up to rounding of the sums."""
+    s = scenario(traffic, service("lognormal", 1.0, 1), horizon_s=20_000.0, endpoint={"timeout_s": 1e9})
+    q = simulate(s).requests
+    q = q[q["role"] == "source"]
+    t, work, waits = (q[c].to_numpy() for c in ("arrival_s", "service_s", "wait_s"))
+    wait = np.zeros(len(t))
+    for i in range(1, len(t)):
+        wait[i] = max(0.0, wait[i - 1] + work[i - 1] - (t[i] - t[i - 1]))
+    np.testing.assert_allclose(waits, wait, rtol=0, atol=1e-8)
+    assert waits.max() > 5.0
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        {"process": "poisson", "rate_per_s": 3.0},
+        {"process": "constant", "rate_per_s": 3.0},
+        {"process": "gamma", "rate_per_s": 3.0, "scv": 0.2},
+        {"process": "gamma", "rate_per_s": 3.0, "scv": 9.0},
+        {"process": "mmpp", "rates_per_s": [1.0, 10.0], "mean_sojourn_s": [20.0, 5.0]},
+        {"process": "mmpp", "rates_per_s": [0.0, 2.0, 9.0], "mean_sojourn_s": 3.0},
+        [{"process": "poisson", "rate_per_s": 1.0}, {"process": "poisson", "rate_per_s": 2.0}],
+    ],
+)
+def test_arrivals_have_the_rate_and_the_scv_that_are_promised(traffic):
+    """The rate within four standard errors from the index of dispersion; the SCV within four, from 50 batches."""
+    horizon = 200_000.0
+    s = scenario(traffic, AMPLE, horizon_s=horizon, share=0, seed=2026)
+    t = simulate(s).requests["arrival_s"].to_numpy()
+    rate, dispersion = s.traffic.mean_rate(horizon), s.traffic.dispersion
+    assert abs(len(t) - rate * horizon) <= 4 * math.sqrt(dispersion * rate * horizon) + 1
+    gaps = np.diff(t)
+    batches = [part.var() / gaps.mean() ** 2 for part in np.array_split(gaps, 50)]
+    # batches of a long-run process scatter round a mean gap of their own, which the spread between them shows
+    spread = np.std([part.mean() for part in np.array_split(gaps, 50)]) ** 2 / gaps.mean() ** 2
+    error = np.std(batches, ddof=1) / math.sqrt(50)
+    assert abs(np.mean(batches) + spread - s.traffic.scv) <= 4 * error + 1e-9
+
+
+SCV_OF_SIGMA_06 = math.exp(0.36) - 1
+
+
+def tail(rule, instant, percent, *, load=0.8, workers=1):
+    """Mean and p99 latency in service times of a shadow with that load, whose source has as much room as it has."""
+    block = service("lognormal", 1.0, workers, scv=SCV_OF_SIGMA_06)
+    s = scenario(
+        {"process": "poisson", "rate_per_s": load * workers * 100 / percent},
+        block if instant == "response" else AMPLE, block, share=percent, mirror={"rule": rule, "instant": instant},
+        endpoint={"timeout_s": 1e9}, horizon_s=2_000_000.0, period_s=20_000.0, seed=2026, sample_requests=0,
+    )  # fmt: skip
+    row = simulate(s).summary().loc["Shadow"]
+    return row["mean_s"], row["p99_s"]
+
+
+@pytest.mark.parametrize(
+    ("case", "mean", "p99"),
+    [
+        (("coin", "arrival", 10), 3.81, 16.4),
+        (("counter", "arrival", 10), 1.88, 7.7),
+        (("coin", "arrival", 50), 3.86, 16.6),
+        (("counter", "arrival", 50), 2.76, 11.5),
+    ],
+)
+def test_what_the_copy_rule_does_to_the_shadow(case, mean, p99):
+    """A counter thins Poisson traffic into a nearly regular stream, and makes a shadow look twice as good as a coin.
+
+    The figures are those of another simulation of the same pools, from shorter runs: 6 % is their own error.
+    """
+    assert tail(*case) == pytest.approx((mean, p99), rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("load", "at_arrival", "at_response"),
+    [(0.8, 5.12, 4.63), (0.95, 16.9, 14.4)],
+)
+def test_a_copy_at_the_response_meets_a_smoother_stream(load, at_arrival, at_response):
+    """The source's departures are smoother than its arrivals. 10 % is the error of the figures' own runs."""
+    _, early = tail("coin", "arrival", 100, load=load, workers=4)
+    _, late = tail("coin", "response", 100, load=load, workers=4)
+    assert late < early
+    assert (early, late) == pytest.approx((at_arrival, at_response), rel=0.1)
