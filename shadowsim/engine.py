@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
 
+from shadowsim import slices
 from shadowsim import tallies as tal
 from shadowsim.columns import columns
 from shadowsim.errors import InputError
-from shadowsim.feeds import feed_of
-from shadowsim.machine import Machine, new_machine, new_sample
+from shadowsim.feeds import Feed, feed_of
 from shadowsim.result import Result
 from shadowsim.scenario import Scenario
+from shadowsim.slices import Job
 
 CHUNK = 4096
-_REQUESTS_A_CALL = 2e6  # about a twentieth of a second: progress moves, Ctrl-C works
+_WORTH_SHARING = 2e6  # requests of a run that one core does in a twentieth of a second
 
 
 def simulate(
     scenario: Scenario | Mapping[str, Any] | str | os.PathLike[str],
     *,
     rate_per_s: float | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
     progress: bool = False,
     chunk: int = CHUNK,
 ) -> Result:
@@ -34,6 +38,10 @@ def simulate(
         A scenario, or a plain CreateInferenceExperiment request, which needs `rate_per_s`.
     rate_per_s : float, optional
         Mean rate of the traffic, in requests a second.
+    workers : int, optional
+        Into how many slices the run is cut, and on how many threads they run. By default a thread a core.
+    executor : concurrent.futures.Executor, optional
+        Runs the slices instead of threads: a ProcessPoolExecutor, or a Dask client's `get_executor()`.
     progress : bool
         Show a progress bar over windows.
     chunk : int
@@ -51,34 +59,34 @@ def simulate(
     """
     if chunk < 1:
         raise InputError("chunk", "must be at least 1", chunk)
+    if workers is not None and workers < 1:
+        raise InputError("workers", "must be at least 1", workers)
     whole = Scenario.of(scenario, rate_per_s=rate_per_s)
     feed = feed_of(whole)
     c = columns(whole, feed)
-    wanted = whole.sample_requests
+    wanted, n = whole.sample_requests, workers or _default_workers(feed, executor)
     for widen in range(3):
-        samples = new_sample(wanted, feed.expected_requests, widen), new_sample(wanted, feed.expected_requests, widen)
-        machine = new_machine(c, feed, chunk, samples)
-        _run(machine, progress)
-        if all(int(s.n[0]) <= s.rows.shape[0] for s in samples) and samples[0].n[0] >= min(wanted, machine.arrived):
+        with _bar(c.n_windows, progress) as advance:
+            done = slices.run(Job(c, feed, chunk, wanted, widen), n, executor, advance)
+        if slices.sample_fits(done.samples, wanted, done.arrived):
             break
-    tal.conserved(machine.tallies, machine.arrived)
+    tal.conserved(done.tallies, done.arrived)
     return Result(
         scenario=whole,
-        windows=tal.windows_frame(whole, c, machine.tallies),
-        latency=tal.latency_frame(whole, machine.tallies),
-        requests=tal.requests_frame(whole, c, wanted, samples, machine.tallies[0]),
+        windows=tal.windows_frame(whole, c, done.tallies),
+        latency=tal.latency_frame(whole, done.tallies),
+        requests=tal.requests_frame(whole, c, wanted, done.samples, done.tallies[0]),
+        how=done.how,
     )
 
 
-def _run(machine: Machine, progress: bool) -> None:
-    """All windows, a few at a time."""
-    c = machine.c
-    step = max(1, int(_REQUESTS_A_CALL / max(machine.feed.expected_requests / c.n_windows, 1.0)))
-    with _bar(c.n_windows, progress) as advance:
-        for first in range(0, c.n_windows, step):
-            last = min(first + step, c.n_windows)
-            machine.advance(last)
-            advance(last - first)
+def _default_workers(feed: Feed, executor: Executor | None) -> int:
+    """A core each; one where the run is over before another could help; for an executor, which does not tell, eight."""
+    if executor is not None:
+        return 8
+    if feed.expected_requests < _WORTH_SHARING:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

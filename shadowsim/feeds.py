@@ -69,6 +69,11 @@ class Feed:
         merged = np.sort(np.concatenate(times), kind="stable")
         return k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, merged, 0.0, merged.size)
 
+    def count(self, first: int, last: int) -> int:
+        """How many requests come in windows first..last-1."""
+        with np.errstate(over="ignore"):
+            return sum(len(self._times(stream, first, last)) for stream in self.streams)
+
     def _times(self, s: _Stream, first: int, last: int) -> Floats:
         begin, end = first * self.period_s, min(last * self.period_s, self.horizon_s)
         mean = s.expected * (end - begin) / self.horizon_s

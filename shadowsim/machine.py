@@ -6,7 +6,9 @@ A `Machine` is one run, or a slice of it, at some point of time. Nothing in it d
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from shadowsim.errors import SimulationError
 from shadowsim.feeds import Feed
 
 _MOST_LEVELS = 1024
+_NONE = np.empty(0)
+_NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
 
 
 @dataclass(slots=True)
@@ -40,7 +44,8 @@ class Machine:
     def advance(self, last_window: int, sides: int = k.BOTH_SIDES) -> None:
         """Simulate up to `last_window`, with more room whenever the kernel asks for it."""
         c = self.c
-        arrivals = self.feed.arrivals(int(self.cursor[k.C_WINDOW]), last_window)
+        first = int(self.cursor[k.C_WINDOW])
+        arrivals = _NO_ARRIVALS if sides == k.SHADOW_SIDE else self.feed.arrivals(first, last_window)
         with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
             while k.run(
                 last_window, sides, c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed, arrivals, c.mirror,
@@ -58,6 +63,33 @@ class Machine:
             self.pending = self.pending._replace(**longer)
         if self.copies.arrival.size - int(self.cursor[k.C_OUT]) < chunk:
             self.copies = k.Copies(*(_longer(column) for column in self.copies))
+
+    def begin_at(self, window: int, arrived: int) -> None:
+        """Stand at the beginning of a window with empty pools, `arrived` requests having come before."""
+        self.cursor[k.C_WINDOW], self.cursor[k.C_ARRIVED] = window, arrived
+        tick = math.ceil(window * self.c.period_s / k.CONCURRENCY_EVERY_S)
+        while tick * k.CONCURRENCY_EVERY_S < window * self.c.period_s:
+            tick += 1
+        for state in (self.source, self.shadow):
+            state.tick[0] = tick
+
+    def take_over(self, other: Machine) -> None:
+        """Go on from where another machine stands, at the beginning of a window."""
+        self.source, self.shadow, self.pending = other.source, other.shadow, other.pending
+        self.cursor[:] = other.cursor
+
+    def digest(self) -> bytes:
+        """A hash of all that matters of the state to what comes after the present window's beginning."""
+        now = min(int(self.cursor[k.C_WINDOW]) * self.c.period_s, self.c.horizon_s)
+        found = sha256()
+        for pool, state in ((self.c.source, self.source), (self.c.shadow, self.shadow)):
+            for part in _what_matters(now, pool, state):
+                found.update(np.ascontiguousarray(part).tobytes())
+        q, n = self.pending, int(self.pending.n[0])
+        for column in (q.time_s, q.window, q.number, q.request):
+            order = np.lexsort((q.number[:n], q.window[:n], q.time_s[:n]))
+            found.update(column[:n][order].tobytes())
+        return found.digest()
 
     @property
     def arrived(self) -> int:
@@ -78,13 +110,37 @@ def new_machine(c: Columns, feed: Feed, chunk: int, samples: tuple[k.Sample, k.S
         tallies=(_new_tally(c), _new_tally(c)),
         samples=samples,
         pending=_new_pending(2 * chunk if at_response else 0),
-        copies=_new_copies(chunk),
+        copies=new_copies(chunk),
         copies_end=np.zeros(c.n_windows, np.int64),
         scratch=_new_scratch(chunk),
         stretch=np.empty((feed.n_knots, 6)),
         cursor=np.zeros(10, np.int64),
         reached=np.zeros(2),
     )
+
+
+def _what_matters(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
+    """What of a pool's state can still be felt at `now`, in one form however it came about."""
+    yield np.maximum(s.free_s, now)
+    if pool.queue_limit > 0:
+        rings = s.start_s.reshape(pool.n_instances, pool.queue_limit)
+        oldest_first = [np.roll(ring, -int(at)) for ring, at in zip(rings, s.start_at, strict=True)]
+        yield np.maximum(oldest_first, now)
+    tick = int(s.tick[0])
+    last = min(math.ceil(float(s.free_s.max()) / k.CONCURRENCY_EVERY_S) + 2, s.queued_change.shape[0] - 1)
+    # how many wait at the ticks to come; the last row holds what nobody reads
+    yield s.queued + np.cumsum(s.queued_change[tick : max(last, tick)], axis=0, dtype=np.int64)
+    if s.node_next.size:
+        flying = np.zeros(s.node_next.size, bool)
+        for node in s.wheel:
+            while node >= 0:
+                flying[node] = s.node_leave_s[node] > now
+                node = s.node_next[node]
+        leave, instance = s.node_leave_s[flying], s.node_instance[flying]
+        order = np.lexsort((instance, leave))
+        yield leave[order]
+        yield instance[order]
+    yield np.maximum(np.roll(s.copied_s, -int(s.copied_at[0])), now - 1.0)
 
 
 def _new_state(pool: k.Pool, horizon_s: float, nodes: int, max_per_s: int) -> k.State:
@@ -153,7 +209,9 @@ def _new_pending(n: int) -> k.Pending:
     return k.Pending(np.zeros(n), window, number, request, count)
 
 
-def _new_copies(n: int) -> k.Copies:
+def new_copies(n: int) -> k.Copies:
+    """Room for n copies on their way."""
+
     def whole() -> k.Ints:
         return np.zeros(n, np.int64)
 

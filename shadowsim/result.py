@@ -26,12 +26,15 @@ class Result:
     scenario : Scenario
     windows, latency, requests : DataFrame
         The schemas `frames.WINDOWS`, `frames.LATENCY` and `frames.REQUESTS`.
+    how : str
+        How a simulation was run, in words: in one piece, in slices, and what fell back. The frames do not depend on it.
     """
 
     scenario: Scenario
     windows: pd.DataFrame
     latency: pd.DataFrame
     requests: pd.DataFrame
+    how: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -110,7 +113,7 @@ class Result:
         if not os.path.isdir(folder):  # unlike Path's method it takes a name of any length
             raise InputError(str(folder), "is not a directory with a saved result")
         read = {name: frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()}
-        return cls(scenario=Scenario.load(folder / _SCENARIO), **read)
+        return cls(Scenario.load(folder / _SCENARIO), read["windows"], read["latency"], read["requests"])
 
 
 def _weighted(values: pd.Series[float], n: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
