@@ -2,7 +2,7 @@
 
 Each figure is a median over fresh processes, which take turns with `python -c pass`: on a machine that is shared a time
 proves little, its ratio to the interpreter's own start a little more. The processor's time leaves out the turns of
-other programs, so that a target is missed only where both times miss it.
+other programs.
 """
 
 from __future__ import annotations

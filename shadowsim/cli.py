@@ -139,6 +139,9 @@ def simulate(
     report: Annotated[
         bool, typer.Option("--report", help=f"Write a page, too: DIR/{_REPORT}, without -o ./{_LONE_REPORT}.")
     ] = False,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N", help="Threads; the result does not depend on it. [one a core]")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 unless the verdict is STABLE.")] = False,
     as_json: Json = False,
     as_csv: Csv = False,
@@ -151,6 +154,9 @@ def simulate(
     """
     _one_of(as_json, as_csv)
     scenario = _scenario(file, number_of("--rate", rate), edits or [], number_of("--seed", seed))
+    threads = number_of("--workers", workers)
+    if not (threads is None or (isinstance(threads, int) and threads >= 1)):
+        raise InputError("--workers", "must be a whole number >= 1", threads)
     if out is not None:
         _folder(out)
     from shadowsim import engine, tables
@@ -161,7 +167,7 @@ def simulate(
         for sentence in scenario.assumptions:
             typer.echo(tables.wrapped(sentence, "assumed  ", " " * 9))
     began = perf_counter()
-    result = engine.simulate(scenario, progress=for_people and not quiet and sys.stderr.isatty())
+    result = engine.simulate(scenario, workers=threads, progress=for_people and not quiet and sys.stderr.isatty())
     took_s = perf_counter() - began
     written = _save(result, out, report)
     if as_json:
@@ -172,7 +178,7 @@ def simulate(
         lines = [tables.summary_table(result), tables.wrapped(str(result.verdict)), *(f"wrote {w}" for w in written)]
         typer.echo("\n" + "\n\n".join(lines[:2]) + "".join(f"\n{line}" for line in lines[2:]))
         if not quiet:
-            typer.echo(tables.speed(int(result.summary()["requests"].iloc[0]), took_s), err=True)
+            typer.echo(f"{tables.speed(int(result.summary()['requests'].iloc[0]), took_s)}, {result.how}", err=True)
     if strict and result.verdict.status != "STABLE":
         raise typer.Exit(FAILED_GOAL)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -43,13 +43,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all slices of a run share; it can be sent to another machine."""
+    """What all slices of a run share; it can be sent to another machine.
+
+    `given_up` gets an element when the run is interrupted: slices on threads of this process look at it between calls
+    of the kernel, and end.
+    """
 
     c: Columns
     feed: Feed
     chunk: int
     wanted: int
     widen: int
+    given_up: list[bool] = field(default_factory=list)
 
     def machine(self, first: int = 0, arrived: int = 0) -> Machine:
         """An empty machine at the beginning of a window, before which `arrived` requests came."""
@@ -88,9 +93,9 @@ def run(job: Job, workers: int, executor: Executor | None, advance: Advance) -> 
     if not meets:
         return _in_two(job, advance)
     if executor is not None:
-        return _in_slices(job, n, executor, advance)
+        return _in_slices(job, n, executor, None, advance)
     with ThreadPoolExecutor(n) as threads:
-        return _in_slices(job, n, threads, advance)
+        return _in_slices(job, n, threads, advance, lambda _: None)
 
 
 def _in_one(job: Job, advance: Advance) -> Outcome:
@@ -125,18 +130,26 @@ def _in_two(job: Job, advance: Advance) -> Outcome:
     return Outcome(tallies, samples, source.arrived, "the source's side beside the shadow's")
 
 
-def simulate_slice(job: Job, first: int, last: int, arrived: int) -> Slice:
+def simulate_slice(job: Job, first: int, last: int, arrived: int, advance: Advance | None = None) -> Slice:
     """Simulate windows first..last-1 from empty pools, `arrived` requests having come before."""
+    advance = advance or (lambda _: None)
     machine, early = job.machine(first, arrived), []
     for w in range(first, min(first + PROBATION, last) if first else first):
+        if job.given_up:
+            break
         machine.advance(w + 1)
         section = w * job.c.n_sections // job.c.n_windows
         seen = np.stack([t.sections[section] for t in machine.tallies])
         for t in machine.tallies:
             t.sections[section] = 0
         early.append((seen, machine.digest()))
+        advance(1)
     for start in range(first + len(early), last, job.step):
-        machine.advance(min(start + job.step, last))
+        if job.given_up:
+            break
+        stop = min(start + job.step, last)
+        machine.advance(stop)
+        advance(stop - start)
     return Slice(first, last, machine, tuple(early))
 
 
@@ -148,30 +161,34 @@ def count_arrivals(job: Job, first: int, last: int) -> int:
     return n
 
 
-def _in_slices(job: Job, n: int, executor: Executor, advance: Advance) -> Outcome:
+def _in_slices(job: Job, n: int, executor: Executor, inside: Advance | None, after: Advance) -> Outcome:
+    """Slices on an executor. `inside` is called by each as it goes, where it can be; `after` when one is done."""
     edge = [job.c.n_windows * i // n for i in range(n + 1)]
     arrived = [0] * n
     if job.c.mirror.rule == k.COUNTER:  # which requests a slice copies depends on how many came before it
         counts = executor.map(count_arrivals, [job] * (n - 1), edge[:-2], edge[1:-1])
         arrived = [0, *np.cumsum(list(counts)).tolist()]
-    futures = [executor.submit(simulate_slice, job, edge[i], edge[i + 1], arrived[i]) for i in range(n)]
-    slices, whole = [], None
-    again, fallen = 0, 0
-    for i, future in enumerate(futures):
-        piece = future.result()
-        if whole is None:
-            whole = piece.machine
-        else:
-            n_again, met = _joined(job, whole, piece, arrived[i])
-            again, fallen = again + n_again, fallen + (not met)
-        slices.append(piece)
-        advance(piece.last - piece.first)
+    futures = [executor.submit(simulate_slice, job, edge[i], edge[i + 1], arrived[i], inside) for i in range(n)]
+    whole, again, fallen = None, 0, 0
+    try:
+        for i, future in enumerate(futures):
+            piece = future.result()
+            if whole is None:
+                whole = piece.machine
+            else:
+                n_again, met = _joined(job, whole, piece, arrived[i])
+                again, fallen = again + n_again, fallen + (not met)
+            after(piece.last - piece.first)
+    except BaseException:
+        job.given_up.append(True)
+        for future in futures:
+            future.cancel()
+        raise
     assert whole is not None
-    total = whole.arrived
     how = f"in {n} slices, {again} of {job.c.n_windows} windows run twice"
     if fallen:
         how += f"; {fallen} of the slices never met the true state and were run again as a whole"
-    return Outcome(whole.tallies, whole.samples, total, how)
+    return Outcome(whole.tallies, whole.samples, whole.arrived, how)
 
 
 def _joined(job: Job, whole: Machine, piece: Slice, arrived: int) -> tuple[int, bool]:

@@ -359,7 +359,7 @@ class TestSimulate:
         from shadowsim import engine
 
         simulate = engine.simulate
-        monkeypatch.setattr(engine, "simulate", lambda s, progress: asked.append(progress) or simulate(s))
+        monkeypatch.setattr(engine, "simulate", lambda s, workers, progress: asked.append(progress) or simulate(s))
         good("simulate", *SHORT)
         terminal = "typer.testing._NamedTextIOWrapper.isatty"
         monkeypatch.setattr(terminal, lambda self: True, raising=False)
@@ -430,6 +430,9 @@ HURRIED = [
     ("simulate --rate inf", "traffic.rate_per_s: must be a finite number > 0, got inf"),
     ("simulate --rate 400/s", "--rate: must be a number, got '400/s'"),
     ("simulate --seed x", "--seed: must be a number, got 'x'"),
+    ("simulate --workers 0", "--workers: must be a whole number >= 1, got 0"),
+    ("simulate --workers 1.5", "--workers: must be a whole number >= 1, got 1.5"),
+    ("simulate --workers all", "--workers: must be a number, got 'all'"),
     ("simulate --seed 1.5", "run.seed: must be an integer"),
     ("simulate --seed -1", "run.seed: must be an integer"),
     ("simulate --set seed", "--set: must be PATH=VALUE, got 'seed'"),

@@ -7,7 +7,7 @@ import pytest
 from cases import scenario, service
 
 from shadowsim import _kernel as k
-from shadowsim import default_scenario, engine, simulate
+from shadowsim import default_scenario, simulate, slices
 from shadowsim.columns import columns
 from shadowsim.feeds import feed_of
 from shadowsim.laws import parse_law
@@ -104,7 +104,7 @@ def test_a_sample_that_did_not_fit_is_drawn_again(wanted, monkeypatch):
             sample = new_sample(wanted, expected, widen)
             return spoil(sample) if widen == 0 else sample
 
-        monkeypatch.setattr(engine, "new_sample", spoilt)
+        monkeypatch.setattr(slices, "new_sample", spoilt)
         assert simulate(s).requests.equals(expected)
         assert calls == [0, 0, 1, 1]
 

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from pandas.testing import assert_frame_equal
 
 from shadowsim import InputError, default_scenario, simulate, slices
+from shadowsim.columns import columns
+from shadowsim.feeds import feed_of
 
 EXAMPLES = 10 if os.environ.get("NUMBA_DISABLE_JIT") else 100
 RULES = [(rule, instant) for rule in ("coin", "counter", "hash") for instant in ("arrival", "response")]
@@ -113,6 +115,17 @@ def test_executors():
     same_to_the_bit(whole, cut)
 
 
+def test_a_dask_cluster():
+    from dask.distributed import Client, LocalCluster
+
+    s = stable("counter", "response")
+    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "host": "127.0.0.1"}
+    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
+        cut = simulate(s, workers=4, executor=client.get_executor())
+    assert cut.how.startswith("in 4 slices")
+    same_to_the_bit(simulate(s, workers=1), cut)
+
+
 def test_by_default_short_runs_are_not_cut_and_long_ones_are():
     assert simulate(stable()).how == "in one piece"
     long = simulate(default_scenario().replace({"horizon_s": 3 * 3600.0}))
@@ -121,6 +134,16 @@ def test_by_default_short_runs_are_not_cut_and_long_ones_are():
 
 def slices_of_this_machine():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def test_progress_reaches_the_end_however_it_is_run():
+    s = stable()
+    with ThreadPoolExecutor(2) as threads:
+        for workers, executor in ((1, None), (3, None), (3, threads)):
+            moved = []
+            feed = feed_of(s)
+            slices.run(slices.Job(columns(s, feed), feed, 4096, 0, 0), workers, executor, moved.append)
+            assert sum(moved) == s.n_windows
 
 
 @pytest.mark.parametrize("workers", [0, -1])
