@@ -187,7 +187,7 @@ def _in_slices(job: Job, n: int, executor: Executor, inside: Advance | None, aft
     assert whole is not None
     how = f"in {n} slices, {again} of {job.c.n_windows} windows run twice"
     if fallen:
-        how += f"; {fallen} of the slices never met the true state and were run again as a whole"
+        how += f"; slices that never met the true state, and were run again as a whole: {fallen}"
     return Outcome(whole.tallies, whole.samples, whole.arrived, how)
 
 

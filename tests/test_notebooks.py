@@ -18,7 +18,7 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-PLACES = re.compile(r"/home/|/root/|/tmp/|/work/|/Users/|[A-Z]:\\|site-packages")
+PLACES = re.compile(r"/home/|/root/|/tmp/|/Users/|[A-Z]:\\|site-packages")
 MAX_SCRIPT = 100_000
 
 
