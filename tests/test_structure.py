@@ -17,20 +17,8 @@ READING_ORDER = [
     *("errors", "documents", "contract", "experiment", "instances"),
     *("paths", "datafiles", "traces", "profiles", "empirical", "families", "laws"),
     *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
-    *(
-        "_kernel",
-        "quantiles",
-        "feeds",
-        "columns",
-        "machine",
-        "frames",
-        "tallies",
-        "verdict",
-        "result",
-        "grouping",
-        "plots",
-        "engine",
-    ),
+    *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
+    *("frames", "tallies", "verdict", "result", "grouping", "plots", "engine"),
     *("tables", "report", "console", "cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
