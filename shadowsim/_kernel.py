@@ -455,12 +455,12 @@ def _count_at(count: float, knot: int, a: Arrivals) -> float:
 
 
 @inner
-def _knot_of(count: float, a: Arrivals) -> int:
-    """The stretch of the rate in which a count is reached: the last knot with knot_count <= count < the next one's."""
-    lo, hi = 0, a.knot_count.size - 1
+def _last_knot(x: float, knot: Floats) -> int:
+    """The last knot at or before x, in time or in counts; never the very last, where no stretch of the rate begins."""
+    lo, hi = 0, knot.size - 1
     while hi - lo > 1:
         mid = (lo + hi) // 2
-        if a.knot_count[mid] <= count:
+        if knot[mid] <= x:
             lo = mid
         else:
             hi = mid
@@ -473,7 +473,7 @@ def _global_at(i: int, a: Arrivals) -> float:
     if a.process == TRACE:
         m = a.trace_s.size
         return a.trace_s[i % m] + np.float64(i // m) * a.pass_s
-    return _count_at(np.float64(i), _knot_of(np.float64(i), a), a)
+    return _count_at(np.float64(i), _last_knot(np.float64(i), a.knot_count), a)
 
 
 @njit
@@ -506,7 +506,7 @@ def _next_global(start: int, n: int, end: float, a: Arrivals, out: Floats) -> in
             if j == m:
                 j, shift = 0, np.float64((start + i + 1) // m) * a.pass_s
         return n
-    knot = _knot_of(np.float64(start), a)
+    knot = _last_knot(np.float64(start), a.knot_count)
     for i in range(n):
         while knot < a.knot_count.size - 2 and a.knot_count[knot + 1] <= start + i:
             knot += 1
@@ -515,19 +515,6 @@ def _next_global(start: int, n: int, end: float, a: Arrivals, out: Floats) -> in
             return i
         out[i] = t
     return n
-
-
-@inner
-def _knot_before(t: float, a: Arrivals) -> int:
-    """The last knot at or before t, but for the very last."""
-    lo, hi = 0, a.knot_s.size - 1
-    while hi - lo > 1:
-        mid = (lo + hi) // 2
-        if a.knot_s[mid] <= t:
-            lo = mid
-        else:
-            hi = mid
-    return lo
 
 
 @inner
@@ -599,7 +586,7 @@ def poisson_arrivals(
     n = 0
     for w in range(first, last):
         begin, end = np.float64(w) * period, min(np.float64(w + 1) * period, horizon)
-        n_stretches = _stretches(begin, end, a, _knot_before(begin, a), stretch)
+        n_stretches = _stretches(begin, end, a, _last_knot(begin, a.knot_s), stretch)
         k, base, count, before, at, more = key(seed, column, w), 0, 0.0, begin, 0, True
         while more:
             size, k_base = arrival.size, k + GOLDEN * np.uint64(base)
@@ -652,7 +639,7 @@ def renewal_arrivals(
 
     A renewal is at a count on the axis on which the rate is 1, and mapped through the inverse of the rate's integral.
     """
-    n, knot, t = 0, _knot_of(sums[first], a), begin
+    n, knot, t = 0, _last_knot(sums[first], a.knot_count), begin
     for b in range(first, sums.size):
         inside, k = 0.0, key(seed, column, b)
         for i in range(RENEWAL_BLOCK):
@@ -1275,7 +1262,7 @@ def _open_arrivals(begin: float, end: float, a: Arrivals, stretch: Floats, curso
     """Find where a window's arrivals begin."""
     cursor[C_STRETCH], cursor[C_STRETCHES], cursor[C_FIRST] = 0, 0, 0
     if a.process == POISSON:
-        cursor[C_STRETCHES] = _stretches(begin, end, a, _knot_before(begin, a), stretch)
+        cursor[C_STRETCHES] = _stretches(begin, end, a, _last_knot(begin, a.knot_s), stretch)
     else:
         cursor[C_FIRST] = first_from(begin, a)
 
