@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shadowsim.engine import simulate
     from shadowsim.errors import InputError, SerializationError, ShadowsimError, SimulationError, ValidationError
     from shadowsim.experiment import Experiment
+    from shadowsim.replications import replicate, replication, summarise
     from shadowsim.result import Result
     from shadowsim.scenario import Scenario, default_scenario
 
@@ -28,7 +29,10 @@ _HOME = {
     "SimulationError": "errors",
     "ValidationError": "errors",
     "default_scenario": "scenario",
+    "replicate": "replications",
+    "replication": "replications",
     "simulate": "engine",
+    "summarise": "replications",
 }
 
 __all__ = [
@@ -41,7 +45,10 @@ __all__ = [
     "SimulationError",
     "ValidationError",
     "default_scenario",
+    "replicate",
+    "replication",
     "simulate",
+    "summarise",
 ]
 
 

@@ -16,7 +16,7 @@ from shadowsim.paths import ALIASES, BLOCKS, edited, plain, target_of
 
 ROUTING, OVERHEAD_S, TIMEOUT_S = "RANDOM", 0.002, 60.0
 RULE, INSTANT = "coin", "arrival"
-PERIOD_S, SEED, SAMPLE_REQUESTS = 60.0, 7, 10_000
+PERIOD_S, SEED, SAMPLE_REQUESTS, REPLICATIONS = 60.0, 7, 10_000, 1
 
 ENDPOINT: dict[str, object] = {"routing": ROUTING, "overhead_s": OVERHEAD_S, "timeout_s": TIMEOUT_S}
 MIRROR: dict[str, object] = {
@@ -26,7 +26,13 @@ MIRROR: dict[str, object] = {
     "max_body_bytes": None,
     "max_per_s": None,
 }
-RUN: dict[str, object] = {"horizon_s": None, "period_s": PERIOD_S, "seed": SEED, "sample_requests": SAMPLE_REQUESTS}
+RUN: dict[str, object] = {
+    "horizon_s": None,
+    "period_s": PERIOD_S,
+    "seed": SEED,
+    "sample_requests": SAMPLE_REQUESTS,
+    "replications": REPLICATIONS,
+}
 TIME: dict[str, object] = {"law": "lognormal", "mean_s": 0.02, "scv": 0.25}
 DRAFT_RATE_PER_S = 100.0
 

@@ -62,20 +62,34 @@ def simulate(
     if workers is not None and workers < 1:
         raise InputError("workers", "must be at least 1", workers)
     whole = Scenario.of(scenario, rate_per_s=rate_per_s)
-    feed = feed_of(whole)
-    c = columns(whole, feed)
-    wanted, n = whole.sample_requests, workers or _default_workers(feed, executor)
+    with progress_bar(whole.n_windows, progress) as advance:
+        return run(whole, workers, executor, advance, chunk)
+
+
+def run(
+    scenario: Scenario,
+    workers: int | None = 1,
+    executor: Executor | None = None,
+    advance: Callable[[int], object] = lambda _: None,
+    chunk: int = CHUNK,
+) -> Result:
+    """Simulate a scenario as `simulate` does, and call `advance` with the number of windows that have become ready.
+
+    What `advance` raises ends the run.
+    """
+    feed = feed_of(scenario)
+    c = columns(scenario, feed)
+    wanted, n = scenario.sample_requests, workers or _default_workers(feed, executor)
     for widen in range(3):
-        with _bar(c.n_windows, progress) as advance:
-            done = slices.run(Job(c, feed, chunk, wanted, widen), n, executor, advance)
+        done = slices.run(Job(c, feed, chunk, wanted, widen), n, executor, advance)
         if slices.sample_fits(done.samples, wanted, done.arrived):
             break
     tal.conserved(done.tallies, done.arrived)
     return Result(
-        scenario=whole,
-        windows=tal.windows_frame(whole, c, done.tallies),
-        latency=tal.latency_frame(whole, done.tallies),
-        requests=tal.requests_frame(whole, c, wanted, done.samples, done.tallies[0]),
+        scenario=scenario,
+        windows=tal.windows_frame(scenario, c, done.tallies),
+        latency=tal.latency_frame(scenario, done.tallies),
+        requests=tal.requests_frame(scenario, c, wanted, done.samples, done.tallies[0]),
         how=done.how,
     )
 
@@ -86,11 +100,16 @@ def _default_workers(feed: Feed, executor: Executor | None) -> int:
         return 8
     if feed.expected_requests < _WORTH_SHARING:
         return 1
+    return cores()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _bar(total: int, wanted: bool) -> Iterator[Callable[[int], object]]:
+def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int], object]]:
     """Yield what advances a progress bar over windows, or does nothing."""
     if not wanted:
         yield lambda _: None

@@ -28,6 +28,7 @@ from shadowsim.datafiles import BUILTIN
 from shadowsim.defaults import (
     OVERHEAD_S,
     PERIOD_S,
+    REPLICATIONS,
     SAMPLE_REQUESTS,
     SEED,
     TIMEOUT_S,
@@ -56,6 +57,7 @@ from shadowsim.paths import BLOCK_KEYS, BLOCK_LATER, Block, edited, plain, value
 from shadowsim.service import Service
 from shadowsim.traffic import parse_traffic
 
+MOST_REPLICATIONS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -87,6 +89,8 @@ class Scenario:
         0 .. 2**64 - 1.
     sample_requests : int
         How many requests the `requests` frame keeps.
+    replications : int
+        How many runs `replicate` makes; `simulate` makes one.
     assumed : mapping of str to str
         What was assumed for a plain request: a sentence by the path it is about.
     document : mapping
@@ -112,6 +116,7 @@ class Scenario:
     period_s: float
     seed: int
     sample_requests: int
+    replications: int
     assumed: Mapping[str, str] = field(compare=False)
     document: Mapping[str, object] = field(compare=False, repr=False)
     base_dir: Path = field(compare=False)
@@ -227,6 +232,7 @@ class Scenario:
             period_s=period_s,
             seed=run.integer("seed", SEED, least=0, most=2**64 - 1),
             sample_requests=run.integer("sample_requests", SAMPLE_REQUESTS, least=0, most=2**53),
+            replications=run.integer("replications", REPLICATIONS, least=1, most=MOST_REPLICATIONS),
             assumed=assumed,
             document=values,
             base_dir=base,

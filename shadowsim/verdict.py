@@ -26,6 +26,7 @@ from shadowsim.service import Service
 
 Floats = NDArray[np.float64]
 
+STATUSES = ("STABLE", "TOO SHORT", "OVERLOADED")  # from good to grave
 BEYOND_P99 = 30  # answers beyond a quantile that an estimate of it needs
 RELAXATIONS = 10  # relaxation times that a run must last
 _CERTAIN = 4.0  # standard errors
@@ -103,10 +104,7 @@ def verdict(windows: pd.DataFrame, scenario: Scenario | None = None) -> Verdict:
         _judge(part.reset_index(drop=True), str(role), scenario)
         for role, part in sorted(windows.groupby("role"), reverse=True)
     )
-    for status in ("OVERLOADED", "TOO SHORT"):
-        if any(p.status == status for p in pools):
-            return Verdict(status, pools)
-    return Verdict("STABLE", pools)
+    return Verdict(max((p.status for p in pools), key=STATUSES.index), pools)
 
 
 def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerdict:
