@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +44,14 @@ class Result:
 
     def quantile(self, q: float) -> pd.Series[float]:
         """Quantile of ModelLatency by variant, in seconds; within 0.8 % of the empirical one, and no extreme passed."""
+        return self._quantiles([q]).iloc[:, 0]
+
+    def _quantiles(self, qs: Sequence[float]) -> pd.DataFrame:
+        """A row a variant, a column each."""
         extremes = self.windows.groupby("variant").agg({"ModelLatency_Minimum": "min", "ModelLatency_Maximum": "max"})
-        found = frames.quantile(self.latency, q)
+        found = frames.quantiles(self.latency, qs)
         seconds = extremes.loc[found.index] / 1e6
-        return found.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"])
+        return found.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"], axis=0)
 
     def summary(self) -> pd.DataFrame:
         """A row a variant, source first.
@@ -59,7 +64,8 @@ class Result:
             wait_mean_s, utilisation, error_rate (answers but 2XX over requests), captured_bytes.
         """
         judged = {p.variant: p.status for p in self.verdict.pools}
-        quantiles = {f"{p}_s": self.quantile(q) for p, q in frames.PERCENTILES.items()}
+        quantiles = self._quantiles(list(frames.PERCENTILES.values()))
+        quantiles.columns = pd.Index([f"{name}_s" for name in frames.PERCENTILES])
         source_n = int(self.windows.loc[self.windows["role"] == "source", "Invocations"].sum())
         rows = []
         for role, part in sorted(self.windows.groupby("role"), reverse=True):
