@@ -18,7 +18,7 @@ READING_ORDER = [
     *("paths", "datafiles", "traces", "profiles", "empirical", "families", "laws"),
     *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
-    *("frames", "tallies", "verdict", "result", "grouping", "plots", "engine", "replications"),
+    *("frames", "tallies", "verdict", "result", "slo", "grouping", "plots", "engine", "replications"),
     *("tables", "report", "console", "cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
