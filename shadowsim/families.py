@@ -16,6 +16,7 @@ moment is the law's to 1e-4, and `PARETO_SHAPE`, from which on the mean and the 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,18 +37,22 @@ def exponential_tails(mean: float, v: Floats) -> Tails:
 
 
 def lognormal_tails(mean: float, scv: float, v: Floats) -> Tails:
-    """Return both tails."""
-    from scipy.special import ndtri  # type: ignore[import-untyped]
+    """Return both tails, from normal quantiles (Wichura, 1988, algorithm AS 241): off by 7e-16 of z at most.
 
+    The standard library's are as exact as scipy.special's `ndtri`, which takes longer to import than all of them to
+    compute; a first result should not wait for it.
+    """
+    inverse = NormalDist().inv_cdf
+    z = np.array([inverse(p) for p in v.tolist()])
     variance = math.log1p(scv)
     median = mean * math.exp(-variance / 2)
-    factor = np.exp(math.sqrt(variance) * -ndtri(v))
+    factor = np.exp(math.sqrt(variance) * -z)
     return median / factor, median * factor
 
 
 def gamma_tails(mean: float, scv: float, v: Floats) -> Tails:
     """Return both tails."""
-    from scipy.special import gammainccinv, gammaincinv
+    from scipy.special import gammainccinv, gammaincinv  # type: ignore[import-untyped]
 
     scale = mean * scv
     return scale * gammaincinv(1.0 / scv, v), scale * gammainccinv(1.0 / scv, v)
