@@ -59,7 +59,8 @@ def read_services(whole: Block, experiment: Experiment, base_dir: Path) -> dict[
     for name in names:
         if not block.has(name):
             raise InputError(block.at(name), "is required: every variant needs a service")
-    return {name: parse_service(block.values[name], block.at(name), base_dir) for name in names}
+    pools = {variant.name: variant.pool.instance_type for variant in (experiment.source, experiment.shadow)}
+    return {name: parse_service(block.values[name], block.at(name), base_dir, pools[name]) for name in names}
 
 
 def read_routing(endpoint: Block, names: Mapping[str, object]) -> dict[str, str]:

@@ -29,8 +29,11 @@ BLOCK_KEYS = {
     "run": ("horizon_s", "period_s", "seed", "sample_requests", "replications"),
 }
 BLOCK_LATER = {"run": ("warmup_s", "precision")}
-SERVICE_KEYS = ("time", "workers", "queue_limit", "slowdown", "error_4xx", "error_5xx", "discipline")
-SERVICE_LATER = ("batching", "cold_start_s", "cpu_per_request_s", "autoscaling", "outages", "by_instance_type")
+SERVICE_KEYS = (
+    *("time", "workers", "queue_limit", "slowdown", "error_4xx", "error_5xx", "discipline"),
+    "by_instance_type",
+)
+SERVICE_LATER = ("batching", "cold_start_s", "cpu_per_request_s", "autoscaling", "outages")
 ALIASES = {
     "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
     "rate_per_s": "traffic.rate_per_s",
@@ -249,12 +252,21 @@ def _set(node: object, parts: list[str], value: object, trail: list[str]) -> obj
 
 
 def value_at(document: object, path: str) -> object:
-    """Return the value at a dotted path through objects and lists, None where there is none."""
-    for key in path.split("."):
+    """Return the value at a dotted path through objects and lists, None where there is none.
+
+    A key may contain dots, as for `edited`.
+    """
+    parts = path.split(".")
+    while parts:
+        n = 1
         if isinstance(document, list):
-            document = dict(enumerate(document)).get(int(key)) if key.isdecimal() else None
+            document = dict(enumerate(document)).get(int(parts[0])) if parts[0].isdecimal() else None
+        elif isinstance(document, Mapping):
+            n = next((n for n in range(len(parts), 1, -1) if ".".join(parts[:n]) in document), 1)
+            document = document.get(".".join(parts[:n]))
         else:
-            document = document.get(key) if isinstance(document, Mapping) else None
+            return None
+        parts = parts[n:]
     return document
 
 
@@ -295,7 +307,11 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
     if rest in VARIANT_ALIASES:
         return f"{variant_path(document, names[head])}.{VARIANT_ALIASES[rest]}"
     if key in SERVICE_KEYS or key in SERVICE_LATER:
-        return f"services.{names[head]}.{rest}"
+        service = f"services.{names[head]}"
+        pool = value_at(document, f"{variant_path(document, names[head])}.{VARIANT_ALIASES['instance_type']}")
+        # What the variant's type has of its own is what the variant's key means.
+        own = f"{service}.by_instance_type.{pool}"
+        return f"{own if value_at(document, f'{own}.{key}') is not None else service}.{rest}"
     known = [f"{head}.{word}" for word in (*VARIANT_ALIASES, *SERVICE_KEYS)]
     raise InputError(path, f"is not a path of a scenario{nearest(f'{head}.{key}', known)}")
 

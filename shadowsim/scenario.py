@@ -59,6 +59,7 @@ from shadowsim.traffic import parse_traffic
 
 MOST_REPLICATIONS = 100_000
 
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What one simulation needs; made by `of`, `load`, `from_dict` or `default_scenario`.
@@ -291,7 +292,10 @@ class Scenario:
         document = self.to_dict()
         blocks = [part.path for part in self.traffic.parts or [self.traffic]]
         sizes = [f"{block}.{key}" for block in blocks for key in ("request_bytes", "response_bytes")]
-        for where in (*blocks, *sizes, *(f"services.{name}.time" for name in self.services)):
+        times = [f"services.{name}.time" for name in self.services]
+        for name, service in self.services.items():
+            times += [f"services.{name}.by_instance_type.{kind}.time" for kind in service.by_instance_type]
+        for where in (*blocks, *sizes, *times):
             old = value_at(document, f"{where}.path")
             if isinstance(old, str) and not old.startswith(BUILTIN) and not Path(old).is_absolute():
                 moved = os.path.relpath(self.base_dir.resolve() / old, folder)
