@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,7 @@ Examples:
   shadowsim simulate request.json --rate 400 -o run --report
   shadowsim simulate scenario.json --set shadow.instance_count=4 --strict
   shadowsim simulate --set sampling_percentage=25 --json
+  shadowsim simulate --set horizon_s=3600 --set run.replications=8
 """
 
 
@@ -150,36 +152,43 @@ def simulate(
     """Simulate a shadow test.
 
     Shows source beside shadow, and says whether both pools keep up: STABLE, OVERLOADED or TOO SHORT. Without -o or
-    --report nothing is written.
+    --report nothing is written. With run.replications in the scenario, it is run so often under different seeds: shows
+    means with half-widths of 95 % intervals and the worst verdict, and writes DIR/replication-0 and so on.
     """
     _one_of(as_json, as_csv)
     scenario = _scenario(file, number_of("--rate", rate), edits or [], number_of("--seed", seed))
     threads = number_of("--workers", workers)
     if not (threads is None or (isinstance(threads, int) and threads >= 1)):
         raise InputError("--workers", "must be a whole number >= 1", threads)
+    n = scenario.replications
+    if n > 1 and report:
+        raise InputError("--report", "is a page of one run; use -o DIR, then `shadowsim report DIR/replication-0`")
     if out is not None:
         _folder(out)
-    from shadowsim import engine, tables
+    from shadowsim import engine, replications, spread, tables
 
     for_people = not (as_json or as_csv)
     if for_people:
         typer.echo(tables.scenario_text(scenario))
         for sentence in scenario.assumptions:
             typer.echo(tables.wrapped(sentence, "assumed  ", " " * 9))
+    run = engine.simulate if n == 1 else replications.replicate
     began = perf_counter()
-    result = engine.simulate(scenario, workers=threads, progress=for_people and not quiet and sys.stderr.isatty())
+    done = run(scenario, workers=threads, progress=for_people and not quiet and sys.stderr.isatty())
     took_s = perf_counter() - began
-    written = _save(result, out, report)
+    results = done if isinstance(done, list) else [done]
+    written = _save(results, out, report)
     if as_json:
-        print_json(tables.summary_object(result))
+        print_json(spread.results_object(results))
     elif as_csv:
-        typer.echo(result.summary().to_csv(lineterminator="\n"), nl=False)
+        typer.echo(spread.results_frame(results).to_csv(lineterminator="\n"), nl=False)
     else:
-        lines = [tables.summary_table(result), tables.wrapped(str(result.verdict)), *(f"wrote {w}" for w in written)]
-        typer.echo("\n" + "\n\n".join(lines[:2]) + "".join(f"\n{line}" for line in lines[2:]))
+        typer.echo("\n" + spread.results_text(results) + "".join(f"\nwrote {line}" for line in written))
         if not quiet:
-            typer.echo(f"{tables.speed(int(result.summary()['requests'].iloc[0]), took_s)}, {result.how}", err=True)
-    if strict and result.verdict.status != "STABLE":
+            how = results[0].how if n == 1 else f"{n} replications"
+            n_requests = sum(int(result.summary()["requests"].iloc[0]) for result in results)
+            typer.echo(f"{tables.speed(n_requests, took_s)}, {how}", err=True)
+    if strict and replications.worst(results).status != "STABLE":
         raise typer.Exit(FAILED_GOAL)
 
 
@@ -292,14 +301,18 @@ def _folder(out: Path) -> None:
         raise InputError("-o", f"must be a directory that can be written to, and {out} is not")
 
 
-def _save(result: Result, out: Path | None, report: bool) -> list[str]:
-    """Write what is asked for, and return a line for each thing written."""
+def _save(results: list[Result], out: Path | None, report: bool) -> list[str]:
+    """Write what is asked for, and return a line for each kind of thing written."""
     written = []
     if out is not None:
-        writing(out, lambda: result.save(out))
-        written.append(f"{out}{os.sep} (scenario.json; windows, latency and requests as Parquet)")
+        what, many = "scenario.json; windows, latency and requests as Parquet", len(results) > 1
+        folders = [out / f"replication-{r}" if many else out for r in range(len(results))]
+        for folder, result in zip(folders, results, strict=True):
+            writing(folder, partial(result.save, folder))
+        to = f" to {folders[-1].name}" if many else ""
+        written.append(f"{folders[0]}{to or os.sep} ({what})")
     if report:
-        written.append(str(_page(result, Path(_LONE_REPORT) if out is None else out / _REPORT)))
+        written.append(str(_page(results[0], Path(_LONE_REPORT) if out is None else out / _REPORT)))
     return written
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from shadowsim import _kernel as k
 from shadowsim.engine import cores, progress_bar, run
@@ -160,6 +159,8 @@ def summarise(results: Sequence[Result], confidence: float = 0.95) -> pd.DataFra
         A row a (variant, figure), source first: variant, role, figure (a column of `Result.summary`), mean,
         half_width (NaN for fewer than two runs), n (runs that have the figure).
     """
+    from scipy.special import stdtrit  # type: ignore[import-untyped]  # a quarter of a second, which a single run saves
+
     if not results:
         raise InputError("results", "must hold at least one result")
     if not 0.0 < confidence < 1.0:
@@ -178,3 +179,12 @@ def summarise(results: Sequence[Result], confidence: float = 0.95) -> pd.DataFra
 def worst(results: Sequence[Result]) -> Verdict:
     """Return the gravest verdict of some runs, the first of them where several are as grave."""
     return max((result.verdict for result in results), key=lambda verdict: STATUSES.index(verdict.status))
+
+
+def worst_by_variant(results: Sequence[Result]) -> dict[str, str]:
+    """Return the gravest status of each variant's pool over some runs."""
+    found: dict[str, str] = {}
+    for result in results:
+        for pool in result.verdict.pools:
+            found[pool.variant] = max(found.get(pool.variant, STATUSES[0]), pool.status, key=STATUSES.index)
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from numbers import Integral
 from textwrap import fill
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 _MAX_NAME = 30  # two columns of names and one of labels fit the width
-_OVERLOADED = "OVERLOADED"
+OVERLOADED = "OVERLOADED"
 _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 _QUANTILES = {"p50": "p50_s", "p90": "p90_s", "p95": "p95_s", "p99": "p99_s", "p99.9": "p99_9_s", "max": "maximum_s"}
+LABELS = ("", "variant", "verdict", "requests", "rate", "share copied", "latency mean",
+          *(f"        {name}" for name in _QUANTILES), "wait mean", "utilisation", "errors", "captured")  # fmt: skip
 
 
 def count(n: float) -> str:
@@ -128,19 +130,19 @@ def summary_table(result: Result) -> str:
 
     Latencies of an overloaded pool carry a mark, because they say how long the run was and not how good the pool is.
     """
-    labels = ["", "variant", "verdict", "requests", "rate", "share copied", "latency mean"]
-    labels += [f"        {name}" for name in _QUANTILES]
-    labels += ["wait mean", "utilisation", "errors", "captured"]
     summary = result.summary()
-    columns = [labels]
+    columns = [list(LABELS)]
     for variant, row in summary.iterrows():
         part = result.windows[result.windows["variant"] == variant]
-        mark, blank = (" *", "  ") if row["verdict"] == _OVERLOADED else ("", "")
+        mark, blank = (" *", "  ") if row["verdict"] == OVERLOADED else ("", "")
         share = f"{percent(row['share'], 3)} of {_short(100.0 * result.scenario.share)} %"
         figures = [seconds(row[key]) + mark for key in ("mean_s", *_QUANTILES.values(), "wait_mean_s")]
         columns.append(
             [
-                *(cell + blank for cell in (row["role"], _name(str(variant)), row["verdict"], count(row["requests"]))),
+                *(
+                    cell + blank
+                    for cell in (row["role"], short_name(str(variant)), row["verdict"], count(row["requests"]))
+                ),
                 f"{significant(row['rate_per_s'], 4)}/s{blank}",
                 share + blank if row["role"] == "shadow" else "",
                 *figures,
@@ -156,10 +158,15 @@ def summary_table(result: Result) -> str:
     if any(lost.values()):
         causes = ", ".join(f"{n:,} to mirror.{cause}" for cause, n in lost.items() if n)
         table += "\n" + wrapped(f"copies lost: {causes}")
-    if (summary["verdict"] == _OVERLOADED).any():
-        note = "of an OVERLOADED pool: it grows with the length of the run, and is no property of the pool"
-        table += "\n" + wrapped(note, "* ", "  ")
-    return table
+    return table + of_overload(summary["verdict"])
+
+
+def of_overload(statuses: Iterable[str]) -> str:
+    """Return the line that explains the mark of latencies, or "" when no pool is overloaded."""
+    if OVERLOADED not in list(statuses):
+        return ""
+    note = "of an OVERLOADED pool: it grows with the length of the run, and is no property of the pool"
+    return "\n" + wrapped(note, "* ", "  ")
 
 
 def instances_table(types: Sequence[InstanceType]) -> str:
@@ -219,7 +226,8 @@ def _known(figure: float | None) -> str:
     return "?" if figure is None else _short(figure)
 
 
-def _name(name: str) -> str:
+def short_name(name: str) -> str:
+    """Return a name so short that two columns of them fit the width."""
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 3]}..."
 
 

@@ -1,5 +1,7 @@
 """Replications: their seeds, the same bits whoever ran them, and what is said of them together."""
 
+import io
+import json
 import math
 import multiprocessing
 import statistics
@@ -7,13 +9,26 @@ import threading
 from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 from cases import scenario, service
 from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
+from typer.testing import CliRunner
 
-from shadowsim import InputError, Scenario, default_scenario, replicate, replication, replications, simulate, summarise
+from shadowsim import (
+    InputError,
+    Result,
+    Scenario,
+    default_scenario,
+    replicate,
+    replication,
+    replications,
+    simulate,
+    summarise,
+)
+from shadowsim.cli import app
 
 G, WORD = 0x9E3779B97F4A7C15, 2**64
 
@@ -179,6 +194,65 @@ def test_a_failure_reaches_the_caller():
 
     with Refusing(1) as threads, pytest.raises(TypeError):
         replicate(SMALL, 3, executor=threads)
+
+
+SHORT = ("simulate", "--set", "horizon_s=600", "--set", "run.replications=3")
+
+
+def cli(*args):
+    done = CliRunner().invoke(app, [*SHORT, *map(str, args)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def test_the_command_line_shows_means_and_half_widths(tmp_path):
+    done = cli("-o", tmp_path)
+    assert done.exit_code == 0
+    assert done.stderr.endswith("3 replications\n")
+    lines = done.stdout.splitlines()
+    rows = {line[:13].strip(): line[13:] for line in lines}
+    assert rows["worst verdict"].split() == ["STABLE", "STABLE"]
+    assert rows["p99"].count(" +- ") == 2
+    assert rows["errors"].split() == ["none", "none"]
+    assert "\nworst of 3 replications: STABLE: " in done.stdout
+    assert lines[-1].startswith(f"wrote {tmp_path / 'replication-0'} to replication-2 (")
+    assert max(map(len, lines[:-1])) <= 80
+    assert done.stdout.isascii()
+    results = replicate(default_scenario().replace({"horizon_s": 600}), 3)
+    for r, result in enumerate(results):
+        same_to_the_bit(result, Result.load(tmp_path / f"replication-{r}"))
+
+
+def test_the_command_line_for_machines():
+    table = summarise(replicate(default_scenario().replace({"horizon_s": 600}), 3))
+    found = json.loads(cli("--json").stdout)
+    assert (found["replications"], found["verdict"], len(set(found["seed"]))) == (3, "STABLE", 3)
+    for variant in found["variants"]:
+        rows = table[table["variant"] == variant["variant"]]
+        assert {key for key, value in variant.items() if isinstance(value, dict)} == set(rows["figure"])
+        for row in rows.itertuples():
+            assert variant[row.figure] == {"mean": row.mean, "half_width": row.half_width}
+    csv = pd.read_csv(io.StringIO(cli("--csv").stdout))
+    assert_frame_equal(csv, table, check_exact=False, rtol=1e-12)
+
+
+def test_the_command_line_fails_for_the_worst():
+    done = cli("--strict", "--set", "shadow.time.mean_s=0.2")
+    assert done.exit_code == 1
+    assert "worst of 3 replications: OVERLOADED: " in done.stdout
+    assert "* of an OVERLOADED pool" in done.stdout
+    assert next(line for line in done.stdout.splitlines() if "p99 " in line).endswith("s *")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    empty = cli("--set", "sampling_percentage=0")
+    assert next(line for line in empty.stdout.splitlines() if "p99 " in line).endswith("  -")
+    found = json.loads(cli("--set", "sampling_percentage=0", "--json").stdout)["variants"][1]
+    assert found["p99_s"] == {"mean": None, "half_width": None}
+
+
+def test_the_command_line_makes_no_page_of_several_runs():
+    done = cli("--report")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --report: is a page of one run; use -o DIR")
 
 
 @pytest.mark.parametrize(

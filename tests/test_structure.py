@@ -19,7 +19,7 @@ READING_ORDER = [
     *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
     *("frames", "tallies", "verdict", "result", "slo", "grouping", "plots", "engine", "replications"),
-    *("tables", "report", "console", "cli", "__main__"),
+    *("tables", "spread", "report", "console", "cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
 
