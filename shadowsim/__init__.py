@@ -10,9 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shadowsim.agreements import Agreement, agreement
     from shadowsim.engine import simulate
     from shadowsim.errors import InputError, SerializationError, ShadowsimError, SimulationError, ValidationError
     from shadowsim.experiment import Experiment
+    from shadowsim.recordings import captured_arrivals, read_captures
     from shadowsim.replications import replicate, replication, summarise
     from shadowsim.result import Result
     from shadowsim.scenario import Scenario, default_scenario
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Agreement": "agreements",
     "Experiment": "experiment",
     "InputError": "errors",
     "Result": "result",
@@ -28,7 +31,10 @@ _HOME = {
     "ShadowsimError": "errors",
     "SimulationError": "errors",
     "ValidationError": "errors",
+    "agreement": "agreements",
+    "captured_arrivals": "recordings",
     "default_scenario": "scenario",
+    "read_captures": "recordings",
     "replicate": "replications",
     "replication": "replications",
     "simulate": "engine",
@@ -36,6 +42,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Agreement",
     "Experiment",
     "InputError",
     "Result",
@@ -44,7 +51,10 @@ __all__ = [
     "ShadowsimError",
     "SimulationError",
     "ValidationError",
+    "agreement",
+    "captured_arrivals",
     "default_scenario",
+    "read_captures",
     "replicate",
     "replication",
     "simulate",

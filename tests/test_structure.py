@@ -19,7 +19,8 @@ READING_ORDER = [
     *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
     *("frames", "tallies", "verdict", "result", "slo", "grouping", "plots", "engine", "replications"),
-    *("tables", "spread", "report", "console", "cli", "__main__"),
+    *("capture", "recordings", "answers", "differences", "pairing"),
+    *("tables", "spread", "shares", "agreements", "report", "console", "cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
 
