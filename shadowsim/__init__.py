@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shadowsim.agreements import Agreement, agreement
+    from shadowsim.costs import cost
     from shadowsim.engine import simulate
     from shadowsim.errors import InputError, SerializationError, ShadowsimError, SimulationError, ValidationError
     from shadowsim.experiment import Experiment
@@ -33,6 +34,7 @@ _HOME = {
     "ValidationError": "errors",
     "agreement": "agreements",
     "captured_arrivals": "recordings",
+    "cost": "costs",
     "default_scenario": "scenario",
     "read_captures": "recordings",
     "replicate": "replications",
@@ -53,6 +55,7 @@ __all__ = [
     "ValidationError",
     "agreement",
     "captured_arrivals",
+    "cost",
     "default_scenario",
     "read_captures",
     "replicate",

@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports only from those above it.
 READING_ORDER = [
-    *("errors", "documents", "contract", "experiment", "instances"),
+    *("errors", "documents", "contract", "experiment", "instances", "quotas"),
     *("paths", "datafiles", "traces", "profiles", "empirical", "families", "laws"),
     *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
-    *("frames", "tallies", "verdict", "result", "slo", "grouping", "plots", "engine", "replications"),
+    *("frames", "tallies", "verdict", "result", "slo", "costs", "grouping", "plots", "engine", "replications"),
     *("capture", "recordings", "answers", "differences", "pairing"),
     *("tables", "spread", "shares", "agreements", "report", "console", "cli", "__main__"),
 ]
