@@ -5,7 +5,10 @@ Rules of the file
 *One source.* botocore ships the service model of SageMaker that boto3 itself is generated from. Patterns, lengths,
 ranges, enumerations and required members are read from there at run time and nowhere else, for every action and every
 shape, so that an upgrade of botocore upgrades the contract. The model is read straight from botocore's own data
-folder: no session, no credentials, no region, and none of the user's private models in `~/.aws/models`.
+folder: no session, no credentials, no region, and none of the user's private models in `~/.aws/models`. botocore's own
+reader of it brings an HTTP client along and takes a tenth of a second, longer than reading and checking do, so the
+entries of the model are taken as they stand: a `Shape` is an entry of the model under its name, with what a reference
+to it adds. The tests hold every entry against botocore's reader.
 
 *Every violation.* boto3 checks types, required members and minimum lengths, and leaves patterns, enumerations and
 maxima to the service. Here the whole request is walked, in the order of its shape, and nothing stops the walk but a
@@ -33,20 +36,23 @@ One constraint is ours: the model gives SamplingPercentage a maximum and no mini
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from importlib.resources import files
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from shadowsim.errors import InputError, kind, nearest, shown
 
 if TYPE_CHECKING:
-    from botocore.model import ServiceModel, Shape
     from regex import Pattern
 
 Unknown = Literal["refuse", "ignore"]
+Shape = Mapping[str, Any]  # "shape" is its name
 
 _MINIMUM_OF_OURS = {"Percentage": 0}
 _RANGES = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
@@ -95,7 +101,7 @@ def sentence(value: object, path: str, constraint: str) -> str:
 
 def instance_types() -> tuple[str, ...]:
     """Return the instance types that a model variant can name, in the model's order."""
-    return tuple(_shape("ProductionVariantInstanceType").metadata["enum"])
+    return tuple(_shape("ProductionVariantInstanceType")["enum"])
 
 
 def as_time(value: object) -> datetime | None:
@@ -121,12 +127,12 @@ def as_time(value: object) -> datetime | None:
 
 
 def _walk(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) -> Iterator[str]:
-    wrong = _wrong_type(shape.type_name, value)
+    wrong = _wrong_type(shape["type"], value)
     if wrong:
         yield sentence(value, path, wrong)
     elif depth > _MAX_DEPTH:
         yield sentence(value, path, f"Member must not be nested more than {_MAX_DEPTH} levels deep")
-    elif isinstance(value, Mapping) and shape.type_name == "structure":
+    elif isinstance(value, Mapping) and shape["type"] == "structure":
         yield from _members(shape, value, path, unknown, depth)
     else:
         for constraint in _constraints(shape, value):
@@ -137,35 +143,37 @@ def _walk(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) 
             yield from _items(shape, value, path, unknown, depth)
 
 
-def _members(shape: Any, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+def _members(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
     inside = f"{path}." if path else ""
-    for name, member in shape.members.items():
+    members = shape.get("members", {})
+    for name, member in members.items():
         inner = f"{inside}{name[0].lower()}{name[1:]}"
         if value.get(name) is not None:
-            yield from _walk(member, value[name], inner, unknown, depth + 1)
-        elif name in shape.required_members:
+            yield from _walk(_referred(member), value[name], inner, unknown, depth + 1)
+        elif name in shape.get("required", ()):
             yield sentence(None, inner, "Member must not be null")
-    if shape.is_tagged_union and sum(value.get(name) is not None for name in shape.members) != 1:
-        yield sentence(value, path, f"Member must set exactly one of [{', '.join(shape.members)}]")
+    if shape.get("union") and sum(value.get(name) is not None for name in members) != 1:
+        yield sentence(value, path, f"Member must set exactly one of [{', '.join(members)}]")
     if unknown == "refuse":
         for key in value:
-            if key not in shape.members:
-                near = nearest(shown(key), shape.members)
+            if key not in members:
+                near = nearest(shown(key), members)
                 # The key stands as it was written: in lower case it would look like the member that it is not.
-                yield sentence(value[key], f"{inside}{shown(key)}", f"Member must be known to {shape.name}{near}")
+                yield sentence(value[key], f"{inside}{shown(key)}", f"Member must be known to {shape['shape']}{near}")
 
 
-def _entries(shape: Any, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+def _entries(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
     for key, entry in value.items():
         wrong = _wrong_type("string", key)
-        for constraint in [wrong] if wrong else _constraints(shape.key, key):
+        for constraint in [wrong] if wrong else _constraints(_referred(shape["key"]), key):
             yield sentence(key, path, f"Map keys must satisfy constraint: [{constraint}]")
-        yield from _item(shape.value, entry, f"{path}.{shown(key)}.member", unknown, depth)
+        yield from _item(_referred(shape["value"]), entry, f"{path}.{shown(key)}.member", unknown, depth)
 
 
-def _items(shape: Any, value: Sequence[object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+def _items(shape: Shape, value: Sequence[object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+    member = _referred(shape["member"])
     for i, item in enumerate(value, start=1):
-        yield from _item(shape.member, item, f"{path}.{i}.member", unknown, depth)
+        yield from _item(member, item, f"{path}.{i}.member", unknown, depth)
 
 
 def _item(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) -> Iterator[str]:
@@ -176,27 +184,26 @@ def _item(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) 
 
 
 def _constraints(shape: Shape, value: Any) -> Iterator[str]:
-    given = shape.metadata
     if isinstance(value, int | float):
-        low, high = _RANGES.get(shape.type_name, (None, None))
+        low, high = _RANGES.get(shape["type"], (None, None))
         size, noun = value, "value"
-        low = given.get("min", _MINIMUM_OF_OURS.get(shape.name, low))
-        high = given.get("max", high)
+        low = shape.get("min", _MINIMUM_OF_OURS.get(shape["shape"], low))
+        high = shape.get("max", high)
     elif isinstance(value, str | list | tuple | Mapping):
         size, noun = len(value), "length"
-        low, high = given.get("min"), given.get("max")
+        low, high = shape.get("min"), shape.get("max")
     else:
         return
-    if "enum" in given and value not in given["enum"]:
-        yield f"Member must satisfy enum value set: {_enum(given['enum'], value)}"
+    if "enum" in shape and value not in shape["enum"]:
+        yield f"Member must satisfy enum value set: {_enum(shape['enum'], value)}"
     if high is not None and size > high:
         yield f"Member must have {noun} less than or equal to {high}"
     if low is not None and size < low:
         yield f"Member must have {noun} greater than or equal to {low}"
-    if "pattern" in given and isinstance(value, str):
-        pattern = _pattern(given["pattern"])
+    if "pattern" in shape and isinstance(value, str):
+        pattern = _pattern(shape["pattern"])
         if pattern is not None and pattern.fullmatch(value) is None:
-            yield f"Member must satisfy regular expression pattern: {given['pattern']}"
+            yield f"Member must satisfy regular expression pattern: {shape['pattern']}"
 
 
 def _enum(known: list[str], value: str) -> str:
@@ -220,26 +227,26 @@ def _wrong_type(type_name: str, value: object) -> str | None:
 
 
 @cache
-def _model() -> ServiceModel:
-    # Imported here: botocore takes a tenth of a second, which a command that reads no request should not pay.
-    from botocore.loaders import Loader
-    from botocore.model import ServiceModel
-
-    loader = Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
-    return ServiceModel(loader.load_service_model("sagemaker", "service-2"), "sagemaker")
+def _model() -> dict[str, Any]:
+    folder = files("botocore") / "data" / "sagemaker"
+    newest = max(version.name for version in folder.iterdir())  # a date
+    model: dict[str, Any] = json.loads(gzip.decompress((folder / newest / "service-2.json.gz").read_bytes()))
+    return model
 
 
 @cache
 def _shape(name: str) -> Shape:
-    model = _model()
-    if name in model.operation_names:
-        shape = model.operation_model(name).input_shape
-        if shape is not None:
-            return shape
-    if name not in model.shape_names:
-        near = nearest(name, [*model.operation_names, *model.shape_names])
+    operations, shapes = _model()["operations"], _model()["shapes"]
+    if "input" in operations.get(name, {}):
+        return _referred(operations[name]["input"])
+    if name not in shapes:
+        near = nearest(name, [*operations, *shapes])
         raise InputError("action", "must be an action or a shape of SageMaker", name, hint=near)
-    return model.shape_for(name)
+    return _referred({"shape": name})
+
+
+def _referred(reference: Mapping[str, Any]) -> Shape:
+    return {**_model()["shapes"][reference["shape"]], **reference}
 
 
 @cache

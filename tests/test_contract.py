@@ -18,6 +18,7 @@ from botocore.model import ServiceModel, Shape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shadowsim import contract
 from shadowsim.contract import as_time, instance_types, sentence, violations
 from shadowsim.errors import InputError, shown
 
@@ -365,6 +366,34 @@ def test_every_type_and_pattern_of_the_model_is_understood():
         if "InferenceExperiment" in action:
             for _, shape in nodes(MODEL.operation_model(action).input_shape):
                 regex.compile(shape.metadata.get("pattern", ""))
+
+
+def said(name: str, kind: str, entry: Any, members: Any) -> list[object]:
+    """What a shape says, members by name and in order."""
+    rules = [entry.get(key) for key in ("required", "min", "max", "pattern", "enum", "union")]
+    return [name, kind, rules, list(members)]
+
+
+def ours(shape: contract.Shape) -> list[object]:
+    return said(shape["shape"], shape["type"], shape, shape.get("members", {}))
+
+
+def theirs(shape: Any) -> list[object]:
+    return said(shape.name, shape.type_name, shape.metadata, getattr(shape, "members", {}))
+
+
+def test_the_model_is_read_as_botocore_reads_it():
+    """Every shape, every action's input, and every reference in one of them, which may add to what it refers to."""
+    for action in MODEL.operation_names:
+        assert ours(contract._shape(action)) == theirs(MODEL.operation_model(action).input_shape)
+    for name in MODEL.shape_names:
+        shape, other = contract._shape(name), MODEL.shape_for(name)
+        assert ours(shape) == theirs(other)
+        for key, member in shape.get("members", {}).items():
+            assert ours(contract._referred(member)) == theirs(other.members[key])
+        for part in ("member", "key", "value"):
+            assert (part in shape) == hasattr(other, part)
+            assert part not in shape or ours(contract._referred(shape[part])) == theirs(getattr(other, part))
 
 
 def test_shapes_that_contain_themselves_end():

@@ -150,7 +150,7 @@ def test_quantiles_are_those_of_the_textbook_from_either_end(block, survival):
 
 
 def test_lognormal_quantiles_are_the_normals():
-    """Against scipy's. Each is within 7e-16 of z, which is at most 8.3; the roundings around it come to four ulps at most."""
+    """Against scipy's. Each is within 7e-16 of z, which is at most 8.3; the roundings around it are four ulps."""
     v = 0.5 * 2.0 ** -np.linspace(0.0, 53.0, 10_001)
     lower, upper = parse_law({"law": "lognormal", "mean_s": 1.0, "scv": math.expm1(1.0)}, PATH, "s").tails(v)
     for tail, z in ((lower, ndtri(v)), (upper, -ndtri(v))):
