@@ -13,17 +13,26 @@ if TYPE_CHECKING:
     from shadowsim.agreements import Agreement, agreement
     from shadowsim.costs import cost
     from shadowsim.engine import simulate
-    from shadowsim.errors import InputError, SerializationError, ShadowsimError, SimulationError, ValidationError
+    from shadowsim.errors import (
+        ExecutorError,
+        InputError,
+        SerializationError,
+        ShadowsimError,
+        SimulationError,
+        ValidationError,
+    )
     from shadowsim.experiment import Experiment
     from shadowsim.recordings import captured_arrivals, read_captures
     from shadowsim.replications import replicate, replication, summarise
     from shadowsim.result import Result
     from shadowsim.scenario import Scenario, default_scenario
+    from shadowsim.sweeps import sweep
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Agreement": "agreements",
+    "ExecutorError": "errors",
     "Experiment": "experiment",
     "InputError": "errors",
     "Result": "result",
@@ -41,10 +50,12 @@ _HOME = {
     "replication": "replications",
     "simulate": "engine",
     "summarise": "replications",
+    "sweep": "sweeps",
 }
 
 __all__ = [
     "Agreement",
+    "ExecutorError",
     "Experiment",
     "InputError",
     "Result",
@@ -62,6 +73,7 @@ __all__ = [
     "replication",
     "simulate",
     "summarise",
+    "sweep",
 ]
 
 

@@ -109,12 +109,12 @@ def cores() -> int:
 
 
 @contextmanager
-def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int], object]]:
-    """Yield what advances a progress bar over windows, or does nothing."""
+def progress_bar(total: int, wanted: bool, unit: str = "windows") -> Iterator[Callable[[int], object]]:
+    """Yield what advances a progress bar, or does nothing."""
     if not wanted:
         yield lambda _: None
         return
     from tqdm.auto import tqdm  # only now: in a notebook without widgets the import alone prints a warning
 
-    with tqdm(total=total, unit=" windows", leave=False) as bar:
+    with tqdm(total=total, unit=f" {unit}", leave=False) as bar:
         yield bar.update

@@ -104,6 +104,10 @@ class SimulationError(ShadowsimError, RuntimeError):
     """A run whose own checks failed: a defect in shadowsim, never bad input."""
 
 
+class ExecutorError(ShadowsimError, RuntimeError):
+    """An executor that has broken, is closed, or keeps losing the workers of its tasks."""
+
+
 def shown(value: object, depth: int = 3) -> str:
     """Return a value as a sentence shows it: AWS's notation, one line, printable, at most 120 characters."""
     match value:

@@ -19,6 +19,7 @@ READING_ORDER = [
     *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
     *("frames", "tallies", "verdict", "result", "slo", "costs", "grouping", "plots", "engine", "replications"),
+    *("grids", "cache", "tasks", "sweeps"),
     *("capture", "recordings", "answers", "differences", "pairing"),
     *("tables", "spread", "shares", "agreements", "report", "console", "cli", "__main__"),
 ]
