@@ -32,7 +32,12 @@ from shadowsim.errors import InputError, shown
 Steps = tuple[str | int | None, ...]  # None is the wildcard
 Live = tuple[tuple[str, Steps], ...]  # paths as given, each with the steps that are still to come
 
-MISSING = type("Missing", (), {"__slots__": (), "__doc__": "What one of two answers does not have."})()
+
+class _Missing:
+    """What one of two answers does not have."""
+
+
+MISSING = _Missing()
 _STEP = re.compile(
     r"""(?: \.? (?P<name> [^\W\d][\w-]* )   # .name, or a name at the start
           | \. (?P<any> \*)

@@ -49,16 +49,16 @@ class Differences:
     def add(self, fields: Iterable[Field]) -> str:
         """Take the fields of a pair; return the first disagreement in a sentence, "" when the answers agree."""
         why = ""
-        unequal: set[str] = set()
+        unequal: set[_Field] = set()
         for path, source, shadow in fields:
             known = self._field(path)
             n_values, n_unequal, values = known.take(source, shadow, self.rtol, self.atol)
             known.n_values += n_values
             if n_unequal:
                 known.n_unequal += n_unequal
-                # A path comes several times in a pair, once for each place of a list.
-                known.n_pairs_unequal += path not in unequal
-                unequal.add(path)
+                # A field comes several times in a pair, once for each place of a list.
+                known.n_pairs_unequal += known not in unequal
+                unequal.add(known)
                 why = why or f"{path}: source {described(values[0])}, shadow {described(values[1])}"
         return why
 
@@ -80,11 +80,11 @@ class Differences:
         )
 
     def _field(self, path: str) -> _Field:
-        found = self._fields.get(path)
-        if found is None:
+        if path not in self._fields:
             path = path if len(self._fields) < MAX_FIELDS else OTHERS
-            found = self._fields.setdefault(path, _Field())
-        return found
+            if path not in self._fields:
+                self._fields[path] = _Field()
+        return self._fields[path]
 
 
 class _Spread:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadowsim.capture import Record, record_of
-from shadowsim.errors import InputError, SerializationError, shown
+from shadowsim.errors import InputError, SerializationError
 from shadowsim.recordings import CaptureFile, Reading, Source, capture_files, refuse_empty, scan
 
 Ints = NDArray[np.int64]
@@ -92,7 +92,7 @@ def index_captures(captures: Source, role: str) -> Index:
     variants = sorted({(f.endpoint or "", f.variant or "") for f in files})
     if len(variants) > 1:
         found = ", ".join("/".join(filter(None, v)) or "none" for v in variants[:4])
-        raise InputError(role, f"must be captures of one variant; {shown(str(captures))} has {found}")
+        raise InputError(role, f"must be captures of one variant; {captures} has {found}")
     ids, file, offset, n_without_id = bytearray(), array("i"), array("q"), 0
     for number, place, record in scan(files, reading):
         if record.inference_id is None:
@@ -104,7 +104,7 @@ def index_captures(captures: Source, role: str) -> Index:
     refuse_empty(captures, reading)
     if not file:
         what = f"must have inference ids (InvokeEndpoint's InferenceId): none of {reading.n_records:,} records"
-        raise InputError(role, f"{what} in {shown(str(captures))} has one")
+        raise InputError(role, f"{what} in {captures} has one")
     return Index(
         files,
         reading,
@@ -153,7 +153,7 @@ class _Lines:
 
     def record(self, i: int) -> Record:
         number = int(self._index.file[i])
-        name = shown(str(self._index.files[number].path))
+        name = str(self._index.files[number].path)
         try:
             stream = self._stream(number)
             stream.seek(int(self._index.offset[i]))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from shadowsim.capture import EVENT_VERSION, Record, record_of
-from shadowsim.errors import InputError, SerializationError, shown
+from shadowsim.errors import InputError, SerializationError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,7 @@ def capture_files(source: Source) -> tuple[CaptureFile, ...]:
     InputError
         When there is none, or a folder cannot be listed.
     """
-    root, name = Path(source), shown(str(source))
+    root, name = Path(source), str(source)
     if str(source).lower().startswith("s3://"):
         raise InputError(name, "must be a local folder: copy it first (aws s3 sync)")
     if root.is_file():
@@ -90,7 +90,7 @@ def capture_files(source: Source) -> tuple[CaptureFile, ...]:
         raise InputError(name, "there is no such file or folder")
 
     def fail(error: OSError) -> None:
-        raise InputError(shown(str(error.filename)), f"cannot be listed: {error.strerror}")
+        raise InputError(str(error.filename), f"cannot be listed: {error.strerror}")
 
     below = [Path(folder, file) for folder, _, files in os.walk(root, onerror=fail) for file in files]
     found = sorted(file for file in below if file.suffix == ".jsonl")
@@ -120,14 +120,14 @@ def scan(files: Sequence[CaptureFile], reading: Reading) -> Iterator[tuple[int, 
                         torn = not line.endswith(b"\n")
                         reading.n_torn += torn
                         reading.n_broken += not torn
-                        where = f"{shown(str(file.path))}, at byte {offset}"
+                        where = f"{file.path}, at byte {offset}"
                         reading.first_flaw = reading.first_flaw or f"{where}: {error}"
                         continue
                     reading.n_records += 1
                     reading.n_other_versions += record.event_version != EVENT_VERSION
                     yield number, offset, record
         except OSError as error:
-            raise InputError(shown(str(file.path)), f"cannot be read: {error.strerror or error}") from None
+            raise InputError(str(file.path), f"cannot be read: {error.strerror or error}") from None
 
 
 def read_captures(source: Source, *, bodies: bool = True) -> Captures:
@@ -189,7 +189,7 @@ def captured_arrivals(source: Source, *, seed: int = 0) -> pd.DataFrame:
         As `read_captures`, and when there are several variants or a record without a time.
     """
     records = read_captures(source, bodies=False).records
-    name = shown(str(source))
+    name = str(source)
     if records["variant"].nunique(dropna=False) > 1:
         variants = ", ".join(sorted(map(str, records["variant"].dropna().unique())))
         raise InputError(name, f"must hold one variant, not several ({variants}): a copy is no arrival")
@@ -206,7 +206,7 @@ def refuse_empty(source: Source, reading: Reading) -> None:
     """Raise `InputError` when a reading found no record."""
     if reading.n_records == 0:
         why = f"; the first line that cannot be read: {reading.first_flaw}" if reading.first_flaw else ""
-        raise InputError(shown(str(source)), f"holds no captures{why}")
+        raise InputError(str(source), f"holds no captures{why}")
 
 
 def _capture_file(path: Path) -> CaptureFile:
