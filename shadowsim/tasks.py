@@ -31,6 +31,7 @@ R = TypeVar("R")
 
 IN_FLIGHT = 256  # tasks that an executor holds at once: enough for a large cluster, little to cancel
 TRIES = 3  # how often a task may lose its worker; Dask for its part calls one lost after several workers
+_HEARING_S = 0.2  # an interrupt that comes just before a wait is heard after it, and on Windows none is heard within
 
 
 def work_off(
@@ -88,7 +89,7 @@ def _through(
                 out[_submitted(executor, work, task)] = task
             if not out:
                 return
-            for future in wait(out, return_when=FIRST_COMPLETED).done:
+            for future in wait(out, _HEARING_S, FIRST_COMPLETED).done:
                 task = out[future]
                 try:
                     result = future.result()
