@@ -271,18 +271,6 @@ def test_requests_are_conserved(s):
     assert role(r.windows, "source")["copies_made"].isna().all()
 
 
-def test_littles_law_on_the_path():
-    """The integral of the number in the system equals the sum of the times in it, on every path."""
-    s = scenario({"process": "poisson", "rate_per_s": 12.0}, service("lognormal", 0.2, 3), horizon_s=300.0)
-    q = role(simulate(s).requests, "source")
-    arrive, leave = q["arrival_s"].to_numpy(), (q["arrival_s"] + q["latency_s"]).to_numpy()
-    t = np.concatenate([arrive, leave])
-    step = np.concatenate([np.ones(arrive.size), -np.ones(leave.size)])
-    order = np.argsort(t, kind="stable")
-    area = math.fsum(np.cumsum(step[order])[:-1] * np.diff(t[order]))
-    assert area == pytest.approx(math.fsum(q["latency_s"]), rel=1e-9)
-
-
 def test_the_sample_is_the_first_by_a_hash_and_holds_whole_pairs():
     s = scenario({"process": "poisson", "rate_per_s": 200.0}, service(mean_s=0.001, workers=4), horizon_s=600.0)
     everything = simulate(s).requests
