@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 _SHOWN_FIELDS, _MAX_PATH = 12, 24  # a table that fits 80 columns
 _LEFT_OUT = {
     "n_without_id": "records without an inference id",
-    "n_duplicates": "duplicates of an id (the earliest counts)",
+    "n_duplicates": "duplicates of an id, of which the earliest counts",
     "n_unpaired": "ids that the other side does not have",
-    "n_unanswered": "pairs without an answer",
+    "n_unanswered": "pairs without its answer",
     "n_torn": "last lines cut short",
-    "n_broken": "lines that cannot be read",
-    "n_other_versions": "records of another eventVersion (read)",
+    "n_broken": "other lines that cannot be read",
+    "n_other_versions": "records of another eventVersion, read all the same",
 }
 
 
@@ -177,11 +177,11 @@ class Agreement:
         """Say what was not compared, and why."""
         lines = []
         if self.n_requests_differ:
-            lines.append(f"not compared: {count(self.n_requests_differ)} pairs whose requests differ")
+            lines.append(f"not compared, pairs whose requests differ: {count(self.n_requests_differ)}")
         for role, side in (("source", self.source), ("shadow", self.shadow)):
-            said = [f"{count(getattr(side, name))} {what}" for name, what in _LEFT_OUT.items() if getattr(side, name)]
+            said = [f"{what} {count(getattr(side, name))}" for name, what in _LEFT_OUT.items() if getattr(side, name)]
             if said:
-                lines.append(f"{role}: {', '.join(said)}")
+                lines.append(f"{role}: {'; '.join(said)}")
             if side.first_flaw:
                 lines.append(f"{role}, first line that cannot be read: {side.first_flaw}")
         if self.unused:

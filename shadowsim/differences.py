@@ -157,9 +157,8 @@ class _Field:
             near = (np.abs(other - one) <= limit) & (limit > 0.0)  # without tolerance 2**53 + 1 is not 2**53
         unequal = np.flatnonzero(~(equal | (near & np.isfinite(one) & np.isfinite(other))))
         self._measure(one, other)
-        first = unequal[:1]
-        pair = (source[first].tolist()[0], shadow[first].tolist()[0]) if first.size else (source, shadow)
-        return source.size, unequal.size, pair
+        first = (source.flat[unequal[0]].item(), shadow.flat[unequal[0]].item()) if unequal.size else (source, shadow)
+        return source.size, unequal.size, first
 
     def row(self) -> dict[str, float]:
         self._count()
@@ -202,4 +201,4 @@ def _float(number: float) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.copysign(math.inf, number)
+        return math.inf if number > 0 else -math.inf

@@ -1,7 +1,7 @@
 """Captures of two variants, paired by inference id in bounded memory.
 
 Captures are read twice, a line at a time. In between, memory holds 28 bytes a record: a digest of its inference id, the
-number of its file and its offset there; about as much again while two sides are joined. Bodies are never held.
+number of its file and its offset there; some 65 bytes more while two sides are joined. Bodies are never held.
 
 An id should stand once on a side. A caller that retries sends it again, so the earliest record of an id is the one that
 is paired; later ones are counted as duplicates.
