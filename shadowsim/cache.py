@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from shadowsim.datafiles import BUILTIN, resolve
 from shadowsim.errors import InputError
 
 Row = dict[str, str | int | float | None]
+
+_PACKAGE = Path(__file__).parent
+_IMPORT = re.compile(r"^ *from shadowsim(?:\.(\w+))? import (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +114,28 @@ def key_of(document: str, base_dir: Path, replication: int | None) -> str:
 
 @cache
 def code_digest() -> str:
-    """Return a digest of this package's version, code and data: a change of any of it may change a figure.
+    """Return a digest of the version and of the code and data that a sweep uses: a change of any may change a figure.
 
-    It is of the whole package rather than of the kernel alone, since how the kernel's counts become rows is code, too.
+    It is of all that rather than of the kernel alone, since how a kernel's counts become rows is code, too.
     """
-    folder = Path(__file__).parent
-    parts = [path for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".csv")]
-    contents = [[path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()] for path in parts]
+    parts = [*sorted(_used("sweeps")), *sorted(_PACKAGE.glob("*.csv")), *sorted(_PACKAGE.glob("data/*"))]
+    contents = [[part.name, hashlib.sha256(part.read_bytes()).hexdigest()] for part in parts]
     return _digest([__version__, contents])
+
+
+def _used(name: str) -> set[Path]:
+    """Return the files of a module and of all those of this package that it imports, they import, and so on."""
+    found: set[Path] = set()
+    files = [_PACKAGE / f"{name}.py"]
+    while files:
+        file = files.pop()
+        if file in found or not file.exists():
+            continue
+        found.add(file)
+        # Parsing would take longer than many a cell; a test compares with it.
+        for module, names in _IMPORT.findall(file.read_text(encoding="utf-8")):
+            files += [_PACKAGE / f"{word}.py" for word in ([module] if module else re.findall(r"\w+", names))]
+    return found
 
 
 def _paths(document: Mapping[str, object]) -> Iterator[str]:

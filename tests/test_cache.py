@@ -1,5 +1,6 @@
 """Rows kept in a directory: what they are called by, and what is not believed."""
 
+import ast
 import os
 
 import pytest
@@ -122,3 +123,19 @@ def test_the_packages_own_traces_belong_to_its_code():
     s = scenario({"process": "trace", "path": "builtin:trace_small"})
     assert key(s) == key(s)
     assert len(cache.code_digest()) == 64
+
+
+def test_the_code_that_a_key_depends_on():
+    """All modules that a sweep imports, and theirs, as the parser sees them."""
+    used, files = set(), [cache._PACKAGE / "sweeps.py"]
+    while files:
+        file = files.pop()
+        used.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("shadowsim"):
+                names = [node.module.removeprefix("shadowsim."), *(item.name for item in node.names)]
+                files += {cache._PACKAGE / f"{name}.py" for name in names} & set(cache._PACKAGE.glob("*.py")) - used
+    assert cache._used("sweeps") == used
+    names = {file.stem for file in used}
+    assert names >= {"_kernel", "columns", "engine", "result", "slices", "sweeps", "tallies", "verdict"}
+    assert not names & {"cli", "console", "plots", "report"}
