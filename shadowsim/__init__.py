@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shadowsim.agreements import Agreement, agreement
+    from shadowsim.comparison import compare
     from shadowsim.costs import cost
     from shadowsim.engine import simulate
     from shadowsim.errors import (
@@ -43,6 +44,7 @@ _HOME = {
     "ValidationError": "errors",
     "agreement": "agreements",
     "captured_arrivals": "recordings",
+    "compare": "comparison",
     "cost": "costs",
     "default_scenario": "scenario",
     "read_captures": "recordings",
@@ -66,6 +68,7 @@ __all__ = [
     "ValidationError",
     "agreement",
     "captured_arrivals",
+    "compare",
     "cost",
     "default_scenario",
     "read_captures",

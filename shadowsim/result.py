@@ -46,6 +46,36 @@ class Result:
         """Quantile of ModelLatency by variant, in seconds; within 0.8 % of the empirical one, and no extreme passed."""
         return self._quantiles([q]).iloc[:, 0]
 
+    def compare(
+        self,
+        *,
+        margin_pct: float = 10.0,
+        margin_points: float = 0.1,
+        confidence: float = 0.95,
+        slo_s: float | None = None,
+        look: int | None = None,
+        looks: int | None = None,
+        spending: str = "obrien-fleming",
+        method: str | None = None,
+    ) -> pd.DataFrame:
+        """Compare the shadow with the source: a row a metric, with intervals and a verdict.
+
+        See `comparison.compare`, which also takes several runs, a directory, or frames of other origin.
+        """
+        from shadowsim.comparison import compare  # only now: it needs scipy, which takes long to import
+
+        return compare(
+            self,
+            margin_pct=margin_pct,
+            margin_points=margin_points,
+            confidence=confidence,
+            slo_s=slo_s,
+            look=look,
+            looks=looks,
+            spending=spending,
+            method=method,
+        )
+
     def _quantiles(self, qs: Sequence[float]) -> pd.DataFrame:
         """A row a variant, a column each."""
         extremes = self.windows.groupby("variant").agg({"ModelLatency_Minimum": "min", "ModelLatency_Maximum": "max"})

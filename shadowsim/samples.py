@@ -1,0 +1,121 @@
+"""What a run measured, section by section: counts in buckets, or single values in order.
+
+Both give quantiles, how many answers lie beyond one or above a limit in each section, and sums; nothing else of them is
+needed to say how far off an estimate may be.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Buckets:
+    """Latencies as counts in buckets, section by section.
+
+    Parameters
+    ----------
+    low_s, high_s : ndarray of float64, shape (buckets,)
+        Edges, ascending.
+    counts : ndarray, shape (sections, buckets)
+    """
+
+    def __init__(self, low_s: Floats, high_s: Floats, counts: NDArray[np.int64]):
+        self.low_s, self.high_s, self.counts = low_s, high_s, counts
+        self.n_by_section: Floats = counts.sum(axis=1).astype(np.float64)
+        self._of_bucket: Floats = counts.sum(axis=0).astype(np.float64)
+        self._upto: Floats = np.cumsum(self._of_bucket)
+        self.n = int(self._upto[-1]) if self._upto.size else 0
+
+    def quantile(self, p: float) -> float:
+        """Quantile of all sections together, linear inside a bucket, in seconds."""
+        at, above = self._place(p)
+        return float(self.high_s[at] - above * (self.high_s[at] - self.low_s[at]))
+
+    def beyond(self, p: float) -> Floats:
+        """How many more answers lie beyond the quantile at p than belong there, section by section; sum 0."""
+        at, above = self._place(p)
+        return self._beyond(at, above) - (1.0 - p) * self.n_by_section
+
+    def n_above(self, x_s: float) -> Floats:
+        """How many answers take longer than x, section by section, a bucket that holds x counted in proportion."""
+        at = int(np.searchsorted(self.high_s, x_s, side="right"))
+        if at == self.high_s.size:
+            return np.zeros(self.n_by_section.size)
+        inside = (self.high_s[at] - x_s) / (self.high_s[at] - self.low_s[at])
+        return self._beyond(at, min(inside, 1.0))
+
+    def variance(self) -> float:
+        """Variance of latency, from the buckets' middles."""
+        middle = 0.5 * (self.low_s + self.high_s)
+        mean = self._of_bucket @ middle / self.n
+        return float(self._of_bucket @ (middle - mean) ** 2 / self.n)
+
+    def _place(self, p: float) -> tuple[int, float]:
+        """The bucket that holds the quantile, and which share of it lies above."""
+        rank = min(max(p, 0.0), 1.0) * self.n
+        at = int(np.searchsorted(self._upto, rank, side="left"))
+        while not self._of_bucket[at]:  # p = 0 below the first filled bucket
+            at += 1
+        return at, float((self._upto[at] - rank) / self._of_bucket[at])
+
+    def _beyond(self, at: int, share: float) -> Floats:
+        counted: Floats = self.counts[:, at + 1 :].sum(axis=1) + share * self.counts[:, at].astype(np.float64)
+        return counted
+
+
+class Values:
+    """Single values in the order in which they came about, cut into sections.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n,)
+    section : ndarray of int64, shape (n,)
+        Ascending.
+    n_sections : int
+    """
+
+    def __init__(self, values: Floats, section: Ints, n_sections: int):
+        self.values, self.section, self.n_sections = values, section, n_sections
+        self.n = values.size
+        self.n_by_section: Floats = self._sums(np.ones(self.n))
+        self._sorted = np.sort(values)
+
+    def quantile(self, p: float) -> float:
+        """The least value that at least a share p of all does not exceed."""
+        return float(self._sorted[min(max(math.ceil(p * self.n) - 1, 0), self.n - 1)])
+
+    def beyond(self, p: float) -> Floats:
+        """As `Buckets.beyond`."""
+        return self._sums(self.indicator(p)) - (1.0 - p) * self.n_by_section
+
+    def indicator(self, p: float) -> Floats:
+        """1 for each value beyond the quantile at p, a share for those that equal it; mean 1 - p."""
+        x = self.quantile(p)
+        below, upto = np.searchsorted(self._sorted, x, side="left"), np.searchsorted(self._sorted, x, side="right")
+        tied = (upto - p * self.n) / (upto - below)
+        return np.where(self.values == x, tied, self.values > x).astype(np.float64)
+
+    def n_above(self, x_s: float) -> Floats:
+        """As `Buckets.n_above`."""
+        return self._sums((self.values > x_s).astype(np.float64))
+
+    def variance(self) -> float:
+        """Variance of the values."""
+        return float(self.values.var())
+
+    def totals(self) -> Floats:
+        """Sum of the values of each section."""
+        return self._sums(self.values)
+
+    def _sums(self, x: Floats) -> Floats:
+        sums: Floats = np.bincount(self.section, x, self.n_sections).astype(np.float64)
+        return sums
+
+
+Sample = Buckets | Values
