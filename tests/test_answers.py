@@ -79,7 +79,9 @@ def test_long_lists_of_numbers_are_arrays():
     np.testing.assert_array_equal(one, a)
     np.testing.assert_array_equal(other, b)
     for odd in (True, "1", None, 10**400, 2**64):
-        assert fields([*a, odd], [*a, odd]) == [("$[*]", x, x) for x in [*a, odd]]
+        for one, other in ((odd, odd), (0, odd), (odd, 0)):
+            assert fields([*a, one], [*a, other]) == [*(("$[*]", x, x) for x in a), ("$[*]", one, other)]
+    assert fields(a, a[:-1])[-2:] == [("$[*]", 18, 18), ("$[*]", 19, MISSING)]
 
 
 def test_arrays_side_by_side():

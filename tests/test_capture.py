@@ -146,6 +146,10 @@ def test_other_versions_are_read_as_far_as_they_go():
         (changed(captureData__endpointOutput__encoding="GZIP"), "no data in the encoding CSV, JSON or BASE64"),
         (changed(captureData__endpointOutput__data=None), "no data in the encoding"),
         (changed(captureData__endpointOutput__encoding="BASE64"), "data that is not base64"),
+        (
+            changed(captureData__endpointOutput__encoding="BASE64", captureData__endpointOutput__data="YWJj*"),
+            "data that is not base64",
+        ),
     ],
 )
 def test_what_is_no_capture_says_why(line, why):
