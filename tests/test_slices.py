@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from cases import scenario, scenarios, service
@@ -115,15 +116,57 @@ def test_executors():
     same_to_the_bit(whole, cut)
 
 
-def test_a_dask_cluster():
+@contextmanager
+def dask_executor():
+    """An executor of a Dask cluster of two processes."""
     from dask.distributed import Client, LocalCluster
 
-    s = stable("counter", "response")
     options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "host": "127.0.0.1"}
     with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
-        cut = simulate(s, workers=4, executor=client.get_executor())
+        yield client.get_executor()
+
+
+def test_a_dask_cluster():
+    s = stable("counter", "response")
+    with dask_executor() as executor:
+        cut = simulate(s, workers=4, executor=executor)
     assert cut.how.startswith("in 4 slices")
     same_to_the_bit(simulate(s, workers=1), cut)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("routing", ["RANDOM", "LEAST_OUTSTANDING_REQUESTS"])
+def test_a_week_of_days(routing):
+    """Seven days of 30 million requests, a twentieth of the rate of a week's default experiment."""
+    s = default_scenario().replace(
+        {
+            "traffic.profile": {"kind": "diurnal", "base_per_s": 20.0, "peak_per_s": 80.0, "weekend_factor": 0.7},
+            "horizon_s": 7 * 86_400.0,
+            "source.instance_count": 3,
+            "source.workers": 1,
+            "source.queue_limit": 1,
+            "source.time.mean_s": 0.03,
+            "shadow.workers": 1,
+            "shadow.queue_limit": 1,
+            "shadow.time.mean_s": 0.035,
+            "mirror.rule": "counter",
+            "mirror.instant": "response",
+            "endpoint.routing": routing,
+        }
+    )
+    one, two = simulate(s, workers=1), simulate(s, workers=2)
+    with dask_executor() as executor:
+        far = simulate(s, executor=executor)
+    same_to_the_bit(one, two)
+    same_to_the_bit(one, far)
+    assert one.how == "in one piece"
+    assert "never met" not in two.how + far.how
+    if routing == "RANDOM":
+        assert two.how.startswith("in 2 slices")
+        assert far.how.startswith("in 8 slices")
+    for _, part in one.windows.groupby("role"):
+        assert part["Invocation5XXErrors"].sum() > 1000  # the queue limits bite
+        assert part["Invocations"].sum() > 10e6
 
 
 def test_by_default_short_runs_are_not_cut_and_long_ones_are():
