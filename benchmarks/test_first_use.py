@@ -49,7 +49,9 @@ class Starts:
         self.processor_s.append(_processor_s() - began)
 
     def _run(self, arguments: list[str]) -> str:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+        # An installed package has its bytecode; where it is never written, each start would compile the source again.
+        without = ("NUMBA_", "PYTHONDONTWRITEBYTECODE")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(without)}
         out = subprocess.run(
             [sys.executable, *arguments],
             check=True,
