@@ -37,8 +37,10 @@ queue that may hold L requests is full exactly when the L-th last accepted reque
 
 LEAST_OUTSTANDING_REQUESTS needs to know, at each arrival, which instances have the fewest unfinished requests. When a
 request will have left is known as soon as it is accepted; a timing wheel (Varghese and Lauck, 1987) holds those moments
-in buckets of time, and a bitset a level says which instances have 0, 1, 2, ... unfinished requests. The m-th tied
-instance in index order is the m-th set bit: a function of the tied set and the draw, never of a structure's history.
+in buckets of time, with a bit for each bucket that is not empty, and a bitset a level says which instances have 0, 1,
+2, ... unfinished requests. The m-th tied instance in index order is the m-th set bit: a function of the tied set and
+the draw, never of a structure's history. What these structures decide is unpredictable, and a wrong guess of a branch
+costs as much as all else: so they are searched by counting bits, not by trying.
 
 Laws
 ----
@@ -125,8 +127,8 @@ C_WINDOW, C_PHASE, C_BASE, C_FIRST, C_STRETCHES, C_STRETCH, C_MORE, C_COPIES, C_
 C_COUNT, C_LAST = 0, 1
 OPEN, ARRIVE, RELEASE, CLOSE = 0, 1, 2, 3  # phases of a window
 
-# ---- What `flight` holds of a pool ----
-F_FREE, F_TOTAL, F_LOWEST, F_LAST = 0, 1, 2, 3
+# ---- What `Flight.counts` holds: a free node, how many requests, the bucket up to which all have left ----
+F_FREE, F_TOTAL, F_LAST = 0, 1, 2
 
 CONCURRENCY_EVERY_S = 10.0  # CloudWatch emits ConcurrentRequestsPerModel every ten seconds
 
@@ -199,6 +201,30 @@ class Payload(NamedTuple):
     column: int
 
 
+class Flight(NamedTuple):
+    """Requests in flight, where somebody counts them.
+
+    `counts` (3,): F_... . A request is a node: `next_node`, `leave_s`, `instance` (nodes,). Nodes whose requests leave
+    in one bucket of time are a list, ended by -1, from `wheel` (buckets,) on, and bit b of `occupied` (buckets / 64,)
+    says that bucket b has one; nodes that are free are another list.
+
+    `outstanding` (n_instances,): how many requests an instance has in flight. Bit i of `level` (levels, words) is set
+    when instance i has as many as the level, or, at the last level, at least so many; `at_level` (levels,) counts those
+    bits, and bit l of `some` (levels / 64,) says that level l has one.
+    """
+
+    counts: Ints
+    wheel: Int32s
+    occupied: Hashes
+    next_node: Int32s
+    leave_s: Floats
+    instance: Int32s
+    outstanding: Ints
+    level: Hashes
+    at_level: Ints
+    some: Hashes
+
+
 class State(NamedTuple):
     """What a pool carries from one request to the next; updated in place.
 
@@ -206,10 +232,6 @@ class State(NamedTuple):
     `start_at` (n_instances,): the last starts, as rings. `queued_change` (ticks, n_instances) and `queued`
     (n_instances,): how many requests wait at each ten-second tick, as changes, and at the last tick; `tick` (1,): the
     next one.
-
-    Requests in flight, where somebody counts them: `wheel` (buckets,) and `node_next` (n,) are linked lists of nodes,
-    -1 ending them; `node_leave_s`, `node_instance` (n,) what a node says; `outstanding` (n_instances,); `level`
-    (levels, words): bit i of level b is set when instance i has b requests in flight; `flight` (4,): F_...
 
     `copied_s` (max_per_s,) and `copied_at` (1,): when the last copies were made, as a ring.
     """
@@ -220,13 +242,7 @@ class State(NamedTuple):
     queued_change: Int32s
     queued: Ints
     tick: Ints
-    wheel: Int32s
-    node_next: Int32s
-    node_leave_s: Floats
-    node_instance: Int32s
-    outstanding: Ints
-    level: Hashes
-    flight: Ints
+    flight: Flight
     copied_s: Floats
     copied_at: Ints
 
@@ -298,8 +314,9 @@ class Scratch(NamedTuple):
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _NUMBER = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))  # GOLDEN i _NUMBER is i: an offset tells its number
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_0, _1, _2, _4, _11, _27, _30, _31, _32, _56 = (np.uint64(n) for n in (0, 1, 2, 4, 11, 27, 30, 31, 32, 56))
-_55, _33, _0F, _01 = (np.uint64(int(byte * 8, 16)) for byte in ("55", "33", "0F", "01"))
+_0, _1, _2, _3, _4, _6, _7, _8, _11, _27 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 6, 7, 8, 11, 27))
+_30, _31, _32, _56, _63, _64, _255 = (np.uint64(n) for n in (30, 31, 32, 56, 63, 64, 255))
+_55, _33, _0F, _01, _80, _FF = (np.uint64(int(byte * 8, 16)) for byte in ("55", "33", "0F", "01", "80", "FF"))
 _LOW32 = np.uint64(0xFFFFFFFF)
 
 
@@ -693,8 +710,21 @@ def _draw_requests(
 # These take arrays, not states: reading a field of a tuple in a loop costs a reference count, which is atomic.
 
 
+def _select_table() -> NDArray[np.uint8]:
+    """At 256 m + b the position of the m-th set bit of the byte b, counting from 0."""
+    table = np.empty(2048, np.uint8)
+    for byte in range(256):
+        places = [i for i in range(8) if byte >> i & 1]
+        table[byte::256] = places + [0] * (8 - len(places))
+    return table
+
+
+_SELECT = _select_table()
+
+
 @inline
 def _popcount(x: np.uint64) -> np.uint64:
+    """How many bits of x are set; the compiler makes one instruction of it."""
     x = x - ((x >> _1) & _55)
     x = (x & _33) + ((x >> _2) & _33)
     x = (x + (x >> _4)) & _0F
@@ -702,64 +732,78 @@ def _popcount(x: np.uint64) -> np.uint64:
 
 
 @inline
-def _select(x: np.uint64, m: np.uint64) -> int:
-    """The position of the m-th set bit of x, counting from 0."""
-    at, width = _0, _32
-    while width > _0:
-        low = _popcount(x & ((_1 << width) - _1))
-        if m >= low:
-            m -= low
-            x >>= width
-            at += width
-        width >>= _1
-    return np.int64(at)
+def _lowest_bit(x: np.uint64) -> np.uint64:
+    """The position of the lowest set bit of x > 0; likewise one instruction."""
+    return _popcount((x & (~x + _1)) - _1)
 
 
-@inline
-def _least_outstanding(route: np.uint64, outstanding: Ints, level: Hashes, flight: Ints) -> int:
-    """The instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order."""
-    lowest, words, ties = flight[F_LOWEST], level.shape[1], _0
-    while lowest < level.shape[0] and ties == _0:
-        for word in range(words):
-            ties += _popcount(level[lowest, word])
-        lowest += np.int64(ties == _0)
-    flight[F_LOWEST] = lowest
-    found = np.int64(-1)
-    if ties == _0:
-        found = _least_by_scan(route, outstanding)
-    else:
-        m = (route * ties) >> _32
-        for word in range(words):
-            here = _popcount(level[lowest, word])
-            if found < 0 and m < here:
-                found = word * 64 + _select(level[lowest, word], m)
-            m -= here
-    return found
+@njit
+def select(x: np.uint64, m: np.uint64) -> np.uint64:
+    """The position of the m-th set bit of x, counting from 0, for m below the number of set bits.
+
+    The byte by comparing m with the counts up to each byte, all eight at once; then a table (Vigna, 2008).
+    """
+    s = x - ((x >> _1) & _55)
+    s = (s & _33) + ((s >> _2) & _33)
+    s = ((s + (s >> _4)) & _0F) * _01  # byte j: how many are set in bytes 0 to j
+    at = ((((((m * _01) | _80) - s) & _80) >> _7) * _01 >> _56) << _3
+    before = ((s << _8) >> at) & _255
+    return at + np.uint64(_SELECT[((m - before) << _8) + ((x >> at) & _255)])
 
 
 @inner
-def _least_by_scan(route: np.uint64, outstanding: Ints) -> int:
+def _least_by_scan(route: np.uint64, outstanding: Ints) -> np.uint64:
     """As `_least_outstanding`, for a backlog beyond all levels."""
-    least, ties = outstanding.min(), 0
+    least, ties = outstanding[0], _0
     for i in range(outstanding.size):
-        ties += np.int64(outstanding[i] == least)
-    m = np.int64((route * np.uint64(ties)) >> _32)
+        least = min(least, outstanding[i])
     for i in range(outstanding.size):
-        if outstanding[i] == least:
-            if m == 0:
-                return i
-            m -= 1
-    return 0
+        ties += np.uint64(outstanding[i] == least)
+    m, found = (route * ties) >> _32, _0
+    for i in range(outstanding.size):
+        tied = np.uint64(outstanding[i] == least)
+        found += np.uint64(i) * np.uint64(tied > m)
+        m -= tied
+    return found
 
 
 @inline
-def _move(instance: int, before: int, after: int, level: Hashes) -> None:
-    """Move an instance's bit from one level to another; levels beyond the last have no bits."""
-    word, bit = instance >> 6, _1 << np.uint64(instance & 63)
-    if before < level.shape[0]:
-        level[before, word] &= ~bit
-    if after < level.shape[0]:
-        level[after, word] |= bit
+def _least_outstanding(route: np.uint64, level: Hashes, at_level: Ints, some: Hashes) -> np.uint64:
+    """The instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order.
+
+    _FF when all have so many that levels do not tell.
+    """
+    # one way out only: with several, each call would count references
+    word = _0
+    while some[word] == _0:
+        word += _1
+    least = (word << _6) + _lowest_bit(some[word])
+    m, word = (route * np.uint64(at_level[least])) >> _32, _0
+    if level.shape[1] > 1:
+        seen, before = _0, _0
+        for w in range(level.shape[1]):
+            seen += _popcount(level[least, np.uint64(w)])
+            past = np.uint64(seen <= m)
+            word += past
+            before += past * (seen - before)
+        m -= before
+    found = (word << _6) + select(level[least, word], m)
+    return _FF if least == np.uint64(at_level.size - 1) else found
+
+
+@inline
+def _move(instance: np.uint64, by: int, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes) -> None:
+    """One request more (by = 1) or less (-1) at an instance."""
+    word, bit, top = instance >> _6, _1 << (instance & _63), at_level.size - 1
+    n = outstanding[instance]
+    outstanding[instance] = n + by
+    before, after = np.uint64(min(n, top)), np.uint64(min(n + by, top))
+    level[before, word] &= ~bit
+    level[after, word] |= bit
+    at_level[before] -= 1
+    some[before >> _6] &= ~(np.uint64(at_level[before] == 0) << (before & _63))
+    at_level[after] += 1
+    some[after >> _6] |= _1 << (after & _63)
 
 
 @inline
@@ -767,36 +811,54 @@ def _bucket(t: float, per_s: float) -> int:
     return np.int64(min(t * per_s, 9e15))
 
 
-@inner
+@inline
 def _leave_until(
-    t: float, per_s: float, levels: bool, wheel: Int32s, node_next: Int32s, node_leave_s: Floats, node_instance: Int32s,
-    outstanding: Ints, level: Hashes, flight: Ints,
+    t: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, next_node: Int32s, leave_s: Floats,
+    instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
 ) -> None:  # fmt: skip
     """Requests that leave at or before t are in flight no more."""
     now = _bucket(t, per_s)
-    for b in range(max(flight[F_LAST], now - wheel.size + 1), now + 1):
-        slot = b & (wheel.size - 1)
-        before, node = np.int64(-1), np.int64(wheel[slot])
-        while node >= 0:
-            after = np.int64(node_next[node])
-            if node_leave_s[node] <= t:
-                if before < 0:
-                    wheel[slot] = after
+    b = max(counts[F_LAST], now - wheel.size + 1)
+    while b <= now:
+        # the buckets from b on that share a word of bits
+        word, first = np.uint64(b & (wheel.size - 1)) >> _6, np.uint64(b) & _63
+        n = min(64 - np.int64(first), now - b + 1)
+        bits = (occupied[word] >> first) & (_FF >> np.uint64(64 - n))
+        while bits != _0:
+            slot = (word << _6) + first + _lowest_bit(bits)
+            bits &= bits - _1
+            node, staying = np.int64(wheel[slot]), np.int64(-1)
+            while node >= 0:
+                at = np.uint64(node)
+                after = np.int64(next_node[at])
+                if leave_s[at] <= t:
+                    next_node[at] = counts[F_FREE]
+                    counts[F_FREE] = node
+                    counts[F_TOTAL] -= 1
+                    _move(np.uint64(instance[at]), -1, outstanding, level, at_level, some)
                 else:
-                    node_next[before] = after
-                node_next[node] = flight[F_FREE]
-                flight[F_FREE] = node
-                flight[F_TOTAL] -= 1
-                instance = np.int64(node_instance[node])
-                count = outstanding[instance] - 1
-                outstanding[instance] = count
-                if levels:
-                    _move(instance, count + 1, count, level)
-                    flight[F_LOWEST] = min(flight[F_LOWEST], count)
-            else:
-                before = node
-            node = after
-    flight[F_LAST] = now
+                    next_node[at] = staying
+                    staying = node
+                node = after
+            wheel[slot] = staying
+            occupied[word] &= ~(np.uint64(staying < 0) << (slot & _63))
+        b += n
+    counts[F_LAST] = now
+
+
+@inline
+def _enter(
+    at: np.uint64, leave: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, next_node: Int32s,
+    leave_s: Floats, instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
+) -> None:  # fmt: skip
+    """A request is in flight at instance `at` until it leaves."""
+    node, slot = np.uint64(counts[F_FREE]), np.uint64(_bucket(leave, per_s) & (wheel.size - 1))
+    counts[F_FREE] = next_node[node]
+    counts[F_TOTAL] += 1
+    leave_s[node], instance[node], next_node[node] = leave, at, wheel[slot]
+    wheel[slot] = node
+    occupied[slot >> _6] |= _1 << (slot & _63)
+    _move(at, 1, outstanding, level, at_level, some)
 
 
 # ---- One pool ----
@@ -863,6 +925,29 @@ def _serve(
 
 
 @inner
+def _serve_least(
+    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, p: Pool, s: State, start: Floats
+) -> None:  # fmt: skip
+    """As `_serve`, each request to an instance with the fewest in flight: `instance` is written, too."""
+    k, timeout, per_s, free_s = p.n_workers, p.timeout_s, p.buckets_per_s, s.free_s
+    counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = s.flight
+    for i in range(lo, hi):
+        t = arrival[i]
+        _leave_until(
+            t, per_s, counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some
+        )
+        at = _least_outstanding(route[i], level, at_level, some)
+        if at == _FF:
+            at = _least_by_scan(route[i], outstanding)
+        begin = _start(at * np.uint64(k), k, t, work[i], free_s)
+        instance[i], start[i] = at, begin
+        _enter(
+            at, min(begin + work[i], t + timeout), per_s, counts, wheel, occupied, next_node, leave_s, node_instance,
+            outstanding, level, at_level, some,
+        )  # fmt: skip
+
+
+@inner
 def _serve_any(
     arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, capped: bool, m: Mirror, p: Pool,
     s: State, start: Floats,
@@ -878,13 +963,14 @@ def _serve_any(
     least = p.routing == LEAST_OUTSTANDING
     flying = least or most_in_flight >= 0
     free_s, start_s, start_at, copied_s, copied_at = s.free_s, s.start_s, s.start_at, s.copied_s, s.copied_at
-    wheel, node_next, node_leave_s, node_instance = s.wheel, s.node_next, s.node_leave_s, s.node_instance
-    outstanding, level, flight = s.outstanding, s.level, s.flight
+    counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = s.flight
     for i in range(lo, hi):
         t = arrival[i]
         if flying:
-            _leave_until(t, per_s, least, wheel, node_next, node_leave_s, node_instance, outstanding, level, flight)
-            if most_in_flight >= 0 and flight[F_TOTAL] >= most_in_flight:
+            _leave_until(
+                t, per_s, counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some
+            )
+            if most_in_flight >= 0 and counts[F_TOTAL] >= most_in_flight:
                 start[i] = LOST_IN_FLIGHT
                 continue
         if most_per_s >= 0:
@@ -894,7 +980,10 @@ def _serve_any(
             copied_s[copied_at[0]] = t
             copied_at[0] = (copied_at[0] + 1) % most_per_s
         if least:
-            instance[i] = np.int32(_least_outstanding(route[i], outstanding, level, flight))
+            found = _least_outstanding(route[i], level, at_level, some)
+            if found == _FF:
+                found = _least_by_scan(route[i], outstanding)
+            instance[i] = np.int32(found)
         at = np.int64(instance[i])
         if limit >= 0:
             ring = at * limit + start_at[at]
@@ -911,17 +1000,10 @@ def _serve_any(
             start_s[at * limit + start_at[at]] = start[i]
             start_at[at] = (start_at[at] + 1) % limit
         if flying:
-            leave = min(start[i] + work[i], t + timeout)
-            node = flight[F_FREE]
-            flight[F_FREE] = np.int64(node_next[node])
-            flight[F_TOTAL] += 1
-            slot = _bucket(leave, per_s) & (wheel.size - 1)
-            node_leave_s[node], node_instance[node], node_next[node] = leave, at, wheel[slot]
-            wheel[slot] = node
-            count = outstanding[at]
-            outstanding[at] = count + 1
-            if least:
-                _move(at, count, count + 1, level)
+            _enter(
+                np.uint64(at), min(start[i] + work[i], t + timeout), per_s, counts, wheel, occupied, next_node, leave_s,
+                node_instance, outstanding, level, at_level, some,
+            )  # fmt: skip
 
 
 @inner
@@ -929,7 +1011,7 @@ def _serve_to(arrival: Floats, capped: bool, m: Mirror, p: Pool, s: State, scrat
     """A chunk through the pool, stopping at each tick on the way to sample concurrency."""
     n = arrival.size
     work, instance, start = scratch.work, scratch.instance, scratch.start
-    plain = p.queue_limit < 0 and p.routing == RANDOM and p.slowdown.size == 0 and not capped
+    plain = p.queue_limit < 0 and p.slowdown.size == 0 and not capped
     lo = 0
     while lo < n:
         hi, tick_s = n, np.float64(s.tick[0]) * CONCURRENCY_EVERY_S
@@ -940,6 +1022,8 @@ def _serve_to(arrival: Floats, capped: bool, m: Mirror, p: Pool, s: State, scrat
         # a literal number of workers lets the compiler unroll the insertion
         if not plain:
             _serve_any(arrival, work, scratch.route, instance, lo, hi, capped, m, p, s, start)
+        elif p.routing == LEAST_OUTSTANDING:
+            _serve_least(arrival, work, scratch.route, instance, lo, hi, p, s, start)
         elif p.n_workers == 1:
             _serve(arrival, work, instance, lo, hi, np.int64(1), s.free_s, start)
         elif p.n_workers == 2:
@@ -1324,40 +1408,42 @@ def _copy(
         )
     if m.max_body_bytes >= 0.0:
         copied = _small_enough(key(seed, sent.column, w) + k, copied, m, sent, s, row)
+    number, offset, arrival = s.kept, s.offset, s.arrival
+    rows, n_rows, instance, start, work = sample.rows, sample.n, s.instance, s.start, s.work
     for j in range(kept):
-        i = s.kept[j]
-        order = mix(k_copy + s.offset[i]) & _LOW32
-        _keep_one(w, base + i, order, s.arrival[i], i, sample, s)
+        i = number[j]
+        order = mix(k_copy + offset[i]) & _LOW32
+        _keep_one(w, base + i, order, arrival[i], instance[i], start[i], work[i], rows, n_rows)
     cursor[C_OUT] += _hand_over(w, base, copied, counted, timeout, m, s, q, cursor[C_OUT], c)
     cursor[C_BASE] = base + n
     cursor[C_ARRIVED] += n
 
 
 @inline
-def _keep_one(window: int, number: int, order: np.uint64, arrival: float, i: int, sample: Sample, s: Scratch) -> None:
-    """Write request i of the chunk to the sample. `n` also counts what found no room."""
-    at = sample.n[0]
-    sample.n[0] = at + 1
-    if at < sample.rows.shape[0]:
-        row = sample.rows[at]
-        row[S_WINDOW], row[S_NUMBER], row[S_ORDER], row[S_ARRIVAL] = (
-            window,
-            number,
-            np.float64(np.int64(order)),
-            arrival,
-        )
-        row[S_INSTANCE], row[S_START], row[S_SERVICE] = s.instance[i], s.start[i], s.work[i]
+def _keep_one(
+    window: int, number: int, order: np.uint64, arrival: float, instance: int, start: float, work: float, rows: Floats,
+    n: Ints,
+) -> None:  # fmt: skip
+    """Write a request to the sample. `n` also counts what found no room."""
+    at = n[0]
+    n[0] = at + 1
+    if at < rows.shape[0]:
+        rows[at, S_WINDOW], rows[at, S_NUMBER], rows[at, S_ORDER] = window, number, np.float64(np.int64(order))
+        rows[at, S_ARRIVAL], rows[at, S_INSTANCE], rows[at, S_START] = arrival, instance, start
+        rows[at, S_SERVICE] = work
 
 
 @inner
 def _keep_copies(w: int, lo: int, n: int, mixed: bool, c: Copies, sample: Sample, s: Scratch) -> None:
     """Sample the copies that reached the shadow."""
-    order, start = c.order[lo : lo + n], s.start
+    order, arrival, offset, windows = c.order[lo : lo + n], c.arrival[lo:], c.offset[lo:], c.window[lo:]
+    rows, n_rows, instance, start, work = sample.rows, sample.n, s.instance, s.start, s.work
+    threshold = sample.threshold
     for i in range(n):
-        if order[i] < sample.threshold and start[i] >= REFUSED:
-            window = c.window[lo + i] if mixed else w
-            number = np.int64(c.offset[lo + i] * _NUMBER)
-            _keep_one(window, number, order[i], c.arrival[lo + i], i, sample, s)
+        if order[i] < threshold and start[i] >= REFUSED:
+            window = windows[i] if mixed else w
+            number = np.int64(offset[i] * _NUMBER)
+            _keep_one(window, number, order[i], arrival[i], instance[i], start[i], work[i], rows, n_rows)
 
 
 @inner
@@ -1399,7 +1485,7 @@ def _room_for_source(chunk: int, p: Pool, m: Mirror, state: State, q: Pending, c
 
 @inner
 def _room_in_flight(state: State, n: int) -> bool:
-    return state.node_next.size == 0 or state.node_next.size - state.flight[F_TOTAL] >= n
+    return state.flight.leave_s.size == 0 or state.flight.leave_s.size - state.flight.counts[F_TOTAL] >= n
 
 
 @njit

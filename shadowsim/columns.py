@@ -88,7 +88,7 @@ def _pool(scenario: Scenario, role: str, trace: Mapping[str, Floats], peak_per_s
         error_4xx=service.error_4xx,
         error_5xx=service.error_5xx,
         routing=_ROUTINGS[scenario.routing[variant.name]],
-        buckets_per_s=max(peak_per_s, 1e-3),  # about one request a bucket of the timing wheel
+        buckets_per_s=max(8.0 * peak_per_s, 1e-3),  # hardly ever two requests in a bucket of the timing wheel
         service=k.SOURCE_SERVICE if source else k.SHADOW_SERVICE,
         route=k.SOURCE_ROUTE if source else k.SHADOW_ROUTE,
         error=k.SOURCE_ERROR if source else k.SHADOW_ERROR,

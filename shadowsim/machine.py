@@ -18,7 +18,7 @@ from shadowsim.columns import Columns
 from shadowsim.errors import SimulationError
 from shadowsim.feeds import Feed
 
-_MOST_LEVELS = 1024
+_MOST_LEVELS = 16  # words of 64
 _NONE = np.empty(0)
 _NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
 
@@ -130,13 +130,14 @@ def _what_matters(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
     last = min(math.ceil(float(s.free_s.max()) / k.CONCURRENCY_EVERY_S) + 2, s.queued_change.shape[0] - 1)
     # how many wait at the ticks to come; the last row holds what nobody reads
     yield s.queued + np.cumsum(s.queued_change[tick : max(last, tick)], axis=0, dtype=np.int64)
-    if s.node_next.size:
-        flying = np.zeros(s.node_next.size, bool)
-        for node in s.wheel:
+    f = s.flight
+    if f.leave_s.size:
+        flying = np.zeros(f.leave_s.size, bool)
+        for node in f.wheel:
             while node >= 0:
-                flying[node] = s.node_leave_s[node] > now
-                node = s.node_next[node]
-        leave, instance = s.node_leave_s[flying], s.node_instance[flying]
+                flying[node] = f.leave_s[node] > now
+                node = f.next_node[node]
+        leave, instance = f.leave_s[flying], f.instance[flying]
         order = np.lexsort((instance, leave))
         yield leave[order]
         yield instance[order]
@@ -147,47 +148,65 @@ def _new_state(pool: k.Pool, horizon_s: float, nodes: int, max_per_s: int) -> k.
     """An empty pool. Ticks beyond the horizon are counted in one spare row, which nobody reads."""
     n_ticks = math.ceil(horizon_s / k.CONCURRENCY_EVERY_S) + 2
     n = pool.n_instances
-    buckets = 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
-    levels = min(2 * pool.n_workers + 64, _MOST_LEVELS)
-    level = np.zeros((levels, -(-n // 64)), np.uint64)
-    for i in range(n):
-        level[0, i >> 6] |= np.uint64(1) << np.uint64(i & 63)
-    state = k.State(
+    return k.State(
         free_s=np.zeros(n * pool.n_workers),
         start_s=np.full(n * max(pool.queue_limit, 0), -1.0),
         start_at=np.zeros(n, np.int64),
         queued_change=np.zeros((n_ticks, n), np.int32),
         queued=np.zeros(n, np.int64),
         tick=np.zeros(1, np.int64),
-        wheel=np.full(buckets if nodes else 1, -1, np.int32),
-        node_next=np.empty(0, np.int32),
-        node_leave_s=np.empty(0),
-        node_instance=np.empty(0, np.int32),
-        outstanding=np.zeros(n, np.int64),
-        level=level,
-        flight=np.zeros(4, np.int64),
+        flight=_new_flight(pool, nodes),
         copied_s=np.full(max(max_per_s, 1), -math.inf),
         copied_at=np.zeros(1, np.int64),
     )
-    state.flight[k.F_FREE] = -1
-    return _more_nodes(state, 2 * nodes) if nodes else state
+
+
+def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
+    """Nobody in flight; room for 2 `nodes` requests, or for none, where nobody counts them."""
+    n = pool.n_instances
+    # a turn of the wheel is some services long, so that few requests stay for more than one
+    buckets = 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
+    levels = 64 * min(2 + pool.n_workers // 32, _MOST_LEVELS)
+    instances = np.arange(n, dtype=np.uint64)
+    level, at_level, some = (
+        np.zeros((levels, -(-n // 64)), np.uint64),
+        np.zeros(levels, np.int64),
+        np.zeros(levels // 64, np.uint64),
+    )
+    np.bitwise_or.at(level[0], instances // 64, np.uint64(1) << instances % 64)
+    at_level[0], some[0] = n, 1
+    flight = k.Flight(
+        counts=np.array([-1, 0, 0]),
+        wheel=np.full(buckets if nodes else 1, -1, np.int32),
+        occupied=np.zeros(buckets // 64, np.uint64),
+        next_node=np.empty(0, np.int32),
+        leave_s=np.empty(0),
+        instance=np.empty(0, np.int32),
+        outstanding=np.zeros(n, np.int64),
+        level=level,
+        at_level=at_level,
+        some=some,
+    )
+    return _more_nodes(flight, 2 * nodes) if nodes else flight
 
 
 def _with_nodes(state: k.State, n: int) -> k.State:
     """The state with room for n more requests in flight, if it counts them."""
-    size = state.node_next.size
-    return state if size == 0 or size - int(state.flight[k.F_TOTAL]) >= n else _more_nodes(state, size)
+    size = state.flight.leave_s.size
+    if size == 0 or size - int(state.flight.counts[k.F_TOTAL]) >= n:
+        return state
+    return state._replace(flight=_more_nodes(state.flight, size))
 
 
-def _more_nodes(state: k.State, n: int) -> k.State:
-    size = state.node_next.size
+def _more_nodes(flight: k.Flight, n: int) -> k.Flight:
+    size = flight.leave_s.size
     chain = np.arange(size + 1, size + n + 1, dtype=np.int32)
-    chain[-1] = state.flight[k.F_FREE]
-    state.flight[k.F_FREE] = size
-    return state._replace(
-        node_next=np.concatenate([state.node_next, chain]),
-        node_leave_s=np.concatenate([state.node_leave_s, np.zeros(n)]),
-        node_instance=np.concatenate([state.node_instance, np.zeros(n, np.int32)]),
+    chain[-1] = flight.counts[k.F_FREE]
+    flight.counts[k.F_FREE] = size
+    return flight._replace(
+        next_node=np.concatenate([flight.next_node, chain]),
+        leave_s=np.concatenate([flight.leave_s, np.zeros(n)]),
+        instance=np.concatenate([flight.instance, np.zeros(n, np.int32)]),
     )
 
 

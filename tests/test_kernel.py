@@ -158,6 +158,14 @@ def test_a_draw_interpolates_its_table(z):
     assert k.draw(np.uint64(z), table) == pytest.approx(expected, rel=1e-12)
 
 
+@given(WORDS.filter(bool), st.data())
+def test_the_mth_set_bit(word, data):
+    places = [i for i in range(64) if word >> i & 1]
+    m = data.draw(st.integers(0, len(places) - 1))
+    with np.errstate(over="ignore"):
+        assert k.select(np.uint64(word), np.uint64(m)) == places[m]
+
+
 def test_one_version_of_the_kernel_serves_every_scenario():
     """A second compilation would mean that a caller passed other types: an int for a float, a strided array."""
     simulate(scenario({"process": "poisson", "rate_per_s": 1}, service("deterministic", 1)))
