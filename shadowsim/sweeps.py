@@ -27,6 +27,7 @@ from shadowsim.replications import replication
 from shadowsim.result import Result
 from shadowsim.scenario import MOST_REPLICATIONS, Scenario
 from shadowsim.tasks import IN_FLIGHT, work_off
+from shadowsim.verdict import STATUSES
 
 # What changes no figure of a sweep: equal cells have equal keys, and no run gathers requests that nobody looks at.
 _NO_FIGURE = {"run.sample_requests": 0, "run.replications": 1}
@@ -184,7 +185,7 @@ def _tasks(cells: Sequence[Cell], n: int, base_dir: Path) -> Iterator[Task]:
 def _rows(result: Result) -> list[Row]:
     """Return the summary as plain values, None for what is missing, so that they survive JSON to the bit."""
     summary = result.summary().reset_index()
-    summary["run_verdict"] = result.verdict.status
+    summary["run_verdict"] = max(summary["verdict"], key=STATUSES.index)
     return [
         {str(name): None if pd.isna(value) else cast(str | int | float, plain(value)) for name, value in row.items()}
         for row in summary.to_dict("records")
