@@ -67,8 +67,7 @@ QUEUES = {
     "M/M/1": (service("exponential", 1.0, 1), 1.0, lambda load: pollaczek_khinchine(load, 1.0)),
     "M/M/4": (service("exponential", 1.0, 4), 1.0, lambda load: erlang_c_wait(load, 4)),
     "M/D/1": (service("deterministic", 1.0, 1), 0.0, lambda load: pollaczek_khinchine(load, 0.0)),
-    "M/D/2": (service("deterministic", 1.0, 2), 0.0, lambda load: crommelin_wait(load, 2)),
-    "M/D/8": (service("deterministic", 1.0, 8), 0.0, lambda load: crommelin_wait(load, 8)),
+    "M/D/4": (service("deterministic", 1.0, 4), 0.0, lambda load: crommelin_wait(load, 4)),
     "M/G/1 lognormal": (service("lognormal", 1.0, 1, scv=SCV), SCV, lambda load: pollaczek_khinchine(load, SCV)),
     "M/G/1 gamma": (service("gamma", 1.0, 1, scv=SCV), SCV, lambda load: pollaczek_khinchine(load, SCV)),
 }
@@ -175,7 +174,7 @@ def test_erlang_b(workers, load, law):
     assert abs(errors_from(shares, 1.03 * lost)) > 4
 
 
-@pytest.mark.parametrize(("workers", "load", "room"), [(1, 0.8, 3), (4, 0.8, 4), (4, 1.5, 10), (8, 0.95, 20)])
+@pytest.mark.parametrize(("workers", "load", "room"), [(1, 0.8, 3), (4, 1.5, 10), (8, 0.95, 20)])
 def test_m_m_c_k(workers, load, room):
     """A queue with room for `room`: losses and the mean wait of the others, from the stationary birth-death process.
 
@@ -223,7 +222,7 @@ def test_gi_m_1(scv, load):
     assert abs(errors_from(waits, sigma / (1 - sigma))) < 4
 
 
-@pytest.mark.parametrize("law", ["deterministic", "exponential", "lognormal", "uniform"])
+@pytest.mark.parametrize("law", ["deterministic", "exponential", "uniform"])
 def test_m_g_infinity(law):
     """With workers for all, the number in service is Poisson, whatever the law (Takacs, 1962).
 
