@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from shadowsim.experiment import Experiment
+    from shadowsim.noise import noise_floor
     from shadowsim.recordings import captured_arrivals, read_captures
     from shadowsim.replications import replicate, replication, summarise
     from shadowsim.result import Result
@@ -47,6 +48,7 @@ _HOME = {
     "compare": "comparison",
     "cost": "costs",
     "default_scenario": "scenario",
+    "noise_floor": "noise",
     "read_captures": "recordings",
     "replicate": "replications",
     "replication": "replications",
@@ -71,6 +73,7 @@ __all__ = [
     "compare",
     "cost",
     "default_scenario",
+    "noise_floor",
     "read_captures",
     "replicate",
     "replication",

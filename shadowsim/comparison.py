@@ -26,6 +26,7 @@ import pandas as pd
 from scipy.special import ndtr  # type: ignore[import-untyped]
 
 from shadowsim import sequential, statistics
+from shadowsim.batches import Batches
 from shadowsim.contrasts import Contrast, Terms
 from shadowsim.errors import InputError
 from shadowsim.frames import PERCENTILES
@@ -147,10 +148,10 @@ def _level(confidence: float, look: int | None, looks: int | None, spending: str
 def _rows(sections: Sections, terms: Terms, slo_s: float | None) -> Iterator[dict[str, Any]]:
     """Metrics of each side by itself, compared."""
     sides = (sections.source, sections.shadow)
-    n_groups = sections.source.n.size if sections.independent else None
-    worth = [statistics.n_effective(s.sample, 0.5, n_groups) if s.sample else None for s in sides]
+    batches = Batches(sections.source.n.size) if sections.independent else None
+    worth = [statistics.n_effective(s.sample, 0.5, batches) if s.sample else None for s in sides]
     least = min((w for w in worth if w is not None), default=math.inf)
-    how = Contrast(sections.how, n_groups, least, terms)
+    how = Contrast(sections.how, batches, least, terms)
     if all(s.total_s is not None for s in sides):
         yield how.mean("mean", sides)
     if any(s.sample for s in sides):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shadowsim import statistics
+from shadowsim.batches import Batches, Deviations, choose
 from shadowsim.samples import Floats
 from shadowsim.sections import Side
 from shadowsim.statistics import Estimate
@@ -38,8 +39,8 @@ class Contrast:
     Attributes
     ----------
     name : str
-    n_groups : int or None
-        Into how many groups sections are joined; None to find out for each metric.
+    batches : Batches or None
+        How sections are joined; None to find out for each metric.
     worth : float
         How many independent requests the lesser side's median rests on: how often the queue forgot its past, which is
         known far better than how often a tail was visited. A run whose tail happens to look calm would else be
@@ -47,7 +48,7 @@ class Contrast:
     """
 
     name: str
-    n_groups: int | None
+    batches: Batches | None
     worth: float
     terms: Terms
 
@@ -57,12 +58,12 @@ class Contrast:
         if samples[0] is None or samples[1] is None:
             values = [s.quantile(q) if s else math.nan for s in samples]
             return self._row(metric, values, [s.n if s else 0 for s in samples])
-        deviations = [s.beyond(q) for s in samples if s]
-        n_groups = self._groups(deviations) if self.worth * min(q, 1.0 - q) >= LEAST_BEYOND else None
-        if n_groups is None:
+        deviations = [statistics.beyond(s, q) for s in samples if s]
+        batches = self._batches(deviations) if self.worth * min(q, 1.0 - q) >= LEAST_BEYOND else None
+        if batches is None:
             return self._row(metric, [s.quantile(q) for s in samples if s], [s.n for s in samples if s])
-        estimates = [statistics.quantile(s, q, n_groups, self.terms.alpha) for s in samples if s]
-        return self._compared(metric, "s", estimates, deviations, n_groups)
+        estimates = [statistics.quantile(s, q, batches, self.terms.alpha) for s in samples if s]
+        return self._compared(metric, "s", estimates, deviations, batches)
 
     def mean(self, metric: str, sides: Sequence[Side]) -> dict[str, Any]:
         """The row of the mean latency."""
@@ -71,15 +72,15 @@ class Contrast:
             values = [t.sum() / x.sum() if x.sum() else math.nan for t, x in zip(total, n, strict=True)]
             return self._row(metric, values, [x.sum() for x in n])
         values = [t.sum() / x.sum() for t, x in zip(total, n, strict=True)]
-        deviations = [t - v * x for t, v, x in zip(total, values, n, strict=True)]
-        n_groups = self._groups(deviations) if self.worth * (1.0 - _MEAN_LIKE) >= LEAST_BEYOND else None
-        if n_groups is None:
+        deviations = [Deviations(t - v * x, x) for t, v, x in zip(total, values, n, strict=True)]
+        batches = self._batches(deviations) if self.worth * (1.0 - _MEAN_LIKE) >= LEAST_BEYOND else None
+        if batches is None:
             return self._row(metric, values, [x.sum() for x in n])
         variance = [s.sample.variance() if s.sample else math.nan for s in sides]
         estimates = [
-            statistics.mean(t, x, v, n_groups, self.terms.alpha) for t, x, v in zip(total, n, variance, strict=True)
+            statistics.mean(t, x, v, batches, self.terms.alpha) for t, x, v in zip(total, n, variance, strict=True)
         ]
-        return self._compared(metric, "s", estimates, deviations, n_groups)
+        return self._compared(metric, "s", estimates, deviations, batches)
 
     def share(
         self, metric: str, counts: Sequence[tuple[Floats, Floats]], worth: Sequence[float | None]
@@ -88,22 +89,27 @@ class Contrast:
         if not all(n.sum() > 0 for _, n in counts):
             values = [hits.sum() / n.sum() if n.sum() else math.nan for hits, n in counts]
             return self._row(metric, values, [n.sum() for _, n in counts], "share")
-        deviations = [hits - hits.sum() / n.sum() * n for hits, n in counts]
-        n_groups = self._groups(deviations)
+        deviations = [Deviations(hits - hits.sum() / n.sum() * n, n) for hits, n in counts]
+        batches = self._batches(deviations)
         estimates = [
-            statistics.share(hits, n, float(n.sum()) if w is None else w, n_groups, self.terms.alpha)
+            statistics.share(hits, n, float(n.sum()) if w is None else w, batches, self.terms.alpha)
             for (hits, n), w in zip(counts, worth, strict=True)
         ]
-        return self._compared(metric, "share", estimates, deviations, n_groups)
+        return self._compared(metric, "share", estimates, deviations, batches)
 
-    def _groups(self, deviations: Sequence[Floats]) -> int | None:
-        return self.n_groups or statistics.choose_groups(*deviations)
+    def _batches(self, deviations: Sequence[Deviations]) -> Batches | None:
+        return self.batches or choose(*deviations)
 
     def _compared(
-        self, metric: str, unit: str, estimates: Sequence[Estimate], deviations: Sequence[Floats], n_groups: int | None
+        self,
+        metric: str,
+        unit: str,
+        estimates: Sequence[Estimate],
+        deviations: Sequence[Deviations],
+        batches: Batches | None,
     ) -> dict[str, Any]:
         source, shadow = estimates
-        rho = statistics.correlation(*(statistics.grouped(d, n_groups) for d in deviations)) if n_groups else 0.0
+        rho = batches.correlation(*deviations) if batches else 0.0
         row = self._row(metric, [e.value for e in estimates], [e.n for e in estimates], unit)
         low, high = statistics.difference(source, shadow, rho)
         if not math.isnan(low + high):  # an interval of one end is none
@@ -112,7 +118,7 @@ class Contrast:
         row["source_low"], row["source_high"] = source.low, source.high
         row["shadow_low"], row["shadow_high"] = shadow.low, shadow.high
         row["n_eff"] = min(e.n_eff for e in estimates)
-        row["method"] = f"{self.name}, {n_groups} groups" if n_groups else f"{self.name}, by count"
+        row["method"] = f"{self.name}, {batches}" if batches else f"{self.name}, by count"
         return row | {"verdict": verdict_of(row, self.terms)}
 
     def _row(self, metric: str, values: Sequence[float], n: Sequence[float], unit: str = "s") -> dict[str, Any]:

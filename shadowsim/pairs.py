@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from shadowsim import statistics
+from shadowsim.batches import Deviations, choose
 from shadowsim.contrasts import LEAST_BEYOND, Terms, row_of, verdict_of
 from shadowsim.frames import PERCENTILES
 from shadowsim.samples import Floats, Values
@@ -41,10 +42,10 @@ def period_rows(windows: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]
 def _median(values: Floats, alpha: float) -> Estimate:
     n_sections = min(MOST_SECTIONS, values.size)
     sample = Values(values, np.arange(values.size) * n_sections // values.size, n_sections)
-    n_groups = statistics.choose_groups(sample.beyond(0.5))
-    if n_groups is None:
+    batches = choose(statistics.beyond(sample, 0.5))
+    if batches is None:
         return Estimate(sample.quantile(0.5), math.nan, math.nan, values.size, math.nan)
-    return statistics.quantile(sample, 0.5, n_groups, alpha)
+    return statistics.quantile(sample, 0.5, batches, alpha)
 
 
 def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
@@ -64,18 +65,18 @@ def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]
         row = row_of(metric, "s", [float(middle(x)), float(middle(y))], [x.size, x.size], terms)
         row |= {"ratio": math.nan, "method": "pairs"}
         if q is None:
-            deviations = total - sample.values.mean() * sample.n_by_section
+            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section)
         else:
-            deviations = sample.beyond(q)
+            deviations = statistics.beyond(sample, q)
             row["difference"] = sample.quantile(q)
-        n_groups = statistics.choose_groups(deviations)
-        if n_groups is not None and worth * min(q or 0.1, 1.0 - (q or 0.1)) >= LEAST_BEYOND:
+        batches = choose(deviations)
+        if batches is not None and worth * min(q or 0.1, 1.0 - (q or 0.1)) >= LEAST_BEYOND:
             found = (
-                statistics.mean(total, sample.n_by_section, sample.variance(), n_groups, terms.alpha)
+                statistics.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha)
                 if q is None
-                else statistics.quantile(sample, q, n_groups, terms.alpha)
+                else statistics.quantile(sample, q, batches, terms.alpha)
             )
-            row |= {"low": found.low, "high": found.high, "n_eff": found.n_eff, "method": f"pairs, {n_groups} groups"}
+            row |= {"low": found.low, "high": found.high, "n_eff": found.n_eff, "method": f"pairs, {batches}"}
             row["verdict"] = verdict_of(row, terms)
         if q in (0.05, 0.95):
             row |= {"source": math.nan, "shadow": math.nan, "margin": math.nan, "verdict": ""}

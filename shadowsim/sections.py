@@ -17,9 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim import frames as schema
+from shadowsim.batches import LEAST
 from shadowsim.errors import InputError, nearest
 from shadowsim.samples import Buckets, Floats, Ints, Sample, Values
-from shadowsim.statistics import LEAST_GROUPS
 
 ROLES = ("source", "shadow")
 METHODS = ("sections", "replications", "requests", "windows")
@@ -129,8 +129,8 @@ def sections_of(runs: Sequence[Frames], method: str | None) -> Sections:
         raise InputError(f"frames.{needs}", f"is needed by method {method}")
     if needs != "latency" and len(runs) > 1:
         raise InputError("frames", f"must be a single run for method {method}", len(runs))
-    if method == "replications" and len(runs) < LEAST_GROUPS:
-        raise InputError("frames", f"must hold at least {LEAST_GROUPS} runs for method replications", len(runs))
+    if method == "replications" and len(runs) < LEAST:
+        raise InputError("frames", f"must hold at least {LEAST} runs for method replications", len(runs))
     if method == "requests":
         return _of_requests(runs[0]["requests"])
     if method == "windows":
@@ -158,9 +158,9 @@ def arrivals_cut(arrival_s: Floats, end_s: float) -> Ints:
 
 def _best(runs: Sequence[Frames]) -> str:
     if len(runs) > 1:
-        return "replications" if len(runs) >= LEAST_GROUPS else "sections"
+        return "replications" if len(runs) >= LEAST else "sections"
     run = runs[0]
-    if "latency" in run and run["latency"]["section"].max() >= LEAST_GROUPS - 1:
+    if "latency" in run and run["latency"]["section"].max() >= LEAST - 1:
         return "sections"
     if "requests" in run and is_whole(run):
         return "requests"

@@ -2,16 +2,13 @@
 
 Latencies that lie close together in time lie close together in size, too, so a run of a million requests may say no
 more about its p99 than a few thousand independent ones would. Nothing here therefore takes requests for independent.
-A run is cut into sections; every estimate says what each section contributes to its error, in deviations that add up
-to nothing; sections are joined to groups until neighbours no longer move together; and the scatter of the groups is
-the error (sectioning: Asmussen and Glynn, Stochastic Simulation, 2007, III.4-5; batch means: Schmeiser, 1982).
+A run is cut into sections; every estimate says what each section contributes to its error; and the scatter of
+batches of sections is that error (batches.py; Asmussen and Glynn, Stochastic Simulation, 2007, III.4-5).
 
-* A quantile's interval is had on the scale of probability, from the number of answers beyond it in each group, and
+* A quantile's interval is had on the scale of probability, from the number of answers beyond it in each batch, and
   read back through the run's own distribution: it is as lopsided as the tail is, and no density is estimated.
-* Few groups that hold most of the scatter (a few bursts make a p99) say less than as many equal ones. Student's
-  degrees of freedom are therefore taken from the groups' kurtosis, never more than one less than the groups.
 * Two variants share their arrivals, so their errors move together: the interval of their difference is put together
-  from both intervals and the correlation of their groups (Zou and Donner, 2008).
+  from both intervals and the correlation of their batches (Zou and Donner, 2008).
 """
 
 from __future__ import annotations
@@ -20,12 +17,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri, stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit  # type: ignore[import-untyped]
 
+from shadowsim.batches import Batches, Deviations, choose
 from shadowsim.samples import Floats, Sample, Values
 
-LEAST_GROUPS, MOST_GROUPS = 10, 30  # Schmeiser (1982): more narrow an interval little, and leave correlation in it
-_GROUPS = (MOST_GROUPS, 25, 20, 16, 13, LEAST_GROUPS)
+FEW_HITS = 30  # below it the scatter of hits says nothing
 _LAGS = 1 << 16  # how far autocorrelation is followed at most
 
 
@@ -37,52 +34,6 @@ class Estimate(NamedTuple):
     high: float
     n: int
     n_eff: float
-
-
-def grouped(deviations: Floats, n: int) -> Floats:
-    """Sums over n groups of neighbouring sections, as even as can be."""
-    return np.add.reduceat(deviations, np.arange(n) * deviations.size // n)
-
-
-def choose_groups(*deviations: Floats) -> int | None:
-    """Return into how many groups sections must be joined for no series to be correlated from group to group.
-
-    Groups are made fewer until the lag-1 correlation of no series is significant (a test equal to von Neumann's ratio,
-    1941): at a level of 20 %, since what a stricter test overlooks makes intervals too narrow; at 5 % for the fewest
-    groups, after which there are no data at all.
-
-    Returns
-    -------
-    int or None
-        Between `LEAST_GROUPS` and `MOST_GROUPS`; None when even the fewest are correlated, or there are fewer sections.
-    """
-    size = min(d.size for d in deviations)
-    for n in _GROUPS:
-        limit = ndtri(0.95 if n == LEAST_GROUPS else 0.8) / math.sqrt(n)
-        if n <= size and all(_lag_1(grouped(d, n)) <= limit for d in deviations):
-            return n
-    return None
-
-
-def _lag_1(x: Floats) -> float:
-    d = x - x.mean()
-    total = d @ d
-    return float(d[1:] @ d[:-1] / total) if total > 0 else 0.0
-
-
-def spread(groups: Floats) -> tuple[float, float]:
-    """Standard error of a sum of independent groups whose expected sum is 0, and its degrees of freedom.
-
-    The variance of an estimated variance is (kurtosis - 1 + 2 / (n - 1)) / n of its square to first order, which is
-    that of n - 1 degrees of freedom for a kurtosis of 3 (Box, 1953). Satterthwaite's (1946) degrees of freedom, twice
-    the square over the variance, are 2 / (sum Z^4 / (sum Z^2)^2 - 1 / n).
-    """
-    n = groups.size
-    squares = float(groups @ groups)
-    if squares <= 0.0:
-        return 0.0, n - 1.0
-    excess = float((groups**4).sum()) / squares**2 - 1.0 / n
-    return math.sqrt(squares * n / (n - 1.0)), min(n - 1.0, 2.0 / excess if excess > 0 else n - 1.0)
 
 
 def critical(alpha: float, df: float) -> float:
@@ -109,56 +60,61 @@ def autocorrelation_time(x: Floats) -> float:
     return max(float(2.0 * kept.sum() - 1.0), 1.0)
 
 
-def n_effective(sample: Sample, p: float, n_groups: int | None = None) -> float:
+def beyond(sample: Sample, p: float) -> Deviations:
+    """How the answers beyond the quantile at p are spread over the sections."""
+    return Deviations(sample.beyond(p), sample.n_by_section)
+
+
+def n_effective(sample: Sample, p: float, batches: Batches | None = None) -> float:
     """How many independent requests would place the quantile at p as well, at most as many as there are.
 
-    p (1 - p) over the variance of the share beyond it: by autocorrelation for values in order, else by groups, as many
-    as are given or as `choose_groups` finds; 0 when it finds none.
+    p (1 - p) over the variance of the share beyond it, by the batches that are given or as `batches.choose` finds them,
+    0 when it finds none; for values in order by autocorrelation, unless they follow a trend.
     """
-    if isinstance(sample, Values):
+    deviations = beyond(sample, p)
+    batches = batches or choose(deviations)
+    if isinstance(sample, Values) and not (batches and batches.trend):
         return sample.n / autocorrelation_time(sample.indicator(p))
-    deviations = sample.beyond(p)
-    n = n_groups or choose_groups(deviations)
-    return _worth(p * (1.0 - p), sample.n, spread(grouped(deviations, n))[0]) if n else 0.0
+    return _worth(p * (1.0 - p), sample.n, batches.error(deviations)[0]) if batches else 0.0
 
 
-def quantile(sample: Sample, p: float, n_groups: int, alpha: float) -> Estimate:
+def quantile(sample: Sample, p: float, batches: Batches, alpha: float) -> Estimate:
     """Quantile at p, with its interval at level alpha.
 
-    For values in order the error is that of `autocorrelation_time`, else that of the groups; the degrees of freedom
-    are the groups' either way. An interval that reaches beyond the least or the greatest answer has no such end (NaN).
+    The error is that of `n_effective`, the degrees of freedom are the batches'. An interval that reaches beyond the
+    least or the greatest answer has no such end (NaN).
     """
-    error, df = spread(grouped(sample.beyond(p), n_groups))
-    n_eff = n_effective(sample, p) if isinstance(sample, Values) else _worth(p * (1.0 - p), sample.n, error)
+    error, df = batches.error(beyond(sample, p))
+    n_eff = n_effective(sample, p, batches)
     half = critical(alpha, df) * math.sqrt(p * (1.0 - p) / n_eff) if error else 0.0
     low = sample.quantile(p - half) if p - half > 0.0 else math.nan
     high = sample.quantile(p + half) if p + half < 1.0 else math.nan
     return Estimate(sample.quantile(p), low, high, sample.n, n_eff)
 
 
-def mean(total: Floats, n: Floats, variance: float, n_groups: int, alpha: float) -> Estimate:
+def mean(total: Floats, n: Floats, variance: float, batches: Batches, alpha: float) -> Estimate:
     """Mean over requests, from each section's sum and number, with its interval at level alpha.
 
     `variance` is that of single requests, NaN where it is not known; n_eff needs it.
     """
     whole = n.sum()
     value = float(total.sum() / whole)
-    error, df = spread(grouped(total - value * n, n_groups))
+    error, df = batches.error(Deviations(total - value * n, n))
     half = critical(alpha, df) * error / whole
     return Estimate(value, value - half, value + half, int(whole), _worth(variance, int(whole), error))
 
 
-def share(hits: Floats, n: Floats, worth: float, n_groups: int | None, alpha: float) -> Estimate:
+def share(hits: Floats, n: Floats, worth: float, batches: Batches | None, alpha: float) -> Estimate:
     """Share of requests of a kind, with Wilson's interval (1927) at the number of independent requests.
 
-    Wilson's holds for few hits and none, where the groups' scatter says nothing: below 30 hits at most `worth`
+    Wilson's holds for few hits and none, where the batches' scatter says nothing: below `FEW_HITS` at most `worth`
     independent requests are taken for granted, what the run's latencies are worth.
     """
     whole, some = n.sum(), hits.sum()
     value = float(some / whole)
-    error, df = spread(grouped(hits - value * n, n_groups)) if n_groups else (0.0, math.inf)
+    error, df = batches.error(Deviations(hits - value * n, n)) if batches else (0.0, math.inf)
     n_eff = _worth(value * (1.0 - value), int(whole), error)
-    if some < 30 or n_groups is None:
+    if some < FEW_HITS or batches is None:
         n_eff, df = min(n_eff, worth), math.inf
     if n_eff <= 0.0:
         return Estimate(value, math.nan, math.nan, int(whole), 0.0)
@@ -173,12 +129,6 @@ def _worth(variance: float, n: int, error: float) -> float:
     if math.isnan(variance):
         return math.nan
     return min(float(n), variance * (n / error) ** 2) if error > 0.0 else float(n)
-
-
-def correlation(source: Floats, shadow: Floats) -> float:
-    """Correlation of two series that sum to 0."""
-    scale = math.sqrt(float(source @ source) * float(shadow @ shadow))
-    return float(source @ shadow) / scale if scale > 0.0 else 0.0
 
 
 def difference(source: Estimate, shadow: Estimate, rho: float) -> tuple[float, float]:
