@@ -35,8 +35,8 @@ def plain(n_requests: int, routing: str = "RANDOM", instances: int = 8) -> Scena
 
 CASES = [
     ("RANDOM", 8, 60_000_000, 0.8),
-    ("LEAST_OUTSTANDING_REQUESTS", 8, 10_000_000, 0.25),
-    ("LEAST_OUTSTANDING_REQUESTS", 512, 10_000_000, 0.2),
+    ("LEAST_OUTSTANDING_REQUESTS", 8, 30_000_000, 0.25),
+    ("LEAST_OUTSTANDING_REQUESTS", 512, 30_000_000, 0.2),
 ]
 
 
@@ -76,7 +76,7 @@ def test_against_the_c_program(
 
 @pytest.mark.parametrize(
     ("routing", "n_requests", "goal"),
-    [("RANDOM", 60_000_000, 1.8), ("LEAST_OUTSTANDING_REQUESTS", 10_000_000, 1.25)],
+    [("RANDOM", 60_000_000, 1.8), ("LEAST_OUTSTANDING_REQUESTS", 30_000_000, 1.25)],
 )
 def test_two_workers(
     benchmark: BenchmarkFixture, table: Callable[[str, str, str], None], routing: str, n_requests: int, goal: float

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from pandas.api.extensions import ExtensionArray
 
 from shadowsim.errors import InputError
 
@@ -111,6 +113,11 @@ def build(schema: tuple[Column, ...], columns: Mapping[str, object]) -> pd.DataF
         raise KeyError(f"not in the schema: {sorted(unknown)}")
     frame = pd.DataFrame({c.name: columns[c.name] for c in schema})
     return frame.astype({c.name: c.dtype for c in schema})
+
+
+def repeated(texts: Sequence[str], which: NDArray[np.intp]) -> ExtensionArray:
+    """A column of texts, `texts[which]`, made without an object a row."""
+    return pd.Series(list(texts), dtype=TEXT).array.take(which)
 
 
 def read(file: Path, schema: tuple[Column, ...]) -> pd.DataFrame:

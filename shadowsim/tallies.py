@@ -12,7 +12,7 @@ from shadowsim import _kernel as k
 from shadowsim._kernel import Floats
 from shadowsim.columns import Columns
 from shadowsim.errors import SimulationError
-from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, WINDOWS, build
+from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, WINDOWS, build, repeated
 from shadowsim.scenario import Scenario
 
 ROLES = ("source", "shadow")
@@ -93,22 +93,20 @@ def _window_columns(
 def latency_frame(scenario: Scenario, tallies: Sequence[k.Tally]) -> pd.DataFrame:
     """The `LATENCY` frame: the filled buckets of each section."""
     edges = k.bucket_edges()
-    parts = []
-    for role, tally in zip(ROLES, tallies, strict=True):
-        section, bucket = np.nonzero(tally.sections)
-        parts.append(
-            {
-                "section": section,
-                "variant": np.full(section.size, getattr(scenario.experiment, role).name),
-                "role": np.full(section.size, role),
-                "low_s": edges[bucket],
-                "high_s": edges[bucket + 1],
-                "count": tally.sections[section, bucket],
-            }
-        )
-    whole = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    order = np.lexsort((whole["low_s"], whole["role"] == "shadow", whole["section"]))
-    return build(LATENCY, {name: values[order] for name, values in whole.items()})
+    counts = np.stack([tally.sections for tally in tallies], axis=1)
+    section, role, bucket = np.nonzero(counts)
+    names = [getattr(scenario.experiment, r).name for r in ROLES]
+    return build(
+        LATENCY,
+        {
+            "section": section,
+            "variant": repeated(names, role),
+            "role": repeated(ROLES, role),
+            "low_s": edges[bucket],
+            "high_s": edges[bucket + 1],
+            "count": counts[section, role, bucket],
+        },
+    )
 
 
 def requests_frame(

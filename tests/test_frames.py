@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shadowsim import InputError, simulate
 from shadowsim import _kernel as k
-from shadowsim.frames import LATENCY, PERCENTILES, REQUESTS, SCHEMAS, WINDOWS, build, quantile, read
+from shadowsim.frames import LATENCY, PERCENTILES, REQUESTS, SCHEMAS, WINDOWS, build, quantile, read, repeated
 
 
 def test_the_kernels_quantiles_are_the_schemas():
@@ -97,3 +97,9 @@ def test_reading_what_is_no_frame(tmp_path):
     pd.DataFrame({"request": [1]}).to_parquet(tmp_path / "requests.parquet")
     with pytest.raises(InputError, match="lacks the columns inference_id, variant"):
         read(tmp_path / "requests.parquet", REQUESTS)
+
+
+def test_a_column_of_repeated_texts():
+    column = repeated(["a", "b"], np.array([1, 0, 1]))
+    assert list(column) == ["b", "a", "b"]
+    assert column.dtype == pd.Series(["a"], dtype="str").dtype
