@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from shadowsim.replications import replicate, replication, summarise
     from shadowsim.result import Result
     from shadowsim.scenario import Scenario, default_scenario
+    from shadowsim.sizing import size
     from shadowsim.sweeps import sweep
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ _HOME = {
     "replicate": "replications",
     "replication": "replications",
     "simulate": "engine",
+    "size": "sizing",
     "summarise": "replications",
     "sweep": "sweeps",
 }
@@ -78,6 +80,7 @@ __all__ = [
     "replicate",
     "replication",
     "simulate",
+    "size",
     "summarise",
     "sweep",
 ]

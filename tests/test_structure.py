@@ -20,6 +20,7 @@ READING_ORDER = [
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
     *("frames", "samples", "batches", "statistics", "sections", "contrasts", "pairs", "sequential", "comparison"),
     *("tallies", "verdict", "result", "slo", "costs", "grouping", "plots", "engine", "replications", "noise"),
+    *("demand", "trials", "search", "sizing"),
     *("grids", "cache", "tasks", "sweeps"),
     *("capture", "recordings", "answers", "differences", "pairing"),
     *("tables", "spread", "shares", "agreements", "report", "console", "cli", "__main__"),
