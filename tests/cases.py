@@ -1,5 +1,7 @@
 """Scenarios that several tests share."""
 
+from contextlib import contextmanager
+
 from hypothesis import reject
 from hypothesis import strategies as st
 
@@ -67,6 +69,16 @@ def service(law="exponential", mean_s=1.0, workers=1, **more):
     if law in ("lognormal", "gamma"):
         time["scv"] = more.pop("scv", 0.5)
     return {"time": time, "workers": workers} | more
+
+
+@contextmanager
+def dask_executor():
+    """An executor of a Dask cluster of two processes."""
+    from dask.distributed import Client, LocalCluster
+
+    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "host": "127.0.0.1"}
+    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
+        yield client.get_executor()
 
 
 LAWS = st.sampled_from(

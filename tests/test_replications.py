@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolEx
 import numpy as np
 import pandas as pd
 import pytest
-from cases import scenario, service
+from cases import dask_executor, scenario, service
 from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
@@ -97,6 +97,13 @@ def test_the_same_bits_whoever_runs_them():
         for a, b in zip(results, other, strict=True):
             same_to_the_bit(a, b)
     assert [x.scenario.seed for x in replicate(s, 2)] == [x.scenario.seed for x in results[:2]]
+
+
+def test_the_same_bits_from_a_dask_cluster():
+    with dask_executor() as executor:
+        far = replicate(SMALL, 2, executor=executor)
+    for a, b in zip(replicate(SMALL, 2), far, strict=True):
+        same_to_the_bit(a, b)
 
 
 def test_replications_are_as_good_as_independent():

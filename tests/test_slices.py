@@ -3,10 +3,9 @@
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
-from cases import scenario, scenarios, service
+from cases import dask_executor, scenario, scenarios, service
 from hypothesis import given, settings
 from pandas.testing import assert_frame_equal
 
@@ -114,16 +113,6 @@ def test_executors():
         cut = simulate(s, workers=4, executor=processes)
     assert cut.how.startswith("in 4 slices")
     same_to_the_bit(whole, cut)
-
-
-@contextmanager
-def dask_executor():
-    """An executor of a Dask cluster of two processes."""
-    from dask.distributed import Client, LocalCluster
-
-    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "host": "127.0.0.1"}
-    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
-        yield client.get_executor()
 
 
 def test_a_dask_cluster():
