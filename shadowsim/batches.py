@@ -26,7 +26,7 @@ from shadowsim.samples import Floats
 LEAST, MOST = 10, 30  # Schmeiser (1982): more batches narrow an interval little, and leave correlation in it
 _LEVEL = (MOST, 25, 20, 16, 13)
 _TREND = (50, 100, 30)  # many: the more there are, the less does a trend change from one to the next
-_DEGREE = 4  # of the polynomial that follows the traffic
+_DEGREE = 6  # of the polynomial that follows the traffic: a tail grows with load far faster than in proportion
 
 
 class Deviations(NamedTuple):
@@ -87,7 +87,7 @@ class Batches:
 def choose(*deviations: Deviations) -> Batches | None:
     """Join sections to the most batches of which no series is correlated from one to the next.
 
-    Correlated is what a test at 20 % calls so, since what a stricter one overlooks makes intervals too narrow; at 5 %
+    Correlated is what a test at 20 % calls so, since what a stricter one overlooks makes intervals too narrow; at 10 %
     for the fewest batches, after which there may be none. Differences of independent batches have correlation -1/2,
     with standard error sqrt(1/2 / n) (Bartlett, 1946).
 
@@ -110,7 +110,7 @@ def choose(*deviations: Deviations) -> Batches | None:
         limit = -0.5 + ndtri(0.8) * math.sqrt(0.5 / n)
         if n <= size and all(_lag_1(np.diff(_joined(x, n))) <= limit for x in left_over):
             return Batches(n, trend=True)
-    return Batches(LEAST) if apart(LEAST, 0.05) else None
+    return Batches(LEAST) if apart(LEAST, 0.1) else None
 
 
 def _left_over(deviations: Deviations) -> Floats:
