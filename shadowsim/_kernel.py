@@ -66,12 +66,15 @@ Hashes = NDArray[np.uint64]
 
 # error_model="numpy": a division then carries no test for zero, and the loop round it can be vectorised. No divisor
 # here can be zero (each is guarded where it is formed).
-njit = numba.njit(nogil=True, cache=True, error_model="numpy")
+njit = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 # Called by compiled code only: leaving the wrappers for Python out saves time to compile, and a call from Python would
 # crash. Never for a public function.
 inner = numba.njit(nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-# For what is called once a request with whole states: handing a state on would take longer than the work.
-inline = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
+# For what is called once a request: LLVM inlines it, whatever its size. (numba's own inlining would type and lower a
+# copy at each call.)
+inline = numba.njit(
+    nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True
+)
 
 # ---- The columns of draws: published, append only. A retry's attempt a will use column + 64 a. ----
 ARRIVAL = 0
@@ -580,7 +583,7 @@ def _poisson(
             n = i
             break
         reached[i] = count
-    lo = 0
+    lo = np.int64(0)  # typed: for a literal, what is called with it would be compiled once more
     while lo < n:
         while reached[lo] >= stretch[at, 4]:
             at += 1
@@ -1012,7 +1015,7 @@ def _serve_to(arrival: Floats, capped: bool, m: Mirror, p: Pool, s: State, scrat
     n = arrival.size
     work, instance, start = scratch.work, scratch.instance, scratch.start
     plain = p.queue_limit < 0 and p.slowdown.size == 0 and not capped
-    lo = 0
+    lo = np.int64(0)
     while lo < n:
         hi, tick_s = n, np.float64(s.tick[0]) * CONCURRENCY_EVERY_S
         if arrival[n - 1] >= tick_s:
@@ -1457,7 +1460,7 @@ def _through_pool(
     """
     n, row = arrival.size, tally.rows[w]
     work, start = s.work[:n], s.start[:n]
-    lo = 0
+    lo = np.int64(0)
     while lo < n:
         hi = _same_window(window, lo) if mixed else n
         _draw_requests(
