@@ -5,11 +5,12 @@ the count at which a search begins, and three facts that save simulation:
 
 * Steady traffic (no profile, no trace) looks the same at any hour, so that a shorter run in whole periods has the same
   law once it is long against the queue's memory: `MEMORIES` relaxation times, (c_a^2 + c_s^2) / 2 x E[S] / (workers
-  (1 - sqrt(rho))^2) each (Cohen, 1982), and as many cycles of a modulated rate. The pool's empty start then shifts a
+  (1 - sqrt(rho))^2) each (Cohen, 1982), and `CYCLES` cycles of a modulated rate. The pool's empty start then shifts a
   mean by about one relaxation time in the run, half a per cent. A day's profile without weekends repeats itself: one
   day stands for whole days, one week for whole weeks. Everything else is run in full.
-* An overloaded pool (rho > 1) without a queue limit holds a backlog of at least (rho - 1) t seconds at time t, whatever
-  chance does (the backlog is convex in its input: Jensen). Over a week that is no matter of simulation.
+* While more comes than a pool can do, a backlog grows, by (rho(t) - 1) seconds in a second, and is worked off when less
+  comes. That fluid is the least backlog that can be expected, whatever chance does (a backlog is convex in its input:
+  Jensen). Where it alone is far beyond what a goal allows, nothing has to be simulated.
 * No pool answers faster than its service: what the service time alone misses, no count of instances meets.
 """
 
@@ -32,7 +33,9 @@ Floats = NDArray[np.float64]
 MEMORIES = 200
 LEAST_REQUESTS = 200_000  # of the pool, in a shortened run
 BEYOND = 1_000  # requests beyond the furthest quantile of a shortened run
-MOST_REQUESTS = 50_000_000  # that come in a shortened run; a few seconds
+CYCLES = 30  # of a modulated rate
+MOST_REQUESTS = 20_000_000  # that come in a shortened run: about a second
+STEPS = 10_000  # of the fluid over the horizon
 DAY_S, WEEK_S = 86_400.0, 604_800.0
 _GRID = (np.arange(20_000) + 0.5) / 40_000  # probabilities below a half
 
@@ -53,6 +56,10 @@ class Demand:
         Of them that the pool gets, 0..1.
     work_s : Floats
         Service times, 40,000 quantiles in equal steps of probability, or the values of a trace.
+    rates_per_s : Floats
+        The expected rate at the endpoint in the middle of `STEPS` equal parts of the horizon; empty for a trace.
+    step_s : float
+        How long such a part is.
     """
 
     instances: float
@@ -60,14 +67,19 @@ class Demand:
     rate_per_s: float
     share: float
     work_s: Floats
+    rates_per_s: Floats
+    step_s: float
+
+    def load(self, n: int) -> Floats:
+        """Return the offered load of n instances in each step."""
+        found: Floats = self.rates_per_s * (self.instances / self.rate_per_s / n)
+        return found
 
 
 def demand(scenario: Scenario, role: str) -> Demand:
     """Return what a scenario asks of the source's or the shadow's pool."""
     traffic, service = scenario.traffic, _service(scenario, role)
-    rate = peak = traffic.mean_rate(scenario.horizon_s, scenario.start)
-    if traffic.has_knots:
-        peak = float(traffic.knots(scenario.horizon_s, scenario.start)[1].max())
+    rate, rates = traffic.mean_rate(scenario.horizon_s, scenario.start), _rates(scenario)
     share = 1.0 if role == "source" else scenario.share
     law = service.time
     if law.kind == "linear":
@@ -79,7 +91,8 @@ def demand(scenario: Scenario, role: str) -> Demand:
     # A pool under load has all workers busy.
     factor = service.slowdown[-1] if service.slowdown else 1.0
     busy = share * mean * factor / getattr(scenario, f"{role}_workers")
-    return Demand(rate * busy, peak * busy, rate, share, work)
+    peak = float(max([rate, *rates]))
+    return Demand(rate * busy, peak * busy, rate, share, work, rates, scenario.horizon_s / STEPS)
 
 
 def raised(scenario: Scenario, headroom_pct: float) -> Scenario:
@@ -139,7 +152,7 @@ def length_of(scenario: Scenario, role: str, need: Demand, n: int, furthest: flo
         return Length(cycle, cycle)
     sojourns = [sum(part.mean_sojourn_s) for part in scenario.traffic.parts or (scenario.traffic,)]
     few = max(LEAST_REQUESTS, BEYOND / (1.0 - furthest)) / max(need.rate_per_s * need.share, 1e-9)
-    short = max(few, MEMORIES * max(sojourns))
+    short = max(few, CYCLES * max(sojourns))
     long = min(max(short, MEMORIES * _memory_s(scenario, role, need, n)), whole)
     affordable = MOST_REQUESTS / need.rate_per_s
     short_s, long_s = (min(math.ceil(min(x, affordable) / cycle) * cycle, whole) for x in (short, long))
@@ -159,30 +172,36 @@ def _memory_s(scenario: Scenario, role: str, need: Demand, n: int) -> float:
     return scv * float(need.work_s.mean()) * max(service.slowdown or (1.0,)) / workers * services
 
 
-def backlog(goal: Goal, excess: float, horizon_s: float, timeout_s: float) -> float:
-    """Return the least that a goal's figure can be in an overloaded pool, whose waits grow as `excess` x t.
+def fluid(need: Demand, n: int) -> Floats:
+    """Return the waits that n instances would have without any chance, seconds, at the steps of the rate.
 
-    Waits are then as often of one length as of another, up to the last, or to the time-out.
+    The reflection of the net input: its sum, less the lowest that it has been below 0.
     """
-    last = excess * horizon_s
+    total = np.cumsum((need.load(n) - 1.0) * need.step_s)
+    waits: Floats = total - np.minimum(np.minimum.accumulate(total), 0.0) if total.size else total
+    return waits
 
-    def above(wait_s: float) -> float:
-        return max(0.0, 1.0 - wait_s / last)
 
+def backlog(goal: Goal, need: Demand, n: int, timeout_s: float) -> float:
+    """Return what a goal's figure would be with n instances, no chance, and no service time but in the load."""
+    waits, weight = fluid(need, n), need.rates_per_s
+    latency = np.minimum(waits, timeout_s)
     match goal.metric:
         case "quantile":
-            return min((goal.at or 0.0) * last, timeout_s)
+            order = np.argsort(latency)
+            below = np.cumsum(weight[order])
+            return float(latency[order][np.searchsorted(below, (goal.at or 0.0) * below[-1])])
         case "mean":
-            return last / 2.0 if last <= timeout_s else timeout_s * (1.0 - timeout_s / last / 2.0)
+            return float(np.average(latency, weights=weight))
         case "wait_mean":
-            return last / 2.0
+            return float(np.average(waits, weights=weight))
         case "share_wait":
-            return above(goal.at or 0.0)
+            return float(np.average(waits > (goal.at or 0.0), weights=weight))
         case "share_latency":
-            return above(goal.at or 0.0) if (goal.at or 0.0) < timeout_s else 0.0
+            return float(np.average(latency > (goal.at or 0.0), weights=weight))
         case "error_rate":
-            return above(timeout_s)
-    return 1.0  # utilisation
+            return float(np.average(waits > timeout_s, weights=weight))
+    return float(np.where(waits > 0.0, 1.0, need.load(n)).mean())  # utilisation
 
 
 def floor(goal: Goal, scenario: Scenario, role: str, need: Demand) -> float:
@@ -199,6 +218,20 @@ def floor(goal: Goal, scenario: Scenario, role: str, need: Demand) -> float:
         case "error_rate":
             return service.error_4xx + service.error_5xx
     return 0.0
+
+
+def _rates(scenario: Scenario) -> Floats:
+    """Return the expected rate at the middles of the steps, none where a trace takes part."""
+    middle = (np.arange(STEPS) + 0.5) * (scenario.horizon_s / STEPS)
+    total = np.zeros(STEPS)
+    for part in scenario.traffic.parts or (scenario.traffic,):
+        if part.process == "trace":
+            return np.empty(0)
+        if part.has_knots:
+            total += np.interp(middle, *part.knots(scenario.horizon_s, scenario.start))
+        else:
+            total += part.mean_rate(scenario.horizon_s, scenario.start)
+    return total
 
 
 def _service(scenario: Scenario, role: str) -> Service:

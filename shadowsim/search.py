@@ -10,8 +10,8 @@ things break this: a slowdown that does not rise with the number of busy workers
 
 A search begins where the load law says and tries counts once each; then the answer and the count below it are made
 certain, by replications where a run does not do (trials.py). What is simulated is the whole horizon or as much as
-stands for it (demand.py). The load law's verdict is taken without a simulation in one case only: steady traffic that is
-more than a pool can do, whose backlog at the end is more than twice what a goal allows.
+stands for it (demand.py). The load law's verdict is taken without a simulation in one case only: where the backlog of
+an overload, without any chance, is already more than twice what a goal allows.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ SCANNED = 64
 SAMPLED = 100_000  # requests that a share of waits is counted in
 AIMED_LOAD = 0.8  # of the peak, where a search begins
 RAREST = 0.9999  # what a shortened run should be able to show
+UTILISATION = Goal("shadow", "utilisation", None, "<=", 1.0, "utilisation <= 1")
 _MOVES = 20
 
 
@@ -78,13 +79,13 @@ class Search:
 
     def overload(self, n: int) -> Floats | None:
         """Return the figures of a pool that has no hope, None for one that has to be simulated."""
-        s, excess = self.scenario, self.need.instances / n - 1.0
-        steady = repeating_s(s) == s.period_s
-        if not steady or excess <= 0.0 or self.service.queue_limit is not None or self.service.slowdown or self.capped:
+        if self.service.queue_limit is not None or self.service.slowdown or self.capped:
             return None
-        least = [backlog(goal, excess, s.horizon_s, s.timeout_s) for goal in self.goals]
-        hopeless = any(g.caps and x > 2.0 * g.limit for g, x in zip(self.goals, least, strict=True))
-        return np.array([*least, 1.0]) if hopeless else None
+        if not (self.need.load(n) > 1.0).any():
+            return None
+        least = [backlog(goal, self.need, n, self.scenario.timeout_s) for goal in (*self.goals, UTILISATION)]
+        hopeless = any(goal.caps and x > 2.0 * goal.limit for goal, x in zip(self.goals, least, strict=False))
+        return np.array(least) if hopeless else None
 
     def at(self, n: int, horizon_s: float) -> Scenario:
         """Return the scenario with n instances and a horizon."""

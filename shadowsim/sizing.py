@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from shadowsim.quotas import quota_note
 from shadowsim.replications import replication
 from shadowsim.result import Result
 from shadowsim.scenario import Scenario
-from shadowsim.search import Answer, Search, answer, missed
+from shadowsim.search import UTILISATION, Answer, Search, answer, missed
 from shadowsim.service import Service
 from shadowsim.slo import ROLES, Goal, Slo, measure, parse_slo
 from shadowsim.trials import FIRST_LOOK, Bench, Trial
@@ -159,8 +160,7 @@ def _search(scenario: Scenario, role: str, slo: Slo) -> Search:
 def _once(search: Search, run: Callable[[Scenario], Result], n: int, horizon_s: float, r: int) -> Floats:
     """Return the figures of one replication and their errors by its sections, shape (2, figures)."""
     result = run(replication(search.at(n, horizon_s), r))
-    utilisation = Goal(search.role, "utilisation", None, "<=", 1.0)
-    return np.array([measure(goal, result) for goal in (*search.goals, utilisation)]).T
+    return np.array([measure(goal, result) for goal in (*search.goals, replace(UTILISATION, role=search.role))]).T
 
 
 def _blank(role: str, kind: str, prices: Prices, note: str) -> dict[str, object]:
@@ -191,6 +191,7 @@ def _row(search: Search, bench: Bench, fewest: Answer, whole: Scenario, prices: 
     below = bench.trial(n - 1) if n > 1 else None
     runs = max(len(t.values) for t in (trial, below) if t)
     notes = [] if fewest.certain else [f"not certain after {runs} replications"]
+    notes += [] if trial.enough else [f"of {trial.horizon_s / 3600.0:.3g} h, where its memory asks for longer ones"]
     notes += [price.origin] if math.isnan(price.usd_per_h) else []
     return row | {
         "instance_count": n,
@@ -214,8 +215,8 @@ def _one_fewer(search: Search, below: Trial | None, n: int) -> str:
     if below is None:
         return "one instance is the least"
     if below.theory:
-        load = search.need.instances / (n - 1)
-        return f"overloaded: is offered {load:.3g} times what it can do, so that waits grow to the end"
+        load = search.need.peak_instances / (n - 1)
+        return f"overloaded, up to {load:.3g} times what it can do: {missed(below, search.goals)} at least"
     return missed(below, search.goals) or "meets the goals, too"
 
 
