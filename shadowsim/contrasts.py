@@ -95,7 +95,10 @@ class Contrast:
             statistics.share(hits, n, float(n.sum()) if w is None else w, batches, self.terms.alpha)
             for (hits, n), w in zip(counts, worth, strict=True)
         ]
-        return self._compared(metric, "share", estimates, deviations, batches)
+        row = self._compared(metric, "share", estimates, deviations, batches)
+        if min(hits.sum() for hits, _ in counts) < statistics.FEW_HITS:
+            row["method"] = f"{self.name}, by count"  # of at least one side
+        return row
 
     def _batches(self, deviations: Sequence[Deviations]) -> Batches | None:
         return self.batches or choose(*deviations)
@@ -118,7 +121,7 @@ class Contrast:
         row["source_low"], row["source_high"] = source.low, source.high
         row["shadow_low"], row["shadow_high"] = shadow.low, shadow.high
         row["n_eff"] = min(e.n_eff for e in estimates)
-        row["method"] = f"{self.name}, {batches}" if batches else f"{self.name}, by count"
+        row["method"] = f"{self.name}, {batches}" if batches else self.name
         return row | {"verdict": verdict_of(row, self.terms)}
 
     def _row(self, metric: str, values: Sequence[float], n: Sequence[float], unit: str = "s") -> dict[str, Any]:

@@ -86,6 +86,7 @@ def test_errors_are_counted_and_few_are_not_overlooked():
     assert rate["source"] == 0.0
     assert rate["verdict"] == "worse"
     assert rate["low"] < 0.003 < rate["high"]
+    assert rate["method"] == "sections, by count"
     assert row(d, "error_rate_4xx")["verdict"] == "no difference larger than 0.1 points"
     d = simulate(s.replace({"horizon_s": 4.0, "run.period_s": 0.04})).compare()
     assert row(d, "error_rate_5xx")["verdict"] == NOT_ENOUGH
