@@ -91,7 +91,9 @@ def demand(scenario: Scenario, role: str) -> Demand:
     # A pool under load has all workers busy.
     factor = service.slowdown[-1] if service.slowdown else 1.0
     busy = share * mean * factor / getattr(scenario, f"{role}_workers")
-    peak = float(max([rate, *rates]))
+    modulated = [part for part in traffic.parts or (traffic,) if part.process == "mmpp"]
+    jumps = sum(max(part.rates_per_s) - part.mean_rate(scenario.horizon_s) for part in modulated)
+    peak = float(max([rate, *rates])) + jumps
     return Demand(rate * busy, peak * busy, rate, share, work, rates, scenario.horizon_s / STEPS)
 
 
@@ -165,7 +167,11 @@ def _memory_s(scenario: Scenario, role: str, need: Demand, n: int) -> float:
     A queue that holds at most K requests forgets them in about K^2 service times, whatever comes.
     """
     service, workers, rho = _service(scenario, role), getattr(scenario, f"{role}_workers"), need.instances / n
-    scv = (max(scenario.traffic.dispersion or 1.0, 1.0) + min(service.time.scv, 100.0)) / 2.0
+    dispersion = max(scenario.traffic.dispersion or 1.0, 1.0)
+    if need.instances < need.peak_instances < n:
+        # No state of a modulated rate is more than the pool can do: it forgets within one, and sees no bursts there.
+        rho, dispersion = need.peak_instances / n, 1.0
+    scv = (dispersion + min(service.time.scv, 100.0)) / 2.0
     services = 1.0 / (1.0 - math.sqrt(rho)) ** 2 if rho < 1.0 else math.inf
     if service.queue_limit is not None:
         services = min(services, (service.queue_limit + workers + 1.0) ** 2)

@@ -75,9 +75,13 @@ def test_a_run_is_as_long_as_its_queue_remembers():
     assert found.enough
     assert length_of(s, "shadow", need, 100, 0.9999).short_s == pytest.approx(1e7 / 50.0, abs=60.0)
     bursts = scenario(MMPP, service("exponential", 0.1), horizon_s=WEEK)
-    assert (
-        length_of(bursts, "source", demand(bursts, "source"), 100, 0.5).short_s == 5040.0
-    )  # whole minutes of 50 cycles
+    asked = demand(bursts, "source")
+    assert (asked.instances, asked.peak_instances) == (pytest.approx(10.0), pytest.approx(19.0))
+    calm, stormy = (length_of(bursts, "source", asked, n, 0.5) for n in (20, 15))
+    assert calm.short_s == stormy.short_s == 3000.0  # 30 cycles of 100 s
+    assert calm.long_s == pytest.approx(MEMORIES * 0.1 / (1.0 - math.sqrt(19.0 / 20.0)) ** 2, abs=60.0)
+    # What a busy state leaves over is worked off in calm ones, with a dispersion of 1 + 2 (8100 / 100) 25 = 4051.
+    assert (stormy.long_s, stormy.enough) == (pytest.approx(MOST_REQUESTS / 100.0, abs=60.0), False)
     refusing = scenario(FLAT, service("exponential", 0.1, queue_limit=3), horizon_s=WEEK)
     assert length_of(refusing, "source", demand(refusing, "source"), 1, 0.5).long_s < 3000.0
 
