@@ -21,7 +21,7 @@ READING_ORDER = [
     *("frames", "samples", "batches", "statistics", "sections", "contrasts", "pairs", "sequential", "comparison"),
     *("tallies", "verdict", "result", "slo", "costs", "grouping", "plots", "engine", "replications", "noise"),
     *("demand", "trials", "search", "sizing"),
-    *("grids", "cache", "tasks", "sweeps"),
+    *("grids", "cache", "tasks", "sweeps", "planning"),
     *("capture", "recordings", "answers", "differences", "pairing"),
     *("tables", "spread", "shares", "agreements", "report", "console", "cli", "__main__"),
 ]
