@@ -175,7 +175,7 @@ def _memory_s(scenario: Scenario, role: str, need: Demand, n: int) -> float:
     services = 1.0 / (1.0 - math.sqrt(rho)) ** 2 if rho < 1.0 else math.inf
     if service.queue_limit is not None:
         services = min(services, (service.queue_limit + workers + 1.0) ** 2)
-    return scv * float(need.work_s.mean()) * max(service.slowdown or (1.0,)) / workers * services
+    return float(scv * need.work_s.mean() * max(service.slowdown or (1.0,)) / workers * services)
 
 
 def fluid(need: Demand, n: int) -> Floats:
