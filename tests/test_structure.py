@@ -19,11 +19,12 @@ READING_ORDER = [
     *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
     *("frames", "samples", "batches", "statistics", "sections", "contrasts", "pairs", "sequential", "comparison"),
-    *("tallies", "verdict", "result", "slo", "costs", "grouping", "plots", "engine", "replications", "noise"),
+    *("tallies", "verdict", "result", "slo", "costs", "engine", "replications", "noise"),
     *("demand", "trials", "search", "sizing"),
     *("grids", "cache", "tasks", "sweeps", "planning"),
+    *("grouping", "canvas", "timelines", "plots"),
     *("capture", "recordings", "answers", "differences", "pairing"),
-    *("tables", "spread", "shares", "agreements", "report", "console", "cli", "__main__"),
+    *("tables", "spread", "shares", "agreements", "regressions", "report", "console", "cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
 
