@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shadowsim.experiment import Experiment
     from shadowsim.noise import noise_floor
     from shadowsim.recordings import captured_arrivals, read_captures
+    from shadowsim.regressions import assert_no_regression, compare_runs
     from shadowsim.replications import replicate, replication, summarise
     from shadowsim.result import Result
     from shadowsim.scenario import Scenario, default_scenario
@@ -45,8 +46,10 @@ _HOME = {
     "SimulationError": "errors",
     "ValidationError": "errors",
     "agreement": "agreements",
+    "assert_no_regression": "regressions",
     "captured_arrivals": "recordings",
     "compare": "comparison",
+    "compare_runs": "regressions",
     "cost": "costs",
     "default_scenario": "scenario",
     "noise_floor": "noise",
@@ -71,8 +74,10 @@ __all__ = [
     "SimulationError",
     "ValidationError",
     "agreement",
+    "assert_no_regression",
     "captured_arrivals",
     "compare",
+    "compare_runs",
     "cost",
     "default_scenario",
     "noise_floor",

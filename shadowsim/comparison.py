@@ -107,16 +107,10 @@ def compare(
     InputError
         When a parameter or the frames cannot be used.
     """
-    terms = Terms(
-        _number("margin_pct", margin_pct, 0.0, math.inf),
-        _number("margin_points", margin_points, 0.0, 100.0),
-        _level(_number("confidence", confidence, 0.0, 1.0), look, looks, spending),
-    )
-    if slo_s is not None:
-        _number("slo_s", slo_s, 0.0, math.inf)
+    terms = terms_of(margin_pct, margin_points, confidence, slo_s, look, looks, spending)
     runs = frames_of(frames)
     sections = sections_of(runs, method)
-    rows = list(_rows(sections, terms, slo_s))
+    rows = list(metric_rows(sections, terms, slo_s))
     if sections.how == "windows":
         rows[1:1] = period_rows(runs[0]["windows"], terms)
     if len(runs) == 1 and "requests" in runs[0]:
@@ -124,6 +118,25 @@ def compare(
     if not rows:
         raise InputError("frames", "hold nothing that could be compared")
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_source": "int64", "n_shadow": "int64"})
+
+
+def terms_of(
+    margin_pct: float,
+    margin_points: float,
+    confidence: float,
+    slo_s: float | None = None,
+    look: int | None = None,
+    looks: int | None = None,
+    spending: str = "obrien-fleming",
+) -> Terms:
+    """Check what a comparison is asked for, as `compare` describes it."""
+    if slo_s is not None:
+        _number("slo_s", slo_s, 0.0, math.inf)
+    return Terms(
+        _number("margin_pct", margin_pct, 0.0, math.inf),
+        _number("margin_points", margin_points, 0.0, 100.0),
+        _level(_number("confidence", confidence, 0.0, 1.0), look, looks, spending),
+    )
 
 
 def _number(name: str, value: float, above: float, below: float) -> float:
@@ -145,13 +158,16 @@ def _level(confidence: float, look: int | None, looks: int | None, spending: str
     return 2.0 * float(ndtr(-bounds[look - 1]))
 
 
-def _rows(sections: Sections, terms: Terms, slo_s: float | None) -> Iterator[dict[str, Any]]:
-    """Metrics of each side by itself, compared."""
+def metric_rows(
+    sections: Sections, terms: Terms, slo_s: float | None, together: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Metrics of each side by itself, compared; `together` as for `Contrast`."""
     sides = (sections.source, sections.shadow)
-    batches = Batches(sections.source.n.size) if sections.independent else None
+    # of independent runs, each is a batch
+    batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
     worth = [statistics.n_effective(s.sample, 0.5, batches) if s.sample else None for s in sides]
     least = min((w for w in worth if w is not None), default=math.inf)
-    how = Contrast(sections.how, batches, least, terms)
+    how = Contrast(sections.how, batches, least, terms, together)
     if all(s.total_s is not None for s in sides):
         yield how.mean("mean", sides)
     if any(s.sample for s in sides):

@@ -45,12 +45,16 @@ class Contrast:
         How many independent requests the lesser side's median rests on: how often the queue forgot its past, which is
         known far better than how often a tail was visited. A run whose tail happens to look calm would else be
         trusted for it.
+    terms : Terms
+    together : bool
+        Whether both sides met the same arrivals, so that their errors move together; those of other runs do not.
     """
 
     name: str
     batches: Batches | None
     worth: float
     terms: Terms
+    together: bool = True
 
     def quantile(self, metric: str, sides: Sequence[Side], q: float) -> dict[str, Any]:
         """The row of the quantile at q."""
@@ -112,7 +116,7 @@ class Contrast:
         batches: Batches | None,
     ) -> dict[str, Any]:
         source, shadow = estimates
-        rho = batches.correlation(*deviations) if batches else 0.0
+        rho = batches.correlation(*deviations) if batches and self.together else 0.0
         row = self._row(metric, [e.value for e in estimates], [e.n for e in estimates], unit)
         low, high = statistics.difference(source, shadow, rho)
         if not math.isnan(low + high):  # an interval of one end is none

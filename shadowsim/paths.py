@@ -179,6 +179,21 @@ def number(
     return found
 
 
+def per_cent(value: object, path: str) -> float:
+    """Return a margin in per cent: the text "5%" is 5, and so are the share 0.05 and its text.
+
+    A number from 1 on may have been meant as either, and is refused.
+    """
+    text = str(value).strip() if isinstance(value, str | int | float) else ""
+    try:
+        found = float(text.removesuffix("%")) * (1.0 if text.endswith("%") else 100.0)
+    except ValueError:
+        found = math.nan
+    if not (0.0 < found < math.inf) or (found >= 100.0 and not text.endswith("%")):
+        raise InputError(path, "must be a percentage such as 5%, or a share such as 0.05", value)
+    return found
+
+
 def choice(value: object, path: str, known: Sequence[str], later: Sequence[str] = ()) -> str:
     """Return `value` when it is one of the `known` words; those of `later` are refused as not built yet."""
     if isinstance(value, str) and value in later:
