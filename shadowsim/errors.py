@@ -72,6 +72,62 @@ class SerializationError(ShadowsimError, ValueError):
     http_status = 400
 
 
+class RefusedError(ShadowsimError, ValueError):
+    """A valid request that SageMaker refuses all the same, in a sentence of its own ("Could not find model ...")."""
+
+    code = "ValidationException"
+    http_status = 400
+
+
+class ResourceInUseError(ShadowsimError):
+    """A name that is taken, or a resource that something live stands on."""
+
+    code = "ResourceInUse"
+    http_status = 400
+
+
+class ResourceNotFoundError(ShadowsimError, LookupError):
+    """An experiment, or a tagged resource, that does not exist."""
+
+    code = "ResourceNotFound"
+    http_status = 400
+
+
+class ResourceLimitExceededError(ShadowsimError):
+    """More instances than the account's quota."""
+
+    code = "ResourceLimitExceeded"
+    http_status = 400
+
+
+class ConflictError(ShadowsimError):
+    """An action that an experiment's status does not allow."""
+
+    code = "ConflictException"
+    http_status = 400
+
+
+class ThrottlingError(ShadowsimError):
+    """More requests a second than the account's quota."""
+
+    code = "ThrottlingException"
+    http_status = 400
+
+
+class UnknownOperationError(ShadowsimError, LookupError):
+    """An action that does not exist, or that is not rehearsed."""
+
+    code = "UnknownOperationException"
+    http_status = 400
+
+
+class UnknownEndpointError(ShadowsimError, LookupError):
+    """An invocation of an endpoint that does not exist; the runtime's code, not the control plane's."""
+
+    code = "ValidationError"
+    http_status = 400
+
+
 class InputError(ShadowsimError, ValueError):
     """A scenario, a file or an option that cannot be used.
 

@@ -24,24 +24,33 @@ READING_ORDER = [
     *("grids", "cache", "tasks", "sweeps", "planning"),
     *("grouping", "canvas", "timelines", "plots"),
     *("capture", "recordings", "answers", "differences", "pairing"),
-    *("tables", "spread", "shares", "agreements", "regressions", "report", "console", "cli", "__main__"),
+    *("tables", "spread", "shares", "agreements", "regressions", "report", "console"),
+    "server.views",
+    *("cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
 
 
+def file_of(module):
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+
+
 def imports(module):
     """The shadowsim modules that a module imports, at its top or inside functions."""
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+    for node in ast.walk(ast.parse(file_of(module).read_text())):
         if isinstance(node, ast.Import):
             yield from (a.name.removeprefix("shadowsim.") for a in node.names if a.name.startswith("shadowsim."))
         elif isinstance(node, ast.ImportFrom) and node.module == "shadowsim":
             yield from (a.name for a in node.names if (PACKAGE / f"{a.name}.py").exists())
+        elif isinstance(node, ast.ImportFrom) and node.module == "shadowsim.server":
+            yield from (f"server.{a.name}" for a in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("shadowsim."):
             yield node.module.removeprefix("shadowsim.")
 
 
 def test_every_module_has_its_place():
-    found = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__"}
+    paths = [p.relative_to(PACKAGE).with_suffix("") for p in PACKAGE.rglob("*.py")]
+    found = {".".join(path.parts) for path in paths if path.name != "__init__"}
     assert found == set(READING_ORDER)
     assert len(READING_ORDER) == len(set(READING_ORDER))
 
