@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shadowsim.result import Result
     from shadowsim.scenario import Scenario, default_scenario
     from shadowsim.sizing import size
+    from shadowsim.speedups import compare_benchmarks
     from shadowsim.sweeps import sweep
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ _HOME = {
     "assert_no_regression": "regressions",
     "captured_arrivals": "recordings",
     "compare": "comparison",
+    "compare_benchmarks": "speedups",
     "compare_runs": "regressions",
     "cost": "costs",
     "default_scenario": "scenario",
@@ -77,6 +79,7 @@ __all__ = [
     "assert_no_regression",
     "captured_arrivals",
     "compare",
+    "compare_benchmarks",
     "compare_runs",
     "cost",
     "default_scenario",

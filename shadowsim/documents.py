@@ -15,7 +15,7 @@ from typing import Any
 from shadowsim.errors import InputError, SerializationError, kind, shown
 
 
-def read_json(source: object, what: str = "request") -> dict[str, Any]:
+def read_json(source: object, what: str = "request", *, non_finite: bool = False) -> dict[str, Any]:
     """Return a JSON object from wherever it is.
 
     Parameters
@@ -24,6 +24,8 @@ def read_json(source: object, what: str = "request") -> dict[str, Any]:
         The object itself, its JSON text (a str that begins with `{`, or any bytes), or the path of a file.
     what : str
         What messages call a source that is not a file.
+    non_finite : bool
+        Whether NaN and Infinity, which Python's own json writes, are read.
 
     Raises
     ------
@@ -35,13 +37,13 @@ def read_json(source: object, what: str = "request") -> dict[str, Any]:
     if isinstance(source, Mapping):
         return dict(source)
     if isinstance(source, bytes | bytearray):
-        return _parsed(_decoded(source, what), what)
+        return _parsed(_decoded(source, what), what, non_finite)
     file = file_of(source)
     if file is not None:
         name = shown(file)
-        return _parsed(_decoded(_content(file, isinstance(source, str)), name), name)
+        return _parsed(_decoded(_content(file, isinstance(source, str)), name), name, non_finite)
     if isinstance(source, str):
-        return _parsed(source.lstrip("\ufeff"), what)
+        return _parsed(source.lstrip("\ufeff"), what, non_finite)
     raise SerializationError(f"{what}: must be an object, JSON text or a path, not {kind(source)}")
 
 
@@ -71,7 +73,7 @@ def _decoded(body: bytes | bytearray, what: str) -> str:
         raise SerializationError(f"{what}: must be UTF-8 text, but byte {error.start} is not") from None
 
 
-def _parsed(text: str, what: str) -> dict[str, Any]:
+def _parsed(text: str, what: str, non_finite: bool) -> dict[str, Any]:
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
         members: dict[str, Any] = {}
         for key, value in found:
@@ -81,6 +83,8 @@ def _parsed(text: str, what: str) -> dict[str, Any]:
         return members
 
     def constant(literal: str) -> object:
+        if non_finite:
+            return float(literal)
         raise SerializationError(f"{what}: {literal} is not JSON")
 
     try:

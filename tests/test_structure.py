@@ -24,7 +24,8 @@ READING_ORDER = [
     *("grids", "cache", "tasks", "sweeps", "planning"),
     *("grouping", "canvas", "timelines", "plots"),
     *("capture", "recordings", "answers", "differences", "pairing"),
-    *("tables", "spread", "shares", "agreements", "regressions", "report", "console"),
+    *("tables", "spread", "shares", "agreements", "regressions", "gates", "findings", "ranks", "timings", "speedups", "report"),
+    *("console", "arguments", "outputs", "checks", "proposals"),
     "server.views",
     *("cli", "__main__"),
 ]
