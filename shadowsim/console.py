@@ -1,8 +1,8 @@
-"""How a command ends: its exit status, and errors as single lines.
+"""How a command answers machines and how it ends: its exit status, and errors as single lines.
 
-Exit status: 0; 1 for a failed goal (`--strict`); 2 for bad input, with a line on standard error that names the field;
-130 when interrupted; 141 when whoever reads the output has gone, as for any program in a pipe. Anything else that is
-raised is a defect and keeps its traceback.
+Exit status: 0; 1 for a goal that is not met (an SLO, something worse, with `--strict` anything but certain); 2 for bad
+input, with a line on standard error that names the field; 130 when interrupted; 141 when whoever reads the output has
+gone, as for any program in a pipe. Anything else that is raised is a defect and keeps its traceback.
 
 Standard output holds answers, the same ones for the same input; progress, timing and errors go to standard error.
 """
@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from errno import ENOSPC, EPIPE
+from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from shadowsim.errors import InputError, ShadowsimError, SimulationError, ValidationError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -73,25 +78,38 @@ class Commands(TyperGroup):
 
 
 def print_json(value: object) -> None:
-    """Write a value as JSON, in characters that standard output can show."""
+    """Write a value as JSON, in characters that standard output can show; what is no finite number is null."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=not unicode, allow_nan=False))
+    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=not unicode, allow_nan=False))
+
+
+def print_frame(frame: pd.DataFrame, as_json: bool, index: bool = False) -> None:
+    """Write a frame for machines: as JSON a list of rows, else as CSV."""
+    if as_json:
+        print_json((frame.reset_index() if index else frame).to_dict("records"))
+    else:
+        typer.echo(frame.to_csv(index=index, lineterminator="\n"), nl=False)
+
+
+def plain(value: Any) -> object:
+    """Return a value as JSON has it: no NaN, no infinity, none of pandas' and numpy's own kinds."""
+    kind = type(value).__name__  # pandas and numpy need not be loaded
+    match value:
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case Integral() if kind != "bool":
+            return int(value)
+        case SupportsFloat() if kind != "bool":
+            return float(value) if math.isfinite(value) else None
+    return bool(value) if kind == "bool" else None if kind == "NAType" else value
 
 
 def one_line(text: str) -> str:
     """Return a text as one line, with nothing in it that a terminal takes for a command."""
     joined = " ".join(text.split())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
-
-
-def number_of(option: str, text: str | None) -> float | None:
-    """Return the number that an option gives, None when it is left out; typer's message would not show what it got."""
-    if text is None:
-        return None
-    try:
-        return int(text) if text.strip("+-").isdecimal() else float(text)
-    except ValueError:
-        raise InputError(option, "must be a number", text) from None
 
 
 def writing(path: Path, write: Callable[[], T]) -> T:

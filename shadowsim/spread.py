@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from shadowsim.replications import summarise, worst, worst_by_variant
 from shadowsim.result import Result
+from shadowsim.slo import Slo
 from shadowsim.tables import (
     LABELS,
     OVERLOADED,
@@ -20,12 +23,13 @@ from shadowsim.tables import (
     short_name,
     significant,
     size,
-    summary_object,
     summary_table,
     wrapped,
 )
 
 Shown = Callable[[float], str]
+
+_POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 
 
 def results_text(results: Sequence[Result]) -> str:
@@ -42,19 +46,54 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def results_object(results: Sequence[Result]) -> dict[str, object]:
-    """Return the figures for JSON: of several runs {"mean": ..., "half_width": ...} each; null for what is none."""
-    one = summary_object(results[0])
+    """Return the figures for JSON: of several runs {"mean": ..., "half_width": ...} each; NaN for what is none."""
+    one = _summary_object(results[0])
     if len(results) == 1:
         return one
     statuses, variants = worst_by_variant(results), []
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         found: dict[str, object] = {"variant": variant, "role": role, "verdict": statuses[str(variant)]}
         for figure, mean, half in zip(part["figure"], part["mean"], part["half_width"], strict=True):
-            found[figure] = {"mean": _finite(mean), "half_width": _finite(half)}
+            found[figure] = {"mean": mean, "half_width": half}
         variants.append(found)
     gravest = worst(results)
     several = {"seed": [result.scenario.seed for result in results], "replications": len(results)}
     return one | several | {"verdict": gravest.status, "why": str(gravest), "variants": variants}
+
+
+def goals_frame(slo: Slo, results: Sequence[Result]) -> pd.DataFrame:
+    """Return what runs say about goals: `Slo.evaluate` of one run; of several, means, with errors between the runs."""
+    frames = [slo.evaluate(result) for result in results]
+    if len(frames) == 1:
+        return frames[0]
+    values = np.array([frame["value"] for frame in frames])  # shape (runs, goals)
+    mean = values.mean(axis=0)  # NaN where one run cannot say
+    return frames[0].assign(
+        value=mean,
+        standard_error=values.std(axis=0, ddof=1) / math.sqrt(len(frames)),
+        margin=[goal.margin(value) for goal, value in zip(slo.goals, mean, strict=True)],
+        met=[goal.met(value) for goal, value in zip(slo.goals, mean, strict=True)],
+    )
+
+
+def _summary_object(result: Result) -> dict[str, object]:
+    """Return a run's figures for JSON: a summary a variant with what the verdict says of it; NaN for what is none."""
+    judged = {p.variant: p for p in result.verdict.pools}
+    variants: list[dict[Any, object]] = []
+    for row in result.summary().reset_index().to_dict("records"):
+        pool = judged[row["variant"]]
+        variants.append(row | {key: getattr(pool, key) for key in _POOL_KEYS})
+    scenario = result.scenario
+    return {
+        "scenario": scenario.experiment.name,
+        "seed": scenario.seed,
+        "horizon_s": scenario.horizon_s,
+        "sampling_percentage": scenario.experiment.sampling_percentage,
+        "assumptions": list(scenario.assumptions),
+        "verdict": result.verdict.status,
+        "why": str(result.verdict),
+        "variants": variants,
+    }
 
 
 def _spread_table(results: Sequence[Result]) -> str:
@@ -85,7 +124,3 @@ def _cell(text: Shown, mean: float, half: float) -> str:
 
 def _share_of_errors(share: float) -> str:
     return percent(share, 3) if share > 0.0 else "none"
-
-
-def _finite(x: float) -> float | None:
-    return float(x) if math.isfinite(x) else None

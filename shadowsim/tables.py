@@ -9,9 +9,8 @@ import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
-from numbers import Integral
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any
 
 from shadowsim.instances import InstanceType, duration_text
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 WIDTH = 80
 _MAX_NAME = 30  # two columns of names and one of labels fit the width
 OVERLOADED = "OVERLOADED"
-_POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 _QUANTILES = {"p50": "p50_s", "p90": "p90_s", "p95": "p95_s", "p99": "p99_s", "p99.9": "p99_9_s", "max": "maximum_s"}
 LABELS = ("", "variant", "verdict", "requests", "rate", "share copied", "latency mean",
           *(f"        {name}" for name in _QUANTILES), "wait mean", "utilisation", "errors", "captured")  # fmt: skip
@@ -43,6 +41,14 @@ def significant(x: float, n: int = 3) -> str:
     rounded = round(x, digits) if digits > 0 else x
     digits = n - 1 - math.floor(math.log10(abs(rounded)))
     return f"{rounded:,.{max(digits, 0)}f}"
+
+
+def compact(n: float) -> str:
+    """Return a number of three digits at most, with its thousands as a letter: "950", "20.8k", "34.6M"."""
+    for letter, one in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= 0.9995 * one:
+            return f"{significant(n / one)}{letter}"
+    return significant(n) if n < 1.0 else f"{n:.0f}"
 
 
 def seconds(x: float) -> str:
@@ -182,28 +188,6 @@ def instances_table(types: Sequence[InstanceType]) -> str:
     return grid(rows, left=(0, 3, 5))
 
 
-def summary_object(result: Result) -> dict[str, object]:
-    """Return a run's figures for JSON: a summary a variant with what the verdict says of it; null for what is none."""
-    judged = {p.variant: p for p in result.verdict.pools}
-    variants = []
-    for row in result.summary().reset_index().to_dict("records"):
-        pool = judged[row["variant"]]
-        found = {str(key): _json(value) for key, value in row.items()}
-        found |= {key: _json(getattr(pool, key)) for key in _POOL_KEYS}
-        variants.append(found)
-    scenario = result.scenario
-    return {
-        "scenario": scenario.experiment.name,
-        "seed": scenario.seed,
-        "horizon_s": scenario.horizon_s,
-        "sampling_percentage": scenario.experiment.sampling_percentage,
-        "assumptions": list(scenario.assumptions),
-        "verdict": result.verdict.status,
-        "why": str(result.verdict),
-        "variants": variants,
-    }
-
-
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
     """Return rows with the same keys as CSV, with a header; None is an empty field."""
     text = StringIO()
@@ -211,15 +195,6 @@ def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _json(value: Any) -> object:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    # None, pandas' NA and what is not finite have no number in JSON.
-    return float(value) if isinstance(value, SupportsFloat) and math.isfinite(value) else None
 
 
 def _known(figure: float | None) -> str:

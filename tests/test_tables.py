@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from cases import scenario, service
 
@@ -70,6 +68,11 @@ def test_counts_rates_shares_and_sizes():
     assert [tables.size(n) for n in (0, 999, 1000, 1.02e9, 3e12)] == ["0 B", "999 B", "1.00 kB", "1.02 GB", "3.00 TB"]
 
 
+def test_compact():
+    found = [tables.compact(x) for x in (0, 0.25, 7, 950.4, 999.5, 20_818, 999_500, 34_560_822, 2.5e9)]
+    assert found == ["0", "0.250", "7", "950", "1.00k", "20.8k", "1.00M", "34.6M", "2.50G"]
+
+
 def test_speed_is_said_of_long_runs_only():
     assert tables.speed(34_560_822, 1.5) == "34,560,822 requests in 1.50 s, 23 million requests/s"
     assert tables.speed(120_085, 0.508) == "120,085 requests in 508 ms"
@@ -100,15 +103,6 @@ def test_instances_say_what_is_unknown():
 
 def test_csv_leaves_empty_what_is_none():
     assert tables.csv_text([{"a": 1, "b": None}, {"a": "x, y", "b": 0.5}]) == 'a,b\n1,\n"x, y",0.5\n'
-
-
-@pytest.mark.parametrize("value", [None, pd.NA, math.nan, math.inf, np.float64("nan")])
-def test_json_has_null_for_what_is_no_number(value: object):
-    assert json.dumps(tables._json(value)) == "null"
-
-
-def test_json_has_plain_numbers():
-    assert json.dumps([tables._json(v) for v in ("a", 3, np.float64(0.5), np.int64(7))]) == '["a", 3, 0.5, 7]'
 
 
 def test_lost_copies_and_what_is_unusual_are_said():
