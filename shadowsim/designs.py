@@ -1,0 +1,156 @@
+"""Designs of a shadow test: a share and the pool that it needs, and what of a duration is rehearsed.
+
+The pool: a share s of the traffic gets at least s times the source's workers. Under RANDOM routing with a coin, and
+where that is a whole number of instances, each of them then sees just what an instance of the source sees.
+
+What is rehearsed: the whole duration, if that can be afforded; else a segment. Of steady traffic any will do, and one
+for all durations. A day's profile is run through faster (rehearsals.py), and keeps as many sections as the test has,
+since `compare` joins sections by how they follow the traffic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from shadowsim.demand import WEEK_S, demand, repeating_s
+from shadowsim.effects import Effect
+from shadowsim.errors import InputError
+from shadowsim.rehearsals import least_s, mean_rate, shorter
+from shadowsim.scenario import Scenario
+from shadowsim.sections import MOST_SECTIONS
+
+MOST_REQUESTS = 400_000_000  # of all rehearsals together, for a few of them: ten seconds on two cores
+STRETCH = 4.0  # times as many where a queue's memory or a far tail asks for them
+LEAST_COPIES = 100.0  # in the tail that makes the metric
+_PERIOD_S = 60.0
+
+
+class Segment(NamedTuple):
+    """What is rehearsed of a test.
+
+    Attributes
+    ----------
+    whole_s : float
+        Which part of the scenario, from t = 0.
+    length_s : float
+        How long a rehearsal of it is.
+    n_sections : int
+    mixture : float
+        What two segments have in common that see the same mixture of rates: 0 for steady traffic, the length of the
+        cycle where `whole_s` is so many whole ones, else `whole_s`.
+    enough : bool
+        Whether it is long against the queue's memory, or whole.
+    """
+
+    whole_s: float
+    length_s: float
+    n_sections: int
+    mixture: float
+    enough: bool
+
+    def of(self, scenario: Scenario) -> Scenario:
+        """Return the scenario of a rehearsal."""
+        return shorter(scenario, self.whole_s, self.length_s, self.n_sections)
+
+    def longer(self, length_s: float) -> Segment:
+        """Return the segment with rehearsals of at least that length, if there is as much of it."""
+        if self.mixture == 0.0:
+            length_s = max(length_s, self.length_s)
+            return self._replace(whole_s=length_s, length_s=length_s)
+        return self._replace(length_s=max(self.length_s, min(length_s, self.whole_s)))
+
+
+def at_share(scenario: Scenario, percentage: int) -> Scenario:
+    """Return the scenario with a share and the pool that it needs."""
+    return scenario.replace({"sampling_percentage": percentage, "shadow.instance_count": _pool(scenario, percentage)})
+
+
+def in_production(scenario: Scenario) -> Scenario:
+    """Return the scenario with a shadow that gets all requests, as they come, as the source does."""
+    mirror = {"rule": "coin", "instant": "arrival", "max_in_flight": None, "max_body_bytes": None, "max_per_s": None}
+    return at_share(scenario, 100).replace({f"mirror.{key}": value for key, value in mirror.items()})
+
+
+def same_model(scenario: Scenario) -> bool:
+    """Whether the shadow's instances serve as the source's do, and are routed to in the same way."""
+    return (
+        scenario.source_service == scenario.shadow_service
+        and scenario.source_workers == scenario.shadow_workers
+        and len(set(scenario.routing.values())) == 1
+    )
+
+
+def alike(scenario: Scenario) -> bool:
+    """Whether an instance of the shadow sees just the arrivals that one of the source sees, in law."""
+    source, shadow = scenario.experiment.source, scenario.experiment.shadow
+    share, routing = scenario.experiment.sampling_percentage, scenario.routing[source.name]
+    capped = any(x is not None for x in (scenario.max_in_flight, scenario.max_body_bytes, scenario.max_per_s))
+    thinned = routing == "RANDOM" and scenario.mirror_rule == "coin"
+    return (
+        same_model(scenario)
+        and scenario.mirror_instant == "arrival"
+        and not capped
+        and shadow.pool.instance_count * 100 == source.pool.instance_count * share
+        and (thinned or share == 100)
+    )
+
+
+def load_ratio(scenario: Scenario) -> float:
+    """Return how much of the traffic comes to a worker of the shadow, over that of one of the source."""
+    source, shadow = scenario.experiment.source.pool, scenario.experiment.shadow.pool
+    workers = source.instance_count * scenario.source_workers, shadow.instance_count * scenario.shadow_workers
+    return scenario.share * workers[0] / workers[1]
+
+
+def keeps_up(scenario: Scenario) -> None:
+    """Raise `InputError` when more comes to the source than it can do: its latencies say how long the run was."""
+    need, n = demand(scenario, "source"), scenario.experiment.source.pool.instance_count
+    load = max([need.instances / n, *need.load(n)])
+    if load >= 1.0 and scenario.source_service.queue_limit is None:
+        what = f"must have a source that keeps up: it is offered {load:.2f} times what it can do"
+        raise InputError("scenario", what)
+
+
+def segments(
+    production: Scenario, durations_s: Sequence[float], shares: Sequence[int], replications: int, effect: Effect
+) -> dict[float, Segment]:
+    """Choose what is rehearsed of each duration.
+
+    Parameters
+    ----------
+    production : Scenario
+        As `in_production` makes it.
+    durations_s : sequence of float
+    shares : sequence of int
+    replications : int
+        Rehearsals of each (share, duration), with the effect and as many without.
+    effect : Effect
+    """
+    cycle = _cycle_s(production)
+    kinds = 1 if cycle == 0.0 else len(durations_s)
+    affordable = MOST_REQUESTS / (2.0 * replications * len(shares) * kinds)
+    found = {}
+    for duration_s in durations_s:
+        n = min(MOST_SECTIONS, math.ceil(duration_s / production.period_s))
+        rate = max(mean_rate(production, duration_s), 1e-9)
+        length, memory = affordable / rate, least_s(production, n)
+        tail = LEAST_COPIES / (effect.tail * min(shares) / 100.0 * rate)
+        length = min(max(length, min(STRETCH * length, max(memory, tail))), duration_s)
+        whole = length if cycle == 0.0 else duration_s
+        mixture = cycle if cycle == 0.0 or duration_s % cycle == 0.0 else duration_s
+        found[duration_s] = Segment(whole, length, n, mixture, length >= min(memory, duration_s))
+    return found
+
+
+def _pool(scenario: Scenario, percentage: int) -> int:
+    source = scenario.experiment.source.pool.instance_count * scenario.source_workers
+    return max(1, -(-source * percentage // (100 * scenario.shadow_workers)))
+
+
+def _cycle_s(scenario: Scenario) -> float:
+    """Return after which time the traffic repeats itself: 0 for steady, infinity for never."""
+    calendar = 4.0 * WEEK_S
+    cycle = repeating_s(scenario.replace({"horizon_s": calendar, "run.period_s": _PERIOD_S}))
+    return 0.0 if cycle == _PERIOD_S else math.inf if cycle == calendar else cycle
