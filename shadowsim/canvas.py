@@ -21,6 +21,7 @@ KINDS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")  # of what is ne
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x")
 INK, GREY, MARGIN = "#222222", "#666666", "rgba(102, 102, 102, 0.13)"
 SHADE, SHADE_TEXT = "rgba(204, 121, 167, 0.20)", "#8A1C5B"  # of what is overloaded
+SCALE = "Cividis"  # Nuñez, Anderton and Renslow (2018): even in lightness, for all kinds of colour vision
 LOG_FROM = 20.0  # values of a greater ratio than this stand on a logarithmic axis
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": INK}
 
@@ -40,7 +41,7 @@ def canvas(title: str, subtitle: str, rows: int = 1, height: int | None = None, 
         For Plotly's `make_subplots`.
     """
     options = {"cols": 1, "shared_xaxes": True, "vertical_spacing": 0.06} | subplots
-    return make_subplots(rows=rows, **options).update_layout(
+    figure = make_subplots(rows=rows, **options).update_layout(
         title={"text": title, "subtitle": {"text": subtitle}, "x": 0.0, "xref": "paper", "xanchor": "left", "y": 0.97},
         template="plotly_white",
         font=_FONT,
@@ -49,6 +50,8 @@ def canvas(title: str, subtitle: str, rows: int = 1, height: int | None = None, 
         height=height or 300 + 170 * rows,
         hovermode="x unified",
     )
+    size = _FONT["size"]
+    return figure.update_xaxes(title_font_size=size).update_yaxes(title_font_size=size)
 
 
 def value_axis(values: Floats, title: str, unit: str) -> dict[str, Any]:

@@ -2,15 +2,25 @@
 
 Of a run (timelines.py): `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`.
 Of a comparison (intervals.py): `differences`, `noise_floor`.
-Of designs to choose from (designs.py): `latency_against_instances`, `cost_frontier`, `power`, `sweep`.
+Of designs to choose from (frontiers.py): `latency_against_instances`, `cost_frontier`.
+Over settings (maps.py): `power`, of a plan, and `sweep`.
 """
 
+from shadowsim.frontiers import cost_frontier, latency_against_instances
+from shadowsim.intervals import differences, noise_floor
+from shadowsim.maps import power, sweep
 from shadowsim.timelines import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
 
 __all__ = [
     "copies",
+    "cost_frontier",
+    "differences",
+    "latency_against_instances",
     "latency_distribution",
     "latency_over_time",
+    "noise_floor",
+    "power",
     "requests_over_time",
+    "sweep",
     "utilisation",
 ]
