@@ -46,7 +46,7 @@ from importlib.resources import files
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
-from shadowsim.errors import InputError, kind, nearest, shown
+from shadowsim.errors import InputError, SerializationError, kind, nearest, shown
 
 if TYPE_CHECKING:
     from regex import Pattern
@@ -91,6 +91,24 @@ def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> li
         SageMaker has no such action or shape.
     """
     return list(_walk(_shape(name), request, "", unknown, 0))
+
+
+def parsed(name: str, body: object) -> dict[str, Any]:
+    """Return a request as the service reads it off the wire: without nulls and unknown members, times in seconds.
+
+    Parameters
+    ----------
+    name : str
+        A SageMaker action.
+    body : object
+        What the JSON text held.
+
+    Raises
+    ------
+    SerializationError
+        The first value of a wrong type, for which the service stops reading.
+    """
+    return _parsed(_shape(name), body, "")  # type: ignore[no-any-return]
 
 
 def sentence(value: object, path: str, constraint: str) -> str:
@@ -141,6 +159,30 @@ def _walk(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) 
             yield from _entries(shape, value, path, unknown, depth)
         elif isinstance(value, list | tuple):
             yield from _items(shape, value, path, unknown, depth)
+
+
+def _parsed(shape: Shape, value: Any, path: str) -> Any:
+    wrong = None if value is None and path else _wrong_type(shape["type"], value)
+    if wrong:
+        raise SerializationError(f"{path or 'request'}: {wrong}")
+    match value, shape["type"]:
+        case Mapping(), "structure":
+            found = {}
+            for key, member in shape.get("members", {}).items():
+                if value.get(key) is not None:
+                    inner = f"{path}{'.' if path else ''}{key[0].lower()}{key[1:]}"
+                    found[key] = _parsed(_referred(member), value[key], inner)
+            return found
+        case Mapping(), _:
+            entry = _referred(shape["value"])
+            return {key: _parsed(entry, item, f"{path}.{shown(key)}.member") for key, item in value.items()}
+        case [*items], _:
+            item_shape = _referred(shape["member"])
+            return [_parsed(item_shape, item, f"{path}.{i}.member") for i, item in enumerate(items, start=1)]
+        case _, "timestamp":
+            time = as_time(value)
+            return None if time is None else time.timestamp()
+    return value
 
 
 def _members(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:

@@ -156,6 +156,13 @@ class InputError(ShadowsimError, ValueError):
         return partial(type(self), hint=self.hint), (self.path, self.constraint, *self.value)
 
 
+class StoreError(ShadowsimError, OSError):
+    """A server's file that cannot be written: the disk is full, or gone."""
+
+    code = "ServiceUnavailable"
+    http_status = 503
+
+
 class SimulationError(ShadowsimError, RuntimeError):
     """A run whose own checks failed: a defect in shadowsim, never bad input."""
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports only from those above it.
 READING_ORDER = [
-    *("errors", "documents", "contract", "experiment", "instances", "quotas"),
+    *("errors", "documents", "contract", "experiment", "instances", "quotas", "lifecycle"),
     *("paths", "datafiles", "traces", "profiles", "empirical", "families", "laws"),
     *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
@@ -28,7 +28,9 @@ READING_ORDER = [
     *("spread", "shares", "agreements", "regressions", "gates", "findings", "report"),
     *("ranks", "timings", "speedups", "pytest_plugin"),
     *("console", "arguments", "outputs", "checks", "proposals"),
-    "server.views",
+    *("server.destinations", "server.clock", "server.fleets", "server.world", "server.clockwork", "server.events"),
+    *("server.limits", "server.store", "server.listing", "server.models", "server.configs", "server.endpoints"),
+    *("server.experiments", "server.descriptions", "server.control", "server.views"),
     *("cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]

@@ -1,86 +1,32 @@
 """The seam between the planes: what the data path must do for an endpoint at a moment, as frozen descriptions.
 
 The data path asks `endpoint_view` as often as it likes (a look-up when nothing changed) and rebuilds its pools only
-when `version` differs from the one that it knows. It asks `models_to_ping` which backends control waits for, and tells
-with `record_ping` how that went. All times are the server's scaled time, seconds since 1970.
+when `version` differs from the one that it knows. It asks `models_to_ping` which backends control waits for, and
+tells with `record_ping` how that went. All times are the server's scaled time, seconds since 1970.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-Store = Any  # store.py's, which is being built
+from shadowsim.errors import UnknownEndpointError, shown
+from shadowsim.server.fleets import CaptureView, ShadowView, VariantView
+from shadowsim.server.store import Store
 
+__all__ = [
+    "CaptureView",
+    "EndpointView",
+    "Probe",
+    "ShadowView",
+    "VariantView",
+    "endpoint_view",
+    "models_to_ping",
+    "record_ping",
+]
 
-@dataclass(frozen=True, slots=True)
-class VariantView:
-    """A model on its instances, as they serve now.
-
-    Attributes
-    ----------
-    name, model_name, instance_type : str
-    instance_count : int
-        At least 1.
-    weight : float
-        Of production variants: the share is this over the sum of all. 0 is allowed, also for all of them, which share
-        evenly then.
-    container : mapping
-        The model's first container as recorded ("Image", "ModelDataUrl", "Environment", ...). Nothing that it names
-        may ever be fetched.
-    """
-
-    name: str
-    model_name: str
-    instance_type: str
-    instance_count: int
-    weight: float = 1.0
-    container: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowView:
-    """The variant that gets copies.
-
-    Attributes
-    ----------
-    source_name : str
-        The production variant whose requests are copied.
-    sampling_percentage : float
-        0..100; whole for an experiment, any share for an endpoint configuration's weights.
-    """
-
-    variant: VariantView
-    source_name: str
-    sampling_percentage: float
-
-
-@dataclass(frozen=True, slots=True)
-class CaptureView:
-    """What is captured, and where to.
-
-    Attributes
-    ----------
-    destination : str
-        An S3 URI.
-    sampling_percentage : int
-        0..100, of requests.
-    modes : frozenset of {"Input", "Output"}
-    csv_content_types, json_content_types : tuple of str
-    kms_key_id : str or None
-        Recorded, and nothing is encrypted.
-    variants : tuple of str or None
-        Names, the shadow's among them where it is captured; None is all production variants.
-    """
-
-    destination: str
-    sampling_percentage: int
-    modes: frozenset[str]
-    csv_content_types: tuple[str, ...] = ()
-    json_content_types: tuple[str, ...] = ()
-    kms_key_id: str | None = None
-    variants: tuple[str, ...] | None = None
+_PING_LIMIT_S = 240.0  # SageMaker's, for a variant that says nothing else
+_LIMIT = "ContainerStartupHealthCheckTimeoutInSeconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +85,59 @@ def endpoint_view(store: Store, name: str, now: float) -> EndpointView:
     UnknownEndpointError
         There is none of this name: InvokeEndpoint's sentence.
     """
-    raise NotImplementedError
+    world = store.world_at(now)
+    endpoint = world.endpoints.get(name)
+    if endpoint is None:
+        raise UnknownEndpointError(f"Endpoint {shown(name)} of account {world.account} not found.")
+    trial, fleet = world.live_trial(name), endpoint.fleet
+    live = trial.name if trial else None
+    if fleet is None:
+        return EndpointView(name, endpoint.status, endpoint.version, experiment=live)
+    return EndpointView(
+        name,
+        endpoint.status,
+        endpoint.version,
+        production=fleet.production,
+        shadow=fleet.shadow,
+        captures=fleet.captures,
+        routing=fleet.routing,
+        experiment=live,
+    )
 
 
 def models_to_ping(store: Store, now: float) -> tuple[Probe, ...]:
     """Return the backends that deployments wait for: only models that the store was told to have real ones."""
-    raise NotImplementedError
+    probes = []
+    for endpoint in store.world_at(now).endpoints.values():
+        deployment = endpoint.deployment
+        if deployment is not None and endpoint.status in ("Creating", "Updating"):
+            request = deployment.fleet.request
+            every = [*request["ProductionVariants"], *request.get("ShadowProductionVariants", ())]
+            limits = {given["VariantName"]: float(given.get(_LIMIT, _PING_LIMIT_S)) for given in every}
+            probes += [
+                Probe(endpoint.name, deployment.number, view, limits[view.name])
+                for view in deployment.fleet.variants
+                if view.name in deployment.pending
+            ]
+    return tuple(probes)
 
 
 def record_ping(store: Store, probe: Probe, now: float, failure: str | None = None) -> None:
     """Record that a probe's backend answered, or why it did not within its limit.
 
     A failure makes a new endpoint Failed, takes an updated one back to what it was, and cancels the live experiment.
+    A probe whose deployment was given up meanwhile is void, and nothing is recorded.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written; the deployment goes on waiting.
     """
-    raise NotImplementedError
+    if probe in models_to_ping(store, now):
+        body = {
+            "endpoint": probe.endpoint,
+            "deployment": probe.deployment,
+            "variant": probe.variant.name,
+            "failure": failure,
+        }
+        store.accept("Ping", body, now)
