@@ -23,7 +23,8 @@ Source = Mapping[str, Any] | str | os.PathLike[str]
 
 # What `shadow_benchmark` writes into extra_info and no clock has a part in.
 SIMULATED = (
-    *("scenario", "verdict", "requests", "source_p50_s", "source_p99_s", "shadow_p50_s", "shadow_p99_s", "cost_usd"),
+    *("scenario", "verdict", "requests", "source_p50_s", "source_p99_s", "shadow_p50_s", "shadow_p99_s"),
+    *("instances_usd", "total_usd"),
 )
 
 
