@@ -21,6 +21,7 @@ from shadowsim.arguments import (
     Edits,
     File,
     Json,
+    PriceFile,
     Quiet,
     Rate,
     Seed,
@@ -36,6 +37,7 @@ from shadowsim.errors import InputError, ShadowsimError, ValidationError
 from shadowsim.outputs import LONE_REPORT, REPORT, make_folder, save, write_page
 
 if TYPE_CHECKING:
+    from shadowsim.costs import Prices
     from shadowsim.instances import InstanceType
 
 # The sign \b keeps a help text's lines as they are.
@@ -102,15 +104,17 @@ def validate(
         str,
         typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request, or a scenario; - is stdin."),
     ],
+    prices: PriceFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print {valid, violations} for machines.")] = False,
 ) -> None:
     """Check a request or a scenario.
 
-    Describes it with its cost when it is valid; else lists every violation of the request, one a line.
+    Describes it with what it costs when it is valid; else lists every violation of the request, one a line.
     """
+    known = None if prices is None else _prices(prices)
     text, broken = "", []
     try:
-        text = _described(request)
+        text = _described(request, known)
     except ShadowsimError as error:
         if isinstance(error, ValidationError):
             broken = list(error.violations)
@@ -162,7 +166,7 @@ def simulate(
         raise InputError("--report", "is a page of one run; use -o DIR, then `shadowsim report DIR/replication-0`")
     if out is not None:
         make_folder(out)
-    from shadowsim import engine, findings, replications, spread, tables
+    from shadowsim import engine, replications, spread, tables
     from shadowsim.slo import parse_slo
 
     wanted = None if slo is None else parse_slo(slo)
@@ -186,6 +190,8 @@ def simulate(
     else:
         typer.echo("\n" + spread.results_text(results))
         if goals is not None and wanted is not None:
+            from shadowsim import findings
+
             typer.echo("\n" + findings.goals_text(goals, wanted))
         typer.echo("".join(f"\nwrote {line}" for line in written), nl=bool(written))
         if not quiet:
@@ -243,25 +249,35 @@ app.add_typer(checks.app)
 app.add_typer(proposals.app)
 
 
-def _described(file: str) -> str:
+def _prices(file: Path) -> Prices:
+    from shadowsim.costs import read_prices
+
+    return read_prices(file)
+
+
+def _described(file: str, prices: Prices | None) -> str:
     """Return what a request or a scenario says, or raise for the first or all that is wrong with it."""
     from shadowsim.contract import violations
     from shadowsim.experiment import Experiment
     from shadowsim.instances import describe
     from shadowsim.paths import BLOCKS
 
+    price_of = None if prices is None else prices.quoted
     document = document_of(file)
     if not document:
         needed = re.findall(r"at '(\w+)'", "\n".join(violations("CreateInferenceExperiment", document)))
         names = ", ".join(name[0].upper() + name[1:] for name in needed)
         raise InputError("stdin" if file == "-" else file, f"is an empty object; a request needs {names}")
     if not any(key in BLOCKS for key in document):
-        return describe(Experiment.from_request(document))
+        return describe(Experiment.from_request(document), price_of)
+    from shadowsim.costs import cost
+    from shadowsim.findings import data_text
     from shadowsim.scenario import Scenario
     from shadowsim.tables import scenario_text
 
     scenario = Scenario.from_dict(document, None if file == "-" else Path(file).parent)
-    return f"{describe(scenario.experiment)}\n\n{scenario_text(scenario)}"
+    data = data_text(cost(scenario, prices))
+    return f"{describe(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}"
 
 
 def _matching(pattern: str) -> list[InstanceType]:

@@ -67,6 +67,11 @@ class Prices:
             return Price(math.nan, f"there is no price for {instance_type}")
         return Price(known.price_usd_per_h, f"an example of {known.price_as_of}")
 
+    def quoted(self, instance_type: str) -> tuple[float, str]:
+        """Return the price of a type and its origin, as `instances.describe` takes them."""
+        price = self.of(instance_type)
+        return price.usd_per_h, price.origin
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cost:

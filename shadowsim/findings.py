@@ -7,11 +7,14 @@ rest on. All tables fit 100 columns, most of them 80.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
+from string import ascii_lowercase
 from typing import Any
 
 import pandas as pd
 
+from shadowsim.costs import Cost
 from shadowsim.gates import label, records
 from shadowsim.instances import duration_text
 from shadowsim.slo import Goal, Slo
@@ -20,6 +23,7 @@ from shadowsim.verdict import STATUSES
 
 Row = Mapping[str, Any]
 
+_PERCENTAGE = re.compile(r"(.*?)(?:(\d+)(?= ?%))?((?(2) ?%.*|)$)", re.DOTALL)
 _NORMAL = 1.96  # half of a 95 % interval, in standard errors
 
 
@@ -98,7 +102,9 @@ def sizing_text(frame: pd.DataFrame, slo: Slo, duration_s: float) -> str:
         goals = slo.of(str(role))
         head = [str(role), "instances", *(g.column.removesuffix("_s").replace("_", ".") if g.metric == "quantile"
                                           else g.column.removesuffix("_s") for g in goals)]  # fmt: skip
-        table = [[*head, "utilisation", "USD/h", "USD", "certain"]]
+        # A goal may say it already.
+        used = [] if any(g.metric == "utilisation" for g in goals) else ["utilisation"]
+        table = [[*head, *used, "USD/h", "USD", "certain"]]
         notes = []
         for row in records(part):
             found = not pd.isna(row["instance_count"])
@@ -108,7 +114,7 @@ def sizing_text(frame: pd.DataFrame, slo: Slo, duration_s: float) -> str:
                     row["instance_type"],
                     count(row["instance_count"]) if found else "-",
                     *cells,
-                    percent(row["utilisation"]),
+                    *(percent(row[name]) for name in used),
                     usd(row["price_usd_per_h"], 3),
                     usd(row["cost_usd"]) if found else "-",
                     ("yes" if row["certain"] else "no") if found else "-",
@@ -143,6 +149,91 @@ def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:
 def usd(x: float, decimals: int = 2) -> str:
     """Return a sum of US dollars; "unknown" when it is."""
     return "unknown" if math.isnan(x) else f"{x:,.{decimals}f}"
+
+
+def data_text(cost: Cost) -> str:
+    """Return what data and captures come to: a line each after those of `instances.describe`, "" when nothing is known.
+
+    Each begins with a line feed.
+    """
+    lines = []
+    for row in records(cost.items):
+        if row["unit"] == "instance-hours" or not row["quantity"] > 0.0:
+            continue  # instances were said, and what is not known or nothing need not be
+        amount = f"{significant(row['quantity'])} {row['unit']}"
+        usd = "" if math.isnan(row["cost_usd"]) else f", {row['cost_usd']:,.2f} USD"
+        lines.append(wrapped(f"{amount}{usd}: {row['of']}; {row['note']}", f"{row['item']:<16}", " " * 16))
+    return "".join(f"\n{line}" for line in lines)
+
+
+def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
+    """Return what `plan` found: a row a share and duration, what they cannot tell, and the cheapest that will do."""
+    from shadowsim.effects import parse_effect
+
+    notes, unit = _Footnotes(), "pt" if parse_effect(effect).is_share else "%"
+    rows = [["share", "duration", "finds it", "false alarms", "visible", "instances", "USD", "reached", "notes"]]
+    for row in records(frame):
+        rows.append(
+            [
+                f"{row['sampling_percentage']} %",
+                duration_text(row["duration_s"]),
+                *(_rehearsed(row[name], row[f"{name}_error"]) for name in ("power", "false_alarm")),
+                "-" if math.isnan(row["visible_pct"]) else f"{significant(row['visible_pct'], 2)} {unit}",
+                count(row["shadow_instances"]),
+                usd(row["cost_usd"]),
+                "yes" if row["reaches"] else "-",
+                " ".join(sorted(notes.mark(note) for note in row["note"].split("; ") if note)),
+            ]
+        )
+    said = [
+        f"finds it: share of tests that call the shadow worse when it is ({effect}), with its standard error.",
+        "visible: the smallest difference that is found so often. instances: what the share needs.",
+    ]
+    far = frame.loc[frame["how"] != "simulated", "simulated_h"]
+    if len(far):
+        least, most = (duration_text(60.0 * max(1.0, round(60.0 * h))) for h in (far.min(), far.max()))
+        rehearsed = least if least == most else f"{least} to {most}"
+        said.append(f"{len(far)} of {len(frame)} rows are extrapolated from rehearsals of {rehearsed}.")
+    lines = [wrapped(note, hanging="  ") for note in (*said, *notes.lines())]
+    return "\n".join([grid(rows, left=(1, 7, 8)), "", *lines, "", wrapped(_recommended(frame, power))])
+
+
+def _recommended(frame: pd.DataFrame, power: float) -> str:
+    from shadowsim.planning import recommend
+
+    best = recommend(frame)
+    if best is None:
+        return f"None of them finds it in {percent(power, 0)} of tests."
+    cost = "at an unknown cost" if math.isnan(best["cost_usd"]) else f"for {best['cost_usd']:,.2f} USD"
+    n = best["shadow_instances"]
+    return (
+        f"Cheapest that finds it in {percent(power, 0)} of tests: {best['sampling_percentage']} % of the requests for "
+        f"{duration_text(best['duration_s'])} on {count(n)} shadow {'instance' if n == 1 else 'instances'}, {cost}."
+    )
+
+
+class _Footnotes:
+    """Notes of rows, each said once; those that differ by a percentage alone are one, with all of its values."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+
+    def mark(self, note: str) -> str:
+        """Return the letter of a note."""
+        head, number, tail = _PERCENTAGE.match(note).groups()  # type: ignore[union-attr]  # it matches any text
+        values = self._found.setdefault(f"{head}{{}}{tail}", [])
+        if number is not None and number not in values:
+            values.append(number)
+        return ascii_lowercase[min(list(self._found).index(f"{head}{{}}{tail}"), 25)]
+
+    def lines(self) -> list[str]:
+        """Return a line a note, in the order of their letters."""
+        texts = (note.replace("{}", ", ".join(values)) for note, values in self._found.items())
+        return [f"{letter}: {text}." for letter, text in zip(ascii_lowercase, texts, strict=False)]
+
+
+def _rehearsed(share: float, error: float) -> str:
+    return "-" if math.isnan(share) else f"{percent(share, 0)} +- {100.0 * error:.0f}"
 
 
 def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:

@@ -8,7 +8,8 @@ each figure comes from and when. botocore decides which types exist: one that th
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -114,8 +115,16 @@ def matching(pattern: str) -> list[InstanceType]:
     return sorted(found, key=_natural)
 
 
-def describe(experiment: Experiment) -> str:
-    """Return what an experiment is and what it costs in the hours of its Schedule: a label and a text a line."""
+def describe(experiment: Experiment, price_of: Callable[[str], tuple[float, str]] | None = None) -> str:
+    """Return what an experiment is and what it costs in the hours of its Schedule: a label and a text a line.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    price_of : callable, optional
+        Gives an instance type's price in US dollars an hour, NaN when unknown, and where it comes from; by default the
+        catalogue's.
+    """
     e = experiment
     rows = [
         ("experiment", f"{e.name} ({e.type})"),
@@ -129,7 +138,7 @@ def describe(experiment: Experiment) -> str:
         ("role", e.role_arn),
         ("KMS key", e.kms_key),
         ("tags", ", ".join(f"{key}={value}" for key, value in e.tags)),
-        *_cost_rows(e),
+        *_cost_rows(e, price_of or _listed_price),
     ]
     return "\n".join(f"{label:<16}{shown(text)}" for label, text in rows if text)
 
@@ -198,20 +207,25 @@ def _storage_text(storage: DataStorage | None) -> str:
     return "; ".join([storage.destination, *listed, "all else in base64" if listed else "all in base64"])
 
 
-def _cost_rows(experiment: Experiment) -> list[tuple[str, str]]:
+def _listed_price(instance_type: str) -> tuple[float, str]:
+    known = lookup(instance_type)
+    price = math.nan if known.price_usd_per_h is None else known.price_usd_per_h
+    return price, f"an example of {known.price_as_of}"
+
+
+def _cost_rows(experiment: Experiment, price_of: Callable[[str], tuple[float, str]]) -> list[tuple[str, str]]:
     hours: list[float] = []
     costs: list[float] = []
     rows: list[tuple[str, str]] = []
     for role, variant in (("source", experiment.source), ("shadow", experiment.shadow)):
-        instance = lookup(variant.pool.instance_type)
-        price = instance.price_usd_per_h
+        kind = variant.pool.instance_type
+        price, origin = price_of(kind)
         hours.append(variant.pool.instance_count * experiment.duration_s / 3600)
-        if price is None:
-            rows.append((f"cost of {role}", f"unknown: there is no price for {instance.name}"))
+        if math.isnan(price):
+            rows.append((f"cost of {role}", f"unknown: there is no price for {kind}"))
         else:
             costs.append(hours[-1] * price)
-            rate = f"{price:g} USD an hour, an example of {instance.price_as_of}"
-            rows.append((f"cost of {role}", f"{costs[-1]:,.2f} USD at {rate}"))
+            rows.append((f"cost of {role}", f"{costs[-1]:,.2f} USD at {price:g} USD an hour, {origin}"))
     worked = f"{hours[0]:,.1f} source + {hours[1]:,.1f} shadow = {sum(hours):,.1f}"
     total = f"{sum(costs):,.2f} USD for the instances alone" if len(costs) == len(rows) else "unknown"
     return [("instance-hours", worked), *rows, ("cost in all", total)]

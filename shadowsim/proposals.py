@@ -29,7 +29,7 @@ from shadowsim.arguments import (
     whole_of,
     with_bar,
 )
-from shadowsim.console import FAILED_GOAL, print_frame
+from shadowsim.console import FAILED_GOAL, print_frame, print_json
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,12 @@ Examples:
   shadowsim size scenario.json --slo "p99 <= 200ms and error_rate < 0.1%"
   shadowsim size scenario.json --slo "mean < 25ms" --types ml.m5.xlarge,ml.c5.xlarge
   shadowsim size request.json --rate 400 --slo "p99 < 1s" --prices prices.csv
+"""
+_PLAN_EXAMPLES = """\b
+Examples:
+  shadowsim plan --effect "p99 +5%"
+  shadowsim plan scenario.json --effect "mean +2ms" --power 0.9 --durations 6h,1d,7d
+  shadowsim plan request.json --rate 400 --shares 10,50 --looks 3 --json
 """
 _SWEEP_EXAMPLES = """\b
 Examples:
@@ -67,7 +73,8 @@ def size(
         typer.Option(metavar="TYPE,...", help="Instance types. [the variant's, and its by_instance_type]"),
     ] = None,
     variants: Annotated[
-        str | None, typer.Option(metavar="ROLE,...", help="Whose instances: source, shadow, or both. [shadow]")
+        str | None,
+        typer.Option(metavar="ROLE,...", help="Whose instances: source, shadow. [of whom goals speak]"),
     ] = None,
     headroom_pct: Annotated[
         str | None, typer.Option(metavar="PCT", help="By how much the rate is raised first. [0]")
@@ -92,7 +99,6 @@ def size(
         raise InputError("--slo", 'is needed: what must be met, such as --slo "p99 <= 200ms and error_rate < 0.1%"')
     asked = given(
         instance_types=_listed(types),
-        variants=None if variants is None else variants.split(","),
         headroom_pct=number_of("--headroom-pct", headroom_pct),
         confidence=number_of("--confidence", confidence),
         max_instances=whole_of("--max-instances", max_instances),
@@ -105,13 +111,76 @@ def size(
     from shadowsim.slo import parse_slo
 
     goals = parse_slo(slo)
-    frame = sizing.size(scenario, goals, **asked, progress=with_bar(as_json, as_csv, quiet))
+    roles = list(dict.fromkeys(goal.role for goal in goals.goals)) if variants is None else variants.split(",")
+    frame = sizing.size(scenario, goals, variants=roles, **asked, progress=with_bar(as_json, as_csv, quiet))
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
         typer.echo(sizing_text(frame, goals, scenario.experiment.duration_s))
     able = frame[frame["instance_count"].notna()].groupby("role").first()
     if len(able) < frame["role"].nunique() or (strict and not able["certain"].all()):
+        raise typer.Exit(FAILED_GOAL)
+
+
+@app.command(epilog=_PLAN_EXAMPLES)
+def plan(
+    file: File = None,
+    effect: Annotated[
+        str, typer.Option(metavar="EFFECT", help='What is to be found: "p99 +5%", "mean +2ms", "error_rate +0.5%".')
+    ] = "p99 +5%",
+    rate: Rate = None,
+    edits: Edits = None,
+    seed: Seed = None,
+    power: Annotated[str, typer.Option(metavar="P", help="How often a test should find it.")] = "0.8",
+    alpha: Annotated[str | None, typer.Option(metavar="A", help="Level of the test, two-sided. [0.05]")] = None,
+    shares: Annotated[
+        list[str] | None, typer.Option(metavar="PCT,...", help="Sampling percentages. [10,25,50,100]")
+    ] = None,
+    durations: Annotated[
+        list[str] | None, typer.Option(metavar="T,...", help="Such as 90min, 6h, 7d. [1h to the Schedule's length]")
+    ] = None,
+    looks: Annotated[str | None, typer.Option(metavar="N", help="How often the test is looked at. [1]")] = None,
+    replications: Annotated[
+        str | None, typer.Option(metavar="N", help="Tests rehearsed with the effect, and as many without. [100]")
+    ] = None,
+    prices: PriceFile = None,
+    workers: Workers = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the share and the duration that show an effect.
+
+    Rehearses the test at each share and duration, with a shadow that is worse by the effect and with one that is as
+    good: how often it is found, false alarms, what is needed, and the cheapest test that will do. Exits with 1 when
+    none reaches the power.
+    """
+    one_of(as_json, as_csv)
+    wanted = number_of("--power", power)
+    assert wanted is not None
+    times = _listed(durations)
+    asked = given(
+        alpha=number_of("--alpha", alpha),
+        shares=[whole_of("--shares", share) for share in _listed(shares) or []] or None,
+        durations=None if times is None else [float(t) if t.replace(".", "", 1).isdecimal() else t for t in times],
+        looks=whole_of("--looks", looks),
+        replications=whole_of("--replications", replications),
+        workers=whole_of("--workers", workers),
+        prices=prices,
+    )
+    scenario = scenario_of(file, rate, edits, seed)
+    from shadowsim import planning
+    from shadowsim.findings import plan_text
+
+    frame = planning.plan(scenario, effect, wanted, **asked, progress=with_bar(as_json, as_csv, quiet))
+    best = planning.recommend(frame)
+    if as_json:
+        print_json({"cells": frame.to_dict("records"), "recommended": None if best is None else best.to_dict()})
+    elif as_csv:
+        print_frame(frame, as_json=False)
+    else:
+        typer.echo(plan_text(frame, effect, wanted))
+    if best is None:
         raise typer.Exit(FAILED_GOAL)
 
 
