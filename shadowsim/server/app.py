@@ -1,0 +1,341 @@
+"""The server: one port on which SageMaker, its runtime and CloudWatch are spoken, and what runs beside them.
+
+    POST /                                              an action, by X-Amz-Target (JSON 1.1): control's or CloudWatch's
+    POST /endpoints/<name>/invocations                  InvokeEndpoint
+    GET  /metrics                                       Prometheus
+    GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
+
+Everything runs in one event loop; only files are written, and frames built, in threads. Every answer comes from here,
+also the one for a defect: it is logged, and answered with InternalFailure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from random import Random
+from time import perf_counter, time
+from typing import Any
+from urllib.parse import unquote
+from uuid import uuid4
+
+from aiohttp import web
+
+from shadowsim.errors import ResourceNotFoundError, SerializationError, ShadowsimError, UnknownOperationError, kind
+from shadowsim.server import cloudwatch, control, views
+from shadowsim.server.backends import Container, open_session
+from shadowsim.server.captures import FLUSH_S, Captures
+from shadowsim.server.destinations import Sink
+from shadowsim.server.live import LiveEndpoints, Sources
+from shadowsim.server.mirror import Mirroring
+from shadowsim.server.runtime import REQUEST_ID, Limits, Reply, Runtime, error_reply, oversized
+from shadowsim.server.safety import Hosts, Token
+from shadowsim.server.signatures import Signed, Verifier
+from shadowsim.server.store import Store
+from shadowsim.service import Service
+
+SAGEMAKER = "SageMaker"
+MAX_ACTION_BYTES = 2 * 2**20
+MAX_SURPLUS_BYTES = 32 * 2**20  # of a body above its limit, read so that its sender can read the refusal
+SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0
+SAMPLE_S, PING_EVERY_S = 10.0, 0.5
+_INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
+_FRAME = re.compile(r"/shadowsim/experiments/([^/]+)/(windows|latency|requests)\.(parquet|json)")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to serve.
+
+    Attributes
+    ----------
+    host, port : str, int
+        Port 0 is any that is free.
+    hosts : tuple of str
+        More names under which the server may be asked.
+    containers : mapping of str to tuple of str
+        URLs by model.
+    services : mapping of str to Service
+        By variant, for models without URLs.
+    routing : mapping of str to str
+        Strategies by variant that go before control's.
+    mirroring : Mirroring
+    limits : Limits
+    sink : Sink
+        Where captures go.
+    flush_s : float
+        How often.
+    secrets : mapping of str to str, or None
+        Secret access keys by id; None for no verification.
+    skew_s : float
+        Permitted difference of a signature's date.
+    silent_s, body_s, grace_s : float
+        How long a connection may be silent, a body may take, and requests may take once the server is told to stop.
+    seed : int
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 4599
+    hosts: tuple[str, ...] = ()
+    containers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    services: Mapping[str, Service] = field(default_factory=dict)
+    routing: Mapping[str, str] = field(default_factory=dict)
+    mirroring: Mirroring = field(default_factory=Mirroring)
+    limits: Limits = field(default_factory=Limits)
+    sink: Sink
+    flush_s: float = FLUSH_S
+    secrets: Mapping[str, str] | None = None
+    skew_s: float = 300.0
+    silent_s: float = SILENT_S
+    body_s: float = BODY_S
+    grace_s: float = GRACE_S
+    seed: int = 7
+
+
+class App:
+    """A server that can be started and stopped in a running event loop.
+
+    Parameters
+    ----------
+    settings : Settings
+    store : Store
+        Control's; it is not closed here.
+
+    Attributes
+    ----------
+    url : str
+        Once it is started.
+    token : Token or None
+        What pages ask for, where signatures are verified.
+    endpoints : LiveEndpoints
+    """
+
+    def __init__(self, settings: Settings, store: Store):
+        self.settings, self._store = settings, store
+        self.url = ""
+        self.token = None if settings.secrets is None else Token()
+        self._hosts = Hosts(settings.host, settings.hosts)
+        self._verifier = None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._since_s: dict[tuple[str, int, str], float] = {}  # when a probe was first seen
+
+    async def start(self) -> None:
+        """Bind, and begin to serve.
+
+        Raises
+        ------
+        OSError
+            The address cannot be bound.
+        """
+        s = self.settings
+        self._sessions = open_session(), open_session()
+        most = s.limits.max_body_bytes
+        containers = {
+            model: (Container(urls, self._sessions[0], most), Container(urls, self._sessions[1], most))
+            for model, urls in s.containers.items()
+        }
+        self._containers = containers
+        self.captures = Captures(s.sink, Random(s.seed), s.flush_s)
+        self.endpoints = LiveEndpoints(
+            lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
+            Sources(containers, s.services, s.seed),
+            s.mirroring,
+            s.routing,
+            perf_counter,
+        )
+        self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed))
+        server = web.Server(
+            self._answer, access_log=None, auto_decompress=False, keepalive_timeout=s.silent_s, lingering_time=1.0
+        )
+        self._runner = web.ServerRunner(server, shutdown_timeout=s.grace_s)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, s.host, s.port).start()
+        except OSError:
+            await self._close()
+            raise
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        beside = (
+            self.captures.run(),
+            _every(SAMPLE_S, self.endpoints.sample),
+            _every(PING_EVERY_S, self._refresh),
+            _every(PING_EVERY_S, self._ping),
+        )
+        self._tasks = [asyncio.create_task(work) for work in beside]
+
+    async def stop(self) -> None:
+        """Finish what is in flight (within `grace_s`), flush captures, close."""
+        began = perf_counter()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runner.cleanup()
+        left_s = max(self.settings.grace_s - (perf_counter() - began), 0.0)
+        await asyncio.gather(*(live.mirror.drain(left_s) for live in self.endpoints.by_name.values()))
+        await self.captures.close()
+        await self._close()
+
+    async def _close(self) -> None:
+        await self._runner.cleanup()
+        for session in self._sessions:
+            await session.close()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        began, request_id = perf_counter(), str(uuid4())
+        path, _, query = request.raw_path.partition("?")
+        invoked = _INVOCATIONS.fullmatch(path)
+        try:
+            reply = await self._reply(request, path, query, invoked, began)
+        except ShadowsimError as error:
+            reply = error_reply(error) if invoked else _refusal(error)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            _LOG.exception("a defect, while answering %s %s", request.method, path)
+            defect = ShadowsimError("The server has a defect; its log says more.")
+            reply = error_reply(defect) if invoked else _refusal(defect)
+        headers = {REQUEST_ID: request_id, "Server": "shadowsim", **reply.headers}
+        return web.Response(status=reply.status, body=reply.body, headers=headers)
+
+    async def _reply(
+        self, request: web.BaseRequest, path: str, query: str, invoked: re.Match[str] | None, began: float
+    ) -> Reply:
+        self._hosts.check(request.headers.getall("Host", []))
+        if request.method == "GET":
+            if self.token is not None:
+                self.token.check(request.headers, query)
+            return await self._page(path)
+        if request.method != "POST" or not (invoked or path == "/"):
+            raise UnknownOperationError(f"There is no {request.method} {path} here.")
+        most = self.settings.limits.max_body_bytes if invoked else MAX_ACTION_BYTES
+        body = await self._body(request, most)
+        if body is None:
+            if invoked:
+                raise oversized(most)
+            raise SerializationError(f"The body is longer than {most} bytes.")
+        if self._verifier is not None:
+            headers: dict[str, list[str]] = {}
+            for name, value in request.headers.items():
+                headers.setdefault(name.lower(), []).append(value)
+            self._verifier.check(Signed(request.method, request.raw_path, headers, body), time())
+        if invoked:
+            return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
+        return self._action(request.headers, body)
+
+    async def _body(self, request: web.BaseRequest, most: int) -> bytes | None:
+        """Return the body, None when it is longer than `most` bytes."""
+        content, parts, n_bytes = request.content, [], 0
+        announced = request.content_length
+        if announced is not None and announced > most + MAX_SURPLUS_BYTES:
+            return None
+        try:
+            async with asyncio.timeout(self.settings.body_s):
+                async for part in content.iter_any():
+                    n_bytes += len(part)
+                    if n_bytes <= most:
+                        parts.append(part)
+                    elif n_bytes > most + MAX_SURPLUS_BYTES:
+                        break
+        except TimeoutError:
+            raise SerializationError(f"The body did not come within {self.settings.body_s:g} s.") from None
+        if n_bytes > most:
+            return None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
+        service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
+        if service == cloudwatch.TARGET:
+            document = _object(body)
+            self._refresh()
+            found = cloudwatch.handle(action, document, self.endpoints.by_name)
+            return _json(found, "application/x-amz-json-1.0")
+        if service != SAGEMAKER:
+            what = "X-Amz-Target must name an action of SageMaker, or of CloudWatch in JSON."
+            raise UnknownOperationError(what)
+        try:
+            found = control.handle(action, _object(body), self._store.clock.now(), self._store)
+        finally:
+            self.endpoints.stale()
+        return _json(found, "application/x-amz-json-1.1")
+
+    async def _page(self, path: str) -> Reply:
+        if path == "/metrics":
+            from shadowsim.server.metrics import CONTENT_TYPE, prometheus_text
+
+            self._refresh()
+            text = prometheus_text(self.endpoints.by_name, self.captures)
+            return Reply(200, text, {"Content-Type": CONTENT_TYPE})
+        found = _FRAME.fullmatch(path)
+        if found is None:
+            raise UnknownOperationError(f"There is no GET {path} here.")
+        logbook = self.endpoints.logbook(unquote(found[1]))
+        if logbook is None:
+            raise ResourceNotFoundError(f"No experiment {unquote(found[1])} has served since the server started.")
+        body = await asyncio.to_thread(_frame, getattr(logbook, found[2]), found[3])
+        headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if found[2] == "requests" else {}
+        types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}
+        return Reply(200, body, {"Content-Type": types[found[3]], **headers})
+
+    def _refresh(self) -> None:
+        self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
+
+    async def _ping(self) -> None:
+        """Ping what control waits for, and tell it how that went."""
+        probes = views.models_to_ping(self._store, self._store.clock.now())
+        keys = [(probe.endpoint, probe.deployment, probe.variant.name) for probe in probes]
+        self._since_s = {key: self._since_s.get(key, perf_counter()) for key in keys}
+        await asyncio.gather(*(self._ping_one(*item) for item in zip(keys, probes, strict=True)))
+
+    async def _ping_one(self, key: tuple[str, int, str], probe: views.Probe) -> None:
+        containers = self._containers.get(probe.variant.model_name)
+        failure = None if containers is None else await containers[0].ping(probe.variant.instance_count)
+        if failure is None or perf_counter() - self._since_s[key] > probe.limit_s:
+            views.record_ping(self._store, probe, self._store.clock.now(), failure)
+            self.endpoints.stale()
+
+
+async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:
+    """Do some work again and again; what it raises is a defect, and no reason to end."""
+    while True:
+        try:
+            waiting = work()
+            if waiting is not None:
+                await waiting
+        except Exception:
+            _LOG.exception("a defect, beside the serving")
+        await asyncio.sleep(period_s)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        raise SerializationError("The body is no JSON.") from None
+    if not isinstance(found, dict):
+        raise SerializationError(f"The body must be an object, not {kind(found)}.")
+    return found
+
+
+def _json(document: Mapping[str, Any], content_type: str) -> Reply:
+    return Reply(200, json.dumps(document).encode(), {"Content-Type": content_type})
+
+
+def _refusal(error: ShadowsimError) -> Reply:
+    body = {"__type": error.code, "message": str(error)}
+    return Reply(error.http_status, json.dumps(body).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+
+
+def _frame(build: Callable[[], Any], form: str) -> bytes:
+    frame = build()
+    if form == "json":
+        return bytes(frame.to_json(orient="records").encode())
+    buffer = BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()

@@ -1,0 +1,244 @@
+"""`shadowsim serve`: its options, the lines that it prints, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from shadowsim.errors import InputError
+
+if TYPE_CHECKING:
+    from shadowsim.lifecycle import Undocumented
+    from shadowsim.server.app import App, Settings
+    from shadowsim.server.mirror import Mirroring
+    from shadowsim.server.store import Store
+    from shadowsim.service import Service
+
+PORT = 4599
+VARIABLES = ("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH")
+SERVE_EXAMPLES = """\b
+Examples:
+  shadowsim serve
+  shadowsim serve --db rehearsal.db --backend my-model=http://127.0.0.1:8080
+  shadowsim serve --scenario scenario.json --time-scale 3600
+"""
+
+
+def serve(
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="What to bind to.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free port.")] = PORT,
+    db: Annotated[str, typer.Option(metavar="FILE", help="Where state is kept; :memory: keeps none.")] = ":memory:",
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL=URL[,URL...]",
+            help="A model's containers, one an instance; repeatable. Models without are simulated.",
+        ),
+    ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(metavar="S.json", help="Service models, mirror and endpoint settings.")
+    ] = None,
+    time_scale: Annotated[float, typer.Option(metavar="N", help="Schedules and statuses pass N times as fast.")] = 1.0,
+    transition_s: Annotated[
+        float, typer.Option(metavar="S", help="How long Creating, Starting, Updating and Stopping last.")
+    ] = 1.0,
+    quotas: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Quotas; `default` is a new AWS account's. [generous ones]")
+    ] = None,
+    s3_root: Annotated[
+        Path, typer.Option(metavar="DIR", help="Captures: a folder a bucket, unless AWS_ENDPOINT_URL_S3 is set.")
+    ] = Path("shadowsim-s3"),
+    credentials: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Verify signatures by the keys of this AWS credentials file.")
+    ] = None,
+    skew_s: Annotated[float, typer.Option(metavar="S", help="Permitted skew of a signature's date.")] = 300.0,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without signatures.")] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A further name in the Host header; repeatable.")
+    ] = None,
+    max_body_bytes: Annotated[
+        int, typer.Option(min=1, max=2**30, help="Of an invocation and of its answer.")
+    ] = 6_291_456,
+    timeout_s: Annotated[
+        float | None, typer.Option(metavar="S", help="How long a model may take. [the scenario's, or 60]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulated backends, the copies and the routing.")] = 7,
+    region: Annotated[str, typer.Option(help="In ARNs.")] = "us-east-1",
+    account: Annotated[str, typer.Option(help="In ARNs: 12 digits.")] = "111122223333",
+    choose: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="What AWS leaves open, as in desired_state=Completed; repeatable."),
+    ] = None,
+) -> None:
+    """Stand where SageMaker stands, for boto3, the AWS CLI and whoever invokes endpoints.
+
+    Shadow tests are created, started, stopped and deleted as on AWS; traffic is really copied, to containers or to
+    simulated instances. State is kept in a file or not at all; nothing that a request names is ever fetched.
+    """
+    from shadowsim.server.app import Settings
+    from shadowsim.server.destinations import sink_of
+    from shadowsim.server.limits import Quotas
+    from shadowsim.server.runtime import Limits
+    from shadowsim.server.safety import check_bind
+    from shadowsim.server.signatures import read_credentials
+    from shadowsim.server.store import Store
+
+    check_bind(host, credentials is not None, insecure)
+    if not 0.0 < skew_s <= 86_400.0:
+        raise InputError("--skew-s", "must be > 0 and <= 86400", skew_s)
+    if timeout_s is not None and not 0.0 < timeout_s <= 3600.0:
+        raise InputError("--timeout-s", "must be > 0 and <= 3600", timeout_s)
+    containers = dict(map(parse_backend, backend or []))
+    given = _given(scenario, timeout_s)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    with Store(
+        db,
+        transition_s=transition_s,
+        time_scale=time_scale,
+        choices=parse_choices(choose or []),
+        probed=frozenset(containers),
+        quotas=Quotas.read(quotas),
+        region=region,
+        account=account,
+    ) as store:
+        settings = Settings(
+            host=host,
+            port=port,
+            hosts=tuple(allow_host or ()),
+            containers=containers,
+            services=given.services,
+            routing=given.routing,
+            mirroring=given.mirroring,
+            limits=Limits(max_body_bytes, given.timeout_s, store.account, store.region),
+            sink=sink_of(s3_root, dict(os.environ)),
+            secrets=None if credentials is None else read_credentials(credentials),
+            skew_s=skew_s,
+            seed=seed,
+        )
+        asyncio.run(_serve(settings, store))
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a scenario says for a server."""
+
+    services: Mapping[str, Service]
+    routing: Mapping[str, str]
+    mirroring: Mirroring
+    timeout_s: float
+
+
+def _given(file: Path | None, timeout_s: float | None) -> _Given:
+    from dataclasses import replace
+
+    from shadowsim.defaults import TIMEOUT_S
+    from shadowsim.server.mirror import Mirroring
+
+    if file is None:
+        timeout_s = timeout_s or TIMEOUT_S
+        return _Given({}, {}, Mirroring(timeout_s=timeout_s), timeout_s)
+    from shadowsim.scenario import Scenario
+
+    scenario = Scenario.load(file)
+    for name, service in scenario.services.items():
+        if service.time.kind == "linear":
+            what = "must not be linear: a server has no trace whose columns it could take"
+            raise InputError(f"services.{name}.time", what)
+    # What the scenario leaves out, an endpoint's configuration may say.
+    routing = scenario.routing if scenario.document.get("endpoint", {}).get("routing") else {}  # type: ignore[attr-defined]
+    timeout_s = timeout_s or scenario.timeout_s
+    return _Given(scenario.services, routing, replace(Mirroring.of(scenario), timeout_s=timeout_s), timeout_s)
+
+
+async def _serve(settings: Settings, store: Store) -> None:
+    from shadowsim.server.app import App
+
+    app, stopping = App(settings, store), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await app.start()
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError("--port", f"{settings.host}:{settings.port} cannot be bound: {why}") from None
+    try:
+        for line in lines(app, store):
+            typer.echo(line)
+        await stopping.wait()
+        typer.echo("stopping: what is in flight is finished, captures are written")
+    finally:
+        await app.stop()
+
+
+def lines(app: App, store: Store) -> Iterator[str]:
+    """Yield what is printed at the start: what is kept, where the server is, and what makes boto3 talk to it."""
+    if store.is_kept:
+        yield f"state is kept in {store.path}"
+    else:
+        yield "state is kept in memory only, and is gone when the server stops (--db FILE keeps it)"
+    yield f"shadowsim serves at {app.url}"
+    for name in VARIABLES:
+        yield f"export {name}={app.url}"
+    if app.token is None:
+        yield "# any credentials do, and any region; the data are not checked for who sends them"
+    else:
+        yield f"# signatures are verified; {app.url}/metrics and frames want ?token={app.token.text}"
+
+
+def parse_choices(texts: Sequence[str]) -> Undocumented:
+    """Return the choices of `NAME=VALUE` texts.
+
+    Raises
+    ------
+    InputError
+        An unknown name, or a value that is not one of its choices.
+    """
+    from dataclasses import fields
+
+    from shadowsim.lifecycle import Undocumented
+
+    known = [f.name for f in fields(Undocumented)]
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in known:
+            raise InputError("--choose", f"must be NAME=VALUE, NAME of {', '.join(known)}", text)
+        values[name] = {"true": True, "false": False}.get(value.lower(), value)
+    try:
+        return Undocumented(**values)
+    except InputError as error:
+        raise InputError(f"--choose {error.path}", error.constraint, error.value) from None
+
+
+def parse_backend(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the model and the URLs of `MODEL=URL[,URL...]`.
+
+    Raises
+    ------
+    InputError
+        It is not of that form, or a URL is not of a server's root.
+    """
+    model, _, urls = text.partition("=")
+    found = tuple(url.strip() for url in urls.split(",") if url.strip())
+    if not model or not found:
+        raise InputError("--backend", "must be MODEL=http://host:port[,http://...]", text)
+    for url in found:
+        try:
+            parts = urlsplit(url)
+            right = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+            right = right and (parts.port is None or parts.port > 0) and url.isprintable() and " " not in url
+        except ValueError:
+            right = False
+        if not right:
+            raise InputError("--backend", "must have URLs such as http://127.0.0.1:8080", url)
+    return model, found

@@ -1,0 +1,243 @@
+"""AWS Signature Version 4, verified: who signed a request, and whether it is what was signed.
+
+The steps and names are those of AWS's "Create a signed AWS API request": a canonical request is hashed, the hash is put
+into a string with date and scope, and that is signed with a key derived from the secret. Signatures are compared in
+constant time. Beyond AWS, a signature is accepted once only: boto3 and the AWS CLI sign an invocation id and the number
+of the attempt, so that no request of theirs, retries included, has the signature of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections import deque
+from collections.abc import Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from shadowsim.errors import InputError, ShadowsimError
+
+SKEW_S = 300.0
+ALGORITHM = "AWS4-HMAC-SHA256"
+_FIELD = re.compile(r"\s*(\w+)=([^,]*?)\s*")
+_STAMP = "%Y%m%dT%H%M%SZ"
+_MOST_REMEMBERED = 2_000_000
+
+
+class MissingTokenError(ShadowsimError):
+    """A request that nobody signed."""
+
+    code = "MissingAuthenticationTokenException"
+    http_status = 403
+
+
+class IncompleteSignatureError(ShadowsimError):
+    """A signature that cannot be read."""
+
+    code = "IncompleteSignatureException"
+    http_status = 403
+
+
+class UnknownKeyError(ShadowsimError):
+    """A request that a stranger signed."""
+
+    code = "UnrecognizedClientException"
+    http_status = 403
+
+
+class InvalidSignatureError(ShadowsimError):
+    """A request that is not the one that was signed, comes at another time, or has come before."""
+
+    code = "InvalidSignatureException"
+    http_status = 403
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A request as its signature sees it.
+
+    Attributes
+    ----------
+    method : str
+    target : str
+        Path and query as they stand in the request line.
+    headers : mapping of str to list of str
+        Values by name in lower case.
+    body : bytes
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, list[str]]
+    body: bytes
+
+
+class Verifier:
+    """Verifies signatures.
+
+    Parameters
+    ----------
+    secrets : mapping of str to str
+        Secret access keys by access key id.
+    skew_s : float
+        How far a request's date may be from the server's clock, either way.
+    """
+
+    def __init__(self, secrets: Mapping[str, str], skew_s: float = SKEW_S):
+        self._secrets, self._skew_s = dict(secrets), skew_s
+        self._seen: set[bytes] = set()
+        self._order: deque[tuple[float, bytes]] = deque()
+
+    def check(self, request: Signed, now: float) -> str:
+        """Return the access key id that signed a request.
+
+        Parameters
+        ----------
+        request : Signed
+        now : float
+            Seconds since 1970.
+
+        Raises
+        ------
+        MissingTokenError, IncompleteSignatureError, UnknownKeyError, InvalidSignatureError
+            It is not accepted, with AWS's codes.
+        """
+        given = _single(request, "authorization")
+        if given is None:
+            raise MissingTokenError("Missing Authentication Token")
+        algorithm, _, rest = given.partition(" ")
+        fields: dict[str, str] = dict(_FIELD.findall(rest))
+        scope = fields.get("Credential", "").split("/")
+        names = fields.get("SignedHeaders", "").split(";")
+        stamp = _single(request, "x-amz-date")
+        complete = algorithm == ALGORITHM and len(scope) == 5 and scope[4] == "aws4_request" and fields.get("Signature")
+        if not complete or stamp is None or "host" not in names:
+            raise IncompleteSignatureError(
+                "Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' parameters, "
+                "and the request a 'X-Amz-Date' and a signed 'Host' header."
+            )
+        self._check_date(stamp, scope[1], now)
+        secret = self._secrets.get(scope[0])
+        wanted = signature(request, names, stamp, scope, secret or "nobody's")
+        # AWS wants these signed, since they say what is to be done.
+        unsigned = sorted(name for name in request.headers if name.startswith("x-amz-") and name not in names)
+        right = not unsigned and hmac.compare_digest(wanted.encode(), fields["Signature"].encode())
+        if secret is None:
+            raise UnknownKeyError("The security token included in the request is invalid.")
+        if not right:
+            raise InvalidSignatureError(
+                "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
+                "Access Key and signing method. Consult the service documentation for details."
+            )
+        self._check_replay(bytes.fromhex(wanted), now)
+        return scope[0]
+
+    def _check_date(self, stamp: str, day: str, now: float) -> None:
+        try:
+            signed_s = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC).timestamp()
+        except ValueError:
+            raise IncompleteSignatureError(f"Date must be in ISO-8601 'basic format'. Got '{stamp}'.") from None
+        here = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
+        minutes = f"{self._skew_s / 60.0:g} min."
+        if signed_s < now - self._skew_s:
+            edge = datetime.fromtimestamp(now - self._skew_s, UTC).strftime(_STAMP)
+            raise InvalidSignatureError(f"Signature expired: {stamp} is now earlier than {edge} ({here} - {minutes})")
+        if signed_s > now + self._skew_s:
+            edge = datetime.fromtimestamp(now + self._skew_s, UTC).strftime(_STAMP)
+            why = f"Signature not yet current: {stamp} is still later than {edge} ({here} + {minutes})"
+            raise InvalidSignatureError(why)
+        if day != stamp[:8]:
+            raise InvalidSignatureError(
+                f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
+                f"'{day}' != '{stamp[:8]}', from '{stamp}'."
+            )
+
+    def _check_replay(self, digest: bytes, now: float) -> None:
+        while self._order and (self._order[0][0] < now - 2 * self._skew_s or len(self._order) > _MOST_REMEMBERED):
+            self._seen.discard(self._order.popleft()[1])
+        if digest in self._seen:
+            raise InvalidSignatureError("The request's signature has been used before.")
+        self._seen.add(digest)
+        self._order.append((now, digest))
+
+
+def signature(request: Signed, names: list[str], stamp: str, scope: list[str], secret: str) -> str:
+    """Return the signature of a request, in hexadecimal.
+
+    Parameters
+    ----------
+    request : Signed
+    names : list of str
+        The signed headers.
+    stamp : str
+        X-Amz-Date.
+    scope : list of str
+        Access key id, day, region, service, "aws4_request".
+    secret : str
+    """
+    path, _, query = request.target.partition("?")
+    parts = [part.partition("=") for part in query.split("&") if part]
+    pairs = sorted((_quoted(key), _quoted(value)) for key, _, value in parts)
+    values = [",".join(" ".join(v.split()) for v in request.headers.get(name, [""])) for name in names]
+    canonical = "\n".join(
+        (
+            request.method,
+            # every service but S3 quotes the path once more
+            quote(path, safe="/-_.~") or "/",
+            "&".join(f"{key}={value}" for key, value in pairs),
+            *(f"{name}:{value}" for name, value in zip(names, values, strict=True)),
+            "",
+            ";".join(names),
+            hashlib.sha256(request.body).hexdigest(),
+        )
+    )
+    hashed = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
+    to_sign = "\n".join((ALGORITHM, stamp, "/".join(scope[1:]), hashed))
+    key = f"AWS4{secret}".encode()
+    for part in scope[1:]:
+        key = _hmac(key, part)
+    return _hmac(key, to_sign).hex()
+
+
+def read_credentials(file: Path) -> dict[str, str]:
+    """Return the secret keys by access key id of an AWS credentials file, of all its profiles.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or a profile lacks one of its two keys.
+    """
+    parser = ConfigParser(interpolation=None, default_section="\0")
+    try:
+        parser.read_string(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(str(file), f"cannot be read: {error.strerror}") from None
+    except (ConfigError, UnicodeDecodeError):
+        raise InputError(str(file), "must be a credentials file as the AWS CLI writes it") from None
+    secrets = {}
+    for name in parser.sections():
+        key, secret = (parser[name].get(member) for member in ("aws_access_key_id", "aws_secret_access_key"))
+        if not key or not secret:
+            raise InputError(f"{file} [{name}]", "must have aws_access_key_id and aws_secret_access_key")
+        secrets[key] = secret
+    if not secrets:
+        raise InputError(str(file), "must have a profile: [default], aws_access_key_id, aws_secret_access_key")
+    return secrets
+
+
+def _single(request: Signed, name: str) -> str | None:
+    values = request.headers.get(name, [])
+    return values[0] if len(values) == 1 else None
+
+
+def _quoted(text: str) -> str:
+    return quote(unquote(text), safe="-_.~")
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.new(key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()
