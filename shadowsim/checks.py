@@ -1,4 +1,4 @@
-"""The commands that ask what a test shows: compare, noise-floor and agreement.
+"""The commands that ask what a test shows: compare, noise-floor and agreement; and what became slower of the code.
 
 Each reads, calls one function and prints what that found; its help says when it ends with status 1.
 """
@@ -43,6 +43,13 @@ Examples:
   shadowsim compare run
   shadowsim compare run --metric p99 --margin-pct 5 --strict
   shadowsim compare last-release run --role shadow --json
+"""
+
+_BENCHMARK_EXAMPLES = """\b
+Examples:
+  shadowsim benchmark-compare old.json new.json
+  shadowsim benchmark-compare old.json new.json --margin 10% --json
+  shadowsim benchmark-compare runs/old runs/new
 """
 
 app = typer.Typer()
@@ -189,6 +196,39 @@ def agreement(
         if wanted is not None:
             typer.echo("\n" + _reached(found.within.share, found.within.low, found.within.high, wanted))
     if not met:
+        raise typer.Exit(FAILED_GOAL)
+
+
+@app.command(epilog=_BENCHMARK_EXAMPLES)
+def benchmark_compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A file of pytest-benchmark, or a directory of several.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Likewise, of the newer version.")],
+    margin: Annotated[str, typer.Option(metavar="M", help="A change that does not matter, as in 3%.")] = "5%",
+    confidence: Confidence = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Compare benchmarks of two versions.
+
+    Shows for each benchmark both medians, the change with its interval, and whether that is chance (after benchstat).
+    Exits with 1 when one is slower by more than the margin, and that is significant. The rounds of one file are no
+    independent runs: directories of several files, made in turn, show what truly changed.
+    """
+    one_of(as_json, as_csv)
+    from shadowsim import speedups, timings
+    from shadowsim.paths import per_cent
+
+    margin_pct = per_cent(margin, "--margin")
+    before, after = (timings.read_timings(path) for path in (old, new))
+    asked = given(confidence=number_of("--confidence", confidence))
+    table = speedups.compare_benchmarks(before, after, margin_pct=margin_pct, **asked)
+    if as_json:
+        print_json(speedups.speedups_object(table))
+    elif as_csv:
+        print_frame(table, as_json=False)
+    else:
+        typer.echo(speedups.speedups_text(table, before, after, margin_pct))
+    if (table["verdict"] == speedups.SLOWER).any():
         raise typer.Exit(FAILED_GOAL)
 
 

@@ -119,12 +119,10 @@ def geometric_mean(table: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def speedups_object(table: pd.DataFrame) -> dict[str, object]:
-    """Return a comparison for JSON, with null for what is not known."""
-    rows = [{str(key): _known(value) for key, value in row.items()} for row in table.to_dict("records")]
-    old_s, new_s, change_pct = map(_known, geometric_mean(table))
+    """Return a comparison for JSON: the names of what is slower, the geometric mean, and the rows."""
     slower = table.loc[table["verdict"] == SLOWER, "name"].tolist()
-    mean = {"old_s": old_s, "new_s": new_s, "change_pct": change_pct}
-    return {"slower": slower, "geometric_mean": mean, "benchmarks": rows}
+    mean = dict(zip(("old_s", "new_s", "change_pct"), geometric_mean(table), strict=True))
+    return {"slower": slower, "geometric_mean": mean, "benchmarks": table.to_dict("records")}
 
 
 def speedups_text(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float = 5.0) -> str:
@@ -143,10 +141,6 @@ def speedups_text(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: f
     notes = [f"{name}: {row}" for name, row in zip(names, table["simulated"], strict=True) if row]
     notes += _notes(table, old, new, margin_pct)
     return "\n".join([grid(rows, left=(0, 9)), "", *(wrapped(note, hanging="  ") for note in notes)]).rstrip()
-
-
-def _known(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _side(value: float, low: float, high: float) -> tuple[str, str]:

@@ -1,13 +1,18 @@
 """Benchmarks of two versions: a change is found, its size said with an interval, and noise is not called a change."""
 
+import json
 import math
+from io import StringIO
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binom
 from test_timings import document
+from typer.testing import CliRunner
 
 from shadowsim import InputError, compare_benchmarks
+from shadowsim.cli import app
 from shadowsim.speedups import COLUMNS, geometric_mean, speedups_object, speedups_text
 from shadowsim.timings import read_timings
 
@@ -170,9 +175,61 @@ def test_names_keep_their_files_where_they_would_be_alike():
     assert [line.split()[0] for line in text.splitlines()[1:3]] == ["x.py::test_a", "y.py::test_a"]
 
 
-def test_the_object_for_machines_has_no_nan():
+def test_the_object_for_machines():
     table = compare_benchmarks(several(a=[1.0], b=rounds(1)), several(a=[2.0], b=rounds(2, factor=2.0)))
     found = speedups_object(table)
     assert found["slower"] == ["b"]
-    assert found["benchmarks"][0]["low_pct"] is None
-    assert found["geometric_mean"]["change_pct"] == pytest.approx(geometric_mean(table)[2])
+    assert [row["name"] for row in found["benchmarks"]] == ["a", "b"]
+    assert found["geometric_mean"]["change_pct"] == geometric_mean(table)[2]
+
+
+def written(path, document):
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def ran(*args):
+    done = CliRunner().invoke(app, ["benchmark-compare", *args])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def test_the_command_fails_for_what_is_slower(tmp_path):
+    old, new = (written(tmp_path / f"{f}.json", document(rounds(i, factor=f))) for i, f in enumerate((1.0, 1.2)))
+    done = ran(old, new)
+    assert (done.exit_code, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[1].endswith("slower")
+    assert "slower by more than 5 %" in done.stdout
+    assert ran(new, old).exit_code == ran(old, old).exit_code == ran(old, new, "--margin", "50%").exit_code == 0
+    assert ran(old, new, "--confidence", "0.9999999").exit_code == 0
+    found = json.loads(ran(old, new, "--json").stdout)
+    assert found["slower"] == ["a.py::test_a"]
+    few = written(tmp_path / "few.json", document([1.0]))
+    assert json.loads(ran(old, few, "--json").stdout)["benchmarks"][0]["low_pct"] is None
+    table = pd.read_csv(StringIO(ran(old, new, "--csv").stdout))
+    assert tuple(table.columns) == COLUMNS
+    for side in ("a", "b"):
+        (tmp_path / side).mkdir()
+        for i in range(5):
+            written(tmp_path / side / f"{i}.json", document(rounds(i, factor=1.0 + 0.5 * (side == "b"))))
+    done = ran(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert done.exit_code == 1
+    assert " 5+5 " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("none.json", "none.json"), "none.json: there is no such file"),
+        (("{old}", "{old}", "--margin", "5"), "--margin: must be a percentage such as 5%, or a share such as 0.05"),
+        (("{old}", "{old}", "--confidence", "95"), "confidence: must be > 0 and < 1, got 95"),
+        (("{old}", "{old}", "--json", "--csv"), "--csv: must not be given together with --json"),
+        (("{old}",), "Missing argument 'NEW'"),
+    ],
+)
+def test_slips_are_said_in_a_line(tmp_path, args, said):
+    old = written(tmp_path / "old.json", document(rounds(1)))
+    done = ran(*(arg.format(old=old) for arg in args))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
