@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shadowsim.agreements import Agreement, agreement
+    from shadowsim.cards import card
     from shadowsim.comparison import compare
     from shadowsim.costs import cost
     from shadowsim.engine import simulate
@@ -49,6 +50,7 @@ _HOME = {
     "agreement": "agreements",
     "assert_no_regression": "regressions",
     "captured_arrivals": "recordings",
+    "card": "cards",
     "compare": "comparison",
     "compare_benchmarks": "speedups",
     "compare_runs": "regressions",
@@ -78,6 +80,7 @@ __all__ = [
     "agreement",
     "assert_no_regression",
     "captured_arrivals",
+    "card",
     "compare",
     "compare_benchmarks",
     "compare_runs",

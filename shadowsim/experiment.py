@@ -182,6 +182,11 @@ class Experiment:
             Tags=[{"Key": key, "Value": value} for key, value in self.tags],
         )
 
+    def _repr_html_(self) -> str:
+        from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
+
+        return card(self)
+
 
 def _broken_rules(request: Mapping[str, Any], now: datetime) -> Iterator[str]:
     """Yield the sentence of each broken rule across fields that the request's well-typed parts allow to evaluate."""

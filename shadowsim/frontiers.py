@@ -229,6 +229,7 @@ def _plan_points(frame: pd.DataFrame, power: str | Slo | float | None) -> tuple[
         for share, length in zip(frame["sampling_percentage"], frame["duration_s"], strict=True)
     ]
     points = frame.assign(value=frame["power"], meets=frame["reaches"], design=designs)
+    points = points.assign(hours=frame["shadow_instances"] * frame["duration_s"]).sort_values(["hours", "duration_s"])
     return points, Goal("shadow", "power", None, ">=", limit, f"power {100 * limit:g} %")
 
 

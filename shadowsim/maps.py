@@ -46,7 +46,9 @@ def power(plan: pd.DataFrame) -> go.Figure:
     figure = canvas("Power", "How often the effect is found. Bold: often enough. Framed: the cheapest of these.")
     figure.add_trace(_heat(names, z, text.fillna(""), "power %{z:.1%}", zmin=0.0, zmax=1.0))
     figure.update_traces(colorbar={"title_text": "power", "tickformat": ".0%"})
-    reached = plan[plan["reaches"] & plan["cost_usd"].notna()].sort_values("cost_usd", kind="stable")
+    # In the order of `planning.recommend`, whose module needs the simulator that a figure does not.
+    order = plan.assign(hours=plan["shadow_instances"] * plan["duration_s"])
+    reached = order[order["reaches"]].sort_values(["cost_usd", "hours", "duration_s"], kind="stable")
     if len(reached):
         x = lengths.index(reached["duration_s"].iloc[0])
         y = shares.index(reached["sampling_percentage"].iloc[0])

@@ -83,6 +83,11 @@ class Result:
         seconds = extremes.loc[found.index] / 1e6
         return found.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"], axis=0)
 
+    def _repr_html_(self) -> str:
+        from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
+
+        return card(self)
+
     def summary(self) -> pd.DataFrame:
         """A row a variant, source first.
 

@@ -321,6 +321,11 @@ class Scenario:
         document, assumed = changed_document(self.document, self.assumed, self.experiment, changes)
         return Scenario.from_dict(document, self.base_dir, assumed)
 
+    def _repr_html_(self) -> str:
+        from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
+
+        return card(self)
+
 
 def default_scenario() -> Scenario:
     """Return the built-in scenario (defaults.py)."""

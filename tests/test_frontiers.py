@@ -131,6 +131,7 @@ def test_a_plans_frontier_is_of_power():
             "duration_s": [86400.0, 86400.0, 86400.0, 7200.0],
             "power": [0.3, 0.85, 0.8, 0.99],
             "cost_usd": [10.0, 20.0, 30.0, 40.0],
+            "shadow_instances": 1,
             "reaches": [False, True, True, True],
         }
     )

@@ -94,6 +94,7 @@ def test_power_says_what_is_found_how_often_and_frames_the_cheapest_that_does():
             "duration_s": [86400.0, 86400.0, 3600.0, 3600.0],
             "power": [0.95, 0.6, 0.85, 0.2],
             "cost_usd": [np.nan, 20.0, 12.0, 2.0],
+            "shadow_instances": 1,
             "reaches": [True, False, True, False],
         }
     )

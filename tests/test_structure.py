@@ -20,9 +20,10 @@ READING_ORDER = [
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
     *("frames", "samples", "batches", "statistics", "sections", "contrasts", "pairs", "sequential", "comparison"),
     *("tallies", "verdict", "result", "slo", "costs", "tables", "engine", "replications", "noise"),
-    *("demand", "trials", "search", "sizing"),
+    *("sheets", "demand", "trials", "search", "sizing"),
     *("grids", "cache", "tasks", "sweeps"),
     *("effects", "scales", "rehearsals", "designs", "power", "planning"),
+    *("readable", "cards"),
     *("grouping", "canvas", "timelines", "intervals", "frontiers", "maps", "plots"),
     *("capture", "recordings", "answers", "differences", "pairing"),
     *("spread", "shares", "agreements", "regressions", "gates", "findings", "report"),
@@ -67,6 +68,16 @@ def test_every_module_has_its_place():
 def test_a_module_imports_only_from_those_above_it(module):
     above = READING_ORDER[: READING_ORDER.index(module)]
     assert set(imports(module)) <= set(above)
+
+
+def test_only_what_shows_itself_looks_ahead():
+    """The package's own face may be imported inside a `_repr_html_` alone: it reaches modules further down."""
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        shown = {n for f in ast.walk(tree) if getattr(f, "name", "") == "_repr_html_" for n in ast.walk(f)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "shadowsim" and node not in shown:
+                assert not {a.name for a in node.names} & set(shadowsim._HOME), path
 
 
 def test_compiled_code_imports_nothing_of_ours():
