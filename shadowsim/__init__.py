@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from shadowsim.experiment import Experiment
     from shadowsim.noise import noise_floor
+    from shadowsim.planning import plan, recommend
     from shadowsim.recordings import captured_arrivals, read_captures
     from shadowsim.regressions import assert_no_regression, compare_runs
     from shadowsim.replications import replicate, replication, summarise
@@ -57,7 +58,9 @@ _HOME = {
     "cost": "costs",
     "default_scenario": "scenario",
     "noise_floor": "noise",
+    "plan": "planning",
     "read_captures": "recordings",
+    "recommend": "planning",
     "replicate": "replications",
     "replication": "replications",
     "simulate": "engine",
@@ -87,7 +90,9 @@ __all__ = [
     "cost",
     "default_scenario",
     "noise_floor",
+    "plan",
     "read_captures",
+    "recommend",
     "replicate",
     "replication",
     "simulate",

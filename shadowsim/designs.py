@@ -11,20 +11,28 @@ since `compare` joins sections by how they follow the traffic.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from shadowsim.demand import WEEK_S, demand, repeating_s
+from shadowsim.demand import DAY_S, WEEK_S, demand, repeating_s
 from shadowsim.effects import Effect
 from shadowsim.errors import InputError
+from shadowsim.paths import number, plain
 from shadowsim.rehearsals import least_s, mean_rate, shorter
 from shadowsim.scenario import Scenario
 from shadowsim.sections import MOST_SECTIONS
 
+SHARES = (10, 25, 50, 100)
+HOUR_S = 3600.0
+DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's
+LONGEST_S = 30.0 * DAY_S  # SageMaker's
 MOST_REQUESTS = 400_000_000  # of all rehearsals together, for a few of them: ten seconds on two cores
 STRETCH = 4.0  # times as many where a queue's memory or a far tail asks for them
 LEAST_COPIES = 100.0  # in the tail that makes the metric
 _PERIOD_S = 60.0
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*(s|min|h|d)")
+_UNITS = {"s": 1.0, "min": 60.0, "h": HOUR_S, "d": DAY_S}
 
 
 class Segment(NamedTuple):
@@ -40,6 +48,8 @@ class Segment(NamedTuple):
     mixture : float
         What two segments have in common that see the same mixture of rates: 0 for steady traffic, the length of the
         cycle where `whole_s` is so many whole ones, else `whole_s`.
+    cycles : bool
+        Whether it is steady, or whole cycles: it does not matter when it begins.
     enough : bool
         Whether it is long against the queue's memory, or whole.
     """
@@ -48,6 +58,7 @@ class Segment(NamedTuple):
     length_s: float
     n_sections: int
     mixture: float
+    cycles: bool
     enough: bool
 
     def of(self, scenario: Scenario) -> Scenario:
@@ -113,6 +124,49 @@ def keeps_up(scenario: Scenario) -> None:
         raise InputError("scenario", what)
 
 
+def shares_of(shares: Sequence[int] | None) -> list[int]:
+    """Return the sampling percentages, each once, in order."""
+    if shares is None:
+        return list(SHARES)
+    if isinstance(shares, str) or not isinstance(shares, Iterable):
+        raise InputError("shares", "must be a list of sampling percentages", shares)
+    found = {number(share, "shares", least=1.0, most=100.0) for share in map(plain, shares)}
+    for share in found:
+        if not share.is_integer():
+            raise InputError("shares", "must hold integers from 1 to 100 (per cent)", share)
+    if not found:
+        raise InputError("shares", "must hold at least one sampling percentage")
+    return sorted(map(int, found))
+
+
+def durations_of(durations: Sequence[float | str] | None, scenario: Scenario) -> list[float]:
+    """Return the durations in seconds, each once, in order."""
+    end = scenario.horizon_s if scenario.traffic.traces else LONGEST_S
+    if durations is None:
+        longest = min(scenario.experiment.duration_s, end)
+        return [*(d for d in DURATIONS_S if scenario.period_s <= d < longest), longest]
+    if isinstance(durations, str) or not isinstance(durations, Iterable):
+        raise InputError("durations", 'must be a list of seconds, or of texts such as "6h"', durations)
+    found = {_seconds(duration) for duration in durations}
+    if not found:
+        raise InputError("durations", "must hold at least one")
+    for seconds in sorted(found):
+        if not scenario.period_s <= seconds <= end:
+            last = "where the traffic's trace ends" if scenario.traffic.traces else "SageMaker's longest"
+            what = f"must be from a period of {scenario.period_s:g} s to {end:g} s, {last}"
+            raise InputError("durations", what, seconds)
+    return sorted(found)
+
+
+def _seconds(duration: float | str) -> float:
+    if not isinstance(duration, str):
+        return number(plain(duration), "durations", above=0.0)
+    found = _DURATION.fullmatch(duration.strip())
+    if not found:
+        raise InputError("durations", "must be seconds, or have a unit as 90min, 6h or 7d", duration)
+    return float(found[1]) * _UNITS[found[2]]
+
+
 def segments(
     production: Scenario, durations_s: Sequence[float], shares: Sequence[int], replications: int, effect: Effect
 ) -> dict[float, Segment]:
@@ -139,8 +193,9 @@ def segments(
         tail = LEAST_COPIES / (effect.tail * min(shares) / 100.0 * rate)
         length = min(max(length, min(STRETCH * length, max(memory, tail))), duration_s)
         whole = length if cycle == 0.0 else duration_s
-        mixture = cycle if cycle == 0.0 or duration_s % cycle == 0.0 else duration_s
-        found[duration_s] = Segment(whole, length, n, mixture, length >= min(memory, duration_s))
+        cycles = cycle == 0.0 or duration_s % cycle == 0.0
+        mixture = cycle if cycles else duration_s
+        found[duration_s] = Segment(whole, length, n, mixture, cycles, length >= min(memory, duration_s))
     return found
 
 

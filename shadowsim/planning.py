@@ -18,7 +18,6 @@ one that is worse by the effect, and each time judged as `compare` would judge i
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -30,13 +29,24 @@ import pandas as pd
 from shadowsim.arrivals import Traffic
 from shadowsim.contrasts import NOT_ENOUGH
 from shadowsim.costs import Prices, PriceSource, read_prices
-from shadowsim.designs import Segment, alike, at_share, in_production, keeps_up, load_ratio, same_model, segments
+from shadowsim.designs import (
+    Segment,
+    alike,
+    at_share,
+    durations_of,
+    in_production,
+    keeps_up,
+    load_ratio,
+    same_model,
+    segments,
+    shares_of,
+)
 from shadowsim.effects import Effect, parse_effect
 from shadowsim.engine import cores, progress_bar
 from shadowsim.errors import InputError
 from shadowsim.paths import number
 from shadowsim.power import Shown, differences, estimated, source_of
-from shadowsim.rehearsals import Outcome, Stage, mean_rate
+from shadowsim.rehearsals import Outcome, Stage, levels_of, mean_rate
 from shadowsim.scales import Scales, scales_of
 from shadowsim.scenario import Scenario
 from shadowsim.tasks import IN_FLIGHT, work_off
@@ -46,14 +56,9 @@ COLUMNS = [
     *("visible_pct", "seen_none_pct", "seen_effect_pct", "n_copies", "shadow_instances", "cost_usd", "reaches"),
     *("scale", "how", "simulated_h", "note"),
 ]
-SHARES = (10, 25, 50, 100)
-HOUR_S, DAY_S = 3600.0, 86_400.0
-DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S, 3.0 * DAY_S)  # and the Schedule's
-LONGEST_S = 30.0 * DAY_S  # SageMaker's
+HOUR_S = 3600.0
 LEAST_RUNS, MOST_RUNS = 10, 10_000
 SOLVING, SOLVING_REQUESTS = 8, 2_000_000  # runs that the factor on service times rests on, and requests of each
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*(s|min|h|d)")
-_UNITS = {"s": 1.0, "min": 60.0, "h": HOUR_S, "d": DAY_S}
 
 
 def plan(
@@ -90,7 +95,7 @@ def plan(
         Sampling percentages, 1 to 100; by default 10, 25, 50 and 100.
     durations : sequence of float or str, optional
         Seconds, or "90min", "6h", "7d", at most 30 days; each begins at the scenario's t = 0. By default 1 and 6 hours,
-        1 and 3 days, and the Schedule's length, which is 7 days without one.
+        1 day, and the Schedule's length, which is 7 days without one.
     looks : int
         How often it is looked at, at equal distances: `compare(look=, looks=)` at each, until one finds something.
     replications : int
@@ -149,7 +154,7 @@ def plan(
     """
     wanted, known = parse_effect(effect), read_prices(prices)
     number(power, "power", above=0.0, most=0.999)
-    number(alpha, "alpha", above=0.0, most=0.5)
+    levels = levels_of(number(alpha, "alpha", above=0.0, most=0.5), looks)
     if (
         isinstance(replications, bool)
         or not isinstance(replications, int)
@@ -159,7 +164,7 @@ def plan(
     if workers is not None and workers < 1:
         raise InputError("workers", "must be at least 1", workers)
     whole = Scenario.of(scenario, rate_per_s=rate_per_s)
-    percentages, lengths = _shares(shares), _durations(durations, whole)
+    percentages, lengths = shares_of(shares), durations_of(durations, whole)
     production = in_production(whole)
     keeps_up(production)
     chosen = segments(production, lengths, percentages, replications, wanted)
@@ -177,7 +182,7 @@ def plan(
             for duration_s in lengths:
                 segment = chosen[duration_s]
                 if segment not in shown:
-                    stage = Stage.of(segment.of(test), wanted, alpha, looks)
+                    stage = Stage.of(segment.of(test), wanted, levels)
                     none = rehearse(stage.with_shadow(scales.none), runs, advance)
                     with_it = rehearse(stage.with_shadow(scales.effect, wanted.amount), runs, advance)
                     shown[segment] = _show(none, with_it, wanted, alike(test), segment.mixture == longest.mixture)
@@ -199,44 +204,6 @@ def recommend(frame: pd.DataFrame) -> pd.Series[Any] | None:
     order = found.assign(hours=hours).sort_values(["cost_usd", "hours", "duration_s"], kind="stable").index
     row: pd.Series[Any] = found.loc[order[0]]
     return row
-
-
-def _shares(shares: Sequence[int] | None) -> list[int]:
-    """Return the sampling percentages, each once, in order."""
-    if shares is None:
-        return list(SHARES)
-    if isinstance(shares, str) or not len(shares):
-        raise InputError("shares", "must be a list of sampling percentages", shares)
-    for share in shares:
-        if isinstance(share, bool) or not 1 <= share <= 100 or share != int(share):
-            raise InputError("shares", "must hold integers from 1 to 100 (per cent)", share)
-    return sorted({int(share) for share in shares})
-
-
-def _durations(durations: Sequence[float | str] | None, scenario: Scenario) -> list[float]:
-    """Return the durations in seconds, each once, in order."""
-    end = scenario.horizon_s if scenario.traffic.traces else LONGEST_S
-    if durations is None:
-        longest = min(scenario.experiment.duration_s, end)
-        return [*(d for d in DURATIONS_S if scenario.period_s <= d < longest), longest]
-    if isinstance(durations, str) or not len(durations):
-        raise InputError("durations", 'must be a list of seconds, or of texts such as "6h"', durations)
-    found = {_seconds(duration) for duration in durations}
-    for seconds in sorted(found):
-        if not scenario.period_s <= seconds <= end:
-            last = "where the traffic's trace ends" if scenario.traffic.traces else "SageMaker's longest"
-            what = f"must be from a period of {scenario.period_s:g} s to {end:g} s, {last}"
-            raise InputError("durations", what, seconds)
-    return sorted(found)
-
-
-def _seconds(duration: float | str) -> float:
-    if not isinstance(duration, str):
-        return number(duration, "durations", above=0.0)
-    found = _DURATION.fullmatch(duration.strip())
-    if not found:
-        raise InputError("durations", "must be seconds, or have a unit as 90min, 6h or 7d", duration)
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def _rehearsed(
@@ -263,7 +230,7 @@ def _scales(
 ) -> Scales:
     """Return the factors on service times, found where all of the traffic is copied."""
     longer = segment.longer(SOLVING_REQUESTS / max(mean_rate(production, segment.whole_s), 1e-9))
-    stage = Stage.of(longer.of(production), effect, 0.05, 1)
+    stage = Stage.of(longer.of(production), effect, levels_of(0.05, 1))
 
     def both(scale: float) -> tuple[float, float]:
         found = rehearse(stage.with_shadow(scale), runs)
@@ -312,11 +279,11 @@ def _row(
         "reaches": found.value >= power,
         "how": "simulated" if k == 1.0 else "extrapolated",
         "simulated_h": segment.length_s / HOUR_S,
-        "note": _note(test, duration_s, segment, k, with_it.undecided),
+        "note": _note(test, segment, k, with_it.undecided),
     }
 
 
-def _note(test: Scenario, duration_s: float, segment: Segment, k: float, undecided: float) -> str:
+def _note(test: Scenario, segment: Segment, k: float, undecided: float) -> str:
     """Return what such a test cannot tell, and from when a part of a day is."""
     share, n = test.experiment.sampling_percentage, test.experiment.shadow.pool.instance_count
     load, said = load_ratio(test), []
@@ -326,9 +293,11 @@ def _note(test: Scenario, duration_s: float, segment: Segment, k: float, undecid
         said.append(f"copies reach {n} instances otherwise than requests the source: equal models may differ")
     if share < 100:
         said.append(f"the shadow sees {share} % of the traffic: not how a pool for all of it does")
-    if segment.mixture == duration_s and not any(part.profile is None for part in _parts(test)):
+    if not segment.cycles and any(part.profile is not None for part in _parts(test)):
         start = test.start.isoformat(" ", "minutes") if test.start else "Monday 00:00"
         said.append(f"of traffic with a profile, from {start} on")
+    if k != 1.0 and any(part.profile is not None for part in _parts(test)):
+        said.append(f"compare may still say {NOT_ENOUGH} of so long a test, as its sections follow the traffic")
     if k != 1.0 and test.traffic.traces:
         said.append("rehearsed on the beginning of the trace alone")
     if undecided > 0.05:

@@ -29,6 +29,7 @@ from shadowsim.contrasts import LEAST_BEYOND, Contrast, Terms
 from shadowsim.demand import CYCLES, demand
 from shadowsim.effects import Effect
 from shadowsim.engine import CHUNK
+from shadowsim.errors import InputError
 from shadowsim.feeds import feed_of
 from shadowsim.replications import replication
 from shadowsim.samples import Buckets
@@ -39,7 +40,7 @@ Floats = NDArray[np.float64]
 Advance = Callable[[int], object]
 
 STEPS = 1000  # of a profile that is run through faster: ten in a section
-MEMORIES = 20  # relaxation times of the queue in a section
+MEMORIES = 10  # relaxation times of the queue in a section
 _NO_MARGIN = 1e-9  # whether a difference matters is not asked
 _ERRORS = {
     "error_rate_4xx": (k.R_ERROR_4XX,),
@@ -95,10 +96,9 @@ class Stage:
     levels: tuple[float, ...]
 
     @classmethod
-    def of(cls, scenario: Scenario, effect: Effect, alpha: float, looks: int) -> Stage:
-        """Set a stage for a scenario; `alpha` is the level of all looks together."""
-        levels = (alpha,) if looks == 1 else tuple(2.0 * ndtr(-sequential.bounds(looks, alpha)))
-        return cls(scenario, columns(scenario, feed_of(scenario)), effect, tuple(map(float, levels)))
+    def of(cls, scenario: Scenario, effect: Effect, levels: tuple[float, ...]) -> Stage:
+        """Set a stage for a scenario."""
+        return cls(scenario, columns(scenario, feed_of(scenario)), effect, levels)
 
     def with_shadow(self, scale: float, error: float = 0.0) -> Stage:
         """Return the stage with the shadow's service times multiplied, and with so many more of its answers errors.
@@ -142,6 +142,19 @@ class Stage:
             and all(part.profile is None for part in self.scenario.traffic.parts or (self.scenario.traffic,)),
             float(whole.shadow.requests.sum()),
         )
+
+
+def levels_of(alpha: float, looks: int) -> tuple[float, ...]:
+    """Return the level of the interval at each of some looks, which have `alpha` together.
+
+    Raises
+    ------
+    InputError
+        When `looks` is not an integer from 1 to 100.
+    """
+    if isinstance(looks, bool) or not isinstance(looks, int):
+        raise InputError("looks", f"must be an integer from 1 to {sequential.MOST_LOOKS}", looks)
+    return (alpha,) if looks == 1 else tuple(float(2.0 * ndtr(-z)) for z in sequential.bounds(looks, alpha))
 
 
 def judged(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, Any], bool]:
@@ -223,12 +236,16 @@ def _rates(scenario: Scenario, part: Traffic, whole_s: float) -> Floats:
 
 def _side(tally: k.Tally, edges: Floats) -> Side:
     """One variant of a run, from what the kernel counted: windows are sections."""
-    filled = np.flatnonzero(tally.sections.any(axis=0))
-    sample = Buckets(edges[filled], edges[filled + 1], tally.sections[:, filled]) if filled.size else None
     rows = tally.rows
     requests = rows[:, k.R_REQUESTS]
+    answered = requests - rows[:, k.R_REFUSED]
+    sample = None
+    if answered.any():
+        ends = rows[answered > 0, k.R_LATENCY_MIN].min(), rows[answered > 0, k.R_LATENCY_MAX].max()
+        first, last = np.clip(np.searchsorted(edges, ends, side="right") - 1, 0, edges.size - 2)
+        sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], tally.sections[:, first : last + 1])
     errors = {name: rows[:, list(of)].sum(axis=1) for name, of in _ERRORS.items()}
-    return Side(sample, rows[:, k.R_LATENCY_SUM], requests - rows[:, k.R_REFUSED], requests, errors)
+    return Side(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors)
 
 
 def _first(sections: Sections, n: int) -> Sections:
