@@ -64,7 +64,9 @@ class Commands(TyperGroup):
         try:
             found = super().invoke(ctx)
             sys.stdout.flush()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            for note in getattr(stop, "__notes__", []):  # what is kept of the work, and how to go on
+                typer.echo(one_line(note), err=True)
             raise typer.Exit(INTERRUPTED) from None
         except OSError as error:
             if error.errno not in (EPIPE, ENOSPC) or error.filename is not None:

@@ -130,7 +130,8 @@ def _size_notes(row: Row, found: bool) -> list[str]:
     said = [f"decided by {row['binding']}", f"one fewer: {row['one_fewer']}"] if found else []
     said += [f"quotas: {row['quota']}"] if row["quota"] else []
     said += [row["note"]] if row["note"] else []
-    return [wrapped(f"{row['instance_type']}: {said[0]}", hanging="  "), *(wrapped(s, "  ", "    ") for s in said[1:])]
+    said[:1] = [f"{row['instance_type']}: {text}" for text in said[:1]]
+    return [wrapped(text, "  " if i else "", "    " if i else "  ") for i, text in enumerate(said)]
 
 
 def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:

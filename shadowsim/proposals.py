@@ -40,7 +40,7 @@ _SIZE_EXAMPLES = """\b
 Examples:
   shadowsim size --slo "p99 <= 100ms"
   shadowsim size scenario.json --slo "p99 <= 200ms and error_rate < 0.1%"
-  shadowsim size scenario.json --slo "mean < 25ms" --types ml.m5.xlarge,ml.c5.xlarge
+  shadowsim size scenario.json --slo "mean < 25ms" --types ml.m5.large,ml.c5.large
   shadowsim size request.json --rate 400 --slo "p99 < 1s" --prices prices.csv
 """
 _PLAN_EXAMPLES = """\b
@@ -51,10 +51,12 @@ Examples:
 """
 _SWEEP_EXAMPLES = """\b
 Examples:
-  shadowsim sweep --set sampling_percentage=10,50 --set shadow.instance_count=1,2
+  shadowsim sweep --set shadow.instance_count=1,2 --set sampling_percentage=5,50
   shadowsim sweep scenario.json --set rate_per_s=100,200 --replications 5 --csv
   shadowsim sweep scenario.json --set seed=1,2,3 --cache runs --dask HOST:8786
 """
+
+ANSWERS_WITHIN_S = 10.0  # a scheduler
 
 app = typer.Typer()
 
@@ -249,7 +251,7 @@ def _cluster(address: str | None) -> Iterator[Executor | None]:
     except ImportError:
         raise InputError("--dask", "needs Dask: pip install 'shadowsim[dask]'") from None
     try:
-        client: Any = Client(address, timeout=10)  # type: ignore[no-untyped-call]
+        client: Any = Client(address, timeout=ANSWERS_WITHIN_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError("--dask", f"must be the address of a scheduler that answers ({why})", address) from None

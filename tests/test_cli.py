@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
+from commands import good, process, refused, run, written
+from typer.testing import CliRunner
 
 from shadowsim import __version__
 from shadowsim.cli import app
@@ -24,36 +26,10 @@ from shadowsim.errors import SimulationError
 from shadowsim.scenario import init_scenario
 
 SHORT = ("--set", "horizon_s=600")
-COMMANDS = ("init", "validate", "simulate", "report", "instances")
-
-
-def run(*args: object, stdin: str | bytes | None = None) -> Result:
-    done = CliRunner().invoke(app, [str(arg) for arg in args], input=stdin)
-    # Every end is in order; a traceback would be another exception.
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done
-
-
-def good(*args: object, stdin: str | bytes | None = None) -> str:
-    done = run(*args, stdin=stdin)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def refused(*args: object, stdin: str | bytes | None = None) -> str:
-    """Return the one line of a refusal."""
-    done = run(*args, stdin=stdin)
-    assert done.exit_code == 2, done.output
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.endswith("\n")
-    return done.stderr[len("error: ") : -1]
-
-
-def process(*args: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "shadowsim", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **kwargs)  # type: ignore[call-overload]
+COMMANDS = (
+    *("init", "validate", "simulate", "report", "instances"),
+    *("compare", "noise-floor", "agreement", "size", "plan", "sweep"),
+)
 
 
 @pytest.fixture
@@ -78,11 +54,6 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         os.seteuid(uid)
-
-
-def written(file: Path, value: object) -> Path:
-    file.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-    return file
 
 
 def with_five_violations(file: Path) -> Path:
@@ -110,7 +81,7 @@ class TestHelp:
     def test_version(self):
         assert good("--version") == f"shadowsim {__version__}\n"
 
-    @pytest.mark.parametrize("args", [["--help"], ["--version"], ["simulate", "--help"], ["validate", "-h"]])
+    @pytest.mark.parametrize("args", [["--help"], ["--version"], ["simulate", "--help"], ["plan", "-h"]])
     def test_loads_nothing_slow(self, args: list[str]):
         code = f"""
 import sys
@@ -158,6 +129,24 @@ class TestValidate:
         scenario["services"]["Shadow-01"]["time"]["mean_s"] = -1
         line = refused("validate", written(scenario_file, scenario))
         assert line == "services.Shadow-01.time.mean_s: must be a finite number > 0, got -1"
+
+    def test_own_prices_and_what_data_cost(self, request_file: Path, scenario_file: Path, tmp_path: Path):
+        prices = written(tmp_path / "prices.json", {"ml.m5.xlarge": 0.5})
+        assert "336.00 USD at 0.5 USD an hour, of prices.json" in good("validate", request_file, "--prices", prices)
+        assert "data in" not in good("validate", scenario_file)  # no sizes, no data
+        scenario = json.loads(scenario_file.read_text())
+        size = {"law": "deterministic", "mean_bytes": 1000.0}
+        scenario["traffic"] |= {"request_bytes": size, "response_bytes": size}
+        scenario["experiment"]["DataStorageConfig"] = {"Destination": "s3://bucket/prefix"}
+        text = good("validate", written(scenario_file, scenario), "--prices", prices)
+        # The mean rate of the horizon, for 7 days, 1 kB each, at 0.016 USD a GB.
+        gb = 226.84 * 7 * 86_400 * 1000 / 1e9
+        found = re.search(r"\ndata in  +([\d.]+) GB processed, ([\d.]+) USD: ", text)
+        assert found
+        assert float(found[1]) == pytest.approx(gb, abs=0.5)
+        assert float(found[2]) == pytest.approx(0.016 * gb, abs=0.005)
+        assert "\ncapture " in text
+        assert "prices.csv: cannot be read" in refused("validate", request_file, "--prices", tmp_path / "prices.csv")
 
     def test_lists_five_violations_in_five_lines(self, request_file: Path):
         done = run("validate", with_five_violations(request_file))
@@ -274,6 +263,27 @@ class TestSimulate:
         assert overloaded.exit_code == 1
         assert overloaded.stdout == good("simulate", *SHORT, "--set", "shadow.time.mean_s=0.2")
         assert run("simulate", "--set", "horizon_s=10", "--strict", "--json").exit_code == 1  # TOO SHORT
+
+    def test_goals(self):
+        met, missed = "shadow.p99 <= 100ms", "mean < 1ms"
+        done = run("simulate", *SHORT, "--slo", met)
+        assert done.exit_code == 0
+        assert re.search(rf"\ngoal  {met}  +53\.\d ms .*  met\n", done.stdout)
+        done = run("simulate", *SHORT, "--slo", f"{met} and {missed}")
+        assert done.exit_code == 1
+        assert done.stdout.splitlines()[-1].endswith("missed")
+        found = json.loads(run("simulate", *SHORT, "--slo", f"{met} and {missed}", "--json").stdout)
+        assert [goal["met"] for goal in found["goals"]] == [True, False]
+        assert run("simulate", *SHORT, "--slo", missed, "--csv").exit_code == 1
+
+    def test_goals_of_replications_are_judged_by_their_mean(self):
+        many = (*SHORT, "--set", "run.replications=3", "--json")
+        found = json.loads(good("simulate", *many, "--slo", "p99 < 1s"))
+        goal = found["goals"][0]
+        assert goal["value"] == pytest.approx(found["variants"][1]["p99_s"]["mean"])
+        # The half-width of three runs is Student's: t(2; 0.975) = 4.303 standard errors.
+        assert 4.303 * goal["standard_error"] == pytest.approx(found["variants"][1]["p99_s"]["half_width"], rel=1e-3)
+        assert run("simulate", *many, "--slo", f"p99 < {0.999 * goal['value']}").exit_code == 1
 
     def test_a_plain_request_states_what_is_assumed(self, request_file: Path):
         text = good("simulate", request_file, "--rate", 50, *SHORT)
@@ -456,6 +466,7 @@ HURRIED = [
     ("simulate --set sampling_percentage=101", "samplingPercentage' failed to satisfy constraint"),
     ("simulate --set sampling_percentage=12.5", "Member must be an integer, not a float"),
     ("simulate --set shadow.instance_type=ml.m5.xlrge", "did you mean ml.m5.xlarge?"),
+    ("simulate --slo p99<1kg", "slo: needs a time such as"),
     ("simulate --json --csv", "--csv: must not be given together with --json"),
     ("instances --json --csv", "--csv: must not be given together with --json"),
     ("instances ml.zz9*", "pattern: must match a SageMaker hosting type"),
