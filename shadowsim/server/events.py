@@ -41,7 +41,8 @@ def apply(world: World, kind: str, body: Body, at_s: float) -> None:
 def merged(old: Body, update: Body) -> dict[str, Any]:
     """Return an experiment's request after UpdateInferenceExperiment: what is given counts, the rest stays.
 
-    Of the variants, those that the mirror settings name after the update stay; one that is given replaces its namesake.
+    Of the variants, those that the mirror settings name after the update are there; one that is given replaces its
+    namesake.
     """
     request = {**old, **{key: value for key, value in update.items() if key not in ("Schedule", "ModelVariants")}}
     if "Schedule" in update:
@@ -52,7 +53,7 @@ def merged(old: Body, update: Body) -> dict[str, Any]:
         named = [config["SourceModelVariantName"], *shadows]
         given = {variant["VariantName"] for variant in update["ModelVariants"]}
         kept = [v for v in old["ModelVariants"] if v["VariantName"] in named and v["VariantName"] not in given]
-        request["ModelVariants"] = [*kept, *update["ModelVariants"]]
+        request["ModelVariants"] = [*kept, *(v for v in update["ModelVariants"] if v["VariantName"] in named)]
     return request
 
 

@@ -76,7 +76,7 @@ def update(store: Store, world: World, body: Body) -> dict[str, Any]:
     found = trial(world, body["Name"])
     after = merged(found.request, body)
     after.pop("Schedule", None)
-    broken = [*_pool_rules(after, "modelVariants"), *_model_rules(found, body)]
+    broken = [*_pool_rules(body, "modelVariants"), *_variant_rules(found, after, body)]
     if "Schedule" in body:
         times = {"StartTime": found.stage.start_s, "EndTime": found.stage.end_s}
         after["Schedule"] = {**times, **body["Schedule"]}
@@ -172,9 +172,14 @@ def _live_rules(found: Trial, body: Body) -> Iterator[str]:
             yield sentence(name, path, while_running)
 
 
-def _model_rules(found: Trial, body: Body) -> Iterator[str]:
+def _variant_rules(found: Trial, after: Body, body: Body) -> Iterator[str]:
     models = {variant["VariantName"]: variant["ModelName"] for variant in found.request["ModelVariants"]}
+    config = after["ShadowModeConfig"]
+    named = [config["SourceModelVariantName"], config["ShadowModelVariants"][0]["ShadowModelVariantName"]]
     for i, variant in enumerate(body.get("ModelVariants", ()), start=1):
+        if variant["VariantName"] not in named:
+            constraint = f"Member must be a variant that shadowModeConfig names: [{', '.join(named)}]"
+            yield sentence(variant["VariantName"], f"modelVariants.{i}.member.variantName", constraint)
         if models.get(variant["VariantName"], variant["ModelName"]) != variant["ModelName"]:
             constraint = "Member must not change; a variant with another model needs another name"
             yield sentence(variant["ModelName"], f"modelVariants.{i}.member.modelName", constraint)

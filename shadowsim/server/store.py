@@ -160,9 +160,9 @@ class Store:
         return world
 
     def _configure(self, transition_s: float, choices: Undocumented, probed: frozenset[str]) -> None:
-        # The fold depends on these, so that a change of them is an event like any other.
+        # The fold depends on these, so that they are an event like any other: the first one, and one for each change.
         world = self.world
-        if (world.transition_s, world.choices, world.probed) != (transition_s, choices, probed):
+        if self.n_events() == 0 or (world.transition_s, world.choices, world.probed) != (transition_s, choices, probed):
             body = {"transition_s": transition_s, "choices": asdict(choices), "probed": sorted(probed)}
             self.accept("Configure", body, self.clock.now())
 

@@ -75,7 +75,9 @@ class Endpoint:
         """What serves once nothing is in progress; None for nothing."""
         if self.status in ("Failed", "Deleting"):
             return None
-        return self.deployment.fleet if self.deployment else self.fleet
+        if self.deployment is None:
+            return self.fleet
+        return self.deployment.fallback if self.status == "RollingBack" else self.deployment.fleet
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,41 @@
+"""server/clock.py: one line of time, whatever scales and restarts it meets."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shadowsim.errors import InputError
+from shadowsim.server.clock import MAX_SCALE, Clock
+
+
+def test_scaled_time_begins_as_wall_time():
+    wall = [100.0]
+    clock = Clock.resumed(None, 60.0, lambda: wall[0])
+    assert clock.now() == 100.0
+    wall[0] = 101.0
+    assert clock.now() == 160.0
+    assert clock.wall_until(220.0) == 1.0
+    assert clock.wall_until(0.0) == 0.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e4), st.sampled_from([0.5, 1.0, 60.0, 3600.0])), min_size=1, max_size=6))
+def test_restarts_change_nothing_but_the_pace(steps):
+    """After each wait the time is what the waits and paces add up to."""
+    wall, expected, origin, pace = [1e9], 1e9, None, None
+    for wait, scale in steps:
+        wall[0] += wait
+        expected += wait * (pace or 0.0) if origin else wait
+        clock = Clock.resumed(origin, scale, lambda: wall[0])
+        assert clock.now() == pytest.approx(expected, abs=1e-3)  # float64 near 1e9 x 3,600 s resolves 2e-7
+        origin, pace = clock.origin, scale
+
+
+def test_a_wall_clock_that_was_set_back_does_not_turn_time_back_at_a_new_scale():
+    origin = Clock.resumed(None, 10.0, lambda: 1000.0).origin
+    assert Clock.resumed(origin, 2.0, lambda: 500.0).scaled_s == 1000.0
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf"), MAX_SCALE * 2])
+def test_wrong_scales_are_refused(scale):
+    with pytest.raises(InputError, match="--time-scale: must be > 0"):
+        Clock.resumed(None, scale)

@@ -1,0 +1,217 @@
+"""server/store.py: what was answered has happened, also after kill -9, and the log is enough to know all."""
+
+import itertools
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from rehearsed import DAY, ROLE, T0, account, experiment, production
+
+from shadowsim.errors import InputError, StoreError
+from shadowsim.lifecycle import Undocumented
+from shadowsim.server.control import handle
+from shadowsim.server.store import Store
+
+# Reads actions from its standard input, one JSON object a line, and answers each on its standard output.
+LOOP = """
+import json, sys
+from shadowsim.errors import ShadowsimError
+from shadowsim.server.control import handle
+from shadowsim.server.store import Store
+store = Store(sys.argv[1], wall=lambda: 0.0)
+print("ready", flush=True)
+for line in sys.stdin:
+    action, body, now = json.loads(line)
+    try:
+        handle(action, body, now, store)
+        print("accepted", flush=True)
+    except ShadowsimError as error:
+        print(error.code, flush=True)
+"""
+
+
+def logged(path):
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT kind, body FROM events WHERE kind != 'Configure' ORDER BY number").fetchall()
+    connection.close()
+    return [(kind, json.loads(body)) for kind, body in rows]
+
+
+def load(number):
+    """Actions without end: every one of the first three is accepted, and all that an experiment can do follows."""
+    yield "CreateModel", {"ModelName": f"old-{number}", "PrimaryContainer": {"Image": "a"}, "ExecutionRoleArn": ROLE}
+    yield "CreateModel", {"ModelName": f"new-{number}", "PrimaryContainer": {"Image": "b"}, "ExecutionRoleArn": ROLE}
+    request = experiment(f"bert-{number}", f"live-{number}", Schedule={"StartTime": T0 + DAY, "EndTime": T0 + 9 * DAY})
+    for given, model in zip(request["ModelVariants"], ("old", "new"), strict=True):
+        given["ModelName"] = f"{model}-{number}"
+    yield "CreateInferenceExperiment", request
+    name = {"Name": request["Name"]}
+    yield "StartInferenceExperiment", name
+    yield "UpdateInferenceExperiment", name | {"Description": "more"}
+    yield "StopInferenceExperiment", name | {"ModelVariantActions": {"AllTraffic": "Retain"}}
+    yield "DeleteInferenceExperiment", name
+
+
+def killed_while_working(path, rng, answered, first):
+    """Let a process answer some actions, and kill it somewhere in the next one; return its next load's number and that.
+
+    What it answered is appended to `answered`.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOP, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    left, number, now = rng.randint(0, 12), first, T0 + 1000 * first
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        for number in itertools.count(first):
+            for action, body in load(number):
+                now += 2
+                process.stdin.write(json.dumps([action, body, now]) + "\n")
+                process.stdin.flush()
+                if left == 0:
+                    time.sleep(rng.random() * 0.004)  # about as long as an action takes
+                    process.kill()
+                    assert process.wait() == -9
+                    return number + 1, (action, body)
+                if process.stdout.readline() == "accepted\n":
+                    answered.append((action, body))
+                left -= 1
+
+
+def survives(path, n_kills, seed):
+    """Kill so often, and look each time whether the log holds what was answered, and at most one thing more."""
+    rng, answered, number, n_unheard = random.Random(seed), [], 0, 0
+    for _ in range(n_kills):
+        number, sent = killed_while_working(path, rng, answered, number)
+        found = logged(path)
+        if len(found) == len(answered) + 1:
+            assert found[-1] == sent  # done, though nobody heard of it
+            answered.append(sent)
+            n_unheard += 1
+        assert found == answered
+    made = Store(path, wall=lambda: T0)
+    assert made.n_events() == len(answered) + 1  # and the configuration
+    # Experiments whose schedule had begun run, and end when they should.
+    live = [t for t in made.world.trials.values() if t.live]
+    after = made.world_at(made.world.now_s + 100 * DAY)
+    assert all(after.trials[t.name].stage.status in ("Completed", "Cancelled") for t in live)
+    made.close()
+    return len(answered), n_unheard
+
+
+def test_nothing_answered_is_lost_when_killed_at_random_moments(tmp_path):
+    n_answered, _ = survives(tmp_path / "state.db", 10, seed=1)
+    assert n_answered > 10
+
+
+@pytest.mark.slow
+def test_nothing_answered_is_lost_in_hundreds_of_kills(tmp_path):
+    n_answered, n_unheard = survives(tmp_path / "state.db", 250, seed=2)
+    assert n_answered > 250
+    assert 0 < n_unheard < 250  # some died before their action was done, some after
+
+
+def test_a_restarted_store_goes_on_with_every_schedule(tmp_path):
+    path = tmp_path / "state.db"
+    made = account(path=path)
+    made.do("CreateInferenceExperiment", **experiment(Schedule={"StartTime": T0 + DAY, "EndTime": T0 + 2 * DAY}))
+    made.store.close()
+    seen = []
+    for now in (T0 + 10, T0 + DAY + 0.5, T0 + DAY + 5, T0 + 2 * DAY + 0.5, T0 + 3 * DAY):
+        again = Store(path, wall=lambda now=now: now)
+        seen.append(handle("DescribeInferenceExperiment", {"Name": "bert"}, now, again)["Status"])
+        again.close()
+    assert seen == ["Created", "Starting", "Running", "Stopping", "Completed"]
+
+
+def test_the_key_and_the_names_of_arns_are_the_files(tmp_path):
+    path = tmp_path / "state.db"
+    with Store(path, region="eu-west-1", account="123456789012") as first:
+        key = first.key
+    with Store(path) as second:
+        assert (second.key, second.region, second.account) == (key, "eu-west-1", "123456789012")
+    with Store() as other:
+        assert other.key != key
+
+
+def test_time_goes_on_after_a_restart_and_with_another_scale(tmp_path):
+    path = tmp_path / "state.db"
+    wall = [1000.0]
+    with Store(path, time_scale=60, wall=lambda: wall[0]) as made:
+        wall[0] += 10
+        assert made.clock.now() == 1600.0
+    wall[0] += 10
+    with Store(path, time_scale=60, wall=lambda: wall[0]) as made:
+        assert made.clock.now() == 2200.0
+    with Store(path, time_scale=2, wall=lambda: wall[0]) as made:
+        assert made.clock.now() == 2200.0
+        wall[0] += 10
+        assert made.clock.now() == 2220.0
+
+
+def test_options_that_the_fold_depends_on_are_events(tmp_path):
+    path = tmp_path / "state.db"
+    for options in ({}, {}, {"transition_s": 5.0}, {"choices": Undocumented(desired_state="Completed")}, {}):
+        with Store(path, **options) as made:
+            n_events = made.n_events()
+            assert made.world.transition_s == options.get("transition_s", 1.0)
+    assert n_events == 4  # the first, and one for each change
+
+
+def test_every_event_is_synced_and_the_log_is_a_wal(tmp_path):
+    with Store(tmp_path / "state.db") as made:
+        ask = made._connection.execute
+        assert ask("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert ask("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_a_file_has_one_server(tmp_path):
+    path = tmp_path / "state.db"
+    with Store(path), pytest.raises(InputError, match="is in use by another process"):
+        Store(path)
+    Store(path).close()
+
+
+def test_only_files_of_ours_are_taken(tmp_path):
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    connection.close()
+    before = other.read_bytes()
+    with pytest.raises(InputError, match="must be a file that shadowsim made, or a new one"):
+        Store(other)
+    assert b"notes" in other.read_bytes()[: len(before)]
+    text = tmp_path / "notes.txt"
+    text.write_text("no database " * 100)
+    with pytest.raises(InputError, match="cannot be used: file is not a database"):
+        Store(text)
+    with pytest.raises(InputError, match="cannot be used: unable to open database file"):
+        Store(tmp_path / "none" / "state.db")
+
+
+def test_what_cannot_be_written_has_not_happened(tmp_path):
+    made = account(path=tmp_path / "state.db")
+    before = made.picture()
+    # A disk that is full: SQLite may not grow the file any more.
+    (pages,) = made.store._connection.execute("PRAGMA page_count").fetchone()
+    made.store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    caught, i, variants = None, 0, [production(f"V{j}") for j in range(10)]
+    while caught is None and i < 1000:
+        before, i = made.picture(), i + 1
+        try:
+            made.do("CreateEndpointConfig", EndpointConfigName=f"c{i}", ProductionVariants=variants)
+        except StoreError as error:
+            caught = error
+    assert "cannot be written: database or disk is full" in str(caught)
+    assert caught.http_status == 503
+    assert made.picture() == before
+
+
+@pytest.mark.parametrize("transition_s", [-1, float("nan"), 1e7])
+def test_wrong_options_are_refused(transition_s):
+    with pytest.raises(InputError, match="--transition-s: must be >= 0"):
+        Store(transition_s=transition_s)
