@@ -2,6 +2,8 @@
 
 Public names resolve when they are first used (PEP 562): `import shadowsim` loads neither numba, pandas nor plotly, so a
 command line that only prints its help does not wait for a compiler.
+
+PYTEST_DONT_REWRITE: since pytest_plugin.py is part of it, pytest would warn where the package was imported before.
 """
 
 from __future__ import annotations

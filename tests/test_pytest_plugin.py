@@ -322,6 +322,13 @@ def test_it_can_be_switched_off_and_asked_for_help(suite):
     assert "shadow_result -- " in fixtures
 
 
+def test_the_package_may_have_been_imported_before(suite):
+    """pytest rewrites the assertions of a distribution that has a plugin, and warns of what it comes too late for."""
+    suite.makeconftest("import pytest\nimport shadowsim\npytest.register_assert_rewrite('shadowsim')\n")
+    suite.makepyfile("def test_it():\n    pass\n")
+    outcome(suite.runpytest(), passed=1)
+
+
 def test_pytest_starts_without_anything_heavy(tmp_path):
     """As it is for `import shadowsim`, and in a fresh interpreter, since this one has loaded all of it."""
     code = """
