@@ -322,15 +322,15 @@ def test_it_can_be_switched_off_and_asked_for_help(suite):
     assert "shadow_result -- " in fixtures
 
 
-def test_the_package_may_have_been_imported_before(suite):
-    """pytest rewrites the assertions of a distribution that has a plugin, and warns of what it comes too late for."""
-    suite.makeconftest("import pytest\nimport shadowsim\npytest.register_assert_rewrite('shadowsim')\n")
-    suite.makepyfile("def test_it():\n    pass\n")
-    outcome(suite.runpytest(), passed=1)
+def ran(directory, code, *options):
+    """What a fresh interpreter prints of a suite of one test, since this one has loaded everything."""
+    (directory / "test_it.py").write_text("def test_it():\n    pass\n")
+    others = [f"-pno:{name}" for name in ("benchmark", "cacheprovider", "nbmake", "hypothesispytest")]
+    command = [sys.executable, "-c", code, "-q", "--rootdir=.", *others, *options, "test_it.py"]
+    return subprocess.run(command, check=True, cwd=directory, capture_output=True, text=True).stdout
 
 
 def test_pytest_starts_without_anything_heavy(tmp_path):
-    """As it is for `import shadowsim`, and in a fresh interpreter, since this one has loaded all of it."""
     code = """
 import sys, pytest
 
@@ -339,9 +339,12 @@ class After:
         heavy = [m for m in ("numba", "numpy", "pandas", "plotly", "aiohttp", "scipy") if m in sys.modules]
         print("loaded", session.config.pluginmanager.hasplugin("shadowsim"), len(session.items), heavy)
 
-others = ["benchmark", "cacheprovider", "nbmake", "hypothesispytest"]
-pytest.main(["-q", *(f"-pno:{name}" for name in others), "--rootdir=.", "test_it.py"], [After()])
+sys.exit(pytest.main(sys.argv[1:], [After()]))
 """
-    (tmp_path / "test_it.py").write_text("def test_it():\n    pass\n")
-    ran = subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True, text=True)
-    assert "loaded True 1 []" in ran.stdout
+    assert "loaded True 1 []" in ran(tmp_path, code)
+
+
+def test_the_package_may_have_been_imported_before(tmp_path):
+    """pytest rewrites the assertions of a distribution that has a plugin, and warns of what it comes too late for."""
+    code = "import sys, shadowsim, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    assert "1 passed" in ran(tmp_path, code, "-Werror")
