@@ -28,6 +28,7 @@ HOUR_S = 3600.0
 DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's
 LONGEST_S = 30.0 * DAY_S  # SageMaker's
 MOST_REQUESTS = 400_000_000  # of all rehearsals together, for a few of them: ten seconds on two cores
+MOST_WINDOWS = 1500  # a day of minutes; of more, sections differ by hardly a window in a hundred
 STRETCH = 4.0  # times as many where a queue's memory or a far tail asks for them
 LEAST_COPIES = 100.0  # in the tail that makes the metric
 _PERIOD_S = 60.0
@@ -44,7 +45,8 @@ class Segment(NamedTuple):
         Which part of the scenario, from t = 0.
     length_s : float
         How long a rehearsal of it is.
-    n_sections : int
+    n_windows : int
+        As many as the test has, where rates change: sections of 14 and of 15 windows look different to `compare`.
     mixture : float
         What two segments have in common that see the same mixture of rates: 0 for steady traffic, the length of the
         cycle where `whole_s` is so many whole ones, else `whole_s`.
@@ -56,14 +58,14 @@ class Segment(NamedTuple):
 
     whole_s: float
     length_s: float
-    n_sections: int
+    n_windows: int
     mixture: float
     cycles: bool
     enough: bool
 
     def of(self, scenario: Scenario) -> Scenario:
         """Return the scenario of a rehearsal."""
-        return shorter(scenario, self.whole_s, self.length_s, self.n_sections)
+        return shorter(scenario, self.whole_s, self.length_s, self.n_windows)
 
     def longer(self, length_s: float) -> Segment:
         """Return the segment with rehearsals of at least that length, if there is as much of it."""
@@ -187,9 +189,9 @@ def segments(
     affordable = MOST_REQUESTS / (2.0 * replications * len(shares) * kinds)
     found = {}
     for duration_s in durations_s:
-        n = min(MOST_SECTIONS, math.ceil(duration_s / production.period_s))
+        n = _windows(math.ceil(duration_s / production.period_s), cycle == 0.0)
         rate = max(mean_rate(production, duration_s), 1e-9)
-        length, memory = affordable / rate, least_s(production, n)
+        length, memory = affordable / rate, least_s(production, min(n, MOST_SECTIONS))
         tail = LEAST_COPIES / (effect.tail * min(shares) / 100.0 * rate)
         length = min(max(length, min(STRETCH * length, max(memory, tail))), duration_s)
         whole = length if cycle == 0.0 else duration_s
@@ -197,6 +199,13 @@ def segments(
         mixture = cycle if cycles else duration_s
         found[duration_s] = Segment(whole, length, n, mixture, cycles, length >= min(memory, duration_s))
     return found
+
+
+def _windows(n: int, steady: bool) -> int:
+    """Return how many windows of `n` a rehearsal has; where rates change, those that differ in number matter."""
+    if steady or n > MOST_WINDOWS:
+        return min(n, MOST_SECTIONS * (1 if steady else 10))
+    return n
 
 
 def _pool(scenario: Scenario, percentage: int) -> int:

@@ -178,13 +178,13 @@ def _row(how: Contrast, sides: Sequence[Side], effect: Effect, worth: Sequence[f
     return how.quantile(effect.metric, sides, effect.at)
 
 
-def shorter(scenario: Scenario, whole_s: float, length_s: float, n_sections: int) -> Scenario:
-    """Return what stands in for the first `whole_s` of a scenario, and lasts `length_s` in so many sections.
+def shorter(scenario: Scenario, whole_s: float, length_s: float, n_windows: int) -> Scenario:
+    """Return what stands in for the first `whole_s` of a scenario, and lasts `length_s` in so many windows.
 
     A part of the traffic with a profile is run through `whole_s / length_s` times faster, its rates in steps; of all
     others the first `length_s` are taken. At full length a profile is left alone where it says its own rates.
     """
-    changes: dict[str, object] = {"horizon_s": length_s, "run.period_s": length_s / n_sections}
+    changes: dict[str, object] = {"horizon_s": length_s, "run.period_s": length_s / n_windows}
     changes["run.sample_requests"] = 0
     for part in scenario.traffic.parts or (scenario.traffic,):
         same = length_s == whole_s and (part.rate_per_s is None or whole_s == scenario.horizon_s)
@@ -235,13 +235,17 @@ def _rates(scenario: Scenario, part: Traffic, whole_s: float) -> Floats:
 
 
 def _side(tally: k.Tally, edges: Floats) -> Side:
-    """One variant of a run, from what the kernel counted: windows are sections."""
-    rows = tally.rows
+    """One variant of a run, from what the kernel counted; window w of W is in section w n // W of n."""
+    n_windows, n_sections = len(tally.rows), len(tally.sections)
+    least, greatest = tally.rows[:, k.R_LATENCY_MIN], tally.rows[:, k.R_LATENCY_MAX]
+    begin = -(-np.arange(n_sections) * n_windows // n_sections)
+    rows = np.add.reduceat(tally.rows[:, : k.R_LATENCY_SUM + 1], begin, axis=0)
     requests = rows[:, k.R_REQUESTS]
     answered = requests - rows[:, k.R_REFUSED]
     sample = None
-    if answered.any():
-        ends = rows[answered > 0, k.R_LATENCY_MIN].min(), rows[answered > 0, k.R_LATENCY_MAX].max()
+    some = tally.rows[:, k.R_REQUESTS] > tally.rows[:, k.R_REFUSED]
+    if some.any():
+        ends = least[some].min(), greatest[some].max()
         first, last = np.clip(np.searchsorted(edges, ends, side="right") - 1, 0, edges.size - 2)
         sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], tally.sections[:, first : last + 1])
     errors = {name: rows[:, list(of)].sum(axis=1) for name, of in _ERRORS.items()}

@@ -67,7 +67,7 @@ def test_a_source_that_does_not_keep_up_is_refused():
 
 def test_what_can_be_afforded_is_rehearsed_in_full():
     found = segments(in_production(case()), [600.0, HOUR_S], [50], 10, P99)
-    assert [(s.length_s, s.n_sections, s.enough) for s in found.values()] == [(600.0, 10, True), (HOUR_S, 60, True)]
+    assert [(s.length_s, s.n_windows, s.enough) for s in found.values()] == [(600.0, 10, True), (HOUR_S, 60, True)]
 
 
 def test_of_steady_traffic_one_segment_does_for_all_longer_durations(monkeypatch):
@@ -75,7 +75,7 @@ def test_of_steady_traffic_one_segment_does_for_all_longer_durations(monkeypatch
     found = segments(in_production(case()), [HOUR_S, DAY_S, 7 * DAY_S], [50], 10, P99)
     assert found[HOUR_S].length_s == HOUR_S
     assert found[DAY_S] == found[7 * DAY_S]
-    assert (found[DAY_S].length_s, found[DAY_S].n_sections) == (pytest.approx(10_000.0), 100)
+    assert (found[DAY_S].length_s, found[DAY_S].n_windows) == (pytest.approx(10_000.0), 100)
     longer = found[DAY_S].longer(20_000.0)
     assert (longer.whole_s, longer.length_s) == (20_000.0, 20_000.0)
 
