@@ -35,6 +35,7 @@ from shadowsim.arguments import (
 from shadowsim.console import BAD_INPUT, FAILED_GOAL, Commands, one_line, print_frame, print_json
 from shadowsim.errors import InputError, ShadowsimError, ValidationError
 from shadowsim.outputs import LONE_REPORT, REPORT, make_folder, save, write_page
+from shadowsim.server import command
 
 if TYPE_CHECKING:
     from shadowsim.costs import Prices
@@ -247,6 +248,7 @@ def instances(
 
 app.add_typer(checks.app)
 app.add_typer(proposals.app)
+app.add_typer(command.app)
 
 
 def _prices(file: Path) -> Prices:

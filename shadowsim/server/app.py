@@ -43,7 +43,7 @@ SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
 MAX_SURPLUS_BYTES = 32 * 2**20  # of a body above its limit, read so that its sender can read the refusal
 SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0
-SAMPLE_S, PING_EVERY_S = 10.0, 0.5
+SAMPLE_S, REFRESH_S, PING_EVERY_S = 10.0, 0.5, 0.1
 _INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 _FRAME = re.compile(r"/shadowsim/experiments/([^/]+)/(windows|latency|requests)\.(parquet|json)")
 _LOG = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class App:
         beside = (
             self.captures.run(),
             _every(SAMPLE_S, self.endpoints.sample),
-            _every(PING_EVERY_S, self._refresh),
+            _every(REFRESH_S, self._refresh),
             _every(PING_EVERY_S, self._ping),
         )
         self._tasks = [asyncio.create_task(work) for work in beside]

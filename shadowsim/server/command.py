@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PORT = 4599
 VARIABLES = ("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH")
-SERVE_EXAMPLES = """\b
+_EXAMPLES = """\b
 Examples:
   shadowsim serve
   shadowsim serve --db rehearsal.db --backend my-model=http://127.0.0.1:8080
@@ -33,6 +33,10 @@ Examples:
 """
 
 
+app = typer.Typer()
+
+
+@app.command(epilog=_EXAMPLES)
 def serve(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="What to bind to.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free port.")] = PORT,

@@ -83,7 +83,9 @@ class Mirror:
         self.n_unanswered = self.n_unanswered_bytes = 0
         self._random = random
         self._owed = 0.0  # of the counter rule, in hundredths of a copy
-        self._throttle = None if settings.max_per_s is None else Throttler(rate_limit=settings.max_per_s)
+        per_s = settings.max_per_s
+        # nothing ever waits for it, so that how often it would look again does not matter
+        self._throttle = None if per_s is None else Throttler(rate_limit=per_s, retry_interval=0)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def chooses(self, sampling_percentage: float, session: str) -> bool:

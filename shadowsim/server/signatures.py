@@ -24,7 +24,7 @@ from shadowsim.errors import InputError, ShadowsimError
 
 SKEW_S = 300.0
 ALGORITHM = "AWS4-HMAC-SHA256"
-_FIELD = re.compile(r"\s*(\w+)=([^,]*?)\s*")
+_FIELD = re.compile(r"(\w+)=([^,\s]*)")
 _STAMP = "%Y%m%dT%H%M%SZ"
 _MOST_REMEMBERED = 2_000_000
 
