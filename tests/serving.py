@@ -192,18 +192,19 @@ def until(holds):
 
 
 @contextmanager
-def serving(tmp_path, containers=None, *, store=None, **settings):
-    """A server; `containers` are by model, and stop with it."""
+def serving(tmp_path, containers=None, *, urls=None, store=None, **settings):
+    """A server; `containers` are by model and stop with it, `urls` are those of others."""
     loop, given = Loop(), containers or {}
 
     async def start():
         for container in given.values():
             await container.start()
-        urls = {model: (container.url,) for model, container in given.items()}
-        options = {"transition_s": 0.01, "probed": frozenset(urls), **(store or {})}
+        places = {model: (url,) for model, url in (urls or {}).items()}
+        places |= {model: (container.url,) for model, container in given.items()}
+        options = {"transition_s": 0.01, "probed": frozenset(places), **(store or {})}
         kept = Store(options.pop("path", ":memory:"), **options)
         sink = settings.pop("sink", None) or Folders(tmp_path / "s3")
-        app = App(Settings(port=0, sink=sink, containers=urls, **{"grace_s": 5.0, **settings}), kept)
+        app = App(Settings(port=0, sink=sink, containers=places, **{"grace_s": 5.0, **settings}), kept)
         await app.start()
         return app, kept
 
