@@ -40,20 +40,21 @@ _SIZE_EXAMPLES = """\b
 Examples:
   shadowsim size --slo "p99 <= 100ms"
   shadowsim size scenario.json --slo "p99 <= 200ms and error_rate < 0.1%"
-  shadowsim size scenario.json --slo "mean < 25ms" --types ml.m5.large,ml.c5.large
+  shadowsim size s.json --slo "mean < 25ms" --types ml.m5.large,ml.c5.large
   shadowsim size request.json --rate 400 --slo "p99 < 1s" --prices prices.csv
 """
 _PLAN_EXAMPLES = """\b
 Examples:
   shadowsim plan --effect "p99 +5%"
-  shadowsim plan scenario.json --effect "mean +2ms" --power 0.9 --durations 6h,1d,7d
+  shadowsim plan s.json --effect "mean +2ms" --durations 6h,1d --power 0.9
   shadowsim plan request.json --rate 400 --shares 10,50 --looks 3 --json
 """
 _SWEEP_EXAMPLES = """\b
 Examples:
-  shadowsim sweep --set shadow.instance_count=1,2 --set sampling_percentage=5,50
-  shadowsim sweep scenario.json --set rate_per_s=100,200 --replications 5 --csv
-  shadowsim sweep scenario.json --set seed=1,2,3 --cache runs --dask HOST:8786
+  shadowsim sweep --set shadow.instance_count=1,2 --set rate_per_s=100,200
+  shadowsim sweep scenario.json --set sampling_percentage=10,50,100 --csv
+  shadowsim sweep s.json --set rate_per_s=100,200 --replications 5 --cache DIR
+  shadowsim sweep s.json --set seed=1,2,3 --dask HOST:8786
 """
 
 ANSWERS_WITHIN_S = 10.0  # a scheduler
