@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shadowsim import contract
-from shadowsim.contract import as_time, instance_types, sentence, violations
-from shadowsim.errors import InputError, shown
+from shadowsim.contract import as_time, instance_types, parsed, sentence, violations
+from shadowsim.errors import InputError, SerializationError, shown
 
 MODEL = ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
 CREATE = "CreateInferenceExperiment"
@@ -155,6 +155,33 @@ def test_every_constraint_is_reported_at_its_path(steps, bad, text):
 def test_every_wrong_type_is_one_violation_at_its_path(steps, bad):
     (found,) = violations(CREATE, changed(steps, bad))
     assert f" at '{aws_path(steps)}' failed to satisfy constraint: Member must be a" in found
+
+
+@pytest.mark.parametrize("steps", [pytest.param(s, id=aws_path(s)) for s, _ in FIELDS])
+def test_a_wrong_type_stops_the_wire_at_its_path(steps):
+    shape = next(shape for s, shape in FIELDS if s == steps)
+    for bad in WRONG_TYPES[shape.type_name]:
+        with pytest.raises(SerializationError, match=rf"^{regex.escape(aws_path(steps))}: Member must be a"):
+            parsed(CREATE, changed(steps, bad))
+
+
+@pytest.mark.parametrize("body", [None, [], "text", 1, True])
+def test_what_is_no_object_stops_the_wire(body):
+    with pytest.raises(SerializationError, match="request: Member must be an object, not "):
+        parsed(CREATE, body)
+
+
+def test_the_wire_drops_nulls_and_unknown_members_and_reads_times():
+    request = full_request() | {"Other": 1, "KmsKey": None}
+    request["ModelVariants"][1]["New"] = {}
+    request["Tags"].append(None)  # an item of a list is not dropped: the contract refuses it
+    before = copy.deepcopy(request)
+    expected = full_request()
+    del expected["KmsKey"]
+    expected["Schedule"] = {"StartTime": 1767225600.0, "EndTime": 1767398400.0}
+    expected["Tags"].append(None)
+    assert parsed(CREATE, request) == expected
+    assert request == before
 
 
 REQUIRED = [(*steps, name) for steps, shape in nodes(INPUT) for name in shape.metadata.get("required", [])]

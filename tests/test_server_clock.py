@@ -1,5 +1,7 @@
 """server/clock.py: one line of time, whatever scales and restarts it meets."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,11 @@ def test_restarts_change_nothing_but_the_pace(steps):
 def test_a_wall_clock_that_was_set_back_does_not_turn_time_back_at_a_new_scale():
     origin = Clock.resumed(None, 10.0, lambda: 1000.0).origin
     assert Clock.resumed(origin, 2.0, lambda: 500.0).scaled_s == 1000.0
+
+
+def test_scaled_time_ends_before_the_calendar():
+    clock = Clock(0.0, 0.0, MAX_SCALE, lambda: 1e12)
+    assert datetime.fromtimestamp(clock.now(), UTC) == datetime(9000, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf"), MAX_SCALE * 2])

@@ -13,7 +13,8 @@ from time import time
 
 from shadowsim.errors import InputError
 
-MAX_SCALE = 100_000.0  # a year of wall time is then in the calendar's last millennia
+MAX_SCALE = 100_000.0  # a day and four hours a second
+_LATEST_S = 221_845_392_000.0  # the year 9000: scaled time stops there, before the calendar does
 Origin = tuple[float, float, float]  # wall time, scaled time, and the scale from there on
 
 
@@ -63,7 +64,7 @@ class Clock:
 
     def at(self, wall_s: float) -> float:
         """Return the scaled time of a wall time."""
-        return self.scaled_s + (wall_s - self.wall_s) * self.scale
+        return min(self.scaled_s + (wall_s - self.wall_s) * self.scale, _LATEST_S)
 
     def wall_until(self, scaled_s: float) -> float:
         """Return how many wall seconds remain until a scaled time; 0 when it has passed."""

@@ -61,6 +61,11 @@ def _configure(world: World, body: Body) -> None:
     world.transition_s = body["transition_s"]
     world.probed = frozenset(body["probed"])
     world.choices = Undocumented(**body["choices"])
+    for endpoint in list(world.endpoints.values()):  # what lost its real backend has nothing to answer with
+        deployment = endpoint.deployment
+        for view in deployment.fleet.variants if deployment else ():
+            if deployment and view.name in deployment.pending and world.probed.isdisjoint({view.model_name, "*"}):
+                clockwork.ping_answered(world, endpoint.name, deployment.number, view.name)
 
 
 def _ping(world: World, body: Body) -> None:

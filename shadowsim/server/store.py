@@ -12,6 +12,7 @@ that signs its page tokens, and where its clock began.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -81,6 +82,12 @@ class Store:
     ):
         if not 0 <= transition_s < 1e6:
             raise InputError("--transition-s", "must be >= 0 and < 1000000", transition_s)
+        for name, value, pattern, what in (
+            ("--region", region, r"[a-z0-9-]+", "small letters, digits and hyphens"),
+            ("--account", account, r"[0-9]{12}", "12 digits"),
+        ):
+            if not re.fullmatch(pattern, value):
+                raise InputError(name, f"must be {what}", value)
         self.path = str(path)
         self.quotas = quotas or Quotas.read()
         self.throttle = Throttle(self.quotas)
