@@ -67,9 +67,10 @@ def heading(name: str) -> str:
     """Return what a column is called: "p99", "USD an hour", "goal that decides"."""
     if name in _HEADS:
         return _HEADS[name]
-    if name.startswith("share("):
+    if name.startswith("share(") or "." in name:  # a path of a sweep is what people typed
         return name
-    plain = name.removesuffix("_s").replace("p99_9", "p99.9")
+    plain = name if name.endswith("_per_s") else name.removesuffix("_s")
+    plain = plain.replace("p99_9", "p99.9")
     return plain.replace("_", " ")
 
 
@@ -96,6 +97,6 @@ def _number(name: str, value: float) -> str:
         return percent(value, 2 if 0.0 < value < 0.01 else 1)
     if "usd" in name:
         return f"{value:,.2f}" if name == "cost_usd" else f"{value:,.4f}"
-    if name.endswith("_s"):
+    if name.endswith("_s") and not name.endswith("_per_s"):
         return seconds(value)
     return count(value) if value.is_integer() or abs(value) >= 1000.0 else significant(value)

@@ -1,33 +1,27 @@
-"""A run as one HTML page that needs nothing else: `html(result)` and `write(result, file)`.
+"""A run as one HTML page: `html(result)` and `write(result, file)`.
 
-The page is made to be mailed, archived and printed. Plotly's script is inside it, once, and nothing is loaded from
-elsewhere; its Content-Security-Policy, which names the page's two scripts by their hashes, lets a browser run no other
-script and reach no other place. Whatever a request holds is escaped, in text and in data. The same result gives the
-same page, to the byte, with the same versions of shadowsim and Plotly.
+What it needs to be one page and to do no harm is in page.py; here is what it says.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go  # type: ignore[import-untyped]
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from shadowsim import __version__, plots
+from shadowsim.costs import cost
+from shadowsim.gates import change, interval, records
 from shadowsim.instances import duration_text
+from shadowsim.page import Chart, badge, css_class, document, page, paragraphs, placed, rows, save, table, text
 from shadowsim.result import Result
+from shadowsim.scenario import Scenario
 from shadowsim.service import Service
-from shadowsim.tables import PROCESSES, count, percent, significant, size
+from shadowsim.tables import PROCESSES, compact, count, percent, seconds, significant, size
 from shadowsim.verdict import Verdict
 
 _NONE = "–"
@@ -59,71 +53,40 @@ def html(result: Result) -> str:
     str
         A whole HTML document, about 5 MB, nearly all of it Plotly's script.
     """
-    verdict, summary = result.verdict, result.summary()
-    plotly, draw = _closed(get_plotlyjs()), _beside("report.js")
-    policy = (
-        f"default-src 'none'; script-src {_hash(plotly)} {_hash(draw)}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
-    name = _text(result.scenario.experiment.name)
-    figures = _figures(result, verdict)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}: shadow test, simulated</title>
-<link rel="icon" href="data:,">
-<style>{_beside("report.css")}</style>
-</head>
-<body>
-<header>
-<p class="kicker">Shadow test, simulated</p>
-<h1>{name}</h1>
-{_paragraphs([result.scenario.experiment.description or ""])}
-</header>
-<main>
-{_verdict(verdict)}
+    verdict, summary, scenario = result.verdict, result.summary(), result.scenario
+    compared = result.compare()
+    charts = _charts(result, verdict, compared)
+    main = f"""{_verdict(verdict)}
 <section aria-labelledby="what">
 <h2 id="what">What was simulated</h2>
-{_paragraphs(_sentences(result))}
-{_assumptions(result.scenario.assumptions)}
+{paragraphs(_sentences(result))}
+{_assumptions(scenario.assumptions)}
 </section>
 {_table(result, summary)}
+{_cost(scenario)}
 <noscript><p>The charts need JavaScript; all else on this page does not.</p></noscript>
-{"".join(_figure(key, figure, words) for key, figure, words in figures)}
-</main>
-<footer>
-<p>Made by shadowsim {_text(__version__)}. To reproduce: save the scenario as <code>scenario.json</code> and run
-<code>shadowsim simulate scenario.json --report</code>. One version and one seed give one result, bit for bit.</p>
-<details>
-<summary>The scenario, as JSON</summary>
-<pre tabindex="0">{_text(json.dumps(result.scenario.to_dict(), indent=2, ensure_ascii=False))}</pre>
-</details>
-</footer>
-<script type="application/json" id="data">{_data(figures)}</script>
-<script>{plotly}</script>
-<script>{draw}</script>
-</body>
-</html>
-"""
+{placed(charts[0])}
+{_comparison(compared, verdict)}
+{"".join(placed(chart) for chart in charts[1:])}"""
+    footer = f"""<p>Made by shadowsim {text(__version__)}. To reproduce: save the scenario as
+<code>scenario.json</code> and run <code>shadowsim simulate scenario.json --report</code>. One version and one seed give
+one result, bit for bit.</p>
+{document("The scenario, as JSON", scenario.to_dict())}"""
+    e = scenario.experiment
+    return page("Shadow test, simulated", e.name, e.description or "", main, charts, footer)
 
 
 def write(result: Result, path: str | os.PathLike[str]) -> Path:
     """Write the page of a run to a file, and return its path."""
-    file = Path(path)
-    # A line feed that became two characters would break the hash of a script.
-    file.write_text(html(result), encoding="utf-8", newline="\n")
-    return file
+    return save(html(result), path)
 
 
 def _verdict(verdict: Verdict) -> str:
     named = " and ".join(p.variant for p in verdict.pools if p.status == verdict.status)
-    pools = "".join(f"<li>{_badge(p.status)} {_text(p.why)}</li>" for p in verdict.pools)
-    return f"""<section class="verdict {_class(verdict.status)}" aria-labelledby="verdict">
-<h2 id="verdict">{_text(verdict.status)}</h2>
-<p class="headline">{_text(_HEADLINES[verdict.status].format(named))}</p>
+    pools = "".join(f"<li>{badge(p.status)} {text(p.why)}</li>" for p in verdict.pools)
+    return f"""<section class="verdict {css_class(verdict.status)}" aria-labelledby="verdict">
+<h2 id="verdict">{text(verdict.status)}</h2>
+<p class="headline">{text(_HEADLINES[verdict.status].format(named))}</p>
 <ul>{pools}</ul>
 </section>"""
 
@@ -160,31 +123,31 @@ def _service(service: Service) -> str:
 
 
 def _assumptions(sentences: Iterable[str]) -> str:
-    items = "".join(f"<li>{_text(s)}</li>" for s in sentences)
+    items = "".join(f"<li>{text(s)}</li>" for s in sentences)
     return f"<h3>Assumed, since the input does not say</h3>\n<ul>{items}</ul>" if items else ""
 
 
 def _table(result: Result, summary: pd.DataFrame) -> str:
     """Put source beside shadow. No quantile of an overloaded pool stands without that word above it."""
-    rows = [row for _, row in summary.iterrows()]
+    variants = [row for _, row in summary.iterrows()]
     heads = "".join(
-        f'<th scope="col">{_text(name)} <span class="role">{row["role"]}</span> {_badge(row["verdict"])}</th>'
-        for name, row in zip(summary.index, rows, strict=True)
+        f'<th scope="col">{text(name)} <span class="role">{row["role"]}</span> {badge(row["verdict"])}</th>'
+        for name, row in zip(summary.index, variants, strict=True)
     )
     grown = "OVERLOADED: these grow with the run"
-    marks = "".join(f'<td class="mark">{grown if r["verdict"] == "OVERLOADED" else ""}</td>' for r in rows)
+    marks = "".join(f'<td class="mark">{grown if r["verdict"] == "OVERLOADED" else ""}</td>' for r in variants)
     share = f"{result.scenario.experiment.sampling_percentage} %"
     traffic = [
-        ("instances", [count(r["instance_count"]) for r in rows]),
-        ("type", [r["instance_type"] for r in rows]),
-        ("requests", [count(r["requests"]) for r in rows]),
-        ("requests a second", [significant(r["rate_per_s"], 4) for r in rows]),
-        ("share copied", ["" if r["role"] == "source" else f"{percent(r['share'], 3)} of {share}" for r in rows]),
+        ("instances", [count(r["instance_count"]) for r in variants]),
+        ("type", [r["instance_type"] for r in variants]),
+        ("requests", [count(r["requests"]) for r in variants]),
+        ("requests a second", [significant(r["rate_per_s"], 4) for r in variants]),
+        ("share copied", ["" if r["role"] == "source" else f"{percent(r['share'], 3)} of {share}" for r in variants]),
     ]
-    latency = [(name, [_ms(r[key]) for r in rows]) for name, key in _LATENCIES.items()]
+    latency = [(name, [_ms(r[key]) for r in variants]) for name, key in _LATENCIES.items()]
     rest = [
-        ("utilisation", [percent(r["utilisation"]) for r in rows]),
-        ("errors", [percent(r["error_rate"], 2) if r["requests"] else _NONE for r in rows]),
+        ("utilisation", [percent(r["utilisation"]) for r in variants]),
+        ("errors", [percent(r["error_rate"], 2) if r["requests"] else _NONE for r in variants]),
     ]
     if result.scenario.capture:
         unknown = "size not known"
@@ -197,44 +160,78 @@ def _table(result: Result, summary: pd.DataFrame) -> str:
 platform’s overhead of {_ms(s.overhead_s)} ms comes on top. Quantiles are exact to 0.8 %; a dash is what no request was
 there for.</caption>
 <thead><tr><td></td>{heads}</tr></thead>
-<tbody>{_rows(traffic)}</tbody>
-<tbody><tr class="group"><th scope="rowgroup">ModelLatency, ms</th>{marks}</tr>{_rows(latency)}</tbody>
-<tbody>{_rows(rest)}</tbody>
+<tbody>{rows(traffic)}</tbody>
+<tbody><tr class="group"><th scope="rowgroup">ModelLatency, ms</th>{marks}</tr>{rows(latency)}</tbody>
+<tbody>{rows(rest)}</tbody>
 </table>
 </section>"""
 
 
-def _rows(rows: Iterable[tuple[str, list[str]]]) -> str:
-    return "".join(
-        f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{_text(cell)}</td>" for cell in cells)}</tr>\n'
-        for name, cells in rows
-    )
-
-
-def _figures(result: Result, verdict: Verdict) -> list[tuple[str, go.Figure, str]]:
-    """Return the charts: a key, the figure, and its gist for those who cannot see it."""
+def _charts(result: Result, verdict: Verdict, compared: pd.DataFrame) -> list[Chart]:
+    """Return the charts, the comparison first."""
     w, end = result.windows, result.scenario.horizon_s
     called = {p.variant: p.variant + (" (OVERLOADED)" if p.status == "OVERLOADED" else "") for p in verdict.pools}
     made, n = (int(w.loc[w["role"] == role, "Invocations"].sum()) for role in ("shadow", "source"))
+    copied = f"{count(made)} copies of {count(n)} requests."
     return [
-        ("latency", plots.latency_over_time(w, verdict, end), _between(w, called, "p99")),
-        ("distribution", plots.latency_distribution(result.latency, verdict), _quantiles(result, called)),
-        ("utilisation", plots.utilisation(w, verdict, end), _between(w, called, "offered load")),
-        (
-            "copies",
-            plots.copies(w, result.scenario.share, verdict, end),
-            f"{count(made)} copies of {count(n)} requests.",
-        ),
-        ("requests", plots.requests_over_time(w, verdict, end), _between(w, called, "number of requests")),
+        Chart("comparison", plots.differences(compared, verdict), _changes(compared, called)),
+        Chart("latency", plots.latency_over_time(w, verdict, end), _between(w, called, "p99")),
+        Chart("distribution", plots.latency_distribution(result.latency, verdict), _quantiles(result, called)),
+        Chart("utilisation", plots.utilisation(w, verdict, end), _between(w, called, "offered load")),
+        Chart("copies", plots.copies(w, result.scenario.share, verdict, end), copied),
+        Chart("requests", plots.requests_over_time(w, verdict, end), _between(w, called, "number of requests")),
     ]
+
+
+def _comparison(compared: pd.DataFrame, verdict: Verdict) -> str:
+    """Put the figures of the comparison into a table: what the chart above it cannot say."""
+    cells = []
+    for row in records(compared):
+        said = seconds if row["unit"] == "s" else percent
+        worth = compact(row["n_eff"]) if math.isfinite(row["n_eff"]) else _NONE
+        figures = [said(row["source"]), said(row["shadow"]), change(row), interval(row)]
+        cells.append((_metric(row), [*(_NONE if x == "-" else x for x in figures), worth, row["verdict"]]))
+    roles = [p.role + (", OVERLOADED" if p.status == "OVERLOADED" else "") for p in verdict.pools]
+    caption = "n_eff: how many independent requests the lesser of both sides is worth."
+    made = table(caption, ["", *roles, "change", "95 % interval", "n_eff", "verdict"], cells, wide=True)
+    return f'<section aria-label="The comparison, in figures">\n{made}\n</section>'
+
+
+def _metric(row: Mapping[str, Any]) -> str:
+    return str(row["metric"]).replace("_", " ")
+
+
+def _cost(scenario: Scenario) -> str:
+    found = cost(scenario)
+    cells = []
+    for row in found.items.to_dict("records"):
+        quantity = f"{row['quantity']:,.1f} {row['unit']}" if math.isfinite(row["quantity"]) else "unknown"
+        cells.append((str(row["item"]), [quantity, _usd(row["cost_usd"]), f"{row['of']}; {row['note']}"]))
+    cells += [("instances in all", ["", _usd(found.instances_usd), ""]), ("with data", ["", _usd(found.total_usd), ""])]
+    caption = f"For {duration_text(found.duration_s)}, at the catalogue’s prices, which are examples."
+    made = table(caption, ["", "quantity", "USD", "of what"], cells, wide=True)
+    return f'<section aria-labelledby="cost">\n<h2 id="cost">What the test costs</h2>\n{made}\n</section>'
+
+
+def _usd(value: float) -> str:
+    return f"{value:,.2f}" if math.isfinite(value) else "unknown"
+
+
+def _changes(compared: pd.DataFrame, called: Mapping[str, str]) -> str:
+    """Say what is worse, what is better and what nobody can say yet."""
+    said: dict[str, list[str]] = {}
+    for row in records(compared[compared["verdict"] != ""]):
+        said.setdefault(row["verdict"], []).append(f"{_metric(row)} {change(row)}")
+    parts = "; ".join(f"{verdict}: {', '.join(changes)}" for verdict, changes in said.items())
+    return f"{' and '.join(called.values())} compared. {parts}."
 
 
 def _between(windows: pd.DataFrame, called: Mapping[str, str], what: str) -> str:
     """Say between what a column of the windows lies, for each variant."""
     column, scale, unit = _SPANS[what]
     found = windows.groupby("variant")[column].agg(["min", "max"]) * scale
-    text = count if column == "Invocations" else _number
-    spans = {v: (text(found["min"][v]), text(found["max"][v])) for v in called}
+    said = count if column == "Invocations" else _number
+    spans = {v: (said(found["min"][v]), said(found["max"][v])) for v in called}
     words = (
         f"{name}: " + ("none" if _NONE in spans[v] else " to ".join(spans[v]) + unit) for v, name in called.items()
     )
@@ -247,60 +244,6 @@ def _quantiles(result: Result, called: Mapping[str, str]) -> str:
         f"{name}: {', '.join(f'{q} {_ms(x.get(v))} ms' for q, x in quantiles.items())}" for v, name in called.items()
     )
     return f"{'; '.join(each)}."
-
-
-def _figure(key: str, figure: go.Figure, gist: str) -> str:
-    title, subtitle = _text(figure.layout.title.text), _text(figure.layout.title.subtitle.text)
-    return f"""<figure>
-<figcaption><h2>{title}</h2>
-<p>{subtitle}</p></figcaption>
-<div id="{key}" role="group" aria-label="{title}. {_text(gist)}" style="height: {_height(figure)}px"></div>
-<p class="gist">{_text(gist)}</p>
-</figure>
-"""
-
-
-def _data(figures: Iterable[tuple[str, go.Figure, str]]) -> str:
-    """Return the figures as JSON that cannot close the script element around it. The page has titles of its own."""
-    each = []
-    for key, figure, _ in figures:
-        bare = go.Figure(figure).update_layout(title=None, margin_t=45, height=_height(figure))
-        each.append(f'"{key}": {bare.to_json()}')
-    return f"{{{', '.join(each)}}}".replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _height(figure: go.Figure) -> int:
-    return int(figure.layout.height) - 70  # without its title
-
-
-def _beside(name: str) -> str:
-    return (files("shadowsim") / "data" / name).read_text(encoding="utf-8")
-
-
-def _closed(script: str) -> str:
-    """Return a script without what would end its element, or hide its end. In a script's strings both are the same."""
-    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _hash(script: str) -> str:
-    return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
-
-
-def _text(text: str) -> str:
-    """Escape a text, also for an attribute. A lone half of a surrogate pair, which JSON can hold, has no UTF-8."""
-    return escape(text.encode("utf-8", "replace").decode())
-
-
-def _paragraphs(texts: Iterable[str]) -> str:
-    return "\n".join(f"<p>{_text(t)}</p>" for t in texts if t)
-
-
-def _badge(status: str) -> str:
-    return f'<strong class="badge {_class(status)}">{_text(status)}</strong>'
-
-
-def _class(status: str) -> str:
-    return status.lower().replace(" ", "-")
 
 
 def _ms(seconds: float | None) -> str:

@@ -45,4 +45,11 @@ def test_cells_have_units_and_columns_that_say_nothing_are_left_out():
 def test_headings_are_words():
     assert heading("p99_9_s") == "p99.9"
     assert heading("share(wait > 0.1 s)") == "share(wait > 0.1 s)"
+    assert heading("shadow.instance_count") == "shadow.instance_count"
+    assert heading("rate_per_s") == "rate per s"
     assert heading("wait_mean_s") == "wait mean"
+
+
+def test_a_rate_is_no_time():
+    found = readable(pd.DataFrame({"rate_per_s": [60.04], "requests": [216306], "share": [0.00049]}))
+    assert list(found.iloc[0]) == ["60.0", "216,306", "0.05 %"]

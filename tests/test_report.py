@@ -14,13 +14,13 @@ import pytest
 from cases import REQUEST, scenario
 
 import shadowsim
-from shadowsim import Result, simulate
+from shadowsim import Result, analyses, cost, simulate
 from shadowsim.report import html, write
 
 EVIL = "</script><script>document.body.dataset.harm='1'</script><!--<img src=x onerror=alert(1)>\"'&"
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
 VOID = {"meta", "link", "img", "br"}
-N_CHARTS = 5
+N_CHARTS = 6
 # A new chromium profile asks its maker for the time, for updates and for an account, whatever it is started with.
 CHROMIUMS_OWN = ("clients2.google.com", "update.googleapis.com", "accounts.google.com")
 
@@ -82,8 +82,9 @@ class Page(HTMLParser):
         return " ".join(e[2] for e in self.all(tag))
 
 
-def cells(page):
-    """The table: {row: [cells]}."""
+def cells(page, heading="figures"):
+    """The table below a heading: {row: [cells]}."""
+    page = page.partition(f'id="{heading}"')[2].partition("</table>")[0]
     rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', page, re.DOTALL)
     return {name: re.findall("<td>(.*?)</td>", rest) for name, rest in rows}
 
@@ -117,6 +118,30 @@ def test_the_table_is_the_summary(run):
     assert "captured" not in found
 
 
+def test_the_comparison_is_the_results(run):
+    text, compared = html(run), run.compare()
+    found = cells(text, "comparison")
+    assert list(found) == [metric.replace("_", " ") for metric in compared["metric"]]
+    for metric, verdict in zip(compared["metric"], compared["verdict"], strict=True):
+        assert found[metric.replace("_", " ")][-1] == verdict
+    row = compared.set_index("metric").loc["mean"]
+    assert [float(x.removesuffix(" ms")) for x in found["mean"][:2]] == pytest.approx(
+        [1e3 * row["source"], 1e3 * row["shadow"]], rel=0.005
+    )
+    drawn = json.loads(Page(text).all("script", id="data")[0][2])["comparison"]
+    assert {name for trace in drawn["data"] for name in trace["y"]} == set(compared["metric"]) - {
+        "paired_p5",
+        "paired_p95",
+    }
+
+
+def test_the_cost_is_said_and_what_is_unknown_stays_so(run):
+    found, total = cells(html(run), "cost"), cost(run.scenario)
+    assert found["source instances"][:2] == ["168.0 instance-hours", "38.64"]
+    assert found["instances in all"][1] == f"{total.instances_usd:,.2f}"
+    assert found["with data"][1] == "unknown"
+
+
 def test_counts_and_captured_bytes_are_readable():
     sized = POISSON | {"request_bytes": 1_000, "response_bytes": 500}
     found = cells(html(simulate(scenario(sized, service(0.05), capture=True))))
@@ -131,17 +156,19 @@ def test_an_overloaded_pool_is_never_shown_without_that_word(overloaded):
     page = Page(text)
     assert page.all("section")[0][1]["class"] == "verdict overloaded"
     assert "Shadow cannot keep up" in page.text("main")
-    source, shadow = (e[2] for e in page.all("th", scope="col"))
+    source, shadow, *others = (e[2] for e in page.all("th", scope="col"))
     assert "OVERLOADED" in shadow
     assert "OVERLOADED" not in source
+    assert others[-6:-4] == ["source", "shadow, OVERLOADED"]
     marks = [e[2] for e in page.all("td", **{"class": "mark"})]
     assert marks[0] == ""
     assert "OVERLOADED" in marks[1]
     figures = json.loads(page.all("script", id="data")[0][2])
-    assert set(figures) == {"latency", "distribution", "utilisation", "copies", "requests"}
+    assert set(figures) == {"comparison", "latency", "distribution", "utilisation", "copies", "requests"}
     for key, figure in figures.items():
         shaded = [s for s in figure["layout"].get("shapes", []) if s["type"] == "rect"]
-        assert len(shaded) == (key != "distribution")
+        # The comparison's rectangles are its margins.
+        assert len(shaded) == (key != "distribution") or key == "comparison"
     for gist in (e[1]["aria-label"] for e in page.all("div", role="group")):
         assert "ms" not in gist.split() or "Shadow (OVERLOADED)" in gist
 
@@ -266,6 +293,13 @@ def test_a_browser_draws_all_charts_and_reaches_nowhere(which, browser, tmp_path
     assert len(re.findall('class="trace scatter', document)) >= 10
     assert "data-harm" not in document
     assert ("Shadow OVERLOADED" in document) == (which == "overloaded")
+
+
+def test_a_browser_draws_an_analysis_and_reaches_nowhere(run, browser, tmp_path):
+    document, console, asked = browser(analyses.write(run.compare(), tmp_path / "page.html", scenario=run.scenario))
+    assert (console, asked) == ([], [])
+    assert document.count('class="main-svg"') >= 1
+    assert 'class="trace scatter' in document
 
 
 def test_the_policy_stops_what_escaping_would_miss(run, browser, tmp_path):

@@ -26,7 +26,7 @@ READING_ORDER = [
     *("readable", "cards"),
     *("grouping", "canvas", "timelines", "intervals", "frontiers", "maps", "plots"),
     *("capture", "recordings", "answers", "differences", "pairing"),
-    *("spread", "shares", "agreements", "regressions", "gates", "findings", "report"),
+    *("spread", "shares", "agreements", "regressions", "gates", "findings", "page", "report", "analyses"),
     *("ranks", "timings", "speedups", "pytest_plugin"),
     *("console", "arguments", "outputs", "checks", "proposals"),
     *("server.destinations", "server.clock", "server.fleets", "server.world", "server.clockwork", "server.events"),
