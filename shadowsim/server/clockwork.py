@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import sha256
+from heapq import heappop, heappush
 
 from shadowsim.errors import RefusedError, SimulationError
 from shadowsim.lifecycle import ENDPOINT, after, allowed, following
 from shadowsim.server.fleets import Body, Fleet, fleet_of, reverting, with_experiment, without_experiment
-from shadowsim.server.world import NEVER, Deployment, Endpoint, Record, Trial, World
+from shadowsim.server.world import ENDPOINT_RANK, NEVER, TRIAL_RANK, Deployment, Endpoint, Record, Trial, World
 
 # An experiment's clock brings at most five events, and each makes its endpoint go through three.
 _MAX_EVENTS_EACH = 20
@@ -30,14 +31,15 @@ def advance(world: World, now: float) -> None:
     """
     if now >= world.due_s:
         for _ in range(_MAX_EVENTS_EACH * (len(world.endpoints) + 2 * len(world.trials) + 1)):
-            at_s, endpoint, trial = _next(world)
+            at_s, rank, name = _next(world)
             world.due_s = at_s
             if at_s > now:
                 break
             world.now_s = max(world.now_s, at_s)
-            if endpoint is not None:
-                _endpoint_due(world, endpoint)
-            elif trial is not None:
+            if rank == ENDPOINT_RANK:
+                _endpoint_due(world, world.endpoints[name])
+            else:
+                trial = world.trials[name]
                 due = following(trial.stage, world.transition_s)
                 assert due is not None
                 trial_event(world, trial, due[1], at_s)
@@ -46,8 +48,11 @@ def advance(world: World, now: float) -> None:
     world.now_s = max(world.now_s, now)
 
 
-def rescheduled(world: World) -> None:
-    """Look again at what comes next: something was accepted."""
+def rescheduled(world: World, *, everything: bool = False) -> None:
+    """Look again at what comes next: something was accepted, or how long transitions last (everything)."""
+    if everything:
+        world.changed |= {(ENDPOINT_RANK, name) for name in world.endpoints}
+        world.changed |= {(TRIAL_RANK, name) for name in world.trials}
     world.due_s = _next(world)[0]
 
 
@@ -87,9 +92,8 @@ def ping_answered(world: World, name: str, deployment: int, variant: str) -> Non
         return
     pending = endpoint.deployment.pending - {variant}
     held = NEVER if pending else world.now_s
-    # No new version: nothing that serves has changed.
     deployment_now = replace(endpoint.deployment, pending=pending, held_until_s=held)
-    world.endpoints[name] = replace(endpoint, deployment=deployment_now)
+    world.put_endpoint(replace(endpoint, deployment=deployment_now))
     _hold(world, name, held)
 
 
@@ -124,7 +128,7 @@ def trial_event(world: World, trial: Trial, event: str, at_s: float, reason: str
     stage = after(trial.stage, event, at_s, world.choices.table)
     completed_s = None if stage.status not in ("Completed", "Cancelled") else at_s
     trial = replace(trial, stage=stage, modified_s=at_s, completed_s=completed_s, reason=reason or trial.reason)
-    world.trials[trial.name] = trial
+    world.put_trial(trial)
     if completed_s is not None:
         world.touch(trial.endpoint_name)
     if stage.status == "Starting":
@@ -153,7 +157,7 @@ def begin(world: World, trial: Trial, percentage: int) -> None:
         fleet = fleet.scaled(counts, world.choices.shadow_weight)
     deployed = deploy(world, name, fleet, before)
     made = trial.made or (not trial.deployed and endpoint is None)
-    world.trials[trial.name] = replace(trial, before=before, deployed=True, made=made)
+    world.put_trial(replace(trial, before=before, deployed=True, made=made))
     _hold(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
 
 
@@ -191,19 +195,28 @@ def delete_endpoint(world: World, endpoint: Endpoint) -> None:
     world.settled(replace(endpoint, status=status, since_s=now, modified_s=now, deployment=None))
 
 
-def _next(world: World) -> tuple[float, Endpoint | None, Trial | None]:
-    found: tuple[float, Endpoint | None, Trial | None] = (NEVER, None, None)
-    first = (NEVER, "")
-    for name, endpoint in world.endpoints.items():
-        at_s = _endpoint_due_s(endpoint, world.transition_s)
-        if at_s < NEVER and (at_s, name) < first:
-            first, found = (at_s, name), (at_s, endpoint, None)
-    until_s, first = found[0], (NEVER, "")
-    for name, trial in world.trials.items():
-        due = following(trial.stage, world.transition_s)
-        if due is not None and due[0] < until_s and (due[0], name) < first:
-            first, found = (due[0], name), (due[0], None, trial)
-    return found
+def _next(world: World) -> tuple[float, int, str]:
+    """Return the moment, rank and name of what is due next, looking only at what has changed."""
+    for rank, name in world.changed:
+        at_s = _due_s(world, rank, name)
+        if at_s < NEVER:
+            heappush(world.agenda, (at_s, rank, name))
+    world.changed.clear()
+    while world.agenda:
+        at_s, rank, name = world.agenda[0]
+        if _due_s(world, rank, name) == at_s:
+            return world.agenda[0]
+        heappop(world.agenda)  # stale: what it became since then has an entry of its own
+    return NEVER, 0, ""
+
+
+def _due_s(world: World, rank: int, name: str) -> float:
+    if rank == ENDPOINT_RANK:
+        endpoint = world.endpoints.get(name)
+        return _endpoint_due_s(endpoint, world.transition_s) if endpoint else NEVER
+    trial = world.trials.get(name)
+    due = following(trial.stage, world.transition_s) if trial else None
+    return due[0] if due else NEVER
 
 
 def _endpoint_due_s(endpoint: Endpoint, transition_s: float) -> float:
@@ -236,7 +249,7 @@ def _hold(world: World, endpoint: str, until_s: float) -> None:
     """Let an experiment's transition last as long as its endpoint's."""
     trial = world.live_trial(endpoint)
     if trial is not None and trial.stage.status not in ("Created", "Running"):
-        world.trials[trial.name] = replace(trial, stage=replace(trial.stage, held_until_s=until_s))
+        world.put_trial(replace(trial, stage=replace(trial.stage, held_until_s=until_s)))
 
 
 def _containers(fleet: Fleet | None) -> dict[str, Body]:

@@ -34,7 +34,7 @@ def apply(world: World, kind: str, body: Body, at_s: float) -> None:
     """
     clockwork.advance(world, at_s)
     EFFECTS[kind](world, body)
-    clockwork.rescheduled(world)
+    clockwork.rescheduled(world, everything=kind == "Configure")
     clockwork.advance(world, at_s)
 
 
@@ -147,7 +147,7 @@ def _create_experiment(world: World, body: Body) -> None:
     start_s = given.get("StartTime", now)
     end_s = given.get("EndTime", start_s + DEFAULT_DURATION.total_seconds())
     trial = Trial(name, body, Stage("Creating", now, start_s, end_s), now, now)
-    world.trials[name] = trial
+    world.put_trial(trial)
     world.latest[trial.endpoint_name] = name
     world.add("inference-experiment", name, body)
     world.touch(trial.endpoint_name)

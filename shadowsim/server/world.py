@@ -14,6 +14,7 @@ from shadowsim.lifecycle import TERMINAL, Stage, Undocumented
 from shadowsim.server.fleets import Body, Fleet
 
 NEVER = float("inf")
+ENDPOINT_RANK, TRIAL_RANK = 0, 1  # the order at equal moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,9 @@ class World:
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     latest: dict[str, str] = field(default_factory=dict)
     n_changes: int = 0
+    # For the clock: a heap of (moment, rank, name), stale entries among it, and what is to be looked at again.
+    agenda: list[tuple[float, int, str]] = field(default_factory=list, repr=False)
+    changed: set[tuple[int, str]] = field(default_factory=set, repr=False)
 
     def arn(self, kind: str, name: str) -> str:
         """Return a resource's ARN; kind is "model", "endpoint-config", "endpoint" or "inference-experiment"."""
@@ -197,8 +201,18 @@ class World:
         """Put an endpoint's record in its place, under a new version, and return it."""
         self.n_changes += 1
         endpoint = replace(endpoint, version=self.n_changes)
-        self.endpoints[endpoint.name] = endpoint
+        self.put_endpoint(endpoint)
         return endpoint
+
+    def put_endpoint(self, endpoint: Endpoint) -> None:
+        """Put an endpoint's record in its place under the version that it has: nothing that serves has changed."""
+        self.endpoints[endpoint.name] = endpoint
+        self.changed.add((ENDPOINT_RANK, endpoint.name))
+
+    def put_trial(self, trial: Trial) -> None:
+        """Put an experiment's record in its place."""
+        self.trials[trial.name] = trial
+        self.changed.add((TRIAL_RANK, trial.name))
 
     def touch(self, endpoint: str) -> None:
         """Give an endpoint a new version, if it exists: something that is seen through it has changed."""
