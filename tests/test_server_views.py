@@ -1,7 +1,7 @@
 """server/views.py: what the data path is told, and what it tells of /ping."""
 
 import pytest
-from rehearsed import DAY, SHADOW, SOURCE, account, experiment, mirrored, production
+from rehearsed import DAY, SHADOW, SOURCE, account, experiment, mirrored, production, variant
 
 from shadowsim.errors import UnknownEndpointError
 from shadowsim.lifecycle import Undocumented
@@ -168,6 +168,28 @@ def test_an_experiment_waits_for_its_backend_and_then_runs_and_stops_without_ask
     assert probes(made) == ()
     made.wait(1)
     assert view(made).production[0].name == SHADOW
+
+
+def test_a_stop_whose_new_model_fails_ends_cancelled_with_the_endpoint_from_before():
+    made = probed("third")
+    made.do("CreateModel", ModelName="third", PrimaryContainer={"Image": "c"})
+    before = view(made)
+    made.do("CreateInferenceExperiment", **experiment())
+    made.wait(2)
+    made.do(
+        "StopInferenceExperiment",
+        Name="bert",
+        ModelVariantActions={SOURCE: "Remove", SHADOW: "Promote"},
+        DesiredModelVariants=[variant(SHADOW, "third")],
+        DesiredState="Completed",
+    )
+    made.wait(9)
+    assert (made.status(), view(made).shadow.variant.name) == ("Stopping", SHADOW)
+    (probe,) = probes(made)
+    record_ping(made.store, probe, made.now, "no answer")
+    made.wait(1)
+    assert made.status() == "Cancelled"
+    assert (view(made).production, view(made).shadow) == (before.production, None)
 
 
 def test_a_probe_that_was_given_up_is_void():
