@@ -27,7 +27,7 @@ SHARES = (10, 25, 50, 100)
 HOUR_S = 3600.0
 DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's
 LONGEST_S = 30.0 * DAY_S  # SageMaker's
-MOST_REQUESTS = 400_000_000  # of all rehearsals together, for a few of them: ten seconds on two cores
+MOST_REQUESTS = 300_000_000  # of all rehearsals together: some seven seconds on two cores
 MOST_WINDOWS = 1500  # a day of minutes; of more, sections differ by hardly a window in a hundred
 STRETCH = 4.0  # times as many where a queue's memory or a far tail asks for them
 LEAST_COPIES = 100.0  # in the tail that makes the metric
@@ -199,6 +199,38 @@ def segments(
         mixture = cycle if cycles else duration_s
         found[duration_s] = Segment(whole, length, n, mixture, cycles, length >= min(memory, duration_s))
     return found
+
+
+def limits_of(test: Scenario, segment: Segment, k: float) -> list[str]:
+    """Return what a test cannot tell, from when a part of a day is, and what was left out of its rehearsals.
+
+    Parameters
+    ----------
+    test : Scenario
+        As `at_share` makes it.
+    segment : Segment
+    k : float
+        How many times as long as a rehearsal it is.
+    """
+    share, n = test.experiment.sampling_percentage, test.experiment.shadow.pool.instance_count
+    parts = test.traffic.parts or (test.traffic,)
+    load, said, with_profile = load_ratio(test), [], any(part.profile is not None for part in parts)
+    if load < 0.995:
+        said.append(f"the shadow's workers get {load:.0%} of the load of the source's: not how it does under all of it")
+    elif same_model(test) and not alike(test):
+        said.append(f"copies reach {n} instances otherwise than requests the source: equal models may differ")
+    if share < 100:
+        said.append(f"the shadow sees {share} % of the traffic: not how a pool for all of it does")
+    if not segment.cycles and with_profile:
+        start = test.start.isoformat(" ", "minutes") if test.start else "Monday 00:00"
+        said.append(f"of traffic with a profile, from {start} on")
+    if k != 1.0 and with_profile:
+        said.append("compare may still find not enough data in so long a test, as its sections follow the traffic")
+    if k != 1.0 and test.traffic.traces:
+        said.append("rehearsed on the beginning of the trace alone")
+    if not segment.enough:
+        said.append("approximate: queues are remembered for longer than the rehearsals' sections")
+    return said
 
 
 def _windows(n: int, steady: bool) -> int:

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shadowsim.arrivals import Traffic
 from shadowsim.contrasts import NOT_ENOUGH
 from shadowsim.costs import Prices, PriceSource, read_prices
 from shadowsim.designs import (
@@ -36,7 +35,7 @@ from shadowsim.designs import (
     durations_of,
     in_production,
     keeps_up,
-    load_ratio,
+    limits_of,
     same_model,
     segments,
     shares_of,
@@ -262,6 +261,9 @@ def _row(
     k = duration_s / segment.length_s
     found = with_it.worse(k) if effect.amount > 0.0 else with_it.better(k)
     alarm = none.either(k)
+    said = limits_of(test, segment, k)
+    if with_it.undecided > 0.05:
+        said.append(f"compare says {NOT_ENOUGH} of {with_it.undecided:.0%} of the rehearsals")
     pct = 100.0 if effect.is_share else 100.0 / with_it.source
     return {
         "sampling_percentage": test.experiment.sampling_percentage,
@@ -279,36 +281,8 @@ def _row(
         "reaches": found.value >= power,
         "how": "simulated" if k == 1.0 else "extrapolated",
         "simulated_h": segment.length_s / HOUR_S,
-        "note": _note(test, segment, k, with_it.undecided),
+        "note": "; ".join(said),
     }
-
-
-def _note(test: Scenario, segment: Segment, k: float, undecided: float) -> str:
-    """Return what such a test cannot tell, and from when a part of a day is."""
-    share, n = test.experiment.sampling_percentage, test.experiment.shadow.pool.instance_count
-    load, said = load_ratio(test), []
-    if load < 0.995:
-        said.append(f"the shadow's workers get {load:.0%} of the load of the source's: not how it does under all of it")
-    elif not alike(test) and same_model(test):
-        said.append(f"copies reach {n} instances otherwise than requests the source: equal models may differ")
-    if share < 100:
-        said.append(f"the shadow sees {share} % of the traffic: not how a pool for all of it does")
-    if not segment.cycles and any(part.profile is not None for part in _parts(test)):
-        start = test.start.isoformat(" ", "minutes") if test.start else "Monday 00:00"
-        said.append(f"of traffic with a profile, from {start} on")
-    if k != 1.0 and any(part.profile is not None for part in _parts(test)):
-        said.append(f"compare may still say {NOT_ENOUGH} of so long a test, as its sections follow the traffic")
-    if k != 1.0 and test.traffic.traces:
-        said.append("rehearsed on the beginning of the trace alone")
-    if undecided > 0.05:
-        said.append(f"compare says {NOT_ENOUGH} of {undecided:.0%} of the rehearsals")
-    if not segment.enough:
-        said.append("approximate: queues are remembered for longer than the rehearsals' sections")
-    return "; ".join(said)
-
-
-def _parts(scenario: Scenario) -> Sequence[Traffic]:
-    return scenario.traffic.parts or (scenario.traffic,)
 
 
 def _costs(frame: pd.DataFrame, scenario: Scenario, prices: Prices) -> pd.Series[float]:

@@ -104,15 +104,21 @@ class Stage:
         """Return the stage with the shadow's service times multiplied, and with so many more of its answers errors.
 
         Errors are those of the effect's metric, on top of the source's.
+
+        Raises
+        ------
+        InputError
+            When its share of errors would not be one.
         """
         pool, source = self.prepared.shadow, self.prepared.source
         pool = pool._replace(mean_s=pool.mean_s * scale, work_s=pool.work_s * scale)
         if self.effect.of_errors:
             of_4xx = self.effect.metric == "error_rate_4xx"
-            pool = pool._replace(
-                error_4xx=source.error_4xx + (error if of_4xx else 0.0),
-                error_5xx=source.error_5xx + (0.0 if of_4xx else error),
-            )
+            errors = source.error_4xx + (error if of_4xx else 0.0), source.error_5xx + (0.0 if of_4xx else error)
+            if min(errors) < 0.0 or sum(errors) > 1.0:
+                what = f"takes the shadow's shares of errors to {errors[0]:g} (4XX) and {errors[1]:g} (5XX)"
+                raise InputError("effect", what, str(self.effect))
+            pool = pool._replace(error_4xx=errors[0], error_5xx=errors[1])
         return replace(self, prepared=replace(self.prepared, shadow=pool))
 
     def sections(self, r: int, advance: Advance = lambda _: None) -> Sections:

@@ -130,3 +130,24 @@ def test_shares_and_durations_are_read():
 def test_shares_and_durations_that_are_none_are_refused(read, given, said):
     with pytest.raises(InputError, match=said):
         read(given, *([case()] if read is durations_of else []))
+
+
+WHOLE = designs.Segment(1.0, 1.0, 1, 0.0, True, True)
+
+
+def limits(percentage, segment=WHOLE, k=1.0, **more):
+    return designs.limits_of(at_share(case(**more), percentage), segment, k)
+
+
+def test_what_a_test_cannot_tell_is_said():
+    assert limits(100) == []
+    assert limits(50) == ["the shadow sees 50 % of the traffic: not how a pool for all of it does"]
+    assert limits(10)[0] == "the shadow's workers get 40% of the load of the source's: not how it does under all of it"
+    counter = limits(50, mirror={"rule": "counter"})[0]
+    assert counter == "copies reach 2 instances otherwise than requests the source: equal models may differ"
+    part = designs.Segment(HOUR_S, 60.0, 60, HOUR_S, False, False)
+    assert limits(100, part, 60.0, traffic=DAY) == [
+        "of traffic with a profile, from Monday 00:00 on",
+        "compare may still find not enough data in so long a test, as its sections follow the traffic",
+        "approximate: queues are remembered for longer than the rehearsals' sections",
+    ]

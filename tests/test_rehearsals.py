@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import scenario, service
 
-from shadowsim import compare, replication
+from shadowsim import InputError, compare, replication
 from shadowsim.effects import parse_effect
 from shadowsim.engine import run
 from shadowsim.rehearsals import Stage, least_s, levels_of, mean_rate, shorter
@@ -65,6 +65,14 @@ def test_errors_are_added_to_the_sources():
         for of in ([c.errors["error_rate"] for c in counts], [c.requests for c in counts])
     )
     assert hits / n == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / n))
+
+
+def test_a_share_of_errors_stays_one():
+    stage = Stage.of(case(), parse_effect("error_rate -3%"), levels_of(0.05, 1))  # of a source with 2 %
+    with pytest.raises(
+        InputError, match=r"effect: takes the shadow's shares of errors to 0 \(4XX\) and -0\.01 \(5XX\)"
+    ):
+        stage.with_shadow(1.0, stage.effect.amount)
 
 
 def test_looks_are_compares_looks():
