@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shadowsim import cli
+from shadowsim import cli, default_scenario
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,15 +66,35 @@ def test_init_makes_a_scenario(folder):
     assert run(["validate", "scenario.json"], folder).returncode == 0
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
+@pytest.mark.parametrize("number", [n for n, text in enumerate(blocks("python")) if "def test_" not in text])
 def test_python_blocks(number, capsys):
-    space = {}
-    exec(compile(blocks("python")[number], f"README block {number}", "exec"), space)
-    for name, value in list(space.items()):
-        if name.startswith("test_"):
-            value()
+    exec(compile(blocks("python")[number], f"README block {number}", "exec"), {})
     if "print(" in blocks("python")[number]:
         assert capsys.readouterr().out.split(":")[0] in ("STABLE", "OVERLOADED", "TOO SHORT")
+
+
+def test_the_suite_that_is_shown(tmp_path):
+    (suite,) = (text for text in blocks("python") if "def test_" in text)
+    (tmp_path / "test_shadow.py").write_text(suite)
+    short = ["--set", "horizon_s=3600"]
+    scenario = default_scenario().replace({"horizon_s": 3600})
+    scenario.save(tmp_path / "scenario.json")
+    assert run(["simulate", *short, "-o", "last-release"], tmp_path).returncode == 0
+    words = [
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--shadow-scenario",
+        "scenario.json",
+        "--benchmark-json",
+        "new.json",
+    ]
+    assert " ".join(words[4:]) in README
+    done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "3 passed" in done.stdout, done.stdout
+    same = run(["benchmark-compare", "new.json", "new.json"], tmp_path)
+    assert same.returncode == 0, same.stderr
 
 
 def test_every_time_law_in_the_table_can_be_read():
@@ -87,12 +107,7 @@ def test_every_time_law_in_the_table_can_be_read():
 def test_the_table_of_columns_is_the_kernels():
     from shadowsim import _kernel as k
 
-    named = {
-        int(n): text
-        for row in re.findall(r"^\| (\d+) \| (.*?) \| \|(?: (\d+) \| (.*?) \|)?", README, re.MULTILINE)
-        for n, text in (row[:2], row[2:])
-        if n
-    }
+    named = {int(n): text for n, text in re.findall(r"`(\d+)` ([^`]+)[,.]\s", README)}
     assert named[k.ARRIVAL].startswith("gap")
     assert named[k.COPY].startswith("the coin")
     assert named[k.SOURCE_SERVICE] == "source: service time"
