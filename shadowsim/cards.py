@@ -180,7 +180,8 @@ def _table(
 
 
 def _cells(tag: str, texts: Sequence[str], left: Sequence[int], weight: str, more: str = "") -> str:
-    sides = ["left" if i in left else "right;white-space:nowrap" for i in range(len(texts))]
+    figure = "right;white-space:nowrap" if tag == "td" else "right"
+    sides = ["left" if i in left else figure for i in range(len(texts))]
     looks = [f"{_CELL};text-align:{side};font-weight:{weight}" for side in sides]
     return "".join(
         f'<{tag} style="{look}{more}">{_text(text)}</{tag}>' for look, text in zip(looks, texts, strict=True)
