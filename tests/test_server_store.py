@@ -227,6 +227,8 @@ def test_what_cannot_be_written_has_not_happened(tmp_path):
         ({"transition_s": -1}, "--transition-s: must be >= 0"),
         ({"transition_s": float("nan")}, "--transition-s: must be >= 0"),
         ({"transition_s": 1e7}, "--transition-s: must be >= 0"),
+        ({"path": ""}, "--db: must name a file, or be :memory:, got ''"),
+        ({"path": "a\0b"}, "--db: must name a file"),
         ({"time_scale": 0}, "--time-scale: must be > 0"),
         ({"account": "1"}, "--account: must be 12 digits, got '1'"),
         ({"region": "US East"}, "--region: must be small letters"),

@@ -89,6 +89,8 @@ class Store:
             if not re.fullmatch(pattern, value):
                 raise InputError(name, f"must be {what}", value)
         self.path = str(path)
+        if not self.path or "\0" in self.path:  # SQLite takes "" for a file that goes with the process
+            raise InputError("--db", "must name a file, or be :memory:", self.path)
         self.quotas = quotas or Quotas.read()
         self.throttle = Throttle(self.quotas)
         self._connection = _opened(self.path)
