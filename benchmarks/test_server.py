@@ -1,0 +1,273 @@
+"""The rehearsal server under load: invocations copied a second, what it adds to a call, and what a shadow may add.
+
+Everything runs on one machine in processes of its own: the generator, the backends, the server, and nginx with its
+`mirror`, which does nothing but copy. Ways are tried in turn, round after round, so that all of them see the same
+machine; differences are taken within a round, and their intervals are over the rounds (Student). How many a second a
+machine can do is said, not asserted; the server's processor time for each is, since other programs do not change it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import boto3
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+from scipy import stats
+
+WIRE = Path(__file__).parent / "wire.py"
+RATE_PER_S, ROUNDS, ROUND_S = 100.0, 8, 2.0
+MODEL_S = 0.01
+CPU_S = 1e-3  # of the server for a copied invocation: a thousand a second on one core
+ADDED_S = 1.5e-3  # to the median of a direct call
+HARM = 0.05, 0.2e-3  # of the quantile without a shadow, and seconds
+MEMORY_MB = 50.0  # in ten minutes
+ROLE = "arn:aws:iam::111122223333:role/shadowsim"
+
+
+@dataclass
+class Load:
+    """What a generator saw, and what the server's process took meanwhile."""
+
+    took_s: list[float]
+    n_bad: int
+    elapsed_s: float
+    cpu_s: float
+    server_cpu_s: float = 0.0
+
+    @property
+    def per_s(self) -> float:
+        """Answers a second."""
+        return len(self.took_s) / self.elapsed_s
+
+    def quantile(self, q: float) -> float:
+        """Of the seconds that answers took."""
+        return float(np.quantile(self.took_s, q))
+
+
+class Bench:
+    """Processes: backends, servers and nginx."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._processes: list[subprocess.Popen[str]] = []
+        self._backends: dict[str, subprocess.Popen[str]] = {}
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=self.folder)
+        self._processes.append(process)
+        return process
+
+    def backend(self, delay_s: float = 0.0) -> str:
+        process = self.start(sys.executable, str(WIRE), "serve", str(delay_s))
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        self._backends[url] = process
+        return url
+
+    def kill(self, url: str) -> None:
+        """End the backend at a URL."""
+        process = self._backends.pop(url)
+        process.kill()
+        process.wait(30)
+
+    def server(self, source: str, shadow: str, percentage: int = 100) -> tuple[str, int]:
+        """A server whose endpoint copies; the URL to invoke, and its process's number."""
+        process = self.start(
+            *(sys.executable, "-m", "shadowsim", "serve", "--port", "0", "--transition-s", "0"),
+            *("--backend", f"a={source}", "--backend", f"b={shadow}", "--s3-root", str(self.folder / "s3")),
+        )
+        assert process.stdout is not None
+        url = next(m[1] for line in process.stdout if (m := re.search(r"serves at (\S+)", line)))
+        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": "us-east-1"}
+        sagemaker = boto3.client("sagemaker", endpoint_url=url, **keys)
+        variants = []
+        for model in "ab":
+            image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
+            sagemaker.create_model(ModelName=model, PrimaryContainer=image, ExecutionRoleArn=ROLE)
+            pool = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1}
+            infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
+            variants.append({"ModelName": model, "VariantName": model, "InfrastructureConfig": infrastructure})
+        copied = {"ShadowModelVariantName": "b", "SamplingPercentage": percentage}
+        sagemaker.create_inference_experiment(
+            Name="bench",
+            Type="ShadowMode",
+            RoleArn=ROLE,
+            EndpointName="e",
+            ModelVariants=variants,
+            ShadowModeConfig={"SourceModelVariantName": "a", "ShadowModelVariants": [copied]},
+        )
+        end = time.monotonic() + 30.0
+        while sagemaker.describe_inference_experiment(Name="bench")["Status"] != "Running":
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        return f"{url}/endpoints/e/invocations", process.pid
+
+    def nginx(self, source: str, shadow: str) -> str | None:
+        """Its mirror in front of two backends; None where there is no nginx."""
+        program = shutil.which("nginx")
+        if program is None:
+            return None
+        port = free_port()
+        places = {name: url.removeprefix("http://") for name, url in (("source", source), ("shadow", shadow))}
+        upstreams = "".join(f"upstream {n} {{ server {p}; keepalive 64; }}\n" for n, p in places.items())
+        passed = 'proxy_http_version 1.1; proxy_set_header Connection "";'
+        file = self.folder / "nginx.conf"
+        file.write_text(
+            f"daemon off; worker_processes 1; pid {self.folder}/nginx.pid; error_log /dev/null;\n"
+            f"events {{}}\nhttp {{ access_log off; client_body_temp_path {self.folder}/body;\n"
+            f"proxy_temp_path {self.folder}/proxy; fastcgi_temp_path {self.folder}/f; uwsgi_temp_path {self.folder}/u;\n"
+            f"scgi_temp_path {self.folder}/s; keepalive_requests 1000000; {upstreams}"
+            f"server {{ listen 127.0.0.1:{port};\n"
+            f"location / {{ mirror /mirror; mirror_request_body on; {passed} proxy_pass http://source/invocations; }}\n"
+            f"location = /mirror {{ internal; {passed} proxy_pass http://shadow/invocations; }} }} }}\n"
+        )
+        self.start(program, "-c", str(file), "-e", "/dev/null")
+        time.sleep(0.5)
+        return f"http://127.0.0.1:{port}/"
+
+    def load(self, url: str, seconds: float, rate_per_s: float = 0.0, pid: int | None = None) -> Load:
+        """Let a generator ask."""
+        before = cpu_of(pid)
+        command = [sys.executable, str(WIRE), "load", url, "16", str(seconds), str(rate_per_s)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+        return Load(**json.loads(out), server_cpu_s=cpu_of(pid) - before)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait(30)
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+def cpu_of(pid: int | None) -> float:
+    """Seconds of the processor that a process has had."""
+    if pid is None:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100.0
+
+
+def memory_of(pid: int) -> float:
+    """Megabytes that a process holds."""
+    found = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024.0
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def interval(differences: list[float]) -> tuple[float, float]:
+    """Student's 95 % interval of their mean."""
+    half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+    return fmean(differences) - half, fmean(differences) + half
+
+
+def test_invocations_copied_a_second(
+    bench: Bench, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
+) -> None:
+    source, shadow = bench.backend(), bench.backend()
+    url, pid = bench.server(source, shadow)
+    mirror = bench.nginx(source, shadow)
+    ways = {"shadowsim serve": (url, pid), "nginx mirror": (mirror, None), "direct": (f"{source}/invocations", None)}
+    loads: dict[str, list[Load]] = {name: [] for name in ways}
+
+    def one_round() -> None:
+        for name, (place, process) in ways.items():
+            if place is not None:
+                loads[name].append(bench.load(place, ROUND_S, pid=process))
+
+    bench.load(url, 0.5)  # connections are made, imports are done
+    benchmark.pedantic(one_round, rounds=4)
+    for name, some in loads.items():
+        if some:
+            spent = fmean(load.cpu_s / load.elapsed_s for load in some)
+            table(name, f"{fmean(load.per_s for load in some):,.0f} invocations/s", f"generator {spent:.0%} of a core")
+    of_server = loads["shadowsim serve"]
+    cpu_s = sum(load.server_cpu_s for load in of_server) / sum(len(load.took_s) for load in of_server)
+    table("shadowsim serve", f"{cpu_s * 1e3:.2f} ms of a core each", f"{1 / cpu_s:,.0f} invocations/s of a whole core")
+    assert not any(load.n_bad for some in loads.values() for load in some)
+    assert cpu_s < CPU_S
+
+
+def test_what_the_server_and_a_shadow_add_to_a_call(
+    bench: Bench, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
+) -> None:
+    source = bench.backend(MODEL_S)
+    shadows = {name: bench.backend(delay_s) for name, delay_s in (("good", MODEL_S), ("slow", 30.0), ("dead", MODEL_S))}
+    urls = {"no copies": bench.server(source, shadows["good"], 0)[0]}
+    urls |= {f"a {name} shadow": bench.server(source, shadow)[0] for name, shadow in shadows.items()}
+    bench.kill(shadows["dead"])  # it had to answer /ping first
+    ways = {"direct": f"{source}/invocations", **urls}
+    if mirror := bench.nginx(source, shadows["good"]):
+        ways["nginx mirror"] = mirror
+    loads: dict[str, list[Load]] = {name: [] for name in ways}
+
+    def one_round() -> None:
+        for name, url in ways.items():
+            loads[name].append(bench.load(url, ROUND_S, RATE_PER_S))
+
+    for url in ways.values():
+        bench.load(url, 0.5, RATE_PER_S)
+    benchmark.pedantic(one_round, rounds=ROUNDS)
+    added = {}
+    for name, against in (("no copies", "direct"), ("nginx mirror", "direct"), *((n, "no copies") for n in urls)):
+        if name == against or name not in loads:
+            continue
+        for q in (0.5, 0.99):
+            pairs = zip(loads[name], loads[against], strict=True)
+            low, high = interval([one.quantile(q) - other.quantile(q) for one, other in pairs])
+            base = fmean(load.quantile(q) for load in loads[against])
+            added[name, q] = low, high, base
+            figure = f"p{q * 100:g} {low * 1e3:+.2f} to {high * 1e3:+.2f} ms"
+            table(name, figure, f"{against}: p{q * 100:g} {base * 1e3:.2f} ms")
+    assert not any(load.n_bad for some in loads.values() for load in some)
+    assert added["no copies", 0.5][1] < ADDED_S
+    for name in shadows:
+        low, high, base = added[f"a {name} shadow", 0.5]
+        allowed = HARM[0] * base + HARM[1]
+        assert -allowed < low <= high < allowed
+
+
+def test_memory_with_a_shadow_that_never_answers(
+    bench: Bench, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
+) -> None:
+    url, pid = bench.server(bench.backend(), bench.backend(3600.0))
+    bench.load(url, 5.0, pid=pid)  # more copies are on their way than may be
+    before, n = memory_of(pid), 0
+
+    def ask() -> None:
+        nonlocal n
+        while n < 600 * RATE_PER_S:
+            n += len(bench.load(url, 5.0).took_s)
+
+    benchmark.pedantic(ask, rounds=1)
+    grown = memory_of(pid) - before
+    table(
+        "memory, shadow that never answers", f"{grown:+.0f} MB", f"{n:,} requests, as many as come in 10 min at 100/s"
+    )
+    assert grown < MEMORY_MB
