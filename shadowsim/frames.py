@@ -85,7 +85,7 @@ REQUESTS = (
     Column("wait_s", REAL, "s", "time in the instance's queue; missing when refused"),
     Column("service_s", REAL, "s", "time in service; missing when refused"),
     Column("latency_s", REAL, "s", "ModelLatency: wait and service, at most the time-out; missing when refused"),
-    Column("status", TEXT, "", "answered, error_4xx, error_5xx, timed_out or refused"),
+    Column("status", TEXT, "", "answered, error_4xx, error_5xx, timed_out, refused, or broken: no answer that could be read"),
     Column("request_bytes", FLAG, "B", "payload of the request, where known"),
     Column("response_bytes", FLAG, "B", "payload of the answer, where known"),
 )

@@ -32,7 +32,7 @@ ERRORS = {
 _STATUSES = {
     "error_rate_4xx": ("error_4xx",),
     "error_rate_5xx": ("error_5xx", "refused"),
-    "error_rate": ("error_4xx", "error_5xx", "timed_out", "refused"),
+    "error_rate": ("error_4xx", "error_5xx", "timed_out", "refused", "broken"),
 }
 
 _AXIS = {"windows": "time_s", "latency": "section", "requests": "request"}

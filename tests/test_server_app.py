@@ -18,12 +18,14 @@ import boto3
 import pandas as pd
 import pytest
 from botocore.exceptions import ClientError
+from botocore.loaders import Loader
 from prometheus_client.parser import text_string_to_metric_families
 from serving import KEYS, Container, answer, serving, until
 
 from shadowsim import InputError, read_captures
 from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
 from shadowsim.server.command import parse_backend, parse_choices
+from shadowsim.server.query import answered
 
 N = 12
 
@@ -344,3 +346,47 @@ def test_options_of_the_command_line():
     assert parse_choices(["desired_state=Completed", "stop_before_start=false"]).desired_state == "Completed"
     with pytest.raises(InputError, match="--choose desired_state"):
         parse_choices(["desired_state=Other"])
+
+
+def test_cloudwatch_s_older_protocol(server, monkeypatch):
+    load = Loader.load_service_model
+
+    def older(self, service, *args, **more):
+        model = load(self, service, *args, **more)
+        if service == "cloudwatch" and "metadata" in model:
+            metadata = {**model["metadata"], "protocol": "query", "protocols": ["query"]}
+            return {**model, "metadata": {k: v for k, v in metadata.items() if k != "targetPrefix"}}
+        return model
+
+    monkeypatch.setattr(Loader, "load_service_model", older)
+    session = boto3.Session()
+    cloudwatch = session.client("cloudwatch", endpoint_url=server.url, region_name="us-east-1", **KEYS)
+    assert cloudwatch.meta.service_model.resolved_protocol == "query"
+    asked = {"Namespace": "AWS/SageMaker", "MetricName": "ModelLatency", "Dimensions": of(), "Period": 7200}
+    (point,) = cloudwatch.get_metric_statistics(
+        **asked, Statistics=["SampleCount"], ExtendedStatistics=["p50"], **SPAN
+    )["Datapoints"]
+    newer = server.client("cloudwatch").get_metric_statistics(
+        **asked, Statistics=["SampleCount"], ExtendedStatistics=["p50"], **SPAN
+    )["Datapoints"]
+    assert [point] == newer
+    metric = {key: asked[key] for key in ("Namespace", "MetricName", "Dimensions")}
+    queries = [{"Id": "a", "MetricStat": {"Metric": metric, "Period": 7200, "Stat": "Sum"}, "ReturnData": True}]
+    (data,) = cloudwatch.get_metric_data(MetricDataQueries=queries, **SPAN)["MetricDataResults"]
+    assert len(data["Values"]) == len(data["Timestamps"]) == 1
+    assert len(cloudwatch.list_metrics(MetricName="Invocations")["Metrics"]) == 2
+    with pytest.raises(ClientError) as caught:
+        cloudwatch.get_metric_statistics(**asked, **SPAN)
+    assert caught.value.response["Error"]["Code"] == "MissingParameter"
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff", b"Action=ListMetrics&A.b=1&A=2", b"A=1&A.b=2", b"", b"&" * 20_000, b"A." * 50 + b"=1"]
+)
+def test_forms_that_are_none_are_refused(body):
+    def handle(action, request):
+        raise InputError("action", "is none")
+
+    status, text = answered(body, handle)
+    assert status == 400
+    assert b"<Code>" in text

@@ -33,7 +33,7 @@ READING_ORDER = [
     *("server.limits", "server.store", "server.listing", "server.models", "server.configs", "server.endpoints"),
     *("server.experiments", "server.descriptions", "server.control", "server.views"),
     *("server.backends", "server.pools", "server.mirror", "server.series", "server.logbook", "server.live"),
-    *("server.captures", "server.runtime", "server.safety", "server.signatures", "server.cloudwatch"),
+    *("server.captures", "server.runtime", "server.safety", "server.signatures", "server.cloudwatch", "server.query"),
     *("server.metrics", "server.app", "server.command"),
     *("cli", "__main__"),
 ]

@@ -1,6 +1,7 @@
 """The server: one port on which SageMaker, its runtime and CloudWatch are spoken, and what runs beside them.
 
-    POST /                                              an action, by X-Amz-Target (JSON 1.1): control's or CloudWatch's
+    POST /                                              an action, by X-Amz-Target (JSON): control's or CloudWatch's;
+                                                        CloudWatch's also as a form, answered in XML
     POST /endpoints/<name>/invocations                  InvokeEndpoint
     GET  /metrics                                       Prometheus
     GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
@@ -17,6 +18,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from random import Random
 from time import perf_counter, time
@@ -27,7 +29,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from shadowsim.errors import ResourceNotFoundError, SerializationError, ShadowsimError, UnknownOperationError, kind
-from shadowsim.server import cloudwatch, control, views
+from shadowsim.server import cloudwatch, control, query, views
 from shadowsim.server.backends import Container, open_session
 from shadowsim.server.captures import FLUSH_S, Captures
 from shadowsim.server.destinations import Sink
@@ -250,6 +252,10 @@ class App:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
+        if query.is_form(headers):
+            self._refresh()
+            status, text = query.answered(body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name))
+            return Reply(status, text, {"Content-Type": "text/xml"})
         service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
         if service == cloudwatch.TARGET:
             document = _object(body)
