@@ -14,8 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from shadowsim.changes import records
 from shadowsim.costs import Cost
-from shadowsim.gates import label, records
+from shadowsim.gates import label
 from shadowsim.instances import duration_text
 from shadowsim.slo import Goal, Slo
 from shadowsim.tables import OVERLOADED, compact, count, grid, of_overload, percent, seconds, significant, wrapped

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from shadowsim import __version__, plots
+from shadowsim.changes import change, interval, records
 from shadowsim.costs import cost
-from shadowsim.gates import change, interval, records
 from shadowsim.instances import duration_text
 from shadowsim.page import Chart, badge, css_class, document, page, paragraphs, placed, rows, save, table, text
 from shadowsim.result import Result

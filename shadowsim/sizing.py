@@ -26,6 +26,7 @@ from shadowsim.result import Result
 from shadowsim.scenario import Scenario
 from shadowsim.search import UTILISATION, Answer, Search, answer, missed
 from shadowsim.service import Service
+from shadowsim.sheets import Sheet
 from shadowsim.slo import ROLES, Goal, Slo, measure, parse_slo
 from shadowsim.trials import FIRST_LOOK, Bench, Trial
 
@@ -99,6 +100,7 @@ def size(
     whole = Scenario.of(scenario, rate_per_s=rate_per_s)
     run = partial(simulate, workers=workers, executor=executor, progress=progress)
     rows: list[dict[str, object]] = []
+    tried: list[dict[str, object]] = []
     for role in ROLES:
         if role not in variants:
             continue
@@ -112,13 +114,16 @@ def size(
             bench = Bench(partial(_once, search, run), search.length, search.falling, search.overload)
             fewest = answer(search, bench, level, max_instances, max_replications)
             found.append(_row(search, bench, fewest, whole, known))
+            tried += _tried(search, bench, whole, known)
         found.sort(key=_dearness)
         best = found[0]
         if role == "source" and best["instance_count"] is not pd.NA:
             changes = {f"source.{key}": best[key] for key in ("instance_type", "instance_count")}
             whole = whole.replace(changes)
         rows += found
-    return _frame(rows)
+    sheet = Sheet(_frame(rows))
+    sheet.attrs["tried"] = tried
+    return sheet
 
 
 def _check(slo: Slo, variants: Sequence[str]) -> None:
@@ -204,6 +209,19 @@ def _row(search: Search, bench: Bench, fewest: Answer, whole: Scenario, prices: 
         "simulated_h": trial.horizon_s / 3600.0,
         "note": "; ".join(notes),
     }
+
+
+def _tried(search: Search, bench: Bench, whole: Scenario, prices: Prices) -> list[dict[str, object]]:
+    """Return a record a count that was tried, in order; an overloaded pool's figures may be the theory's."""
+    kind = getattr(search.scenario.experiment, search.role).pool.instance_type
+    usd = whole.experiment.duration_s / 3600.0 * prices.of(kind).usd_per_h
+    records = []
+    for n, trial in sorted(bench.trials.items()):
+        record: dict[str, object] = {"role": search.role, "instance_type": kind, "instance_count": n}
+        for goal, value, error in zip(search.goals, trial.mean, trial.error, strict=False):
+            record |= {goal.column: float(value), f"{goal.column}_error": float(error)}
+        records.append(record | {"cost_usd": n * usd})
+    return records
 
 
 def _tightest(trial: Trial, goals: Sequence[Goal]) -> Goal:

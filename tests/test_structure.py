@@ -19,7 +19,7 @@ READING_ORDER = [
     *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
     *("_kernel", "quantiles", "feeds", "columns", "machine", "slices"),
     *("frames", "samples", "batches", "statistics", "sections", "contrasts", "pairs", "sequential", "comparison"),
-    *("tallies", "verdict", "result", "slo", "costs", "tables", "engine", "replications", "noise"),
+    *("tallies", "verdict", "result", "slo", "costs", "tables", "changes", "engine", "replications", "noise"),
     *("sheets", "demand", "trials", "search", "sizing"),
     *("grids", "cache", "tasks", "sweeps"),
     *("effects", "scales", "rehearsals", "designs", "power", "planning"),
