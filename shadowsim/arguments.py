@@ -36,6 +36,9 @@ PriceFile = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", "--no-progress", help="No progress bar, no timing.")]
+Report = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE.html", dir_okay=False, help="Write a page with figures, too.")
+]
 # What a comparison is asked for.
 MarginPct = Annotated[
     str | None, typer.Option(metavar="PCT", help="A difference of latency that does not matter, in %. [10]")

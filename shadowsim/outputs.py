@@ -12,7 +12,11 @@ from shadowsim.console import writing
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from shadowsim.analyses import Goal
     from shadowsim.result import Result
+    from shadowsim.scenario import Scenario
 
 REPORT, LONE_REPORT = "report.html", "shadowsim-report.html"
 
@@ -48,3 +52,12 @@ def write_page(result: Result, file: Path) -> Path:
     if os.path.isdir(file):
         raise InputError("-o", f"must be a file, and {file} is a directory")
     return writing(file, lambda: write(result, file))
+
+
+def write_analysis(frame: pd.DataFrame, file: Path | None, goal: Goal, scenario: Scenario) -> list[str]:
+    """Write the frame of an analysis as a page, where one is asked for, and return a line that says so."""
+    if file is None:
+        return []
+    from shadowsim.analyses import write
+
+    return [f"page: {writing(file, lambda: write(frame, file, goal, scenario))}"]

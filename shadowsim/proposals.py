@@ -5,7 +5,7 @@ Each reads, calls one function and prints what that found; its help says when it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ from shadowsim.arguments import (
     PriceFile,
     Quiet,
     Rate,
+    Report,
     Seed,
     Workers,
     given,
@@ -31,6 +32,7 @@ from shadowsim.arguments import (
 )
 from shadowsim.console import FAILED_GOAL, print_frame, print_json
 from shadowsim.errors import InputError
+from shadowsim.outputs import write_analysis
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -89,6 +91,7 @@ def size(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when an answer is not certain, too.")] = False,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the fewest instances that meet goals.
@@ -120,6 +123,7 @@ def size(
         print_frame(frame, as_json)
     else:
         typer.echo(sizing_text(frame, goals, scenario.experiment.duration_s))
+    _say(write_analysis(frame, report, goals, scenario), as_json or as_csv)
     able = frame[frame["instance_count"].notna()].groupby("role").first()
     if len(able) < frame["role"].nunique() or (strict and not able["certain"].all()):
         raise typer.Exit(FAILED_GOAL)
@@ -150,6 +154,7 @@ def plan(
     workers: Workers = None,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the share and the duration that show an effect.
@@ -183,6 +188,7 @@ def plan(
         print_frame(frame, as_json=False)
     else:
         typer.echo(plan_text(frame, effect, wanted))
+    _say(write_analysis(frame, report, wanted, scenario), as_json or as_csv)
     if best is None:
         raise typer.Exit(FAILED_GOAL)
 
@@ -209,6 +215,7 @@ def sweep(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 unless all runs are STABLE.")] = False,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
     quiet: Quiet = False,
 ) -> None:
     """Simulate all combinations of settings.
@@ -237,8 +244,15 @@ def sweep(
         print_frame(frame, as_json)
     else:
         typer.echo(sweep_text(frame, grid))
+    _say(write_analysis(frame, report, None, scenario), as_json or as_csv)
     if strict and not (frame["run_verdict"] == "STABLE").all():
         raise typer.Exit(FAILED_GOAL)
+
+
+def _say(lines: Sequence[str], for_machines: bool) -> None:
+    """Say what was written, apart from what a machine reads."""
+    for line in lines:
+        typer.echo(line, err=for_machines)
 
 
 @contextmanager

@@ -209,3 +209,12 @@ class TestSweep:
         options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
         with LocalCluster(n_workers=2, **options) as cluster:
             assert good("sweep", *self.GRID, "--csv", "--dask", cluster.scheduler_address) == here
+
+
+def test_a_page_of_a_sweep(tmp_path):
+    words = ["sweep", "--set", "horizon_s=600", "--set", "sampling_percentage=20,50", "-q", "--report"]
+    page = tmp_path / "sweep.html"
+    assert f"page: {page}" in good(*words, page)
+    assert "sampling_percentage" in page.read_text()
+    assert str(page) not in good(*words, page, "--csv")
+    assert "is a directory" in refused(*words, tmp_path)
