@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from random import Random
+from time import sleep
 
 import boto3
 import pytest
@@ -114,6 +115,26 @@ def test_what_cannot_be_written_is_tried_again_and_at_the_end_counted(tmp_path, 
 
     assert asyncio.run(run()) == {"endpoint": 1}
     assert "the disk is full" in caplog.text
+
+
+def test_a_flush_that_has_begun_is_finished(tmp_path):
+    class Slow(Folders):
+        def write(self, bucket, key, data):
+            sleep(0.1)
+            super().write(bucket, key, data)
+
+    async def run():
+        captures = Captures(Slow(tmp_path), Random(1), flush_s=0.01)
+        for name in "abc":
+            taken(captures, view(), variant=name)
+        flushing = asyncio.create_task(captures.run())
+        await asyncio.sleep(0.1)
+        flushing.cancel()
+        await asyncio.gather(flushing, return_exceptions=True)
+        await captures.close()
+
+    asyncio.run(run())
+    assert sorted(read_captures(tmp_path).records["variant"]) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

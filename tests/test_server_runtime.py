@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from botocore.exceptions import ClientError
-from serving import Container, answer, serving
+from serving import ROLE, Container, answer, serving, until
 
 from shadowsim.server.mirror import Mirroring
 from shadowsim.server.runtime import Limits
@@ -141,6 +141,39 @@ def test_an_answer_above_the_limit_is_cut_off(rehearsal):
     found, _, response = refused(rehearsal.invoke, Body=b"x" * 100_000)
     assert found == "ModelError"
     assert "could not load the entire response body" in response["Error"]["Message"]
+
+
+def test_a_header_that_cannot_be_written_again_is_left_out(rehearsal):
+    async def odd(writer, asked):
+        said = b"HTTP/1.1 200 OK\r\nContent-Type: a/\xff\r\nContent-Length: 1\r\n\r\n1"
+        writer.write(said)
+
+    rehearsal.containers["source"].behave = odd
+    assert rehearsal.invoke(Body=b"x")["Body"].read() == b"1"
+
+
+def test_a_weight_changes_and_instances_go_on(tmp_path):
+    with serving(tmp_path) as server:
+        sagemaker, image = server.client("sagemaker"), {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
+        sagemaker.create_model(ModelName="m", PrimaryContainer=image, ExecutionRoleArn=ROLE)
+        pool = {"ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        variants = [{"VariantName": name, **pool} for name in ("one", "two")]
+        sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=variants)
+        sagemaker.create_endpoint(EndpointName="endpoint", EndpointConfigName="c")
+        status = lambda: sagemaker.describe_endpoint(EndpointName="endpoint")["EndpointStatus"]  # noqa: E731
+        until(lambda: status() == "InService")
+        server.invoke(Body=b"x")
+        before = dict(server.app.endpoints.by_name["endpoint"].pools)
+        weights = [{"VariantName": "one", "DesiredWeight": 0.0}, {"VariantName": "two", "DesiredWeight": 1.0}]
+        sagemaker.update_endpoint_weights_and_capacities(EndpointName="endpoint", DesiredWeightsAndCapacities=weights)
+        until(lambda: status() == "InService")
+        for target in (None, "one"):
+            chosen = {"TargetVariant": target} if target else {}
+            assert {server.invoke(Body=b"x", **chosen)["InvokedProductionVariant"] for _ in range(5)} == {
+                target or "two"
+            }
+        after = server.app.endpoints.by_name["endpoint"].pools
+        assert all(after[name] is before[name] for name in ("one", "two"))
 
 
 async def slow(writer, asked):

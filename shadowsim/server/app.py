@@ -35,7 +35,7 @@ from shadowsim.server.captures import FLUSH_S, Captures
 from shadowsim.server.destinations import Sink
 from shadowsim.server.live import LiveEndpoints, Sources
 from shadowsim.server.mirror import Mirroring
-from shadowsim.server.runtime import REQUEST_ID, Limits, Reply, Runtime, error_reply, oversized
+from shadowsim.server.runtime import ERROR_TYPE, REQUEST_ID, Limits, Reply, Runtime, error_reply, oversized
 from shadowsim.server.safety import Hosts, Token
 from shadowsim.server.signatures import Signed, Verifier
 from shadowsim.server.store import Store
@@ -335,7 +335,8 @@ def _json(document: Mapping[str, Any], content_type: str) -> Reply:
 
 def _refusal(error: ShadowsimError) -> Reply:
     body = {"__type": error.code, "message": str(error)}
-    return Reply(error.http_status, json.dumps(body).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+    headers = {ERROR_TYPE: error.code, "Content-Type": "application/x-amz-json-1.1"}
+    return Reply(error.http_status, json.dumps(body).encode(), headers)
 
 
 def _frame(build: Callable[[], Any], form: str) -> bytes:

@@ -137,7 +137,9 @@ class Container:
                 if body is None:
                     response.close()  # what is left of it is not to be read
                     return Answer(BROKEN, latency_s, failure=f"more than {self._max_answer_bytes} bytes")
-                passed = {name: response.headers[name] for name in _PASSED if name in response.headers}
+                found = response.headers
+                # what is not printable cannot be written again
+                passed = {name: found[name] for name in _PASSED if name in found and found[name].isprintable()}
                 return Answer(outcome_of(response.status), latency_s, response.status, body, passed)
         except TimeoutError as error:
             latency_s = perf_counter() - began

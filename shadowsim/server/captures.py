@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
+from typing import Any
 from uuid import uuid4
 
 from shadowsim.capture import Record, key_of, line_of, payload_of
@@ -72,7 +73,7 @@ class Captures:
         self._buffers: dict[tuple[str, str, str, str], _Buffer] = {}
         self._n_bytes = 0  # in buffers, and on their way to the sink
         self._writing = asyncio.Lock()
-        self._early: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
         self._complained: set[str] = set()
         self._failing = False
 
@@ -111,7 +112,7 @@ class Captures:
         """Flush every minute, until cancelled."""
         while True:
             await asyncio.sleep(self._flush_s)
-            await self.flush()
+            await asyncio.shield(self._apart(self.flush()))  # a flush that has begun is finished
 
     async def flush(self) -> None:
         """Write all that is kept."""
@@ -121,8 +122,8 @@ class Captures:
                 await self._write(key, buffer)
 
     async def close(self) -> None:
-        """Write all that is kept, files that are being written early included; what cannot be is lost."""
-        await asyncio.gather(*self._early)
+        """Write all that is kept, and finish what is being written; what cannot be is lost."""
+        await asyncio.gather(*self._beside)
         await self.flush()
         for (_, endpoint, _, _), buffer in self._buffers.items():
             self._lose(endpoint, len(buffer.lines), f"{len(buffer.lines)} could not be written before the end")
@@ -168,10 +169,14 @@ class Captures:
         self._n_bytes += len(line)
         if buffer.n_bytes >= FILE_BYTES and not self._failing:
             del self._buffers[key]
-            task = asyncio.get_running_loop().create_task(self._write(key, buffer))
-            self._early.add(task)
-            task.add_done_callback(self._early.discard)
+            self._apart(self._write(key, buffer))
         return True
+
+    def _apart(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
 
     async def _write(self, key: tuple[str, str, str, str], buffer: _Buffer) -> None:
         try:

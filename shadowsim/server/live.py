@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from time import time
 
@@ -26,6 +26,7 @@ from shadowsim.service import Service, parse_service
 
 REFRESH_S = 0.02  # how old a view may be
 KEPT_LOGBOOKS = 16  # of experiments that have ended
+KEPT_DELETED = 256  # endpoints that are no more, and whose figures can still be asked for
 _LOG = logging.getLogger(__name__)
 
 
@@ -194,11 +195,14 @@ class LiveEndpoints:
 
     def refresh(self, names: Iterable[str]) -> None:
         """Bring endpoints in step that nobody may be asking for."""
-        for name in {*self.by_name, *names}:
+        deleted = []
+        for name in [*self.by_name, *(name for name in names if name not in self.by_name)]:
             try:
                 self.of(name)
             except ShadowsimError:
-                continue  # deleted
+                deleted.append(name)
+        for name in deleted[:-KEPT_DELETED]:
+            self.by_name.pop(name, None)
 
     def logbook(self, experiment: str) -> Logbook | None:
         """Return the logbook of an experiment that is live, or ended not too long ago."""
@@ -227,11 +231,14 @@ class LiveEndpoints:
             source = live.pools.get(names[0])
             workers = source.n_workers if source else None, live.shadow.n_workers
             live.logbook = Logbook(experiment, view.name, names, time(), workers)
+            live.mirror.restart()
 
     def _pool(self, variant: VariantView, view: EndpointView, before: Sequence[Pool], copies: bool) -> Pool:
         routing = self._routing.get(variant.name, view.routing.get(variant.name, "RANDOM"))
         for pool in before:
-            if pool.variant == variant and pool.routing == routing and pool.copies == copies:
+            alike = replace(pool.variant, weight=variant.weight) == variant  # a weight changes no instance
+            if alike and pool.routing == routing and pool.copies == copies:
+                pool.variant = variant
                 return pool
         return Pool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
 

@@ -88,6 +88,10 @@ class Mirror:
         self._throttle = None if per_s is None else Throttler(rate_limit=per_s, retry_interval=0)
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def restart(self) -> None:
+        """Begin to count anew: an experiment has begun."""
+        self._owed = 0.0
+
     def chooses(self, sampling_percentage: float, session: str) -> bool:
         """Return whether the request that has just come is to be copied.
 
