@@ -27,7 +27,7 @@ SHARES = (10, 25, 50, 100)
 HOUR_S = 3600.0
 DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's
 LONGEST_S = 30.0 * DAY_S  # SageMaker's
-MOST_REQUESTS = 300_000_000  # of all rehearsals together: some seven seconds on two cores
+MOST_REQUESTS = 200_000_000  # of all rehearsals together: some five seconds on two cores
 MOST_WINDOWS = 1500  # a day of minutes; of more, sections differ by hardly a window in a hundred
 STRETCH = 4.0  # times as many where a queue's memory or a far tail asks for them
 LEAST_COPIES = 100.0  # in the tail that makes the metric
@@ -235,9 +235,7 @@ def limits_of(test: Scenario, segment: Segment, k: float) -> list[str]:
 
 def _windows(n: int, steady: bool) -> int:
     """Return how many windows of `n` a rehearsal has; where rates change, those that differ in number matter."""
-    if steady or n > MOST_WINDOWS:
-        return min(n, MOST_SECTIONS * (1 if steady else 10))
-    return n
+    return min(n, MOST_SECTIONS) if steady or n > MOST_WINDOWS else n
 
 
 def _pool(scenario: Scenario, percentage: int) -> int:

@@ -57,7 +57,7 @@ COLUMNS = [
 ]
 HOUR_S = 3600.0
 LEAST_RUNS, MOST_RUNS = 10, 10_000
-SOLVING, SOLVING_REQUESTS = 8, 2_000_000  # runs that the factor on service times rests on, and requests of each
+SOLVING, SOLVING_REQUESTS = 8, 1_000_000  # runs that the factor on service times rests on, and requests of each
 
 
 def plan(

@@ -187,9 +187,8 @@ def test_a_plan_agrees_with_brute_force():
 
 
 @pytest.mark.slow
-def test_three_cells_agree_with_two_hundred_brute_forced_tests(monkeypatch):
+def test_three_cells_agree_with_two_hundred_brute_forced_tests():
     """One simulated, one extrapolated from half of its length, and one of a day that is run through faster."""
-    monkeypatch.setattr(designs, "MOST_REQUESTS", 200_000_000)
     steady = case({"process": "poisson", "rate_per_s": 150.0})
     two = list(agrees(steady, "p99 +6%", 200, shares=[50], durations=["20min", "2h"], replications=200))
     day = {"process": "poisson", "profile": {"kind": "diurnal", "base_per_s": 5.0, "peak_per_s": 20.0}}
