@@ -67,6 +67,10 @@ class _Caller(_Messages):
     def message(self, head: bytes, body: bytes) -> None:
         self._answered.set_result(head.startswith(b"http/1.1 200") and body == BODY)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        if hasattr(self, "_answered") and not self._answered.done():
+            self._answered.set_result(False)
+
 
 async def serve(delay_s: float) -> None:
     """Answer until killed."""
@@ -103,6 +107,8 @@ async def load(url: str, n_connections: int, seconds: float, rate_per_s: float) 
 
         async def one() -> None:
             caller = idle.pop() if idle else await connect()
+            if caller.transport.is_closing():  # it was idle for long
+                caller = await connect()
             await ask(caller)
             idle.append(caller)
 
