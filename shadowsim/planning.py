@@ -48,6 +48,7 @@ from shadowsim.power import Shown, differences, estimated, source_of
 from shadowsim.rehearsals import Outcome, Stage, levels_of, mean_rate
 from shadowsim.scales import Scales, scales_of
 from shadowsim.scenario import Scenario
+from shadowsim.sheets import Sheet
 from shadowsim.tasks import IN_FLIGHT, work_off
 
 COLUMNS = [
@@ -186,9 +187,8 @@ def plan(
                     with_it = rehearse(stage.with_shadow(scales.effect, wanted.amount), runs, advance)
                     shown[segment] = _show(none, with_it, wanted, alike(test), segment.mixture == longest.mixture)
                 rows.append(_row(test, duration_s, segment, shown[segment], wanted, power))
-    return pd.DataFrame(rows).assign(cost_usd=lambda x: _costs(x, whole, known), scale=scales.effect / scales.none)[
-        COLUMNS
-    ]
+    frame = pd.DataFrame(rows).assign(cost_usd=lambda x: _costs(x, whole, known), scale=scales.effect / scales.none)
+    return Sheet(frame[COLUMNS])
 
 
 def recommend(frame: pd.DataFrame) -> pd.Series[Any] | None:
