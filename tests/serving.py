@@ -14,8 +14,9 @@ from urllib.request import Request, urlopen
 import boto3
 from botocore.config import Config
 
-from shadowsim.server.app import App, Settings
+from shadowsim.server.app import App
 from shadowsim.server.destinations import Folders
+from shadowsim.server.settings import Settings
 from shadowsim.server.store import Store
 
 ROLE = "arn:aws:iam::111122223333:role/shadowsim"

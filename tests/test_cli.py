@@ -28,7 +28,7 @@ from shadowsim.scenario import init_scenario
 SHORT = ("--set", "horizon_s=600")
 COMMANDS = (
     *("init", "validate", "simulate", "report", "instances"),
-    *("compare", "noise-floor", "agreement", "size", "plan", "sweep", "benchmark-compare"),
+    *("compare", "noise-floor", "agreement", "size", "plan", "sweep", "benchmark-compare", "serve"),
 )
 
 

@@ -7,10 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Thread
-from time import monotonic, sleep
+from time import sleep
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -20,9 +20,9 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.loaders import Loader
 from prometheus_client.parser import text_string_to_metric_families
-from serving import KEYS, Container, answer, serving, until
+from serving import KEYS, ROLE, Container, answer, serving, until, variant
 
-from shadowsim import InputError, read_captures
+from shadowsim import InputError, default_scenario, read_captures
 from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
 from shadowsim.server.command import parse_backend, parse_choices
 from shadowsim.server.query import answered
@@ -253,54 +253,79 @@ def started(tmp_path, *options):
     return process, urls, lines
 
 
-def test_sigterm_finishes_what_is_in_flight_and_flushes_captures(tmp_path, monkeypatch):
-    scenario = {
-        "time": {"law": "deterministic", "mean_s": 0.5},
-        "workers": 8,
-    }
-    file = tmp_path / "scenario.json"
-    from shadowsim.scenario import default_scenario
-
-    changes = {f"services.{name}": scenario for name in ("AllTraffic", "Shadow-01")}
-    default_scenario().replace(changes).save(file)
-    process, urls, lines = started(tmp_path, "--scenario", str(file), "--transition-s", "0")
+@contextmanager
+def process_of(tmp_path, monkeypatch, *options):
+    """A server in a process of its own, and boto3's clients that know it by the variables that it prints."""
+    process, urls, lines = started(tmp_path, *options)
+    keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**urls, **keys}.items():
+        monkeypatch.setenv(name, value)
     try:
-        assert lines[0].startswith("state is kept in memory only")
-        for name, value in {**urls, "AWS_DEFAULT_REGION": "us-east-1"}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-        sagemaker, runtime = boto3.client("sagemaker"), boto3.client("sagemaker-runtime")
-        from serving import ROLE, variant
-
-        for model in ("a", "b"):
-            image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
-            sagemaker.create_model(ModelName=model, PrimaryContainer=image, ExecutionRoleArn=ROLE)
-        shadow = {"ShadowModelVariantName": "Shadow-01", "SamplingPercentage": 100}
-        sagemaker.create_inference_experiment(
-            Name="test", Type="ShadowMode", RoleArn=ROLE, EndpointName="endpoint",
-            ModelVariants=[variant("AllTraffic", "a"), variant("Shadow-01", "b")],
-            ShadowModeConfig={"SourceModelVariantName": "AllTraffic", "ShadowModelVariants": [shadow]},
-            DataStorageConfig={"Destination": "s3://bucket"},
-        )  # fmt: skip
-        until(lambda: sagemaker.describe_inference_experiment(Name="test")["Status"] == "Running")
-        got = []
-        call = lambda: got.append(runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")["Body"].read())  # noqa: E731
-        caller = Thread(target=call)
-        caller.start()
-        sleep(0.2)
-        began = monotonic()
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
-        caller.join()
-        assert process.returncode == 0, err
-        assert monotonic() - began < 15
-        assert got == [b"x"]
-        assert "stopping" in out
-        assert sorted(read_captures(tmp_path / "s3").records["variant"]) == ["AllTraffic", "Shadow-01"]
+        yield process, boto3.client("sagemaker"), boto3.client("sagemaker-runtime"), lines
     finally:
         process.kill()
         process.communicate()
+
+
+def create_experiment(sagemaker):
+    for model in ("a", "b"):
+        image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
+        sagemaker.create_model(ModelName=model, PrimaryContainer=image, ExecutionRoleArn=ROLE)
+    shadow = {"ShadowModelVariantName": "Shadow-01", "SamplingPercentage": 100}
+    sagemaker.create_inference_experiment(
+        Name="test",
+        Type="ShadowMode",
+        RoleArn=ROLE,
+        EndpointName="endpoint",
+        ModelVariants=[variant("AllTraffic", "a"), variant("Shadow-01", "b")],
+        ShadowModeConfig={"SourceModelVariantName": "AllTraffic", "ShadowModelVariants": [shadow]},
+        DataStorageConfig={"Destination": "s3://bucket"},
+    )
+    until(lambda: sagemaker.describe_inference_experiment(Name="test")["Status"] == "Running")
+
+
+def test_sigterm_finishes_what_is_in_flight_and_flushes_captures(tmp_path, monkeypatch):
+    service = {"time": {"law": "deterministic", "mean_s": 0.5}, "workers": 8}
+    changes = {f"services.{name}": service for name in ("AllTraffic", "Shadow-01")}
+    default_scenario().replace(changes).save(tmp_path / "scenario.json")
+    options = ("--scenario", str(tmp_path / "scenario.json"), "--transition-s", "0")
+    with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
+        assert lines[0].startswith("state is kept in memory only")
+        create_experiment(sagemaker)
+        got = []
+
+        def call():
+            got.append(runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")["Body"].read())
+
+        caller = Thread(target=call)
+        caller.start()
+        sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)  # half a second, and the interpreter's end
+        caller.join()
+        assert process.returncode == 0, err
+        assert got == [b"x"]
+        assert "stopping" in out
+        assert sorted(read_captures(tmp_path / "s3").records["variant"]) == ["AllTraffic", "Shadow-01"]
+
+
+@pytest.mark.slow
+def test_a_killed_server_serves_on_when_it_is_started_again(tmp_path, monkeypatch):
+    options = ("--db", str(tmp_path / "state.db"), "--transition-s", "0")
+    with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
+        assert lines[0].startswith("state is kept in ")
+        create_experiment(sagemaker)
+        runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")
+        process.kill()
+        process.wait(10)
+    with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
+        assert sagemaker.describe_inference_experiment(Name="test")["Status"] == "Running"
+        assert runtime.invoke_endpoint(EndpointName="endpoint", Body=b"y")["Body"].read() == b"y"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    reading = read_captures(tmp_path / "s3")
+    assert sorted(reading.records["variant"]) == ["AllTraffic", "Shadow-01"]  # what was not flushed is lost, no more
+    assert (reading.reading.n_torn, reading.reading.n_broken) == (0, 0)
 
 
 @pytest.mark.parametrize(

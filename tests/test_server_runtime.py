@@ -260,6 +260,18 @@ def test_copies_beyond_the_bound_are_lost_and_counted(tmp_path):
         assert sum(row["copies_lost_max_in_flight"] for row in windows) == 7
 
 
+def test_a_shadow_that_does_not_answer_gets_few_connections(tmp_path):
+    containers = {"source": Container(), "shadow": Container(dead)}
+    with serving(tmp_path, containers, mirroring=Mirroring(timeout_s=0.5), copy_connections=2) as server:
+        server.experiment()
+        for _ in range(6):
+            server.invoke(Body=b"x")
+        assert len(containers["shadow"].asked) <= 2
+        server.answered(6)
+        rows = [row for row in server.frame("test", "requests") if row["role"] == "shadow"]
+        assert {row["status"] for row in rows} == {"timed_out"}
+
+
 def test_the_share_is_changed_while_the_experiment_runs(rehearsal):
     sagemaker = rehearsal.client("sagemaker")
     rehearsal.invoke(Body=b"x")

@@ -83,12 +83,15 @@ def test_the_clock_may_be_skewed_by_five_minutes(off_s, accepted):
     assert code_of(request, now + 11, skew_s=10.0) == "InvalidSignatureException"
 
 
-def test_a_signature_is_good_once():
+def test_a_request_is_good_once():
     request, now = signed()
     verifier = Verifier({KEY: SECRET})
     verifier.check(request, now)
-    with pytest.raises(ShadowsimError, match="used before"):
+    with pytest.raises(ShadowsimError, match="has come before"):
         verifier.check(request, now + 1.0)
+    # as boto3 sends the same body once more in the same second
+    again = {**request.headers, "amz-sdk-invocation-id": ["another"]}
+    verifier.check(Signed(request.method, request.target, again, request.body), now)
     for i in range(100):  # what is too old to be accepted is forgotten
         verifier._check_replay(bytes([i]), now + 100.0 * i)
     assert len(verifier._seen) == len(verifier._order) <= 2 * 300 / 100 + 1
@@ -141,7 +144,8 @@ def test_other_files_are_refused(tmp_path, text):
 def test_a_server_with_credentials_asks_everybody_for_them(tmp_path):
     with serving(tmp_path, secrets={KEY: SECRET}) as server:
         server.experiment()
-        assert server.invoke(Body=b"x")["Body"].read() == b"x"
+        for _ in range(20):  # alike, within a second
+            assert server.invoke(Body=b"x")["Body"].read() == b"x"
         for wrong, code in (
             ({"aws_secret_access_key": "wrong"}, "InvalidSignatureException"),
             ({"aws_access_key_id": "AKIDOTHER"}, "UnrecognizedClientException"),

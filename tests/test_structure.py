@@ -34,7 +34,7 @@ READING_ORDER = [
     *("server.experiments", "server.descriptions", "server.control", "server.views"),
     *("server.backends", "server.pools", "server.mirror", "server.series", "server.logbook", "server.live"),
     *("server.captures", "server.runtime", "server.safety", "server.signatures", "server.cloudwatch", "server.query"),
-    *("server.metrics", "server.app", "server.command"),
+    *("server.metrics", "server.settings", "server.app", "server.command"),
     *("cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]

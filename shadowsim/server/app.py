@@ -17,7 +17,6 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from random import Random
@@ -31,73 +30,21 @@ from aiohttp import web
 from shadowsim.errors import ResourceNotFoundError, SerializationError, ShadowsimError, UnknownOperationError, kind
 from shadowsim.server import cloudwatch, control, query, views
 from shadowsim.server.backends import Container, open_session
-from shadowsim.server.captures import FLUSH_S, Captures
-from shadowsim.server.destinations import Sink
+from shadowsim.server.captures import Captures
 from shadowsim.server.live import LiveEndpoints, Sources
-from shadowsim.server.mirror import Mirroring
-from shadowsim.server.runtime import ERROR_TYPE, REQUEST_ID, Limits, Reply, Runtime, error_reply, oversized
+from shadowsim.server.runtime import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.safety import Hosts, Token
+from shadowsim.server.settings import Settings
 from shadowsim.server.signatures import Signed, Verifier
 from shadowsim.server.store import Store
-from shadowsim.service import Service
 
 SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
 MAX_SURPLUS_BYTES = 32 * 2**20  # of a body above its limit, read so that its sender can read the refusal
-SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0
 SAMPLE_S, REFRESH_S, PING_EVERY_S = 10.0, 0.5, 0.1
 _INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 _FRAME = re.compile(r"/shadowsim/experiments/([^/]+)/(windows|latency|requests)\.(parquet|json)")
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to serve.
-
-    Attributes
-    ----------
-    host, port : str, int
-        Port 0 is any that is free.
-    hosts : tuple of str
-        More names under which the server may be asked.
-    containers : mapping of str to tuple of str
-        URLs by model.
-    services : mapping of str to Service
-        By variant, for models without URLs.
-    routing : mapping of str to str
-        Strategies by variant that go before control's.
-    mirroring : Mirroring
-    limits : Limits
-    sink : Sink
-        Where captures go.
-    flush_s : float
-        How often.
-    secrets : mapping of str to str, or None
-        Secret access keys by id; None for no verification.
-    skew_s : float
-        Permitted difference of a signature's date.
-    silent_s, body_s, grace_s : float
-        How long a connection may be silent, a body may take, and requests may take once the server is told to stop.
-    seed : int
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 4599
-    hosts: tuple[str, ...] = ()
-    containers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    services: Mapping[str, Service] = field(default_factory=dict)
-    routing: Mapping[str, str] = field(default_factory=dict)
-    mirroring: Mirroring = field(default_factory=Mirroring)
-    limits: Limits = field(default_factory=Limits)
-    sink: Sink
-    flush_s: float = FLUSH_S
-    secrets: Mapping[str, str] | None = None
-    skew_s: float = 300.0
-    silent_s: float = SILENT_S
-    body_s: float = BODY_S
-    grace_s: float = GRACE_S
-    seed: int = 7
 
 
 class App:
@@ -136,7 +83,7 @@ class App:
             The address cannot be bound.
         """
         s = self.settings
-        self._sessions = open_session(), open_session()
+        self._sessions = open_session(), open_session(s.copy_connections)
         most = s.limits.max_body_bytes
         containers = {
             model: (Container(urls, self._sessions[0], most), Container(urls, self._sessions[1], most))

@@ -18,12 +18,14 @@ from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
     from shadowsim.lifecycle import Undocumented
-    from shadowsim.server.app import App, Settings
+    from shadowsim.server.app import App
     from shadowsim.server.mirror import Mirroring
+    from shadowsim.server.settings import Settings
     from shadowsim.server.store import Store
     from shadowsim.service import Service
 
 PORT = 4599
+_MOST_FILES = 65_536
 VARIABLES = ("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH")
 _EXAMPLES = """\b
 Examples:
@@ -88,11 +90,11 @@ def serve(
     Shadow tests are created, started, stopped and deleted as on AWS; traffic is really copied, to containers or to
     simulated instances. State is kept in a file or not at all; nothing that a request names is ever fetched.
     """
-    from shadowsim.server.app import Settings
     from shadowsim.server.destinations import sink_of
     from shadowsim.server.limits import Quotas
     from shadowsim.server.runtime import Limits
     from shadowsim.server.safety import check_bind
+    from shadowsim.server.settings import Settings
     from shadowsim.server.signatures import read_credentials
     from shadowsim.server.store import Store
 
@@ -166,6 +168,7 @@ def _given(file: Path | None, timeout_s: float | None) -> _Given:
 async def _serve(settings: Settings, store: Store) -> None:
     from shadowsim.server.app import App
 
+    _allow_connections()
     app, stopping = App(settings, store), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -182,6 +185,18 @@ async def _serve(settings: Settings, store: Store) -> None:
         typer.echo("stopping: what is in flight is finished, captures are written")
     finally:
         await app.stop()
+
+
+def _allow_connections() -> None:
+    """Have as many open files as the system lets us: a caller takes two, a copy one."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def lines(app: App, store: Store) -> Iterator[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from time import time
+from zlib import crc32
 
 from shadowsim.defaults import TIME
 from shadowsim.errors import ShadowsimError
@@ -63,7 +64,8 @@ class Sources:
                 what = "has no --backend and no service model, and is simulated: lognormal, mean 20 ms, scv 0.25"
                 _LOG.warning("model %s (variant %s) %s", variant.model_name, variant.name, what)
         workers = service.workers or lookup(variant.instance_type).workers or 1
-        return Simulated(service, variant.instance_count, workers, self.seed + copies)
+        own_seed = crc32(f"{self.seed} {variant.name} {copies}".encode())  # no variant draws what another draws
+        return Simulated(service, variant.instance_count, workers, own_seed)
 
 
 @dataclass(slots=True)

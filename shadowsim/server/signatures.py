@@ -2,8 +2,12 @@
 
 The steps and names are those of AWS's "Create a signed AWS API request": a canonical request is hashed, the hash is put
 into a string with date and scope, and that is signed with a key derived from the secret. Signatures are compared in
-constant time. Beyond AWS, a signature is accepted once only: boto3 and the AWS CLI sign an invocation id and the number
-of the attempt, so that no request of theirs, retries included, has the signature of another.
+constant time.
+
+Beyond AWS, a request that comes again as it was is refused as a replay. A signature alone does not tell one: its date
+is in whole seconds, and two invocations with one body in one second are signed alike. boto3 and the AWS CLI add an id
+of the invocation and the number of the attempt, so these are remembered with the signature. They are not signed:
+whoever can read requests on their way and alter them is kept out by the date alone, after `skew_s`, as on AWS.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from shadowsim.errors import InputError, ShadowsimError
 SKEW_S = 300.0
 ALGORITHM = "AWS4-HMAC-SHA256"
 _FIELD = re.compile(r"(\w+)=([^,\s]*)")
+_ATTEMPT = ("amz-sdk-invocation-id", "amz-sdk-request")
 _STAMP = "%Y%m%dT%H%M%SZ"
 _MOST_REMEMBERED = 2_000_000
 
@@ -134,7 +139,8 @@ class Verifier:
                 "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
                 "Access Key and signing method. Consult the service documentation for details."
             )
-        self._check_replay(bytes.fromhex(wanted), now)
+        told = [value for name in _ATTEMPT for value in request.headers.get(name, ["-"])]
+        self._check_replay(hashlib.sha256("\n".join([wanted, *told]).encode("utf-8", "replace")).digest(), now)
         return scope[0]
 
     def _check_date(self, stamp: str, day: str, now: float) -> None:
@@ -161,7 +167,7 @@ class Verifier:
         while self._order and (self._order[0][0] < now - 2 * self._skew_s or len(self._order) > _MOST_REMEMBERED):
             self._seen.discard(self._order.popleft()[1])
         if digest in self._seen:
-            raise InvalidSignatureError("The request's signature has been used before.")
+            raise InvalidSignatureError("The request has come before: its signature is used.")
         self._seen.add(digest)
         self._order.append((now, digest))
 

@@ -1,0 +1,69 @@
+"""How to serve: everything that `shadowsim serve` can be told, checked by whoever reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shadowsim.server.captures import FLUSH_S
+from shadowsim.server.destinations import Sink
+from shadowsim.server.mirror import Mirroring
+from shadowsim.server.runtime import Limits
+from shadowsim.server.signatures import SKEW_S
+from shadowsim.service import Service
+
+PORT = 4599
+SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0
+COPY_CONNECTIONS = 512  # a shadow that does not answer must not take the descriptors that callers need
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to serve.
+
+    Attributes
+    ----------
+    host, port : str, int
+        Port 0 is any that is free.
+    hosts : tuple of str
+        More names under which the server may be asked.
+    containers : mapping of str to tuple of str
+        URLs by model.
+    services : mapping of str to Service
+        By variant, for models without URLs.
+    routing : mapping of str to str
+        Strategies by variant that go before control's.
+    mirroring : Mirroring
+    copy_connections : int
+        To all shadows' containers at once; further copies wait for one.
+    limits : Limits
+    sink : Sink
+        Where captures go.
+    flush_s : float
+        How often.
+    secrets : mapping of str to str, or None
+        Secret access keys by id; None for no verification.
+    skew_s : float
+        Permitted difference of a signature's date.
+    silent_s, body_s, grace_s : float
+        How long a connection may be silent, a body may take, and requests may take once the server is told to stop.
+    seed : int
+    """
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    hosts: tuple[str, ...] = ()
+    containers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    services: Mapping[str, Service] = field(default_factory=dict)
+    routing: Mapping[str, str] = field(default_factory=dict)
+    mirroring: Mirroring = field(default_factory=Mirroring)
+    copy_connections: int = COPY_CONNECTIONS
+    limits: Limits = field(default_factory=Limits)
+    sink: Sink
+    flush_s: float = FLUSH_S
+    secrets: Mapping[str, str] | None = None
+    skew_s: float = SKEW_S
+    silent_s: float = SILENT_S
+    body_s: float = BODY_S
+    grace_s: float = GRACE_S
+    seed: int = 7
