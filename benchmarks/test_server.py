@@ -40,7 +40,7 @@ class Load:
     """What a generator saw, and what the server's process took meanwhile."""
 
     took_s: list[float]
-    n_bad: int
+    bad: list[str]
     elapsed_s: float
     cpu_s: float
     server_cpu_s: float = 0.0
@@ -126,8 +126,9 @@ class Bench:
         file.write_text(
             f"daemon off; worker_processes 1; pid {self.folder}/nginx.pid; error_log /dev/null;\n"
             f"events {{}}\nhttp {{ access_log off; client_body_temp_path {self.folder}/body;\n"
-            f"proxy_temp_path {self.folder}/proxy; fastcgi_temp_path {self.folder}/f; uwsgi_temp_path {self.folder}/u;\n"
-            f"scgi_temp_path {self.folder}/s; keepalive_requests 1000000; {upstreams}"
+            f"proxy_temp_path {self.folder}/proxy; fastcgi_temp_path {self.folder}/fastcgi;\n"
+            f"uwsgi_temp_path {self.folder}/uwsgi; scgi_temp_path {self.folder}/scgi;\n"
+            f"keepalive_requests 1000000; {upstreams}"
             f"server {{ listen 127.0.0.1:{port};\n"
             f"location / {{ mirror /mirror; mirror_request_body on; {passed} proxy_pass http://source/invocations; }}\n"
             f"location = /mirror {{ internal; {passed} proxy_pass http://shadow/invocations; }} }} }}\n"
@@ -210,7 +211,7 @@ def test_invocations_copied_a_second(
     of_server = loads["shadowsim serve"]
     cpu_s = sum(load.server_cpu_s for load in of_server) / sum(len(load.took_s) for load in of_server)
     table("shadowsim serve", f"{cpu_s * 1e3:.2f} ms of a core each", f"{1 / cpu_s:,.0f} invocations/s of a whole core")
-    assert not any(load.n_bad for some in loads.values() for load in some)
+    assert not any(load.bad for some in loads.values() for load in some)
     assert cpu_s < CPU_S
 
 
@@ -245,7 +246,7 @@ def test_what_the_server_and_a_shadow_add_to_a_call(
             added[name, q] = low, high, base
             figure = f"p{q * 100:g} {low * 1e3:+.2f} to {high * 1e3:+.2f} ms"
             table(name, figure, f"{against}: p{q * 100:g} {base * 1e3:.2f} ms")
-    assert not any(load.n_bad for some in loads.values() for load in some)
+    assert not any(load.bad for some in loads.values() for load in some)
     assert added["no copies", 0.5][1] < ADDED_S
     for name in shadows:
         low, high, base = added[f"a {name} shadow", 0.5]

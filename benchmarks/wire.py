@@ -3,8 +3,9 @@
     python wire.py serve DELAY_S               prints its port; answers with a POST's body, after a delay
     python wire.py load URL CONNECTIONS SECONDS [RATE_PER_S]
 
-The generator prints JSON: seconds of each answer, how many were no 200, and its own processor time. Without a rate each
-connection asks again as soon as it is answered; with one, requests come as a Poisson process whatever is answered.
+The generator prints JSON: seconds of each answer, what was wrong with up to a hundred, and its own processor time.
+Without a rate each connection asks again as soon as it is answered; with one, requests come as a Poisson process
+whatever is answered.
 """
 
 from __future__ import annotations
@@ -57,19 +58,20 @@ class _Backend(_Messages):
 
 
 class _Caller(_Messages):
-    _answered: asyncio.Future[bool]
+    _answered: asyncio.Future[str]
 
-    def ask(self, request: bytes) -> asyncio.Future[bool]:
+    def ask(self, request: bytes) -> asyncio.Future[str]:
         self._answered = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return self._answered
 
     def message(self, head: bytes, body: bytes) -> None:
-        self._answered.set_result(head.startswith(b"http/1.1 200") and body == BODY)
+        right = head.startswith(b"http/1.1 200") and body == BODY
+        self._answered.set_result("" if right else (head + b" " + body[:500]).decode("latin-1"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if hasattr(self, "_answered") and not self._answered.done():
-            self._answered.set_result(False)
+            self._answered.set_result(f"the connection was lost: {exc!r}")
 
 
 async def serve(delay_s: float) -> None:
@@ -86,15 +88,16 @@ async def load(url: str, n_connections: int, seconds: float, rate_per_s: float) 
     request = head.encode() + b"X-Amzn-SageMaker-Inference-Id: an-inference-id\r\n\r\n" + BODY
     loop, end = asyncio.get_running_loop(), perf_counter() + seconds
     took_s: list[float] = []
-    n_bad = 0
+    bad: list[str] = []
 
     async def connect() -> _Caller:
         return (await loop.create_connection(_Caller, place.hostname, place.port))[1]
 
     async def ask(caller: _Caller) -> None:
-        nonlocal n_bad
         began = perf_counter()
-        n_bad += not await caller.ask(request)
+        wrong = await caller.ask(request)
+        if wrong:
+            bad.append(wrong)
         took_s.append(perf_counter() - began)
 
     async def closed() -> None:
@@ -121,7 +124,7 @@ async def load(url: str, n_connections: int, seconds: float, rate_per_s: float) 
 
     began = perf_counter()
     await (opened() if rate_per_s else asyncio.gather(*(closed() for _ in range(n_connections))))
-    return {"took_s": took_s, "n_bad": n_bad, "elapsed_s": perf_counter() - began, "cpu_s": process_time()}
+    return {"took_s": took_s, "bad": bad[:100], "elapsed_s": perf_counter() - began, "cpu_s": process_time()}
 
 
 if __name__ == "__main__":

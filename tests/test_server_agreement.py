@@ -27,13 +27,14 @@ def test_a_live_run_is_as_it_was_simulated(tmp_path):
             "traffic": {"process": "poisson", "rate_per_s": RATE_PER_S},
         }
     )
-    with serving(tmp_path, services=scenario.services, mirroring=Mirroring.of(scenario)) as server:
+    # a connection that the server closes for its silence while it is used again would be an error of the generator
+    with serving(tmp_path, services=scenario.services, mirroring=Mirroring.of(scenario), silent_s=3600.0) as server:
         server.experiment()
         url = f"{server.url}/endpoints/endpoint/invocations"
         command = [sys.executable, str(WIRE), "load", url, "8", str(SECONDS), str(RATE_PER_S)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS + 60)
         said = json.loads(done.stdout)
-        assert said["n_bad"] == 0
+        assert not said["bad"]
         server.answered(len(said["took_s"]))
         requests = pd.DataFrame(server.frame("test", "requests"))
     simulated = simulate(scenario)
