@@ -120,7 +120,7 @@ class Experiment:
     description: str | None = None
     kms_key: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
-    read_at: datetime = field(compare=False)
+    read_at: datetime = field(compare=False, repr=False)
 
     @classmethod
     def from_request(cls, request: object, now: datetime | None = None) -> Experiment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,9 @@ class Result:
     """
 
     scenario: Scenario
-    windows: pd.DataFrame
-    latency: pd.DataFrame
-    requests: pd.DataFrame
+    windows: pd.DataFrame = field(repr=False)
+    latency: pd.DataFrame = field(repr=False)
+    requests: pd.DataFrame = field(repr=False)
     how: str = ""
 
     @property

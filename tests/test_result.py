@@ -23,6 +23,13 @@ def result():
     )
 
 
+def test_its_text_holds_no_frame_and_no_clock(result):
+    text = repr(result)
+    assert text.startswith("Result(scenario=Scenario(")
+    assert "\n" not in text
+    assert str(result.scenario.experiment.read_at.year) not in text
+
+
 def test_the_summary_is_what_the_requests_say(result):
     s = result.summary()
     assert s.index.tolist() == ["Source", "Shadow"]
