@@ -1,15 +1,17 @@
-"""The notebooks as they lie in the repository: readable where nothing runs, and free of what belongs to one machine.
+"""The notebooks as they lie in the repository: readable where nothing runs, free of what belongs to one machine, and
+without logic of their own, which would belong into the package.
 
-`pytest --nbmake notebooks` executes them. With the packages jupyter and kaleido and a Chromium, this makes one anew:
+`pytest --nbmake notebooks` executes them. With the packages jupyter and kaleido and a Chromium, this makes all anew:
 
     PLOTLY_RENDERER=png jupyter nbconvert --to notebook --execute --inplace
         --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec
-        notebooks/01_quickstart.ipynb
+        notebooks/*.ipynb
 
 Without PLOTLY_RENDERER, Plotly chooses what suits the place, so that a reader's figures are live and executing needs
 no kaleido.
 """
 
+import ast
 import base64
 import re
 from pathlib import Path
@@ -18,7 +20,20 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-PLACES = re.compile(r"/home/|/root/|/tmp/|/Users/|[A-Z]:\\|site-packages")
+ALL = [
+    "01_quickstart",
+    "02_sizing",
+    "03_share_and_duration",
+    "04_trace_to_scenario",
+    "05_accuracy",
+    "06_sweeps_on_dask",
+]
+PLACES = re.compile(r"/home/|/root/|/tmp/|/work/|/Users/|[A-Z]:\\|site-packages|\.venv|tcp://| at 0x[0-9a-f]{6}")
+# Comprehensions over runs or cells, a formula as a lambda, and showing an error are no logic.
+LOGIC = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.IfExp, ast.Match)
+FIGURE = re.compile(r"^(plots|figure)\.\w+\(", re.MULTILINE)
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
+SMALL = 12  # smaller numbers are words, places in a list, or times of the day
 MAX_SCRIPT = 100_000
 
 
@@ -46,8 +61,8 @@ def texts(output):
     return [text if isinstance(text, str) else str(text) for text in found]
 
 
-def test_there_is_a_quickstart():
-    assert (FOLDER / "01_quickstart.ipynb").exists()
+def test_all_are_there():
+    assert sorted(file.stem for file in FOLDER.glob("*.ipynb")) == ALL
 
 
 def test_it_is_valid(notebook):
@@ -73,11 +88,12 @@ def test_nothing_went_wrong(notebook):
 
 
 def test_figures_are_pictures(notebook):
-    figures = [cell for cell in code_cells(notebook) if re.search(r"^plots\.\w+\(", cell.source, re.MULTILINE)]
+    figures = [cell for cell in code_cells(notebook) if FIGURE.search(cell.source)]
     assert figures
     for cell in figures:
-        [output] = cell.outputs
-        assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG"), cell.id
+        [data] = [output.data for output in cell.outputs if output.output_type == "display_data"]
+        assert list(data) == ["image/png"], cell.id
+        assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG"), cell.id
 
 
 def test_no_script_is_inside(notebook):
@@ -98,3 +114,27 @@ def test_nothing_is_left_of_the_machine(notebook):
 def test_cells_are_short(notebook):
     for cell in code_cells(notebook):
         assert len(cell.source.splitlines()) <= 31, cell.id
+
+
+def test_there_is_no_logic(notebook):
+    for cell in code_cells(notebook):
+        for node in ast.walk(ast.parse(cell.source)):
+            assert not isinstance(node, LOGIC), f"{cell.id}: {ast.unparse(node)}"
+            if isinstance(node, ast.comprehension):
+                assert not node.ifs, f"{cell.id}: a comprehension that chooses"
+
+
+def numbers(text):
+    """What is written as a number, without its thousands' commas and its last zeros."""
+    found = (number.rstrip(",").replace(",", "") for number in NUMBER.findall(text))
+    return {number.rstrip("0").rstrip(".") if "." in number else number for number in found}
+
+
+def test_numbers_in_the_text_are_set_or_computed_in_a_cell(notebook):
+    code = [cell.source.replace("_", "") for cell in code_cells(notebook)]
+    known = numbers(" ".join(code + [text for output in outputs(notebook) for text in texts(output)]))
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            prose = re.sub(r"`[^`]*`|\(\w+,\s\d{4}\)|\d+:\d\d", "", cell.source)  # code, references and times of day
+            for n in numbers(prose) - known:
+                assert float(n) <= SMALL or float(n) / 100 in map(float, known), f"{cell.id}: {n}"
