@@ -21,6 +21,7 @@ from shadowsim.capture import Payload
 from shadowsim.differences import Differences
 from shadowsim.errors import InputError
 from shadowsim.pairing import Index, index_captures, pair, read_pairs
+from shadowsim.paths import number
 from shadowsim.recordings import Source
 from shadowsim.shares import Share, share_of
 from shadowsim.tables import count, grid, wrapped
@@ -233,8 +234,7 @@ def agreement(
     True
     """
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if not (math.isfinite(value) and value >= 0.0):
-            raise InputError(name, "must be a finite number >= 0", value)
+        number(value, name, least=0.0)
     if not 0.0 < confidence < 1.0:
         raise InputError("confidence", "must lie between 0 and 1", confidence)
     if examples < 0:

@@ -81,7 +81,8 @@ def number_of(option: str, text: str | None) -> float | None:
     try:
         return int(text) if text.strip("+-").isdecimal() else float(text)
     except ValueError:
-        raise InputError(option, "must be a number", text) from None
+        hint = "; it takes no sign %" if text.strip().endswith("%") else ""
+        raise InputError(option, "must be a number", text, hint=hint) from None
 
 
 def whole_of(option: str, text: str | None, least: int = 1) -> int | None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,8 @@ def terms_of(
     )
 
 
-def _number(name: str, value: float, above: float, below: float) -> float:
-    if not above < value < below:
+def _number(name: str, value: object, above: float, below: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not above < float(value) < below:
         raise InputError(name, f"must be > {above:g}" + (f" and < {below:g}" if below < math.inf else ""), value)
     return float(value)
 
@@ -153,7 +154,7 @@ def _level(confidence: float, look: int | None, looks: int | None, spending: str
         name = "look" if look is None else "looks"
         raise InputError(name, "must be given together with " + ("looks" if look is None else "look"), None)
     bounds = sequential.bounds(looks, 1.0 - confidence, spending)
-    if not 1 <= look <= looks:
+    if not isinstance(look, int) or not 1 <= look <= looks:
         raise InputError("look", f"must be an integer from 1 to looks, which is {looks}", look)
     return 2.0 * float(ndtr(-bounds[look - 1]))
 

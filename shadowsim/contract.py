@@ -252,7 +252,8 @@ def _enum(known: list[str], value: str) -> str:
     if len(known) <= _MAX_ENUM_SHOWN:
         return f"[{', '.join(known)}]"
     without_prefix = [name for name in known if name.endswith(value)]  # m5.xlarge for ml.m5.xlarge
-    near = nearest(shown(value), without_prefix or known)
+    prefix = "" if str(value).startswith("ml.") or not known[0].startswith("ml.") else "ml."  # EC2's names lack it
+    near = nearest(prefix + shown(value), without_prefix or known)
     return f"[{', '.join(known[:3])}, ... {len(known)} in all]{near}"
 
 

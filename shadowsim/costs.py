@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from shadowsim.documents import read_json
+from shadowsim.documents import path_of, read_json
 from shadowsim.errors import InputError
 from shadowsim.experiment import DataStorage
 from shadowsim.instances import duration_text, lookup
@@ -183,7 +183,7 @@ def read_prices(source: PriceSource | Prices) -> Prices:
         return Prices()
     if isinstance(source, Mapping):
         return Prices({kind: _price(kind, usd, "prices", "as given") for kind, usd in source.items()})
-    file = Path(source)
+    file = path_of(source, "prices")
     if file.suffix.lower() == ".json":
         return Prices({kind: _price(kind, usd, f"{file}", f"of {file.name}") for kind, usd in read_json(file).items()})
     return Prices(_table(file))
@@ -198,7 +198,10 @@ def _table(file: Path) -> dict[str, Price]:
     reader = csv.DictReader(lines, skipinitialspace=True)
     missing = [name for name in ("instance_type", "price_usd_per_h") if name not in (reader.fieldnames or [])]
     if missing:
-        raise InputError(str(file), f"lacks the column {missing[0]}", ", ".join(reader.fieldnames or ["nothing"]))
+        has = ", ".join(reader.fieldnames or ["none"])
+        raise InputError(
+            str(file), f"lacks the column {missing[0]}; needed are instance_type and price_usd_per_h, and it has {has}"
+        )
     found: dict[str, Price] = {}
     for row in reader:
         where, kind = f"{file}, line {reader.line_num}", (row["instance_type"] or "").strip()

@@ -59,6 +59,10 @@ def read_table(file: Path, path: str) -> pd.DataFrame:
                 table = pd.read_csv(file, index_col=False, low_memory=False)
     except FileNotFoundError:
         raise InputError(path, f"there is no file {file}") from None
+    except IsADirectoryError:
+        raise InputError(path, f"must be a file, and {file} is a directory") from None
+    except pd.errors.EmptyDataError:
+        raise InputError(path, f"{file} cannot be read as CSV or Parquet: it is empty") from None
     except InputError:
         raise
     # EOFError, zlib's and lzma's own errors: compressed files that are cut short or none.

@@ -53,6 +53,13 @@ def file_of(source: object) -> Path | None:
     return Path(source) if isinstance(source, str | os.PathLike) and not is_text else None
 
 
+def path_of(source: object, name: str) -> Path:
+    """Return a path that a caller gives, or raise `InputError` naming the parameter that is none."""
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(name, f"must be a path, not {kind(source)}")
+    return Path(source)
+
+
 def _content(file: Path, was_text: bool) -> bytes:
     name = shown(file)
     try:
@@ -92,8 +99,10 @@ def _parsed(text: str, what: str, non_finite: bool) -> dict[str, Any]:
     except SerializationError:  # of pairs or constant; it is a ValueError too
         raise
     except json.JSONDecodeError as error:
+        if not text.strip():
+            raise SerializationError(f"{what}: broken JSON at line 1, column 1: there is nothing in it") from None
         where = f"line {error.lineno}, column {error.colno}"
-        raise SerializationError(f"{what}: broken JSON at {where}: {error.msg}") from None
+        raise SerializationError(f"{what}: broken JSON at {where}: {_said(error)}") from None
     except RecursionError:
         raise SerializationError(f"{what}: JSON nested too deeply") from None
     except ValueError:  # Python reads integers of up to 4,300 digits
@@ -101,3 +110,10 @@ def _parsed(text: str, what: str, non_finite: bool) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SerializationError(f"{what}: must be a JSON object, not {kind(found)}")
     return found
+
+
+def _said(error: json.JSONDecodeError) -> str:
+    """Return what is wrong; that a comma stands before a bracket, Python says in a riddle, and newer ones elsewhere."""
+    before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip(", \t\r\n")
+    comma = before.endswith(",") or error.doc[error.pos : error.pos + 1] == ","
+    return f"a comma must not stand before {after[0]}" if comma and after[:1] in ("}", "]") else error.msg

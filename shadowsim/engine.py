@@ -13,6 +13,7 @@ from shadowsim import tallies as tal
 from shadowsim.columns import columns
 from shadowsim.errors import InputError
 from shadowsim.feeds import Feed, feed_of
+from shadowsim.paths import check_whole
 from shadowsim.result import Result
 from shadowsim.scenario import Scenario
 from shadowsim.slices import Job
@@ -57,13 +58,14 @@ def simulate(
     InputError, ValidationError
         When the scenario or its request cannot be used.
     """
-    if chunk < 1:
-        raise InputError("chunk", "must be at least 1", chunk)
-    if workers is not None and workers < 1:
-        raise InputError("workers", "must be at least 1", workers)
-    whole = Scenario.of(scenario, rate_per_s=rate_per_s)
-    with progress_bar(whole.n_windows, progress) as advance:
-        return run(whole, workers, executor, advance, chunk)
+    check_whole(chunk, "chunk", 1)
+    if workers is not None:
+        check_whole(workers, "workers", 1)
+    if executor is not None and not hasattr(executor, "submit"):
+        raise InputError("executor", "must be a concurrent.futures.Executor, such as a ProcessPoolExecutor", executor)
+    made = Scenario.of(scenario, rate_per_s=rate_per_s)
+    with progress_bar(made.n_windows, progress) as advance:
+        return run(made, workers, executor, advance, chunk)
 
 
 def run(

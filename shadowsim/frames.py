@@ -8,6 +8,7 @@ bucket), `REQUESTS` a row a (request, variant). Counts that a row cannot have (c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +86,12 @@ REQUESTS = (
     Column("wait_s", REAL, "s", "time in the instance's queue; missing when refused"),
     Column("service_s", REAL, "s", "time in service; missing when refused"),
     Column("latency_s", REAL, "s", "ModelLatency: wait and service, at most the time-out; missing when refused"),
-    Column("status", TEXT, "", "answered, error_4xx, error_5xx, timed_out, refused, or broken: no answer that could be read"),
+    Column(
+        "status",
+        TEXT,
+        "",
+        "answered, error_4xx, error_5xx, timed_out, refused, or broken: no answer that could be read",
+    ),
     Column("request_bytes", FLAG, "B", "payload of the request, where known"),
     Column("response_bytes", FLAG, "B", "payload of the answer, where known"),
 )
@@ -162,8 +168,8 @@ def quantile(latency: pd.DataFrame, q: float) -> pd.Series[float]:
 def quantiles(latency: pd.DataFrame, qs: Sequence[float]) -> pd.DataFrame:
     """Several quantiles at once, as `quantile` has them: a row a variant, a column each (`p50`, `p99.9`)."""
     for q in qs:
-        if not 0.0 <= q <= 1.0:
-            raise ValueError(f"q must be in [0, 1], got {q!r}")
+        if not isinstance(q, Real) or not 0.0 <= q <= 1.0:
+            raise InputError("q", "must be in [0, 1], as 0.99 for p99", q)
     found = {
         str(variant): _bucket_quantiles(part, qs)
         for (_, variant), part in sorted(latency.groupby(["role", "variant"]), key=lambda item: item[0], reverse=True)

@@ -81,6 +81,8 @@ def lookup(name: str) -> InstanceType:
     InputError
         Neither the catalogue nor botocore knows the type; the message names the nearest one.
     """
+    if not isinstance(name, str):
+        raise InputError("instance_type", "must be a name such as ml.m5.xlarge", name)
     found = catalogue().get(name)
     if found is not None:
         return found

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shadowsim.comparison import compare
+from shadowsim.comparison import compare, terms_of
 from shadowsim.contrasts import NOT_ENOUGH
-from shadowsim.errors import InputError
+from shadowsim.paths import check_whole
 from shadowsim.replications import replicate
 from shadowsim.scenario import Scenario
 
@@ -81,8 +81,8 @@ def noise_floor(
     """
     equal = same(Scenario.of(scenario))
     n = replications if replications is not None else equal.replications if equal.replications > 1 else 10
-    if n < 2:
-        raise InputError("replications", "must be at least 2", n)
+    check_whole(n, "replications", 2)
+    terms_of(margin_pct, margin_points, confidence, slo_s)  # before the runs, which take their time
     judged = []
     for run in replicate(equal, n, workers=workers, executor=executor, progress=progress):
         frames = {"windows": run.windows, "latency": run.latency}

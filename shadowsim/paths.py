@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import index
 from pathlib import PurePath
 
 import numpy as np
@@ -168,7 +169,8 @@ def number(
     bounds += [f"<= {most:g}"] if most is not None else []
     constraint = "must be a finite number" + (" " + " and ".join(bounds) if bounds else "")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(path, constraint, value)
+        in_s = isinstance(value, str) and value[:1].isdigit() and path.endswith("_s") and not path.endswith("per_s")
+        raise InputError(path, constraint, value, hint="; it is in seconds" if in_s else "")
     try:
         found = float(value)
     except OverflowError:  # an integer of more than 308 digits
@@ -176,6 +178,19 @@ def number(
     inside = (above is None or found > above) and (least is None or found >= least) and (most is None or found <= most)
     if not math.isfinite(found) or not inside:
         raise InputError(path, constraint, value)
+    return found
+
+
+def check_whole(value: object, path: str, least: int) -> int:
+    """Return `value` when it is an integer, also one of numpy's, that is not too small."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        found = index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(path, f"must be a whole number >= {least}", value) from None
+    if found < least:
+        raise InputError(path, f"must be at least {least}", value)
     return found
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from shadowsim.capture import EVENT_VERSION, Record, record_of
+from shadowsim.documents import path_of
 from shadowsim.errors import InputError, SerializationError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def capture_files(source: Source) -> tuple[CaptureFile, ...]:
     InputError
         When there is none, or a folder cannot be listed.
     """
-    root, name = Path(source), str(source)
+    root, name = path_of(source, "captures"), str(source)
     if str(source).lower().startswith("s3://"):
         raise InputError(name, "must be a local folder: copy it first (aws s3 sync)")
     if root.is_file():

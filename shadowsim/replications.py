@@ -19,7 +19,7 @@ import pandas as pd
 from shadowsim import _kernel as k
 from shadowsim.engine import cores, progress_bar, run
 from shadowsim.errors import InputError
-from shadowsim.paths import edited
+from shadowsim.paths import check_whole, edited
 from shadowsim.result import Result
 from shadowsim.scenario import MOST_REPLICATIONS, Scenario
 from shadowsim.verdict import STATUSES, Verdict
@@ -93,13 +93,13 @@ def replicate(
     InputError, ValidationError
         When the scenario or a parameter cannot be used.
     """
-    if workers is not None and workers < 1:
-        raise InputError("workers", "must be at least 1", workers)
+    if workers is not None:
+        check_whole(workers, "workers", 1)
     if workers is not None and executor is not None:
         raise InputError("workers", "must not be given together with an executor, which has its own number", workers)
     whole = Scenario.of(scenario)
     n = whole.replications if n is None else n
-    if not 1 <= n <= MOST_REPLICATIONS:
+    if not isinstance(n, int) or not 1 <= n <= MOST_REPLICATIONS:
         raise InputError("n", f"must be an integer from 1 to {MOST_REPLICATIONS}", n)
     runs = [replication(whole, r) for r in range(n)]
     with progress_bar(n * whole.n_windows, progress) as advance:
@@ -161,6 +161,8 @@ def summarise(results: Sequence[Result], confidence: float = 0.95) -> pd.DataFra
     """
     from scipy.special import stdtrit  # type: ignore[import-untyped]  # a quarter of a second, which a single run saves
 
+    if not isinstance(results, list | tuple) or not all(isinstance(result, Result) for result in results):
+        raise InputError("results", "must be a list of results, as replicate gives it", results)
     if not results:
         raise InputError("results", "must hold at least one result")
     if not 0.0 < confidence < 1.0:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from shadowsim import frames
+from shadowsim.documents import path_of
 from shadowsim.errors import InputError
 from shadowsim.scenario import Scenario
 from shadowsim.verdict import Verdict, verdict
@@ -150,9 +151,11 @@ class Result:
         InputError
             When the directory or one of its files is missing or is not of the schema.
         """
-        folder = Path(directory)
+        folder = path_of(directory, "directory")
         if not os.path.isdir(folder):  # unlike Path's method it takes a name of any length
-            raise InputError(str(folder), "is not a directory with a saved result")
+            raise InputError(
+                str(folder), "is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"
+            )
         read = {name: frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()}
         return cls(Scenario.load(folder / _SCENARIO), read["windows"], read["latency"], read["requests"])
 

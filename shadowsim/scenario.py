@@ -38,8 +38,8 @@ from shadowsim.defaults import (
     is_request,
     requested_document,
 )
-from shadowsim.documents import file_of, read_json
-from shadowsim.errors import InputError
+from shadowsim.documents import file_of, path_of, read_json
+from shadowsim.errors import InputError, kind
 from shadowsim.experiment import Experiment
 from shadowsim.parts import (
     check_columns,
@@ -145,7 +145,7 @@ class Scenario:
             When it cannot be used.
         """
         wanted: dict[str, object] = {} if rate_per_s is None else {"rate_per_s": rate_per_s}
-        wanted |= changes or {}
+        wanted |= _changes(changes) if changes else {}
         if isinstance(source, Scenario):
             return source.replace(wanted) if wanted else source
         document = cast(dict[str, object], plain(read_json(source, "scenario")))
@@ -163,7 +163,7 @@ class Scenario:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scenario:
         """Read a scenario file."""
-        file = Path(path)
+        file = path_of(path, "scenario")
         return cls.from_dict(read_json(file), file.parent)
 
     @classmethod
@@ -192,8 +192,11 @@ class Scenario:
             All that is wrong with the experiment's block, in AWS's words.
         """
         base = Path(base_dir) if base_dir is not None else Path()
-        if is_request(document):
-            what = "is a plain CreateInferenceExperiment request, of which Scenario.of makes one with a rate_per_s"
+        if isinstance(document, Mapping) and is_request(document):
+            what = (
+                "is a plain CreateInferenceExperiment request; `shadowsim init` makes a file of it to edit, "
+                "Scenario.of(request, rate_per_s) a scenario"
+            )
             raise InputError("scenario", what)
         whole = Block.of(plain(document), "")
         experiment = read_experiment(whole)
@@ -318,13 +321,24 @@ class Scenario:
         InputError, ValidationError
             When a path is unknown, or the changed scenario is wrong.
         """
-        document, assumed = changed_document(self.document, self.assumed, self.experiment, changes)
+        document, assumed = changed_document(self.document, self.assumed, self.experiment, _changes(changes))
         return Scenario.from_dict(document, self.base_dir, assumed)
 
     def _repr_html_(self) -> str:
         from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
 
         return card(self)
+
+
+def _changes(changes: object) -> Mapping[str, object]:
+    if not isinstance(changes, Mapping):
+        raise InputError(
+            "changes", f'must be a mapping of paths to values, as {{"rate_per_s": 400}}, not {kind(changes)}'
+        )
+    wrong = next((path for path in changes if not isinstance(path, str)), None)
+    if wrong is not None:
+        raise InputError("changes", 'must have paths such as "rate_per_s" for keys', wrong)
+    return changes
 
 
 def default_scenario() -> Scenario:

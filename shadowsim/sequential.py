@@ -72,7 +72,7 @@ def bounds(looks: int, alpha: float = 0.05, spending: str = "obrien-fleming") ->
     """
     from scipy.optimize import brentq  # type: ignore[import-untyped]  # half a second, which a single look saves
 
-    if not 1 <= looks <= MOST_LOOKS:
+    if not isinstance(looks, int) or not 1 <= looks <= MOST_LOOKS:
         raise InputError("looks", f"must be an integer from 1 to {MOST_LOOKS}", looks)
     goal = np.diff([0.0, *(spent(spending, k / looks, alpha) for k in range(1, looks + 1))])
     walk, found = _Walk(), []

@@ -19,7 +19,7 @@ from shadowsim.demand import demand, raised
 from shadowsim.engine import simulate
 from shadowsim.errors import InputError
 from shadowsim.instances import lookup
-from shadowsim.paths import number
+from shadowsim.paths import check_whole, number
 from shadowsim.quotas import quota_note
 from shadowsim.replications import replication
 from shadowsim.result import Result
@@ -94,8 +94,7 @@ def size(
     level = (1.0 - number(confidence, "confidence", above=0.5, most=0.9999)) / 2.0
     number(headroom_pct, "headroom_pct", above=-100.0)
     for name, value, least in (("max_instances", max_instances, 1), ("max_replications", max_replications, FIRST_LOOK)):
-        if value < least:
-            raise InputError(name, f"must be at least {least}", value)
+        check_whole(value, name, least)
     _check(wanted, variants)
     whole = Scenario.of(scenario, rate_per_s=rate_per_s)
     run = partial(simulate, workers=workers, executor=executor, progress=progress)

@@ -12,9 +12,9 @@ error_rate          answers but 2XX, time-outs and refusals included, over reque
 utilisation         share of the workers' time spent working
 ==================  ==================================================================================================
 
-OP is one of <=, <, >=, >. A time is a number of seconds, or has a unit: `300us`, `200ms`, `1.5s`, `2min`; a share is a
-number from 0 to 1 or a percentage: `5%`. A figure is that of the whole run. A refused request has no latency and no
-wait: it counts in `error_rate` alone, so a pool that may refuse needs a goal for that, too.
+OP is one of <=, <, >=, >. A time is a number of seconds up to 60, or has a unit: `300us`, `200ms`, `1.5s`, `2min`; a
+share is a number from 0 to 1 or a percentage: `5%`. A figure is that of the whole run. A refused request has no latency
+and no wait: it counts in `error_rate` alone, so a pool that may refuse needs a goal for that, too.
 
 How far off a figure of one run may be is estimated from its sections, at most 100 groups of whole windows. A figure is
 a ratio R = sum x_s / sum n_s over S sections; the residuals e_s = x_s - R n_s give its variance by second differences,
@@ -42,6 +42,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim import frames
+from shadowsim.defaults import TIMEOUT_S
 from shadowsim.errors import InputError, nearest
 from shadowsim.result import Result
 
@@ -246,6 +247,8 @@ def _value(text: str, is_time: bool, goal: str) -> float:
     if not math.isfinite(value) or (not is_time and value > 1.0):
         what = "must be finite" if is_time else "must be a share from 0 to 1, or from 0% to 100%"
         raise InputError("slo", what, text)
+    if is_time and not found[2] and value > TIMEOUT_S:  # milliseconds were meant
+        raise InputError("slo", f"needs a unit when it is above {TIMEOUT_S:g}, as in 200ms or 120s", goal)
     return value
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from shadowsim.documents import read_json
-from shadowsim.errors import InputError, shown
+from shadowsim.errors import InputError, kind, shown
 from shadowsim.paths import number
 from shadowsim.samples import Floats
 
@@ -105,7 +105,10 @@ def _files(source: Source | Sequence[Source], name: str) -> Sequence[Source]:
         if not source:
             raise InputError(name, "must hold at least one file")
         return source
-    assert isinstance(source, Mapping | str | os.PathLike)
+    if not isinstance(source, Mapping | str | os.PathLike):
+        raise InputError(
+            name, f"must be a file of pytest-benchmark, a directory of several or a list, not {kind(source)}"
+        )
     if isinstance(source, Mapping) or not os.path.isdir(source):
         return [source]
     files = sorted(Path(source).glob("*.json"))

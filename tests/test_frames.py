@@ -78,7 +78,7 @@ def test_quantiles_come_source_first_whatever_the_names():
 
 def test_quantiles_outside_the_unit_interval_are_refused():
     r = simulate(scenario({"process": "poisson", "rate_per_s": 5.0}))
-    with pytest.raises(ValueError, match=r"q must be in \[0, 1\], got 95"):
+    with pytest.raises(InputError, match=r"q: must be in \[0, 1\], as 0.99 for p99, got 95"):
         r.quantile(95)
 
 

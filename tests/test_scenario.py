@@ -673,7 +673,7 @@ def test_changes_come_after_the_rate_and_before_the_checks():
     assert Scenario.of(unrated, 3, {"rate_per_s": 5}).traffic.rate_per_s == 5.0
     with pytest.raises(InputError, match=r"^trafic: is not a known key; did you mean traffic\?"):
         Scenario.of(document(trafic={}), 5)
-    with pytest.raises(InputError, match=r"^scenario: is a plain CreateInferenceExperiment request, of which"):
+    with pytest.raises(InputError, match=r"^scenario: is a plain CreateInferenceExperiment request; `shadowsim init`"):
         Scenario.from_dict(request())
 
 
