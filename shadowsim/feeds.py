@@ -83,13 +83,15 @@ class Feed:
                 before = np.searchsorted(s.sums, _count_before(begin, s.arrivals), side="right")
                 # a block early: rounding may put an arrival on the other side of the boundary
                 block = max(int(before) - 2, 0)
-                return k.renewal_arrivals(begin, end, self.seed, s.column, s.table, s.sums, block, s.arrivals, out)
-            if s.arrivals.process == k.POISSON:
+                n: int = k.renewal_arrivals(begin, end, self.seed, s.column, s.table, s.sums, block, s.arrivals, out)
+            elif s.arrivals.process == k.POISSON:
                 room = np.empty((s.arrivals.knot_s.size, 6)), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
-                return k.poisson_arrivals(
+                n = k.poisson_arrivals(
                     first, last, self.period_s, self.horizon_s, self.seed, s.column, s.arrivals, *room, out
                 )
-            return k.global_arrivals(begin, end, s.arrivals, out)
+            else:
+                n = k.global_arrivals(begin, end, s.arrivals, out)
+            return n
 
         return _filled(fill, mean)
 
