@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -178,6 +179,9 @@ async def _serve(settings: Settings, store: Store) -> None:
     except OSError as error:
         why = error.strerror or error
         raise InputError("--port", f"{settings.host}:{settings.port} cannot be bound: {why}") from None
+    # What is loaded stays loaded: a collection that looks at all of it would hold up every caller for tens of ms.
+    gc.collect()
+    gc.freeze()
     try:
         for line in lines(app, store):
             typer.echo(line)
