@@ -32,6 +32,7 @@ def slower():
     return simulate(case(slower=1.2))
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_for_the_same_requests_and_for_others():
     """95 % each, a run in a thousand being left to chance at 90 %, as for compare; the same requests' are narrower."""
     true, runs, hits, ratio = exact(0.99, LOAD * 1.1, 0.11) - exact(0.99, LOAD), 15, {}, {}

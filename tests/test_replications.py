@@ -99,6 +99,7 @@ def test_the_same_bits_whoever_runs_them():
     assert [x.scenario.seed for x in replicate(s, 2)] == [x.scenario.seed for x in results[:2]]
 
 
+@pytest.mark.slow
 def test_the_same_bits_from_a_dask_cluster():
     with dask_executor() as executor:
         far = replicate(SMALL, 2, executor=executor)

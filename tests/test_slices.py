@@ -103,6 +103,7 @@ def test_more_workers_than_windows():
     same_to_the_bit(simulate(s, workers=1), cut)
 
 
+@pytest.mark.slow
 def test_executors():
     s = stable("counter", "response")
     whole = simulate(s, workers=1)
@@ -115,6 +116,7 @@ def test_executors():
     same_to_the_bit(whole, cut)
 
 
+@pytest.mark.slow
 def test_a_dask_cluster():
     s = stable("counter", "response")
     with dask_executor() as executor:

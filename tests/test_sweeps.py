@@ -120,6 +120,7 @@ def killing(pids, when):
         thread.join()
 
 
+@pytest.mark.slow
 def test_processes_and_the_death_of_one(tmp_path, monkeypatch):
     """A pool is of no use once a process of it has died: what was finished is kept, and the next sweep goes on."""
     grid, n = many(60), 60
@@ -288,6 +289,7 @@ def cluster():
         yield client
 
 
+@pytest.mark.slow
 def test_a_dask_cluster():
     whole = sweep(BASE, GRID)
     with cluster() as client:

@@ -126,6 +126,7 @@ def test_the_shadow_of_a_coin_is_an_m_g_1_at_its_share_of_the_rate(load):
     assert abs(errors_from(waits(load, block, scv, role="shadow", share=30), wait(load))) < 4
 
 
+@pytest.mark.slow
 def test_the_shadows_test_has_power_too():
     block, scv, wait = QUEUES["M/G/1 lognormal"]
     assert errors_from(waits(0.95, block, scv, role="shadow", share=30, longer=1.01), wait(0.95)) > 4
@@ -143,6 +144,7 @@ def test_poisson_streams_together_make_an_m_m_1():
     assert errors_from(waits(0.95, block, scv, streams=(0.25, 0.75), longer=1.01), wait(0.95)) > 4
 
 
+@pytest.mark.slow
 def test_batches_are_long_enough_to_be_independent():
     """Lag-1 correlation of the batch means within what 64 independent ones show (four standard errors of 1/8)."""
     for queue in QUEUES:

@@ -62,6 +62,7 @@ def test_exactly_full_needs_one_more():
     assert judged(s)[1]["source"].instances_needed == 3
 
 
+@pytest.mark.slow
 def test_an_overload_at_the_peak_of_the_day_says_when():
     s = default_scenario().replace({"shadow.instance_count": 1, "horizon_s": 3 * 86400.0})
     v, pools = judged(s)
