@@ -161,12 +161,12 @@ def summarise(results: Sequence[Result], confidence: float = 0.95) -> pd.DataFra
     """
     from scipy.special import stdtrit  # type: ignore[import-untyped]  # a quarter of a second, which a single run saves
 
+    if not 0.0 < confidence < 1.0:
+        raise InputError("confidence", "must be > 0 and < 1", confidence)
     if not isinstance(results, list | tuple) or not all(isinstance(result, Result) for result in results):
         raise InputError("results", "must be a list of results, as replicate gives it", results)
     if not results:
         raise InputError("results", "must hold at least one result")
-    if not 0.0 < confidence < 1.0:
-        raise InputError("confidence", "must be > 0 and < 1", confidence)
     rows = []
     for (variant, role), part in pd.concat([x.summary() for x in results]).groupby(["variant", "role"], sort=False):
         for figure in FIGURES:
