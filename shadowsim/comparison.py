@@ -166,8 +166,9 @@ def metric_rows(
     sides = (sections.source, sections.shadow)
     # of independent runs, each is a batch
     batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
-    worth = [statistics.n_effective(s.sample, 0.5, batches) if s.sample else None for s in sides]
+    worth = [statistics.n_effective(s.sample, 0.5, batches, s.moments) if s.sample else None for s in sides]
     least = min((w for w in worth if w is not None), default=math.inf)
+    moments = [s.moments for s in sides]
     how = Contrast(sections.how, batches, least, terms, together)
     if all(s.total_s is not None for s in sides):
         yield how.mean("mean", sides)
@@ -175,7 +176,7 @@ def metric_rows(
         yield from (how.quantile(f"p{100 * q:g}", sides, q) for q in PERCENTILES.values())
     for name in ERRORS:
         if all(name in s.errors for s in sides):
-            yield how.share(name, [(s.errors[name], s.requests) for s in sides], worth)
+            yield how.share(name, [(s.errors[name], s.requests) for s in sides], worth, moments)
     if slo_s is not None and any(s.sample for s in sides):
         hits = [s.sample.n_above(slo_s) if s.sample else np.zeros(s.n.size) for s in sides]
-        yield how.share("slo_miss", [(h, s.n) for h, s in zip(hits, sides, strict=True)], worth)
+        yield how.share("slo_miss", [(h, s.n) for h, s in zip(hits, sides, strict=True)], worth, moments)

@@ -62,11 +62,13 @@ class Contrast:
         if samples[0] is None or samples[1] is None:
             values = [s.quantile(q) if s else math.nan for s in samples]
             return self._row(metric, values, [s.n if s else 0 for s in samples])
-        deviations = [statistics.beyond(s, q) for s in samples if s]
+        moments = [s.moments for s in sides]
+        deviations = [statistics.beyond(s, q, m) for s, m in zip(samples, moments, strict=True) if s]
         batches = self._batches(deviations) if self.worth * min(q, 1.0 - q) >= LEAST_BEYOND else None
         if batches is None:
             return self._row(metric, [s.quantile(q) for s in samples if s], [s.n for s in samples if s])
-        estimates = [statistics.quantile(s, q, batches, self.terms.alpha) for s in samples if s]
+        alpha = self.terms.alpha
+        estimates = [statistics.quantile(s, q, batches, alpha, m) for s, m in zip(samples, moments, strict=True) if s]
         return self._compared(metric, "s", estimates, deviations, batches)
 
     def mean(self, metric: str, sides: Sequence[Side]) -> dict[str, Any]:
@@ -76,28 +78,36 @@ class Contrast:
             values = [t.sum() / x.sum() if x.sum() else math.nan for t, x in zip(total, n, strict=True)]
             return self._row(metric, values, [x.sum() for x in n])
         values = [t.sum() / x.sum() for t, x in zip(total, n, strict=True)]
-        deviations = [Deviations(t - v * x, x) for t, v, x in zip(total, values, n, strict=True)]
+        moments = [s.moments for s in sides]
+        deviations = [Deviations(t - v * x, x, m) for t, v, x, m in zip(total, values, n, moments, strict=True)]
         batches = self._batches(deviations) if self.worth * (1.0 - _MEAN_LIKE) >= LEAST_BEYOND else None
         if batches is None:
             return self._row(metric, values, [x.sum() for x in n])
         variance = [s.sample.variance() if s.sample else math.nan for s in sides]
         estimates = [
-            statistics.mean(t, x, v, batches, self.terms.alpha) for t, x, v in zip(total, n, variance, strict=True)
+            statistics.mean(t, x, v, batches, self.terms.alpha, m)
+            for t, x, v, m in zip(total, n, variance, moments, strict=True)
         ]
         return self._compared(metric, "s", estimates, deviations, batches)
 
     def share(
-        self, metric: str, counts: Sequence[tuple[Floats, Floats]], worth: Sequence[float | None]
+        self,
+        metric: str,
+        counts: Sequence[tuple[Floats, Floats]],
+        worth: Sequence[float | None],
+        moments: Sequence[Floats | None],
     ) -> dict[str, Any]:
-        """The row of a share: for each side the hits and the requests of each section."""
+        """The row of a share: for each side the hits and the requests of each section, and its traffic's moments."""
         if not all(n.sum() > 0 for _, n in counts):
             values = [hits.sum() / n.sum() if n.sum() else math.nan for hits, n in counts]
             return self._row(metric, values, [n.sum() for _, n in counts], "share")
-        deviations = [Deviations(hits - hits.sum() / n.sum() * n, n) for hits, n in counts]
+        deviations = [
+            Deviations(hits - hits.sum() / n.sum() * n, n, m) for (hits, n), m in zip(counts, moments, strict=True)
+        ]
         batches = self._batches(deviations)
         estimates = [
-            statistics.share(hits, n, float(n.sum()) if w is None else w, batches, self.terms.alpha)
-            for (hits, n), w in zip(counts, worth, strict=True)
+            statistics.share(hits, n, float(n.sum()) if w is None else w, batches, self.terms.alpha, m)
+            for (hits, n), w, m in zip(counts, worth, moments, strict=True)
         ]
         row = self._compared(metric, "share", estimates, deviations, batches)
         if min(hits.sum() for hits, _ in counts) < statistics.FEW_HITS:

@@ -24,6 +24,7 @@ from scipy.special import ndtr  # type: ignore[import-untyped]
 from shadowsim import _kernel as k
 from shadowsim import sequential, slices, statistics
 from shadowsim.arrivals import Traffic
+from shadowsim.batches import traffic_moments
 from shadowsim.columns import Columns, columns
 from shadowsim.contrasts import LEAST_BEYOND, Contrast, Terms
 from shadowsim.demand import CYCLES, demand
@@ -166,21 +167,22 @@ def levels_of(alpha: float, looks: int) -> tuple[float, ...]:
 def judged(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, Any], bool]:
     """Return the row of `compare` on an effect's metric, and whether the requests were too few for an interval."""
     sides = (sections.source, sections.shadow)
-    worth = [statistics.n_effective(s.sample, 0.5) if s.sample else None for s in sides]
+    worth = [statistics.n_effective(s.sample, 0.5, None, s.moments) if s.sample else None for s in sides]
     least = min((w for w in worth if w is not None), default=math.inf)
     how = Contrast(sections.how, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
     return _row(how, sides, effect, worth), least * effect.tail < LEAST_BEYOND
 
 
 def _row(how: Contrast, sides: Sequence[Side], effect: Effect, worth: Sequence[float | None]) -> dict[str, Any]:
+    moments = [s.moments for s in sides]
     if effect.of_errors:
-        return how.share(effect.metric, [(s.errors[effect.metric], s.requests) for s in sides], worth)
+        return how.share(effect.metric, [(s.errors[effect.metric], s.requests) for s in sides], worth, moments)
     if effect.metric == "mean":
         return how.mean(effect.metric, sides)
     assert effect.at is not None
     if effect.metric == "slo_miss":
         hits = [s.sample.n_above(effect.at) if s.sample else np.zeros(s.n.size) for s in sides]
-        return how.share(effect.metric, [(h, s.n) for h, s in zip(hits, sides, strict=True)], worth)
+        return how.share(effect.metric, [(h, s.n) for h, s in zip(hits, sides, strict=True)], worth, moments)
     return how.quantile(effect.metric, sides, effect.at)
 
 
@@ -255,7 +257,8 @@ def _side(tally: k.Tally, edges: Floats) -> Side:
         first, last = np.clip(np.searchsorted(edges, ends, side="right") - 1, 0, edges.size - 2)
         sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], tally.sections[:, first : last + 1])
     errors = {name: rows[:, list(of)].sum(axis=1) for name, of in _ERRORS.items()}
-    return Side(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors)
+    moments = traffic_moments(tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED], n_sections)
+    return Side(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors, moments)
 
 
 def _first(sections: Sections, n: int) -> Sections:
@@ -270,5 +273,6 @@ def _first(sections: Sections, n: int) -> Sections:
             counts = sample.counts[:n]
             sample = Buckets(sample.low_s, sample.high_s, counts) if counts.any() else None
         errors = {name: hits[:n] for name, hits in side.errors.items()}
-        sides.append(Side(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors))
+        moments = None if side.moments is None else side.moments[:n]
+        sides.append(Side(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, moments))
     return Sections(sides[0], sides[1], sections.how)

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim import frames as schema
-from shadowsim.batches import LEAST
+from shadowsim.batches import LEAST, traffic_moments
 from shadowsim.errors import InputError, nearest
 from shadowsim.samples import Buckets, Floats, Ints, Sample, Values
 
@@ -54,6 +54,8 @@ class Side:
     requests : ndarray of float64, shape (sections,)
     errors : mapping of str to ndarray
         Requests that failed, by metric.
+    moments : ndarray of float64, or None
+        Of the traffic, where it follows a profile: see `batches.traffic_moments`.
     """
 
     sample: Sample | None
@@ -61,6 +63,7 @@ class Side:
     n: Floats
     requests: Floats
     errors: Mapping[str, Floats]
+    moments: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +212,15 @@ def _window_sums(windows: pd.DataFrame, role: str, n_sections: int) -> dict[str,
     total = None
     if answered is not None and "ModelLatency_Average" in windows:
         total = summed(_column(windows, "ModelLatency_Average") * answered) / _US
+    by_window: Floats = np.zeros(times.size)
+    if answered is not None:
+        by_window += np.bincount(window[mine], np.nan_to_num(answered[mine]), times.size)
     return {
         "total_s": total,
         "n": np.zeros(n_sections) if answered is None else summed(answered),
         "requests": requests,
         "errors": {m: summed(_column(windows, column)) for m, column in ERRORS.items() if column in windows},
+        "moments": traffic_moments(by_window, n_sections),
     }
 
 
@@ -223,7 +230,7 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
 
 def _bucket_sums(low_s: Floats, high_s: Floats, count: NDArray[np.int64]) -> dict[str, Any]:
     n = count.sum(axis=1)
-    return {"total_s": count @ (0.5 * (low_s + high_s)), "n": n, "requests": n, "errors": {}}
+    return {"total_s": count @ (0.5 * (low_s + high_s)), "n": n, "requests": n, "errors": {}, "moments": None}
 
 
 def _added(sums: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,6 +245,8 @@ def _added(sums: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chained(sums: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The sections of all runs, one after another; what one run lacks, none has."""
+    if len(sums) == 1:
+        return dict(sums[0])
     errors = set.intersection(*(set(s["errors"]) for s in sums))
     total = None if any(s["total_s"] is None for s in sums) else np.concatenate([s["total_s"] for s in sums])
     return {

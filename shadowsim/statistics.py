@@ -60,51 +60,55 @@ def autocorrelation_time(x: Floats) -> float:
     return max(float(2.0 * kept.sum() - 1.0), 1.0)
 
 
-def beyond(sample: Sample, p: float) -> Deviations:
-    """How the answers beyond the quantile at p are spread over the sections."""
-    return Deviations(sample.beyond(p), sample.n_by_section)
+def beyond(sample: Sample, p: float, moments: Floats | None = None) -> Deviations:
+    """How the answers beyond the quantile at p are spread over the sections; `moments` are those of `Deviations`."""
+    return Deviations(sample.beyond(p), sample.n_by_section, moments)
 
 
-def n_effective(sample: Sample, p: float, batches: Batches | None = None) -> float:
+def n_effective(sample: Sample, p: float, batches: Batches | None = None, moments: Floats | None = None) -> float:
     """How many independent requests would place the quantile at p as well, at most as many as there are.
 
     p (1 - p) over the variance of the share beyond it, by the batches that are given or as `batches.choose` finds them,
     0 when it finds none; for values in order by autocorrelation, unless they follow a trend.
     """
-    deviations = beyond(sample, p)
+    deviations = beyond(sample, p, moments)
     batches = batches or choose(deviations)
     if isinstance(sample, Values) and not (batches and batches.trend):
         return sample.n / autocorrelation_time(sample.indicator(p))
     return _worth(p * (1.0 - p), sample.n, batches.error(deviations)[0]) if batches else 0.0
 
 
-def quantile(sample: Sample, p: float, batches: Batches, alpha: float) -> Estimate:
+def quantile(sample: Sample, p: float, batches: Batches, alpha: float, moments: Floats | None = None) -> Estimate:
     """Quantile at p, with its interval at level alpha.
 
     The error is that of `n_effective`, the degrees of freedom are the batches'. An interval that reaches beyond the
     least or the greatest answer has no such end (NaN).
     """
-    error, df = batches.error(beyond(sample, p))
-    n_eff = n_effective(sample, p, batches)
+    error, df = batches.error(beyond(sample, p, moments))
+    n_eff = n_effective(sample, p, batches, moments)
     half = critical(alpha, df) * math.sqrt(p * (1.0 - p) / n_eff) if error else 0.0
     low = sample.quantile(p - half) if p - half > 0.0 else math.nan
     high = sample.quantile(p + half) if p + half < 1.0 else math.nan
     return Estimate(sample.quantile(p), low, high, sample.n, n_eff)
 
 
-def mean(total: Floats, n: Floats, variance: float, batches: Batches, alpha: float) -> Estimate:
+def mean(
+    total: Floats, n: Floats, variance: float, batches: Batches, alpha: float, moments: Floats | None = None
+) -> Estimate:
     """Mean over requests, from each section's sum and number, with its interval at level alpha.
 
     `variance` is that of single requests, NaN where it is not known; n_eff needs it.
     """
     whole = n.sum()
     value = float(total.sum() / whole)
-    error, df = batches.error(Deviations(total - value * n, n))
+    error, df = batches.error(Deviations(total - value * n, n, moments))
     half = critical(alpha, df) * error / whole
     return Estimate(value, value - half, value + half, int(whole), _worth(variance, int(whole), error))
 
 
-def share(hits: Floats, n: Floats, worth: float, batches: Batches | None, alpha: float) -> Estimate:
+def share(
+    hits: Floats, n: Floats, worth: float, batches: Batches | None, alpha: float, moments: Floats | None = None
+) -> Estimate:
     """Share of requests of a kind, with Wilson's interval (1927) at the number of independent requests.
 
     Wilson's holds for few hits and none, where the batches' scatter says nothing: below `FEW_HITS` at most `worth`
@@ -112,7 +116,7 @@ def share(hits: Floats, n: Floats, worth: float, batches: Batches | None, alpha:
     """
     whole, some = n.sum(), hits.sum()
     value = float(some / whole)
-    error, df = batches.error(Deviations(hits - value * n, n)) if batches else (0.0, math.inf)
+    error, df = batches.error(Deviations(hits - value * n, n, moments)) if batches else (0.0, math.inf)
     n_eff = _worth(value * (1.0 - value), int(whole), error)
     if some < FEW_HITS or batches is None:
         n_eff, df = min(n_eff, worth), math.inf

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from shadowsim.batches import LEAST, MOST, Batches, Deviations, choose
+from shadowsim.batches import LEAST, MOST, Batches, Deviations, choose, traffic_moments
 
 SERIES, SECTIONS = 300, 100
 
@@ -87,6 +87,64 @@ def test_what_follows_the_traffic_is_no_error():
     expected = 0.01 * day(rng, 0.0).n.sum()
     # 33 degrees of freedom of fifty differences, less seven that the polynomial takes of a hundred sections
     assert np.mean(variances) == pytest.approx(expected, rel=0.1 + 4 * np.sqrt(2 / 33 / SERIES))
+
+
+WINDOWS, WEEK = 16, 2 * np.pi * 7  # windows of a section; the angle of seven days
+
+
+def week(rng, noise):
+    """Seven days of traffic in windows; deviations follow it within sections, with independent noise."""
+    at = WEEK * (np.arange(SECTIONS * WINDOWS) + 0.5) / (SECTIONS * WINDOWS)
+    requests = np.round(1000 * (2.5 - 1.5 * np.cos(at)))
+    share = 0.01 / (1.0 - requests / 5000.0) ** 2
+    n = requests.reshape(SECTIONS, -1).sum(axis=1)
+    x = (requests * share).reshape(SECTIONS, -1).sum(axis=1) + noise * np.sqrt(n) * rng.standard_normal(SECTIONS)
+    return Deviations(x - x.sum() / n.sum() * n, n, traffic_moments(requests, SECTIONS))
+
+
+def test_what_follows_the_traffic_of_a_week_is_no_error():
+    rng = np.random.default_rng(7)
+    runs = [week(rng, 0.1) for _ in range(SERIES)]
+    found = [choose(d) for d in runs]
+    assert sum(b is not None and b.trend for b in found) > 0.95 * SERIES  # three tests at 20 %, and three at 5 %
+    fifty = Batches(50, trend=True)
+    variances = [fifty.error(d)[0] ** 2 for d in runs]
+    expected = 0.01 * week(rng, 0.0).n.sum()
+    # 33 degrees of freedom of fifty differences; what the coefficients take is allowed for
+    assert np.mean(variances) == pytest.approx(expected, rel=0.1 + 4 * np.sqrt(2 / 33 / SERIES))
+    assert Batches(LEAST).error(runs[0])[0] > 5 * np.sqrt(expected)  # which is what it would be with the days
+
+
+def test_moments_begin_with_the_requests_and_are_those_of_each_block():
+    rng = np.random.default_rng(8)
+    d = week(rng, 0.0)
+    assert d.moments[:, -1] == pytest.approx(d.n)
+    slow = np.repeat(1000 * (2.5 - 1.5 * np.cos(WEEK / 7 * np.arange(SECTIONS) / SECTIONS)), WINDOWS)
+    # where a section's windows are alike, its moments are the powers of its own rate
+    z = (slow - slow.mean()) / slow.std()
+    expected = WINDOWS * slow[::WINDOWS, None] * np.vander(z[::WINDOWS], 7)
+    assert traffic_moments(slow, SECTIONS) == pytest.approx(expected)
+
+
+def test_traffic_without_a_profile_has_no_moments():
+    rng = np.random.default_rng(9)
+    size = SECTIONS * WINDOWS
+    assert traffic_moments(rng.poisson(5000.0, size).astype(float), SECTIONS) is None
+    assert traffic_moments(np.zeros(size), SECTIONS) is None
+    assert traffic_moments(np.full(size, 100.0), SECTIONS) is None
+    # modulated at random, a state lasting ten windows: neighbours have correlation exp(-1/5) at most
+    state = np.cumsum(rng.random(size) < 0.1) % 2
+    assert traffic_moments(rng.poisson(np.where(state, 5000.0, 1000.0)).astype(float), SECTIONS) is None
+
+
+def test_a_tail_that_only_the_peak_visits_is_still_judged():
+    """Few of the batches hold most of the scatter, so that their correlation is less certain than their number says."""
+    rng = np.random.default_rng(10)
+    d = week(rng, 0.0)
+    scale = np.sqrt(d.n) * (d.n / d.n.max()) ** 4
+    found = [choose(d._replace(sums=x - x.sum() / d.n.sum() * d.n))
+             for x in scale * rng.standard_normal((SERIES, SECTIONS))]  # fmt: skip
+    assert np.mean([b is not None and b.trend for b in found]) > 0.9
 
 
 def test_few_sections_are_none():

@@ -109,6 +109,17 @@ def test_traffic_with_a_day_is_judged():
     assert d["method"].str.contains("trend removed").sum() >= 3
 
 
+def test_a_week_is_judged_by_what_its_days_do_not_repeat():
+    """The built-in scenario's days, at a tenth of its rate: seven of them are a few batches each."""
+    profile = {"kind": "diurnal", "base_per_s": 4.0, "peak_per_s": 16.0, "peak_hour": 15}
+    s = scenario({"process": "poisson", "profile": profile}, service("lognormal", 0.2, 4), share=100,
+                 horizon_s=7 * 86400.0, period_s=600.0, sample_requests=0)  # fmt: skip
+    p99 = row(simulate(s).compare(), "p99")
+    assert p99["verdict"] == "no difference larger than 10 %"
+    assert p99["low"] < 0.0 < p99["high"]
+    assert p99["method"].endswith("trend removed")
+
+
 def test_looks_widen_the_interval_as_their_bounds_say(run):
     plain = row(run.compare(), "p50")
     for look in (1, 4, 7):
