@@ -43,7 +43,7 @@ from shadowsim.designs import (
 from shadowsim.effects import Effect, parse_effect
 from shadowsim.engine import cores, progress_bar
 from shadowsim.errors import InputError
-from shadowsim.paths import number
+from shadowsim.paths import check_whole, number
 from shadowsim.power import Shown, differences, estimated, source_of
 from shadowsim.rehearsals import Outcome, Stage, levels_of, mean_rate
 from shadowsim.scales import Scales, scales_of
@@ -59,6 +59,8 @@ COLUMNS = [
 HOUR_S = 3600.0
 LEAST_RUNS, MOST_RUNS = 10, 10_000
 SOLVING, SOLVING_REQUESTS = 8, 1_000_000  # runs that the factor on service times rests on, and requests of each
+
+_NEEDED = {"reaches", "cost_usd", "shadow_instances", "duration_h", "duration_s"}  # by `recommend`
 
 
 def plan(
@@ -161,8 +163,8 @@ def plan(
         or not LEAST_RUNS <= replications <= MOST_RUNS
     ):
         raise InputError("replications", f"must be an integer from {LEAST_RUNS} to {MOST_RUNS}", replications)
-    if workers is not None and workers < 1:
-        raise InputError("workers", "must be at least 1", workers)
+    if workers is not None:
+        check_whole(workers, "workers", 1)
     whole = Scenario.of(scenario, rate_per_s=rate_per_s)
     percentages, lengths = shares_of(shares), durations_of(durations, whole)
     production = in_production(whole)
@@ -195,7 +197,14 @@ def recommend(frame: pd.DataFrame) -> pd.Series[Any] | None:
     """Return the cheapest row of a plan that reaches the power, None when none does.
 
     Of rows whose cost is not known, or is equal, the one of the fewest shadow instance-hours, then the shortest.
+
+    Raises
+    ------
+    InputError
+        When the frame is no plan.
     """
+    if not isinstance(frame, pd.DataFrame) or not _NEEDED.issubset(frame.columns):
+        raise InputError("frame", "must be what plan returned")
     found = frame[frame["reaches"]]
     if found.empty:
         return None

@@ -22,7 +22,7 @@ from shadowsim.cache import Cache, Row, key_of
 from shadowsim.engine import cores, progress_bar, run
 from shadowsim.errors import ExecutorError, InputError
 from shadowsim.grids import Cell, Grid, cells_of, columns_of
-from shadowsim.paths import plain
+from shadowsim.paths import check_whole, plain
 from shadowsim.replications import replication
 from shadowsim.result import Result
 from shadowsim.scenario import MOST_REPLICATIONS, Scenario
@@ -117,8 +117,8 @@ def sweep(
     KeyboardInterrupt
         What is running on threads is given up; finished runs are in the cache.
     """
-    if workers is not None and workers < 1:
-        raise InputError("workers", "must be at least 1", workers)
+    if workers is not None:
+        check_whole(workers, "workers", 1)
     base = Scenario.of(scenario, rate_per_s=rate_per_s)
     n = base.replications if replications is None else replications
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_REPLICATIONS:
