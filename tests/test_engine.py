@@ -145,6 +145,7 @@ def test_equals_the_oracle_on_traces(tenths, repeat, speed, queue_limit, chunk):
         check(s, chunk)
 
 
+@pytest.mark.slow
 def test_a_week_of_constant_arrivals_is_exact():
     s = scenario({"process": "constant", "rate_per_s": 3.0}, service("deterministic", 0.25), horizon_s=604800.0)
     windows = role(simulate(s).windows, "source")

@@ -87,6 +87,7 @@ def test_each_is_a_run_of_its_own_and_simulate_is_one_run():
     assert simulate(s).scenario == s
 
 
+@pytest.mark.slow
 def test_the_same_bits_whoever_runs_them():
     s = small(replications=3)
     results = replicate(s, workers=1)

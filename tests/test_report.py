@@ -302,6 +302,7 @@ def test_a_browser_draws_an_analysis_and_reaches_nowhere(run, browser, tmp_path)
     assert 'class="trace scatter' in document
 
 
+@pytest.mark.slow
 def test_the_policy_stops_what_escaping_would_miss(run, browser, tmp_path):
     harm = "<script>document.body.dataset.harm='1'</script><img src='http://shadowsim.invalid/x.png'>"
     file = tmp_path / "page.html"
