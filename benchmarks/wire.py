@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from abc import ABC, abstractmethod
 from random import Random
 from time import perf_counter, process_time
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 BODY = b"x" * 512
 
 
-class _Messages(asyncio.Protocol):
+class _Messages(asyncio.Protocol, ABC):
     """Calls `message(head, body)` for each that came."""
 
     transport: asyncio.Transport
@@ -41,8 +42,9 @@ class _Messages(asyncio.Protocol):
             body, self._buffer = self._buffer[end + 4 : end + 4 + n], self._buffer[end + 4 + n :]
             self.message(head, body)
 
+    @abstractmethod
     def message(self, head: bytes, body: bytes) -> None:
-        raise NotImplementedError
+        """Take a message, its head in lower case."""
 
 
 class _Backend(_Messages):

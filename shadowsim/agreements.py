@@ -17,11 +17,11 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from shadowsim.answers import Ignored, described, fields_of, value_of
+from shadowsim.blocks import number
 from shadowsim.capture import Payload
 from shadowsim.differences import Differences
 from shadowsim.errors import InputError
 from shadowsim.pairing import Index, index_captures, pair, read_pairs
-from shadowsim.paths import number
 from shadowsim.recordings import Source
 from shadowsim.shares import Share, share_of
 from shadowsim.tables import count, grid, wrapped

@@ -216,7 +216,7 @@ def benchmark_compare(
     """
     one_of(as_json, as_csv)
     from shadowsim import speedups, timings
-    from shadowsim.paths import per_cent
+    from shadowsim.blocks import per_cent
 
     margin_pct = per_cent(margin, "--margin")
     before, after = (timings.read_timings(path) for path in (old, new))

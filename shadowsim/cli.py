@@ -90,7 +90,7 @@ def init(
     It is the request's with every main key spelled out and a placeholder for its traffic; without a request, the
     built-in scenario.
     """
-    from shadowsim.paths import BLOCKS
+    from shadowsim.blocks import BLOCKS
     from shadowsim.scenario import init_scenario
 
     document = None if request is None else document_of(request)
@@ -259,10 +259,10 @@ def _prices(file: Path) -> Prices:
 
 def _described(file: str, prices: Prices | None) -> str:
     """Return what a request or a scenario says, or raise for the first or all that is wrong with it."""
+    from shadowsim.blocks import BLOCKS
     from shadowsim.contract import violations
     from shadowsim.experiment import Experiment
     from shadowsim.instances import describe
-    from shadowsim.paths import BLOCKS
 
     price_of = None if prices is None else prices.quoted
     document = document_of(file)

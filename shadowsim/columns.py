@@ -15,6 +15,7 @@ import numpy as np
 from shadowsim import _kernel as k
 from shadowsim._kernel import Floats
 from shadowsim.feeds import Feed
+from shadowsim.frames import MOST_SECTIONS
 from shadowsim.laws import Law
 from shadowsim.quantiles import law_table
 from shadowsim.scenario import Scenario
@@ -56,7 +57,7 @@ def columns(scenario: Scenario, feed: Feed) -> Columns:
     peak = feed.peak_per_s
     return Columns(
         n_windows=scenario.n_windows,
-        n_sections=min(100, scenario.n_windows),
+        n_sections=min(MOST_SECTIONS, scenario.n_windows),
         period_s=scenario.period_s,
         horizon_s=scenario.horizon_s,
         seed=np.uint64(scenario.seed),

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from shadowsim.blocks import number
 from shadowsim.documents import path_of, read_json
 from shadowsim.errors import InputError
 from shadowsim.experiment import DataStorage
+from shadowsim.frames import ROLES
 from shadowsim.instances import duration_text, lookup
 from shadowsim.laws import Law
-from shadowsim.paths import number
 from shadowsim.scenario import Scenario
 
 GB = 1e9
@@ -32,7 +33,6 @@ DATA_USD_PER_GB, DATA_AS_OF = 0.016, "2023-12"  # in and out alike; from a bill 
 # A line of a capture file without its payloads, as SageMaker writes it for JSON.
 ENVELOPE_BYTES = 349
 BASE64 = 4 / 3
-ROLES = ("source", "shadow")
 PriceSource = Mapping[str, float] | str | os.PathLike[str] | None
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shadowsim.blocks import BLOCKS
 from shadowsim.errors import InputError
 from shadowsim.experiment import Experiment
 from shadowsim.instances import lookup
-from shadowsim.paths import ALIASES, BLOCKS, edited, plain, target_of
+from shadowsim.paths import ALIASES, edited, plain, target_of
 
 ROUTING, OVERHEAD_S, TIMEOUT_S = "RANDOM", 0.002, 60.0
 RULE, INSTANT = "coin", "arrival"

@@ -15,13 +15,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from shadowsim.blocks import number
 from shadowsim.demand import DAY_S, WEEK_S, demand, repeating_s
 from shadowsim.effects import Effect
 from shadowsim.errors import InputError
-from shadowsim.paths import number, plain
+from shadowsim.frames import MOST_SECTIONS
+from shadowsim.paths import plain
 from shadowsim.rehearsals import least_s, mean_rate, shorter
 from shadowsim.scenario import Scenario
-from shadowsim.sections import MOST_SECTIONS
 
 SHARES = (10, 25, 50, 100)
 HOUR_S = 3600.0

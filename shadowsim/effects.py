@@ -21,12 +21,11 @@ from decimal import Decimal
 
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import PERCENTILES
+from shadowsim.slo import TIME_UNITS
 
 ERROR_RATES = ("error_rate", "error_rate_4xx", "error_rate_5xx")
 _QUANTILES = {f"p{100 * q:g}": q for q in PERCENTILES.values()}
 _KNOWN = ("mean", *_QUANTILES, *ERROR_RATES, "share(latency > T)")
-# Decimal, since 0.01 x 5 is not the float that 0.05 is.
-_SECONDS = {"us": "0.000001", "µs": "0.000001", "μs": "0.000001", "ms": "0.001", "s": "1", "min": "60"}
 _TEXT = re.compile(r"(share\s*\([^)]*\)|\S*?)\s*([+-])\s*(\d+\.?\d*|\.\d+)\s*([^\s\d.]*)")
 _SHARE = re.compile(r"share\s*\(\s*latency\s*>\s*(\d+\.?\d*|\.\d+)\s*([^\s\d.)]*)\s*\)")
 
@@ -95,8 +94,8 @@ def parse_effect(text: str | Effect) -> Effect:
         raise InputError("effect", 'must be METRIC +X% or METRIC +Xms, such as "p99 +5%" or "error_rate +0.5%"', text)
     metric, at = _metric(found[1].lower(), text)
     times = metric not in (*ERROR_RATES, "slo_miss")
-    units = {"%": "0.01"} | (_SECONDS if times else {})
-    if found[4] not in units:
+    units = {"%": "0.01"} | (TIME_UNITS if times else {})
+    if not found[4] or found[4] not in units:
         what = "a percentage or a time, such as +5% or +20ms" if times else "percentage points, such as +0.5%"
         raise InputError("effect", f"needs {what}", text)
     size = float(Decimal(found[3]) * Decimal(units[found[4]]))
@@ -114,8 +113,8 @@ def _metric(name: str, text: str) -> tuple[str, float | None]:
     if name == "mean" or name in ERROR_RATES:
         return name, None
     share = _SHARE.fullmatch(name)
-    if share and share[2] in ("", *_SECONDS):
-        limit = float(Decimal(share[1]) * Decimal(_SECONDS[share[2] or "s"]))
+    if share and share[2] in TIME_UNITS:
+        limit = float(Decimal(share[1]) * Decimal(TIME_UNITS[share[2]]))
         if limit > 0.0:
             return "slo_miss", limit
     near = nearest(name, _KNOWN)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shadowsim.blocks import Block
 from shadowsim.datafiles import listing, read_table, resolve, sizes
 from shadowsim.errors import InputError
-from shadowsim.paths import Block
 
 Floats = NDArray[np.float64]
 Points = tuple[Floats, Floats]

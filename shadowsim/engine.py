@@ -10,10 +10,10 @@ from typing import Any
 
 from shadowsim import slices
 from shadowsim import tallies as tal
+from shadowsim.blocks import check_whole
 from shadowsim.columns import columns
 from shadowsim.errors import InputError
 from shadowsim.feeds import Feed, feed_of
-from shadowsim.paths import check_whole
 from shadowsim.result import Result
 from shadowsim.scenario import Scenario
 from shadowsim.slices import Job

@@ -30,6 +30,8 @@ class Column(NamedTuple):
 
 
 COUNT, FLAG, REAL, TEXT = "int64", "Int64", "float64", "str"
+ROLES = ("source", "shadow")
+MOST_SECTIONS = 100  # of a run, whoever made its frames: groups of whole windows
 LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 

@@ -19,8 +19,9 @@ from shadowsim.changes import Row, change, interval, records
 from shadowsim.comparison import compare
 from shadowsim.contrasts import NOT_ENOUGH
 from shadowsim.errors import InputError, nearest
+from shadowsim.frames import ROLES
 from shadowsim.regressions import compare_runs
-from shadowsim.sections import ROLES, Frames, frames_of
+from shadowsim.sections import Frames, frames_of
 from shadowsim.tables import OVERLOADED, compact, grid, percent, seconds, wrapped
 from shadowsim.verdict import STATUSES, verdict
 

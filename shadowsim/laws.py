@@ -40,9 +40,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadowsim import families
+from shadowsim.blocks import Block, number
 from shadowsim.empirical import moments, quantiles, sample
 from shadowsim.errors import InputError
-from shadowsim.paths import Block, number
 
 Floats = NDArray[np.float64]
 

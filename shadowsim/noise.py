@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from shadowsim.blocks import check_whole
 from shadowsim.comparison import compare, terms_of
 from shadowsim.contrasts import NOT_ENOUGH
-from shadowsim.paths import check_whole
 from shadowsim.replications import replicate
 from shadowsim.scenario import Scenario
 

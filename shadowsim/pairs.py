@@ -12,9 +12,9 @@ import pandas as pd
 from shadowsim import statistics
 from shadowsim.batches import Deviations, choose
 from shadowsim.contrasts import LEAST_BEYOND, Terms, row_of, verdict_of
-from shadowsim.frames import PERCENTILES
+from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
 from shadowsim.samples import Floats, Values
-from shadowsim.sections import MOST_SECTIONS, ROLES, arrivals_cut
+from shadowsim.sections import arrivals_cut
 from shadowsim.statistics import Estimate
 
 

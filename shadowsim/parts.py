@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from shadowsim.arrivals import Traffic
+from shadowsim.blocks import BLOCK_KEYS, BLOCKS, Block
 from shadowsim.contract import as_time
 from shadowsim.defaults import INSTANT, ROUTING, RULE
 from shadowsim.errors import InputError, nearest
 from shadowsim.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.instances import lookup
 from shadowsim.laws import Law
-from shadowsim.paths import BLOCK_KEYS, BLOCKS, VARIANT_ALIASES, Block, variant_path
+from shadowsim.paths import VARIANT_ALIASES, variant_path
 from shadowsim.service import Service, parse_service
 from shadowsim.traces import Trace
 

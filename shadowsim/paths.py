@@ -1,40 +1,22 @@
-"""Where a value stands in a scenario file, and what may stand there.
+"""Where a value stands in a scenario file, and how it is changed there.
 
-Reading: a `Block` is a JSON object together with its path, so that whatever is wrong in it is reported as one
-`InputError` with the path, the constraint and the value. A key that a block does not know is an error with the
-nearest known one, never a silent default. Null counts as left out.
-
-Editing: a dotted path such as `run.seed` or `traffic.profile.steps.0.rate_per_s` is followed through objects and
-lists; short names for what people change most are spelled out into such paths first. Here nothing knows what a
-scenario means: whatever an edit yields is validated like a file.
+A dotted path such as `run.seed` or `traffic.profile.steps.0.rate_per_s` is followed through objects and lists; short
+names for what people change most are spelled out into such paths first. Here nothing knows what a scenario means:
+whatever an edit yields is validated like a file.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
-from operator import index
 from pathlib import PurePath
 
 import numpy as np
 
+from shadowsim.blocks import BLOCK_KEYS, BLOCKS, SERVICE_KEYS, SERVICE_LATER
 from shadowsim.errors import InputError, nearest
 
-BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
-BLOCK_KEYS = {
-    "endpoint": ("routing", "overhead_s", "timeout_s"),
-    "mirror": ("rule", "instant", "max_in_flight", "max_body_bytes", "max_per_s"),
-    "run": ("horizon_s", "period_s", "seed", "sample_requests", "replications"),
-}
-BLOCK_LATER = {"run": ("warmup_s", "precision")}
-SERVICE_KEYS = (
-    *("time", "workers", "queue_limit", "slowdown", "error_4xx", "error_5xx", "discipline"),
-    "by_instance_type",
-)
-SERVICE_LATER = ("batching", "cold_start_s", "cpu_per_request_s", "autoscaling", "outages")
 ALIASES = {
     "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
     "rate_per_s": "traffic.rate_per_s",
@@ -46,193 +28,6 @@ VARIANT_ALIASES = {
     "instance_count": "InfrastructureConfig.RealTimeInferenceConfig.InstanceCount",
     "model_name": "ModelName",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A JSON object and its path.
-
-    Parameters
-    ----------
-    path : str
-        Where it stands, e.g. `services.Shadow-01.time`; "" for the whole file.
-    values : mapping
-        Its keys and values, as `json` reads them.
-    """
-
-    path: str
-    values: Mapping[str, object]
-
-    @classmethod
-    def of(cls, value: object, path: str) -> Block:
-        """Return `value` as a block, or raise `InputError` when it is not an object with text keys."""
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise InputError(path or "scenario", "must be an object {...}", value)
-        return cls(path, value)
-
-    def at(self, key: str) -> str:
-        """Return the path of one of the keys."""
-        return f"{self.path}.{key}" if self.path else key
-
-    def has(self, key: str) -> bool:
-        """Return whether the key is given and not null."""
-        return self.values.get(key) is not None
-
-    def only(self, known: Iterable[str], later: Iterable[str] = ()) -> None:
-        """Raise `InputError` for a key that is not `known`; those of `later` are refused as not built yet."""
-        known, later = list(known), set(later)
-        for key, value in self.values.items():
-            if key in later and value is not None:
-                raise not_built(self.at(key), key)
-            if key not in known and key not in later:
-                raise InputError(self.at(key), f"is not a known key{_hint(key, known)}")
-
-    def need(self, key: str) -> object:
-        """Return the value of a key that must be given."""
-        if not self.has(key):
-            raise InputError(self.at(key), "is required")
-        return self.values[key]
-
-    def block(self, key: str) -> Block:
-        """Return the object below the key; an empty one when it is left out."""
-        return Block.of(self.values[key] if self.has(key) else {}, self.at(key))
-
-    def numbers(self, key: str, *, above: float | None = None, least: float | None = None) -> tuple[float, ...]:
-        """Return the finite numbers of a list that must be given and hold at least one."""
-        value = self.need(key)
-        if not isinstance(value, list) or not value:
-            raise InputError(self.at(key), "must be a list [...] of at least one number", value)
-        return tuple(number(item, f"{self.at(key)}.{i}", above=above, least=least) for i, item in enumerate(value))
-
-    def items(self, key: str) -> list[Block]:
-        """Return the objects of a list that must be given and hold at least one."""
-        value = self.need(key)
-        if not isinstance(value, list) or not value:
-            raise InputError(self.at(key), "must be a list [...] of at least one object", value)
-        return [Block.of(item, f"{self.at(key)}.{i}") for i, item in enumerate(value)]
-
-    def number(
-        self,
-        key: str,
-        default: float | None = None,
-        *,
-        above: float | None = None,
-        least: float | None = None,
-        most: float | None = None,
-    ) -> float:
-        """Return a finite number within bounds; without a default the key is required."""
-        if default is not None and not self.has(key):
-            return default
-        return number(self.need(key), self.at(key), above=above, least=least, most=most)
-
-    def integer(self, key: str, default: int | None = None, *, least: int, most: int) -> int:
-        """Return an integer from `least` to `most`; without a default the key is required."""
-        if default is not None and not self.has(key):
-            return default
-        value = self.need(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise InputError(self.at(key), f"must be an integer from {least} to {most}", value)
-        return value
-
-    def cap(self, key: str, most: int) -> int | None:
-        """Return an integer from 0 to `most`, or None for no limit when it is left out."""
-        return self.integer(key, least=0, most=most) if self.has(key) else None
-
-    def text(self, key: str) -> str:
-        """Return a text that must be given and not be empty."""
-        value = self.need(key)
-        if not isinstance(value, str) or not value:
-            raise InputError(self.at(key), "must be a text", value)
-        return value
-
-    def choice(self, key: str, default: str | None, known: Sequence[str], later: Sequence[str] = ()) -> str:
-        """Return one of the `known` words; those of `later` are refused as not built yet."""
-        if default is not None and not self.has(key):
-            return default
-        return choice(self.need(key), self.at(key), known, later)
-
-
-def number(
-    value: object,
-    path: str,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-) -> float:
-    """Return `value` as a float when it is a finite JSON number within the bounds.
-
-    A boolean is not a number here, nor is a text with digits.
-    """
-    bounds = [f"> {above:g}"] if above is not None else []
-    bounds += [f">= {least:g}"] if least is not None else []
-    bounds += [f"<= {most:g}"] if most is not None else []
-    constraint = "must be a finite number" + (" " + " and ".join(bounds) if bounds else "")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        in_s = isinstance(value, str) and value[:1].isdigit() and path.endswith("_s") and not path.endswith("per_s")
-        raise InputError(path, constraint, value, hint="; it is in seconds" if in_s else "")
-    try:
-        found = float(value)
-    except OverflowError:  # an integer of more than 308 digits
-        raise InputError(path, constraint, value) from None
-    inside = (above is None or found > above) and (least is None or found >= least) and (most is None or found <= most)
-    if not math.isfinite(found) or not inside:
-        raise InputError(path, constraint, value)
-    return found
-
-
-def check_whole(value: object, path: str, least: int) -> int:
-    """Return `value` when it is an integer, also one of numpy's, that is not too small."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        found = index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise InputError(path, f"must be a whole number >= {least}", value) from None
-    if found < least:
-        raise InputError(path, f"must be at least {least}", value)
-    return found
-
-
-def per_cent(value: object, path: str) -> float:
-    """Return a margin in per cent: the text "5%" is 5, and so are the share 0.05 and its text.
-
-    A number from 1 on may have been meant as either, and is refused.
-    """
-    text = str(value).strip() if isinstance(value, str | int | float) else ""
-    try:
-        found = float(text.removesuffix("%")) * (1.0 if text.endswith("%") else 100.0)
-    except ValueError:
-        found = math.nan
-    if not (0.0 < found < math.inf) or (found >= 100.0 and not text.endswith("%")):
-        raise InputError(path, "must be a percentage such as 5%, or a share such as 0.05", value)
-    return found
-
-
-def choice(value: object, path: str, known: Sequence[str], later: Sequence[str] = ()) -> str:
-    """Return `value` when it is one of the `known` words; those of `later` are refused as not built yet."""
-    if isinstance(value, str) and value in later:
-        raise not_built(path, value)
-    if not isinstance(value, str) or value not in known:
-        words, hint = known[0], ""
-        if len(known) > 1:
-            words = "one of " + ", ".join(known)
-            hint = nearest(value, known) if isinstance(value, str) else ""
-        raise InputError(path, f"must be {words}", value, hint=hint)
-    return value
-
-
-def not_built(path: str, name: str) -> InputError:
-    """Return the error for a part that the design names and this version lacks."""
-    return InputError(path, f"`{name}` is not built yet in this version")
-
-
-def _hint(key: str, known: Iterable[str]) -> str:
-    known = list(known)
-    # `rate` is too short for difflib to see `rate_per_s` in it, and forgetting the unit is the commonest slip.
-    longer = [name for name in known if name.startswith(key + "_")]
-    near = f"; did you mean {longer[0]}?" if longer else nearest(key, known)
-    return near or f"; known are {', '.join(dict.fromkeys(known))}"
 
 
 def plain(value: object) -> object:

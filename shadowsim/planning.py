@@ -26,9 +26,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from shadowsim.blocks import check_whole, number
 from shadowsim.contrasts import NOT_ENOUGH
 from shadowsim.costs import Prices, PriceSource, read_prices
 from shadowsim.designs import (
+    HOUR_S,
     Segment,
     alike,
     at_share,
@@ -43,7 +45,6 @@ from shadowsim.designs import (
 from shadowsim.effects import Effect, parse_effect
 from shadowsim.engine import cores, progress_bar
 from shadowsim.errors import InputError
-from shadowsim.paths import check_whole, number
 from shadowsim.power import Shown, differences, estimated, source_of
 from shadowsim.rehearsals import Outcome, Stage, levels_of, mean_rate
 from shadowsim.scales import Scales, scales_of
@@ -56,7 +57,6 @@ COLUMNS = [
     *("visible_pct", "seen_none_pct", "seen_effect_pct", "n_copies", "shadow_instances", "cost_usd", "reaches"),
     *("scale", "how", "simulated_h", "note"),
 ]
-HOUR_S = 3600.0
 LEAST_RUNS, MOST_RUNS = 10, 10_000
 SOLVING, SOLVING_REQUESTS = 8, 1_000_000  # runs that the factor on service times rests on, and requests of each
 

@@ -20,8 +20,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from shadowsim.blocks import Block
 from shadowsim.errors import InputError
-from shadowsim.paths import Block
 
 Floats = NDArray[np.float64]
 Knots = tuple[Floats, Floats]

@@ -21,13 +21,14 @@ from typing import Any
 import pandas as pd
 
 from shadowsim.batches import LEAST
+from shadowsim.blocks import per_cent
 from shadowsim.comparison import metric_rows, terms_of
 from shadowsim.contrasts import NOT_ENOUGH
 from shadowsim.errors import InputError, nearest
-from shadowsim.paths import per_cent
+from shadowsim.frames import ROLES
 from shadowsim.replications import worst_by_variant
 from shadowsim.result import Result
-from shadowsim.sections import ROLES, Sections, frames_of, sections_of
+from shadowsim.sections import Sections, frames_of, sections_of
 from shadowsim.tables import OVERLOADED, grid, percent, seconds, short_name
 
 Runs = Result | str | os.PathLike[str] | Sequence[Result | str | os.PathLike[str]]

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
-from threading import Event
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from shadowsim import _kernel as k
+from shadowsim.blocks import check_whole
 from shadowsim.engine import cores, progress_bar, run
 from shadowsim.errors import InputError
-from shadowsim.paths import check_whole, edited
+from shadowsim.paths import edited
 from shadowsim.result import Result
 from shadowsim.scenario import MOST_REPLICATIONS, Scenario
+from shadowsim.tasks import IN_FLIGHT, work_off
 from shadowsim.verdict import STATUSES, Verdict
 
 FIGURES = ("requests", "rate_per_s", "share", "mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "p99_9_s", "maximum_s",
@@ -92,6 +94,8 @@ def replicate(
     ------
     InputError, ValidationError
         When the scenario or a parameter cannot be used.
+    ExecutorError
+        When the executor is broken, or has lost a run's worker for the third time.
     """
     if workers is not None:
         check_whole(workers, "workers", 1)
@@ -101,42 +105,20 @@ def replicate(
     n = whole.replications if n is None else n
     if not isinstance(n, int) or not 1 <= n <= MOST_REPLICATIONS:
         raise InputError("n", f"must be an integer from 1 to {MOST_REPLICATIONS}", n)
-    runs = [replication(whole, r) for r in range(n)]
+    found: dict[int, Result] = {}
     with progress_bar(n * whole.n_windows, progress) as advance:
-        if executor is not None:
-            return _in_order([executor.submit(run, one) for one in runs], lambda: advance(whole.n_windows))
-        return _on_threads(runs, min(workers or cores(), n), advance)
+
+        def done(r: int, result: Result) -> None:
+            found[r] = result
+            advance(whole.n_windows)
+
+        at_once = IN_FLIGHT if executor is not None else min(workers or cores(), n)
+        work_off(partial(_numbered, whole), range(n), done, workers=at_once, executor=executor)
+    return [found[r] for r in range(n)]
 
 
-def _on_threads(runs: Sequence[Scenario], workers: int, advance: Callable[[int], object]) -> list[Result]:
-    """Run on threads, which end soon when they are interrupted: each looks up as often as it moves the bar."""
-    given_up = Event()
-
-    def moved(n_windows: int) -> None:
-        if given_up.is_set():
-            raise CancelledError
-        advance(n_windows)
-
-    with ThreadPoolExecutor(workers) as threads:
-        try:
-            return _in_order([threads.submit(run, one, advance=moved) for one in runs], lambda: None)
-        except BaseException:
-            given_up.set()
-            raise
-
-
-def _in_order(futures: Sequence[Future[Result]], after: Callable[[], object]) -> list[Result]:
-    """Return the results in the order of the runs; when one fails, or the wait is interrupted, none begins any more."""
-    results = []
-    try:
-        for future in futures:
-            results.append(future.result())
-            after()
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise
-    return results
+def _numbered(scenario: Scenario, r: int, advance: Callable[[int], object] = lambda _: None) -> Result:
+    return run(replication(scenario, r), advance=advance)
 
 
 def summarise(results: Sequence[Result], confidence: float = 0.95) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import cast
 
 from shadowsim.arrivals import Traffic
+from shadowsim.blocks import BLOCK_KEYS, BLOCK_LATER, Block
 from shadowsim.datafiles import BUILTIN
 from shadowsim.defaults import (
     OVERHEAD_S,
@@ -53,7 +54,7 @@ from shadowsim.parts import (
     read_services,
     workers_of,
 )
-from shadowsim.paths import BLOCK_KEYS, BLOCK_LATER, Block, edited, plain, value_at
+from shadowsim.paths import edited, plain, value_at
 from shadowsim.service import Service
 from shadowsim.traffic import parse_traffic
 

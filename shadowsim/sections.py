@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from shadowsim import frames as schema
 from shadowsim.batches import LEAST, traffic_moments
 from shadowsim.errors import InputError, nearest
+from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.samples import Buckets, Floats, Ints, Sample, Values
 
-ROLES = ("source", "shadow")
 METHODS = ("sections", "replications", "requests", "windows")
-MOST_SECTIONS = 100
 ERRORS = {
     "error_rate_4xx": "Invocation4XXErrors",
     "error_rate_5xx": "Invocation5XXErrors",

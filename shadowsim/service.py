@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from shadowsim.blocks import SERVICE_KEYS, SERVICE_LATER, Block
 from shadowsim.errors import InputError
 from shadowsim.instances import lookup
 from shadowsim.laws import Law, parse_law
-from shadowsim.paths import SERVICE_KEYS, SERVICE_LATER, Block
 
 MAX_WORKERS = 65_536
 MAX_QUEUE = 2**31 - 1

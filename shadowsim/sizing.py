@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shadowsim.blocks import check_whole, number
 from shadowsim.costs import Prices, PriceSource, read_prices
 from shadowsim.demand import demand, raised
 from shadowsim.engine import simulate
 from shadowsim.errors import InputError
+from shadowsim.frames import ROLES
 from shadowsim.instances import lookup
-from shadowsim.paths import check_whole, number
 from shadowsim.quotas import quota_note
 from shadowsim.replications import replication
 from shadowsim.result import Result
@@ -27,7 +28,7 @@ from shadowsim.scenario import Scenario
 from shadowsim.search import UTILISATION, Answer, Search, answer, missed
 from shadowsim.service import Service
 from shadowsim.sheets import Sheet
-from shadowsim.slo import ROLES, Goal, Slo, measure, parse_slo
+from shadowsim.slo import Goal, Slo, measure, parse_slo
 from shadowsim.trials import FIRST_LOOK, Bench, Trial
 
 Floats = NDArray[np.float64]

@@ -44,18 +44,17 @@ from numpy.typing import NDArray
 from shadowsim import frames
 from shadowsim.defaults import TIMEOUT_S
 from shadowsim.errors import InputError, nearest
+from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.result import Result
 
 Floats = NDArray[np.float64]
 
-SECTIONS = 100
 LEAST_SECTIONS = 10  # fewer say nothing about their own scatter
-ROLES = ("source", "shadow")
 TIMES = ("mean", "wait_mean")
 SHARES = ("error_rate", "utilisation")
 _KNOWN = ("p50", "p90", "p95", "p99", "p99.9", *TIMES, *SHARES, "share(wait > T)", "share(latency > T)")
 # Decimal, since neither 0.01 x 5 nor 99.9 / 100 is the float that 0.05 or 0.999 is.
-_TIME_UNITS = {"": "1", "s": "1", "ms": "0.001", "us": "0.000001", "µs": "0.000001", "μs": "0.000001", "min": "60"}
+TIME_UNITS = {"": "1", "s": "1", "ms": "0.001", "us": "0.000001", "µs": "0.000001", "μs": "0.000001", "min": "60"}
 _SHARE_UNITS = {"": "1", "%": "0.01"}
 _GOAL = re.compile(r"((?:\w+\.)?share\s*\([^)]*\)|[^<>=()]+?)\s*(<=|>=|<|>)\s*(.+)", re.DOTALL)
 _SHARE_OF = re.compile(r"share\s*\(\s*(\w+)\s*>\s*(.+?)\s*\)")
@@ -239,7 +238,7 @@ def _metric(name: str, written: str) -> tuple[str, float | None]:
 
 
 def _value(text: str, is_time: bool, goal: str) -> float:
-    found, units = _VALUE.fullmatch(text), _TIME_UNITS if is_time else _SHARE_UNITS
+    found, units = _VALUE.fullmatch(text), TIME_UNITS if is_time else _SHARE_UNITS
     if not found or found[2] not in units:
         what = "a time such as 0.2, 200ms, 1.5s or 300us" if is_time else "a share such as 0.05 or 5%"
         raise InputError("slo", f"needs {what}, in {goal!r}", text)
@@ -259,7 +258,7 @@ def _number(at: float | None) -> float:
 
 def _sections(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """Return the section of each window, as the latency frame cuts them."""
-    return index * min(SECTIONS, n) // n
+    return index * min(MOST_SECTIONS, n) // n
 
 
 def _sums(section: NDArray[np.int64], values: Floats, n_sections: int = 0) -> Floats:
@@ -285,7 +284,7 @@ def _above(result: Result, role: str, threshold_s: float) -> tuple[Floats, Float
     count, section = part["count"].to_numpy(np.float64), part["section"].to_numpy(np.int64)
     width = np.where(np.isfinite(high), high - low, 1.0)
     share = np.clip((low + width - threshold_s) / width, 0.0, 1.0)
-    n_sections = min(SECTIONS, result.scenario.n_windows)
+    n_sections = min(MOST_SECTIONS, result.scenario.n_windows)
     return _sums(section, count * share, n_sections), _sums(section, count, n_sections)
 
 
@@ -308,6 +307,6 @@ def _waits_above(result: Result, role: str, threshold_s: float) -> tuple[Floats,
     n_windows, period_s = result.scenario.n_windows, result.scenario.period_s
     window = (part["arrival_s"].to_numpy(np.float64) / period_s).astype(np.int64)
     section = _sections(np.minimum(window, n_windows - 1), n_windows)
-    n_sections = min(SECTIONS, n_windows)
+    n_sections = min(MOST_SECTIONS, n_windows)
     late = part["wait_s"].to_numpy(np.float64) > threshold_s
     return _sums(section, late.astype(np.float64), n_sections), _sums(section, np.ones(len(late)), n_sections)

@@ -23,8 +23,8 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
 from shadowsim import ranks
+from shadowsim.blocks import number
 from shadowsim.errors import InputError, shown
-from shadowsim.paths import number
 from shadowsim.ranks import Interval
 from shadowsim.tables import grid, seconds, wrapped
 from shadowsim.timings import SIMULATED, Source, Timing, Timings, read_timings

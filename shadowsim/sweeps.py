@@ -18,11 +18,12 @@ from typing import Any, cast
 
 import pandas as pd
 
+from shadowsim.blocks import check_whole
 from shadowsim.cache import Cache, Row, key_of
 from shadowsim.engine import cores, progress_bar, run
 from shadowsim.errors import ExecutorError, InputError
 from shadowsim.grids import Cell, Grid, cells_of, columns_of
-from shadowsim.paths import check_whole, plain
+from shadowsim.paths import plain
 from shadowsim.replications import replication
 from shadowsim.result import Result
 from shadowsim.scenario import MOST_REPLICATIONS, Scenario

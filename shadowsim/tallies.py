@@ -12,10 +12,9 @@ from shadowsim import _kernel as k
 from shadowsim._kernel import Floats
 from shadowsim.columns import Columns
 from shadowsim.errors import SimulationError
-from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, WINDOWS, build, repeated
+from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, ROLES, WINDOWS, build, repeated
 from shadowsim.scenario import Scenario
 
-ROLES = ("source", "shadow")
 STATUSES = np.array(["answered", "error_4xx", "error_5xx", "timed_out", "refused"])
 _US = 1e6
 

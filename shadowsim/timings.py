@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from shadowsim.blocks import number
 from shadowsim.documents import read_json
 from shadowsim.errors import InputError, kind, shown
-from shadowsim.paths import number
 from shadowsim.samples import Floats
 
 Source = Mapping[str, Any] | str | os.PathLike[str]

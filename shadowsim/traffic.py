@@ -42,11 +42,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from shadowsim.arrivals import Traffic
+from shadowsim.blocks import Block
 from shadowsim.datafiles import resolve
 from shadowsim.errors import InputError
 from shadowsim.laws import MAX_SCV, Law, parse_law
 from shadowsim.modulation import mmpp_rate
-from shadowsim.paths import Block
 from shadowsim.profiles import parse_profile
 
 RATED = ("rate_per_s", "profile")

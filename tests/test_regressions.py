@@ -7,8 +7,8 @@ from cases import scenario, service
 from scipy.stats import binom
 
 from shadowsim import InputError, assert_no_regression, compare, compare_runs, replicate, simulate
+from shadowsim.blocks import per_cent
 from shadowsim.contrasts import NOT_ENOUGH
-from shadowsim.paths import per_cent
 from shadowsim.regressions import COLUMNS, regressions_text
 
 LOAD, N = 0.5, 50_000

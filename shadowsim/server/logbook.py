@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.server.backends import REFUSED
 from shadowsim.server.series import MINUTE_S, Series, Served, Tally, edge_of, quantile
 
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
 KEPT_ROWS = 4_000_000
 _CHUNK = 65_536
-_SECTIONS = 100
 _US = 1e6
-_ROLES = ("source", "shadow")
 # name in the frame, and the array's type code
 _COLUMNS = {
     "request": "q", "role": "b", "arrival_s": "d", "instance": "l", "wait_s": "d", "service_s": "d", "latency_s": "d",
@@ -135,7 +134,7 @@ class Logbook:
                 **size,
                 "inference_id": ids[order],
                 "variant": np.array(self.variants, object)[role[order]],
-                "role": np.array(_ROLES, object)[role[order]],
+                "role": np.array(ROLES, object)[role[order]],
                 "status": statuses[order],
             },
         )
@@ -149,7 +148,7 @@ class Logbook:
             {
                 "time_s": number * MINUTE_S,
                 "variant": self.variants[role],
-                "role": _ROLES[role],
+                "role": ROLES[role],
                 **_window(self.series[role].tallies.get(number, Tally()), self.n_workers[role]),
                 **_copies(self.series[role].tallies.get(number, Tally()), role, LOST_CAUSES),
             }
@@ -163,7 +162,7 @@ class Logbook:
         from shadowsim.frames import LATENCY, build
 
         last = max((number for series in self.series for number in list(series.tallies)), default=0)
-        length = math.ceil((last + 1) / _SECTIONS)
+        length = math.ceil((last + 1) / MOST_SECTIONS)
         counts: dict[tuple[int, int, int], int] = {}
         for role, series in enumerate(self.series):
             for number, tally in sorted(series.tallies.items()):
@@ -171,7 +170,7 @@ class Logbook:
                     key = number // length, role, bucket
                     counts[key] = counts.get(key, 0) + count
         rows = [
-            (section, self.variants[role], _ROLES[role], edge_of(bucket), edge_of(bucket + 1), count)
+            (section, self.variants[role], ROLES[role], edge_of(bucket), edge_of(bucket + 1), count)
             for (section, role, bucket), count in sorted(counts.items())
         ]
         return build(LATENCY, {c.name: [row[i] for row in rows] for i, c in enumerate(LATENCY)})
