@@ -15,7 +15,7 @@ from pathlib import PurePath
 import numpy as np
 
 from shadowsim.blocks import BLOCK_KEYS, BLOCKS, SERVICE_KEYS, SERVICE_LATER
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, kind, nearest
 
 ALIASES = {
     "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
@@ -41,6 +41,18 @@ def plain(value: object) -> object:
     if isinstance(value, PurePath):
         return str(value)
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def check_changes(changes: object) -> Mapping[str, object]:
+    """Return `changes` when they are values by their paths."""
+    if not isinstance(changes, Mapping):
+        raise InputError(
+            "changes", f'must be a mapping of paths to values, as {{"rate_per_s": 400}}, not {kind(changes)}'
+        )
+    wrong = next((path for path in changes if not isinstance(path, str)), None)
+    if wrong is not None:
+        raise InputError("changes", 'must have paths such as "rate_per_s" for keys', wrong)
+    return changes
 
 
 def edited(document: Mapping[str, object], path: str, value: object) -> dict[str, object]:

@@ -255,7 +255,8 @@ def _side(tally: k.Tally, edges: Floats) -> Side:
     if some.any():
         ends = least[some].min(), greatest[some].max()
         first, last = np.clip(np.searchsorted(edges, ends, side="right") - 1, 0, edges.size - 2)
-        sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], tally.sections[:, first : last + 1])
+        counts = tally.sections[:, first : last + 1]
+        sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], counts, ends)
     errors = {name: rows[:, list(of)].sum(axis=1) for name, of in _ERRORS.items()}
     moments = traffic_moments(tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED], n_sections)
     return Side(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors, moments)
@@ -271,7 +272,7 @@ def _first(sections: Sections, n: int) -> Sections:
         sample = side.sample
         if isinstance(sample, Buckets):
             counts = sample.counts[:n]
-            sample = Buckets(sample.low_s, sample.high_s, counts) if counts.any() else None
+            sample = Buckets(sample.low_s, sample.high_s, counts, sample.extremes_s) if counts.any() else None
         errors = {name: hits[:n] for name, hits in side.errors.items()}
         moments = None if side.moments is None else side.moments[:n]
         sides.append(Side(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, moments))

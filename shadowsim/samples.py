@@ -23,10 +23,18 @@ class Buckets:
     low_s, high_s : ndarray of float64, shape (buckets,)
         Edges, ascending.
     counts : ndarray, shape (sections, buckets)
+    extremes_s : tuple of float
+        The least and the greatest latency, where they are known: no quantile passes them.
     """
 
-    def __init__(self, low_s: Floats, high_s: Floats, counts: NDArray[np.int64]):
-        self.low_s, self.high_s, self.counts = low_s, high_s, counts
+    def __init__(
+        self,
+        low_s: Floats,
+        high_s: Floats,
+        counts: NDArray[np.int64],
+        extremes_s: tuple[float, float] = (-math.inf, math.inf),
+    ):
+        self.low_s, self.high_s, self.counts, self.extremes_s = low_s, high_s, counts, extremes_s
         self.n_by_section: Floats = counts.sum(axis=1).astype(np.float64)
         self._of_bucket: Floats = counts.sum(axis=0).astype(np.float64)
         self._upto: Floats = np.cumsum(self._of_bucket)
@@ -35,7 +43,8 @@ class Buckets:
     def quantile(self, p: float) -> float:
         """Quantile of all sections together, linear inside a bucket, in seconds."""
         at, above = self._place(p)
-        return float(self.high_s[at] - above * (self.high_s[at] - self.low_s[at]))
+        least, greatest = self.extremes_s
+        return min(max(float(self.high_s[at] - above * (self.high_s[at] - self.low_s[at])), least), greatest)
 
     def beyond(self, p: float) -> Floats:
         """How many more answers lie beyond the quantile at p than belong there, section by section; sum 0."""

@@ -40,7 +40,7 @@ from shadowsim.defaults import (
     requested_document,
 )
 from shadowsim.documents import file_of, path_of, read_json
-from shadowsim.errors import InputError, kind
+from shadowsim.errors import InputError
 from shadowsim.experiment import Experiment
 from shadowsim.parts import (
     check_columns,
@@ -54,7 +54,7 @@ from shadowsim.parts import (
     read_services,
     workers_of,
 )
-from shadowsim.paths import edited, plain, value_at
+from shadowsim.paths import check_changes, edited, plain, value_at
 from shadowsim.service import Service
 from shadowsim.traffic import parse_traffic
 
@@ -146,7 +146,7 @@ class Scenario:
             When it cannot be used.
         """
         wanted: dict[str, object] = {} if rate_per_s is None else {"rate_per_s": rate_per_s}
-        wanted |= _changes(changes) if changes else {}
+        wanted |= check_changes(changes) if changes else {}
         if isinstance(source, Scenario):
             return source.replace(wanted) if wanted else source
         document = cast(dict[str, object], plain(read_json(source, "scenario")))
@@ -194,11 +194,8 @@ class Scenario:
         """
         base = Path(base_dir) if base_dir is not None else Path()
         if isinstance(document, Mapping) and is_request(document):
-            what = (
-                "is a plain CreateInferenceExperiment request; `shadowsim init` makes a file of it to edit, "
-                "Scenario.of(request, rate_per_s) a scenario"
-            )
-            raise InputError("scenario", what)
+            ways = "`shadowsim init` makes a file of it to edit, Scenario.of(request, rate_per_s) a scenario"
+            raise InputError("scenario", f"is a plain CreateInferenceExperiment request; {ways}")
         whole = Block.of(plain(document), "")
         experiment = read_experiment(whole)
         run = whole.block("run")
@@ -322,24 +319,13 @@ class Scenario:
         InputError, ValidationError
             When a path is unknown, or the changed scenario is wrong.
         """
-        document, assumed = changed_document(self.document, self.assumed, self.experiment, _changes(changes))
+        document, assumed = changed_document(self.document, self.assumed, self.experiment, check_changes(changes))
         return Scenario.from_dict(document, self.base_dir, assumed)
 
     def _repr_html_(self) -> str:
         from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
 
         return card(self)
-
-
-def _changes(changes: object) -> Mapping[str, object]:
-    if not isinstance(changes, Mapping):
-        raise InputError(
-            "changes", f'must be a mapping of paths to values, as {{"rate_per_s": 400}}, not {kind(changes)}'
-        )
-    wrong = next((path for path in changes if not isinstance(path, str)), None)
-    if wrong is not None:
-        raise InputError("changes", 'must have paths such as "rate_per_s" for keys', wrong)
-    return changes
 
 
 def default_scenario() -> Scenario:

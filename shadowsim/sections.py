@@ -6,6 +6,7 @@ Whatever wrote the frames, a comparison needs few sums of each section; here the
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -190,9 +191,19 @@ def _of_latency(runs: Sequence[Frames], method: str) -> Sections:
             summed = _window_sums(run["windows"], role, n) if "windows" in run else _bucket_sums(low_s, high_s, table)
             counts[role].append(table.sum(axis=0, keepdims=True) if whole else table)
             sums[role].append(_added(summed) if whole else summed)
-    samples = {role: Buckets(low_s, high_s, np.concatenate(counts[role])) for role in ROLES}
+    samples = {role: Buckets(low_s, high_s, np.concatenate(counts[role]), _extremes_s(runs, role)) for role in ROLES}
     sides = {role: Side(samples[role] if samples[role].n else None, **_chained(sums[role])) for role in ROLES}
     return Sections(sides["source"], sides["shadow"], method, independent=whole)
+
+
+def _extremes_s(runs: Sequence[Frames], role: str) -> tuple[float, float]:
+    """The least and the greatest latency of all runs; without bounds where a run does not tell."""
+    names = ["ModelLatency_Minimum", "ModelLatency_Maximum"]
+    if not all("windows" in run and set(names) <= set(run["windows"].columns) for run in runs):
+        return -math.inf, math.inf
+    found = pd.concat([run["windows"].loc[run["windows"]["role"] == role, names] for run in runs]) / _US
+    least, greatest = float(found[names[0]].min()), float(found[names[1]].max())
+    return (-math.inf, math.inf) if math.isnan(least + greatest) else (least, greatest)
 
 
 def _window_sums(windows: pd.DataFrame, role: str, n_sections: int) -> dict[str, Any]:

@@ -131,3 +131,13 @@ def test_too_few_runs_for_replications_are_said(run):
         sections_of(frames_of([run] * 9), "replications")
     with pytest.raises(InputError, match="frames: must be a single run for method requests, got 2"):
         sections_of(frames_of([run, run]), "requests")
+
+
+def test_no_quantile_passes_what_was_seen(run):
+    """Many time out after 0.3 s, in a bucket that reaches further."""
+    for role, side in sides(sections_of(frames_of(run), None)).items():
+        row = run.summary().set_index("role").loc[role]
+        assert [side.sample.quantile(q) for q in (0.5, 0.999, 1.0)] == pytest.approx(
+            [row["p50_s"], row["p99_9_s"], row["maximum_s"]]
+        )
+        assert side.sample.quantile(1.0) <= 0.3 * (1 + 1e-12)
