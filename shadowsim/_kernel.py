@@ -66,7 +66,7 @@ Hashes = NDArray[np.uint64]
 
 # error_model="numpy": a division then carries no test for zero, and the loop round it can be vectorised. No divisor
 # here can be zero (each is guarded where it is formed).
-njit = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
+njit = numba.njit(nogil=True, cache=True, error_model="numpy")
 # Called by compiled code only: leaving the wrappers for Python out saves time to compile, and a call from Python would
 # crash. Never for a public function.
 inner = numba.njit(nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -318,7 +318,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _NUMBER = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))  # GOLDEN i _NUMBER is i: an offset tells its number
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _0, _1, _2, _3, _4, _6, _7, _8, _11, _27 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 6, 7, 8, 11, 27))
-_30, _31, _32, _56, _63, _64, _255 = (np.uint64(n) for n in (30, 31, 32, 56, 63, 64, 255))
+_30, _31, _32, _56, _63, _255 = (np.uint64(n) for n in (30, 31, 32, 56, 63, 255))
 _55, _33, _0F, _01, _80, _FF = (np.uint64(int(byte * 8, 16)) for byte in ("55", "33", "0F", "01", "80", "FF"))
 _LOW32 = np.uint64(0xFFFFFFFF)
 
@@ -931,7 +931,10 @@ def _serve(
 def _serve_least(
     arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, p: Pool, s: State, start: Floats
 ) -> None:  # fmt: skip
-    """As `_serve`, each request to an instance with the fewest in flight: `instance` is written, too."""
+    """As `_serve`, each request to an instance with the fewest in flight: `instance` is written, too.
+
+    What `_serve_any` does when nothing can be refused, lost or slowed down, a tenth faster for not asking.
+    """
     k, timeout, per_s, free_s = p.n_workers, p.timeout_s, p.buckets_per_s, s.free_s
     counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = s.flight
     for i in range(lo, hi):

@@ -65,7 +65,3 @@ class Clock:
     def at(self, wall_s: float) -> float:
         """Return the scaled time of a wall time."""
         return min(self.scaled_s + (wall_s - self.wall_s) * self.scale, _LATEST_S)
-
-    def wall_until(self, scaled_s: float) -> float:
-        """Return how many wall seconds remain until a scaled time; 0 when it has passed."""
-        return max(0.0, (scaled_s - self.now()) / self.scale)
