@@ -168,6 +168,7 @@ LINES = [
     ("serve --quotas quotas.json", "quotas.json: instances: must be a quota"),
     ("serve --choose desired_state", "--choose"),
     ("serve --time-scale 0", "--time-scale: must be > 0"),
+    ("serve --s3-root request.json", "request.json' is a file"),
 ]
 
 

@@ -62,7 +62,10 @@ def serve(
         str | None, typer.Option(metavar="FILE", help="Quotas; `default` is a new AWS account's. [generous ones]")
     ] = None,
     s3_root: Annotated[
-        Path, typer.Option(metavar="DIR", help="Captures: a folder a bucket, unless AWS_ENDPOINT_URL_S3 is set.")
+        Path,
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Captures: a folder a bucket, unless AWS_ENDPOINT_URL_S3 is set."
+        ),
     ] = Path("shadowsim-s3"),
     credentials: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Verify signatures by the keys of this AWS credentials file.")
