@@ -6,6 +6,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -237,3 +238,20 @@ def test_what_cannot_be_written_has_not_happened(tmp_path):
 def test_wrong_options_are_refused(option, message):
     with pytest.raises(InputError, match=message):
         Store(**option)
+
+
+def test_another_thread_may_close_it():
+    """As the collector of garbage does, in whichever thread it runs."""
+    made = Store()
+    failed = []
+
+    def close():
+        try:
+            made.close()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    thread.join(10)
+    assert not failed

@@ -195,7 +195,8 @@ def _opened(path: str) -> sqlite3.Connection:
     """Return a connection that holds the file, which is made with our tables if it is new."""
     connection = None
     try:
-        connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+        # By one thread at a time, but not always the same one: who forgets a store need not be who made it.
+        connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
         # Held from the first statement on, so that two servers never fold the same log.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
