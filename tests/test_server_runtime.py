@@ -19,7 +19,7 @@ from shadowsim.server.runtime import Limits
 def server(tmp_path_factory):
     """An experiment at 100 % between two containers."""
     containers = {"source": Container(), "shadow": Container()}
-    limits = Limits(max_body_bytes=100_000, timeout_s=0.3)
+    limits = Limits(max_body_bytes=100_000, timeout_s=1.5)
     with serving(tmp_path_factory.mktemp("serving"), containers, limits=limits) as server:
         server.experiment()
         yield server
@@ -232,7 +232,7 @@ async def breaks_header(writer, asked):
 )
 def test_whatever_the_shadow_does_the_caller_gets_the_source_s_bytes(tmp_path, behave, outcomes):
     containers = {"source": Container(), "shadow": Container(behave)}
-    mirroring = Mirroring(timeout_s=0.3)
+    mirroring = Mirroring(timeout_s=1.0)
     with serving(tmp_path, containers, limits=Limits(max_body_bytes=100_000), mirroring=mirroring) as server:
         server.experiment()
         if behave is None:
@@ -250,7 +250,7 @@ def test_whatever_the_shadow_does_the_caller_gets_the_source_s_bytes(tmp_path, b
 
 def test_copies_beyond_the_bound_are_lost_and_counted(tmp_path):
     containers = {"source": Container(), "shadow": Container(dead)}
-    mirroring = Mirroring(timeout_s=0.5, max_copies=3)
+    mirroring = Mirroring(timeout_s=2.0, max_copies=3)
     with serving(tmp_path, containers, mirroring=mirroring) as server:
         server.experiment()
         for _ in range(10):
