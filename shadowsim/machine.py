@@ -133,7 +133,7 @@ def _what_matters(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
     f = s.flight
     if f.leave_s.size:
         flying = np.zeros(f.leave_s.size, bool)
-        for node in f.wheel:
+        for node in f.wheel[f.wheel >= 0]:
             while node >= 0:
                 flying[node] = f.leave_s[node] > now
                 node = f.next_node[node]
@@ -168,11 +168,8 @@ def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
     buckets = 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
     levels = 64 * min(2 + pool.n_workers // 32, _MOST_LEVELS)
     instances = np.arange(n, dtype=np.uint64)
-    level, at_level, some = (
-        np.zeros((levels, -(-n // 64)), np.uint64),
-        np.zeros(levels, np.int64),
-        np.zeros(levels // 64, np.uint64),
-    )
+    level = np.zeros((levels, -(-n // 64)), np.uint64)
+    at_level, some = np.zeros(levels, np.int64), np.zeros(levels // 64, np.uint64)
     np.bitwise_or.at(level[0], instances // 64, np.uint64(1) << instances % 64)
     at_level[0], some[0] = n, 1
     flight = k.Flight(
