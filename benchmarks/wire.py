@@ -1,11 +1,13 @@
 """A lean HTTP server and a lean load generator, as processes, so that neither is what a benchmark measures.
 
-    python wire.py serve DELAY_S               prints its port; answers with a POST's body, after a delay
-    python wire.py load URL CONNECTIONS SECONDS [RATE_PER_S]
+    python wire.py serve DELAY_S                 prints its port; answers with a POST's body, after a delay
+    python wire.py load SECONDS CONNECTIONS URL  each connection asks again as soon as it is answered
+    python wire.py race SECONDS RATE_PER_S URL...
+        a Poisson process of requests for all URLs, whatever is answered; of as many in a row as there are URLs each
+        gets one, in random order, so that all of them meet the same moments of the machine
 
-The generator prints JSON: seconds of each answer, what was wrong with up to a hundred, and its own processor time.
-Without a rate each connection asks again as soon as it is answered; with one, requests come as a Poisson process
-whatever is answered.
+The generators print JSON: by URL the seconds of each answer in order of the requests; what was wrong with up to a
+hundred; and their own processor time.
 """
 
 from __future__ import annotations
@@ -83,55 +85,87 @@ async def serve(delay_s: float) -> None:
     await server.serve_forever()
 
 
-async def load(url: str, n_connections: int, seconds: float, rate_per_s: float) -> dict[str, object]:
-    """Ask for some seconds."""
-    place = urlsplit(url)
-    head = f"POST {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: a/b\r\nContent-Length: {len(BODY)}\r\n"
-    request = head.encode() + b"X-Amzn-SageMaker-Inference-Id: an-inference-id\r\n\r\n" + BODY
-    loop, end = asyncio.get_running_loop(), perf_counter() + seconds
-    took_s: list[float] = []
-    bad: list[str] = []
+class _Generator:
+    """Asks URLs, and keeps what became of it."""
 
-    async def connect() -> _Caller:
-        return (await loop.create_connection(_Caller, place.hostname, place.port))[1]
+    def __init__(self, urls: list[str]):
+        self.took_s: dict[str, list[float]] = {url: [] for url in urls}
+        self.bad: list[str] = []
+        self._places = {url: urlsplit(url) for url in urls}
 
-    async def ask(caller: _Caller) -> None:
+    async def connect(self, url: str) -> _Caller:
+        place = self._places[url]
+        return (await asyncio.get_running_loop().create_connection(_Caller, place.hostname, place.port))[1]
+
+    def request(self, url: str) -> bytes:
+        place = self._places[url]
+        head = f"POST {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: a/b\r\n"
+        head += f"Content-Length: {len(BODY)}\r\nX-Amzn-SageMaker-Inference-Id: an-inference-id\r\n\r\n"
+        return head.encode() + BODY
+
+    async def ask(self, caller: _Caller, request: bytes) -> float:
+        """Return the seconds until the answer."""
         began = perf_counter()
         wrong = await caller.ask(request)
         if wrong:
-            bad.append(wrong)
-        took_s.append(perf_counter() - began)
+            self.bad.append(wrong)
+        return perf_counter() - began
 
-    async def closed() -> None:
-        caller = await connect()
-        while perf_counter() < end:
-            await ask(caller)
+    def report(self, began: float) -> dict[str, object]:
+        elapsed_s = perf_counter() - began
+        return {"took_s": self.took_s, "bad": self.bad[:100], "elapsed_s": elapsed_s, "cpu_s": process_time()}
 
-    async def opened() -> None:
-        idle, random, due, asking = [await connect() for _ in range(8)], Random(1), perf_counter(), set()
 
-        async def one() -> None:
-            caller = idle.pop() if idle else await connect()
-            if caller.transport.is_closing():  # it was idle for long
-                caller = await connect()
-            await ask(caller)
-            idle.append(caller)
+async def load(url: str, n_connections: int, seconds: float) -> dict[str, object]:
+    """Ask for some seconds, each connection when it has its answer."""
+    generator, began = _Generator([url]), perf_counter()
+    request, took_s = generator.request(url), generator.took_s[url]
 
-        while (due := due + random.expovariate(rate_per_s)) < end:
-            await asyncio.sleep(max(due - perf_counter(), 0.0))
-            task = loop.create_task(one())
-            asking.add(task)
-            task.add_done_callback(asking.discard)
-        await asyncio.gather(*asking)
+    async def one() -> None:
+        caller = await generator.connect(url)
+        while perf_counter() < began + seconds:
+            took_s.append(await generator.ask(caller, request))
 
-    began = perf_counter()
-    await (opened() if rate_per_s else asyncio.gather(*(closed() for _ in range(n_connections))))
-    return {"took_s": took_s, "bad": bad[:100], "elapsed_s": perf_counter() - began, "cpu_s": process_time()}
+    await asyncio.gather(*(one() for _ in range(n_connections)))
+    return generator.report(began)
+
+
+async def race(urls: list[str], seconds: float, rate_per_s: float) -> dict[str, object]:
+    """Ask all URLs for some seconds, each at a rate."""
+    generator, random, loop = _Generator(urls), Random(1), asyncio.get_running_loop()
+    requests = {url: generator.request(url) for url in urls}
+    idle = {url: [await generator.connect(url) for _ in range(8)] for url in urls}
+    asking: set[asyncio.Task[None]] = set()
+    turns: list[str] = []
+
+    async def one(url: str, number: int) -> None:
+        caller = idle[url].pop() if idle[url] else await generator.connect(url)
+        if caller.transport.is_closing():  # it was idle for long
+            caller = await generator.connect(url)
+        generator.took_s[url][number] = await generator.ask(caller, requests[url])
+        idle[url].append(caller)
+
+    began = due = perf_counter()
+    while (due := due + random.expovariate(rate_per_s * len(urls))) < began + seconds:
+        await asyncio.sleep(max(due - perf_counter(), 0.0))
+        turns = turns or random.sample(urls, len(urls))
+        url = turns.pop()
+        generator.took_s[url].append(0.0)
+        task = loop.create_task(one(url, len(generator.took_s[url]) - 1))
+        asking.add(task)
+        task.add_done_callback(asking.discard)
+    await asyncio.gather(*asking)
+    return generator.report(began)
+
+
+def _main(what: str, number: str, *rest: str) -> None:
+    if what == "serve":
+        asyncio.run(serve(float(number)))
+    elif what == "load":
+        print(json.dumps(asyncio.run(load(rest[1], int(rest[0]), float(number)))))
+    else:
+        print(json.dumps(asyncio.run(race(list(rest[1:]), float(number), float(rest[0])))))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        asyncio.run(serve(float(sys.argv[2])))
-    else:
-        rate = float(sys.argv[5]) if len(sys.argv) > 5 else 0.0
-        print(json.dumps(asyncio.run(load(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), rate))))
+    _main(*sys.argv[1:])
