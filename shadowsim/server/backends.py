@@ -270,6 +270,9 @@ def outcome_of(status: int) -> str:
 
 async def _read(content: aiohttp.StreamReader, most: int) -> bytes | None:
     """Return a body of at most `most` bytes, None for a longer one."""
+    if content.is_eof():  # as with most: it came with its headers
+        body = content.read_nowait()
+        return body if len(body) <= most else None
     parts, n_bytes = [], 0
     async for part in content.iter_any():
         n_bytes += len(part)

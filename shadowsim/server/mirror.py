@@ -162,6 +162,7 @@ class Mirror:
         return "" if self._throttle is None or _at_once(self._throttle) else "max_per_s"
 
     async def _run(self, pool: Pool, call: Call, done: Callable[[int, Answer, float], None]) -> None:
+        await asyncio.sleep(0)  # the source's request goes first: it may wait for its turn to be written
         began = perf_counter()
         try:
             instance, answer = await pool.invoke(call, self.settings.timeout_s)

@@ -2,14 +2,16 @@
 
 A request is checked, goes to a production variant by weight (or to the one that it targets), and from there to an
 instance. What the container answers passes as it is; whatever is no 2XX becomes a ModelError, with SageMaker's body.
-A copy leaves when the source's request is on its way (or when it was answered), and nothing of it is waited for.
+A copy leaves when the source's request is on its way (or when it was answered), and nothing of it is waited for. What
+is counted and captured is so once the answer has been written.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from time import perf_counter, time
@@ -97,6 +99,21 @@ class Limits:
     region: str = "us-east-1"
 
 
+@dataclass(frozen=True, slots=True)
+class _Passage:
+    """A request on its way through a variant, the caller's or the copy of one; the view is that of its arrival."""
+
+    live: LiveEndpoint
+    view: EndpointView
+    pool: Pool
+    call: Call
+    inference_id: str
+    logbook: Logbook | None
+    number: int
+    arrival_s: float
+    began: float
+
+
 class Runtime:
     """The runtime's data plane.
 
@@ -135,29 +152,20 @@ class Runtime:
         pool = self._choose(name, live, headers.get(TARGET_VARIANT))
         call = Call(body, {key: headers[key] for key in _PASSED_ON if key in headers})
         inference_id = headers.get(INFERENCE_ID, "")
-        variant, logbook = pool.variant.name, live.logbook
-        counted = logbook is not None and variant == logbook.variants[0]
-        number = logbook.number() if logbook is not None and counted else -1
-        view = live.view  # as it is now, whatever becomes of the endpoint meanwhile
-        shadow = view.shadow
-        send = None
-        if shadow is not None and live.shadow is not None and shadow.source_name == variant:
-            session = headers.get(SESSION_ID) or inference_id
-            if live.mirror.chooses(shadow.sampling_percentage, session):
-                send = partial(self._copy, live, view, live.shadow, call, logbook, number, inference_id)
-        late = send is not None and live.mirror.settings.instant == RESPONSE
-        if send is not None and not late:
-            send(arrival_s)
+        # An experiment counts its own source's requests; what becomes of the endpoint meanwhile changes nothing here.
+        logbook = live.logbook if live.logbook is not None and pool.variant.name == live.logbook.variants[0] else None
+        number = -1 if logbook is None else logbook.number()
+        passage = _Passage(live, live.view, pool, call, inference_id, logbook, number, arrival_s, began)
+        copied = self._copied(passage, headers.get(SESSION_ID) or inference_id)
+        shadow = live.shadow if copied else None
+        late = live.mirror.settings.instant == RESPONSE
+        if shadow is not None and not late:
+            self._copy(passage, shadow, arrival_s)
         instance, answer = await pool.invoke(call, self.limits.timeout_s)
-        if send is not None and late:
-            send(time())
-        captured = self._capture(view, variant, True, call, answer, inference_id)
-        overhead_s = max(perf_counter() - began - answer.latency_s, 0.0)
-        served = Served(
-            number, inference_id, arrival_s, instance, len(pool.outstanding), answer, overhead_s, len(body), captured
-        )
-        live.enter(logbook if counted else None, variant, served)
-        return self._reply(name, variant, answer)
+        if shadow is not None and late:
+            self._copy(passage, shadow, time())
+        asyncio.get_running_loop().call_soon(self._done, passage, instance, answer, perf_counter())
+        return self._reply(name, pool.variant.name, answer)
 
     def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> Pool:
         if not live.pools:  # it is being made, or has failed
@@ -168,37 +176,39 @@ class Runtime:
             raise InvocationError(f"Variant {target} is not a production variant of endpoint {name}.")
         return live.pools[target]
 
-    def _copy(
-        self,
-        live: LiveEndpoint,
-        view: EndpointView,
-        pool: Pool,
-        call: Call,
-        logbook: Logbook | None,
-        number: int,
-        inference_id: str,
-        at_s: float,
-    ) -> None:
-        began, name = perf_counter(), pool.variant.name
+    def _copied(self, passage: _Passage, session: str) -> bool:
+        shadow = passage.view.shadow
+        if shadow is None or shadow.source_name != passage.pool.variant.name:
+            return False
+        return passage.live.mirror.chooses(shadow.sampling_percentage, session)
 
-        def done(instance: int, answer: Answer, ended: float) -> None:
-            captured = self._capture(view, name, False, call, answer, inference_id)
-            overhead_s = max(ended - began - answer.latency_s, 0.0)
-            n = len(pool.outstanding)
-            served = Served(number, inference_id, at_s, instance, n, answer, overhead_s, len(call.body), captured)
-            live.enter(logbook, name, served)
+    def _copy(self, passage: _Passage, pool: Pool, at_s: float) -> None:
+        copy = replace(passage, pool=pool, arrival_s=at_s, began=perf_counter())
+        lost = partial(passage.live.lose, passage.logbook, pool.variant.name, at_s)
+        passage.live.mirror.copy(pool, passage.call, partial(self._done, copy), lost)
 
-        live.mirror.copy(pool, call, done, partial(live.lose, logbook, name, at_s))
-
-    def _capture(
-        self, view: EndpointView, variant: str, production: bool, call: Call, answer: Answer, inference_id: str
-    ) -> int | None:
-        if not view.captures:
-            return None
-        attributes = call.headers.get(CUSTOM_ATTRIBUTES, "")
-        return self._captures.take(
-            view.captures, view.name, variant, production, call, answer, inference_id, attributes
+    def _done(self, passage: _Passage, instance: int, answer: Answer, ended: float) -> None:
+        """Capture and count what came of a request, `ended` being when its caller could have it."""
+        view, pool, call = passage.view, passage.pool, passage.call
+        name, captured = pool.variant.name, None
+        if view.captures:
+            attributes = call.headers.get(CUSTOM_ATTRIBUTES, "")
+            production = not pool.copies
+            captured = self._captures.take(
+                view.captures, view.name, name, production, call, answer, passage.inference_id, attributes
+            )
+        served = Served(
+            passage.number,
+            passage.inference_id,
+            passage.arrival_s,
+            instance,
+            len(pool.outstanding),
+            answer,
+            max(ended - passage.began - answer.latency_s, 0.0),
+            len(call.body),
+            captured,
         )
+        passage.live.enter(passage.logbook, name, served)
 
     def _reply(self, endpoint: str, variant: str, answer: Answer) -> Reply:
         if answer.outcome != ANSWERED:
