@@ -85,12 +85,21 @@ def number_of(option: str, text: str | None) -> float | None:
         raise InputError(option, "must be a number", text, hint=hint) from None
 
 
-def whole_of(option: str, text: str | None, least: int = 1) -> int | None:
+def whole_of(option: str, text: str | None, least: int = 1, most: int | None = None) -> int | None:
     """Return the whole number that an option gives, None when it is left out."""
     number = number_of(option, text)
-    if number is None or (isinstance(number, int) and number >= least):
+    if number is None or (isinstance(number, int) and least <= number <= (number if most is None else most)):
         return number
-    raise InputError(option, f"must be a whole number >= {least}", number)
+    upto = "" if most is None else f" and <= {most}"
+    raise InputError(option, f"must be a whole number >= {least}{upto}", number)
+
+
+def positive_of(option: str, text: str | None, most: float) -> float | None:
+    """Return the number above 0 that an option gives, None when it is left out."""
+    number = number_of(option, text)
+    if number is None or 0.0 < number <= most:
+        return number
+    raise InputError(option, f"must be > 0 and <= {most:g}", number)
 
 
 def given(**options: object) -> dict[str, Any]:

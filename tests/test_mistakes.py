@@ -166,8 +166,15 @@ LINES = [
     ("serve --backend my-model=localhost:8080", "--backend: must have URLs such as http://127.0.0.1:8080"),
     ("serve --scenario request.json", "`shadowsim init` makes a file of it to edit"),
     ("serve --quotas quotas.json", "quotas.json: instances: must be a quota"),
-    ("serve --choose desired_state", "--choose"),
+    ("serve --choose desired_state", "--choose: must be NAME=VALUE, NAME of deploy_in,"),
+    ("serve --choose desired_state=Done", "desired_state: must be one of Cancelled, Completed, got 'Done'"),
     ("serve --time-scale 0", "--time-scale: must be > 0"),
+    ("serve --time-scale fast", "--time-scale: must be a number, got 'fast'"),
+    ("serve --port http", "--port: must be a number, got 'http'"),
+    ("serve --port 70000", "--port: must be a whole number >= 0 and <= 65535, got 70000"),
+    ("serve --max-body-bytes 6MB", "--max-body-bytes: must be a number, got '6MB'"),
+    ("serve --flush-s 0", "--flush-s: must be > 0 and <= 86400, got 0"),
+    ("serve --host 192.0.2.1 --insecure", "--host: must be an address or a name of this machine, got '192.0.2.1'"),
     ("serve --s3-root request.json", "request.json' is a file"),
 ]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from shadowsim.arguments import given, number_of, positive_of, whole_of
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ app = typer.Typer()
 @app.command(epilog=_EXAMPLES)
 def serve(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="What to bind to.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free port.")] = PORT,
+    port: Annotated[str | None, typer.Option(metavar="N", help=f"0 is any free port. [{PORT}]")] = None,
     db: Annotated[str, typer.Option(metavar="FILE", help="Where state is kept; :memory: keeps none.")] = ":memory:",
     backend: Annotated[
         list[str] | None,
@@ -55,10 +58,12 @@ def serve(
     scenario: Annotated[
         Path | None, typer.Option(metavar="S.json", help="Service models, mirror and endpoint settings.")
     ] = None,
-    time_scale: Annotated[float, typer.Option(metavar="N", help="Schedules and statuses pass N times as fast.")] = 1.0,
+    time_scale: Annotated[
+        str | None, typer.Option(metavar="N", help="Schedules and statuses pass N times as fast. [1]")
+    ] = None,
     transition_s: Annotated[
-        float, typer.Option(metavar="S", help="How long Creating, Starting, Updating and Stopping last.")
-    ] = 1.0,
+        str | None, typer.Option(metavar="S", help="How long Creating, Starting, Updating and Stopping last. [1]")
+    ] = None,
     quotas: Annotated[
         str | None, typer.Option(metavar="FILE", help="Quotas; `default` is a new AWS account's. [generous ones]")
     ] = None,
@@ -68,21 +73,24 @@ def serve(
             metavar="DIR", file_okay=False, help="Captures: a folder a bucket, unless AWS_ENDPOINT_URL_S3 is set."
         ),
     ] = Path("shadowsim-s3"),
+    flush_s: Annotated[str | None, typer.Option(metavar="S", help="How often captures are written. [60]")] = None,
     credentials: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Verify signatures by the keys of this AWS credentials file.")
     ] = None,
-    skew_s: Annotated[float, typer.Option(metavar="S", help="Permitted skew of a signature's date.")] = 300.0,
+    skew_s: Annotated[str | None, typer.Option(metavar="S", help="Permitted skew of a signature's date. [300]")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without signatures.")] = False,
     allow_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A further name in the Host header; repeatable.")
     ] = None,
     max_body_bytes: Annotated[
-        int, typer.Option(min=1, max=2**30, help="Of an invocation and of its answer.")
-    ] = 6_291_456,
-    timeout_s: Annotated[
-        float | None, typer.Option(metavar="S", help="How long a model may take. [the scenario's, or 60]")
+        str | None, typer.Option(metavar="N", help="Of an invocation and of its answer. [6291456]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the simulated backends, the copies and the routing.")] = 7,
+    timeout_s: Annotated[
+        str | None, typer.Option(metavar="S", help="How long a model may take. [the scenario's, or 60]")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option(metavar="N", help="Of the simulated backends, the copies and the routing. [7]")
+    ] = None,
     region: Annotated[str, typer.Option(help="In ARNs.")] = "us-east-1",
     account: Annotated[str, typer.Option(help="In ARNs: 12 digits.")] = "111122223333",
     choose: Annotated[
@@ -97,49 +105,52 @@ def serve(
     """
     from shadowsim.server.destinations import sink_of
     from shadowsim.server.limits import Quotas
-    from shadowsim.server.runtime import Limits
+    from shadowsim.server.runtime import MAX_BODY_BYTES, Limits
     from shadowsim.server.safety import check_bind
     from shadowsim.server.settings import Settings
     from shadowsim.server.signatures import read_credentials
     from shadowsim.server.store import Store
 
     check_bind(host, credentials is not None, insecure)
-    if not 0.0 < skew_s <= 86_400.0:
-        raise InputError("--skew-s", "must be > 0 and <= 86400", skew_s)
-    if timeout_s is not None and not 0.0 < timeout_s <= 3600.0:
-        raise InputError("--timeout-s", "must be > 0 and <= 3600", timeout_s)
+    most_bytes = whole_of("--max-body-bytes", max_body_bytes, 1, 2**30) or MAX_BODY_BYTES
+    numbers = given(
+        port=whole_of("--port", port, 0, 65_535),
+        seed=whole_of("--seed", seed, 0),
+        flush_s=positive_of("--flush-s", flush_s, 86_400.0),
+        skew_s=positive_of("--skew-s", skew_s, 86_400.0),
+    )
+    times = given(
+        time_scale=number_of("--time-scale", time_scale), transition_s=number_of("--transition-s", transition_s)
+    )
     containers = dict(map(parse_backend, backend or []))
-    given = _given(scenario, timeout_s)
+    said = _said(scenario, positive_of("--timeout-s", timeout_s, 3600.0))
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     with Store(
         db,
-        transition_s=transition_s,
-        time_scale=time_scale,
         choices=parse_choices(choose or []),
         probed=frozenset(containers),
         quotas=Quotas.read(quotas),
         region=region,
         account=account,
+        **times,
     ) as store:
         settings = Settings(
             host=host,
-            port=port,
             hosts=tuple(allow_host or ()),
             containers=containers,
-            services=given.services,
-            routing=given.routing,
-            mirroring=given.mirroring,
-            limits=Limits(max_body_bytes, given.timeout_s, store.account, store.region),
+            services=said.services,
+            routing=said.routing,
+            mirroring=said.mirroring,
+            limits=Limits(most_bytes, said.timeout_s, store.account, store.region),
             sink=sink_of(s3_root, dict(os.environ)),
             secrets=None if credentials is None else read_credentials(credentials),
-            skew_s=skew_s,
-            seed=seed,
+            **numbers,
         )
         asyncio.run(_serve(settings, store))
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _Said:
     """What a scenario says for a server."""
 
     services: Mapping[str, Service]
@@ -148,7 +159,7 @@ class _Given:
     timeout_s: float
 
 
-def _given(file: Path | None, timeout_s: float | None) -> _Given:
+def _said(file: Path | None, timeout_s: float | None) -> _Said:
     from dataclasses import replace
 
     from shadowsim.defaults import TIMEOUT_S
@@ -156,7 +167,7 @@ def _given(file: Path | None, timeout_s: float | None) -> _Given:
 
     if file is None:
         timeout_s = timeout_s or TIMEOUT_S
-        return _Given({}, {}, Mirroring(timeout_s=timeout_s), timeout_s)
+        return _Said({}, {}, Mirroring(timeout_s=timeout_s), timeout_s)
     from shadowsim.scenario import Scenario
 
     scenario = Scenario.load(file)
@@ -167,7 +178,7 @@ def _given(file: Path | None, timeout_s: float | None) -> _Given:
     # What the scenario leaves out, an endpoint's configuration may say.
     routing = scenario.routing if scenario.document.get("endpoint", {}).get("routing") else {}  # type: ignore[attr-defined]
     timeout_s = timeout_s or scenario.timeout_s
-    return _Given(scenario.services, routing, replace(Mirroring.of(scenario), timeout_s=timeout_s), timeout_s)
+    return _Said(scenario.services, routing, replace(Mirroring.of(scenario), timeout_s=timeout_s), timeout_s)
 
 
 async def _serve(settings: Settings, store: Store) -> None:
@@ -181,6 +192,8 @@ async def _serve(settings: Settings, store: Store) -> None:
     try:
         await app.start()
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise InputError("--host", "must be an address or a name of this machine", settings.host) from None
         why = error.strerror or error
         raise InputError("--port", f"{settings.host}:{settings.port} cannot be bound: {why}") from None
     # A collection that looks at everything would hold up every caller for tens of ms. What is loaded stays loaded, and
@@ -239,14 +252,14 @@ def parse_choices(texts: Sequence[str]) -> Undocumented:
     known = [f.name for f in fields(Undocumented)]
     values: dict[str, Any] = {}
     for text in texts:
-        name, _, value = text.partition("=")
-        if name not in known:
+        name, given, value = text.partition("=")
+        if not given or name not in known:
             raise InputError("--choose", f"must be NAME=VALUE, NAME of {', '.join(known)}", text)
         values[name] = {"true": True, "false": False}.get(value.lower(), value)
     try:
         return Undocumented(**values)
     except InputError as error:
-        raise InputError(f"--choose {error.path}", error.constraint, error.value) from None
+        raise InputError(f"--choose {error.path}", error.constraint, *error.value) from None
 
 
 def parse_backend(text: str) -> tuple[str, tuple[str, ...]]:
