@@ -66,7 +66,7 @@ The endpoint's:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -123,6 +123,14 @@ class Undocumented:
         What becomes, at the scheduled end, of an endpoint that the experiment made. Kept, it serves the source.
     shadow_weight : {"relative", "absolute"}
         Whether the share of a configuration's shadow variant is its weight over the production variant's, or its own.
+    running_update : {"ValidationException", "ConflictException"}
+        The error for an update of what cannot change once copies are made.
+    captured_percentage : int
+        0..100: of the requests, what an experiment's DataStorageConfig captures.
+    event_id : {"own", "shared"}
+        Whether a request and its copy are captured under event ids of their own, or under one.
+    unknown_operation : {400, 404}
+        The HTTP status of UnknownOperationException.
     """
 
     deploy_in: Literal["Starting", "Creating"] = "Starting"
@@ -132,11 +140,18 @@ class Undocumented:
     duplicate_name: Literal["ResourceInUse", "ConflictException"] = "ResourceInUse"
     made_endpoint: Literal["keep", "delete"] = "keep"
     shadow_weight: Literal["relative", "absolute"] = "relative"
+    running_update: Literal["ValidationException", "ConflictException"] = "ValidationException"
+    captured_percentage: int = 100
+    event_id: Literal["own", "shared"] = "own"
+    unknown_operation: Literal[400, 404] = 400
 
     def __post_init__(self) -> None:
-        for name, allowed in _ALLOWED.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(name, f"must be one of {', '.join(map(str, allowed))}", getattr(self, name))
+        for name, values in CHOICES.items():
+            if getattr(self, name) not in values:
+                listed = (
+                    "a whole number from 0 to 100" if values is _PERCENT else f"one of {', '.join(map(str, values))}"
+                )
+                raise InputError(name, f"must be {listed}", getattr(self, name))
 
     @property
     def table(self) -> Table:
@@ -146,7 +161,8 @@ class Undocumented:
         return {**EXPERIMENT, "Created": created}
 
 
-_ALLOWED: Mapping[str, tuple[object, ...]] = {
+_PERCENT = range(101)
+CHOICES: Mapping[str, Sequence[object]] = {
     "deploy_in": ("Starting", "Creating"),
     "stop_before_start": (True, False),
     "delete_before_start": (True, False),
@@ -154,6 +170,10 @@ _ALLOWED: Mapping[str, tuple[object, ...]] = {
     "duplicate_name": ("ResourceInUse", "ConflictException"),
     "made_endpoint": ("keep", "delete"),
     "shadow_weight": ("relative", "absolute"),
+    "running_update": ("ValidationException", "ConflictException"),
+    "captured_percentage": _PERCENT,
+    "event_id": ("own", "shared"),
+    "unknown_operation": (400, 404),
 }
 
 

@@ -1,5 +1,7 @@
 """lifecycle.py: the tables, their drawing, and status as a function of events and time."""
 
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from shadowsim.errors import ConflictError, InputError
 from shadowsim.experiment import LONGEST
 from shadowsim.lifecycle import (
     ACTIONS,
+    CHOICES,
     ENDPOINT,
     EXPERIMENT,
     TERMINAL,
@@ -128,6 +131,11 @@ def test_choices_leave_transitions_out_and_are_checked():
     assert Undocumented().table == EXPERIMENT
     with pytest.raises(InputError, match="deploy_in: must be one of Starting, Creating, got 'Created'"):
         Undocumented(deploy_in="Created")
+    with pytest.raises(InputError, match="captured_percentage: must be a whole number from 0 to 100, got 101"):
+        Undocumented(captured_percentage=101)
+    for name, values in CHOICES.items():
+        assert all(getattr(Undocumented(**{name: value}), name) == value for value in values)
+    assert set(CHOICES) == {field.name for field in fields(Undocumented)}
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.sampled_from(ACTIONS)), max_size=8), st.floats(0, 5), st.data())

@@ -17,6 +17,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from random import Random
@@ -98,7 +99,10 @@ class App:
             s.routing,
             perf_counter,
         )
-        self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed))
+        choices = self._store.world.choices
+        shared = choices.event_id == "shared"
+        self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
+        self._unknown_operation = choices.unknown_operation
         server = web.Server(
             self._answer, access_log=None, auto_decompress=False, keepalive_timeout=s.silent_s, lingering_time=1.0
         )
@@ -144,6 +148,8 @@ class App:
             reply = await self._reply(request, path, query, invoked, began)
         except ShadowsimError as error:
             reply = error_reply(error) if invoked else _refusal(error)
+            if isinstance(error, UnknownOperationError):
+                reply = replace(reply, status=self._unknown_operation)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:

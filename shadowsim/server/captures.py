@@ -87,8 +87,9 @@ class Captures:
         answer: Answer,
         inference_id: str,
         custom_attributes: str,
+        event_id: str | None = None,
     ) -> int | None:
-        """Capture an invocation where a view says so.
+        """Capture an invocation where a view says so, under its own event id unless one is given.
 
         Returns
         -------
@@ -103,7 +104,7 @@ class Captures:
                 continue
             if view.sampling_percentage < 100 and self._random.random() * 100.0 >= view.sampling_percentage:
                 continue
-            if self._keep(view, endpoint, variant, call, answer, inference_id, custom_attributes):
+            if self._keep(view, endpoint, variant, call, answer, inference_id, custom_attributes, event_id):
                 sides = (len(call.body), "Input"), (len(answer.body), "Output")
                 captured = (captured or 0) + sum(n for n, mode in sides if mode in view.modes)
         return captured
@@ -138,11 +139,12 @@ class Captures:
         answer: Answer,
         inference_id: str,
         custom_attributes: str,
+        event_id: str | None,
     ) -> bool:
         types = view.csv_content_types, view.json_content_types
         now = datetime.now(UTC)
         record = Record(
-            event_id=str(uuid4()),
+            event_id=event_id or str(uuid4()),
             inference_id=inference_id or None,
             inference_time=now,
             request=payload_of(call.body, call.headers.get(CONTENT_TYPE), *types) if "Input" in view.modes else None,

@@ -145,7 +145,8 @@ def begin(world: World, trial: Trial, percentage: int) -> None:
     before = trial.before if trial.deployed else old
     # What still serves an earlier fleet needs no model of that name any more.
     containers = {**_containers(old), **world.containers()} if trial.deployed else world.containers()
-    request = with_experiment(trial.request, before.request if before else None, percentage)
+    captured = world.choices.captured_percentage
+    request = with_experiment(trial.request, before.request if before else None, percentage, captured)
     try:
         fleet = fleet_of(_config_name(world, trial), request, containers, world.choices.shadow_weight)
     except RefusedError as error:

@@ -245,17 +245,14 @@ def parse_choices(texts: Sequence[str]) -> Undocumented:
     InputError
         An unknown name, or a value that is not one of its choices.
     """
-    from dataclasses import fields
+    from shadowsim.lifecycle import CHOICES, Undocumented
 
-    from shadowsim.lifecycle import Undocumented
-
-    known = [f.name for f in fields(Undocumented)]
     values: dict[str, Any] = {}
     for text in texts:
         name, given, value = text.partition("=")
-        if not given or name not in known:
-            raise InputError("--choose", f"must be NAME=VALUE, NAME of {', '.join(known)}", text)
-        values[name] = {"true": True, "false": False}.get(value.lower(), value)
+        if not given or name not in CHOICES:
+            raise InputError("--choose", f"must be NAME=VALUE, NAME of {', '.join(CHOICES)}", text)
+        values[name] = {str(choice).lower(): choice for choice in CHOICES[name]}.get(value.lower(), value)
     try:
         return Undocumented(**values)
     except InputError as error:

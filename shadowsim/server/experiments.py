@@ -81,9 +81,11 @@ def update(store: Store, world: World, body: Body) -> dict[str, Any]:
         times = {"StartTime": found.stage.start_s, "EndTime": found.stage.end_s}
         after["Schedule"] = {**times, **body["Schedule"]}
         broken += _schedule_rules(after, world.now_s)
-    if found.stage.live:
-        broken += _live_rules(found, body)
-    _refuse_broken(world, after, broken)
+    fixed = list(_live_rules(found, body)) if found.stage.live else []
+    conflict = bool(fixed) and world.choices.running_update == "ConflictException"
+    _refuse_broken(world, after, broken if conflict else broken + fixed)
+    if conflict:
+        raise ConflictError(str(ValidationError(fixed)))
     refuse_status(world, found, "Update")
     _refuse_models(world, after)
     if world.endpoints.get(found.endpoint_name) and not found.deployed:

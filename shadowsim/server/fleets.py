@@ -166,7 +166,9 @@ def fleet_of(config_name: str, request: Body, containers: Mapping[str, Body], sh
     return Fleet(config_name, request, production, shadow, captures, routing)
 
 
-def with_experiment(request: Body, before: Body | None, percentage: int) -> dict[str, Any]:
+def with_experiment(
+    request: Body, before: Body | None, percentage: int, captured_percentage: int = 100
+) -> dict[str, Any]:
     """Return the configuration that puts an experiment's variants behind its endpoint.
 
     The endpoint's own is kept where the experiment says nothing: the source's routing (the shadow gets the same, since
@@ -178,8 +180,8 @@ def with_experiment(request: Body, before: Body | None, percentage: int) -> dict
         CreateInferenceExperiment's.
     before : mapping or None
         The configuration behind the endpoint, if there is one.
-    percentage : int
-        0..100, of the source's requests.
+    percentage, captured_percentage : int
+        0..100, of the source's requests: what is copied, and what the experiment's DataStorageConfig captures.
     """
     shadow_name = request["ShadowModeConfig"]["ShadowModelVariants"][0]["ShadowModelVariantName"]
     given = {v["VariantName"]: _variant_request(v) for v in request["ModelVariants"]}
@@ -196,7 +198,7 @@ def with_experiment(request: Body, before: Body | None, percentage: int) -> dict
     if "KmsKey" in request:
         body["KmsKeyId"] = request["KmsKey"]
     if "DataStorageConfig" in request:
-        body["DataCaptureConfig"] = _capture_request(request["DataStorageConfig"])
+        body["DataCaptureConfig"] = _capture_request(request["DataStorageConfig"], captured_percentage)
     return body
 
 
@@ -270,11 +272,11 @@ def _now(view: VariantView) -> dict[str, Any]:
     return {"InitialInstanceCount": view.instance_count, "InitialVariantWeight": view.weight}
 
 
-def _capture_request(storage: Body) -> dict[str, Any]:
-    # An experiment's storage has neither a share nor options: all of it, both sides.
+def _capture_request(storage: Body, percentage: int) -> dict[str, Any]:
+    # An experiment's storage has neither a share nor options: both sides.
     body: dict[str, Any] = {
         "EnableCapture": True,
-        "InitialSamplingPercentage": 100,
+        "InitialSamplingPercentage": percentage,
         "DestinationS3Uri": storage["Destination"],
         "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
     }

@@ -112,6 +112,7 @@ class _Passage:
     number: int
     arrival_s: float
     began: float
+    event_id: str | None = None
 
 
 class Runtime:
@@ -120,10 +121,19 @@ class Runtime:
     Attributes
     ----------
     limits : Limits
+    share_event_ids : bool
+        Whether a request and its copy are captured under one event id.
     """
 
-    def __init__(self, endpoints: LiveEndpoints, captures: Captures, limits: Limits, random: Random):
-        self.limits = limits
+    def __init__(
+        self,
+        endpoints: LiveEndpoints,
+        captures: Captures,
+        limits: Limits,
+        random: Random,
+        share_event_ids: bool = False,
+    ):
+        self.limits, self.share_event_ids = limits, share_event_ids
         self._endpoints, self._captures, self._random = endpoints, captures, random
 
     async def invoke(self, name: str, headers: Mapping[str, str], body: bytes, began: float) -> Reply:
@@ -155,7 +165,8 @@ class Runtime:
         # An experiment counts its own source's requests; what becomes of the endpoint meanwhile changes nothing here.
         logbook = live.logbook if live.logbook is not None and pool.variant.name == live.logbook.variants[0] else None
         number = -1 if logbook is None else logbook.number()
-        passage = _Passage(live, live.view, pool, call, inference_id, logbook, number, arrival_s, began)
+        shared = str(uuid4()) if self.share_event_ids else None
+        passage = _Passage(live, live.view, pool, call, inference_id, logbook, number, arrival_s, began, shared)
         copied = self._copied(passage, headers.get(SESSION_ID) or inference_id)
         shadow = live.shadow if copied else None
         late = live.mirror.settings.instant == RESPONSE
@@ -195,7 +206,15 @@ class Runtime:
             attributes = call.headers.get(CUSTOM_ATTRIBUTES, "")
             production = not pool.copies
             captured = self._captures.take(
-                view.captures, view.name, name, production, call, answer, passage.inference_id, attributes
+                view.captures,
+                view.name,
+                name,
+                production,
+                call,
+                answer,
+                passage.inference_id,
+                attributes,
+                passage.event_id,
             )
         served = Served(
             passage.number,
