@@ -12,13 +12,14 @@ from rehearsed import DAY, SHADOW, SOURCE, T0, account, client, experiment, mirr
 
 from shadowsim.contract import _shape
 from shadowsim.errors import ConflictError, ShadowsimError
-from shadowsim.lifecycle import ACTIONS, EXPERIMENT, Event, Stage
+from shadowsim.lifecycle import ACTIONS, ENDPOINT, EXPERIMENT, Event, Stage
 from shadowsim.lifecycle import status as status_by_table
 from shadowsim.server.control import ACTIONS as REHEARSED
 from shadowsim.server.control import handle
 from shadowsim.server.events import EFFECTS
 from shadowsim.server.limits import Quotas
 from shadowsim.server.store import Store
+from shadowsim.server.views import models_to_ping, record_ping
 
 SCHEDULED = {"StartTime": T0 + 10 * DAY, "EndTime": T0 + 12 * DAY}
 RETAIN = {SOURCE: "Retain", SHADOW: "Remove"}
@@ -75,6 +76,64 @@ def test_every_pair_of_status_and_action_through_boto3(status, action):
         assert caught.value.response["Error"]["Code"] == "ConflictException"
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
         assert made.picture() == before
+
+
+@pytest.mark.parametrize("status", EXPERIMENT)
+def test_a_name_is_taken_in_every_status_through_boto3(status):
+    made = in_status(status)
+    before = made.picture()
+    with pytest.raises(ClientError, match="already exists") as caught:
+        client(made).create_inference_experiment(**experiment())
+    assert caught.value.response["Error"]["Code"] == "ResourceInUse"
+    assert made.picture() == before
+
+
+def endpoint_in(status):
+    """An account whose endpoint "live" has just come to a status; "second" is another configuration for it."""
+    made = account(endpoint=False, probed=frozenset(["new"]))
+    for name, model in (("first", "old"), ("second", "new")):
+        made.do("CreateEndpointConfig", EndpointConfigName=name, ProductionVariants=[production(model=model)])
+    failing = status in ("Failed", "RollingBack")
+    made.do("CreateEndpoint", EndpointName="live", EndpointConfigName="second" if status == "Failed" else "first")
+    if status not in ("Creating", "Failed"):
+        made.wait(1)
+    if status in ("Updating", "RollingBack"):
+        made.do("UpdateEndpoint", EndpointName="live", EndpointConfigName="second")
+    if failing:
+        (probe,) = models_to_ping(made.store, made.now)
+        record_ping(made.store, probe, made.now, "no answer")
+    if status == "Deleting":
+        made.do("DeleteEndpoint", EndpointName="live")
+    assert made.endpoint()["EndpointStatus"] == status
+    return made
+
+
+@pytest.mark.parametrize("action", ["update_endpoint", "update_endpoint_weights_and_capacities", "delete_endpoint"])
+@pytest.mark.parametrize("status", ENDPOINT)
+def test_every_pair_of_an_endpoints_status_and_action_through_boto3(status, action):
+    made = endpoint_in(status)
+    bodies = {
+        "update_endpoint": {"EndpointConfigName": "first"},
+        "update_endpoint_weights_and_capacities": {
+            "DesiredWeightsAndCapacities": [{"VariantName": SOURCE, "DesiredInstanceCount": 3}]
+        },
+    }
+    event = "Delete" if action == "delete_endpoint" else "Update"
+    call, before = getattr(client(made), action), made.picture()
+    if event in ENDPOINT[status]:
+        call(EndpointName="live", **bodies.get(action, {}))
+        assert made.endpoint()["EndpointStatus"] == ENDPOINT[status][event]
+    else:
+        with pytest.raises(ClientError, match=r"Cannot update (in-progress|failed) endpoint") as caught:
+            call(EndpointName="live", **bodies.get(action, {}))
+        assert caught.value.response["Error"]["Code"] == "ValidationException"
+        assert made.picture() == before
+
+
+@pytest.mark.parametrize("status", sorted(set(ENDPOINT) - {"InService"}))
+def test_an_endpoint_that_is_not_in_service_takes_no_experiment(status):
+    error = endpoint_in(status).refused("CreateInferenceExperiment", **experiment())
+    assert (error.code, f"is {status}." in str(error)) == ("ResourceInUse", True)
 
 
 @pytest.mark.parametrize("status", EXPERIMENT)
@@ -259,6 +318,34 @@ def test_deleting_an_experiment_leaves_its_endpoint():
     made.do("DeleteInferenceExperiment", Name="bert")
     assert served(made) == ([SOURCE], [], "first")
     assert made.do("CreateInferenceExperiment", **experiment())
+
+
+def test_a_variant_that_was_taken_away_stays_so_when_another_test_has_one_of_its_name():
+    made = in_status("Completed")
+    made.do("CreateInferenceExperiment", **experiment("second"))
+    made.wait(2)
+
+    def statuses(name):
+        return [v["Status"] for v in made.do("DescribeInferenceExperiment", Name=name)["ModelVariants"]]
+
+    assert (statuses("bert"), statuses("second")) == (["InService", "Deleted"], ["InService", "InService"])
+    made.do("StopInferenceExperiment", Name="second", ModelVariantActions=PROMOTE)
+    made.wait(1)
+    assert (statuses("bert"), statuses("second")) == (["Deleted", "Deleted"], ["Deleted", "InService"])
+
+
+def test_instances_that_are_being_scaled_when_a_test_starts_are_not_forgotten():
+    made = account(endpoint=True, transition_s=10.0)
+    made.wait(20)
+    made.do("CreateInferenceExperiment", **experiment(Schedule=SCHEDULED))
+    made.now = SCHEDULED["StartTime"] - 5.0
+    nine = [{"VariantName": SOURCE, "DesiredInstanceCount": 9}]
+    made.do("UpdateEndpointWeightsAndCapacities", EndpointName="live", DesiredWeightsAndCapacities=nine)
+    made.wait(5.0)
+    assert (made.status(), made.endpoint()["EndpointStatus"]) == ("Starting", "Updating")
+    made.now = SCHEDULED["EndTime"] + 20.0
+    (source,) = made.endpoint()["ProductionVariants"]
+    assert (made.status(), source["CurrentInstanceCount"]) == ("Completed", 9)
 
 
 def test_capture_of_the_experiment_takes_the_endpoints_place_until_its_end():
@@ -505,24 +592,80 @@ def test_a_throttled_client_tries_again(monkeypatch):
     assert len(waits) == 4  # botocore's default: five attempts
 
 
+ARN = "arn:aws:sagemaker:us-east-1:111122223333:endpoint/live"
+FULL_CONFIG = {
+    "ProductionVariants": [
+        production(RoutingConfig={"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}, VolumeSizeInGB=5)
+    ],
+    "ShadowProductionVariants": [production(SHADOW, "new", InitialVariantWeight=0.5)],
+    "DataCaptureConfig": {
+        "InitialSamplingPercentage": 20,
+        "DestinationS3Uri": "s3://bucket/x",
+        "KmsKeyId": "alias/k",
+        "CaptureOptions": [{"CaptureMode": "InputAndOutput"}],
+        "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
+    },
+    "KmsKeyId": "alias/k",
+    "Tags": [{"Key": "a", "Value": "b"}],
+    "MetricsConfig": {"EnableEnhancedMetrics": False, "MetricPublishFrequencyInSeconds": 60},
+}
+EVERY = [
+    ("CreateModel", {"ModelName": "third", "Containers": [{"Image": "a"}], "EnableNetworkIsolation": True}),
+    ("DescribeModel", {"ModelName": "third"}),
+    ("ListModels", {"MaxResults": 2}),
+    ("DeleteModel", {"ModelName": "third"}),
+    ("CreateEndpointConfig", {"EndpointConfigName": "full", **FULL_CONFIG}),
+    ("DescribeEndpointConfig", {"EndpointConfigName": "full"}),
+    ("ListEndpointConfigs", {"MaxResults": 1}),
+    ("UpdateEndpoint", {"EndpointName": "live", "EndpointConfigName": "full"}),
+    ("DescribeEndpoint", {"EndpointName": "live"}),
+    (
+        "UpdateEndpointWeightsAndCapacities",
+        {"EndpointName": "live", "DesiredWeightsAndCapacities": [{"VariantName": SHADOW, "DesiredWeight": 1}]},
+    ),
+    ("DescribeEndpoint", {"EndpointName": "live"}),
+    ("CreateEndpoint", {"EndpointName": "second", "EndpointConfigName": "full", "Tags": [{"Key": "a", "Value": ""}]}),
+    ("DescribeEndpoint", {"EndpointName": "second"}),
+    ("ListEndpoints", {"MaxResults": 1}),
+    ("AddTags", {"ResourceArn": ARN, "Tags": [{"Key": "k", "Value": ""}]}),
+    ("ListTags", {"ResourceArn": ARN}),
+    ("DeleteTags", {"ResourceArn": ARN, "TagKeys": ["k"]}),
+    (
+        "CreateInferenceExperiment",
+        experiment(
+            Schedule=SCHEDULED,
+            Description="d",
+            KmsKey="alias/k",
+            DataStorageConfig={
+                "Destination": "s3://bucket/y",
+                "KmsKey": "k",
+                "ContentType": {"CsvContentTypes": ["a/b"]},
+            },
+        ),
+    ),
+    ("DescribeInferenceExperiment", {"Name": "bert"}),
+    ("UpdateInferenceExperiment", {"Name": "bert", "Description": ""}),
+    ("ListInferenceExperiments", {"MaxResults": 1}),
+    ("StartInferenceExperiment", {"Name": "bert"}),
+    ("DescribeEndpoint", {"EndpointName": "live"}),
+    ("DescribeInferenceExperiment", {"Name": "bert"}),
+    ("StopInferenceExperiment", {"Name": "bert", "ModelVariantActions": PROMOTE, "Reason": ""}),
+    ("DescribeInferenceExperiment", {"Name": "bert"}),
+    ("DeleteInferenceExperiment", {"Name": "bert"}),
+    ("DeleteEndpointConfig", {"EndpointConfigName": "full"}),
+    ("DeleteEndpoint", {"EndpointName": "second"}),
+]
+
+
 def test_every_action_answers_what_its_shape_says():
-    """The members of each answer are known to the service model, and the required ones are there."""
-    made = in_status("Running")
-    bodies = {
-        "DescribeEndpoint": {"EndpointName": "live"},
-        "DescribeEndpointConfig": {"EndpointConfigName": "first"},
-        "DescribeModel": {"ModelName": "old"},
-        "ListEndpoints": {},
-        "ListEndpointConfigs": {},
-        "ListModels": {},
-        "ListInferenceExperiments": {},
-    }
-    outputs = {"ListEndpoints": "Output", "ListEndpointConfigs": "Output", "ListModels": "Output"}
-    for action, body in bodies.items():
-        name = f"{action}{'Response' if 'Inference' in action else outputs.get(action, 'Output')}"
-        answer, shape = made.do(action, **body), _shape(name)
-        assert set(shape.get("required", ())) <= set(answer) <= set(shape["members"])
-        json.dumps(answer)
+    """`Account.do` holds each answer against its shape; here all actions have one, over and while things change."""
+    assert {action for action, _ in EVERY} == set(REHEARSED)
+    changes = ("Create", "Update", "Start", "Stop", "DeleteInference")
+    for at_rest in (True, False):
+        made = account()
+        for action, body in EVERY:
+            made.wait(1.0 if at_rest or action.startswith(changes) else 0.0)
+            json.dumps(made.do(action, **body), allow_nan=False)
 
 
 # Nothing random breaks it

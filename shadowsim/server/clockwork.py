@@ -128,9 +128,11 @@ def trial_event(world: World, trial: Trial, event: str, at_s: float, reason: str
     stage = after(trial.stage, event, at_s, world.choices.table)
     completed_s = None if stage.status not in ("Completed", "Cancelled") else at_s
     trial = replace(trial, stage=stage, modified_s=at_s, completed_s=completed_s, reason=reason or trial.reason)
-    world.put_trial(trial)
     if completed_s is not None:
+        intended = _intended(world, trial.endpoint_name)
+        trial = replace(trial, left=frozenset(view.name for view in intended.variants) if intended else frozenset())
         world.touch(trial.endpoint_name)
+    world.put_trial(trial)
     if stage.status == "Starting":
         begin(world, trial, trial.percentage)
     elif stage.status == "Stopping":
@@ -140,8 +142,8 @@ def trial_event(world: World, trial: Trial, event: str, at_s: float, reason: str
 def begin(world: World, trial: Trial, percentage: int) -> None:
     """Put an experiment's variants behind its endpoint, with a share of copies; cancel it when that is impossible."""
     name = trial.endpoint_name
-    endpoint = world.endpoints.get(name)
-    old = endpoint.fleet if endpoint else None
+    made = trial.made or (not trial.deployed and name not in world.endpoints)
+    old = _intended(world, name)
     before = trial.before if trial.deployed else old
     # What still serves an earlier fleet needs no model of that name any more.
     containers = {**_containers(old), **world.containers()} if trial.deployed else world.containers()
@@ -157,15 +159,14 @@ def begin(world: World, trial: Trial, percentage: int) -> None:
         counts = {view.name: {"DesiredInstanceCount": view.instance_count} for view in old.variants}
         fleet = fleet.scaled(counts, world.choices.shadow_weight)
     deployed = deploy(world, name, fleet, before)
-    made = trial.made or (not trial.deployed and endpoint is None)
     world.put_trial(replace(trial, before=before, deployed=True, made=made))
     _hold(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
 
 
 def _finish(world: World, trial: Trial) -> None:
     name, choices = trial.endpoint_name, world.choices
-    endpoint = world.endpoints.get(name)
-    if not trial.deployed or endpoint is None or endpoint.fleet is None:
+    endpoint, current = world.endpoints.get(name), _intended(world, name)
+    if not trial.deployed or endpoint is None or current is None:
         return
     scheduled = not trial.actions
     if scheduled and trial.made and choices.made_endpoint == "delete":
@@ -175,16 +176,16 @@ def _finish(world: World, trial: Trial) -> None:
         fleet = trial.before
     else:
         before = trial.before.request if trial.before else None
-        actions = trial.actions or reverting(trial.before, endpoint.fleet)
-        request = without_experiment(endpoint.fleet, before, actions, trial.desired)
-        containers = {**_containers(endpoint.fleet), **world.containers()}
+        actions = trial.actions or reverting(trial.before, current)
+        request = without_experiment(current, before, actions, trial.desired)
+        containers = {**_containers(current), **world.containers()}
         fleet = fleet_of(_config_name(world, trial), request, containers, choices.shadow_weight)
         if trial.before is not None and fleet.serves_as(trial.before):
             fleet = trial.before
         else:
             _add_config(world, fleet)
     # A backend that fails now must not leave the endpoint with a shadow that nothing watches any more.
-    fallback = trial.before or replace(endpoint.fleet, shadow=None)
+    fallback = trial.before or replace(current, shadow=None)
     deployed = deploy(world, name, fleet, fallback)
     _hold(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
 
@@ -251,6 +252,12 @@ def _hold(world: World, endpoint: str, until_s: float) -> None:
     trial = world.live_trial(endpoint)
     if trial is not None and trial.stage.status not in ("Created", "Running"):
         world.put_trial(replace(trial, stage=replace(trial.stage, held_until_s=until_s)))
+
+
+def _intended(world: World, endpoint: str) -> Fleet | None:
+    """Return what an endpoint serves once nothing is in progress; what is being scaled counts as it will be."""
+    found = world.endpoints.get(endpoint)
+    return found.intended if found else None
 
 
 def _containers(fleet: Fleet | None) -> dict[str, Body]:

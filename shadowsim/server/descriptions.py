@@ -84,5 +84,6 @@ def _variant_status(found: Trial, endpoint: Endpoint | None, name: str) -> str:
         case "Stopping":
             return "Updating" if stays else "Deleting"
         case "Completed" | "Cancelled":
-            return "InService" if stays else "Deleted"
+            # Another experiment may have put a variant of the same name there since.
+            return "InService" if stays and name in found.left else "Deleted"
     return _BY_STATUS[status]

@@ -99,6 +99,8 @@ class Trial:
     reason : str or None
         StatusReason.
     completed_s : float or None
+    left : frozenset of str
+        Variants that stood behind the endpoint when it ended.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Trial:
     desired: Mapping[str, Body] = field(default_factory=dict)
     reason: str | None = None
     completed_s: float | None = None
+    left: frozenset[str] = frozenset()
 
     @property
     def endpoint_name(self) -> str:
