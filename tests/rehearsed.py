@@ -12,12 +12,16 @@ from functools import cache
 
 import boto3
 import pytest
+import regex
 from botocore.awsrequest import AWSResponse
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
 
 from shadowsim.errors import ShadowsimError
 from shadowsim.server.control import handle
 from shadowsim.server.store import Store
 
+MODEL = ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
 T0 = 1_800_000_000.0
 DAY = 86_400.0
 ROLE = "arn:aws:iam::111122223333:role/SageMaker"
@@ -56,6 +60,45 @@ def production(name=SOURCE, model="old", count=2, **more):
     } | more
 
 
+def misfits(shape, value, path="answer"):
+    """What a value, as JSON has it, is not of all that its botocore shape says; None is the shape of no answer."""
+    types = {
+        "structure": dict, "map": dict, "list": list, "string": str, "boolean": bool, "integer": int, "long": int,
+        "float": (int, float), "double": (int, float), "timestamp": (int, float),
+    }  # fmt: skip
+    if shape is None:
+        if value != {}:
+            yield f"{path} is {value!r}, and there should be none"
+        return
+    kind, rules = shape.type_name, shape.metadata
+    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        yield f"{path} is {value!r}, and no {kind}"
+        return
+    number = kind in ("integer", "long", "float", "double")
+    size = value if number else len(value) if isinstance(value, str | list | dict) and kind != "structure" else None
+    if size is not None and not rules.get("min", size) <= size <= rules.get("max", size):
+        yield f"{path} is {value!r}, and not within {rules}"
+    if "pattern" in rules and not regex.fullmatch(rules["pattern"], value):
+        yield f"{path} is {value!r}, and not of {rules['pattern']}"
+    if rules.get("enum") and value not in rules["enum"]:
+        yield f"{path} is {value!r}, and none of {rules['enum']}"
+    match kind:
+        case "structure":
+            yield from (f"{path}.{name} is missing" for name in shape.required_members if name not in value)
+            for name, item in value.items():
+                if name in shape.members:
+                    yield from misfits(shape.members[name], item, f"{path}.{name}")
+                else:
+                    yield f"{path}.{name} is unknown"
+        case "list":
+            for i, item in enumerate(value):
+                yield from misfits(shape.member, item, f"{path}[{i}]")
+        case "map":
+            for name, item in value.items():
+                yield from misfits(shape.key, name, path)
+                yield from misfits(shape.value, item, f"{path}.{name}")
+
+
 class Account:
     """A store and the moment that it is asked at."""
 
@@ -68,7 +111,10 @@ class Account:
             self.store.close()
 
     def do(self, action, **body):
-        return handle(action, copy.deepcopy(body), self.now, self.store)
+        """The action's answer, which fits its shape."""
+        answer = handle(action, copy.deepcopy(body), self.now, self.store)
+        assert list(misfits(MODEL.operation_model(action).output_shape, answer)) == []
+        return answer
 
     def refused(self, action, **body):
         """The error that an action ends in, having changed nothing."""
