@@ -21,6 +21,7 @@ from shadowsim.server.store import Store
 
 ROLE = "arn:aws:iam::111122223333:role/shadowsim"
 KEYS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret/of+the=test"}
+SHADOW_ACTIONS = {"AllTraffic": "Retain", "Shadow-01": "Remove"}  # for StopInferenceExperiment
 WAIT_S = 20.0  # for what takes milliseconds
 
 

@@ -226,13 +226,14 @@ class LiveEndpoints:
         if live.shadow is not None:
             live.shadows.add(live.shadow.variant.name)
         experiment = view.experiment if view.shadow else None
-        if live.logbook is not None and live.logbook.experiment != experiment:
+        of = experiment, view.experiment_s
+        if live.logbook is not None and (live.logbook.experiment, live.logbook.created_s) != of:
             self._end(live)
         if experiment is not None and live.logbook is None and view.shadow and live.shadow:
             names = view.shadow.source_name, view.shadow.variant.name
             source = live.pools.get(names[0])
             workers = source.n_workers if source else None, live.shadow.n_workers
-            live.logbook = Logbook(experiment, view.name, names, time(), workers)
+            live.logbook = Logbook(experiment, view.name, names, time(), workers, view.experiment_s)
             live.mirror.restart()
 
     def _pool(self, variant: VariantView, view: EndpointView, before: Sequence[Pool], copies: bool) -> Pool:

@@ -58,6 +58,8 @@ class Logbook:
         Time 0 of the frames, in seconds since 1970.
     n_workers : (int or None, int or None)
         Of one instance of each, where that is known.
+    created_s : float or None
+        When the experiment was created, by control's clock: of two of one name, which.
     n_requests : int
         Requests of the source that have come.
     n_forgotten : int
@@ -69,6 +71,7 @@ class Logbook:
     variants: tuple[str, str]
     began_s: float
     n_workers: tuple[int | None, int | None] = (None, None)
+    created_s: float | None = None
     kept_rows: int = KEPT_ROWS
     n_requests: int = 0
     n_forgotten: int = 0

@@ -45,6 +45,8 @@ class EndpointView:
         How each variant, the shadow's too, picks an instance.
     experiment : str or None
         The live experiment that has this endpoint, from its creation to its end.
+    experiment_s : float or None
+        When that was created: of two experiments of one name, which.
     """
 
     name: str
@@ -55,6 +57,7 @@ class EndpointView:
     captures: tuple[CaptureView, ...] = ()
     routing: Mapping[str, str] = field(default_factory=dict)
     experiment: str | None = None
+    experiment_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,9 @@ def endpoint_view(store: Store, name: str, now: float) -> EndpointView:
     if endpoint is None:
         raise UnknownEndpointError(f"Endpoint {shown(name)} of account {world.account} not found.")
     trial, fleet = world.live_trial(name), endpoint.fleet
-    live = trial.name if trial else None
+    live, live_s = (trial.name, trial.created_s) if trial else (None, None)
     if fleet is None:
-        return EndpointView(name, endpoint.status, endpoint.version, experiment=live)
+        return EndpointView(name, endpoint.status, endpoint.version, experiment=live, experiment_s=live_s)
     return EndpointView(
         name,
         endpoint.status,
@@ -102,6 +105,7 @@ def endpoint_view(store: Store, name: str, now: float) -> EndpointView:
         captures=fleet.captures,
         routing=fleet.routing,
         experiment=live,
+        experiment_s=live_s,
     )
 
 
