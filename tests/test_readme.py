@@ -5,11 +5,15 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import fields
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from shadowsim import cli, default_scenario
+from shadowsim.lifecycle import Undocumented
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,7 +49,38 @@ def test_the_main_job_prints_what_is_shown(folder):
     assert done.stdout == blocks("text")[0]
 
 
-@pytest.mark.parametrize("command", commands())
+@contextmanager
+def serving(command, folder):
+    """A server as the README starts it, at any free port; gives what it says to export."""
+    words = [*SHADOWSIM, *shlex.split(command)[1:], "--port", "0"]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            start = list(takewhile(lambda line: not line.startswith("#"), process.stdout))
+            yield dict(found.groups() for line in start if (found := re.match(r"export (\w+)=(\S+)", line)))
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+def test_the_automation_runs_against_the_server(folder, monkeypatch):
+    (command,) = (line for line in commands() if " serve " in line)
+    (block,) = (text for text in blocks("python") if "boto3" in text)
+    keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+    with serving(command, folder) as exports:
+        assert len(exports) == 3
+        for name, value in {**keys, **exports}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(folder)
+        seen = {}
+        exec(compile(block, "README's automation", "exec"), seen)
+        assert seen["sagemaker"].describe_inference_experiment(Name="ranker-v2")["Status"] in ("Stopping", "Completed")
+    captured = folder / "shadowsim-s3" / "ranker-captures" / "shadow" / "ranker"
+    n = {path.name: sum(len(f.read_bytes().splitlines()) for f in path.rglob("*.jsonl")) for path in captured.iterdir()}
+    assert n["AllTraffic"] == 100
+    assert abs(n["Shadow-01"] - 50) <= 20  # four standard errors of a coin
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if " serve " not in command])
 def test_commands(command, folder):
     done = run(shlex.split(command)[1:], folder)
     assert done.returncode == 0, done.stderr
@@ -66,7 +101,7 @@ def test_init_makes_a_scenario(folder):
     assert run(["validate", "scenario.json"], folder).returncode == 0
 
 
-@pytest.mark.parametrize("number", [n for n, text in enumerate(blocks("python")) if "def test_" not in text])
+@pytest.mark.parametrize("number", [n for n, text in enumerate(blocks("python")) if "ss.simulate(" in text])
 def test_python_blocks(number, capsys):
     exec(compile(blocks("python")[number], f"README block {number}", "exec"), {})
     if "print(" in blocks("python")[number]:
@@ -104,25 +139,18 @@ def test_every_time_law_in_the_table_can_be_read():
     assert [parse_law(block, "time", "s").kind for block in found] == ["lognormal", "empirical", "linear"]
 
 
-def test_the_table_of_columns_is_the_kernels():
-    from shadowsim import _kernel as k
-
-    named = {int(n): text for n, text in re.findall(r"`(\d+)` ([^`]+)[,.]\s", README)}
-    assert named[k.ARRIVAL].startswith("gap")
-    assert named[k.COPY].startswith("the coin")
-    assert named[k.SOURCE_SERVICE] == "source: service time"
-    assert named[k.SOURCE_ROUTE] == "source: instance"
-    assert named[k.SOURCE_ERROR] == "source: error"
-    assert named[k.SOURCE_RESPONSE_BYTES] == "source: bytes of the answer"
-    assert named[k.SHADOW_SERVICE] == "shadow: service time"
-    assert named[k.SHADOW_ROUTE] == "shadow: instance"
-    assert named[k.SHADOW_ERROR] == "shadow: error"
-    assert named[k.SHADOW_RESPONSE_BYTES] == "shadow: bytes of the answer"
-    assert named[k.REQUEST_BYTES] == "bytes of the request"
-    assert named[k.SESSION] == "the session"
-    assert named[k.SESSION_COPY] == "which sessions are copied"
-    assert named[k.MODULATION] == "states of an MMPP"
-    assert len(named) == 14
+def test_every_choice_is_in_the_table_with_what_is_assumed():
+    rows = [line.split("|") for line in README.splitlines() if line.startswith("| ")]
+    assumed = {name: row[2].lower() for row in rows if len(row) == 5 for name in re.findall(r"`(\w+)`", row[3])}
+    said = {
+        True: "allowed",
+        "relative": "its share of production's",
+        100: "all",
+        "own": "of their own",
+        "keep": "stays",
+    }
+    for field in fields(Undocumented):
+        assert str(said.get(field.default, field.default)).lower() in assumed[field.name], field.name
 
 
 def test_every_command_is_in_the_readme():
