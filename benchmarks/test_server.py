@@ -31,6 +31,10 @@ WIRE = Path(__file__).parent / "wire.py"
 RATE_PER_S, RACE_S, BLOCKS = 100.0, 60.0, 12
 ROUNDS, ROUND_S = 4, 2.0
 MODEL_S = 0.01
+SHADOWS: dict[str, float | str] = {
+    **{"is good": MODEL_S, "takes 30 s": 30.0, "is dead": MODEL_S},
+    **{"sends garbage": "garbage", "never ends": "endless", "slams": "slams"},
+}
 CPU_S = 1e-3  # of the server for a copied invocation: a thousand a second on one core
 ADDED_S = 1.5e-3  # to the median of a direct call
 HARM = 0.05, 0.2e-3  # of the quantile without a shadow, and seconds
@@ -71,8 +75,8 @@ class Bench:
         self._processes.append(process)
         return process
 
-    def backend(self, delay_s: float = 0.0) -> str:
-        process = self.start(sys.executable, str(WIRE), "serve", str(delay_s))
+    def backend(self, how: float | str = 0.0) -> str:
+        process = self.start(sys.executable, str(WIRE), "serve", str(how))
         assert process.stdout is not None
         url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
         self._backends[url] = process
@@ -239,14 +243,14 @@ def test_what_the_server_and_a_shadow_add_to_a_call(
     bench: Bench, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
 ) -> None:
     source = bench.backend(MODEL_S)
-    shadows = {name: bench.backend(delay_s) for name, delay_s in (("good", MODEL_S), ("slow", 30.0), ("dead", MODEL_S))}
-    direct, alone = f"{source}/invocations", bench.server(source, shadows["good"], 0)[0]
+    shadows = {name: bench.backend(how) for name, how in SHADOWS.items()}
+    direct, alone = f"{source}/invocations", bench.server(source, shadows["is good"], 0)[0]
     pairs = {"no copies": (alone, direct, "direct")}
-    if mirror := bench.nginx(source, shadows["good"]):
+    if mirror := bench.nginx(source, shadows["is good"]):
         pairs["nginx mirror"] = mirror, direct, "direct"
     for name, shadow in shadows.items():
-        pairs[f"a {name} shadow"] = bench.server(source, shadow)[0], alone, "no copies"
-    bench.kill(shadows["dead"])  # it had to answer /ping first
+        pairs[f"shadow {name}"] = bench.server(source, shadow)[0], alone, "no copies"
+    bench.kill(shadows["is dead"])  # it had to answer /ping first
     loads: dict[str, Load] = {}
 
     def all_pairs() -> None:

@@ -1,6 +1,7 @@
 """A lean HTTP server and a lean load generator, as processes, so that neither is what a benchmark measures.
 
-    python wire.py serve DELAY_S                 prints its port; answers with a POST's body, after a delay
+    python wire.py serve HOW                     prints its port; answers with a POST's body after HOW seconds, or
+                                                 with "garbage", with an "endless" body, or it "slams" the connection
     python wire.py load SECONDS CONNECTIONS URL  each connection asks again as soon as it is answered
     python wire.py race SECONDS RATE_PER_S URL...
         a Poisson process of requests for all URLs, whatever is answered; of as many in a row as there are URLs each
@@ -50,15 +51,40 @@ class _Messages(asyncio.Protocol, ABC):
 
 
 class _Backend(_Messages):
-    def __init__(self, delay_s: float):
-        self._delay_s = delay_s
+    _paused = False
+
+    def __init__(self, how: str):
+        self._how = how
 
     def message(self, head: bytes, body: bytes) -> None:
         answer = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-        if self._delay_s and head.startswith(b"post"):  # and not /ping
-            asyncio.get_running_loop().call_later(self._delay_s, self.transport.write, answer)
+        if head.startswith(b"get"):  # /ping
+            self.transport.write(answer)
+        elif self._how == "garbage":
+            self.transport.write(b"\x00\xff" * 512 + b"\r\n\r\n")
+            self.transport.close()
+        elif self._how == "slams":
+            self.transport.abort()
+        elif self._how == "endless":
+            self.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            self._go_on()
+        elif delay_s := float(self._how):
+            asyncio.get_running_loop().call_later(delay_s, self.transport.write, answer)
         else:
             self.transport.write(answer)
+
+    def _go_on(self) -> None:
+        # Not as fast as it could be: the benchmark's machine has few processors, and it is the server's that matter.
+        if not self.transport.is_closing():
+            if not self._paused:
+                self.transport.write(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+            asyncio.get_running_loop().call_later(0.01, self._go_on)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
 
 
 class _Caller(_Messages):
@@ -78,9 +104,9 @@ class _Caller(_Messages):
             self._answered.set_result(f"the connection was lost: {exc!r}")
 
 
-async def serve(delay_s: float) -> None:
+async def serve(how: str) -> None:
     """Answer until killed."""
-    server = await asyncio.get_running_loop().create_server(lambda: _Backend(delay_s), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: _Backend(how), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -160,7 +186,7 @@ async def race(urls: list[str], seconds: float, rate_per_s: float) -> dict[str, 
 
 def _main(what: str, number: str, *rest: str) -> None:
     if what == "serve":
-        asyncio.run(serve(float(number)))
+        asyncio.run(serve(number))
     elif what == "load":
         print(json.dumps(asyncio.run(load(rest[1], int(rest[0]), float(number)))))
     else:

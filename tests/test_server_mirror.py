@@ -113,3 +113,17 @@ def test_a_drain_gives_up_what_takes_too_long():
         return mirror.n_unanswered
 
     assert asyncio.run(run()) == 0
+
+
+def test_a_copy_that_is_given_up_is_lost():
+    class GivingUp(Pool):
+        async def invoke(self, call, timeout_s):
+            return 0, Answer("given_up", 0.1)
+
+    async def run():
+        mirror, done, lost = Mirror(Mirroring(), Random(1)), [], []
+        mirror.copy(GivingUp(), Call(b"x"), lambda *_: done.append(1), lost.append)
+        await mirror.drain(5.0)
+        return done, lost, mirror.n_unanswered
+
+    assert asyncio.run(run()) == ([], ["max_in_flight"], 0)

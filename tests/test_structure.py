@@ -32,9 +32,10 @@ READING_ORDER = [
     *("server.destinations", "server.clock", "server.fleets", "server.world", "server.clockwork", "server.events"),
     *("server.limits", "server.store", "server.listing", "server.models", "server.configs", "server.endpoints"),
     *("server.experiments", "server.descriptions", "server.control", "server.views"),
-    *("server.backends", "server.pools", "server.mirror", "server.series", "server.logbook", "server.live"),
-    *("server.captures", "server.runtime", "server.safety", "server.signatures", "server.cloudwatch", "server.query"),
-    *("server.metrics", "server.settings", "server.app", "server.command"),
+    *("server.intake", "server.backends", "server.pools", "server.mirror", "server.series", "server.logbook"),
+    "server.live",
+    *("server.captures", "server.runtime", "server.safety", "server.signatures", "server.figures", "server.questions"),
+    *("server.cloudwatch", "server.query", "server.metrics", "server.settings", "server.app", "server.command"),
     *("cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]

@@ -32,6 +32,7 @@ from shadowsim.errors import ResourceNotFoundError, SerializationError, Shadowsi
 from shadowsim.server import cloudwatch, control, query, views
 from shadowsim.server.backends import Container, open_session
 from shadowsim.server.captures import Captures
+from shadowsim.server.intake import Intake
 from shadowsim.server.live import LiveEndpoints, Sources
 from shadowsim.server.runtime import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.safety import Hosts, Token
@@ -86,8 +87,9 @@ class App:
         s = self.settings
         self._sessions = open_session(), open_session(s.copy_connections)
         most = s.limits.max_body_bytes
+        intake = Intake()
         containers = {
-            model: (Container(urls, self._sessions[0], most), Container(urls, self._sessions[1], most))
+            model: (Container(urls, self._sessions[0], most), Container(urls, self._sessions[1], most, intake))
             for model, urls in s.containers.items()
         }
         self._containers = containers

@@ -26,10 +26,12 @@ import numpy as np
 
 from shadowsim.errors import InputError
 from shadowsim.laws import Law
+from shadowsim.server.intake import Intake
 from shadowsim.service import Service
 
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED = "answered", "error_4xx", "error_5xx", "timed_out", "refused"
 BROKEN = "broken"  # no answer that could be read
+GIVEN_UP = "given_up"  # a copy whose answer was too much for us
 CONNECT_S, PING_S = 0.25, 2.0  # SageMaker's, for a container's socket and for /ping
 CONTENT_TYPE = "Content-Type"
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -111,16 +113,24 @@ class Container:
         Made by `open_session`, so that bodies pass as they are.
     max_answer_bytes : int
         An answer that is longer is not read on; its connection is closed.
+    intake : Intake, optional
+        What copies' answers share; without one there is no other limit.
     """
 
     n_workers = None
 
-    def __init__(self, urls: Sequence[str], session: aiohttp.ClientSession, max_answer_bytes: int):
+    def __init__(
+        self,
+        urls: Sequence[str],
+        session: aiohttp.ClientSession,
+        max_answer_bytes: int,
+        intake: Intake | None = None,
+    ):
         self._urls = [url.rstrip("/") for url in urls]
         self._invocations = [f"{url}/invocations" for url in self._urls]
         self._limits: tuple[float, aiohttp.ClientTimeout] = 0.0, aiohttp.ClientTimeout()
         self._session = session
-        self._max_answer_bytes = max_answer_bytes
+        self._max_answer_bytes, self._intake = max_answer_bytes, intake
 
     async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
         """Post a call to the container of an instance."""
@@ -132,7 +142,7 @@ class Container:
             async with self._session.post(
                 url, data=call.body, headers=call.headers, timeout=self._limits[1], allow_redirects=False
             ) as response:
-                body = await _read(response.content, self._max_answer_bytes)
+                body = await _read(response.content, self._max_answer_bytes, self._intake)
                 latency_s = perf_counter() - began
                 if body is None:
                     response.close()  # what is left of it is not to be read
@@ -141,6 +151,8 @@ class Container:
                 # what is not printable cannot be written again
                 passed = {name: found[name] for name in _PASSED if name in found and found[name].isprintable()}
                 return Answer(outcome_of(response.status), latency_s, response.status, body, passed)
+        except _TooMuchError:
+            return Answer(GIVEN_UP, perf_counter() - began)
         except TimeoutError as error:
             latency_s = perf_counter() - began
             if isinstance(error, aiohttp.ConnectionTimeoutError) and latency_s < timeout_s:
@@ -268,17 +280,29 @@ def outcome_of(status: int) -> str:
     return ERROR_4XX if 400 <= status < 500 else ERROR_5XX
 
 
-async def _read(content: aiohttp.StreamReader, most: int) -> bytes | None:
+class _TooMuchError(Exception):
+    """An answer that its intake does not allow."""
+
+
+async def _read(content: aiohttp.StreamReader, most: int, intake: Intake | None) -> bytes | None:
     """Return a body of at most `most` bytes, None for a longer one."""
     if content.is_eof():  # as with most: it came with its headers
         body = content.read_nowait()
+        if intake is not None:
+            intake.count(len(body))
         return body if len(body) <= most else None
     parts, n_bytes = [], 0
-    async for part in content.iter_any():
-        n_bytes += len(part)
-        if n_bytes > most:
-            return None
-        parts.append(part)
+    try:
+        async for part in content.iter_any():
+            n_bytes += len(part)
+            parts.append(part)
+            if intake is not None and not intake.allows(len(part)):
+                raise _TooMuchError
+            if n_bytes > most:
+                return None
+    finally:
+        if intake is not None:
+            intake.n_held -= n_bytes
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -6,8 +6,8 @@ at each request, so that it can be changed while the experiment runs.
 
 Nothing of this may reach the caller. A copy is a task of its own, started when the source's request is on its way; it
 has its own connections and its own time-out; whatever happens to it is an entry in the shadow's figures. Copies that
-are unanswered are bounded in number and in bytes: what is above that is lost at once, and counted as `max_in_flight`,
-which it is a case of.
+are unanswered are bounded in number and in bytes, and so is what is read of their answers (intake.py): what is above
+that is lost at once, and counted as `max_in_flight`, which it is a case of.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from time import perf_counter
 from asyncio_throttle.throttler import Throttler
 
 from shadowsim.scenario import Scenario
-from shadowsim.server.backends import BROKEN, Answer, Call
+from shadowsim.server.backends import BROKEN, GIVEN_UP, Answer, Call
 from shadowsim.server.pools import Pool
 
 RESPONSE = "response"
@@ -140,7 +140,7 @@ class Mirror:
             return
         self.n_unanswered += 1
         self.n_unanswered_bytes += len(call.body)
-        task = asyncio.get_running_loop().create_task(self._run(pool, call, done))
+        task = asyncio.get_running_loop().create_task(self._run(pool, call, done, lost))
         self._tasks.add(task)  # a loop holds its tasks weakly
         task.add_done_callback(self._tasks.discard)
 
@@ -161,7 +161,9 @@ class Mirror:
             return "max_in_flight"
         return "" if self._throttle is None or _at_once(self._throttle) else "max_per_s"
 
-    async def _run(self, pool: Pool, call: Call, done: Callable[[int, Answer, float], None]) -> None:
+    async def _run(
+        self, pool: Pool, call: Call, done: Callable[[int, Answer, float], None], lost: Callable[[str], None]
+    ) -> None:
         await asyncio.sleep(0)  # the source's request goes first: it may wait for its turn to be written
         began = perf_counter()
         try:
@@ -172,7 +174,10 @@ class Mirror:
         finally:
             self.n_unanswered -= 1
             self.n_unanswered_bytes -= len(call.body)
-        done(instance, answer, perf_counter())
+        if answer.outcome == GIVEN_UP:
+            lost("max_in_flight")
+        else:
+            done(instance, answer, perf_counter())
 
 
 def _at_once(throttle: Throttler) -> bool:
