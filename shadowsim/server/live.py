@@ -108,17 +108,17 @@ class LiveEndpoint:
 
     def lose(self, logbook: Logbook | None, variant: str, arrival_s: float, cause: str) -> None:
         """Count a copy that was not made."""
-        self.figures(variant).at(arrival_s).lose(cause)
+        self.figures(variant).lose(arrival_s, cause)
         if logbook is not None:
-            logbook.series[1].at(arrival_s).lose(cause)
+            logbook.series[1].lose(arrival_s, cause)
 
     def sample(self, now_s: float) -> None:
         """Count each instance's concurrent requests, which also makes an idle variant's zeros."""
         for pool in self.serving():
-            name = pool.variant.name
-            self.figures(name).at(now_s).sample(pool.outstanding)
+            name, sample = pool.variant.name, (now_s, pool.outstanding, cores_of(pool))
+            self.figures(name).sample(*sample)
             if self.logbook is not None and name in self.logbook.variants:
-                self.logbook.series[self.logbook.variants.index(name)].at(now_s).sample(pool.outstanding)
+                self.logbook.series[self.logbook.variants.index(name)].sample(*sample)
 
     def figures(self, variant: str) -> Series:
         """Return a variant's figures."""
@@ -251,3 +251,9 @@ class LiveEndpoints:
             live.logbook = None
             while len(self._ended) > KEPT_LOGBOOKS:
                 del self._ended[next(iter(self._ended))]
+
+
+def cores_of(pool: Pool) -> int | None:
+    """Return how many cores an instance has, where they are its workers: a busy one is a busy core then."""
+    kind = lookup(pool.variant.instance_type)
+    return kind.vcpus if kind.accelerator_count == 0 and kind.vcpus == pool.n_workers else None

@@ -2,7 +2,8 @@
 
 A request counts in the period of its arrival, when its answer is known. Latencies are kept as counts in the simulator's
 buckets (0.8 % wide), so that a quiet minute costs some hundred bytes and a busy one a few thousand; minutes long past
-are packed, and the oldest go when there are more than 30 days of them.
+are packed, and the oldest go when there are more than 30 days of them. Totals since the start are kept beside them,
+and only grow.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +21,7 @@ MINUTE_S = 60.0
 KEPT_PERIODS = 43_200  # 30 days of minutes
 _OPEN_PERIODS = 3  # an answer may come as late as that without unpacking
 _MOST_SPANNED = 64  # periods over which one request's work is spread; the rest of it is not seen
+BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)  # of Totals' histogram
 # _kernel.py's buckets: the exponent and 7 bits of the latency's float, from 2^-20 s on. Importing it loads a compiler.
 BUCKET_LOWEST_S, BUCKETS_LOG2, BUCKETS = 2.0**-20, 7, 32 << 7
 _DOUBLE, _LONG = struct.Struct("<d"), struct.Struct("<q")
@@ -59,8 +62,33 @@ class Served:
 
 
 @dataclass(slots=True)
+class Totals:
+    """Counts since the start; `below` counts latencies by the first of BOUNDS_S that they do not pass."""
+
+    n: int = 0
+    model_errors: int = 0
+    captured_records: int = 0
+    latency_sum: float = 0.0
+    below: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    lost: dict[str, int] = field(default_factory=dict)
+
+    def add(self, served: Served) -> None:
+        """Count a request."""
+        answer = served.answer
+        self.n += 1
+        self.model_errors += answer.outcome != ANSWERED
+        self.captured_records += served.captured_bytes is not None
+        if answer.outcome != REFUSED:
+            self.latency_sum += answer.latency_s
+            self.below[bisect_left(BOUNDS_S, answer.latency_s)] += 1
+
+
+@dataclass(slots=True)
 class Tally:
-    """The counts of one period. Latencies in seconds; `lost` counts copies by cause."""
+    """The counts of one period. Latencies in seconds; `lost` counts copies by cause, `worked` seconds by instance.
+
+    `n_cores` is an instance's, where its workers are its cores; None also while nobody has looked.
+    """
 
     n: int = 0
     n_per_instance: float = 0.0
@@ -79,7 +107,8 @@ class Tally:
     n_wait: int = 0
     wait_sum: float = 0.0
     work_arrived_s: float = 0.0
-    worked_s: float = 0.0
+    worked: dict[int, float] = field(default_factory=dict)
+    n_cores: int | None = None
     n_concurrent: int = 0
     concurrent_sum: int = 0
     concurrent_min: float = math.inf
@@ -121,13 +150,14 @@ class Tally:
             self.captured_records += 1
             self.captured_bytes += served.captured_bytes
 
-    def lose(self, cause: str) -> None:
-        """Count a copy that was not made."""
-        self.lost[cause] = self.lost.get(cause, 0) + 1
+    @property
+    def worked_s(self) -> float:
+        """What all workers of all instances worked, in seconds."""
+        return math.fsum(self.worked.values())
 
-    def sample(self, outstanding: Sequence[int]) -> None:
+    def sample(self, outstanding: Sequence[int], n_cores: int | None = None) -> None:
         """Count how many requests each instance has, waiting or in service."""
-        self.n_instances = len(outstanding)
+        self.n_instances, self.n_cores = len(outstanding), n_cores
         self.n_concurrent += len(outstanding)
         self.concurrent_sum += sum(outstanding)
         self.concurrent_min = min(self.concurrent_min, *outstanding)
@@ -163,11 +193,16 @@ class Series:
     ----------
     tallies : dict of int to Tally
         By the number of the period.
+    totals : Totals
+    knows_cores : bool
+        Whether a worker ever was a core.
     """
 
     def __init__(self, origin_s: float = 0.0, period_s: float = MINUTE_S):
         self.origin_s, self.period_s = origin_s, period_s
         self.tallies: dict[int, Tally] = {}
+        self.totals = Totals()
+        self.knows_cores = False
         self._newest = -1
 
     def at(self, time_s: float) -> Tally:
@@ -190,16 +225,28 @@ class Series:
     def add(self, served: Served) -> None:
         """Count a request, and its work in the periods in which it is done."""
         self.at(served.arrival_s).add(served)
+        self.totals.add(served)
         if not math.isnan(served.answer.wait_s):
             start = served.arrival_s + served.answer.wait_s
             end = start + served.answer.service_s
             for _ in range(_MOST_SPANNED):
                 number = math.floor((start - self.origin_s) / self.period_s)
                 boundary = self.origin_s + (number + 1) * self.period_s
-                self.at(start).worked_s += min(end, boundary) - start
+                worked = self.at(start).worked
+                worked[served.instance] = worked.get(served.instance, 0.0) + min(end, boundary) - start
                 if end <= boundary:
                     break
                 start = boundary
+
+    def lose(self, time_s: float, cause: str) -> None:
+        """Count a copy that was not made."""
+        for lost in (self.at(time_s).lost, self.totals.lost):
+            lost[cause] = lost.get(cause, 0) + 1
+
+    def sample(self, time_s: float, outstanding: Sequence[int], n_cores: int | None) -> None:
+        """Count how many requests each instance has, and note its cores, where its workers are those."""
+        self.at(time_s).sample(outstanding, n_cores)
+        self.knows_cores = self.knows_cores or n_cores is not None
 
 
 def bucket_of(latency_s: float) -> int:
