@@ -1,12 +1,13 @@
 """What serves, as Prometheus scrapes it.
 
-Counters go on from the server's start; they are sums over the tallies, and lose what the oldest of them lose after
-30 days.
+Counters go on from the server's start and never go back. What has not happened yet is there as zero: a rate never sees
+the event with which its counter appears.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,10 +16,10 @@ from prometheus_client.registry import Collector
 
 from shadowsim.server.captures import Captures
 from shadowsim.server.live import LiveEndpoint
-from shadowsim.server.series import edge_of
+from shadowsim.server.series import BOUNDS_S
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+_LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")  # those of frames.py, which loads pandas
 _LABELS = ("endpoint", "variant", "role")
 
 
@@ -43,21 +44,15 @@ class _Figures(Collector):
         for name, live in sorted(self._endpoints.items()):
             for variant, series in sorted(live.series.items()):
                 labels = name, variant, "shadow" if variant in live.shadows else "source"
-                tallies = list(series.tallies.values())
-                invocations.add_metric(labels, sum(t.n for t in tallies))
-                errors.add_metric(labels, sum(t.model_errors for t in tallies))
-                captured.add_metric(labels, sum(t.captured_records for t in tallies))
-                for cause in sorted({cause for t in tallies for cause in t.lost}):
-                    lost.add_metric((*labels, cause), sum(t.lost.get(cause, 0) for t in tallies))
-                below = [0] * (len(_BOUNDS_S) + 1)
-                for tally in tallies:
-                    for bucket, count in tally.seen_counts().items():
-                        edge = edge_of(bucket + 1)
-                        below[next((i for i, b in enumerate(_BOUNDS_S) if edge <= b), len(_BOUNDS_S))] += count
-                upto = [sum(below[: i + 1]) for i in range(len(below))]
-                bounds = [*(f"{b:g}" for b in _BOUNDS_S), "+Inf"]
-                total_s = sum(t.latency_sum for t in tallies)
-                latency.add_metric(labels, list(zip(bounds, map(float, upto), strict=True)), total_s)
+                totals = series.totals
+                invocations.add_metric(labels, totals.n)
+                errors.add_metric(labels, totals.model_errors)
+                captured.add_metric(labels, totals.captured_records)
+                for cause in sorted({*totals.lost, *(_LOST_CAUSES if variant in live.shadows else ())}):
+                    lost.add_metric((*labels, cause), totals.lost.get(cause, 0))
+                bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
+                upto = map(float, accumulate(totals.below))
+                latency.add_metric(labels, list(zip(bounds, upto, strict=True)), totals.latency_sum)
         yield from (invocations, errors, lost, captured, latency)
         unanswered = GaugeMetricFamily("shadowsim_unanswered_requests", "Waiting or in service", labels=_LABELS)
         for name, live in sorted(self._endpoints.items()):
@@ -66,6 +61,6 @@ class _Figures(Collector):
                 unanswered.add_metric(labels, sum(pool.outstanding))
         yield unanswered
         captures_lost = CounterMetricFamily("shadowsim_captures_lost", "Capture lines lost", labels=("endpoint",))
-        for name, n in sorted(self._captures.n_lost.items()):
-            captures_lost.add_metric((name,), n)
+        for name in sorted({*self._endpoints, *self._captures.n_lost}):
+            captures_lost.add_metric((name,), self._captures.n_lost.get(name, 0))
         yield captures_lost
