@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from random import Random
 from time import sleep
 
@@ -80,6 +81,86 @@ def test_which_invocations_are_captured(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"bucket", "other-bucket"}
 
 
+def test_the_hour_is_that_of_the_invocation(tmp_path):
+    """However long its answer takes, and whatever has been flushed since."""
+    hour_s = 1_800_000_000.0  # on the hour
+
+    async def run():
+        captures = Captures(Folders(tmp_path), Random(1))
+        taken(captures, view(), at_s=hour_s - 0.5, inference_id="before")
+        taken(captures, view(), at_s=hour_s, inference_id="at")
+        await captures.flush()
+        taken(captures, view(), at_s=hour_s - 0.001, inference_id="late")
+        await captures.close()
+
+    asyncio.run(run())
+    found = {}
+    for file in tmp_path.rglob("*.jsonl"):
+        for line in file.read_text().splitlines():
+            metadata = json.loads(line)["eventMetadata"]
+            found[metadata["inferenceId"]] = ("/".join(file.parts[-5:-1]), file.name[:9], metadata["inferenceTime"])
+    assert found == {
+        "before": ("2027/01/15/07", "59-59-500", "2027-01-15T07:59:59Z"),
+        "at": ("2027/01/15/08", "00-00-000", "2027-01-15T08:00:00Z"),
+        "late": ("2027/01/15/07", "59-59-999", "2027-01-15T07:59:59Z"),
+    }
+
+
+def test_a_line_is_sagemaker_s_to_the_byte(tmp_path):
+    """The real line of AWS's notebook (2024-01-19), its features shortened as in our source."""
+    asked = b'{"instances": [{"features": [28, 2, 133937, 9]}]}'
+    said = b'{"predictions": [{"score": 0.9899773597717285, "predicted_label": 1}]}'
+
+    async def run():
+        captures = Captures(Folders(tmp_path), Random(1))
+        call = Call(asked, {"Content-Type": "application/json"})
+        answer = Answer("answered", 0.0, 200, said, {"Content-Type": "application/json"})
+        moment = datetime(2024, 1, 19, 19, 27, 57, tzinfo=UTC).timestamp()
+        event_id = "7ddb2d7c-4d6a-4e67-a68e-23870399829d"
+        captures.take([view()], "e", "v", True, call, answer, "", "", event_id, moment)
+        await captures.close()
+
+    asyncio.run(run())
+    (file,) = tmp_path.rglob("*.jsonl")
+    assert file.read_bytes() == (
+        rb'{"captureData":{"endpointInput":{"observedContentType":"application/json","mode":"INPUT",'
+        rb'"data":"{\"instances\": [{\"features\": [28, 2, 133937, 9]}]}","encoding":"JSON"},'
+        rb'"endpointOutput":{"observedContentType":"application/json","mode":"OUTPUT",'
+        rb'"data":"{\"predictions\": [{\"score\": 0.9899773597717285, \"predicted_label\": 1}]}","encoding":"JSON"}},'
+        rb'"eventMetadata":{"eventId":"7ddb2d7c-4d6a-4e67-a68e-23870399829d","inferenceTime":"2024-01-19T19:27:57Z"},'
+        rb'"eventVersion":"0"}' + b"\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "encoding"),
+    [
+        ("text/csv; charset=utf-8", b"1,2", "CSV"),
+        ("TEXT/CSV", b"1,2", "CSV"),
+        ("application/json", b"\xff", "BASE64"),  # as text it would not come back
+        ("application/json", b"", "JSON"),
+        ("application/json", '{"ü": "\u2028"}'.encode(), "JSON"),
+        ("application/jsonlines", b"{}\n{}\n", "BASE64"),  # listed nowhere
+        ("application/x-npy", b"\x93NUMPY\x01\x00", "BASE64"),
+        (None, b"1,2", "BASE64"),
+    ],
+)
+def test_bodies_come_back_as_they_were(tmp_path, content_type, body, encoding):
+    (record,) = written(tmp_path, lambda c: taken(c, view(), body=body, content_type=content_type)).to_dict("records")
+    assert (record["request_body"], record["request_encoding"]) == (body, encoding)
+    (file,) = tmp_path.rglob("*.jsonl")
+    assert file.read_bytes().count(b"\n") == 1
+    side = json.loads(file.read_bytes())["captureData"]["endpointInput"]
+    assert side["observedContentType"] == content_type
+
+
+@pytest.mark.parametrize(("mode", "side"), [("Input", "endpointInput"), ("Output", "endpointOutput")])
+def test_one_side_alone(tmp_path, mode, side):
+    written(tmp_path, lambda c: taken(c, view(modes=frozenset({mode}))))
+    (file,) = tmp_path.rglob("*.jsonl")
+    assert list(json.loads(file.read_bytes())["captureData"]) == [side]
+
+
 def test_a_share_is_captured(tmp_path):
     n = 400
 
@@ -146,6 +227,12 @@ def test_a_flush_that_has_begun_is_finished(tmp_path):
         ("https://bucket.s3.eu-west-1.amazonaws.com/a/b", ("bucket", "a/b")),
         ("https://s3.amazonaws.com/bucket/a", ("bucket", "a")),
         ("https://s3-eu-west-1.amazonaws.com/bucket/a", ("bucket", "a")),
+        ("https://bucket.s3.amazonaws.com", ("bucket", "")),
+        ("https://my.bucket.s3.dualstack.us-east-1.amazonaws.com/a", ("my.bucket", "a")),
+        ("https://s3.dualstack.us-east-1.amazonaws.com/bucket/a", ("bucket", "a")),
+        ("https://bucket.s3-fips.us-gov-west-1.amazonaws.com/a", ("bucket", "a")),
+        ("https://s3.cn-north-1.amazonaws.com.cn/bucket", ("bucket", "")),
+        ("s3://bucket/%2e%2e/a b/ü", ("bucket", "%2e%2e/a b/ü")),
     ],
 )
 def test_destinations(uri, place):
@@ -172,6 +259,15 @@ def test_destinations(uri, place):
             "/etc",
             "",
             "s3://a",
+        ),
+        *(
+            "https://bucket.s3.amazonaws.com.evil.org/a",
+            "https://bucket.s3.amazonaws.comevil/a",
+            "https://bucket.s3.amazonaws.com:443/a",
+            "https://user@bucket.s3.amazonaws.com/a",
+            "https://s3.dualstack.evil.us-east-1.amazonaws.com/bucket",
+            "s3://bucket/a?versionId=b",
+            "s3://bucket/" + "/".join(["ü" * 100] * 5),
         ),
         *("https://bucket.s3.evil.org/", "s3://bucket/" + "x" * 256, "s3://bucket/\ud800"),
     ],

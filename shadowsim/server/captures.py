@@ -88,8 +88,12 @@ class Captures:
         inference_id: str,
         custom_attributes: str,
         event_id: str | None = None,
+        at_s: float | None = None,
     ) -> int | None:
-        """Capture an invocation where a view says so, under its own event id unless one is given.
+        """Capture an invocation where a view says so.
+
+        It is captured under its own event id unless one is given, in the folder of the hour of `at_s`, when it came
+        (seconds since 1970; now by default).
 
         Returns
         -------
@@ -104,7 +108,7 @@ class Captures:
                 continue
             if view.sampling_percentage < 100 and self._random.random() * 100.0 >= view.sampling_percentage:
                 continue
-            if self._keep(view, endpoint, variant, call, answer, inference_id, custom_attributes, event_id):
+            if self._keep(view, endpoint, variant, call, answer, inference_id, custom_attributes, event_id, at_s):
                 sides = (len(call.body), "Input"), (len(answer.body), "Output")
                 captured = (captured or 0) + sum(n for n, mode in sides if mode in view.modes)
         return captured
@@ -140,13 +144,14 @@ class Captures:
         inference_id: str,
         custom_attributes: str,
         event_id: str | None,
+        at_s: float | None,
     ) -> bool:
         types = view.csv_content_types, view.json_content_types
-        now = datetime.now(UTC)
+        moment = datetime.now(UTC) if at_s is None else datetime.fromtimestamp(at_s, UTC)
         record = Record(
             event_id=event_id or str(uuid4()),
             inference_id=inference_id or None,
-            inference_time=now,
+            inference_time=moment,
             request=payload_of(call.body, call.headers.get(CONTENT_TYPE), *types) if "Input" in view.modes else None,
             response=payload_of(answer.body, answer.headers.get(CONTENT_TYPE), *types)
             if "Output" in view.modes
@@ -157,7 +162,7 @@ class Captures:
         if self._n_bytes + len(line) > MAX_BUFFERED_BYTES:
             self._lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes wait to be written")
             return False
-        key = view.destination, endpoint, variant, f"{now:%Y%m%d%H}"
+        key = view.destination, endpoint, variant, f"{moment:%Y%m%d%H}"
         buffer = self._buffers.get(key)
         if buffer is None:
             try:
@@ -165,7 +170,7 @@ class Captures:
             except ValidationError as error:
                 self._lose(endpoint, 1, str(error))
                 return False
-            buffer = self._buffers[key] = _Buffer(bucket, prefix, endpoint, variant, now)
+            buffer = self._buffers[key] = _Buffer(bucket, prefix, endpoint, variant, moment)
         buffer.lines.append(line)
         buffer.n_bytes += len(line)
         self._n_bytes += len(line)

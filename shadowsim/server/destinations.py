@@ -17,9 +17,13 @@ from shadowsim.errors import InputError, ValidationError
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _S3 = re.compile(r"s3://([^/]*)/?(.*)", re.DOTALL)
-# Virtual-hosted (bucket in the host) and path style, with or without a region.
-_HOSTED = re.compile(r"https://([a-z0-9.-]+?)\.s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com(?:\.cn)?/?(.*)", re.DOTALL)
-_PATHED = re.compile(r"https://s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com(?:\.cn)?/([^/]*)/?(.*)", re.DOTALL)
+# Virtual-hosted (bucket in the host) and path style, with or without a region, FIPS and dual-stack.
+_HOST = r"s3(?:-fips)?(?:\.dualstack)?(?:[.-][a-z0-9-]+)?\.amazonaws\.com(?:\.cn)?"
+_HOSTED = re.compile(rf"https://([a-z0-9.-]+?)\.{_HOST}(?:/(.*))?", re.DOTALL)
+_PATHED = re.compile(rf"https://{_HOST}/([^/]*)(?:/(.*))?", re.DOTALL)
+_MOST_PREFIX = 829  # bytes: of the 1,024 of an S3 key, a file's own folders and name take up to 195
+# fsspec takes what follows `::` for another file system, and s3fs what follows `?versionId=` for no part of the key.
+_NOT_IN_KEYS = ("::", "\\", "?versionId=")
 _MOST_SEGMENT = 255  # bytes of a file name
 
 
@@ -42,13 +46,17 @@ def parse_destination(uri: str, path: str = "destination") -> tuple[str, str]:
     bucket, key = found.groups() if found else ("", "")
     if not _BUCKET.fullmatch(bucket) or ".." in bucket:
         raise _invalid(uri, path, "Member must name an S3 bucket, as in s3://bucket/prefix")
-    segments = [segment for segment in key.split("/") if segment]
+    segments = [segment for segment in (key or "").split("/") if segment]
     for segment in segments:
-        if segment in (".", "..") or "::" in segment or "\\" in segment or not segment.isprintable():
-            raise _invalid(uri, path, "Member must not have '.', '..', '::', a backslash or a control sign in its key")
+        if segment in (".", "..") or any(sign in segment for sign in _NOT_IN_KEYS) or not segment.isprintable():
+            listed = ", ".join(f"'{sign}'" for sign in (".", "..", *_NOT_IN_KEYS))
+            raise _invalid(uri, path, f"Member must not have {listed} or a control sign in its key")
         if len(segment.encode("utf-8", "surrogatepass")) > _MOST_SEGMENT or not _encodable(segment):
             raise _invalid(uri, path, f"Member must have parts of at most {_MOST_SEGMENT} bytes of UTF-8 in its key")
-    return bucket, "/".join(segments)
+    prefix = "/".join(segments)
+    if len(prefix.encode()) > _MOST_PREFIX:
+        raise _invalid(uri, path, f"Member must have a key of at most {_MOST_PREFIX} bytes of UTF-8")
+    return bucket, prefix
 
 
 class Sink(Protocol):

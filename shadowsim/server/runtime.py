@@ -215,6 +215,7 @@ class Runtime:
                 passage.inference_id,
                 attributes,
                 passage.event_id,
+                passage.arrival_s,
             )
         served = Served(
             passage.number,
