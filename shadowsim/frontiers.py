@@ -218,7 +218,7 @@ def _size_points(frame: pd.DataFrame, slo: str | Slo | float | None) -> tuple[pd
     designs = [
         f"{n} × {escape(str(kind))}" for n, kind in zip(points["instance_count"], points["instance_type"], strict=True)
     ]
-    return points.assign(meets=meets, design=designs), goals[0]
+    return points.assign(meets=meets, design=designs).sort_index(), goals[0]  # at equal costs, the frame's first
 
 
 def _plan_points(frame: pd.DataFrame, power: str | Slo | float | None) -> tuple[pd.DataFrame, Goal]:

@@ -70,6 +70,14 @@ def test_answers_stand_at_their_counts_with_errors_below_the_line_of_the_goal():
     assert [a.title.text for a in figure.select_xaxes()] == [None, "instances"]
 
 
+def test_of_equal_costs_the_frame_s_first_is_the_cheapest():
+    frame = sized()
+    frame["cost_usd"] = 100.0
+    frame["instance_count"] = pd.array([5, 3, None], "Int64")
+    names = [trace.name for trace in frontiers.cost_frontier(frame, SLO).data]
+    assert [name for name in names if "cheapest" in name] == ["<b>cheapest that does: 5 × ml.c5.xlarge, 100.00 USD</b>"]
+
+
 def test_the_goals_are_those_that_decided_when_none_are_given():
     (goal,) = frontiers.latency_against_instances(sized()).layout.shapes
     assert goal.y0 == 250.0
