@@ -6,6 +6,7 @@ would be, in elements: a list's items are called member, a map's are entries of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ NAMESPACE = "http://monitoring.amazonaws.com/doc/2010-08-01/"
 FORM = "application/x-www-form-urlencoded"
 _NUMBERS, _FLAGS, _MAPS = ("Period", "MaxDatapoints"), ("ReturnData",), ("ExtendedStatistics",)
 _TIMES = ("Timestamp", "Timestamps")
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # also not as a reference
 _MOST_FIELDS, _MOST_PARTS = 10_000, 12
 
 
@@ -99,4 +101,4 @@ def _fill(element: ElementTree.Element, value: Any, name: str = "") -> None:
     elif name in _TIMES:
         element.text = datetime.fromtimestamp(value, UTC).isoformat().replace("+00:00", "Z")
     else:
-        element.text = str(value)
+        element.text = _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", str(value))
