@@ -248,10 +248,13 @@ def test_what_the_server_and_a_shadow_add_to_a_call(
     pairs = {"no copies": (alone, direct, "direct")}
     if mirror := bench.nginx(source, shadows["is good"]):
         pairs["nginx mirror"] = mirror, direct, "direct"
+    pids: dict[str, int] = {}
     for name, shadow in shadows.items():
-        pairs[f"shadow {name}"] = bench.server(source, shadow)[0], alone, "no copies"
+        url, pids[f"shadow {name}"] = bench.server(source, shadow)
+        pairs[f"shadow {name}"] = url, alone, "no copies"
     bench.kill(shadows["is dead"])  # it had to answer /ping first
     loads: dict[str, Load] = {}
+    before = {name: memory_of(pid) for name, pid in pids.items()}
 
     def all_pairs() -> None:
         for name, (url, against, _) in pairs.items():
@@ -267,6 +270,8 @@ def test_what_the_server_and_a_shadow_add_to_a_call(
             met = "met" if high < goal and (other == "direct" or low > -goal) else "missed"
             figure = f"p{q * 100:g} {low * 1e3:+.2f} to {high * 1e3:+.2f} ms, goal {goal * 1e3:.2f} ms {met}"
             table(name, figure, f"{other}: p{q * 100:g} {fmean(those) * 1e3:.2f} ms")
+        if name in pids:
+            table(name, f"memory {memory_of(pids[name]) - before[name]:+.0f} MB", f"in {RACE_S:g} s")
     assert not any(load.bad for load in loads.values())
 
 
