@@ -30,9 +30,28 @@ def test_restarts_change_nothing_but_the_pace(steps):
         origin, pace = clock.origin, scale
 
 
-def test_a_wall_clock_that_was_set_back_does_not_turn_time_back_at_a_new_scale():
+@given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=8), st.booleans(), st.sampled_from([1.0, 60.0]))
+def test_a_wall_clock_that_is_set_back_neither_turns_time_back_nor_stops_it(steps, restarting, scale):
+    """What the wall clock goes forward counts, what it goes back does not, within a run and between two."""
+    wall, expected = [1e9], 1e9
+    clock = Clock.resumed(None, scale, lambda: wall[0])
+    for step in steps:
+        wall[0] += step
+        expected += max(step, 0.0) * scale
+        assert clock.now() == pytest.approx(expected, abs=1e-3)
+        if restarting:
+            clock = Clock.resumed(clock.origin, scale, lambda: wall[0], clock.now())
+
+
+def test_time_goes_on_from_the_last_moment_that_is_known():
+    """A run that died had gone further than where it began, and the wall clock was set back meanwhile."""
     origin = Clock.resumed(None, 10.0, lambda: 1000.0).origin
-    assert Clock.resumed(origin, 2.0, lambda: 500.0).scaled_s == 1000.0
+    for scale in (10.0, 2.0):
+        wall = [500.0]
+        clock = Clock.resumed(origin, scale, lambda wall=wall: wall[0], reached_s=3000.0)
+        assert clock.now() == 3000.0
+        wall[0] += 7.0
+        assert clock.now() == 3000.0 + 7.0 * scale
 
 
 def test_scaled_time_ends_before_the_calendar():

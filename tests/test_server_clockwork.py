@@ -1,6 +1,7 @@
 """server/clockwork.py, events.py and world.py: whatever is accepted in whatever order, the world can be."""
 
 import json
+from dataclasses import asdict
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from shadowsim.server.events import apply
 from shadowsim.server.views import endpoint_view, models_to_ping, record_ping
 from shadowsim.server.world import World
 
+PROBED = st.sampled_from([frozenset(), frozenset({"new"}), frozenset({"*"})])
 NAMES, ENDPOINTS = st.sampled_from(["one", "two"]), st.sampled_from(["live", "other"])
 MODELS = st.sampled_from(["old", "new", "third"])
 COUNTS = st.integers(1, 4)
@@ -67,6 +69,7 @@ STEPS = st.one_of(
     action("DeleteModel", ModelName=MODELS),
     action("CreateModel", ModelName=MODELS, PrimaryContainer=st.just({"Image": "again"})),
     st.tuples(st.just("ping"), st.none() | st.just("no answer")),
+    st.tuples(st.just("restart"), st.tuples(st.sampled_from([0.0, 1.0, 20.0]), st.deferred(lambda: CHOICES), PROBED)),
     st.tuples(st.just("wait"), st.sampled_from([0.3, 1.0, 2.0, DAY, 8 * DAY])),
 )
 CHOICES = st.builds(
@@ -122,7 +125,7 @@ def refolded(made):
 
 
 @settings(max_examples=120)
-@given(st.lists(STEPS, max_size=14), CHOICES, st.sampled_from([frozenset(), frozenset({"new"}), frozenset({"*"})]))
+@given(st.lists(STEPS, max_size=14), CHOICES, PROBED)
 def test_any_actions_at_any_time_leave_a_world_that_can_be(steps, choices, probed):
     made = account(choices=choices, probed=probed)
     made.do("CreateModel", ModelName="third", PrimaryContainer={"Image": "c"})
@@ -132,6 +135,10 @@ def test_any_actions_at_any_time_leave_a_world_that_can_be(steps, choices, probe
     for name, given_ in steps:
         if name == "wait":
             made.wait(given_)
+        elif name == "restart":  # with other options, which are an event like any other
+            transition_s, others, backends = given_
+            options = {"transition_s": transition_s, "choices": asdict(others), "probed": sorted(backends)}
+            made.store.accept("Configure", options, made.now)
         elif name == "ping":
             for probe in models_to_ping(made.store, made.now):
                 record_ping(made.store, probe, made.now, given_)

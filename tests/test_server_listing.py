@@ -127,6 +127,13 @@ def test_no_bit_of_a_token_can_be_changed(bit):
         opened(base64.urlsafe_b64encode(bytes(raw)).decode())
 
 
+@pytest.mark.parametrize("token", [f"{TOKEN}!", f" {TOKEN}", f"{TOKEN[:9]}\n{TOKEN[9:]}", TOKEN.rstrip("=") + "===="])
+def test_a_token_is_taken_as_it_was_given_or_not_at_all(token):
+    """What reads base 64 skips what it does not know."""
+    with pytest.raises(ValidationError):
+        opened(token)
+
+
 def test_boto3_paginates_while_experiments_come_and_go():
     made = account(endpoint=False)
     for i in range(12):

@@ -12,7 +12,8 @@ from heapq import heappop, heappush
 
 from shadowsim.errors import RefusedError, SimulationError
 from shadowsim.lifecycle import ENDPOINT, after, allowed, following
-from shadowsim.server.fleets import Body, Fleet, fleet_of, reverting, with_experiment, without_experiment
+from shadowsim.server.fleets import Body, Fleet, fleet_of
+from shadowsim.server.revisions import reverting, with_experiment, without_experiment
 from shadowsim.server.world import ENDPOINT_RANK, NEVER, TRIAL_RANK, Deployment, Endpoint, Record, Trial, World
 
 # An experiment's clock brings at most five events, and each makes its endpoint go through three.

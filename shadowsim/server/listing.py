@@ -105,7 +105,8 @@ def _opened(token: str, question: list[Any], key: bytes) -> tuple[Any, str]:
     except ValueError:  # also what is no ASCII
         raw = b""
     mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-    if not payload or not hmac.compare_digest(mac, _mac(payload, question, key)):
+    as_given = urlsafe_b64encode(raw).decode() == token  # what is no base 64 was skipped in reading
+    if not payload or not as_given or not hmac.compare_digest(mac, _mac(payload, question, key)):
         constraint = f"Member must be a token that {question[0]} gave, with the same filters and order"
         raise ValidationError([sentence(token, "nextToken", constraint)])
     value, name = json.loads(payload)

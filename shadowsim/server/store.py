@@ -26,7 +26,7 @@ from typing import Any
 from shadowsim.errors import InputError, StoreError
 from shadowsim.lifecycle import Undocumented
 from shadowsim.server import clockwork, events
-from shadowsim.server.clock import Clock
+from shadowsim.server.clock import Clock, Origin
 from shadowsim.server.limits import Quotas, Throttle
 from shadowsim.server.world import World
 
@@ -88,6 +88,7 @@ class Store:
         ):
             if not re.fullmatch(pattern, value):
                 raise InputError(name, f"must be {what}", value)
+        Clock(0.0, 0.0, time_scale)  # refuses a scale before there is a file
         self.path = str(path)
         if not self.path or "\0" in self.path:  # SQLite takes "" for a file that goes with the process
             raise InputError("--db", "must name a file, or be :memory:", self.path)
@@ -96,13 +97,15 @@ class Store:
         self._connection = _opened(self.path)
         try:
             self._facts = dict(self._connection.execute("SELECT name, value FROM facts"))
-            self.key = bytes.fromhex(self._fact("key", token_bytes(32).hex()))
             self.region, self.account = self._fact("region", region), self._fact("account", account)
-            origin = self._facts.get("origin")
-            self.clock = Clock.resumed(tuple(json.loads(origin)) if origin else None, time_scale, wall)
-            self._write_fact("origin", json.dumps(self.clock.origin))
+            self.key, origin = self._remembered()
             self.world = self._folded()
+            self.clock = Clock.resumed(origin, time_scale, wall, self.world.now_s)
+            self._write_fact("origin", json.dumps(self.clock.origin))
             self._configure(transition_s, choices or Undocumented(), probed)
+        except sqlite3.Error as error:
+            self.close()
+            raise InputError("--db", f"{self.path} cannot be used: {error}") from None
         except BaseException:
             self.close()
             raise
@@ -135,15 +138,15 @@ class Store:
             It cannot be written; then it has not happened.
         """
         at_s = max(_moment(now), self.world.now_s)
+        world = self.world.copy()
+        events.apply(world, kind, body, at_s)
         try:
-            events.apply(self.world, kind, body, at_s)
+            self._write_fact("origin", json.dumps(self.clock.origin))  # another one if the wall clock was set back
             statement = "INSERT INTO events (at_s, kind, body) VALUES (?, ?, ?)"
             self._connection.execute(statement, (at_s, kind, json.dumps(body)))
-        except BaseException as error:
-            self.world = self._folded()
-            if isinstance(error, sqlite3.Error):
-                raise StoreError(f"{self.path}: cannot be written: {error}") from None
-            raise
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: cannot be written: {error}") from None
+        self.world = world
 
     def n_events(self) -> int:
         """Return how many events were accepted."""
@@ -163,10 +166,28 @@ class Store:
         self.close()
 
     def _folded(self) -> World:
-        world = World(region=self.region, account=self.account)
-        for at_s, kind, body in self._connection.execute("SELECT at_s, kind, body FROM events ORDER BY number"):
-            events.apply(world, kind, json.loads(body), at_s)
+        world, expected = World(region=self.region, account=self.account), 1
+        for number, *row in self._connection.execute("SELECT number, at_s, kind, body FROM events ORDER BY number"):
+            if number != expected:  # none was ever taken away, nor a number passed over
+                raise InputError("--db", f"{self.path} is damaged: event {expected} is not there")
+            at_s, kind, body = row
+            try:
+                events.apply(world, kind, json.loads(body), at_s)
+            except Exception as error:  # whatever it is: another version's event, or a damage that SQLite did not see
+                why = f"{type(error).__name__}: {error}"
+                raise InputError("--db", f"{self.path}: event {number}, {kind}, cannot be repeated: {why}") from None
+            expected += 1
         return world
+
+    def _remembered(self) -> tuple[bytes, Origin | None]:
+        """Return the key, made now if there is none, and where the clock began, None if it does now."""
+        key, origin = self._fact("key", token_bytes(32).hex()), self._facts.get("origin")
+        try:
+            wall_s, scaled_s, scale = json.loads(origin) if origin else (0.0, 0.0, 1.0)
+            found = Clock(float(wall_s), float(scaled_s), float(scale)).origin
+            return bytes.fromhex(key), found if origin else None
+        except (ValueError, TypeError) as error:
+            raise InputError("--db", f"{self.path} is damaged: its facts cannot be read: {error}") from None
 
     def _configure(self, transition_s: float, choices: Undocumented, probed: frozenset[str]) -> None:
         # The fold depends on these, so that they are an event like any other: the first one, and one for each change.
@@ -199,7 +220,6 @@ def _opened(path: str) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
         # Held from the first statement on, so that two servers never fold the same log.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN EXCLUSIVE")
         (ours,) = connection.execute("PRAGMA application_id").fetchone()
@@ -215,6 +235,7 @@ def _opened(path: str) -> sqlite3.Connection:
         elif version != _VERSION:
             raise InputError("--db", f"must be of version {_VERSION}, and {path} is not", version)
         connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")  # which is written into the file: not before it is ours
     except sqlite3.Error as error:
         if connection is not None:
             connection.close()
