@@ -482,7 +482,7 @@ def campaign(folder, n_kills, seed, n_clients=4, n_invokers=2):
                     threads.submit(invoke, url, killed, random.Random(rng.random()), live, counts)
                     for _ in range(n_invokers)
                 ]
-                sleep(rng.uniform(0.0, 0.8))
+                sleep(rng.uniform(0.0, 0.6))
                 killed.set()
                 process.kill()
                 for work in at_work:

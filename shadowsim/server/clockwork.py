@@ -36,14 +36,14 @@ def advance(world: World, now: float) -> None:
             world.due_s = at_s
             if at_s > now:
                 break
-            world.now_s = max(world.now_s, at_s)
+            world.now_s = max(world.now_s, at_s)  # transitions that have become shorter are due now, not before
             if rank == ENDPOINT_RANK:
                 _endpoint_due(world, world.endpoints[name])
             else:
                 trial = world.trials[name]
                 due = following(trial.stage, world.transition_s)
                 assert due is not None
-                trial_event(world, trial, due[1], at_s)
+                trial_event(world, trial, due[1], world.now_s)
         else:
             raise SimulationError(f"the clock of the rehearsed account does not come to rest at {now}")
     world.now_s = max(world.now_s, now)
