@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from serving import Container
 
 from shadowsim.server import backends
-from shadowsim.server.backends import GIVEN_UP, Call, open_session
+from shadowsim.server.backends import GIVEN_UP, Call
+from shadowsim.server.connections import open_session
 from shadowsim.server.intake import Intake
 
 PARTS = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 500)), max_size=60)

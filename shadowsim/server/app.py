@@ -30,8 +30,9 @@ from aiohttp import web
 
 from shadowsim.errors import ResourceNotFoundError, SerializationError, ShadowsimError, UnknownOperationError, kind
 from shadowsim.server import cloudwatch, control, query, views
-from shadowsim.server.backends import Container, open_session
+from shadowsim.server.backends import Container
 from shadowsim.server.captures import Captures
+from shadowsim.server.connections import open_session
 from shadowsim.server.intake import Intake
 from shadowsim.server.live import LiveEndpoints, Sources
 from shadowsim.server.runtime import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized

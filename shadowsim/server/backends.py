@@ -26,6 +26,7 @@ import numpy as np
 
 from shadowsim.errors import InputError
 from shadowsim.laws import Law
+from shadowsim.server.connections import TooMuchError, read
 from shadowsim.server.intake import Intake
 from shadowsim.service import Service
 
@@ -37,8 +38,6 @@ CONTENT_TYPE = "Content-Type"
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 NEW_SESSION, CLOSED_SESSION = "X-Amzn-SageMaker-New-Session-Id", "X-Amzn-SageMaker-Closed-Session-Id"
 _PASSED = (CONTENT_TYPE, CUSTOM_ATTRIBUTES, NEW_SESSION, CLOSED_SESSION)
-# aiohttp would add its own, and a container must see what the caller sent
-_UNSENT = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
 _DRAWS_AT_ONCE = 256  # some of the laws take a microsecond a draw, and everybody waits
 
 
@@ -110,7 +109,7 @@ class Container:
     urls : sequence of str
         One an instance; shared when there are fewer.
     session : aiohttp.ClientSession
-        Made by `open_session`, so that bodies pass as they are.
+        Made by `connections.open_session`, so that bodies pass as they are.
     max_answer_bytes : int
         An answer that is longer is not read on; its connection is closed.
     intake : Intake, optional
@@ -142,7 +141,7 @@ class Container:
             async with self._session.post(
                 url, data=call.body, headers=call.headers, timeout=self._limits[1], allow_redirects=False
             ) as response:
-                body = await _read(response.content, self._max_answer_bytes, self._intake)
+                body = await read(response.content, self._max_answer_bytes, self._intake)
                 latency_s = perf_counter() - began
                 if body is None:
                     response.close()  # what is left of it is not to be read
@@ -151,7 +150,7 @@ class Container:
                 # what is not printable cannot be written again
                 passed = {name: found[name] for name in _PASSED if name in found and found[name].isprintable()}
                 return Answer(outcome_of(response.status), latency_s, response.status, body, passed)
-        except _TooMuchError:
+        except TooMuchError:
             return Answer(GIVEN_UP, perf_counter() - began)
         except TimeoutError as error:
             latency_s = perf_counter() - began
@@ -159,7 +158,7 @@ class Container:
                 return Answer(BROKEN, latency_s, failure=f"no connection within {CONNECT_S:g} s")
             return Answer(TIMED_OUT, timeout_s)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: garbage in a header
-            return Answer(BROKEN, perf_counter() - began, failure=f"{type(error).__name__}: {error}")
+            return Answer(BROKEN, perf_counter() - began, failure=_failure(error))
 
     async def ping(self, n_instances: int) -> str | None:
         """Return None when the containers of all instances answer /ping with 200, or else what one did."""
@@ -172,25 +171,8 @@ class Container:
             except TimeoutError:
                 return f"{url}/ping did not answer within {PING_S:g} s"
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                return f"{url}/ping: {type(error).__name__}"
+                return f"{url}/ping: {_failure(error)}"
         return None
-
-
-def open_session(limit: int = 0) -> aiohttp.ClientSession:
-    """Return a session with connections of its own: no decompression, cookies, proxies or headers of its own.
-
-    Parameters
-    ----------
-    limit : int
-        Connections at once; 0 for any number.
-    """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=limit),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=_UNSENT,
-        trust_env=False,
-    )
 
 
 class Simulated:
@@ -280,30 +262,21 @@ def outcome_of(status: int) -> str:
     return ERROR_4XX if 400 <= status < 500 else ERROR_5XX
 
 
-class _TooMuchError(Exception):
-    """An answer that its intake does not allow."""
-
-
-async def _read(content: aiohttp.StreamReader, most: int, intake: Intake | None) -> bytes | None:
-    """Return a body of at most `most` bytes, None for a longer one."""
-    if content.is_eof():  # as with most: it came with its headers
-        body = content.read_nowait()
-        if intake is not None:
-            intake.count(len(body))
-        return body if len(body) <= most else None
-    parts, n_bytes = [], 0
-    try:
-        async for part in content.iter_any():
-            n_bytes += len(part)
-            parts.append(part)
-            if intake is not None and not intake.allows(len(part)):
-                raise _TooMuchError
-            if n_bytes > most:
-                return None
-    finally:
-        if intake is not None:
-            intake.n_held -= n_bytes
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+def _failure(error: Exception) -> str:
+    """Return why there is no answer, as whoever looks after the container would say it."""
+    match error:
+        case aiohttp.ClientConnectorError():
+            return "the container cannot be connected to"
+        case aiohttp.ServerDisconnectedError():
+            return "the container closed the connection without an answer"
+        case aiohttp.ClientPayloadError():
+            return "the answer broke off"
+        case aiohttp.ClientResponseError():
+            return f"the answer is no HTTP: {error.message.splitlines()[0].rstrip(':')}"
+        case OSError():
+            return f"the connection broke: {error.strerror or error}"
+        case _:
+            return f"the answer is no HTTP: {error}"
 
 
 async def _until(loop: asyncio.AbstractEventLoop, moment: float) -> None:
