@@ -35,12 +35,19 @@ def run():
 
 
 @pytest.fixture(scope="module")
+def text(run):
+    """The page of the run."""
+    return html(run)
+
+
+@pytest.fixture(scope="module")
 def overloaded():
     return simulate(scenario(POISSON, service(0.05), service(0.5), horizon_s=1200.0))
 
 
 @pytest.fixture(scope="module")
 def evil():
+    """A run whose request would do harm as HTML."""
     result = simulate(REQUEST | {"Description": EVIL, "Schedule": HOUR}, rate_per_s=5.0)
     # AWS allows no such tag; the page must not rely on that.
     document = result.scenario.to_dict()
@@ -89,8 +96,7 @@ def cells(page, heading="figures"):
     return {name: re.findall("<td>(.*?)</td>", rest) for name, rest in rows}
 
 
-def test_what_the_page_says(run):
-    text = html(run)
+def test_what_the_page_says(run, text):
     page = Page(text)
     assert page.all("html")[0][1] == {"lang": "en"}
     assert page.text("h1") == "case"
@@ -109,8 +115,8 @@ def test_what_the_page_says(run):
     assert json.loads(page.text("pre")) == run.scenario.to_dict()
 
 
-def test_the_table_is_the_summary(run):
-    found, summary = cells(html(run)), run.summary()
+def test_the_table_is_the_summary(run, text):
+    found, summary = cells(text), run.summary()
     assert found["requests"] == [f"{n:,}" for n in summary["requests"]]
     for name, column in (("mean", "mean_s"), ("p99", "p99_s"), ("maximum", "maximum_s"), ("mean wait", "wait_mean_s")):
         assert [float(c) for c in found[name]] == pytest.approx([1e3 * x for x in summary[column]], rel=0.005)
@@ -118,8 +124,8 @@ def test_the_table_is_the_summary(run):
     assert "captured" not in found
 
 
-def test_the_comparison_is_the_results(run):
-    text, compared = html(run), run.compare()
+def test_the_comparison_is_the_results(run, text):
+    compared = run.compare()
     found = cells(text, "comparison")
     assert list(found) == [metric.replace("_", " ") for metric in compared["metric"]]
     for metric, verdict in zip(compared["metric"], compared["verdict"], strict=True):
@@ -135,8 +141,8 @@ def test_the_comparison_is_the_results(run):
     }
 
 
-def test_the_cost_is_said_and_what_is_unknown_stays_so(run):
-    found, total = cells(html(run), "cost"), cost(run.scenario)
+def test_the_cost_is_said_and_what_is_unknown_stays_so(run, text):
+    found, total = cells(text, "cost"), cost(run.scenario)
     assert found["source instances"][:2] == ["168.0 instance-hours", "38.64"]
     assert found["instances in all"][1] == f"{total.instances_usd:,.2f}"
     assert found["with data"][1] == "unknown"
@@ -173,8 +179,13 @@ def test_an_overloaded_pool_is_never_shown_without_that_word(overloaded):
         assert "ms" not in gist.split() or "Shadow (OVERLOADED)" in gist
 
 
-def test_whatever_a_request_holds_stays_text(evil):
-    page = Page(html(evil))
+@pytest.fixture(scope="module")
+def evil_page(evil):
+    return Page(html(evil))
+
+
+def test_whatever_a_request_holds_stays_text(evil_page):
+    page = evil_page
     assert len(page.all("script")) == 3
     assert not page.all("img")
     assert page.all("p")[1][2] == EVIL
@@ -182,11 +193,11 @@ def test_whatever_a_request_holds_stays_text(evil):
     assert not [name for e in page.elements for name in e[1] if name.startswith("on")]
 
 
-def test_the_assumptions_are_said(evil):
-    page = Page(html(evil))
+def test_the_assumptions_are_said(evil, evil_page):
+    said = evil_page.text("main")
     assert evil.scenario.assumptions
     for sentence in evil.scenario.assumptions:
-        assert sentence in page.text("main")
+        assert sentence in said
 
 
 def test_half_a_surrogate_pair_does_not_stop_the_page(run, tmp_path):
@@ -195,8 +206,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_page(run, tmp_path):
     assert "a?b" in write(odd, tmp_path / "page.html").read_text("utf-8")
 
 
-def test_nothing_is_loaded_from_elsewhere(run):
-    text = html(run)
+def test_nothing_is_loaded_from_elsewhere(text):
     page = Page(text)
     for _, attributes, _ in page.elements:
         assert not {"src", "srcset", "action", "data", "poster"} & set(attributes)
@@ -210,16 +220,15 @@ def test_nothing_is_loaded_from_elsewhere(run):
     assert text.count("plotly.js v") == 1
 
 
-def test_the_page_is_a_function_of_the_result(run, tmp_path):
-    text = html(run)
-    assert html(run) == text
+def test_the_page_is_a_function_of_the_result(run, text, tmp_path):
     assert html(Result.load(run.save(tmp_path / "run"))) == text
     file = write(run, str(tmp_path / "page.html"))
     assert file.read_bytes() == text.encode()
 
 
 def test_a_week_adds_little_to_plotlys_script():
-    week = simulate(scenario({"process": "poisson", "rate_per_s": 0.5}, service(0.05), horizon_s=604_800.0))
+    traffic = {"process": "poisson", "rate_per_s": 0.5}
+    week = simulate(scenario(traffic, service(0.05), horizon_s=604_800.0, sample_requests=10_000))
     assert len(week.windows) == 2 * 10_080
     text = html(week)
     script = max(Page(text).all("script"), key=lambda e: len(e[2]))[2]
@@ -283,7 +292,8 @@ def browser(tmp_path_factory):
         proxy.shutdown()
 
 
-@pytest.mark.parametrize("which", ["run", "overloaded", "evil"])
+# A harmless run's page has nothing in it that these two have not.
+@pytest.mark.parametrize("which", [pytest.param("run", marks=pytest.mark.slow), "overloaded", "evil"])
 def test_a_browser_draws_all_charts_and_reaches_nowhere(which, browser, tmp_path, request):
     result = request.getfixturevalue(which)
     document, console, asked = browser(write(result, tmp_path / "page.html"))
