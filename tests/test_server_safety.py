@@ -52,9 +52,16 @@ def test_names_of_the_server(bound, header, allowed):
 
 def test_a_token_is_asked_for():
     token = Token()
-    token.check({"Authorization": f"Bearer {token.text}"}, "")
+    for scheme in ("Bearer", "bearer", "BEARER "):
+        token.check({"Authorization": f"{scheme} {token.text}"}, "")
     token.check({}, f"a=b&token={token.text}")
-    for headers, query in (({}, ""), ({"Authorization": "Bearer x"}, ""), ({}, "token=é"), ({}, "token=")):
+    for headers, query in (
+        ({}, ""),
+        ({"Authorization": "Bearer x"}, ""),
+        ({"Authorization": f"Basic {token.text}"}, ""),
+        ({}, "token=é"),
+        ({}, "token="),
+    ):
         with pytest.raises(ForbiddenError):
             token.check(headers, query)
     assert Token().text != token.text

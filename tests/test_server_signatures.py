@@ -16,12 +16,13 @@ KEY, SECRET = KEYS.values()
 
 
 def signed(
-    method="POST", path="/endpoints/e/invocations", query="", body=b"body", headers=None, secret=SECRET, key=KEY
-):
+    method="POST", path="/endpoints/e/invocations", query="", body=b"body", headers=None, secret=SECRET, key=KEY,
+    token=None, service="sagemaker", region="us-east-1",
+):  # fmt: skip
     """A request as botocore signs it, and the moment of it."""
     url = f"http://127.0.0.1:4599{path}" + (f"?{query}" if query else "")
     request = AWSRequest(method, url, data=body, headers={"Content-Type": "a/b", **(headers or {})})
-    SigV4Auth(Credentials(key, secret), "sagemaker", "us-east-1").add_auth(request)
+    SigV4Auth(Credentials(key, secret, token), service, region).add_auth(request)
     prepared = request.prepare()
     found = {name.lower(): [str(value)] for name, value in prepared.headers.items()}
     found["host"] = ["127.0.0.1:4599"]
@@ -115,7 +116,40 @@ def test_what_is_no_signature_is_refused(given, code):
     assert code_of(Signed(request.method, request.target, headers, request.body), now) == code
 
 
-@given(st.text(max_size=80), st.text(max_size=20))
+def test_a_signature_for_another_service_is_refused():
+    request, now = signed(service="s3")
+    assert code_of(request, now) == "InvalidSignatureException"
+    request, now = signed(service="monitoring", region="eu-central-1")
+    assert Verifier({KEY: SECRET}).check(request, now) == KEY
+
+
+def test_temporary_keys_sign_their_token():
+    request, now = signed(token="a/session+token==")
+    assert Verifier({KEY: SECRET}).check(request, now) == KEY
+    other = {**request.headers, "x-amz-security-token": ["another"]}
+    assert code_of(Signed(request.method, request.target, other, request.body), now) == "InvalidSignatureException"
+
+
+def test_headers_may_be_told_in_any_case_and_order_and_their_fields_with_or_without_spaces():
+    request, now = signed()
+    (told,) = request.headers["authorization"]
+    fields = told.removeprefix("AWS4-HMAC-SHA256 ").split(", ")
+    again = {**request.headers, "authorization": ["AWS4-HMAC-SHA256 " + ",".join(reversed(fields))]}
+    assert Verifier({KEY: SECRET}).check(Signed(request.method, request.target, again, request.body), now) == KEY
+
+
+# what a header's bytes that are no UTF-8 become
+UNDECODED = st.text(st.sampled_from([chr(i) for i in range(0xDC80, 0xDD00)]) | st.characters(), max_size=80)
+
+
+@given(UNDECODED)
+def test_no_signature_is_a_defect(told):
+    request, now = signed()
+    headers = {**request.headers, "authorization": [request.headers["authorization"][0][:-64] + told]}
+    assert code_of(Signed(request.method, request.target, headers, request.body), now).endswith("Exception")
+
+
+@given(UNDECODED, st.text(max_size=20))
 def test_no_header_is_a_defect(authorization, date):
     headers = {"authorization": [f"AWS4-HMAC-SHA256 {authorization}"], "x-amz-date": [date], "host": ["h"]}
     assert code_of(Signed("POST", "/", headers, b""), 1.8e9).endswith("Exception")

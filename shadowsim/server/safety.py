@@ -105,7 +105,8 @@ class Token:
         ------
         ForbiddenError
         """
-        given = headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        scheme, _, given = headers.get("Authorization", "").partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else ""  # of other schemes, nothing is taken
         given = given or parse_qs(query).get("token", [""])[0]
         if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.text.encode()):
             raise ForbiddenError("This needs the token that the server printed when it started.")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections import deque
 from collections.abc import Mapping
 from configparser import ConfigParser
@@ -28,7 +27,7 @@ from shadowsim.errors import InputError, ShadowsimError
 
 SKEW_S = 300.0
 ALGORITHM = "AWS4-HMAC-SHA256"
-_FIELD = re.compile(r"(\w+)=([^,\s]*)")
+SERVICES = ("sagemaker", "monitoring")  # as SageMaker, its runtime and CloudWatch are signed for
 _ATTEMPT = ("amz-sdk-invocation-id", "amz-sdk-request")
 _STAMP = "%Y%m%dT%H%M%SZ"
 _MOST_REMEMBERED = 2_000_000
@@ -116,7 +115,8 @@ class Verifier:
         if given is None:
             raise MissingTokenError("Missing Authentication Token")
         algorithm, _, rest = given.partition(" ")
-        fields: dict[str, str] = dict(_FIELD.findall(rest))
+        parts = (part.strip().partition("=") for part in rest.split(","))
+        fields = {name: value for name, _, value in parts}
         scope = fields.get("Credential", "").split("/")
         names = fields.get("SignedHeaders", "").split(";")
         stamp = _single(request, "x-amz-date")
@@ -127,11 +127,14 @@ class Verifier:
                 "and the request a 'X-Amz-Date' and a signed 'Host' header."
             )
         self._check_date(stamp, scope[1], now)
+        if scope[3] not in SERVICES:  # any region will do: this stands in for each
+            services = " or ".join(f"'{service}'" for service in SERVICES)
+            raise InvalidSignatureError(f"Credential should be scoped to correct service: {services}.")
         secret = self._secrets.get(scope[0])
         wanted = signature(request, names, stamp, scope, secret or "nobody's")
         # AWS wants these signed, since they say what is to be done.
         unsigned = sorted(name for name in request.headers if name.startswith("x-amz-") and name not in names)
-        right = not unsigned and hmac.compare_digest(wanted.encode(), fields["Signature"].encode())
+        right = not unsigned and hmac.compare_digest(wanted.encode(), fields["Signature"].encode("utf-8", "replace"))
         if secret is None:
             raise UnknownKeyError("The security token included in the request is invalid.")
         if not right:
