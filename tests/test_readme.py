@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from commands import good
 
 from shadowsim import cli, default_scenario
 from shadowsim.lifecycle import Undocumented
@@ -38,13 +39,14 @@ def folder(tmp_path_factory):
     return place
 
 
-def run(words, folder, **more):
-    return subprocess.run([*SHADOWSIM, *words], cwd=folder, capture_output=True, encoding="utf-8", check=False, **more)
+def process(words, folder):
+    """A command as a reader starts it. That takes two seconds, which most tests save by `commands.good`."""
+    return subprocess.run([*SHADOWSIM, *words], cwd=folder, capture_output=True, encoding="utf-8", check=False)
 
 
 def test_the_main_job_prints_what_is_shown(folder):
     assert "pip install -e . && shadowsim simulate\n" in blocks("sh")
-    done = run(["simulate"], folder)
+    done = process(["simulate"], folder)
     assert done.returncode == 0
     assert done.stdout == blocks("text")[0]
 
@@ -80,25 +82,42 @@ def test_the_automation_runs_against_the_server(folder, monkeypatch):
     assert abs(n["Shadow-01"] - 50) <= 20  # four standard errors of a coin
 
 
-@pytest.mark.parametrize("command", [command for command in commands() if " serve " not in command])
-def test_commands(command, folder):
-    done = run(shlex.split(command)[1:], folder)
+ONE_BY_ONE = pytest.mark.parametrize("command", [command for command in commands() if " serve " not in command])
+LESS = {"--report": ["--set", "horizon_s=86400"], " plan ": ["--replications", "10"]}  # of seven days and 30
+
+
+@ONE_BY_ONE
+def test_commands(command, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    less = [word for part, words in LESS.items() if part in command for word in words]
+    shows_what_is_said(command, good(*shlex.split(command)[1:], *less), folder)
+
+
+@pytest.mark.slow
+@ONE_BY_ONE
+def test_commands_word_by_word(command, folder):
+    done = process(shlex.split(command)[1:], folder)
     assert done.returncode == 0, done.stderr
+    shows_what_is_said(command, done.stdout, folder)
+
+
+def shows_what_is_said(command, stdout, folder):
     if "shadow.time.mean_s=0.03" in command:
-        assert "OVERLOADED" in done.stdout
-        assert "would need 2 instances" in " ".join(done.stdout.split())
+        assert "OVERLOADED" in stdout
+        assert "would need 2 instances" in " ".join(stdout.split())
     if "--report" in command:
-        assert "STABLE" in done.stdout
+        assert "STABLE" in stdout
         assert {p.name for p in (folder / "run").iterdir()} >= {"report.html", "windows.parquet", "scenario.json"}
 
 
-def test_init_makes_a_scenario(folder):
+def test_init_makes_a_scenario(folder, monkeypatch):
     assert "`shadowsim init request.json > scenario.json`" in README
-    done = run(["init", "request.json"], folder)
-    scenario = json.loads(done.stdout)
-    (folder / "scenario.json").write_text(done.stdout)
+    monkeypatch.chdir(folder)
+    text = good("init", "request.json")
+    scenario = json.loads(text)
+    (folder / "scenario.json").write_text(text)
     assert set(scenario) == {"experiment", "traffic", "services", "endpoint", "mirror", "run"}
-    assert run(["validate", "scenario.json"], folder).returncode == 0
+    good("validate", "scenario.json")
 
 
 @pytest.mark.parametrize("number", [n for n, text in enumerate(blocks("python")) if "ss.simulate(" in text])
@@ -108,13 +127,13 @@ def test_python_blocks(number, capsys):
         assert capsys.readouterr().out.split(":")[0] in ("STABLE", "OVERLOADED", "TOO SHORT")
 
 
-def test_the_suite_that_is_shown(tmp_path):
+def test_the_suite_that_is_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (suite,) = (text for text in blocks("python") if "def test_" in text)
     (tmp_path / "test_shadow.py").write_text(suite)
-    short = ["--set", "horizon_s=3600"]
     scenario = default_scenario().replace({"horizon_s": 3600})
     scenario.save(tmp_path / "scenario.json")
-    assert run(["simulate", *short, "-o", "last-release"], tmp_path).returncode == 0
+    good("simulate", "--set", "horizon_s=3600", "-o", "last-release")
     words = [
         "pytest",
         "-q",
@@ -128,8 +147,7 @@ def test_the_suite_that_is_shown(tmp_path):
     assert " ".join(words[4:]) in README
     done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "3 passed" in done.stdout, done.stdout
-    same = run(["benchmark-compare", "new.json", "new.json"], tmp_path)
-    assert same.returncode == 0, same.stderr
+    good("benchmark-compare", "new.json", "new.json")
 
 
 def test_every_time_law_in_the_table_can_be_read():
