@@ -541,6 +541,48 @@ def test_a_configuration_that_cannot_be(changes, path):
     assert f"at '{path}' failed" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"InstanceType": "ml.inf1.xlarge"},
+            "Value 'ml.inf1.xlarge' at 'shadowProductionVariants.1.member.instanceType' failed to satisfy constraint: "
+            "Member must not be an Inf1 type",
+        ),
+        (
+            {"AcceleratorType": "ml.eia1.medium"},
+            "Value 'ml.eia1.medium' at 'shadowProductionVariants.1.member.acceleratorType' failed to satisfy "
+            "constraint: Member must be null",
+        ),
+        ({"ModelName": "many"}, "several containers or models, which shadow tests exclude"),
+    ],
+)
+def test_what_shadow_tests_exclude_is_refused_in_a_configuration_too(changes, text):
+    made = account()
+    made.do("CreateModel", ModelName="many", Containers=[{"Image": "a"}, {"Image": "b"}])
+    excluded = production("S", "new") | changes
+    body = {"ProductionVariants": [production()], "ShadowProductionVariants": [excluded]}
+    error = made.refused("CreateEndpointConfig", EndpointConfigName="bad", **body)
+    assert (error.code, text in str(error)) == ("ValidationException", True)
+    made.do("CreateEndpointConfig", EndpointConfigName="good", ProductionVariants=[excluded])  # without a shadow
+
+
+def test_an_endpoint_with_elastic_inference_takes_no_experiment():
+    made = account(endpoint=False)
+    variants = [production(AcceleratorType="ml.eia1.medium")]
+    made.do("CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=variants)
+    made.do("CreateEndpoint", EndpointName="live", EndpointConfigName="c")
+    made.wait(1)
+    error = made.refused("CreateInferenceExperiment", **experiment())
+    assert (error.code, "Elastic Inference" in str(error)) == ("ValidationException", True)
+
+
+def test_a_schedule_that_is_over_is_refused_with_the_servers_time():
+    """Scaled time is not the caller's: the sentence says it as a date."""
+    error = account().refused("CreateInferenceExperiment", **experiment(Schedule={"StartTime": T0 - 10 * DAY}))
+    assert "end later than now, 2027-01-15T08:00:02Z by the server's clock" in str(error)
+
+
 def test_tags_are_given_listed_and_taken():
     made = in_status("Created")
     for kind, name in (("inference-experiment", "bert"), ("endpoint", "live"), ("model", "old")):

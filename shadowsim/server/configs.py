@@ -14,7 +14,7 @@ from shadowsim.errors import RefusedError, ValidationError
 from shadowsim.server.destinations import parse_destination
 from shadowsim.server.fleets import Body
 from shadowsim.server.listing import Row, page
-from shadowsim.server.models import model, refuse_tags
+from shadowsim.server.models import model, refuse_tags, single_model
 from shadowsim.server.store import Store
 from shadowsim.server.world import Record, World
 
@@ -33,8 +33,9 @@ def create_endpoint_config(store: Store, world: World, body: Body) -> dict[str, 
         raise ValidationError(broken)
     if "DataCaptureConfig" in body:
         parse_destination(body["DataCaptureConfig"]["DestinationS3Uri"], "dataCaptureConfig.destinationS3Uri")
+    known = single_model if body.get("ShadowProductionVariants") else model
     for variant in _variants(body):
-        model(world, variant["ModelName"])
+        known(world, variant["ModelName"])
     if name in world.configs:
         raise RefusedError(f'Cannot create already existing endpoint configuration "{arn}".')
     return {"EndpointConfigArn": arn}
@@ -101,9 +102,20 @@ def _config_rules(body: Body) -> Iterator[str]:
                 yield sentence(name, f"{path}.variantName", "Member must be unique among the variants' names")
             seen.add(name)
             yield from _variant_rules(variant, path)
+            if lists["ShadowProductionVariants"]:
+                yield from _exclusion_rules(variant, path)
     if "AsyncInferenceConfig" in body:
         constraint = "Member must be null: asynchronous inference is not rehearsed"
         yield sentence(body["AsyncInferenceConfig"], "asyncInferenceConfig", constraint)
+
+
+def _exclusion_rules(variant: Body, path: str) -> Iterator[str]:
+    kind = variant.get("InstanceType", "")
+    if kind.startswith("ml.inf1."):
+        yield sentence(kind, f"{path}.instanceType", "Member must not be an Inf1 type, which shadow tests exclude")
+    if "AcceleratorType" in variant:
+        constraint = "Member must be null: shadow tests exclude Elastic Inference"
+        yield sentence(variant["AcceleratorType"], f"{path}.acceleratorType", constraint)
 
 
 def _variant_rules(variant: Body, path: str) -> Iterator[str]:

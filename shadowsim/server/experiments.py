@@ -19,14 +19,14 @@ from shadowsim.errors import (
     ResourceNotFoundError,
     ValidationError,
 )
-from shadowsim.experiment import DEFAULT_DURATION, Experiment
+from shadowsim.experiment import DEFAULT_DURATION, Experiment, iso_time
 from shadowsim.lifecycle import allowed
 from shadowsim.server.destinations import parse_destination
 from shadowsim.server.events import merged
 from shadowsim.server.fleets import Body
-from shadowsim.server.models import model, refuse_tags
+from shadowsim.server.models import model, refuse_tags, single_model
 from shadowsim.server.store import Store
-from shadowsim.server.world import Trial, World, containers_of
+from shadowsim.server.world import Trial, World
 
 _POOL = "infrastructureConfig.realTimeInferenceConfig"
 
@@ -144,7 +144,11 @@ def _schedule_rules(body: Body, now: float) -> Iterator[str]:
     if end_s <= now:
         path = "schedule.endTime" if "EndTime" in schedule else "schedule.startTime"
         given = schedule.get("EndTime", start_s)
-        yield sentence(given, path, f"Member must leave the experiment's end later than now ({now:.3f})")
+        # The server's time may be scaled, and is no time that the caller could know.
+        clock = iso_time(datetime.fromtimestamp(now, UTC).replace(microsecond=0))
+        yield sentence(
+            given, path, f"Member must leave the experiment's end later than now, {clock} by the server's clock"
+        )
 
 
 def _pool_rules(body: Body, member: str) -> Iterator[str]:
@@ -220,10 +224,7 @@ def _desired_rules(found: Trial, body: Body) -> Iterator[str]:
 
 def _refuse_models(world: World, body: Body) -> None:
     for variant in body["ModelVariants"]:
-        containers = containers_of(model(world, variant["ModelName"]).request)
-        if len(containers) > 1 or containers[0].get("Mode") == "MultiModel":
-            arn = world.arn("model", variant["ModelName"])
-            raise RefusedError(f'Model "{arn}" has several containers or models, which shadow tests exclude.')
+        single_model(world, variant["ModelName"])
 
 
 def _refuse_endpoint(world: World, body: Body) -> None:
@@ -241,6 +242,8 @@ def _refuse_endpoint(world: World, body: Body) -> None:
     if len(found.fleet.production) != 1:
         n = len(found.fleet.production)
         raise RefusedError(f"Endpoint {arn} must have exactly one production variant, and has {n}.")
+    if any("AcceleratorType" in variant for variant in found.fleet.request["ProductionVariants"]):
+        raise RefusedError(f"Endpoint {arn} has Elastic Inference, which shadow tests exclude.")
     _refuse_source(world, body)
 
 

@@ -86,6 +86,16 @@ def model(world: World, name: str) -> Record:
     return world.models[name]
 
 
+def single_model(world: World, name: str) -> Record:
+    """Return a model that a shadow test can have, or refuse: there is none, or it is of several."""
+    found = model(world, name)
+    containers = containers_of(found.request)
+    if len(containers) > 1 or containers[0].get("Mode") == "MultiModel":
+        arn = world.arn("model", name)
+        raise RefusedError(f'Model "{arn}" has several containers or models, which shadow tests exclude.')
+    return found
+
+
 def refuse_tags(body: Body) -> None:
     """Refuse tags that say a key twice, or one that belongs to AWS."""
     seen: set[str] = set()
