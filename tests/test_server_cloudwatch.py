@@ -1,6 +1,7 @@
 """server/cloudwatch.py and its questions, by boto3: pages, spans, units, statistics, and what is refused."""
 
 import base64
+import copy
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -9,10 +10,13 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rehearsed import misfits
 from serving import serving
 from test_server_figures import served
 
+from shadowsim.errors import ShadowsimError
 from shadowsim.server.cloudwatch import handle
 from shadowsim.server.figures import INSTANCES, SAGEMAKER
 from shadowsim.server.live import LiveEndpoint, cores_of
@@ -289,3 +293,58 @@ def test_tokens_of_any_kind_are_refused(token):
     for action, body in (("ListMetrics", {}), ("GetMetricData", {"MetricDataQueries": [query()], **SPAN})):
         with pytest.raises(ValueError, match="NextToken"):
             handle(action, {**body, "NextToken": token}, {})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+WHOLE = {
+    "GetMetricStatistics": {
+        "Namespace": SAGEMAKER, "MetricName": "ModelLatency", "Dimensions": BOTH, "Period": 60, "Unit": "Microseconds",
+        "StartTime": T0.timestamp(), "EndTime": T0.timestamp() + 600, "Statistics": ["Sum"],
+        "ExtendedStatistics": ["p99"],
+    },
+    "GetMetricData": {
+        "MetricDataQueries": [{**query(Unit="Microseconds"), "Label": "x", "ReturnData": True, "Expression": None}],
+        "StartTime": T0.timestamp(), "EndTime": T0.timestamp() + 600, "ScanBy": "TimestampAscending",
+        "MaxDatapoints": 3, "NextToken": None,
+    },
+    "ListMetrics": {"Namespace": SAGEMAKER, "MetricName": "ModelLatency", "Dimensions": BOTH, "NextToken": None},
+}  # fmt: skip
+ODD = st.sampled_from([-1, 0, 2**70, 1e300, float("nan"), "", "\ud800", "\n", [{}], [None], {"Name": None}, [[]], True])
+
+
+def places(value, steps=()):
+    """The steps to every value inside a request."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, item in inner:
+        yield (*steps, step)
+        yield from places(item, (*steps, step))
+
+
+@pytest.mark.parametrize("action", WHOLE)
+@settings(max_examples=150)
+@given(data=st.data())
+def test_requests_that_are_wrong_in_a_few_places_are_answered_or_refused(action, data):
+    body = copy.deepcopy(WHOLE[action])
+    for steps in data.draw(st.lists(st.sampled_from(sorted(places(body), key=str)), max_size=2)):
+        owner = body
+        try:
+            for step in steps[:-1]:
+                owner = owner[step]
+            owner[steps[-1]] = data.draw(JSON | ODD)
+        except (TypeError, KeyError, IndexError):
+            pass  # what was replaced before has no such inside
+    refusal = None
+    try:
+        answer = handle(action, body, {"e-000": filled()})
+    except ShadowsimError as error:
+        refusal = error
+    if refusal is None:
+        json.dumps(answer, allow_nan=False)
+        assert list(misfits(MODEL.operation_model(action).output_shape, answer)) == []
+    else:
+        assert 400 <= refusal.http_status < 500
+        assert str(refusal).isprintable()

@@ -33,6 +33,7 @@ DIMENSIONS = ("EndpointName", "VariantName")
 TARGET = "GraniteServiceVersion20100801"
 _MOST_POINTS, _MOST_QUERIES = 1440, 500
 _MOST_PAGE_POINTS, _PER_PAGE = 100_800, 500
+_ORDERS = ("TimestampAscending", "TimestampDescending")
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 
 
@@ -104,7 +105,10 @@ def _data(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], now_s:
     most = _MOST_PAGE_POINTS if body.get("MaxDatapoints") is None else need(body, "MaxDatapoints", int)
     if not 0 < most <= _MOST_PAGE_POINTS:
         raise InvalidParameterError(f"The parameter MaxDatapoints must be 1 to {_MOST_PAGE_POINTS}.")
-    ascending = body.get("ScanBy", "TimestampDescending") == "TimestampAscending"
+    order = "TimestampDescending" if body.get("ScanBy") is None else body["ScanBy"]
+    if order not in _ORDERS:
+        raise InvalidParameterError(f"The parameter ScanBy must be one of [{', '.join(_ORDERS)}].")
+    ascending = order == _ORDERS[0]
     question = ["GetMetricData", {k: v for k, v in body.items() if k not in ("NextToken", "MaxDatapoints")}]
     begin, after_s = opened(body.get("NextToken"), question, int, float | None) or (0, None)
     parsed = [_query(query, i, body) for i, query in enumerate(queries, start=1)]
@@ -123,7 +127,7 @@ def _data(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], now_s:
         most -= len(part)
         result = {
             "Id": query["Id"],
-            "Label": query.get("Label") or metric[1],
+            "Label": metric[1] if query.get("Label") is None else query["Label"],
             "Timestamps": [time_s for time_s, _ in part],
             "Values": [value for _, value in part],
             "StatusCode": "PartialData" if len(part) < len(values) else "Complete",
@@ -145,6 +149,8 @@ def _query(
         where = f"MetricDataQueries.member.{number}.Id"
         what = f"is not matching the expected pattern ^{_ID.pattern}$."
         raise InvalidParameterError(f"The value {shown(identity)} for parameter {where} {what}")
+    if query.get("Label") is not None:
+        need(query, "Label", str)
     if query.get("Expression") is not None:
         raise InvalidParameterError(f"Query {identity}: expressions are not rehearsed, MetricStat is.")
     stat = need(query, "MetricStat", dict)
