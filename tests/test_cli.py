@@ -387,13 +387,16 @@ class TestReport:
         assert "built-in" in page
         (folder / "report.html").unlink()
         assert good("report", folder) == f"wrote {folder / 'report.html'}\n"
-        assert (folder / "report.html").exists()
+        assert (folder / "report.html").read_text(encoding="utf-8") == page
+        from shadowsim import report
+
+        monkeypatch.setattr(report, "html", lambda result: f"a page, {result.verdict.status}")  # a second for each
         assert good("report", folder, "-o", tmp_path / "page.html") == f"wrote {tmp_path / 'page.html'}\n"
         assert "-o: must be a file" in refused("report", folder, "-o", tmp_path)
         assert "cannot be written" in refused("report", folder, "-o", tmp_path / "no" / "such" / "page.html")
         monkeypatch.chdir(tmp_path)
         assert "wrote shadowsim-report.html\n" in good("simulate", *SHORT, "--report")
-        assert (tmp_path / "shadowsim-report.html").exists()
+        assert (tmp_path / "shadowsim-report.html").read_text(encoding="utf-8") == "a page, STABLE"
 
     def test_without_a_run(self, tmp_path: Path):
         assert "windows.parquet: is missing" in refused("report", tmp_path)

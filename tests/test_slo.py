@@ -157,8 +157,14 @@ def test_without_sections_there_is_no_error():
 DAY = {"process": "poisson", "profile": {"kind": "linear", "from_per_s": 2.0, "to_per_s": 25.0, "to_s": 2000.0}}
 
 
-@pytest.mark.parametrize("traffic", [POISSON, DAY], ids=["steady", "rising"])
-@pytest.mark.parametrize("n", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("traffic", "n"),
+    [
+        pytest.param(POISSON, 20, id="steady-20"),
+        pytest.param(POISSON, 200, id="steady-200", marks=pytest.mark.slow),
+        pytest.param(DAY, 200, id="rising-200", marks=pytest.mark.slow),
+    ],
+)
 def test_standard_errors_are_those_between_runs(traffic, n):
     """The mean of n estimated variances over the variance between the n runs is about F(D, n - 1).
 
