@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ from rehearsed import DAY, ROLE, T0, account, experiment, production
 from shadowsim.errors import InputError, StoreError
 from shadowsim.lifecycle import EXPERIMENT, Undocumented
 from shadowsim.server.control import handle
+from shadowsim.server.events import EFFECTS
 from shadowsim.server.store import Store
 
 # Reads actions from its standard input, one JSON object a line, and answers each on its standard output.
@@ -26,6 +28,7 @@ LOOP = """
 import json, sys
 from shadowsim.errors import ShadowsimError
 from shadowsim.server.control import handle
+from shadowsim.server.events import EFFECTS
 from shadowsim.server.store import Store
 store = Store(sys.argv[1], wall=lambda: 0.0)
 print("ready", flush=True)
@@ -276,6 +279,16 @@ def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed):
         assert repr(again.world_at(made.now)) == before
 
 
+@pytest.mark.parametrize("place", ["state.db", ""])
+def test_a_file_that_is_read_only_is_refused_as_that(tmp_path, monkeypatch, place):
+    Store(tmp_path / "state.db").close()
+    (tmp_path / place).chmod(0o555)
+    # Who runs the tests may be root, whom no mode stops.
+    monkeypatch.setattr(os, "access", lambda found, _: bool(os.stat(found).st_mode & 0o200))
+    with pytest.raises(InputError, match=r"must be a file that can be written, and .* cannot be"):
+        Store(tmp_path / "state.db")
+
+
 def test_options_are_looked_at_before_there_is_a_file(tmp_path):
     for option in ({"time_scale": 0}, {"region": "US East"}, {"transition_s": -1}):
         with pytest.raises(InputError):
@@ -333,6 +346,28 @@ def test_what_cannot_be_written_costs_no_more_for_a_longer_log(tmp_path, monkeyp
         assert made.picture() == before
     made.store._connection.execute("PRAGMA query_only = OFF")
     made.do("AddTags", ResourceArn=made.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}])
+
+
+def test_an_event_that_fails_is_not_in_the_log(tmp_path, monkeypatch):
+    """Half of it had been done: nothing of that may stay, nor come back with the log."""
+    made = account(path=tmp_path / "state.db")
+    before = made.picture()
+
+    def half(world, body, whole=EFFECTS["CreateModel"]):
+        if body["ModelName"] != "half":
+            return whole(world, body)
+        world.models.clear()
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(EFFECTS, "CreateModel", half)
+    with pytest.raises(ZeroDivisionError):
+        made.do("CreateModel", ModelName="half", PrimaryContainer={"Image": "x"})
+    assert made.picture() == before
+    made.do("CreateModel", ModelName="whole", PrimaryContainer={"Image": "x"})
+    before = made.picture()
+    made.store.close()
+    with Store(tmp_path / "state.db", wall=lambda: made.now) as again:
+        assert f"{again.n_events()} {again.world_at(made.now)!r}" == before
 
 
 def test_what_cannot_be_written_has_not_happened(tmp_path):

@@ -133,13 +133,12 @@ def _delete_endpoint(world: World, body: Body) -> None:
 
 
 def _add_tags(world: World, body: Body) -> None:
-    arn = body["ResourceArn"]
-    world.tags[arn] = {**world.tags[arn], **{tag["Key"]: tag["Value"] for tag in body["Tags"]}}
+    world.tags[body["ResourceArn"]] |= {tag["Key"]: tag["Value"] for tag in body["Tags"]}
 
 
 def _delete_tags(world: World, body: Body) -> None:
-    arn, gone = body["ResourceArn"], set(body["TagKeys"])
-    world.tags[arn] = {key: value for key, value in world.tags[arn].items() if key not in gone}
+    for key in body["TagKeys"]:
+        world.tags[body["ResourceArn"]].pop(key, None)
 
 
 def _create_experiment(world: World, body: Body) -> None:

@@ -12,6 +12,7 @@ that signs its page tokens, and where its clock began.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -138,15 +139,18 @@ class Store:
             It cannot be written; then it has not happened.
         """
         at_s = max(_moment(now), self.world.now_s)
-        world = self.world.copy()
-        events.apply(world, kind, body, at_s)
         try:
             self._write_fact("origin", json.dumps(self.clock.origin))  # another one if the wall clock was set back
             statement = "INSERT INTO events (at_s, kind, body) VALUES (?, ?, ?)"
-            self._connection.execute(statement, (at_s, kind, json.dumps(body)))
+            number = self._connection.execute(statement, (at_s, kind, json.dumps(body))).lastrowid
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: cannot be written: {error}") from None
-        self.world = world
+        try:
+            events.apply(self.world, kind, body, at_s)
+        except BaseException:  # a defect, which must not be in the log
+            self._connection.execute("DELETE FROM events WHERE number = ?", (number,))
+            self.world = self._folded()
+            raise
 
     def n_events(self) -> int:
         """Return how many events were accepted."""
@@ -214,6 +218,10 @@ def _moment(now: float) -> float:
 
 def _opened(path: str) -> sqlite3.Connection:
     """Return a connection that holds the file, which is made with our tables if it is new."""
+    file = Path(path)
+    for place in () if path == IN_MEMORY else (file, file.parent):
+        if place.exists() and not os.access(place, os.W_OK):  # SQLite's word for it would be an I/O error
+            raise InputError("--db", f"must be a file that can be written, and {place} cannot be")
     connection = None
     try:
         # By one thread at a time, but not always the same one: who forgets a store need not be who made it.

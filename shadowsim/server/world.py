@@ -187,20 +187,6 @@ class World:
     agenda: list[tuple[float, int, str]] = field(default_factory=list, repr=False)
     changed: set[tuple[int, str]] = field(default_factory=set, repr=False)
 
-    def copy(self) -> World:
-        """Return a world that can become another one while this stays; what both hold is never written in place."""
-        return replace(
-            self,
-            models=dict(self.models),
-            configs=dict(self.configs),
-            endpoints=dict(self.endpoints),
-            trials=dict(self.trials),
-            tags=dict(self.tags),
-            latest=dict(self.latest),
-            agenda=list(self.agenda),
-            changed=set(self.changed),
-        )
-
     def arn(self, kind: str, name: str) -> str:
         """Return a resource's ARN; kind is "model", "endpoint-config", "endpoint" or "inference-experiment"."""
         return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name}"
