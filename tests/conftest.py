@@ -1,5 +1,6 @@
 """Settings of the whole suite: failures must be reproducible, and nothing depends on how fast the machine is."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -8,6 +9,14 @@ from hypothesis import settings
 
 settings.register_profile("shadowsim", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("shadowsim")
+
+# Modules and items are there to the end: to look through them for garbage while they are made takes five seconds.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -328,7 +328,7 @@ def conserved(s):
 
 
 def test_the_sample_is_the_first_by_a_hash_and_holds_whole_pairs():
-    s = scenario({"process": "poisson", "rate_per_s": 200.0}, service(mean_s=0.001, workers=4), horizon_s=600.0)
+    s = scenario({"process": "poisson", "rate_per_s": 200.0}, service(mean_s=0.001, workers=4), horizon_s=150.0)
     everything = simulate(s).requests
     c = columns(s, feed_of(s))
     n_before = np.concatenate([[0], np.cumsum(role(simulate(s).windows, "source")["Invocations"])])
