@@ -348,6 +348,28 @@ def test_instances_that_are_being_scaled_when_a_test_starts_are_not_forgotten():
     assert (made.status(), source["CurrentInstanceCount"]) == ("Completed", 9)
 
 
+def test_instances_that_are_being_scaled_are_not_forgotten_by_an_update_or_a_stop():
+    made = in_status("Running")
+    seven = [{"VariantName": SHADOW, "DesiredInstanceCount": 7}]
+    made.do("UpdateEndpointWeightsAndCapacities", EndpointName="live", DesiredWeightsAndCapacities=seven)
+    made.do("UpdateInferenceExperiment", Name="bert", ShadowModeConfig=mirrored(100))
+    made.wait(1)
+    (shadow,) = made.endpoint()["ShadowProductionVariants"]
+    assert (shadow["CurrentWeight"], shadow["CurrentInstanceCount"]) == (1.0, 7)
+    nine = [{**seven[0], "DesiredInstanceCount": 9}]
+    made.do("UpdateEndpointWeightsAndCapacities", EndpointName="live", DesiredWeightsAndCapacities=nine)
+    stop(made, PROMOTE)
+    made.wait(1)
+    (promoted,) = made.endpoint()["ProductionVariants"]
+    assert (promoted["VariantName"], promoted["CurrentInstanceCount"]) == (SHADOW, 9)
+
+
+def test_a_weight_that_was_not_given_is_described_as_the_one_that_it_is():
+    made = account()
+    (variant,) = made.do("DescribeEndpointConfig", EndpointConfigName="first")["ProductionVariants"]
+    assert variant == {**production(), "InitialVariantWeight": 1.0}
+
+
 def test_capture_of_the_experiment_takes_the_endpoints_place_until_its_end():
     made = account(endpoint=False)
     capture = {

@@ -18,6 +18,7 @@ from shadowsim.server.models import model, refuse_tags, single_model
 from shadowsim.server.store import Store
 from shadowsim.server.world import Record, World
 
+_LISTS = ("ProductionVariants", "ShadowProductionVariants")
 _ROUTINGS = ("RANDOM", "LEAST_OUTSTANDING_REQUESTS")
 # Valid to SageMaker, and nothing that this server could do.
 _NOT_REHEARSED = ("ServerlessConfig", "InstancePools")
@@ -45,6 +46,9 @@ def describe_endpoint_config(store: Store, world: World, body: Body) -> dict[str
     """Answer DescribeEndpointConfig."""
     record = config(world, body["EndpointConfigName"])
     known = {key: value for key, value in record.request.items() if key != "Tags"}
+    for key in _LISTS:
+        if key in known:  # the weight that counts is said, as AWS does
+            known[key] = [{"InitialVariantWeight": 1.0, **variant} for variant in known[key]]
     arn = world.arn("endpoint-config", record.name)
     return {**known, "EndpointConfigName": record.name, "EndpointConfigArn": arn, "CreationTime": record.created_s}
 
@@ -87,7 +91,7 @@ def _variants(body: Body) -> list[Body]:
 
 def _config_rules(body: Body) -> Iterator[str]:
     seen: set[str] = set()
-    lists = {key: body.get(key, ()) for key in ("ProductionVariants", "ShadowProductionVariants")}
+    lists = {key: body.get(key, ()) for key in _LISTS}
     if lists["ShadowProductionVariants"]:
         for key, variants in lists.items():
             if len(variants) != 1:
