@@ -212,6 +212,37 @@ def test_bad_http_is_refused(server, sent):
     assert raw(server, sent).startswith(b"HTTP/1.1 4") or raw(server, sent).startswith(b"HTTP/1.0 4")
 
 
+def test_what_callers_do_wrong_is_not_logged(server, caplog):
+    caplog.set_level(0)
+    for sent in (b"BREW / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1"):
+        address = urlsplit(server.url)
+        with closing(socket.create_connection((address.hostname, address.port), timeout=5.0)) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65_536):
+                pass
+    assert "Traceback" not in caplog.text
+
+
+def test_a_long_header_is_refused_with_reason(server):
+    with pytest.raises(ClientError) as caught:
+        server.invoke(Body=b"x", CustomAttributes="a" * 20_000)
+    assert caught.value.response["Error"]["Code"] == "ValidationError"
+
+
+@pytest.mark.parametrize(
+    ("method", "request_of", "words"),
+    [
+        ("invoke_endpoint_async", {"InputLocation": "s3://b/k"}, "asynchronous endpoints"),
+        ("invoke_endpoint_with_response_stream", {"Body": b"x"}, "is not rehearsed"),
+    ],
+)
+def test_other_ways_to_invoke_are_refused_by_name(server, method, request_of, words):
+    with pytest.raises(ClientError, match=words) as caught:
+        getattr(server.client("sagemaker-runtime"), method)(EndpointName="endpoint", **request_of)
+    assert caught.value.response["Error"]["Code"] == "UnknownOperationException"
+
+
 def test_pages_want_the_token_where_signatures_are_verified(tmp_path):
     key, secret = KEYS.values()
     with serving(tmp_path, secrets={key: secret}) as server:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from random import Random
 from time import sleep
@@ -347,3 +348,22 @@ def test_captures_go_to_the_s3_of_the_environment(tmp_path, moto):
     assert ids == ["id-0", "id-0", "id-1", "id-1", "id-2", "id-2"]
     assert {o["Key"].split("/")[2] for o in objects} == {"AllTraffic", "Shadow-01"}
     assert not (tmp_path / "unused").exists()
+
+
+def test_an_end_does_not_wait_for_a_place_that_never_answers(caplog):
+    opened = threading.Event()
+
+    class Stuck:
+        def write(self, bucket, key, data):
+            opened.wait(20.0)
+
+    async def run():
+        captures = Captures(Stuck(), Random(1))
+        for _ in range(3):
+            taken(captures, view())
+        await captures.close(0.05)
+        opened.set()  # the thread's
+        return captures.n_lost
+
+    assert asyncio.run(run()) == {"endpoint": 3}
+    assert "3 could not be written before the end" in caplog.text

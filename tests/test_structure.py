@@ -43,7 +43,8 @@ READING_ORDER = [
     ),
     "server.live",
     *("server.captures", "server.runtime", "server.safety", "server.signatures", "server.figures", "server.questions"),
-    *("server.cloudwatch", "server.query", "server.metrics", "server.settings", "server.app", "server.command"),
+    *("server.cloudwatch", "server.query", "server.metrics", "server.settings", "server.callers", "server.app"),
+    "server.command",
     *("cli", "__main__"),
 ]
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]

@@ -31,6 +31,7 @@ from aiohttp import web
 from shadowsim.errors import ResourceNotFoundError, SerializationError, ShadowsimError, UnknownOperationError, kind
 from shadowsim.server import cloudwatch, control, query, views
 from shadowsim.server.backends import Container
+from shadowsim.server.callers import Patience, open_server, read_body
 from shadowsim.server.captures import Captures
 from shadowsim.server.connections import open_session
 from shadowsim.server.intake import Intake
@@ -43,9 +44,13 @@ from shadowsim.server.store import Store
 
 SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
-MAX_SURPLUS_BYTES = 32 * 2**20  # of a body above its limit, read so that its sender can read the refusal
-SAMPLE_S, REFRESH_S, PING_EVERY_S = 10.0, 0.5, 0.1
+SAMPLE_S, REFRESH_S, PING_EVERY_S, LOOK_S = 10.0, 0.5, 0.1, 0.5
 _INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
+_OTHERS = {
+    "async-invocations": "InvokeEndpointAsync is for asynchronous endpoints, which shadow tests exclude.",
+    "invocations-response-stream": "InvokeEndpointWithResponseStream is not rehearsed; InvokeEndpoint is.",
+}
+_OTHER_INVOCATIONS = re.compile(f"/endpoints/[^/]+/({'|'.join(_OTHERS)})")
 _FRAME = re.compile(r"/shadowsim/experiments/([^/]+)/(windows|latency|requests)\.(parquet|json)")
 _LOG = logging.getLogger(__name__)
 
@@ -106,10 +111,9 @@ class App:
         shared = choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
         self._unknown_operation = choices.unknown_operation
-        server = web.Server(
-            self._answer, access_log=None, auto_decompress=False, keepalive_timeout=s.silent_s, lingering_time=1.0
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=s.grace_s)
+        server = open_server(self._answer, s.silent_s)
+        patience = Patience(s.body_s, perf_counter)
+        self._runner = web.ServerRunner(server, shutdown_timeout=s.grace_s / 2)  # it waits that long twice
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, s.host, s.port).start()
@@ -123,11 +127,12 @@ class App:
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
             _every(PING_EVERY_S, self._ping),
+            _every(LOOK_S, lambda: patience.look(server.connections)),
         )
         self._tasks = [asyncio.create_task(work) for work in beside]
 
     async def stop(self) -> None:
-        """Finish what is in flight (within `grace_s`), flush captures, close."""
+        """Finish what is in flight (within `grace_s`), flush captures (within as long again), close."""
         began = perf_counter()
         for task in self._tasks:
             task.cancel()
@@ -135,7 +140,7 @@ class App:
         await self._runner.cleanup()
         left_s = max(self.settings.grace_s - (perf_counter() - began), 0.0)
         await asyncio.gather(*(live.mirror.drain(left_s) for live in self.endpoints.by_name.values()))
-        await self.captures.close()
+        await self.captures.close(self.settings.grace_s)
         await self._close()
 
     async def _close(self) -> None:
@@ -170,10 +175,13 @@ class App:
             if self.token is not None:
                 self.token.check(request.headers, query)
             return await self._page(path)
+        other = _OTHER_INVOCATIONS.fullmatch(path)
+        if other is not None:
+            raise UnknownOperationError(_OTHERS[other[1]])
         if request.method != "POST" or not (invoked or path == "/"):
             raise UnknownOperationError(f"There is no {request.method} {path} here.")
         most = self.settings.limits.max_body_bytes if invoked else MAX_ACTION_BYTES
-        body = await self._body(request, most)
+        body = await read_body(request, most, self.settings.body_s)
         if body is None:
             if invoked:
                 raise oversized(most)
@@ -186,29 +194,6 @@ class App:
         if invoked:
             return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
         return self._action(request.headers, body)
-
-    async def _body(self, request: web.BaseRequest, most: int) -> bytes | None:
-        """Return the body, None when it is longer than `most` bytes."""
-        content, parts, n_bytes = request.content, [], 0
-        announced = request.content_length
-        if announced is not None and announced > most + MAX_SURPLUS_BYTES:
-            return None
-        if content.is_eof():  # as with most: it came with its headers
-            body = content.read_nowait()
-            return body if len(body) <= most else None
-        try:
-            async with asyncio.timeout(self.settings.body_s):
-                async for part in content.iter_any():
-                    n_bytes += len(part)
-                    if n_bytes <= most:
-                        parts.append(part)
-                    elif n_bytes > most + MAX_SURPLUS_BYTES:
-                        break
-        except TimeoutError:
-            raise SerializationError(f"The body did not come within {self.settings.body_s:g} s.") from None
-        if n_bytes > most:
-            return None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if query.is_form(headers):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
@@ -26,7 +27,7 @@ from shadowsim.server.backends import ANSWERED, CONTENT_TYPE, Answer, Call
 from shadowsim.server.destinations import Sink, parse_destination
 from shadowsim.server.views import CaptureView
 
-FLUSH_S = 60.0
+FLUSH_S, CLOSE_S = 60.0, 30.0
 MAX_BUFFERED_BYTES = 64 * 2**20
 FILE_BYTES = 16 * 2**20  # a file that is as long is written before its minute is over
 _LOG = logging.getLogger(__name__)
@@ -122,14 +123,17 @@ class Captures:
     async def flush(self) -> None:
         """Write all that is kept."""
         async with self._writing:
-            buffers, self._buffers = self._buffers, {}
-            for key, buffer in buffers.items():
-                await self._write(key, buffer)
+            for key in list(self._buffers):
+                buffer = self._buffers.pop(key, None)
+                if buffer is not None:
+                    await self._write(key, buffer)
 
-    async def close(self) -> None:
-        """Write all that is kept, and finish what is being written; what cannot be is lost."""
-        await asyncio.gather(*self._beside)
-        await self.flush()
+    async def close(self, within_s: float = CLOSE_S) -> None:
+        """Write all that is kept, and finish what is being written; what cannot be in that time is lost."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await asyncio.gather(*self._beside)
+                await self.flush()
         for (_, endpoint, _, _), buffer in self._buffers.items():
             self._lose(endpoint, len(buffer.lines), f"{len(buffer.lines)} could not be written before the end")
         self._buffers.clear()
@@ -190,14 +194,16 @@ class Captures:
             await asyncio.to_thread(self._sink.write, buffer.bucket, buffer.key, b"".join(buffer.lines))
             self._n_bytes -= buffer.n_bytes
             self._failing = False
-        except Exception as error:  # of the file system, or whatever S3's client raises
-            self._failing = True
-            self._complain(f"captures for {key[0]} cannot be written, and are kept for another try: {error}")
+        except BaseException as error:  # of the file system, whatever S3's client raises, or there is no more time
             younger = self._buffers.get(key)
             if younger is not None:
                 buffer.lines += younger.lines
                 buffer.n_bytes += younger.n_bytes
             self._buffers[key] = buffer
+            if not isinstance(error, Exception):
+                raise
+            self._failing = True
+            self._complain(f"captures for {key[0]} cannot be written, and are kept for another try: {error}")
 
     def _lose(self, endpoint: str, n: int, why: str) -> None:
         self.n_lost[endpoint] = self.n_lost.get(endpoint, 0) + n

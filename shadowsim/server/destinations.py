@@ -24,6 +24,7 @@ _PATHED = re.compile(rf"https://{_HOST}/([^/]*)(?:/(.*))?", re.DOTALL)
 _MOST_PREFIX = 829  # bytes: of the 1,024 of an S3 key, a file's own folders and name take up to 195
 # fsspec takes what follows `::` for another file system, and s3fs what follows `?versionId=` for no part of the key.
 _NOT_IN_KEYS = ("::", "\\", "?versionId=")
+ATTEMPTS = 2  # of writing an object
 _MOST_SEGMENT = 255  # bytes of a file name
 
 
@@ -123,8 +124,13 @@ class S3:
             what = "is set, but writing to S3 needs s3fs: pip install 'shadowsim[s3]'"
             raise InputError("AWS_ENDPOINT_URL_S3", what) from None
         self._files: Any = s3fs.S3FileSystem(
-            endpoint_url=endpoint_url, skip_instance_cache=True, use_listings_cache=False
+            endpoint_url=endpoint_url,
+            skip_instance_cache=True,
+            use_listings_cache=False,
+            # what fails is written again with the next flush, and a server that is told to stop waits for the answer
+            config_kwargs={"retries": {"total_max_attempts": 1}},
         )
+        self._files.retries = ATTEMPTS
 
     def write(self, bucket: str, key: str, data: bytes) -> None:
         """Put an object: S3 shows it whole or not at all."""
