@@ -1,5 +1,6 @@
-"""What callers are given: how much they may say and in what time, and how long an answer waits for them. Whatever they
-do wrong on the way is refused, and is no entry in the log.
+"""What callers are given: how much they may say and in what time, and how long an answer waits for them.
+
+Whatever they do wrong on the way is refused, and is no entry in the log: who can reach the server could fill a disk.
 """
 
 from __future__ import annotations
