@@ -122,6 +122,11 @@ def instance_types() -> tuple[str, ...]:
     return tuple(_shape("ProductionVariantInstanceType")["enum"])
 
 
+def actions() -> tuple[str, ...]:
+    """Return all actions of SageMaker, in the model's order."""
+    return tuple(_model()["operations"])
+
+
 def as_time(value: object) -> datetime | None:
     """Return a timestamp as a datetime in UTC, or None when it is not one.
 

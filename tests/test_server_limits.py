@@ -52,7 +52,9 @@ def test_a_quotas_file(tmp_path):
         (f'{{"{TYPE}": -1}}', "must be a number >= 0, got -1"),
         (f'{{"{TYPE}": "3"}}', "must be a number >= 0, got '3'"),
         (f'{{"{TYPE}": true}}', "must be a number >= 0, got true"),
-        ('{"Rate of X requests": 0}', "must be a number > 0, got 0"),
+        ('{"Rate of ListModels requests": 0}', "must be a number > 0, got 0"),
+        ('{"Rate of CreateEndpiont requests": 1}', "did you mean Rate of CreateEndpoint requests"),
+        ('{"Rate of InvokeEndpoint requests": 1}', "must be a quota of Service Quotas"),  # the runtime's is not kept
     ],
 )
 def test_wrong_quotas(tmp_path, text, message):

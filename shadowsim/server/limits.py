@@ -2,8 +2,9 @@
 
 A quotas file is a JSON object {name: limit} with the names that Service Quotas uses: "ml.m5.large for endpoint usage"
 (and "* for endpoint usage" for all types that are not named), "Maximum number of instances per endpoint", "Number of
-instances across active endpoints", and "Rate of CreateEndpoint requests" (a second, of any action). What is not named
-is not limited. Only new instances count: an update that needs no more than there are is never refused.
+instances across active endpoints", and "Rate of CreateEndpoint requests" (a second, of any action of the control
+plane, not of InvokeEndpoint). What is not named is not limited. Only new instances count: an update that needs no more
+than there are is never refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from time import monotonic
 
 from shadowsim import quotas
-from shadowsim.contract import instance_types
+from shadowsim.contract import actions, instance_types
 from shadowsim.documents import read_json
 from shadowsim.errors import InputError, ResourceLimitExceededError, ThrottlingError, nearest
 from shadowsim.server.world import World
@@ -50,10 +51,12 @@ class Quotas:
             of_types = {f"{kind} for endpoint usage": quotas.default_quota(kind) for kind in instance_types()}
             return cls({**of_types, PER_ENDPOINT: quotas.PER_ENDPOINT, ACROSS_ENDPOINTS: quotas.PER_ENDPOINT})
         limits = read_json(Path(source))
-        known = {PER_ENDPOINT, ACROSS_ENDPOINTS, _ANY_TYPE, *(f"{t} for endpoint usage" for t in instance_types())}
+        rates = {f"Rate of {action} requests" for action in actions()}
+        types = {f"{kind} for endpoint usage" for kind in instance_types()}
+        known = {PER_ENDPOINT, ACROSS_ENDPOINTS, _ANY_TYPE, *types, *rates}
         for name, limit in limits.items():
-            is_rate = name.startswith("Rate of ") and name.endswith(" requests")
-            if name not in known and not is_rate:
+            is_rate = name in rates
+            if name not in known:
                 raise InputError(f"{source}: {name}", "must be a quota of Service Quotas", hint=nearest(name, known))
             right = isinstance(limit, int | float) and not isinstance(limit, bool) and limit >= 0
             if not right or (is_rate and limit == 0):
