@@ -120,11 +120,9 @@ class Client:
     def __init__(self, name, seed, ruler):
         self.name, self.ruler = name, ruler
         self.rng = random.Random(f"{seed} {name}")
-        self.known = {}
+        self.known, self.gone = {}, set()  # histories by (kind, name) of all that may be there, and the names that were
         self.numbers = itertools.count()
-        self.unheard = (
-            None  # the action that was sent when the server was killed: its resource, and what it makes of it
-        )
+        self.unheard = None  # what the kill left without an answer: on which resource, and what it makes of that
         self.counts = Counter()
 
     def run(self, url, killed):
@@ -140,6 +138,7 @@ class Client:
                 raise
 
     def statuses(self, kind, name, window):
+        """Where a resource may be at some moment of a window, whatever happened to it."""
         return set().union(*(history.statuses(window) for history in self.known[kind, name]))
 
     def histories(self):
@@ -154,15 +153,16 @@ class Client:
             listed = self.listed(kind)
             window = self.ruler.window(since_s, time())
             names = {name for at, name in self.known if at == kind}
+            assert not listed & self.gone, f"{listed & self.gone} were deleted, and are there again"
             assert listed <= names, f"{listed - names} are there, and were never made"
             for name in names:
                 statuses = self.statuses(kind, name, window)
                 assert name not in listed or statuses != {GONE}, f"{name} was deleted, and is there again"
                 assert name in listed or GONE in statuses, f"{name} was made, and is gone"
-                if statuses != {GONE}:
-                    self.compare(kind, name)
+                self.compare(kind, name)
 
     def listed(self, kind):
+        """The names of its resources of a kind, from all pages of their list."""
         names, token = set(), {}
         while token is not None:
             question = {"NameContains": f"{self.name}-{kind.lower()}-", "MaxResults": 100, **token}
@@ -173,6 +173,7 @@ class Client:
         return names
 
     def compare(self, kind, name):
+        """Look at a resource, and go on from those of its histories that may look so."""
         since_s = time()
         status, found = self.described(kind, name)
         window = self.ruler.window(since_s, time())
@@ -186,8 +187,12 @@ class Client:
             self.unheard = None
         self.known[kind, name] = list(fitting.values())
         self.counts[f"saw {status}"] += 1
+        if status == GONE:  # names are never taken twice
+            del self.known[kind, name]
+            self.gone.add(name)
 
     def described(self, kind, name):
+        """A resource's status, and what else is shown of it."""
         code, found = self.ask(f"Describe{kind}", {NAMED[kind]: name})
         if code == 400:
             assert found["message"].startswith("Could not find"), found
@@ -202,6 +207,7 @@ class Client:
         return found.get("Status", found.get("EndpointStatus", "there")), found
 
     def ask(self, action, body):
+        """The status of an answer, 200 or 400 and nothing else, and its document."""
         headers = {"X-Amz-Target": f"SageMaker.{action}", "Content-Type": "application/x-amz-json-1.1"}
         self.connection.request("POST", "/", json.dumps(body), headers)
         answer = self.connection.getresponse()
@@ -290,7 +296,7 @@ class Client:
     def configs(self):
         name = self.some("EndpointConfig", 4)
         if name is None:
-            variants = [production(self.token(), count=self.rng.randint(1, 9))]
+            variants = [production(self.token(), count=self.rng.randint(1, 9), InitialVariantWeight=1.5)]
             name, change = self.new("EndpointConfig"), created("there", shown={"ProductionVariants": variants})
             self.do("CreateEndpointConfig", "EndpointConfig", name, change, ProductionVariants=variants)
         else:
@@ -464,7 +470,7 @@ def prepared(url, n_clients, seed):
 
 def campaign(folder, n_kills, seed, n_clients=4, n_invokers=2):
     """Kill a server so often, and return what was answered, counted; whatever is not as it should be raises."""
-    rng, counts, n_begun, start_s = random.Random(seed), Counter(), 0, 1.0
+    rng, counts, start_s = random.Random(seed), Counter(), 1.0
     with serving(folder) as process:
         clients = prepared(url_of(process, folder), n_clients, seed)
     live = [f"{client.name}-live" for client in clients]
@@ -476,7 +482,7 @@ def campaign(folder, n_kills, seed, n_clients=4, n_invokers=2):
                     sleep(rng.uniform(0.5, 1.1) * start_s)
                     continue
                 url, killed = url_of(process, folder), threading.Event()
-                start_s, n_begun = monotonic() - began_s, n_begun + 1
+                start_s = monotonic() - began_s
                 at_work = [threads.submit(client.run, url, killed) for client in clients]
                 at_work += [
                     threads.submit(invoke, url, killed, random.Random(rng.random()), live, counts)
