@@ -23,7 +23,7 @@ from shadowsim.columns import columns
 from shadowsim.feeds import feed_of
 
 JIT = not os.environ.get("NUMBA_DISABLE_JIT")
-EXAMPLES = 75 if JIT else 15
+EXAMPLES = 50 if JIT else 15
 ROLES = ("source", "shadow")
 
 
@@ -124,7 +124,7 @@ def test_equals_the_oracle_request_by_request(s, chunk):
 
 
 @pytest.mark.slow
-@settings(max_examples=10 * EXAMPLES)
+@settings(max_examples=15 * EXAMPLES)
 @given(scenarios(), st.sampled_from([1, 2, 7, 64, 4096]))
 def test_equals_the_oracle_in_many_more_scenarios(s, chunk):
     check(s, chunk)
