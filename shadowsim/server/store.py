@@ -3,7 +3,8 @@
 An event is written, and synced to the disk, before its action is answered (WAL with synchronous=FULL); a process that
 is killed at any moment has lost nothing that it answered. One process writes: it holds the file's lock for as long as
 it is open. Requests are kept as they were accepted, nothing is ever updated in place, and the log is not shortened:
-it grows by about a kilobyte an action.
+it grows by less than a kilobyte an action, and a start reads some ten thousand a second. After a kill its newest part
+stands in the -wal file beside it: who copies one without the other loses that.
 
 Beside the log stand, under their names, what a store remembers of its server: region and account of its ARNs, the key
 that signs its page tokens, and where its clock began.
