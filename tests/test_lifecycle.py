@@ -1,24 +1,20 @@
 """lifecycle.py: the tables, their drawing, and status as a function of events and time."""
 
-from dataclasses import fields
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shadowsim import lifecycle
 from shadowsim.contract import _shape
-from shadowsim.errors import ConflictError, InputError
+from shadowsim.errors import ConflictError
 from shadowsim.experiment import LONGEST
 from shadowsim.lifecycle import (
     ACTIONS,
-    CHOICES,
     ENDPOINT,
     EXPERIMENT,
     TERMINAL,
     Event,
     Stage,
-    Undocumented,
     advanced,
     after,
     allowed,
@@ -122,20 +118,6 @@ def test_what_the_table_does_not_name_is_a_conflict_that_says_where_it_is_allowe
             else:
                 with pytest.raises(ConflictError, match=f"{action} is not allowed in status {state}; it is in C|Run"):
                     allowed(EXPERIMENT, state, action)
-
-
-def test_choices_leave_transitions_out_and_are_checked():
-    table = Undocumented(stop_before_start=False, delete_before_start=False).table
-    assert {"Stop", "Delete"}.isdisjoint(table["Created"])
-    assert table["Running"] == EXPERIMENT["Running"]
-    assert Undocumented().table == EXPERIMENT
-    with pytest.raises(InputError, match="deploy_in: must be one of Starting, Creating, got 'Created'"):
-        Undocumented(deploy_in="Created")
-    with pytest.raises(InputError, match="captured_percentage: must be a whole number from 0 to 100, got 101"):
-        Undocumented(captured_percentage=101)
-    for name, values in CHOICES.items():
-        assert all(getattr(Undocumented(**{name: value}), name) == value for value in values)
-    assert set(CHOICES) == {field.name for field in fields(Undocumented)}
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.sampled_from(ACTIONS)), max_size=8), st.floats(0, 5), st.data())

@@ -14,7 +14,7 @@ import pytest
 from commands import good
 
 from shadowsim import cli, default_scenario
-from shadowsim.lifecycle import Undocumented
+from shadowsim.server.choices import Undocumented
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

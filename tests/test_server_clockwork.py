@@ -9,7 +9,8 @@ from rehearsed import DAY, SHADOW, SOURCE, account, experiment, mirrored, produc
 
 from shadowsim.contract import _shape, violations
 from shadowsim.errors import ShadowsimError
-from shadowsim.lifecycle import ENDPOINT, EXPERIMENT, Undocumented
+from shadowsim.lifecycle import ENDPOINT, EXPERIMENT
+from shadowsim.server.choices import Undocumented
 from shadowsim.server.clockwork import advance
 from shadowsim.server.events import apply
 from shadowsim.server.views import endpoint_view, models_to_ping, record_ping

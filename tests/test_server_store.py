@@ -18,7 +18,8 @@ from killed import NAMED, campaign
 from rehearsed import DAY, ROLE, T0, account, experiment, production
 
 from shadowsim.errors import InputError, StoreError
-from shadowsim.lifecycle import EXPERIMENT, Undocumented
+from shadowsim.lifecycle import EXPERIMENT
+from shadowsim.server.choices import Undocumented
 from shadowsim.server.control import handle
 from shadowsim.server.events import EFFECTS
 from shadowsim.server.store import Store

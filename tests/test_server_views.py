@@ -4,7 +4,7 @@ import pytest
 from rehearsed import DAY, SHADOW, SOURCE, account, experiment, mirrored, production, variant
 
 from shadowsim.errors import UnknownEndpointError
-from shadowsim.lifecycle import Undocumented
+from shadowsim.server.choices import Undocumented
 from shadowsim.server.views import endpoint_view, models_to_ping, record_ping
 
 STORAGE = {"Destination": "s3://bucket/x", "KmsKey": "k", "ContentType": {"CsvContentTypes": ["text/csv"]}}

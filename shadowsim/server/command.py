@@ -21,8 +21,8 @@ from shadowsim.arguments import given, number_of, positive_of, whole_of
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
-    from shadowsim.lifecycle import Undocumented
     from shadowsim.server.app import App
+    from shadowsim.server.choices import Undocumented
     from shadowsim.server.mirror import Mirroring
     from shadowsim.server.settings import Settings
     from shadowsim.server.store import Store
@@ -245,7 +245,7 @@ def parse_choices(texts: Sequence[str]) -> Undocumented:
     InputError
         An unknown name, or a value that is not one of its choices.
     """
-    from shadowsim.lifecycle import CHOICES, Undocumented
+    from shadowsim.server.choices import CHOICES, Undocumented
 
     values: dict[str, Any] = {}
     for text in texts:

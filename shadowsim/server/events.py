@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from shadowsim.experiment import DEFAULT_DURATION
-from shadowsim.lifecycle import Stage, Undocumented, after
+from shadowsim.lifecycle import Stage, after
 from shadowsim.server import clockwork
+from shadowsim.server.choices import Undocumented
 from shadowsim.server.fleets import Body, Fleet, fleet_of
 from shadowsim.server.world import Record, Trial, World
 

@@ -26,8 +26,8 @@ from types import TracebackType
 from typing import Any
 
 from shadowsim.errors import InputError, StoreError
-from shadowsim.lifecycle import Undocumented
 from shadowsim.server import clockwork, events
+from shadowsim.server.choices import Undocumented
 from shadowsim.server.clock import Clock, Origin
 from shadowsim.server.limits import Quotas, Throttle
 from shadowsim.server.world import World

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from shadowsim.lifecycle import TERMINAL, Stage, Undocumented
+from shadowsim.lifecycle import TERMINAL, Stage
+from shadowsim.server.choices import Undocumented
 from shadowsim.server.fleets import Body, Fleet
 
 NEVER = float("inf")
