@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 from serving import serving, variant
 
-from shadowsim.server.command import parse_choices
+from shadowsim.server.command import VARIABLES, lines, parse_choices
 
 
 def code_and_status(caught):
@@ -54,3 +54,15 @@ def test_an_unknown_operation(tmp_path, choices, status):
         with pytest.raises(ClientError) as caught:
             server.client("sagemaker").list_clusters()
         assert code_and_status(caught) == ("UnknownOperationException", status)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3600.0])
+def test_what_is_printed_at_the_start(tmp_path, scale):
+    store = {"time_scale": scale, "path": str(tmp_path / "state.db")}
+    with serving(tmp_path, store=store, secrets={"AKID": "secret"}) as server:
+        kept, *timed, where, one, two, three, last = lines(server.app, server.store)
+        assert kept.endswith("state.db")
+        assert [line.split(";")[0] for line in timed] == ["schedules pass 3600 times as fast"] * (scale > 1)
+        assert where.endswith(server.url)
+        assert [one, two, three] == [f"export {name}={server.url}" for name in VARIABLES]
+        assert server.app.token.text in last

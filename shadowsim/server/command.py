@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -62,7 +63,8 @@ def serve(
         str | None, typer.Option(metavar="N", help="Schedules and statuses pass N times as fast. [1]")
     ] = None,
     transition_s: Annotated[
-        str | None, typer.Option(metavar="S", help="How long Creating, Starting, Updating and Stopping last. [1]")
+        str | None,
+        typer.Option(metavar="S", help="How long Creating, Starting, Updating and Stopping last, in their time. [1]"),
     ] = None,
     quotas: Annotated[
         str | None, typer.Option(metavar="FILE", help="Quotas; `default` is a new AWS account's. [generous ones]")
@@ -228,6 +230,9 @@ def lines(app: App, store: Store) -> Iterator[str]:
         yield f"state is kept in {store.path}"
     else:
         yield "state is kept in memory only, and is gone when the server stops (--db FILE keeps it)"
+    if store.clock.scale != 1.0:
+        here = datetime.fromtimestamp(store.clock.now(), UTC)
+        yield f"schedules pass {store.clock.scale:g} times as fast; for them it is {here:%Y-%m-%dT%H:%M:%SZ}"
     yield f"shadowsim serves at {app.url}"
     for name in VARIABLES:
         yield f"export {name}={app.url}"
