@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -367,3 +368,12 @@ def test_an_end_does_not_wait_for_a_place_that_never_answers(caplog):
 
     assert asyncio.run(run()) == {"endpoint": 3}
     assert "3 could not be written before the end" in caplog.text
+
+
+def test_an_s3_that_never_answers_is_an_error(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(TimeoutError):
+            S3(url, most_s=0.5).write("bucket", "key", b"data")

@@ -24,7 +24,7 @@ _PATHED = re.compile(rf"https://{_HOST}/([^/]*)(?:/(.*))?", re.DOTALL)
 _MOST_PREFIX = 829  # bytes: of the 1,024 of an S3 key, a file's own folders and name take up to 195
 # fsspec takes what follows `::` for another file system, and s3fs what follows `?versionId=` for no part of the key.
 _NOT_IN_KEYS = ("::", "\\", "?versionId=")
-ATTEMPTS = 2  # of writing an object
+WRITE_S = 30.0  # that an object may take; what fails is written again with the next flush
 _MOST_SEGMENT = 255  # bytes of a file name
 
 
@@ -111,13 +111,20 @@ class Folders:
 class S3:
     """An S3 behind its own endpoint, through s3fs; credentials are those of the environment.
 
+    Parameters
+    ----------
+    endpoint_url : str
+    most_s : float
+        How long an object may take.
+
     Raises
     ------
     InputError
         s3fs is not installed.
     """
 
-    def __init__(self, endpoint_url: str):
+    def __init__(self, endpoint_url: str, most_s: float = WRITE_S):
+        self._most_s = most_s
         try:
             import s3fs
         except ImportError:
@@ -127,14 +134,19 @@ class S3:
             endpoint_url=endpoint_url,
             skip_instance_cache=True,
             use_listings_cache=False,
-            # what fails is written again with the next flush, and a server that is told to stop waits for the answer
-            config_kwargs={"retries": {"total_max_attempts": 1}},
         )
-        self._files.retries = ATTEMPTS
 
     def write(self, bucket: str, key: str, data: bytes) -> None:
-        """Put an object: S3 shows it whole or not at all."""
-        self._files.pipe_file(f"{bucket}/{key}", data)
+        """Put an object: S3 shows it whole or not at all.
+
+        Raises
+        ------
+        Exception
+            Whatever s3fs raises, or that it took too long: s3fs waits without end for an S3 that never says 100 Continue.
+        """
+        from fsspec.asyn import sync
+
+        sync(self._files.loop, self._files._pipe_file, f"{bucket}/{key}", data, timeout=self._most_s)
 
 
 def sink_of(root: Path, environment: dict[str, str]) -> Sink:
