@@ -142,7 +142,7 @@ class S3:
         Raises
         ------
         Exception
-            Whatever s3fs raises, or that it took too long: s3fs waits without end for an S3 that never says 100 Continue.
+            Whatever s3fs raises, or that it took too long: s3fs waits without end for an S3 that never says "Continue".
         """
         from fsspec.asyn import sync
 
