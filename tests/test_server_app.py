@@ -24,6 +24,7 @@ from serving import KEYS, ROLE, Container, answer, serving, until, variant
 
 from shadowsim import InputError, default_scenario, read_captures
 from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
+from shadowsim.server.app import url_of
 from shadowsim.server.command import parse_backend, parse_choices
 from shadowsim.server.query import answered
 
@@ -170,11 +171,24 @@ def test_what_is_no_action_is_refused(server, headers, body, code):
 @pytest.mark.parametrize(
     "path", ["/", "/x", "/shadowsim/experiments/none/windows.json", "/endpoints/endpoint/invocations"]
 )
-def test_other_pages_are_refused(server, path):
+def test_there_are_no_other_pages(server, path):
     with pytest.raises(HTTPError) as caught:
         server.get(path)
     with caught.value as error:
-        assert error.code == 400
+        assert error.code == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:1"),
+        ("0.0.0.0", "http://127.0.0.1:1"),
+        ("::1", "http://[::1]:1"),
+        ("::", "http://[::1]:1"),
+    ],
+)
+def test_where_a_server_can_be_asked(host, url):
+    assert url_of(host, 1) == url
 
 
 def test_no_other_origin_is_allowed(server):

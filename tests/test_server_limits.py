@@ -54,7 +54,7 @@ def test_a_quotas_file(tmp_path):
         (f'{{"{TYPE}": true}}', "must be a number >= 0, got true"),
         ('{"Rate of ListModels requests": 0}', "must be a number > 0, got 0"),
         ('{"Rate of CreateEndpiont requests": 1}', "did you mean Rate of CreateEndpoint requests"),
-        ('{"Rate of InvokeEndpoint requests": 1}', "must be a quota of Service Quotas"),  # the runtime's is not kept
+        ('{"Rate of InvokeEndpoints requests": 1}', "did you mean Rate of InvokeEndpoint requests"),
     ],
 )
 def test_wrong_quotas(tmp_path, text, message):

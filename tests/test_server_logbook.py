@@ -59,7 +59,7 @@ def test_a_folder_of_downloaded_frames_can_be_compared(tmp_path):
 def test_an_experiment_that_has_not_served_has_no_frames(tmp_path, name):
     with serving(tmp_path) as server, pytest.raises(HTTPError) as caught:
         server.get(f"/shadowsim/experiments/{name}/windows.json")
-    assert caught.value.code == 400
+    assert caught.value.code == 404
     assert json.loads(caught.value.read())["__type"] == "ResourceNotFound"
 
 

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from serving import ROLE, Container, answer, serving, until
 
+from shadowsim.server.limits import Quotas
 from shadowsim.server.mirror import Mirroring
 from shadowsim.server.runtime import Limits
 
@@ -295,3 +296,13 @@ def test_settings_are_those_of_the_scenario():
     expected = Mirroring("counter", "response", None, None, 5, timeout_s=2.0)
     assert Mirroring.of(default_scenario().replace(changes)) == expected
     assert replace(expected, max_per_s=None).max_per_s is None
+
+
+def test_more_invocations_than_the_quota_are_throttled_without_a_word(tmp_path):
+    with serving(tmp_path, store={"quotas": Quotas({"Rate of InvokeEndpoint requests": 0.001})}) as server:
+        server.experiment()
+        server.invoke(Body=b"x")
+        with pytest.raises(ClientError) as caught:
+            server.invoke(Body=b"x")
+        assert caught.value.response["Error"] == {"Code": "ThrottlingException", "Message": None}
+        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400

@@ -28,13 +28,14 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from shadowsim.errors import ResourceNotFoundError, SerializationError, ShadowsimError, UnknownOperationError, kind
+from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, kind
 from shadowsim.server import cloudwatch, control, query, views
 from shadowsim.server.backends import Container
 from shadowsim.server.callers import Patience, open_server, read_body
 from shadowsim.server.captures import Captures
 from shadowsim.server.connections import open_session
 from shadowsim.server.intake import Intake
+from shadowsim.server.limits import INVOKE
 from shadowsim.server.live import LiveEndpoints, Sources
 from shadowsim.server.runtime import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.safety import Hosts, Token
@@ -53,6 +54,13 @@ _OTHERS = {
 _OTHER_INVOCATIONS = re.compile(f"/endpoints/[^/]+/({'|'.join(_OTHERS)})")
 _FRAME = re.compile(r"/shadowsim/experiments/([^/]+)/(windows|latency|requests)\.(parquet|json)")
 _LOG = logging.getLogger(__name__)
+
+
+class _NoPageError(ShadowsimError, LookupError):
+    """A page that is not there: of the web, not of AWS."""
+
+    code = "ResourceNotFound"
+    http_status = 404
 
 
 class App:
@@ -120,8 +128,7 @@ class App:
         except OSError:
             await self._close()
             raise
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.url = url_of(*self._runner.addresses[0][:2])
         beside = (
             self.captures.run(),
             _every(SAMPLE_S, self.endpoints.sample),
@@ -192,6 +199,7 @@ class App:
                 headers.setdefault(name.lower(), []).append(value)
             self._verifier.check(Signed(request.method, request.raw_path, headers, body), time())
         if invoked:
+            self._store.throttle.admit(INVOKE)
             return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
         return self._action(request.headers, body)
 
@@ -224,10 +232,10 @@ class App:
             return Reply(200, text, {"Content-Type": CONTENT_TYPE})
         found = _FRAME.fullmatch(path)
         if found is None:
-            raise UnknownOperationError(f"There is no GET {path} here.")
+            raise _NoPageError(f"There is no GET {path} here.")
         logbook = self.endpoints.logbook(unquote(found[1]))
         if logbook is None:
-            raise ResourceNotFoundError(f"No experiment {unquote(found[1])} has served since the server started.")
+            raise _NoPageError(f"No experiment {unquote(found[1])} has served since the server started.")
         body = await asyncio.to_thread(_frame, getattr(logbook, found[2]), found[3])
         headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if found[2] == "requests" else {}
         types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}
@@ -249,6 +257,12 @@ class App:
         if failure is None or perf_counter() - self._since_s[key] > probe.limit_s:
             views.record_ping(self._store, probe, self._store.clock.now(), failure)
             self.endpoints.stale()
+
+
+def url_of(host: str, port: int) -> str:
+    """Return where a server that is bound to an address can be asked; all addresses are none that can be."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:

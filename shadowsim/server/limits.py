@@ -3,7 +3,7 @@
 A quotas file is a JSON object {name: limit} with the names that Service Quotas uses: "ml.m5.large for endpoint usage"
 (and "* for endpoint usage" for all types that are not named), "Maximum number of instances per endpoint", "Number of
 instances across active endpoints", and "Rate of CreateEndpoint requests" (a second, of any action of the control
-plane, not of InvokeEndpoint). What is not named is not limited. Only new instances count: an update that needs no more
+plane, and of InvokeEndpoint). What is not named is not limited. Only new instances count: an update that needs no more
 than there are is never refused.
 """
 
@@ -25,6 +25,7 @@ from shadowsim.server.world import World
 
 PER_ENDPOINT = "Maximum number of instances per endpoint"
 ACROSS_ENDPOINTS = "Number of instances across active endpoints"
+INVOKE = "InvokeEndpoint"
 _ANY_TYPE = "* for endpoint usage"
 
 
@@ -51,7 +52,7 @@ class Quotas:
             of_types = {f"{kind} for endpoint usage": quotas.default_quota(kind) for kind in instance_types()}
             return cls({**of_types, PER_ENDPOINT: quotas.PER_ENDPOINT, ACROSS_ENDPOINTS: quotas.PER_ENDPOINT})
         limits = read_json(Path(source))
-        rates = {f"Rate of {action} requests" for action in actions()}
+        rates = {f"Rate of {action} requests" for action in (*actions(), INVOKE)}
         types = {f"{kind} for endpoint usage" for kind in instance_types()}
         known = {PER_ENDPOINT, ACROSS_ENDPOINTS, _ANY_TYPE, *types, *rates}
         for name, limit in limits.items():

@@ -18,7 +18,7 @@ from time import perf_counter, time
 from uuid import uuid4
 
 from shadowsim.contract import sentence
-from shadowsim.errors import ShadowsimError, ValidationError
+from shadowsim.errors import ShadowsimError, ThrottlingError, ValidationError
 from shadowsim.server.backends import (
     ANSWERED,
     CONTENT_TYPE,
@@ -293,4 +293,5 @@ def check_headers(headers: Mapping[str, str]) -> None:
 def error_reply(error: ShadowsimError, request_id: str | None = None) -> Reply:
     """Return the runtime's answer for an error that is not a model's."""
     headers = {ERROR_TYPE: error.code, CONTENT_TYPE: "application/json", REQUEST_ID: request_id or str(uuid4())}
-    return Reply(error.http_status, json.dumps({"Message": str(error), "message": str(error)}).encode(), headers)
+    text = None if isinstance(error, ThrottlingError) else str(error)  # AWS says nothing either
+    return Reply(error.http_status, json.dumps({"Message": text, "message": text}).encode(), headers)
