@@ -24,7 +24,6 @@ from serving import KEYS, ROLE, Container, answer, serving, until, variant
 
 from shadowsim import InputError, default_scenario, read_captures
 from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
-from shadowsim.server.app import url_of
 from shadowsim.server.command import parse_backend, parse_choices
 from shadowsim.server.query import answered
 
@@ -176,19 +175,6 @@ def test_there_are_no_other_pages(server, path):
         server.get(path)
     with caught.value as error:
         assert error.code == 404
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:1"),
-        ("0.0.0.0", "http://127.0.0.1:1"),
-        ("::1", "http://[::1]:1"),
-        ("::", "http://[::1]:1"),
-    ],
-)
-def test_where_a_server_can_be_asked(host, url):
-    assert url_of(host, 1) == url
 
 
 def test_no_other_origin_is_allowed(server):

@@ -3,7 +3,7 @@
 import pytest
 
 from shadowsim.errors import InputError
-from shadowsim.server.safety import ForbiddenError, Hosts, Token, check_bind
+from shadowsim.server.safety import ForbiddenError, Hosts, Token, check_bind, url_of
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
@@ -65,3 +65,16 @@ def test_a_token_is_asked_for():
         with pytest.raises(ForbiddenError):
             token.check(headers, query)
     assert Token().text != token.text
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:1"),
+        ("0.0.0.0", "http://127.0.0.1:1"),
+        ("::1", "http://[::1]:1"),
+        ("::", "http://[::1]:1"),
+    ],
+)
+def test_where_a_server_can_be_asked(host, url):
+    assert url_of(host, 1) == url

@@ -38,7 +38,7 @@ from shadowsim.server.intake import Intake
 from shadowsim.server.limits import INVOKE
 from shadowsim.server.live import LiveEndpoints, Sources
 from shadowsim.server.runtime import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
-from shadowsim.server.safety import Hosts, Token
+from shadowsim.server.safety import Hosts, Token, url_of
 from shadowsim.server.settings import Settings
 from shadowsim.server.signatures import Signed, Verifier
 from shadowsim.server.store import Store
@@ -257,12 +257,6 @@ class App:
         if failure is None or perf_counter() - self._since_s[key] > probe.limit_s:
             views.record_ping(self._store, probe, self._store.clock.now(), failure)
             self.endpoints.stale()
-
-
-def url_of(host: str, port: int) -> str:
-    """Return where a server that is bound to an address can be asked; all addresses are none that can be."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:

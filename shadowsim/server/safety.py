@@ -48,6 +48,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def url_of(host: str, port: int) -> str:
+    """Return where a server that is bound to an address can be asked; all addresses are none that can be."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class Hosts:
     """The names under which a server may be asked.
 
