@@ -17,6 +17,7 @@ gc.disable()
 def pytest_collection_finish():
     gc.enable()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)  # full collections of what tests and caches hold took another ten
 
 
 @pytest.fixture

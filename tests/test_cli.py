@@ -564,6 +564,7 @@ class TestProcess:
         assert done.returncode == 2
         assert done.stderr == "error: standard output: cannot be written: No space left on device\n"
 
+    @pytest.mark.slow
     def test_a_terminal_without_the_letters_of_a_name(self, scenario_file: Path):
         scenario = json.loads(scenario_file.read_text())
         scenario["experiment"]["Description"] = "Schattenprüfung für 東京"

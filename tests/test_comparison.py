@@ -23,6 +23,7 @@ def run():
     return simulate(alike("exponential", 0.5, 200_000, 1, slower=1.3, sample_requests=5000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("load", "n", "runs"), [(0.5, 20_000, 30), (0.8, 200_000, 20)])
 def test_a_a_runs_of_a_queue_cover_the_truth(load, n, runs):
     """The full table is a benchmark; here 90 % is the promise, and chance is allowed one in a thousand.

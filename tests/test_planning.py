@@ -180,6 +180,7 @@ def agrees(whole, effect, n, **given):
         yield p
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_plan_agrees_with_brute_force():
     (found,) = agrees(case(), "mean +3%", 30, shares=[50], durations=["15min"], replications=60)

@@ -284,6 +284,7 @@ def test_a_benchmark_notes_what_was_simulated(suite):
     outcome(suite.runpytest("--benchmark-skip"), passed=1, skipped=2)
 
 
+@pytest.mark.slow
 def test_with_pytest_benchmarks_own_gate(suite):
     """--benchmark-autosave, then --benchmark-compare-fail: a margin that nothing reaches, and one that all do."""
     suite.makepyfile("def test_speed(shadow_benchmark):\n    shadow_benchmark(workers=1)\n")

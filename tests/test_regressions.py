@@ -81,6 +81,7 @@ def test_it_is_said_when_the_requests_were_the_same(base, slower):
     assert not compare_runs(shorter, base)["method"].str.contains("same").any()
 
 
+@pytest.mark.slow
 def test_independent_runs_are_a_section_each(base):
     whole = alike("exponential", LOAD, 5000, 1)
     old, new = replicate(whole, 12), replicate(whole.replace({"seed": 2}), 10)

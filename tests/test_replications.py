@@ -223,6 +223,7 @@ def test_the_command_line_shows_means_and_half_widths(tmp_path):
         same_to_the_bit(result, Result.load(tmp_path / f"replication-{r}"))
 
 
+@pytest.mark.slow
 def test_the_command_line_for_machines():
     table = summarise(replicate(default_scenario().replace({"horizon_s": 600}), 3))
     found = json.loads(cli("--json").stdout)
@@ -236,6 +237,7 @@ def test_the_command_line_for_machines():
     assert_frame_equal(csv, table, check_exact=False, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_command_line_fails_for_the_worst():
     done = cli("--strict", "--set", "shadow.time.mean_s=0.2")
     assert done.exit_code == 1

@@ -148,6 +148,7 @@ def test_the_cost_is_said_and_what_is_unknown_stays_so(run, text):
     assert found["with data"][1] == "unknown"
 
 
+@pytest.mark.slow
 def test_counts_and_captured_bytes_are_readable():
     sized = POISSON | {"request_bytes": 1_000, "response_bytes": 500}
     found = cells(html(simulate(scenario(sized, service(0.05), capture=True))))
@@ -220,6 +221,7 @@ def test_nothing_is_loaded_from_elsewhere(text):
     assert text.count("plotly.js v") == 1
 
 
+@pytest.mark.slow
 def test_the_page_is_a_function_of_the_result(run, text, tmp_path):
     assert html(Result.load(run.save(tmp_path / "run"))) == text
     file = write(run, str(tmp_path / "page.html"))
@@ -304,6 +306,7 @@ def test_a_browser_draws_all_charts_and_reaches_nowhere(which, browser, tmp_path
     assert ("Shadow OVERLOADED" in document) == (which == "overloaded")
 
 
+@pytest.mark.slow
 def test_a_browser_draws_an_analysis_and_reaches_nowhere(run, browser, tmp_path):
     document, console, asked = browser(analyses.write(run.compare(), tmp_path / "page.html", scenario=run.scenario))
     assert (console, asked) == ([], [])

@@ -14,7 +14,7 @@ from shadowsim import InputError, default_scenario, simulate, slices
 from shadowsim.columns import columns
 from shadowsim.feeds import feed_of
 
-EXAMPLES = 10 if os.environ.get("NUMBA_DISABLE_JIT") else 60
+EXAMPLES = 10 if os.environ.get("NUMBA_DISABLE_JIT") else 40
 RULES = [(rule, instant) for rule in ("coin", "counter", "hash") for instant in ("arrival", "response")]
 
 
@@ -61,7 +61,7 @@ def test_small_and_nasty_scenarios(s, workers):
 
 
 @pytest.mark.slow
-@settings(max_examples=5 * EXAMPLES)
+@settings(max_examples=8 * EXAMPLES)
 @given(scenarios())
 def test_many_more_nasty_scenarios_however_they_are_cut(s):
     same_however_cut(s, 2, 3, 7)

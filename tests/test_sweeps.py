@@ -51,7 +51,7 @@ def count(monkeypatch):
     return counting(monkeypatch)
 
 
-@pytest.mark.parametrize("replications", [1, 2])
+@pytest.mark.parametrize("replications", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_row_is_what_simulate_says(replications):
     found = sweep(BASE, GRID, replications=replications)
     expected = []

@@ -31,6 +31,7 @@ def test_it_is_looked_at_in_doubling_steps():
     assert looks_of(3) == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mean", "wrong"), [(1.0, MET), (1.0, MISSED)])
 def test_a_count_at_its_limit_is_called_wrongly_no_more_often_than_promised(mean, wrong):
     """The worst case for both: an error is one-sided, of level 0.1 at most, here with a binomial bound of 1e-4."""
