@@ -31,11 +31,11 @@ def test_a_live_run_is_as_it_was_simulated(tmp_path):
     with serving(tmp_path, services=scenario.services, mirroring=Mirroring.of(scenario), silent_s=3600.0) as server:
         server.experiment()
         url = f"{server.url}/endpoints/endpoint/invocations"
-        command = [sys.executable, str(WIRE), "load", url, "8", str(SECONDS), str(RATE_PER_S)]
+        command = [sys.executable, str(WIRE), "race", str(SECONDS), str(RATE_PER_S), url]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS + 60)
         said = json.loads(done.stdout)
         assert not said["bad"]
-        server.answered(len(said["took_s"]))
+        server.answered(len(said["took_s"][url]))
         requests = pd.DataFrame(server.frame("test", "requests"))
     # A generator or a server that other programs keep from running for a moment makes bursts, which wait for each
     # other: that is no fault of the service model, so the simulation gets the requests when they came.
