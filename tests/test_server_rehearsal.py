@@ -29,7 +29,7 @@ def npy(array):
 
 
 def array(body):
-    # The header is parsed as Python, and in several threads at once that fails now and then in 3.11 (CPython gh-106905).
+    # The header is parsed as Python, which in several threads at once fails now and then in 3.11 (gh-106905).
     with PARSING:
         return np.load(BytesIO(body), allow_pickle=False)
 
