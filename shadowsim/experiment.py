@@ -188,6 +188,12 @@ class Experiment:
         return card(self)
 
 
+def excluded_type(instance_type: object, path: str) -> Iterator[str]:
+    """Yield the sentence for an instance type that shadow tests exclude, nothing for any other value."""
+    if isinstance(instance_type, str) and instance_type.startswith("ml.inf1."):
+        yield sentence(instance_type, path, "Member must not be an Inf1 type, which shadow tests exclude")
+
+
 def _broken_rules(request: Mapping[str, Any], now: datetime) -> Iterator[str]:
     """Yield the sentence of each broken rule across fields that the request's well-typed parts allow to evaluate."""
     variants = _list_at(request, "ModelVariants")
@@ -195,9 +201,8 @@ def _broken_rules(request: Mapping[str, Any], now: datetime) -> Iterator[str]:
     for i, variant in enumerate(variants, start=1):
         pool = _at(_at(variant, "InfrastructureConfig"), "RealTimeInferenceConfig")
         instance_type = _at(pool, "InstanceType")
-        if isinstance(instance_type, str) and instance_type.startswith("ml.inf1."):
-            path = f"modelVariants.{i}.member.infrastructureConfig.realTimeInferenceConfig.instanceType"
-            yield sentence(instance_type, path, "Member must not be an Inf1 type, which shadow tests exclude")
+        path = f"modelVariants.{i}.member.infrastructureConfig.realTimeInferenceConfig.instanceType"
+        yield from excluded_type(instance_type, path)
     yield from _schedule_rules(_at(request, "Schedule"), now)
     keys = [_at(tag, "Key") for tag in _list_at(request, "Tags")]
     yield from _repeated(keys, "tags.{}.member.key", "Member must be unique among the tags' keys")

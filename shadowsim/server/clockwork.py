@@ -177,7 +177,7 @@ def _finish(world: World, trial: Trial) -> None:
         fleet = trial.before
     else:
         before = trial.before.request if trial.before else None
-        actions = trial.actions or reverting(trial.before, current)
+        actions = trial.actions or reverting(current)
         request = without_experiment(current, before, actions, trial.desired)
         containers = {**_containers(current), **world.containers()}
         fleet = fleet_of(_config_name(world, trial), request, containers, choices.shadow_weight)

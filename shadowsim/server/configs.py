@@ -11,6 +11,7 @@ from typing import Any
 
 from shadowsim.contract import sentence
 from shadowsim.errors import RefusedError, ValidationError
+from shadowsim.experiment import excluded_type
 from shadowsim.server.destinations import parse_destination
 from shadowsim.server.fleets import Body
 from shadowsim.server.listing import Row, page
@@ -114,9 +115,7 @@ def _config_rules(body: Body) -> Iterator[str]:
 
 
 def _exclusion_rules(variant: Body, path: str) -> Iterator[str]:
-    kind = variant.get("InstanceType", "")
-    if kind.startswith("ml.inf1."):
-        yield sentence(kind, f"{path}.instanceType", "Member must not be an Inf1 type, which shadow tests exclude")
+    yield from excluded_type(variant.get("InstanceType"), f"{path}.instanceType")
     if "AcceleratorType" in variant:
         constraint = "Member must be null: shadow tests exclude Elastic Inference"
         yield sentence(variant["AcceleratorType"], f"{path}.acceleratorType", constraint)

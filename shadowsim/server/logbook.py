@@ -12,14 +12,14 @@ import math
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from shadowsim.frames import MOST_SECTIONS, ROLES
+import numpy as np
+import pandas as pd
+
+from shadowsim.frames import LATENCY, LOST_CAUSES, MOST_SECTIONS, PERCENTILES, REQUESTS, ROLES, WINDOWS, build
 from shadowsim.server.backends import REFUSED
 from shadowsim.server.series import MINUTE_S, Series, Served, Tally, edge_of, quantile
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KEPT_ROWS = 4_000_000
 _CHUNK = 65_536
@@ -109,11 +109,6 @@ class Logbook:
 
     def requests(self) -> pd.DataFrame:
         """The `REQUESTS` frame, in the requests' order."""
-        import numpy as np
-        import pandas as pd
-
-        from shadowsim.frames import REQUESTS, build
-
         chunks = [chunk for chunk in self._chunks if len(chunk)]
         n = [len(chunk) for chunk in chunks]  # what is entered meanwhile is left out
         none = _Rows()
@@ -144,8 +139,6 @@ class Logbook:
 
     def windows(self) -> pd.DataFrame:
         """The `WINDOWS` frame: a row a minute and variant, from the beginning to the last minute that has something."""
-        from shadowsim.frames import LOST_CAUSES, WINDOWS, build
-
         last = max((number for series in self.series for number in list(series.tallies)), default=-1)
         rows = [
             {
@@ -153,7 +146,7 @@ class Logbook:
                 "variant": self.variants[role],
                 "role": ROLES[role],
                 **_window(self.series[role].tallies.get(number, Tally()), self.n_workers[role]),
-                **_copies(self.series[role].tallies.get(number, Tally()), role, LOST_CAUSES),
+                **_copies(self.series[role].tallies.get(number, Tally()), role),
             }
             for number in range(last + 1)
             for role in (0, 1)
@@ -162,8 +155,6 @@ class Logbook:
 
     def latency(self) -> pd.DataFrame:
         """The `LATENCY` frame: the filled buckets of each section, a section being whole minutes."""
-        from shadowsim.frames import LATENCY, build
-
         last = max((number for series in self.series for number in list(series.tallies)), default=0)
         length = math.ceil((last + 1) / MOST_SECTIONS)
         counts: dict[tuple[int, int, int], int] = {}
@@ -180,8 +171,6 @@ class Logbook:
 
 
 def _window(tally: Tally, n_workers: int | None) -> dict[str, object]:
-    from shadowsim.frames import PERCENTILES
-
     counts = tally.seen_counts()
     some, latency = tally.n_latency, tally.latency_sum
     capacity_s = MINUTE_S * tally.n_instances * (n_workers or 0)
@@ -212,7 +201,7 @@ def _window(tally: Tally, n_workers: int | None) -> dict[str, object]:
     }
 
 
-def _copies(tally: Tally, role: int, causes: tuple[str, ...]) -> dict[str, object]:
+def _copies(tally: Tally, role: int) -> dict[str, object]:
     made: object = tally.n if role else None
-    lost = {f"copies_lost_{cause}": tally.lost.get(cause, 0) if role else None for cause in causes}
+    lost = {f"copies_lost_{cause}": tally.lost.get(cause, 0) if role else None for cause in LOST_CAUSES}
     return {"copies_made": made, **lost}

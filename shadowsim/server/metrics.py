@@ -14,12 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from shadowsim.frames import LOST_CAUSES
 from shadowsim.server.captures import Captures
 from shadowsim.server.live import LiveEndpoint
 from shadowsim.server.series import BOUNDS_S
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")  # those of frames.py, which loads pandas
 _LABELS = ("endpoint", "variant", "role")
 
 
@@ -48,7 +48,7 @@ class _Figures(Collector):
                 invocations.add_metric(labels, totals.n)
                 errors.add_metric(labels, totals.model_errors)
                 captured.add_metric(labels, totals.captured_records)
-                for cause in sorted({*totals.lost, *(_LOST_CAUSES if variant in live.shadows else ())}):
+                for cause in sorted({*totals.lost, *(LOST_CAUSES if variant in live.shadows else ())}):
                     lost.add_metric((*labels, cause), totals.lost.get(cause, 0))
                 bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
                 upto = map(float, accumulate(totals.below))

@@ -84,7 +84,7 @@ def without_experiment(
     return body
 
 
-def reverting(before: Fleet | None, fleet: Fleet) -> dict[str, str]:
+def reverting(fleet: Fleet) -> dict[str, str]:
     """Return the actions that the end of a schedule takes: none is promoted, the shadow goes."""
     shadow = fleet.shadow.variant.name if fleet.shadow else ""
     return {fleet.production[0].name: "Retain", shadow: "Remove"}
