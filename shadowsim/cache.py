@@ -8,10 +8,10 @@ directory and whoever is killed leaves no half of one. A file that is torn or fo
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +26,6 @@ from shadowsim.errors import InputError
 Row = dict[str, str | int | float | None]
 
 _PACKAGE = Path(__file__).parent
-_IMPORT = re.compile(r"^ *from shadowsim(?:\.(\w+))? import (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +112,47 @@ def key_of(document: str, base_dir: Path, replication: int | None) -> str:
 
 
 @cache
-def code_digest() -> str:
+def code_digest(package: Path = _PACKAGE) -> str:
     """Return a digest of the version and of the code and data that a sweep uses: a change of any may change a figure.
 
     It is of all that rather than of the kernel alone, since how a kernel's counts become rows is code, too.
     """
-    parts = [*sorted(_used("sweeps")), *sorted(_PACKAGE.glob("*.csv")), *sorted(_PACKAGE.glob("data/*"))]
-    contents = [[part.name, hashlib.sha256(part.read_bytes()).hexdigest()] for part in parts]
+    data = [file for file in package.rglob("*") if file.suffix in (".csv", ".json")]  # not what pages are made of
+    parts = sorted(file.relative_to(package) for file in [*used_files(package, "sweeps"), *data])
+    contents = [[part.as_posix(), hashlib.sha256((package / part).read_bytes()).hexdigest()] for part in parts]
     return _digest([__version__, contents])
 
 
-def _used(name: str) -> set[Path]:
-    """Return the files of a module and of all those of this package that it imports, they import, and so on."""
-    found: set[Path] = set()
-    files = [_PACKAGE / f"{name}.py"]
+def used_files(package: Path, module: str) -> set[Path]:
+    """Return the files of a module (`server.app`) and of all those that it imports, they import, and so on.
+
+    Imports are read, not made; those inside functions count.
+    """
+    used: set[Path] = set()
+    files = [package.joinpath(*module.split(".")).with_suffix(".py")]
     while files:
         file = files.pop()
-        if file in found or not file.exists():
+        if file in used or not file.exists():
             continue
-        found.add(file)
-        # Parsing would take longer than many a cell; a test compares with it.
-        for module, names in _IMPORT.findall(file.read_text(encoding="utf-8")):
-            files += [_PACKAGE / f"{word}.py" for word in ([module] if module else re.findall(r"\w+", names))]
-    return found
+        used.add(file)
+        for name in _imported(file, package.name):
+            place = package.joinpath(*name.split("."))
+            files += [place.with_suffix(".py"), place / "__init__.py"]
+    return used - {package / "__init__.py"}  # it names the whole face, lazily
+
+
+def _imported(file: Path, package: str) -> Iterator[str]:
+    """Yield the dotted names below a package that a file imports, and all names that may be modules."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            first, *inner = name.split(".")
+            if first == package:
+                yield from (".".join(inner[:n]) for n in range(1, len(inner) + 1))  # packages on the way, too
 
 
 def _paths(document: Mapping[str, object]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Makes and reads the golden set: results of an earlier version that every later one must reproduce to the bit.
 
 `python tests/golden_set.py` writes `tests/golden/` anew; the commit that does so says why results changed. Scenarios
-cover all routings, copy rules, instants, caps, traffic processes and laws. Frames are kept as a digest per column, a saved
-run, a sweep's cache and a server's database as the files that were written, and `--json` as the keys of each command.
+cover all routings, copy rules, instants, caps, traffic processes and laws. Frames are kept as a digest per column, a
+saved run, a sweep's cache and a server's database as the files that were written, `--json` as each command's keys.
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ def keys_of(value: object) -> object:
 def command_lines(golden: Path) -> dict[str, list[object]]:
     """Return a short command line for each command that has `--json`."""
     case, run = golden / "scenarios" / "random_poisson.json", golden / "run"
+    captures = golden / "captures" / "endpoint"
     minutes = ["--set", "horizon_s=600"]
     return {
         "validate": ["validate", case],
@@ -160,11 +161,7 @@ def command_lines(golden: Path) -> dict[str, list[object]]:
         "size": ["size", case, *minutes, "--slo", "p99 < 10s"],
         "plan": ["plan", case, "--shares", "50", "--durations", "1h", "--replications", "10", "--power", "0.01"],
         "sweep": ["sweep", case, *minutes, "--set", "sampling_percentage=10,50"],
-        "agreement": [
-            "agreement",
-            golden / "captures" / "endpoint" / "AllTraffic",
-            golden / "captures" / "endpoint" / "Shadow-01",
-        ],
+        "agreement": ["agreement", captures / "AllTraffic", captures / "Shadow-01"],
         "benchmark-compare": ["benchmark-compare", golden / "benchmark.json", golden / "benchmark.json"],
     }
 

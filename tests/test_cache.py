@@ -1,7 +1,7 @@
 """Rows kept in a directory: what they are called by, and what is not believed."""
 
-import ast
 import os
+import shutil
 
 import pytest
 from cases import scenario, service
@@ -125,17 +125,52 @@ def test_the_packages_own_traces_belong_to_its_code():
     assert len(cache.code_digest()) == 64
 
 
-def test_the_code_that_a_key_depends_on():
-    """All modules that a sweep imports, and theirs, as the parser sees them."""
-    used, files = set(), [cache._PACKAGE / "sweeps.py"]
-    while files:
-        file = files.pop()
-        used.add(file)
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("shadowsim"):
-                names = [node.module.removeprefix("shadowsim."), *(item.name for item in node.names)]
-                files += {cache._PACKAGE / f"{name}.py" for name in names} & set(cache._PACKAGE.glob("*.py")) - used
-    assert cache._used("sweeps") == used
-    names = {file.stem for file in used}
-    assert names >= {"_kernel", "columns", "engine", "result", "slices", "sweeps", "tallies", "verdict"}
-    assert not names & {"cli", "console", "plots", "report"}
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of the package whose files may be touched."""
+    return shutil.copytree(
+        cache._PACKAGE, tmp_path_factory.mktemp("copy") / "shadowsim", ignore=shutil.ignore_patterns("__pycache__")
+    )
+
+
+def touched(package, name):
+    """Return whether the key changes with a file, which is left as it was."""
+    file = package / name
+    before, content = cache.code_digest.__wrapped__(package), file.read_bytes()
+    file.write_bytes(content + b"\n")
+    try:
+        return cache.code_digest.__wrapped__(package) != before
+    finally:
+        file.write_bytes(content)
+
+
+USED = ["_kernel", "columns", "contract", "engine", "errors", "frames", "laws", "result", "slices", "sweeps", "verdict"]
+
+
+@pytest.mark.parametrize("name", [*(f"{name}.py" for name in USED), "instances.csv", "data/trace_small.csv"])
+def test_a_key_changes_with_what_a_result_depends_on(package, name):
+    assert touched(package, name)
+
+
+@pytest.mark.parametrize("name", ["cli.py", "plots.py", "report.py", "server/app.py", "data/report.css"])
+def test_a_key_does_not_change_with_what_only_shows_results(package, name):
+    assert not touched(package, name)
+
+
+def test_imports_are_followed_at_any_depth(tmp_path):
+    package = tmp_path / "pack"
+    files = {
+        "a.py": "import pack.b.c\nfrom pack import d",
+        "b/__init__.py": "",
+        "b/c.py": "def f():\n    from pack.e.f import (\n        g,\n    )",
+        "d.py": "from pack.e import f\nimport os, pack.h as other",
+        "e/__init__.py": "",
+        "e/f.py": "",
+        "h.py": "from elsewhere.pack.i import x",
+        "i.py": "",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    used = {file.relative_to(package).as_posix() for file in cache.used_files(package, "a")}
+    assert used == set(files) - {"i.py"}

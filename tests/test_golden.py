@@ -43,12 +43,13 @@ def test_a_saved_run_is_read_and_compared_as_before():
     same_rows(result.compare(), before["compare"])
 
 
-def test_a_sweep_gives_the_same_rows(tmp_path):
+def test_a_sweep_gives_the_same_rows_and_does_not_believe_the_cache_of_other_code(tmp_path):
     cache = shutil.copytree(GOLDEN / "sweep_cache", tmp_path / "cache")
     files = set(cache.iterdir())
     base = Scenario.load(GOLDEN / "scenarios" / "random_poisson.json").replace({"horizon_s": 120})
     same_rows(sweep(base, SWEPT, cache=cache), expected("sweep.json"))
     assert len(files) == 4
+    assert len(set(cache.iterdir()) - files) == 4  # all four cells were run again
 
 
 def test_a_servers_database_is_read_as_before(tmp_path):
