@@ -19,11 +19,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from alike import LAWS, alike, exact, long_run
+from aa_pairs import LAWS, alike, exact, long_run
 from scipy.stats import binom
 
 from shadowsim import Result, simulate
-from shadowsim.sections import frames_of, sections_of
+from shadowsim.statistics.sections import frames_of, sections_of
 
 Q = 0.99
 MARGIN_PCT = 15.0

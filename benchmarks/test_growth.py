@@ -18,11 +18,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from shadowsim import Scenario, default_scenario, simulate
-from shadowsim.columns import columns
-from shadowsim.engine import CHUNK
-from shadowsim.feeds import feed_of
-from shadowsim.machine import Machine
-from shadowsim.slices import Job
+from shadowsim.engine.arrivals import feed_of
+from shadowsim.engine.columns import columns
+from shadowsim.engine.parallel import Job
+from shadowsim.engine.run_state import Machine
+from shadowsim.engine.simulate import CHUNK
 
 MILLION = 1_000_000
 PARTS = 10

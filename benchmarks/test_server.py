@@ -27,7 +27,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy import stats
 
-WIRE = Path(__file__).parent / "wire.py"
+WIRE = Path(__file__).parents[1] / "tests" / "support" / "wire.py"
 RATE_PER_S, RACE_S, BLOCKS = 100.0, 60.0, 12
 ROUNDS, ROUND_S = 4, 2.0
 MODEL_S = 0.01

@@ -12,11 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shadowsim.agreements import Agreement, agreement
-    from shadowsim.cards import card
-    from shadowsim.comparison import compare
-    from shadowsim.costs import cost
-    from shadowsim.engine import simulate
+    from shadowsim.aws.experiment import Experiment
+    from shadowsim.captures.agreement import Agreement, agreement
+    from shadowsim.captures.folders import captured_arrivals, read_captures
+    from shadowsim.engine.replicate import replicate, replication, summarise
+    from shadowsim.engine.simulate import simulate
     from shadowsim.errors import (
         ExecutorError,
         InputError,
@@ -25,50 +25,50 @@ if TYPE_CHECKING:
         SimulationError,
         ValidationError,
     )
-    from shadowsim.experiment import Experiment
-    from shadowsim.noise import noise_floor
-    from shadowsim.planning import plan, recommend
-    from shadowsim.recordings import captured_arrivals, read_captures
-    from shadowsim.regressions import assert_no_regression, compare_runs
-    from shadowsim.replications import replicate, replication, summarise
+    from shadowsim.planning.costs import cost
+    from shadowsim.planning.noise_floor import noise_floor
+    from shadowsim.planning.plan import plan, recommend
+    from shadowsim.planning.run_comparison import assert_no_regression, compare_runs
+    from shadowsim.planning.size import size
+    from shadowsim.planning.sweep import sweep
+    from shadowsim.report.card import card
     from shadowsim.result import Result
-    from shadowsim.scenario import Scenario, default_scenario
-    from shadowsim.sizing import size
-    from shadowsim.speedups import compare_benchmarks
-    from shadowsim.sweeps import sweep
+    from shadowsim.scenario.scenario import Scenario, default_scenario
+    from shadowsim.statistics.comparison import compare
+    from shadowsim.testing.benchmark_comparison import compare_benchmarks
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Agreement": "agreements",
+    "Agreement": "captures.agreement",
     "ExecutorError": "errors",
-    "Experiment": "experiment",
+    "Experiment": "aws.experiment",
     "InputError": "errors",
     "Result": "result",
-    "Scenario": "scenario",
+    "Scenario": "scenario.scenario",
     "SerializationError": "errors",
     "ShadowsimError": "errors",
     "SimulationError": "errors",
     "ValidationError": "errors",
-    "agreement": "agreements",
-    "assert_no_regression": "regressions",
-    "captured_arrivals": "recordings",
-    "card": "cards",
-    "compare": "comparison",
-    "compare_benchmarks": "speedups",
-    "compare_runs": "regressions",
-    "cost": "costs",
-    "default_scenario": "scenario",
-    "noise_floor": "noise",
-    "plan": "planning",
-    "read_captures": "recordings",
-    "recommend": "planning",
-    "replicate": "replications",
-    "replication": "replications",
-    "simulate": "engine",
-    "size": "sizing",
-    "summarise": "replications",
-    "sweep": "sweeps",
+    "agreement": "captures.agreement",
+    "assert_no_regression": "planning.run_comparison",
+    "captured_arrivals": "captures.folders",
+    "card": "report.card",
+    "compare": "statistics.comparison",
+    "compare_benchmarks": "testing.benchmark_comparison",
+    "compare_runs": "planning.run_comparison",
+    "cost": "planning.costs",
+    "default_scenario": "scenario.scenario",
+    "noise_floor": "planning.noise_floor",
+    "plan": "planning.plan",
+    "read_captures": "captures.folders",
+    "recommend": "planning.plan",
+    "replicate": "engine.replicate",
+    "replication": "engine.replicate",
+    "simulate": "engine.simulate",
+    "size": "planning.size",
+    "summarise": "engine.replicate",
+    "sweep": "planning.sweep",
 }
 
 __all__ = [

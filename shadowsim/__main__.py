@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shadowsim.cli import app
+from shadowsim.cli.main import app
 
 if __name__ == "__main__":
     app(prog_name="shadowsim")

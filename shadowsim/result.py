@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from shadowsim import frames
-from shadowsim.documents import path_of
 from shadowsim.errors import InputError
-from shadowsim.scenario import Scenario
+from shadowsim.json_files import path_of
+from shadowsim.scenario.scenario import Scenario
 from shadowsim.verdict import Verdict, verdict
 
 _SCENARIO = "scenario.json"
@@ -63,7 +63,7 @@ class Result:
 
         See `comparison.compare`, which also takes several runs, a directory, or frames of other origin.
         """
-        from shadowsim.comparison import compare  # only now: it needs scipy, which takes long to import
+        from shadowsim.statistics.comparison import compare  # only now: it needs scipy, which takes long to import
 
         return compare(
             self,

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from shadowsim.scenario import Scenario
-from shadowsim.service import Service
+from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.service import Service
 
 Floats = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shadowsim import InputError, simulate
-from shadowsim import _kernel as k
+from shadowsim.engine import _kernel as k
 from shadowsim.frames import LATENCY, PERCENTILES, REQUESTS, SCHEMAS, WINDOWS, build, quantile, read, repeated
 
 

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 from golden_set import GOLDEN, SWEPT, command_keys, described, digests
-from rehearsed import T0
+from rehearsed_account import T0
 
 from shadowsim import Result, Scenario, simulate, sweep
-from shadowsim.server.store import Store
+from shadowsim.server.state.store import Store
 
 NAMES = sorted(file.stem for file in (GOLDEN / "scenarios").glob("*.json"))
 

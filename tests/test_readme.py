@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from commands import good
 
-from shadowsim import cli, default_scenario
-from shadowsim.server.choices import Undocumented
+from shadowsim import default_scenario
+from shadowsim.cli import main as cli
+from shadowsim.server.state.undocumented import Undocumented
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -129,6 +130,7 @@ def test_python_blocks(number, capsys):
 
 def test_the_suite_that_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # in a worker pytest-benchmark measures nothing
     (suite,) = (text for text in blocks("python") if "def test_" in text)
     (tmp_path / "test_shadow.py").write_text(suite)
     scenario = default_scenario().replace({"horizon_s": 3600})
@@ -151,7 +153,7 @@ def test_the_suite_that_is_shown(tmp_path, monkeypatch):
 
 
 def test_every_time_law_in_the_table_can_be_read():
-    from shadowsim.laws import parse_law
+    from shadowsim.scenario.laws import parse_law
 
     found = [json.loads(x) for x in re.findall(r"^\| `(\{\"law\".*?\})` \|", README, re.MULTILINE)]
     assert [parse_law(block, "time", "s").kind for block in found] == ["lognormal", "empirical", "linear"]

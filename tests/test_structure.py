@@ -1,8 +1,9 @@
-"""The house: which rooms there are, in which order they are read, and what a plain import costs."""
+"""The architecture as rules: which folder may import which, what each may load, and that each module is introduced."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,81 +13,89 @@ import shadowsim
 PACKAGE = Path(shadowsim.__file__).parent
 ROOT = Path(__file__).parents[1]
 
-# A module imports only from those above it.
-READING_ORDER = [
-    *("errors", "documents", "contract", "experiment", "instances", "quotas", "lifecycle"),
-    *("blocks", "paths", "datafiles", "traces", "profiles", "empirical", "families", "laws"),
-    *("modulation", "arrivals", "traffic", "service", "defaults", "parts", "scenario"),
-    *("_kernel", "quantiles", "feeds", "frames", "columns", "machine", "slices"),
-    *("samples", "batches", "statistics", "sections", "contrasts", "pairs", "sequential", "comparison"),
-    *("tallies", "verdict", "result", "slo", "costs", "tables", "changes", "engine", "tasks"),
-    *("replications", "noise", "sheets", "demand", "trials", "search", "sizing"),
-    *("grids", "cache", "sweeps"),
-    *("effects", "scales", "rehearsals", "designs", "power", "planning"),
-    *("readable", "cards"),
-    *("grouping", "canvas", "timelines", "intervals", "frontiers", "maps", "plots"),
-    *("capture", "recordings", "answers", "differences", "pairing"),
-    *("spread", "shares", "agreements", "regressions", "gates", "findings", "page", "report", "analyses"),
-    *("ranks", "timings", "speedups", "pytest_plugin"),
-    *("console", "arguments", "outputs", "checks", "proposals"),
-    *("server.destinations", "server.clock", "server.choices", "server.fleets", "server.revisions", "server.world"),
-    *("server.clockwork", "server.events", "server.limits", "server.store", "server.listing", "server.models"),
-    *("server.configs", "server.endpoints", "server.experiments", "server.descriptions", "server.control"),
-    *("server.views", "server.intake", "server.connections", "server.backends", "server.pools", "server.mirror"),
-    *("server.series", "server.logbook", "server.live", "server.captures", "server.runtime", "server.safety"),
-    *("server.signatures", "server.figures", "server.questions", "server.cloudwatch", "server.query"),
-    *("server.metrics", "server.settings", "server.callers", "server.app", "server.command"),
-    *("cli", "__main__"),
+# A module imports from its own place and from places above it. "" is what stands directly in the package.
+ORDER = [
+    *("errors", "json_files", "frames", "aws", "statistics", "scenario", "text", "captures", "verdict", "result"),
+    *("engine", "planning", "plots", "testing", "report"),
+    *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server", "cli"),
+    "__main__",
 ]
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py"
+}
+PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
+SHOWN = {"_repr_html_", "report", "plot"}  # methods that may look ahead
 
 
-def file_of(module):
-    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+def place_of(module):
+    return module if module in ORDER else module.rpartition(".")[0]
 
 
 def imports(module):
     """The shadowsim modules that a module imports, at its top or inside functions."""
-    for node in ast.walk(ast.parse(file_of(module).read_text())):
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        names = []
         if isinstance(node, ast.Import):
-            yield from (a.name.removeprefix("shadowsim.") for a in node.names if a.name.startswith("shadowsim."))
-        elif isinstance(node, ast.ImportFrom) and node.module == "shadowsim":
-            yield from (a.name for a in node.names if (PACKAGE / f"{a.name}.py").exists())
-        elif isinstance(node, ast.ImportFrom) and node.module == "shadowsim.server":
-            yield from (f"server.{a.name}" for a in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("shadowsim."):
-            yield node.module.removeprefix("shadowsim.")
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: imports are absolute"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name.removeprefix("shadowsim.") in MODULES else node.module for name in inner]
+        yield from (name.removeprefix("shadowsim.") for name in names if name.startswith("shadowsim."))
 
 
 def test_every_module_has_its_place():
-    paths = [p.relative_to(PACKAGE).with_suffix("") for p in PACKAGE.rglob("*.py")]
-    found = {".".join(path.parts) for path in paths if path.name != "__init__"}
-    assert found == set(READING_ORDER)
-    assert len(READING_ORDER) == len(set(READING_ORDER))
+    assert {place_of(module) for module in MODULES} == set(ORDER)
 
 
-@pytest.mark.parametrize("module", READING_ORDER)
-def test_a_module_imports_only_from_those_above_it(module):
-    above = READING_ORDER[: READING_ORDER.index(module)]
-    assert set(imports(module)) <= set(above)
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"text"}))  # which still sets tables of runs
+def test_a_module_imports_only_from_its_own_place_and_those_above(module):
+    allowed = ORDER[: ORDER.index(place_of(module)) + 1]
+    assert {place_of(name) for name in imports(module)} <= set(allowed)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module: set(imports(module)) for module in MODULES}
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
+    assert set(order) == set(MODULES)
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_a_folder_holds_at_most_twenty_modules(package):
+    assert len(list(MODULES[package].parent.glob("*.py"))) - 1 <= 20
 
 
 def test_only_what_shows_itself_looks_ahead():
-    """The package's own face may be imported inside a `_repr_html_` alone: it reaches modules further down."""
-    for path in PACKAGE.rglob("*.py"):
+    """The package's own face may be imported inside some methods alone: it reaches modules further down."""
+    for path in MODULES.values():
         tree = ast.parse(path.read_text())
-        shown = {n for f in ast.walk(tree) if getattr(f, "name", "") == "_repr_html_" for n in ast.walk(f)}
+        shown = {n for f in ast.walk(tree) if getattr(f, "name", "") in SHOWN for n in ast.walk(f)}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module == "shadowsim" and node not in shown:
                 assert not {a.name for a in node.names} & set(shadowsim._HOME), path
 
 
+def test_only_the_engine_compiles():
+    for module, path in MODULES.items():
+        if "numba" in path.read_text():
+            tree = ast.parse(path.read_text())
+            names = [n.name for i in ast.walk(tree) if isinstance(i, ast.Import) for n in i.names]
+            names += [i.module for i in ast.walk(tree) if isinstance(i, ast.ImportFrom) and i.module]
+            assert place_of(module) == "engine" or not any(name.split(".")[0] == "numba" for name in names), module
+
+
 def test_compiled_code_imports_nothing_of_ours():
     """numba's cache does not see a change in another file."""
-    assert not list(imports("_kernel"))
-    for path in PACKAGE.glob("*.py"):
-        if path.stem != "_kernel":
-            assert "import numba" not in path.read_text()
+    assert not list(imports("engine._kernel"))
+
+
+def test_statistics_know_nothing_of_the_simulator():
+    for module in MODULES:
+        if place_of(module) == "statistics":
+            assert not {place_of(name) for name in imports(module)} & {"scenario", "engine", "planning"}
 
 
 def loaded(code):
@@ -100,6 +109,23 @@ def test_importing_shadowsim_loads_nothing_heavy():
     assert loaded("import shadowsim") == []
     assert loaded("import shadowsim; dir(shadowsim); shadowsim.default_scenario()") == []
     assert "numba" in loaded("from shadowsim import simulate")
+
+
+def test_importing_any_folder_loads_nothing_heavy():
+    assert loaded("\n".join(f"import shadowsim.{name}" for name in sorted(PACKAGES - {"plots"}))) == []
+
+
+def test_no_folders_face_does_anything():
+    """An `__init__` holds its docstring alone; that of plots resolves its functions lazily."""
+    for name in PACKAGES - {"plots"}:
+        body = ast.parse(MODULES[name].read_text()).body
+        assert len(body) == 1, name
+        assert isinstance(body[0].value, ast.Constant), name
+
+
+def test_the_server_needs_no_compiler():
+    server = [name for name in MODULES if name.startswith("server")]
+    assert "numba" not in loaded("\n".join(f"import shadowsim.{name}" for name in server))
 
 
 def test_public_names_resolve_and_others_do_not():
@@ -122,3 +148,16 @@ def test_nothing_else_stands_at_the_top():
     allowed = {"pyproject.toml", "shadowsim", "benchmarks", "tests", "notebooks", "README.md"}
     allowed |= {"CHANGELOG.md", "LICENSE", ".gitignore", ".ci"}
     assert {name.split("/")[0] for name in tracked if name} <= allowed
+
+
+def test_tests_mirror_the_folders_and_import_no_benchmarks():
+    tests = ROOT / "tests"
+    assert not list(tests.rglob("__init__.py"))  # tests/statistics would hide the standard library's
+    folders = {path.parent.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")}
+    assert folders <= {".", *(name.replace(".", "/") for name in PACKAGES)}
+    support = {path.stem for path in (tests / "support").glob("*.py")}
+    names = {path.stem for path in [*tests.rglob("test_*.py"), *(ROOT / "benchmarks").glob("*.py")]} - support
+    for path in [*tests.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            assert module not in names - {"conftest"}, path

@@ -29,19 +29,22 @@ from uuid import uuid4
 from aiohttp import web
 
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, kind
-from shadowsim.server import cloudwatch, control, query, views
-from shadowsim.server.backends import Container
-from shadowsim.server.callers import Patience, open_server, read_body
-from shadowsim.server.captures import Captures
-from shadowsim.server.connections import open_session
-from shadowsim.server.intake import Intake
-from shadowsim.server.limits import INVOKE
-from shadowsim.server.live import LiveEndpoints, Sources
-from shadowsim.server.runtime import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
-from shadowsim.server.safety import Hosts, Token, url_of
+from shadowsim.server.control import actions as control
+from shadowsim.server.data_plane.backends import Container
+from shadowsim.server.data_plane.captures import Captures
+from shadowsim.server.data_plane.connections import open_session
+from shadowsim.server.data_plane.intake import Intake
+from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
+from shadowsim.server.data_plane.live import LiveEndpoints, Sources
+from shadowsim.server.http.access import Patience, open_server, read_body
+from shadowsim.server.http.safety import Hosts, Token, url_of
+from shadowsim.server.http.signatures import Signed, Verifier
+from shadowsim.server.metrics import cloudwatch
+from shadowsim.server.metrics import cloudwatch_wire as query
 from shadowsim.server.settings import Settings
-from shadowsim.server.signatures import Signed, Verifier
-from shadowsim.server.store import Store
+from shadowsim.server.state import views
+from shadowsim.server.state.quotas import INVOKE
+from shadowsim.server.state.store import Store
 
 SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
@@ -225,7 +228,7 @@ class App:
 
     async def _page(self, path: str) -> Reply:
         if path == "/metrics":
-            from shadowsim.server.metrics import CONTENT_TYPE, prometheus_text
+            from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_text
 
             self._refresh()
             text = prometheus_text(self.endpoints.by_name, self.captures)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shadowsim.server.captures import FLUSH_S
-from shadowsim.server.destinations import Sink
-from shadowsim.server.mirror import Mirroring
-from shadowsim.server.runtime import Limits
-from shadowsim.server.signatures import SKEW_S
-from shadowsim.service import Service
+from shadowsim.scenario.service import Service
+from shadowsim.server.data_plane.captures import FLUSH_S
+from shadowsim.server.data_plane.invoke import Limits
+from shadowsim.server.data_plane.mirror import Mirroring
+from shadowsim.server.http.signatures import SKEW_S
+from shadowsim.server.state.destinations import Sink
 
 PORT = 4599
 SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0

@@ -1,0 +1,1 @@
+"""Holds what SageMaker's API says: requests, statuses, instance types."""

@@ -1,0 +1,327 @@
+"""A shadow test as CreateInferenceExperiment describes it: frozen, and made only from a valid request.
+
+A request that passes its shape (contract.py) can still be one that SageMaker refuses or that means nothing: the rules
+across fields stand here, each with its own sentence.
+
+A Schedule is kept as it was given. What is missing is derived when asked for, from SageMaker's defaults and from
+`read_at`, the moment at which the request was read, which takes no part in equality: the same request is the same
+experiment tomorrow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shadowsim.aws.contract import as_time, sentence, violations
+from shadowsim.errors import ValidationError, shown
+from shadowsim.json_files import read_json
+
+# The developer guide's limits; the model states them in prose only.
+SHORTEST = timedelta(hours=1)
+LONGEST = timedelta(days=30)
+DEFAULT_DURATION = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePool:
+    """The instances behind one variant.
+
+    Attributes
+    ----------
+    instance_type : str
+        Such as "ml.m5.xlarge".
+    instance_count : int
+        0 is valid to SageMaker, and nothing that can be simulated.
+    """
+
+    instance_type: str
+    instance_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A model on its instances, under the name that metrics carry."""
+
+    name: str
+    model_name: str
+    pool: InstancePool
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When the experiment runs, as the request gives it.
+
+    Attributes
+    ----------
+    start, end : datetime or None
+        In UTC; None where the request gives none.
+    """
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def window(self, now: datetime) -> tuple[datetime, datetime]:
+        """Return start and end, each as given or else SageMaker's: now, and 7 days later."""
+        start = self.start or now
+        return start, self.end or start + DEFAULT_DURATION
+
+
+@dataclass(frozen=True, slots=True)
+class DataStorage:
+    """Where captured requests and answers go.
+
+    Attributes
+    ----------
+    destination : str
+        An S3 URI.
+    kms_key : str or None
+        What they are encrypted with.
+    csv_content_types, json_content_types : tuple of str
+        Content types stored as CSV and as JSON; all others are stored in base64.
+    """
+
+    destination: str
+    kms_key: str | None = None
+    csv_content_types: tuple[str, ...] = ()
+    json_content_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """A valid CreateInferenceExperiment request.
+
+    Attributes
+    ----------
+    source, shadow : Variant
+        The variant that answers the callers, and the one that gets copies.
+    sampling_percentage : int
+        The share of the source's requests that is copied, 0..100.
+    schedule : Schedule
+        As given; `schedule.start is None` tells that the request has no StartTime.
+    tags : tuple of (str, str)
+        Keys and values, in the request's order.
+    read_at : datetime
+        When the request was read (UTC): the start of an experiment without StartTime. Not part of equality.
+    """
+
+    name: str
+    type: str
+    role_arn: str
+    endpoint_name: str
+    source: Variant
+    shadow: Variant
+    sampling_percentage: int
+    schedule: Schedule = Schedule()
+    storage: DataStorage | None = None
+    description: str | None = None
+    kms_key: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    read_at: datetime = field(compare=False, repr=False)
+
+    @classmethod
+    def from_request(cls, request: object, now: datetime | None = None) -> Experiment:
+        """Return the experiment that a request describes.
+
+        Parameters
+        ----------
+        request : mapping, str, bytes or path
+            Keyword arguments for boto3 (times may be datetimes), JSON text, or the path of a JSON file; times in JSON
+            are seconds since 1970 or ISO 8601.
+        now : datetime, optional
+            When an experiment without StartTime starts. The wall clock by default.
+
+        Raises
+        ------
+        ValidationError
+            With every violation, of the shape and of the rules across fields.
+        SerializationError
+            The text is not a JSON object.
+        InputError
+            The file cannot be read.
+        """
+        given = read_json(request)
+        read_at = as_time(now if now is not None else datetime.now(UTC))
+        if read_at is None:
+            raise TypeError(f"now must be a datetime, got {now!r}")
+        broken = [*violations("CreateInferenceExperiment", given), *_broken_rules(given, read_at)]
+        if broken:
+            raise ValidationError(broken)
+        return _built(given, read_at)
+
+    @property
+    def duration_s(self) -> float:
+        """How long the experiment runs, in seconds."""
+        start, end = self.window()
+        return (end - start).total_seconds()
+
+    def window(self, now: datetime | None = None) -> tuple[datetime, datetime]:
+        """Return start and end in UTC; what the request does not give counts from `now` (by default `read_at`)."""
+        return self.schedule.window(now or self.read_at)
+
+    def to_request(self) -> dict[str, Any]:
+        """Return the request as plain JSON, with the members that were given; boto3 takes it as it is.
+
+        Times are ISO 8601 in UTC ("2026-01-31T12:00:00Z"), whatever they were read from.
+        """
+        shadow = {"ShadowModelVariantName": self.shadow.name, "SamplingPercentage": self.sampling_percentage}
+        return _given(
+            Name=self.name,
+            Type=self.type,
+            Schedule=_given(StartTime=iso_time(self.schedule.start), EndTime=iso_time(self.schedule.end)),
+            Description=self.description,
+            RoleArn=self.role_arn,
+            EndpointName=self.endpoint_name,
+            ModelVariants=[_variant_request(self.source), _variant_request(self.shadow)],
+            DataStorageConfig=_storage_request(self.storage),
+            ShadowModeConfig={"SourceModelVariantName": self.source.name, "ShadowModelVariants": [shadow]},
+            KmsKey=self.kms_key,
+            Tags=[{"Key": key, "Value": value} for key, value in self.tags],
+        )
+
+    def _repr_html_(self) -> str:
+        from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
+
+        return card(self)
+
+
+def excluded_type(instance_type: object, path: str) -> Iterator[str]:
+    """Yield the sentence for an instance type that shadow tests exclude, nothing for any other value."""
+    if isinstance(instance_type, str) and instance_type.startswith("ml.inf1."):
+        yield sentence(instance_type, path, "Member must not be an Inf1 type, which shadow tests exclude")
+
+
+def _broken_rules(request: Mapping[str, Any], now: datetime) -> Iterator[str]:
+    """Yield the sentence of each broken rule across fields that the request's well-typed parts allow to evaluate."""
+    variants = _list_at(request, "ModelVariants")
+    yield from _name_rules(request, [_at(variant, "VariantName") for variant in variants])
+    for i, variant in enumerate(variants, start=1):
+        pool = _at(_at(variant, "InfrastructureConfig"), "RealTimeInferenceConfig")
+        instance_type = _at(pool, "InstanceType")
+        path = f"modelVariants.{i}.member.infrastructureConfig.realTimeInferenceConfig.instanceType"
+        yield from excluded_type(instance_type, path)
+    yield from _schedule_rules(_at(request, "Schedule"), now)
+    keys = [_at(tag, "Key") for tag in _list_at(request, "Tags")]
+    yield from _repeated(keys, "tags.{}.member.key", "Member must be unique among the tags' keys")
+
+
+def _name_rules(request: Mapping[str, Any], names: Sequence[object]) -> Iterator[str]:
+    what = "Member must be unique among the variants' names"
+    yield from _repeated(names, "modelVariants.{}.member.variantName", what)
+    config = _at(request, "ShadowModeConfig")
+    source = _at(config, "SourceModelVariantName")
+    shadows = [_at(shadow, "ShadowModelVariantName") for shadow in _list_at(config, "ShadowModelVariants")]
+    paths = [f"shadowModelVariants.{i}.member.shadowModelVariantName" for i in range(1, len(shadows) + 1)]
+    for name, path in zip([source, *shadows], ["sourceModelVariantName", *paths], strict=True):
+        # A variant without a usable name might be the one that is meant; that it lacks one is reported already.
+        known = [n for n in names if isinstance(n, str)]
+        if isinstance(name, str) and len(known) == len(names) > 0 and name not in known:
+            constraint = f"Member must name exactly one of modelVariants [{', '.join(map(shown, known))}]"
+            yield sentence(name, f"shadowModeConfig.{path}", constraint)
+    for shadow, path in zip(shadows, paths, strict=True):
+        if isinstance(shadow, str) and shadow == source:
+            constraint = "Member must differ from sourceModelVariantName"
+            yield sentence(shadow, f"shadowModeConfig.{path}", constraint)
+
+
+def _schedule_rules(schedule: object, now: datetime) -> Iterator[str]:
+    raw = _at(schedule, "StartTime"), _at(schedule, "EndTime")
+    given = Schedule(*map(as_time, raw))
+    if (given.start is None) != (raw[0] is None) or (given.end is None) != (raw[1] is None):
+        return  # a time that is none is reported already
+    try:
+        start, end = given.window(now)
+    except OverflowError:
+        yield sentence(raw[0], "schedule.startTime", "Member must leave 7 days before the calendar ends")
+        return
+    origin = "startTime" if given.start else f"the start, which without startTime is now ({iso_time(now)})"
+    if end <= start:
+        yield sentence(raw[1], "schedule.endTime", f"Member must be later than {origin}")
+    elif end - start < SHORTEST:
+        yield sentence(raw[1], "schedule.endTime", f"Member must be at least 1 hour later than {origin}")
+    elif end - start > LONGEST:
+        yield sentence(raw[1], "schedule.endTime", f"Member must be at most 30 days later than {origin}")
+
+
+def _repeated(names: Sequence[object], path: str, constraint: str) -> Iterator[str]:
+    seen: Counter[str] = Counter()
+    for i, name in enumerate(names, start=1):
+        if isinstance(name, str):
+            if seen[name]:
+                yield sentence(name, path.format(i), constraint)
+            seen[name] += 1
+
+
+def _at(value: object, member: str) -> Any:
+    return value.get(member) if isinstance(value, Mapping) else None
+
+
+def _list_at(value: object, member: str) -> Sequence[Any]:
+    found = _at(value, member)
+    return found if isinstance(found, list | tuple) else ()
+
+
+def _built(request: Mapping[str, Any], read_at: datetime) -> Experiment:
+    variants = {variant["VariantName"]: _variant(variant) for variant in request["ModelVariants"]}
+    config = request["ShadowModeConfig"]
+    copied = config["ShadowModelVariants"][0]
+    schedule = request.get("Schedule")
+    return Experiment(
+        name=request["Name"],
+        type=request["Type"],
+        role_arn=request["RoleArn"],
+        endpoint_name=request["EndpointName"],
+        source=variants[config["SourceModelVariantName"]],
+        shadow=variants[copied["ShadowModelVariantName"]],
+        sampling_percentage=copied["SamplingPercentage"],
+        schedule=Schedule(as_time(_at(schedule, "StartTime")), as_time(_at(schedule, "EndTime"))),
+        storage=_storage(request.get("DataStorageConfig")),
+        description=request.get("Description"),
+        kms_key=request.get("KmsKey"),
+        tags=tuple((tag["Key"], tag["Value"]) for tag in request.get("Tags") or ()),
+        read_at=read_at,
+    )
+
+
+def _variant(given: Mapping[str, Any]) -> Variant:
+    pool = given["InfrastructureConfig"]["RealTimeInferenceConfig"]
+    return Variant(given["VariantName"], given["ModelName"], InstancePool(pool["InstanceType"], pool["InstanceCount"]))
+
+
+def _storage(given: Mapping[str, Any] | None) -> DataStorage | None:
+    if given is None:
+        return None
+    types = given.get("ContentType")
+    return DataStorage(
+        destination=given["Destination"],
+        kms_key=given.get("KmsKey"),
+        csv_content_types=tuple(_list_at(types, "CsvContentTypes")),
+        json_content_types=tuple(_list_at(types, "JsonContentTypes")),
+    )
+
+
+def _given(**members: object) -> dict[str, Any]:
+    # Lists and objects that hold nothing say nothing in this request; an empty description is a description.
+    return {name: value for name, value in members.items() if value is not None and value not in ({}, [])}
+
+
+def _variant_request(variant: Variant) -> dict[str, Any]:
+    pool = {"InstanceType": variant.pool.instance_type, "InstanceCount": variant.pool.instance_count}
+    # The model knows one type of infrastructure, and an InstancePool is that type.
+    infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
+    return {"ModelName": variant.model_name, "VariantName": variant.name, "InfrastructureConfig": infrastructure}
+
+
+def _storage_request(storage: DataStorage | None) -> dict[str, Any] | None:
+    if storage is None:
+        return None
+    types = _given(CsvContentTypes=list(storage.csv_content_types), JsonContentTypes=list(storage.json_content_types))
+    return _given(Destination=storage.destination, KmsKey=storage.kms_key, ContentType=types)
+
+
+def iso_time(time: datetime | None) -> str | None:
+    """Return a time in UTC as "2026-01-31T12:00:00Z", and None as None."""
+    return None if time is None else time.isoformat().replace("+00:00", "Z")

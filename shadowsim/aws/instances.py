@@ -1,0 +1,233 @@
+"""The instance types that can host a variant, and what an experiment on them costs.
+
+The catalogue is a file of the package, instances.csv: specifications are EC2's, prices are dated examples for the types
+for which one could be sourced. A blank is unknown, never zero and never guessed; a row's `source` and `as_of` say where
+each figure comes from and when. botocore decides which types exist: one that the catalogue lacks has unknown figures.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+from shadowsim.aws.contract import instance_types
+from shadowsim.aws.experiment import DataStorage, Experiment, Variant, iso_time
+from shadowsim.errors import InputError, nearest, shown
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """One ml.* type; None where a figure is unknown.
+
+    Attributes
+    ----------
+    name : str
+        Such as "ml.g5.12xlarge".
+    vcpus : int or None
+    memory_gib : float or None
+        The instance's memory.
+    accelerator : str or None
+        What the accelerators are; None also where there are none.
+    accelerator_count : int or None
+        0 where there are none.
+    accelerator_memory_gib : float or None
+        Of all accelerators together, as EC2 reports it.
+    price_usd_per_h : float or None
+        An example of the on-demand price of hosting.
+    source, as_of : str
+        Where the figures come from, and when they were true.
+    """
+
+    name: str
+    vcpus: int | None = None
+    memory_gib: float | None = None
+    accelerator: str | None = None
+    accelerator_count: int | None = None
+    accelerator_memory_gib: float | None = None
+    price_usd_per_h: float | None = None
+    source: str = ""
+    as_of: str = ""
+
+    @property
+    def workers(self) -> int | None:
+        """How many requests are worked on at once, if nothing else is said: accelerators if any, else vCPUs."""
+        return self.accelerator_count or self.vcpus
+
+    @property
+    def price_as_of(self) -> str | None:
+        """The date of the price, as its source gives it."""
+        return self.as_of.partition("price ")[2] or None
+
+
+@cache
+def catalogue() -> Mapping[str, InstanceType]:
+    """Return the catalogue by name, in the order of its file."""
+    lines = files("shadowsim.aws").joinpath("instances.csv").read_text("utf-8").splitlines()
+    types = [_read(row) for row in csv.DictReader(lines)]
+    return MappingProxyType({t.name: t for t in types})
+
+
+def lookup(name: str) -> InstanceType:
+    """Return an instance type by its name, such as "ml.m5.xlarge".
+
+    Raises
+    ------
+    InputError
+        Neither the catalogue nor botocore knows the type; the message names the nearest one.
+    """
+    if not isinstance(name, str):
+        raise InputError("instance_type", "must be a name such as ml.m5.xlarge", name)
+    found = catalogue().get(name)
+    if found is not None:
+        return found
+    known = _all()
+    if name not in known:
+        same_in_ec2 = [k for k in known if k.endswith(name)]
+        near = nearest(name, same_in_ec2 or known)
+        raise InputError("instance_type", f"{shown(name)} is not a SageMaker hosting type{near}")
+    return known[name]
+
+
+def matching(pattern: str) -> list[InstanceType]:
+    """Return the types whose name matches a pattern, family by family, small to large.
+
+    Parameters
+    ----------
+    pattern : str
+        As in a shell: "ml.g5*", "ml.*.xlarge". In any case of letters.
+
+    Raises
+    ------
+    InputError
+        Nothing matches; the message names the nearest family.
+    """
+    wanted = pattern.lower()
+    found = [t for name, t in _all().items() if fnmatchcase(name, wanted)]
+    if not found:
+        families = {f"{name.rpartition('.')[0]}.*" for name in _all()}
+        family = wanted.removeprefix("ml.").partition(".")[0].rstrip("*?")
+        near = nearest(f"ml.{family}.*", families)
+        raise InputError("pattern", "must match a SageMaker hosting type", pattern, hint=near)
+    return sorted(found, key=_natural)
+
+
+def describe(experiment: Experiment, price_of: Callable[[str], tuple[float, str]] | None = None) -> str:
+    """Return what an experiment is and what it costs in the hours of its Schedule: a label and a text a line.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    price_of : callable, optional
+        Gives an instance type's price in US dollars an hour, NaN when unknown, and where it comes from; by default the
+        catalogue's.
+    """
+    e = experiment
+    rows = [
+        ("experiment", f"{e.name} ({e.type})"),
+        ("description", e.description),
+        ("endpoint", e.endpoint_name),
+        ("source", _variant_text(e.source)),
+        ("shadow", _variant_text(e.shadow)),
+        ("share", f"{e.sampling_percentage} % of the source's requests are copied to the shadow"),
+        ("schedule", _schedule_text(e)),
+        ("storage", _storage_text(e.storage)),
+        ("role", e.role_arn),
+        ("KMS key", e.kms_key),
+        ("tags", ", ".join(f"{key}={value}" for key, value in e.tags)),
+        *_cost_rows(e, price_of or _listed_price),
+    ]
+    return "\n".join(f"{label:<16}{shown(text)}" for label, text in rows if text)
+
+
+def duration_text(duration_s: float) -> str:
+    """Return a duration in words: "7 days", "1 day 2 h 30 min"."""
+    minutes, seconds = divmod(round(duration_s), 60)
+    days, minutes = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(days, "day" if days == 1 else "days"), (hours, "h"), (minutes, "min"), (seconds, "s")]
+    return " ".join(f"{n} {unit}" for n, unit in parts if n) or "0 s"
+
+
+def _read(row: dict[str, str]) -> InstanceType:
+    return InstanceType(
+        name=row["instance_type"],
+        vcpus=int(row["vcpus"]),
+        memory_gib=float(row["memory_gib"]),
+        accelerator=row["accelerator"] or None,
+        accelerator_count=int(row["accelerator_count"] or 0),
+        accelerator_memory_gib=_float(row["accelerator_memory_gib"]),
+        price_usd_per_h=_float(row["price_usd_per_h"]),
+        source=row["source"],
+        as_of=row["as_of"],
+    )
+
+
+def _float(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _all() -> dict[str, InstanceType]:
+    unknown = {name: InstanceType(name) for name in instance_types()}
+    return unknown | dict(catalogue())
+
+
+def _natural(t: InstanceType) -> tuple[list[tuple[int, str]], float, str]:
+    family, _, size = t.name.rpartition(".")
+    # Letters and numbers in turn, so that a family's tenth generation comes after its ninth.
+    spaced = "".join(c if c.isdigit() else f" {c} " for c in family)
+    parts = [(int(part), "") if part.isdigit() else (-1, part) for part in spaced.split()]
+    named = {"medium": 0.25, "large": 0.5, "xlarge": 1.0}
+    times = size.removesuffix("xlarge")
+    return parts, float(times) if times.isdigit() else named.get(size, float("inf")), size
+
+
+def _variant_text(variant: Variant) -> str:
+    pool = variant.pool
+    return f"{variant.name}: model {variant.model_name} on {pool.instance_count} x {pool.instance_type}"
+
+
+def _schedule_text(experiment: Experiment) -> str:
+    start, end = experiment.schedule.start, experiment.schedule.end
+    begin = f"from {iso_time(start)}" if start else "from its creation"
+    if end is None:
+        return f"{begin}, for SageMaker's default of 7 days"
+    counted = "" if start else ", counted from now"
+    return f"{begin} to {iso_time(end)}: {duration_text(experiment.duration_s)}{counted}"
+
+
+def _storage_text(storage: DataStorage | None) -> str:
+    if storage is None:
+        return "none: requests and answers are not captured"
+    kinds = (("CSV", storage.csv_content_types), ("JSON", storage.json_content_types))
+    listed = [f"{kind}: {', '.join(types)}" for kind, types in kinds if types]
+    return "; ".join([storage.destination, *listed, "all else in base64" if listed else "all in base64"])
+
+
+def _listed_price(instance_type: str) -> tuple[float, str]:
+    known = lookup(instance_type)
+    price = math.nan if known.price_usd_per_h is None else known.price_usd_per_h
+    return price, f"an example of {known.price_as_of}"
+
+
+def _cost_rows(experiment: Experiment, price_of: Callable[[str], tuple[float, str]]) -> list[tuple[str, str]]:
+    hours: list[float] = []
+    costs: list[float] = []
+    rows: list[tuple[str, str]] = []
+    for role, variant in (("source", experiment.source), ("shadow", experiment.shadow)):
+        kind = variant.pool.instance_type
+        price, origin = price_of(kind)
+        hours.append(variant.pool.instance_count * experiment.duration_s / 3600)
+        if math.isnan(price):
+            rows.append((f"cost of {role}", f"unknown: there is no price for {kind}"))
+        else:
+            costs.append(hours[-1] * price)
+            rows.append((f"cost of {role}", f"{costs[-1]:,.2f} USD at {price:g} USD an hour, {origin}"))
+    worked = f"{hours[0]:,.1f} source + {hours[1]:,.1f} shadow = {sum(hours):,.1f}"
+    total = f"{sum(costs):,.2f} USD for the instances alone" if len(costs) == len(rows) else "unknown"
+    return [("instance-hours", worked), *rows, ("cost in all", total)]

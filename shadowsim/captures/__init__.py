@@ -1,0 +1,1 @@
+"""Reads SageMaker's data-capture files and compares the answers in them."""

@@ -1,0 +1,333 @@
+"""Whether the shadow gives the source's answers: captures of both, paired by inference id (pairing.py).
+
+Two answers are compared twice: byte for byte, and as values, without the fields to ignore and within tolerance
+(answers.py, differences.py). A pair whose requests differ is a pairing gone wrong, as when an id is used for two
+requests; it is counted and its answers are not compared. Nor are those of a pair in which a side has no answer.
+
+Intervals are Wilson's. They take pairs for independent of each other: many copies of one question count as many.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from shadowsim.captures.answers import Ignored, described, fields_of, value_of
+from shadowsim.captures.differences import Differences
+from shadowsim.captures.folders import Source
+from shadowsim.captures.pairing import Index, index_captures, pair, read_pairs
+from shadowsim.captures.record import Payload
+from shadowsim.captures.shares import Share, share_of
+from shadowsim.errors import InputError
+from shadowsim.scenario.fields import number
+from shadowsim.text import count, grid, wrapped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHOWN_FIELDS, _MAX_PATH = 12, 24  # a table that fits 80 columns
+_LEFT_OUT = {
+    "n_without_id": "records without an inference id",
+    "n_duplicates": "duplicates of an id, of which the earliest counts",
+    "n_unpaired": "ids that the other side does not have",
+    "n_unanswered": "pairs without its answer",
+    "n_torn": "last lines cut short",
+    "n_broken": "other lines that cannot be read",
+    "n_other_versions": "records of another eventVersion, read all the same",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one side brought.
+
+    Attributes
+    ----------
+    variant : str or None
+        As its folder names it.
+    n_records : int
+        Records read.
+    n_without_id : int
+        Of them without an inference id: they cannot be paired.
+    n_duplicates : int
+        Of them with an id that an earlier one has.
+    n_unpaired : int
+        Ids that the other side does not have.
+    n_unanswered : int
+        Pairs in which this side has no answer.
+    n_torn, n_broken : int
+        Last lines of files that are cut short, and other lines that cannot be read.
+    n_other_versions : int
+        Records of another eventVersion, read all the same.
+    first_flaw : str or None
+        Where and why reading failed for the first time.
+    """
+
+    variant: str | None
+    n_records: int
+    n_without_id: int
+    n_duplicates: int
+    n_unpaired: int
+    n_unanswered: int
+    n_torn: int
+    n_broken: int
+    n_other_versions: int
+    first_flaw: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A pair that disagrees: its id, where it does so first, and both answers, shortened."""
+
+    inference_id: str
+    why: str
+    source: str
+    shadow: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Agreement:
+    """How far two variants gave the same answers; `str()` is a report, `to_dict()` is for JSON.
+
+    Attributes
+    ----------
+    exact : Share
+        Pairs whose answers are equal byte for byte, of those compared.
+    within : Share
+        Pairs whose answers agree as values, without the ignored fields and within tolerance.
+    copied : Share
+        Ids of the source that the shadow has, too: the share that was copied and captured.
+    fields : DataFrame
+        A row a field, described at `Differences.frame`.
+    examples : tuple of Example
+        A random sample of the pairs that disagree as values; the same at every call.
+    source, shadow : Side
+        What was read on either side, and what was left out.
+    n_pairs : int
+        Ids that both sides have.
+    n_requests_differ : int
+        Pairs that are not compared because their requests are not the same.
+    ignore, unused : tuple of str
+        The fields ignored, and those of them that no answer had: misspelt?
+    rtol, atol, confidence : float
+    """
+
+    exact: Share
+    within: Share
+    copied: Share
+    fields: pd.DataFrame
+    examples: tuple[Example, ...]
+    source: Side
+    shadow: Side
+    n_pairs: int
+    n_requests_differ: int
+    ignore: tuple[str, ...]
+    unused: tuple[str, ...]
+    rtol: float
+    atol: float
+    confidence: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON has it: a row a field, and null for what is not finite."""
+        document = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("exact", "within", "copied", "source", "shadow"):
+            document[name] = asdict(document[name])
+        document["fields"] = self.fields.to_dict("records")
+        document["examples"] = [asdict(example) for example in self.examples]
+        plain: dict[str, Any] = _plain(document)
+        return plain
+
+    def __str__(self) -> str:
+        names = [side.variant or role for role, side in (("source", self.source), ("shadow", self.shadow))]
+        shares = {"equal byte for byte": self.exact, "equal as values": self.within, "copied and captured": self.copied}
+        without = f"without {', '.join(self.ignore)}, " if self.ignore else ""
+        note = f"As values: {without}within rtol {self.rtol:g} and atol {self.atol:g}."
+        parts = [
+            f"{names[0]} (source) and {names[1]} (shadow): {count(self.n_pairs)} pairs by inference id",
+            grid([[name, *share.cells()] for name, share in shares.items()]),
+            wrapped(f"{note} Intervals: {100 * self.confidence:g} %, Wilson."),
+            self._fields_text(),
+            "\n".join(wrapped(line, hanging="  ") for line in self._left_out()),
+            "\n".join(_example_text(example) for example in self.examples),
+        ]
+        return "\n\n".join(filter(None, parts))
+
+    def _fields_text(self) -> str:
+        if self.fields.empty:
+            return ""
+        worst = self.fields.sort_values(["n_pairs_unequal", "abs_max"], ascending=False, kind="stable")
+        head = ["field", "unequal", "values", "bias", "mean |d|", "p99 |d|", "max |d|"]
+        rows = [
+            [
+                row["path"] if len(row["path"]) <= _MAX_PATH else f"...{row['path'][3 - _MAX_PATH :]}",
+                *(count(row[name]) for name in ("n_pairs_unequal", "n_values")),
+                *(_short(row[name]) for name in ("bias", "abs_mean", "abs_p99", "abs_max")),
+            ]
+            for row in worst.head(_SHOWN_FIELDS).to_dict("records")
+        ]
+        more = len(self.fields) - len(rows)
+        rest = f"and {count(more)} more; " if more else ""
+        note = "unequal: pairs; d: shadow minus source, bias its mean"
+        return f"{grid([head, *rows])}\n{rest}{note}"
+
+    def _left_out(self) -> list[str]:
+        """Say what was not compared, and why."""
+        lines = []
+        if self.n_requests_differ:
+            lines.append(f"not compared, pairs whose requests differ: {count(self.n_requests_differ)}")
+        for role, side in (("source", self.source), ("shadow", self.shadow)):
+            said = [f"{what} {count(getattr(side, name))}" for name, what in _LEFT_OUT.items() if getattr(side, name)]
+            if said:
+                lines.append(f"{role}: {'; '.join(said)}")
+            if side.first_flaw:
+                lines.append(f"{role}, first line that cannot be read: {side.first_flaw}")
+        if self.unused:
+            lines.append(f"ignored, but in no answer: {', '.join(self.unused)}")
+        return lines
+
+
+def agreement(
+    source: Source,
+    shadow: Source,
+    *,
+    ignore: str | Sequence[str] = (),
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    confidence: float = 0.95,
+    examples: int = 5,
+) -> Agreement:
+    """Compare the answers of two variants, from their captures.
+
+    Parameters
+    ----------
+    source, shadow : path
+        Folders of captures (searched recursively) or files, of one variant each.
+    ignore : str or sequence of str
+        Fields to leave out of the comparison as values: `$.a.b`, `a.b`, `$.items[*].id`, `$['a b']`; `$[*][2]` is
+        column 2 of a CSV body.
+    rtol, atol : float
+        Numbers agree when |shadow - source| <= atol + rtol |source|.
+    confidence : float
+        Of the intervals.
+    examples : int
+        How many pairs that disagree are shown, at most.
+
+    Returns
+    -------
+    Agreement
+
+    Raises
+    ------
+    InputError
+        When an option is wrong; when a side has no captures, captures of several variants or no inference ids; when the
+        sides share a file or have no id in common.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> found = ss.agreement("AllTraffic", "Shadow-01", ignore="$.request_id", rtol=1e-6)  # doctest: +SKIP
+    >>> found.within.low >= 0.99  # doctest: +SKIP
+    True
+    """
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        number(value, name, least=0.0)
+    if not 0.0 < confidence < 1.0:
+        raise InputError("confidence", "must lie between 0 and 1", confidence)
+    if examples < 0:
+        raise InputError("examples", "must be >= 0", examples)
+    ignored = Ignored([ignore] if isinstance(ignore, str) else ignore)
+
+    one, other = index_captures(source, "source"), index_captures(shadow, "shadow")
+    if {f.path.resolve() for f in one.files} & {f.path.resolve() for f in other.files}:
+        raise InputError("shadow", "must not be captures of the source", str(shadow))
+    pairs = pair(one, other)
+    n_pairs = pairs.source.size
+    if not n_pairs:
+        what = f"must have inference ids of the source: {count(pairs.n_ids[1])} against {count(pairs.n_ids[0])}"
+        raise InputError("shadow", f"{what}, and none in common")
+
+    differences = Differences(rtol, atol)
+    sample: list[tuple[bytes, Example]] = []
+    n_compared = n_exact = n_within = n_requests_differ = 0
+    unanswered = [0, 0]
+    for a, b in read_pairs(one, other, pairs):
+        if a.request and b.request and a.request.body != b.request.body:
+            n_requests_differ += 1
+            continue
+        if a.response is None or b.response is None:
+            unanswered[0] += a.response is None
+            unanswered[1] += b.response is None
+            continue
+        n_compared += 1
+        n_exact += a.response.body == b.response.body
+        why = differences.add(fields_of(value_of(a.response), value_of(b.response), ignored))
+        n_within += not why
+        if why and examples:
+            shown = Example(a.inference_id or "", why, _answer_text(a.response), _answer_text(b.response))
+            _keep(sample, examples, shown)
+
+    return Agreement(
+        exact=share_of(n_exact, n_compared, confidence),
+        within=share_of(n_within, n_compared, confidence),
+        copied=share_of(n_pairs, pairs.n_ids[0], confidence),
+        fields=differences.frame(),
+        examples=tuple(example for _, example in sorted(sample, key=lambda kept: kept[0])),
+        source=_side(one, pairs.n_ids[0], n_pairs, unanswered[0]),
+        shadow=_side(other, pairs.n_ids[1], n_pairs, unanswered[1]),
+        n_pairs=n_pairs,
+        n_requests_differ=n_requests_differ,
+        ignore=ignored.paths,
+        unused=tuple(path for path in ignored.paths if path not in ignored.used),
+        rtol=rtol,
+        atol=atol,
+        confidence=confidence,
+    )
+
+
+def _side(index: Index, n_ids: int, n_pairs: int, n_unanswered: int) -> Side:
+    read = index.reading
+    return Side(
+        variant=index.variant,
+        n_records=read.n_records,
+        n_without_id=index.n_without_id,
+        n_duplicates=index.ids.size - n_ids,
+        n_unpaired=n_ids - n_pairs,
+        n_unanswered=n_unanswered,
+        n_torn=read.n_torn,
+        n_broken=read.n_broken,
+        n_other_versions=read.n_other_versions,
+        first_flaw=read.first_flaw,
+    )
+
+
+def _keep(sample: list[tuple[bytes, Example]], n: int, example: Example) -> None:
+    """Keep the n examples with the least hashes of their ids: a random sample that no order of reading changes."""
+    key = blake2b(example.inference_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    bisect.insort(sample, (key, example), key=lambda kept: kept[0])
+    del sample[n:]
+
+
+def _answer_text(payload: Payload) -> str:
+    value = value_of(payload)
+    return described(payload.body if isinstance(value, dict | list) else value)
+
+
+def _example_text(example: Example) -> str:
+    answers = [wrapped(f"{role} {getattr(example, role)}", "  ", "    ") for role in ("source", "shadow")]
+    return "\n".join([wrapped(f"{example.inference_id}: {example.why}", hanging="  "), *answers])
+
+
+def _short(x: float) -> str:
+    return "-" if math.isnan(x) else f"{x:.3g}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,247 @@
+"""Folders of SageMaker's captures: which files there are, their records one by one, a frame, and arrivals.
+
+Reading is tolerant, since a file may have been cut short while it was written or copied: a line that cannot be read is
+counted, with the place of the first, and the next one is tried. pandas is imported by the functions that need it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from shadowsim.captures.record import EVENT_VERSION, Record, record_of
+from shadowsim.errors import InputError, SerializationError
+from shadowsim.json_files import path_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Source = str | os.PathLike[str]
+
+# Two bodies of 25 MB, each character escaped by six, still fit; a file without line ends must not fill the memory.
+MAX_LINE_BYTES = 512 * 2**20
+_FOLDERS = re.compile(r"(?:([^/]+)/)?([^/]+)/\d{4}/\d\d/\d\d/\d\d/[^/]+$")
+_NO_TIME = np.iinfo(np.int64).min  # NaT
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureFile:
+    """A file of captures, and the endpoint and variant that its folders name (None where they do not)."""
+
+    path: Path
+    endpoint: str | None
+    variant: str | None
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a reading met so far.
+
+    Attributes
+    ----------
+    n_records : int
+        Lines read.
+    n_torn : int
+        Last lines of files, without a line end, that cannot be read.
+    n_broken : int
+        Other lines that cannot be read.
+    n_other_versions : int
+        Of the records, those with another eventVersion; they are read all the same.
+    first_flaw : str or None
+        Where and why reading failed for the first time.
+    """
+
+    n_records: int = 0
+    n_torn: int = 0
+    n_broken: int = 0
+    n_other_versions: int = 0
+    first_flaw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Captures:
+    """Captures as a frame: `records`, described at `read_captures`, and what `reading` met."""
+
+    records: pd.DataFrame
+    reading: Reading
+
+
+def capture_files(source: Source) -> tuple[CaptureFile, ...]:
+    """Return the capture files of a folder and all below it, in order of time within a variant; or the one file.
+
+    Links to folders are not followed. Files that are not `.jsonl` are left alone.
+
+    Raises
+    ------
+    InputError
+        When there is none, or a folder cannot be listed.
+    """
+    root, name = path_of(source, "captures"), str(source)
+    if str(source).lower().startswith("s3://"):
+        raise InputError(name, "must be a local folder: copy it first (aws s3 sync)")
+    if root.is_file():
+        return (_capture_file(root),)
+    if not root.is_dir():
+        raise InputError(name, "there is no such file or folder")
+
+    def fail(error: OSError) -> None:
+        raise InputError(str(error.filename), f"cannot be listed: {error.strerror}")
+
+    below = [Path(folder, file) for folder, _, files in os.walk(root, onerror=fail) for file in files]
+    found = sorted(file for file in below if file.suffix == ".jsonl")
+    if not found:
+        packed = any(file.name.endswith(".jsonl.gz") for file in below)
+        raise InputError(name, "has no capture files (.jsonl)" + ("; unpack its .jsonl.gz first" if packed else ""))
+    return tuple(map(_capture_file, found))
+
+
+def scan(files: Sequence[CaptureFile], reading: Reading) -> Iterator[tuple[int, int, Record]]:
+    """Yield every record with the number of its file and its offset there; what cannot be read is counted.
+
+    One line at a time is in memory.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be opened or read.
+    """
+    for number, file in enumerate(files):
+        try:
+            with file.path.open("rb") as stream:
+                for offset, line in _lines(stream):
+                    try:
+                        record = record_of(line)
+                    except SerializationError as error:
+                        torn = not line.endswith(b"\n")
+                        reading.n_torn += torn
+                        reading.n_broken += not torn
+                        where = f"{file.path}, at byte {offset}"
+                        reading.first_flaw = reading.first_flaw or f"{where}: {error}"
+                        continue
+                    reading.n_records += 1
+                    reading.n_other_versions += record.event_version != EVENT_VERSION
+                    yield number, offset, record
+        except OSError as error:
+            raise InputError(str(file.path), f"cannot be read: {error.strerror or error}") from None
+
+
+def read_captures(source: Source, *, bodies: bool = True) -> Captures:
+    """Read a folder of captures, or one file, into a frame.
+
+    Parameters
+    ----------
+    source : path
+        Searched recursively for `.jsonl` files.
+    bodies : bool
+        False leaves the bodies out: some hundred bytes a record are held then, and of each body only its size.
+
+    Returns
+    -------
+    Captures
+        `records` has a row a record, in the order of files and lines: `variant` (from the folder), `inference_id`,
+        `event_id`, `inference_time` (UTC, to the second), and for the `request` and the `response`: `_content_type`,
+        `_encoding`, `_bytes` (size of the body), `_body` (bytes). What a line does not hold is missing.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, none with captures, or one that cannot be read.
+    """
+    import pandas as pd
+
+    files, reading = capture_files(source), Reading()
+    rows = [_row(record, files[number].variant, bodies) for number, _, record in scan(files, reading)]
+    refuse_empty(source, reading)
+    records = pd.DataFrame(rows)
+    seconds = records["inference_time"].to_numpy(np.int64).astype("datetime64[s]")
+    records["inference_time"] = pd.Series(seconds).dt.tz_localize("UTC")
+    types = {name: "str" for name in records if str(name).endswith(("variant", "_id", "_type", "_encoding"))}
+    types |= {name: "Int64" for name in records if str(name).endswith("_bytes")}
+    return Captures(records.astype(types), reading)
+
+
+def captured_arrivals(source: Source, *, seed: int = 0) -> pd.DataFrame:
+    """Return when captured requests came, as a table that can be saved and used as a trace.
+
+    Captures know the second only. Inside it a time is drawn uniformly: that is how Poisson arrivals lie in a second
+    whose number of them is known. Left at the full second, all of them would come at once and wait for each other.
+
+    Parameters
+    ----------
+    source : path
+        Captures of one variant. A capture that samples shows only its share of the requests.
+    seed : int
+        Of the times inside a second.
+
+    Returns
+    -------
+    DataFrame
+        `timestamp` (UTC, in order), `request_bytes`, `response_bytes`; one row a record.
+
+    Raises
+    ------
+    InputError
+        As `read_captures`, and when there are several variants or a record without a time.
+    """
+    records = read_captures(source, bodies=False).records
+    name = str(source)
+    if records["variant"].nunique(dropna=False) > 1:
+        variants = ", ".join(sorted(map(str, records["variant"].dropna().unique())))
+        raise InputError(name, f"must hold one variant, not several ({variants}): a copy is no arrival")
+    n_timeless = int(records["inference_time"].isna().sum())
+    if n_timeless:
+        raise InputError(name, "must have an inferenceTime in every record; records without one", n_timeless)
+    inside_ns = np.random.default_rng(seed).integers(0, 1_000_000_000, len(records)).astype("timedelta64[ns]")
+    records["timestamp"] = records["inference_time"].dt.as_unit("ns") + inside_ns
+    columns = ["timestamp", "request_bytes", "response_bytes"]
+    return records.sort_values("timestamp", kind="stable", ignore_index=True)[columns]
+
+
+def refuse_empty(source: Source, reading: Reading) -> None:
+    """Raise `InputError` when a reading found no record."""
+    if reading.n_records == 0:
+        why = f"; the first line that cannot be read: {reading.first_flaw}" if reading.first_flaw else ""
+        raise InputError(str(source), f"holds no captures{why}")
+
+
+def _capture_file(path: Path) -> CaptureFile:
+    found = _FOLDERS.search(path.absolute().as_posix())
+    endpoint, variant = found.groups() if found else (None, None)
+    return CaptureFile(path, endpoint, variant)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not blank, each with its offset; of one that is too long, its beginning."""
+    offset = 0
+    while line := stream.readline(MAX_LINE_BYTES):
+        n_bytes, rest = len(line), line
+        while len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = stream.readline(MAX_LINE_BYTES)
+            n_bytes += len(rest)
+        if rest is not line:
+            line = line[:1024] + b"\n"  # it cannot be read, but it is not torn
+        if not line.isspace():
+            yield offset, line
+        offset += n_bytes
+
+
+def _row(record: Record, variant: str | None, bodies: bool) -> dict[str, object]:
+    row: dict[str, object] = {
+        "variant": variant,
+        "inference_id": record.inference_id,
+        "event_id": record.event_id,
+        "inference_time": _NO_TIME if record.inference_time is None else int(record.inference_time.timestamp() // 1),
+    }
+    for side, payload in (("request", record.request), ("response", record.response)):
+        row[f"{side}_content_type"] = payload and payload.content_type
+        row[f"{side}_encoding"] = payload and payload.encoding
+        row[f"{side}_bytes"] = None if payload is None else len(payload.body)
+        if bodies:
+            row[f"{side}_body"] = None if payload is None else payload.body
+    return row

@@ -1,0 +1,1 @@
+"""Defines the command line: one module per group of commands."""

@@ -1,0 +1,1 @@
+"""Simulates a scenario: arrays into the compiled kernel, frames out."""

@@ -1,0 +1,125 @@
+"""A scenario as the numbers that the kernel reads.
+
+The first of the two narrow waists: past this module nobody knows whether a request came from a Poisson process or a
+trace file, or which law its service time follows. Tables and traces are built once, here, and can be shipped to
+workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from shadowsim.engine import _kernel as k
+from shadowsim.engine._kernel import Floats
+from shadowsim.engine.arrivals import Feed
+from shadowsim.engine.law_tables import law_table
+from shadowsim.frames import MOST_SECTIONS
+from shadowsim.scenario.laws import Law
+from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.service import Service
+
+_NONE = np.empty(0)
+_ROUTINGS = {"RANDOM": k.RANDOM, "LEAST_OUTSTANDING_REQUESTS": k.LEAST_OUTSTANDING}
+_RULES = {"coin": k.COIN, "counter": k.COUNTER, "hash": k.HASH}
+_INSTANTS = {"arrival": k.AT_ARRIVAL, "response": k.AT_RESPONSE}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the kernel needs of a scenario, unchanging while it runs.
+
+    Attributes
+    ----------
+    request, source_answer, shadow_answer : Payload
+        Sizes of payloads, whether or not the run captures them.
+    """
+
+    n_windows: int
+    n_sections: int
+    period_s: float
+    horizon_s: float
+    seed: np.uint64
+    mirror: k.Mirror
+    source: k.Pool
+    shadow: k.Pool
+    request: k.Payload
+    source_answer: k.Payload
+    shadow_answer: k.Payload
+
+
+def columns(scenario: Scenario, feed: Feed) -> Columns:
+    """Turn a scenario into columns: build the tables of its laws. Its arrivals are the feed's."""
+    traffic = scenario.traffic
+    trace = traffic.trace().columns if traffic.process == "trace" else {}
+    peak = feed.peak_per_s
+    return Columns(
+        n_windows=scenario.n_windows,
+        n_sections=min(MOST_SECTIONS, scenario.n_windows),
+        period_s=scenario.period_s,
+        horizon_s=scenario.horizon_s,
+        seed=np.uint64(scenario.seed),
+        mirror=_mirror(scenario, trace),
+        source=_pool(scenario, "source", trace, peak),
+        shadow=_pool(scenario, "shadow", trace, peak * scenario.share),
+        request=_payload(traffic.request_bytes, k.REQUEST_BYTES, trace),
+        source_answer=_payload(traffic.response_bytes, k.SOURCE_RESPONSE_BYTES, trace),
+        shadow_answer=_payload(traffic.response_bytes, k.SHADOW_RESPONSE_BYTES, trace),
+    )
+
+
+def _pool(scenario: Scenario, role: str, trace: Mapping[str, Floats], peak_per_s: float) -> k.Pool:
+    variant = getattr(scenario.experiment, role)
+    service: Service = getattr(scenario, f"{role}_service")
+    law = service.time
+    linear = law.kind == "linear"
+    work = law.values(trace) if linear else _NONE
+    source = role == "source"
+    return k.Pool(
+        n_instances=variant.pool.instance_count,
+        n_workers=getattr(scenario, f"{role}_workers"),
+        queue_limit=-1 if service.queue_limit is None else service.queue_limit,
+        timeout_s=scenario.timeout_s,
+        mean_s=float(work.mean()) if linear else law.mean,
+        table=_NONE if linear else law_table(law),
+        work_s=work,
+        slowdown=np.array(service.slowdown or (), np.float64),
+        error_4xx=service.error_4xx,
+        error_5xx=service.error_5xx,
+        routing=_ROUTINGS[scenario.routing[variant.name]],
+        buckets_per_s=max(8.0 * peak_per_s, 1e-3),  # hardly ever two requests in a bucket of the timing wheel
+        service=k.SOURCE_SERVICE if source else k.SHADOW_SERVICE,
+        route=k.SOURCE_ROUTE if source else k.SHADOW_ROUTE,
+        error=k.SOURCE_ERROR if source else k.SHADOW_ERROR,
+    )
+
+
+def _mirror(scenario: Scenario, trace: Mapping[str, Floats]) -> k.Mirror:
+    def cap(value: float | None) -> float:
+        return -1.0 if value is None else value
+
+    sessions = scenario.traffic.sessions
+    by_request = trace[sessions].astype(np.int64) if isinstance(sessions, str) else np.empty(0, np.int64)
+    return k.Mirror(
+        rule=_RULES[scenario.mirror_rule],
+        instant=_INSTANTS[scenario.mirror_instant],
+        coin=np.uint64(round(scenario.share * 2**32)),
+        percent=scenario.experiment.sampling_percentage,
+        n_sessions=sessions if isinstance(sessions, int) else 0,
+        session_by_request=by_request,
+        max_body_bytes=float(cap(scenario.max_body_bytes)),
+        max_in_flight=int(cap(scenario.max_in_flight)),
+        max_per_s=int(cap(scenario.max_per_s)),
+    )
+
+
+def _payload(law: Law | None, column: int, trace: Mapping[str, Floats]) -> k.Payload:
+    if law is None:
+        return k.Payload(-1.0, _NONE, _NONE, column)
+    if law.kind == "linear":
+        return k.Payload(0.0, _NONE, law.values(trace), column)
+    if law.mean == 0.0:
+        return k.Payload(0.0, np.ones(2 * k.TABLE_HALF), _NONE, column)
+    return k.Payload(law.mean, law_table(law), _NONE, column)

@@ -1,0 +1,208 @@
+"""What the kernel counted, as the three frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shadowsim.engine import _kernel as k
+from shadowsim.engine._kernel import Floats
+from shadowsim.engine.columns import Columns
+from shadowsim.errors import SimulationError
+from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, ROLES, WINDOWS, build, repeated
+from shadowsim.scenario.scenario import Scenario
+
+STATUSES = np.array(["answered", "error_4xx", "error_5xx", "timed_out", "refused"])
+_US = 1e6
+
+
+def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) -> pd.DataFrame:
+    """The `WINDOWS` frame from both variants' rows, source before shadow in each window."""
+    source, shadow = (t.rows for t in tallies)
+    # what the body limit keeps back is counted where the source's requests are
+    lost = source[:, k.R_LOST_BODY], shadow[:, k.R_LOST_IN_FLIGHT], shadow[:, k.R_LOST_PER_S]
+    parts = [
+        pd.DataFrame(_window_columns(scenario, c, role, rows, lost))
+        for role, rows in zip(ROLES, (source, shadow), strict=True)
+    ]
+    both = pd.concat(parts, keys=range(len(parts)), names=["part", "window"])
+    both = both.reset_index().sort_values(["window", "part"], ignore_index=True)
+    return build(WINDOWS, {name: both[name] for name in both.columns if name not in ("part", "window")})
+
+
+def _window_columns(
+    scenario: Scenario, c: Columns, role: str, rows: Floats, lost_copies: Sequence[Floats]
+) -> dict[str, Any]:
+    pool: k.Pool = getattr(c, role)
+    start = np.arange(c.n_windows) * c.period_s
+    length = np.minimum(start + c.period_s, c.horizon_s) - start
+    capacity = length * pool.n_instances * pool.n_workers
+    n = rows[:, k.R_REQUESTS]
+    accepted = n - rows[:, k.R_REFUSED]
+    some = accepted > 0
+    backlog = rows[:, k.R_BACKLOG]
+    worked = rows[:, k.R_WORK] + np.concatenate([[0.0], backlog[:-1]]) - backlog
+
+    def mean(total: Floats) -> Floats:
+        out: Floats = np.divide(total, accepted, out=np.full(n.size, np.nan), where=some)
+        return out
+
+    def where_some(values: Floats) -> Floats:
+        return np.where(some, values, np.nan)
+
+    def concurrent(column: int) -> Floats:
+        return np.where(np.isfinite(rows[:, column]), rows[:, column], np.nan)
+
+    failed_5xx = rows[:, k.R_ERROR_5XX] + rows[:, k.R_REFUSED]
+    lost = dict(zip(LOST_CAUSES, lost_copies, strict=True))
+    copies = n.astype(np.int64) if role == "shadow" else pd.NA
+    sized = c.request.mean >= 0 or c.source_answer.mean >= 0
+    size = (rows[:, k.R_REQUEST_BYTES] + rows[:, k.R_RESPONSE_BYTES]).astype(np.int64)
+    return {
+        "time_s": start,
+        "variant": getattr(scenario.experiment, role).name,
+        "role": role,
+        "instance_count": pool.n_instances,
+        "Invocations": n.astype(np.int64),
+        "InvocationsPerInstance": n / pool.n_instances,
+        "ModelLatency_SampleCount": accepted.astype(np.int64),
+        "ModelLatency_Average": mean(rows[:, k.R_LATENCY_SUM]) * _US,
+        "ModelLatency_Minimum": where_some(rows[:, k.R_LATENCY_MIN]) * _US,
+        "ModelLatency_Maximum": where_some(rows[:, k.R_LATENCY_MAX]) * _US,
+        **{f"ModelLatency_{p}": where_some(rows[:, k.R_QUANTILES + i]) * _US for i, p in enumerate(PERCENTILES)},
+        "OverheadLatency_Average": np.where(n > 0, scenario.overhead_s * _US, np.nan),
+        "Invocation4XXErrors": rows[:, k.R_ERROR_4XX].astype(np.int64),
+        "Invocation5XXErrors": failed_5xx.astype(np.int64),
+        "InvocationModelErrors": (rows[:, k.R_ERROR_4XX] + failed_5xx + rows[:, k.R_TIMED_OUT]).astype(np.int64),
+        "ConcurrentRequestsPerModel_Minimum": concurrent(k.R_CONCURRENT_MIN),
+        "ConcurrentRequestsPerModel_Maximum": concurrent(k.R_CONCURRENT_MAX),
+        "wait_mean_s": mean(rows[:, k.R_WAIT_SUM]),
+        "utilisation": np.clip(worked / capacity, 0.0, 1.0),  # rounding alone could pass the bounds
+        "offered_load": (rows[:, k.R_WORK] + rows[:, k.R_REFUSED_WORK]) / capacity,
+        "copies_made": copies,
+        **{f"copies_lost_{cause}": n.astype(np.int64) if role == "shadow" else pd.NA for cause, n in lost.items()},
+        "captured_records": n.astype(np.int64) if scenario.capture else 0,
+        "captured_bytes": (size if sized else pd.NA) if scenario.capture else 0,
+    }
+
+
+def latency_frame(scenario: Scenario, tallies: Sequence[k.Tally]) -> pd.DataFrame:
+    """The `LATENCY` frame: the filled buckets of each section."""
+    edges = k.bucket_edges()
+    counts = np.stack([tally.sections for tally in tallies], axis=1)
+    section, role, bucket = np.nonzero(counts)
+    names = [getattr(scenario.experiment, r).name for r in ROLES]
+    return build(
+        LATENCY,
+        {
+            "section": section,
+            "variant": repeated(names, role),
+            "role": repeated(ROLES, role),
+            "low_s": edges[bucket],
+            "high_s": edges[bucket + 1],
+            "count": counts[section, role, bucket],
+        },
+    )
+
+
+def requests_frame(
+    scenario: Scenario, c: Columns, wanted: int, samples: Sequence[k.Sample], tally: k.Tally
+) -> pd.DataFrame:
+    """The `REQUESTS` frame: the first `wanted` requests in the samples' order, with their copies.
+
+    `tally` is the source's: its windows' counts number the requests of the run.
+    """
+    before = np.concatenate([[0], np.cumsum(tally.rows[:, k.R_REQUESTS].astype(np.int64))])
+    source, shadow = (_numbered(sample, before) for sample in samples)
+    kept = source[np.lexsort((source[:, -1], source[:, k.S_ORDER]))[:wanted]]
+    shadow = shadow[np.isin(shadow[:, -1], kept[:, -1])]
+    parts = [_request_columns(scenario, c, role, rows) for role, rows in zip(ROLES, (kept, shadow), strict=True)]
+    whole = {name: _joined([p[name] for p in parts]) for name in parts[0]}
+    order = np.lexsort((np.asarray(whole["role"]) == "shadow", np.asarray(whole["request"])))
+    return build(REQUESTS, {name: values[order] for name, values in whole.items()})
+
+
+def _numbered(sample: k.Sample, before: k.Ints) -> Floats:
+    """A sample's rows and, in a last column, the number of each request in the run, by which they are ordered."""
+    rows = sample.rows[: int(sample.n[0])]
+    request = before[rows[:, k.S_WINDOW].astype(np.int64)] + rows[:, k.S_NUMBER].astype(np.int64)
+    return np.column_stack([rows, request])[np.argsort(request)]
+
+
+def _joined(parts: list[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return pd.concat([pd.Series(p) for p in parts], ignore_index=True).array
+
+
+def _request_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) -> dict[str, Any]:
+    pool: k.Pool = getattr(c, role)
+    window, number, request = (rows[:, i].astype(np.int64) for i in (k.S_WINDOW, k.S_NUMBER, -1))
+    arrival, start, service = rows[:, k.S_ARRIVAL], rows[:, k.S_START], rows[:, k.S_SERVICE]
+    refused = start < 0
+    latency = (start + service) - arrival
+    status = np.zeros(latency.size, np.int64)
+    if pool.error_4xx + pool.error_5xx > 0:
+        u = _by_window(c, pool.error, window, number, k.uniform_all)
+        status = np.where(u <= pool.error_4xx, 1, np.where(u <= pool.error_4xx + pool.error_5xx, 2, 0))
+    status[latency > pool.timeout_s] = 3
+    status[refused] = 4
+    answer = _bytes(c, c.source_answer if role == "source" else c.shadow_answer, window, number, request)
+    if answer is not None:
+        answer[status >= 3] = pd.NA
+    return {
+        "request": request,
+        "inference_id": np.char.add("sim-", request.astype(str)),
+        "variant": np.full(latency.size, getattr(scenario.experiment, role).name),
+        "role": np.full(latency.size, role),
+        "arrival_s": arrival,
+        "instance": rows[:, k.S_INSTANCE].astype(np.int64),
+        "wait_s": np.where(refused, np.nan, start - arrival),
+        "service_s": np.where(refused, np.nan, service),
+        "latency_s": np.where(refused, np.nan, np.minimum(latency, pool.timeout_s)),
+        "status": STATUSES[status],
+        "request_bytes": _bytes(c, c.request, window, number, request),
+        "response_bytes": answer,
+    }
+
+
+def _by_window(c: Columns, column: int, window: k.Ints, number: k.Ints, draws: Any, *law: Any) -> Floats:
+    """Draws of single requests, recomputed: a draw is a function of the request's window and number."""
+    out = np.empty(window.size)
+    edges = np.flatnonzero(np.diff(window)) + 1
+    with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
+        for lo, hi in zip([0, *edges], [*edges, window.size], strict=True):
+            if hi > lo:
+                # a compiled function hands back a plain int
+                draws(np.uint64(k.key(c.seed, column, int(window[lo]))), number[lo:hi], *law, out[lo:hi])
+    return out
+
+
+def _bytes(c: Columns, payload: k.Payload, window: k.Ints, number: k.Ints, request: k.Ints) -> Any:
+    if payload.mean < 0:
+        return pd.array([pd.NA] * window.size, dtype="Int64")
+    if payload.by_request.size:
+        size = payload.by_request[request % payload.by_request.size]
+    else:
+        size = _by_window(c, payload.column, window, number, k.draw_all, payload.table, payload.mean)
+    return pd.array(np.floor(size + 0.5).astype(np.int64), dtype="Int64")
+
+
+def conserved(tallies: Sequence[k.Tally], arrived: int) -> None:
+    """Check that no request was lost: arrived = answered + refused + timed out + failed, in rows and in buckets.
+
+    Raises
+    ------
+    SimulationError
+        A defect in shadowsim.
+    """
+    source = tallies[0].rows[:, k.R_REQUESTS].sum()
+    if source != arrived:
+        raise SimulationError(f"{arrived} requests arrived, {source:.0f} were counted")
+    for role, tally in zip(ROLES, tallies, strict=True):
+        accepted = (tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED]).sum()
+        if tally.sections.sum() != accepted:
+            raise SimulationError(f"{role}: {accepted:.0f} latencies are due, {tally.sections.sum()} were counted")

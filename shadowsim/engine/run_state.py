@@ -1,0 +1,273 @@
+"""The arrays that change while the kernel runs: made, grown, and put to work.
+
+A `Machine` is one run, or a slice of it, at some point of time. Nothing in it depends on how it got there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from shadowsim.engine import _kernel as k
+from shadowsim.engine.arrivals import Feed
+from shadowsim.engine.columns import Columns
+from shadowsim.errors import SimulationError
+
+_MOST_LEVELS = 16  # words of 64
+_NONE = np.empty(0)
+_NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
+
+
+@dataclass(slots=True)
+class Machine:
+    """A run in progress: `source`, `shadow` and `samples` are (source, shadow) where they come in pairs."""
+
+    c: Columns
+    feed: Feed
+    source: k.State
+    shadow: k.State
+    tallies: tuple[k.Tally, k.Tally]
+    samples: tuple[k.Sample, k.Sample]
+    pending: k.Pending
+    copies: k.Copies
+    copies_end: k.Ints
+    scratch: k.Scratch
+    stretch: k.Floats
+    cursor: k.Ints
+    reached: k.Floats
+
+    def advance(self, last_window: int, sides: int = k.BOTH_SIDES) -> None:
+        """Simulate up to `last_window`, with more room whenever the kernel asks for it."""
+        c = self.c
+        first = int(self.cursor[k.C_WINDOW])
+        arrivals = _NO_ARRIVALS if sides == k.SHADOW_SIDE else self.feed.arrivals(first, last_window)
+        with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
+            while k.run(
+                last_window, sides, c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed, arrivals, c.mirror,
+                c.source, c.shadow, c.request, c.source_answer, c.shadow_answer, self.source, self.shadow,
+                *self.tallies, *self.samples, self.pending, self.copies, self.copies_end, self.scratch, self.stretch,
+                self.cursor, self.reached,
+            ) == k.NEEDS_ROOM:  # fmt: skip
+                self._grow()
+
+    def _grow(self) -> None:
+        chunk = self.scratch.arrival.size
+        self.source, self.shadow = _with_nodes(self.source, chunk), _with_nodes(self.shadow, chunk)
+        if self.pending.time_s.size - int(self.pending.n[0]) < chunk:
+            longer = {name: _longer(getattr(self.pending, name)) for name in ("time_s", "window", "number", "request")}
+            self.pending = self.pending._replace(**longer)
+        if self.copies.arrival.size - int(self.cursor[k.C_OUT]) < chunk:
+            self.copies = k.Copies(*(_longer(column) for column in self.copies))
+
+    def begin_at(self, window: int, arrived: int) -> None:
+        """Stand at the beginning of a window with empty pools, `arrived` requests having come before."""
+        self.cursor[k.C_WINDOW], self.cursor[k.C_ARRIVED] = window, arrived
+        tick = math.ceil(window * self.c.period_s / k.CONCURRENCY_EVERY_S)
+        while tick * k.CONCURRENCY_EVERY_S < window * self.c.period_s:
+            tick += 1
+        for state in (self.source, self.shadow):
+            state.tick[0] = tick
+
+    def take_over(self, other: Machine) -> None:
+        """Go on from where another machine stands, at the beginning of a window."""
+        self.source, self.shadow, self.pending = other.source, other.shadow, other.pending
+        self.cursor[:] = other.cursor
+
+    def digest(self) -> bytes:
+        """A hash of all that matters of the state to what comes after the present window's beginning."""
+        now = min(int(self.cursor[k.C_WINDOW]) * self.c.period_s, self.c.horizon_s)
+        found = sha256()
+        for pool, state in ((self.c.source, self.source), (self.c.shadow, self.shadow)):
+            for part in _what_matters(now, pool, state):
+                found.update(np.ascontiguousarray(part).tobytes())
+        q, n = self.pending, int(self.pending.n[0])
+        for column in (q.time_s, q.window, q.number, q.request):
+            order = np.lexsort((q.number[:n], q.window[:n], q.time_s[:n]))
+            found.update(column[:n][order].tobytes())
+        return found.digest()
+
+    @property
+    def arrived(self) -> int:
+        """How many requests have arrived."""
+        return int(self.cursor[k.C_ARRIVED])
+
+
+def new_machine(c: Columns, feed: Feed, chunk: int, samples: tuple[k.Sample, k.Sample]) -> Machine:
+    """A machine at the start of a run, its pools empty."""
+    flying = c.source.routing == k.LEAST_OUTSTANDING
+    shadow_flying = c.shadow.routing == k.LEAST_OUTSTANDING or c.mirror.max_in_flight >= 0
+    at_response = c.mirror.instant == k.AT_RESPONSE
+    return Machine(
+        c=c,
+        feed=feed,
+        source=_new_state(c.source, c.horizon_s, chunk if flying else 0, 0),
+        shadow=_new_state(c.shadow, c.horizon_s, chunk if shadow_flying else 0, max(c.mirror.max_per_s, 0)),
+        tallies=(_new_tally(c), _new_tally(c)),
+        samples=samples,
+        pending=_new_pending(2 * chunk if at_response else 0),
+        copies=new_copies(chunk),
+        copies_end=np.zeros(c.n_windows, np.int64),
+        scratch=_new_scratch(chunk),
+        stretch=np.empty((feed.n_knots, 6)),
+        cursor=np.zeros(10, np.int64),
+        reached=np.zeros(2),
+    )
+
+
+def _what_matters(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
+    """What of a pool's state can still be felt at `now`, in one form however it came about."""
+    yield np.maximum(s.free_s, now)
+    if pool.queue_limit > 0:
+        rings = s.start_s.reshape(pool.n_instances, pool.queue_limit)
+        oldest_first = [np.roll(ring, -int(at)) for ring, at in zip(rings, s.start_at, strict=True)]
+        yield np.maximum(oldest_first, now)
+    tick = int(s.tick[0])
+    last = min(math.ceil(float(s.free_s.max()) / k.CONCURRENCY_EVERY_S) + 2, s.queued_change.shape[0] - 1)
+    # how many wait at the ticks to come; the last row holds what nobody reads
+    yield s.queued + np.cumsum(s.queued_change[tick : max(last, tick)], axis=0, dtype=np.int64)
+    f = s.flight
+    if f.leave_s.size:
+        flying = np.zeros(f.leave_s.size, bool)
+        for node in f.wheel[f.wheel >= 0]:
+            while node >= 0:
+                flying[node] = f.leave_s[node] > now
+                node = f.next_node[node]
+        leave, instance = f.leave_s[flying], f.instance[flying]
+        order = np.lexsort((instance, leave))
+        yield leave[order]
+        yield instance[order]
+    yield np.maximum(np.roll(s.copied_s, -int(s.copied_at[0])), now - 1.0)
+
+
+def _new_state(pool: k.Pool, horizon_s: float, nodes: int, max_per_s: int) -> k.State:
+    """An empty pool. Ticks beyond the horizon are counted in one spare row, which nobody reads."""
+    n_ticks = math.ceil(horizon_s / k.CONCURRENCY_EVERY_S) + 2
+    n = pool.n_instances
+    return k.State(
+        free_s=np.zeros(n * pool.n_workers),
+        start_s=np.full(n * max(pool.queue_limit, 0), -1.0),
+        start_at=np.zeros(n, np.int64),
+        queued_change=np.zeros((n_ticks, n), np.int32),
+        queued=np.zeros(n, np.int64),
+        tick=np.zeros(1, np.int64),
+        flight=_new_flight(pool, nodes),
+        copied_s=np.full(max(max_per_s, 1), -math.inf),
+        copied_at=np.zeros(1, np.int64),
+    )
+
+
+def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
+    """Nobody in flight; room for 2 `nodes` requests, or for none, where nobody counts them."""
+    n = pool.n_instances
+    # a turn of the wheel is some services long, so that few requests stay for more than one
+    buckets = 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
+    levels = 64 * min(2 + pool.n_workers // 32, _MOST_LEVELS)
+    instances = np.arange(n, dtype=np.uint64)
+    level = np.zeros((levels, -(-n // 64)), np.uint64)
+    at_level, some = np.zeros(levels, np.int64), np.zeros(levels // 64, np.uint64)
+    np.bitwise_or.at(level[0], instances // 64, np.uint64(1) << instances % 64)
+    at_level[0], some[0] = n, 1
+    flight = k.Flight(
+        counts=np.array([-1, 0, 0]),
+        wheel=np.full(buckets if nodes else 1, -1, np.int32),
+        occupied=np.zeros(buckets // 64, np.uint64),
+        next_node=np.empty(0, np.int32),
+        leave_s=np.empty(0),
+        instance=np.empty(0, np.int32),
+        outstanding=np.zeros(n, np.int64),
+        level=level,
+        at_level=at_level,
+        some=some,
+    )
+    return _more_nodes(flight, 2 * nodes) if nodes else flight
+
+
+def _with_nodes(state: k.State, n: int) -> k.State:
+    """The state with room for n more requests in flight, if it counts them."""
+    size = state.flight.leave_s.size
+    if size == 0 or size - int(state.flight.counts[k.F_TOTAL]) >= n:
+        return state
+    return state._replace(flight=_more_nodes(state.flight, size))
+
+
+def _more_nodes(flight: k.Flight, n: int) -> k.Flight:
+    size = flight.leave_s.size
+    chain = np.arange(size + 1, size + n + 1, dtype=np.int32)
+    chain[-1] = flight.counts[k.F_FREE]
+    flight.counts[k.F_FREE] = size
+    return flight._replace(
+        next_node=np.concatenate([flight.next_node, chain]),
+        leave_s=np.concatenate([flight.leave_s, np.zeros(n)]),
+        instance=np.concatenate([flight.instance, np.zeros(n, np.int32)]),
+    )
+
+
+def _longer(column: Any) -> Any:
+    return np.concatenate([column, np.zeros_like(column)])
+
+
+def _new_tally(c: Columns) -> k.Tally:
+    """Zeroed counts of one variant for a whole run."""
+    return k.Tally(
+        rows=np.zeros((c.n_windows, k.R_WIDTH)),
+        sections=np.zeros((c.n_sections, k.BUCKETS), np.int64),
+        bucket=np.zeros(k.BUCKETS, np.uint32),
+    )
+
+
+def _new_pending(n: int) -> k.Pending:
+    window, number, request, count = (np.zeros(size, np.int64) for size in (n, n, n, 1))
+    return k.Pending(np.zeros(n), window, number, request, count)
+
+
+def new_copies(n: int) -> k.Copies:
+    """Room for n copies on their way."""
+
+    def whole() -> k.Ints:
+        return np.zeros(n, np.int64)
+
+    def hashes() -> k.Hashes:
+        return np.zeros(n, np.uint64)
+
+    return k.Copies(arrival=np.zeros(n), window=whole(), offset=hashes(), request=whole(), order=hashes())
+
+
+def _new_scratch(chunk: int) -> k.Scratch:
+    """Room for chunks of up to `chunk` requests."""
+
+    def real() -> k.Floats:
+        return np.empty(chunk)
+
+    return k.Scratch(
+        reached=real(), offset=np.arange(chunk, dtype=np.uint64) * k.GOLDEN, request=np.zeros(chunk, np.int64),
+        # one more: they are written before it is known whether they count
+        order=np.empty(chunk + 1, np.uint64), picked=np.empty(chunk + 1, np.int32),
+        kept=np.empty(chunk, np.int32), arrival=real(), work=real(), route=np.empty(chunk, np.uint64), start=real(),
+        instance=np.empty(chunk, np.int32),
+    )  # fmt: skip
+
+
+def new_sample(wanted: int, expected: float, widen: int = 0) -> k.Sample:
+    """Room for a sample of `wanted` of about `expected` requests.
+
+    A request enters when the 32 bits of its order are below the threshold: chosen so that fewer than `wanted`, or more
+    than there is room for, come at most once in 10^15 runs; `widen` counts how often that has happened to this run.
+    """
+    if wanted == 0:
+        return k.Sample(np.uint64(0), np.zeros((0, k.S_WIDTH)), np.zeros(1, np.int64))
+    slack = 8.0 * 2.0**widen
+    candidates = wanted + slack * math.sqrt(wanted) + 8.0 * slack
+    low = expected - slack * math.sqrt(expected) - slack
+    if candidates >= low:
+        threshold, room = 2**32, expected + slack * math.sqrt(expected) + 8.0 * slack
+    else:
+        threshold = math.ceil(candidates / low * 2**32)
+        room = candidates * expected / low + slack * math.sqrt(candidates) + 8.0 * slack
+    if room > 2**31:
+        raise SimulationError(f"a sample of {wanted} requests does not fit")
+    return k.Sample(np.uint64(threshold), np.zeros((math.ceil(room), k.S_WIDTH)), np.zeros(1, np.int64))

@@ -1,0 +1,1 @@
+"""Answers questions by simulating: size, plan, sweep, noise floor."""

@@ -1,0 +1,188 @@
+"""Rows of finished runs, kept in a directory so that they need not be run again.
+
+A file a run, named by a key of all that its rows depend on: the scenario with its seed, the content of the data files
+that it names, and the code of this package. So nothing ever has to be declared stale; what belongs to an older version
+is simply not found. A file is written under another name and then renamed, so that several processes may share a
+directory and whoever is killed leaves no half of one. A file that is torn or foreign all the same is not believed.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from uuid import uuid4
+
+from shadowsim import __version__
+from shadowsim.errors import InputError
+from shadowsim.scenario.datafiles import BUILTIN, resolve
+
+Row = dict[str, str | int | float | None]
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A directory of rows by key. `open` makes it."""
+
+    directory: Path
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str]) -> Cache:
+        """Return the cache in a directory, which is made if it is missing.
+
+        Raises
+        ------
+        InputError
+            When there can be no such directory, or nothing can be written to it.
+        """
+        folder = Path(directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            what = f"cannot be a directory ({getattr(error, 'strerror', None) or error})"
+            raise InputError("cache", what, folder) from None
+        if not os.access(folder, os.W_OK):
+            raise InputError("cache", "must be a directory that can be written to", folder)
+        return cls(folder)
+
+    def get(self, key: str) -> list[Row] | None:
+        """Return the rows of a key, None when they are not there; warn of a file that cannot be believed."""
+        file = self.directory / f"{key}.json"
+        try:
+            found = json.loads(file.read_bytes())
+            if found["key"] == key and found["digest"] == _digest(found["rows"]):
+                rows: list[Row] = found["rows"]
+                return rows
+            why = "is not what was written for it"
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            why = f"cannot be read ({error.strerror})"
+        except (ValueError, LookupError, TypeError, RecursionError):
+            why = "is torn, or none of shadowsim's"
+        warnings.warn(f"{file} {why}: its cell is run again", stacklevel=2)
+        return None
+
+    def put(self, key: str, rows: list[Row]) -> None:
+        """Keep the rows of a key.
+
+        Raises
+        ------
+        InputError
+            When they cannot be written.
+        """
+        file = self.directory / f"{key}.json"
+        draft = self.directory / f".{key}-{uuid4().hex}.draft"
+        body = {"key": key, "shadowsim": __version__, "digest": _digest(rows), "rows": rows}
+        try:
+            draft.write_text(json.dumps(body, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+            os.replace(draft, file)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise InputError("cache", f"{file} cannot be written ({error.strerror})") from None
+
+
+def key_of(document: str, base_dir: Path, replication: int | None) -> str:
+    """Return the key of a run.
+
+    Parameters
+    ----------
+    document : str
+        Its scenario as JSON text.
+    base_dir : Path
+        What the scenario's file paths are relative to.
+    replication : int or None
+        Which replication, None for the scenario under its own seed.
+
+    Returns
+    -------
+    str
+        Hexadecimal, 64 digits. Two machines agree on it when they see the same data files and have the same code.
+    """
+    files = [_content_digest(resolve(path, base_dir)) for path in _paths(json.loads(document))]
+    return _digest([code_digest(), document, replication, files])
+
+
+@cache
+def code_digest(package: Path = _PACKAGE) -> str:
+    """Return a digest of the version and of the code and data that a sweep uses: a change of any may change a figure.
+
+    It is of all that rather than of the kernel alone, since how a kernel's counts become rows is code, too.
+    """
+    data = [file for file in package.rglob("*") if file.suffix in (".csv", ".json")]  # not what pages are made of
+    parts = sorted(file.relative_to(package) for file in [*used_files(package, "planning.sweep"), *data])
+    contents = [[part.as_posix(), hashlib.sha256((package / part).read_bytes()).hexdigest()] for part in parts]
+    return _digest([__version__, contents])
+
+
+def used_files(package: Path, module: str) -> set[Path]:
+    """Return the files of a module (`server.app`) and of all those that it imports, they import, and so on.
+
+    Imports are read, not made; those inside functions count.
+    """
+    used: set[Path] = set()
+    files = [package.joinpath(*module.split(".")).with_suffix(".py")]
+    while files:
+        file = files.pop()
+        if file in used or not file.exists():
+            continue
+        used.add(file)
+        for name in _imported(file, package.name):
+            place = package.joinpath(*name.split("."))
+            files += [place.with_suffix(".py"), place / "__init__.py"]
+    return used - {package / "__init__.py"}  # it names the whole face, lazily
+
+
+def _imported(file: Path, package: str) -> Iterator[str]:
+    """Yield the dotted names below a package that a file imports, and all names that may be modules."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            first, *inner = name.split(".")
+            if first == package:
+                yield from (".".join(inner[:n]) for n in range(1, len(inner) + 1))  # packages on the way, too
+
+
+def _paths(document: Mapping[str, object]) -> Iterator[str]:
+    """Yield the data files that a scenario names; those of the package belong to its code."""
+    nodes: list[object] = [document.get("traffic"), document.get("services")]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Mapping):
+            path = node.get("path")
+            if isinstance(path, str) and not path.startswith(BUILTIN):
+                yield path
+        nodes.extend(node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else [])
+
+
+def _content_digest(file: Path) -> str:
+    """Return a digest of a file's content; "" where it is missing, which whoever reads it says better."""
+    try:
+        found = os.stat(file)
+        return _content(file, found.st_mtime_ns, found.st_size)
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=256)
+def _content(file: Path, mtime_ns: int, size: int) -> str:
+    """Digest a file once for as long as it looks unchanged, for a trace may be large and the cells many."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,213 @@
+"""Figures of a comparison and of its noise floor: a row a metric, with how far it may be off.
+
+Differences of latency are in per cent of the source's, since their margin is; those of shares are in percentage points,
+in a panel of their own. What a row's verdict is, its mark says as well as its colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+
+from shadowsim.errors import InputError
+from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, Floats, canvas
+from shadowsim.statistics.contrasts import NOT_ENOUGH
+from shadowsim.text import percent, seconds
+from shadowsim.verdict import Verdict
+
+SAME = "no difference larger than the margin"
+# Colour and mark of each verdict, from grave to good; they point to where the shadow's figure lies.
+VERDICTS = {
+    "worse": ("#8A1C5B", "triangle-right"),
+    NOT_ENOUGH: ("#C98A00", "circle-open"),
+    SAME: (INK, "circle"),
+    "better": ("#009E73", "triangle-left"),
+    "": (GREY, "line-ns-open"),
+}
+_PANELS = {"s": "shadow against source, in % of the source's", "share": "shadow minus source, in percentage points"}
+_ROW, _REST = 30, 205  # heights in pixels
+
+
+def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Figure:
+    """Plot what the shadow differs by from the source, metric by metric, with its interval and the margin.
+
+    Parameters
+    ----------
+    compared : DataFrame
+        What `compare` returns. Its rows `paired_p5` and `paired_p95` are left out: they are no differences of variants.
+    verdict : Verdict, optional
+        With it, the subtitle says which pool is overloaded; a comparison cannot know.
+
+    Returns
+    -------
+    Figure
+        A panel for latencies and one for shares, each if there are any; a trace a verdict. A metric without an interval
+        has a mark alone, and one without an estimate an empty row.
+    """
+    panels = _panels(compared[~compared["metric"].isin(["paired_p5", "paired_p95"])])
+    subtitle = f"With intervals. Shaded: the margin, {_margins(panels)}, within which a difference does not matter."
+    figure = _rows_canvas("Shadow against source", _overloaded(verdict) + subtitle, panels)
+    shown: set[str] = set()
+    for row, (unit, part) in enumerate(panels, start=1):
+        value, low, high = (_relative(part, column) for column in ("difference", "low", "high"))
+        said = part["verdict"].where(~part["verdict"].str.startswith("no difference"), SAME)
+        for name, (colour, mark) in VERDICTS.items():
+            mine = (said == name).to_numpy()
+            if mine.any():
+                figure.add_trace(
+                    go.Scatter(
+                        x=value[mine], y=part["metric"][mine], name=name or "not judged", legendgroup=name,
+                        showlegend=name not in shown, mode="markers",
+                        marker={"symbol": mark, "size": 11, "color": colour, "line": {"width": 2, "color": colour}},
+                        error_x={"type": "data", "symmetric": False, "array": (high - value)[mine],
+                                 "arrayminus": (value - low)[mine], "color": colour, "thickness": 2, "width": 5},
+                        customdata=np.column_stack([part["method"][mine], low[mine], high[mine]]),
+                        hovertemplate="%{y}: %{x:+.3~r} (%{customdata[1]:+.3~r} to %{customdata[2]:+.3~r})"
+                        "<br>%{customdata[0]}<extra></extra>",
+                    ), row, 1,
+                )  # fmt: skip
+                shown.add(name)
+        figure.add_vline(0.0, row=row, col=1, line={"color": GREY, "width": 1}, layer="below")
+        margin = _margin(part)
+        if np.isfinite(margin):
+            figure.add_vrect(-margin, margin, row=row, col=1, fillcolor=MARGIN, line_width=0, layer="below")
+        _name_rows(figure, row, 1, part["metric"].tolist())
+        _say_beside(figure, row, part["metric"], _both(part, unit))
+        reach = np.nanmax(np.abs(np.concatenate([value, low, high, [1.3 * margin]])), initial=0.0)
+        span = [-1.05 * reach, 1.05 * reach] if reach > 0.0 else None
+        figure.update_xaxes(title_text=_PANELS[unit], range=span, row=row, col=1)
+    figure.add_annotation(_beside("source → shadow"), y=1.0, yref="paper", yanchor="bottom", xref="paper")
+    return figure.update_layout(hovermode="closest", margin={"l": 110, "r": 170})
+
+
+def noise_floor(floor: pd.DataFrame) -> go.Figure:
+    """Plot what an A/A test shows: how large differences are that are none, and what is said of them.
+
+    Parameters
+    ----------
+    floor : DataFrame
+        What `noise_floor` returns.
+
+    Returns
+    -------
+    Figure
+        On the left a panel for latencies and one for shares, each if there are any: for each metric the median
+        difference, whatever its sign, and the one that 95 % of the runs stay below. On the right the share of the runs
+        with each verdict.
+    """
+    panels = list(_panels(floor))
+    n = int(floor["n"].iloc[0])
+    subtitle = (
+        f"The source against itself, {n:,} runs. Dots: the median difference; lines: up to that of 95 % of the runs."
+    )
+    figure = _rows_canvas(
+        "Noise floor", subtitle, panels, cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.04, shared_yaxes=True
+    )
+    for row, (unit, part) in enumerate(panels, start=1):
+        typical, most = (
+            part[f"{name}_pct"].to_numpy(np.float64) if unit == "s" else 100.0 * part[name].to_numpy(np.float64)
+            for name in ("typical", "most")
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=typical, y=part["metric"], mode="markers", name="difference", showlegend=False, cliponaxis=False,
+                customdata=most, marker={"size": 10, "color": COLOURS["source"]},
+                error_x={"type": "data", "symmetric": False, "array": most - typical, "arrayminus": 0.0 * typical,
+                         "color": COLOURS["source"], "thickness": 2, "width": 5},
+                hovertemplate="%{y}: typically %{x:.3~r}, at most %{customdata:.3~r} in 95 % of the runs"
+                "<extra></extra>",
+            ), row, 1,
+        )  # fmt: skip
+        named = (("worse", "worse"), ("better", "better"), ("same", SAME), ("not_enough", NOT_ENOUGH))
+        for column, name in named:
+            fill = {"color": "#C4C4C4" if name == SAME else VERDICTS[name][0]}
+            figure.add_trace(
+                go.Bar(
+                    x=part[column], y=part["metric"], orientation="h", name=name, legendgroup=name, marker=fill,
+                    showlegend=row == 1, hovertemplate=f"%{{y}}: %{{x:.1%}} {name}<extra></extra>", width=0.6,
+                ), row, 2,
+            )  # fmt: skip
+        what = "% of the source's" if unit == "s" else "percentage points"
+        figure.update_xaxes(title_text=f"difference ({what})", rangemode="tozero", row=row, col=1)
+        ticks = {"range": [0.0, 1.0], "tickvals": [0.0, 0.5, 1.0], "tickformat": ".0%"}
+        figure.update_xaxes(title_text="share of the runs", row=row, col=2, **ticks)
+        for col in (1, 2):
+            _name_rows(figure, row, col, part["metric"].tolist())
+    return figure.update_layout(barmode="stack", hovermode="closest", margin={"l": 110, "r": 30})
+
+
+def _panels(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    found = [(unit, frame[frame["unit"] == unit]) for unit in _PANELS]
+    if not any(len(part) for _, part in found):
+        raise InputError("frame", "has no row to show")
+    return [(unit, part) for unit, part in found if len(part)]
+
+
+def _rows_canvas(title: str, subtitle: str, panels: Sequence[tuple[str, pd.DataFrame]], **more: object) -> go.Figure:
+    """Return a canvas whose panels are as high as they have metrics."""
+    n = [len(part) for _, part in panels]
+    height = _REST + _ROW * sum(n) + 60 * (len(n) - 1)
+    inside = height - 165
+    options = {"shared_xaxes": False, "row_heights": n, "vertical_spacing": 70 / inside if len(n) > 1 else 0.0}
+    return canvas(title, subtitle, len(panels), height, **(options | more))
+
+
+def _name_rows(figure: go.Figure, row: int, col: int, names: Sequence[str]) -> None:
+    """Let the panel have a row a metric, the first at the top."""
+    order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5]}
+    figure.update_yaxes(row=row, col=col, showgrid=False, ticklabelstandoff=6, **order)
+
+
+def _say_beside(figure: go.Figure, row: int, names: Iterable[str], texts: Iterable[str]) -> None:
+    for name, text in zip(names, texts, strict=True):
+        figure.add_annotation(_beside(text), y=name, row=row, col=1, xref="x domain")
+
+
+def _beside(text: str) -> dict[str, object]:
+    font = {"color": GREY, "size": 12}
+    return {"text": text, "x": 1.0, "xanchor": "left", "xshift": 8, "showarrow": False, "font": font}
+
+
+def _relative(part: pd.DataFrame, column: str) -> Floats:
+    """Return differences in what their margin is in: per cent of the source's latency, or percentage points."""
+    value = part[column].to_numpy(np.float64)
+    if (part["unit"] == "share").all():
+        return 100.0 * value
+    ratio = part[{"difference": "ratio", "low": "ratio_low", "high": "ratio_high"}[column]].to_numpy(np.float64)
+    source = part["source"].to_numpy(np.float64)
+    of_source = np.divide(value, source, out=np.full(value.size, np.nan), where=source > 0.0)
+    # Paired rows have no ratio: their interval is that of the difference.
+    relative: Floats = 100.0 * np.where(np.isnan(part["ratio"].to_numpy(np.float64)), of_source, ratio - 1.0)
+    return relative
+
+
+def _margin(part: pd.DataFrame) -> float:
+    """Return the margin of a panel, in its unit; it is the same for all its rows."""
+    margin = part["margin"].to_numpy(np.float64)
+    if (part["unit"] == "s").all():
+        source = part["source"].to_numpy(np.float64)
+        margin = np.divide(margin, source, out=np.full(margin.size, np.nan), where=source > 0.0)
+    known = margin[np.isfinite(margin)]
+    return 100.0 * float(np.median(known)) if known.size else np.nan
+
+
+def _margins(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
+    units = {"s": "%", "share": "points"}
+    texts = [f"± {_margin(part):.3g} {units[unit]}" for unit, part in panels if np.isfinite(_margin(part))]
+    return " and ".join(texts) or "unknown"
+
+
+def _both(part: pd.DataFrame, unit: str) -> list[str]:
+    text = seconds if unit == "s" else lambda share: percent(share, 2)
+    return [
+        " → ".join(f'<span style="color:{COLOURS[role]}">{text(pair[role])}</span>' for role in COLOURS)
+        for pair in part[list(COLOURS)].to_dict("records")
+    ]
+
+
+def _overloaded(verdict: Verdict | None) -> str:
+    names = [p.role for p in verdict.pools if p.status == "OVERLOADED"] if verdict else []
+    return f"{' and '.join(names).capitalize()} OVERLOADED: latencies grow with the run. " if names else ""

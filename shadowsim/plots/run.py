@@ -1,0 +1,254 @@
+"""Figures of a run: over time, and the distribution of its latencies.
+
+Time runs from the start of the run, as in the frames and in the verdict. A run of many windows is shown in groups of
+whole windows (grouping.py), at most 500 of them; every figure's subtitle says how long a group is and what stands for
+it. A group without requests is a gap.
+
+Percentiles cannot be averaged. What is shown for a group is the median of its windows' percentiles, in a band from the
+lowest to the highest of them: what a CloudWatch alarm on this period would have seen.
+
+Where a pool is overloaded, the stretch is shaded, and the pool's lines say so.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+
+from shadowsim.plots.grouping import Groups, groups
+from shadowsim.plots.style import BANDS, COLOURS, GREY, SHADE, SHADE_TEXT, Floats, canvas, log_axis, value_axis
+from shadowsim.verdict import PoolVerdict, Verdict
+from shadowsim.verdict import verdict as judged
+
+_TAILS = {1.0: "100 %", 0.1: "10 % (p90)", 0.01: "1 % (p99)", 0.001: "0.1 % (p99.9)"}
+_TAILS |= {10.0**-i: f"10<sup>−{i}</sup>" for i in range(4, 13)}
+_WIDTH = {"source": 2.6, "shadow": 1.3}  # so that the source is seen where the shadow lies upon it
+
+
+def latency_over_time(
+    windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s: float | None = None
+) -> go.Figure:
+    """Plot p99 and p50 of ModelLatency over time, both variants.
+
+    Parameters
+    ----------
+    windows : DataFrame
+        A `frames.WINDOWS` frame.
+    verdict : Verdict, optional
+        Where to shade; by default it is judged from the windows alone. `Result.verdict` knows more.
+    horizon_s : float, optional
+        Where the last window ends; by default as long after its start as the others, for a single one 60 s.
+
+    Returns
+    -------
+    Figure
+        Two rows, p99 above p50, in ms; a step a group of windows.
+    """
+    g = _grouped(windows, verdict, horizon_s)
+    single = g.size == 1
+    what = "" if single else ": the median window, in a band from the lowest to the highest"
+    figure = canvas("Latency over time", f"ModelLatency in {g.words}{what}.", rows=2)
+    for row, name in ((1, "p99"), (2, "p50")):
+        shown = [np.empty(0)]
+        for role in g.labels:
+            low, mid, high = (g.of(role, f"ModelLatency_{name}", how) / 1e3 for how in ("min", "median", "max"))
+            hover = f"{name} %{{y:,.3~r}} ms"
+            if not single:
+                hover += " (%{customdata[0]:,.3~r} to %{customdata[1]:,.3~r})"
+                figure.add_trace(_band(g, low, high, role), row, 1)
+            line = _steps(g, mid, role, hover, showlegend=row == 1)
+            figure.add_trace(line.update(customdata=np.repeat(np.column_stack([low, high]), 2, axis=0)), row, 1)
+            shown += [low, high]
+        figure.update_yaxes(row=row, col=1, **value_axis(np.concatenate(shown), name, "ms"))
+    return _over_time(figure, g)
+
+
+def latency_distribution(latency: pd.DataFrame, verdict: Verdict | None = None) -> go.Figure:
+    """Plot the share of requests slower than x: the complementary distribution of ModelLatency, on logarithmic axes.
+
+    Parameters
+    ----------
+    latency : DataFrame
+        A `frames.LATENCY` frame; all its sections together.
+    verdict : Verdict, optional
+        With it, the legend says which variant is overloaded; a latency frame alone cannot know.
+
+    Returns
+    -------
+    Figure
+        A line a variant that answered, exact at the buckets' edges.
+    """
+    words = "Both axes are logarithmic. Exact at the edges of the histogram's buckets, which are at most 0.8 % wide."
+    figure = canvas("Latency distribution", words)
+    ends: list[float] = []
+    for role, label in _labels(latency[latency["count"] > 0], verdict).items():
+        edge, share = _tail(latency[latency["role"] == role])
+        line = {"color": COLOURS[role], "width": 2, "dash": "solid" if role == "source" else "dash"}
+        hover = f"{label}: %{{y:.3~p}} slower than %{{x:,.4~r}} ms<extra></extra>"
+        figure.add_trace(go.Scatter(x=edge * 1e3, y=share, name=label, mode="lines", line=line, hovertemplate=hover))
+        ends += [edge[0] * 1e3, edge[-1] * 1e3]
+    figure.update_xaxes(title_text="ModelLatency (ms)", **log_axis(np.array(ends)))
+    slower = "share of requests slower"
+    figure.update_yaxes(type="log", title_text=slower, tickvals=[*_TAILS], ticktext=[*_TAILS.values()])
+    return figure.update_layout(hovermode="closest", showlegend=True)
+
+
+def utilisation(windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s: float | None = None) -> go.Figure:
+    """Plot utilisation and offered load of both pools over time; parameters as in `latency_over_time`.
+
+    Returns
+    -------
+    Figure
+        A row a pool: the share of the workers' time spent working, and the work that arrived over that time; means over
+        time of each group of windows. Capacity is the line at 100 %.
+    """
+    g = _grouped(windows, verdict, horizon_s)
+    words = f"Solid: share of the workers' time spent working. Dotted: work that arrived. Means of {g.words}."
+    figure = canvas("Utilisation and offered load", words, rows=2)
+    top = 1.0
+    for row, role in enumerate(g.labels, start=1):
+        for column, dash in (("offered_load", "dot"), ("utilisation", "solid")):
+            values = g.mean(role, column)
+            top = np.nanmax(values, initial=top)
+            hover = f"{column.replace('_', ' ')} %{{y:.1%}}"
+            figure.add_trace(_steps(g, values, role, hover, dash == "solid").update(line_dash=dash), row, 1)
+        figure.add_hline(1.0, row=row, col=1, line={"color": GREY, "width": 1})
+        figure.update_yaxes(title_text=f"{role}, of capacity", row=row, col=1)
+    return _over_time(figure, g).update_yaxes(tickformat=".0%", range=[0.0, 1.08 * float(top)])
+
+
+def copies(
+    windows: pd.DataFrame, share: float, verdict: Verdict | None = None, horizon_s: float | None = None
+) -> go.Figure:
+    """Plot copies made, as a share of the source's requests, against the configured share.
+
+    Parameters
+    ----------
+    windows, verdict, horizon_s
+        As in `latency_over_time`.
+    share : float
+        SamplingPercentage / 100.
+
+    Returns
+    -------
+    Figure
+        A dot a group of windows. The band is share ± 2 sqrt(share (1 - share) / n), n being the group's source
+        requests: what copying each request by itself leaves to chance.
+    """
+    g = _grouped(windows, verdict, horizon_s)
+    chance = " Chance puts about 1 dot in 20 outside." if 0.0 < share < 1.0 else ""
+    figure = canvas("Copies made", f"In {g.words}. Band: {100 * share:g} % ± 2 standard errors.{chance}")
+    n, made = g.of("source", "Invocations", "sum"), g.of("shadow", "copies_made", "sum")
+    n = np.where(n > 0, n, np.nan)
+    error = 2.0 * np.sqrt(share * (1.0 - share) / n)
+    low, high = np.maximum(share - error, 0.0), np.minimum(share + error, 1.0)
+    text = [f"{c:,.0f} of {k:,.0f}<br>{span}" for c, k, span in zip(made, n, g.spans, strict=True)]
+    dots = go.Scatter(
+        x=(g.edge[1:] + g.edge[:-1]) / 2.0, y=made / n, text=text, name="copies made", mode="markers",
+        marker={"color": COLOURS["shadow"], "size": 4}, hovertemplate="%{y:.2%}, %{text}<extra></extra>",
+    )  # fmt: skip
+    figure.add_traces(
+        [_band(g, low, high, "source", name="configured share ± 2 standard errors", showlegend=True), dots]
+    )
+    figure.add_hline(share, line={"color": COLOURS["source"], "width": 1})
+    shown = np.concatenate([made / n, low, high, [share]])
+    least, greatest = float(np.nanmin(shown)), float(np.nanmax(shown))
+    pad = max(0.1 * (greatest - least), 0.005)
+    below, above = pad if least > 0.0 else pad / 10.0, pad if greatest < 1.0 else pad / 10.0
+    figure.update_yaxes(title_text="share copied", tickformat=".3~p", range=[least - below, greatest + above])
+    return _over_time(figure, g).update_layout(hovermode="closest")
+
+
+def requests_over_time(
+    windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s: float | None = None
+) -> go.Figure:
+    """Plot requests a second of both variants over time; parameters as in `latency_over_time`."""
+    g = _grouped(windows, verdict, horizon_s)
+    figure = canvas("Requests over time", f"Means of {g.words}. The shadow's requests are copies.")
+    for role in g.labels:
+        rate = g.of(role, "Invocations", "sum") / np.diff(g.edge_s)
+        figure.add_trace(_steps(g, rate, role, "%{y:,.3~r} requests/s"))
+    figure.update_yaxes(title_text="requests a second", rangemode="tozero", separatethousands=True)
+    return _over_time(figure, g)
+
+
+def _grouped(windows: pd.DataFrame, verdict: Verdict | None, horizon_s: float | None) -> Groups:
+    verdict = judged(windows) if verdict is None else verdict
+    return groups(windows, verdict, _labels(windows, verdict), horizon_s)
+
+
+def _labels(frame: pd.DataFrame, verdict: Verdict | None) -> dict[str, str]:
+    """Return what each role of a frame is called, source first; never an overloaded pool without that word.
+
+    Names are escaped, since Plotly takes text for a subset of HTML.
+    """
+    overloaded = {p.role for p in verdict.pools if p.status == "OVERLOADED"} if verdict else set()
+    names = frame.groupby("role")["variant"].first()
+    return {
+        role: f"{escape(str(names[role]))} ({role}{', OVERLOADED' if role in overloaded else ''})"
+        for role in COLOURS
+        if role in names.index
+    }
+
+
+def _tail(part: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Share of a variant's requests above each edge of its buckets, where it is not 0, which has no logarithm."""
+    bucket = part.groupby(["low_s", "high_s"], as_index=False)["count"].sum()
+    high = bucket["high_s"].to_numpy(np.float64)
+    edge = np.unique(np.concatenate([bucket["low_s"].to_numpy(np.float64), high]))
+    below = np.concatenate([[0], np.cumsum(bucket["count"].to_numpy(np.int64))])
+    above = below[-1] - below[np.searchsorted(high, edge, side="right")]
+    return edge[above > 0], above[above > 0] / below[-1]
+
+
+def _steps(g: Groups, values: Floats, role: str, hover: str, showlegend: bool = True) -> go.Scatter:
+    """Draw a value for the whole of each group: no slope between groups, and a group that stands alone is seen."""
+    return go.Scatter(
+        x=np.repeat(g.edge, 2)[1:-1], y=np.repeat(values, 2), text=np.repeat(g.spans, 2), name=g.labels[role],
+        legendgroup=role, showlegend=showlegend, mode="lines", line={"color": COLOURS[role], "width": _WIDTH[role]},
+        hovertemplate=f"{g.labels[role]}: {hover}, %{{text}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _band(
+    g: Groups, low: Floats, high: Floats, role: str, name: str = "lowest to highest", showlegend: bool = False
+) -> go.Scatter:
+    """Fill from low to high: a polygon for each stretch without gaps, since a fill between two lines jumps gaps."""
+    x, y = [np.empty(0)], [np.empty(0)]
+    some = np.flatnonzero(np.isfinite(low))
+    for run in np.split(some, np.flatnonzero(np.diff(some) > 1) + 1) if some.size else []:
+        across = np.repeat(g.edge[run[0] : run[-1] + 2], 2)[1:-1]
+        x += [across, across[::-1], np.full(1, np.nan)]
+        y += [np.repeat(high[run], 2), np.repeat(low[run], 2)[::-1], np.full(1, np.nan)]
+    return go.Scatter(
+        x=np.concatenate(x)[:-1], y=np.concatenate(y)[:-1], name=name, legendgroup=role, showlegend=showlegend,
+        mode="lines", line={"width": 0}, fill="toself", fillcolor=BANDS[role], hoverinfo="skip",
+    )  # fmt: skip
+
+
+def _over_time(figure: go.Figure, g: Groups) -> go.Figure:
+    unit = g.unit[1]
+    figure.update_xaxes(range=[g.edge[0], g.edge[-1]], unifiedhovertitle_text=f"%{{x:.4~r}} {unit}")
+    figure.update_xaxes(ticks="outside", minor={"ticks": "outside", "ticklen": 3, "nticks": 5, "showgrid": False})
+    # Shared axes carry their title below the last row.
+    list(figure.select_xaxes())[-1].update(title_text=f"time since the start of the run ({unit})")
+    for i, pool in enumerate(p for p in g.verdict.pools if p.status == "OVERLOADED"):
+        _shade(figure, g, pool, i)
+    return figure
+
+
+def _shade(figure: go.Figure, g: Groups, pool: PoolVerdict, nth: int) -> None:
+    """Mark a pool's stretches of overload across all rows, and name it above them."""
+    for begin, end in pool.stretches:
+        figure.add_shape(
+            type="rect", x0=begin / g.unit[0], x1=min(end, float(g.edge_s[-1])) / g.unit[0], y0=0, y1=1,
+            xref="x", yref="paper", fillcolor=SHADE, line={"width": 0}, layer="below",
+        )  # fmt: skip
+    which = f" ({pool.n_stretches} stretches)" if pool.n_stretches > 1 else ""
+    figure.add_annotation(
+        x=1, y=1, xref="paper", yref="paper", showarrow=False, xanchor="right", yanchor="bottom", yshift=2 + 16 * nth,
+        text=f"{escape(pool.variant)} OVERLOADED{which}", font={"color": SHADE_TEXT, "size": 12},
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Renders results for people: terminal text, HTML pages, notebook cards."""

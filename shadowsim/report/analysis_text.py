@@ -1,0 +1,282 @@
+"""What was found, as text: noise, goals, sizes, plans and sweeps as tables with a sentence below.
+
+A sentence says what follows from a table, so that nobody has to read the columns for it; notes say what the figures
+rest on. All tables fit 100 columns, most of them 80.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from string import ascii_lowercase
+from typing import Any
+
+import pandas as pd
+
+from shadowsim.aws.instances import duration_text
+from shadowsim.planning.costs import Cost
+from shadowsim.planning.slo import Goal, Slo
+from shadowsim.report.changes import records
+from shadowsim.report.comparison_text import label
+from shadowsim.text import OVERLOADED, compact, count, grid, of_overload, percent, seconds, significant, wrapped
+from shadowsim.verdict import STATUSES
+
+Row = Mapping[str, Any]
+
+_PERCENTAGE = re.compile(r"(.*?)(?:(\d+)(?= ?%))?((?(2) ?%.*|)$)", re.DOTALL)
+_NORMAL = 1.96  # half of a 95 % interval, in standard errors
+
+
+def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
+    """Return what `noise_floor` found."""
+    one = floor.iloc[0]
+    rows = [["", "value", "typical", "19 of 20 below", "worse", "better", "same", "not enough"]]
+    for row in records(floor):
+        if row["metric"] in ("error_rate_4xx", "error_rate_5xx") and row["value"] == 0.0:
+            continue  # which `error_rate` says
+        shown = _difference if row["unit"] == "s" else _points
+        cells = [seconds(row["value"]) if row["unit"] == "s" else percent(row["value"], 3)]
+        cells += [shown(row[name], row[f"{name}_pct"]) for name in ("typical", "most")]
+        cells += [percent(row[name], 0) for name in ("worse", "better", "same", "not_enough")]
+        rows.append([label(row["metric"]), *cells])
+    pool = f"{one['instance_count']:,} instances for {one['sampling_percentage']} % of the requests"
+    lines = [
+        wrapped(
+            f"The source against itself: {one['n']} runs of {duration_text(horizon_s)}; as shadow, {pool}: "
+            f"{compact(one['n_source'])} requests and {compact(one['n_shadow'])} copies a run."
+        ),
+        "",
+        grid(rows),
+        "",
+    ]
+    p99 = floor[floor["metric"] == "p99"]
+    if len(p99) and math.isfinite(p99["most"].iloc[0]):
+        most, pct = p99["most"].iloc[0], p99["most_pct"].iloc[0]
+        lines.append(
+            wrapped(f"A difference of p99 below {percent(pct / 100.0, 2)} ({seconds(most)}) is noise in this set-up.")
+        )
+    false = floor["worse"] + floor["better"]
+    alarms = [f"{row.metric} in {percent(f, 0)}" for row, f in zip(floor.itertuples(), false, strict=True) if f > 0.0]
+    if alarms:
+        lines.append(wrapped(f"False alarms (worse or better, of runs): {', '.join(alarms)}.", hanging="  "))
+    else:
+        lines.append("No run gave a false alarm.")
+    return "\n".join(lines)
+
+
+def _difference(x_s: float, pct: float) -> str:
+    return f"{seconds(x_s)} ({percent(pct / 100.0, 2)})" if math.isfinite(x_s) else "-"
+
+
+def _points(share: float, _: float) -> str:
+    return "-" if math.isnan(share) else f"{significant(100.0 * share, 2)} pt"
+
+
+def goals_text(goals: pd.DataFrame, slo: Slo) -> str:
+    """Return what `goals_frame` found: a line a goal, with a 95 % half-width where its error is known."""
+    rows = []
+    for goal, row in zip(slo.goals, goals.to_dict("records"), strict=True):
+        half = _NORMAL * row["standard_error"]
+        close = ", too close to be certain" if abs(row["margin"]) < half else ""
+        said = "met" if row["met"] else "missed" if math.isfinite(row["value"]) else "unknown, so not met"
+        rows.append(["goal", str(goal), figure(goal, row["value"], half), f"{said}{close}"])
+    return grid(rows, left=(0, 1, 3))
+
+
+def figure(goal: Goal, value: float, half: float = math.nan) -> str:
+    """Return a goal's figure in its unit, with a half-width where there is one."""
+    if not math.isfinite(value):
+        return "-"
+    shown = seconds if goal.is_time else _share
+    return f"{shown(value)} +- {shown(half)}" if math.isfinite(half) and half > 0.0 else shown(value)
+
+
+def _share(x: float) -> str:
+    return f"{significant(100.0 * x)} %"
+
+
+def sizing_text(frame: pd.DataFrame, slo: Slo, duration_s: float) -> str:
+    """Return what `size` found: a table a role, and below it what decides and what else is to know."""
+    blocks = []
+    for role, part in frame.groupby("role", sort=False):
+        goals = slo.of(str(role))
+        head = [str(role), "instances", *(g.column.removesuffix("_s").replace("_", ".") if g.metric == "quantile"
+                                          else g.column.removesuffix("_s") for g in goals)]  # fmt: skip
+        # A goal may say it already.
+        used = [] if any(g.metric == "utilisation" for g in goals) else ["utilisation"]
+        table = [[*head, *used, "USD/h", "USD", "certain"]]
+        notes = []
+        for row in records(part):
+            found = not pd.isna(row["instance_count"])
+            cells = [figure(g, row[g.column], _NORMAL * row[f"{g.column}_error"]) if found else "-" for g in goals]
+            table.append(
+                [
+                    row["instance_type"],
+                    count(row["instance_count"]) if found else "-",
+                    *cells,
+                    *(percent(row[name]) for name in used),
+                    usd(row["price_usd_per_h"], 3),
+                    usd(row["cost_usd"]) if found else "-",
+                    ("yes" if row["certain"] else "no") if found else "-",
+                ]
+            )
+            notes += _size_notes(row, found)
+        blocks.append("\n".join([grid(table), "", *notes, "", _cheapest(part, str(role), duration_s)]))
+    blocks.insert(0, wrapped(f"goals: {slo}", hanging="  "))
+    return "\n\n".join(blocks)
+
+
+def _size_notes(row: Row, found: bool) -> list[str]:
+    said = [f"decided by {row['binding']}", f"one fewer: {row['one_fewer']}"] if found else []
+    said += [f"quotas: {row['quota']}"] if row["quota"] else []
+    said += [row["note"]] if row["note"] else []
+    said[:1] = [f"{row['instance_type']}: {text}" for text in said[:1]]
+    return [wrapped(text, "  " if i else "", "    " if i else "  ") for i, text in enumerate(said)]
+
+
+def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:
+    able = part[part["instance_count"].notna()]
+    if able.empty:
+        return f"No type meets the goals of the {role}."
+    best = able.iloc[0]
+    pool = f"{best['instance_count']:,} x {best['instance_type']}"
+    if math.isnan(best["cost_usd"]):
+        return wrapped(f"The {role} needs {pool}, at an unknown price.")
+    least = "Cheapest" if len(able) > 1 else "Enough"
+    text = f"{least} for the {role}: {pool}, {best['cost_usd']:,.2f} USD for {duration_text(duration_s)}"
+    return wrapped(f"{text}{'' if best['certain'] else ', which is not certain'}.")
+
+
+def usd(x: float, decimals: int = 2) -> str:
+    """Return a sum of US dollars; "unknown" when it is."""
+    return "unknown" if math.isnan(x) else f"{x:,.{decimals}f}"
+
+
+def data_text(cost: Cost) -> str:
+    """Return what data and captures come to: a line each after those of `instances.describe`, "" when nothing is known.
+
+    Each begins with a line feed.
+    """
+    lines = []
+    for row in records(cost.items):
+        if row["unit"] == "instance-hours" or not row["quantity"] > 0.0:
+            continue  # instances were said, and what is not known or nothing need not be
+        amount = f"{significant(row['quantity'])} {row['unit']}"
+        usd = "" if math.isnan(row["cost_usd"]) else f", {row['cost_usd']:,.2f} USD"
+        lines.append(wrapped(f"{amount}{usd}: {row['of']}; {row['note']}", f"{row['item']:<16}", " " * 16))
+    return "".join(f"\n{line}" for line in lines)
+
+
+def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
+    """Return what `plan` found: a row a share and duration, what they cannot tell, and the cheapest that will do."""
+    from shadowsim.planning.plan_effects import parse_effect
+
+    notes, unit = _Footnotes(), "pt" if parse_effect(effect).is_share else "%"
+    rows = [["share", "duration", "finds it", "false alarms", "visible", "instances", "USD", "reached", "notes"]]
+    for row in records(frame):
+        rows.append(
+            [
+                f"{row['sampling_percentage']} %",
+                duration_text(row["duration_s"]),
+                *(_rehearsed(row[name], row[f"{name}_error"]) for name in ("power", "false_alarm")),
+                "-" if math.isnan(row["visible_pct"]) else f"{significant(row['visible_pct'], 2)} {unit}",
+                count(row["shadow_instances"]),
+                usd(row["cost_usd"]),
+                "yes" if row["reaches"] else "-",
+                " ".join(sorted(notes.mark(note) for note in row["note"].split("; ") if note)),
+            ]
+        )
+    said = [
+        f"finds it: share of tests that call the shadow worse when it is ({effect}), with its standard error.",
+        "visible: the smallest difference that is found so often. instances: what the share needs.",
+    ]
+    far = frame.loc[frame["how"] != "simulated", "simulated_h"]
+    if len(far):
+        least, most = (duration_text(60.0 * max(1.0, round(60.0 * h))) for h in (far.min(), far.max()))
+        rehearsed = least if least == most else f"{least} to {most}"
+        said.append(f"{len(far)} of {len(frame)} rows are extrapolated from rehearsals of {rehearsed}.")
+    lines = [wrapped(note, hanging="  ") for note in (*said, *notes.lines())]
+    return "\n".join([grid(rows, left=(1, 7, 8)), "", *lines, "", wrapped(_recommended(frame, power))])
+
+
+def _recommended(frame: pd.DataFrame, power: float) -> str:
+    from shadowsim.planning.plan import recommend
+
+    best = recommend(frame)
+    if best is None:
+        return f"None of them finds it in {percent(power, 0)} of tests."
+    cost = "at an unknown cost" if math.isnan(best["cost_usd"]) else f"for {best['cost_usd']:,.2f} USD"
+    n = best["shadow_instances"]
+    return (
+        f"Cheapest that finds it in {percent(power, 0)} of tests: {best['sampling_percentage']} % of the requests for "
+        f"{duration_text(best['duration_s'])} on {count(n)} shadow {'instance' if n == 1 else 'instances'}, {cost}."
+    )
+
+
+class _Footnotes:
+    """Notes of rows, each said once; those that differ by a percentage alone are one, with all of its values."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+
+    def mark(self, note: str) -> str:
+        """Return the letter of a note."""
+        head, number, tail = _PERCENTAGE.match(note).groups()  # type: ignore[union-attr]  # it matches any text
+        values = self._found.setdefault(f"{head}{{}}{tail}", [])
+        if number is not None and number not in values:
+            values.append(number)
+        return ascii_lowercase[min(list(self._found).index(f"{head}{{}}{tail}"), 25)]
+
+    def lines(self) -> list[str]:
+        """Return a line a note, in the order of their letters."""
+        texts = (note.replace("{}", ", ".join(values)) for note, values in self._found.items())
+        return [f"{letter}: {text}." for letter, text in zip(ascii_lowercase, texts, strict=False)]
+
+
+def _rehearsed(share: float, error: float) -> str:
+    return "-" if math.isnan(share) else f"{percent(share, 0)} +- {100.0 * error:.0f}"
+
+
+def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
+    """Return what `sweep` found: a row a cell and variant; the source once where it is the same in all cells."""
+    values = {path: frame[path].map(setting) for path in paths}
+    varied = [path for path in values if values[path].nunique() > 1]
+    n = int(frame["replication"].max()) + 1
+    cell = frame.index // (2 * n)
+    source = frame[frame["role"] == "source"].groupby("replication")
+    same = all((source[name].nunique(dropna=False) == 1).all() for name in ("mean_s", "maximum_s", "utilisation"))
+    # Long paths take two lines.
+    heads = [path.rpartition(".") for path in varied]
+    rows = [["", *(f"{a}{dot}" for a, dot, _ in heads), *[""] * 6]] if any(dot for _, dot, _ in heads) else []
+    rows.append(["", *(name for _, _, name in heads), "p50", "p99", "p99.9", "utilised", "errors", "verdict"])
+    for (i, role), part in frame.groupby([cell, "role"], sort=False):
+        if not (same and role == "source"):
+            rows.append([str(role), *(values[path][part.index[0]] for path in varied), *_sweep_cells(part)])
+        elif i == 0:
+            rows.append(["source", *[""] * len(varied), *_sweep_cells(part)])
+    worst = [max(part["run_verdict"], key=STATUSES.index) for _, part in frame.groupby(cell)]
+    said = [f"{count(worst.count(status))} {status}" for status in STATUSES if status in worst]
+    notes = [f"{count(len(worst))} {'cell' if len(worst) == 1 else 'cells'}: {', '.join(said)}."]
+    notes += ["The source is the same in all of them."] if same and len(worst) > 1 else []
+    notes += [f"Figures are means over {n} replications."] if n > 1 else []
+    fixed = [f"{path} = {values[path].iloc[0]}" for path in values if path not in varied]
+    lines = [wrapped(f"in all cells: {', '.join(fixed)}", hanging="  "), ""] if fixed else []
+    lines.append(grid(rows, left=(0, len(rows[0]) - 1)) + of_overload(frame["verdict"]))
+    return "\n".join([*lines, "", wrapped(" ".join(notes))])
+
+
+def _sweep_cells(part: pd.DataFrame) -> list[str]:
+    worst = max(part["verdict"], key=STATUSES.index)
+    mark = "*" if worst == OVERLOADED else ""
+    p50, p99, p99_9, used, errors = (
+        float(part[name if name in part else f"achieved_{name}"].mean())
+        for name in ("p50_s", "p99_s", "p99_9_s", "utilisation", "error_rate")
+    )
+    times = [seconds(x) + mark for x in (p50, p99, p99_9)]
+    return [*times, percent(used), "none" if errors == 0.0 else percent(errors, 2), worst]
+
+
+def setting(value: object) -> str:
+    """Return the value of a setting as a cell."""
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

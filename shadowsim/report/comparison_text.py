@@ -1,0 +1,217 @@
+"""Saved runs compared, and whether a gate that they must pass opens.
+
+A gate is closed by a metric that is worse, and by a pool that is OVERLOADED where its counterpart is not: the latencies
+of such a pool say how long the run was, and may have no interval at all, so that no metric need be called worse.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from shadowsim.errors import InputError, nearest
+from shadowsim.frames import ROLES
+from shadowsim.planning.run_comparison import compare_runs
+from shadowsim.report.changes import Row, change, interval, records
+from shadowsim.statistics.comparison import compare
+from shadowsim.statistics.contrasts import NOT_ENOUGH
+from shadowsim.statistics.sections import Frames, frames_of
+from shadowsim.text import OVERLOADED, compact, grid, percent, seconds, wrapped
+from shadowsim.verdict import STATUSES, verdict
+
+_METRICS = {
+    "error_rate_4xx": "4XX errors",
+    "error_rate_5xx": "5XX errors",
+    "error_rate": "errors",
+    "slo_miss": "SLO missed",
+    "paired_mean": "pairs mean",
+    "paired_p5": "      p5",
+    "paired_p50": "      p50",
+    "paired_p95": "      p95",
+}
+_NO_DIFFERENCE = "no difference"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """Two variants, or the same variants of two runs.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Of `compare` or of `compare_runs`.
+    confidence : float
+        Of the intervals.
+    overloaded : tuple of str
+        A sentence for each pool that is OVERLOADED and whose counterpart is not.
+    head : str
+        What is compared, in words.
+    """
+
+    table: pd.DataFrame
+    confidence: float
+    overloaded: tuple[str, ...]
+    head: str
+
+    @property
+    def worse(self) -> bool:
+        """Whether the gate is closed."""
+        return bool(self.overloaded) or bool((self.table["verdict"] == "worse").any())
+
+    @property
+    def unsure(self) -> bool:
+        """Whether a metric has not enough data."""
+        return bool((self.table["verdict"] == NOT_ENOUGH).any())
+
+    def only(self, metrics: Sequence[str]) -> Compared:
+        """Return the same with some metrics only, all where none is named.
+
+        Raises
+        ------
+        InputError
+            For a metric that there is not.
+        """
+        known = list(dict.fromkeys(self.table["metric"]))
+        for metric in metrics:
+            if metric not in known:
+                raise InputError("--metric", f"must be one of {', '.join(known)}", metric, hint=nearest(metric, known))
+        return replace(self, table=self.table[self.table["metric"].isin(metrics)]) if metrics else self
+
+    def __str__(self) -> str:
+        pair = ("baseline", "result") if "baseline" in self.table else ("source", "shadow")
+        table = _told(self.table, pair)
+        rows, same = [["", *pair, "change", f"{100 * self.confidence:g} % interval", "n_eff", "verdict"]], []
+        parts = table.groupby("variant", sort=False) if "variant" in table else [("", table)]
+        for name, part in ((str(name), part) for name, part in parts):
+            if name and (part["difference"] == 0.0).all():
+                same.append(f"{name}: the same in both runs, to the bit")
+                continue
+            rows += [[name] + [""] * 6] if name else []
+            rows += [_cells(row, pair) for row in records(part)]
+        said = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
+        blocks = [[wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
+                  [*said, *_verdict_lines(self.table)], _notes(table)]  # fmt: skip
+        return "\n\n".join("\n".join(block) for block in blocks if block)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything for JSON."""
+        said = {"worse": self.worse, "not_enough_data": self.unsure, "overloaded": list(self.overloaded)}
+        return said | {"confidence": self.confidence, "metrics": self.table.to_dict("records")}
+
+
+def compare_saved(directory: Path, **asked: Any) -> Compared:
+    """Compare the shadow of a saved run, or of its replications, with the source; `asked` is for `compare`."""
+    runs = frames_of(_folders(directory))
+    table = compare(runs, **asked)
+    statuses = _statuses(runs)
+    closed = _closed(statuses.get("shadow"), statuses.get("source"), "and the source is not")
+    sides = [f"{role} {_name(runs, role)}" for role in ROLES]
+    n = [int(table[f"n_{role}"].max()) for role in ROLES]
+    counted = "; ".join(f"{side}: {count:,} requests" for side, count in zip(sides, n, strict=True))
+    of = f", of {len(runs)} replications" if len(runs) > 1 else ""
+    return Compared(table, asked.get("confidence", 0.95), closed, f"{counted}{of}")
+
+
+def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any) -> Compared:
+    """Compare the variants of a saved run with the same ones of an earlier run; `asked` is for `compare_runs`."""
+    if role is not None and role not in ROLES:
+        raise InputError("--role", "must be source or shadow", role)
+    roles = ROLES if role is None else (role,)
+    table = compare_runs(later, earlier, **asked)
+    before, after = (_statuses(frames_of(_folders(folder))) for folder in (earlier, later))
+    closed = [s for r in roles for s in _closed(after.get(r), before.get(r), f"and was not in {earlier}")]
+    head = f"baseline: {earlier}; result: {later}"
+    return Compared(table[table["role"].isin(roles)], asked.get("confidence", 0.95), tuple(closed), head)
+
+
+def _folders(directory: Path) -> list[Path]:
+    """Return the directories of the runs that `simulate -o` left: one, or one a replication."""
+    if not os.path.isdir(directory):  # which takes a name of any length; whoever reads it says what is wrong
+        return [directory]
+    return [p for r in range(len(os.listdir(directory))) if (p := directory / f"replication-{r}").is_dir()] or [
+        directory
+    ]
+
+
+def _statuses(runs: Sequence[Frames]) -> Mapping[str, tuple[str, str]]:
+    """Return, by role, the gravest status of its pool over the runs, and its variant."""
+    found: dict[str, tuple[str, str]] = {}
+    for run in runs:
+        if "windows" not in run or "utilisation" not in run["windows"]:
+            continue  # a CloudWatch export knows no workers
+        for pool in verdict(run["windows"]).pools:
+            worst = max(found.get(pool.role, (STATUSES[0],))[0], pool.status, key=STATUSES.index)
+            found[pool.role] = worst, pool.variant
+    return found
+
+
+def _closed(pool: tuple[str, str] | None, other: tuple[str, str] | None, so: str) -> tuple[str, ...]:
+    if pool is None or pool[0] != OVERLOADED or (other is not None and other[0] == OVERLOADED):
+        return ()
+    return (f"{pool[1]} is {OVERLOADED}, {so}",)
+
+
+def label(metric: str) -> str:
+    """Return a metric's name in a table."""
+    return _METRICS.get(metric, metric)
+
+
+def _name(runs: Sequence[Frames], role: str) -> str:
+    frame = next(iter(runs[0].values()))
+    names = frame.loc[frame["role"] == role, "variant"] if "variant" in frame else pd.Series(dtype=str)
+    return str(names.iloc[0]) if len(names) else ""
+
+
+def _cells(row: Row, pair: Sequence[str]) -> list[str]:
+    values = [row[side] for side in pair]
+    name = label(row["metric"])
+    worth = "-" if math.isnan(row["n_eff"]) else compact(row["n_eff"])
+    said = _NO_DIFFERENCE if row["verdict"].startswith(_NO_DIFFERENCE) else row["verdict"]
+    shown = seconds if row["unit"] == "s" else lambda x: percent(x, 3)
+    return [name, *map(shown, values), change(row), interval(row), worth, said]
+
+
+def _verdict_lines(table: pd.DataFrame) -> list[str]:
+    by_variant = "variant" in table
+    lines = []
+    for kind, said in (("worse", "Worse"), ("better", "Better"), (NOT_ENOUGH, "Not enough data for")):
+        rows = records(table[table["verdict"] == kind])
+        if not rows:
+            continue
+        names = [f"{row['variant']} {row['metric']}" if by_variant else row["metric"] for row in rows]
+        if kind != NOT_ENOUGH:
+            names = [f"{name} {change(row)}" for name, row in zip(names, rows, strict=True)]
+        lines.append(wrapped(f"{said}: {', '.join(names)}.", hanging="  "))
+    judged = table["verdict"][table["verdict"] != ""]
+    if judged.str.startswith(_NO_DIFFERENCE).all():
+        return ["No metric differs by more than the margin."]
+    return lines if (judged == "worse").any() else ["No metric is worse.", *lines]
+
+
+def _told(table: pd.DataFrame, pair: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that say something of their own: errors by kind only where there are any."""
+    silent = table["metric"].isin(["error_rate_4xx", "error_rate_5xx"]) & (table[list(pair)] == 0.0).all(axis=1)
+    return table if silent.all() else table[~silent]
+
+
+def _notes(table: pd.DataFrame) -> list[str]:
+    notes = []
+    margins = [v.partition("larger than ")[2] for v in table["verdict"] if v.startswith(_NO_DIFFERENCE)]
+    if margins:
+        less = " or ".join(dict.fromkeys(margins))
+        notes.append(f"{_NO_DIFFERENCE}: the whole interval lies within the margin, {less}.")
+    if (table["verdict"] == NOT_ENOUGH).any():
+        notes.append(f"{NOT_ENOUGH}: the interval holds 0 and passes the margin, or there is none; run for longer.")
+    if table["metric"].str.startswith("paired").any():
+        notes.append("pairs: shadow minus source of one request; equal variants have a p5 and a p95, too.")
+    notes.append("n_eff: how many independent requests the lesser side is worth.")
+    hows = dict.fromkeys(method.partition(",")[0] for method in table["method"])
+    same = " The runs met the same requests." if table["method"].str.endswith("same requests").any() else ""
+    notes.append(f"Intervals from {' and '.join(hows)}.{same}")
+    return [wrapped(note, hanging="  ") for note in notes]

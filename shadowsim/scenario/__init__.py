@@ -1,0 +1,1 @@
+"""Reads a scenario file: traffic, services, endpoint, mirror and run."""

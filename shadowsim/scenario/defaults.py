@@ -1,0 +1,166 @@
+"""What stands in a scenario that nobody has written yet: the built-in one, and what a plain request lacks.
+
+A CreateInferenceExperiment request says which instances serve and which share is copied, but not what traffic comes
+and how long a request takes. Whatever is put in its place here is said in a sentence, which the caller can read and
+the command line prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shadowsim.aws.experiment import Experiment
+from shadowsim.aws.instances import lookup
+from shadowsim.errors import InputError
+from shadowsim.scenario.fields import BLOCKS
+from shadowsim.scenario.paths import ALIASES, edited, plain, target_of
+
+ROUTING, OVERHEAD_S, TIMEOUT_S = "RANDOM", 0.002, 60.0
+RULE, INSTANT = "coin", "arrival"
+PERIOD_S, SEED, SAMPLE_REQUESTS, REPLICATIONS = 60.0, 7, 10_000, 1
+
+ENDPOINT: dict[str, object] = {"routing": ROUTING, "overhead_s": OVERHEAD_S, "timeout_s": TIMEOUT_S}
+MIRROR: dict[str, object] = {
+    "rule": RULE,
+    "instant": INSTANT,
+    "max_in_flight": None,
+    "max_body_bytes": None,
+    "max_per_s": None,
+}
+RUN: dict[str, object] = {
+    "horizon_s": None,
+    "period_s": PERIOD_S,
+    "seed": SEED,
+    "sample_requests": SAMPLE_REQUESTS,
+    "replications": REPLICATIONS,
+}
+TIME: dict[str, object] = {"law": "lognormal", "mean_s": 0.02, "scv": 0.25}
+DRAFT_RATE_PER_S = 100.0
+
+
+def is_request(document: Mapping[str, object]) -> bool:
+    """Return whether this is a request and no scenario: only AWS's names begin in upper case."""
+    return not any(key in BLOCKS for key in document) and any(str(key)[:1].isupper() for key in document)
+
+
+def builtin_document() -> dict[str, object]:
+    """Return the built-in scenario: a day of 34.6 million requests on four ml.m5.xlarge, half of them copied to two.
+
+    Its rate is 400 requests a second in the mean, and 1.6 times that at 15:00.
+    """
+    profile = {"kind": "diurnal", "base_per_s": 160.0, "peak_per_s": 640.0, "peak_hour": 15.0, "weekend_factor": 1.0}
+    return {
+        "experiment": {
+            "Name": "built-in",
+            "Type": "ShadowMode",
+            "RoleArn": "arn:aws:iam::111122223333:role/shadowsim",
+            "EndpointName": "built-in",
+            "ModelVariants": [
+                _variant("AllTraffic", "model", "ml.m5.xlarge", 4),
+                _variant("Shadow-01", "model-candidate", "ml.m5.xlarge", 2),
+            ],
+            "ShadowModeConfig": {
+                "SourceModelVariantName": "AllTraffic",
+                "ShadowModelVariants": [{"ShadowModelVariantName": "Shadow-01", "SamplingPercentage": 50}],
+            },
+        },
+        "traffic": {"process": "poisson", "rate_per_s": None, "profile": profile},
+        "services": {"AllTraffic": _service(4), "Shadow-01": _service(4)},
+        "endpoint": dict(ENDPOINT),
+        "mirror": dict(MIRROR),
+        "run": {**RUN, "horizon_s": 86_400.0},
+    }
+
+
+def draft_document(request: Mapping[str, object], experiment: Experiment) -> dict[str, object]:
+    """Return a scenario for a request with every main key spelled out, to be edited.
+
+    Workers are null, which means those of the instance type, or 1 where nothing is known of the type.
+    """
+    services: dict[str, object] = {}
+    for variant in (experiment.source, experiment.shadow):
+        services[variant.name] = _service(None if lookup(variant.pool.instance_type).workers else 1)
+    return {
+        "experiment": dict(request),
+        "traffic": {"process": "poisson", "rate_per_s": DRAFT_RATE_PER_S},
+        "services": services,
+        "endpoint": dict(ENDPOINT),
+        "mirror": dict(MIRROR),
+        "run": dict(RUN),
+    }
+
+
+def assumed_document(request: Mapping[str, object], experiment: Experiment) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the scenario that a request means once it has a rate, and what was assumed: sentences by their subject."""
+    names = [experiment.source.name, experiment.shadow.name]
+    document = {
+        "experiment": dict(request),
+        "traffic": {"process": "poisson", "rate_per_s": None},
+        "services": {name: {"time": dict(TIME)} for name in names},
+    }
+    assumed = {"traffic": "traffic: Poisson at a steady rate."}
+    for name in names:
+        assumed[f"services.{name}.time"] = f"{name}: service times are lognormal with mean 20 ms and scv 0.25."
+        assumed[f"services.{name}.workers"] = f"{name}: a worker for each accelerator, or else for each vCPU."
+    return document, assumed
+
+
+def requested_document(
+    request: Mapping[str, object], changes: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the scenario that a request and changes to it mean, and what was assumed; refuse one without traffic."""
+    experiment = Experiment.from_request(request)
+    document, assumed = assumed_document(request, experiment)
+    bare = document["traffic"]
+    document, assumed = changed_document(document, assumed, experiment, changes)
+    if document["traffic"] == bare:
+        what = "is required for a plain request, which says nothing of its traffic: requests a second (--rate R)"
+        raise InputError("rate_per_s", what)
+    return document, assumed
+
+
+def changed_document(
+    document: Mapping[str, object], assumed: Mapping[str, str], experiment: Experiment, changes: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Return a scenario with changes made, by paths as people write them, and what is still assumed of it."""
+    names = {"source": experiment.source.name, "shadow": experiment.shadow.name}
+    changed, still = dict(document), dict(assumed)
+    for path, value in changes.items():
+        target = target_of(path, document, names)
+        if _overlap(target, "experiment.Schedule") and "run.horizon_s" in still:
+            # The length that was counted from the Schedule goes with it.
+            changed = edited(changed, "run.horizon_s", None)
+            del still["run.horizon_s"]
+        traffic = changed.get("traffic")
+        if target == ALIASES["rate_per_s"] and isinstance(traffic, list):
+            raise _many_rates(path, len(traffic))
+        changed = edited(changed, target, plain(value))
+        if target != ALIASES["rate_per_s"]:  # which leaves the traffic's kind as it was assumed
+            still = {at: text for at, text in still.items() if not _overlap(at, target)}
+    return changed, still
+
+
+def _many_rates(path: str, n: int) -> InputError:
+    shown = ", ".join(f"traffic.{i}.rate_per_s" for i in range(min(n, 3))) + (", ..." if n > 3 else "")
+    return InputError(path, f"is the rate of one block, and traffic is a list: set {shown}")
+
+
+def _overlap(a: str, b: str) -> bool:
+    return f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
+
+
+def _variant(name: str, model: str, instance_type: str, instance_count: int) -> dict[str, object]:
+    pool = {"InstanceType": instance_type, "InstanceCount": instance_count}
+    infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
+    return {"ModelName": model, "VariantName": name, "InfrastructureConfig": infrastructure}
+
+
+def _service(workers: int | None) -> dict[str, object]:
+    return {
+        "time": dict(TIME),
+        "workers": workers,
+        "queue_limit": None,
+        "slowdown": None,
+        "error_4xx": 0.0,
+        "error_5xx": 0.0,
+    }

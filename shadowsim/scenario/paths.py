@@ -1,0 +1,164 @@
+"""Where a value stands in a scenario file, and how it is changed there.
+
+A dotted path such as `run.seed` or `traffic.profile.steps.0.rate_per_s` is followed through objects and lists; short
+names for what people change most are spelled out into such paths first. Here nothing knows what a scenario means:
+whatever an edit yields is validated like a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import PurePath
+
+import numpy as np
+
+from shadowsim.errors import InputError, kind, nearest
+from shadowsim.scenario.fields import BLOCK_KEYS, BLOCKS, SERVICE_KEYS, SERVICE_LATER
+
+ALIASES = {
+    "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
+    "rate_per_s": "traffic.rate_per_s",
+    "seed": "run.seed",
+    "horizon_s": "run.horizon_s",
+}
+VARIANT_ALIASES = {
+    "instance_type": "InfrastructureConfig.RealTimeInferenceConfig.InstanceType",
+    "instance_count": "InfrastructureConfig.RealTimeInferenceConfig.InstanceCount",
+    "model_name": "ModelName",
+}
+
+
+def plain(value: object) -> object:
+    """Return a deep copy of a value as JSON has it: numpy's values as Python's, tuples as lists, times as ISO 8601."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def check_changes(changes: object) -> Mapping[str, object]:
+    """Return `changes` when they are values by their paths."""
+    if not isinstance(changes, Mapping):
+        raise InputError(
+            "changes", f'must be a mapping of paths to values, as {{"rate_per_s": 400}}, not {kind(changes)}'
+        )
+    wrong = next((path for path in changes if not isinstance(path, str)), None)
+    if wrong is not None:
+        raise InputError("changes", 'must have paths such as "rate_per_s" for keys', wrong)
+    return changes
+
+
+def edited(document: Mapping[str, object], path: str, value: object) -> dict[str, object]:
+    """Return a copy of a JSON object with the value at a dotted path set.
+
+    A key may itself contain dots (`time.quantiles_s.0.5`): the longest key that is there wins. Objects on the way that
+    are not there are made; list items must be there.
+
+    Raises
+    ------
+    InputError
+        When the path leads through something that is neither an object nor a list, or past the end of a list.
+    """
+    result = _set(document, path.split("."), value, [])
+    assert isinstance(result, dict)
+    return result
+
+
+def _set(node: object, parts: list[str], value: object, trail: list[str]) -> object:
+    if not parts:
+        return value
+    here = ".".join(trail)
+    if isinstance(node, Mapping):
+        n = next((n for n in range(len(parts), 1, -1) if ".".join(parts[:n]) in node), 1)
+        key = ".".join(parts[:n])
+        below = node.get(key)
+        return {**node, key: _set({} if below is None else below, parts[n:], value, [*trail, key])}
+    if isinstance(node, list):
+        if not parts[0].isdecimal() or int(parts[0]) >= len(node):
+            raise InputError(here, f"has {len(node)} items, numbered from 0", parts[0])
+        i = int(parts[0])
+        return [*node[:i], _set(node[i], parts[1:], value, [*trail, parts[0]]), *node[i + 1 :]]
+    raise InputError(here, f"holds no object, so that {'.'.join(parts)} cannot be set in it", node)
+
+
+def value_at(document: object, path: str) -> object:
+    """Return the value at a dotted path through objects and lists, None where there is none.
+
+    A key may contain dots, as for `edited`.
+    """
+    parts = path.split(".")
+    while parts:
+        n = 1
+        if isinstance(document, list):
+            document = dict(enumerate(document)).get(int(parts[0])) if parts[0].isdecimal() else None
+        elif isinstance(document, Mapping):
+            n = next((n for n in range(len(parts), 1, -1) if ".".join(parts[:n]) in document), 1)
+            document = document.get(".".join(parts[:n]))
+        else:
+            return None
+        parts = parts[n:]
+    return document
+
+
+def variant_path(document: Mapping[str, object], name: str) -> str:
+    """Return the path of a variant within a valid scenario."""
+    variants = value_at(document, "experiment.ModelVariants")
+    assert isinstance(variants, list)
+    return f"experiment.ModelVariants.{[variant['VariantName'] for variant in variants].index(name)}"
+
+
+def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str]) -> str:
+    """Return the path in the scenario file that a path or its short form means.
+
+    Parameters
+    ----------
+    path : str
+        As people write it.
+    document : mapping
+        A valid scenario.
+    names : mapping of str to str
+        The VariantName of the `source` and of the `shadow`.
+
+    Raises
+    ------
+    InputError
+        When it is no path of a scenario; keys within a block are left to that block's own validation.
+    """
+    head, _, rest = path.partition(".")
+    if path in ALIASES:
+        return ALIASES[path]
+    if head in BLOCKS:
+        return path
+    if head not in names:
+        inside = [f"{block}.{head}" for block, keys in BLOCK_KEYS.items() if head in keys]
+        hint = f"; did you mean {inside[0]}?" if inside else nearest(head, [*ALIASES, *BLOCKS, *names])
+        raise InputError(path, f"is not a path of a scenario{hint}")
+    key = rest.partition(".")[0]
+    if rest in VARIANT_ALIASES:
+        return f"{variant_path(document, names[head])}.{VARIANT_ALIASES[rest]}"
+    if key in SERVICE_KEYS or key in SERVICE_LATER:
+        service = f"services.{names[head]}"
+        pool = value_at(document, f"{variant_path(document, names[head])}.{VARIANT_ALIASES['instance_type']}")
+        # What the variant's type has of its own is what the variant's key means.
+        own = f"{service}.by_instance_type.{pool}"
+        return f"{own if value_at(document, f'{own}.{key}') is not None else service}.{rest}"
+    known = [f"{head}.{word}" for word in (*VARIANT_ALIASES, *SERVICE_KEYS)]
+    raise InputError(path, f"is not a path of a scenario{nearest(f'{head}.{key}', known)}")
+
+
+def parse_set(text: str) -> tuple[str, object]:
+    """Return path and value of `PATH=VALUE`: the value as JSON when it is that, else as the text it is."""
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise InputError("--set", "must be PATH=VALUE", text)
+    try:
+        return path.strip(), json.loads(value)
+    except (ValueError, RecursionError):  # no JSON; or a number of thousands of digits, brackets by the thousand
+        return path.strip(), value

@@ -1,0 +1,178 @@
+"""Rate profiles: how a rate of requests changes over the run.
+
+========  ==========================================================================================================
+steps     `steps`: [{`from_s`: 0, `rate_per_s`}, ...]: each rate holds until the next begins; the first begins at 0
+linear    from `from_per_s` at `from_s` (default 0) to `to_per_s` at `to_s` in a straight line, held before and after
+diurnal   a raised cosine from `base_per_s` to `peak_per_s` at `peak_hour` (UTC, a multiple of 0.5, default 15), in
+          straight lines between its half-hourly values; on Saturdays and Sundays times `weekend_factor` (default 1)
+spikes    `base_per_s`, and `spikes`: [{`at_s`, `for_s`, and `rate_per_s` or `factor` of the base}, ...], in order
+========  ==========================================================================================================
+
+Each knows its knots: a piecewise-linear rate over the horizon, as times and rates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shadowsim.errors import InputError
+from shadowsim.scenario.fields import Block
+
+Floats = NDArray[np.float64]
+Knots = tuple[Floats, Floats]
+
+PROFILES = ("steps", "linear", "diurnal", "spikes")
+
+HALF_HOUR_S = 1_800
+# (1 + cos)/2 at the 48 half hours after the peak. libm's cosines differ in their last bit from one machine to the next;
+# nine decimals do not, since none of the 48 is near a rounding boundary. Values half a day apart add up to 1, so that
+# the mean is 1/2.
+HALF_HOURS = np.array([(1.0 + round(math.cos(math.pi * i / 24), 9)) / 2.0 for i in range(48)])
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Rates that hold until the next begins."""
+
+    from_s: tuple[float, ...]
+    rate_per_s: tuple[float, ...]
+
+    def knots(self, horizon_s: float, clock_s: float) -> Knots:
+        """Return the knots of the rate over the horizon."""
+        end = max(horizon_s, self.from_s[-1]) + 1.0
+        time = np.repeat([*self.from_s, end], 2)[1:-1]
+        return _cut(time, np.repeat(self.rate_per_s, 2), horizon_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A ramp between two held rates."""
+
+    from_per_s: float
+    to_per_s: float
+    from_s: float
+    to_s: float
+
+    def knots(self, horizon_s: float, clock_s: float) -> Knots:
+        """Return the knots of the rate over the horizon."""
+        time = np.array([-1.0, self.from_s, self.to_s, max(horizon_s, self.to_s) + 1.0])
+        return _cut(time, np.repeat([self.from_per_s, self.to_per_s], 2), horizon_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Diurnal:
+    """A day's raised cosine, damped or raised on weekends."""
+
+    base_per_s: float
+    peak_per_s: float
+    peak_hour: float
+    weekend_factor: float
+
+    def knots(self, horizon_s: float, clock_s: float) -> Knots:
+        """Return the knots of the rate over the horizon, which begins `clock_s` after Monday 00:00."""
+        half_hour = np.arange(clock_s // HALF_HOUR_S, math.ceil((clock_s + horizon_s) / HALF_HOUR_S) + 1).astype(
+            np.int64
+        )
+        shape = HALF_HOURS[(half_hour - round(2 * self.peak_hour)) % 48]
+        level = self.base_per_s + (self.peak_per_s - self.base_per_s) * shape
+        factor = np.where(half_hour // 48 % 7 >= 5, self.weekend_factor, 1.0)
+        before = np.where((half_hour - 1) // 48 % 7 >= 5, self.weekend_factor, 1.0)
+        # A weekend begins and ends with a jump: two knots at that midnight.
+        jump = np.flatnonzero(factor != before)
+        time = np.insert(half_hour * float(HALF_HOUR_S) - clock_s, jump, half_hour[jump] * float(HALF_HOUR_S) - clock_s)
+        return _cut(time, np.insert(level * factor, jump, level[jump] * before[jump]), horizon_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Spikes:
+    """A flat rate with spells of another."""
+
+    base_per_s: float
+    at_s: tuple[float, ...]
+    until_s: tuple[float, ...]
+    rate_per_s: tuple[float, ...]
+
+    def knots(self, horizon_s: float, clock_s: float) -> Knots:
+        """Return the knots of the rate over the horizon."""
+        end = max(horizon_s, self.until_s[-1]) + 1.0
+        edges = [-1.0, *(t for spell in zip(self.at_s, self.until_s, strict=True) for t in spell), end]
+        rates = [self.base_per_s, *(r for rate in self.rate_per_s for r in (rate, self.base_per_s))]
+        return _cut(np.repeat(edges, 2)[1:-1], np.repeat(rates, 2), horizon_s)
+
+
+Profile = Steps | Linear | Diurnal | Spikes
+
+
+def parse_profile(block: Block) -> Profile:
+    """Make a profile of its JSON object, or raise `InputError`."""
+    kind = block.choice("kind", None, PROFILES)
+    if kind == "steps":
+        block.only(("kind", "steps"))
+        return _steps(block)
+    if kind == "linear":
+        block.only(("kind", "from_per_s", "to_per_s", "from_s", "to_s"))
+        from_s = block.number("from_s", 0.0, least=0.0)
+        to_s = block.number("to_s", above=from_s)
+        return Linear(block.number("from_per_s", least=0.0), block.number("to_per_s", least=0.0), from_s, to_s)
+    if kind == "spikes":
+        block.only(("kind", "base_per_s", "spikes"))
+        return _spikes(block)
+    block.only(("kind", "base_per_s", "peak_per_s", "peak_hour", "weekend_factor"))
+    base = block.number("base_per_s", least=0.0)
+    peak = block.number("peak_per_s", least=base)
+    hour = block.number("peak_hour", 15.0, least=0.0, most=23.5)
+    if 2 * hour % 1:
+        raise InputError(block.at("peak_hour"), "must be a multiple of 0.5", hour)
+    return Diurnal(base, peak, hour, block.number("weekend_factor", 1.0, least=0.0))
+
+
+def _steps(block: Block) -> Steps:
+    items = block.items("steps")
+    for item in items:
+        item.only(("from_s", "rate_per_s"))
+    from_s = tuple(item.number("from_s", least=0.0) for item in items)
+    if from_s[0] != 0.0:
+        raise InputError(items[0].at("from_s"), "must be 0: the first step begins the run", from_s[0])
+    for item, (earlier, later) in zip(items[1:], pairwise(from_s), strict=True):
+        if later <= earlier:
+            raise InputError(item.at("from_s"), f"must be > {earlier:g}, where the step before begins", later)
+    return Steps(from_s, tuple(item.number("rate_per_s", least=0.0) for item in items))
+
+
+def _spikes(block: Block) -> Spikes:
+    base, free_s = block.number("base_per_s", least=0.0), 0.0
+    at_s, until_s, rates = [], [], []
+    for item in block.items("spikes"):
+        item.only(("at_s", "for_s", "rate_per_s", "factor"))
+        at_s.append(item.number("at_s", least=free_s))
+        free_s = at_s[-1] + item.number("for_s", above=0.0)
+        until_s.append(free_s)
+        if item.has("rate_per_s") == item.has("factor"):
+            raise InputError(item.path, "must have either rate_per_s or factor", dict(item.values))
+        own = item.has("rate_per_s")
+        rates.append(item.number("rate_per_s", least=0.0) if own else base * item.number("factor", least=0.0))
+    return Spikes(base, tuple(at_s), tuple(until_s), tuple(rates))
+
+
+def _cut(time: Floats, rate: Floats, horizon_s: float) -> Knots:
+    """Return the part of a piecewise-linear rate within [0, horizon]; the knots given reach over both ends."""
+    # Of several knots at one time the first is what precedes it and the last what follows it; any others say nothing.
+    idle = np.zeros(len(time), bool)
+    idle[1:-1] = (time[:-2] == time[1:-1]) & (time[1:-1] == time[2:])
+    time, rate = time[~idle], rate[~idle]
+    first = int(np.searchsorted(time, 0.0, side="right")) - 1
+    last = int(np.searchsorted(time, horizon_s, side="left"))
+    inside = slice(first + 1, last)
+    begin = _between(time[first : first + 2], rate[first : first + 2], 0.0)
+    end = _between(time[last - 1 : last + 1], rate[last - 1 : last + 1], horizon_s)
+    return np.array([0.0, *time[inside], horizon_s]), np.array([begin, *rate[inside], end])
+
+
+def _between(time: Floats, rate: Floats, t: float) -> float:
+    share = (t - time[0]) / (time[1] - time[0])
+    return float(rate[0] + (rate[1] - rate[0]) * share)

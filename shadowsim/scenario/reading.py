@@ -1,0 +1,202 @@
+"""The parts of a scenario that depend on each other: read, and checked against each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from shadowsim.aws.contract import as_time
+from shadowsim.aws.experiment import LONGEST, SHORTEST, Experiment, Variant
+from shadowsim.aws.instances import lookup
+from shadowsim.errors import InputError, nearest
+from shadowsim.scenario.arrivals import Traffic
+from shadowsim.scenario.defaults import INSTANT, ROUTING, RULE
+from shadowsim.scenario.fields import BLOCK_KEYS, BLOCKS, Block
+from shadowsim.scenario.laws import Law
+from shadowsim.scenario.paths import VARIANT_ALIASES, variant_path
+from shadowsim.scenario.service import Service, parse_service
+from shadowsim.scenario.traces import Trace
+
+ROUTINGS = ("RANDOM", "LEAST_OUTSTANDING_REQUESTS")
+RULES = ("coin", "counter", "hash")
+INSTANTS = ("arrival", "response")
+MAX_IN_FLIGHT = 2**31 - 1
+MAX_PER_S = 10_000_000  # the moments of that many copies are remembered
+MAX_SESSION = 2**53  # integers that float64 holds
+MAX_WINDOWS = 5_000_000
+MAX_REQUESTS_A_WINDOW = 1e9
+MAX_JUMPS = 2_000_000  # of a modulated rate, whose path is kept in memory
+MAX_POOL_WORKERS = 10_000_000
+
+
+def read_experiment(whole: Block) -> Experiment:
+    """Return the experiment of a scenario; an EndTime alone counts back from itself when the horizon is known."""
+    whole.only(BLOCKS)
+    run = whole.block("run")
+    request = Block.of(whole.need("experiment"), "experiment").values
+    schedule = request.get("Schedule")
+    now = None
+    if isinstance(schedule, Mapping) and schedule.get("StartTime") is None and run.has("horizon_s"):
+        # An EndTime alone counts from the moment of reading. The horizon says how long before it that was, so that a
+        # saved scenario can still be read when its EndTime has passed.
+        end = as_time(schedule.get("EndTime"))
+        length = timedelta(seconds=min(run.number("horizon_s", above=0.0), LONGEST.total_seconds()))
+        now = end - max(length, SHORTEST) if end else None
+    return Experiment.from_request(request, now)
+
+
+def read_services(whole: Block, experiment: Experiment, base_dir: Path) -> dict[str, Service]:
+    """Return the service of every variant by its name, the source's first."""
+    block = Block.of(whole.need("services"), "services")
+    names = [experiment.source.name, experiment.shadow.name]
+    for name in block.values:
+        if name not in names:
+            raise InputError(block.at(name), f"is not a variant of the experiment{nearest(name, names)}")
+    for name in names:
+        if not block.has(name):
+            raise InputError(block.at(name), "is required: every variant needs a service")
+    pools = {variant.name: variant.pool.instance_type for variant in (experiment.source, experiment.shadow)}
+    return {name: parse_service(block.values[name], block.at(name), base_dir, pools[name]) for name in names}
+
+
+def read_routing(endpoint: Block, names: Mapping[str, object]) -> dict[str, str]:
+    """Return every variant's routing strategy: one for all, or an object with one for some."""
+    given = endpoint.values.get("routing")
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(names, endpoint.choice("routing", ROUTING, ROUTINGS))
+    block = endpoint.block("routing")
+    block.only(names)
+    return {name: block.choice(name, ROUTING, ROUTINGS) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Mirroring:
+    """Which requests are copied, when, and what a copy can be lost to; see `Scenario`."""
+
+    mirror_rule: str
+    mirror_instant: str
+    max_body_bytes: float | None
+    max_in_flight: int | None
+    max_per_s: int | None
+
+
+def read_mirror(mirror: Block, traffic: Traffic) -> Mirroring:
+    """Return the mirror's settings; refuse those that need something which the traffic does not say."""
+    mirror.only(BLOCK_KEYS["mirror"])
+    rule = mirror.choice("rule", RULE, RULES)
+    if rule == "hash" and traffic.sessions is None:
+        raise InputError(mirror.at("rule"), "needs traffic.sessions, by which it copies", rule)
+    max_body_bytes = mirror.number("max_body_bytes", least=0.0) if mirror.has("max_body_bytes") else None
+    if max_body_bytes is not None and traffic.request_bytes is None:
+        raise InputError(mirror.at("max_body_bytes"), "needs traffic.request_bytes to compare with", max_body_bytes)
+    return Mirroring(
+        mirror_rule=rule,
+        mirror_instant=mirror.choice("instant", INSTANT, INSTANTS),
+        max_body_bytes=max_body_bytes,
+        max_in_flight=mirror.cap("max_in_flight", MAX_IN_FLIGHT),
+        max_per_s=mirror.cap("max_per_s", MAX_PER_S),
+    )
+
+
+def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:
+    """Return the length of the run in seconds, as given or by the rules of scenario.py."""
+    if run.has("horizon_s"):
+        return run.number("horizon_s", above=0.0)
+    schedule = experiment.schedule
+    if not traffic.only_traces or schedule.start is not None or schedule.end is not None:
+        return experiment.duration_s
+    span_s = max(trace.span_s for trace in traffic.traces)
+    check_windows(span_s, period_s)
+    n = math.floor(span_s / period_s) + 1
+    return (n if n * period_s > span_s else n + 1) * period_s
+
+
+def workers_of(variant: Variant, service: Service) -> int:
+    """Return the workers of one of the variant's instances, or raise `InputError` when they are not known."""
+    workers = service.workers or lookup(variant.pool.instance_type).workers
+    if workers is None:
+        what = f"is required, since neither accelerators nor vCPUs of {variant.pool.instance_type} are known"
+        raise InputError(f"services.{variant.name}.workers", what)
+    if len(service.slowdown) > workers:
+        what = f"must have at most one factor for each of the {workers} workers"
+        raise InputError(f"services.{variant.name}.slowdown", what, len(service.slowdown))
+    return workers
+
+
+def check_pools(experiment: Experiment, workers: Mapping[str, int], document: Mapping[str, object]) -> None:
+    """Refuse a pool without instances, or with more workers than memory should hold."""
+    for variant in (experiment.source, experiment.shadow):
+        path = f"{variant_path(document, variant.name)}.{VARIANT_ALIASES['instance_count']}"
+        n = variant.pool.instance_count
+        if n < 1:
+            raise InputError(path, "must be >= 1: a simulated variant needs at least one instance", n)
+        if n * workers[variant.name] > MAX_POOL_WORKERS:
+            raise InputError(path, f"must give at most {MAX_POOL_WORKERS:,} workers, {workers[variant.name]} each", n)
+
+
+def check_windows(horizon_s: float, period_s: float) -> None:
+    """Refuse a period that cuts the horizon into too many windows."""
+    if horizon_s / period_s > MAX_WINDOWS:
+        limit = f"must cut the horizon of {horizon_s:g} s into at most {MAX_WINDOWS:,} windows"
+        raise InputError("run.period_s", limit, period_s)
+
+
+def check_rate(traffic: Traffic, horizon_s: float, period_s: float, start: datetime | None) -> None:
+    """Refuse synthetic traffic that brings nothing, or too much for the counters of one window."""
+    peak_per_s = math.fsum(_peak_rate(part, horizon_s, start) for part in traffic.parts or [traffic])
+    if peak_per_s * min(period_s, horizon_s) > MAX_REQUESTS_A_WINDOW:
+        limit = f"must bring at most {MAX_REQUESTS_A_WINDOW:,.0f} requests in a window of {period_s:g} s"
+        raise InputError("traffic", limit, peak_per_s)
+
+
+def _peak_rate(traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
+    """Return the highest rate of one process; 0 for a trace, whose requests are in memory anyway."""
+    if traffic.process == "trace":
+        return 0.0
+    if traffic.process == "mmpp":
+        if horizon_s / math.fsum(traffic.mean_sojourn_s) * len(traffic.mean_sojourn_s) > MAX_JUMPS:
+            limit = f"must bring at most {MAX_JUMPS:,} jumps within the horizon of {horizon_s:g} s"
+            raise InputError(f"{traffic.path}.mean_sojourn_s", limit, traffic.mean_sojourn_s)
+        return max(traffic.rates_per_s)
+    time, rate = traffic.knots(horizon_s, start)
+    if not ((rate[1:] + rate[:-1]) * np.diff(time) > 0.0).any():
+        raise InputError(f"{traffic.path}.profile", f"must have a rate > 0 within the horizon of {horizon_s:g} s")
+    return float(rate.max())
+
+
+def check_columns(traffic: Traffic, services: Mapping[str, Service]) -> None:
+    """Refuse linear laws without a trace of its own, or whose columns it lacks; and a trace that cannot be read."""
+    laws = {f"services.{name}.time": service.time for name, service in services.items()}
+    sizes = {"request_bytes": traffic.request_bytes, "response_bytes": traffic.response_bytes}
+    laws |= {f"traffic.{key}": law for key, law in sizes.items() if law is not None}
+    traces = traffic.traces
+    trace = traces[0] if traffic.process == "trace" else None
+    if trace is not None and isinstance(traffic.sessions, str):
+        session = trace.column(traffic.sessions, "traffic.sessions")
+        wrong = (session != np.floor(session)) | (session > MAX_SESSION)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            what = f"needs whole numbers of sessions in trace column {traffic.sessions}"
+            raise InputError("traffic.sessions", what, float(session[row]))
+    for path, law in laws.items():
+        if law.kind == "linear":
+            if trace is None:
+                alone = ", and no list," if traces else ""
+                raise InputError(path, f"needs trace traffic{alone} for a law of trace columns", law.block)
+            _check_linear(trace, law, path)
+
+
+def _check_linear(trace: Trace, law: Law, path: str) -> None:
+    written_out = isinstance(law.block, Mapping)
+    for name in law.columns:
+        # A misspelt base reads like a column.
+        trace.column(name, f"{path}.{name}" if written_out else path, ["base_s", "base_bytes"] if written_out else [])
+    with np.errstate(over="ignore"):
+        values = law.values(trace.columns)
+    if not np.isfinite(values).all() or (path.endswith(".time") and not values.any()):
+        raise InputError(path, "must give finite numbers, some of them > 0, over the trace", law.block)

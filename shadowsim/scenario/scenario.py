@@ -1,0 +1,349 @@
+"""A scenario: an experiment, its traffic, its services, and how to run them. What one simulation needs, as JSON.
+
+A `Scenario` keeps the document that it was made of. An edit changes the document and validates all of it anew, so that
+nothing can be reached by editing that could not be written in a file.
+
+What the file leaves open:
+
+* `run.horizon_s`: the Schedule's length; for a trace (or traces alone) without a Schedule, whole periods until after
+  the last request; else 7 days. With an EndTime alone, the run begins when the scenario is made, and the length is
+  written into the document.
+* `services.*.workers`: the instance type's accelerators, or else its vCPUs.
+* The last window is shorter when the horizon is not a multiple of `run.period_s`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+
+from shadowsim.aws.experiment import Experiment
+from shadowsim.errors import InputError
+from shadowsim.json_files import file_of, path_of, read_json
+from shadowsim.scenario.arrivals import Traffic
+from shadowsim.scenario.datafiles import BUILTIN
+from shadowsim.scenario.defaults import (
+    OVERHEAD_S,
+    PERIOD_S,
+    REPLICATIONS,
+    SAMPLE_REQUESTS,
+    SEED,
+    TIMEOUT_S,
+    builtin_document,
+    changed_document,
+    draft_document,
+    is_request,
+    requested_document,
+)
+from shadowsim.scenario.fields import BLOCK_KEYS, BLOCK_LATER, Block
+from shadowsim.scenario.paths import check_changes, edited, plain, value_at
+from shadowsim.scenario.reading import (
+    check_columns,
+    check_pools,
+    check_rate,
+    check_windows,
+    horizon_of,
+    read_experiment,
+    read_mirror,
+    read_routing,
+    read_services,
+    workers_of,
+)
+from shadowsim.scenario.service import Service
+from shadowsim.scenario.traffic import parse_traffic
+
+MOST_REPLICATIONS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What one simulation needs; made by `of`, `load`, `from_dict` or `default_scenario`.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    traffic : Traffic
+    services : mapping of str to Service
+        By variant name.
+    source_workers, shadow_workers : int
+        Workers of one instance.
+    routing : mapping of str to str
+        How each variant's requests are spread over its instances: "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
+    overhead_s, timeout_s : float
+        Of the endpoint.
+    mirror_rule, mirror_instant : str
+        Which requests are copied ("coin", "counter" or "hash"), and when ("arrival" or "response").
+    max_body_bytes : float or None
+        No copy is made of a longer body; None for any length.
+    max_in_flight : int or None
+        No copy is made while so many are unanswered; None for no limit.
+    max_per_s : int or None
+        Copies that may be made within any second; None for no limit.
+    horizon_s, period_s : float
+        Length of the run and of a window.
+    seed : int
+        0 .. 2**64 - 1.
+    sample_requests : int
+        How many requests the `requests` frame keeps.
+    replications : int
+        How many runs `replicate` makes; `simulate` makes one.
+    assumed : mapping of str to str
+        What was assumed for a plain request: a sentence by the path it is about.
+    document : mapping
+        The JSON object that all of this was made of.
+    base_dir : Path
+        What the document's file paths are relative to.
+    """
+
+    experiment: Experiment
+    traffic: Traffic
+    services: Mapping[str, Service]
+    source_workers: int
+    shadow_workers: int
+    routing: Mapping[str, str]
+    overhead_s: float
+    timeout_s: float
+    mirror_rule: str
+    mirror_instant: str
+    max_body_bytes: float | None
+    max_in_flight: int | None
+    max_per_s: int | None
+    horizon_s: float
+    period_s: float
+    seed: int
+    sample_requests: int
+    replications: int
+    assumed: Mapping[str, str] = field(compare=False)
+    document: Mapping[str, object] = field(compare=False, repr=False)
+    base_dir: Path = field(compare=False)
+
+    @classmethod
+    def of(
+        cls, source: object, rate_per_s: float | None = None, changes: Mapping[str, object] | None = None
+    ) -> Scenario:
+        """Return a scenario from whatever describes one.
+
+        Parameters
+        ----------
+        source : Scenario, mapping, JSON text or path
+            A scenario, or a plain CreateInferenceExperiment request.
+        rate_per_s : float, optional
+            Mean rate over the horizon, in requests a second; required for a plain request, unless `changes` say what
+            its traffic is.
+        changes : mapping of str to object, optional
+            As for `replace`, and made before the rest is checked: a plain request may need them to be a scenario at
+            all, such as the workers of an instance type that nothing is known of.
+
+        Raises
+        ------
+        InputError, ValidationError, SerializationError
+            When it cannot be used.
+        """
+        wanted: dict[str, object] = {} if rate_per_s is None else {"rate_per_s": rate_per_s}
+        wanted |= check_changes(changes) if changes else {}
+        if isinstance(source, Scenario):
+            return source.replace(wanted) if wanted else source
+        document = cast(dict[str, object], plain(read_json(source, "scenario")))
+        if is_request(document):
+            document, assumed = requested_document(document, wanted)
+            # The file paths of a plain request are those of the working directory.
+            return cls.from_dict(document, None, assumed)
+        file = file_of(source)
+        if wanted:
+            # Before it is read: a file may leave the rate of its traffic to the caller.
+            experiment = read_experiment(Block.of(document, ""))
+            document, _ = changed_document(document, {}, experiment, wanted)
+        return cls.from_dict(document, file.parent if file else None)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Scenario:
+        """Read a scenario file."""
+        file = path_of(path, "scenario")
+        return cls.from_dict(read_json(file), file.parent)
+
+    @classmethod
+    def from_dict(
+        cls,
+        document: Mapping[str, object],
+        base_dir: str | os.PathLike[str] | None = None,
+        assumed: Mapping[str, str] | None = None,
+    ) -> Scenario:
+        """Make a scenario of its JSON object.
+
+        Parameters
+        ----------
+        document : mapping
+            As in a scenario file; it is copied.
+        base_dir : path, optional
+            What its file paths are relative to; by default the working directory.
+        assumed : mapping, optional
+            See the class.
+
+        Raises
+        ------
+        InputError
+            Path, constraint and value of the first thing that is wrong.
+        ValidationError
+            All that is wrong with the experiment's block, in AWS's words.
+        """
+        base = Path(base_dir) if base_dir is not None else Path()
+        if isinstance(document, Mapping) and is_request(document):
+            ways = "`shadowsim init` makes a file of it to edit, Scenario.of(request, rate_per_s) a scenario"
+            raise InputError("scenario", f"is a plain CreateInferenceExperiment request; {ways}")
+        whole = Block.of(plain(document), "")
+        experiment = read_experiment(whole)
+        run = whole.block("run")
+        run.only(BLOCK_KEYS["run"], BLOCK_LATER["run"])
+        traffic = parse_traffic(whole.need("traffic"), "traffic", base)
+        services = read_services(whole, experiment, base)
+        endpoint = whole.block("endpoint")
+        endpoint.only(BLOCK_KEYS["endpoint"])
+        mirror = read_mirror(whole.block("mirror"), traffic)
+        period_s = run.number("period_s", PERIOD_S, above=0.0)
+        horizon_s = horizon_of(run, experiment, traffic, period_s)
+        values, assumed = dict(whole.values), dict(assumed or {})
+        if experiment.schedule.start is None and experiment.schedule.end is not None and not run.has("horizon_s"):
+            values = edited(values, "run.horizon_s", horizon_s)
+            assumed["run.horizon_s"] = f"run.horizon_s: {horizon_s:.0f} s, from now until the Schedule's EndTime."
+        workers = {v.name: workers_of(v, services[v.name]) for v in (experiment.source, experiment.shadow)}
+        check_pools(experiment, workers, values)
+        check_columns(traffic, services)
+        check_windows(horizon_s, period_s)
+        check_rate(traffic, horizon_s, period_s, experiment.schedule.start)
+        return cls(
+            experiment=experiment,
+            traffic=traffic,
+            services=services,
+            source_workers=workers[experiment.source.name],
+            shadow_workers=workers[experiment.shadow.name],
+            routing=read_routing(endpoint, services),
+            overhead_s=endpoint.number("overhead_s", OVERHEAD_S, least=0.0),
+            timeout_s=endpoint.number("timeout_s", TIMEOUT_S, above=0.0),
+            mirror_rule=mirror.mirror_rule,
+            mirror_instant=mirror.mirror_instant,
+            max_body_bytes=mirror.max_body_bytes,
+            max_in_flight=mirror.max_in_flight,
+            max_per_s=mirror.max_per_s,
+            horizon_s=horizon_s,
+            period_s=period_s,
+            seed=run.integer("seed", SEED, least=0, most=2**64 - 1),
+            sample_requests=run.integer("sample_requests", SAMPLE_REQUESTS, least=0, most=2**53),
+            replications=run.integer("replications", REPLICATIONS, least=1, most=MOST_REPLICATIONS),
+            assumed=assumed,
+            document=values,
+            base_dir=base,
+        )
+
+    @property
+    def source_service(self) -> Service:
+        """The service model of the variant that answers."""
+        return self.services[self.experiment.source.name]
+
+    @property
+    def shadow_service(self) -> Service:
+        """The service model of the variant that gets copies."""
+        return self.services[self.experiment.shadow.name]
+
+    @property
+    def share(self) -> float:
+        """The share of the requests that is copied, 0..1."""
+        return self.experiment.sampling_percentage / 100.0
+
+    @property
+    def start(self) -> datetime | None:
+        """What t = 0 is on the calendar, if the Schedule has a StartTime."""
+        return self.experiment.schedule.start
+
+    @property
+    def capture(self) -> bool:
+        """Whether requests and answers are captured: the experiment has a DataStorageConfig."""
+        return self.experiment.storage is not None
+
+    @property
+    def n_windows(self) -> int:
+        """How many windows begin before the horizon; window w begins at w * period_s."""
+        n = math.ceil(self.horizon_s / self.period_s)
+        # The quotient is rounded; the product is what everybody compares with.
+        n += n * self.period_s < self.horizon_s
+        return n - ((n - 1) * self.period_s >= self.horizon_s)
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """Sentences on what the input did not say, or on what of it is left out."""
+        sentences = list(self.assumed.values())
+        for trace in self.traffic.traces:
+            inside = trace.n_before(self.horizon_s)
+            if inside < trace.n_requests:
+                sentences.append(f"The run ends before its trace: {inside:,} of {trace.n_requests:,} requests come.")
+        return tuple(sentences)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the scenario as JSON has it: the document it was made of, with all edits."""
+        return cast(dict[str, object], plain(self.document))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a scenario file. Paths in it that are relative are rewritten to be so from its folder."""
+        folder = Path(path).resolve().parent
+        document = self.to_dict()
+        blocks = [part.path for part in self.traffic.parts or [self.traffic]]
+        sizes = [f"{block}.{key}" for block in blocks for key in ("request_bytes", "response_bytes")]
+        times = [f"services.{name}.time" for name in self.services]
+        for name, service in self.services.items():
+            times += [f"services.{name}.by_instance_type.{kind}.time" for kind in service.by_instance_type]
+        for where in (*blocks, *sizes, *times):
+            old = value_at(document, f"{where}.path")
+            if isinstance(old, str) and not old.startswith(BUILTIN) and not Path(old).is_absolute():
+                moved = os.path.relpath(self.base_dir.resolve() / old, folder)
+                document = edited(document, f"{where}.path", moved)
+        Path(path).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def replace(self, changes: Mapping[str, object]) -> Scenario:
+        """Return a scenario with some values changed, validated as a whole.
+
+        Parameters
+        ----------
+        changes : mapping of str to object
+            JSON values by path (paths.py): `sampling_percentage`, `rate_per_s`, `seed`, `horizon_s`; `source.` or
+            `shadow.` followed by `instance_type`, `instance_count`, `model_name` or a key of that variant's service
+            (`shadow.time.mean_s`); or the path in the scenario file (`run.period_s`). They are all made before any is
+            checked. None takes a value out.
+
+        Raises
+        ------
+        InputError, ValidationError
+            When a path is unknown, or the changed scenario is wrong.
+        """
+        document, assumed = changed_document(self.document, self.assumed, self.experiment, check_changes(changes))
+        return Scenario.from_dict(document, self.base_dir, assumed)
+
+    def _repr_html_(self) -> str:
+        from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
+
+        return card(self)
+
+
+def default_scenario() -> Scenario:
+    """Return the built-in scenario (defaults.py)."""
+    return Scenario.from_dict(builtin_document())
+
+
+def init_scenario(request: object = None) -> dict[str, object]:
+    """Return a scenario to edit, valid as it is, with its main keys spelled out.
+
+    Parameters
+    ----------
+    request : mapping, JSON text or path, optional
+        A CreateInferenceExperiment request; without one, the built-in scenario. Its traffic is a placeholder of 100
+        requests a second.
+    """
+    if request is None:
+        return builtin_document()
+    given = cast(dict[str, object], plain(read_json(request)))
+    document = draft_document(given, Experiment.from_request(given))
+    return Scenario.from_dict(document).to_dict()

@@ -1,0 +1,1 @@
+"""Implements SageMaker's control-plane actions, without HTTP."""

@@ -1,0 +1,1 @@
+"""Answers invocations and mirrors them to the shadow."""

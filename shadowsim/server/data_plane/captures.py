@@ -1,0 +1,215 @@
+"""Data capture while serving: lines kept in memory, and written as files every minute and at the end.
+
+What is captured is what CaptureViews say: a share of the requests, either side or both, of production variants or of
+those that are named. An invocation that the model did not answer with 2XX is not captured. A file holds the lines of
+one variant and one UTC hour since the last flush, under capture.py's key. It appears whole: a crash loses what was
+not flushed yet, and leaves no torn line.
+
+Files that cannot be written are tried again at the next flush; what does not fit in memory meanwhile is lost and
+counted. Neither reaches the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+from shadowsim.captures.record import Record, key_of, line_of, payload_of
+from shadowsim.errors import ValidationError
+from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, Answer, Call
+from shadowsim.server.state.destinations import Sink, parse_destination
+from shadowsim.server.state.views import CaptureView
+
+FLUSH_S, CLOSE_S = 60.0, 30.0
+MAX_BUFFERED_BYTES = 64 * 2**20
+FILE_BYTES = 16 * 2**20  # a file that is as long is written before its minute is over
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Lines for one file: its place, and the moment of the first."""
+
+    bucket: str
+    prefix: str
+    endpoint: str
+    variant: str
+    began: datetime
+    lines: list[bytes] = field(default_factory=list)
+    n_bytes: int = 0
+
+    @property
+    def key(self) -> str:
+        below = key_of(self.endpoint, self.variant, self.began, str(uuid4()))
+        return f"{self.prefix}/{below}" if self.prefix else below
+
+
+class Captures:
+    """All captures of a server.
+
+    Parameters
+    ----------
+    sink : Sink
+        Where files go.
+    random : Random
+        For the sampling.
+    flush_s : float
+
+    Attributes
+    ----------
+    n_lost : dict of str to int
+        Lines lost, by endpoint.
+    """
+
+    def __init__(self, sink: Sink, random: Random, flush_s: float = FLUSH_S):
+        self.n_lost: dict[str, int] = {}
+        self._sink, self._random, self._flush_s = sink, random, flush_s
+        self._buffers: dict[tuple[str, str, str, str], _Buffer] = {}
+        self._n_bytes = 0  # in buffers, and on their way to the sink
+        self._writing = asyncio.Lock()
+        self._beside: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+        self._complained: set[str] = set()
+        self._failing = False
+
+    def take(
+        self,
+        views: Sequence[CaptureView],
+        endpoint: str,
+        variant: str,
+        production: bool,
+        call: Call,
+        answer: Answer,
+        inference_id: str,
+        custom_attributes: str,
+        event_id: str | None = None,
+        at_s: float | None = None,
+    ) -> int | None:
+        """Capture an invocation where a view says so.
+
+        It is captured under its own event id unless one is given, in the folder of the hour of `at_s`, when it came
+        (seconds since 1970; now by default).
+
+        Returns
+        -------
+        int or None
+            Bytes of the captured payloads, None when nothing was captured.
+        """
+        if answer.outcome != ANSWERED:
+            return None
+        captured: int | None = None
+        for view in views:
+            if not (production if view.variants is None else variant in view.variants):
+                continue
+            if view.sampling_percentage < 100 and self._random.random() * 100.0 >= view.sampling_percentage:
+                continue
+            if self._keep(view, endpoint, variant, call, answer, inference_id, custom_attributes, event_id, at_s):
+                sides = (len(call.body), "Input"), (len(answer.body), "Output")
+                captured = (captured or 0) + sum(n for n, mode in sides if mode in view.modes)
+        return captured
+
+    async def run(self) -> None:
+        """Flush every minute, until cancelled."""
+        while True:
+            await asyncio.sleep(self._flush_s)
+            await asyncio.shield(self._apart(self.flush()))  # a flush that has begun is finished
+
+    async def flush(self) -> None:
+        """Write all that is kept."""
+        async with self._writing:
+            for key in list(self._buffers):
+                buffer = self._buffers.pop(key, None)
+                if buffer is not None:
+                    await self._write(key, buffer)
+
+    async def close(self, within_s: float = CLOSE_S) -> None:
+        """Write all that is kept, and finish what is being written; what cannot be in that time is lost."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await asyncio.gather(*self._beside)
+                await self.flush()
+        for (_, endpoint, _, _), buffer in self._buffers.items():
+            self._lose(endpoint, len(buffer.lines), f"{len(buffer.lines)} could not be written before the end")
+        self._buffers.clear()
+
+    def _keep(
+        self,
+        view: CaptureView,
+        endpoint: str,
+        variant: str,
+        call: Call,
+        answer: Answer,
+        inference_id: str,
+        custom_attributes: str,
+        event_id: str | None,
+        at_s: float | None,
+    ) -> bool:
+        types = view.csv_content_types, view.json_content_types
+        moment = datetime.now(UTC) if at_s is None else datetime.fromtimestamp(at_s, UTC)
+        record = Record(
+            event_id=event_id or str(uuid4()),
+            inference_id=inference_id or None,
+            inference_time=moment,
+            request=payload_of(call.body, call.headers.get(CONTENT_TYPE), *types) if "Input" in view.modes else None,
+            response=payload_of(answer.body, answer.headers.get(CONTENT_TYPE), *types)
+            if "Output" in view.modes
+            else None,
+            custom_attributes=(custom_attributes,) if custom_attributes else (),
+        )
+        line = line_of(record).encode() + b"\n"
+        if self._n_bytes + len(line) > MAX_BUFFERED_BYTES:
+            self._lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes wait to be written")
+            return False
+        key = view.destination, endpoint, variant, f"{moment:%Y%m%d%H}"
+        buffer = self._buffers.get(key)
+        if buffer is None:
+            try:
+                bucket, prefix = parse_destination(view.destination)
+            except ValidationError as error:
+                self._lose(endpoint, 1, str(error))
+                return False
+            buffer = self._buffers[key] = _Buffer(bucket, prefix, endpoint, variant, moment)
+        buffer.lines.append(line)
+        buffer.n_bytes += len(line)
+        self._n_bytes += len(line)
+        if buffer.n_bytes >= FILE_BYTES and not self._failing:
+            del self._buffers[key]
+            self._apart(self._write(key, buffer))
+        return True
+
+    def _apart(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
+
+    async def _write(self, key: tuple[str, str, str, str], buffer: _Buffer) -> None:
+        try:
+            await asyncio.to_thread(self._sink.write, buffer.bucket, buffer.key, b"".join(buffer.lines))
+            self._n_bytes -= buffer.n_bytes
+            self._failing = False
+        except BaseException as error:  # of the file system, whatever S3's client raises, or there is no more time
+            younger = self._buffers.get(key)
+            if younger is not None:
+                buffer.lines += younger.lines
+                buffer.n_bytes += younger.n_bytes
+            self._buffers[key] = buffer
+            if not isinstance(error, Exception):
+                raise
+            self._failing = True
+            self._complain(f"captures for {key[0]} cannot be written, and are kept for another try: {error}")
+
+    def _lose(self, endpoint: str, n: int, why: str) -> None:
+        self.n_lost[endpoint] = self.n_lost.get(endpoint, 0) + n
+        self._complain(f"captures of {endpoint} are lost: {why}")
+
+    def _complain(self, text: str) -> None:
+        if text not in self._complained and len(self._complained) < 1000:
+            self._complained.add(text)
+            _LOG.warning("%s", text)

@@ -1,0 +1,112 @@
+"""Connections to containers: how they are kept, how it is seen that one has ended, and how an answer is read from it.
+
+A container may end a connection whenever it likes, also one that waits to be used again. A request that meets such an
+end would fail though nothing is wrong with its container, and a POST must not be sent twice. So a connection is kept
+for a shorter time than servers keep theirs (gunicorn 2 s, uvicorn 5 s), and one that was used before is looked at
+before it is used again. If anything has come, it has ended, or is out of step: an answer that nobody asked for would be
+taken for the next request's, and go to another caller.
+"""
+
+from __future__ import annotations
+
+import sys
+from asyncio import BaseTransport
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+import aiohttp
+
+from shadowsim.server.data_plane.intake import Intake
+
+if TYPE_CHECKING:
+    from aiohttp.tracing import Trace
+
+KEPT_S = 1.0
+# aiohttp would add its own, and a container must see what the caller sent
+_UNSENT = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
+
+
+class TooMuchError(Exception):
+    """An answer that its intake does not allow."""
+
+
+def open_session(limit: int = 0) -> aiohttp.ClientSession:
+    """Return a session with connections of its own: no decompression, cookies, proxies or headers of its own.
+
+    Parameters
+    ----------
+    limit : int
+        Connections at once; 0 for any number.
+    """
+    return aiohttp.ClientSession(
+        connector=_Connector(limit=limit, keepalive_timeout=KEPT_S),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=_UNSENT,
+        trust_env=False,
+    )
+
+
+async def read(content: aiohttp.StreamReader, most: int, intake: Intake | None) -> bytes | None:
+    """Return a body of at most `most` bytes, None for a longer one.
+
+    Raises
+    ------
+    TooMuchError
+        Its intake does not allow more.
+    """
+    if content.is_eof():  # as with most: it came with its headers
+        body = content.read_nowait()
+        if intake is not None:
+            intake.count(len(body))
+        return body if len(body) <= most else None
+    parts, n_bytes = [], 0
+    try:
+        async for part in content.iter_any():
+            n_bytes += len(part)
+            parts.append(part)
+            if intake is not None and not intake.allows(len(part)):
+                raise TooMuchError
+            if n_bytes > most:
+                return None
+    finally:
+        if intake is not None:
+            intake.n_held -= n_bytes
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that does not hand out what has ended, though the event loop may not have heard of it."""
+
+    def __init__(self, limit: int, keepalive_timeout: float):
+        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
+        self._used: WeakSet[BaseTransport] = WeakSet()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        while True:  # each time with one connection less to be had
+            connection = await super().connect(req, traces, timeout)
+            protocol, transport = connection.protocol, connection.transport
+            if protocol is None or transport is None:
+                return connection
+            if transport not in self._used:
+                self._used.add(transport)
+                return connection
+            if not (protocol.should_close or _readable(transport)):  # nothing came, neither read nor unread
+                return connection
+            connection.close()
+
+
+def _readable(transport: BaseTransport) -> bool:
+    """Return whether something has come, or the end, that nobody has read."""
+    if sys.platform == "win32":  # which has no poll
+        return False
+    from select import POLLIN, poll
+
+    found = transport.get_extra_info("socket")
+    if found is None or found.fileno() < 0 or transport.get_extra_info("sslcontext") is not None:
+        return False  # TLS has messages of its own, at any time
+    waiting = poll()
+    waiting.register(found.fileno(), POLLIN)
+    return bool(waiting.poll(0))

@@ -1,0 +1,273 @@
+"""What is counted of a variant while it serves: one tally a period, as CloudWatch and the frames want it.
+
+A request counts in the period of its arrival, when its answer is known. Latencies are kept as counts in the simulator's
+buckets (0.8 % wide), so that a quiet minute costs some hundred bytes and a busy one a few thousand; minutes long past
+are packed, and the oldest go when there are more than 30 days of them. Totals since the start are kept beside them,
+and only grow.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from array import array
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from shadowsim.server.data_plane.backends import ANSWERED, ERROR_4XX, ERROR_5XX, REFUSED, Answer
+
+MINUTE_S = 60.0
+KEPT_PERIODS = 43_200  # 30 days of minutes
+_OPEN_PERIODS = 3  # an answer may come as late as that without unpacking
+_MOST_SPANNED = 64  # periods over which one request's work is spread; the rest of it is not seen
+BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)  # of Totals' histogram
+# _kernel.py's buckets: the exponent and 7 bits of the latency's float, from 2^-20 s on. Importing it loads a compiler.
+BUCKET_LOWEST_S, BUCKETS_LOG2, BUCKETS = 2.0**-20, 7, 32 << 7
+_DOUBLE, _LONG = struct.Struct("<d"), struct.Struct("<q")
+_LOWEST = _LONG.unpack(_DOUBLE.pack(BUCKET_LOWEST_S))[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A request that a variant has done with.
+
+    Attributes
+    ----------
+    request : int
+        Number of the source's request.
+    inference_id : str
+        "" where the caller gave none.
+    arrival_s : float
+        When it reached the variant, in seconds since 1970.
+    instance, n_instances : int
+        Which instance took it, of how many.
+    answer : Answer
+    overhead_s : float
+        What the server added to the latency.
+    request_bytes : int
+    captured_bytes : int or None
+        Payloads that were captured; None when it was not.
+    """
+
+    request: int
+    inference_id: str
+    arrival_s: float
+    instance: int
+    n_instances: int
+    answer: Answer
+    overhead_s: float
+    request_bytes: int
+    captured_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts since the start; `below` counts latencies by the first of BOUNDS_S that they do not pass."""
+
+    n: int = 0
+    model_errors: int = 0
+    captured_records: int = 0
+    latency_sum: float = 0.0
+    below: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    lost: dict[str, int] = field(default_factory=dict)
+
+    def add(self, served: Served) -> None:
+        """Count a request."""
+        answer = served.answer
+        self.n += 1
+        self.model_errors += answer.outcome != ANSWERED
+        self.captured_records += served.captured_bytes is not None
+        if answer.outcome != REFUSED:
+            self.latency_sum += answer.latency_s
+            self.below[bisect_left(BOUNDS_S, answer.latency_s)] += 1
+
+
+@dataclass(slots=True)
+class Tally:
+    """The counts of one period. Latencies in seconds; `lost` counts copies by cause, `worked` seconds by instance.
+
+    `n_cores` is an instance's, where its workers are its cores; None also while nobody has looked.
+    """
+
+    n: int = 0
+    n_per_instance: float = 0.0
+    n_instances: int = 0
+    errors_4xx: int = 0
+    errors_5xx: int = 0
+    model_errors: int = 0
+    n_latency: int = 0
+    latency_sum: float = 0.0
+    latency_min: float = math.inf
+    latency_max: float = -math.inf
+    n_overhead: int = 0
+    overhead_sum: float = 0.0
+    overhead_min: float = math.inf
+    overhead_max: float = -math.inf
+    n_wait: int = 0
+    wait_sum: float = 0.0
+    work_arrived_s: float = 0.0
+    worked: dict[int, float] = field(default_factory=dict)
+    n_cores: int | None = None
+    n_concurrent: int = 0
+    concurrent_sum: int = 0
+    concurrent_min: float = math.inf
+    concurrent_max: float = -math.inf
+    captured_records: int = 0
+    captured_bytes: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+    buckets: dict[int, int] | None = field(default_factory=dict)
+    packed: tuple[array[int], array[int]] | None = None
+
+    def add(self, served: Served) -> None:
+        """Count a request."""
+        answer = served.answer
+        self.n += 1
+        self.n_per_instance += 1.0 / served.n_instances
+        self.n_instances = served.n_instances
+        outcome = answer.outcome
+        if outcome != ANSWERED:
+            self.model_errors += 1
+            self.errors_4xx += outcome == ERROR_4XX
+            self.errors_5xx += outcome in (ERROR_5XX, REFUSED)
+        if outcome != REFUSED:
+            latency = answer.latency_s
+            self.n_latency += 1
+            self.latency_sum += latency
+            self.latency_min = min(self.latency_min, latency)
+            self.latency_max = max(self.latency_max, latency)
+            counts, bucket = self.counts(), bucket_of(latency)
+            counts[bucket] = counts.get(bucket, 0) + 1
+        self.n_overhead += 1
+        self.overhead_sum += served.overhead_s
+        self.overhead_min = min(self.overhead_min, served.overhead_s)
+        self.overhead_max = max(self.overhead_max, served.overhead_s)
+        if not math.isnan(answer.wait_s):
+            self.n_wait += 1
+            self.wait_sum += answer.wait_s
+            self.work_arrived_s += answer.service_s
+        if served.captured_bytes is not None:
+            self.captured_records += 1
+            self.captured_bytes += served.captured_bytes
+
+    @property
+    def worked_s(self) -> float:
+        """What all workers of all instances worked, in seconds."""
+        return math.fsum(self.worked.values())
+
+    def sample(self, outstanding: Sequence[int], n_cores: int | None = None) -> None:
+        """Count how many requests each instance has, waiting or in service."""
+        self.n_instances, self.n_cores = len(outstanding), n_cores
+        self.n_concurrent += len(outstanding)
+        self.concurrent_sum += sum(outstanding)
+        self.concurrent_min = min(self.concurrent_min, *outstanding)
+        self.concurrent_max = max(self.concurrent_max, *outstanding)
+
+    def counts(self) -> dict[int, int]:
+        """Return the latencies' counts by bucket, to be changed."""
+        if self.buckets is None:
+            assert self.packed is not None
+            self.buckets, self.packed = dict(zip(*self.packed, strict=True)), None
+        return self.buckets
+
+    def pack(self) -> None:
+        """Keep the counts in less memory, for a period that is over."""
+        if self.buckets is not None:
+            self.packed = array("H", self.buckets), array("L", self.buckets.values())
+            self.buckets = None
+
+    def seen_counts(self) -> Mapping[int, int]:
+        """Return the counts by bucket, to be read."""
+        return dict(zip(*self.packed, strict=True)) if self.packed else dict(self.buckets or {})
+
+
+class Series:
+    """A variant's tallies.
+
+    Parameters
+    ----------
+    origin_s, period_s : float
+        When period 0 begins, in seconds since 1970, and how long a period is.
+
+    Attributes
+    ----------
+    tallies : dict of int to Tally
+        By the number of the period.
+    totals : Totals
+    knows_cores : bool
+        Whether a worker ever was a core.
+    """
+
+    def __init__(self, origin_s: float = 0.0, period_s: float = MINUTE_S):
+        self.origin_s, self.period_s = origin_s, period_s
+        self.tallies: dict[int, Tally] = {}
+        self.totals = Totals()
+        self.knows_cores = False
+        self._newest = -1
+
+    def at(self, time_s: float) -> Tally:
+        """Return the tally of a moment, made when it is the first of its period."""
+        number = math.floor((time_s - self.origin_s) / self.period_s)
+        found = self.tallies.get(number)
+        if found is None:
+            found = self.tallies[number] = Tally()
+            if number > self._newest:
+                for over in range(max(self._newest - _OPEN_PERIODS, 0), number - _OPEN_PERIODS):
+                    if over in self.tallies:
+                        self.tallies[over].pack()
+                    if over > self._newest:
+                        break  # none was made since
+                self._newest = number
+                if len(self.tallies) > KEPT_PERIODS:
+                    del self.tallies[min(self.tallies)]
+        return found
+
+    def add(self, served: Served) -> None:
+        """Count a request, and its work in the periods in which it is done."""
+        self.at(served.arrival_s).add(served)
+        self.totals.add(served)
+        if not math.isnan(served.answer.wait_s):
+            start = served.arrival_s + served.answer.wait_s
+            end = start + served.answer.service_s
+            for _ in range(_MOST_SPANNED):
+                number = math.floor((start - self.origin_s) / self.period_s)
+                boundary = self.origin_s + (number + 1) * self.period_s
+                worked = self.at(start).worked
+                worked[served.instance] = worked.get(served.instance, 0.0) + min(end, boundary) - start
+                if end <= boundary:
+                    break
+                start = boundary
+
+    def lose(self, time_s: float, cause: str) -> None:
+        """Count a copy that was not made."""
+        for lost in (self.at(time_s).lost, self.totals.lost):
+            lost[cause] = lost.get(cause, 0) + 1
+
+    def sample(self, time_s: float, outstanding: Sequence[int], n_cores: int | None) -> None:
+        """Count how many requests each instance has, and note its cores, where its workers are those."""
+        self.at(time_s).sample(outstanding, n_cores)
+        self.knows_cores = self.knows_cores or n_cores is not None
+
+
+def bucket_of(latency_s: float) -> int:
+    """Return the bucket of a latency: that of the simulator's histograms."""
+    bucket: int = (_LONG.unpack(_DOUBLE.pack(latency_s))[0] - _LOWEST) >> (52 - BUCKETS_LOG2)
+    return min(max(bucket, 0), BUCKETS - 1)
+
+
+def edge_of(bucket: int) -> float:
+    """Return the lower edge of a bucket in seconds."""
+    edge: float = _DOUBLE.unpack(_LONG.pack(_LOWEST + (bucket << (52 - BUCKETS_LOG2))))[0]
+    return edge
+
+
+def quantile(counts: Mapping[int, int], q: float, low_s: float, high_s: float) -> float:
+    """Return a quantile of latencies from their counts, straight inside a bucket and within the extremes; or NaN."""
+    n = sum(counts.values())
+    rank, before = q * n, 0
+    for bucket, count in sorted(counts.items()):
+        if before + count >= rank:
+            low, high = edge_of(bucket), edge_of(bucket + 1)
+            return min(max(low + (high - low) * (rank - before) / count, low_s), high_s)
+        before += count
+    return math.nan

@@ -1,0 +1,297 @@
+"""InvokeEndpoint: a request in, what SageMaker's runtime would answer out. HTTP itself is app.py's.
+
+A request is checked, goes to a production variant by weight (or to the one that it targets), and from there to an
+instance. What the container answers passes as it is; whatever is no 2XX becomes a ModelError, with SageMaker's body.
+A copy leaves when the source's request is on its way (or when it was answered), and nothing of it is waited for. What
+is counted and captured is so once the answer has been written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
+from time import perf_counter, time
+from uuid import uuid4
+
+from shadowsim.aws.contract import sentence
+from shadowsim.errors import ShadowsimError, ThrottlingError, ValidationError
+from shadowsim.server.data_plane.backends import (
+    ANSWERED,
+    CONTENT_TYPE,
+    CUSTOM_ATTRIBUTES,
+    TIMED_OUT,
+    Answer,
+    Call,
+)
+from shadowsim.server.data_plane.captures import Captures
+from shadowsim.server.data_plane.counts import Served
+from shadowsim.server.data_plane.experiment_frames import Logbook
+from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
+from shadowsim.server.data_plane.mirror import RESPONSE
+from shadowsim.server.data_plane.pools import Pool, pick_variant
+from shadowsim.server.state.views import EndpointView
+
+MAX_BODY_BYTES, TIMEOUT_S = 6_291_456, 60.0
+ERROR_TYPE, REQUEST_ID = "x-amzn-ErrorType", "x-amzn-RequestId"
+INVOKED = "x-Amzn-Invoked-Production-Variant"
+INFERENCE_ID, SESSION_ID = "X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Session-Id"
+TARGET_VARIANT = "X-Amzn-SageMaker-Target-Variant"
+_PASSED_ON = (CONTENT_TYPE, "Accept", CUSTOM_ATTRIBUTES, SESSION_ID)
+# What a request's headers may hold: the member's name in AWS's sentence, and its length.
+_LIMITS = {
+    CONTENT_TYPE: ("contentType", 1024),
+    "Accept": ("accept", 1024),
+    CUSTOM_ATTRIBUTES: ("customAttributes", 1024),
+    INFERENCE_ID: ("inferenceId", 64),
+    SESSION_ID: ("sessionId", 256),
+    TARGET_VARIANT: ("targetVariant", 63),
+}
+_ABSENT = {
+    "X-Amzn-SageMaker-Target-Model": "multi-model endpoints",
+    "X-Amzn-SageMaker-Target-Container-Hostname": "multi-container endpoints",
+    "X-Amzn-SageMaker-Inference-Component": "inference components",
+    "X-Amzn-SageMaker-Enable-Explanations": "explanations",
+}
+_MOST_QUOTED = 16_384  # bytes of a container's error that its ModelError repeats
+_TIMED_OUT = (
+    "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
+    "each container in Amazon CloudWatch, resolve the issue, and try again."
+)
+
+
+class InvocationError(ShadowsimError, ValueError):
+    """An invocation that the runtime refuses; its code is the runtime's, not the control plane's."""
+
+    code = "ValidationError"
+    http_status = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back to the caller."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the runtime allows.
+
+    Attributes
+    ----------
+    max_body_bytes : int
+        Of a request and of an answer.
+    timeout_s : float
+        How long a model may take.
+    account, region : str
+        As error texts name them.
+    """
+
+    max_body_bytes: int = MAX_BODY_BYTES
+    timeout_s: float = TIMEOUT_S
+    account: str = "123456789012"
+    region: str = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Passage:
+    """A request on its way through a variant, the caller's or the copy of one; the view is that of its arrival."""
+
+    live: LiveEndpoint
+    view: EndpointView
+    pool: Pool
+    call: Call
+    inference_id: str
+    logbook: Logbook | None
+    number: int
+    arrival_s: float
+    began: float
+    event_id: str | None = None
+
+
+class Runtime:
+    """The runtime's data plane.
+
+    Attributes
+    ----------
+    limits : Limits
+    share_event_ids : bool
+        Whether a request and its copy are captured under one event id.
+    """
+
+    def __init__(
+        self,
+        endpoints: LiveEndpoints,
+        captures: Captures,
+        limits: Limits,
+        random: Random,
+        share_event_ids: bool = False,
+    ):
+        self.limits, self.share_event_ids = limits, share_event_ids
+        self._endpoints, self._captures, self._random = endpoints, captures, random
+
+    async def invoke(self, name: str, headers: Mapping[str, str], body: bytes, began: float) -> Reply:
+        """Answer an invocation.
+
+        Parameters
+        ----------
+        name : str
+            The endpoint's.
+        headers : mapping of str to str
+            The request's; names in any case.
+        body : bytes
+        began : float
+            When the request came, by `perf_counter`.
+
+        Raises
+        ------
+        ShadowsimError
+            With the runtime's code, when it is refused before a model sees it.
+        """
+        live = self._endpoints.of(name)
+        arrival_s = time()
+        check_headers(headers)
+        if len(body) > self.limits.max_body_bytes:
+            raise oversized(self.limits.max_body_bytes)
+        pool = self._choose(name, live, headers.get(TARGET_VARIANT))
+        call = Call(body, {key: headers[key] for key in _PASSED_ON if key in headers})
+        inference_id = headers.get(INFERENCE_ID, "")
+        # An experiment counts its own source's requests; what becomes of the endpoint meanwhile changes nothing here.
+        logbook = live.logbook if live.logbook is not None and pool.variant.name == live.logbook.variants[0] else None
+        number = -1 if logbook is None else logbook.number()
+        shared = str(uuid4()) if self.share_event_ids else None
+        passage = _Passage(live, live.view, pool, call, inference_id, logbook, number, arrival_s, began, shared)
+        copied = self._copied(passage, headers.get(SESSION_ID) or inference_id)
+        shadow = live.shadow if copied else None
+        late = live.mirror.settings.instant == RESPONSE
+        if shadow is not None and not late:
+            self._copy(passage, shadow, arrival_s)
+        instance, answer = await pool.invoke(call, self.limits.timeout_s)
+        if shadow is not None and late:
+            self._copy(passage, shadow, time())
+        asyncio.get_running_loop().call_soon(self._done, passage, instance, answer, perf_counter())
+        return self._reply(name, pool.variant.name, answer)
+
+    def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> Pool:
+        if not live.pools:  # it is being made, or has failed
+            raise InvocationError(f"Endpoint {name} of account {self.limits.account} not found.")
+        if target is None:
+            return pick_variant(live.pools, self._random.random())
+        if target not in live.pools:
+            raise InvocationError(f"Variant {target} is not a production variant of endpoint {name}.")
+        return live.pools[target]
+
+    def _copied(self, passage: _Passage, session: str) -> bool:
+        shadow = passage.view.shadow
+        if shadow is None or shadow.source_name != passage.pool.variant.name:
+            return False
+        return passage.live.mirror.chooses(shadow.sampling_percentage, session)
+
+    def _copy(self, passage: _Passage, pool: Pool, at_s: float) -> None:
+        copy = replace(passage, pool=pool, arrival_s=at_s, began=perf_counter())
+        lost = partial(passage.live.lose, passage.logbook, pool.variant.name, at_s)
+        passage.live.mirror.copy(pool, passage.call, partial(self._done, copy), lost)
+
+    def _done(self, passage: _Passage, instance: int, answer: Answer, ended: float) -> None:
+        """Capture and count what came of a request, `ended` being when its caller could have it."""
+        view, pool, call = passage.view, passage.pool, passage.call
+        name, captured = pool.variant.name, None
+        if view.captures:
+            attributes = call.headers.get(CUSTOM_ATTRIBUTES, "")
+            production = not pool.copies
+            captured = self._captures.take(
+                view.captures,
+                view.name,
+                name,
+                production,
+                call,
+                answer,
+                passage.inference_id,
+                attributes,
+                passage.event_id,
+                passage.arrival_s,
+            )
+        served = Served(
+            passage.number,
+            passage.inference_id,
+            passage.arrival_s,
+            instance,
+            len(pool.outstanding),
+            answer,
+            max(ended - passage.began - answer.latency_s, 0.0),
+            len(call.body),
+            captured,
+        )
+        passage.live.enter(passage.logbook, name, served)
+
+    def _reply(self, endpoint: str, variant: str, answer: Answer) -> Reply:
+        if answer.outcome != ANSWERED:
+            return self._model_error(endpoint, answer)
+        headers = {INVOKED: variant, **answer.headers}
+        return Reply(200, answer.body, headers)
+
+    def _model_error(self, endpoint: str, answer: Answer) -> Reply:
+        limits, status = self.limits, answer.status
+        said = _TIMED_OUT if answer.outcome == TIMED_OUT else answer.failure
+        text: str | None = answer.body.decode("utf-8", "replace") if status else said
+        if answer.failure.startswith("more than") or len(answer.body) > _MOST_QUOTED:
+            text, status = None, status or 500
+        client = 400 <= status < 500
+        group = f"/aws/sagemaker/Endpoints/{endpoint}"
+        console = f"https://{limits.region}.console.aws.amazon.com/cloudwatch/home?region={limits.region}"
+        received = f"Received {'client' if client else 'server'} error ({status}) from primary"
+        how = " and could not load the entire response body" if text is None else f' with message "{text}"'
+        see = f"See {console}#logEventViewer:group={group} in account {limits.account} for more information."
+        body = {
+            "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if client else "SERVER_ERROR_FROM_MODEL",
+            "LogStreamArn": f"arn:aws:logs:{limits.region}:{limits.account}:log-group:{group}",
+            "Message": f"{received}{how}. {see}",
+            "OriginalMessage": text or "",
+            "OriginalStatusCode": status,
+        }
+        return Reply(424, json.dumps(body).encode(), {ERROR_TYPE: "ModelError", CONTENT_TYPE: "application/json"})
+
+
+def oversized(max_body_bytes: int) -> InvocationError:
+    """Return the error for a request's body above the limit."""
+    constraint = f"Member must have length less than or equal to {max_body_bytes}"
+    return InvocationError(f"1 validation error detected: Value at 'body' failed to satisfy constraint: {constraint}")
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse headers that SageMaker's model does not allow, or that no endpoint here has a use for.
+
+    Raises
+    ------
+    InvocationError
+        With every violation, in AWS's words.
+    """
+    broken = []
+    for name, (member, most) in _LIMITS.items():
+        value = headers.get(name)
+        if value is None:
+            continue
+        if len(value) > most:
+            broken.append(sentence(value, member, f"Member must have length less than or equal to {most}"))
+        if not (value.isascii() and value.isprintable()):
+            broken.append(sentence(value, member, "Member must have printable ASCII only"))
+    if headers.get(INFERENCE_ID, "x") == "":
+        broken.append(sentence("", "inferenceId", "Member must have length greater than or equal to 1"))
+    if broken:
+        raise InvocationError(str(ValidationError(broken)))
+    for name, of in _ABSENT.items():
+        if name in headers:
+            raise InvocationError(f"{name} is for {of}, which shadow tests exclude.")
+
+
+def error_reply(error: ShadowsimError, request_id: str | None = None) -> Reply:
+    """Return the runtime's answer for an error that is not a model's."""
+    headers = {ERROR_TYPE: error.code, CONTENT_TYPE: "application/json", REQUEST_ID: request_id or str(uuid4())}
+    text = None if isinstance(error, ThrottlingError) else str(error)  # AWS says nothing either
+    return Reply(error.http_status, json.dumps({"Message": text, "message": text}).encode(), headers)

@@ -1,0 +1,259 @@
+"""What serves now: each endpoint's pools, mirror and figures, kept in step with what control says.
+
+A live endpoint is made when it is first asked for. It asks control again when a moment has passed or an action was
+accepted, and changes only what is different: a pool whose variant is as it was keeps its instances, with all that they
+are doing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from time import time
+from zlib import crc32
+
+from shadowsim.aws.instances import lookup
+from shadowsim.errors import ShadowsimError
+from shadowsim.scenario.defaults import TIME
+from shadowsim.scenario.service import Service, parse_service
+from shadowsim.server.data_plane.backends import Backend, Container, Simulated
+from shadowsim.server.data_plane.counts import Series, Served
+from shadowsim.server.data_plane.experiment_frames import Logbook
+from shadowsim.server.data_plane.mirror import Mirror, Mirroring
+from shadowsim.server.data_plane.pools import Pool
+from shadowsim.server.state.views import EndpointView, VariantView
+
+REFRESH_S = 0.02  # how old a view may be
+KEPT_LOGBOOKS = 16  # of experiments that have ended
+KEPT_DELETED = 256  # endpoints that are no more, and whose figures can still be asked for
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where backends come from.
+
+    Attributes
+    ----------
+    containers : mapping of str to (Container, Container)
+        By model: what answers callers, and, with connections of its own, what gets copies.
+    services : mapping of str to Service
+        By variant, for models without a container.
+    seed : int
+        Of simulated backends.
+    defaulted : set of str
+        Models that the log has named for having neither.
+    """
+
+    containers: Mapping[str, tuple[Container, Container]] = field(default_factory=dict)
+    services: Mapping[str, Service] = field(default_factory=dict)
+    seed: int = 7
+    defaulted: set[str] = field(default_factory=set, compare=False)
+
+    def backend(self, variant: VariantView, copies: bool) -> Backend:
+        """Return what serves a variant; without a container or a service model, a default one."""
+        if variant.model_name in self.containers:
+            return self.containers[variant.model_name][copies]
+        service = self.services.get(variant.name)
+        if service is None:
+            service = parse_service({"time": dict(TIME)}, "services")
+            if variant.model_name not in self.defaulted:
+                self.defaulted.add(variant.model_name)
+                what = "has no --backend and no service model, and is simulated: lognormal, mean 20 ms, scv 0.25"
+                _LOG.warning("model %s (variant %s) %s", variant.model_name, variant.name, what)
+        workers = service.workers or lookup(variant.instance_type).workers or 1
+        own_seed = crc32(f"{self.seed} {variant.name} {copies}".encode())  # no variant draws what another draws
+        return Simulated(service, variant.instance_count, workers, own_seed)
+
+
+@dataclass(slots=True)
+class LiveEndpoint:
+    """An endpoint as it serves.
+
+    Attributes
+    ----------
+    view : EndpointView
+    pools : dict of str to Pool
+        Of the production variants.
+    shadow : Pool or None
+    mirror : Mirror
+    series : dict of str to Series
+        Figures by variant, the shadow's too, by the minute since 1970.
+    shadows : set of str
+        Which of them are or were a shadow's.
+    logbook : Logbook or None
+        Of the live experiment.
+    """
+
+    view: EndpointView
+    mirror: Mirror
+    pools: dict[str, Pool] = field(default_factory=dict)
+    shadow: Pool | None = None
+    series: dict[str, Series] = field(default_factory=dict)
+    shadows: set[str] = field(default_factory=set)
+    logbook: Logbook | None = None
+    fresh_until_s: float = 0.0
+
+    def serving(self) -> list[Pool]:
+        """Return all pools that serve."""
+        return [*self.pools.values(), *([self.shadow] if self.shadow else [])]
+
+    def enter(self, logbook: Logbook | None, variant: str, served: Served) -> None:
+        """Count a request in the variant's figures, and in the experiment's that was live when it came."""
+        self.figures(variant).add(served)
+        if logbook is not None:
+            logbook.add(logbook.variants.index(variant), served)
+
+    def lose(self, logbook: Logbook | None, variant: str, arrival_s: float, cause: str) -> None:
+        """Count a copy that was not made."""
+        self.figures(variant).lose(arrival_s, cause)
+        if logbook is not None:
+            logbook.series[1].lose(arrival_s, cause)
+
+    def sample(self, now_s: float) -> None:
+        """Count each instance's concurrent requests, which also makes an idle variant's zeros."""
+        for pool in self.serving():
+            name, sample = pool.variant.name, (now_s, pool.outstanding, cores_of(pool))
+            self.figures(name).sample(*sample)
+            if self.logbook is not None and name in self.logbook.variants:
+                self.logbook.series[self.logbook.variants.index(name)].sample(*sample)
+
+    def figures(self, variant: str) -> Series:
+        """Return a variant's figures."""
+        found = self.series.get(variant)
+        if found is None:
+            found = self.series[variant] = Series()
+        return found
+
+
+class LiveEndpoints:
+    """All endpoints of a server that have been asked for.
+
+    Parameters
+    ----------
+    view : callable
+        `endpoint_view` for a name, now.
+    sources : Sources
+    mirroring : Mirroring
+    routing : mapping of str to str
+        Strategies by variant that go before control's.
+    clock : callable
+        Seconds on any steady clock.
+
+    Attributes
+    ----------
+    by_name : dict of str to LiveEndpoint
+        Those that were deleted, too: their figures stay.
+    """
+
+    def __init__(
+        self,
+        view: Callable[[str], EndpointView],
+        sources: Sources,
+        mirroring: Mirroring,
+        routing: Mapping[str, str],
+        clock: Callable[[], float],
+    ):
+        self.by_name: dict[str, LiveEndpoint] = {}
+        self._ended: dict[str, Logbook] = {}
+        self._view, self._sources, self._mirroring = view, sources, mirroring
+        self._routing, self._clock = routing, clock
+        self._random = Random(sources.seed)
+
+    def of(self, name: str) -> LiveEndpoint:
+        """Return an endpoint, in step with control to within a moment.
+
+        Raises
+        ------
+        ShadowsimError
+            Control's, when there is none of this name.
+        """
+        now = self._clock()
+        live = self.by_name.get(name)
+        if live is not None and now < live.fresh_until_s:
+            return live
+        try:
+            view = self._view(name)
+        except ShadowsimError:
+            if live is not None and live.pools:
+                self._end(live)
+                live.pools, live.shadow = {}, None
+            raise
+        if live is None:
+            live = self.by_name[name] = LiveEndpoint(view, Mirror(self._mirroring, self._random))
+            self._follow(live)
+        elif view.version != live.view.version or not live.pools:
+            live.view = view
+            self._follow(live)
+        live.fresh_until_s = now + REFRESH_S
+        return live
+
+    def stale(self) -> None:
+        """Have every endpoint ask control before it serves again: something was accepted."""
+        for live in self.by_name.values():
+            live.fresh_until_s = 0.0
+
+    def refresh(self, names: Iterable[str]) -> None:
+        """Bring endpoints in step that nobody may be asking for."""
+        deleted = []
+        for name in [*self.by_name, *(name for name in names if name not in self.by_name)]:
+            try:
+                self.of(name)
+            except ShadowsimError:
+                deleted.append(name)
+        for name in deleted[:-KEPT_DELETED]:
+            self.by_name.pop(name, None)
+
+    def logbook(self, experiment: str) -> Logbook | None:
+        """Return the logbook of an experiment that is live, or ended not too long ago."""
+        for live in self.by_name.values():
+            if live.logbook is not None and live.logbook.experiment == experiment:
+                return live.logbook
+        return self._ended.get(experiment)
+
+    def sample(self) -> None:
+        """Count concurrent requests everywhere."""
+        for live in self.by_name.values():
+            live.sample(time())
+
+    def _follow(self, live: LiveEndpoint) -> None:
+        view, before = live.view, live.serving()
+        live.pools = {variant.name: self._pool(variant, view, before, False) for variant in view.production}
+        live.shadow = self._pool(view.shadow.variant, view, before, True) if view.shadow else None
+        live.shadows -= set(live.pools)  # promoted
+        if live.shadow is not None:
+            live.shadows.add(live.shadow.variant.name)
+        experiment = view.experiment if view.shadow else None
+        of = experiment, view.experiment_s
+        if live.logbook is not None and (live.logbook.experiment, live.logbook.created_s) != of:
+            self._end(live)
+        if experiment is not None and live.logbook is None and view.shadow and live.shadow:
+            names = view.shadow.source_name, view.shadow.variant.name
+            source = live.pools.get(names[0])
+            workers = source.n_workers if source else None, live.shadow.n_workers
+            live.logbook = Logbook(experiment, view.name, names, time(), workers, view.experiment_s)
+            live.mirror.restart()
+
+    def _pool(self, variant: VariantView, view: EndpointView, before: Sequence[Pool], copies: bool) -> Pool:
+        routing = self._routing.get(variant.name, view.routing.get(variant.name, "RANDOM"))
+        for pool in before:
+            alike = replace(pool.variant, weight=variant.weight) == variant  # a weight changes no instance
+            if alike and pool.routing == routing and pool.copies == copies:
+                pool.variant = variant
+                return pool
+        return Pool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
+
+    def _end(self, live: LiveEndpoint) -> None:
+        if live.logbook is not None:
+            self._ended[live.logbook.experiment] = live.logbook
+            live.logbook = None
+            while len(self._ended) > KEPT_LOGBOOKS:
+                del self._ended[next(iter(self._ended))]
+
+
+def cores_of(pool: Pool) -> int | None:
+    """Return how many cores an instance has, where they are its workers: a busy one is a busy core then."""
+    kind = lookup(pool.variant.instance_type)
+    return kind.vcpus if kind.accelerator_count == 0 and kind.vcpus == pool.n_workers else None

@@ -1,0 +1,73 @@
+"""A variant's instances and which of them takes a request, by the simulator's rules.
+
+RANDOM: instance (z n) >> 32 of n, for a draw z of 32 bits. LEAST_OUTSTANDING_REQUESTS: of the tied ones with the fewest
+unanswered requests, the m-th in index order, m = (z ties) >> 32. A request counts until its caller has an answer,
+so no longer when it has timed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from shadowsim.server.data_plane.backends import Answer, Backend, Call
+from shadowsim.server.state.views import VariantView
+
+LEAST_OUTSTANDING = "LEAST_OUTSTANDING_REQUESTS"
+
+
+class Pool:
+    """The instances behind one variant.
+
+    Attributes
+    ----------
+    variant : VariantView
+    routing : str
+        "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
+    outstanding : list of int
+        Unanswered requests of each instance.
+    copies : bool
+        Whether it is a shadow's.
+    n_workers : int or None
+        Of one instance, where that is known.
+    """
+
+    def __init__(self, variant: VariantView, routing: str, backend: Backend, random: Random, copies: bool = False):
+        self.variant, self.routing, self.copies = variant, routing, copies
+        self.outstanding = [0] * variant.instance_count
+        self.n_workers = backend.n_workers
+        self._backend, self._random = backend, random
+
+    async def invoke(self, call: Call, timeout_s: float) -> tuple[int, Answer]:
+        """Let an instance answer; return which one, and its answer."""
+        instance = pick(self.outstanding, self.routing, self._random.getrandbits(32))
+        self.outstanding[instance] += 1
+        try:
+            return instance, await self._backend.invoke(instance, call, timeout_s)
+        finally:
+            self.outstanding[instance] -= 1
+
+
+def pick(outstanding: Sequence[int], routing: str, z: int) -> int:
+    """Return which instance takes a request, for a draw z in 0 .. 2**32 - 1."""
+    if routing != LEAST_OUTSTANDING:
+        return z * len(outstanding) >> 32
+    least = min(outstanding)
+    tied = [i for i, n in enumerate(outstanding) if n == least]
+    return tied[z * len(tied) >> 32]
+
+
+def pick_variant(pools: Mapping[str, Pool], draw: float) -> Pool:
+    """Return the variant that takes a request, by weight (evenly when all are 0), for a draw in [0, 1)."""
+    candidates = list(pools.values())
+    if len(candidates) == 1:
+        return candidates[0]
+    weights = [pool.variant.weight for pool in candidates]
+    if not any(weights):
+        weights = [1.0] * len(weights)
+    left = draw * sum(weights)
+    for pool, weight in zip(candidates, weights, strict=True):
+        left -= weight
+        if left < 0.0:
+            return pool
+    return next(pool for pool, weight in zip(reversed(candidates), reversed(weights), strict=True) if weight)

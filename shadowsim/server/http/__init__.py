@@ -1,0 +1,1 @@
+"""Guards the port: who may call, and how much they may send."""

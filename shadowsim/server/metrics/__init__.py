@@ -1,0 +1,1 @@
+"""Publishes what was counted: CloudWatch's API and Prometheus."""

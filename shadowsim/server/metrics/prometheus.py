@@ -1,0 +1,66 @@
+"""What serves, as Prometheus scrapes it.
+
+Counters go on from the server's start and never go back. What has not happened yet is there as zero: a rate never sees
+the event with which its counter appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from shadowsim.frames import LOST_CAUSES
+from shadowsim.server.data_plane.captures import Captures
+from shadowsim.server.data_plane.counts import BOUNDS_S
+from shadowsim.server.data_plane.live import LiveEndpoint
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_LABELS = ("endpoint", "variant", "role")
+
+
+def prometheus_text(endpoints: Mapping[str, LiveEndpoint], captures: Captures) -> bytes:
+    """Return all metrics in Prometheus's text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Figures(endpoints, captures))
+    return generate_latest(registry)
+
+
+class _Figures(Collector):
+    def __init__(self, endpoints: Mapping[str, LiveEndpoint], captures: Captures):
+        self._endpoints, self._captures = endpoints, captures
+
+    def collect(self) -> Iterable[Metric]:
+        """Make the families, each with a sample a variant."""
+        invocations = CounterMetricFamily("shadowsim_invocations", "Requests, copies for a shadow", labels=_LABELS)
+        errors = CounterMetricFamily("shadowsim_model_errors", "Answers but 2XX", labels=_LABELS)
+        lost = CounterMetricFamily("shadowsim_copies_lost", "Copies not made", labels=(*_LABELS, "cause"))
+        captured = CounterMetricFamily("shadowsim_captured_records", "Captured invocations", labels=_LABELS)
+        latency = HistogramMetricFamily("shadowsim_model_latency_seconds", "ModelLatency", labels=_LABELS)
+        for name, live in sorted(self._endpoints.items()):
+            for variant, series in sorted(live.series.items()):
+                labels = name, variant, "shadow" if variant in live.shadows else "source"
+                totals = series.totals
+                invocations.add_metric(labels, totals.n)
+                errors.add_metric(labels, totals.model_errors)
+                captured.add_metric(labels, totals.captured_records)
+                for cause in sorted({*totals.lost, *(LOST_CAUSES if variant in live.shadows else ())}):
+                    lost.add_metric((*labels, cause), totals.lost.get(cause, 0))
+                bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
+                upto = map(float, accumulate(totals.below))
+                latency.add_metric(labels, list(zip(bounds, upto, strict=True)), totals.latency_sum)
+        yield from (invocations, errors, lost, captured, latency)
+        unanswered = GaugeMetricFamily("shadowsim_unanswered_requests", "Waiting or in service", labels=_LABELS)
+        for name, live in sorted(self._endpoints.items()):
+            for pool in live.serving():
+                labels = name, pool.variant.name, "shadow" if pool.copies else "source"
+                unanswered.add_metric(labels, sum(pool.outstanding))
+        yield unanswered
+        captures_lost = CounterMetricFamily("shadowsim_captures_lost", "Capture lines lost", labels=("endpoint",))
+        for name in sorted({*self._endpoints, *self._captures.n_lost}):
+            captures_lost.add_metric((name,), self._captures.n_lost.get(name, 0))
+        yield captures_lost

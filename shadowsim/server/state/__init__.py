@@ -1,0 +1,1 @@
+"""Keeps the account: events in SQLite, and the resources folded from them."""

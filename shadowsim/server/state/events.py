@@ -1,0 +1,219 @@
+"""What each accepted action does to the world. An event is the action's own request, and when it was accepted.
+
+Nothing here refuses: what an action may do was decided before its event was written down, in a world that was the
+same. Besides the actions there are two events of our own: "Configure", the options that the fold depends on, and
+"Ping", how a backend's health check went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from shadowsim.aws.experiment import DEFAULT_DURATION
+from shadowsim.aws.lifecycle import Stage, after
+from shadowsim.server.state import transitions as clockwork
+from shadowsim.server.state.account import Record, Trial, World
+from shadowsim.server.state.fleet import Body, Fleet, fleet_of
+from shadowsim.server.state.undocumented import Undocumented
+
+
+def apply(world: World, kind: str, body: Body, at_s: float) -> None:
+    """Move the world to a moment and let an accepted event change it.
+
+    Parameters
+    ----------
+    world : World
+        Written.
+    kind : str
+        An action, "Configure" or "Ping".
+    body : mapping
+        Its request, as `contract.parsed` gives it.
+    at_s : float
+        When it was accepted, never before an earlier event.
+    """
+    clockwork.advance(world, at_s)
+    EFFECTS[kind](world, body)
+    clockwork.rescheduled(world, everything=kind == "Configure")
+    clockwork.advance(world, at_s)
+
+
+def merged(old: Body, update: Body) -> dict[str, Any]:
+    """Return an experiment's request after UpdateInferenceExperiment: what is given counts, the rest stays.
+
+    Of the variants, those that the mirror settings name after the update are there; one that is given replaces its
+    namesake.
+    """
+    request = {**old, **{key: value for key, value in update.items() if key not in ("Schedule", "ModelVariants")}}
+    if "Schedule" in update:
+        request["Schedule"] = {**old.get("Schedule", {}), **update["Schedule"]}
+    if "ModelVariants" in update:
+        config = request["ShadowModeConfig"]
+        shadows = [shadow["ShadowModelVariantName"] for shadow in config["ShadowModelVariants"]]
+        named = [config["SourceModelVariantName"], *shadows]
+        given = {variant["VariantName"] for variant in update["ModelVariants"]}
+        kept = [v for v in old["ModelVariants"] if v["VariantName"] in named and v["VariantName"] not in given]
+        request["ModelVariants"] = [*kept, *(v for v in update["ModelVariants"] if v["VariantName"] in named)]
+    return request
+
+
+def _configure(world: World, body: Body) -> None:
+    world.transition_s = body["transition_s"]
+    world.probed = frozenset(body["probed"])
+    world.choices = Undocumented(**body["choices"])
+    for endpoint in list(world.endpoints.values()):  # what lost its real backend has nothing to answer with
+        deployment = endpoint.deployment
+        for view in deployment.fleet.variants if deployment else ():
+            if deployment and view.name in deployment.pending and world.probed.isdisjoint({view.model_name, "*"}):
+                clockwork.ping_answered(world, endpoint.name, deployment.number, view.name)
+
+
+def _ping(world: World, body: Body) -> None:
+    if body["failure"] is None:
+        clockwork.ping_answered(world, body["endpoint"], body["deployment"], body["variant"])
+    else:
+        clockwork.ping_failed(world, body["endpoint"], body["deployment"], body["failure"])
+
+
+def _create_model(world: World, body: Body) -> None:
+    name = body["ModelName"]
+    world.models[name] = Record(name, body, world.now_s)
+    world.add("model", name, body)
+
+
+def _delete_model(world: World, body: Body) -> None:
+    del world.models[body["ModelName"]]
+    world.remove("model", body["ModelName"])
+
+
+def _create_endpoint_config(world: World, body: Body) -> None:
+    name = body["EndpointConfigName"]
+    world.configs[name] = Record(name, body, world.now_s)
+    world.add("endpoint-config", name, body)
+
+
+def _delete_endpoint_config(world: World, body: Body) -> None:
+    del world.configs[body["EndpointConfigName"]]
+    world.remove("endpoint-config", body["EndpointConfigName"])
+
+
+def _create_endpoint(world: World, body: Body) -> None:
+    clockwork.deploy(world, body["EndpointName"], configured(world, body))
+    world.add("endpoint", body["EndpointName"], body)
+
+
+def _update_endpoint(world: World, body: Body) -> None:
+    endpoint = world.endpoints[body["EndpointName"]]
+    fleet = configured(world, body)
+    if body.get("RetainAllVariantProperties") and endpoint.fleet:
+        excluded = {item["VariantPropertyType"] for item in body.get("ExcludeRetainedVariantProperties", ())}
+        kept: dict[str, dict[str, Any]] = {view.name: {} for view in endpoint.fleet.variants}
+        for view in endpoint.fleet.variants:
+            if "DesiredInstanceCount" not in excluded:
+                kept[view.name]["DesiredInstanceCount"] = view.instance_count
+            if "DesiredWeight" not in excluded:
+                kept[view.name]["DesiredWeight"] = view.weight
+        fleet = fleet.scaled(kept, world.choices.shadow_weight)
+        if "DataCaptureConfig" not in excluded:
+            names = tuple(view.name for view in fleet.variants)
+            captures = tuple(replace(view, variants=names) for view in endpoint.fleet.captures)
+            fleet = replace(fleet, captures=captures)
+    clockwork.deploy(world, endpoint.name, fleet)
+
+
+def _scale_endpoint(world: World, body: Body) -> None:
+    endpoint = world.endpoints[body["EndpointName"]]
+    if endpoint.fleet is not None:
+        changes = {change["VariantName"]: change for change in body["DesiredWeightsAndCapacities"]}
+        clockwork.deploy(world, endpoint.name, endpoint.fleet.scaled(changes, world.choices.shadow_weight))
+
+
+def _delete_endpoint(world: World, body: Body) -> None:
+    clockwork.delete_endpoint(world, world.endpoints[body["EndpointName"]])
+
+
+def _add_tags(world: World, body: Body) -> None:
+    world.tags[body["ResourceArn"]] |= {tag["Key"]: tag["Value"] for tag in body["Tags"]}
+
+
+def _delete_tags(world: World, body: Body) -> None:
+    for key in body["TagKeys"]:
+        world.tags[body["ResourceArn"]].pop(key, None)
+
+
+def _create_experiment(world: World, body: Body) -> None:
+    name, now = body["Name"], world.now_s
+    given = body.get("Schedule", {})
+    start_s = given.get("StartTime", now)
+    end_s = given.get("EndTime", start_s + DEFAULT_DURATION.total_seconds())
+    trial = Trial(name, body, Stage("Creating", now, start_s, end_s), now, now)
+    world.put_trial(trial)
+    world.latest[trial.endpoint_name] = name
+    world.add("inference-experiment", name, body)
+    world.touch(trial.endpoint_name)
+    if world.choices.deploy_in == "Creating":
+        clockwork.begin(world, trial, 0)
+
+
+def _start_experiment(world: World, body: Body) -> None:
+    clockwork.trial_event(world, world.trials[body["Name"]], "Start", world.now_s)
+
+
+def _stop_experiment(world: World, body: Body) -> None:
+    trial = world.trials[body["Name"]]
+    desired = {variant["VariantName"]: variant for variant in body.get("DesiredModelVariants", ())}
+    ends_as = body.get("DesiredState", world.choices.desired_state)
+    stage = replace(trial.stage, ends_as=ends_as)
+    trial = replace(trial, stage=stage, actions=body["ModelVariantActions"], desired=desired)
+    clockwork.trial_event(world, trial, "Stop", world.now_s, body.get("Reason"))
+
+
+def _update_experiment(world: World, body: Body) -> None:
+    trial = world.trials[body["Name"]]
+    old = trial.request
+    trial = replace(trial, request=merged(old, body))
+    times = body.get("Schedule", {})
+    stage = replace(
+        trial.stage,
+        start_s=times.get("StartTime", trial.stage.start_s),
+        end_s=times.get("EndTime", trial.stage.end_s),
+    )
+    clockwork.trial_event(world, replace(trial, stage=stage), "Update", world.now_s)
+    served = ("ShadowModeConfig", "DataStorageConfig", "ModelVariants")
+    if trial.deployed and any(trial.request.get(key) != old.get(key) for key in served):
+        clockwork.begin(world, world.trials[trial.name], trial.percentage if stage.live else 0)
+
+
+def _delete_experiment(world: World, body: Body) -> None:
+    trial = world.trials.pop(body["Name"])
+    after(trial.stage, "Delete", world.now_s, world.choices.table)
+    world.remove("inference-experiment", trial.name)
+    world.touch(trial.endpoint_name)
+
+
+def configured(world: World, body: Body) -> Fleet:
+    """Return the fleet of the configuration that a request names."""
+    config = world.configs[body["EndpointConfigName"]]
+    return fleet_of(config.name, config.request, world.containers(), world.choices.shadow_weight)
+
+
+EFFECTS: dict[str, Callable[[World, Body], None]] = {
+    "Configure": _configure,
+    "Ping": _ping,
+    "CreateModel": _create_model,
+    "DeleteModel": _delete_model,
+    "CreateEndpointConfig": _create_endpoint_config,
+    "DeleteEndpointConfig": _delete_endpoint_config,
+    "CreateEndpoint": _create_endpoint,
+    "UpdateEndpoint": _update_endpoint,
+    "UpdateEndpointWeightsAndCapacities": _scale_endpoint,
+    "DeleteEndpoint": _delete_endpoint,
+    "AddTags": _add_tags,
+    "DeleteTags": _delete_tags,
+    "CreateInferenceExperiment": _create_experiment,
+    "StartInferenceExperiment": _start_experiment,
+    "StopInferenceExperiment": _stop_experiment,
+    "UpdateInferenceExperiment": _update_experiment,
+    "DeleteInferenceExperiment": _delete_experiment,
+}

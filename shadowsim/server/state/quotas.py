@@ -1,0 +1,131 @@
+"""The account's limits: how many instances, and how many requests a second.
+
+A quotas file is a JSON object {name: limit} with the names that Service Quotas uses: "ml.m5.large for endpoint usage"
+(and "* for endpoint usage" for all types that are not named), "Maximum number of instances per endpoint", "Number of
+instances across active endpoints", and "Rate of CreateEndpoint requests" (a second, of any action of the control
+plane, and of InvokeEndpoint). What is not named is not limited. Only new instances count: an update that needs no more
+than there are is never refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from time import monotonic
+
+from shadowsim.aws import quotas
+from shadowsim.aws.contract import actions, instance_types
+from shadowsim.errors import InputError, ResourceLimitExceededError, ThrottlingError, nearest
+from shadowsim.json_files import read_json
+from shadowsim.server.state.account import World
+
+PER_ENDPOINT = "Maximum number of instances per endpoint"
+ACROSS_ENDPOINTS = "Number of instances across active endpoints"
+INVOKE = "InvokeEndpoint"
+_ANY_TYPE = "* for endpoint usage"
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Limits by the names of Service Quotas."""
+
+    limits: Mapping[str, float]
+
+    @classmethod
+    def read(cls, source: str | Path | None = None) -> Quotas:
+        """Return generous quotas (None), those of a new AWS account ("default"), or those in a file.
+
+        Raises
+        ------
+        InputError
+            The file cannot be read, names a quota that is none, or gives a limit that is no number >= 0.
+        SerializationError
+            It is not a JSON object.
+        """
+        if source is None:
+            return cls(json.loads(files("shadowsim.aws").joinpath("quotas.json").read_text("utf-8")))
+        if source == "default":
+            of_types = {f"{kind} for endpoint usage": quotas.default_quota(kind) for kind in instance_types()}
+            return cls({**of_types, PER_ENDPOINT: quotas.PER_ENDPOINT, ACROSS_ENDPOINTS: quotas.PER_ENDPOINT})
+        limits = read_json(Path(source))
+        rates = {f"Rate of {action} requests" for action in (*actions(), INVOKE)}
+        types = {f"{kind} for endpoint usage" for kind in instance_types()}
+        known = {PER_ENDPOINT, ACROSS_ENDPOINTS, _ANY_TYPE, *types, *rates}
+        for name, limit in limits.items():
+            is_rate = name in rates
+            if name not in known:
+                raise InputError(f"{source}: {name}", "must be a quota of Service Quotas", hint=nearest(name, known))
+            right = isinstance(limit, int | float) and not isinstance(limit, bool) and limit >= 0
+            if not right or (is_rate and limit == 0):
+                raise InputError(f"{source}: {name}", f"must be a number {'>' if is_rate else '>='} 0", limit)
+        return cls(limits)
+
+    def check(self, world: World, endpoint: str, wanted: Mapping[str, int]) -> None:
+        """Refuse more instances than there may be.
+
+        Parameters
+        ----------
+        world : World
+        endpoint : str
+            The endpoint that they are for.
+        wanted : mapping of str to int
+            All that it will have, by type.
+
+        Raises
+        ------
+        ResourceLimitExceededError
+            With AWS's sentence, for the first quota that would be passed.
+        """
+        used: Counter[str] = Counter()
+        own: Counter[str] = Counter()
+        for name, kind, count in world.instances():
+            used[kind] += count
+            if name == endpoint:
+                own[kind] += count
+        for kind, count in wanted.items():
+            self._refuse_above(f"{kind} for endpoint usage", used[kind], count - own[kind])
+        delta = sum(wanted.values()) - own.total()
+        self._refuse_above(PER_ENDPOINT, own.total(), delta)
+        self._refuse_above(ACROSS_ENDPOINTS, used.total(), delta)
+
+    def _refuse_above(self, name: str, used: int, delta: int) -> None:
+        fallback = self.limits.get(_ANY_TYPE) if name.endswith(" for endpoint usage") else None
+        limit = self.limits.get(name, fallback)
+        if limit is not None and delta > 0 and used + delta > limit:
+            raise ResourceLimitExceededError(
+                f"The account-level service limit '{name}' is {limit:g} Instances, with current utilization of {used} "
+                f"Instances and a request delta of {delta} Instances. Please use AWS Service Quotas to request an "
+                "increase for this quota."
+            )
+
+
+@dataclass(slots=True)
+class Throttle:
+    """A bucket of tokens an action: its rate fills it, up to one second's worth and at least one.
+
+    Attributes
+    ----------
+    quotas : Quotas
+    wall_s : callable
+        A clock that never goes back; rates are those of the wall, whatever the time scale is.
+    """
+
+    quotas: Quotas
+    wall_s: Callable[[], float] = monotonic
+    _left: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def admit(self, action: str) -> None:
+        """Take a token for an action, or raise ThrottlingError."""
+        rate = self.quotas.limits.get(f"Rate of {action} requests")
+        if rate is None:
+            return
+        now, size = self.wall_s(), max(1.0, rate)
+        left, since = self._left.get(action, (size, now))
+        left = min(size, left + (now - since) * rate)
+        self._left[action] = (left - 1 if left >= 1 else left, now)
+        if left < 1:
+            raise ThrottlingError("Rate exceeded")

@@ -1,0 +1,1 @@
+"""Serves test suites: a pytest plugin, and comparisons of pytest-benchmark files."""

@@ -1,0 +1,255 @@
+"""Benchmarks of two versions side by side: what became slower, how certain that is, and whether a build should fail.
+
+After benchstat, which does this for Go. From the observations of both sides, the change is the shift between their
+logarithms, so that it is a factor: ranks.py. Files that were saved without rounds hold their quartiles, from which a
+median is off by about 1.25 R / (1.35 sqrt(n)), R the range between the quartiles of n rounds (McGill, Tukey and
+Larsen, 1978, who take the middle of the rounds for normal).
+
+The rounds of one file are of one process and one minute, and no independent runs: they share the layout of memory, the
+caches and the neighbours on the machine. Two files of the same code may well differ by several per cent, or by half on
+a busy machine, and any number of rounds only makes that look more certain. So a change counts only beyond a margin;
+and where it matters, each side should be a directory of files that were made in turn. Then each file is an
+observation, and the interval tells of what differs between runs; four of each side are the least that can show it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
+
+from shadowsim.errors import InputError, shown
+from shadowsim.scenario.fields import number
+from shadowsim.testing import ranks
+from shadowsim.testing.benchmark_files import SIMULATED, Source, Timing, Timings, read_timings
+from shadowsim.testing.ranks import Interval
+from shadowsim.text import grid, seconds, wrapped
+
+SLOWER, FASTER, WITHIN, UNSURE, ONLY = "slower", "faster", "within the margin", "~", "only in {}"
+COLUMNS = (
+    *("name", "n_old", "n_new", "old_s", "old_low_s", "old_high_s", "new_s", "new_low_s", "new_high_s"),
+    *("change_pct", "low_pct", "high_pct", "p", "verdict", "method", "simulated"),
+)
+LEAST_ROUNDS = 5  # that quartiles mean something
+FEW = 10  # benchstat's advice
+_ENDS = ("", "_low", "_high")
+_NOTHING = Interval(math.nan, math.nan, math.nan)
+
+
+def compare_benchmarks(
+    old: Source | Sequence[Source] | Timings,
+    new: Source | Sequence[Source] | Timings,
+    *,
+    margin_pct: float = 5.0,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Compare the timings that pytest-benchmark saved of two versions; see the module for what they can show.
+
+    Parameters
+    ----------
+    old, new : path, JSON text, mapping, a list of these, or Timings
+        As for `read_timings`: a file, or a directory of several.
+    margin_pct : float
+        A change that does not matter, in per cent of the old time.
+    confidence : float
+        Of the intervals; a change is significant when it would come about by chance less often than 1 - confidence.
+
+    Returns
+    -------
+    DataFrame
+        A row a benchmark, in the order of the new file; those that only the old one has come last.
+
+        name : str
+            The benchmark's full name.
+        n_old, n_new : int
+            Rounds of a file, or files; 0 where a side lacks it.
+        old_s, new_s, old_low_s, old_high_s, new_low_s, new_high_s : float
+            Medians in seconds with their intervals.
+        change_pct, low_pct, high_pct : float
+            By how much it is slower, in per cent, with its interval.
+        p : float
+            Of the hypothesis that nothing changed.
+        verdict : str
+            "slower" or "faster": significant, and beyond the margin. "within the margin": significant. "~": not.
+            "only in old", "only in new".
+        method : str
+            "runs" of several files on both sides, "rounds", or "quartiles" where a file has no rounds.
+        simulated : str
+            What changed of the figures that `shadow_benchmark` notes of the simulated test itself.
+
+        NaN where the rounds are too few to say it.
+
+    Raises
+    ------
+    InputError, SerializationError
+        When a file or a parameter cannot be used, or the files have no benchmark in common.
+    """
+    margin = number(margin_pct, "margin_pct", above=0.0)
+    if not 0.0 < confidence < 1.0:
+        raise InputError("confidence", "must be > 0 and < 1", confidence)
+    before, after = (
+        side if isinstance(side, Timings) else read_timings(side, name) for side, name in ((old, "old"), (new, "new"))
+    )
+    if not before.by_name.keys() & after.by_name.keys():
+        raise InputError("new", "must have a benchmark in common with old, and has none of the same name")
+    names = [*after.by_name, *(name for name in before.by_name if name not in after.by_name)]
+    if (before.n_files > 1) != (after.n_files > 1):
+        side, n = ("new", after.n_files) if before.n_files > 1 else ("old", before.n_files)
+        raise InputError(side, "must be several files, as the other side is, or both a single one", n)
+    how = "runs" if before.n_files > 1 else "rounds"
+    rows = [_row(before.by_name.get(name), after.by_name.get(name), how, margin, confidence) for name in names]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).assign(name=names)
+    return table.astype({"n_old": "int64", "n_new": "int64"})
+
+
+def geometric_mean(table: pd.DataFrame) -> tuple[float, float, float]:
+    """Return the geometric means of the old and of the new medians of a comparison, and the change in per cent.
+
+    Only benchmarks of both files count.
+    """
+    both = table[(table["old_s"] > 0.0) & (table["new_s"] > 0.0)]
+    if both.empty:
+        return math.nan, math.nan, math.nan
+    old, new = (float(np.exp(np.log(both[side].to_numpy(np.float64)).mean())) for side in ("old_s", "new_s"))
+    return old, new, 100.0 * (new / old - 1.0)
+
+
+def speedups_object(table: pd.DataFrame) -> dict[str, object]:
+    """Return a comparison for JSON: the names of what is slower, the geometric mean, and the rows."""
+    slower = table.loc[table["verdict"] == SLOWER, "name"].tolist()
+    mean = dict(zip(("old_s", "new_s", "change_pct"), geometric_mean(table), strict=True))
+    return {"slower": slower, "geometric_mean": mean, "benchmarks": table.to_dict("records")}
+
+
+def speedups_text(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float = 5.0) -> str:
+    """Return a comparison as a table for people, with what must be known to read it."""
+    names = _short_names(table["name"])
+    rows: list[Sequence[str]] = [("", "old", "", "new", "", "change", "interval", "p", "n", "")]
+    for name, row in zip(names, table.to_dict("records"), strict=True):
+        sides = [cell for side in ("old", "new") for cell in _side(*(row[f"{side}{end}_s"] for end in _ENDS))]
+        p = "-" if math.isnan(row["p"]) else f"{row['p']:.3f}" if row["p"] >= 0.001 else "<0.001"
+        said = "" if row["verdict"] == UNSURE else row["verdict"]
+        change, interval = _change_cells(row)
+        rows.append((name, *sides, change, interval, p, f"{row['n_old']}+{row['n_new']}", said))
+    if len(table) > 1:
+        before, after, change_pct = geometric_mean(table)
+        rows.append(("geometric mean", seconds(before), "", seconds(after), "", f"{change_pct:+.1f} %", *[""] * 4))
+    notes = [f"{name}: {row}" for name, row in zip(names, table["simulated"], strict=True) if row]
+    notes += _notes(table, old, new, margin_pct)
+    return "\n".join([grid(rows, left=(0, 9)), "", *(wrapped(note, hanging="  ") for note in notes)]).rstrip()
+
+
+def _side(value: float, low: float, high: float) -> tuple[str, str]:
+    """A median, and how far its interval reaches to the farther side."""
+    if math.isnan(value):
+        return "-", ""
+    half = max(value - low, high - value) / value if value > 0.0 else math.nan
+    return seconds(value), "" if math.isnan(half) else f"+-{100.0 * half:.0f} %"
+
+
+def _change_cells(row: Mapping[Hashable, Any]) -> tuple[str, str]:
+    change, low, high = (row[key] for key in ("change_pct", "low_pct", "high_pct"))
+    said = UNSURE if row["verdict"] == UNSURE else "" if math.isnan(change) else f"{change:+.1f} %"
+    return said, "" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}"
+
+
+def _short_names(names: pd.Series[str]) -> list[str]:
+    """Return names without their files where that leaves them distinct."""
+    short = [name.rpartition("::")[2] for name in names]
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def _notes(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float) -> list[str]:
+    verdicts, method = table["verdict"], table["method"]
+    n, margin = int((verdicts == SLOWER).sum()), f"by more than {margin_pct:g} %"
+    notes = [f"{n} of {len(table)} slower {margin}." if n else f"Nothing is slower {margin}."]
+    if (verdicts == UNSURE).any():
+        notes.append(f"{UNSURE}: no significant change.")
+    both = table[(table["n_old"] > 0) & (table["n_new"] > 0)]
+    if (both["method"] == "quartiles").any():
+        notes.append("Some rounds were not saved (--benchmark-save-data): changes are estimated from quartiles.")
+    if (both[["n_old", "n_new"]].min(axis=1) < FEW).any():
+        notes.append(f"Fewer than {FEW} of each side show only large changes (--benchmark-min-rounds, or more files).")
+    if verdicts.isin([SLOWER, FASTER]).any() and (method != "runs").any():
+        notes.append(
+            "Rounds of one process say nothing of what differs between runs: before acting on it, compare directories "
+            "of several files each."
+        )
+    if set(old.machines) != set(new.machines):
+        there, here = ("; ".join(side.machines) or "unknown" for side in (old, new))
+        notes.append(f"The sides ran on different machines: {there} and {here}.")
+    return notes
+
+
+def _row(old: Timing | None, new: Timing | None, how: str, margin_pct: float, confidence: float) -> dict[str, object]:
+    whole = all(t is None or t.observed_s is not None for t in (old, new))
+    row: dict[str, object] = {"method": how if whole else "quartiles", "simulated": ""}
+    for side, timing in (("old", old), ("new", new)):
+        row[f"n_{side}"] = timing.n if timing else 0
+        row[f"{side}_s"], row[f"{side}_low_s"], row[f"{side}_high_s"] = (
+            _median(timing, confidence) if timing else _NOTHING
+        )
+    change, p = _NOTHING, math.nan
+    if old is None or new is None:
+        verdict = ONLY.format("new" if old is None else "old")
+    else:
+        change, p = _change(old, new, confidence)
+        verdict = _verdict(change.value, p, margin_pct, confidence)
+        row["simulated"] = _changed(old.simulated, new.simulated)
+    row["change_pct"], row["low_pct"], row["high_pct"] = change
+    return row | {"p": p, "verdict": verdict}
+
+
+def _median(timing: Timing, confidence: float) -> Interval:
+    if timing.observed_s is not None:
+        return ranks.median(timing.observed_s, confidence)
+    half = float(stdtrit(max(timing.n - 1, 1), 0.5 + 0.5 * confidence)) * _error(timing)
+    return Interval(timing.median_s, timing.median_s - half, timing.median_s + half)
+
+
+def _error(timing: Timing) -> float:
+    """Standard error of the median from the quartiles; see the module."""
+    if timing.n < LEAST_ROUNDS or timing.range_s <= 0.0:
+        return math.nan
+    return 1.25 * timing.range_s / (1.35 * math.sqrt(timing.n))
+
+
+def _change(old: Timing, new: Timing, confidence: float) -> tuple[Interval, float]:
+    """The change in per cent with its interval, and the p of none."""
+    if old.observed_s is not None and new.observed_s is not None:
+        p = ranks.p_value(old.observed_s, new.observed_s)
+        if min(old.observed_s.min(), new.observed_s.min()) <= 0.0:  # less than the clock can see
+            return _NOTHING, p
+        logarithms = ranks.shift(np.log(old.observed_s), np.log(new.observed_s), confidence)
+    else:
+        if min(old.median_s, new.median_s) <= 0.0:
+            return _NOTHING, math.nan
+        # Of a logarithm, to first order.
+        error = math.hypot(_error(old) / old.median_s, _error(new) / new.median_s)
+        value, df = math.log(new.median_s / old.median_s), old.n + new.n - 2
+        half = float(stdtrit(df, 0.5 + 0.5 * confidence)) * error if df else math.nan
+        logarithms = Interval(value, value - half, value + half)
+        p = 2.0 * float(stdtr(df, -abs(value) / error)) if error > 0.0 else math.nan
+    return Interval(*(100.0 * math.expm1(x) for x in logarithms)), p
+
+
+def _verdict(change_pct: float, p: float, margin_pct: float, confidence: float) -> str:
+    if not p < 1.0 - confidence or math.isnan(change_pct):
+        return UNSURE
+    if abs(change_pct) <= margin_pct:
+        return WITHIN
+    return SLOWER if change_pct > 0.0 else FASTER
+
+
+def _changed(old: Mapping[str, object], new: Mapping[str, object]) -> str:
+    """Say which simulated figures differ: "verdict STABLE -> OVERLOADED, shadow_p99_s 0.0709 -> 4.2"."""
+    both: Sequence[str] = [key for key in SIMULATED if key in old and key in new and old[key] != new[key]]
+    return ", ".join(f"{key} {_short(old[key])} -> {_short(new[key])}" for key in both)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else shown(value)

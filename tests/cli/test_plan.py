@@ -1,0 +1,222 @@
+"""size, plan and sweep on the command line: what they print, and with which status they end."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pandas as pd
+import pytest
+from commands import good, refused, run, written
+
+from shadowsim import default_scenario, plan, size, sweep
+from shadowsim.cli import plan as proposals
+from shadowsim.planning import plan as planning
+from shadowsim.scenario.scenario import init_scenario
+
+BASE = default_scenario().replace({"traffic.profile": None, "rate_per_s": 100, "horizon_s": 1200})
+
+
+@pytest.fixture(scope="module")
+def scenario_file(tmp_path_factory):
+    """Steady traffic for twenty minutes: what is sized and planned by simulation must be short."""
+    place = tmp_path_factory.mktemp("scenario")
+    BASE.save(place / "scenario.json")
+    return place / "scenario.json"
+
+
+@pytest.fixture(scope="module")
+def request_file(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("request") / "request.json", init_scenario()["experiment"])
+
+
+class TestSize:
+    GOALS = ("--slo", "p99 <= 100ms")
+
+    def test_answers_with_the_cheapest(self, scenario_file):
+        text = good("size", scenario_file, *self.GOALS)
+        assert "goals: p99 <= 100ms" in text
+        assert "Enough for the shadow: 1 x ml.m5.xlarge, 38.64 USD for 7 days." in text
+
+    def test_own_prices(self, scenario_file, tmp_path):
+        prices = written(tmp_path / "prices.csv", "instance_type,price_usd_per_h\nml.m5.xlarge,1\n")
+        assert "1 x ml.m5.xlarge, 168.00 USD" in good("size", scenario_file, *self.GOALS, "--prices", prices)
+
+    def test_counts_instances_of_whom_the_goals_speak(self, scenario_file):
+        goals = ("--slo", "source.p99 <= 100ms and p99 <= 100ms")
+        found = json.loads(good("size", scenario_file, *goals, "--json"))
+        assert [row["role"] for row in found] == ["source", "shadow"]
+        line = refused("size", scenario_file, *goals, "--variants", "shadow")
+        assert "speaks of the source, whose instances are not counted" in line
+
+    def test_fails_when_no_type_will_do(self, scenario_file):
+        done = run("size", scenario_file, "--slo", "p50 < 1ms", "--max-instances", 4)
+        assert done.exit_code == 1
+        assert "No type meets the goals of the shadow." in done.stdout
+        done = run("size", scenario_file, *self.GOALS, "--types", "ml.c5.large,ml.c5.xlarge")
+        assert done.exit_code == 1
+        assert done.stdout.count("not measured") == 2
+
+    def test_for_machines(self, scenario_file):
+        want = size(scenario_file, "p99 <= 100ms", headroom_pct=20)
+        options = (*self.GOALS, "--headroom-pct", 20)
+        got = pd.read_csv(io.StringIO(good("size", scenario_file, *options, "--csv")))
+        assert got.loc[0, "instance_count"] == want.loc[0, "instance_count"]
+        found = json.loads(good("size", scenario_file, *options, "--json"))
+        assert found[0]["p99_s"] == want.loc[0, "p99_s"]
+        assert found[0]["certain"] is True
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ([], "--slo: is needed"),
+            (["--slo", "p99 <= 1kg"], "slo: needs a time"),
+            (["--slo", "p98,5 < 1s"], "slo: is not a metric"),
+            (["--slo", "p99 < 1s", "--types", "ml.m5.xlrge"], "did you mean ml.m5.xlarge?"),
+            (["--slo", "p99 < 1s", "--headroom-pct", "20%"], "--headroom-pct: must be a number, got '20%'"),
+            (["--slo", "p99 < 1s", "--max-instances", "0"], "--max-instances: must be a whole number >= 1, got 0"),
+            (["--slo", "p99 < 1s", "--variants", "all"], "variants: must be some of source and shadow"),
+            (["--slo", "p99 < 1s", "--prices", "none.csv"], "none.csv: cannot be read"),
+        ],
+    )
+    def test_slips(self, options, says):
+        assert says in refused("size", *options)
+
+
+class TestPlan:
+    OPTIONS = ("--replications", 10, "--shares", "50,100", "--durations", "600,20min", "--effect", "mean +40%")
+    ASKED = {"shares": [50, 100], "durations": [600.0, "20min"], "replications": 10}  # noqa: RUF012
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """What `plan` was asked for; it is slow, and answers with four rows of which the second is the cheapest."""
+        found = {}
+
+        def answer(scenario, effect, power, **more):
+            found.update(more, scenario=scenario, effect=effect, power=power)
+            rows = {
+                "sampling_percentage": [50, 50, 100, 100], "duration_s": [600.0, 1200.0] * 2,
+                "duration_h": [1 / 6, 1 / 3] * 2, "power": [0.5, 0.85, 0.6, 0.9], "visible_pct": 30.0,
+                "cost_usd": [0.1, 0.2, 0.3, 0.4], "shadow_instances": 1, "how": "simulated", "note": "",
+            }  # fmt: skip
+            errors = dict.fromkeys(("power_error", "false_alarm", "false_alarm_error", "simulated_h"), 0.05)
+            return pd.DataFrame(rows).assign(**errors, reaches=lambda x: x["power"] >= power)
+
+        monkeypatch.setattr(planning, "plan", answer)
+        return found
+
+    def test_asks_for_what_was_given(self, asked, scenario_file):
+        good("plan", scenario_file, *self.OPTIONS, "--set", "seed=9")
+        assert asked.pop("scenario").seed == 9
+        assert asked == self.ASKED | {"effect": "mean +40%", "power": 0.8, "progress": False}
+
+    def test_recommends_or_fails(self, asked):
+        text = " ".join(good("plan", *self.OPTIONS).split())
+        says = "50 % of the requests for 20 min on 1 shadow instance, for 0.20 USD."
+        assert text.endswith(f"Cheapest that finds it in 80 % of tests: {says}")
+        for form in ([], ["--csv"], ["--json"]):
+            done = run("plan", *self.OPTIONS, "--power", 0.95, *form)
+            assert done.exit_code == 1
+        assert json.loads(done.stdout)["recommended"] is None
+
+    def test_for_machines(self, asked):
+        table = pd.read_csv(io.StringIO(good("plan", *self.OPTIONS, "--csv")))
+        assert table["power"].tolist() == [0.5, 0.85, 0.6, 0.9]
+        found = json.loads(good("plan", *self.OPTIONS, "--json"))
+        assert [cell["power"] for cell in found["cells"]] == [0.5, 0.85, 0.6, 0.9]
+        assert found["recommended"]["duration_s"] == 1200.0
+
+    @pytest.mark.slow
+    def test_is_what_the_function_says(self, scenario_file):
+        want = plan(scenario_file, "mean +40%", 0.5, **self.ASKED)
+        found = json.loads(good("plan", scenario_file, *self.OPTIONS, "--power", 0.5, "--json"))
+        assert [cell["power"] for cell in found["cells"]] == want["power"].tolist()
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            (["--effect", "p99 5%"], "effect: "),
+            (["--shares", "10,x"], "--shares: must be a number, got 'x'"),
+            (["--shares", "0"], "--shares: must be a whole number >= 1, got 0"),
+            (["--durations", "1y"], "durations: must be seconds, or have a unit"),
+            (["--power", "80"], "power: "),
+            (["--power", "high"], "--power: must be a number, got 'high'"),
+            (["--replications", "3"], "replications: must be an integer from 10"),
+        ],
+    )
+    def test_slips(self, options, says):
+        assert says in refused("plan", *options)
+
+
+class TestSweep:
+    GRID = ("--set", "sampling_percentage=10,50", "--set", "horizon_s=60")
+
+    def test_of_the_built_in_scenario(self):
+        text = good("sweep", *self.GRID)
+        assert "in all cells: horizon_s = 60" in text
+        assert "2 cells: 2 STABLE." in text or "TOO SHORT" in text
+
+    def test_for_machines(self, scenario_file):
+        want = sweep(scenario_file, {"sampling_percentage": [10, 50], "horizon_s": [60]}, replications=2)
+        options = (*self.GRID, "--replications", 2)
+        got = pd.read_csv(io.StringIO(good("sweep", scenario_file, *options, "--csv")))
+        assert got["p99_s"].tolist() == want["p99_s"].tolist()
+        found = json.loads(good("sweep", scenario_file, *options, "--json"))
+        assert [row["p99_s"] for row in found] == want["p99_s"].tolist()
+
+    def test_a_request_needs_no_other_rate_than_those_of_the_sweep(self, request_file):
+        options = ("--set", "rate_per_s=5,10", "--set", "horizon_s=60")
+        assert len(json.loads(good("sweep", request_file, *options, "--json"))) == 4
+        assert "--rate R" in refused("sweep", request_file, *self.GRID)
+        assert good("sweep", request_file, *self.GRID, "--rate", 5)
+
+    def test_strict_fails_for_what_is_overloaded(self):
+        options = ("--set", "shadow.time.mean_s=0.02,0.2", "--set", "horizon_s=600")
+        good("sweep", *options)
+        assert run("sweep", *options, "--strict").exit_code == 1
+
+    def test_goes_on_from_a_cache(self, tmp_path, monkeypatch):
+        first = good("sweep", *self.GRID, "--cache", tmp_path / "runs", "--csv")
+        from shadowsim.planning import sweep as sweeps
+
+        monkeypatch.setattr(sweeps, "run", lambda *args, **more: pytest.fail("it was run again"))
+        assert good("sweep", *self.GRID, "--cache", tmp_path / "runs", "--csv") == first
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ("", "--set: is needed"),
+            ("--set sampling_percentage=10,,50", "--set: must be PATH=VALUE,VALUE,..."),
+            ("--set sampling_percentage=10,101", "cell 1 (sampling_percentage=101)"),
+            ("--set sampling=10", "sampling: is not a path of a scenario"),
+            ("--set seed=1 --replications 0", "--replications: must be a whole number >= 1, got 0"),
+            ("--set seed=1 --cache /dev/null", "cache: cannot be a directory"),
+        ],
+    )
+    def test_slips(self, options, says):
+        assert says in refused("sweep", *options.split())
+
+    def test_a_cluster_that_does_not_answer(self, monkeypatch):
+        monkeypatch.setattr(proposals, "ANSWERS_WITHIN_S", 0.2)
+        line = refused("sweep", "--set", "seed=1,2", "--dask", "127.0.0.1:1")
+        assert line.startswith("--dask: must be the address of a scheduler that answers (")
+        assert line.endswith("got '127.0.0.1:1'")
+        assert "--dask: must be the address" in refused("sweep", "--set", "seed=1,2", "--dask", "nowhere://")
+
+    @pytest.mark.slow
+    def test_on_a_cluster(self):
+        from dask.distributed import LocalCluster
+
+        here = good("sweep", *self.GRID, "--csv")
+        options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+        with LocalCluster(n_workers=2, **options) as cluster:
+            assert good("sweep", *self.GRID, "--csv", "--dask", cluster.scheduler_address) == here
+
+
+def test_a_page_of_a_sweep(tmp_path):
+    words = ["sweep", "--set", "horizon_s=600", "--set", "sampling_percentage=20,50", "-q", "--report"]
+    page = tmp_path / "sweep.html"
+    assert f"page: {page}" in good(*words, page)
+    assert "sampling_percentage" in page.read_text()
+    assert str(page) not in good(*words, page, "--csv")
+    assert "is a directory" in refused(*words, tmp_path)

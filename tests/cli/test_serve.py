@@ -1,0 +1,68 @@
+"""`shadowsim serve`: what it can be told about what AWS leaves open, as boto3 then sees it."""
+
+import json
+
+import pytest
+from botocore.exceptions import ClientError
+from serving import serving, variant
+
+from shadowsim.cli.serve import VARIABLES, lines, parse_choices
+
+
+def code_and_status(caught):
+    answer = caught.value.response
+    return answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def event_ids(folder):
+    lines = [json.loads(line) for file in folder.rglob("*.jsonl") for line in file.read_text().splitlines()]
+    return [line["eventMetadata"]["eventId"] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("choices", "n_lines", "n_ids"),
+    [([], 6, 6), (["event_id=shared"], 6, 3), (["captured_percentage=0"], 0, 0)],
+)
+def test_what_of_an_experiment_is_captured(tmp_path, choices, n_lines, n_ids):
+    with serving(tmp_path, store={"choices": parse_choices(choices)}) as server:
+        server.experiment(DataStorageConfig={"Destination": "s3://bucket/captures"})
+        for _ in range(3):
+            server.invoke(Body=b"{}")
+        server.answered(3)
+    found = event_ids(tmp_path / "s3")
+    assert (len(found), len(set(found))) == (n_lines, n_ids)
+
+
+@pytest.mark.parametrize(
+    ("choices", "code"),
+    [([], "ValidationException"), (["running_update=conflictexception"], "ConflictException")],
+)
+def test_an_update_of_what_cannot_change(tmp_path, choices, code):
+    with serving(tmp_path, store={"choices": parse_choices(choices)}) as server:
+        sagemaker = server.experiment()
+        with pytest.raises(ClientError, match=r"modelVariants.*Member must not change") as caught:
+            sagemaker.update_inference_experiment(Name="test", ModelVariants=[variant("Shadow-01", "shadow", 2)])
+        assert code_and_status(caught) == (code, 400)
+        with pytest.raises(ClientError, match=r"schedule\.endTime") as caught:  # any value would be refused
+            sagemaker.update_inference_experiment(Name="test", Schedule={"EndTime": 1.0})
+        assert code_and_status(caught) == ("ValidationException", 400)
+
+
+@pytest.mark.parametrize(("choices", "status"), [([], 400), (["unknown_operation=404"], 404)])
+def test_an_unknown_operation(tmp_path, choices, status):
+    with serving(tmp_path, store={"choices": parse_choices(choices)}) as server:
+        with pytest.raises(ClientError) as caught:
+            server.client("sagemaker").list_clusters()
+        assert code_and_status(caught) == ("UnknownOperationException", status)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3600.0])
+def test_what_is_printed_at_the_start(tmp_path, scale):
+    store = {"time_scale": scale, "path": str(tmp_path / "state.db")}
+    with serving(tmp_path, store=store, secrets={"AKID": "secret"}) as server:
+        kept, *timed, where, one, two, three, last = lines(server.app, server.store)
+        assert kept.endswith("state.db")
+        assert [line.split(";")[0] for line in timed] == ["schedules pass 3600 times as fast"] * (scale > 1)
+        assert where.endswith(server.url)
+        assert [one, two, three] == [f"export {name}={server.url}" for name in VARIABLES]
+        assert server.app.token.text in last

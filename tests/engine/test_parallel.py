@@ -1,0 +1,201 @@
+"""One run on several workers: the same frames to the bit, however it was cut and whoever ran it."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+from cases import dask_executor, scenario, scenarios, service
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from shadowsim import InputError, default_scenario, simulate
+from shadowsim.engine import parallel as slices
+from shadowsim.engine.arrivals import feed_of
+from shadowsim.engine.columns import columns
+
+EXAMPLES = 10 if os.environ.get("NUMBA_DISABLE_JIT") else 40
+RULES = [(rule, instant) for rule in ("coin", "counter", "hash") for instant in ("arrival", "response")]
+
+
+def same_to_the_bit(a, b):
+    for name in ("windows", "latency", "requests"):
+        one, other = getattr(a, name), getattr(b, name)
+        if not one.equals(other):  # which is quick, and does not say where
+            assert_frame_equal(one, other, check_exact=True, obj=name)
+
+
+def stable(rule="coin", instant="arrival", routing="RANDOM", process="poisson", **more):
+    """A pool that forgets within seconds, over 120 windows: slices meet."""
+    traffic = {
+        "process": process,
+        "profile": {"kind": "diurnal", "base_per_s": 20.0, "peak_per_s": 60.0},
+        "sessions": 40,
+        "request_bytes": {"law": "exponential", "mean_bytes": 50.0},
+    } | ({"scv": 3.0} if process == "gamma" else {})
+    return scenario(
+        traffic,
+        service("lognormal", 0.05, 3, queue_limit=4, slowdown=[1.0, 1.1]),
+        service("exponential", 0.04, 2, error_5xx=0.1),
+        source_instances=2,
+        endpoint={"routing": routing, "timeout_s": 0.4},
+        mirror={"rule": rule, "instant": instant} | more,
+        horizon_s=7200.0,
+        period_s=60.0,
+        sample_requests=3000,
+    )
+
+
+def same_however_cut(s, *numbers):
+    whole = simulate(s, workers=1)
+    assert whole.how == "in one piece"
+    for workers in numbers:
+        same_to_the_bit(whole, simulate(s, workers=workers))
+
+
+@settings(max_examples=EXAMPLES)
+@given(scenarios(), st.sampled_from([2, 3, 7]))
+def test_small_and_nasty_scenarios(s, workers):
+    """Overloaded pools mostly never meet: then the slice is run again, and the result says so."""
+    same_however_cut(s, workers)
+
+
+@pytest.mark.slow
+@settings(max_examples=8 * EXAMPLES)
+@given(scenarios())
+def test_many_more_nasty_scenarios_however_they_are_cut(s):
+    same_however_cut(s, 2, 3, 7)
+
+
+@pytest.mark.parametrize(("rule", "instant"), RULES)
+@pytest.mark.parametrize("process", ["poisson", "constant", "gamma"])
+def test_slices_meet(rule, instant, process):
+    s = stable(rule, instant, process=process)
+    whole = simulate(s, workers=1)
+    for workers in (2, 7):
+        cut = simulate(s, workers=workers)
+        same_to_the_bit(whole, cut)
+        assert cut.how.startswith(f"in {workers} slices")
+        assert "never met" not in cut.how
+        again = int(cut.how.split(" slices, ")[1].split(" ")[0])
+        assert workers - 1 <= again <= 3 * (workers - 1)
+
+
+@pytest.mark.parametrize("cap", [{"max_in_flight": 2}, {"max_per_s": 9}, {"max_body_bytes": 60}])
+def test_caps_are_part_of_the_state(cap):
+    s = stable(**cap)
+    whole = simulate(s, workers=1)
+    assert whole.windows.filter(like="copies_lost").sum().sum() > 100
+    same_to_the_bit(whole, simulate(s, workers=5))
+
+
+@pytest.mark.parametrize(("rule", "instant"), RULES)
+def test_least_outstanding_requests_in_two(rule, instant):
+    s = stable(rule, instant, "LEAST_OUTSTANDING_REQUESTS")
+    whole, two = simulate(s, workers=1), simulate(s, workers=2)
+    assert two.how == "the source's side beside the shadow's"
+    same_to_the_bit(whole, two)
+
+
+def test_a_pipeline_of_many_batches(monkeypatch):
+    monkeypatch.setattr(slices, "_REQUESTS_A_CALL", 20_000)
+    s = stable("counter", "response", "LEAST_OUTSTANDING_REQUESTS")
+    same_to_the_bit(simulate(s, workers=1), simulate(s, workers=2))
+
+
+def test_a_slice_that_never_meets_is_run_again(monkeypatch):
+    s = scenario({"process": "poisson", "rate_per_s": 12.0}, service(mean_s=0.1), horizon_s=6000.0, period_s=20.0)
+    cut = simulate(s, workers=3)
+    assert "slices that never met the true state, and were run again as a whole: 2" in cut.how
+    same_to_the_bit(simulate(s, workers=1), cut)
+
+
+def test_more_workers_than_windows():
+    s = scenario({"process": "poisson", "rate_per_s": 5.0}, horizon_s=150.0)
+    cut = simulate(s, workers=50)
+    assert cut.how.startswith("in 3 slices")
+    same_to_the_bit(simulate(s, workers=1), cut)
+
+
+@pytest.mark.slow
+def test_executors():
+    s = stable("counter", "response")
+    whole = simulate(s, workers=1)
+    with ThreadPoolExecutor(3) as threads:
+        same_to_the_bit(whole, simulate(s, executor=threads))
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with ProcessPoolExecutor(2, mp_context=context) as processes:
+        cut = simulate(s, workers=4, executor=processes)
+    assert cut.how.startswith("in 4 slices")
+    same_to_the_bit(whole, cut)
+
+
+@pytest.mark.slow
+def test_a_dask_cluster():
+    s = stable("counter", "response")
+    with dask_executor() as executor:
+        cut = simulate(s, workers=4, executor=executor)
+    assert cut.how.startswith("in 4 slices")
+    same_to_the_bit(simulate(s, workers=1), cut)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("routing", ["RANDOM", "LEAST_OUTSTANDING_REQUESTS"])
+def test_a_week_of_days(routing):
+    """Seven days of 30 million requests, a twentieth of the rate of a week's default experiment."""
+    s = default_scenario().replace(
+        {
+            "traffic.profile": {"kind": "diurnal", "base_per_s": 20.0, "peak_per_s": 80.0, "weekend_factor": 0.7},
+            "horizon_s": 7 * 86_400.0,
+            "source.instance_count": 3,
+            "source.workers": 1,
+            "source.queue_limit": 1,
+            "source.time.mean_s": 0.03,
+            "shadow.workers": 1,
+            "shadow.queue_limit": 1,
+            "shadow.time.mean_s": 0.035,
+            "mirror.rule": "counter",
+            "mirror.instant": "response",
+            "endpoint.routing": routing,
+        }
+    )
+    one, two = simulate(s, workers=1), simulate(s, workers=2)
+    with dask_executor() as executor:
+        far = simulate(s, executor=executor)
+    same_to_the_bit(one, two)
+    same_to_the_bit(one, far)
+    assert one.how == "in one piece"
+    assert "never met" not in two.how + far.how
+    if routing == "RANDOM":
+        assert two.how.startswith("in 2 slices")
+        assert far.how.startswith("in 8 slices")
+    for _, part in one.windows.groupby("role"):
+        assert part["Invocation5XXErrors"].sum() > 1000  # the queue limits bite
+        assert part["Invocations"].sum() > 10e6
+
+
+def test_by_default_short_runs_are_not_cut_and_long_ones_are():
+    assert simulate(stable()).how == "in one piece"
+    long = simulate(default_scenario().replace({"horizon_s": 3 * 3600.0}))
+    assert long.how.startswith("in ") == (slices_of_this_machine() > 1)
+
+
+def slices_of_this_machine():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def test_progress_reaches_the_end_however_it_is_run():
+    s = stable()
+    with ThreadPoolExecutor(2) as threads:
+        for workers, executor in ((1, None), (3, None), (3, threads)):
+            moved = []
+            feed = feed_of(s)
+            slices.run(slices.Job(columns(s, feed), feed, 4096, 0, 0), workers, executor, moved.append)
+            assert sum(moved) == s.n_windows
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_at_least_one_worker(workers):
+    with pytest.raises(InputError, match="workers: must be at least 1"):
+        simulate(default_scenario(), workers=workers)

@@ -1,0 +1,267 @@
+"""Replications: their seeds, the same bits whoever ran them, and what is said of them together."""
+
+import io
+import json
+import math
+import multiprocessing
+import statistics
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
+
+import numpy as np
+import pandas as pd
+import pytest
+from cases import dask_executor, scenario, service
+from hypothesis import given
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+from typer.testing import CliRunner
+
+from shadowsim import InputError, Result, Scenario, default_scenario, replicate, replication, simulate, summarise
+from shadowsim.cli.main import app
+from shadowsim.engine import replicate as replications
+
+G, WORD = 0x9E3779B97F4A7C15, 2**64
+
+
+def mix(z):
+    """splitmix64's finaliser in Python's own integers (Steele, Lea and Flood, 2014)."""
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % WORD
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % WORD
+    return z ^ (z >> 31)
+
+
+def same_to_the_bit(a, b):
+    assert a.scenario == b.scenario
+    for name in ("windows", "latency", "requests"):
+        assert_frame_equal(getattr(a, name), getattr(b, name), check_exact=True, obj=name)
+
+
+def small(**run):
+    return scenario({"process": "poisson", "rate_per_s": 5.0}, service(mean_s=0.1), horizon_s=600.0, **run)
+
+
+@given(st.integers(0, WORD - 1), st.integers(0, 10**5 - 1))
+def test_seeds_are_as_published(seed, r):
+    one = replication(SMALL.replace({"seed": seed, "run.replications": 4}), r)
+    assert one.seed == mix((mix(seed) + G * (r + 1)) % WORD)
+    assert one.replications == 1
+
+
+SMALL = small()
+
+
+def test_a_vector_of_seeds():
+    """For other programs to be compared with."""
+    assert [replication(default_scenario(), r).seed for r in range(3)] == [
+        mix((mix(7) + G * n) % WORD) for n in (1, 2, 3)
+    ]
+    assert mix(G) == 0xE220A8397B1DCDAF  # splitmix64's published first number for seed 0
+
+
+def test_a_replication_is_what_its_file_says(tmp_path):
+    (tmp_path / "t.csv").write_text("time\n0\n1\n5\n")
+    for s in (small(replications=3), scenario({"process": "trace", "path": "t.csv"}, base_dir=tmp_path)):
+        one = replication(s, 2)
+        assert Scenario.from_dict(one.to_dict(), s.base_dir) == one
+        assert one == s.replace({"seed": one.seed, "run.replications": 1})
+
+
+def test_each_is_a_run_of_its_own_and_simulate_is_one_run():
+    s = small(replications=3)
+    results = replicate(s)
+    assert len(results) == 3
+    for r, result in enumerate(results):
+        same_to_the_bit(result, simulate(replication(s, r)))
+    arrivals = [set(x.requests["arrival_s"]) for x in (*results, simulate(s))]
+    assert all(not a & b for i, a in enumerate(arrivals) for b in arrivals[:i])
+    assert simulate(s).scenario == s
+
+
+@pytest.mark.slow
+def test_the_same_bits_whoever_runs_them():
+    s = small(replications=3)
+    results = replicate(s, workers=1)
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with ProcessPoolExecutor(2, mp_context=context) as processes, ThreadPoolExecutor(3) as threads:
+        others = [replicate(s, workers=3), replicate(s, executor=threads), replicate(s, executor=processes)]
+    for other in others:
+        for a, b in zip(results, other, strict=True):
+            same_to_the_bit(a, b)
+    assert [x.scenario.seed for x in replicate(s, 2)] == [x.scenario.seed for x in results[:2]]
+
+
+@pytest.mark.slow
+def test_the_same_bits_from_a_dask_cluster():
+    with dask_executor() as executor:
+        far = replicate(SMALL, 2, executor=executor)
+    for a, b in zip(replicate(SMALL, 2), far, strict=True):
+        same_to_the_bit(a, b)
+
+
+def test_replications_are_as_good_as_independent():
+    """The number of Poisson arrivals in windows of different replications: uncorrelated, and its variance its mean.
+
+    1,000 windows of 300 requests each and 10 replications: a correlation of two has the standard error 1/sqrt(1000),
+    the variance over the mean sqrt(2/9) a window, so sqrt(2/9000) in the mean.
+    """
+    s = scenario({"process": "poisson", "rate_per_s": 5.0}, service(mean_s=0.01), horizon_s=60_000.0, sample_requests=0)
+    windows = [x.windows for x in replicate(s, 10)]
+    counts = np.array([w.loc[w["role"] == "source", "Invocations"] for w in windows], float)
+    assert counts.shape == (10, 1000)
+    off = np.corrcoef(counts)[np.triu_indices(10, 1)]
+    assert np.abs(off).max() < 4.5 / math.sqrt(1000)  # of 45: a chance of 3 in 10,000
+    assert abs((counts.var(axis=0, ddof=1) / 300).mean() - 1) < 4 * math.sqrt(2 / 9000)
+
+
+def test_the_interval_is_students():
+    """The table's t(0.975; 2) is 4.303 (Student, 1908, as printed since)."""
+    results = replicate(small(), 3)
+    table = summarise(results).set_index(["variant", "figure"])
+    assert table.index.get_level_values("variant").unique().tolist() == ["Source", "Shadow"]
+    for variant in ("Source", "Shadow"):
+        for figure in ("p99_s", "wait_mean_s", "requests"):
+            found = [float(x.summary().loc[variant, figure]) for x in results]
+            row = table.loc[(variant, figure)]
+            assert row["mean"] == pytest.approx(statistics.fmean(found))
+            assert row["half_width"] == pytest.approx(4.303 * statistics.stdev(found) / math.sqrt(3), rel=2e-4)
+            assert row["n"] == 3
+    nothing = summarise(replicate(small(), 2)[:1] + replicate(small().replace({"sampling_percentage": 0}), 1))
+    row = nothing.set_index(["variant", "figure"]).loc[("Shadow", "p99_s")]
+    assert (row["n"], math.isnan(row["half_width"])) == (1, True)  # a run without copies has no p99
+    assert summarise(results[:1])["half_width"].isna().all()
+    assert set(table.index.get_level_values("figure")) == set(results[0].summary()) - {
+        "role", "verdict", "instance_type", "instance_count",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """M/M/1 at load 0.5 waits 1 service time in the mean: 100 intervals of 5 short runs each cover it 95 times in 100.
+
+    Four standard errors of a share of 100 at 0.95 are 0.087. Runs of 20,000 services begin empty, which biases their
+    mean by less than 10 / 20,000, a thirtieth of the half-width.
+    """
+    s = scenario(
+        {"process": "poisson", "rate_per_s": 0.5}, service(mean_s=1.0), share=0, horizon_s=40_000.0, sample_requests=0,
+        period_s=40_000.0,
+    )  # fmt: skip
+    results = replicate(s, 500)
+    covered = 0
+    for i in range(0, 500, 5):
+        table = summarise(results[i : i + 5]).set_index(["role", "figure"]).loc[("source", "wait_mean_s")]
+        covered += abs(table["mean"] - 1.0) <= table["half_width"]
+    assert abs(covered / 100 - 0.95) < 0.087
+
+
+def test_the_worst_verdict_counts():
+    good, bad = small(), small().replace({"rate_per_s": 20.0})
+    few = small().replace({"rate_per_s": 0.1})
+    results = [simulate(s) for s in (small().replace({"rate_per_s": 5.0, "horizon_s": 6000.0}), few, bad)]
+    assert [x.verdict.status for x in results] == ["STABLE", "TOO SHORT", "OVERLOADED"]
+    assert replications.worst(results).status == "OVERLOADED"
+    assert replications.worst(results[:2]).status == "TOO SHORT"
+    assert replications.worst([results[0], simulate(good)]).status in ("STABLE", "TOO SHORT")
+
+
+def test_an_interrupt_ends_all_runs(monkeypatch):
+    """A progress bar that raises stands for Ctrl-C after the first of many runs."""
+    seen = []
+
+    def advance(n_windows):
+        seen.append(n_windows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replications, "progress_bar", lambda total, wanted: nullcontext(advance))
+    with pytest.raises(KeyboardInterrupt):
+        replicate(SMALL, 10_000, workers=2)
+    assert 1 <= len(seen) <= 4  # what was ready at once is passed on
+
+
+def test_a_failure_reaches_the_caller():
+    class Refusing(ThreadPoolExecutor):
+        def submit(self, work, r):
+            return super().submit(len if r == 1 else work, r)
+
+    with Refusing(1) as threads, pytest.raises(TypeError):
+        replicate(SMALL, 3, executor=threads)
+
+
+SHORT = ("simulate", "--set", "horizon_s=600", "--set", "run.replications=3")
+
+
+def cli(*args):
+    done = CliRunner().invoke(app, [*SHORT, *map(str, args)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def test_the_command_line_shows_means_and_half_widths(tmp_path):
+    done = cli("-o", tmp_path)
+    assert done.exit_code == 0
+    assert done.stderr.endswith("3 replications\n")
+    lines = done.stdout.splitlines()
+    rows = {line[:13].strip(): line[13:] for line in lines}
+    assert rows["worst verdict"].split() == ["STABLE", "STABLE"]
+    assert rows["p99"].count(" +- ") == 2
+    assert rows["errors"].split() == ["none", "none"]
+    assert "\nworst of 3 replications: STABLE: " in done.stdout
+    assert lines[-1].startswith(f"wrote {tmp_path / 'replication-0'} to replication-2 (")
+    assert max(map(len, lines[:-1])) <= 80
+    assert done.stdout.isascii()
+    results = replicate(default_scenario().replace({"horizon_s": 600}), 3)
+    for r, result in enumerate(results):
+        same_to_the_bit(result, Result.load(tmp_path / f"replication-{r}"))
+
+
+@pytest.mark.slow
+def test_the_command_line_for_machines():
+    table = summarise(replicate(default_scenario().replace({"horizon_s": 600}), 3))
+    found = json.loads(cli("--json").stdout)
+    assert (found["replications"], found["verdict"], len(set(found["seed"]))) == (3, "STABLE", 3)
+    for variant in found["variants"]:
+        rows = table[table["variant"] == variant["variant"]]
+        assert {key for key, value in variant.items() if isinstance(value, dict)} == set(rows["figure"])
+        for row in rows.itertuples():
+            assert variant[row.figure] == {"mean": row.mean, "half_width": row.half_width}
+    csv = pd.read_csv(io.StringIO(cli("--csv").stdout))
+    assert_frame_equal(csv, table, check_exact=False, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_the_command_line_fails_for_the_worst():
+    done = cli("--strict", "--set", "shadow.time.mean_s=0.2")
+    assert done.exit_code == 1
+    assert "worst of 3 replications: OVERLOADED: " in done.stdout
+    assert "* of an OVERLOADED pool" in done.stdout
+    assert next(line for line in done.stdout.splitlines() if "p99 " in line).endswith("s *")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    empty = cli("--set", "sampling_percentage=0")
+    assert next(line for line in empty.stdout.splitlines() if "p99 " in line).endswith("  -")
+    found = json.loads(cli("--set", "sampling_percentage=0", "--json").stdout)["variants"][1]
+    assert found["p99_s"] == {"mean": None, "half_width": None}
+
+
+def test_the_command_line_makes_no_page_of_several_runs():
+    done = cli("--report")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --report: is a page of one run; use -o DIR")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"n": 0}, "n: must be an integer from 1 to 100000, got 0"),
+        ({"workers": 0}, "workers: must be at least 1"),
+        ({"workers": 2, "executor": "any"}, "workers: must not be given together with an executor"),
+    ],
+)
+def test_slips(more, words):
+    with pytest.raises(InputError, match=words):
+        replicate(SMALL, **more)
+    with pytest.raises(InputError, match="results: must hold at least one"):
+        summarise([])
+    with pytest.raises(InputError, match="confidence: must be > 0 and < 1, got 95"):
+        summarise([None], confidence=95)
+    with pytest.raises(InputError, match="r: must be an integer from 0"):
+        replication(SMALL, -1)

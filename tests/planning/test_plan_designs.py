@@ -1,0 +1,163 @@
+"""Pools for shares, and what of a duration is rehearsed."""
+
+import math
+
+import pytest
+from cases import scenario, service
+
+from shadowsim import InputError
+from shadowsim.planning import plan_designs as designs
+from shadowsim.planning.plan_designs import (
+    alike,
+    at_share,
+    durations_of,
+    in_production,
+    keeps_up,
+    load_ratio,
+    segments,
+    shares_of,
+)
+from shadowsim.planning.plan_effects import parse_effect
+
+POISSON = {"process": "poisson", "rate_per_s": 100.0}
+DAY = {"process": "poisson", "profile": {"kind": "diurnal", "base_per_s": 50.0, "peak_per_s": 150.0}}
+P99 = parse_effect("p99 +5%")
+HOUR_S, DAY_S = 3600.0, 86_400.0
+
+
+def case(traffic=POISSON, **more):
+    given = {"source": service("exponential", 0.02, 2), "source_instances": 4, "horizon_s": DAY_S, "period_s": 60.0}
+    return scenario(traffic, **(given | more))
+
+
+@pytest.mark.parametrize(
+    ("percentage", "instances", "ratio", "same"),
+    [(25, 1, 1.0, True), (10, 1, 0.4, False), (30, 2, 0.6, False), (75, 3, 1.0, True), (100, 4, 1.0, True)],
+)
+def test_a_share_gets_as_many_workers_as_its_part_of_the_traffic(percentage, instances, ratio, same):
+    test = at_share(case(), percentage)
+    assert test.experiment.shadow.pool.instance_count == instances
+    assert test.experiment.sampling_percentage == percentage
+    assert load_ratio(test) == pytest.approx(ratio)
+    assert alike(test) is same
+
+
+def test_a_shadow_of_more_workers_needs_fewer_instances():
+    assert at_share(case(shadow=service("exponential", 0.02, 8)), 100).experiment.shadow.pool.instance_count == 1
+    assert at_share(case(shadow=service("exponential", 0.02, 1)), 50).experiment.shadow.pool.instance_count == 4
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"endpoint": {"routing": "LEAST_OUTSTANDING_REQUESTS"}},
+        {"mirror": {"rule": "counter"}},
+        {"mirror": {"instant": "response"}},
+        {"mirror": {"max_in_flight": 9}},
+        {"shadow": service("exponential", 0.021, 2)},
+        {"shadow": service("exponential", 0.02, 4)},
+    ],
+)
+def test_other_copies_or_models_are_not_alike(more):
+    test = at_share(case(**more), 50)
+    assert not alike(test)
+    production = in_production(case(**more))
+    assert alike(production) is ("shadow" not in more)
+
+
+def test_a_source_that_does_not_keep_up_is_refused():
+    keeps_up(case({"process": "poisson", "rate_per_s": 390.0}))
+    with pytest.raises(InputError, match=r"scenario: must have a source that keeps up: it is offered 1\.02 times"):
+        keeps_up(case({"process": "poisson", "rate_per_s": 410.0}))
+    peak = {"process": "poisson", "profile": {"kind": "diurnal", "base_per_s": 50.0, "peak_per_s": 500.0}}
+    with pytest.raises(InputError, match=r"offered 1\.25 times"):
+        keeps_up(case(peak))
+    keeps_up(case(peak, source=service("exponential", 0.02, 2, queue_limit=5)))
+
+
+def test_what_can_be_afforded_is_rehearsed_in_full():
+    found = segments(in_production(case()), [600.0, HOUR_S], [50], 10, P99)
+    assert [(s.length_s, s.n_windows, s.enough) for s in found.values()] == [(600.0, 10, True), (HOUR_S, 60, True)]
+
+
+def test_of_steady_traffic_one_segment_does_for_all_longer_durations(monkeypatch):
+    monkeypatch.setattr(designs, "MOST_REQUESTS", 2 * 10 * 1_000_000)
+    found = segments(in_production(case()), [HOUR_S, DAY_S, 7 * DAY_S], [50], 10, P99)
+    assert found[HOUR_S].length_s == HOUR_S
+    assert found[DAY_S] == found[7 * DAY_S]
+    assert (found[DAY_S].length_s, found[DAY_S].n_windows) == (pytest.approx(10_000.0), 100)
+    longer = found[DAY_S].longer(20_000.0)
+    assert (longer.whole_s, longer.length_s) == (20_000.0, 20_000.0)
+
+
+def test_traffic_with_a_profile_has_a_segment_for_each_duration(monkeypatch):
+    monkeypatch.setattr(designs, "MOST_REQUESTS", 2 * 10 * 4 * 1_000_000)
+    found = segments(in_production(case(DAY)), [6 * HOUR_S, DAY_S, 1.5 * DAY_S, 7 * DAY_S], [50], 10, P99)
+    assert [s.whole_s for s in found.values()] == [6 * HOUR_S, DAY_S, 1.5 * DAY_S, 7 * DAY_S]
+    assert [s.mixture for s in found.values()] == [6 * HOUR_S, DAY_S, 1.5 * DAY_S, DAY_S]
+    assert all(s.length_s < s.whole_s and s.enough for s in found.values())
+    assert found[DAY_S].longer(math.inf).length_s == DAY_S
+
+
+def test_long_memories_and_far_tails_ask_for_more(monkeypatch):
+    monkeypatch.setattr(designs, "MOST_REQUESTS", 2 * 10 * 10_000)
+    plain = segments(in_production(case()), [7 * DAY_S], [50], 10, parse_effect("mean +5%"))[7 * DAY_S]
+    assert plain.length_s == pytest.approx(100.0)
+    tail = segments(in_production(case()), [7 * DAY_S], [50], 10, P99)[7 * DAY_S]
+    assert tail.length_s * 50.0 * 0.01 == pytest.approx(100.0)
+    busy = case({"process": "poisson", "rate_per_s": 399.0})
+    far = segments(in_production(busy), [7 * DAY_S], [50], 10, parse_effect("mean +5%"))[7 * DAY_S]
+    assert far.length_s == pytest.approx(designs.STRETCH * 10_000 / 399.0)  # bounded
+    assert not far.enough
+
+
+def test_shares_and_durations_are_read():
+    assert shares_of(None) == [10, 25, 50, 100]
+    assert shares_of([100, 5.0, 5]) == [5, 100]
+    assert durations_of(["1d", "90min", 5400, "2.5h"], case()) == [5400.0, 9000.0, DAY_S]
+    assert durations_of(None, case()) == [HOUR_S, 6 * HOUR_S, DAY_S, 7 * DAY_S]
+    schedule = {"StartTime": "2025-03-01T00:00:00Z", "EndTime": "2025-03-01T02:00:00Z"}
+    assert durations_of(None, case().replace({"experiment.Schedule": schedule})) == [HOUR_S, 2 * HOUR_S]
+    trace = {"process": "trace", "path": "builtin:trace_small"}
+    assert durations_of(None, case(trace, horizon_s=600.0)) == [600.0]
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "said"),
+    [
+        (shares_of, [0], "shares: must be a finite number >= 1 and <= 100, got 0"),
+        (shares_of, [12.5], "shares: must hold integers"),
+        (shares_of, ["10"], "shares: must be a finite number"),
+        (shares_of, [], "shares: must hold at least one"),
+        (shares_of, 10, "shares: must be a list"),
+        (durations_of, ["7 weeks"], "durations: must be seconds, or have a unit"),
+        (durations_of, "7d", "durations: must be a list"),
+        (durations_of, ["31d"], "durations: must be from a period of 60 s to 2.592e"),
+        (durations_of, [59], "durations: must be from a period of 60 s"),
+        (durations_of, [math.nan], "durations: must be a finite number"),
+    ],
+)
+def test_shares_and_durations_that_are_none_are_refused(read, given, said):
+    with pytest.raises(InputError, match=said):
+        read(given, *([case()] if read is durations_of else []))
+
+
+WHOLE = designs.Segment(1.0, 1.0, 1, 0.0, True, True)
+
+
+def limits(percentage, segment=WHOLE, k=1.0, **more):
+    return designs.limits_of(at_share(case(**more), percentage), segment, k)
+
+
+def test_what_a_test_cannot_tell_is_said():
+    assert limits(100) == []
+    assert limits(50) == ["the shadow sees 50 % of the traffic: not how a pool for all of it does"]
+    assert limits(10)[0] == "the shadow's workers get 40% of the load of the source's: not how it does under all of it"
+    counter = limits(50, mirror={"rule": "counter"})[0]
+    assert counter == "copies reach 2 instances otherwise than requests the source: equal models may differ"
+    part = designs.Segment(HOUR_S, 60.0, 60, HOUR_S, False, False)
+    assert limits(100, part, 60.0, traffic=DAY) == [
+        "of traffic with a profile, from Monday 00:00 on",
+        "compare may still find not enough data in so long a test, as its sections follow the traffic",
+        "approximate: queues are remembered for longer than the rehearsals' sections",
+    ]

@@ -1,0 +1,113 @@
+"""Figures over settings show what the frames say, and never an overloaded pool's latency alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shadowsim import InputError
+from shadowsim.plots import heatmap as maps
+
+
+def swept(settings, replications=2, overloaded=()):
+    """A frame of `sweep`: p99 is the cell's number in ms and its replication's, the source's a second more."""
+    rows = []
+    for i, cell in enumerate(settings):
+        for r in range(replications):
+            for role in ("source", "shadow"):
+                bad = role == "shadow" and i in overloaded
+                figures = {"p99_s": 1e-3 * (i + 2 * r) + (role == "source"), "utilisation": 0.1 * i}
+                verdict = "OVERLOADED" if bad and r == 0 else "STABLE"
+                rows.append(cell | {"replication": r, "role": role, "variant": role, "verdict": verdict} | figures)
+    return pd.DataFrame(rows)
+
+
+TWO = [{"share": s, "shadow.instance_count": n} for s in (10, 50, 100) for n in (1, 2)]
+
+
+def test_one_setting_makes_a_line_a_pool_of_means_with_errors():
+    cells = [{"shadow.instance_count": n, "seed": 1} for n in (4, 1, 2)]
+    source, shadow = maps.sweep(swept(cells)).data
+    assert (source.name, shadow.name) == ("source", "shadow")
+    assert list(shadow.x) == [1, 2, 4]
+    assert shadow.y == pytest.approx([2.0, 3.0, 1.0])  # ms
+    assert source.y == pytest.approx([1002.0, 1003.0, 1001.0])
+    assert shadow.error_y.array == pytest.approx([2.0] * 3)  # of 0 and 2 ms the standard error is 1
+    assert source.line.color == "#0072B2"
+
+
+def test_an_overloaded_cell_of_a_line_is_a_cross():
+    figure = maps.sweep(swept([{"n": 1}, {"n": 2}], overloaded=[0]))
+    assert list(figure.data[1].marker.symbol) == ["x", "circle"]
+    assert list(figure.data[0].marker.symbol) == ["circle", "circle"]
+    assert "OVERLOADED" in figure.layout.title.subtitle.text
+    assert figure.layout.xaxis.title.text == "n"
+    assert figure.layout.yaxis.title.text.startswith("p99 (ms")
+
+
+def test_two_settings_make_a_map_of_means_where_overload_is_a_word():
+    figure = maps.sweep(swept(TWO, overloaded=[4]))
+    (heat,) = figure.data
+    assert list(heat.x) == ["1", "2"]
+    assert list(heat.y) == ["10", "50", "100"]
+    expected = np.arange(6.0).reshape(3, 2) + 1.0  # ms
+    expected[2, 0] = np.nan
+    np.testing.assert_allclose(heat.z, expected)
+    assert heat.text.tolist() == [["1.00", "2.00"], ["3.00", "4.00"], ["", "6.00"]]
+    (word,) = figure.layout.annotations
+    assert (word.text, word.x, word.y) == ("OVERLOADED", 0, 2)
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("shadow.instance_count", "share")
+    assert heat.colorbar.title.text == "ms"
+
+
+def test_the_map_is_of_the_role_and_the_metric_asked_for():
+    heat = maps.sweep(swept(TWO), "utilisation", "source").data[0]
+    np.testing.assert_allclose(heat.z, 10.0 * np.arange(6.0).reshape(3, 2))
+    assert heat.colorbar.title.text == "%"
+
+
+@pytest.mark.parametrize(
+    ("frame", "arguments", "path"),
+    [
+        (swept([{"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 2, "c": 2}]), {}, "frame"),
+        (swept([{"a": 1}]), {}, "frame"),
+        (swept(TWO).drop(columns="replication"), {}, "frame"),
+        (swept(TWO), {"metric": "p98_s"}, "metric"),
+        (swept(TWO), {"metric": "verdict"}, "metric"),
+        (swept(TWO), {"role": "both"}, "role"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(frame, arguments, path):
+    with pytest.raises(InputError) as error:
+        maps.sweep(frame, **arguments)
+    assert error.value.path == path
+
+
+def test_values_of_a_grid_are_text_and_not_markup():
+    heat = maps.sweep(swept([{"<i>": "<b>", "n": 1}, {"<i>": "c", "n": 2}])).data[0]
+    assert list(heat.y) == ["&lt;b&gt;", "c"]
+    assert "<i>" not in heat.hovertemplate
+
+
+def test_power_says_what_is_found_how_often_and_frames_the_cheapest_that_does():
+    plan = pd.DataFrame(
+        {
+            "sampling_percentage": [50, 10, 50, 10],
+            "duration_s": [86400.0, 86400.0, 3600.0, 3600.0],
+            "power": [0.95, 0.6, 0.85, 0.2],
+            "cost_usd": [np.nan, 20.0, 12.0, 2.0],
+            "shadow_instances": 1,
+            "reaches": [True, False, True, False],
+        }
+    )
+    figure = maps.power(plan)
+    (heat,) = figure.data
+    assert (list(heat.x), list(heat.y)) == (["1 h", "1 day"], ["10 %", "50 %"])
+    np.testing.assert_array_equal(heat.z, [[0.2, 0.6], [0.85, 0.95]])
+    assert heat.text.tolist() == [
+        ["20 %<br>2 USD", "60 %<br>20 USD"],
+        ["<b>85 %</b><br>12 USD", "<b>95 %</b><br>cost unknown"],
+    ]
+    (framed,) = figure.layout.shapes
+    assert ((framed.x0 + framed.x1) / 2, (framed.y0 + framed.y1) / 2) == (0, 1)
+    assert not maps.power(plan.assign(reaches=False)).layout.shapes
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("duration of the test", "share copied")

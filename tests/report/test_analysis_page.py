@@ -1,0 +1,127 @@
+"""Pages of analyses: the right figures, the frame's figures in words, and nothing but text from outside."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from cases import REQUEST
+
+from shadowsim import InputError, Scenario
+from shadowsim.report import analysis_page as analyses
+from shadowsim.statistics.comparison import COLUMNS
+
+EVIL = "</script><script>harm</script><b>"
+SIZED = pd.DataFrame(
+    {
+        "role": "shadow",
+        "instance_type": ["ml.c5.xlarge", "ml.p5.48xlarge"],
+        "instance_count": pd.array([3, None], "Int64"),
+        "p99_s": [0.22, np.nan],
+        "p99_s_error": [0.002, np.nan],
+        "cost_usd": [100.0, np.nan],
+        "binding": ["p99 <= 250ms", ""],
+        "one_fewer": ["p99 0.3 s", ""],
+        "note": ["", EVIL],
+    }
+)
+PLANNED = pd.DataFrame(
+    {
+        "sampling_percentage": [10, 50],
+        "duration_s": [86_400.0, 3600.0],
+        "power": [0.3, 0.85],
+        "shadow_instances": 1,
+        "cost_usd": [40.0, 2.0],
+        "reaches": [False, True],
+        "note": EVIL,
+    }
+)
+SWEPT = pd.DataFrame(
+    {
+        "shadow.model_name": [EVIL, EVIL, "b", "b"],
+        "replication": 0,
+        "role": ["source", "shadow"] * 2,
+        "verdict": "STABLE",
+        "p99_s": [0.1, 0.2, 0.1, 0.3],
+        "utilisation": 0.5,
+        "run_verdict": "STABLE",
+    }
+)
+COMPARED = pd.DataFrame(
+    [{"metric": "p99", "unit": "s", "source": 0.1, "shadow": 0.2, "ratio": 2.0, "ratio_low": 1.5, "ratio_high": 3.0,
+      "margin": 0.01, "verdict": "worse", "method": EVIL}],
+    columns=list(COLUMNS),
+)  # fmt: skip
+FLOOR = pd.DataFrame(
+    [{"metric": "p99", "unit": "s", "value": 0.2, "typical": 0.002, "most": 0.006, "typical_pct": 1.0, "most_pct": 3.0,
+      "worse": 0.0, "better": 0.0, "same": 1.0, "not_enough": 0.0, "n": 20}]
+)  # fmt: skip
+FRAMES = {
+    "size": (SIZED, ["instances", "cost"], "250 ms"),
+    "plan": (PLANNED, ["power", "cost"], "85.0 %"),
+    "sweep": (SWEPT, ["p99", "utilisation"], "300 ms"),
+    "compare": (COMPARED, ["comparison"], "worse"),
+    "noise_floor": (FLOOR, ["noise"], "3.00 %"),
+}
+
+
+def data(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+@pytest.mark.parametrize("which", FRAMES)
+def test_a_frame_has_a_page_of_its_figures_and_its_table(which):
+    frame, keys, _ = FRAMES[which]
+    page = analyses.html(frame)
+    figures = data(page)
+    assert list(figures) == keys
+    for key in keys:
+        assert figures[key]["data"]
+        assert f'<div id="{key}"' in page
+    body = page.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert body.count("<tr>") == len(frame)
+    assert page.count("<script") == 3
+    assert EVIL not in page
+
+
+def test_the_goal_is_drawn():
+    assert data(analyses.html(SIZED, "p99 <= 300ms"))["cost"]["layout"]["shapes"][0]["y0"] == 300.0
+    assert data(analyses.html(PLANNED, 0.9))["cost"]["layout"]["shapes"][0]["y0"] == 90.0
+
+
+def test_the_scenario_gives_the_name_and_stands_at_the_end():
+    scenario = Scenario.of(REQUEST | {"Description": EVIL}, rate_per_s=1.0)
+    page = analyses.html(FLOOR, scenario=scenario)
+    assert "<h1>case</h1>" in page
+    assert "The scenario, as JSON" in page
+    assert EVIL not in page
+    assert "The scenario, as JSON" not in analyses.html(FLOOR)
+
+
+def test_what_cannot_be_drawn_is_a_table_still():
+    other = SWEPT.assign(replication=0)
+    other.insert(0, "a", [1, 1, 2, 2])
+    other.insert(0, "b", [1, 1, 2, 2])
+    page = analyses.html(other)
+    assert data(page) == {}
+    assert "choose rows of the frame" in page
+    nothing = analyses.html(SIZED[1:])
+    assert data(nothing) == {}
+    assert "<td>unknown</td>" in nothing
+
+
+def test_a_long_table_is_cut_and_says_so(monkeypatch):
+    monkeypatch.setattr(analyses, "MOST_ROWS", 3)
+    page = analyses.html(SWEPT)
+    assert "The first 3 rows; 1 more are left out." in page
+
+
+def test_a_page_is_written_as_it_is(tmp_path):
+    file = analyses.write(FLOOR, tmp_path / "page.html")
+    assert file.read_bytes() == analyses.html(FLOOR).encode()
+
+
+def test_another_frame_is_refused():
+    with pytest.raises(InputError, match="size, plan, sweep, compare or noise_floor"):
+        analyses.html(pd.DataFrame({"x": [1]}))

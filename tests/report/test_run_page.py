@@ -1,0 +1,332 @@
+"""The page: what it says, that nothing in it can do harm, and that a real browser draws it and reaches nowhere."""
+
+import json
+import os
+import re
+import shutil
+import socketserver
+import subprocess
+import threading
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from cases import REQUEST, scenario
+
+import shadowsim
+from shadowsim import Result, cost, simulate
+from shadowsim.report import analysis_page as analyses
+from shadowsim.report.run_page import html, write
+
+EVIL = "</script><script>document.body.dataset.harm='1'</script><!--<img src=x onerror=alert(1)>\"'&"
+POISSON = {"process": "poisson", "rate_per_s": 20.0}
+VOID = {"meta", "link", "img", "br"}
+N_CHARTS = 6
+# A new chromium profile asks its maker for the time, for updates and for an account, whatever it is started with.
+CHROMIUMS_OWN = ("clients2.google.com", "update.googleapis.com", "accounts.google.com")
+
+
+def service(mean_s):
+    return {"time": {"law": "exponential", "mean_s": mean_s}, "workers": 4}
+
+
+@pytest.fixture(scope="module")
+def run():
+    return simulate(scenario(POISSON, service(0.05), horizon_s=610.0))
+
+
+@pytest.fixture(scope="module")
+def text(run):
+    """The page of the run."""
+    return html(run)
+
+
+@pytest.fixture(scope="module")
+def overloaded():
+    return simulate(scenario(POISSON, service(0.05), service(0.5), horizon_s=1200.0))
+
+
+@pytest.fixture(scope="module")
+def evil():
+    """A run whose request would do harm as HTML."""
+    result = simulate(REQUEST | {"Description": EVIL, "Schedule": HOUR}, rate_per_s=5.0)
+    # AWS allows no such tag; the page must not rely on that.
+    document = result.scenario.to_dict()
+    document["experiment"]["Tags"] = [{"Key": "owner", "Value": EVIL}]
+    return replace(result, scenario=replace(result.scenario, document=document))
+
+
+HOUR = {"StartTime": "2031-01-06T00:00:00Z", "EndTime": "2031-01-06T01:00:00Z"}
+
+
+class Page(HTMLParser):
+    """The elements of a page: (tag, attributes, text)."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements = [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, "an element is not closed"
+
+    def handle_starttag(self, tag, attrs):
+        element = [tag, dict(attrs), ""]
+        assert len(element[1]) == len(attrs), "an attribute is given twice"
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for element in self.open:
+            element[2] += data
+
+    def all(self, tag, **attributes):
+        return [e for e in self.elements if e[0] == tag and attributes.items() <= e[1].items()]
+
+    def text(self, tag):
+        return " ".join(e[2] for e in self.all(tag))
+
+
+def cells(page, heading="figures"):
+    """The table below a heading: {row: [cells]}."""
+    page = page.partition(f'id="{heading}"')[2].partition("</table>")[0]
+    rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', page, re.DOTALL)
+    return {name: re.findall("<td>(.*?)</td>", rest) for name, rest in rows}
+
+
+def test_what_the_page_says(run, text):
+    page = Page(text)
+    assert page.all("html")[0][1] == {"lang": "en"}
+    assert page.text("h1") == "case"
+    assert "STABLE" in page.text("h2")
+    main = page.text("main")
+    for words in (
+        "Traffic: Poisson, 20",
+        "in the mean for 10 min 10 s, in 11 windows of 60 s",
+        "Source has 1 × ml.m5.xlarge with 4 workers each",
+        "50 % of the requests to Source are copied to Shadow",
+        "the seed is 7",
+        *(p.why for p in run.verdict.pools),
+    ):
+        assert re.sub(r"\s+", " ", words) in re.sub(r"\s+", " ", main), words
+    assert f"shadowsim {shadowsim.__version__}" in page.text("footer")
+    assert json.loads(page.text("pre")) == run.scenario.to_dict()
+
+
+def test_the_table_is_the_summary(run, text):
+    found, summary = cells(text), run.summary()
+    assert found["requests"] == [f"{n:,}" for n in summary["requests"]]
+    for name, column in (("mean", "mean_s"), ("p99", "p99_s"), ("maximum", "maximum_s"), ("mean wait", "wait_mean_s")):
+        assert [float(c) for c in found[name]] == pytest.approx([1e3 * x for x in summary[column]], rel=0.005)
+    assert found["share copied"][1].endswith("of 50 %")
+    assert "captured" not in found
+
+
+def test_the_comparison_is_the_results(run, text):
+    compared = run.compare()
+    found = cells(text, "comparison")
+    assert list(found) == [metric.replace("_", " ") for metric in compared["metric"]]
+    for metric, verdict in zip(compared["metric"], compared["verdict"], strict=True):
+        assert found[metric.replace("_", " ")][-1] == verdict
+    row = compared.set_index("metric").loc["mean"]
+    assert [float(x.removesuffix(" ms")) for x in found["mean"][:2]] == pytest.approx(
+        [1e3 * row["source"], 1e3 * row["shadow"]], rel=0.005
+    )
+    drawn = json.loads(Page(text).all("script", id="data")[0][2])["comparison"]
+    assert {name for trace in drawn["data"] for name in trace["y"]} == set(compared["metric"]) - {
+        "paired_p5",
+        "paired_p95",
+    }
+
+
+def test_the_cost_is_said_and_what_is_unknown_stays_so(run, text):
+    found, total = cells(text, "cost"), cost(run.scenario)
+    assert found["source instances"][:2] == ["168.0 instance-hours", "38.64"]
+    assert found["instances in all"][1] == f"{total.instances_usd:,.2f}"
+    assert found["with data"][1] == "unknown"
+
+
+@pytest.mark.slow
+def test_counts_and_captured_bytes_are_readable():
+    sized = POISSON | {"request_bytes": 1_000, "response_bytes": 500}
+    found = cells(html(simulate(scenario(sized, service(0.05), capture=True))))
+    assert found["captured"][0].endswith(" MB")
+    assert cells(html(simulate(scenario(POISSON, service(0.05), capture=True))))["captured"] == ["size not known"] * 2
+    busy = simulate(scenario({"process": "constant", "rate_per_s": 100.0}, service(0.01), horizon_s=100.0))
+    assert cells(html(busy))["requests"][0] == "10,000"
+
+
+def test_an_overloaded_pool_is_never_shown_without_that_word(overloaded):
+    text = html(overloaded)
+    page = Page(text)
+    assert page.all("section")[0][1]["class"] == "verdict overloaded"
+    assert "Shadow cannot keep up" in page.text("main")
+    source, shadow, *others = (e[2] for e in page.all("th", scope="col"))
+    assert "OVERLOADED" in shadow
+    assert "OVERLOADED" not in source
+    assert others[-6:-4] == ["source", "shadow, OVERLOADED"]
+    marks = [e[2] for e in page.all("td", **{"class": "mark"})]
+    assert marks[0] == ""
+    assert "OVERLOADED" in marks[1]
+    figures = json.loads(page.all("script", id="data")[0][2])
+    assert set(figures) == {"comparison", "latency", "distribution", "utilisation", "copies", "requests"}
+    for key, figure in figures.items():
+        shaded = [s for s in figure["layout"].get("shapes", []) if s["type"] == "rect"]
+        # The comparison's rectangles are its margins.
+        assert len(shaded) == (key != "distribution") or key == "comparison"
+    for gist in (e[1]["aria-label"] for e in page.all("div", role="group")):
+        assert "ms" not in gist.split() or "Shadow (OVERLOADED)" in gist
+
+
+@pytest.fixture(scope="module")
+def evil_page(evil):
+    return Page(html(evil))
+
+
+def test_whatever_a_request_holds_stays_text(evil_page):
+    page = evil_page
+    assert len(page.all("script")) == 3
+    assert not page.all("img")
+    assert page.all("p")[1][2] == EVIL
+    assert json.loads(page.text("pre"))["experiment"]["Tags"][0]["Value"] == EVIL
+    assert not [name for e in page.elements for name in e[1] if name.startswith("on")]
+
+
+def test_the_assumptions_are_said(evil, evil_page):
+    said = evil_page.text("main")
+    assert evil.scenario.assumptions
+    for sentence in evil.scenario.assumptions:
+        assert sentence in said
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_page(run, tmp_path):
+    experiment = replace(run.scenario.experiment, description="a\ud800b")
+    odd = replace(run, scenario=replace(run.scenario, experiment=experiment))
+    assert "a?b" in write(odd, tmp_path / "page.html").read_text("utf-8")
+
+
+def test_nothing_is_loaded_from_elsewhere(text):
+    page = Page(text)
+    for _, attributes, _ in page.elements:
+        assert not {"src", "srcset", "action", "data", "poster"} & set(attributes)
+        assert attributes.get("href", "data:,").startswith("data:")
+    style = page.text("style")
+    assert "url(" not in style
+    assert "@import" not in style
+    (policy,) = (e[1]["content"] for e in page.all("meta", **{"http-equiv": "Content-Security-Policy"}))
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "http" not in policy
+    assert text.count("plotly.js v") == 1
+
+
+@pytest.mark.slow
+def test_the_page_is_a_function_of_the_result(run, text, tmp_path):
+    assert html(Result.load(run.save(tmp_path / "run"))) == text
+    file = write(run, str(tmp_path / "page.html"))
+    assert file.read_bytes() == text.encode()
+
+
+def test_a_week_adds_little_to_plotlys_script():
+    traffic = {"process": "poisson", "rate_per_s": 0.5}
+    week = simulate(scenario(traffic, service(0.05), horizon_s=604_800.0, sample_requests=10_000))
+    assert len(week.windows) == 2 * 10_080
+    text = html(week)
+    script = max(Page(text).all("script"), key=lambda e: len(e[2]))[2]
+    assert len(text.encode()) - len(script.encode()) < 1_000_000
+
+
+@pytest.mark.parametrize("case", ["no copies", "one window", "trace", "no requests"])
+def test_pages_of_odd_runs(case):
+    trace = {"process": "trace", "path": "builtin:trace_small"}
+    linear = {"time": {"law": "linear", "base_s": 0.05, "GeneratedTokens": 0.002}, "workers": 2}
+    made = {
+        "no copies": lambda: scenario(POISSON, service(0.05), share=0, horizon_s=180.0),
+        "one window": lambda: scenario(POISSON, service(0.05), horizon_s=60.0),
+        "trace": lambda: scenario(trace, linear, share=100, horizon_s=720.0),
+        "no requests": lambda: scenario({"process": "poisson", "rate_per_s": 1e-9}, service(0.05), horizon_s=180.0),
+    }[case]()
+    text = html(simulate(made))
+    assert "nan" not in re.sub("<script.*?</script>", "", text, flags=re.DOTALL).lower()
+    assert len(Page(text).all("figure")) == N_CHARTS
+    if case == "no copies":
+        assert cells(text)["p99"][1] == "–"
+    if case == "trace":
+        assert "Traffic: a recorded trace" in text
+        assert "linear in GeneratedTokens" in text
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A function that opens a file in a real browser and returns its document, what it logged and what it asked for."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("no chromium, and CI must have one")
+        pytest.skip("no chromium on this machine")
+    asked = []
+
+    class Recorder(socketserver.StreamRequestHandler):
+        def handle(self):
+            line = self.rfile.readline().decode("latin-1").strip()
+            if not re.match(rf"\w+ (https?://)?({'|'.join(map(re.escape, CHROMIUMS_OWN))})[:/]", line):
+                asked.append(line)
+
+    # All that the browser wants from any network goes to this proxy, which answers nothing.
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Recorder) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        flags = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+            "--disable-component-update --disable-sync --disable-dev-shm-usage --enable-logging=stderr --v=0 "
+            f"--virtual-time-budget=8000 --proxy-server=127.0.0.1:{proxy.server_address[1]} --dump-dom"
+        ).split()
+
+        def look(file):
+            asked.clear()
+            profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
+            command = [program, *flags, profile, file.as_uri()]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+            console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+            return done.stdout, console, list(asked)
+
+        yield look
+        proxy.shutdown()
+
+
+@pytest.mark.parametrize("which", [*(pytest.param(w, marks=pytest.mark.slow) for w in ("run", "overloaded")), "evil"])
+def test_a_browser_draws_all_charts_and_reaches_nowhere(which, browser, tmp_path, request):
+    result = request.getfixturevalue(which)
+    document, console, asked = browser(write(result, tmp_path / "page.html"))
+    assert console == []
+    assert asked == []
+    assert document.count('class="main-svg"') >= N_CHARTS
+    assert len(re.findall('class="trace scatter', document)) >= 10
+    assert "data-harm" not in document
+    assert ("Shadow OVERLOADED" in document) == (which == "overloaded")
+
+
+@pytest.mark.slow
+def test_a_browser_draws_an_analysis_and_reaches_nowhere(run, browser, tmp_path):
+    document, console, asked = browser(analyses.write(run.compare(), tmp_path / "page.html", scenario=run.scenario))
+    assert (console, asked) == ([], [])
+    assert document.count('class="main-svg"') >= 1
+    assert 'class="trace scatter' in document
+
+
+@pytest.mark.slow
+def test_the_policy_stops_what_escaping_would_miss(run, browser, tmp_path):
+    harm = "<script>document.body.dataset.harm='1'</script><img src='http://shadowsim.invalid/x.png'>"
+    file = tmp_path / "page.html"
+    text = html(run).replace("<main>", f"<main>{harm}", 1)
+    file.write_text(text, "utf-8", newline="\n")
+    document, console, asked = browser(file)
+    assert "data-harm" not in document
+    assert asked == []
+    assert any("Content Security Policy" in line for line in console)
+    # Without a policy the same page does harm, and the test would see it.
+    file.write_text(re.sub("<meta http-equiv[^>]*>", "", text), "utf-8", newline="\n")
+    document, _, asked = browser(file)
+    assert "data-harm" in document
+    assert any("shadowsim.invalid" in line for line in asked)

@@ -1,0 +1,694 @@
+import copy
+import json
+import math
+import pickle
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shadowsim.errors import InputError, SerializationError, ValidationError
+from shadowsim.scenario.paths import parse_set
+from shadowsim.scenario.scenario import Scenario, default_scenario, init_scenario
+
+LINEAR = {"law": "linear", "base_s": 0.01, "ContextTokens": 1e-5, "GeneratedTokens": 1e-3}
+
+
+def request(**keys):
+    """A request without Schedule; keys replace or, if None, remove members."""
+    members = default_scenario().to_dict()["experiment"] | keys
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def document(**blocks):
+    """A valid scenario of the three required blocks; keys replace or add blocks."""
+    services = {"AllTraffic": {"time": 0.02}, "Shadow-01": {"time": 0.03, "workers": 2}}
+    return {"experiment": request(), "traffic": {"process": "poisson", "rate_per_s": 50}, "services": services} | blocks
+
+
+def traced(time=LINEAR, **traffic):
+    services = {"AllTraffic": {"time": time}, "Shadow-01": {"time": 0.1}}
+    return document(traffic={"process": "trace", "path": "builtin:trace_small", **traffic}, services=services)
+
+
+LEAST = "LEAST_OUTSTANDING_REQUESTS"
+
+
+TRACED = {"process": "trace", "path": "builtin:trace_small"}
+NOTHING = {"kind": "steps", "steps": [{"from_s": 0, "rate_per_s": 0}]}
+
+
+def modulated(**keys):
+    return {"process": "mmpp", "rates_per_s": [1, 2], "mean_sojourn_s": 10, **keys}
+
+
+def slowed(factors):
+    return {"AllTraffic": {"time": 1}, "Shadow-01": {"time": 1, "workers": 2, "slowdown": factors}}
+
+
+def test_builtin_scenario_is_the_one_of_the_readme():
+    scenario = default_scenario()
+    source, shadow = scenario.experiment.source.pool, scenario.experiment.shadow.pool
+    assert (source.instance_type, source.instance_count) == ("ml.m5.xlarge", 4)
+    assert (shadow.instance_type, shadow.instance_count) == ("ml.m5.xlarge", 2)
+    assert (scenario.source_workers, scenario.shadow_workers, scenario.share) == (4, 4, 0.5)
+    assert set(scenario.routing.values()) == {"RANDOM"}
+    assert scenario.source_service.time.mean == 0.02
+    assert scenario.traffic.mean_rate(scenario.horizon_s) == pytest.approx(400.0, rel=1e-15)
+    assert scenario.traffic.knots(scenario.horizon_s)[1].max() == 1.6 * 400.0
+    assert (scenario.horizon_s, scenario.period_s, scenario.n_windows) == (86_400.0, 60.0, 1440)
+    assert not scenario.assumptions
+    assert not scenario.capture
+
+
+def test_defaults_of_what_is_left_out():
+    scenario = Scenario.from_dict(document())
+    assert (scenario.horizon_s, scenario.period_s, scenario.seed) == (604_800.0, 60.0, 7)
+    assert (scenario.sample_requests, scenario.overhead_s, scenario.timeout_s) == (10_000, 0.002, 60.0)
+    assert (scenario.mirror_rule, scenario.mirror_instant, scenario.start) == ("coin", "arrival", None)
+    assert (scenario.source_workers, scenario.shadow_workers) == (4, 2)  # vCPUs of ml.m5.xlarge; as given
+    assert scenario.routing == {"AllTraffic": "RANDOM", "Shadow-01": "RANDOM"}
+
+
+def test_round_trips():
+    for scenario in (default_scenario(), Scenario.from_dict(document()), Scenario.from_dict(traced())):
+        again = Scenario.from_dict(json.loads(json.dumps(scenario.to_dict())))
+        assert again == scenario
+        assert again.to_dict() == scenario.to_dict()
+        assert pickle.loads(pickle.dumps(scenario)) == scenario
+
+
+def test_the_document_is_copied_in_and_out():
+    given = document()
+    before = copy.deepcopy(given)
+    scenario = Scenario.from_dict(given)
+    given["traffic"]["rate_per_s"] = -1
+    out = scenario.to_dict()
+    out["services"]["AllTraffic"]["time"] = -1
+    assert scenario.to_dict() == before
+
+
+def test_horizon_of_a_schedule():
+    start = datetime(2026, 5, 9, 12, tzinfo=UTC)
+    schedule = {"StartTime": start.timestamp(), "EndTime": "2026-05-10T00:00:00Z"}
+    scenario = Scenario.from_dict(document(experiment=request(Schedule=schedule)))
+    assert (scenario.horizon_s, scenario.start) == (43_200.0, start)
+    only_start = Scenario.from_dict(document(experiment=request(Schedule={"StartTime": start})))
+    assert only_start.horizon_s == 604_800.0
+    assert only_start.to_dict()["experiment"]["Schedule"]["StartTime"] == "2026-05-09T12:00:00+00:00"
+    shorter = Scenario.from_dict(document(experiment=request(Schedule=schedule), run={"horizon_s": 60}))
+    assert shorter.horizon_s == 60.0
+
+
+def test_an_end_alone_is_read_the_same_when_it_has_passed():
+    end = datetime.now(UTC) + timedelta(hours=30)
+    scenario = Scenario.from_dict(document(experiment=request(Schedule={"EndTime": end.isoformat()})))
+    assert scenario.horizon_s == pytest.approx(30 * 3600, abs=60)
+    saved = scenario.to_dict()
+    assert saved["run"]["horizon_s"] == scenario.horizon_s
+    passed = end - timedelta(days=400)
+    saved["experiment"]["Schedule"]["EndTime"] = passed.isoformat()
+    assert Scenario.from_dict(saved).horizon_s == scenario.horizon_s
+    with pytest.raises(ValidationError):
+        Scenario.from_dict(document(experiment=request(Schedule={"EndTime": passed.isoformat()})))
+    assert scenario.assumptions == (
+        f"run.horizon_s: {scenario.horizon_s:.0f} s, from now until the Schedule's EndTime.",
+    )
+    later = scenario.replace({"experiment.Schedule.EndTime": (end + timedelta(hours=2)).isoformat(), "seed": 3})
+    assert later.horizon_s == pytest.approx(32 * 3600, abs=60)
+    assert scenario.replace({"horizon_s": 60}).assumptions == ()
+
+
+@settings(deadline=None)
+@given(st.floats(0.5, 1e6), st.floats(0.5, 1e5))
+def test_windows_begin_before_the_horizon(horizon, period):
+    scenario = Scenario.from_dict(document(run={"horizon_s": horizon, "period_s": period}))
+    n = scenario.n_windows
+    assert (n - 1) * period < horizon <= n * period
+
+
+# Quotients that float64 rounds across an integer: 10.5 / 0.7, 2.1 / 0.3 up, 11.9 / 0.7 down.
+@pytest.mark.parametrize(
+    ("horizon", "period", "n"),
+    [(10.5, 0.7, 15), (2.1, 0.3, 7), (11.9, 0.7, 18), (1.1, 0.1, 11), (61, 60, 2), (60, 60, 1)],
+)
+def test_windows_of_decimal_periods(horizon, period, n):
+    scenario = Scenario.from_dict(document(run={"horizon_s": horizon, "period_s": period}))
+    assert scenario.n_windows == n
+
+
+def test_trace_without_schedule_is_covered_by_whole_periods():
+    scenario = Scenario.from_dict(traced())
+    trace = scenario.traffic.trace()
+    assert scenario.horizon_s > trace.span_s > scenario.horizon_s - 60.0
+    assert scenario.horizon_s % 60.0 == 0.0
+    assert trace.n_before(scenario.horizon_s) == 500
+    assert scenario.assumptions == ()
+    cut = scenario.replace({"horizon_s": 60})
+    assert cut.assumptions == (f"The run ends before its trace: {trace.n_before(60.0)} of 500 requests come.",)
+
+
+def test_a_period_that_ends_on_the_last_arrival_gets_another(tmp_path):
+    (tmp_path / "t.csv").write_text("time\n0\n60\n120\n")
+    blocks = document(traffic={"process": "trace", "path": "t.csv"})
+    assert Scenario.from_dict(blocks, tmp_path).horizon_s == 180.0
+    # 4.3 / 0.1 is rounded below 43, but 43 periods are no more than 4.3.
+    (tmp_path / "t.csv").write_text("time\n0\n4.3\n")
+    assert Scenario.from_dict({**blocks, "run": {"period_s": 0.1}}, tmp_path).horizon_s > 4.3
+
+
+def test_azure_scenario(azure_trace):
+    scenario = Scenario.from_dict(traced(path=str(azure_trace), request_bytes="ContextTokens"))
+    assert (scenario.horizon_s, scenario.n_windows) == (3480.0, 58)
+    assert scenario.traffic.trace().n_before(scenario.horizon_s) == 8819
+    assert scenario.replace({"traffic.speed": 2.0}).horizon_s == 1740.0
+
+
+# ---- Plain requests ----
+
+
+def test_plain_request_needs_a_rate_and_says_what_it_assumes():
+    with pytest.raises(InputError, match="--rate R"):
+        Scenario.of(request())
+    scenario = Scenario.of(request(), rate_per_s=80)
+    assert scenario.traffic.mean_rate(scenario.horizon_s) == 80.0
+    assert scenario.source_service.time.mean == scenario.shadow_service.time.mean == 0.02
+    assert len(scenario.assumptions) == 5
+    assert scenario.assumptions[1].startswith("AllTraffic: service times are lognormal with mean 20 ms")
+    # What is said later is no longer assumed.
+    said = scenario.replace({"shadow.time.mean_s": 0.03, "rate_per_s": 90})
+    subjects = [sentence.split(":")[0] for sentence in said.assumptions]
+    assert subjects == ["traffic", "AllTraffic", "AllTraffic", "Shadow-01"]
+    assert said.assumptions[-1] == "Shadow-01: a worker for each accelerator, or else for each vCPU."
+    assert scenario.replace({"traffic.process": "constant"}).assumptions == scenario.assumptions[1:]
+    assert Scenario.of(request(), 80, {"shadow.workers": 3}).assumptions == scenario.assumptions[:-1]
+    assert len(scenario.replace({"services": document()["services"]}).assumptions) == 1
+
+
+def test_of_takes_whatever_describes_a_scenario(tmp_path):
+    file = tmp_path / "s.json"
+    file.write_text(json.dumps(document()))
+    expected = Scenario.from_dict(document())
+    for source in (expected, document(), json.dumps(document()), str(file), file):
+        assert Scenario.of(source) == expected
+        assert Scenario.of(source, rate_per_s=70).traffic.rate_per_s == 70.0
+    file.write_text(json.dumps(request()))
+    assert Scenario.of(file, rate_per_s=70) == Scenario.of(request(), rate_per_s=70)
+    with pytest.raises(InputError, match="scenario: is a plain CreateInferenceExperiment request"):
+        Scenario.load(file)
+    timed = request(Schedule={"StartTime": datetime(2026, 1, 1, tzinfo=UTC)})
+    assert Scenario.of(timed, rate_per_s=1).start == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_rate_scales_the_builtin_profile_and_is_refused_by_a_trace():
+    scenario = Scenario.of(default_scenario(), rate_per_s=800)
+    assert scenario.traffic.mean_rate(scenario.horizon_s) == pytest.approx(800.0, rel=1e-12)
+    assert scenario.traffic.knots(scenario.horizon_s)[1].max() == pytest.approx(1280.0, rel=1e-12)
+    with pytest.raises(
+        InputError, match=r"traffic\.rate_per_s: belongs to poisson, gamma, mmpp and constant .*; speed"
+    ):
+        Scenario.of(traced(), rate_per_s=5)
+    assert Scenario.of(document(traffic={"process": "constant"}), rate_per_s=5).traffic.rate_per_s == 5.0
+
+
+def test_init_is_valid_as_printed():
+    assert Scenario.of(json.dumps(init_scenario())) == default_scenario()
+    drafted = json.loads(json.dumps(init_scenario(json.dumps(request()))))
+    scenario = Scenario.from_dict(drafted)
+    assert scenario.horizon_s == 604_800.0
+    assert scenario.source_workers == 4
+    assert drafted.keys() == {"experiment", "traffic", "services", "endpoint", "mirror", "run"}
+    assert drafted["experiment"] == request()
+    with pytest.raises(ValidationError):
+        init_scenario({"Name": "x"})
+
+
+# ---- Files ----
+
+
+def test_saved_paths_still_resolve(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there" / "deep"
+    here.mkdir()
+    there.mkdir(parents=True)
+    (here / "t.csv").write_text("time,size\n0,1\n5,2\n")
+    (here / "law.csv").write_text("seconds\n0.1\n0.3\n")
+    blocks = document(traffic={"process": "trace", "path": "t.csv", "request_bytes": "size"})
+    blocks["services"]["AllTraffic"]["time"] = {"law": "empirical", "path": "law.csv"}
+    blocks["services"]["Shadow-01"]["time"] = {"law": "empirical", "path": str(here / "law.csv")}
+    (here / "s.json").write_text(json.dumps(blocks))
+    monkeypatch.chdir(tmp_path)
+    scenario = Scenario.load("here/s.json")
+    scenario.save("there/deep/copy.json")
+    monkeypatch.chdir(there)
+    copied = Scenario.load("copy.json")
+    assert copied.traffic.trace().n_requests == 2
+    assert copied.source_service.time.mean == pytest.approx(0.2)
+    assert copied.document["traffic"]["path"] == "../../here/t.csv"
+    assert copied.document["services"]["Shadow-01"]["time"]["path"] == str(here / "law.csv")
+    assert copied.replace({"seed": 3}).traffic.trace().n_requests == 2
+    Scenario.from_dict(traced()).save("builtin.json")
+    assert Scenario.load("builtin.json").document["traffic"]["path"] == "builtin:trace_small"
+
+
+def test_bad_files(tmp_path):
+    bad = tmp_path / "bad.json"
+    with pytest.raises(InputError, match=r"bad\.json"):
+        Scenario.of(bad)
+    for text in ('{"experiment": ', '{"run": {}, "run": {}}', "[1]"):
+        bad.write_text(text)
+        with pytest.raises(SerializationError):
+            Scenario.load(bad)
+    bad.write_text("{}")
+    with pytest.raises(InputError, match="experiment: is required"):
+        Scenario.load(bad)
+
+
+# ---- Edits ----
+
+
+def changed(path, value, **blocks):
+    return Scenario.from_dict(document(**blocks)).replace({path: value})
+
+
+def test_replace_by_short_names():
+    pool = changed("shadow.instance_count", 7).experiment.shadow.pool
+    assert (pool.instance_type, pool.instance_count) == ("ml.m5.xlarge", 7)
+    assert changed("source.instance_type", "ml.c5.2xlarge").source_workers == 8
+    assert changed("shadow.model_name", "other").experiment.shadow.model_name == "other"
+    assert changed("sampling_percentage", 25).share == 0.25
+    assert changed("rate_per_s", 9).traffic.rate_per_s == 9.0
+    assert changed("seed", 2**64 - 1).seed == 2**64 - 1
+    assert changed("horizon_s", 90).horizon_s == 90.0
+    assert changed("shadow.workers", 3).shadow_workers == 3
+    assert changed("shadow.workers", None).shadow_workers == 4
+    assert changed("source.time", {"law": "exponential", "mean_s": 2}).source_service.time.mean == 2.0
+    builtin = default_scenario().replace({"shadow.time.mean_s": 0.05})
+    assert (builtin.shadow_service.time.mean, builtin.source_service.time.mean) == (0.05, 0.02)
+
+
+def test_replace_finds_the_variants_whatever_their_order():
+    members = request()
+    members["ModelVariants"] = members["ModelVariants"][::-1]
+    scenario = changed("shadow.instance_count", 9, experiment=members)
+    assert scenario.experiment.shadow.pool.instance_count == 9
+    assert scenario.experiment.source.pool.instance_count == 4
+
+
+def test_replace_by_path_in_the_file():
+    assert changed("run.period_s", 30).period_s == 30.0  # the block was left out
+    assert changed("endpoint.routing", {"Shadow-01": "RANDOM"}).routing["AllTraffic"] == "RANDOM"
+    assert changed("experiment.ModelVariants.1.InfrastructureConfig.RealTimeInferenceConfig.InstanceCount", 5)
+    assert changed("services.Shadow-01.queue_limit", 5).shadow_service.queue_limit == 5
+    steps = {"kind": "steps", "steps": [{"from_s": 0, "rate_per_s": 1}, {"from_s": 5, "rate_per_s": 2}]}
+    scenario = changed("traffic.profile.steps.1.rate_per_s", 4, traffic={"process": "poisson", "profile": steps})
+    assert scenario.traffic.profile.rate_per_s == (1.0, 4.0)
+    empirical = {
+        "AllTraffic": {"time": 1},
+        "Shadow-01": {"time": {"law": "empirical", "quantiles_s": {"0.5": 1, "0.9": 2}}},
+    }
+    scenario = changed("shadow.time.quantiles_s.0.9", 3, services=empirical)
+    assert scenario.shadow_service.time.tails(np.array([0.1]))[1][0] == 3.0
+
+
+def test_replace_makes_all_changes_before_it_checks():
+    base = Scenario.from_dict(document())
+    wanted = {"shadow.time": {"law": "lognormal", "p50_s": 1, "p99_s": 2}, "shadow.time.p99_s": 3}
+    assert base.replace(wanted).document["services"]["Shadow-01"]["time"]["p99_s"] == 3
+    assert base.replace({}) == base
+    assert base.replace({"seed": np.uint64(5), "rate_per_s": np.float64(2)}).seed == 5
+    assert base.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "why"),
+    [
+        ("sampling_percentge", 5, "sampling_percentge", "did you mean sampling_percentage"),
+        ("shadow.instance_cnt", 5, "shadow.instance_cnt", "did you mean shadow.instance_count"),
+        ("shadow.tim.mean_s", 5, "shadow.tim.mean_s", "did you mean shadow.time"),
+        ("shadow", {}, "shadow", "is not a path"),
+        ("endpiont.routing", "RANDOM", "endpiont.routing", "did you mean endpoint"),
+        ("run.perod_s", 5, "run.perod_s", "did you mean period_s"),
+        ("run.seed.x", 5, "run.seed", "holds no object"),
+        ("run", 5, "run", "object"),
+        ("", 5, "", "is not a path"),
+        ("source.time.mean_s", 5, "services.AllTraffic.time", "holds no object, so that mean_s cannot be set"),
+        ("experiment.ModelVariants.2.ModelName", "x", "experiment.ModelVariants", "has 2 items"),
+        ("experiment.ModelVariants.x", "x", "experiment.ModelVariants", "has 2 items"),
+        ("shadow.time.mean_s", 5, "services.Shadow-01.time", "over-determined"),
+        ("shadow.batching.max_size", 5, "services.Shadow-01.batching", "not built yet"),
+        ("source.instance_count", 0, "experiment.ModelVariants.0", "at least one instance"),
+        ("seed", -1, "run.seed", "integer from 0"),
+        ("seed", "7", "run.seed", "integer"),
+        ("horizon_s", math.nan, "run.horizon_s", "finite"),
+    ],
+)
+def test_bad_edits(path, value, where, why):
+    quantiles = {"AllTraffic": {"time": 1}, "Shadow-01": {"time": {"law": "lognormal", "p50_s": 1, "p99_s": 2}}}
+    base = Scenario.from_dict(document(services=quantiles, run={"seed": 7}))
+    with pytest.raises(InputError) as caught:
+        base.replace({path: value})
+    assert caught.value.path.startswith(where)
+    assert why in str(caught.value)
+
+
+def test_bad_edits_of_the_experiment_are_in_the_words_of_aws():
+    base = Scenario.from_dict(document())
+    for path, value in [
+        ("sampling_percentage", 101),
+        ("sampling_percentage", 12.5),
+        ("shadow.instance_type", "ml.m5.xlrge"),
+        ("experiment.Schedul.EndTime", 5),
+    ]:
+        with pytest.raises(ValidationError):
+            base.replace({path: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sampling_percentage=25", ("sampling_percentage", 25)),
+        ("shadow.instance_type=ml.m5.large", ("shadow.instance_type", "ml.m5.large")),
+        ('shadow.time={"law": "exponential", "mean_s": 1}', ("shadow.time", {"law": "exponential", "mean_s": 1})),
+        ("a.b=x=y", ("a.b", "x=y")),
+        ("run.horizon_s=null", ("run.horizon_s", None)),
+        ("model_name=", ("model_name", "")),
+    ],
+)
+def test_parse_set(text, expected):
+    assert parse_set(text) == expected
+
+
+@pytest.mark.parametrize("text", ["seed", "", "=5"])
+def test_parse_set_needs_path_and_value(text):
+    with pytest.raises(InputError, match=r"--set: must be PATH=VALUE"):
+        parse_set(text)
+
+
+# ---- Bad input ----
+
+
+@pytest.mark.parametrize(
+    ("blocks", "path", "why"),
+    [
+        ({"trafic": {}}, "trafic", "did you mean traffic"),
+        ({"experiment": None}, "experiment", "is required"),
+        ({"experiment": "request.json"}, "experiment", "object"),
+        ({"traffic": None}, "traffic", "is required"),
+        ({"services": None}, "services", "is required"),
+        ({"services": {"AllTraffic": {"time": 1}}}, "services.Shadow-01", "every variant needs a service"),
+        ({"services": {"AllTrafic": {"time": 1}}}, "services.AllTrafic", "did you mean AllTraffic"),
+        ({"endpoint": {"routing": {"Shadow": "RANDOM"}}}, "endpoint.routing.Shadow", "did you mean Shadow-01"),
+        ({"endpoint": {"routing": "random"}}, "endpoint.routing", "must be one of RANDOM, LEAST_OUT"),
+        ({"endpoint": {"overhead_ms": 2}}, "endpoint.overhead_ms", "did you mean overhead_s"),
+        ({"endpoint": {"overhead_s": -1}}, "endpoint.overhead_s", ">= 0"),
+        ({"endpoint": {"timeout_s": 0}}, "endpoint.timeout_s", "> 0"),
+        ({"endpoint": {"concurrency": 1}}, "endpoint.concurrency", "is not a known key"),
+        ({"endpoint": []}, "endpoint", "object"),
+        ({"mirror": {"rule": "count"}}, "mirror.rule", "must be one of coin, counter, hash, got 'count'; did you mean"),
+        ({"mirror": {"rule": "hash"}}, "mirror.rule", "needs traffic.sessions"),
+        ({"mirror": {"instant": "answer"}}, "mirror.instant", "must be one of arrival, response"),
+        ({"mirror": {"max_in_flight": -1}}, "mirror.max_in_flight", "integer from 0"),
+        ({"mirror": {"max_in_flight": 0.5}}, "mirror.max_in_flight", "integer from 0"),
+        ({"mirror": {"max_body_bytes": 5}}, "mirror.max_body_bytes", "needs traffic.request_bytes"),
+        ({"mirror": {"max_body_bytes": -5}}, "mirror.max_body_bytes", ">= 0"),
+        ({"mirror": {"max_per_s": 10**9}}, "mirror.max_per_s", "integer from 0 to 10000000"),
+        ({"mirror": {"max_bytes": 5}}, "mirror.max_bytes", "did you mean max_body_bytes"),
+        ({"services": slowed([1.0, 1.1, 1.2])}, "services.Shadow-01.slowdown", "each of the 2 workers, got 3"),
+        ({"run": {"horizon_s": 0}}, "run.horizon_s", "> 0"),
+        ({"run": {"horizon_h": 1}}, "run.horizon_h", "did you mean horizon_s"),
+        ({"run": {"period_s": -60}}, "run.period_s", "> 0"),
+        ({"run": {"period_s": 0.001}}, "run.period_s", "at most 5,000,000 windows"),
+        ({"run": {"seed": 2**64}}, "run.seed", "integer from 0"),
+        ({"run": {"seed": 7.0}}, "run.seed", "integer"),
+        ({"run": {"sample_requests": -1}}, "run.sample_requests", "integer from 0"),
+        ({"run": {"warmup_s": 60}}, "run.warmup_s", "`warmup_s` is not built yet"),
+        ({"run": {"precision": 0.1}}, "run.precision", "`precision` is not built yet"),
+        ({"run": {"replications": 0}}, "run.replications", "integer from 1 to 100000, got 0"),
+        ({"run": {"replications": 2.0}}, "run.replications", "integer from 1"),
+        ({"traffic": {"process": "poisson", "rate_per_s": 1e300}}, "traffic", "at most 1,000,000,000 requests"),
+        (
+            {
+                "traffic": {
+                    "process": "poisson",
+                    "profile": NOTHING,
+                }
+            },
+            "traffic.profile",
+            "must have a rate > 0",
+        ),
+        (
+            {"services": {"AllTraffic": {"time": LINEAR}, "Shadow-01": {"time": 1}}},
+            "services.AllTraffic.time",
+            "needs trace traffic for",
+        ),
+        (
+            {"services": {"AllTraffic": {"time": LINEAR}, "Shadow-01": {"time": 1}}, "traffic": [TRACED]},
+            "services.AllTraffic.time",
+            "needs trace traffic, and no list, for",
+        ),
+        ({"traffic": [{**TRACED, "path": "none.csv"}]}, "traffic.0.path", "there is no file none.csv"),
+        (
+            {"traffic": [TRACED, {"process": "poisson", "profile": NOTHING}]},
+            "traffic.1.profile",
+            "must have a rate > 0",
+        ),
+        ({"traffic": [{"process": "poisson", "rate_per_s": 1e7}] * 2}, "traffic", "at most 1,000,000,000 requests"),
+        ({"traffic": modulated(rates_per_s=[0, 1e8])}, "traffic", "at most 1,000,000,000 requests"),
+        ({"traffic": modulated(mean_sojourn_s=[0.2, 0.1])}, "traffic.mean_sojourn_s", "at most 2,000,000 jumps"),
+    ],
+)
+def test_bad_input_names_path_and_constraint(blocks, path, why):
+    with pytest.raises(InputError) as caught:
+        Scenario.from_dict(document(**blocks))
+    assert caught.value.path == path
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("time", "traffic", "path", "why"),
+    [
+        ({**LINEAR, "Tokens": 1}, {}, "services.AllTraffic.time.Tokens", "it has ContextTokens, GeneratedTokens"),
+        ({**LINEAR, "ContextToken": 1}, {}, "services.AllTraffic.time.ContextToken", "did you mean ContextTokens"),
+        (
+            {"law": "linear", "base_ms": 5, "ContextTokens": 1},
+            {},
+            "services.AllTraffic.time.base_ms",
+            "did you mean base_s",
+        ),
+        ({"law": "linear", "ContextTokens": 1e308}, {}, "services.AllTraffic.time", "finite"),
+        (LINEAR, {"request_bytes": "Bytes"}, "traffic.request_bytes", "no column 'Bytes'"),
+        (LINEAR, {"path": "none.csv"}, "traffic.path", "there is no file none.csv"),
+        (LINEAR, {"repeat": 10**6, "speed": 1e-9}, "run.period_s", "windows"),
+        (LINEAR, {"time_column": "when"}, "traffic.time_column", "no column 'when'"),
+    ],
+)
+def test_bad_columns(time, traffic, path, why):
+    with pytest.raises(InputError) as caught:
+        Scenario.from_dict(traced(time, **traffic))
+    assert caught.value.path == path
+    assert why in str(caught.value)
+
+
+def test_routing_of_all_and_of_some():
+    both = Scenario.from_dict(document(endpoint={"routing": LEAST}))
+    assert both.routing == {"AllTraffic": LEAST, "Shadow-01": LEAST}
+    one = both.replace({"endpoint.routing": {"Shadow-01": LEAST}})
+    assert one.routing == {"AllTraffic": "RANDOM", "Shadow-01": LEAST}
+
+
+def test_every_copy_rule_and_cap():
+    traffic = {"process": "poisson", "rate_per_s": 5, "sessions": 40, "request_bytes": 100}
+    mirror = {"rule": "hash", "instant": "response", "max_body_bytes": 2.5, "max_in_flight": 0, "max_per_s": 3}
+    scenario = Scenario.from_dict(document(traffic=traffic, mirror=mirror))
+    assert (scenario.mirror_rule, scenario.mirror_instant) == ("hash", "response")
+    assert (scenario.max_body_bytes, scenario.max_in_flight, scenario.max_per_s) == (2.5, 0, 3)
+    assert scenario.replace({"mirror.rule": "counter", "traffic.sessions": None}).mirror_rule == "counter"
+    with pytest.raises(InputError, match=r"^mirror\.max_body_bytes: needs traffic\.request_bytes to compare with"):
+        scenario.replace({"traffic.request_bytes": None})
+    plain = Scenario.from_dict(document())
+    assert (plain.max_body_bytes, plain.max_in_flight, plain.max_per_s) == (None, None, None)
+
+
+def test_slowdown_holds_at_most_a_factor_a_worker():
+    assert Scenario.from_dict(document(services=slowed([1.0, 1.5]))).shadow_service.slowdown == (1.0, 1.5)
+    with pytest.raises(
+        InputError, match=r"AllTraffic\.slowdown: must have at most one factor for each of the 4 workers"
+    ):
+        Scenario.from_dict(document()).replace({"source.slowdown": [1.0] * 5})
+
+
+PARTS = [
+    {"process": "poisson", "rate_per_s": 5},
+    {"process": "trace", "path": "builtin:trace_small"},
+    {"process": "mmpp", "rates_per_s": [1, 9], "mean_sojourn_s": 30},
+]
+
+
+def test_a_list_of_blocks_is_edited_block_by_block():
+    scenario = Scenario.from_dict(document(traffic=PARTS))
+    assert scenario.horizon_s == 604_800.0
+    edited = scenario.replace({"traffic.0.rate_per_s": 7, "traffic.2.rate_per_s": 10, "traffic.1.speed": 2})
+    assert edited.traffic.parts[0].rate_per_s == 7.0
+    assert edited.traffic.parts[1].speed == 2.0
+    assert edited.traffic.parts[2].rates_per_s == (2.0, 18.0)
+    assert Scenario.from_dict(json.loads(json.dumps(edited.to_dict()))) == edited
+    for change in (lambda: Scenario.of(scenario, 5), lambda: scenario.replace({"traffic.rate_per_s": 5})):
+        with pytest.raises(
+            InputError, match=r"rate_per_s: is the rate of one block, .*: set traffic\.0\.rate_per_s, traf"
+        ):
+            change()
+    with pytest.raises(InputError, match=r"^traffic: has 3 items, numbered from 0, got '3'"):
+        scenario.replace({"traffic.3.rate_per_s": 5})
+    assert Scenario.of(request(), 5, {"traffic": PARTS}).traffic == scenario.traffic
+
+
+def test_a_list_of_traces_alone_ends_with_the_last_of_them():
+    one = {"process": "trace", "path": "builtin:trace_small"}
+    span = Scenario.from_dict(document(traffic=one)).horizon_s
+    assert Scenario.from_dict(document(traffic=[one, {**one, "speed": 2}])).horizon_s == span
+    cut = Scenario.from_dict(document(traffic=[one, PARTS[0]], run={"horizon_s": 60}))
+    assert len(cut.assumptions) == 1
+    assert cut.assumptions[0].startswith("The run ends before its trace")
+
+
+def test_saved_paths_of_a_list_still_resolve(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "t.csv").write_text("time\n0\n5\n")
+    (tmp_path / "sizes.csv").write_text("bytes\n100\n300\n")
+    sized = {"request_bytes": {"law": "empirical", "path": "sizes.csv"}}
+    traffic = [{**PARTS[0], **sized}, {"process": "trace", "path": "t.csv", **sized}]
+    Scenario.from_dict(document(traffic=traffic), tmp_path).save(tmp_path / "deep" / "s.json")
+    again = Scenario.load(tmp_path / "deep" / "s.json")
+    assert again.traffic.parts[1].trace().n_requests == 2
+    assert again.traffic.request_bytes.mean == 200.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ("0,1\n5,2.5\n", "whole numbers .* column who, got 2.5"),
+        ("0,1\n5,x\n", "fails in row 2"),
+        ("0,1\n1,-1\n", "row 2"),
+    ],
+)
+def test_sessions_of_a_trace_are_whole_numbers(tmp_path, rows, why):
+    (tmp_path / "t.csv").write_text("time,who\n" + rows)
+    traffic = {"process": "trace", "path": "t.csv", "sessions": "who"}
+    with pytest.raises(InputError, match=rf"^traffic\.sessions: .*{why}"):
+        Scenario.from_dict(document(traffic=traffic), tmp_path)
+    (tmp_path / "t.csv").write_text("time,who\n0,7\n1,0\n")
+    scenario = Scenario.from_dict(document(traffic=traffic, mirror={"rule": "hash"}), tmp_path)
+    assert scenario.traffic.sessions == "who"
+    with pytest.raises(
+        InputError, match=r"^traffic\.sessions: the trace has no column 'whom'; it has who; did you mean who"
+    ):
+        scenario.replace({"traffic.sessions": "whom"})
+
+
+def test_null_counts_as_left_out():
+    nulls = {
+        "endpoint": {"routing": None, "overhead_s": None},
+        "mirror": {"rule": None, "max_in_flight": None, "max_body_bytes": None, "max_per_s": None},
+        "run": {"horizon_s": None, "seed": None, "warmup_s": None, "replications": None},
+    }
+    assert Scenario.from_dict(document(**nulls)) == Scenario.from_dict(document())
+
+
+def test_instances_and_workers():
+    members = request()
+    members["ModelVariants"][1]["InfrastructureConfig"]["RealTimeInferenceConfig"]["InstanceCount"] = 2_000_000_000
+    with pytest.raises(InputError, match=r"experiment\.ModelVariants\.1\..*InstanceCount: must give at most"):
+        Scenario.from_dict(document(experiment=members))
+
+
+def test_a_type_without_figures_needs_workers(monkeypatch):
+    from shadowsim.aws.instances import InstanceType
+    from shadowsim.scenario import reading as parts
+
+    monkeypatch.setattr(parts, "lookup", InstanceType)
+    with pytest.raises(
+        InputError, match=r"services\.AllTraffic\.workers: is required, since .* ml\.m5\.xlarge are known"
+    ):
+        Scenario.from_dict(document())
+    services = {"AllTraffic": {"time": 1, "workers": 3}, "Shadow-01": {"time": 1, "workers": 3}}
+    assert Scenario.from_dict(document(services=services)).source_workers == 3
+
+
+def test_capture_follows_the_data_storage():
+    storage = {"Destination": "s3://bucket/captures"}
+    assert Scenario.from_dict(document(experiment=request(DataStorageConfig=storage))).capture
+
+
+def test_import_is_light():
+    code = "import sys, shadowsim.scenario.scenario as s; s.default_scenario(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"pandas", "numba", "scipy", "plotly", "pyarrow"} & set(loaded)
+
+
+def test_a_plain_request_may_need_its_changes_to_be_a_scenario():
+    """Nothing is known of ml.g7.2xlarge, so that its workers must be given."""
+    request = default_scenario().to_dict()["experiment"]
+    for variant in request["ModelVariants"]:
+        variant["InfrastructureConfig"]["RealTimeInferenceConfig"]["InstanceType"] = "ml.g7.2xlarge"
+    with pytest.raises(InputError, match="workers"):
+        Scenario.of(request, 10.0)
+    s = Scenario.of(request, 10.0, {"source.workers": 2, "shadow.workers": 3})
+    assert (s.source_workers, s.shadow_workers) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"), [("period_s", "run.period_s"), ("timeout_s", "endpoint.timeout_s"), ("rule", "mirror.rule")]
+)
+def test_a_path_without_its_block_gets_a_hint(path, hint):
+    with pytest.raises(InputError, match=rf"did you mean {hint}\?"):
+        default_scenario().replace({path: 1})
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        {"rate_per_s": 5},
+        {"traffic.rate_per_s": 5},
+        {"traffic": {"process": "constant", "rate_per_s": 5}},
+        {"traffic.profile": {"kind": "linear", "from_per_s": 0, "to_per_s": 10, "to_s": 60}, "horizon_s": 60},
+        {"traffic": {"process": "trace", "path": "builtin:trace_small"}},
+        {"traffic.process": "trace", "traffic.path": "builtin:trace_small"},
+    ],
+)
+def test_a_plain_request_needs_no_rate_when_its_traffic_is_given(traffic):
+    assert Scenario.of(request(), changes=traffic).traffic.process in ("poisson", "constant", "trace")
+    for changes in ({}, {"shadow.workers": 2}, {"rate_per_s": None}):
+        with pytest.raises(InputError, match=r"^rate_per_s: is required for a plain request"):
+            Scenario.of(request(), changes=changes)
+
+
+def test_changes_come_after_the_rate_and_before_the_checks():
+    unrated = document(traffic={"process": "poisson"})
+    assert Scenario.of(unrated, changes={"traffic.rate_per_s": 5}).traffic.rate_per_s == 5.0
+    assert Scenario.of(unrated, 3, {"rate_per_s": 5}).traffic.rate_per_s == 5.0
+    with pytest.raises(InputError, match=r"^trafic: is not a known key; did you mean traffic\?"):
+        Scenario.of(document(trafic={}), 5)
+    with pytest.raises(InputError, match=r"^scenario: is a plain CreateInferenceExperiment request; `shadowsim init`"):
+        Scenario.from_dict(request())
+
+
+def test_what_a_block_knows_is_listed_when_nothing_is_near():
+    with pytest.raises(InputError, match=r"endpoint\.x: is not a known key; known are routing, overhead_s, timeout_s$"):
+        Scenario.from_dict(document(endpoint={"x": 1}))
+
+
+def test_arrays_are_lists():
+    quantiles = {"law": "empirical", "quantiles_s": {"0.5": np.float64(1.0), "0.9": 2.0}}
+    scenario = Scenario.from_dict(document()).replace({"shadow.time": quantiles})
+    assert scenario.document["services"]["Shadow-01"]["time"]["quantiles_s"]["0.5"] == 1.0
+    with pytest.raises(InputError, match=r"got \[1, 2\]"):
+        scenario.replace({"shadow.time": np.array([1, 2])})
+
+
+def test_a_value_that_json_gives_up_on_is_text():
+    assert parse_set("seed=" + "9" * 5000) == ("seed", "9" * 5000)

@@ -1,0 +1,49 @@
+"""server/query.py: forms as JSON, and answers that every XML reader reads."""
+
+from urllib.parse import urlencode
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shadowsim.errors import InputError
+from shadowsim.server.metrics.cloudwatch import handle
+from shadowsim.server.metrics.cloudwatch_wire import NAMESPACE, answered, parsed
+
+
+@given(st.text(max_size=20))
+def test_whatever_is_asked_the_answer_is_xml_and_says_it_as_far_as_xml_can(text):
+    fields = {
+        "Action": "GetMetricStatistics", "Namespace": "AWS/SageMaker", "MetricName": text, "Period": "60",
+        "StartTime": "2026-01-01T00:00:00Z", "EndTime": "2026-01-01T00:01:00Z", "Statistics.member.1": "Sum",
+    }  # fmt: skip
+    body = urlencode(fields, errors="surrogatepass").encode()
+    status, answer = answered(body, lambda action, request: handle(action, request, {}))
+    root = ElementTree.fromstring(answer)
+    if status == 200:
+        label = root.findtext(f"{{{NAMESPACE}}}GetMetricStatisticsResult/{{{NAMESPACE}}}Label")
+        plain = text.isprintable() and all(ord(c) < 0xFFFE or ord(c) > 0xFFFF for c in text)
+        assert (label or "") == text or not plain
+
+
+@given(st.text(max_size=20))
+def test_refusals_are_xml_whatever_they_quote(text):
+    def refuse(action, request):
+        raise InputError("x", "is none", text)
+
+    status, answer = answered(b"Action=A", refuse)
+    assert (status, ElementTree.fromstring(answer).tag) == (400, f"{{{NAMESPACE}}}ErrorResponse")
+
+
+@pytest.mark.parametrize(
+    ("fields", "request_"),
+    [
+        ("A.member.1.B=x&A.member.2.B=y", {"A": [{"B": "x"}, {"B": "y"}]}),
+        ("A.member.10=b&A.member.2=a", {"A": ["a", "b"]}),
+        ("Period=60&ReturnData=true&MaxDatapoints=5", {"Period": 60, "ReturnData": True, "MaxDatapoints": 5}),
+        ("A=&B=%20", {"A": "", "B": " "}),
+    ],
+)
+def test_a_form_is_read_as_json_has_it(fields, request_):
+    assert parsed(fields.encode()) == request_

@@ -1,0 +1,424 @@
+"""server/store.py: what was answered has happened, also after kill -9, and the log is enough to know all."""
+
+import itertools
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+from kill_model import NAMED, campaign
+from rehearsed_account import DAY, ROLE, T0, account, experiment, production
+
+from shadowsim.aws.lifecycle import EXPERIMENT
+from shadowsim.errors import InputError, StoreError
+from shadowsim.server.control.actions import handle
+from shadowsim.server.state.events import EFFECTS
+from shadowsim.server.state.store import Store
+from shadowsim.server.state.undocumented import Undocumented
+
+# Reads actions from its standard input, one JSON object a line, and answers each on its standard output.
+LOOP = """
+import json, sys
+from shadowsim.errors import ShadowsimError
+from shadowsim.server.control.actions import handle
+from shadowsim.server.state.events import EFFECTS
+from shadowsim.server.state.store import Store
+store = Store(sys.argv[1], wall=lambda: 0.0)
+print("ready", flush=True)
+for line in sys.stdin:
+    action, body, now = json.loads(line)
+    try:
+        handle(action, body, now, store)
+        print("accepted", flush=True)
+    except ShadowsimError as error:
+        print(error.code, flush=True)
+"""
+
+
+def logged(path):
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT kind, body FROM events WHERE kind != 'Configure' ORDER BY number").fetchall()
+    connection.close()
+    return [(kind, json.loads(body)) for kind, body in rows]
+
+
+def load(number):
+    """Actions without end: every one of the first three is accepted, and all that an experiment can do follows."""
+    yield "CreateModel", {"ModelName": f"old-{number}", "PrimaryContainer": {"Image": "a"}, "ExecutionRoleArn": ROLE}
+    yield "CreateModel", {"ModelName": f"new-{number}", "PrimaryContainer": {"Image": "b"}, "ExecutionRoleArn": ROLE}
+    request = experiment(f"bert-{number}", f"live-{number}", Schedule={"StartTime": T0 + DAY, "EndTime": T0 + 9 * DAY})
+    for given, model in zip(request["ModelVariants"], ("old", "new"), strict=True):
+        given["ModelName"] = f"{model}-{number}"
+    yield "CreateInferenceExperiment", request
+    name = {"Name": request["Name"]}
+    yield "StartInferenceExperiment", name
+    yield "UpdateInferenceExperiment", name | {"Description": "more"}
+    yield "StopInferenceExperiment", name | {"ModelVariantActions": {"AllTraffic": "Retain"}}
+    yield "DeleteInferenceExperiment", name
+
+
+def killed_while_working(path, rng, answered, first):
+    """Let a process answer some actions, and kill it somewhere in the next one; return its next load's number and that.
+
+    What it answered is appended to `answered`.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOP, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    left, number, now = rng.randint(0, 12), first, T0 + 1000 * first
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        for number in itertools.count(first):
+            for action, body in load(number):
+                now += 2
+                process.stdin.write(json.dumps([action, body, now]) + "\n")
+                process.stdin.flush()
+                if left == 0:
+                    time.sleep(rng.random() * 0.004)  # about as long as an action takes
+                    process.kill()
+                    assert process.wait() == -9
+                    return number + 1, (action, body)
+                if process.stdout.readline() == "accepted\n":
+                    answered.append((action, body))
+                left -= 1
+
+
+def survives(path, n_kills, seed):
+    """Kill so often, and look each time whether the log holds what was answered, and at most one thing more."""
+    rng, answered, number, n_unheard = random.Random(seed), [], 0, 0
+    for _ in range(n_kills):
+        number, sent = killed_while_working(path, rng, answered, number)
+        found = logged(path)
+        if len(found) == len(answered) + 1:
+            assert found[-1] == sent  # done, though nobody heard of it
+            answered.append(sent)
+            n_unheard += 1
+        assert found == answered
+    made = Store(path, wall=lambda: T0)
+    assert made.n_events() == len(answered) + 1  # and the configuration
+    # Experiments whose schedule had begun run, and end when they should.
+    live = [t for t in made.world.trials.values() if t.live]
+    after = made.world_at(made.world.now_s + 100 * DAY)
+    assert all(after.trials[t.name].stage.status in ("Completed", "Cancelled") for t in live)
+    made.close()
+    return len(answered), n_unheard
+
+
+def test_nothing_answered_is_lost_when_killed_at_random_moments(tmp_path):
+    n_answered, _ = survives(tmp_path / "state.db", 5, seed=1)
+    assert n_answered > 5
+
+
+def test_nothing_answered_is_lost_by_a_server_that_is_killed_under_load(tmp_path):
+    counts = campaign(tmp_path, 2, seed=1)
+    assert counts["invocations"] > 0
+    assert all(counts[f"Create{kind}"] > 0 for kind in NAMED)
+
+
+@pytest.mark.slow
+def test_nothing_answered_is_lost_in_hundreds_of_kills_under_load(tmp_path):
+    """Two servers at a time, each with a file of its own for fifty lives: most of the time they start."""
+    seeds = range(2, 6)
+    folders = [tmp_path / f"{seed}" for seed in seeds]
+    with ThreadPoolExecutor(2) as threads:
+        for folder in folders:
+            folder.mkdir()
+        counts = sum(threads.map(campaign, folders, [50] * len(seeds), seeds), Counter())
+    # Every action and every status was met, and of what nobody heard some had happened, and some had not.
+    actions = [f"{verb}{kind}" for verb in ("Create", "Delete") for kind in NAMED] + ["AddTags", "DeleteTags"]
+    actions += ["UpdateEndpoint", *(f"{verb}InferenceExperiment" for verb in ("Start", "Stop", "Update"))]
+    seen = [f"saw {status}" for status in (*EXPERIMENT, "InService", "Deleting", "gone")]
+    unheard = ["unheard, and happened", "unheard, and did not happen"]
+    assert [what for what in (*actions, *seen, *unheard, "invocations") if not counts[what]] == []
+
+
+def test_a_restarted_store_goes_on_with_every_schedule(tmp_path):
+    path = tmp_path / "state.db"
+    made = account(path=path)
+    made.do("CreateInferenceExperiment", **experiment(Schedule={"StartTime": T0 + DAY, "EndTime": T0 + 2 * DAY}))
+    made.store.close()
+    seen = []
+    for now in (T0 + 10, T0 + DAY + 0.5, T0 + DAY + 5, T0 + 2 * DAY + 0.5, T0 + 3 * DAY):
+        again = Store(path, wall=lambda now=now: now)
+        seen.append(handle("DescribeInferenceExperiment", {"Name": "bert"}, now, again)["Status"])
+        again.close()
+    assert seen == ["Created", "Starting", "Running", "Stopping", "Completed"]
+
+
+def test_the_key_and_the_names_of_arns_are_the_files(tmp_path):
+    path = tmp_path / "state.db"
+    with Store(path, region="eu-west-1", account="123456789012") as first:
+        key = first.key
+    with Store(path) as second:
+        assert (second.key, second.region, second.account) == (key, "eu-west-1", "123456789012")
+    with Store() as other:
+        assert other.key != key
+
+
+def test_time_goes_on_after_a_restart_and_with_another_scale(tmp_path):
+    path = tmp_path / "state.db"
+    wall = [1000.0]
+    with Store(path, time_scale=60, wall=lambda: wall[0]) as made:
+        wall[0] += 10
+        assert made.clock.now() == 1600.0
+    wall[0] += 10
+    with Store(path, time_scale=60, wall=lambda: wall[0]) as made:
+        assert made.clock.now() == 2200.0
+    with Store(path, time_scale=2, wall=lambda: wall[0]) as made:
+        assert made.clock.now() == 2200.0
+        wall[0] += 10
+        assert made.clock.now() == 2220.0
+
+
+def test_options_that_the_fold_depends_on_are_events(tmp_path):
+    path = tmp_path / "state.db"
+    for options in ({}, {}, {"transition_s": 5.0}, {"choices": Undocumented(desired_state="Completed")}, {}):
+        with Store(path, **options) as made:
+            n_events = made.n_events()
+            assert made.world.transition_s == options.get("transition_s", 1.0)
+    assert n_events == 4  # the first, and one for each change
+
+
+def test_what_waits_for_a_backend_that_is_no_more_waits_no_longer(tmp_path):
+    path = tmp_path / "state.db"
+    made = account(path=path, probed=frozenset({"old"}))
+    made.wait(100)
+    assert made.endpoint()["EndpointStatus"] == "Creating"
+    made.store.close()
+    with Store(path, wall=lambda: made.now) as again:
+        assert handle("DescribeEndpoint", {"EndpointName": "live"}, made.now, again)["EndpointStatus"] == "InService"
+
+
+def test_every_event_is_synced_and_the_log_is_a_wal(tmp_path):
+    with Store(tmp_path / "state.db") as made:
+        ask = made._connection.execute
+        assert ask("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert ask("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_a_file_has_one_server(tmp_path):
+    path = tmp_path / "state.db"
+    with Store(path), pytest.raises(InputError, match="is in use by another process"):
+        Store(path)
+    Store(path).close()
+
+
+def test_only_files_of_ours_are_taken(tmp_path):
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    connection.close()
+    before = other.read_bytes()
+    with pytest.raises(InputError, match="must be a file that shadowsim made, or a new one"):
+        Store(other)
+    assert other.read_bytes() == before
+    text = tmp_path / "notes.txt"
+    text.write_text("no database " * 100)
+    with pytest.raises(InputError, match="cannot be used: file is not a database"):
+        Store(text)
+    with pytest.raises(InputError, match="cannot be used: unable to open database file"):
+        Store(tmp_path / "none" / "state.db")
+
+
+def spoiled(path, *statements):
+    """A store's file after somebody else's hands were on it."""
+    made = account(path=path)
+    made.store.close()
+    connection = sqlite3.connect(path)
+    with connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("DROP TABLE events", "no such table: events"),
+        ("DELETE FROM events WHERE number = 3", "event 3 is not there"),
+        ("DELETE FROM events WHERE number = 1", "event 1 is not there"),
+        ("UPDATE events SET kind = 'CreateNotebook' WHERE number = 2", "event 2, CreateNotebook, cannot be repeated"),
+        ("UPDATE events SET body = '{' WHERE number = 2", "event 2, CreateModel, cannot be repeated"),
+        ("UPDATE events SET body = '{}' WHERE number = 2", "event 2, CreateModel, cannot be repeated: KeyError"),
+        ("UPDATE facts SET value = 'x' WHERE name = 'key'", "its facts cannot be read"),
+        ("UPDATE facts SET value = '[1]' WHERE name = 'origin'", "its facts cannot be read"),
+        ("PRAGMA user_version = 9", "must be of version 1"),
+    ],
+)
+def test_a_log_that_makes_no_world_is_refused_in_one_line(tmp_path, statement, message):
+    path = tmp_path / "state.db"
+    spoiled(path, statement)
+    for _ in range(2):  # and the first refusal has changed nothing, nor does it hold the file
+        with pytest.raises(InputError, match=message) as caught:
+            Store(path)
+        assert str(caught.value).startswith("--db: ")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed):
+    """Whatever a page is overwritten with; within the texts of events nothing can be told."""
+    path, rng = tmp_path / "state.db", random.Random(seed)
+    made = account(path=path)
+    for i in range(40):
+        made.do("CreateModel", ModelName=f"m{i}", PrimaryContainer={"Image": "x", "Environment": {"TEXT": "x" * 500}})
+    before = repr(made.store.world_at(made.now))
+    made.store.close()
+    raw = bytearray(path.read_bytes())
+    at = rng.randrange(len(raw) // 4096) * 4096
+    raw[at : at + 4096] = rng.choice([bytes(4096), rng.randbytes(4096)])
+    path.write_bytes(raw)
+    with suppress(InputError), Store(path, wall=lambda: made.now) as again:
+        assert repr(again.world_at(made.now)) == before
+
+
+@pytest.mark.parametrize("place", ["state.db", ""])
+def test_a_file_that_is_read_only_is_refused_as_that(tmp_path, monkeypatch, place):
+    Store(tmp_path / "state.db").close()
+    (tmp_path / place).chmod(0o555)
+    # Who runs the tests may be root, whom no mode stops.
+    monkeypatch.setattr(os, "access", lambda found, _: bool(os.stat(found).st_mode & 0o200))
+    with pytest.raises(InputError, match=r"must be a file that can be written, and .* cannot be"):
+        Store(tmp_path / "state.db")
+
+
+def test_options_are_looked_at_before_there_is_a_file(tmp_path):
+    for option in ({"time_scale": 0}, {"region": "US East"}, {"transition_s": -1}):
+        with pytest.raises(InputError):
+            Store(tmp_path / "state.db", **option)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wall_clock_that_was_set_back_stops_no_schedule(tmp_path):
+    """An hour back, at an hour a second: it may not take the server an hour to get to where it was."""
+    path, wall = tmp_path / "state.db", [T0]
+    describe = lambda made: handle("DescribeModel", {"ModelName": "m"}, made.clock.now(), made)  # noqa: E731
+    with Store(path, time_scale=3600, wall=lambda: wall[0]) as made:
+        wall[0] += 10
+        handle("CreateModel", {"ModelName": "m", "PrimaryContainer": {"Image": "a"}}, made.clock.now(), made)
+        created_s = describe(made)["CreationTime"]
+        assert created_s == T0 + 36_000
+        wall[0] -= 3600
+        assert made.clock.now() == created_s
+        wall[0] += 1
+        assert made.clock.now() == created_s + 3600
+        handle("DeleteModel", {"ModelName": "m"}, made.clock.now(), made)
+    wall[0] -= 3600
+    with Store(path, time_scale=3600, wall=lambda: wall[0]) as made:
+        assert made.clock.now() == created_s + 3600
+        wall[0] += 1
+        assert made.clock.now() == created_s + 7200
+
+
+def test_shorter_transitions_after_a_restart_rewrite_no_history(tmp_path):
+    path = tmp_path / "state.db"
+    made = account(path=path, transition_s=1000.0)
+    made.do("CreateInferenceExperiment", **experiment(endpoint="fresh"))
+    made.wait(500)
+    made.store.close()
+    with Store(path, transition_s=10.0, wall=lambda: made.now) as again:
+        found = handle("DescribeInferenceExperiment", {"Name": "bert"}, made.now, again)
+        assert found["LastModifiedTime"] == made.now
+        for wait in range(0, 30, 2):
+            found = handle("DescribeInferenceExperiment", {"Name": "bert"}, made.now + wait, again)
+            assert (found["Status"], found["EndpointMetadata"].get("EndpointStatus")) in {
+                ("Starting", "Creating"),
+                ("Running", "InService"),
+            }
+
+
+def test_what_cannot_be_written_costs_no_more_for_a_longer_log(tmp_path, monkeypatch):
+    """A disk that is full is met at every action: the log may not be read again each time."""
+    made = account(path=tmp_path / "state.db")
+    monkeypatch.setattr(Store, "_folded", lambda self: pytest.fail("the log is read again"))
+    made.store._connection.execute("PRAGMA query_only = ON")
+    before = made.picture()
+    for _ in range(3):
+        with pytest.raises(StoreError, match="cannot be written: attempt to write a readonly database"):
+            made.do("AddTags", ResourceArn=made.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}])
+        assert made.picture() == before
+    made.store._connection.execute("PRAGMA query_only = OFF")
+    made.do("AddTags", ResourceArn=made.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}])
+
+
+def test_an_event_that_fails_is_not_in_the_log(tmp_path, monkeypatch):
+    """Half of it had been done: nothing of that may stay, nor come back with the log."""
+    made = account(path=tmp_path / "state.db")
+    before = made.picture()
+
+    def half(world, body, whole=EFFECTS["CreateModel"]):
+        if body["ModelName"] != "half":
+            return whole(world, body)
+        world.models.clear()
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(EFFECTS, "CreateModel", half)
+    with pytest.raises(ZeroDivisionError):
+        made.do("CreateModel", ModelName="half", PrimaryContainer={"Image": "x"})
+    assert made.picture() == before
+    made.do("CreateModel", ModelName="whole", PrimaryContainer={"Image": "x"})
+    before = made.picture()
+    made.store.close()
+    with Store(tmp_path / "state.db", wall=lambda: made.now) as again:
+        assert f"{again.n_events()} {again.world_at(made.now)!r}" == before
+
+
+def test_what_cannot_be_written_has_not_happened(tmp_path):
+    made = account(path=tmp_path / "state.db")
+    before = made.picture()
+    # A disk that is full: SQLite may not grow the file any more.
+    (pages,) = made.store._connection.execute("PRAGMA page_count").fetchone()
+    made.store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    caught, i, variants = None, 0, [production(f"V{j}") for j in range(10)]
+    while caught is None and i < 1000:
+        before, i = made.picture(), i + 1
+        try:
+            made.do("CreateEndpointConfig", EndpointConfigName=f"c{i}", ProductionVariants=variants)
+        except StoreError as error:
+            caught = error
+    assert "cannot be written: database or disk is full" in str(caught)
+    assert caught.http_status == 503
+    assert made.picture() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"transition_s": -1}, "--transition-s: must be >= 0"),
+        ({"transition_s": float("nan")}, "--transition-s: must be >= 0"),
+        ({"transition_s": 1e7}, "--transition-s: must be >= 0"),
+        ({"path": ""}, "--db: must name a file, or be :memory:, got ''"),
+        ({"path": "a\0b"}, "--db: must name a file"),
+        ({"time_scale": 0}, "--time-scale: must be > 0"),
+        ({"account": "1"}, "--account: must be 12 digits, got '1'"),
+        ({"region": "US East"}, "--region: must be small letters"),
+    ],
+)
+def test_wrong_options_are_refused(option, message):
+    with pytest.raises(InputError, match=message):
+        Store(**option)
+
+
+def test_another_thread_may_close_it():
+    """As the collector of garbage does, in whichever thread it runs."""
+    made = Store()
+    failed = []
+
+    def close():
+        try:
+            made.close()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    thread.join(10)
+    assert not failed

@@ -1,0 +1,438 @@
+"""The server as a whole: its wire, its pages, CloudWatch by boto3, its limits, and how it stops."""
+
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+from time import sleep
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+import boto3
+import pandas as pd
+import pytest
+from botocore.exceptions import ClientError
+from botocore.loaders import Loader
+from prometheus_client.parser import text_string_to_metric_families
+from serving import KEYS, ROLE, Container, answer, serving, until, variant
+
+from shadowsim import InputError, default_scenario, read_captures
+from shadowsim.cli.serve import parse_backend, parse_choices
+from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
+from shadowsim.server.metrics.cloudwatch_wire import answered
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """An experiment at 100 % that has served N requests, the last of them badly."""
+
+    async def fail(writer, asked):
+        writer.write(answer(500, b"no"))
+
+    containers = {"source": Container(), "shadow": Container()}
+    with serving(tmp_path_factory.mktemp("serving"), containers, silent_s=0.3, body_s=0.3) as server:
+        server.experiment()
+        for i in range(N):
+            if i == N - 1:
+                server.answered(N - 1)
+                containers["shadow"].behave = fail
+            server.invoke(Body=b"12345", InferenceId=f"id-{i}")
+        server.answered(N)
+        yield server
+
+
+def raw(server, data, wait_s=5.0):
+    """What comes back for some bytes until the server closes, or says nothing more."""
+    address = urlsplit(server.url)
+    with closing(socket.create_connection((address.hostname, address.port), timeout=wait_s)) as connection:
+        connection.sendall(data)
+        got = b""
+        try:
+            while part := connection.recv(65_536):
+                got += part
+        except TimeoutError:
+            got += b"(still open)"
+        return got
+
+
+def post(server, body=b"{}", path="/", **headers):
+    """A request's status and JSON."""
+    lines = {"Host": "127.0.0.1", "Content-Length": len(body), "Connection": "close", **headers}
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in lines.items())
+    head, _, found = raw(server, head.encode() + b"\r\n" + body).partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(found)
+
+
+def test_frames_are_those_of_the_simulator(server):
+    for name, schema in (("windows", WINDOWS), ("requests", REQUESTS), ("latency", LATENCY)):
+        frame = pd.read_parquet(io.BytesIO(server.get(f"/shadowsim/experiments/test/{name}.parquet")))
+        assert len(build(schema, {c.name: frame[c.name] for c in schema})) == len(frame)
+        assert len(server.frame("test", name)) == len(frame)
+    requests = pd.DataFrame(server.frame("test", "requests"))
+    assert requests.groupby("role")["request"].apply(list).to_dict() == {
+        "source": list(range(N)),
+        "shadow": list(range(N)),
+    }
+    assert list(requests["inference_id"]) == [f"id-{i}" for i in range(N) for _ in range(2)]
+    assert list(requests["status"]) == ["answered"] * (2 * N - 1) + ["error_5xx"]
+    assert (requests["arrival_s"] >= 0).all()
+    assert (requests["latency_s"] > 0).all()
+
+
+def test_prometheus_reads_the_metrics(server):
+    families = {f.name: f for f in text_string_to_metric_families(server.get("/metrics").decode())}
+    counted = {s.labels["variant"]: s.value for s in families["shadowsim_invocations"].samples}
+    assert counted == {"AllTraffic": N, "Shadow-01": N}
+    roles = {s.labels["variant"]: s.labels["role"] for s in families["shadowsim_invocations"].samples}
+    assert roles == {"AllTraffic": "source", "Shadow-01": "shadow"}
+    latency = [s for s in families["shadowsim_model_latency_seconds"].samples if s.labels["variant"] == "AllTraffic"]
+    assert next(s.value for s in latency if s.labels.get("le") == "+Inf") == N
+    assert next(s.value for s in latency if s.name.endswith("_count")) == N
+
+
+SPAN = {"StartTime": datetime.now(UTC) - timedelta(hours=1), "EndTime": datetime.now(UTC) + timedelta(hours=1)}
+
+
+def of(variant="AllTraffic"):
+    return [{"Name": "EndpointName", "Value": "endpoint"}, {"Name": "VariantName", "Value": variant}]
+
+
+def test_cloudwatch_s_statistics(server):
+    cloudwatch = server.client("cloudwatch")
+
+    def sums(metric, variant="AllTraffic", statistic="Sum", dimensions=None, period=60):
+        points = cloudwatch.get_metric_statistics(
+            Namespace="AWS/SageMaker", MetricName=metric, Dimensions=dimensions or of(variant), Period=period,
+            Statistics=[statistic], **SPAN,
+        )["Datapoints"]  # fmt: skip
+        return sum(p[statistic] for p in points)
+
+    assert sums("Invocations") == sums("Invocations", "Shadow-01") == N
+    assert sums("Invocations", period=3600) == N
+    assert sums("InvocationsPerInstance") == N
+    assert sums("ModelLatency", statistic="SampleCount") == N
+    assert (sums("Invocation5XXErrors"), sums("Invocation5XXErrors", "Shadow-01")) == (0, 1)
+    assert (sums("InvocationModelErrors"), sums("InvocationModelErrors", "Shadow-01")) == (0, 1)
+    assert sums("Invocations", dimensions=of()[:1]) == 0  # as in AWS
+    requests = pd.DataFrame(server.frame("test", "requests"))
+    expected = requests.loc[requests["role"] == "source", "latency_s"].sum() * 1e6
+    assert sums("ModelLatency") == pytest.approx(expected)
+
+
+def test_cloudwatch_s_data_and_names(server):
+    cloudwatch = server.client("cloudwatch")
+    metric = {"Namespace": "AWS/SageMaker", "MetricName": "ModelLatency", "Dimensions": of()}
+    stats = [("mean", "Average"), ("low", "p10"), ("high", "p99.9"), ("top", "Maximum"), ("least", "Minimum")]
+    queries = [{"Id": i, "MetricStat": {"Metric": metric, "Period": 7200, "Stat": s}} for i, s in stats]
+    results = cloudwatch.get_metric_data(MetricDataQueries=queries, **SPAN)["MetricDataResults"]
+    value = {r["Id"]: r["Values"][0] for r in results}
+    assert value["least"] <= value["low"] <= value["mean"] <= value["high"] <= value["top"]
+    pages = cloudwatch.get_paginator("list_metrics").paginate(Namespace="AWS/SageMaker", MetricName="Invocations")
+    found = [m["Dimensions"] for page in pages for m in page["Metrics"]]
+    assert found == [of("AllTraffic"), of("Shadow-01")]
+    assert cloudwatch.list_metrics(Namespace="AWS/Lambda")["Metrics"] == []
+    for request, code in (
+        ({"Period": 30, "Statistics": ["Sum"]}, "InvalidParameterValue"),
+        ({"Period": 60}, "MissingParameter"),
+        ({"Period": 60, "ExtendedStatistics": ["p101"]}, "InvalidParameterValue"),
+    ):
+        with pytest.raises(ClientError) as caught:
+            cloudwatch.get_metric_statistics(Namespace="a", MetricName="b", **SPAN, **request)
+        assert caught.value.response["Error"]["Code"] == code
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "code"),
+    [
+        ({}, b"{}", "UnknownOperationException"),
+        ({"X_Amz_Target": "SageMaker.Nothing"}, b"{}", "UnknownOperationException"),
+        ({"X_Amz_Target": "GraniteServiceVersion20100801.PutMetricData"}, b"{}", "UnknownOperationException"),
+        ({"X_Amz_Target": "SageMaker.ListModels"}, b"[1]", "SerializationException"),
+        ({"X_Amz_Target": "SageMaker.ListModels"}, b"{", "SerializationException"),
+        ({"X_Amz_Target": "GraniteServiceVersion20100801.ListMetrics"}, b"\xff", "SerializationException"),
+        ({"X_Amz_Target": "SageMaker.ListModels"}, b" " * (2**21 + 1), "SerializationException"),
+        ({"X_Amz_Target": "SageMaker.ListModels", "Host": "evil.org"}, b"{}", "AccessDeniedException"),
+    ],
+)
+def test_what_is_no_action_is_refused(server, headers, body, code):
+    status, found = post(server, body, **headers)
+    assert (status // 100, found["__type"]) == (4, code)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/x", "/shadowsim/experiments/none/windows.json", "/endpoints/endpoint/invocations"]
+)
+def test_there_are_no_other_pages(server, path):
+    with pytest.raises(HTTPError) as caught:
+        server.get(path)
+    with caught.value as error:
+        assert error.code == 404
+
+
+def test_no_other_origin_is_allowed(server):
+    got = raw(
+        server, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.org\r\nConnection: close\r\n\r\n"
+    )
+    assert got.startswith(b"HTTP/1.1 200")
+    assert b"access-control" not in got.lower()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"POST / HTTP/1.1\r\nHost: lo",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12",
+    ],
+)
+def test_a_silent_caller_is_cut_off(server, sent):
+    assert not raw(server, sent).endswith(b"(still open)")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\n" + b"X-A: b\r\n" * 1000 + b"\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Amzn-SageMaker-Custom-Attributes: a\rb\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Amzn-SageMaker-Custom-Attributes: a\nX: b\r\n\r\n",
+        b"\x16\x03\x01" + b"\0" * 100,
+    ],
+)
+def test_bad_http_is_refused(server, sent):
+    assert raw(server, sent).startswith(b"HTTP/1.1 4") or raw(server, sent).startswith(b"HTTP/1.0 4")
+
+
+def test_what_callers_do_wrong_is_not_logged(server, caplog):
+    caplog.set_level(0)
+    for sent in (b"BREW / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1"):
+        address = urlsplit(server.url)
+        with closing(socket.create_connection((address.hostname, address.port), timeout=5.0)) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65_536):
+                pass
+    assert "Traceback" not in caplog.text
+
+
+def test_a_long_header_is_refused_with_reason(server):
+    with pytest.raises(ClientError) as caught:
+        server.invoke(Body=b"x", CustomAttributes="a" * 20_000)
+    assert caught.value.response["Error"]["Code"] == "ValidationError"
+
+
+@pytest.mark.parametrize(
+    ("method", "request_of", "words"),
+    [
+        ("invoke_endpoint_async", {"InputLocation": "s3://b/k"}, "asynchronous endpoints"),
+        ("invoke_endpoint_with_response_stream", {"Body": b"x"}, "is not rehearsed"),
+    ],
+)
+def test_other_ways_to_invoke_are_refused_by_name(server, method, request_of, words):
+    with pytest.raises(ClientError, match=words) as caught:
+        getattr(server.client("sagemaker-runtime"), method)(EndpointName="endpoint", **request_of)
+    assert caught.value.response["Error"]["Code"] == "UnknownOperationException"
+
+
+def test_pages_want_the_token_where_signatures_are_verified(tmp_path):
+    key, secret = KEYS.values()
+    with serving(tmp_path, secrets={key: secret}) as server:
+        with pytest.raises(HTTPError) as caught:
+            server.get("/metrics")
+        with caught.value as error:
+            assert error.code == 403
+        server.get(f"/metrics?token={server.app.token.text}")
+        server.get("/metrics", Authorization=f"Bearer {server.app.token.text}")
+
+
+def test_a_container_that_never_answers_ping_fails_the_endpoint(tmp_path):
+    with serving(tmp_path, {"source": Container(), "shadow": Container(ping=503)}) as server:
+        sagemaker = server.client("sagemaker")
+        for model in ("source", "shadow"):
+            image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
+            sagemaker.create_model(
+                ModelName=model, PrimaryContainer=image, ExecutionRoleArn="arn:aws:iam::111122223333:role/x"
+            )
+            made = {"VariantName": "v", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+            sagemaker.create_endpoint_config(EndpointConfigName=model, ProductionVariants=[made])
+            sagemaker.create_endpoint(EndpointName=model, EndpointConfigName=model)
+        status = lambda name: sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"]  # noqa: E731
+        until(lambda: status("source") == "InService")
+        assert status("shadow") == "Creating"  # it has four minutes
+
+
+def started(tmp_path, *options):
+    """`shadowsim serve` as a process, the URL that it prints, and the lines up to there."""
+    code = "from shadowsim.cli.main import app; app()"
+    command = [sys.executable, "-c", code, "serve", "--port", "0", "--s3-root", str(tmp_path / "s3"), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if line.startswith("#"):
+            break
+    urls = dict(line.removeprefix("export ").split("=", 1) for line in lines if "export" in line)
+    return process, urls, lines
+
+
+@contextmanager
+def process_of(tmp_path, monkeypatch, *options):
+    """A server in a process of its own, and boto3's clients that know it by the variables that it prints."""
+    process, urls, lines = started(tmp_path, *options)
+    keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**urls, **keys}.items():
+        monkeypatch.setenv(name, value)
+    try:
+        yield process, boto3.client("sagemaker"), boto3.client("sagemaker-runtime"), lines
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def create_experiment(sagemaker):
+    for model in ("a", "b"):
+        image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
+        sagemaker.create_model(ModelName=model, PrimaryContainer=image, ExecutionRoleArn=ROLE)
+    shadow = {"ShadowModelVariantName": "Shadow-01", "SamplingPercentage": 100}
+    sagemaker.create_inference_experiment(
+        Name="test",
+        Type="ShadowMode",
+        RoleArn=ROLE,
+        EndpointName="endpoint",
+        ModelVariants=[variant("AllTraffic", "a"), variant("Shadow-01", "b")],
+        ShadowModeConfig={"SourceModelVariantName": "AllTraffic", "ShadowModelVariants": [shadow]},
+        DataStorageConfig={"Destination": "s3://bucket"},
+    )
+    until(lambda: sagemaker.describe_inference_experiment(Name="test")["Status"] == "Running")
+
+
+def test_sigterm_finishes_what_is_in_flight_and_flushes_captures(tmp_path, monkeypatch):
+    service = {"time": {"law": "deterministic", "mean_s": 0.5}, "workers": 8}
+    changes = {f"services.{name}": service for name in ("AllTraffic", "Shadow-01")}
+    default_scenario().replace(changes).save(tmp_path / "scenario.json")
+    options = ("--scenario", str(tmp_path / "scenario.json"), "--transition-s", "0")
+    with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
+        assert lines[0].startswith("state is kept in memory only")
+        create_experiment(sagemaker)
+        got = []
+
+        def call():
+            got.append(runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")["Body"].read())
+
+        caller = Thread(target=call)
+        caller.start()
+        sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)  # half a second, and the interpreter's end
+        caller.join()
+        assert process.returncode == 0, err
+        assert got == [b"x"]
+        assert "stopping" in out
+        assert sorted(read_captures(tmp_path / "s3").records["variant"]) == ["AllTraffic", "Shadow-01"]
+
+
+@pytest.mark.slow
+def test_a_killed_server_serves_on_when_it_is_started_again(tmp_path, monkeypatch):
+    options = ("--db", str(tmp_path / "state.db"), "--transition-s", "0")
+    with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
+        assert lines[0].startswith("state is kept in ")
+        create_experiment(sagemaker)
+        runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")
+        process.kill()
+        process.wait(10)
+    with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
+        assert sagemaker.describe_inference_experiment(Name="test")["Status"] == "Running"
+        assert runtime.invoke_endpoint(EndpointName="endpoint", Body=b"y")["Body"].read() == b"y"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    reading = read_captures(tmp_path / "s3")
+    assert sorted(reading.records["variant"]) == ["AllTraffic", "Shadow-01"]  # what was not flushed is lost, no more
+    assert (reading.reading.n_torn, reading.reading.n_broken) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--host", "0.0.0.0"], "--host: is reachable from other machines"),
+        (["--backend", "model"], "--backend: must be MODEL=http"),
+        (["--backend", "model=ftp://x"], "--backend: must have URLs"),
+        (["--choose", "nothing=1"], "--choose: must be NAME=VALUE"),
+        (["--skew-s", "0"], "--skew-s: must be > 0"),
+        (["--scenario", "missing.json"], "missing.json"),
+        (["--credentials", "missing"], "missing: cannot be read"),
+        (["--time-scale", "-1"], "--time-scale: must be > 0"),
+        (["--quotas", "missing.json"], "missing.json"),
+    ],
+)
+def test_bad_options_are_one_line(tmp_path, monkeypatch, capsys, options, words):
+    from shadowsim.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        app(["serve", "--port", "0", *options])
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_options_of_the_command_line():
+    assert parse_backend("m=http://a:1, http://b:2/") == ("m", ("http://a:1", "http://b:2/"))
+    for text in ("=http://a", "m=", "m=http://", "m=http://a?b", "m=http://a b", "m=http://a:x"):
+        with pytest.raises(InputError):
+            parse_backend(text)
+    assert parse_choices(["desired_state=Completed", "stop_before_start=false"]).desired_state == "Completed"
+    with pytest.raises(InputError, match="--choose desired_state"):
+        parse_choices(["desired_state=Other"])
+
+
+def test_cloudwatch_s_older_protocol(server, monkeypatch):
+    load = Loader.load_service_model
+
+    def older(self, service, *args, **more):
+        model = load(self, service, *args, **more)
+        if service == "cloudwatch" and "metadata" in model:
+            metadata = {**model["metadata"], "protocol": "query", "protocols": ["query"]}
+            return {**model, "metadata": {k: v for k, v in metadata.items() if k != "targetPrefix"}}
+        return model
+
+    monkeypatch.setattr(Loader, "load_service_model", older)
+    session = boto3.Session()
+    cloudwatch = session.client("cloudwatch", endpoint_url=server.url, region_name="us-east-1", **KEYS)
+    assert cloudwatch.meta.service_model.resolved_protocol == "query"
+    asked = {"Namespace": "AWS/SageMaker", "MetricName": "ModelLatency", "Dimensions": of(), "Period": 7200}
+    (point,) = cloudwatch.get_metric_statistics(
+        **asked, Statistics=["SampleCount"], ExtendedStatistics=["p50"], **SPAN
+    )["Datapoints"]
+    newer = server.client("cloudwatch").get_metric_statistics(
+        **asked, Statistics=["SampleCount"], ExtendedStatistics=["p50"], **SPAN
+    )["Datapoints"]
+    assert [point] == newer
+    metric = {key: asked[key] for key in ("Namespace", "MetricName", "Dimensions")}
+    queries = [{"Id": "a", "MetricStat": {"Metric": metric, "Period": 7200, "Stat": "Sum"}, "ReturnData": True}]
+    (data,) = cloudwatch.get_metric_data(MetricDataQueries=queries, **SPAN)["MetricDataResults"]
+    assert len(data["Values"]) == len(data["Timestamps"]) == 1
+    assert len(cloudwatch.list_metrics(MetricName="Invocations")["Metrics"]) == 2
+    with pytest.raises(ClientError) as caught:
+        cloudwatch.get_metric_statistics(**asked, **SPAN)
+    assert caught.value.response["Error"]["Code"] == "MissingParameter"
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff", b"Action=ListMetrics&A.b=1&A=2", b"A=1&A.b=2", b"", b"&" * 20_000, b"A." * 50 + b"=1"]
+)
+def test_forms_that_are_none_are_refused(body):
+    def handle(action, request):
+        raise InputError("action", "is none")
+
+    status, text = answered(body, handle)
+    assert status == 400
+    assert b"<Code>" in text

@@ -1,0 +1,209 @@
+"""compare: what it says of runs whose truth is known, and how its parameters act."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from aa_pairs import alike, exact
+from cases import scenario, service
+from scipy.stats import binom, norm
+
+from shadowsim import InputError, compare, simulate
+from shadowsim.statistics import sequential_looks as sequential
+from shadowsim.statistics.comparison import COLUMNS
+from shadowsim.statistics.contrasts import NOT_ENOUGH
+
+METRICS = ["mean", "p50", "p90", "p95", "p99", "p99.9", "error_rate_4xx", "error_rate_5xx", "error_rate"]
+
+
+def row(frame, metric):
+    return frame.set_index("metric").loc[metric]
+
+
+@pytest.fixture(scope="module")
+def run():
+    return simulate(alike("exponential", 0.5, 200_000, 1, slower=1.3, sample_requests=5000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("load", "n", "runs"), [(0.5, 20_000, 30), (0.8, 200_000, 20)])
+def test_a_a_runs_of_a_queue_cover_the_truth(load, n, runs):
+    """The full table is a benchmark; here 90 % is the promise, and chance is allowed one in a thousand.
+
+    Intervals that take requests for independent cover a quarter of the runs at a load of 0.8.
+    """
+    true, hits, has, alarms = exact(0.99, load), 0, 0, 0
+    for seed in range(runs):
+        p99 = row(simulate(alike("exponential", load, n, seed)).compare(), "p99")
+        alarms += p99["verdict"] in ("worse", "better")
+        if not np.isnan(p99["low"]):
+            has += 1
+            hits += p99["low"] <= 0.0 <= p99["high"]
+            hits += p99["source_low"] <= true <= p99["source_high"]
+            hits += p99["shadow_low"] <= true <= p99["shadow_high"]
+    assert has >= binom.ppf(0.001, runs, 0.9)
+    # the three intervals of a run are not independent: as many as there are runs are
+    assert hits / 3 >= binom.ppf(0.001, has, 0.9)
+    assert alarms <= binom.ppf(0.999, runs, 0.07)
+
+
+def test_a_busy_queue_of_few_requests_is_not_judged():
+    p99 = row(simulate(alike("exponential", 0.9, 20_000, 1)).compare(), "p99")
+    assert p99["verdict"] == NOT_ENOUGH
+    assert np.isnan(p99["low"])
+    assert p99["source"] > 0.0
+
+
+def test_a_slower_shadow_is_worse(run):
+    d = run.compare(slo_s=0.4)
+    assert tuple(d.columns) == COLUMNS
+    assert d["metric"].tolist()[:10] == [*METRICS, "slo_miss"]
+    assert set(d["verdict"][:5]) == {"worse"}
+    p99 = row(d, "p99")
+    assert p99["ratio_low"] <= exact(0.99, 0.65, 0.13) / exact(0.99, 0.5) <= p99["ratio_high"]
+    assert p99["n_eff"] < p99["n_source"] == run.windows.loc[run.windows["role"] == "source", "Invocations"].sum()
+    assert row(d, "slo_miss")["verdict"] == "worse"
+    assert row(d, "error_rate")["verdict"] == "no difference larger than 0.1 points"
+    assert row(d, "paired_mean")["verdict"] == "worse"
+    assert d.loc[d["unit"] == "s", "margin"].iloc[0] == pytest.approx(0.1 * d["source"].iloc[0])
+
+
+def test_and_a_faster_one_is_better():
+    d = simulate(alike("exponential", 0.5, 100_000, 1, slower=0.8)).compare()
+    assert row(d, "p99")["verdict"] == "better"
+    assert row(d, "p99")["high"] < 0.0
+
+
+def test_the_margin_decides_what_is_the_same(run):
+    assert row(run.compare(margin_pct=100.0), "p99")["verdict"] == "no difference larger than 100 %"
+    assert row(compare(run, margin_pct=1.0), "p99")["verdict"] == "worse"
+
+
+def test_errors_are_counted_and_few_are_not_overlooked():
+    """Kayenta passes a variant with a few errors against one with none."""
+    bad = service(mean_s=0.003, error_5xx=0.003)
+    s = scenario({"process": "poisson", "rate_per_s": 100.0}, service(mean_s=0.003), bad, share=100, horizon_s=200.0,
+                 period_s=2.0)  # fmt: skip
+    d = simulate(s).compare()
+    rate = row(d, "error_rate_5xx")
+    assert rate["source"] == 0.0
+    assert rate["verdict"] == "worse"
+    assert rate["low"] < 0.003 < rate["high"]
+    assert rate["method"] == "sections, by count"
+    assert row(d, "error_rate_4xx")["verdict"] == "no difference larger than 0.1 points"
+    d = simulate(s.replace({"horizon_s": 4.0, "run.period_s": 0.04})).compare()
+    assert row(d, "error_rate_5xx")["verdict"] == NOT_ENOUGH
+
+
+def test_a_constant_latency_is_equal_to_itself():
+    traffic = {"process": "constant", "rate_per_s": 50.0}
+    s = scenario(traffic, service("deterministic", 0.01), share=100, horizon_s=100.0, period_s=1.0)
+    p99 = row(simulate(s).compare(), "p99")
+    assert (p99["difference"], p99["low"], p99["high"]) == (0.0, 0.0, 0.0)
+    assert p99["verdict"] == "no difference larger than 10 %"
+
+
+def test_traffic_with_a_day_is_judged():
+    profile = {"kind": "diurnal", "base_per_s": 4.0, "peak_per_s": 16.0, "peak_hour": 15}
+    s = scenario({"process": "poisson", "profile": profile}, service("lognormal", 0.2, 4), share=100, horizon_s=86400.0,
+                 period_s=300.0, sample_requests=0)  # fmt: skip
+    d = simulate(s).compare()
+    assert set(d["verdict"][:5]) == {"no difference larger than 10 %"}
+    assert d["method"].str.contains("trend removed").sum() >= 3
+
+
+def test_a_week_is_judged_by_what_its_days_do_not_repeat():
+    """The built-in scenario's days, at a tenth of its rate: seven of them are a few batches each."""
+    profile = {"kind": "diurnal", "base_per_s": 4.0, "peak_per_s": 16.0, "peak_hour": 15}
+    s = scenario({"process": "poisson", "profile": profile}, service("lognormal", 0.2, 4), share=100,
+                 horizon_s=7 * 86400.0, period_s=600.0, sample_requests=0)  # fmt: skip
+    p99 = row(simulate(s).compare(), "p99")
+    assert p99["verdict"] == "no difference larger than 10 %"
+    assert p99["low"] < 0.0 < p99["high"]
+    assert p99["method"].endswith("trend removed")
+
+
+def test_looks_widen_the_interval_as_their_bounds_say(run):
+    plain = row(run.compare(), "p50")
+    for look in (1, 4, 7):
+        found = row(run.compare(look=look, looks=7), "p50")
+        bound = sequential.bounds(7)[look - 1]
+        # Student's value at a bound's level grows faster than the bound
+        assert found["high"] - found["low"] >= (plain["high"] - plain["low"]) * bound / norm.ppf(0.975) * 0.99
+    pocock = row(run.compare(look=1, looks=7, spending="pocock"), "p50")
+    early = row(run.compare(look=1, looks=7), "p50")
+    assert pocock["high"] - pocock["low"] < early["high"] - early["low"]
+    assert row(run.compare(look=1, looks=1), "p50")["low"] == pytest.approx(plain["low"], rel=1e-6)
+
+
+def test_a_higher_confidence_is_a_wider_interval(run):
+    assert row(run.compare(confidence=0.99), "p99")["low"] < row(run.compare(), "p99")["low"]
+
+
+def test_requests_in_order_and_sections_say_the_same():
+    one = simulate(alike("exponential", 0.5, 20_000, 3, sample_requests=30_000))
+    sections, requests = one.compare(), compare({"requests": one.requests})
+    assert row(sections, "p99")["method"].startswith("sections")
+    assert row(requests, "p99")["method"].startswith("requests")
+    for metric in ("mean", "p50", "p99"):
+        a, b = row(sections, metric), row(requests, metric)
+        assert a["difference"] == pytest.approx(b["difference"], abs=0.008 * a["source"] + 1e-12)
+        # both estimate one width from about 30 batches, the other also from lags
+        assert (b["high"] - b["low"]) / (a["high"] - a["low"]) == pytest.approx(1.0, abs=0.6)
+
+
+def test_an_export_of_windows_is_compared_by_periods(run):
+    columns = [c for c in run.windows if not c.startswith(("copies", "captured", "wait", "util", "offered"))]
+    d = compare({"windows": run.windows[columns]})
+    assert d["metric"].tolist() == METRICS
+    assert row(d, "mean")["difference"] == row(run.compare(), "mean")["difference"]
+    assert np.isnan(row(d, "mean")["n_eff"])
+    assert row(d, "p99")["method"] == "windows, median of 100 differences of their p99"
+    assert row(d, "p99")["verdict"] == "worse"
+
+
+def test_replications_are_their_own_sections():
+    runs = [simulate(alike("exponential", 0.5, 20_000, seed, slower=1.3)) for seed in range(12)]
+    d = compare(runs)
+    assert set(d["method"][:5]) == {"replications, 12 groups"}
+    assert row(d, "p90")["verdict"] == "worse"
+    assert row(compare(runs[:3]), "p90")["method"].startswith("sections")
+
+
+def test_a_saved_run_is_the_run(run, tmp_path):
+    pd.testing.assert_frame_equal(compare(run.save(tmp_path / "run")), run.compare())
+
+
+def test_no_copies_are_not_enough_data():
+    s = scenario(
+        {"process": "poisson", "rate_per_s": 20.0}, service(mean_s=0.01), share=0, horizon_s=100.0, period_s=1.0
+    )
+    d = simulate(s).compare(slo_s=0.1)
+    assert d["metric"].tolist() == [*METRICS, "slo_miss"]
+    assert set(d["verdict"]) == {NOT_ENOUGH}
+    assert set(d["n_shadow"]) == {0}
+    assert d["shadow"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"margin_pct": 0.0}, "margin_pct: must be > 0, got 0"),
+        ({"margin_pct": float("nan")}, "margin_pct: must be > 0, got nan"),
+        ({"margin_points": 100.0}, "margin_points: must be > 0 and < 100, got 100"),
+        ({"confidence": 1.0}, "confidence: must be > 0 and < 1, got 1"),
+        ({"slo_s": -1.0}, "slo_s: must be > 0, got -1"),
+        ({"look": 1}, "looks: must be given together with look"),
+        ({"looks": 5}, "look: must be given together with looks"),
+        ({"look": 6, "looks": 5}, "look: must be an integer from 1 to looks, which is 5, got 6"),
+        ({"look": 1, "looks": 5, "spending": "all"}, "spending: must be one of"),
+        ({"method": "bootstrap"}, "method: must be one of sections, replications, requests, windows, got 'bootstrap'"),
+    ],
+)
+def test_what_cannot_be_is_said(run, given, message):
+    with pytest.raises(InputError, match=message):
+        run.compare(**given)
+
+
+def test_frames_that_tell_nothing_are_said():
+    with pytest.raises(InputError, match="frames: hold nothing that could be compared"):
+        compare({"windows": pd.DataFrame({"role": ["source", "shadow"], "time_s": [0.0, 0.0]})})

@@ -1,0 +1,184 @@
+"""A rehearsed account for tests: a store, a clock that the test moves, and requests to it, also through boto3.
+
+boto3 is real, with its serialisers, parsers, paginators and retries; only the socket is left out: what botocore is
+about to send goes to `handle`, and comes back as the HTTP answer that the server would give.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from functools import cache
+
+import boto3
+import pytest
+import regex
+from botocore.awsrequest import AWSResponse
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+
+from shadowsim.errors import ShadowsimError
+from shadowsim.server.control.actions import handle
+from shadowsim.server.state.store import Store
+
+MODEL = ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
+T0 = 1_800_000_000.0
+DAY = 86_400.0
+ROLE = "arn:aws:iam::111122223333:role/SageMaker"
+SOURCE, SHADOW = "AllTraffic", "Shadow-01"
+
+
+def variant(name, model, count=2, instance_type="ml.m5.xlarge"):
+    pool = {"InstanceType": instance_type, "InstanceCount": count}
+    infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
+    return {"ModelName": model, "VariantName": name, "InfrastructureConfig": infrastructure}
+
+
+def mirrored(percentage, shadow=SHADOW, source=SOURCE):
+    shadows = [{"ShadowModelVariantName": shadow, "SamplingPercentage": percentage}]
+    return {"SourceModelVariantName": source, "ShadowModelVariants": shadows}
+
+
+def experiment(name="bert", endpoint="live", **changes):
+    request = {
+        "Name": name,
+        "Type": "ShadowMode",
+        "RoleArn": ROLE,
+        "EndpointName": endpoint,
+        "ModelVariants": [variant(SOURCE, "old"), variant(SHADOW, "new")],
+        "ShadowModeConfig": mirrored(50),
+    }
+    return {**request, **changes}
+
+
+def production(name=SOURCE, model="old", count=2, **more):
+    return {
+        "VariantName": name,
+        "ModelName": model,
+        "InstanceType": "ml.m5.xlarge",
+        "InitialInstanceCount": count,
+    } | more
+
+
+def misfits(shape, value, path="answer"):
+    """What a value, as JSON has it, is not of all that its botocore shape says; None is the shape of no answer."""
+    types = {
+        "structure": dict, "map": dict, "list": list, "string": str, "boolean": bool, "integer": int, "long": int,
+        "float": (int, float), "double": (int, float), "timestamp": (int, float),
+    }  # fmt: skip
+    if shape is None:
+        if value != {}:
+            yield f"{path} is {value!r}, and there should be none"
+        return
+    kind, rules = shape.type_name, shape.metadata
+    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        yield f"{path} is {value!r}, and no {kind}"
+        return
+    number = kind in ("integer", "long", "float", "double")
+    size = value if number else len(value) if isinstance(value, str | list | dict) and kind != "structure" else None
+    if size is not None and not rules.get("min", size) <= size <= rules.get("max", size):
+        yield f"{path} is {value!r}, and not within {rules}"
+    if "pattern" in rules and not regex.fullmatch(rules["pattern"], value):
+        yield f"{path} is {value!r}, and not of {rules['pattern']}"
+    if rules.get("enum") and value not in rules["enum"]:
+        yield f"{path} is {value!r}, and none of {rules['enum']}"
+    match kind:
+        case "structure":
+            yield from (f"{path}.{name} is missing" for name in shape.required_members if name not in value)
+            for name, item in value.items():
+                if name in shape.members:
+                    yield from misfits(shape.members[name], item, f"{path}.{name}")
+                else:
+                    yield f"{path}.{name} is unknown"
+        case "list":
+            for i, item in enumerate(value):
+                yield from misfits(shape.member, item, f"{path}[{i}]")
+        case "map":
+            for name, item in value.items():
+                yield from misfits(shape.key, name, path)
+                yield from misfits(shape.value, item, f"{path}.{name}")
+
+
+class Account:
+    """A store and the moment that it is asked at."""
+
+    def __init__(self, path=":memory:", **options):
+        self.now = T0
+        self.store = Store(path, wall=lambda: self.now, **options)
+
+    def __del__(self):
+        if hasattr(self, "store"):
+            self.store.close()
+
+    def do(self, action, **body):
+        """The action's answer, which fits its shape."""
+        answer = handle(action, copy.deepcopy(body), self.now, self.store)
+        assert list(misfits(MODEL.operation_model(action).output_shape, answer)) == []
+        return answer
+
+    def refused(self, action, **body):
+        """The error that an action ends in, having changed nothing."""
+        before = self.picture()
+        with pytest.raises(ShadowsimError) as caught:
+            self.do(action, **body)
+        assert 400 <= caught.value.http_status < 500
+        assert self.picture() == before
+        return caught.value
+
+    def wait(self, seconds):
+        self.now += seconds
+        return self
+
+    def picture(self):
+        """All that there is, as a text."""
+        return f"{self.store.n_events()} {self.store.world_at(self.now)!r}"
+
+    def status(self, name="bert"):
+        return self.do("DescribeInferenceExperiment", Name=name)["Status"]
+
+    def endpoint(self, name="live"):
+        return self.do("DescribeEndpoint", EndpointName=name)
+
+
+def account(endpoint=True, **options):
+    """An account with models old and new, and an endpoint "live" in service."""
+    made = Account(**options)
+    for name in ("old", "new"):
+        made.do("CreateModel", ModelName=name, PrimaryContainer={"Image": f"image/{name}"}, ExecutionRoleArn=ROLE)
+    if endpoint:
+        made.do("CreateEndpointConfig", EndpointConfigName="first", ProductionVariants=[production()])
+        made.do("CreateEndpoint", EndpointName="live", EndpointConfigName="first")
+        made.wait(2)
+    return made
+
+
+def client(made):
+    """A boto3 client whose requests the account answers, until the next account's is asked for."""
+    sagemaker, answers = _client()
+    answers[:] = [made]
+    return sagemaker
+
+
+@cache
+def _client():
+    answers = []  # to make a client takes a third of a second
+    sagemaker = boto3.client(
+        "sagemaker",
+        region_name="us-east-1",
+        aws_access_key_id="AKIDEXAMPLE",
+        aws_secret_access_key="secret",
+        endpoint_url="http://127.0.0.1:1",
+    )
+
+    def answer(request, **_):
+        action = request.headers["X-Amz-Target"].decode().removeprefix("SageMaker.")
+        try:
+            (made,) = answers
+            status, body = 200, handle(action, request.body, made.now, made.store)
+        except ShadowsimError as error:
+            status, body = error.http_status, {"__type": error.code, "message": str(error)}
+        raw = type("Raw", (), {"stream": lambda self: iter([json.dumps(body).encode()])})()
+        return AWSResponse(request.url, status, {"Content-Type": "application/x-amz-json-1.1"}, raw)
+
+    sagemaker.meta.events.register("before-send.sagemaker", answer)
+    return sagemaker, answers
