@@ -6,11 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from cases import scenario, service
 
-from shadowsim import simulate
 from shadowsim import text as tables
-from shadowsim.aws.instances import InstanceType
 
 
 @pytest.mark.parametrize(
@@ -93,30 +90,5 @@ def test_grid_sets_numbers_flush_right():
     assert tables.grid([("a", "1", "x"), ("bb", "22", "")], left=(0, 2)) == "a    1  x\nbb  22"
 
 
-def test_instances_say_what_is_unknown():
-    types = [InstanceType("ml.new.large"), InstanceType("ml.odd.large", 2, 0.5, "Chip", 1, 8.0, 113.068, "", "price x")]
-    rows = [line.split() for line in tables.instances_table(types).splitlines()[1:]]
-    assert rows == [
-        ["ml.new.large", "?", "?", "?", "unknown"],
-        ["ml.odd.large", "2", "0.5", "1", "x", "Chip", "113.0680", "x"],
-    ]
-
-
 def test_csv_leaves_empty_what_is_none():
     assert tables.csv_text([{"a": 1, "b": None}, {"a": "x, y", "b": 0.5}]) == 'a,b\n1,\n"x, y",0.5\n'
-
-
-def test_lost_copies_and_what_is_unusual_are_said():
-    made = scenario(
-        {"process": "poisson", "rate_per_s": 50.0},
-        service(mean_s=0.1, workers=4),
-        share=100,
-        mirror={"rule": "counter", "instant": "response", "max_in_flight": 2},
-        endpoint={"routing": {"Shadow": "LEAST_OUTSTANDING_REQUESTS"}},
-    )
-    result = simulate(made)
-    lost = int(result.windows["copies_lost_max_in_flight"].sum())
-    assert lost > 100
-    assert f"copies lost: {lost:,} to mirror.max_in_flight" in tables.summary_table(result)
-    said = " ".join(tables.scenario_text(made).split())
-    assert "copies by counter at the response; at most 2 in flight; routing Source RANDOM, Shadow LEAST_" in said

@@ -5,6 +5,8 @@ Two answers are compared twice: byte for byte, and as values, without the fields
 requests; it is counted and its answers are not compared. Nor are those of a pair in which a side has no answer.
 
 Intervals are Wilson's. They take pairs for independent of each other: many copies of one question count as many.
+
+A share of a count and how sure it is.
 """
 
 from __future__ import annotations
@@ -16,18 +18,46 @@ from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from shadowsim.captures.answers import Ignored, described, fields_of, value_of
-from shadowsim.captures.differences import Differences
+from shadowsim.captures.answers import Differences, Ignored, described, fields_of, value_of
 from shadowsim.captures.folders import Source
 from shadowsim.captures.pairing import Index, index_captures, pair, read_pairs
 from shadowsim.captures.record import Payload
-from shadowsim.captures.shares import Share, share_of
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import number
-from shadowsim.text import count, grid, wrapped
+from shadowsim.text import count, grid, percent, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share `n` of `of`, with bounds `low` and `high`; all three NaN of nothing."""
+
+    n: int
+    of: int
+    share: float
+    low: float
+    high: float
+
+    def cells(self) -> list[str]:
+        """Return share, count and interval as texts."""
+        bounds = f"{percent(self.low, 2)} to {percent(self.high, 2)}" if self.of else ""
+        return [percent(self.share, 2), f"{count(self.n)} of {count(self.of)}", bounds]
+
+
+def share_of(n: int, of: int, confidence: float) -> Share:
+    """Return a share with the score interval of Wilson (1927, JASA 22, 209-212), for independent trials.
+
+    Unlike the textbook's interval it stays inside 0 and 1, and says something of a share that is 0 or 1.
+    """
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    if of == 0:
+        return Share(0, 0, math.nan, math.nan, math.nan)
+    interval = binomtest(n, of).proportion_ci(confidence, method="wilson")
+    return Share(n, of, n / of, float(interval.low), float(interval.high))
+
 
 _SHOWN_FIELDS, _MAX_PATH = 12, 24  # a table that fits 80 columns
 _LEFT_OUT = {

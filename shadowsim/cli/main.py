@@ -21,6 +21,8 @@ from shadowsim.cli import plan as proposals
 from shadowsim.cli import serve as command
 from shadowsim.cli.console import BAD_INPUT, FAILED_GOAL, Commands, one_line, print_frame, print_json
 from shadowsim.cli.options import (
+    LONE_REPORT,
+    REPORT,
     Csv,
     Edits,
     File,
@@ -31,12 +33,14 @@ from shadowsim.cli.options import (
     Seed,
     Workers,
     document_of,
+    make_folder,
     one_of,
+    save,
     scenario_of,
     whole_of,
     with_bar,
+    write_page,
 )
-from shadowsim.cli.outputs import LONE_REPORT, REPORT, make_folder, save, write_page
 from shadowsim.errors import InputError, ShadowsimError, ValidationError
 
 if TYPE_CHECKING:
@@ -174,11 +178,12 @@ def simulate(
     from shadowsim.engine import simulate as engine
     from shadowsim.planning.slo import parse_slo
     from shadowsim.report import run_text as spread
+    from shadowsim.report.scenario_text import scenario_text
 
     wanted = None if slo is None else parse_slo(slo)
     for_people = not (as_json or as_csv)
     if for_people:
-        typer.echo(tables.scenario_text(scenario))
+        typer.echo(scenario_text(scenario))
         for sentence in scenario.assumptions:
             typer.echo(tables.wrapped(sentence, "assumed  ", " " * 9))
     run = engine.simulate if n == 1 else replications.replicate
@@ -240,15 +245,16 @@ def instances(
     What they have, and what they cost an hour where a dated example of the price is known.
     """
     one_of(as_json, as_csv)
-    from shadowsim import text as tables
+    from shadowsim.report.scenario_text import instances_table
+    from shadowsim.text import csv_text
 
     types = _matching(pattern)
     if as_json:
         print_json([asdict(t) for t in types])
     elif as_csv:
-        typer.echo(tables.csv_text([asdict(t) for t in types]), nl=False)
+        typer.echo(csv_text([asdict(t) for t in types]), nl=False)
     else:
-        typer.echo(tables.instances_table(types))
+        typer.echo(instances_table(types))
 
 
 app.add_typer(checks.app)
@@ -279,8 +285,8 @@ def _described(file: str, prices: Prices | None) -> str:
         return describe(Experiment.from_request(document), price_of)
     from shadowsim.planning.costs import cost
     from shadowsim.report.analysis_text import data_text
+    from shadowsim.report.scenario_text import scenario_text
     from shadowsim.scenario.scenario import Scenario
-    from shadowsim.text import scenario_text
 
     scenario = Scenario.from_dict(document, None if file == "-" else Path(file).parent)
     data = data_text(cost(scenario, prices))

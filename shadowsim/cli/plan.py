@@ -30,8 +30,8 @@ from shadowsim.cli.options import (
     scenario_of,
     whole_of,
     with_bar,
+    write_analysis,
 )
-from shadowsim.cli.outputs import write_analysis
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:

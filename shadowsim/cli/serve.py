@@ -106,7 +106,7 @@ def serve(
     simulated instances. State is kept in a file or not at all; nothing that a request names is ever fetched.
     """
     from shadowsim.server.data_plane.invoke import MAX_BODY_BYTES, Limits
-    from shadowsim.server.http.safety import check_bind
+    from shadowsim.server.http.access import check_bind
     from shadowsim.server.http.signatures import read_credentials
     from shadowsim.server.settings import Settings
     from shadowsim.server.state.destinations import sink_of

@@ -17,9 +17,9 @@ import numpy as np
 from shadowsim.engine import _kernel as k
 from shadowsim.engine._kernel import Floats
 from shadowsim.engine.law_tables import law_table
-from shadowsim.scenario.arrivals import Traffic
-from shadowsim.scenario.modulation import mmpp_knots
+from shadowsim.scenario.rates import mmpp_knots
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.traffic import Traffic
 
 _NONE = np.empty(0)
 _BLOCK = 4096  # draws of an MMPP's path at a time

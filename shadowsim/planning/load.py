@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadowsim.planning.slo import Goal
-from shadowsim.scenario.arrivals import Traffic
 from shadowsim.scenario.rates import Diurnal
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
+from shadowsim.scenario.traffic import Traffic
 
 Floats = NDArray[np.float64]
 

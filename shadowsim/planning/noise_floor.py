@@ -24,8 +24,7 @@ import pandas as pd
 from shadowsim.engine.replicate import replicate
 from shadowsim.scenario.fields import check_whole
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import compare, terms_of
-from shadowsim.statistics.contrasts import NOT_ENOUGH
+from shadowsim.statistics.comparison import NOT_ENOUGH, compare, terms_of
 
 
 def noise_floor(

@@ -43,14 +43,13 @@ from shadowsim.planning.plan_designs import (
     segments,
     shares_of,
 )
-from shadowsim.planning.plan_effects import Effect, parse_effect
+from shadowsim.planning.plan_effects import Effect, Scales, parse_effect, scales_of
 from shadowsim.planning.plan_power import Shown, differences, estimated, source_of
 from shadowsim.planning.plan_rehearsals import Outcome, Stage, levels_of, mean_rate
-from shadowsim.planning.scales import Scales, scales_of
 from shadowsim.planning.sheet import Sheet
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.contrasts import NOT_ENOUGH
+from shadowsim.statistics.comparison import NOT_ENOUGH
 
 COLUMNS = [
     *("sampling_percentage", "duration_s", "duration_h", "power", "power_error", "false_alarm", "false_alarm_error"),

@@ -30,12 +30,12 @@ from shadowsim.engine.simulate import CHUNK
 from shadowsim.errors import InputError
 from shadowsim.planning.load import CYCLES, demand
 from shadowsim.planning.plan_effects import Effect
-from shadowsim.scenario.arrivals import Traffic
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import estimates as statistics
 from shadowsim.statistics import sequential_looks as sequential
 from shadowsim.statistics.batch_means import traffic_moments
-from shadowsim.statistics.contrasts import LEAST_BEYOND, Contrast, Terms
+from shadowsim.statistics.comparison import LEAST_BEYOND, Contrast, Terms
 from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, Side
 

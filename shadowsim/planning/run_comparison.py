@@ -26,8 +26,7 @@ from shadowsim.frames import ROLES
 from shadowsim.result import Result
 from shadowsim.scenario.fields import per_cent
 from shadowsim.statistics.batch_means import LEAST
-from shadowsim.statistics.comparison import metric_rows, terms_of
-from shadowsim.statistics.contrasts import NOT_ENOUGH
+from shadowsim.statistics.comparison import NOT_ENOUGH, metric_rows, terms_of
 from shadowsim.statistics.sections import Sections, frames_of, sections_of
 from shadowsim.text import OVERLOADED, grid, percent, seconds, short_name
 

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from shadowsim.aws.instances import lookup
-from shadowsim.aws.quotas import quota_note
+from shadowsim.aws.instances import lookup, quota_note
 from shadowsim.engine.replicate import replication
 from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError
@@ -23,9 +22,8 @@ from shadowsim.frames import ROLES
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.load import demand, raised
 from shadowsim.planning.sheet import Sheet
-from shadowsim.planning.size_search import UTILISATION, Answer, Search, answer, missed
+from shadowsim.planning.size_search import FIRST_LOOK, UTILISATION, Answer, Bench, Search, Trial, answer, missed
 from shadowsim.planning.slo import Goal, Slo, measure, parse_slo
-from shadowsim.planning.trials import FIRST_LOOK, Bench, Trial
 from shadowsim.result import Result
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.scenario.scenario import Scenario

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from shadowsim import __version__
 from shadowsim.errors import InputError
-from shadowsim.scenario.datafiles import BUILTIN, resolve
+from shadowsim.scenario.traces import BUILTIN, resolve
 
 Row = dict[str, str | int | float | None]
 

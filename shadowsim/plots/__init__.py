@@ -1,15 +1,36 @@
-"""All figures: functions that take a frame and return a Plotly figure to go on with.
+"""Draws frames as Plotly figures that the caller can go on with; its functions are imported when first used (PEP 562).
 
-Of a run (timelines.py): `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`.
-Of a comparison (intervals.py): `differences`, `noise_floor`.
-Of designs to choose from (frontiers.py): `latency_against_instances`, `cost_frontier`.
-Over settings (maps.py): `power`, of a plan, and `sweep`.
+comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
+heatmap     draws figures over settings: `power` of a plan, `sweep`
+run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`
+size        draws designs to choose from: `latency_against_instances`, `cost_frontier`
+style       sets the colours, frame and axes that all figures share
 """
 
-from shadowsim.plots.comparison import differences, noise_floor
-from shadowsim.plots.heatmap import power, sweep
-from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
-from shadowsim.plots.size import cost_frontier, latency_against_instances
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shadowsim.plots.comparison import differences, noise_floor
+    from shadowsim.plots.heatmap import power, sweep
+    from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
+    from shadowsim.plots.size import cost_frontier, latency_against_instances
+
+_HOME = {
+    "copies": "run",
+    "cost_frontier": "size",
+    "differences": "comparison",
+    "latency_against_instances": "size",
+    "latency_distribution": "run",
+    "latency_over_time": "run",
+    "noise_floor": "comparison",
+    "power": "heatmap",
+    "requests_over_time": "run",
+    "sweep": "heatmap",
+    "utilisation": "run",
+}
 
 __all__ = [
     "copies",
@@ -24,3 +45,15 @@ __all__ = [
     "sweep",
     "utilisation",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'shadowsim.plots' has no attribute {name!r}")
+    value = getattr(import_module(f"shadowsim.plots.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -14,7 +14,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.errors import InputError
 from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, Floats, canvas
-from shadowsim.statistics.contrasts import NOT_ENOUGH
+from shadowsim.statistics.comparison import NOT_ENOUGH
 from shadowsim.text import percent, seconds
 from shadowsim.verdict import Verdict
 

@@ -17,9 +17,9 @@ import pandas as pd
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import Cost
 from shadowsim.planning.slo import Goal, Slo
-from shadowsim.report.changes import records
-from shadowsim.report.comparison_text import label
-from shadowsim.text import OVERLOADED, compact, count, grid, of_overload, percent, seconds, significant, wrapped
+from shadowsim.report.comparison_text import label, records
+from shadowsim.report.run_text import of_overload
+from shadowsim.text import OVERLOADED, compact, count, grid, percent, seconds, significant, wrapped
 from shadowsim.verdict import STATUSES
 
 Row = Mapping[str, Any]

@@ -16,9 +16,11 @@ from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import describe
 from shadowsim.errors import InputError
 from shadowsim.report.readable_frame import NONE, heading, readable
+from shadowsim.report.run_text import of_overload
+from shadowsim.report.scenario_text import scenario_text
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.text import OVERLOADED, count, of_overload, percent, scenario_text, seconds
+from shadowsim.text import OVERLOADED, count, percent, seconds
 from shadowsim.verdict import Verdict
 
 BADGES = {"STABLE": "#0B7A4B", OVERLOADED: "#A32A6C", "TOO SHORT": "#8A6100"}  # white text is legible on all of them

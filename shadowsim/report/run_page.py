@@ -16,7 +16,7 @@ import pandas as pd
 from shadowsim import __version__, plots
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import cost
-from shadowsim.report.changes import change, interval, records
+from shadowsim.report.comparison_text import change, interval, records
 from shadowsim.report.html_page import (
     Chart,
     badge,
@@ -30,10 +30,11 @@ from shadowsim.report.html_page import (
     table,
     text,
 )
+from shadowsim.report.scenario_text import PROCESSES
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
-from shadowsim.text import PROCESSES, compact, count, percent, seconds, significant, size
+from shadowsim.text import compact, count, percent, seconds, significant, size
 from shadowsim.verdict import Verdict
 
 _NONE = "–"

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from shadowsim.engine.replicate import summarise, worst, worst_by_variant
+from shadowsim.frames import LOST_CAUSES
 from shadowsim.planning.slo import Slo
 from shadowsim.result import Result
 from shadowsim.text import (
-    LABELS,
     OVERLOADED,
     count,
     grid,
-    of_overload,
     percent,
     seconds,
     short_name,
     significant,
     size,
-    summary_table,
+    trimmed_number,
     wrapped,
 )
 
 Shown = Callable[[float], str]
 
+_QUANTILES = {"p50": "p50_s", "p90": "p90_s", "p95": "p95_s", "p99": "p99_s", "p99.9": "p99_9_s", "max": "maximum_s"}
+LABELS = ("", "variant", "verdict", "requests", "rate", "share copied", "latency mean",
+          *(f"        {name}" for name in _QUANTILES), "wait mean", "utilisation", "errors", "captured")  # fmt: skip
 _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 
 
@@ -124,3 +126,59 @@ def _cell(text: Shown, mean: float, half: float) -> str:
 
 def _share_of_errors(share: float) -> str:
     return percent(share, 3) if share > 0.0 else "none"
+
+
+def summary_table(result: Result) -> str:
+    """Return a run's figures, source beside shadow: a row a metric.
+
+    Latencies of an overloaded pool carry a mark, because they say how long the run was and not how good the pool is.
+    """
+    summary = result.summary()
+    columns = [list(LABELS)]
+    for variant, row in summary.iterrows():
+        part = result.windows[result.windows["variant"] == variant]
+        mark, blank = (" *", "  ") if row["verdict"] == OVERLOADED else ("", "")
+        share = f"{percent(row['share'], 3)} of {trimmed_number(100.0 * result.scenario.share)} %"
+        figures = [seconds(row[key]) + mark for key in ("mean_s", *_QUANTILES.values(), "wait_mean_s")]
+        columns.append(
+            [
+                *(
+                    cell + blank
+                    for cell in (row["role"], short_name(str(variant)), row["verdict"], count(row["requests"]))
+                ),
+                f"{significant(row['rate_per_s'], 4)}/s{blank}",
+                share + blank if row["role"] == "shadow" else "",
+                *figures,
+                percent(row["utilisation"]) + blank,
+                _errors(int(part["InvocationModelErrors"].sum()), int(row["requests"])) + blank,
+                _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
+            ]
+        )
+    table = grid(list(zip(*columns, strict=True)))
+    lost = {cause: int(result.windows[f"copies_lost_{cause}"].sum()) for cause in LOST_CAUSES}
+    if any(lost.values()):
+        causes = ", ".join(f"{n:,} to mirror.{cause}" for cause, n in lost.items() if n)
+        table += "\n" + wrapped(f"copies lost: {causes}")
+    return table + of_overload(summary["verdict"])
+
+
+def of_overload(statuses: Iterable[str]) -> str:
+    """Return the line that explains the mark of latencies, or "" when no pool is overloaded."""
+    if OVERLOADED not in list(statuses):
+        return ""
+    note = "of an OVERLOADED pool: it grows with the length of the run, and is no property of the pool"
+    return "\n" + wrapped(note, "* ", "  ")
+
+
+def _errors(n: int, requests: int) -> str:
+    if n == 0:
+        return "none"
+    share = n / requests
+    return f"{n:,} ({'< 0.01 %' if share < 1e-4 else percent(share, 2)})"
+
+
+def _captured(wanted: bool, records: int, n_bytes: Any) -> str:
+    if not wanted:
+        return "-"
+    # Bytes are missing where payload sizes are not known.
+    return f"{records:,} records" + ("" if pd.isna(n_bytes) else f", {size(float(n_bytes))}")

@@ -26,6 +26,25 @@ The one exception is a Pareto by its `shape`: who writes that down means the hea
 much of the second moment that is; from shape 2.73 on it is all, which is why an scv is taken up to 0.5 only).
 
 A law knows its quantiles from both ends (`Law.tails`), because 1 - v is exactly 1 in float64 for the v of a far tail.
+
+Quantiles of the laws that have a formula, from both ends, and their moments.
+
+Each is given by its mean and one number for its form: `scv` is the squared coefficient of variation; a Weibull's and a
+Pareto's `shape` is the usual exponent; a uniform law's `spread` is half its width over its mean, so that its ends are
+mean (1 - spread) and mean (1 + spread).
+
+`v` are probabilities in (0, 0.5], shape (n,); `..._tails` returns what the quantity is below, and above, with
+probability v. Formulas are those of Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions, 1994-95.
+
+A table of quantiles that begins at v = 2^-54, as a simulation has it, lacks 2^(-54 (1 - 2/shape)) of a Pareto's second
+moment: 1e-4 at shape 2.65, 17 % at 2.1. It lacks 2^(-54 (1 - 1/shape)) of its mean, which scaling the table to the
+mean spreads over all quantiles: 4e-6 at shape 1.5. Hence the bounds `PARETO_SCV` (shape 2.73), within which the second
+moment is the law's to 1e-4, and `PARETO_SHAPE`, from which on the mean and the quantiles are the law's all the same.
+
+Empirical laws: a quantile function through given points, or through a sample's order statistics.
+
+It is a straight line between its points and flat outside. The points are probabilities p, strictly rising, and the
+quantiles x there, never falling, each of shape (n,) with n >= 2.
 """
 
 from __future__ import annotations
@@ -33,18 +52,168 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import NormalDist
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shadowsim.errors import InputError
-from shadowsim.scenario import families
-from shadowsim.scenario.empirical import moments, quantiles, sample
 from shadowsim.scenario.fields import Block, number
+from shadowsim.scenario.traces import listing, read_table, resolve, sizes
 
 Floats = NDArray[np.float64]
+Tails = tuple[Floats, Floats]
+
+UNIFORM_SCV = 1.0 / 3.0  # from 0 on
+PARETO_SCV = 0.5
+PARETO_SHAPE = 1.5
+WEIBULL_SCV = 1e-6  # below, the difference of two log gammas has lost too many digits
+WEIBULL_SHAPE = 1000.0  # likewise: scv 1.6e-6
+
+
+def exponential_tails(mean: float, v: Floats) -> Tails:
+    """Return both tails."""
+    return -mean * np.log1p(-v), -mean * np.log(v)
+
+
+def lognormal_tails(mean: float, scv: float, v: Floats) -> Tails:
+    """Return both tails, from normal quantiles (Wichura, 1988, algorithm AS 241): off by 7e-16 of z at most.
+
+    The standard library's are as exact as scipy.special's `ndtri`, which takes longer to import than all of them to
+    compute; a first result should not wait for it.
+    """
+    inverse = NormalDist().inv_cdf
+    z = np.array([inverse(p) for p in v.tolist()])
+    variance = math.log1p(scv)
+    median = mean * math.exp(-variance / 2)
+    factor = np.exp(math.sqrt(variance) * -z)
+    return median / factor, median * factor
+
+
+def gamma_tails(mean: float, scv: float, v: Floats) -> Tails:
+    """Return both tails."""
+    from scipy.special import gammainccinv, gammaincinv  # type: ignore[import-untyped]
+
+    scale = mean * scv
+    return scale * gammaincinv(1.0 / scv, v), scale * gammainccinv(1.0 / scv, v)
+
+
+def weibull_tails(mean: float, shape: float, v: Floats) -> Tails:
+    """Return both tails: powers of an exponential's."""
+    scale = mean / math.gamma(1.0 + 1.0 / shape)
+    lower, upper = exponential_tails(1.0, v)
+    return scale * lower ** (1.0 / shape), scale * upper ** (1.0 / shape)
+
+
+def weibull_scv(shape: float) -> float:
+    """Return gamma(1 + 2/shape) / gamma(1 + 1/shape)² - 1; infinite where that is no float64."""
+    logarithm = math.lgamma(1.0 + 2.0 / shape) - 2.0 * math.lgamma(1.0 + 1.0 / shape)
+    return math.expm1(logarithm) if logarithm < 700.0 else math.inf
+
+
+def weibull_shape(scv: float) -> float:
+    """Return the shape for an scv from `WEIBULL_SCV` to 100, to ten digits.
+
+    The scv falls with the shape (from 2e5 at 0.1 to 4e-7 at 2000); its logarithm is taken for a root, by bracketing.
+    Only ten digits are kept: the last ones of log gamma differ between machines, and a table of quantiles must not.
+    """
+    from scipy.optimize import brentq  # type: ignore[import-untyped]
+
+    wanted = math.log1p(scv)
+
+    def excess(inverse: float) -> float:
+        return math.lgamma(1.0 + 2.0 * inverse) - 2.0 * math.lgamma(1.0 + inverse) - wanted
+
+    return float(f"{1.0 / brentq(excess, 1.0 / 2000.0, 10.0, xtol=1e-15, rtol=1e-14):.10g}")
+
+
+def pareto_tails(mean: float, shape: float, v: Floats) -> Tails:
+    """Return both tails of the law of type I: from its minimum on, P(X > x) = (minimum / x)^shape."""
+    minimum = mean * ((shape - 1.0) / shape)
+    return minimum * np.exp(-np.log1p(-v) / shape), minimum * np.exp(-np.log(v) / shape)
+
+
+def pareto_scv(shape: float) -> float:
+    """Return 1 / (shape (shape - 2)); infinite up to a shape of 2."""
+    return 1.0 / (shape * (shape - 2.0)) if shape > 2.0 else math.inf
+
+
+def pareto_shape(scv: float) -> float:
+    """Return the shape for an scv > 0, always > 2."""
+    return 1.0 + math.sqrt(1.0 + 1.0 / scv)
+
+
+def uniform_tails(mean: float, spread: float, v: Floats) -> Tails:
+    """Return both tails."""
+    width = 2.0 * spread * mean
+    return mean * (1.0 - spread) + width * v, mean * (1.0 + spread) - width * v
+
+
+def uniform_spread(scv: float) -> float:
+    """Return half the width over the mean, for an scv up to 1/3."""
+    return min(math.sqrt(3.0 * scv), 1.0)
+
+
+Points = tuple[Floats, Floats]
+
+
+def quantiles(block: Block, unit: str) -> Points:
+    """Return the points of `quantiles_s` (or `_bytes`)."""
+    key = f"quantiles_{unit}"
+    if block.has("column"):
+        raise InputError(block.at("column"), "belongs to a path", block.values["column"])
+    given = block.block(key)
+    points = []
+    for text in given.values:
+        try:
+            p = float(text)
+        except ValueError:
+            p = math.nan
+        if not 0.0 <= p <= 1.0:
+            raise InputError(given.at(text), "must have a probability from 0 to 1 as its key", text)
+        points.append((p, given.number(text, least=0.0)))
+    for (p, x), (q, y) in pairwise(points):
+        if not (p < q and x <= y):
+            raise InputError(given.path, "must rise: probabilities strictly, values never falling", dict(given.values))
+    if len(points) < 2:
+        raise InputError(given.path, "must have at least two points", dict(given.values))
+    return np.array([p for p, _ in points]), np.array([x for _, x in points])
+
+
+def sample(block: Block, base_dir: Path) -> Points:
+    """Return the order statistics of a file's column."""
+    file = resolve(block.text("path"), base_dir)
+    table = read_table(file, block.at("path"))
+    found = {name: sizes(table[name]) for name in table.columns}
+    numeric = [name for name, (values, _) in found.items() if values is not None]
+    name = block.text("column") if block.has("column") else numeric[0] if len(numeric) == 1 else None
+    if name not in found:
+        raise InputError(block.path, f"needs the column to use of {file}; it has {listing(table.columns)}", name)
+    values, flaw = found[name]
+    if values is None or flaw is not None:
+        row, value = flaw or (1, None)
+        raise InputError(
+            block.path, f"needs finite numbers >= 0 in {file} column {name}, which fails in row {row}", value
+        )
+    if len(values) < 2:
+        raise InputError(block.at("path"), f"needs at least two rows in {file}", len(values))
+    return np.arange(len(values)) / (len(values) - 1), np.sort(values)
+
+
+def moments(p: Floats, x: Floats) -> tuple[float, float]:
+    """Return the exact mean and variance / mean² (0 for a mean of 0)."""
+    # Flat ends, written as points of their own.
+    p_all, x_all = np.concatenate(([0.0], p, [1.0])), np.concatenate((x[:1], x, x[-1:]))
+    width = np.diff(p_all)
+    mean = math.fsum(width * (x_all[:-1] + x_all[1:]) / 2)
+    # Deviations first: the difference of two large moments would lose a small variance.
+    low, high = x_all[:-1] - mean, x_all[1:] - mean
+    variance = math.fsum(width * (low * low + low * high + high * high) / 3)
+    return mean, variance / mean**2 if mean > 0.0 else 0.0
+
 
 LAWS = ("deterministic", "exponential", "lognormal", "gamma", "weibull", "pareto", "uniform", "empirical", "linear")
 MAX_SCV = 100.0
@@ -63,12 +232,8 @@ WAYS: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
         "empirical": (("quantiles_{u}",), ("path",)),
     }
 )
-FORMED = MappingProxyType(
-    {"weibull": families.weibull_tails, "pareto": families.pareto_tails, "uniform": families.uniform_tails}
-)
-FORMS = MappingProxyType(
-    {"weibull": families.weibull_shape, "pareto": families.pareto_shape, "uniform": families.uniform_spread}
-)
+FORMED = MappingProxyType({"weibull": weibull_tails, "pareto": pareto_tails, "uniform": uniform_tails})
+FORMS = MappingProxyType({"weibull": weibull_shape, "pareto": pareto_shape, "uniform": uniform_spread})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +293,11 @@ class Law:
         if self.kind == "deterministic":
             return np.full(len(v), self.mean), np.full(len(v), self.mean)
         if self.kind == "exponential":
-            return families.exponential_tails(self.mean, v)
+            return exponential_tails(self.mean, v)
         if self.kind == "lognormal":
-            return families.lognormal_tails(self.mean, self.scv, v)
+            return lognormal_tails(self.mean, self.scv, v)
         if self.kind == "gamma":
-            return families.gamma_tails(self.mean, self.scv, v)
+            return gamma_tails(self.mean, self.scv, v)
         if self.kind in FORMED:
             return FORMED[self.kind](self.mean, self.form, v)
         if self.points is None:
@@ -223,7 +388,7 @@ def _moments(block: Block, kind: str, way: tuple[str, ...], unit: str) -> tuple[
         high = block.number(way[1], above=low)
         spread = (high / 2 - low / 2) / (high / 2 + low / 2)  # halves: a sum may be past all numbers
         return high / 2 + low / 2, spread**2 / 3.0, spread
-    bounds = {"weibull": {"most": families.WEIBULL_SHAPE}, "pareto": {"least": families.PARETO_SHAPE}}
+    bounds = {"weibull": {"most": WEIBULL_SHAPE}, "pareto": {"least": PARETO_SHAPE}}
     first = block.number(way[0], above=0.0, **bounds.get(kind, {}))
     second = block.number(way[1], above=first if kind == "lognormal" else 0.0)
     mean, scv = _of_own(kind, first, second)
@@ -239,10 +404,10 @@ def _of_own(kind: str, first: float, second: float) -> tuple[float, float]:
     if kind == "gamma":
         return first * second, 1.0 / first
     if kind == "weibull":
-        scv = families.weibull_scv(first)
+        scv = weibull_scv(first)
         return second * math.gamma(1.0 + 1.0 / first) if scv <= MAX_SCV else second, scv
     if kind == "pareto":
-        return second * (first / (first - 1.0)), families.pareto_scv(first)
+        return second * (first / (first - 1.0)), pareto_scv(first)
     # Quantile z of a lognormal is median exp(sigma z); its mean is median exp(sigma^2/2), its scv exp(sigma^2) - 1.
     sigma = math.log(second / first) / Z99
     return first * math.exp(min(sigma**2 / 2, 700.0)), math.expm1(min(sigma**2, 700.0))
@@ -250,10 +415,8 @@ def _of_own(kind: str, first: float, second: float) -> tuple[float, float]:
 
 def _scv(block: Block, kind: str) -> float:
     if kind == "weibull":
-        return block.number("scv", least=families.WEIBULL_SCV, most=MAX_SCV)
-    return block.number(
-        "scv", above=0.0, most={"uniform": families.UNIFORM_SCV, "pareto": families.PARETO_SCV}.get(kind, MAX_SCV)
-    )
+        return block.number("scv", least=WEIBULL_SCV, most=MAX_SCV)
+    return block.number("scv", above=0.0, most={"uniform": UNIFORM_SCV, "pareto": PARETO_SCV}.get(kind, MAX_SCV))
 
 
 def _linear(block: Block, unit: str) -> Law:

@@ -14,13 +14,13 @@ from shadowsim.aws.contract import as_time
 from shadowsim.aws.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.aws.instances import lookup
 from shadowsim.errors import InputError, nearest
-from shadowsim.scenario.arrivals import Traffic
 from shadowsim.scenario.defaults import INSTANT, ROUTING, RULE
 from shadowsim.scenario.fields import BLOCK_KEYS, BLOCKS, Block
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.paths import VARIANT_ALIASES, variant_path
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.scenario.traces import Trace
+from shadowsim.scenario.traffic import Traffic
 
 ROUTINGS = ("RANDOM", "LEAST_OUTSTANDING_REQUESTS")
 RULES = ("coin", "counter", "hash")

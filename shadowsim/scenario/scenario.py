@@ -26,8 +26,6 @@ from typing import cast
 from shadowsim.aws.experiment import Experiment
 from shadowsim.errors import InputError
 from shadowsim.json_files import file_of, path_of, read_json
-from shadowsim.scenario.arrivals import Traffic
-from shadowsim.scenario.datafiles import BUILTIN
 from shadowsim.scenario.defaults import (
     OVERHEAD_S,
     PERIOD_S,
@@ -56,7 +54,8 @@ from shadowsim.scenario.reading import (
     workers_of,
 )
 from shadowsim.scenario.service import Service
-from shadowsim.scenario.traffic import parse_traffic
+from shadowsim.scenario.traces import BUILTIN
+from shadowsim.scenario.traffic import Traffic, parse_traffic
 
 MOST_REPLICATIONS = 100_000
 

@@ -32,12 +32,10 @@ from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperatio
 from shadowsim.server.control import actions as control
 from shadowsim.server.data_plane.backends import Container
 from shadowsim.server.data_plane.captures import Captures
-from shadowsim.server.data_plane.connections import open_session
-from shadowsim.server.data_plane.intake import Intake
+from shadowsim.server.data_plane.connections import Intake, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import LiveEndpoints, Sources
-from shadowsim.server.http.access import Patience, open_server, read_body
-from shadowsim.server.http.safety import Hosts, Token, url_of
+from shadowsim.server.http.access import Hosts, Patience, Token, open_server, read_body, url_of
 from shadowsim.server.http.signatures import Signed, Verifier
 from shadowsim.server.metrics import cloudwatch
 from shadowsim.server.metrics import cloudwatch_wire as query

@@ -9,8 +9,7 @@ from cases import REQUEST, STORAGE, scenario
 
 import shadowsim
 from shadowsim import InputError, Scenario
-from shadowsim.aws.instances import catalogue
-from shadowsim.aws.quotas import quota_note
+from shadowsim.aws.instances import catalogue, quota_note
 from shadowsim.planning.costs import ENVELOPE_BYTES, cost, read_prices
 
 SIZED = {"process": "poisson", "rate_per_s": 10.0, "request_bytes": 5000, "response_bytes": 1000}

@@ -3,7 +3,7 @@
 import pytest
 
 from shadowsim import InputError
-from shadowsim.planning.plan_effects import Effect, parse_effect
+from shadowsim.planning.plan_effects import Effect, Scales, parse_effect, scales_of
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,48 @@ def test_a_relative_effect_grows_with_the_metric_and_others_do_not():
     assert parse_effect("p99 +5%").on(2.0) == pytest.approx(0.1)
     assert parse_effect("p99 +20ms").on(2.0) == 0.02
     assert parse_effect("error_rate +0.5%").on(0.1) == 0.005
+
+
+def queue(scale):
+    """Mean time in an M/M/1 queue at load 0.8: it grows faster than the service time, and beyond load 1 for ever."""
+    return 0.01, 0.2 * 0.01 * scale / (1.0 - 0.8 * scale) if scale < 1.25 else 1e6
+
+
+@pytest.mark.parametrize("pct", [5, 50, 1000, -5, -60])
+def test_the_factor_makes_a_latency_so_much_longer(pct):
+    found = scales_of(parse_effect(f"mean {pct:+d}%"), queue, equal=True)
+    assert found.none == 1.0
+    # found to within a thousandth of the way from 1 to 1 + effect
+    way = abs(pct) / 100.0
+    exact = (1.0 + pct / 100.0) / (0.2 + 0.8 * (1.0 + pct / 100.0))
+    assert found.effect == pytest.approx(exact, abs=1e-3 * way)
+    assert 1.0 < found.effect < 1.0 + way or 1.0 - way < found.effect < 1.0
+
+
+def test_a_model_of_its_own_is_first_made_as_good_as_the_source():
+    found = scales_of(parse_effect("p99 +5%"), lambda scale: (3.0, 2.0 * scale), equal=False)
+    assert found.none == pytest.approx(1.5, abs=1e-3)
+    assert found.effect / found.none == pytest.approx(1.05, abs=1e-3)
+
+
+def test_errors_leave_service_times_alone():
+    assert scales_of(parse_effect("error_rate +1%"), lambda _: pytest.fail("simulated"), equal=False) == Scales()
+
+
+def test_a_share_of_late_answers_is_bracketed():
+    found = scales_of(parse_effect("share(latency > 1s) +2%"), lambda s: (0.01, 1.0 - 0.99 / s**2), equal=True)
+    assert 1.0 - 0.99 / found.effect**2 == pytest.approx(0.03, abs=2e-3 * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "both", "said"),
+    [
+        ("mean +50%", lambda s: (1.0, min(s, 1.2)), "cannot be brought about"),
+        ("mean -2s", lambda s: (1.0, s), "takes the metric from 1 to -1"),
+        ("share(latency > 1s) +50%", lambda s: (0.6, 0.6), "takes the metric from 0.6 to 1.1"),
+        ("p99 +5%", lambda s: (float("nan"), float("nan")), "no requests"),
+    ],
+)
+def test_what_no_factor_brings_about_is_said(text, both, said):
+    with pytest.raises(InputError, match=said):
+        scales_of(parse_effect(text), both, equal=True)

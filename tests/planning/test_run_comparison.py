@@ -9,7 +9,7 @@ from scipy.stats import binom
 from shadowsim import InputError, assert_no_regression, compare, compare_runs, replicate, simulate
 from shadowsim.planning.run_comparison import COLUMNS, regressions_text
 from shadowsim.scenario.fields import per_cent
-from shadowsim.statistics.contrasts import NOT_ENOUGH
+from shadowsim.statistics.comparison import NOT_ENOUGH
 
 LOAD, N = 0.5, 50_000
 

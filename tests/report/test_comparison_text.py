@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from shadowsim import default_scenario, replicate, simulate
 from shadowsim.cli.console import plain
 from shadowsim.errors import InputError
-from shadowsim.report.comparison_text import compare_saved, compare_two_saved
-from shadowsim.statistics.contrasts import NOT_ENOUGH
+from shadowsim.report.comparison_text import change, compare_saved, compare_two_saved, interval, signed
+from shadowsim.statistics.comparison import NOT_ENOUGH
 
 BASE = default_scenario().replace({"horizon_s": 600, "run.period_s": 10})
 
@@ -21,8 +22,8 @@ def saved(tmp_path_factory):
     """Directories of runs by name: equal variants, a shadow that takes 50 % longer, one that is overloaded."""
     place = tmp_path_factory.mktemp("runs")
     changes = {"equal": {}, "slow": {"shadow.time.mean_s": 0.03}, "overloaded": {"shadow.time.mean_s": 0.2}}
-    for name, change in changes.items():
-        simulate(BASE.replace(change)).save(place / name)
+    for name, edits in changes.items():
+        simulate(BASE.replace(edits)).save(place / name)
     for r, result in enumerate(replicate(BASE.replace({"horizon_s": 60}), 11)):
         result.save(place / "many" / f"replication-{r}")
     return place
@@ -130,3 +131,29 @@ def test_for_json(saved):
     assert found["worse"] is False
     assert [m["metric"] for m in found["metrics"]][:2] == ["mean", "p50"]
     assert found["metrics"][0]["verdict"]
+
+
+NAN = math.nan
+LATENCY = {"unit": "s", "difference": 0.002, "low": 0.001, "high": 0.003}
+RATIO = {"ratio": 1.1, "ratio_low": 1.05, "ratio_high": 1.15}
+NO_RATIO = dict.fromkeys(RATIO, NAN)
+
+
+@pytest.mark.parametrize(
+    ("row", "said", "between"),
+    [
+        (LATENCY | RATIO, "+10.0 %", "+5.00 to +15.0"),
+        (LATENCY | NO_RATIO, "+2.00 ms", "+1.00 to +3.00"),
+        (LATENCY | NO_RATIO | {"difference": -2.0, "low": -3.0, "high": -1.0}, "-2.00 s", "-3.00 to -1.00"),
+        ({"unit": "share", "difference": 0.01, "low": 0.0, "high": 0.02} | NO_RATIO, "+1.00 pt", "0 to +2.00"),
+        (LATENCY | RATIO | {"ratio_low": NAN}, "+10.0 %", "-"),
+        (LATENCY | {"ratio": math.inf, "ratio_low": 1.0, "ratio_high": math.inf}, "-", "0 to +inf"),
+    ],
+)
+def test_a_change_and_its_interval(row, said, between):
+    assert (change(row), interval(row)) == (said, between)
+
+
+@pytest.mark.parametrize(("x", "text"), [(12.06, "+12.1"), (-0.314, "-0.31"), (0.0, "0"), (-math.inf, "-inf")])
+def test_numbers_with_signs(x, text):
+    assert signed(x) == text

@@ -11,8 +11,7 @@ from scipy.special import ndtri
 from shadowsim.engine._kernel import table_tails
 from shadowsim.engine.law_tables import law_table, table_moment
 from shadowsim.errors import InputError
-from shadowsim.scenario.families import WEIBULL_SCV, weibull_scv, weibull_shape
-from shadowsim.scenario.laws import Law, parse_law
+from shadowsim.scenario.laws import WEIBULL_SCV, Law, parse_law, weibull_scv, weibull_shape
 
 PATH = "services.S.time"
 

@@ -14,7 +14,9 @@ from typing import Any
 from shadowsim.aws.contract import parsed, violations
 from shadowsim.errors import UnknownOperationError, ValidationError, nearest, shown
 from shadowsim.json_files import read_json
-from shadowsim.server.control import configs, descriptions, endpoints, experiments, models
+from shadowsim.server.control import endpoints, experiments, models
+from shadowsim.server.control import endpoints as configs
+from shadowsim.server.control import experiments as descriptions
 from shadowsim.server.state.account import World
 from shadowsim.server.state.events import EFFECTS
 from shadowsim.server.state.fleet import Body

@@ -27,8 +27,7 @@ import numpy as np
 from shadowsim.errors import InputError
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.service import Service
-from shadowsim.server.data_plane.connections import TooMuchError, read
-from shadowsim.server.data_plane.intake import Intake
+from shadowsim.server.data_plane.connections import Intake, TooMuchError, read
 
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED = "answered", "error_4xx", "error_5xx", "timed_out", "refused"
 BROKEN = "broken"  # no answer that could be read

@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from time import monotonic
 
-from shadowsim.aws import quotas
+from shadowsim.aws import instances as quotas
 from shadowsim.aws.contract import actions, instance_types
 from shadowsim.errors import InputError, ResourceLimitExceededError, ThrottlingError, nearest
 from shadowsim.json_files import read_json

@@ -13,8 +13,7 @@ from heapq import heappop, heappush
 from shadowsim.aws.lifecycle import ENDPOINT, after, allowed, following
 from shadowsim.errors import RefusedError, SimulationError
 from shadowsim.server.state.account import ENDPOINT_RANK, NEVER, TRIAL_RANK, Deployment, Endpoint, Record, Trial, World
-from shadowsim.server.state.fleet import Body, Fleet, fleet_of
-from shadowsim.server.state.revisions import reverting, with_experiment, without_experiment
+from shadowsim.server.state.fleet import Body, Fleet, fleet_of, reverting, with_experiment, without_experiment
 
 # An experiment's clock brings at most five events, and each makes its endpoint go through three.
 _MAX_EVENTS_EACH = 20

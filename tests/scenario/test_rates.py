@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadowsim.scenario.modulation import mmpp_dispersion, mmpp_knots, mmpp_rate, mmpp_scv, time_shares
+from shadowsim.scenario.rates import mmpp_dispersion, mmpp_knots, mmpp_rate, mmpp_scv, time_shares
 
 RATES, SOJOURNS = (3.0, 50.0, 0.0), (2.0, 0.5, 7.0)
 

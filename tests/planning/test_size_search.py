@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from shadowsim.planning.load import Length
+from shadowsim.planning.size_search import CLEAR, MET, MISSED, OPEN, Bench, Trial, looks_of
 from shadowsim.planning.slo import parse_slo
-from shadowsim.planning.trials import CLEAR, MET, MISSED, OPEN, Bench, Trial, looks_of
 
 GOALS = parse_slo("mean <= 1 and wait_mean <= 2").goals
 

@@ -1,0 +1,33 @@
+"""What goes into a run, as text."""
+
+from cases import scenario, service
+
+from shadowsim import simulate
+from shadowsim.aws.instances import InstanceType
+from shadowsim.report.run_text import summary_table
+from shadowsim.report.scenario_text import instances_table, scenario_text
+
+
+def test_instances_say_what_is_unknown():
+    types = [InstanceType("ml.new.large"), InstanceType("ml.odd.large", 2, 0.5, "Chip", 1, 8.0, 113.068, "", "price x")]
+    rows = [line.split() for line in instances_table(types).splitlines()[1:]]
+    assert rows == [
+        ["ml.new.large", "?", "?", "?", "unknown"],
+        ["ml.odd.large", "2", "0.5", "1", "x", "Chip", "113.0680", "x"],
+    ]
+
+
+def test_lost_copies_and_what_is_unusual_are_said():
+    made = scenario(
+        {"process": "poisson", "rate_per_s": 50.0},
+        service(mean_s=0.1, workers=4),
+        share=100,
+        mirror={"rule": "counter", "instant": "response", "max_in_flight": 2},
+        endpoint={"routing": {"Shadow": "LEAST_OUTSTANDING_REQUESTS"}},
+    )
+    result = simulate(made)
+    lost = int(result.windows["copies_lost_max_in_flight"].sum())
+    assert lost > 100
+    assert f"copies lost: {lost:,} to mirror.max_in_flight" in summary_table(result)
+    said = " ".join(scenario_text(made).split())
+    assert "copies by counter at the response; at most 2 in flight; routing Source RANDOM, Shadow LEAST_" in said
