@@ -3,15 +3,14 @@
 import ast
 import subprocess
 import sys
-from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from import_graph import MODULES, imports
 
 import shadowsim
 
-PACKAGE = Path(shadowsim.__file__).parent
 ROOT = Path(__file__).parents[1]
 
 # A module imports from its own place and from places above it. "" is what stands directly in the package.
@@ -21,11 +20,6 @@ ORDER = [
     *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server", "cli"),
     "__main__",
 ]
-MODULES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in PACKAGE.rglob("*.py")
-    if path != PACKAGE / "__init__.py"
-}
 PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
 LIGHT = ["numba", "pandas", "aiohttp", "plotly"]
 SHOWN = {"_repr_html_", "report", "plot"}  # methods that may look ahead
@@ -33,19 +27,6 @@ SHOWN = {"_repr_html_", "report", "plot"}  # methods that may look ahead
 
 def place_of(module):
     return module if module in ORDER else module.rpartition(".")[0]
-
-
-def imports(module):
-    """The shadowsim modules that a module imports, at its top or inside functions."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{module}: imports are absolute"
-            inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name.removeprefix("shadowsim.") in MODULES else node.module for name in inner]
-        yield from (name.removeprefix("shadowsim.") for name in names if name.startswith("shadowsim."))
 
 
 def test_every_module_has_its_place():

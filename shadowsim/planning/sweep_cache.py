@@ -8,7 +8,6 @@ directory and whoever is killed leaves no half of one. A file that is torn or fo
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -26,6 +25,9 @@ from shadowsim.scenario.traces import BUILTIN, resolve
 Row = dict[str, str | int | float | None]
 
 _PACKAGE = Path(__file__).parents[1]
+_RESULT_FILES = ("errors", "json_files", "histogram", "frames", "verdict", "result", "planning/sweep*")
+_RESULT_FOLDERS = ("aws", "statistics", "scenario", "engine")
+_SUFFIXES = (".py", ".csv", ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,46 +115,16 @@ def key_of(document: str, base_dir: Path, replication: int | None) -> str:
 
 @cache
 def code_digest(package: Path = _PACKAGE) -> str:
-    """Return a digest of the version and of the code and data that a sweep uses: a change of any may change a figure.
+    """Return a digest of the version and of the code and data that a sweep's figures may depend on.
 
-    It is of all that rather than of the kernel alone, since how a kernel's counts become rows is code, too.
+    It covers more than the kernel, since how a kernel's counts become rows is code, too; and whole folders, so that no
+    new module can be forgotten. What only shows figures (`report/`, `plots/`, `cli/`, `server/`) is left out.
     """
-    data = [file for file in package.rglob("*") if file.suffix in (".csv", ".json")]  # not what pages are made of
-    parts = sorted(file.relative_to(package) for file in [*used_files(package, "planning.sweep"), *data])
-    contents = [[part.as_posix(), hashlib.sha256((package / part).read_bytes()).hexdigest()] for part in parts]
+    files = [file for name in _RESULT_FILES for file in package.glob(f"{name}.py")]
+    files += [file for folder in _RESULT_FOLDERS for file in (package / folder).rglob("*")]
+    names = sorted(file.relative_to(package).as_posix() for file in files if file.suffix in _SUFFIXES)
+    contents = [[name, hashlib.sha256((package / name).read_bytes()).hexdigest()] for name in names]
     return _digest([__version__, contents])
-
-
-def used_files(package: Path, module: str) -> set[Path]:
-    """Return the files of a module (`server.app`) and of all those that it imports, they import, and so on.
-
-    Imports are read, not made; those inside functions count.
-    """
-    used: set[Path] = set()
-    files = [package.joinpath(*module.split(".")).with_suffix(".py")]
-    while files:
-        file = files.pop()
-        if file in used or not file.exists():
-            continue
-        used.add(file)
-        for name in _imported(file, package.name):
-            place = package.joinpath(*name.split("."))
-            files += [place.with_suffix(".py"), place / "__init__.py"]
-    return used - {package / "__init__.py"}  # it names the whole face, lazily
-
-
-def _imported(file: Path, package: str) -> Iterator[str]:
-    """Yield the dotted names below a package that a file imports, and all names that may be modules."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            first, *inner = name.split(".")
-            if first == package:
-                yield from (".".join(inner[:n]) for n in range(1, len(inner) + 1))  # packages on the way, too
 
 
 def _paths(document: Mapping[str, object]) -> Iterator[str]:
