@@ -18,7 +18,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from shadowsim import Scenario, default_scenario, simulate
-from shadowsim.engine.arrivals import feed_of
+from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
 from shadowsim.engine.run_state import Machine
@@ -68,7 +68,7 @@ class Run:
 
     def __init__(self, n_requests: int) -> None:
         scenario = plain(n_requests)
-        feed = feed_of(scenario)
+        feed = arrivals_of(scenario)
         self.job = Job(columns(scenario, feed), feed, CHUNK, scenario.sample_requests, 0)
         self.machine: Machine = self.job.machine()
         self.window = 0

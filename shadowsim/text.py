@@ -40,14 +40,14 @@ def compact(n: float) -> str:
     return significant(n) if n < 1.0 else f"{n:.0f}"
 
 
-def seconds(x: float) -> str:
+def time_text(x: float) -> str:
     """Return a time with a unit that suits it: "870 us", "70.9 ms", "1.02 s"; "-" when there is none."""
     if not math.isfinite(x):
         return "-"
     rounded = float(f"{x:.3g}")
-    for unit, size in (("us", 1e-6), ("ms", 1e-3)):
-        if 0.0 < rounded < 1000.0 * size:
-            return f"{significant(rounded / size)} {unit}"
+    for unit, unit_s in (("us", 1e-6), ("ms", 1e-3)):
+        if 0.0 < rounded < 1000.0 * unit_s:
+            return f"{significant(rounded / unit_s)} {unit}"
     return f"{significant(rounded)} s"
 
 
@@ -63,12 +63,12 @@ def rate(per_s: float) -> str:
 
 def speed(n: int, took_s: float) -> str:
     """Return how fast `n` requests were simulated: "34,560,822 requests in 1.50 s, 23 million requests/s"."""
-    took = f"{n:,} requests in {seconds(took_s)}"
+    took = f"{n:,} requests in {time_text(took_s)}"
     # What is slow about a short run is its beginning.
     return took if took_s < 1.0 or n < 1e6 else f"{took}, {significant(n / took_s / 1e6, 2)} million requests/s"
 
 
-def size(n_bytes: float) -> str:
+def bytes_text(n_bytes: float) -> str:
     """Return a number of bytes in decimal units: "1.02 GB"."""
     for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= one:
@@ -126,5 +126,5 @@ def trimmed_number(x: float) -> str:
 
 def trimmed_time(x: float) -> str:
     """Return a time that somebody gave, without noughts at its end: "20 ms"."""
-    text, unit = seconds(x).split(" ")
+    text, unit = time_text(x).split(" ")
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"

@@ -14,7 +14,7 @@ import pytest
 from commands import good
 
 from shadowsim import default_scenario
-from shadowsim.cli import main as cli
+from shadowsim.cli import main
 from shadowsim.server.state.undocumented import Undocumented
 
 ROOT = Path(__file__).parents[1]
@@ -174,7 +174,7 @@ def test_every_choice_is_in_the_table_with_what_is_assumed():
 
 
 def test_every_command_is_in_the_readme():
-    for command in cli.app.registered_commands:
+    for command in main.app.registered_commands:
         name = command.name or command.callback.__name__
         assert re.search(rf"shadowsim {name}\b|`{name}`", README), name
 

@@ -30,7 +30,7 @@ from shadowsim import text as tables
     ],
 )
 def test_seconds(x: float, text: str):
-    assert tables.seconds(x) == text
+    assert tables.time_text(x) == text
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,13 @@ def test_counts_rates_shares_and_sizes():
     assert tables.rate(0.0123) == "0.0123 requests/s"
     assert tables.percent(0.500034, 3) == "50.003 %"
     assert tables.percent(math.nan) == "-"
-    assert [tables.size(n) for n in (0, 999, 1000, 1.02e9, 3e12)] == ["0 B", "999 B", "1.00 kB", "1.02 GB", "3.00 TB"]
+    assert [tables.bytes_text(n) for n in (0, 999, 1000, 1.02e9, 3e12)] == [
+        "0 B",
+        "999 B",
+        "1.00 kB",
+        "1.02 GB",
+        "3.00 TB",
+    ]
 
 
 def test_compact():

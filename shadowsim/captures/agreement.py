@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from shadowsim.captures.answers import Differences, Ignored, described, fields_of, value_of
 from shadowsim.captures.folders import Source
 from shadowsim.captures.pairing import Index, index_captures, pair, read_pairs
-from shadowsim.captures.record import Payload
+from shadowsim.captures.record import CapturedPayload
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import number
 from shadowsim.text import count, grid, percent, wrapped
@@ -72,7 +72,7 @@ _LEFT_OUT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class SideCounts:
     """What one side brought.
 
     Attributes
@@ -135,7 +135,7 @@ class Agreement:
         A row a field, described at `Differences.frame`.
     examples : tuple of Example
         A random sample of the pairs that disagree as values; the same at every call.
-    source, shadow : Side
+    source, shadow : SideCounts
         What was read on either side, and what was left out.
     n_pairs : int
         Ids that both sides have.
@@ -151,8 +151,8 @@ class Agreement:
     copied: Share
     fields: pd.DataFrame
     examples: tuple[Example, ...]
-    source: Side
-    shadow: Side
+    source: SideCounts
+    shadow: SideCounts
     n_pairs: int
     n_requests_differ: int
     ignore: tuple[str, ...]
@@ -318,9 +318,9 @@ def agreement(
     )
 
 
-def _side(index: Index, n_ids: int, n_pairs: int, n_unanswered: int) -> Side:
+def _side(index: Index, n_ids: int, n_pairs: int, n_unanswered: int) -> SideCounts:
     read = index.reading
-    return Side(
+    return SideCounts(
         variant=index.variant,
         n_records=read.n_records,
         n_without_id=index.n_without_id,
@@ -341,7 +341,7 @@ def _keep(sample: list[tuple[bytes, Example]], n: int, example: Example) -> None
     del sample[n:]
 
 
-def _answer_text(payload: Payload) -> str:
+def _answer_text(payload: CapturedPayload) -> str:
     value = value_of(payload)
     return described(payload.body if isinstance(value, dict | list) else value)
 

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shadowsim.captures.record import CSV, JSON, Payload
+from shadowsim.captures.record import CSV, JSON, CapturedPayload
 from shadowsim.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Ignored:
         return tuple(left)
 
 
-def value_of(payload: Payload) -> Any:
+def value_of(payload: CapturedPayload) -> Any:
     """Return a body as the value that it stands for, or as bytes."""
     kind = payload.media_type.partition("/")[2]
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from shadowsim.captures.record import EVENT_VERSION, Record, record_of
+from shadowsim.captures.record import EVENT_VERSION, CaptureRecord, record_of
 from shadowsim.errors import InputError, SerializationError
 from shadowsim.json_files import path_of
 
@@ -101,7 +101,7 @@ def capture_files(source: Source) -> tuple[CaptureFile, ...]:
     return tuple(map(_capture_file, found))
 
 
-def scan(files: Sequence[CaptureFile], reading: Reading) -> Iterator[tuple[int, int, Record]]:
+def scan(files: Sequence[CaptureFile], reading: Reading) -> Iterator[tuple[int, int, CaptureRecord]]:
     """Yield every record with the number of its file and its offset there; what cannot be read is counted.
 
     One line at a time is in memory.
@@ -231,7 +231,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
         offset += n_bytes
 
 
-def _row(record: Record, variant: str | None, bodies: bool) -> dict[str, object]:
+def _row(record: CaptureRecord, variant: str | None, bodies: bool) -> dict[str, object]:
     row: dict[str, object] = {
         "variant": variant,
         "inference_id": record.inference_id,

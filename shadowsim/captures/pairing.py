@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadowsim.captures.folders import CaptureFile, Reading, Source, capture_files, refuse_empty, scan
-from shadowsim.captures.record import Record, record_of
+from shadowsim.captures.record import CaptureRecord, record_of
 from shadowsim.errors import InputError, SerializationError
 
 Ints = NDArray[np.int64]
@@ -126,7 +126,7 @@ def pair(source: Index, shadow: Index) -> Pairs:
     return Pairs(a[order], b[order], (source_ids.size, shadow_ids.size))
 
 
-def read_pairs(source: Index, shadow: Index, pairs: Pairs) -> Iterator[tuple[Record, Record]]:
+def read_pairs(source: Index, shadow: Index, pairs: Pairs) -> Iterator[tuple[CaptureRecord, CaptureRecord]]:
     """Yield the two records of every pair.
 
     Raises
@@ -151,7 +151,7 @@ class _Lines:
         self._open: dict[int, BinaryIO] = {}
         stack.callback(self._close)
 
-    def record(self, i: int) -> Record:
+    def record(self, i: int) -> CaptureRecord:
         number = int(self._index.file[i])
         name = str(self._index.files[number].path)
         try:

@@ -31,7 +31,7 @@ EVENT_VERSION = "0"
 
 
 @dataclass(frozen=True, slots=True)
-class Payload:
+class CapturedPayload:
     """A captured request or answer.
 
     Attributes
@@ -55,7 +55,7 @@ class Payload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class CaptureRecord:
     """One captured invocation.
 
     Attributes
@@ -66,7 +66,7 @@ class Record:
         What the caller sent as InferenceId; the copy carries it too.
     inference_time : datetime or None
         In UTC. Lines hold whole seconds.
-    request, response : Payload or None
+    request, response : CapturedPayload or None
         None when that side is not captured.
     custom_attributes : tuple of str
     event_version : str
@@ -76,8 +76,8 @@ class Record:
     event_id: str | None
     inference_id: str | None = None
     inference_time: datetime | None
-    request: Payload | None = None
-    response: Payload | None = None
+    request: CapturedPayload | None = None
+    response: CapturedPayload | None = None
     custom_attributes: tuple[str, ...] = ()
     event_version: str = EVENT_VERSION
 
@@ -87,7 +87,7 @@ def payload_of(
     content_type: str | None,
     csv_content_types: Collection[str] = (),
     json_content_types: Collection[str] = (),
-) -> Payload:
+) -> CapturedPayload:
     """Return a body with the encoding that SageMaker gives it.
 
     Content types that are listed are stored as CSV or JSON, whatever their parameters and case; all others in base64.
@@ -102,7 +102,7 @@ def payload_of(
         body.decode()
     except UnicodeDecodeError:
         encoding = BASE64
-    return Payload(body, content_type, encoding)
+    return CapturedPayload(body, content_type, encoding)
 
 
 def key_of(endpoint: str, variant: str, moment: datetime, unique: str) -> str:
@@ -111,7 +111,7 @@ def key_of(endpoint: str, variant: str, moment: datetime, unique: str) -> str:
     return f"{endpoint}/{variant}/{utc:%Y/%m/%d/%H/%M-%S}-{utc.microsecond // 1000:03d}-{unique}.jsonl"
 
 
-def line_of(record: Record) -> str:
+def line_of(record: CaptureRecord) -> str:
     """Return a record as SageMaker writes it: compact JSON in ASCII, without a line end."""
     sides = {"endpointInput": ("INPUT", record.request), "endpointOutput": ("OUTPUT", record.response)}
     metadata: dict[str, object] = {"eventId": record.event_id}
@@ -130,7 +130,7 @@ def line_of(record: Record) -> str:
     return json.dumps(document, separators=(",", ":"))
 
 
-def record_of(line: bytes | str) -> Record:
+def record_of(line: bytes | str) -> CaptureRecord:
     """Read a line.
 
     Raises
@@ -151,7 +151,7 @@ def record_of(line: bytes | str) -> Record:
     data = _member(document, "captureData", dict) or {}
     metadata = _member(document, "eventMetadata", dict) or {}
     attributes = _member(metadata, "customAttributes", list) or []
-    return Record(
+    return CaptureRecord(
         event_id=_member(metadata, "eventId", str),
         inference_id=_member(metadata, "inferenceId", str),
         inference_time=_time(_member(metadata, "inferenceTime", str)),
@@ -166,13 +166,13 @@ def _media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def _side(mode: str, payload: Payload) -> dict[str, object]:
+def _side(mode: str, payload: CapturedPayload) -> dict[str, object]:
     body = payload.body
     data = b64encode(body).decode() if payload.encoding == BASE64 else body.decode("utf-8", "surrogatepass")
     return {"observedContentType": payload.content_type, "mode": mode, "data": data, "encoding": payload.encoding}
 
 
-def _payload(side: Mapping[str, Any] | None) -> Payload | None:
+def _payload(side: Mapping[str, Any] | None) -> CapturedPayload | None:
     if side is None:
         return None
     data, encoding = _member(side, "data", str), _member(side, "encoding", str)
@@ -183,7 +183,7 @@ def _payload(side: Mapping[str, Any] | None) -> Payload | None:
         body = b64decode(data, validate=True) if encoding == BASE64 else data.encode("utf-8", "surrogatepass")
     except ValueError as error:
         raise SerializationError(f"has data that is not base64: {error}") from None
-    return Payload(body, _member(side, "observedContentType", str), encoding)
+    return CapturedPayload(body, _member(side, "observedContentType", str), encoding)
 
 
 def _member(owner: Mapping[str, Any], name: str, of: type[T]) -> T | None:

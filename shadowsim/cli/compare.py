@@ -24,9 +24,9 @@ from shadowsim.cli.options import (
     Seed,
     SloS,
     Workers,
-    given,
     number_of,
-    one_of,
+    only_given,
+    refuse_both_formats,
     scenario_of,
     terms,
     whole_of,
@@ -88,19 +88,19 @@ def compare(
     larger than the margin, or not enough data. Exits with 1 when a metric is worse, or a pool is OVERLOADED whose
     counterpart is not.
     """
-    one_of(as_json, as_csv)
-    asked = terms(margin_pct, margin_points, confidence, slo_s) | given(method=method)
-    staged = given(look=whole_of("--look", look), looks=whole_of("--looks", looks), spending=spending)
+    refuse_both_formats(as_json, as_csv)
+    asked = terms(margin_pct, margin_points, confidence, slo_s) | only_given(method=method)
+    staged = only_given(look=whole_of("--look", look), looks=whole_of("--looks", looks), spending=spending)
     if later is not None and staged:
         raise InputError(f"--{next(iter(staged))}", "is for one run, and DIR2 is another")
     if later is None and role is not None:
         raise InputError("--role", "is for two runs; in one, the shadow is compared with the source")
-    from shadowsim.report import comparison_text as gates
+    from shadowsim.report import comparison_text
 
     if later is None:
-        found = gates.compare_saved(directory, **asked, **staged)
+        found = comparison_text.compare_saved(directory, **asked, **staged)
     else:
-        found = gates.compare_two_saved(directory, later, role, **asked)
+        found = comparison_text.compare_two_saved(directory, later, role, **asked)
     found = found.only(metrics or [])
     if as_json:
         print_json(found.to_dict())
@@ -133,9 +133,9 @@ def noise_floor(
     The source is compared with itself (A/A), as often as there are runs: how far apart both sides are, and how often
     that is called worse or better.
     """
-    one_of(as_json, as_csv)
+    refuse_both_formats(as_json, as_csv)
     n, threads = whole_of("--replications", replications, 2), whole_of("--workers", workers)
-    asked = terms(margin_pct, margin_points, confidence, slo_s) | given(replications=n, workers=threads)
+    asked = terms(margin_pct, margin_points, confidence, slo_s) | only_given(replications=n, workers=threads)
     scenario = scenario_of(file, rate, edits, seed)
     from shadowsim.planning import noise_floor as noise
     from shadowsim.report.analysis_text import noise_text
@@ -174,9 +174,9 @@ def agreement(
     left out, and examples. --csv gives the fields. --at-least asks for the lower end of the interval: a few pairs that
     agree are no proof.
     """
-    one_of(as_json, as_csv)
+    refuse_both_formats(as_json, as_csv)
     wanted = _share("--at-least", at_least)
-    asked = given(
+    asked = only_given(
         ignore=ignore,
         rtol=number_of("--rtol", rtol),
         atol=number_of("--atol", atol),
@@ -214,22 +214,21 @@ def benchmark_compare(
     Exits with 1 when one is slower by more than the margin, and that is significant. The rounds of one file are no
     independent runs: directories of several files, made in turn, show what truly changed.
     """
-    one_of(as_json, as_csv)
+    refuse_both_formats(as_json, as_csv)
     from shadowsim.scenario.fields import per_cent
-    from shadowsim.testing import benchmark_comparison as speedups
-    from shadowsim.testing import benchmark_files as timings
+    from shadowsim.testing import benchmark_comparison, benchmark_files
 
     margin_pct = per_cent(margin, "--margin")
-    before, after = (timings.read_timings(path) for path in (old, new))
-    asked = given(confidence=number_of("--confidence", confidence))
-    table = speedups.compare_benchmarks(before, after, margin_pct=margin_pct, **asked)
+    before, after = (benchmark_files.read_timings(path) for path in (old, new))
+    asked = only_given(confidence=number_of("--confidence", confidence))
+    table = benchmark_comparison.compare_benchmarks(before, after, margin_pct=margin_pct, **asked)
     if as_json:
-        print_json(speedups.speedups_object(table))
+        print_json(benchmark_comparison.speedups_object(table))
     elif as_csv:
         print_frame(table, as_json=False)
     else:
-        typer.echo(speedups.speedups_text(table, before, after, margin_pct))
-    if (table["verdict"] == speedups.SLOWER).any():
+        typer.echo(benchmark_comparison.speedups_text(table, before, after, margin_pct))
+    if (table["verdict"] == benchmark_comparison.SLOWER).any():
         raise typer.Exit(FAILED_GOAL)
 
 

@@ -1,8 +1,8 @@
 """The command line. Each command reads, calls one function and writes.
 
-Here are the commands of scenarios and runs. Those that ask what a test shows stand in checks.py, those that propose one
-in proposals.py. What they say is set in tables.py and findings.py; how they end, with which status and errors, in
-console.py. Whatever is slow to import is imported inside the command that needs it, so that help is there at once.
+The commands of scenarios and runs stand here; compare.py, plan.py and serve.py hold the others. The folder `report/`
+writes their texts, console.py their exit status and errors. What is slow to import is imported inside the command that
+needs it, so that help is there at once.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shadowsim import __version__
-from shadowsim.cli import compare as checks
-from shadowsim.cli import plan as proposals
-from shadowsim.cli import serve as command
+from shadowsim.cli import compare, plan, serve
 from shadowsim.cli.console import BAD_INPUT, FAILED_GOAL, Commands, one_line, print_frame, print_json
 from shadowsim.cli.options import (
     LONE_REPORT,
@@ -34,7 +32,7 @@ from shadowsim.cli.options import (
     Workers,
     document_of,
     make_folder,
-    one_of,
+    refuse_both_formats,
     save,
     scenario_of,
     whole_of,
@@ -166,51 +164,51 @@ def simulate(
     --report nothing is written. With run.replications in the scenario, it is run so often under different seeds: shows
     means with half-widths of 95 % intervals and the worst verdict, and writes DIR/replication-0 and so on.
     """
-    one_of(as_json, as_csv)
+    refuse_both_formats(as_json, as_csv)
     scenario, threads = scenario_of(file, rate, edits, seed), whole_of("--workers", workers)
     n = scenario.replications
     if n > 1 and report:
         raise InputError("--report", "is a page of one run; use -o DIR, then `shadowsim report DIR/replication-0`")
     if out is not None:
         make_folder(out)
-    from shadowsim import text as tables
-    from shadowsim.engine import replicate as replications
+    from shadowsim.engine import replicate
     from shadowsim.engine import simulate as engine
     from shadowsim.planning.slo import parse_slo
-    from shadowsim.report import run_text as spread
+    from shadowsim.report import run_text
     from shadowsim.report.scenario_text import scenario_text
+    from shadowsim.text import speed, wrapped
 
     wanted = None if slo is None else parse_slo(slo)
     for_people = not (as_json or as_csv)
     if for_people:
         typer.echo(scenario_text(scenario))
         for sentence in scenario.assumptions:
-            typer.echo(tables.wrapped(sentence, "assumed  ", " " * 9))
-    run = engine.simulate if n == 1 else replications.replicate
+            typer.echo(wrapped(sentence, "assumed  ", " " * 9))
+    run = engine.simulate if n == 1 else replicate.replicate
     began = perf_counter()
     done = run(scenario, workers=threads, progress=with_bar(as_json, as_csv, quiet))
     took_s = perf_counter() - began
     results = done if isinstance(done, list) else [done]
     written = save(results, out, report)
-    goals = None if wanted is None else spread.goals_frame(wanted, results)
+    goals = None if wanted is None else run_text.goals_frame(wanted, results)
     if as_json:
         said = {} if goals is None else {"goals": goals.to_dict("records")}
-        print_json(spread.results_object(results) | said)
+        print_json(run_text.results_object(results) | said)
     elif as_csv:
-        print_frame(spread.results_frame(results), as_json=False, index=True)
+        print_frame(run_text.results_frame(results), as_json=False, index=True)
     else:
-        typer.echo("\n" + spread.results_text(results))
+        typer.echo("\n" + run_text.results_text(results))
         if goals is not None and wanted is not None:
-            from shadowsim.report import analysis_text as findings
+            from shadowsim.report import analysis_text
 
-            typer.echo("\n" + findings.goals_text(goals, wanted))
+            typer.echo("\n" + analysis_text.goals_text(goals, wanted))
         typer.echo("".join(f"\nwrote {line}" for line in written), nl=bool(written))
         if not quiet:
             how = results[0].how if n == 1 else f"{n} replications"
             n_requests = sum(int(result.summary()["requests"].iloc[0]) for result in results)
-            typer.echo(f"{tables.speed(n_requests, took_s)}, {how}", err=True)
+            typer.echo(f"{speed(n_requests, took_s)}, {how}", err=True)
     unmet = goals is not None and not goals["met"].all()
-    if unmet or (strict and replications.worst(results).status != "STABLE"):
+    if unmet or (strict and replicate.worst(results).status != "STABLE"):
         raise typer.Exit(FAILED_GOAL)
 
 
@@ -244,7 +242,7 @@ def instances(
 
     What they have, and what they cost an hour where a dated example of the price is known.
     """
-    one_of(as_json, as_csv)
+    refuse_both_formats(as_json, as_csv)
     from shadowsim.report.scenario_text import instances_table
     from shadowsim.text import csv_text
 
@@ -257,9 +255,9 @@ def instances(
         typer.echo(instances_table(types))
 
 
-app.add_typer(checks.app)
-app.add_typer(proposals.app)
-app.add_typer(command.app)
+app.add_typer(compare.app)
+app.add_typer(plan.app)
+app.add_typer(serve.app)
 
 
 def _prices(file: Path) -> Prices:

@@ -112,7 +112,7 @@ def positive_of(option: str, text: str | None, most: float) -> float | None:
     raise InputError(option, f"must be > 0 and <= {most:g}", number)
 
 
-def given(**options: object) -> dict[str, Any]:
+def only_given(**options: object) -> dict[str, Any]:
     """Return the options that were given; the others are left to the function's own defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
@@ -121,7 +121,7 @@ def terms(
     margin_pct: str | None, margin_points: str | None, confidence: str | None, slo_s: str | None
 ) -> dict[str, Any]:
     """Return what a comparison is asked for, of it only what was given."""
-    return given(
+    return only_given(
         margin_pct=number_of("--margin-pct", margin_pct),
         margin_points=number_of("--margin-points", margin_points),
         confidence=number_of("--confidence", confidence),
@@ -129,7 +129,7 @@ def terms(
     )
 
 
-def one_of(as_json: bool, as_csv: bool) -> None:
+def refuse_both_formats(as_json: bool, as_csv: bool) -> None:
     """Refuse two formats at once."""
     if as_json and as_csv:
         raise InputError("--csv", "must not be given together with --json")

@@ -24,9 +24,9 @@ from shadowsim.cli.options import (
     Report,
     Seed,
     Workers,
-    given,
     number_of,
-    one_of,
+    only_given,
+    refuse_both_formats,
     scenario_of,
     whole_of,
     with_bar,
@@ -100,10 +100,10 @@ def size(
     METRIC OP VALUE joined by `and`: p50 to p99.9, mean, wait_mean, share(latency > T), share(wait > T), error_rate,
     utilisation. Exits with 1 when no type meets them.
     """
-    one_of(as_json, as_csv)
+    refuse_both_formats(as_json, as_csv)
     if not slo:
         raise InputError("--slo", 'is needed: what must be met, such as --slo "p99 <= 200ms and error_rate < 0.1%"')
-    asked = given(
+    asked = only_given(
         instance_types=_listed(types),
         headroom_pct=number_of("--headroom-pct", headroom_pct),
         confidence=number_of("--confidence", confidence),
@@ -163,11 +163,11 @@ def plan(
     good: how often it is found, false alarms, what is needed, and the cheapest test that will do. Exits with 1 when
     none reaches the power.
     """
-    one_of(as_json, as_csv)
+    refuse_both_formats(as_json, as_csv)
     wanted = number_of("--power", power)
     assert wanted is not None
     times = _listed(durations)
-    asked = given(
+    asked = only_given(
         alpha=number_of("--alpha", alpha),
         shares=[whole_of("--shares", share) for share in _listed(shares) or []] or None,
         durations=None if times is None else [float(t) if t.replace(".", "", 1).isdecimal() else t for t in times],
@@ -223,7 +223,7 @@ def sweep(
     A row a combination and variant; --csv and --json have all columns. A value may be JSON: a comma inside brackets,
     braces or quotes separates nothing. All cells see the same arrivals and draws (common random numbers).
     """
-    one_of(as_json, as_csv)
+    refuse_both_formats(as_json, as_csv)
     n, threads = whole_of("--replications", replications), whole_of("--workers", workers)
     from shadowsim.planning.sweep_grid import grid_of
 

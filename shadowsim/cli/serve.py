@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from shadowsim.cli.options import given, number_of, positive_of, whole_of
+from shadowsim.cli.options import number_of, only_given, positive_of, whole_of
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ def serve(
 
     check_bind(host, credentials is not None, insecure)
     most_bytes = whole_of("--max-body-bytes", max_body_bytes, 1, 2**30) or MAX_BODY_BYTES
-    numbers = given(
+    numbers = only_given(
         port=whole_of("--port", port, 0, 65_535),
         seed=whole_of("--seed", seed, 0),
         flush_s=positive_of("--flush-s", flush_s, 86_400.0),
         skew_s=positive_of("--skew-s", skew_s, 86_400.0),
     )
-    times = given(
+    times = only_given(
         time_scale=number_of("--time-scale", time_scale), transition_s=number_of("--transition-s", transition_s)
     )
     containers = dict(map(parse_backend, backend or []))
@@ -258,8 +258,8 @@ def parse_choices(texts: Sequence[str]) -> Undocumented:
 
     values: dict[str, Any] = {}
     for text in texts:
-        name, given, value = text.partition("=")
-        if not given or name not in CHOICES:
+        name, equals, value = text.partition("=")
+        if not equals or name not in CHOICES:
             raise InputError("--choose", f"must be NAME=VALUE, NAME of {', '.join(CHOICES)}", text)
         values[name] = {str(choice).lower(): choice for choice in CHOICES[name]}.get(value.lower(), value)
     try:

@@ -1455,7 +1455,8 @@ def _keep_copies(w: int, lo: int, n: int, mixed: bool, c: Copies, sample: Sample
 @inner
 def _through_pool(
     w: int, mixed: bool, k: np.uint64, arrival: Floats, offset: Hashes, request: Ints, window: Ints, capped: bool,
-    seed: np.uint64, p: Pool, m: Mirror, sent: Payload, answer: Payload, state: State, tally: Tally, s: Scratch,
+    seed: np.uint64, p: Pool, m: Mirror, sent: Payload, answer: Payload, state: State, tally: Tally,
+    s: Scratch,
 ) -> None:  # fmt: skip
     """Requests, one an element of the columns, through a pool, and into the row of window w in which they arrive.
 
@@ -1497,7 +1498,8 @@ def _room_in_flight(state: State, n: int) -> bool:
 @njit
 def run(
     last_window: int, sides: int, n_windows: int, n_sections: int, period: float, horizon: float, seed: np.uint64,
-    a: Arrivals, m: Mirror, source: Pool, shadow: Pool, sent: Payload, source_answer: Payload, shadow_answer: Payload,
+    a: Arrivals, m: Mirror, source: Pool, shadow: Pool,
+    sent: Payload, source_answer: Payload, shadow_answer: Payload,
     source_state: State, shadow_state: State, source_tally: Tally, shadow_tally: Tally,
     source_sample: Sample, shadow_sample: Sample, q: Pending, c: Copies, copies_end: Ints, s: Scratch, stretch: Floats,
     cursor: Ints, reached: Floats,

@@ -37,7 +37,7 @@ class _Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class ArrivalStream:
     """The arrivals of a run.
 
     Attributes
@@ -96,7 +96,7 @@ class Feed:
         return _filled(fill, mean)
 
 
-def feed_of(scenario: Scenario) -> Feed:
+def arrivals_of(scenario: Scenario) -> ArrivalStream:
     """The arrivals of a scenario: its trace is read, the path of its modulated rates drawn, its renewals are summed."""
     seed, horizon_s = np.uint64(scenario.seed), scenario.horizon_s
     parts = scenario.traffic.parts or (scenario.traffic,)
@@ -114,7 +114,7 @@ def feed_of(scenario: Scenario) -> Feed:
         float(s.arrivals.knot_rate.max()) if s.arrivals.knot_rate.size else s.expected / horizon_s for s in streams
     ]
     expected = math.fsum(s.expected for s in streams)
-    return Feed(scenario.period_s, horizon_s, seed, tuple(streams), expected, math.fsum(peaks))
+    return ArrivalStream(scenario.period_s, horizon_s, seed, tuple(streams), expected, math.fsum(peaks))
 
 
 def _rate(part: Traffic, j: int, scenario: Scenario, seed: np.uint64) -> tuple[Floats, Floats]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from shadowsim.engine import _kernel as k
 from shadowsim.engine._kernel import Floats
-from shadowsim.engine.arrivals import Feed
+from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
@@ -50,7 +50,7 @@ class Columns:
     shadow_answer: k.Payload
 
 
-def columns(scenario: Scenario, feed: Feed) -> Columns:
+def columns(scenario: Scenario, feed: ArrivalStream) -> Columns:
     """Turn a scenario into columns: build the tables of its laws. Its arrivals are the feed's."""
     traffic = scenario.traffic
     trace = traffic.trace().columns if traffic.process == "trace" else {}

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shadowsim.engine import _kernel as k
-from shadowsim.engine.arrivals import Feed
+from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
-from shadowsim.engine.run_state import Machine, new_copies, new_machine, new_sample
+from shadowsim.engine.run_state import RunState, new_copies, new_run_state, new_sample
 
 PROBATION = 64  # windows in which a slice may meet the true state
 _TURNS = 8  # the two sides change hands more often than progress moves, so that copies stay in the cache
@@ -32,7 +32,7 @@ Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunCounts:
     """What a run counted, of source and shadow, and a sentence on how it was run."""
 
     tallies: tuple[k.Tally, k.Tally]
@@ -50,17 +50,17 @@ class Job:
     """
 
     c: Columns
-    feed: Feed
+    feed: ArrivalStream
     chunk: int
     wanted: int
     widen: int
     given_up: list[bool] = field(default_factory=list)
 
-    def machine(self, first: int = 0, arrived: int = 0) -> Machine:
+    def machine(self, first: int = 0, arrived: int = 0) -> RunState:
         """An empty machine at the beginning of a window, before which `arrived` requests came."""
         expected = self.feed.expected_requests
         samples = new_sample(self.wanted, expected, self.widen), new_sample(self.wanted, expected, self.widen)
-        machine = new_machine(self.c, self.feed, self.chunk, samples)
+        machine = new_run_state(self.c, self.feed, self.chunk, samples)
         machine.begin_at(first, arrived)
         return machine
 
@@ -80,11 +80,11 @@ class Slice:
 
     first: int
     last: int
-    machine: Machine
+    machine: RunState
     early: tuple[tuple[k.Ints, bytes], ...]
 
 
-def run(job: Job, workers: int, executor: Executor | None, advance: Advance) -> Outcome:
+def run(job: Job, workers: int, executor: Executor | None, advance: Advance) -> RunCounts:
     """Simulate a run on a number of workers, or on an executor's; the outcome's figures depend on neither."""
     n = min(workers, job.c.n_windows)
     meets = job.c.source.routing == job.c.shadow.routing == k.RANDOM
@@ -98,16 +98,16 @@ def run(job: Job, workers: int, executor: Executor | None, advance: Advance) -> 
         return _in_slices(job, n, threads, advance, lambda _: None)
 
 
-def _in_one(job: Job, advance: Advance) -> Outcome:
+def _in_one(job: Job, advance: Advance) -> RunCounts:
     machine = job.machine()
     for first in range(0, job.c.n_windows, job.step):
         last = min(first + job.step, job.c.n_windows)
         machine.advance(last)
         advance(last - first)
-    return Outcome(machine.tallies, machine.samples, machine.arrived, "in one piece")
+    return RunCounts(machine.tallies, machine.samples, machine.arrived, "in one piece")
 
 
-def _in_two(job: Job, advance: Advance) -> Outcome:
+def _in_two(job: Job, advance: Advance) -> RunCounts:
     """The source's side of a batch of windows beside the shadow's side of the batch before."""
     source, shadow = job.machine(), job.machine()
     with ThreadPoolExecutor(1) as other:
@@ -127,7 +127,7 @@ def _in_two(job: Job, advance: Advance) -> Outcome:
         if behind is not None:
             behind.result()
     tallies, samples = (source.tallies[0], shadow.tallies[1]), (source.samples[0], shadow.samples[1])
-    return Outcome(tallies, samples, source.arrived, "the source's side beside the shadow's")
+    return RunCounts(tallies, samples, source.arrived, "the source's side beside the shadow's")
 
 
 def simulate_slice(job: Job, first: int, last: int, arrived: int, advance: Advance | None = None) -> Slice:
@@ -161,7 +161,7 @@ def count_arrivals(job: Job, first: int, last: int) -> int:
     return n
 
 
-def _in_slices(job: Job, n: int, executor: Executor, inside: Advance | None, after: Advance) -> Outcome:
+def _in_slices(job: Job, n: int, executor: Executor, inside: Advance | None, after: Advance) -> RunCounts:
     """Slices on an executor. `inside` is called by each as it goes, where it can be; `after` when one is done."""
     edge = [job.c.n_windows * i // n for i in range(n + 1)]
     arrived = [0] * n
@@ -188,10 +188,10 @@ def _in_slices(job: Job, n: int, executor: Executor, inside: Advance | None, aft
     how = f"in {n} slices, {again} of {job.c.n_windows} windows run twice"
     if fallen:
         how += f"; slices that never met the true state, and were run again as a whole: {fallen}"
-    return Outcome(whole.tallies, whole.samples, whole.arrived, how)
+    return RunCounts(whole.tallies, whole.samples, whole.arrived, how)
 
 
-def _joined(job: Job, whole: Machine, piece: Slice, arrived: int) -> tuple[int, bool]:
+def _joined(job: Job, whole: RunState, piece: Slice, arrived: int) -> tuple[int, bool]:
     """Put a slice behind the whole, which is exact up to the slice's first window.
 
     Returns how many windows were run again, and whether the states met.

@@ -1,6 +1,6 @@
 """The arrays that change while the kernel runs: made, grown, and put to work.
 
-A `Machine` is one run, or a slice of it, at some point of time. Nothing in it depends on how it got there.
+A `RunState` is one run, or a slice of it, at some point of time. Nothing in it depends on how it got there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from shadowsim.engine import _kernel as k
-from shadowsim.engine.arrivals import Feed
+from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
 from shadowsim.errors import SimulationError
 
@@ -24,11 +24,11 @@ _NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
 
 
 @dataclass(slots=True)
-class Machine:
+class RunState:
     """A run in progress: `source`, `shadow` and `samples` are (source, shadow) where they come in pairs."""
 
     c: Columns
-    feed: Feed
+    feed: ArrivalStream
     source: k.State
     shadow: k.State
     tallies: tuple[k.Tally, k.Tally]
@@ -73,7 +73,7 @@ class Machine:
         for state in (self.source, self.shadow):
             state.tick[0] = tick
 
-    def take_over(self, other: Machine) -> None:
+    def take_over(self, other: RunState) -> None:
         """Go on from where another machine stands, at the beginning of a window."""
         self.source, self.shadow, self.pending = other.source, other.shadow, other.pending
         self.cursor[:] = other.cursor
@@ -97,12 +97,12 @@ class Machine:
         return int(self.cursor[k.C_ARRIVED])
 
 
-def new_machine(c: Columns, feed: Feed, chunk: int, samples: tuple[k.Sample, k.Sample]) -> Machine:
+def new_run_state(c: Columns, feed: ArrivalStream, chunk: int, samples: tuple[k.Sample, k.Sample]) -> RunState:
     """A machine at the start of a run, its pools empty."""
     flying = c.source.routing == k.LEAST_OUTSTANDING
     shadow_flying = c.shadow.routing == k.LEAST_OUTSTANDING or c.mirror.max_in_flight >= 0
     at_response = c.mirror.instant == k.AT_RESPONSE
-    return Machine(
+    return RunState(
         c=c,
         feed=feed,
         source=_new_state(c.source, c.horizon_s, chunk if flying else 0, 0),

@@ -8,9 +8,9 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
 
-from shadowsim.engine import parallel as slices
+from shadowsim.engine import parallel
 from shadowsim.engine import run_frames as tal
-from shadowsim.engine.arrivals import Feed, feed_of
+from shadowsim.engine.arrivals import ArrivalStream, arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
 from shadowsim.errors import InputError
@@ -79,12 +79,12 @@ def run(
 
     What `advance` raises ends the run.
     """
-    feed = feed_of(scenario)
+    feed = arrivals_of(scenario)
     c = columns(scenario, feed)
     wanted, n = scenario.sample_requests, workers or _default_workers(feed, executor)
     for widen in range(3):
-        done = slices.run(Job(c, feed, chunk, wanted, widen), n, executor, advance)
-        if slices.sample_fits(done.samples, wanted, done.arrived):
+        done = parallel.run(Job(c, feed, chunk, wanted, widen), n, executor, advance)
+        if parallel.sample_fits(done.samples, wanted, done.arrived):
             break
     tal.conserved(done.tallies, done.arrived)
     return Result(
@@ -96,7 +96,7 @@ def run(
     )
 
 
-def _default_workers(feed: Feed, executor: Executor | None) -> int:
+def _default_workers(feed: ArrivalStream, executor: Executor | None) -> int:
     """A core each; one where the run is over before another could help; for an executor, which does not tell, eight."""
     if executor is not None:
         return 8

@@ -44,7 +44,7 @@ def noise_floor(
     Parameters
     ----------
     scenario : Scenario, mapping, JSON text or path
-        Its shadow's model is not used; see `same` for the pool.
+        Its shadow's model is not used; see `as_aa_test` for the pool.
     margin_pct, margin_points, confidence, slo_s
         As for `compare`, which judges every run.
     replications : int, optional
@@ -78,7 +78,7 @@ def noise_floor(
     InputError, ValidationError
         When the scenario or a parameter cannot be used.
     """
-    equal = same(Scenario.of(scenario))
+    equal = as_aa_test(Scenario.of(scenario))
     n = replications if replications is not None else equal.replications if equal.replications > 1 else 10
     check_whole(n, "replications", 2)
     terms_of(margin_pct, margin_points, confidence, slo_s)  # before the runs, which take their time
@@ -94,7 +94,7 @@ def noise_floor(
     return floor
 
 
-def same(scenario: Scenario) -> Scenario:
+def as_aa_test(scenario: Scenario) -> Scenario:
     """Return the scenario with a shadow that is equal to the source, as the module says; no requests are kept."""
     source, shadow = scenario.experiment.source, scenario.experiment.shadow
     routing = scenario.routing[source.name]

@@ -33,19 +33,19 @@ from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.plan_designs import (
     HOUR_S,
     Segment,
-    alike,
     at_share,
     durations_of,
     in_production,
     keeps_up,
     limits_of,
     same_model,
+    sees_same_arrivals,
     segments,
     shares_of,
 )
 from shadowsim.planning.plan_effects import Effect, Scales, parse_effect, scales_of
 from shadowsim.planning.plan_power import Shown, differences, estimated, source_of
-from shadowsim.planning.plan_rehearsals import Outcome, Stage, levels_of, mean_rate
+from shadowsim.planning.plan_rehearsals import Rehearsal, RehearsalResult, levels_of, mean_rate
 from shadowsim.planning.sheet import Sheet
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.scenario.scenario import Scenario
@@ -183,10 +183,12 @@ def plan(
             for duration_s in lengths:
                 segment = chosen[duration_s]
                 if segment not in shown:
-                    stage = Stage.of(segment.of(test), wanted, levels)
+                    stage = Rehearsal.of(segment.of(test), wanted, levels)
                     none = rehearse(stage.with_shadow(scales.none), runs, advance)
                     with_it = rehearse(stage.with_shadow(scales.effect, wanted.amount), runs, advance)
-                    shown[segment] = _show(none, with_it, wanted, alike(test), segment.mixture == longest.mixture)
+                    shown[segment] = _show(
+                        none, with_it, wanted, sees_same_arrivals(test), segment.mixture == longest.mixture
+                    )
                 rows.append(_row(test, duration_s, segment, shown[segment], wanted, power))
     frame = pd.DataFrame(rows).assign(cost_usd=lambda x: _costs(x, whole, known), scale=scales.effect / scales.none)
     return Sheet(frame[COLUMNS])
@@ -214,17 +216,17 @@ def recommend(frame: pd.DataFrame) -> pd.Series[Any] | None:
 
 
 def _rehearsed(
-    stage: Stage,
+    stage: Rehearsal,
     runs: Sequence[int],
     advance: Callable[[int], object] = lambda _: None,
     *,
     workers: int,
     executor: Executor | None,
-) -> list[Outcome]:
+) -> list[RehearsalResult]:
     """Return the outcomes of some replications, in their order."""
-    found: dict[int, Outcome] = {}
+    found: dict[int, RehearsalResult] = {}
 
-    def done(r: int, outcome: Outcome) -> None:
+    def done(r: int, outcome: RehearsalResult) -> None:
         found[r] = outcome
         advance(1)
 
@@ -233,11 +235,15 @@ def _rehearsed(
 
 
 def _scales(
-    production: Scenario, segment: Segment, effect: Effect, runs: Sequence[int], rehearse: Callable[..., list[Outcome]]
+    production: Scenario,
+    segment: Segment,
+    effect: Effect,
+    runs: Sequence[int],
+    rehearse: Callable[..., list[RehearsalResult]],
 ) -> Scales:
     """Return the factors on service times, found where all of the traffic is copied."""
     longer = segment.longer(SOLVING_REQUESTS / max(mean_rate(production, segment.whole_s), 1e-9))
-    stage = Stage.of(longer.of(production), effect, levels_of(0.05, 1))
+    stage = Rehearsal.of(longer.of(production), effect, levels_of(0.05, 1))
 
     def both(scale: float) -> tuple[float, float]:
         found = rehearse(stage.with_shadow(scale), runs)
@@ -247,7 +253,7 @@ def _scales(
 
 
 def _show(
-    none: list[Outcome], with_it: list[Outcome], effect: Effect, equal: bool, like_longest: bool
+    none: list[RehearsalResult], with_it: list[RehearsalResult], effect: Effect, equal: bool, like_longest: bool
 ) -> tuple[Shown, Shown]:
     """Return what was shown without the effect and with it, with what is known of the true differences.
 

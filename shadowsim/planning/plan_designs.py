@@ -96,7 +96,7 @@ def same_model(scenario: Scenario) -> bool:
     )
 
 
-def alike(scenario: Scenario) -> bool:
+def sees_same_arrivals(scenario: Scenario) -> bool:
     """Whether an instance of the shadow sees just the arrivals that one of the source sees, in law."""
     source, shadow = scenario.experiment.source, scenario.experiment.shadow
     share, routing = scenario.experiment.sampling_percentage, scenario.routing[source.name]
@@ -218,7 +218,7 @@ def limits_of(test: Scenario, segment: Segment, k: float) -> list[str]:
     load, said, with_profile = load_ratio(test), [], any(part.profile is not None for part in parts)
     if load < 0.995:
         said.append(f"the shadow's workers get {load:.0%} of the load of the source's: not how it does under all of it")
-    elif same_model(test) and not alike(test):
+    elif same_model(test) and not sees_same_arrivals(test):
         said.append(f"copies reach {n} instances otherwise than requests the source: equal models may differ")
     if share < 100:
         said.append(f"the shadow sees {share} % of the traffic: not how a pool for all of it does")

@@ -22,12 +22,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shadowsim.planning.plan_rehearsals import Outcome
+from shadowsim.planning.plan_rehearsals import RehearsalResult
 
 Floats = NDArray[np.float64]
 
 
-class Share(NamedTuple):
+class Rate(NamedTuple):
     """A share of tests and its standard error."""
 
     value: float
@@ -58,7 +58,7 @@ class Shown:
     n_copies: float
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome], true: float | None = None, error: float = 0.0) -> Shown:
+    def of(cls, outcomes: Sequence[RehearsalResult], true: float | None = None, error: float = 0.0) -> Shown:
         """Collect outcomes; without a true difference that is known, their mean is it."""
         difference = differences(outcomes)
         if true is None:
@@ -70,21 +70,21 @@ class Shown:
 
     @property
     def undecided(self) -> float:
-        """Share of the rehearsals that had not enough data for an interval."""
+        """The share of rehearsals that had not enough data for an interval."""
         return float(np.isnan(self.low).mean())
 
-    def worse(self, k: float) -> Share:
+    def worse(self, k: float) -> Rate:
         """Return how often a test `k` times as long finds the shadow worse."""
         return self._above(self.low, self.true, k)
 
-    def better(self, k: float) -> Share:
+    def better(self, k: float) -> Rate:
         """Return how often it finds the shadow better."""
         return self._above(-self.high, -self.true, k)
 
-    def either(self, k: float) -> Share:
+    def either(self, k: float) -> Rate:
         """Return how often it finds anything: the intervals lie on one side of 0 only, so that the shares add up."""
         worse, better = self.worse(k), self.better(k)
-        return Share(worse.value + better.value, math.hypot(worse.error, better.error))
+        return Rate(worse.value + better.value, math.hypot(worse.error, better.error))
 
     def visible(self, power: float, k: float, sign: float) -> float:
         """Return the smallest difference that a test `k` times as long finds with a power; NaN where none was.
@@ -96,16 +96,16 @@ class Shown:
         found = float(np.quantile(c, 1.0 - power, method="lower")) if c.size else -math.inf
         return -found / math.sqrt(k) if math.isfinite(found) else math.nan
 
-    def _above(self, end: Floats, true: float, k: float) -> Share:
+    def _above(self, end: Floats, true: float, k: float) -> Rate:
         c = self._ends(end, k) - true
         if 2 * c.size < end.size:  # longer tests have enough data, but what they would show is not known
-            return Share(math.nan, math.nan)
+            return Rate(math.nan, math.nan)
         if k == 1.0:
             p = float((c + true > 0.0).mean())
-            return Share(p, _error(p, c.size))
+            return Rate(p, _error(p, c.size))
         near = (true, true - self.true_error, true + self.true_error)
         p, less, more = (float((x + c / math.sqrt(k) > 0.0).mean()) for x in near)
-        return Share(p, math.hypot(_error(p, c.size), 0.5 * (more - less)))
+        return Rate(p, math.hypot(_error(p, c.size), 0.5 * (more - less)))
 
     def _ends(self, end: Floats, k: float) -> Floats:
         """Return the ends of the intervals that count for a test `k` times as long, -inf where there is none."""
@@ -113,12 +113,12 @@ class Shown:
         return np.where(np.isnan(counted), -np.inf, counted)
 
 
-def differences(outcomes: Sequence[Outcome]) -> Floats:
+def differences(outcomes: Sequence[RehearsalResult]) -> Floats:
     """Return the estimated differences of some rehearsals, NaN where a side had no answers."""
     return np.array([x.shadow - x.source for x in outcomes])
 
 
-def source_of(outcomes: Sequence[Outcome]) -> float:
+def source_of(outcomes: Sequence[RehearsalResult]) -> float:
     """Return the mean of the source's metric, NaN when it never had one."""
     some = [x.source for x in outcomes if not math.isnan(x.source)]
     return float(np.mean(some)) if some else math.nan

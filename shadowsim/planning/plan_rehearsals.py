@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr  # type: ignore[import-untyped]
 
 from shadowsim.engine import _kernel as k
-from shadowsim.engine import parallel as slices
-from shadowsim.engine.arrivals import feed_of
+from shadowsim.engine import parallel
+from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import Columns, columns
 from shadowsim.engine.replicate import replication
 from shadowsim.engine.simulate import CHUNK
@@ -32,12 +32,11 @@ from shadowsim.planning.load import CYCLES, demand
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
-from shadowsim.statistics import estimates as statistics
-from shadowsim.statistics import sequential_looks as sequential
+from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import traffic_moments
-from shadowsim.statistics.comparison import LEAST_BEYOND, Contrast, Terms
+from shadowsim.statistics.comparison import LEAST_BEYOND, RowBuilder, Terms
 from shadowsim.statistics.samples import Buckets
-from shadowsim.statistics.sections import Sections, Side
+from shadowsim.statistics.sections import Sections, SideSections
 
 Floats = NDArray[np.float64]
 Advance = Callable[[int], object]
@@ -53,7 +52,7 @@ _ERRORS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RehearsalResult:
     """What a rehearsal showed of a metric.
 
     Attributes
@@ -79,7 +78,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Rehearsal:
     """A rehearsal's scenario and what the kernel needs of it, but for the seed.
 
     Attributes
@@ -99,11 +98,11 @@ class Stage:
     levels: tuple[float, ...]
 
     @classmethod
-    def of(cls, scenario: Scenario, effect: Effect, levels: tuple[float, ...]) -> Stage:
+    def of(cls, scenario: Scenario, effect: Effect, levels: tuple[float, ...]) -> Rehearsal:
         """Set a stage for a scenario."""
-        return cls(scenario, columns(scenario, feed_of(scenario)), effect, levels)
+        return cls(scenario, columns(scenario, arrivals_of(scenario)), effect, levels)
 
-    def with_shadow(self, scale: float, error: float = 0.0) -> Stage:
+    def with_shadow(self, scale: float, error: float = 0.0) -> Rehearsal:
         """Return the stage with the shadow's service times multiplied, and with so many more of its answers errors.
 
         Errors are those of the effect's metric, on top of the source's.
@@ -127,21 +126,21 @@ class Stage:
     def sections(self, r: int, advance: Advance = lambda _: None) -> Sections:
         """Simulate replication `r` and return its sections, as `compare` has them of its frames."""
         seeded = replication(self.scenario, r)
-        feed = feed_of(seeded)
-        job = slices.Job(replace(self.prepared, seed=np.uint64(seeded.seed)), feed, CHUNK, 0, 0)
-        done = slices.run(job, 1, None, advance)
+        feed = arrivals_of(seeded)
+        job = parallel.Job(replace(self.prepared, seed=np.uint64(seeded.seed)), feed, CHUNK, 0, 0)
+        done = parallel.run(job, 1, None, advance)
         edges = k.bucket_edges()
         sides = [_side(tally, edges) for tally in done.tallies]
         return Sections(sides[0], sides[1], "sections")
 
-    def outcome(self, r: int, advance: Advance = lambda _: None) -> Outcome:
+    def outcome(self, r: int, advance: Advance = lambda _: None) -> RehearsalResult:
         """Simulate replication `r` and judge it."""
         whole = self.sections(r, advance)
         n, looks = whole.source.n.size, len(self.levels)
         found = [judged(_first(whole, n * (i + 1) // looks), self.effect, level) for i, level in enumerate(self.levels)]
         lows, highs = ([row[key] for row, _ in found if not math.isnan(row[key])] for key in ("low", "high"))
         last, short = found[-1]
-        return Outcome(
+        return RehearsalResult(
             last["source"],
             last["shadow"],
             max(lows, default=math.nan),
@@ -162,20 +161,22 @@ def levels_of(alpha: float, looks: int) -> tuple[float, ...]:
         When `looks` is not an integer from 1 to 100.
     """
     if isinstance(looks, bool) or not isinstance(looks, int):
-        raise InputError("looks", f"must be an integer from 1 to {sequential.MOST_LOOKS}", looks)
-    return (alpha,) if looks == 1 else tuple(float(2.0 * ndtr(-z)) for z in sequential.bounds(looks, alpha))
+        raise InputError("looks", f"must be an integer from 1 to {sequential_looks.MOST_LOOKS}", looks)
+    return (alpha,) if looks == 1 else tuple(float(2.0 * ndtr(-z)) for z in sequential_looks.bounds(looks, alpha))
 
 
 def judged(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, Any], bool]:
     """Return the row of `compare` on an effect's metric, and whether the requests were too few for an interval."""
     sides = (sections.source, sections.shadow)
-    worth = [statistics.n_effective(s.sample, 0.5, None, s.moments) if s.sample else None for s in sides]
+    worth = [estimates.n_effective(s.sample, 0.5, None, s.moments) if s.sample else None for s in sides]
     least = min((w for w in worth if w is not None), default=math.inf)
-    how = Contrast(sections.how, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
+    how = RowBuilder(sections.how, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
     return _row(how, sides, effect, worth), least * effect.tail < LEAST_BEYOND
 
 
-def _row(how: Contrast, sides: Sequence[Side], effect: Effect, worth: Sequence[float | None]) -> dict[str, Any]:
+def _row(
+    how: RowBuilder, sides: Sequence[SideSections], effect: Effect, worth: Sequence[float | None]
+) -> dict[str, Any]:
     moments = [s.moments for s in sides]
     if effect.of_errors:
         return how.share(effect.metric, [(s.errors[effect.metric], s.requests) for s in sides], worth, moments)
@@ -244,7 +245,7 @@ def _rates(scenario: Scenario, part: Traffic, whole_s: float) -> Floats:
     return rates
 
 
-def _side(tally: k.Tally, edges: Floats) -> Side:
+def _side(tally: k.Tally, edges: Floats) -> SideSections:
     """One variant of a run, from what the kernel counted; window w of W is in section w n // W of n."""
     n_windows, n_sections = len(tally.rows), len(tally.sections)
     least, greatest = tally.rows[:, k.R_LATENCY_MIN], tally.rows[:, k.R_LATENCY_MAX]
@@ -261,7 +262,7 @@ def _side(tally: k.Tally, edges: Floats) -> Side:
         sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], counts, ends)
     errors = {name: rows[:, list(of)].sum(axis=1) for name, of in _ERRORS.items()}
     moments = traffic_moments(tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED], n_sections)
-    return Side(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors, moments)
+    return SideSections(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors, moments)
 
 
 def _first(sections: Sections, n: int) -> Sections:
@@ -277,5 +278,5 @@ def _first(sections: Sections, n: int) -> Sections:
             sample = Buckets(sample.low_s, sample.high_s, counts, sample.extremes_s) if counts.any() else None
         errors = {name: hits[:n] for name, hits in side.errors.items()}
         moments = None if side.moments is None else side.moments[:n]
-        sides.append(Side(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, moments))
+        sides.append(SideSections(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, moments))
     return Sections(sides[0], sides[1], sections.how)

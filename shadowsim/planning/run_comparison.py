@@ -28,7 +28,7 @@ from shadowsim.scenario.fields import per_cent
 from shadowsim.statistics.batch_means import LEAST
 from shadowsim.statistics.comparison import NOT_ENOUGH, metric_rows, terms_of
 from shadowsim.statistics.sections import Sections, frames_of, sections_of
-from shadowsim.text import OVERLOADED, grid, percent, seconds, short_name
+from shadowsim.text import OVERLOADED, grid, percent, short_name, time_text
 
 Runs = Result | str | os.PathLike[str] | Sequence[Result | str | os.PathLike[str]]
 
@@ -177,7 +177,7 @@ def regressions_text(table: pd.DataFrame) -> str:
     rows = [("variant", "metric", "baseline", "result", "change", "interval", "verdict")]
     for row in table.to_dict("records"):
         if row["unit"] == "s":
-            values = [seconds(row[key]) for key in ("baseline", "result")]
+            values = [time_text(row[key]) for key in ("baseline", "result")]
             change, low, high = ((row[key] - 1.0) * 100.0 for key in ("ratio", "ratio_low", "ratio_high"))
             unit = "%"
         else:

@@ -22,7 +22,16 @@ from shadowsim.frames import ROLES
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.load import demand, raised
 from shadowsim.planning.sheet import Sheet
-from shadowsim.planning.size_search import FIRST_LOOK, UTILISATION, Answer, Bench, Search, Trial, answer, missed
+from shadowsim.planning.size_search import (
+    FIRST_LOOK,
+    UTILISATION,
+    CountFound,
+    CountTried,
+    Search,
+    Trials,
+    answer,
+    missed,
+)
 from shadowsim.planning.slo import Goal, Slo, measure, parse_slo
 from shadowsim.result import Result
 from shadowsim.scenario.fields import check_whole, number
@@ -109,7 +118,7 @@ def size(
                 continue
             search = _search(raised(whole.replace({f"{role}.instance_type": kind}), headroom_pct), role, wanted)
 
-            bench = Bench(partial(_once, search, run), search.length, search.falling, search.overload)
+            bench = Trials(partial(_once, search, run), search.length, search.falling, search.overload)
             fewest = answer(search, bench, level, max_instances, max_replications)
             found.append(_row(search, bench, fewest, whole, known))
             tried += _tried(search, bench, whole, known)
@@ -180,7 +189,7 @@ def _blank(role: str, kind: str, prices: Prices, note: str) -> dict[str, object]
     }
 
 
-def _row(search: Search, bench: Bench, fewest: Answer, whole: Scenario, prices: Prices) -> dict[str, object]:
+def _row(search: Search, bench: Trials, fewest: CountFound, whole: Scenario, prices: Prices) -> dict[str, object]:
     kind = getattr(search.scenario.experiment, search.role).pool.instance_type
     row = _blank(search.role, kind, prices, fewest.note) | {"certain": fewest.certain}
     if fewest.n is None:
@@ -209,7 +218,7 @@ def _row(search: Search, bench: Bench, fewest: Answer, whole: Scenario, prices: 
     }
 
 
-def _tried(search: Search, bench: Bench, whole: Scenario, prices: Prices) -> list[dict[str, object]]:
+def _tried(search: Search, bench: Trials, whole: Scenario, prices: Prices) -> list[dict[str, object]]:
     """Return a record a count that was tried, in order; an overloaded pool's figures may be the theory's."""
     kind = getattr(search.scenario.experiment, search.role).pool.instance_type
     usd = whole.experiment.duration_s / 3600.0 * prices.of(kind).usd_per_h
@@ -222,12 +231,12 @@ def _tried(search: Search, bench: Bench, whole: Scenario, prices: Prices) -> lis
     return records
 
 
-def _tightest(trial: Trial, goals: Sequence[Goal]) -> Goal:
+def _tightest(trial: CountTried, goals: Sequence[Goal]) -> Goal:
     """Return the goal with the least margin, relative to its limit."""
     return min(zip(goals, trial.mean, strict=False), key=lambda x: x[0].margin(x[1]) / (x[0].limit or 1e-12))[0]
 
 
-def _one_fewer(search: Search, below: Trial | None, n: int) -> str:
+def _one_fewer(search: Search, below: CountTried | None, n: int) -> str:
     if below is None:
         return "one instance is the least"
     if below.theory:

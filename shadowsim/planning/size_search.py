@@ -49,7 +49,7 @@ MET, MISSED, OPEN = "met", "missed", "open"
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class CountTried:
     """What is known of one count of instances.
 
     Attributes
@@ -111,7 +111,7 @@ class Trial:
 
 
 @dataclass(slots=True)
-class Bench:
+class Trials:
     """Counts of instances on trial.
 
     Attributes
@@ -124,7 +124,7 @@ class Bench:
         The goals "at most", which stand first among the figures.
     theory : callable
         count -> figures of an overloaded pool, or None if it has to be simulated.
-    trials : dict of int to Trial
+    trials : dict of int to CountTried
         What has been tried.
     """
 
@@ -132,9 +132,9 @@ class Bench:
     length: Callable[[int], Length]
     falling: Sequence[Goal]
     theory: Callable[[int], Floats | None]
-    trials: dict[int, Trial] = field(default_factory=dict)
+    trials: dict[int, CountTried] = field(default_factory=dict)
 
-    def trial(self, n: int, replications: int = 1) -> Trial:
+    def trial(self, n: int, replications: int = 1) -> CountTried:
         """Return what is known of n instances after at least so many replications."""
         if n not in self.trials:
             self.trials[n] = self._first(n)
@@ -146,18 +146,18 @@ class Bench:
             self.trials[n] = found
         return found
 
-    def _first(self, n: int) -> Trial:
+    def _first(self, n: int) -> CountTried:
         known = self.theory(n)
         if known is not None:
-            return Trial(known[None, :], np.full(len(known), math.nan), math.nan, theory=True)
+            return CountTried(known[None, :], np.full(len(known), math.nan), math.nan, theory=True)
         length = self.length(n)
         if length.short_s < length.long_s:
             value, error = self.once(n, length.short_s, 0)
-            brief = Trial(value[None, :], error, length.short_s)
+            brief = CountTried(value[None, :], error, length.short_s)
             if brief.state(self.falling, 0.0) == MISSED:
                 return brief
         value, error = self.once(n, length.long_s, 0)
-        return Trial(value[None, :], error, length.long_s, length.enough)
+        return CountTried(value[None, :], error, length.long_s, length.enough)
 
     def settle(self, counts: Sequence[int], goals: Sequence[Goal], level: float, most: int) -> list[str]:
         """Replicate counts until each is MET or MISSED, or has had `most` replications.
@@ -251,7 +251,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CountFound:
     """How many instances; None with the reason for no number."""
 
     n: int | None
@@ -259,13 +259,13 @@ class Answer:
     note: str = ""
 
 
-def answer(search: Search, bench: Bench, level: float, most: int, runs: int) -> Answer:
+def answer(search: Search, bench: Trials, level: float, most: int, runs: int) -> CountFound:
     """Return the fewest instances that meet all goals of a search.
 
     Parameters
     ----------
     search : Search
-    bench : Bench
+    bench : Trials
         Tries counts.
     level : float
         The chance of error in each of the answer's two statements.
@@ -275,20 +275,22 @@ def answer(search: Search, bench: Bench, level: float, most: int, runs: int) -> 
         Replications of a count, at most.
     """
     if search.need.instances == 0.0:
-        return Answer(None, True, "no request reaches it: nothing to size")
+        return CountFound(None, True, "no request reaches it: nothing to size")
     for goal in search.falling:
         least = floor(goal, search.scenario, search.role, search.need)
         if least > 1.01 * goal.limit:
-            return Answer(None, True, f"no count will do: {goal.said(least)} without any wait, against {goal}")
+            return CountFound(None, True, f"no count will do: {goal.said(least)} without any wait, against {goal}")
     return (_bisected if search.monotone else _scanned)(search, bench, level, most, runs)
 
 
-def _bisected(search: Search, bench: Bench, level: float, most: int, runs: int) -> Answer:
+def _bisected(search: Search, bench: Trials, level: float, most: int, runs: int) -> CountFound:
     falling, n = search.falling, _bracketed(search, bench, most)
     states = []
     for _ in range(_MOVES):
         if n > most:
-            return Answer(None, bench.settle([most], falling, level, runs) == [MISSED], _beyond(search, bench, most))
+            return CountFound(
+                None, bench.settle([most], falling, level, runs) == [MISSED], _beyond(search, bench, most)
+            )
         states = bench.settle([n], search.goals, level, runs)
         below = bench.settle([n - 1], falling, level, runs) if n > 1 else [MISSED]
         if not bench.trial(n).meets(falling):
@@ -300,11 +302,11 @@ def _bisected(search: Search, bench: Bench, level: float, most: int, runs: int) 
     trial = bench.trial(n)
     if not trial.meets(search.goals):
         note = f"no count will do: {n} instances are the fewest for the rest, and more only lower it"
-        return Answer(None, states == [MISSED] and below == [MISSED], f"{note}: {missed(trial, search.goals)}")
-    return Answer(n, states == [MET] and below == [MISSED])
+        return CountFound(None, states == [MISSED] and below == [MISSED], f"{note}: {missed(trial, search.goals)}")
+    return CountFound(n, states == [MET] and below == [MISSED])
 
 
-def _bracketed(search: Search, bench: Bench, most: int) -> int:
+def _bracketed(search: Search, bench: Trials, most: int) -> int:
     """Return the fewest instances that meet the goals "at most" in one replication, `most` + 1 for none."""
     low, high, step = 0, most + 1, 1
     n = min(max(math.ceil(search.need.peak_instances / AIMED_LOAD), 1), most)
@@ -324,7 +326,7 @@ def _bracketed(search: Search, bench: Bench, most: int) -> int:
     return high
 
 
-def _scanned(search: Search, bench: Bench, level: float, most: int, runs: int) -> Answer:
+def _scanned(search: Search, bench: Trials, level: float, most: int, runs: int) -> CountFound:
     # Only the load that there is even when nobody is slowed down, and nothing is lost, rules counts out.
     service = search.service
     fastest = min(service.slowdown or (1.0,)) / (service.slowdown or (1.0,))[-1]
@@ -334,16 +336,16 @@ def _scanned(search: Search, bench: Bench, level: float, most: int, runs: int) -
     for n in range(first, last + 1):
         (state,) = bench.settle([n], search.goals, level, runs)
         if bench.trial(n).meets(search.goals):
-            return Answer(n, state == MET and all_missed)
+            return CountFound(n, state == MET and all_missed)
         all_missed = all_missed and state == MISSED
-    return Answer(None, all_missed, f"{first} to {last} instances were tried: {_beyond(search, bench, last)}")
+    return CountFound(None, all_missed, f"{first} to {last} instances were tried: {_beyond(search, bench, last)}")
 
 
-def _beyond(search: Search, bench: Bench, most: int) -> str:
+def _beyond(search: Search, bench: Trials, most: int) -> str:
     return f"not with {most} instances: {missed(bench.trial(most), search.goals)}"
 
 
-def missed(trial: Trial, goals: Sequence[Goal]) -> str:
+def missed(trial: CountTried, goals: Sequence[Goal]) -> str:
     """Return which goals a trial misses, and by which figures."""
     pairs = zip(goals, trial.mean, strict=False)
     return "; ".join(f"{goal.said(value)}, against {goal}" for goal, value in pairs if not goal.met(value))

@@ -15,7 +15,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from shadowsim.errors import InputError
 from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, Floats, canvas
 from shadowsim.statistics.comparison import NOT_ENOUGH
-from shadowsim.text import percent, seconds
+from shadowsim.text import percent, time_text
 from shadowsim.verdict import Verdict
 
 SAME = "no difference larger than the margin"
@@ -201,7 +201,7 @@ def _margins(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
 
 
 def _both(part: pd.DataFrame, unit: str) -> list[str]:
-    text = seconds if unit == "s" else lambda share: percent(share, 2)
+    text = time_text if unit == "s" else lambda share: percent(share, 2)
     return [
         " → ".join(f'<span style="color:{COLOURS[role]}">{text(pair[role])}</span>' for role in COLOURS)
         for pair in part[list(COLOURS)].to_dict("records")

@@ -19,7 +19,7 @@ from shadowsim.planning.costs import Cost
 from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.comparison_text import label, records
 from shadowsim.report.run_text import of_overload
-from shadowsim.text import OVERLOADED, compact, count, grid, percent, seconds, significant, wrapped
+from shadowsim.text import OVERLOADED, compact, count, grid, percent, significant, time_text, wrapped
 from shadowsim.verdict import STATUSES
 
 Row = Mapping[str, Any]
@@ -36,7 +36,7 @@ def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
         if row["metric"] in ("error_rate_4xx", "error_rate_5xx") and row["value"] == 0.0:
             continue  # which `error_rate` says
         shown = _difference if row["unit"] == "s" else _points
-        cells = [seconds(row["value"]) if row["unit"] == "s" else percent(row["value"], 3)]
+        cells = [time_text(row["value"]) if row["unit"] == "s" else percent(row["value"], 3)]
         cells += [shown(row[name], row[f"{name}_pct"]) for name in ("typical", "most")]
         cells += [percent(row[name], 0) for name in ("worse", "better", "same", "not_enough")]
         rows.append([label(row["metric"]), *cells])
@@ -54,7 +54,7 @@ def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
     if len(p99) and math.isfinite(p99["most"].iloc[0]):
         most, pct = p99["most"].iloc[0], p99["most_pct"].iloc[0]
         lines.append(
-            wrapped(f"A difference of p99 below {percent(pct / 100.0, 2)} ({seconds(most)}) is noise in this set-up.")
+            wrapped(f"A difference of p99 below {percent(pct / 100.0, 2)} ({time_text(most)}) is noise in this set-up.")
         )
     false = floor["worse"] + floor["better"]
     alarms = [f"{row.metric} in {percent(f, 0)}" for row, f in zip(floor.itertuples(), false, strict=True) if f > 0.0]
@@ -66,7 +66,7 @@ def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
 
 
 def _difference(x_s: float, pct: float) -> str:
-    return f"{seconds(x_s)} ({percent(pct / 100.0, 2)})" if math.isfinite(x_s) else "-"
+    return f"{time_text(x_s)} ({percent(pct / 100.0, 2)})" if math.isfinite(x_s) else "-"
 
 
 def _points(share: float, _: float) -> str:
@@ -88,7 +88,7 @@ def figure(goal: Goal, value: float, half: float = math.nan) -> str:
     """Return a goal's figure in its unit, with a half-width where there is one."""
     if not math.isfinite(value):
         return "-"
-    shown = seconds if goal.is_time else _share
+    shown = time_text if goal.is_time else _share
     return f"{shown(value)} +- {shown(half)}" if math.isfinite(half) and half > 0.0 else shown(value)
 
 
@@ -273,7 +273,7 @@ def _sweep_cells(part: pd.DataFrame) -> list[str]:
         float(part[name if name in part else f"achieved_{name}"].mean())
         for name in ("p50_s", "p99_s", "p99_9_s", "utilisation", "error_rate")
     )
-    times = [seconds(x) + mark for x in (p50, p99, p99_9)]
+    times = [time_text(x) + mark for x in (p50, p99, p99_9)]
     return [*times, percent(used), "none" if errors == 0.0 else percent(errors, 2), worst]
 
 

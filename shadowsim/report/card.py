@@ -20,7 +20,7 @@ from shadowsim.report.run_text import of_overload
 from shadowsim.report.scenario_text import scenario_text
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.text import OVERLOADED, count, percent, seconds
+from shadowsim.text import OVERLOADED, count, percent, time_text
 from shadowsim.verdict import Verdict
 
 BADGES = {"STABLE": "#0B7A4B", OVERLOADED: "#A32A6C", "TOO SHORT": "#8A6100"}  # white text is legible on all of them
@@ -82,7 +82,7 @@ def _of_result(result: Result) -> Card:
     ]
     for name, key in _LATENCIES.items():
         marks = [" *" if variant in over else "" for variant in summary.index]
-        rows.append([name, *(seconds(x) + mark for x, mark in zip(summary[key], marks, strict=True))])
+        rows.append([name, *(time_text(x) + mark for x, mark in zip(summary[key], marks, strict=True))])
     rows.append(["utilisation", *map(percent, summary["utilisation"])])
     rows.append(["errors", *(percent(x, 2) for x in summary["error_rate"])])
     heads = ["", *(f"{name} ({role})" for name, role in zip(summary.index, summary["role"], strict=True))]

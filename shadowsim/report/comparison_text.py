@@ -22,7 +22,7 @@ from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import compare_runs
 from shadowsim.statistics.comparison import NOT_ENOUGH, compare
 from shadowsim.statistics.sections import Frames, frames_of
-from shadowsim.text import OVERLOADED, compact, grid, percent, seconds, significant, wrapped
+from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, wrapped
 from shadowsim.verdict import STATUSES, verdict
 
 Row = Mapping[str, Any]
@@ -211,7 +211,7 @@ def _cells(row: Row, pair: Sequence[str]) -> list[str]:
     name = label(row["metric"])
     worth = "-" if math.isnan(row["n_eff"]) else compact(row["n_eff"])
     said = _NO_DIFFERENCE if row["verdict"].startswith(_NO_DIFFERENCE) else row["verdict"]
-    shown = seconds if row["unit"] == "s" else lambda x: percent(x, 3)
+    shown = time_text if row["unit"] == "s" else lambda x: percent(x, 3)
     return [name, *map(shown, values), change(row), interval(row), worth, said]
 
 

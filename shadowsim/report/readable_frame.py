@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.aws.instances import duration_text
-from shadowsim.text import count, percent, seconds, significant
+from shadowsim.text import count, percent, significant, time_text
 
 NONE = "–"
 _HEADS = {
@@ -98,5 +98,5 @@ def _number(name: str, value: float) -> str:
     if "usd" in name:
         return f"{value:,.2f}" if name == "cost_usd" else f"{value:,.4f}"
     if name.endswith("_s") and not name.endswith("_per_s"):
-        return seconds(value)
+        return time_text(value)
     return count(value) if value.is_integer() or abs(value) >= 1000.0 else significant(value)

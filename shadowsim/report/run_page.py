@@ -34,7 +34,7 @@ from shadowsim.report.scenario_text import PROCESSES
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
-from shadowsim.text import compact, count, percent, seconds, significant, size
+from shadowsim.text import bytes_text, compact, count, percent, significant, time_text
 from shadowsim.verdict import Verdict
 
 _NONE = "–"
@@ -164,7 +164,7 @@ def _table(result: Result, summary: pd.DataFrame) -> str:
     ]
     if result.scenario.capture:
         unknown = "size not known"
-        rest.append(("captured", [unknown if pd.isna(b) else size(float(b)) for b in summary["captured_bytes"]]))
+        rest.append(("captured", [unknown if pd.isna(b) else bytes_text(float(b)) for b in summary["captured_bytes"]]))
     s = result.scenario
     return f"""<section aria-labelledby="figures">
 <h2 id="figures">Source beside shadow</h2>
@@ -200,7 +200,7 @@ def _comparison(compared: pd.DataFrame, verdict: Verdict) -> str:
     """Put the figures of the comparison into a table: what the chart above it cannot say."""
     cells = []
     for row in records(compared):
-        said = seconds if row["unit"] == "s" else percent
+        said = time_text if row["unit"] == "s" else percent
         worth = compact(row["n_eff"]) if math.isfinite(row["n_eff"]) else _NONE
         figures = [said(row["source"]), said(row["shadow"]), change(row), interval(row)]
         cells.append((_metric(row), [*(_NONE if x == "-" else x for x in figures), worth, row["verdict"]]))

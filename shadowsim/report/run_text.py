@@ -15,13 +15,13 @@ from shadowsim.planning.slo import Slo
 from shadowsim.result import Result
 from shadowsim.text import (
     OVERLOADED,
+    bytes_text,
     count,
     grid,
     percent,
-    seconds,
     short_name,
     significant,
-    size,
+    time_text,
     trimmed_number,
     wrapped,
 )
@@ -100,13 +100,13 @@ def _summary_object(result: Result) -> dict[str, object]:
 
 def _spread_table(results: Sequence[Result]) -> str:
     show: list[Shown] = [lambda x: count(round(x)), lambda x: f"{significant(x, 4)}/s", lambda x: percent(x, 3)]
-    show += [seconds] * (len(LABELS) - 9) + [percent, _share_of_errors, size]
+    show += [time_text] * (len(LABELS) - 9) + [percent, _share_of_errors, bytes_text]
     columns = [[label if label != "verdict" else "worst verdict" for label in LABELS]]
     statuses, capture = worst_by_variant(results), results[0].scenario.capture
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         status = statuses[str(variant)]
         cells = [
-            _cell(text, mean, half) + (" *" if text is seconds and status == OVERLOADED else "")
+            _cell(text, mean, half) + (" *" if text is time_text and status == OVERLOADED else "")
             for text, mean, half in zip(show, part["mean"], part["half_width"], strict=True)
         ]
         cells[2] = cells[2] if role == "shadow" else ""
@@ -139,7 +139,7 @@ def summary_table(result: Result) -> str:
         part = result.windows[result.windows["variant"] == variant]
         mark, blank = (" *", "  ") if row["verdict"] == OVERLOADED else ("", "")
         share = f"{percent(row['share'], 3)} of {trimmed_number(100.0 * result.scenario.share)} %"
-        figures = [seconds(row[key]) + mark for key in ("mean_s", *_QUANTILES.values(), "wait_mean_s")]
+        figures = [time_text(row[key]) + mark for key in ("mean_s", *_QUANTILES.values(), "wait_mean_s")]
         columns.append(
             [
                 *(
@@ -181,4 +181,4 @@ def _captured(wanted: bool, records: int, n_bytes: Any) -> str:
     if not wanted:
         return "-"
     # Bytes are missing where payload sizes are not known.
-    return f"{records:,} records" + ("" if pd.isna(n_bytes) else f", {size(float(n_bytes))}")
+    return f"{records:,} records" + ("" if pd.isna(n_bytes) else f", {bytes_text(float(n_bytes))}")

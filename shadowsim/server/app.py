@@ -29,16 +29,15 @@ from uuid import uuid4
 from aiohttp import web
 
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, kind
-from shadowsim.server.control import actions as control
+from shadowsim.server.control import actions
 from shadowsim.server.data_plane.backends import Container
-from shadowsim.server.data_plane.captures import Captures
+from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.connections import Intake, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import LiveEndpoints, Sources
 from shadowsim.server.http.access import Hosts, Patience, Token, open_server, read_body, url_of
 from shadowsim.server.http.signatures import Signed, Verifier
-from shadowsim.server.metrics import cloudwatch
-from shadowsim.server.metrics import cloudwatch_wire as query
+from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
 from shadowsim.server.state import views
 from shadowsim.server.state.quotas import INVOKE
@@ -108,7 +107,7 @@ class App:
             for model, urls in s.containers.items()
         }
         self._containers = containers
-        self.captures = Captures(s.sink, Random(s.seed), s.flush_s)
+        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s)
         self.endpoints = LiveEndpoints(
             lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
             Sources(containers, s.services, s.seed),
@@ -205,9 +204,9 @@ class App:
         return self._action(request.headers, body)
 
     def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
-        if query.is_form(headers):
+        if cloudwatch_wire.is_form(headers):
             self._refresh()
-            status, text = query.answered(body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name))
+            status, text = cloudwatch_wire.answered(body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name))
             return Reply(status, text, {"Content-Type": "text/xml"})
         service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
         if service == cloudwatch.TARGET:
@@ -219,7 +218,7 @@ class App:
             what = "X-Amz-Target must name an action of SageMaker, or of CloudWatch in JSON."
             raise UnknownOperationError(what)
         try:
-            found = control.handle(action, _object(body), self._store.clock.now(), self._store)
+            found = actions.handle(action, _object(body), self._store.clock.now(), self._store)
         finally:
             self.endpoints.stale()
         return _json(found, "application/x-amz-json-1.1")

@@ -33,12 +33,11 @@ from scipy.special import ndtr  # type: ignore[import-untyped]
 
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
-from shadowsim.statistics import estimates as statistics
-from shadowsim.statistics import sequential_looks as sequential
+from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import Batches, Deviations, choose
 from shadowsim.statistics.estimates import Estimate
 from shadowsim.statistics.samples import Floats, Values
-from shadowsim.statistics.sections import ERRORS, Sections, Side, arrivals_cut, frames_of, sections_of
+from shadowsim.statistics.sections import ERRORS, Sections, SideSections, arrivals_cut, frames_of, sections_of
 
 NOT_ENOUGH = "not enough data"
 LEAST_BEYOND = 20  # independent answers beyond a quantile, without which its interval promises too much
@@ -60,7 +59,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class RowBuilder:
     """How estimates of both sides are had and compared.
 
     Attributes
@@ -83,22 +82,22 @@ class Contrast:
     terms: Terms
     together: bool = True
 
-    def quantile(self, metric: str, sides: Sequence[Side], q: float) -> dict[str, Any]:
+    def quantile(self, metric: str, sides: Sequence[SideSections], q: float) -> dict[str, Any]:
         """The row of the quantile at q."""
         samples = [s.sample for s in sides]
         if samples[0] is None or samples[1] is None:
             values = [s.quantile(q) if s else math.nan for s in samples]
             return self._row(metric, values, [s.n if s else 0 for s in samples])
         moments = [s.moments for s in sides]
-        deviations = [statistics.beyond(s, q, m) for s, m in zip(samples, moments, strict=True) if s]
+        deviations = [estimates.beyond(s, q, m) for s, m in zip(samples, moments, strict=True) if s]
         batches = self._batches(deviations) if self.worth * min(q, 1.0 - q) >= LEAST_BEYOND else None
         if batches is None:
             return self._row(metric, [s.quantile(q) for s in samples if s], [s.n for s in samples if s])
         alpha = self.terms.alpha
-        estimates = [statistics.quantile(s, q, batches, alpha, m) for s, m in zip(samples, moments, strict=True) if s]
-        return self._compared(metric, "s", estimates, deviations, batches)
+        pair = [estimates.quantile(s, q, batches, alpha, m) for s, m in zip(samples, moments, strict=True) if s]
+        return self._compared(metric, "s", pair, deviations, batches)
 
-    def mean(self, metric: str, sides: Sequence[Side]) -> dict[str, Any]:
+    def mean(self, metric: str, sides: Sequence[SideSections]) -> dict[str, Any]:
         """The row of the mean latency."""
         n, total = [s.n for s in sides], [s.total_s for s in sides if s.total_s is not None]
         if not all(x.sum() > 0 for x in n):
@@ -111,11 +110,11 @@ class Contrast:
         if batches is None:
             return self._row(metric, values, [x.sum() for x in n])
         variance = [s.sample.variance() if s.sample else math.nan for s in sides]
-        estimates = [
-            statistics.mean(t, x, v, batches, self.terms.alpha, m)
+        pair = [
+            estimates.mean(t, x, v, batches, self.terms.alpha, m)
             for t, x, v, m in zip(total, n, variance, moments, strict=True)
         ]
-        return self._compared(metric, "s", estimates, deviations, batches)
+        return self._compared(metric, "s", pair, deviations, batches)
 
     def share(
         self,
@@ -132,12 +131,12 @@ class Contrast:
             Deviations(hits - hits.sum() / n.sum() * n, n, m) for (hits, n), m in zip(counts, moments, strict=True)
         ]
         batches = self._batches(deviations)
-        estimates = [
-            statistics.share(hits, n, float(n.sum()) if w is None else w, batches, self.terms.alpha, m)
+        pair = [
+            estimates.share(hits, n, float(n.sum()) if w is None else w, batches, self.terms.alpha, m)
             for (hits, n), w, m in zip(counts, worth, moments, strict=True)
         ]
-        row = self._compared(metric, "share", estimates, deviations, batches)
-        if min(hits.sum() for hits, _ in counts) < statistics.FEW_HITS:
+        row = self._compared(metric, "share", pair, deviations, batches)
+        if min(hits.sum() for hits, _ in counts) < estimates.FEW_HITS:
             row["method"] = f"{self.name}, by count"  # of at least one side
         return row
 
@@ -148,20 +147,20 @@ class Contrast:
         self,
         metric: str,
         unit: str,
-        estimates: Sequence[Estimate],
+        pair: Sequence[Estimate],
         deviations: Sequence[Deviations],
         batches: Batches | None,
     ) -> dict[str, Any]:
-        source, shadow = estimates
+        source, shadow = pair
         rho = batches.correlation(*deviations) if batches and self.together else 0.0
-        row = self._row(metric, [e.value for e in estimates], [e.n for e in estimates], unit)
-        low, high = statistics.difference(source, shadow, rho)
+        row = self._row(metric, [e.value for e in pair], [e.n for e in pair], unit)
+        low, high = estimates.difference(source, shadow, rho)
         if not math.isnan(low + high):  # an interval of one end is none
             row["low"], row["high"] = low, high
-            row["ratio_low"], row["ratio_high"] = statistics.ratio(source, shadow, rho)
+            row["ratio_low"], row["ratio_high"] = estimates.ratio(source, shadow, rho)
         row["source_low"], row["source_high"] = source.low, source.high
         row["shadow_low"], row["shadow_high"] = shadow.low, shadow.high
-        row["n_eff"] = min(e.n_eff for e in estimates)
+        row["n_eff"] = min(e.n_eff for e in pair)
         row["method"] = f"{self.name}, {batches}" if batches else self.name
         return row | {"verdict": verdict_of(row, self.terms)}
 
@@ -228,10 +227,10 @@ def period_rows(windows: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]
 def _median(values: Floats, alpha: float) -> Estimate:
     n_sections = min(MOST_SECTIONS, values.size)
     sample = Values(values, np.arange(values.size) * n_sections // values.size, n_sections)
-    batches = choose(statistics.beyond(sample, 0.5))
+    batches = choose(estimates.beyond(sample, 0.5))
     if batches is None:
         return Estimate(sample.quantile(0.5), math.nan, math.nan, values.size, math.nan)
-    return statistics.quantile(sample, 0.5, batches, alpha)
+    return estimates.quantile(sample, 0.5, batches, alpha)
 
 
 def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
@@ -245,7 +244,7 @@ def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]
     arrival = pairs["arrival_s_source"].to_numpy(np.float64)
     sample = Values(y - x, arrivals_cut(arrival, float(requests["arrival_s"].max()) or 1.0), MOST_SECTIONS)
     total = sample.totals()
-    worth = statistics.n_effective(sample, 0.5)
+    worth = estimates.n_effective(sample, 0.5)
     for metric, q in (("paired_mean", None), ("paired_p5", 0.05), ("paired_p50", 0.5), ("paired_p95", 0.95)):
         middle = np.mean if q is None else np.median
         row = row_of(metric, "s", [float(middle(x)), float(middle(y))], [x.size, x.size], terms)
@@ -253,14 +252,14 @@ def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]
         if q is None:
             deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section)
         else:
-            deviations = statistics.beyond(sample, q)
+            deviations = estimates.beyond(sample, q)
             row["difference"] = sample.quantile(q)
         batches = choose(deviations)
         if batches is not None and worth * min(q or 0.1, 1.0 - (q or 0.1)) >= LEAST_BEYOND:
             found = (
-                statistics.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha)
+                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha)
                 if q is None
-                else statistics.quantile(sample, q, batches, terms.alpha)
+                else estimates.quantile(sample, q, batches, terms.alpha)
             )
             row |= {"low": found.low, "high": found.high, "n_eff": found.n_eff, "method": f"pairs, {batches}"}
             row["verdict"] = verdict_of(row, terms)
@@ -388,7 +387,7 @@ def _level(confidence: float, look: int | None, looks: int | None, spending: str
     if look is None or looks is None:
         name = "look" if look is None else "looks"
         raise InputError(name, "must be given together with " + ("looks" if look is None else "look"), None)
-    bounds = sequential.bounds(looks, 1.0 - confidence, spending)
+    bounds = sequential_looks.bounds(looks, 1.0 - confidence, spending)
     if not isinstance(look, int) or not 1 <= look <= looks:
         raise InputError("look", f"must be an integer from 1 to looks, which is {looks}", look)
     return 2.0 * float(ndtr(-bounds[look - 1]))
@@ -397,14 +396,14 @@ def _level(confidence: float, look: int | None, looks: int | None, spending: str
 def metric_rows(
     sections: Sections, terms: Terms, slo_s: float | None, together: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Metrics of each side by itself, compared; `together` as for `Contrast`."""
+    """Metrics of each side by itself, compared; `together` as for `RowBuilder`."""
     sides = (sections.source, sections.shadow)
     # of independent runs, each is a batch
     batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
-    worth = [statistics.n_effective(s.sample, 0.5, batches, s.moments) if s.sample else None for s in sides]
+    worth = [estimates.n_effective(s.sample, 0.5, batches, s.moments) if s.sample else None for s in sides]
     least = min((w for w in worth if w is not None), default=math.inf)
     moments = [s.moments for s in sides]
-    how = Contrast(sections.how, batches, least, terms, together)
+    how = RowBuilder(sections.how, batches, least, terms, together)
     if all(s.total_s is not None for s in sides):
         yield how.mean("mean", sides)
     if any(s.sample for s in sides):

@@ -42,7 +42,7 @@ Frames = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class SideSections:
     """One variant, section by section.
 
     Attributes
@@ -70,8 +70,8 @@ class Side:
 class Sections:
     """Both variants; `independent` when the sections are runs of their own, so that none need be joined."""
 
-    source: Side
-    shadow: Side
+    source: SideSections
+    shadow: SideSections
     how: str
     independent: bool = False
 
@@ -139,7 +139,7 @@ def sections_of(runs: Sequence[Frames], method: str | None) -> Sections:
     if method == "windows":
         n = min(MOST_SECTIONS, runs[0]["windows"]["time_s"].nunique())
         sums = {role: _window_sums(runs[0]["windows"], role, n) for role in ROLES}
-        return Sections(Side(None, **sums["source"]), Side(None, **sums["shadow"]), method)
+        return Sections(SideSections(None, **sums["source"]), SideSections(None, **sums["shadow"]), method)
     return _of_latency(runs, method)
 
 
@@ -192,7 +192,7 @@ def _of_latency(runs: Sequence[Frames], method: str) -> Sections:
             counts[role].append(table.sum(axis=0, keepdims=True) if whole else table)
             sums[role].append(_added(summed) if whole else summed)
     samples = {role: Buckets(low_s, high_s, np.concatenate(counts[role]), _extremes_s(runs, role)) for role in ROLES}
-    sides = {role: Side(samples[role] if samples[role].n else None, **_chained(sums[role])) for role in ROLES}
+    sides = {role: SideSections(samples[role] if samples[role].n else None, **_chained(sums[role])) for role in ROLES}
     return Sections(sides["source"], sides["shadow"], method, independent=whole)
 
 
@@ -284,5 +284,5 @@ def _of_requests(requests: pd.DataFrame) -> Sections:
 
         errors = {n: counted(part["status"].isin(s).to_numpy()) for n, s in _STATUSES.items()}
         total = np.bincount(section[some], latency[some], MOST_SECTIONS).astype(np.float64)
-        sides[role] = Side(sample, total, counted(some), counted(np.ones(section.size, np.bool_)), errors)
+        sides[role] = SideSections(sample, total, counted(some), counted(np.ones(section.size, np.bool_)), errors)
     return Sections(sides["source"], sides["shadow"], "requests")

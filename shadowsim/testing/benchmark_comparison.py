@@ -32,7 +32,7 @@ from shadowsim.errors import InputError, shown
 from shadowsim.scenario.fields import number
 from shadowsim.statistics.samples import Floats
 from shadowsim.testing.benchmark_files import SIMULATED, Source, Timing, Timings, read_timings
-from shadowsim.text import grid, seconds, wrapped
+from shadowsim.text import grid, time_text, wrapped
 
 _HALVINGS = 64
 
@@ -211,7 +211,7 @@ def speedups_text(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: f
         rows.append((name, *sides, change, interval, p, f"{row['n_old']}+{row['n_new']}", said))
     if len(table) > 1:
         before, after, change_pct = geometric_mean(table)
-        rows.append(("geometric mean", seconds(before), "", seconds(after), "", f"{change_pct:+.1f} %", *[""] * 4))
+        rows.append(("geometric mean", time_text(before), "", time_text(after), "", f"{change_pct:+.1f} %", *[""] * 4))
     notes = [f"{name}: {row}" for name, row in zip(names, table["simulated"], strict=True) if row]
     notes += _notes(table, old, new, margin_pct)
     return "\n".join([grid(rows, left=(0, 9)), "", *(wrapped(note, hanging="  ") for note in notes)]).rstrip()
@@ -222,7 +222,7 @@ def _side(value: float, low: float, high: float) -> tuple[str, str]:
     if math.isnan(value):
         return "-", ""
     half = max(value - low, high - value) / value if value > 0.0 else math.nan
-    return seconds(value), "" if math.isnan(half) else f"+-{100.0 * half:.0f} %"
+    return time_text(value), "" if math.isnan(half) else f"+-{100.0 * half:.0f} %"
 
 
 def _change_cells(row: Mapping[Hashable, Any]) -> tuple[str, str]:

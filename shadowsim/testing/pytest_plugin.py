@@ -215,14 +215,14 @@ def _goals(mark: pytest.Mark) -> tuple[str, ...]:
 def _missed(result: Result, goals: list[str]) -> str:
     """Return a line for each goal that a result does not meet, and its verdict; "" when it meets them all."""
     from shadowsim.planning.slo import parse_slo
-    from shadowsim.text import percent, seconds
+    from shadowsim.text import percent, time_text
 
     lines = []
     for slo in map(parse_slo, goals):
         for goal, row in zip(slo.goals, slo.evaluate(result).to_dict("records"), strict=True):
             if row["met"]:
                 continue
-            show = seconds if goal.is_time else partial(percent, decimals=3)
+            show = time_text if goal.is_time else partial(percent, decimals=3)
             error = row["standard_error"]
             known = f"standard error {show(error)}" if math.isfinite(error) else "standard error unknown"
             value = "no such figure" if math.isnan(row["value"]) else f"{show(row['value'])} ({known})"

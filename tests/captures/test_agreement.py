@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shadowsim import InputError, agreement
 from shadowsim.captures.agreement import share_of
-from shadowsim.captures.record import Record, payload_of
+from shadowsim.captures.record import CaptureRecord, payload_of
 
 REPORT = """
 AllTraffic (source) and Shadow-01 (shadow): 7 pairs by inference id
@@ -135,7 +135,7 @@ def npy_record(inference_id, array):
     stream = io.BytesIO()
     np.save(stream, array)
     payload = payload_of(stream.getvalue(), "application/x-npy", ("text/csv",), ("application/json",))
-    return Record(event_id="e", inference_id=inference_id, inference_time=START, response=payload)
+    return CaptureRecord(event_id="e", inference_id=inference_id, inference_time=START, response=payload)
 
 
 def test_arrays_in_base64(tmp_path):
@@ -157,7 +157,9 @@ def test_arrays_in_base64(tmp_path):
 
 def test_an_endpoint_that_lists_no_types_stores_json_in_base64(tmp_path):
     listed, plain = (
-        Record(event_id="e", inference_id="a", inference_time=START, response=payload_of(b'{"a": 1}', t, (), types))
+        CaptureRecord(
+            event_id="e", inference_id="a", inference_time=START, response=payload_of(b'{"a": 1}', t, (), types)
+        )
         for t, types in (("application/json", ["application/json"]), ("application/json;charset=utf-8", []))
     )
     assert (listed.response.encoding, plain.response.encoding) == ("JSON", "BASE64")

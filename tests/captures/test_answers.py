@@ -23,13 +23,13 @@ from shadowsim.captures.answers import (
     fields_of,
     value_of,
 )
-from shadowsim.captures.record import Payload
+from shadowsim.captures.record import CapturedPayload
 
 
 def npy(array, allow_pickle=False):
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=allow_pickle)
-    return Payload(stream.getvalue(), "application/x-npy")
+    return CapturedPayload(stream.getvalue(), "application/x-npy")
 
 
 def fields(source, shadow, *ignore):
@@ -39,20 +39,23 @@ def fields(source, shadow, *ignore):
 @pytest.mark.parametrize(
     ("payload", "value"),
     [
-        (Payload(b'{"a": [1, 2.5]}', "application/json", "JSON"), {"a": [1, 2.5]}),
-        (Payload(b'{"a": 1}', "application/json; charset=utf-8"), {"a": 1}),  # no list: in base64
-        (Payload(b"1", "application/vnd.model+json"), 1),
-        (Payload(b"1", None, "JSON"), 1),
-        (Payload(b'{"a": 1}\n\n{"a": 2}\n', "application/jsonlines", "JSON"), [{"a": 1}, {"a": 2}]),
-        (Payload(b'{"a": 1}', "application/x-ndjson"), [{"a": 1}]),
-        (Payload(b'0.5,"a,b",7\r\n-1e3,,1_0\n', "text/csv"), [{0: 0.5, 1: "a,b", 2: 7}, {0: -1e3, 1: "", 2: "1_0"}]),
-        (Payload(b"3", None, "CSV"), [{0: 3}]),
-        (Payload(b"{}", "application/octet-stream"), b"{}"),
-        (Payload(b"{}", None), b"{}"),
-        (Payload(b'{"a": ', "application/json", "JSON"), b'{"a": '),
-        (Payload(b"\xff", "text/csv"), b"\xff"),
-        (Payload(b"[" * 100_000, "application/json"), b"[" * 100_000),
-        (Payload(b"\x93NUMPY\x01\x00", "application/x-npy"), b"\x93NUMPY\x01\x00"),
+        (CapturedPayload(b'{"a": [1, 2.5]}', "application/json", "JSON"), {"a": [1, 2.5]}),
+        (CapturedPayload(b'{"a": 1}', "application/json; charset=utf-8"), {"a": 1}),  # no list: in base64
+        (CapturedPayload(b"1", "application/vnd.model+json"), 1),
+        (CapturedPayload(b"1", None, "JSON"), 1),
+        (CapturedPayload(b'{"a": 1}\n\n{"a": 2}\n', "application/jsonlines", "JSON"), [{"a": 1}, {"a": 2}]),
+        (CapturedPayload(b'{"a": 1}', "application/x-ndjson"), [{"a": 1}]),
+        (
+            CapturedPayload(b'0.5,"a,b",7\r\n-1e3,,1_0\n', "text/csv"),
+            [{0: 0.5, 1: "a,b", 2: 7}, {0: -1e3, 1: "", 2: "1_0"}],
+        ),
+        (CapturedPayload(b"3", None, "CSV"), [{0: 3}]),
+        (CapturedPayload(b"{}", "application/octet-stream"), b"{}"),
+        (CapturedPayload(b"{}", None), b"{}"),
+        (CapturedPayload(b'{"a": ', "application/json", "JSON"), b'{"a": '),
+        (CapturedPayload(b"\xff", "text/csv"), b"\xff"),
+        (CapturedPayload(b"[" * 100_000, "application/json"), b"[" * 100_000),
+        (CapturedPayload(b"\x93NUMPY\x01\x00", "application/x-npy"), b"\x93NUMPY\x01\x00"),
     ],
 )
 def test_a_body_is_what_its_type_says(payload, value):
@@ -64,7 +67,7 @@ def test_arrays_are_read_and_pickles_are_not():
     np.testing.assert_array_equal(value_of(npy(array)), array)
     pickled = npy(np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert value_of(pickled) == pickled.body
-    cut = Payload(npy(array).body[:-1], "application/x-npy")
+    cut = CapturedPayload(npy(array).body[:-1], "application/x-npy")
     assert value_of(cut) == cut.body
 
 
@@ -182,7 +185,7 @@ def test_what_is_not_ignored_decides(source, shadow, path):
 
 
 def test_columns_of_csv_are_ignored_by_number():
-    one, other = (value_of(Payload(body, "text/csv")) for body in (b"1,2,3\n4,5,6\n", b"1,9,3\n4,8,6\n"))
+    one, other = (value_of(CapturedPayload(body, "text/csv")) for body in (b"1,2,3\n4,5,6\n", b"1,9,3\n4,8,6\n"))
     assert not alike(one, other)
     assert alike(one, other, "$[*][1]")
     assert not alike(one, other, "$[0][1]")

@@ -11,9 +11,9 @@ import pytest
 from captured import START, UNIQUE, json_payload, record, write
 
 from shadowsim import InputError, captured_arrivals, read_captures
-from shadowsim.captures import folders as recordings
+from shadowsim.captures import folders
 from shadowsim.captures.folders import Reading, capture_files, scan
-from shadowsim.captures.record import Record, key_of, line_of, payload_of
+from shadowsim.captures.record import CaptureRecord, key_of, line_of, payload_of
 from shadowsim.scenario.traffic import parse_traffic
 
 
@@ -59,7 +59,7 @@ def test_torn_and_broken_lines_are_counted_and_passed_over(tmp_path):
 
 
 def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(recordings, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(folders, "MAX_LINE_BYTES", 1000)
     good = record("id", answer=1)
     assert len(line_of(good)) < 1000
     write(tmp_path, "V", [good], torn="x" * 5500 + "\n" + line_of(good) + "\n")
@@ -73,7 +73,7 @@ def test_a_frame_of_captures(tmp_path):
     npy = payload_of(b"\x93NUMPY", "application/x-npy")
     rows = [
         record("a", answer={"score": 1}, request=[1, 2]),
-        Record(event_id=None, inference_time=None, response=npy, event_version="7"),
+        CaptureRecord(event_id=None, inference_time=None, response=npy, event_version="7"),
         record("c", after_s=86_400),
     ]
     folder = write(tmp_path, "AllTraffic", rows, torn="{")
@@ -127,7 +127,7 @@ def test_arrivals_are_of_one_variant_and_have_times(tmp_path):
     write(tmp_path, "Shadow-01", [record("a")])
     with pytest.raises(InputError, match=r"must hold one variant, not several \(AllTraffic, Shadow-01\)"):
         captured_arrivals(tmp_path)
-    folder = write(tmp_path, "Other", [Record(event_id="e", inference_time=None), record("a")])
+    folder = write(tmp_path, "Other", [CaptureRecord(event_id="e", inference_time=None), record("a")])
     with pytest.raises(InputError, match="must have an inferenceTime in every record; records without one, got 1"):
         captured_arrivals(folder)
 

@@ -8,7 +8,7 @@ from captured import json_payload, record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowsim.captures.record import Payload, Record, key_of, line_of, payload_of, record_of
+from shadowsim.captures.record import CapturedPayload, CaptureRecord, key_of, line_of, payload_of, record_of
 from shadowsim.errors import SerializationError
 
 # The members, their order and their spelling are the service's; the values are made up.
@@ -23,12 +23,12 @@ LINE = (
 
 def test_a_line_of_the_service():
     found = record_of(LINE)
-    assert found == Record(
+    assert found == CaptureRecord(
         event_id="7ddb2d7c-4d6a-4e67-a68e-23870399829d",
         inference_id="order 17",
         inference_time=datetime(2026, 1, 19, 19, 27, 57, tzinfo=UTC),
-        request=Payload(b'{"instances": [{"features": [28, 2]}]}', "application/json", "JSON"),
-        response=Payload(b"0.98,1\n", "text/csv; charset=utf-8", "CSV"),
+        request=CapturedPayload(b'{"instances": [{"features": [28, 2]}]}', "application/json", "JSON"),
+        response=CapturedPayload(b"0.98,1\n", "text/csv; charset=utf-8", "CSV"),
     )
     assert line_of(found) == LINE
     assert record_of(f"\ufeff{LINE}\r\n".encode()) == found
@@ -40,7 +40,7 @@ payloads = st.builds(
     payload_of, bodies, types, st.just(("text/csv",)), st.sampled_from([(), ("application/json", "Text/X")])
 )
 records = st.builds(
-    Record,
+    CaptureRecord,
     event_id=st.none() | st.text(),
     inference_id=st.none() | st.text(st.characters()),
     inference_time=st.none() | st.datetimes(timezones=st.just(UTC)).map(lambda t: t.replace(microsecond=0)),
@@ -85,7 +85,7 @@ def test_a_torn_line_is_never_read(one, data):
 )
 def test_the_encoding_follows_the_content_type(content_type, body, encoding):
     payload = payload_of(body, content_type, ["text/csv"], ["application/json", "application/jsonlines"])
-    assert payload == Payload(body, content_type, encoding)
+    assert payload == CapturedPayload(body, content_type, encoding)
     assert payload_of(body, content_type).encoding == "BASE64"
 
 
@@ -100,7 +100,7 @@ def test_only_the_sides_that_are_captured_are_written():
 
 def test_times_are_written_in_utc_to_the_second():
     moment = datetime(2026, 1, 1, 0, 30, 0, 999_999, tzinfo=timezone(timedelta(hours=1)))
-    one = Record(event_id="e", inference_time=moment)
+    one = CaptureRecord(event_id="e", inference_time=moment)
     assert '"inferenceTime":"2025-12-31T23:30:00Z"' in line_of(one)
     key = key_of("my-endpoint", "AllTraffic", moment, "0b7bfd33")
     assert key == "my-endpoint/AllTraffic/2025/12/31/23/30-00-999-0b7bfd33.jsonl"
@@ -124,7 +124,7 @@ def test_other_versions_are_read_as_far_as_they_go():
     assert found.response == json_payload({"score": 1})
     assert record_of(changed(captureData__endpointOutput=None)).response is None
     bare = record_of('{"captureData":{}}')
-    assert bare == Record(event_id=None, inference_time=None, event_version="")
+    assert bare == CaptureRecord(event_id=None, inference_time=None, event_version="")
     assert record_of(changed(eventMetadata__inferenceTime="2026-01-01T00:00:00.25")).inference_time == datetime(
         2026, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC
     )

@@ -388,9 +388,9 @@ class TestReport:
         (folder / "report.html").unlink()
         assert good("report", folder) == f"wrote {folder / 'report.html'}\n"
         assert (folder / "report.html").read_text(encoding="utf-8") == page
-        from shadowsim.report import run_page as report
+        from shadowsim.report import run_page
 
-        monkeypatch.setattr(report, "html", lambda result: f"a page, {result.verdict.status}")  # a second for each
+        monkeypatch.setattr(run_page, "html", lambda result: f"a page, {result.verdict.status}")  # a second for each
         assert good("report", folder, "-o", tmp_path / "page.html") == f"wrote {tmp_path / 'page.html'}\n"
         assert "-o: must be a file" in refused("report", folder, "-o", tmp_path)
         assert "cannot be written" in refused("report", folder, "-o", tmp_path / "no" / "such" / "page.html")

@@ -8,8 +8,8 @@ from cases import scenario, service
 
 from shadowsim import default_scenario, simulate
 from shadowsim.engine import _kernel as k
-from shadowsim.engine import parallel as slices
-from shadowsim.engine.arrivals import feed_of
+from shadowsim.engine import parallel
+from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.law_tables import law_table, table_moment
 from shadowsim.engine.run_state import new_sample
@@ -76,7 +76,7 @@ def test_a_table_is_sorted_and_padded(block):
 
 
 def test_the_built_in_scenario_as_columns():
-    feed = feed_of(default_scenario())
+    feed = arrivals_of(default_scenario())
     c = columns(default_scenario(), feed)
     assert (c.n_windows, c.n_sections) == (1440, 100)
     assert feed.expected_requests == pytest.approx(400 * 86400, rel=1e-12)
@@ -105,7 +105,7 @@ def test_a_sample_that_did_not_fit_is_drawn_again(wanted, monkeypatch):
             sample = new_sample(wanted, expected, widen)
             return spoil(sample) if widen == 0 else sample
 
-        monkeypatch.setattr(slices, "new_sample", spoilt)
+        monkeypatch.setattr(parallel, "new_sample", spoilt)
         assert simulate(s).requests.equals(expected)
         assert calls == [0, 0, 1, 1]
 

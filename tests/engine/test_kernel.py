@@ -15,7 +15,7 @@ from scipy import stats
 
 from shadowsim import default_scenario, simulate
 from shadowsim.engine import _kernel as k
-from shadowsim.engine.arrivals import feed_of
+from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 
 BITS = 2**64
@@ -184,5 +184,5 @@ def test_the_kernel_uses_no_function_whose_bits_vary():
 
 
 def test_tables_are_rebuilt_to_the_bit():
-    a, b = (columns(default_scenario(), feed_of(default_scenario())) for _ in range(2))
+    a, b = (columns(default_scenario(), arrivals_of(default_scenario())) for _ in range(2))
     assert a.source.table.tobytes() == b.source.table.tobytes()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from shadowsim import InputError, default_scenario, simulate
-from shadowsim.engine import parallel as slices
-from shadowsim.engine.arrivals import feed_of
+from shadowsim.engine import parallel
+from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 
 EXAMPLES = 10 if os.environ.get("NUMBA_DISABLE_JIT") else 40
@@ -99,7 +99,7 @@ def test_least_outstanding_requests_in_two(rule, instant):
 
 
 def test_a_pipeline_of_many_batches(monkeypatch):
-    monkeypatch.setattr(slices, "_REQUESTS_A_CALL", 20_000)
+    monkeypatch.setattr(parallel, "_REQUESTS_A_CALL", 20_000)
     s = stable("counter", "response", "LEAST_OUTSTANDING_REQUESTS")
     same_to_the_bit(simulate(s, workers=1), simulate(s, workers=2))
 
@@ -190,8 +190,8 @@ def test_progress_reaches_the_end_however_it_is_run():
     with ThreadPoolExecutor(2) as threads:
         for workers, executor in ((1, None), (3, None), (3, threads)):
             moved = []
-            feed = feed_of(s)
-            slices.run(slices.Job(columns(s, feed), feed, 4096, 0, 0), workers, executor, moved.append)
+            feed = arrivals_of(s)
+            parallel.run(parallel.Job(columns(s, feed), feed, 4096, 0, 0), workers, executor, moved.append)
             assert sum(moved) == s.n_windows
 
 

@@ -19,7 +19,7 @@ from pandas.testing import assert_frame_equal
 
 from shadowsim import InputError, default_scenario, simulate
 from shadowsim.engine import _kernel as k
-from shadowsim.engine.arrivals import feed_of
+from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 
 JIT = not os.environ.get("NUMBA_DISABLE_JIT")
@@ -107,7 +107,7 @@ def check_windows(result, c, everything, in_flight, name):
 
 def check(s, chunk):
     result = simulate(s, chunk=chunk)
-    feed = feed_of(s)
+    feed = arrivals_of(s)
     c = columns(s, feed)
     source, shadow, kept_back = naive.simulate(c, feed)
     for name, (requests, in_flight) in (("source", source), ("shadow", shadow)):
@@ -330,7 +330,7 @@ def conserved(s):
 def test_the_sample_is_the_first_by_a_hash_and_holds_whole_pairs():
     s = scenario({"process": "poisson", "rate_per_s": 200.0}, service(mean_s=0.001, workers=4), horizon_s=150.0)
     everything = simulate(s).requests
-    c = columns(s, feed_of(s))
+    c = columns(s, arrivals_of(s))
     n_before = np.concatenate([[0], np.cumsum(role(simulate(s).windows, "source")["Invocations"])])
 
     def order(request):

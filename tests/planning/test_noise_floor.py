@@ -5,7 +5,7 @@ import pytest
 from cases import scenario, service
 
 from shadowsim import InputError, noise_floor
-from shadowsim.planning.noise_floor import same
+from shadowsim.planning.noise_floor import as_aa_test
 
 
 def case(share=50, source_instances=2, mirror=None, endpoint=None, **run):
@@ -34,7 +34,7 @@ def case(share=50, source_instances=2, mirror=None, endpoint=None, **run):
     ],
 )
 def test_the_shadows_instances_are_as_busy_as_the_sources(given, share, instances):
-    equal = same(case(**given))
+    equal = as_aa_test(case(**given))
     assert equal.share == share / 100
     assert equal.experiment.shadow.pool.instance_count == instances
     assert equal.shadow_service == equal.source_service

@@ -10,7 +10,7 @@ from cases import dask_executor, scenario, service
 from shadowsim import InputError, compare, replication
 from shadowsim.engine.simulate import run
 from shadowsim.planning import plan as planning
-from shadowsim.planning import plan_designs as designs
+from shadowsim.planning import plan_designs
 from shadowsim.planning.plan import COLUMNS, plan, recommend
 from shadowsim.planning.plan_designs import at_share
 
@@ -19,7 +19,7 @@ POISSON = {"process": "poisson", "rate_per_s": 100.0}
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(designs, "MOST_REQUESTS", 4_000_000)
+    monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 4_000_000)
     monkeypatch.setattr(planning, "SOLVING_REQUESTS", 50_000)
 
 
@@ -202,7 +202,7 @@ def test_three_cells_agree_with_two_hundred_brute_forced_tests():
 
 @pytest.mark.slow
 def test_a_plan_on_a_cluster_is_the_same(monkeypatch):
-    monkeypatch.setattr(designs, "MOST_REQUESTS", 4_000_000)
+    monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 4_000_000)
     given = {"shares": [50], "durations": ["5min"], "replications": 10}
     with dask_executor() as executor:
         pd.testing.assert_frame_equal(plan(case(), executor=executor, **given), plan(case(), **given))

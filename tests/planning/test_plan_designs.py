@@ -6,14 +6,14 @@ import pytest
 from cases import scenario, service
 
 from shadowsim import InputError
-from shadowsim.planning import plan_designs as designs
+from shadowsim.planning import plan_designs
 from shadowsim.planning.plan_designs import (
-    alike,
     at_share,
     durations_of,
     in_production,
     keeps_up,
     load_ratio,
+    sees_same_arrivals,
     segments,
     shares_of,
 )
@@ -39,7 +39,7 @@ def test_a_share_gets_as_many_workers_as_its_part_of_the_traffic(percentage, ins
     assert test.experiment.shadow.pool.instance_count == instances
     assert test.experiment.sampling_percentage == percentage
     assert load_ratio(test) == pytest.approx(ratio)
-    assert alike(test) is same
+    assert sees_same_arrivals(test) is same
 
 
 def test_a_shadow_of_more_workers_needs_fewer_instances():
@@ -60,9 +60,9 @@ def test_a_shadow_of_more_workers_needs_fewer_instances():
 )
 def test_other_copies_or_models_are_not_alike(more):
     test = at_share(case(**more), 50)
-    assert not alike(test)
+    assert not sees_same_arrivals(test)
     production = in_production(case(**more))
-    assert alike(production) is ("shadow" not in more)
+    assert sees_same_arrivals(production) is ("shadow" not in more)
 
 
 def test_a_source_that_does_not_keep_up_is_refused():
@@ -81,7 +81,7 @@ def test_what_can_be_afforded_is_rehearsed_in_full():
 
 
 def test_of_steady_traffic_one_segment_does_for_all_longer_durations(monkeypatch):
-    monkeypatch.setattr(designs, "MOST_REQUESTS", 2 * 10 * 1_000_000)
+    monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 2 * 10 * 1_000_000)
     found = segments(in_production(case()), [HOUR_S, DAY_S, 7 * DAY_S], [50], 10, P99)
     assert found[HOUR_S].length_s == HOUR_S
     assert found[DAY_S] == found[7 * DAY_S]
@@ -91,7 +91,7 @@ def test_of_steady_traffic_one_segment_does_for_all_longer_durations(monkeypatch
 
 
 def test_traffic_with_a_profile_has_a_segment_for_each_duration(monkeypatch):
-    monkeypatch.setattr(designs, "MOST_REQUESTS", 2 * 10 * 4 * 1_000_000)
+    monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 2 * 10 * 4 * 1_000_000)
     found = segments(in_production(case(DAY)), [6 * HOUR_S, DAY_S, 1.5 * DAY_S, 7 * DAY_S], [50], 10, P99)
     assert [s.whole_s for s in found.values()] == [6 * HOUR_S, DAY_S, 1.5 * DAY_S, 7 * DAY_S]
     assert [s.mixture for s in found.values()] == [6 * HOUR_S, DAY_S, 1.5 * DAY_S, DAY_S]
@@ -100,14 +100,14 @@ def test_traffic_with_a_profile_has_a_segment_for_each_duration(monkeypatch):
 
 
 def test_long_memories_and_far_tails_ask_for_more(monkeypatch):
-    monkeypatch.setattr(designs, "MOST_REQUESTS", 2 * 10 * 10_000)
+    monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 2 * 10 * 10_000)
     plain = segments(in_production(case()), [7 * DAY_S], [50], 10, parse_effect("mean +5%"))[7 * DAY_S]
     assert plain.length_s == pytest.approx(100.0)
     tail = segments(in_production(case()), [7 * DAY_S], [50], 10, P99)[7 * DAY_S]
     assert tail.length_s * 50.0 * 0.01 == pytest.approx(100.0)
     busy = case({"process": "poisson", "rate_per_s": 399.0})
     far = segments(in_production(busy), [7 * DAY_S], [50], 10, parse_effect("mean +5%"))[7 * DAY_S]
-    assert far.length_s == pytest.approx(designs.STRETCH * 10_000 / 399.0)  # bounded
+    assert far.length_s == pytest.approx(plan_designs.STRETCH * 10_000 / 399.0)  # bounded
     assert not far.enough
 
 
@@ -142,11 +142,11 @@ def test_shares_and_durations_that_are_none_are_refused(read, given, said):
         read(given, *([case()] if read is durations_of else []))
 
 
-WHOLE = designs.Segment(1.0, 1.0, 1, 0.0, True, True)
+WHOLE = plan_designs.Segment(1.0, 1.0, 1, 0.0, True, True)
 
 
 def limits(percentage, segment=WHOLE, k=1.0, **more):
-    return designs.limits_of(at_share(case(**more), percentage), segment, k)
+    return plan_designs.limits_of(at_share(case(**more), percentage), segment, k)
 
 
 def test_what_a_test_cannot_tell_is_said():
@@ -155,7 +155,7 @@ def test_what_a_test_cannot_tell_is_said():
     assert limits(10)[0] == "the shadow's workers get 40% of the load of the source's: not how it does under all of it"
     counter = limits(50, mirror={"rule": "counter"})[0]
     assert counter == "copies reach 2 instances otherwise than requests the source: equal models may differ"
-    part = designs.Segment(HOUR_S, 60.0, 60, HOUR_S, False, False)
+    part = plan_designs.Segment(HOUR_S, 60.0, 60, HOUR_S, False, False)
     assert limits(100, part, 60.0, traffic=DAY) == [
         "of traffic with a profile, from Monday 00:00 on",
         "compare may still find not enough data in so long a test, as its sections follow the traffic",

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import ndtr, ndtri
 
 from shadowsim.planning.plan_power import Shown
-from shadowsim.planning.plan_rehearsals import Outcome
+from shadowsim.planning.plan_rehearsals import RehearsalResult
 
 N, SD, Z = 4000, 0.1, 1.96
 
@@ -13,8 +13,8 @@ N, SD, Z = 4000, 0.1, 1.96
 def outcomes(true, seed=1, missing=0, short=False):
     """Rehearsals of a source of 1 with normal errors and intervals of their right width."""
     d = true + SD * np.random.default_rng(seed).standard_normal(N)
-    found = [Outcome(1.0, 1.0 + x, x - Z * SD, x + Z * SD, False, 500.0) for x in d]
-    return [Outcome(1.0, x.shadow, np.nan, np.nan, short, 500.0) for x in found[:missing]] + found[missing:]
+    found = [RehearsalResult(1.0, 1.0 + x, x - Z * SD, x + Z * SD, False, 500.0) for x in d]
+    return [RehearsalResult(1.0, x.shadow, np.nan, np.nan, short, 500.0) for x in found[:missing]] + found[missing:]
 
 
 @pytest.mark.parametrize("k", [1.0, 4.0, 25.0])

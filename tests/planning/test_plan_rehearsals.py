@@ -7,7 +7,7 @@ from cases import scenario, service
 from shadowsim import InputError, compare, replication
 from shadowsim.engine.simulate import run
 from shadowsim.planning.plan_effects import parse_effect
-from shadowsim.planning.plan_rehearsals import Stage, least_s, levels_of, mean_rate, shorter
+from shadowsim.planning.plan_rehearsals import Rehearsal, least_s, levels_of, mean_rate, shorter
 
 POISSON = {"process": "poisson", "rate_per_s": 100.0}
 DAY = {"kind": "diurnal", "base_per_s": 50.0, "peak_per_s": 150.0}
@@ -33,7 +33,7 @@ def frames(one):
 )
 def test_a_rehearsal_is_judged_as_compare_judges_the_run(text):
     effect, whole = parse_effect(text), case()
-    stage = Stage.of(whole, effect, levels_of(0.1, 1))
+    stage = Rehearsal.of(whole, effect, levels_of(0.1, 1))
     rows = [
         compare(frames(replication(whole, r)), confidence=0.9, slo_s=0.08).set_index("metric").loc[effect.metric]
         for r in range(3)
@@ -49,16 +49,18 @@ def test_a_rehearsal_is_judged_as_compare_judges_the_run(text):
 
 
 def test_the_shadow_alone_is_changed_and_as_a_scenario_would_change_it():
-    stage = Stage.of(case(), parse_effect("mean +5%"), levels_of(0.05, 1))
+    stage = Rehearsal.of(case(), parse_effect("mean +5%"), levels_of(0.05, 1))
     slower = service("exponential", 0.021 * 1.25, 2, error_4xx=0.01, error_5xx=0.01, queue_limit=3)
-    assert stage.with_shadow(1.25).outcome(0) == Stage.of(
+    assert stage.with_shadow(1.25).outcome(0) == Rehearsal.of(
         case(shadow=slower), stage.effect, levels_of(0.05, 1)
     ).outcome(0)
     assert stage.with_shadow(1.25).outcome(0).source == stage.outcome(0).source
 
 
 def test_errors_are_added_to_the_sources():
-    stage = Stage.of(case(shadow=service("exponential", 0.02, 2)), parse_effect("error_rate +3%"), levels_of(0.05, 1))
+    stage = Rehearsal.of(
+        case(shadow=service("exponential", 0.02, 2)), parse_effect("error_rate +3%"), levels_of(0.05, 1)
+    )
     counts = [stage.with_shadow(1.0, 0.03).sections(r).shadow for r in range(4)]
     hits, n = (
         sum(float(x.sum()) for x in of)
@@ -68,7 +70,7 @@ def test_errors_are_added_to_the_sources():
 
 
 def test_a_share_of_errors_stays_one():
-    stage = Stage.of(case(), parse_effect("error_rate -3%"), levels_of(0.05, 1))  # of a source with 2 %
+    stage = Rehearsal.of(case(), parse_effect("error_rate -3%"), levels_of(0.05, 1))  # of a source with 2 %
     with pytest.raises(
         InputError, match=r"effect: takes the shadow's shares of errors to 0 \(4XX\) and -0\.01 \(5XX\)"
     ):
@@ -77,7 +79,7 @@ def test_a_share_of_errors_stays_one():
 
 def test_looks_are_compares_looks():
     whole = case(horizon_s=800.0, period_s=8.0)
-    stage = Stage.of(whole, parse_effect("mean +5%"), levels_of(0.05, 2))
+    stage = Rehearsal.of(whole, parse_effect("mean +5%"), levels_of(0.05, 2))
     result = run(replication(whole, 0))
     half = {
         "windows": result.windows[result.windows["time_s"] < 400.0],

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from shadowsim.planning.load import Length
-from shadowsim.planning.size_search import CLEAR, MET, MISSED, OPEN, Bench, Trial, looks_of
+from shadowsim.planning.size_search import CLEAR, MET, MISSED, OPEN, CountTried, Trials, looks_of
 from shadowsim.planning.slo import parse_slo
 
 GOALS = parse_slo("mean <= 1 and wait_mean <= 2").goals
@@ -22,7 +22,7 @@ def a_bench(means, seed=0, *, own_error=np.nan, length=MINUTE, goals=GOALS, theo
         values = means[n] + np.random.default_rng([seed, r]).normal(0.0, 0.1, len(goals))
         return np.array([values, np.full(len(goals), own_error)])
 
-    return Bench(once, lambda n: length, goals, theory), calls
+    return Trials(once, lambda n: length, goals, theory), calls
 
 
 def test_it_is_looked_at_in_doubling_steps():
@@ -63,7 +63,7 @@ def test_one_run_does_where_its_own_error_is_clear():
 
 def test_any_goal_missed_is_enough_and_an_unknown_figure_is_never_met():
     def state(*values):
-        return Trial(np.array([values] * 3, float), np.full(2, np.nan), 1.0).state(GOALS, 0.05)
+        return CountTried(np.array([values] * 3, float), np.full(2, np.nan), 1.0).state(GOALS, 0.05)
 
     assert [state(0.5, 0.5), state(0.5, 3.0), state(3.0, 0.5), state(np.nan, 0.5)] == [MET, MISSED, MISSED, MISSED]
 

@@ -8,7 +8,7 @@ from cases import scenario, service
 from import_graph import MODULES, imports
 
 from shadowsim import InputError
-from shadowsim.planning import sweep_cache as cache
+from shadowsim.planning import sweep_cache
 from shadowsim.planning.sweep_cache import Cache, key_of
 from shadowsim.planning.sweep_grid import text_of
 
@@ -92,7 +92,7 @@ def key(s, replication=None):
 def test_a_key_depends_on_scenario_replication_and_code(tmp_path, monkeypatch):
     s = scenario({"process": "poisson", "rate_per_s": 5.0})
     keys = [key(s), key(s.replace({"seed": 8})), key(s, 0), key(s, 1)]
-    monkeypatch.setattr(cache, "code_digest", lambda: "other")
+    monkeypatch.setattr(sweep_cache, "code_digest", lambda: "other")
     keys.append(key(s))
     assert len(set(keys)) == len(keys)
 
@@ -124,24 +124,26 @@ def test_a_key_depends_on_the_content_of_data_files_and_not_on_their_folder(tmp_
 def test_the_packages_own_traces_belong_to_its_code():
     s = scenario({"process": "trace", "path": "builtin:trace_small"})
     assert key(s) == key(s)
-    assert len(cache.code_digest()) == 64
+    assert len(sweep_cache.code_digest()) == 64
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     """A copy of the package whose files may be touched."""
     return shutil.copytree(
-        cache._PACKAGE, tmp_path_factory.mktemp("copy") / "shadowsim", ignore=shutil.ignore_patterns("__pycache__")
+        sweep_cache._PACKAGE,
+        tmp_path_factory.mktemp("copy") / "shadowsim",
+        ignore=shutil.ignore_patterns("__pycache__"),
     )
 
 
 def touched(package, name):
     """Return whether the key changes with a file, which is left as it was."""
     file = package / name
-    before, content = cache.code_digest.__wrapped__(package), file.read_bytes()
+    before, content = sweep_cache.code_digest.__wrapped__(package), file.read_bytes()
     file.write_bytes(content + b"\n")
     try:
-        return cache.code_digest.__wrapped__(package) != before
+        return sweep_cache.code_digest.__wrapped__(package) != before
     finally:
         file.write_bytes(content)
 
@@ -167,11 +169,11 @@ def test_a_key_does_not_change_with_what_only_shows_results(package, name):
 
 
 def test_a_new_module_changes_the_key(package):
-    before = cache.code_digest.__wrapped__(package)
+    before = sweep_cache.code_digest.__wrapped__(package)
     new = package / "engine" / "kernel" / "batcher.py"
     new.parent.mkdir()
     new.write_text("")
-    assert cache.code_digest.__wrapped__(package) != before
+    assert sweep_cache.code_digest.__wrapped__(package) != before
 
 
 def test_all_that_a_sweep_imports_is_digested():

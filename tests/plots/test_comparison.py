@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from shadowsim import InputError
-from shadowsim.plots import comparison as intervals
+from shadowsim.plots import comparison
 from shadowsim.statistics.comparison import COLUMNS
 from shadowsim.verdict import PoolVerdict, Verdict
 
@@ -40,9 +40,9 @@ def marks(figure):
 
 
 def test_a_mark_is_the_difference_with_its_interval_in_the_margins_unit():
-    found = marks(intervals.differences(FRAME))
+    found = marks(comparison.differences(FRAME))
     assert list(found) == ["p99", "p99.9", "mean", "paired_mean", "error_rate"]  # by verdict; paired_p5 is none
-    assert found["mean"] == (pytest.approx(2.0), pytest.approx(1.0), pytest.approx(4.0), intervals.SAME)
+    assert found["mean"] == (pytest.approx(2.0), pytest.approx(1.0), pytest.approx(4.0), comparison.SAME)
     assert found["p99"] == (pytest.approx(30.0), pytest.approx(20.0), pytest.approx(50.0), "worse")
     # Paired differences have no ratio: -20 ms of a source's 100 ms.
     assert found["paired_mean"] == (pytest.approx(-20.0), pytest.approx(-30.0), pytest.approx(-15.0), "better")
@@ -54,7 +54,7 @@ def test_a_mark_is_the_difference_with_its_interval_in_the_margins_unit():
 
 
 def test_the_margin_is_shaded_and_said():
-    figure = intervals.differences(FRAME)
+    figure = comparison.differences(FRAME)
     shades = [(s.x0, s.x1) for s in figure.layout.shapes if s.type == "rect"]
     assert shades == [(pytest.approx(-10.0), pytest.approx(10.0)), (pytest.approx(-0.1), pytest.approx(0.1))]
     assert "± 10 % and ± 0.1 points" in figure.layout.title.subtitle.text
@@ -68,14 +68,14 @@ def test_the_margin_is_shaded_and_said():
 
 
 def test_verdicts_are_told_by_marks_too_and_named_once():
-    figure = intervals.differences(FRAME)
+    figure = comparison.differences(FRAME)
     assert len({trace.marker.symbol for trace in figure.data}) == 4
     named = [trace.name for trace in figure.data if trace.showlegend]
     assert sorted(named) == sorted({trace.name for trace in figure.data})
 
 
 def test_both_sides_values_stand_beside_in_their_colours():
-    texts = [a.text for a in intervals.differences(FRAME).layout.annotations]
+    texts = [a.text for a in comparison.differences(FRAME).layout.annotations]
     assert len(texts) == 5 + 1
     assert texts[0].count("100 ms") == 2
     assert "#0072B2" in texts[0]
@@ -86,27 +86,27 @@ def test_an_overloaded_pool_is_named():
         PoolVerdict("source", "a", "STABLE", 0.5, (), None, ""),
         PoolVerdict("shadow", "b", "OVERLOADED", 2, (), 2, ""),
     )
-    figure = intervals.differences(FRAME, Verdict("OVERLOADED", pools))
+    figure = comparison.differences(FRAME, Verdict("OVERLOADED", pools))
     assert figure.layout.title.subtitle.text.startswith("Shadow OVERLOADED")
-    assert "OVERLOADED" not in intervals.differences(FRAME).layout.title.subtitle.text
+    assert "OVERLOADED" not in comparison.differences(FRAME).layout.title.subtitle.text
 
 
 def test_one_kind_of_metric_is_one_panel_and_none_is_refused():
-    assert len(list(intervals.differences(FRAME[FRAME["unit"] == "s"]).select_xaxes())) == 1
+    assert len(list(comparison.differences(FRAME[FRAME["unit"] == "s"]).select_xaxes())) == 1
     with pytest.raises(InputError, match="no row"):
-        intervals.differences(FRAME[:0])
+        comparison.differences(FRAME[:0])
 
 
 def test_the_noise_floor_shows_sizes_and_shares_of_verdicts():
     row = {"metric": "p99", "unit": "s", "value": 0.2, "typical": 0.002, "most": 0.006, "typical_pct": 1.0}
     row |= {"most_pct": 3.0, "worse": 0.1, "better": 0.0, "same": 0.7, "not_enough": 0.2, "n": 40}
     rate = row | {"metric": "error_rate", "unit": "share", "typical_pct": np.nan, "most_pct": np.nan}
-    figure = intervals.noise_floor(pd.DataFrame([row, rate]))
+    figure = comparison.noise_floor(pd.DataFrame([row, rate]))
     first, second = (trace for trace in figure.data if trace.type == "scatter")
     assert (first.x[0], first.error_x.array[0]) == (1.0, 2.0)  # per cent
     assert (second.x[0], second.error_x.array[0]) == (pytest.approx(0.2), pytest.approx(0.4))  # points
     shares = {trace.name: trace.x[0] for trace in figure.data if trace.type == "bar"}
-    assert shares == {"worse": 0.1, "better": 0.0, intervals.SAME: 0.7, "not enough data": 0.2}
+    assert shares == {"worse": 0.1, "better": 0.0, comparison.SAME: 0.7, "not enough data": 0.2}
     assert "40 runs" in figure.layout.title.subtitle.text
     assert {axis.title.text for axis in figure.select_xaxes()} == {
         "difference (% of the source's)", "difference (percentage points)", "share of the runs",

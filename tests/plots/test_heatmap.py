@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from shadowsim import InputError
-from shadowsim.plots import heatmap as maps
+from shadowsim.plots import heatmap
 
 
 def swept(settings, replications=2, overloaded=()):
@@ -26,7 +26,7 @@ TWO = [{"share": s, "shadow.instance_count": n} for s in (10, 50, 100) for n in 
 
 def test_one_setting_makes_a_line_a_pool_of_means_with_errors():
     cells = [{"shadow.instance_count": n, "seed": 1} for n in (4, 1, 2)]
-    source, shadow = maps.sweep(swept(cells)).data
+    source, shadow = heatmap.sweep(swept(cells)).data
     assert (source.name, shadow.name) == ("source", "shadow")
     assert list(shadow.x) == [1, 2, 4]
     assert shadow.y == pytest.approx([2.0, 3.0, 1.0])  # ms
@@ -36,7 +36,7 @@ def test_one_setting_makes_a_line_a_pool_of_means_with_errors():
 
 
 def test_an_overloaded_cell_of_a_line_is_a_cross():
-    figure = maps.sweep(swept([{"n": 1}, {"n": 2}], overloaded=[0]))
+    figure = heatmap.sweep(swept([{"n": 1}, {"n": 2}], overloaded=[0]))
     assert list(figure.data[1].marker.symbol) == ["x", "circle"]
     assert list(figure.data[0].marker.symbol) == ["circle", "circle"]
     assert "OVERLOADED" in figure.layout.title.subtitle.text
@@ -45,7 +45,7 @@ def test_an_overloaded_cell_of_a_line_is_a_cross():
 
 
 def test_two_settings_make_a_map_of_means_where_overload_is_a_word():
-    figure = maps.sweep(swept(TWO, overloaded=[4]))
+    figure = heatmap.sweep(swept(TWO, overloaded=[4]))
     (heat,) = figure.data
     assert list(heat.x) == ["1", "2"]
     assert list(heat.y) == ["10", "50", "100"]
@@ -60,7 +60,7 @@ def test_two_settings_make_a_map_of_means_where_overload_is_a_word():
 
 
 def test_the_map_is_of_the_role_and_the_metric_asked_for():
-    heat = maps.sweep(swept(TWO), "utilisation", "source").data[0]
+    heat = heatmap.sweep(swept(TWO), "utilisation", "source").data[0]
     np.testing.assert_allclose(heat.z, 10.0 * np.arange(6.0).reshape(3, 2))
     assert heat.colorbar.title.text == "%"
 
@@ -78,12 +78,12 @@ def test_the_map_is_of_the_role_and_the_metric_asked_for():
 )
 def test_what_cannot_be_drawn_is_refused(frame, arguments, path):
     with pytest.raises(InputError) as error:
-        maps.sweep(frame, **arguments)
+        heatmap.sweep(frame, **arguments)
     assert error.value.path == path
 
 
 def test_values_of_a_grid_are_text_and_not_markup():
-    heat = maps.sweep(swept([{"<i>": "<b>", "n": 1}, {"<i>": "c", "n": 2}])).data[0]
+    heat = heatmap.sweep(swept([{"<i>": "<b>", "n": 1}, {"<i>": "c", "n": 2}])).data[0]
     assert list(heat.y) == ["&lt;b&gt;", "c"]
     assert "<i>" not in heat.hovertemplate
 
@@ -99,7 +99,7 @@ def test_power_says_what_is_found_how_often_and_frames_the_cheapest_that_does():
             "reaches": [True, False, True, False],
         }
     )
-    figure = maps.power(plan)
+    figure = heatmap.power(plan)
     (heat,) = figure.data
     assert (list(heat.x), list(heat.y)) == (["1 h", "1 day"], ["10 %", "50 %"])
     np.testing.assert_array_equal(heat.z, [[0.2, 0.6], [0.85, 0.95]])
@@ -109,5 +109,5 @@ def test_power_says_what_is_found_how_often_and_frames_the_cheapest_that_does():
     ]
     (framed,) = figure.layout.shapes
     assert ((framed.x0 + framed.x1) / 2, (framed.y0 + framed.y1) / 2) == (0, 1)
-    assert not maps.power(plan.assign(reaches=False)).layout.shapes
+    assert not heatmap.power(plan.assign(reaches=False)).layout.shapes
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("duration of the test", "share copied")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from shadowsim import InputError
-from shadowsim.plots import size as frontiers
+from shadowsim.plots import size
 
 SLO = "p99 <= 250ms and error_rate < 0.1%"
 
@@ -55,7 +55,7 @@ def lines(figure):
 
 
 def test_answers_stand_at_their_counts_with_errors_below_the_line_of_the_goal():
-    figure = frontiers.latency_against_instances(sized(), SLO)
+    figure = size.latency_against_instances(sized(), SLO)
     first, second = lines(figure).values()  # of the second panel
     assert (first.name, list(first.x), list(first.y)) == ("ml.c5.xlarge", [3], [0.0])
     assert list(second.y) == [pytest.approx(0.05)]  # per cent
@@ -75,21 +75,21 @@ def test_of_equal_costs_the_frame_s_first_is_the_cheapest():
     frame = sized()
     frame["cost_usd"] = 100.0
     frame["instance_count"] = pd.array([5, 3, None], "Int64")
-    names = [trace.name for trace in frontiers.cost_frontier(frame, SLO).data]
+    names = [trace.name for trace in size.cost_frontier(frame, SLO).data]
     assert [name for name in names if "cheapest" in name] == ["<b>cheapest that does: 5 × ml.c5.xlarge, 100.00 USD</b>"]
 
 
 def test_the_goals_are_those_that_decided_when_none_are_given():
-    (goal,) = frontiers.latency_against_instances(sized()).layout.shapes
+    (goal,) = size.latency_against_instances(sized()).layout.shapes
     assert goal.y0 == 250.0
     with pytest.raises(InputError, match="slo"):
-        frontiers.latency_against_instances(swept())
+        size.latency_against_instances(swept())
     with pytest.raises(InputError, match="p50_s"):
-        frontiers.latency_against_instances(sized(), "p50 <= 1s")
+        size.latency_against_instances(sized(), "p50 <= 1s")
 
 
 def test_counts_tried_make_a_line_and_what_is_far_off_is_an_arrow():
-    figure = frontiers.latency_against_instances(sized(tried=TRIED), "p99 <= 250ms")
+    figure = size.latency_against_instances(sized(tried=TRIED), "p99 <= 250ms")
     line = lines(figure)["ml.c5.xlarge"]
     assert list(line.x) == [2, 3, 4]
     assert list(line.customdata) == [pytest.approx(x) for x in (50_000.0, 220.0, 200.0)]  # the answer before its trial
@@ -101,7 +101,7 @@ def test_counts_tried_make_a_line_and_what_is_far_off_is_an_arrow():
 
 
 def test_a_sweep_of_counts_makes_a_line_of_means():
-    figure = frontiers.latency_against_instances(swept(), "p99 <= 250ms")
+    figure = size.latency_against_instances(swept(), "p99 <= 250ms")
     (line,) = lines(figure).values()
     assert list(line.x) == [1, 2, 3, 4]
     assert line.y == pytest.approx(1e3 * (0.105 + 0.2 / np.arange(1, 5)))
@@ -109,11 +109,11 @@ def test_a_sweep_of_counts_makes_a_line_of_means():
     assert line.marker.color == "#D55E00"
     twice = pd.concat([swept(), swept()])
     with pytest.raises(InputError, match="shadow's instances"):
-        frontiers.latency_against_instances(twice, "p99 <= 250ms")
+        size.latency_against_instances(twice, "p99 <= 250ms")
 
 
 def test_the_frontier_is_what_no_cheaper_design_equals():
-    figure = frontiers.cost_frontier(sized(tried=TRIED), SLO)
+    figure = size.cost_frontier(sized(tried=TRIED), SLO)
     frontier, meets, misses, _, best = figure.data
     assert list(frontier.x) == [67.0, 100.0, 130.0]
     assert list(meets.x) == [100.0, 130.0, 190.0]
@@ -128,7 +128,7 @@ def test_the_frontier_is_what_no_cheaper_design_equals():
 def test_a_design_without_a_price_is_left_out_and_counted():
     frame = sized()
     frame.loc[0, "cost_usd"] = np.nan
-    figure = frontiers.cost_frontier(frame, SLO)
+    figure = size.cost_frontier(frame, SLO)
     assert "Left out: 1" in figure.layout.title.subtitle.text
     assert "5 × ml.m5.xlarge" in figure.data[-1].name
 
@@ -144,7 +144,7 @@ def test_a_plans_frontier_is_of_power():
             "reaches": [False, True, True, True],
         }
     )
-    figure = frontiers.cost_frontier(plan, 0.8)
+    figure = size.cost_frontier(plan, 0.8)
     frontier, meets, misses, _, best = figure.data
     assert list(frontier.x) == [10.0, 20.0, 40.0]
     assert list(meets.y) == [85.0, 80.0, 99.0]
@@ -152,5 +152,5 @@ def test_a_plans_frontier_is_of_power():
     assert "50 % for 1 day, 20.00 USD" in best.name
     assert figure.layout.shapes[0].y0 == 80.0
     assert figure.layout.yaxis.title.text == "power (%)"
-    assert not frontiers.cost_frontier(plan).layout.shapes
-    assert len(frontiers.cost_frontier(plan.assign(reaches=False)).data) == 4
+    assert not size.cost_frontier(plan).layout.shapes
+    assert len(size.cost_frontier(plan.assign(reaches=False)).data) == 4

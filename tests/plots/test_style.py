@@ -4,28 +4,28 @@ import numpy as np
 import pytest
 
 from shadowsim import plots
-from shadowsim.plots import style as canvas
+from shadowsim.plots import style
 
 
 def test_values_far_apart_stand_on_a_logarithmic_axis_that_says_so():
-    axis = canvas.value_axis(np.array([0.0, np.nan, 3.0, 61.0]), "p99", "ms")
+    axis = style.value_axis(np.array([0.0, np.nan, 3.0, 61.0]), "p99", "ms")
     assert axis["type"] == "log"
     assert axis["title_text"] == "p99 (ms, logarithmic)"
     assert axis["ticktext"] == ["1", "2", "5", "10", "20", "50", "100", "200", "500"]
-    assert canvas.value_axis(np.array([3.0, 59.0]), "p99", "ms")["title_text"] == "p99 (ms)"
+    assert style.value_axis(np.array([3.0, 59.0]), "p99", "ms")["title_text"] == "p99 (ms)"
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [0.0]])
 def test_values_without_a_logarithm_are_no_reason_for_one(values):
-    assert canvas.value_axis(np.array(values, float), "x", "s")["rangemode"] == "tozero"
-    assert canvas.log_axis(np.empty(0)) == {"type": "log"}
+    assert style.value_axis(np.array(values, float), "x", "s")["rangemode"] == "tozero"
+    assert style.log_axis(np.empty(0)) == {"type": "log"}
 
 
 def test_a_canvas_is_as_high_as_its_rows_and_keeps_what_it_is_told():
-    figure = canvas.canvas("a", "b", 3)
+    figure = style.canvas("a", "b", 3)
     assert len(list(figure.select_yaxes())) == 3
-    assert figure.layout.height > canvas.canvas("a", "b").layout.height
-    assert canvas.canvas("a", "b", height=123).layout.height == 123
+    assert figure.layout.height > style.canvas("a", "b").layout.height
+    assert style.canvas("a", "b", height=123).layout.height == 123
     assert (figure.layout.title.text, figure.layout.title.subtitle.text) == ("a", "b")
 
 

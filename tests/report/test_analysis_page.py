@@ -9,7 +9,7 @@ import pytest
 from cases import REQUEST
 
 from shadowsim import InputError, Scenario
-from shadowsim.report import analysis_page as analyses
+from shadowsim.report import analysis_page
 from shadowsim.statistics.comparison import COLUMNS
 
 EVIL = "</script><script>harm</script><b>"
@@ -73,7 +73,7 @@ def data(page):
 @pytest.mark.parametrize("which", FRAMES)
 def test_a_frame_has_a_page_of_its_figures_and_its_table(which):
     frame, keys, _ = FRAMES[which]
-    page = analyses.html(frame)
+    page = analysis_page.html(frame)
     figures = data(page)
     assert list(figures) == keys
     for key in keys:
@@ -86,42 +86,42 @@ def test_a_frame_has_a_page_of_its_figures_and_its_table(which):
 
 
 def test_the_goal_is_drawn():
-    assert data(analyses.html(SIZED, "p99 <= 300ms"))["cost"]["layout"]["shapes"][0]["y0"] == 300.0
-    assert data(analyses.html(PLANNED, 0.9))["cost"]["layout"]["shapes"][0]["y0"] == 90.0
+    assert data(analysis_page.html(SIZED, "p99 <= 300ms"))["cost"]["layout"]["shapes"][0]["y0"] == 300.0
+    assert data(analysis_page.html(PLANNED, 0.9))["cost"]["layout"]["shapes"][0]["y0"] == 90.0
 
 
 def test_the_scenario_gives_the_name_and_stands_at_the_end():
     scenario = Scenario.of(REQUEST | {"Description": EVIL}, rate_per_s=1.0)
-    page = analyses.html(FLOOR, scenario=scenario)
+    page = analysis_page.html(FLOOR, scenario=scenario)
     assert "<h1>case</h1>" in page
     assert "The scenario, as JSON" in page
     assert EVIL not in page
-    assert "The scenario, as JSON" not in analyses.html(FLOOR)
+    assert "The scenario, as JSON" not in analysis_page.html(FLOOR)
 
 
 def test_what_cannot_be_drawn_is_a_table_still():
     other = SWEPT.assign(replication=0)
     other.insert(0, "a", [1, 1, 2, 2])
     other.insert(0, "b", [1, 1, 2, 2])
-    page = analyses.html(other)
+    page = analysis_page.html(other)
     assert data(page) == {}
     assert "choose rows of the frame" in page
-    nothing = analyses.html(SIZED[1:])
+    nothing = analysis_page.html(SIZED[1:])
     assert data(nothing) == {}
     assert "<td>unknown</td>" in nothing
 
 
 def test_a_long_table_is_cut_and_says_so(monkeypatch):
-    monkeypatch.setattr(analyses, "MOST_ROWS", 3)
-    page = analyses.html(SWEPT)
+    monkeypatch.setattr(analysis_page, "MOST_ROWS", 3)
+    page = analysis_page.html(SWEPT)
     assert "The first 3 rows; 1 more are left out." in page
 
 
 def test_a_page_is_written_as_it_is(tmp_path):
-    file = analyses.write(FLOOR, tmp_path / "page.html")
-    assert file.read_bytes() == analyses.html(FLOOR).encode()
+    file = analysis_page.write(FLOOR, tmp_path / "page.html")
+    assert file.read_bytes() == analysis_page.html(FLOOR).encode()
 
 
 def test_another_frame_is_refused():
     with pytest.raises(InputError, match="size, plan, sweep, compare or noise_floor"):
-        analyses.html(pd.DataFrame({"x": [1]}))
+        analysis_page.html(pd.DataFrame({"x": [1]}))

@@ -15,7 +15,7 @@ from cases import REQUEST, scenario
 
 import shadowsim
 from shadowsim import Result, cost, simulate
-from shadowsim.report import analysis_page as analyses
+from shadowsim.report import analysis_page
 from shadowsim.report.run_page import html, write
 
 EVIL = "</script><script>document.body.dataset.harm='1'</script><!--<img src=x onerror=alert(1)>\"'&"
@@ -309,7 +309,9 @@ def test_a_browser_draws_all_charts_and_reaches_nowhere(which, browser, tmp_path
 
 @pytest.mark.slow
 def test_a_browser_draws_an_analysis_and_reaches_nowhere(run, browser, tmp_path):
-    document, console, asked = browser(analyses.write(run.compare(), tmp_path / "page.html", scenario=run.scenario))
+    document, console, asked = browser(
+        analysis_page.write(run.compare(), tmp_path / "page.html", scenario=run.scenario)
+    )
     assert (console, asked) == ([], [])
     assert document.count('class="main-svg"') >= 1
     assert 'class="trace scatter' in document

@@ -608,9 +608,9 @@ def test_instances_and_workers():
 
 def test_a_type_without_figures_needs_workers(monkeypatch):
     from shadowsim.aws.instances import InstanceType
-    from shadowsim.scenario import reading as parts
+    from shadowsim.scenario import reading
 
-    monkeypatch.setattr(parts, "lookup", InstanceType)
+    monkeypatch.setattr(reading, "lookup", InstanceType)
     with pytest.raises(
         InputError, match=r"services\.AllTraffic\.workers: is required, since .* ml\.m5\.xlarge are known"
     ):

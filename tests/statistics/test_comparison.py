@@ -10,7 +10,7 @@ from cases import scenario, service
 from scipy.stats import binom, norm
 
 from shadowsim import InputError, compare, simulate
-from shadowsim.statistics import sequential_looks as sequential
+from shadowsim.statistics import sequential_looks
 from shadowsim.statistics.comparison import COLUMNS, NOT_ENOUGH, Terms, paired_rows, period_rows, row_of, verdict_of
 
 METRICS = ["mean", "p50", "p90", "p95", "p99", "p99.9", "error_rate_4xx", "error_rate_5xx", "error_rate"]
@@ -127,7 +127,7 @@ def test_looks_widen_the_interval_as_their_bounds_say(run):
     plain = row(run.compare(), "p50")
     for look in (1, 4, 7):
         found = row(run.compare(look=look, looks=7), "p50")
-        bound = sequential.bounds(7)[look - 1]
+        bound = sequential_looks.bounds(7)[look - 1]
         # Student's value at a bound's level grows faster than the bound
         assert found["high"] - found["low"] >= (plain["high"] - plain["low"]) * bound / norm.ppf(0.975) * 0.99
     pocock = row(run.compare(look=1, looks=7, spending="pocock"), "p50")

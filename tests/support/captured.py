@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 
-from shadowsim.captures.record import Record, key_of, line_of, payload_of
+from shadowsim.captures.record import CaptureRecord, key_of, line_of, payload_of
 
 START = datetime(2026, 1, 19, 19, 27, 57, tzinfo=UTC)
 UNIQUE = "0b7bfd33-c8a7-4adf-a09a-98fd0af79974"
@@ -15,7 +15,7 @@ def json_payload(value):
 
 def record(inference_id, answer=None, request=None, after_s=0, **members):
     """A record with JSON bodies; None is a side that was not captured."""
-    return Record(
+    return CaptureRecord(
         event_id=f"event-{inference_id}",
         inference_id=inference_id,
         inference_time=START + timedelta(seconds=after_s),

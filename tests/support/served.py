@@ -5,7 +5,7 @@ import math
 from shadowsim.server.data_plane.backends import Answer
 from shadowsim.server.data_plane.counts import Served
 from shadowsim.server.data_plane.live import LiveEndpoint
-from shadowsim.server.data_plane.mirror import Mirror, Mirroring
+from shadowsim.server.data_plane.mirror import Mirroring, RequestMirror
 from shadowsim.server.state.views import EndpointView
 
 
@@ -15,4 +15,4 @@ def served(arrival_s, latency_s=0.01, outcome="answered", instance=0, wait_s=mat
 
 
 def endpoint(name):
-    return LiveEndpoint(EndpointView(name, "InService", 1), Mirror(Mirroring(), None))
+    return LiveEndpoint(EndpointView(name, "InService", 1), RequestMirror(Mirroring(), None))

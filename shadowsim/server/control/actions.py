@@ -15,8 +15,6 @@ from shadowsim.aws.contract import parsed, violations
 from shadowsim.errors import UnknownOperationError, ValidationError, nearest, shown
 from shadowsim.json_files import read_json
 from shadowsim.server.control import endpoints, experiments, models
-from shadowsim.server.control import endpoints as configs
-from shadowsim.server.control import experiments as descriptions
 from shadowsim.server.state.account import World
 from shadowsim.server.state.events import EFFECTS
 from shadowsim.server.state.fleet import Body
@@ -25,8 +23,8 @@ from shadowsim.server.state.store import Store
 # What each action refuses and answers. Those that events.py has an effect for change the world when accepted.
 ACTIONS: dict[str, Callable[[Store, World, Body], dict[str, Any]]] = {
     "CreateInferenceExperiment": experiments.create,
-    "DescribeInferenceExperiment": descriptions.describe,
-    "ListInferenceExperiments": descriptions.list_all,
+    "DescribeInferenceExperiment": experiments.describe,
+    "ListInferenceExperiments": experiments.list_all,
     "StartInferenceExperiment": experiments.start,
     "StopInferenceExperiment": experiments.stop,
     "UpdateInferenceExperiment": experiments.update,
@@ -35,10 +33,10 @@ ACTIONS: dict[str, Callable[[Store, World, Body], dict[str, Any]]] = {
     "DescribeModel": models.describe_model,
     "ListModels": models.list_models,
     "DeleteModel": models.delete_model,
-    "CreateEndpointConfig": configs.create_endpoint_config,
-    "DescribeEndpointConfig": configs.describe_endpoint_config,
-    "ListEndpointConfigs": configs.list_endpoint_configs,
-    "DeleteEndpointConfig": configs.delete_endpoint_config,
+    "CreateEndpointConfig": endpoints.create_endpoint_config,
+    "DescribeEndpointConfig": endpoints.describe_endpoint_config,
+    "ListEndpointConfigs": endpoints.list_endpoint_configs,
+    "DeleteEndpointConfig": endpoints.delete_endpoint_config,
     "CreateEndpoint": endpoints.create_endpoint,
     "DescribeEndpoint": endpoints.describe_endpoint,
     "ListEndpoints": endpoints.list_endpoints,

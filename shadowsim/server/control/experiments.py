@@ -25,7 +25,7 @@ from shadowsim.errors import (
 )
 from shadowsim.server.control.models import model, refuse_tags, single_model
 from shadowsim.server.control.pagination import Row, page
-from shadowsim.server.state.account import Endpoint, Trial, World
+from shadowsim.server.state.account import Endpoint, ExperimentRecord, World
 from shadowsim.server.state.destinations import parse_destination
 from shadowsim.server.state.events import merged
 from shadowsim.server.state.fleet import Body
@@ -105,7 +105,7 @@ def delete(store: Store, world: World, body: Body) -> dict[str, Any]:
     return _answer(world, found.name)
 
 
-def trial(world: World, name: str) -> Trial:
+def trial(world: World, name: str) -> ExperimentRecord:
     """Return an experiment, or refuse: there is none of the name."""
     if name not in world.trials:
         arn = world.arn("inference-experiment", name)
@@ -113,7 +113,7 @@ def trial(world: World, name: str) -> Trial:
     return world.trials[name]
 
 
-def refuse_status(world: World, found: Trial, action: str) -> None:
+def refuse_status(world: World, found: ExperimentRecord, action: str) -> None:
     """Refuse an action that the experiment's status does not allow."""
     try:
         allowed(world.choices.table, found.stage.status, action)
@@ -162,7 +162,7 @@ def _pool_rules(body: Body, member: str) -> Iterator[str]:
             yield sentence(count, path, "Member must have value greater than or equal to 1 for what is deployed")
 
 
-def _live_rules(found: Trial, body: Body) -> Iterator[str]:
+def _live_rules(found: ExperimentRecord, body: Body) -> Iterator[str]:
     """Yield what cannot change any more once copies have begun."""
     while_running = "Member must not change once the experiment has started"
     start_s = body.get("Schedule", {}).get("StartTime")
@@ -181,7 +181,7 @@ def _live_rules(found: Trial, body: Body) -> Iterator[str]:
             yield sentence(name, path, while_running)
 
 
-def _variant_rules(found: Trial, after: Body, body: Body) -> Iterator[str]:
+def _variant_rules(found: ExperimentRecord, after: Body, body: Body) -> Iterator[str]:
     models = {variant["VariantName"]: variant["ModelName"] for variant in found.request["ModelVariants"]}
     config = after["ShadowModeConfig"]
     named = [config["SourceModelVariantName"], config["ShadowModelVariants"][0]["ShadowModelVariantName"]]
@@ -194,7 +194,7 @@ def _variant_rules(found: Trial, after: Body, body: Body) -> Iterator[str]:
             yield sentence(variant["ModelName"], f"modelVariants.{i}.member.modelName", constraint)
 
 
-def _action_rules(found: Trial, body: Body) -> Iterator[str]:
+def _action_rules(found: ExperimentRecord, body: Body) -> Iterator[str]:
     actions = body["ModelVariantActions"]
     names = (found.source_name, found.shadow_name)
     for name in actions:
@@ -213,7 +213,7 @@ def _action_rules(found: Trial, body: Body) -> Iterator[str]:
         yield sentence(actions, "modelVariantActions", constraint)
 
 
-def _desired_rules(found: Trial, body: Body) -> Iterator[str]:
+def _desired_rules(found: ExperimentRecord, body: Body) -> Iterator[str]:
     actions = body["ModelVariantActions"]
     seen: set[str] = set()
     for i, variant in enumerate(body.get("DesiredModelVariants", ()), start=1):
@@ -262,7 +262,7 @@ def _refuse_above_quota(store: Store, world: World, body: Body) -> None:
     store.quotas.check(world, body["EndpointName"], _instances(body["ModelVariants"]))
 
 
-def _refuse_desired_above_quota(store: Store, world: World, found: Trial, body: Body) -> None:
+def _refuse_desired_above_quota(store: Store, world: World, found: ExperimentRecord, body: Body) -> None:
     named = {variant["VariantName"]: variant for variant in found.request["ModelVariants"]}
     named |= {variant["VariantName"]: variant for variant in body["DesiredModelVariants"]}
     kept = [v for name, v in named.items() if body["ModelVariantActions"].get(name) != "Remove"]
@@ -308,12 +308,12 @@ def list_all(store: Store, world: World, body: Body) -> dict[str, Any]:
     return {"InferenceExperiments": answer.pop("Items"), **answer}
 
 
-def _summary(found: Trial) -> dict[str, Any]:
+def _summary(found: ExperimentRecord) -> dict[str, Any]:
     given = {key: found.request[key] for key in ("Name", "Type", "Description", "RoleArn") if key in found.request}
     return {**given, **_progress(found)}
 
 
-def _progress(found: Trial) -> dict[str, Any]:
+def _progress(found: ExperimentRecord) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "Status": found.stage.status,
         "Schedule": {"StartTime": found.stage.start_s, "EndTime": found.stage.end_s},
@@ -327,7 +327,7 @@ def _progress(found: Trial) -> dict[str, Any]:
     return answer
 
 
-def _endpoint_metadata(found: Trial, endpoint: Endpoint | None) -> dict[str, Any]:
+def _endpoint_metadata(found: ExperimentRecord, endpoint: Endpoint | None) -> dict[str, Any]:
     answer: dict[str, Any] = {"EndpointName": found.endpoint_name}
     if endpoint is not None:
         fleet = endpoint.fleet or (endpoint.deployment.fleet if endpoint.deployment else None)
@@ -339,7 +339,7 @@ def _endpoint_metadata(found: Trial, endpoint: Endpoint | None) -> dict[str, Any
     return answer
 
 
-def _variant_status(found: Trial, endpoint: Endpoint | None, name: str) -> str:
+def _variant_status(found: ExperimentRecord, endpoint: Endpoint | None, name: str) -> str:
     """Return a variant's own status: where it stands behind its endpoint, or was taken away from there."""
     status = found.stage.status
     kept = endpoint.intended if endpoint else None

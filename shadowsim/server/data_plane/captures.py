@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
-from shadowsim.captures.record import Record, key_of, line_of, payload_of
+from shadowsim.captures.record import CaptureRecord, key_of, line_of, payload_of
 from shadowsim.errors import ValidationError
 from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, Answer, Call
 from shadowsim.server.state.destinations import Sink, parse_destination
@@ -51,7 +51,7 @@ class _Buffer:
         return f"{self.prefix}/{below}" if self.prefix else below
 
 
-class Captures:
+class CaptureWriter:
     """All captures of a server.
 
     Parameters
@@ -152,7 +152,7 @@ class Captures:
     ) -> bool:
         types = view.csv_content_types, view.json_content_types
         moment = datetime.now(UTC) if at_s is None else datetime.fromtimestamp(at_s, UTC)
-        record = Record(
+        record = CaptureRecord(
             event_id=event_id or str(uuid4()),
             inference_id=inference_id or None,
             inference_time=moment,

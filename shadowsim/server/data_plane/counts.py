@@ -84,7 +84,7 @@ class Totals:
 
 
 @dataclass(slots=True)
-class Tally:
+class PeriodCounts:
     """The counts of one period. Latencies in seconds; `lost` counts copies by cause, `worked` seconds by instance.
 
     `n_cores` is an instance's, where its workers are its cores; None also while nobody has looked.
@@ -191,7 +191,7 @@ class Series:
 
     Attributes
     ----------
-    tallies : dict of int to Tally
+    tallies : dict of int to PeriodCounts
         By the number of the period.
     totals : Totals
     knows_cores : bool
@@ -200,17 +200,17 @@ class Series:
 
     def __init__(self, origin_s: float = 0.0, period_s: float = MINUTE_S):
         self.origin_s, self.period_s = origin_s, period_s
-        self.tallies: dict[int, Tally] = {}
+        self.tallies: dict[int, PeriodCounts] = {}
         self.totals = Totals()
         self.knows_cores = False
         self._newest = -1
 
-    def at(self, time_s: float) -> Tally:
+    def at(self, time_s: float) -> PeriodCounts:
         """Return the tally of a moment, made when it is the first of its period."""
         number = math.floor((time_s - self.origin_s) / self.period_s)
         found = self.tallies.get(number)
         if found is None:
-            found = self.tallies[number] = Tally()
+            found = self.tallies[number] = PeriodCounts()
             if number > self._newest:
                 for over in range(max(self._newest - _OPEN_PERIODS, 0), number - _OPEN_PERIODS):
                     if over in self.tallies:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from shadowsim.frames import LATENCY, LOST_CAUSES, MOST_SECTIONS, PERCENTILES, REQUESTS, ROLES, WINDOWS, build
 from shadowsim.server.data_plane.backends import REFUSED
-from shadowsim.server.data_plane.counts import MINUTE_S, Series, Served, Tally, edge_of, quantile
+from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, Served, edge_of, quantile
 
 KEPT_ROWS = 4_000_000
 _CHUNK = 65_536
@@ -145,8 +145,8 @@ class Logbook:
                 "time_s": number * MINUTE_S,
                 "variant": self.variants[role],
                 "role": ROLES[role],
-                **_window(self.series[role].tallies.get(number, Tally()), self.n_workers[role]),
-                **_copies(self.series[role].tallies.get(number, Tally()), role),
+                **_window(self.series[role].tallies.get(number, PeriodCounts()), self.n_workers[role]),
+                **_copies(self.series[role].tallies.get(number, PeriodCounts()), role),
             }
             for number in range(last + 1)
             for role in (0, 1)
@@ -170,7 +170,7 @@ class Logbook:
         return build(LATENCY, {c.name: [row[i] for row in rows] for i, c in enumerate(LATENCY)})
 
 
-def _window(tally: Tally, n_workers: int | None) -> dict[str, object]:
+def _window(tally: PeriodCounts, n_workers: int | None) -> dict[str, object]:
     counts = tally.seen_counts()
     some, latency = tally.n_latency, tally.latency_sum
     capacity_s = MINUTE_S * tally.n_instances * (n_workers or 0)
@@ -201,7 +201,7 @@ def _window(tally: Tally, n_workers: int | None) -> dict[str, object]:
     }
 
 
-def _copies(tally: Tally, role: int) -> dict[str, object]:
+def _copies(tally: PeriodCounts, role: int) -> dict[str, object]:
     made: object = tally.n if role else None
     lost = {f"copies_lost_{cause}": tally.lost.get(cause, 0) if role else None for cause in LOST_CAUSES}
     return {"copies_made": made, **lost}

@@ -27,12 +27,12 @@ from shadowsim.server.data_plane.backends import (
     Answer,
     Call,
 )
-from shadowsim.server.data_plane.captures import Captures
+from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import Served
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
 from shadowsim.server.data_plane.mirror import RESPONSE
-from shadowsim.server.data_plane.pools import Pool, pick_variant
+from shadowsim.server.data_plane.pools import InstancePool, pick_variant
 from shadowsim.server.state.views import EndpointView
 
 MAX_BODY_BYTES, TIMEOUT_S = 6_291_456, 60.0
@@ -105,7 +105,7 @@ class _Passage:
 
     live: LiveEndpoint
     view: EndpointView
-    pool: Pool
+    pool: InstancePool
     call: Call
     inference_id: str
     logbook: Logbook | None
@@ -128,7 +128,7 @@ class Runtime:
     def __init__(
         self,
         endpoints: LiveEndpoints,
-        captures: Captures,
+        captures: CaptureWriter,
         limits: Limits,
         random: Random,
         share_event_ids: bool = False,
@@ -178,7 +178,7 @@ class Runtime:
         asyncio.get_running_loop().call_soon(self._done, passage, instance, answer, perf_counter())
         return self._reply(name, pool.variant.name, answer)
 
-    def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> Pool:
+    def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> InstancePool:
         if not live.pools:  # it is being made, or has failed
             raise InvocationError(f"Endpoint {name} of account {self.limits.account} not found.")
         if target is None:
@@ -193,7 +193,7 @@ class Runtime:
             return False
         return passage.live.mirror.chooses(shadow.sampling_percentage, session)
 
-    def _copy(self, passage: _Passage, pool: Pool, at_s: float) -> None:
+    def _copy(self, passage: _Passage, pool: InstancePool, at_s: float) -> None:
         copy = replace(passage, pool=pool, arrival_s=at_s, began=perf_counter())
         lost = partial(passage.live.lose, passage.logbook, pool.variant.name, at_s)
         passage.live.mirror.copy(pool, passage.call, partial(self._done, copy), lost)

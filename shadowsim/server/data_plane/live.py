@@ -21,8 +21,8 @@ from shadowsim.scenario.service import Service, parse_service
 from shadowsim.server.data_plane.backends import Backend, Container, Simulated
 from shadowsim.server.data_plane.counts import Series, Served
 from shadowsim.server.data_plane.experiment_frames import Logbook
-from shadowsim.server.data_plane.mirror import Mirror, Mirroring
-from shadowsim.server.data_plane.pools import Pool
+from shadowsim.server.data_plane.mirror import Mirroring, RequestMirror
+from shadowsim.server.data_plane.pools import InstancePool
 from shadowsim.server.state.views import EndpointView, VariantView
 
 REFRESH_S = 0.02  # how old a view may be
@@ -75,10 +75,10 @@ class LiveEndpoint:
     Attributes
     ----------
     view : EndpointView
-    pools : dict of str to Pool
+    pools : dict of str to InstancePool
         Of the production variants.
-    shadow : Pool or None
-    mirror : Mirror
+    shadow : InstancePool or None
+    mirror : RequestMirror
     series : dict of str to Series
         Figures by variant, the shadow's too, by the minute since 1970.
     shadows : set of str
@@ -88,15 +88,15 @@ class LiveEndpoint:
     """
 
     view: EndpointView
-    mirror: Mirror
-    pools: dict[str, Pool] = field(default_factory=dict)
-    shadow: Pool | None = None
+    mirror: RequestMirror
+    pools: dict[str, InstancePool] = field(default_factory=dict)
+    shadow: InstancePool | None = None
     series: dict[str, Series] = field(default_factory=dict)
     shadows: set[str] = field(default_factory=set)
     logbook: Logbook | None = None
     fresh_until_s: float = 0.0
 
-    def serving(self) -> list[Pool]:
+    def serving(self) -> list[InstancePool]:
         """Return all pools that serve."""
         return [*self.pools.values(), *([self.shadow] if self.shadow else [])]
 
@@ -182,7 +182,7 @@ class LiveEndpoints:
                 live.pools, live.shadow = {}, None
             raise
         if live is None:
-            live = self.by_name[name] = LiveEndpoint(view, Mirror(self._mirroring, self._random))
+            live = self.by_name[name] = LiveEndpoint(view, RequestMirror(self._mirroring, self._random))
             self._follow(live)
         elif view.version != live.view.version or not live.pools:
             live.view = view
@@ -236,14 +236,16 @@ class LiveEndpoints:
             live.logbook = Logbook(experiment, view.name, names, time(), workers, view.experiment_s)
             live.mirror.restart()
 
-    def _pool(self, variant: VariantView, view: EndpointView, before: Sequence[Pool], copies: bool) -> Pool:
+    def _pool(
+        self, variant: VariantView, view: EndpointView, before: Sequence[InstancePool], copies: bool
+    ) -> InstancePool:
         routing = self._routing.get(variant.name, view.routing.get(variant.name, "RANDOM"))
         for pool in before:
             alike = replace(pool.variant, weight=variant.weight) == variant  # a weight changes no instance
             if alike and pool.routing == routing and pool.copies == copies:
                 pool.variant = variant
                 return pool
-        return Pool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
+        return InstancePool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
 
     def _end(self, live: LiveEndpoint) -> None:
         if live.logbook is not None:
@@ -253,7 +255,7 @@ class LiveEndpoints:
                 del self._ended[next(iter(self._ended))]
 
 
-def cores_of(pool: Pool) -> int | None:
+def cores_of(pool: InstancePool) -> int | None:
     """Return how many cores an instance has, where they are its workers: a busy one is a busy core then."""
     kind = lookup(pool.variant.instance_type)
     return kind.vcpus if kind.accelerator_count == 0 and kind.vcpus == pool.n_workers else None

@@ -24,7 +24,7 @@ from asyncio_throttle.throttler import Throttler
 
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.server.data_plane.backends import BROKEN, GIVEN_UP, Answer, Call
-from shadowsim.server.data_plane.pools import Pool
+from shadowsim.server.data_plane.pools import InstancePool
 
 RESPONSE = "response"
 MAX_COPIES, MAX_COPIES_BYTES = 1_000, 64 * 2**20
@@ -69,7 +69,7 @@ class Mirroring:
         )
 
 
-class Mirror:
+class RequestMirror:
     """The copies of one endpoint.
 
     Attributes
@@ -117,7 +117,7 @@ class Mirror:
 
     def copy(
         self,
-        pool: Pool,
+        pool: InstancePool,
         call: Call,
         done: Callable[[int, Answer, float], None],
         lost: Callable[[str], None],
@@ -126,7 +126,7 @@ class Mirror:
 
         Parameters
         ----------
-        pool : Pool
+        pool : InstancePool
             The shadow's.
         call : Call
         done : callable
@@ -162,7 +162,7 @@ class Mirror:
         return "" if self._throttle is None or _at_once(self._throttle) else "max_per_s"
 
     async def _run(
-        self, pool: Pool, call: Call, done: Callable[[int, Answer, float], None], lost: Callable[[str], None]
+        self, pool: InstancePool, call: Call, done: Callable[[int, Answer, float], None], lost: Callable[[str], None]
     ) -> None:
         await asyncio.sleep(0)  # the source's request goes first: it may wait for its turn to be written
         began = perf_counter()

@@ -16,7 +16,7 @@ from shadowsim.server.state.views import VariantView
 LEAST_OUTSTANDING = "LEAST_OUTSTANDING_REQUESTS"
 
 
-class Pool:
+class InstancePool:
     """The instances behind one variant.
 
     Attributes
@@ -57,7 +57,7 @@ def pick(outstanding: Sequence[int], routing: str, z: int) -> int:
     return tied[z * len(tied) >> 32]
 
 
-def pick_variant(pools: Mapping[str, Pool], draw: float) -> Pool:
+def pick_variant(pools: Mapping[str, InstancePool], draw: float) -> InstancePool:
     """Return the variant that takes a request, by weight (evenly when all are 0), for a draw in [0, 1)."""
     candidates = list(pools.values())
     if len(candidates) == 1:

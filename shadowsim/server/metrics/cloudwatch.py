@@ -27,7 +27,7 @@ from time import time
 from typing import Any
 
 from shadowsim.errors import UnknownOperationError, shown
-from shadowsim.server.data_plane.counts import MINUTE_S, Series, Tally, quantile
+from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, quantile
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.metrics.cloudwatch_wire import (
     InvalidParameterError,
@@ -95,7 +95,7 @@ class Metric:
     """
 
     unit: str
-    figures: Callable[[Tally], Figures | None]
+    figures: Callable[[PeriodCounts], Figures | None]
     whole: bool = False
 
 
@@ -104,7 +104,7 @@ def _flags(count: int, n: int) -> Figures:
     return Figures(max(n, 1), float(count), float(n > 0 and count == n), float(count > 0))
 
 
-def _per_instance(tally: Tally) -> Figures:
+def _per_instance(tally: PeriodCounts) -> Figures:
     one = tally.n_per_instance / tally.n if tally.n else 0.0
     return Figures(max(tally.n, 1), tally.n_per_instance, one, one)
 
@@ -113,7 +113,7 @@ def _sampled(n: int, total: float, least: float, most: float, unit: float, count
     return Figures(n, total * unit, least * unit, most * unit, counts) if n else None
 
 
-def _cores(tally: Tally) -> Figures | None:
+def _cores(tally: PeriodCounts) -> Figures | None:
     if tally.n_cores is None or not tally.n_instances:
         return None
     # Of a pool that was replaced within the minute, both fleets worked.

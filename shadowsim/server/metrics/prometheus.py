@@ -15,7 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from shadowsim.frames import LOST_CAUSES
-from shadowsim.server.data_plane.captures import Captures
+from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import BOUNDS_S
 from shadowsim.server.data_plane.live import LiveEndpoint
 
@@ -23,7 +23,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _LABELS = ("endpoint", "variant", "role")
 
 
-def prometheus_text(endpoints: Mapping[str, LiveEndpoint], captures: Captures) -> bytes:
+def prometheus_text(endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter) -> bytes:
     """Return all metrics in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(endpoints, captures))
@@ -31,7 +31,7 @@ def prometheus_text(endpoints: Mapping[str, LiveEndpoint], captures: Captures) -
 
 
 class _Figures(Collector):
-    def __init__(self, endpoints: Mapping[str, LiveEndpoint], captures: Captures):
+    def __init__(self, endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter):
         self._endpoints, self._captures = endpoints, captures
 
     def collect(self) -> Iterable[Metric]:

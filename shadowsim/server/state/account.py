@@ -83,7 +83,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ExperimentRecord:
     """An inference experiment.
 
     Attributes
@@ -180,7 +180,7 @@ class World:
     models: dict[str, Record] = field(default_factory=dict)
     configs: dict[str, Record] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
-    trials: dict[str, Trial] = field(default_factory=dict)
+    trials: dict[str, ExperimentRecord] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     latest: dict[str, str] = field(default_factory=dict)
     n_changes: int = 0
@@ -196,7 +196,7 @@ class World:
         """Return the first container of every model."""
         return {name: containers_of(record.request)[0] for name, record in self.models.items()}
 
-    def live_trial(self, endpoint: str) -> Trial | None:
+    def live_trial(self, endpoint: str) -> ExperimentRecord | None:
         """Return the experiment that has an endpoint."""
         found = self.trials.get(self.latest.get(endpoint, ""))
         return found if found is not None and found.live and found.endpoint_name == endpoint else None
@@ -213,7 +213,7 @@ class World:
         self.endpoints[endpoint.name] = endpoint
         self.changed.add((ENDPOINT_RANK, endpoint.name))
 
-    def put_trial(self, trial: Trial) -> None:
+    def put_trial(self, trial: ExperimentRecord) -> None:
         """Put an experiment's record in its place."""
         self.trials[trial.name] = trial
         self.changed.add((TRIAL_RANK, trial.name))

@@ -13,8 +13,8 @@ from typing import Any
 
 from shadowsim.aws.experiment import DEFAULT_DURATION
 from shadowsim.aws.lifecycle import Stage, after
-from shadowsim.server.state import transitions as clockwork
-from shadowsim.server.state.account import Record, Trial, World
+from shadowsim.server.state import transitions
+from shadowsim.server.state.account import ExperimentRecord, Record, World
 from shadowsim.server.state.fleet import Body, Fleet, fleet_of
 from shadowsim.server.state.undocumented import Undocumented
 
@@ -33,10 +33,10 @@ def apply(world: World, kind: str, body: Body, at_s: float) -> None:
     at_s : float
         When it was accepted, never before an earlier event.
     """
-    clockwork.advance(world, at_s)
+    transitions.advance(world, at_s)
     EFFECTS[kind](world, body)
-    clockwork.rescheduled(world, everything=kind == "Configure")
-    clockwork.advance(world, at_s)
+    transitions.rescheduled(world, everything=kind == "Configure")
+    transitions.advance(world, at_s)
 
 
 def merged(old: Body, update: Body) -> dict[str, Any]:
@@ -66,14 +66,14 @@ def _configure(world: World, body: Body) -> None:
         deployment = endpoint.deployment
         for view in deployment.fleet.variants if deployment else ():
             if deployment and view.name in deployment.pending and world.probed.isdisjoint({view.model_name, "*"}):
-                clockwork.ping_answered(world, endpoint.name, deployment.number, view.name)
+                transitions.ping_answered(world, endpoint.name, deployment.number, view.name)
 
 
 def _ping(world: World, body: Body) -> None:
     if body["failure"] is None:
-        clockwork.ping_answered(world, body["endpoint"], body["deployment"], body["variant"])
+        transitions.ping_answered(world, body["endpoint"], body["deployment"], body["variant"])
     else:
-        clockwork.ping_failed(world, body["endpoint"], body["deployment"], body["failure"])
+        transitions.ping_failed(world, body["endpoint"], body["deployment"], body["failure"])
 
 
 def _create_model(world: World, body: Body) -> None:
@@ -99,7 +99,7 @@ def _delete_endpoint_config(world: World, body: Body) -> None:
 
 
 def _create_endpoint(world: World, body: Body) -> None:
-    clockwork.deploy(world, body["EndpointName"], configured(world, body))
+    transitions.deploy(world, body["EndpointName"], configured(world, body))
     world.add("endpoint", body["EndpointName"], body)
 
 
@@ -119,18 +119,18 @@ def _update_endpoint(world: World, body: Body) -> None:
             names = tuple(view.name for view in fleet.variants)
             captures = tuple(replace(view, variants=names) for view in endpoint.fleet.captures)
             fleet = replace(fleet, captures=captures)
-    clockwork.deploy(world, endpoint.name, fleet)
+    transitions.deploy(world, endpoint.name, fleet)
 
 
 def _scale_endpoint(world: World, body: Body) -> None:
     endpoint = world.endpoints[body["EndpointName"]]
     if endpoint.fleet is not None:
         changes = {change["VariantName"]: change for change in body["DesiredWeightsAndCapacities"]}
-        clockwork.deploy(world, endpoint.name, endpoint.fleet.scaled(changes, world.choices.shadow_weight))
+        transitions.deploy(world, endpoint.name, endpoint.fleet.scaled(changes, world.choices.shadow_weight))
 
 
 def _delete_endpoint(world: World, body: Body) -> None:
-    clockwork.delete_endpoint(world, world.endpoints[body["EndpointName"]])
+    transitions.delete_endpoint(world, world.endpoints[body["EndpointName"]])
 
 
 def _add_tags(world: World, body: Body) -> None:
@@ -147,17 +147,17 @@ def _create_experiment(world: World, body: Body) -> None:
     given = body.get("Schedule", {})
     start_s = given.get("StartTime", now)
     end_s = given.get("EndTime", start_s + DEFAULT_DURATION.total_seconds())
-    trial = Trial(name, body, Stage("Creating", now, start_s, end_s), now, now)
+    trial = ExperimentRecord(name, body, Stage("Creating", now, start_s, end_s), now, now)
     world.put_trial(trial)
     world.latest[trial.endpoint_name] = name
     world.add("inference-experiment", name, body)
     world.touch(trial.endpoint_name)
     if world.choices.deploy_in == "Creating":
-        clockwork.begin(world, trial, 0)
+        transitions.begin(world, trial, 0)
 
 
 def _start_experiment(world: World, body: Body) -> None:
-    clockwork.trial_event(world, world.trials[body["Name"]], "Start", world.now_s)
+    transitions.trial_event(world, world.trials[body["Name"]], "Start", world.now_s)
 
 
 def _stop_experiment(world: World, body: Body) -> None:
@@ -166,7 +166,7 @@ def _stop_experiment(world: World, body: Body) -> None:
     ends_as = body.get("DesiredState", world.choices.desired_state)
     stage = replace(trial.stage, ends_as=ends_as)
     trial = replace(trial, stage=stage, actions=body["ModelVariantActions"], desired=desired)
-    clockwork.trial_event(world, trial, "Stop", world.now_s, body.get("Reason"))
+    transitions.trial_event(world, trial, "Stop", world.now_s, body.get("Reason"))
 
 
 def _update_experiment(world: World, body: Body) -> None:
@@ -179,10 +179,10 @@ def _update_experiment(world: World, body: Body) -> None:
         start_s=times.get("StartTime", trial.stage.start_s),
         end_s=times.get("EndTime", trial.stage.end_s),
     )
-    clockwork.trial_event(world, replace(trial, stage=stage), "Update", world.now_s)
+    transitions.trial_event(world, replace(trial, stage=stage), "Update", world.now_s)
     served = ("ShadowModeConfig", "DataStorageConfig", "ModelVariants")
     if trial.deployed and any(trial.request.get(key) != old.get(key) for key in served):
-        clockwork.begin(world, world.trials[trial.name], trial.percentage if stage.live else 0)
+        transitions.begin(world, world.trials[trial.name], trial.percentage if stage.live else 0)
 
 
 def _delete_experiment(world: World, body: Body) -> None:

@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from time import monotonic
 
-from shadowsim.aws import instances as quotas
+from shadowsim.aws import instances
 from shadowsim.aws.contract import actions, instance_types
 from shadowsim.errors import InputError, ResourceLimitExceededError, ThrottlingError, nearest
 from shadowsim.json_files import read_json
@@ -49,8 +49,8 @@ class Quotas:
         if source is None:
             return cls(json.loads(files("shadowsim.aws").joinpath("quotas.json").read_text("utf-8")))
         if source == "default":
-            of_types = {f"{kind} for endpoint usage": quotas.default_quota(kind) for kind in instance_types()}
-            return cls({**of_types, PER_ENDPOINT: quotas.PER_ENDPOINT, ACROSS_ENDPOINTS: quotas.PER_ENDPOINT})
+            of_types = {f"{kind} for endpoint usage": instances.default_quota(kind) for kind in instance_types()}
+            return cls({**of_types, PER_ENDPOINT: instances.PER_ENDPOINT, ACROSS_ENDPOINTS: instances.PER_ENDPOINT})
         limits = read_json(Path(source))
         rates = {f"Rate of {action} requests" for action in (*actions(), INVOKE)}
         types = {f"{kind} for endpoint usage" for kind in instance_types()}

@@ -26,8 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from shadowsim.errors import InputError, StoreError
-from shadowsim.server.state import events
-from shadowsim.server.state import transitions as clockwork
+from shadowsim.server.state import events, transitions
 from shadowsim.server.state.account import World
 from shadowsim.server.state.clock import Clock, Origin
 from shadowsim.server.state.quotas import Quotas, Throttle
@@ -120,7 +119,7 @@ class Store:
 
     def world_at(self, now: float) -> World:
         """Return the world at a moment, or where it is already if that is later; not to be written."""
-        clockwork.advance(self.world, _moment(now))
+        transitions.advance(self.world, _moment(now))
         return self.world
 
     def accept(self, kind: str, body: Mapping[str, Any], now: float) -> None:

@@ -12,7 +12,16 @@ from heapq import heappop, heappush
 
 from shadowsim.aws.lifecycle import ENDPOINT, after, allowed, following
 from shadowsim.errors import RefusedError, SimulationError
-from shadowsim.server.state.account import ENDPOINT_RANK, NEVER, TRIAL_RANK, Deployment, Endpoint, Record, Trial, World
+from shadowsim.server.state.account import (
+    ENDPOINT_RANK,
+    NEVER,
+    TRIAL_RANK,
+    Deployment,
+    Endpoint,
+    ExperimentRecord,
+    Record,
+    World,
+)
 from shadowsim.server.state.fleet import Body, Fleet, fleet_of, reverting, with_experiment, without_experiment
 
 # An experiment's clock brings at most five events, and each makes its endpoint go through three.
@@ -110,14 +119,14 @@ def ping_failed(world: World, name: str, deployment: int, reason: str) -> None:
         trial_event(world, trial, "failure", now, reason)
 
 
-def trial_event(world: World, trial: Trial, event: str, at_s: float, reason: str | None = None) -> None:
+def trial_event(world: World, trial: ExperimentRecord, event: str, at_s: float, reason: str | None = None) -> None:
     """Take an experiment one step on, and do for its endpoint what the step means.
 
     Parameters
     ----------
     world : World
         Written.
-    trial : Trial
+    trial : ExperimentRecord
         With what an action brought already in its place.
     event : str
         Of the table in lifecycle.py.
@@ -139,7 +148,7 @@ def trial_event(world: World, trial: Trial, event: str, at_s: float, reason: str
         _finish(world, trial)
 
 
-def begin(world: World, trial: Trial, percentage: int) -> None:
+def begin(world: World, trial: ExperimentRecord, percentage: int) -> None:
     """Put an experiment's variants behind its endpoint, with a share of copies; cancel it when that is impossible."""
     name = trial.endpoint_name
     made = trial.made or (not trial.deployed and name not in world.endpoints)
@@ -163,7 +172,7 @@ def begin(world: World, trial: Trial, percentage: int) -> None:
     _hold(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
 
 
-def _finish(world: World, trial: Trial) -> None:
+def _finish(world: World, trial: ExperimentRecord) -> None:
     name, choices = trial.endpoint_name, world.choices
     endpoint, current = world.endpoints.get(name), _intended(world, name)
     if not trial.deployed or endpoint is None or current is None:
@@ -264,7 +273,7 @@ def _containers(fleet: Fleet | None) -> dict[str, Body]:
     return {view.model_name: view.container for view in fleet.variants} if fleet else {}
 
 
-def _config_name(world: World, trial: Trial) -> str:
+def _config_name(world: World, trial: ExperimentRecord) -> str:
     """Return an unused name, which a restart finds again: at most 63 characters of what the pattern allows."""
     digest = sha256(f"{trial.name} {trial.created_s!r} {world.n_changes}".encode()).hexdigest()[:12]
     return f"{trial.name[:50].rstrip('-')}-{digest}"

@@ -1,4 +1,4 @@
-"""Captures while serving: read back by read_captures, from folders and from an S3; nothing torn, nothing outside."""
+"""Data capture while serving: read back by read_captures, from folders and from S3; nothing torn, nothing outside."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from serving import serving
 
 from shadowsim import ValidationError, read_captures
 from shadowsim.server.data_plane.backends import Answer, Call
-from shadowsim.server.data_plane.captures import Captures
+from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.state.destinations import S3, Folders, parse_destination, sink_of
 from shadowsim.server.state.views import CaptureView
 
@@ -43,7 +43,7 @@ def written(tmp_path, fill):
     """What lies in the folder after a server took captures and stopped."""
 
     async def run():
-        captures = Captures(Folders(tmp_path), Random(1))
+        captures = CaptureWriter(Folders(tmp_path), Random(1))
         fill(captures)
         await captures.close()
         assert not captures.n_lost
@@ -88,7 +88,7 @@ def test_the_hour_is_that_of_the_invocation(tmp_path):
     hour_s = 1_800_000_000.0  # on the hour
 
     async def run():
-        captures = Captures(Folders(tmp_path), Random(1))
+        captures = CaptureWriter(Folders(tmp_path), Random(1))
         taken(captures, view(), at_s=hour_s - 0.5, inference_id="before")
         taken(captures, view(), at_s=hour_s, inference_id="at")
         await captures.flush()
@@ -114,7 +114,7 @@ def test_a_line_is_sagemaker_s_to_the_byte(tmp_path):
     said = b'{"predictions": [{"score": 0.9899773597717285, "predicted_label": 1}]}'
 
     async def run():
-        captures = Captures(Folders(tmp_path), Random(1))
+        captures = CaptureWriter(Folders(tmp_path), Random(1))
         call = Call(asked, {"Content-Type": "application/json"})
         answer = Answer("answered", 0.0, 200, said, {"Content-Type": "application/json"})
         moment = datetime(2024, 1, 19, 19, 27, 57, tzinfo=UTC).timestamp()
@@ -184,7 +184,7 @@ def test_what_cannot_be_written_is_tried_again_and_at_the_end_counted(tmp_path, 
 
     async def run():
         sink = Full(tmp_path)
-        captures = Captures(sink, Random(1))
+        captures = CaptureWriter(sink, Random(1))
         taken(captures, view())
         await captures.flush()
         taken(captures, view())
@@ -207,7 +207,7 @@ def test_a_flush_that_has_begun_is_finished(tmp_path):
             super().write(bucket, key, data)
 
     async def run():
-        captures = Captures(Slow(tmp_path), Random(1), flush_s=0.01)
+        captures = CaptureWriter(Slow(tmp_path), Random(1), flush_s=0.01)
         for name in "abc":
             taken(captures, view(), variant=name)
         flushing = asyncio.create_task(captures.run())
@@ -359,7 +359,7 @@ def test_an_end_does_not_wait_for_a_place_that_never_answers(caplog):
             opened.wait(20.0)
 
     async def run():
-        captures = Captures(Stuck(), Random(1))
+        captures = CaptureWriter(Stuck(), Random(1))
         for _ in range(3):
             taken(captures, view())
         await captures.close(0.05)

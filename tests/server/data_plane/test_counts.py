@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shadowsim.engine import _kernel as k
 from shadowsim.frames import LATENCY, PERCENTILES, REQUESTS, WINDOWS
-from shadowsim.server.data_plane import experiment_frames as logbook
+from shadowsim.server.data_plane import experiment_frames
 from shadowsim.server.data_plane.backends import Answer
 from shadowsim.server.data_plane.counts import Series, Served, bucket_of, edge_of, quantile
 from shadowsim.server.data_plane.experiment_frames import Logbook
@@ -107,7 +107,7 @@ def test_an_empty_logbook_has_empty_frames():
 
 
 def test_too_many_rows_lose_the_oldest_and_are_counted(monkeypatch):
-    monkeypatch.setattr(logbook, "_CHUNK", 100)
+    monkeypatch.setattr(experiment_frames, "_CHUNK", 100)
     book = Logbook("test", "endpoint", ("source", "shadow"), BEGAN_S, kept_rows=1000)
     for i in range(2500):
         book.add(0, served(i, BEGAN_S))

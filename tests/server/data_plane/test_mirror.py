@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shadowsim.server.data_plane.backends import Answer, Call
-from shadowsim.server.data_plane.mirror import Mirror, Mirroring
+from shadowsim.server.data_plane.mirror import Mirroring, RequestMirror
 
 
-class Pool:
+class InstancePool:
     """A shadow that answers when it is let, or fails inside."""
 
     def __init__(self, error=None):
@@ -27,7 +27,7 @@ class Pool:
 
 @given(st.integers(0, 100), st.integers(1, 300))
 def test_the_counter_copies_where_the_share_s_floor_grows(percentage, n):
-    mirror = Mirror(Mirroring(rule="counter"), Random(1))
+    mirror = RequestMirror(Mirroring(rule="counter"), Random(1))
     got = [mirror.chooses(percentage, "") for _ in range(n)]
     assert got == [floor(i * percentage / 100) > floor((i - 1) * percentage / 100) for i in range(1, n + 1)]
 
@@ -35,14 +35,14 @@ def test_the_counter_copies_where_the_share_s_floor_grows(percentage, n):
 @pytest.mark.parametrize("rule", ["coin", "hash"])
 @pytest.mark.parametrize("percentage", [0, 1, 37.5, 100])
 def test_coin_and_hash_copy_the_share(rule, percentage):
-    mirror, n = Mirror(Mirroring(rule=rule), Random(3)), 20_000
+    mirror, n = RequestMirror(Mirroring(rule=rule), Random(3)), 20_000
     copied = sum(mirror.chooses(percentage, f"session-{i}") for i in range(n))
     p = percentage / 100
     assert abs(copied - n * p) <= 4 * sqrt(n * p * (1 - p))  # four standard errors; exact at 0 and 1
 
 
 def test_a_hash_is_sticky_and_grows_with_the_share():
-    mirror = Mirror(Mirroring(rule="hash"), Random(3))
+    mirror = RequestMirror(Mirroring(rule="hash"), Random(3))
     chosen = [{s for s in map(str, range(500)) if mirror.chooses(p, s)} for p in (10, 10, 40)]
     assert chosen[0] == chosen[1]
     assert chosen[0] < chosen[2]
@@ -52,7 +52,7 @@ def lost_of(settings, n, n_bytes=1, before=None):
     """What each of n copies at once is lost to, "" for none."""
 
     async def run():
-        mirror, pool, out = Mirror(settings, Random(1)), Pool(), []
+        mirror, pool, out = RequestMirror(settings, Random(1)), InstancePool(), []
         for _ in range(n):
             causes = []
             mirror.copy(pool, Call(b"x" * n_bytes), lambda *_: None, causes.append)
@@ -86,7 +86,7 @@ def test_what_copies_are_lost_to(settings, n_bytes, kept, cause):
 def test_a_second_later_there_is_room_again(monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    mirror = Mirror(Mirroring(max_per_s=2), Random(1))
+    mirror = RequestMirror(Mirroring(max_per_s=2), Random(1))
     assert [mirror._cause(1) for _ in range(3)] == ["", "", "max_per_s"]
     now = 101.001
     assert [mirror._cause(1) for _ in range(3)] == ["", "", "max_per_s"]
@@ -94,7 +94,7 @@ def test_a_second_later_there_is_room_again(monkeypatch):
 
 def test_a_defect_behind_a_copy_is_an_answer_and_no_error(caplog):
     async def run():
-        mirror, pool, answers = Mirror(Mirroring(), Random(1)), Pool(RuntimeError("a defect")), []
+        mirror, pool, answers = RequestMirror(Mirroring(), Random(1)), InstancePool(RuntimeError("a defect")), []
         pool.open.set()
         mirror.copy(pool, Call(b""), lambda instance, answer, ended: answers.append(answer), lambda cause: None)
         await mirror.drain(5.0)
@@ -107,8 +107,8 @@ def test_a_defect_behind_a_copy_is_an_answer_and_no_error(caplog):
 
 def test_a_drain_gives_up_what_takes_too_long():
     async def run():
-        mirror = Mirror(Mirroring(), Random(1))
-        mirror.copy(Pool(), Call(b""), lambda *_: None, lambda cause: None)
+        mirror = RequestMirror(Mirroring(), Random(1))
+        mirror.copy(InstancePool(), Call(b""), lambda *_: None, lambda cause: None)
         await mirror.drain(0.01)
         return mirror.n_unanswered
 
@@ -116,12 +116,12 @@ def test_a_drain_gives_up_what_takes_too_long():
 
 
 def test_a_copy_that_is_given_up_is_lost():
-    class GivingUp(Pool):
+    class GivingUp(InstancePool):
         async def invoke(self, call, timeout_s):
             return 0, Answer("given_up", 0.1)
 
     async def run():
-        mirror, done, lost = Mirror(Mirroring(), Random(1)), [], []
+        mirror, done, lost = RequestMirror(Mirroring(), Random(1)), [], []
         mirror.copy(GivingUp(), Call(b"x"), lambda *_: done.append(1), lost.append)
         await mirror.drain(5.0)
         return done, lost, mirror.n_unanswered

@@ -8,14 +8,14 @@ from served import endpoint, served
 
 from shadowsim.frames import LOST_CAUSES
 from shadowsim.server.data_plane import counts as series_module
-from shadowsim.server.data_plane.captures import Captures
+from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import BOUNDS_S, Series
 from shadowsim.server.metrics.prometheus import prometheus_text
 
 
 def scraped(live, captures=None):
     """{(sample, labels but endpoint): value} of an endpoint, as Prometheus' own parser reads it."""
-    text = prometheus_text({"e": live}, captures or Captures(None, Random(1))).decode()
+    text = prometheus_text({"e": live}, captures or CaptureWriter(None, Random(1))).decode()
     families = list(text_string_to_metric_families(text))
     assert all(family.documentation and family.type != "unknown" for family in families)
     found = {}
