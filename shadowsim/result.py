@@ -106,7 +106,7 @@ class Result:
         rows = []
         for role, part in sorted(self.windows.groupby("role"), reverse=True):
             variant = str(part["variant"].iloc[0])
-            pool = getattr(self.scenario.experiment, str(role)).pool
+            pool = self.scenario.side(str(role)).variant.pool
             n = part["Invocations"].to_numpy(np.float64)
             answered = part["ModelLatency_SampleCount"].to_numpy(np.float64)
             rows.append(

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shadowsim.scenario.relaxation import relaxation_s, work_moments
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.scenario.service import Service
 
 Floats = NDArray[np.float64]
 
@@ -139,22 +139,26 @@ def _edges(part: pd.DataFrame, scenario: Scenario | None) -> Floats:
 def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Floats, bool]:
     """Offered load of each window, and whether it is an expectation rather than an outcome."""
     measured = part["offered_load"].to_numpy(np.float64)
-    if scenario is None or not scenario.traffic.has_knots or _service_of(role, scenario).slowdown:
+    if scenario is None or not scenario.traffic.has_knots or scenario.side(role).service.slowdown:
         return measured, False
     time_s, rate = scenario.traffic.knots(scenario.horizon_s, scenario.start)
     count = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(time_s))])
     edge = _edges(part, scenario)
     per_window = np.diff(_integral(edge, time_s, rate, count))
-    share = 1.0 if role == "source" else scenario.share
-    service = _service_of(role, scenario)
-    workers = int(part["instance_count"].iloc[0]) * getattr(scenario, f"{role}_workers")
-    load: Floats = per_window * share * service.time.mean / (np.diff(edge) * workers)
+    side = scenario.side(role)
+    workers = int(part["instance_count"].iloc[0]) * side.workers
+    load: Floats = per_window * side.share * side.service.time.mean / (np.diff(edge) * workers)
     return load, True
 
 
-def _service_of(role: str, scenario: Scenario) -> Service:
-    service: Service = getattr(scenario, f"{role}_service")
-    return service
+def _busiest_load(part: pd.DataFrame, role: str, scenario: Scenario) -> float | None:
+    """Offered load in the busiest state of a modulated rate; None where no rate is modulated."""
+    if not scenario.traffic.jump_per_s:
+        return None
+    side, (mean_s, _) = scenario.side(role), work_moments(scenario, role)
+    rate_per_s = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start) + scenario.traffic.jump_per_s
+    workers = int(part["instance_count"].iloc[0]) * side.workers
+    return rate_per_s * side.share * mean_s * max(side.service.slowdown or (1.0,)) / workers
 
 
 def _integral(t: Floats, time_s: Floats, rate: Floats, count: Floats) -> Floats:
@@ -220,28 +224,15 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
         return "no request reached it"
     if n < 100 * BEYOND_P99:
         return f"{n} requests leave {n // 100} beyond p99, {BEYOND_P99} are the least that say something about it"
-    relaxation = _relaxation_s(part, role, scenario, peak)
+    if scenario is None or math.isnan(peak):
+        return ""
+    relaxation = relaxation_s(scenario, role, peak, _busiest_load(part, role, scenario))
     if relaxation * RELAXATIONS > _edges(part, scenario)[-1]:
         return (
             f"at {peak:.3f} of capacity its queue needs {relaxation:.3g} s to forget its past; "
             f"a run should last {RELAXATIONS} times that"
         )
     return ""
-
-
-def _relaxation_s(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: float) -> float:
-    """Relaxation time of an instance's queue at its greatest load, in seconds.
-
-    (1 + SCV) / 2 x E[S] / (workers (1 - sqrt(load))^2): exact for M/M/1 (Cohen, 1982), a heavy-traffic approximation
-    for the rest.
-    """
-    if scenario is None or math.isnan(peak):
-        return 0.0
-    if peak >= 1.0:
-        return math.inf
-    time = _service_of(role, scenario).time
-    workers = getattr(scenario, f"{role}_workers")
-    return float((1.0 + time.scv) / 2.0 * time.mean / (workers * (1.0 - math.sqrt(peak)) ** 2))
 
 
 def _overload(

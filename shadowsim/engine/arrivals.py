@@ -99,7 +99,7 @@ class ArrivalStream:
 def arrivals_of(scenario: Scenario) -> ArrivalStream:
     """The arrivals of a scenario: its trace is read, the path of its modulated rates drawn, its renewals are summed."""
     seed, horizon_s = np.uint64(scenario.seed), scenario.horizon_s
-    parts = scenario.traffic.parts or (scenario.traffic,)
+    parts = scenario.traffic.streams
     rates, streams = [], []
     with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
         for j, part in enumerate(parts):

@@ -19,7 +19,6 @@ from shadowsim.engine.law_tables import law_table
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.scenario.service import Service
 
 _NONE = np.empty(0)
 _ROUTINGS = {"RANDOM": k.RANDOM, "LEAST_OUTSTANDING_REQUESTS": k.LEAST_OUTSTANDING}
@@ -49,6 +48,10 @@ class Columns:
     source_answer: k.Payload
     shadow_answer: k.Payload
 
+    def pool(self, role: str) -> k.Pool:
+        """Return the source's or the shadow's pool."""
+        return self.source if role == "source" else self.shadow
+
 
 def columns(scenario: Scenario, feed: ArrivalStream) -> Columns:
     """Turn a scenario into columns: build the tables of its laws. Its arrivals are the feed's."""
@@ -71,15 +74,14 @@ def columns(scenario: Scenario, feed: ArrivalStream) -> Columns:
 
 
 def _pool(scenario: Scenario, role: str, trace: Mapping[str, Floats], peak_per_s: float) -> k.Pool:
-    variant = getattr(scenario.experiment, role)
-    service: Service = getattr(scenario, f"{role}_service")
-    law = service.time
+    side = scenario.side(role)
+    service, law = side.service, side.service.time
     linear = law.kind == "linear"
     work = law.values(trace) if linear else _NONE
     source = role == "source"
     return k.Pool(
-        n_instances=variant.pool.instance_count,
-        n_workers=getattr(scenario, f"{role}_workers"),
+        n_instances=side.n_instances,
+        n_workers=side.workers,
         queue_limit=-1 if service.queue_limit is None else service.queue_limit,
         timeout_s=scenario.timeout_s,
         mean_s=float(work.mean()) if linear else law.mean,
@@ -88,7 +90,7 @@ def _pool(scenario: Scenario, role: str, trace: Mapping[str, Floats], peak_per_s
         slowdown=np.array(service.slowdown or (), np.float64),
         error_4xx=service.error_4xx,
         error_5xx=service.error_5xx,
-        routing=_ROUTINGS[scenario.routing[variant.name]],
+        routing=_ROUTINGS[side.routing],
         buckets_per_s=max(8.0 * peak_per_s, 1e-3),  # hardly ever two requests in a bucket of the timing wheel
         service=k.SOURCE_SERVICE if source else k.SHADOW_SERVICE,
         route=k.SOURCE_ROUTE if source else k.SHADOW_ROUTE,

@@ -36,7 +36,7 @@ def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) ->
 def _window_columns(
     scenario: Scenario, c: Columns, role: str, rows: Floats, lost_copies: Sequence[Floats]
 ) -> dict[str, Any]:
-    pool: k.Pool = getattr(c, role)
+    pool = c.pool(role)
     start = np.arange(c.n_windows) * c.period_s
     length = np.minimum(start + c.period_s, c.horizon_s) - start
     capacity = length * pool.n_instances * pool.n_workers
@@ -63,7 +63,7 @@ def _window_columns(
     size = (rows[:, k.R_REQUEST_BYTES] + rows[:, k.R_RESPONSE_BYTES]).astype(np.int64)
     return {
         "time_s": start,
-        "variant": getattr(scenario.experiment, role).name,
+        "variant": scenario.side(role).variant.name,
         "role": role,
         "instance_count": pool.n_instances,
         "Invocations": n.astype(np.int64),
@@ -139,7 +139,7 @@ def _joined(parts: list[Any]) -> Any:
 
 
 def _request_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) -> dict[str, Any]:
-    pool: k.Pool = getattr(c, role)
+    pool = c.pool(role)
     window, number, request = (rows[:, i].astype(np.int64) for i in (k.S_WINDOW, k.S_NUMBER, -1))
     arrival, start, service = rows[:, k.S_ARRIVAL], rows[:, k.S_START], rows[:, k.S_SERVICE]
     refused = start < 0
@@ -156,7 +156,7 @@ def _request_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) ->
     return {
         "request": request,
         "inference_id": np.char.add("sim-", request.astype(str)),
-        "variant": np.full(latency.size, getattr(scenario.experiment, role).name),
+        "variant": np.full(latency.size, scenario.side(role).variant.name),
         "role": np.full(latency.size, role),
         "arrival_s": arrival,
         "instance": rows[:, k.S_INSTANCE].astype(np.int64),

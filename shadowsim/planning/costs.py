@@ -241,7 +241,7 @@ def _row(item: str, of: str, quantity: float, unit: str, price: float, note: str
 
 
 def _instances(scenario: Scenario, role: str, hours: float, prices: Prices) -> dict[str, object]:
-    pool = getattr(scenario.experiment, role).pool
+    pool = scenario.side(role).variant.pool
     price = prices.of(pool.instance_type)
     note = price.origin if math.isnan(price.usd_per_h) else f"{price.usd_per_h:g} USD an hour, {price.origin}"
     of = f"{pool.instance_count} x {pool.instance_type}"

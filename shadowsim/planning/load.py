@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from shadowsim.planning.slo import Goal
 from shadowsim.scenario.rates import Diurnal
+from shadowsim.scenario.relaxation import relaxation_s
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.scenario.service import Service
 from shadowsim.scenario.traffic import Traffic
 
 Floats = NDArray[np.float64]
@@ -78,10 +78,10 @@ class Demand:
 
 def demand(scenario: Scenario, role: str) -> Demand:
     """Return what a scenario asks of the source's or the shadow's pool."""
-    traffic, service = scenario.traffic, _service(scenario, role)
+    traffic = scenario.traffic
     rate, rates = traffic.mean_rate(scenario.horizon_s, scenario.start), _rates(scenario)
-    share = 1.0 if role == "source" else scenario.share
-    law = service.time
+    side = scenario.side(role)
+    service, law = side.service, side.service.time
     if law.kind == "linear":
         work = law.values(traffic.trace().columns)
         mean = float(work.mean())
@@ -90,11 +90,9 @@ def demand(scenario: Scenario, role: str) -> Demand:
         work, mean = np.concatenate([lower, upper[::-1]]), law.mean
     # A pool under load has all workers busy.
     factor = service.slowdown[-1] if service.slowdown else 1.0
-    busy = share * mean * factor / getattr(scenario, f"{role}_workers")
-    modulated = [part for part in traffic.parts or (traffic,) if part.process == "mmpp"]
-    jumps = sum(max(part.rates_per_s) - part.mean_rate(scenario.horizon_s) for part in modulated)
-    peak = float(max([rate, *rates])) + jumps
-    return Demand(rate * busy, peak * busy, rate, share, work, rates, scenario.horizon_s / STEPS)
+    busy = side.share * mean * factor / side.workers
+    peak = float(max([rate, *rates])) + traffic.jump_per_s
+    return Demand(rate * busy, peak * busy, rate, side.share, work, rates, scenario.horizon_s / STEPS)
 
 
 def raised(scenario: Scenario, headroom_pct: float) -> Scenario:
@@ -105,7 +103,7 @@ def raised(scenario: Scenario, headroom_pct: float) -> Scenario:
     if headroom_pct == 0.0:
         return scenario
     factor, changes = 1.0 + headroom_pct / 100.0, dict[str, object]()
-    for part in scenario.traffic.parts or (scenario.traffic,):
+    for part in scenario.traffic.streams:
         if part.process == "trace":
             changes |= {f"{part.path}.speed": part.speed * factor, "run.horizon_s": scenario.horizon_s / factor}
         else:
@@ -116,7 +114,7 @@ def raised(scenario: Scenario, headroom_pct: float) -> Scenario:
 def repeating_s(scenario: Scenario) -> float:
     """Return the length of a run that stands for the whole one: a period if traffic is steady, else a day or a week."""
     length = scenario.period_s
-    for part in scenario.traffic.parts or (scenario.traffic,):
+    for part in scenario.traffic.streams:
         length = max(length, _cycle_s(part))
     return length if length < scenario.horizon_s and _whole(scenario, length) else scenario.horizon_s
 
@@ -152,30 +150,19 @@ def length_of(scenario: Scenario, role: str, need: Demand, n: int, furthest: flo
     whole, cycle = scenario.horizon_s, repeating_s(scenario)
     if cycle > scenario.period_s:
         return Length(cycle, cycle)
-    sojourns = [sum(part.mean_sojourn_s) for part in scenario.traffic.parts or (scenario.traffic,)]
+    sojourns = [sum(part.mean_sojourn_s) for part in scenario.traffic.streams]
     few = max(LEAST_REQUESTS, BEYOND / (1.0 - furthest)) / max(need.rate_per_s * need.share, 1e-9)
     short = max(few, CYCLES * max(sojourns))
-    long = min(max(short, MEMORIES * _memory_s(scenario, role, need, n)), whole)
+    long = min(max(short, MEMORIES * memory_s(scenario, role, need, n)), whole)
     affordable = MOST_REQUESTS / need.rate_per_s
     short_s, long_s = (min(math.ceil(min(x, affordable) / cycle) * cycle, whole) for x in (short, long))
     return Length(short_s, long_s, long <= affordable)
 
 
-def _memory_s(scenario: Scenario, role: str, need: Demand, n: int) -> float:
-    """Return the relaxation time of the pool of n instances; infinite for one that is overloaded for ever.
-
-    A queue that holds at most K requests forgets them in about K^2 service times, whatever comes.
-    """
-    service, workers, rho = _service(scenario, role), getattr(scenario, f"{role}_workers"), need.instances / n
-    dispersion = max(scenario.traffic.dispersion or 1.0, 1.0)
-    if need.instances < need.peak_instances < n:
-        # No state of a modulated rate is more than the pool can do: it forgets within one, and sees no bursts there.
-        rho, dispersion = need.peak_instances / n, 1.0
-    scv = (dispersion + min(service.time.scv, 100.0)) / 2.0
-    services = 1.0 / (1.0 - math.sqrt(rho)) ** 2 if rho < 1.0 else math.inf
-    if service.queue_limit is not None:
-        services = min(services, (service.queue_limit + workers + 1.0) ** 2)
-    return float(scv * need.work_s.mean() * max(service.slowdown or (1.0,)) / workers * services)
+def memory_s(scenario: Scenario, role: str, need: Demand, n: int) -> float:
+    """Return the relaxation time of the pool of n instances at its highest expected load; infinite when overloaded."""
+    busiest = need.peak_instances / n if scenario.traffic.jump_per_s else None
+    return relaxation_s(scenario, role, max([need.instances / n, *need.load(n)]), busiest)
 
 
 def fluid(need: Demand, n: int) -> Floats:
@@ -212,7 +199,7 @@ def backlog(goal: Goal, need: Demand, n: int, timeout_s: float) -> float:
 
 def floor(goal: Goal, scenario: Scenario, role: str, need: Demand) -> float:
     """Return what a goal's figure would be if no request ever waited."""
-    service = _service(scenario, role)
+    service = scenario.side(role).service
     latency = np.minimum(need.work_s * min(service.slowdown or (1.0,)), scenario.timeout_s)
     match goal.metric:
         case "quantile":
@@ -230,7 +217,7 @@ def _rates(scenario: Scenario) -> Floats:
     """Return the expected rate at the middles of the steps, none where a trace takes part."""
     middle = (np.arange(STEPS) + 0.5) * (scenario.horizon_s / STEPS)
     total = np.zeros(STEPS)
-    for part in scenario.traffic.parts or (scenario.traffic,):
+    for part in scenario.traffic.streams:
         if part.process == "trace":
             return np.empty(0)
         if part.has_knots:
@@ -238,11 +225,6 @@ def _rates(scenario: Scenario) -> Floats:
         else:
             total += part.mean_rate(scenario.horizon_s, scenario.start)
     return total
-
-
-def _service(scenario: Scenario, role: str) -> Service:
-    service: Service = getattr(scenario, f"{role}_service")
-    return service
 
 
 def _cycle_s(part: Traffic) -> float:

@@ -214,7 +214,7 @@ def limits_of(test: Scenario, segment: Segment, k: float) -> list[str]:
         How many times as long as a rehearsal it is.
     """
     share, n = test.experiment.sampling_percentage, test.experiment.shadow.pool.instance_count
-    parts = test.traffic.parts or (test.traffic,)
+    parts = test.traffic.streams
     load, said, with_profile = load_ratio(test), [], any(part.profile is not None for part in parts)
     if load < 0.995:
         said.append(f"the shadow's workers get {load:.0%} of the load of the source's: not how it does under all of it")

@@ -28,7 +28,7 @@ from shadowsim.engine.columns import Columns, columns
 from shadowsim.engine.replicate import replication
 from shadowsim.engine.simulate import CHUNK
 from shadowsim.errors import InputError
-from shadowsim.planning.load import CYCLES, demand
+from shadowsim.planning.load import CYCLES, demand, memory_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
@@ -145,9 +145,7 @@ class Rehearsal:
             last["shadow"],
             max(lows, default=math.nan),
             min(highs, default=math.nan),
-            short
-            and not lows
-            and all(part.profile is None for part in self.scenario.traffic.parts or (self.scenario.traffic,)),
+            short and not lows and all(part.profile is None for part in self.scenario.traffic.streams),
             float(whole.shadow.requests.sum()),
         )
 
@@ -197,7 +195,7 @@ def shorter(scenario: Scenario, whole_s: float, length_s: float, n_windows: int)
     """
     changes: dict[str, object] = {"horizon_s": length_s, "run.period_s": length_s / n_windows}
     changes["run.sample_requests"] = 0
-    for part in scenario.traffic.parts or (scenario.traffic,):
+    for part in scenario.traffic.streams:
         same = length_s == whole_s and (part.rate_per_s is None or whole_s == scenario.horizon_s)
         if part.profile is None or same:
             continue
@@ -209,7 +207,7 @@ def shorter(scenario: Scenario, whole_s: float, length_s: float, n_windows: int)
 
 def mean_rate(scenario: Scenario, whole_s: float) -> float:
     """Return the mean rate of the first `whole_s` seconds, which may go past the horizon."""
-    parts = scenario.traffic.parts or (scenario.traffic,)
+    parts = scenario.traffic.streams
     return math.fsum(
         part.mean_rate(whole_s, scenario.start)
         if part.profile is None
@@ -221,18 +219,14 @@ def mean_rate(scenario: Scenario, whole_s: float) -> float:
 def least_s(scenario: Scenario, n_sections: int) -> float:
     """Return how long a stand-in has to be for a queue to forget its past well within a section.
 
-    The memory of the busier pool at its peak is its relaxation time (c_a^2 + c_s^2) / 2 x E[S] / (workers
-    (1 - sqrt(load))^2) (Cohen, 1982). A modulated rate has `CYCLES` of its cycles in all.
+    A section lasts `MEMORIES` relaxation times of the slower pool at its highest load. A modulated rate has `CYCLES` of
+    its cycles in all.
     """
-    sojourns = [sum(part.mean_sojourn_s) for part in scenario.traffic.parts or (scenario.traffic,)]
+    sojourns = [sum(part.mean_sojourn_s) for part in scenario.traffic.streams]
     found = [CYCLES * max(sojourns) / (MEMORIES * n_sections)]
     for role in ("source", "shadow"):
-        need, pool = demand(scenario, role), getattr(scenario.experiment, role).pool
-        load = need.peak_instances / pool.instance_count
-        time, workers = getattr(scenario, f"{role}_service").time, getattr(scenario, f"{role}_workers")
-        scv = 0.5 * (max(scenario.traffic.dispersion or 1.0, 1.0) + min(np.nan_to_num(time.scv, nan=1.0), 100.0))
-        gap = 1.0 - math.sqrt(load)
-        found.append(scv * float(need.work_s.mean()) / (workers * gap**2) if gap > 0.0 else math.inf)
+        n = scenario.side(role).n_instances
+        found.append(memory_s(scenario, role, demand(scenario, role), n))
     return MEMORIES * n_sections * max(found)
 
 

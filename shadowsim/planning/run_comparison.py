@@ -89,7 +89,7 @@ def compare_runs(
     names = _names(new)
     found = []
     for role in ROLES:
-        pair = Sections(getattr(before, role), getattr(after, role), after.how, after.independent)
+        pair = Sections(before.side(role), after.side(role), after.how, after.independent)
         for row in metric_rows(pair, terms, slo_s, together):
             named = {_renamed(key): value for key, value in row.items()}
             named["method"] += ", same requests" if together else ""
@@ -230,8 +230,7 @@ def _met_the_same(new: Sequence[Result], old: Sequence[Result]) -> bool:
 
 
 def _names(runs: Sequence[Result]) -> dict[str, str]:
-    experiment = runs[0].scenario.experiment
-    return {role: getattr(experiment, role).name for role in ROLES}
+    return {role: runs[0].scenario.side(role).variant.name for role in ROLES}
 
 
 def _renamed(key: str) -> str:

@@ -36,7 +36,6 @@ from shadowsim.planning.slo import Goal, Slo, measure, parse_slo
 from shadowsim.result import Result
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.scenario.service import Service
 
 Floats = NDArray[np.float64]
 
@@ -147,9 +146,8 @@ def _check(slo: Slo, variants: Sequence[str]) -> None:
 
 def _measured(scenario: Scenario, role: str) -> list[str]:
     """Return the types for which there is a service model, the variant's own first."""
-    own = getattr(scenario.experiment, role).pool.instance_type
-    service: Service = getattr(scenario, f"{role}_service")
-    return list(dict.fromkeys([own, *service.by_instance_type]))
+    side = scenario.side(role)
+    return list(dict.fromkeys([side.variant.pool.instance_type, *side.service.by_instance_type]))
 
 
 def _types(scenario: Scenario, role: str, wanted: Collection[str] | None) -> list[str]:
@@ -190,14 +188,14 @@ def _blank(role: str, kind: str, prices: Prices, note: str) -> dict[str, object]
 
 
 def _row(search: Search, bench: Trials, fewest: CountFound, whole: Scenario, prices: Prices) -> dict[str, object]:
-    kind = getattr(search.scenario.experiment, search.role).pool.instance_type
+    kind = search.scenario.side(search.role).variant.pool.instance_type
     row = _blank(search.role, kind, prices, fewest.note) | {"certain": fewest.certain}
     if fewest.n is None:
         return row
     n, trial, price = fewest.n, bench.trial(fewest.n), prices.of(kind)
     for goal, value, error in zip(search.goals, trial.mean, trial.error, strict=False):
         row |= {goal.column: value, f"{goal.column}_error": error}
-    other = getattr(whole.experiment, "source" if search.role == "shadow" else "shadow").pool
+    other = whole.side("source" if search.role == "shadow" else "shadow").variant.pool
     needed = {kind: n}
     needed[other.instance_type] = needed.get(other.instance_type, 0) + other.instance_count
     below = bench.trial(n - 1) if n > 1 else None
@@ -220,7 +218,7 @@ def _row(search: Search, bench: Trials, fewest: CountFound, whole: Scenario, pri
 
 def _tried(search: Search, bench: Trials, whole: Scenario, prices: Prices) -> list[dict[str, object]]:
     """Return a record a count that was tried, in order; an overloaded pool's figures may be the theory's."""
-    kind = getattr(search.scenario.experiment, search.role).pool.instance_type
+    kind = search.scenario.side(search.role).variant.pool.instance_type
     usd = whole.experiment.duration_s / 3600.0 * prices.of(kind).usd_per_h
     records = []
     for n, trial in sorted(bench.trials.items()):

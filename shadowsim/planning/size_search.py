@@ -212,8 +212,7 @@ class Search:
     @property
     def service(self) -> Service:
         """How the pool serves."""
-        found: Service = getattr(self.scenario, f"{self.role}_service")
-        return found
+        return self.scenario.side(self.role).service
 
     @property
     def capped(self) -> bool:

@@ -157,7 +157,7 @@ class Slo:
                 {
                     "goal": str(goal),
                     "role": goal.role,
-                    "variant": getattr(result.scenario.experiment, goal.role).name,
+                    "variant": result.scenario.side(goal.role).variant.name,
                     "value": value,
                     "standard_error": error,
                     "limit": goal.limit,
@@ -289,7 +289,7 @@ def _above(result: Result, role: str, threshold_s: float) -> tuple[Floats, Float
 
 
 def _quantile(result: Result, goal: Goal) -> tuple[float, float]:
-    q, variant = _number(goal.at), getattr(result.scenario.experiment, goal.role).name
+    q, variant = _number(goal.at), result.scenario.side(goal.role).variant.name
     value = float(result.quantile(q).get(variant, math.nan))
     if math.isnan(value):
         return value, math.nan

@@ -148,7 +148,7 @@ def check_windows(horizon_s: float, period_s: float) -> None:
 
 def check_rate(traffic: Traffic, horizon_s: float, period_s: float, start: datetime | None) -> None:
     """Refuse synthetic traffic that brings nothing, or too much for the counters of one window."""
-    peak_per_s = math.fsum(_peak_rate(part, horizon_s, start) for part in traffic.parts or [traffic])
+    peak_per_s = math.fsum(_peak_rate(part, horizon_s, start) for part in traffic.streams)
     if peak_per_s * min(period_s, horizon_s) > MAX_REQUESTS_A_WINDOW:
         limit = f"must bring at most {MAX_REQUESTS_A_WINDOW:,.0f} requests in a window of {period_s:g} s"
         raise InputError("traffic", limit, peak_per_s)

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-from shadowsim.aws.experiment import Experiment
+from shadowsim.aws.experiment import Experiment, Variant
 from shadowsim.errors import InputError
 from shadowsim.json_files import file_of, path_of, read_json
 from shadowsim.scenario.defaults import (
@@ -58,6 +58,38 @@ from shadowsim.scenario.traces import BUILTIN
 from shadowsim.scenario.traffic import Traffic, parse_traffic
 
 MOST_REPLICATIONS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One variant of a scenario with everything that its pool needs.
+
+    Attributes
+    ----------
+    role : str
+        "source" or "shadow".
+    variant : Variant
+        Its name, model and instances.
+    service : Service
+    workers : int
+        Workers per instance.
+    routing : str
+        "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
+    share : float
+        Share of the endpoint's requests that reach it, 0..1.
+    """
+
+    role: str
+    variant: Variant
+    service: Service
+    workers: int
+    routing: str
+    share: float
+
+    @property
+    def n_instances(self) -> int:
+        """InstanceCount."""
+        return self.variant.pool.instance_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +271,19 @@ class Scenario:
             base_dir=base,
         )
 
+    def side(self, role: str) -> Side:
+        """Return the source's or the shadow's side; `role` is "source" or "shadow"."""
+        source = role == "source"
+        variant = self.experiment.source if source else self.experiment.shadow
+        return Side(
+            role=role,
+            variant=variant,
+            service=self.services[variant.name],
+            workers=self.source_workers if source else self.shadow_workers,
+            routing=self.routing[variant.name],
+            share=1.0 if source else self.share,
+        )
+
     @property
     def source_service(self) -> Service:
         """The service model of the variant that answers."""
@@ -290,7 +335,7 @@ class Scenario:
         """Write a scenario file. Paths in it that are relative are rewritten to be so from its folder."""
         folder = Path(path).resolve().parent
         document = self.to_dict()
-        blocks = [part.path for part in self.traffic.parts or [self.traffic]]
+        blocks = [part.path for part in self.traffic.streams]
         sizes = [f"{block}.{key}" for block in blocks for key in ("request_bytes", "response_bytes")]
         times = [f"services.{name}.time" for name in self.services]
         for name, service in self.services.items():

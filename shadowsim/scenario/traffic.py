@@ -109,6 +109,11 @@ class Traffic:
     block: object = None
 
     @property
+    def streams(self) -> tuple[Traffic, ...]:
+        """The streams of requests that it consists of: its parts, or itself alone."""
+        return self.parts or (self,)
+
+    @property
     def has_knots(self) -> bool:
         """Whether the rate is a function of time that is known before the run: `knots` gives it."""
         return self.process in ("poisson", "constant", "gamma")
@@ -162,6 +167,12 @@ class Traffic:
         if self.process == "trace":
             return self.trace().n_before(horizon_s) / horizon_s
         return _mean(*self.knots(horizon_s, start))
+
+    @property
+    def jump_per_s(self) -> float:
+        """How far the busiest states of modulated streams lie above their mean rates, requests per second."""
+        modulated = [part for part in self.streams if part.process == "mmpp"]
+        return sum(max(part.rates_per_s) - mmpp_rate(part.rates_per_s, part.mean_sojourn_s) for part in modulated)
 
     @property
     def scv(self) -> float | None:
@@ -219,7 +230,7 @@ class Traffic:
     @property
     def only_traces(self) -> bool:
         """Whether all requests come from traces, so that they end by themselves."""
-        return all(part.process == "trace" for part in self.parts or [self])
+        return all(part.process == "trace" for part in self.streams)
 
     def to_dict(self) -> object:
         """Return the JSON value that this was made of."""

@@ -75,6 +75,10 @@ class Sections:
     how: str
     independent: bool = False
 
+    def side(self, role: str) -> SideSections:
+        """Return the source's or the shadow's sections."""
+        return self.source if role == "source" else self.shadow
+
 
 def frames_of(runs: object) -> list[Frames]:
     """Return the frames of one run or of several, from whatever holds them.
