@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from shadowsim import __version__
 from shadowsim.errors import InputError
-from shadowsim.scenario.traces import BUILTIN, resolve
+from shadowsim.scenario.table_files import BUILTIN, resolve
 
 Row = dict[str, str | int | float | None]
 

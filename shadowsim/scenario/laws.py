@@ -62,7 +62,7 @@ from numpy.typing import NDArray
 
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block, number
-from shadowsim.scenario.traces import listing, read_table, resolve, sizes
+from shadowsim.scenario.table_files import listing, read_table, resolve, sizes
 
 Floats = NDArray[np.float64]
 Tails = tuple[Floats, Floats]

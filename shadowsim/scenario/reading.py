@@ -105,15 +105,19 @@ def read_mirror(mirror: Block, traffic: Traffic) -> Mirroring:
 
 def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:
     """Return the length of the run in seconds, as given or by the rules of scenario.py."""
+    wanted_s = wanted_horizon_s(run, experiment)
+    if not traffic.only_traces:
+        return experiment.duration_s if wanted_s is None else wanted_s
+    length_s = max(trace.length_s for trace in traffic.traces) or period_s  # one moment alone fills a window
+    return length_s if wanted_s is None else min(length_s, wanted_s)
+
+
+def wanted_horizon_s(run: Block, experiment: Experiment) -> float | None:
+    """Return the length of the run that is asked for, by `run.horizon_s` or the Schedule; None where neither is."""
     if run.has("horizon_s"):
         return run.number("horizon_s", above=0.0)
     schedule = experiment.schedule
-    if not traffic.only_traces or schedule.start is not None or schedule.end is not None:
-        return experiment.duration_s
-    span_s = max(trace.span_s for trace in traffic.traces)
-    check_windows(span_s, period_s)
-    n = math.floor(span_s / period_s) + 1
-    return (n if n * period_s > span_s else n + 1) * period_s
+    return None if schedule.start is None and schedule.end is None else experiment.duration_s
 
 
 def workers_of(variant: Variant, service: Service) -> int:

@@ -5,9 +5,9 @@ nothing can be reached by editing that could not be written in a file.
 
 What the file leaves open:
 
-* `run.horizon_s`: the Schedule's length; for a trace (or traces alone) without a Schedule, whole periods until after
-  the last request; else 7 days. With an EndTime alone, the run begins when the scenario is made, and the length is
-  written into the document.
+* `run.horizon_s`: the Schedule's length, else 7 days. Where traces are the only traffic, no run is longer than the
+  longest of them: time after the last request would count as idle. With an EndTime alone, the run begins when the
+  scenario is made, and the length is written into the document.
 * `services.*.workers`: the instance type's accelerators, or else its vCPUs.
 * The last window is shorter when the horizon is not a multiple of `run.period_s`.
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import cast
 
 from shadowsim.aws.experiment import Experiment, Variant
+from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
 from shadowsim.json_files import file_of, path_of, read_json
 from shadowsim.scenario.defaults import (
@@ -51,10 +52,11 @@ from shadowsim.scenario.reading import (
     read_mirror,
     read_routing,
     read_services,
+    wanted_horizon_s,
     workers_of,
 )
 from shadowsim.scenario.service import Service
-from shadowsim.scenario.traces import BUILTIN
+from shadowsim.scenario.table_files import BUILTIN
 from shadowsim.scenario.traffic import Traffic, parse_traffic
 
 MOST_REPLICATIONS = 100_000
@@ -321,6 +323,13 @@ class Scenario:
     def assumptions(self) -> tuple[str, ...]:
         """Sentences on what the input did not say, or on what of it is left out."""
         sentences = list(self.assumed.values())
+        sentences += dict.fromkeys(trace.reading for trace in self.traffic.traces)
+        wanted_s = wanted_horizon_s(Block.of(self.document, "").block("run"), self.experiment)
+        if wanted_s is not None and self.horizon_s < wanted_s:
+            covered = f"The trace covers {duration_text(self.horizon_s)} of {duration_text(wanted_s)}"
+            sentences.append(
+                f"{covered}; figures are of these {duration_text(self.horizon_s)} (repeat plays it again)."
+            )
         for trace in self.traffic.traces:
             inside = trace.n_before(self.horizon_s)
             if inside < trace.n_requests:

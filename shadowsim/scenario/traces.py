@@ -1,142 +1,26 @@
-"""Trace files: recorded arrivals with whatever was recorded beside them, read from CSV or Parquet.
+"""Reads trace files: recorded arrivals, with the columns that were recorded beside them.
 
-A trace is a table with one row a request. One column says when it came; every other numeric column (token counts,
-bytes) can be used by a linear law. Rows need not be in order. Times are kept as integer nanoseconds until the first of
-them has been subtracted: a float64 of seconds since 1970 resolves only a quarter of a microsecond.
-
-Times understood, in this order:
-
-* a Parquet timestamp, with or without zone;
-* ISO 8601 text with any number of digits after the second; without a zone it is UTC;
-* numbers. A column name that ends in `_s`, `_ms`, `_us` or `_ns` says the unit. Otherwise the magnitude does: when the
-  largest number is below 1e11 they are seconds (since 1970 or since anything else), below 1e14 milliseconds, below
-  1e17 microseconds, else nanoseconds. For times since 1970 that is unambiguous from 1973 to the year 5138.
-
-pandas is imported by the functions that need it.
-
-The data files that a scenario names: tables in CSV or Parquet, as they are found and read.
-
-A file is named relative to the scenario, or is one of the package's: `builtin:NAME`. pandas is imported by the
-functions that need it.
+A trace is a table with one row per request, or per interval with a count of requests. trace_times.py says how arrivals
+are read; every other numeric column (token counts, bytes) can be used by a linear law. Rows need not be in order. Times
+are kept as integer nanoseconds until the first of them has been subtracted: a float64 of seconds since 1970 resolves
+only a quarter of a microsecond.
 """
 
 from __future__ import annotations
 
-import warnings
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
-from lzma import LZMAError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shadowsim.errors import InputError, nearest
-
-if TYPE_CHECKING:
-    import pandas as pd
+from shadowsim.scenario.table_files import line_of, listing, read_table, sizes
+from shadowsim.scenario.trace_times import HowToRead, read_times
 
 Floats = NDArray[np.float64]
-
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-BUILTIN = "builtin:"
-
-
-def resolve(path: str, base_dir: Path) -> Path:
-    """Return the file that a path in a scenario means: relative to the scenario, or `builtin:NAME` of the package."""
-    if path.startswith(BUILTIN):
-        return Path(str(files("shadowsim.scenario") / "data" / f"{path.removeprefix(BUILTIN)}.csv"))
-    return base_dir / path
-
-
-def read_table(file: Path, path: str) -> pd.DataFrame:
-    """Read a CSV or Parquet file with at least one row, or raise `InputError` naming `path` and the file."""
-    import pandas as pd
-
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(4096)
-        if head.startswith(b"PAR1"):
-            table = pd.read_parquet(file)
-            # A named index was a column to whoever wrote it.
-            table = table.reset_index() if table.index.names != [None] else table
-            names = list(map(str, table.columns))
-        elif b"\0" in head and file.suffix not in COMPRESSED:
-            what = f"is neither CSV nor Parquet, but binary; compressed CSV ends in {', '.join(COMPRESSED)}"
-            raise InputError(path, f"{file} {what}")
-        else:
-            # pandas would rename a column that has the name of another.
-            names = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].to_list()
-            # index_col=False: pandas would otherwise take the first column for an index when rows are longer than the
-            # header; so it only warns, and a warning is made an error.
-            with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-                table = pd.read_csv(file, index_col=False, low_memory=False)
-    except FileNotFoundError:
-        raise InputError(path, f"there is no file {file}") from None
-    except IsADirectoryError:
-        raise InputError(path, f"must be a file, and {file} is a directory") from None
-    except pd.errors.EmptyDataError:
-        raise InputError(path, f"{file} cannot be read as CSV or Parquet: it is empty") from None
-    except InputError:
-        raise
-    # EOFError, zlib's and lzma's own errors: compressed files that are cut short or none.
-    except (OSError, ValueError, EOFError, LZMAError, zlib.error, pd.errors.ParserWarning) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(path, f"{file} cannot be read as CSV or Parquet ({reason})") from None
-    if table.empty:
-        raise InputError(path, f"{file} has no rows")
-    names = [name.strip() for name in names]
-    twice = next((name for i, name in enumerate(names) if name in names[:i] and name), None)
-    if twice is not None:
-        raise InputError(path, f"{file} must not have two columns of one name", twice)
-    table.columns = table.columns.map(str).str.strip()
-    return table
-
-
-def sizes(column: pd.Series[Any]) -> tuple[Floats | None, tuple[int, object] | None]:
-    """Return a column as float64 (None when it is not numeric) and its first row that is no finite number >= 0."""
-    import pandas as pd
-    from pandas.api import types
-
-    numeric = types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype)
-    # Texts that are no numbers, dates and truth values become NaN, and so the row to show.
-    readable = column if numeric else pd.to_numeric(column.astype(str), errors="coerce")
-    values: Floats = readable.to_numpy(np.float64, na_value=np.nan)
-    bad = ~(np.isfinite(values) & (values >= 0.0))
-    if not numeric and not bad.any():
-        bad[0] = True
-    row = int(np.argmax(bad))
-    return (values if numeric else None), ((row + 1, column.iloc[row]) if bad[row] else None)
-
-
-def listing(names: Iterable[str]) -> str:
-    """Return names for an error's sentence, cut short when they are many or long."""
-    names = [name if len(name) <= 40 else name[:37] + "..." for name in names]
-    shown = ", ".join(repr(name) if not name.isprintable() else name for name in names[:12])
-    return (shown or "none") + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-
-
-Ints = NDArray[np.int64]
-
-# In order of preference, lower case, without a unit's suffix.
-TIME_COLUMNS = (
-    "timestamp",
-    "arrival",
-    "arrived_at",
-    "arrival_time",
-    "time",
-    "datetime",
-    "date",
-    "ts",
-    "inferencetime",
-    "request_time",
-    "start_time",
-)
-NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,14 +33,20 @@ class Trace:
     Attributes
     ----------
     arrival_s : ndarray of float64, shape (n,)
-        Seconds from the first arrival, which is at 0.0; non-decreasing. Read-only, as are all arrays here.
+        Seconds from the start of the trace, non-decreasing: the first request arrives then, or within the first unit
+        of coarse times. Read-only, as are all arrays here.
     columns : mapping of str to ndarray of float64, shape (n,)
-        Every numeric column of the file but the time, in the order of the arrivals.
+        Every numeric column of the file but the time and the count, in the order of the arrivals.
     flaws : mapping of str to (int, object)
         For each column that cannot be used as a size: the first row (counted from 1, the header left out) that holds no
-        finite number >= 0, and what it holds. It is an error only when the column is used.
+        finite number >= 0, and its value. It is an error only when the column is used.
     pass_s : float
-        How long a pass lasts: from its first to its last arrival, and one mean gap more.
+        How long a pass lasts: from its first to its last arrival and one mean gap more, or to the end of its last unit
+        or interval; 0 for one request, or several at one moment.
+    file : Path
+        Where it was read, for errors.
+    reading : str
+        How the file was read, in one sentence.
     repeat : int
         How many passes.
     """
@@ -165,6 +55,8 @@ class Trace:
     columns: Mapping[str, Floats]
     flaws: Mapping[str, tuple[int, object]]
     pass_s: float
+    file: Path
+    reading: str
     repeat: int = 1
 
     @property
@@ -176,6 +68,11 @@ class Trace:
     def span_s(self) -> float:
         """When the last request of all comes."""
         return float(self.arrival_s[-1]) + (self.repeat - 1) * self.pass_s
+
+    @property
+    def length_s(self) -> float:
+        """How long all passes last; nothing that is measured counts time after it."""
+        return self.repeat * self.pass_s
 
     def n_before(self, horizon_s: float) -> int:
         """Return how many requests come before a moment."""
@@ -189,7 +86,9 @@ class Trace:
         """
         if name in self.flaws:
             row, value = self.flaws[name]
-            raise InputError(path, f"needs finite numbers >= 0 in trace column {name}, which fails in row {row}", value)
+            line = line_of(self.file, row - 1)
+            where = f"row {row}" if line is None else f"line {line}"
+            raise InputError(path, f"needs finite numbers >= 0 in trace column {name}, which fails in {where}", value)
         if name not in self.columns:
             known = list(self.columns)
             hint = nearest(name, [*known, *others])
@@ -197,33 +96,34 @@ class Trace:
         return self.columns[name]
 
 
-def read_trace(file: Path, time_column: str | None, speed: float, repeat: int, path: str) -> Trace:
+def read_trace(file: Path, how: HowToRead, speed: float, repeat: int, path: str) -> Trace:
     """Read a trace, played `speed` times as fast and `repeat` times over.
 
     Parameters
     ----------
     file : Path
-        CSV (also compressed, by its suffix) or Parquet.
-    time_column : str or None
-        The column with the times; None for one with a usual name (`TIME_COLUMNS`, in any case).
+        CSV, JSON lines or a JSON array (also compressed, by its suffix), or Parquet.
+    how : HowToRead
+        What the scenario says of its times.
     speed : float
         2.0 halves all times.
     repeat : int
-        Times that the trace is played. A pass lasts one mean gap longer than its span, so that the rate of the whole is
-        that of the trace.
+        Times that the trace is played, `pass_s` after each other, so that the rate of the whole is that of the trace.
     path : str
         What errors name: the path of the block in the scenario.
 
     Raises
     ------
     InputError
-        When the file is missing, not a table, empty, has no such column or one twice, or a row without a readable time.
+        When the file is missing, not a table, empty, has no column of times or a row without a readable time, or has no
+        row per request.
     """
     stamp = _stamp(file, f"{path}.path")
-    once = _read_once(file.resolve(), *stamp, time_column, path)
+    once = _read_once(file.resolve(), *stamp, how, path)
     if repeat > 1 and once.pass_s == 0.0:
         raise InputError(f"{path}.repeat", "must be 1 for a trace whose requests all come at one time", repeat)
-    return Trace(_frozen(once.arrival_s / speed), once.columns, once.flaws, once.pass_s / speed, repeat)
+    arrival_s, pass_s = _frozen(once.arrival_s / speed), once.pass_s / speed
+    return Trace(arrival_s, once.columns, once.flaws, pass_s, once.file, once.reading, repeat)
 
 
 def _stamp(file: Path, path: str) -> tuple[int, int]:
@@ -239,103 +139,19 @@ def _stamp(file: Path, path: str) -> tuple[int, int]:
 # A scenario asks for its trace more than once, and a sweep makes many scenarios over one file. Keyed by the file's
 # state, so that an edited file is read again; two, so that memory stays bounded.
 @lru_cache(maxsize=2)
-def _read_once(file: Path, mtime_ns: int, size: int, time_column: str | None, path: str) -> Trace:
-    at = f"{path}.path"
-    table = read_table(file, at)
-    name = _time_column(list(table.columns), time_column, file, path)
-    ns = _nanoseconds(table[name], name, file, at)
-    order = np.argsort(ns, kind="stable")
-    arrival_s = (ns[order] - ns[order[0]]).astype(np.float64) / 1e9
+def _read_once(file: Path, mtime_ns: int, size: int, how: HowToRead, path: str) -> Trace:
+    table = read_table(file, f"{path}.path")
+    reading = read_times(table, file, how, path)
     columns: dict[str, Floats] = {}
     flaws: dict[str, tuple[int, object]] = {}
-    for other in table.columns:
-        if other != name:
-            values, flaw = sizes(table[other])
+    for name in map(str, table.columns):
+        if name not in reading.used:
+            values, flaw = sizes(table[name])
             if values is not None:
-                columns[other] = _frozen(values[order])
+                columns[name] = _frozen(values[reading.row])
             if flaw is not None:
-                flaws[other] = flaw
-    n, span_s = len(arrival_s), float(arrival_s[-1])
-    return Trace(_frozen(arrival_s), columns, flaws, span_s + span_s / max(n - 1, 1))
-
-
-def _time_column(names: list[str], wanted: str | None, file: Path, path: str) -> str:
-    if wanted is not None:
-        if wanted not in names:
-            what = f"has no column {wanted!r}; it has {listing(names)}{nearest(wanted, names)}"
-            raise InputError(f"{path}.time_column", f"{file} {what}")
-        return wanted
-    stems = {_stem(name)[0]: name for name in reversed(names)}
-    for usual in TIME_COLUMNS:
-        if usual in stems:
-            return stems[usual]
-    what = f"has no column known as a time; name one in time_column; it has {listing(names)}"
-    raise InputError(f"{path}.path", f"{file} {what}")
-
-
-def _stem(name: str) -> tuple[str, str | None]:
-    """Return what a time column is called in lower case, and its unit: `Arrival_ms` is arrival and ms."""
-    name = name.lower().removeprefix("@")  # as CloudWatch Logs and Elasticsearch write it
-    stem, _, unit = name.rpartition("_")
-    return (stem, unit) if stem and unit in NS else (name, None)
-
-
-def _nanoseconds(column: pd.Series[Any], name: str, file: Path, path: str) -> Ints:
-    """Return the times as int64 nanoseconds from some origin."""
-    import pandas as pd
-    from pandas.api import types
-
-    given = column
-    if not types.is_numeric_dtype(column.dtype) and not types.is_datetime64_any_dtype(column.dtype):
-        texts = column.astype(str).str.strip()
-        numbers = pd.to_numeric(texts, errors="coerce")
-        column = numbers if numbers.notna().sum() * 2 > len(numbers) else _dates(texts)
-    if types.is_bool_dtype(column.dtype):
-        raise InputError(path, f"{file} column {name} holds no times")
-    bad = column.isna().to_numpy()
-    if types.is_float_dtype(column.dtype):
-        bad = ~np.isfinite(column.to_numpy(np.float64, na_value=np.nan))
-    if bad.any():
-        row = int(np.argmax(bad))
-        what = f"must have a time in column {name}, ISO 8601 or a number, which fails in row {row + 1}"
-        raise InputError(path, f"{file} {what}", given.iloc[row])
-    if types.is_numeric_dtype(column.dtype):
-        values = column.to_numpy()
-        unit = _stem(name)[1] or _unit(float(np.abs(values.astype(np.float64)).max()))
-        return _scaled(values, NS[unit], file, path)
-    dated = column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz is not None else column
-    try:
-        ns = np.asarray(dated.astype("datetime64[ns]").astype("int64"), dtype=np.int64)
-    except (ValueError, OverflowError):
-        raise InputError(path, f"{file} column {name} has a time outside the years 1678 to 2261") from None
-    return ns
-
-
-def _dates(texts: pd.Series[str]) -> pd.Series[Any]:
-    """Return ISO 8601 texts as times, NaT where there is none; pandas alone would also take "now" and "today"."""
-    import pandas as pd
-
-    texts = texts.where(texts.str.match(r"\d{4}-\d\d-\d\d"))
-    return pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-
-
-def _unit(largest: float) -> str:
-    return "s" if largest < 1e11 else "ms" if largest < 1e14 else "us" if largest < 1e17 else "ns"
-
-
-def _scaled(values: NDArray[np.generic], factor: int, file: Path, path: str) -> Ints:
-    """Return numbers of a unit of `factor` ns as integers of ns from the least of them."""
-    least, most = values.min(), values.max()
-    if (float(most) - float(least)) * factor >= 9e18 or float(most) >= 9e18:
-        raise InputError(path, f"{file} spans more than 285 years; is the unit of its times right?")
-    if np.issubdtype(values.dtype, np.integer):
-        ticks: Ints = values.astype(np.int64)
-        return np.asarray((ticks - ticks.min()) * factor)
-    floats = values.astype(np.float64)
-    whole = np.floor(floats)
-    # The whole part moves exactly as an integer; only the fraction, of at most 1e9 ns, is rounded.
-    ns: Ints = (whole - whole.min()).astype(np.int64) * factor + np.rint((floats - whole) * factor).astype(np.int64)
-    return ns
+                flaws[name] = flaw
+    return Trace(_frozen(reading.arrival_s), columns, flaws, reading.pass_s, file, reading.sentence)
 
 
 def _frozen(values: Floats) -> Floats:

@@ -7,7 +7,8 @@ gamma        likewise, with independent gamma gaps of squared coefficient of var
              bursts with long pauses)
 mmpp         Poisson with a rate that jumps (modulation.py): `rates_per_s`, a rate a state, and `mean_sojourn_s`, one
              for all or one a state
-trace        replays a file (traces.py): `path`, `time_column`, `speed`, `repeat`
+trace        replays a file (traces.py): `path`, `time_column`, `time_unit`,
+             `count_column`, `within`, `span_s`, `speed`, `repeat`
 ===========  =========================================================================================================
 
 A rate is flat (`rate_per_s`) or has a `profile` (profiles.py). A profile says its own rates, and then no `rate_per_s`
@@ -53,7 +54,9 @@ from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
 from shadowsim.scenario.laws import MAX_SCV, Law, parse_law
 from shadowsim.scenario.rates import Knots, Profile, mmpp_dispersion, mmpp_rate, mmpp_scv, parse_profile
-from shadowsim.scenario.traces import Trace, read_trace, resolve
+from shadowsim.scenario.table_files import resolve
+from shadowsim.scenario.trace_times import AS_FOUND, WITHIN, HowToRead
+from shadowsim.scenario.traces import Trace, read_trace
 
 Floats = NDArray[np.float64]
 
@@ -76,8 +79,8 @@ class Traffic:
         Gamma: the law of a gap at rate 1, of mean 1.
     rates_per_s, mean_sojourn_s : tuple of float
         MMPP: a rate and a mean sojourn a state; already brought to `rate_per_s`.
-    file, time_column, speed, repeat
-        A trace's file, the column with its times (None: the usual names), how fast and how often it is played.
+    file, how, speed, repeat
+        A trace's file, what is said of its times, how fast and how often it is played.
     parts : tuple of Traffic
         Superposition: what is superposed; sizes and sessions are those of the whole.
     request_bytes, response_bytes : Law or None
@@ -98,7 +101,7 @@ class Traffic:
     rates_per_s: tuple[float, ...] = ()
     mean_sojourn_s: tuple[float, ...] = ()
     file: Path | None = None
-    time_column: str | None = None
+    how: HowToRead = AS_FOUND
     speed: float = 1.0
     repeat: int = 1
     parts: tuple[Traffic, ...] = ()
@@ -219,7 +222,7 @@ class Traffic:
         """Return one pass of the trace, and how often it is played; the file is read again only when it has changed."""
         if self.file is None:
             raise ValueError(f"{self.process} traffic has no trace")
-        return read_trace(self.file, self.time_column, self.speed, self.repeat, self.path)
+        return read_trace(self.file, self.how, self.speed, self.repeat, self.path)
 
     @property
     def traces(self) -> tuple[Trace, ...]:
@@ -268,7 +271,7 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "gamma": (*RATED, "scv"),
         "mmpp": ("rate_per_s", "rates_per_s", "mean_sojourn_s"),
         "constant": RATED,
-        "trace": ("path", "time_column", "speed", "repeat"),
+        "trace": ("path", "time_column", "time_unit", "count_column", "within", "span_s", "speed", "repeat"),
     }
 )
 SHARED = ("request_bytes", "response_bytes", "sessions")
@@ -318,7 +321,7 @@ def _parse_block(block: Block, base_dir: Path) -> Traffic:
         return replace(
             traffic,
             file=resolve(block.text("path"), base_dir),
-            time_column=block.text("time_column") if block.has("time_column") else None,
+            how=_how_to_read(block),
             speed=block.number("speed", 1.0, above=0.0),
             repeat=block.integer("repeat", 1, least=1, most=MAX_REPEAT),
         )
@@ -330,6 +333,19 @@ def _parse_block(block: Block, base_dir: Path) -> Traffic:
     rate = block.number("rate_per_s", above=0.0) if profile is None or block.has("rate_per_s") else None
     gap_law = _gap_law(block) if process == "gamma" else None
     return replace(traffic, rate_per_s=rate, profile=profile, gap_law=gap_law)
+
+
+def _how_to_read(block: Block) -> HowToRead:
+    def text(key: str) -> str | None:
+        return block.text(key) if block.has(key) else None
+
+    return HowToRead(
+        time_column=text("time_column"),
+        time_unit=text("time_unit"),
+        count_column=text("count_column"),
+        within=block.choice("within", "poisson", WITHIN),
+        span_s=block.number("span_s", above=0.0) if block.has("span_s") else None,
+    )
 
 
 def _superposition(values: list[object], path: str, base_dir: Path) -> Traffic:

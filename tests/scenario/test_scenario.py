@@ -141,31 +141,38 @@ def test_windows_of_decimal_periods(horizon, period, n):
     assert scenario.n_windows == n
 
 
-def test_trace_without_schedule_is_covered_by_whole_periods():
+def test_a_run_of_a_trace_ends_with_it():
     scenario = Scenario.from_dict(traced())
     trace = scenario.traffic.trace()
-    assert scenario.horizon_s > trace.span_s > scenario.horizon_s - 60.0
-    assert scenario.horizon_s % 60.0 == 0.0
+    assert scenario.horizon_s == trace.pass_s == trace.length_s
+    assert scenario.horizon_s == pytest.approx(trace.span_s * 500 / 499)  # its span and one mean gap
     assert trace.n_before(scenario.horizon_s) == 500
-    assert scenario.assumptions == ()
+    assert scenario.assumptions == (trace.reading,)
     cut = scenario.replace({"horizon_s": 60})
-    assert cut.assumptions == (f"The run ends before its trace: {trace.n_before(60.0)} of 500 requests come.",)
+    assert cut.assumptions[1:] == (f"The run ends before its trace: {trace.n_before(60.0)} of 500 requests come.",)
+    longer = scenario.replace({"horizon_s": 7200})
+    assert longer.horizon_s == scenario.horizon_s
+    words = "11 min 18 s of 2 h; figures are of these 11 min 18 s (repeat plays it again)."
+    assert longer.assumptions[1:] == (f"The trace covers {words}",)
+    assert scenario.replace({"traffic.repeat": 3}).horizon_s == 3 * scenario.horizon_s
+    assert scenario.replace({"traffic.span_s": 900}).horizon_s == 900.0
+    schedule = {"StartTime": "2026-01-01T00:00:00Z", "EndTime": "2026-01-02T00:00:00Z"}
+    day = Scenario.from_dict(traced() | {"experiment": request(Schedule=schedule)})
+    assert day.horizon_s == scenario.horizon_s
+    assert "of 1 day" in day.assumptions[1]
 
 
-def test_a_period_that_ends_on_the_last_arrival_gets_another(tmp_path):
-    (tmp_path / "t.csv").write_text("time\n0\n60\n120\n")
+def test_a_trace_of_one_moment_fills_a_window(tmp_path):
+    (tmp_path / "t.csv").write_text("arrival_s\n5\n")
     blocks = document(traffic={"process": "trace", "path": "t.csv"})
-    assert Scenario.from_dict(blocks, tmp_path).horizon_s == 180.0
-    # 4.3 / 0.1 is rounded below 43, but 43 periods are no more than 4.3.
-    (tmp_path / "t.csv").write_text("time\n0\n4.3\n")
-    assert Scenario.from_dict({**blocks, "run": {"period_s": 0.1}}, tmp_path).horizon_s > 4.3
+    assert Scenario.from_dict(blocks, tmp_path).horizon_s == 60.0
 
 
 def test_azure_scenario(azure_trace):
     scenario = Scenario.from_dict(traced(path=str(azure_trace), request_bytes="ContextTokens"))
-    assert (scenario.horizon_s, scenario.n_windows) == (3480.0, 58)
+    assert (scenario.horizon_s, scenario.n_windows) == (pytest.approx(3435.948056 * 8819 / 8818), 58)
     assert scenario.traffic.trace().n_before(scenario.horizon_s) == 8819
-    assert scenario.replace({"traffic.speed": 2.0}).horizon_s == 1740.0
+    assert scenario.replace({"traffic.speed": 2.0}).horizon_s == scenario.horizon_s / 2
 
 
 # ---- Plain requests ----
@@ -552,8 +559,8 @@ def test_a_list_of_traces_alone_ends_with_the_last_of_them():
     span = Scenario.from_dict(document(traffic=one)).horizon_s
     assert Scenario.from_dict(document(traffic=[one, {**one, "speed": 2}])).horizon_s == span
     cut = Scenario.from_dict(document(traffic=[one, PARTS[0]], run={"horizon_s": 60}))
-    assert len(cut.assumptions) == 1
-    assert cut.assumptions[0].startswith("The run ends before its trace")
+    assert len(cut.assumptions) == 2
+    assert cut.assumptions[1].startswith("The run ends before its trace")
 
 
 def test_saved_paths_of_a_list_still_resolve(tmp_path):
@@ -572,8 +579,8 @@ def test_saved_paths_of_a_list_still_resolve(tmp_path):
     ("rows", "why"),
     [
         ("0,1\n5,2.5\n", "whole numbers .* column who, got 2.5"),
-        ("0,1\n5,x\n", "fails in row 2"),
-        ("0,1\n1,-1\n", "row 2"),
+        ("0,1\n5,x\n", "fails in line 3"),
+        ("0,1\n1,-1\n", "line 3"),
     ],
 )
 def test_sessions_of_a_trace_are_whole_numbers(tmp_path, rows, why):
