@@ -390,8 +390,11 @@ def _scaled(values: NDArray[Any], factor: int, file: Path, at: str) -> Ints:
         return np.asarray((ticks - ticks.min()) * factor)
     floats = values.astype(np.float64)
     floor = np.floor(floats)
-    # The whole part moves exactly as an integer; only the fraction, of at most 1e9 ns, is rounded.
-    ns: Ints = (floor - floor.min()).astype(np.int64) * factor + np.rint((floats - floor) * factor).astype(np.int64)
+    # The whole part moves exactly as an integer; only the fraction, of at most 1e9 ns, is rounded: to the digits that
+    # the text of such a number can have had.
+    digit_ns = 10 ** max(math.ceil(math.log10(max(np.spacing(np.abs(floats).max()) * factor, 1e-9))), 0)
+    fraction_ns = np.rint((floats - floor) * factor / digit_ns).astype(np.int64) * digit_ns
+    ns: Ints = (floor - floor.min()).astype(np.int64) * factor + fraction_ns
     return ns
 
 
@@ -453,7 +456,7 @@ def _width_s(distinct: Ints, n: int, clock: _Clock, counted: bool, file: Path, a
         if not gaps.size:
             what = "counts the requests of one interval alone, whose length is unknown; it needs a row per interval"
             raise InputError(at, f"{file} {what}")
-        return np.full(distinct.size, gaps.min()), f"within their {_span_words(float(gaps.min()))}"
+        return np.full(distinct.size, gaps.min()), f"over {_span_words(float(gaps.min()))}"
     if n == distinct.size or not gaps.size:
         return np.empty(0), ""
     step_s = clock.resolution_ns(distinct) / 1e9
@@ -463,7 +466,7 @@ def _width_s(distinct: Ints, n: int, clock: _Clock, counted: bool, file: Path, a
     if step_s >= 1.0 or at_once <= _BATCHED * explained:
         if step_s < _FINEST_SPREAD_S:
             return np.empty(0), ""
-        return np.full(distinct.size, step_s), f"within their {_step_words(round(step_s * 1e9))}"
+        return np.full(distinct.size, step_s), f"over {_step_words(round(step_s * 1e9))}"
     return np.append(gaps, np.median(gaps)), f"up to the next time, since {at_once:.3g} at once are batches"
 
 

@@ -84,7 +84,7 @@ def test_sizes_of_a_trace_are_the_means_of_its_columns():
     trace = {"process": "trace", "path": "builtin:trace_small", "request_bytes": "ContextTokens"}
     s = Scenario.from_dict(a_day().to_dict() | {"traffic": trace}).replace({"horizon_s": 1000.0})
     table = pd.read_csv(shadowsim.__path__[0] + "/scenario/data/trace_small.csv")
-    n = len(table) / 1000.0 * 86_400  # the trace is over before
+    n = len(table) / s.horizon_s * 86_400  # the run ends with the trace
     assert items(cost(s))["quantity"]["data in"] == pytest.approx(n * table["ContextTokens"].mean() / 1e9)
 
 

@@ -42,7 +42,7 @@ def test_the_load_law():
     assert (day.instances, day.peak_instances) == (pytest.approx(20.0), pytest.approx(30.0, rel=1e-4))
     linear = scenario(TRACE, service() | {"time": {"law": "linear", "GeneratedTokens": 0.01}}, horizon_s=700.0)
     s_mean = linear.traffic.trace().columns["GeneratedTokens"].mean() * 0.01
-    assert demand(linear, "source").instances == pytest.approx(500 / 700 * s_mean)
+    assert demand(linear, "source").instances == pytest.approx(500 / linear.horizon_s * s_mean)
 
 
 @pytest.mark.parametrize("traffic", [FLAT, profiled(**DIURNAL), MMPP, TRACE, [FLAT, MMPP]])

@@ -75,7 +75,7 @@ def test_zip_and_parquet(tmp_path):
 
 
 def test_vegetas_table_has_no_names(tmp_path):
-    """As `vegeta encode --to csv` writes it: ns since 1970, code, latency in ns, bytes out and in, error, body and more."""
+    """As `vegeta encode --to csv` writes it: ns since 1970, code, latency in ns, bytes, error, body and more."""
     row = "171529920000000000{i},200,1500000,0,12,,aGVsbG8=,attack,{i},GET,http://127.0.0.1/,SG9zdA=="
     table = read_table(written(tmp_path, "".join(row.format(i=i) + "\n" for i in range(5))), "here")
     assert tuple(table.columns) == VEGETA

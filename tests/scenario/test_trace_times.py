@@ -120,7 +120,7 @@ def test_a_relative_clock_has_the_likely_unit_and_says_what_the_other_would_be(t
     assert trace.pass_s == pytest.approx(120.0)
     assert trace.reading == (
         "t.jsonl: column `timestamp`, read as milliseconds from 0, resolution 10 ms, 12,000 requests over 2 min "
-        "(100 requests/s; as seconds it would be 0.1 requests/s over 1.39 days: set time_unit)."
+        "(100 requests/s; as seconds it would be 0.1 requests/s over 33.3 h: set time_unit)."
     )
     assert trace.columns["input_length"].tolist() == [7.0] * 12_000
     seconds = trace_of(tmp_path / "t.jsonl", time_unit="s")
@@ -144,7 +144,7 @@ def test_whole_seconds_are_spread_evenly_or_not_at_all(tmp_path):
     spread = trace_of(file)
     assert (np.floor(spread.arrival_s) == np.floor(exact)).all()
     assert (np.diff(spread.arrival_s) >= 0.0).all()
-    assert "resolution 1 s, 6,000 requests over 10 min, spread at random within their 1 s" in spread.reading
+    assert "resolution 1 s, 6,000 requests over 10 min, spread at random over 1 s" in spread.reading
     assert spread.arrival_s.tolist() == trace_of(file).arrival_s.tolist()  # by row, and no other chance
 
 
@@ -177,7 +177,7 @@ def test_milliseconds_of_a_fast_stream_are_no_batches(tmp_path):
     exact = np.cumsum(np.random.default_rng(2).exponential(1 / 3000, 20_000))
     file = written(tmp_path, {"timestamp_ms": np.floor(1000 * exact).astype(int)})
     trace = trace_of(file)
-    assert "spread at random within their 1 ms" in trace.reading
+    assert "spread at random over 1 ms" in trace.reading
     assert np.abs(np.sort(exact) - exact[0] - trace.arrival_s).max() < 2e-3
 
 
@@ -188,7 +188,7 @@ def test_a_table_of_counts_is_read_as_requests(tmp_path):
     trace = trace_of(file)
     assert (trace.n_requests, trace.pass_s) == (360_000, 3600.0)
     assert np.bincount((trace.arrival_s // 60).astype(int)).tolist() == [6000] * 60
-    assert "360,000 requests over 1 h, counted by `Invocations`, spread at random within their 1 min" in trace.reading
+    assert "360,000 requests over 1 h, counted by `Invocations`, spread at random over 1 min" in trace.reading
     assert not trace.columns
     named = written(tmp_path, {"ts": [0, 10, 20], "served": [3, 0, 2], "tokens": [5, 6, 7]}, "named.csv")
     assert trace_of(named, count_column="served", time_unit="s", within="even").arrival_s.tolist() == pytest.approx(
