@@ -149,7 +149,7 @@ def create_endpoint(store: Store, world: World, body: Body) -> dict[str, Any]:
     refuse_tags(body)
     if name in world.endpoints:
         raise RefusedError(f'Cannot create already existing endpoint "{arn}".')
-    _refuse_live_trial(world, name)
+    _refuse_live_experiment(world, name)
     config(world, body["EndpointConfigName"])
     _refuse_above_quota(store, world, name, configured(world, body))
     return {"EndpointArn": arn}
@@ -208,7 +208,7 @@ def list_endpoints(store: Store, world: World, body: Body) -> dict[str, Any]:
 def update_endpoint(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer UpdateEndpoint."""
     found = endpoint(world, body["EndpointName"])
-    _refuse_live_trial(world, found.name)
+    _refuse_live_experiment(world, found.name)
     config(world, body["EndpointConfigName"])
     _refuse_in_progress(world, found)
     _refuse_above_quota(store, world, found.name, configured(world, body))
@@ -248,7 +248,7 @@ def update_endpoint_weights_and_capacities(store: Store, world: World, body: Bod
 def delete_endpoint(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer DeleteEndpoint."""
     found = endpoint(world, body["EndpointName"])
-    _refuse_live_trial(world, found.name)
+    _refuse_live_experiment(world, found.name)
     if found.status == "Deleting":
         _refuse_in_progress(world, found)
     return {}
@@ -269,11 +269,11 @@ def _refuse_in_progress(world: World, found: Endpoint) -> None:
         raise RefusedError(f'{how} "{world.arn("endpoint", found.name)}".')
 
 
-def _refuse_live_trial(world: World, name: str) -> None:
-    trial = world.live_trial(name)
-    if trial is not None:
-        arn, its = world.arn("endpoint", name), world.arn("inference-experiment", trial.name)
-        raise ResourceInUseError(f"Endpoint {arn} is in use by inference experiment {its} ({trial.stage.status}).")
+def _refuse_live_experiment(world: World, name: str) -> None:
+    experiment = world.live_experiment(name)
+    if experiment is not None:
+        arn, its = world.arn("endpoint", name), world.arn("inference-experiment", experiment.name)
+        raise ResourceInUseError(f"Endpoint {arn} is in use by inference experiment {its} ({experiment.stage.status}).")
 
 
 def _refuse_above_quota(store: Store, world: World, name: str, fleet: Fleet) -> None:

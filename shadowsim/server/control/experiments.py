@@ -39,7 +39,7 @@ def create(store: Store, world: World, body: Body) -> dict[str, Any]:
     name = body["Name"]
     refuse_tags(body)
     _refuse_broken(world, body, [*_schedule_rules(body, world.now_s), *_pool_rules(body, "modelVariants")])
-    if name in world.trials:
+    if name in world.experiments:
         text = f"Inference experiment {world.arn('inference-experiment', name)} already exists."
         by_choice = {"ResourceInUse": ResourceInUseError, "ConflictException": ConflictError}
         raise by_choice[world.choices.duplicate_name](text)
@@ -51,14 +51,14 @@ def create(store: Store, world: World, body: Body) -> dict[str, Any]:
 
 def start(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer StartInferenceExperiment."""
-    found = trial(world, body["Name"])
+    found = experiment(world, body["Name"])
     refuse_status(world, found, "Start")
     return _answer(world, found.name)
 
 
 def stop(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer StopInferenceExperiment."""
-    found = trial(world, body["Name"])
+    found = experiment(world, body["Name"])
     broken = [*_action_rules(found, body), *_desired_rules(found, body), *_pool_rules(body, "desiredModelVariants")]
     if broken:
         raise ValidationError(broken)
@@ -76,7 +76,7 @@ def stop(store: Store, world: World, body: Body) -> dict[str, Any]:
 
 def update(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer UpdateInferenceExperiment."""
-    found = trial(world, body["Name"])
+    found = experiment(world, body["Name"])
     after = merged(found.request, body)
     after.pop("Schedule", None)
     broken = [*_pool_rules(body, "modelVariants"), *_variant_rules(found, after, body)]
@@ -100,17 +100,17 @@ def update(store: Store, world: World, body: Body) -> dict[str, Any]:
 
 def delete(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer DeleteInferenceExperiment."""
-    found = trial(world, body["Name"])
+    found = experiment(world, body["Name"])
     refuse_status(world, found, "Delete")
     return _answer(world, found.name)
 
 
-def trial(world: World, name: str) -> ExperimentRecord:
+def experiment(world: World, name: str) -> ExperimentRecord:
     """Return an experiment, or refuse: there is none of the name."""
-    if name not in world.trials:
+    if name not in world.experiments:
         arn = world.arn("inference-experiment", name)
         raise ResourceNotFoundError(f"Could not find inference experiment {arn}.")
-    return world.trials[name]
+    return world.experiments[name]
 
 
 def refuse_status(world: World, found: ExperimentRecord, action: str) -> None:
@@ -232,7 +232,7 @@ def _refuse_models(world: World, body: Body) -> None:
 
 def _refuse_endpoint(world: World, body: Body) -> None:
     name = body["EndpointName"]
-    other = world.live_trial(name)
+    other = world.live_experiment(name)
     arn = world.arn("endpoint", name)
     if other is not None:
         its = world.arn("inference-experiment", other.name)
@@ -283,7 +283,7 @@ _BY_STATUS = {"Creating": "Creating", "Created": "Creating", "Updating": "Updati
 
 def describe(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer DescribeInferenceExperiment."""
-    found = trial(world, body["Name"])
+    found = experiment(world, body["Name"])
     endpoint = world.endpoints.get(found.endpoint_name)
     return {
         "Arn": world.arn("inference-experiment", found.name),
@@ -301,7 +301,7 @@ def list_all(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer ListInferenceExperiments."""
     rows = [
         Row(t.name, t.created_s, t.modified_s, _summary(t), t.stage.status)
-        for t in world.trials.values()
+        for t in world.experiments.values()
         if body.get("Type", t.request["Type"]) == t.request["Type"]
     ]
     answer = page("ListInferenceExperiments", body, rows, store.key)

@@ -15,7 +15,7 @@ from shadowsim.server.state.fleet import Body, Fleet
 from shadowsim.server.state.undocumented import Undocumented
 
 NEVER = float("inf")
-ENDPOINT_RANK, TRIAL_RANK = 0, 1  # the order at equal moments
+ENDPOINT_RANK, EXPERIMENT_RANK = 0, 1  # the order at equal moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class World:
     models: dict[str, Record] = field(default_factory=dict)
     configs: dict[str, Record] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
-    trials: dict[str, ExperimentRecord] = field(default_factory=dict)
+    experiments: dict[str, ExperimentRecord] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     latest: dict[str, str] = field(default_factory=dict)
     n_changes: int = 0
@@ -196,9 +196,9 @@ class World:
         """Return the first container of every model."""
         return {name: containers_of(record.request)[0] for name, record in self.models.items()}
 
-    def live_trial(self, endpoint: str) -> ExperimentRecord | None:
+    def live_experiment(self, endpoint: str) -> ExperimentRecord | None:
         """Return the experiment that has an endpoint."""
-        found = self.trials.get(self.latest.get(endpoint, ""))
+        found = self.experiments.get(self.latest.get(endpoint, ""))
         return found if found is not None and found.live and found.endpoint_name == endpoint else None
 
     def settled(self, endpoint: Endpoint) -> Endpoint:
@@ -213,10 +213,10 @@ class World:
         self.endpoints[endpoint.name] = endpoint
         self.changed.add((ENDPOINT_RANK, endpoint.name))
 
-    def put_trial(self, trial: ExperimentRecord) -> None:
+    def put_experiment(self, experiment: ExperimentRecord) -> None:
         """Put an experiment's record in its place."""
-        self.trials[trial.name] = trial
-        self.changed.add((TRIAL_RANK, trial.name))
+        self.experiments[experiment.name] = experiment
+        self.changed.add((EXPERIMENT_RANK, experiment.name))
 
     def touch(self, endpoint: str) -> None:
         """Give an endpoint a new version, if it exists: something that is seen through it has changed."""
@@ -233,14 +233,14 @@ class World:
 
     def instances(self) -> Iterator[tuple[str, str, int]]:
         """Yield (endpoint, instance type, count) of all that is deployed, is being so, or is promised to one."""
-        reserved = {t.endpoint_name: t for t in self.trials.values() if t.live and not t.deployed}
+        reserved = {t.endpoint_name: t for t in self.experiments.values() if t.live and not t.deployed}
         for endpoint in self.endpoints.values():
             fleet = endpoint.intended
             if endpoint.name not in reserved:
                 for view in fleet.variants if fleet else ():
                     yield endpoint.name, view.instance_type, view.instance_count
-        for name, trial in reserved.items():
-            for variant in trial.request["ModelVariants"]:
+        for name, experiment in reserved.items():
+            for variant in experiment.request["ModelVariants"]:
                 pool = variant["InfrastructureConfig"]["RealTimeInferenceConfig"]
                 yield name, pool["InstanceType"], pool["InstanceCount"]
 

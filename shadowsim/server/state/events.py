@@ -147,49 +147,49 @@ def _create_experiment(world: World, body: Body) -> None:
     given = body.get("Schedule", {})
     start_s = given.get("StartTime", now)
     end_s = given.get("EndTime", start_s + DEFAULT_DURATION.total_seconds())
-    trial = ExperimentRecord(name, body, Stage("Creating", now, start_s, end_s), now, now)
-    world.put_trial(trial)
-    world.latest[trial.endpoint_name] = name
+    experiment = ExperimentRecord(name, body, Stage("Creating", now, start_s, end_s), now, now)
+    world.put_experiment(experiment)
+    world.latest[experiment.endpoint_name] = name
     world.add("inference-experiment", name, body)
-    world.touch(trial.endpoint_name)
+    world.touch(experiment.endpoint_name)
     if world.choices.deploy_in == "Creating":
-        transitions.begin(world, trial, 0)
+        transitions.begin(world, experiment, 0)
 
 
 def _start_experiment(world: World, body: Body) -> None:
-    transitions.trial_event(world, world.trials[body["Name"]], "Start", world.now_s)
+    transitions.step_experiment(world, world.experiments[body["Name"]], "Start", world.now_s)
 
 
 def _stop_experiment(world: World, body: Body) -> None:
-    trial = world.trials[body["Name"]]
+    experiment = world.experiments[body["Name"]]
     desired = {variant["VariantName"]: variant for variant in body.get("DesiredModelVariants", ())}
     ends_as = body.get("DesiredState", world.choices.desired_state)
-    stage = replace(trial.stage, ends_as=ends_as)
-    trial = replace(trial, stage=stage, actions=body["ModelVariantActions"], desired=desired)
-    transitions.trial_event(world, trial, "Stop", world.now_s, body.get("Reason"))
+    stage = replace(experiment.stage, ends_as=ends_as)
+    experiment = replace(experiment, stage=stage, actions=body["ModelVariantActions"], desired=desired)
+    transitions.step_experiment(world, experiment, "Stop", world.now_s, body.get("Reason"))
 
 
 def _update_experiment(world: World, body: Body) -> None:
-    trial = world.trials[body["Name"]]
-    old = trial.request
-    trial = replace(trial, request=merged(old, body))
+    experiment = world.experiments[body["Name"]]
+    old = experiment.request
+    experiment = replace(experiment, request=merged(old, body))
     times = body.get("Schedule", {})
     stage = replace(
-        trial.stage,
-        start_s=times.get("StartTime", trial.stage.start_s),
-        end_s=times.get("EndTime", trial.stage.end_s),
+        experiment.stage,
+        start_s=times.get("StartTime", experiment.stage.start_s),
+        end_s=times.get("EndTime", experiment.stage.end_s),
     )
-    transitions.trial_event(world, replace(trial, stage=stage), "Update", world.now_s)
+    transitions.step_experiment(world, replace(experiment, stage=stage), "Update", world.now_s)
     served = ("ShadowModeConfig", "DataStorageConfig", "ModelVariants")
-    if trial.deployed and any(trial.request.get(key) != old.get(key) for key in served):
-        transitions.begin(world, world.trials[trial.name], trial.percentage if stage.live else 0)
+    if experiment.deployed and any(experiment.request.get(key) != old.get(key) for key in served):
+        transitions.begin(world, world.experiments[experiment.name], experiment.percentage if stage.live else 0)
 
 
 def _delete_experiment(world: World, body: Body) -> None:
-    trial = world.trials.pop(body["Name"])
-    after(trial.stage, "Delete", world.now_s, world.choices.table)
-    world.remove("inference-experiment", trial.name)
-    world.touch(trial.endpoint_name)
+    experiment = world.experiments.pop(body["Name"])
+    after(experiment.stage, "Delete", world.now_s, world.choices.table)
+    world.remove("inference-experiment", experiment.name)
+    world.touch(experiment.endpoint_name)
 
 
 def configured(world: World, body: Body) -> Fleet:

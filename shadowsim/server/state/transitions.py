@@ -15,7 +15,7 @@ from shadowsim.errors import RefusedError, SimulationError
 from shadowsim.server.state.account import (
     ENDPOINT_RANK,
     NEVER,
-    TRIAL_RANK,
+    EXPERIMENT_RANK,
     Deployment,
     Endpoint,
     ExperimentRecord,
@@ -39,7 +39,7 @@ def advance(world: World, now: float) -> None:
         Scaled seconds since 1970.
     """
     if now >= world.due_s:
-        for _ in range(_MAX_EVENTS_EACH * (len(world.endpoints) + 2 * len(world.trials) + 1)):
+        for _ in range(_MAX_EVENTS_EACH * (len(world.endpoints) + 2 * len(world.experiments) + 1)):
             at_s, rank, name = _next(world)
             world.due_s = at_s
             if at_s > now:
@@ -48,10 +48,10 @@ def advance(world: World, now: float) -> None:
             if rank == ENDPOINT_RANK:
                 _endpoint_due(world, world.endpoints[name])
             else:
-                trial = world.trials[name]
-                due = following(trial.stage, world.transition_s)
+                experiment = world.experiments[name]
+                due = following(experiment.stage, world.transition_s)
                 assert due is not None
-                trial_event(world, trial, due[1], world.now_s)
+                step_experiment(world, experiment, due[1], world.now_s)
         else:
             raise SimulationError(f"the clock of the rehearsed account does not come to rest at {now}")
     world.now_s = max(world.now_s, now)
@@ -61,7 +61,7 @@ def rescheduled(world: World, *, everything: bool = False) -> None:
     """Look again at what comes next: something was accepted, or how long transitions last (everything)."""
     if everything:
         world.changed |= {(ENDPOINT_RANK, name) for name in world.endpoints}
-        world.changed |= {(TRIAL_RANK, name) for name in world.trials}
+        world.changed |= {(EXPERIMENT_RANK, name) for name in world.experiments}
     world.due_s = _next(world)[0]
 
 
@@ -114,19 +114,19 @@ def ping_failed(world: World, name: str, deployment: int, reason: str) -> None:
     now = world.now_s
     status = allowed(ENDPOINT, endpoint.status, "failure")
     world.settled(replace(endpoint, status=status, since_s=now, modified_s=now, failure=reason))
-    trial = world.live_trial(name)
-    if trial is not None and trial.stage.status not in ("Created", "Running"):
-        trial_event(world, trial, "failure", now, reason)
+    experiment = world.live_experiment(name)
+    if experiment is not None and experiment.stage.status not in ("Created", "Running"):
+        step_experiment(world, experiment, "failure", now, reason)
 
 
-def trial_event(world: World, trial: ExperimentRecord, event: str, at_s: float, reason: str | None = None) -> None:
+def step_experiment(world: World, experiment: ExperimentRecord, event: str, at_s: float, reason: str | None = None) -> None:
     """Take an experiment one step on, and do for its endpoint what the step means.
 
     Parameters
     ----------
     world : World
         Written.
-    trial : ExperimentRecord
+    experiment : ExperimentRecord
         With what an action brought already in its place.
     event : str
         Of the table in lifecycle.py.
@@ -134,67 +134,67 @@ def trial_event(world: World, trial: ExperimentRecord, event: str, at_s: float, 
     reason : str, optional
         A new StatusReason.
     """
-    stage = after(trial.stage, event, at_s, world.choices.table)
+    stage = after(experiment.stage, event, at_s, world.choices.table)
     completed_s = None if stage.status not in ("Completed", "Cancelled") else at_s
-    trial = replace(trial, stage=stage, modified_s=at_s, completed_s=completed_s, reason=reason or trial.reason)
+    experiment = replace(experiment, stage=stage, modified_s=at_s, completed_s=completed_s, reason=reason or experiment.reason)
     if completed_s is not None:
-        intended = _intended(world, trial.endpoint_name)
-        trial = replace(trial, left=frozenset(view.name for view in intended.variants) if intended else frozenset())
-        world.touch(trial.endpoint_name)
-    world.put_trial(trial)
+        intended = _intended(world, experiment.endpoint_name)
+        experiment = replace(experiment, left=frozenset(view.name for view in intended.variants) if intended else frozenset())
+        world.touch(experiment.endpoint_name)
+    world.put_experiment(experiment)
     if stage.status == "Starting":
-        begin(world, trial, trial.percentage)
+        begin(world, experiment, experiment.percentage)
     elif stage.status == "Stopping":
-        _finish(world, trial)
+        _finish(world, experiment)
 
 
-def begin(world: World, trial: ExperimentRecord, percentage: int) -> None:
+def begin(world: World, experiment: ExperimentRecord, percentage: int) -> None:
     """Put an experiment's variants behind its endpoint, with a share of copies; cancel it when that is impossible."""
-    name = trial.endpoint_name
-    made = trial.made or (not trial.deployed and name not in world.endpoints)
+    name = experiment.endpoint_name
+    made = experiment.made or (not experiment.deployed and name not in world.endpoints)
     old = _intended(world, name)
-    before = trial.before if trial.deployed else old
+    before = experiment.before if experiment.deployed else old
     # What still serves an earlier fleet needs no model of that name any more.
-    containers = {**_containers(old), **world.containers()} if trial.deployed else world.containers()
+    containers = {**_containers(old), **world.containers()} if experiment.deployed else world.containers()
     captured = world.choices.captured_percentage
-    request = with_experiment(trial.request, before.request if before else None, percentage, captured)
+    request = with_experiment(experiment.request, before.request if before else None, percentage, captured)
     try:
-        fleet = fleet_of(_config_name(world, trial), request, containers, world.choices.shadow_weight)
+        fleet = fleet_of(_config_name(world, experiment), request, containers, world.choices.shadow_weight)
     except RefusedError as error:
-        trial_event(world, trial, "failure", world.now_s, str(error))
+        step_experiment(world, experiment, "failure", world.now_s, str(error))
         return
     _add_config(world, fleet)
-    if trial.deployed and old is not None:  # instances that were scaled meanwhile stay
+    if experiment.deployed and old is not None:  # instances that were scaled meanwhile stay
         counts = {view.name: {"DesiredInstanceCount": view.instance_count} for view in old.variants}
         fleet = fleet.scaled(counts, world.choices.shadow_weight)
     deployed = deploy(world, name, fleet, before)
-    world.put_trial(replace(trial, before=before, deployed=True, made=made))
+    world.put_experiment(replace(experiment, before=before, deployed=True, made=made))
     _hold(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
 
 
-def _finish(world: World, trial: ExperimentRecord) -> None:
-    name, choices = trial.endpoint_name, world.choices
+def _finish(world: World, experiment: ExperimentRecord) -> None:
+    name, choices = experiment.endpoint_name, world.choices
     endpoint, current = world.endpoints.get(name), _intended(world, name)
-    if not trial.deployed or endpoint is None or current is None:
+    if not experiment.deployed or endpoint is None or current is None:
         return
-    scheduled = not trial.actions
-    if scheduled and trial.made and choices.made_endpoint == "delete":
+    scheduled = not experiment.actions
+    if scheduled and experiment.made and choices.made_endpoint == "delete":
         delete_endpoint(world, endpoint)
         return
-    if scheduled and trial.before is not None:
-        fleet = trial.before
+    if scheduled and experiment.before is not None:
+        fleet = experiment.before
     else:
-        before = trial.before.request if trial.before else None
-        actions = trial.actions or reverting(current)
-        request = without_experiment(current, before, actions, trial.desired)
+        before = experiment.before.request if experiment.before else None
+        actions = experiment.actions or reverting(current)
+        request = without_experiment(current, before, actions, experiment.desired)
         containers = {**_containers(current), **world.containers()}
-        fleet = fleet_of(_config_name(world, trial), request, containers, choices.shadow_weight)
-        if trial.before is not None and fleet.serves_as(trial.before):
-            fleet = trial.before
+        fleet = fleet_of(_config_name(world, experiment), request, containers, choices.shadow_weight)
+        if experiment.before is not None and fleet.serves_as(experiment.before):
+            fleet = experiment.before
         else:
             _add_config(world, fleet)
     # A backend that fails now must not leave the endpoint with a shadow that nothing watches any more.
-    fallback = trial.before or replace(current, shadow=None)
+    fallback = experiment.before or replace(current, shadow=None)
     deployed = deploy(world, name, fleet, fallback)
     _hold(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
 
@@ -225,8 +225,8 @@ def _due_s(world: World, rank: int, name: str) -> float:
     if rank == ENDPOINT_RANK:
         endpoint = world.endpoints.get(name)
         return _endpoint_due_s(endpoint, world.transition_s) if endpoint else NEVER
-    trial = world.trials.get(name)
-    due = following(trial.stage, world.transition_s) if trial else None
+    experiment = world.experiments.get(name)
+    due = following(experiment.stage, world.transition_s) if experiment else None
     return due[0] if due else NEVER
 
 
@@ -258,9 +258,9 @@ def _endpoint_due(world: World, endpoint: Endpoint) -> None:
 
 def _hold(world: World, endpoint: str, until_s: float) -> None:
     """Let an experiment's transition last as long as its endpoint's."""
-    trial = world.live_trial(endpoint)
-    if trial is not None and trial.stage.status not in ("Created", "Running"):
-        world.put_trial(replace(trial, stage=replace(trial.stage, held_until_s=until_s)))
+    experiment = world.live_experiment(endpoint)
+    if experiment is not None and experiment.stage.status not in ("Created", "Running"):
+        world.put_experiment(replace(experiment, stage=replace(experiment.stage, held_until_s=until_s)))
 
 
 def _intended(world: World, endpoint: str) -> Fleet | None:
@@ -273,10 +273,10 @@ def _containers(fleet: Fleet | None) -> dict[str, Body]:
     return {view.model_name: view.container for view in fleet.variants} if fleet else {}
 
 
-def _config_name(world: World, trial: ExperimentRecord) -> str:
+def _config_name(world: World, experiment: ExperimentRecord) -> str:
     """Return an unused name, which a restart finds again: at most 63 characters of what the pattern allows."""
-    digest = sha256(f"{trial.name} {trial.created_s!r} {world.n_changes}".encode()).hexdigest()[:12]
-    return f"{trial.name[:50].rstrip('-')}-{digest}"
+    digest = sha256(f"{experiment.name} {experiment.created_s!r} {world.n_changes}".encode()).hexdigest()[:12]
+    return f"{experiment.name[:50].rstrip('-')}-{digest}"
 
 
 def _add_config(world: World, fleet: Fleet) -> None:

@@ -92,8 +92,8 @@ def endpoint_view(store: Store, name: str, now: float) -> EndpointView:
     endpoint = world.endpoints.get(name)
     if endpoint is None:
         raise UnknownEndpointError(f"Endpoint {shown(name)} of account {world.account} not found.")
-    trial, fleet = world.live_trial(name), endpoint.fleet
-    live, live_s = (trial.name, trial.created_s) if trial else (None, None)
+    experiment, fleet = world.live_experiment(name), endpoint.fleet
+    live, live_s = (experiment.name, experiment.created_s) if experiment else (None, None)
     if fleet is None:
         return EndpointView(name, endpoint.status, endpoint.version, experiment=live, experiment_s=live_s)
     return EndpointView(

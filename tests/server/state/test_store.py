@@ -105,9 +105,9 @@ def survives(path, n_kills, seed):
     made = Store(path, wall=lambda: T0)
     assert made.n_events() == len(answered) + 1  # and the configuration
     # Experiments whose schedule had begun run, and end when they should.
-    live = [t for t in made.world.trials.values() if t.live]
+    live = [t for t in made.world.experiments.values() if t.live]
     after = made.world_at(made.world.now_s + 100 * DAY)
-    assert all(after.trials[t.name].stage.status in ("Completed", "Cancelled") for t in live)
+    assert all(after.experiments[t.name].stage.status in ("Completed", "Cancelled") for t in live)
     made.close()
     return len(answered), n_unheard
 

@@ -85,17 +85,17 @@ CHOICES = st.builds(
 def consistent(made):
     """What must hold at every moment, whatever happened."""
     world = made.store.world_at(made.now)
-    live = [trial.endpoint_name for trial in world.trials.values() if trial.live]
+    live = [experiment.endpoint_name for experiment in world.experiments.values() if experiment.live]
     assert len(live) == len(set(live))
-    for trial in world.trials.values():
-        assert trial.stage.status in EXPERIMENT
-        described = made.do("DescribeInferenceExperiment", Name=trial.name)
+    for experiment in world.experiments.values():
+        assert experiment.stage.status in EXPERIMENT
+        described = made.do("DescribeInferenceExperiment", Name=experiment.name)
         json.dumps(described, allow_nan=False)
         assert violations("DescribeInferenceExperimentResponse", described) == []
-        if trial.stage.status == "Running" and trial.deployed:
-            fleet = world.endpoints[trial.endpoint_name].fleet
-            assert fleet.shadow.variant.name == trial.shadow_name
-            assert fleet.production[0].name == trial.source_name
+        if experiment.stage.status == "Running" and experiment.deployed:
+            fleet = world.endpoints[experiment.endpoint_name].fleet
+            assert fleet.shadow.variant.name == experiment.shadow_name
+            assert fleet.production[0].name == experiment.source_name
     for endpoint in world.endpoints.values():
         assert endpoint.status in ENDPOINT
         view = endpoint_view(made.store, endpoint.name, made.now)
@@ -111,7 +111,7 @@ def consistent(made):
             )
     arns = {world.arn("model", name) for name in world.models} | {world.arn("endpoint", n) for n in world.endpoints}
     arns |= {world.arn("endpoint-config", name) for name in world.configs}
-    arns |= {world.arn("inference-experiment", name) for name in world.trials}
+    arns |= {world.arn("inference-experiment", name) for name in world.experiments}
     assert arns == set(world.tags)
 
 
@@ -160,7 +160,7 @@ def test_any_actions_at_any_time_leave_a_world_that_can_be(steps, choices, probe
             record_ping(made.store, probe, made.now)
         made.wait(20 * DAY)
         consistent(made)
-    assert not any(trial.live for trial in made.store.world.trials.values())
+    assert not any(experiment.live for experiment in made.store.world.experiments.values())
     assert {endpoint.status for endpoint in made.store.world.endpoints.values()} <= {"InService", "Failed"}
 
 
