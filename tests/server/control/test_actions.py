@@ -450,7 +450,7 @@ def test_an_endpoint_of_several_production_variants_has_no_experiments():
     assert (error.code, "is Creating" in str(error)) == ("ResourceInUse", True)
     made.wait(1)
     error = made.refused("CreateInferenceExperiment", **experiment(endpoint="busy"))
-    assert "exactly one production variant, and has 2" in str(error)
+    assert "exactly one production variant, but has 2" in str(error)
 
 
 def test_a_model_that_is_gone_at_the_start_cancels():
@@ -602,7 +602,7 @@ def test_an_endpoint_with_elastic_inference_takes_no_experiment():
 def test_a_schedule_that_is_over_is_refused_with_the_servers_time():
     """Scaled time is not the caller's: the sentence says it as a date."""
     error = account().refused("CreateInferenceExperiment", **experiment(Schedule={"StartTime": T0 - 10 * DAY}))
-    assert "end later than now, 2027-01-15T08:00:02Z by the server's clock" in str(error)
+    assert "end later than now, which is 2027-01-15T08:00:02Z by the server's clock" in str(error)
 
 
 def test_tags_are_given_listed_and_taken():

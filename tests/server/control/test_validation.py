@@ -67,11 +67,11 @@ NAMED = (
     "The account-level service limit",
     "Could not find inference experiment",
     "Could not find model",
-    "Member must be a token that ListInferenceExperiments gave",
+    "Member must be a token that ListInferenceExperiments returned",
     "Member must be unique among",
     "Member must be a variant that shadowModeConfig names",
     "Member must differ from sourceModelVariantName",
-    "Member must have value greater than or equal to 1 for what is deployed",
+    "Member must have value greater than or equal to 1, because each variant is deployed",
     "Member must leave exactly one production variant",
     "Member must name a variant of the experiment that is not removed",
     "Member must name an S3 bucket",
@@ -79,7 +79,7 @@ NAMED = (
     "Member must name exactly one of modelVariants",
     "Member must not be an Inf1 type",
     "Member must not be Promote",
-    "Member must not change; a variant with another model needs another name",
+    "Member must not change: a variant with a different model needs a different name",
     "Map keys must name the experiment's variants",
 )
 

@@ -217,7 +217,7 @@ def test_only_files_of_ours_are_taken(tmp_path):
         connection.execute("CREATE TABLE notes (text)")
     connection.close()
     before = other.read_bytes()
-    with pytest.raises(InputError, match="must be a file that shadowsim made, or a new one"):
+    with pytest.raises(InputError, match="must be a file created by shadowsim, or a new one"):
         Store(other)
     assert other.read_bytes() == before
     text = tmp_path / "notes.txt"
@@ -243,11 +243,11 @@ def spoiled(path, *statements):
     ("statement", "message"),
     [
         ("DROP TABLE events", "no such table: events"),
-        ("DELETE FROM events WHERE number = 3", "event 3 is not there"),
-        ("DELETE FROM events WHERE number = 1", "event 1 is not there"),
-        ("UPDATE events SET kind = 'CreateNotebook' WHERE number = 2", "event 2, CreateNotebook, cannot be repeated"),
-        ("UPDATE events SET body = '{' WHERE number = 2", "event 2, CreateModel, cannot be repeated"),
-        ("UPDATE events SET body = '{}' WHERE number = 2", "event 2, CreateModel, cannot be repeated: KeyError"),
+        ("DELETE FROM events WHERE number = 3", "event 3 is missing"),
+        ("DELETE FROM events WHERE number = 1", "event 1 is missing"),
+        ("UPDATE events SET kind = 'CreateNotebook' WHERE number = 2", "event 2, CreateNotebook, cannot be applied"),
+        ("UPDATE events SET body = '{' WHERE number = 2", "event 2, CreateModel, cannot be applied"),
+        ("UPDATE events SET body = '{}' WHERE number = 2", "event 2, CreateModel, cannot be applied: KeyError"),
         ("UPDATE facts SET value = 'x' WHERE name = 'key'", "its facts cannot be read"),
         ("UPDATE facts SET value = '[1]' WHERE name = 'origin'", "its facts cannot be read"),
         ("PRAGMA user_version = 9", "must be of version 1"),
@@ -286,7 +286,7 @@ def test_a_file_that_is_read_only_is_refused_as_that(tmp_path, monkeypatch, plac
     (tmp_path / place).chmod(0o555)
     # Who runs the tests may be root, whom no mode stops.
     monkeypatch.setattr(os, "access", lambda found, _: bool(os.stat(found).st_mode & 0o200))
-    with pytest.raises(InputError, match=r"must be a file that can be written, and .* cannot be"):
+    with pytest.raises(InputError, match=r"must be a writable file, and .* is not writable"):
         Store(tmp_path / "state.db")
 
 
@@ -338,7 +338,7 @@ def test_shorter_transitions_after_a_restart_rewrite_no_history(tmp_path):
 def test_what_cannot_be_written_costs_no_more_for_a_longer_log(tmp_path, monkeypatch):
     """A disk that is full is met at every action: the log may not be read again each time."""
     made = account(path=tmp_path / "state.db")
-    monkeypatch.setattr(Store, "_folded", lambda self: pytest.fail("the log is read again"))
+    monkeypatch.setattr(Store, "_fold", lambda self: pytest.fail("the log is read again"))
     made.store._connection.execute("PRAGMA query_only = ON")
     before = made.picture()
     for _ in range(3):
@@ -399,7 +399,7 @@ def test_what_cannot_be_written_has_not_happened(tmp_path):
         ({"path": "a\0b"}, "--db: must name a file"),
         ({"time_scale": 0}, "--time-scale: must be > 0"),
         ({"account": "1"}, "--account: must be 12 digits, got '1'"),
-        ({"region": "US East"}, "--region: must be small letters"),
+        ({"region": "US East"}, "--region: must be lower-case letters"),
     ],
 )
 def test_wrong_options_are_refused(option, message):
