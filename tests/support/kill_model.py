@@ -24,7 +24,7 @@ from http.client import HTTPConnection, HTTPException
 from time import monotonic, sleep, time
 from urllib.parse import urlsplit
 
-from rehearsed_account import ROLE, SHADOW, SOURCE, experiment, mirrored, production
+from rehearsed_account import ROLE, SHADOW, SOURCE, experiment, production, shadow_mode_config
 
 SCALE = 1800.0  # an hour, the shortest schedule that there is, in two seconds
 TRANSITION_S = 180.0  # a tenth of a second
@@ -337,7 +337,7 @@ class Client:
         else:
             body, end_s = {"Description": token}, self.known[kind, name][0].times["EndTime"][0] + 600.0
             if self.rng.random() < 0.5:
-                body["ShadowModeConfig"] = mirrored(self.rng.randint(0, 100))
+                body["ShadowModeConfig"] = shadow_mode_config(self.rng.randint(0, 100))
             longer = self.rng.random() < 0.3
             change = step(
                 {"Created": ("Updating", *SCHEDULED), "Running": ("Updating", *SCHEDULED[2:])},

@@ -34,7 +34,7 @@ def variant(name, model, count=2, instance_type="ml.m5.xlarge"):
     return {"ModelName": model, "VariantName": name, "InfrastructureConfig": infrastructure}
 
 
-def mirrored(percentage, shadow=SHADOW, source=SOURCE):
+def shadow_mode_config(percentage, shadow=SHADOW, source=SOURCE):
     shadows = [{"ShadowModelVariantName": shadow, "SamplingPercentage": percentage}]
     return {"SourceModelVariantName": source, "ShadowModelVariants": shadows}
 
@@ -46,7 +46,7 @@ def experiment(name="bert", endpoint="live", **changes):
         "RoleArn": ROLE,
         "EndpointName": endpoint,
         "ModelVariants": [variant(SOURCE, "old"), variant(SHADOW, "new")],
-        "ShadowModeConfig": mirrored(50),
+        "ShadowModeConfig": shadow_mode_config(50),
     }
     return {**request, **changes}
 
@@ -118,18 +118,18 @@ class Account:
 
     def refused(self, action, **body):
         """The error that an action ends in, having changed nothing."""
-        before = self.picture()
+        before = self.snapshot()
         with pytest.raises(ShadowsimError) as caught:
             self.do(action, **body)
         assert 400 <= caught.value.http_status < 500
-        assert self.picture() == before
+        assert self.snapshot() == before
         return caught.value
 
     def wait(self, seconds):
         self.now += seconds
         return self
 
-    def picture(self):
+    def snapshot(self):
         """All that there is, as a text."""
         return f"{self.store.n_events()} {self.store.world_at(self.now)!r}"
 
@@ -140,22 +140,22 @@ class Account:
         return self.do("DescribeEndpoint", EndpointName=name)
 
 
-def account(endpoint=True, **options):
+def new_account(endpoint=True, **options):
     """An account with models old and new, and an endpoint "live" in service."""
-    made = Account(**options)
+    account = Account(**options)
     for name in ("old", "new"):
-        made.do("CreateModel", ModelName=name, PrimaryContainer={"Image": f"image/{name}"}, ExecutionRoleArn=ROLE)
+        account.do("CreateModel", ModelName=name, PrimaryContainer={"Image": f"image/{name}"}, ExecutionRoleArn=ROLE)
     if endpoint:
-        made.do("CreateEndpointConfig", EndpointConfigName="first", ProductionVariants=[production()])
-        made.do("CreateEndpoint", EndpointName="live", EndpointConfigName="first")
-        made.wait(2)
-    return made
+        account.do("CreateEndpointConfig", EndpointConfigName="first", ProductionVariants=[production()])
+        account.do("CreateEndpoint", EndpointName="live", EndpointConfigName="first")
+        account.wait(2)
+    return account
 
 
-def client(made):
+def client(account):
     """A boto3 client whose requests the account answers, until the next account's is asked for."""
     sagemaker, answers = _client()
-    answers[:] = [made]
+    answers[:] = [account]
     return sagemaker
 
 
@@ -173,8 +173,8 @@ def _client():
     def answer(request, **_):
         action = request.headers["X-Amz-Target"].decode().removeprefix("SageMaker.")
         try:
-            (made,) = answers
-            status, body = 200, handle(action, request.body, made.now, made.store)
+            (account,) = answers
+            status, body = 200, handle(action, request.body, account.now, account.store)
         except ShadowsimError as error:
             status, body = error.http_status, {"__type": error.code, "message": str(error)}
         raw = type("Raw", (), {"stream": lambda self: iter([json.dumps(body).encode()])})()

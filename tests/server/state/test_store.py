@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import pytest
 from kill_model import NAMED, campaign
-from rehearsed_account import DAY, ROLE, T0, account, experiment, production
+from rehearsed_account import DAY, ROLE, T0, experiment, new_account, production
 
 from shadowsim.aws.lifecycle import EXPERIMENT
 from shadowsim.errors import InputError, StoreError
@@ -102,13 +102,13 @@ def survives(path, n_kills, seed):
             answered.append(sent)
             n_unheard += 1
         assert found == answered
-    made = Store(path, wall=lambda: T0)
-    assert made.n_events() == len(answered) + 1  # and the configuration
+    store = Store(path, wall=lambda: T0)
+    assert store.n_events() == len(answered) + 1  # and the configuration
     # Experiments whose schedule had begun run, and end when they should.
-    live = [t for t in made.world.experiments.values() if t.live]
-    after = made.world_at(made.world.now_s + 100 * DAY)
+    live = [t for t in store.world.experiments.values() if t.live]
+    after = store.world_at(store.world.now_s + 100 * DAY)
     assert all(after.experiments[t.name].stage.status in ("Completed", "Cancelled") for t in live)
-    made.close()
+    store.close()
     return len(answered), n_unheard
 
 
@@ -142,9 +142,9 @@ def test_nothing_answered_is_lost_in_hundreds_of_kills_under_load(tmp_path):
 
 def test_a_restarted_store_goes_on_with_every_schedule(tmp_path):
     path = tmp_path / "state.db"
-    made = account(path=path)
-    made.do("CreateInferenceExperiment", **experiment(Schedule={"StartTime": T0 + DAY, "EndTime": T0 + 2 * DAY}))
-    made.store.close()
+    account = new_account(path=path)
+    account.do("CreateInferenceExperiment", **experiment(Schedule={"StartTime": T0 + DAY, "EndTime": T0 + 2 * DAY}))
+    account.store.close()
     seen = []
     for now in (T0 + 10, T0 + DAY + 0.5, T0 + DAY + 5, T0 + 2 * DAY + 0.5, T0 + 3 * DAY):
         again = Store(path, wall=lambda now=now: now)
@@ -166,40 +166,40 @@ def test_the_key_and_the_names_of_arns_are_the_files(tmp_path):
 def test_time_goes_on_after_a_restart_and_with_another_scale(tmp_path):
     path = tmp_path / "state.db"
     wall = [1000.0]
-    with Store(path, time_scale=60, wall=lambda: wall[0]) as made:
+    with Store(path, time_scale=60, wall=lambda: wall[0]) as store:
         wall[0] += 10
-        assert made.clock.now() == 1600.0
+        assert store.clock.now() == 1600.0
     wall[0] += 10
-    with Store(path, time_scale=60, wall=lambda: wall[0]) as made:
-        assert made.clock.now() == 2200.0
-    with Store(path, time_scale=2, wall=lambda: wall[0]) as made:
-        assert made.clock.now() == 2200.0
+    with Store(path, time_scale=60, wall=lambda: wall[0]) as store:
+        assert store.clock.now() == 2200.0
+    with Store(path, time_scale=2, wall=lambda: wall[0]) as store:
+        assert store.clock.now() == 2200.0
         wall[0] += 10
-        assert made.clock.now() == 2220.0
+        assert store.clock.now() == 2220.0
 
 
 def test_options_that_the_fold_depends_on_are_events(tmp_path):
     path = tmp_path / "state.db"
     for options in ({}, {}, {"transition_s": 5.0}, {"choices": Undocumented(desired_state="Completed")}, {}):
-        with Store(path, **options) as made:
-            n_events = made.n_events()
-            assert made.world.transition_s == options.get("transition_s", 1.0)
+        with Store(path, **options) as store:
+            n_events = store.n_events()
+            assert store.world.transition_s == options.get("transition_s", 1.0)
     assert n_events == 4  # the first, and one for each change
 
 
 def test_what_waits_for_a_backend_that_is_no_more_waits_no_longer(tmp_path):
     path = tmp_path / "state.db"
-    made = account(path=path, probed=frozenset({"old"}))
-    made.wait(100)
-    assert made.endpoint()["EndpointStatus"] == "Creating"
-    made.store.close()
-    with Store(path, wall=lambda: made.now) as again:
-        assert handle("DescribeEndpoint", {"EndpointName": "live"}, made.now, again)["EndpointStatus"] == "InService"
+    account = new_account(path=path, probed=frozenset({"old"}))
+    account.wait(100)
+    assert account.endpoint()["EndpointStatus"] == "Creating"
+    account.store.close()
+    with Store(path, wall=lambda: account.now) as again:
+        assert handle("DescribeEndpoint", {"EndpointName": "live"}, account.now, again)["EndpointStatus"] == "InService"
 
 
 def test_every_event_is_synced_and_the_log_is_a_wal(tmp_path):
-    with Store(tmp_path / "state.db") as made:
-        ask = made._connection.execute
+    with Store(tmp_path / "state.db") as store:
+        ask = store._connection.execute
         assert ask("PRAGMA journal_mode").fetchone() == ("wal",)
         assert ask("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
@@ -230,8 +230,8 @@ def test_only_files_of_ours_are_taken(tmp_path):
 
 def spoiled(path, *statements):
     """A store's file after somebody else's hands were on it."""
-    made = account(path=path)
-    made.store.close()
+    account = new_account(path=path)
+    account.store.close()
     connection = sqlite3.connect(path)
     with connection:
         for statement in statements:
@@ -267,17 +267,19 @@ def test_a_log_that_makes_no_world_is_refused_in_one_line(tmp_path, statement, m
 def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed):
     """Whatever a page is overwritten with; within the texts of events nothing can be told."""
     path, rng = tmp_path / "state.db", random.Random(seed)
-    made = account(path=path)
+    account = new_account(path=path)
     for i in range(40):
-        made.do("CreateModel", ModelName=f"m{i}", PrimaryContainer={"Image": "x", "Environment": {"TEXT": "x" * 500}})
-    before = repr(made.store.world_at(made.now))
-    made.store.close()
+        account.do(
+            "CreateModel", ModelName=f"m{i}", PrimaryContainer={"Image": "x", "Environment": {"TEXT": "x" * 500}}
+        )
+    before = repr(account.store.world_at(account.now))
+    account.store.close()
     raw = bytearray(path.read_bytes())
     at = rng.randrange(len(raw) // 4096) * 4096
     raw[at : at + 4096] = rng.choice([bytes(4096), rng.randbytes(4096)])
     path.write_bytes(raw)
-    with suppress(InputError), Store(path, wall=lambda: made.now) as again:
-        assert repr(again.world_at(made.now)) == before
+    with suppress(InputError), Store(path, wall=lambda: account.now) as again:
+        assert repr(again.world_at(account.now)) == before
 
 
 @pytest.mark.parametrize("place", ["state.db", ""])
@@ -300,35 +302,35 @@ def test_options_are_looked_at_before_there_is_a_file(tmp_path):
 def test_a_wall_clock_that_was_set_back_stops_no_schedule(tmp_path):
     """An hour back, at an hour a second: it may not take the server an hour to get to where it was."""
     path, wall = tmp_path / "state.db", [T0]
-    describe = lambda made: handle("DescribeModel", {"ModelName": "m"}, made.clock.now(), made)  # noqa: E731
-    with Store(path, time_scale=3600, wall=lambda: wall[0]) as made:
+    describe = lambda store: handle("DescribeModel", {"ModelName": "m"}, store.clock.now(), store)  # noqa: E731
+    with Store(path, time_scale=3600, wall=lambda: wall[0]) as store:
         wall[0] += 10
-        handle("CreateModel", {"ModelName": "m", "PrimaryContainer": {"Image": "a"}}, made.clock.now(), made)
-        created_s = describe(made)["CreationTime"]
+        handle("CreateModel", {"ModelName": "m", "PrimaryContainer": {"Image": "a"}}, store.clock.now(), store)
+        created_s = describe(store)["CreationTime"]
         assert created_s == T0 + 36_000
         wall[0] -= 3600
-        assert made.clock.now() == created_s
+        assert store.clock.now() == created_s
         wall[0] += 1
-        assert made.clock.now() == created_s + 3600
-        handle("DeleteModel", {"ModelName": "m"}, made.clock.now(), made)
+        assert store.clock.now() == created_s + 3600
+        handle("DeleteModel", {"ModelName": "m"}, store.clock.now(), store)
     wall[0] -= 3600
-    with Store(path, time_scale=3600, wall=lambda: wall[0]) as made:
-        assert made.clock.now() == created_s + 3600
+    with Store(path, time_scale=3600, wall=lambda: wall[0]) as store:
+        assert store.clock.now() == created_s + 3600
         wall[0] += 1
-        assert made.clock.now() == created_s + 7200
+        assert store.clock.now() == created_s + 7200
 
 
 def test_shorter_transitions_after_a_restart_rewrite_no_history(tmp_path):
     path = tmp_path / "state.db"
-    made = account(path=path, transition_s=1000.0)
-    made.do("CreateInferenceExperiment", **experiment(endpoint="fresh"))
-    made.wait(500)
-    made.store.close()
-    with Store(path, transition_s=10.0, wall=lambda: made.now) as again:
-        found = handle("DescribeInferenceExperiment", {"Name": "bert"}, made.now, again)
-        assert found["LastModifiedTime"] == made.now
+    account = new_account(path=path, transition_s=1000.0)
+    account.do("CreateInferenceExperiment", **experiment(endpoint="fresh"))
+    account.wait(500)
+    account.store.close()
+    with Store(path, transition_s=10.0, wall=lambda: account.now) as again:
+        found = handle("DescribeInferenceExperiment", {"Name": "bert"}, account.now, again)
+        assert found["LastModifiedTime"] == account.now
         for wait in range(0, 30, 2):
-            found = handle("DescribeInferenceExperiment", {"Name": "bert"}, made.now + wait, again)
+            found = handle("DescribeInferenceExperiment", {"Name": "bert"}, account.now + wait, again)
             assert (found["Status"], found["EndpointMetadata"].get("EndpointStatus")) in {
                 ("Starting", "Creating"),
                 ("Running", "InService"),
@@ -337,22 +339,24 @@ def test_shorter_transitions_after_a_restart_rewrite_no_history(tmp_path):
 
 def test_what_cannot_be_written_costs_no_more_for_a_longer_log(tmp_path, monkeypatch):
     """A disk that is full is met at every action: the log may not be read again each time."""
-    made = account(path=tmp_path / "state.db")
+    account = new_account(path=tmp_path / "state.db")
     monkeypatch.setattr(Store, "_fold", lambda self: pytest.fail("the log is read again"))
-    made.store._connection.execute("PRAGMA query_only = ON")
-    before = made.picture()
+    account.store._connection.execute("PRAGMA query_only = ON")
+    before = account.snapshot()
     for _ in range(3):
         with pytest.raises(StoreError, match="cannot be written: attempt to write a readonly database"):
-            made.do("AddTags", ResourceArn=made.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}])
-        assert made.picture() == before
-    made.store._connection.execute("PRAGMA query_only = OFF")
-    made.do("AddTags", ResourceArn=made.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}])
+            account.do(
+                "AddTags", ResourceArn=account.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}]
+            )
+        assert account.snapshot() == before
+    account.store._connection.execute("PRAGMA query_only = OFF")
+    account.do("AddTags", ResourceArn=account.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}])
 
 
 def test_an_event_that_fails_is_not_in_the_log(tmp_path, monkeypatch):
     """Half of it had been done: nothing of that may stay, nor come back with the log."""
-    made = account(path=tmp_path / "state.db")
-    before = made.picture()
+    account = new_account(path=tmp_path / "state.db")
+    before = account.snapshot()
 
     def half(world, body, whole=EFFECTS["CreateModel"]):
         if body["ModelName"] != "half":
@@ -362,31 +366,31 @@ def test_an_event_that_fails_is_not_in_the_log(tmp_path, monkeypatch):
 
     monkeypatch.setitem(EFFECTS, "CreateModel", half)
     with pytest.raises(ZeroDivisionError):
-        made.do("CreateModel", ModelName="half", PrimaryContainer={"Image": "x"})
-    assert made.picture() == before
-    made.do("CreateModel", ModelName="whole", PrimaryContainer={"Image": "x"})
-    before = made.picture()
-    made.store.close()
-    with Store(tmp_path / "state.db", wall=lambda: made.now) as again:
-        assert f"{again.n_events()} {again.world_at(made.now)!r}" == before
+        account.do("CreateModel", ModelName="half", PrimaryContainer={"Image": "x"})
+    assert account.snapshot() == before
+    account.do("CreateModel", ModelName="whole", PrimaryContainer={"Image": "x"})
+    before = account.snapshot()
+    account.store.close()
+    with Store(tmp_path / "state.db", wall=lambda: account.now) as again:
+        assert f"{again.n_events()} {again.world_at(account.now)!r}" == before
 
 
 def test_what_cannot_be_written_has_not_happened(tmp_path):
-    made = account(path=tmp_path / "state.db")
-    before = made.picture()
+    account = new_account(path=tmp_path / "state.db")
+    before = account.snapshot()
     # A disk that is full: SQLite may not grow the file any more.
-    (pages,) = made.store._connection.execute("PRAGMA page_count").fetchone()
-    made.store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = account.store._connection.execute("PRAGMA page_count").fetchone()
+    account.store._connection.execute(f"PRAGMA max_page_count = {pages}")
     caught, i, variants = None, 0, [production(f"V{j}") for j in range(10)]
     while caught is None and i < 1000:
-        before, i = made.picture(), i + 1
+        before, i = account.snapshot(), i + 1
         try:
-            made.do("CreateEndpointConfig", EndpointConfigName=f"c{i}", ProductionVariants=variants)
+            account.do("CreateEndpointConfig", EndpointConfigName=f"c{i}", ProductionVariants=variants)
         except StoreError as error:
             caught = error
     assert "cannot be written: database or disk is full" in str(caught)
     assert caught.http_status == 503
-    assert made.picture() == before
+    assert account.snapshot() == before
 
 
 @pytest.mark.parametrize(
@@ -409,12 +413,12 @@ def test_wrong_options_are_refused(option, message):
 
 def test_another_thread_may_close_it():
     """As the collector of garbage does, in whichever thread it runs."""
-    made = Store()
+    store = Store()
     failed = []
 
     def close():
         try:
-            made.close()
+            store.close()
         except Exception as error:
             failed.append(error)
 
