@@ -1,4 +1,4 @@
-"""server/views.py: what the data path is told, and what it tells of /ping."""
+"""Tests the views that the data plane gets, and the effects of its /ping results."""
 
 import pytest
 from rehearsed_account import DAY, SHADOW, SOURCE, experiment, new_account, production, shadow_mode_config, variant
@@ -19,7 +19,7 @@ def probes(account):
 
 
 def probed(*models, **options):
-    """An account whose models of these names have real backends."""
+    """Return an account in which the models of these names have real backends."""
     return new_account(probed=frozenset(models), **options)
 
 
