@@ -1,7 +1,7 @@
 """Dispatches control-plane actions: the name and body of a request in, the body of the answer out.
 
 The checks run in AWS's order: the action exists; the body has the right types (SerializationException); it keeps the
-constraints of the service model (ValidationException with all violations, from aws/contract.py); the action's own
+constraints of the service model (ValidationException with all violations, from aws/contract.py); the action's
 function accepts it. Nothing changes before all have passed. Any input ends in an answer or in an error with a 4xx
 status.
 """

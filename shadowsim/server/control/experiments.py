@@ -135,8 +135,8 @@ def _arn_answer(world: World, name: str) -> dict[str, Any]:
 
 def _refuse_violations(world: World, body: Body, broken: list[str]) -> None:
     """Raise ValidationError with the violations of a whole CreateInferenceExperiment request and those in `broken`."""
-    # from_request checks the shape a second time. That is needed for an update: its own shape was checked, the request
-    # that it is merged into was not. A new request pays some 0.1 ms for it.
+    # from_request checks the shape again after actions.handle. An update needs this: its own shape was checked, that of
+    # the merged request was not. A new request pays some 0.1 ms for it.
     violations: list[str] = []
     try:
         Experiment.from_request(body, datetime.fromtimestamp(world.now_s, UTC))

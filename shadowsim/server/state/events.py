@@ -1,4 +1,4 @@
-"""Applies accepted events to the account; an event is an action's request and the time of its acceptance.
+"""Applies accepted events to the account: an event is an action's request and when it was accepted.
 
 Nothing is refused here: the action was checked before its event was written, against the same world. Besides the
 actions there are two events of the server's own: "Configure", the options that the fold depends on, and "Ping", the

@@ -1,4 +1,4 @@
-"""Advances the account to a moment: makes each transition of its endpoints and experiments when it is due.
+"""Advances the account to a moment: makes the transitions of endpoints and experiments that are due.
 
 Of transitions due at the same moment those of endpoints come first, then those of experiments, each in order of their
 names: so an experiment is Running only once its fleet serves.

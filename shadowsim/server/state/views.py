@@ -1,8 +1,8 @@
-"""Connects the two planes: gives the data plane frozen descriptions of endpoints, and takes its /ping results.
+"""Connects the two planes: describes endpoints to the data plane, and takes its /ping results.
 
-The data plane calls `endpoint_view` as often as it likes (a look-up while nothing changes) and rebuilds its pools only
-when `version` changes. `models_to_ping` returns the backends that the control plane waits for, and `record_ping` takes
-the results. All times are the server's scaled time, in seconds since 1970.
+The descriptions are frozen. The data plane calls `endpoint_view` as often as it likes (a look-up while nothing changes)
+and rebuilds its pools only when `version` changes. `models_to_ping` returns the backends that the control plane waits
+for, and `record_ping` takes the results. All times are the server's scaled time, in seconds since 1970.
 """
 
 from __future__ import annotations

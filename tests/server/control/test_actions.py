@@ -662,9 +662,9 @@ def test_unknown_actions_and_unreadable_bodies():
 
 def test_unknown_members_and_nulls_are_as_if_not_there():
     account = new_account()
-    given = experiment(Description=None, New={"a": 1})
-    given["ModelVariants"][0]["Other"] = 5
-    account.do("CreateInferenceExperiment", **given)
+    request = experiment(Description=None, New={"a": 1})
+    request["ModelVariants"][0]["Other"] = 5
+    account.do("CreateInferenceExperiment", **request)
     described = account.do("DescribeInferenceExperiment", Name="bert")
     assert "Description" not in described
     assert "Other" not in described["ModelVariants"][0]
