@@ -376,4 +376,4 @@ def test_an_s3_that_never_answers_is_an_error(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(TimeoutError):
-            S3(url, most_s=0.5).write("bucket", "key", b"data")
+            S3(url, timeout_s=0.5).write("bucket", "key", b"data")
