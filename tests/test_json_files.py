@@ -1,4 +1,4 @@
-"""documents.py: a JSON object is read from everywhere, and what is none is refused in one line."""
+"""Checks that JSON objects are read from every source, and that errors are one line."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_the_same_object_from_everywhere(tmp_path):
         assert read_json(path) == read_json(str(path)) == read_json(body) == {"Name": "a"}
     for text in (TEXT, "\ufeff" + TEXT, f"\n  {TEXT}\n"):
         assert read_json(text) == {"Name": "a"}
-    given = {"Name": "a"}
-    assert read_json(given) == given
-    assert read_json(given) is not given
+    mapping = {"Name": "a"}
+    assert read_json(mapping) == mapping
+    assert read_json(mapping) is not mapping
 
 
 @pytest.mark.parametrize(("source", "is_file"), [("a.json", True), (Path("{"), True), ("{", False), ({}, False)])

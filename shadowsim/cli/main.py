@@ -270,7 +270,7 @@ def _described(file: str, prices: Prices | None) -> str:
     """Return what a request or a scenario says, or raise for the first or all that is wrong with it."""
     from shadowsim.aws.contract import violations
     from shadowsim.aws.experiment import Experiment
-    from shadowsim.aws.instances import describe
+    from shadowsim.aws.instances import experiment_text
     from shadowsim.scenario.fields import BLOCKS
 
     price_of = None if prices is None else prices.quoted
@@ -280,7 +280,7 @@ def _described(file: str, prices: Prices | None) -> str:
         names = ", ".join(name[0].upper() + name[1:] for name in needed)
         raise InputError("stdin" if file == "-" else file, f"is an empty object; a request needs {names}")
     if not any(key in BLOCKS for key in document):
-        return describe(Experiment.from_request(document), price_of)
+        return experiment_text(Experiment.from_request(document), price_of)
     from shadowsim.planning.costs import cost
     from shadowsim.report.analysis_text import data_text
     from shadowsim.report.scenario_text import scenario_text
@@ -288,15 +288,15 @@ def _described(file: str, prices: Prices | None) -> str:
 
     scenario = Scenario.from_dict(document, None if file == "-" else Path(file).parent)
     data = data_text(cost(scenario, prices))
-    return f"{describe(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}"
+    return f"{experiment_text(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}"
 
 
 def _matching(pattern: str) -> list[InstanceType]:
-    from shadowsim.aws.instances import matching
+    from shadowsim.aws.instances import matching_types
 
     if not any(sign in pattern for sign in "*?["):
         try:
-            return matching(f"*{pattern}*")
+            return matching_types(f"*{pattern}*")
         except InputError:
             pass  # the error for what was typed is the better one
-    return matching(pattern)
+    return matching_types(pattern)

@@ -13,7 +13,7 @@ from html import escape
 import pandas as pd
 
 from shadowsim.aws.experiment import Experiment
-from shadowsim.aws.instances import describe
+from shadowsim.aws.instances import experiment_text
 from shadowsim.errors import InputError
 from shadowsim.report.readable_frame import NONE, heading, readable
 from shadowsim.report.run_text import of_overload
@@ -64,7 +64,7 @@ def card(thing: Result | Experiment | Scenario | pd.DataFrame) -> Card:
         rows = _labelled(scenario_text(thing), 9)
         return _card("Scenario of a shadow test", thing.experiment.name, _pairs(rows), _assumed(thing))
     if isinstance(thing, Experiment):
-        return _card("Shadow test, as requested", thing.name, _pairs(_labelled(describe(thing), 16)[1:]))
+        return _card("Shadow test, as requested", thing.name, _pairs(_labelled(experiment_text(thing), 16)[1:]))
     if isinstance(thing, pd.DataFrame) and {"one_fewer", "instance_count"} <= set(thing.columns):
         return _card("Fewest instances that meet the goals", _fewest(thing), _frame(thing, _bests(thing)))
     if isinstance(thing, pd.DataFrame) and {"power", "reaches"} <= set(thing.columns):

@@ -1,4 +1,4 @@
-"""experiment.py: only valid requests become experiments, and they come back as they were."""
+"""Checks that only valid requests become experiments, and that `to_request` gives them back."""
 
 from __future__ import annotations
 

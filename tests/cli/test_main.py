@@ -132,7 +132,7 @@ class TestValidate:
 
     def test_own_prices_and_what_data_cost(self, request_file: Path, scenario_file: Path, tmp_path: Path):
         prices = written(tmp_path / "prices.json", {"ml.m5.xlarge": 0.5})
-        assert "336.00 USD at 0.5 USD an hour, of prices.json" in good("validate", request_file, "--prices", prices)
+        assert "336.00 USD at 0.5 USD per hour, of prices.json" in good("validate", request_file, "--prices", prices)
         assert "data in" not in good("validate", scenario_file)  # no sizes, no data
         scenario = json.loads(scenario_file.read_text())
         size = {"law": "deterministic", "mean_bytes": 1000.0}

@@ -138,7 +138,7 @@ def test_an_experiment_shows_its_request():
     found = table(Experiment.from_request(REQUEST | {"Description": EVIL})._repr_html_())
     assert found["description"] == [EVIL]
     assert found["source"] == ["Source: model model-Source on 1 x ml.m5.xlarge"]
-    assert "cost in all" in found
+    assert "total cost" in found
 
 
 def test_a_size_names_the_cheapest_and_sets_sentences_below():

@@ -15,7 +15,7 @@ from typing import Any
 
 from shadowsim.aws.contract import sentence
 from shadowsim.aws.experiment import DEFAULT_DURATION, Experiment, iso_time
-from shadowsim.aws.lifecycle import allowed
+from shadowsim.aws.lifecycle import next_status
 from shadowsim.errors import (
     ConflictError,
     RefusedError,
@@ -123,7 +123,7 @@ def find_experiment(world: World, name: str) -> ExperimentRecord:
 def refuse_status(world: World, experiment: ExperimentRecord, action: str) -> None:
     """Raise ConflictError if the experiment's status does not allow an action."""
     try:
-        allowed(world.choices.table, experiment.stage.status, action)
+        next_status(world.choices.table, experiment.stage.status, action)
     except ConflictError as error:
         arn = world.arn("inference-experiment", experiment.name)
         raise ConflictError(f"Inference experiment {arn}: {error}.") from None

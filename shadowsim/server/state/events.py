@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from shadowsim.aws.experiment import DEFAULT_DURATION
-from shadowsim.aws.lifecycle import Stage, after
+from shadowsim.aws.lifecycle import Stage, after_event
 from shadowsim.server.state import transitions
 from shadowsim.server.state.account import ExperimentRecord, ResourceRecord, World
 from shadowsim.server.state.fleet import Body, Fleet, fleet_of
@@ -188,7 +188,7 @@ def _update_experiment(world: World, body: Body) -> None:
 
 def _delete_experiment(world: World, body: Body) -> None:
     experiment = world.experiments.pop(body["Name"])
-    after(experiment.stage, "Delete", world.now_s, world.choices.table)
+    after_event(experiment.stage, "Delete", world.now_s, world.choices.table)
     world.remove_tags("inference-experiment", experiment.name)
     world.renew_version(experiment.endpoint_name)
 

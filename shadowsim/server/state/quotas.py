@@ -50,7 +50,9 @@ class Quotas:
             return cls(json.loads(files("shadowsim.aws").joinpath("quotas.json").read_text("utf-8")))
         if source == "default":
             of_types = {f"{kind} for endpoint usage": instances.default_quota(kind) for kind in instance_types()}
-            return cls({**of_types, PER_ENDPOINT: instances.PER_ENDPOINT, ACROSS_ENDPOINTS: instances.PER_ENDPOINT})
+            return cls(
+                {**of_types, PER_ENDPOINT: instances.QUOTA_PER_ENDPOINT, ACROSS_ENDPOINTS: instances.QUOTA_PER_ENDPOINT}
+            )
         limits = read_json(Path(source))
         rates = {f"Rate of {action} requests" for action in (*actions(), INVOKE)}
         types = {f"{kind} for endpoint usage" for kind in instance_types()}

@@ -10,7 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from heapq import heappop, heappush
 
-from shadowsim.aws.lifecycle import ENDPOINT, after, allowed, following
+from shadowsim.aws.lifecycle import ENDPOINT, after_event, next_clock_event, next_status
 from shadowsim.errors import RefusedError, SimulationError
 from shadowsim.server.state.account import (
     ENDPOINT_RANK,
@@ -56,7 +56,7 @@ def advance(world: World, now: float) -> None:
                 _step_endpoint(world, world.endpoints[name])
             else:
                 experiment = world.experiments[name]
-                due = following(experiment.stage, world.transition_s)
+                due = next_clock_event(experiment.stage, world.transition_s)
                 assert due is not None
                 step_experiment(world, experiment, due[1], world.now_s)
         else:
@@ -120,7 +120,7 @@ def ping_failed(world: World, name: str, deployment: int, reason: str) -> None:
     if endpoint is None or endpoint.deployment is None or endpoint.deployment.number != deployment:
         return
     now = world.now_s
-    status = allowed(ENDPOINT, endpoint.status, "failure")
+    status = next_status(ENDPOINT, endpoint.status, "failure")
     world.put_new_version(replace(endpoint, status=status, since_s=now, modified_s=now, failure=reason))
     experiment = world.live_experiment(name)
     if experiment is not None and experiment.stage.status not in ("Created", "Running"):
@@ -144,7 +144,7 @@ def step_experiment(
     reason : str, optional
         A new StatusReason.
     """
-    stage = after(experiment.stage, event, at_s, world.choices.table)
+    stage = after_event(experiment.stage, event, at_s, world.choices.table)
     completed_s = None if stage.status not in ("Completed", "Cancelled") else at_s
     experiment = replace(
         experiment, stage=stage, modified_s=at_s, completed_s=completed_s, reason=reason or experiment.reason
@@ -216,7 +216,7 @@ def _end_experiment(world: World, experiment: ExperimentRecord) -> None:
 def delete_endpoint(world: World, endpoint: Endpoint) -> None:
     """Begin to delete an endpoint."""
     now = world.now_s
-    status = allowed(ENDPOINT, endpoint.status, "Delete")
+    status = next_status(ENDPOINT, endpoint.status, "Delete")
     world.put_new_version(replace(endpoint, status=status, since_s=now, modified_s=now, deployment=None))
 
 
@@ -240,7 +240,7 @@ def _due_s(world: World, rank: int, name: str) -> float:
         endpoint = world.endpoints.get(name)
         return _endpoint_due_s(endpoint, world.transition_s) if endpoint else NEVER
     experiment = world.experiments.get(name)
-    due = following(experiment.stage, world.transition_s) if experiment else None
+    due = next_clock_event(experiment.stage, world.transition_s) if experiment else None
     return due[0] if due else NEVER
 
 
@@ -262,10 +262,10 @@ def _step_endpoint(world: World, endpoint: Endpoint) -> None:
             world.remove_tags("endpoint", endpoint.name)
             return
         case "RollingBack":
-            status = allowed(ENDPOINT, endpoint.status, "rolled back")
+            status = next_status(ENDPOINT, endpoint.status, "rolled back")
             fleet = deployment.fallback if deployment else endpoint.fleet
         case _:
-            status = allowed(ENDPOINT, endpoint.status, "deployed")
+            status = next_status(ENDPOINT, endpoint.status, "deployed")
             fleet = deployment.fleet if deployment else endpoint.fleet
     world.put_new_version(replace(endpoint, status=status, since_s=now, modified_s=now, fleet=fleet, deployment=None))
 
