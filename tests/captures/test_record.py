@@ -1,4 +1,4 @@
-"""The line of a capture: read as SageMaker writes it, and written so that it reads back."""
+"""Checks that capture lines are parsed as SageMaker writes them, and written so that they parse back."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
