@@ -85,7 +85,7 @@ def _parsed(text: str, what: str, non_finite: bool) -> dict[str, Any]:
         members: dict[str, Any] = {}
         for key, value in pairs:
             if key in members:
-                raise SerializationError(f"{what}: the key '{shown(key)}' stands twice in one object")
+                raise SerializationError(f"{what}: the key '{shown(key)}' occurs twice in one object")
             members[key] = value
         return members
 

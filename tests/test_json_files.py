@@ -30,7 +30,7 @@ BROKEN = {
     "UTF-16": (TEXT.encode("utf-16"), "must be UTF-8 text"),
     "NaN": (b'{"a": NaN}', "NaN is not JSON"),
     "Infinity": (b'{"a": -Infinity}', "-Infinity is not JSON"),
-    "duplicate key": (b'{"a": {"b": 1, "b": 1}}', "the key 'b' stands twice"),
+    "duplicate key": (b'{"a": {"b": 1, "b": 1}}', "the key 'b' occurs twice"),
     "endless number": (b'{"a": ' + b"1" * 5000 + b"}", "too many digits"),
     "deep": (b'{"a":' * 100_000, "nested too deeply"),
 }

@@ -62,7 +62,7 @@ _LEFT_OUT = {
     "n_without_id": "records without an inference id",
     "n_duplicates": "duplicates of an id, of which the earliest counts",
     "n_unpaired": "ids that the other side does not have",
-    "n_unanswered": "pairs without its answer",
+    "n_unanswered": "pairs without this side's answer",
     "n_torn": "last lines cut short",
     "n_broken": "other lines that cannot be read",
     "n_other_versions": "records of another eventVersion, read all the same",

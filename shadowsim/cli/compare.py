@@ -223,11 +223,11 @@ def benchmark_compare(
     asked = only_given(confidence=number_of("--confidence", confidence))
     table = benchmark_comparison.compare_benchmarks(before, after, margin_pct=margin_pct, **asked)
     if as_json:
-        print_json(benchmark_comparison.speedups_object(table))
+        print_json(benchmark_comparison.benchmarks_object(table))
     elif as_csv:
         print_frame(table, as_json=False)
     else:
-        typer.echo(benchmark_comparison.speedups_text(table, before, after, margin_pct))
+        typer.echo(benchmark_comparison.benchmarks_text(table, before, after, margin_pct))
     if (table["verdict"] == benchmark_comparison.SLOWER).any():
         raise typer.Exit(FAILED_GOAL)
 
