@@ -1,4 +1,4 @@
-"""Reads the timings that pytest-benchmark saved, from one file or several, by the name of the benchmark.
+"""Reads the timings that pytest-benchmark saved, from one file or several, by benchmark.
 
 `--benchmark-json` writes every round; `--benchmark-save` and `--benchmark-autosave` do so only with
 `--benchmark-save-data`, and otherwise write quartiles. Each of several files is a run, and a benchmark's median in it

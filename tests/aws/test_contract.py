@@ -135,13 +135,13 @@ def test_every_constraint_has_a_negative_case():
 
 @pytest.mark.parametrize(("steps", "bad", "text"), NEGATIVES)
 def test_every_constraint_is_reported_at_its_path(steps, bad, text):
-    found = violations(CREATE, changed(steps, bad))
+    sentences = violations(CREATE, changed(steps, bad))
     path = aws_path(steps)
     shown_value = str(bad) if isinstance(bad, int | str) and len(str(bad)) < 100 and str(bad).isprintable() else None
-    assert [v for v in found if text in v]
-    assert all(f" at '{path}' failed to satisfy constraint: Member must " in v for v in found)
+    assert [v for v in sentences if text in v]
+    assert all(f" at '{path}' failed to satisfy constraint: Member must " in v for v in sentences)
     if shown_value is not None:
-        assert all(v.startswith(f"Value '{shown_value}' at ") for v in found)
+        assert all(v.startswith(f"Value '{shown_value}' at ") for v in sentences)
 
 
 @pytest.mark.parametrize(
@@ -307,8 +307,8 @@ def test_unknown_members_are_named_with_the_nearest_known_one_or_ignored():
     shadow = request["ShadowModeConfig"]["ShadowModelVariants"][0]
     shadow["SamplingPercent"] = 3
     request[7] = 8
-    found = violations(CREATE, request)
-    assert found == [
+    sentences = violations(CREATE, request)
+    assert sentences == [
         "Value '3' at 'shadowModeConfig.shadowModelVariants.1.member.SamplingPercent' failed to satisfy constraint: "
         "Member must be known to ShadowModelVariantConfig; did you mean SamplingPercentage?",
         "Value 'x' at 'name' failed to satisfy constraint: "
@@ -357,15 +357,15 @@ def test_a_long_enumeration_is_cut_short_and_names_the_nearest():
 )
 def test_the_other_actions(action, request_, bad, path):
     assert violations(action, request_) == []
-    found = violations(action, bad)
-    assert found
-    assert all(f" at '{path}' failed" in v for v in found)
+    sentences = violations(action, bad)
+    assert sentences
+    assert all(f" at '{path}' failed" in v for v in sentences)
 
 
 def test_maps():
     actions = {"bad key": "Retain", 3: "Retain", "C": None}
-    found = violations("StopInferenceExperiment", {"Name": "a", "ModelVariantActions": actions})
-    assert found == [
+    sentences = violations("StopInferenceExperiment", {"Name": "a", "ModelVariantActions": actions})
+    assert sentences == [
         "Value '{bad key=Retain, 3=Retain, C=null}' at 'modelVariantActions' failed to satisfy constraint: "
         "Member must have length less than or equal to 2",
         "Value 'bad key' at 'modelVariantActions' failed to satisfy constraint: Map keys must satisfy constraint: "

@@ -42,9 +42,9 @@ def test_the_earliest_records_of_an_id_are_a_pair(tmp_path_factory, source, shad
         assert sides[-1].variant == variant
     pairs = pair_by_id(*sides)
     assert pairs.n_ids == (len(first[0]), len(first[1]))
-    found = [(a.inference_id, int(a.response.body), int(b.response.body)) for a, b in read_pairs(*sides, pairs)]
+    answers = [(a.inference_id, int(a.response.body), int(b.response.body)) for a, b in read_pairs(*sides, pairs)]
     both = sorted(set(first[0]) & set(first[1]), key=first[0].get)
-    assert found == [(name, first[0][name], first[1][name]) for name in both]
+    assert answers == [(name, first[0][name], first[1][name]) for name in both]
 
 
 def test_more_files_than_stay_open(tmp_path, monkeypatch):
@@ -53,8 +53,8 @@ def test_more_files_than_stay_open(tmp_path, monkeypatch):
     sides = [
         index_captures(spread(tmp_path, v, order, n_files=8), v) for v, order in (("V", names), ("W", names[::-1]))
     ]
-    found = [(a.inference_id, b.inference_id) for a, b in read_pairs(*sides, pair_by_id(*sides))]
-    assert found == [(name, name) for name in names]
+    paired = [(a.inference_id, b.inference_id) for a, b in read_pairs(*sides, pair_by_id(*sides))]
+    assert paired == [(name, name) for name in names]
 
 
 def test_bodies_are_not_held(tmp_path):

@@ -195,7 +195,7 @@ class TestUnreadable:
             (b'{\n  "Name": "x",\n}', "broken JSON at line "),
             (b"", "broken JSON at line 1, column 1"),
             (b'{"a": NaN}', "NaN is not JSON"),
-            (b'{"a": 1, "a": 2}', "stands twice"),
+            (b'{"a": 1, "a": 2}', "occurs twice"),
             (b"[1, 2]", "must be a JSON object, not a list"),
             (b'"text"', "must be a JSON object, not a string"),
             (b"\x7fELF\x02\x01\xff\xfe", "must be UTF-8 text"),
