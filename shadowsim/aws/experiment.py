@@ -104,7 +104,7 @@ class Experiment:
     tags : tuple of (str, str)
         Keys and values, in the request's order.
     read_at : datetime
-        When the request was read (UTC): the start of an experiment without StartTime. Not part of equality.
+        The time at which the request was read (UTC), the start of an experiment without StartTime. Not compared.
     """
 
     name: str

@@ -46,7 +46,7 @@ class InstanceType:
     accelerator_count : int or None
         0 when there are none.
     accelerator_memory_gib : float or None
-        Of all accelerators together, as EC2 reports it.
+        The memory of all accelerators together, as EC2 reports it.
     price_usd_per_h : float or None
         An example of the on-demand price of hosting.
     source, as_of : str
