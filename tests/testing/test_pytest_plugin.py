@@ -28,6 +28,16 @@ def small():
     return scenario(traffic, service("lognormal", 0.01, 2), horizon_s=100.0, period_s=1.0, sample_requests=0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def heavy_imports(small, tmp_path_factory):
+    """Load numba and pyarrow in full before any suite does.
+
+    pytester forgets the modules that a suite imports first. Imported again by a later test of the same process, pandas
+    and numba would register their types a second time, which is an error.
+    """
+    simulate(small).save(tmp_path_factory.mktemp("heavy"))
+
+
 @pytest.fixture
 def suite(pytester, small, monkeypatch):
     """A user's directory: strict settings and a scenario file that they name."""
