@@ -25,6 +25,8 @@ from weakref import WeakSet
 
 import aiohttp
 
+from shadowsim.server.state.token_bucket import TokenBucket
+
 if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
@@ -57,20 +59,16 @@ class Intake:
         clock: Callable[[], float] = perf_counter,
     ):
         self.n_held = 0
-        self._per_s, self._burst, self._most_held, self._clock = per_s, burst, most_held, clock
-        self._left, self._since_s = burst, clock()
+        self._bucket, self._most_held = TokenBucket(per_s, burst, clock), most_held
 
     def count(self, n_bytes: int) -> None:
         """Count bytes that were read."""
-        now = self._clock()
-        self._left = min(self._left + (now - self._since_s) * self._per_s, self._burst) - n_bytes
-        self._since_s = now
+        self._bucket.overdraw(n_bytes)
 
     def allows(self, n_bytes: int) -> bool:
         """Count bytes of an answer that is being read, and return whether more of it may be."""
-        self.count(n_bytes)
         self.n_held += n_bytes
-        return self._left >= 0.0 and self.n_held <= self._most_held
+        return self._bucket.overdraw(n_bytes) and self.n_held <= self._most_held
 
 
 KEPT_S = 1.0
