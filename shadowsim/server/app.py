@@ -34,7 +34,7 @@ from shadowsim.server.data_plane.backends import Container
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.connections import Intake, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
-from shadowsim.server.data_plane.live import LiveEndpoints, Sources
+from shadowsim.server.data_plane.live import LiveEndpoints, ModelContainers, Sources
 from shadowsim.server.http.access import Hosts, Patience, Token, open_server, read_body, url_of
 from shadowsim.server.http.signatures import Signed, Verifier
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
@@ -103,17 +103,21 @@ class App:
         most = s.limits.max_body_bytes
         intake = Intake()
         containers = {
-            model: (Container(urls, self._sessions[0], most), Container(urls, self._sessions[1], most, intake))
+            model: ModelContainers(
+                callers=Container(urls, self._sessions[0], most),
+                copies=Container(urls, self._sessions[1], most, intake),
+            )
             for model, urls in s.containers.items()
         }
         self._containers = containers
         self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s)
         self.endpoints = LiveEndpoints(
-            lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
-            Sources(containers, s.services, s.seed),
-            s.mirroring,
-            s.routing,
-            perf_counter,
+            view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
+            sources=Sources(containers, s.services, s.seed),
+            mirroring=s.mirroring,
+            copy_limits=s.copy_limits,
+            routing=s.routing,
+            clock=perf_counter,
         )
         choices = self._store.world.choices
         shared = choices.event_id == "shared"
@@ -253,7 +257,7 @@ class App:
 
     async def _ping_one(self, key: tuple[str, int, str], probe: views.Probe) -> None:
         containers = self._containers.get(probe.variant.model_name)
-        failure = None if containers is None else await containers[0].ping(probe.variant.instance_count)
+        failure = None if containers is None else await containers.callers.ping(probe.variant.instance_count)
         if failure is None or perf_counter() - self._since_s[key] > probe.limit_s:
             views.record_ping(self._store, probe, self._store.clock.now(), failure)
             self.endpoints.stale()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shadowsim.scenario.reading import Mirroring
 from shadowsim.scenario.service import Service
 from shadowsim.server.data_plane.captures import FLUSH_S
 from shadowsim.server.data_plane.invoke import Limits
-from shadowsim.server.data_plane.mirror import Mirroring
+from shadowsim.server.data_plane.mirror import CopyLimits
 from shadowsim.server.http.signatures import SKEW_S
 from shadowsim.server.state.destinations import Sink
 
@@ -34,6 +35,7 @@ class Settings:
     routing : mapping of str to str
         Strategies by variant that go before control's.
     mirroring : Mirroring
+    copy_limits : CopyLimits
     copy_connections : int
         To all shadows' containers at once; further copies wait for one.
     limits : Limits
@@ -57,6 +59,7 @@ class Settings:
     services: Mapping[str, Service] = field(default_factory=dict)
     routing: Mapping[str, str] = field(default_factory=dict)
     mirroring: Mirroring = field(default_factory=Mirroring)
+    copy_limits: CopyLimits = field(default_factory=CopyLimits)
     copy_connections: int = COPY_CONNECTIONS
     limits: Limits = field(default_factory=Limits)
     sink: Sink

@@ -10,7 +10,6 @@ import pytest
 from serving import serving
 
 from shadowsim import default_scenario, simulate
-from shadowsim.server.data_plane.mirror import Mirroring
 
 SECONDS, RATE_PER_S = 300.0, 210.0  # of 20 ms on 7 workers: rho 0.6
 WIRE = Path(__file__).parents[1] / "support" / "wire.py"
@@ -28,7 +27,7 @@ def test_a_live_run_is_as_it_was_simulated(tmp_path):
         }
     )
     # a connection that the server closes for its silence while it is used again would be an error of the generator
-    with serving(tmp_path, services=scenario.services, mirroring=Mirroring.of(scenario), silent_s=3600.0) as server:
+    with serving(tmp_path, services=scenario.services, mirroring=scenario.mirroring, silent_s=3600.0) as server:
         server.experiment()
         url = f"{server.url}/endpoints/endpoint/invocations"
         command = [sys.executable, str(WIRE), "race", str(SECONDS), str(RATE_PER_S), url]

@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import KEYS, ROLE, Container, answer, serving, until, variant
 
 from shadowsim import InputError, default_scenario, read_captures
-from shadowsim.cli.serve import parse_backend, parse_choices
 from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
 from shadowsim.server.metrics.cloudwatch_wire import answered
 
@@ -382,16 +381,6 @@ def test_bad_options_are_one_line(tmp_path, monkeypatch, capsys, options, words)
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1
-
-
-def test_options_of_the_command_line():
-    assert parse_backend("m=http://a:1, http://b:2/") == ("m", ("http://a:1", "http://b:2/"))
-    for text in ("=http://a", "m=", "m=http://", "m=http://a?b", "m=http://a b", "m=http://a:x"):
-        with pytest.raises(InputError):
-            parse_backend(text)
-    assert parse_choices(["desired_state=Completed", "stop_before_start=false"]).desired_state == "Completed"
-    with pytest.raises(InputError, match="--choose desired_state"):
-        parse_choices(["desired_state=Other"])
 
 
 def test_cloudwatch_s_older_protocol(server, monkeypatch):

@@ -31,6 +31,7 @@ from shadowsim.server.data_plane.connections import Intake, TooMuchError, read
 
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED = "answered", "error_4xx", "error_5xx", "timed_out", "refused"
 BROKEN = "broken"  # no answer that could be read
+TOO_LONG = "too_long"  # broken off at the limit of an answer's length; frames call it broken
 GIVEN_UP = "given_up"  # a copy whose answer was too much for us
 CONNECT_S, PING_S = 0.25, 2.0  # SageMaker's, for a container's socket and for /ping
 CONTENT_TYPE = "Content-Type"
@@ -144,7 +145,7 @@ class Container:
                 latency_s = perf_counter() - began
                 if body is None:
                     response.close()  # what is left of it is not to be read
-                    return Answer(BROKEN, latency_s, failure=f"more than {self._max_answer_bytes} bytes")
+                    return Answer(TOO_LONG, latency_s)
                 found = response.headers
                 # what is not printable cannot be written again
                 passed = {name: found[name] for name in _PASSED if name in found and found[name].isprintable()}

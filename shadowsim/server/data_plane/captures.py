@@ -21,9 +21,9 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
-from shadowsim.captures.record import CaptureRecord, key_of, line_of, payload_of
+from shadowsim.captures.record import CapturedPayload, CaptureRecord, key_of, line_of, payload_of
 from shadowsim.errors import ValidationError
-from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, Answer, Call
+from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, CUSTOM_ATTRIBUTES, Answer, Call
 from shadowsim.server.state.destinations import Sink, parse_destination
 from shadowsim.server.state.views import CaptureView
 
@@ -31,6 +31,52 @@ FLUSH_S, CLOSE_S = 60.0, 30.0
 MAX_BUFFERED_BYTES = 64 * 2**20
 FILE_BYTES = 16 * 2**20  # a file that is as long is written before its minute is over
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """An invocation that may be captured.
+
+    Attributes
+    ----------
+    endpoint, variant : str
+    production : bool
+        Whether the variant is a production variant, not a shadow.
+    call : Call
+    answer : Answer
+    arrival_s : float
+        When it reached the variant, in seconds since 1970; its capture lies in the folder of that hour.
+    inference_id : str
+        "" where the caller gave none.
+    event_id : str or None
+        Event id of its record; None for a new one.
+    """
+
+    endpoint: str
+    variant: str
+    production: bool
+    call: Call
+    answer: Answer
+    arrival_s: float
+    inference_id: str = ""
+    event_id: str | None = None
+
+    @property
+    def moment(self) -> datetime:
+        """The time of its arrival."""
+        return datetime.fromtimestamp(self.arrival_s, UTC)
+
+    def record(self, view: CaptureView) -> CaptureRecord:
+        """Return what a view captures of it."""
+        attributes = self.call.headers.get(CUSTOM_ATTRIBUTES)
+        return CaptureRecord(
+            event_id=self.event_id or str(uuid4()),
+            inference_id=self.inference_id or None,
+            inference_time=self.moment,
+            request=_payload("Input", self.call, view),
+            response=_payload("Output", self.answer, view),
+            custom_attributes=(attributes,) if attributes else (),
+        )
 
 
 @dataclass(slots=True)
@@ -78,40 +124,25 @@ class CaptureWriter:
         self._complained: set[str] = set()
         self._failing = False
 
-    def take(
-        self,
-        views: Sequence[CaptureView],
-        endpoint: str,
-        variant: str,
-        production: bool,
-        call: Call,
-        answer: Answer,
-        inference_id: str,
-        custom_attributes: str,
-        event_id: str | None = None,
-        at_s: float | None = None,
-    ) -> int | None:
-        """Capture an invocation where a view says so.
-
-        It is captured under its own event id unless one is given, in the folder of the hour of `at_s`, when it came
-        (seconds since 1970; now by default).
+    def take(self, views: Sequence[CaptureView], invocation: Invocation) -> int | None:
+        """Capture an invocation for each view that wants it.
 
         Returns
         -------
         int or None
             Bytes of the captured payloads, None when nothing was captured.
         """
-        if answer.outcome != ANSWERED:
+        if invocation.answer.outcome != ANSWERED:
             return None
+        sides = {"Input": len(invocation.call.body), "Output": len(invocation.answer.body)}
         captured: int | None = None
         for view in views:
-            if not (production if view.variants is None else variant in view.variants):
+            if not (invocation.production if view.variants is None else invocation.variant in view.variants):
                 continue
             if view.sampling_percentage < 100 and self._random.random() * 100.0 >= view.sampling_percentage:
                 continue
-            if self._keep(view, endpoint, variant, call, answer, inference_id, custom_attributes, event_id, at_s):
-                sides = (len(call.body), "Input"), (len(answer.body), "Output")
-                captured = (captured or 0) + sum(n for n, mode in sides if mode in view.modes)
+            if self._keep(view, invocation):
+                captured = (captured or 0) + sum(n for mode, n in sides.items() if mode in view.modes)
         return captured
 
     async def run(self) -> None:
@@ -138,30 +169,9 @@ class CaptureWriter:
             self._lose(endpoint, len(buffer.lines), f"{len(buffer.lines)} could not be written before the end")
         self._buffers.clear()
 
-    def _keep(
-        self,
-        view: CaptureView,
-        endpoint: str,
-        variant: str,
-        call: Call,
-        answer: Answer,
-        inference_id: str,
-        custom_attributes: str,
-        event_id: str | None,
-        at_s: float | None,
-    ) -> bool:
-        types = view.csv_content_types, view.json_content_types
-        moment = datetime.now(UTC) if at_s is None else datetime.fromtimestamp(at_s, UTC)
-        record = CaptureRecord(
-            event_id=event_id or str(uuid4()),
-            inference_id=inference_id or None,
-            inference_time=moment,
-            request=payload_of(call.body, call.headers.get(CONTENT_TYPE), *types) if "Input" in view.modes else None,
-            response=payload_of(answer.body, answer.headers.get(CONTENT_TYPE), *types)
-            if "Output" in view.modes
-            else None,
-            custom_attributes=(custom_attributes,) if custom_attributes else (),
-        )
+    def _keep(self, view: CaptureView, invocation: Invocation) -> bool:
+        endpoint, variant, moment = invocation.endpoint, invocation.variant, invocation.moment
+        record = invocation.record(view)
         line = line_of(record).encode() + b"\n"
         if self._n_bytes + len(line) > MAX_BUFFERED_BYTES:
             self._lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes wait to be written")
@@ -213,3 +223,10 @@ class CaptureWriter:
         if text not in self._complained and len(self._complained) < 1000:
             self._complained.add(text)
             _LOG.warning("%s", text)
+
+
+def _payload(mode: str, message: Call | Answer, view: CaptureView) -> CapturedPayload | None:
+    if mode not in view.modes:
+        return None
+    types = view.csv_content_types, view.json_content_types
+    return payload_of(message.body, message.headers.get(CONTENT_TYPE), *types)

@@ -28,7 +28,7 @@ _DOUBLE, _LONG = struct.Struct("<d"), struct.Struct("<q")
 _LOWEST = _LONG.unpack(_DOUBLE.pack(BUCKET_LOWEST_S))[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """A request that a variant has done with.
 

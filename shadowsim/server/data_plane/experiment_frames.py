@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.frames import LATENCY, LOST_CAUSES, MOST_SECTIONS, PERCENTILES, REQUESTS, ROLES, WINDOWS, build
-from shadowsim.server.data_plane.backends import REFUSED
+from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG
 from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, Served, edge_of, quantile
 
 KEPT_ROWS = 4_000_000
@@ -105,7 +105,7 @@ class Logbook:
         for column, value in zip(rows.columns.values(), values, strict=True):
             column.append(value)
         rows.inference_ids.append(served.inference_id)
-        rows.statuses.append(answer.outcome)
+        rows.statuses.append(BROKEN if answer.outcome == TOO_LONG else answer.outcome)
 
     def requests(self) -> pd.DataFrame:
         """The `REQUESTS` frame, in the requests' order."""

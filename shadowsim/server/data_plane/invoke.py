@@ -24,10 +24,11 @@ from shadowsim.server.data_plane.backends import (
     CONTENT_TYPE,
     CUSTOM_ATTRIBUTES,
     TIMED_OUT,
+    TOO_LONG,
     Answer,
     Call,
 )
-from shadowsim.server.data_plane.captures import CaptureWriter
+from shadowsim.server.data_plane.captures import CaptureWriter, Invocation
 from shadowsim.server.data_plane.counts import Served
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
@@ -99,7 +100,7 @@ class Limits:
     region: str = "us-east-1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Passage:
     """A request on its way through a variant, the caller's or the copy of one; the view is that of its arrival."""
 
@@ -165,11 +166,21 @@ class Runtime:
         # An experiment counts its own source's requests; what becomes of the endpoint meanwhile changes nothing here.
         logbook = live.logbook if live.logbook is not None and pool.variant.name == live.logbook.variants[0] else None
         number = -1 if logbook is None else logbook.number()
-        shared = str(uuid4()) if self.share_event_ids else None
-        passage = _Passage(live, live.view, pool, call, inference_id, logbook, number, arrival_s, began, shared)
+        passage = _Passage(
+            live=live,
+            view=live.view,
+            pool=pool,
+            call=call,
+            inference_id=inference_id,
+            logbook=logbook,
+            number=number,
+            arrival_s=arrival_s,
+            began=began,
+            event_id=str(uuid4()) if self.share_event_ids else None,
+        )
         copied = self._copied(passage, headers.get(SESSION_ID) or inference_id)
         shadow = live.shadow if copied else None
-        late = live.mirror.settings.instant == RESPONSE
+        late = live.mirror.mirroring.instant == RESPONSE
         if shadow is not None and not late:
             self._copy(passage, shadow, arrival_s)
         instance, answer = await pool.invoke(call, self.limits.timeout_s)
@@ -203,30 +214,27 @@ class Runtime:
         view, pool, call = passage.view, passage.pool, passage.call
         name, captured = pool.variant.name, None
         if view.captures:
-            attributes = call.headers.get(CUSTOM_ATTRIBUTES, "")
-            production = not pool.copies
-            captured = self._captures.take(
-                view.captures,
-                view.name,
-                name,
-                production,
-                call,
-                answer,
-                passage.inference_id,
-                attributes,
-                passage.event_id,
-                passage.arrival_s,
+            invocation = Invocation(
+                endpoint=view.name,
+                variant=name,
+                production=not pool.copies,
+                call=call,
+                answer=answer,
+                inference_id=passage.inference_id,
+                event_id=passage.event_id,
+                arrival_s=passage.arrival_s,
             )
+            captured = self._captures.take(view.captures, invocation)
         served = Served(
-            passage.number,
-            passage.inference_id,
-            passage.arrival_s,
-            instance,
-            len(pool.outstanding),
-            answer,
-            max(ended - passage.began - answer.latency_s, 0.0),
-            len(call.body),
-            captured,
+            request=passage.number,
+            inference_id=passage.inference_id,
+            arrival_s=passage.arrival_s,
+            instance=instance,
+            n_instances=len(pool.outstanding),
+            answer=answer,
+            overhead_s=max(ended - passage.began - answer.latency_s, 0.0),
+            request_bytes=len(call.body),
+            captured_bytes=captured,
         )
         passage.live.enter(passage.logbook, name, served)
 
@@ -240,7 +248,7 @@ class Runtime:
         limits, status = self.limits, answer.status
         said = _TIMED_OUT if answer.outcome == TIMED_OUT else answer.failure
         text: str | None = answer.body.decode("utf-8", "replace") if status else said
-        if answer.failure.startswith("more than") or len(answer.body) > _MOST_QUOTED:
+        if answer.outcome == TOO_LONG or len(answer.body) > _MOST_QUOTED:
             text, status = None, status or 500
         client = 400 <= status < 500
         group = f"/aws/sagemaker/Endpoints/{endpoint}"

@@ -17,11 +17,12 @@ from zlib import crc32
 from shadowsim.aws.instances import lookup
 from shadowsim.errors import ShadowsimError
 from shadowsim.scenario.defaults import TIME
+from shadowsim.scenario.reading import Mirroring
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.server.data_plane.backends import Backend, Container, Simulated
 from shadowsim.server.data_plane.counts import Series, Served
 from shadowsim.server.data_plane.experiment_frames import Logbook
-from shadowsim.server.data_plane.mirror import Mirroring, RequestMirror
+from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
 from shadowsim.server.data_plane.pools import InstancePool
 from shadowsim.server.state.views import EndpointView, VariantView
 
@@ -32,13 +33,29 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class ModelContainers:
+    """The containers of a model, as two backends with connections of their own.
+
+    Attributes
+    ----------
+    callers : Container
+        Serves callers.
+    copies : Container
+        Serves copies.
+    """
+
+    callers: Container
+    copies: Container
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Where backends come from.
 
     Attributes
     ----------
-    containers : mapping of str to (Container, Container)
-        By model: what answers callers, and, with connections of its own, what gets copies.
+    containers : mapping of str to ModelContainers
+        By model.
     services : mapping of str to Service
         By variant, for models without a container.
     seed : int
@@ -47,15 +64,16 @@ class Sources:
         Models that the log has named for having neither.
     """
 
-    containers: Mapping[str, tuple[Container, Container]] = field(default_factory=dict)
+    containers: Mapping[str, ModelContainers] = field(default_factory=dict)
     services: Mapping[str, Service] = field(default_factory=dict)
     seed: int = 7
     defaulted: set[str] = field(default_factory=set, compare=False)
 
     def backend(self, variant: VariantView, copies: bool) -> Backend:
         """Return what serves a variant; without a container or a service model, a default one."""
-        if variant.model_name in self.containers:
-            return self.containers[variant.model_name][copies]
+        containers = self.containers.get(variant.model_name)
+        if containers is not None:
+            return containers.copies if copies else containers.callers
         service = self.services.get(variant.name)
         if service is None:
             service = parse_service({"time": dict(TIME)}, "services")
@@ -137,6 +155,7 @@ class LiveEndpoints:
         `endpoint_view` for a name, now.
     sources : Sources
     mirroring : Mirroring
+    copy_limits : CopyLimits
     routing : mapping of str to str
         Strategies by variant that go before control's.
     clock : callable
@@ -150,15 +169,18 @@ class LiveEndpoints:
 
     def __init__(
         self,
+        *,
         view: Callable[[str], EndpointView],
         sources: Sources,
         mirroring: Mirroring,
+        copy_limits: CopyLimits,
         routing: Mapping[str, str],
         clock: Callable[[], float],
     ):
         self.by_name: dict[str, LiveEndpoint] = {}
         self._ended: dict[str, Logbook] = {}
-        self._view, self._sources, self._mirroring = view, sources, mirroring
+        self._view, self._sources = view, sources
+        self._mirroring, self._copy_limits = mirroring, copy_limits
         self._routing, self._clock = routing, clock
         self._random = Random(sources.seed)
 
@@ -182,7 +204,8 @@ class LiveEndpoints:
                 live.pools, live.shadow = {}, None
             raise
         if live is None:
-            live = self.by_name[name] = LiveEndpoint(view, RequestMirror(self._mirroring, self._random))
+            mirror = RequestMirror(self._mirroring, self._copy_limits, self._random)
+            live = self.by_name[name] = LiveEndpoint(view, mirror)
             self._follow(live)
         elif view.version != live.view.version or not live.pools:
             live.view = view
@@ -233,7 +256,14 @@ class LiveEndpoints:
             names = view.shadow.source_name, view.shadow.variant.name
             source = live.pools.get(names[0])
             workers = source.n_workers if source else None, live.shadow.n_workers
-            live.logbook = Logbook(experiment, view.name, names, time(), workers, view.experiment_s)
+            live.logbook = Logbook(
+                experiment=experiment,
+                endpoint=view.name,
+                variants=names,
+                began_s=time(),
+                n_workers=workers,
+                created_s=view.experiment_s,
+            )
             live.mirror.restart()
 
     def _pool(

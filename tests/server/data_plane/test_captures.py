@@ -19,8 +19,8 @@ from moto.server import ThreadedMotoServer
 from serving import serving
 
 from shadowsim import ValidationError, read_captures
-from shadowsim.server.data_plane.backends import Answer, Call
-from shadowsim.server.data_plane.captures import CaptureWriter
+from shadowsim.server.data_plane.backends import CUSTOM_ATTRIBUTES, Answer, Call
+from shadowsim.server.data_plane.captures import CaptureWriter, Invocation
 from shadowsim.server.state.destinations import S3, Folders, parse_destination, sink_of
 from shadowsim.server.state.views import CaptureView
 
@@ -32,11 +32,18 @@ def view(destination="s3://bucket/some/prefix", percentage=100, modes=BOTH, **mo
     return CaptureView(destination, percentage, modes, **{**TYPES, **more})
 
 
-def taken(captures, *views, body=b"1,2", content_type="text/csv", outcome="answered", **more):
-    call = Call(body, {"Content-Type": content_type} if content_type else {})
-    answer = Answer(outcome, 0.0, 200, b'{"y": 1}', {"Content-Type": "application/json"})
-    given = {"variant": "AllTraffic", "production": True, "inference_id": "", "custom_attributes": "", **more}
-    return captures.take(views, "endpoint", call=call, answer=answer, **given)
+def taken(captures, *views, body=b"1,2", content_type="text/csv", attributes=None, outcome="answered", **changes):
+    """Let a writer capture an invocation, and return the bytes that it captured."""
+    headers = {"Content-Type": content_type, CUSTOM_ATTRIBUTES: attributes}
+    fields = {
+        "endpoint": "endpoint",
+        "variant": "AllTraffic",
+        "production": True,
+        "call": Call(body, {name: value for name, value in headers.items() if value}),
+        "answer": Answer(outcome, 0.0, 200, b'{"y": 1}', {"Content-Type": "application/json"}),
+        "arrival_s": 1_800_000_000.0,
+    }
+    return captures.take(views, Invocation(**{**fields, **changes}))
 
 
 def written(tmp_path, fill):
@@ -54,7 +61,7 @@ def written(tmp_path, fill):
 
 def test_lines_and_folders_are_sagemaker_s(tmp_path):
     def fill(captures):
-        assert taken(captures, view(), inference_id="one", custom_attributes="a") == 3 + 8
+        assert taken(captures, view(), inference_id="one", attributes="a") == 3 + 8
         assert taken(captures, view(), body=b"\xff", content_type="application/x-npy", variant="Shadow-01") == 1 + 8
 
     records = written(tmp_path, fill)
@@ -89,10 +96,10 @@ def test_the_hour_is_that_of_the_invocation(tmp_path):
 
     async def run():
         captures = CaptureWriter(Folders(tmp_path), Random(1))
-        taken(captures, view(), at_s=hour_s - 0.5, inference_id="before")
-        taken(captures, view(), at_s=hour_s, inference_id="at")
+        taken(captures, view(), arrival_s=hour_s - 0.5, inference_id="before")
+        taken(captures, view(), arrival_s=hour_s, inference_id="at")
         await captures.flush()
-        taken(captures, view(), at_s=hour_s - 0.001, inference_id="late")
+        taken(captures, view(), arrival_s=hour_s - 0.001, inference_id="late")
         await captures.close()
 
     asyncio.run(run())
@@ -110,16 +117,21 @@ def test_the_hour_is_that_of_the_invocation(tmp_path):
 
 def test_a_line_is_sagemaker_s_to_the_byte(tmp_path):
     """The real line of AWS's notebook (2024-01-19), its features shortened as in our source."""
-    asked = b'{"instances": [{"features": [28, 2, 133937, 9]}]}'
-    said = b'{"predictions": [{"score": 0.9899773597717285, "predicted_label": 1}]}'
+    request = b'{"instances": [{"features": [28, 2, 133937, 9]}]}'
+    response = b'{"predictions": [{"score": 0.9899773597717285, "predicted_label": 1}]}'
 
     async def run():
         captures = CaptureWriter(Folders(tmp_path), Random(1))
-        call = Call(asked, {"Content-Type": "application/json"})
-        answer = Answer("answered", 0.0, 200, said, {"Content-Type": "application/json"})
-        moment = datetime(2024, 1, 19, 19, 27, 57, tzinfo=UTC).timestamp()
-        event_id = "7ddb2d7c-4d6a-4e67-a68e-23870399829d"
-        captures.take([view()], "e", "v", True, call, answer, "", "", event_id, moment)
+        invocation = Invocation(
+            endpoint="endpoint",
+            variant="AllTraffic",
+            production=True,
+            call=Call(request, {"Content-Type": "application/json"}),
+            answer=Answer("answered", 0.0, 200, response, {"Content-Type": "application/json"}),
+            arrival_s=datetime(2024, 1, 19, 19, 27, 57, tzinfo=UTC).timestamp(),
+            event_id="7ddb2d7c-4d6a-4e67-a68e-23870399829d",
+        )
+        captures.take([view()], invocation)
         await captures.close()
 
     asyncio.run(run())

@@ -29,7 +29,17 @@ def test_buckets_are_the_simulator_s(latency_s):
 
 def served(request, arrival_s, outcome="answered", latency_s=0.01, wait_s=math.nan, service_s=math.nan, **more):
     answer = Answer(outcome, latency_s, OUTCOMES[outcome], b"four", {}, wait_s, service_s)
-    return Served(request, f"id-{request}", arrival_s, 0, 2, answer, 0.001, 10, **more)
+    return Served(
+        request=request,
+        inference_id=f"id-{request}",
+        arrival_s=arrival_s,
+        instance=0,
+        n_instances=2,
+        answer=answer,
+        overhead_s=0.001,
+        request_bytes=10,
+        **more,
+    )
 
 
 def a_run(seed, n=3000):

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import os
 import re
-from dataclasses import replace
 from time import monotonic
 
 import pytest
@@ -12,7 +11,7 @@ from botocore.exceptions import ClientError
 from serving import ROLE, Container, answer, serving, until
 
 from shadowsim.server.data_plane.invoke import Limits
-from shadowsim.server.data_plane.mirror import Mirroring
+from shadowsim.server.data_plane.mirror import CopyLimits
 from shadowsim.server.state.quotas import Quotas
 
 
@@ -233,8 +232,8 @@ async def breaks_header(writer, asked):
 )
 def test_whatever_the_shadow_does_the_caller_gets_the_source_s_bytes(tmp_path, behave, outcomes):
     containers = {"source": Container(), "shadow": Container(behave)}
-    mirroring = Mirroring(timeout_s=1.0)
-    with serving(tmp_path, containers, limits=Limits(max_body_bytes=100_000), mirroring=mirroring) as server:
+    limits, copy_limits = Limits(max_body_bytes=100_000), CopyLimits(timeout_s=1.0)
+    with serving(tmp_path, containers, limits=limits, copy_limits=copy_limits) as server:
         server.experiment()
         if behave is None:
             server.loop(containers["shadow"].stop())
@@ -251,8 +250,7 @@ def test_whatever_the_shadow_does_the_caller_gets_the_source_s_bytes(tmp_path, b
 
 def test_copies_beyond_the_bound_are_lost_and_counted(tmp_path):
     containers = {"source": Container(), "shadow": Container(dead)}
-    mirroring = Mirroring(timeout_s=2.0, max_copies=3)
-    with serving(tmp_path, containers, mirroring=mirroring) as server:
+    with serving(tmp_path, containers, copy_limits=CopyLimits(timeout_s=2.0, max_copies=3)) as server:
         server.experiment()
         for _ in range(10):
             server.invoke(Body=b"x")
@@ -264,7 +262,7 @@ def test_copies_beyond_the_bound_are_lost_and_counted(tmp_path):
 
 def test_a_shadow_that_does_not_answer_gets_few_connections(tmp_path):
     containers = {"source": Container(), "shadow": Container(dead)}
-    with serving(tmp_path, containers, mirroring=Mirroring(timeout_s=0.5), copy_connections=2) as server:
+    with serving(tmp_path, containers, copy_limits=CopyLimits(timeout_s=0.5), copy_connections=2) as server:
         server.experiment()
         began = monotonic()
         for _ in range(6):
@@ -287,15 +285,6 @@ def test_the_share_is_changed_while_the_experiment_runs(rehearsal):
     rehearsal.invoke(Body=b"y")
     rehearsal.answered(2, "AllTraffic")
     rehearsal.answered(1)
-
-
-def test_settings_are_those_of_the_scenario():
-    from shadowsim.scenario.scenario import default_scenario
-
-    changes = {"mirror.rule": "counter", "mirror.instant": "response", "mirror.max_per_s": 5, "endpoint.timeout_s": 2.0}
-    expected = Mirroring("counter", "response", None, None, 5, timeout_s=2.0)
-    assert Mirroring.of(default_scenario().replace(changes)) == expected
-    assert replace(expected, max_per_s=None).max_per_s is None
 
 
 def test_more_invocations_than_the_quota_are_throttled_without_a_word(tmp_path):
