@@ -32,11 +32,11 @@ from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperatio
 from shadowsim.server.control import actions
 from shadowsim.server.data_plane.backends import Container
 from shadowsim.server.data_plane.captures import CaptureWriter
-from shadowsim.server.data_plane.connections import Intake, open_session
+from shadowsim.server.data_plane.connections import ReadAllowance, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
-from shadowsim.server.data_plane.live import LiveEndpoints, ModelContainers, Sources
-from shadowsim.server.http.access import Hosts, Patience, Token, open_server, read_body, url_of
-from shadowsim.server.http.signatures import Signed, Verifier
+from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
+from shadowsim.server.http.access import Hosts, StalledWrites, Token, open_server, read_body, url_of
+from shadowsim.server.http.signatures import SignedRequest, Verifier
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
 from shadowsim.server.state import views
@@ -101,11 +101,11 @@ class App:
         s = self.settings
         self._sessions = open_session(), open_session(s.copy_connections)
         most = s.limits.max_body_bytes
-        intake = Intake()
+        allowance = ReadAllowance()
         containers = {
             model: ModelContainers(
                 callers=Container(urls, self._sessions[0], most),
-                copies=Container(urls, self._sessions[1], most, intake),
+                copies=Container(urls, self._sessions[1], most, allowance),
             )
             for model, urls in s.containers.items()
         }
@@ -113,7 +113,7 @@ class App:
         self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s)
         self.endpoints = LiveEndpoints(
             view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
-            sources=Sources(containers, s.services, s.seed),
+            sources=BackendSources(containers, s.services, s.seed),
             mirroring=s.mirroring,
             copy_limits=s.copy_limits,
             routing=s.routing,
@@ -124,7 +124,7 @@ class App:
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
         self._unknown_operation = choices.unknown_operation
         server = open_server(self._answer, s.silent_s)
-        patience = Patience(s.body_s, perf_counter)
+        stalled_writes = StalledWrites(s.body_s, perf_counter)
         self._runner = web.ServerRunner(server, shutdown_timeout=s.grace_s / 2)  # it waits that long twice
         await self._runner.setup()
         try:
@@ -138,7 +138,7 @@ class App:
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
             _every(PING_EVERY_S, self._ping),
-            _every(LOOK_S, lambda: patience.look(server.connections)),
+            _every(LOOK_S, lambda: stalled_writes.check(server.connections)),
         )
         self._tasks = [asyncio.create_task(work) for work in beside]
 
@@ -201,7 +201,7 @@ class App:
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)
-            self._verifier.check(Signed(request.method, request.raw_path, headers, body), time())
+            self._verifier.check(SignedRequest(request.method, request.raw_path, headers, body), time())
         if invoked:
             self._store.throttle.admit(INVOKE)
             return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
@@ -210,7 +210,9 @@ class App:
     def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if cloudwatch_wire.is_form(headers):
             self._refresh()
-            status, text = cloudwatch_wire.answered(body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name))
+            status, text = cloudwatch_wire.answer_form(
+                body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name)
+            )
             return Reply(status, text, {"Content-Type": "text/xml"})
         service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
         if service == cloudwatch.TARGET:
@@ -224,7 +226,7 @@ class App:
         try:
             found = actions.handle(action, _object(body), self._store.clock.now(), self._store)
         finally:
-            self.endpoints.stale()
+            self.endpoints.expire()
         return _json(found, "application/x-amz-json-1.1")
 
     async def _page(self, path: str) -> Reply:
@@ -260,7 +262,7 @@ class App:
         failure = None if containers is None else await containers.callers.ping(probe.variant.instance_count)
         if failure is None or perf_counter() - self._since_s[key] > probe.limit_s:
             views.record_ping(self._store, probe, self._store.clock.now(), failure)
-            self.endpoints.stale()
+            self.endpoints.expire()
 
 
 async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:

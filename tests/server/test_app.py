@@ -23,7 +23,7 @@ from serving import KEYS, ROLE, Container, answer, serving, until, variant
 
 from shadowsim import InputError, default_scenario, read_captures
 from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
-from shadowsim.server.metrics.cloudwatch_wire import answered
+from shadowsim.server.metrics.cloudwatch_wire import answer_form
 
 N = 12
 
@@ -422,6 +422,6 @@ def test_forms_that_are_none_are_refused(body):
     def handle(action, request):
         raise InputError("action", "is none")
 
-    status, text = answered(body, handle)
+    status, text = answer_form(body, handle)
     assert status == 400
     assert b"<Code>" in text

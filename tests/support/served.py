@@ -4,7 +4,7 @@ import math
 
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.server.data_plane.backends import Answer
-from shadowsim.server.data_plane.counts import Served
+from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
 from shadowsim.server.state.views import EndpointView
@@ -12,7 +12,7 @@ from shadowsim.server.state.views import EndpointView
 
 def served(arrival_s, latency_s=0.01, outcome="answered", instance=0, wait_s=math.nan, service_s=math.nan):
     answer = Answer(outcome, latency_s, 200 if outcome == "answered" else 500, b"", {}, wait_s, service_s)
-    return Served(
+    return ServedRequest(
         request=0,
         inference_id="",
         arrival_s=arrival_s,

@@ -145,7 +145,7 @@ class Rehearsal:
     def n_served(self, variant, endpoint="endpoint"):
         live = self.app.endpoints.by_name.get(endpoint)
         series = live.series if live else {}
-        return sum(t.n for t in list(series[variant].tallies.values())) if variant in series else 0
+        return sum(t.n for t in list(series[variant].periods.values())) if variant in series else 0
 
     def get(self, path, **headers):
         """The body of a page."""

@@ -1,12 +1,12 @@
-"""Data capture while serving: lines kept in memory, and written as files every minute and at the end.
+"""Captures invocations: keeps their lines in memory, and writes them as files every minute and at the end.
 
-What is captured is what CaptureViews say: a share of the requests, either side or both, of production variants or of
-those that are named. An invocation that the model did not answer with 2XX is not captured. A file holds the lines of
-one variant and one UTC hour since the last flush, under capture.py's key. It appears whole: a crash loses what was
-not flushed yet, and leaves no torn line.
+CaptureViews choose a share of the requests, one side or both, of all production variants or of named variants. Only
+invocations that the model answered with 2XX are captured. A file holds the lines of one variant and one UTC hour since
+the last flush; its key is that of captures/record.py. Files appear whole: a crash loses the lines since the last flush,
+and leaves no torn line.
 
-Files that cannot be written are tried again at the next flush; what does not fit in memory meanwhile is lost and
-counted. Neither reaches the caller.
+A file that cannot be written is tried again at the next flush. Lines that do not fit in memory meanwhile are lost and
+counted. Neither affects the caller.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from shadowsim.server.state.views import CaptureView
 
 FLUSH_S, CLOSE_S = 60.0, 30.0
 MAX_BUFFERED_BYTES = 64 * 2**20
-FILE_BYTES = 16 * 2**20  # a file that is as long is written before its minute is over
+FILE_BYTES = 16 * 2**20  # a file of this length is written at once
 _LOG = logging.getLogger(__name__)
 
 
@@ -45,11 +45,11 @@ class Invocation:
     call : Call
     answer : Answer
     arrival_s : float
-        When it reached the variant, in seconds since 1970; its capture lies in the folder of that hour.
+        Arrival at the variant, in seconds since 1970; the record lies in the folder of that hour.
     inference_id : str
-        "" where the caller gave none.
+        "" if the caller gave none.
     event_id : str or None
-        Event id of its record; None for a new one.
+        Event id of its records; None for a new one in each.
     """
 
     endpoint: str
@@ -63,11 +63,11 @@ class Invocation:
 
     @property
     def moment(self) -> datetime:
-        """The time of its arrival."""
+        """The moment of its arrival, in UTC."""
         return datetime.fromtimestamp(self.arrival_s, UTC)
 
     def record(self, view: CaptureView) -> CaptureRecord:
-        """Return what a view captures of it."""
+        """Return the record that a view captures."""
         attributes = self.call.headers.get(CUSTOM_ATTRIBUTES)
         return CaptureRecord(
             event_id=self.event_id or str(uuid4()),
@@ -81,7 +81,7 @@ class Invocation:
 
 @dataclass(slots=True)
 class _Buffer:
-    """Lines for one file: its place, and the moment of the first."""
+    """Lines of one file, its place, and the moment of its first line."""
 
     bucket: str
     prefix: str
@@ -93,20 +93,21 @@ class _Buffer:
 
     @property
     def key(self) -> str:
-        below = key_of(self.endpoint, self.variant, self.began, str(uuid4()))
-        return f"{self.prefix}/{below}" if self.prefix else below
+        key = key_of(self.endpoint, self.variant, self.began, str(uuid4()))
+        return f"{self.prefix}/{key}" if self.prefix else key
 
 
 class CaptureWriter:
-    """All captures of a server.
+    """Captures the invocations of a server.
 
     Parameters
     ----------
     sink : Sink
-        Where files go.
+        Destination of the files.
     random : Random
-        For the sampling.
+        Generator for the sampling.
     flush_s : float
+        Interval between flushes.
 
     Attributes
     ----------
@@ -120,8 +121,8 @@ class CaptureWriter:
         self._buffers: dict[tuple[str, str, str, str], _Buffer] = {}
         self._n_bytes = 0  # in buffers, and on their way to the sink
         self._writing = asyncio.Lock()
-        self._beside: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
-        self._complained: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+        self._warned: set[str] = set()
         self._failing = False
 
     def take(self, views: Sequence[CaptureView], invocation: Invocation) -> int | None:
@@ -130,7 +131,7 @@ class CaptureWriter:
         Returns
         -------
         int or None
-            Bytes of the captured payloads, None when nothing was captured.
+            Bytes of the captured payloads; None if nothing was captured.
         """
         if invocation.answer.outcome != ANSWERED:
             return None
@@ -146,13 +147,13 @@ class CaptureWriter:
         return captured
 
     async def run(self) -> None:
-        """Flush every minute, until cancelled."""
+        """Flush at each interval, until cancelled."""
         while True:
             await asyncio.sleep(self._flush_s)
-            await asyncio.shield(self._apart(self.flush()))  # a flush that has begun is finished
+            await asyncio.shield(self._start(self.flush()))  # a flush that has begun is finished
 
     async def flush(self) -> None:
-        """Write all that is kept."""
+        """Write all buffered lines."""
         async with self._writing:
             for key in list(self._buffers):
                 buffer = self._buffers.pop(key, None)
@@ -160,13 +161,13 @@ class CaptureWriter:
                     await self._write(key, buffer)
 
     async def close(self, within_s: float = CLOSE_S) -> None:
-        """Write all that is kept, and finish what is being written; what cannot be in that time is lost."""
+        """Finish all writes, then write all buffered lines; lines that remain after the time are lost."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await asyncio.gather(*self._beside)
+                await asyncio.gather(*self._tasks)
                 await self.flush()
         for (_, endpoint, _, _), buffer in self._buffers.items():
-            self._lose(endpoint, len(buffer.lines), f"{len(buffer.lines)} could not be written before the end")
+            self._lose(endpoint, len(buffer.lines), f"{len(buffer.lines)} lines were not written before the end")
         self._buffers.clear()
 
     def _keep(self, view: CaptureView, invocation: Invocation) -> bool:
@@ -174,7 +175,7 @@ class CaptureWriter:
         record = invocation.record(view)
         line = line_of(record).encode() + b"\n"
         if self._n_bytes + len(line) > MAX_BUFFERED_BYTES:
-            self._lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes wait to be written")
+            self._lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes are waiting to be written")
             return False
         key = view.destination, endpoint, variant, f"{moment:%Y%m%d%H}"
         buffer = self._buffers.get(key)
@@ -190,13 +191,13 @@ class CaptureWriter:
         self._n_bytes += len(line)
         if buffer.n_bytes >= FILE_BYTES and not self._failing:
             del self._buffers[key]
-            self._apart(self._write(key, buffer))
+            self._start(self._write(key, buffer))
         return True
 
-    def _apart(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     async def _write(self, key: tuple[str, str, str, str], buffer: _Buffer) -> None:
@@ -204,7 +205,7 @@ class CaptureWriter:
             await asyncio.to_thread(self._sink.write, buffer.bucket, buffer.key, b"".join(buffer.lines))
             self._n_bytes -= buffer.n_bytes
             self._failing = False
-        except BaseException as error:  # of the file system, whatever S3's client raises, or there is no more time
+        except BaseException as error:  # from the file system or S3's client; or it was cancelled
             younger = self._buffers.get(key)
             if younger is not None:
                 buffer.lines += younger.lines
@@ -213,15 +214,15 @@ class CaptureWriter:
             if not isinstance(error, Exception):
                 raise
             self._failing = True
-            self._complain(f"captures for {key[0]} cannot be written, and are kept for another try: {error}")
+            self._warn(f"captures for {key[0]} cannot be written, and are kept for another try: {error}")
 
     def _lose(self, endpoint: str, n: int, why: str) -> None:
         self.n_lost[endpoint] = self.n_lost.get(endpoint, 0) + n
-        self._complain(f"captures of {endpoint} are lost: {why}")
+        self._warn(f"captures of {endpoint} are lost: {why}")
 
-    def _complain(self, text: str) -> None:
-        if text not in self._complained and len(self._complained) < 1000:
-            self._complained.add(text)
+    def _warn(self, text: str) -> None:
+        if text not in self._warned and len(self._warned) < 1000:
+            self._warned.add(text)
             _LOG.warning("%s", text)
 
 

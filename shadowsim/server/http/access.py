@@ -181,7 +181,7 @@ async def read_body(request: web.BaseRequest, most: int, within_s: float) -> byt
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-class Patience:
+class StalledWrites:
     """Cuts off callers who do not take their answers: these would be kept for them without end.
 
     Parameters

@@ -62,7 +62,7 @@ class InvalidSignatureError(ShadowsimError):
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedRequest:
     """A request as its signature sees it.
 
     Attributes
@@ -97,12 +97,12 @@ class Verifier:
         self._seen: set[bytes] = set()
         self._order: deque[tuple[float, bytes]] = deque()
 
-    def check(self, request: Signed, now: float) -> str:
+    def check(self, request: SignedRequest, now: float) -> str:
         """Return the access key id that signed a request.
 
         Parameters
         ----------
-        request : Signed
+        request : SignedRequest
         now : float
             Seconds since 1970.
 
@@ -175,12 +175,12 @@ class Verifier:
         self._order.append((now, digest))
 
 
-def signature(request: Signed, names: list[str], stamp: str, scope: list[str], secret: str) -> str:
+def signature(request: SignedRequest, names: list[str], stamp: str, scope: list[str], secret: str) -> str:
     """Return the signature of a request, in hexadecimal.
 
     Parameters
     ----------
-    request : Signed
+    request : SignedRequest
     names : list of str
         The signed headers.
     stamp : str
@@ -239,7 +239,7 @@ def read_credentials(file: Path) -> dict[str, str]:
     return secrets
 
 
-def _single(request: Signed, name: str) -> str | None:
+def _single(request: SignedRequest, name: str) -> str | None:
     values = request.headers.get(name, [])
     return values[0] if len(values) == 1 else None
 

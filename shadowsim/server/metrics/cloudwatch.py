@@ -1,7 +1,7 @@
 """CloudWatch as boto3 asks for it: `GetMetricStatistics`, `GetMetricData` and `ListMetrics` on figures.py's metrics.
 
 A metric has dimensions EndpointName and VariantName, both of them, as in AWS: with EndpointName alone there is no
-data. Figures are kept by the minute of the wall clock; a period is any multiple of a minute. A token says after which
+data. StatisticSet are kept by the minute of the wall clock; a period is any multiple of a minute. A token says after which
 metric or moment its page goes on, so that nothing is left out or shown twice when endpoints and minutes come meanwhile.
 
 CloudWatch's metrics of a variant: what each is over some minutes, from what was counted in them.
@@ -34,13 +34,13 @@ from shadowsim.server.metrics.cloudwatch_wire import (
     MetricDataError,
     MissingParameterError,
     TooManyPointsError,
-    checked,
+    check_statistic,
     dimensions_of,
     list_of,
     need,
-    opened,
-    sealed,
+    place_in,
     span_of,
+    token_after,
 )
 
 SAGEMAKER, INSTANCES = "AWS/SageMaker", "/aws/sagemaker/Endpoints"
@@ -48,7 +48,7 @@ _US = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class StatisticSet:
     """A metric over a period.
 
     Attributes
@@ -95,30 +95,32 @@ class Metric:
     """
 
     unit: str
-    figures: Callable[[PeriodCounts], Figures | None]
+    figures: Callable[[PeriodCounts], StatisticSet | None]
     whole: bool = False
 
 
-def _flags(count: int, n: int) -> Figures:
+def _flags(count: int, n: int) -> StatisticSet:
     """A metric that is 1 for some of n requests and 0 for the others; 0 once where there were none."""
-    return Figures(max(n, 1), float(count), float(n > 0 and count == n), float(count > 0))
+    return StatisticSet(max(n, 1), float(count), float(n > 0 and count == n), float(count > 0))
 
 
-def _per_instance(tally: PeriodCounts) -> Figures:
+def _per_instance(tally: PeriodCounts) -> StatisticSet:
     one = tally.n_per_instance / tally.n if tally.n else 0.0
-    return Figures(max(tally.n, 1), tally.n_per_instance, one, one)
+    return StatisticSet(max(tally.n, 1), tally.n_per_instance, one, one)
 
 
-def _sampled(n: int, total: float, least: float, most: float, unit: float, counts: Mapping[int, int]) -> Figures | None:
-    return Figures(n, total * unit, least * unit, most * unit, counts) if n else None
+def _sampled(
+    n: int, total: float, least: float, most: float, unit: float, counts: Mapping[int, int]
+) -> StatisticSet | None:
+    return StatisticSet(n, total * unit, least * unit, most * unit, counts) if n else None
 
 
-def _cores(tally: PeriodCounts) -> Figures | None:
+def _cores(tally: PeriodCounts) -> StatisticSet | None:
     if tally.n_cores is None or not tally.n_instances:
         return None
     # Of a pool that was replaced within the minute, both fleets worked.
     busy = [min(tally.worked.get(i, 0.0) / MINUTE_S, tally.n_cores) * 100.0 for i in range(tally.n_instances)]
-    return Figures(len(busy), math.fsum(busy), min(busy), max(busy))
+    return StatisticSet(len(busy), math.fsum(busy), min(busy), max(busy))
 
 
 # By namespace and name, in the order of AWS's page.
@@ -127,7 +129,7 @@ METRICS: Mapping[tuple[str, str], Metric] = {
     (SAGEMAKER, "InvocationsPerInstance"): Metric("None", _per_instance),
     (SAGEMAKER, "ModelLatency"): Metric(
         "Microseconds",
-        lambda t: _sampled(t.n_latency, t.latency_sum, t.latency_min, t.latency_max, _US, t.seen_counts()),
+        lambda t: _sampled(t.n_latency, t.latency_sum, t.latency_min, t.latency_max, _US, t.bucket_counts()),
     ),
     (SAGEMAKER, "OverheadLatency"): Metric(
         "Microseconds",
@@ -143,12 +145,14 @@ METRICS: Mapping[tuple[str, str], Metric] = {
 }
 
 
-def of_series(series: Series) -> list[tuple[str, str]]:
+def metrics_of(series: Series) -> list[tuple[str, str]]:
     """Return namespace and name of each metric that a variant has."""
     return [key for key in METRICS if key[0] == SAGEMAKER or series.knows_cores]
 
 
-def by_period(series: Series, metric: Metric, first: int, last: int, length: int, now_s: float) -> dict[float, Figures]:
+def by_period(
+    series: Series, metric: Metric, first: int, last: int, length: int, now_s: float
+) -> dict[float, StatisticSet]:
     """Return a metric's figures by the start of each period that has some, in order.
 
     Parameters
@@ -163,22 +167,22 @@ def by_period(series: Series, metric: Metric, first: int, last: int, length: int
     now_s : float
         Seconds since 1970.
     """
-    grouped: dict[int, list[Figures]] = {}
+    grouped: dict[int, list[StatisticSet]] = {}
     end = min(last, math.floor(now_s / MINUTE_S)) if metric.whole else last
-    for number in sorted(n for n in series.tallies if first <= n < end):
-        figures = metric.figures(series.tallies[number])
+    for number in sorted(n for n in series.periods if first <= n < end):
+        figures = metric.figures(series.periods[number])
         if figures is not None:
             grouped.setdefault((number - first) // length, []).append(figures)
     return {(first + group * length) * MINUTE_S: _joined(parts) for group, parts in grouped.items()}
 
 
-def _joined(parts: Sequence[Figures]) -> Figures:
+def _joined(parts: Sequence[StatisticSet]) -> StatisticSet:
     counts: dict[int, int] = {}
     for part in parts:
         for bucket, count in part.counts.items():
             counts[bucket] = counts.get(bucket, 0) + count
     least, most = min(part.least for part in parts), max(part.most for part in parts)
-    return Figures(sum(part.n for part in parts), math.fsum(part.total for part in parts), least, most, counts)
+    return StatisticSet(sum(part.n for part in parts), math.fsum(part.total for part in parts), least, most, counts)
 
 
 DIMENSIONS = ("EndpointName", "VariantName")
@@ -229,9 +233,9 @@ def _statistics(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], 
     if not plain and not extended:
         raise MissingParameterError("At least one of the parameters Statistics and ExtendedStatistics must be given.")
     for statistic in plain:
-        checked(statistic, percentiles=False)
+        check_statistic(statistic, percentiles=False)
     for statistic in extended:
-        checked(statistic, plain=False)
+        check_statistic(statistic, plain=False)
     first, last, length = span_of(body, need(body, "Period", int))
     n = -((first - last) // length)
     if n > _MOST_POINTS:
@@ -262,7 +266,7 @@ def _data(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], now_s:
         raise InvalidParameterError(f"The parameter ScanBy must be one of [{', '.join(_ORDERS)}].")
     ascending = order == _ORDERS[0]
     question = ["GetMetricData", {k: v for k, v in body.items() if k not in ("NextToken", "MaxDatapoints")}]
-    begin, after_s = opened(body.get("NextToken"), question, int, float | None) or (0, None)
+    begin, after_s = place_in(body.get("NextToken"), question, int, float | None) or (0, None)
     parsed = [_query(query, i, body) for i, query in enumerate(queries, start=1)]
     if len({query.get("Id") for query in queries}) < len(queries):
         raise InvalidParameterError("The values for parameter Id in MetricDataQueries are not unique.")
@@ -288,7 +292,7 @@ def _data(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], now_s:
         if len(part) < len(values):
             # With no room left for a first value, the next page begins with all of this query's.
             last_s = part[-1][0] if part else after_s if i == begin else None
-            return {"MetricDataResults": results, "Messages": [], "NextToken": sealed([i, last_s], question)}
+            return {"MetricDataResults": results, "Messages": [], "NextToken": token_after([i, last_s], question)}
     return {"MetricDataResults": results, "Messages": []}
 
 
@@ -308,7 +312,7 @@ def _query(
     stat = need(query, "MetricStat", dict)
     metric = need(stat, "Metric", dict)
     key = need(metric, "Namespace", str), need(metric, "MetricName", str)
-    statistic = checked(need(stat, "Stat", str))
+    statistic = check_statistic(need(stat, "Stat", str))
     return query, key, dimensions_of(metric), statistic, span_of(body, need(stat, "Period", int))
 
 
@@ -317,14 +321,14 @@ def _list(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint]) -> dic
     for given in list_of(body, "Dimensions", dict):
         wanted[need(given, "Name", str)] = given.get("Value")
     question = ["ListMetrics", {name: value for name, value in body.items() if name != "NextToken"}]
-    after = opened(body.get("NextToken"), question, str, str, str, str) or []
+    after = place_in(body.get("NextToken"), question, str, str, str, str) or []
     found = []
     for endpoint, live in sorted(endpoints.items()):
         for variant in sorted(live.series):
             values = dict(zip(DIMENSIONS, (endpoint, variant), strict=True))
             if not all(name in values and value in (None, values[name]) for name, value in wanted.items()):
                 continue
-            for key in sorted(of_series(live.series[variant])):
+            for key in sorted(metrics_of(live.series[variant])):
                 asked = body.get("Namespace", key[0]), body.get("MetricName", key[1])
                 if asked == key and [endpoint, variant, *key] > after:
                     found.append((endpoint, variant, *key))
@@ -339,7 +343,7 @@ def _list(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint]) -> dic
         }
         for endpoint, variant, namespace, name in found[:_PER_PAGE]
     ]
-    more = {"NextToken": sealed(found[_PER_PAGE - 1], question)} if len(found) > _PER_PAGE else {}
+    more = {"NextToken": token_after(found[_PER_PAGE - 1], question)} if len(found) > _PER_PAGE else {}
     return {"Metrics": metrics, **more}
 
 
@@ -350,7 +354,7 @@ def _points(
     span: tuple[int, int, int],
     endpoints: Mapping[str, LiveEndpoint],
     now_s: float,
-) -> dict[float, Figures]:
+) -> dict[float, StatisticSet]:
     """The metric's figures by the start of each period that has some, in order."""
     live = endpoints.get(dimensions.get("EndpointName", ""))
     series = live.series.get(dimensions.get("VariantName", "")) if live else None

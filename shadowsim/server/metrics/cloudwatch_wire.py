@@ -80,7 +80,7 @@ def span_of(body: Mapping[str, Any], period_s: int) -> tuple[int, int, int]:
     return first, last, int(period_s // MINUTE_S)
 
 
-def checked(statistic: str, *, plain: bool = True, percentiles: bool = True) -> str:
+def check_statistic(statistic: str, *, plain: bool = True, percentiles: bool = True) -> str:
     """Return a statistic that is one of those that are allowed."""
     if (plain and statistic in _STATISTICS) or (percentiles and _PERCENTILE.fullmatch(statistic)):
         return statistic
@@ -88,12 +88,12 @@ def checked(statistic: str, *, plain: bool = True, percentiles: bool = True) -> 
     raise InvalidParameterError(f"The value {shown(statistic)} is not a statistic of [{', '.join(allowed)}].")
 
 
-def sealed(place: object, question: list[Any]) -> str:
+def token_after(place: object, question: list[Any]) -> str:
     """Return the token for the page after a place."""
     return urlsafe_b64encode(json.dumps([_digest(question), place]).encode()).decode()
 
 
-def opened(token: object, question: list[Any], *types: Any) -> Any:
+def place_in(token: object, question: list[Any], *types: Any) -> Any:
     """Return the place, of values of these types, that a token says; None without one. Refuse another question's."""
     if token is None:
         return None
@@ -159,7 +159,7 @@ def is_form(headers: Mapping[str, str]) -> bool:
     return "X-Amz-Target" not in headers and headers.get("Content-Type", "").partition(";")[0].strip().lower() == FORM
 
 
-def answered(body: bytes, handle: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> tuple[int, bytes]:
+def answer_form(body: bytes, handle: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> tuple[int, bytes]:
     """Return the HTTP status and the XML that answer a form.
 
     Parameters
@@ -170,7 +170,7 @@ def answered(body: bytes, handle: Callable[[str, Mapping[str, Any]], Mapping[str
     """
     root: ElementTree.Element
     try:
-        request = parsed(body)
+        request = parse_form(body)
         action = str(request.pop("Action", ""))
         found = handle(action, request)
     except ShadowsimError as error:
@@ -182,7 +182,7 @@ def answered(body: bytes, handle: Callable[[str, Mapping[str, Any]], Mapping[str
     return 200, ElementTree.tostring(root)
 
 
-def parsed(body: bytes) -> dict[str, Any]:
+def parse_form(body: bytes) -> dict[str, Any]:
     """Return a form's request as JSON has it.
 
     Raises

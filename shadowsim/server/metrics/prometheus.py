@@ -26,11 +26,11 @@ _LABELS = ("endpoint", "variant", "role")
 def prometheus_text(endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter) -> bytes:
     """Return all metrics in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Figures(endpoints, captures))
+    registry.register(_ServerCollector(endpoints, captures))
     return generate_latest(registry)
 
 
-class _Figures(Collector):
+class _ServerCollector(Collector):
     def __init__(self, endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter):
         self._endpoints, self._captures = endpoints, captures
 

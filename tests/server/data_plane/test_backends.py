@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shadowsim.errors import InputError
 from shadowsim.scenario.laws import parse_law
 from shadowsim.scenario.service import parse_service
-from shadowsim.server.data_plane.backends import Call, Simulated, _Queue, draws, outcome_of
+from shadowsim.server.data_plane.backends import Call, Simulated, SimulatedQueue, draws, outcome_of
 
 
 def plain(arrivals, works, n_workers, limit, slowdown):
@@ -43,7 +43,7 @@ def test_an_instance_is_first_in_first_out(requests, n_workers, limit, slowdown)
     # whole and half numbers only: sums are exact, whatever their order
     arrivals = np.cumsum([gap for gap, _ in requests]).astype(float).tolist()
     works = [float(work) for _, work in requests]
-    queue = _Queue(n_workers, limit, slowdown)
+    queue = SimulatedQueue(n_workers, limit, slowdown)
     got = [queue.enter(t, work) for t, work in zip(arrivals, works, strict=True)]
     assert got == plain(arrivals, works, n_workers, limit, slowdown)
 

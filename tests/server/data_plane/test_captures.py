@@ -379,7 +379,7 @@ def test_an_end_does_not_wait_for_a_place_that_never_answers(caplog):
         return captures.n_lost
 
     assert asyncio.run(run()) == {"endpoint": 3}
-    assert "3 could not be written before the end" in caplog.text
+    assert "3 lines were not written before the end" in caplog.text
 
 
 def test_an_s3_that_never_answers_is_an_error(monkeypatch):

@@ -14,7 +14,7 @@ from serving import Container, answer
 from shadowsim.server.data_plane import backends
 from shadowsim.server.data_plane.backends import GIVEN_UP, Call
 from shadowsim.server.data_plane.backends import Container as Backend
-from shadowsim.server.data_plane.connections import Intake, open_session
+from shadowsim.server.data_plane.connections import ReadAllowance, open_session
 
 
 def blocking(say_after, n):
@@ -84,9 +84,9 @@ def test_a_quiet_connection_is_used_again():
         (b"", "the container closed the connection without an answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "the container closed the connection without an answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "the answer broke off"),
-        (b"ICMP\r\n\r\n", "the answer is no HTTP: "),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "the answer is no HTTP: Duplicate"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "the answer is no HTTP: Invalid character"),
+        (b"ICMP\r\n\r\n", "the answer is not HTTP: "),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "the answer is not HTTP: Duplicate"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "the answer is not HTTP: Invalid character"),
     ],
 )
 def test_a_failure_is_said_for_whoever_looks_after_the_container(said, words):
@@ -126,7 +126,7 @@ PARTS = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 500)), max_size=60)
 @given(PARTS)
 def test_no_stretch_of_time_has_more_than_its_allowance(parts):
     now = [0.0]
-    made, read = Intake(per_s=100, burst=300, most_held=1e9, clock=lambda: now[0]), []
+    made, read = ReadAllowance(per_s=100, burst=300, most_held=1e9, clock=lambda: now[0]), []
     for wait_s, n_bytes in parts:
         now[0] += wait_s
         if made.allows(n_bytes):
@@ -138,7 +138,7 @@ def test_no_stretch_of_time_has_more_than_its_allowance(parts):
 
 
 def test_what_is_held_at_once_is_bounded():
-    made = Intake(most_held=100)
+    made = ReadAllowance(most_held=100)
     assert made.allows(60)
     assert made.allows(40)
     assert not made.allows(1)
@@ -147,7 +147,7 @@ def test_what_is_held_at_once_is_bounded():
 
 
 def test_what_came_in_one_piece_counts_for_what_comes_later():
-    made = Intake(per_s=1, burst=100, clock=lambda: 0.0)
+    made = ReadAllowance(per_s=1, burst=100, clock=lambda: 0.0)
     made.count(101)
     assert not made.allows(0)
     assert made.n_held == 0
@@ -163,7 +163,7 @@ async def endless(writer, asked):
 
 def test_an_answer_beyond_the_allowance_is_given_up():
     async def run():
-        shadow, made = Container(behave=endless), Intake(most_held=2**20)
+        shadow, made = Container(behave=endless), ReadAllowance(most_held=2**20)
         await shadow.start()
         async with open_session() as session:
             backend = backends.Container([shadow.url], session, 2**30, made)

@@ -13,7 +13,7 @@ from shadowsim.engine import _kernel as k
 from shadowsim.frames import LATENCY, PERCENTILES, REQUESTS, WINDOWS
 from shadowsim.server.data_plane import experiment_frames
 from shadowsim.server.data_plane.backends import Answer
-from shadowsim.server.data_plane.counts import Series, Served, bucket_of, edge_of, quantile
+from shadowsim.server.data_plane.counts import Series, ServedRequest, bucket_of, edge_of, quantile
 from shadowsim.server.data_plane.experiment_frames import Logbook
 
 BEGAN_S = 1_800_000_030.0
@@ -29,7 +29,7 @@ def test_buckets_are_the_simulator_s(latency_s):
 
 def served(request, arrival_s, outcome="answered", latency_s=0.01, wait_s=math.nan, service_s=math.nan, **more):
     answer = Answer(outcome, latency_s, OUTCOMES[outcome], b"four", {}, wait_s, service_s)
-    return Served(
+    return ServedRequest(
         request=request,
         inference_id=f"id-{request}",
         arrival_s=arrival_s,
@@ -117,7 +117,7 @@ def test_an_empty_logbook_has_empty_frames():
 
 
 def test_too_many_rows_lose_the_oldest_and_are_counted(monkeypatch):
-    monkeypatch.setattr(experiment_frames, "_CHUNK", 100)
+    monkeypatch.setattr(experiment_frames, "CHUNK_ROWS", 100)
     book = Logbook("test", "endpoint", ("source", "shadow"), BEGAN_S, kept_rows=1000)
     for i in range(2500):
         book.add(0, served(i, BEGAN_S))
@@ -133,14 +133,14 @@ def test_packed_tallies_lose_nothing_and_take_late_answers():
     for minute in range(20):
         for i in range(50):
             series.add(served(0, minute * 60.0, latency_s=0.001 * (i + 1)))
-    assert series.tallies[0].buckets is None
+    assert series.periods[0].buckets is None
     series.add(served(0, 0.0, latency_s=0.2))
-    counts = series.tallies[0].seen_counts()
-    assert sum(counts.values()) == series.tallies[0].n == 51
+    counts = series.periods[0].bucket_counts()
+    assert sum(counts.values()) == series.periods[0].n == 51
     assert quantile(counts, 1.0, 0.0, 1.0) == pytest.approx(0.2, rel=0.008)
 
 
 def test_work_is_counted_where_it_is_done():
     series = Series(0.0)
     series.add(served(0, 50.0, wait_s=5.0, service_s=100.0, latency_s=105.0))
-    assert [series.tallies[i].worked_s for i in range(3)] == [5.0, 60.0, 35.0]
+    assert [series.periods[i].worked_s for i in range(3)] == [5.0, 60.0, 35.0]

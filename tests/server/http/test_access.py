@@ -10,7 +10,7 @@ from serving import Container, answer, serving
 
 from shadowsim.errors import InputError
 from shadowsim.server.data_plane.invoke import Limits
-from shadowsim.server.http.access import ForbiddenError, Hosts, Patience, Token, check_bind, url_of
+from shadowsim.server.http.access import ForbiddenError, Hosts, StalledWrites, Token, check_bind, url_of
 
 HEAD = b"POST /endpoints/endpoint/invocations HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
 
@@ -85,7 +85,7 @@ def test_who_takes_an_answer_in_time_is_left_alone():
     now = 0.0
     slow, quick, gone = Transport(), Transport(), Transport()
     gone.transport = None
-    patience = Patience(10.0, lambda: now)
+    patience = StalledWrites(10.0, lambda: now)
     for second in range(13):
         now, slow.n_bytes, quick.n_bytes = float(second), 5, second % 10
         patience.look([slow, quick, gone])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serving import KEYS, serving
 
 from shadowsim.errors import InputError, ShadowsimError
-from shadowsim.server.http.signatures import Signed, Verifier, read_credentials
+from shadowsim.server.http.signatures import SignedRequest, Verifier, read_credentials
 
 KEY, SECRET = KEYS.values()
 
@@ -26,7 +26,7 @@ def signed(
     prepared = request.prepare()
     found = {name.lower(): [str(value)] for name, value in prepared.headers.items()}
     found["host"] = ["127.0.0.1:4599"]
-    return Signed(method, path + (f"?{query}" if query else ""), found, body), moment(found["x-amz-date"][0])
+    return SignedRequest(method, path + (f"?{query}" if query else ""), found, body), moment(found["x-amz-date"][0])
 
 
 def moment(stamp):
@@ -58,13 +58,13 @@ def test_a_tampered_request_is_refused():
     other = {**request.headers, "x-amz-target": ["SageMaker.DeleteModel"]}
     added = {**request.headers, "x-amz-security-token": ["unsigned"]}
     for tampered in (
-        Signed(request.method, request.target, request.headers, b"bodY"),
-        Signed("PUT", request.target, request.headers, request.body),
-        Signed(request.method, "/endpoints/f/invocations", request.headers, request.body),
-        Signed(request.method, request.target + "?a=1", request.headers, request.body),
-        Signed(request.method, request.target, other, request.body),
-        Signed(request.method, request.target, added, request.body),
-        Signed(request.method, request.target, {**request.headers, "host": ["evil"]}, request.body),
+        SignedRequest(request.method, request.target, request.headers, b"bodY"),
+        SignedRequest("PUT", request.target, request.headers, request.body),
+        SignedRequest(request.method, "/endpoints/f/invocations", request.headers, request.body),
+        SignedRequest(request.method, request.target + "?a=1", request.headers, request.body),
+        SignedRequest(request.method, request.target, other, request.body),
+        SignedRequest(request.method, request.target, added, request.body),
+        SignedRequest(request.method, request.target, {**request.headers, "host": ["evil"]}, request.body),
     ):
         assert code_of(tampered, now) == "InvalidSignatureException"
 
@@ -92,7 +92,7 @@ def test_a_request_is_good_once():
         verifier.check(request, now + 1.0)
     # as boto3 sends the same body once more in the same second
     again = {**request.headers, "amz-sdk-invocation-id": ["another"]}
-    verifier.check(Signed(request.method, request.target, again, request.body), now)
+    verifier.check(SignedRequest(request.method, request.target, again, request.body), now)
     for i in range(100):  # what is too old to be accepted is forgotten
         verifier._check_replay(bytes([i]), now + 100.0 * i)
     assert len(verifier._seen) == len(verifier._order) <= 2 * 300 / 100 + 1
@@ -113,7 +113,7 @@ def test_what_is_no_signature_is_refused(given, code):
     headers = {name: value for name, value in request.headers.items() if name != "authorization"}
     if given is not None:
         headers["authorization"] = [given]
-    assert code_of(Signed(request.method, request.target, headers, request.body), now) == code
+    assert code_of(SignedRequest(request.method, request.target, headers, request.body), now) == code
 
 
 def test_a_signature_for_another_service_is_refused():
@@ -127,7 +127,9 @@ def test_temporary_keys_sign_their_token():
     request, now = signed(token="a/session+token==")
     assert Verifier({KEY: SECRET}).check(request, now) == KEY
     other = {**request.headers, "x-amz-security-token": ["another"]}
-    assert code_of(Signed(request.method, request.target, other, request.body), now) == "InvalidSignatureException"
+    assert (
+        code_of(SignedRequest(request.method, request.target, other, request.body), now) == "InvalidSignatureException"
+    )
 
 
 def test_headers_may_be_told_in_any_case_and_order_and_their_fields_with_or_without_spaces():
@@ -135,7 +137,7 @@ def test_headers_may_be_told_in_any_case_and_order_and_their_fields_with_or_with
     (told,) = request.headers["authorization"]
     fields = told.removeprefix("AWS4-HMAC-SHA256 ").split(", ")
     again = {**request.headers, "authorization": ["AWS4-HMAC-SHA256 " + ",".join(reversed(fields))]}
-    assert Verifier({KEY: SECRET}).check(Signed(request.method, request.target, again, request.body), now) == KEY
+    assert Verifier({KEY: SECRET}).check(SignedRequest(request.method, request.target, again, request.body), now) == KEY
 
 
 # as aiohttp reads a header's bytes
@@ -146,13 +148,13 @@ UNDECODED = st.binary(max_size=80).map(lambda told: told.decode("utf-8", "surrog
 def test_no_signature_is_a_defect(told):
     request, now = signed()
     headers = {**request.headers, "authorization": [request.headers["authorization"][0][:-64] + told]}
-    assert code_of(Signed(request.method, request.target, headers, request.body), now).endswith("Exception")
+    assert code_of(SignedRequest(request.method, request.target, headers, request.body), now).endswith("Exception")
 
 
 @given(UNDECODED, st.text(max_size=20))
 def test_no_header_is_a_defect(authorization, date):
     headers = {"authorization": [f"AWS4-HMAC-SHA256 {authorization}"], "x-amz-date": [date], "host": ["h"]}
-    assert code_of(Signed("POST", "/", headers, b""), 1.8e9).endswith("Exception")
+    assert code_of(SignedRequest("POST", "/", headers, b""), 1.8e9).endswith("Exception")
 
 
 def test_credentials_are_those_of_aws_s_file(tmp_path):

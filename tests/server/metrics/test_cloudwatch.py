@@ -19,8 +19,8 @@ from serving import serving
 from shadowsim.errors import ShadowsimError
 from shadowsim.server.data_plane.counts import Series
 from shadowsim.server.data_plane.live import cores_of
-from shadowsim.server.metrics.cloudwatch import INSTANCES, METRICS, SAGEMAKER, by_period, handle, of_series
-from shadowsim.server.metrics.cloudwatch_wire import InvalidParameterError, MetricDataError, sealed
+from shadowsim.server.metrics.cloudwatch import INSTANCES, METRICS, SAGEMAKER, by_period, handle, metrics_of
+from shadowsim.server.metrics.cloudwatch_wire import InvalidParameterError, MetricDataError, token_after
 
 MODEL = ServiceModel(Loader().load_service_model("cloudwatch", "service-2"), "cloudwatch")
 N = 10  # minutes, a request in each
@@ -104,7 +104,7 @@ def test_a_minute_that_comes_between_two_pages_shows_nothing_twice(server, cloud
     second = cloudwatch.get_metric_data(**asked, NextToken=first["NextToken"])
     times = [t for page in (first, second) for t in page["MetricDataResults"][0]["Timestamps"]]
     assert times == [T0 + timedelta(minutes=N - 1 - i) for i in range(6)]
-    del live.series["v"].tallies[max(live.series["v"].tallies)]
+    del live.series["v"].periods[max(live.series["v"].periods)]
 
 
 def test_what_is_not_to_be_returned_is_not(cloudwatch):
@@ -275,7 +275,7 @@ def test_a_place_that_nobody_gave_is_no_defect(action, place):
     body = body if action == "GetMetricData" else {}
     question = [action, {k: v for k, v in body.items() if k != "MaxDatapoints"}]
     try:
-        handle(action, {**body, "NextToken": sealed(place, question)}, endpoints)
+        handle(action, {**body, "NextToken": token_after(place, question)}, endpoints)
     except (InvalidParameterError, MetricDataError):
         return
     assert place in ([-5, None], ["a", "b", "c", "d"])
@@ -397,7 +397,7 @@ def test_a_busy_worker_is_a_busy_core_where_workers_are_cores():
     (cpu,) = figures(series, "CPUUtilization", INSTANCES, now_s=60.0).values()
     assert [cpu.value(s) for s in ("SampleCount", "Minimum", "Maximum", "Average")] == [2.0, 25.0, 150.0, 87.5]
     assert figures(series, "CPUUtilization", INSTANCES, now_s=59.0) == {}  # the minute is not over
-    assert (INSTANCES, "CPUUtilization") in of_series(series)
+    assert (INSTANCES, "CPUUtilization") in metrics_of(series)
 
 
 def test_no_core_is_busier_than_it_can_be():
@@ -414,4 +414,4 @@ def test_unknown_cores_have_no_figures():
     series.sample(0.0, [0], None)
     series.add(served(0.0, 30.0, wait_s=0.0, service_s=30.0))
     assert figures(series, "CPUUtilization", INSTANCES) == {}
-    assert {namespace for namespace, _ in of_series(series)} == {SAGEMAKER}
+    assert {namespace for namespace, _ in metrics_of(series)} == {SAGEMAKER}

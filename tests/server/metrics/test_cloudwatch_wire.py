@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shadowsim.errors import InputError
 from shadowsim.server.metrics.cloudwatch import handle
-from shadowsim.server.metrics.cloudwatch_wire import NAMESPACE, answered, parsed
+from shadowsim.server.metrics.cloudwatch_wire import NAMESPACE, answer_form, parse_form
 
 
 @given(st.text(max_size=20))
@@ -19,7 +19,7 @@ def test_whatever_is_asked_the_answer_is_xml_and_says_it_as_far_as_xml_can(text)
         "StartTime": "2026-01-01T00:00:00Z", "EndTime": "2026-01-01T00:01:00Z", "Statistics.member.1": "Sum",
     }  # fmt: skip
     body = urlencode(fields, errors="surrogatepass").encode()
-    status, answer = answered(body, lambda action, request: handle(action, request, {}))
+    status, answer = answer_form(body, lambda action, request: handle(action, request, {}))
     root = ElementTree.fromstring(answer)
     if status == 200:
         label = root.findtext(f"{{{NAMESPACE}}}GetMetricStatisticsResult/{{{NAMESPACE}}}Label")
@@ -32,7 +32,7 @@ def test_refusals_are_xml_whatever_they_quote(text):
     def refuse(action, request):
         raise InputError("x", "is none", text)
 
-    status, answer = answered(b"Action=A", refuse)
+    status, answer = answer_form(b"Action=A", refuse)
     assert (status, ElementTree.fromstring(answer).tag) == (400, f"{{{NAMESPACE}}}ErrorResponse")
 
 
@@ -46,4 +46,4 @@ def test_refusals_are_xml_whatever_they_quote(text):
     ],
 )
 def test_a_form_is_read_as_json_has_it(fields, request_):
-    assert parsed(fields.encode()) == request_
+    assert parse_form(fields.encode()) == request_

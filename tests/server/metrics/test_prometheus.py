@@ -41,7 +41,7 @@ def test_counters_do_not_go_back_when_the_oldest_minutes_go(monkeypatch):
     assert before["shadowsim_model_errors_total", labels] == 5
     assert before["shadowsim_model_latency_seconds_count", labels] == 10
     assert before["shadowsim_model_latency_seconds_sum", labels] == pytest.approx(0.09)
-    assert len(live.series["v"].tallies) == 3
+    assert len(live.series["v"].periods) == 3
 
 
 def test_buckets_count_what_does_not_pass_their_bound():
