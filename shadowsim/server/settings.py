@@ -1,4 +1,4 @@
-"""How to serve: everything that `shadowsim serve` can be told, checked by whoever reads it."""
+"""Settings of the server; each module checks the values that it uses."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ from shadowsim.server.state.destinations import Sink
 
 PORT = 4599
 SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0
-COPY_CONNECTIONS = 512  # a shadow that does not answer must not take the descriptors that callers need
+COPY_CONNECTIONS = 512  # leaves callers their file descriptors when a shadow does not answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to serve.
+    """Settings of a server.
 
     Attributes
     ----------
     host, port : str, int
-        Port 0 is any that is free.
+        Address and port to bind; port 0 picks a free one.
     hosts : tuple of str
-        More names under which the server may be asked.
+        Additional names that the Host header may give.
     containers : mapping of str to tuple of str
         URLs by model.
     services : mapping of str to Service
         By variant, for models without URLs.
     routing : mapping of str to str
-        Strategies by variant that go before control's.
+        Routing strategies by variant that override the control plane's.
     mirroring : Mirroring
     copy_limits : CopyLimits
     copy_connections : int
-        To all shadows' containers at once; further copies wait for one.
+        Connections to all shadows' containers together; further copies wait for one.
     limits : Limits
     sink : Sink
-        Where captures go.
+        Destination of captures.
     flush_s : float
-        How often.
+        Interval between writes of captures.
     secrets : mapping of str to str, or None
-        Secret access keys by id; None for no verification.
+        Secret access keys by id; None to accept unsigned requests.
     skew_s : float
         Permitted difference of a signature's date.
     silent_s, body_s, grace_s : float
-        How long a connection may be silent, a body may take, and requests may take once the server is told to stop.
+        Time limits for a silent connection, for a body, and for requests in flight once the server stops.
     seed : int
+        Seed of simulated backends, sampling and routing.
     """
 
     host: str = "127.0.0.1"

@@ -232,7 +232,7 @@ def test_a_long_header_is_refused_with_reason(server):
     ("method", "request_of", "words"),
     [
         ("invoke_endpoint_async", {"InputLocation": "s3://b/k"}, "asynchronous endpoints"),
-        ("invoke_endpoint_with_response_stream", {"Body": b"x"}, "is not rehearsed"),
+        ("invoke_endpoint_with_response_stream", {"Body": b"x"}, "is not supported"),
     ],
 )
 def test_other_ways_to_invoke_are_refused_by_name(server, method, request_of, words):

@@ -223,7 +223,7 @@ def test_statistics_that_are_refused(cloudwatch, changes, code, words):
     [
         ([query("A")], {}, "MetricDataQueries.member.1.Id is not matching the expected pattern ^[a-z][a-zA-Z0-9_]*$."),
         ([query(), query()], {}, "are not unique"),
-        ([{"Id": "a", "Expression": "b * 2"}], {}, "expressions are not rehearsed"),
+        ([{"Id": "a", "Expression": "b * 2"}], {}, "expressions are not supported"),
         ([query()] * 501, {}, "1 to 500 queries"),
         ([query()], {"MaxDatapoints": 100_801}, "MaxDatapoints must be 1 to 100800"),
         ([query(stat="tm99")], {}, "tm99 is not a statistic"),
