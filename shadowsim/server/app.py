@@ -78,6 +78,8 @@ class App:
         URL of the server once it has started.
     token : Token or None
         Token that pages require if signatures are verified.
+    server : aiohttp.web.Server
+        HTTP server with its connections, once it has started.
     endpoints : LiveEndpoints
     """
 
@@ -123,9 +125,9 @@ class App:
         shared = choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
         self._unknown_operation = choices.unknown_operation
-        server = open_server(self._answer, s.silent_s)
+        self.server = open_server(self._answer, s.silent_s)
         stalled_writes = StalledWrites(s.body_s, perf_counter)
-        self._runner = web.ServerRunner(server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
+        self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, s.host, s.port).start()
@@ -138,7 +140,7 @@ class App:
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
             _every(PING_S, self._ping),
-            _every(STALLED_CHECK_S, lambda: stalled_writes.check(server.connections)),
+            _every(STALLED_CHECK_S, lambda: stalled_writes.check(self.server.connections)),
         )
         self._tasks = [asyncio.create_task(work) for work in periodic]
 

@@ -1,4 +1,4 @@
-"""Answered requests and a live endpoint, for tests of what is counted of them."""
+"""Served requests and a live endpoint, for tests of counts and metrics."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Data capture while serving: read back by read_captures, from folders and from S3; nothing torn, nothing outside."""
+"""Captures: which invocations, read back from folders and from S3; destinations; failures of a sink."""
 
 import asyncio
 import json
@@ -9,7 +9,6 @@ import sys
 import threading
 from datetime import UTC, datetime
 from random import Random
-from time import sleep
 
 import boto3
 import pytest
@@ -32,7 +31,7 @@ def view(destination="s3://bucket/some/prefix", percentage=100, modes=BOTH, **mo
     return CaptureView(destination, percentage, modes, **{**TYPES, **more})
 
 
-def taken(captures, *views, body=b"1,2", content_type="text/csv", attributes=None, outcome="answered", **changes):
+def take(captures, *views, body=b"1,2", content_type="text/csv", attributes=None, outcome="answered", **changes):
     """Let a writer capture an invocation, and return the bytes that it captured."""
     headers = {"Content-Type": content_type, CUSTOM_ATTRIBUTES: attributes}
     fields = {
@@ -47,7 +46,7 @@ def taken(captures, *views, body=b"1,2", content_type="text/csv", attributes=Non
 
 
 def written(tmp_path, fill):
-    """What lies in the folder after a server took captures and stopped."""
+    """Let a function fill a writer, close it, and return the records in the folder."""
 
     async def run():
         captures = CaptureWriter(Folders(tmp_path), Random(1))
@@ -61,8 +60,8 @@ def written(tmp_path, fill):
 
 def test_lines_and_folders_are_sagemaker_s(tmp_path):
     def fill(captures):
-        assert taken(captures, view(), inference_id="one", attributes="a") == 3 + 8
-        assert taken(captures, view(), body=b"\xff", content_type="application/x-npy", variant="Shadow-01") == 1 + 8
+        assert take(captures, view(), inference_id="one", attributes="a") == 3 + 8
+        assert take(captures, view(), body=b"\xff", content_type="application/x-npy", variant="Shadow-01") == 1 + 8
 
     records = written(tmp_path, fill)
     assert sorted(records["variant"]) == ["AllTraffic", "Shadow-01"]
@@ -79,12 +78,12 @@ def test_lines_and_folders_are_sagemaker_s(tmp_path):
 
 def test_which_invocations_are_captured(tmp_path):
     def fill(captures):
-        assert taken(captures, view(variants=("Shadow-01",))) is None
-        assert taken(captures, view(), production=False, variant="Shadow-01") is None
-        assert taken(captures, view(), outcome="error_5xx") is None
-        assert taken(captures, view(percentage=0)) is None
-        assert taken(captures, view(modes=frozenset({"Input"}))) == 3
-        assert taken(captures, view(), view("s3://other-bucket")) == 2 * (3 + 8)
+        assert take(captures, view(variants=("Shadow-01",))) is None
+        assert take(captures, view(), production=False, variant="Shadow-01") is None
+        assert take(captures, view(), outcome="error_5xx") is None
+        assert take(captures, view(percentage=0)) is None
+        assert take(captures, view(modes=frozenset({"Input"}))) == 3
+        assert take(captures, view(), view("s3://other-bucket")) == 2 * (3 + 8)
 
     assert len(written(tmp_path, fill)) == 3
     assert {p.name for p in tmp_path.iterdir()} == {"bucket", "other-bucket"}
@@ -96,19 +95,19 @@ def test_the_hour_is_that_of_the_invocation(tmp_path):
 
     async def run():
         captures = CaptureWriter(Folders(tmp_path), Random(1))
-        taken(captures, view(), arrival_s=hour_s - 0.5, inference_id="before")
-        taken(captures, view(), arrival_s=hour_s, inference_id="at")
+        take(captures, view(), arrival_s=hour_s - 0.5, inference_id="before")
+        take(captures, view(), arrival_s=hour_s, inference_id="at")
         await captures.flush()
-        taken(captures, view(), arrival_s=hour_s - 0.001, inference_id="late")
+        take(captures, view(), arrival_s=hour_s - 0.001, inference_id="late")
         await captures.close()
 
     asyncio.run(run())
-    found = {}
+    places = {}
     for file in tmp_path.rglob("*.jsonl"):
         for line in file.read_text().splitlines():
             metadata = json.loads(line)["eventMetadata"]
-            found[metadata["inferenceId"]] = ("/".join(file.parts[-5:-1]), file.name[:9], metadata["inferenceTime"])
-    assert found == {
+            places[metadata["inferenceId"]] = ("/".join(file.parts[-5:-1]), file.name[:9], metadata["inferenceTime"])
+    assert places == {
         "before": ("2027/01/15/07", "59-59-500", "2027-01-15T07:59:59Z"),
         "at": ("2027/01/15/08", "00-00-000", "2027-01-15T08:00:00Z"),
         "late": ("2027/01/15/07", "59-59-999", "2027-01-15T07:59:59Z"),
@@ -160,7 +159,7 @@ def test_a_line_is_sagemaker_s_to_the_byte(tmp_path):
     ],
 )
 def test_bodies_come_back_as_they_were(tmp_path, content_type, body, encoding):
-    (record,) = written(tmp_path, lambda c: taken(c, view(), body=body, content_type=content_type)).to_dict("records")
+    (record,) = written(tmp_path, lambda c: take(c, view(), body=body, content_type=content_type)).to_dict("records")
     assert (record["request_body"], record["request_encoding"]) == (body, encoding)
     (file,) = tmp_path.rglob("*.jsonl")
     assert file.read_bytes().count(b"\n") == 1
@@ -170,7 +169,7 @@ def test_bodies_come_back_as_they_were(tmp_path, content_type, body, encoding):
 
 @pytest.mark.parametrize(("mode", "side"), [("Input", "endpointInput"), ("Output", "endpointOutput")])
 def test_one_side_alone(tmp_path, mode, side):
-    written(tmp_path, lambda c: taken(c, view(modes=frozenset({mode}))))
+    written(tmp_path, lambda c: take(c, view(modes=frozenset({mode}))))
     (file,) = tmp_path.rglob("*.jsonl")
     assert list(json.loads(file.read_bytes())["captureData"]) == [side]
 
@@ -180,7 +179,7 @@ def test_a_share_is_captured(tmp_path):
 
     def fill(captures):
         for _ in range(n):
-            taken(captures, view(percentage=25))
+            take(captures, view(percentage=25))
 
     assert abs(len(written(tmp_path, fill)) - n / 4) < 4 * (n * 0.25 * 0.75) ** 0.5  # four standard errors
 
@@ -197,14 +196,14 @@ def test_what_cannot_be_written_is_tried_again_and_at_the_end_counted(tmp_path, 
     async def run():
         sink = Full(tmp_path)
         captures = CaptureWriter(sink, Random(1))
-        taken(captures, view())
+        take(captures, view())
         await captures.flush()
-        taken(captures, view())
+        take(captures, view())
         sink.broken = False
         await captures.flush()
         assert len(read_captures(tmp_path).records) == 2
         sink.broken = True
-        taken(captures, view())
+        take(captures, view())
         await captures.close()
         return captures.n_lost
 
@@ -213,19 +212,24 @@ def test_what_cannot_be_written_is_tried_again_and_at_the_end_counted(tmp_path, 
 
 
 def test_a_flush_that_has_begun_is_finished(tmp_path):
+    """Cancelling it neither loses lines nor writes them twice."""
+    begun, released = threading.Event(), threading.Event()
+
     class Slow(Folders):
         def write(self, bucket, key, data):
-            sleep(0.1)
+            begun.set()
+            assert released.wait(20.0)
             super().write(bucket, key, data)
 
     async def run():
         captures = CaptureWriter(Slow(tmp_path), Random(1), flush_s=0.01)
         for name in "abc":
-            taken(captures, view(), variant=name)
+            take(captures, view(), variant=name)
         flushing = asyncio.create_task(captures.run())
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(begun.wait, 20.0)
         flushing.cancel()
         await asyncio.gather(flushing, return_exceptions=True)
+        released.set()
         await captures.close()
 
     asyncio.run(run())
@@ -364,18 +368,18 @@ def test_captures_go_to_the_s3_of_the_environment(tmp_path, moto):
 
 
 def test_an_end_does_not_wait_for_a_place_that_never_answers(caplog):
-    opened = threading.Event()
+    released = threading.Event()
 
     class Stuck:
         def write(self, bucket, key, data):
-            opened.wait(20.0)
+            released.wait(20.0)
 
     async def run():
         captures = CaptureWriter(Stuck(), Random(1))
         for _ in range(3):
-            taken(captures, view())
+            take(captures, view())
         await captures.close(0.05)
-        opened.set()  # the thread's
+        released.set()  # lets the thread end
         return captures.n_lost
 
     assert asyncio.run(run()) == {"endpoint": 3}
