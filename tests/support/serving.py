@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
+from unittest.mock import patch
 from urllib.request import Request, urlopen
 
 import boto3
 from botocore.config import Config
 
 from shadowsim.server.app import App
+from shadowsim.server.data_plane import backends
 from shadowsim.server.settings import Settings
 from shadowsim.server.state.destinations import Folders
 from shadowsim.server.state.store import Store
@@ -23,6 +25,7 @@ ROLE = "arn:aws:iam::111122223333:role/shadowsim"
 KEYS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret/of+the=test"}
 IMAGE = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
 SHADOW_ACTIONS = {"AllTraffic": "Retain", "Shadow-01": "Remove"}  # for StopInferenceExperiment
+CONNECT_S = 5.0  # for containers on a busy machine, where a thread may stand still for longer than SageMaker's time-out
 WAIT_S = 20.0  # deadline of waits that take milliseconds
 
 
@@ -228,7 +231,8 @@ def serving(tmp_path, containers=None, *, urls=None, store=None, **settings):
     try:
         app, account = loop(start())
         try:
-            yield Rehearsal(app.url, app, account, loop, tmp_path / "s3", own)
+            with patch.object(backends, "CONNECT_S", CONNECT_S):
+                yield Rehearsal(app.url, app, account, loop, tmp_path / "s3", own)
         finally:
             loop(stop(app, account))
     finally:

@@ -9,12 +9,17 @@ import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import Container, answer
+from serving import CONNECT_S, Container, answer
 
 from shadowsim.server.data_plane import backends
 from shadowsim.server.data_plane.backends import GIVEN_UP, Call
 from shadowsim.server.data_plane.backends import Container as Backend
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    monkeypatch.setattr(backends, "CONNECT_S", CONNECT_S)
 
 
 def blocking(say_after, n):

@@ -1,4 +1,4 @@
-"""Which variant and which instance takes a request: the simulator's rules, by enumeration."""
+"""Pools: the choice of variants and instances by the simulator's rules, checked by enumeration."""
 
 import asyncio
 from random import Random
@@ -15,13 +15,12 @@ from shadowsim.server.state.views import VariantView
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(0, 2**32 - 1))
 def test_the_least_loaded_of_the_tied_ones_by_the_draw(outstanding, z):
     tied = [i for i in range(len(outstanding)) if all(outstanding[i] <= n for n in outstanding)]
-    found = pick(outstanding, LEAST_OUTSTANDING, z)
-    assert found == tied[int(z / 2**32 * len(tied))]
+    assert pick(outstanding, LEAST_OUTSTANDING, z) == tied[int(z / 2**32 * len(tied))]
     assert pick(outstanding, "RANDOM", z) == int(z / 2**32 * len(outstanding))
 
 
 class Gate:
-    """A backend that answers when it is let."""
+    """A backend that answers once it is open."""
 
     n_workers = 1
 

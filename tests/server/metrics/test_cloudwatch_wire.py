@@ -1,4 +1,4 @@
-"""server/query.py: forms as JSON, and answers that every XML reader reads."""
+"""CloudWatch's query protocol: forms parsed as JSON, and answers in well-formed XML."""
 
 from urllib.parse import urlencode
 from xml.etree import ElementTree
@@ -13,7 +13,7 @@ from shadowsim.server.metrics.cloudwatch_wire import NAMESPACE, answer_form, par
 
 
 @given(st.text(max_size=20))
-def test_whatever_is_asked_the_answer_is_xml_and_says_it_as_far_as_xml_can(text):
+def test_answers_are_xml_that_quotes_any_text_as_far_as_xml_can(text):
     fields = {
         "Action": "GetMetricStatistics", "Namespace": "AWS/SageMaker", "MetricName": text, "Period": "60",
         "StartTime": "2026-01-01T00:00:00Z", "EndTime": "2026-01-01T00:01:00Z", "Statistics.member.1": "Sum",
