@@ -1,4 +1,4 @@
-"""Application: serves SageMaker, its runtime, CloudWatch and Prometheus on one port, and runs periodic work.
+"""Application: serves SageMaker, its runtime, CloudWatch and Prometheus on one port.
 
     POST /                                              an action, by X-Amz-Target (JSON): control's or CloudWatch's;
                                                         CloudWatch's also as a form, answered in XML

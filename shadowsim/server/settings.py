@@ -1,4 +1,4 @@
-"""Settings of the server; each module checks the values that it uses."""
+"""Settings of the server and their defaults; cli/serve.py checks the values that users give."""
 
 from __future__ import annotations
 

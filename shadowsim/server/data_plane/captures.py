@@ -1,4 +1,4 @@
-"""Captures invocations: keeps their lines in memory, and writes them as files every minute and at the end.
+"""Captures invocations: buffers their lines, and writes them as files every minute and at the end.
 
 CaptureViews choose a share of the requests, one side or both, of all production variants or of named variants. Only
 invocations that the model answered with 2XX are captured. A file holds the lines of one variant and one UTC hour since

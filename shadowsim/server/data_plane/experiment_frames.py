@@ -1,4 +1,4 @@
-"""Frames of a live experiment: its requests in order, one row per minute and variant, and latency buckets.
+"""Frames of a live experiment: its requests, one row per minute and variant, and latency buckets.
 
 Time 0 is the moment at which the server first saw the experiment's shadow serve. Rows are kept in plain arrays, some
 sixty bytes each. When there are too many, the oldest thousands are dropped and counted in `n_forgotten`; the counts per

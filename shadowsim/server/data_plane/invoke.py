@@ -1,9 +1,9 @@
-"""Implements InvokeEndpoint: turns a request into the answer of SageMaker's runtime, without HTTP (app.py).
+"""Implements InvokeEndpoint: turns a request into the answer of SageMaker's runtime.
 
-A request is checked, goes to a production variant by weight (or to the one that it targets), and from there to an
-instance. The body of a 2XX answer passes unchanged; any other answer becomes a ModelError with SageMaker's body. A copy
-is sent when the source's request is on its way (or was answered), and never delays the caller. Requests are counted and
-captured after their answers have been written.
+HTTP itself is in app.py. A request is checked, goes to a production variant by weight (or to the one that it targets),
+and from there to an instance. The body of a 2XX answer passes unchanged; any other answer becomes a ModelError with
+SageMaker's body. A copy is sent when the source's request is on its way (or was answered), and never delays the caller.
+Requests are counted and captured after their answers have been written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mirrors requests to the shadow: chooses which are copied, sends the copies, and bounds what they may cost.
+"""Mirrors requests to the shadow: chooses which are copied, sends the copies, and bounds their cost.
 
 The rule, the instant and the limits are the simulator's: `coin`, `counter` or `hash`; at the request's `arrival` or its
 `response`; a copy is lost to `max_body_bytes`, `max_in_flight` or `max_per_s`. The sampling percentage is an argument

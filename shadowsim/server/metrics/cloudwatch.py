@@ -1,6 +1,6 @@
-"""CloudWatch's `GetMetricStatistics`, `GetMetricData` and `ListMetrics`, and the metrics that they serve.
+"""CloudWatch's metrics of variants, and the actions that read them.
 
-A metric has the dimensions EndpointName and VariantName. As in AWS, EndpointName alone has no data. Counts are kept per
+The actions are `GetMetricStatistics`, `GetMetricData` and `ListMetrics`. A metric has the dimensions EndpointName and VariantName. As in AWS, EndpointName alone has no data. Counts are kept per
 minute of the wall clock, and a period is a multiple of a minute. A page's token holds the metric or the moment after
 which the next page begins, so that endpoints and minutes that appear meanwhile are neither skipped nor repeated.
 

@@ -1,4 +1,4 @@
-"""Wire formats of CloudWatch: parameters and tokens of requests, refusals, and the older query protocol.
+"""Wire formats of CloudWatch: parameters, tokens, refusals, and the older query protocol.
 
 A token holds the place after which its page continues, and a digest of the request that it was given for. It tells its
 owner nothing new, and is refused for another request.
