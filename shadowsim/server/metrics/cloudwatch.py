@@ -1,8 +1,9 @@
 """CloudWatch's metrics of variants, and the actions that read them.
 
-The actions are `GetMetricStatistics`, `GetMetricData` and `ListMetrics`. A metric has the dimensions EndpointName and VariantName. As in AWS, EndpointName alone has no data. Counts are kept per
-minute of the wall clock, and a period is a multiple of a minute. A page's token holds the metric or the moment after
-which the next page begins, so that endpoints and minutes that appear meanwhile are neither skipped nor repeated.
+The actions are `GetMetricStatistics`, `GetMetricData` and `ListMetrics`. A metric has the dimensions EndpointName and
+VariantName. As in AWS, EndpointName alone has no data. Counts are kept per minute of the wall clock, and a period is a
+multiple of a minute. A page's token holds the metric or the moment after which the next page begins, so that endpoints
+and minutes that appear meanwhile are neither skipped nor repeated.
 
 Namespace `AWS/SageMaker` holds the metrics of requests and copies. Latencies are in microseconds. Only ModelLatency has
 percentiles, which are exact to within a bucket of 0.8 %. A minute without requests has zeros.
