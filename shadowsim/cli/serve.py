@@ -288,7 +288,7 @@ def parse_choices(texts: Sequence[str]) -> Undocumented:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or name not in CHOICES:
-            raise InputError("--choose", f"must be NAME=VALUE with a NAME of {', '.join(CHOICES)}", text)
+            raise InputError("--choose", f"must be NAME=VALUE, where NAME is one of {', '.join(CHOICES)}", text)
         values[name] = {str(choice).lower(): choice for choice in CHOICES[name]}.get(value.lower(), value)
     try:
         return Undocumented(**values)
