@@ -55,7 +55,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="MODEL=URL[,URL...]",
-            help="Containers of a model, one URL per instance; repeatable. Models without are simulated.",
+            help="Containers of a model, one URL per instance; repeatable. Other models are simulated.",
         ),
     ] = None,
     scenario: Annotated[
@@ -67,7 +67,9 @@ def serve(
     ] = None,
     transition_s: Annotated[
         str | None,
-        typer.Option(metavar="S", help="Duration of Creating, Starting, Updating and Stopping, in scaled time. [1]"),
+        typer.Option(
+            metavar="S", help="Seconds that Creating, Starting, Updating and Stopping take, in scaled time. [1]"
+        ),
     ] = None,
     quotas: Annotated[
         str | None,
@@ -81,13 +83,13 @@ def serve(
             help="Folder for captures, with a folder per bucket; not used if AWS_ENDPOINT_URL_S3 is set.",
         ),
     ] = Path("shadowsim-s3"),
-    flush_s: Annotated[str | None, typer.Option(metavar="S", help="Interval between writes of captures. [60]")] = None,
+    flush_s: Annotated[str | None, typer.Option(metavar="S", help="Seconds between writes of captures. [60]")] = None,
     credentials: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="AWS credentials file: requests must be signed with one of its keys."),
     ] = None,
     skew_s: Annotated[
-        str | None, typer.Option(metavar="S", help="Permitted clock skew of a signature's date. [300]")
+        str | None, typer.Option(metavar="S", help="Permitted clock skew of signatures, in seconds. [300]")
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Accept unsigned requests from other machines.")] = False,
     allow_host: Annotated[
@@ -97,7 +99,8 @@ def serve(
         str | None, typer.Option(metavar="N", help="Longest body of an invocation and of its answer. [6291456]")
     ] = None,
     timeout_s: Annotated[
-        str | None, typer.Option(metavar="S", help="Time limit for a model's answer. [the scenario's, or 60]")
+        str | None,
+        typer.Option(metavar="S", help="Time limit of a model's answer, in seconds. [the scenario's, or 60]"),
     ] = None,
     seed: Annotated[
         str | None, typer.Option(metavar="N", help="Seed of simulated backends, sampling and routing. [7]")

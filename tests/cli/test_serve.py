@@ -25,7 +25,7 @@ def event_ids(folder):
     ("choices", "n_lines", "n_ids"),
     [([], 6, 6), (["event_id=shared"], 6, 3), (["captured_percentage=0"], 0, 0)],
 )
-def test_what_of_an_experiment_is_captured(tmp_path, choices, n_lines, n_ids):
+def test_captures_of_an_experiment(tmp_path, choices, n_lines, n_ids):
     with serving(tmp_path, store={"choices": parse_choices(choices)}) as server:
         server.experiment(DataStorageConfig={"Destination": "s3://bucket/captures"})
         for _ in range(3):
@@ -39,7 +39,7 @@ def test_what_of_an_experiment_is_captured(tmp_path, choices, n_lines, n_ids):
     ("choices", "code"),
     [([], "ValidationException"), (["running_update=conflictexception"], "ConflictException")],
 )
-def test_an_update_of_what_cannot_change(tmp_path, choices, code):
+def test_updates_of_fixed_fields_are_refused(tmp_path, choices, code):
     with serving(tmp_path, store={"choices": parse_choices(choices)}) as server:
         sagemaker = server.experiment()
         with pytest.raises(ClientError, match=r"modelVariants.*Member must not change") as caught:
@@ -59,7 +59,7 @@ def test_an_unknown_operation(tmp_path, choices, status):
 
 
 @pytest.mark.parametrize("scale", [1.0, 3600.0])
-def test_what_is_printed_at_the_start(tmp_path, scale):
+def test_lines_printed_at_the_start(tmp_path, scale):
     store = {"time_scale": scale, "path": str(tmp_path / "state.db")}
     with serving(tmp_path, store=store, secrets={"AKID": "secret"}) as server:
         state, *scaled, url, one, two, three, authentication = startup_lines(server.app, server.store)

@@ -164,7 +164,7 @@ def test_cloudwatch_s_data_and_names(server):
         ({"X_Amz_Target": "SageMaker.ListModels", "Host": "evil.org"}, b"{}", "AccessDeniedException"),
     ],
 )
-def test_what_is_no_action_is_refused(server, headers, body, code):
+def test_unknown_actions_and_bad_bodies_are_refused(server, headers, body, code):
     status, error = post(server, body, **headers)
     assert (status // 100, error["__type"]) == (4, code)
 
@@ -214,7 +214,7 @@ def test_bad_http_is_refused(server, sent):
     assert send_bytes(server, sent).startswith(b"HTTP/1.1 4") or send_bytes(server, sent).startswith(b"HTTP/1.0 4")
 
 
-def test_what_callers_do_wrong_is_not_logged(server, caplog):
+def test_errors_of_callers_are_not_logged(server, caplog):
     caplog.set_level(0)
     for sent in (b"BREW / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1"):
         address = urlsplit(server.url)
@@ -245,7 +245,7 @@ def test_other_ways_to_invoke_are_refused_by_name(server, method, request_of, wo
     assert caught.value.response["Error"]["Code"] == "UnknownOperationException"
 
 
-def test_pages_want_the_token_where_signatures_are_verified(tmp_path):
+def test_pages_require_the_token_if_signatures_are_verified(tmp_path):
     key, secret = KEYS.values()
     with serving(tmp_path, secrets={key: secret}) as server:
         with pytest.raises(HTTPError) as caught:
@@ -309,7 +309,7 @@ def n_unanswered(runtime):
     return sum(sample.value for sample in families["shadowsim_unanswered_requests"].samples)
 
 
-def test_sigterm_finishes_what_is_in_flight_and_flushes_captures(tmp_path, monkeypatch):
+def test_sigterm_finishes_requests_in_flight_and_flushes_captures(tmp_path, monkeypatch):
     service = {"time": {"law": "deterministic", "mean_s": 1.0}, "workers": 8}
     changes = {f"services.{name}": service for name in ("AllTraffic", "Shadow-01")}
     default_scenario().replace(changes).save(tmp_path / "scenario.json")
@@ -413,7 +413,7 @@ def test_cloudwatch_s_older_protocol(server, monkeypatch):
 @pytest.mark.parametrize(
     "body", [b"\xff", b"Action=ListMetrics&A.b=1&A=2", b"A=1&A.b=2", b"", b"&" * 20_000, b"A." * 50 + b"=1"]
 )
-def test_forms_that_are_none_are_refused(body):
+def test_malformed_forms_are_refused(body):
     def handle(action, request):
         raise InputError("action", "is none")
 

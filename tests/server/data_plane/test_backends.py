@@ -65,7 +65,7 @@ def service(**more):
     return parse_service({"time": {"law": "deterministic", "mean_s": 0.02}, **more}, "services.x")
 
 
-def test_a_worker_is_really_held_and_the_body_comes_back():
+def test_a_worker_is_held_and_the_body_is_echoed():
     async def run():
         backend = Simulated(service(), 1, 1, 7)
         call = Call(b"body", {"Content-Type": "a/b"})

@@ -179,7 +179,7 @@ def test_a_share_is_captured(tmp_path):
     assert abs(len(written(tmp_path, fill)) - n / 4) < 4 * (n * 0.25 * 0.75) ** 0.5  # four standard errors
 
 
-def test_what_cannot_be_written_is_tried_again_and_at_the_end_counted(tmp_path, caplog):
+def test_unwritten_lines_are_tried_again_and_finally_counted(tmp_path, caplog):
     class Full(Folders):
         broken = True
 
@@ -265,7 +265,7 @@ def test_captures_go_to_the_s3_of_the_environment(tmp_path, moto):
     assert not (tmp_path / "unused").exists()
 
 
-def test_an_end_does_not_wait_for_a_place_that_never_answers(caplog):
+def test_closing_does_not_wait_for_a_sink_that_never_answers(caplog):
     released = threading.Event()
 
     class Stuck:

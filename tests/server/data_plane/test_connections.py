@@ -113,7 +113,7 @@ def test_failures_have_a_text_for_the_container_s_maintainer(sent, words):
     assert "aiohttp" not in broken.failure
 
 
-def test_nobody_listens():
+def test_a_refused_connection():
     async def run():
         async with open_session() as session:
             backend = Backend(["http://127.0.0.1:1"], session, 100)
@@ -129,7 +129,7 @@ PARTS = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 500)), max_size=60)
 
 
 @given(PARTS)
-def test_no_stretch_of_time_has_more_than_its_allowance(parts):
+def test_no_stretch_of_time_exceeds_the_allowance(parts):
     now_s, read = 0.0, []
     allowance = ReadAllowance(per_s=100, burst=300, most_held=1e9, clock=lambda: now_s)
     for wait_s, n_bytes in parts:

@@ -28,7 +28,7 @@ def test_packed_periods_lose_nothing_and_take_late_answers():
     assert quantile(counts, 1.0, 0.0, 1.0) == pytest.approx(0.2, rel=0.008)
 
 
-def test_work_is_counted_where_it_is_done():
+def test_work_is_counted_in_the_periods_of_service():
     series = Series(0.0)
     series.add(served(50.0, wait_s=5.0, service_s=100.0, latency_s=105.0))
     assert [series.periods[i].worked_s for i in range(3)] == [5.0, 60.0, 35.0]

@@ -127,7 +127,7 @@ def test_a_model_that_takes_too_long_is_a_model_error_of_status_0(rehearsal):
         ),
     ],
 )
-def test_what_the_runtime_refuses_no_container_sees(rehearsal, request_of, status, words):
+def test_refused_invocations_reach_no_container(rehearsal, request_of, status, words):
     code, http, response = refused(rehearsal.invoke, **{"Body": b"x", **request_of})
     assert (code, http) == ("ValidationError", status)
     assert words in response["Error"]["Message"]
@@ -144,7 +144,7 @@ def test_an_answer_above_the_limit_is_cut_off(rehearsal):
     assert "could not load the entire response body" in response["Error"]["Message"]
 
 
-def test_a_header_that_cannot_be_written_again_is_left_out(rehearsal):
+def test_an_unprintable_header_is_left_out(rehearsal):
     async def odd(writer, request):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: a/\xff\r\nContent-Length: 1\r\n\r\n1")
 
@@ -229,7 +229,7 @@ async def breaks_header(writer, request):
         (None, {"broken"}),  # the container has stopped, so connections are refused
     ],
 )
-def test_whatever_the_shadow_does_the_caller_gets_the_source_s_bytes(tmp_path, behave, outcomes):
+def test_callers_get_the_source_s_bytes_from_any_shadow(tmp_path, behave, outcomes):
     containers = {"source": Container(), "shadow": Container(behave)}
     limits, copy_limits = Limits(max_body_bytes=100_000), CopyLimits(timeout_s=1.0)
     with serving(tmp_path, containers, limits=limits, copy_limits=copy_limits) as server:
@@ -285,7 +285,7 @@ def test_the_share_is_changed_while_the_experiment_runs(rehearsal):
     rehearsal.answered(1)
 
 
-def test_more_invocations_than_the_quota_are_throttled_without_a_word(tmp_path):
+def test_invocations_above_the_quota_are_throttled_without_a_message(tmp_path):
     with serving(tmp_path, store={"quotas": Quotas({"Rate of InvokeEndpoint requests": 0.001})}) as server:
         server.experiment()
         server.invoke(Body=b"x")

@@ -32,7 +32,7 @@ def mirror_of(mirroring=None, limits=None):
 
 
 @given(st.integers(0, 100), st.integers(1, 300))
-def test_the_counter_copies_where_the_share_s_floor_grows(percentage, n):
+def test_the_counter_copies_when_the_floor_of_the_share_grows(percentage, n):
     mirror = mirror_of(Mirroring(rule="counter"))
     copied = [mirror.chooses(percentage, "") for _ in range(n)]
     assert copied == [floor(i * percentage / 100) > floor((i - 1) * percentage / 100) for i in range(1, n + 1)]
@@ -118,7 +118,7 @@ def test_a_defect_behind_a_copy_is_an_answer_and_no_error(caplog):
     assert "a copy failed inside the server" in caplog.text
 
 
-def test_a_drain_gives_up_what_takes_too_long():
+def test_a_drain_cancels_late_copies():
     async def run():
         mirror = mirror_of()
         mirror.copy(InstancePool(), Call(b""), lambda *_: None, lambda cause: None)

@@ -34,7 +34,7 @@ def connected(server, **options):
     return closing(connection)
 
 
-def test_a_body_is_asked_for(server):
+def test_a_body_is_requested_by_100_continue(server):
     with connected(server) as connection:
         connection.sendall(HEAD + b"Content-Length: 3\r\n\r\n")
         assert connection.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -44,7 +44,7 @@ def test_a_body_is_asked_for(server):
     assert response.endswith(b"abc")
 
 
-def test_a_body_that_is_too_long_is_not_asked_for(server):
+def test_a_body_that_is_too_long_is_refused_unread(server):
     with connected(server) as connection:
         connection.sendall(HEAD + b"Content-Length: 10485761\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 400")

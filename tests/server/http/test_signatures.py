@@ -44,7 +44,7 @@ def code_of(request, now, **options):
     query=st.sampled_from(["", "b=2&a=1", "a=&b", "x=%2Fy", "a=2&a=1"]),
     attributes=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20),
 )
-def test_what_botocore_signs_is_accepted(body, path, query, attributes):
+def test_requests_signed_by_botocore_are_accepted(body, path, query, attributes):
     headers = {"X-Amzn-SageMaker-Custom-Attributes": f"a  {attributes}   b"}
     request, now = signed(path=path, query=query, body=body, headers=headers)
     assert Verifier({KEY: SECRET}).check(request, now) == KEY
@@ -66,7 +66,7 @@ def test_a_tampered_request_is_refused():
         assert code_of(tampered, now) == "InvalidSignatureException"
 
 
-def test_a_wrong_secret_and_a_stranger_are_refused():
+def test_wrong_secrets_and_unknown_keys_are_refused():
     assert code_of(*signed(secret="other")) == "InvalidSignatureException"
     assert code_of(*signed(key="AKIDOTHER")) == "UnrecognizedClientException"
 
@@ -180,7 +180,7 @@ def test_other_files_are_refused(tmp_path, text):
         read_credentials(tmp_path)
 
 
-def test_a_server_with_credentials_asks_everybody_for_them(tmp_path):
+def test_a_server_with_credentials_verifies_all_requests(tmp_path):
     with serving(tmp_path, secrets={KEY: SECRET}) as server:
         server.experiment()
         for _ in range(20):  # the same request, within a second

@@ -102,7 +102,7 @@ def test_data_come_in_pages_with_each_point_once(cloudwatch, order):
     assert dict(points_of["a"]) == pytest.approx({t: 1000.0 * (i + 1) for i, t in enumerate(times)})
 
 
-def test_a_minute_that_comes_between_two_pages_shows_nothing_twice(server, cloudwatch):
+def test_a_minute_that_ends_between_two_pages_repeats_nothing(server, cloudwatch):
     request = {"MetricDataQueries": [query()], "MaxDatapoints": 3, "StartTime": T0, "EndTime": T0 + timedelta(hours=1)}
     first = cloudwatch.get_metric_data(**request)
     assert first["MetricDataResults"][0]["StatusCode"] == "PartialData"
@@ -218,7 +218,7 @@ def test_too_many_points_are_refused_by_the_span_as_aws_does(cloudwatch):
         ),
     ],
 )
-def test_statistics_that_are_refused(cloudwatch, changes, code, words):
+def test_refused_statistics(cloudwatch, changes, code, words):
     with pytest.raises(ClientError) as caught:
         statistics(cloudwatch, **changes)
     assert caught.value.response["Error"]["Code"] == code
@@ -239,7 +239,7 @@ def test_statistics_that_are_refused(cloudwatch, changes, code, words):
         ([{"Id": "a"}], {}, "MetricStat is required"),
     ],
 )
-def test_data_that_are_refused(cloudwatch, queries, more, words):
+def test_refused_data_queries(cloudwatch, queries, more, words):
     with pytest.raises(ClientError) as caught:
         cloudwatch.get_metric_data(MetricDataQueries=queries, **SPAN, **more)
     assert caught.value.response["Error"]["Code"] == "ValidationError"
@@ -260,7 +260,7 @@ def test_metrics_are_listed_in_pages_that_survive_changes():
     assert [len(page["Metrics"]) for page in (first, second)] == [500, 500]
 
 
-def test_metrics_are_listed_by_what_is_asked(cloudwatch):
+def test_metrics_are_listed_by_filters(cloudwatch):
     def names(**request):
         pages = cloudwatch.get_paginator("list_metrics").paginate(**request)
         return sorted((m["Namespace"], m["MetricName"]) for page in pages for m in page["Metrics"])

@@ -45,5 +45,5 @@ def test_refusals_are_xml_whatever_they_quote(text):
         ("A=&B=%20", {"A": "", "B": " "}),
     ],
 )
-def test_a_form_is_read_as_json_has_it(fields, request_):
+def test_forms_are_parsed_as_json_would_be(fields, request_):
     assert parse_form(fields.encode()) == request_
