@@ -33,7 +33,7 @@ from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
 from shadowsim.server.data_plane.mirror import RESPONSE
-from shadowsim.server.data_plane.pools import InstancePool, pick_variant
+from shadowsim.server.data_plane.pools import VariantPool, pick_variant
 from shadowsim.server.state.views import EndpointView
 
 MAX_BODY_BYTES, TIMEOUT_S = 6_291_456, 60.0
@@ -106,7 +106,7 @@ class _InFlight:
 
     live: LiveEndpoint
     view: EndpointView
-    pool: InstancePool
+    pool: VariantPool
     call: Call
     inference_id: str
     logbook: Logbook | None
@@ -189,7 +189,7 @@ class Runtime:
         asyncio.get_running_loop().call_soon(self._done, request, instance, answer, perf_counter())
         return self._reply(name, pool.variant.name, answer)
 
-    def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> InstancePool:
+    def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> VariantPool:
         if not live.pools:  # its creation has not finished, or has failed
             raise InvocationError(f"Endpoint {name} of account {self.limits.account} not found.")
         if target is None:
@@ -204,7 +204,7 @@ class Runtime:
             return False
         return request.live.mirror.chooses(shadow.sampling_percentage, session)
 
-    def _copy(self, request: _InFlight, pool: InstancePool, at_s: float) -> None:
+    def _copy(self, request: _InFlight, pool: VariantPool, at_s: float) -> None:
         copy = replace(request, pool=pool, arrival_s=at_s, began=perf_counter())
         lost = partial(request.live.lose, request.logbook, pool.variant.name, at_s)
         request.live.mirror.copy(pool, request.call, partial(self._done, copy), lost)

@@ -23,7 +23,7 @@ from shadowsim.server.data_plane.backends import Backend, Container, Simulated
 from shadowsim.server.data_plane.counts import Series, ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
-from shadowsim.server.data_plane.pools import InstancePool
+from shadowsim.server.data_plane.pools import VariantPool
 from shadowsim.server.state.views import EndpointView, VariantView
 
 REFRESH_S = 0.02  # greatest age of a view
@@ -93,9 +93,9 @@ class LiveEndpoint:
     Attributes
     ----------
     view : EndpointView
-    pools : dict of str to InstancePool
+    pools : dict of str to VariantPool
         Pools of the production variants, by variant.
-    shadow : InstancePool or None
+    shadow : VariantPool or None
     mirror : RequestMirror
     series : dict of str to Series
         Counts per minute since 1970, by variant (the shadow's, too).
@@ -109,14 +109,14 @@ class LiveEndpoint:
 
     view: EndpointView
     mirror: RequestMirror
-    pools: dict[str, InstancePool] = field(default_factory=dict)
-    shadow: InstancePool | None = None
+    pools: dict[str, VariantPool] = field(default_factory=dict)
+    shadow: VariantPool | None = None
     series: dict[str, Series] = field(default_factory=dict)
     shadows: set[str] = field(default_factory=set)
     logbook: Logbook | None = None
     fresh_until_s: float = 0.0
 
-    def serving(self) -> list[InstancePool]:
+    def serving(self) -> list[VariantPool]:
         """Return the pools of all variants."""
         return [*self.pools.values(), *([self.shadow] if self.shadow else [])]
 
@@ -268,15 +268,15 @@ class LiveEndpoints:
             live.mirror.restart()
 
     def _pool(
-        self, variant: VariantView, view: EndpointView, before: Sequence[InstancePool], copies: bool
-    ) -> InstancePool:
+        self, variant: VariantView, view: EndpointView, before: Sequence[VariantPool], copies: bool
+    ) -> VariantPool:
         routing = self._routing.get(variant.name, view.routing.get(variant.name, "RANDOM"))
         for pool in before:
             same = replace(pool.variant, weight=variant.weight) == variant  # a weight does not affect the instances
             if same and pool.routing == routing and pool.copies == copies:
                 pool.variant = variant
                 return pool
-        return InstancePool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
+        return VariantPool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
 
     def _end(self, live: LiveEndpoint) -> None:
         if live.logbook is not None:
@@ -286,7 +286,7 @@ class LiveEndpoints:
                 del self._ended[next(iter(self._ended))]
 
 
-def cores_of(pool: InstancePool) -> int | None:
+def cores_of(pool: VariantPool) -> int | None:
     """Return the cores of an instance if they are its workers, so that a busy worker is a busy core; else None."""
     instance_type = lookup(pool.variant.instance_type)
     is_worker = instance_type.accelerator_count == 0 and instance_type.vcpus == pool.n_workers

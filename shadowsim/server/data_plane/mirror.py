@@ -24,7 +24,7 @@ from asyncio_throttle.throttler import Throttler
 
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.server.data_plane.backends import BROKEN, GIVEN_UP, Answer, Call
-from shadowsim.server.data_plane.pools import InstancePool
+from shadowsim.server.data_plane.pools import VariantPool
 
 RESPONSE = "response"
 MAX_COPIES, MAX_COPIES_BYTES = 1_000, 64 * 2**20
@@ -119,7 +119,7 @@ class RequestMirror:
 
     def copy(
         self,
-        pool: InstancePool,
+        pool: VariantPool,
         call: Call,
         done: Callable[[int, Answer, float], None],
         lost: Callable[[str], None],
@@ -128,7 +128,7 @@ class RequestMirror:
 
         Parameters
         ----------
-        pool : InstancePool
+        pool : VariantPool
             Instances of the shadow.
         call : Call
         done : callable
@@ -165,7 +165,7 @@ class RequestMirror:
         return "" if self._rate_limit is None or self._rate_limit.admits() else "max_per_s"
 
     async def _run(
-        self, pool: InstancePool, call: Call, done: Callable[[int, Answer, float], None], lost: Callable[[str], None]
+        self, pool: VariantPool, call: Call, done: Callable[[int, Answer, float], None], lost: Callable[[str], None]
     ) -> None:
         await asyncio.sleep(0)  # lets the source's request be written first
         began = perf_counter()

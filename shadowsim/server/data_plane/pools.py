@@ -16,7 +16,7 @@ from shadowsim.server.state.views import VariantView
 LEAST_OUTSTANDING = "LEAST_OUTSTANDING_REQUESTS"
 
 
-class InstancePool:
+class VariantPool:
     """The instances of one variant.
 
     Attributes
@@ -57,7 +57,7 @@ def pick(outstanding: Sequence[int], routing: str, z: int) -> int:
     return tied[z * len(tied) >> 32]
 
 
-def pick_variant(pools: Mapping[str, InstancePool], draw: float) -> InstancePool:
+def pick_variant(pools: Mapping[str, VariantPool], draw: float) -> VariantPool:
     """Return the pool that takes a request, by weight (evenly if all are 0), for a draw in [0, 1)."""
     candidates = list(pools.values())
     if len(candidates) == 1:

@@ -14,7 +14,7 @@ from shadowsim.server.data_plane.backends import Answer, Call
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
 
 
-class InstancePool:
+class VariantPool:
     """A shadow that answers once it is open, or raises an error."""
 
     def __init__(self, error=None):
@@ -56,7 +56,7 @@ def test_a_hash_is_sticky_and_grows_with_the_share():
 
 async def causes_of_loss(mirror, n, n_bytes=1):
     """Send n copies at once and return the limit that each is lost to, "" for one that is sent."""
-    pool, causes = InstancePool(), []
+    pool, causes = VariantPool(), []
     for _ in range(n):
         lost = []
         mirror.copy(pool, Call(b"x" * n_bytes), lambda *_: None, lost.append)
@@ -107,7 +107,7 @@ def test_a_second_later_there_is_room_again(monkeypatch):
 
 def test_a_defect_behind_a_copy_is_an_answer_and_no_error(caplog):
     async def run():
-        mirror, pool, answers = mirror_of(), InstancePool(RuntimeError("a defect")), []
+        mirror, pool, answers = mirror_of(), VariantPool(RuntimeError("a defect")), []
         pool.open.set()
         mirror.copy(pool, Call(b""), lambda instance, answer, ended: answers.append(answer), lambda cause: None)
         await mirror.drain(5.0)
@@ -121,7 +121,7 @@ def test_a_defect_behind_a_copy_is_an_answer_and_no_error(caplog):
 def test_a_drain_cancels_late_copies():
     async def run():
         mirror = mirror_of()
-        mirror.copy(InstancePool(), Call(b""), lambda *_: None, lambda cause: None)
+        mirror.copy(VariantPool(), Call(b""), lambda *_: None, lambda cause: None)
         await mirror.drain(0.01)
         return mirror.n_unanswered
 
@@ -129,7 +129,7 @@ def test_a_drain_cancels_late_copies():
 
 
 def test_a_copy_that_is_given_up_is_lost():
-    class GivingUp(InstancePool):
+    class GivingUp(VariantPool):
         async def invoke(self, call, timeout_s):
             return 0, Answer("given_up", 0.1)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shadowsim.server.data_plane.backends import Answer, Call
-from shadowsim.server.data_plane.pools import LEAST_OUTSTANDING, InstancePool, pick, pick_variant
+from shadowsim.server.data_plane.pools import LEAST_OUTSTANDING, VariantPool, pick, pick_variant
 from shadowsim.server.state.views import VariantView
 
 
@@ -37,7 +37,7 @@ class Gate:
 def test_a_request_counts_until_it_is_answered():
     async def run():
         gate = Gate()
-        pool = InstancePool(VariantView("v", "m", "ml.m5.large", 3), LEAST_OUTSTANDING, gate, Random(1))
+        pool = VariantPool(VariantView("v", "m", "ml.m5.large", 3), LEAST_OUTSTANDING, gate, Random(1))
         waiting = [asyncio.create_task(pool.invoke(Call(b""), 1.0)) for _ in range(6)]
         await asyncio.sleep(0)
         assert pool.outstanding == [2, 2, 2]  # spread evenly, which a random choice would hardly do
@@ -51,7 +51,7 @@ def test_a_request_counts_until_it_is_answered():
 
 def pools(*weights):
     views = [VariantView(f"v{i}", "m", "ml.m5.large", 1, weight) for i, weight in enumerate(weights)]
-    return {view.name: InstancePool(view, "RANDOM", Gate(), Random(1)) for view in views}
+    return {view.name: VariantPool(view, "RANDOM", Gate(), Random(1)) for view in views}
 
 
 @pytest.mark.parametrize(
