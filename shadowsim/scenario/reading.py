@@ -76,13 +76,23 @@ def read_routing(endpoint: Block, names: Mapping[str, object]) -> dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Mirroring:
-    """Which requests are copied, when, and what a copy can be lost to; see `Scenario`."""
+    """Settings of a mirror: the rule and the instant of copying, and the limits beyond which copies are lost.
 
-    mirror_rule: str
-    mirror_instant: str
-    max_body_bytes: float | None
-    max_in_flight: int | None
-    max_per_s: int | None
+    Attributes
+    ----------
+    rule : str
+        "coin", "counter" or "hash".
+    instant : str
+        "arrival" or "response".
+    max_body_bytes, max_in_flight, max_per_s : float or int, or None
+        Limits on a copied body, on unanswered copies and on copies per second; None for no limit.
+    """
+
+    rule: str = RULE
+    instant: str = INSTANT
+    max_body_bytes: float | None = None
+    max_in_flight: int | None = None
+    max_per_s: int | None = None
 
 
 def read_mirror(mirror: Block, traffic: Traffic) -> Mirroring:
@@ -95,8 +105,8 @@ def read_mirror(mirror: Block, traffic: Traffic) -> Mirroring:
     if max_body_bytes is not None and traffic.request_bytes is None:
         raise InputError(mirror.at("max_body_bytes"), "needs traffic.request_bytes to compare with", max_body_bytes)
     return Mirroring(
-        mirror_rule=rule,
-        mirror_instant=mirror.choice("instant", INSTANT, INSTANTS),
+        rule=rule,
+        instant=mirror.choice("instant", INSTANT, INSTANTS),
         max_body_bytes=max_body_bytes,
         max_in_flight=mirror.cap("max_in_flight", MAX_IN_FLIGHT),
         max_per_s=mirror.cap("max_per_s", MAX_PER_S),

@@ -42,6 +42,7 @@ from shadowsim.scenario.defaults import (
 from shadowsim.scenario.fields import BLOCK_KEYS, BLOCK_LATER, Block
 from shadowsim.scenario.paths import check_changes, edited, plain, value_at
 from shadowsim.scenario.reading import (
+    Mirroring,
     check_columns,
     check_pools,
     check_rate,
@@ -256,8 +257,8 @@ class Scenario:
             routing=read_routing(endpoint, services),
             overhead_s=endpoint.number("overhead_s", OVERHEAD_S, least=0.0),
             timeout_s=endpoint.number("timeout_s", TIMEOUT_S, above=0.0),
-            mirror_rule=mirror.mirror_rule,
-            mirror_instant=mirror.mirror_instant,
+            mirror_rule=mirror.rule,
+            mirror_instant=mirror.instant,
             max_body_bytes=mirror.max_body_bytes,
             max_in_flight=mirror.max_in_flight,
             max_per_s=mirror.max_per_s,
@@ -293,6 +294,17 @@ class Scenario:
     def shadow_service(self) -> Service:
         """The service model of the variant that gets copies."""
         return self.services[self.experiment.shadow.name]
+
+    @property
+    def mirroring(self) -> Mirroring:
+        """The settings of its mirror."""
+        return Mirroring(
+            rule=self.mirror_rule,
+            instant=self.mirror_instant,
+            max_body_bytes=self.max_body_bytes,
+            max_in_flight=self.max_in_flight,
+            max_per_s=self.max_per_s,
+        )
 
     @property
     def share(self) -> float:

@@ -166,7 +166,7 @@ LINES = [
     ("serve --backend my-model=localhost:8080", "--backend: must have URLs such as http://127.0.0.1:8080"),
     ("serve --scenario request.json", "`shadowsim init` makes a file of it to edit"),
     ("serve --quotas quotas.json", "quotas.json: instances: must be a quota"),
-    ("serve --choose desired_state", "--choose: must be NAME=VALUE, NAME of deploy_in,"),
+    ("serve --choose desired_state", "--choose: must be NAME=VALUE, where NAME is one of deploy_in,"),
     ("serve --choose desired_state=Done", "desired_state: must be one of Cancelled, Completed, got 'Done'"),
     ("serve --time-scale 0", "--time-scale: must be > 0"),
     ("serve --time-scale fast", "--time-scale: must be a number, got 'fast'"),

@@ -7,6 +7,7 @@ events        applies accepted events to the world
 fleet         resolves configurations to fleets, and derives those that experiments deploy
 quotas        enforces quotas on instances and request rates
 store         writes the event log, and folds it into the world at every start
+token_bucket  limits rates of requests and of bytes
 transitions   advances endpoints and experiments to a moment
 undocumented  lists options for behaviour that AWS does not document
 views         describes endpoints for the data plane, and takes the results of /ping

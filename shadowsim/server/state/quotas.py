@@ -21,6 +21,7 @@ from shadowsim.aws.contract import actions, instance_types
 from shadowsim.errors import InputError, ResourceLimitExceededError, ThrottlingError, nearest
 from shadowsim.json_files import read_json
 from shadowsim.server.state.account import World
+from shadowsim.server.state.token_bucket import TokenBucket
 
 PER_ENDPOINT = "Maximum number of instances per endpoint"
 ACROSS_ENDPOINTS = "Number of instances across active endpoints"
@@ -118,16 +119,14 @@ class Throttle:
 
     quotas: Quotas
     wall_s: Callable[[], float] = monotonic
-    _tokens: dict[str, tuple[float, float]] = field(default_factory=dict)  # the tokens left at a moment
+    _buckets: dict[str, TokenBucket] = field(default_factory=dict)
 
     def admit(self, action: str) -> None:
         """Take a token for an action, or raise ThrottlingError."""
         rate = self.quotas.limits.get(f"Rate of {action} requests")
         if rate is None:
             return
-        now, size = self.wall_s(), max(1.0, rate)
-        left, since = self._tokens.get(action, (size, now))
-        left = min(size, left + (now - since) * rate)
-        self._tokens[action] = (left - 1 if left >= 1 else left, now)
-        if left < 1:
+        if action not in self._buckets:
+            self._buckets[action] = TokenBucket(rate, max(1.0, rate), self.wall_s)
+        if not self._buckets[action].take():
             raise ThrottlingError("Rate exceeded")
