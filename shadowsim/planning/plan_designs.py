@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
-from shadowsim.planning.load import DAY_S, WEEK_S, demand, repeating_s
+from shadowsim.planning.load import DAY_S, WEEK_S, demand_of, repeating_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.planning.plan_rehearsals import least_s, mean_rate, shorter
 from shadowsim.scenario.fields import number
@@ -120,8 +120,8 @@ def load_ratio(scenario: Scenario) -> float:
 
 def keeps_up(scenario: Scenario) -> None:
     """Raise `InputError` when more comes to the source than it can do: its latencies say how long the run was."""
-    need, n = demand(scenario, "source"), scenario.experiment.source.pool.instance_count
-    load = max([need.instances / n, *need.load(n)])
+    demand, n = demand_of(scenario, "source"), scenario.experiment.source.pool.instance_count
+    load = max([demand.instances / n, *demand.load(n)])
     if load >= 1.0 and scenario.source_service.queue_limit is None:
         what = f"must have a source that keeps up: it is offered {load:.2f} times what it can do"
         raise InputError("scenario", what)

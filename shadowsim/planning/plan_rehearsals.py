@@ -28,7 +28,7 @@ from shadowsim.engine.columns import Columns, columns
 from shadowsim.engine.replicate import replication
 from shadowsim.engine.simulate import CHUNK
 from shadowsim.errors import InputError
-from shadowsim.planning.load import CYCLES, demand, memory_s
+from shadowsim.planning.load import CYCLES, demand_of, pool_relaxation_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
@@ -226,7 +226,7 @@ def least_s(scenario: Scenario, n_sections: int) -> float:
     found = [CYCLES * max(sojourns) / (MEMORIES * n_sections)]
     for role in ("source", "shadow"):
         n = scenario.side(role).n_instances
-        found.append(memory_s(scenario, role, demand(scenario, role), n))
+        found.append(pool_relaxation_s(scenario, role, demand_of(scenario, role), n))
     return MEMORIES * n_sections * max(found)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from shadowsim import InputError, simulate
-from shadowsim.planning.slo import Goal, measure, parse_slo
+from shadowsim.planning.slo import Goal, figure_of_service, figure_of_waits, measure, parse_slo
 
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
 EVERY = (
@@ -128,6 +128,20 @@ def test_figures_are_those_of_the_requests_one_by_one():
         n_workers = 2 if role == "shadow" else 1
         # what is worked after the horizon is cut off: a few requests of 40,000
         assert utilisation == pytest.approx(served["service_s"].sum() / (2000.0 * n_workers), rel=1e-3)
+
+
+def test_an_unknown_metric_is_an_error_everywhere():
+    """A metric that one of the functions has forgotten must not get another metric's figure."""
+    goal, seconds = Goal("shadow", "backlog", None, "<=", 1.0), np.ones(3)
+    result = simulate(busy(horizon_s=180.0))
+    for figure in (
+        lambda: measure(goal, result),
+        lambda: figure_of_waits(goal, seconds, seconds, 0.5, 60.0),
+        lambda: figure_of_service(goal, seconds, 0.1),
+        lambda: goal.furthest_quantile,
+    ):
+        with pytest.raises(AssertionError, match="backlog"):
+            figure()
 
 
 def test_an_evaluation_is_a_row_a_goal():
