@@ -59,8 +59,6 @@ COLUMNS = [
 LEAST_RUNS, MOST_RUNS = 10, 10_000
 SOLVING, SOLVING_REQUESTS = 8, 1_000_000  # runs that the factor on service times rests on, and requests of each
 
-_NEEDED = {"reaches", "cost_usd", "shadow_instances", "duration_h", "duration_s"}  # by `recommend`
-
 
 def plan(
     scenario: Scenario | Mapping[str, Any] | str | os.PathLike[str],
@@ -192,27 +190,6 @@ def plan(
                 rows.append(_row(test, duration_s, segment, shown[segment], wanted, power))
     frame = pd.DataFrame(rows).assign(cost_usd=lambda x: _costs(x, whole, known), scale=scales.effect / scales.none)
     return Sheet(frame[COLUMNS])
-
-
-def recommend(frame: pd.DataFrame) -> pd.Series[Any] | None:
-    """Return the cheapest row of a plan that reaches the power, None when none does.
-
-    Of rows whose cost is not known, or is equal, the one of the fewest shadow instance-hours, then the shortest.
-
-    Raises
-    ------
-    InputError
-        When the frame is no plan.
-    """
-    if not isinstance(frame, pd.DataFrame) or not _NEEDED.issubset(frame.columns):
-        raise InputError("frame", "must be what plan returned")
-    found = frame[frame["reaches"]]
-    if found.empty:
-        return None
-    hours = found["shadow_instances"] * found["duration_h"]
-    order = found.assign(hours=hours).sort_values(["cost_usd", "hours", "duration_s"], kind="stable").index
-    row: pd.Series[Any] = found.loc[order[0]]
-    return row
 
 
 def _rehearsed(

@@ -11,8 +11,9 @@ from shadowsim import InputError, compare, replication
 from shadowsim.engine.simulate import run
 from shadowsim.planning import plan as planning
 from shadowsim.planning import plan_designs
-from shadowsim.planning.plan import COLUMNS, plan, recommend
+from shadowsim.planning.plan import COLUMNS, plan
 from shadowsim.planning.plan_designs import at_share
+from shadowsim.planning.sheet import recommend
 
 POISSON = {"process": "poisson", "rate_per_s": 100.0}
 
@@ -114,21 +115,6 @@ def test_prices_are_given_or_known_or_unknown():
     odd = case().replace({"shadow.instance_type": "ml.t2.large", "shadow.workers": 2})
     row = plan(odd, **given).iloc[0]
     assert np.isnan(row["cost_usd"])
-
-
-def test_the_cheapest_row_that_reaches_the_power_is_recommended():
-    frame = pd.DataFrame(
-        {
-            "reaches": [False, True, True, True],
-            "cost_usd": [1.0, 3.0, 2.0, 2.0],
-            "shadow_instances": [1, 1, 2, 1],
-            "duration_h": [1.0, 2.0, 3.0, 3.0],
-            "duration_s": [3600.0, 7200.0, 10_800.0, 10_800.0],
-        }
-    )
-    assert recommend(frame).name == 3
-    assert recommend(frame.assign(cost_usd=np.nan)).name == 1
-    assert recommend(frame.assign(reaches=False)) is None
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def count(monkeypatch):
 
 @pytest.mark.parametrize("replications", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_row_is_what_simulate_says(replications):
-    found = sweep(BASE, GRID, replications=replications)
+    frame = sweep(BASE, GRID, replications=replications)
     expected = []
     for share, law in product(*GRID.values()):
         cell = BASE.replace({"sampling_percentage": share, "shadow.time": law})
@@ -66,31 +66,31 @@ def test_each_row_is_what_simulate_says(replications):
                 expected.append(settings | {"replication": r, "variant": variant} | dict(row))
                 expected[-1]["run_verdict"] = result.verdict.status
     expected = pd.DataFrame(expected).astype({"captured_bytes": "Int64"})
-    same_to_the_bit(found, expected)
-    assert (found["p99_s"].isna() == ((found["role"] == "shadow") & (found["sampling_percentage"] == 0))).all()
+    same_to_the_bit(frame, expected)
+    assert (frame["p99_s"].isna() == ((frame["role"] == "shadow") & (frame["sampling_percentage"] == 0))).all()
 
 
 def test_all_cells_see_the_same_source():
     """Common random numbers."""
-    found = sweep(BASE, GRID, replications=2)
-    source = found[found["role"] == "source"].drop(columns=[*GRID, "run_verdict"])
+    frame = sweep(BASE, GRID, replications=2)
+    source = frame[frame["role"] == "source"].drop(columns=[*GRID, "run_verdict"])
     for _, rows in source.groupby("replication"):
         assert len(rows.drop_duplicates()) == 1
     assert source["mean_s"].nunique() == 2
 
 
 def test_a_rate_that_is_set_and_one_that_is_achieved():
-    found = sweep(BASE, {"rate_per_s": [10, 40]})
-    assert found["rate_per_s"].tolist() == [10, 10, 40, 40]
-    source = found[found["role"] == "source"]
+    frame = sweep(BASE, {"rate_per_s": [10, 40]})
+    assert frame["rate_per_s"].tolist() == [10, 10, 40, 40]
+    source = frame[frame["role"] == "source"]
     assert (source["achieved_rate_per_s"] == source["requests"] / BASE.horizon_s).all()
 
 
 def test_replications_are_the_scenarios_own_unless_said():
     several = BASE.replace({"run.replications": 3})
-    found = sweep(several, {"seed": [1, 2]})
-    assert found["replication"].tolist() == [0, 0, 1, 1, 2, 2] * 2
-    same_to_the_bit(found, sweep(BASE, {"seed": [1, 2]}, replications=3))
+    frame = sweep(several, {"seed": [1, 2]})
+    assert frame["replication"].tolist() == [0, 0, 1, 1, 2, 2] * 2
+    same_to_the_bit(frame, sweep(BASE, {"seed": [1, 2]}, replications=3))
     assert sweep(several, {"seed": [1]}, replications=1)["replication"].tolist() == [0, 0]
 
 
@@ -137,7 +137,7 @@ def test_processes_and_the_death_of_one(tmp_path, monkeypatch):
         same_to_the_bit(sweep(BASE, GRID, processes), sweep(BASE, GRID))
         with killing(children, lambda: kept() >= 5), pytest.raises(ExecutorError) as caught:
             sweep(BASE, grid, processes, cache=tmp_path, workers=4)
-        with pytest.raises(ExecutorError, match="0 of 6 runs were finished and are lost, as sweep was given no cache"):
+        with pytest.raises(ExecutorError, match="0 of 6 runs were finished and are lost, since"):
             sweep(BASE, GRID, processes)
     finished = kept()
     assert 5 <= finished < n
@@ -274,11 +274,11 @@ def test_nothing_is_run_and_nothing_written_for_bad_input(tmp_path, count):
 
 def test_a_plain_request_and_progress(capsys):
     request = BASE.document["experiment"]
-    found = sweep(request, {"horizon_s": [60.0, 120.0]}, rate_per_s=30.0, progress=True)
-    assert found["horizon_s"].tolist() == [60.0, 60.0, 120.0, 120.0]
+    frame = sweep(request, {"horizon_s": [60.0, 120.0]}, rate_per_s=30.0, progress=True)
+    assert frame["horizon_s"].tolist() == [60.0, 60.0, 120.0, 120.0]
     assert "/2 [" in capsys.readouterr().err
     again = Scenario.of(request, 30.0).replace({"horizon_s": 120.0})
-    assert simulate(again).summary()["p99_s"].tolist() == found["p99_s"].tolist()[2:]
+    assert simulate(again).summary()["p99_s"].tolist() == frame["p99_s"].tolist()[2:]
 
 
 @contextmanager
