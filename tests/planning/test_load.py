@@ -80,9 +80,9 @@ def test_a_run_is_as_long_as_its_queue_remembers():
     assert (tight.short_s, tight.long_s) == (pytest.approx(short, abs=60.0), MOST_REQUESTS / 100.0 // 60 * 60 + 60)
     assert not tight.enough  # exactly at capacity: all of the week would not do
     near = with_headroom(s, -100.0 * (1.0 - 1.0 / 1.05))
-    found = run_length(near, "shadow", demand_of(near, "shadow"), 5, 0.5)
-    assert found.long_s == pytest.approx(RELAXATIONS * memory, rel=0.01)
-    assert found.enough
+    length = run_length(near, "shadow", demand_of(near, "shadow"), 5, 0.5)
+    assert length.long_s == pytest.approx(RELAXATIONS * memory, rel=0.01)
+    assert length.enough
     assert run_length(s, "shadow", demand, 100, 0.9999).short_s == pytest.approx(1e7 / 50.0, abs=60.0)
     bursts = scenario(MMPP, service("exponential", 0.1), horizon_s=WEEK)
     asked = demand_of(bursts, "source")
@@ -143,6 +143,6 @@ def test_the_floor_is_the_service_alone():
     )
     exact = [np.quantile(draws, 0.9), draws.mean(), 0.0, 0.0, (draws > 0.1).mean(), 0.03, 0.0]
     names = METRICS.replace("> 4s", "> 0.1s").split(" and ")
-    found = [figure_without_waits(parse_slo(f"source.{name} <= 1").goals[0], s, "source", demand) for name in names]
+    figures = [figure_without_waits(parse_slo(f"source.{name} <= 1").goals[0], s, "source", demand) for name in names]
     # a million draws: relative errors of some 0.002
-    assert found == pytest.approx(exact, rel=0.01)
+    assert figures == pytest.approx(exact, rel=0.01)

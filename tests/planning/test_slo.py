@@ -35,11 +35,11 @@ EVERY = (
     ],
 )
 def test_a_goal_is_read_and_given_back(text, goal):
-    (found,) = parse_slo(text).goals
-    assert found == goal
-    assert str(found) == text
+    (parsed,) = parse_slo(text).goals
+    assert parsed == goal
+    assert str(parsed) == text
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.limit = 1.0
+        parsed.limit = 1.0
 
 
 def test_goals_are_joined_by_and():
@@ -144,22 +144,22 @@ def test_an_unknown_metric_is_an_error_everywhere():
             figure()
 
 
-def test_an_evaluation_is_a_row_a_goal():
+def test_an_evaluation_has_one_row_per_goal():
     result = simulate(busy())
-    found = parse_slo("source.mean <= 1ms and error_rate >= 5% and share(wait > 0) < 1").evaluate(result)
-    assert found["goal"].to_list() == ["source.mean <= 1ms", "error_rate >= 5%", "share(wait > 0) < 1"]
-    assert found["variant"].to_list() == ["Source", "Shadow", "Shadow"]
-    assert found["met"].to_list() == [False, True, True]
-    assert (found["standard_error"] > 0).all()
-    assert found["margin"].to_list() == pytest.approx(
-        [0.001 - found["value"][0], found["value"][1] - 0.05, 1 - found["value"][2]]
+    evaluation = parse_slo("source.mean <= 1ms and error_rate >= 5% and share(wait > 0) < 1").evaluate(result)
+    assert evaluation["goal"].to_list() == ["source.mean <= 1ms", "error_rate >= 5%", "share(wait > 0) < 1"]
+    assert evaluation["variant"].to_list() == ["Source", "Shadow", "Shadow"]
+    assert evaluation["met"].to_list() == [False, True, True]
+    assert (evaluation["standard_error"] > 0).all()
+    assert evaluation["margin"].to_list() == pytest.approx(
+        [0.001 - evaluation["value"][0], evaluation["value"][1] - 0.05, 1 - evaluation["value"][2]]
     )
 
 
 def test_a_shadow_without_requests_meets_nothing():
-    found = parse_slo(EVERY).evaluate(simulate(busy(share=0)))
-    assert found["value"].isna().drop(7).all()
-    assert found["met"].to_list() == [False] * 7 + [True]  # its utilisation is 0, and known
+    evaluation = parse_slo(EVERY).evaluate(simulate(busy(share=0)))
+    assert evaluation["value"].isna().drop(7).all()
+    assert evaluation["met"].to_list() == [False] * 7 + [True]  # its utilisation is 0, and known
 
 
 def test_without_sections_there_is_no_error():

@@ -95,10 +95,10 @@ def test_replications_are_the_scenarios_own_unless_said():
 
 
 def test_same_bits_on_one_thread_on_several_and_on_any_executor():
-    whole = sweep(BASE, GRID, replications=2, workers=1)
-    same_to_the_bit(whole, sweep(BASE, GRID, replications=2, workers=3))
+    expected = sweep(BASE, GRID, replications=2, workers=1)
+    same_to_the_bit(expected, sweep(BASE, GRID, replications=2, workers=3))
     with ThreadPoolExecutor(2) as threads:
-        same_to_the_bit(whole, sweep(BASE, GRID, threads, 2, workers=5))
+        same_to_the_bit(expected, sweep(BASE, GRID, threads, 2, workers=5))
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def test_a_spoilt_file_is_run_again(tmp_path, count):
 
 
 def test_sweeps_that_share_a_directory(tmp_path):
-    """Two at once, in opposite order: each is whole, and together they leave a file a run."""
+    """Two at once, in opposite order: each is complete, and together they leave one file per run."""
     turned = GRID | {"sampling_percentage": GRID["sampling_percentage"][::-1]}
     with ThreadPoolExecutor(2) as both:
         one, other = both.map(lambda grid: sweep(BASE, grid, cache=tmp_path, workers=1), [GRID, turned])
@@ -292,22 +292,22 @@ def cluster():
 
 @pytest.mark.slow
 def test_a_dask_cluster():
-    whole = sweep(BASE, GRID)
+    expected = sweep(BASE, GRID)
     with cluster() as client:
-        same_to_the_bit(whole, sweep(BASE, GRID, client.get_executor()))
+        same_to_the_bit(expected, sweep(BASE, GRID, client.get_executor()))
 
 
 @pytest.mark.slow
 def test_a_thousand_cells_on_a_cluster_and_a_worker_killed_in_the_middle(tmp_path):
-    whole = sweep(BASE, many(1000))
-    assert len(whole) == 2000
-    assert len(whole.loc[whole["role"] == "shadow"].drop_duplicates("mean_s")) > 990
+    expected = sweep(BASE, many(1000))
+    assert len(expected) == 2000
+    assert len(expected.loc[expected["role"] == "shadow"].drop_duplicates("mean_s")) > 990
     with cluster() as client:
-        same_to_the_bit(whole, sweep(BASE, many(1000), client.get_executor()))
+        same_to_the_bit(expected, sweep(BASE, many(1000), client.get_executor()))
         before = set(client.run(os.getpid).values())
         with killing(lambda: sorted(before), lambda: len(list(tmp_path.glob("*.json"))) >= 100):
             with_a_death = sweep(BASE, many(300), client.get_executor(), cache=tmp_path)
         client.wait_for_workers(2)
         assert len(before & set(client.run(os.getpid).values())) == 1
-    same_to_the_bit(whole[:600], with_a_death)
+    same_to_the_bit(expected[:600], with_a_death)
     assert len(list(tmp_path.glob("*.json"))) == 300
