@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     )
     from shadowsim.planning.costs import cost
     from shadowsim.planning.noise_floor import noise_floor
-    from shadowsim.planning.plan import plan, recommend
+    from shadowsim.planning.plan import plan
     from shadowsim.planning.run_comparison import assert_no_regression, compare_runs
+    from shadowsim.planning.sheet import recommend
     from shadowsim.planning.size import size
     from shadowsim.planning.sweep import sweep
     from shadowsim.report.card import card
@@ -62,7 +63,7 @@ _HOME = {
     "noise_floor": "planning.noise_floor",
     "plan": "planning.plan",
     "read_captures": "captures.folders",
-    "recommend": "planning.plan",
+    "recommend": "planning.sheet",
     "replicate": "engine.replicate",
     "replication": "engine.replicate",
     "simulate": "engine.simulate",

@@ -178,10 +178,11 @@ def plan(
     )
     scenario = scenario_of(file, rate, edits, seed)
     from shadowsim.planning import plan as planning
+    from shadowsim.planning.sheet import recommend
     from shadowsim.report.analysis_text import plan_text
 
     frame = planning.plan(scenario, effect, wanted, **asked, progress=with_bar(as_json, as_csv, quiet))
-    best = planning.recommend(frame)
+    best = recommend(frame)
     if as_json:
         print_json({"cells": frame.to_dict("records"), "recommended": None if best is None else best.to_dict()})
     elif as_csv:

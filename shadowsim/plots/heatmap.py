@@ -14,6 +14,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
+from shadowsim.planning.sheet import recommend
 from shadowsim.plots.style import COLOURS, INK, SCALE, SHADE, SHADE_TEXT, canvas, value_axis
 from shadowsim.text import significant
 
@@ -46,12 +47,9 @@ def power(plan: pd.DataFrame) -> go.Figure:
     figure = canvas("Power", "How often the effect is found. Bold: often enough. Framed: the cheapest of these.")
     figure.add_trace(_heat(names, z, text.fillna(""), "power %{z:.1%}", zmin=0.0, zmax=1.0))
     figure.update_traces(colorbar={"title_text": "power", "tickformat": ".0%"})
-    # In the order of `planning.recommend`, whose module needs the simulator that a figure does not.
-    order = plan.assign(hours=plan["shadow_instances"] * plan["duration_s"])
-    reached = order[order["reaches"]].sort_values(["cost_usd", "hours", "duration_s"], kind="stable")
-    if len(reached):
-        x = lengths.index(reached["duration_s"].iloc[0])
-        y = shares.index(reached["sampling_percentage"].iloc[0])
+    best = recommend(plan)
+    if best is not None:
+        x, y = lengths.index(best["duration_s"]), shares.index(best["sampling_percentage"])
         _cell(figure, x, y, line={"color": INK, "width": 3})
     return _finished(figure, "duration of the test", "share copied", len(shares))
 

@@ -52,7 +52,8 @@ def latency_against_instances(frame: pd.DataFrame, slo: str | Slo | None = None)
     words = f"Lines reach 2 standard errors to either side. Arrows are beyond {_FAR:g} times the goal."
     figure = canvas("Latency against instances", words, rows=len(goals))
     for row, goal in enumerate(goals, start=1):
-        view = _View.of(goal, counts[goal]["value"])
+        aim = _Aim.of(goal)
+        view = _View.of(aim, counts[goal]["value"])
         for i, (kind, part) in enumerate(counts[goal].groupby("instance_type", sort=False)):
             colour = KINDS[i % len(KINDS)] if several else COLOURS[goal.role]
             y, error = view.shown(part["value"]), _ERRORS * view.scale * part["error"].to_numpy(np.float64)
@@ -71,7 +72,7 @@ def latency_against_instances(frame: pd.DataFrame, slo: str | Slo | None = None)
                 ), row, 1,
             )  # fmt: skip
             _arrows(figure, row, part["instance_count"][far], y[far], colour)
-        _goal_line(figure, goal, view.scale, row)
+        _goal_line(figure, aim, view.scale, row)
         figure.update_yaxes(row=row, col=1, **view.axis)
     most = max([int(found["instance_count"].max()) for found in counts.values() if len(found)], default=1)
     figure.update_xaxes(range=[0.5, most + 0.5], tickformat="d", dtick=max(1, most // 12))
@@ -102,14 +103,14 @@ def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) ->
     InputError
         As for `latency_against_instances`.
     """
-    points, wanted = _plan_points(frame, goal) if "power" in frame else _size_points(frame, goal)
+    points, aim = _plan_points(frame, goal) if "power" in frame else _size_points(frame, goal)
     known = points[points["cost_usd"].notna() & points["value"].notna()].sort_values("cost_usd", kind="stable")
     lost = len(points) - len(known)
     words = "Filled: meets the goal. Line: no cheaper design is as good."
     figure = canvas("Cost frontier", words + (f" Left out: {lost} without a price or a figure." if lost else ""))
-    view = _View.of(wanted, known["value"])
+    view = _View.of(aim, known["value"])
     x, y, meets = known["cost_usd"].to_numpy(np.float64), view.shown(known["value"]), known["meets"].to_numpy(bool)
-    best = (np.minimum if wanted.caps else np.maximum).accumulate(known["value"].to_numpy(np.float64))
+    best = (np.minimum if aim.is_upper_limit else np.maximum).accumulate(known["value"].to_numpy(np.float64))
     step = np.append(True, best[1:] != best[:-1]) if best.size else np.zeros(0, bool)
     line = {"color": GREY, "width": 1, "shape": "hv"}
     figure.add_trace(
@@ -137,30 +138,46 @@ def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) ->
                 marker={"symbol": "circle-open", "size": 20, "color": INK, "line": {"width": 2}},
             )
         )  # fmt: skip
-    if np.isfinite(wanted.limit):
-        _goal_line(figure, wanted, view.scale, 1)
+    if np.isfinite(aim.limit):
+        _goal_line(figure, aim, view.scale, 1)
     figure.update_yaxes(**view.axis).update_xaxes(**value_axis(x, "cost", "USD"))
     return figure.update_layout(hovermode="closest", margin_l=75)
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """How a goal's figures are shown: in which unit, and up to where."""
+class _Aim:
+    """What an axis shows of a goal of `size`, or of the power that a `plan` should reach."""
 
-    goal: Goal
+    title: str
+    is_time: bool
+    is_upper_limit: bool
+    limit: float
+    text: str
+
+    @classmethod
+    def of(cls, goal: Goal) -> _Aim:
+        name = goal.column.removesuffix("_s").replace("_", "." if goal.metric == "quantile" else " ")
+        return cls(f"{goal.role}'s {name}", goal.is_time, goal.is_upper_limit, goal.limit, str(goal))
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The unit of an axis and its upper end."""
+
+    title: str
     scale: float
     unit: str
     top: float
 
     @classmethod
-    def of(cls, goal: Goal, values: pd.Series[float]) -> _View:
+    def of(cls, aim: _Aim, values: pd.Series[float]) -> _View:
         found = values.to_numpy(np.float64)
-        if goal.caps and np.isfinite(goal.limit):
-            top = max(1.25 * goal.limit, float(np.nanmax(np.where(found <= _FAR * goal.limit, found, 0.0), initial=0)))
-            top = _FAR * goal.limit if (found > _FAR * goal.limit).any() else top
+        if aim.is_upper_limit and np.isfinite(aim.limit):
+            top = max(1.25 * aim.limit, float(np.nanmax(np.where(found <= _FAR * aim.limit, found, 0.0), initial=0)))
+            top = _FAR * aim.limit if (found > _FAR * aim.limit).any() else top
         else:
-            top = max(float(np.nanmax(found, initial=0.0)), goal.limit if np.isfinite(goal.limit) else 0.0)
-        return cls(goal, *((1e3, "ms") if goal.is_time else (100.0, "%")), top)
+            top = max(float(np.nanmax(found, initial=0.0)), aim.limit if np.isfinite(aim.limit) else 0.0)
+        return cls(aim.title, *((1e3, "ms") if aim.is_time else (100.0, "%")), top)
 
     def far(self, values: pd.Series[float]) -> np.ndarray:
         """Which values are beyond the upper edge."""
@@ -173,10 +190,7 @@ class _View:
 
     @property
     def axis(self) -> dict[str, object]:
-        name = self.goal.column.removesuffix("_s")
-        name = name.replace("_", "." if self.goal.metric == "quantile" else " ")
-        of = "" if self.goal.metric == "power" else f"{self.goal.role}'s "
-        return {"title_text": f"{of}{name} ({self.unit})", "range": [0.0, 1.06 * self.scale * self.top or 1.0]}
+        return {"title_text": f"{self.title} ({self.unit})", "range": [0.0, 1.06 * self.scale * self.top or 1.0]}
 
 
 def _goals(frame: pd.DataFrame, slo: str | Slo | None) -> list[Goal]:
@@ -208,7 +222,7 @@ def _counts(frame: pd.DataFrame, goal: Goal) -> pd.DataFrame:
     return both[_COUNTS].sort_values("instance_count").astype({"instance_count": int, "answer": bool})
 
 
-def _size_points(frame: pd.DataFrame, slo: str | Slo | float | None) -> tuple[pd.DataFrame, Goal]:
+def _size_points(frame: pd.DataFrame, slo: str | Slo | float | None) -> tuple[pd.DataFrame, _Aim]:
     """Return a row a count of a type with its cost, the first goal's figure and whether it meets all goals."""
     goals = _goals(frame, slo if isinstance(slo, str | Slo) else None)
     goals = [goal for goal in goals if goal.role == goals[0].role]
@@ -218,10 +232,11 @@ def _size_points(frame: pd.DataFrame, slo: str | Slo | float | None) -> tuple[pd
     designs = [
         f"{n} × {escape(str(kind))}" for n, kind in zip(points["instance_count"], points["instance_type"], strict=True)
     ]
-    return points.assign(meets=meets, design=designs).sort_index(), goals[0]  # at equal costs, the frame's first
+    points = points.assign(meets=meets, design=designs).sort_index()  # at equal costs, the frame's first
+    return points, _Aim.of(goals[0])
 
 
-def _plan_points(frame: pd.DataFrame, power: str | Slo | float | None) -> tuple[pd.DataFrame, Goal]:
+def _plan_points(frame: pd.DataFrame, power: str | Slo | float | None) -> tuple[pd.DataFrame, _Aim]:
     """Return a row a (share, duration) with its cost, its power and whether that is enough."""
     limit = float(power) if isinstance(power, int | float) else np.nan
     designs = [
@@ -230,13 +245,13 @@ def _plan_points(frame: pd.DataFrame, power: str | Slo | float | None) -> tuple[
     ]
     points = frame.assign(value=frame["power"], meets=frame["reaches"], design=designs)
     points = points.assign(hours=frame["shadow_instances"] * frame["duration_s"]).sort_values(["hours", "duration_s"])
-    return points, Goal("shadow", "power", None, ">=", limit, f"power {100 * limit:g} %")
+    return points, _Aim("power", False, False, limit, f"power {100 * limit:g} %")
 
 
-def _goal_line(figure: go.Figure, goal: Goal, scale: float, row: int) -> None:
+def _goal_line(figure: go.Figure, aim: _Aim, scale: float, row: int) -> None:
     figure.add_hline(
-        scale * goal.limit, row=row, col=1, line={"color": INK, "width": 1.5, "dash": "dash"},
-        label={"text": escape(str(goal)), "textposition": "end", "yanchor": "bottom", "font": {"size": 12}},
+        scale * aim.limit, row=row, col=1, line={"color": INK, "width": 1.5, "dash": "dash"},
+        label={"text": escape(aim.text), "textposition": "end", "yanchor": "bottom", "font": {"size": 12}},
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import Cost
+from shadowsim.planning.sheet import recommend
 from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.comparison_text import label, records
 from shadowsim.report.run_text import of_overload
@@ -201,8 +202,6 @@ def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
 
 
 def _recommended(frame: pd.DataFrame, power: float) -> str:
-    from shadowsim.planning.plan import recommend
-
     best = recommend(frame)
     if best is None:
         return f"None of them finds it in {percent(power, 0)} of tests."

@@ -15,6 +15,7 @@ import pandas as pd
 from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import experiment_text
 from shadowsim.errors import InputError
+from shadowsim.planning.sheet import recommend
 from shadowsim.report.readable_frame import NONE, heading, readable
 from shadowsim.report.run_text import of_overload
 from shadowsim.report.scenario_text import scenario_text
@@ -92,8 +93,6 @@ def _of_result(result: Result) -> Card:
 
 
 def _of_plan(plan: pd.DataFrame) -> Card:
-    from shadowsim.planning.plan import recommend  # who has a plan has loaded it
-
     best = recommend(plan)
     if best is None:
         return _card("Plan of a shadow test", "no share and duration shows the effect often enough", _frame(plan, []))

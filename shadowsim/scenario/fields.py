@@ -109,10 +109,7 @@ class Block:
         """Return an integer from `least` to `most`; without a default the key is required."""
         if default is not None and not self.has(key):
             return default
-        value = self.need(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise InputError(self.at(key), f"must be an integer from {least} to {most}", value)
-        return value
+        return integer(self.need(key), self.at(key), least=least, most=most)
 
     def cap(self, key: str, most: int) -> int | None:
         """Return an integer from 0 to `most`, or None for no limit when it is left out."""
@@ -159,6 +156,13 @@ def number(
     if not math.isfinite(found) or not inside:
         raise InputError(path, constraint, value)
     return found
+
+
+def integer(value: object, path: str, *, least: int, most: int) -> int:
+    """Return `value` when it is an integer from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InputError(path, f"must be an integer from {least} to {most}", value)
+    return value
 
 
 def check_whole(value: object, path: str, least: int) -> int:

@@ -47,7 +47,7 @@ class TestSize:
         found = json.loads(good("size", scenario_file, *goals, "--json"))
         assert [row["role"] for row in found] == ["source", "shadow"]
         line = refused("size", scenario_file, *goals, "--variants", "shadow")
-        assert "speaks of the source, whose instances are not counted" in line
+        assert "has a goal for the source, whose instances are not counted" in line
 
     def test_fails_when_no_type_will_do(self, scenario_file):
         done = run("size", scenario_file, "--slo", "p50 < 1ms", "--max-instances", 4)
