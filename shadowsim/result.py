@@ -14,6 +14,7 @@ from shadowsim import frames
 from shadowsim.errors import InputError
 from shadowsim.json_files import path_of
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS
 from shadowsim.verdict import Verdict, verdict
 
 _SCENARIO = "scenario.json"
@@ -50,9 +51,9 @@ class Result:
     def compare(
         self,
         *,
-        margin_pct: float = 10.0,
-        margin_points: float = 0.1,
-        confidence: float = 0.95,
+        margin_pct: float = MARGIN_PCT,
+        margin_points: float = MARGIN_POINTS,
+        confidence: float = CONFIDENCE,
         slo_s: float | None = None,
         look: int | None = None,
         looks: int | None = None,

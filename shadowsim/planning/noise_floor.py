@@ -24,15 +24,16 @@ import pandas as pd
 from shadowsim.engine.replicate import replicate
 from shadowsim.scenario.fields import check_whole
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import NOT_ENOUGH, compare, terms_of
+from shadowsim.statistics.comparison import compare, terms_of
+from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, OUTCOMES
 
 
 def noise_floor(
     scenario: Scenario | Mapping[str, Any] | str | os.PathLike[str],
     *,
-    margin_pct: float = 10.0,
-    margin_points: float = 0.1,
-    confidence: float = 0.95,
+    margin_pct: float = MARGIN_PCT,
+    margin_points: float = MARGIN_POINTS,
+    confidence: float = CONFIDENCE,
     slo_s: float | None = None,
     replications: int | None = None,
     workers: int | None = None,
@@ -120,13 +121,6 @@ def _row(metric: str, rows: pd.DataFrame) -> dict[str, Any]:
     apart = rows["difference"].abs().dropna().to_numpy(np.float64)
     typical, most = (float(np.quantile(apart, q)) if apart.size else np.nan for q in (0.5, 0.95))
     pct = 100.0 / value if unit == "s" and value > 0.0 else np.nan
-    verdict = rows["verdict"]
-    judged = {
-        "worse": verdict == "worse",
-        "better": verdict == "better",
-        "same": verdict.str.startswith("no difference"),
-        "not_enough": verdict == NOT_ENOUGH,
-    }
     return {
         "metric": metric,
         "unit": unit,
@@ -135,7 +129,7 @@ def _row(metric: str, rows: pd.DataFrame) -> dict[str, Any]:
         "most": most,
         "typical_pct": typical * pct,
         "most_pct": most * pct,
-        **{name: float(mark.mean()) for name, mark in judged.items()},
+        **{outcome: float((rows["outcome"] == outcome).mean()) for outcome in OUTCOMES},
         "n_source": float(rows["n_source"].mean()),
         "n_shadow": float(rows["n_shadow"].mean()),
         "n": len(rows),

@@ -49,7 +49,7 @@ from shadowsim.planning.plan_rehearsals import Rehearsal, RehearsalResult, level
 from shadowsim.planning.sheet import Sheet
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import NOT_ENOUGH
+from shadowsim.statistics.terms import NOT_ENOUGH_DATA
 
 COLUMNS = [
     *("sampling_percentage", "duration_s", "duration_h", "power", "power_error", "false_alarm", "false_alarm_error"),
@@ -277,7 +277,7 @@ def _row(
     alarm = none.either(k)
     said = limits_of(test, segment, k)
     if with_it.undecided > 0.05:
-        said.append(f"compare says {NOT_ENOUGH} of {with_it.undecided:.0%} of the rehearsals")
+        said.append(f"compare says {NOT_ENOUGH_DATA} of {with_it.undecided:.0%} of the rehearsals")
     pct = 100.0 if effect.is_share else 100.0 / with_it.source
     return {
         "sampling_percentage": test.experiment.sampling_percentage,

@@ -34,9 +34,10 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import traffic_moments
-from shadowsim.statistics.comparison import LEAST_BEYOND, RowBuilder, Terms
+from shadowsim.statistics.comparison import LEAST_BEYOND, RowBuilder
 from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections
+from shadowsim.statistics.terms import Terms
 
 Floats = NDArray[np.float64]
 Advance = Callable[[int], object]

@@ -26,15 +26,23 @@ from shadowsim.frames import ROLES
 from shadowsim.result import Result
 from shadowsim.scenario.fields import per_cent
 from shadowsim.statistics.batch_means import LEAST
-from shadowsim.statistics.comparison import NOT_ENOUGH, metric_rows, terms_of
+from shadowsim.statistics.comparison import metric_rows, terms_of
 from shadowsim.statistics.sections import Sections, frames_of, sections_of
+from shadowsim.statistics.terms import (
+    CONFIDENCE,
+    MARGIN_PCT,
+    MARGIN_POINTS,
+    NOT_ENOUGH,
+    NOT_ENOUGH_DATA,
+    WORSE,
+)
 from shadowsim.text import OVERLOADED, grid, percent, short_name, time_text
 
 Runs = Result | str | os.PathLike[str] | Sequence[Result | str | os.PathLike[str]]
 
 COLUMNS = (
     *("variant", "role", "metric", "unit", "baseline", "result", "difference", "low", "high"),
-    *("ratio", "ratio_low", "ratio_high", "n_baseline", "n_result", "n_eff", "margin", "verdict", "method"),
+    *("ratio", "ratio_low", "ratio_high", "n_baseline", "n_result", "n_eff", "margin", "outcome", "verdict", "method"),
     *("baseline_low", "baseline_high", "result_low", "result_high"),
 )
 _REPLICATION = "replication-{}"
@@ -44,9 +52,9 @@ def compare_runs(
     result: Runs,
     baseline: Runs,
     *,
-    margin_pct: float = 10.0,
-    margin_points: float = 0.1,
-    confidence: float = 0.95,
+    margin_pct: float = MARGIN_PCT,
+    margin_points: float = MARGIN_POINTS,
+    confidence: float = CONFIDENCE,
     slo_s: float | None = None,
     method: str | None = None,
 ) -> pd.DataFrame:
@@ -92,6 +100,7 @@ def compare_runs(
         pair = Sections(before.side(role), after.side(role), after.how, after.independent)
         for row in metric_rows(pair, terms, slo_s, together):
             named = {_renamed(key): value for key, value in row.items()}
+            named["verdict"] = terms.verdict(row["outcome"], row["unit"])
             named["method"] += ", same requests" if together else ""
             found.append({"variant": names[role], "role": role, **named})
     return pd.DataFrame(found, columns=list(COLUMNS)).astype({"n_baseline": "int64", "n_result": "int64"})
@@ -102,10 +111,10 @@ def assert_no_regression(
     baseline: Runs,
     margin: str | float = "10%",
     *,
-    margin_points: float = 0.1,
+    margin_points: float = MARGIN_POINTS,
     metrics: Sequence[str] | None = None,
     roles: Sequence[str] = ROLES,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     slo_s: float | None = None,
 ) -> pd.DataFrame:
     """Fail when a run is worse than its baseline.
@@ -156,10 +165,10 @@ def assert_no_regression(
     judged = table[table["role"].isin(roles)]
     if metrics is not None:
         judged = judged[judged["metric"].isin(_known(metrics, table))]
-    faults = [_fault(row) for row in judged.to_dict("records") if row["verdict"] == "worse"]
+    faults = [_fault(row) for row in judged.to_dict("records") if row["outcome"] == WORSE]
     faults = [*_overloaded(new, old, roles), *faults]
     changed = judged[judged["difference"] != 0.0]
-    unknown = changed[changed["verdict"] == NOT_ENOUGH]
+    unknown = changed[changed["outcome"] == NOT_ENOUGH]
     if metrics is not None:
         faults += [f"{row['variant']}: {row['metric']} cannot be judged" for row in unknown.to_dict("records")]
     elif len(unknown) and len(unknown) == len(changed):
@@ -168,7 +177,7 @@ def assert_no_regression(
         return table
     lines = [*faults, "", regressions_text(changed)]
     if len(unknown):
-        lines.append(f'"{NOT_ENOUGH}": run.horizon_s must be longer, and at least {LEAST} windows (run.period_s)')
+        lines.append(f'"{NOT_ENOUGH_DATA}": run.horizon_s must be longer, and at least {LEAST} windows (run.period_s)')
     raise AssertionError("\n".join(lines))
 
 

@@ -14,18 +14,17 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.errors import InputError
 from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, Floats, canvas
-from shadowsim.statistics.comparison import NOT_ENOUGH
+from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, NOT_JUDGED, SAME, WORSE
 from shadowsim.text import percent, time_text
 from shadowsim.verdict import Verdict
 
-SAME = "no difference larger than the margin"
-# Colour and mark of each verdict, from grave to good; they point to where the shadow's figure lies.
-VERDICTS = {
-    "worse": ("#8A1C5B", "triangle-right"),
-    NOT_ENOUGH: ("#C98A00", "circle-open"),
-    SAME: (INK, "circle"),
-    "better": ("#009E73", "triangle-left"),
-    "": (GREY, "line-ns-open"),
+# Colour, mark and legend entry of each outcome, from grave to good; the marks point to where the shadow's figure lies.
+OUTCOME_STYLES = {
+    WORSE: ("#8A1C5B", "triangle-right", "worse"),
+    NOT_ENOUGH: ("#C98A00", "circle-open", NOT_ENOUGH_DATA),
+    SAME: (INK, "circle", "no difference larger than the margin"),
+    BETTER: ("#009E73", "triangle-left", "better"),
+    NOT_JUDGED: (GREY, "line-ns-open", "not judged"),
 }
 _PANELS = {"s": "shadow against source, in % of the source's", "share": "shadow minus source, in percentage points"}
 _ROW, _REST = 30, 205  # heights in pixels
@@ -44,23 +43,29 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Fi
     Returns
     -------
     Figure
-        A panel for latencies and one for shares, each if there are any; a trace a verdict. A metric without an interval
-        has a mark alone, and one without an estimate an empty row.
+        A panel for latencies and one for shares, each if there are any; one trace per outcome. A metric without an
+        interval has only a mark, and one without an estimate an empty row.
+
+    Raises
+    ------
+    InputError
+        When the frame has no row to show, or no column `outcome`.
     """
+    if "outcome" not in compared:
+        raise InputError("compared", "lacks the column outcome, which compare has added: compare the runs again")
     panels = _panels(compared[~compared["metric"].isin(["paired_p5", "paired_p95"])])
     subtitle = f"With intervals. Shaded: the margin, {_margins(panels)}, within which a difference does not matter."
     figure = _rows_canvas("Shadow against source", _overloaded(verdict) + subtitle, panels)
     shown: set[str] = set()
     for row, (unit, part) in enumerate(panels, start=1):
         value, low, high = (_relative(part, column) for column in ("difference", "low", "high"))
-        said = part["verdict"].where(~part["verdict"].str.startswith("no difference"), SAME)
-        for name, (colour, mark) in VERDICTS.items():
-            mine = (said == name).to_numpy()
+        for outcome, (colour, mark, name) in OUTCOME_STYLES.items():
+            mine = (part["outcome"] == outcome).to_numpy()
             if mine.any():
                 figure.add_trace(
                     go.Scatter(
-                        x=value[mine], y=part["metric"][mine], name=name or "not judged", legendgroup=name,
-                        showlegend=name not in shown, mode="markers",
+                        x=value[mine], y=part["metric"][mine], name=name, legendgroup=outcome,
+                        showlegend=outcome not in shown, mode="markers",
                         marker={"symbol": mark, "size": 11, "color": colour, "line": {"width": 2, "color": colour}},
                         error_x={"type": "data", "symmetric": False, "array": (high - value)[mine],
                                  "arrayminus": (value - low)[mine], "color": colour, "thickness": 2, "width": 5},
@@ -69,7 +74,7 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Fi
                         "<br>%{customdata[0]}<extra></extra>",
                     ), row, 1,
                 )  # fmt: skip
-                shown.add(name)
+                shown.add(outcome)
         figure.add_vline(0.0, row=row, col=1, line={"color": GREY, "width": 1}, layer="below")
         margin = _margin(part)
         if np.isfinite(margin):
@@ -121,12 +126,12 @@ def noise_floor(floor: pd.DataFrame) -> go.Figure:
                 "<extra></extra>",
             ), row, 1,
         )  # fmt: skip
-        named = (("worse", "worse"), ("better", "better"), ("same", SAME), ("not_enough", NOT_ENOUGH))
-        for column, name in named:
-            fill = {"color": "#C4C4C4" if name == SAME else VERDICTS[name][0]}
+        for outcome in (WORSE, BETTER, SAME, NOT_ENOUGH):
+            colour, _, name = OUTCOME_STYLES[outcome]
+            fill = {"color": "#C4C4C4" if outcome == SAME else colour}
             figure.add_trace(
                 go.Bar(
-                    x=part[column], y=part["metric"], orientation="h", name=name, legendgroup=name, marker=fill,
+                    x=part[outcome], y=part["metric"], orientation="h", name=name, legendgroup=outcome, marker=fill,
                     showlegend=row == 1, hovertemplate=f"%{{y}}: %{{x:.1%}} {name}<extra></extra>", width=0.6,
                 ), row, 2,
             )  # fmt: skip

@@ -20,8 +20,20 @@ import pandas as pd
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import compare_runs
-from shadowsim.statistics.comparison import NOT_ENOUGH, compare
+from shadowsim.statistics.comparison import compare
 from shadowsim.statistics.sections import Frames, frames_of
+from shadowsim.statistics.terms import (
+    BETTER,
+    CONFIDENCE,
+    MARGIN_PCT,
+    MARGIN_POINTS,
+    NOT_ENOUGH,
+    NOT_ENOUGH_DATA,
+    NOT_JUDGED,
+    SAME,
+    WORSE,
+    Terms,
+)
 from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, wrapped
 from shadowsim.verdict import STATUSES, verdict
 
@@ -84,6 +96,8 @@ class Compared:
     ----------
     table : DataFrame
         Of `compare` or of `compare_runs`.
+    terms : Terms
+        The margins of the table.
     confidence : float
         Of the intervals.
     overloaded : tuple of str
@@ -93,6 +107,7 @@ class Compared:
     """
 
     table: pd.DataFrame
+    terms: Terms
     confidence: float
     overloaded: tuple[str, ...]
     head: str
@@ -100,12 +115,12 @@ class Compared:
     @property
     def worse(self) -> bool:
         """Whether the gate is closed."""
-        return bool(self.overloaded) or bool((self.table["verdict"] == "worse").any())
+        return bool(self.overloaded) or bool((self.table["outcome"] == WORSE).any())
 
     @property
     def unsure(self) -> bool:
         """Whether a metric has not enough data."""
-        return bool((self.table["verdict"] == NOT_ENOUGH).any())
+        return bool((self.table["outcome"] == NOT_ENOUGH).any())
 
     def only(self, metrics: Sequence[str]) -> Compared:
         """Return the same with some metrics only, all where none is named.
@@ -134,7 +149,7 @@ class Compared:
             rows += [_cells(row, pair) for row in records(part)]
         said = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
         blocks = [[wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
-                  [*said, *_verdict_lines(self.table)], _notes(table)]  # fmt: skip
+                  [*said, *_verdict_lines(self.table)], _notes(table, self.terms)]  # fmt: skip
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def to_dict(self) -> dict[str, object]:
@@ -153,7 +168,7 @@ def compare_saved(directory: Path, **asked: Any) -> Compared:
     n = [int(table[f"n_{role}"].max()) for role in ROLES]
     counted = "; ".join(f"{side}: {count:,} requests" for side, count in zip(sides, n, strict=True))
     of = f", of {len(runs)} replications" if len(runs) > 1 else ""
-    return Compared(table, asked.get("confidence", 0.95), closed, f"{counted}{of}")
+    return Compared(table, _terms(asked), asked.get("confidence", CONFIDENCE), closed, f"{counted}{of}")
 
 
 def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any) -> Compared:
@@ -165,7 +180,12 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
     before, after = (_statuses(frames_of(_folders(folder))) for folder in (earlier, later))
     closed = [s for r in roles for s in _closed(after.get(r), before.get(r), f"and was not in {earlier}")]
     head = f"baseline: {earlier}; result: {later}"
-    return Compared(table[table["role"].isin(roles)], asked.get("confidence", 0.95), tuple(closed), head)
+    shown = table[table["role"].isin(roles)]
+    return Compared(shown, _terms(asked), asked.get("confidence", CONFIDENCE), tuple(closed), head)
+
+
+def _terms(asked: Mapping[str, Any]) -> Terms:
+    return Terms(asked.get("margin_pct", MARGIN_PCT), asked.get("margin_points", MARGIN_POINTS))
 
 
 def _folders(directory: Path) -> list[Path]:
@@ -210,7 +230,7 @@ def _cells(row: Row, pair: Sequence[str]) -> list[str]:
     values = [row[side] for side in pair]
     name = label(row["metric"])
     worth = "-" if math.isnan(row["n_eff"]) else compact(row["n_eff"])
-    said = _NO_DIFFERENCE if row["verdict"].startswith(_NO_DIFFERENCE) else row["verdict"]
+    said = _NO_DIFFERENCE if row["outcome"] == SAME else row["verdict"]
     shown = time_text if row["unit"] == "s" else lambda x: percent(x, 3)
     return [name, *map(shown, values), change(row), interval(row), worth, said]
 
@@ -218,18 +238,18 @@ def _cells(row: Row, pair: Sequence[str]) -> list[str]:
 def _verdict_lines(table: pd.DataFrame) -> list[str]:
     by_variant = "variant" in table
     lines = []
-    for kind, said in (("worse", "Worse"), ("better", "Better"), (NOT_ENOUGH, "Not enough data for")):
-        rows = records(table[table["verdict"] == kind])
+    for kind, said in ((WORSE, "Worse"), (BETTER, "Better"), (NOT_ENOUGH, "Not enough data for")):
+        rows = records(table[table["outcome"] == kind])
         if not rows:
             continue
         names = [f"{row['variant']} {row['metric']}" if by_variant else row["metric"] for row in rows]
         if kind != NOT_ENOUGH:
             names = [f"{name} {change(row)}" for name, row in zip(names, rows, strict=True)]
         lines.append(wrapped(f"{said}: {', '.join(names)}.", hanging="  "))
-    judged = table["verdict"][table["verdict"] != ""]
-    if judged.str.startswith(_NO_DIFFERENCE).all():
+    judged = table["outcome"][table["outcome"] != NOT_JUDGED]
+    if (judged == SAME).all():
         return ["No metric differs by more than the margin."]
-    return lines if (judged == "worse").any() else ["No metric is worse.", *lines]
+    return lines if (judged == WORSE).any() else ["No metric is worse.", *lines]
 
 
 def _told(table: pd.DataFrame, pair: Sequence[str]) -> pd.DataFrame:
@@ -238,14 +258,16 @@ def _told(table: pd.DataFrame, pair: Sequence[str]) -> pd.DataFrame:
     return table if silent.all() else table[~silent]
 
 
-def _notes(table: pd.DataFrame) -> list[str]:
+def _notes(table: pd.DataFrame, terms: Terms) -> list[str]:
     notes = []
-    margins = [v.partition("larger than ")[2] for v in table["verdict"] if v.startswith(_NO_DIFFERENCE)]
-    if margins:
-        less = " or ".join(dict.fromkeys(margins))
-        notes.append(f"{_NO_DIFFERENCE}: the whole interval lies within the margin, {less}.")
-    if (table["verdict"] == NOT_ENOUGH).any():
-        notes.append(f"{NOT_ENOUGH}: the interval holds 0 and passes the margin, or there is none; run for longer.")
+    units = dict.fromkeys(table["unit"][table["outcome"] == SAME])
+    if units:
+        margins = " or ".join(terms.margin_text(unit) for unit in units)
+        notes.append(f"{_NO_DIFFERENCE}: the whole interval lies within the margin, {margins}.")
+    if (table["outcome"] == NOT_ENOUGH).any():
+        notes.append(
+            f"{NOT_ENOUGH_DATA}: the interval contains 0 and exceeds the margin, or there is none; run longer."
+        )
     if table["metric"].str.startswith("paired").any():
         notes.append("pairs: shadow minus source of one request; equal variants have a p5 and a p95, too.")
     notes.append("n_eff: how many independent requests the lesser side is worth.")

@@ -34,6 +34,7 @@ from shadowsim.report.scenario_text import PROCESSES
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
+from shadowsim.statistics.terms import NOT_JUDGED
 from shadowsim.text import bytes_text, compact, count, percent, significant, time_text
 from shadowsim.verdict import Verdict
 
@@ -233,7 +234,7 @@ def _usd(value: float) -> str:
 def _changes(compared: pd.DataFrame, called: Mapping[str, str]) -> str:
     """Say what is worse, what is better and what nobody can say yet."""
     said: dict[str, list[str]] = {}
-    for row in records(compared[compared["verdict"] != ""]):
+    for row in records(compared[compared["outcome"] != NOT_JUDGED]):
         said.setdefault(row["verdict"], []).append(f"{_metric(row)} {change(row)}")
     parts = "; ".join(f"{verdict}: {', '.join(changes)}" for verdict, changes in said.items())
     return f"{' and '.join(called.values())} compared. {parts}."

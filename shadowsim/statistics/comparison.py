@@ -38,24 +38,21 @@ from shadowsim.statistics.batch_means import Batches, Deviations, choose
 from shadowsim.statistics.estimates import Estimate
 from shadowsim.statistics.samples import Floats, Values
 from shadowsim.statistics.sections import ERRORS, Sections, SideSections, arrivals_cut, frames_of, sections_of
+from shadowsim.statistics.terms import (
+    BETTER,
+    CONFIDENCE,
+    MARGIN_PCT,
+    MARGIN_POINTS,
+    NOT_ENOUGH,
+    NOT_JUDGED,
+    SAME,
+    WORSE,
+    Terms,
+)
 
-NOT_ENOUGH = "not enough data"
 LEAST_BEYOND = 20  # independent answers beyond a quantile, without which its interval promises too much
 _MEAN_LIKE = 0.9  # a mean of latencies is made by its upper tenth
 _INTERVALS = ("low", "high", "ratio_low", "ratio_high", "source_low", "source_high", "shadow_low", "shadow_high")
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the comparison was asked for."""
-
-    margin_pct: float
-    margin_points: float
-    alpha: float
-
-    def said(self, unit: str) -> str:
-        """The margin, as a verdict says it."""
-        return f"{self.margin_pct:g} %" if unit == "s" else f"{self.margin_points:g} points"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +159,7 @@ class RowBuilder:
         row["shadow_low"], row["shadow_high"] = shadow.low, shadow.high
         row["n_eff"] = min(e.n_eff for e in pair)
         row["method"] = f"{self.name}, {batches}" if batches else self.name
-        return row | {"verdict": verdict_of(row, self.terms)}
+        return row | {"outcome": outcome_of(row, self.terms)}
 
     def _row(self, metric: str, values: Sequence[float], n: Sequence[float], unit: str = "s") -> dict[str, Any]:
         return row_of(metric, unit, values, n, self.terms) | {"method": self.name}
@@ -183,12 +180,12 @@ def row_of(metric: str, unit: str, values: Sequence[float], n: Sequence[float], 
         "n_source": int(n[0]),
         "n_shadow": int(n[1]),
         "margin": margin,
-        "verdict": NOT_ENOUGH,
+        "outcome": NOT_ENOUGH,
     }
 
 
-def verdict_of(row: Mapping[str, Any], terms: Terms) -> str:
-    """The verdict of a row's interval; see the module."""
+def outcome_of(row: Mapping[str, Any], terms: Terms) -> str:
+    """Return the code of the outcome that a row's interval has; see the module."""
     low, high, margin = row["low"], row["high"], row["margin"]
     if math.isnan(low) or math.isnan(high):
         return NOT_ENOUGH
@@ -199,8 +196,8 @@ def verdict_of(row: Mapping[str, Any], terms: Terms) -> str:
     else:
         within = -margin < low and high < margin
     if within:
-        return f"no difference larger than {terms.said(row['unit'])}"
-    return "worse" if low > 0.0 else "better" if high < 0.0 else NOT_ENOUGH
+        return SAME
+    return WORSE if low > 0.0 else BETTER if high < 0.0 else NOT_ENOUGH
 
 
 def period_rows(windows: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
@@ -220,7 +217,7 @@ def period_rows(windows: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]
             times = _median(shadow / source, terms.alpha)
             row |= {"difference": apart.value, "low": apart.low, "high": apart.high, "n_eff": apart.n_eff}
             row |= {"ratio": times.value, "ratio_low": times.low, "ratio_high": times.high}
-            row["verdict"] = verdict_of(row, terms)
+            row["outcome"] = outcome_of(row, terms)
         yield row
 
 
@@ -262,15 +259,15 @@ def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]
                 else estimates.quantile(sample, q, batches, terms.alpha)
             )
             row |= {"low": found.low, "high": found.high, "n_eff": found.n_eff, "method": f"pairs, {batches}"}
-            row["verdict"] = verdict_of(row, terms)
+            row["outcome"] = outcome_of(row, terms)
         if q in (0.05, 0.95):
-            row |= {"source": math.nan, "shadow": math.nan, "margin": math.nan, "verdict": ""}
+            row |= {"source": math.nan, "shadow": math.nan, "margin": math.nan, "outcome": NOT_JUDGED}
         yield row
 
 
 COLUMNS = (
     *("metric", "unit", "source", "shadow", "difference", "low", "high", "ratio", "ratio_low", "ratio_high"),
-    *("n_source", "n_shadow", "n_eff", "margin", "verdict", "method"),
+    *("n_source", "n_shadow", "n_eff", "margin", "outcome", "verdict", "method"),
     *("source_low", "source_high", "shadow_low", "shadow_high"),
 )
 
@@ -278,9 +275,9 @@ COLUMNS = (
 def compare(
     frames: object,
     *,
-    margin_pct: float = 10.0,
-    margin_points: float = 0.1,
-    confidence: float = 0.95,
+    margin_pct: float = MARGIN_PCT,
+    margin_points: float = MARGIN_POINTS,
+    confidence: float = CONFIDENCE,
     slo_s: float | None = None,
     look: int | None = None,
     looks: int | None = None,
@@ -332,8 +329,11 @@ def compare(
             How many independent requests the lesser of both sides is worth; NaN if unknown.
         margin : float
             In the unit of the row.
+        outcome : str
+            "worse", "better", "same" or "not_enough"; "" for paired_p5 and paired_p95, which differ from 0 for equal
+            variants, too.
         verdict : str
-            See above; "" for paired_p5 and paired_p95, which differ from 0 for equal variants, too.
+            The outcome in words: "worse", "better", "no difference larger than 10 %", "not enough data" or "".
         method : str
             How the interval was had, and of how many groups.
 
@@ -352,6 +352,8 @@ def compare(
         rows += paired_rows(runs[0]["requests"], terms)
     if not rows:
         raise InputError("frames", "hold nothing that could be compared")
+    for row in rows:
+        row["verdict"] = terms.verdict(row["outcome"], row["unit"])
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_source": "int64", "n_shadow": "int64"})
 
 

@@ -9,7 +9,7 @@ from scipy.stats import binom
 from shadowsim import InputError, assert_no_regression, compare, compare_runs, replicate, simulate
 from shadowsim.planning.run_comparison import COLUMNS, regressions_text
 from shadowsim.scenario.fields import per_cent
-from shadowsim.statistics.comparison import NOT_ENOUGH
+from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, SAME, WORSE
 
 LOAD, N = 0.5, 50_000
 
@@ -61,15 +61,16 @@ def test_source_is_set_beside_source_and_shadow_beside_shadow(base, slower):
     assert p99["difference"] == p99["result"] - p99["baseline"]
     assert p99["margin"] == pytest.approx(0.1 * p99["baseline"])
     assert p99["n_baseline"] == int(base.summary().loc["Shadow", "requests"])
-    assert p99["verdict"] == "worse"
-    assert row(compare_runs(base, slower), "p99")["verdict"] == "better"
+    assert p99["outcome"] == WORSE
+    assert row(compare_runs(base, slower), "p99")["outcome"] == BETTER
     # a shadow never touches its source
     source = found[found["role"] == "source"]
     assert (source["difference"] == 0.0).all()
+    assert set(source["outcome"]) <= {SAME, NOT_ENOUGH}
     assert set(source["verdict"]) <= {
         "no difference larger than 10 %",
         "no difference larger than 0.1 points",
-        NOT_ENOUGH,
+        NOT_ENOUGH_DATA,
     }
 
 
@@ -124,7 +125,7 @@ def test_a_slower_run_fails_and_the_table_is_shown(base, slower):
 
 def test_a_metric_asked_for_must_be_judged_and_one_at_least(base, slower):
     few = [simulate(case(1, s, horizon_s=250.0, period_s=2.5)) for s in (1.0, 1.2)]
-    assert row(compare_runs(few[1], few[0]), "p99.9")["verdict"] == NOT_ENOUGH
+    assert row(compare_runs(few[1], few[0]), "p99.9")["outcome"] == NOT_ENOUGH
     with pytest.raises(AssertionError, match=r"^Shadow: p99\.9 cannot be judged\n(?s:.*)run\.horizon_s"):
         assert_no_regression(few[1], few[0], metrics=["p99.9"])
     assert_no_regression(slower, base, "40%", metrics=["p99.9"])

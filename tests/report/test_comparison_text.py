@@ -12,7 +12,7 @@ from shadowsim import default_scenario, replicate, simulate
 from shadowsim.cli.console import plain
 from shadowsim.errors import InputError
 from shadowsim.report.comparison_text import change, compare_saved, compare_two_saved, interval, signed
-from shadowsim.statistics.comparison import NOT_ENOUGH
+from shadowsim.statistics.terms import NOT_ENOUGH_DATA
 
 BASE = default_scenario().replace({"horizon_s": 600, "run.period_s": 10})
 
@@ -41,7 +41,7 @@ def test_equal_variants_open_the_gate(saved):
 def test_a_slower_shadow_closes_it(saved):
     found = compare_saved(saved / "slow")
     assert found.worse
-    assert {"mean", "p50", "p99"} <= set(found.table.loc[found.table["verdict"] == "worse", "metric"])
+    assert {"mean", "p50", "p99"} <= set(found.table.loc[found.table["outcome"] == "worse", "metric"])
     assert not found.only(["error_rate"]).worse
     assert found.only(["p99"]).worse
 
@@ -122,7 +122,12 @@ def test_too_little_is_unsure_and_not_worse(tmp_path):
     found = compare_saved(tmp_path)
     assert found.unsure
     assert not found.worse
-    assert NOT_ENOUGH in str(found)
+    assert NOT_ENOUGH_DATA in str(found)
+
+
+def test_the_note_names_the_margins_that_were_asked_for(saved):
+    text = " ".join(str(compare_saved(saved / "equal", margin_pct=80.0, margin_points=0.5)).split())
+    assert "no difference: the whole interval lies within the margin, 80 % or 0.5 points." in text
 
 
 def test_for_json(saved):
@@ -130,6 +135,7 @@ def test_for_json(saved):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["worse"] is False
     assert [m["metric"] for m in found["metrics"]][:2] == ["mean", "p50"]
+    assert found["metrics"][0]["outcome"]
     assert found["metrics"][0]["verdict"]
 
 
