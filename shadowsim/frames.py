@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.extensions import ExtensionArray
 
+from shadowsim import histogram
 from shadowsim.errors import InputError
 
 
@@ -187,13 +188,5 @@ def _bucket_quantiles(part: pd.DataFrame, qs: Sequence[float]) -> list[float]:
     low, bucket = np.unique(part["low_s"].to_numpy(np.float64), return_inverse=True)
     high = np.empty(low.size)
     high[bucket] = part["high_s"].to_numpy(np.float64)
-    count = np.bincount(bucket, weights=part["count"].to_numpy(np.float64))  # exact: below 2**53
-    total = np.cumsum(count)
-    if total[-1] == 0:
-        return [float("nan")] * len(qs)
-    found = []
-    for q in qs:
-        b = int(min(np.searchsorted(total, q * total[-1], side="left"), total.size - 1))
-        share = (q * total[-1] - (total[b] - count[b])) / count[b] if count[b] else 0.0
-        found.append(float(low[b] + (high[b] - low[b]) * share))
-    return found
+    count = np.bincount(bucket, part["count"].to_numpy(np.float64)).astype(np.float64)  # exact: below 2**53
+    return histogram.quantiles(low, high, count, qs)

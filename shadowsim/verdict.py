@@ -21,10 +21,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.scenario.relaxation import relaxation_s, work_moments
 from shadowsim.scenario.scenario import Scenario
-
-Floats = NDArray[np.float64]
 
 STATUSES = ("STABLE", "TOO SHORT", "OVERLOADED")  # from good to grave
 BEYOND_P99 = 30  # answers beyond a quantile that an estimate of it needs

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
 from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import arrivals_of
@@ -39,7 +39,6 @@ from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections
 from shadowsim.statistics.terms import Terms
 
-Floats = NDArray[np.float64]
 Advance = Callable[[int], object]
 
 STEPS = 1000  # of a profile that is run through faster: ten in a section

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.aws.instances import lookup, quota_note
 from shadowsim.engine.replicate import replication
 from shadowsim.engine.simulate import simulate
@@ -36,8 +36,6 @@ from shadowsim.planning.slo import Goal, Slo, measure, parse_slo
 from shadowsim.result import Result
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.scenario.scenario import Scenario
-
-Floats = NDArray[np.float64]
 
 
 def size(

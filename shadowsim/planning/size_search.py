@@ -33,15 +33,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.planning.load import Demand, Length, backlog, floor, length_of, repeating_s
 from shadowsim.planning.slo import Goal
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
-
-Floats = NDArray[np.float64]
 
 CLEAR = 10.0
 FIRST_LOOK = 3

@@ -42,12 +42,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim import frames
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.result import Result
 from shadowsim.scenario.defaults import TIMEOUT_S
-
-Floats = NDArray[np.float64]
 
 LEAST_SECTIONS = 10  # fewer say nothing about their own scatter
 TIMES = ("mean", "wait_mean")

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, Floats, canvas
+from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, canvas
 from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, NOT_JUDGED, SAME, WORSE
 from shadowsim.text import percent, time_text
 from shadowsim.verdict import Verdict

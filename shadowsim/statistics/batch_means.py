@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtri  # type: ignore[import-untyped]
 
-from shadowsim.statistics.samples import Floats
+from shadowsim.arrays import Floats
 
 LEAST, MOST = 10, 30  # Schmeiser (1982): more batches narrow an interval little, and leave correlation in it
 _LEVEL = (MOST, 25, 20, 16, 13)

@@ -31,12 +31,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
 from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import Batches, Deviations, choose
 from shadowsim.statistics.estimates import Estimate
-from shadowsim.statistics.samples import Floats, Values
+from shadowsim.statistics.samples import Values
 from shadowsim.statistics.sections import ERRORS, Sections, SideSections, arrivals_cut, frames_of, sections_of
 from shadowsim.statistics.terms import (
     BETTER,

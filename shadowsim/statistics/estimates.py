@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.statistics.batch_means import Batches, Deviations, choose
-from shadowsim.statistics.samples import Floats, Sample, Values
+from shadowsim.statistics.samples import Sample, Values
 
 FEW_HITS = 30  # below it the scatter of hits says nothing
 _LAGS = 1 << 16  # how far autocorrelation is followed at most

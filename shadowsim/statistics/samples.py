@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from shadowsim.arrays import Floats, Ints
+from shadowsim.histogram import place_of
 
 
 class Buckets:
@@ -68,9 +68,7 @@ class Buckets:
     def _place(self, p: float) -> tuple[int, float]:
         """The bucket that holds the quantile, and which share of it lies above."""
         rank = min(max(p, 0.0), 1.0) * self.n
-        at = int(np.searchsorted(self._upto, rank, side="left"))
-        while not self._of_bucket[at]:  # p = 0 below the first filled bucket
-            at += 1
+        at = place_of(self._upto, rank)
         return at, float((self._upto[at] - rank) / self._of_bucket[at])
 
     def _beyond(self, at: int, share: float) -> Floats:

@@ -18,10 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim import frames as schema
+from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.statistics.batch_means import LEAST, traffic_moments
-from shadowsim.statistics.samples import Buckets, Floats, Ints, Sample, Values
+from shadowsim.statistics.samples import Buckets, Sample, Values
 
 METHODS = ("sections", "replications", "requests", "windows")
 ERRORS = {

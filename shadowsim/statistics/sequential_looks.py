@@ -13,12 +13,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, nearest
-
-Floats = NDArray[np.float64]
 
 SPENDING = ("obrien-fleming", "pocock")
 MOST_LOOKS = 100

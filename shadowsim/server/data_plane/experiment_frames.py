@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.frames import LATENCY, LOST_CAUSES, MOST_SECTIONS, PERCENTILES, REQUESTS, ROLES, WINDOWS, build
+from shadowsim.histogram import edge_of, quantile_within
 from shadowsim.server.data_plane.backends import REFUSED
-from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, Served, edge_of, quantile
+from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, Served
 
 KEPT_ROWS = 4_000_000
 _CHUNK = 65_536
@@ -184,7 +185,7 @@ def _window(tally: PeriodCounts, n_workers: int | None) -> dict[str, object]:
         "ModelLatency_Minimum": tally.latency_min * _US if some else math.nan,
         "ModelLatency_Maximum": tally.latency_max * _US if some else math.nan,
         **{
-            f"ModelLatency_{name}": quantile(counts, q, tally.latency_min, tally.latency_max) * _US
+            f"ModelLatency_{name}": quantile_within(counts, q, tally.latency_min, tally.latency_max) * _US
             for name, q in PERCENTILES.items()
         },
         "OverheadLatency_Average": tally.overhead_sum / tally.n_overhead * _US if tally.n_overhead else math.nan,
