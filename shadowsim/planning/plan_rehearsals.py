@@ -34,7 +34,7 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import traffic_moments
-from shadowsim.statistics.comparison import LEAST_BEYOND, RowBuilder
+from shadowsim.statistics.comparison import MIN_BEYOND, RowBuilder
 from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections
 from shadowsim.statistics.terms import Terms
@@ -168,8 +168,8 @@ def judged(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, 
     sides = (sections.source, sections.shadow)
     worth = [estimates.n_effective(s.sample, 0.5, None, s.moments) if s.sample else None for s in sides]
     least = min((w for w in worth if w is not None), default=math.inf)
-    how = RowBuilder(sections.how, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
-    return _row(how, sides, effect, worth), least * effect.tail < LEAST_BEYOND
+    how = RowBuilder(sections.method, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
+    return _row(how, sides, effect, worth), least * effect.tail < MIN_BEYOND
 
 
 def _row(
@@ -273,4 +273,4 @@ def _first(sections: Sections, n: int) -> Sections:
         errors = {name: hits[:n] for name, hits in side.errors.items()}
         moments = None if side.moments is None else side.moments[:n]
         sides.append(SideSections(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, moments))
-    return Sections(sides[0], sides[1], sections.how)
+    return Sections(sides[0], sides[1], sections.method)

@@ -25,7 +25,7 @@ from shadowsim.errors import InputError, nearest
 from shadowsim.frames import ROLES
 from shadowsim.result import Result
 from shadowsim.scenario.fields import per_cent
-from shadowsim.statistics.batch_means import LEAST
+from shadowsim.statistics.batch_means import MIN_BATCHES
 from shadowsim.statistics.comparison import metric_rows, terms_of
 from shadowsim.statistics.sections import Sections, frames_of, sections_of
 from shadowsim.statistics.terms import (
@@ -97,7 +97,7 @@ def compare_runs(
     names = _names(new)
     found = []
     for role in ROLES:
-        pair = Sections(before.side(role), after.side(role), after.how, after.independent)
+        pair = Sections(before.side(role), after.side(role), after.method, after.independent)
         for row in metric_rows(pair, terms, slo_s, together):
             named = {_renamed(key): value for key, value in row.items()}
             named["verdict"] = terms.verdict(row["outcome"], row["unit"])
@@ -177,7 +177,9 @@ def assert_no_regression(
         return table
     lines = [*faults, "", regressions_text(changed)]
     if len(unknown):
-        lines.append(f'"{NOT_ENOUGH_DATA}": run.horizon_s must be longer, and at least {LEAST} windows (run.period_s)')
+        lines.append(
+            f'"{NOT_ENOUGH_DATA}": run.horizon_s must be longer, and at least {MIN_BATCHES} windows (run.period_s)'
+        )
     raise AssertionError("\n".join(lines))
 
 
@@ -223,7 +225,7 @@ def _sections(new: Sequence[Result], old: Sequence[Result], method: str | None) 
     """Both sides cut into sections in the same way."""
     runs = [frames_of(list(side)) for side in (new, old)]
     cut = [sections_of(side, method) for side in runs]
-    if cut[0].how != cut[1].how:
+    if cut[0].method != cut[1].method:
         cut = [sections_of(side, "sections") for side in runs]
     return cut[0], cut[1]
 

@@ -8,7 +8,7 @@ import pytest
 from cases import scenario, service
 
 from shadowsim import InputError, simulate
-from shadowsim.statistics.sections import ERRORS, arrivals_cut, frames_of, is_whole, sections_of
+from shadowsim.statistics.sections import ERRORS, arrivals_cut, frames_of, is_complete, sections_of
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def sides(sections):
 
 def test_sections_hold_what_the_windows_and_the_buckets_say(run):
     sections = sections_of(frames_of(run), None)
-    assert sections.how == "sections"
+    assert sections.method == "sections"
     for role, side in sides(sections).items():
         windows = run.windows[run.windows["role"] == role]
         assert side.n.size == 13
@@ -50,7 +50,7 @@ def test_windows_belong_to_their_sections():
 
 def test_single_requests_say_the_same(run):
     whole, single = sections_of(frames_of(run), None), sections_of([{"requests": run.requests}], None)
-    assert single.how == "requests"
+    assert single.method == "requests"
     for role in ("source", "shadow"):
         a, b = sides(whole)[role], sides(single)[role]
         assert a.n.sum() == b.n.sum() == b.sample.n
@@ -62,15 +62,15 @@ def test_single_requests_say_the_same(run):
 
 
 def test_a_whole_frame_is_told_from_a_sample(run):
-    assert is_whole({"requests": run.requests, "windows": run.windows})
-    assert is_whole({"requests": run.requests})
-    assert not is_whole({"requests": run.requests[run.requests["request"] != 7]})
-    assert not is_whole({"requests": run.requests[run.requests["request"] < 100], "windows": run.windows})
+    assert is_complete({"requests": run.requests, "windows": run.windows})
+    assert is_complete({"requests": run.requests})
+    assert not is_complete({"requests": run.requests[run.requests["request"] != 7]})
+    assert not is_complete({"requests": run.requests[run.requests["request"] < 100], "windows": run.windows})
 
 
 def test_windows_alone_give_sums_without_quantiles(run):
     sections = sections_of([{"windows": run.windows}], None)
-    assert sections.how == "windows"
+    assert sections.method == "windows"
     whole = sections_of(frames_of(run), None)
     for role, side in sides(sections).items():
         assert side.sample is None
@@ -79,13 +79,13 @@ def test_windows_alone_give_sums_without_quantiles(run):
 
 def test_ten_runs_are_ten_sections_and_two_runs_twenty_six(run):
     ten = sections_of(frames_of([run] * 10), None)
-    assert (ten.how, ten.independent, ten.source.n.size) == ("replications", True, 10)
+    assert (ten.method, ten.independent, ten.source.n.size) == ("replications", True, 10)
     one = sections_of(frames_of(run), None)
     assert ten.source.n.tolist() == [one.source.n.sum()] * 10
     assert ten.shadow.errors["error_rate"].tolist() == [one.shadow.errors["error_rate"].sum()] * 10
     assert ten.source.sample.quantile(0.9) == pytest.approx(one.source.sample.quantile(0.9))
     two = sections_of(frames_of([run, run]), None)
-    assert (two.how, two.independent, two.source.n.size) == ("sections", False, 26)
+    assert (two.method, two.independent, two.source.n.size) == ("sections", False, 26)
     assert two.source.n.tolist() == one.source.n.tolist() * 2
 
 
