@@ -206,7 +206,7 @@ def _comparison(compared: pd.DataFrame, verdict: Verdict) -> str:
         figures = [said(row["source"]), said(row["shadow"]), change(row), interval(row)]
         cells.append((_metric(row), [*(_NONE if x == "-" else x for x in figures), worth, row["verdict"]]))
     roles = [p.role + (", OVERLOADED" if p.status == "OVERLOADED" else "") for p in verdict.pools]
-    caption = "n_eff: how many independent requests the lesser of both sides is worth."
+    caption = "n_eff: effective sample size of the smaller side."
     made = table(caption, ["", *roles, "change", "95 % interval", "n_eff", "verdict"], cells, wide=True)
     return f'<section aria-label="The comparison, in figures">\n{made}\n</section>'
 
