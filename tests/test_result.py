@@ -1,4 +1,4 @@
-"""A result: its summary, and what survives saving."""
+"""Results: the summary, saving and loading."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Figures of comparisons show what the frames say."""
+"""Figures of comparisons and noise floors show the figures of their frames."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ SAME_NAME = comparison.OUTCOME_STYLES["same"][2]
 
 
 def compared(*rows):
-    """A frame of `compare` from what is given of its rows."""
+    """Return a frame of `compare` from some columns of its rows."""
     blank = {"unit": "s", "source": 0.1, "shadow": 0.1, "margin": 0.01, "outcome": "same", "method": "sections"}
     return pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
 
@@ -30,30 +30,30 @@ FRAME = compared(
 
 
 def marks(figure):
-    """{metric: (value, low, high, verdict)} of a figure of differences, in all its panels."""
-    found = {}
+    """Return {metric: (value, low, high, legend)} of all panels of a figure of differences."""
+    drawn = {}
     for trace in figure.data:
         for i, name in enumerate(trace.y):
             x, more, less = trace.x[i], trace.error_x.array[i], trace.error_x.arrayminus[i]
-            found[name] = (x, x - less, x + more, trace.name)
-    return found
+            drawn[name] = (x, x - less, x + more, trace.name)
+    return drawn
 
 
 def test_a_mark_is_the_difference_with_its_interval_in_the_margins_unit():
-    found = marks(comparison.differences(FRAME))
-    assert list(found) == ["p99", "p99.9", "mean", "paired_mean", "error_rate"]  # by verdict; paired_p5 is none
-    assert found["mean"] == (pytest.approx(2.0), pytest.approx(1.0), pytest.approx(4.0), SAME_NAME)
-    assert found["p99"] == (pytest.approx(30.0), pytest.approx(20.0), pytest.approx(50.0), "worse")
+    drawn = marks(comparison.differences(FRAME))
+    assert list(drawn) == ["p99", "p99.9", "mean", "paired_mean", "error_rate"]  # by verdict; paired_p5 is none
+    assert drawn["mean"] == (pytest.approx(2.0), pytest.approx(1.0), pytest.approx(4.0), SAME_NAME)
+    assert drawn["p99"] == (pytest.approx(30.0), pytest.approx(20.0), pytest.approx(50.0), "worse")
     # Paired differences have no ratio: -20 ms of a source's 100 ms.
-    assert found["paired_mean"] == (pytest.approx(-20.0), pytest.approx(-30.0), pytest.approx(-15.0), "better")
-    assert found["error_rate"] == (pytest.approx(0.2), pytest.approx(0.05), pytest.approx(0.4), "worse")
-    value, low, high, name = found["p99.9"]
+    assert drawn["paired_mean"] == (pytest.approx(-20.0), pytest.approx(-30.0), pytest.approx(-15.0), "better")
+    assert drawn["error_rate"] == (pytest.approx(0.2), pytest.approx(0.05), pytest.approx(0.4), "worse")
+    value, low, high, name = drawn["p99.9"]
     assert value == pytest.approx(10.0)
     assert np.isnan([low, high]).all()
     assert name == "not enough data"
 
 
-def test_the_margin_is_shaded_and_said():
+def test_the_margin_is_shaded_and_named():
     figure = comparison.differences(FRAME)
     shades = [(s.x0, s.x1) for s in figure.layout.shapes if s.type == "rect"]
     assert shades == [(pytest.approx(-10.0), pytest.approx(10.0)), (pytest.approx(-0.1), pytest.approx(0.1))]
@@ -67,7 +67,7 @@ def test_the_margin_is_shaded_and_said():
     ]
 
 
-def test_verdicts_are_told_by_marks_too_and_named_once():
+def test_outcomes_have_marks_and_are_named_once():
     figure = comparison.differences(FRAME)
     assert len({trace.marker.symbol for trace in figure.data}) == 4
     named = [trace.name for trace in figure.data if trace.showlegend]

@@ -1,4 +1,4 @@
-"""Batches: how often independent sections stay apart, that memory joins them, and that traffic's trend is no error."""
+"""Batches: independent sections stay separate, memory joins them, and the trend of traffic is not an error."""
 
 import numpy as np
 import pytest
@@ -171,6 +171,6 @@ def test_errors_that_move_together_correlate():
     assert np.mean(correlations) == pytest.approx(0.5, abs=4 * 0.75 / np.sqrt(MAX_BATCHES * 10))
 
 
-def test_batches_say_what_they_are():
+def test_batches_as_text():
     assert str(Batches(25)) == "25 groups"
     assert str(Batches(50, trend=True)) == "50 groups, traffic's trend removed"

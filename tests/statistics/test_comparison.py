@@ -1,4 +1,4 @@
-"""compare: what it says of runs whose truth is known, and how its parameters act."""
+"""compare: outcomes of runs whose truth is known, and the effect of each parameter."""
 
 import math
 
@@ -127,10 +127,10 @@ def test_a_week_is_judged_by_what_its_days_do_not_repeat():
 def test_looks_widen_the_interval_as_their_bounds_say(run):
     plain = row(run.compare(), "p50")
     for look in (1, 4, 7):
-        found = row(run.compare(look=look, looks=7), "p50")
+        looked = row(run.compare(look=look, looks=7), "p50")
         bound = sequential_looks.bounds(7)[look - 1]
         # Student's value at a bound's level grows faster than the bound
-        assert found["high"] - found["low"] >= (plain["high"] - plain["low"]) * bound / norm.ppf(0.975) * 0.99
+        assert looked["high"] - looked["low"] >= (plain["high"] - plain["low"]) * bound / norm.ppf(0.975) * 0.99
     pocock = row(run.compare(look=1, looks=7, spending="pocock"), "p50")
     early = row(run.compare(look=1, looks=7), "p50")
     assert pocock["high"] - pocock["low"] < early["high"] - early["low"]
@@ -187,7 +187,7 @@ def test_no_copies_are_not_enough_data():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         ({"margin_pct": 0.0}, "margin_pct: must be > 0, got 0"),
         ({"margin_pct": float("nan")}, "margin_pct: must be > 0, got nan"),
@@ -201,12 +201,12 @@ def test_no_copies_are_not_enough_data():
         ({"method": "bootstrap"}, "method: must be one of sections, replications, requests, windows, got 'bootstrap'"),
     ],
 )
-def test_what_cannot_be_is_said(run, given, message):
+def test_invalid_arguments_are_refused(run, arguments, message):
     with pytest.raises(InputError, match=message):
-        run.compare(**given)
+        run.compare(**arguments)
 
 
-def test_frames_that_tell_nothing_are_said():
+def test_frames_without_figures_are_refused():
     with pytest.raises(InputError, match="frames: hold nothing that could be compared"):
         compare({"windows": pd.DataFrame({"role": ["source", "shadow"], "time_s": [0.0, 0.0]})})
 
@@ -294,8 +294,8 @@ def test_intervals_of_pairs_cover():
         rows = by_metric(paired_rows(requests(np.random.default_rng(seed), n=2000), TERMS))
         for metric in hits:
             hits[metric] += rows[metric]["low"] <= true[metric] <= rows[metric]["high"]
-    for metric, found in hits.items():
-        assert binom.ppf(0.001, n, 0.92) <= found, metric
+    for metric, n_hits in hits.items():
+        assert binom.ppf(0.001, n, 0.92) <= n_hits, metric
 
 
 def test_quantiles_of_the_differences_have_no_verdict():

@@ -1,4 +1,4 @@
-"""Intervals: against closed forms, Wilson's as scipy has it, and by how often they cover."""
+"""Intervals against closed forms, scipy's Wilson intervals, and their promised coverage."""
 
 import math
 
@@ -77,7 +77,7 @@ def test_few_hits_have_wilsons_interval(hits, n):
     assert estimate.n_eff == n
 
 
-def test_few_hits_are_worth_no_more_than_the_latencies():
+def test_few_hits_have_at_most_the_effective_size_of_the_latencies():
     hits, n = np.zeros(100), np.full(100, 1000.0)
     wide = estimates.share(hits, n, 500.0, Batches(30), 0.05)
     assert wide.high == pytest.approx(binomtest(0, 500).proportion_ci(method="wilson").high)
@@ -85,7 +85,7 @@ def test_few_hits_are_worth_no_more_than_the_latencies():
     assert math.isnan(estimates.share(hits, n, 0.0, None, 0.05).low)
 
 
-def test_clustered_hits_are_worth_few():
+def test_clustered_hits_have_a_small_effective_size():
     hits = np.zeros(100)
     hits[::10] = 100.0
     estimate = estimates.share(hits, np.full(100, 1000.0), 1e9, Batches(20), 0.05)
@@ -148,5 +148,5 @@ def test_the_ratio_lies_above_one_where_the_difference_lies_above_nothing(source
     assert (high < 0) == (ratio_high < 1)
 
 
-def test_there_is_no_ratio_to_nothing():
+def test_there_is_no_ratio_to_zero():
     assert all(map(math.isnan, estimates.ratio(Estimate(0.0, 0.0, 0.1, 1, 1.0), Estimate(0.1, 0.0, 0.2, 1, 1.0), 0.0)))
