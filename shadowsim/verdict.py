@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from shadowsim.arrays import Floats
 from shadowsim.scenario.relaxation import relaxation_s, work_moments
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.text import OVERLOADED
 
-STATUSES = ("STABLE", "TOO SHORT", "OVERLOADED")  # from good to grave
+STATUSES = ("STABLE", "TOO SHORT", OVERLOADED)  # from good to grave
 MIN_BEYOND_P99 = 30  # answers beyond p99 that an estimate of it needs
 MIN_RELAXATIONS = 10  # relaxation times that a run must last
 _CERTAIN = 4.0  # standard errors
@@ -123,7 +124,7 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
         stretches = tuple((float(edge[a]), float(edge[b])) for a, b in intervals)
         needed = None if math.isnan(peak) else max(math.floor(peak * n_instances), n_instances) + 1
         why = _overload_text(variant, peak, stretches, n_instances, needed)
-        return PoolVerdict(role, variant, "OVERLOADED", peak, stretches, needed, why)
+        return PoolVerdict(role, variant, OVERLOADED, peak, stretches, needed, why)
     short = _too_short(part, role, scenario, peak)
     if short:
         return PoolVerdict(role, variant, "TOO SHORT", peak, (), None, f"{variant} {short}.")

@@ -16,7 +16,7 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, canvas
 from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, NOT_JUDGED, SAME, WORSE
-from shadowsim.text import percent, time_text
+from shadowsim.text import OVERLOADED, percent, time_text
 from shadowsim.verdict import Verdict
 
 # Colour, mark and legend entry of each outcome, from grave to good; the marks point to where the shadow's figure lies.
@@ -212,5 +212,5 @@ def _both(part: pd.DataFrame, unit: str) -> list[str]:
 
 
 def _overloaded(verdict: Verdict | None) -> str:
-    names = [p.role for p in verdict.pools if p.status == "OVERLOADED"] if verdict else []
-    return f"{' and '.join(names).capitalize()} OVERLOADED: latencies grow with the run. " if names else ""
+    names = [p.role for p in verdict.pools if p.status == OVERLOADED] if verdict else []
+    return f"{' and '.join(names).capitalize()} {OVERLOADED}: latencies grow with the run. " if names else ""
