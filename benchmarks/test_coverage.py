@@ -72,8 +72,8 @@ def test_an_a_a_run_covers_the_truth_or_says_that_there_are_not_enough_data(tabl
             zero = ((d["low"] <= 0) & (d["high"] >= 0))[has]
             sides = [((d[f"{s}_low"] <= p99) & (d[f"{s}_high"] >= p99))[has] for s in ("source", "shadow")]
             side = pd.concat(sides)
-            alarms = d["verdict"].isin(["worse", "better"]).mean()
-            same = d["verdict"].str.startswith("no difference").mean()
+            alarms = d["outcome"].isin(["worse", "better"]).mean()
+            same = (d["outcome"] == "same").mean()
             iid = ((d["iid_low"] <= p99) & (d["iid_high"] >= p99)).mean()
             shown = f"{zero.mean():.1%} / {side.mean():.1%}" if has.any() else "- / -"
             table(f"{load}, {n:,}", f"{shown}, {alarms:.1%}, {same:.1%}", f"{has.mean():.1%}, {iid:.1%}")
@@ -99,6 +99,6 @@ def test_a_p99_worse_by_30_percent_is_called_worse(table: Table, law: str, load:
     ratio = long_run(law, load, Q, slower) / truth(law, load)
     assert ratio == pytest.approx(1.3, abs=0.02)
     d = judged(law, load, 200_000, slower)
-    power = (d["verdict"] == "worse").mean()
+    power = (d["outcome"] == "worse").mean()
     table(f"p99 worse by {ratio - 1:.1%}: {law}, {load}, 200,000", f"worse in {power:.1%}", "goal 80%")
     assert power >= 0.8

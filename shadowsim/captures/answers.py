@@ -34,10 +34,11 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.captures.record import CSV, JSON, CapturedPayload
 from shadowsim.errors import InputError, shown
+from shadowsim.histogram import edges_of, keys_of, place_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,13 +248,10 @@ def _dtype_and_bytes(array: Any) -> tuple[Any, bytes]:
     return array.dtype, array.tobytes()
 
 
-Floats = NDArray[np.float64]
-
 MAX_FIELDS = 200  # answers with ever new names would otherwise make a field of each
 OTHERS = "(other fields)"
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _BATCH = 4096  # numbers that are collected before they are counted
-_SHIFT = np.uint64(45)  # leaves the exponent and 7 bits of the mantissa
 
 
 class Differences:
@@ -323,8 +321,7 @@ class _Spread:
         self.n += values.size
         self.total += float(values.sum())
         self.greatest = max(self.greatest, float(values.max()))
-        # The bits of positive floats are in the order of the floats.
-        found, counts = np.unique(values.view(np.uint64) >> _SHIFT, return_counts=True)
+        found, counts = np.unique(keys_of(values), return_counts=True)
         self.buckets.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
     def row(self, name: str) -> dict[str, float]:
@@ -336,13 +333,12 @@ class _Spread:
         """Return the least number with at least a share `q` of all at or below it, to within its bucket."""
         if not self.n:
             return math.nan
-        keys = np.array(sorted(self.buckets), dtype=np.uint64)
-        below = np.cumsum([self.buckets[int(key)] for key in keys])
-        key = keys[np.searchsorted(below, math.ceil(q * self.n))]
-        low, high = (np.array([key, key + np.uint64(1)]) << _SHIFT).view(np.float64)
+        keys = sorted(self.buckets)
+        upto = np.cumsum([self.buckets[key] for key in keys])
+        low, high = edges_of(keys[place_of(upto, math.ceil(q * self.n))])
         # The lowest bucket holds 0, the highest infinity, which nothing lies above.
         middle = low if low == 0.0 or not math.isfinite(high) else (low + high) / 2.0
-        return min(float(middle), self.greatest)
+        return min(middle, self.greatest)
 
 
 class _FieldDifferences:

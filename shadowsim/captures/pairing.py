@@ -20,11 +20,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from shadowsim.arrays import Ints
 from shadowsim.captures.folders import CaptureFile, Reading, Source, capture_files, refuse_empty, scan_records
 from shadowsim.captures.record import CaptureRecord, record_of
 from shadowsim.errors import InputError, SerializationError
-
-Ints = NDArray[np.int64]
 
 _ID_BYTES = 16  # two of 10^9 ids share a digest with a probability of 10^-21
 _OPEN_FILES = 16

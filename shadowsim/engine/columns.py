@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
-from shadowsim.engine._kernel import Floats
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
 from shadowsim.frames import MOST_SECTIONS

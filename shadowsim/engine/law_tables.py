@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
-from shadowsim.engine._kernel import Floats
 from shadowsim.scenario.laws import Law
 
 

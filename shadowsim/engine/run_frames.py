@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
-from shadowsim.engine._kernel import Floats
 from shadowsim.engine.columns import Columns
 from shadowsim.errors import SimulationError
 from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, ROLES, WINDOWS, build, repeated

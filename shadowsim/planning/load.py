@@ -20,15 +20,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.planning.slo import Goal, figure_of_service, figure_of_waits
 from shadowsim.scenario.rates import Diurnal
 from shadowsim.scenario.relaxation import relaxation_s
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
-
-Floats = NDArray[np.float64]
 
 RELAXATIONS = 200  # relaxation times in a shortened run
 LEAST_REQUESTS = 200_000  # of the pool, in a shortened run

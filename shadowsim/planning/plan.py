@@ -49,7 +49,7 @@ from shadowsim.planning.plan_rehearsals import Rehearsal, RehearsalResult, level
 from shadowsim.planning.sheet import Sheet
 from shadowsim.scenario.fields import check_whole, integer, number
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import NOT_ENOUGH
+from shadowsim.statistics.terms import NOT_ENOUGH_DATA
 
 COLUMNS = [
     *("sampling_percentage", "duration_s", "duration_h", "power", "power_error", "false_alarm", "false_alarm_error"),
@@ -261,7 +261,7 @@ def _row(
     alarms = none.either(k)
     notes = limitation_notes(test, segment, k)
     if with_effect.undecided > 0.05:
-        notes.append(f"compare says {NOT_ENOUGH} in {with_effect.undecided:.0%} of the rehearsals")
+        notes.append(f"compare says {NOT_ENOUGH_DATA} in {with_effect.undecided:.0%} of the rehearsals")
     pct = 100.0 if effect.is_share else 100.0 / with_effect.source
     return {
         "sampling_percentage": test.experiment.sampling_percentage,

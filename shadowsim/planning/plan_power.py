@@ -22,9 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.planning.plan_rehearsals import RehearsalResult
-
-Floats = NDArray[np.float64]
 
 
 class Rate(NamedTuple):

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
 from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import arrivals_of
@@ -36,11 +36,11 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import traffic_moments
-from shadowsim.statistics.comparison import LEAST_BEYOND, RowBuilder, Terms
+from shadowsim.statistics.comparison import MIN_BEYOND, RowBuilder
 from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections
+from shadowsim.statistics.terms import Terms
 
-Floats = NDArray[np.float64]
 Advance = Callable[[int], object]
 
 STEPS = 1000  # of a profile that is run through faster: ten per section
@@ -178,8 +178,8 @@ def judge(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, A
         estimates.n_effective(side.sample, 0.5, None, side.moments) if side.sample else None for side in sides
     ]
     least = min((n for n in n_effective if n is not None), default=math.inf)
-    builder = RowBuilder(sections.how, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
-    return _metric_row(builder, sides, effect, n_effective), least * effect.tail < LEAST_BEYOND
+    builder = RowBuilder(sections.method, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
+    return _metric_row(builder, sides, effect, n_effective), least * effect.tail < MIN_BEYOND
 
 
 def _metric_row(
@@ -284,4 +284,4 @@ def _first_sections(sections: Sections, n: int) -> Sections:
         errors = {name: hits[:n] for name, hits in side.errors.items()}
         moments = None if side.moments is None else side.moments[:n]
         sides.append(SideSections(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, moments))
-    return Sections(sides[0], sides[1], sections.how)
+    return Sections(sides[0], sides[1], sections.method)

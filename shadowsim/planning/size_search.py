@@ -31,9 +31,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.engine.replicate import replication
 from shadowsim.planning.load import (
     Demand,
@@ -48,8 +48,6 @@ from shadowsim.planning.slo import Goal, Slo, measure
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
-
-Floats = NDArray[np.float64]
 
 AIMED_LOAD = 0.8  # of the peak, at the first count that is tried
 SCANNED = 64  # counts that are tried where figures need not fall with the count

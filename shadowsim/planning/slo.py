@@ -46,12 +46,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim import frames
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.result import Result
 from shadowsim.scenario.defaults import TIMEOUT_S
 
-Floats = NDArray[np.float64]
 Metric = Literal["quantile", "mean", "wait_mean", "share_wait", "share_latency", "error_rate", "utilisation"]
 
 LEAST_SECTIONS = 10  # fewer say nothing about their own scatter

@@ -23,7 +23,8 @@ import pandas as pd
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from shadowsim.plots.style import BANDS, COLOURS, GREY, SHADE, SHADE_TEXT, Floats, canvas, log_axis, value_axis
+from shadowsim.arrays import Floats
+from shadowsim.plots.style import BANDS, COLOURS, GREY, SHADE, SHADE_TEXT, canvas, log_axis, value_axis
 from shadowsim.verdict import PoolVerdict, Verdict, clock
 from shadowsim.verdict import verdict as judged
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
 from shadowsim.planning.slo import Goal, Slo, parse_slo
-from shadowsim.plots.style import COLOURS, GREY, INK, KINDS, SYMBOLS, Floats, canvas, value_axis
+from shadowsim.plots.style import COLOURS, GREY, INK, KINDS, SYMBOLS, canvas, value_axis
 
 _ERRORS = 2.0  # standard errors that a line reaches to either side
 _FAR = 3.0  # what is beyond so many times the limit is an arrow

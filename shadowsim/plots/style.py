@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-Floats = NDArray[np.float64]
+from shadowsim.arrays import Floats
 
 COLOURS = {"source": "#0072B2", "shadow": "#D55E00"}
 BANDS = {"source": "rgba(0, 114, 178, 0.22)", "shadow": "rgba(213, 94, 0, 0.22)"}

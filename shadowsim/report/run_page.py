@@ -34,6 +34,7 @@ from shadowsim.report.scenario_text import PROCESSES
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
+from shadowsim.statistics.terms import NOT_JUDGED
 from shadowsim.text import bytes_text, compact, count, percent, significant, time_text
 from shadowsim.verdict import Verdict
 
@@ -205,7 +206,7 @@ def _comparison(compared: pd.DataFrame, verdict: Verdict) -> str:
         figures = [said(row["source"]), said(row["shadow"]), change(row), interval(row)]
         cells.append((_metric(row), [*(_NONE if x == "-" else x for x in figures), worth, row["verdict"]]))
     roles = [p.role + (", OVERLOADED" if p.status == "OVERLOADED" else "") for p in verdict.pools]
-    caption = "n_eff: how many independent requests the lesser of both sides is worth."
+    caption = "n_eff: effective sample size of the smaller side."
     made = table(caption, ["", *roles, "change", "95 % interval", "n_eff", "verdict"], cells, wide=True)
     return f'<section aria-label="The comparison, in figures">\n{made}\n</section>'
 
@@ -233,7 +234,7 @@ def _usd(value: float) -> str:
 def _changes(compared: pd.DataFrame, called: Mapping[str, str]) -> str:
     """Say what is worse, what is better and what nobody can say yet."""
     said: dict[str, list[str]] = {}
-    for row in records(compared[compared["verdict"] != ""]):
+    for row in records(compared[compared["outcome"] != NOT_JUDGED]):
         said.setdefault(row["verdict"], []).append(f"{_metric(row)} {change(row)}")
     parts = "; ".join(f"{verdict}: {', '.join(changes)}" for verdict, changes in said.items())
     return f"{' and '.join(called.values())} compared. {parts}."

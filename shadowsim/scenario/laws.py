@@ -58,13 +58,12 @@ from statistics import NormalDist
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block, number
 from shadowsim.scenario.traces import listing, read_table, resolve, sizes
 
-Floats = NDArray[np.float64]
 Tails = tuple[Floats, Floats]
 
 UNIFORM_SCV = 1.0 / 3.0  # from 0 on

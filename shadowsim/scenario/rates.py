@@ -27,12 +27,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
 
-Floats = NDArray[np.float64]
 Knots = tuple[Floats, Floats]
 
 PROFILES = ("steps", "linear", "diurnal", "spikes")

@@ -35,12 +35,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = NDArray[np.float64]
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 BUILTIN = "builtin:"
@@ -119,8 +119,6 @@ def listing(names: Iterable[str]) -> str:
     shown = ", ".join(repr(name) if not name.isprintable() else name for name in names[:12])
     return (shown or "none") + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
-
-Ints = NDArray[np.int64]
 
 # In order of preference, lower case, without a unit's suffix.
 TIME_COLUMNS = (

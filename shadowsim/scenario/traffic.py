@@ -47,15 +47,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
 from shadowsim.scenario.laws import MAX_SCV, Law, parse_law
 from shadowsim.scenario.rates import Knots, Profile, mmpp_dispersion, mmpp_rate, mmpp_scv, parse_profile
 from shadowsim.scenario.traces import Trace, read_trace, resolve
-
-Floats = NDArray[np.float64]
 
 DAY_S = 86_400
 

@@ -26,9 +26,9 @@ import pandas as pd
 from scipy import stats  # type: ignore[import-untyped]
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, shown
 from shadowsim.scenario.fields import number
-from shadowsim.statistics.samples import Floats
 from shadowsim.testing.benchmark_files import SIMULATED, Source, Timing, Timings, read_timings
 from shadowsim.text import grid, time_text, wrapped
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, kind, shown
 from shadowsim.json_files import read_json
 from shadowsim.scenario.fields import number
-from shadowsim.statistics.samples import Floats
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 

@@ -151,8 +151,8 @@ def brute(base, row, effect, n, first=5000):
     def is_worse(r):
         result = run(replication(test, first + r))
         frames = {"windows": result.windows, "latency": result.latency}
-        verdict = compare(frames, margin_pct=1e-6).set_index("metric").loc[effect.split()[0], "verdict"]
-        return verdict == "worse"
+        outcome = compare(frames, margin_pct=1e-6).set_index("metric").loc[effect.split()[0], "outcome"]
+        return outcome == "worse"
 
     with ThreadPoolExecutor(2) as threads:
         return sum(threads.map(is_worse, range(n)))

@@ -50,7 +50,7 @@ SWEPT = pd.DataFrame(
 )
 COMPARED = pd.DataFrame(
     [{"metric": "p99", "unit": "s", "source": 0.1, "shadow": 0.2, "ratio": 2.0, "ratio_low": 1.5, "ratio_high": 3.0,
-      "margin": 0.01, "verdict": "worse", "method": EVIL}],
+      "margin": 0.01, "outcome": "worse", "verdict": "worse", "method": EVIL}],
     columns=list(COLUMNS),
 )  # fmt: skip
 FLOOR = pd.DataFrame(

@@ -56,7 +56,7 @@ def test_a_run_of_linear_services_can_be_too_short(speed, status):
     played = TRACE | {"repeat": 30, "speed": speed}
     pool = simulate(scenario(played, linear, horizon_s=18_000.0 / speed, sample_requests=0)).verdict.source
     assert pool.status == status
-    assert ("to forget its past" in pool.why) is (status == "TOO SHORT")
+    assert ("relaxation time" in pool.why) is (status == "TOO SHORT")
 
 
 @pytest.mark.parametrize(("load", "status"), [(0.05, "STABLE"), (0.9, "TOO SHORT")])

@@ -9,12 +9,12 @@ grow.
 from __future__ import annotations
 
 import math
-import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from shadowsim.histogram import bucket_of
 from shadowsim.server.data_plane.backends import ANSWERED, ERROR_4XX, ERROR_5XX, REFUSED, Answer
 
 MINUTE_S = 60.0
@@ -23,11 +23,6 @@ _OPEN_PERIODS = 3  # periods that stay unpacked for late answers
 _MOST_SPANNED = 64  # periods over which one request's work is spread; work beyond these is not counted
 # upper bounds of the histogram in Totals
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
-# Buckets of engine/_kernel.py: the exponent and 7 bits of the latency's float, from 2^-20 s on. They are repeated here
-# since importing the kernel loads a compiler.
-BUCKET_LOWEST_S, BUCKETS_LOG2, BUCKETS = 2.0**-20, 7, 32 << 7
-_DOUBLE, _LONG = struct.Struct("<d"), struct.Struct("<q")
-_LOWEST = _LONG.unpack(_DOUBLE.pack(BUCKET_LOWEST_S))[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,27 +245,3 @@ class Series:
         """Record the number of requests of each instance, and its cores if its workers are these."""
         self.at(time_s).sample(outstanding, n_cores)
         self.knows_cores = self.knows_cores or n_cores is not None
-
-
-def bucket_of(latency_s: float) -> int:
-    """Return the bucket of a latency in the simulator's histograms."""
-    bucket: int = (_LONG.unpack(_DOUBLE.pack(latency_s))[0] - _LOWEST) >> (52 - BUCKETS_LOG2)
-    return min(max(bucket, 0), BUCKETS - 1)
-
-
-def edge_of(bucket: int) -> float:
-    """Return the lower edge of a bucket in seconds."""
-    edge: float = _DOUBLE.unpack(_LONG.pack(_LOWEST + (bucket << (52 - BUCKETS_LOG2))))[0]
-    return edge
-
-
-def quantile(counts: Mapping[int, int], q: float, low_s: float, high_s: float) -> float:
-    """Return a quantile of latencies from their counts, linear inside a bucket and within the extremes; or NaN."""
-    n = sum(counts.values())
-    rank, before = q * n, 0
-    for bucket, count in sorted(counts.items()):
-        if before + count >= rank:
-            low, high = edge_of(bucket), edge_of(bucket + 1)
-            return min(max(low + (high - low) * (rank - before) / count, low_s), high_s)
-        before += count
-    return math.nan

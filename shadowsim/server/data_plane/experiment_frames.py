@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.frames import LATENCY, LOST_CAUSES, MOST_SECTIONS, PERCENTILES, REQUESTS, ROLES, WINDOWS, build
+from shadowsim.histogram import edge_of, quantile_within
 from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG
-from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, ServedRequest, edge_of, quantile
+from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, ServedRequest
 
 KEPT_ROWS = 4_000_000
 CHUNK_ROWS = 65_536
@@ -189,7 +190,7 @@ def _window(period: PeriodCounts, n_workers: int | None) -> dict[str, object]:
         "ModelLatency_Minimum": period.latency_min * _US if n_latency else math.nan,
         "ModelLatency_Maximum": period.latency_max * _US if n_latency else math.nan,
         **{
-            f"ModelLatency_{name}": quantile(counts, q, period.latency_min, period.latency_max) * _US
+            f"ModelLatency_{name}": quantile_within(counts, q, period.latency_min, period.latency_max) * _US
             for name, q in PERCENTILES.items()
         },
         "OverheadLatency_Average": period.overhead_sum / period.n_overhead * _US if period.n_overhead else math.nan,

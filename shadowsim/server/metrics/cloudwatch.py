@@ -25,7 +25,8 @@ from time import time
 from typing import Any
 
 from shadowsim.errors import UnknownOperationError, shown
-from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, quantile
+from shadowsim.histogram import quantile_within
+from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.metrics.cloudwatch_wire import (
     InvalidParameterError,
@@ -86,7 +87,7 @@ class StatisticSet:
                 return self.most
         if not self.counts:
             return None
-        return quantile(self.counts, float(statistic[1:]) / 100.0, self.least / _US, self.most / _US) * _US
+        return quantile_within(self.counts, float(statistic[1:]) / 100.0, self.least / _US, self.most / _US) * _US
 
 
 @dataclass(frozen=True, slots=True)
