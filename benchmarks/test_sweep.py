@@ -1,4 +1,4 @@
-"""How fast sweeps are, and what they add to their simulations."""
+"""Measures the speed of sweeps, and the time that they add to their simulations."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PAIRS = 3
 
 
 def day(horizon_s: float = 86_400.0) -> Scenario:
-    """Build a day at 200 requests/s: 17 million of them, and their copies."""
+    """Return a day at 200 requests/s: 17 million requests and their copies."""
     traffic = {"process": "poisson", "rate_per_s": 200.0}
     return default_scenario().replace({"traffic": traffic, "horizon_s": horizon_s})
 
 
 def test_a_hundred_days(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]) -> None:
-    """Ten shares times ten pools on all cores."""
+    """Time ten shares times ten pools on all cores."""
     grid = {"sampling_percentage": range(10, 101, 10), "shadow.instance_count": range(1, 11)}
-    simulate(day(3600.0), workers=1)  # compiled
+    simulate(day(3600.0), workers=1)  # compiles
     cpu_s = -process_time()
     frame = benchmark.pedantic(sweep, args=(day(), grid), rounds=1)
     cpu_s += process_time()
@@ -40,27 +40,27 @@ def test_a_hundred_days(benchmark: BenchmarkFixture, table: Callable[[str, str, 
     assert len(frame) == 200
 
 
-def test_what_a_sweep_adds(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]) -> None:
-    """Twenty cells of an hour on one thread, in turn with `simulate` for each, which makes no summary."""
+def test_overhead_of_a_sweep(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]) -> None:
+    """Time twenty cells of an hour on one thread, in turn with one `simulate` per cell, which makes no summary."""
     base = day(3600.0).replace({"run.sample_requests": 0})
     grid = {"sampling_percentage": range(5, 101, 5)}
     bare: list[float] = []
 
-    def turn_of_simulate() -> None:
+    def time_simulate() -> None:
         cells = [base.replace({"sampling_percentage": share}) for share in grid["sampling_percentage"]]
         began = perf_counter()
         for cell in cells:
             simulate(cell, workers=1)
         bare.append(perf_counter() - began)
 
-    turn_of_simulate()  # compiled
+    time_simulate()  # compiles
     bare.clear()
-    benchmark.pedantic(sweep, args=(base, grid), kwargs={"workers": 1}, setup=turn_of_simulate, rounds=PAIRS)
-    ratios = [whole / alone for whole, alone in zip(benchmark.stats.stats.data, bare, strict=True)]
+    benchmark.pedantic(sweep, args=(base, grid), kwargs={"workers": 1}, setup=time_simulate, rounds=PAIRS)
+    ratios = [swept / alone for swept, alone in zip(benchmark.stats.stats.data, bare, strict=True)]
     added_ms = statistics.median(w - b for w, b in zip(benchmark.stats.stats.data, bare, strict=True)) / 20 * 1e3
-    benchmark.extra_info.update(ratios=ratios, added_ms_a_cell=added_ms)
+    benchmark.extra_info.update(ratios=ratios, added_ms_per_cell=added_ms)
     table(
         "sweep of 20 hours at 200 requests/s, 1 core",
         f"{statistics.median(ratios):.2f} x simulate alone ({min(ratios):.2f} to {max(ratios):.2f})",
-        f"{added_ms:.0f} ms a cell for its summary and verdict, {PAIRS} pairs",
+        f"{added_ms:.0f} ms per cell for its summary and verdict, {PAIRS} pairs",
     )
