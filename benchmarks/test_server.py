@@ -1,4 +1,4 @@
-"""Measures the rehearsal server: copied invocations per second, the latency that it adds, and that of a bad shadow.
+"""Measures the rehearsal server: copied invocations per second, added latency, and the harm of bad shadows.
 
 The generator, the backends, the server and nginx with its `mirror`, which only copies, are separate processes on one
 machine. Throughput is measured in alternating rounds. For latencies one generator calls both URLs at the same time, in
@@ -170,8 +170,8 @@ class Bench:
 def free_port() -> int:
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def cpu_of(pid: int | None) -> float:

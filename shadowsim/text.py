@@ -35,9 +35,9 @@ def significant(x: float, n: int = 3) -> str:
 
 def compact(n: float) -> str:
     """Return a number with at most three digits and a letter for its thousands: "950", "20.8k", "34.6M"."""
-    for letter, one in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n >= 0.9995 * one:
-            return f"{significant(n / one)}{letter}"
+    for letter, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= 0.9995 * scale:
+            return f"{significant(n / scale)}{letter}"
     return significant(n) if n < 1.0 else f"{n:.0f}"
 
 
@@ -71,9 +71,9 @@ def speed(n: int, took_s: float) -> str:
 
 def bytes_text(n_bytes: float) -> str:
     """Return a number of bytes in decimal units: "1.02 GB"."""
-    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= one:
-            return f"{significant(n_bytes / one)} {unit}"
+    for unit, unit_bytes in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= unit_bytes:
+            return f"{significant(n_bytes / unit_bytes)} {unit}"
     return f"{n_bytes:,.0f} B"
 
 

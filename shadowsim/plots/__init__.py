@@ -1,4 +1,4 @@
-"""Draws frames as Plotly figures, which the caller may change; each function is imported when it is first used.
+"""Draws frames as Plotly figures, which the caller may change; loads each function at its first use.
 
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
 heatmap     draws figures over one or two settings: `power` of a plan, `sweep`

@@ -1,7 +1,7 @@
-"""Builds the HTML page of a frame of `size`, `plan`, `sweep`, `compare` or `noise_floor`, with its figures.
+"""Writes analyses as HTML pages: frames of `size`, `plan`, `sweep`, `compare` or `noise_floor`.
 
-`html(frame)` recognises the analysis by the columns of its frame and returns the page, `write(frame, file)` saves it.
-html_page.py assembles it.
+`html(frame)` recognises the analysis by the columns of its frame and returns a page with figures and a table;
+`write(frame, file)` saves it. html_page.py assembles it.
 """
 
 from __future__ import annotations

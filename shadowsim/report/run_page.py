@@ -1,4 +1,4 @@
-"""Builds the HTML page of a run: verdict, summary, cost, comparison and charts.
+"""Shows a run on one HTML page: verdict, summary, cost, comparison and charts.
 
 `html(result)` returns the page, `write(result, file)` saves it. html_page.py assembles it.
 """

@@ -48,9 +48,9 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
 
 def results_object(results: Sequence[Result]) -> dict[str, object]:
     """Return the figures for JSON: for several runs {"mean": ..., "half_width": ...} each; NaN where there is none."""
-    one = _summary_object(results[0])
+    first = _summary_object(results[0])
     if len(results) == 1:
-        return one
+        return first
     statuses, variants = worst_by_variant(results), []
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         figures: dict[str, object] = {"variant": variant, "role": role, "verdict": statuses[str(variant)]}
@@ -59,7 +59,7 @@ def results_object(results: Sequence[Result]) -> dict[str, object]:
         variants.append(figures)
     gravest = worst(results)
     several = {"seed": [result.scenario.seed for result in results], "replications": len(results)}
-    return one | several | {"verdict": gravest.status, "why": str(gravest), "variants": variants}
+    return first | several | {"verdict": gravest.status, "why": str(gravest), "variants": variants}
 
 
 def goals_frame(slo: Slo, results: Sequence[Result]) -> pd.DataFrame:

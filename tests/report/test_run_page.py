@@ -1,4 +1,4 @@
-"""The page of a run shows the run, cannot do harm, and is drawn by a real browser without any other contact."""
+"""The page of a run shows the run, cannot do harm, and a browser draws it without contacting a server."""
 
 import json
 import os
