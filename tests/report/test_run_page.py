@@ -22,8 +22,11 @@ EVIL = "</script><script>document.body.dataset.harm='1'</script><!--<img src=x o
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
 VOID = {"meta", "link", "img", "br"}
 N_CHARTS = 6
-# A new profile of Chromium contacts its maker whatever the flags: for the time, for updates and for an account.
-CHROMIUM_HOSTS = ("clients2.google.com", "update.googleapis.com", "accounts.google.com")
+# A new profile of Chromium contacts its maker whatever the flags: for the time, updates, an account and hints.
+CHROMIUM_HOSTS = (
+    *("clients2.google.com", "update.googleapis.com", "accounts.google.com"),
+    "optimizationguide-pa.googleapis.com",
+)
 
 
 def service(mean_s):
