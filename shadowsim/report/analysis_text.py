@@ -156,14 +156,14 @@ def usd_text(x: float, decimals: int = 2) -> str:
 
 
 def data_text(cost: Cost) -> str:
-    """Return one line for each known cost of data and captures, to follow those of `instances.describe`.
+    """Return one line for each known cost of data and captures, to follow those of `experiment_text`.
 
     Each line begins with a line feed; "" if nothing is known.
     """
     lines = []
     for row in records(cost.items):
         if row["unit"] == "instance-hours" or not row["quantity"] > 0.0:
-            continue  # `describe` has the instances; unknown quantities and zeros are left out
+            continue  # `experiment_text` has the instances; unknown quantities and zeros are left out
         amount = f"{significant(row['quantity'])} {row['unit']}"
         price = "" if math.isnan(row["cost_usd"]) else f", {row['cost_usd']:,.2f} USD"
         lines.append(wrapped(f"{amount}{price}: {row['of']}; {row['note']}", f"{row['item']:<16}", " " * 16))
