@@ -233,7 +233,7 @@ def test_the_command_line_fails_for_the_worst():
     done = cli("--strict", "--set", "shadow.time.mean_s=0.2")
     assert done.exit_code == 1
     assert "worst of 3 replications: OVERLOADED: " in done.stdout
-    assert "* of an OVERLOADED pool" in done.stdout
+    assert "* the pool is OVERLOADED" in done.stdout
     assert next(line for line in done.stdout.splitlines() if "p99 " in line).endswith("s *")
     assert max(map(len, done.stdout.splitlines())) <= 80
     empty = cli("--set", "sampling_percentage=0")
