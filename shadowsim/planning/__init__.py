@@ -1,4 +1,4 @@
-"""Answers questions about a shadow test by simulating it: how large, how long, at which share, at what cost.
+"""Answers questions about a shadow test by simulating it: its pools, length, share and cost.
 
 costs            computes the cost of a test, and reads prices
 load             computes the load of a pool, and how long a run must be

@@ -1,4 +1,4 @@
-"""Chooses the designs of a plan: a pool for each share, and the part of each duration that is rehearsed.
+"""Chooses the designs of a plan: a pool for each share, and the rehearsed part of each duration.
 
 A share s of the traffic gets at least s times the source's workers. Under RANDOM routing with a coin, and where s times
 the source's instances is a whole number, each instance then sees just what an instance of the source sees.
@@ -51,7 +51,7 @@ class Segment(NamedTuple):
     mixture : float
         Equal for segments with the same mixture of rates: 0 for steady traffic, the length of the cycle where
         `covered_s` is a whole number of cycles, else `covered_s`.
-    is_any_time : bool
+    is_time_invariant : bool
         Whether it does not matter when the test begins: traffic is steady, or the test has whole cycles.
     is_long_enough : bool
         Whether the rehearsal is long against the queue's memory, or as long as the test.
@@ -61,7 +61,7 @@ class Segment(NamedTuple):
     length_s: float
     n_windows: int
     mixture: float
-    is_any_time: bool
+    is_time_invariant: bool
     is_long_enough: bool
 
     def of(self, scenario: Scenario) -> Scenario:
@@ -197,13 +197,13 @@ def choose_segments(
         length, memory = affordable / rate, least_length_s(production, min(n_windows, MOST_SECTIONS))
         tail = LEAST_COPIES / (effect.tail * min(shares) / 100.0 * rate)
         length = min(max(length, min(STRETCH * length, max(memory, tail))), duration_s)
-        is_any_time = is_steady or duration_s % cycle == 0.0
+        is_time_invariant = is_steady or duration_s % cycle == 0.0
         segments[duration_s] = Segment(
             covered_s=length if is_steady else duration_s,
             length_s=length,
             n_windows=n_windows,
-            mixture=cycle if is_any_time else duration_s,
-            is_any_time=is_any_time,
+            mixture=cycle if is_time_invariant else duration_s,
+            is_time_invariant=is_time_invariant,
             is_long_enough=length >= min(memory, duration_s),
         )
     return segments
@@ -235,7 +235,7 @@ def limitation_notes(test: Scenario, segment: Segment, k: float) -> list[str]:
         )
     if share < 100:
         notes.append(f"the shadow gets {share} % of the traffic: the test does not show a pool for all of it")
-    if not segment.is_any_time and has_profile:
+    if not segment.is_time_invariant and has_profile:
         start = test.start.isoformat(" ", "minutes") if test.start else "Monday 00:00"
         notes.append(f"the traffic has a profile, and the test begins at {start}")
     if k != 1.0 and has_profile:
