@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from shadowsim.defaults import SAMPLING_PERCENTAGES
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.planning.load import DAY_S, WEEK_S, demand_of, repeating_s
@@ -23,7 +24,6 @@ from shadowsim.scenario import fields
 from shadowsim.scenario.paths import plain
 from shadowsim.scenario.scenario import Scenario
 
-SHARES = (10, 25, 50, 100)
 HOUR_S = 3600.0
 DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's length
 LONGEST_S = 30.0 * DAY_S  # SageMaker's limit
@@ -128,7 +128,7 @@ def check_keeps_up(scenario: Scenario) -> None:
 def shares_of(shares: Sequence[int] | None) -> list[int]:
     """Return the sampling percentages, each once, in order."""
     if shares is None:
-        return list(SHARES)
+        return list(SAMPLING_PERCENTAGES)
     if isinstance(shares, str) or not isinstance(shares, Iterable):
         raise InputError("shares", "must be a list of sampling percentages", shares)
     percentages = {fields.number(share, "shares", least=1.0, most=100.0) for share in map(plain, shares)}

@@ -60,9 +60,9 @@ class TestCompare:
         assert run("compare", runs / "short", "--strict").exit_code == 1
 
     def test_for_machines(self, runs):
-        asked = {"margin_pct": 5.0, "confidence": 0.9, "slo_s": 0.05, "look": 2, "looks": 3, "spending": "pocock"}
-        options = [x for name, value in asked.items() for x in (f"--{name.replace('_', '-')}", value)]
-        want = compare(runs / "slow", **asked)
+        terms = {"margin_pct": 5.0, "confidence": 0.9, "slo_s": 0.05, "look": 2, "looks": 3, "spending": "pocock"}
+        options = [x for name, value in terms.items() for x in (f"--{name.replace('_', '-')}", value)]
+        want = compare(runs / "slow", **terms)
         done = run("compare", runs / "slow", *options, "--csv")
         assert done.exit_code == 1
         got = pd.read_csv(io.StringIO(done.stdout))
@@ -72,9 +72,15 @@ class TestCompare:
         assert [m["high"] for m in found["metrics"]] == want["high"].tolist()
         assert found["worse"] is True
 
+    def test_the_slo_may_have_a_unit(self, runs):
+        want = run("compare", runs / "slow", "--slo-s", 0.05, "--csv").stdout
+        assert "slo_miss" in want
+        assert run("compare", runs / "slow", "--slo-s", "50ms", "--csv").stdout == want
+
     @pytest.mark.parametrize(
         ("options", "says"),
         [
+            ("--slo-s 50mss", "--slo-s: must be seconds, or have a unit"),
             ("--metric p98", "--metric: must be one of mean, p50"),
             ("--role shadow", "--role: is for two runs"),
             ("--margin-pct ten", "--margin-pct: must be a number, got 'ten'"),
@@ -90,7 +96,7 @@ class TestCompare:
 
     def test_slips_with_two_runs(self, runs):
         line = refused("compare", runs / "equal", runs / "slow", "--look", 1, "--looks", 2)
-        assert line == "--look: is for one run, and DIR2 is another"
+        assert line == "--look: is for one run, but DIR2 is given"
         assert "must be source or shadow" in refused("compare", runs / "equal", runs / "slow", "--role", "both")
 
     def test_what_is_no_run(self, tmp_path):
@@ -98,7 +104,7 @@ class TestCompare:
         assert "is not a directory" in refused("compare", "n" * 300)
         assert "holds none of windows.parquet" in refused("compare", tmp_path)
         assert "result: must be the directory of a saved result" in refused("compare", tmp_path, tmp_path / "none")
-        assert "Missing argument 'DIR'" in refused("compare")
+        assert refused("compare").endswith("(see shadowsim compare --help)")
 
 
 class TestNoiseFloor:

@@ -7,12 +7,14 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +22,8 @@ import pytest
 from commands import good, process, refused, run, written
 from typer.testing import CliRunner
 
-from shadowsim import __version__
+import shadowsim
+from shadowsim import Result, Scenario, __version__, simulate
 from shadowsim.cli.main import app
 from shadowsim.errors import SimulationError
 from shadowsim.scenario.scenario import init_scenario
@@ -56,6 +59,31 @@ def unprivileged() -> Iterator[None]:
         os.seteuid(uid)
 
 
+def read_until(terminal: int, text: bytes, times: int, timeout_s: float = 60.0) -> bytes:
+    """Read a terminal until it has shown a text so many times."""
+    shown, end = b"", time.monotonic() + timeout_s
+    while shown.count(text) < times:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))
+        assert ready, f"not within {timeout_s:g} s: {shown!r}"
+        chunk = os.read(terminal, 4096)
+        assert chunk, f"the process ended: {shown!r}"
+        shown += chunk
+    return shown
+
+
+def read_rest(terminal: int) -> bytes:
+    """Read what is left of a terminal whose process has ended."""
+    rest = b""
+    while True:
+        try:
+            chunk = os.read(terminal, 4096)
+        except OSError:  # as Linux says that it has ended
+            return rest
+        if not chunk:
+            return rest
+        rest += chunk
+
+
 def with_five_violations(file: Path) -> Path:
     request = json.loads(file.read_text())
     del request["Name"]
@@ -77,6 +105,29 @@ class TestHelp:
         text = good()
         assert all(f"\n  {command} " in text for command in COMMANDS)
         assert text == good("--help") == good("-h")
+        assert "..." not in text.partition("Commands:")[2]  # each first sentence fits its line
+
+    @pytest.mark.parametrize(
+        ("command", "function", "n_shown"),
+        [
+            ("compare", shadowsim.compare, 4),
+            ("noise-floor", shadowsim.noise_floor, 3),
+            ("agreement", shadowsim.agreement, 4),
+            ("size", shadowsim.size, 3),
+            ("plan", shadowsim.plan, 5),
+        ],
+    )
+    def test_shows_the_defaults_of_the_function(self, command: str, function: Callable[..., object], n_shown: int):
+        text = " ".join(good(command, "--help").split())
+        shown = 0
+        for name, parameter in signature(function).parameters.items():
+            option = f" --{name.replace('_', '-')} "
+            if isinstance(parameter.default, int | float | str) and option in text:
+                start = text.index(option) + len(option)
+                description = text[start:].split(" --")[0].replace("(", "").replace(")", "")
+                assert f"[default: {parameter.default}]" in description
+                shown += 1
+        assert shown == n_shown
 
     def test_version(self):
         assert good("--version") == f"shadowsim {__version__}\n"
@@ -366,10 +417,12 @@ class TestSimulate:
 
     def test_a_bar_only_on_a_terminal(self, monkeypatch: pytest.MonkeyPatch):
         asked: list[bool] = []
-        from shadowsim.engine import simulate as engine
 
-        simulate = engine.simulate
-        monkeypatch.setattr(engine, "simulate", lambda s, workers, progress: asked.append(progress) or simulate(s))
+        def recorded(scenario: Scenario, workers: int | None, progress: bool) -> Result:
+            asked.append(progress)
+            return simulate(scenario)
+
+        monkeypatch.setattr("shadowsim.engine.simulate.simulate", recorded)
         good("simulate", *SHORT)
         terminal = "typer.testing._NamedTextIOWrapper.isatty"
         monkeypatch.setattr(terminal, lambda self: True, raising=False)
@@ -388,9 +441,8 @@ class TestReport:
         (folder / "report.html").unlink()
         assert good("report", folder) == f"wrote {folder / 'report.html'}\n"
         assert (folder / "report.html").read_text(encoding="utf-8") == page
-        from shadowsim.report import run_page
-
-        monkeypatch.setattr(run_page, "html", lambda result: f"a page, {result.verdict.status}")  # a second for each
+        # Drawing a page takes a second.
+        monkeypatch.setattr("shadowsim.report.run_page.html", lambda result: f"a page, {result.verdict.status}")
         assert good("report", folder, "-o", tmp_path / "page.html") == f"wrote {tmp_path / 'page.html'}\n"
         assert "-o: must be a file" in refused("report", folder, "-o", tmp_path)
         assert "cannot be written" in refused("report", folder, "-o", tmp_path / "no" / "such" / "page.html")
@@ -430,12 +482,6 @@ class TestInstances:
 
 
 HURRIED = [
-    ("simulate --ratee 5", "--ratee"),
-    ("simulte", "No such command 'simulte'"),
-    ("validate", "Missing argument 'REQUEST.json'"),
-    ("report", "Missing argument 'DIR'"),
-    ("simulate --rate", "--rate"),
-    ("simulate a.json b.json", "b.json"),
     ("simulate --rate -5", "traffic.rate_per_s: must be a finite number > 0, got -5"),
     ("simulate --rate 0", "traffic.rate_per_s: must be a finite number > 0, got 0"),
     ("simulate --rate abc", "--rate: must be a number, got 'abc'"),
@@ -446,8 +492,8 @@ HURRIED = [
     ("simulate --workers 0", "--workers: must be a whole number >= 1, got 0"),
     ("simulate --workers 1.5", "--workers: must be a whole number >= 1, got 1.5"),
     ("simulate --workers all", "--workers: must be a number, got 'all'"),
-    ("simulate --seed 1.5", "run.seed: must be an integer"),
-    ("simulate --seed -1", "run.seed: must be an integer"),
+    ("simulate --seed 1.5", "--seed: must be a whole number >= 0, got 1.5"),
+    ("simulate --seed -1", "--seed: must be a whole number >= 0, got -1"),
     ("simulate --set seed", "--set: must be PATH=VALUE, got 'seed'"),
     ("simulate --set =3", "--set: must be PATH=VALUE, got '=3'"),
     ("simulate --set sede=3", "sede: is not a path of a scenario; did you mean seed?"),
@@ -474,7 +520,6 @@ HURRIED = [
     ("instances --json --csv", "--csv: must not be given together with --json"),
     ("instances ml.zz9*", "pattern: must match a SageMaker hosting type"),
     ("instances xyz", "got 'xyz'"),
-    ("--json simulate", "--json"),
 ]
 
 
@@ -507,14 +552,12 @@ class TestSlips:
         assert not (tmp_path / "run").exists()
 
     def test_a_defect_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch):
-        from shadowsim.engine import simulate as engine
-
         for defect in (SimulationError("requests were lost"), ZeroDivisionError(), OSError(5, "Input/output error")):
 
-            def simulate(*args: object, error: Exception = defect, **kwargs: object) -> None:
+            def broken(*args: object, error: Exception = defect, **kwargs: object) -> None:
                 raise error
 
-            monkeypatch.setattr(engine, "simulate", simulate)
+            monkeypatch.setattr("shadowsim.engine.simulate.simulate", broken)
             assert CliRunner().invoke(app, ["simulate", *SHORT]).exception is defect
 
 
@@ -535,17 +578,24 @@ class TestProcess:
         assert "\x1b" not in done.stdout + done.stderr
         assert "\r" not in done.stdout + done.stderr
 
+    @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
     def test_interrupted(self):
-        command = [sys.executable, "-m", "shadowsim", "simulate", "--set", "horizon_s=86400000"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            while not child.stdout.readline().startswith("shadow "):
-                pass
-            time.sleep(0.5)
-            child.send_signal(signal.SIGINT)
-            _, stderr = child.communicate(timeout=60)
-        assert child.returncode == 130
-        assert stderr == ""
+        """A progress bar that moves shows that the simulation runs; it is drawn on a terminal only."""
+        command = [sys.executable, "-m", "shadowsim", "simulate", "--set", "horizon_s=30d"]
+        import termios  # not on Windows
+
+        terminal, stderr = os.openpty()
+        termios.tcsetwinsize(terminal, (24, 80))  # without a width no bar is drawn
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr) as child:
+            os.close(stderr)
+            try:
+                shown = read_until(terminal, b" windows", times=2)
+                child.send_signal(signal.SIGINT)
+                assert child.wait(timeout=60) == 130
+                assert b"Traceback" not in shown + read_rest(terminal)
+            finally:
+                child.kill()
+                os.close(terminal)
 
     def test_a_reader_that_has_gone(self):
         command = [sys.executable, "-m", "shadowsim", "instances", "--json"]
@@ -553,8 +603,8 @@ class TestProcess:
             assert child.stdout is not None
             assert child.stderr is not None
             child.stdout.close()
-            assert child.stderr.read() == b""
             assert child.wait(timeout=60) == 141
+            assert child.stderr.read() == b""
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
     def test_a_full_disk(self):
