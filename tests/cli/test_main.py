@@ -1,4 +1,4 @@
-"""The command line, as its users meet it: what it prints, how it ends, and what it says about every slip."""
+"""The program and its commands init, validate, simulate, report and instances: output, exit statuses and errors."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -49,7 +50,7 @@ def scenario_file(tmp_path: Path) -> Path:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Root reads everything; within this block it is `nobody`, who does not."""
+    """Run a block as `nobody` instead of root, which may read every file."""
     uid = os.geteuid()
     if uid == 0:
         os.seteuid(65_534)
@@ -60,7 +61,7 @@ def unprivileged() -> Iterator[None]:
 
 
 def read_until(terminal: int, text: bytes, times: int, timeout_s: float = 60.0) -> bytes:
-    """Read a terminal until it has shown a text so many times."""
+    """Read a terminal until it has shown a text `times` times."""
     shown, end = b"", time.monotonic() + timeout_s
     while shown.count(text) < times:
         ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))
@@ -72,12 +73,12 @@ def read_until(terminal: int, text: bytes, times: int, timeout_s: float = 60.0) 
 
 
 def read_rest(terminal: int) -> bytes:
-    """Read what is left of a terminal whose process has ended."""
+    """Read the rest of what a terminal shows, after its process has ended."""
     rest = b""
     while True:
         try:
             chunk = os.read(terminal, 4096)
-        except OSError:  # as Linux says that it has ended
+        except OSError:  # Linux reports the end so
             return rest
         if not chunk:
             return rest
@@ -192,10 +193,10 @@ class TestValidate:
         text = good("validate", written(scenario_file, scenario), "--prices", prices)
         # The mean rate of the horizon, for 7 days, 1 kB each, at 0.016 USD a GB.
         gb = 226.84 * 7 * 86_400 * 1000 / 1e9
-        found = re.search(r"\ndata in  +([\d.]+) GB processed, ([\d.]+) USD: ", text)
-        assert found
-        assert float(found[1]) == pytest.approx(gb, abs=0.5)
-        assert float(found[2]) == pytest.approx(0.016 * gb, abs=0.005)
+        data = re.search(r"\ndata in  +([\d.]+) GB processed, ([\d.]+) USD: ", text)
+        assert data
+        assert float(data[1]) == pytest.approx(gb, abs=0.5)
+        assert float(data[2]) == pytest.approx(0.016 * gb, abs=0.005)
         assert "\ncapture " in text
         assert "prices.csv: cannot be read" in refused("validate", request_file, "--prices", tmp_path / "prices.csv")
 
@@ -212,9 +213,9 @@ class TestValidate:
         assert json.loads(good("validate", request_file, "--json")) == {"valid": True, "violations": []}
         done = run("validate", with_five_violations(request_file), "--json")
         assert done.exit_code == 2
-        found = json.loads(done.stdout)
-        assert found["valid"] is False
-        assert len(found["violations"]) == 5
+        answer = json.loads(done.stdout)
+        assert answer["valid"] is False
+        assert len(answer["violations"]) == 5
         for text in ("{}", "{", "\0"):
             done = run("validate", written(tmp_path / "bad.json", text), "--json")
             assert done.exit_code == 2
@@ -234,7 +235,7 @@ class TestValidate:
 
 
 class TestUnreadable:
-    """What no command can use as a file: one line that says why."""
+    """Files that no command can use: each ends in one line that gives the reason."""
 
     COMMANDS = ("init", "validate", "simulate")
 
@@ -323,17 +324,17 @@ class TestSimulate:
         done = run("simulate", *SHORT, "--slo", f"{met} and {missed}")
         assert done.exit_code == 1
         assert done.stdout.splitlines()[-1].endswith("missed")
-        found = json.loads(run("simulate", *SHORT, "--slo", f"{met} and {missed}", "--json").stdout)
-        assert [goal["met"] for goal in found["goals"]] == [True, False]
+        answer = json.loads(run("simulate", *SHORT, "--slo", f"{met} and {missed}", "--json").stdout)
+        assert [goal["met"] for goal in answer["goals"]] == [True, False]
         assert run("simulate", *SHORT, "--slo", missed, "--csv").exit_code == 1
 
     def test_goals_of_replications_are_judged_by_their_mean(self):
         many = (*SHORT, "--set", "run.replications=3", "--json")
-        found = json.loads(good("simulate", *many, "--slo", "p99 < 1s"))
-        goal = found["goals"][0]
-        assert goal["value"] == pytest.approx(found["variants"][1]["p99_s"]["mean"])
+        answer = json.loads(good("simulate", *many, "--slo", "p99 < 1s"))
+        goal = answer["goals"][0]
+        assert goal["value"] == pytest.approx(answer["variants"][1]["p99_s"]["mean"])
         # The half-width of three runs is Student's: t(2; 0.975) = 4.303 standard errors.
-        assert 4.303 * goal["standard_error"] == pytest.approx(found["variants"][1]["p99_s"]["half_width"], rel=1e-3)
+        assert 4.303 * goal["standard_error"] == pytest.approx(answer["variants"][1]["p99_s"]["half_width"], rel=1e-3)
         assert run("simulate", *many, "--slo", f"p99 < {0.999 * goal['value']}").exit_code == 1
 
     def test_a_plain_request_states_what_is_assumed(self, request_file: Path):
@@ -369,18 +370,18 @@ class TestSimulate:
 
     def test_json(self):
         done = run("simulate", *SHORT, "--json")
-        found = json.loads(done.stdout, parse_constant=pytest.fail)
-        assert found["scenario"] == "built-in"
-        assert found["verdict"] == "STABLE"
-        assert [v["requests"] for v in found["variants"]] == [136_070, 68_291]
-        assert found["variants"][0]["captured_bytes"] == 0
-        assert found["variants"][1]["instances_needed"] is None
+        answer = json.loads(done.stdout, parse_constant=pytest.fail)
+        assert answer["scenario"] == "built-in"
+        assert answer["verdict"] == "STABLE"
+        assert [v["requests"] for v in answer["variants"]] == [136_070, 68_291]
+        assert answer["variants"][0]["captured_bytes"] == 0
+        assert answer["variants"][1]["instances_needed"] is None
         assert done.stderr == ""
 
     def test_json_of_a_shadow_without_copies_has_nulls(self):
-        found = json.loads(good("simulate", *SHORT, "--set", "sampling_percentage=0", "--json"))
-        assert found["variants"][1]["requests"] == 0
-        assert found["variants"][1]["p99_s"] is None
+        answer = json.loads(good("simulate", *SHORT, "--set", "sampling_percentage=0", "--json"))
+        assert answer["variants"][1]["requests"] == 0
+        assert answer["variants"][1]["p99_s"] is None
         assert " 0.000 % of 0 %" in good("simulate", *SHORT, "--set", "sampling_percentage=0")
 
     def test_csv(self):
@@ -416,19 +417,19 @@ class TestSimulate:
         assert good("simulate", tmp_path / "a" / "run" / "scenario.json") == text.split("wrote")[0].rstrip() + "\n"
 
     def test_a_bar_only_on_a_terminal(self, monkeypatch: pytest.MonkeyPatch):
-        asked: list[bool] = []
+        bars: list[bool] = []
 
         def recorded(scenario: Scenario, workers: int | None, progress: bool) -> Result:
-            asked.append(progress)
+            bars.append(progress)
             return simulate(scenario)
 
         monkeypatch.setattr("shadowsim.engine.simulate.simulate", recorded)
         good("simulate", *SHORT)
-        terminal = "typer.testing._NamedTextIOWrapper.isatty"
-        monkeypatch.setattr(terminal, lambda self: True, raising=False)
+        terminal = SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True))
+        monkeypatch.setattr("shadowsim.cli.options.sys", terminal)
         for flags in ([], ["--quiet"], ["--json"], ["--csv"]):
             good("simulate", *SHORT, *flags)
-        assert asked == [False, True, False, False, False]
+        assert bars == [False, True, False, False, False]
 
 
 class TestReport:
@@ -471,9 +472,9 @@ class TestInstances:
         assert good("instances", "ML.M5.XLARGE").count("\n") == 2
 
     def test_for_machines(self):
-        found = json.loads(good("instances", "ml.g5.*", "--json"))
-        assert found[0]["name"] == "ml.g5.xlarge"
-        assert found[0]["accelerator"] == "NVIDIA A10G"
+        answer = json.loads(good("instances", "ml.g5.*", "--json"))
+        assert answer[0]["name"] == "ml.g5.xlarge"
+        assert answer[0]["accelerator"] == "NVIDIA A10G"
         table = pd.read_csv(io.StringIO(good("instances", "--csv")))
         assert len(table) == len(json.loads(good("instances", "--json")))
         assert table["price_usd_per_h"].isna().any()  # unknown is empty, and never zero
@@ -562,7 +563,7 @@ class TestSlips:
 
 
 class TestProcess:
-    """What only a process of its own shows: exit statuses, signals, pipes, encodings."""
+    """Behaviour that needs a process of its own: exit statuses, signals, pipes, encodings."""
 
     def test_a_module_and_a_command(self):
         assert process("--version").stdout == f"shadowsim {__version__}\n"

@@ -1,8 +1,8 @@
-"""What a hurried user types: each mistake ends in one line that names it and says what is right.
+"""Mistakes of users: each ends in one line that names the mistake and says what is right.
 
-The first table holds command lines, the second cells of a notebook. Each row is a mistake and what the line must say;
-that it is one line, that nothing else is printed and that the exit status is 2 is asked of all of them by `refused`,
-that it is an error of the package's own hierarchy by the cells' test.
+One table holds command lines, another cells of a notebook. Each row has a mistake and a part of the line. `refused`
+checks that it is one line, that nothing else is printed and that the exit status is 2; the cells' test checks that the
+error belongs to the package's own hierarchy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shadowsim.scenario.scenario import init_scenario
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what a user has lying about."""
+    """A directory with usable and unusable files."""
     folder = tmp_path_factory.mktemp("desk")
     scenario = init_scenario()
     scenario["run"] |= {"horizon_s": 600.0}  # type: ignore[operator]
@@ -172,7 +172,7 @@ LINES = [
 ]
 
 
-# Typer words these; ours is that they are one line, name the word and point to the help.
+# Typer words these errors; ours is that they are one line which names the word and points to the help.
 USAGES = [
     ("simulat", "'simulat'", "shadowsim"),
     ("--json simulate", "--json", "shadowsim"),
@@ -185,9 +185,9 @@ USAGES = [
 
 @pytest.mark.parametrize(("line", "word", "command"), USAGES, ids=[line for line, *_ in USAGES])
 def test_a_usage(line: str, word: str, command: str):
-    said = refused(*shlex.split(line))
-    assert word in said
-    assert said.endswith(f"(see {command} --help)")
+    error = refused(*shlex.split(line))
+    assert word in error
+    assert error.endswith(f"(see {command} --help)")
 
 
 @pytest.mark.usefixtures("at_desk")
@@ -199,7 +199,7 @@ def test_a_command_line(line: str, says: str, taken: int):
 
 
 def traced(file: object, **more: object) -> ss.Scenario:
-    """The scenario with a trace from a file."""
+    """Return the scenario with a trace from a file."""
     document = json.loads(Path("scenario.json").read_text())
     return ss.Scenario.from_dict(document | {"traffic": {"process": "trace", "path": file, **more}})
 

@@ -1,4 +1,4 @@
-"""Values of options: what each parser takes and refuses."""
+"""Parsers of option values: the texts that each accepts and refuses."""
 
 from __future__ import annotations
 

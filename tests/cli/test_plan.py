@@ -1,4 +1,4 @@
-"""size, plan and sweep on the command line: what they print, and with which status they end."""
+"""The commands size, plan and sweep: output, exit statuses and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BASE = default_scenario().replace({"traffic.profile": None, "rate_per_s": 100, "
 
 @pytest.fixture(scope="module")
 def scenario_file(tmp_path_factory):
-    """Steady traffic for twenty minutes: what is sized and planned by simulation must be short."""
+    """A scenario of twenty minutes of steady traffic, short enough to be sized and planned by simulation."""
     place = tmp_path_factory.mktemp("scenario")
     BASE.save(place / "scenario.json")
     return place / "scenario.json"
@@ -40,10 +40,10 @@ class TestSize:
         prices = written(tmp_path / "prices.csv", "instance_type,price_usd_per_h\nml.m5.xlarge,1\n")
         assert "1 x ml.m5.xlarge, 168.00 USD" in good("size", scenario_file, *self.GOALS, "--prices", prices)
 
-    def test_counts_instances_of_whom_the_goals_speak(self, scenario_file):
+    def test_counts_instances_of_the_roles_that_the_goals_mention(self, scenario_file):
         goals = ("--slo", "source.p99 <= 100ms and p99 <= 100ms")
-        found = json.loads(good("size", scenario_file, *goals, "--json"))
-        assert [row["role"] for row in found] == ["source", "shadow"]
+        answer = json.loads(good("size", scenario_file, *goals, "--json"))
+        assert [row["role"] for row in answer] == ["source", "shadow"]
         line = refused("size", scenario_file, *goals, "--variants", "shadow")
         assert "has a goal for the source, whose instances are not counted" in line
 
@@ -60,9 +60,9 @@ class TestSize:
         options = (*self.GOALS, "--headroom-pct", 20)
         got = pd.read_csv(io.StringIO(good("size", scenario_file, *options, "--csv")))
         assert got.loc[0, "instance_count"] == want.loc[0, "instance_count"]
-        found = json.loads(good("size", scenario_file, *options, "--json"))
-        assert found[0]["p99_s"] == want.loc[0, "p99_s"]
-        assert found[0]["certain"] is True
+        answer = json.loads(good("size", scenario_file, *options, "--json"))
+        assert answer[0]["p99_s"] == want.loc[0, "p99_s"]
+        assert answer[0]["certain"] is True
 
     @pytest.mark.parametrize(
         ("options", "says"),
@@ -123,15 +123,15 @@ class TestPlan:
     def test_for_machines(self):
         table = pd.read_csv(io.StringIO(good("plan", *self.OPTIONS, "--csv")))
         assert table["power"].tolist() == [0.5, 0.85, 0.6, 0.9]
-        found = json.loads(good("plan", *self.OPTIONS, "--json"))
-        assert [cell["power"] for cell in found["cells"]] == [0.5, 0.85, 0.6, 0.9]
-        assert found["recommended"]["duration_s"] == 1200.0
+        answer = json.loads(good("plan", *self.OPTIONS, "--json"))
+        assert [cell["power"] for cell in answer["cells"]] == [0.5, 0.85, 0.6, 0.9]
+        assert answer["recommended"]["duration_s"] == 1200.0
 
     @pytest.mark.slow
     def test_is_what_the_function_says(self, scenario_file):
         want = plan(scenario_file, "mean +40%", 0.5, **self.ARGUMENTS)
-        found = json.loads(good("plan", scenario_file, *self.OPTIONS, "--power", 0.5, "--json"))
-        assert [cell["power"] for cell in found["cells"]] == want["power"].tolist()
+        answer = json.loads(good("plan", scenario_file, *self.OPTIONS, "--power", 0.5, "--json"))
+        assert [cell["power"] for cell in answer["cells"]] == want["power"].tolist()
 
     @pytest.mark.parametrize(
         ("options", "says"),
@@ -162,8 +162,8 @@ class TestSweep:
         options = (*self.GRID, "--replications", 2)
         got = pd.read_csv(io.StringIO(good("sweep", scenario_file, *options, "--csv")))
         assert got["p99_s"].tolist() == want["p99_s"].tolist()
-        found = json.loads(good("sweep", scenario_file, *options, "--json"))
-        assert [row["p99_s"] for row in found] == want["p99_s"].tolist()
+        answer = json.loads(good("sweep", scenario_file, *options, "--json"))
+        assert [row["p99_s"] for row in answer] == want["p99_s"].tolist()
 
     def test_a_request_needs_no_other_rate_than_those_of_the_sweep(self, request_file):
         options = ("--set", "rate_per_s=5,10", "--set", "horizon_s=60")
