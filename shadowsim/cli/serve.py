@@ -44,7 +44,7 @@ Examples:
 app = typer.Typer()
 
 
-@app.command(epilog=_EXAMPLES)
+@app.command(epilog=_EXAMPLES, short_help="Run a local stand-in for SageMaker.")
 def serve(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to bind.")] = "127.0.0.1",
     port: Annotated[str | None, typer.Option(metavar="N", help=f"Port to bind; 0 picks a free one. [{PORT}]")] = None,
