@@ -306,7 +306,7 @@ class TestSimulate:
         assert "OVERLOADED" in next(line for line in text.splitlines() if line.startswith("verdict"))
         assert all(line.endswith(" *") for line in text.splitlines() if line.lstrip().startswith(("p5", "p9", "max")))
         assert "* the pool is OVERLOADED" in text
-        assert "\nOVERLOADED: Shadow-01 is offered " in text
+        assert "\nOVERLOADED: Shadow-01 receives " in text
         assert "STABLE:" not in text
 
     def test_strict_fails_the_goal(self):
