@@ -68,14 +68,6 @@ def whole(text: str, name: str, least: int = 1, most: int | None = None) -> int:
     raise InputError(name, f"must be a whole number >= {least}{upper}", value)
 
 
-def positive(text: str, name: str, most: float) -> float:
-    """Return a number above 0 and at most `most`."""
-    value = number(text, name)
-    if 0.0 < value <= most:
-        return value
-    raise InputError(name, f"must be > 0 and <= {most:g}", value)
-
-
 def share(text: str, name: str) -> float:
     """Return a share from 0 to 1, written as 99% or 0.99."""
     value = number(text.strip().removesuffix("%"), name)
@@ -91,6 +83,14 @@ def seconds(text: str, name: str) -> float:
         return number(text, name)
     except InputError:
         return duration_s(text, name)
+
+
+def positive_s(text: str, name: str, most: float) -> float:
+    """Return a duration above 0 s and at most `most`, in seconds."""
+    value = seconds(text, name)
+    if 0.0 < value <= most:
+        return value
+    raise InputError(name, f"must be > 0 and <= {most:g}", value)
 
 
 def split_commas(texts: list[str] | None) -> list[str] | None:

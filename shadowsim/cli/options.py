@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shadowsim.cli.option_parsers import number, option_parser, positive, seconds, whole
+from shadowsim.cli.option_parsers import number, option_parser, seconds, whole
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,18 +135,3 @@ def refuse_both_formats(as_json: bool, as_csv: bool) -> None:
 def shows_progress(as_json: bool, as_csv: bool, quiet: bool) -> bool:
     """Return whether to show a progress bar: only on a terminal, and only beside text for people."""
     return not (as_json or as_csv or quiet) and sys.stderr.isatty()
-
-
-def number_of(option: str, text: str | None) -> float | None:
-    """Return the number that an option gives, None when it is left out."""
-    return None if text is None else number(text, option)
-
-
-def whole_of(option: str, text: str | None, least: int = 1, most: int | None = None) -> int | None:
-    """Return the whole number that an option gives, None when it is left out."""
-    return None if text is None else whole(text, option, least, most)
-
-
-def positive_of(option: str, text: str | None, most: float) -> float | None:
-    """Return the number above 0 that an option gives, None when it is left out."""
-    return None if text is None else positive(text, option, most)
