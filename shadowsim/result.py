@@ -15,7 +15,7 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.json_files import path_of
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS
+from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 from shadowsim.verdict import Verdict, verdict
 
 _SCENARIO = "scenario.json"
@@ -61,7 +61,7 @@ class Result:
         slo_s: float | None = None,
         look: int | None = None,
         looks: int | None = None,
-        spending: str = "obrien-fleming",
+        spending: str = DEFAULT_SPENDING,
         method: str | None = None,
     ) -> pd.DataFrame:
         """Compare the shadow with the source: one row per metric, with intervals and an outcome.

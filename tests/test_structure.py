@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports from its own place and from places above it. "" is what stands directly in the package.
 ORDER = [
-    *("errors", "json_files", "arrays", "histogram", "frames", "aws", "statistics", "scenario", "text", "captures"),
-    *("verdict", "result"),
+    *("errors", "defaults", "json_files", "arrays", "histogram", "frames", "aws", "statistics", "scenario", "text"),
+    *("captures", "verdict", "result"),
     *("engine", "planning", "plots", "testing", "report"),
     *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server", "cli"),
     "__main__",

@@ -20,8 +20,10 @@ from shadowsim.captures.answers import Differences, IgnoredFields, fields_of, va
 from shadowsim.captures.folders import Source
 from shadowsim.captures.pairing import CaptureIndex, index_captures, pair_by_id, read_pairs
 from shadowsim.captures.record import CapturedPayload
+from shadowsim.defaults import EXAMPLES, TOLERANCE
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import check_whole, number
+from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.text import count, grid, percent, wrapped
 
 if TYPE_CHECKING:
@@ -223,10 +225,10 @@ def agreement(
     shadow: Source,
     *,
     ignore: str | Sequence[str] = (),
-    rtol: float = 0.0,
-    atol: float = 0.0,
-    confidence: float = 0.95,
-    examples: int = 5,
+    rtol: float = TOLERANCE,
+    atol: float = TOLERANCE,
+    confidence: float = CONFIDENCE,
+    examples: int = EXAMPLES,
 ) -> Agreement:
     """Compare the answers of two variants, from their captures.
 

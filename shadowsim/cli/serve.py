@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from shadowsim.cli.options import number_of, only_given, positive_of, whole_of
+from shadowsim.cli.option_parsers import number, option_parser, positive_s, seconds, whole
+from shadowsim.defaults import FLUSH_S, MAX_BODY_BYTES, PORT, SERVER_SEED, SKEW_S, TIME_SCALE, TRANSITION_S
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from shadowsim.server.state.store import Store
     from shadowsim.server.state.undocumented import Undocumented
 
-PORT = 4599
 _MOST_FILES, _FIRST_FILES = 65_536, 8_192
 _GC_THRESHOLDS = 500, 3, 500  # frequent and so short collections of young objects, hardly any of old ones
 VARIABLES = ("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH")
@@ -47,7 +47,12 @@ app = typer.Typer()
 @app.command(epilog=_EXAMPLES)
 def serve(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to bind.")] = "127.0.0.1",
-    port: Annotated[str | None, typer.Option(metavar="N", help=f"Port to bind; 0 picks a free one. [{PORT}]")] = None,
+    port: Annotated[
+        int,
+        typer.Option(
+            parser=option_parser(whole, least=0, most=65_535), metavar="N", help="Port to bind; 0 picks a free one."
+        ),
+    ] = PORT,
     db: Annotated[
         str, typer.Option(metavar="FILE", help="SQLite file that keeps the state; :memory: keeps none.")
     ] = ":memory:",
@@ -63,17 +68,24 @@ def serve(
         typer.Option(metavar="S.json", help="Scenario with service models, mirror and endpoint settings."),
     ] = None,
     time_scale: Annotated[
-        str | None, typer.Option(metavar="N", help="Speed of schedules and status changes, as a factor. [1]")
-    ] = None,
-    transition_s: Annotated[
-        str | None,
+        float,
         typer.Option(
-            metavar="S", help="Seconds that Creating, Starting, Updating and Stopping take, in scaled time. [1]"
+            parser=option_parser(number), metavar="N", help="Speed of schedules and status changes, as a factor."
         ),
-    ] = None,
+    ] = TIME_SCALE,
+    transition_s: Annotated[
+        float,
+        typer.Option(
+            parser=option_parser(seconds),
+            metavar="S",
+            help="Seconds that Creating, Starting, Updating and Stopping take, in scaled time.",
+        ),
+    ] = TRANSITION_S,
     quotas: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Quotas file; `default`: a new AWS account's quotas. [generous quotas]"),
+        typer.Option(
+            metavar="FILE", help="Quotas file; `default`: a new AWS account's quotas.", show_default="generous quotas"
+        ),
     ] = None,
     s3_root: Annotated[
         Path,
@@ -83,28 +95,53 @@ def serve(
             help="Folder for captures, with a folder per bucket; not used if AWS_ENDPOINT_URL_S3 is set.",
         ),
     ] = Path("shadowsim-s3"),
-    flush_s: Annotated[str | None, typer.Option(metavar="S", help="Seconds between writes of captures. [60]")] = None,
+    flush_s: Annotated[
+        float,
+        typer.Option(
+            parser=option_parser(positive_s, most=86_400.0), metavar="S", help="Seconds between writes of captures."
+        ),
+    ] = FLUSH_S,
     credentials: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="AWS credentials file: requests must be signed with one of its keys."),
     ] = None,
     skew_s: Annotated[
-        str | None, typer.Option(metavar="S", help="Permitted clock skew of signatures, in seconds. [300]")
-    ] = None,
+        float,
+        typer.Option(
+            parser=option_parser(positive_s, most=86_400.0),
+            metavar="S",
+            help="Permitted clock skew of signatures, in seconds.",
+        ),
+    ] = SKEW_S,
     insecure: Annotated[bool, typer.Option("--insecure", help="Accept unsigned requests from other machines.")] = False,
     allow_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Additional name to accept in the Host header; repeatable.")
     ] = None,
     max_body_bytes: Annotated[
-        str | None, typer.Option(metavar="N", help="Longest body of an invocation and of its answer. [6291456]")
-    ] = None,
+        int,
+        typer.Option(
+            parser=option_parser(whole, most=2**30),
+            metavar="N",
+            help="Longest body of an invocation and of its answer.",
+        ),
+    ] = MAX_BODY_BYTES,
     timeout_s: Annotated[
-        str | None,
-        typer.Option(metavar="S", help="Time limit of a model's answer, in seconds. [the scenario's, or 60]"),
+        float | None,
+        typer.Option(
+            parser=option_parser(positive_s, most=3600.0),
+            metavar="S",
+            help="Time limit of a model's answer, in seconds.",
+            show_default="the scenario's, or SageMaker's 60",
+        ),
     ] = None,
     seed: Annotated[
-        str | None, typer.Option(metavar="N", help="Seed of simulated backends, sampling and routing. [7]")
-    ] = None,
+        int,
+        typer.Option(
+            parser=option_parser(whole, least=0),
+            metavar="N",
+            help="Seed of simulated backends, sampling and routing.",
+        ),
+    ] = SERVER_SEED,
     region: Annotated[str, typer.Option(help="Region used in ARNs.")] = "us-east-1",
     account: Annotated[str, typer.Option(help="Account used in ARNs: 12 digits.")] = "111122223333",
     choose: Annotated[
@@ -115,12 +152,13 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Run a local stand-in for SageMaker, for boto3, the AWS CLI and callers of endpoints.
+    """Run a local stand-in for SageMaker.
 
-    Shadow tests are created, started, stopped and deleted as on AWS. Requests are copied to containers or to simulated
-    instances. State is kept in a file or in memory. The server fetches nothing that a request names.
+    It serves boto3, the AWS CLI and callers of endpoints. Shadow tests are created, started, stopped and deleted as on
+    AWS. Requests are copied to containers or to simulated instances. State is kept in a file or in memory. The server
+    fetches nothing that a request names.
     """
-    from shadowsim.server.data_plane.invoke import MAX_BODY_BYTES, Limits
+    from shadowsim.server.data_plane.invoke import Limits
     from shadowsim.server.data_plane.mirror import CopyLimits
     from shadowsim.server.http.access import check_bind
     from shadowsim.server.http.signatures import read_credentials
@@ -130,18 +168,8 @@ def serve(
     from shadowsim.server.state.store import Store
 
     check_bind(host, credentials is not None, insecure)
-    most_bytes = whole_of("--max-body-bytes", max_body_bytes, 1, 2**30) or MAX_BODY_BYTES
-    numbers = only_given(
-        port=whole_of("--port", port, 0, 65_535),
-        seed=whole_of("--seed", seed, 0),
-        flush_s=positive_of("--flush-s", flush_s, 86_400.0),
-        skew_s=positive_of("--skew-s", skew_s, 86_400.0),
-    )
-    times = only_given(
-        time_scale=number_of("--time-scale", time_scale), transition_s=number_of("--transition-s", transition_s)
-    )
     containers = dict(map(parse_backend, backend or []))
-    of_scenario = scenario_settings(scenario, positive_of("--timeout-s", timeout_s, 3600.0))
+    of_scenario = scenario_settings(scenario, timeout_s)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     with Store(
         db,
@@ -150,7 +178,8 @@ def serve(
         quotas=Quotas.read(quotas),
         region=region,
         account=account,
-        **times,
+        time_scale=time_scale,
+        transition_s=transition_s,
     ) as store:
         settings = Settings(
             host=host,
@@ -160,10 +189,13 @@ def serve(
             routing=of_scenario.routing,
             mirroring=of_scenario.mirroring,
             copy_limits=CopyLimits(timeout_s=of_scenario.timeout_s),
-            limits=Limits(most_bytes, of_scenario.timeout_s, store.account, store.region),
+            limits=Limits(max_body_bytes, of_scenario.timeout_s, store.account, store.region),
             sink=sink_of(s3_root, dict(os.environ)),
             secrets=None if credentials is None else read_credentials(credentials),
-            **numbers,
+            port=port,
+            seed=seed,
+            flush_s=flush_s,
+            skew_s=skew_s,
         )
         asyncio.run(_serve(settings, store))
 
@@ -220,8 +252,8 @@ async def _serve(settings: Settings, store: Store) -> None:
     _allow_connections()
     app, stopping = App(settings, store), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(stop, stopping.set)
     try:
         await app.start()
     except OSError as error:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from shadowsim.defaults import NOISE_FLOOR_RUNS
 from shadowsim.engine.replicate import replicate
 from shadowsim.scenario.fields import check_whole
 from shadowsim.scenario.scenario import Scenario
@@ -79,7 +80,7 @@ def noise_floor(
         When the scenario or a parameter cannot be used.
     """
     equal = as_aa_test(Scenario.of(scenario))
-    n = replications if replications is not None else equal.replications if equal.replications > 1 else 10
+    n = replications if replications is not None else equal.replications if equal.replications > 1 else NOISE_FLOOR_RUNS
     check_whole(n, "replications", 2)
     terms_of(margin_pct, margin_points, confidence, slo_s)  # before the runs, which take long
     tables = []

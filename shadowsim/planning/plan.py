@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from shadowsim.defaults import ALPHA, EFFECT, LOOKS, POWER, REHEARSALS
 from shadowsim.engine.executors import IN_FLIGHT, work_off
 from shadowsim.engine.simulate import cores, progress_bar
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
@@ -62,14 +63,14 @@ SOLVING_RUNS, SOLVING_REQUESTS = 8, 1_000_000  # from which the service factor i
 
 def plan(
     scenario: Scenario | Mapping[str, Any] | str | os.PathLike[str],
-    effect: str | Effect = "p99 +5%",
-    power: float = 0.8,
-    alpha: float = 0.05,
+    effect: str | Effect = EFFECT,
+    power: float = POWER,
+    alpha: float = ALPHA,
     shares: Sequence[int] | None = None,
     durations: Sequence[float | str] | None = None,
     *,
-    looks: int = 1,
-    replications: int = 100,
+    looks: int = LOOKS,
+    replications: int = REHEARSALS,
     rate_per_s: float | None = None,
     workers: int | None = None,
     executor: Executor | None = None,

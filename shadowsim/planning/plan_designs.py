@@ -11,20 +11,19 @@ since `compare` joins sections by how they vary with the traffic.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from shadowsim.defaults import SAMPLING_PERCENTAGES
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.planning.load import DAY_S, WEEK_S, demand_of, repeating_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.planning.plan_rehearsals import least_length_s, mean_rate, stand_in
-from shadowsim.scenario.fields import number
+from shadowsim.scenario import fields
 from shadowsim.scenario.paths import plain
 from shadowsim.scenario.scenario import Scenario
 
-SHARES = (10, 25, 50, 100)
 HOUR_S = 3600.0
 DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's length
 LONGEST_S = 30.0 * DAY_S  # SageMaker's limit
@@ -33,8 +32,6 @@ MOST_WINDOWS = 1500  # a day of minutes; beyond, sections differ by hardly one w
 STRETCH = 4.0  # times as many requests where a queue's memory or a far tail asks for them
 LEAST_COPIES = 100.0  # in the tail that determines the metric
 _PERIOD_S = 60.0  # for the length of a cycle
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*(s|min|h|d)")
-_UNITS = {"s": 1.0, "min": 60.0, "h": HOUR_S, "d": DAY_S}
 
 
 class Segment(NamedTuple):
@@ -131,10 +128,10 @@ def check_keeps_up(scenario: Scenario) -> None:
 def shares_of(shares: Sequence[int] | None) -> list[int]:
     """Return the sampling percentages, each once, in order."""
     if shares is None:
-        return list(SHARES)
+        return list(SAMPLING_PERCENTAGES)
     if isinstance(shares, str) or not isinstance(shares, Iterable):
         raise InputError("shares", "must be a list of sampling percentages", shares)
-    percentages = {number(share, "shares", least=1.0, most=100.0) for share in map(plain, shares)}
+    percentages = {fields.number(share, "shares", least=1.0, most=100.0) for share in map(plain, shares)}
     for share in percentages:
         if not share.is_integer():
             raise InputError("shares", "must hold integers from 1 to 100 (per cent)", share)
@@ -151,7 +148,7 @@ def durations_of(durations: Sequence[float | str] | None, scenario: Scenario) ->
         return [*(d for d in DURATIONS_S if scenario.period_s <= d < longest), longest]
     if isinstance(durations, str) or not isinstance(durations, Iterable):
         raise InputError("durations", 'must be a list of seconds, or of texts such as "6h"', durations)
-    found = {_seconds(duration) for duration in durations}
+    found = {fields.duration_s(plain(duration), "durations") for duration in durations}
     if not found:
         raise InputError("durations", "must hold at least one")
     for seconds in sorted(found):
@@ -160,15 +157,6 @@ def durations_of(durations: Sequence[float | str] | None, scenario: Scenario) ->
             what = f"must be from a period of {scenario.period_s:g} s to {end:g} s, {last}"
             raise InputError("durations", what, seconds)
     return sorted(found)
-
-
-def _seconds(duration: float | str) -> float:
-    if not isinstance(duration, str):
-        return number(plain(duration), "durations", above=0.0)
-    found = _DURATION.fullmatch(duration.strip())
-    if not found:
-        raise InputError("durations", "must be seconds, or have a unit as 90min, 6h or 7d", duration)
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def choose_segments(

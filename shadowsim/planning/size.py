@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from shadowsim.aws.instances import lookup, quota_note
+from shadowsim.defaults import HEADROOM_PCT, MAX_INSTANCES
 from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError
 from shadowsim.frames import ROLES
@@ -25,6 +26,7 @@ from shadowsim.planning.size_search import FIRST_LOOK, CountFound, CountTried, S
 from shadowsim.planning.slo import Goal, Slo, parse_slo
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.statistics.terms import CONFIDENCE
 
 Row = dict[str, object]
 
@@ -34,10 +36,10 @@ def size(
     slo: str | Slo,
     instance_types: Collection[str] | None = None,
     variants: Sequence[str] = ("shadow",),
-    headroom_pct: float = 0.0,
+    headroom_pct: float = HEADROOM_PCT,
     *,
-    confidence: float = 0.95,
-    max_instances: int = 1000,
+    confidence: float = CONFIDENCE,
+    max_instances: int = MAX_INSTANCES,
     max_replications: int = 12,
     rate_per_s: float | None = None,
     workers: int | None = None,

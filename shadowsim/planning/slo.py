@@ -50,6 +50,7 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.result import Result
+from shadowsim.scenario import fields
 from shadowsim.scenario.defaults import TIMEOUT_S
 
 Metric = Literal["quantile", "mean", "wait_mean", "share_wait", "share_latency", "error_rate", "utilisation"]
@@ -59,7 +60,7 @@ _TIMES: tuple[Metric, ...] = ("quantile", "mean", "wait_mean")  # in seconds; al
 _WITHOUT_PARAMETER: tuple[Metric, ...] = ("mean", "wait_mean", "error_rate", "utilisation")
 _KNOWN = ("p50", "p90", "p95", "p99", "p99.9", *_WITHOUT_PARAMETER, "share(wait > T)", "share(latency > T)")
 # Decimal, since neither 0.01 x 5 nor 99.9 / 100 is the float that 0.05 or 0.999 is.
-TIME_UNITS = {"": "1", "s": "1", "ms": "0.001", "us": "0.000001", "µs": "0.000001", "μs": "0.000001", "min": "60"}
+TIME_UNITS = {"": "1", **fields.TIME_UNITS}
 _SHARE_UNITS = {"": "1", "%": "0.01"}
 _GOAL = re.compile(r"((?:\w+\.)?share\s*\([^)]*\)|[^<>=()]+?)\s*(<=|>=|<|>)\s*(.+)", re.DOTALL)
 _SHARE_ABOVE = re.compile(r"share\s*\(\s*(\w+)\s*>\s*(.+?)\s*\)")

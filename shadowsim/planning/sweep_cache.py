@@ -26,7 +26,10 @@ from shadowsim.scenario.traces import BUILTIN, resolve
 Row = dict[str, str | int | float | None]
 
 _PACKAGE = Path(__file__).parents[1]
-_RESULT_FILES = ("errors", "json_files", "arrays", "histogram", "frames", "verdict", "result", "planning/sweep*")
+_RESULT_FILES = (
+    *("errors", "defaults", "json_files", "arrays", "histogram", "frames", "verdict", "result"),
+    "planning/sweep*",
+)
 _RESULT_FOLDERS = ("aws", "statistics", "scenario", "engine")
 _SUFFIXES = (".py", ".csv", ".json")
 

@@ -8,8 +8,10 @@ silent default. Null counts as left out. Parameters of functions are held to the
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from operator import index
 
 from shadowsim.errors import InputError, nearest
@@ -26,6 +28,13 @@ SERVICE_KEYS = (
     "by_instance_type",
 )
 SERVICE_LATER = ("batching", "cold_start_s", "cpu_per_request_s", "autoscaling", "outages")
+
+# Seconds per unit, as texts for Decimal: 30 x the float 0.001 may differ from the float 0.03 in its last bit.
+TIME_UNITS = {
+    **{"us": "0.000001", "µs": "0.000001", "μs": "0.000001", "ms": "0.001", "s": "1"},
+    **{"m": "60", "min": "60", "h": "3600", "d": "86400", "w": "604800"},
+}
+_DURATION = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([^\W\d_]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,9 @@ class Block:
         value = self.need(key)
         if not isinstance(value, list) or not value:
             raise InputError(self.at(key), "must be a list [...] of at least one number", value)
-        return tuple(number(item, f"{self.at(key)}.{i}", above=above, least=least) for i, item in enumerate(value))
+        return tuple(
+            _quantity(key, item, f"{self.at(key)}.{i}", above=above, least=least) for i, item in enumerate(value)
+        )
 
     def items(self, key: str) -> list[Block]:
         """Return the objects of a list that must be given and hold at least one."""
@@ -100,10 +111,13 @@ class Block:
         least: float | None = None,
         most: float | None = None,
     ) -> float:
-        """Return a finite number within bounds; without a default the key is required."""
+        """Return a finite number within bounds; without a default the key is required.
+
+        The value of a key in seconds (`mean_s`, `horizon_s`) may also be a text with a unit, such as "30ms".
+        """
         if default is not None and not self.has(key):
             return default
-        return number(self.need(key), self.at(key), above=above, least=least, most=most)
+        return _quantity(key, self.need(key), self.at(key), above=above, least=least, most=most)
 
     def integer(self, key: str, default: int | None = None, *, least: int, most: int) -> int:
         """Return an integer from `least` to `most`; without a default the key is required."""
@@ -146,8 +160,7 @@ def number(
     bounds += [f"<= {most:g}"] if most is not None else []
     constraint = "must be a finite number" + (" " + " and ".join(bounds) if bounds else "")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        in_s = isinstance(value, str) and value[:1].isdigit() and path.endswith("_s") and not path.endswith("per_s")
-        raise InputError(path, constraint, value, hint="; it is in seconds" if in_s else "")
+        raise InputError(path, constraint, value)
     try:
         found = float(value)
     except OverflowError:  # an integer of more than 308 digits
@@ -163,6 +176,39 @@ def integer(value: object, path: str, *, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InputError(path, f"must be an integer from {least} to {most}", value)
     return value
+
+
+def _quantity(key: str, value: object, path: str, **bounds: float | None) -> float:
+    """Return the number of a key; where the key is in seconds, a text with a unit is one, too."""
+    if not isinstance(value, str) or not key.endswith("_s") or key.endswith("per_s"):
+        return number(value, path, **bounds)
+    seconds = duration_s(value, path)
+    try:
+        return number(seconds, path, **bounds)
+    except InputError as error:
+        raise InputError(path, error.constraint, value) from None  # the value as it was written
+
+
+def duration_s(value: object, path: str) -> float:
+    """Return a duration in seconds.
+
+    A number is in seconds; a text needs a unit, such as "30ms", "1.5h" or "1d". Units are us, ms, s, m or min, h, d, w.
+
+    Raises
+    ------
+    InputError
+        It is neither, or its unit is unknown.
+    """
+    if not isinstance(value, str):
+        return number(value, path)
+    match = _DURATION.fullmatch(value.strip())
+    seconds = math.inf
+    if match and match[2] in TIME_UNITS:
+        seconds = float(Decimal(match[1]) * Decimal(TIME_UNITS[match[2]]))
+    if not math.isfinite(seconds):
+        what = "must be seconds, or have a unit (us, ms, s, m or min, h, d, w), as in 30ms or 1.5h"
+        raise InputError(path, what, value)
+    return seconds
 
 
 def check_whole(value: object, path: str, least: int) -> int:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shadowsim.defaults import FLUSH_S, PORT, SERVER_SEED, SKEW_S
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.scenario.service import Service
-from shadowsim.server.data_plane.captures import FLUSH_S
 from shadowsim.server.data_plane.invoke import Limits
 from shadowsim.server.data_plane.mirror import CopyLimits
-from shadowsim.server.http.signatures import SKEW_S
 from shadowsim.server.state.destinations import Sink
 
-PORT = 4599
 SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0
 COPY_CONNECTIONS = 512  # leaves callers their file descriptors when a shadow does not answer
 
@@ -70,4 +68,4 @@ class Settings:
     silent_s: float = SILENT_S
     body_s: float = BODY_S
     grace_s: float = GRACE_S
-    seed: int = 7
+    seed: int = SERVER_SEED

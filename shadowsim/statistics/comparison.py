@@ -43,6 +43,7 @@ from shadowsim.statistics.sections import ERRORS, Sections, SideSections, arriva
 from shadowsim.statistics.terms import (
     BETTER,
     CONFIDENCE,
+    DEFAULT_SPENDING,
     MARGIN_PCT,
     MARGIN_POINTS,
     NOT_ENOUGH,
@@ -73,7 +74,7 @@ def compare(
     slo_s: float | None = None,
     look: int | None = None,
     looks: int | None = None,
-    spending: str = "obrien-fleming",
+    spending: str = DEFAULT_SPENDING,
     method: str | None = None,
 ) -> pd.DataFrame:
     """Compare the shadow with the source: one row per metric, with intervals and an outcome.
@@ -157,7 +158,7 @@ def terms_of(
     slo_s: float | None = None,
     look: int | None = None,
     looks: int | None = None,
-    spending: str = "obrien-fleming",
+    spending: str = DEFAULT_SPENDING,
 ) -> Terms:
     """Return the terms that arguments of `compare` describe.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 MARGIN_PCT = 10.0
 MARGIN_POINTS = 0.1
 CONFIDENCE = 0.95
+DEFAULT_SPENDING = "obrien-fleming"
 
 WORSE, BETTER, SAME, NOT_ENOUGH = "worse", "better", "same", "not_enough"
 OUTCOMES = (WORSE, BETTER, SAME, NOT_ENOUGH)

@@ -27,8 +27,10 @@ from scipy import stats  # type: ignore[import-untyped]
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
+from shadowsim.defaults import BENCHMARK_MARGIN_PCT
 from shadowsim.errors import InputError, shown
 from shadowsim.scenario.fields import number
+from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.testing.benchmark_files import SIMULATED, Source, Timing, Timings, read_timings
 from shadowsim.text import grid, time_text, wrapped
 
@@ -117,8 +119,8 @@ def compare_benchmarks(
     old: Source | Sequence[Source] | Timings,
     new: Source | Sequence[Source] | Timings,
     *,
-    margin_pct: float = 5.0,
-    confidence: float = 0.95,
+    margin_pct: float = BENCHMARK_MARGIN_PCT,
+    confidence: float = CONFIDENCE,
 ) -> pd.DataFrame:
     """Compare the timings of two versions that pytest-benchmark saved; the module says what they can show.
 
@@ -201,7 +203,7 @@ def benchmarks_object(table: pd.DataFrame) -> dict[str, object]:
     return {"slower": slower, "geometric_mean": mean, "benchmarks": table.to_dict("records")}
 
 
-def benchmarks_text(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float = 5.0) -> str:
+def benchmarks_text(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float = BENCHMARK_MARGIN_PCT) -> str:
     """Return a comparison as a table for people, with notes on how to read it."""
     names = _short_names(table["name"])
     rows: list[Sequence[str]] = [("", "old", "", "new", "", "change", "interval", "p", "n", "")]

@@ -245,7 +245,7 @@ def test_the_command_line_fails_for_the_worst():
 def test_the_command_line_makes_no_page_of_several_runs():
     done = cli("--report")
     assert done.exit_code == 2
-    assert done.stderr.startswith("error: --report: is a page of one run; use -o DIR")
+    assert done.stderr.startswith("error: --report: makes a page of one run; use -o DIR")
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_round_trip_through_json_and_pickle(block):
         ({"law": "lognormal", "p50_s": 1, "p99_s": 1}, f"{PATH}.p99_s", "> 1"),
         ({"law": "lognormal", "p50_s": 1, "p99_s": 1e300}, PATH, "scv <= 100"),
         ({"law": "lognormal", "mean_s": 1, "scv": 0}, f"{PATH}.scv", "> 0"),
-        ({"law": "gamma", "mean_s": "0.02", "scv": 1}, f"{PATH}.mean_s", "finite number"),
+        ({"law": "gamma", "mean_s": "0.02", "scv": 1}, f"{PATH}.mean_s", "must be seconds"),
         ({"law": "gamma", "mean_s": 1, "scv": 101}, f"{PATH}.scv", "<= 100"),
         ({"law": "gamma", "shape": 1e-9, "scale_s": 1}, PATH, "scv <= 100"),
         ({"law": "gamma", "mean_s": math.inf, "scv": 1}, f"{PATH}.mean_s", "finite"),
@@ -325,7 +325,7 @@ def test_round_trip_through_json_and_pickle(block):
         ({"law": "linear", "base_s": 1}, PATH, "trace column"),
         ({"law": "linear", "tokens": 0}, PATH, "> 0"),
         ({"law": "linear", "tokens": -1}, f"{PATH}.tokens", ">= 0"),
-        ({"law": "linear", "base_s": "1", "tokens": 1}, f"{PATH}.base_s", "finite number"),
+        ({"law": "linear", "base_s": "1", "tokens": 1}, f"{PATH}.base_s", "must be seconds"),
     ],
 )
 def test_bad_input_names_path_and_constraint(block, path, why):

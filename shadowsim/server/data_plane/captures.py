@@ -22,12 +22,13 @@ from typing import Any
 from uuid import uuid4
 
 from shadowsim.captures.record import CapturedPayload, CaptureRecord, key_of, line_of, payload_of
+from shadowsim.defaults import FLUSH_S
 from shadowsim.errors import ValidationError
 from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, CUSTOM_ATTRIBUTES, Answer, Call
 from shadowsim.server.state.destinations import Sink, parse_destination
 from shadowsim.server.state.views import CaptureView
 
-FLUSH_S, CLOSE_S = 60.0, 30.0
+CLOSE_S = 30.0
 MAX_BUFFERED_BYTES = 64 * 2**20
 FILE_BYTES = 16 * 2**20  # a file of this length is written at once
 _LOG = logging.getLogger(__name__)

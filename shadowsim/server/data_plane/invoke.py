@@ -18,6 +18,7 @@ from time import perf_counter, time
 from uuid import uuid4
 
 from shadowsim.aws.contract import sentence
+from shadowsim.defaults import MAX_BODY_BYTES
 from shadowsim.errors import ShadowsimError, ThrottlingError, ValidationError
 from shadowsim.server.data_plane.backends import (
     ANSWERED,
@@ -36,7 +37,7 @@ from shadowsim.server.data_plane.mirror import RESPONSE
 from shadowsim.server.data_plane.pools import VariantPool, pick_variant
 from shadowsim.server.state.views import EndpointView
 
-MAX_BODY_BYTES, TIMEOUT_S = 6_291_456, 60.0
+TIMEOUT_S = 60.0
 ERROR_TYPE, REQUEST_ID = "x-amzn-ErrorType", "x-amzn-RequestId"
 INVOKED = "x-Amzn-Invoked-Production-Variant"
 INFERENCE_ID, SESSION_ID = "X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Session-Id"

@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from shadowsim.defaults import SKEW_S
 from shadowsim.errors import InputError, ShadowsimError
 
-SKEW_S = 300.0
 ALGORITHM = "AWS4-HMAC-SHA256"
 SERVICES = ("sagemaker", "monitoring")  # signing names of SageMaker with its runtime, and of CloudWatch
 _ATTEMPT = ("amz-sdk-invocation-id", "amz-sdk-request")

@@ -25,6 +25,7 @@ from time import time
 from types import TracebackType
 from typing import Any
 
+from shadowsim.defaults import TIME_SCALE, TRANSITION_S
 from shadowsim.errors import InputError, StoreError
 from shadowsim.server.state import events, transitions
 from shadowsim.server.state.account import World
@@ -73,8 +74,8 @@ class Store:
         self,
         path: str | Path = IN_MEMORY,
         *,
-        transition_s: float = 1.0,
-        time_scale: float = 1.0,
+        transition_s: float = TRANSITION_S,
+        time_scale: float = TIME_SCALE,
         choices: Undocumented | None = None,
         probed: frozenset[str] = frozenset(),
         quotas: Quotas | None = None,
