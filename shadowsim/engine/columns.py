@@ -18,10 +18,11 @@ from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
+from shadowsim.scenario.routing import LEAST_OUTSTANDING, RANDOM, splits_independently
 from shadowsim.scenario.scenario import Scenario
 
 _NONE = np.empty(0)
-_ROUTINGS = {"RANDOM": k.RANDOM, "LEAST_OUTSTANDING_REQUESTS": k.LEAST_OUTSTANDING}
+_ROUTINGS = {RANDOM: k.RANDOM, LEAST_OUTSTANDING: k.LEAST_OUTSTANDING}
 _RULES = {"coin": k.COIN, "counter": k.COUNTER, "hash": k.HASH}
 _INSTANTS = {"arrival": k.AT_ARRIVAL, "response": k.AT_RESPONSE}
 
@@ -34,6 +35,8 @@ class Columns:
     ----------
     request, source_answer, shadow_answer : Payload
         Sizes of payloads, whether or not the run captures them.
+    forgets : bool
+        Whether both pools soon forget their initial state, so that the run can be cut in time.
     """
 
     n_windows: int
@@ -47,6 +50,7 @@ class Columns:
     request: k.Payload
     source_answer: k.Payload
     shadow_answer: k.Payload
+    forgets: bool
 
     def pool(self, role: str) -> k.Pool:
         """Return the source's or the shadow's pool."""
@@ -70,6 +74,7 @@ def columns(scenario: Scenario, feed: ArrivalStream) -> Columns:
         request=_payload(traffic.request_bytes, k.REQUEST_BYTES, trace),
         source_answer=_payload(traffic.response_bytes, k.SOURCE_RESPONSE_BYTES, trace),
         shadow_answer=_payload(traffic.response_bytes, k.SHADOW_RESPONSE_BYTES, trace),
+        forgets=all(splits_independently(routing) for routing in scenario.routing.values()),
     )
 
 

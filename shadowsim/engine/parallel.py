@@ -87,10 +87,9 @@ class Slice:
 def run(job: Job, workers: int, executor: Executor | None, advance: Advance) -> RunCounts:
     """Simulate a run on a number of workers, or on an executor's; the outcome's figures depend on neither."""
     n = min(workers, job.c.n_windows)
-    meets = job.c.source.routing == job.c.shadow.routing == k.RANDOM
     if n <= 1:
         return _in_one(job, advance)
-    if not meets:
+    if not job.c.forgets:
         return _in_two(job, advance)
     if executor is not None:
         return _in_slices(job, n, executor, None, advance)

@@ -22,6 +22,7 @@ from shadowsim.planning.plan_effects import Effect
 from shadowsim.planning.plan_rehearsals import least_length_s, mean_rate, stand_in
 from shadowsim.scenario.fields import number
 from shadowsim.scenario.paths import plain
+from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
 
 SHARES = (10, 25, 50, 100)
@@ -102,7 +103,7 @@ def sees_same_arrivals(scenario: Scenario) -> bool:
     source, shadow = scenario.experiment.source, scenario.experiment.shadow
     share, routing = scenario.experiment.sampling_percentage, scenario.routing[source.name]
     capped = any(x is not None for x in (scenario.max_in_flight, scenario.max_body_bytes, scenario.max_per_s))
-    thinned = routing == "RANDOM" and scenario.mirror_rule == "coin"
+    thinned = splits_independently(routing) and scenario.mirror_rule == "coin"
     return (
         same_model(scenario)
         and scenario.mirror_instant == "arrival"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shadowsim.aws.instances import InstanceType, duration_text
+from shadowsim.scenario.routing import DEFAULT_ROUTING
 from shadowsim.text import grid, rate, trimmed_number, trimmed_time, wrapped
 
 if TYPE_CHECKING:
@@ -86,6 +87,6 @@ def _unusual(s: Scenario) -> str:
         said.append(f"by {s.mirror_rule} at the {s.mirror_instant}")
     caps = {"bytes of body": s.max_body_bytes, "in flight": s.max_in_flight, "a second": s.max_per_s}
     said += [f"at most {trimmed_number(cap)} {what}" for what, cap in caps.items() if cap is not None]
-    if set(s.routing.values()) != {"RANDOM"}:
+    if set(s.routing.values()) != {DEFAULT_ROUTING}:
         said.append("routing " + ", ".join(f"{name} {strategy}" for name, strategy in s.routing.items()))
     return "; ".join(said)

@@ -14,12 +14,13 @@ from shadowsim.aws.instances import lookup
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import BLOCKS
 from shadowsim.scenario.paths import ALIASES, edited, plain, target_of
+from shadowsim.scenario.routing import DEFAULT_ROUTING
 
-ROUTING, OVERHEAD_S, TIMEOUT_S = "RANDOM", 0.002, 60.0
+OVERHEAD_S, TIMEOUT_S = 0.002, 60.0
 RULE, INSTANT = "coin", "arrival"
 PERIOD_S, SEED, SAMPLE_REQUESTS, REPLICATIONS = 60.0, 7, 10_000, 1
 
-ENDPOINT: dict[str, object] = {"routing": ROUTING, "overhead_s": OVERHEAD_S, "timeout_s": TIMEOUT_S}
+ENDPOINT: dict[str, object] = {"routing": DEFAULT_ROUTING, "overhead_s": OVERHEAD_S, "timeout_s": TIMEOUT_S}
 MIRROR: dict[str, object] = {
     "rule": RULE,
     "instant": INSTANT,

@@ -14,15 +14,15 @@ from shadowsim.aws.contract import as_time
 from shadowsim.aws.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.aws.instances import lookup
 from shadowsim.errors import InputError, nearest
-from shadowsim.scenario.defaults import INSTANT, ROUTING, RULE
+from shadowsim.scenario.defaults import INSTANT, RULE
 from shadowsim.scenario.fields import BLOCK_KEYS, BLOCKS, Block
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.paths import VARIANT_ALIASES, variant_path
+from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.scenario.traces import Trace
 from shadowsim.scenario.traffic import Traffic
 
-ROUTINGS = ("RANDOM", "LEAST_OUTSTANDING_REQUESTS")
 RULES = ("coin", "counter", "hash")
 INSTANTS = ("arrival", "response")
 MAX_IN_FLIGHT = 2**31 - 1
@@ -68,10 +68,10 @@ def read_routing(endpoint: Block, names: Mapping[str, object]) -> dict[str, str]
     """Return every variant's routing strategy: one for all, or an object with one for some."""
     given = endpoint.values.get("routing")
     if not isinstance(given, Mapping):
-        return dict.fromkeys(names, endpoint.choice("routing", ROUTING, ROUTINGS))
+        return dict.fromkeys(names, endpoint.choice("routing", DEFAULT_ROUTING, tuple(ROUTINGS)))
     block = endpoint.block("routing")
     block.only(names)
-    return {name: block.choice(name, ROUTING, ROUTINGS) for name in names}
+    return {name: block.choice(name, DEFAULT_ROUTING, tuple(ROUTINGS)) for name in names}
 
 
 @dataclass(frozen=True, slots=True)

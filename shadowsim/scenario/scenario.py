@@ -75,7 +75,7 @@ class Side:
     workers : int
         Workers per instance.
     routing : str
-        "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
+        A name in `routing.ROUTINGS`.
     share : float
         Share of the endpoint's requests that reach it, 0..1.
     """
@@ -106,7 +106,7 @@ class Scenario:
     source_workers, shadow_workers : int
         Workers of one instance.
     routing : mapping of str to str
-        How each variant's requests are spread over its instances: "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
+        Routing strategy by variant name.
     overhead_s, timeout_s : float
         Of the endpoint.
     mirror_rule, mirror_instant : str
