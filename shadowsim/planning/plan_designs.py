@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
-from shadowsim.planning.load import DAY_S, WEEK_S, demand_of, repeating_s
+from shadowsim.planning.load import demand_of, repeating_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.planning.plan_rehearsals import least_length_s, mean_rate, stand_in
 from shadowsim.scenario.fields import number
 from shadowsim.scenario.paths import plain
+from shadowsim.scenario.rates import DAY_S, WEEK_S
 from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
 

@@ -14,15 +14,6 @@ if TYPE_CHECKING:
     from shadowsim.aws.experiment import Variant
     from shadowsim.scenario.scenario import Scenario
 
-PROCESSES = {
-    "poisson": "Poisson",
-    "constant": "evenly spaced",
-    "gamma": "gamma gaps",
-    "mmpp": "a modulated Poisson process (MMPP)",
-    "trace": "a recorded trace",
-    "superposition": "several streams superposed",
-}
-
 
 def scenario_text(scenario: Scenario) -> str:
     """Return what is simulated: its name and length, its traffic, and a line a pool."""
@@ -66,7 +57,7 @@ def _traffic_text(scenario: Scenario) -> str:
         faster = "" if traffic.speed == 1.0 else f" at {trimmed_number(traffic.speed)} times its speed"
         played = "" if traffic.repeat == 1 else f", played {traffic.repeat:,} times"
         return f"trace {file}{faster}{played}: {n:,} requests, {rate(mean)} in the mean"
-    kind = PROCESSES[traffic.process]
+    kind = traffic.title
     if traffic.profile is None:
         return f"{kind}, {rate(mean)}"
     peak = float(traffic.knots(scenario.horizon_s, scenario.start)[1].max())

@@ -25,6 +25,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 
@@ -37,6 +38,7 @@ Knots = tuple[Floats, Floats]
 PROFILES = ("steps", "linear", "diurnal", "spikes")
 
 HALF_HOUR_S = 1_800
+DAY_S, WEEK_S = 86_400.0, 604_800.0
 # (1 + cos)/2 at the 48 half hours after the peak. libm's cosines differ in their last bit from one machine to the next;
 # nine decimals do not, since none of the 48 is near a rounding boundary. Values half a day apart add up to 1, so that
 # the mean is 1/2.
@@ -47,6 +49,7 @@ HALF_HOURS = np.array([(1.0 + round(math.cos(math.pi * i / 24), 9)) / 2.0 for i 
 class Steps:
     """Rates that hold until the next begins."""
 
+    cycle_s: ClassVar[float] = math.inf
     from_s: tuple[float, ...]
     rate_per_s: tuple[float, ...]
 
@@ -61,6 +64,7 @@ class Steps:
 class Linear:
     """A ramp between two held rates."""
 
+    cycle_s: ClassVar[float] = math.inf
     from_per_s: float
     to_per_s: float
     from_s: float
@@ -81,6 +85,11 @@ class Diurnal:
     peak_hour: float
     weekend_factor: float
 
+    @property
+    def cycle_s(self) -> float:
+        """Period after which the rate repeats."""
+        return DAY_S if self.weekend_factor == 1.0 else WEEK_S
+
     def knots(self, horizon_s: float, clock_s: float) -> Knots:
         """Return the knots of the rate over the horizon, which begins `clock_s` after Monday 00:00."""
         half_hour = np.arange(clock_s // HALF_HOUR_S, math.ceil((clock_s + horizon_s) / HALF_HOUR_S) + 1).astype(
@@ -100,6 +109,7 @@ class Diurnal:
 class Spikes:
     """A flat rate with spells of another."""
 
+    cycle_s: ClassVar[float] = math.inf
     base_per_s: float
     at_s: tuple[float, ...]
     until_s: tuple[float, ...]

@@ -30,7 +30,6 @@ MAX_PER_S = 10_000_000  # the moments of that many copies are remembered
 MAX_SESSION = 2**53  # integers that float64 holds
 MAX_WINDOWS = 5_000_000
 MAX_REQUESTS_A_WINDOW = 1e9
-MAX_JUMPS = 2_000_000  # of a modulated rate, whose path is kept in memory
 MAX_POOL_WORKERS = 10_000_000
 
 
@@ -158,25 +157,10 @@ def check_windows(horizon_s: float, period_s: float) -> None:
 
 def check_rate(traffic: Traffic, horizon_s: float, period_s: float, start: datetime | None) -> None:
     """Refuse synthetic traffic that brings nothing, or too much for the counters of one window."""
-    peak_per_s = math.fsum(_peak_rate(part, horizon_s, start) for part in traffic.streams)
+    peak_per_s = math.fsum(stream.peak_drawn_rate(horizon_s, start) for stream in traffic.streams)
     if peak_per_s * min(period_s, horizon_s) > MAX_REQUESTS_A_WINDOW:
         limit = f"must bring at most {MAX_REQUESTS_A_WINDOW:,.0f} requests in a window of {period_s:g} s"
         raise InputError("traffic", limit, peak_per_s)
-
-
-def _peak_rate(traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
-    """Return the highest rate of one process; 0 for a trace, whose requests are in memory anyway."""
-    if traffic.process == "trace":
-        return 0.0
-    if traffic.process == "mmpp":
-        if horizon_s / math.fsum(traffic.mean_sojourn_s) * len(traffic.mean_sojourn_s) > MAX_JUMPS:
-            limit = f"must bring at most {MAX_JUMPS:,} jumps within the horizon of {horizon_s:g} s"
-            raise InputError(f"{traffic.path}.mean_sojourn_s", limit, traffic.mean_sojourn_s)
-        return max(traffic.rates_per_s)
-    time, rate = traffic.knots(horizon_s, start)
-    if not ((rate[1:] + rate[:-1]) * np.diff(time) > 0.0).any():
-        raise InputError(f"{traffic.path}.profile", f"must have a rate > 0 within the horizon of {horizon_s:g} s")
-    return float(rate.max())
 
 
 def check_columns(traffic: Traffic, services: Mapping[str, Service]) -> None:

@@ -533,9 +533,9 @@ def test_a_list_of_blocks_is_edited_block_by_block():
     scenario = Scenario.from_dict(document(traffic=PARTS))
     assert scenario.horizon_s == 604_800.0
     edited = scenario.replace({"traffic.0.rate_per_s": 7, "traffic.2.rate_per_s": 10, "traffic.1.speed": 2})
-    assert edited.traffic.parts[0].rate_per_s == 7.0
-    assert edited.traffic.parts[1].speed == 2.0
-    assert edited.traffic.parts[2].rates_per_s == (2.0, 18.0)
+    assert edited.traffic.superposed[0].rate_per_s == 7.0
+    assert edited.traffic.superposed[1].speed == 2.0
+    assert edited.traffic.superposed[2].rates_per_s == (2.0, 18.0)
     assert Scenario.from_dict(json.loads(json.dumps(edited.to_dict()))) == edited
     for change in (lambda: Scenario.of(scenario, 5), lambda: scenario.replace({"traffic.rate_per_s": 5})):
         with pytest.raises(
@@ -564,7 +564,7 @@ def test_saved_paths_of_a_list_still_resolve(tmp_path):
     traffic = [{**PARTS[0], **sized}, {"process": "trace", "path": "t.csv", **sized}]
     Scenario.from_dict(document(traffic=traffic), tmp_path).save(tmp_path / "deep" / "s.json")
     again = Scenario.load(tmp_path / "deep" / "s.json")
-    assert again.traffic.parts[1].trace().n_requests == 2
+    assert again.traffic.superposed[1].trace().n_requests == 2
     assert again.traffic.request_bytes.mean == 200.0
 
 

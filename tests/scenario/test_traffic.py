@@ -356,13 +356,13 @@ def test_a_superposition_has_its_parts_and_one_set_of_sizes():
     shared = {"request_bytes": 100, "sessions": 8, "response_bytes": None}
     blocks = [{**flat(), **shared}, {**gamma(scv=2), **shared}, {**mmpp(), **shared}]
     traffic = parse_traffic(json.loads(json.dumps(blocks)))
-    assert (traffic.process, [part.process for part in traffic.parts]) == (
+    assert (traffic.process, [part.process for part in traffic.superposed]) == (
         "superposition",
         ["poisson", "gamma", "mmpp"],
     )
     assert (traffic.request_bytes.mean, traffic.response_bytes, traffic.sessions) == (100.0, None, 8)
-    assert {(part.request_bytes, part.sessions) for part in traffic.parts} == {(None, None)}
-    assert [part.path for part in traffic.parts] == ["traffic.0", "traffic.1", "traffic.2"]
+    assert {(part.request_bytes, part.sessions) for part in traffic.superposed} == {(None, None)}
+    assert [part.path for part in traffic.superposed] == ["traffic.0", "traffic.1", "traffic.2"]
     assert traffic.mean_rate(5.0) == pytest.approx(1 + 10 + 18, rel=1e-15)
     assert traffic.to_dict() == blocks
     assert pickle.loads(pickle.dumps(traffic)) == traffic
