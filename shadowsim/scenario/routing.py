@@ -12,13 +12,13 @@ from types import MappingProxyType
 RANDOM = "RANDOM"
 LEAST_OUTSTANDING = "LEAST_OUTSTANDING_REQUESTS"  # fewest unfinished requests, ties at random
 
-# Whether each request's instance is drawn evenly, and independently of the queues and of all other requests. A share s
-# of the requests on s times as many instances is then, to each instance, the same stream in law; and a pool forgets its
-# initial state soon, so that a run can be cut in time.
+# Whether each request's instance is drawn evenly, independently of the queues and of all other requests. Then an
+# instance of a pool that gets a share s of the requests, and has s times as many instances, sees the same arrivals in
+# law; and a pool soon forgets its initial state, so that a run can be cut in time.
 ROUTINGS: Mapping[str, bool] = MappingProxyType({RANDOM: True, LEAST_OUTSTANDING: False})
 DEFAULT_ROUTING = RANDOM
 
 
 def splits_independently(routing: str) -> bool:
-    """Return whether a strategy sends each request to any instance alike, whatever else happens."""
+    """Return whether a strategy sends each request to any instance with equal probability, whatever else happens."""
     return ROUTINGS[routing]

@@ -1,4 +1,4 @@
-"""Describes arrival processes, body sizes and sessions, and reads them from a scenario's `traffic` block.
+"""Describes arrival processes, body sizes and sessions, and reads a scenario's `traffic` block.
 
 ===========  =========================================================================================================
 poisson      at `rate_per_s`, or by a `profile`

@@ -183,7 +183,7 @@ def test_plain_request_needs_a_rate_and_says_what_it_assumes():
     said = scenario.replace({"shadow.time.mean_s": 0.03, "rate_per_s": 90})
     subjects = [sentence.split(":")[0] for sentence in said.assumptions]
     assert subjects == ["traffic", "AllTraffic", "AllTraffic", "Shadow-01"]
-    assert said.assumptions[-1] == "Shadow-01: a worker for each accelerator, or else for each vCPU."
+    assert said.assumptions[-1] == "Shadow-01: one worker per accelerator, or else per vCPU."
     assert scenario.replace({"traffic.process": "constant"}).assumptions == scenario.assumptions[1:]
     assert Scenario.of(request(), 80, {"shadow.workers": 3}).assumptions == scenario.assumptions[:-1]
     assert len(scenario.replace({"services": document()["services"]}).assumptions) == 1
@@ -539,7 +539,7 @@ def test_a_list_of_blocks_is_edited_block_by_block():
     assert Scenario.from_dict(json.loads(json.dumps(edited.to_dict()))) == edited
     for change in (lambda: Scenario.of(scenario, 5), lambda: scenario.replace({"traffic.rate_per_s": 5})):
         with pytest.raises(
-            InputError, match=r"rate_per_s: is the rate of one block, .*: set traffic\.0\.rate_per_s, traf"
+            InputError, match=r"rate_per_s: sets the rate of a single block, .*: set traffic\.0\.rate_per_s, traf"
         ):
             change()
     with pytest.raises(InputError, match=r"^traffic: has 3 items, numbered from 0, got '3'"):
