@@ -168,16 +168,16 @@ def integer(value: object, path: str, *, least: int, most: int) -> int:
 
 
 def check_whole(value: object, path: str, least: int) -> int:
-    """Return `value` when it is an integer, also one of numpy's, that is not too small."""
+    """Return `value` when it is an integer, also one of numpy's, that is at least `least`."""
     try:
         if isinstance(value, bool):
             raise TypeError
-        integer = index(value)  # type: ignore[arg-type]
+        checked = index(value)  # type: ignore[arg-type]
     except TypeError:
         raise InputError(path, f"must be a whole number >= {least}", value) from None
-    if integer < least:
+    if checked < least:
         raise InputError(path, f"must be at least {least}", value)
-    return integer
+    return checked
 
 
 def per_cent(value: object, path: str) -> float:

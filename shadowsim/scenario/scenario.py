@@ -1,8 +1,9 @@
 """Defines `Scenario`: experiment, traffic, services and run settings, all that one simulation needs.
 
 A `Scenario` keeps its JSON document. An edit changes the document and validates all of it again, so that an edited
-scenario can always be written to a file. Reading a scenario therefore parses the experiment twice: once to know its
-variants, and once with everything else.
+scenario can always be written to a file. Where changes are made to what is being read (`Scenario.of`), the experiment
+is therefore parsed twice: first for the names of its variants, which aliases such as `shadow.` need, and then again
+with the changed document.
 
 Defaults of what the file leaves out:
 
