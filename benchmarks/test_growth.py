@@ -21,7 +21,7 @@ from shadowsim import Scenario, default_scenario, simulate
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
-from shadowsim.engine.run_state import Machine
+from shadowsim.engine.run_state import RunState
 from shadowsim.engine.simulate import CHUNK
 
 MILLION = 1_000_000
@@ -68,9 +68,9 @@ class Run:
 
     def __init__(self, n_requests: int) -> None:
         scenario = plain(n_requests)
-        feed = arrivals_of(scenario)
-        self.job = Job(columns(scenario, feed), feed, CHUNK, scenario.sample_requests, 0)
-        self.machine: Machine = self.job.machine()
+        arrivals = arrivals_of(scenario)
+        self.job = Job(columns(scenario, arrivals), arrivals, CHUNK, scenario.sample_requests, 0)
+        self.state: RunState = self.job.new_state()
         self.window = 0
 
     def advance(self, parts: int = 1) -> tuple[int, float]:
@@ -81,13 +81,13 @@ class Run:
         tuple of int and float
             How many requests came, and the processor's time of each in ns.
         """
-        before, n = self.machine.arrived, self.job.c.n_windows
+        before, n = self.state.arrived, self.job.columns.n_windows
         last = min(self.window + -(-n // parts), n)
         began = process_time()
         while self.window < last:
             self.window = min(self.window + self.job.step, last)
-            self.machine.advance(self.window)
-        came = self.machine.arrived - before
+            self.state.advance(self.window)
+        came = self.state.arrived - before
         return came, 1e9 * (process_time() - began) / came
 
 

@@ -1,31 +1,32 @@
-"""All compiled code, and every constant that it reads.
+"""Simulates requests through two pools: all compiled code, and every constant that it reads.
 
 Rules of this file
 ------------------
-numba's cache notices a change in the file that it compiles, not in the files that this one imports; so nothing that
-compiled code reads is defined elsewhere, and this file imports numpy and numba only. Functions take scalars, arrays
-and the named tuples below: inputs first, then state, then outputs. They never raise, never allocate in a loop over
-requests, and run without the interpreter's lock. The same functions run uncompiled under `NUMBA_DISABLE_JIT=1` and
-give the same bits: arithmetic is + - * /, sqrt, comparisons and integers, all of which IEEE 754 fixes to the last bit;
-there is no call to a mathematics library, no contraction and no reordering. Hash arithmetic has np.uint64 operands
-only, since a signed operand would turn it into floating point.
+numba's cache notices a change in the file that it compiles, but not in files that this one imports. So everything that
+compiled code reads is defined here, and this file imports numpy and numba only. Functions take scalars, arrays and the
+named tuples below: inputs first, then state, then outputs. They never raise, never allocate in a loop over requests,
+and run without the interpreter's lock. The same functions run uncompiled under `NUMBA_DISABLE_JIT=1` and give the same
+bits: arithmetic is + - * /, sqrt, comparisons and integers, all of which IEEE 754 fixes to the last bit; there is no
+call to a mathematics library, no contraction and no reordering. Hash arithmetic has np.uint64 operands only, since a
+signed operand would turn it into floating point.
 
 What a run is
 -------------
 Time is cut into windows of `period_s`. For each window, chunk by chunk of a size that stays in the cache:
 
-    arrivals -> serve(source) -> tally -> which are copied, and when -> serve(shadow) -> tally
+    arrivals -> serve(source) -> tally -> choose and time the copies -> serve(shadow) -> tally
 
-`run` does both sides, or one of them: the source's copies then wait in `Copies` for the shadow's turn, so that two
-threads can work on one run. It stops early, to be called again, when a structure that grows with the backlog has no
-room left for a chunk.
+`run` simulates both sides, or one of them: the source's copies are then kept in `Copies` for the shadow's side, so that
+two threads can work on one run. It returns early, to be called again, when a structure that grows with the backlog has
+no room left for a chunk.
 
 Everything random about a request is a pure function of (seed, column, window, number in the window): see `key` and
 `mix`. So no draw depends on the chunk size, on the order of computing, on threads, or on the fate of another request,
 and two scenarios share every draw that they have in common. A copy is drawn by its *source* request's number.
 
-Ties: at one instant a worker becomes free before a request arrives, ConcurrentRequestsPerModel is sampled after what
-finishes and before what arrives, requests arrive in the order of their numbers, and a copy follows its source request.
+Ties: at one instant a worker becomes free before a request arrives, ConcurrentRequestsPerModel is sampled after
+requests finish and before others arrive, requests arrive in the order of their numbers, and a copy follows its source
+request.
 Copies at the source's response leave in the order of (response, window, number).
 
 Queues
@@ -35,12 +36,12 @@ An instance has `workers` workers and one FIFO queue. A request that arrives at 
 earliest leaves the front and the new one is inserted by comparisons without a branch. Starts never decrease, so a
 queue that may hold L requests is full exactly when the L-th last accepted request has not started yet.
 
-LEAST_OUTSTANDING_REQUESTS needs to know, at each arrival, which instances have the fewest unfinished requests. When a
-request will have left is known as soon as it is accepted; a timing wheel (Varghese and Lauck, 1987) holds those moments
-in buckets of time, with a bit for each bucket that is not empty, and a bitset a level says which instances have 0, 1,
+LEAST_OUTSTANDING_REQUESTS needs to know, at each arrival, which instances have the fewest unfinished requests. The time
+at which a request leaves is known as soon as it is accepted. A timing wheel (Varghese and Lauck, 1987) holds these
+times in buckets, with a bit for each bucket that is not empty, and one bitset per level holds the instances with 0, 1,
 2, ... unfinished requests. The m-th tied instance in index order is the m-th set bit: a function of the tied set and
-the draw, never of a structure's history. What these structures decide is unpredictable, and a wrong guess of a branch
-costs as much as all else: so they are searched by counting bits, not by trying.
+the draw, never of a structure's history. The outcome of each search is unpredictable, and a mispredicted branch costs
+as much as everything else, so the structures are searched by counting bits, without branches.
 
 Laws
 ----
@@ -64,14 +65,14 @@ Ints = NDArray[np.int64]
 Int32s = NDArray[np.int32]
 Hashes = NDArray[np.uint64]
 
-# error_model="numpy": a division then carries no test for zero, and the loop round it can be vectorised. No divisor
-# here can be zero (each is guarded where it is formed).
+# error_model="numpy": divisions are then not tested for zero, and loops round them can be vectorised. No divisor here
+# can be zero (each is guarded where it is formed).
 njit = numba.njit(nogil=True, cache=True, error_model="numpy")
-# Called by compiled code only: leaving the wrappers for Python out saves time to compile, and a call from Python would
-# crash. Never for a public function.
+# For functions that only compiled code calls: without the wrappers for Python they compile faster, and a call from
+# Python would crash. Never for a public function.
 inner = numba.njit(nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-# For what is called once a request: LLVM inlines it, whatever its size. (numba's own inlining would type and lower a
-# copy at each call.)
+# For functions that are called once per request: LLVM inlines them, whatever their size. (numba's own inlining would
+# type and lower a copy at each call.)
 inline = numba.njit(
     nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True
 )
@@ -82,7 +83,7 @@ COPY = 1  # high 32 bits: the coin; low 32 bits: the order in which requests ent
 SOURCE_SERVICE, SOURCE_ROUTE, SOURCE_ERROR, SOURCE_RESPONSE_BYTES = 2, 3, 4, 5
 SHADOW_SERVICE, SHADOW_ROUTE, SHADOW_ERROR, SHADOW_RESPONSE_BYTES = 6, 7, 8, 9
 REQUEST_BYTES = 10
-SESSION, SESSION_COPY, MODULATION = 11, 12, 13  # whose request; which sessions are copied; states of an MMPP
+SESSION, SESSION_COPY, MODULATION = 11, 12, 13  # a request's session; which sessions are copied; states of an MMPP
 
 # ---- Arrival processes ----
 POISSON, CONSTANT, TRACE = 0, 1, 2
@@ -95,11 +96,11 @@ RANDOM, LEAST_OUTSTANDING = 0, 1
 COIN, COUNTER, HASH = 0, 1, 2
 AT_ARRIVAL, AT_RESPONSE = 0, 1
 
-# ---- What `run` does, and how it ends ----
+# ---- Which sides `run` simulates, and its status ----
 SOURCE_SIDE, SHADOW_SIDE, BOTH_SIDES = 1, 2, 3
 DONE, NEEDS_ROOM = 0, 1
 
-# ---- Why a request has no start ----
+# ---- Reasons in place of a request's start ----
 REFUSED, LOST_IN_FLIGHT, LOST_PER_S = -1.0, -2.0, -3.0
 
 # ---- Tables of quantiles: one cell for each exponent of u in (0, 1] and each value of its 7 leading mantissa bits ----
@@ -107,12 +108,12 @@ CELL_BITS = 7
 TABLE_CELLS = 53 << CELL_BITS
 TABLE_HALF = TABLE_CELLS + 2  # knots of one half; the last is read, at weight zero, by u = 1
 
-# ---- Histogram of latencies: 128 buckets an octave from 2^-20 s (0.95 us) to 2^12 s (68 min), ends clamped ----
+# ---- Histogram of latencies: 128 buckets per octave from 2^-20 s (0.95 us) to 2^12 s (68 min), ends clamped ----
 BUCKETS_LOG2 = 7
 BUCKETS = 32 << BUCKETS_LOG2
 BUCKET_LOWEST_S = 2.0**-20
 
-# ---- What a window's row holds, one array of float64 a (window, variant) ----
+# ---- Columns of a window's row, one array of float64 per (window, variant) ----
 R_REQUESTS, R_REFUSED, R_TIMED_OUT, R_ERROR_4XX, R_ERROR_5XX = 0, 1, 2, 3, 4
 R_LATENCY_SUM, R_LATENCY_MIN, R_LATENCY_MAX, R_WAIT_SUM, R_WORK, R_BACKLOG = 5, 6, 7, 8, 9, 10
 R_QUANTILES = 11  # five columns, for QUANTILES
@@ -121,23 +122,23 @@ R_LOST_BODY, R_LOST_IN_FLIGHT, R_LOST_PER_S = 21, 22, 23
 R_WIDTH = 24
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 
-# ---- What a row of the sample holds ----
+# ---- Columns of the sample ----
 S_WINDOW, S_NUMBER, S_ORDER, S_ARRIVAL, S_INSTANCE, S_START, S_SERVICE = 0, 1, 2, 3, 4, 5, 6
 S_WIDTH = 7
 
-# ---- What `Progress.cursor` and `Progress.reached` hold ----
+# ---- Elements of `Progress.cursor` and `Progress.reached` ----
 C_WINDOW, C_PHASE, C_BASE, C_FIRST, C_STRETCHES, C_STRETCH, C_MORE, C_COPIES, C_ARRIVED, C_OUT = range(10)
 REACHED_COUNT, REACHED_S = 0, 1  # expected requests in the window, time of the last arrival
 OPEN, ARRIVE, RELEASE, CLOSE = 0, 1, 2, 3  # phases of a window
 
-# ---- What `Flight.counts` holds: a free node, how many requests, the bucket up to which all have left ----
+# ---- Elements of `Flight.counts`: a free node, the number of requests, the bucket up to which all have left ----
 F_FREE, F_TOTAL, F_LAST = 0, 1, 2
 
 CONCURRENCY_EVERY_S = 10.0  # CloudWatch emits ConcurrentRequestsPerModel every ten seconds
 
 
 class Arrivals(NamedTuple):
-    """When requests come.
+    """The arrival process.
 
     `knot_s`, `knot_rate` (n,): a piecewise-linear rate; `knot_count` (n,): its integral up to each knot. A trace has
     `trace_s` (m,) instead, sorted, and is played `n_total / m` times, `pass_s` apart.
@@ -178,7 +179,7 @@ class Pool(NamedTuple):
 
 
 class Mirror(NamedTuple):
-    """Which requests are copied, and when. Caps are -1 where there is none.
+    """The rule that chooses the requests to copy, and the instant of copying. Caps are -1 if there is none.
 
     `coin`: the share as a threshold of 32 bits, `percent`: as SageMaker has it. `session_by_request` (m,) is a trace's
     column of session numbers; without one there are `n_sessions`, drawn evenly.
@@ -205,7 +206,7 @@ class Payload(NamedTuple):
 
 
 class Flight(NamedTuple):
-    """Requests in flight, where somebody counts them.
+    """Requests in flight, if they are tracked.
 
     `counts` (3,): F_... . A request is a node: `next_node`, `leave_s`, `instance` (nodes,). Nodes whose requests leave
     in one bucket of time are a list, ended by -1, from `wheel` (buckets,) on, and bit b of `occupied` (buckets / 64,)
@@ -229,7 +230,7 @@ class Flight(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a pool carries from one request to the next; updated in place.
+    """The state of a pool between requests; updated in place.
 
     `free_s` (n_instances x n_workers,): sorted within an instance. `start_s` (n_instances x queue_limit,) and
     `start_at` (n_instances,): the last starts, as rings. `queued_change` (ticks, n_instances) and `queued`
@@ -251,7 +252,7 @@ class State(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """Copies that wait for the source's response: a binary heap by (time, window, number); `n` (1,): how many."""
+    """Copies that wait for the source's response: a binary heap by (time, window, number) of `n` (1,) elements."""
 
     time_s: Floats
     window: Ints
@@ -276,7 +277,7 @@ class Copies(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What is counted of a pool: `rows` (windows, R_WIDTH), `sections` (sections, BUCKETS), `bucket` (BUCKETS,)."""
+    """Counts of a pool: `rows` (windows, R_WIDTH), `sections` (sections, BUCKETS), `bucket` (BUCKETS,)."""
 
     rows: Floats
     sections: Ints
@@ -284,7 +285,7 @@ class Tally(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Requests kept whole: those whose order is below `threshold`. `rows` (capacity, S_WIDTH), `n` (1,): how many."""
+    """Single requests: those whose order is below `threshold`. `rows` (capacity, S_WIDTH), `n` (1,): their number."""
 
     threshold: np.uint64
     rows: Floats
@@ -365,7 +366,7 @@ _LOW32 = np.uint64(0xFFFFFFFF)
 
 @njit
 def mix(z: np.uint64) -> np.uint64:
-    """splitmix64's finaliser: a bijection of 64 bits."""
+    """Return splitmix64's finaliser of z, a bijection of 64 bits."""
     z = (z ^ (z >> _30)) * _MIX1
     z = (z ^ (z >> _27)) * _MIX2
     return z ^ (z >> _31)
@@ -373,14 +374,14 @@ def mix(z: np.uint64) -> np.uint64:
 
 @njit
 def key(seed: np.uint64, column: int, window: int) -> np.uint64:
-    """The key of one column in one window; the draw of request i is `mix(key + GOLDEN * i)`."""
+    """Return the key of one column in one window; the draw of request i is `mix(key + GOLDEN * i)`."""
     k = mix(mix(seed) + GOLDEN * np.uint64(column + 1))
     return mix(k + GOLDEN * np.uint64(window + 1))
 
 
 @njit
 def uniform(z: np.uint64) -> float:
-    """A draw as a number in (0, 1], a multiple of 2^-53."""
+    """Return a draw as a number in (0, 1], a multiple of 2^-53."""
     return np.float64(np.int64(z >> _11) + 1) * 2.0**-53
 
 
@@ -411,7 +412,7 @@ _LOG_FACTOR, _LOG = _log_tables()
 
 @njit
 def neg_log(u: float) -> float:
-    """-log(u) for u in (0, 1]: a unit exponential variate when u is uniform."""
+    """Return -log(u) for u in (0, 1]: a unit exponential variate when u is uniform."""
     bits = np.float64(u).view(np.int64)
     d = bits - _LOG_ORIGIN
     k = d >> 52
@@ -423,7 +424,7 @@ def neg_log(u: float) -> float:
 
 @njit
 def neg_log_all(u: Floats) -> None:
-    """Put -log(u) in the place of each u."""
+    """Replace each u by -log(u)."""
     for i in range(u.size):
         u[i] = neg_log(u[i])
 
@@ -438,14 +439,14 @@ _HALF = np.uint64(TABLE_HALF)
 
 
 def table_tails() -> Floats:
-    """Tail probabilities v = u / 2 at the knots of one half of a table, shape (TABLE_HALF - 1,): from 2^-54 to 1/2."""
+    """Return the tail probabilities v = u / 2, 2^-54 to 1/2, at the knots of half a table, shape (TABLE_HALF - 1,)."""
     bits = _ONE_BITS + (np.arange(TABLE_CELLS + 1, dtype=np.int64) << (52 - CELL_BITS))
     return bits.view(np.float64) * 2.0**-54
 
 
 @njit
 def draw(z: np.uint64, table: Floats) -> float:
-    """The quantile that a draw picks from a table: its low bit the half, its high 53 bits the tail probability."""
+    """Return a table's quantile for a draw: its low bit is the half, its high 53 bits are the tail probability."""
     bits = np.float64(np.int64(z >> _11) + 1).view(np.uint64)
     at = (bits >> _CELL_SHIFT) + (z & _1) * _HALF - _CELL_ORIGIN
     inside = np.float64(np.int64(bits & _CELL_MASK)) * 2.0 ** -(52 - CELL_BITS)
@@ -455,14 +456,14 @@ def draw(z: np.uint64, table: Floats) -> float:
 
 @njit
 def draw_all(k: np.uint64, number: Ints, table: Floats, scale: float, out: Floats) -> None:
-    """Draws of the requests `number` (n,) under key k, times `scale`, into `out` (n,)."""
+    """Write draws of the requests `number` (n,) under key k, times `scale`, into `out` (n,)."""
     for i in range(number.size):
         out[i] = draw(mix(k + GOLDEN * np.uint64(number[i])), table) * scale
 
 
 @njit
 def uniform_all(k: np.uint64, number: Ints, out: Floats) -> None:
-    """Uniform draws of the requests `number` (n,) under key k, into `out` (n,)."""
+    """Write uniform draws of the requests `number` (n,) under key k into `out` (n,)."""
     for i in range(number.size):
         out[i] = uniform(mix(k + GOLDEN * np.uint64(number[i])))
 
@@ -472,9 +473,9 @@ def uniform_all(k: np.uint64, number: Ints, out: Floats) -> None:
 
 @inner
 def _moment(count: float, t0: float, rate: float, slope: float) -> float:
-    """When `count` requests after t0 have come, on a stretch whose rate is rate + slope (t - t0).
+    """Return the time at which `count` requests after t0 have come, where the rate is rate + slope (t - t0).
 
-    The stable root of count = rate x + slope x^2 / 2; the guards only matter where the rate is zero at an end.
+    It is the stable root of count = rate x + slope x^2 / 2; the guards matter only where the rate is zero at an end.
     """
     root = math.sqrt(max(rate * rate + 2.0 * slope * count, 0.0))
     return t0 + 2.0 * count / max(rate + root, 1e-300)
@@ -482,9 +483,10 @@ def _moment(count: float, t0: float, rate: float, slope: float) -> float:
 
 @inner
 def _moments(count: Floats, lo: int, hi: int, last: float, stretch: Floats, out: Floats) -> float:
-    """Arrival times of the counts lo..hi-1, all in one stretch; `last` is the arrival before them.
+    """Write the arrival times of the counts lo..hi-1, all in one stretch; `last` is the arrival before them.
 
-    Rounding may put a time past the stretch's end or, where the rate changes, an ulp before the last one: undone.
+    Rounding may put a time past the stretch's end or, where the rate changes, an ulp before the last one; both are
+    corrected.
     """
     t0, rate, slope, origin, end = stretch[0], stretch[1], stretch[2], stretch[3], stretch[5]
     if slope == 0.0:
@@ -499,13 +501,13 @@ def _moments(count: Floats, lo: int, hi: int, last: float, stretch: Floats, out:
 
 @inner
 def _just_below(t: float) -> float:
-    """The greatest float64 below t > 0."""
+    """Return the greatest float64 below t > 0."""
     return np.int64(np.float64(t).view(np.int64) - 1).view(np.float64)
 
 
 @inner
 def _count_at(count: float, knot: int, arrivals: Arrivals) -> float:
-    """When `count` requests have come, in the stretch of the rate that begins at `knot`."""
+    """Return the time at which `count` requests have come, in the stretch of the rate that begins at `knot`."""
     t0, t1 = arrivals.knot_s[knot], arrivals.knot_s[knot + 1]
     rate = arrivals.knot_rate[knot]
     slope = (arrivals.knot_rate[knot + 1] - rate) / (t1 - t0)
@@ -516,7 +518,7 @@ def _count_at(count: float, knot: int, arrivals: Arrivals) -> float:
 
 @inner
 def _last_knot(x: float, knot: Floats) -> int:
-    """The last knot at or before x, in time or in counts; never the very last, where no stretch of the rate begins."""
+    """Return the last knot at or before x, in time or in counts; never the very last, where no stretch begins."""
     lo, hi = 0, knot.size - 1
     while hi - lo > 1:
         mid = (lo + hi) // 2
@@ -529,7 +531,7 @@ def _last_knot(x: float, knot: Floats) -> int:
 
 @inner
 def _global_at(i: int, arrivals: Arrivals) -> float:
-    """When request i, counted from the start of the run, comes: for constant arrivals and for traces."""
+    """Return the time of request i, counted from the start of the run, for constant arrivals and traces."""
     if arrivals.process == TRACE:
         m = arrivals.trace_s.size
         return arrivals.trace_s[i % m] + np.float64(i // m) * arrivals.pass_s
@@ -538,7 +540,7 @@ def _global_at(i: int, arrivals: Arrivals) -> float:
 
 @njit
 def first_from(t: float, arrivals: Arrivals) -> int:
-    """The number, counted from the start of the run, of the first request at or after t; `n_total` if there is none."""
+    """Return the number, from the start of the run, of the first request at or after t; `n_total` if there is none."""
     lo, hi = -1, arrivals.n_total
     while hi - lo > 1:
         mid = (lo + hi) // 2
@@ -551,7 +553,7 @@ def first_from(t: float, arrivals: Arrivals) -> int:
 
 @inner
 def _next_global(start: int, n: int, end: float, arrivals: Arrivals, out: Floats) -> int:
-    """Arrival times of requests start, start + 1, ... before `end`, at most n; returns how many."""
+    """Write the arrival times of requests start, start + 1, ... before `end`, at most n; return how many."""
     if n == 0:
         return 0
     if arrivals.process == TRACE:
@@ -579,7 +581,7 @@ def _next_global(start: int, n: int, end: float, arrivals: Arrivals, out: Floats
 
 @inner
 def _stretches(begin: float, end: float, arrivals: Arrivals, first: int, out: Floats) -> int:
-    """Cut a window at the rate's knots, from knot `first` on; returns how many stretches.
+    """Cut a window at the rate's knots, from knot `first` on; return the number of stretches.
 
     A row of `out` is (t0, rate at t0, slope, count up to its start, count up to its end, greatest arrival time), counts
     from the window's start.
@@ -608,10 +610,10 @@ def _poisson(
     k: np.uint64, size: int, count: float, last: float, stretch: Floats, n_stretches: int, at: int, gap: Floats,
     reached: Floats, arrival: Floats,
 ) -> tuple[int, float, int]:  # fmt: skip
-    """The next arrivals of a window: how many (fewer than `size`: the window is full), the count reached, the stretch.
+    """Write the next arrivals of a window; return how many (fewer than `size`: no more), the count and the stretch.
 
-    Poisson arrivals at unit rate on the count axis, mapped through the inverse of the rate's integral. `k` is the key
-    of the first of them, `last` the arrival before it; `gap` and `reached` are room to work in.
+    Arrivals are Poisson at unit rate on the count axis, mapped through the inverse of the rate's integral. `k` is the
+    key of the first one, `last` the arrival before it; `gap` and `reached` are scratch space.
     """
     for i in range(size):
         gap[i] = neg_log(uniform(mix(k + GOLDEN * np.uint64(i))))
@@ -623,7 +625,7 @@ def _poisson(
             n = i
             break
         reached[i] = count
-    lo = np.int64(0)  # typed: for a literal, what is called with it would be compiled once more
+    lo = np.int64(0)  # typed: with a literal, the functions called with it would be compiled once more
     while lo < n:
         while reached[lo] >= stretch[at, 4]:
             at += 1
@@ -642,7 +644,7 @@ def poisson_arrivals(
     first: int, last: int, period_s: float, horizon_s: float, seed: np.uint64, column: int, arrivals: Arrivals,
     stretch: Floats, gap: Floats, reached: Floats, arrival: Floats, out: Floats,
 ) -> int:  # fmt: skip
-    """Poisson arrivals of windows first..last-1 into `out`; returns how many, or -1 when there is no room for them."""
+    """Write the Poisson arrivals of windows first..last-1 into `out`; return how many, or -1 without room for all."""
     n = 0
     for w in range(first, last):
         begin, end = np.float64(w) * period_s, min(np.float64(w + 1) * period_s, horizon_s)
@@ -663,7 +665,7 @@ def poisson_arrivals(
 
 @njit
 def global_arrivals(begin: float, end: float, arrivals: Arrivals, out: Floats) -> int:
-    """Constant arrivals, or a trace's, in [begin, end) into `out`; returns how many, or -1 when there is no room."""
+    """Write constant arrivals, or a trace's, in [begin, end) into `out`; return how many, or -1 without room."""
     first = first_from(begin, arrivals)
     room = min(out.size, arrivals.n_total - first)
     n = _next_global(first, room, end, arrivals, out)
@@ -672,9 +674,9 @@ def global_arrivals(begin: float, end: float, arrivals: Arrivals, out: Floats) -
 
 @njit
 def renewal_sums(seed: np.uint64, column: int, table: Floats, total: float, out: Floats) -> int:
-    """Gaps of mean 1 in blocks of RENEWAL_BLOCK: `out[b]` is the sum of all before block b.
+    """Sum gaps of mean 1 in blocks of RENEWAL_BLOCK: `out[b]` is the sum of all gaps before block b.
 
-    Returns the number of blocks until the sum passes `total`, or -1 when `out` has no room for them.
+    Return the number of blocks until the sum passes `total`, or -1 when `out` has no room for them.
     """
     count, b = 0.0, 0
     while count <= total:
@@ -695,9 +697,9 @@ def renewal_arrivals(
     begin: float, end: float, seed: np.uint64, column: int, table: Floats, sums: Floats, first: int, arrivals: Arrivals,
     out: Floats,
 ) -> int:  # fmt: skip
-    """Renewals in [begin, end), from block `first` on, into `out`; returns how many, or -1 when there is no room.
+    """Write the renewals in [begin, end), from block `first` on, into `out`; return how many, or -1 without room.
 
-    A renewal is at a count on the axis on which the rate is 1, and mapped through the inverse of the rate's integral.
+    Renewals are counts on an axis on which the rate is 1, mapped through the inverse of the rate's integral.
     """
     n, knot, t = 0, _last_knot(sums[first], arrivals.knot_count), begin
     for b in range(first, sums.size):
@@ -718,8 +720,8 @@ def renewal_arrivals(
     return n
 
 
-# ---- What is drawn for the requests of a chunk ----
-# Columns are cut to the requests at hand first: an index that may be negative, like lo + i, is tested at each access.
+# ---- Draws for the requests of a chunk ----
+# Columns are first cut to these requests: an index that may be negative, like lo + i, is tested at each access.
 
 
 @inner
@@ -727,9 +729,9 @@ def _draw_requests(
     seed: np.uint64, window: int, k: np.uint64, offset: Hashes, request: Ints, pool: Pool, work: Floats, route: Hashes,
     instance: Int32s,
 ) -> None:  # fmt: skip
-    """Service times, by the pool's law or from a trace, and where the requests go; draws are mix(k + key + offset).
+    """Write service times, by the pool's law or from a trace, and instances; draws are mix(k + key + offset).
 
-    RANDOM: to a random instance. For LEAST_OUTSTANDING the draw is kept until the tie is known.
+    RANDOM chooses the instance here. For LEAST_OUTSTANDING the draw is kept in `route` until the tie is known.
     """
     n = offset.size
     if pool.work_s.size:
@@ -754,7 +756,7 @@ def _draw_requests(
 
 
 def _select_table() -> NDArray[np.uint8]:
-    """At 256 m + b the position of the m-th set bit of the byte b, counting from 0."""
+    """Return a table with, at 256 m + b, the position of the m-th set bit of the byte b, counting from 0."""
     table = np.empty(2048, np.uint8)
     for byte in range(256):
         places = [i for i in range(8) if byte >> i & 1]
@@ -767,7 +769,7 @@ _SELECT = _select_table()
 
 @inline
 def _popcount(x: np.uint64) -> np.uint64:
-    """How many bits of x are set; the compiler makes one instruction of it."""
+    """Return the number of set bits of x; it compiles to one instruction."""
     x = x - ((x >> _1) & _55)
     x = (x & _33) + ((x >> _2) & _33)
     x = (x + (x >> _4)) & _0F
@@ -776,15 +778,16 @@ def _popcount(x: np.uint64) -> np.uint64:
 
 @inline
 def _lowest_bit(x: np.uint64) -> np.uint64:
-    """The position of the lowest set bit of x > 0; likewise one instruction."""
+    """Return the position of the lowest set bit of x > 0; likewise one instruction."""
     return _popcount((x & (~x + _1)) - _1)
 
 
 @njit
 def select(x: np.uint64, m: np.uint64) -> np.uint64:
-    """The position of the m-th set bit of x, counting from 0, for m below the number of set bits.
+    """Return the position of the m-th set bit of x, counting from 0, for m below the number of set bits.
 
-    The byte by comparing m with the counts up to each byte, all eight at once; then a table (Vigna, 2008).
+    The byte is found by comparing m with the counts up to each of the eight bytes at once, and the bit in a table
+    (Vigna, 2008).
     """
     s = x - ((x >> _1) & _55)
     s = (s & _33) + ((s >> _2) & _33)
@@ -796,27 +799,27 @@ def select(x: np.uint64, m: np.uint64) -> np.uint64:
 
 @inner
 def _least_by_scan(route: np.uint64, outstanding: Ints) -> np.uint64:
-    """As `_least_outstanding`, for a backlog beyond all levels."""
+    """Return the instance as `_least_outstanding` does, for a backlog beyond all levels."""
     least, ties = outstanding[0], _0
     for i in range(outstanding.size):
         least = min(least, outstanding[i])
     for i in range(outstanding.size):
         ties += np.uint64(outstanding[i] == least)
-    m, found = (route * ties) >> _32, _0
+    m, chosen = (route * ties) >> _32, _0
     for i in range(outstanding.size):
         tied = np.uint64(outstanding[i] == least)
-        found += np.uint64(i) * np.uint64(tied > m)
+        chosen += np.uint64(i) * np.uint64(tied > m)
         m -= tied
-    return found
+    return chosen
 
 
 @inline
 def _least_outstanding(route: np.uint64, level: Hashes, at_level: Ints, some: Hashes) -> np.uint64:
-    """The instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order.
+    """Return the instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order.
 
-    _FF when all have so many that levels do not tell.
+    Return _FF when all have at least as many as the last level.
     """
-    # one way out only: with several, each call would count references
+    # one return only: with several, each call would count references
     word = _0
     while some[word] == _0:
         word += _1
@@ -830,13 +833,13 @@ def _least_outstanding(route: np.uint64, level: Hashes, at_level: Ints, some: Ha
             word += past
             before += past * (seen - before)
         m -= before
-    found = (word << _6) + select(level[least, word], m)
-    return _FF if least == np.uint64(at_level.size - 1) else found
+    chosen = (word << _6) + select(level[least, word], m)
+    return _FF if least == np.uint64(at_level.size - 1) else chosen
 
 
 @inline
 def _move(instance: np.uint64, by: int, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes) -> None:
-    """One request more (by = 1) or less (-1) at an instance."""
+    """Count one request more (by = 1) or less (-1) at an instance."""
     word, bit, top = instance >> _6, _1 << (instance & _63), at_level.size - 1
     n = outstanding[instance]
     outstanding[instance] = n + by
@@ -859,7 +862,7 @@ def _leave_until(
     t: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, next_node: Int32s, leave_s: Floats,
     instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
 ) -> None:  # fmt: skip
-    """Requests that leave at or before t are in flight no more."""
+    """Remove the requests that leave at or before t from those in flight."""
     now = _bucket(t, per_s)
     b = max(counts[F_LAST], now - wheel.size + 1)
     while b <= now:
@@ -894,7 +897,7 @@ def _enter(
     at: np.uint64, leave: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, next_node: Int32s,
     leave_s: Floats, instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
 ) -> None:  # fmt: skip
-    """A request is in flight at instance `at` until it leaves."""
+    """Add a request at instance `at` to those in flight, until `leave`."""
     node, slot = np.uint64(counts[F_FREE]), np.uint64(_bucket(leave, per_s) & (wheel.size - 1))
     counts[F_FREE] = next_node[node]
     counts[F_TOTAL] += 1
@@ -909,7 +912,7 @@ def _enter(
 
 @inner
 def _sample_concurrency(pool: Pool, state: State, row: Floats) -> None:
-    """ConcurrentRequestsPerModel at the next tick, an instance's waiting and in service: the extremes are updated."""
+    """Update the extremes of ConcurrentRequestsPerModel (an instance's waiting and in service) at the next tick."""
     tick = state.tick[0]
     t = np.float64(tick) * CONCURRENCY_EVERY_S
     for i in range(pool.n_instances):
@@ -924,9 +927,9 @@ def _sample_concurrency(pool: Pool, state: State, row: Floats) -> None:
 
 @inner
 def _note_queued(lo: int, hi: int, instance: Int32s, start: Floats, pool: Pool, state: State) -> None:
-    """Note which of the requests lo..hi-1, all of which arrived before the next tick, wait at it and at later ones.
+    """Count which of the requests lo..hi-1, all of which arrived before the next tick, wait at it and at later ones.
 
-    Most pools have nobody waiting then, which the workers that are free first tell without a look at the requests.
+    In most pools none waits at the tick, which the workers that become free first show without reading the requests.
     """
     tick = state.tick[0]
     tick_s = np.float64(tick) * CONCURRENCY_EVERY_S
@@ -945,7 +948,7 @@ def _note_queued(lo: int, hi: int, instance: Int32s, start: Floats, pool: Pool, 
 
 @inline
 def _start(at: np.uint64, n_workers: int, t: float, work: float, free_s: Floats) -> float:
-    """Give a request to the worker that is free first, of those from `at` on; returns when it starts."""
+    """Assign a request to the worker that is free first, of those from `at` on; return its start."""
     begin = max(free_s[at], t)
     y = begin + work
     for _ in range(n_workers - 1):
@@ -961,7 +964,7 @@ def _start(at: np.uint64, n_workers: int, t: float, work: float, free_s: Floats)
 def _serve(
     arrival: Floats, work: Floats, instance: Int32s, lo: int, hi: int, n_workers: int, free_s: Floats, start: Floats
 ) -> None:
-    """Requests lo..hi-1 of a chunk through FIFO queues: `start` is written."""
+    """Serve requests lo..hi-1 of a chunk in FIFO queues: write `start`."""
     for i in range(lo, hi):
         at = np.uint64(np.int64(instance[i]) * n_workers)
         start[i] = _start(at, n_workers, arrival[i], work[i], free_s)
@@ -972,9 +975,9 @@ def _serve_least(
     arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, pool: Pool, state: State,
     start: Floats,
 ) -> None:  # fmt: skip
-    """As `_serve`, each request to an instance with the fewest in flight: `instance` is written, too.
+    """Serve as `_serve` does, each request on an instance with the fewest in flight: write `instance`, too.
 
-    What `_serve_any` does when nothing can be refused, lost or slowed down, a tenth faster for not asking.
+    The result is that of `_serve_any` when nothing can be refused, lost or slowed down, but a tenth faster.
     """
     k, timeout, per_s, free_s = pool.n_workers, pool.timeout_s, pool.buckets_per_s, state.free_s
     counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = state.flight
@@ -999,10 +1002,10 @@ def _serve_any(
     arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, capped: bool, mirror: Mirror,
     pool: Pool, state: State, start: Floats,
 ) -> None:  # fmt: skip
-    """As `_serve`, with all that can happen to a request; one without a start has the reason in its place.
+    """Serve as `_serve` does, with refusals, losses and slowdown; `start` is the reason if there is no start.
 
-    `capped`: the requests are copies, to which the mirror's caps apply. `work` is the time that the worker was held in
-    the end. Requests are put into flight and taken out of it only where somebody counts them.
+    `capped`: the requests are copies, to which the mirror's caps apply. `work` becomes the time that the worker is
+    held. Requests in flight are tracked only if the routing or a cap needs them.
     """
     k, limit, timeout, slowdown = pool.n_workers, pool.queue_limit, pool.timeout_s, pool.slowdown
     per_s = pool.buckets_per_s
@@ -1029,10 +1032,10 @@ def _serve_any(
             copied_s[copied_at[0]] = t
             copied_at[0] = (copied_at[0] + 1) % most_per_s
         if least:
-            found = _least_outstanding(route[i], level, at_level, some)
-            if found == _FF:
-                found = _least_by_scan(route[i], outstanding)
-            instance[i] = np.int32(found)
+            chosen = _least_outstanding(route[i], level, at_level, some)
+            if chosen == _FF:
+                chosen = _least_by_scan(route[i], outstanding)
+            instance[i] = np.int32(chosen)
         at = np.int64(instance[i])
         if limit >= 0:
             ring = at * limit + start_at[at]
@@ -1059,7 +1062,7 @@ def _serve_any(
 def _serve_to(
     arrival: Floats, capped: bool, mirror: Mirror, pool: Pool, state: State, scratch: Scratch, row: Floats
 ) -> None:
-    """A chunk through the pool, stopping at each tick on the way to sample concurrency."""
+    """Serve a chunk, and sample concurrency at each tick on the way."""
     n = arrival.size
     work, instance, start = scratch.work, scratch.instance, scratch.start
     plain = pool.queue_limit < 0 and pool.slowdown.size == 0 and not capped
@@ -1096,14 +1099,14 @@ def _serve_to(
 
 @njit
 def bucket_of(latency: float) -> int:
-    """The histogram bucket of a latency in seconds."""
+    """Return the histogram bucket of a latency in seconds."""
     lowest = np.float64(BUCKET_LOWEST_S).view(np.int64)
     b = (np.float64(latency).view(np.int64) - lowest) >> np.int64(52 - BUCKETS_LOG2)
     return min(max(b, 0), BUCKETS - 1)
 
 
 def bucket_edges() -> Floats:
-    """Edges of the histogram's buckets in seconds, shape (BUCKETS + 1,)."""
+    """Return the edges of the histogram's buckets in seconds, shape (BUCKETS + 1,)."""
     lowest = np.float64(BUCKET_LOWEST_S).view(np.int64)
     return (lowest + (np.arange(BUCKETS + 1, dtype=np.int64) << (52 - BUCKETS_LOG2))).view(np.float64)
 
@@ -1139,7 +1142,7 @@ def _tally(
 
 @inner
 def _tally_without_start(why: float, work: float, row: Floats) -> int:
-    """Count a refusal, or a copy that was lost; returns 1 for what never came to the pool."""
+    """Count a refusal or a lost copy; return 1 for a copy, which never reached the pool, else 0."""
     if why == REFUSED:
         row[R_REFUSED] += 1.0
         row[R_REFUSED_WORK] += work
@@ -1150,13 +1153,13 @@ def _tally_without_start(why: float, work: float, row: Floats) -> int:
 
 @inner
 def _in_time(arrival: float, work: float, start: float, timeout: float) -> bool:
-    """Whether the model answered: neither refused nor timed out."""
+    """Return whether the model answered: the request was neither refused nor timed out."""
     return start >= 0.0 and (start + work) - arrival <= timeout
 
 
 @njit
 def bytes_of(z: np.uint64, i: int, payload: Payload) -> float:
-    """Whole bytes of one payload: from its draw z, or from row i of a trace."""
+    """Return the whole bytes of one payload: from its draw z, or from row i of a trace."""
     by_request = payload.by_request
     size = by_request[i % by_request.size] if by_request.size else draw(z, payload.table) * payload.mean
     return math.floor(size + 0.5)
@@ -1167,9 +1170,9 @@ def _tally_answers(
     seed: np.uint64, window: int, k: np.uint64, offset: Hashes, request: Ints, arrival: Floats, work: Floats,
     start: Floats, pool: Pool, sent: Payload, answer: Payload, row: Floats,
 ) -> None:  # fmt: skip
-    """Count what the model itself fails, and the payloads of requests and of answers that came in time.
+    """Count the model's errors, and the payloads of requests and of answers in time.
 
-    One draw a request chooses 4XX, 5XX or neither.
+    One draw per request chooses 4XX, 5XX or neither.
     """
     n = offset.size
     if pool.error_4xx + pool.error_5xx > 0.0:
@@ -1190,7 +1193,7 @@ def _tally_answers(
 
 @inner
 def _backlog(boundary: float, state: State) -> float:
-    """Work in worker-seconds that is left at a boundary."""
+    """Return the work in worker-seconds that is left at a boundary."""
     left = 0.0
     for j in range(state.free_s.size):
         left += max(state.free_s[j] - boundary, 0.0)
@@ -1199,7 +1202,7 @@ def _backlog(boundary: float, state: State) -> float:
 
 @inner
 def _close_window(end: float, window: int, section: int, pool: Pool, state: State, tally: Tally) -> None:
-    """The last ticks; quantiles of the window from its histogram, which moves on to its section and is emptied."""
+    """Sample the last ticks, compute the window's quantiles, and move its histogram to its section."""
     row = tally.rows[window]
     while np.float64(state.tick[0]) * CONCURRENCY_EVERY_S < end:
         _sample_concurrency(pool, state, row)
@@ -1222,7 +1225,7 @@ def _close_window(end: float, window: int, section: int, pool: Pool, state: Stat
 
 @inner
 def _within(b: int, share: float, row: Floats) -> float:
-    """A latency `share` of the way through bucket b, no further than the window's extremes."""
+    """Return the latency `share` of the way through bucket b, limited to the window's extremes."""
     lowest = np.float64(BUCKET_LOWEST_S).view(np.int64)
     low = np.int64(lowest + (np.int64(b) << np.int64(52 - BUCKETS_LOG2))).view(np.float64)
     high = np.int64(lowest + (np.int64(b + 1) << np.int64(52 - BUCKETS_LOG2))).view(np.float64)
@@ -1235,7 +1238,7 @@ def _within(b: int, share: float, row: Floats) -> float:
 
 @inner
 def _choose_coin(k: np.uint64, n: int, mirror: Mirror, threshold: np.uint64, scratch: Scratch) -> tuple[int, int]:
-    """A coin for each request. `picked`, `order` and `kept` are written, as by the other rules."""
+    """Choose requests by a coin each: write `picked`, `order` and `kept`; return the numbers of copies and samples."""
     offset, picked, orders = scratch.offset, scratch.picked, scratch.order
     copied, kept, coin = 0, 0, mirror.coin
     for i in range(n):
@@ -1253,8 +1256,9 @@ def _choose_otherwise(
     k: np.uint64, k_session: np.uint64, k_copy: np.uint64, before: int, n: int, mirror: Mirror, threshold: np.uint64,
     scratch: Scratch,
 ) -> tuple[int, int]:  # fmt: skip
-    """COUNTER: request g of the run, counting from 1, is copied when floor(g share) grows; `before` came before these.
+    """Choose requests by COUNTER or HASH; write and return as `_choose_coin` does.
 
+    COUNTER: request g of the run, counting from 1, is copied when floor(g share) grows; `before` came before these.
     HASH: all requests of a session or none, by a hash of the session's number.
     """
     copied, kept = 0, 0
@@ -1276,7 +1280,7 @@ def _choose_otherwise(
 
 @njit
 def session_of(z: np.uint64, i: int, mirror: Mirror) -> np.uint64:
-    """The session of a request: from its draw z, or from row i of a trace."""
+    """Return the session of a request: from its draw z, or from row i of a trace."""
     if mirror.session_by_request.size:
         return np.uint64(mirror.session_by_request[i % mirror.session_by_request.size])
     return ((z >> _32) * np.uint64(mirror.n_sessions)) >> _32
@@ -1284,7 +1288,7 @@ def session_of(z: np.uint64, i: int, mirror: Mirror) -> np.uint64:
 
 @inner
 def _small_enough(k: np.uint64, copied: int, mirror: Mirror, sent: Payload, scratch: Scratch, row: Floats) -> int:
-    """Of the chosen requests those whose body may be copied; the others are counted."""
+    """Keep the chosen requests whose body may be copied, and count the others; return how many are kept."""
     kept = 0
     for j in range(copied):
         i = scratch.picked[j]
@@ -1296,7 +1300,7 @@ def _small_enough(k: np.uint64, copied: int, mirror: Mirror, sent: Payload, scra
 
 @inline
 def _earlier(a: int, b: int, time_s: Floats, window: Ints, number: Ints) -> bool:
-    """Whether pending copy a leaves before b: by (response, window, number)."""
+    """Return whether pending copy a leaves before b: by (response, window, number)."""
     if time_s[a] != time_s[b]:
         earlier = time_s[a] < time_s[b]
     elif window[a] != window[b]:
@@ -1316,7 +1320,7 @@ def _swap(a: int, b: int, time_s: Floats, window: Ints, number: Ints, request: I
 
 @inner
 def _rise(i: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
-    """Restore the heap after something was put at its end, i."""
+    """Restore the heap after an element was put at its end, i."""
     while i > 0 and _earlier(i, (i - 1) >> 1, time_s, window, number):
         _swap(i, (i - 1) >> 1, time_s, window, number, request)
         i = (i - 1) >> 1
@@ -1324,7 +1328,7 @@ def _rise(i: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> 
 
 @inner
 def _pop(n: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
-    """Take the first of n + 1 pending copies away."""
+    """Remove the first of n + 1 pending copies."""
     _swap(0, n, time_s, window, number, request)
     i = 0
     while 2 * i + 1 < n:
@@ -1339,7 +1343,7 @@ def _pop(n: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> N
 
 @inner
 def _release(seed: np.uint64, through: float, pending: Pending, at: int, room: int, copies: Copies) -> int:
-    """Copies whose source has answered at or before `through` leave, at most `room`; returns how many."""
+    """Move pending copies with a response at or before `through` to `copies`, at most `room`; return how many."""
     n = 0
     while n < room and pending.n[0] > 0 and pending.time_s[0] <= through:
         window, offset = pending.window[0], GOLDEN * np.uint64(pending.number[0])
@@ -1357,7 +1361,7 @@ def _hand_over(
     window: int, base: int, copied: int, counted: bool, timeout: float, mirror: Mirror, scratch: Scratch,
     pending: Pending, at: int, copies: Copies,
 ) -> int:  # fmt: skip
-    """The chosen copies of a chunk: to `c` from `at` on, or to wait for a response; returns how many went to `c`."""
+    """Write a chunk's copies to `copies` from `at` on, or to `pending`; return how many were written to `copies`."""
     picked, arrival = scratch.picked, scratch.arrival
     if mirror.instant == AT_ARRIVAL:
         k, offset, order = GOLDEN * np.uint64(base), scratch.offset, scratch.order
@@ -1375,7 +1379,7 @@ def _hand_over(
         i = picked[j]
         leave = arrival[i]
         if start[i] >= 0.0:
-            # the sum by which the tally has the latency, so that the order of events is everywhere the same
+            # the same sum as the tally's latency, so that all code sees the same order of events
             leave += min((start[i] + work[i]) - arrival[i], timeout)
         time_s[n], windows[n], number[n], requests[n] = leave, window, base + i, request[i]
         _rise(n, time_s, windows, number, requests)
@@ -1396,7 +1400,7 @@ def _open_row(row: Floats) -> None:
 
 @inner
 def _open_arrivals(begin: float, end: float, arrivals: Arrivals, stretch: Floats, cursor: Ints) -> None:
-    """Find where a window's arrivals begin."""
+    """Set the cursor to a window's first arrival."""
     cursor[C_STRETCH], cursor[C_STRETCHES], cursor[C_FIRST] = 0, 0, 0
     if arrivals.process == POISSON:
         cursor[C_STRETCHES] = _stretches(begin, end, arrivals, _last_knot(begin, arrivals.knot_s), stretch)
@@ -1409,11 +1413,10 @@ def _arrive(
     w: int, end: float, seed: np.uint64, arrivals: Arrivals, counted: bool, scratch: Scratch, stretch: Floats,
     cursor: Ints, reached: Floats,
 ) -> int:  # fmt: skip
-    """The next arrivals of window w, at most a chunk; returns how many. `counted`: their numbers in the run matter."""
+    """Write the next arrivals of window w, at most a chunk, and, if `counted`, their numbers; return how many."""
     chunk, base, first = scratch.arrival.size, cursor[C_BASE], cursor[C_FIRST]
     if arrivals.process == POISSON:
-        # draw only as many as the rest of the window is likely to need: a draw too many is lost time, one too few is
-        # another turn
+        # draw about as many as the rest of the window needs: more are lost time, fewer cost another call
         rest = stretch[cursor[C_STRETCHES] - 1, 4] - reached[REACHED_COUNT]
         size = min(chunk, np.int64(rest + 6.0 * math.sqrt(rest)) + 8)
         n, reached[REACHED_COUNT], cursor[C_STRETCH] = _poisson(
@@ -1436,7 +1439,7 @@ def _arrive(
 
 @inner
 def _same_window(window: Ints, lo: int) -> int:
-    """Up to where the copies from `lo` on come from one window."""
+    """Return the end of the copies from `lo` on that come from one window."""
     hi = lo + 1
     while hi < window.size and window[hi] == window[lo]:
         hi += 1
@@ -1448,7 +1451,7 @@ def _copy(
     w: int, n: int, counted: bool, seed: np.uint64, timeout: float, mirror: Mirror, sent: Payload, row: Floats,
     sample: Sample, pending: Pending, copies: Copies, scratch: Scratch, cursor: Ints,
 ) -> None:  # fmt: skip
-    """Choose which of a chunk's requests are copied, and hand the copies over; sample the requests."""
+    """Choose a chunk's requests to copy, pass the copies on, and sample the requests."""
     base = cursor[C_BASE]
     k = GOLDEN * np.uint64(base)
     k_copy = key(seed, COPY, w) + k
@@ -1477,7 +1480,7 @@ def _keep_one(
     window: int, number: int, order: np.uint64, arrival: float, instance: int, start: float, work: float, rows: Floats,
     n: Ints,
 ) -> None:  # fmt: skip
-    """Write a request to the sample. `n` also counts what found no room."""
+    """Write a request to the sample. `n` also counts requests without room."""
     at = n[0]
     n[0] = at + 1
     if at < rows.shape[0]:
@@ -1506,9 +1509,9 @@ def _through_pool(
     seed: np.uint64, pool: Pool, mirror: Mirror, sent: Payload, answer: Payload, state: State, tally: Tally,
     scratch: Scratch,
 ) -> None:  # fmt: skip
-    """Requests, one an element of the columns, through a pool, and into the row of window w in which they arrive.
+    """Serve requests, one per element of the columns, and count them in the row of window w, in which they arrive.
 
-    `mixed`: they come from several windows, as copies at a response do: `window` says from which.
+    `mixed`: they come from several windows, as copies at a response do: `window` (n,) holds these.
     """
     n, row = arrival.size, tally.rows[w]
     work, start = scratch.work[:n], scratch.start[:n]

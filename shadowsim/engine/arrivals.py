@@ -1,4 +1,4 @@
-"""Computes arrival times for a batch of windows at a time, or the rates and traces from which the kernel does.
+"""Computes arrival times, a batch of windows at a time, or the rates from which the kernel does.
 
 The kernel itself generates Poisson arrivals (at a modulated rate, too, once its path is drawn), constant ones and those
 of a trace. Renewals, and superposed streams of different kinds, are computed here for a batch of windows, sorted, and

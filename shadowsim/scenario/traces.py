@@ -148,7 +148,7 @@ class Trace:
         Every numeric column of the file but the time, in the order of the arrivals.
     flaws : mapping of str to (int, object)
         For each column that cannot be used as a size: the first row (counted from 1, the header left out) that holds no
-        finite number >= 0, and what it holds. It is an error only when the column is used.
+        finite number >= 0, and its value. It is an error only when the column is used.
     pass_s : float
         Length of a pass: from its first to its last arrival, and one mean gap more.
     repeat : int
@@ -268,7 +268,7 @@ def _time_column(names: list[str], wanted: str | None, file: Path, path: str) ->
 
 
 def _stem(name: str) -> tuple[str, str | None]:
-    """Return what a time column is called in lower case, and its unit: `Arrival_ms` is arrival and ms."""
+    """Return a time column's name in lower case without its unit, and the unit: `Arrival_ms` is arrival and ms."""
     name = name.lower().removeprefix("@")  # as CloudWatch Logs and Elasticsearch write it
     stem, _, unit = name.rpartition("_")
     return (stem, unit) if stem and unit in NS else (name, None)

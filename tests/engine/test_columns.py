@@ -1,4 +1,4 @@
-"""Tables of quantiles keep what they promise of their laws; scenarios become columns."""
+"""Tables of quantiles have the documented accuracy; scenarios become columns."""
 
 import math
 
