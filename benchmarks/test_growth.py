@@ -52,9 +52,9 @@ class Run:
 
     def __init__(self, n_requests: int) -> None:
         scenario = plain_case(n_requests)
-        feed = arrivals_of(scenario)
-        self.job = Job(columns(scenario, feed), feed, CHUNK, scenario.sample_requests, 0)
-        self.state: RunState = self.job.machine()
+        arrivals = arrivals_of(scenario)
+        self.job = Job(columns(scenario, arrivals), arrivals, CHUNK, scenario.sample_requests, 0)
+        self.state: RunState = self.job.new_state()
         self.window = 0
 
     def advance(self, parts: int = 1) -> tuple[int, float]:
@@ -65,14 +65,14 @@ class Run:
         tuple of int and float
             Number of requests, and processor time per request in ns.
         """
-        before, n = self.state.arrived, self.job.c.n_windows
+        before, n = self.state.arrived, self.job.columns.n_windows
         last = min(self.window + -(-n // parts), n)
         began = process_time()
         while self.window < last:
             self.window = min(self.window + self.job.step, last)
             self.state.advance(self.window)
-        n_requests = self.state.arrived - before
-        return n_requests, 1e9 * (process_time() - began) / n_requests
+        came = self.state.arrived - before
+        return came, 1e9 * (process_time() - began) / came
 
 
 @pytest.mark.parametrize("n_requests", [10 * MILLION, 100 * MILLION, 1000 * MILLION])

@@ -23,10 +23,8 @@ import numpy as np
 
 from shadowsim.arrays import Floats
 from shadowsim.planning.slo import Goal, figure_of_service, figure_of_waits
-from shadowsim.scenario.rates import Diurnal
 from shadowsim.scenario.relaxation import relaxation_s
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.scenario.traffic import Traffic
 
 RELAXATIONS = 200  # relaxation times in a shortened run
 LEAST_REQUESTS = 200_000  # of the pool, in a shortened run
@@ -34,7 +32,6 @@ BEYOND = 1_000  # requests beyond the furthest quantile of a shortened run
 CYCLES = 30  # cycles of a modulated rate in a shortened run
 MOST_REQUESTS = 20_000_000  # of the endpoint, in a shortened run: about a second of simulation
 STEPS = 10_000  # of the expected rate over the horizon
-DAY_S, WEEK_S = 86_400.0, 604_800.0
 _PROBABILITIES = (np.arange(20_000) + 0.5) / 40_000  # those below a half
 
 
@@ -124,9 +121,7 @@ def with_headroom(scenario: Scenario, headroom_pct: float) -> Scenario:
 
 def repeating_s(scenario: Scenario) -> float:
     """Return the length of a run that stands for the whole one: a period if traffic is steady, else a day or a week."""
-    length = scenario.period_s
-    for stream in scenario.traffic.streams:
-        length = max(length, _repeats_after_s(stream))
+    length = max(scenario.period_s, *(stream.cycle_s for stream in scenario.traffic.streams))
     return length if length < scenario.horizon_s and _stands_for_all(scenario, length) else scenario.horizon_s
 
 
@@ -161,9 +156,8 @@ def run_length(scenario: Scenario, role: str, demand: Demand, n: int, furthest_q
     horizon, cycle = scenario.horizon_s, repeating_s(scenario)
     if cycle > scenario.period_s:
         return RunLength(cycle, cycle)
-    sojourns = [sum(stream.mean_sojourn_s) for stream in scenario.traffic.streams]
     requests = max(LEAST_REQUESTS, BEYOND / (1.0 - furthest_quantile))
-    short = max(requests / max(demand.rate_per_s * demand.share, 1e-9), CYCLES * max(sojourns))
+    short = max(requests / max(demand.rate_per_s * demand.share, 1e-9), CYCLES * scenario.traffic.modulation_s)
     long = min(max(short, RELAXATIONS * pool_relaxation_s(scenario, role, demand, n)), horizon)
     affordable = MOST_REQUESTS / demand.rate_per_s
     short_s, long_s = (min(math.ceil(min(x, affordable) / cycle) * cycle, horizon) for x in (short, long))
@@ -202,27 +196,14 @@ def figure_without_waits(goal: Goal, scenario: Scenario, role: str, demand: Dema
 
 def _rates(scenario: Scenario) -> Floats:
     """Return the expected rate in the middle of each step; empty where a trace takes part."""
-    middle = (np.arange(STEPS) + 0.5) * (scenario.horizon_s / STEPS)
+    middle = np.asarray((np.arange(STEPS) + 0.5) * (scenario.horizon_s / STEPS), np.float64)
     total = np.zeros(STEPS)
     for stream in scenario.traffic.streams:
-        if stream.process == "trace":
+        rates = stream.rates_at(middle, scenario.horizon_s, scenario.start)
+        if rates is None:
             return np.empty(0)
-        if stream.has_knots:
-            total += np.interp(middle, *stream.knots(scenario.horizon_s, scenario.start))
-        else:
-            total += stream.mean_rate(scenario.horizon_s, scenario.start)
+        total += rates
     return total
-
-
-def _repeats_after_s(stream: Traffic) -> float:
-    """Return after which time a stream repeats itself: 0 for a steady one, infinity for never."""
-    if stream.process == "trace":
-        return math.inf
-    if stream.profile is None:
-        return 0.0
-    if isinstance(stream.profile, Diurnal):
-        return DAY_S if stream.profile.weekend_factor == 1.0 else WEEK_S
-    return math.inf
 
 
 def _stands_for_all(scenario: Scenario, length: float) -> bool:

@@ -23,6 +23,7 @@ import pandas as pd
 from shadowsim.defaults import NOISE_FLOOR_RUNS
 from shadowsim.engine.replicate import replicate
 from shadowsim.scenario.fields import check_whole
+from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.comparison import compare, terms_of
 from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, OUTCOMES
@@ -100,7 +101,12 @@ def as_aa_test(scenario: Scenario) -> Scenario:
     source, shadow = scenario.experiment.source, scenario.experiment.shadow
     routing = scenario.routing[source.name]
     instances_pct = source.pool.instance_count * scenario.experiment.sampling_percentage
-    thinned = routing == "RANDOM" and scenario.mirror_rule == "coin" and instances_pct > 0 and instances_pct % 100 == 0
+    thinned = (
+        splits_independently(routing)
+        and scenario.mirror_rule == "coin"
+        and instances_pct > 0
+        and instances_pct % 100 == 0
+    )
     services = scenario.document["services"]
     assert isinstance(services, Mapping)  # a valid scenario has them
     return scenario.replace(

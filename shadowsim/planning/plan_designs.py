@@ -17,11 +17,13 @@ from typing import NamedTuple
 from shadowsim.defaults import SAMPLING_PERCENTAGES
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
-from shadowsim.planning.load import DAY_S, WEEK_S, demand_of, repeating_s
+from shadowsim.planning.load import demand_of, repeating_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.planning.plan_rehearsals import least_length_s, mean_rate, stand_in
 from shadowsim.scenario import fields
 from shadowsim.scenario.paths import plain
+from shadowsim.scenario.rates import DAY_S, WEEK_S
+from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
 
 HOUR_S = 3600.0
@@ -99,7 +101,7 @@ def sees_same_arrivals(scenario: Scenario) -> bool:
     source, shadow = scenario.experiment.source, scenario.experiment.shadow
     share, routing = scenario.experiment.sampling_percentage, scenario.routing[source.name]
     capped = any(x is not None for x in (scenario.max_in_flight, scenario.max_body_bytes, scenario.max_per_s))
-    thinned = routing == "RANDOM" and scenario.mirror_rule == "coin"
+    thinned = splits_independently(routing) and scenario.mirror_rule == "coin"
     return (
         same_model(scenario)
         and scenario.mirror_instant == "arrival"

@@ -233,8 +233,7 @@ def least_length_s(scenario: Scenario, n_sections: int) -> float:
     A section lasts `RELAXATIONS` relaxation times of the slower pool at its highest load. A modulated rate has `CYCLES`
     of its cycles in all sections together.
     """
-    sojourns = [sum(stream.mean_sojourn_s) for stream in scenario.traffic.streams]
-    memories_s = [CYCLES * max(sojourns) / (RELAXATIONS * n_sections)]
+    memories_s = [CYCLES * scenario.traffic.modulation_s / (RELAXATIONS * n_sections)]
     for role in ROLES:
         n = scenario.side(role).n_instances
         memories_s.append(pool_relaxation_s(scenario, role, demand_of(scenario, role), n))

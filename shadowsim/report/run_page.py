@@ -31,7 +31,6 @@ from shadowsim.report.html_page import (
     table,
     text,
 )
-from shadowsim.report.scenario_text import PROCESSES
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
@@ -113,7 +112,7 @@ def _sentences(result: Result) -> list[str]:
     windows = "one window" if s.n_windows == 1 else f"{count(s.n_windows)} windows of {s.period_s:g} s"
     shape = f" with a profile ({s.traffic.block['profile']['kind']})" if s.traffic.profile else ""  # type: ignore[index]
     traffic = (
-        f"Traffic: {PROCESSES[s.traffic.process]}{shape}, {significant(n / s.horizon_s)} requests "
+        f"Traffic: {s.traffic.title}{shape}, {significant(n / s.horizon_s)} requests "
         f"per second in the mean for {length}, in {windows}."
     )
     pools = [

@@ -7,20 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shadowsim.aws.instances import InstanceType, duration_text
+from shadowsim.scenario.routing import DEFAULT_ROUTING
 from shadowsim.text import grid, rate, trimmed_number, trimmed_time, wrapped
 
 if TYPE_CHECKING:
     from shadowsim.aws.experiment import Variant
     from shadowsim.scenario.scenario import Scenario
-
-PROCESSES = {
-    "poisson": "Poisson",
-    "constant": "evenly spaced",
-    "gamma": "gamma gaps",
-    "mmpp": "a modulated Poisson process (MMPP)",
-    "trace": "a recorded trace",
-    "superposition": "several streams superposed",
-}
 
 
 def scenario_text(scenario: Scenario) -> str:
@@ -66,7 +58,7 @@ def _traffic_text(scenario: Scenario) -> str:
         faster = "" if traffic.speed == 1.0 else f" at {trimmed_number(traffic.speed)} times its speed"
         played = "" if traffic.repeat == 1 else f", played {traffic.repeat:,} times"
         return f"trace {file}{faster}{played}: {n:,} requests, {rate(mean)} in the mean"
-    kind = PROCESSES[traffic.process]
+    kind = traffic.title
     if traffic.profile is None:
         return f"{kind}, {rate(mean)}"
     peak = float(traffic.knots(scenario.horizon_s, scenario.start)[1].max())
@@ -87,6 +79,6 @@ def _unusual(s: Scenario) -> str:
         parts.append(f"by {s.mirror_rule} at the {s.mirror_instant}")
     caps = {"bytes of body": s.max_body_bytes, "in flight": s.max_in_flight, "per second": s.max_per_s}
     parts += [f"at most {trimmed_number(cap)} {unit}" for unit, cap in caps.items() if cap is not None]
-    if set(s.routing.values()) != {"RANDOM"}:
+    if set(s.routing.values()) != {DEFAULT_ROUTING}:
         parts.append("routing " + ", ".join(f"{name} {strategy}" for name, strategy in s.routing.items()))
     return "; ".join(parts)

@@ -1,23 +1,19 @@
-"""Trace files: recorded arrivals with whatever was recorded beside them, read from CSV or Parquet.
+"""Reads the data files that a scenario names (CSV or Parquet), and recorded arrivals from them.
 
-A trace is a table with one row a request. One column says when it came; every other numeric column (token counts,
-bytes) can be used by a linear law. Rows need not be in order. Times are kept as integer nanoseconds until the first of
-them has been subtracted: a float64 of seconds since 1970 resolves only a quarter of a microsecond.
+A file's path is relative to the scenario, or `builtin:NAME` of the package. pandas is imported by the functions that
+need it.
 
-Times understood, in this order:
+A trace is a table with one row per request. One column holds its time; every other numeric column (token counts,
+bytes) can be used by a linear law. Rows need not be in order. Times are integer nanoseconds until the first one has
+been subtracted, because a float64 of seconds since 1970 resolves only a quarter of a microsecond.
+
+Times are recognised in this order:
 
 * a Parquet timestamp, with or without zone;
 * ISO 8601 text with any number of digits after the second; without a zone it is UTC;
-* numbers. A column name that ends in `_s`, `_ms`, `_us` or `_ns` says the unit. Otherwise the magnitude does: when the
+* numbers. A column name that ends in `_s`, `_ms`, `_us` or `_ns` gives the unit. Otherwise the magnitude does: when the
   largest number is below 1e11 they are seconds (since 1970 or since anything else), below 1e14 milliseconds, below
   1e17 microseconds, else nanoseconds. For times since 1970 that is unambiguous from 1973 to the year 5138.
-
-pandas is imported by the functions that need it.
-
-The data files that a scenario names: tables in CSV or Parquet, as they are found and read.
-
-A file is named relative to the scenario, or is one of the package's: `builtin:NAME`. pandas is imported by the
-functions that need it.
 """
 
 from __future__ import annotations
@@ -47,7 +43,7 @@ BUILTIN = "builtin:"
 
 
 def resolve(path: str, base_dir: Path) -> Path:
-    """Return the file that a path in a scenario means: relative to the scenario, or `builtin:NAME` of the package."""
+    """Return the file of a path in a scenario: relative to `base_dir`, or `builtin:NAME` of the package."""
     if path.startswith(BUILTIN):
         return Path(str(files("shadowsim.scenario") / "data" / f"{path.removeprefix(BUILTIN)}.csv"))
     return base_dir / path
@@ -62,17 +58,17 @@ def read_table(file: Path, path: str) -> pd.DataFrame:
             head = stream.read(4096)
         if head.startswith(b"PAR1"):
             table = pd.read_parquet(file)
-            # A named index was a column to whoever wrote it.
+            # A named index was a column before pandas wrote the file.
             table = table.reset_index() if table.index.names != [None] else table
             names = list(map(str, table.columns))
         elif b"\0" in head and file.suffix not in COMPRESSED:
-            what = f"is neither CSV nor Parquet, but binary; compressed CSV ends in {', '.join(COMPRESSED)}"
-            raise InputError(path, f"{file} {what}")
+            problem = f"is neither CSV nor Parquet, but binary; compressed CSV ends in {', '.join(COMPRESSED)}"
+            raise InputError(path, f"{file} {problem}")
         else:
-            # pandas would rename a column that has the name of another.
+            # pandas would rename the second of two columns with one name.
             names = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].to_list()
-            # index_col=False: pandas would otherwise take the first column for an index when rows are longer than the
-            # header; so it only warns, and a warning is made an error.
+            # index_col=False: if rows are longer than the header, pandas would otherwise take the first column for an
+            # index; now it warns, and the warning is made an error.
             with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
                 table = pd.read_csv(file, index_col=False, low_memory=False)
     except FileNotFoundError:
@@ -83,7 +79,7 @@ def read_table(file: Path, path: str) -> pd.DataFrame:
         raise InputError(path, f"{file} cannot be read as CSV or Parquet: it is empty") from None
     except InputError:
         raise
-    # EOFError, zlib's and lzma's own errors: compressed files that are cut short or none.
+    # EOFError, zlib's and lzma's errors: compressed files that are truncated or not compressed.
     except (OSError, ValueError, EOFError, LZMAError, zlib.error, pd.errors.ParserWarning) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(path, f"{file} cannot be read as CSV or Parquet ({reason})") from None
@@ -98,12 +94,12 @@ def read_table(file: Path, path: str) -> pd.DataFrame:
 
 
 def sizes(column: pd.Series[Any]) -> tuple[Floats | None, tuple[int, object] | None]:
-    """Return a column as float64 (None when it is not numeric) and its first row that is no finite number >= 0."""
+    """Return a column as float64 (None when it is not numeric), and its first row without a finite number >= 0."""
     import pandas as pd
     from pandas.api import types
 
     numeric = types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype)
-    # Texts that are no numbers, dates and truth values become NaN, and so the row to show.
+    # Texts that are not numbers, dates and truth values become NaN, which marks the row to report.
     readable = column if numeric else pd.to_numeric(column.astype(str), errors="coerce")
     values: Floats = readable.to_numpy(np.float64, na_value=np.nan)
     bad = ~(np.isfinite(values) & (values >= 0.0))
@@ -114,7 +110,7 @@ def sizes(column: pd.Series[Any]) -> tuple[Floats | None, tuple[int, object] | N
 
 
 def listing(names: Iterable[str]) -> str:
-    """Return names for an error's sentence, cut short when they are many or long."""
+    """Return names for an error message, shortened when they are many or long."""
     names = [name if len(name) <= 40 else name[:37] + "..." for name in names]
     shown = ", ".join(repr(name) if not name.isprintable() else name for name in names[:12])
     return (shown or "none") + (f" and {len(names) - 12} more" if len(names) > 12 else "")
@@ -152,11 +148,11 @@ class Trace:
         Every numeric column of the file but the time, in the order of the arrivals.
     flaws : mapping of str to (int, object)
         For each column that cannot be used as a size: the first row (counted from 1, the header left out) that holds no
-        finite number >= 0, and what it holds. It is an error only when the column is used.
+        finite number >= 0, and its value. It is an error only when the column is used.
     pass_s : float
-        How long a pass lasts: from its first to its last arrival, and one mean gap more.
+        Length of a pass: from its first to its last arrival, and one mean gap more.
     repeat : int
-        How many passes.
+        Number of passes.
     """
 
     arrival_s: Floats
@@ -167,23 +163,23 @@ class Trace:
 
     @property
     def n_requests(self) -> int:
-        """How many requests come, in all passes."""
+        """Number of requests in all passes."""
         return len(self.arrival_s) * self.repeat
 
     @property
     def span_s(self) -> float:
-        """When the last request of all comes."""
+        """Time of the last request of the last pass."""
         return float(self.arrival_s[-1]) + (self.repeat - 1) * self.pass_s
 
     def n_before(self, horizon_s: float) -> int:
-        """Return how many requests come before a moment."""
+        """Return the number of requests before the horizon."""
         passes = np.arange(self.repeat) * self.pass_s
         return int(np.searchsorted(self.arrival_s, horizon_s - passes).sum())
 
     def column(self, name: str, path: str, others: Iterable[str] = ()) -> Floats:
-        """Return a column of sizes, or raise `InputError` naming `path`, the columns, or the row that is wrong.
+        """Return a column of sizes, or raise `InputError` naming `path`, and the known columns or the first bad row.
 
-        `others` are names that are no columns and could have been meant.
+        `others` are names to suggest beside those of columns.
         """
         if name in self.flaws:
             row, value = self.flaws[name]
@@ -196,7 +192,7 @@ class Trace:
 
 
 def read_trace(file: Path, time_column: str | None, speed: float, repeat: int, path: str) -> Trace:
-    """Read a trace, played `speed` times as fast and `repeat` times over.
+    """Read a trace, to be played `speed` times as fast and `repeat` times in a row.
 
     Parameters
     ----------
@@ -207,10 +203,10 @@ def read_trace(file: Path, time_column: str | None, speed: float, repeat: int, p
     speed : float
         2.0 halves all times.
     repeat : int
-        Times that the trace is played. A pass lasts one mean gap longer than its span, so that the rate of the whole is
-        that of the trace.
+        Number of passes. A pass lasts one mean gap longer than its span, so that the rate over all passes is that of
+        the trace.
     path : str
-        What errors name: the path of the block in the scenario.
+        Path of the block in the scenario, for errors.
 
     Raises
     ------
@@ -260,19 +256,19 @@ def _read_once(file: Path, mtime_ns: int, size: int, time_column: str | None, pa
 def _time_column(names: list[str], wanted: str | None, file: Path, path: str) -> str:
     if wanted is not None:
         if wanted not in names:
-            what = f"has no column {wanted!r}; it has {listing(names)}{nearest(wanted, names)}"
-            raise InputError(f"{path}.time_column", f"{file} {what}")
+            problem = f"has no column {wanted!r}; it has {listing(names)}{nearest(wanted, names)}"
+            raise InputError(f"{path}.time_column", f"{file} {problem}")
         return wanted
     stems = {_stem(name)[0]: name for name in reversed(names)}
     for usual in TIME_COLUMNS:
         if usual in stems:
             return stems[usual]
-    what = f"has no column known as a time; name one in time_column; it has {listing(names)}"
-    raise InputError(f"{path}.path", f"{file} {what}")
+    problem = f"has no column known as a time; name one in time_column; it has {listing(names)}"
+    raise InputError(f"{path}.path", f"{file} {problem}")
 
 
 def _stem(name: str) -> tuple[str, str | None]:
-    """Return what a time column is called in lower case, and its unit: `Arrival_ms` is arrival and ms."""
+    """Return a time column's name in lower case without its unit, and the unit: `Arrival_ms` is arrival and ms."""
     name = name.lower().removeprefix("@")  # as CloudWatch Logs and Elasticsearch write it
     stem, _, unit = name.rpartition("_")
     return (stem, unit) if stem and unit in NS else (name, None)
@@ -283,7 +279,7 @@ def _nanoseconds(column: pd.Series[Any], name: str, file: Path, path: str) -> In
     import pandas as pd
     from pandas.api import types
 
-    given = column
+    original = column
     if not types.is_numeric_dtype(column.dtype) and not types.is_datetime64_any_dtype(column.dtype):
         texts = column.astype(str).str.strip()
         numbers = pd.to_numeric(texts, errors="coerce")
@@ -295,8 +291,8 @@ def _nanoseconds(column: pd.Series[Any], name: str, file: Path, path: str) -> In
         bad = ~np.isfinite(column.to_numpy(np.float64, na_value=np.nan))
     if bad.any():
         row = int(np.argmax(bad))
-        what = f"must have a time in column {name}, ISO 8601 or a number, which fails in row {row + 1}"
-        raise InputError(path, f"{file} {what}", given.iloc[row])
+        constraint = f"must have a time in column {name}, ISO 8601 or a number, which fails in row {row + 1}"
+        raise InputError(path, f"{file} {constraint}", original.iloc[row])
     if types.is_numeric_dtype(column.dtype):
         values = column.to_numpy()
         unit = _stem(name)[1] or _unit(float(np.abs(values.astype(np.float64)).max()))
@@ -330,9 +326,9 @@ def _scaled(values: NDArray[np.generic], factor: int, file: Path, path: str) -> 
         ticks: Ints = values.astype(np.int64)
         return np.asarray((ticks - ticks.min()) * factor)
     floats = values.astype(np.float64)
-    whole = np.floor(floats)
-    # The whole part moves exactly as an integer; only the fraction, of at most 1e9 ns, is rounded.
-    ns: Ints = (whole - whole.min()).astype(np.int64) * factor + np.rint((floats - whole) * factor).astype(np.int64)
+    floor = np.floor(floats)
+    # The integer part is exact; only the fraction, of at most 1e9 ns, is rounded.
+    ns: Ints = (floor - floor.min()).astype(np.int64) * factor + np.rint((floats - floor) * factor).astype(np.int64)
     return ns
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from shadowsim.aws.contract import sentence
 from shadowsim.aws.experiment import excluded_type
 from shadowsim.errors import RefusedError, ResourceInUseError, ValidationError
+from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.server.control.models import find_model, find_single_model, refuse_tags
 from shadowsim.server.control.pagination import Row, page
 from shadowsim.server.state.account import Endpoint, ResourceRecord, World
@@ -25,7 +26,6 @@ from shadowsim.server.state.fleet import Body, Fleet, VariantView
 from shadowsim.server.state.store import Store
 
 _LISTS = ("ProductionVariants", "ShadowProductionVariants")
-_ROUTINGS = ("RANDOM", "LEAST_OUTSTANDING_REQUESTS")
 # Valid to SageMaker, but not supported here.
 _UNSUPPORTED = ("ServerlessConfig", "InstancePools")
 
@@ -134,9 +134,9 @@ def _variant_rules(variant: Body, path: str) -> Iterator[str]:
     for member in ("ModelName", "InstanceType", "InitialInstanceCount"):
         if member not in variant and not any(other in variant for other in _UNSUPPORTED):
             yield sentence(None, f"{path}.{member[0].lower()}{member[1:]}", "Member must not be null")
-    strategy = variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")
-    if strategy not in _ROUTINGS:
-        constraint = f"Member must be a supported strategy: [{', '.join(_ROUTINGS)}]"
+    strategy = variant.get("RoutingConfig", {}).get("RoutingStrategy", DEFAULT_ROUTING)
+    if strategy not in ROUTINGS:
+        constraint = f"Member must be a supported strategy: [{', '.join(ROUTINGS)}]"
         yield sentence(strategy, f"{path}.routingConfig.routingStrategy", constraint)
 
 

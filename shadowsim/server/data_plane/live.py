@@ -18,6 +18,7 @@ from shadowsim.aws.instances import lookup
 from shadowsim.errors import ShadowsimError
 from shadowsim.scenario.defaults import TIME
 from shadowsim.scenario.reading import Mirroring
+from shadowsim.scenario.routing import DEFAULT_ROUTING
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.server.data_plane.backends import Backend, Container, Simulated
 from shadowsim.server.data_plane.counts import Series, ServedRequest
@@ -270,7 +271,7 @@ class LiveEndpoints:
     def _pool(
         self, variant: VariantView, view: EndpointView, before: Sequence[VariantPool], copies: bool
     ) -> VariantPool:
-        routing = self._routing.get(variant.name, view.routing.get(variant.name, "RANDOM"))
+        routing = self._routing.get(variant.name, view.routing.get(variant.name, DEFAULT_ROUTING))
         for pool in before:
             same = replace(pool.variant, weight=variant.weight) == variant  # a weight does not affect the instances
             if same and pool.routing == routing and pool.copies == copies:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
+from shadowsim.scenario.routing import LEAST_OUTSTANDING
 from shadowsim.server.data_plane.backends import Answer, Backend, Call
 from shadowsim.server.state.views import VariantView
-
-LEAST_OUTSTANDING = "LEAST_OUTSTANDING_REQUESTS"
 
 
 class VariantPool:
@@ -23,7 +22,7 @@ class VariantPool:
     ----------
     variant : VariantView
     routing : str
-        "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
+        A name in `routing.ROUTINGS`.
     outstanding : list of int
         Unanswered requests per instance.
     copies : bool

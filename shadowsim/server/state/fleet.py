@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shadowsim.errors import RefusedError
+from shadowsim.scenario.routing import DEFAULT_ROUTING
 
 Body = Mapping[str, Any]
 
@@ -100,7 +101,7 @@ class Fleet:
     production : tuple of VariantView
     shadow : ShadowView or None
     captures : tuple of CaptureView
-    routing : mapping of str to {"RANDOM", "LEAST_OUTSTANDING_REQUESTS"}
+    routing : mapping of str to str
         By variant name, the shadow's included.
     """
 
@@ -172,7 +173,7 @@ def fleet_of(config_name: str, request: Body, containers: Mapping[str, Body], sh
         percentage = _shadow_percentage(view.weight, production[0].weight, shadow_weight)
         shadow = ShadowView(view, production[0].name, percentage)
     variants = [*request["ProductionVariants"], *request.get("ShadowProductionVariants", ())]
-    routing = {v["VariantName"]: v.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM") for v in variants}
+    routing = {v["VariantName"]: v.get("RoutingConfig", {}).get("RoutingStrategy", DEFAULT_ROUTING) for v in variants}
     captures = _capture_views(request.get("DataCaptureConfig"), tuple(routing))
     return Fleet(config_name, request, production, shadow, captures, routing)
 

@@ -41,7 +41,7 @@ class EndpointView:
         Changes whenever anything else here changes; never used again, not even by a new endpoint of the same name.
     production : tuple of VariantView
         Empty while the first fleet is being deployed, and if that fails.
-    routing : mapping of str to {"RANDOM", "LEAST_OUTSTANDING_REQUESTS"}
+    routing : mapping of str to str
         How each variant, the shadow included, picks an instance.
     experiment : str or None
         The live experiment on this endpoint, from its creation to its end.
