@@ -22,7 +22,6 @@ from shadowsim.cli.options import (
     Seed,
     SloS,
     Workers,
-    only_given,
     refuse_both_formats,
     scenario_of,
     shows_progress,
@@ -108,7 +107,8 @@ def compare(
     its counterpart is not.
     """
     refuse_both_formats(as_json, as_csv)
-    staged = only_given(look=look, looks=looks, spending=spending)
+    staged = {"look": look, "looks": looks, "spending": spending}
+    staged = {name: value for name, value in staged.items() if value is not None}
     if later is not None and staged:
         raise InputError(f"--{next(iter(staged))}", "is for one run, but DIR2 is given")
     if later is None and role is not None:

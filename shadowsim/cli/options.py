@@ -121,11 +121,6 @@ def scenario_of(
     return Scenario.of(source, rate, changes)
 
 
-def only_given(**options: object) -> dict[str, Any]:
-    """Return the options that are not None; the others are left to the function's own defaults."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def refuse_both_formats(as_json: bool, as_csv: bool) -> None:
     """Raise `InputError` when JSON and CSV are both asked for."""
     if as_json and as_csv:
