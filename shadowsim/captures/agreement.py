@@ -20,8 +20,8 @@ from shadowsim.captures.answers import Differences, IgnoredFields, fields_of, va
 from shadowsim.captures.folders import Source
 from shadowsim.captures.pairing import CaptureIndex, index_captures, pair_by_id, read_pairs
 from shadowsim.captures.record import CapturedPayload
-from shadowsim.defaults import EXAMPLES, TOLERANCE
 from shadowsim.errors import InputError
+from shadowsim.option_defaults import EXAMPLES, TOLERANCE
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.text import count, grid, percent, wrapped

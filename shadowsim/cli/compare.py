@@ -1,4 +1,4 @@
-"""Defines the commands that compare: compare, noise-floor, agreement and benchmark-compare."""
+"""Defines compare, noise-floor, agreement and benchmark-compare: the commands that compare."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from shadowsim.cli.options import (
     scenario_of,
     shows_progress,
 )
-from shadowsim.defaults import (
+from shadowsim.errors import InputError
+from shadowsim.option_defaults import (
     BENCHMARK_MARGIN_PCT,
     EXAMPLES,
     NOISE_FLOOR_RUNS,
     TOLERANCE,
 )
-from shadowsim.errors import InputError
 from shadowsim.scenario.fields import per_cent
 from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 

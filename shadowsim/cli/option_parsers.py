@@ -1,4 +1,4 @@
-"""Reads the values of options as numbers, shares and durations, and names the option when one is wrong.
+"""Parses the values of options: numbers, shares and durations; an error names the option.
 
 Typer's own messages for a wrong number do not show it. So each parser here takes the text and a name for it and raises
 `InputError`; `option_parser` makes one into what Typer calls, which adds the option's name to the error.

@@ -1,4 +1,4 @@
-"""Declares the options that several commands share, and makes the scenario that a command line describes."""
+"""Declares the options that commands share, and builds the scenario of a command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes what commands leave on disk: saved runs and HTML pages; a file that cannot be written is bad input."""
+"""Writes saved runs and HTML pages for commands; a file that cannot be written is bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defines the commands that propose a test: size, plan and sweep."""
+"""Defines size, plan and sweep: the commands that propose a test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from shadowsim.cli.options import (
     shows_progress,
 )
 from shadowsim.cli.outputs import write_analysis
-from shadowsim.defaults import (
+from shadowsim.errors import InputError
+from shadowsim.option_defaults import (
     ALPHA,
     EFFECT,
     HEADROOM_PCT,
@@ -37,7 +38,6 @@ from shadowsim.defaults import (
     REHEARSALS,
     SAMPLING_PERCENTAGES,
 )
-from shadowsim.errors import InputError
 from shadowsim.statistics.terms import CONFIDENCE
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import typer
 
 from shadowsim.cli.option_parsers import number, option_parser, positive_s, seconds, whole
-from shadowsim.defaults import FLUSH_S, MAX_BODY_BYTES, PORT, SERVER_SEED, SKEW_S, TIME_SCALE, TRANSITION_S
 from shadowsim.errors import InputError
+from shadowsim.option_defaults import FLUSH_S, MAX_BODY_BYTES, PORT, SERVER_SEED, SKEW_S, TIME_SCALE, TRANSITION_S
 
 if TYPE_CHECKING:
     from shadowsim.scenario.reading import Mirroring

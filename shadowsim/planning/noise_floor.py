@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shadowsim.defaults import NOISE_FLOOR_RUNS
 from shadowsim.engine.replicate import replicate
+from shadowsim.option_defaults import NOISE_FLOOR_RUNS
 from shadowsim.scenario.fields import check_whole
 from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shadowsim.defaults import ALPHA, EFFECT, LOOKS, POWER, REHEARSALS
 from shadowsim.engine.executors import IN_FLIGHT, work_off
 from shadowsim.engine.simulate import cores, progress_bar
+from shadowsim.option_defaults import ALPHA, EFFECT, LOOKS, POWER, REHEARSALS
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.plan_designs import (
     HOUR_S,

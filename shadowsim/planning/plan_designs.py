@@ -14,9 +14,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from shadowsim.defaults import SAMPLING_PERCENTAGES
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
+from shadowsim.option_defaults import SAMPLING_PERCENTAGES
 from shadowsim.planning.load import demand_of, repeating_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.planning.plan_rehearsals import least_length_s, mean_rate, stand_in

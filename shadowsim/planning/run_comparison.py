@@ -1,4 +1,4 @@
-"""Compares the variants of a run with the same ones of an earlier run, also as an assertion for test suites.
+"""Compares each variant of a run with itself in an earlier run, also as an assertion for tests.
 
 Source is compared with source and shadow with shadow, by the statistics of `compare`: each metric has a difference, an
 interval that allows for correlated requests, and an outcome.

@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 
 from shadowsim.aws.instances import lookup, quota_note
-from shadowsim.defaults import HEADROOM_PCT, MAX_INSTANCES
 from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError
 from shadowsim.frames import ROLES
+from shadowsim.option_defaults import HEADROOM_PCT, MAX_INSTANCES
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.load import with_headroom
 from shadowsim.planning.sheet import Sheet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shadowsim.defaults import FLUSH_S, PORT, SERVER_SEED, SKEW_S
+from shadowsim.option_defaults import FLUSH_S, PORT, SERVER_SEED, SKEW_S
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.scenario.service import Service
 from shadowsim.server.data_plane.invoke import Limits

@@ -1,4 +1,4 @@
-"""Joins sections of a run to batches that are uncorrelated, and computes the standard error from their scatter.
+"""Joins sections of a run to uncorrelated batches, and computes standard errors from these.
 
 Each estimate states what every section of a run contributes to its error: deviations, which add up to 0. Neighbouring
 sections of a busy queue are correlated, since requests that wait at the end of one section still wait in the next.

@@ -1,4 +1,4 @@
-"""Computes estimates with intervals that allow for correlated requests.
+"""Estimates means, quantiles and shares with intervals that allow for correlated requests.
 
 Latencies that are close in time are similar in size, so that a run of a million requests may determine its p99 no
 better than a few thousand independent ones would. Requests are therefore never taken as independent: a run is cut into

@@ -27,8 +27,8 @@ from scipy import stats  # type: ignore[import-untyped]
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
-from shadowsim.defaults import BENCHMARK_MARGIN_PCT
 from shadowsim.errors import InputError, shown
+from shadowsim.option_defaults import BENCHMARK_MARGIN_PCT
 from shadowsim.scenario.fields import number
 from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.testing.benchmark_files import SIMULATED, Source, Timing, Timings, read_timings

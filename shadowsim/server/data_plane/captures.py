@@ -22,8 +22,8 @@ from typing import Any
 from uuid import uuid4
 
 from shadowsim.captures.record import CapturedPayload, CaptureRecord, key_of, line_of, payload_of
-from shadowsim.defaults import FLUSH_S
 from shadowsim.errors import ValidationError
+from shadowsim.option_defaults import FLUSH_S
 from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, CUSTOM_ATTRIBUTES, Answer, Call
 from shadowsim.server.state.destinations import Sink, parse_destination
 from shadowsim.server.state.views import CaptureView

@@ -18,8 +18,8 @@ from time import perf_counter, time
 from uuid import uuid4
 
 from shadowsim.aws.contract import sentence
-from shadowsim.defaults import MAX_BODY_BYTES
 from shadowsim.errors import ShadowsimError, ThrottlingError, ValidationError
+from shadowsim.option_defaults import MAX_BODY_BYTES
 from shadowsim.server.data_plane.backends import (
     ANSWERED,
     CONTENT_TYPE,

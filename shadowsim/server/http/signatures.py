@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from shadowsim.defaults import SKEW_S
 from shadowsim.errors import InputError, ShadowsimError
+from shadowsim.option_defaults import SKEW_S
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 SERVICES = ("sagemaker", "monitoring")  # signing names of SageMaker with its runtime, and of CloudWatch

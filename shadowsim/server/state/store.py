@@ -25,8 +25,8 @@ from time import time
 from types import TracebackType
 from typing import Any
 
-from shadowsim.defaults import TIME_SCALE, TRANSITION_S
 from shadowsim.errors import InputError, StoreError
+from shadowsim.option_defaults import TIME_SCALE, TRANSITION_S
 from shadowsim.server.state import events, transitions
 from shadowsim.server.state.account import World
 from shadowsim.server.state.clock import Clock, Origin
