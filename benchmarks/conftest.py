@@ -1,4 +1,4 @@
-"""What the benchmarks share: the C program that marks the limit, and a table of ratios after the run."""
+"""Shared fixtures: the C program that marks the limit, and a table of ratios after the run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ROWS: list[tuple[str, str, str]] = []
 
 @pytest.fixture
 def table() -> Callable[[str, str, str], None]:
-    """Add a row to the table that is printed after the run: what, figure, against what."""
+    """Return a function that adds a row to the table after the run: name, figure, reference."""
     return lambda *row: ROWS.append(row)
 
 
 @pytest.fixture(scope="session")
 def limit(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], float]:
-    """Source requests a second of the C program, for a number of requests."""
+    """Return a function that runs the C program on a number of requests and returns its source requests per second."""
     compiler = shutil.which("cc")
     if compiler is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs a C compiler")
@@ -37,7 +37,7 @@ def limit(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], float]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table."""
+    """Print the table of ratios."""
     if ROWS:
         widths = [max(len(row[i]) for row in ROWS) for i in range(3)]
         terminalreporter.section("ratios within this run")

@@ -1,10 +1,10 @@
-"""Other simulators on one queue: M/M/8 at a load of 0.8, first come, first served, empty at first.
+"""Implements one queue in other simulators: M/M/8 at load 0.8, first come, first served, empty at the start.
 
-`python peers.py FORM CUSTOMERS SEED` prints the seconds that building the model, running it and having the mean wait
-took, and that mean wait. A small run goes before, so that imports and compilation are not in the time. Each run has a
-process of its own: cimba cannot compile a model once anything else has used numba.
+`python peers.py FORM CUSTOMERS SEED` prints the seconds that building the model, running it and computing the mean wait
+took, and the mean wait. A small run precedes, so that the time excludes imports and compilation. Each run has its own
+process: cimba cannot compile a model after anything else has used numba.
 
-No annotations from the future here: cimba reads those of its model when the class is made.
+This module does not import annotations from `__future__`, since cimba reads those of its model at class creation.
 """
 
 import functools
@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from typing import Any
 
 SERVERS = 8
-RATE = 6.4  # arrivals in a mean service time
+RATE = 6.4  # arrivals per mean service time
 
 
 def simpy_process(n: int, seed: int) -> float:
-    """SimPy as its guide has it: a process a customer, which requests a Resource."""
+    """SimPy as in its guide: one process per customer, which requests a Resource."""
     import simpy
 
     draw = random.Random(seed).expovariate
@@ -50,7 +50,7 @@ def simpy_process(n: int, seed: int) -> float:
 
 
 def simpy_store(n: int, seed: int) -> float:
-    """SimPy's fastest form: a process a server, which takes arrival times from a Store."""
+    """SimPy's fastest form: one process per server, which takes arrival times from a Store."""
     import simpy
 
     draw = random.Random(seed).expovariate
@@ -78,7 +78,7 @@ def simpy_store(n: int, seed: int) -> float:
 
 
 def ciw_network(n: int, seed: int) -> float:
-    """Ciw: a network of one node, run until n customers are through, and their records."""
+    """Ciw: a network of one node, run until n customers have left, and their records."""
     import ciw
 
     ciw.seed(seed)
@@ -93,7 +93,7 @@ def ciw_network(n: int, seed: int) -> float:
 
 
 def salabim_component(n: int, seed: int) -> float:
-    """Salabim with a component a customer in a Queue, whose monitor measures the wait; clerks activated by name."""
+    """Salabim: one component per customer in a Queue, whose monitor measures the wait, and clerks."""
     import salabim
 
     draw = random.Random(seed).expovariate
@@ -129,7 +129,7 @@ def salabim_component(n: int, seed: int) -> float:
 
 
 def salabim_deque(n: int, seed: int) -> float:
-    """Salabim's fastest form: clerks alone are components, arrival times wait in a deque, and nothing is monitored."""
+    """Salabim's fastest form: only clerks are components, arrival times wait in a deque, and monitors are off."""
     import salabim
 
     draw = random.Random(seed).expovariate
@@ -165,7 +165,7 @@ def salabim_deque(n: int, seed: int) -> float:
 
 @functools.cache
 def cimba_model() -> Any:
-    """Make the class of cimba's model, once, since each class is compiled anew."""
+    """Return the class of cimba's model, created only once because each class is compiled."""
     import cimba
     from cimba.inputs import dist
 
@@ -198,7 +198,7 @@ def cimba_model() -> Any:
 
 
 def cimba_store(n: int, seed: int) -> float:
-    """Cimba's fastest form: a process a server and a Store, compiled, on one thread."""
+    """Cimba's fastest form: one process per server and a Store, compiled, on one thread."""
     import cimba
 
     model = cimba_model()()
@@ -209,7 +209,7 @@ def cimba_store(n: int, seed: int) -> float:
 
 
 def heapq_loop(n: int, seed: int) -> float:
-    """Plain Python: the times at which servers get free, in a heap (Kiefer and Wolfowitz, 1955)."""
+    """Plain Python: a heap of the times at which servers become free (Kiefer and Wolfowitz, 1955)."""
     uniform, log, replace = random.Random(seed).random, math.log, heapq.heapreplace
     free = [0.0] * SERVERS
     now = waited = 0.0

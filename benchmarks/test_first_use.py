@@ -1,8 +1,7 @@
-"""How long the first use takes: an import, help, and a first result with the compiler's cache empty and full.
+"""Times the first use: an import, help, and a first result with the compiler's cache empty and full.
 
-Each figure is a median over fresh processes, which take turns with `python -c pass`: on a machine that is shared a time
-proves little, its ratio to the interpreter's own start a little more. The processor's time leaves out the turns of
-other programs.
+Each figure is a median over fresh processes, in turn with `python -c pass`: on a shared machine the ratio to the start
+of the interpreter means more than the time itself. Processor time excludes other programs.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 STARTS = 9
-COLD_STARTS = 3  # of a quarter of a minute each
+COLD_STARTS = 3  # each takes a quarter of a minute
 IMPORT = "from time import perf_counter as now; t = now(); import shadowsim; print(now() - t)"
 FIRST = 'import shadowsim as s; print(s.simulate(s.default_scenario().replace({"run.horizon_s": 60.0})).summary())'
 
 
 class Starts:
-    """Starts of a Python command in a folder, with a compiler's cache that `cache` names for each."""
+    """Starts of a Python command in a folder; `cache` returns the directory of the compiler's cache for each."""
 
     def __init__(self, arguments: list[str], folder: Path, cache: Callable[[], str]) -> None:
         self.arguments, self.folder, self.cache = arguments, folder, cache
@@ -43,15 +42,15 @@ class Starts:
         self.bare_s.append(time.perf_counter() - began)
 
     def once(self) -> None:
-        """Run the command, and keep what it prints and the processor's time."""
+        """Run the command, and record its output and processor time."""
         began = _processor_s()
         self.printed.append(self._run(self.arguments))
         self.processor_s.append(_processor_s() - began)
 
     def _run(self, arguments: list[str]) -> str:
-        # An installed package has its bytecode; where it is never written, each start would compile the source again.
-        without = ("NUMBA_", "PYTHONDONTWRITEBYTECODE")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(without)}
+        # An installed package has its bytecode, so this run must be able to write it.
+        removed = ("NUMBA_", "PYTHONDONTWRITEBYTECODE")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(removed)}
         out = subprocess.run(
             [sys.executable, *arguments],
             check=True,
@@ -65,7 +64,7 @@ class Starts:
 
 
 def _processor_s() -> float:
-    """Return the processor's time of all child processes that have ended."""
+    """Return the processor time of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -74,12 +73,12 @@ def _processor_s() -> float:
 def first_use(
     benchmark: BenchmarkFixture, table: Callable[[str, str, str], None], tmp_path: Path
 ) -> Callable[..., None]:
-    """Time a command in turn with bare starts, add a row to the table, and say whether the median meets a target."""
+    """Return a function that times a command in turn with bare starts and adds a row to the table."""
 
     def run(name: str, arguments: list[str], target_s: float, *, cold: bool = False, inside: bool = False) -> None:
         starts = Starts(arguments, tmp_path, lambda: tempfile.mkdtemp(dir=tmp_path) if cold else str(tmp_path))
         if not cold:
-            starts.once()  # bytecode is written, and the cache filled
+            starts.once()  # writes bytecode, and fills the cache
             starts.printed.clear()
             starts.processor_s.clear()
         benchmark.pedantic(starts.once, setup=starts.bare, rounds=COLD_STARTS if cold else STARTS)
@@ -99,7 +98,7 @@ def first_use(
 
 
 def test_import(first_use: Callable[..., None]) -> None:
-    """Timed inside the process: who imports shadowsim has started an interpreter anyway."""
+    """Timed inside the process: a user of the import has started an interpreter already."""
     first_use("import shadowsim", ["-c", IMPORT], 0.06, inside=True)
 
 
@@ -107,10 +106,10 @@ def test_help(first_use: Callable[..., None]) -> None:
     first_use("shadowsim --help", [str(Path(sysconfig.get_path("scripts")) / "shadowsim"), "--help"], 0.4)
 
 
-def test_first_result_compiled_anew(first_use: Callable[..., None]) -> None:
-    """A minute of the built-in scenario; compiling is nearly all of it."""
+def test_first_result_without_a_cache(first_use: Callable[..., None]) -> None:
+    """A minute of the built-in scenario; nearly all of the time is compilation."""
     first_use("first result, nothing compiled", ["-c", FIRST], 15.0, cold=True)
 
 
-def test_first_result_from_the_cache(first_use: Callable[..., None]) -> None:
+def test_first_result_with_a_cache(first_use: Callable[..., None]) -> None:
     first_use("first result, compiled before", ["-c", FIRST], 1.5)

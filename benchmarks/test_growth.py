@@ -1,9 +1,8 @@
-"""What a request costs does not depend on how many there are: time and memory from a million to a billion.
+"""Compares the time and memory per request of runs from a million to a billion requests.
 
-A longer run is timed in ten parts, each in turn with short runs of a million requests, so that both see the same
-machine. Only the kernel's calls are timed: tables, frames and what else a run costs once would flatter the longer one.
-The ratio is of the processor's time, which leaves out other programs' turns. Peak memory is that of processes of their
-own.
+A longer run is timed in ten parts, each in turn with short runs of a million requests, so that both see the same state
+of the machine. Only the kernel's calls are timed: fixed costs such as tables and frames would flatter the longer run.
+The ratio is one of processor time, which excludes other programs. Peak memory is measured in separate processes.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ from collections.abc import Callable
 from time import process_time
 
 import pytest
+from plain_case import plain_case
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from shadowsim import Scenario, default_scenario, simulate
+from shadowsim import Scenario, simulate
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
-from shadowsim.engine.run_state import Machine
+from shadowsim.engine.run_state import RunState
 from shadowsim.engine.simulate import CHUNK
 
 MILLION = 1_000_000
@@ -31,7 +31,7 @@ GROWTH = 1.10  # from a million to a billion
 WEEK_MB = 400.0
 WEEK_S = 604_800.0
 
-# ru_maxrss, where Linux does not tell: there it begins with the memory of the process that started this one.
+# On Linux ru_maxrss includes the memory of the parent process, so VmHWM is read there.
 PEAK = """
 import re, resource, sys
 from pathlib import Path
@@ -47,76 +47,60 @@ print(peak, sum(int(frame.memory_usage(deep=True).sum()) for frame in frames), l
 """
 
 
-def plain(n_requests: int, period_s: float = 60.0) -> Scenario:
-    """Build the case of test_speed.py: 8 x 4 workers at 1,000 requests/s, half of them copied to 4 x 4, RANDOM."""
-    law = {"law": "lognormal", "mean_s": 0.02, "scv": 0.284}
-    return default_scenario().replace(
-        {
-            "traffic": {"process": "poisson", "rate_per_s": 1000.0},
-            "source.time": law,
-            "shadow.time": law,
-            "source.instance_count": 8,
-            "shadow.instance_count": 4,
-            "horizon_s": n_requests / 1000.0,
-            "run.period_s": period_s,
-        }
-    )
-
-
 class Run:
-    """A run of the kernel that is timed part by part."""
+    """A run of the kernel, timed part by part."""
 
     def __init__(self, n_requests: int) -> None:
-        scenario = plain(n_requests)
-        feed = arrivals_of(scenario)
-        self.job = Job(columns(scenario, feed), feed, CHUNK, scenario.sample_requests, 0)
-        self.machine: Machine = self.job.machine()
+        scenario = plain_case(n_requests)
+        arrivals = arrivals_of(scenario)
+        self.job = Job(columns(scenario, arrivals), arrivals, CHUNK, scenario.sample_requests, 0)
+        self.state: RunState = self.job.new_state()
         self.window = 0
 
     def advance(self, parts: int = 1) -> tuple[int, float]:
-        """Simulate one of so many parts, in calls as long as those of `simulate`.
+        """Simulate one of `parts` equal parts, in kernel calls as long as those of `simulate`.
 
         Returns
         -------
         tuple of int and float
-            How many requests came, and the processor's time of each in ns.
+            Number of requests, and processor time per request in ns.
         """
-        before, n = self.machine.arrived, self.job.c.n_windows
+        before, n = self.state.arrived, self.job.columns.n_windows
         last = min(self.window + -(-n // parts), n)
         began = process_time()
         while self.window < last:
             self.window = min(self.window + self.job.step, last)
-            self.machine.advance(self.window)
-        came = self.machine.arrived - before
+            self.state.advance(self.window)
+        came = self.state.arrived - before
         return came, 1e9 * (process_time() - began) / came
 
 
 @pytest.mark.parametrize("n_requests", [10 * MILLION, 100 * MILLION, 1000 * MILLION])
-def test_time_a_request(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None], n_requests: int) -> None:
-    simulate(plain(60_000), workers=1)  # compiled
+def test_time_per_request(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None], n_requests: int) -> None:
+    simulate(plain_case(60_000), workers=1)  # compiles
     long, parts, short_ns = Run(n_requests), [], []
 
     def short_runs() -> None:
         short_ns.append(statistics.fmean(Run(MILLION).advance()[1] for _ in range(SHORT_RUNS)))
 
     benchmark.pedantic(lambda: parts.append(long.advance(PARTS)), setup=short_runs, rounds=PARTS)
-    n, long_ns = sum(came for came, _ in parts), [ns for _, ns in parts]
+    n, long_ns = sum(n for n, _ in parts), [ns for _, ns in parts]
     ratios = [a / b for a, b in zip(long_ns, short_ns, strict=True)]
     ratio = statistics.median(ratios)
     benchmark.extra_info.update(requests=n, ratio_to_a_million=ratio, ratios=ratios)
     goal = f", goal < {GROWTH:g} {'met' if ratio < GROWTH else 'missed'}" if n_requests == 1000 * MILLION else ""
     table(
         f"kernel, {n_requests // MILLION:,} million requests, 1 core",
-        f"{ratio:.3f} x a million's time a request ({min(ratios):.3f} to {max(ratios):.3f}){goal}",
+        f"{ratio:.3f} x a million's time per request ({min(ratios):.3f} to {max(ratios):.3f}){goal}",
         f"{statistics.median(long_ns):.1f} ns against {statistics.median(short_ns):.1f} ns, {PARTS} pairs",
     )
     assert long.window == long.job.c.n_windows
-    # Four standard errors of a Poisson number.
+    # Four standard errors of a Poisson count.
     assert abs(n - n_requests) < 4 * n_requests**0.5
 
 
 def peak_mb(scenario: Scenario) -> tuple[float, float, int]:
-    """Return the peak memory of a process that simulates this, that of the frames, in MB, and its windows."""
+    """Return the peak memory of a process that runs a scenario and its frames' size in MB, and its windows."""
     code = PEAK.format(document=scenario.to_dict())
     out = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, timeout=600)
     peak, frames, windows = map(int, out.stdout.split())
@@ -124,11 +108,11 @@ def peak_mb(scenario: Scenario) -> tuple[float, float, int]:
 
 
 def test_memory(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]) -> None:
-    """In as many windows a billion requests need the memory of ten million; a week of windows needs its frames'."""
-    few, few_frames, windows = peak_mb(plain(10 * MILLION))
-    many, many_frames, same_windows = peak_mb(plain(1000 * MILLION, period_s=6000.0))
+    """A billion requests need as much memory as ten million in the same number of windows; a week needs its frames."""
+    few, few_frames, windows = peak_mb(plain_case(10 * MILLION))
+    many, many_frames, same_windows = peak_mb(plain_case(1000 * MILLION, period_s=6000.0))
     week, week_frames, week_windows = benchmark.pedantic(
-        peak_mb, args=(plain(round(1000 * WEEK_S)),), rounds=1, iterations=1
+        peak_mb, args=(plain_case(round(1000 * WEEK_S)),), rounds=1, iterations=1
     )
     benchmark.extra_info.update(ten_million_mb=few, billion_mb=many, week_mb=week)
     table(

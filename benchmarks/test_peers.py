@@ -1,10 +1,10 @@
-"""shadowsim beside other simulators: one M/M/8 queue at a load of 0.8, first come, first served, in one run.
+"""Compares shadowsim with other simulators on one M/M/8 queue at load 0.8, first come, first served.
 
-Each peer (peers.py) takes turns with shadowsim, on as many customers as it can do in a second or two, and the ratio is
-the median of the pairs'. shadowsim's time is that of `simulate` with all three frames. Every program must also be
-right: the mean wait of its rounds together lies within four standard errors of Erlang's.
+Each peer (peers.py) takes turns with shadowsim, on as many customers as it can simulate in a second or two; the ratio
+is the median of the pairs. shadowsim's time is that of `simulate` with all three frames. Every program must also be
+correct: the mean wait of all its rounds lies within four standard errors of Erlang's.
 
-The peers come with the extra `bench`. One that is missing is skipped, or fails where CI is set.
+The extra `bench` installs the peers. A missing one is skipped, or fails if CI is set.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from shadowsim import Result, Scenario, default_scenario, simulate
 
 PROGRAMS = Path(__file__).with_name("peers.py")
 SERVERS = 8
-RATE = 6.4  # arrivals in a mean service time
+RATE = 6.4  # arrivals per mean service time
 PAIRS = 5
 N_OURS = 50_000_000
 
 
 class Peer(NamedTuple):
-    """A program: its `form` in peers.py, the `module` that it needs, and the ratio that shadowsim is to `reach`."""
+    """A program: its `form` in peers.py, the `module` that it needs, and the ratio that shadowsim must `reach`."""
 
     name: str
     module: str
@@ -43,7 +43,7 @@ class Peer(NamedTuple):
     reach: float = 1.0
 
     def run(self, seed: int) -> tuple[float, float]:
-        """Return customers a second, and their mean wait."""
+        """Return customers per second, and their mean wait."""
         command = [sys.executable, str(PROGRAMS), self.form, str(self.n_customers), str(seed)]
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
         seconds, wait = map(float, out.stdout.split())
@@ -51,9 +51,9 @@ class Peer(NamedTuple):
 
 
 PEERS = [
-    Peer("salabim, a component a customer", "salabim", "salabim_component", 8_000),
+    Peer("salabim, one component per customer", "salabim", "salabim_component", 8_000),
     Peer("Ciw", "ciw", "ciw_network", 60_000),
-    Peer("SimPy, a process a customer", "simpy", "simpy_process", 150_000, reach=400.0),
+    Peer("SimPy, one process per customer", "simpy", "simpy_process", 150_000, reach=400.0),
     Peer("SimPy, 8 processes and a Store", "simpy", "simpy_store", 200_000),
     Peer("salabim, 8 components and a deque", "salabim", "salabim_deque", 200_000),
     Peer("plain Python, heapq", "heapq", "heapq_loop", 3_000_000),
@@ -64,25 +64,25 @@ PEERS = [
 def theory() -> tuple[float, float]:
     """Return the mean wait, and sqrt(n) times the standard deviation of the mean wait of n customers.
 
-    The waits of n customers add up to the area under the number waiting, which is f(x) = max(x - 8, 0) with x in the
-    system, but for a few at the end. With w the mean wait, the area less w for each arrival becomes a martingale when
-    g(x) is added, where g solves Poisson's equation of the birth-death process, and its variance grows by the squares
-    of its jumps. Of g only the steps g(x + 1) - g(x) matter; they are sums over the states above x.
+    The waits of n customers add up to the area under the number waiting, f(x) = max(x - 8, 0) with x customers in the
+    system, except for the last few. With mean wait w, the area minus w per arrival plus g(x) is a martingale if g
+    solves Poisson's equation of the birth-death process, and its variance is the sum of its squared jumps. Only the
+    steps g(x + 1) - g(x) are needed; they are sums over the states above x.
     """
-    states = np.arange(1000)  # 0.8 ** 1000 is nothing
-    down = np.minimum(states, SERVERS)
-    chance = np.cumprod(np.append(1.0, RATE / down[1:]))
-    chance /= chance.sum()
+    states = np.arange(1000)  # 0.8 ** 1000 is negligible
+    departures = np.minimum(states, SERVERS)
+    probability = np.cumprod(np.append(1.0, RATE / departures[1:]))
+    probability /= probability.sum()
     waiting = np.maximum(states - SERVERS, 0)
-    wait = float(chance @ waiting) / RATE
-    above = np.cumsum((chance * (waiting - RATE * wait))[::-1])[::-1]
-    step = np.append(above[1:], 0.0) / (RATE * chance)
-    jumps = RATE * (step - wait) ** 2 + down * np.append(0.0, step[:-1]) ** 2
-    return wait, math.sqrt(float(chance @ jumps) / RATE)
+    wait = float(probability @ waiting) / RATE
+    above = np.cumsum((probability * (waiting - RATE * wait))[::-1])[::-1]
+    step = np.append(above[1:], 0.0) / (RATE * probability)
+    jumps = RATE * (step - wait) ** 2 + departures * np.append(0.0, step[:-1]) ** 2
+    return wait, math.sqrt(float(probability @ jumps) / RATE)
 
 
-def ours(seed: int, n: int = N_OURS) -> Scenario:
-    """Build the queue as a scenario: one instance of 8 workers, no copies, windows of an hour."""
+def queue(seed: int, n: int = N_OURS) -> Scenario:
+    """Return the queue as a scenario: one instance of 8 workers, no copies, windows of an hour."""
     return default_scenario().replace(
         {
             "traffic": {"process": "poisson", "rate_per_s": RATE},
@@ -99,21 +99,21 @@ def ours(seed: int, n: int = N_OURS) -> Scenario:
 
 
 def mean_wait(results: list[Result]) -> tuple[int, float]:
-    """Return how many customers came in some runs together, and their mean wait."""
+    """Return the number of customers in all runs, and their mean wait."""
     windows = pd.concat([result.windows for result in results])
     windows = windows[windows["Invocations"] > 0]
     n = windows["Invocations"].to_numpy(np.float64)
     return int(n.sum()), float(np.average(windows["wait_mean_s"], weights=n))
 
 
-def errors_off(n: int, wait: float) -> float:
-    """Return by how many standard errors the mean wait of n customers is off."""
+def standard_errors_off(n: int, wait: float) -> float:
+    """Return the error of the mean wait of n customers in standard errors."""
     exact, sd = theory()
     return (wait - exact) / (sd / math.sqrt(n))
 
 
 def test_the_tolerance_is_right() -> None:
-    """Erlang's wait to six digits; the spread of 4,000 runs, within four errors of such an estimate."""
+    """The mean wait is Erlang's to six digits; its deviation is that of 4,000 runs, within four standard errors."""
     wait, sd = theory()
     assert wait == pytest.approx(0.286028, abs=5e-7)
     runs, n = 4_000, 10_000
@@ -130,24 +130,22 @@ def test_the_tolerance_is_right() -> None:
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_peer(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None], peer: Peer) -> None:
-    """The same queue in turns: both are right, and shadowsim is so many times as fast."""
+    """Both programs simulate the same queue in turns and are correct; the table shows the ratio of their speeds."""
     if find_spec(peer.module) is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {peer.module}, of the extra bench")
-    simulate(ours(0, 50_000))  # compiled
+    simulate(queue(0, 50_000))  # compiles
     rates: list[float] = []
     waits: list[float] = []
     results: list[Result] = []
 
-    def turn_of_the_peer() -> tuple[tuple[Scenario], dict[str, object]]:
+    def run_the_peer() -> tuple[tuple[Scenario], dict[str, object]]:
         seed = len(rates) + 1
         rate, wait = peer.run(seed)
         rates.append(rate)
         waits.append(wait)
-        return (ours(seed),), {}
+        return (queue(seed),), {}
 
-    benchmark.pedantic(
-        lambda scenario: results.append(simulate(scenario, workers=1)), setup=turn_of_the_peer, rounds=PAIRS
-    )
+    benchmark.pedantic(lambda scenario: results.append(simulate(scenario, workers=1)), setup=run_the_peer, rounds=PAIRS)
     n, our_wait = mean_wait(results)
     our_rates = [n / PAIRS / seconds for seconds in benchmark.stats.stats.data]
     ratios = [mine / theirs for mine, theirs in zip(our_rates, rates, strict=True)]
@@ -160,5 +158,5 @@ def test_peer(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None
         f"{ratio:,.0f} x ({min(ratios):,.0f} to {max(ratios):,.0f}), {met} of {peer.reach:g} x",
         f"{rate:,.0f} customers/s, shadowsim {our_rate / 1e6:.1f} million/s with {share:.0%} copied, {PAIRS} pairs",
     )
-    assert abs(errors_off(PAIRS * peer.n_customers, statistics.fmean(waits))) < 4
-    assert abs(errors_off(n, our_wait)) < 4
+    assert abs(standard_errors_off(PAIRS * peer.n_customers, statistics.fmean(waits))) < 4
+    assert abs(standard_errors_off(n, our_wait)) < 4

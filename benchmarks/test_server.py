@@ -1,10 +1,9 @@
-"""The rehearsal server under load: invocations copied a second, what it adds to a call, and what a shadow may add.
+"""Measures the rehearsal server: copied invocations per second, added latency, and the harm of bad shadows.
 
-Everything runs on one machine in processes of its own: the generator, the backends, the server, and nginx with its
-`mirror`, which does nothing but copy. Throughput is that of rounds in turn. Latencies are compared side by side: one
-generator asks both ways in random order at the same time, so that both meet the same moments of the machine, and the
-interval of a difference of quantiles is over blocks of requests (Student). Whether a goal of time is met is said, not
-asserted, since other programs decide it, too.
+The generator, the backends, the server and nginx with its `mirror`, which only copies, are separate processes on one
+machine. Throughput is measured in alternating rounds. For latencies one generator calls both URLs at the same time, in
+random order, so that both see the same state of the machine; the interval of a difference of quantiles is Student's
+over blocks of requests. Goals for times are reported but not asserted, since other programs affect them.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ SHADOWS: dict[str, float | str] = {
     **{"is good": MODEL_S, "takes 30 s": 30.0, "is dead": MODEL_S},
     **{"sends garbage": "garbage", "never ends": "endless", "slams": "slams"},
 }
-CPU_S = 1e-3  # of the server for a copied invocation: a thousand a second on one core
-ADDED_S = 1.5e-3  # to the median of a direct call
-HARM = 0.05, 0.2e-3  # of the quantile without a shadow, and seconds
+CPU_S = 1e-3  # of the server per copied invocation: a thousand per second on one core
+ADDED_S = 1.5e-3  # added to the median of a direct call
+HARM = 0.05, 0.2e-3  # share of the quantile without a shadow, plus seconds
 MEMORY_MB = 50.0  # in ten minutes
 ROLE = "arn:aws:iam::111122223333:role/shadowsim"
 
 
 @dataclass
 class Load:
-    """What a generator saw, by URL, and what the server's process took meanwhile."""
+    """The measurements of a generator by URL, and the processor time of the server meanwhile."""
 
     took_s: dict[str, list[float]]
     bad: list[str]
@@ -54,16 +53,16 @@ class Load:
 
     @property
     def n(self) -> int:
-        """Answers."""
+        """Number of answers."""
         return sum(map(len, self.took_s.values()))
 
     def blocks(self, url: str, q: float) -> list[float]:
-        """A quantile of the seconds that answers took, block after block."""
+        """Return a quantile of the seconds that answers took, one per block of requests."""
         return [float(np.quantile(block, q)) for block in np.array_split(self.took_s[url], BLOCKS)]
 
 
 class Bench:
-    """Processes: backends, servers and nginx."""
+    """Starts and ends the processes: backends, servers and nginx."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -75,8 +74,8 @@ class Bench:
         self._processes.append(process)
         return process
 
-    def backend(self, how: float | str = 0.0) -> str:
-        process = self.start(sys.executable, str(WIRE), "serve", str(how))
+    def backend(self, behaviour: float | str = 0.0) -> str:
+        process = self.start(sys.executable, str(WIRE), "serve", str(behaviour))
         assert process.stdout is not None
         url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
         self._backends[url] = process
@@ -89,7 +88,7 @@ class Bench:
         process.wait(30)
 
     def server(self, source: str, shadow: str, percentage: int = 100) -> tuple[str, int]:
-        """A server whose endpoint copies; the URL to invoke, and its process's number."""
+        """Start a server whose endpoint copies; return the URL to invoke and the process id."""
         process = self.start(
             *(sys.executable, "-m", "shadowsim", "serve", "--port", "0", "--transition-s", "0"),
             *("--backend", f"a={source}", "--backend", f"b={shadow}", "--s3-root", str(self.folder / "s3")),
@@ -105,14 +104,14 @@ class Bench:
             pool = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1}
             infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
             variants.append({"ModelName": model, "VariantName": model, "InfrastructureConfig": infrastructure})
-        copied = {"ShadowModelVariantName": "b", "SamplingPercentage": percentage}
+        shadow_config = {"ShadowModelVariantName": "b", "SamplingPercentage": percentage}
         sagemaker.create_inference_experiment(
             Name="bench",
             Type="ShadowMode",
             RoleArn=ROLE,
             EndpointName="e",
             ModelVariants=variants,
-            ShadowModeConfig={"SourceModelVariantName": "a", "ShadowModelVariants": [copied]},
+            ShadowModeConfig={"SourceModelVariantName": "a", "ShadowModelVariants": [shadow_config]},
         )
         end = time.monotonic() + 30.0
         while sagemaker.describe_inference_experiment(Name="bench")["Status"] != "Running":
@@ -121,10 +120,10 @@ class Bench:
         return f"{url}/endpoints/e/invocations", process.pid
 
     def nginx(self, source: str, shadow: str) -> str | None:
-        """Its mirror in front of two backends; None where there is no nginx."""
+        """Start nginx's mirror in front of two backends; return its URL, or None without nginx."""
         program = shutil.which("nginx")
         if program is None:
-            assert "CI" not in os.environ, "nginx is missing, and CI leaves nothing out"
+            assert "CI" not in os.environ, "CI needs nginx"
             return None
         port = free_port()
         places = {name: url.removeprefix("http://") for name, url in (("source", source), ("shadow", shadow))}
@@ -146,11 +145,11 @@ class Bench:
         return f"http://127.0.0.1:{port}/"
 
     def load(self, url: str, seconds: float, pid: int | None = None) -> Load:
-        """Let a generator ask as fast as it is answered."""
+        """Run a generator that sends the next request when one is answered."""
         return self._generate(pid, "load", str(seconds), "16", url)
 
     def race(self, *urls: str, seconds: float = RACE_S) -> Load:
-        """Let a generator ask all URLs at the same time, each at a rate."""
+        """Run a generator that calls all URLs at the same time, each at RATE_PER_S."""
         return self._generate(None, "race", str(seconds), str(RATE_PER_S), *urls)
 
     def _generate(self, pid: int | None, *arguments: str) -> Load:
@@ -171,12 +170,12 @@ class Bench:
 def free_port() -> int:
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def cpu_of(pid: int | None) -> float:
-    """Seconds of the processor that a process has had."""
+    """Return the processor time of a process in seconds."""
     if pid is None:
         return 0.0
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -184,48 +183,48 @@ def cpu_of(pid: int | None) -> float:
 
 
 def memory_of(pid: int) -> float:
-    """Megabytes that a process holds."""
-    found = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024.0
+    """Return the resident memory of a process in MB."""
+    match = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert match is not None
+    return int(match[1]) / 1024.0
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
+    processes = Bench(tmp_path)
+    yield processes
+    processes.close()
 
 
-def interval(these: list[float], those: list[float]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean of their differences."""
-    differences = np.subtract(these, those)
+def interval(values: list[float], reference: list[float]) -> tuple[float, float]:
+    """Return Student's 95 % interval of the mean difference."""
+    differences = np.subtract(values, reference)
     half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
     return differences.mean() - half, differences.mean() + half
 
 
-def test_invocations_copied_a_second(
+def test_copied_invocations_per_second(
     bench: Bench, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
 ) -> None:
     source, shadow = bench.backend(), bench.backend()
     url, pid = bench.server(source, shadow)
     mirror = bench.nginx(source, shadow)
-    ways = {"shadowsim serve": (url, pid), "nginx mirror": (mirror, None), "direct": (f"{source}/invocations", None)}
-    loads: dict[str, list[Load]] = {name: [] for name in ways}
+    targets = {"shadowsim serve": (url, pid), "nginx mirror": (mirror, None), "direct": (f"{source}/invocations", None)}
+    loads: dict[str, list[Load]] = {name: [] for name in targets}
 
     def one_round() -> None:
-        for name, (place, process) in ways.items():
+        for name, (place, process) in targets.items():
             if place is not None:
                 loads[name].append(bench.load(place, ROUND_S, pid=process))
 
-    bench.load(url, 0.5)  # connections are made, imports are done
+    bench.load(url, 0.5)  # opens connections, and imports modules
     benchmark.pedantic(one_round, rounds=ROUNDS)
-    for name, some in loads.items():
-        if some:
-            spent = fmean(load.cpu_s / load.elapsed_s for load in some)
+    for name, rounds in loads.items():
+        if rounds:
+            spent = fmean(load.cpu_s / load.elapsed_s for load in rounds)
             table(
                 name,
-                f"{fmean(load.n / load.elapsed_s for load in some):,.0f} invocations/s",
+                f"{fmean(load.n / load.elapsed_s for load in rounds):,.0f} invocations/s",
                 f"generator {spent:.0%} of a core",
             )
     of_server = loads["shadowsim serve"]
@@ -236,14 +235,14 @@ def test_invocations_copied_a_second(
         f"{cpu_s * 1e3:.2f} ms of a core each, goal {CPU_S * 1e3:g} ms {met}",
         f"{1 / cpu_s:,.0f} invocations/s of a whole core",
     )
-    assert not any(load.bad for some in loads.values() for load in some)
+    assert not any(load.bad for rounds in loads.values() for load in rounds)
 
 
 def test_what_the_server_and_a_shadow_add_to_a_call(
     bench: Bench, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
 ) -> None:
     source = bench.backend(MODEL_S)
-    shadows = {name: bench.backend(how) for name, how in SHADOWS.items()}
+    shadows = {name: bench.backend(behaviour) for name, behaviour in SHADOWS.items()}
     direct, alone = f"{source}/invocations", bench.server(source, shadows["is good"], 0)[0]
     pairs = {"no copies": (alone, direct, "direct")}
     if mirror := bench.nginx(source, shadows["is good"]):
@@ -252,24 +251,24 @@ def test_what_the_server_and_a_shadow_add_to_a_call(
     for name, shadow in shadows.items():
         url, pids[f"shadow {name}"] = bench.server(source, shadow)
         pairs[f"shadow {name}"] = url, alone, "no copies"
-    bench.kill(shadows["is dead"])  # it had to answer /ping first
+    bench.kill(shadows["is dead"])  # only now, since it had to answer /ping
     loads: dict[str, Load] = {}
     before = {name: memory_of(pid) for name, pid in pids.items()}
 
     def all_pairs() -> None:
         for name, (url, against, _) in pairs.items():
-            bench.race(url, against, seconds=2.0)  # connections are made, imports are done
+            bench.race(url, against, seconds=2.0)  # opens connections, and imports modules
             loads[name] = bench.race(url, against)
 
     benchmark.pedantic(all_pairs, rounds=1)
     for name, (url, against, other) in pairs.items():
         for q in (0.5, 0.99):
-            these, those = (loads[name].blocks(way, q) for way in (url, against))
-            low, high = interval(these, those)
-            goal = ADDED_S if other == "direct" else HARM[0] * fmean(those) + HARM[1]
+            values, reference = (loads[name].blocks(target, q) for target in (url, against))
+            low, high = interval(values, reference)
+            goal = ADDED_S if other == "direct" else HARM[0] * fmean(reference) + HARM[1]
             met = "met" if high < goal and (other == "direct" or low > -goal) else "missed"
             figure = f"p{q * 100:g} {low * 1e3:+.2f} to {high * 1e3:+.2f} ms, goal {goal * 1e3:.2f} ms {met}"
-            table(name, figure, f"{other}: p{q * 100:g} {fmean(those) * 1e3:.2f} ms")
+            table(name, figure, f"{other}: p{q * 100:g} {fmean(reference) * 1e3:.2f} ms")
         if name in pids:
             table(name, f"memory {memory_of(pids[name]) - before[name]:+.0f} MB", f"in {RACE_S:g} s")
     assert not any(load.bad for load in loads.values())
@@ -279,17 +278,15 @@ def test_memory_with_a_shadow_that_never_answers(
     bench: Bench, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
 ) -> None:
     url, pid = bench.server(bench.backend(), bench.backend(3600.0))
-    bench.load(url, 5.0, pid=pid)  # more copies are on their way than may be
+    bench.load(url, 5.0, pid=pid)  # the limit of copies in flight is reached
     before, n = memory_of(pid), 0
 
-    def ask() -> None:
+    def send() -> None:
         nonlocal n
         while n < 600 * RATE_PER_S:
             n += bench.load(url, 5.0).n
 
-    benchmark.pedantic(ask, rounds=1)
+    benchmark.pedantic(send, rounds=1)
     grown = memory_of(pid) - before
-    table(
-        "memory, shadow that never answers", f"{grown:+.0f} MB", f"{n:,} requests, as many as come in 10 min at 100/s"
-    )
+    table("memory, shadow that never answers", f"{grown:+.0f} MB", f"{n:,} requests, as many as in 10 min at 100/s")
     assert grown < MEMORY_MB

@@ -1,4 +1,4 @@
-"""How fast the engine is. Ratios within one run mean something, absolute times do not: machines are shared.
+"""Measures the speed of the engine, as ratios within one run: absolute times mean little on shared machines.
 
 Every timed call returns all three frames.
 """
@@ -10,27 +10,12 @@ from collections.abc import Callable
 from time import perf_counter
 
 import pytest
+from plain_case import plain_case
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from shadowsim import Scenario, default_scenario, simulate
+from shadowsim import default_scenario, simulate
 
 PAIRS = 5
-
-
-def plain(n_requests: int, routing: str = "RANDOM", instances: int = 8) -> Scenario:
-    """Build the C program's case: 8 x 4 workers at 1,000 requests/s, lognormal 20 ms of SCV 0.284, half to 4 x 4."""
-    law = {"law": "lognormal", "mean_s": 0.02, "scv": 0.284}
-    return default_scenario().replace(
-        {
-            "traffic": {"process": "poisson", "rate_per_s": 1000.0},
-            "source.time": law,
-            "shadow.time": law,
-            "source.instance_count": instances,
-            "shadow.instance_count": instances // 2,
-            "endpoint.routing": routing,
-            "horizon_s": n_requests / 1000.0,
-        }
-    )
 
 
 CASES = [
@@ -50,9 +35,9 @@ def test_against_the_c_program(
     n_requests: int,
     goal: float,
 ) -> None:
-    """One core, in turn with a C program that does the RANDOM case: the median of the pairs' ratios."""
-    scenario = plain(n_requests, routing, instances)
-    simulate(plain(60_000), workers=1)  # compiled
+    """Time one core in turn with a C program that simulates the RANDOM case; the ratio is the median of the pairs."""
+    scenario = plain_case(n_requests, routing, instances)
+    simulate(plain_case(60_000), workers=1)  # compiles
     c_rates: list[float] = []
     result = benchmark.pedantic(
         simulate,
@@ -70,7 +55,7 @@ def test_against_the_c_program(
     table(
         f"{routing}, {instances} instances, 1 core",
         f"{ratio:.2f} of C ({min(ratios):.2f} to {max(ratios):.2f}), goal {goal:g} {met}",
-        f"{1e9 / statistics.median(rates):.1f} ns a source request, {PAIRS} pairs",
+        f"{1e9 / statistics.median(rates):.1f} ns per source request, {PAIRS} pairs",
     )
 
 
@@ -81,17 +66,17 @@ def test_against_the_c_program(
 def test_two_workers(
     benchmark: BenchmarkFixture, table: Callable[[str, str, str], None], routing: str, n_requests: int, goal: float
 ) -> None:
-    """Two workers in turn with one; on a machine whose two cores are free."""
-    scenario = plain(n_requests, routing)
-    simulate(plain(60_000), workers=1)  # compiled
+    """Time two workers in turn with one; the machine needs two free cores."""
+    scenario = plain_case(n_requests, routing)
+    simulate(plain_case(60_000), workers=1)  # compiles
     alone: list[float] = []
 
-    def turn_of_one() -> None:
+    def time_one_worker() -> None:
         began = perf_counter()
         simulate(scenario, workers=1)
         alone.append(perf_counter() - began)
 
-    benchmark.pedantic(simulate, args=(scenario,), kwargs={"workers": 2}, setup=turn_of_one, rounds=PAIRS)
+    benchmark.pedantic(simulate, args=(scenario,), kwargs={"workers": 2}, setup=time_one_worker, rounds=PAIRS)
     ratios = [one / two for one, two in zip(alone, benchmark.stats.stats.data, strict=True)]
     ratio = statistics.median(ratios)
     benchmark.extra_info.update(ratio_to_one=ratio, ratios=ratios)
@@ -101,18 +86,18 @@ def test_two_workers(
 
 
 def test_the_built_in_day(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]) -> None:
-    """What `shadowsim simulate` does: 34.6 million requests of a simulated day."""
+    """Time what `shadowsim simulate` runs: a day of 34.6 million requests."""
     result = benchmark.pedantic(simulate, args=(default_scenario(),), kwargs={"workers": 1}, rounds=3, warmup_rounds=1)
     n = int(result.summary()["requests"].iloc[0])
     seconds = statistics.median(benchmark.stats.stats.data)
-    benchmark.extra_info.update(requests=n, ns_a_request=seconds / n * 1e9)
+    benchmark.extra_info.update(requests=n, ns_per_request=seconds / n * 1e9)
     table("built-in day, 1 core", f"{n / seconds / 1e6:.1f} million requests/s", f"{n:,} requests in {seconds:.2f} s")
 
 
 def test_a_whole_default_experiment(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]) -> None:
-    """SageMaker's seven days at 1,000 requests/s: 604.8 million requests, half of them copied, all windows."""
-    scenario = plain(604_800_000)
-    simulate(plain(60_000), workers=1)  # compiled
+    """Time SageMaker's seven days at 1,000 requests/s: 604.8 million requests, half of them copied, all windows."""
+    scenario = plain_case(604_800_000)
+    simulate(plain_case(60_000), workers=1)  # compiles
     result = benchmark.pedantic(simulate, args=(scenario,), kwargs={"workers": 2}, rounds=1)
     n = int(result.summary()["requests"].iloc[0])
     seconds = benchmark.stats.stats.data[0]

@@ -1,9 +1,21 @@
 """Simulate a SageMaker shadow test before you pay for it.
 
-Public names resolve when they are first used (PEP 562): `import shadowsim` loads neither numba, pandas nor plotly, so a
-command line that only prints its help does not wait for a compiler.
+    import shadowsim as ss
 
-PYTEST_DONT_REWRITE: since pytest_plugin.py is part of it, pytest would warn where the package was imported before.
+    result = ss.simulate("request.json", rate_per_s=400)    # a CreateInferenceExperiment request, or a scenario
+    result.verdict                                          # STABLE, OVERLOADED or TOO SHORT
+    result.summary()                                        # one row per variant
+    result.compare()                                        # one row per metric, source against shadow
+    ss.size(scenario, "shadow.p99 <= 200ms")                # the fewest instances that meet the goals
+    ss.plan(scenario, "p99 +5%")                            # the share and duration that show an effect
+
+`default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement` and `replicate` answer further questions.
+`shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
+
+Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
+
+PYTEST_DONT_REWRITE: pytest would warn about this package, which contains a plugin, if it was imported earlier.
 """
 
 from __future__ import annotations
@@ -27,8 +39,9 @@ if TYPE_CHECKING:
     )
     from shadowsim.planning.costs import cost
     from shadowsim.planning.noise_floor import noise_floor
-    from shadowsim.planning.plan import plan, recommend
+    from shadowsim.planning.plan import plan
     from shadowsim.planning.run_comparison import assert_no_regression, compare_runs
+    from shadowsim.planning.sheet import recommend
     from shadowsim.planning.size import size
     from shadowsim.planning.sweep import sweep
     from shadowsim.report.card import card
@@ -62,7 +75,7 @@ _HOME = {
     "noise_floor": "planning.noise_floor",
     "plan": "planning.plan",
     "read_captures": "captures.folders",
-    "recommend": "planning.plan",
+    "recommend": "planning.sheet",
     "replicate": "engine.replicate",
     "replication": "engine.replicate",
     "simulate": "engine.simulate",
@@ -104,12 +117,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'shadowsim' has no attribute {name!r}")
-    value = getattr(import_module(f"shadowsim.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name (PEP 562)."""
+        if name not in _HOME:
+            raise AttributeError(f"module 'shadowsim' has no attribute {name!r}")
+        value = getattr(import_module(f"shadowsim.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

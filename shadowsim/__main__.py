@@ -1,4 +1,4 @@
-"""`python -m shadowsim` is the command `shadowsim`."""
+"""Runs the command line for `python -m shadowsim`."""
 
 from __future__ import annotations
 

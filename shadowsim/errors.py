@@ -1,8 +1,8 @@
-"""Every error that shadowsim raises on purpose.
+"""Defines every error that shadowsim raises on purpose, and how messages show values.
 
-One hierarchy: each error carries the code and the HTTP status that AWS's services put on the wire, so that the
-same error serves a notebook, the command line and the rehearsal server. A message names the parameter, the
-constraint and the value, in that order of usefulness to the reader.
+One hierarchy: each error carries the code and the HTTP status that AWS's services put on the wire, so that the same
+error serves a notebook, the command line and the rehearsal server. A message gives the parameter, the constraint and
+the value, in this order.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ValidationError(ShadowsimError, ValueError):
     Parameters
     ----------
     violations : sequence of str
-        One sentence a violation, in AWS's words, in the order of the request's shape.
+        One sentence per violation, in AWS's words, in the order of the request's shape.
     """
 
     code = "ValidationException"
@@ -73,14 +73,14 @@ class SerializationError(ShadowsimError, ValueError):
 
 
 class RefusedError(ShadowsimError, ValueError):
-    """A valid request that SageMaker refuses all the same, in a sentence of its own ("Could not find model ...")."""
+    """A valid request that SageMaker still refuses, in its own sentence ("Could not find model ...")."""
 
     code = "ValidationException"
     http_status = 400
 
 
 class ResourceInUseError(ShadowsimError):
-    """A name that is taken, or a resource that something live stands on."""
+    """A name that is taken, or a resource that is in use."""
 
     code = "ResourceInUse"
     http_status = 400
@@ -108,21 +108,21 @@ class ConflictError(ShadowsimError):
 
 
 class ThrottlingError(ShadowsimError):
-    """More requests a second than the account's quota."""
+    """More requests per second than the account's quota."""
 
     code = "ThrottlingException"
     http_status = 400
 
 
 class UnknownOperationError(ShadowsimError, LookupError):
-    """An action that does not exist, or that is not rehearsed."""
+    """An action that does not exist, or that the server does not implement."""
 
     code = "UnknownOperationException"
     http_status = 400
 
 
 class UnknownEndpointError(ShadowsimError, LookupError):
-    """An invocation of an endpoint that does not exist; the runtime's code, not the control plane's."""
+    """An invocation of an endpoint that does not exist; its code is the runtime's, not the control plane's."""
 
     code = "ValidationError"
     http_status = 400
@@ -134,13 +134,13 @@ class InputError(ShadowsimError, ValueError):
     Parameters
     ----------
     path : str
-        Where: a path in the scenario file (`services.Shadow-01.time.mean_s`), a file name, or an option.
+        A path in the scenario file (`services.Shadow-01.time.mean_s`), a file name, or an option.
     constraint : str
-        What must hold, as a sentence without its subject ("must be > 0").
+        The constraint, a sentence without its subject ("must be > 0").
     *value : object
-        What was found, if that helps the reader: at most one.
+        The offending value; left out when it would not help. At most one.
     hint : str
-        What may have been meant, as `nearest` says it.
+        A suggestion, as from `nearest`; it ends the message.
     """
 
     code = "ValidationException"
@@ -148,7 +148,7 @@ class InputError(ShadowsimError, ValueError):
 
     def __init__(self, path: str, constraint: str, *value: object, hint: str = ""):
         self.path, self.constraint, self.value, self.hint = path, constraint, value, hint
-        quote = "'" if value and isinstance(value[0], str) else ""  # a text of digits is not a number
+        quote = "'" if value and isinstance(value[0], str) else ""  # so that the text '5' differs from the number 5
         got = f", got {quote}{shown(value[0])}{quote}" if value else ""
         super().__init__(f"{path}: {constraint}{got}{hint}")
 
@@ -157,14 +157,14 @@ class InputError(ShadowsimError, ValueError):
 
 
 class StoreError(ShadowsimError, OSError):
-    """A server's file that cannot be written: the disk is full, or gone."""
+    """A server's file that cannot be written, because the disk is full or gone."""
 
     code = "ServiceUnavailable"
     http_status = 503
 
 
 class SimulationError(ShadowsimError, RuntimeError):
-    """A run whose own checks failed: a defect in shadowsim, never bad input."""
+    """A run that failed its own checks: a defect in shadowsim, never bad input."""
 
 
 class ExecutorError(ShadowsimError, RuntimeError):
@@ -172,7 +172,7 @@ class ExecutorError(ShadowsimError, RuntimeError):
 
 
 def shown(value: object, depth: int = 3) -> str:
-    """Return a value as a sentence shows it: AWS's notation, one line, printable, at most 120 characters."""
+    """Return a value as text for a message: AWS's notation, one line, printable, at most 120 characters."""
     match value:
         case None:
             text = "null"
@@ -191,7 +191,7 @@ def shown(value: object, depth: int = 3) -> str:
             text = f"{{{', '.join(f'{shown(k, depth - 1)}={shown(v, depth - 1)}' for k, v in entries)}}}"
         case list() | tuple():
             text = f"[{', '.join(shown(v, depth - 1) for v in value[:9])}]"
-        case _:  # an object's own repr may be anything, also an error
+        case _:  # its repr could be long, or raise
             text = f"a {type(value).__name__}"
     if len(text) > _MAX_SHOWN:
         text = text[: _MAX_SHOWN - 3] + "..."
@@ -199,11 +199,11 @@ def shown(value: object, depth: int = 3) -> str:
 
 
 def kind(value: object) -> str:
-    """Return what a value is, in JSON's words: "a string", "null"; any other object by its class."""
+    """Return a value's kind in JSON's words ("a string", "null"); other objects by the name of their class."""
     return next((name for types, name in _KINDS if isinstance(value, types)), f"a {type(value).__name__}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the known name nearest to `name`, or "" when none is near."""
-    found = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]}?" if found else ""
+    matches = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]}?" if matches else ""

@@ -1,8 +1,8 @@
-"""The three frames: their columns, declared once, and what every analysis does with them.
+"""Declares the columns of the three frames, and reads, builds and evaluates such frames.
 
-A frame is a pandas DataFrame with plain columns and a RangeIndex, one schema whoever made it: the simulator, the
-rehearsal server or the load generator. `WINDOWS` has a row a (period, variant), `LATENCY` a row a (section, variant,
-bucket), `REQUESTS` a row a (request, variant). Counts that a row cannot have (copies of a source row) are missing.
+A frame is a pandas DataFrame with plain columns and a RangeIndex. Simulator, rehearsal server and load generator write
+the same schemas: `WINDOWS` has one row per period and variant, `LATENCY` one per section, variant and bucket,
+`REQUESTS` one per request and variant. Counts that a row cannot have (copies, in a source row) are missing.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.extensions import ExtensionArray
 
+from shadowsim import histogram
 from shadowsim.errors import InputError
 
 
 class Column(NamedTuple):
-    """A column: `dtype` as pandas names it, its `unit` ("" for names and counts) and what it means."""
+    """A column: pandas' name of its `dtype`, its `unit` ("" for names and counts), and its meaning."""
 
     name: str
     dtype: str
@@ -31,7 +32,7 @@ class Column(NamedTuple):
 
 COUNT, FLAG, REAL, TEXT = "int64", "Int64", "float64", "str"
 ROLES = ("source", "shadow")
-MOST_SECTIONS = 100  # of a run, whoever made its frames: groups of whole windows
+MOST_SECTIONS = 100  # of a run: groups of whole windows
 LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 
@@ -43,17 +44,17 @@ WINDOWS = (
     Column("Invocations", COUNT, "", "requests that arrived in the window, copies for the shadow"),
     Column("InvocationsPerInstance", REAL, "", "Invocations over instances"),
     Column("ModelLatency_SampleCount", COUNT, "", "requests with a ModelLatency: all but the refused"),
-    Column("ModelLatency_Average", REAL, "us", "mean wait and service of the requests that arrived in the window"),
+    Column("ModelLatency_Average", REAL, "us", "mean of wait plus service of the requests that arrived in the window"),
     Column("ModelLatency_Minimum", REAL, "us", "the least ModelLatency of the window"),
     Column("ModelLatency_Maximum", REAL, "us", "the greatest ModelLatency of the window"),
     *(
         Column(f"ModelLatency_{p}", REAL, "us", f"quantile of ModelLatency at {q:g}, to within a bucket of 0.8 %")
         for p, q in PERCENTILES.items()
     ),
-    Column("OverheadLatency_Average", REAL, "us", "what the platform adds to ModelLatency"),
+    Column("OverheadLatency_Average", REAL, "us", "time that the platform adds to ModelLatency"),
     Column("Invocation4XXErrors", COUNT, "", "answers of the model with a status 4XX"),
     Column("Invocation5XXErrors", COUNT, "", "answers with a status 5XX, refusals of a full queue included"),
-    Column("InvocationModelErrors", COUNT, "", "all answers but 2XX, time-outs and refusals included"),
+    Column("InvocationModelErrors", COUNT, "", "answers other than 2XX, time-outs and refusals included"),
     Column(
         "ConcurrentRequestsPerModel_Minimum", REAL, "", "least number waiting or in service at an instance, every 10 s"
     ),
@@ -80,19 +81,19 @@ LATENCY = (
 
 REQUESTS = (
     Column("request", COUNT, "", "number of the source request, from 0"),
-    Column("inference_id", TEXT, "", "what joins a request to its copy"),
+    Column("inference_id", TEXT, "", "id that a request and its copy have in common"),
     Column("variant", TEXT, "", "VariantName"),
     Column("role", TEXT, "", "source or shadow"),
-    Column("arrival_s", REAL, "s", "when it reached the variant, from the start of the run"),
-    Column("instance", COUNT, "", "which instance took it, from 0"),
+    Column("arrival_s", REAL, "s", "arrival at the variant, from the start of the run"),
+    Column("instance", COUNT, "", "number of the instance that took it, from 0"),
     Column("wait_s", REAL, "s", "time in the instance's queue; missing when refused"),
     Column("service_s", REAL, "s", "time in service; missing when refused"),
-    Column("latency_s", REAL, "s", "ModelLatency: wait and service, at most the time-out; missing when refused"),
+    Column("latency_s", REAL, "s", "ModelLatency: wait plus service, at most the time-out; missing when refused"),
     Column(
         "status",
         TEXT,
         "",
-        "answered, error_4xx, error_5xx, timed_out, refused, or broken: no answer that could be read",
+        "answered, error_4xx, error_5xx, timed_out, refused, or broken: an unreadable answer",
     ),
     Column("request_bytes", FLAG, "B", "payload of the request, where known"),
     Column("response_bytes", FLAG, "B", "payload of the answer, where known"),
@@ -102,14 +103,14 @@ SCHEMAS = {"windows": WINDOWS, "latency": LATENCY, "requests": REQUESTS}
 
 
 def build(schema: tuple[Column, ...], columns: Mapping[str, object]) -> pd.DataFrame:
-    """Make a frame of a schema.
+    """Build a frame of a schema.
 
     Parameters
     ----------
     schema : tuple of Column
         `WINDOWS`, `LATENCY` or `REQUESTS`.
     columns : mapping
-        For each column of the schema, and no other, an array of one length or a scalar.
+        For each column of the schema, and no other, a scalar or an array; all arrays have one length.
 
     Raises
     ------
@@ -124,7 +125,7 @@ def build(schema: tuple[Column, ...], columns: Mapping[str, object]) -> pd.DataF
 
 
 def repeated(texts: Sequence[str], which: NDArray[np.intp]) -> ExtensionArray:
-    """A column of texts, `texts[which]`, made without an object a row."""
+    """Return the column of texts `texts[which]`, built without one object per row."""
     return pd.Series(list(texts), dtype=TEXT).array.take(which)
 
 
@@ -149,51 +150,42 @@ def read(file: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
 
 
 def quantile(latency: pd.DataFrame, q: float) -> pd.Series[float]:
-    """Quantile of ModelLatency by variant, in seconds, from a latency frame.
+    """Return a quantile of ModelLatency by variant, in seconds, from a latency frame.
 
     Parameters
     ----------
     latency : DataFrame
-        A `LATENCY` frame; all its sections together.
+        A `LATENCY` frame; its sections are taken together.
     q : float
         In [0, 1].
 
     Returns
     -------
     Series
-        Indexed by variant, source first. Linear inside a bucket, so within 0.8 % of the empirical quantile. A variant
-        that answered nothing is not in it.
+        Indexed by variant, source first, without variants that have no answers. It is linear inside a bucket, and so
+        within 0.8 % of the empirical quantile.
     """
     return quantiles(latency, [q]).iloc[:, 0]
 
 
 def quantiles(latency: pd.DataFrame, qs: Sequence[float]) -> pd.DataFrame:
-    """Several quantiles at once, as `quantile` has them: a row a variant, a column each (`p50`, `p99.9`)."""
+    """Return several quantiles like `quantile`: one row per variant, one column per quantile (`p50`, `p99.9`)."""
     for q in qs:
         if not isinstance(q, Real) or not 0.0 <= q <= 1.0:
             raise InputError("q", "must be in [0, 1], as 0.99 for p99", q)
-    found = {
+    by_variant = {
         str(variant): _bucket_quantiles(part, qs)
         for (_, variant), part in sorted(latency.groupby(["role", "variant"]), key=lambda item: item[0], reverse=True)
     }
     columns = [f"p{100 * q:g}" for q in qs]
-    rows = np.array(list(found.values()), np.float64).reshape(len(found), len(qs))
-    return pd.DataFrame(
-        rows, index=pd.Index(list(found), dtype=latency["variant"].dtype, name="variant"), columns=columns
-    )
+    rows = np.array(list(by_variant.values()), np.float64).reshape(len(by_variant), len(qs))
+    index = pd.Index(list(by_variant), dtype=latency["variant"].dtype, name="variant")
+    return pd.DataFrame(rows, index=index, columns=columns)
 
 
 def _bucket_quantiles(part: pd.DataFrame, qs: Sequence[float]) -> list[float]:
     low, bucket = np.unique(part["low_s"].to_numpy(np.float64), return_inverse=True)
     high = np.empty(low.size)
     high[bucket] = part["high_s"].to_numpy(np.float64)
-    count = np.bincount(bucket, weights=part["count"].to_numpy(np.float64))  # exact: below 2**53
-    total = np.cumsum(count)
-    if total[-1] == 0:
-        return [float("nan")] * len(qs)
-    found = []
-    for q in qs:
-        b = int(min(np.searchsorted(total, q * total[-1], side="left"), total.size - 1))
-        share = (q * total[-1] - (total[b] - count[b])) / count[b] if count[b] else 0.0
-        found.append(float(low[b] + (high[b] - low[b]) * share))
-    return found
+    count = np.bincount(bucket, part["count"].to_numpy(np.float64)).astype(np.float64)  # exact: below 2**53
+    return histogram.quantiles(low, high, count, qs)

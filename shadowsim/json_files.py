@@ -1,7 +1,7 @@
-"""A JSON object from whatever holds one: itself, its text, bytes, or a file.
+"""Reads a JSON object from a mapping, text, bytes or a file.
 
-JSON is read as its standard has it: UTF-8 (a byte order mark may precede it), no NaN or Infinity. A key that stands
-twice in one object is refused, since one of its two values would be lost in silence.
+The text must be standard JSON in UTF-8 (a byte order mark may precede it), without NaN and Infinity. A repeated key in
+one object is an error, because one of its values would be lost silently.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from shadowsim.errors import InputError, SerializationError, kind, shown
 
 
 def read_json(source: object, what: str = "request", *, non_finite: bool = False) -> dict[str, Any]:
-    """Return a JSON object from wherever it is.
+    """Return the JSON object that a source is or holds.
 
     Parameters
     ----------
     source : mapping, str, bytes or path
         The object itself, its JSON text (a str that begins with `{`, or any bytes), or the path of a file.
     what : str
-        What messages call a source that is not a file.
+        The name in messages of a source that is not a file.
     non_finite : bool
-        Whether NaN and Infinity, which Python's own json writes, are read.
+        Whether NaN and Infinity, which Python's json module writes, are accepted.
 
     Raises
     ------
     InputError
         The file cannot be read.
     SerializationError
-        The text is not UTF-8, not JSON, not an object, or gives a key twice.
+        The text is not UTF-8, not JSON or not an object, or repeats a key.
     """
     if isinstance(source, Mapping):
         return dict(source)
@@ -48,13 +48,13 @@ def read_json(source: object, what: str = "request", *, non_finite: bool = False
 
 
 def file_of(source: object) -> Path | None:
-    """Return the file that `read_json` reads for a source, None when the source is none."""
+    """Return the file that `read_json` would read for a source; None when the source is not a path."""
     is_text = isinstance(source, str) and source.lstrip("\ufeff \t\r\n").startswith("{")
     return Path(source) if isinstance(source, str | os.PathLike) and not is_text else None
 
 
 def path_of(source: object, name: str) -> Path:
-    """Return a path that a caller gives, or raise `InputError` naming the parameter that is none."""
+    """Return `source` as a path, or raise `InputError` with the name of the parameter."""
     if not isinstance(source, str | os.PathLike):
         raise InputError(name, f"must be a path, not {kind(source)}")
     return Path(source)
@@ -81,11 +81,11 @@ def _decoded(body: bytes | bytearray, what: str) -> str:
 
 
 def _parsed(text: str, what: str, non_finite: bool) -> dict[str, Any]:
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members: dict[str, Any] = {}
-        for key, value in found:
+        for key, value in pairs:
             if key in members:
-                raise SerializationError(f"{what}: the key '{shown(key)}' stands twice in one object")
+                raise SerializationError(f"{what}: the key '{shown(key)}' occurs twice in one object")
             members[key] = value
         return members
 
@@ -95,25 +95,25 @@ def _parsed(text: str, what: str, non_finite: bool) -> dict[str, Any]:
         raise SerializationError(f"{what}: {literal} is not JSON")
 
     try:
-        found = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
-    except SerializationError:  # of pairs or constant; it is a ValueError too
+        document = json.loads(text, object_pairs_hook=unique_members, parse_constant=constant)
+    except SerializationError:  # raised by the hooks; it is a ValueError too
         raise
     except json.JSONDecodeError as error:
         if not text.strip():
             raise SerializationError(f"{what}: broken JSON at line 1, column 1: there is nothing in it") from None
         where = f"line {error.lineno}, column {error.colno}"
-        raise SerializationError(f"{what}: broken JSON at {where}: {_said(error)}") from None
+        raise SerializationError(f"{what}: broken JSON at {where}: {_cause(error)}") from None
     except RecursionError:
         raise SerializationError(f"{what}: JSON nested too deeply") from None
     except ValueError:  # Python reads integers of up to 4,300 digits
         raise SerializationError(f"{what}: a number has too many digits") from None
-    if not isinstance(found, dict):
-        raise SerializationError(f"{what}: must be a JSON object, not {kind(found)}")
-    return found
+    if not isinstance(document, dict):
+        raise SerializationError(f"{what}: must be a JSON object, not {kind(document)}")
+    return document
 
 
-def _said(error: json.JSONDecodeError) -> str:
-    """Return what is wrong; that a comma stands before a bracket, Python says in a riddle, and newer ones elsewhere."""
+def _cause(error: json.JSONDecodeError) -> str:
+    """Return the cause of an error; Python's own message for a trailing comma is unclear, and varies by version."""
     before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip(", \t\r\n")
     comma = before.endswith(",") or error.doc[error.pos : error.pos + 1] == ","
     return f"a comma must not stand before {after[0]}" if comma and after[:1] in ("}", "]") else error.msg

@@ -1,4 +1,4 @@
-"""What a run leaves: a scenario and three frames, kept together, saved together."""
+"""Holds the result of a run: its scenario and three frames, which are saved and loaded together."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from shadowsim import frames
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.json_files import path_of
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 from shadowsim.verdict import Verdict, verdict
 
 _SCENARIO = "scenario.json"
@@ -21,15 +23,15 @@ _SCENARIO = "scenario.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """A run.
+    """The result of a run.
 
     Attributes
     ----------
     scenario : Scenario
     windows, latency, requests : DataFrame
-        The schemas `frames.WINDOWS`, `frames.LATENCY` and `frames.REQUESTS`.
+        Frames of the schemas `frames.WINDOWS`, `frames.LATENCY` and `frames.REQUESTS`.
     how : str
-        How a simulation was run, in words: in one piece, in slices, and what fell back. The frames do not depend on it.
+        The way a simulation was run, in words: in one piece or in slices. The frames do not depend on it.
     """
 
     scenario: Scenario
@@ -40,30 +42,33 @@ class Result:
 
     @property
     def verdict(self) -> Verdict:
-        """STABLE, OVERLOADED or TOO SHORT, with the pool, the time, the excess and the instances that it would need."""
+        """STABLE, OVERLOADED or TOO SHORT; if overloaded, with pool, times, excess and the instances needed."""
         return verdict(self.windows, self.scenario)
 
     def quantile(self, q: float) -> pd.Series[float]:
-        """Quantile of ModelLatency by variant, in seconds; within 0.8 % of the empirical one, and no extreme passed."""
+        """Return a quantile of ModelLatency by variant, in seconds.
+
+        It is within 0.8 % of the empirical quantile, and within the least and the greatest latency.
+        """
         return self._quantiles([q]).iloc[:, 0]
 
     def compare(
         self,
         *,
-        margin_pct: float = 10.0,
-        margin_points: float = 0.1,
-        confidence: float = 0.95,
+        margin_pct: float = MARGIN_PCT,
+        margin_points: float = MARGIN_POINTS,
+        confidence: float = CONFIDENCE,
         slo_s: float | None = None,
         look: int | None = None,
         looks: int | None = None,
-        spending: str = "obrien-fleming",
+        spending: str = DEFAULT_SPENDING,
         method: str | None = None,
     ) -> pd.DataFrame:
-        """Compare the shadow with the source: a row a metric, with intervals and a verdict.
+        """Compare the shadow with the source: one row per metric, with intervals and an outcome.
 
-        See `comparison.compare`, which also takes several runs, a directory, or frames of other origin.
+        See `shadowsim.compare`, which also takes several runs, a directory, or frames from elsewhere.
         """
-        from shadowsim.statistics.comparison import compare  # only now: it needs scipy, which takes long to import
+        from shadowsim.statistics.comparison import compare  # imported late, since scipy loads slowly
 
         return compare(
             self,
@@ -78,28 +83,28 @@ class Result:
         )
 
     def _quantiles(self, qs: Sequence[float]) -> pd.DataFrame:
-        """A row a variant, a column each."""
+        """Return quantiles within the extremes: one row per variant, one column per quantile."""
         extremes = self.windows.groupby("variant").agg({"ModelLatency_Minimum": "min", "ModelLatency_Maximum": "max"})
-        found = frames.quantiles(self.latency, qs)
-        seconds = extremes.loc[found.index] / 1e6
-        return found.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"], axis=0)
+        quantiles = frames.quantiles(self.latency, qs)
+        seconds = extremes.loc[quantiles.index] / 1e6
+        return quantiles.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"], axis=0)
 
     def _repr_html_(self) -> str:
-        from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
+        from shadowsim import card  # imported late: report/ imports this module
 
         return card(self)
 
     def summary(self) -> pd.DataFrame:
-        """A row a variant, source first.
+        """Return the main figures of the run: one row per variant, source first.
 
         Returns
         -------
         DataFrame
             Indexed by variant: role, verdict, instance_type, instance_count, requests, rate_per_s, share (of the
             source's requests, achieved), mean_s, p50_s, p90_s, p95_s, p99_s, p99_9_s, maximum_s (ModelLatency),
-            wait_mean_s, utilisation, error_rate (answers but 2XX over requests), captured_bytes.
+            wait_mean_s, utilisation, error_rate (share of answers other than 2XX), captured_bytes.
         """
-        judged = {p.variant: p.status for p in self.verdict.pools}
+        statuses = {p.variant: p.status for p in self.verdict.pools}
         quantiles = self._quantiles(list(frames.PERCENTILES.values()))
         quantiles.columns = pd.Index([f"{name}_s" for name in frames.PERCENTILES])
         source_n = int(self.windows.loc[self.windows["role"] == "source", "Invocations"].sum())
@@ -113,17 +118,17 @@ class Result:
                 {
                     "variant": variant,
                     "role": role,
-                    "verdict": judged[variant],
+                    "verdict": statuses[variant],
                     "instance_type": pool.instance_type,
                     "instance_count": pool.instance_count,
                     "requests": int(n.sum()),
                     "rate_per_s": n.sum() / self.scenario.horizon_s,
                     "share": n.sum() / source_n if source_n else np.nan,
-                    "mean_s": _weighted(part["ModelLatency_Average"], answered) / 1e6,
+                    "mean_s": _weighted_mean(part["ModelLatency_Average"], answered) / 1e6,
                     **{name: float(values.get(variant, np.nan)) for name, values in quantiles.items()},
                     "maximum_s": part["ModelLatency_Maximum"].max() / 1e6,
-                    "wait_mean_s": _weighted(part["wait_mean_s"], answered),
-                    "utilisation": _over_time(part, self.scenario.horizon_s),
+                    "wait_mean_s": _weighted_mean(part["wait_mean_s"], answered),
+                    "utilisation": _mean_utilisation(part, self.scenario.horizon_s),
                     "error_rate": part["InvocationModelErrors"].sum() / n.sum() if n.sum() else np.nan,
                     "captured_bytes": part["captured_bytes"].sum(min_count=1),
                 }
@@ -131,7 +136,7 @@ class Result:
         return pd.DataFrame(rows).set_index("variant")
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write scenario.json and a Parquet file a frame into a directory, which is made if it is missing."""
+        """Write scenario.json and one Parquet file per frame into a directory, which is created if missing."""
         folder = Path(directory)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -144,27 +149,30 @@ class Result:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Result:
-        """Read what `save` wrote.
+        """Read a result that `save` wrote.
 
         Raises
         ------
         InputError
-            When the directory or one of its files is missing or is not of the schema.
+            When the directory or one of its files is missing, or a file does not have the schema.
         """
         folder = path_of(directory, "directory")
-        if not os.path.isdir(folder):  # unlike Path's method it takes a name of any length
+        if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
             raise InputError(
                 str(folder), "is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"
             )
-        read = {name: frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()}
-        return cls(Scenario.load(folder / _SCENARIO), read["windows"], read["latency"], read["requests"])
+        windows, latency, requests = (
+            frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()
+        )
+        return cls(Scenario.load(folder / _SCENARIO), windows, latency, requests)
 
 
-def _weighted(values: pd.Series[float], n: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    some = (n > 0) & values.notna().to_numpy()
-    return float(np.average(values[some], weights=n[some])) if some.any() else float("nan")
+def _weighted_mean(values: pd.Series[float], n: Floats) -> float:
+    known = (n > 0) & values.notna().to_numpy()
+    return float(np.average(values[known], weights=n[known])) if known.any() else float("nan")
 
 
-def _over_time(part: pd.DataFrame, horizon_s: float) -> float:
+def _mean_utilisation(part: pd.DataFrame, horizon_s: float) -> float:
+    """Return the mean over time: the last window may be shorter."""
     length = np.diff(np.append(part["time_s"].to_numpy(np.float64), horizon_s))
     return float(np.average(part["utilisation"], weights=length))

@@ -1,6 +1,7 @@
 """Writes numbers with their units, wrapped paragraphs and tables that fit 80 columns.
 
-Plain ASCII but for the names that users give, so that it reads the same on every terminal and in every log.
+All text is plain ASCII except for names that users choose, so that it reads the same on every terminal and in
+every log.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from io import StringIO
 from textwrap import fill
 
 WIDTH = 80
-_MAX_NAME = 30  # two columns of names and one of labels fit the width
-OVERLOADED = "OVERLOADED"
+_MAX_NAME = 30  # two columns of names and a column of labels fit the width
+OVERLOADED = "OVERLOADED"  # the status of a pool; its figures never stand without this word
 
 
 def count(n: float) -> str:
-    """Return a whole number with its thousands apart: "34,560,822"."""
+    """Return a whole number with thousands separators: "34,560,822"."""
     return f"{int(n):,}"
 
 
@@ -33,15 +34,15 @@ def significant(x: float, n: int = 3) -> str:
 
 
 def compact(n: float) -> str:
-    """Return a number of three digits at most, with its thousands as a letter: "950", "20.8k", "34.6M"."""
-    for letter, one in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n >= 0.9995 * one:
-            return f"{significant(n / one)}{letter}"
+    """Return a number with at most three digits and a letter for its thousands: "950", "20.8k", "34.6M"."""
+    for letter, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= 0.9995 * scale:
+            return f"{significant(n / scale)}{letter}"
     return significant(n) if n < 1.0 else f"{n:.0f}"
 
 
 def time_text(x: float) -> str:
-    """Return a time with a unit that suits it: "870 us", "70.9 ms", "1.02 s"; "-" when there is none."""
+    """Return a time in the unit that suits its size: "870 us", "70.9 ms", "1.02 s"; "-" for NaN and infinity."""
     if not math.isfinite(x):
         return "-"
     rounded = float(f"{x:.3g}")
@@ -52,7 +53,7 @@ def time_text(x: float) -> str:
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    """Return a share as "50.0 %"; "-" when there is none."""
+    """Return a share as "50.0 %"; "-" for NaN and infinity."""
     return f"{100.0 * share:.{decimals}f} %" if math.isfinite(share) else "-"
 
 
@@ -62,22 +63,22 @@ def rate(per_s: float) -> str:
 
 
 def speed(n: int, took_s: float) -> str:
-    """Return how fast `n` requests were simulated: "34,560,822 requests in 1.50 s, 23 million requests/s"."""
+    """Return how long `n` requests took, and their rate: "34,560,822 requests in 1.50 s, 23 million requests/s"."""
     took = f"{n:,} requests in {time_text(took_s)}"
-    # What is slow about a short run is its beginning.
+    # A short run mostly measures its own start, so it has no rate.
     return took if took_s < 1.0 or n < 1e6 else f"{took}, {significant(n / took_s / 1e6, 2)} million requests/s"
 
 
 def bytes_text(n_bytes: float) -> str:
     """Return a number of bytes in decimal units: "1.02 GB"."""
-    for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= one:
-            return f"{significant(n_bytes / one)} {unit}"
+    for unit, unit_bytes in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= unit_bytes:
+            return f"{significant(n_bytes / unit_bytes)} {unit}"
     return f"{n_bytes:,.0f} B"
 
 
 def wrapped(text: str, indent: str = "", hanging: str | None = None) -> str:
-    """Return a text in lines of at most 80 columns; words are not broken."""
+    """Return a text in lines of at most 80 columns, broken between words only."""
     after = indent if hanging is None else hanging
     return fill(
         text, WIDTH, initial_indent=indent, subsequent_indent=after, break_long_words=False, break_on_hyphens=False
@@ -90,9 +91,9 @@ def grid(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
     Parameters
     ----------
     rows : sequence of sequence of str
-        All of one length.
+        Rows of equal length.
     left : sequence of int
-        The columns that are set flush left; all others are flush right, as numbers are.
+        The columns that are aligned left; all others are aligned right, as numbers are.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
@@ -105,7 +106,7 @@ def grid(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
 
 
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows with the same keys as CSV, with a header; None is an empty field."""
+    """Return rows with the same keys as CSV with a header; None becomes an empty field."""
     text = StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -114,17 +115,17 @@ def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def short_name(name: str) -> str:
-    """Return a name so short that two columns of them fit the width."""
+    """Return a name, shortened with "..." so that two columns of names fit the width."""
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 3]}..."
 
 
 def trimmed_number(x: float) -> str:
-    """Return a number with at least five significant digits, without noughts at its end."""
+    """Return a number with at least five significant digits and no trailing zeros."""
     text = significant(x, 5)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def trimmed_time(x: float) -> str:
-    """Return a time that somebody gave, without noughts at its end: "20 ms"."""
+    """Return a time without trailing zeros, as users write it: "20 ms"."""
     text, unit = time_text(x).split(" ")
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"

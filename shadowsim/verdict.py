@@ -1,12 +1,12 @@
-"""Whether a run's figures mean anything: STABLE, OVERLOADED or TOO SHORT.
+"""Judges whether the figures of a run mean anything: STABLE, OVERLOADED or TOO SHORT.
 
-A pool that is offered more work than it can do has no steady state: its quantiles say how long the run was, not how
-good the pool is. So no quantile is shown without this verdict.
+A pool that receives more work than it can do has no steady state: its quantiles depend on the length of the run, not on
+the pool. Every text and page therefore shows this verdict together with the quantiles.
 
-* OVERLOADED: a pool's offered load (work arriving over the workers' time) reaches 1 for whole windows. For traffic
-  whose rate is known, the expected load decides and there is no doubt. For a trace or a measured run the load of a
-  single window is a random number, so the excess over a stretch of windows must pass four standard errors. Where no
-  load is known, a backlog that keeps growing while the workers are busy decides.
+* OVERLOADED: a pool's offered load (arriving work over the workers' time) reaches 1 for whole windows. For traffic with
+  a known rate, the expected load decides, without doubt. For a trace or a measured run the load of a single window is
+  random, so the excess over a stretch of windows must exceed four standard errors. Where no load is known, a backlog
+  that keeps growing while the workers are busy decides.
 * TOO SHORT: fewer than 30 answers lie beyond p99, or the run is shorter than ten relaxation times of its pools.
 * STABLE: neither.
 """
@@ -21,35 +21,38 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.scenario.relaxation import relaxation_s, work_moments
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.text import OVERLOADED
 
-Floats = NDArray[np.float64]
-
-STATUSES = ("STABLE", "TOO SHORT", "OVERLOADED")  # from good to grave
-BEYOND_P99 = 30  # answers beyond a quantile that an estimate of it needs
-RELAXATIONS = 10  # relaxation times that a run must last
+STATUSES = ("STABLE", "TOO SHORT", OVERLOADED)  # from good to grave
+MIN_BEYOND_P99 = 30  # answers beyond p99 that an estimate of it needs
+MIN_RELAXATIONS = 10  # relaxation times that a run must last
 _CERTAIN = 4.0  # standard errors
-_SATURATED = 0.98  # utilisation of a pool that never comes to rest
+_SATURATED = 0.98  # utilisation of a pool that is never idle
 
 
 @dataclass(frozen=True, slots=True)
 class PoolVerdict:
-    """What holds for one pool.
+    """The verdict of one pool.
 
     Attributes
     ----------
+    role : str
+        "source" or "shadow".
+    variant : str
     status : str
         STABLE, OVERLOADED or TOO SHORT.
     peak_load : float
-        Greatest offered load: of a window where the rate is known, else of a tenth of the run or of a stretch of
-        overload; NaN if unknown.
+        Greatest offered load, as a share of capacity: of a window where the rate is known, else of a tenth of the run
+        or of a stretch of overload; NaN if unknown.
     stretches : tuple of (float, float)
-        When it is overloaded: start and end of each stretch, in seconds.
+        Start and end of each stretch of overload, in seconds.
     instances_needed : int or None
-        The fewest instances whose capacity is above the peak load, for an overloaded pool.
+        The smallest number of instances whose capacity exceeds the peak load; None if not overloaded or unknown.
     why : str
-        One sentence or two.
+        The reason, in one or two sentences.
     """
 
     role: str
@@ -62,44 +65,44 @@ class PoolVerdict:
 
     @property
     def from_s(self) -> float | None:
-        """When the first stretch of overload begins."""
+        """Start of the first stretch of overload."""
         return self.stretches[0][0] if self.stretches else None
 
     @property
     def to_s(self) -> float | None:
-        """When the first stretch of overload ends."""
+        """End of the first stretch of overload."""
         return self.stretches[0][1] if self.stretches else None
 
     @property
     def n_stretches(self) -> int:
-        """How many stretches of overload there are."""
+        """Number of stretches of overload."""
         return len(self.stretches)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict of a run: `status` is the gravest of its pools'. `str()` gives it in a sentence or two."""
+    """The verdict of a run: `status` is the gravest of its pools. `str()` gives the reasons in sentences."""
 
     status: str
     pools: tuple[PoolVerdict, ...]
 
     @property
     def source(self) -> PoolVerdict:
-        """The source pool's."""
+        """The verdict of the source's pool."""
         return next(p for p in self.pools if p.role == "source")
 
     @property
     def shadow(self) -> PoolVerdict:
-        """The shadow pool's."""
+        """The verdict of the shadow's pool."""
         return next(p for p in self.pools if p.role == "shadow")
 
     def __str__(self) -> str:
-        telling = [p.why for p in self.pools if p.status == self.status]
-        return f"{self.status}: " + " ".join(telling)
+        reasons = [p.why for p in self.pools if p.status == self.status]
+        return f"{self.status}: " + " ".join(reasons)
 
 
 def verdict(windows: pd.DataFrame, scenario: Scenario | None = None) -> Verdict:
-    """Judge a run from its `WINDOWS` frame, and from its scenario where there is one."""
+    """Judge a run by its `WINDOWS` frame, and by its scenario if there is one."""
     pools = tuple(
         _judge(part.reset_index(drop=True), str(role), scenario)
         for role, part in sorted(windows.groupby("role"), reverse=True)
@@ -111,33 +114,33 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
     variant, n_instances = str(part["variant"].iloc[0]), int(part["instance_count"].iloc[0])
     load, certain = _load(part, role, scenario)
     if certain:
-        runs, peak = _runs(load >= 1.0), float(load.max())
+        intervals, peak = _marked_intervals(load >= 1.0), float(load.max())
     else:
-        runs = _proven(load, part["Invocations"].to_numpy(np.float64))
-        peak = max([float(load[a:b].mean()) for a, b in runs], default=_peak_of_tenths(load))
-    runs = runs or _growing(part)
-    if runs:
+        intervals = _significant_excess(load, part["Invocations"].to_numpy(np.float64))
+        peak = max([float(load[a:b].mean()) for a, b in intervals], default=_peak_of_tenths(load))
+    intervals = intervals or _growing_backlog(part)
+    if intervals:
         edge = _edges(part, scenario)
-        stretches = tuple((float(edge[a]), float(edge[b])) for a, b in runs)
+        stretches = tuple((float(edge[a]), float(edge[b])) for a, b in intervals)
         needed = None if math.isnan(peak) else max(math.floor(peak * n_instances), n_instances) + 1
-        why = _overload(variant, peak, stretches, n_instances, needed)
-        return PoolVerdict(role, variant, "OVERLOADED", peak, stretches, needed, why)
+        why = _overload_text(variant, peak, stretches, n_instances, needed)
+        return PoolVerdict(role, variant, OVERLOADED, peak, stretches, needed, why)
     short = _too_short(part, role, scenario, peak)
     if short:
-        return PoolVerdict(role, variant, "TOO SHORT", peak, (), None, f"{variant}: {short}.")
+        return PoolVerdict(role, variant, "TOO SHORT", peak, (), None, f"{variant} {short}.")
     known = "" if math.isnan(peak) else f" (offered load at most {peak:.2f} of capacity)"
     return PoolVerdict(role, variant, "STABLE", peak, (), None, f"{variant} keeps up{known}.")
 
 
 def _edges(part: pd.DataFrame, scenario: Scenario | None) -> Floats:
-    """Where the windows begin, and where the last one ends: at the horizon, or a period after it began."""
+    """Return the starts of the windows and the end of the last: the horizon, or one period after its start."""
     start = part["time_s"].to_numpy(np.float64)
     end = scenario.horizon_s if scenario is not None else start[-1] + (start[1] if start.size > 1 else 0.0)
     return np.append(start, end)
 
 
 def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Floats, bool]:
-    """Offered load of each window, and whether it is an expectation rather than an outcome."""
+    """Return the offered load of each window, and whether it is expected rather than measured."""
     measured = part["offered_load"].to_numpy(np.float64)
     if scenario is None or not scenario.traffic.has_knots or scenario.side(role).service.slowdown:
         return measured, False
@@ -152,7 +155,7 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
 
 
 def _busiest_load(part: pd.DataFrame, role: str, scenario: Scenario) -> float | None:
-    """Offered load in the busiest state of a modulated rate; None where no rate is modulated."""
+    """Return the offered load in the busiest state of a modulated rate; None if no rate is modulated."""
     if not scenario.traffic.jump_per_s:
         return None
     side, (mean_s, _) = scenario.side(role), work_moments(scenario, role)
@@ -162,7 +165,7 @@ def _busiest_load(part: pd.DataFrame, role: str, scenario: Scenario) -> float | 
 
 
 def _integral(t: Floats, time_s: Floats, rate: Floats, count: Floats) -> Floats:
-    """Integral of the piecewise-linear rate up to each t."""
+    """Return the integral of the piecewise-linear rate up to each t."""
     at = np.clip(np.searchsorted(time_s, t, side="right") - 1, 0, time_s.size - 2)
     width = time_s[at + 1] - time_s[at]
     slope = np.divide(rate[at + 1] - rate[at], width, out=np.zeros(at.size), where=width > 0)
@@ -171,43 +174,43 @@ def _integral(t: Floats, time_s: Floats, rate: Floats, count: Floats) -> Floats:
     return integral
 
 
-def _runs(mark: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Stretches [a, b) of windows for which `mark` holds."""
+def _marked_intervals(mark: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the intervals [a, b) of windows that are marked."""
     edge = np.flatnonzero(np.diff(np.concatenate([[False], mark, [False]]).astype(np.int8)))
     return [(int(a), int(b)) for a, b in zip(edge[::2], edge[1::2], strict=True)]
 
 
-def _proven(load: Floats, n: Floats) -> list[tuple[int, int]]:
-    """Stretches in which measured load exceeds capacity by more than chance explains.
+def _significant_excess(load: Floats, n: Floats) -> list[tuple[int, int]]:
+    """Return the interval of windows in which measured load exceeds capacity by more than chance explains, or none.
 
     The work of n requests has a standard error of sqrt(n E[S^2]), taken with SCV 1, so a window's load has variance
-    2 load^2 / n. The stretch is the one of greatest total excess (Bentley, 1984).
+    2 load^2 / n. The interval is that of the greatest total excess (Bentley, 1984).
     """
     excess = np.nan_to_num(load - 1.0, nan=-1.0)
-    best, start, total, found = 0.0, 0, 0.0, (0, 0)
+    greatest, start, total, interval = 0.0, 0, 0.0, (0, 0)
     for i, x in enumerate(excess):
         if total <= 0.0:
             start, total = i, 0.0
         total += x
-        if total > best:
-            best, found = total, (start, i + 1)
-    a, b = found
-    some = n[a:b] > 0
-    error = math.sqrt(float(np.sum(2.0 * load[a:b][some] ** 2 / n[a:b][some])))
-    return [found] if best > _CERTAIN * error and b > a else []
+        if total > greatest:
+            greatest, interval = total, (start, i + 1)
+    a, b = interval
+    busy = n[a:b] > 0
+    error = math.sqrt(float(np.sum(2.0 * load[a:b][busy] ** 2 / n[a:b][busy])))
+    return [interval] if greatest > _CERTAIN * error and b > a else []
 
 
 def _peak_of_tenths(load: Floats) -> float:
+    """Return the greatest mean load of a tenth of the run; NaN if unknown."""
     parts = np.array_split(load, min(10, load.size))
     means = [float(np.mean(p)) for p in parts if not np.isnan(p).all()]
     return max(means) if means else float("nan")
 
 
-def _growing(part: pd.DataFrame) -> list[tuple[int, int]]:
-    """The windows in which waits grow to the end of the run while the workers are never idle, if it is so.
+def _growing_backlog(part: pd.DataFrame) -> list[tuple[int, int]]:
+    """Return the interval of windows in which waits grow to the end of the run while workers are never idle, or none.
 
-    The run is cut into ten parts; the mean wait must rise through each of the last four, to twice what it was before
-    them.
+    The run is cut into ten parts; the mean wait must rise in each of the last four, to more than twice that before.
     """
     if len(part) < 10:
         return []
@@ -219,34 +222,35 @@ def _growing(part: pd.DataFrame) -> list[tuple[int, int]]:
 
 
 def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: float) -> str:
+    """Return why the run is too short for a pool, to follow the variant's name; "" if it is not."""
     n = int(part["Invocations"].sum())
     if n == 0:
-        return "no request reached it"
-    if n < 100 * BEYOND_P99:
-        return f"{n} requests leave {n // 100} beyond p99, {BEYOND_P99} are the least that say something about it"
+        return "received no requests"
+    if n < 100 * MIN_BEYOND_P99:
+        return f"received {n} requests, {n // 100} of them beyond p99; an estimate of p99 needs {MIN_BEYOND_P99}"
     if scenario is None or math.isnan(peak):
         return ""
     relaxation = relaxation_s(scenario, role, peak, _busiest_load(part, role, scenario))
-    if relaxation * RELAXATIONS > _edges(part, scenario)[-1]:
+    if relaxation * MIN_RELAXATIONS > _edges(part, scenario)[-1]:
         return (
-            f"at {peak:.3f} of capacity its queue needs {relaxation:.3g} s to forget its past; "
-            f"a run should last {RELAXATIONS} times that"
+            f"has a relaxation time of {relaxation:.3g} s at {peak:.3f} of its capacity; "
+            f"the run should last at least {MIN_RELAXATIONS} times as long"
         )
     return ""
 
 
-def _overload(
+def _overload_text(
     variant: str, peak: float, stretches: tuple[tuple[float, float], ...], n_instances: int, needed: int | None
 ) -> str:
-    by = "'s backlog grows to the end" if needed is None else f" is offered {peak:.2f} times what it can do"
+    what = "'s backlog keeps growing" if needed is None else f" receives {peak:.2f} times its capacity"
     begin, end = stretches[0]
-    which = "" if len(stretches) == 1 else f", the first of {len(stretches)} such stretches"
+    first = "" if len(stretches) == 1 else f", the first of {len(stretches)} such stretches"
     need = "" if needed is None else f" It would need {needed} instances (it has {n_instances})."
-    return f"{variant}{by} from {clock(begin)} to {clock(end)}{which}.{need}"
+    return f"{variant}{what} from {clock(begin)} to {clock(end)}{first}.{need}"
 
 
 def clock(seconds: float) -> str:
-    """Time since the start of a run, as people say it: "1 d 06:30", "00:02:05"."""
+    """Return the time since the start of a run as text: "1 d 06:30", "00:02:05"."""
     days, rest = divmod(round(seconds), 86400)
     hours, rest = divmod(rest, 3600)
     minutes, secs = divmod(rest, 60)

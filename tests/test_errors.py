@@ -1,4 +1,4 @@
-"""errors.py: what a message shows of a value, and that errors survive the way between processes."""
+"""Checks how messages show values, and that errors survive pickling."""
 
 import pickle
 from datetime import UTC, date, datetime

@@ -1,4 +1,4 @@
-"""The schema, and what every analysis does with frames."""
+"""Frames: their schemas, quantiles and reading."""
 
 import numpy as np
 import pandas as pd
@@ -61,9 +61,9 @@ def test_a_quantile_is_within_a_bucket_of_the_empirical_one(latencies, q):
             "count": 1,
         },
     )
-    found = quantile(frame, q)["v"]
+    value = quantile(frame, q)["v"]
     exact = sorted(latencies)[max(0, int(np.ceil(q * len(latencies))) - 1)]
-    assert found == pytest.approx(exact, rel=1 / 128)
+    assert value == pytest.approx(exact, rel=1 / 128)
 
 
 def test_quantiles_come_source_first_whatever_the_names():

@@ -1,4 +1,4 @@
-"""documents.py: a JSON object is read from everywhere, and what is none is refused in one line."""
+"""Checks that JSON objects are read from every source, and that errors are one line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BROKEN = {
     "UTF-16": (TEXT.encode("utf-16"), "must be UTF-8 text"),
     "NaN": (b'{"a": NaN}', "NaN is not JSON"),
     "Infinity": (b'{"a": -Infinity}', "-Infinity is not JSON"),
-    "duplicate key": (b'{"a": {"b": 1, "b": 1}}', "the key 'b' stands twice"),
+    "duplicate key": (b'{"a": {"b": 1, "b": 1}}', "the key 'b' occurs twice"),
     "endless number": (b'{"a": ' + b"1" * 5000 + b"}", "too many digits"),
     "deep": (b'{"a":' * 100_000, "nested too deeply"),
 }
@@ -74,9 +74,9 @@ def test_the_same_object_from_everywhere(tmp_path):
         assert read_json(path) == read_json(str(path)) == read_json(body) == {"Name": "a"}
     for text in (TEXT, "\ufeff" + TEXT, f"\n  {TEXT}\n"):
         assert read_json(text) == {"Name": "a"}
-    given = {"Name": "a"}
-    assert read_json(given) == given
-    assert read_json(given) is not given
+    mapping = {"Name": "a"}
+    assert read_json(mapping) == mapping
+    assert read_json(mapping) is not mapping
 
 
 @pytest.mark.parametrize(("source", "is_file"), [("a.json", True), (Path("{"), True), ("{", False), ({}, False)])

@@ -1,14 +1,14 @@
-"""The notebooks as they lie in the repository: readable where nothing runs, free of what belongs to one machine, and
-without logic of their own, which would belong into the package.
+"""The stored notebooks can be read without running them, contain nothing of one machine, and have no logic.
 
-`pytest --nbmake notebooks` executes them. With the packages jupyter and kaleido and a Chromium, this makes all anew:
+Logic would belong in the package. `pytest --nbmake notebooks` executes the notebooks. With the packages jupyter and
+kaleido and a Chromium, this command creates all outputs anew:
 
     PLOTLY_RENDERER=png jupyter nbconvert --to notebook --execute --inplace
         --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec
         notebooks/*.ipynb
 
-Without PLOTLY_RENDERER, Plotly chooses what suits the place, so that a reader's figures are live and executing needs
-no kaleido.
+Without PLOTLY_RENDERER, Plotly chooses a renderer that suits the environment, so that a reader's figures are live and
+executing needs no kaleido.
 """
 
 import ast
@@ -28,16 +28,16 @@ ALL = [
     "05_accuracy",
     "06_sweeps_on_dask",
 ]
-# folders of whoever made the outputs, this checkout's among them, and addresses
+# folders of the machine that made the outputs, this checkout's among them, and addresses
 PLACES = re.compile(
     re.escape(f"{Path(__file__).parents[1]}")
     + r"|/home/|/root/|/tmp/|/Users/|[A-Z]:\\|site-packages|\.venv|tcp://| at 0x[0-9a-f]{6}"
 )
-# Comprehensions over runs or cells, a formula as a lambda, and showing an error are no logic.
+# Comprehensions over runs or cells, a formula as a lambda and catching an error to show it do not count as logic.
 LOGIC = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.IfExp, ast.Match)
 FIGURE = re.compile(r"^(plots|figure)\.\w+\(", re.MULTILINE)
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
-SMALL = 12  # smaller numbers are words, places in a list, or times of the day
+SMALL = 12  # numbers up to this are counts in words, positions in a list, or times of day
 MAX_SCRIPT = 100_000
 
 
@@ -60,12 +60,12 @@ def outputs(notebook):
 
 
 def texts(output):
-    """Everything in an output but pictures."""
-    found = [output.get("text", ""), *(v for k, v in output.get("data", {}).items() if not k.startswith("image/"))]
-    return [text if isinstance(text, str) else str(text) for text in found]
+    """Return all texts of an output."""
+    values = [output.get("text", ""), *(v for k, v in output.get("data", {}).items() if not k.startswith("image/"))]
+    return [text if isinstance(text, str) else str(text) for text in values]
 
 
-def test_all_are_there():
+def test_all_notebooks_exist():
     assert sorted(file.stem for file in FOLDER.glob("*.ipynb")) == ALL
 
 
@@ -84,7 +84,7 @@ def test_it_was_executed_from_top_to_bottom(notebook):
     assert outputs(notebook)
 
 
-def test_nothing_went_wrong(notebook):
+def test_no_output_is_an_error_or_a_warning(notebook):
     for output in outputs(notebook):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text
@@ -100,18 +100,20 @@ def test_figures_are_pictures(notebook):
         assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG"), cell.id
 
 
-def test_no_script_is_inside(notebook):
+def test_no_output_contains_a_script(notebook):
     for output in outputs(notebook):
         assert not {"application/javascript", "application/vnd.plotly.v1+json"} & set(output.get("data", {}))
         assert all(len(text) < MAX_SCRIPT for text in texts(output))
 
 
-def test_nothing_is_left_of_the_machine(notebook):
+def test_no_trace_of_a_machine_is_left(notebook):
     assert set(notebook.metadata) <= {"kernelspec", "language_info"}
     assert set(notebook.metadata.get("language_info", {})) <= {"name"}
     assert not any(cell.metadata for cell in notebook.cells)
-    said = [cell.source for cell in notebook.cells] + [text for output in outputs(notebook) for text in texts(output)]
-    for text in said:
+    all_texts = [cell.source for cell in notebook.cells] + [
+        text for output in outputs(notebook) for text in texts(output)
+    ]
+    for text in all_texts:
         assert not PLACES.search(text), text
 
 
@@ -129,9 +131,9 @@ def test_there_is_no_logic(notebook):
 
 
 def numbers(text):
-    """What is written as a number, without its thousands' commas and its last zeros."""
-    found = (number.rstrip(",").replace(",", "") for number in NUMBER.findall(text))
-    return {number.rstrip("0").rstrip(".") if "." in number else number for number in found}
+    """Return the numbers in a text, without thousands separators and trailing zeros."""
+    written = (number.rstrip(",").replace(",", "") for number in NUMBER.findall(text))
+    return {number.rstrip("0").rstrip(".") if "." in number else number for number in written}
 
 
 def test_numbers_in_the_text_are_set_or_computed_in_a_cell(notebook):
@@ -139,6 +141,6 @@ def test_numbers_in_the_text_are_set_or_computed_in_a_cell(notebook):
     known = numbers(" ".join(code + [text for output in outputs(notebook) for text in texts(output)]))
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            prose = re.sub(r"`[^`]*`|\(\w+,\s\d{4}\)|\d+:\d\d", "", cell.source)  # code, references and times of day
+            prose = re.sub(r"`[^`]*`|\(\w+,\s\d{4}\)|\d+:\d\d", "", cell.source)  # code, references and times
             for n in numbers(prose) - known:
                 assert float(n) <= SMALL or float(n) / 100 in map(float, known), f"{cell.id}: {n}"

@@ -1,4 +1,4 @@
-"""The README is true: its commands run, its blocks of code work, and the main job prints what it shows."""
+"""The README is true: its commands run, its code blocks work, and the first command prints the text shown."""
 
 import json
 import re
@@ -24,7 +24,7 @@ SHADOWSIM = [sys.executable, "-m", "shadowsim"]
 
 
 def blocks(language):
-    return [text for found, text in BLOCKS if found == language]
+    return [text for name, text in BLOCKS if name == language]
 
 
 def commands():
@@ -34,32 +34,32 @@ def commands():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where a reader would stand who has saved request.json."""
+    """Return a folder that holds the README's request.json."""
     place = tmp_path_factory.mktemp("readme")
     (place / "request.json").write_text(blocks("json")[0])
     return place
 
 
 def process(words, folder):
-    """A command as a reader starts it. That takes two seconds, which most tests save by `commands.good`."""
+    """Run a command in a process of its own. It takes two seconds, which most tests save by `commands.good`."""
     return subprocess.run([*SHADOWSIM, *words], cwd=folder, capture_output=True, encoding="utf-8", check=False)
 
 
-def test_the_main_job_prints_what_is_shown(folder):
+def test_the_first_command_prints_the_text_shown(folder):
     assert "pip install -e . && shadowsim simulate\n" in blocks("sh")
-    done = process(["simulate"], folder)
-    assert done.returncode == 0
-    assert done.stdout == blocks("text")[0]
+    completed = process(["simulate"], folder)
+    assert completed.returncode == 0
+    assert completed.stdout == blocks("text")[0]
 
 
 @contextmanager
 def serving(command, folder):
-    """A server as the README starts it, at any free port; gives what it says to export."""
+    """Start a server as the README does, at a free port, and yield the variables that it prints to export."""
     words = [*SHADOWSIM, *shlex.split(command)[1:], "--port", "0"]
     with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         try:
             start = list(takewhile(lambda line: not line.startswith("#"), process.stdout))
-            yield dict(found.groups() for line in start if (found := re.match(r"export (\w+)=(\S+)", line)))
+            yield dict(match.groups() for line in start if (match := re.match(r"export (\w+)=(\S+)", line)))
         finally:
             process.terminate()
             assert process.wait(30) == 0
@@ -74,35 +74,36 @@ def test_the_automation_runs_against_the_server(folder, monkeypatch):
         for name, value in {**keys, **exports}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(folder)
-        seen = {}
-        exec(compile(block, "README's automation", "exec"), seen)
-        assert seen["sagemaker"].describe_inference_experiment(Name="ranker-v2")["Status"] in ("Stopping", "Completed")
+        names = {}
+        exec(compile(block, "README's automation", "exec"), names)
+        assert names["sagemaker"].describe_inference_experiment(Name="ranker-v2")["Status"] in ("Stopping", "Completed")
     captured = folder / "shadowsim-s3" / "ranker-captures" / "shadow" / "ranker"
     n = {path.name: sum(len(f.read_bytes().splitlines()) for f in path.rglob("*.jsonl")) for path in captured.iterdir()}
     assert n["AllTraffic"] == 100
     assert abs(n["Shadow-01"] - 50) <= 20  # four standard errors of a coin
 
 
-ONE_BY_ONE = pytest.mark.parametrize("command", [command for command in commands() if " serve " not in command])
-LESS = {"--report": ["--set", "horizon_s=86400"], " plan ": ["--replications", "10"]}  # of seven days and 30
+EACH_COMMAND = pytest.mark.parametrize("command", [command for command in commands() if " serve " not in command])
+SHORTER = {"--report": ["--set", "horizon_s=86400"], " plan ": ["--replications", "10"]}  # not seven days, nor 30
 
 
-@ONE_BY_ONE
+@EACH_COMMAND
 def test_commands(command, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    less = [word for part, words in LESS.items() if part in command for word in words]
-    shows_what_is_said(command, good(*shlex.split(command)[1:], *less), folder)
+    shorter = [word for part, words in SHORTER.items() if part in command for word in words]
+    check_output(command, good(*shlex.split(command)[1:], *shorter), folder)
 
 
 @pytest.mark.slow
-@ONE_BY_ONE
-def test_commands_word_by_word(command, folder):
-    done = process(shlex.split(command)[1:], folder)
-    assert done.returncode == 0, done.stderr
-    shows_what_is_said(command, done.stdout, folder)
+@EACH_COMMAND
+def test_commands_unchanged_in_processes(command, folder):
+    completed = process(shlex.split(command)[1:], folder)
+    assert completed.returncode == 0, completed.stderr
+    check_output(command, completed.stdout, folder)
 
 
-def shows_what_is_said(command, stdout, folder):
+def check_output(command, stdout, folder):
+    """Check that a command prints and writes what the README says."""
     if "shadow.time.mean_s=0.03" in command:
         assert "OVERLOADED" in stdout
         assert "would need 2 instances" in " ".join(stdout.split())
@@ -111,7 +112,7 @@ def shows_what_is_said(command, stdout, folder):
         assert {p.name for p in (folder / "run").iterdir()} >= {"report.html", "windows.parquet", "scenario.json"}
 
 
-def test_init_makes_a_scenario(folder, monkeypatch):
+def test_init_writes_a_scenario(folder, monkeypatch):
     assert "`shadowsim init request.json > scenario.json`" in README
     monkeypatch.chdir(folder)
     text = good("init", "request.json")
@@ -128,7 +129,7 @@ def test_python_blocks(number, capsys):
         assert capsys.readouterr().out.split(":")[0] in ("STABLE", "OVERLOADED", "TOO SHORT")
 
 
-def test_the_suite_that_is_shown(tmp_path, monkeypatch):
+def test_the_test_suite_in_the_readme_passes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # in a worker pytest-benchmark measures nothing
     (suite,) = (text for text in blocks("python") if "def test_" in text)
@@ -136,33 +137,27 @@ def test_the_suite_that_is_shown(tmp_path, monkeypatch):
     scenario = default_scenario().replace({"horizon_s": 3600})
     scenario.save(tmp_path / "scenario.json")
     good("simulate", "--set", "horizon_s=3600", "-o", "last-release")
-    words = [
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--shadow-scenario",
-        "scenario.json",
-        "--benchmark-json",
-        "new.json",
-    ]
-    assert " ".join(words[4:]) in README
-    done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "3 passed" in done.stdout, done.stdout
+    options = ["--shadow-scenario", "scenario.json", "--benchmark-json", "new.json"]
+    assert " ".join(options) in README
+    words = ["pytest", "-q", "-p", "no:cacheprovider", *options]
+    completed = subprocess.run(
+        [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "3 passed" in completed.stdout, completed.stdout
     good("benchmark-compare", "new.json", "new.json")
 
 
 def test_every_time_law_in_the_table_can_be_read():
     from shadowsim.scenario.laws import parse_law
 
-    found = [json.loads(x) for x in re.findall(r"^\| `(\{\"law\".*?\})` \|", README, re.MULTILINE)]
-    assert [parse_law(block, "time", "s").kind for block in found] == ["lognormal", "empirical", "linear"]
+    laws = [json.loads(x) for x in re.findall(r"^\| `(\{\"law\".*?\})` \|", README, re.MULTILINE)]
+    assert [parse_law(block, "time", "s").kind for block in laws] == ["lognormal", "empirical", "linear"]
 
 
-def test_every_choice_is_in_the_table_with_what_is_assumed():
+def test_every_choice_is_in_the_table_with_its_default():
     rows = [line.split("|") for line in README.splitlines() if line.startswith("| ")]
     assumed = {name: row[2].lower() for row in rows if len(row) == 5 for name in re.findall(r"`(\w+)`", row[3])}
-    said = {
+    words = {
         True: "allowed",
         "relative": "its share of production's",
         100: "all",
@@ -170,7 +165,7 @@ def test_every_choice_is_in_the_table_with_what_is_assumed():
         "keep": "stays",
     }
     for field in fields(Undocumented):
-        assert str(said.get(field.default, field.default)).lower() in assumed[field.name], field.name
+        assert str(words.get(field.default, field.default)).lower() in assumed[field.name], field.name
 
 
 def test_every_command_is_in_the_readme():

@@ -1,4 +1,4 @@
-"""A result: its summary, and what survives saving."""
+"""Results: the summary, saving and loading."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_the_summary_is_what_the_requests_say(result):
     assert s.loc["Shadow", "share"] == s.loc["Shadow", "requests"] / s.loc["Source", "requests"]
 
 
-def test_utilisation_of_the_whole_is_weighted_by_the_windows_lengths():
+def test_utilisation_is_weighted_by_the_windows_lengths():
     s = simulate(scenario({"process": "poisson", "rate_per_s": 2.0}, service(mean_s=0.25), horizon_s=90.0)).summary()
     q = simulate(scenario({"process": "poisson", "rate_per_s": 2.0}, service(mean_s=0.25), horizon_s=90.0)).requests
     source = q[q["role"] == "source"]

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -15,7 +16,19 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports from its own place and from places above it. "" is what stands directly in the package.
 ORDER = [
-    *("errors", "json_files", "frames", "aws", "statistics", "scenario", "text", "captures", "verdict", "result"),
+    *(
+        "errors",
+        "option_defaults",
+        "json_files",
+        "arrays",
+        "histogram",
+        "frames",
+        "aws",
+        "statistics",
+        "scenario",
+        "text",
+    ),
+    *("captures", "verdict", "result"),
     *("engine", "planning", "plots", "testing", "report"),
     *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server", "cli"),
     "__main__",
@@ -143,3 +156,41 @@ def test_tests_mirror_the_folders_and_import_no_benchmarks():
         for node in ast.walk(ast.parse(path.read_text())):
             module = node.module if isinstance(node, ast.ImportFrom) else None
             assert module not in names - {"conftest"}, path
+
+
+def first_sentence(module):
+    text = ast.get_docstring(ast.parse(MODULES[module].read_text())) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def test_each_folder_introduces_its_modules():
+    """The docstring of a folder has one line per module and subfolder: its name, then what it does."""
+    for package in PACKAGES:
+        folder = MODULES[package].parent
+        inside = {path.stem for path in folder.glob("*.py")} | {
+            path.parent.name for path in folder.glob("*/__init__.py")
+        }
+        lines = (ast.get_docstring(ast.parse(MODULES[package].read_text())) or "").split("\n")[1:]
+        introduced = [line.split()[0] for line in lines if len(line.split()) > 1 and not line.startswith(" ")]
+        assert inside - {"__init__"} == set(introduced) & inside, package
+        assert len(set(introduced)) == len(introduced), package
+
+
+def test_first_sentences_fit_a_line_and_differ():
+    sentences = {module: first_sentence(module) for module in MODULES}
+    questions = ("How ", "What ", "Whose ", "By which ", "Where ", "Which ", "When ", "Whether ")
+    long = {m: len(s) for m, s in sentences.items() if not 0 < len(s.split(". ")[0]) <= 100}
+    assert long == {}
+    assert [m for m, s in sentences.items() if s.startswith(questions)] == []
+    openings = Counter(" ".join(sentence.split()[:3]) for sentence in sentences.values())
+    assert [opening for opening, n in openings.items() if n > 1] == []
+
+
+def test_a_public_class_name_stands_once():
+    names = Counter(
+        node.name
+        for path in MODULES.values()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, n in names.items() if n > 1] == []

@@ -1,4 +1,4 @@
-"""Numbers as people write them, and tables that fit the screen."""
+"""Numbers have units and digits to read, and tables fit the screen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from shadowsim import text as tables
+from shadowsim.text import (
+    bytes_text,
+    compact,
+    count,
+    csv_text,
+    grid,
+    percent,
+    rate,
+    significant,
+    speed,
+    time_text,
+    wrapped,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +41,8 @@ from shadowsim import text as tables
         (math.inf, "-"),
     ],
 )
-def test_seconds(x: float, text: str):
-    assert tables.time_text(x) == text
+def test_time_text(x: float, text: str):
+    assert time_text(x) == text
 
 
 @pytest.mark.parametrize(
@@ -40,30 +52,30 @@ def test_seconds(x: float, text: str):
         (0.001234, 3, "0.00123"),
         (9.996, 3, "10.0"),
         (99.96, 3, "100"),
-        (12345.6, 3, "12,346"),  # never fewer digits than the whole ones
+        (12345.6, 3, "12,346"),  # never fewer digits than before the point
         (400.009514, 4, "400.0"),
         (-1.5, 2, "-1.5"),
     ],
 )
 def test_significant(x: float, n: int, text: str):
-    assert tables.significant(x, n) == text
+    assert significant(x, n) == text
 
 
-def test_significant_has_never_an_exponent():
+def test_significant_never_has_an_exponent():
     for e in range(-12, 16):
         for x in (1.0, 1.5, 9.999, 9.9995):
-            text = tables.significant(x * 10.0**e)
+            text = significant(x * 10.0**e)
             assert "e" not in text
             assert float(text.replace(",", "")) == pytest.approx(x * 10.0**e, rel=5.1e-3)
 
 
-def test_counts_rates_shares_and_sizes():
-    assert tables.count(np.int64(34_560_822)) == "34,560,822"
-    assert tables.rate(400.0) == "400 requests/s"
-    assert tables.rate(0.0123) == "0.0123 requests/s"
-    assert tables.percent(0.500034, 3) == "50.003 %"
-    assert tables.percent(math.nan) == "-"
-    assert [tables.bytes_text(n) for n in (0, 999, 1000, 1.02e9, 3e12)] == [
+def test_counts_rates_shares_and_bytes():
+    assert count(np.int64(34_560_822)) == "34,560,822"
+    assert rate(400.0) == "400 requests/s"
+    assert rate(0.0123) == "0.0123 requests/s"
+    assert percent(0.500034, 3) == "50.003 %"
+    assert percent(math.nan) == "-"
+    assert [bytes_text(n) for n in (0, 999, 1000, 1.02e9, 3e12)] == [
         "0 B",
         "999 B",
         "1.00 kB",
@@ -73,28 +85,28 @@ def test_counts_rates_shares_and_sizes():
 
 
 def test_compact():
-    found = [tables.compact(x) for x in (0, 0.25, 7, 950.4, 999.5, 20_818, 999_500, 34_560_822, 2.5e9)]
-    assert found == ["0", "0.250", "7", "950", "1.00k", "20.8k", "1.00M", "34.6M", "2.50G"]
+    texts = [compact(x) for x in (0, 0.25, 7, 950.4, 999.5, 20_818, 999_500, 34_560_822, 2.5e9)]
+    assert texts == ["0", "0.250", "7", "950", "1.00k", "20.8k", "1.00M", "34.6M", "2.50G"]
 
 
-def test_speed_is_said_of_long_runs_only():
-    assert tables.speed(34_560_822, 1.5) == "34,560,822 requests in 1.50 s, 23 million requests/s"
-    assert tables.speed(120_085, 0.508) == "120,085 requests in 508 ms"
-    assert tables.speed(0, 2.0) == "0 requests in 2.00 s"
+def test_speed_is_given_for_long_runs_only():
+    assert speed(34_560_822, 1.5) == "34,560,822 requests in 1.50 s, 23 million requests/s"
+    assert speed(120_085, 0.508) == "120,085 requests in 508 ms"
+    assert speed(0, 2.0) == "0 requests in 2.00 s"
 
 
 def test_wrapped_breaks_between_words_only():
-    text = tables.wrapped(" ".join(["ml.m5.xlarge", "Shadow-01"] * 20), "source  ", " " * 8)
+    text = wrapped(" ".join(["ml.m5.xlarge", "Shadow-01"] * 20), "source  ", " " * 8)
     assert max(map(len, text.splitlines())) <= 80
     assert "Shadow-\n" not in text
     assert all(line.startswith(" " * 8) for line in text.splitlines()[1:])
-    assert tables.wrapped("x" * 200) == "x" * 200
+    assert wrapped("x" * 200) == "x" * 200
 
 
 def test_grid_sets_numbers_flush_right():
-    assert tables.grid([("name", "n"), ("a", "1"), ("bb", "100")]) == "name    n\na       1\nbb    100"
-    assert tables.grid([("a", "1", "x"), ("bb", "22", "")], left=(0, 2)) == "a    1  x\nbb  22"
+    assert grid([("name", "n"), ("a", "1"), ("bb", "100")]) == "name    n\na       1\nbb    100"
+    assert grid([("a", "1", "x"), ("bb", "22", "")], left=(0, 2)) == "a    1  x\nbb  22"
 
 
-def test_csv_leaves_empty_what_is_none():
-    assert tables.csv_text([{"a": 1, "b": None}, {"a": "x, y", "b": 0.5}]) == 'a,b\n1,\n"x, y",0.5\n'
+def test_none_is_an_empty_field_of_csv():
+    assert csv_text([{"a": 1, "b": None}, {"a": "x, y", "b": 0.5}]) == 'a,b\n1,\n"x, y",0.5\n'

@@ -1,4 +1,4 @@
-"""Is it STABLE, OVERLOADED or TOO SHORT: known answers."""
+"""Verdicts of runs whose truth is known."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ def poisson(rate, **more):
 
 
 def judged(s):
-    v = simulate(s.replace({"run.sample_requests": 0})).verdict  # which looks at windows only
+    v = simulate(s.replace({"run.sample_requests": 0})).verdict  # the verdict needs windows only
     return v, {"source": v.source, "shadow": v.shadow}
 
 
@@ -35,7 +35,7 @@ def test_capacity_is_the_border(load, status):
     assert pools["shadow"].status == "STABLE"
 
 
-def test_how_much_and_how_many():
+def test_the_excess_and_the_instances_needed():
     s = scenario(
         poisson(500.0),
         service(mean_s=0.01, workers=4),
@@ -50,7 +50,7 @@ def test_how_much_and_how_many():
     assert pools["shadow"].peak_load == pytest.approx(2.5)
     assert pools["shadow"].instances_needed == 3
     assert (pools["shadow"].from_s, pools["shadow"].to_s) == (0.0, 600.0)
-    assert "Shadow is offered 2.50 times what it can do from 00:00:00 to 00:10" in str(v)
+    assert "Shadow receives 2.50 times its capacity from 00:00:00 to 00:10" in str(v)
     assert "It would need 3 instances (it has 1)" in str(v)
     enough = s.replace({"shadow.workers": 2, "shadow.instance_count": 3})
     assert judged(enough)[1]["shadow"].peak_load == pytest.approx(2.5 / 3)
@@ -91,8 +91,8 @@ def test_too_few_requests():
     v, pools = judged(scenario(poisson(40.0), service(mean_s=0.001), share=1, horizon_s=100.0))
     assert v.status == "TOO SHORT"
     assert pools["source"].status == "STABLE"
-    assert "leave 0 beyond p99" in pools["shadow"].why
-    assert "no request reached it" in judged(scenario(poisson(40.0), share=0))[1]["shadow"].why
+    assert "received 41 requests, 0 of them beyond p99" in pools["shadow"].why
+    assert "received no requests" in judged(scenario(poisson(40.0), share=0))[1]["shadow"].why
 
 
 def test_too_short_for_its_load():
@@ -100,7 +100,7 @@ def test_too_short_for_its_load():
     s = scenario(poisson(99.0), service(mean_s=0.01), share=1, horizon_s=3600.0)
     p = judged(s)[1]["source"]
     assert p.status == "TOO SHORT"
-    assert "needs 398 s to forget its past" in p.why
+    assert "has a relaxation time of 398 s" in p.why
     assert judged(s.replace({"horizon_s": 4200.0}))[1]["source"].status == "STABLE"
 
 
@@ -152,7 +152,7 @@ def test_without_a_scenario_a_growing_backlog_tells():
     over = live(120.0)
     assert over.status == "OVERLOADED"
     assert over.pools[0].instances_needed is None
-    assert "Source's backlog grows to the end" in str(over)
+    assert "Source's backlog keeps growing from" in str(over)
 
 
 @pytest.mark.parametrize(

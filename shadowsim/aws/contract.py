@@ -1,23 +1,23 @@
-r"""A request against its botocore shape: every violation at once, in AWS's words.
+r"""Checks requests against botocore's service model and returns every violation in AWS's words.
 
 Rules of the file
 -----------------
 *One source.* botocore ships the service model of SageMaker that boto3 itself is generated from. Patterns, lengths,
 ranges, enumerations and required members are read from there at run time and nowhere else, for every action and every
 shape, so that an upgrade of botocore upgrades the contract. The model is read straight from botocore's own data
-folder: no session, no credentials, no region, and none of the user's private models in `~/.aws/models`. botocore's own
-reader of it brings an HTTP client along and takes a tenth of a second, longer than reading and checking do, so the
-entries of the model are taken as they stand: a `Shape` is an entry of the model under its name, with what a reference
-to it adds. The tests hold every entry against botocore's reader.
+folder: no session, no credentials, no region, and none of the user's private models in `~/.aws/models`. botocore's
+loader would import an HTTP client and take a tenth of a second, longer than reading and checking together, so the
+model's entries are used directly: a `Shape` is an entry of the model with its name and whatever a reference to it
+adds. The tests compare every entry with botocore's loader.
 
 *Every violation.* boto3 checks types, required members and minimum lengths, and leaves patterns, enumerations and
-maxima to the service. Here the whole request is walked, in the order of its shape, and nothing stops the walk but a
-value of the wrong type, which has no inside to look at. Two broken constraints of one value are two violations.
+maxima to the service. Here the whole request is walked, in the order of its shape; only a value of the wrong type
+stops the walk, because nothing inside it can be checked. Two broken constraints of one value are two violations.
 
 *AWS's sentence.* "Value 'x' at 'modelVariants.1.member.modelName' failed to satisfy constraint: Member must ...":
 member names begin in lower case, list items count from 1, a missing member is null, without quotes. A null for an
-optional member counts as not given, as it does on the wire. We depart from AWS in four places, each for the reader:
-an offending item of a list or map of scalars is reported at its own path (AWS folds all of them into one sentence
+optional member counts as not given, as it does on the wire. Four departures from AWS make messages clearer: an
+offending item of a list or map of scalars is reported at its own path (AWS folds all of them into one sentence
 about the whole list); a value of the wrong type is a violation like any other (AWS answers SerializationException and
 stops); an enumeration of many values is cut short, with the nearest value named; values are shortened and their
 control characters escaped, so that a violation is one line on any terminal.
@@ -26,12 +26,12 @@ Theory
 ------
 The constraints are those of a service written in Java and are read as Java reads them. A pattern must match the whole
 value, whether it is written with anchors or not; `\d` and `\w` are ASCII; `\p{L}` is a Unicode class, for which the
-package `regex` stands in for `re`. A pattern that not even `regex` can read (four shapes spell ranges as UTF-16
+package `regex` stands in for `re`. A pattern that not even `regex` can read (four shapes write ranges as UTF-16
 surrogate pairs; no action on inference experiments uses them) is not enforced. An `integer` has 32 bits, a `long` 64;
 JSON's 2.0, "2" and true are not integers. `min` and `max` are a range for numbers, a length for strings, lists and
 maps. A timestamp is a number of seconds since 1970, an ISO 8601 string or a datetime; without an offset it is UTC.
 
-One constraint is ours: the model gives SamplingPercentage a maximum and no minimum, and no share is negative.
+One constraint is added here: SamplingPercentage must not be negative, since the model gives it a maximum only.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 Unknown = Literal["refuse", "ignore"]
 Shape = Mapping[str, Any]  # "shape" is its name
 
-_MINIMUM_OF_OURS = {"Percentage": 0}
+_ADDED_MINIMUM = {"Percentage": 0}
 _RANGES = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "structure": ("an object", (Mapping,)),
@@ -67,7 +67,7 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "float": ("a finite number", (int, float)),
     "double": ("a finite number", (int, float)),
 }
-# No request is nested so deeply; shapes that contain themselves (Search's filters) and Python's stack need some end.
+# Deeper than any real request: shapes that contain themselves (Search's filters) must end before Python's stack does.
 _MAX_DEPTH = 50
 _MAX_ENUM_SHOWN = 12
 
@@ -82,8 +82,8 @@ def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> li
     request : object
         The request as JSON gives it, or as keyword arguments for boto3. Any object is safe to pass.
     unknown : {"refuse", "ignore"}
-        What a member that the shape does not know is: a violation that names the nearest known one, or nothing, as
-        on the wire.
+        Whether a member that the shape does not know is a violation, which names the nearest known member, or is
+        ignored, as on the wire.
 
     Raises
     ------
@@ -94,25 +94,25 @@ def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> li
 
 
 def parsed(name: str, body: object) -> dict[str, Any]:
-    """Return a request as the service reads it off the wire: without nulls and unknown members, times in seconds.
+    """Return a request as the service reads it from the wire: without nulls and unknown members, times in seconds.
 
     Parameters
     ----------
     name : str
         A SageMaker action.
     body : object
-        What the JSON text held.
+        The decoded JSON.
 
     Raises
     ------
     SerializationError
-        The first value of a wrong type, for which the service stops reading.
+        A value has the wrong type. The message names the first one, where the service stops reading.
     """
     return _parsed(_shape(name), body, "")  # type: ignore[no-any-return]
 
 
 def sentence(value: object, path: str, constraint: str) -> str:
-    """Return AWS's sentence for one violation; None is null, and a path of nothing is the request itself."""
+    """Return AWS's sentence for one violation; None is written as null, an empty path as the request itself."""
     quoted = "null" if value is None else f"'{shown(value)}'"
     return f"Value {quoted} at '{path or 'request'}' failed to satisfy constraint: {constraint}"
 
@@ -128,7 +128,7 @@ def actions() -> tuple[str, ...]:
 
 
 def as_time(value: object) -> datetime | None:
-    """Return a timestamp as a datetime in UTC, or None when it is not one.
+    """Return a timestamp as a datetime in UTC, or None when it is not a time.
 
     Parameters
     ----------
@@ -172,17 +172,17 @@ def _parsed(shape: Shape, value: Any, path: str) -> Any:
         raise SerializationError(f"{path or 'request'}: {wrong}")
     match value, shape["type"]:
         case Mapping(), "structure":
-            found = {}
+            members = {}
             for key, member in shape.get("members", {}).items():
                 if value.get(key) is not None:
                     inner = f"{path}{'.' if path else ''}{key[0].lower()}{key[1:]}"
-                    found[key] = _parsed(_referred(member), value[key], inner)
-            return found
+                    members[key] = _parsed(_resolved(member), value[key], inner)
+            return members
         case Mapping(), _:
-            entry = _referred(shape["value"])
+            entry = _resolved(shape["value"])
             return {key: _parsed(entry, item, f"{path}.{shown(key)}.member") for key, item in value.items()}
         case [*items], _:
-            item_shape = _referred(shape["member"])
+            item_shape = _resolved(shape["member"])
             return [_parsed(item_shape, item, f"{path}.{i}.member") for i, item in enumerate(items, start=1)]
         case _, "timestamp":
             time = as_time(value)
@@ -196,7 +196,7 @@ def _members(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unkn
     for name, member in members.items():
         inner = f"{inside}{name[0].lower()}{name[1:]}"
         if value.get(name) is not None:
-            yield from _walk(_referred(member), value[name], inner, unknown, depth + 1)
+            yield from _walk(_resolved(member), value[name], inner, unknown, depth + 1)
         elif name in shape.get("required", ()):
             yield sentence(None, inner, "Member must not be null")
     if shape.get("union") and sum(value.get(name) is not None for name in members) != 1:
@@ -205,20 +205,20 @@ def _members(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unkn
         for key in value:
             if key not in members:
                 near = nearest(shown(key), members)
-                # The key stands as it was written: in lower case it would look like the member that it is not.
+                # The key keeps its case: in lower case it could read like a known member.
                 yield sentence(value[key], f"{inside}{shown(key)}", f"Member must be known to {shape['shape']}{near}")
 
 
 def _entries(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
     for key, entry in value.items():
         wrong = _wrong_type("string", key)
-        for constraint in [wrong] if wrong else _constraints(_referred(shape["key"]), key):
+        for constraint in [wrong] if wrong else _constraints(_resolved(shape["key"]), key):
             yield sentence(key, path, f"Map keys must satisfy constraint: [{constraint}]")
-        yield from _item(_referred(shape["value"]), entry, f"{path}.{shown(key)}.member", unknown, depth)
+        yield from _item(_resolved(shape["value"]), entry, f"{path}.{shown(key)}.member", unknown, depth)
 
 
 def _items(shape: Shape, value: Sequence[object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
-    member = _referred(shape["member"])
+    member = _resolved(shape["member"])
     for i, item in enumerate(value, start=1):
         yield from _item(member, item, f"{path}.{i}.member", unknown, depth)
 
@@ -234,7 +234,7 @@ def _constraints(shape: Shape, value: Any) -> Iterator[str]:
     if isinstance(value, int | float):
         low, high = _RANGES.get(shape["type"], (None, None))
         size, noun = value, "value"
-        low = shape.get("min", _MINIMUM_OF_OURS.get(shape["shape"], low))
+        low = shape.get("min", _ADDED_MINIMUM.get(shape["shape"], low))
         high = shape.get("max", high)
     elif isinstance(value, str | list | tuple | Mapping):
         size, noun = len(value), "length"
@@ -242,7 +242,7 @@ def _constraints(shape: Shape, value: Any) -> Iterator[str]:
     else:
         return
     if "enum" in shape and value not in shape["enum"]:
-        yield f"Member must satisfy enum value set: {_enum(shape['enum'], value)}"
+        yield f"Member must satisfy enum value set: {_enum_text(shape['enum'], value)}"
     if high is not None and size > high:
         yield f"Member must have {noun} less than or equal to {high}"
     if low is not None and size < low:
@@ -253,7 +253,7 @@ def _constraints(shape: Shape, value: Any) -> Iterator[str]:
             yield f"Member must satisfy regular expression pattern: {shape['pattern']}"
 
 
-def _enum(known: list[str], value: str) -> str:
+def _enum_text(known: list[str], value: str) -> str:
     if len(known) <= _MAX_ENUM_SHOWN:
         return f"[{', '.join(known)}]"
     without_prefix = [name for name in known if name.endswith(value)]  # m5.xlarge for ml.m5.xlarge
@@ -268,10 +268,10 @@ def _wrong_type(type_name: str, value: object) -> str | None:
         wanted = "a time: seconds since 1970, an ISO 8601 string or a datetime"
         return None if as_time(value) is not None else f"Member must be {wanted}"
     wanted, types = _TYPES[type_name]
-    right = isinstance(value, types) and isinstance(value, bool) == (type_name == "boolean")
+    valid = isinstance(value, types) and isinstance(value, bool) == (type_name == "boolean")
     if isinstance(value, float) and not math.isfinite(value):
-        right = False
-    return None if right else f"Member must be {wanted}, not {kind(value)}"
+        valid = False
+    return None if valid else f"Member must be {wanted}, not {kind(value)}"
 
 
 @cache
@@ -286,14 +286,14 @@ def _model() -> dict[str, Any]:
 def _shape(name: str) -> Shape:
     operations, shapes = _model()["operations"], _model()["shapes"]
     if "input" in operations.get(name, {}):
-        return _referred(operations[name]["input"])
+        return _resolved(operations[name]["input"])
     if name not in shapes:
         near = nearest(name, [*operations, *shapes])
         raise InputError("action", "must be an action or a shape of SageMaker", name, hint=near)
-    return _referred({"shape": name})
+    return _resolved({"shape": name})
 
 
-def _referred(reference: Mapping[str, Any]) -> Shape:
+def _resolved(reference: Mapping[str, Any]) -> Shape:
     return {**_model()["shapes"][reference["shape"]], **reference}
 
 

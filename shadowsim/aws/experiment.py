@@ -1,11 +1,10 @@
-"""A shadow test as CreateInferenceExperiment describes it: frozen, and made only from a valid request.
+"""Reads a valid CreateInferenceExperiment request into a frozen `Experiment`.
 
-A request that passes its shape (contract.py) can still be one that SageMaker refuses or that means nothing: the rules
-across fields stand here, each with its own sentence.
+A request that passes its shape (contract.py) can still be one that SageMaker refuses, or one without a meaning. This
+module checks the rules across fields; each has its own sentence.
 
-A Schedule is kept as it was given. What is missing is derived when asked for, from SageMaker's defaults and from
-`read_at`, the moment at which the request was read, which takes no part in equality: the same request is the same
-experiment tomorrow.
+The Schedule is kept as given. `window` fills in missing times from SageMaker's defaults and from `read_at`, the time
+at which the request was read. `read_at` takes no part in equality: the same request, read tomorrow, is equal.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from shadowsim.aws.contract import as_time, sentence, violations
 from shadowsim.errors import ValidationError, shown
 from shadowsim.json_files import read_json
 
-# The developer guide's limits; the model states them in prose only.
+# Limits from the developer guide; the service model has them in prose only.
 SHORTEST = timedelta(hours=1)
 LONGEST = timedelta(days=30)
 DEFAULT_DURATION = timedelta(days=7)
@@ -35,7 +34,7 @@ class InstancePool:
     instance_type : str
         Such as "ml.m5.xlarge".
     instance_count : int
-        0 is valid to SageMaker, and nothing that can be simulated.
+        SageMaker accepts 0; a simulation does not.
     """
 
     instance_type: str
@@ -44,7 +43,7 @@ class InstancePool:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model on its instances, under the name that metrics carry."""
+    """A model on its instances, with the name that metrics carry."""
 
     name: str
     model_name: str
@@ -53,7 +52,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When the experiment runs, as the request gives it.
+    """The experiment's start and end, as the request gives them.
 
     Attributes
     ----------
@@ -65,21 +64,21 @@ class Schedule:
     end: datetime | None = None
 
     def window(self, now: datetime) -> tuple[datetime, datetime]:
-        """Return start and end, each as given or else SageMaker's: now, and 7 days later."""
+        """Return start and end as given; by default the start is `now` and the end 7 days after the start."""
         start = self.start or now
         return start, self.end or start + DEFAULT_DURATION
 
 
 @dataclass(frozen=True, slots=True)
 class DataStorage:
-    """Where captured requests and answers go.
+    """Storage of captured requests and answers.
 
     Attributes
     ----------
     destination : str
         An S3 URI.
     kms_key : str or None
-        What they are encrypted with.
+        The key that encrypts them.
     csv_content_types, json_content_types : tuple of str
         Content types stored as CSV and as JSON; all others are stored in base64.
     """
@@ -97,15 +96,15 @@ class Experiment:
     Attributes
     ----------
     source, shadow : Variant
-        The variant that answers the callers, and the one that gets copies.
+        The variant that answers the callers, and the one that receives copies.
     sampling_percentage : int
         The share of the source's requests that is copied, 0..100.
     schedule : Schedule
-        As given; `schedule.start is None` tells that the request has no StartTime.
+        As given; `schedule.start` is None when the request has no StartTime.
     tags : tuple of (str, str)
         Keys and values, in the request's order.
     read_at : datetime
-        When the request was read (UTC): the start of an experiment without StartTime. Not part of equality.
+        The time at which the request was read (UTC), the start of an experiment without StartTime. Not compared.
     """
 
     name: str
@@ -132,46 +131,46 @@ class Experiment:
             Keyword arguments for boto3 (times may be datetimes), JSON text, or the path of a JSON file; times in JSON
             are seconds since 1970 or ISO 8601.
         now : datetime, optional
-            When an experiment without StartTime starts. The wall clock by default.
+            Start of an experiment without StartTime. The wall clock by default.
 
         Raises
         ------
         ValidationError
-            With every violation, of the shape and of the rules across fields.
+            The request breaks its shape or rules across fields; every violation is listed.
         SerializationError
             The text is not a JSON object.
         InputError
             The file cannot be read.
         """
-        given = read_json(request)
+        members = read_json(request)
         read_at = as_time(now if now is not None else datetime.now(UTC))
         if read_at is None:
             raise TypeError(f"now must be a datetime, got {now!r}")
-        broken = [*violations("CreateInferenceExperiment", given), *_broken_rules(given, read_at)]
+        broken = [*violations("CreateInferenceExperiment", members), *_broken_rules(members, read_at)]
         if broken:
             raise ValidationError(broken)
-        return _built(given, read_at)
+        return _experiment(members, read_at)
 
     @property
     def duration_s(self) -> float:
-        """How long the experiment runs, in seconds."""
+        """The length of the experiment in seconds."""
         start, end = self.window()
         return (end - start).total_seconds()
 
     def window(self, now: datetime | None = None) -> tuple[datetime, datetime]:
-        """Return start and end in UTC; what the request does not give counts from `now` (by default `read_at`)."""
+        """Return start and end in UTC; missing times count from `now` (by default `read_at`)."""
         return self.schedule.window(now or self.read_at)
 
     def to_request(self) -> dict[str, Any]:
-        """Return the request as plain JSON, with the members that were given; boto3 takes it as it is.
+        """Return the request as plain JSON with the members that were given; boto3 accepts it.
 
-        Times are ISO 8601 in UTC ("2026-01-31T12:00:00Z"), whatever they were read from.
+        Times are ISO 8601 in UTC ("2026-01-31T12:00:00Z"), whatever their form in the request.
         """
         shadow = {"ShadowModelVariantName": self.shadow.name, "SamplingPercentage": self.sampling_percentage}
-        return _given(
+        return _without_empty(
             Name=self.name,
             Type=self.type,
-            Schedule=_given(StartTime=iso_time(self.schedule.start), EndTime=iso_time(self.schedule.end)),
+            Schedule=_without_empty(StartTime=iso_time(self.schedule.start), EndTime=iso_time(self.schedule.end)),
             Description=self.description,
             RoleArn=self.role_arn,
             EndpointName=self.endpoint_name,
@@ -183,7 +182,7 @@ class Experiment:
         )
 
     def _repr_html_(self) -> str:
-        from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
+        from shadowsim import card  # deferred: a card needs modules further down
 
         return card(self)
 
@@ -195,28 +194,28 @@ def excluded_type(instance_type: object, path: str) -> Iterator[str]:
 
 
 def _broken_rules(request: Mapping[str, Any], now: datetime) -> Iterator[str]:
-    """Yield the sentence of each broken rule across fields that the request's well-typed parts allow to evaluate."""
-    variants = _list_at(request, "ModelVariants")
-    yield from _name_rules(request, [_at(variant, "VariantName") for variant in variants])
+    """Yield one sentence per broken rule across fields, for the rules whose fields have the right types."""
+    variants = _list_member(request, "ModelVariants")
+    yield from _name_rules(request, [_member(variant, "VariantName") for variant in variants])
     for i, variant in enumerate(variants, start=1):
-        pool = _at(_at(variant, "InfrastructureConfig"), "RealTimeInferenceConfig")
-        instance_type = _at(pool, "InstanceType")
+        pool = _member(_member(variant, "InfrastructureConfig"), "RealTimeInferenceConfig")
+        instance_type = _member(pool, "InstanceType")
         path = f"modelVariants.{i}.member.infrastructureConfig.realTimeInferenceConfig.instanceType"
         yield from excluded_type(instance_type, path)
-    yield from _schedule_rules(_at(request, "Schedule"), now)
-    keys = [_at(tag, "Key") for tag in _list_at(request, "Tags")]
+    yield from _schedule_rules(_member(request, "Schedule"), now)
+    keys = [_member(tag, "Key") for tag in _list_member(request, "Tags")]
     yield from _repeated(keys, "tags.{}.member.key", "Member must be unique among the tags' keys")
 
 
 def _name_rules(request: Mapping[str, Any], names: Sequence[object]) -> Iterator[str]:
-    what = "Member must be unique among the variants' names"
-    yield from _repeated(names, "modelVariants.{}.member.variantName", what)
-    config = _at(request, "ShadowModeConfig")
-    source = _at(config, "SourceModelVariantName")
-    shadows = [_at(shadow, "ShadowModelVariantName") for shadow in _list_at(config, "ShadowModelVariants")]
+    unique = "Member must be unique among the variants' names"
+    yield from _repeated(names, "modelVariants.{}.member.variantName", unique)
+    config = _member(request, "ShadowModeConfig")
+    source = _member(config, "SourceModelVariantName")
+    shadows = [_member(shadow, "ShadowModelVariantName") for shadow in _list_member(config, "ShadowModelVariants")]
     paths = [f"shadowModelVariants.{i}.member.shadowModelVariantName" for i in range(1, len(shadows) + 1)]
     for name, path in zip([source, *shadows], ["sourceModelVariantName", *paths], strict=True):
-        # A variant without a usable name might be the one that is meant; that it lacks one is reported already.
+        # A variant without a usable name might be the one meant; its missing name is already reported.
         known = [n for n in names if isinstance(n, str)]
         if isinstance(name, str) and len(known) == len(names) > 0 and name not in known:
             constraint = f"Member must name exactly one of modelVariants [{', '.join(map(shown, known))}]"
@@ -228,16 +227,16 @@ def _name_rules(request: Mapping[str, Any], names: Sequence[object]) -> Iterator
 
 
 def _schedule_rules(schedule: object, now: datetime) -> Iterator[str]:
-    raw = _at(schedule, "StartTime"), _at(schedule, "EndTime")
-    given = Schedule(*map(as_time, raw))
-    if (given.start is None) != (raw[0] is None) or (given.end is None) != (raw[1] is None):
-        return  # a time that is none is reported already
+    raw = _member(schedule, "StartTime"), _member(schedule, "EndTime")
+    times = Schedule(*map(as_time, raw))
+    if (times.start is None) != (raw[0] is None) or (times.end is None) != (raw[1] is None):
+        return  # an unreadable time is already reported
     try:
-        start, end = given.window(now)
+        start, end = times.window(now)
     except OverflowError:
         yield sentence(raw[0], "schedule.startTime", "Member must leave 7 days before the calendar ends")
         return
-    origin = "startTime" if given.start else f"the start, which without startTime is now ({iso_time(now)})"
+    origin = "startTime" if times.start else f"the start, which without startTime is now ({iso_time(now)})"
     if end <= start:
         yield sentence(raw[1], "schedule.endTime", f"Member must be later than {origin}")
     elif end - start < SHORTEST:
@@ -255,16 +254,16 @@ def _repeated(names: Sequence[object], path: str, constraint: str) -> Iterator[s
             seen[name] += 1
 
 
-def _at(value: object, member: str) -> Any:
+def _member(value: object, member: str) -> Any:
     return value.get(member) if isinstance(value, Mapping) else None
 
 
-def _list_at(value: object, member: str) -> Sequence[Any]:
-    found = _at(value, member)
-    return found if isinstance(found, list | tuple) else ()
+def _list_member(value: object, member: str) -> Sequence[Any]:
+    items = _member(value, member)
+    return items if isinstance(items, list | tuple) else ()
 
 
-def _built(request: Mapping[str, Any], read_at: datetime) -> Experiment:
+def _experiment(request: Mapping[str, Any], read_at: datetime) -> Experiment:
     variants = {variant["VariantName"]: _variant(variant) for variant in request["ModelVariants"]}
     config = request["ShadowModeConfig"]
     copied = config["ShadowModelVariants"][0]
@@ -277,7 +276,7 @@ def _built(request: Mapping[str, Any], read_at: datetime) -> Experiment:
         source=variants[config["SourceModelVariantName"]],
         shadow=variants[copied["ShadowModelVariantName"]],
         sampling_percentage=copied["SamplingPercentage"],
-        schedule=Schedule(as_time(_at(schedule, "StartTime")), as_time(_at(schedule, "EndTime"))),
+        schedule=Schedule(as_time(_member(schedule, "StartTime")), as_time(_member(schedule, "EndTime"))),
         storage=_storage(request.get("DataStorageConfig")),
         description=request.get("Description"),
         kms_key=request.get("KmsKey"),
@@ -286,31 +285,31 @@ def _built(request: Mapping[str, Any], read_at: datetime) -> Experiment:
     )
 
 
-def _variant(given: Mapping[str, Any]) -> Variant:
-    pool = given["InfrastructureConfig"]["RealTimeInferenceConfig"]
-    return Variant(given["VariantName"], given["ModelName"], InstancePool(pool["InstanceType"], pool["InstanceCount"]))
+def _variant(entry: Mapping[str, Any]) -> Variant:
+    pool = entry["InfrastructureConfig"]["RealTimeInferenceConfig"]
+    return Variant(entry["VariantName"], entry["ModelName"], InstancePool(pool["InstanceType"], pool["InstanceCount"]))
 
 
-def _storage(given: Mapping[str, Any] | None) -> DataStorage | None:
-    if given is None:
+def _storage(config: Mapping[str, Any] | None) -> DataStorage | None:
+    if config is None:
         return None
-    types = given.get("ContentType")
+    types = config.get("ContentType")
     return DataStorage(
-        destination=given["Destination"],
-        kms_key=given.get("KmsKey"),
-        csv_content_types=tuple(_list_at(types, "CsvContentTypes")),
-        json_content_types=tuple(_list_at(types, "JsonContentTypes")),
+        destination=config["Destination"],
+        kms_key=config.get("KmsKey"),
+        csv_content_types=tuple(_list_member(types, "CsvContentTypes")),
+        json_content_types=tuple(_list_member(types, "JsonContentTypes")),
     )
 
 
-def _given(**members: object) -> dict[str, Any]:
-    # Lists and objects that hold nothing say nothing in this request; an empty description is a description.
+def _without_empty(**members: object) -> dict[str, Any]:
+    # Empty lists and objects mean the same as none in this request; an empty description stays.
     return {name: value for name, value in members.items() if value is not None and value not in ({}, [])}
 
 
 def _variant_request(variant: Variant) -> dict[str, Any]:
     pool = {"InstanceType": variant.pool.instance_type, "InstanceCount": variant.pool.instance_count}
-    # The model knows one type of infrastructure, and an InstancePool is that type.
+    # RealTimeInference is the only InfrastructureType in the model.
     infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
     return {"ModelName": variant.model_name, "VariantName": variant.name, "InfrastructureConfig": infrastructure}
 
@@ -318,8 +317,10 @@ def _variant_request(variant: Variant) -> dict[str, Any]:
 def _storage_request(storage: DataStorage | None) -> dict[str, Any] | None:
     if storage is None:
         return None
-    types = _given(CsvContentTypes=list(storage.csv_content_types), JsonContentTypes=list(storage.json_content_types))
-    return _given(Destination=storage.destination, KmsKey=storage.kms_key, ContentType=types)
+    types = _without_empty(
+        CsvContentTypes=list(storage.csv_content_types), JsonContentTypes=list(storage.json_content_types)
+    )
+    return _without_empty(Destination=storage.destination, KmsKey=storage.kms_key, ContentType=types)
 
 
 def iso_time(time: datetime | None) -> str | None:

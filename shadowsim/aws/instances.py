@@ -1,15 +1,14 @@
-"""The instance types that can host a variant, and what an experiment on them costs.
+"""Looks up instance types, prices and default quotas, and describes an experiment with its cost.
 
-The catalogue is a file of the package, instances.csv: specifications are EC2's, prices are dated examples for the types
-for which one could be sourced. A blank is unknown, never zero and never guessed; a row's `source` and `as_of` say where
-each figure comes from and when. botocore decides which types exist: one that the catalogue lacks has unknown figures.
+The catalogue is instances.csv in this folder: specifications are EC2's; prices are dated examples, for the types with a
+citable source. A blank is unknown, never zero and never guessed. The columns `source` and `as_of` say where each figure
+comes from, and when. botocore decides which types exist; a type that the catalogue lacks has unknown figures.
 
-The account limits that an experiment meets before anything else: how many instances an endpoint may have.
-
-Defaults of Service Quotas in us-east-1, as `list_aws_default_service_quotas` gave them on 10 February 2024
-(gruntwork-io/terraform-aws-utilities, docs/quotas.md). An account's own may be higher, and no quota speaks of
-experiments: a shadow test is refused for the instances that it adds. "Number of instances across active endpoints"
-(L-7A3DF611) is 4 as well, and counts what an account has elsewhere, which is not known here.
+The quotas are the first limits that a new account meets: instances per endpoint, and instances per type. They are the
+defaults of Service Quotas in us-east-1, as `list_aws_default_service_quotas` returned them on 10 February 2024
+(gruntwork-io/terraform-aws-utilities, docs/quotas.md); an account's own may be higher. No quota counts experiments: a
+shadow test is refused for the instances that it adds. "Number of instances across active endpoints" (L-7A3DF611) is 4
+as well, but it counts an account's other endpoints, which are not known here.
 """
 
 from __future__ import annotations
@@ -27,6 +26,9 @@ from shadowsim.aws.contract import instance_types
 from shadowsim.aws.experiment import DataStorage, Experiment, Variant, iso_time
 from shadowsim.errors import InputError, nearest, shown
 
+QUOTA_PER_ENDPOINT = 4  # "Maximum number of instances per endpoint", L-ED8DEE9B
+_QUOTA_BY_TYPE = {"ml.t2.medium": 2, "ml.m6g.large": 2, "ml.m6g.xlarge": 1}  # "<type> for endpoint usage"; else 0
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceType:
@@ -40,15 +42,15 @@ class InstanceType:
     memory_gib : float or None
         The instance's memory.
     accelerator : str or None
-        What the accelerators are; None also where there are none.
+        The accelerators' model; None also when there are none.
     accelerator_count : int or None
-        0 where there are none.
+        0 when there are none.
     accelerator_memory_gib : float or None
-        Of all accelerators together, as EC2 reports it.
+        The memory of all accelerators together, as EC2 reports it.
     price_usd_per_h : float or None
         An example of the on-demand price of hosting.
     source, as_of : str
-        Where the figures come from, and when they were true.
+        The origin of the figures, and their dates.
     """
 
     name: str
@@ -63,7 +65,7 @@ class InstanceType:
 
     @property
     def workers(self) -> int | None:
-        """How many requests are worked on at once, if nothing else is said: accelerators if any, else vCPUs."""
+        """The default number of requests served at once: the accelerators if there are any, else the vCPUs."""
         return self.accelerator_count or self.vcpus
 
     @property
@@ -76,7 +78,7 @@ class InstanceType:
 def catalogue() -> Mapping[str, InstanceType]:
     """Return the catalogue by name, in the order of its file."""
     lines = files("shadowsim.aws").joinpath("instances.csv").read_text("utf-8").splitlines()
-    types = [_read(row) for row in csv.DictReader(lines)]
+    types = [_instance_type(row) for row in csv.DictReader(lines)]
     return MappingProxyType({t.name: t for t in types})
 
 
@@ -90,24 +92,24 @@ def lookup(name: str) -> InstanceType:
     """
     if not isinstance(name, str):
         raise InputError("instance_type", "must be a name such as ml.m5.xlarge", name)
-    found = catalogue().get(name)
-    if found is not None:
-        return found
-    known = _all()
+    listed = catalogue().get(name)
+    if listed is not None:
+        return listed
+    known = _known_types()
     if name not in known:
-        same_in_ec2 = [k for k in known if k.endswith(name)]
-        near = nearest(name, same_in_ec2 or known)
+        with_prefix = [k for k in known if k.endswith(name)]  # ml.m5.xlarge for m5.xlarge
+        near = nearest(name, with_prefix or known)
         raise InputError("instance_type", f"{shown(name)} is not a SageMaker hosting type{near}")
     return known[name]
 
 
-def matching(pattern: str) -> list[InstanceType]:
-    """Return the types whose name matches a pattern, family by family, small to large.
+def matching_types(pattern: str) -> list[InstanceType]:
+    """Return the types whose name matches a pattern, by family and then by size.
 
     Parameters
     ----------
     pattern : str
-        As in a shell: "ml.g5*", "ml.*.xlarge". In any case of letters.
+        A shell pattern such as "ml.g5*" or "ml.*.xlarge"; upper and lower case are the same.
 
     Raises
     ------
@@ -115,24 +117,24 @@ def matching(pattern: str) -> list[InstanceType]:
         Nothing matches; the message names the nearest family.
     """
     wanted = pattern.lower()
-    found = [t for name, t in _all().items() if fnmatchcase(name, wanted)]
-    if not found:
-        families = {f"{name.rpartition('.')[0]}.*" for name in _all()}
+    types = [t for name, t in _known_types().items() if fnmatchcase(name, wanted)]
+    if not types:
+        families = {f"{name.rpartition('.')[0]}.*" for name in _known_types()}
         family = wanted.removeprefix("ml.").partition(".")[0].rstrip("*?")
         near = nearest(f"ml.{family}.*", families)
         raise InputError("pattern", "must match a SageMaker hosting type", pattern, hint=near)
-    return sorted(found, key=_natural)
+    return sorted(types, key=_family_and_size)
 
 
-def describe(experiment: Experiment, price_of: Callable[[str], tuple[float, str]] | None = None) -> str:
-    """Return what an experiment is and what it costs in the hours of its Schedule: a label and a text a line.
+def experiment_text(experiment: Experiment, price_of: Callable[[str], tuple[float, str]] | None = None) -> str:
+    """Return an experiment and its cost over its Schedule as text: one line per item, a label and a value.
 
     Parameters
     ----------
     experiment : Experiment
     price_of : callable, optional
-        Gives an instance type's price in US dollars an hour, NaN when unknown, and where it comes from; by default the
-        catalogue's.
+        Returns an instance type's price in US dollars per hour (NaN when unknown) and the price's origin; by default
+        the catalogue's.
     """
     e = experiment
     rows = [
@@ -147,7 +149,7 @@ def describe(experiment: Experiment, price_of: Callable[[str], tuple[float, str]
         ("role", e.role_arn),
         ("KMS key", e.kms_key),
         ("tags", ", ".join(f"{key}={value}" for key, value in e.tags)),
-        *_cost_rows(e, price_of or _listed_price),
+        *_cost_rows(e, price_of or _catalogue_price),
     ]
     return "\n".join(f"{label:<16}{shown(text)}" for label, text in rows if text)
 
@@ -161,7 +163,7 @@ def duration_text(duration_s: float) -> str:
     return " ".join(f"{n} {unit}" for n, unit in parts if n) or "0 s"
 
 
-def _read(row: dict[str, str]) -> InstanceType:
+def _instance_type(row: dict[str, str]) -> InstanceType:
     return InstanceType(
         name=row["instance_type"],
         vcpus=int(row["vcpus"]),
@@ -179,14 +181,14 @@ def _float(text: str) -> float | None:
     return float(text) if text else None
 
 
-def _all() -> dict[str, InstanceType]:
+def _known_types() -> dict[str, InstanceType]:
     unknown = {name: InstanceType(name) for name in instance_types()}
     return unknown | dict(catalogue())
 
 
-def _natural(t: InstanceType) -> tuple[list[tuple[int, str]], float, str]:
+def _family_and_size(t: InstanceType) -> tuple[list[tuple[int, str]], float, str]:
     family, _, size = t.name.rpartition(".")
-    # Letters and numbers in turn, so that a family's tenth generation comes after its ninth.
+    # Compared in runs of letters and digits, so that a tenth generation follows the ninth.
     spaced = "".join(c if c.isdigit() else f" {c} " for c in family)
     parts = [(int(part), "") if part.isdigit() else (-1, part) for part in spaced.split()]
     named = {"medium": 0.25, "large": 0.5, "xlarge": 1.0}
@@ -216,10 +218,10 @@ def _storage_text(storage: DataStorage | None) -> str:
     return "; ".join([storage.destination, *listed, "all else in base64" if listed else "all in base64"])
 
 
-def _listed_price(instance_type: str) -> tuple[float, str]:
-    known = lookup(instance_type)
-    price = math.nan if known.price_usd_per_h is None else known.price_usd_per_h
-    return price, f"an example of {known.price_as_of}"
+def _catalogue_price(instance_type: str) -> tuple[float, str]:
+    listed = lookup(instance_type)
+    price = math.nan if listed.price_usd_per_h is None else listed.price_usd_per_h
+    return price, f"an example of {listed.price_as_of}"
 
 
 def _cost_rows(experiment: Experiment, price_of: Callable[[str], tuple[float, str]]) -> list[tuple[str, str]]:
@@ -227,42 +229,38 @@ def _cost_rows(experiment: Experiment, price_of: Callable[[str], tuple[float, st
     costs: list[float] = []
     rows: list[tuple[str, str]] = []
     for role, variant in (("source", experiment.source), ("shadow", experiment.shadow)):
-        kind = variant.pool.instance_type
-        price, origin = price_of(kind)
+        instance_type = variant.pool.instance_type
+        price, origin = price_of(instance_type)
         hours.append(variant.pool.instance_count * experiment.duration_s / 3600)
         if math.isnan(price):
-            rows.append((f"cost of {role}", f"unknown: there is no price for {kind}"))
+            rows.append((f"cost of {role}", f"unknown: there is no price for {instance_type}"))
         else:
             costs.append(hours[-1] * price)
-            rows.append((f"cost of {role}", f"{costs[-1]:,.2f} USD at {price:g} USD an hour, {origin}"))
-    worked = f"{hours[0]:,.1f} source + {hours[1]:,.1f} shadow = {sum(hours):,.1f}"
+            rows.append((f"cost of {role}", f"{costs[-1]:,.2f} USD at {price:g} USD per hour, {origin}"))
+    instance_hours = f"{hours[0]:,.1f} source + {hours[1]:,.1f} shadow = {sum(hours):,.1f}"
     total = f"{sum(costs):,.2f} USD for the instances alone" if len(costs) == len(rows) else "unknown"
-    return [("instance-hours", worked), *rows, ("cost in all", total)]
-
-
-PER_ENDPOINT = 4  # "Maximum number of instances per endpoint", L-ED8DEE9B
-BY_TYPE = {"ml.t2.medium": 2, "ml.m6g.large": 2, "ml.m6g.xlarge": 1}  # "<type> for endpoint usage"; all others 0
+    return [("instance-hours", instance_hours), *rows, ("total cost", total)]
 
 
 def default_quota(instance_type: str) -> int:
-    """Return how many instances of a type a new account may have behind endpoints."""
-    return BY_TYPE.get(instance_type, 0)
+    """Return the number of instances of a type that a new account may have behind endpoints."""
+    return _QUOTA_BY_TYPE.get(instance_type, 0)
 
 
 def quota_note(needed: Mapping[str, int]) -> str:
-    """Return which default quotas an endpoint passes: "needs 6 x ml.m5.xlarge; default quota 0", "" for none.
+    """Return the default quotas that an endpoint exceeds: "needs 6 x ml.m5.xlarge; default quota 0", "" for none.
 
     Parameters
     ----------
     needed : mapping of str to int
-        Instances by type, those of both variants together.
+        Instances by type, of both variants together.
     """
     notes = [
-        f"needs {n} x {kind}; default quota {default_quota(kind)}"
-        for kind, n in needed.items()
-        if n > default_quota(kind)
+        f"needs {n} x {instance_type}; default quota {default_quota(instance_type)}"
+        for instance_type, n in needed.items()
+        if n > default_quota(instance_type)
     ]
     total = sum(needed.values())
-    if total > PER_ENDPOINT:
-        notes.append(f"needs {total} instances on one endpoint; default quota {PER_ENDPOINT}")
+    if total > QUOTA_PER_ENDPOINT:
+        notes.append(f"needs {total} instances on one endpoint; default quota {QUOTA_PER_ENDPOINT}")
     return "; ".join(notes)

@@ -1,12 +1,10 @@
-"""Whether the shadow gives the source's answers: captures of both, paired by inference id (pairing.py).
+"""Compares the captured answers of two variants, paired by inference id.
 
-Two answers are compared twice: byte for byte, and as values, without the fields to ignore and within tolerance
-(answers.py, differences.py). A pair whose requests differ is a pairing gone wrong, as when an id is used for two
-requests; it is counted and its answers are not compared. Nor are those of a pair in which a side has no answer.
+Answers are compared byte for byte, and as values: without the fields to ignore, and with a tolerance for numbers
+(answers.py). A pair whose requests differ is a wrong pairing, as when one id is used for two requests; it is counted,
+and its answers are not compared. The same holds for a pair in which a side has no answer.
 
-Intervals are Wilson's. They take pairs for independent of each other: many copies of one question count as many.
-
-A share of a count and how sure it is.
+Shares have Wilson's score intervals, which assume that pairs are independent: ten copies of one question count as ten.
 """
 
 from __future__ import annotations
@@ -18,12 +16,14 @@ from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from shadowsim.captures.answers import Differences, Ignored, described, fields_of, value_of
+from shadowsim.captures.answers import Differences, IgnoredFields, fields_of, value_of, value_text
 from shadowsim.captures.folders import Source
-from shadowsim.captures.pairing import Index, index_captures, pair, read_pairs
+from shadowsim.captures.pairing import CaptureIndex, index_captures, pair_by_id, read_pairs
 from shadowsim.captures.record import CapturedPayload
 from shadowsim.errors import InputError
-from shadowsim.scenario.fields import number
+from shadowsim.option_defaults import EXAMPLES, TOLERANCE
+from shadowsim.scenario.fields import check_whole, number
+from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.text import count, grid, percent, wrapped
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share `n` of `of`, with bounds `low` and `high`; all three NaN of nothing."""
+    """The share `n` of `of`, with an interval from `low` to `high`; all three are NaN when `of` is 0."""
 
     n: int
     of: int
@@ -40,7 +40,7 @@ class Share:
     low: float
     high: float
 
-    def cells(self) -> list[str]:
+    def table_cells(self) -> list[str]:
         """Return share, count and interval as texts."""
         bounds = f"{percent(self.low, 2)} to {percent(self.high, 2)}" if self.of else ""
         return [percent(self.share, 2), f"{count(self.n)} of {count(self.of)}", bounds]
@@ -49,7 +49,7 @@ class Share:
 def share_of(n: int, of: int, confidence: float) -> Share:
     """Return a share with the score interval of Wilson (1927, JASA 22, 209-212), for independent trials.
 
-    Unlike the textbook's interval it stays inside 0 and 1, and says something of a share that is 0 or 1.
+    Unlike the normal approximation, it stays within 0 and 1, and has a width also for a share of 0 or 1.
     """
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
@@ -59,12 +59,12 @@ def share_of(n: int, of: int, confidence: float) -> Share:
     return Share(n, of, n / of, float(interval.low), float(interval.high))
 
 
-_SHOWN_FIELDS, _MAX_PATH = 12, 24  # a table that fits 80 columns
+_MAX_FIELDS_SHOWN, _MAX_PATH_SHOWN = 12, 24  # a table that fits 80 columns
 _LEFT_OUT = {
     "n_without_id": "records without an inference id",
     "n_duplicates": "duplicates of an id, of which the earliest counts",
     "n_unpaired": "ids that the other side does not have",
-    "n_unanswered": "pairs without its answer",
+    "n_unanswered": "pairs without this side's answer",
     "n_torn": "last lines cut short",
     "n_broken": "other lines that cannot be read",
     "n_other_versions": "records of another eventVersion, read all the same",
@@ -73,18 +73,18 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class SideCounts:
-    """What one side brought.
+    """Counts of one side's records, and of those that are left out of the comparison.
 
     Attributes
     ----------
     variant : str or None
-        As its folder names it.
+        The name in the side's folder.
     n_records : int
         Records read.
     n_without_id : int
-        Of them without an inference id: they cannot be paired.
+        Records without an inference id: they cannot be paired.
     n_duplicates : int
-        Of them with an id that an earlier one has.
+        Records with the id of an earlier record.
     n_unpaired : int
         Ids that the other side does not have.
     n_unanswered : int
@@ -94,7 +94,7 @@ class SideCounts:
     n_other_versions : int
         Records of another eventVersion, read all the same.
     first_flaw : str or None
-        Where and why reading failed for the first time.
+        The place and cause of the first line that cannot be read.
     """
 
     variant: str | None
@@ -111,7 +111,7 @@ class SideCounts:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A pair that disagrees: its id, where it does so first, and both answers, shortened."""
+    """A pair that disagrees: its id, its first disagreement, and both answers, shortened."""
 
     inference_id: str
     why: str
@@ -121,28 +121,28 @@ class Example:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Agreement:
-    """How far two variants gave the same answers; `str()` is a report, `to_dict()` is for JSON.
+    """The agreement of two variants' answers; `str()` gives a report, `to_dict()` an object for JSON.
 
     Attributes
     ----------
     exact : Share
-        Pairs whose answers are equal byte for byte, of those compared.
+        The share of compared pairs whose answers are equal byte for byte.
     within : Share
-        Pairs whose answers agree as values, without the ignored fields and within tolerance.
+        The share of compared pairs whose answers agree as values, without the ignored fields and within tolerance.
     copied : Share
-        Ids of the source that the shadow has, too: the share that was copied and captured.
+        The share of the source's ids that the shadow has too: those copied and captured.
     fields : DataFrame
-        A row a field, described at `Differences.frame`.
+        One row per field, with the columns of `Differences.frame`.
     examples : tuple of Example
-        A random sample of the pairs that disagree as values; the same at every call.
+        A random sample of the pairs that disagree as values; the same in every call.
     source, shadow : SideCounts
-        What was read on either side, and what was left out.
+        The records read on each side, and those left out.
     n_pairs : int
         Ids that both sides have.
     n_requests_differ : int
-        Pairs that are not compared because their requests are not the same.
+        Pairs that are not compared because their requests differ.
     ignore, unused : tuple of str
-        The fields ignored, and those of them that no answer had: misspelt?
+        The ignored fields, and those among them that no answer had: possibly misspelt.
     rtol, atol, confidence : float
     """
 
@@ -162,13 +162,13 @@ class Agreement:
     confidence: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON has it: a row a field, and null for what is not finite."""
+        """Return everything as an object for JSON: one row per field, and null for numbers that are not finite."""
         document = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("exact", "within", "copied", "source", "shadow"):
             document[name] = asdict(document[name])
         document["fields"] = self.fields.to_dict("records")
         document["examples"] = [asdict(example) for example in self.examples]
-        plain: dict[str, Any] = _plain(document)
+        plain: dict[str, Any] = _json_value(document)
         return plain
 
     def __str__(self) -> str:
@@ -178,10 +178,10 @@ class Agreement:
         note = f"As values: {without}within rtol {self.rtol:g} and atol {self.atol:g}."
         parts = [
             f"{names[0]} (source) and {names[1]} (shadow): {count(self.n_pairs)} pairs by inference id",
-            grid([[name, *share.cells()] for name, share in shares.items()]),
+            grid([[name, *share.table_cells()] for name, share in shares.items()]),
             wrapped(f"{note} Intervals: {100 * self.confidence:g} %, Wilson."),
             self._fields_text(),
-            "\n".join(wrapped(line, hanging="  ") for line in self._left_out()),
+            "\n".join(wrapped(line, hanging="  ") for line in self._left_out_lines()),
             "\n".join(_example_text(example) for example in self.examples),
         ]
         return "\n\n".join(filter(None, parts))
@@ -193,26 +193,26 @@ class Agreement:
         head = ["field", "unequal", "values", "bias", "mean |d|", "p99 |d|", "max |d|"]
         rows = [
             [
-                row["path"] if len(row["path"]) <= _MAX_PATH else f"...{row['path'][3 - _MAX_PATH :]}",
+                row["path"] if len(row["path"]) <= _MAX_PATH_SHOWN else f"...{row['path'][3 - _MAX_PATH_SHOWN :]}",
                 *(count(row[name]) for name in ("n_pairs_unequal", "n_values")),
-                *(_short(row[name]) for name in ("bias", "abs_mean", "abs_p99", "abs_max")),
+                *(_number_text(row[name]) for name in ("bias", "abs_mean", "abs_p99", "abs_max")),
             ]
-            for row in worst.head(_SHOWN_FIELDS).to_dict("records")
+            for row in worst.head(_MAX_FIELDS_SHOWN).to_dict("records")
         ]
         more = len(self.fields) - len(rows)
         rest = f"and {count(more)} more; " if more else ""
         note = "unequal: pairs; d: shadow minus source, bias its mean"
         return f"{grid([head, *rows])}\n{rest}{note}"
 
-    def _left_out(self) -> list[str]:
-        """Say what was not compared, and why."""
+    def _left_out_lines(self) -> list[str]:
+        """Return the counts of records that were not compared, with the reasons."""
         lines = []
         if self.n_requests_differ:
             lines.append(f"not compared, pairs whose requests differ: {count(self.n_requests_differ)}")
         for role, side in (("source", self.source), ("shadow", self.shadow)):
-            said = [f"{what} {count(getattr(side, name))}" for name, what in _LEFT_OUT.items() if getattr(side, name)]
-            if said:
-                lines.append(f"{role}: {'; '.join(said)}")
+            counts = {reason: getattr(side, name) for name, reason in _LEFT_OUT.items() if getattr(side, name)}
+            if counts:
+                lines.append(f"{role}: {'; '.join(f'{reason} {count(n)}' for reason, n in counts.items())}")
             if side.first_flaw:
                 lines.append(f"{role}, first line that cannot be read: {side.first_flaw}")
         if self.unused:
@@ -225,10 +225,10 @@ def agreement(
     shadow: Source,
     *,
     ignore: str | Sequence[str] = (),
-    rtol: float = 0.0,
-    atol: float = 0.0,
-    confidence: float = 0.95,
-    examples: int = 5,
+    rtol: float = TOLERANCE,
+    atol: float = TOLERANCE,
+    confidence: float = CONFIDENCE,
+    examples: int = EXAMPLES,
 ) -> Agreement:
     """Compare the answers of two variants, from their captures.
 
@@ -237,14 +237,14 @@ def agreement(
     source, shadow : path
         Folders of captures (searched recursively) or files, of one variant each.
     ignore : str or sequence of str
-        Fields to leave out of the comparison as values: `$.a.b`, `a.b`, `$.items[*].id`, `$['a b']`; `$[*][2]` is
+        Fields left out of the comparison as values: `$.a.b`, `a.b`, `$.items[*].id`, `$['a b']`; `$[*][2]` is
         column 2 of a CSV body.
     rtol, atol : float
         Numbers agree when |shadow - source| <= atol + rtol |source|.
     confidence : float
-        Of the intervals.
+        Confidence level of the intervals.
     examples : int
-        How many pairs that disagree are shown, at most.
+        The most pairs that disagree to show.
 
     Returns
     -------
@@ -253,38 +253,37 @@ def agreement(
     Raises
     ------
     InputError
-        When an option is wrong; when a side has no captures, captures of several variants or no inference ids; when the
-        sides share a file or have no id in common.
+        An option is wrong; a side has no captures, captures of several variants or no inference ids; or the sides
+        share a file or have no id in common.
 
     Examples
     --------
     >>> import shadowsim as ss
-    >>> found = ss.agreement("AllTraffic", "Shadow-01", ignore="$.request_id", rtol=1e-6)  # doctest: +SKIP
-    >>> found.within.low >= 0.99  # doctest: +SKIP
+    >>> answers = ss.agreement("AllTraffic", "Shadow-01", ignore="$.request_id", rtol=1e-6)  # doctest: +SKIP
+    >>> answers.within.low >= 0.99  # doctest: +SKIP
     True
     """
     for name, value in (("rtol", rtol), ("atol", atol)):
         number(value, name, least=0.0)
     if not 0.0 < confidence < 1.0:
         raise InputError("confidence", "must lie between 0 and 1", confidence)
-    if examples < 0:
-        raise InputError("examples", "must be >= 0", examples)
-    ignored = Ignored([ignore] if isinstance(ignore, str) else ignore)
+    check_whole(examples, "examples", 0)
+    ignored = IgnoredFields([ignore] if isinstance(ignore, str) else ignore)
 
-    one, other = index_captures(source, "source"), index_captures(shadow, "shadow")
-    if {f.path.resolve() for f in one.files} & {f.path.resolve() for f in other.files}:
+    indexes = index_captures(source, "source"), index_captures(shadow, "shadow")
+    if set.intersection(*({file.path.resolve() for file in index.files} for index in indexes)):
         raise InputError("shadow", "must not be captures of the source", str(shadow))
-    pairs = pair(one, other)
+    pairs = pair_by_id(*indexes)
     n_pairs = pairs.source.size
     if not n_pairs:
-        what = f"must have inference ids of the source: {count(pairs.n_ids[1])} against {count(pairs.n_ids[0])}"
-        raise InputError("shadow", f"{what}, and none in common")
+        n_ids = f"{count(pairs.n_ids[1])} against {count(pairs.n_ids[0])}"
+        raise InputError("shadow", f"must have inference ids of the source: {n_ids}, and none in common")
 
     differences = Differences(rtol, atol)
     sample: list[tuple[bytes, Example]] = []
     n_compared = n_exact = n_within = n_requests_differ = 0
     unanswered = [0, 0]
-    for a, b in read_pairs(one, other, pairs):
+    for a, b in read_pairs(*indexes, pairs):
         if a.request and b.request and a.request.body != b.request.body:
             n_requests_differ += 1
             continue
@@ -297,17 +296,17 @@ def agreement(
         why = differences.add(fields_of(value_of(a.response), value_of(b.response), ignored))
         n_within += not why
         if why and examples:
-            shown = Example(a.inference_id or "", why, _answer_text(a.response), _answer_text(b.response))
-            _keep(sample, examples, shown)
+            example = Example(a.inference_id or "", why, _answer_text(a.response), _answer_text(b.response))
+            _keep_in_sample(sample, examples, example)
 
     return Agreement(
         exact=share_of(n_exact, n_compared, confidence),
         within=share_of(n_within, n_compared, confidence),
         copied=share_of(n_pairs, pairs.n_ids[0], confidence),
         fields=differences.frame(),
-        examples=tuple(example for _, example in sorted(sample, key=lambda kept: kept[0])),
-        source=_side(one, pairs.n_ids[0], n_pairs, unanswered[0]),
-        shadow=_side(other, pairs.n_ids[1], n_pairs, unanswered[1]),
+        examples=tuple(example for _, example in sorted(sample, key=lambda entry: entry[0])),
+        source=_side_counts(indexes[0], pairs.n_ids[0], n_pairs, unanswered[0]),
+        shadow=_side_counts(indexes[1], pairs.n_ids[1], n_pairs, unanswered[1]),
         n_pairs=n_pairs,
         n_requests_differ=n_requests_differ,
         ignore=ignored.paths,
@@ -318,32 +317,32 @@ def agreement(
     )
 
 
-def _side(index: Index, n_ids: int, n_pairs: int, n_unanswered: int) -> SideCounts:
-    read = index.reading
+def _side_counts(index: CaptureIndex, n_ids: int, n_pairs: int, n_unanswered: int) -> SideCounts:
+    reading = index.reading
     return SideCounts(
         variant=index.variant,
-        n_records=read.n_records,
+        n_records=reading.n_records,
         n_without_id=index.n_without_id,
         n_duplicates=index.ids.size - n_ids,
         n_unpaired=n_ids - n_pairs,
         n_unanswered=n_unanswered,
-        n_torn=read.n_torn,
-        n_broken=read.n_broken,
-        n_other_versions=read.n_other_versions,
-        first_flaw=read.first_flaw,
+        n_torn=reading.n_torn,
+        n_broken=reading.n_broken,
+        n_other_versions=reading.n_other_versions,
+        first_flaw=reading.first_flaw,
     )
 
 
-def _keep(sample: list[tuple[bytes, Example]], n: int, example: Example) -> None:
-    """Keep the n examples with the least hashes of their ids: a random sample that no order of reading changes."""
+def _keep_in_sample(sample: list[tuple[bytes, Example]], n: int, example: Example) -> None:
+    """Keep the n examples with the smallest hashes of their ids: a random sample, whatever the order of reading."""
     key = blake2b(example.inference_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    bisect.insort(sample, (key, example), key=lambda kept: kept[0])
+    bisect.insort(sample, (key, example), key=lambda entry: entry[0])
     del sample[n:]
 
 
 def _answer_text(payload: CapturedPayload) -> str:
     value = value_of(payload)
-    return described(payload.body if isinstance(value, dict | list) else value)
+    return value_text(payload.body if isinstance(value, dict | list) else value)
 
 
 def _example_text(example: Example) -> str:
@@ -351,13 +350,13 @@ def _example_text(example: Example) -> str:
     return "\n".join([wrapped(f"{example.inference_id}: {example.why}", hanging="  "), *answers])
 
 
-def _short(x: float) -> str:
+def _number_text(x: float) -> str:
     return "-" if math.isnan(x) else f"{x:.3g}"
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
+        return {name: _json_value(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
+        return [_json_value(member) for member in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
-"""Folders of SageMaker's captures: which files there are, their records one by one, a frame, and arrivals.
+"""Lists the capture files of a folder and reads them as records, a frame or arrivals.
 
-Reading is tolerant, since a file may have been cut short while it was written or copied: a line that cannot be read is
-counted, with the place of the first, and the next one is tried. pandas is imported by the functions that need it.
+Reading is tolerant, because a file may have been cut short while it was written or copied: a line that cannot be read
+is counted, the place of the first is kept, and reading goes on. pandas is imported by the functions that need it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike[str]
 
-# Two bodies of 25 MB, each character escaped by six, still fit; a file without line ends must not fill the memory.
+# Room for two bodies of 25 MB with six bytes per escaped character; a file without line ends must not fill the memory.
 MAX_LINE_BYTES = 512 * 2**20
-_FOLDERS = re.compile(r"(?:([^/]+)/)?([^/]+)/\d{4}/\d\d/\d\d/\d\d/[^/]+$")
+_ENDPOINT_AND_VARIANT = re.compile(r"(?:([^/]+)/)?([^/]+)/\d{4}/\d\d/\d\d/\d\d/[^/]+$")
 _NO_TIME = np.iinfo(np.int64).min  # NaT
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureFile:
-    """A file of captures, and the endpoint and variant that its folders name (None where they do not)."""
+    """A file of captures, with the endpoint and variant that its folders name (None if they name none)."""
 
     path: Path
     endpoint: str | None
@@ -41,20 +41,20 @@ class CaptureFile:
 
 @dataclass(slots=True)
 class Reading:
-    """What a reading met so far.
+    """Counts of lines read so far, and of flaws among them.
 
     Attributes
     ----------
     n_records : int
-        Lines read.
+        Lines read as records.
     n_torn : int
         Last lines of files, without a line end, that cannot be read.
     n_broken : int
         Other lines that cannot be read.
     n_other_versions : int
-        Of the records, those with another eventVersion; they are read all the same.
+        Records of another eventVersion; they are read all the same.
     first_flaw : str or None
-        Where and why reading failed for the first time.
+        The place and cause of the first line that cannot be read.
     """
 
     n_records: int = 0
@@ -66,21 +66,21 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Captures:
-    """Captures as a frame: `records`, described at `read_captures`, and what `reading` met."""
+    """Captures as a frame, `records`, whose columns `read_captures` describes, and the counts of its `reading`."""
 
     records: pd.DataFrame
     reading: Reading
 
 
 def capture_files(source: Source) -> tuple[CaptureFile, ...]:
-    """Return the capture files of a folder and all below it, in order of time within a variant; or the one file.
+    """Return one file, or all capture files below a folder, in order of time within a variant.
 
-    Links to folders are not followed. Files that are not `.jsonl` are left alone.
+    Links to folders are not followed. In a folder only `.jsonl` files count.
 
     Raises
     ------
     InputError
-        When there is none, or a folder cannot be listed.
+        There are no such files, or a folder cannot be listed.
     """
     root, name = path_of(source, "captures"), str(source)
     if str(source).lower().startswith("s3://"):
@@ -93,23 +93,23 @@ def capture_files(source: Source) -> tuple[CaptureFile, ...]:
     def fail(error: OSError) -> None:
         raise InputError(str(error.filename), f"cannot be listed: {error.strerror}")
 
-    below = [Path(folder, file) for folder, _, files in os.walk(root, onerror=fail) for file in files]
-    found = sorted(file for file in below if file.suffix == ".jsonl")
-    if not found:
-        packed = any(file.name.endswith(".jsonl.gz") for file in below)
+    paths = [Path(folder, file) for folder, _, names in os.walk(root, onerror=fail) for file in names]
+    files = sorted(path for path in paths if path.suffix == ".jsonl")
+    if not files:
+        packed = any(path.name.endswith(".jsonl.gz") for path in paths)
         raise InputError(name, "has no capture files (.jsonl)" + ("; unpack its .jsonl.gz first" if packed else ""))
-    return tuple(map(_capture_file, found))
+    return tuple(map(_capture_file, files))
 
 
-def scan(files: Sequence[CaptureFile], reading: Reading) -> Iterator[tuple[int, int, CaptureRecord]]:
-    """Yield every record with the number of its file and its offset there; what cannot be read is counted.
+def scan_records(files: Sequence[CaptureFile], reading: Reading) -> Iterator[tuple[int, int, CaptureRecord]]:
+    """Yield every record with the number of its file and its offset there; count lines that cannot be read.
 
-    One line at a time is in memory.
+    Memory holds one line at a time.
 
     Raises
     ------
     InputError
-        When a file cannot be opened or read.
+        A file cannot be opened or read.
     """
     for number, file in enumerate(files):
         try:
@@ -139,24 +139,24 @@ def read_captures(source: Source, *, bodies: bool = True) -> Captures:
     source : path
         Searched recursively for `.jsonl` files.
     bodies : bool
-        False leaves the bodies out: some hundred bytes a record are held then, and of each body only its size.
+        False leaves out the bodies but not their sizes; memory then holds some hundred bytes per record.
 
     Returns
     -------
     Captures
-        `records` has a row a record, in the order of files and lines: `variant` (from the folder), `inference_id`,
+        `records` has one row per record, in the order of files and lines: `variant` (from the folder), `inference_id`,
         `event_id`, `inference_time` (UTC, to the second), and for the `request` and the `response`: `_content_type`,
-        `_encoding`, `_bytes` (size of the body), `_body` (bytes). What a line does not hold is missing.
+        `_encoding`, `_bytes` (size of the body), `_body` (bytes). Values that a line lacks are missing.
 
     Raises
     ------
     InputError
-        When there is no such file, none with captures, or one that cannot be read.
+        There is no such file, no file with captures, or one that cannot be read.
     """
     import pandas as pd
 
     files, reading = capture_files(source), Reading()
-    rows = [_row(record, files[number].variant, bodies) for number, _, record in scan(files, reading)]
+    rows = [_record_row(record, files[number].variant, bodies) for number, _, record in scan_records(files, reading)]
     refuse_empty(source, reading)
     records = pd.DataFrame(rows)
     seconds = records["inference_time"].to_numpy(np.int64).astype("datetime64[s]")
@@ -167,27 +167,28 @@ def read_captures(source: Source, *, bodies: bool = True) -> Captures:
 
 
 def captured_arrivals(source: Source, *, seed: int = 0) -> pd.DataFrame:
-    """Return when captured requests came, as a table that can be saved and used as a trace.
+    """Return the arrival times of captured requests, as a table that can be saved and used as a trace.
 
-    Captures know the second only. Inside it a time is drawn uniformly: that is how Poisson arrivals lie in a second
-    whose number of them is known. Left at the full second, all of them would come at once and wait for each other.
+    Captures have times in whole seconds. The time within the second is drawn uniformly, which is the distribution of
+    Poisson arrivals given their number in that second. Without it, all arrivals of a second would come at once and wait
+    for each other.
 
     Parameters
     ----------
     source : path
-        Captures of one variant. A capture that samples shows only its share of the requests.
+        Captures of one variant. If capture samples requests, only the sampled share appears.
     seed : int
-        Of the times inside a second.
+        Seed of the times within a second.
 
     Returns
     -------
     DataFrame
-        `timestamp` (UTC, in order), `request_bytes`, `response_bytes`; one row a record.
+        `timestamp` (UTC, in order), `request_bytes`, `response_bytes`; one row per record.
 
     Raises
     ------
     InputError
-        As `read_captures`, and when there are several variants or a record without a time.
+        As for `read_captures`; or there are several variants, or a record without a time.
     """
     records = read_captures(source, bodies=False).records
     name = str(source)
@@ -197,27 +198,27 @@ def captured_arrivals(source: Source, *, seed: int = 0) -> pd.DataFrame:
     n_timeless = int(records["inference_time"].isna().sum())
     if n_timeless:
         raise InputError(name, "must have an inferenceTime in every record; records without one", n_timeless)
-    inside_ns = np.random.default_rng(seed).integers(0, 1_000_000_000, len(records)).astype("timedelta64[ns]")
-    records["timestamp"] = records["inference_time"].dt.as_unit("ns") + inside_ns
+    within_second_ns = np.random.default_rng(seed).integers(0, 1_000_000_000, len(records)).astype("timedelta64[ns]")
+    records["timestamp"] = records["inference_time"].dt.as_unit("ns") + within_second_ns
     columns = ["timestamp", "request_bytes", "response_bytes"]
     return records.sort_values("timestamp", kind="stable", ignore_index=True)[columns]
 
 
 def refuse_empty(source: Source, reading: Reading) -> None:
-    """Raise `InputError` when a reading found no record."""
+    """Raise `InputError` when no record was read."""
     if reading.n_records == 0:
-        why = f"; the first line that cannot be read: {reading.first_flaw}" if reading.first_flaw else ""
-        raise InputError(str(source), f"holds no captures{why}")
+        cause = f"; the first line that cannot be read: {reading.first_flaw}" if reading.first_flaw else ""
+        raise InputError(str(source), f"holds no captures{cause}")
 
 
 def _capture_file(path: Path) -> CaptureFile:
-    found = _FOLDERS.search(path.absolute().as_posix())
-    endpoint, variant = found.groups() if found else (None, None)
+    match = _ENDPOINT_AND_VARIANT.search(path.absolute().as_posix())
+    endpoint, variant = match.groups() if match else (None, None)
     return CaptureFile(path, endpoint, variant)
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that are not blank, each with its offset; of one that is too long, its beginning."""
+    """Yield the lines that are not blank, each with its offset; a line that is too long is cut."""
     offset = 0
     while line := stream.readline(MAX_LINE_BYTES):
         n_bytes, rest = len(line), line
@@ -225,13 +226,13 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
             rest = stream.readline(MAX_LINE_BYTES)
             n_bytes += len(rest)
         if rest is not line:
-            line = line[:1024] + b"\n"  # it cannot be read, but it is not torn
+            line = line[:1024] + b"\n"  # unreadable, but with a line end, so not torn
         if not line.isspace():
             yield offset, line
         offset += n_bytes
 
 
-def _row(record: CaptureRecord, variant: str | None, bodies: bool) -> dict[str, object]:
+def _record_row(record: CaptureRecord, variant: str | None, bodies: bool) -> dict[str, object]:
     row: dict[str, object] = {
         "variant": variant,
         "inference_id": record.inference_id,

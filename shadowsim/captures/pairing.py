@@ -1,10 +1,11 @@
-"""Captures of two variants, paired by inference id in bounded memory.
+"""Pairs the captures of two variants by inference id, in bounded memory.
 
-Captures are read twice, a line at a time. In between, memory holds 28 bytes a record: a digest of its inference id, the
-number of its file and its offset there; some 65 bytes more while two sides are joined. Bodies are never held.
+Captures are read twice, one line at a time. Between the readings, memory holds 28 bytes per record: a digest of its
+inference id, the number of its file and its offset there; joining two sides takes some 65 bytes more. Bodies are not
+kept.
 
-An id should stand once on a side. A caller that retries sends it again, so the earliest record of an id is the one that
-is paired; later ones are counted as duplicates.
+An id should occur once per side. A caller that retries sends it again, so the earliest record of an id is paired, and
+later ones are counted as duplicates.
 """
 
 from __future__ import annotations
@@ -19,31 +20,30 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from shadowsim.captures.folders import CaptureFile, Reading, Source, capture_files, refuse_empty, scan
+from shadowsim.arrays import Ints
+from shadowsim.captures.folders import CaptureFile, Reading, Source, capture_files, refuse_empty, scan_records
 from shadowsim.captures.record import CaptureRecord, record_of
 from shadowsim.errors import InputError, SerializationError
-
-Ints = NDArray[np.int64]
 
 _ID_BYTES = 16  # two of 10^9 ids share a digest with a probability of 10^-21
 _OPEN_FILES = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Index:
-    """Where the records of a variant lie.
+class CaptureIndex:
+    """The places of a variant's records.
 
     Attributes
     ----------
     files : tuple of CaptureFile
     reading : Reading
-        What was met when they were read.
+        Counts of the lines read.
     variant : str or None
-        As their folder names it.
+        The name in the files' folder.
     ids : ndarray of bytes, shape (n,)
-        Digests of the inference ids, of the records that have one, in the order of files and lines.
+        Digests of inference ids, for the records that have one, in the order of files and lines.
     file, offset : ndarray of int, shape (n,)
-        Where each record lies.
+        The number of each record's file, and the record's offset in bytes.
     n_without_id : int
     """
 
@@ -58,14 +58,14 @@ class Index:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """Which records belong together.
+    """The records of two indexes that have the same inference id.
 
     Attributes
     ----------
     source, shadow : ndarray of int64, shape (n,)
         Numbers of records in the two indexes, in the source's order.
     n_ids : tuple of (int, int)
-        How many different ids the source and the shadow have.
+        The numbers of distinct ids of the source and of the shadow.
     """
 
     source: Ints
@@ -73,28 +73,28 @@ class Pairs:
     n_ids: tuple[int, int]
 
 
-def index_captures(captures: Source, role: str) -> Index:
-    """Read captures of one variant and note where each record lies.
+def index_captures(captures: Source, role: str) -> CaptureIndex:
+    """Read captures of one variant and index the place of each record.
 
     Parameters
     ----------
     captures : path
         A folder, searched recursively, or a file.
     role : str
-        What errors call it.
+        The name of this side in errors.
 
     Raises
     ------
     InputError
-        When there are no captures, captures of several variants, or no record has an inference id.
+        There are no captures, captures of several variants, or no record has an inference id.
     """
     files, reading = capture_files(captures), Reading()
     variants = sorted({(f.endpoint or "", f.variant or "") for f in files})
     if len(variants) > 1:
-        found = ", ".join("/".join(filter(None, v)) or "none" for v in variants[:4])
-        raise InputError(role, f"must be captures of one variant; {captures} has {found}")
+        names = ", ".join("/".join(filter(None, v)) or "none" for v in variants[:4])
+        raise InputError(role, f"must be captures of one variant; {captures} has {names}")
     ids, file, offset, n_without_id = bytearray(), array("i"), array("q"), 0
-    for number, place, record in scan(files, reading):
+    for number, place, record in scan_records(files, reading):
         if record.inference_id is None:
             n_without_id += 1
             continue
@@ -103,9 +103,9 @@ def index_captures(captures: Source, role: str) -> Index:
         offset.append(place)
     refuse_empty(captures, reading)
     if not file:
-        what = f"must have inference ids (InvokeEndpoint's InferenceId): none of {reading.n_records:,} records"
-        raise InputError(role, f"{what} in {captures} has one")
-    return Index(
+        constraint = "must have inference ids (InvokeEndpoint's InferenceId)"
+        raise InputError(role, f"{constraint}: none of {reading.n_records:,} records in {captures} has one")
+    return CaptureIndex(
         files,
         reading,
         variants[0][1] or None,
@@ -116,37 +116,40 @@ def index_captures(captures: Source, role: str) -> Index:
     )
 
 
-def pair(source: Index, shadow: Index) -> Pairs:
-    """Join two indexes on the inference id, the earliest record of each id on either side."""
-    found = [np.unique(side.ids, return_index=True) for side in (source, shadow)]
-    (source_ids, source_first), (shadow_ids, shadow_first) = found
+def pair_by_id(source: CaptureIndex, shadow: CaptureIndex) -> Pairs:
+    """Join two indexes on the inference id, with the earliest record of each id on either side."""
+    (source_ids, source_first), (shadow_ids, shadow_first) = (
+        np.unique(side.ids, return_index=True) for side in (source, shadow)
+    )
     _, i, j = np.intersect1d(source_ids, shadow_ids, assume_unique=True, return_indices=True)
     a, b = source_first[i], shadow_first[j]
     order = np.argsort(a)
     return Pairs(a[order], b[order], (source_ids.size, shadow_ids.size))
 
 
-def read_pairs(source: Index, shadow: Index, pairs: Pairs) -> Iterator[tuple[CaptureRecord, CaptureRecord]]:
+def read_pairs(
+    source: CaptureIndex, shadow: CaptureIndex, pairs: Pairs
+) -> Iterator[tuple[CaptureRecord, CaptureRecord]]:
     """Yield the two records of every pair.
 
     Raises
     ------
     InputError
-        When a file cannot be read again, or is not what it was.
+        A file cannot be read again, or has changed.
     """
     with ExitStack() as stack:
-        one, other = (_Lines(side, stack) for side in (source, shadow))
-        # Blocks: a Python int for each of millions of pairs would be more than their index.
+        sources, shadows = (_RecordReader(side, stack) for side in (source, shadow))
+        # In blocks, because Python integers for millions of pairs would take more memory than the index.
         for begin in range(0, pairs.source.size, 4096):
             block = slice(begin, begin + 4096)
             for i, j in zip(pairs.source[block].tolist(), pairs.shadow[block].tolist(), strict=True):
-                yield one.record(i), other.record(j)
+                yield sources.record(i), shadows.record(j)
 
 
-class _Lines:
-    """The lines of an index, in any order; a few files stay open."""
+class _RecordReader:
+    """Reads the records of an index in any order; a few files stay open."""
 
-    def __init__(self, index: Index, stack: ExitStack):
+    def __init__(self, index: CaptureIndex, stack: ExitStack):
         self._index = index
         self._open: dict[int, BinaryIO] = {}
         stack.callback(self._close)
@@ -162,13 +165,13 @@ class _Lines:
             raise InputError(name, f"cannot be read: {error.strerror or error}") from None
         except SerializationError:
             record = None
-        if record is None or record.inference_id is None or _stripped(record.inference_id) != self._index.ids[i]:
+        if record is None or record.inference_id is None or _stripped_digest(record.inference_id) != self._index.ids[i]:
             raise InputError(name, "must not change while it is read, but has")
         return record
 
     def _stream(self, number: int) -> BinaryIO:
         if number not in self._open:
-            if len(self._open) >= _OPEN_FILES:  # files are in order of time: the one opened first is done with
+            if len(self._open) >= _OPEN_FILES:  # files are in order of time: the one opened first is no longer needed
                 self._open.pop(next(iter(self._open))).close()
             self._open[number] = self._index.files[number].path.open("rb")
         return self._open[number]
@@ -182,5 +185,5 @@ def _digest(inference_id: str) -> bytes:
     return blake2b(inference_id.encode("utf-8", "surrogatepass"), digest_size=_ID_BYTES).digest()
 
 
-def _stripped(inference_id: str) -> bytes:
-    return _digest(inference_id).rstrip(b"\0")  # as numpy gives back bytes of a fixed length
+def _stripped_digest(inference_id: str) -> bytes:
+    return _digest(inference_id).rstrip(b"\0")  # numpy strips trailing zeros from bytes of a fixed length

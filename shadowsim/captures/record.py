@@ -1,16 +1,16 @@
-"""SageMaker's data capture: one JSON line an invocation, as it is written and as it is read.
+"""Writes and parses lines of SageMaker's data capture: one line of JSON per invocation.
 
-A file lies at `<destination>/<endpoint>/<variant>/yyyy/mm/dd/hh/MM-SS-mmm-<uuid>.jsonl`, by the UTC hour. The variant
-is known from the folder alone: no member of a line names it, and nothing marks a shadow's copy. A line holds
+A file lies at `<destination>/<endpoint>/<variant>/yyyy/mm/dd/hh/MM-SS-mmm-<uuid>.jsonl`, by the UTC hour. Only the
+folder names the variant: no member of a line does, and nothing marks a shadow's copy. A line holds
 
     {"captureData": {"endpointInput":  {"observedContentType", "mode": "INPUT",  "data", "encoding"},
                      "endpointOutput": {"observedContentType", "mode": "OUTPUT", "data", "encoding"}},
      "eventMetadata": {"eventId", "customAttributes", "inferenceId", "inferenceTime"}, "eventVersion": "0"}
 
-with only the sides that are captured, and of the metadata always eventId and inferenceTime, in whole seconds. There is
-no latency in it and no status: a latency comes from CloudWatch or from a run of one's own.
+with only the sides that are captured. Of the metadata, eventId and inferenceTime (in whole seconds) are always there. A
+line has no latency and no status: latencies come from CloudWatch or from one's own runs.
 
-`line_of` and `record_of` are each other's inverse.
+`line_of` and `record_of` are inverses of each other.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class CapturedPayload:
     Attributes
     ----------
     body : bytes
-        As it passed the endpoint, decoded from what the line holds. UTF-8 unless `encoding` is BASE64.
+        The body that passed the endpoint, decoded from the line. UTF-8 unless `encoding` is BASE64.
     content_type : str or None
         The Content-Type observed, with its parameters.
     encoding : str
-        How the line holds it: CSV and JSON as text, BASE64.
+        The body's form in the line: CSV or JSON (both as text), or BASE64.
     """
 
     body: bytes
@@ -61,16 +61,16 @@ class CaptureRecord:
     Attributes
     ----------
     event_id : str or None
-        The service's own id. Whether a copy shares it with its source is not documented: pair by `inference_id`.
+        The service's id. It is not documented whether a copy has its source's id, so pair by `inference_id`.
     inference_id : str or None
-        What the caller sent as InferenceId; the copy carries it too.
+        The caller's InferenceId; the copy carries it too.
     inference_time : datetime or None
         In UTC. Lines hold whole seconds.
     request, response : CapturedPayload or None
         None when that side is not captured.
     custom_attributes : tuple of str
     event_version : str
-        "0" is the only version known.
+        "0" is the only known version.
     """
 
     event_id: str | None
@@ -90,8 +90,8 @@ def payload_of(
 ) -> CapturedPayload:
     """Return a body with the encoding that SageMaker gives it.
 
-    Content types that are listed are stored as CSV or JSON, whatever their parameters and case; all others in base64.
-    So is a listed body that is no UTF-8: as text it would not come back as it was.
+    Bodies of listed content types, whatever the type's parameters and case, are stored as CSV or JSON text; all others
+    in base64. A listed body that is not UTF-8 is stored in base64 too, since text would not preserve it.
     """
     media_type = _media_type(content_type)
     encoding = BASE64
@@ -106,13 +106,13 @@ def payload_of(
 
 
 def key_of(endpoint: str, variant: str, moment: datetime, unique: str) -> str:
-    """Return where below its destination a file that begins at a moment (with a zone) lies; `unique` is a uuid4."""
+    """Return the path below its destination of a file that begins at `moment` (with a zone); `unique` is a uuid4."""
     utc = moment.astimezone(UTC)
     return f"{endpoint}/{variant}/{utc:%Y/%m/%d/%H/%M-%S}-{utc.microsecond // 1000:03d}-{unique}.jsonl"
 
 
 def line_of(record: CaptureRecord) -> str:
-    """Return a record as SageMaker writes it: compact JSON in ASCII, without a line end."""
+    """Return a record as SageMaker's line: compact JSON in ASCII, without a line end."""
     sides = {"endpointInput": ("INPUT", record.request), "endpointOutput": ("OUTPUT", record.response)}
     metadata: dict[str, object] = {"eventId": record.event_id}
     if record.custom_attributes:
@@ -123,7 +123,9 @@ def line_of(record: CaptureRecord) -> str:
         utc = record.inference_time.astimezone(UTC).replace(microsecond=0, tzinfo=None)
         metadata["inferenceTime"] = f"{utc.isoformat()}Z"  # strftime would not pad the year
     document = {
-        "captureData": {name: _side(mode, payload) for name, (mode, payload) in sides.items() if payload is not None},
+        "captureData": {
+            name: _side_document(mode, payload) for name, (mode, payload) in sides.items() if payload is not None
+        },
         "eventMetadata": metadata,
         "eventVersion": record.event_version,
     }
@@ -131,12 +133,12 @@ def line_of(record: CaptureRecord) -> str:
 
 
 def record_of(line: bytes | str) -> CaptureRecord:
-    """Read a line.
+    """Parse a line.
 
     Raises
     ------
     SerializationError
-        When it is no JSON, or not a capture.
+        The line is not JSON, or not a capture.
     """
     try:
         document = json.loads(line if isinstance(line, str) else line.decode("utf-8-sig"))
@@ -144,7 +146,7 @@ def record_of(line: bytes | str) -> CaptureRecord:
         raise SerializationError(f"broken JSON at column {error.colno}: {error.msg}") from None
     except UnicodeDecodeError as error:
         raise SerializationError(f"byte {error.start} is not UTF-8") from None
-    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; a depth of a thousand
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; a depth of a thousand levels
         raise SerializationError("JSON with too many digits or levels") from None
     if not isinstance(document, dict) or "captureData" not in document:
         raise SerializationError("is JSON, but holds no captureData")
@@ -166,7 +168,7 @@ def _media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def _side(mode: str, payload: CapturedPayload) -> dict[str, object]:
+def _side_document(mode: str, payload: CapturedPayload) -> dict[str, object]:
     body = payload.body
     data = b64encode(body).decode() if payload.encoding == BASE64 else body.decode("utf-8", "surrogatepass")
     return {"observedContentType": payload.content_type, "mode": mode, "data": data, "encoding": payload.encoding}
@@ -186,15 +188,15 @@ def _payload(side: Mapping[str, Any] | None) -> CapturedPayload | None:
     return CapturedPayload(body, _member(side, "observedContentType", str), encoding)
 
 
-def _member(owner: Mapping[str, Any], name: str, of: type[T]) -> T | None:
+def _member(owner: Mapping[str, Any], name: str, expected: type[T]) -> T | None:
     value = owner.get(name)
-    if value is not None and not isinstance(value, of):
+    if value is not None and not isinstance(value, expected):
         raise SerializationError(f"has {kind(value)} for {name}")
     return value
 
 
 def _time(text: str | None) -> datetime | None:
-    """Return a time in UTC; a text that is none is a missing time, since the rest of the line is of use."""
+    """Return a time in UTC, or None for a text that is no time: the rest of the line is still useful."""
     try:
         moment = datetime.fromisoformat(text or "")
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,1 +1,11 @@
-"""Defines the command line: one module per group of commands."""
+"""Holds the commands of `shadowsim`: each reads its options, calls one function and prints the answer.
+
+compare         defines compare, noise-floor, agreement and benchmark-compare
+console         prints JSON and CSV, and turns errors into one line and an exit status
+main            defines the program and its commands init, validate, simulate, report and instances
+option_parsers  reads the values of options, and names the option when one is wrong
+options         declares the options that several commands share, and makes the scenario of a command line
+outputs         writes saved runs and HTML pages
+plan            defines size, plan and sweep
+serve           defines serve, which runs the local stand-in for SageMaker
+"""

@@ -1,16 +1,14 @@
-"""The commands that ask what a test shows: compare, noise-floor and agreement; and what became slower of the code.
-
-Each reads, calls one function and prints what that found; its help says when it ends with status 1.
-"""
+"""Defines compare, noise-floor, agreement and benchmark-compare: the commands that compare."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json
+from shadowsim.cli.option_parsers import number, option_parser, share, whole
 from shadowsim.cli.options import (
     Confidence,
     Csv,
@@ -24,20 +22,21 @@ from shadowsim.cli.options import (
     Seed,
     SloS,
     Workers,
-    number_of,
-    only_given,
     refuse_both_formats,
     scenario_of,
-    terms,
-    whole_of,
-    with_bar,
+    shows_progress,
 )
 from shadowsim.errors import InputError
+from shadowsim.option_defaults import (
+    BENCHMARK_MARGIN_PCT,
+    EXAMPLES,
+    NOISE_FLOOR_RUNS,
+    TOLERANCE,
+)
+from shadowsim.scenario.fields import per_cent
+from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 
-if TYPE_CHECKING:
-    pass
-
-# The sign \b keeps a help text's lines as they are.
+# \b keeps the lines of a help text as they are.
 _COMPARE_EXAMPLES = """\b
 Examples:
   shadowsim compare run
@@ -60,55 +59,81 @@ def compare(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A saved run, as `simulate -o DIR` writes it.")],
     later: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR2", help="A later one: its variants are compared with the same ones of DIR."),
+        typer.Argument(metavar="DIR2", help="A later run: its variants are compared with the same variants of DIR."),
     ] = None,
     metrics: Annotated[
-        list[str] | None, typer.Option("--metric", metavar="M", help="Only this metric, such as p99; repeatable.")
+        list[str] | None,
+        typer.Option("--metric", metavar="M", help="Show only this metric, such as p99; repeatable."),
     ] = None,
-    role: Annotated[str | None, typer.Option(metavar="ROLE", help="With DIR2: only source or shadow. [both]")] = None,
-    margin_pct: MarginPct = None,
-    margin_points: MarginPoints = None,
-    confidence: Confidence = None,
+    role: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="With DIR2: compare only source or shadow.", show_default="both"),
+    ] = None,
+    margin_pct: MarginPct = MARGIN_PCT,
+    margin_points: MarginPoints = MARGIN_POINTS,
+    confidence: Confidence = CONFIDENCE,
     slo_s: SloS = None,
-    look: Annotated[str | None, typer.Option(metavar="K", help="This is look K of --looks at a running test.")] = None,
-    looks: Annotated[str | None, typer.Option(metavar="N", help="How many looks are planned.")] = None,
+    look: Annotated[
+        int | None,
+        typer.Option(parser=option_parser(whole), metavar="K", help="This is look K of --looks at a running test."),
+    ] = None,
+    looks: Annotated[
+        int | None, typer.Option(parser=option_parser(whole), metavar="N", help="Number of looks planned.")
+    ] = None,
     spending: Annotated[
-        str | None, typer.Option(metavar="S", help="obrien-fleming or pocock. [obrien-fleming]")
+        str | None,
+        typer.Option(
+            metavar="S", help="How the looks share the level: obrien-fleming or pocock.", show_default=DEFAULT_SPENDING
+        ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="M", help="sections, replications, requests or windows. [what there is]")
+        str | None,
+        typer.Option(
+            metavar="M",
+            help="sections, replications, requests or windows.",
+            show_default="the first that the saved run allows",
+        ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for not enough data, too.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Also exit with 1 when a metric has not enough data.")
+    ] = False,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
     """Compare the shadow with the source, or two runs.
 
     Shows for each metric both sides, the difference with its interval, and a verdict: worse, better, no difference
-    larger than the margin, or not enough data. Exits with 1 when a metric is worse, or a pool is OVERLOADED whose
-    counterpart is not.
+    larger than the margin, or not enough data. Exits with 1 when a metric is worse, or when a pool is OVERLOADED and
+    its counterpart is not.
     """
     refuse_both_formats(as_json, as_csv)
-    asked = terms(margin_pct, margin_points, confidence, slo_s) | only_given(method=method)
-    staged = only_given(look=whole_of("--look", look), looks=whole_of("--looks", looks), spending=spending)
+    staged = {"look": look, "looks": looks, "spending": spending}
+    staged = {name: value for name, value in staged.items() if value is not None}
     if later is not None and staged:
-        raise InputError(f"--{next(iter(staged))}", "is for one run, and DIR2 is another")
+        raise InputError(f"--{next(iter(staged))}", "is for one run, but DIR2 is given")
     if later is None and role is not None:
-        raise InputError("--role", "is for two runs; in one, the shadow is compared with the source")
-    from shadowsim.report import comparison_text
+        raise InputError("--role", "is for two runs; within one, the shadow is compared with the source")
+    from shadowsim.report.comparison_text import compare_saved, compare_two_saved
 
+    terms = {
+        "margin_pct": margin_pct,
+        "margin_points": margin_points,
+        "confidence": confidence,
+        "slo_s": slo_s,
+        "method": method,
+    }
     if later is None:
-        found = comparison_text.compare_saved(directory, **asked, **staged)
+        comparison = compare_saved(directory, **terms, **staged)
     else:
-        found = comparison_text.compare_two_saved(directory, later, role, **asked)
-    found = found.only(metrics or [])
+        comparison = compare_two_saved(directory, later, role, **terms)
+    comparison = comparison.only(metrics or [])
     if as_json:
-        print_json(found.to_dict())
+        print_json(comparison.to_dict())
     elif as_csv:
-        print_frame(found.table, as_json=False)
+        print_frame(comparison.table, as_json=False)
     else:
-        typer.echo(str(found))
-    if found.worse or (strict and found.unsure):
+        typer.echo(str(comparison))
+    if comparison.worse or (strict and comparison.unsure):
         raise typer.Exit(FAILED_GOAL)
 
 
@@ -118,29 +143,44 @@ def noise_floor(
     rate: Rate = None,
     edits: Edits = None,
     seed: Seed = None,
-    replications: Annotated[str | None, typer.Option(metavar="N", help="How many runs. [10]")] = None,
-    margin_pct: MarginPct = None,
-    margin_points: MarginPoints = None,
-    confidence: Confidence = None,
+    replications: Annotated[
+        int | None,
+        typer.Option(
+            parser=option_parser(whole, least=2),
+            metavar="N",
+            help="Number of runs.",
+            show_default=f"the scenario's run.replications, or {NOISE_FLOOR_RUNS}",
+        ),
+    ] = None,
+    margin_pct: MarginPct = MARGIN_PCT,
+    margin_points: MarginPoints = MARGIN_POINTS,
+    confidence: Confidence = CONFIDENCE,
     slo_s: SloS = None,
     workers: Workers = None,
     as_json: Json = False,
     as_csv: Csv = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show the differences that a set-up shows when there are none.
+    """Measure the noise floor: the source against itself.
 
-    The source is compared with itself (A/A), as often as there are runs: how far apart both sides are, and how often
+    Compares the source with itself (A/A) in independent runs, and shows how far apart both sides are and how often
     that is called worse or better.
     """
     refuse_both_formats(as_json, as_csv)
-    n, threads = whole_of("--replications", replications, 2), whole_of("--workers", workers)
-    asked = terms(margin_pct, margin_points, confidence, slo_s) | only_given(replications=n, workers=threads)
     scenario = scenario_of(file, rate, edits, seed)
-    from shadowsim.planning import noise_floor as noise
+    from shadowsim.planning.noise_floor import noise_floor as measure_noise_floor
     from shadowsim.report.analysis_text import noise_text
 
-    floor = noise.noise_floor(scenario, **asked, progress=with_bar(as_json, as_csv, quiet))
+    floor = measure_noise_floor(
+        scenario,
+        margin_pct=margin_pct,
+        margin_points=margin_points,
+        confidence=confidence,
+        slo_s=slo_s,
+        replications=replications,
+        workers=workers,
+        progress=shows_progress(as_json, as_csv, quiet),
+    )
     if as_json or as_csv:
         print_frame(floor, as_json)
     else:
@@ -150,106 +190,108 @@ def noise_floor(
 @app.command(epilog="Example: shadowsim agreement AllTraffic Shadow-01 --ignore '$.request_id' --at-least 99%")
 def agreement(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE_CAPTURES", help="The source's capture folder (or a file) of SageMaker.")
+        Path,
+        typer.Argument(metavar="SOURCE_CAPTURES", help="SageMaker's capture folder (or file) of the source."),
     ],
-    shadow: Annotated[Path, typer.Argument(metavar="SHADOW_CAPTURES", help="The shadow's.")],
+    shadow: Annotated[Path, typer.Argument(metavar="SHADOW_CAPTURES", help="The same of the shadow.")],
     ignore: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="A field to leave out, such as $.request_id or $.items[*].id; repeatable."),
+        typer.Option(metavar="PATH", help="Field to leave out, such as $.request_id or $.items[*].id; repeatable."),
     ] = None,
-    rtol: Annotated[str | None, typer.Option(metavar="X", help="Tolerance of numbers, relative. [0]")] = None,
-    atol: Annotated[str | None, typer.Option(metavar="X", help="Tolerance of numbers, absolute. [0]")] = None,
-    confidence: Confidence = None,
-    examples: Annotated[str | None, typer.Option(metavar="N", help="Disagreements shown, at most. [5]")] = None,
+    rtol: Annotated[
+        float, typer.Option(parser=option_parser(number), metavar="X", help="Relative tolerance of numbers.")
+    ] = TOLERANCE,
+    atol: Annotated[
+        float, typer.Option(parser=option_parser(number), metavar="X", help="Absolute tolerance of numbers.")
+    ] = TOLERANCE,
+    confidence: Confidence = CONFIDENCE,
+    examples: Annotated[
+        int,
+        typer.Option(parser=option_parser(whole, least=0), metavar="N", help="Show at most this many disagreements."),
+    ] = EXAMPLES,
     at_least: Annotated[
-        str | None,
-        typer.Option(metavar="SHARE", help="Exit with 1 unless the share equal as values is surely so great: 99%."),
+        float | None,
+        typer.Option(
+            parser=option_parser(share),
+            metavar="SHARE",
+            help="Exit with 1 unless the share equal as values is certainly at least this: 99%.",
+        ),
     ] = None,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
-    """Compare the answers of both variants, from their captures.
+    """Compare captured responses of source and shadow.
 
-    Pairs them by inference id: shares that are equal byte for byte and as values, differences field by field, what was
-    left out, and examples. --csv gives the fields. --at-least asks for the lower end of the interval: a few pairs that
-    agree are no proof.
+    Pairs them by inference ID. Shows the shares that are equal byte for byte and as values, differences per field, what
+    was left out, and examples; --csv prints the fields. --at-least judges the lower end of the interval, since a few
+    pairs that agree prove little.
     """
     refuse_both_formats(as_json, as_csv)
-    wanted = _share("--at-least", at_least)
-    asked = only_given(
-        ignore=ignore,
-        rtol=number_of("--rtol", rtol),
-        atol=number_of("--atol", atol),
-        confidence=number_of("--confidence", confidence),
-        examples=whole_of("--examples", examples, 0),
-    )
-    from shadowsim.captures import agreement as agreements
+    from shadowsim.captures.agreement import agreement as measure_agreement
 
-    found = agreements.agreement(source, shadow, **asked)
-    met = wanted is None or found.within.low >= wanted  # NaN of no pairs is not met
+    result = measure_agreement(
+        source, shadow, ignore=ignore or (), rtol=rtol, atol=atol, confidence=confidence, examples=examples
+    )
+    met = at_least is None or result.within.low >= at_least  # false for NaN, when there are no pairs
     if as_json:
-        print_json(found.to_dict() | ({} if wanted is None else {"at_least": wanted, "met": met}))
+        print_json(result.to_dict() | ({} if at_least is None else {"at_least": at_least, "met": met}))
     elif as_csv:
-        print_frame(found.fields, as_json=False)
+        print_frame(result.fields, as_json=False)
     else:
-        typer.echo(str(found))
-        if wanted is not None:
-            typer.echo("\n" + _reached(found.within.share, found.within.low, found.within.high, wanted))
+        typer.echo(str(result))
+        if at_least is not None:
+            typer.echo("\n" + _goal_text(result.within.share, result.within.low, result.within.high, at_least))
     if not met:
         raise typer.Exit(FAILED_GOAL)
 
 
 @app.command(epilog=_BENCHMARK_EXAMPLES)
 def benchmark_compare(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="A file of pytest-benchmark, or a directory of several.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Likewise, of the newer version.")],
-    margin: Annotated[str, typer.Option(metavar="M", help="A change that does not matter, as in 3%.")] = "5%",
-    confidence: Confidence = None,
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A pytest-benchmark file, or a directory of several.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The same of the newer version.")],
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            parser=option_parser(per_cent),
+            metavar="M",
+            help="Largest change that does not matter, as in 3%.",
+            show_default=f"{BENCHMARK_MARGIN_PCT:g}%",
+        ),
+    ] = None,
+    confidence: Confidence = CONFIDENCE,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
     """Compare benchmarks of two versions.
 
-    Shows for each benchmark both medians, the change with its interval, and whether that is chance (after benchstat).
-    Exits with 1 when one is slower by more than the margin, and that is significant. The rounds of one file are no
-    independent runs: directories of several files, made in turn, show what truly changed.
+    Shows for each benchmark both medians, the change with its interval, and whether the change is significant (after
+    benchstat). Exits with 1 when a benchmark is significantly slower by more than the margin. The rounds of one file
+    are not independent runs: directories of several files, recorded in turn, show what really changed.
     """
     refuse_both_formats(as_json, as_csv)
-    from shadowsim.scenario.fields import per_cent
-    from shadowsim.testing import benchmark_comparison, benchmark_files
+    from shadowsim.testing.benchmark_comparison import SLOWER, benchmarks_object, benchmarks_text, compare_benchmarks
+    from shadowsim.testing.benchmark_files import read_timings
 
-    margin_pct = per_cent(margin, "--margin")
-    before, after = (benchmark_files.read_timings(path) for path in (old, new))
-    asked = only_given(confidence=number_of("--confidence", confidence))
-    table = benchmark_comparison.compare_benchmarks(before, after, margin_pct=margin_pct, **asked)
+    margin_pct = BENCHMARK_MARGIN_PCT if margin is None else margin
+    before, after = (read_timings(path) for path in (old, new))
+    table = compare_benchmarks(before, after, margin_pct=margin_pct, confidence=confidence)
     if as_json:
-        print_json(benchmark_comparison.speedups_object(table))
+        print_json(benchmarks_object(table))
     elif as_csv:
         print_frame(table, as_json=False)
     else:
-        typer.echo(benchmark_comparison.speedups_text(table, before, after, margin_pct))
-    if (table["verdict"] == benchmark_comparison.SLOWER).any():
+        typer.echo(benchmarks_text(table, before, after, margin_pct))
+    if (table["verdict"] == SLOWER).any():
         raise typer.Exit(FAILED_GOAL)
 
 
-def _share(option: str, text: str | None) -> float | None:
-    """Return the share that an option gives: 99% or 0.99."""
-    if text is None:
-        return None
-    number = number_of(option, text.strip().removesuffix("%"))
-    assert number is not None
-    share = number / 100.0 if text.strip().endswith("%") else number
-    if not 0.0 <= share <= 1.0:
-        raise InputError(option, "must be a share such as 99% or 0.99", text)
-    return share
-
-
-def _reached(share: float, low: float, high: float, wanted: float) -> str:
+def _goal_text(equal: float, low: float, high: float, at_least: float) -> str:
+    """Return whether the share equal as values reaches the goal, from the share and its interval."""
     from shadowsim.text import percent, wrapped
 
-    goal = f"equal as values in at least {100.0 * wanted:g} %"
-    if low >= wanted:
+    goal = f"equal as values in at least {100.0 * at_least:g} %"
+    if low >= at_least:
         return wrapped(f"met: {goal}; the interval's lower end is {percent(low, 2)}.")
-    if high < wanted:
-        return wrapped(f"missed: {goal}; it is {percent(share, 2)}.")
+    if high < at_least:
+        return wrapped(f"missed: {goal}; it is {percent(equal, 2)}.")
     return wrapped(f"not certain, so not met: {goal}; the interval is {percent(low, 2)} to {percent(high, 2)}.")

@@ -1,10 +1,10 @@
-"""How a command answers machines and how it ends: its exit status, and errors as single lines.
+"""Prints JSON and CSV for machines, and turns errors into single lines and exit statuses.
 
 Exit status: 0; 1 for a goal that is not met (an SLO, something worse, with `--strict` anything but certain); 2 for bad
-input, with a line on standard error that names the field; 130 when interrupted; 141 when whoever reads the output has
-gone, as for any program in a pipe. Anything else that is raised is a defect and keeps its traceback.
+input, with one line on standard error that names the field; 130 when interrupted; 141 when the reader of the output has
+closed it, as for any program in a pipe. Any other exception is a defect and keeps its traceback.
 
-Standard output holds answers, the same ones for the same input; progress, timing and errors go to standard error.
+Standard output holds answers only, the same for the same input; progress, timing and errors go to standard error.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 import typer
 from typer.core import TyperGroup
 
+from shadowsim.cli.option_parsers import BadOptionError
 from shadowsim.errors import InputError, ShadowsimError, SimulationError, ValidationError
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ FAILED_GOAL, BAD_INPUT, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 
 
 class Commands(TyperGroup):
-    """The group of all commands: it makes lines and exit statuses of errors."""
+    """The group of all commands; it turns errors into lines and exit statuses."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command line and exit with its status."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                # A name in another alphabet must not stop a run on a terminal that lacks it.
+                # A name in an alphabet that the terminal lacks must not stop a run.
                 stream.reconfigure(errors="backslashreplace")
         try:
             status = super().main(*args, **{**extra, "standalone_mode": False}) or 0
@@ -48,10 +49,12 @@ class Commands(TyperGroup):
             raise
         except ShadowsimError as error:
             status = _refused(error.violations if isinstance(error, ValidationError) else [str(error)])
+        except BadOptionError as error:
+            status = _refused([str(error.named())])
         except typer.Abort:
             status = INTERRUPTED
         except Exception as error:
-            # typer's usage errors; some versions bring click and some have it inside, so it cannot be named here.
+            # Typer's usage errors: their class has no public name, since some versions of Typer hold click inside.
             if not hasattr(error, "format_message"):
                 raise
             context = getattr(error, "ctx", None)
@@ -60,33 +63,33 @@ class Commands(TyperGroup):
         sys.exit(status)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, and end in order when it is stopped from outside."""
+        """Run the command; end in good order when it is interrupted or its output cannot be written."""
         try:
-            found = super().invoke(ctx)
+            value = super().invoke(ctx)
             sys.stdout.flush()
         except KeyboardInterrupt as stop:
-            for note in getattr(stop, "__notes__", []):  # what is kept of the work, and how to go on
+            for note in getattr(stop, "__notes__", []):  # which finished work is kept, and how to continue
                 typer.echo(one_line(note), err=True)
             raise typer.Exit(INTERRUPTED) from None
         except OSError as error:
             if error.errno not in (EPIPE, ENOSPC) or error.filename is not None:
                 raise
-            # Python would try once more to write what is left, and complain.
+            # At exit Python would try to write the rest once more, and print a warning.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if error.errno == EPIPE:
                 raise typer.Exit(READER_GONE) from None
             raise InputError("standard output", f"cannot be written: {error.strerror}") from None
-        return found
+        return value
 
 
 def print_json(value: object) -> None:
-    """Write a value as JSON, in characters that standard output can show; what is no finite number is null."""
+    """Print a value as JSON, in characters that standard output can show; NaN and infinity become null."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=not unicode, allow_nan=False))
 
 
 def print_frame(frame: pd.DataFrame, as_json: bool, index: bool = False) -> None:
-    """Write a frame for machines: as JSON a list of rows, else as CSV."""
+    """Print a frame for machines: as a JSON list of rows, or as CSV."""
     if as_json:
         print_json((frame.reset_index() if index else frame).to_dict("records"))
     else:
@@ -94,8 +97,8 @@ def print_frame(frame: pd.DataFrame, as_json: bool, index: bool = False) -> None
 
 
 def plain(value: Any) -> object:
-    """Return a value as JSON has it: no NaN, no infinity, none of pandas' and numpy's own kinds."""
-    kind = type(value).__name__  # pandas and numpy need not be loaded
+    """Return a value with JSON's types only: no NaN, no infinity, none of the types of pandas and numpy."""
+    kind = type(value).__name__  # so that pandas and numpy need not be loaded
     match value:
         case Mapping():
             return {str(key): plain(item) for key, item in value.items()}
@@ -109,13 +112,13 @@ def plain(value: Any) -> object:
 
 
 def one_line(text: str) -> str:
-    """Return a text as one line, with nothing in it that a terminal takes for a command."""
+    """Return a text as one line, without characters that would control a terminal."""
     joined = " ".join(text.split())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
 
 
 def writing(path: Path, write: Callable[[], T]) -> T:
-    """Return what `write` does; that a file cannot be written (a full disk, no permission) is bad input."""
+    """Call `write` and return its value; raise `InputError` when the file cannot be written (full disk, permission)."""
     try:
         return write()
     except OSError as error:
@@ -123,6 +126,7 @@ def writing(path: Path, write: Callable[[], T]) -> T:
 
 
 def _refused(lines: Iterable[str]) -> int:
+    """Print one line per error, and return the exit status."""
     for line in lines:
         typer.echo(f"error: {one_line(line)}", err=True)
     return BAD_INPUT

@@ -1,8 +1,7 @@
-"""The command line. Each command reads, calls one function and writes.
+"""Defines the program `shadowsim` and its commands init, validate, simulate, report and instances.
 
-The commands of scenarios and runs stand here; compare.py, plan.py and serve.py hold the others. The folder `report/`
-writes their texts, console.py their exit status and errors. What is slow to import is imported inside the command that
-needs it, so that help is there at once.
+compare.py, plan.py and serve.py define the other commands. Modules that are slow to import are imported inside the
+command that needs them, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from shadowsim import __version__
 from shadowsim.cli import compare, plan, serve
 from shadowsim.cli.console import BAD_INPUT, FAILED_GOAL, Commands, one_line, print_frame, print_json
 from shadowsim.cli.options import (
-    LONE_REPORT,
-    REPORT,
     Csv,
     Edits,
     File,
@@ -31,21 +28,18 @@ from shadowsim.cli.options import (
     Seed,
     Workers,
     document_of,
-    make_folder,
     refuse_both_formats,
-    save,
     scenario_of,
-    whole_of,
-    with_bar,
-    write_page,
+    shows_progress,
 )
+from shadowsim.cli.outputs import PAGE_ALONE, PAGE_IN_RUN, make_folder, save_runs, write_page
 from shadowsim.errors import InputError, ShadowsimError, ValidationError
 
 if TYPE_CHECKING:
     from shadowsim.aws.instances import InstanceType
     from shadowsim.planning.costs import Prices
 
-# The sign \b keeps a help text's lines as they are.
+# \b keeps the lines of a help text as they are.
 _SIMULATE_EXAMPLES = """\b
 Examples:
   shadowsim simulate
@@ -57,6 +51,7 @@ Examples:
 """
 
 app = typer.Typer(
+    name="shadowsim",
     cls=Commands,
     add_completion=False,
     rich_markup_mode=None,
@@ -65,8 +60,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(asked: bool) -> None:
+    if asked:
         typer.echo(f"shadowsim {__version__}")
         raise typer.Exit
 
@@ -75,7 +70,7 @@ def _version(wanted: bool) -> None:
 def main(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Simulate a SageMaker shadow test before you pay for it."""
@@ -86,20 +81,21 @@ def main(
 @app.command(epilog="Example: shadowsim init request.json > scenario.json")
 def init(
     request: Annotated[
-        str | None, typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request; - is stdin.")
+        str | None,
+        typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request; - reads standard input."),
     ] = None,
 ) -> None:
     """Print a scenario to edit.
 
-    It is the request's with every main key spelled out and a placeholder for its traffic; without a request, the
-    built-in scenario.
+    With a request, print its scenario with every main key spelled out and a placeholder for the traffic; without one,
+    print the built-in scenario.
     """
     from shadowsim.scenario.fields import BLOCKS
     from shadowsim.scenario.scenario import init_scenario
 
     document = None if request is None else document_of(request)
     if document and any(key in BLOCKS for key in document):
-        raise InputError(str(request), "is a scenario already, and can be edited as it is")
+        raise InputError(str(request), "is a scenario already: edit the file itself")
     print_json(init_scenario(document))
 
 
@@ -107,31 +103,34 @@ def init(
 def validate(
     request: Annotated[
         str,
-        typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request, or a scenario; - is stdin."),
+        typer.Argument(
+            metavar="REQUEST.json",
+            help="A CreateInferenceExperiment request or a scenario; - reads standard input.",
+        ),
     ],
     prices: PriceFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print {valid, violations} for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print {valid, violations} as JSON.")] = False,
 ) -> None:
     """Check a request or a scenario.
 
-    Describes it with what it costs when it is valid; else lists every violation of the request, one a line.
+    If it is valid, describe it and what it costs; otherwise list every violation of the request, one per line.
     """
-    known = None if prices is None else _prices(prices)
-    text, broken = "", []
+    own_prices = None if prices is None else _read_prices(prices)
+    text, violations = "", []
     try:
-        text = _described(request, known)
+        text = _description(request, own_prices)
     except ShadowsimError as error:
         if isinstance(error, ValidationError):
-            broken = list(error.violations)
+            violations = list(error.violations)
         elif as_json:
-            broken = [str(error)]
+            violations = [str(error)]
         else:
             raise
     if as_json:
-        print_json({"valid": not broken, "violations": broken})
+        print_json({"valid": not violations, "violations": violations})
     else:
-        typer.echo("\n".join(map(one_line, broken)) or f"valid\n{text}")
-    if broken:
+        typer.echo("\n".join(map(one_line, violations)) or f"valid\n{text}")
+    if violations:
         raise typer.Exit(BAD_INPUT)
 
 
@@ -143,14 +142,17 @@ def simulate(
     seed: Seed = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="DIR", help="Write the scenario and the frames (Parquet) there."),
+        typer.Option("-o", "--out", metavar="DIR", help="Write the scenario and the frames (Parquet) into DIR."),
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report", help=f"Write a page, too: DIR/{REPORT}, without -o ./{LONE_REPORT}.")
+        bool,
+        typer.Option("--report", help=f"Also write an HTML page: DIR/{PAGE_IN_RUN}, or ./{PAGE_ALONE} without -o."),
     ] = False,
     slo: Annotated[
         str | None,
-        typer.Option(metavar="GOALS", help='Exit with 1 unless these are met: "shadow.p99 <= 200ms and mean < 30ms".'),
+        typer.Option(
+            metavar="GOALS", help='Exit with 1 unless these goals are met: "shadow.p99 <= 200ms and mean < 30ms".'
+        ),
     ] = None,
     workers: Workers = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 unless the verdict is STABLE.")] = False,
@@ -160,87 +162,88 @@ def simulate(
 ) -> None:
     """Simulate a shadow test.
 
-    Shows source beside shadow, and says whether both pools keep up: STABLE, OVERLOADED or TOO SHORT. Without -o or
-    --report nothing is written. With run.replications in the scenario, it is run so often under different seeds: shows
-    means with half-widths of 95 % intervals and the worst verdict, and writes DIR/replication-0 and so on.
+    Shows source and shadow side by side, and whether both pools keep up: STABLE, OVERLOADED or TOO SHORT. Without -o or
+    --report nothing is written. A scenario with run.replications is run that many times with different seeds: the
+    output has means with half-widths of 95 % intervals and the worst verdict, and -o writes DIR/replication-0 and so
+    on.
     """
     refuse_both_formats(as_json, as_csv)
-    scenario, threads = scenario_of(file, rate, edits, seed), whole_of("--workers", workers)
+    scenario = scenario_of(file, rate, edits, seed)
     n = scenario.replications
     if n > 1 and report:
-        raise InputError("--report", "is a page of one run; use -o DIR, then `shadowsim report DIR/replication-0`")
+        raise InputError("--report", "makes a page of one run; use -o DIR, then `shadowsim report DIR/replication-0`")
     if out is not None:
         make_folder(out)
-    from shadowsim.engine import replicate
-    from shadowsim.engine import simulate as engine
+    from shadowsim.engine.replicate import replicate, worst
+    from shadowsim.engine.simulate import simulate as run_once
     from shadowsim.planning.slo import parse_slo
-    from shadowsim.report import run_text
+    from shadowsim.report.run_text import goals_frame, results_frame, results_object, results_text
     from shadowsim.report.scenario_text import scenario_text
     from shadowsim.text import speed, wrapped
 
-    wanted = None if slo is None else parse_slo(slo)
-    for_people = not (as_json or as_csv)
-    if for_people:
+    goals = None if slo is None else parse_slo(slo)
+    if not (as_json or as_csv):
         typer.echo(scenario_text(scenario))
         for sentence in scenario.assumptions:
             typer.echo(wrapped(sentence, "assumed  ", " " * 9))
-    run = engine.simulate if n == 1 else replicate.replicate
+    run = run_once if n == 1 else replicate
     began = perf_counter()
-    done = run(scenario, workers=threads, progress=with_bar(as_json, as_csv, quiet))
+    outcome = run(scenario, workers=workers, progress=shows_progress(as_json, as_csv, quiet))
     took_s = perf_counter() - began
-    results = done if isinstance(done, list) else [done]
-    written = save(results, out, report)
-    goals = None if wanted is None else run_text.goals_frame(wanted, results)
+    results = outcome if isinstance(outcome, list) else [outcome]
+    written = save_runs(results, out, report)
+    goal_rows = None if goals is None else goals_frame(goals, results)
     if as_json:
-        said = {} if goals is None else {"goals": goals.to_dict("records")}
-        print_json(run_text.results_object(results) | said)
+        extra = {} if goal_rows is None else {"goals": goal_rows.to_dict("records")}
+        print_json(results_object(results) | extra)
     elif as_csv:
-        print_frame(run_text.results_frame(results), as_json=False, index=True)
+        print_frame(results_frame(results), as_json=False, index=True)
     else:
-        typer.echo("\n" + run_text.results_text(results))
-        if goals is not None and wanted is not None:
-            from shadowsim.report import analysis_text
+        typer.echo("\n" + results_text(results))
+        if goals is not None and goal_rows is not None:
+            from shadowsim.report.analysis_text import goals_text
 
-            typer.echo("\n" + analysis_text.goals_text(goals, wanted))
+            typer.echo("\n" + goals_text(goal_rows, goals))
         typer.echo("".join(f"\nwrote {line}" for line in written), nl=bool(written))
         if not quiet:
-            how = results[0].how if n == 1 else f"{n} replications"
+            method = results[0].how if n == 1 else f"{n} replications"
             n_requests = sum(int(result.summary()["requests"].iloc[0]) for result in results)
-            typer.echo(f"{speed(n_requests, took_s)}, {how}", err=True)
-    unmet = goals is not None and not goals["met"].all()
-    if unmet or (strict and replicate.worst(results).status != "STABLE"):
+            typer.echo(f"{speed(n_requests, took_s)}, {method}", err=True)
+    missed = goal_rows is not None and not goal_rows["met"].all()
+    if missed or (strict and worst(results).status != "STABLE"):
         raise typer.Exit(FAILED_GOAL)
 
 
 @app.command(epilog="Example: shadowsim report run")
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `simulate -o DIR` wrote.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help=f"[DIR/{REPORT}]")] = None,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A saved run, as `simulate -o DIR` writes it.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="File to write.", show_default=f"DIR/{PAGE_IN_RUN}"),
+    ] = None,
 ) -> None:
     """Write a saved run as an HTML page.
 
-    The page is one file that loads nothing from elsewhere.
+    The page is a single file that loads nothing from elsewhere.
     """
     from shadowsim.result import Result
 
     result = Result.load(directory)
-    typer.echo(f"wrote {write_page(result, out or directory / REPORT)}")
+    typer.echo(f"wrote {write_page(result, out or directory / PAGE_IN_RUN)}")
 
 
 @app.command(epilog="Example: shadowsim instances 'ml.g5*'")
 def instances(
     pattern: Annotated[
         str,
-        typer.Argument(
-            metavar="PATTERN", help="Part of a name, or a pattern as in a shell. [all types]", show_default=False
-        ),
+        typer.Argument(metavar="PATTERN", help="Part of a name, or a pattern as in a shell.", show_default="all types"),
     ] = "*",
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
     """List instance types.
 
-    What they have, and what they cost an hour where a dated example of the price is known.
+    Shows their hardware and their price per hour, where a dated example is known.
     """
     refuse_both_formats(as_json, as_csv)
     from shadowsim.report.scenario_text import instances_table
@@ -260,17 +263,25 @@ app.add_typer(plan.app)
 app.add_typer(serve.app)
 
 
-def _prices(file: Path) -> Prices:
+def _read_prices(file: Path) -> Prices:
     from shadowsim.planning.costs import read_prices
 
     return read_prices(file)
 
 
-def _described(file: str, prices: Prices | None) -> str:
-    """Return what a request or a scenario says, or raise for the first or all that is wrong with it."""
+def _description(file: str, prices: Prices | None) -> str:
+    """Return a text on a request or a scenario.
+
+    Raises
+    ------
+    ValidationError
+        For a request, with everything that is wrong.
+    InputError
+        For a scenario, with the first thing that is wrong.
+    """
     from shadowsim.aws.contract import violations
     from shadowsim.aws.experiment import Experiment
-    from shadowsim.aws.instances import describe
+    from shadowsim.aws.instances import experiment_text
     from shadowsim.scenario.fields import BLOCKS
 
     price_of = None if prices is None else prices.quoted
@@ -280,7 +291,7 @@ def _described(file: str, prices: Prices | None) -> str:
         names = ", ".join(name[0].upper() + name[1:] for name in needed)
         raise InputError("stdin" if file == "-" else file, f"is an empty object; a request needs {names}")
     if not any(key in BLOCKS for key in document):
-        return describe(Experiment.from_request(document), price_of)
+        return experiment_text(Experiment.from_request(document), price_of)
     from shadowsim.planning.costs import cost
     from shadowsim.report.analysis_text import data_text
     from shadowsim.report.scenario_text import scenario_text
@@ -288,15 +299,15 @@ def _described(file: str, prices: Prices | None) -> str:
 
     scenario = Scenario.from_dict(document, None if file == "-" else Path(file).parent)
     data = data_text(cost(scenario, prices))
-    return f"{describe(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}"
+    return f"{experiment_text(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}"
 
 
 def _matching(pattern: str) -> list[InstanceType]:
-    from shadowsim.aws.instances import matching
+    from shadowsim.aws.instances import matching_types
 
     if not any(sign in pattern for sign in "*?["):
         try:
-            return matching(f"*{pattern}*")
+            return matching_types(f"*{pattern}*")
         except InputError:
-            pass  # the error for what was typed is the better one
-    return matching(pattern)
+            pass  # the error below shows the pattern as it was typed
+    return matching_types(pattern)

@@ -1,18 +1,16 @@
-"""The commands that propose a test: size, plan and sweep.
-
-Each reads, calls one function and prints what that found; its help says when it ends with status 1.
-"""
+"""Defines size, plan and sweep: the commands that propose a test."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json
+from shadowsim.cli.option_parsers import number, option_parser, seconds, split_commas, whole
 from shadowsim.cli.options import (
     Csv,
     Edits,
@@ -24,20 +22,28 @@ from shadowsim.cli.options import (
     Report,
     Seed,
     Workers,
-    number_of,
-    only_given,
     refuse_both_formats,
     scenario_of,
-    whole_of,
-    with_bar,
-    write_analysis,
+    shows_progress,
 )
+from shadowsim.cli.outputs import write_analysis
 from shadowsim.errors import InputError
+from shadowsim.option_defaults import (
+    ALPHA,
+    EFFECT,
+    HEADROOM_PCT,
+    LOOKS,
+    MAX_INSTANCES,
+    POWER,
+    REHEARSALS,
+    SAMPLING_PERCENTAGES,
+)
+from shadowsim.statistics.terms import CONFIDENCE
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-# The sign \b keeps a help text's lines as they are.
+# \b keeps the lines of a help text as they are.
 _SIZE_EXAMPLES = """\b
 Examples:
   shadowsim size --slo "p99 <= 100ms"
@@ -59,7 +65,7 @@ Examples:
   shadowsim sweep s.json --set seed=1,2,3 --dask HOST:8786
 """
 
-ANSWERS_WITHIN_S = 10.0  # a scheduler
+DASK_TIMEOUT_S = 10.0  # for the scheduler's first answer
 
 app = typer.Typer()
 
@@ -68,27 +74,42 @@ app = typer.Typer()
 def size(
     file: File = None,
     slo: Annotated[
-        str, typer.Option(metavar="GOALS", help='What must be met: "shadow.p99 <= 200ms and error_rate < 0.1%".')
-    ] = "",
+        str | None,
+        typer.Option(metavar="GOALS", help='Goals to meet: "shadow.p99 <= 200ms and error_rate < 0.1%".'),
+    ] = None,
     rate: Rate = None,
     edits: Edits = None,
     seed: Seed = None,
     types: Annotated[
         list[str] | None,
-        typer.Option(metavar="TYPE,...", help="Instance types. [the variant's, and its by_instance_type]"),
+        typer.Option(
+            metavar="TYPE,...",
+            help="Instance types to try.",
+            show_default="the variant's, and those in its by_instance_type",
+        ),
     ] = None,
     variants: Annotated[
         str | None,
-        typer.Option(metavar="ROLE,...", help="Whose instances: source, shadow. [of whom goals speak]"),
+        typer.Option(
+            metavar="ROLE,...",
+            help="Roles whose instances are counted: source, shadow.",
+            show_default="the roles that the goals mention",
+        ),
     ] = None,
     headroom_pct: Annotated[
-        str | None, typer.Option(metavar="PCT", help="By how much the rate is raised first. [0]")
-    ] = None,
-    confidence: Annotated[str | None, typer.Option(metavar="C", help="Of a certain answer. [0.95]")] = None,
-    max_instances: Annotated[str | None, typer.Option(metavar="N", help="More are not tried. [1000]")] = None,
+        float,
+        typer.Option(parser=option_parser(number), metavar="PCT", help="Raise the rate by this percentage first."),
+    ] = HEADROOM_PCT,
+    confidence: Annotated[
+        float,
+        typer.Option(parser=option_parser(number), metavar="C", help="Confidence needed to call an answer certain."),
+    ] = CONFIDENCE,
+    max_instances: Annotated[
+        int, typer.Option(parser=option_parser(whole), metavar="N", help="Upper limit of instances to try.")
+    ] = MAX_INSTANCES,
     prices: PriceFile = None,
     workers: Workers = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when an answer is not certain, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Also exit with 1 when an answer is not certain.")] = False,
     as_json: Json = False,
     as_csv: Csv = False,
     report: Report = None,
@@ -96,36 +117,39 @@ def size(
 ) -> None:
     """Find the fewest instances that meet goals.
 
-    For each type, cheapest first, with cost, quotas, what decides, and what one instance fewer would do. Goals are
-    METRIC OP VALUE joined by `and`: p50 to p99.9, mean, wait_mean, share(latency > T), share(wait > T), error_rate,
-    utilisation. Exits with 1 when no type meets them.
+    Shows for each instance type, cheapest first, the number of instances, cost, quotas, what decides, and what one
+    instance fewer would do. Goals are METRIC OP VALUE joined by `and`: p50 to p99.9, mean, wait_mean,
+    share(latency > T), share(wait > T), error_rate, utilisation. Exits with 1 when no type meets them.
     """
     refuse_both_formats(as_json, as_csv)
     if not slo:
-        raise InputError("--slo", 'is needed: what must be met, such as --slo "p99 <= 200ms and error_rate < 0.1%"')
-    asked = only_given(
-        instance_types=_listed(types),
-        headroom_pct=number_of("--headroom-pct", headroom_pct),
-        confidence=number_of("--confidence", confidence),
-        max_instances=whole_of("--max-instances", max_instances),
-        workers=whole_of("--workers", workers),
-        prices=prices,
-    )
+        raise InputError("--slo", 'is required: the goals to meet, as in --slo "p99 <= 200ms and error_rate < 0.1%"')
     scenario = scenario_of(file, rate, edits, seed)
-    from shadowsim.planning import size as sizing
+    from shadowsim.planning.size import size as find_sizes
     from shadowsim.planning.slo import parse_slo
     from shadowsim.report.analysis_text import sizing_text
 
     goals = parse_slo(slo)
     roles = list(dict.fromkeys(goal.role for goal in goals.goals)) if variants is None else variants.split(",")
-    frame = sizing.size(scenario, goals, variants=roles, **asked, progress=with_bar(as_json, as_csv, quiet))
+    frame = find_sizes(
+        scenario,
+        goals,
+        split_commas(types),
+        roles,
+        headroom_pct,
+        confidence=confidence,
+        max_instances=max_instances,
+        workers=workers,
+        prices=prices,
+        progress=shows_progress(as_json, as_csv, quiet),
+    )
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
         typer.echo(sizing_text(frame, goals, scenario.experiment.duration_s))
-    _say(write_analysis(frame, report, goals, scenario), as_json or as_csv)
-    able = frame[frame["instance_count"].notna()].groupby("role").first()
-    if len(able) < frame["role"].nunique() or (strict and not able["certain"].all()):
+    _print_lines(write_analysis(frame, report, goals, scenario), as_json or as_csv)
+    solved = frame[frame["instance_count"].notna()].groupby("role").first()
+    if len(solved) < frame["role"].nunique() or (strict and not solved["certain"].all()):
         raise typer.Exit(FAILED_GOAL)
 
 
@@ -133,23 +157,46 @@ def size(
 def plan(
     file: File = None,
     effect: Annotated[
-        str, typer.Option(metavar="EFFECT", help='What is to be found: "p99 +5%", "mean +2ms", "error_rate +0.5%".')
-    ] = "p99 +5%",
+        str, typer.Option(metavar="EFFECT", help='Effect to find: "p99 +5%", "mean +2ms", "error_rate +0.5%".')
+    ] = EFFECT,
     rate: Rate = None,
     edits: Edits = None,
     seed: Seed = None,
-    power: Annotated[str, typer.Option(metavar="P", help="How often a test should find it.")] = "0.8",
-    alpha: Annotated[str | None, typer.Option(metavar="A", help="Level of the test, two-sided. [0.05]")] = None,
+    power: Annotated[
+        float,
+        typer.Option(parser=option_parser(number), metavar="P", help="Share of tests that should find the effect."),
+    ] = POWER,
+    alpha: Annotated[
+        float,
+        typer.Option(parser=option_parser(number), metavar="A", help="Significance level of the two-sided test."),
+    ] = ALPHA,
     shares: Annotated[
-        list[str] | None, typer.Option(metavar="PCT,...", help="Sampling percentages. [10,25,50,100]")
+        list[str] | None,
+        typer.Option(
+            metavar="PCT,...",
+            help="Sampling percentages to try.",
+            show_default=",".join(map(str, SAMPLING_PERCENTAGES)),
+        ),
     ] = None,
     durations: Annotated[
-        list[str] | None, typer.Option(metavar="T,...", help="Such as 90min, 6h, 7d. [1h to the Schedule's length]")
+        list[str] | None,
+        typer.Option(
+            metavar="T,...",
+            help="Durations to try, as in 90min,6h,7d.",
+            show_default="several, up to the Schedule's",
+        ),
     ] = None,
-    looks: Annotated[str | None, typer.Option(metavar="N", help="How often the test is looked at. [1]")] = None,
+    looks: Annotated[
+        int, typer.Option(parser=option_parser(whole), metavar="N", help="Number of looks at the running test.")
+    ] = LOOKS,
     replications: Annotated[
-        str | None, typer.Option(metavar="N", help="Tests rehearsed with the effect, and as many without. [100]")
-    ] = None,
+        int,
+        typer.Option(
+            parser=option_parser(whole),
+            metavar="N",
+            help="Number of tests rehearsed with the effect, and as many without.",
+        ),
+    ] = REHEARSALS,
     prices: PriceFile = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -159,36 +206,39 @@ def plan(
 ) -> None:
     """Find the share and the duration that show an effect.
 
-    Rehearses the test at each share and duration, with a shadow that is worse by the effect and with one that is as
-    good: how often it is found, false alarms, what is needed, and the cheapest test that will do. Exits with 1 when
-    none reaches the power.
+    Rehearses the test at each share and duration, with a shadow that is worse by the effect and with one that is
+    equally good. Shows how often the effect is found, false alarms, what is needed, and the cheapest test that
+    suffices. Exits with 1 when no test reaches the power.
     """
     refuse_both_formats(as_json, as_csv)
-    wanted = number_of("--power", power)
-    assert wanted is not None
-    times = _listed(durations)
-    asked = only_given(
-        alpha=number_of("--alpha", alpha),
-        shares=[whole_of("--shares", share) for share in _listed(shares) or []] or None,
-        durations=None if times is None else [float(t) if t.replace(".", "", 1).isdecimal() else t for t in times],
-        looks=whole_of("--looks", looks),
-        replications=whole_of("--replications", replications),
-        workers=whole_of("--workers", workers),
-        prices=prices,
-    )
+    percentages = None if shares is None else [whole(text, "--shares") for text in split_commas(shares) or []]
+    lengths_s = None if durations is None else [seconds(text, "--durations") for text in split_commas(durations) or []]
     scenario = scenario_of(file, rate, edits, seed)
-    from shadowsim.planning import plan as planning
+    from shadowsim.planning.plan import plan as rehearse_tests
+    from shadowsim.planning.sheet import recommend
     from shadowsim.report.analysis_text import plan_text
 
-    frame = planning.plan(scenario, effect, wanted, **asked, progress=with_bar(as_json, as_csv, quiet))
-    best = planning.recommend(frame)
+    frame = rehearse_tests(
+        scenario,
+        effect,
+        power,
+        alpha=alpha,
+        shares=percentages,
+        durations=lengths_s,
+        looks=looks,
+        replications=replications,
+        workers=workers,
+        prices=prices,
+        progress=shows_progress(as_json, as_csv, quiet),
+    )
+    best = recommend(frame)
     if as_json:
         print_json({"cells": frame.to_dict("records"), "recommended": None if best is None else best.to_dict()})
     elif as_csv:
         print_frame(frame, as_json=False)
     else:
-        typer.echo(plan_text(frame, effect, wanted))
-    _say(write_analysis(frame, report, wanted, scenario), as_json or as_csv)
+        typer.echo(plan_text(frame, effect, power))
+    _print_lines(write_analysis(frame, report, power, scenario), as_json or as_csv)
     if best is None:
         raise typer.Exit(FAILED_GOAL)
 
@@ -203,13 +253,20 @@ def sweep(
     rate: Rate = None,
     seed: Seed = None,
     replications: Annotated[
-        str | None, typer.Option(metavar="N", help="How often each cell is run. [the scenario's run.replications]")
+        int | None,
+        typer.Option(
+            parser=option_parser(whole),
+            metavar="N",
+            help="Number of runs per cell.",
+            show_default="the scenario's run.replications",
+        ),
     ] = None,
     dask: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Run on a Dask cluster: its scheduler's address.")
+        str | None, typer.Option(metavar="ADDRESS", help="Run on a Dask cluster: the address of its scheduler.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep finished runs there, and go on from them.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep finished runs in this directory, and do not run them again."),
     ] = None,
     workers: Workers = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 unless all runs are STABLE.")] = False,
@@ -220,44 +277,44 @@ def sweep(
 ) -> None:
     """Simulate all combinations of settings.
 
-    A row a combination and variant; --csv and --json have all columns. A value may be JSON: a comma inside brackets,
-    braces or quotes separates nothing. All cells see the same arrivals and draws (common random numbers).
+    Prints one row per combination and variant; --csv and --json have all columns. A value may be JSON: a comma inside
+    brackets, braces or quotes does not separate values. All cells see the same arrivals and draws (common random
+    numbers).
     """
     refuse_both_formats(as_json, as_csv)
-    n, threads = whole_of("--replications", replications), whole_of("--workers", workers)
     from shadowsim.planning.sweep_grid import grid_of
 
     grid = grid_of(settings or [])
     if not grid:
-        raise InputError("--set", "is needed: what to vary, such as --set sampling_percentage=10,50,100")
-    swept = grid.get("rate_per_s", [None])[0]
-    if rate is None and file is not None and swept is not None:
-        rate = str(swept)  # a plain request is no scenario without one, whatever its cells then say
+        raise InputError("--set", "is required: what to vary, as in --set sampling_percentage=10,50,100")
+    swept_rate = grid.get("rate_per_s", [None])[0]
+    if rate is None and file is not None:  # a plain request needs a rate to become a scenario, and any of them will do
+        rate = cast("float | None", swept_rate)  # which the scenario checks
     scenario = scenario_of(file, rate, seed=seed)
-    from shadowsim.planning import sweep as sweeps
+    from shadowsim.planning.sweep import sweep as run_cells
     from shadowsim.report.analysis_text import sweep_text
 
-    bar = with_bar(as_json, as_csv, quiet)
+    progress = shows_progress(as_json, as_csv, quiet)
     with _cluster(dask) as executor:
-        frame = sweeps.sweep(scenario, grid, executor, n, cache, workers=threads, progress=bar)
+        frame = run_cells(scenario, grid, executor, replications, cache, workers=workers, progress=progress)
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
         typer.echo(sweep_text(frame, grid))
-    _say(write_analysis(frame, report, None, scenario), as_json or as_csv)
+    _print_lines(write_analysis(frame, report, None, scenario), as_json or as_csv)
     if strict and not (frame["run_verdict"] == "STABLE").all():
         raise typer.Exit(FAILED_GOAL)
 
 
-def _say(lines: Sequence[str], for_machines: bool) -> None:
-    """Say what was written, apart from what a machine reads."""
+def _print_lines(lines: Sequence[str], for_machines: bool) -> None:
+    """Print what was written; on standard error when standard output is for machines."""
     for line in lines:
         typer.echo(line, err=for_machines)
 
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[Executor | None]:
-    """Connect to a Dask cluster for as long as it is needed; None is this machine."""
+    """Connect to a Dask cluster, and disconnect at the end; without an address, yield None: this machine."""
     if address is None:
         yield None
         return
@@ -266,14 +323,9 @@ def _cluster(address: str | None) -> Iterator[Executor | None]:
     except ImportError:
         raise InputError("--dask", "needs Dask: pip install 'shadowsim[dask]'") from None
     try:
-        client: Any = Client(address, timeout=ANSWERS_WITHIN_S)  # type: ignore[no-untyped-call]
+        client: Any = Client(address, timeout=DASK_TIMEOUT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError("--dask", f"must be the address of a scheduler that answers ({why})", address) from None
     with client:
         yield client.get_executor()
-
-
-def _listed(texts: list[str] | None) -> list[str] | None:
-    """Return what an option lists, by commas or by standing several times."""
-    return [name.strip() for text in texts for name in text.split(",")] if texts else None

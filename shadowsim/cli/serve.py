@@ -1,4 +1,4 @@
-"""`shadowsim serve`: its options, the lines that it prints, and how it stops."""
+"""Serve command: the options of `shadowsim serve`, the lines that it prints, its start and its stop."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from urllib.parse import urlsplit
 
 import typer
 
-from shadowsim.cli.options import number_of, only_given, positive_of, whole_of
+from shadowsim.cli.option_parsers import number, option_parser, positive_s, seconds, whole
 from shadowsim.errors import InputError
+from shadowsim.option_defaults import FLUSH_S, MAX_BODY_BYTES, PORT, SERVER_SEED, SKEW_S, TIME_SCALE, TRANSITION_S
 
 if TYPE_CHECKING:
+    from shadowsim.scenario.reading import Mirroring
     from shadowsim.scenario.service import Service
     from shadowsim.server.app import App
-    from shadowsim.server.data_plane.mirror import Mirroring
     from shadowsim.server.settings import Settings
     from shadowsim.server.state.store import Store
     from shadowsim.server.state.undocumented import Undocumented
 
-PORT = 4599
-_MOST_FILES, _MOST_FILES_SOON = 65_536, 8_192
-_COLLECTED_AFTER = 500, 3, 500  # the young ones often and so briefly, the old ones hardly ever
+_MOST_FILES, _FIRST_FILES = 65_536, 8_192
+_GC_THRESHOLDS = 500, 3, 500  # frequent and so short collections of young objects, hardly any of old ones
 VARIABLES = ("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH")
 _EXAMPLES = """\b
 Examples:
@@ -46,66 +46,120 @@ app = typer.Typer()
 
 @app.command(epilog=_EXAMPLES)
 def serve(
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="What to bind to.")] = "127.0.0.1",
-    port: Annotated[str | None, typer.Option(metavar="N", help=f"0 is any free port. [{PORT}]")] = None,
-    db: Annotated[str, typer.Option(metavar="FILE", help="Where state is kept; :memory: keeps none.")] = ":memory:",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            parser=option_parser(whole, least=0, most=65_535), metavar="N", help="Port to bind; 0 picks a free one."
+        ),
+    ] = PORT,
+    db: Annotated[
+        str, typer.Option(metavar="FILE", help="SQLite file that keeps the state; :memory: keeps none.")
+    ] = ":memory:",
     backend: Annotated[
         list[str] | None,
         typer.Option(
             metavar="MODEL=URL[,URL...]",
-            help="A model's containers, one an instance; repeatable. Models without are simulated.",
+            help="Containers of a model, one URL per instance; repeatable. Other models are simulated.",
         ),
     ] = None,
     scenario: Annotated[
-        Path | None, typer.Option(metavar="S.json", help="Service models, mirror and endpoint settings.")
+        Path | None,
+        typer.Option(metavar="S.json", help="Scenario with service models, mirror and endpoint settings."),
     ] = None,
     time_scale: Annotated[
-        str | None, typer.Option(metavar="N", help="Schedules and statuses pass N times as fast. [1]")
-    ] = None,
+        float,
+        typer.Option(
+            parser=option_parser(number), metavar="N", help="Speed of schedules and status changes, as a factor."
+        ),
+    ] = TIME_SCALE,
     transition_s: Annotated[
-        str | None,
-        typer.Option(metavar="S", help="How long Creating, Starting, Updating and Stopping last, in their time. [1]"),
-    ] = None,
+        float,
+        typer.Option(
+            parser=option_parser(seconds),
+            metavar="S",
+            help="Seconds that Creating, Starting, Updating and Stopping take, in scaled time.",
+        ),
+    ] = TRANSITION_S,
     quotas: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Quotas; `default` is a new AWS account's. [generous ones]")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Quotas file; `default`: a new AWS account's quotas.", show_default="generous quotas"
+        ),
     ] = None,
     s3_root: Annotated[
         Path,
         typer.Option(
-            metavar="DIR", file_okay=False, help="Captures: a folder a bucket, unless AWS_ENDPOINT_URL_S3 is set."
+            metavar="DIR",
+            file_okay=False,
+            help="Folder for captures, with a folder per bucket; not used if AWS_ENDPOINT_URL_S3 is set.",
         ),
     ] = Path("shadowsim-s3"),
-    flush_s: Annotated[str | None, typer.Option(metavar="S", help="How often captures are written. [60]")] = None,
+    flush_s: Annotated[
+        float,
+        typer.Option(
+            parser=option_parser(positive_s, most=86_400.0), metavar="S", help="Seconds between writes of captures."
+        ),
+    ] = FLUSH_S,
     credentials: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Verify signatures by the keys of this AWS credentials file.")
+        Path | None,
+        typer.Option(metavar="FILE", help="AWS credentials file: requests must be signed with one of its keys."),
     ] = None,
-    skew_s: Annotated[str | None, typer.Option(metavar="S", help="Permitted skew of a signature's date. [300]")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without signatures.")] = False,
+    skew_s: Annotated[
+        float,
+        typer.Option(
+            parser=option_parser(positive_s, most=86_400.0),
+            metavar="S",
+            help="Permitted clock skew of signatures, in seconds.",
+        ),
+    ] = SKEW_S,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Accept unsigned requests from other machines.")] = False,
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A further name in the Host header; repeatable.")
+        list[str] | None, typer.Option(metavar="NAME", help="Additional name to accept in the Host header; repeatable.")
     ] = None,
     max_body_bytes: Annotated[
-        str | None, typer.Option(metavar="N", help="Of an invocation and of its answer. [6291456]")
-    ] = None,
+        int,
+        typer.Option(
+            parser=option_parser(whole, most=2**30),
+            metavar="N",
+            help="Longest body of an invocation and of its answer.",
+        ),
+    ] = MAX_BODY_BYTES,
     timeout_s: Annotated[
-        str | None, typer.Option(metavar="S", help="How long a model may take. [the scenario's, or 60]")
+        float | None,
+        typer.Option(
+            parser=option_parser(positive_s, most=3600.0),
+            metavar="S",
+            help="Time limit of a model's answer, in seconds.",
+            show_default="the scenario's, or SageMaker's 60",
+        ),
     ] = None,
     seed: Annotated[
-        str | None, typer.Option(metavar="N", help="Of the simulated backends, the copies and the routing. [7]")
-    ] = None,
-    region: Annotated[str, typer.Option(help="In ARNs.")] = "us-east-1",
-    account: Annotated[str, typer.Option(help="In ARNs: 12 digits.")] = "111122223333",
+        int,
+        typer.Option(
+            parser=option_parser(whole, least=0),
+            metavar="N",
+            help="Seed of simulated backends, sampling and routing.",
+        ),
+    ] = SERVER_SEED,
+    region: Annotated[str, typer.Option(help="Region used in ARNs.")] = "us-east-1",
+    account: Annotated[str, typer.Option(help="Account used in ARNs: 12 digits.")] = "111122223333",
     choose: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="What AWS leaves open, as in desired_state=Completed; repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Choice where AWS documents nothing, such as desired_state=Completed; repeatable.",
+        ),
     ] = None,
 ) -> None:
-    """Stand where SageMaker stands, for boto3, the AWS CLI and whoever invokes endpoints.
+    """Run a local stand-in for SageMaker.
 
-    Shadow tests are created, started, stopped and deleted as on AWS; traffic is really copied, to containers or to
-    simulated instances. State is kept in a file or not at all; nothing that a request names is ever fetched.
+    It serves boto3, the AWS CLI and callers of endpoints. Shadow tests are created, started, stopped and deleted as on
+    AWS. Requests are copied to containers or to simulated instances. State is kept in a file or in memory. The server
+    fetches nothing that a request names.
     """
-    from shadowsim.server.data_plane.invoke import MAX_BODY_BYTES, Limits
+    from shadowsim.server.data_plane.invoke import Limits
+    from shadowsim.server.data_plane.mirror import CopyLimits
     from shadowsim.server.http.access import check_bind
     from shadowsim.server.http.signatures import read_credentials
     from shadowsim.server.settings import Settings
@@ -114,18 +168,8 @@ def serve(
     from shadowsim.server.state.store import Store
 
     check_bind(host, credentials is not None, insecure)
-    most_bytes = whole_of("--max-body-bytes", max_body_bytes, 1, 2**30) or MAX_BODY_BYTES
-    numbers = only_given(
-        port=whole_of("--port", port, 0, 65_535),
-        seed=whole_of("--seed", seed, 0),
-        flush_s=positive_of("--flush-s", flush_s, 86_400.0),
-        skew_s=positive_of("--skew-s", skew_s, 86_400.0),
-    )
-    times = only_given(
-        time_scale=number_of("--time-scale", time_scale), transition_s=number_of("--transition-s", transition_s)
-    )
     containers = dict(map(parse_backend, backend or []))
-    said = _said(scenario, positive_of("--timeout-s", timeout_s, 3600.0))
+    of_scenario = scenario_settings(scenario, timeout_s)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     with Store(
         db,
@@ -134,26 +178,42 @@ def serve(
         quotas=Quotas.read(quotas),
         region=region,
         account=account,
-        **times,
+        time_scale=time_scale,
+        transition_s=transition_s,
     ) as store:
         settings = Settings(
             host=host,
             hosts=tuple(allow_host or ()),
             containers=containers,
-            services=said.services,
-            routing=said.routing,
-            mirroring=said.mirroring,
-            limits=Limits(most_bytes, said.timeout_s, store.account, store.region),
+            services=of_scenario.services,
+            routing=of_scenario.routing,
+            mirroring=of_scenario.mirroring,
+            copy_limits=CopyLimits(timeout_s=of_scenario.timeout_s),
+            limits=Limits(max_body_bytes, of_scenario.timeout_s, store.account, store.region),
             sink=sink_of(s3_root, dict(os.environ)),
             secrets=None if credentials is None else read_credentials(credentials),
-            **numbers,
+            port=port,
+            seed=seed,
+            flush_s=flush_s,
+            skew_s=skew_s,
         )
         asyncio.run(_serve(settings, store))
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What a scenario says for a server."""
+class ScenarioSettings:
+    """Settings of a server that a scenario holds.
+
+    Attributes
+    ----------
+    services : mapping of str to Service
+        By variant.
+    routing : mapping of str to str
+        Routing strategies by variant; empty if the scenario leaves them open.
+    mirroring : Mirroring
+    timeout_s : float
+        Time limit for an answer.
+    """
 
     services: Mapping[str, Service]
     routing: Mapping[str, str]
@@ -161,26 +221,29 @@ class _Said:
     timeout_s: float
 
 
-def _said(file: Path | None, timeout_s: float | None) -> _Said:
-    from dataclasses import replace
+def scenario_settings(file: Path | None, timeout_s: float | None) -> ScenarioSettings:
+    """Return the settings in a scenario file, or the defaults without one; a given time-out takes precedence.
 
+    Raises
+    ------
+    InputError, ValidationError, SerializationError
+        The file is not a scenario, or has a service that a server cannot simulate.
+    """
     from shadowsim.scenario.defaults import TIMEOUT_S
-    from shadowsim.server.data_plane.mirror import Mirroring
+    from shadowsim.scenario.reading import Mirroring
+    from shadowsim.scenario.scenario import Scenario
 
     if file is None:
-        timeout_s = timeout_s or TIMEOUT_S
-        return _Said({}, {}, Mirroring(timeout_s=timeout_s), timeout_s)
-    from shadowsim.scenario.scenario import Scenario
+        return ScenarioSettings({}, {}, Mirroring(), timeout_s or TIMEOUT_S)
 
     scenario = Scenario.load(file)
     for name, service in scenario.services.items():
         if service.time.kind == "linear":
-            what = "must not be linear: a server has no trace whose columns it could take"
+            what = "must not be linear: a server has no trace with the columns that a linear law needs"
             raise InputError(f"services.{name}.time", what)
-    # What the scenario leaves out, an endpoint's configuration may say.
+    # Routing that the scenario leaves open is the endpoint configuration's.
     routing = scenario.routing if scenario.document.get("endpoint", {}).get("routing") else {}  # type: ignore[attr-defined]
-    timeout_s = timeout_s or scenario.timeout_s
-    return _Said(scenario.services, routing, replace(Mirroring.of(scenario), timeout_s=timeout_s), timeout_s)
+    return ScenarioSettings(scenario.services, routing, scenario.mirroring, timeout_s or scenario.timeout_s)
 
 
 async def _serve(settings: Settings, store: Store) -> None:
@@ -189,8 +252,8 @@ async def _serve(settings: Settings, store: Store) -> None:
     _allow_connections()
     app, stopping = App(settings, store), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(stop, stopping.set)
     try:
         await app.start()
     except OSError as error:
@@ -198,56 +261,56 @@ async def _serve(settings: Settings, store: Store) -> None:
             raise InputError("--host", "must be an address or a name of this machine", settings.host) from None
         why = error.strerror or error
         raise InputError("--port", f"{settings.host}:{settings.port} cannot be bound: {why}") from None
-    # A collection that looks at everything would hold up every caller for tens of ms. What is loaded stays loaded, and
-    # what copies hold while they wait comes and goes by their references: of cycles, few grow old.
+    # A collection of all objects would delay every caller by tens of ms. Freezing spares the loaded modules, and high
+    # thresholds suffice for the rest: reference counts free what copies hold, and few cycles grow old.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_COLLECTED_AFTER)
+    gc.set_threshold(*_GC_THRESHOLDS)
     try:
-        for line in lines(app, store):
+        for line in startup_lines(app, store):
             typer.echo(line)
         await stopping.wait()
-        typer.echo("stopping: what is in flight is finished, captures are written")
+        typer.echo("stopping: finishing requests in flight, writing captures")
     finally:
         await app.stop()
 
 
 def _allow_connections() -> None:
-    """Have as many open files as the system lets us: a caller takes two, a copy one."""
+    """Raise the limit of open files as far as the system allows: a caller takes two, a copy one."""
     try:
         import fcntl
         import resource
-    except ImportError:  # Windows, which has no such limit
+    except ImportError:  # Windows has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    # Linux holds a process with threads for some 15 ms whenever its table of files is doubled: it is so at once here.
-    with open(os.devnull) as some:
-        os.close(fcntl.fcntl(some.fileno(), fcntl.F_DUPFD, min(wanted, _MOST_FILES_SOON) - 1))
+    # Linux stalls a process with threads for some 15 ms whenever it doubles the table of files: grow it once, now.
+    with open(os.devnull) as file:
+        os.close(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD, min(wanted, _FIRST_FILES) - 1))
 
 
-def lines(app: App, store: Store) -> Iterator[str]:
-    """Yield what is printed at the start: what is kept, where the server is, and what makes boto3 talk to it."""
+def startup_lines(app: App, store: Store) -> Iterator[str]:
+    """Yield the lines printed at the start: where state is kept, the URL, and the variables that boto3 needs."""
     if store.is_kept:
         yield f"state is kept in {store.path}"
     else:
-        yield "state is kept in memory only, and is gone when the server stops (--db FILE keeps it)"
+        yield "state is kept in memory only and is lost when the server stops (--db FILE keeps it)"
     if store.clock.scale != 1.0:
-        here = datetime.fromtimestamp(store.clock.now(), UTC)
-        yield f"schedules pass {store.clock.scale:g} times as fast; for them it is {here:%Y-%m-%dT%H:%M:%SZ}"
+        scaled = datetime.fromtimestamp(store.clock.now(), UTC)
+        yield f"schedules run {store.clock.scale:g} times as fast; their clock shows {scaled:%Y-%m-%dT%H:%M:%SZ}"
     yield f"shadowsim serves at {app.url}"
     for name in VARIABLES:
         yield f"export {name}={app.url}"
     if app.token is None:
-        yield "# any credentials do, and any region; the data are not checked for who sends them"
+        yield "# requests are not authenticated: any credentials and any region will do"
     else:
-        yield f"# signatures are verified; {app.url}/metrics and frames want ?token={app.token.text}"
+        yield f"# requests must be signed; {app.url}/metrics and frames need ?token={app.token.text}"
 
 
 def parse_choices(texts: Sequence[str]) -> Undocumented:
-    """Return the choices of `NAME=VALUE` texts.
+    """Parse `NAME=VALUE` texts into choices.
 
     Raises
     ------
@@ -260,7 +323,7 @@ def parse_choices(texts: Sequence[str]) -> Undocumented:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or name not in CHOICES:
-            raise InputError("--choose", f"must be NAME=VALUE, NAME of {', '.join(CHOICES)}", text)
+            raise InputError("--choose", f"must be NAME=VALUE, where NAME is one of {', '.join(CHOICES)}", text)
         values[name] = {str(choice).lower(): choice for choice in CHOICES[name]}.get(value.lower(), value)
     try:
         return Undocumented(**values)
@@ -269,24 +332,24 @@ def parse_choices(texts: Sequence[str]) -> Undocumented:
 
 
 def parse_backend(text: str) -> tuple[str, tuple[str, ...]]:
-    """Return the model and the URLs of `MODEL=URL[,URL...]`.
+    """Parse `MODEL=URL[,URL...]` into the model and its URLs.
 
     Raises
     ------
     InputError
-        It is not of that form, or a URL is not of a server's root.
+        The text has another form, or a URL is not the root of an HTTP server.
     """
-    model, _, urls = text.partition("=")
-    found = tuple(url.strip() for url in urls.split(",") if url.strip())
-    if not model or not found:
+    model, _, listed = text.partition("=")
+    urls = tuple(url.strip() for url in listed.split(",") if url.strip())
+    if not model or not urls:
         raise InputError("--backend", "must be MODEL=http://host:port[,http://...]", text)
-    for url in found:
+    for url in urls:
         try:
             parts = urlsplit(url)
-            right = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
-            right = right and (parts.port is None or parts.port > 0) and url.isprintable() and " " not in url
+            valid = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+            valid = valid and (parts.port is None or parts.port > 0) and url.isprintable() and " " not in url
         except ValueError:
-            right = False
-        if not right:
+            valid = False
+        if not valid:
             raise InputError("--backend", "must have URLs such as http://127.0.0.1:8080", url)
-    return model, found
+    return model, urls

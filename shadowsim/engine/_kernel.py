@@ -1,31 +1,32 @@
-"""All compiled code, and every constant that it reads.
+"""Simulates requests through two pools: all compiled code, and every constant that it reads.
 
 Rules of this file
 ------------------
-numba's cache notices a change in the file that it compiles, not in the files that this one imports; so nothing that
-compiled code reads is defined elsewhere, and this file imports numpy and numba only. Functions take scalars, arrays
-and the named tuples below: inputs first, then state, then outputs. They never raise, never allocate in a loop over
-requests, and run without the interpreter's lock. The same functions run uncompiled under `NUMBA_DISABLE_JIT=1` and
-give the same bits: arithmetic is + - * /, sqrt, comparisons and integers, all of which IEEE 754 fixes to the last bit;
-there is no call to a mathematics library, no contraction and no reordering. Hash arithmetic has np.uint64 operands
-only, since a signed operand would turn it into floating point.
+numba's cache notices a change in the file that it compiles, but not in files that this one imports. So everything that
+compiled code reads is defined here, and this file imports numpy and numba only. Functions take scalars, arrays and the
+named tuples below: inputs first, then state, then outputs. They never raise, never allocate in a loop over requests,
+and run without the interpreter's lock. The same functions run uncompiled under `NUMBA_DISABLE_JIT=1` and give the same
+bits: arithmetic is + - * /, sqrt, comparisons and integers, all of which IEEE 754 fixes to the last bit; there is no
+call to a mathematics library, no contraction and no reordering. Hash arithmetic has np.uint64 operands only, since a
+signed operand would turn it into floating point.
 
 What a run is
 -------------
 Time is cut into windows of `period_s`. For each window, chunk by chunk of a size that stays in the cache:
 
-    arrivals -> serve(source) -> tally -> which are copied, and when -> serve(shadow) -> tally
+    arrivals -> serve(source) -> tally -> choose and time the copies -> serve(shadow) -> tally
 
-`run` does both sides, or one of them: the source's copies then wait in `Copies` for the shadow's turn, so that two
-threads can work on one run. It stops early, to be called again, when a structure that grows with the backlog has no
-room left for a chunk.
+`run` simulates both sides, or one of them: the source's copies are then kept in `Copies` for the shadow's side, so that
+two threads can work on one run. It returns early, to be called again, when a structure that grows with the backlog has
+no room left for a chunk.
 
 Everything random about a request is a pure function of (seed, column, window, number in the window): see `key` and
 `mix`. So no draw depends on the chunk size, on the order of computing, on threads, or on the fate of another request,
 and two scenarios share every draw that they have in common. A copy is drawn by its *source* request's number.
 
-Ties: at one instant a worker becomes free before a request arrives, ConcurrentRequestsPerModel is sampled after what
-finishes and before what arrives, requests arrive in the order of their numbers, and a copy follows its source request.
+Ties: at one instant a worker becomes free before a request arrives, ConcurrentRequestsPerModel is sampled after
+requests finish and before others arrive, requests arrive in the order of their numbers, and a copy follows its source
+request.
 Copies at the source's response leave in the order of (response, window, number).
 
 Queues
@@ -35,12 +36,12 @@ An instance has `workers` workers and one FIFO queue. A request that arrives at 
 earliest leaves the front and the new one is inserted by comparisons without a branch. Starts never decrease, so a
 queue that may hold L requests is full exactly when the L-th last accepted request has not started yet.
 
-LEAST_OUTSTANDING_REQUESTS needs to know, at each arrival, which instances have the fewest unfinished requests. When a
-request will have left is known as soon as it is accepted; a timing wheel (Varghese and Lauck, 1987) holds those moments
-in buckets of time, with a bit for each bucket that is not empty, and a bitset a level says which instances have 0, 1,
+LEAST_OUTSTANDING_REQUESTS needs to know, at each arrival, which instances have the fewest unfinished requests. The time
+at which a request leaves is known as soon as it is accepted. A timing wheel (Varghese and Lauck, 1987) holds these
+times in buckets, with a bit for each bucket that is not empty, and one bitset per level holds the instances with 0, 1,
 2, ... unfinished requests. The m-th tied instance in index order is the m-th set bit: a function of the tied set and
-the draw, never of a structure's history. What these structures decide is unpredictable, and a wrong guess of a branch
-costs as much as all else: so they are searched by counting bits, not by trying.
+the draw, never of a structure's history. The outcome of each search is unpredictable, and a mispredicted branch costs
+as much as everything else, so the structures are searched by counting bits, without branches.
 
 Laws
 ----
@@ -64,14 +65,14 @@ Ints = NDArray[np.int64]
 Int32s = NDArray[np.int32]
 Hashes = NDArray[np.uint64]
 
-# error_model="numpy": a division then carries no test for zero, and the loop round it can be vectorised. No divisor
-# here can be zero (each is guarded where it is formed).
+# error_model="numpy": divisions are then not tested for zero, and loops round them can be vectorised. No divisor here
+# can be zero (each is guarded where it is formed).
 njit = numba.njit(nogil=True, cache=True, error_model="numpy")
-# Called by compiled code only: leaving the wrappers for Python out saves time to compile, and a call from Python would
-# crash. Never for a public function.
+# For functions that only compiled code calls: without the wrappers for Python they compile faster, and a call from
+# Python would crash. Never for a public function.
 inner = numba.njit(nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-# For what is called once a request: LLVM inlines it, whatever its size. (numba's own inlining would type and lower a
-# copy at each call.)
+# For functions that are called once per request: LLVM inlines them, whatever their size. (numba's own inlining would
+# type and lower a copy at each call.)
 inline = numba.njit(
     nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True
 )
@@ -82,7 +83,7 @@ COPY = 1  # high 32 bits: the coin; low 32 bits: the order in which requests ent
 SOURCE_SERVICE, SOURCE_ROUTE, SOURCE_ERROR, SOURCE_RESPONSE_BYTES = 2, 3, 4, 5
 SHADOW_SERVICE, SHADOW_ROUTE, SHADOW_ERROR, SHADOW_RESPONSE_BYTES = 6, 7, 8, 9
 REQUEST_BYTES = 10
-SESSION, SESSION_COPY, MODULATION = 11, 12, 13  # whose request; which sessions are copied; states of an MMPP
+SESSION, SESSION_COPY, MODULATION = 11, 12, 13  # a request's session; which sessions are copied; states of an MMPP
 
 # ---- Arrival processes ----
 POISSON, CONSTANT, TRACE = 0, 1, 2
@@ -95,11 +96,11 @@ RANDOM, LEAST_OUTSTANDING = 0, 1
 COIN, COUNTER, HASH = 0, 1, 2
 AT_ARRIVAL, AT_RESPONSE = 0, 1
 
-# ---- What `run` does, and how it ends ----
+# ---- Which sides `run` simulates, and its status ----
 SOURCE_SIDE, SHADOW_SIDE, BOTH_SIDES = 1, 2, 3
 DONE, NEEDS_ROOM = 0, 1
 
-# ---- Why a request has no start ----
+# ---- Reasons in place of a request's start ----
 REFUSED, LOST_IN_FLIGHT, LOST_PER_S = -1.0, -2.0, -3.0
 
 # ---- Tables of quantiles: one cell for each exponent of u in (0, 1] and each value of its 7 leading mantissa bits ----
@@ -107,12 +108,12 @@ CELL_BITS = 7
 TABLE_CELLS = 53 << CELL_BITS
 TABLE_HALF = TABLE_CELLS + 2  # knots of one half; the last is read, at weight zero, by u = 1
 
-# ---- Histogram of latencies: 128 buckets an octave from 2^-20 s (0.95 us) to 2^12 s (68 min), ends clamped ----
+# ---- Histogram of latencies: 128 buckets per octave from 2^-20 s (0.95 us) to 2^12 s (68 min), ends clamped ----
 BUCKETS_LOG2 = 7
 BUCKETS = 32 << BUCKETS_LOG2
 BUCKET_LOWEST_S = 2.0**-20
 
-# ---- What a window's row holds, one array of float64 a (window, variant) ----
+# ---- Columns of a window's row, one array of float64 per (window, variant) ----
 R_REQUESTS, R_REFUSED, R_TIMED_OUT, R_ERROR_4XX, R_ERROR_5XX = 0, 1, 2, 3, 4
 R_LATENCY_SUM, R_LATENCY_MIN, R_LATENCY_MAX, R_WAIT_SUM, R_WORK, R_BACKLOG = 5, 6, 7, 8, 9, 10
 R_QUANTILES = 11  # five columns, for QUANTILES
@@ -121,23 +122,23 @@ R_LOST_BODY, R_LOST_IN_FLIGHT, R_LOST_PER_S = 21, 22, 23
 R_WIDTH = 24
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 
-# ---- What a row of the sample holds ----
+# ---- Columns of the sample ----
 S_WINDOW, S_NUMBER, S_ORDER, S_ARRIVAL, S_INSTANCE, S_START, S_SERVICE = 0, 1, 2, 3, 4, 5, 6
 S_WIDTH = 7
 
-# ---- Where a run stands: integers and real numbers ----
+# ---- Elements of `Progress.cursor` and `Progress.reached` ----
 C_WINDOW, C_PHASE, C_BASE, C_FIRST, C_STRETCHES, C_STRETCH, C_MORE, C_COPIES, C_ARRIVED, C_OUT = range(10)
-C_COUNT, C_LAST = 0, 1
+REACHED_COUNT, REACHED_S = 0, 1  # expected requests in the window, time of the last arrival
 OPEN, ARRIVE, RELEASE, CLOSE = 0, 1, 2, 3  # phases of a window
 
-# ---- What `Flight.counts` holds: a free node, how many requests, the bucket up to which all have left ----
+# ---- Elements of `Flight.counts`: a free node, the number of requests, the bucket up to which all have left ----
 F_FREE, F_TOTAL, F_LAST = 0, 1, 2
 
 CONCURRENCY_EVERY_S = 10.0  # CloudWatch emits ConcurrentRequestsPerModel every ten seconds
 
 
 class Arrivals(NamedTuple):
-    """When requests come.
+    """The arrival process.
 
     `knot_s`, `knot_rate` (n,): a piecewise-linear rate; `knot_count` (n,): its integral up to each knot. A trace has
     `trace_s` (m,) instead, sorted, and is played `n_total / m` times, `pass_s` apart.
@@ -178,7 +179,7 @@ class Pool(NamedTuple):
 
 
 class Mirror(NamedTuple):
-    """Which requests are copied, and when. Caps are -1 where there is none.
+    """The rule that chooses the requests to copy, and the instant of copying. Caps are -1 if there is none.
 
     `coin`: the share as a threshold of 32 bits, `percent`: as SageMaker has it. `session_by_request` (m,) is a trace's
     column of session numbers; without one there are `n_sessions`, drawn evenly.
@@ -205,7 +206,7 @@ class Payload(NamedTuple):
 
 
 class Flight(NamedTuple):
-    """Requests in flight, where somebody counts them.
+    """Requests in flight, if they are tracked.
 
     `counts` (3,): F_... . A request is a node: `next_node`, `leave_s`, `instance` (nodes,). Nodes whose requests leave
     in one bucket of time are a list, ended by -1, from `wheel` (buckets,) on, and bit b of `occupied` (buckets / 64,)
@@ -229,7 +230,7 @@ class Flight(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a pool carries from one request to the next; updated in place.
+    """The state of a pool between requests; updated in place.
 
     `free_s` (n_instances x n_workers,): sorted within an instance. `start_s` (n_instances x queue_limit,) and
     `start_at` (n_instances,): the last starts, as rings. `queued_change` (ticks, n_instances) and `queued`
@@ -251,7 +252,7 @@ class State(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """Copies that wait for the source's response: a binary heap by (time, window, number); `n` (1,): how many."""
+    """Copies that wait for the source's response: a binary heap by (time, window, number) of `n` (1,) elements."""
 
     time_s: Floats
     window: Ints
@@ -276,7 +277,7 @@ class Copies(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What is counted of a pool: `rows` (windows, R_WIDTH), `sections` (sections, BUCKETS), `bucket` (BUCKETS,)."""
+    """Counts of a pool: `rows` (windows, R_WIDTH), `sections` (sections, BUCKETS), `bucket` (BUCKETS,)."""
 
     rows: Floats
     sections: Ints
@@ -284,19 +285,58 @@ class Tally(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Requests kept whole: those whose order is below `threshold`. `rows` (capacity, S_WIDTH), `n` (1,): how many."""
+    """Single requests: those whose order is below `threshold`. `rows` (capacity, S_WIDTH), `n` (1,): their number."""
 
     threshold: np.uint64
     rows: Floats
     n: Ints
 
 
+class RunSettings(NamedTuple):
+    """Length of the run and of its windows; window w belongs to section w n_sections // n_windows.
+
+    The last window ends at the horizon.
+    """
+
+    n_windows: int
+    n_sections: int
+    period_s: float
+    horizon_s: float
+    seed: np.uint64
+
+
+class PoolRun(NamedTuple):
+    """One side of a run: a pool, its responses' payloads, and what is updated: its state, counts and sample."""
+
+    pool: Pool
+    answer: Payload
+    state: State
+    tally: Tally
+    sample: Sample
+
+
+class Transit(NamedTuple):
+    """Copies between the sides; `copies_end` (windows,): where a window's copies end in `copies`."""
+
+    pending: Pending
+    copies: Copies
+    copies_end: Ints
+
+
+class Progress(NamedTuple):
+    """Where a run stands: `cursor` (10,): C_... ; `reached` (2,): REACHED_... ."""
+
+    cursor: Ints
+    reached: Floats
+
+
 class Scratch(NamedTuple):
     """Columns of one chunk, reused from chunk to chunk and by both sides in turn.
 
-    `offset` is GOLDEN times a request's number in the chunk; `request` counts from the start of the run, where a trace
-    makes it matter. `picked` are the numbers of those to be copied, with their `order` in the sample; `kept` of those
-    that may be sampled.
+    `offset` is GOLDEN times a request's number in the chunk; `request` counts from the start of the run, and is filled
+    only for a trace. `picked` are the numbers of those to be copied, with their `order` in the sample; `kept` of those
+    that may be sampled. `stretch` (knots, 6) are the stretches of the window on which the rate is linear, see
+    `_stretches`.
     """
 
     reached: Floats
@@ -310,6 +350,7 @@ class Scratch(NamedTuple):
     route: Hashes
     start: Floats
     instance: Int32s
+    stretch: Floats
 
 
 # ---- Draws: splitmix64's finaliser over a counter (Steele, Lea and Flood, 2014) ----
@@ -325,7 +366,7 @@ _LOW32 = np.uint64(0xFFFFFFFF)
 
 @njit
 def mix(z: np.uint64) -> np.uint64:
-    """splitmix64's finaliser: a bijection of 64 bits."""
+    """Return splitmix64's finaliser of z, a bijection of 64 bits."""
     z = (z ^ (z >> _30)) * _MIX1
     z = (z ^ (z >> _27)) * _MIX2
     return z ^ (z >> _31)
@@ -333,14 +374,14 @@ def mix(z: np.uint64) -> np.uint64:
 
 @njit
 def key(seed: np.uint64, column: int, window: int) -> np.uint64:
-    """The key of one column in one window; the draw of request i is `mix(key + GOLDEN * i)`."""
+    """Return the key of one column in one window; the draw of request i is `mix(key + GOLDEN * i)`."""
     k = mix(mix(seed) + GOLDEN * np.uint64(column + 1))
     return mix(k + GOLDEN * np.uint64(window + 1))
 
 
 @njit
 def uniform(z: np.uint64) -> float:
-    """A draw as a number in (0, 1], a multiple of 2^-53."""
+    """Return a draw as a number in (0, 1], a multiple of 2^-53."""
     return np.float64(np.int64(z >> _11) + 1) * 2.0**-53
 
 
@@ -371,7 +412,7 @@ _LOG_FACTOR, _LOG = _log_tables()
 
 @njit
 def neg_log(u: float) -> float:
-    """-log(u) for u in (0, 1]: a unit exponential variate when u is uniform."""
+    """Return -log(u) for u in (0, 1]: a unit exponential variate when u is uniform."""
     bits = np.float64(u).view(np.int64)
     d = bits - _LOG_ORIGIN
     k = d >> 52
@@ -383,7 +424,7 @@ def neg_log(u: float) -> float:
 
 @njit
 def neg_log_all(u: Floats) -> None:
-    """Put -log(u) in the place of each u."""
+    """Replace each u by -log(u)."""
     for i in range(u.size):
         u[i] = neg_log(u[i])
 
@@ -398,14 +439,14 @@ _HALF = np.uint64(TABLE_HALF)
 
 
 def table_tails() -> Floats:
-    """Tail probabilities v = u / 2 at the knots of one half of a table, shape (TABLE_HALF - 1,): from 2^-54 to 1/2."""
+    """Return the tail probabilities v = u / 2, 2^-54 to 1/2, at the knots of half a table, shape (TABLE_HALF - 1,)."""
     bits = _ONE_BITS + (np.arange(TABLE_CELLS + 1, dtype=np.int64) << (52 - CELL_BITS))
     return bits.view(np.float64) * 2.0**-54
 
 
 @njit
 def draw(z: np.uint64, table: Floats) -> float:
-    """The quantile that a draw picks from a table: its low bit the half, its high 53 bits the tail probability."""
+    """Return a table's quantile for a draw: its low bit is the half, its high 53 bits are the tail probability."""
     bits = np.float64(np.int64(z >> _11) + 1).view(np.uint64)
     at = (bits >> _CELL_SHIFT) + (z & _1) * _HALF - _CELL_ORIGIN
     inside = np.float64(np.int64(bits & _CELL_MASK)) * 2.0 ** -(52 - CELL_BITS)
@@ -415,14 +456,14 @@ def draw(z: np.uint64, table: Floats) -> float:
 
 @njit
 def draw_all(k: np.uint64, number: Ints, table: Floats, scale: float, out: Floats) -> None:
-    """Draws of the requests `number` (n,) under key k, times `scale`, into `out` (n,)."""
+    """Write draws of the requests `number` (n,) under key k, times `scale`, into `out` (n,)."""
     for i in range(number.size):
         out[i] = draw(mix(k + GOLDEN * np.uint64(number[i])), table) * scale
 
 
 @njit
 def uniform_all(k: np.uint64, number: Ints, out: Floats) -> None:
-    """Uniform draws of the requests `number` (n,) under key k, into `out` (n,)."""
+    """Write uniform draws of the requests `number` (n,) under key k into `out` (n,)."""
     for i in range(number.size):
         out[i] = uniform(mix(k + GOLDEN * np.uint64(number[i])))
 
@@ -432,9 +473,9 @@ def uniform_all(k: np.uint64, number: Ints, out: Floats) -> None:
 
 @inner
 def _moment(count: float, t0: float, rate: float, slope: float) -> float:
-    """When `count` requests after t0 have come, on a stretch whose rate is rate + slope (t - t0).
+    """Return the time at which `count` requests after t0 have come, where the rate is rate + slope (t - t0).
 
-    The stable root of count = rate x + slope x^2 / 2; the guards only matter where the rate is zero at an end.
+    It is the stable root of count = rate x + slope x^2 / 2; the guards matter only where the rate is zero at an end.
     """
     root = math.sqrt(max(rate * rate + 2.0 * slope * count, 0.0))
     return t0 + 2.0 * count / max(rate + root, 1e-300)
@@ -442,9 +483,10 @@ def _moment(count: float, t0: float, rate: float, slope: float) -> float:
 
 @inner
 def _moments(count: Floats, lo: int, hi: int, last: float, stretch: Floats, out: Floats) -> float:
-    """Arrival times of the counts lo..hi-1, all in one stretch; `last` is the arrival before them.
+    """Write the arrival times of the counts lo..hi-1, all in one stretch; `last` is the arrival before them.
 
-    Rounding may put a time past the stretch's end or, where the rate changes, an ulp before the last one: undone.
+    Rounding may put a time past the stretch's end or, where the rate changes, an ulp before the last one; both are
+    corrected.
     """
     t0, rate, slope, origin, end = stretch[0], stretch[1], stretch[2], stretch[3], stretch[5]
     if slope == 0.0:
@@ -459,24 +501,24 @@ def _moments(count: Floats, lo: int, hi: int, last: float, stretch: Floats, out:
 
 @inner
 def _just_below(t: float) -> float:
-    """The greatest float64 below t > 0."""
+    """Return the greatest float64 below t > 0."""
     return np.int64(np.float64(t).view(np.int64) - 1).view(np.float64)
 
 
 @inner
-def _count_at(count: float, knot: int, a: Arrivals) -> float:
-    """When `count` requests have come, in the stretch of the rate that begins at `knot`."""
-    t0, t1 = a.knot_s[knot], a.knot_s[knot + 1]
-    rate = a.knot_rate[knot]
-    slope = (a.knot_rate[knot + 1] - rate) / (t1 - t0)
+def _count_at(count: float, knot: int, arrivals: Arrivals) -> float:
+    """Return the time at which `count` requests have come, in the stretch of the rate that begins at `knot`."""
+    t0, t1 = arrivals.knot_s[knot], arrivals.knot_s[knot + 1]
+    rate = arrivals.knot_rate[knot]
+    slope = (arrivals.knot_rate[knot + 1] - rate) / (t1 - t0)
     if slope == 0.0:
-        return t0 + (count - a.knot_count[knot]) / rate if rate > 0.0 else np.inf
-    return _moment(count - a.knot_count[knot], t0, rate, slope)
+        return t0 + (count - arrivals.knot_count[knot]) / rate if rate > 0.0 else np.inf
+    return _moment(count - arrivals.knot_count[knot], t0, rate, slope)
 
 
 @inner
 def _last_knot(x: float, knot: Floats) -> int:
-    """The last knot at or before x, in time or in counts; never the very last, where no stretch of the rate begins."""
+    """Return the last knot at or before x, in time or in counts; never the very last, where no stretch begins."""
     lo, hi = 0, knot.size - 1
     while hi - lo > 1:
         mid = (lo + hi) // 2
@@ -488,21 +530,21 @@ def _last_knot(x: float, knot: Floats) -> int:
 
 
 @inner
-def _global_at(i: int, a: Arrivals) -> float:
-    """When request i, counted from the start of the run, comes: for constant arrivals and for traces."""
-    if a.process == TRACE:
-        m = a.trace_s.size
-        return a.trace_s[i % m] + np.float64(i // m) * a.pass_s
-    return _count_at(np.float64(i), _last_knot(np.float64(i), a.knot_count), a)
+def _global_at(i: int, arrivals: Arrivals) -> float:
+    """Return the time of request i, counted from the start of the run, for constant arrivals and traces."""
+    if arrivals.process == TRACE:
+        m = arrivals.trace_s.size
+        return arrivals.trace_s[i % m] + np.float64(i // m) * arrivals.pass_s
+    return _count_at(np.float64(i), _last_knot(np.float64(i), arrivals.knot_count), arrivals)
 
 
 @njit
-def first_from(t: float, a: Arrivals) -> int:
-    """The number, counted from the start of the run, of the first request at or after t; `n_total` if there is none."""
-    lo, hi = -1, a.n_total
+def first_from(t: float, arrivals: Arrivals) -> int:
+    """Return the number, from the start of the run, of the first request at or after t; `n_total` if there is none."""
+    lo, hi = -1, arrivals.n_total
     while hi - lo > 1:
         mid = (lo + hi) // 2
-        if _global_at(mid, a) < t:
+        if _global_at(mid, arrivals) < t:
             lo = mid
         else:
             hi = mid
@@ -510,27 +552,27 @@ def first_from(t: float, a: Arrivals) -> int:
 
 
 @inner
-def _next_global(start: int, n: int, end: float, a: Arrivals, out: Floats) -> int:
-    """Arrival times of requests start, start + 1, ... before `end`, at most n; returns how many."""
+def _next_global(start: int, n: int, end: float, arrivals: Arrivals, out: Floats) -> int:
+    """Write the arrival times of requests start, start + 1, ... before `end`, at most n; return how many."""
     if n == 0:
         return 0
-    if a.process == TRACE:
-        m = a.trace_s.size
-        j, shift = start % m, np.float64(start // m) * a.pass_s
+    if arrivals.process == TRACE:
+        m = arrivals.trace_s.size
+        j, shift = start % m, np.float64(start // m) * arrivals.pass_s
         for i in range(n):
-            t = a.trace_s[j] + shift
+            t = arrivals.trace_s[j] + shift
             if t >= end:
                 return i
             out[i] = t
             j += 1
             if j == m:
-                j, shift = 0, np.float64((start + i + 1) // m) * a.pass_s
+                j, shift = 0, np.float64((start + i + 1) // m) * arrivals.pass_s
         return n
-    knot = _last_knot(np.float64(start), a.knot_count)
+    knot = _last_knot(np.float64(start), arrivals.knot_count)
     for i in range(n):
-        while knot < a.knot_count.size - 2 and a.knot_count[knot + 1] <= start + i:
+        while knot < arrivals.knot_count.size - 2 and arrivals.knot_count[knot + 1] <= start + i:
             knot += 1
-        t = _count_at(np.float64(start + i), knot, a)
+        t = _count_at(np.float64(start + i), knot, arrivals)
         if t >= end:
             return i
         out[i] = t
@@ -538,23 +580,23 @@ def _next_global(start: int, n: int, end: float, a: Arrivals, out: Floats) -> in
 
 
 @inner
-def _stretches(begin: float, end: float, a: Arrivals, first: int, out: Floats) -> int:
-    """Cut a window at the rate's knots, from knot `first` on; returns how many stretches.
+def _stretches(begin: float, end: float, arrivals: Arrivals, first: int, out: Floats) -> int:
+    """Cut a window at the rate's knots, from knot `first` on; return the number of stretches.
 
     A row of `out` is (t0, rate at t0, slope, count up to its start, count up to its end, greatest arrival time), counts
     from the window's start.
     """
     n, count = 0, 0.0
-    for k in range(first, a.knot_s.size - 1):
-        t0, t1 = a.knot_s[k], a.knot_s[k + 1]
+    for k in range(first, arrivals.knot_s.size - 1):
+        t0, t1 = arrivals.knot_s[k], arrivals.knot_s[k + 1]
         if t0 >= end:
             break
         lo, hi = max(t0, begin), min(t1, end)
         if hi <= lo:
             continue
-        slope = (a.knot_rate[k + 1] - a.knot_rate[k]) / (t1 - t0)
-        rate = a.knot_rate[k] + slope * (lo - t0)
-        rate_end = a.knot_rate[k] + slope * (hi - t0)
+        slope = (arrivals.knot_rate[k + 1] - arrivals.knot_rate[k]) / (t1 - t0)
+        rate = arrivals.knot_rate[k] + slope * (lo - t0)
+        rate_end = arrivals.knot_rate[k] + slope * (hi - t0)
         area = 0.5 * (rate + rate_end) * (hi - lo)
         out[n, 0], out[n, 1], out[n, 2], out[n, 3], out[n, 4] = lo, rate, slope, count, count + area
         out[n, 5] = _just_below(hi)
@@ -568,10 +610,10 @@ def _poisson(
     k: np.uint64, size: int, count: float, last: float, stretch: Floats, n_stretches: int, at: int, gap: Floats,
     reached: Floats, arrival: Floats,
 ) -> tuple[int, float, int]:  # fmt: skip
-    """The next arrivals of a window: how many (fewer than `size`: the window is full), the count reached, the stretch.
+    """Write the next arrivals of a window; return how many (fewer than `size`: no more), the count and the stretch.
 
-    Poisson arrivals at unit rate on the count axis, mapped through the inverse of the rate's integral. `k` is the key
-    of the first of them, `last` the arrival before it; `gap` and `reached` are room to work in.
+    Arrivals are Poisson at unit rate on the count axis, mapped through the inverse of the rate's integral. `k` is the
+    key of the first one, `last` the arrival before it; `gap` and `reached` are scratch space.
     """
     for i in range(size):
         gap[i] = neg_log(uniform(mix(k + GOLDEN * np.uint64(i))))
@@ -583,7 +625,7 @@ def _poisson(
             n = i
             break
         reached[i] = count
-    lo = np.int64(0)  # typed: for a literal, what is called with it would be compiled once more
+    lo = np.int64(0)  # typed: with a literal, the functions called with it would be compiled once more
     while lo < n:
         while reached[lo] >= stretch[at, 4]:
             at += 1
@@ -599,14 +641,14 @@ def _poisson(
 
 @njit
 def poisson_arrivals(
-    first: int, last: int, period: float, horizon: float, seed: np.uint64, column: int, a: Arrivals, stretch: Floats,
-    gap: Floats, reached: Floats, arrival: Floats, out: Floats,
+    first: int, last: int, period_s: float, horizon_s: float, seed: np.uint64, column: int, arrivals: Arrivals,
+    stretch: Floats, gap: Floats, reached: Floats, arrival: Floats, out: Floats,
 ) -> int:  # fmt: skip
-    """Poisson arrivals of windows first..last-1 into `out`; returns how many, or -1 when there is no room for them."""
+    """Write the Poisson arrivals of windows first..last-1 into `out`; return how many, or -1 without room for all."""
     n = 0
     for w in range(first, last):
-        begin, end = np.float64(w) * period, min(np.float64(w + 1) * period, horizon)
-        n_stretches = _stretches(begin, end, a, _last_knot(begin, a.knot_s), stretch)
+        begin, end = np.float64(w) * period_s, min(np.float64(w + 1) * period_s, horizon_s)
+        n_stretches = _stretches(begin, end, arrivals, _last_knot(begin, arrivals.knot_s), stretch)
         k, base, count, before, at, more = key(seed, column, w), 0, 0.0, begin, 0, True
         while more:
             size, k_base = arrival.size, k + GOLDEN * np.uint64(base)
@@ -622,19 +664,19 @@ def poisson_arrivals(
 
 
 @njit
-def global_arrivals(begin: float, end: float, a: Arrivals, out: Floats) -> int:
-    """Constant arrivals, or a trace's, in [begin, end) into `out`; returns how many, or -1 when there is no room."""
-    first = first_from(begin, a)
-    room = min(out.size, a.n_total - first)
-    n = _next_global(first, room, end, a, out)
-    return -1 if n == out.size and first + n < a.n_total else n
+def global_arrivals(begin: float, end: float, arrivals: Arrivals, out: Floats) -> int:
+    """Write constant arrivals, or a trace's, in [begin, end) into `out`; return how many, or -1 without room."""
+    first = first_from(begin, arrivals)
+    room = min(out.size, arrivals.n_total - first)
+    n = _next_global(first, room, end, arrivals, out)
+    return -1 if n == out.size and first + n < arrivals.n_total else n
 
 
 @njit
 def renewal_sums(seed: np.uint64, column: int, table: Floats, total: float, out: Floats) -> int:
-    """Gaps of mean 1 in blocks of RENEWAL_BLOCK: `out[b]` is the sum of all before block b.
+    """Sum gaps of mean 1 in blocks of RENEWAL_BLOCK: `out[b]` is the sum of all gaps before block b.
 
-    Returns the number of blocks until the sum passes `total`, or -1 when `out` has no room for them.
+    Return the number of blocks until the sum passes `total`, or -1 when `out` has no room for them.
     """
     count, b = 0.0, 0
     while count <= total:
@@ -652,22 +694,22 @@ def renewal_sums(seed: np.uint64, column: int, table: Floats, total: float, out:
 
 @njit
 def renewal_arrivals(
-    begin: float, end: float, seed: np.uint64, column: int, table: Floats, sums: Floats, first: int, a: Arrivals,
+    begin: float, end: float, seed: np.uint64, column: int, table: Floats, sums: Floats, first: int, arrivals: Arrivals,
     out: Floats,
 ) -> int:  # fmt: skip
-    """Renewals in [begin, end), from block `first` on, into `out`; returns how many, or -1 when there is no room.
+    """Write the renewals in [begin, end), from block `first` on, into `out`; return how many, or -1 without room.
 
-    A renewal is at a count on the axis on which the rate is 1, and mapped through the inverse of the rate's integral.
+    Renewals are counts on an axis on which the rate is 1, mapped through the inverse of the rate's integral.
     """
-    n, knot, t = 0, _last_knot(sums[first], a.knot_count), begin
+    n, knot, t = 0, _last_knot(sums[first], arrivals.knot_count), begin
     for b in range(first, sums.size):
         inside, k = 0.0, key(seed, column, b)
         for i in range(RENEWAL_BLOCK):
             inside += draw(mix(k + GOLDEN * np.uint64(i)), table)
             count = sums[b] + inside
-            while knot < a.knot_count.size - 2 and a.knot_count[knot + 1] <= count:
+            while knot < arrivals.knot_count.size - 2 and arrivals.knot_count[knot + 1] <= count:
                 knot += 1
-            t = _count_at(count, knot, a)
+            t = _count_at(count, knot, arrivals)
             if t >= end:
                 return n
             if t >= begin:
@@ -678,30 +720,30 @@ def renewal_arrivals(
     return n
 
 
-# ---- What is drawn for the requests of a chunk ----
-# Columns are cut to the requests at hand first: an index that may be negative, like lo + i, is tested at each access.
+# ---- Draws for the requests of a chunk ----
+# Columns are first cut to these requests: an index that may be negative, like lo + i, is tested at each access.
 
 
 @inner
 def _draw_requests(
-    seed: np.uint64, window: int, k: np.uint64, offset: Hashes, request: Ints, p: Pool, work: Floats, route: Hashes,
+    seed: np.uint64, window: int, k: np.uint64, offset: Hashes, request: Ints, pool: Pool, work: Floats, route: Hashes,
     instance: Int32s,
 ) -> None:  # fmt: skip
-    """Service times, by the pool's law or from a trace, and where the requests go; draws are mix(k + key + offset).
+    """Write service times, by the pool's law or from a trace, and instances; draws are mix(k + key + offset).
 
-    RANDOM: to a random instance. For LEAST_OUTSTANDING the draw is kept until the tie is known.
+    RANDOM chooses the instance here. For LEAST_OUTSTANDING the draw is kept in `route` until the tie is known.
     """
     n = offset.size
-    if p.work_s.size:
-        m = p.work_s.size
+    if pool.work_s.size:
+        m = pool.work_s.size
         for i in range(n):
-            work[i] = p.work_s[request[i] % m]
+            work[i] = pool.work_s[request[i] % m]
     else:
-        k_work, table, mean_s = k + key(seed, p.service, window), p.table, p.mean_s
+        k_work, table, mean_s = k + key(seed, pool.service, window), pool.table, pool.mean_s
         for i in range(n):
             work[i] = draw(mix(k_work + offset[i]), table) * mean_s
-    k_route, count = k + key(seed, p.route, window), np.uint64(p.n_instances)
-    if p.routing == RANDOM:
+    k_route, count = k + key(seed, pool.route, window), np.uint64(pool.n_instances)
+    if pool.routing == RANDOM:
         for i in range(n):
             instance[i] = np.int32(((mix(k_route + offset[i]) >> _32) * count) >> _32)
     else:
@@ -714,7 +756,7 @@ def _draw_requests(
 
 
 def _select_table() -> NDArray[np.uint8]:
-    """At 256 m + b the position of the m-th set bit of the byte b, counting from 0."""
+    """Return a table with, at 256 m + b, the position of the m-th set bit of the byte b, counting from 0."""
     table = np.empty(2048, np.uint8)
     for byte in range(256):
         places = [i for i in range(8) if byte >> i & 1]
@@ -727,7 +769,7 @@ _SELECT = _select_table()
 
 @inline
 def _popcount(x: np.uint64) -> np.uint64:
-    """How many bits of x are set; the compiler makes one instruction of it."""
+    """Return the number of set bits of x; it compiles to one instruction."""
     x = x - ((x >> _1) & _55)
     x = (x & _33) + ((x >> _2) & _33)
     x = (x + (x >> _4)) & _0F
@@ -736,15 +778,16 @@ def _popcount(x: np.uint64) -> np.uint64:
 
 @inline
 def _lowest_bit(x: np.uint64) -> np.uint64:
-    """The position of the lowest set bit of x > 0; likewise one instruction."""
+    """Return the position of the lowest set bit of x > 0; likewise one instruction."""
     return _popcount((x & (~x + _1)) - _1)
 
 
 @njit
 def select(x: np.uint64, m: np.uint64) -> np.uint64:
-    """The position of the m-th set bit of x, counting from 0, for m below the number of set bits.
+    """Return the position of the m-th set bit of x, counting from 0, for m below the number of set bits.
 
-    The byte by comparing m with the counts up to each byte, all eight at once; then a table (Vigna, 2008).
+    The byte is found by comparing m with the counts up to each of the eight bytes at once, and the bit in a table
+    (Vigna, 2008).
     """
     s = x - ((x >> _1) & _55)
     s = (s & _33) + ((s >> _2) & _33)
@@ -756,27 +799,27 @@ def select(x: np.uint64, m: np.uint64) -> np.uint64:
 
 @inner
 def _least_by_scan(route: np.uint64, outstanding: Ints) -> np.uint64:
-    """As `_least_outstanding`, for a backlog beyond all levels."""
+    """Return the instance as `_least_outstanding` does, for a backlog beyond all levels."""
     least, ties = outstanding[0], _0
     for i in range(outstanding.size):
         least = min(least, outstanding[i])
     for i in range(outstanding.size):
         ties += np.uint64(outstanding[i] == least)
-    m, found = (route * ties) >> _32, _0
+    m, chosen = (route * ties) >> _32, _0
     for i in range(outstanding.size):
         tied = np.uint64(outstanding[i] == least)
-        found += np.uint64(i) * np.uint64(tied > m)
+        chosen += np.uint64(i) * np.uint64(tied > m)
         m -= tied
-    return found
+    return chosen
 
 
 @inline
 def _least_outstanding(route: np.uint64, level: Hashes, at_level: Ints, some: Hashes) -> np.uint64:
-    """The instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order.
+    """Return the instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order.
 
-    _FF when all have so many that levels do not tell.
+    Return _FF when all have at least as many as the last level.
     """
-    # one way out only: with several, each call would count references
+    # one return only: with several, each call would count references
     word = _0
     while some[word] == _0:
         word += _1
@@ -790,13 +833,13 @@ def _least_outstanding(route: np.uint64, level: Hashes, at_level: Ints, some: Ha
             word += past
             before += past * (seen - before)
         m -= before
-    found = (word << _6) + select(level[least, word], m)
-    return _FF if least == np.uint64(at_level.size - 1) else found
+    chosen = (word << _6) + select(level[least, word], m)
+    return _FF if least == np.uint64(at_level.size - 1) else chosen
 
 
 @inline
 def _move(instance: np.uint64, by: int, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes) -> None:
-    """One request more (by = 1) or less (-1) at an instance."""
+    """Count one request more (by = 1) or less (-1) at an instance."""
     word, bit, top = instance >> _6, _1 << (instance & _63), at_level.size - 1
     n = outstanding[instance]
     outstanding[instance] = n + by
@@ -819,7 +862,7 @@ def _leave_until(
     t: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, next_node: Int32s, leave_s: Floats,
     instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
 ) -> None:  # fmt: skip
-    """Requests that leave at or before t are in flight no more."""
+    """Remove the requests that leave at or before t from those in flight."""
     now = _bucket(t, per_s)
     b = max(counts[F_LAST], now - wheel.size + 1)
     while b <= now:
@@ -854,7 +897,7 @@ def _enter(
     at: np.uint64, leave: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, next_node: Int32s,
     leave_s: Floats, instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
 ) -> None:  # fmt: skip
-    """A request is in flight at instance `at` until it leaves."""
+    """Add a request at instance `at` to those in flight, until `leave`."""
     node, slot = np.uint64(counts[F_FREE]), np.uint64(_bucket(leave, per_s) & (wheel.size - 1))
     counts[F_FREE] = next_node[node]
     counts[F_TOTAL] += 1
@@ -868,44 +911,44 @@ def _enter(
 
 
 @inner
-def _sample_concurrency(p: Pool, s: State, row: Floats) -> None:
-    """ConcurrentRequestsPerModel at the next tick, an instance's waiting and in service: the extremes are updated."""
-    tick = s.tick[0]
+def _sample_concurrency(pool: Pool, state: State, row: Floats) -> None:
+    """Update the extremes of ConcurrentRequestsPerModel (an instance's waiting and in service) at the next tick."""
+    tick = state.tick[0]
     t = np.float64(tick) * CONCURRENCY_EVERY_S
-    for i in range(p.n_instances):
-        s.queued[i] += s.queued_change[tick, i]
-        busy = s.queued[i]
-        for j in range(i * p.n_workers, (i + 1) * p.n_workers):
-            busy += np.int64(s.free_s[j] > t)
+    for i in range(pool.n_instances):
+        state.queued[i] += state.queued_change[tick, i]
+        busy = state.queued[i]
+        for j in range(i * pool.n_workers, (i + 1) * pool.n_workers):
+            busy += np.int64(state.free_s[j] > t)
         row[R_CONCURRENT_MIN] = min(row[R_CONCURRENT_MIN], np.float64(busy))
         row[R_CONCURRENT_MAX] = max(row[R_CONCURRENT_MAX], np.float64(busy))
-    s.tick[0] = tick + 1
+    state.tick[0] = tick + 1
 
 
 @inner
-def _note_queued(lo: int, hi: int, instance: Int32s, start: Floats, p: Pool, s: State) -> None:
-    """Note which of the requests lo..hi-1, all of which arrived before the next tick, wait at it and at later ones.
+def _note_queued(lo: int, hi: int, instance: Int32s, start: Floats, pool: Pool, state: State) -> None:
+    """Count which of the requests lo..hi-1, all of which arrived before the next tick, wait at it and at later ones.
 
-    Most pools have nobody waiting then, which the workers that are free first tell without a look at the requests.
+    In most pools none waits at the tick, which the workers that become free first show without reading the requests.
     """
-    tick = s.tick[0]
+    tick = state.tick[0]
     tick_s = np.float64(tick) * CONCURRENCY_EVERY_S
     waiting = False
-    for i in range(p.n_instances):
-        waiting = waiting or s.free_s[i * p.n_workers] > tick_s
+    for i in range(pool.n_instances):
+        waiting = waiting or state.free_s[i * pool.n_workers] > tick_s
     if not waiting:
         return
-    n = s.queued_change.shape[0]
+    n = state.queued_change.shape[0]
     for i in range(lo, hi):
         if start[i] > tick_s:
             gone = min(np.int64(math.ceil(min(start[i] / CONCURRENCY_EVERY_S, np.float64(n)))), n - 1)
-            s.queued_change[tick, instance[i]] += np.int32(1)
-            s.queued_change[gone, instance[i]] -= np.int32(1)
+            state.queued_change[tick, instance[i]] += np.int32(1)
+            state.queued_change[gone, instance[i]] -= np.int32(1)
 
 
 @inline
 def _start(at: np.uint64, n_workers: int, t: float, work: float, free_s: Floats) -> float:
-    """Give a request to the worker that is free first, of those from `at` on; returns when it starts."""
+    """Assign a request to the worker that is free first, of those from `at` on; return its start."""
     begin = max(free_s[at], t)
     y = begin + work
     for _ in range(n_workers - 1):
@@ -921,7 +964,7 @@ def _start(at: np.uint64, n_workers: int, t: float, work: float, free_s: Floats)
 def _serve(
     arrival: Floats, work: Floats, instance: Int32s, lo: int, hi: int, n_workers: int, free_s: Floats, start: Floats
 ) -> None:
-    """Requests lo..hi-1 of a chunk through FIFO queues: `start` is written."""
+    """Serve requests lo..hi-1 of a chunk in FIFO queues: write `start`."""
     for i in range(lo, hi):
         at = np.uint64(np.int64(instance[i]) * n_workers)
         start[i] = _start(at, n_workers, arrival[i], work[i], free_s)
@@ -929,14 +972,15 @@ def _serve(
 
 @inner
 def _serve_least(
-    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, p: Pool, s: State, start: Floats
+    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, pool: Pool, state: State,
+    start: Floats,
 ) -> None:  # fmt: skip
-    """As `_serve`, each request to an instance with the fewest in flight: `instance` is written, too.
+    """Serve as `_serve` does, each request on an instance with the fewest in flight: write `instance`, too.
 
-    What `_serve_any` does when nothing can be refused, lost or slowed down, a tenth faster for not asking.
+    The result is that of `_serve_any` when nothing can be refused, lost or slowed down, but a tenth faster.
     """
-    k, timeout, per_s, free_s = p.n_workers, p.timeout_s, p.buckets_per_s, s.free_s
-    counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = s.flight
+    k, timeout, per_s, free_s = pool.n_workers, pool.timeout_s, pool.buckets_per_s, state.free_s
+    counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = state.flight
     for i in range(lo, hi):
         t = arrival[i]
         _leave_until(
@@ -955,21 +999,23 @@ def _serve_least(
 
 @inner
 def _serve_any(
-    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, capped: bool, m: Mirror, p: Pool,
-    s: State, start: Floats,
+    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, capped: bool, mirror: Mirror,
+    pool: Pool, state: State, start: Floats,
 ) -> None:  # fmt: skip
-    """As `_serve`, with all that can happen to a request; one without a start has the reason in its place.
+    """Serve as `_serve` does, with refusals, losses and slowdown; `start` is the reason if there is no start.
 
-    `capped`: the requests are copies, to which the mirror's caps apply. `work` is the time that the worker was held in
-    the end. Requests are put into flight and taken out of it only where somebody counts them.
+    `capped`: the requests are copies, to which the mirror's caps apply. `work` becomes the time that the worker is
+    held. Requests in flight are tracked only if the routing or a cap needs them.
     """
-    k, limit, timeout, slowdown, per_s = p.n_workers, p.queue_limit, p.timeout_s, p.slowdown, p.buckets_per_s
-    most_in_flight = m.max_in_flight if capped else -1
-    most_per_s = m.max_per_s if capped else -1
-    least = p.routing == LEAST_OUTSTANDING
+    k, limit, timeout, slowdown = pool.n_workers, pool.queue_limit, pool.timeout_s, pool.slowdown
+    per_s = pool.buckets_per_s
+    most_in_flight = mirror.max_in_flight if capped else -1
+    most_per_s = mirror.max_per_s if capped else -1
+    least = pool.routing == LEAST_OUTSTANDING
     flying = least or most_in_flight >= 0
-    free_s, start_s, start_at, copied_s, copied_at = s.free_s, s.start_s, s.start_at, s.copied_s, s.copied_at
-    counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = s.flight
+    free_s, start_s, start_at = state.free_s, state.start_s, state.start_at
+    copied_s, copied_at = state.copied_s, state.copied_at
+    counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = state.flight
     for i in range(lo, hi):
         t = arrival[i]
         if flying:
@@ -986,10 +1032,10 @@ def _serve_any(
             copied_s[copied_at[0]] = t
             copied_at[0] = (copied_at[0] + 1) % most_per_s
         if least:
-            found = _least_outstanding(route[i], level, at_level, some)
-            if found == _FF:
-                found = _least_by_scan(route[i], outstanding)
-            instance[i] = np.int32(found)
+            chosen = _least_outstanding(route[i], level, at_level, some)
+            if chosen == _FF:
+                chosen = _least_by_scan(route[i], outstanding)
+            instance[i] = np.int32(chosen)
         at = np.int64(instance[i])
         if limit >= 0:
             ring = at * limit + start_at[at]
@@ -1013,36 +1059,38 @@ def _serve_any(
 
 
 @inner
-def _serve_to(arrival: Floats, capped: bool, m: Mirror, p: Pool, s: State, scratch: Scratch, row: Floats) -> None:
-    """A chunk through the pool, stopping at each tick on the way to sample concurrency."""
+def _serve_to(
+    arrival: Floats, capped: bool, mirror: Mirror, pool: Pool, state: State, scratch: Scratch, row: Floats
+) -> None:
+    """Serve a chunk, and sample concurrency at each tick on the way."""
     n = arrival.size
     work, instance, start = scratch.work, scratch.instance, scratch.start
-    plain = p.queue_limit < 0 and p.slowdown.size == 0 and not capped
+    plain = pool.queue_limit < 0 and pool.slowdown.size == 0 and not capped
     lo = np.int64(0)
     while lo < n:
-        hi, tick_s = n, np.float64(s.tick[0]) * CONCURRENCY_EVERY_S
+        hi, tick_s = n, np.float64(state.tick[0]) * CONCURRENCY_EVERY_S
         if arrival[n - 1] >= tick_s:
             hi = lo
             while arrival[hi] < tick_s:
                 hi += 1
         # a literal number of workers lets the compiler unroll the insertion
         if not plain:
-            _serve_any(arrival, work, scratch.route, instance, lo, hi, capped, m, p, s, start)
-        elif p.routing == LEAST_OUTSTANDING:
-            _serve_least(arrival, work, scratch.route, instance, lo, hi, p, s, start)
-        elif p.n_workers == 1:
-            _serve(arrival, work, instance, lo, hi, np.int64(1), s.free_s, start)
-        elif p.n_workers == 2:
-            _serve(arrival, work, instance, lo, hi, np.int64(2), s.free_s, start)
-        elif p.n_workers == 4:
-            _serve(arrival, work, instance, lo, hi, np.int64(4), s.free_s, start)
-        elif p.n_workers == 8:
-            _serve(arrival, work, instance, lo, hi, np.int64(8), s.free_s, start)
+            _serve_any(arrival, work, scratch.route, instance, lo, hi, capped, mirror, pool, state, start)
+        elif pool.routing == LEAST_OUTSTANDING:
+            _serve_least(arrival, work, scratch.route, instance, lo, hi, pool, state, start)
+        elif pool.n_workers == 1:
+            _serve(arrival, work, instance, lo, hi, np.int64(1), state.free_s, start)
+        elif pool.n_workers == 2:
+            _serve(arrival, work, instance, lo, hi, np.int64(2), state.free_s, start)
+        elif pool.n_workers == 4:
+            _serve(arrival, work, instance, lo, hi, np.int64(4), state.free_s, start)
+        elif pool.n_workers == 8:
+            _serve(arrival, work, instance, lo, hi, np.int64(8), state.free_s, start)
         else:
-            _serve(arrival, work, instance, lo, hi, p.n_workers, s.free_s, start)
-        _note_queued(lo, hi, instance, start, p, s)
+            _serve(arrival, work, instance, lo, hi, pool.n_workers, state.free_s, start)
+        _note_queued(lo, hi, instance, start, pool, state)
         if hi < n:
-            _sample_concurrency(p, s, row)
+            _sample_concurrency(pool, state, row)
         lo = hi
 
 
@@ -1051,14 +1099,14 @@ def _serve_to(arrival: Floats, capped: bool, m: Mirror, p: Pool, s: State, scrat
 
 @njit
 def bucket_of(latency: float) -> int:
-    """The histogram bucket of a latency in seconds."""
+    """Return the histogram bucket of a latency in seconds."""
     lowest = np.float64(BUCKET_LOWEST_S).view(np.int64)
     b = (np.float64(latency).view(np.int64) - lowest) >> np.int64(52 - BUCKETS_LOG2)
     return min(max(b, 0), BUCKETS - 1)
 
 
 def bucket_edges() -> Floats:
-    """Edges of the histogram's buckets in seconds, shape (BUCKETS + 1,)."""
+    """Return the edges of the histogram's buckets in seconds, shape (BUCKETS + 1,)."""
     lowest = np.float64(BUCKET_LOWEST_S).view(np.int64)
     return (lowest + (np.arange(BUCKETS + 1, dtype=np.int64) << (52 - BUCKETS_LOG2))).view(np.float64)
 
@@ -1094,7 +1142,7 @@ def _tally(
 
 @inner
 def _tally_without_start(why: float, work: float, row: Floats) -> int:
-    """Count a refusal, or a copy that was lost; returns 1 for what never came to the pool."""
+    """Count a refusal or a lost copy; return 1 for a copy, which never reached the pool, else 0."""
     if why == REFUSED:
         row[R_REFUSED] += 1.0
         row[R_REFUSED_WORK] += work
@@ -1105,69 +1153,70 @@ def _tally_without_start(why: float, work: float, row: Floats) -> int:
 
 @inner
 def _in_time(arrival: float, work: float, start: float, timeout: float) -> bool:
-    """Whether the model answered: neither refused nor timed out."""
+    """Return whether the model answered: the request was neither refused nor timed out."""
     return start >= 0.0 and (start + work) - arrival <= timeout
 
 
 @njit
-def bytes_of(z: np.uint64, i: int, p: Payload) -> float:
-    """Whole bytes of one payload: from its draw z, or from row i of a trace."""
-    size = p.by_request[i % p.by_request.size] if p.by_request.size else draw(z, p.table) * p.mean
+def bytes_of(z: np.uint64, i: int, payload: Payload) -> float:
+    """Return the whole bytes of one payload: from its draw z, or from row i of a trace."""
+    by_request = payload.by_request
+    size = by_request[i % by_request.size] if by_request.size else draw(z, payload.table) * payload.mean
     return math.floor(size + 0.5)
 
 
 @inner
 def _tally_answers(
     seed: np.uint64, window: int, k: np.uint64, offset: Hashes, request: Ints, arrival: Floats, work: Floats,
-    start: Floats, p: Pool, sent: Payload, answer: Payload, row: Floats,
+    start: Floats, pool: Pool, sent: Payload, answer: Payload, row: Floats,
 ) -> None:  # fmt: skip
-    """Count what the model itself fails, and the payloads of requests and of answers that came in time.
+    """Count the model's errors, and the payloads of requests and of answers in time.
 
-    One draw a request chooses 4XX, 5XX or neither.
+    One draw per request chooses 4XX, 5XX or neither.
     """
     n = offset.size
-    if p.error_4xx + p.error_5xx > 0.0:
-        k_error = k + key(seed, p.error, window)
+    if pool.error_4xx + pool.error_5xx > 0.0:
+        k_error = k + key(seed, pool.error, window)
         for i in range(n):
-            if _in_time(arrival[i], work[i], start[i], p.timeout_s):
+            if _in_time(arrival[i], work[i], start[i], pool.timeout_s):
                 u = uniform(mix(k_error + offset[i]))
-                row[R_ERROR_4XX] += np.float64(u <= p.error_4xx)
-                row[R_ERROR_5XX] += np.float64(p.error_4xx < u <= p.error_4xx + p.error_5xx)
+                row[R_ERROR_4XX] += np.float64(u <= pool.error_4xx)
+                row[R_ERROR_5XX] += np.float64(pool.error_4xx < u <= pool.error_4xx + pool.error_5xx)
     if sent.mean >= 0.0 or answer.mean >= 0.0:
         k_sent, k_answer = k + key(seed, sent.column, window), k + key(seed, answer.column, window)
         for i in range(n):
             if sent.mean >= 0.0 and start[i] >= REFUSED:
                 row[R_REQUEST_BYTES] += bytes_of(mix(k_sent + offset[i]), request[i], sent)
-            if answer.mean >= 0.0 and _in_time(arrival[i], work[i], start[i], p.timeout_s):
+            if answer.mean >= 0.0 and _in_time(arrival[i], work[i], start[i], pool.timeout_s):
                 row[R_RESPONSE_BYTES] += bytes_of(mix(k_answer + offset[i]), request[i], answer)
 
 
 @inner
-def _backlog(boundary: float, s: State) -> float:
-    """Work in worker-seconds that is left at a boundary."""
+def _backlog(boundary: float, state: State) -> float:
+    """Return the work in worker-seconds that is left at a boundary."""
     left = 0.0
-    for j in range(s.free_s.size):
-        left += max(s.free_s[j] - boundary, 0.0)
+    for j in range(state.free_s.size):
+        left += max(state.free_s[j] - boundary, 0.0)
     return left
 
 
 @inner
-def _close_window(end: float, window: int, section: int, p: Pool, s: State, t: Tally) -> None:
-    """The last ticks; quantiles of the window from its histogram, which moves on to its section and is emptied."""
-    row = t.rows[window]
-    while np.float64(s.tick[0]) * CONCURRENCY_EVERY_S < end:
-        _sample_concurrency(p, s, row)
-    row[R_BACKLOG] = _backlog(end, s)
+def _close_window(end: float, window: int, section: int, pool: Pool, state: State, tally: Tally) -> None:
+    """Sample the last ticks, compute the window's quantiles, and move its histogram to its section."""
+    row = tally.rows[window]
+    while np.float64(state.tick[0]) * CONCURRENCY_EVERY_S < end:
+        _sample_concurrency(pool, state, row)
+    row[R_BACKLOG] = _backlog(end, state)
     n = row[R_REQUESTS] - row[R_REFUSED]
     if n == 0.0:
         return
     seen, q = 0.0, 0
     for b in range(bucket_of(row[R_LATENCY_MIN]), bucket_of(row[R_LATENCY_MAX]) + 1):
-        here = np.int64(t.bucket[b])
+        here = np.int64(tally.bucket[b])
         if here == 0:
             continue
-        t.sections[section, b] += here
-        t.bucket[b] = np.uint32(0)
+        tally.sections[section, b] += here
+        tally.bucket[b] = np.uint32(0)
         while q < len(QUANTILES) and seen + here >= QUANTILES[q] * n:
             row[R_QUANTILES + q] = _within(b, (QUANTILES[q] * n - seen) / here, row)
             q += 1
@@ -1176,7 +1225,7 @@ def _close_window(end: float, window: int, section: int, p: Pool, s: State, t: T
 
 @inner
 def _within(b: int, share: float, row: Floats) -> float:
-    """A latency `share` of the way through bucket b, no further than the window's extremes."""
+    """Return the latency `share` of the way through bucket b, limited to the window's extremes."""
     lowest = np.float64(BUCKET_LOWEST_S).view(np.int64)
     low = np.int64(lowest + (np.int64(b) << np.int64(52 - BUCKETS_LOG2))).view(np.float64)
     high = np.int64(lowest + (np.int64(b + 1) << np.int64(52 - BUCKETS_LOG2))).view(np.float64)
@@ -1188,69 +1237,70 @@ def _within(b: int, share: float, row: Floats) -> float:
 
 
 @inner
-def _choose_coin(k: np.uint64, n: int, m: Mirror, threshold: np.uint64, s: Scratch) -> tuple[int, int]:
-    """A coin for each request. `picked`, `order` and `kept` are written, as by the other rules."""
-    offset, picked, orders = s.offset, s.picked, s.order
-    copied, kept, coin = 0, 0, m.coin
+def _choose_coin(k: np.uint64, n: int, mirror: Mirror, threshold: np.uint64, scratch: Scratch) -> tuple[int, int]:
+    """Choose requests by a coin each: write `picked`, `order` and `kept`; return the numbers of copies and samples."""
+    offset, picked, orders = scratch.offset, scratch.picked, scratch.order
+    copied, kept, coin = 0, 0, mirror.coin
     for i in range(n):
         z = mix(k + offset[i])
         picked[copied], orders[copied] = i, z & _LOW32
         copied += np.int64((z >> _32) < coin)
         if (z & _LOW32) < threshold:
-            s.kept[kept] = i
+            scratch.kept[kept] = i
             kept += 1
     return copied, kept
 
 
 @inner
 def _choose_otherwise(
-    k: np.uint64, k_session: np.uint64, k_copy: np.uint64, before: int, n: int, m: Mirror, threshold: np.uint64,
-    s: Scratch,
+    k: np.uint64, k_session: np.uint64, k_copy: np.uint64, before: int, n: int, mirror: Mirror, threshold: np.uint64,
+    scratch: Scratch,
 ) -> tuple[int, int]:  # fmt: skip
-    """COUNTER: request g of the run, counting from 1, is copied when floor(g share) grows; `before` came before these.
+    """Choose requests by COUNTER or HASH; write and return as `_choose_coin` does.
 
+    COUNTER: request g of the run, counting from 1, is copied when floor(g share) grows; `before` came before these.
     HASH: all requests of a session or none, by a hash of the session's number.
     """
     copied, kept = 0, 0
     for i in range(n):
-        order = mix(k + s.offset[i]) & _LOW32
-        if m.rule == COUNTER:
+        order = mix(k + scratch.offset[i]) & _LOW32
+        if mirror.rule == COUNTER:
             g = before + i + 1
-            copy = g * m.percent // 100 > (g - 1) * m.percent // 100
+            copy = g * mirror.percent // 100 > (g - 1) * mirror.percent // 100
         else:
-            session = session_of(mix(k_session + s.offset[i]), s.request[i], m)
-            copy = (mix(k_copy + GOLDEN * session) >> _32) < m.coin
-        s.picked[copied], s.order[copied] = i, order
+            session = session_of(mix(k_session + scratch.offset[i]), scratch.request[i], mirror)
+            copy = (mix(k_copy + GOLDEN * session) >> _32) < mirror.coin
+        scratch.picked[copied], scratch.order[copied] = i, order
         copied += np.int64(copy)
         if order < threshold:
-            s.kept[kept] = i
+            scratch.kept[kept] = i
             kept += 1
     return copied, kept
 
 
 @njit
-def session_of(z: np.uint64, i: int, m: Mirror) -> np.uint64:
-    """The session of a request: from its draw z, or from row i of a trace."""
-    if m.session_by_request.size:
-        return np.uint64(m.session_by_request[i % m.session_by_request.size])
-    return ((z >> _32) * np.uint64(m.n_sessions)) >> _32
+def session_of(z: np.uint64, i: int, mirror: Mirror) -> np.uint64:
+    """Return the session of a request: from its draw z, or from row i of a trace."""
+    if mirror.session_by_request.size:
+        return np.uint64(mirror.session_by_request[i % mirror.session_by_request.size])
+    return ((z >> _32) * np.uint64(mirror.n_sessions)) >> _32
 
 
 @inner
-def _small_enough(k: np.uint64, copied: int, m: Mirror, sent: Payload, s: Scratch, row: Floats) -> int:
-    """Of the chosen requests those whose body may be copied; the others are counted."""
+def _small_enough(k: np.uint64, copied: int, mirror: Mirror, sent: Payload, scratch: Scratch, row: Floats) -> int:
+    """Keep the chosen requests whose body may be copied, and count the others; return how many are kept."""
     kept = 0
     for j in range(copied):
-        i = s.picked[j]
-        s.picked[kept], s.order[kept] = i, s.order[j]
-        kept += np.int64(bytes_of(mix(k + s.offset[i]), s.request[i], sent) <= m.max_body_bytes)
+        i = scratch.picked[j]
+        scratch.picked[kept], scratch.order[kept] = i, scratch.order[j]
+        kept += np.int64(bytes_of(mix(k + scratch.offset[i]), scratch.request[i], sent) <= mirror.max_body_bytes)
     row[R_LOST_BODY] += copied - kept
     return kept
 
 
 @inline
 def _earlier(a: int, b: int, time_s: Floats, window: Ints, number: Ints) -> bool:
-    """Whether pending copy a leaves before b: by (response, window, number)."""
+    """Return whether pending copy a leaves before b: by (response, window, number)."""
     if time_s[a] != time_s[b]:
         earlier = time_s[a] < time_s[b]
     elif window[a] != window[b]:
@@ -1270,7 +1320,7 @@ def _swap(a: int, b: int, time_s: Floats, window: Ints, number: Ints, request: I
 
 @inner
 def _rise(i: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
-    """Restore the heap after something was put at its end, i."""
+    """Restore the heap after an element was put at its end, i."""
     while i > 0 and _earlier(i, (i - 1) >> 1, time_s, window, number):
         _swap(i, (i - 1) >> 1, time_s, window, number, request)
         i = (i - 1) >> 1
@@ -1278,7 +1328,7 @@ def _rise(i: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> 
 
 @inner
 def _pop(n: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
-    """Take the first of n + 1 pending copies away."""
+    """Remove the first of n + 1 pending copies."""
     _swap(0, n, time_s, window, number, request)
     i = 0
     while 2 * i + 1 < n:
@@ -1292,48 +1342,49 @@ def _pop(n: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> N
 
 
 @inner
-def _release(seed: np.uint64, through: float, q: Pending, at: int, room: int, c: Copies) -> int:
-    """Copies whose source has answered at or before `through` leave, at most `room`; returns how many."""
+def _release(seed: np.uint64, through: float, pending: Pending, at: int, room: int, copies: Copies) -> int:
+    """Move pending copies with a response at or before `through` to `copies`, at most `room`; return how many."""
     n = 0
-    while n < room and q.n[0] > 0 and q.time_s[0] <= through:
-        offset = GOLDEN * np.uint64(q.number[0])
-        c.arrival[at + n], c.window[at + n], c.offset[at + n] = q.time_s[0], q.window[0], offset
-        c.request[at + n], c.order[at + n] = q.request[0], mix(key(seed, COPY, q.window[0]) + offset) & _LOW32
+    while n < room and pending.n[0] > 0 and pending.time_s[0] <= through:
+        window, offset = pending.window[0], GOLDEN * np.uint64(pending.number[0])
+        copies.arrival[at + n], copies.window[at + n], copies.offset[at + n] = pending.time_s[0], window, offset
+        copies.request[at + n] = pending.request[0]
+        copies.order[at + n] = mix(key(seed, COPY, window) + offset) & _LOW32
         n += 1
-        q.n[0] -= 1
-        _pop(q.n[0], q.time_s, q.window, q.number, q.request)
+        pending.n[0] -= 1
+        _pop(pending.n[0], pending.time_s, pending.window, pending.number, pending.request)
     return n
 
 
 @inner
 def _hand_over(
-    window: int, base: int, copied: int, counted: bool, timeout: float, m: Mirror, s: Scratch, q: Pending, at: int,
-    c: Copies,
+    window: int, base: int, copied: int, counted: bool, timeout: float, mirror: Mirror, scratch: Scratch,
+    pending: Pending, at: int, copies: Copies,
 ) -> int:  # fmt: skip
-    """The chosen copies of a chunk: to `c` from `at` on, or to wait for a response; returns how many went to `c`."""
-    picked, arrival = s.picked, s.arrival
-    if m.instant == AT_ARRIVAL:
-        k, offset, order = GOLDEN * np.uint64(base), s.offset, s.order
-        to_arrival, to_offset, to_order = c.arrival[at:], c.offset[at:], c.order[at:]
+    """Write a chunk's copies to `copies` from `at` on, or to `pending`; return how many were written to `copies`."""
+    picked, arrival = scratch.picked, scratch.arrival
+    if mirror.instant == AT_ARRIVAL:
+        k, offset, order = GOLDEN * np.uint64(base), scratch.offset, scratch.order
+        to_arrival, to_offset, to_order = copies.arrival[at:], copies.offset[at:], copies.order[at:]
         for j in range(copied):
             i = np.uint64(picked[j])
             to_arrival[j], to_offset[j], to_order[j] = arrival[i], k + offset[i], order[j]
         if counted:
             for j in range(copied):
-                c.request[at + j] = s.request[picked[j]]
+                copies.request[at + j] = scratch.request[picked[j]]
         return copied
-    start, work, request = s.start, s.work, s.request
-    time_s, windows, number, requests, n = q.time_s, q.window, q.number, q.request, q.n[0]
+    start, work, request = scratch.start, scratch.work, scratch.request
+    time_s, windows, number, requests, n = pending.time_s, pending.window, pending.number, pending.request, pending.n[0]
     for j in range(copied):
         i = picked[j]
         leave = arrival[i]
         if start[i] >= 0.0:
-            # the sum by which the tally has the latency, so that the order of events is everywhere the same
+            # the same sum as the tally's latency, so that all code sees the same order of events
             leave += min((start[i] + work[i]) - arrival[i], timeout)
         time_s[n], windows[n], number[n], requests[n] = leave, window, base + i, request[i]
         _rise(n, time_s, windows, number, requests)
         n += 1
-    q.n[0] = n
+    pending.n[0] = n
     return 0
 
 
@@ -1348,48 +1399,47 @@ def _open_row(row: Floats) -> None:
 
 
 @inner
-def _open_arrivals(begin: float, end: float, a: Arrivals, stretch: Floats, cursor: Ints) -> None:
-    """Find where a window's arrivals begin."""
+def _open_arrivals(begin: float, end: float, arrivals: Arrivals, stretch: Floats, cursor: Ints) -> None:
+    """Set the cursor to a window's first arrival."""
     cursor[C_STRETCH], cursor[C_STRETCHES], cursor[C_FIRST] = 0, 0, 0
-    if a.process == POISSON:
-        cursor[C_STRETCHES] = _stretches(begin, end, a, _last_knot(begin, a.knot_s), stretch)
+    if arrivals.process == POISSON:
+        cursor[C_STRETCHES] = _stretches(begin, end, arrivals, _last_knot(begin, arrivals.knot_s), stretch)
     else:
-        cursor[C_FIRST] = first_from(begin, a)
+        cursor[C_FIRST] = first_from(begin, arrivals)
 
 
 @inner
 def _arrive(
-    w: int, end: float, seed: np.uint64, a: Arrivals, counted: bool, s: Scratch, stretch: Floats, cursor: Ints,
-    reached: Floats,
+    w: int, end: float, seed: np.uint64, arrivals: Arrivals, counted: bool, scratch: Scratch, stretch: Floats,
+    cursor: Ints, reached: Floats,
 ) -> int:  # fmt: skip
-    """The next arrivals of window w, at most a chunk; returns how many. `counted`: their numbers in the run matter."""
-    chunk, base, first = s.arrival.size, cursor[C_BASE], cursor[C_FIRST]
-    if a.process == POISSON:
-        # draw only as many as the rest of the window is likely to need: a draw too many is lost time, one too few is
-        # another turn
-        rest = stretch[cursor[C_STRETCHES] - 1, 4] - reached[C_COUNT]
+    """Write the next arrivals of window w, at most a chunk, and, if `counted`, their numbers; return how many."""
+    chunk, base, first = scratch.arrival.size, cursor[C_BASE], cursor[C_FIRST]
+    if arrivals.process == POISSON:
+        # draw about as many as the rest of the window needs: more are lost time, fewer cost another call
+        rest = stretch[cursor[C_STRETCHES] - 1, 4] - reached[REACHED_COUNT]
         size = min(chunk, np.int64(rest + 6.0 * math.sqrt(rest)) + 8)
-        n, reached[C_COUNT], cursor[C_STRETCH] = _poisson(
-            key(seed, ARRIVAL, w) + GOLDEN * np.uint64(base), size, reached[C_COUNT], reached[C_LAST], stretch,
-            cursor[C_STRETCHES], cursor[C_STRETCH], s.start, s.reached, s.arrival,
+        n, reached[REACHED_COUNT], cursor[C_STRETCH] = _poisson(
+            key(seed, ARRIVAL, w) + GOLDEN * np.uint64(base), size, reached[REACHED_COUNT], reached[REACHED_S], stretch,
+            cursor[C_STRETCHES], cursor[C_STRETCH], scratch.start, scratch.reached, scratch.arrival,
         )  # fmt: skip
         more = n == size
     else:
-        size = min(chunk, a.n_total - first - base)
-        n = _next_global(first + base, size, end, a, s.arrival)
-        more = n == size and first + base + n < a.n_total
+        size = min(chunk, arrivals.n_total - first - base)
+        n = _next_global(first + base, size, end, arrivals, scratch.arrival)
+        more = n == size and first + base + n < arrivals.n_total
     cursor[C_MORE] = np.int64(more)
     if n > 0:
-        reached[C_LAST] = s.arrival[n - 1]
+        reached[REACHED_S] = scratch.arrival[n - 1]
     if counted:
         for i in range(n):
-            s.request[i] = first + base + i
+            scratch.request[i] = first + base + i
     return n
 
 
 @inner
 def _same_window(window: Ints, lo: int) -> int:
-    """Up to where the copies from `lo` on come from one window."""
+    """Return the end of the copies from `lo` on that come from one window."""
     hi = lo + 1
     while hi < window.size and window[hi] == window[lo]:
         hi += 1
@@ -1398,29 +1448,29 @@ def _same_window(window: Ints, lo: int) -> int:
 
 @inner
 def _copy(
-    w: int, n: int, counted: bool, seed: np.uint64, timeout: float, m: Mirror, sent: Payload, row: Floats,
-    sample: Sample, q: Pending, c: Copies, s: Scratch, cursor: Ints,
+    w: int, n: int, counted: bool, seed: np.uint64, timeout: float, mirror: Mirror, sent: Payload, row: Floats,
+    sample: Sample, pending: Pending, copies: Copies, scratch: Scratch, cursor: Ints,
 ) -> None:  # fmt: skip
-    """Choose which of a chunk's requests are copied, and hand the copies over; sample the requests."""
+    """Choose a chunk's requests to copy, pass the copies on, and sample the requests."""
     base = cursor[C_BASE]
     k = GOLDEN * np.uint64(base)
     k_copy = key(seed, COPY, w) + k
-    if m.rule == COIN:
-        copied, kept = _choose_coin(k_copy, n, m, sample.threshold, s)
+    if mirror.rule == COIN:
+        copied, kept = _choose_coin(k_copy, n, mirror, sample.threshold, scratch)
     else:
         k_session, k_session_copy = key(seed, SESSION, w) + k, key(seed, SESSION_COPY, 0)
         copied, kept = _choose_otherwise(
-            k_copy, k_session, k_session_copy, cursor[C_ARRIVED], n, m, sample.threshold, s
+            k_copy, k_session, k_session_copy, cursor[C_ARRIVED], n, mirror, sample.threshold, scratch
         )
-    if m.max_body_bytes >= 0.0:
-        copied = _small_enough(key(seed, sent.column, w) + k, copied, m, sent, s, row)
-    number, offset, arrival = s.kept, s.offset, s.arrival
-    rows, n_rows, instance, start, work = sample.rows, sample.n, s.instance, s.start, s.work
+    if mirror.max_body_bytes >= 0.0:
+        copied = _small_enough(key(seed, sent.column, w) + k, copied, mirror, sent, scratch, row)
+    number, offset, arrival = scratch.kept, scratch.offset, scratch.arrival
+    rows, n_rows, instance, start, work = sample.rows, sample.n, scratch.instance, scratch.start, scratch.work
     for j in range(kept):
         i = number[j]
         order = mix(k_copy + offset[i]) & _LOW32
         _keep_one(w, base + i, order, arrival[i], instance[i], start[i], work[i], rows, n_rows)
-    cursor[C_OUT] += _hand_over(w, base, copied, counted, timeout, m, s, q, cursor[C_OUT], c)
+    cursor[C_OUT] += _hand_over(w, base, copied, counted, timeout, mirror, scratch, pending, cursor[C_OUT], copies)
     cursor[C_BASE] = base + n
     cursor[C_ARRIVED] += n
 
@@ -1430,7 +1480,7 @@ def _keep_one(
     window: int, number: int, order: np.uint64, arrival: float, instance: int, start: float, work: float, rows: Floats,
     n: Ints,
 ) -> None:  # fmt: skip
-    """Write a request to the sample. `n` also counts what found no room."""
+    """Write a request to the sample. `n` also counts requests without room."""
     at = n[0]
     n[0] = at + 1
     if at < rows.shape[0]:
@@ -1440,10 +1490,11 @@ def _keep_one(
 
 
 @inner
-def _keep_copies(w: int, lo: int, n: int, mixed: bool, c: Copies, sample: Sample, s: Scratch) -> None:
+def _keep_copies(w: int, lo: int, n: int, mixed: bool, copies: Copies, sample: Sample, scratch: Scratch) -> None:
     """Sample the copies that reached the shadow."""
-    order, arrival, offset, windows = c.order[lo : lo + n], c.arrival[lo:], c.offset[lo:], c.window[lo:]
-    rows, n_rows, instance, start, work = sample.rows, sample.n, s.instance, s.start, s.work
+    order, arrival = copies.order[lo : lo + n], copies.arrival[lo:]
+    offset, windows = copies.offset[lo:], copies.window[lo:]
+    rows, n_rows, instance, start, work = sample.rows, sample.n, scratch.instance, scratch.start, scratch.work
     threshold = sample.threshold
     for i in range(n):
         if order[i] < threshold and start[i] >= REFUSED:
@@ -1455,39 +1506,41 @@ def _keep_copies(w: int, lo: int, n: int, mixed: bool, c: Copies, sample: Sample
 @inner
 def _through_pool(
     w: int, mixed: bool, k: np.uint64, arrival: Floats, offset: Hashes, request: Ints, window: Ints, capped: bool,
-    seed: np.uint64, p: Pool, m: Mirror, sent: Payload, answer: Payload, state: State, tally: Tally,
-    s: Scratch,
+    seed: np.uint64, pool: Pool, mirror: Mirror, sent: Payload, answer: Payload, state: State, tally: Tally,
+    scratch: Scratch,
 ) -> None:  # fmt: skip
-    """Requests, one an element of the columns, through a pool, and into the row of window w in which they arrive.
+    """Serve requests, one per element of the columns, and count them in the row of window w, in which they arrive.
 
-    `mixed`: they come from several windows, as copies at a response do: `window` says from which.
+    `mixed`: they come from several windows, as copies at a response do: `window` (n,) holds these.
     """
     n, row = arrival.size, tally.rows[w]
-    work, start = s.work[:n], s.start[:n]
+    work, start = scratch.work[:n], scratch.start[:n]
     lo = np.int64(0)
     while lo < n:
         hi = _same_window(window, lo) if mixed else n
         _draw_requests(
-            seed, window[lo] if mixed else w, k, offset[lo:hi], request[lo:hi], p, work[lo:hi], s.route[lo:hi],
-            s.instance[lo:hi],
+            seed, window[lo] if mixed else w, k, offset[lo:hi], request[lo:hi], pool, work[lo:hi], scratch.route[lo:hi],
+            scratch.instance[lo:hi],
         )  # fmt: skip
         lo = hi
-    _serve_to(arrival, capped, m, p, state, s, row)
-    _tally(arrival, work, start, p.timeout_s, row, tally.bucket)
-    lo = 0 if p.error_4xx + p.error_5xx > 0.0 or sent.mean >= 0.0 or answer.mean >= 0.0 else n
+    _serve_to(arrival, capped, mirror, pool, state, scratch, row)
+    _tally(arrival, work, start, pool.timeout_s, row, tally.bucket)
+    lo = 0 if pool.error_4xx + pool.error_5xx > 0.0 or sent.mean >= 0.0 or answer.mean >= 0.0 else n
     while lo < n:
         hi = _same_window(window, lo) if mixed else n
         _tally_answers(
             seed, window[lo] if mixed else w, k, offset[lo:hi], request[lo:hi], arrival[lo:hi], work[lo:hi],
-            start[lo:hi], p, sent, answer, row,
+            start[lo:hi], pool, sent, answer, row,
         )  # fmt: skip
         lo = hi
 
 
 @inner
-def _room_for_source(chunk: int, p: Pool, m: Mirror, state: State, q: Pending, c: Copies, cursor: Ints) -> bool:
-    pending = m.instant == AT_ARRIVAL or q.time_s.size - q.n[0] >= chunk
-    return _room_in_flight(state, chunk) and pending and c.arrival.size - cursor[C_OUT] >= chunk
+def _room_for_source(
+    chunk: int, mirror: Mirror, state: State, pending: Pending, copies: Copies, cursor: Ints
+) -> bool:  # fmt: skip
+    waiting = mirror.instant == AT_ARRIVAL or pending.time_s.size - pending.n[0] >= chunk
+    return _room_in_flight(state, chunk) and waiting and copies.arrival.size - cursor[C_OUT] >= chunk
 
 
 @inner
@@ -1497,99 +1550,103 @@ def _room_in_flight(state: State, n: int) -> bool:
 
 @njit
 def run(
-    last_window: int, sides: int, n_windows: int, n_sections: int, period: float, horizon: float, seed: np.uint64,
-    a: Arrivals, m: Mirror, source: Pool, shadow: Pool,
-    sent: Payload, source_answer: Payload, shadow_answer: Payload,
-    source_state: State, shadow_state: State, source_tally: Tally, shadow_tally: Tally,
-    source_sample: Sample, shadow_sample: Sample, q: Pending, c: Copies, copies_end: Ints, s: Scratch, stretch: Floats,
-    cursor: Ints, reached: Floats,
+    last_window: int, sides: int, settings: RunSettings, arrivals: Arrivals, mirror: Mirror, sent: Payload,
+    source: PoolRun, shadow: PoolRun, transit: Transit, scratch: Scratch, progress: Progress,
 ) -> int:  # fmt: skip
-    """Simulate up to window `last_window`, from where the cursor stands.
+    """Simulate up to window `last_window`, from where `progress` stands.
 
     Parameters
     ----------
     sides : int
-        BOTH_SIDES; or SOURCE_SIDE, which leaves the copies of window w in `c` up to `copies_end[w]`; or SHADOW_SIDE,
-        which takes them from there.
-    n_windows, n_sections : int
-        Of the whole run: window w belongs to section w n_sections // n_windows.
-    period, horizon : float
-        Seconds. The last window ends at the horizon.
-    source_state, ..., reached
-        Updated in place. `s` and `stretch` (knots, 6) are room to work in, and must be handed on to the next call.
+        BOTH_SIDES; or SOURCE_SIDE, which leaves the copies of window w in `transit.copies` up to
+        `transit.copies_end[w]`; or SHADOW_SIDE, which takes them from there.
+    sent : Payload
+        Bodies of requests.
+    source, shadow, transit, progress
+        Updated in place.
+    scratch : Scratch
+        Must be passed on to the next call.
 
     Returns
     -------
     int
         DONE, or NEEDS_ROOM: nodes of a state, pending copies or copies have no room for another chunk.
     """
-    chunk = s.arrival.size
+    # unpacked once: reading a field counts references
+    n_windows, n_sections, period_s, horizon_s, seed = settings
+    pending, copies, copies_end = transit
+    cursor, reached = progress
+    source_state, shadow_state, source_tally, shadow_tally = source.state, shadow.state, source.tally, shadow.tally
+    stretch, chunk = scratch.stretch, scratch.arrival.size
     with_source, with_shadow = sides != SHADOW_SIDE, sides != SOURCE_SIDE
-    late = m.instant == AT_RESPONSE
+    late = mirror.instant == AT_RESPONSE
     counted = (
-        source.work_s.size + shadow.work_s.size + sent.by_request.size + source_answer.by_request.size
-        + m.session_by_request.size > 0
+        source.pool.work_s.size + shadow.pool.work_s.size + sent.by_request.size + source.answer.by_request.size
+        + mirror.session_by_request.size > 0
     )  # fmt: skip
     while cursor[C_WINDOW] < last_window:
         w = cursor[C_WINDOW]
-        begin, end = np.float64(w) * period, min(np.float64(w + 1) * period, horizon)
+        begin, end = np.float64(w) * period_s, min(np.float64(w + 1) * period_s, horizon_s)
         n, came = 0, False
         if cursor[C_PHASE] == OPEN:
             if with_source:
                 _open_row(source_tally.rows[w])
-                _open_arrivals(begin, end, a, stretch, cursor)
-                reached[C_COUNT], reached[C_LAST] = 0.0, begin
+                _open_arrivals(begin, end, arrivals, stretch, cursor)
+                reached[REACHED_COUNT], reached[REACHED_S] = 0.0, begin
             if with_shadow:
                 _open_row(shadow_tally.rows[w])
             cursor[C_BASE], cursor[C_MORE], cursor[C_PHASE] = 0, np.int64(with_source), ARRIVE
         elif cursor[C_PHASE] == ARRIVE:
             if cursor[C_MORE] == 0:
-                # what the source answers at the window's end belongs to the next one
-                reached[C_LAST], cursor[C_PHASE] = _just_below(end), RELEASE
-            elif not _room_for_source(chunk, source, m, source_state, q, c, cursor):
+                # a response at the window's end belongs to the next window
+                reached[REACHED_S], cursor[C_PHASE] = _just_below(end), RELEASE
+            elif not _room_for_source(chunk, mirror, source_state, pending, copies, cursor):
                 return NEEDS_ROOM
             else:
-                n, came = _arrive(w, end, seed, a, counted, s, stretch, cursor, reached), True
+                n, came = _arrive(w, end, seed, arrivals, counted, scratch, stretch, cursor, reached), True
         elif cursor[C_PHASE] == RELEASE:
             if late and with_source:
-                room = (chunk if with_shadow else c.arrival.size) - cursor[C_OUT]
-                cursor[C_OUT] += _release(seed, reached[C_LAST], q, cursor[C_OUT], room, c)
+                room = (chunk if with_shadow else copies.arrival.size) - cursor[C_OUT]
+                cursor[C_OUT] += _release(seed, reached[REACHED_S], pending, cursor[C_OUT], room, copies)
             if with_shadow:
                 n = min((cursor[C_OUT] if with_source else copies_end[w]) - cursor[C_COPIES], chunk)
                 if not _room_in_flight(shadow_state, n):
                     return NEEDS_ROOM
-            elif late and q.n[0] > 0 and q.time_s[0] <= reached[C_LAST]:
+            elif late and pending.n[0] > 0 and pending.time_s[0] <= reached[REACHED_S]:
                 return NEEDS_ROOM
             if n == 0:
-                ended = not with_source or (cursor[C_MORE] == 0 and reached[C_LAST] == _just_below(end))
+                ended = not with_source or (cursor[C_MORE] == 0 and reached[REACHED_S] == _just_below(end))
                 cursor[C_PHASE] = CLOSE if ended else ARRIVE
         else:
             section = w * n_sections // n_windows
             if with_source:
-                _close_window(end, w, section, source, source_state, source_tally)
+                _close_window(end, w, section, source.pool, source_state, source_tally)
                 copies_end[w] = cursor[C_OUT]
             if with_shadow:
-                _close_window(end, w, section, shadow, shadow_state, shadow_tally)
+                _close_window(end, w, section, shadow.pool, shadow_state, shadow_tally)
             cursor[C_WINDOW], cursor[C_PHASE] = w + 1, OPEN
         if n > 0:
-            # one call for both sides: what is inlined here is compiled once
-            p, state, tally, answer = source, source_state, source_tally, source_answer
-            arrival, offset, request, lo, k = s.arrival, s.offset, s.request, 0, GOLDEN * np.uint64(cursor[C_BASE])
+            # one call for both sides: code that is inlined here is compiled once
+            side, lo, k = source, 0, GOLDEN * np.uint64(cursor[C_BASE])
+            arrival, offset, request = scratch.arrival, scratch.offset, scratch.request
             hi = n
             if not came:
-                p, state, tally, answer = shadow, shadow_state, shadow_tally, shadow_answer
-                arrival, offset, request, lo, k = c.arrival, c.offset, c.request, cursor[C_COPIES], _0
+                side, lo, k = shadow, cursor[C_COPIES], _0
+                arrival, offset, request = copies.arrival, copies.offset, copies.request
                 hi = lo + n
-            capped = not came and (m.max_in_flight >= 0 or m.max_per_s >= 0)
+            capped = not came and (mirror.max_in_flight >= 0 or mirror.max_per_s >= 0)
             mixed = late and not came
             _through_pool(
-                w, mixed, k, arrival[lo:hi], offset[lo:hi], request[lo:hi], c.window[lo:hi], capped, seed, p, m, sent,
-                answer, state, tally, s,
+                w, mixed, k, arrival[lo:hi], offset[lo:hi], request[lo:hi], copies.window[lo:hi], capped, seed,
+                side.pool, mirror, sent, side.answer, side.state, side.tally, scratch,
             )  # fmt: skip
             if came:
-                _copy(w, n, counted, seed, p.timeout_s, m, sent, tally.rows[w], source_sample, q, c, s, cursor)
+                _copy(
+                    w, n, counted, seed, side.pool.timeout_s, mirror, sent, side.tally.rows[w], side.sample, pending,
+                    copies, scratch, cursor,
+                )  # fmt: skip
             else:
-                _keep_copies(w, lo, n, mixed, c, shadow_sample, s)
+                _keep_copies(w, lo, n, mixed, copies, side.sample, scratch)
                 cursor[C_COPIES] += n
                 if with_source:
                     cursor[C_COPIES], cursor[C_OUT] = 0, 0

@@ -1,9 +1,9 @@
-"""When requests come, a batch of windows at a time.
+"""Computes arrival times, a batch of windows at a time, or the rates from which the kernel does.
 
-Poisson arrivals (a modulated rate included, once its path is drawn), constant ones and traces are made by the kernel as
-it goes. Renewals, and streams of different kinds superposed, are made here for a batch of windows, sorted, and handed
-to the kernel as a trace. Either way an arrival depends on nothing but the scenario: not on the batch, not on what came
-before.
+The kernel itself generates Poisson arrivals (at a modulated rate, too, once its path is drawn), constant ones and those
+of a trace. Renewals, and superposed streams of different kinds, are computed here for a batch of windows, sorted, and
+passed to the kernel as a trace. In both cases arrivals depend on the scenario alone, not on the batch or on earlier
+calls.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
-from shadowsim.engine._kernel import Floats
 from shadowsim.engine.law_tables import law_table
 from shadowsim.scenario.rates import mmpp_knots
 from shadowsim.scenario.scenario import Scenario
@@ -27,7 +27,7 @@ _BLOCK = 4096  # draws of an MMPP's path at a time
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """One of the streams that are superposed: `table` and `sums` (blocks + 1,) are a renewal process's."""
+    """One of the superposed streams; `table` and `sums` (blocks + 1,) are empty except for a renewal process."""
 
     arrivals: k.Arrivals
     column: int
@@ -43,9 +43,9 @@ class ArrivalStream:
     Attributes
     ----------
     expected_requests : float
-        Mean number of requests of the run, given the path of a modulated rate; exact for a trace.
+        Mean number of requests in the run, given the path of a modulated rate; exact for a trace.
     peak_per_s : float
-        The greatest rate, as far as one is known.
+        The highest rate; for a trace, its mean rate.
     """
 
     period_s: float
@@ -57,11 +57,11 @@ class ArrivalStream:
 
     @property
     def n_knots(self) -> int:
-        """Knots of the rate that the kernel may meet in a window, at most."""
+        """Greatest number of the rate's knots in a window."""
         return max(max(s.arrivals.knot_s.size for s in self.streams), 1)
 
-    def arrivals(self, first: int, last: int) -> k.Arrivals:
-        """What the kernel needs to know of the arrivals of windows first..last-1."""
+    def of_windows(self, first: int, last: int) -> k.Arrivals:
+        """Return the kernel's input for the arrivals of windows first..last-1."""
         if len(self.streams) == 1 and not self.streams[0].sums.size:
             return self.streams[0].arrivals
         with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
@@ -70,43 +70,44 @@ class ArrivalStream:
         return k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, merged, 0.0, merged.size)
 
     def count(self, first: int, last: int) -> int:
-        """How many requests come in windows first..last-1."""
+        """Return the number of requests in windows first..last-1."""
         with np.errstate(over="ignore"):
             return sum(len(self._times(stream, first, last)) for stream in self.streams)
 
-    def _times(self, s: _Stream, first: int, last: int) -> Floats:
+    def _times(self, stream: _Stream, first: int, last: int) -> Floats:
         begin, end = first * self.period_s, min(last * self.period_s, self.horizon_s)
-        mean = s.expected * (end - begin) / self.horizon_s
+        mean = stream.expected * (end - begin) / self.horizon_s
 
         def fill(out: Floats) -> int:
-            if s.sums.size:
-                before = np.searchsorted(s.sums, _count_before(begin, s.arrivals), side="right")
+            if stream.sums.size:
+                before = np.searchsorted(stream.sums, _count_before(begin, stream.arrivals), side="right")
                 # a block early: rounding may put an arrival on the other side of the boundary
                 block = max(int(before) - 2, 0)
-                n: int = k.renewal_arrivals(begin, end, self.seed, s.column, s.table, s.sums, block, s.arrivals, out)
-            elif s.arrivals.process == k.POISSON:
-                room = np.empty((s.arrivals.knot_s.size, 6)), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+                n: int = k.renewal_arrivals(
+                    begin, end, self.seed, stream.column, stream.table, stream.sums, block, stream.arrivals, out
+                )
+            elif stream.arrivals.process == k.POISSON:
+                room = np.empty((stream.arrivals.knot_s.size, 6)), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
                 n = k.poisson_arrivals(
-                    first, last, self.period_s, self.horizon_s, self.seed, s.column, s.arrivals, *room, out
+                    first, last, self.period_s, self.horizon_s, self.seed, stream.column, stream.arrivals, *room, out
                 )
             else:
-                n = k.global_arrivals(begin, end, s.arrivals, out)
+                n = k.global_arrivals(begin, end, stream.arrivals, out)
             return n
 
         return _filled(fill, mean)
 
 
 def arrivals_of(scenario: Scenario) -> ArrivalStream:
-    """The arrivals of a scenario: its trace is read, the path of its modulated rates drawn, its renewals are summed."""
+    """Return a scenario's arrivals; this reads its traces, draws the paths of modulated rates, and sums renewals."""
     seed, horizon_s = np.uint64(scenario.seed), scenario.horizon_s
-    parts = scenario.traffic.streams
     rates, streams = [], []
     with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
-        for j, part in enumerate(parts):
-            if part.process in ("poisson", "mmpp"):
-                rates.append(_rate(part, j, scenario, seed))
+        for j, traffic in enumerate(scenario.traffic.streams):
+            if traffic.process in ("poisson", "mmpp"):
+                rates.append(_rate(traffic, j, scenario, seed))
             else:
-                streams.append(_stream(part, j, scenario, seed))
+                streams.append(_stream(traffic, j, scenario, seed))
     if rates:
         # superposed Poisson processes are one, of the summed rate
         streams.insert(0, _with_rate(k.POISSON, *_sum_of(rates), k.ARRIVAL))
@@ -117,14 +118,14 @@ def arrivals_of(scenario: Scenario) -> ArrivalStream:
     return ArrivalStream(scenario.period_s, horizon_s, seed, tuple(streams), expected, math.fsum(peaks))
 
 
-def _rate(part: Traffic, j: int, scenario: Scenario, seed: np.uint64) -> tuple[Floats, Floats]:
-    if part.process == "poisson":
-        return part.knots(scenario.horizon_s, scenario.start)
+def _rate(traffic: Traffic, j: int, scenario: Scenario, seed: np.uint64) -> tuple[Floats, Floats]:
+    if traffic.process == "poisson":
+        return traffic.knots(scenario.horizon_s, scenario.start)
     key = np.uint64(k.key(seed, k.MODULATION + k.PART * j, 0))
     start = k.uniform(np.uint64(k.mix(key)))
 
     def draws() -> Iterator[tuple[Floats, Floats]]:
-        """Sojourn n has the draws 2 n - 1 and 2 n, n = 1, 2, ...; draw 0 chooses the first state."""
+        """Yield blocks of sojourns; sojourn n = 1, 2, ... has the draws 2 n - 1 and 2 n, and draw 0 the first state."""
         n = 1
         while True:
             odd = 2 * np.arange(n, n + _BLOCK) - 1
@@ -135,22 +136,22 @@ def _rate(part: Traffic, j: int, scenario: Scenario, seed: np.uint64) -> tuple[F
             yield exponential, uniform
             n += _BLOCK
 
-    return mmpp_knots(part.rates_per_s, part.mean_sojourn_s, scenario.horizon_s, start, draws())
+    return mmpp_knots(traffic.rates_per_s, traffic.mean_sojourn_s, scenario.horizon_s, start, draws())
 
 
-def _stream(part: Traffic, j: int, scenario: Scenario, seed: np.uint64) -> _Stream:
+def _stream(traffic: Traffic, j: int, scenario: Scenario, seed: np.uint64) -> _Stream:
     column = k.ARRIVAL + k.PART * j
-    if part.process == "trace":
-        trace = part.trace()
+    if traffic.process == "trace":
+        trace = traffic.trace()
         times = np.require(trace.arrival_s, np.float64, ["C", "W"])
         arrivals = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, times, trace.pass_s, trace.n_requests)
         return _Stream(arrivals, column, _NONE, _NONE, float(trace.n_before(scenario.horizon_s)))
-    known = _with_rate(k.CONSTANT, *part.knots(scenario.horizon_s, scenario.start), column)
-    if part.gap_law is None:
-        return known
-    table = law_table(part.gap_law)
-    sums = _filled_sums(seed, column, table, known.expected)
-    return _Stream(known.arrivals, column, table, sums, known.expected)
+    even = _with_rate(k.CONSTANT, *traffic.knots(scenario.horizon_s, scenario.start), column)
+    if traffic.gap_law is None:
+        return even
+    table = law_table(traffic.gap_law)
+    sums = _renewal_sums(seed, column, table, even.expected)
+    return _Stream(even.arrivals, column, table, sums, even.expected)
 
 
 def _with_rate(process: int, time_s: Floats, rate: Floats, column: int) -> _Stream:
@@ -162,7 +163,7 @@ def _with_rate(process: int, time_s: Floats, rate: Floats, column: int) -> _Stre
 
 
 def _sum_of(rates: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
-    """The sum of piecewise-linear rates, two knots at each time at which one of them jumps."""
+    """Return the sum of piecewise-linear rates, with two knots at each time at which one of them jumps."""
     if len(rates) == 1:
         return rates[0]
     time_s = np.unique(np.concatenate([t for t, _ in rates]))
@@ -174,7 +175,7 @@ def _sum_of(rates: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
 
 
 def _limit(at: Floats, time_s: Floats, rate: Floats, side: str) -> Floats:
-    """The rate just before (left) or just after (right) each time."""
+    """Return the rate just before (left) or just after (right) each time."""
     if side == "left":
         hi = np.clip(np.searchsorted(time_s, at, side="left"), 1, time_s.size - 1)
     else:
@@ -185,17 +186,17 @@ def _limit(at: Floats, time_s: Floats, rate: Floats, side: str) -> Floats:
     return limit
 
 
-def _count_before(t: float, a: k.Arrivals) -> float:
-    """How many requests are due before t."""
-    at = int(np.clip(np.searchsorted(a.knot_s, t, side="right") - 1, 0, a.knot_s.size - 2))
-    width = a.knot_s[at + 1] - a.knot_s[at]
-    slope = (a.knot_rate[at + 1] - a.knot_rate[at]) / width if width > 0 else 0.0
-    x = t - a.knot_s[at]
-    return float(a.knot_count[at] + x * (a.knot_rate[at] + 0.5 * slope * x))
+def _count_before(t: float, arrivals: k.Arrivals) -> float:
+    """Return the expected number of requests before t."""
+    knot = int(np.clip(np.searchsorted(arrivals.knot_s, t, side="right") - 1, 0, arrivals.knot_s.size - 2))
+    width = arrivals.knot_s[knot + 1] - arrivals.knot_s[knot]
+    slope = (arrivals.knot_rate[knot + 1] - arrivals.knot_rate[knot]) / width if width > 0 else 0.0
+    x = t - arrivals.knot_s[knot]
+    return float(arrivals.knot_count[knot] + x * (arrivals.knot_rate[knot] + 0.5 * slope * x))
 
 
 def _filled(fill: Callable[[Floats], int], mean: float) -> Floats:
-    """What `fill` writes, with more room until it says that it had enough."""
+    """Return what `fill` writes into an array of about `mean` elements, which grows until `fill` returns a length."""
     room = math.ceil(mean + 8.0 * math.sqrt(mean)) + 64
     while True:
         out = np.empty(room)
@@ -205,7 +206,8 @@ def _filled(fill: Callable[[Floats], int], mean: float) -> Floats:
         room *= 2
 
 
-def _filled_sums(seed: np.uint64, column: int, table: Floats, total: float) -> Floats:
+def _renewal_sums(seed: np.uint64, column: int, table: Floats, total: float) -> Floats:
+    """Return the sum of all gaps before each block of a renewal process, until it passes `total`."""
     room = math.ceil(total / k.RENEWAL_BLOCK) + 8
     while True:
         out = np.empty(room)

@@ -1,8 +1,7 @@
-"""A scenario as the numbers that the kernel reads.
+"""Converts a scenario into the numbers that the kernel reads.
 
-The first of the two narrow waists: past this module nobody knows whether a request came from a Poisson process or a
-trace file, or which law its service time follows. Tables and traces are built once, here, and can be shipped to
-workers.
+After this step a service time is a table of quantiles or a trace's column, whatever its law was. Tables are built once,
+and can be sent to workers.
 """
 
 from __future__ import annotations
@@ -12,28 +11,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
-from shadowsim.engine._kernel import Floats
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
+from shadowsim.scenario.routing import LEAST_OUTSTANDING, RANDOM, splits_independently
 from shadowsim.scenario.scenario import Scenario
 
 _NONE = np.empty(0)
-_ROUTINGS = {"RANDOM": k.RANDOM, "LEAST_OUTSTANDING_REQUESTS": k.LEAST_OUTSTANDING}
+_ROUTINGS = {RANDOM: k.RANDOM, LEAST_OUTSTANDING: k.LEAST_OUTSTANDING}
 _RULES = {"coin": k.COIN, "counter": k.COUNTER, "hash": k.HASH}
 _INSTANTS = {"arrival": k.AT_ARRIVAL, "response": k.AT_RESPONSE}
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the kernel needs of a scenario, unchanging while it runs.
+    """The kernel's inputs from a scenario, which do not change during a run.
 
     Attributes
     ----------
     request, source_answer, shadow_answer : Payload
-        Sizes of payloads, whether or not the run captures them.
+        Sizes of payloads, also for runs without capture.
+    forgets : bool
+        Whether both pools soon forget their initial state, so that the run can be cut in time.
     """
 
     n_windows: int
@@ -47,17 +49,18 @@ class Columns:
     request: k.Payload
     source_answer: k.Payload
     shadow_answer: k.Payload
+    forgets: bool
 
     def pool(self, role: str) -> k.Pool:
         """Return the source's or the shadow's pool."""
         return self.source if role == "source" else self.shadow
 
 
-def columns(scenario: Scenario, feed: ArrivalStream) -> Columns:
-    """Turn a scenario into columns: build the tables of its laws. Its arrivals are the feed's."""
+def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
+    """Return a scenario's columns; this builds the tables of its laws."""
     traffic = scenario.traffic
     trace = traffic.trace().columns if traffic.process == "trace" else {}
-    peak = feed.peak_per_s
+    peak = arrivals.peak_per_s
     return Columns(
         n_windows=scenario.n_windows,
         n_sections=min(MOST_SECTIONS, scenario.n_windows),
@@ -70,6 +73,7 @@ def columns(scenario: Scenario, feed: ArrivalStream) -> Columns:
         request=_payload(traffic.request_bytes, k.REQUEST_BYTES, trace),
         source_answer=_payload(traffic.response_bytes, k.SOURCE_RESPONSE_BYTES, trace),
         shadow_answer=_payload(traffic.response_bytes, k.SHADOW_RESPONSE_BYTES, trace),
+        forgets=all(splits_independently(routing) for routing in scenario.routing.values()),
     )
 
 

@@ -1,7 +1,7 @@
-"""Many small tasks worked off on threads or on an executor, a bounded number at a time.
+"""Runs many tasks on threads or on an executor, a bounded number at a time.
 
-Results come as they are ready. A task whose worker was lost is handed out again; a task that fails ends the work, as
-does an interrupt, and then what was ready is still passed on.
+Results are passed on in the order in which they become ready. A task whose worker was lost is submitted again; a task
+that fails ends the work, as does an interrupt, but results that were ready are still passed on.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 IN_FLIGHT = 256  # tasks that an executor holds at once: enough for a large cluster, little to cancel
-TRIES = 3  # how often a task may lose its worker; Dask for its part calls one lost after several workers
-_HEARING_S = 0.2  # an interrupt that comes just before a wait is heard after it, and on Windows none is heard within
+TRIES = 3  # a task may be submitted this often; Dask itself reports a loss only after several workers
+_WAIT_S = 0.2  # an interrupt just before a wait is noticed only after it, and on Windows any interrupt during it
 
 
 def work_off(
@@ -42,21 +42,21 @@ def work_off(
     workers: int,
     executor: Executor | None = None,
 ) -> None:
-    """Call `done(task, work(task))` for every task, in the order in which they are ready.
+    """Call `done(task, work(task))` for every task, in the order in which results become ready.
 
     Parameters
     ----------
     work : callable
-        Run by threads as `work(task, advance=...)`, where it should call `advance(n)` now and then, which raises once
-        the work is given up; by an executor as `work(task)`, so that it must be importable there.
+        Threads run `work(task, advance=...)`, which should call `advance(n)` now and then: it raises once the work is
+        cancelled. An executor runs `work(task)`, which must be importable there.
     tasks : iterable
-        Taken from as there is room. Each hashable, and other than all others.
+        Hashable and all different; taken one by one as there is room.
     done : callable
         Called in the caller's thread.
     workers : int
-        How many threads, or how many tasks the executor is given at a time.
+        Number of threads, or of tasks that the executor holds at a time.
     executor : concurrent.futures.Executor, optional
-        Used instead of threads, and left open.
+        Used instead of threads; it is not shut down.
 
     Raises
     ------
@@ -64,22 +64,22 @@ def work_off(
         When the executor is broken, or a task has lost its worker for the third time.
     """
     if executor is not None:
-        _through(executor, work, tasks, done, workers)
+        _run_all(executor, work, tasks, done, workers)
         return
-    given_up = Event()
+    cancelled = Event()
 
     def advance(_: int) -> None:
-        if given_up.is_set():
+        if cancelled.is_set():
             raise CancelledError
 
     with ThreadPoolExecutor(workers) as threads:
         try:
-            _through(threads, partial(work, advance=advance), tasks, done, workers)
+            _run_all(threads, partial(work, advance=advance), tasks, done, workers)
         finally:
-            given_up.set()
+            cancelled.set()
 
 
-def _through(
+def _run_all(
     executor: Executor, work: Callable[[T], R], tasks: Iterable[T], done: Callable[[T, R], object], n: int
 ) -> None:
     queue, out, lost = iter(tasks), dict[Future[R], T](), Counter[T]()
@@ -89,7 +89,7 @@ def _through(
                 out[_submitted(executor, work, task)] = task
             if not out:
                 return
-            for future in wait(out, _HEARING_S, FIRST_COMPLETED).done:
+            for future in wait(out, _WAIT_S, FIRST_COMPLETED).done:
                 task = out[future]
                 try:
                     result = future.result()
@@ -109,7 +109,7 @@ def _through(
     except BaseException:
         for future in out:
             future.cancel()
-        # What has come in between is not thrown away; the error that ends the work is the one to see.
+        # Results that have become ready meanwhile are kept; errors here must not hide the one that ends the work.
         with suppress(Exception):
             for future, task in out.items():
                 if future.done() and not future.cancelled() and future.exception() is None:
@@ -120,11 +120,11 @@ def _through(
 def _submitted(executor: Executor, work: Callable[[T], R], task: T) -> Future[R]:
     try:
         return executor.submit(work, task)
-    except Exception as error:  # each kind has its own for having been closed or broken
+    except Exception as error:  # executors raise different errors when they are closed or broken
         raise ExecutorError(f"executor: takes no tasks ({error})") from error
 
 
 def _is_loss(error: BaseException) -> bool:
-    """Whether a task ended without having been at fault: Dask has given it up, or has lost its result."""
+    """Return whether a task was lost without having failed: Dask gave up on it, or lost its result."""
     killed = getattr(sys.modules.get("distributed"), "KilledWorker", ())
     return isinstance(error, (CancelledError, killed))

@@ -1,4 +1,4 @@
-"""A law as the table of quantiles that the kernel draws from."""
+"""Tabulates the quantiles of a law for the kernel to draw from."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
-from shadowsim.engine._kernel import Floats
 from shadowsim.scenario.laws import Law
 
 
 def law_table(law: Law) -> Floats:
-    """The law's quantiles at the kernel's tail probabilities, over its mean.
+    """Return the law's quantiles at the kernel's tail probabilities, divided by its mean.
 
     Parameters
     ----------
@@ -23,9 +23,9 @@ def law_table(law: Law) -> Floats:
     -------
     ndarray of float64, shape (2 TABLE_HALF,)
         The lower half, then the upper one. Its mean is 1 to within 1e-9, its second moment the law's to within 1e-4 of
-        it, and a quantile is off by at most 2e-5 of itself or of the mean, whichever is greater: linear interpolation
-        between knots is the only difference, and the mean is scaled out. The kinks of an empirical law are rounded off
-        within a cell, 0.8 % of the tail probability.
+        it, and the error of a quantile is at most 2e-5 of itself or of the mean, whichever is greater. The only error
+        is that of linear interpolation between knots; that of the mean is scaled out. The kinks of an empirical law
+        are rounded off within a cell, 0.8 % of the tail probability.
 
     Notes
     -----
@@ -38,7 +38,7 @@ def law_table(law: Law) -> Floats:
 
 
 def table_moment(half: Floats, power: int) -> float:
-    """Contribution of one half of a table (its knots, without the padding) to the first or second moment."""
+    """Return the contribution of one half of a table (its knots, without the padding) to the 1st or 2nd moment."""
     u = 2.0 * k.table_tails()
     width, a, b = np.diff(u), half[:-1], half[1:]
     value = (a + b) / 2.0 if power == 1 else (a * a + a * b + b * b) / 3.0

@@ -1,7 +1,7 @@
-"""The same scenario under other seeds: independent runs, side by side, and what they say together.
+"""Repeats a simulation with independent draws, and summarises the runs.
 
-Requests of one run wait for each other, so that a run's own scatter says little of how far off its figures are; that
-of independent runs does. Replications also use all cores where a single run cannot be cut in time.
+Requests of one run wait for each other, so that the scatter within a run says little about the error of its figures;
+the scatter between independent runs does. Replications also use all cores where a single run cannot be cut in time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shadowsim.engine.executors import IN_FLIGHT, work_off
 from shadowsim.engine.simulate import cores, progress_bar, run
 from shadowsim.errors import InputError
 from shadowsim.result import Result
-from shadowsim.scenario.fields import check_whole
+from shadowsim.scenario.fields import check_whole, integer
 from shadowsim.scenario.paths import edited
 from shadowsim.scenario.scenario import MOST_REPLICATIONS, Scenario
 from shadowsim.verdict import STATUSES, Verdict
@@ -31,11 +31,11 @@ FIGURES = ("requests", "rate_per_s", "share", "mean_s", "p50_s", "p90_s", "p95_s
 
 
 def replication(scenario: Scenario, r: int) -> Scenario:
-    """Return replication `r` of a scenario: the same, with draws of its own.
+    """Return replication `r` of a scenario, which differs in its seed alone.
 
     Its seed is mix(mix(s) + G (r + 1)) modulo 2^64, with s the scenario's seed, mix splitmix64's finaliser and G its
-    odd constant (Steele, Lea and Flood, 2014): as different windows of a run have keys of their own, so have different
-    replications, which share no draw but by chance. A trace and a schedule stay as they are.
+    odd constant (Steele, Lea and Flood, 2014): like the windows of a run, replications have different keys, and share
+    a draw only by chance. Traces and schedules stay as they are.
 
     Parameters
     ----------
@@ -51,14 +51,13 @@ def replication(scenario: Scenario, r: int) -> Scenario:
     Raises
     ------
     InputError
-        When `r` is no number of a replication.
+        When `r` is not the number of a replication.
     """
-    if not 0 <= r < MOST_REPLICATIONS:
-        raise InputError("r", f"must be an integer from 0 to {MOST_REPLICATIONS - 1}", r)
+    integer(r, "r", least=0, most=MOST_REPLICATIONS - 1)
     with np.errstate(over="ignore"):  # hash arithmetic wraps
         seed = int(k.mix(np.uint64(k.mix(np.uint64(scenario.seed))) + k.GOLDEN * np.uint64(r + 1)))
     document = edited(edited(scenario.document, "run.seed", seed), "run.replications", 1)
-    # All else was validated with the scenario, and what it read from files is shared.
+    # Everything else was validated with the scenario, and data read from files are shared.
     return replace(scenario, seed=seed, replications=1, document=document)
 
 
@@ -70,25 +69,25 @@ def replicate(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> list[Result]:
-    """Simulate a scenario several times, each time with draws of its own.
+    """Simulate a scenario several times with independent draws.
 
     Parameters
     ----------
     scenario : Scenario, mapping, JSON text or path
         A scenario.
     n : int, optional
-        How many times; by default its `run.replications`.
+        Number of runs; by default its `run.replications`.
     workers : int, optional
-        On how many threads; by default one a core.
+        Number of threads; by default one per core.
     executor : concurrent.futures.Executor, optional
-        Runs them instead of threads, a task each: a ProcessPoolExecutor, or a Dask client's `get_executor()`.
+        Runs them instead of threads, one task per run: a ProcessPoolExecutor, or a Dask client's `get_executor()`.
     progress : bool
         Show a progress bar over the windows of all runs.
 
     Returns
     -------
     list of Result
-        Item r is `simulate(replication(scenario, r))`, to the bit, whoever ran it.
+        Item r is `simulate(replication(scenario, r))`, to the bit, on any worker.
 
     Raises
     ------
@@ -101,32 +100,30 @@ def replicate(
         check_whole(workers, "workers", 1)
     if workers is not None and executor is not None:
         raise InputError("workers", "must not be given together with an executor, which has its own number", workers)
-    whole = Scenario.of(scenario)
-    n = whole.replications if n is None else n
-    if not isinstance(n, int) or not 1 <= n <= MOST_REPLICATIONS:
-        raise InputError("n", f"must be an integer from 1 to {MOST_REPLICATIONS}", n)
-    found: dict[int, Result] = {}
-    with progress_bar(n * whole.n_windows, progress) as advance:
+    base = Scenario.of(scenario)
+    n = integer(base.replications if n is None else n, "n", least=1, most=MOST_REPLICATIONS)
+    results: dict[int, Result] = {}
+    with progress_bar(n * base.n_windows, progress) as advance:
 
         def done(r: int, result: Result) -> None:
-            found[r] = result
-            advance(whole.n_windows)
+            results[r] = result
+            advance(base.n_windows)
 
         at_once = IN_FLIGHT if executor is not None else min(workers or cores(), n)
-        work_off(partial(_numbered, whole), range(n), done, workers=at_once, executor=executor)
-    return [found[r] for r in range(n)]
+        work_off(partial(_run_replication, base), range(n), done, workers=at_once, executor=executor)
+    return [results[r] for r in range(n)]
 
 
-def _numbered(scenario: Scenario, r: int, advance: Callable[[int], object] = lambda _: None) -> Result:
+def _run_replication(scenario: Scenario, r: int, advance: Callable[[int], object] = lambda _: None) -> Result:
     return run(replication(scenario, r), advance=advance)
 
 
 def summarise(results: Sequence[Result], confidence: float = 0.95) -> pd.DataFrame:
-    """Return means over independent runs, with how far off they may be.
+    """Return means over independent runs, with confidence intervals.
 
     The half-width is Student's: t(n - 1; (1 + confidence) / 2) s / sqrt(n), s the standard deviation between runs
-    (Law, Simulation Modeling and Analysis, 2015, eq. 4.12). It holds for means, and for quantiles of runs that are
-    long enough for theirs to be about normal.
+    (Law, Simulation Modeling and Analysis, 2015, eq. 4.12). It holds for means, and for quantiles if the runs are so
+    long that their quantiles are about normal.
 
     Parameters
     ----------
@@ -138,7 +135,7 @@ def summarise(results: Sequence[Result], confidence: float = 0.95) -> pd.DataFra
     Returns
     -------
     DataFrame
-        A row a (variant, figure), source first: variant, role, figure (a column of `Result.summary`), mean,
+        One row per (variant, figure), source first: variant, role, figure (a column of `Result.summary`), mean,
         half_width (NaN for fewer than two runs), n (runs that have the figure).
     """
     from scipy.special import stdtrit  # type: ignore[import-untyped]  # a quarter of a second, which a single run saves
@@ -152,23 +149,23 @@ def summarise(results: Sequence[Result], confidence: float = 0.95) -> pd.DataFra
     rows = []
     for (variant, role), part in pd.concat([x.summary() for x in results]).groupby(["variant", "role"], sort=False):
         for figure in FIGURES:
-            found = pd.to_numeric(part[figure]).dropna().to_numpy(np.float64)
-            n = len(found)
-            half = stdtrit(n - 1, (1 + confidence) / 2) * found.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-            mean = found.mean() if n else np.nan
+            values = pd.to_numeric(part[figure]).dropna().to_numpy(np.float64)
+            n = len(values)
+            half = stdtrit(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+            mean = values.mean() if n else np.nan
             rows.append((variant, role, figure, float(mean), float(half), n))
     return pd.DataFrame(rows, columns=["variant", "role", "figure", "mean", "half_width", "n"])
 
 
 def worst(results: Sequence[Result]) -> Verdict:
-    """Return the gravest verdict of some runs, the first of them where several are as grave."""
+    """Return the gravest verdict of several runs; the first one of several that are equally grave."""
     return max((result.verdict for result in results), key=lambda verdict: STATUSES.index(verdict.status))
 
 
 def worst_by_variant(results: Sequence[Result]) -> dict[str, str]:
-    """Return the gravest status of each variant's pool over some runs."""
-    found: dict[str, str] = {}
+    """Return the gravest status of each variant's pool over several runs."""
+    gravest: dict[str, str] = {}
     for result in results:
         for pool in result.verdict.pools:
-            found[pool.variant] = max(found.get(pool.variant, STATUSES[0]), pool.status, key=STATUSES.index)
-    return found
+            gravest[pool.variant] = max(gravest.get(pool.variant, STATUSES[0]), pool.status, key=STATUSES.index)
+    return gravest

@@ -1,4 +1,4 @@
-"""What the kernel counted, as the three frames."""
+"""Builds the frames `windows`, `latency` and `requests` from the kernel's counts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
-from shadowsim.engine._kernel import Floats
 from shadowsim.engine.columns import Columns
 from shadowsim.errors import SimulationError
 from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, ROLES, WINDOWS, build, repeated
@@ -20,9 +20,9 @@ _US = 1e6
 
 
 def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) -> pd.DataFrame:
-    """The `WINDOWS` frame from both variants' rows, source before shadow in each window."""
+    """Return the `WINDOWS` frame from both variants' rows, source before shadow in each window."""
     source, shadow = (t.rows for t in tallies)
-    # what the body limit keeps back is counted where the source's requests are
+    # copies lost to the body limit are counted in the source's rows
     lost = source[:, k.R_LOST_BODY], shadow[:, k.R_LOST_IN_FLIGHT], shadow[:, k.R_LOST_PER_S]
     parts = [
         pd.DataFrame(_window_columns(scenario, c, role, rows, lost))
@@ -42,16 +42,16 @@ def _window_columns(
     capacity = length * pool.n_instances * pool.n_workers
     n = rows[:, k.R_REQUESTS]
     accepted = n - rows[:, k.R_REFUSED]
-    some = accepted > 0
+    any_accepted = accepted > 0
     backlog = rows[:, k.R_BACKLOG]
     worked = rows[:, k.R_WORK] + np.concatenate([[0.0], backlog[:-1]]) - backlog
 
     def mean(total: Floats) -> Floats:
-        out: Floats = np.divide(total, accepted, out=np.full(n.size, np.nan), where=some)
+        out: Floats = np.divide(total, accepted, out=np.full(n.size, np.nan), where=any_accepted)
         return out
 
-    def where_some(values: Floats) -> Floats:
-        return np.where(some, values, np.nan)
+    def if_answered(values: Floats) -> Floats:
+        return np.where(any_accepted, values, np.nan)
 
     def concurrent(column: int) -> Floats:
         return np.where(np.isfinite(rows[:, column]), rows[:, column], np.nan)
@@ -70,9 +70,9 @@ def _window_columns(
         "InvocationsPerInstance": n / pool.n_instances,
         "ModelLatency_SampleCount": accepted.astype(np.int64),
         "ModelLatency_Average": mean(rows[:, k.R_LATENCY_SUM]) * _US,
-        "ModelLatency_Minimum": where_some(rows[:, k.R_LATENCY_MIN]) * _US,
-        "ModelLatency_Maximum": where_some(rows[:, k.R_LATENCY_MAX]) * _US,
-        **{f"ModelLatency_{p}": where_some(rows[:, k.R_QUANTILES + i]) * _US for i, p in enumerate(PERCENTILES)},
+        "ModelLatency_Minimum": if_answered(rows[:, k.R_LATENCY_MIN]) * _US,
+        "ModelLatency_Maximum": if_answered(rows[:, k.R_LATENCY_MAX]) * _US,
+        **{f"ModelLatency_{p}": if_answered(rows[:, k.R_QUANTILES + i]) * _US for i, p in enumerate(PERCENTILES)},
         "OverheadLatency_Average": np.where(n > 0, scenario.overhead_s * _US, np.nan),
         "Invocation4XXErrors": rows[:, k.R_ERROR_4XX].astype(np.int64),
         "Invocation5XXErrors": failed_5xx.astype(np.int64),
@@ -90,49 +90,49 @@ def _window_columns(
 
 
 def latency_frame(scenario: Scenario, tallies: Sequence[k.Tally]) -> pd.DataFrame:
-    """The `LATENCY` frame: the filled buckets of each section."""
+    """Return the `LATENCY` frame: the buckets of each section that are not empty."""
     edges = k.bucket_edges()
     counts = np.stack([tally.sections for tally in tallies], axis=1)
-    section, role, bucket = np.nonzero(counts)
-    names = [getattr(scenario.experiment, r).name for r in ROLES]
+    section, role_index, bucket = np.nonzero(counts)
+    names = [scenario.side(role).variant.name for role in ROLES]
     return build(
         LATENCY,
         {
             "section": section,
-            "variant": repeated(names, role),
-            "role": repeated(ROLES, role),
+            "variant": repeated(names, role_index),
+            "role": repeated(ROLES, role_index),
             "low_s": edges[bucket],
             "high_s": edges[bucket + 1],
-            "count": counts[section, role, bucket],
+            "count": counts[section, role_index, bucket],
         },
     )
 
 
 def requests_frame(
-    scenario: Scenario, c: Columns, wanted: int, samples: Sequence[k.Sample], tally: k.Tally
+    scenario: Scenario, c: Columns, n_sampled: int, samples: Sequence[k.Sample], tally: k.Tally
 ) -> pd.DataFrame:
-    """The `REQUESTS` frame: the first `wanted` requests in the samples' order, with their copies.
+    """Return the `REQUESTS` frame: the first `n_sampled` requests in the samples' order, with their copies.
 
-    `tally` is the source's: its windows' counts number the requests of the run.
+    `tally` is the source's: the requests of the run are numbered by its windows' counts.
     """
     before = np.concatenate([[0], np.cumsum(tally.rows[:, k.R_REQUESTS].astype(np.int64))])
     source, shadow = (_numbered(sample, before) for sample in samples)
-    kept = source[np.lexsort((source[:, -1], source[:, k.S_ORDER]))[:wanted]]
+    kept = source[np.lexsort((source[:, -1], source[:, k.S_ORDER]))[:n_sampled]]
     shadow = shadow[np.isin(shadow[:, -1], kept[:, -1])]
     parts = [_request_columns(scenario, c, role, rows) for role, rows in zip(ROLES, (kept, shadow), strict=True)]
-    whole = {name: _joined([p[name] for p in parts]) for name in parts[0]}
-    order = np.lexsort((np.asarray(whole["role"]) == "shadow", np.asarray(whole["request"])))
-    return build(REQUESTS, {name: values[order] for name, values in whole.items()})
+    both = {name: _concatenated([part[name] for part in parts]) for name in parts[0]}
+    order = np.lexsort((np.asarray(both["role"]) == "shadow", np.asarray(both["request"])))
+    return build(REQUESTS, {name: values[order] for name, values in both.items()})
 
 
 def _numbered(sample: k.Sample, before: k.Ints) -> Floats:
-    """A sample's rows and, in a last column, the number of each request in the run, by which they are ordered."""
+    """Return a sample's rows, ordered by the number of the request in the run, which is added as a last column."""
     rows = sample.rows[: int(sample.n[0])]
     request = before[rows[:, k.S_WINDOW].astype(np.int64)] + rows[:, k.S_NUMBER].astype(np.int64)
     return np.column_stack([rows, request])[np.argsort(request)]
 
 
-def _joined(parts: list[Any]) -> Any:
+def _concatenated(parts: list[Any]) -> Any:
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
     return pd.concat([pd.Series(p) for p in parts], ignore_index=True).array
@@ -170,13 +170,13 @@ def _request_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) ->
 
 
 def _by_window(c: Columns, column: int, window: k.Ints, number: k.Ints, draws: Any, *law: Any) -> Floats:
-    """Draws of single requests, recomputed: a draw is a function of the request's window and number."""
+    """Return the draws of single requests, recomputed from their windows and numbers."""
     out = np.empty(window.size)
     edges = np.flatnonzero(np.diff(window)) + 1
     with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
         for lo, hi in zip([0, *edges], [*edges, window.size], strict=True):
             if hi > lo:
-                # a compiled function hands back a plain int
+                # a compiled function returns a plain int
                 draws(np.uint64(k.key(c.seed, column, int(window[lo]))), number[lo:hi], *law, out[lo:hi])
     return out
 
@@ -191,13 +191,13 @@ def _bytes(c: Columns, payload: k.Payload, window: k.Ints, number: k.Ints, reque
     return pd.array(np.floor(size + 0.5).astype(np.int64), dtype="Int64")
 
 
-def conserved(tallies: Sequence[k.Tally], arrived: int) -> None:
-    """Check that no request was lost: arrived = answered + refused + timed out + failed, in rows and in buckets.
+def check_conserved(tallies: Sequence[k.Tally], arrived: int) -> None:
+    """Check that every request was counted: arrived = answered + refused + timed out + failed, in rows and buckets.
 
     Raises
     ------
     SimulationError
-        A defect in shadowsim.
+        When one was not, which is a defect in shadowsim.
     """
     source = tallies[0].rows[:, k.R_REQUESTS].sum()
     if source != arrived:

@@ -1,6 +1,6 @@
-"""The arrays that change while the kernel runs: made, grown, and put to work.
+"""Creates, grows and compares the arrays that change during a run, and calls the kernel with them.
 
-A `RunState` is one run, or a slice of it, at some point of time. Nothing in it depends on how it got there.
+A `RunState` is one run, or a slice of it, at some point of time; it does not depend on how that point was reached.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
 
 @dataclass(slots=True)
 class RunState:
-    """A run in progress: `source`, `shadow` and `samples` are (source, shadow) where they come in pairs."""
+    """A run in progress; pairs are (source, shadow)."""
 
-    c: Columns
-    feed: ArrivalStream
+    columns: Columns
+    arrivals: ArrivalStream
     source: k.State
     shadow: k.State
     tallies: tuple[k.Tally, k.Tally]
@@ -37,23 +37,33 @@ class RunState:
     copies: k.Copies
     copies_end: k.Ints
     scratch: k.Scratch
-    stretch: k.Floats
     cursor: k.Ints
     reached: k.Floats
 
     def advance(self, last_window: int, sides: int = k.BOTH_SIDES) -> None:
         """Simulate up to `last_window`, with more room whenever the kernel asks for it."""
-        c = self.c
         first = int(self.cursor[k.C_WINDOW])
-        arrivals = _NO_ARRIVALS if sides == k.SHADOW_SIDE else self.feed.arrivals(first, last_window)
+        arrivals = _NO_ARRIVALS if sides == k.SHADOW_SIDE else self.arrivals.of_windows(first, last_window)
         with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
-            while k.run(
-                last_window, sides, c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed, arrivals, c.mirror,
-                c.source, c.shadow, c.request, c.source_answer, c.shadow_answer, self.source, self.shadow,
-                *self.tallies, *self.samples, self.pending, self.copies, self.copies_end, self.scratch, self.stretch,
-                self.cursor, self.reached,
-            ) == k.NEEDS_ROOM:  # fmt: skip
+            while self._call_kernel(last_window, sides, arrivals) == k.NEEDS_ROOM:
                 self._grow()
+
+    def _call_kernel(self, last_window: int, sides: int, arrivals: k.Arrivals) -> int:
+        c, (source_tally, shadow_tally), (source_sample, shadow_sample) = self.columns, self.tallies, self.samples
+        status: int = k.run(
+            last_window=last_window,
+            sides=sides,
+            settings=k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed),
+            arrivals=arrivals,
+            mirror=c.mirror,
+            sent=c.request,
+            source=k.PoolRun(c.source, c.source_answer, self.source, source_tally, source_sample),
+            shadow=k.PoolRun(c.shadow, c.shadow_answer, self.shadow, shadow_tally, shadow_sample),
+            transit=k.Transit(self.pending, self.copies, self.copies_end),
+            scratch=self.scratch,
+            progress=k.Progress(self.cursor, self.reached),
+        )
+        return status
 
     def _grow(self) -> None:
         chunk = self.scratch.arrival.size
@@ -65,62 +75,61 @@ class RunState:
             self.copies = k.Copies(*(_longer(column) for column in self.copies))
 
     def begin_at(self, window: int, arrived: int) -> None:
-        """Stand at the beginning of a window with empty pools, `arrived` requests having come before."""
+        """Move to the beginning of a window, before which `arrived` requests came; the pools are empty."""
         self.cursor[k.C_WINDOW], self.cursor[k.C_ARRIVED] = window, arrived
-        tick = math.ceil(window * self.c.period_s / k.CONCURRENCY_EVERY_S)
-        while tick * k.CONCURRENCY_EVERY_S < window * self.c.period_s:
+        tick = math.ceil(window * self.columns.period_s / k.CONCURRENCY_EVERY_S)
+        while tick * k.CONCURRENCY_EVERY_S < window * self.columns.period_s:
             tick += 1
         for state in (self.source, self.shadow):
             state.tick[0] = tick
 
     def take_over(self, other: RunState) -> None:
-        """Go on from where another machine stands, at the beginning of a window."""
+        """Continue from the point of another state, at the beginning of a window."""
         self.source, self.shadow, self.pending = other.source, other.shadow, other.pending
         self.cursor[:] = other.cursor
 
     def digest(self) -> bytes:
-        """A hash of all that matters of the state to what comes after the present window's beginning."""
-        now = min(int(self.cursor[k.C_WINDOW]) * self.c.period_s, self.c.horizon_s)
-        found = sha256()
-        for pool, state in ((self.c.source, self.source), (self.c.shadow, self.shadow)):
-            for part in _what_matters(now, pool, state):
-                found.update(np.ascontiguousarray(part).tobytes())
-        q, n = self.pending, int(self.pending.n[0])
-        for column in (q.time_s, q.window, q.number, q.request):
-            order = np.lexsort((q.number[:n], q.window[:n], q.time_s[:n]))
-            found.update(column[:n][order].tobytes())
-        return found.digest()
+        """Return a hash of the part of the state that can affect anything after the current window's beginning."""
+        now = min(int(self.cursor[k.C_WINDOW]) * self.columns.period_s, self.columns.horizon_s)
+        digest = sha256()
+        for pool, state in ((self.columns.source, self.source), (self.columns.shadow, self.shadow)):
+            for values in _relevant_state(now, pool, state):
+                digest.update(np.ascontiguousarray(values).tobytes())
+        pending, n = self.pending, int(self.pending.n[0])
+        for column in (pending.time_s, pending.window, pending.number, pending.request):
+            order = np.lexsort((pending.number[:n], pending.window[:n], pending.time_s[:n]))
+            digest.update(column[:n][order].tobytes())
+        return digest.digest()
 
     @property
     def arrived(self) -> int:
-        """How many requests have arrived."""
+        """Number of requests that have arrived."""
         return int(self.cursor[k.C_ARRIVED])
 
 
-def new_run_state(c: Columns, feed: ArrivalStream, chunk: int, samples: tuple[k.Sample, k.Sample]) -> RunState:
-    """A machine at the start of a run, its pools empty."""
-    flying = c.source.routing == k.LEAST_OUTSTANDING
-    shadow_flying = c.shadow.routing == k.LEAST_OUTSTANDING or c.mirror.max_in_flight >= 0
+def new_run_state(c: Columns, arrivals: ArrivalStream, chunk: int, samples: tuple[k.Sample, k.Sample]) -> RunState:
+    """Return the state at the start of a run, with empty pools."""
+    source_tracked = c.source.routing == k.LEAST_OUTSTANDING
+    shadow_tracked = c.shadow.routing == k.LEAST_OUTSTANDING or c.mirror.max_in_flight >= 0
     at_response = c.mirror.instant == k.AT_RESPONSE
     return RunState(
-        c=c,
-        feed=feed,
-        source=_new_state(c.source, c.horizon_s, chunk if flying else 0, 0),
-        shadow=_new_state(c.shadow, c.horizon_s, chunk if shadow_flying else 0, max(c.mirror.max_per_s, 0)),
+        columns=c,
+        arrivals=arrivals,
+        source=_new_state(c.source, c.horizon_s, chunk if source_tracked else 0, 0),
+        shadow=_new_state(c.shadow, c.horizon_s, chunk if shadow_tracked else 0, max(c.mirror.max_per_s, 0)),
         tallies=(_new_tally(c), _new_tally(c)),
         samples=samples,
         pending=_new_pending(2 * chunk if at_response else 0),
         copies=new_copies(chunk),
         copies_end=np.zeros(c.n_windows, np.int64),
-        scratch=_new_scratch(chunk),
-        stretch=np.empty((feed.n_knots, 6)),
+        scratch=_new_scratch(chunk, arrivals.n_knots),
         cursor=np.zeros(10, np.int64),
         reached=np.zeros(2),
     )
 
 
-def _what_matters(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
-    """What of a pool's state can still be felt at `now`, in one form however it came about."""
+def _relevant_state(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
+    """Yield the part of a pool's state that still matters at `now`, in a form that does not depend on its history."""
     yield np.maximum(s.free_s, now)
     if pool.queue_limit > 0:
         rings = s.start_s.reshape(pool.n_instances, pool.queue_limit)
@@ -128,7 +137,7 @@ def _what_matters(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
         yield np.maximum(oldest_first, now)
     tick = int(s.tick[0])
     last = min(math.ceil(float(s.free_s.max()) / k.CONCURRENCY_EVERY_S) + 2, s.queued_change.shape[0] - 1)
-    # how many wait at the ticks to come; the last row holds what nobody reads
+    # how many wait at future ticks; the last row is never read
     yield s.queued + np.cumsum(s.queued_change[tick : max(last, tick)], axis=0, dtype=np.int64)
     f = s.flight
     if f.leave_s.size:
@@ -145,7 +154,7 @@ def _what_matters(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
 
 
 def _new_state(pool: k.Pool, horizon_s: float, nodes: int, max_per_s: int) -> k.State:
-    """An empty pool. Ticks beyond the horizon are counted in one spare row, which nobody reads."""
+    """Return an empty pool. Ticks beyond the horizon are counted in one spare row, which is never read."""
     n_ticks = math.ceil(horizon_s / k.CONCURRENCY_EVERY_S) + 2
     n = pool.n_instances
     return k.State(
@@ -162,9 +171,9 @@ def _new_state(pool: k.Pool, horizon_s: float, nodes: int, max_per_s: int) -> k.
 
 
 def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
-    """Nobody in flight; room for 2 `nodes` requests, or for none, where nobody counts them."""
+    """Return an empty in-flight table with room for 2 `nodes` requests (0 if the pool's requests are not tracked)."""
     n = pool.n_instances
-    # a turn of the wheel is some services long, so that few requests stay for more than one
+    # a turn of the wheel is several service times long, so that few requests stay for more than one
     buckets = 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
     levels = 64 * min(2 + pool.n_workers // 32, _MOST_LEVELS)
     instances = np.arange(n, dtype=np.uint64)
@@ -188,7 +197,7 @@ def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
 
 
 def _with_nodes(state: k.State, n: int) -> k.State:
-    """The state with room for n more requests in flight, if it counts them."""
+    """Return the state with room for n more requests in flight, if they are tracked."""
     size = state.flight.leave_s.size
     if size == 0 or size - int(state.flight.counts[k.F_TOTAL]) >= n:
         return state
@@ -212,7 +221,7 @@ def _longer(column: Any) -> Any:
 
 
 def _new_tally(c: Columns) -> k.Tally:
-    """Zeroed counts of one variant for a whole run."""
+    """Return zero counts of one variant for a whole run."""
     return k.Tally(
         rows=np.zeros((c.n_windows, k.R_WIDTH)),
         sections=np.zeros((c.n_sections, k.BUCKETS), np.int64),
@@ -226,42 +235,43 @@ def _new_pending(n: int) -> k.Pending:
 
 
 def new_copies(n: int) -> k.Copies:
-    """Room for n copies on their way."""
+    """Return room for n copies on their way to the shadow."""
 
-    def whole() -> k.Ints:
+    def integers() -> k.Ints:
         return np.zeros(n, np.int64)
 
     def hashes() -> k.Hashes:
         return np.zeros(n, np.uint64)
 
-    return k.Copies(arrival=np.zeros(n), window=whole(), offset=hashes(), request=whole(), order=hashes())
+    return k.Copies(arrival=np.zeros(n), window=integers(), offset=hashes(), request=integers(), order=hashes())
 
 
-def _new_scratch(chunk: int) -> k.Scratch:
-    """Room for chunks of up to `chunk` requests."""
+def _new_scratch(chunk: int, n_knots: int) -> k.Scratch:
+    """Return room for chunks of up to `chunk` requests, and for the stretches between `n_knots` knots of the rate."""
 
     def real() -> k.Floats:
         return np.empty(chunk)
 
     return k.Scratch(
         reached=real(), offset=np.arange(chunk, dtype=np.uint64) * k.GOLDEN, request=np.zeros(chunk, np.int64),
-        # one more: they are written before it is known whether they count
+        # one more: an element is written before it is known whether it counts
         order=np.empty(chunk + 1, np.uint64), picked=np.empty(chunk + 1, np.int32),
         kept=np.empty(chunk, np.int32), arrival=real(), work=real(), route=np.empty(chunk, np.uint64), start=real(),
-        instance=np.empty(chunk, np.int32),
+        instance=np.empty(chunk, np.int32), stretch=np.empty((n_knots, 6)),
     )  # fmt: skip
 
 
-def new_sample(wanted: int, expected: float, widen: int = 0) -> k.Sample:
-    """Room for a sample of `wanted` of about `expected` requests.
+def new_sample(n: int, expected: float, widen: int = 0) -> k.Sample:
+    """Return room for a sample of n of about `expected` requests.
 
-    A request enters when the 32 bits of its order are below the threshold: chosen so that fewer than `wanted`, or more
-    than there is room for, come at most once in 10^15 runs; `widen` counts how often that has happened to this run.
+    A request enters when the 32 bits of its order are below the threshold. This is chosen so that the sample has fewer
+    than n requests, or more than there is room for, at most once in 10^15 runs; `widen` is how often that has happened
+    to this run.
     """
-    if wanted == 0:
+    if n == 0:
         return k.Sample(np.uint64(0), np.zeros((0, k.S_WIDTH)), np.zeros(1, np.int64))
     slack = 8.0 * 2.0**widen
-    candidates = wanted + slack * math.sqrt(wanted) + 8.0 * slack
+    candidates = n + slack * math.sqrt(n) + 8.0 * slack
     low = expected - slack * math.sqrt(expected) - slack
     if candidates >= low:
         threshold, room = 2**32, expected + slack * math.sqrt(expected) + 8.0 * slack
@@ -269,5 +279,5 @@ def new_sample(wanted: int, expected: float, widen: int = 0) -> k.Sample:
         threshold = math.ceil(candidates / low * 2**32)
         room = candidates * expected / low + slack * math.sqrt(candidates) + 8.0 * slack
     if room > 2**31:
-        raise SimulationError(f"a sample of {wanted} requests does not fit")
+        raise SimulationError(f"a sample of {n} requests does not fit")
     return k.Sample(np.uint64(threshold), np.zeros((math.ceil(room), k.S_WIDTH)), np.zeros(1, np.int64))

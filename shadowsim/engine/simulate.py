@@ -1,4 +1,4 @@
-"""simulate(scenario) -> Result."""
+"""Simulates a scenario on one or several cores, and returns its frames as a `Result`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from shadowsim.engine import parallel
-from shadowsim.engine import run_frames as tal
 from shadowsim.engine.arrivals import ArrivalStream, arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
+from shadowsim.engine.run_frames import check_conserved, latency_frame, requests_frame, windows_frame
 from shadowsim.errors import InputError
 from shadowsim.result import Result
 from shadowsim.scenario.fields import check_whole
 from shadowsim.scenario.scenario import Scenario
 
 CHUNK = 4096
-_WORTH_SHARING = 2e6  # requests of a run that one core does in a twentieth of a second
+_SHORT_RUN = 2e6  # requests, which one core simulates in a twentieth of a second
 
 
 def simulate(
@@ -38,20 +38,20 @@ def simulate(
     scenario : Scenario, mapping, JSON text or path
         A scenario, or a plain CreateInferenceExperiment request, which needs `rate_per_s`.
     rate_per_s : float, optional
-        Mean rate of the traffic, in requests a second.
+        Mean rate of the traffic, in requests per second.
     workers : int, optional
-        Into how many slices the run is cut, and on how many threads they run. By default a thread a core.
+        Number of slices of the run, and of threads that run them. By default one per core.
     executor : concurrent.futures.Executor, optional
         Runs the slices instead of threads: a ProcessPoolExecutor, or a Dask client's `get_executor()`.
     progress : bool
         Show a progress bar over windows.
     chunk : int
-        Requests handled at a time. The result does not depend on it.
+        Requests that the kernel handles at a time. The result does not depend on it.
 
     Returns
     -------
     Result
-        Three frames, the same bits for the same scenario on every machine.
+        Three frames, identical to the bit for the same scenario on every machine.
 
     Raises
     ------
@@ -63,9 +63,9 @@ def simulate(
         check_whole(workers, "workers", 1)
     if executor is not None and not hasattr(executor, "submit"):
         raise InputError("executor", "must be a concurrent.futures.Executor, such as a ProcessPoolExecutor", executor)
-    made = Scenario.of(scenario, rate_per_s=rate_per_s)
-    with progress_bar(made.n_windows, progress) as advance:
-        return run(made, workers, executor, advance, chunk)
+    checked = Scenario.of(scenario, rate_per_s=rate_per_s)
+    with progress_bar(checked.n_windows, progress) as advance:
+        return run(checked, workers, executor, advance, chunk)
 
 
 def run(
@@ -75,48 +75,48 @@ def run(
     advance: Callable[[int], object] = lambda _: None,
     chunk: int = CHUNK,
 ) -> Result:
-    """Simulate a scenario as `simulate` does, and call `advance` with the number of windows that have become ready.
+    """Simulate a scenario as `simulate` does, and call `advance` with numbers of windows as they become ready.
 
-    What `advance` raises ends the run.
+    An exception in `advance` ends the run.
     """
-    feed = arrivals_of(scenario)
-    c = columns(scenario, feed)
-    wanted, n = scenario.sample_requests, workers or _default_workers(feed, executor)
+    arrivals = arrivals_of(scenario)
+    inputs = columns(scenario, arrivals)
+    n_sampled, n = scenario.sample_requests, workers or _default_workers(arrivals, executor)
     for widen in range(3):
-        done = parallel.run(Job(c, feed, chunk, wanted, widen), n, executor, advance)
-        if parallel.sample_fits(done.samples, wanted, done.arrived):
+        counts = parallel.run(Job(inputs, arrivals, chunk, n_sampled, widen), n, executor, advance)
+        if parallel.sample_fits(counts.samples, n_sampled, counts.arrived):
             break
-    tal.conserved(done.tallies, done.arrived)
+    check_conserved(counts.tallies, counts.arrived)
     return Result(
         scenario=scenario,
-        windows=tal.windows_frame(scenario, c, done.tallies),
-        latency=tal.latency_frame(scenario, done.tallies),
-        requests=tal.requests_frame(scenario, c, wanted, done.samples, done.tallies[0]),
-        how=done.how,
+        windows=windows_frame(scenario, inputs, counts.tallies),
+        latency=latency_frame(scenario, counts.tallies),
+        requests=requests_frame(scenario, inputs, n_sampled, counts.samples, counts.tallies[0]),
+        how=counts.how,
     )
 
 
-def _default_workers(feed: ArrivalStream, executor: Executor | None) -> int:
-    """A core each; one where the run is over before another could help; for an executor, which does not tell, eight."""
+def _default_workers(arrivals: ArrivalStream, executor: Executor | None) -> int:
+    """Return one worker per core, one in all for a short run, and eight for an executor, whose size is not known."""
     if executor is not None:
         return 8
-    if feed.expected_requests < _WORTH_SHARING:
+    if arrivals.expected_requests < _SHORT_RUN:
         return 1
     return cores()
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def progress_bar(total: int, wanted: bool, unit: str = "windows") -> Iterator[Callable[[int], object]]:
-    """Yield what advances a progress bar, or does nothing."""
+    """Yield a function that advances a progress bar, or does nothing if none is wanted."""
     if not wanted:
         yield lambda _: None
         return
-    from tqdm.auto import tqdm  # only now: in a notebook without widgets the import alone prints a warning
+    from tqdm.auto import tqdm  # here: in a notebook without widgets the import alone prints a warning
 
     with tqdm(total=total, unit=f" {unit}", leave=False) as bar:
         yield bar.update

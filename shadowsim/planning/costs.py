@@ -1,11 +1,11 @@
-"""What a shadow test costs: instances for as long as they are deployed, and the data that passes.
+"""Computes the cost of a shadow test: instances while they are deployed, and data in and out.
 
 SageMaker bills the instances of both variants by the hour, whatever share is copied, and data in and out of the
-endpoint by the GB. Prices of instances are those of the catalogue (instances.py), each an example with a date, or the
-caller's. An unknown price stays unknown, a NaN with a sentence, and never counts as zero.
+endpoint by the GB. Prices of instances are the caller's or those of the catalogue (aws/instances.py), each of which is
+an example with a date. An unknown price stays unknown, a NaN with a sentence, and never counts as zero.
 
-The test lasts as long as its Schedule, or SageMaker's 7 days. Requests are the traffic's mean rate over the simulated
-horizon, for that long. A GB is 10^9 bytes.
+The test lasts as long as its Schedule, or SageMaker's default of 7 days. The number of requests is the traffic's mean
+rate over the simulated horizon times that length. A GB is 10^9 bytes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ from shadowsim.scenario.laws import Law
 from shadowsim.scenario.scenario import Scenario
 
 GB = 1e9
-DATA_USD_PER_GB, DATA_AS_OF = 0.016, "2023-12"  # in and out alike; from a bill of eu-west-1
-# A line of a capture file without its payloads, as SageMaker writes it for JSON.
-ENVELOPE_BYTES = 349
-BASE64 = 4 / 3
+DATA_USD_PER_GB, DATA_AS_OF = 0.016, "2023-12"  # for either direction; from a bill of eu-west-1
+ENVELOPE_BYTES = 349  # of a capture file's line without its payloads, as SageMaker writes it for JSON
+BASE64 = 4 / 3  # the growth of a payload
 PriceSource = Mapping[str, float] | str | os.PathLike[str] | None
 
 
@@ -45,7 +44,7 @@ class Price:
     usd_per_h : float
         NaN when it is not known.
     origin : str
-        Where it comes from: "an example of 2025-01", "given by prices.csv".
+        Its source in words: "an example of 2025-01", "of prices.csv".
     """
 
     usd_per_h: float
@@ -54,18 +53,18 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Prices of instances: those given, and the catalogue's for the rest. Made by `read_prices`."""
+    """Prices of instance types: the caller's, and the catalogue's for all others. Made by `read_prices`."""
 
-    given: Mapping[str, Price] = field(default_factory=dict)
+    by_type: Mapping[str, Price] = field(default_factory=dict)
 
     def of(self, instance_type: str) -> Price:
         """Return the price of a type, which may be unknown."""
-        if instance_type in self.given:
-            return self.given[instance_type]
-        known = lookup(instance_type)
-        if known.price_usd_per_h is None:
+        if instance_type in self.by_type:
+            return self.by_type[instance_type]
+        listed = lookup(instance_type)
+        if listed.price_usd_per_h is None:
             return Price(math.nan, f"there is no price for {instance_type}")
-        return Price(known.price_usd_per_h, f"an example of {known.price_as_of}")
+        return Price(listed.price_usd_per_h, f"an example of {listed.price_as_of}")
 
     def quoted(self, instance_type: str) -> tuple[float, str]:
         """Return the price of a type and its origin, as `instances.describe` takes them."""
@@ -75,15 +74,15 @@ class Prices:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cost:
-    """What a test costs; `str()` gives it as lines of text.
+    """The cost of a test; `str()` gives it as lines of text.
 
     Attributes
     ----------
     items : DataFrame
-        A row an item: item, of (what it is, in words), quantity, unit, price_usd (of a unit), cost_usd, note. NaN where
-        it is not known.
+        One row per item: item, of (its quantity in words), quantity, unit, price_usd (per unit), cost_usd, note. NaN
+        where it is not known.
     duration_s : float
-        How long the test runs.
+        Length of the test.
     """
 
     items: pd.DataFrame
@@ -91,24 +90,24 @@ class Cost:
 
     @property
     def instances_usd(self) -> float:
-        """The instances of both variants, NaN when a price is not known."""
+        """Cost of the instances of both variants, NaN when a price is not known."""
         return self._sum("instance-hours")
 
     @property
     def data_usd(self) -> float:
-        """Data in and out of the endpoint, NaN when the sizes of payloads are not known."""
+        """Cost of data in and out of the endpoint, NaN when the sizes of payloads are not known."""
         return self._sum("GB processed")
 
     @property
     def total_usd(self) -> float:
-        """What SageMaker charges: instances and data. Captures are S3's to charge."""
+        """SageMaker's charge for instances and data; S3 charges for captures separately."""
         return self.instances_usd + self.data_usd
 
     def _sum(self, unit: str) -> float:
         return float(self.items.loc[self.items["unit"] == unit, "cost_usd"].sum(skipna=False))
 
     def __str__(self) -> str:
-        lines = [f"{duration_text(self.duration_s)} of the test cost"]
+        lines = [f"Cost of the test for {duration_text(self.duration_s)}"]
         for row in self.items.itertuples():
             quantity, usd = float(row.quantity), float(row.cost_usd)  # type: ignore[arg-type]
             amount = "unknown" if math.isnan(quantity) else f"{quantity:,.1f}"
@@ -125,16 +124,16 @@ def cost(
     rate_per_s: float | None = None,
     data_usd_per_gb: float | None = None,
 ) -> Cost:
-    """Return what a scenario's test costs.
+    """Compute the cost of a scenario's test.
 
     Parameters
     ----------
     scenario : Scenario, mapping, JSON text or path
         A scenario, or a plain CreateInferenceExperiment request, which needs `rate_per_s`.
     prices : mapping of str to float, path or Prices, optional
-        US dollars an hour by instance type, in place of the catalogue's; see `read_prices`.
+        US dollars per hour by instance type, in place of the catalogue's; see `read_prices`.
     rate_per_s : float, optional
-        Mean rate of the traffic, in requests a second.
+        Mean rate of the traffic, in requests per second.
     data_usd_per_gb : float, optional
         Price of data in and out of the endpoint; by default an example, dated.
 
@@ -143,39 +142,39 @@ def cost(
     InputError, ValidationError
         When the scenario or the prices cannot be used.
     """
-    whole, known = Scenario.of(scenario, rate_per_s=rate_per_s), read_prices(prices)
-    duration_s = whole.experiment.duration_s
-    rows = [_instances(whole, role, duration_s / 3600.0, known) for role in ROLES]
-    rate = whole.traffic.mean_rate(whole.horizon_s, whole.start)
-    sizes = [_mean_bytes(whole, law) for law in (whole.traffic.request_bytes, whole.traffic.response_bytes)]
+    priced, price_list = Scenario.of(scenario, rate_per_s=rate_per_s), read_prices(prices)
+    duration_s = priced.experiment.duration_s
+    rows = [_instances(priced, role, duration_s / 3600.0, price_list) for role in ROLES]
+    rate = priced.traffic.mean_rate(priced.horizon_s, priced.start)
+    sizes = [_mean_bytes(priced, law) for law in (priced.traffic.request_bytes, priced.traffic.response_bytes)]
     if data_usd_per_gb is None:
         price, origin = DATA_USD_PER_GB, f"an example of {DATA_AS_OF}"
     else:
         price, origin = number(data_usd_per_gb, "data_usd_per_gb", least=0.0), "as given"
     n = rate * duration_s
     for item, key, size in zip(("data in", "data out"), ("request_bytes", "response_bytes"), sizes, strict=True):
-        of, note = f"{n:,.0f} requests of {size:,.0f} B", f"{price:g} USD a GB, {origin}"
+        description, note = f"{n:,.0f} requests of {size:,.0f} B", f"{price:g} USD per GB, {origin}"
         if math.isnan(size):
-            of, note = f"{n:,.0f} requests of unknown size", f"traffic.{key} is not given"
-        rows.append(_row(item, of, n * size / GB, "GB processed", price, note))
-    rows.append(_capture(whole, n, sizes))
+            description, note = f"{n:,.0f} requests of unknown size", f"traffic.{key} is not given"
+        rows.append(_item(item, description, n * size / GB, "GB processed", price, note))
+    rows.append(_capture(priced, n, sizes))
     return Cost(pd.DataFrame(rows), duration_s)
 
 
 def read_prices(source: PriceSource | Prices) -> Prices:
-    """Read prices of instance types, in US dollars an hour.
+    """Read prices of instance types, in US dollars per hour.
 
     Parameters
     ----------
     source : mapping of str to float, path or Prices
-        By type; or a file: JSON with such an object (its name ends in .json), or CSV with the columns `instance_type`
-        and `price_usd_per_h` and perhaps `as_of`, a date. Other columns are left alone, and a blank price leaves the
-        catalogue's.
+        Prices by type; or a file: JSON with such an object (its name ends in .json), or CSV with the columns
+        `instance_type` and `price_usd_per_h` and perhaps `as_of`, a date. Other columns are ignored; for a blank price
+        the catalogue's is used.
 
     Raises
     ------
     InputError
-        For a file that is none of these, an unknown type, one that stands twice, or a price that is no number >= 0.
+        When a file is neither of these, a type is unknown or given twice, or a price is not a number >= 0.
     """
     if isinstance(source, Prices):
         return source
@@ -186,12 +185,12 @@ def read_prices(source: PriceSource | Prices) -> Prices:
     file = path_of(source, "prices")
     if file.suffix.lower() == ".json":
         return Prices({kind: _price(kind, usd, f"{file}", f"of {file.name}") for kind, usd in read_json(file).items()})
-    return Prices(_table(file))
+    return Prices(_read_csv(file))
 
 
-def _table(file: Path) -> dict[str, Price]:
+def _read_csv(file: Path) -> dict[str, Price]:
     try:
-        # As spreadsheets write it: a byte order mark may come first.
+        # Spreadsheets write a byte order mark first.
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the path
         raise InputError(str(file), f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
@@ -202,11 +201,11 @@ def _table(file: Path) -> dict[str, Price]:
         raise InputError(
             str(file), f"lacks the column {missing[0]}; needed are instance_type and price_usd_per_h, and it has {has}"
         )
-    found: dict[str, Price] = {}
+    prices: dict[str, Price] = {}
     for row in reader:
         where, kind = f"{file}, line {reader.line_num}", (row["instance_type"] or "").strip()
         text = (row["price_usd_per_h"] or "").strip()
-        if kind in found:
+        if kind in prices:
             raise InputError(where, "must not give an instance type twice", kind)
         try:
             value: object = float(text) if text else math.nan
@@ -214,8 +213,8 @@ def _table(file: Path) -> dict[str, Price]:
             value = text
         price = _price(kind, 0.0 if not text else value, where, f"of {row.get('as_of') or file.name}")
         if text:
-            found[kind] = price
-    return found
+            prices[kind] = price
+    return prices
 
 
 def _price(kind: str, usd: object, where: str, origin: str) -> Price:
@@ -226,12 +225,12 @@ def _price(kind: str, usd: object, where: str, origin: str) -> Price:
     return Price(number(usd, f"{where}: {kind}", least=0.0), origin)
 
 
-def _row(item: str, of: str, quantity: float, unit: str, price: float, note: str) -> dict[str, object]:
-    # Nothing costs nothing, whatever its price.
+def _item(item: str, description: str, quantity: float, unit: str, price: float, note: str) -> dict[str, object]:
+    # Nothing costs nothing, even at an unknown price.
     total = 0.0 if quantity == 0.0 else quantity * price
     return {
         "item": item,
-        "of": of,
+        "of": description,
         "quantity": quantity,
         "unit": unit,
         "price_usd": price,
@@ -243,29 +242,29 @@ def _row(item: str, of: str, quantity: float, unit: str, price: float, note: str
 def _instances(scenario: Scenario, role: str, hours: float, prices: Prices) -> dict[str, object]:
     pool = scenario.side(role).variant.pool
     price = prices.of(pool.instance_type)
-    note = price.origin if math.isnan(price.usd_per_h) else f"{price.usd_per_h:g} USD an hour, {price.origin}"
-    of = f"{pool.instance_count} x {pool.instance_type}"
-    return _row(f"{role} instances", of, pool.instance_count * hours, "instance-hours", price.usd_per_h, note)
+    note = price.origin if math.isnan(price.usd_per_h) else f"{price.usd_per_h:g} USD per hour, {price.origin}"
+    description = f"{pool.instance_count} x {pool.instance_type}"
+    return _item(f"{role} instances", description, pool.instance_count * hours, "instance-hours", price.usd_per_h, note)
 
 
 def _capture(scenario: Scenario, n: float, sizes: Iterable[float]) -> dict[str, object]:
     storage = scenario.experiment.storage
     if storage is None:
-        return _row("capture", "nothing is captured", 0.0, "GB in S3", math.nan, "no DataStorageConfig")
+        return _item("capture", "nothing is captured", 0.0, "GB in S3", math.nan, "no DataStorageConfig")
     records = n * (1.0 + scenario.share)
     payload = sum(sizes)
     if math.isnan(payload):
-        of = f"{records:,.0f} records of unknown size"
-        return _row("capture", of, math.nan, "GB in S3", math.nan, "traffic.request_bytes or response_bytes missing")
+        description, note = f"{records:,.0f} records of unknown size", "traffic.request_bytes or response_bytes missing"
+        return _item("capture", description, math.nan, "GB in S3", math.nan, note)
     factor = _encoding(storage)
     size = payload * factor + ENVELOPE_BYTES
-    text = "in base64" if factor > 1.0 else "as text; what is of no listed content type grows by a third in base64"
-    of = f"{records:,.0f} records of about {size:,.0f} B"
-    return _row("capture", of, records * size / GB, "GB in S3", math.nan, f"{text}; S3 charges for it")
+    coding = "in base64" if factor > 1.0 else "as text; content types that are not listed grow by a third in base64"
+    description = f"{records:,.0f} records of about {size:,.0f} B"
+    return _item("capture", description, records * size / GB, "GB in S3", math.nan, f"{coding}; S3 charges for it")
 
 
 def _encoding(storage: DataStorage) -> float:
-    """Return how much a payload grows: base64 without a list of content types (CaptureContentTypeHeader)."""
+    """Return the growth of a payload: by base64, unless content types are listed (CaptureContentTypeHeader)."""
     return 1.0 if storage.csv_content_types or storage.json_content_types else BASE64
 
 

@@ -1,17 +1,17 @@
-"""How much work comes to a pool, and how long a run shows what a long one would.
+"""Computes the load of a pool, and how long a run must be to show what a long one would.
 
-The load law: a pool of n instances is offered rho = rate x share x E[S] / (n x workers) of what it can do. From it come
-the count at which a search begins, and three facts that save simulation:
+The load law: n instances receive rho = rate x share x E[S] / (n x workers) of their capacity. It gives the count at
+which a search begins, and three facts that save simulation:
 
-* Steady traffic (no profile, no trace) looks the same at any hour, so that a shorter run in whole periods has the same
-  law once it is long against the queue's memory: `MEMORIES` relaxation times, (c_a^2 + c_s^2) / 2 x E[S] / (workers
+* Steady traffic (no profile, no trace) looks the same at any hour. A shorter run of whole periods has the same law once
+  it is long against the queue's memory: `RELAXATIONS` relaxation times, (c_a^2 + c_s^2) / 2 x E[S] / (workers
   (1 - sqrt(rho))^2) each (Cohen, 1982), and `CYCLES` cycles of a modulated rate. The pool's empty start then shifts a
-  mean by about one relaxation time in the run, half a per cent. A day's profile without weekends repeats itself: one
-  day stands for whole days, one week for whole weeks. Everything else is run in full.
-* While more comes than a pool can do, a backlog grows, by (rho(t) - 1) seconds in a second, and is worked off when less
-  comes. That fluid is the least backlog that can be expected, whatever chance does (a backlog is convex in its input:
-  Jensen). Where it alone is far beyond what a goal allows, nothing has to be simulated.
-* No pool answers faster than its service: what the service time alone misses, no count of instances meets.
+  mean by about one relaxation time of the run, half a per cent. A day's profile without weekends repeats itself: one
+  day stands for whole days, and one week for whole weeks. All other traffic is run in full.
+* While more work comes than a pool can do, a backlog grows by (rho(t) - 1) seconds per second; it is worked off when
+  less comes. This fluid model is a lower bound of the expected backlog (a backlog is convex in its input: Jensen). If
+  it alone is far beyond what a goal allows, nothing has to be simulated.
+* No pool answers faster than its service: a goal that the service time alone misses is missed by every count.
 """
 
 from __future__ import annotations
@@ -20,114 +20,120 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shadowsim.planning.slo import Goal
-from shadowsim.scenario.rates import Diurnal
+from shadowsim.arrays import Floats
+from shadowsim.planning.slo import Goal, figure_of_service, figure_of_waits
 from shadowsim.scenario.relaxation import relaxation_s
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.scenario.traffic import Traffic
 
-Floats = NDArray[np.float64]
-
-MEMORIES = 200
+RELAXATIONS = 200  # relaxation times in a shortened run
 LEAST_REQUESTS = 200_000  # of the pool, in a shortened run
 BEYOND = 1_000  # requests beyond the furthest quantile of a shortened run
-CYCLES = 30  # of a modulated rate
-MOST_REQUESTS = 20_000_000  # that come in a shortened run: about a second
-STEPS = 10_000  # of the fluid over the horizon
-DAY_S, WEEK_S = 86_400.0, 604_800.0
-_GRID = (np.arange(20_000) + 0.5) / 40_000  # probabilities below a half
+CYCLES = 30  # cycles of a modulated rate in a shortened run
+MOST_REQUESTS = 20_000_000  # of the endpoint, in a shortened run: about a second of simulation
+STEPS = 10_000  # of the expected rate over the horizon
+_PROBABILITIES = (np.arange(20_000) + 0.5) / 40_000  # those below a half
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What is asked of a pool.
+    """The work that a scenario brings to a pool.
 
     Attributes
     ----------
     instances : float
-        Offered load of one instance, in the mean over the horizon: how many instances' time the work takes.
+        Mean offered load of one instance over the horizon: how many instances the work keeps busy.
+    least_instances : float
+        The same if the pool always served at the fastest of its slowdown factors.
     peak_instances : float
-        Likewise at the highest rate, where that is known.
+        The same as `instances` at the highest expected rate.
     rate_per_s : float
-        Requests that come to the endpoint, in the mean.
+        Mean rate of requests at the endpoint.
     share : float
-        Of them that the pool gets, 0..1.
-    work_s : Floats
-        Service times, 40,000 quantiles in equal steps of probability, or the values of a trace.
+        The pool's share of these requests, 0..1.
+    service_s : Floats
+        Service times without slowdown: 40,000 quantiles in equal steps of probability, or the values of a trace.
     rates_per_s : Floats
         The expected rate at the endpoint in the middle of `STEPS` equal parts of the horizon; empty for a trace.
     step_s : float
-        How long such a part is.
+        Length of such a part.
     """
 
     instances: float
+    least_instances: float
     peak_instances: float
     rate_per_s: float
     share: float
-    work_s: Floats
+    service_s: Floats
     rates_per_s: Floats
     step_s: float
 
     def load(self, n: int) -> Floats:
         """Return the offered load of n instances in each step."""
-        found: Floats = self.rates_per_s * (self.instances / self.rate_per_s / n)
-        return found
+        load: Floats = self.rates_per_s * (self.instances / self.rate_per_s / n)
+        return load
 
 
-def demand(scenario: Scenario, role: str) -> Demand:
-    """Return what a scenario asks of the source's or the shadow's pool."""
+def demand_of(scenario: Scenario, role: str) -> Demand:
+    """Compute the work that a scenario brings to the source's or the shadow's pool."""
     traffic = scenario.traffic
     rate, rates = traffic.mean_rate(scenario.horizon_s, scenario.start), _rates(scenario)
     side = scenario.side(role)
-    service, law = side.service, side.service.time
+    law = side.service.time
     if law.kind == "linear":
-        work = law.values(traffic.trace().columns)
-        mean = float(work.mean())
+        service_s = law.values(traffic.trace().columns)
+        mean_s = float(service_s.mean())
     else:
-        lower, upper = law.tails(_GRID)
-        work, mean = np.concatenate([lower, upper[::-1]]), law.mean
-    # A pool under load has all workers busy.
-    factor = service.slowdown[-1] if service.slowdown else 1.0
-    busy = side.share * mean * factor / side.workers
+        lower, upper = law.tails(_PROBABILITIES)
+        service_s, mean_s = np.concatenate([lower, upper[::-1]]), law.mean
+    factors = side.service.slowdown or (1.0,)
+    all_busy = factors[-1]  # a pool under load has all workers busy
+    busy = side.share * mean_s * all_busy / side.workers
+    instances = rate * busy
     peak = float(max([rate, *rates])) + traffic.jump_per_s
-    return Demand(rate * busy, peak * busy, rate, side.share, work, rates, scenario.horizon_s / STEPS)
+    return Demand(
+        instances=instances,
+        least_instances=instances * (min(factors) / all_busy),
+        peak_instances=peak * busy,
+        rate_per_s=rate,
+        share=side.share,
+        service_s=service_s,
+        rates_per_s=rates,
+        step_s=scenario.horizon_s / STEPS,
+    )
 
 
-def raised(scenario: Scenario, headroom_pct: float) -> Scenario:
+def with_headroom(scenario: Scenario, headroom_pct: float) -> Scenario:
     """Return the scenario with its traffic's rate raised by a percentage.
 
-    A trace is played as much faster, and a run with one is as much shorter: it holds the same requests.
+    A trace is played faster by that percentage, and the run is shorter accordingly: it holds the same requests.
     """
     if headroom_pct == 0.0:
         return scenario
     factor, changes = 1.0 + headroom_pct / 100.0, dict[str, object]()
-    for part in scenario.traffic.streams:
-        if part.process == "trace":
-            changes |= {f"{part.path}.speed": part.speed * factor, "run.horizon_s": scenario.horizon_s / factor}
+    for stream in scenario.traffic.streams:
+        if stream.process == "trace":
+            changes |= {f"{stream.path}.speed": stream.speed * factor, "run.horizon_s": scenario.horizon_s / factor}
         else:
-            changes[f"{part.path}.rate_per_s"] = part.mean_rate(scenario.horizon_s, scenario.start) * factor
+            changes[f"{stream.path}.rate_per_s"] = stream.mean_rate(scenario.horizon_s, scenario.start) * factor
     return scenario.replace(changes)
 
 
 def repeating_s(scenario: Scenario) -> float:
     """Return the length of a run that stands for the whole one: a period if traffic is steady, else a day or a week."""
-    length = scenario.period_s
-    for part in scenario.traffic.streams:
-        length = max(length, _cycle_s(part))
-    return length if length < scenario.horizon_s and _whole(scenario, length) else scenario.horizon_s
+    length = max(scenario.period_s, *(stream.cycle_s for stream in scenario.traffic.streams))
+    return length if length < scenario.horizon_s and _stands_for_all(scenario, length) else scenario.horizon_s
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
-    """For how long a count is simulated.
+class RunLength:
+    """How long a count of instances is simulated.
 
     Attributes
     ----------
     short_s : float
         Enough requests for the figures, but perhaps not for the queue to forget that it began empty. Until it does,
-        backlogs grow in law (Loynes, 1962): what a short run misses, a long one misses, too.
+        backlogs grow in law (Loynes, 1962): a goal that a short run misses, a long one misses, too.
     long_s : float
         Enough for both, or as much as can be afforded.
     enough : bool
@@ -139,106 +145,68 @@ class Length:
     enough: bool = True
 
 
-def length_of(scenario: Scenario, role: str, need: Demand, n: int, furthest: float) -> Length:
-    """Return for how long n instances are simulated.
+def run_length(scenario: Scenario, role: str, demand: Demand, n: int, furthest_quantile: float) -> RunLength:
+    """Return how long n instances are simulated.
 
     Parameters
     ----------
-    furthest : float
-        The furthest quantile that is asked for, 0..1.
+    furthest_quantile : float
+        The furthest quantile that the run must show, 0..1.
     """
-    whole, cycle = scenario.horizon_s, repeating_s(scenario)
+    horizon, cycle = scenario.horizon_s, repeating_s(scenario)
     if cycle > scenario.period_s:
-        return Length(cycle, cycle)
-    sojourns = [sum(part.mean_sojourn_s) for part in scenario.traffic.streams]
-    few = max(LEAST_REQUESTS, BEYOND / (1.0 - furthest)) / max(need.rate_per_s * need.share, 1e-9)
-    short = max(few, CYCLES * max(sojourns))
-    long = min(max(short, MEMORIES * memory_s(scenario, role, need, n)), whole)
-    affordable = MOST_REQUESTS / need.rate_per_s
-    short_s, long_s = (min(math.ceil(min(x, affordable) / cycle) * cycle, whole) for x in (short, long))
-    return Length(short_s, long_s, long <= affordable)
+        return RunLength(cycle, cycle)
+    requests = max(LEAST_REQUESTS, BEYOND / (1.0 - furthest_quantile))
+    short = max(requests / max(demand.rate_per_s * demand.share, 1e-9), CYCLES * scenario.traffic.modulation_s)
+    long = min(max(short, RELAXATIONS * pool_relaxation_s(scenario, role, demand, n)), horizon)
+    affordable = MOST_REQUESTS / demand.rate_per_s
+    short_s, long_s = (min(math.ceil(min(x, affordable) / cycle) * cycle, horizon) for x in (short, long))
+    return RunLength(short_s, long_s, long <= affordable)
 
 
-def memory_s(scenario: Scenario, role: str, need: Demand, n: int) -> float:
-    """Return the relaxation time of the pool of n instances at its highest expected load; infinite when overloaded."""
-    busiest = need.peak_instances / n if scenario.traffic.jump_per_s else None
-    return relaxation_s(scenario, role, max([need.instances / n, *need.load(n)]), busiest)
+def pool_relaxation_s(scenario: Scenario, role: str, demand: Demand, n: int) -> float:
+    """Return the relaxation time of n instances at their highest expected load; infinite when overloaded."""
+    busiest = demand.peak_instances / n if scenario.traffic.jump_per_s else None
+    return relaxation_s(scenario, role, max([demand.instances / n, *demand.load(n)]), busiest)
 
 
-def fluid(need: Demand, n: int) -> Floats:
-    """Return the waits that n instances would have without any chance, seconds, at the steps of the rate.
+def fluid_waits_s(demand: Demand, n: int) -> Floats:
+    """Return the waits of n instances in the fluid model, at the steps of the rate.
 
-    The reflection of the net input: its sum, less the lowest that it has been below 0.
+    The reflection of the net input: its sum, minus the lowest value below 0 that the sum has had.
     """
-    total = np.cumsum((need.load(n) - 1.0) * need.step_s)
+    total = np.cumsum((demand.load(n) - 1.0) * demand.step_s)
     waits: Floats = total - np.minimum(np.minimum.accumulate(total), 0.0) if total.size else total
     return waits
 
 
-def backlog(goal: Goal, need: Demand, n: int, timeout_s: float) -> float:
-    """Return what a goal's figure would be with n instances, no chance, and no service time but in the load."""
-    waits, weight = fluid(need, n), need.rates_per_s
-    latency = np.minimum(waits, timeout_s)
-    match goal.metric:
-        case "quantile":
-            order = np.argsort(latency)
-            below = np.cumsum(weight[order])
-            return float(latency[order][np.searchsorted(below, (goal.at or 0.0) * below[-1])])
-        case "mean":
-            return float(np.average(latency, weights=weight))
-        case "wait_mean":
-            return float(np.average(waits, weights=weight))
-        case "share_wait":
-            return float(np.average(waits > (goal.at or 0.0), weights=weight))
-        case "share_latency":
-            return float(np.average(latency > (goal.at or 0.0), weights=weight))
-        case "error_rate":
-            return float(np.average(waits > timeout_s, weights=weight))
-    return float(np.where(waits > 0.0, 1.0, need.load(n)).mean())  # utilisation
+def figure_in_fluid(goal: Goal, demand: Demand, n: int, timeout_s: float) -> float:
+    """Return a goal's figure with n instances in the fluid model, where service takes no time but makes up the load."""
+    waits = fluid_waits_s(demand, n)
+    utilisation = float(np.where(waits > 0.0, 1.0, demand.load(n)).mean())
+    return figure_of_waits(goal, waits, demand.rates_per_s, utilisation, timeout_s)
 
 
-def floor(goal: Goal, scenario: Scenario, role: str, need: Demand) -> float:
-    """Return what a goal's figure would be if no request ever waited."""
+def figure_without_waits(goal: Goal, scenario: Scenario, role: str, demand: Demand) -> float:
+    """Return a goal's figure if no request ever waited."""
     service = scenario.side(role).service
-    latency = np.minimum(need.work_s * min(service.slowdown or (1.0,)), scenario.timeout_s)
-    match goal.metric:
-        case "quantile":
-            return float(np.quantile(latency, goal.at or 0.0))
-        case "mean":
-            return float(latency.mean())
-        case "share_latency":
-            return float((latency > (goal.at or 0.0)).mean())
-        case "error_rate":
-            return service.error_4xx + service.error_5xx
-    return 0.0
+    latencies = np.minimum(demand.service_s * min(service.slowdown or (1.0,)), scenario.timeout_s)
+    return figure_of_service(goal, latencies, service.error_4xx + service.error_5xx)
 
 
 def _rates(scenario: Scenario) -> Floats:
-    """Return the expected rate at the middles of the steps, none where a trace takes part."""
-    middle = (np.arange(STEPS) + 0.5) * (scenario.horizon_s / STEPS)
+    """Return the expected rate in the middle of each step; empty where a trace takes part."""
+    middle = np.asarray((np.arange(STEPS) + 0.5) * (scenario.horizon_s / STEPS), np.float64)
     total = np.zeros(STEPS)
-    for part in scenario.traffic.streams:
-        if part.process == "trace":
+    for stream in scenario.traffic.streams:
+        rates = stream.rates_at(middle, scenario.horizon_s, scenario.start)
+        if rates is None:
             return np.empty(0)
-        if part.has_knots:
-            total += np.interp(middle, *part.knots(scenario.horizon_s, scenario.start))
-        else:
-            total += part.mean_rate(scenario.horizon_s, scenario.start)
+        total += rates
     return total
 
 
-def _cycle_s(part: Traffic) -> float:
-    """Return after which time a part repeats itself; infinity for never."""
-    if part.process == "trace":
-        return math.inf
-    if part.profile is None:
-        return 0.0
-    if isinstance(part.profile, Diurnal):
-        return DAY_S if part.profile.weekend_factor == 1.0 else WEEK_S
-    return math.inf
-
-
-def _whole(scenario: Scenario, length: float) -> bool:
-    """Whether a run of this length has whole periods, and the horizon has whole such runs, or is steady."""
+def _stands_for_all(scenario: Scenario, length: float) -> bool:
+    """Whether a run has whole periods and the horizon has whole such runs, or the traffic is steady."""
     n = length / scenario.period_s
     return length == scenario.period_s or (n == round(n) and scenario.horizon_s % length == 0.0)

@@ -1,14 +1,13 @@
-"""noise_floor(scenario): what a test shows when there is nothing to see.
+"""Measures the noise floor of a test: the differences that it shows between a variant and itself.
 
-Before a test is believed that finds a difference, one should know what it finds between a variant and itself. Here the
-source's model stands in for the shadow (an A/A test), with the same arrivals and draws of its own for everything else,
-as in the real test, over independent runs.
+`noise_floor(scenario)` runs an A/A test several times: the source's model stands in for the shadow. As in the real
+test, both receive the same arrivals and draw everything else independently.
 
-The shadow must then truly be equal, so that its instances must be as busy as the source's. Under RANDOM routing a coin
-that copies a share s of the requests to s times as many instances does that, and the copies are as few as in the real
-test. Where s times the source's instances is no whole number, or the routing looks at queues, or the rule is not a
-coin, no pool for a share is equal; every request is then copied, to as many instances as the source has, and the
-shadow's part of the noise is that of a test with all copies. The column `sampling_percentage` says which it was.
+The shadow must be truly equal, so its instances must be as busy as the source's. Under RANDOM routing, a coin that
+copies a share s of the requests to s times as many instances achieves that, with as few copies as the real test. If s
+times the source's instances is not a whole number, or the routing looks at queues, or the rule is not a coin, no pool
+for a share is equal: then every request is copied, to as many instances as the source has, and the shadow's part of the
+noise is that of a test with all copies. The column `sampling_percentage` tells which case holds.
 """
 
 from __future__ import annotations
@@ -22,56 +21,59 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.engine.replicate import replicate
+from shadowsim.option_defaults import NOISE_FLOOR_RUNS
 from shadowsim.scenario.fields import check_whole
+from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import NOT_ENOUGH, compare, terms_of
+from shadowsim.statistics.comparison import compare, terms_of
+from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, OUTCOMES
 
 
 def noise_floor(
     scenario: Scenario | Mapping[str, Any] | str | os.PathLike[str],
     *,
-    margin_pct: float = 10.0,
-    margin_points: float = 0.1,
-    confidence: float = 0.95,
+    margin_pct: float = MARGIN_PCT,
+    margin_points: float = MARGIN_POINTS,
+    confidence: float = CONFIDENCE,
     slo_s: float | None = None,
     replications: int | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Compare the source with itself, over independent runs.
+    """Compare the source with itself over independent runs.
 
     Parameters
     ----------
     scenario : Scenario, mapping, JSON text or path
-        Its shadow's model is not used; see `as_aa_test` for the pool.
+        The shadow's model is not used; see `as_aa_test` for the pool.
     margin_pct, margin_points, confidence, slo_s
-        As for `compare`, which judges every run.
+        As for `compare`, which compares each run.
     replications : int, optional
-        How many runs, at least 2; by default the scenario's `run.replications`, or 10 where that is 1.
+        Number of runs, at least 2; by default the scenario's `run.replications`, or 10 if that is 1.
     workers, executor, progress
         As for `replicate`.
 
     Returns
     -------
     DataFrame
-        A row a metric of `compare`, with the columns
+        One row per metric of `compare`, with the columns
 
         metric, unit : "s" or "share"
         value : float
-            The source's, the mean over the runs.
+            The source's estimate, as the mean over the runs.
         typical, most : float
-            Median and 95 % quantile over the runs of the difference, whatever its sign, in the row's unit.
+            Median and 95 % quantile over the runs of the absolute difference, in the row's unit.
         typical_pct, most_pct : float
             Both in per cent of `value`; NaN for shares.
         worse, better, same, not_enough : float
-            Share of the runs with each verdict; `worse` and `better` are false alarms.
+            Share of the runs with each outcome; `worse` and `better` are false alarms.
         n_source, n_shadow : float
-            Requests of a run.
+            Mean number of requests of a run.
         n : int
-            Runs.
+            Number of runs.
         sampling_percentage, instance_count : int
-            Of the shadow that was simulated.
+            Those of the simulated shadow.
 
     Raises
     ------
@@ -79,27 +81,32 @@ def noise_floor(
         When the scenario or a parameter cannot be used.
     """
     equal = as_aa_test(Scenario.of(scenario))
-    n = replications if replications is not None else equal.replications if equal.replications > 1 else 10
+    n = replications if replications is not None else equal.replications if equal.replications > 1 else NOISE_FLOOR_RUNS
     check_whole(n, "replications", 2)
-    terms_of(margin_pct, margin_points, confidence, slo_s)  # before the runs, which take their time
-    judged = []
+    terms_of(margin_pct, margin_points, confidence, slo_s)  # before the runs, which take long
+    tables = []
     for run in replicate(equal, n, workers=workers, executor=executor, progress=progress):
         frames = {"windows": run.windows, "latency": run.latency}
-        judged.append(
+        tables.append(
             compare(frames, margin_pct=margin_pct, margin_points=margin_points, confidence=confidence, slo_s=slo_s)
         )
-    floor = pd.DataFrame([_row(str(m), rows) for m, rows in pd.concat(judged).groupby("metric", sort=False)])
+    floor = pd.DataFrame([_row(str(m), rows) for m, rows in pd.concat(tables).groupby("metric", sort=False)])
     floor["sampling_percentage"] = equal.experiment.sampling_percentage
     floor["instance_count"] = equal.experiment.shadow.pool.instance_count
     return floor
 
 
 def as_aa_test(scenario: Scenario) -> Scenario:
-    """Return the scenario with a shadow that is equal to the source, as the module says; no requests are kept."""
+    """Return the scenario with a shadow equal to the source, as the module describes; no requests are kept."""
     source, shadow = scenario.experiment.source, scenario.experiment.shadow
     routing = scenario.routing[source.name]
-    deserved = source.pool.instance_count * scenario.experiment.sampling_percentage
-    thinned = routing == "RANDOM" and scenario.mirror_rule == "coin" and deserved > 0 and deserved % 100 == 0
+    instances_pct = source.pool.instance_count * scenario.experiment.sampling_percentage
+    thinned = (
+        splits_independently(routing)
+        and scenario.mirror_rule == "coin"
+        and instances_pct > 0
+        and instances_pct % 100 == 0
+    )
     services = scenario.document["services"]
     assert isinstance(services, Mapping)  # a valid scenario has them
     return scenario.replace(
@@ -107,7 +114,7 @@ def as_aa_test(scenario: Scenario) -> Scenario:
             f"services.{shadow.name}": services[source.name],
             "shadow.model_name": source.model_name,
             "shadow.instance_type": source.pool.instance_type,
-            "shadow.instance_count": deserved // 100 if thinned else source.pool.instance_count,
+            "shadow.instance_count": instances_pct // 100 if thinned else source.pool.instance_count,
             "sampling_percentage": scenario.experiment.sampling_percentage if thinned else 100,
             "endpoint.routing": routing,
             "run.sample_requests": 0,
@@ -117,16 +124,9 @@ def as_aa_test(scenario: Scenario) -> Scenario:
 
 def _row(metric: str, rows: pd.DataFrame) -> dict[str, Any]:
     unit, value = rows["unit"].iloc[0], float(rows["source"].mean())
-    apart = rows["difference"].abs().dropna().to_numpy(np.float64)
-    typical, most = (float(np.quantile(apart, q)) if apart.size else np.nan for q in (0.5, 0.95))
+    distance = rows["difference"].abs().dropna().to_numpy(np.float64)
+    typical, most = (float(np.quantile(distance, q)) if distance.size else np.nan for q in (0.5, 0.95))
     pct = 100.0 / value if unit == "s" and value > 0.0 else np.nan
-    verdict = rows["verdict"]
-    judged = {
-        "worse": verdict == "worse",
-        "better": verdict == "better",
-        "same": verdict.str.startswith("no difference"),
-        "not_enough": verdict == NOT_ENOUGH,
-    }
     return {
         "metric": metric,
         "unit": unit,
@@ -135,7 +135,7 @@ def _row(metric: str, rows: pd.DataFrame) -> dict[str, Any]:
         "most": most,
         "typical_pct": typical * pct,
         "most_pct": most * pct,
-        **{name: float(mark.mean()) for name, mark in judged.items()},
+        **{outcome: float((rows["outcome"] == outcome).mean()) for outcome in OUTCOMES},
         "n_source": float(rows["n_source"].mean()),
         "n_shadow": float(rows["n_shadow"].mean()),
         "n": len(rows),

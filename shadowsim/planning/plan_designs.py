@@ -1,94 +1,94 @@
-"""Designs of a shadow test: a share and the pool that it needs, and what of a duration is rehearsed.
+"""Chooses the designs of a plan: a pool for each share, and the rehearsed part of each duration.
 
-The pool: a share s of the traffic gets at least s times the source's workers. Under RANDOM routing with a coin, and
-where that is a whole number of instances, each of them then sees just what an instance of the source sees.
+A share s of the traffic gets at least s times the source's workers. Under RANDOM routing with a coin, and where s times
+the source's instances is a whole number, each instance then sees just what an instance of the source sees.
 
-What is rehearsed: the whole duration, if that can be afforded; else a segment. Of steady traffic any will do, and one
-for all durations. A day's profile is run through faster (rehearsals.py), and keeps as many sections as the test has,
-since `compare` joins sections by how they follow the traffic.
+The whole duration is rehearsed if that can be afforded, else a segment. Of steady traffic any segment will do, and one
+serves all durations. A day's profile is run through faster (plan_rehearsals.py), with as many sections as the test has,
+since `compare` joins sections by how they vary with the traffic.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
-from shadowsim.planning.load import DAY_S, WEEK_S, demand, repeating_s
+from shadowsim.option_defaults import SAMPLING_PERCENTAGES
+from shadowsim.planning.load import demand_of, repeating_s
 from shadowsim.planning.plan_effects import Effect
-from shadowsim.planning.plan_rehearsals import least_s, mean_rate, shorter
-from shadowsim.scenario.fields import number
+from shadowsim.planning.plan_rehearsals import least_length_s, mean_rate, stand_in
+from shadowsim.scenario import fields
 from shadowsim.scenario.paths import plain
+from shadowsim.scenario.rates import DAY_S, WEEK_S
+from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
 
-SHARES = (10, 25, 50, 100)
 HOUR_S = 3600.0
-DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's
-LONGEST_S = 30.0 * DAY_S  # SageMaker's
-MOST_REQUESTS = 200_000_000  # of all rehearsals together: some five seconds on two cores
-MOST_WINDOWS = 1500  # a day of minutes; of more, sections differ by hardly a window in a hundred
-STRETCH = 4.0  # times as many where a queue's memory or a far tail asks for them
-LEAST_COPIES = 100.0  # in the tail that makes the metric
-_PERIOD_S = 60.0
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*(s|min|h|d)")
-_UNITS = {"s": 1.0, "min": 60.0, "h": HOUR_S, "d": DAY_S}
+DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's length
+LONGEST_S = 30.0 * DAY_S  # SageMaker's limit
+MOST_REQUESTS = 200_000_000  # in all rehearsals together: some five seconds on two cores
+MOST_WINDOWS = 1500  # a day of minutes; beyond, sections differ by hardly one window in a hundred
+STRETCH = 4.0  # times as many requests where a queue's memory or a far tail asks for them
+LEAST_COPIES = 100.0  # in the tail that determines the metric
+_PERIOD_S = 60.0  # for the length of a cycle
 
 
 class Segment(NamedTuple):
-    """What is rehearsed of a test.
+    """The part of a test that is rehearsed.
 
     Attributes
     ----------
-    whole_s : float
-        Which part of the scenario, from t = 0.
+    covered_s : float
+        Length of the scenario's part that a rehearsal stands for, from t = 0.
     length_s : float
-        How long a rehearsal of it is.
+        Length of a rehearsal.
     n_windows : int
         As many as the test has, where rates change: sections of 14 and of 15 windows look different to `compare`.
     mixture : float
-        What two segments have in common that see the same mixture of rates: 0 for steady traffic, the length of the
-        cycle where `whole_s` is so many whole ones, else `whole_s`.
-    cycles : bool
-        Whether it is steady, or whole cycles: it does not matter when it begins.
-    enough : bool
-        Whether it is long against the queue's memory, or whole.
+        Equal for segments with the same mixture of rates: 0 for steady traffic, the length of the cycle where
+        `covered_s` is a whole number of cycles, else `covered_s`.
+    is_time_invariant : bool
+        Whether it does not matter when the test begins: traffic is steady, or the test has whole cycles.
+    is_long_enough : bool
+        Whether the rehearsal is long against the queue's memory, or as long as the test.
     """
 
-    whole_s: float
+    covered_s: float
     length_s: float
     n_windows: int
     mixture: float
-    cycles: bool
-    enough: bool
+    is_time_invariant: bool
+    is_long_enough: bool
 
     def of(self, scenario: Scenario) -> Scenario:
         """Return the scenario of a rehearsal."""
-        return shorter(scenario, self.whole_s, self.length_s, self.n_windows)
+        return stand_in(scenario, self.covered_s, self.length_s, self.n_windows)
 
     def longer(self, length_s: float) -> Segment:
-        """Return the segment with rehearsals of at least that length, if there is as much of it."""
+        """Return the segment with rehearsals of at least that length, or of what there is."""
         if self.mixture == 0.0:
             length_s = max(length_s, self.length_s)
-            return self._replace(whole_s=length_s, length_s=length_s)
-        return self._replace(length_s=max(self.length_s, min(length_s, self.whole_s)))
+            return self._replace(covered_s=length_s, length_s=length_s)
+        return self._replace(length_s=max(self.length_s, min(length_s, self.covered_s)))
 
 
 def at_share(scenario: Scenario, percentage: int) -> Scenario:
     """Return the scenario with a share and the pool that it needs."""
-    return scenario.replace({"sampling_percentage": percentage, "shadow.instance_count": _pool(scenario, percentage)})
+    n = _instances_needed(scenario, percentage)
+    return scenario.replace({"sampling_percentage": percentage, "shadow.instance_count": n})
 
 
 def in_production(scenario: Scenario) -> Scenario:
-    """Return the scenario with a shadow that gets all requests, as they come, as the source does."""
+    """Return the scenario with a shadow that gets all requests when they arrive, as the source does."""
     mirror = {"rule": "coin", "instant": "arrival", "max_in_flight": None, "max_body_bytes": None, "max_per_s": None}
     return at_share(scenario, 100).replace({f"mirror.{key}": value for key, value in mirror.items()})
 
 
 def same_model(scenario: Scenario) -> bool:
-    """Whether the shadow's instances serve as the source's do, and are routed to in the same way."""
+    """Whether both variants' instances have the same service, workers and routing."""
     return (
         scenario.source_service == scenario.shadow_service
         and scenario.source_workers == scenario.shadow_workers
@@ -97,11 +97,11 @@ def same_model(scenario: Scenario) -> bool:
 
 
 def sees_same_arrivals(scenario: Scenario) -> bool:
-    """Whether an instance of the shadow sees just the arrivals that one of the source sees, in law."""
+    """Whether the arrivals at an instance of the shadow have the same law as those at an instance of the source."""
     source, shadow = scenario.experiment.source, scenario.experiment.shadow
     share, routing = scenario.experiment.sampling_percentage, scenario.routing[source.name]
     capped = any(x is not None for x in (scenario.max_in_flight, scenario.max_body_bytes, scenario.max_per_s))
-    thinned = routing == "RANDOM" and scenario.mirror_rule == "coin"
+    thinned = splits_independently(routing) and scenario.mirror_rule == "coin"
     return (
         same_model(scenario)
         and scenario.mirror_instant == "arrival"
@@ -112,34 +112,34 @@ def sees_same_arrivals(scenario: Scenario) -> bool:
 
 
 def load_ratio(scenario: Scenario) -> float:
-    """Return how much of the traffic comes to a worker of the shadow, over that of one of the source."""
+    """Return the traffic per worker of the shadow over that per worker of the source."""
     source, shadow = scenario.experiment.source.pool, scenario.experiment.shadow.pool
     workers = source.instance_count * scenario.source_workers, shadow.instance_count * scenario.shadow_workers
     return scenario.share * workers[0] / workers[1]
 
 
-def keeps_up(scenario: Scenario) -> None:
-    """Raise `InputError` when more comes to the source than it can do: its latencies say how long the run was."""
-    need, n = demand(scenario, "source"), scenario.experiment.source.pool.instance_count
-    load = max([need.instances / n, *need.load(n)])
+def check_keeps_up(scenario: Scenario) -> None:
+    """Raise `InputError` when the source is overloaded: its latencies then depend on the length of the run."""
+    demand, n = demand_of(scenario, "source"), scenario.experiment.source.pool.instance_count
+    load = max([demand.instances / n, *demand.load(n)])
     if load >= 1.0 and scenario.source_service.queue_limit is None:
-        what = f"must have a source that keeps up: it is offered {load:.2f} times what it can do"
+        what = f"must have a source that keeps up: it receives {load:.2f} times its capacity"
         raise InputError("scenario", what)
 
 
 def shares_of(shares: Sequence[int] | None) -> list[int]:
     """Return the sampling percentages, each once, in order."""
     if shares is None:
-        return list(SHARES)
+        return list(SAMPLING_PERCENTAGES)
     if isinstance(shares, str) or not isinstance(shares, Iterable):
         raise InputError("shares", "must be a list of sampling percentages", shares)
-    found = {number(share, "shares", least=1.0, most=100.0) for share in map(plain, shares)}
-    for share in found:
+    percentages = {fields.number(share, "shares", least=1.0, most=100.0) for share in map(plain, shares)}
+    for share in percentages:
         if not share.is_integer():
             raise InputError("shares", "must hold integers from 1 to 100 (per cent)", share)
-    if not found:
+    if not percentages:
         raise InputError("shares", "must hold at least one sampling percentage")
-    return sorted(map(int, found))
+    return sorted(map(int, percentages))
 
 
 def durations_of(durations: Sequence[float | str] | None, scenario: Scenario) -> list[float]:
@@ -150,7 +150,7 @@ def durations_of(durations: Sequence[float | str] | None, scenario: Scenario) ->
         return [*(d for d in DURATIONS_S if scenario.period_s <= d < longest), longest]
     if isinstance(durations, str) or not isinstance(durations, Iterable):
         raise InputError("durations", 'must be a list of seconds, or of texts such as "6h"', durations)
-    found = {_seconds(duration) for duration in durations}
+    found = {fields.duration_s(plain(duration), "durations") for duration in durations}
     if not found:
         raise InputError("durations", "must hold at least one")
     for seconds in sorted(found):
@@ -161,91 +161,97 @@ def durations_of(durations: Sequence[float | str] | None, scenario: Scenario) ->
     return sorted(found)
 
 
-def _seconds(duration: float | str) -> float:
-    if not isinstance(duration, str):
-        return number(plain(duration), "durations", above=0.0)
-    found = _DURATION.fullmatch(duration.strip())
-    if not found:
-        raise InputError("durations", "must be seconds, or have a unit as 90min, 6h or 7d", duration)
-    return float(found[1]) * _UNITS[found[2]]
-
-
-def segments(
+def choose_segments(
     production: Scenario, durations_s: Sequence[float], shares: Sequence[int], replications: int, effect: Effect
 ) -> dict[float, Segment]:
-    """Choose what is rehearsed of each duration.
+    """Choose the segment that is rehearsed for each duration.
 
     Parameters
     ----------
     production : Scenario
-        As `in_production` makes it.
+        From `in_production`.
     durations_s : sequence of float
     shares : sequence of int
     replications : int
-        Rehearsals of each (share, duration), with the effect and as many without.
+        Rehearsals of each (share, duration) with the effect; there are as many without.
     effect : Effect
     """
     cycle = _cycle_s(production)
-    kinds = 1 if cycle == 0.0 else len(durations_s)
-    affordable = MOST_REQUESTS / (2.0 * replications * len(shares) * kinds)
-    found = {}
+    is_steady = cycle == 0.0
+    n_segments = 1 if is_steady else len(durations_s)
+    affordable = MOST_REQUESTS / (2.0 * replications * len(shares) * n_segments)
+    segments = {}
     for duration_s in durations_s:
-        n = _windows(math.ceil(duration_s / production.period_s), cycle == 0.0)
+        n_windows = _n_windows(math.ceil(duration_s / production.period_s), is_steady)
         rate = max(mean_rate(production, duration_s), 1e-9)
-        length, memory = affordable / rate, least_s(production, min(n, MOST_SECTIONS))
+        length, memory = affordable / rate, least_length_s(production, min(n_windows, MOST_SECTIONS))
         tail = LEAST_COPIES / (effect.tail * min(shares) / 100.0 * rate)
         length = min(max(length, min(STRETCH * length, max(memory, tail))), duration_s)
-        whole = length if cycle == 0.0 else duration_s
-        cycles = cycle == 0.0 or duration_s % cycle == 0.0
-        mixture = cycle if cycles else duration_s
-        found[duration_s] = Segment(whole, length, n, mixture, cycles, length >= min(memory, duration_s))
-    return found
+        is_time_invariant = is_steady or duration_s % cycle == 0.0
+        segments[duration_s] = Segment(
+            covered_s=length if is_steady else duration_s,
+            length_s=length,
+            n_windows=n_windows,
+            mixture=cycle if is_time_invariant else duration_s,
+            is_time_invariant=is_time_invariant,
+            is_long_enough=length >= min(memory, duration_s),
+        )
+    return segments
 
 
-def limits_of(test: Scenario, segment: Segment, k: float) -> list[str]:
-    """Return what a test cannot tell, from when a part of a day is, and what was left out of its rehearsals.
+def limitation_notes(test: Scenario, segment: Segment, k: float) -> list[str]:
+    """Return notes on what a test cannot show, which part of a day it covers, and how its rehearsals differ from it.
 
     Parameters
     ----------
     test : Scenario
-        As `at_share` makes it.
+        From `at_share`.
     segment : Segment
     k : float
-        How many times as long as a rehearsal it is.
+        Length of the test over that of a rehearsal.
     """
-    share, n = test.experiment.sampling_percentage, test.experiment.shadow.pool.instance_count
-    parts = test.traffic.streams
-    load, said, with_profile = load_ratio(test), [], any(part.profile is not None for part in parts)
+    share, load = test.experiment.sampling_percentage, load_ratio(test)
+    has_profile = any(stream.profile is not None for stream in test.traffic.streams)
+    notes = []
     if load < 0.995:
-        said.append(f"the shadow's workers get {load:.0%} of the load of the source's: not how it does under all of it")
+        notes.append(
+            f"the shadow's workers get {load:.0%} of the load of the source's: "
+            "the test does not show the shadow under full load"
+        )
     elif same_model(test) and not sees_same_arrivals(test):
-        said.append(f"copies reach {n} instances otherwise than requests the source: equal models may differ")
+        notes.append(
+            "copies arrive at the shadow's instances in another pattern than requests at the source's: "
+            "even equal models may differ"
+        )
     if share < 100:
-        said.append(f"the shadow sees {share} % of the traffic: not how a pool for all of it does")
-    if not segment.cycles and with_profile:
+        notes.append(f"the shadow gets {share} % of the traffic: the test does not show a pool for all of it")
+    if not segment.is_time_invariant and has_profile:
         start = test.start.isoformat(" ", "minutes") if test.start else "Monday 00:00"
-        said.append(f"of traffic with a profile, from {start} on")
-    if k != 1.0 and with_profile:
-        said.append("compare may still find not enough data in so long a test, as its sections follow the traffic")
+        notes.append(f"the traffic has a profile, and the test begins at {start}")
+    if k != 1.0 and has_profile:
+        notes.append(
+            "compare may find too little data even in so long a test, because its sections vary with the traffic"
+        )
     if k != 1.0 and test.traffic.traces:
-        said.append("rehearsed on the beginning of the trace alone")
-    if not segment.enough:
-        said.append("approximate: queues are remembered for longer than the rehearsals' sections")
-    return said
+        notes.append("only the beginning of the trace was rehearsed")
+    if not segment.is_long_enough:
+        notes.append("approximate: the memory of the queues is longer than the rehearsals' sections")
+    return notes
 
 
-def _windows(n: int, steady: bool) -> int:
-    """Return how many windows of `n` a rehearsal has; where rates change, those that differ in number matter."""
-    return min(n, MOST_SECTIONS) if steady or n > MOST_WINDOWS else n
+def _n_windows(n: int, is_steady: bool) -> int:
+    """Return the number of windows of a rehearsal for a test of `n`: as many, where rates change between them."""
+    return min(n, MOST_SECTIONS) if is_steady or n > MOST_WINDOWS else n
 
 
-def _pool(scenario: Scenario, percentage: int) -> int:
+def _instances_needed(scenario: Scenario, percentage: int) -> int:
+    """Return how many instances give the shadow the source's workers per request, rounded up."""
     source = scenario.experiment.source.pool.instance_count * scenario.source_workers
     return max(1, -(-source * percentage // (100 * scenario.shadow_workers)))
 
 
 def _cycle_s(scenario: Scenario) -> float:
-    """Return after which time the traffic repeats itself: 0 for steady, infinity for never."""
+    """Return after which time the traffic repeats itself: 0 for steady traffic, infinity for never."""
     calendar = 4.0 * WEEK_S
     cycle = repeating_s(scenario.replace({"horizon_s": calendar, "run.period_s": _PERIOD_S}))
     return 0.0 if cycle == _PERIOD_S else math.inf if cycle == calendar else cycle

@@ -1,13 +1,13 @@
-"""A shadow test played through many times before it is paid for.
+"""Rehearses a shadow test: simulates it many times, each time judged as `compare` would judge it.
 
 A rehearsal is the experiment as it would be: the source and the shadow get the same arrivals, the copy rule chooses the
-share, and each side's service has draws of its own. It is then judged as `compare` judges a run, on the same
-sections. Only the frames in between are left out, which would take longer than a small simulation does.
+share, and each side's service has draws of its own. It is judged as `compare` judges a run, on the same sections. Only
+the frames in between are left out, since making them would take longer than a small simulation.
 
-Hundreds of rehearsals of a week cannot be simulated in half a minute. What stands in for a long experiment is a shorter
-one with the same mixture of loads: steady traffic for less time, or a rate profile run through faster, in steps, while
-the rates stay as they are. That is right as long as a section remains long against the memory of a queue
-(`least_s`); the figures of the experiment then have the same scatter but for its length.
+Hundreds of rehearsals of a week cannot be simulated in half a minute. A shorter experiment with the same mixture of
+loads stands in for a long one: steady traffic for less time, or a rate profile that is run through faster, in steps of
+unchanged rates. That is right as long as a section remains long against the memory of a queue (`least_length_s`); the
+figures of the experiment then have the same scatter except for its length.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
 from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import arrivals_of
@@ -28,22 +28,24 @@ from shadowsim.engine.columns import Columns, columns
 from shadowsim.engine.replicate import replication
 from shadowsim.engine.simulate import CHUNK
 from shadowsim.errors import InputError
-from shadowsim.planning.load import CYCLES, demand, memory_s
+from shadowsim.frames import ROLES
+from shadowsim.planning.load import CYCLES, demand_of, pool_relaxation_s
 from shadowsim.planning.plan_effects import Effect
+from shadowsim.scenario.fields import integer
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import traffic_moments
-from shadowsim.statistics.comparison import LEAST_BEYOND, RowBuilder, Terms
+from shadowsim.statistics.comparison import MIN_BEYOND, RowBuilder
 from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections
+from shadowsim.statistics.terms import Terms
 
-Floats = NDArray[np.float64]
 Advance = Callable[[int], object]
 
-STEPS = 1000  # of a profile that is run through faster: ten in a section
-MEMORIES = 10  # relaxation times of the queue in a section
-_NO_MARGIN = 1e-9  # whether a difference matters is not asked
+STEPS = 1000  # of a profile that is run through faster: ten per section
+RELAXATIONS = 10  # relaxation times of the queue in a section
+_NO_MARGIN = 1e-9  # rehearsals look for any difference, however small
 _ERRORS = {
     "error_rate_4xx": (k.R_ERROR_4XX,),
     "error_rate_5xx": (k.R_ERROR_5XX, k.R_REFUSED),
@@ -53,18 +55,18 @@ _ERRORS = {
 
 @dataclass(frozen=True, slots=True)
 class RehearsalResult:
-    """What a rehearsal showed of a metric.
+    """The result of a rehearsal for one metric.
 
     Attributes
     ----------
     source, shadow : float
-        Its estimates, in its unit.
+        Estimates of the metric, in its unit.
     low, high : float
-        The interval of their difference. Of several looks the highest low and the lowest high: the test finds a
-        shadow that is worse when the interval of some look lies above 0. NaN where no look had one.
+        The interval of their difference; of several looks, the highest low and the lowest high, since the test finds a
+        shadow that is worse when the interval of any look lies above 0. NaN where no look had an interval.
     short : bool
-        Whether an interval is missing for want of requests, of which a longer test has more. Under a profile it is
-        missing because sections move with the traffic however they are joined, which length does not cure.
+        Whether the interval is missing for lack of requests, so that a longer test has one. Under a profile intervals
+        are missing because sections vary with the traffic however they are joined, at any length.
     n_copies : float
         Requests of the shadow.
     """
@@ -79,17 +81,17 @@ class RehearsalResult:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A rehearsal's scenario and what the kernel needs of it, but for the seed.
+    """A rehearsal's scenario and the kernel's tables for it, which depend on no seed.
 
     Attributes
     ----------
     scenario : Scenario
     prepared : Columns
-        Made once: its tables take longer than the rest of a small run.
+        Made once, because its tables take longer than the rest of a small run.
     effect : Effect
-        Whose metric is looked at.
+        Its metric is the one that is tested.
     levels : tuple of float
-        Of the interval, a look each.
+        Levels of the interval, one per look.
     """
 
     scenario: Scenario
@@ -99,24 +101,29 @@ class Rehearsal:
 
     @classmethod
     def of(cls, scenario: Scenario, effect: Effect, levels: tuple[float, ...]) -> Rehearsal:
-        """Set a stage for a scenario."""
+        """Prepare the rehearsals of a scenario."""
         return cls(scenario, columns(scenario, arrivals_of(scenario)), effect, levels)
 
-    def with_shadow(self, scale: float, error: float = 0.0) -> Rehearsal:
-        """Return the stage with the shadow's service times multiplied, and with so many more of its answers errors.
+    def with_shadow(self, service_factor: float, added_errors: float = 0.0) -> Rehearsal:
+        """Return the rehearsal of a shadow with other service times, or with other errors.
 
-        Errors are those of the effect's metric, on top of the source's.
+        Parameters
+        ----------
+        service_factor : float
+            The shadow's service times are multiplied by it.
+        added_errors : float
+            Added to the source's share of errors of the effect's metric; used for an effect on errors only.
 
         Raises
         ------
         InputError
-            When its share of errors would not be one.
+            When the shares of errors would not lie between 0 and 1.
         """
         pool, source = self.prepared.shadow, self.prepared.source
-        pool = pool._replace(mean_s=pool.mean_s * scale, work_s=pool.work_s * scale)
+        pool = pool._replace(mean_s=pool.mean_s * service_factor, work_s=pool.work_s * service_factor)
         if self.effect.of_errors:
-            of_4xx = self.effect.metric == "error_rate_4xx"
-            errors = source.error_4xx + (error if of_4xx else 0.0), source.error_5xx + (0.0 if of_4xx else error)
+            added = (added_errors, 0.0) if self.effect.metric == "error_rate_4xx" else (0.0, added_errors)
+            errors = source.error_4xx + added[0], source.error_5xx + added[1]
             if min(errors) < 0.0 or sum(errors) > 1.0:
                 what = f"takes the shadow's shares of errors to {errors[0]:g} (4XX) and {errors[1]:g} (5XX)"
                 raise InputError("effect", what, str(self.effect))
@@ -124,123 +131,126 @@ class Rehearsal:
         return replace(self, prepared=replace(self.prepared, shadow=pool))
 
     def sections(self, r: int, advance: Advance = lambda _: None) -> Sections:
-        """Simulate replication `r` and return its sections, as `compare` has them of its frames."""
+        """Simulate replication `r` and return its sections, the same that `compare` takes from the frames of a run."""
         seeded = replication(self.scenario, r)
-        feed = arrivals_of(seeded)
-        job = parallel.Job(replace(self.prepared, seed=np.uint64(seeded.seed)), feed, CHUNK, 0, 0)
-        done = parallel.run(job, 1, None, advance)
+        job = parallel.Job(replace(self.prepared, seed=np.uint64(seeded.seed)), arrivals_of(seeded), CHUNK, 0, 0)
+        counts = parallel.run(job, 1, None, advance)
         edges = k.bucket_edges()
-        sides = [_side(tally, edges) for tally in done.tallies]
-        return Sections(sides[0], sides[1], "sections")
+        source, shadow = (_side_sections(tally, edges) for tally in counts.tallies)
+        return Sections(source, shadow, "sections")
 
-    def outcome(self, r: int, advance: Advance = lambda _: None) -> RehearsalResult:
+    def run(self, r: int, advance: Advance = lambda _: None) -> RehearsalResult:
         """Simulate replication `r` and judge it."""
-        whole = self.sections(r, advance)
-        n, looks = whole.source.n.size, len(self.levels)
-        found = [judged(_first(whole, n * (i + 1) // looks), self.effect, level) for i, level in enumerate(self.levels)]
-        lows, highs = ([row[key] for row, _ in found if not math.isnan(row[key])] for key in ("low", "high"))
-        last, short = found[-1]
+        sections = self.sections(r, advance)
+        n, n_looks = sections.source.n.size, len(self.levels)
+        looks = [
+            judge(_first_sections(sections, n * (i + 1) // n_looks), self.effect, level)
+            for i, level in enumerate(self.levels)
+        ]
+        lows, highs = ([row[key] for row, _ in looks if not math.isnan(row[key])] for key in ("low", "high"))
+        last, too_few = looks[-1]
         return RehearsalResult(
-            last["source"],
-            last["shadow"],
-            max(lows, default=math.nan),
-            min(highs, default=math.nan),
-            short and not lows and all(part.profile is None for part in self.scenario.traffic.streams),
-            float(whole.shadow.requests.sum()),
+            source=last["source"],
+            shadow=last["shadow"],
+            low=max(lows, default=math.nan),
+            high=min(highs, default=math.nan),
+            short=too_few and not lows and all(stream.profile is None for stream in self.scenario.traffic.streams),
+            n_copies=float(sections.shadow.requests.sum()),
         )
 
 
 def levels_of(alpha: float, looks: int) -> tuple[float, ...]:
-    """Return the level of the interval at each of some looks, which have `alpha` together.
+    """Return the level of the interval at each look, so that all looks together have level `alpha`.
 
     Raises
     ------
     InputError
         When `looks` is not an integer from 1 to 100.
     """
-    if isinstance(looks, bool) or not isinstance(looks, int):
-        raise InputError("looks", f"must be an integer from 1 to {sequential_looks.MOST_LOOKS}", looks)
+    integer(looks, "looks", least=1, most=sequential_looks.MOST_LOOKS)
     return (alpha,) if looks == 1 else tuple(float(2.0 * ndtr(-z)) for z in sequential_looks.bounds(looks, alpha))
 
 
-def judged(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, Any], bool]:
-    """Return the row of `compare` on an effect's metric, and whether the requests were too few for an interval."""
+def judge(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, Any], bool]:
+    """Return `compare`'s row for an effect's metric, and whether there were too few requests for an interval."""
     sides = (sections.source, sections.shadow)
-    worth = [estimates.n_effective(s.sample, 0.5, None, s.moments) if s.sample else None for s in sides]
-    least = min((w for w in worth if w is not None), default=math.inf)
-    how = RowBuilder(sections.how, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
-    return _row(how, sides, effect, worth), least * effect.tail < LEAST_BEYOND
+    n_effective = [
+        estimates.n_effective(side.sample, 0.5, None, side.moments) if side.sample else None for side in sides
+    ]
+    least = min((n for n in n_effective if n is not None), default=math.inf)
+    builder = RowBuilder(sections.method, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
+    return _metric_row(builder, sides, effect, n_effective), least * effect.tail < MIN_BEYOND
 
 
-def _row(
-    how: RowBuilder, sides: Sequence[SideSections], effect: Effect, worth: Sequence[float | None]
+def _metric_row(
+    builder: RowBuilder, sides: Sequence[SideSections], effect: Effect, n_effective: Sequence[float | None]
 ) -> dict[str, Any]:
-    moments = [s.moments for s in sides]
+    moments = [side.moments for side in sides]
     if effect.of_errors:
-        return how.share(effect.metric, [(s.errors[effect.metric], s.requests) for s in sides], worth, moments)
+        counts = [(side.errors[effect.metric], side.requests) for side in sides]
+        return builder.share(effect.metric, counts, n_effective, moments)
     if effect.metric == "mean":
-        return how.mean(effect.metric, sides)
+        return builder.mean(effect.metric, sides)
     assert effect.at is not None
     if effect.metric == "slo_miss":
-        hits = [s.sample.n_above(effect.at) if s.sample else np.zeros(s.n.size) for s in sides]
-        return how.share(effect.metric, [(h, s.n) for h, s in zip(hits, sides, strict=True)], worth, moments)
-    return how.quantile(effect.metric, sides, effect.at)
+        late = [side.sample.n_above(effect.at) if side.sample else np.zeros(side.n.size) for side in sides]
+        counts = [(hits, side.n) for hits, side in zip(late, sides, strict=True)]
+        return builder.share(effect.metric, counts, n_effective, moments)
+    return builder.quantile(effect.metric, sides, effect.at)
 
 
-def shorter(scenario: Scenario, whole_s: float, length_s: float, n_windows: int) -> Scenario:
-    """Return what stands in for the first `whole_s` of a scenario, and lasts `length_s` in so many windows.
+def stand_in(scenario: Scenario, covered_s: float, length_s: float, n_windows: int) -> Scenario:
+    """Return a scenario of `length_s` in `n_windows` windows that stands in for the first `covered_s` of another.
 
-    A part of the traffic with a profile is run through `whole_s / length_s` times faster, its rates in steps; of all
-    others the first `length_s` are taken. At full length a profile is left alone where it says its own rates.
+    A stream with a profile is run through `covered_s / length_s` times faster, its rates in steps; of all others the
+    first `length_s` are taken. At full length a profile is left alone if it defines its rates itself.
     """
     changes: dict[str, object] = {"horizon_s": length_s, "run.period_s": length_s / n_windows}
     changes["run.sample_requests"] = 0
-    for part in scenario.traffic.streams:
-        same = length_s == whole_s and (part.rate_per_s is None or whole_s == scenario.horizon_s)
-        if part.profile is None or same:
+    for stream in scenario.traffic.streams:
+        is_unchanged = length_s == covered_s and (stream.rate_per_s is None or covered_s == scenario.horizon_s)
+        if stream.profile is None or is_unchanged:
             continue
-        rates = _rates(scenario, part, whole_s)
+        rates = _rates(scenario, stream, covered_s)
         steps = [{"from_s": i * length_s / STEPS, "rate_per_s": float(rate)} for i, rate in enumerate(rates)]
-        changes |= {f"{part.path}.profile": {"kind": "steps", "steps": steps}, f"{part.path}.rate_per_s": None}
+        changes |= {f"{stream.path}.profile": {"kind": "steps", "steps": steps}, f"{stream.path}.rate_per_s": None}
     return scenario.replace(changes)
 
 
-def mean_rate(scenario: Scenario, whole_s: float) -> float:
-    """Return the mean rate of the first `whole_s` seconds, which may go past the horizon."""
-    parts = scenario.traffic.streams
+def mean_rate(scenario: Scenario, covered_s: float) -> float:
+    """Return the mean rate of the first `covered_s` seconds, which may extend beyond the horizon."""
     return math.fsum(
-        part.mean_rate(whole_s, scenario.start)
-        if part.profile is None
-        else float(_rates(scenario, part, whole_s).mean())
-        for part in parts
+        stream.mean_rate(covered_s, scenario.start)
+        if stream.profile is None
+        else float(_rates(scenario, stream, covered_s).mean())
+        for stream in scenario.traffic.streams
     )
 
 
-def least_s(scenario: Scenario, n_sections: int) -> float:
-    """Return how long a stand-in has to be for a queue to forget its past well within a section.
+def least_length_s(scenario: Scenario, n_sections: int) -> float:
+    """Return how long a stand-in must be for a queue to forget its past well within a section.
 
-    A section lasts `MEMORIES` relaxation times of the slower pool at its highest load. A modulated rate has `CYCLES` of
-    its cycles in all.
+    A section lasts `RELAXATIONS` relaxation times of the slower pool at its highest load. A modulated rate has `CYCLES`
+    of its cycles in all sections together.
     """
-    sojourns = [sum(part.mean_sojourn_s) for part in scenario.traffic.streams]
-    found = [CYCLES * max(sojourns) / (MEMORIES * n_sections)]
-    for role in ("source", "shadow"):
+    memories_s = [CYCLES * scenario.traffic.modulation_s / (RELAXATIONS * n_sections)]
+    for role in ROLES:
         n = scenario.side(role).n_instances
-        found.append(memory_s(scenario, role, demand(scenario, role), n))
-    return MEMORIES * n_sections * max(found)
+        memories_s.append(pool_relaxation_s(scenario, role, demand_of(scenario, role), n))
+    return RELAXATIONS * n_sections * max(memories_s)
 
 
-def _rates(scenario: Scenario, part: Traffic, whole_s: float) -> Floats:
-    """Return the rates of a part with a profile in the middles of equal steps, as its horizon scales them."""
-    raw = replace(part, rate_per_s=None)
-    scaled, bare = (p.mean_rate(scenario.horizon_s, scenario.start) for p in (part, raw))
-    middle = (np.arange(STEPS) + 0.5) * (whole_s / STEPS)
-    rates: Floats = np.interp(middle, *raw.knots(whole_s, scenario.start)) * (scaled / bare if bare else 1.0)
+def _rates(scenario: Scenario, stream: Traffic, covered_s: float) -> Floats:
+    """Return the rates of a stream with a profile in the middle of equal steps, scaled as for its own horizon."""
+    bare = replace(stream, rate_per_s=None)
+    mean, bare_mean = (x.mean_rate(scenario.horizon_s, scenario.start) for x in (stream, bare))
+    middle = (np.arange(STEPS) + 0.5) * (covered_s / STEPS)
+    rates: Floats = np.interp(middle, *bare.knots(covered_s, scenario.start)) * (mean / bare_mean if bare_mean else 1.0)
     return rates
 
 
-def _side(tally: k.Tally, edges: Floats) -> SideSections:
-    """One variant of a run, from what the kernel counted; window w of W is in section w n // W of n."""
+def _side_sections(tally: k.Tally, edges: Floats) -> SideSections:
+    """Return one variant's sections from the kernel's counts; window w of W is in section w n // W of n."""
     n_windows, n_sections = len(tally.rows), len(tally.sections)
     least, greatest = tally.rows[:, k.R_LATENCY_MIN], tally.rows[:, k.R_LATENCY_MAX]
     begin = -(-np.arange(n_sections) * n_windows // n_sections)
@@ -248,19 +258,19 @@ def _side(tally: k.Tally, edges: Floats) -> SideSections:
     requests = rows[:, k.R_REQUESTS]
     answered = requests - rows[:, k.R_REFUSED]
     sample = None
-    some = tally.rows[:, k.R_REQUESTS] > tally.rows[:, k.R_REFUSED]
-    if some.any():
-        ends = least[some].min(), greatest[some].max()
+    has_answers = tally.rows[:, k.R_REQUESTS] > tally.rows[:, k.R_REFUSED]
+    if has_answers.any():
+        ends = least[has_answers].min(), greatest[has_answers].max()
         first, last = np.clip(np.searchsorted(edges, ends, side="right") - 1, 0, edges.size - 2)
         counts = tally.sections[:, first : last + 1]
         sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], counts, ends)
-    errors = {name: rows[:, list(of)].sum(axis=1) for name, of in _ERRORS.items()}
+    errors = {name: rows[:, list(kinds)].sum(axis=1) for name, kinds in _ERRORS.items()}
     moments = traffic_moments(tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED], n_sections)
     return SideSections(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors, moments)
 
 
-def _first(sections: Sections, n: int) -> Sections:
-    """Return the first `n` sections of a run, as a look in between has them."""
+def _first_sections(sections: Sections, n: int) -> Sections:
+    """Return the first `n` sections of a run, which an early look has."""
     if n == sections.source.n.size:
         return sections
     sides = []
@@ -273,4 +283,4 @@ def _first(sections: Sections, n: int) -> Sections:
         errors = {name: hits[:n] for name, hits in side.errors.items()}
         moments = None if side.moments is None else side.moments[:n]
         sides.append(SideSections(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, moments))
-    return Sections(sides[0], sides[1], sections.how)
+    return Sections(sides[0], sides[1], sections.method)

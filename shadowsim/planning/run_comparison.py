@@ -1,13 +1,13 @@
-"""The same variants in two runs: what the later one changed, and a check for a test suite that it made nothing worse.
+"""Compares each variant of a run with itself in an earlier run, also as an assertion for tests.
 
-A run is compared with one that was kept, source with source and shadow with shadow, by the statistics of `compare`:
-each metric has a difference, an interval that knows that requests wait for each other, and a verdict.
+Source is compared with source and shadow with shadow, by the statistics of `compare`: each metric has a difference, an
+interval that allows for correlated requests, and an outcome.
 
-Runs of one seed with the same traffic and windows met the same requests, and what these would have asked for: most of
-their noise is common to both, and the interval of the difference is as much narrower as their sections move together.
-That is what to do in a test suite, where it also makes the check give the same answer each time. Such an interval says
-how two designs differ on that traffic; a real experiment, in which nothing but arrivals is shared, will see much less.
-Runs of other seeds are taken as independent.
+Runs of one seed with the same traffic and windows have the same requests with the same random numbers: most of their
+noise is common to both, and the interval of the difference is narrower the more their sections are correlated. Test
+suites should use such runs, since the check then also gives the same answer each time. The interval tells how two
+designs differ on that traffic; a real experiment, in which only the arrivals are shared, will see much less. Runs of
+different seeds are taken as independent.
 """
 
 from __future__ import annotations
@@ -25,16 +25,24 @@ from shadowsim.errors import InputError, nearest
 from shadowsim.frames import ROLES
 from shadowsim.result import Result
 from shadowsim.scenario.fields import per_cent
-from shadowsim.statistics.batch_means import LEAST
-from shadowsim.statistics.comparison import NOT_ENOUGH, metric_rows, terms_of
+from shadowsim.statistics.batch_means import MIN_BATCHES
+from shadowsim.statistics.comparison import metric_rows, terms_of
 from shadowsim.statistics.sections import Sections, frames_of, sections_of
+from shadowsim.statistics.terms import (
+    CONFIDENCE,
+    MARGIN_PCT,
+    MARGIN_POINTS,
+    NOT_ENOUGH,
+    NOT_ENOUGH_DATA,
+    WORSE,
+)
 from shadowsim.text import OVERLOADED, grid, percent, short_name, time_text
 
 Runs = Result | str | os.PathLike[str] | Sequence[Result | str | os.PathLike[str]]
 
 COLUMNS = (
     *("variant", "role", "metric", "unit", "baseline", "result", "difference", "low", "high"),
-    *("ratio", "ratio_low", "ratio_high", "n_baseline", "n_result", "n_eff", "margin", "verdict", "method"),
+    *("ratio", "ratio_low", "ratio_high", "n_baseline", "n_result", "n_eff", "margin", "outcome", "verdict", "method"),
     *("baseline_low", "baseline_high", "result_low", "result_high"),
 )
 _REPLICATION = "replication-{}"
@@ -44,9 +52,9 @@ def compare_runs(
     result: Runs,
     baseline: Runs,
     *,
-    margin_pct: float = 10.0,
-    margin_points: float = 0.1,
-    confidence: float = 0.95,
+    margin_pct: float = MARGIN_PCT,
+    margin_points: float = MARGIN_POINTS,
+    confidence: float = CONFIDENCE,
     slo_s: float | None = None,
     method: str | None = None,
 ) -> pd.DataFrame:
@@ -55,27 +63,27 @@ def compare_runs(
     Parameters
     ----------
     result, baseline : Result, path, or a list of these
-        A run; the directory of a saved one, or of saved replications as `shadowsim simulate -o` writes them; or
-        independent runs of one scenario, as `replicate` gives them.
+        A run; the directory of a saved run, or of saved replications from `shadowsim simulate -o`; or independent runs
+        of one scenario, as `replicate` returns them.
     margin_pct : float
         A difference of latency that does not matter, in per cent of the baseline's.
     margin_points : float
         A difference of error rates and of the SLO-miss share that does not matter, in percentage points.
     confidence : float
-        Of each interval.
+        Confidence level of each interval.
     slo_s : float, optional
-        Adds the share of answers that take longer, in seconds.
+        Adds the metric slo_miss: the share of answers that take longer than this, in seconds.
     method : str, optional
-        As for `compare`; by default "replications" where both sides have at least ten runs, else the first that both
-        sides' frames allow.
+        As for `compare`; by default "replications" if both sides have at least ten runs, else the first that the frames
+        of both sides allow.
 
     Returns
     -------
     DataFrame
-        A row a (variant, metric), source first. The columns are those of `compare` with the baseline in place of the
-        source and the result in place of the shadow: `difference` is result less baseline, `ratio` result over
-        baseline. Before them `variant` (its name in the result) and `role`. The verdict "worse" is of the result. A
-        variant that no request reached on one side has no row of a latency.
+        One row per variant and metric, source first. The columns are `variant` (the name in the result), `role`, and
+        those of `compare` with the baseline in place of the source and the result in place of the shadow: `difference`
+        is result minus baseline, `ratio` is result over baseline, and the `outcome` "worse" means that the result is
+        worse. A variant that received no request on one side has no rows of latencies.
 
     Raises
     ------
@@ -85,16 +93,17 @@ def compare_runs(
     terms = terms_of(margin_pct, margin_points, confidence, slo_s)
     new, old = _runs(result, "result"), _runs(baseline, "baseline")
     after, before = _sections(new, old, method)
-    together = _met_the_same(new, old)
+    same_requests = _same_requests(new, old)
     names = _names(new)
-    found = []
+    rows = []
     for role in ROLES:
-        pair = Sections(before.side(role), after.side(role), after.how, after.independent)
-        for row in metric_rows(pair, terms, slo_s, together):
-            named = {_renamed(key): value for key, value in row.items()}
-            named["method"] += ", same requests" if together else ""
-            found.append({"variant": names[role], "role": role, **named})
-    return pd.DataFrame(found, columns=list(COLUMNS)).astype({"n_baseline": "int64", "n_result": "int64"})
+        pair = Sections(before.side(role), after.side(role), after.method, after.independent)
+        for row in metric_rows(pair, terms, slo_s, same_requests):
+            renamed = {_renamed(key): value for key, value in row.items()}
+            renamed["verdict"] = terms.verdict(row["outcome"], row["unit"])
+            renamed["method"] += ", same requests" if same_requests else ""
+            rows.append({"variant": names[role], "role": role, **renamed})
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_baseline": "int64", "n_result": "int64"})
 
 
 def assert_no_regression(
@@ -102,64 +111,65 @@ def assert_no_regression(
     baseline: Runs,
     margin: str | float = "10%",
     *,
-    margin_points: float = 0.1,
+    margin_points: float = MARGIN_POINTS,
     metrics: Sequence[str] | None = None,
     roles: Sequence[str] = ROLES,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     slo_s: float | None = None,
 ) -> pd.DataFrame:
-    """Fail when a run is worse than its baseline.
+    """Fail if a run is worse than its baseline.
 
-    It is where a metric of `compare_runs` is "worse" (its interval lies above 0 and reaches beyond the margin), or a
-    pool is OVERLOADED that was not. Where nothing differs at all, nothing is worse, however short the runs are.
+    A run is worse if a metric of `compare_runs` has the outcome "worse" (its interval lies above 0 and reaches beyond
+    the margin), or if a pool is OVERLOADED that was not. A run that does not differ at all is not worse, however short
+    it is.
 
     Parameters
     ----------
     result, baseline
-        As for `compare_runs`; most often `result.save(directory)` made the baseline, or `shadowsim simulate -o`.
+        As for `compare_runs`; `result.save(directory)` or `shadowsim simulate -o` writes a baseline.
     margin : str or float
         A difference of latency that does not matter: "5%", or the share 0.05.
     margin_points : float
         A difference of error rates that does not matter, in percentage points.
     metrics : sequence of str, optional
-        Metrics of `compare_runs` that are judged; each of them must have an interval. By default all are judged for
-        which there is enough data, and there must be one if anything differs.
+        Metrics of `compare_runs` to check; each must have enough data. By default all metrics with enough data are
+        checked, and there must be at least one if anything differs.
     roles : sequence of str
-        Which of "source" and "shadow" are judged.
+        The variants to check: "source", "shadow" or both.
     confidence : float
-        Of each interval. Runs of other seeds than the baseline's may so fail by chance, about 1 - confidence to
-        either side for each metric whose interval is wider than the margin; runs of the same seed give the same answer
-        each time.
+        Confidence level of each interval. Runs of different seeds can therefore fail by chance, in about
+        (1 - confidence) / 2 of the cases for each metric whose interval is wider than the margin; runs of the same seed
+        give the same answer each time.
     slo_s : float, optional
         Adds the metric slo_miss.
 
     Returns
     -------
     DataFrame
-        The comparison, where it does not fail.
+        The comparison, if it does not fail.
 
     Raises
     ------
     AssertionError
-        With the table of what was judged.
+        With the table of the metrics that differ.
     InputError
         When a parameter or a run cannot be used.
     """
     __tracebackhide__ = True
-    wrong = [role for role in roles if role not in ROLES] if not isinstance(roles, str) else [roles]
+    wrong = [roles] if isinstance(roles, str) else [role for role in roles if role not in ROLES]
     if wrong or not roles:
         raise InputError("roles", "must be a list of source and shadow", *wrong[:1])
     new, old = _runs(result, "result"), _runs(baseline, "baseline")
     table = compare_runs(
         new, old, margin_pct=per_cent(margin, "margin"), margin_points=margin_points, confidence=confidence, slo_s=slo_s
     )
-    judged = table[table["role"].isin(roles)]
+    checked = table[table["role"].isin(roles)]
     if metrics is not None:
-        judged = judged[judged["metric"].isin(_known(metrics, table))]
-    faults = [_fault(row) for row in judged.to_dict("records") if row["verdict"] == "worse"]
+        checked = checked[checked["metric"].isin(_known(metrics, table))]
+    faults = [_fault(row) for row in checked.to_dict("records") if row["outcome"] == WORSE]
     faults = [*_overloaded(new, old, roles), *faults]
-    changed = judged[judged["difference"] != 0.0]
-    unknown = changed[changed["verdict"] == NOT_ENOUGH]
+    changed = checked[checked["difference"] != 0.0]
+    unknown = changed[changed["outcome"] == NOT_ENOUGH]
     if metrics is not None:
         faults += [f"{row['variant']}: {row['metric']} cannot be judged" for row in unknown.to_dict("records")]
     elif len(unknown) and len(unknown) == len(changed):
@@ -168,12 +178,14 @@ def assert_no_regression(
         return table
     lines = [*faults, "", regressions_text(changed)]
     if len(unknown):
-        lines.append(f'"{NOT_ENOUGH}": run.horizon_s must be longer, and at least {LEAST} windows (run.period_s)')
+        lines.append(
+            f'"{NOT_ENOUGH_DATA}": run.horizon_s must be longer, and at least {MIN_BATCHES} windows (run.period_s)'
+        )
     raise AssertionError("\n".join(lines))
 
 
 def regressions_text(table: pd.DataFrame) -> str:
-    """Return what `compare_runs` found as a table for people."""
+    """Return a frame of `compare_runs` as a text table."""
     rows = [("variant", "metric", "baseline", "result", "change", "interval", "verdict")]
     for row in table.to_dict("records"):
         if row["unit"] == "s":
@@ -185,8 +197,8 @@ def regressions_text(table: pd.DataFrame) -> str:
             change, low, high = (row[key] * 100.0 for key in ("difference", "low", "high"))
             unit = "points"
         interval = "-" if math.isnan(low) or math.isnan(high) else f"{_signed(low)} to {_signed(high)}"
-        said = "-" if math.isnan(change) else f"{_signed(change)} {unit}"
-        rows.append((short_name(row["variant"]), row["metric"], *values, said, interval, row["verdict"]))
+        change_text = "-" if math.isnan(change) else f"{_signed(change)} {unit}"
+        rows.append((short_name(row["variant"]), row["metric"], *values, change_text, interval, row["verdict"]))
     return grid(rows, left=(0, 1, 6))
 
 
@@ -201,9 +213,9 @@ def _runs(runs: Runs, name: str) -> list[Result]:
 
 
 def _saved(folder: Path, name: str) -> list[Result]:
-    if not os.path.isdir(folder):  # unlike Path's method it takes a name of any length
-        how = "; Result.save(directory) or `shadowsim simulate -o DIR` makes one"
-        raise InputError(name, "must be the directory of a saved result", folder, hint=how)
+    if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
+        hint = "; Result.save(directory) or `shadowsim simulate -o DIR` writes one"
+        raise InputError(name, "must be the directory of a saved result", folder, hint=hint)
     if not (folder / _REPLICATION.format(0)).is_dir():
         return [Result.load(folder)]
     n = next(n for n in range(1, len(list(folder.iterdir())) + 1) if not (folder / _REPLICATION.format(n)).is_dir())
@@ -211,22 +223,22 @@ def _saved(folder: Path, name: str) -> list[Result]:
 
 
 def _sections(new: Sequence[Result], old: Sequence[Result], method: str | None) -> tuple[Sections, Sections]:
-    """Both sides cut into sections in the same way."""
+    """Return both sides, cut into sections by the same method."""
     runs = [frames_of(list(side)) for side in (new, old)]
-    cut = [sections_of(side, method) for side in runs]
-    if cut[0].how != cut[1].how:
-        cut = [sections_of(side, "sections") for side in runs]
-    return cut[0], cut[1]
+    after, before = (sections_of(side, method) for side in runs)
+    if after.method != before.method:
+        after, before = (sections_of(side, "sections") for side in runs)
+    return after, before
 
 
-def _met_the_same(new: Sequence[Result], old: Sequence[Result]) -> bool:
-    """Whether the runs are pairs of the same seed, traffic and windows."""
+def _same_requests(new: Sequence[Result], old: Sequence[Result]) -> bool:
+    """Return whether the runs are pairs of the same seed, traffic and windows."""
 
-    def met(run: Result) -> tuple[object, ...]:
+    def key(run: Result) -> tuple[object, ...]:
         s = run.scenario
         return s.seed, s.document["traffic"], s.horizon_s, s.period_s
 
-    return len(new) == len(old) and all(met(a) == met(b) for a, b in zip(new, old, strict=True))
+    return len(new) == len(old) and all(key(a) == key(b) for a, b in zip(new, old, strict=True))
 
 
 def _names(runs: Sequence[Result]) -> dict[str, str]:
@@ -234,7 +246,7 @@ def _names(runs: Sequence[Result]) -> dict[str, str]:
 
 
 def _renamed(key: str) -> str:
-    """A column of `compare` as one of two runs: n_source is n_baseline, shadow_low is result_low."""
+    """Return the name of a column of `compare` for two runs: n_source is n_baseline, shadow_low is result_low."""
     return key.replace("source", "baseline").replace("shadow", "result")
 
 
@@ -259,8 +271,8 @@ def _overloaded(new: Sequence[Result], old: Sequence[Result], roles: Sequence[st
 
 def _fault(row: Mapping[Hashable, Any]) -> str:
     change = row["ratio"] - 1.0 if row["unit"] == "s" else row["difference"]
-    more = f"{_signed(100.0 * change)} {'%' if row['unit'] == 's' else 'points'}"
-    return f"{row['variant']}: {row['metric']} is worse ({more})"
+    change_text = f"{_signed(100.0 * change)} {'%' if row['unit'] == 's' else 'points'}"
+    return f"{row['variant']}: {row['metric']} is worse ({change_text})"
 
 
 def _signed(x: float) -> str:

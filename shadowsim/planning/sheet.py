@@ -1,12 +1,21 @@
-"""Frames that a notebook shows as a card: what `size` and `plan` return."""
+"""Frames that `size` and `plan` return, and the choice of a plan's best row.
+
+This module needs no simulator, so that figures and reports can import it.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
+
+from shadowsim.errors import InputError
+
+_RANKED_BY = {"reaches", "cost_usd", "shadow_instances", "duration_s"}
 
 
 class Sheet(pd.DataFrame):
-    """A DataFrame with a card of its own (cards.py); whatever is made of it is an ordinary DataFrame."""
+    """A DataFrame that a notebook shows as a card (report/card.py); frames derived from it are ordinary DataFrames."""
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
@@ -16,3 +25,24 @@ class Sheet(pd.DataFrame):
         from shadowsim import card
 
         return card(self)
+
+
+def recommend(frame: pd.DataFrame) -> pd.Series[Any] | None:
+    """Return the cheapest row of a plan that reaches the power, None when none does.
+
+    Among rows of equal or unknown cost it is the one with the least shadow instance time, then the shortest.
+
+    Raises
+    ------
+    InputError
+        When the frame is not one of `plan`.
+    """
+    if not isinstance(frame, pd.DataFrame) or not _RANKED_BY.issubset(frame.columns):
+        raise InputError("frame", "must be what plan returned")
+    able = frame[frame["reaches"]]
+    if able.empty:
+        return None
+    instance_s = able["shadow_instances"] * able["duration_s"]
+    ranked = able.assign(instance_s=instance_s).sort_values(["cost_usd", "instance_s", "duration_s"], kind="stable")
+    row: pd.Series[Any] = able.loc[ranked.index[0]]
+    return row

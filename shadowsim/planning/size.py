@@ -1,43 +1,34 @@
-"""size(scenario, slo): how few instances, of which type, meet the goals, and what they cost."""
+"""Finds how few instances, of which type, meet the goals, and what they cost.
+
+`size` is the public function, and makes the rows; size_search.py searches one pool and type.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from shadowsim.aws.instances import lookup, quota_note
-from shadowsim.engine.replicate import replication
 from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError
 from shadowsim.frames import ROLES
+from shadowsim.option_defaults import HEADROOM_PCT, MAX_INSTANCES
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
-from shadowsim.planning.load import demand, raised
+from shadowsim.planning.load import with_headroom
 from shadowsim.planning.sheet import Sheet
-from shadowsim.planning.size_search import (
-    FIRST_LOOK,
-    UTILISATION,
-    CountFound,
-    CountTried,
-    Search,
-    Trials,
-    answer,
-    missed,
-)
-from shadowsim.planning.slo import Goal, Slo, measure, parse_slo
-from shadowsim.result import Result
+from shadowsim.planning.size_search import FIRST_LOOK, CountFound, CountTried, Search
+from shadowsim.planning.slo import Goal, Slo, parse_slo
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.statistics.terms import CONFIDENCE
 
-Floats = NDArray[np.float64]
+Row = dict[str, object]
 
 
 def size(
@@ -45,10 +36,10 @@ def size(
     slo: str | Slo,
     instance_types: Collection[str] | None = None,
     variants: Sequence[str] = ("shadow",),
-    headroom_pct: float = 0.0,
+    headroom_pct: float = HEADROOM_PCT,
     *,
-    confidence: float = 0.95,
-    max_instances: int = 1000,
+    confidence: float = CONFIDENCE,
+    max_instances: int = MAX_INSTANCES,
     max_replications: int = 12,
     rate_per_s: float | None = None,
     workers: int | None = None,
@@ -63,70 +54,91 @@ def size(
     scenario : Scenario, mapping, JSON text or path
         A scenario, or a plain CreateInferenceExperiment request, which needs `rate_per_s`.
     slo : str or Slo
-        Goals, such as "p99 <= 200ms and error_rate < 0.1%" (slo.py), for each of `variants` at least one.
+        Goals, such as "p99 <= 200ms and error_rate < 0.1%" (slo.py); at least one for each of `variants`.
     instance_types : collection of str, optional
-        By default the variant's own and those of its service's `by_instance_type`. Another is listed as not measured.
+        By default the variant's own and those of its service's `by_instance_type`. Others are listed as not measured.
     variants : sequence of {"source", "shadow"}
-        Whose instances are counted. The source comes first, and the shadow is then sized beside the cheapest source.
+        The roles whose instances are counted. The source comes first; the shadow is then sized beside the cheapest
+        source.
     headroom_pct : float
-        By how much the traffic's rate is raised first.
+        The percentage by which the traffic's rate is raised first.
     confidence : float
-        With which an answer is called certain.
-    max_instances, max_replications : int
-        Counts beyond this are not tried; and an answer that is not certain after so many runs of a count is given as
-        uncertain.
+        Confidence needed to call an answer certain.
+    max_instances : int
+        Upper limit of instances to try.
+    max_replications : int
+        Upper limit of runs per count; an answer that is still open after these is given as uncertain.
     rate_per_s : float, optional
-        Mean rate of the traffic, in requests a second.
+        Mean rate of the traffic, in requests per second.
     workers, executor, progress
         As for `simulate`, for each run.
     prices : mapping of str to float, path or Prices, optional
-        US dollars an hour by instance type, in place of the catalogue's (`read_prices`).
+        US dollars per hour by instance type, in place of the catalogue's (`read_prices`).
 
     Returns
     -------
     DataFrame
-        A row a (role, type), the source's first, then cheapest first, unknown prices and types without an answer last:
-        role, instance_type, instance_count (missing where no count will do or nothing is known); for each goal its
-        figure and its standard error (p99_s, p99_s_error; times in seconds), between replications or, of one, by its
-        sections; utilisation; price_usd_per_h; cost_usd, of these instances for the length of the Schedule; binding,
-        the goal that decides; one_fewer, what one instance less would do; certain; quota, the default quotas that the
-        test would pass, other variant included; replications, of the answer; simulated_h, hours of one of them; note.
+        One row per (role, type): the source's first, then the cheapest first; unknown prices and types without an
+        answer come last. The columns are
+
+        role, instance_type : str
+        instance_count : int
+            Missing where no count meets the goals or the type is not measured.
+        p99_s, p99_s_error, ... : float
+            Each goal's figure and its standard error; times in seconds. The error is that between replications, or of
+            a single run, by its sections.
+        utilisation : float
+        price_usd_per_h : float
+        cost_usd : float
+            Of these instances for the length of the Schedule.
+        binding : str
+            The goal that decides.
+        one_fewer : str
+            What one instance fewer would do.
+        certain : bool
+        quota : str
+            The default quotas that the test would exceed, the other variant included.
+        replications : int
+            Runs of the answer.
+        simulated_h : float
+            Length of one of them.
+        note : str
 
     Raises
     ------
     InputError, ValidationError
         When the scenario, the goals, a type or a number cannot be used.
     """
-    wanted, known = parse_slo(slo), read_prices(prices)
-    level = (1.0 - number(confidence, "confidence", above=0.5, most=0.9999)) / 2.0
+    goals, price_list = parse_slo(slo), read_prices(prices)
+    alpha = (1.0 - number(confidence, "confidence", above=0.5, most=0.9999)) / 2.0
     number(headroom_pct, "headroom_pct", above=-100.0)
-    for name, value, least in (("max_instances", max_instances, 1), ("max_replications", max_replications, FIRST_LOOK)):
-        check_whole(value, name, least)
-    _check(wanted, variants)
-    whole = Scenario.of(scenario, rate_per_s=rate_per_s)
+    check_whole(max_instances, "max_instances", 1)
+    check_whole(max_replications, "max_replications", FIRST_LOOK)
+    _check(goals, variants)
+    sized = Scenario.of(scenario, rate_per_s=rate_per_s)
     run = partial(simulate, workers=workers, executor=executor, progress=progress)
-    rows: list[dict[str, object]] = []
-    tried: list[dict[str, object]] = []
+    rows: list[Row] = []
+    tried: list[Row] = []
     for role in ROLES:
         if role not in variants:
             continue
-        found = []
-        for kind in _types(whole, role, instance_types):
-            if kind not in _measured(whole, role):
-                found.append(_blank(role, kind, known, "not measured: by_instance_type has no service for it"))
+        answers = []
+        for kind in _types(sized, role, instance_types):
+            if kind not in _measured_types(sized, role):
+                answers.append(_blank(role, kind, price_list, "not measured: by_instance_type has no service for it"))
                 continue
-            search = _search(raised(whole.replace({f"{role}.instance_type": kind}), headroom_pct), role, wanted)
-
-            bench = Trials(partial(_once, search, run), search.length, search.falling, search.overload)
-            fewest = answer(search, bench, level, max_instances, max_replications)
-            found.append(_row(search, bench, fewest, whole, known))
-            tried += _tried(search, bench, whole, known)
-        found.sort(key=_dearness)
-        best = found[0]
+            busier = with_headroom(sized.replace({f"{role}.instance_type": kind}), headroom_pct)
+            search = Search.of(
+                busier, role, goals, run, alpha=alpha, max_instances=max_instances, max_replications=max_replications
+            )
+            answers.append(_answer(search, search.fewest(), sized, price_list))
+            tried += _tried_counts(search, sized, price_list)
+        answers.sort(key=_dearness)
+        best = answers[0]
         if role == "source" and best["instance_count"] is not pd.NA:
             changes = {f"source.{key}": best[key] for key in ("instance_type", "instance_count")}
-            whole = whole.replace(changes)
-        rows += found
+            sized = sized.replace(changes)
+        rows += answers
     sheet = Sheet(_frame(rows))
     sheet.attrs["tried"] = tried
     return sheet
@@ -140,12 +152,12 @@ def _check(slo: Slo, variants: Sequence[str]) -> None:
             raise InputError("slo", f"has no goal for the {role}, whose instances are to be counted", str(slo))
     for goal in slo.goals:
         if goal.role not in variants:
-            what = f"speaks of the {goal.role}, whose instances are not counted (variants)"
+            what = f"has a goal for the {goal.role}, whose instances are not counted (variants)"
             raise InputError("slo", what, str(goal))
 
 
-def _measured(scenario: Scenario, role: str) -> list[str]:
-    """Return the types for which there is a service model, the variant's own first."""
+def _measured_types(scenario: Scenario, role: str) -> list[str]:
+    """Return the types that have a service model, the variant's own first."""
     side = scenario.side(role)
     return list(dict.fromkeys([side.variant.pool.instance_type, *side.service.by_instance_type]))
 
@@ -153,27 +165,14 @@ def _measured(scenario: Scenario, role: str) -> list[str]:
 def _types(scenario: Scenario, role: str, wanted: Collection[str] | None) -> list[str]:
     if isinstance(wanted, str):
         wanted = [wanted]
-    names = _measured(scenario, role) if wanted is None else [lookup(kind).name for kind in wanted]
+    names = _measured_types(scenario, role) if wanted is None else [lookup(kind).name for kind in wanted]
     if not names:
         raise InputError("instance_types", "must name at least one type")
     return list(dict.fromkeys(names))
 
 
-def _search(scenario: Scenario, role: str, slo: Slo) -> Search:
-    goals = tuple(sorted(slo.of(role), key=lambda goal: not goal.caps))
-    if role == "source":
-        # No bit of the source depends on its shadow, which can be left out of its runs.
-        scenario = scenario.replace({"sampling_percentage": 0})
-    return Search(scenario, role, goals, demand(scenario, role))
-
-
-def _once(search: Search, run: Callable[[Scenario], Result], n: int, horizon_s: float, r: int) -> Floats:
-    """Return the figures of one replication and their errors by its sections, shape (2, figures)."""
-    result = run(replication(search.at(n, horizon_s), r))
-    return np.array([measure(goal, result) for goal in (*search.goals, replace(UTILISATION, role=search.role))]).T
-
-
-def _blank(role: str, kind: str, prices: Prices, note: str) -> dict[str, object]:
+def _blank(role: str, kind: str, prices: Prices, note: str) -> Row:
+    """Return the row of a type without an answer."""
     return {
         "role": role,
         "instance_type": kind,
@@ -187,68 +186,88 @@ def _blank(role: str, kind: str, prices: Prices, note: str) -> dict[str, object]
     }
 
 
-def _row(search: Search, bench: Trials, fewest: CountFound, whole: Scenario, prices: Prices) -> dict[str, object]:
-    kind = search.scenario.side(search.role).variant.pool.instance_type
+def _answer(search: Search, fewest: CountFound, scenario: Scenario, prices: Prices) -> Row:
+    """Return the row of a type that was searched."""
+    kind = _type(search)
     row = _blank(search.role, kind, prices, fewest.note) | {"certain": fewest.certain}
     if fewest.n is None:
         return row
-    n, trial, price = fewest.n, bench.trial(fewest.n), prices.of(kind)
-    for goal, value, error in zip(search.goals, trial.mean, trial.error, strict=False):
-        row |= {goal.column: value, f"{goal.column}_error": error}
-    other = whole.side("source" if search.role == "shadow" else "shadow").variant.pool
-    needed = {kind: n}
-    needed[other.instance_type] = needed.get(other.instance_type, 0) + other.instance_count
-    below = bench.trial(n - 1) if n > 1 else None
-    runs = max(len(t.values) for t in (trial, below) if t)
-    notes = [] if fewest.certain else [f"not certain after {runs} replications"]
-    notes += [] if trial.enough else [f"of {trial.horizon_s / 3600.0:.3g} h, where its memory asks for longer ones"]
+    n, answer, price = fewest.n, search.try_count(fewest.n), prices.of(kind)
+    one_fewer = search.try_count(n - 1) if n > 1 else None
+    n_runs = max(len(tried.values) for tried in (answer, one_fewer) if tried)
+    notes = [] if fewest.certain else [f"not certain after {n_runs} replications"]
+    if not answer.enough:
+        notes.append(f"runs of {answer.horizon_s / 3600.0:.3g} h are shorter than its queues' memory asks for")
     notes += [price.origin] if math.isnan(price.usd_per_h) else []
-    return row | {
+    return {
+        **row,
+        **dict(_figures(search, answer)),
         "instance_count": n,
-        "utilisation": trial.mean[-1],
-        "cost_usd": n * whole.experiment.duration_s / 3600.0 * price.usd_per_h,
-        "binding": str(_tightest(below or trial, search.goals)),
-        "one_fewer": _one_fewer(search, below, n),
-        "quota": quota_note(needed),
-        "replications": len(trial.values),
-        "simulated_h": trial.horizon_s / 3600.0,
+        "utilisation": answer.mean[-1],
+        "cost_usd": n * scenario.experiment.duration_s / 3600.0 * price.usd_per_h,
+        "binding": str(_tightest(one_fewer or answer, search.goals)),
+        "one_fewer": _one_fewer_text(search, one_fewer, n),
+        "quota": quota_note(_instances_needed(search.role, kind, n, scenario)),
+        "replications": len(answer.values),
+        "simulated_h": answer.horizon_s / 3600.0,
         "note": "; ".join(notes),
     }
 
 
-def _tried(search: Search, bench: Trials, whole: Scenario, prices: Prices) -> list[dict[str, object]]:
-    """Return a record a count that was tried, in order; an overloaded pool's figures may be the theory's."""
-    kind = search.scenario.side(search.role).variant.pool.instance_type
-    usd = whole.experiment.duration_s / 3600.0 * prices.of(kind).usd_per_h
-    records = []
-    for n, trial in sorted(bench.trials.items()):
-        record: dict[str, object] = {"role": search.role, "instance_type": kind, "instance_count": n}
-        for goal, value, error in zip(search.goals, trial.mean, trial.error, strict=False):
-            record |= {goal.column: float(value), f"{goal.column}_error": float(error)}
-        records.append(record | {"cost_usd": n * usd})
-    return records
+def _tried_counts(search: Search, scenario: Scenario, prices: Prices) -> list[Row]:
+    """Return one record per count that was tried, in order; an overloaded pool's figures may be lower bounds."""
+    kind = _type(search)
+    usd = scenario.experiment.duration_s / 3600.0 * prices.of(kind).usd_per_h
+    return [
+        {"role": search.role, "instance_type": kind, "instance_count": n}
+        | dict(_figures(search, tried))
+        | {"cost_usd": n * usd}
+        for n, tried in sorted(search.tried.items())
+    ]
 
 
-def _tightest(trial: CountTried, goals: Sequence[Goal]) -> Goal:
+def _type(search: Search) -> str:
+    return search.scenario.side(search.role).variant.pool.instance_type
+
+
+def _figures(search: Search, tried: CountTried) -> Iterator[tuple[str, float]]:
+    """Yield the columns of the goals' figures and standard errors with their values."""
+    for goal, value, error in zip(search.goals, tried.mean, tried.error, strict=False):
+        yield goal.column, float(value)
+        yield f"{goal.column}_error", float(error)
+
+
+def _instances_needed(role: str, kind: str, n: int, scenario: Scenario) -> dict[str, int]:
+    """Return the instances of both variants by type."""
+    other = scenario.side("source" if role == "shadow" else "shadow").variant.pool
+    needed = {kind: n}
+    needed[other.instance_type] = needed.get(other.instance_type, 0) + other.instance_count
+    return needed
+
+
+def _tightest(tried: CountTried, goals: Sequence[Goal]) -> Goal:
     """Return the goal with the least margin, relative to its limit."""
-    return min(zip(goals, trial.mean, strict=False), key=lambda x: x[0].margin(x[1]) / (x[0].limit or 1e-12))[0]
+    figures = zip(goals, tried.mean, strict=False)
+    return min(figures, key=lambda figure: figure[0].margin(figure[1]) / (figure[0].limit or 1e-12))[0]
 
 
-def _one_fewer(search: Search, below: CountTried | None, n: int) -> str:
-    if below is None:
+def _one_fewer_text(search: Search, one_fewer: CountTried | None, n: int) -> str:
+    if one_fewer is None:
         return "one instance is the least"
-    if below.theory:
-        load = search.need.peak_instances / (n - 1)
-        return f"overloaded, up to {load:.3g} times what it can do: {missed(below, search.goals)} at least"
-    return missed(below, search.goals) or "meets the goals, too"
+    missed = one_fewer.missed_text(search.goals)
+    if one_fewer.is_overload:
+        load = search.demand.peak_instances / (n - 1)
+        return f"overloaded, receives up to {load:.3g} times its capacity: at least {missed}"
+    return missed or "meets the goals, too"
 
 
-def _dearness(row: Mapping[str, object]) -> tuple[bool, bool, float]:
+def _dearness(row: Row) -> tuple[bool, bool, float]:
+    """Return a sort key: by cost, then unknown costs, then types without an answer."""
     cost = float(row.get("cost_usd", math.nan))  # type: ignore[arg-type]
     return row["instance_count"] is pd.NA, math.isnan(cost), 0.0 if math.isnan(cost) else cost
 
 
-def _frame(rows: list[dict[str, object]]) -> pd.DataFrame:
+def _frame(rows: list[Row]) -> pd.DataFrame:
     first = ["role", "instance_type", "instance_count"]
     last = ["utilisation", "price_usd_per_h", "cost_usd", "binding", "one_fewer", "certain", "quota", "replications"]
     last += ["simulated_h", "note"]

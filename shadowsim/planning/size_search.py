@@ -1,29 +1,27 @@
-"""The search for the fewest instances that meet goals, by trials of counts.
+"""Searches for the fewest instances that meet goals, by simulating counts of them.
 
-Where more instances are never worse, the fewest are found by bracket and bisection: RANDOM routing gives each of n + 1
-FIFO instances a thinner stream than each of n, and a FIFO queue's waits can only fall when arrivals are taken away
-(Kiefer and Wolfowitz, 1955: the workload vector is monotone in its input); LEAST_OUTSTANDING_REQUESTS with one instance
-more has one more place to choose from. So figures fall with the count, up to chance, and goals "at most" are met from
-some count on; goals "at least" (a utilisation) are then looked at there, since more instances only lower them. Two
-things break this: a slowdown that does not rise with the number of busy workers, which makes company welcome, and
-`mirror.max_in_flight`, by which a slower shadow is sent less. Then every count is tried in turn, `SCANNED` of them.
+Where more instances are never worse, the search is a bisection. RANDOM routing gives each of n + 1 FIFO instances a
+thinner stream than each of n, and the waits of a FIFO queue can only fall when arrivals are taken away (Kiefer and
+Wolfowitz, 1955: the workload vector is monotone in its input); LEAST_OUTSTANDING_REQUESTS with one instance more has
+one more place to choose from. So figures fall with the count, up to chance, and goals with an upper limit are met from
+some count on. Goals with a lower limit (of utilisation) are then tested at that count, since more instances only lower
+their figures. Two things break this: a slowdown that does not rise with the number of busy workers, which makes
+sharing an instance welcome, and `mirror.max_in_flight`, under which a slower shadow is sent less. Then every count is
+tried in turn, up to `SCANNED` counts.
 
-A search begins where the load law says and tries counts once each; then the answer and the count below it are made
-certain, by replications where a run does not do (trials.py). What is simulated is the whole horizon or as much as
-stands for it (demand.py). The load law's verdict is taken without a simulation in one case only: where the backlog of
-an overload, without any chance, is already more than twice what a goal allows.
-
-How sure a number of simulated days is that goals are met: replications, added until it is.
+The bisection starts at the count that the load law suggests, and runs each count once. The answer and the count below
+it are then replicated until both are certain. A run lasts the whole horizon or as much as stands for it (load.py). One
+kind of count is not simulated: that of an overload whose fluid backlog alone is more than twice what a goal allows.
 
 Replication r has the same seed for every count of instances (common random numbers: the same requests come, and take
 the same work), so that counts differ by what the count does. One run is enough where its figures are `CLEAR` standard
-errors from their limits, by its own sections (slo.py): their errors may be some tens of per cent off, not that far.
-Else there are replications, whose figures are independent, and Student's t says how far off their mean is. It is looked
-at after 3, 6, 12, ... of them; the chance of error is divided by the looks, and by the two statements that an answer
-makes: this count meets all goals, one fewer does not.
+errors from their limits, by its own sections (slo.py): such an error may be wrong by some tens of per cent, not by that
+much. Otherwise there are replications, whose figures are independent, and Student's t bounds their mean. It is tested
+after 3, 6, 12, ... replications; the chance of error is divided by the number of these looks. An answer makes two
+statements, each with that chance of error: this count meets all goals, and one fewer does not.
 
-"All goals are met" needs each goal's bound at the full level (intersection-union test: Berger, 1982), "a goal is
-missed" is shown by the worst of k goals, at 1/k of it (Bonferroni).
+"All goals are met" needs each goal's bound at the full level (intersection-union test: Berger, 1982); "a goal is
+missed" is shown by the worst of k goals, at 1/k of the level (Bonferroni).
 """
 
 from __future__ import annotations
@@ -33,19 +31,262 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-from shadowsim.planning.load import Demand, Length, backlog, floor, length_of, repeating_s
-from shadowsim.planning.slo import Goal
+from shadowsim.arrays import Floats
+from shadowsim.engine.replicate import replication
+from shadowsim.planning.load import (
+    Demand,
+    RunLength,
+    demand_of,
+    figure_in_fluid,
+    figure_without_waits,
+    repeating_s,
+    run_length,
+)
+from shadowsim.planning.slo import Goal, Slo, measure
+from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
 
-Floats = NDArray[np.float64]
-
-CLEAR = 10.0
-FIRST_LOOK = 3
+AIMED_LOAD = 0.8  # of the peak, at the first count that is tried
+SCANNED = 64  # counts that are tried where figures need not fall with the count
+CLEAR = 10.0  # standard errors by which one run decides
+FIRST_LOOK = 3  # replications
+SAMPLED = 100_000  # requests of a run, for figures that need them
+RAREST = 0.9999  # the furthest quantile that sets the length of a run
 MET, MISSED, OPEN = "met", "missed", "open"
+_MOVES = 20  # of the answer of the bisection, while it is replicated
+
+
+@dataclass(frozen=True, slots=True)
+class CountFound:
+    """The result of a search.
+
+    Attributes
+    ----------
+    n : int or None
+        The fewest instances that meet all goals; None when no count is known to.
+    certain : bool
+    note : str
+        Why there is no count.
+    """
+
+    n: int | None
+    certain: bool
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Search:
+    """A search for the fewest instances of one pool and type: what it looks for, and the counts that it has tried.
+
+    Attributes
+    ----------
+    scenario : Scenario
+        Its variant has the instance type in question.
+    role : str
+        source or shadow.
+    goals : tuple of Goal
+        The role's; those with an upper limit come first.
+    demand : Demand
+        The work that comes to the pool.
+    simulate : callable
+        Scenario -> Result.
+    alpha : float
+        The chance of error of each of an answer's two statements.
+    max_instances, max_replications : int
+        Greater counts are not tried, and no count is run more often.
+    tried : dict of int to CountTried
+    """
+
+    scenario: Scenario
+    role: str
+    goals: tuple[Goal, ...]
+    demand: Demand
+    simulate: Callable[[Scenario], Result]
+    alpha: float
+    max_instances: int
+    max_replications: int
+    tried: dict[int, CountTried] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        scenario: Scenario,
+        role: str,
+        slo: Slo,
+        simulate: Callable[[Scenario], Result],
+        *,
+        alpha: float,
+        max_instances: int,
+        max_replications: int,
+    ) -> Search:
+        """Set up the search for a role's pool in a scenario."""
+        goals = tuple(sorted(slo.of(role), key=lambda goal: not goal.is_upper_limit))
+        if role == "source":
+            # The source's figures do not depend on its shadow, which can be left out of the runs.
+            scenario = scenario.replace({"sampling_percentage": 0})
+        demand = demand_of(scenario, role)
+        return cls(scenario, role, goals, demand, simulate, alpha, max_instances, max_replications)
+
+    def fewest(self) -> CountFound:
+        """Find the fewest instances that meet all goals."""
+        if self.demand.instances == 0.0:
+            return CountFound(None, True, "no request reaches it: nothing to size")
+        for goal in self.upper_limits:
+            least = figure_without_waits(goal, self.scenario, self.role, self.demand)
+            if least > 1.01 * goal.limit:
+                note = f"no count will do: {goal.figure_text(least)} without any wait, against {goal}"
+                return CountFound(None, True, note)
+        return self._fewest_by_bisection() if self._is_monotone else self._fewest_by_scan()
+
+    @property
+    def upper_limits(self) -> tuple[Goal, ...]:
+        """The goals that more instances can only help to meet."""
+        return tuple(goal for goal in self.goals if goal.is_upper_limit)
+
+    @property
+    def figures(self) -> tuple[Goal, ...]:
+        """What is measured of a run: the goals, and the utilisation for information."""
+        return (*self.goals, Goal(self.role, "utilisation", None, "<=", 1.0, "utilisation <= 1"))
+
+    @property
+    def _service(self) -> Service:
+        return self.scenario.side(self.role).service
+
+    @property
+    def _speed_decides_demand(self) -> bool:
+        """Whether the shadow's speed decides how many copies it gets."""
+        return self.role == "shadow" and self.scenario.max_in_flight is not None
+
+    @property
+    def _is_monotone(self) -> bool:
+        """Whether figures can only fall with the count, up to chance."""
+        factors = self._service.slowdown
+        return not self._speed_decides_demand and list(factors) == sorted(factors)
+
+    def _fewest_by_bisection(self) -> CountFound:
+        """Bisect by one run per count; then replicate the answer and the count below, which may move the answer."""
+        n = self._bisected()
+        state = state_below = OPEN
+        for _ in range(_MOVES):
+            if n > self.max_instances:
+                state = self.settle(self.max_instances, self.upper_limits)
+                return CountFound(None, state == MISSED, self._missed_note(self.max_instances))
+            state = self.settle(n, self.goals)
+            state_below = self.settle(n - 1, self.upper_limits) if n > 1 else MISSED
+            if not self.try_count(n).meets(self.upper_limits):
+                n += 1
+            elif n > 1 and self.try_count(n - 1).meets(self.upper_limits):
+                n -= 1
+            else:
+                break
+        tried = self.try_count(n)
+        if tried.meets(self.goals):
+            return CountFound(n, state == MET and state_below == MISSED)
+        note = f"no count will do: {n} instances are the fewest for the rest, and more only lower it"
+        certain = state == state_below == MISSED
+        return CountFound(None, certain, f"{note}: {tried.missed_text(self.goals)}")
+
+    def _bisected(self) -> int:
+        """Return the fewest instances that meet the upper limits in one run each, `max_instances` + 1 for none."""
+        low, high, step = 0, self.max_instances + 1, 1
+        n = min(max(math.ceil(self.demand.peak_instances / AIMED_LOAD), 1), self.max_instances)
+        while high - low > 1:
+            if self.try_count(n).meets(self.upper_limits):
+                high = n
+            else:
+                low = n
+            # Steps double from the first count on, until there is a count on each side.
+            if high > self.max_instances:
+                n = min(low + step, self.max_instances)
+            elif low == 0:
+                n = max(high - step, 1)
+            else:
+                n = (low + high) // 2
+            step *= 2
+        return high
+
+    def _fewest_by_scan(self) -> CountFound:
+        """Try one count after the other, from the least that the load law allows."""
+        # The load law rules counts out only where no request is lost, and traffic is steady.
+        may_lose = self._speed_decides_demand or self._service.queue_limit is not None
+        is_steady = repeating_s(self.scenario) == self.scenario.period_s
+        least = math.floor(self.demand.least_instances) if is_steady and not may_lose else 1
+        first = min(max(least, 1), self.max_instances)
+        last, all_missed = min(first + SCANNED - 1, self.max_instances), True
+        for n in range(first, last + 1):
+            state = self.settle(n, self.goals)
+            if self.try_count(n).meets(self.goals):
+                return CountFound(n, state == MET and all_missed)
+            all_missed = all_missed and state == MISSED
+        return CountFound(None, all_missed, f"{first} to {last} instances were tried: {self._missed_note(last)}")
+
+    def _missed_note(self, n: int) -> str:
+        return f"not with {n} instances: {self.try_count(n).missed_text(self.goals)}"
+
+    def settle(self, n: int, goals: Sequence[Goal]) -> str:
+        """Replicate a count until it is MET or MISSED, or OPEN after `max_replications`; return which."""
+        looks = looks_of(self.max_replications)
+        state = OPEN
+        for n_replications in (1, *looks):
+            state = self.try_count(n, n_replications).state(goals, self.alpha / len(looks))
+            if state != OPEN:
+                break
+        return state
+
+    def try_count(self, n: int, n_replications: int = 1) -> CountTried:
+        """Return what is known of n instances after at least so many replications."""
+        tried = self.tried.get(n) or self._first_run(n)
+        n_done = len(tried.values)
+        if n_done < n_replications and not tried.is_overload:
+            more = [self.replicate(n, tried.horizon_s, r)[0] for r in range(n_done, n_replications)]
+            tried = replace(tried, values=np.vstack([tried.values, *more]))
+        self.tried[n] = tried
+        return tried
+
+    def _first_run(self, n: int) -> CountTried:
+        least = self.overload_figures(n)
+        if least is not None:
+            return CountTried(least[None, :], np.full(len(least), math.nan), math.nan, is_overload=True)
+        length = self.length(n)
+        if length.short_s < length.long_s:
+            values, errors = self.replicate(n, length.short_s, 0)
+            short = CountTried(values[None, :], errors, length.short_s)
+            if short.state(self.upper_limits, 0.0) == MISSED:
+                return short
+        values, errors = self.replicate(n, length.long_s, 0)
+        return CountTried(values[None, :], errors, length.long_s, length.enough)
+
+    def overload_figures(self, n: int) -> Floats | None:
+        """Return lower bounds of the figures of a count that is hopelessly overloaded, None for any other count."""
+        if self._service.queue_limit is not None or self._service.slowdown or self._speed_decides_demand:
+            return None
+        if not (self.demand.load(n) > 1.0).any():
+            return None
+        least = [figure_in_fluid(goal, self.demand, n, self.scenario.timeout_s) for goal in self.figures]
+        figures = zip(self.goals, least, strict=False)
+        hopeless = any(goal.is_upper_limit and value > 2.0 * goal.limit for goal, value in figures)
+        return np.array(least) if hopeless else None
+
+    def length(self, n: int) -> RunLength:
+        """Return how long n instances are simulated."""
+        furthest = max(goal.furthest_quantile for goal in self.goals)
+        return run_length(self.scenario, self.role, self.demand, n, min(furthest, RAREST))
+
+    def replicate(self, n: int, horizon_s: float, r: int) -> Floats:
+        """Simulate replication r of n instances.
+
+        Returns
+        -------
+        ndarray of float64, shape (2, figures)
+            The figures, and their standard errors by sections.
+        """
+        sampled = SAMPLED if any(goal.is_of_sample for goal in self.goals) else 0
+        changes = {f"{self.role}.instance_count": n, "horizon_s": horizon_s, "run.sample_requests": sampled}
+        result = self.simulate(replication(self.scenario.replace(changes), r))
+        return np.array([measure(goal, result) for goal in self.figures]).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +296,22 @@ class CountTried:
     Attributes
     ----------
     values : ndarray of float64, shape (replications, figures)
-        A column a goal, and the utilisation.
+        One column per goal, and the utilisation.
     own_error : ndarray of float64, shape (figures,)
         Standard errors of the first replication, by its sections.
     horizon_s : float
-        How long each replication is.
+        Length of each replication.
     enough : bool
         Whether that is as long as it should be.
-    theory : bool
-        Whether the values are the theory's of an overloaded pool, and nothing was simulated.
+    is_overload : bool
+        Whether nothing was simulated, and the values are lower bounds for an overloaded pool.
     """
 
     values: Floats
     own_error: Floats
     horizon_s: float
     enough: bool = True
-    theory: bool = False
+    is_overload: bool = False
 
     @property
     def mean(self) -> Floats:
@@ -79,7 +320,7 @@ class CountTried:
 
     @property
     def error(self) -> Floats:
-        """Standard errors of the means, shape (figures,): between replications, of one by its sections."""
+        """Standard errors of the means, shape (figures,): between replications; of a single one, by its sections."""
         n = len(self.values)
         if n < 2:
             return self.own_error
@@ -89,262 +330,37 @@ class CountTried:
         """Whether the means meet the goals, which are the first figures."""
         return all(goal.met(value) for goal, value in zip(goals, self.mean, strict=False))
 
-    def state(self, goals: Sequence[Goal], level: float) -> str:
-        """Return MET or MISSED if that is certain but for a chance of `level`, else OPEN."""
-        if self.theory:
+    def missed_text(self, goals: Sequence[Goal]) -> str:
+        """Return the goals that the means miss, each with its figure; "" when all are met."""
+        pairs = zip(goals, self.mean, strict=False)
+        return "; ".join(f"{goal.figure_text(value)}, against {goal}" for goal, value in pairs if not goal.met(value))
+
+    def state(self, goals: Sequence[Goal], alpha: float) -> str:
+        """Return MET or MISSED if that is certain up to an error chance of `alpha`, else OPEN."""
+        if self.is_overload:
             return MISSED
-        pairs = list(zip(goals, self.mean, self.error, strict=False))
-        met, missed = self._bounds(level, max(len(goals), 1))
-        # A figure that is the same in all replications (no error ever) has an error of 0, and is taken as it is.
-        if all(goal.met(value) and goal.margin(value) >= met * error for goal, value, error in pairs):
+        figures = list(zip(goals, self.mean, self.error, strict=False))
+        met_by, missed_by = self._margins_needed(alpha, max(len(goals), 1))
+        # A figure that is the same in all replications (no error ever) has a standard error of 0, and decides.
+        if all(goal.met(value) and goal.margin(value) >= met_by * error for goal, value, error in figures):
             return MET if self.enough else OPEN
-        lost = any(
-            math.isnan(value) or (not goal.met(value) and -goal.margin(value) >= missed * error)
-            for goal, value, error in pairs
+        is_missed = any(
+            math.isnan(value) or (not goal.met(value) and -goal.margin(value) >= missed_by * error)
+            for goal, value, error in figures
         )
-        return MISSED if lost else OPEN
+        return MISSED if is_missed else OPEN
 
-    def _bounds(self, level: float, k: int) -> tuple[float, float]:
-        """Return how many standard errors a margin must be on either side: for each goal, and for one of k."""
+    def _margins_needed(self, alpha: float, n_goals: int) -> tuple[float, float]:
+        """Return the margins, in standard errors, that show "all goals are met" and "a goal is missed"."""
         n = len(self.values)
-        return (CLEAR, CLEAR) if n < 2 else (-float(stdtrit(n - 1, level)), -float(stdtrit(n - 1, level / k)))
+        if n < 2:
+            return CLEAR, CLEAR
+        return -float(stdtrit(n - 1, alpha)), -float(stdtrit(n - 1, alpha / n_goals))
 
 
-@dataclass(slots=True)
-class Trials:
-    """Counts of instances on trial.
-
-    Attributes
-    ----------
-    once : callable
-        (count, horizon_s, replication) -> figures and their standard errors, shape (2, figures).
-    length : callable
-        count -> how long a run must be.
-    falling : tuple of Goal
-        The goals "at most", which stand first among the figures.
-    theory : callable
-        count -> figures of an overloaded pool, or None if it has to be simulated.
-    trials : dict of int to CountTried
-        What has been tried.
-    """
-
-    once: Callable[[int, float, int], Floats]
-    length: Callable[[int], Length]
-    falling: Sequence[Goal]
-    theory: Callable[[int], Floats | None]
-    trials: dict[int, CountTried] = field(default_factory=dict)
-
-    def trial(self, n: int, replications: int = 1) -> CountTried:
-        """Return what is known of n instances after at least so many replications."""
-        if n not in self.trials:
-            self.trials[n] = self._first(n)
-        found = self.trials[n]
-        have = len(found.values)
-        if not found.theory and have < replications:
-            more = [self.once(n, found.horizon_s, r)[0] for r in range(have, replications)]
-            found = replace(found, values=np.vstack([found.values, *more]))
-            self.trials[n] = found
-        return found
-
-    def _first(self, n: int) -> CountTried:
-        known = self.theory(n)
-        if known is not None:
-            return CountTried(known[None, :], np.full(len(known), math.nan), math.nan, theory=True)
-        length = self.length(n)
-        if length.short_s < length.long_s:
-            value, error = self.once(n, length.short_s, 0)
-            brief = CountTried(value[None, :], error, length.short_s)
-            if brief.state(self.falling, 0.0) == MISSED:
-                return brief
-        value, error = self.once(n, length.long_s, 0)
-        return CountTried(value[None, :], error, length.long_s, length.enough)
-
-    def settle(self, counts: Sequence[int], goals: Sequence[Goal], level: float, most: int) -> list[str]:
-        """Replicate counts until each is MET or MISSED, or has had `most` replications.
-
-        Returns
-        -------
-        list of str
-            MET, MISSED or OPEN, a count each.
-        """
-        looks = looks_of(most)
-        states = [OPEN] * len(counts)
-        for n_replications in (1, *looks):
-            states = [
-                state if state != OPEN else self.trial(n, n_replications).state(goals, level / len(looks))
-                for n, state in zip(counts, states, strict=True)
-            ]
-            if OPEN not in states:
-                break
-        return states
-
-
-def looks_of(most: int) -> list[int]:
-    """Return after how many replications it is looked: 3, 6, 12, ... and `most`."""
+def looks_of(max_replications: int) -> list[int]:
+    """Return after how many replications a count is tested: 3, 6, 12, ... and `max_replications`."""
     looks = [FIRST_LOOK]
-    while looks[-1] < most:
-        looks.append(min(2 * looks[-1], most))
+    while looks[-1] < max_replications:
+        looks.append(min(2 * looks[-1], max_replications))
     return looks
-
-
-SCANNED = 64
-SAMPLED = 100_000  # requests that a share of waits is counted in
-AIMED_LOAD = 0.8  # of the peak, where a search begins
-RAREST = 0.9999  # what a shortened run should be able to show
-UTILISATION = Goal("shadow", "utilisation", None, "<=", 1.0, "utilisation <= 1")
-_MOVES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A variant on one instance type, and what its counts should meet: goals "at most" come first."""
-
-    scenario: Scenario
-    role: str
-    goals: tuple[Goal, ...]
-    need: Demand
-
-    @property
-    def falling(self) -> tuple[Goal, ...]:
-        """The goals "at most"."""
-        return tuple(goal for goal in self.goals if goal.caps)
-
-    @property
-    def service(self) -> Service:
-        """How the pool serves."""
-        return self.scenario.side(self.role).service
-
-    @property
-    def capped(self) -> bool:
-        """Whether the shadow's speed decides how many copies it gets."""
-        return self.role == "shadow" and self.scenario.max_in_flight is not None
-
-    @property
-    def monotone(self) -> bool:
-        """Whether figures can only fall with the count, up to chance."""
-        factors = self.service.slowdown
-        return not self.capped and list(factors) == sorted(factors)
-
-    def length(self, n: int) -> Length:
-        """Return for how long n instances are simulated."""
-        rare = [goal.at or 0.0 if goal.metric == "quantile" else 1.0 - goal.limit for goal in self.goals]
-        if all(goal.metric.endswith("mean") for goal in self.goals):
-            rare = [0.0]
-        return length_of(self.scenario, self.role, self.need, n, min(max(rare), RAREST))
-
-    def overload(self, n: int) -> Floats | None:
-        """Return the figures of a pool that has no hope, None for one that has to be simulated."""
-        if self.service.queue_limit is not None or self.service.slowdown or self.capped:
-            return None
-        if not (self.need.load(n) > 1.0).any():
-            return None
-        least = [backlog(goal, self.need, n, self.scenario.timeout_s) for goal in (*self.goals, UTILISATION)]
-        hopeless = any(goal.caps and x > 2.0 * goal.limit for goal, x in zip(self.goals, least, strict=False))
-        return np.array(least) if hopeless else None
-
-    def at(self, n: int, horizon_s: float) -> Scenario:
-        """Return the scenario with n instances and a horizon."""
-        waits = any(goal.metric == "share_wait" for goal in self.goals)
-        changes = {f"{self.role}.instance_count": n, "horizon_s": horizon_s}
-        return self.scenario.replace(changes | {"run.sample_requests": SAMPLED if waits else 0})
-
-
-@dataclass(frozen=True, slots=True)
-class CountFound:
-    """How many instances; None with the reason for no number."""
-
-    n: int | None
-    certain: bool
-    note: str = ""
-
-
-def answer(search: Search, bench: Trials, level: float, most: int, runs: int) -> CountFound:
-    """Return the fewest instances that meet all goals of a search.
-
-    Parameters
-    ----------
-    search : Search
-    bench : Trials
-        Tries counts.
-    level : float
-        The chance of error in each of the answer's two statements.
-    most : int
-        Counts beyond are not tried.
-    runs : int
-        Replications of a count, at most.
-    """
-    if search.need.instances == 0.0:
-        return CountFound(None, True, "no request reaches it: nothing to size")
-    for goal in search.falling:
-        least = floor(goal, search.scenario, search.role, search.need)
-        if least > 1.01 * goal.limit:
-            return CountFound(None, True, f"no count will do: {goal.said(least)} without any wait, against {goal}")
-    return (_bisected if search.monotone else _scanned)(search, bench, level, most, runs)
-
-
-def _bisected(search: Search, bench: Trials, level: float, most: int, runs: int) -> CountFound:
-    falling, n = search.falling, _bracketed(search, bench, most)
-    states = []
-    for _ in range(_MOVES):
-        if n > most:
-            return CountFound(
-                None, bench.settle([most], falling, level, runs) == [MISSED], _beyond(search, bench, most)
-            )
-        states = bench.settle([n], search.goals, level, runs)
-        below = bench.settle([n - 1], falling, level, runs) if n > 1 else [MISSED]
-        if not bench.trial(n).meets(falling):
-            n += 1
-        elif n > 1 and bench.trial(n - 1).meets(falling):
-            n -= 1
-        else:
-            break
-    trial = bench.trial(n)
-    if not trial.meets(search.goals):
-        note = f"no count will do: {n} instances are the fewest for the rest, and more only lower it"
-        return CountFound(None, states == [MISSED] and below == [MISSED], f"{note}: {missed(trial, search.goals)}")
-    return CountFound(n, states == [MET] and below == [MISSED])
-
-
-def _bracketed(search: Search, bench: Trials, most: int) -> int:
-    """Return the fewest instances that meet the goals "at most" in one replication, `most` + 1 for none."""
-    low, high, step = 0, most + 1, 1
-    n = min(max(math.ceil(search.need.peak_instances / AIMED_LOAD), 1), most)
-    while high - low > 1:
-        if bench.trial(n).meets(search.falling):
-            high = n
-        else:
-            low = n
-        # From the first count on, steps that double, until there is one on each side.
-        if high > most:
-            n = min(low + step, most)
-        elif low == 0:
-            n = max(high - step, 1)
-        else:
-            n = (low + high) // 2
-        step *= 2
-    return high
-
-
-def _scanned(search: Search, bench: Trials, level: float, most: int, runs: int) -> CountFound:
-    # Only the load that there is even when nobody is slowed down, and nothing is lost, rules counts out.
-    service = search.service
-    fastest = min(service.slowdown or (1.0,)) / (service.slowdown or (1.0,))[-1]
-    lossy = search.capped or service.queue_limit is not None or repeating_s(search.scenario) != search.scenario.period_s
-    first = 1 if lossy else min(max(math.floor(search.need.instances * fastest), 1), most)
-    last, all_missed = min(first + SCANNED - 1, most), True
-    for n in range(first, last + 1):
-        (state,) = bench.settle([n], search.goals, level, runs)
-        if bench.trial(n).meets(search.goals):
-            return CountFound(n, state == MET and all_missed)
-        all_missed = all_missed and state == MISSED
-    return CountFound(None, all_missed, f"{first} to {last} instances were tried: {_beyond(search, bench, last)}")
-
-
-def _beyond(search: Search, bench: Trials, most: int) -> str:
-    return f"not with {most} instances: {missed(bench.trial(most), search.goals)}"
-
-
-def missed(trial: CountTried, goals: Sequence[Goal]) -> str:
-    """Return which goals a trial misses, and by which figures."""
-    pairs = zip(goals, trial.mean, strict=False)
-    return "; ".join(f"{goal.said(value)}, against {goal}" for goal, value in pairs if not goal.met(value))

@@ -1,33 +1,36 @@
-"""Service level objectives: goals in words, and whether a run meets them.
+"""Parses service level objectives and measures them in runs.
 
-A goal is `[source.|shadow.]METRIC OP VALUE`, and several are joined by `and`; without a role it is the shadow's:
+A goal is `[source.|shadow.]METRIC OP VALUE`. Several goals are joined by `and`. A goal without a role is the shadow's.
 
 ==================  ==================================================================================================
-p50 ... p99.9       quantile of ModelLatency, any between 0 and 100
+p50 ... p99.9       quantile of ModelLatency; any percentage between 0 and 100
 mean                mean of ModelLatency
 wait_mean           mean wait in an instance's queue
 share(wait > T)     share of the requests that wait longer than T
 share(latency > T)  share of the requests whose ModelLatency is above T
-error_rate          answers but 2XX, time-outs and refusals included, over requests
+error_rate          responses other than 2xx, including time-outs and refusals, over requests
 utilisation         share of the workers' time spent working
 ==================  ==================================================================================================
 
 OP is one of <=, <, >=, >. A time is a number of seconds up to 60, or has a unit: `300us`, `200ms`, `1.5s`, `2min`; a
-share is a number from 0 to 1 or a percentage: `5%`. A figure is that of the whole run. A refused request has no latency
-and no wait: it counts in `error_rate` alone, so a pool that may refuse needs a goal for that, too.
+share is a number from 0 to 1 or a percentage: `5%`. Figures are those of the whole run. A refused request has no
+latency and no wait: it counts in `error_rate` alone, so a pool that may refuse requests needs a goal for that, too.
 
-How far off a figure of one run may be is estimated from its sections, at most 100 groups of whole windows. A figure is
-a ratio R = sum x_s / sum n_s over S sections; the residuals e_s = x_s - R n_s give its variance by second differences,
+The standard error of a figure is estimated from the run's sections, at most 100 groups of whole windows. A figure is a
+ratio R = sum x_s / sum n_s over S sections; the residuals e_s = x_s - R n_s give its variance by second differences,
 S / (6 (S - 2)) sum (e_(s-1) - 2 e_s + e_(s+1))^2 / (sum n_s)^2 (after Wolter, Introduction to Variance Estimation,
-2007, section 8.2). They are blind to what changes slowly: the course of a day is the same each day, and no error. A
-jump of the rate makes them too large. Sections must be long against the memory of a queue, or they are too small; where
-it must be certain, there are replications.
+2007, section 8.2). Second differences ignore slow changes: the course of a day is the same each day, and no error. A
+jump of the rate makes the estimate too large. Sections that are short against the memory of a queue make it too small;
+replications give an error without that assumption.
 
-* mean, wait_mean, error_rate, utilisation: from the windows, every request.
-* share(latency > T): from the latency frame, every request, straight inside the bucket of T.
-* a quantile: of the indicator of being above it, carried over by the distribution itself, [Q(q + e) - Q(q - e)] / 2
+* mean, wait_mean, error_rate and utilisation come from the windows, which hold every request.
+* share(latency > T) comes from the latency frame, which holds every request; inside the bucket of T it is interpolated.
+* A quantile's error is that of the share above it, e, carried over by the distribution: [Q(q + e) - Q(q - e)] / 2
   (Woodruff, 1952).
-* share(wait > T): from the requests of the run's sample, in sections of their arrival.
+* share(wait > T) comes from the run's sample of requests, in sections of their arrival.
+
+Everything that depends on the metric is in this module; `match` statements end in `assert_never`, so that the type
+checker lists what a new metric needs.
 """
 
 from __future__ import annotations
@@ -36,28 +39,31 @@ import math
 import re
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Literal, assert_never
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim import frames
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.result import Result
+from shadowsim.scenario import fields
 from shadowsim.scenario.defaults import TIMEOUT_S
 
-Floats = NDArray[np.float64]
+Metric = Literal["quantile", "mean", "wait_mean", "share_wait", "share_latency", "error_rate", "utilisation"]
 
 LEAST_SECTIONS = 10  # fewer say nothing about their own scatter
-TIMES = ("mean", "wait_mean")
-SHARES = ("error_rate", "utilisation")
-_KNOWN = ("p50", "p90", "p95", "p99", "p99.9", *TIMES, *SHARES, "share(wait > T)", "share(latency > T)")
+_TIMES: tuple[Metric, ...] = ("quantile", "mean", "wait_mean")  # in seconds; all others are shares
+_WITHOUT_PARAMETER: tuple[Metric, ...] = ("mean", "wait_mean", "error_rate", "utilisation")
+_KNOWN = ("p50", "p90", "p95", "p99", "p99.9", *_WITHOUT_PARAMETER, "share(wait > T)", "share(latency > T)")
 # Decimal, since neither 0.01 x 5 nor 99.9 / 100 is the float that 0.05 or 0.999 is.
-TIME_UNITS = {"": "1", "s": "1", "ms": "0.001", "us": "0.000001", "µs": "0.000001", "μs": "0.000001", "min": "60"}
+TIME_UNITS = {"": "1", **fields.TIME_UNITS}
 _SHARE_UNITS = {"": "1", "%": "0.01"}
 _GOAL = re.compile(r"((?:\w+\.)?share\s*\([^)]*\)|[^<>=()]+?)\s*(<=|>=|<|>)\s*(.+)", re.DOTALL)
-_SHARE_OF = re.compile(r"share\s*\(\s*(\w+)\s*>\s*(.+?)\s*\)")
+_SHARE_ABOVE = re.compile(r"share\s*\(\s*(\w+)\s*>\s*(.+?)\s*\)")
 _VALUE = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?)\s*([^\s\d.]*)", re.IGNORECASE)
 
 
@@ -72,17 +78,17 @@ class Goal:
     metric : str
         quantile, mean, wait_mean, share_wait, share_latency, error_rate or utilisation.
     at : float or None
-        A quantile's level, 0..1; the T of a share, in seconds.
+        A quantile's level, 0..1; the T of a share, in seconds; None for a metric without a parameter.
     op : str
         <=, <, >= or >.
     limit : float
         In seconds, or a share.
     text : str
-        As it was written; not part of equality.
+        The goal as it was written; not part of equality.
     """
 
     role: str
-    metric: str
+    metric: Metric
     at: float | None
     op: str
     limit: float
@@ -93,17 +99,41 @@ class Goal:
 
     @property
     def is_time(self) -> bool:
-        """Whether it speaks of seconds, not of a share."""
-        return self.metric == "quantile" or self.metric in TIMES
+        """Whether the figure is in seconds, not a share."""
+        return self.metric in _TIMES
 
     @property
-    def caps(self) -> bool:
-        """Whether the figure must stay below its limit."""
+    def is_upper_limit(self) -> bool:
+        """Whether the figure must stay below the limit."""
         return self.op in ("<=", "<")
 
     @property
+    def parameter(self) -> float:
+        """`at`, for a metric that has a parameter."""
+        assert self.at is not None
+        return self.at
+
+    @property
+    def furthest_quantile(self) -> float:
+        """The furthest quantile that a run must be long enough to show, 0..1; 0 for a mean."""
+        match self.metric:
+            case "quantile":
+                return self.parameter
+            case "share_wait" | "share_latency" | "error_rate":
+                return 1.0 - self.limit
+            case "mean" | "wait_mean" | "utilisation":
+                return 0.0
+            case _:
+                assert_never(self.metric)
+
+    @property
+    def is_of_sample(self) -> bool:
+        """Whether the figure is measured from the run's sample of requests, not from its windows or histograms."""
+        return self.metric == "share_wait"
+
+    @property
     def column(self) -> str:
-        """Name of its figure as a column: p99_s, wait_mean_s, utilisation, share(wait > 0.1 s)."""
+        """Name of the figure's column: p99_s, wait_mean_s, utilisation, share(wait > 0.1 s)."""
         if self.at is None:
             return f"{self.metric}_s" if self.is_time else self.metric
         if self.metric == "quantile":
@@ -111,19 +141,18 @@ class Goal:
         return f"share({self.metric.removeprefix('share_')} > {self.at:g} s)"
 
     def margin(self, value: float) -> float:
-        """Return how far inside the limit a value is, in its own unit; below 0 outside."""
-        return self.limit - value if self.caps else value - self.limit
+        """Return how far inside the limit a value is, in the metric's unit; negative outside."""
+        return self.limit - value if self.is_upper_limit else value - self.limit
 
     def met(self, value: float) -> bool:
         """Return whether a value meets the goal; an unknown one (NaN) does not."""
         margin = self.margin(value)
         return margin >= 0.0 if self.op in ("<=", ">=") else margin > 0.0
 
-    def said(self, value: float) -> str:
-        """Return a value of this goal's metric as a sentence has it: "p99 0.213 s", "error_rate 0.31 %"."""
-        name = self.text.removeprefix(f"{self.role}.")
-        found = _GOAL.fullmatch(name)
-        name = found[1].strip() if found else self.column
+    def figure_text(self, value: float) -> str:
+        """Return a value with the metric's name and unit: "p99 0.213 s", "error_rate 0.31 %"."""
+        written = _GOAL.fullmatch(self.text.removeprefix(f"{self.role}."))
+        name = written[1].strip() if written else self.column
         return f"{name} {value:.4g} s" if self.is_time else f"{name} {100 * value:.3g} %"
 
 
@@ -141,14 +170,14 @@ class Slo:
         return tuple(goal for goal in self.goals if goal.role == role)
 
     def evaluate(self, result: Result) -> pd.DataFrame:
-        """Return what a run says about each goal.
+        """Measure each goal in a run.
 
         Returns
         -------
         DataFrame
-            A row a goal: goal (its text), role, variant, value, standard_error, limit (all in seconds or as shares),
-            margin (how far inside the limit, negative outside), met. value and standard_error are NaN where the run
-            cannot say, and a goal of unknown value is not met.
+            One row per goal: goal (its text), role, variant, value, standard_error, limit (all in seconds or as
+            shares), margin (how far inside the limit, negative outside), met. value and standard_error are NaN where
+            the run has too little data; a goal whose value is NaN is not met.
         """
         rows = []
         for goal in self.goals:
@@ -169,12 +198,12 @@ class Slo:
 
 
 def parse_slo(text: str | Slo) -> Slo:
-    """Read goals from a text; see the module for its grammar.
+    """Parse goals; the module's docstring has the grammar.
 
     Raises
     ------
     InputError
-        What cannot be read, with the nearest metric where one is misspelt.
+        When the text cannot be parsed; a misspelt metric is answered with the nearest known one.
     """
     if isinstance(text, Slo):
         return text
@@ -184,80 +213,142 @@ def parse_slo(text: str | Slo) -> Slo:
 
 
 def measure(goal: Goal, result: Result) -> tuple[float, float]:
-    """Return a goal's figure of a run and its standard error, NaN where the run cannot say; see the module."""
+    """Return a goal's figure of a run and its standard error; NaN where the run has too little data."""
+    windows = result.windows[result.windows["role"] == goal.role]
+    n = windows["Invocations"].to_numpy(np.float64)
+    answered = windows["ModelLatency_SampleCount"].to_numpy(np.float64)
     match goal.metric:
         case "quantile":
             return _quantile(result, goal)
         case "share_latency":
-            return _ratio(*_above(result, goal.role, _number(goal.at)))
+            return _ratio(*_latencies_above(result, goal.role, goal.parameter))
         case "share_wait":
-            return _ratio(*_waits_above(result, goal.role, _number(goal.at)))
-    windows = result.windows[result.windows["role"] == goal.role]
-    n = windows["Invocations"].to_numpy(np.float64)
-    answered = windows["ModelLatency_SampleCount"].to_numpy(np.float64)
-    length = np.diff(np.append(windows["time_s"].to_numpy(np.float64), result.scenario.horizon_s))
-    value, weight = {
-        "mean": (windows["ModelLatency_Average"].to_numpy(np.float64) / 1e6, answered),
-        "wait_mean": (windows["wait_mean_s"].to_numpy(np.float64), answered),
-        "error_rate": (windows["InvocationModelErrors"].to_numpy(np.float64) / np.maximum(n, 1.0), n),
-        "utilisation": (windows["utilisation"].to_numpy(np.float64), length),
-    }[goal.metric]
-    section = _sections(np.arange(len(weight)), len(weight))
-    # A window without requests has no mean, and no weight.
-    total = _sums(section, np.where(weight > 0.0, value, 0.0) * weight)
-    return _ratio(total, _sums(section, weight))
+            return _ratio(*_waits_above(result, goal.role, goal.parameter))
+        case "mean":
+            return _mean_of_windows(windows["ModelLatency_Average"].to_numpy(np.float64) / 1e6, answered)
+        case "wait_mean":
+            return _mean_of_windows(windows["wait_mean_s"].to_numpy(np.float64), answered)
+        case "error_rate":
+            return _mean_of_windows(windows["InvocationModelErrors"].to_numpy(np.float64) / np.maximum(n, 1.0), n)
+        case "utilisation":
+            length_s = np.diff(np.append(windows["time_s"].to_numpy(np.float64), result.scenario.horizon_s))
+            return _mean_of_windows(windows["utilisation"].to_numpy(np.float64), length_s)
+        case _:
+            assert_never(goal.metric)
+
+
+def figure_of_waits(goal: Goal, waits_s: Floats, requests: Floats, utilisation: float, timeout_s: float) -> float:
+    """Return a goal's figure where requests wait and then are served in no time.
+
+    Parameters
+    ----------
+    waits_s, requests : ndarray of float64, shape (steps,)
+        The wait at each step of time, and how many requests come then.
+    utilisation : float
+        Of the workers, 0..1.
+    timeout_s : float
+        Latencies are cut there, and requests that wait longer are errors.
+    """
+    latency = np.minimum(waits_s, timeout_s)
+    match goal.metric:
+        case "quantile":
+            order = np.argsort(latency)
+            below = np.cumsum(requests[order])
+            return float(latency[order][np.searchsorted(below, goal.parameter * below[-1])])
+        case "mean":
+            return float(np.average(latency, weights=requests))
+        case "wait_mean":
+            return float(np.average(waits_s, weights=requests))
+        case "share_wait":
+            return float(np.average(waits_s > goal.parameter, weights=requests))
+        case "share_latency":
+            return float(np.average(latency > goal.parameter, weights=requests))
+        case "error_rate":
+            return float(np.average(waits_s > timeout_s, weights=requests))
+        case "utilisation":
+            return utilisation
+        case _:
+            assert_never(goal.metric)
+
+
+def figure_of_service(goal: Goal, latencies_s: Floats, error_rate: float) -> float:
+    """Return a goal's figure where no request waits, and the pool is as good as idle.
+
+    Parameters
+    ----------
+    latencies_s : ndarray of float64
+        Service times, all equally likely.
+    error_rate : float
+        Share of the responses that are errors.
+    """
+    match goal.metric:
+        case "quantile":
+            return float(np.quantile(latencies_s, goal.parameter))
+        case "mean":
+            return float(latencies_s.mean())
+        case "share_latency":
+            return float((latencies_s > goal.parameter).mean())
+        case "error_rate":
+            return error_rate
+        case "wait_mean" | "share_wait" | "utilisation":
+            return 0.0
+        case _:
+            assert_never(goal.metric)
 
 
 def _goal(text: str) -> Goal:
-    found = _GOAL.fullmatch(text)
-    if not found:
+    match = _GOAL.fullmatch(text)
+    if not match:
         raise InputError("slo", "must be METRIC OP VALUE with one of <=, <, >=, > (several joined by `and`)", text)
-    left, op, right = found[1].strip(), found[2], found[3].strip()
+    left, op, right = match[1].strip(), match[2], match[3].strip()
     head, dot, rest = left.partition(".")
     role, name = (head.lower(), rest.strip()) if dot and head.lower() in ROLES else ("shadow", left)
     metric, at = _metric(name.lower(), left)
-    is_time = metric == "quantile" or metric in TIMES
-    return Goal(role, metric, at, op, _value(right, is_time, text), text)
+    return Goal(role, metric, at, op, _value(right, metric in _TIMES, text), text)
 
 
-def _metric(name: str, written: str) -> tuple[str, float | None]:
-    if name in TIMES or name in SHARES:
-        return name, None
+def _metric(name: str, written: str) -> tuple[Metric, float | None]:
+    for metric in _WITHOUT_PARAMETER:
+        if name == metric:
+            return metric, None
     level = re.fullmatch(r"p(\d+(?:\.\d+)?)", name)
     if level:
         q = float(Decimal(level[1]) / 100)
         if not 0.0 < q < 1.0:
             raise InputError("slo", "must have a quantile above p0 and below p100 (p99.9 has a point)", written)
         return "quantile", q
-    share = _SHARE_OF.fullmatch(name)
+    share = _SHARE_ABOVE.fullmatch(name)
     if share and share[1] in ("wait", "latency"):
-        return f"share_{share[1]}", _value(share[2], True, written)
+        return "share_wait" if share[1] == "wait" else "share_latency", _value(share[2], True, written)
     known = [*_KNOWN, *(f"{role}.{metric}" for role in ROLES for metric in _KNOWN)]
     near = nearest(written, known) or f"; known are {', '.join(_KNOWN)}"
     raise InputError("slo", "is not a metric", written, hint=near)
 
 
 def _value(text: str, is_time: bool, goal: str) -> float:
-    found, units = _VALUE.fullmatch(text), TIME_UNITS if is_time else _SHARE_UNITS
-    if not found or found[2] not in units:
+    match, units = _VALUE.fullmatch(text), TIME_UNITS if is_time else _SHARE_UNITS
+    if not match or match[2] not in units:
         what = "a time such as 0.2, 200ms, 1.5s or 300us" if is_time else "a share such as 0.05 or 5%"
         raise InputError("slo", f"needs {what}, in {goal!r}", text)
-    value = float(Decimal(found[1]) * Decimal(units[found[2]]))
+    value = float(Decimal(match[1]) * Decimal(units[match[2]]))
     if not math.isfinite(value) or (not is_time and value > 1.0):
         what = "must be finite" if is_time else "must be a share from 0 to 1, or from 0% to 100%"
         raise InputError("slo", what, text)
-    if is_time and not found[2] and value > TIMEOUT_S:  # milliseconds were meant
+    if is_time and not match[2] and value > TIMEOUT_S:  # milliseconds were meant
         raise InputError("slo", f"needs a unit when it is above {TIMEOUT_S:g}, as in 200ms or 120s", goal)
     return value
 
 
-def _number(at: float | None) -> float:
-    assert at is not None
-    return at
+def _mean_of_windows(values: Floats, weights: Floats) -> tuple[float, float]:
+    """Return a weighted mean over windows and its standard error."""
+    section = _sections(np.arange(len(weights)), len(weights))
+    # A window without requests has no mean, and no weight.
+    total = _sums(section, np.where(weights > 0.0, values, 0.0) * weights)
+    return _ratio(total, _sums(section, weights))
 
 
 def _sections(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Return the section of each window, as the latency frame cuts them."""
+    """Return the section of each of `n` windows, divided as in the latency frame."""
     return index * min(MOST_SECTIONS, n) // n
 
 
@@ -273,15 +364,16 @@ def _ratio(x: Floats, n: Floats) -> tuple[float, float]:
     ratio = math.fsum(x) / total
     if len(n) < LEAST_SECTIONS:
         return ratio, math.nan
-    bend = np.diff(x - ratio * n, 2)
-    return ratio, math.sqrt(len(n) / (6.0 * len(bend)) * math.fsum(bend**2)) / total
+    second_differences = np.diff(x - ratio * n, 2)
+    variance = len(n) / (6.0 * len(second_differences)) * math.fsum(second_differences**2)
+    return ratio, math.sqrt(variance) / total
 
 
-def _above(result: Result, role: str, threshold_s: float) -> tuple[Floats, Floats]:
+def _latencies_above(result: Result, role: str, threshold_s: float) -> tuple[Floats, Floats]:
     """Return, by section, how many latencies are above a threshold, and how many there are."""
-    part = result.latency[result.latency["role"] == role]
-    low, high = part["low_s"].to_numpy(np.float64), part["high_s"].to_numpy(np.float64)
-    count, section = part["count"].to_numpy(np.float64), part["section"].to_numpy(np.int64)
+    buckets = result.latency[result.latency["role"] == role]
+    low, high = buckets["low_s"].to_numpy(np.float64), buckets["high_s"].to_numpy(np.float64)
+    count, section = buckets["count"].to_numpy(np.float64), buckets["section"].to_numpy(np.int64)
     width = np.where(np.isfinite(high), high - low, 1.0)
     share = np.clip((low + width - threshold_s) / width, 0.0, 1.0)
     n_sections = min(MOST_SECTIONS, result.scenario.n_windows)
@@ -289,24 +381,24 @@ def _above(result: Result, role: str, threshold_s: float) -> tuple[Floats, Float
 
 
 def _quantile(result: Result, goal: Goal) -> tuple[float, float]:
-    q, variant = _number(goal.at), result.scenario.side(goal.role).variant.name
+    q, variant = goal.parameter, result.scenario.side(goal.role).variant.name
     value = float(result.quantile(q).get(variant, math.nan))
     if math.isnan(value):
         return value, math.nan
-    _, error = _ratio(*_above(result, goal.role, value))
+    _, error = _ratio(*_latencies_above(result, goal.role, value))
     if not (q - error > 0.0 and q + error < 1.0):  # too few beyond it, or no sections
         return value, math.nan
-    part = result.latency[result.latency["role"] == goal.role]
-    low, high = (float(frames.quantile(part, level).iloc[0]) for level in (q - error, q + error))
+    buckets = result.latency[result.latency["role"] == goal.role]
+    low, high = (float(frames.quantile(buckets, level).iloc[0]) for level in (q - error, q + error))
     return value, (high - low) / 2.0
 
 
 def _waits_above(result: Result, role: str, threshold_s: float) -> tuple[Floats, Floats]:
-    """Return, by section, how many requests of the sample waited longer, and how many are in it."""
-    part = result.requests[(result.requests["role"] == role) & result.requests["wait_s"].notna()]
+    """Return, by section, how many requests of the sample waited longer than a threshold, and how many it has."""
+    sample = result.requests[(result.requests["role"] == role) & result.requests["wait_s"].notna()]
     n_windows, period_s = result.scenario.n_windows, result.scenario.period_s
-    window = (part["arrival_s"].to_numpy(np.float64) / period_s).astype(np.int64)
+    window = (sample["arrival_s"].to_numpy(np.float64) / period_s).astype(np.int64)
     section = _sections(np.minimum(window, n_windows - 1), n_windows)
     n_sections = min(MOST_SECTIONS, n_windows)
-    late = part["wait_s"].to_numpy(np.float64) > threshold_s
+    late = sample["wait_s"].to_numpy(np.float64) > threshold_s
     return _sums(section, late.astype(np.float64), n_sections), _sums(section, np.ones(len(late)), n_sections)

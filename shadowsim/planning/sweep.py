@@ -1,9 +1,8 @@
-"""sweep(scenario, grid) -> DataFrame: many scenarios that differ in a few settings, side by side.
+"""Simulates many scenarios that differ in a few settings, and returns their results side by side.
 
-All cells have the scenario's seed, and the kernel draws what belongs to a request from its number: so cells see the
-same arrivals, and the same service times up to their scale. Differences between cells are then those of the settings
-more than those of chance (common random numbers). That makes designs comparable; it says nothing of how precise one
-real test would be.
+All cells have the scenario's seed, and the kernel draws what belongs to a request from its number. So cells see the
+same arrivals, and the same service times up to their scale, and their differences come from the settings more than from
+chance (common random numbers). That makes designs comparable; it does not show how precise one real test would be.
 """
 
 from __future__ import annotations
@@ -25,33 +24,33 @@ from shadowsim.errors import ExecutorError, InputError
 from shadowsim.planning.sweep_cache import Cache, Row, key_of
 from shadowsim.planning.sweep_grid import Cell, Grid, cells_of, columns_of
 from shadowsim.result import Result
-from shadowsim.scenario.fields import check_whole
+from shadowsim.scenario.fields import check_whole, integer
 from shadowsim.scenario.paths import plain
 from shadowsim.scenario.scenario import MOST_REPLICATIONS, Scenario
 from shadowsim.verdict import STATUSES
 
-# What changes no figure of a sweep: equal cells have equal keys, and no run gathers requests that nobody looks at.
-_NO_FIGURE = {"run.sample_requests": 0, "run.replications": 1}
+# These settings change no figure of a sweep. With fixed values equal cells have equal keys, and no run keeps requests.
+_WITHOUT_EFFECT = {"run.sample_requests": 0, "run.replications": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run of a cell, small enough to be sent anywhere.
+    """A run of a cell, small enough to be sent to another process or machine.
 
     Attributes
     ----------
     number : int
-        Its place among all runs of the sweep.
+        Position among all runs of the sweep.
     name : str
-        What errors call it.
+        The run's name in errors.
     document : str
         The cell's scenario as JSON text.
     base_dir : Path
-        What the scenario's file paths are relative to.
+        Directory that the scenario's file paths are relative to.
     replication : int or None
-        Which replication of the cell; None for the scenario under its own seed.
+        Number of the replication of the cell; None for the scenario under its own seed.
     key : str
-        What the run is called in a cache.
+        The run's name in a cache.
     """
 
     number: int
@@ -78,86 +77,85 @@ def sweep(
     Parameters
     ----------
     scenario : Scenario, mapping, JSON text or path
-        What all cells share; a plain CreateInferenceExperiment request needs `rate_per_s`.
+        The scenario that the cells change; a plain CreateInferenceExperiment request needs `rate_per_s`.
     grid : mapping of str to list, or list of mappings
-        Values by path, as `Scenario.replace` takes them: every combination is a cell, the last path varying fastest. Or
-        the cells themselves, each a mapping of paths to values.
+        Lists of values by path, as `Scenario.replace` takes them: every combination is a cell, and the last path varies
+        fastest. Or the cells themselves, each a mapping of paths to values.
     executor : concurrent.futures.Executor, optional
         Runs the cells instead of threads: a ProcessPoolExecutor, or a Dask client's `get_executor()`. Its workers need
         the same version of this package, and the same data files under the same names.
     replications : int, optional
-        How often each cell is run; by default the scenario's `run.replications`. A single run has the scenario's own
+        Runs per cell; by default the scenario's `run.replications`. A single run has the scenario's own
         seed, as `simulate` has; of several, run r is `replication(cell, r)`, with the same seed in all cells.
     cache : path, optional
-        A directory that keeps the rows of finished runs, and is made if it is missing: a run that is found there is not
-        run again, whichever sweep left it. Several processes may share it.
+        A directory that keeps the rows of finished runs; it is created if it is missing. A run whose rows are there is
+        not repeated, whichever sweep left them. Several processes may share the directory.
     rate_per_s : float, optional
-        Mean rate of the scenario's traffic, in requests a second.
+        Mean rate of the scenario's traffic, in requests per second.
     workers : int, optional
-        On how many threads, by default one a core; for an executor, how many runs it is given at a time, by default
-        256.
+        Number of threads, by default one per core; for an executor, the number of runs that it is given at a time, by
+        default 256.
     progress : bool
         Show a progress bar over runs.
 
     Returns
     -------
     DataFrame
-        A row a (cell, replication, variant), in the order of the grid, source first, the same bits whoever ran it. The
-        grid's paths, where objects and lists are shown as text (`law=exponential mean_s=0.02`); replication; variant
-        and the columns of `Result.summary`, of which one named as a path of the grid gets `achieved_` before its name;
-        run_verdict (the graver of both pools').
+        One row per (cell, replication, variant), in the order of the grid, source first, with the same bits on any
+        number of threads and any executor. The columns are the grid's paths, where objects and lists are shown as text
+        (`law=exponential mean_s=0.02`); replication; variant and the columns of `Result.summary`, where one with the
+        name of a grid's path is prefixed with `achieved_`; run_verdict (the worse of both pools' verdicts).
 
     Raises
     ------
     InputError
-        Before anything is run, when the scenario or an argument cannot be used, or a cell of the grid, which it names;
+        Before anything is run, when the scenario, an argument, or a cell of the grid (which is named) cannot be used;
         later, when the cache cannot be written, or a worker sees other data files or another version of this package.
     ExecutorError
         When the executor is broken, as a ProcessPoolExecutor is once one of its processes has died, or runs keep losing
-        their workers. It says how many runs are kept in the cache; another sweep goes on from there.
+        their workers. The message says how many runs are kept in the cache; another sweep continues from there.
     KeyboardInterrupt
-        What is running on threads is given up; finished runs are in the cache.
+        Unfinished runs on threads are abandoned; finished runs are in the cache.
     """
     if workers is not None:
         check_whole(workers, "workers", 1)
     base = Scenario.of(scenario, rate_per_s=rate_per_s)
     n = base.replications if replications is None else replications
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_REPLICATIONS:
-        raise InputError("replications", f"must be an integer from 1 to {MOST_REPLICATIONS}", n)
-    cells = cells_of(base.replace(_NO_FIGURE), grid)
-    kept = None if cache is None else Cache.open(cache)
+    integer(n, "replications", least=1, most=MOST_REPLICATIONS)
+    cells = cells_of(base.replace(_WITHOUT_EFFECT), grid)
+    row_cache = None if cache is None else Cache.open(cache)
     tasks = _tasks(cells, n, base.base_dir.resolve())
-    found: list[list[Row]] = [[]] * (len(cells) * n)
-    with progress_bar(len(found), progress, "runs") as advance:
+    rows_of_runs: list[list[Row]] = [[]] * (len(cells) * n)
+    with progress_bar(len(rows_of_runs), progress, "runs") as advance:
 
         def done(task: Task, rows: list[Row]) -> None:
-            if kept is not None:
-                kept.put(task.key, rows)
-            found[task.number] = rows
+            if row_cache is not None:
+                row_cache.put(task.key, rows)
+            rows_of_runs[task.number] = rows
             advance(1)
 
         def missing() -> Iterator[Task]:
-            for task in tasks:  # looked up late: another process may have finished it in the meantime
-                rows = None if kept is None else kept.get(task.key)
+            for task in tasks:  # looked up only now, since another process may have finished it in the meantime
+                rows = None if row_cache is None else row_cache.get(task.key)
                 if rows is None:
                     yield task
                 else:
-                    found[task.number] = rows
+                    rows_of_runs[task.number] = rows
                     advance(1)
 
         at_once = workers or (cores() if executor is None else IN_FLIGHT)
         try:
             work_off(run_task, missing(), done, workers=at_once, executor=executor)
         except ExecutorError as error:
-            raise ExecutorError(f"{error}; {_kept_text(found, kept)}") from error
+            raise ExecutorError(f"{error}; {_kept_text(rows_of_runs, row_cache)}") from error
         except BaseException as error:
-            error.add_note(_kept_text(found, kept))
+            error.add_note(_kept_text(rows_of_runs, row_cache))
             raise
-    return _frame(columns_of(base, cells), n, found)
+    return _frame(columns_of(base, cells), n, rows_of_runs)
 
 
 def run_task(task: Task, advance: Callable[[int], object] = lambda _: None) -> list[Row]:
-    """Run a task, wherever it was sent, and return its rows: one a variant, source first."""
+    """Run a task in the process that it was sent to, and return its rows: one per variant, source first."""
     try:
         scenario = Scenario.from_dict(json.loads(task.document), task.base_dir)
         if key_of(task.document, task.base_dir, task.replication) != task.key:
@@ -165,8 +163,9 @@ def run_task(task: Task, advance: Callable[[int], object] = lambda _: None) -> l
                 "its worker has another version of shadowsim than the sweep, or other data files under the same names"
             )
             raise InputError("executor", what)
-        whole = scenario if task.replication is None else replication(scenario, task.replication)
-        return _rows(run(whole, advance=advance))
+        if task.replication is not None:
+            scenario = replication(scenario, task.replication)
+        return _rows(run(scenario, advance=advance))
     except InputError as error:
         raise InputError("grid", f"{task.name}: {error}") from error
     except Exception as error:
@@ -177,14 +176,14 @@ def run_task(task: Task, advance: Callable[[int], object] = lambda _: None) -> l
 def _tasks(cells: Sequence[Cell], n: int, base_dir: Path) -> Iterator[Task]:
     for i, cell in enumerate(cells):
         for r in range(n):
-            which = None if n == 1 else r
-            name = cell.name if which is None else f"{cell.name}, replication {r}"
-            key = key_of(cell.document, base_dir, which)
-            yield Task(i * n + r, name, cell.document, base_dir, which, key)
+            number = None if n == 1 else r
+            name = cell.name if number is None else f"{cell.name}, replication {r}"
+            key = key_of(cell.document, base_dir, number)
+            yield Task(i * n + r, name, cell.document, base_dir, number, key)
 
 
 def _rows(result: Result) -> list[Row]:
-    """Return the summary as plain values, None for what is missing, so that they survive JSON to the bit."""
+    """Return the summary as plain values, with None for missing ones, so that JSON keeps every bit."""
     summary = result.summary().reset_index()
     summary["run_verdict"] = max(summary["verdict"], key=STATUSES.index)
     return [
@@ -193,9 +192,9 @@ def _rows(result: Result) -> list[Row]:
     ]
 
 
-def _frame(settings: Mapping[str, Sequence[object]], n: int, found: Sequence[Sequence[Row]]) -> pd.DataFrame:
-    """Put the rows of all runs under each other, each behind its cell's settings."""
-    runs = [(i, row) for i, rows in enumerate(found) for row in rows]
+def _frame(settings: Mapping[str, Sequence[object]], n: int, rows_of_runs: Sequence[Sequence[Row]]) -> pd.DataFrame:
+    """Stack the rows of all runs, each after its cell's settings."""
+    runs = [(i, row) for i, rows in enumerate(rows_of_runs) for row in rows]
     columns: dict[str, Any] = {path: [values[i // n] for i, _ in runs] for path, values in settings.items()}
     columns["replication"] = [i % n for i, _ in runs]
     for name in runs[0][1]:
@@ -209,8 +208,8 @@ def _frame(settings: Mapping[str, Sequence[object]], n: int, found: Sequence[Seq
     return pd.DataFrame(columns)
 
 
-def _kept_text(found: Sequence[Sequence[Row]], kept: Cache | None) -> str:
-    n = f"{sum(map(bool, found)):,} of {len(found):,} runs were finished"
-    if kept is None:
-        return f"{n} and are lost, as sweep was given no cache"
-    return f"{n} and are kept in {kept.directory}: the same sweep with that cache goes on from there"
+def _kept_text(rows_of_runs: Sequence[Sequence[Row]], row_cache: Cache | None) -> str:
+    finished = f"{sum(map(bool, rows_of_runs)):,} of {len(rows_of_runs):,} runs were finished"
+    if row_cache is None:
+        return f"{finished} and are lost, since sweep was given no cache"
+    return f"{finished} and are kept in {row_cache.directory}: the same sweep with that cache continues from there"

@@ -1,9 +1,10 @@
-"""Rows of finished runs, kept in a directory so that they need not be run again.
+"""Stores the rows of finished runs in a directory, so that sweeps need not repeat them.
 
-A file a run, named by a key of all that its rows depend on: the scenario with its seed, the content of the data files
-that it names, and the code of this package. So nothing ever has to be declared stale; what belongs to an older version
-is simply not found. A file is written under another name and then renamed, so that several processes may share a
-directory and whoever is killed leaves no half of one. A file that is torn or foreign all the same is not believed.
+There is one file per run, named by a key of everything that its rows depend on: the scenario with its seed, the content
+of the data files that it names, and the code of this package. So nothing has to be invalidated; files of another
+version are simply not found. A file is written under a temporary name and then renamed, so that several processes may
+share a directory, and a killed one leaves no partial file. Files that are corrupt or foreign nevertheless are detected
+by a digest, and ignored.
 """
 
 from __future__ import annotations
@@ -25,25 +26,28 @@ from shadowsim.scenario.table_files import BUILTIN, resolve
 Row = dict[str, str | int | float | None]
 
 _PACKAGE = Path(__file__).parents[1]
-_RESULT_FILES = ("errors", "json_files", "histogram", "frames", "verdict", "result", "planning/sweep*")
+_RESULT_FILES = (
+    *("errors", "option_defaults", "json_files", "arrays", "histogram", "frames", "verdict", "result"),
+    "planning/sweep*",
+)
 _RESULT_FOLDERS = ("aws", "statistics", "scenario", "engine")
 _SUFFIXES = (".py", ".csv", ".json")
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A directory of rows by key. `open` makes it."""
+    """A directory of rows by key; made by `open`."""
 
     directory: Path
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str]) -> Cache:
-        """Return the cache in a directory, which is made if it is missing.
+        """Return the cache in a directory, which is created if it is missing.
 
         Raises
         ------
         InputError
-            When there can be no such directory, or nothing can be written to it.
+            When the directory cannot be created, or nothing can be written to it.
         """
         folder = Path(directory)
         try:
@@ -56,30 +60,30 @@ class Cache:
         return cls(folder)
 
     def get(self, key: str) -> list[Row] | None:
-        """Return the rows of a key, None when they are not there; warn of a file that cannot be believed."""
+        """Return the rows of a key, None when there are none; warn of a file that is corrupt or foreign."""
         file = self.directory / f"{key}.json"
         try:
-            found = json.loads(file.read_bytes())
-            if found["key"] == key and found["digest"] == _digest(found["rows"]):
-                rows: list[Row] = found["rows"]
+            body = json.loads(file.read_bytes())
+            if body["key"] == key and body["digest"] == _digest(body["rows"]):
+                rows: list[Row] = body["rows"]
                 return rows
-            why = "is not what was written for it"
+            why = "is not what shadowsim wrote there"
         except FileNotFoundError:
             return None
         except OSError as error:
             why = f"cannot be read ({error.strerror})"
         except (ValueError, LookupError, TypeError, RecursionError):
-            why = "is torn, or none of shadowsim's"
+            why = "is incomplete, or not a file of shadowsim's"
         warnings.warn(f"{file} {why}: its cell is run again", stacklevel=2)
         return None
 
     def put(self, key: str, rows: list[Row]) -> None:
-        """Keep the rows of a key.
+        """Store the rows of a key.
 
         Raises
         ------
         InputError
-            When they cannot be written.
+            When the file cannot be written.
         """
         file = self.directory / f"{key}.json"
         draft = self.directory / f".{key}-{uuid4().hex}.draft"
@@ -98,16 +102,16 @@ def key_of(document: str, base_dir: Path, replication: int | None) -> str:
     Parameters
     ----------
     document : str
-        Its scenario as JSON text.
+        The scenario as JSON text.
     base_dir : Path
-        What the scenario's file paths are relative to.
+        Directory that the scenario's file paths are relative to.
     replication : int or None
-        Which replication, None for the scenario under its own seed.
+        Number of the replication; None for the scenario under its own seed.
 
     Returns
     -------
     str
-        Hexadecimal, 64 digits. Two machines agree on it when they see the same data files and have the same code.
+        64 hexadecimal digits, the same on two machines that have the same data files and the same code.
     """
     files = [_content_digest(resolve(path, base_dir)) for path in _paths(json.loads(document))]
     return _digest([code_digest(), document, replication, files])
@@ -117,8 +121,8 @@ def key_of(document: str, base_dir: Path, replication: int | None) -> str:
 def code_digest(package: Path = _PACKAGE) -> str:
     """Return a digest of the version and of the code and data that a sweep's figures may depend on.
 
-    It covers more than the kernel, since how a kernel's counts become rows is code, too; and whole folders, so that no
-    new module can be forgotten. What only shows figures (`report/`, `plots/`, `cli/`, `server/`) is left out.
+    It covers more than the kernel, because other code turns the kernel's counts into rows; and whole folders, so that
+    no new module can be forgotten. Code that only shows figures (`report/`, `plots/`, `cli/`, `server/`) is left out.
     """
     files = [file for name in _RESULT_FILES for file in package.glob(f"{name}.py")]
     files += [file for folder in _RESULT_FOLDERS for file in (package / folder).rglob("*")]
@@ -128,7 +132,7 @@ def code_digest(package: Path = _PACKAGE) -> str:
 
 
 def _paths(document: Mapping[str, object]) -> Iterator[str]:
-    """Yield the data files that a scenario names; those of the package belong to its code."""
+    """Yield the data files that a scenario names, except the package's own, which belong to its code."""
     nodes: list[object] = [document.get("traffic"), document.get("services")]
     while nodes:
         node = nodes.pop()
@@ -140,17 +144,17 @@ def _paths(document: Mapping[str, object]) -> Iterator[str]:
 
 
 def _content_digest(file: Path) -> str:
-    """Return a digest of a file's content; "" where it is missing, which whoever reads it says better."""
+    """Return a digest of a file's content; "" where it is missing: reading the scenario gives the better error."""
     try:
-        found = os.stat(file)
-        return _content(file, found.st_mtime_ns, found.st_size)
+        status = os.stat(file)
+        return _content(file, status.st_mtime_ns, status.st_size)
     except OSError:
         return ""
 
 
 @lru_cache(maxsize=256)
 def _content(file: Path, mtime_ns: int, size: int) -> str:
-    """Digest a file once for as long as it looks unchanged, for a trace may be large and the cells many."""
+    """Digest a file, and again only when its time or size has changed: traces may be large, and cells many."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

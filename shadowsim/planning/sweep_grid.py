@@ -1,8 +1,8 @@
-"""A grid of settings over a scenario: which cells there are, each a whole scenario of its own.
+"""Builds the cells of a grid of settings over a scenario, each a complete scenario.
 
-A grid is a mapping of paths to lists of values, which means every combination of them, the last path varying fastest;
-or a list of mappings, which are the cells themselves. Each cell is validated before any is run, since the typing error
-in the last one should not be found after a night.
+A grid is a mapping of paths to lists of values, which stands for every combination of them, with the last path varying
+fastest; or a list of mappings, which are the cells themselves. All cells are validated before any is run, so that a
+typing error in the last one is not found after hours.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Grid = Mapping[str, Iterable[object]] | Iterable[Mapping[str, object]]
 
 MAX_CELLS = 100_000
 _NOT_FOR_A_GRID = {
-    "run.replications": "is not for a grid: `replications` of the sweep says how often each cell is run",
-    "run.sample_requests": "is not for a grid: a sweep keeps no requests",
+    "run.replications": "cannot vary in a grid: use the sweep's `replications`",
+    "run.sample_requests": "cannot vary in a grid: a sweep keeps no requests",
 }
 
 
@@ -34,11 +34,11 @@ class Cell:
     Attributes
     ----------
     name : str
-        What errors call it: its number, from 0, and its settings.
+        Its name in errors: its number, from 0, and its settings.
     settings : mapping of str to object
         JSON values by path, in the grid's order.
     document : str
-        Its scenario as JSON text, keys in the order of the scenario's file.
+        Its scenario as JSON text, with keys in the order of the scenario's file.
     """
 
     name: str
@@ -52,7 +52,7 @@ def cells_of(base: Scenario, grid: Grid) -> list[Cell]:
     Raises
     ------
     InputError
-        When the grid is none, or a path or a value of it cannot be used: it names the first such cell.
+        When the grid is not a grid, or a path or a value cannot be used; the error names the first such cell.
     """
     points = _product(grid) if isinstance(grid, Mapping) else _listed(grid)
     if not 1 <= len(points) <= MAX_CELLS:
@@ -70,31 +70,31 @@ def cells_of(base: Scenario, grid: Grid) -> list[Cell]:
 
 
 def text_of(scenario: Scenario) -> str:
-    """Return a scenario as JSON text of one line.
+    """Return a scenario as one line of JSON text.
 
-    Keys keep their order, for some mean something by it: the terms of a linear law are added as they stand, and sums of
-    floats depend on that in their last bits.
+    Keys keep their order, because the terms of a linear law are added in the order of the file, and the last bits of a
+    sum of floats depend on that.
     """
     return json.dumps(scenario.to_dict(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def columns_of(base: Scenario, cells: Iterable[Cell]) -> dict[str, list[object]]:
-    """Return a list by path with an item a cell: the value, or a text for it in a column that has lists or objects.
+    """Return lists by path with one item per cell: the value, or a text for it in a column with lists or objects.
 
-    Where a cell of a listed grid does not set a path, its value is the scenario's, None if that leaves it out.
+    Where a cell of a listed grid does not set a path, its value is the scenario's, or None if that leaves it out.
     """
     cells = list(cells)
     columns: dict[str, list[object]] = {}
     for path in dict.fromkeys(path for cell in cells for path in cell.settings):
-        own = value_at(base.document, _target(base, path))
-        values = [cell.settings.get(path, own) for cell in cells]
+        default = value_at(base.document, _target(base, path))
+        values = [cell.settings.get(path, default) for cell in cells]
         nested = any(isinstance(value, Mapping | list) for value in values)
         columns[path] = [label(value) for value in values] if nested else values
     return columns
 
 
 def label(value: object) -> str:
-    """Return a short text that tells a JSON value from others: `law=lognormal mean_s=0.02 scv=0.25`, `[1, 1.2]`."""
+    """Return a JSON value as short text: `law=lognormal mean_s=0.02 scv=0.25`, `[1, 1.2]`."""
     if isinstance(value, Mapping):
         return " ".join(f"{key}={_inner(item)}" for key, item in value.items())
     if isinstance(value, list):
@@ -103,10 +103,9 @@ def label(value: object) -> str:
 
 
 def grid_of(settings: Iterable[str]) -> dict[str, list[object]]:
-    """Return the grid of a command line's `PATH=VALUE,VALUE,...`.
+    """Parse the grid of a command line's `PATH=VALUE,VALUE,...`.
 
-    Each value is JSON when it can be read as that, else the text that it is. A comma inside brackets, braces or double
-    quotes separates nothing.
+    A value that is not JSON is taken as text. Commas inside brackets, braces or double quotes do not separate values.
 
     Raises
     ------
@@ -162,7 +161,7 @@ def _target(base: Scenario, path: str) -> str:
 
 
 def _check_paths(base: Scenario, settings: Mapping[str, object]) -> None:
-    """Refuse two names of one path, of which the later would win, and what makes no difference between cells."""
+    """Refuse two names of one path, of which the later would win, and settings that a sweep does not use."""
     seen: dict[str, str] = {}
     for path in settings:
         target = _target(base, path)
@@ -178,7 +177,7 @@ def _inner(value: object) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas that stand in no brackets, braces or double quotes."""
+    """Split at the commas outside brackets, braces and double quotes."""
     pieces, depth, quoted, escaped = [""], 0, False, False
     for sign in text:
         if sign == "," and not depth and not quoted:

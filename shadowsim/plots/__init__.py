@@ -1,10 +1,10 @@
-"""Draws frames as Plotly figures that the caller can go on with; its functions are imported when first used (PEP 562).
+"""Draws frames as Plotly figures, which the caller may change; loads each function at its first use.
 
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
-heatmap     draws figures over settings: `power` of a plan, `sweep`
+heatmap     draws figures over one or two settings: `power` of a plan, `sweep`
 run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`
-size        draws designs to choose from: `latency_against_instances`, `cost_frontier`
-style       sets the colours, frame and axes that all figures share
+size        draws designs and their costs: `latency_against_instances`, `cost_frontier`
+style       defines the colours, the frame and the axes that all figures share
 """
 
 from __future__ import annotations
@@ -47,12 +47,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'shadowsim.plots' has no attribute {name!r}")
-    value = getattr(import_module(f"shadowsim.plots.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name: str) -> Any:
+        """Load a figure's function (PEP 562)."""
+        if name not in _HOME:
+            raise AttributeError(f"module 'shadowsim.plots' has no attribute {name!r}")
+        value = getattr(import_module(f"shadowsim.plots.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

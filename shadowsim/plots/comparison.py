@@ -1,7 +1,7 @@
-"""Figures of a comparison and of its noise floor: a row a metric, with how far it may be off.
+"""Draws comparisons and noise floors: one row per metric, with its uncertainty.
 
-Differences of latency are in per cent of the source's, since their margin is; those of shares are in percentage points,
-in a panel of their own. What a row's verdict is, its mark says as well as its colour.
+Differences of latency are in per cent of the source's, like their margin; those of shares are in percentage points, in
+a separate panel. A row shows its outcome by a mark as well as by colour.
 """
 
 from __future__ import annotations
@@ -12,70 +12,76 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, Floats, canvas
-from shadowsim.statistics.comparison import NOT_ENOUGH
-from shadowsim.text import percent, time_text
+from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, canvas
+from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, NOT_JUDGED, SAME, WORSE
+from shadowsim.text import OVERLOADED, percent, time_text
 from shadowsim.verdict import Verdict
 
-SAME = "no difference larger than the margin"
-# Colour and mark of each verdict, from grave to good; they point to where the shadow's figure lies.
-VERDICTS = {
-    "worse": ("#8A1C5B", "triangle-right"),
-    NOT_ENOUGH: ("#C98A00", "circle-open"),
-    SAME: (INK, "circle"),
-    "better": ("#009E73", "triangle-left"),
-    "": (GREY, "line-ns-open"),
+# Colour, mark and legend entry of each outcome, from grave to good; the marks point to where the shadow's figure lies.
+OUTCOME_STYLES = {
+    WORSE: ("#8A1C5B", "triangle-right", "worse"),
+    NOT_ENOUGH: ("#C98A00", "circle-open", NOT_ENOUGH_DATA),
+    SAME: (INK, "circle", "no difference larger than the margin"),
+    BETTER: ("#009E73", "triangle-left", "better"),
+    NOT_JUDGED: (GREY, "line-ns-open", "not judged"),
 }
 _PANELS = {"s": "shadow against source, in % of the source's", "share": "shadow minus source, in percentage points"}
 _ROW, _REST = 30, 205  # heights in pixels
 
 
 def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Figure:
-    """Plot what the shadow differs by from the source, metric by metric, with its interval and the margin.
+    """Plot the differences between shadow and source per metric, with their intervals and the margin.
 
     Parameters
     ----------
     compared : DataFrame
-        What `compare` returns. Its rows `paired_p5` and `paired_p95` are left out: they are no differences of variants.
+        A frame of `compare`. Rows `paired_p5` and `paired_p95` are left out: they are not differences of variants.
     verdict : Verdict, optional
-        With it, the subtitle says which pool is overloaded; a comparison cannot know.
+        Adds to the subtitle which pool is overloaded, which a comparison does not contain.
 
     Returns
     -------
     Figure
-        A panel for latencies and one for shares, each if there are any; a trace a verdict. A metric without an interval
-        has a mark alone, and one without an estimate an empty row.
+        A panel for latencies and one for shares, each if there are any; one trace per outcome. A metric without an
+        interval has only a mark, and one without an estimate an empty row.
+
+    Raises
+    ------
+    InputError
+        When the frame has no row to show, or no column `outcome`.
     """
+    if "outcome" not in compared:
+        raise InputError("compared", "lacks the column outcome, which compare has added: compare the runs again")
     panels = _panels(compared[~compared["metric"].isin(["paired_p5", "paired_p95"])])
     subtitle = f"With intervals. Shaded: the margin, {_margins(panels)}, within which a difference does not matter."
     figure = _rows_canvas("Shadow against source", _overloaded(verdict) + subtitle, panels)
     shown: set[str] = set()
     for row, (unit, part) in enumerate(panels, start=1):
         value, low, high = (_relative(part, column) for column in ("difference", "low", "high"))
-        said = part["verdict"].where(~part["verdict"].str.startswith("no difference"), SAME)
-        for name, (colour, mark) in VERDICTS.items():
-            mine = (said == name).to_numpy()
-            if mine.any():
+        for outcome, (colour, mark, name) in OUTCOME_STYLES.items():
+            mark_rows = (part["outcome"] == outcome).to_numpy()
+            if mark_rows.any():
                 figure.add_trace(
                     go.Scatter(
-                        x=value[mine], y=part["metric"][mine], name=name or "not judged", legendgroup=name,
-                        showlegend=name not in shown, mode="markers",
+                        x=value[mark_rows], y=part["metric"][mark_rows], name=name, legendgroup=outcome,
+                        showlegend=outcome not in shown, mode="markers",
                         marker={"symbol": mark, "size": 11, "color": colour, "line": {"width": 2, "color": colour}},
-                        error_x={"type": "data", "symmetric": False, "array": (high - value)[mine],
-                                 "arrayminus": (value - low)[mine], "color": colour, "thickness": 2, "width": 5},
-                        customdata=np.column_stack([part["method"][mine], low[mine], high[mine]]),
+                        error_x={"type": "data", "symmetric": False, "array": (high - value)[mark_rows],
+                                 "arrayminus": (value - low)[mark_rows], "color": colour, "thickness": 2, "width": 5},
+                        customdata=np.column_stack([part["method"][mark_rows], low[mark_rows], high[mark_rows]]),
                         hovertemplate="%{y}: %{x:+.3~r} (%{customdata[1]:+.3~r} to %{customdata[2]:+.3~r})"
                         "<br>%{customdata[0]}<extra></extra>",
                     ), row, 1,
                 )  # fmt: skip
-                shown.add(name)
+                shown.add(outcome)
         figure.add_vline(0.0, row=row, col=1, line={"color": GREY, "width": 1}, layer="below")
         margin = _margin(part)
         if np.isfinite(margin):
             figure.add_vrect(-margin, margin, row=row, col=1, fillcolor=MARGIN, line_width=0, layer="below")
         _name_rows(figure, row, 1, part["metric"].tolist())
-        _say_beside(figure, row, part["metric"], _both(part, unit))
+        _annotate_beside(figure, row, part["metric"], _both(part, unit))
         reach = np.nanmax(np.abs(np.concatenate([value, low, high, [1.3 * margin]])), initial=0.0)
         span = [-1.05 * reach, 1.05 * reach] if reach > 0.0 else None
         figure.update_xaxes(title_text=_PANELS[unit], range=span, row=row, col=1)
@@ -84,25 +90,22 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Fi
 
 
 def noise_floor(floor: pd.DataFrame) -> go.Figure:
-    """Plot what an A/A test shows: how large differences are that are none, and what is said of them.
+    """Plot the differences and outcomes of A/A tests, in which there is no difference.
 
     Parameters
     ----------
     floor : DataFrame
-        What `noise_floor` returns.
+        A frame of `noise_floor`.
 
     Returns
     -------
     Figure
-        On the left a panel for latencies and one for shares, each if there are any: for each metric the median
-        difference, whatever its sign, and the one that 95 % of the runs stay below. On the right the share of the runs
-        with each verdict.
+        On the left a panel for latencies and one for shares, each if there are any: for each metric the median and the
+        95 % quantile over the runs of the absolute difference. On the right the share of the runs with each outcome.
     """
     panels = list(_panels(floor))
     n = int(floor["n"].iloc[0])
-    subtitle = (
-        f"The source against itself, {n:,} runs. Dots: the median difference; lines: up to that of 95 % of the runs."
-    )
+    subtitle = f"The source against itself, {n:,} runs. Dots: the median difference; lines: up to the 95 % quantile."
     figure = _rows_canvas(
         "Noise floor", subtitle, panels, cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.04, shared_yaxes=True
     )
@@ -121,17 +124,17 @@ def noise_floor(floor: pd.DataFrame) -> go.Figure:
                 "<extra></extra>",
             ), row, 1,
         )  # fmt: skip
-        named = (("worse", "worse"), ("better", "better"), ("same", SAME), ("not_enough", NOT_ENOUGH))
-        for column, name in named:
-            fill = {"color": "#C4C4C4" if name == SAME else VERDICTS[name][0]}
+        for outcome in (WORSE, BETTER, SAME, NOT_ENOUGH):
+            colour, _, name = OUTCOME_STYLES[outcome]
+            fill = {"color": "#C4C4C4" if outcome == SAME else colour}
             figure.add_trace(
                 go.Bar(
-                    x=part[column], y=part["metric"], orientation="h", name=name, legendgroup=name, marker=fill,
+                    x=part[outcome], y=part["metric"], orientation="h", name=name, legendgroup=outcome, marker=fill,
                     showlegend=row == 1, hovertemplate=f"%{{y}}: %{{x:.1%}} {name}<extra></extra>", width=0.6,
                 ), row, 2,
             )  # fmt: skip
-        what = "% of the source's" if unit == "s" else "percentage points"
-        figure.update_xaxes(title_text=f"difference ({what})", rangemode="tozero", row=row, col=1)
+        unit_text = "% of the source's" if unit == "s" else "percentage points"
+        figure.update_xaxes(title_text=f"difference ({unit_text})", rangemode="tozero", row=row, col=1)
         ticks = {"range": [0.0, 1.0], "tickvals": [0.0, 0.5, 1.0], "tickformat": ".0%"}
         figure.update_xaxes(title_text="share of the runs", row=row, col=2, **ticks)
         for col in (1, 2):
@@ -140,28 +143,28 @@ def noise_floor(floor: pd.DataFrame) -> go.Figure:
 
 
 def _panels(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    found = [(unit, frame[frame["unit"] == unit]) for unit in _PANELS]
-    if not any(len(part) for _, part in found):
+    panels = [(unit, part) for unit in _PANELS if len(part := frame[frame["unit"] == unit])]
+    if not panels:
         raise InputError("frame", "has no row to show")
-    return [(unit, part) for unit, part in found if len(part)]
+    return panels
 
 
 def _rows_canvas(title: str, subtitle: str, panels: Sequence[tuple[str, pd.DataFrame]], **more: object) -> go.Figure:
-    """Return a canvas whose panels are as high as they have metrics."""
+    """Return a canvas whose panels are as high as their numbers of metrics require."""
     n = [len(part) for _, part in panels]
     height = _REST + _ROW * sum(n) + 60 * (len(n) - 1)
-    inside = height - 165
-    options = {"shared_xaxes": False, "row_heights": n, "vertical_spacing": 70 / inside if len(n) > 1 else 0.0}
+    plot_height = height - 165
+    options = {"shared_xaxes": False, "row_heights": n, "vertical_spacing": 70 / plot_height if len(n) > 1 else 0.0}
     return canvas(title, subtitle, len(panels), height, **(options | more))
 
 
 def _name_rows(figure: go.Figure, row: int, col: int, names: Sequence[str]) -> None:
-    """Let the panel have a row a metric, the first at the top."""
+    """Give the panel one row per metric, the first at the top."""
     order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5]}
     figure.update_yaxes(row=row, col=col, showgrid=False, ticklabelstandoff=6, **order)
 
 
-def _say_beside(figure: go.Figure, row: int, names: Iterable[str], texts: Iterable[str]) -> None:
+def _annotate_beside(figure: go.Figure, row: int, names: Iterable[str], texts: Iterable[str]) -> None:
     for name, text in zip(names, texts, strict=True):
         figure.add_annotation(_beside(text), y=name, row=row, col=1, xref="x domain")
 
@@ -172,20 +175,20 @@ def _beside(text: str) -> dict[str, object]:
 
 
 def _relative(part: pd.DataFrame, column: str) -> Floats:
-    """Return differences in what their margin is in: per cent of the source's latency, or percentage points."""
+    """Return differences in the unit of their margin: per cent of the source's latency, or percentage points."""
     value = part[column].to_numpy(np.float64)
     if (part["unit"] == "share").all():
         return 100.0 * value
     ratio = part[{"difference": "ratio", "low": "ratio_low", "high": "ratio_high"}[column]].to_numpy(np.float64)
     source = part["source"].to_numpy(np.float64)
-    of_source = np.divide(value, source, out=np.full(value.size, np.nan), where=source > 0.0)
+    share = np.divide(value, source, out=np.full(value.size, np.nan), where=source > 0.0)
     # Paired rows have no ratio: their interval is that of the difference.
-    relative: Floats = 100.0 * np.where(np.isnan(part["ratio"].to_numpy(np.float64)), of_source, ratio - 1.0)
+    relative: Floats = 100.0 * np.where(np.isnan(part["ratio"].to_numpy(np.float64)), share, ratio - 1.0)
     return relative
 
 
 def _margin(part: pd.DataFrame) -> float:
-    """Return the margin of a panel, in its unit; it is the same for all its rows."""
+    """Return the margin of a panel, in its unit; all its rows have the same."""
     margin = part["margin"].to_numpy(np.float64)
     if (part["unit"] == "s").all():
         source = part["source"].to_numpy(np.float64)
@@ -209,5 +212,5 @@ def _both(part: pd.DataFrame, unit: str) -> list[str]:
 
 
 def _overloaded(verdict: Verdict | None) -> str:
-    names = [p.role for p in verdict.pools if p.status == "OVERLOADED"] if verdict else []
-    return f"{' and '.join(names).capitalize()} OVERLOADED: latencies grow with the run. " if names else ""
+    names = [p.role for p in verdict.pools if p.status == OVERLOADED] if verdict else []
+    return f"{' and '.join(names).capitalize()} {OVERLOADED}: latencies grow with the run. " if names else ""

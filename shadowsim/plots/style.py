@@ -1,7 +1,7 @@
-"""What all figures have in common: their colours, their frame and their axes.
+"""Defines the colours, the frame and the axes that all figures share.
 
-Source and shadow keep their colours throughout. All colours are of Okabe and Ito's palette (2008), which all kinds of
-colour vision tell apart; where a colour carries a judgement, a mark or a word carries it, too.
+Source and shadow have the same colours in all figures. The colours are those of Okabe and Ito (2008), which people with
+any kind of colour vision can tell apart. Where a colour expresses a judgement, so does a mark or a word.
 """
 
 from __future__ import annotations
@@ -10,19 +10,24 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-Floats = NDArray[np.float64]
+from shadowsim.arrays import Floats
 
 COLOURS = {"source": "#0072B2", "shadow": "#D55E00"}
 BANDS = {"source": "rgba(0, 114, 178, 0.22)", "shadow": "rgba(213, 94, 0, 0.22)"}
-KINDS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")  # of what is neither source nor shadow
+KINDS = (
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#222222",
+)  # of instance types, where source and shadow do not differ
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x")
 INK, GREY, MARGIN = "#222222", "#666666", "rgba(102, 102, 102, 0.13)"
-SHADE, SHADE_TEXT = "rgba(204, 121, 167, 0.20)", "#8A1C5B"  # of what is overloaded
-SCALE = "Cividis"  # Nuñez, Anderton and Renslow (2018): even in lightness, for all kinds of colour vision
-LOG_FROM = 20.0  # values of a greater ratio than this stand on a logarithmic axis
+SHADE, SHADE_TEXT = "rgba(204, 121, 167, 0.20)", "#8A1C5B"  # for overloaded pools
+SCALE = "Cividis"  # Nuñez, Anderton and Renslow (2018): uniform in lightness, for all kinds of colour vision
+LOG_FROM = 20.0  # ratio of the greatest to the least value above which an axis is logarithmic
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": INK}
 
 
@@ -32,13 +37,13 @@ def canvas(title: str, subtitle: str, rows: int = 1, height: int | None = None, 
     Parameters
     ----------
     title, subtitle : str
-        What is shown, and how to read it; the subtitle may hold Plotly's markup.
+        What the figure shows, and how to read it; the subtitle may contain Plotly's markup.
     rows : int
-        How many panels stand above each other, with one axis of x.
+        Number of panels, one above the other, that share the x axis.
     height : int, optional
-        In pixels, by default what suits the rows.
+        Height in pixels; by default it depends on the number of rows.
     **subplots
-        For Plotly's `make_subplots`.
+        Options for Plotly's `make_subplots`.
     """
     options = {"cols": 1, "shared_xaxes": True, "vertical_spacing": 0.06} | subplots
     figure = make_subplots(rows=rows, **options).update_layout(
@@ -55,23 +60,23 @@ def canvas(title: str, subtitle: str, rows: int = 1, height: int | None = None, 
 
 
 def value_axis(values: Floats, title: str, unit: str) -> dict[str, Any]:
-    """Return an axis for values: from zero, or logarithmic, and its title says so, when they are far apart.
+    """Return an axis that begins at zero, or a logarithmic one, named so in its title, if the values are far apart.
 
     Parameters
     ----------
     values : ndarray of float64
-        All that is shown; what has no logarithm is left out.
+        All values on the axis; NaN and values without a logarithm are ignored.
     title, unit : str
         "p99" and "ms" make the title "p99 (ms)".
     """
-    shown = values[values > 0]  # which NaN is not
-    if shown.size > 0 and shown.max() > LOG_FROM * shown.min():
-        return log_axis(shown) | {"title_text": f"{title} ({unit}, logarithmic)"}
+    positive = values[values > 0]  # NaN is not
+    if positive.size > 0 and positive.max() > LOG_FROM * positive.min():
+        return log_axis(positive) | {"title_text": f"{title} ({unit}, logarithmic)"}
     return {"rangemode": "tozero", "separatethousands": True, "title_text": f"{title} ({unit})"}
 
 
 def log_axis(values: Floats) -> dict[str, Any]:
-    """Return a logarithmic axis whose every label is a whole number to read; Plotly's own leave out the zeros."""
+    """Return a logarithmic axis with complete numbers as labels; Plotly's own labels leave out zeros."""
     if values.size == 0:
         return {"type": "log"}
     low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))

@@ -1,7 +1,7 @@
-"""An analysis as one HTML page: the frames of `size`, `plan`, `sweep`, `compare` and `noise_floor`, with their figures.
+"""Writes analyses as HTML pages: frames of `size`, `plan`, `sweep`, `compare` or `noise_floor`.
 
-`html(frame)` tells by its columns which of them made a frame; `write(frame, file)` writes the page. What it needs to be
-one page and to do no harm is in page.py.
+`html(frame)` recognises the analysis by the columns of its frame and returns a page with figures and a table;
+`write(frame, file)` saves it. html_page.py assembles it.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from shadowsim.report.html_page import Chart, document, page, paragraphs, placed
 from shadowsim.report.readable_frame import readable
 from shadowsim.scenario.scenario import Scenario
 
-MOST_ROWS = 1_000  # of a table that somebody reads
+MAX_ROWS = 1_000  # in the table of a page
 Goal = str | Slo | float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What a frame is.
+class AnalysisKind:
+    """The page of one kind of analysis.
 
     Attributes
     ----------
     columns : tuple of str
-        By which it is known.
+        Columns that only frames of this kind have.
     kicker, caption : str
-        What stands above the page and above its table.
+        The lines above the heading and above the table.
     figures : callable
         (frame, goal) -> figures by their keys.
-    without : str
-        Why there may be none.
+    no_figures : str
+        The text that replaces the figures if there are none.
     """
 
     columns: tuple[str, ...]
     kicker: str
     caption: str
     figures: Callable[[pd.DataFrame, Goal], dict[str, go.Figure]]
-    without: str = ""
+    no_figures: str = ""
 
 
 def html(frame: pd.DataFrame, goal: Goal = None, scenario: Scenario | None = None) -> str:
@@ -54,33 +54,29 @@ def html(frame: pd.DataFrame, goal: Goal = None, scenario: Scenario | None = Non
     Parameters
     ----------
     frame : DataFrame
-        What `size`, `plan`, `sweep`, `compare` or `noise_floor` returned.
+        A frame that `size`, `plan`, `sweep`, `compare` or `noise_floor` returned.
     goal : str, Slo or float, optional
-        What the frame's figures are held against: the goals of `size`, by default those that decided its answers; the
-        power that `plan` was asked for.
+        The goals of `size`, by default those that decided its answers; or the power that `plan` was asked for.
     scenario : Scenario, optional
-        What it was made of: it gives the page its name and stands at its end.
+        The scenario of the analysis: it gives the page its name and is shown at its end.
 
     Raises
     ------
     InputError
-        When the frame is none of these.
+        If no such function returns such a frame.
     """
     kind = kind_of(frame)
-    charts = [
-        Chart(key, figure, f"The figures are in the table below, which has {len(frame):,} rows.")
-        for key, figure in kind.figures(frame, goal).items()
-    ]
-    shown = readable(frame.head(MOST_ROWS)).reset_index(drop=True)
-    cells = [(row[0], list(row[1:])) for row in shown.itertuples(index=False, name=None)]
-    left_out = len(frame) - len(shown)
-    caption = kind.caption + (f" The first {MOST_ROWS:,} rows; {left_out:,} more are left out." if left_out else "")
-    drawn = "".join(map(placed, charts)) or paragraphs([kind.without])
-    main = f"""<noscript><p>The charts need JavaScript; all else on this page does not.</p></noscript>
-{drawn}
+    charts = [Chart(key, figure, _gist(len(frame))) for key, figure in kind.figures(frame, goal).items()]
+    texts = readable(frame.head(MAX_ROWS)).reset_index(drop=True)
+    cells = [(row[0], list(row[1:])) for row in texts.itertuples(index=False, name=None)]
+    left_out = len(frame) - len(texts)
+    caption = kind.caption + (f" The first {MAX_ROWS:,} rows; {left_out:,} more are left out." if left_out else "")
+    figures = "".join(map(placed, charts)) or paragraphs([kind.no_figures])
+    main = f"""<noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>
+{figures}
 <section aria-labelledby="table">
-<h2 id="table">In figures</h2>
-<div class="scroll" tabindex="0">{table(caption, list(shown.columns), cells, wide=True)}</div>
+<h2 id="table">Data table</h2>
+<div class="scroll" tabindex="0">{table(caption, list(texts.columns), cells, wide=True)}</div>
 </section>"""
     footer = f"<p>Made by shadowsim {text(__version__)}.</p>"
     if scenario is not None:
@@ -96,13 +92,13 @@ def write(
     return save(html(frame, goal, scenario), path)
 
 
-def kind_of(frame: pd.DataFrame) -> Kind:
-    """Return what a frame is.
+def kind_of(frame: pd.DataFrame) -> AnalysisKind:
+    """Return the kind of analysis that a frame belongs to.
 
     Raises
     ------
     InputError
-        When it is nothing that has a page.
+        If the frame belongs to none.
     """
     for kind in _KINDS:
         if set(kind.columns) <= set(frame.columns):
@@ -110,18 +106,23 @@ def kind_of(frame: pd.DataFrame) -> Kind:
     raise InputError("frame", "must be one of size, plan, sweep, compare or noise_floor")
 
 
-def _of_size(frame: pd.DataFrame, goal: Goal) -> dict[str, go.Figure]:
+def _gist(n_rows: int) -> str:
+    rows = "1 row" if n_rows == 1 else f"{n_rows:,} rows"
+    return f"The figures are in the table below, which has {rows}."
+
+
+def _size_figures(frame: pd.DataFrame, goal: Goal) -> dict[str, go.Figure]:
     if not frame["instance_count"].notna().any():
         return {}
     slo = goal if isinstance(goal, str | Slo) else None
     return {"instances": plots.latency_against_instances(frame, slo), "cost": plots.cost_frontier(frame, slo)}
 
 
-def _of_plan(frame: pd.DataFrame, goal: Goal) -> dict[str, go.Figure]:
+def _plan_figures(frame: pd.DataFrame, goal: Goal) -> dict[str, go.Figure]:
     return {"power": plots.power(frame), "cost": plots.cost_frontier(frame, goal)}
 
 
-def _of_sweep(frame: pd.DataFrame, _: Goal) -> dict[str, go.Figure]:
+def _sweep_figures(frame: pd.DataFrame, _: Goal) -> dict[str, go.Figure]:
     try:
         return {"p99": plots.sweep(frame), "utilisation": plots.sweep(frame, "utilisation")}
     except InputError as error:
@@ -131,28 +132,30 @@ def _of_sweep(frame: pd.DataFrame, _: Goal) -> dict[str, go.Figure]:
 
 
 _KINDS = (
-    Kind(
+    AnalysisKind(
         ("one_fewer", "instance_count"),
         "Fewest instances that meet the goals",
         "Cheapest first. After ±: two standard errors.",
-        _of_size,
+        _size_figures,
         "No count of instances meets the goals.",
     ),
-    Kind(("power", "reaches"), "Plan of a shadow test", "Visible: the smallest difference found so often.", _of_plan),
-    Kind(
+    AnalysisKind(
+        ("power", "reaches"), "Plan of a shadow test", "Visible: the smallest difference found so often.", _plan_figures
+    ),
+    AnalysisKind(
         ("run_verdict", "replication"),
         "Sweep of shadow tests",
-        "A row a run and variant.",
-        _of_sweep,
-        "A chart shows one or two settings that vary: choose rows of the frame.",
+        "One row per run and variant.",
+        _sweep_figures,
+        "A chart shows one or two settings that vary: select rows of the frame.",
     ),
-    Kind(
+    AnalysisKind(
         ("ratio_low", "margin"),
         "Shadow against source",
-        "Low and high: of the difference.",
+        "Low and high: the interval of the difference.",
         lambda frame, _: {"comparison": plots.differences(frame)},
     ),
-    Kind(
+    AnalysisKind(
         ("typical", "most"),
         "Noise floor of a shadow test",
         "Typical and most: median and 95 % quantile of the difference.",

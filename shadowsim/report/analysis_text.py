@@ -1,7 +1,7 @@
-"""What was found, as text: noise, goals, sizes, plans and sweeps as tables with a sentence below.
+"""Formats noise floors, goals, sizes, plans and sweeps as tables with their conclusion below.
 
-A sentence says what follows from a table, so that nobody has to read the columns for it; notes say what the figures
-rest on. All tables fit 100 columns, most of them 80.
+The sentence below a table states what follows from it; notes state what its figures rest on. All tables fit 100
+columns, and most fit 80.
 """
 
 from __future__ import annotations
@@ -16,35 +16,36 @@ import pandas as pd
 
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import Cost
+from shadowsim.planning.sheet import recommend
 from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.comparison_text import label, records
-from shadowsim.report.run_text import of_overload
+from shadowsim.report.run_text import overload_note
 from shadowsim.text import OVERLOADED, compact, count, grid, percent, significant, time_text, wrapped
 from shadowsim.verdict import STATUSES
 
 Row = Mapping[str, Any]
 
 _PERCENTAGE = re.compile(r"(.*?)(?:(\d+)(?= ?%))?((?(2) ?%.*|)$)", re.DOTALL)
-_NORMAL = 1.96  # half of a 95 % interval, in standard errors
+_NORMAL = 1.96  # half-width of a 95 % interval, in standard errors
 
 
 def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
-    """Return what `noise_floor` found."""
-    one = floor.iloc[0]
+    """Return the table of `noise_floor`, the smallest difference of p99 that means something, and false alarms."""
+    first = floor.iloc[0]
     rows = [["", "value", "typical", "19 of 20 below", "worse", "better", "same", "not enough"]]
     for row in records(floor):
         if row["metric"] in ("error_rate_4xx", "error_rate_5xx") and row["value"] == 0.0:
-            continue  # which `error_rate` says
-        shown = _difference if row["unit"] == "s" else _points
+            continue  # the row `error_rate` says it
+        formatter = _difference if row["unit"] == "s" else _points
         cells = [time_text(row["value"]) if row["unit"] == "s" else percent(row["value"], 3)]
-        cells += [shown(row[name], row[f"{name}_pct"]) for name in ("typical", "most")]
+        cells += [formatter(row[name], row[f"{name}_pct"]) for name in ("typical", "most")]
         cells += [percent(row[name], 0) for name in ("worse", "better", "same", "not_enough")]
         rows.append([label(row["metric"]), *cells])
-    pool = f"{one['instance_count']:,} instances for {one['sampling_percentage']} % of the requests"
+    pool = f"{first['instance_count']:,} instances for {first['sampling_percentage']} % of the requests"
     lines = [
         wrapped(
-            f"The source against itself: {one['n']} runs of {duration_text(horizon_s)}; as shadow, {pool}: "
-            f"{compact(one['n_source'])} requests and {compact(one['n_shadow'])} copies a run."
+            f"The source against itself: {first['n']} runs of {duration_text(horizon_s)}; as shadow, {pool}: "
+            f"{compact(first['n_source'])} requests and {compact(first['n_shadow'])} copies per run."
         ),
         "",
         grid(rows),
@@ -59,7 +60,9 @@ def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
     false = floor["worse"] + floor["better"]
     alarms = [f"{row.metric} in {percent(f, 0)}" for row, f in zip(floor.itertuples(), false, strict=True) if f > 0.0]
     if alarms:
-        lines.append(wrapped(f"False alarms (worse or better, of runs): {', '.join(alarms)}.", hanging="  "))
+        lines.append(
+            wrapped(f"False alarms (share of runs called worse or better): {', '.join(alarms)}.", hanging="  ")
+        )
     else:
         lines.append("No run gave a false alarm.")
     return "\n".join(lines)
@@ -74,102 +77,102 @@ def _points(share: float, _: float) -> str:
 
 
 def goals_text(goals: pd.DataFrame, slo: Slo) -> str:
-    """Return what `goals_frame` found: a line a goal, with a 95 % half-width where its error is known."""
+    """Return one line per goal of `goals_frame`, with a 95 % half-width where the standard error is known."""
     rows = []
     for goal, row in zip(slo.goals, goals.to_dict("records"), strict=True):
         half = _NORMAL * row["standard_error"]
         close = ", too close to be certain" if abs(row["margin"]) < half else ""
-        said = "met" if row["met"] else "missed" if math.isfinite(row["value"]) else "unknown, so not met"
-        rows.append(["goal", str(goal), figure(goal, row["value"], half), f"{said}{close}"])
+        outcome = "met" if row["met"] else "missed" if math.isfinite(row["value"]) else "unknown, so not met"
+        rows.append(["goal", str(goal), figure(goal, row["value"], half), f"{outcome}{close}"])
     return grid(rows, left=(0, 1, 3))
 
 
 def figure(goal: Goal, value: float, half: float = math.nan) -> str:
-    """Return a goal's figure in its unit, with a half-width where there is one."""
+    """Return the value of a goal's metric in its unit, with a half-width where there is one."""
     if not math.isfinite(value):
         return "-"
-    shown = time_text if goal.is_time else _share
-    return f"{shown(value)} +- {shown(half)}" if math.isfinite(half) and half > 0.0 else shown(value)
+    text = time_text if goal.is_time else _percent
+    return f"{text(value)} +- {text(half)}" if math.isfinite(half) and half > 0.0 else text(value)
 
 
-def _share(x: float) -> str:
-    return f"{significant(100.0 * x)} %"
+def _percent(share: float) -> str:
+    return f"{significant(100.0 * share)} %"
 
 
 def sizing_text(frame: pd.DataFrame, slo: Slo, duration_s: float) -> str:
-    """Return what `size` found: a table a role, and below it what decides and what else is to know."""
+    """Return one table per role of `size`, and below it what decides, quotas, notes and the cheapest answer."""
     blocks = []
     for role, part in frame.groupby("role", sort=False):
         goals = slo.of(str(role))
         head = [str(role), "instances", *(g.column.removesuffix("_s").replace("_", ".") if g.metric == "quantile"
                                           else g.column.removesuffix("_s") for g in goals)]  # fmt: skip
-        # A goal may say it already.
+        # A goal of utilisation has its own column.
         used = [] if any(g.metric == "utilisation" for g in goals) else ["utilisation"]
         table = [[*head, *used, "USD/h", "USD", "certain"]]
         notes = []
         for row in records(part):
-            found = not pd.isna(row["instance_count"])
-            cells = [figure(g, row[g.column], _NORMAL * row[f"{g.column}_error"]) if found else "-" for g in goals]
+            answered = not pd.isna(row["instance_count"])
+            cells = [figure(g, row[g.column], _NORMAL * row[f"{g.column}_error"]) if answered else "-" for g in goals]
             table.append(
                 [
                     row["instance_type"],
-                    count(row["instance_count"]) if found else "-",
+                    count(row["instance_count"]) if answered else "-",
                     *cells,
                     *(percent(row[name]) for name in used),
-                    usd(row["price_usd_per_h"], 3),
-                    usd(row["cost_usd"]) if found else "-",
-                    ("yes" if row["certain"] else "no") if found else "-",
+                    usd_text(row["price_usd_per_h"], 3),
+                    usd_text(row["cost_usd"]) if answered else "-",
+                    ("yes" if row["certain"] else "no") if answered else "-",
                 ]
             )
-            notes += _size_notes(row, found)
+            notes += _size_notes(row, answered)
         blocks.append("\n".join([grid(table), "", *notes, "", _cheapest(part, str(role), duration_s)]))
     blocks.insert(0, wrapped(f"goals: {slo}", hanging="  "))
     return "\n\n".join(blocks)
 
 
-def _size_notes(row: Row, found: bool) -> list[str]:
-    said = [f"decided by {row['binding']}", f"one fewer: {row['one_fewer']}"] if found else []
-    said += [f"quotas: {row['quota']}"] if row["quota"] else []
-    said += [row["note"]] if row["note"] else []
-    said[:1] = [f"{row['instance_type']}: {text}" for text in said[:1]]
-    return [wrapped(text, "  " if i else "", "    " if i else "  ") for i, text in enumerate(said)]
+def _size_notes(row: Row, answered: bool) -> list[str]:
+    notes = [f"decided by {row['binding']}", f"one fewer: {row['one_fewer']}"] if answered else []
+    notes += [f"quotas: {row['quota']}"] if row["quota"] else []
+    notes += [row["note"]] if row["note"] else []
+    notes[:1] = [f"{row['instance_type']}: {note}" for note in notes[:1]]
+    return [wrapped(note, "  " if i else "", "    " if i else "  ") for i, note in enumerate(notes)]
 
 
 def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:
-    able = part[part["instance_count"].notna()]
-    if able.empty:
+    answers = part[part["instance_count"].notna()]
+    if answers.empty:
         return f"No type meets the goals of the {role}."
-    best = able.iloc[0]
+    best = answers.iloc[0]
     pool = f"{best['instance_count']:,} x {best['instance_type']}"
     if math.isnan(best["cost_usd"]):
         return wrapped(f"The {role} needs {pool}, at an unknown price.")
-    least = "Cheapest" if len(able) > 1 else "Enough"
+    least = "Cheapest" if len(answers) > 1 else "Enough"
     text = f"{least} for the {role}: {pool}, {best['cost_usd']:,.2f} USD for {duration_text(duration_s)}"
     return wrapped(f"{text}{'' if best['certain'] else ', which is not certain'}.")
 
 
-def usd(x: float, decimals: int = 2) -> str:
-    """Return a sum of US dollars; "unknown" when it is."""
+def usd_text(x: float, decimals: int = 2) -> str:
+    """Return an amount of US dollars, or "unknown" for NaN."""
     return "unknown" if math.isnan(x) else f"{x:,.{decimals}f}"
 
 
 def data_text(cost: Cost) -> str:
-    """Return what data and captures come to: a line each after those of `instances.describe`, "" when nothing is known.
+    """Return one line for each known cost of data and captures, to follow those of `experiment_text`.
 
-    Each begins with a line feed.
+    Each line begins with a line feed; "" if nothing is known.
     """
     lines = []
     for row in records(cost.items):
         if row["unit"] == "instance-hours" or not row["quantity"] > 0.0:
-            continue  # instances were said, and what is not known or nothing need not be
+            continue  # `experiment_text` has the instances; unknown quantities and zeros are left out
         amount = f"{significant(row['quantity'])} {row['unit']}"
-        usd = "" if math.isnan(row["cost_usd"]) else f", {row['cost_usd']:,.2f} USD"
-        lines.append(wrapped(f"{amount}{usd}: {row['of']}; {row['note']}", f"{row['item']:<16}", " " * 16))
+        price = "" if math.isnan(row["cost_usd"]) else f", {row['cost_usd']:,.2f} USD"
+        lines.append(wrapped(f"{amount}{price}: {row['of']}; {row['note']}", f"{row['item']:<16}", " " * 16))
     return "".join(f"\n{line}" for line in lines)
 
 
 def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
-    """Return what `plan` found: a row a share and duration, what they cannot tell, and the cheapest that will do."""
+    """Return one row per share and duration of `plan`, notes on their limits, and the cheapest that suffices."""
     from shadowsim.planning.plan_effects import parse_effect
 
     notes, unit = _Footnotes(), "pt" if parse_effect(effect).is_share else "%"
@@ -179,15 +182,15 @@ def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
             [
                 f"{row['sampling_percentage']} %",
                 duration_text(row["duration_s"]),
-                *(_rehearsed(row[name], row[f"{name}_error"]) for name in ("power", "false_alarm")),
+                *(_share_text(row[name], row[f"{name}_error"]) for name in ("power", "false_alarm")),
                 "-" if math.isnan(row["visible_pct"]) else f"{significant(row['visible_pct'], 2)} {unit}",
                 count(row["shadow_instances"]),
-                usd(row["cost_usd"]),
+                usd_text(row["cost_usd"]),
                 "yes" if row["reaches"] else "-",
                 " ".join(sorted(notes.mark(note) for note in row["note"].split("; ") if note)),
             ]
         )
-    said = [
+    legend = [
         f"finds it: share of tests that call the shadow worse when it is ({effect}), with its standard error.",
         "visible: the smallest difference that is found so often. instances: what the share needs.",
     ]
@@ -195,17 +198,15 @@ def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
     if len(far):
         least, most = (duration_text(60.0 * max(1.0, round(60.0 * h))) for h in (far.min(), far.max()))
         rehearsed = least if least == most else f"{least} to {most}"
-        said.append(f"{len(far)} of {len(frame)} rows are extrapolated from rehearsals of {rehearsed}.")
-    lines = [wrapped(note, hanging="  ") for note in (*said, *notes.lines())]
+        legend.append(f"{len(far)} of {len(frame)} rows are extrapolated from rehearsals of {rehearsed}.")
+    lines = [wrapped(note, hanging="  ") for note in (*legend, *notes.lines())]
     return "\n".join([grid(rows, left=(1, 7, 8)), "", *lines, "", wrapped(_recommended(frame, power))])
 
 
 def _recommended(frame: pd.DataFrame, power: float) -> str:
-    from shadowsim.planning.plan import recommend
-
     best = recommend(frame)
     if best is None:
-        return f"None of them finds it in {percent(power, 0)} of tests."
+        return f"No share and duration finds it in {percent(power, 0)} of tests."
     cost = "at an unknown cost" if math.isnan(best["cost_usd"]) else f"for {best['cost_usd']:,.2f} USD"
     n = best["shadow_instances"]
     return (
@@ -215,32 +216,32 @@ def _recommended(frame: pd.DataFrame, power: float) -> str:
 
 
 class _Footnotes:
-    """Notes of rows, each said once; those that differ by a percentage alone are one, with all of its values."""
+    """Collects the notes of rows without repetition; notes that differ only in a percentage are merged into one."""
 
     def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
+        self._percentages: dict[str, list[str]] = {}
 
     def mark(self, note: str) -> str:
-        """Return the letter of a note."""
+        """Record a note, and return its letter."""
         head, number, tail = _PERCENTAGE.match(note).groups()  # type: ignore[union-attr]  # it matches any text
-        values = self._found.setdefault(f"{head}{{}}{tail}", [])
+        values = self._percentages.setdefault(f"{head}{{}}{tail}", [])
         if number is not None and number not in values:
             values.append(number)
-        return ascii_lowercase[min(list(self._found).index(f"{head}{{}}{tail}"), 25)]
+        return ascii_lowercase[min(list(self._percentages).index(f"{head}{{}}{tail}"), 25)]
 
     def lines(self) -> list[str]:
-        """Return a line a note, in the order of their letters."""
-        texts = (note.replace("{}", ", ".join(values)) for note, values in self._found.items())
+        """Return one line per note, in the order of their letters."""
+        texts = (note.replace("{}", ", ".join(values)) for note, values in self._percentages.items())
         return [f"{letter}: {text}." for letter, text in zip(ascii_lowercase, texts, strict=False)]
 
 
-def _rehearsed(share: float, error: float) -> str:
+def _share_text(share: float, error: float) -> str:
     return "-" if math.isnan(share) else f"{percent(share, 0)} +- {100.0 * error:.0f}"
 
 
 def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
-    """Return what `sweep` found: a row a cell and variant; the source once where it is the same in all cells."""
-    values = {path: frame[path].map(setting) for path in paths}
+    """Return one row per cell and variant of `sweep`; the source only once if it is the same in all cells."""
+    values = {path: frame[path].map(setting_text) for path in paths}
     varied = [path for path in values if values[path].nunique() > 1]
     n = int(frame["replication"].max()) + 1
     cell = frame.index // (2 * n)
@@ -256,13 +257,13 @@ def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
         elif i == 0:
             rows.append(["source", *[""] * len(varied), *_sweep_cells(part)])
     worst = [max(part["run_verdict"], key=STATUSES.index) for _, part in frame.groupby(cell)]
-    said = [f"{count(worst.count(status))} {status}" for status in STATUSES if status in worst]
-    notes = [f"{count(len(worst))} {'cell' if len(worst) == 1 else 'cells'}: {', '.join(said)}."]
-    notes += ["The source is the same in all of them."] if same and len(worst) > 1 else []
+    counts = [f"{count(worst.count(status))} {status}" for status in STATUSES if status in worst]
+    notes = [f"{count(len(worst))} {'cell' if len(worst) == 1 else 'cells'}: {', '.join(counts)}."]
+    notes += ["The source is the same in all cells."] if same and len(worst) > 1 else []
     notes += [f"Figures are means over {n} replications."] if n > 1 else []
     fixed = [f"{path} = {values[path].iloc[0]}" for path in values if path not in varied]
     lines = [wrapped(f"in all cells: {', '.join(fixed)}", hanging="  "), ""] if fixed else []
-    lines.append(grid(rows, left=(0, len(rows[0]) - 1)) + of_overload(frame["verdict"]))
+    lines.append(grid(rows, left=(0, len(rows[0]) - 1)) + overload_note(frame["verdict"]))
     return "\n".join([*lines, "", wrapped(" ".join(notes))])
 
 
@@ -277,6 +278,6 @@ def _sweep_cells(part: pd.DataFrame) -> list[str]:
     return [*times, percent(used), "none" if errors == 0.0 else percent(errors, 2), worst]
 
 
-def setting(value: object) -> str:
-    """Return the value of a setting as a cell."""
+def setting_text(value: object) -> str:
+    """Return the value of a setting, "-" for None."""
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

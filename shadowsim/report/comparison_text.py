@@ -1,9 +1,9 @@
-"""Saved runs compared, and whether a gate that they must pass opens.
+"""Renders comparisons of saved runs as text, and decides whether a run passes as a gate.
 
-A gate is closed by a metric that is worse, and by a pool that is OVERLOADED where its counterpart is not: the latencies
-of such a pool say how long the run was, and may have no interval at all, so that no metric need be called worse.
+A run does not pass if a metric is worse, or if a pool is OVERLOADED and its counterpart is not: the latencies of such a
+pool depend on the length of the run, and may have no interval at all, so that no metric need have the outcome worse.
 
-A row of a comparison as people read it: its change with a sign and a unit, and the interval in the same unit.
+Rows show the change with a sign and a unit, and the interval in the same unit.
 """
 
 from __future__ import annotations
@@ -20,8 +20,20 @@ import pandas as pd
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import compare_runs
-from shadowsim.statistics.comparison import NOT_ENOUGH, compare
+from shadowsim.statistics.comparison import compare
 from shadowsim.statistics.sections import Frames, frames_of
+from shadowsim.statistics.terms import (
+    BETTER,
+    CONFIDENCE,
+    MARGIN_PCT,
+    MARGIN_POINTS,
+    NOT_ENOUGH,
+    NOT_ENOUGH_DATA,
+    NOT_JUDGED,
+    SAME,
+    WORSE,
+    Terms,
+)
 from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, wrapped
 from shadowsim.verdict import STATUSES, verdict
 
@@ -34,7 +46,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _scaled(row: Row) -> tuple[float, float, float, str]:
-    """Return a row's change and both ends of its interval in a unit for people, and the unit."""
+    """Return a row's change and both ends of its interval in a readable unit, and the unit."""
     if row["unit"] != "s":
         return 100.0 * row["difference"], 100.0 * row["low"], 100.0 * row["high"], "pt"
     if math.isnan(row["ratio"]):
@@ -44,13 +56,13 @@ def _scaled(row: Row) -> tuple[float, float, float, str]:
 
 
 def change(row: Row) -> str:
-    """Return a row's difference: of a latency in per cent, of a share in points, of paired requests as a time."""
+    """Return a row's difference as text: latencies in per cent, shares in points, paired requests as a time."""
     x, _, _, unit = _scaled(row)
     return f"{signed(x)} {unit}" if math.isfinite(x) else "-"
 
 
 def interval(row: Row) -> str:
-    """Return the interval of `change`, in its unit."""
+    """Return the interval of a row's `change` as text, in the same unit."""
     _, low, high, _ = _scaled(row)
     return "-" if math.isnan(low) or math.isnan(high) else f"{signed(low)} to {signed(high)}"
 
@@ -77,43 +89,46 @@ _NO_DIFFERENCE = "no difference"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compared:
-    """Two variants, or the same variants of two runs.
+class SavedComparison:
+    """A comparison of the variants of a saved run, or of the same variants of two runs. `str()` renders it.
 
     Attributes
     ----------
     table : DataFrame
-        Of `compare` or of `compare_runs`.
+        A frame of `compare` or of `compare_runs`.
+    terms : Terms
+        Margins of the table.
     confidence : float
-        Of the intervals.
+        Confidence level of the intervals.
     overloaded : tuple of str
-        A sentence for each pool that is OVERLOADED and whose counterpart is not.
+        One sentence per pool that is OVERLOADED and whose counterpart is not.
     head : str
-        What is compared, in words.
+        The compared runs or variants, in words.
     """
 
     table: pd.DataFrame
+    terms: Terms
     confidence: float
     overloaded: tuple[str, ...]
     head: str
 
     @property
     def worse(self) -> bool:
-        """Whether the gate is closed."""
-        return bool(self.overloaded) or bool((self.table["verdict"] == "worse").any())
+        """Whether the run does not pass."""
+        return bool(self.overloaded) or bool((self.table["outcome"] == WORSE).any())
 
     @property
     def unsure(self) -> bool:
         """Whether a metric has not enough data."""
-        return bool((self.table["verdict"] == NOT_ENOUGH).any())
+        return bool((self.table["outcome"] == NOT_ENOUGH).any())
 
-    def only(self, metrics: Sequence[str]) -> Compared:
-        """Return the same with some metrics only, all where none is named.
+    def only(self, metrics: Sequence[str]) -> SavedComparison:
+        """Return the comparison of some metrics only; of all if none is named.
 
         Raises
         ------
         InputError
-            For a metric that there is not.
+            When a metric is unknown.
         """
         known = list(dict.fromkeys(self.table["metric"]))
         for metric in metrics:
@@ -123,7 +138,7 @@ class Compared:
 
     def __str__(self) -> str:
         pair = ("baseline", "result") if "baseline" in self.table else ("source", "shadow")
-        table = _told(self.table, pair)
+        table = _without_empty_errors(self.table, pair)
         rows, same = [["", *pair, "change", f"{100 * self.confidence:g} % interval", "n_eff", "verdict"]], []
         parts = table.groupby("variant", sort=False) if "variant" in table else [("", table)]
         for name, part in ((str(name), part) for name, part in parts):
@@ -132,45 +147,58 @@ class Compared:
                 continue
             rows += [[name] + [""] * 6] if name else []
             rows += [_cells(row, pair) for row in records(part)]
-        said = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
+        sentences = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
         blocks = [[wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
-                  [*said, *_verdict_lines(self.table)], _notes(table)]  # fmt: skip
+                  [*sentences, *_verdict_lines(self.table)], _notes(table, self.terms)]  # fmt: skip
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def to_dict(self) -> dict[str, object]:
-        """Return everything for JSON."""
-        said = {"worse": self.worse, "not_enough_data": self.unsure, "overloaded": list(self.overloaded)}
-        return said | {"confidence": self.confidence, "metrics": self.table.to_dict("records")}
+        """Return the comparison as a JSON object."""
+        gate = {"worse": self.worse, "not_enough_data": self.unsure, "overloaded": list(self.overloaded)}
+        return gate | {"confidence": self.confidence, "metrics": self.table.to_dict("records")}
 
 
-def compare_saved(directory: Path, **asked: Any) -> Compared:
-    """Compare the shadow of a saved run, or of its replications, with the source; `asked` is for `compare`."""
+def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
+    """Compare the shadow of a saved run, or of its replications, with the source.
+
+    `asked` are keyword arguments of `compare`.
+    """
     runs = frames_of(_folders(directory))
     table = compare(runs, **asked)
     statuses = _statuses(runs)
-    closed = _closed(statuses.get("shadow"), statuses.get("source"), "and the source is not")
+    overloaded = _overloaded(statuses.get("shadow"), statuses.get("source"), "and the source is not")
     sides = [f"{role} {_name(runs, role)}" for role in ROLES]
     n = [int(table[f"n_{role}"].max()) for role in ROLES]
-    counted = "; ".join(f"{side}: {count:,} requests" for side, count in zip(sides, n, strict=True))
-    of = f", of {len(runs)} replications" if len(runs) > 1 else ""
-    return Compared(table, asked.get("confidence", 0.95), closed, f"{counted}{of}")
+    requests = "; ".join(f"{side}: {count:,} requests" for side, count in zip(sides, n, strict=True))
+    replications = f", of {len(runs)} replications" if len(runs) > 1 else ""
+    return SavedComparison(
+        table, _terms(asked), asked.get("confidence", CONFIDENCE), overloaded, f"{requests}{replications}"
+    )
 
 
-def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any) -> Compared:
-    """Compare the variants of a saved run with the same ones of an earlier run; `asked` is for `compare_runs`."""
+def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any) -> SavedComparison:
+    """Compare the variants of a saved run with the same ones of an earlier run.
+
+    `asked` are keyword arguments of `compare_runs`.
+    """
     if role is not None and role not in ROLES:
         raise InputError("--role", "must be source or shadow", role)
     roles = ROLES if role is None else (role,)
     table = compare_runs(later, earlier, **asked)
     before, after = (_statuses(frames_of(_folders(folder))) for folder in (earlier, later))
-    closed = [s for r in roles for s in _closed(after.get(r), before.get(r), f"and was not in {earlier}")]
+    overloaded = [s for r in roles for s in _overloaded(after.get(r), before.get(r), f"and was not in {earlier}")]
     head = f"baseline: {earlier}; result: {later}"
-    return Compared(table[table["role"].isin(roles)], asked.get("confidence", 0.95), tuple(closed), head)
+    shown = table[table["role"].isin(roles)]
+    return SavedComparison(shown, _terms(asked), asked.get("confidence", CONFIDENCE), tuple(overloaded), head)
+
+
+def _terms(asked: Mapping[str, Any]) -> Terms:
+    return Terms(asked.get("margin_pct", MARGIN_PCT), asked.get("margin_points", MARGIN_POINTS))
 
 
 def _folders(directory: Path) -> list[Path]:
-    """Return the directories of the runs that `simulate -o` left: one, or one a replication."""
-    if not os.path.isdir(directory):  # which takes a name of any length; whoever reads it says what is wrong
+    """Return the directories of the runs that `simulate -o` wrote: one, or one per replication."""
+    if not os.path.isdir(directory):  # reading it raises the error
         return [directory]
     return [p for r in range(len(os.listdir(directory))) if (p := directory / f"replication-{r}").is_dir()] or [
         directory
@@ -178,25 +206,26 @@ def _folders(directory: Path) -> list[Path]:
 
 
 def _statuses(runs: Sequence[Frames]) -> Mapping[str, tuple[str, str]]:
-    """Return, by role, the gravest status of its pool over the runs, and its variant."""
-    found: dict[str, tuple[str, str]] = {}
+    """Return by role the gravest status of its pool over the runs, and the variant."""
+    statuses: dict[str, tuple[str, str]] = {}
     for run in runs:
         if "windows" not in run or "utilisation" not in run["windows"]:
-            continue  # a CloudWatch export knows no workers
+            continue  # a CloudWatch export has no utilisation
         for pool in verdict(run["windows"]).pools:
-            worst = max(found.get(pool.role, (STATUSES[0],))[0], pool.status, key=STATUSES.index)
-            found[pool.role] = worst, pool.variant
-    return found
+            worst = max(statuses.get(pool.role, (STATUSES[0],))[0], pool.status, key=STATUSES.index)
+            statuses[pool.role] = worst, pool.variant
+    return statuses
 
 
-def _closed(pool: tuple[str, str] | None, other: tuple[str, str] | None, so: str) -> tuple[str, ...]:
+def _overloaded(pool: tuple[str, str] | None, other: tuple[str, str] | None, contrast: str) -> tuple[str, ...]:
+    """Return the sentence about a pool that is OVERLOADED and whose counterpart is not, or none."""
     if pool is None or pool[0] != OVERLOADED or (other is not None and other[0] == OVERLOADED):
         return ()
-    return (f"{pool[1]} is {OVERLOADED}, {so}",)
+    return (f"{pool[1]} is {OVERLOADED}, {contrast}",)
 
 
 def label(metric: str) -> str:
-    """Return a metric's name in a table."""
+    """Return the name of a metric in text tables."""
     return _METRICS.get(metric, metric)
 
 
@@ -209,47 +238,49 @@ def _name(runs: Sequence[Frames], role: str) -> str:
 def _cells(row: Row, pair: Sequence[str]) -> list[str]:
     values = [row[side] for side in pair]
     name = label(row["metric"])
-    worth = "-" if math.isnan(row["n_eff"]) else compact(row["n_eff"])
-    said = _NO_DIFFERENCE if row["verdict"].startswith(_NO_DIFFERENCE) else row["verdict"]
-    shown = time_text if row["unit"] == "s" else lambda x: percent(x, 3)
-    return [name, *map(shown, values), change(row), interval(row), worth, said]
+    n_eff = "-" if math.isnan(row["n_eff"]) else compact(row["n_eff"])
+    outcome = _NO_DIFFERENCE if row["outcome"] == SAME else row["verdict"]
+    value_text = time_text if row["unit"] == "s" else lambda x: percent(x, 3)
+    return [name, *map(value_text, values), change(row), interval(row), n_eff, outcome]
 
 
 def _verdict_lines(table: pd.DataFrame) -> list[str]:
     by_variant = "variant" in table
     lines = []
-    for kind, said in (("worse", "Worse"), ("better", "Better"), (NOT_ENOUGH, "Not enough data for")):
-        rows = records(table[table["verdict"] == kind])
+    for outcome, heading in ((WORSE, "Worse"), (BETTER, "Better"), (NOT_ENOUGH, "Not enough data for")):
+        rows = records(table[table["outcome"] == outcome])
         if not rows:
             continue
         names = [f"{row['variant']} {row['metric']}" if by_variant else row["metric"] for row in rows]
-        if kind != NOT_ENOUGH:
+        if outcome != NOT_ENOUGH:
             names = [f"{name} {change(row)}" for name, row in zip(names, rows, strict=True)]
-        lines.append(wrapped(f"{said}: {', '.join(names)}.", hanging="  "))
-    judged = table["verdict"][table["verdict"] != ""]
-    if judged.str.startswith(_NO_DIFFERENCE).all():
+        lines.append(wrapped(f"{heading}: {', '.join(names)}.", hanging="  "))
+    judged = table["outcome"][table["outcome"] != NOT_JUDGED]
+    if (judged == SAME).all():
         return ["No metric differs by more than the margin."]
-    return lines if (judged == "worse").any() else ["No metric is worse.", *lines]
+    return lines if (judged == WORSE).any() else ["No metric is worse.", *lines]
 
 
-def _told(table: pd.DataFrame, pair: Sequence[str]) -> pd.DataFrame:
-    """Return the rows that say something of their own: errors by kind only where there are any."""
-    silent = table["metric"].isin(["error_rate_4xx", "error_rate_5xx"]) & (table[list(pair)] == 0.0).all(axis=1)
-    return table if silent.all() else table[~silent]
+def _without_empty_errors(table: pd.DataFrame, pair: Sequence[str]) -> pd.DataFrame:
+    """Return the rows without those of 4XX and 5XX errors that did not occur, unless there are no others."""
+    empty = table["metric"].isin(["error_rate_4xx", "error_rate_5xx"]) & (table[list(pair)] == 0.0).all(axis=1)
+    return table if empty.all() else table[~empty]
 
 
-def _notes(table: pd.DataFrame) -> list[str]:
+def _notes(table: pd.DataFrame, terms: Terms) -> list[str]:
     notes = []
-    margins = [v.partition("larger than ")[2] for v in table["verdict"] if v.startswith(_NO_DIFFERENCE)]
-    if margins:
-        less = " or ".join(dict.fromkeys(margins))
-        notes.append(f"{_NO_DIFFERENCE}: the whole interval lies within the margin, {less}.")
-    if (table["verdict"] == NOT_ENOUGH).any():
-        notes.append(f"{NOT_ENOUGH}: the interval holds 0 and passes the margin, or there is none; run for longer.")
+    units = dict.fromkeys(table["unit"][table["outcome"] == SAME])
+    if units:
+        margins = " or ".join(terms.margin_text(unit) for unit in units)
+        notes.append(f"{_NO_DIFFERENCE}: the whole interval lies within the margin, {margins}.")
+    if (table["outcome"] == NOT_ENOUGH).any():
+        notes.append(
+            f"{NOT_ENOUGH_DATA}: the interval contains 0 and exceeds the margin, or there is none; run longer."
+        )
     if table["metric"].str.startswith("paired").any():
-        notes.append("pairs: shadow minus source of one request; equal variants have a p5 and a p95, too.")
-    notes.append("n_eff: how many independent requests the lesser side is worth.")
-    hows = dict.fromkeys(method.partition(",")[0] for method in table["method"])
-    same = " The runs met the same requests." if table["method"].str.endswith("same requests").any() else ""
-    notes.append(f"Intervals from {' and '.join(hows)}.{same}")
+        notes.append("pairs: shadow minus source of the same request; equal variants have a p5 and a p95, too.")
+    notes.append("n_eff: effective sample size of the smaller side.")
+    methods = dict.fromkeys(method.partition(",")[0] for method in table["method"])
+    same = " Both runs have the same requests." if table["method"].str.endswith("same requests").any() else ""
+    notes.append(f"Intervals from {' and '.join(methods)}.{same}")
     return [wrapped(note, hanging="  ") for note in notes]

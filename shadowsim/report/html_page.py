@@ -1,9 +1,9 @@
-"""One HTML page that needs nothing else: its frame, its charts, and the rules that keep it harmless.
+"""Assembles a self-contained HTML page from charts and text.
 
-A page is made to be mailed, archived and printed. Plotly's script is inside it, once, and nothing is loaded from
-elsewhere; its Content-Security-Policy, which names the page's two scripts by their hashes, lets a browser run no other
-script and reach no other place. Whatever a request holds is escaped, in text and in data. The same input gives the same
-page, to the byte, with the same versions of shadowsim and Plotly.
+A page can be mailed, archived and printed. It contains Plotly's script once and loads nothing from elsewhere. Its
+Content-Security-Policy names its two scripts by their hashes, so that a browser runs no other script and contacts no
+server. All text and data that come from users are escaped. The same input gives the same page, byte for byte, with the
+same versions of shadowsim and Plotly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-_SENTENCE = 40  # characters; more are no figure, and may be broken into lines
+_MAX_FIGURE = 40  # characters; longer cells are sentences, which may be broken into lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Chart:
     Attributes
     ----------
     key : str
-        Its id.
+        The id of its element.
     figure : Figure
-        With a title and a subtitle, which become a heading and a paragraph.
+        Its title and subtitle become a heading and a paragraph.
     gist : str
-        What it shows, for those who cannot see it.
+        A description of what it shows, for readers who cannot see it.
     """
 
     key: str
@@ -44,18 +44,18 @@ class Chart:
 
 
 def page(kicker: str, title: str, intro: str, main: str, charts: Sequence[Chart], footer: str) -> str:
-    """Return a whole HTML document, about 5 MB, nearly all of it Plotly's script.
+    """Return a complete HTML document of about 5 MB, nearly all of which is Plotly's script.
 
     Parameters
     ----------
     kicker, title, intro : str
-        Above, as, and below the heading; plain text.
+        The line above the heading, the heading, and the paragraph below it; plain text.
     main, footer : str
-        HTML, made of escaped text.
+        HTML whose text is escaped.
     charts : sequence of Chart
-        Where a chart stands, `main` has what `placed` returns for it.
+        The charts whose places (`placed`) `main` contains.
     """
-    plotly, draw = _closed(get_plotlyjs()), _beside("report.js")
+    plotly, draw = _script_text(get_plotlyjs()), _file_text("report.js")
     policy = (
         f"default-src 'none'; script-src {_hash(plotly)} {_hash(draw)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -68,7 +68,7 @@ def page(kicker: str, title: str, intro: str, main: str, charts: Sequence[Chart]
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{text(title)}: {text(kicker[:1].lower() + kicker[1:])}</title>
 <link rel="icon" href="data:,">
-<style>{_beside("report.css")}</style>
+<style>{_file_text("report.css")}</style>
 </head>
 <body>
 <header>
@@ -93,13 +93,13 @@ def page(kicker: str, title: str, intro: str, main: str, charts: Sequence[Chart]
 def save(html: str, path: str | os.PathLike[str]) -> Path:
     """Write a page to a file, and return its path."""
     file = Path(path)
-    # A line feed that became two characters would break the hash of a script.
+    # Line feeds must stay single characters, or the hashes of the scripts would not match.
     file.write_text(html, encoding="utf-8", newline="\n")
     return file
 
 
 def placed(chart: Chart) -> str:
-    """Return the place of a chart on its page."""
+    """Return the element in which a chart is drawn, with its heading and description."""
     title, subtitle = text(chart.figure.layout.title.text), text(chart.figure.layout.title.subtitle.text)
     gist, height = text(chart.gist), _height(chart.figure)
     return f"""<figure>
@@ -112,81 +112,83 @@ def placed(chart: Chart) -> str:
 
 
 def text(plain: str) -> str:
-    """Escape a text, also for an attribute. A lone half of a surrogate pair, which JSON can hold, has no UTF-8."""
+    """Escape a text for HTML and its attributes. A lone surrogate, which UTF-8 cannot hold, becomes a question mark."""
     return escape(plain.encode("utf-8", "replace").decode())
 
 
 def paragraphs(texts: Iterable[str]) -> str:
-    """Return a paragraph a text, none for an empty one."""
+    """Return one paragraph per text that is not empty."""
     return "\n".join(f"<p>{text(t)}</p>" for t in texts if t)
 
 
 def document(title: str, value: Mapping[str, object]) -> str:
-    """Return a JSON object to open and read."""
-    shown = text(json.dumps(value, indent=2, ensure_ascii=False))
-    return f'<details>\n<summary>{text(title)}</summary>\n<pre tabindex="0">{shown}</pre>\n</details>'
+    """Return a JSON object as a section that can be opened."""
+    json_text = text(json.dumps(value, indent=2, ensure_ascii=False))
+    return f'<details>\n<summary>{text(title)}</summary>\n<pre tabindex="0">{json_text}</pre>\n</details>'
 
 
 def badge(status: str) -> str:
-    """Return a verdict in its colours."""
+    """Return a status in its colours."""
     return f'<strong class="badge {css_class(status)}">{text(status)}</strong>'
 
 
 def css_class(status: str) -> str:
-    """Return what the style sheet calls a verdict."""
+    """Return the class of a status in the style sheet."""
     return status.lower().replace(" ", "-")
 
 
 def rows(cells: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Return rows of a table, each a name and cells of plain text."""
-    return "".join(f'<tr><th scope="row">{text(name)}</th>{"".join(map(_cell, row))}</tr>\n' for name, row in cells)
+    """Return the rows of a table from names and cells of plain text."""
+    return "".join(
+        f'<tr><th scope="row">{text(name)}</th>{"".join(map(_data_cell, row))}</tr>\n' for name, row in cells
+    )
 
 
 def table(caption: str, heads: Sequence[str], cells: Iterable[tuple[str, Sequence[str]]], wide: bool = False) -> str:
-    """Return a table, with plain text in its cells.
+    """Return a table whose cells are plain text.
 
     Parameters
     ----------
     caption : str
     heads : sequence of str
-        Of all columns; that of the rows' names may be empty.
+        Headings of all columns; the heading of the rows' names may be empty.
     cells : iterable of (str, sequence of str)
-        A name and cells a row.
+        The name and the cells of each row.
     wide : bool
-        Whether it is as wide as the page.
+        Whether the table is as wide as the page.
     """
     first = f'<th scope="col">{text(heads[0])}</th>' if heads[0] else "<td></td>"
     head = first + "".join(f'<th scope="col">{text(name)}</th>' for name in heads[1:])
-    said = f"<caption>{text(caption)}</caption>\n" if caption else ""
-    look = ' class="wide"' if wide else ""
-    return f"<table{look}>\n{said}<thead><tr>{head}</tr></thead>\n<tbody>{rows(cells)}</tbody>\n</table>"
+    caption_element = f"<caption>{text(caption)}</caption>\n" if caption else ""
+    width = ' class="wide"' if wide else ""
+    return f"<table{width}>\n{caption_element}<thead><tr>{head}</tr></thead>\n<tbody>{rows(cells)}</tbody>\n</table>"
 
 
-def _cell(plain: str) -> str:
-    kind = ' class="words"' if len(plain) > _SENTENCE else ""
+def _data_cell(plain: str) -> str:
+    kind = ' class="words"' if len(plain) > _MAX_FIGURE else ""
     return f"<td{kind}>{text(plain)}</td>"
 
 
 def _data(charts: Iterable[Chart]) -> str:
-    """Return the figures as JSON that cannot close the script element around it. The page has titles of its own."""
-    each = []
+    """Return the figures, without their titles, as JSON that cannot close the script element around it."""
+    members = []
     for chart in charts:
         bare = go.Figure(chart.figure).update_layout(title=None, height=_height(chart.figure))
         bare.update_layout(margin_t=max(int(chart.figure.layout.margin.t) - 70, 30))
-        each.append(f'"{chart.key}": {bare.to_json()}')
-    return f"{{{', '.join(each)}}}".replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        members.append(f'"{chart.key}": {bare.to_json()}')
+    return f"{{{', '.join(members)}}}".replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _height(figure: go.Figure) -> int:
-    return int(figure.layout.height) - 70  # without its title
+    return int(figure.layout.height) - 70  # less the space of its title
 
 
-def _beside(name: str) -> str:
+def _file_text(name: str) -> str:
     return (files("shadowsim.report") / name).read_text(encoding="utf-8")
 
 
-def _closed(script: str) -> str:
-    """Return a script without what would end its element, or hide its end. In a script's strings both are the same."""
+def _script_text(script: str) -> str:
+    """Return a script that cannot end its own element early; the escapes do not change its strings."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

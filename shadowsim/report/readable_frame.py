@@ -1,7 +1,7 @@
-"""Frames of `size`, `plan` and the like as people read them: texts with units under short headings.
+"""Turns frames of `size`, `plan` and other analyses into texts with units under short headings.
 
-Times get the unit that suits them, shares are per cent, a standard error joins its figure as plus or minus two of them,
-and a column that says nothing in any row is left out.
+Times get the unit that suits them and shares are per cent. A standard error is shown beside its figure, as plus or
+minus two standard errors. Columns without a value in any row are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEADS = {
     "instance_type": "type",
     "instance_count": "instances",
     "shadow_instances": "shadow instances",
-    "price_usd_per_h": "USD an hour",
+    "price_usd_per_h": "USD per hour",
     "cost_usd": "USD",
     "one_fewer": "one fewer",
     "binding": "goal that decides",
@@ -33,7 +33,7 @@ _HEADS = {
     "simulated_h": "hours simulated",
 }
 _SHARES = ("utilisation", "error_rate", "power", "false_alarm", "share")
-_SAID_ELSEWHERE = ("duration_h",)
+_REDUNDANT = ("duration_h",)  # `duration_s` says the same
 _ERRORS = 2.0  # standard errors to either side of a figure
 
 
@@ -43,50 +43,50 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     frame : DataFrame
-        Columns are told by their names: `_s` ends a time in seconds, `_usd` or `usd_per_h` a price, `_pct` per cent,
-        `_error` the standard error of the column that it begins with.
+        The names of its columns give the units: `_s` ends a time in seconds, `_usd` or `usd_per_h` a price, `_pct` per
+        cent, and `_error` the standard error of the column whose name precedes it.
 
     Returns
     -------
     DataFrame
-        A row a row, with the same index; a column a column that says something, under its name or a shorter heading.
+        The same rows with the same index; the columns that have values, under their names or shorter headings.
     """
-    shown = {}
+    columns = {}
     for name in map(str, frame.columns):
-        if name in _SAID_ELSEWHERE or (name.endswith("_error") and name.removesuffix("_error") in frame):
+        if name in _REDUNDANT or (name.endswith("_error") and name.removesuffix("_error") in frame):
             continue
         errors = frame[f"{name}_error"] if f"{name}_error" in frame else [0.0] * len(frame)
-        cells = [_cell(name, value, error) for value, error in zip(frame[name], errors, strict=True)]
+        cells = [_cell_text(name, value, error) for value, error in zip(frame[name], errors, strict=True)]
         if any(cell not in ("", NONE) for cell in cells):
-            shown[name] = cells
-    found = pd.DataFrame(shown, index=frame.index, dtype=str)
-    return found.rename(columns={name: heading(name) for name in shown})
+            columns[name] = cells
+    texts = pd.DataFrame(columns, index=frame.index, dtype=str)
+    return texts.rename(columns={name: heading(name) for name in columns})
 
 
 def heading(name: str) -> str:
-    """Return what a column is called: "p99", "USD an hour", "goal that decides"."""
+    """Return the heading of a column: "p99", "USD per hour", "goal that decides"."""
     if name in _HEADS:
         return _HEADS[name]
-    if name.startswith("share(") or "." in name:  # a path of a sweep is what people typed
+    if name.startswith("share(") or "." in name:  # a sweep's paths stay as they were typed
         return name
     plain = name if name.endswith("_per_s") else name.removesuffix("_s")
     plain = plain.replace("p99_9", "p99.9")
     return plain.replace("_", " ")
 
 
-def _cell(name: str, value: Any, error: float) -> str:
+def _cell_text(name: str, value: Any, error: float) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
     if pd.isna(value):
         return "unknown" if "usd" in name else NONE
-    text = _number(name, float(value))
-    spread = _number(name, _ERRORS * float(error)) if error > 0.0 else ""
+    text = _number_text(name, float(value))
+    spread = _number_text(name, _ERRORS * float(error)) if error > 0.0 else ""
     return f"{text} ± {spread}" if spread else text
 
 
-def _number(name: str, value: float) -> str:
+def _number_text(name: str, value: float) -> str:
     if name == "duration_s":
         return duration_text(value)
     if name == "sampling_percentage":

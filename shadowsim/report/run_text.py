@@ -1,4 +1,4 @@
-"""What a command says of its runs: of one alone, or of several under different seeds with how far they spread."""
+"""Formats the figures of one run, or of several runs under different seeds with their spread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from shadowsim.text import (
     wrapped,
 )
 
-Shown = Callable[[float], str]
+Formatter = Callable[[float], str]
 
 _QUANTILES = {"p50": "p50_s", "p90": "p90_s", "p95": "p95_s", "p99": "p99_s", "p99.9": "p99_9_s", "max": "maximum_s"}
 LABELS = ("", "variant", "verdict", "requests", "rate", "share copied", "latency mean",
@@ -35,41 +35,40 @@ _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", 
 
 
 def results_text(results: Sequence[Result]) -> str:
-    """Return the figures and the verdict of one run; of several, means with half-widths and the worst verdict."""
-    many = len(results) > 1
-    table = _spread_table(results) if many else summary_table(results[0])
-    said = f"worst of {len(results)} replications: " if many else ""
-    return f"{table}\n\n{wrapped(f'{said}{worst(results)}')}"
+    """Return the figures and the verdict of one run; for several, means with half-widths and the worst verdict."""
+    if len(results) == 1:
+        return f"{summary_table(results[0])}\n\n{wrapped(str(worst(results)))}"
+    return f"{_spread_table(results)}\n\n{wrapped(f'worst of {len(results)} replications: {worst(results)}')}"
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """Return `Result.summary` of one run; of several, `summarise`. Both are indexed by variant."""
+    """Return `Result.summary` of one run, or `summarise` of several, indexed by variant."""
     return summarise(results).set_index("variant") if len(results) > 1 else results[0].summary()
 
 
 def results_object(results: Sequence[Result]) -> dict[str, object]:
-    """Return the figures for JSON: of several runs {"mean": ..., "half_width": ...} each; NaN for what is none."""
-    one = _summary_object(results[0])
+    """Return the figures for JSON: for several runs {"mean": ..., "half_width": ...} each; NaN where there is none."""
+    first = _summary_object(results[0])
     if len(results) == 1:
-        return one
+        return first
     statuses, variants = worst_by_variant(results), []
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
-        found: dict[str, object] = {"variant": variant, "role": role, "verdict": statuses[str(variant)]}
+        figures: dict[str, object] = {"variant": variant, "role": role, "verdict": statuses[str(variant)]}
         for figure, mean, half in zip(part["figure"], part["mean"], part["half_width"], strict=True):
-            found[figure] = {"mean": mean, "half_width": half}
-        variants.append(found)
+            figures[figure] = {"mean": mean, "half_width": half}
+        variants.append(figures)
     gravest = worst(results)
     several = {"seed": [result.scenario.seed for result in results], "replications": len(results)}
-    return one | several | {"verdict": gravest.status, "why": str(gravest), "variants": variants}
+    return first | several | {"verdict": gravest.status, "why": str(gravest), "variants": variants}
 
 
 def goals_frame(slo: Slo, results: Sequence[Result]) -> pd.DataFrame:
-    """Return what runs say about goals: `Slo.evaluate` of one run; of several, means, with errors between the runs."""
+    """Return `Slo.evaluate` of one run; for several, means with standard errors between the runs."""
     frames = [slo.evaluate(result) for result in results]
     if len(frames) == 1:
         return frames[0]
     values = np.array([frame["value"] for frame in frames])  # shape (runs, goals)
-    mean = values.mean(axis=0)  # NaN where one run cannot say
+    mean = values.mean(axis=0)  # NaN where one run has no value
     return frames[0].assign(
         value=mean,
         standard_error=values.std(axis=0, ddof=1) / math.sqrt(len(frames)),
@@ -79,11 +78,11 @@ def goals_frame(slo: Slo, results: Sequence[Result]) -> pd.DataFrame:
 
 
 def _summary_object(result: Result) -> dict[str, object]:
-    """Return a run's figures for JSON: a summary a variant with what the verdict says of it; NaN for what is none."""
-    judged = {p.variant: p for p in result.verdict.pools}
+    """Return a run's figures for JSON: summary and verdict of each variant; NaN where there is none."""
+    pools = {p.variant: p for p in result.verdict.pools}
     variants: list[dict[Any, object]] = []
     for row in result.summary().reset_index().to_dict("records"):
-        pool = judged[row["variant"]]
+        pool = pools[row["variant"]]
         variants.append(row | {key: getattr(pool, key) for key in _POOL_KEYS})
     scenario = result.scenario
     return {
@@ -99,29 +98,30 @@ def _summary_object(result: Result) -> dict[str, object]:
 
 
 def _spread_table(results: Sequence[Result]) -> str:
-    show: list[Shown] = [lambda x: count(round(x)), lambda x: f"{significant(x, 4)}/s", lambda x: percent(x, 3)]
-    show += [time_text] * (len(LABELS) - 9) + [percent, _share_of_errors, bytes_text]
+    texts: list[Formatter] = [lambda x: count(round(x)), lambda x: f"{significant(x, 4)}/s", lambda x: percent(x, 3)]
+    texts += [time_text] * (len(LABELS) - 9) + [percent, _share_of_errors, bytes_text]
     columns = [[label if label != "verdict" else "worst verdict" for label in LABELS]]
     statuses, capture = worst_by_variant(results), results[0].scenario.capture
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         status = statuses[str(variant)]
         cells = [
-            _cell(text, mean, half) + (" *" if text is time_text and status == OVERLOADED else "")
-            for text, mean, half in zip(show, part["mean"], part["half_width"], strict=True)
+            _with_half_width(formatter, mean, half) + (" *" if formatter is time_text and status == OVERLOADED else "")
+            for formatter, mean, half in zip(texts, part["mean"], part["half_width"], strict=True)
         ]
         cells[2] = cells[2] if role == "shadow" else ""
         cells[-1] = cells[-1] if capture else "-"
         columns.append([str(role), short_name(str(variant)), status, *cells])
         if status == OVERLOADED:
             columns[-1] = [cell if cell.endswith("*") else f"{cell}  " for cell in columns[-1]]
-    return grid(list(zip(*columns, strict=True))) + of_overload(statuses.values())
+    return grid(list(zip(*columns, strict=True))) + overload_note(statuses.values())
 
 
-def _cell(text: Shown, mean: float, half: float) -> str:
-    """Mean and half-width; the half-width is left out where one run alone has the figure."""
+def _with_half_width(formatter: Formatter, mean: float, half: float) -> str:
+    """Return mean and half-width; the mean alone where only one run has the figure."""
     if not math.isfinite(mean):
         return "-"
-    return f"{text(mean)} +- {text(half)}" if math.isfinite(half) and text(mean) != "none" else text(mean)
+    text = formatter(mean)
+    return f"{text} +- {formatter(half)}" if math.isfinite(half) and text != "none" else text
 
 
 def _share_of_errors(share: float) -> str:
@@ -129,9 +129,9 @@ def _share_of_errors(share: float) -> str:
 
 
 def summary_table(result: Result) -> str:
-    """Return a run's figures, source beside shadow: a row a metric.
+    """Return a run's figures, source beside shadow: one row per metric.
 
-    Latencies of an overloaded pool carry a mark, because they say how long the run was and not how good the pool is.
+    Latencies of an overloaded pool carry a mark, because they depend on the length of the run and not on the pool.
     """
     summary = result.summary()
     columns = [list(LABELS)]
@@ -159,14 +159,14 @@ def summary_table(result: Result) -> str:
     if any(lost.values()):
         causes = ", ".join(f"{n:,} to mirror.{cause}" for cause, n in lost.items() if n)
         table += "\n" + wrapped(f"copies lost: {causes}")
-    return table + of_overload(summary["verdict"])
+    return table + overload_note(summary["verdict"])
 
 
-def of_overload(statuses: Iterable[str]) -> str:
-    """Return the line that explains the mark of latencies, or "" when no pool is overloaded."""
+def overload_note(statuses: Iterable[str]) -> str:
+    """Return the note that explains the mark of latencies, or "" if no pool is overloaded."""
     if OVERLOADED not in list(statuses):
         return ""
-    note = "of an OVERLOADED pool: it grows with the length of the run, and is no property of the pool"
+    note = f"the pool is {OVERLOADED}: this depends on the length of the run, not on the pool"
     return "\n" + wrapped(note, "* ", "  ")
 
 
@@ -177,8 +177,8 @@ def _errors(n: int, requests: int) -> str:
     return f"{n:,} ({'< 0.01 %' if share < 1e-4 else percent(share, 2)})"
 
 
-def _captured(wanted: bool, records: int, n_bytes: Any) -> str:
-    if not wanted:
+def _captured(capture: bool, records: int, n_bytes: Any) -> str:
+    if not capture:
         return "-"
-    # Bytes are missing where payload sizes are not known.
+    # Payload sizes may be unknown.
     return f"{records:,} records" + ("" if pd.isna(n_bytes) else f", {bytes_text(float(n_bytes))}")

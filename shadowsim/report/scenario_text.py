@@ -1,4 +1,4 @@
-"""Describes what goes into a run: a scenario in a few lines, instance types as a table."""
+"""Describes a scenario in a few lines, and instance types as a table."""
 
 from __future__ import annotations
 
@@ -7,24 +7,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shadowsim.aws.instances import InstanceType, duration_text
+from shadowsim.scenario.routing import DEFAULT_ROUTING
 from shadowsim.text import grid, rate, trimmed_number, trimmed_time, wrapped
 
 if TYPE_CHECKING:
     from shadowsim.aws.experiment import Variant
     from shadowsim.scenario.scenario import Scenario
 
-PROCESSES = {
-    "poisson": "Poisson",
-    "constant": "evenly spaced",
-    "gamma": "gamma gaps",
-    "mmpp": "a modulated Poisson process (MMPP)",
-    "trace": "a recorded trace",
-    "superposition": "several streams superposed",
-}
-
 
 def scenario_text(scenario: Scenario) -> str:
-    """Return what is simulated: its name and length, its traffic, and a line a pool."""
+    """Return a scenario's name and length, its traffic, and one line per pool."""
     s, e = scenario, scenario.experiment
     length = duration_text(s.horizon_s) if s.horizon_s >= 60.0 else trimmed_time(s.horizon_s)
     rows = [
@@ -33,22 +25,23 @@ def scenario_text(scenario: Scenario) -> str:
         ("source", _pool_text(s, e.source, s.source_workers)),
         ("shadow", _pool_text(s, e.shadow, s.shadow_workers) + f", gets {e.sampling_percentage} % of the requests"),
     ]
-    said = _unusual(s)
-    if said:
-        rows.append(("copies", said))
+    unusual = _unusual(s)
+    if unusual:
+        rows.append(("copies", unusual))
     return "\n".join(wrapped(text, f"{label:<9}", " " * 9) for label, text in rows)
 
 
 def instances_table(types: Sequence[InstanceType]) -> str:
-    """Return instance types as a table; a question mark or "unknown" is a figure that is not known."""
+    """Return instance types as a table; a question mark or "unknown" stands for a figure that is not known."""
     rows = [("type", "vCPU", "GiB", "accelerators", "USD/h", "as of")]
     for t in types:
         n = t.accelerator_count
-        # All of them fit 80 columns only without the maker's name.
-        what = (t.accelerator or "accelerator").partition(" ")[2] or t.accelerator
-        accelerators = "?" if n is None else f"{n} x {what}" if n else "-"
+        # The table fits 80 columns only without the makers' names.
+        model = (t.accelerator or "accelerator").partition(" ")[2] or t.accelerator
+        accelerators = "?" if n is None else f"{n} x {model}" if n else "-"
         price = "unknown" if t.price_usd_per_h is None else f"{t.price_usd_per_h:.4f}"
-        rows.append((t.name, _known(t.vcpus), _known(t.memory_gib), accelerators, price, (t.price_as_of or "")[:10]))
+        as_of = (t.price_as_of or "").partition(" ")[0]  # without a remark such as "(undated)"
+        rows.append((t.name, _known(t.vcpus), _known(t.memory_gib), accelerators, price, as_of))
     return grid(rows, left=(0, 3, 5))
 
 
@@ -65,7 +58,7 @@ def _traffic_text(scenario: Scenario) -> str:
         faster = "" if traffic.speed == 1.0 else f" at {trimmed_number(traffic.speed)} times its speed"
         played = "" if traffic.repeat == 1 else f", played {traffic.repeat:,} times"
         return f"trace {file}{faster}{played}: {n:,} requests, {rate(mean)} in the mean"
-    kind = PROCESSES[traffic.process]
+    kind = traffic.title
     if traffic.profile is None:
         return f"{kind}, {rate(mean)}"
     peak = float(traffic.knots(scenario.horizon_s, scenario.start)[1].max())
@@ -80,12 +73,12 @@ def _pool_text(scenario: Scenario, variant: Variant, workers: int) -> str:
 
 
 def _unusual(s: Scenario) -> str:
-    """Say how requests are copied and routed where it is not by a coin at arrival, and at random."""
-    said = []
+    """Describe copying and routing where they differ from a coin at arrival, no caps and random routing."""
+    parts = []
     if (s.mirror_rule, s.mirror_instant) != ("coin", "arrival"):
-        said.append(f"by {s.mirror_rule} at the {s.mirror_instant}")
-    caps = {"bytes of body": s.max_body_bytes, "in flight": s.max_in_flight, "a second": s.max_per_s}
-    said += [f"at most {trimmed_number(cap)} {what}" for what, cap in caps.items() if cap is not None]
-    if set(s.routing.values()) != {"RANDOM"}:
-        said.append("routing " + ", ".join(f"{name} {strategy}" for name, strategy in s.routing.items()))
-    return "; ".join(said)
+        parts.append(f"by {s.mirror_rule} at the {s.mirror_instant}")
+    caps = {"bytes of body": s.max_body_bytes, "in flight": s.max_in_flight, "per second": s.max_per_s}
+    parts += [f"at most {trimmed_number(cap)} {unit}" for unit, cap in caps.items() if cap is not None]
+    if set(s.routing.values()) != {DEFAULT_ROUTING}:
+        parts.append("routing " + ", ".join(f"{name} {strategy}" for name, strategy in s.routing.items()))
+    return "; ".join(parts)

@@ -1,8 +1,7 @@
-"""What stands in a scenario that nobody has written yet: the built-in one, and what a plain request lacks.
+"""Holds default values, the built-in scenario, and the scenario that a plain request stands for.
 
-A CreateInferenceExperiment request says which instances serve and which share is copied, but not what traffic comes
-and how long a request takes. Whatever is put in its place here is said in a sentence, which the caller can read and
-the command line prints.
+A CreateInferenceExperiment request gives instances and the share to copy, but neither traffic nor service times. Every
+value that is assumed instead comes with a sentence, which the caller can read and the command line prints.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from shadowsim.aws.instances import lookup
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import BLOCKS
 from shadowsim.scenario.paths import ALIASES, edited, plain, target_of
+from shadowsim.scenario.routing import DEFAULT_ROUTING
 
-ROUTING, OVERHEAD_S, TIMEOUT_S = "RANDOM", 0.002, 60.0
+OVERHEAD_S, TIMEOUT_S = 0.002, 60.0
 RULE, INSTANT = "coin", "arrival"
 PERIOD_S, SEED, SAMPLE_REQUESTS, REPLICATIONS = 60.0, 7, 10_000, 1
 
-ENDPOINT: dict[str, object] = {"routing": ROUTING, "overhead_s": OVERHEAD_S, "timeout_s": TIMEOUT_S}
+ENDPOINT: dict[str, object] = {"routing": DEFAULT_ROUTING, "overhead_s": OVERHEAD_S, "timeout_s": TIMEOUT_S}
 MIRROR: dict[str, object] = {
     "rule": RULE,
     "instant": INSTANT,
@@ -39,14 +39,14 @@ DRAFT_RATE_PER_S = 100.0
 
 
 def is_request(document: Mapping[str, object]) -> bool:
-    """Return whether this is a request and no scenario: only AWS's names begin in upper case."""
+    """Return whether the document is a request rather than a scenario: only AWS's names begin in upper case."""
     return not any(key in BLOCKS for key in document) and any(str(key)[:1].isupper() for key in document)
 
 
 def builtin_document() -> dict[str, object]:
     """Return the built-in scenario: a day of 34.6 million requests on four ml.m5.xlarge, half of them copied to two.
 
-    Its rate is 400 requests a second in the mean, and 1.6 times that at 15:00.
+    Its mean rate is 400 requests per second, and the peak at 15:00 is 1.6 times that.
     """
     profile = {"kind": "diurnal", "base_per_s": 160.0, "peak_per_s": 640.0, "peak_hour": 15.0, "weekend_factor": 1.0}
     return {
@@ -75,7 +75,7 @@ def builtin_document() -> dict[str, object]:
 def draft_document(request: Mapping[str, object], experiment: Experiment) -> dict[str, object]:
     """Return a scenario for a request with every main key spelled out, to be edited.
 
-    Workers are null, which means those of the instance type, or 1 where nothing is known of the type.
+    Workers are null, which means the instance type's, or 1 for an unknown type.
     """
     services: dict[str, object] = {}
     for variant in (experiment.source, experiment.shadow):
@@ -91,7 +91,7 @@ def draft_document(request: Mapping[str, object], experiment: Experiment) -> dic
 
 
 def assumed_document(request: Mapping[str, object], experiment: Experiment) -> tuple[dict[str, object], dict[str, str]]:
-    """Return the scenario that a request means once it has a rate, and what was assumed: sentences by their subject."""
+    """Return the scenario of a request, still without a rate, and what was assumed: one sentence per path."""
     names = [experiment.source.name, experiment.shadow.name]
     document = {
         "experiment": dict(request),
@@ -101,48 +101,48 @@ def assumed_document(request: Mapping[str, object], experiment: Experiment) -> t
     assumed = {"traffic": "traffic: Poisson at a steady rate."}
     for name in names:
         assumed[f"services.{name}.time"] = f"{name}: service times are lognormal with mean 20 ms and scv 0.25."
-        assumed[f"services.{name}.workers"] = f"{name}: a worker for each accelerator, or else for each vCPU."
+        assumed[f"services.{name}.workers"] = f"{name}: one worker per accelerator, or else per vCPU."
     return document, assumed
 
 
 def requested_document(
     request: Mapping[str, object], changes: Mapping[str, object]
 ) -> tuple[dict[str, object], dict[str, str]]:
-    """Return the scenario that a request and changes to it mean, and what was assumed; refuse one without traffic."""
+    """Return a changed request's scenario and what was assumed; raise `InputError` when it has no rate of traffic."""
     experiment = Experiment.from_request(request)
     document, assumed = assumed_document(request, experiment)
     bare = document["traffic"]
     document, assumed = changed_document(document, assumed, experiment, changes)
     if document["traffic"] == bare:
-        what = "is required for a plain request, which says nothing of its traffic: requests a second (--rate R)"
-        raise InputError("rate_per_s", what)
+        constraint = "is required for a plain request, which does not say how much traffic there is (--rate R)"
+        raise InputError("rate_per_s", constraint)
     return document, assumed
 
 
 def changed_document(
     document: Mapping[str, object], assumed: Mapping[str, str], experiment: Experiment, changes: Mapping[str, object]
 ) -> tuple[dict[str, object], dict[str, str]]:
-    """Return a scenario with changes made, by paths as people write them, and what is still assumed of it."""
+    """Return a scenario with changes made, by full paths or aliases, and the assumptions that still hold."""
     names = {"source": experiment.source.name, "shadow": experiment.shadow.name}
     changed, still = dict(document), dict(assumed)
     for path, value in changes.items():
         target = target_of(path, document, names)
         if _overlap(target, "experiment.Schedule") and "run.horizon_s" in still:
-            # The length that was counted from the Schedule goes with it.
+            # The horizon was derived from the Schedule.
             changed = edited(changed, "run.horizon_s", None)
             del still["run.horizon_s"]
         traffic = changed.get("traffic")
         if target == ALIASES["rate_per_s"] and isinstance(traffic, list):
             raise _many_rates(path, len(traffic))
         changed = edited(changed, target, plain(value))
-        if target != ALIASES["rate_per_s"]:  # which leaves the traffic's kind as it was assumed
+        if target != ALIASES["rate_per_s"]:  # a rate leaves the assumed kind of traffic
             still = {at: text for at, text in still.items() if not _overlap(at, target)}
     return changed, still
 
 
 def _many_rates(path: str, n: int) -> InputError:
     shown = ", ".join(f"traffic.{i}.rate_per_s" for i in range(min(n, 3))) + (", ..." if n > 3 else "")
-    return InputError(path, f"is the rate of one block, and traffic is a list: set {shown}")
+    return InputError(path, f"sets the rate of a single block, but traffic is a list: set {shown}")
 
 
 def _overlap(a: str, b: str) -> bool:

@@ -1,8 +1,8 @@
-"""Where a value stands in a scenario file, and how it is changed there.
+"""Finds and changes values in a scenario's JSON document by dotted paths and their aliases.
 
-A dotted path such as `run.seed` or `traffic.profile.steps.0.rate_per_s` is followed through objects and lists; short
-names for what people change most are spelled out into such paths first. Here nothing knows what a scenario means:
-whatever an edit yields is validated like a file.
+A dotted path such as `run.seed` or `traffic.profile.steps.0.rate_per_s` is followed through objects and lists. Aliases
+are short paths for the values that change most often. An edit only changes the document; the result is then validated
+like a file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VARIANT_ALIASES = {
 
 
 def plain(value: object) -> object:
-    """Return a deep copy of a value as JSON has it: numpy's values as Python's, tuples as lists, times as ISO 8601."""
+    """Return a deep copy in JSON's types: numpy's values as Python's, tuples as lists, times as ISO 8601."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -44,7 +44,7 @@ def plain(value: object) -> object:
 
 
 def check_changes(changes: object) -> Mapping[str, object]:
-    """Return `changes` when they are values by their paths."""
+    """Return `changes` when it is a mapping of paths to values."""
     if not isinstance(changes, Mapping):
         raise InputError(
             "changes", f'must be a mapping of paths to values, as {{"rate_per_s": 400}}, not {kind(changes)}'
@@ -58,13 +58,13 @@ def check_changes(changes: object) -> Mapping[str, object]:
 def edited(document: Mapping[str, object], path: str, value: object) -> dict[str, object]:
     """Return a copy of a JSON object with the value at a dotted path set.
 
-    A key may itself contain dots (`time.quantiles_s.0.5`): the longest key that is there wins. Objects on the way that
-    are not there are made; list items must be there.
+    A key may itself contain dots (`time.quantiles_s.0.5`): the longest existing key wins. Missing objects on the way
+    are created; list items must exist.
 
     Raises
     ------
     InputError
-        When the path leads through something that is neither an object nor a list, or past the end of a list.
+        When the path leads through a value that is neither an object nor a list, or past the end of a list.
     """
     result = _set(document, path.split("."), value, [])
     assert isinstance(result, dict)
@@ -89,7 +89,7 @@ def _set(node: object, parts: list[str], value: object, trail: list[str]) -> obj
 
 
 def value_at(document: object, path: str) -> object:
-    """Return the value at a dotted path through objects and lists, None where there is none.
+    """Return the value at a dotted path through objects and lists, or None if there is none.
 
     A key may contain dots, as for `edited`.
     """
@@ -115,12 +115,12 @@ def variant_path(document: Mapping[str, object], name: str) -> str:
 
 
 def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str]) -> str:
-    """Return the path in the scenario file that a path or its short form means.
+    """Return the path in the scenario file that a path or an alias stands for.
 
     Parameters
     ----------
     path : str
-        As people write it.
+        A full path or an alias.
     document : mapping
         A valid scenario.
     names : mapping of str to str
@@ -129,7 +129,7 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
     Raises
     ------
     InputError
-        When it is no path of a scenario; keys within a block are left to that block's own validation.
+        When it is not a path of a scenario; keys within a block are left to that block's validation.
     """
     head, _, rest = path.partition(".")
     if path in ALIASES:
@@ -146,19 +146,19 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
     if key in SERVICE_KEYS or key in SERVICE_LATER:
         service = f"services.{names[head]}"
         pool = value_at(document, f"{variant_path(document, names[head])}.{VARIANT_ALIASES['instance_type']}")
-        # What the variant's type has of its own is what the variant's key means.
-        own = f"{service}.by_instance_type.{pool}"
-        return f"{own if value_at(document, f'{own}.{key}') is not None else service}.{rest}"
+        # A key that by_instance_type sets for the variant's type overrides the service's.
+        of_type = f"{service}.by_instance_type.{pool}"
+        return f"{of_type if value_at(document, f'{of_type}.{key}') is not None else service}.{rest}"
     known = [f"{head}.{word}" for word in (*VARIANT_ALIASES, *SERVICE_KEYS)]
     raise InputError(path, f"is not a path of a scenario{nearest(f'{head}.{key}', known)}")
 
 
 def parse_set(text: str) -> tuple[str, object]:
-    """Return path and value of `PATH=VALUE`: the value as JSON when it is that, else as the text it is."""
+    """Return path and value of `PATH=VALUE`: the value is parsed as JSON, or else kept as text."""
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
         raise InputError("--set", "must be PATH=VALUE", text)
     try:
         return path.strip(), json.loads(value)
-    except (ValueError, RecursionError):  # no JSON; or a number of thousands of digits, brackets by the thousand
+    except (ValueError, RecursionError):  # not JSON; or thousands of digits or brackets
         return path.strip(), value

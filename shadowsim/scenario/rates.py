@@ -1,4 +1,6 @@
-"""Rate profiles: how a rate of requests changes over the run.
+"""Computes arrival rates that change over time: by a profile, or between the states of an MMPP.
+
+Profiles:
 
 ========  ==========================================================================================================
 steps     `steps`: [{`from_s`: 0, `rate_per_s`}, ...]: each rate holds until the next begins; the first begins at 0
@@ -8,15 +10,13 @@ diurnal   a raised cosine from `base_per_s` to `peak_per_s` at `peak_hour` (UTC,
 spikes    `base_per_s`, and `spikes`: [{`at_s`, `for_s`, and `rate_per_s` or `factor` of the base}, ...], in order
 ========  ==========================================================================================================
 
-Each knows its knots: a piecewise-linear rate over the horizon, as times and rates.
+A profile gives its knots: times and rates of a piecewise-linear function over the horizon.
 
-Markov-modulated Poisson arrivals (MMPP): a rate that jumps between states and stays in each for an exponential time.
-
+The rate of a Markov-modulated Poisson process (MMPP) jumps between states and stays in each for an exponential time.
 State i brings requests at `rates_per_s[i]` for a sojourn of mean `mean_sojourn_s[i]`; the next state is any of the
-others, alike. The chain of visited states is then doubly stochastic, so that all states are visited equally often, and
-the share of time spent in each is its mean sojourn over the sum of them all.
-
-The path is a function of draws that the caller makes: nothing is random here.
+others with equal probability. The chain of visited states is then doubly stochastic, so that all states are visited
+equally often, and the share of time spent in each is its mean sojourn over the sum of all mean sojourns. The path is a
+function of draws that the caller passes; this module draws nothing.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
 
-Floats = NDArray[np.float64]
 Knots = tuple[Floats, Floats]
 
 PROFILES = ("steps", "linear", "diurnal", "spikes")
 
 HALF_HOUR_S = 1_800
+DAY_S, WEEK_S = 86_400.0, 604_800.0
 # (1 + cos)/2 at the 48 half hours after the peak. libm's cosines differ in their last bit from one machine to the next;
 # nine decimals do not, since none of the 48 is near a rounding boundary. Values half a day apart add up to 1, so that
 # the mean is 1/2.
@@ -48,6 +49,7 @@ HALF_HOURS = np.array([(1.0 + round(math.cos(math.pi * i / 24), 9)) / 2.0 for i 
 class Steps:
     """Rates that hold until the next begins."""
 
+    cycle_s: ClassVar[float] = math.inf
     from_s: tuple[float, ...]
     rate_per_s: tuple[float, ...]
 
@@ -62,6 +64,7 @@ class Steps:
 class Linear:
     """A ramp between two held rates."""
 
+    cycle_s: ClassVar[float] = math.inf
     from_per_s: float
     to_per_s: float
     from_s: float
@@ -82,6 +85,11 @@ class Diurnal:
     peak_hour: float
     weekend_factor: float
 
+    @property
+    def cycle_s(self) -> float:
+        """Period after which the rate repeats."""
+        return DAY_S if self.weekend_factor == 1.0 else WEEK_S
+
     def knots(self, horizon_s: float, clock_s: float) -> Knots:
         """Return the knots of the rate over the horizon, which begins `clock_s` after Monday 00:00."""
         half_hour = np.arange(clock_s // HALF_HOUR_S, math.ceil((clock_s + horizon_s) / HALF_HOUR_S) + 1).astype(
@@ -101,6 +109,7 @@ class Diurnal:
 class Spikes:
     """A flat rate with spells of another."""
 
+    cycle_s: ClassVar[float] = math.inf
     base_per_s: float
     at_s: tuple[float, ...]
     until_s: tuple[float, ...]
@@ -118,7 +127,7 @@ Profile = Steps | Linear | Diurnal | Spikes
 
 
 def parse_profile(block: Block) -> Profile:
-    """Make a profile of its JSON object, or raise `InputError`."""
+    """Return the profile that a JSON object describes, or raise `InputError`."""
     kind = block.choice("kind", None, PROFILES)
     if kind == "steps":
         block.only(("kind", "steps"))
@@ -163,14 +172,14 @@ def _spikes(block: Block) -> Spikes:
         until_s.append(free_s)
         if item.has("rate_per_s") == item.has("factor"):
             raise InputError(item.path, "must have either rate_per_s or factor", dict(item.values))
-        own = item.has("rate_per_s")
-        rates.append(item.number("rate_per_s", least=0.0) if own else base * item.number("factor", least=0.0))
+        absolute = item.has("rate_per_s")
+        rates.append(item.number("rate_per_s", least=0.0) if absolute else base * item.number("factor", least=0.0))
     return Spikes(base, tuple(at_s), tuple(until_s), tuple(rates))
 
 
 def _cut(time: Floats, rate: Floats, horizon_s: float) -> Knots:
     """Return the part of a piecewise-linear rate within [0, horizon]; the knots given reach over both ends."""
-    # Of several knots at one time the first is what precedes it and the last what follows it; any others say nothing.
+    # Of several knots at one time the first is the rate before it and the last the rate after it; others are idle.
     idle = np.zeros(len(time), bool)
     idle[1:-1] = (time[:-2] == time[1:-1]) & (time[1:-1] == time[2:])
     time, rate = time[~idle], rate[~idle]
@@ -194,7 +203,7 @@ def time_shares(mean_sojourn_s: Sequence[float]) -> Floats:
 
 
 def mmpp_rate(rates_per_s: Sequence[float], mean_sojourn_s: Sequence[float]) -> float:
-    """Return the long-run mean rate in requests a second."""
+    """Return the long-run mean rate in requests per second."""
     return float(time_shares(mean_sojourn_s) @ np.array(rates_per_s, np.float64))
 
 
@@ -219,8 +228,8 @@ def mmpp_dispersion(rates_per_s: Sequence[float], mean_sojourn_s: Sequence[float
     Notes
     -----
     Given the rate's path the count is Poisson, so that its variance is its mean plus the variance of the rate's
-    integral, which grows with 2 times the integral of Cov(rate(0), rate(t)) = pi R (exp(Q t) - e pi) r over t > 0. That
-    of exp(Q t) - e pi is (c e pi - Q)^-1 - e pi / c for any c > 0.
+    integral, which grows with 2 times the integral of Cov(rate(0), rate(t)) = pi R (exp(Q t) - e pi) r over t > 0. The
+    integral of exp(Q t) - e pi is (c e pi - Q)^-1 - e pi / c for any c > 0.
     """
     pi, rate, generator = _matrices(rates_per_s, mean_sojourn_s)
     mean, c = pi @ rate, -np.diag(generator).mean()
@@ -246,9 +255,9 @@ def mmpp_knots(
     start_uniform : float
         In (0, 1]: chooses the first state, each by its share of time, so that the path is stationary from the start.
     draws : iterable of (ndarray of float64, ndarray of float64), both of shape (k,)
-        Blocks of any size k of unit exponentials, one a sojourn, and of uniforms in (0, 1], one a jump. How many are
-        needed is not known before; blocks are taken until the horizon is reached, and how they are cut does not matter
-        to any bit. About horizon_s / mean(mean_sojourn_s) sojourns are to be expected.
+        Blocks of any size k of unit exponentials, one per sojourn, and of uniforms in (0, 1], one per jump. Blocks are
+        taken until the horizon is reached; their sizes do not change any bit. The expected number of sojourns is about
+        horizon_s / mean(mean_sojourn_s).
 
     Returns
     -------
@@ -270,7 +279,7 @@ def mmpp_knots(
         # One of the n - 1 others is a step of 1 .. n - 1 round the circle of states; a uniform may be 1.
         steps = 1 + np.minimum((uniform * (n - 1)).astype(np.int64), n - 2)
         visited = (state + np.concatenate([[0], np.cumsum(steps)])) % n
-        # Added in order, wherever a block begins: cumsum does not sum pairwise.
+        # cumsum adds in order, not pairwise, so that the sums do not depend on where a block begins.
         passed = np.cumsum(np.concatenate([[now_s], exponential * sojourn[visited[:-1]]]))
         ends.append(passed[1:])
         states.append(visited[:-1])

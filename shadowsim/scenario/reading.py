@@ -1,4 +1,4 @@
-"""The parts of a scenario that depend on each other: read, and checked against each other."""
+"""Reads the blocks of a scenario that depend on each other, and checks them against each other."""
 
 from __future__ import annotations
 
@@ -14,45 +14,44 @@ from shadowsim.aws.contract import as_time
 from shadowsim.aws.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.aws.instances import lookup
 from shadowsim.errors import InputError, nearest
-from shadowsim.scenario.defaults import INSTANT, ROUTING, RULE
+from shadowsim.scenario.defaults import INSTANT, RULE
 from shadowsim.scenario.fields import BLOCK_KEYS, BLOCKS, Block
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.paths import VARIANT_ALIASES, variant_path
+from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.scenario.traces import Trace
 from shadowsim.scenario.traffic import Traffic
 
-ROUTINGS = ("RANDOM", "LEAST_OUTSTANDING_REQUESTS")
 RULES = ("coin", "counter", "hash")
 INSTANTS = ("arrival", "response")
 MAX_IN_FLIGHT = 2**31 - 1
-MAX_PER_S = 10_000_000  # the moments of that many copies are remembered
+MAX_PER_S = 10_000_000  # as many times of copies are kept in memory
 MAX_SESSION = 2**53  # integers that float64 holds
 MAX_WINDOWS = 5_000_000
-MAX_REQUESTS_A_WINDOW = 1e9
-MAX_JUMPS = 2_000_000  # of a modulated rate, whose path is kept in memory
+MAX_REQUESTS_PER_WINDOW = 1e9
 MAX_POOL_WORKERS = 10_000_000
 
 
-def read_experiment(whole: Block) -> Experiment:
-    """Return the experiment of a scenario; an EndTime alone counts back from itself when the horizon is known."""
-    whole.only(BLOCKS)
-    run = whole.block("run")
-    request = Block.of(whole.need("experiment"), "experiment").values
+def read_experiment(document: Block) -> Experiment:
+    """Return the experiment of a scenario; with an EndTime alone, it starts `horizon_s` earlier, if that is given."""
+    document.only(BLOCKS)
+    run = document.block("run")
+    request = Block.of(document.need("experiment"), "experiment").values
     schedule = request.get("Schedule")
     now = None
     if isinstance(schedule, Mapping) and schedule.get("StartTime") is None and run.has("horizon_s"):
-        # An EndTime alone counts from the moment of reading. The horizon says how long before it that was, so that a
-        # saved scenario can still be read when its EndTime has passed.
+        # With an EndTime alone, the run begins when the scenario is first read. The horizon tells how long before the
+        # EndTime that was, so that a saved scenario can still be read when its EndTime has passed.
         end = as_time(schedule.get("EndTime"))
         length = timedelta(seconds=min(run.number("horizon_s", above=0.0), LONGEST.total_seconds()))
         now = end - max(length, SHORTEST) if end else None
     return Experiment.from_request(request, now)
 
 
-def read_services(whole: Block, experiment: Experiment, base_dir: Path) -> dict[str, Service]:
+def read_services(document: Block, experiment: Experiment, base_dir: Path) -> dict[str, Service]:
     """Return the service of every variant by its name, the source's first."""
-    block = Block.of(whole.need("services"), "services")
+    block = Block.of(document.need("services"), "services")
     names = [experiment.source.name, experiment.shadow.name]
     for name in block.values:
         if name not in names:
@@ -65,38 +64,47 @@ def read_services(whole: Block, experiment: Experiment, base_dir: Path) -> dict[
 
 
 def read_routing(endpoint: Block, names: Mapping[str, object]) -> dict[str, str]:
-    """Return every variant's routing strategy: one for all, or an object with one for some."""
-    given = endpoint.values.get("routing")
-    if not isinstance(given, Mapping):
-        return dict.fromkeys(names, endpoint.choice("routing", ROUTING, ROUTINGS))
+    """Return the routing strategy of every variant: one for all, or an object with one for some variants."""
+    if not isinstance(endpoint.values.get("routing"), Mapping):
+        return dict.fromkeys(names, endpoint.choice("routing", DEFAULT_ROUTING, tuple(ROUTINGS)))
     block = endpoint.block("routing")
     block.only(names)
-    return {name: block.choice(name, ROUTING, ROUTINGS) for name in names}
+    return {name: block.choice(name, DEFAULT_ROUTING, tuple(ROUTINGS)) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
 class Mirroring:
-    """Which requests are copied, when, and what a copy can be lost to; see `Scenario`."""
+    """Settings of a mirror: the rule and the instant of copying, and the limits beyond which copies are lost.
 
-    mirror_rule: str
-    mirror_instant: str
-    max_body_bytes: float | None
-    max_in_flight: int | None
-    max_per_s: int | None
+    Attributes
+    ----------
+    rule : str
+        "coin", "counter" or "hash".
+    instant : str
+        "arrival" or "response".
+    max_body_bytes, max_in_flight, max_per_s : float or int, or None
+        Limits on a copied body, on unanswered copies and on copies per second; None for no limit.
+    """
+
+    rule: str = RULE
+    instant: str = INSTANT
+    max_body_bytes: float | None = None
+    max_in_flight: int | None = None
+    max_per_s: int | None = None
 
 
 def read_mirror(mirror: Block, traffic: Traffic) -> Mirroring:
-    """Return the mirror's settings; refuse those that need something which the traffic does not say."""
+    """Return the mirror's settings; raise `InputError` for one that needs sessions or sizes that the traffic lacks."""
     mirror.only(BLOCK_KEYS["mirror"])
     rule = mirror.choice("rule", RULE, RULES)
     if rule == "hash" and traffic.sessions is None:
-        raise InputError(mirror.at("rule"), "needs traffic.sessions, by which it copies", rule)
+        raise InputError(mirror.at("rule"), "needs traffic.sessions to hash", rule)
     max_body_bytes = mirror.number("max_body_bytes", least=0.0) if mirror.has("max_body_bytes") else None
     if max_body_bytes is not None and traffic.request_bytes is None:
         raise InputError(mirror.at("max_body_bytes"), "needs traffic.request_bytes to compare with", max_body_bytes)
     return Mirroring(
-        mirror_rule=rule,
-        mirror_instant=mirror.choice("instant", INSTANT, INSTANTS),
+        rule=rule,
+        instant=mirror.choice("instant", INSTANT, INSTANTS),
         max_body_bytes=max_body_bytes,
         max_in_flight=mirror.cap("max_in_flight", MAX_IN_FLIGHT),
         max_per_s=mirror.cap("max_per_s", MAX_PER_S),
@@ -104,7 +112,7 @@ def read_mirror(mirror: Block, traffic: Traffic) -> Mirroring:
 
 
 def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:
-    """Return the length of the run in seconds, as given or by the rules of scenario.py."""
+    """Return the length of the run in seconds: `horizon_s`, or the default that scenario.py describes."""
     wanted_s = wanted_horizon_s(run, experiment)
     if not traffic.only_traces:
         return experiment.duration_s if wanted_s is None else wanted_s
@@ -113,7 +121,7 @@ def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: f
 
 
 def wanted_horizon_s(run: Block, experiment: Experiment) -> float | None:
-    """Return the length of the run that is asked for, by `run.horizon_s` or the Schedule; None where neither is."""
+    """Return the length of the run that `horizon_s` or the Schedule asks for; None if neither is given."""
     if run.has("horizon_s"):
         return run.number("horizon_s", above=0.0)
     schedule = experiment.schedule
@@ -121,19 +129,19 @@ def wanted_horizon_s(run: Block, experiment: Experiment) -> float | None:
 
 
 def workers_of(variant: Variant, service: Service) -> int:
-    """Return the workers of one of the variant's instances, or raise `InputError` when they are not known."""
+    """Return the number of workers per instance of a variant, or raise `InputError` when it is not known."""
     workers = service.workers or lookup(variant.pool.instance_type).workers
     if workers is None:
-        what = f"is required, since neither accelerators nor vCPUs of {variant.pool.instance_type} are known"
-        raise InputError(f"services.{variant.name}.workers", what)
+        constraint = f"is required, since neither accelerators nor vCPUs of {variant.pool.instance_type} are known"
+        raise InputError(f"services.{variant.name}.workers", constraint)
     if len(service.slowdown) > workers:
-        what = f"must have at most one factor for each of the {workers} workers"
-        raise InputError(f"services.{variant.name}.slowdown", what, len(service.slowdown))
+        constraint = f"must have at most one factor for each of the {workers} workers"
+        raise InputError(f"services.{variant.name}.slowdown", constraint, len(service.slowdown))
     return workers
 
 
 def check_pools(experiment: Experiment, workers: Mapping[str, int], document: Mapping[str, object]) -> None:
-    """Refuse a pool without instances, or with more workers than memory should hold."""
+    """Raise `InputError` for a pool without instances, or with more than `MAX_POOL_WORKERS` workers."""
     for variant in (experiment.source, experiment.shadow):
         path = f"{variant_path(document, variant.name)}.{VARIANT_ALIASES['instance_count']}"
         n = variant.pool.instance_count
@@ -144,37 +152,22 @@ def check_pools(experiment: Experiment, workers: Mapping[str, int], document: Ma
 
 
 def check_windows(horizon_s: float, period_s: float) -> None:
-    """Refuse a period that cuts the horizon into too many windows."""
+    """Raise `InputError` for a period that cuts the horizon into more than `MAX_WINDOWS` windows."""
     if horizon_s / period_s > MAX_WINDOWS:
         limit = f"must cut the horizon of {horizon_s:g} s into at most {MAX_WINDOWS:,} windows"
         raise InputError("run.period_s", limit, period_s)
 
 
 def check_rate(traffic: Traffic, horizon_s: float, period_s: float, start: datetime | None) -> None:
-    """Refuse synthetic traffic that brings nothing, or too much for the counters of one window."""
-    peak_per_s = math.fsum(_peak_rate(part, horizon_s, start) for part in traffic.streams)
-    if peak_per_s * min(period_s, horizon_s) > MAX_REQUESTS_A_WINDOW:
-        limit = f"must bring at most {MAX_REQUESTS_A_WINDOW:,.0f} requests in a window of {period_s:g} s"
+    """Raise `InputError` for synthetic traffic without requests, or with more than a window's counters can hold."""
+    peak_per_s = math.fsum(stream.peak_drawn_rate(horizon_s, start) for stream in traffic.streams)
+    if peak_per_s * min(period_s, horizon_s) > MAX_REQUESTS_PER_WINDOW:
+        limit = f"must bring at most {MAX_REQUESTS_PER_WINDOW:,.0f} requests in a window of {period_s:g} s"
         raise InputError("traffic", limit, peak_per_s)
 
 
-def _peak_rate(traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
-    """Return the highest rate of one process; 0 for a trace, whose requests are in memory anyway."""
-    if traffic.process == "trace":
-        return 0.0
-    if traffic.process == "mmpp":
-        if horizon_s / math.fsum(traffic.mean_sojourn_s) * len(traffic.mean_sojourn_s) > MAX_JUMPS:
-            limit = f"must bring at most {MAX_JUMPS:,} jumps within the horizon of {horizon_s:g} s"
-            raise InputError(f"{traffic.path}.mean_sojourn_s", limit, traffic.mean_sojourn_s)
-        return max(traffic.rates_per_s)
-    time, rate = traffic.knots(horizon_s, start)
-    if not ((rate[1:] + rate[:-1]) * np.diff(time) > 0.0).any():
-        raise InputError(f"{traffic.path}.profile", f"must have a rate > 0 within the horizon of {horizon_s:g} s")
-    return float(rate.max())
-
-
 def check_columns(traffic: Traffic, services: Mapping[str, Service]) -> None:
-    """Refuse linear laws without a trace of its own, or whose columns it lacks; and a trace that cannot be read."""
+    """Raise `InputError` for trace columns that are used but missing or unusable; this also reads the trace."""
     laws = {f"services.{name}.time": service.time for name, service in services.items()}
     sizes = {"request_bytes": traffic.request_bytes, "response_bytes": traffic.response_bytes}
     laws |= {f"traffic.{key}": law for key, law in sizes.items() if law is not None}
@@ -182,11 +175,11 @@ def check_columns(traffic: Traffic, services: Mapping[str, Service]) -> None:
     trace = traces[0] if traffic.process == "trace" else None
     if trace is not None and isinstance(traffic.sessions, str):
         session = trace.column(traffic.sessions, "traffic.sessions")
-        wrong = (session != np.floor(session)) | (session > MAX_SESSION)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            what = f"needs whole numbers of sessions in trace column {traffic.sessions}"
-            raise InputError("traffic.sessions", what, float(session[row]))
+        bad = (session != np.floor(session)) | (session > MAX_SESSION)
+        if bad.any():
+            row = int(np.argmax(bad))
+            constraint = f"needs whole numbers as session numbers in trace column {traffic.sessions}"
+            raise InputError("traffic.sessions", constraint, float(session[row]))
     for path, law in laws.items():
         if law.kind == "linear":
             if trace is None:
@@ -196,10 +189,10 @@ def check_columns(traffic: Traffic, services: Mapping[str, Service]) -> None:
 
 
 def _check_linear(trace: Trace, law: Law, path: str) -> None:
-    written_out = isinstance(law.block, Mapping)
+    is_object = isinstance(law.block, Mapping)
     for name in law.columns:
         # A misspelt base reads like a column.
-        trace.column(name, f"{path}.{name}" if written_out else path, ["base_s", "base_bytes"] if written_out else [])
+        trace.column(name, f"{path}.{name}" if is_object else path, ["base_s", "base_bytes"] if is_object else [])
     with np.errstate(over="ignore"):
         values = law.values(trace.columns)
     if not np.isfinite(values).all() or (path.endswith(".time") and not values.any()):

@@ -1,4 +1,4 @@
-"""Computes how long a pool's queue remembers its past: its relaxation time."""
+"""Computes the relaxation time of a pool: the time scale on which its queue forgets its past."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def relaxation_s(scenario: Scenario, role: str, load: float, busiest_load: float
     scenario : Scenario
     role : {"source", "shadow"}
     load : float
-        Offered load of the pool, 1 being its capacity.
+        Offered load of the pool; 1 is its capacity.
     busiest_load : float, optional
-        Offered load in the busiest state of a modulated rate. Below 1 it counts instead of `load`, and without the
-        modulation's dispersion: the queue forgets within one state, and meets no bursts there.
+        Offered load in the busiest state of a modulated rate. If it is below 1, it is used instead of `load`, and the
+        modulation's dispersion is left out: the queue forgets within one state, in which there are no bursts.
 
     Returns
     -------
     float
-        Infinity for a pool that is overloaded and holds any number of requests.
+        Infinity for an overloaded pool without a queue limit.
     """
     side = scenario.side(role)
     mean_s, scv = work_moments(scenario, role)

@@ -1,15 +1,18 @@
-"""A scenario: an experiment, its traffic, its services, and how to run them. What one simulation needs, as JSON.
+"""Defines `Scenario`: experiment, traffic, services and run settings, all that one simulation needs.
 
-A `Scenario` keeps the document that it was made of. An edit changes the document and validates all of it anew, so that
-nothing can be reached by editing that could not be written in a file.
+A `Scenario` keeps its JSON document. An edit changes the document and validates all of it again, so that an edited
+scenario can always be written to a file. Where changes are made to what is being read (`Scenario.of`), the experiment
+is therefore parsed twice: first for the names of its variants, which aliases such as `shadow.` need, and then again
+with the changed document.
 
-What the file leaves open:
+Defaults of what the file leaves out:
 
-* `run.horizon_s`: the Schedule's length, else 7 days. Where traces are the only traffic, no run is longer than the
-  longest of them: time after the last request would count as idle. With an EndTime alone, the run begins when the
-  scenario is made, and the length is written into the document.
+* `run.horizon_s`: the Schedule's length, else 7 days. If all traffic is traces, no run is longer than the longest of
+  them: time after the last request would count as idle. With an EndTime alone, the run begins when the scenario is
+  made, and the length is written into the document.
 * `services.*.workers`: the instance type's accelerators, or else its vCPUs.
-* The last window is shorter when the horizon is not a multiple of `run.period_s`.
+
+The last window is shorter when the horizon is not a multiple of `run.period_s`.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ from shadowsim.scenario.defaults import (
 from shadowsim.scenario.fields import BLOCK_KEYS, BLOCK_LATER, Block
 from shadowsim.scenario.paths import check_changes, edited, plain, value_at
 from shadowsim.scenario.reading import (
+    Mirroring,
     check_columns,
     check_pools,
     check_rate,
@@ -64,7 +68,7 @@ MOST_REPLICATIONS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One variant of a scenario with everything that its pool needs.
+    """One variant of a scenario, with the service and the traffic of its pool.
 
     Attributes
     ----------
@@ -76,7 +80,7 @@ class Side:
     workers : int
         Workers per instance.
     routing : str
-        "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
+        A name in `routing.ROUTINGS`.
     share : float
         Share of the endpoint's requests that reach it, 0..1.
     """
@@ -96,7 +100,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What one simulation needs; made by `of`, `load`, `from_dict` or `default_scenario`.
+    """All that one simulation needs; made by `of`, `load`, `from_dict` or `default_scenario`.
 
     Attributes
     ----------
@@ -105,33 +109,34 @@ class Scenario:
     services : mapping of str to Service
         By variant name.
     source_workers, shadow_workers : int
-        Workers of one instance.
+        Workers per instance.
     routing : mapping of str to str
-        How each variant's requests are spread over its instances: "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
+        Routing strategy by variant name.
     overhead_s, timeout_s : float
-        Of the endpoint.
+        OverheadLatency, and the time after which a request fails.
     mirror_rule, mirror_instant : str
-        Which requests are copied ("coin", "counter" or "hash"), and when ("arrival" or "response").
+        The rule that chooses the requests to copy ("coin", "counter" or "hash"), and the instant of copying ("arrival"
+        or "response").
     max_body_bytes : float or None
-        No copy is made of a longer body; None for any length.
+        Longer bodies are not copied; None for no limit.
     max_in_flight : int or None
-        No copy is made while so many are unanswered; None for no limit.
+        No copy is made while this many are unanswered; None for no limit.
     max_per_s : int or None
-        Copies that may be made within any second; None for no limit.
+        Most copies within any second; None for no limit.
     horizon_s, period_s : float
         Length of the run and of a window.
     seed : int
         0 .. 2**64 - 1.
     sample_requests : int
-        How many requests the `requests` frame keeps.
+        Number of requests that the `requests` frame keeps.
     replications : int
-        How many runs `replicate` makes; `simulate` makes one.
+        Number of runs that `replicate` makes; `simulate` makes one.
     assumed : mapping of str to str
-        What was assumed for a plain request: a sentence by the path it is about.
+        Assumptions made for a plain request: one sentence per path.
     document : mapping
-        The JSON object that all of this was made of.
+        The JSON object that the scenario was made from.
     base_dir : Path
-        What the document's file paths are relative to.
+        The folder that the document's file paths are relative to.
     """
 
     experiment: Experiment
@@ -160,38 +165,38 @@ class Scenario:
     def of(
         cls, source: object, rate_per_s: float | None = None, changes: Mapping[str, object] | None = None
     ) -> Scenario:
-        """Return a scenario from whatever describes one.
+        """Return the scenario that an object, a JSON text or a file describes.
 
         Parameters
         ----------
         source : Scenario, mapping, JSON text or path
             A scenario, or a plain CreateInferenceExperiment request.
         rate_per_s : float, optional
-            Mean rate over the horizon, in requests a second; required for a plain request, unless `changes` say what
-            its traffic is.
+            Mean rate over the horizon, in requests per second; required for a plain request, unless `changes` set its
+            traffic.
         changes : mapping of str to object, optional
-            As for `replace`, and made before the rest is checked: a plain request may need them to be a scenario at
-            all, such as the workers of an instance type that nothing is known of.
+            As for `replace`. They are made before the scenario is checked, since a plain request may need them to be
+            complete: for example, the workers of an unknown instance type.
 
         Raises
         ------
         InputError, ValidationError, SerializationError
             When it cannot be used.
         """
-        wanted: dict[str, object] = {} if rate_per_s is None else {"rate_per_s": rate_per_s}
-        wanted |= check_changes(changes) if changes else {}
+        edits: dict[str, object] = {} if rate_per_s is None else {"rate_per_s": rate_per_s}
+        edits |= check_changes(changes) if changes else {}
         if isinstance(source, Scenario):
-            return source.replace(wanted) if wanted else source
+            return source.replace(edits) if edits else source
         document = cast(dict[str, object], plain(read_json(source, "scenario")))
         if is_request(document):
-            document, assumed = requested_document(document, wanted)
-            # The file paths of a plain request are those of the working directory.
+            document, assumed = requested_document(document, edits)
+            # File paths in a plain request are relative to the working directory.
             return cls.from_dict(document, None, assumed)
         file = file_of(source)
-        if wanted:
-            # Before it is read: a file may leave the rate of its traffic to the caller.
+        if edits:
+            # Before it is checked: a file may leave the rate of its traffic to the caller.
             experiment = read_experiment(Block.of(document, ""))
-            document, _ = changed_document(document, {}, experiment, wanted)
+            document, _ = changed_document(document, {}, experiment, edits)
         return cls.from_dict(document, file.parent if file else None)
 
     @classmethod
@@ -207,42 +212,42 @@ class Scenario:
         base_dir: str | os.PathLike[str] | None = None,
         assumed: Mapping[str, str] | None = None,
     ) -> Scenario:
-        """Make a scenario of its JSON object.
+        """Return the scenario that a JSON object describes.
 
         Parameters
         ----------
         document : mapping
             As in a scenario file; it is copied.
         base_dir : path, optional
-            What its file paths are relative to; by default the working directory.
+            The folder that its file paths are relative to; by default the working directory.
         assumed : mapping, optional
             See the class.
 
         Raises
         ------
         InputError
-            Path, constraint and value of the first thing that is wrong.
+            The first error: its path, the constraint and the value.
         ValidationError
-            All that is wrong with the experiment's block, in AWS's words.
+            All errors of the experiment's block, in AWS's words.
         """
         base = Path(base_dir) if base_dir is not None else Path()
         if isinstance(document, Mapping) and is_request(document):
-            ways = "`shadowsim init` makes a file of it to edit, Scenario.of(request, rate_per_s) a scenario"
-            raise InputError("scenario", f"is a plain CreateInferenceExperiment request; {ways}")
-        whole = Block.of(plain(document), "")
-        experiment = read_experiment(whole)
-        run = whole.block("run")
+            hint = "`shadowsim init` makes a file of it to edit, Scenario.of(request, rate_per_s) a scenario"
+            raise InputError("scenario", f"is a plain CreateInferenceExperiment request; {hint}")
+        root = Block.of(plain(document), "")
+        experiment = read_experiment(root)
+        run = root.block("run")
         run.only(BLOCK_KEYS["run"], BLOCK_LATER["run"])
-        traffic = parse_traffic(whole.need("traffic"), "traffic", base)
-        services = read_services(whole, experiment, base)
-        endpoint = whole.block("endpoint")
+        traffic = parse_traffic(root.need("traffic"), "traffic", base)
+        services = read_services(root, experiment, base)
+        endpoint = root.block("endpoint")
         endpoint.only(BLOCK_KEYS["endpoint"])
-        mirror = read_mirror(whole.block("mirror"), traffic)
+        mirror = read_mirror(root.block("mirror"), traffic)
         period_s = run.number("period_s", PERIOD_S, above=0.0)
         horizon_s = horizon_of(run, experiment, traffic, period_s)
-        values, assumed = dict(whole.values), dict(assumed or {})
+        values, assumed = dict(root.values), dict(assumed or {})
         if experiment.schedule.start is None and experiment.schedule.end is not None and not run.has("horizon_s"):
-            values = edited(values, "run.horizon_s", horizon_s)
+            values = edited(values, "run.horizon_s", experiment.duration_s)
             assumed["run.horizon_s"] = f"run.horizon_s: {horizon_s:.0f} s, from now until the Schedule's EndTime."
         workers = {v.name: workers_of(v, services[v.name]) for v in (experiment.source, experiment.shadow)}
         check_pools(experiment, workers, values)
@@ -258,8 +263,8 @@ class Scenario:
             routing=read_routing(endpoint, services),
             overhead_s=endpoint.number("overhead_s", OVERHEAD_S, least=0.0),
             timeout_s=endpoint.number("timeout_s", TIMEOUT_S, above=0.0),
-            mirror_rule=mirror.mirror_rule,
-            mirror_instant=mirror.mirror_instant,
+            mirror_rule=mirror.rule,
+            mirror_instant=mirror.instant,
             max_body_bytes=mirror.max_body_bytes,
             max_in_flight=mirror.max_in_flight,
             max_per_s=mirror.max_per_s,
@@ -288,48 +293,58 @@ class Scenario:
 
     @property
     def source_service(self) -> Service:
-        """The service model of the variant that answers."""
+        """The source's service model."""
         return self.services[self.experiment.source.name]
 
     @property
     def shadow_service(self) -> Service:
-        """The service model of the variant that gets copies."""
+        """The shadow's service model."""
         return self.services[self.experiment.shadow.name]
 
     @property
+    def mirroring(self) -> Mirroring:
+        """The settings of its mirror."""
+        return Mirroring(
+            rule=self.mirror_rule,
+            instant=self.mirror_instant,
+            max_body_bytes=self.max_body_bytes,
+            max_in_flight=self.max_in_flight,
+            max_per_s=self.max_per_s,
+        )
+
+    @property
     def share(self) -> float:
-        """The share of the requests that is copied, 0..1."""
+        """The share of requests to copy, 0..1."""
         return self.experiment.sampling_percentage / 100.0
 
     @property
     def start(self) -> datetime | None:
-        """What t = 0 is on the calendar, if the Schedule has a StartTime."""
+        """The calendar time of t = 0: the Schedule's StartTime, if it has one."""
         return self.experiment.schedule.start
 
     @property
     def capture(self) -> bool:
-        """Whether requests and answers are captured: the experiment has a DataStorageConfig."""
+        """Whether requests and responses are captured: the experiment has a DataStorageConfig."""
         return self.experiment.storage is not None
 
     @property
     def n_windows(self) -> int:
-        """How many windows begin before the horizon; window w begins at w * period_s."""
+        """Number of windows that begin before the horizon; window w begins at w * period_s."""
         n = math.ceil(self.horizon_s / self.period_s)
-        # The quotient is rounded; the product is what everybody compares with.
+        # The quotient is rounded; all other code compares with the product.
         n += n * self.period_s < self.horizon_s
         return n - ((n - 1) * self.period_s >= self.horizon_s)
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """Sentences on what the input did not say, or on what of it is left out."""
+        """Sentences on values that were assumed, and on input that is not used."""
         sentences = list(self.assumed.values())
         sentences += dict.fromkeys(trace.reading for trace in self.traffic.traces)
         wanted_s = wanted_horizon_s(Block.of(self.document, "").block("run"), self.experiment)
         if wanted_s is not None and self.horizon_s < wanted_s:
-            covered = f"The trace covers {duration_text(self.horizon_s)} of {duration_text(wanted_s)}"
-            sentences.append(
-                f"{covered}; figures are of these {duration_text(self.horizon_s)} (repeat plays it again)."
-            )
+            covered = duration_text(self.horizon_s)
+            sentence = f"The trace covers {covered} of {duration_text(wanted_s)}; figures are of these {covered}"
+            sentences.append(f"{sentence} (repeat plays it again).")
         for trace in self.traffic.traces:
             inside = trace.n_before(self.horizon_s)
             if inside < trace.n_requests:
@@ -337,14 +352,14 @@ class Scenario:
         return tuple(sentences)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the scenario as JSON has it: the document it was made of, with all edits."""
+        """Return the scenario's JSON object, with all edits."""
         return cast(dict[str, object], plain(self.document))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a scenario file. Paths in it that are relative are rewritten to be so from its folder."""
+        """Write a scenario file. Relative paths in it are rewritten to be relative to its folder."""
         folder = Path(path).resolve().parent
         document = self.to_dict()
-        blocks = [part.path for part in self.traffic.streams]
+        blocks = [stream.path for stream in self.traffic.streams]
         sizes = [f"{block}.{key}" for block in blocks for key in ("request_bytes", "response_bytes")]
         times = [f"services.{name}.time" for name in self.services]
         for name, service in self.services.items():
@@ -364,19 +379,19 @@ class Scenario:
         changes : mapping of str to object
             JSON values by path (paths.py): `sampling_percentage`, `rate_per_s`, `seed`, `horizon_s`; `source.` or
             `shadow.` followed by `instance_type`, `instance_count`, `model_name` or a key of that variant's service
-            (`shadow.time.mean_s`); or the path in the scenario file (`run.period_s`). They are all made before any is
-            checked. None takes a value out.
+            (`shadow.time.mean_s`); or the path in the scenario file (`run.period_s`). All are made before the result is
+            checked. None removes a value.
 
         Raises
         ------
         InputError, ValidationError
-            When a path is unknown, or the changed scenario is wrong.
+            When a path is unknown, or the changed scenario is not valid.
         """
         document, assumed = changed_document(self.document, self.assumed, self.experiment, check_changes(changes))
         return Scenario.from_dict(document, self.base_dir, assumed)
 
     def _repr_html_(self) -> str:
-        from shadowsim import card  # the only look ahead: how a thing is shown needs all that it is made of
+        from shadowsim import card  # inside the method: report/ stands below scenario/
 
         return card(self)
 
@@ -387,16 +402,16 @@ def default_scenario() -> Scenario:
 
 
 def init_scenario(request: object = None) -> dict[str, object]:
-    """Return a scenario to edit, valid as it is, with its main keys spelled out.
+    """Return a valid scenario to edit, with its main keys spelled out.
 
     Parameters
     ----------
     request : mapping, JSON text or path, optional
         A CreateInferenceExperiment request; without one, the built-in scenario. Its traffic is a placeholder of 100
-        requests a second.
+        requests per second.
     """
     if request is None:
         return builtin_document()
-    given = cast(dict[str, object], plain(read_json(request)))
-    document = draft_document(given, Experiment.from_request(given))
+    body = cast(dict[str, object], plain(read_json(request)))
+    document = draft_document(body, Experiment.from_request(body))
     return Scenario.from_dict(document).to_dict()

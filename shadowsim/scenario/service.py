@@ -1,12 +1,12 @@
-"""Service models: how long one request holds a worker of an instance, and how many workers there are.
+"""Reads service models: how long a request holds a worker, how many workers there are, and limits.
 
 An instance has `workers` parallel workers and one queue in front of them, first in, first out. A request takes its
-drawn `time` on one worker, multiplied by a factor of `slowdown` for how many workers are busy when it starts: workers
-that share memory bandwidth or an accelerator slow each other down. The factor stays as it was at the start. With a
-`queue_limit`, a request that finds so many others waiting is refused at once.
+drawn `time` on one worker, multiplied by the factor of `slowdown` for the number of workers that are busy when it
+starts (workers that share memory bandwidth or an accelerator slow each other down). The factor does not change during
+the service. With a `queue_limit`, a request that finds as many others waiting is refused at once.
 
-`by_instance_type` says what differs on other instance types: {TYPE: {`time`, `workers`, ...}}. Where a variant runs on
-such a type, that type's keys stand in place of the service's own, each as a whole.
+`by_instance_type` overrides keys on other instance types: {TYPE: {`time`, `workers`, ...}}. If a variant runs on such a
+type, each of that type's keys replaces the service's.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ MAX_QUEUE = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """How a variant's instances serve.
+    """The service model of a variant's instances.
 
     Attributes
     ----------
     time : Law
         Seconds that a request holds a worker.
     workers : int or None
-        Workers of one instance; None for those of its type: accelerators, or else vCPUs.
+        Workers per instance; None for as many as its type has accelerators, or else vCPUs.
     queue_limit : int or None
         Requests that may wait on one instance; None for no limit.
     slowdown : tuple of float
-        Factors on `time` of a request that starts when 1, 2, ... workers of its instance are busy, itself included; the
-        last holds for more. Empty for none.
+        Factors on `time` of a request that starts when 1, 2, ... workers of its instance are busy, including its own;
+        the last holds for more. Empty for none.
     error_4xx, error_5xx : float
-        Shares of the served requests that are answered with such a status; together at most 1.
+        Shares of the served requests that are answered with a 4XX or a 5XX status; together at most 1.
     by_instance_type : mapping of str to Service
-        The service on each type that the block speaks of; theirs are empty.
+        The service on each type that the block lists, whose own `by_instance_type` is empty.
     block : mapping
-        The JSON object that this was made of.
+        The JSON object that this was made from.
     """
 
     time: Law
@@ -58,7 +58,7 @@ class Service:
 
 
 def parse_service(value: object, path: str, base_dir: Path | None = None, instance_type: str | None = None) -> Service:
-    """Make a service model of its JSON object.
+    """Return the service model that a JSON object describes.
 
     Parameters
     ----------
@@ -67,43 +67,42 @@ def parse_service(value: object, path: str, base_dir: Path | None = None, instan
     path : str
         Where it stands, for errors.
     base_dir : Path, optional
-        What the files it names are relative to.
+        What its file paths are relative to.
     instance_type : str, optional
-        What the variant runs on: its keys of `by_instance_type` hold before the service's own.
+        The variant's type, whose keys in `by_instance_type` override the service's.
 
     Raises
     ------
     InputError
-        When a key is unknown or not built yet, or a value breaks its constraint; in a type's block whether or not it
-        is the variant's type.
+        When a key is unknown or not built yet, or a value breaks its constraint; the blocks of all types are checked.
     """
     block = Block.of(value, path)
     block.only(SERVICE_KEYS, SERVICE_LATER)
     types = block.block("by_instance_type")
     shared = {key: item for key, item in block.values.items() if key != "by_instance_type"}
-    measured = {}
+    services = {}
     for name in types.values:
-        own = types.block(name)
-        own.only([key for key in SERVICE_KEYS if key != "by_instance_type"], SERVICE_LATER)
+        override = types.block(name)
+        override.only([key for key in SERVICE_KEYS if key != "by_instance_type"], SERVICE_LATER)
         try:
             lookup(name)
         except InputError as error:
-            raise InputError(own.path, error.constraint) from None
-        given = {key: item for key, item in own.values.items() if item is not None}
-        measured[name] = _service(_Merged(path, shared | given, own), base_dir)
-    if instance_type in measured:
-        return replace(measured[instance_type], by_instance_type=measured, block=block.values)
-    return replace(_service(Block(path, shared), base_dir), by_instance_type=measured, block=block.values)
+            raise InputError(override.path, error.constraint) from None
+        keys = {key: item for key, item in override.values.items() if item is not None}
+        services[name] = _service(_Merged(path, shared | keys, override), base_dir)
+    if instance_type in services:
+        return replace(services[instance_type], by_instance_type=services, block=block.values)
+    return replace(_service(Block(path, shared), base_dir), by_instance_type=services, block=block.values)
 
 
 @dataclass(frozen=True, slots=True)
 class _Merged(Block):
-    """A service's keys with those of one type in their place, each under the path at which it stands."""
+    """A service's keys, overridden by those of one type, each with its own path."""
 
-    own: Block
+    override: Block
 
     def at(self, key: str) -> str:
-        return self.own.at(key) if self.own.has(key) else Block.at(self, key)
+        return self.override.at(key) if self.override.has(key) else Block.at(self, key)
 
 
 def _service(block: Block, base_dir: Path | None) -> Service:

@@ -29,14 +29,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float64]
 
 BUILTIN = "builtin:"
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -295,8 +293,8 @@ def _delimiter(lines: list[str]) -> str:
         return [len(next(csv.reader([line], delimiter=mark), [])) for line in lines]
 
     fitting = [mark for mark in _DELIMITERS if (n := counts(mark))[0] > 1 and len(set(n)) == 1]
-    some = [mark for mark in _DELIMITERS if mark in lines[0]]
-    return next(iter([*fitting, *some]), ",")
+    present = [mark for mark in _DELIMITERS if mark in lines[0]]
+    return next(iter([*fitting, *present]), ",")
 
 
 def _names_of_headerless(first: list[str], file: Path, path: str) -> tuple[str, ...] | None:

@@ -1,7 +1,7 @@
-"""Finds when requests arrived in a trace's table, and says how it read that.
+"""Finds the arrivals in a trace's table, and states how it read them.
 
 A table of requests has one row per request, or one row per interval with a count of them. What is decided here is never
-decided in silence: `Reading.sentence` names the column, the unit, the resolution, and what was spread.
+decided in silence: `ArrivalReading.sentence` names the column, the unit, the resolution, and what was spread.
 
 **The column.** `time_column` names it. Otherwise a column with a usual name is taken. Some usual names are those of
 durations elsewhere (`request_time` is one in nginx): such a column is taken only where no other has a time, and only
@@ -32,14 +32,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, nearest
 from shadowsim.scenario.table_files import line_of, listing
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 UNITS = (*NS, "iso")
@@ -80,7 +78,7 @@ _COMMON_LOG = re.compile(r"\[?\d{1,2}/[A-Za-z]{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}
 
 
 @dataclass(frozen=True, slots=True)
-class HowToRead:
+class TimeOptions:
     """What a scenario says of a trace's times; None leaves it to the table.
 
     Attributes
@@ -101,11 +99,11 @@ class HowToRead:
     span_s: float | None = None
 
 
-AS_FOUND = HowToRead()
+NO_TIME_OPTIONS = TimeOptions()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class ArrivalReading:
     """When the requests of a table arrived.
 
     Attributes
@@ -130,7 +128,7 @@ class Reading:
     used: tuple[str, ...]
 
 
-def read_times(table: pd.DataFrame, file: Path, how: HowToRead, path: str) -> Reading:
+def read_times(table: pd.DataFrame, file: Path, options: TimeOptions, path: str) -> ArrivalReading:
     """Read the arrivals of a table.
 
     Raises
@@ -140,10 +138,10 @@ def read_times(table: pd.DataFrame, file: Path, how: HowToRead, path: str) -> Re
         per request, or what the scenario says of it does not fit.
     """
     at = f"{path}.path"
-    _refuse_other_tables(table, file, how, at)
-    name, why = _time_column(table, file, how, path)
-    clock = _clock(table[name], name, file, how, path)
-    counted, counts = _counts(table, name, clock, file, how, path)
+    _refuse_other_tables(table, file, options, at)
+    name, why = _time_column(table, file, options, path)
+    clock = _clock(table[name], name, file, options, path)
+    counted, counts = _counts(table, name, clock, file, options, path)
     row = np.repeat(np.arange(len(table)), counts) if counts is not None else np.arange(len(table))
     order = np.argsort(clock.ns[row], kind="stable")
     row = row[order]
@@ -154,22 +152,22 @@ def read_times(table: pd.DataFrame, file: Path, how: HowToRead, path: str) -> Re
     width_s, ties = _width_s(distinct, n, clock, counts is not None, file, at)
     spread = ""
     if width_s.size:
-        arrival_s = _spread(ns, distinct, row, width_s, how.within)
-        pass_s, spread = span_s + float(width_s[-1]), _spread_words(how.within, ties)
+        arrival_s = _spread(ns, distinct, row, width_s, options.within)
+        pass_s, spread = span_s + float(width_s[-1]), _spread_words(options.within, ties)
     else:
         pass_s = span_s + span_s / max(n - 1, 1)
-    if how.span_s is not None:
-        if how.span_s < float(arrival_s[-1]) or how.span_s <= 0.0:
+    if options.span_s is not None:
+        if options.span_s < float(arrival_s[-1]) or options.span_s <= 0.0:
             what = f"must not be less than the time of the last request, {float(arrival_s[-1]):g} s"
-            raise InputError(f"{path}.span_s", what, how.span_s)
-        pass_s = how.span_s
+            raise InputError(f"{path}.span_s", what, options.span_s)
+        pass_s = options.span_s
     sentence = f"{file.name}: column `{name}`{why}, read as {clock.words}"
     if n > 1:
         sentence += f", resolution {_step_words(clock.resolution_ns(distinct))}"
     sentence += f", {n:,} request{'s' if n != 1 else ''} over {_span_words(pass_s)}"
     sentence += f", counted by `{counted}`" if counted else ""
     sentence += spread + clock.other(n, span_s) + "."
-    return Reading(arrival_s, row, pass_s, sentence, (name, *([counted] if counted else [])))
+    return ArrivalReading(arrival_s, row, pass_s, sentence, (name, *([counted] if counted else [])))
 
 
 # ---- Which column ----
@@ -189,14 +187,16 @@ def _named(names: Sequence[str], usual: Sequence[str]) -> list[str]:
     return [columns[name.replace("_", "")] for name in usual if name.replace("_", "") in columns]
 
 
-def _time_column(table: pd.DataFrame, file: Path, how: HowToRead, path: str) -> tuple[str, str]:
+def _time_column(table: pd.DataFrame, file: Path, options: TimeOptions, path: str) -> tuple[str, str]:
     """Return the column of the arrivals, and words on others that could be."""
     names = list(map(str, table.columns))
-    if how.time_column is not None:
-        if how.time_column not in names:
-            what = f"has no column {how.time_column!r}; it has {listing(names)}{nearest(how.time_column, names)}"
+    if options.time_column is not None:
+        if options.time_column not in names:
+            what = (
+                f"has no column {options.time_column!r}; it has {listing(names)}{nearest(options.time_column, names)}"
+            )
             raise InputError(f"{path}.time_column", f"{file} {what}")
-        return how.time_column, ""
+        return options.time_column, ""
     usual = _named(names, ARRIVAL_NAMES)
     if usual:
         others = f" (not {listing(f'`{name}`' for name in usual[1:])})" if len(usual) > 1 else ""
@@ -230,7 +230,7 @@ def _like_durations(column: pd.Series[Any], name: str) -> bool:
     return 0.1 < back < 0.9 or values.size > _MOST_PER_S * span_s
 
 
-def _refuse_other_tables(table: pd.DataFrame, file: Path, how: HowToRead, at: str) -> None:
+def _refuse_other_tables(table: pd.DataFrame, file: Path, options: TimeOptions, at: str) -> None:
     """Refuse tables whose rows are no requests, by the names of their columns."""
     stems = {_stem(str(name))[0]: str(name) for name in table.columns}
     names = set(stems)
@@ -243,7 +243,7 @@ def _refuse_other_tables(table: pd.DataFrame, file: Path, how: HowToRead, at: st
         metric = table[stems["metric_name"]]
         if (metric.astype(str) != "http_reqs").any():
             raise refused(what)
-    if how.count_column is None and "user_count" in names and any(name.startswith("requests") for name in names):
+    if options.count_column is None and "user_count" in names and any(name.startswith("requests") for name in names):
         what = "is locust's history, with one row per second and not per request; write its rates as a `steps` profile"
         raise refused(f"{what}, or name a column of counts per row in count_column")
     for name in _named(list(table.columns), ID_NAMES):
@@ -285,11 +285,11 @@ class _Clock:
         return f" ({rates[0]}; as {_NAMES[other]} it would be {rates[1]} over {_span_words(other_s)}: set time_unit)"
 
 
-def _clock(column: pd.Series[Any], name: str, file: Path, how: HowToRead, path: str) -> _Clock:
+def _clock(column: pd.Series[Any], name: str, file: Path, options: TimeOptions, path: str) -> _Clock:
     import pandas as pd
     from pandas.api import types
 
-    at, unit = f"{path}.path", how.time_unit
+    at, unit = f"{path}.path", options.time_unit
     given = column
     if unit is not None and unit not in UNITS and "%" not in unit:
         what = f"must be {', '.join(UNITS)}, or a strptime format such as %m/%d/%Y %H:%M:%S"
@@ -402,12 +402,12 @@ def _scaled(values: NDArray[Any], factor: int, file: Path, at: str) -> Ints:
 
 
 def _counts(
-    table: pd.DataFrame, name: str, clock: _Clock, file: Path, how: HowToRead, path: str
+    table: pd.DataFrame, name: str, clock: _Clock, file: Path, options: TimeOptions, path: str
 ) -> tuple[str | None, Ints | None]:
     """Return the column that counts requests and its counts; (None, None) for a table with a row per request."""
     from pandas.api import types
 
-    counted = how.count_column
+    counted = options.count_column
     if counted is None:
         likely = _named([column for column in table.columns if column != name], COUNT_NAMES)
         if not likely or not _regular(clock.ns) or not _whole_numbers(table[likely[0]]):

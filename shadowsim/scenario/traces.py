@@ -14,13 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, nearest
 from shadowsim.scenario.table_files import line_of, listing, read_table, sizes
-from shadowsim.scenario.trace_times import HowToRead, read_times
-
-Floats = NDArray[np.float64]
+from shadowsim.scenario.trace_times import TimeOptions, read_times
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,14 +94,14 @@ class Trace:
         return self.columns[name]
 
 
-def read_trace(file: Path, how: HowToRead, speed: float, repeat: int, path: str) -> Trace:
+def read_trace(file: Path, options: TimeOptions, speed: float, repeat: int, path: str) -> Trace:
     """Read a trace, played `speed` times as fast and `repeat` times over.
 
     Parameters
     ----------
     file : Path
         CSV, JSON lines or a JSON array (also compressed, by its suffix), or Parquet.
-    how : HowToRead
+    how : TimeOptions
         What the scenario says of its times.
     speed : float
         2.0 halves all times.
@@ -119,7 +117,7 @@ def read_trace(file: Path, how: HowToRead, speed: float, repeat: int, path: str)
         row per request.
     """
     stamp = _stamp(file, f"{path}.path")
-    once = _read_once(file.resolve(), *stamp, how, path)
+    once = _read_once(file.resolve(), *stamp, options, path)
     if repeat > 1 and once.pass_s == 0.0:
         raise InputError(f"{path}.repeat", "must be 1 for a trace whose requests all come at one time", repeat)
     arrival_s, pass_s = _frozen(once.arrival_s / speed), once.pass_s / speed
@@ -139,9 +137,9 @@ def _stamp(file: Path, path: str) -> tuple[int, int]:
 # A scenario asks for its trace more than once, and a sweep makes many scenarios over one file. Keyed by the file's
 # state, so that an edited file is read again; two, so that memory stays bounded.
 @lru_cache(maxsize=2)
-def _read_once(file: Path, mtime_ns: int, size: int, how: HowToRead, path: str) -> Trace:
+def _read_once(file: Path, mtime_ns: int, size: int, options: TimeOptions, path: str) -> Trace:
     table = read_table(file, f"{path}.path")
-    reading = read_times(table, file, how, path)
+    reading = read_times(table, file, options, path)
     columns: dict[str, Floats] = {}
     flaws: dict[str, tuple[int, object]] = {}
     for name in map(str, table.columns):

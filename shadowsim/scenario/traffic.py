@@ -1,41 +1,38 @@
-"""Traffic: when requests come, and how large they are.
+"""Describes arrival processes, body sizes and sessions, and reads a scenario's `traffic` block.
 
 ===========  =========================================================================================================
 poisson      at `rate_per_s`, or by a `profile`
 constant     evenly spaced, likewise
 gamma        likewise, with independent gamma gaps of squared coefficient of variation `scv` (1 is Poisson; 100 is
              bursts with long pauses)
-mmpp         Poisson with a rate that jumps (modulation.py): `rates_per_s`, a rate a state, and `mean_sojourn_s`, one
-             for all or one a state
-trace        replays a file (traces.py): `path`, `time_column`, `time_unit`,
-             `count_column`, `within`, `span_s`, `speed`, `repeat`
+mmpp         Poisson with a rate that jumps (rates.py): `rates_per_s`, one rate per state, and `mean_sojourn_s`, one for
+             all or one per state
+trace        replays a file (traces.py): `path`, `speed`, `repeat`; trace_times.py reads `time_column`, `time_unit`,
+             `count_column`, `within` and `span_s`
 ===========  =========================================================================================================
 
-A rate is flat (`rate_per_s`) or has a `profile` (profiles.py). A profile says its own rates, and then no `rate_per_s`
-is needed. With one, the profile gives only the shape: all of it is multiplied so that its *mean over the horizon* is
-`rate_per_s`. That is one rule for all kinds, and makes `--rate 800` mean 800 requests a second whatever the shape. For
-mmpp it is likewise the mean in the long run that becomes `rate_per_s`; that of a run varies with the path. A trace has
-its own rate, which `speed` multiplies.
+A new process is a subclass of `Process` with an entry in `PROCESSES`, and its arrivals in engine/arrivals.py.
 
-The clock of gamma gaps under a profile is the expected number of requests so far: gaps are stretched where the rate is
-low.
+A rate is flat (`rate_per_s`) or has a `profile` (rates.py). A profile has its own rates, and `rate_per_s` is then
+optional. If both are given, the profile is only a shape: all of it is multiplied so that its *mean over the horizon* is
+`rate_per_s`. The same rule for all kinds makes `--rate 800` mean 800 requests per second whatever the shape. For mmpp
+`rate_per_s` is likewise the long-run mean; the mean of a run varies with the path. A trace has its own rate, which
+`speed` multiplies.
+
+Gamma gaps under a profile are measured in expected requests, not in seconds: they are stretched where the rate is low.
 
 A list of such blocks is their superposition: the requests of all of them, in order of time. `request_bytes`,
-`response_bytes` and `sessions` are then those of all requests alike, and each block that is to say them must say the
-same. Rates are set block by block (`traffic.0.rate_per_s`).
+`response_bytes` and `sessions` then hold for all requests alike, and must be the same in every block. Rates are set
+block by block (`traffic.0.rate_per_s`).
 
-The clock of a diurnal profile is that of the experiment: its Schedule's StartTime in UTC. Without one, t = 0 is a
-Monday at 00:00.
+A diurnal profile follows the clock of the experiment: its Schedule's StartTime in UTC. Without one, t = 0 is a Monday
+at 00:00.
 
 The package ships one trace, `"path": "builtin:trace_small"`: 500 requests in about eleven minutes with the columns of
-the Azure LLM traces. It is synthetic and ours: numpy's default_rng(20240607) drew, in this order, 500 exponential gaps
-of mean 1.5 s (those of requests 200 to 299, counted from 0, divided by 4: a burst), context tokens as a rounded
-lognormal with median 1,200 and sigma 0.9 and generated tokens as a geometric with mean 40, both clipped to 1..8,000;
-the first gap is left out, times begin at 2024-03-04 09:00:00 and are rounded down to 100 ns.
-
-When requests come: the rate, where it is known, and the moments of the gaps, of each kind of traffic.
-
-What the kinds mean and how a scenario file says them: traffic.py.
+the Azure LLM traces. It is synthetic: numpy's default_rng(20240607) drew, in this order, 500 exponential gaps of mean
+1.5 s (those of requests 200 to 299, counted from 0, divided by 4: a burst), context tokens as a rounded lognormal with
+median 1,200 and sigma 0.9 and generated tokens as a geometric with mean 40, both clipped to 1..8,000; the first gap is
+left out, times begin at 2024-03-04 09:00:00 and are rounded down to 100 ns.
 """
 
 from __future__ import annotations
@@ -46,52 +43,57 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
 from shadowsim.scenario.laws import MAX_SCV, Law, parse_law
-from shadowsim.scenario.rates import Knots, Profile, mmpp_dispersion, mmpp_rate, mmpp_scv, parse_profile
+from shadowsim.scenario.rates import DAY_S, Knots, Profile, mmpp_dispersion, mmpp_rate, mmpp_scv, parse_profile
 from shadowsim.scenario.table_files import resolve
-from shadowsim.scenario.trace_times import AS_FOUND, WITHIN, HowToRead
+from shadowsim.scenario.trace_times import NO_TIME_OPTIONS, WITHIN, TimeOptions
 from shadowsim.scenario.traces import Trace, read_trace
 
-Floats = NDArray[np.float64]
-
-DAY_S = 86_400
+SHARED = ("request_bytes", "response_bytes", "sessions")
+LATER = ("retries", "resample")
+MAX_REPEAT = 1_000_000
+MAX_SESSIONS = 2**31 - 1
+MAX_STATES = 100
+MAX_STREAMS = 100
+MAX_JUMPS = 2_000_000  # of a modulated rate, whose path is kept in memory
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """When requests come, made by `traffic.parse_traffic`.
+    """The arrivals of requests and the sizes of their bodies, made by `parse_traffic`.
 
     Attributes
     ----------
     process : str
-        poisson, constant, gamma, mmpp or trace; superposition for a list.
+        A name in `PROCESSES`; superposition for a list.
     rate_per_s : float or None
-        The mean rate over the horizon; None when the profile, the states, the trace or the parts say it.
+        The mean rate over the horizon; None where the profile, the states, the trace or the streams determine it.
     profile : Profile or None
         The rate's shape; None for flat.
     gap_law : Law or None
         Gamma: the law of a gap at rate 1, of mean 1.
     rates_per_s, mean_sojourn_s : tuple of float
-        MMPP: a rate and a mean sojourn a state; already brought to `rate_per_s`.
-    file, how, speed, repeat
-        A trace's file, what is said of its times, how fast and how often it is played.
-    parts : tuple of Traffic
-        Superposition: what is superposed; sizes and sessions are those of the whole.
+        MMPP: one rate and one mean sojourn per state; already scaled to `rate_per_s`.
+    file, time_options, speed, repeat
+        Trace: its file, what the scenario says of its times, the factor on its speed, and how many times it is played.
+    superposed : tuple of Traffic
+        Superposition: its streams, without sizes and sessions, which are those of the superposition.
     request_bytes, response_bytes : Law or None
         Sizes of the bodies.
     sessions : int, str or None
-        Whose request each is: how many sessions there are, each request being of any of them alike; or the trace's
-        column with the session's number. Only the copy rule `hash` asks.
+        Number of sessions, each request belonging to any of them with equal probability; or the trace's column with
+        session numbers. Only the copy rule `hash` uses it.
     path : str
         Where it stands in the scenario, for errors.
     block : object
-        The JSON value that this was made of.
+        The JSON value that this was made from.
     """
 
     process: str
@@ -101,10 +103,10 @@ class Traffic:
     rates_per_s: tuple[float, ...] = ()
     mean_sojourn_s: tuple[float, ...] = ()
     file: Path | None = None
-    how: HowToRead = AS_FOUND
+    time_options: TimeOptions = NO_TIME_OPTIONS
     speed: float = 1.0
     repeat: int = 1
-    parts: tuple[Traffic, ...] = ()
+    superposed: tuple[Traffic, ...] = ()
     request_bytes: Law | None = None
     response_bytes: Law | None = None
     sessions: int | str | None = None
@@ -113,16 +115,21 @@ class Traffic:
 
     @property
     def streams(self) -> tuple[Traffic, ...]:
-        """The streams of requests that it consists of: its parts, or itself alone."""
-        return self.parts or (self,)
+        """The streams of requests that it consists of: those superposed, or itself alone."""
+        return self.superposed or (self,)
+
+    @property
+    def title(self) -> str:
+        """The process in words."""
+        return PROCESSES[self.process].title
 
     @property
     def has_knots(self) -> bool:
         """Whether the rate is a function of time that is known before the run: `knots` gives it."""
-        return self.process in ("poisson", "constant", "gamma")
+        return PROCESSES[self.process].has_knots
 
     def knots(self, horizon_s: float, start: datetime | None = None) -> Knots:
-        """Return the rate as a piecewise-linear function, where it is one that is known.
+        """Return the rate as a piecewise-linear function, if it is known before the run.
 
         Parameters
         ----------
@@ -141,7 +148,7 @@ class Traffic:
         Raises
         ------
         InputError
-            When a profile that is zero all over the horizon should be brought to a mean.
+            When a profile is zero over the whole horizon and cannot be scaled to a mean.
         ValueError
             For a trace, an MMPP, whose path is drawn, and a superposition.
         """
@@ -153,101 +160,296 @@ class Traffic:
         if self.rate_per_s is not None:
             mean = _mean(time, rate)
             if mean == 0.0:
-                what = "must have a rate > 0 within the horizon, to be scaled to rate_per_s"
-                raise InputError(f"{self.path}.profile", what)
+                constraint = "must have a rate > 0 within the horizon, to be scaled to rate_per_s"
+                raise InputError(f"{self.path}.profile", constraint)
             rate = rate * (self.rate_per_s / mean)
         return time, rate
 
     def mean_rate(self, horizon_s: float, start: datetime | None = None) -> float:
-        """Return the mean rate over the horizon, requests a second; for a trace, that of the requests within it.
+        """Return the mean rate over the horizon, requests per second; for a trace, that of the requests within it.
 
         That of an MMPP is the expected one: its first state is drawn by the shares of time.
         """
-        if self.process == "superposition":
-            return math.fsum(part.mean_rate(horizon_s, start) for part in self.parts)
-        if self.process == "mmpp":
-            return mmpp_rate(self.rates_per_s, self.mean_sojourn_s)
-        if self.process == "trace":
-            return self.trace().n_before(horizon_s) / horizon_s
-        return _mean(*self.knots(horizon_s, start))
+        return PROCESSES[self.process].mean_rate(self, horizon_s, start)
+
+    def rates_at(self, time_s: Floats, horizon_s: float, start: datetime | None = None) -> Floats | None:
+        """Return the expected rate of a single stream at each time, requests per second; None for a trace."""
+        return PROCESSES[self.process].rates_at(self, time_s, horizon_s, start)
+
+    def peak_drawn_rate(self, horizon_s: float, start: datetime | None = None) -> float:
+        """Return the highest rate of a single stream, requests per second; 0 for a trace, which is not drawn.
+
+        Raises
+        ------
+        InputError
+            When no request can come within the horizon, or an MMPP jumps too often.
+        """
+        return PROCESSES[self.process].peak_drawn_rate(self, horizon_s, start)
+
+    @property
+    def cycle_s(self) -> float:
+        """Period after which a single stream's expected rate repeats; 0 for a steady one, infinity for never."""
+        return PROCESSES[self.process].cycle_s(self)
 
     @property
     def jump_per_s(self) -> float:
         """How far the busiest states of modulated streams lie above their mean rates, requests per second."""
-        modulated = [part for part in self.streams if part.process == "mmpp"]
-        return sum(max(part.rates_per_s) - mmpp_rate(part.rates_per_s, part.mean_sojourn_s) for part in modulated)
+        modulated = [stream for stream in self.streams if stream.rates_per_s]
+        return sum(max(s.rates_per_s) - mmpp_rate(s.rates_per_s, s.mean_sojourn_s) for s in modulated)
+
+    @property
+    def modulation_s(self) -> float:
+        """Longest sum of the mean sojourns in all states over the modulated streams; 0 without any."""
+        return max(sum(stream.mean_sojourn_s) for stream in self.streams)
 
     @property
     def scv(self) -> float | None:
         """Variance / mean² of the times between requests.
 
         For a trace that of the gaps of all its passes; None when there are fewer than two of them or all are 0. None
-        under a profile, and for a superposition, unless all of it is Poisson and so the whole, too.
+        under a profile, and for a superposition unless all its streams, and so the whole, are Poisson.
         """
-        if self.profile is not None:
-            return None
-        match self.process:
-            case "poisson":
-                return 1.0
-            case "constant":
-                return 0.0
-            case "mmpp":
-                return mmpp_scv(self.rates_per_s, self.mean_sojourn_s)
-            case "superposition":
-                return 1.0 if all(part.process == "poisson" and part.scv == 1.0 for part in self.parts) else None
-            case "trace":
-                return _sample_scv(self.trace())
-        return self.gap_law.scv if self.gap_law else None
+        return None if self.profile is not None else PROCESSES[self.process].scv(self)
 
     @property
     def dispersion(self) -> float | None:
         """Limit of variance / mean of the number of requests within a long time.
 
-        That of a renewal process is the scv of its gaps (Cox, Renewal Theory, 1962), that of a
-        superposition the mean of its parts' weighted by their rates. None for a trace and under a profile.
+        That of a renewal process is the scv of its gaps (Cox, Renewal Theory, 1962), that of a superposition the mean
+        of its streams' weighted by their rates. None for a trace and under a profile.
         """
-        if self.profile is not None or self.process == "trace":
-            return None
-        if self.process == "mmpp":
-            return mmpp_dispersion(self.rates_per_s, self.mean_sojourn_s)
-        if self.process != "superposition":
-            return self.scv
-        found = [(part.dispersion, part.mean_rate(1.0)) for part in self.parts if part.profile is None]
-        known = [(dispersion, rate) for dispersion, rate in found if dispersion is not None]
-        if len(known) < len(self.parts):
-            return None
-        return math.fsum(d * rate for d, rate in known) / math.fsum(rate for _, rate in known)
+        return None if self.profile is not None else PROCESSES[self.process].dispersion(self)
 
     def trace(self) -> Trace:
         """Return one pass of the trace, and how often it is played; the file is read again only when it has changed."""
         if self.file is None:
             raise ValueError(f"{self.process} traffic has no trace")
-        return read_trace(self.file, self.how, self.speed, self.repeat, self.path)
+        return read_trace(self.file, self.time_options, self.speed, self.repeat, self.path)
 
     @property
     def traces(self) -> tuple[Trace, ...]:
-        """The traces that are played: of itself, or of its parts."""
-        found = [part for part in (self, *self.parts) if part.process == "trace"]
-        return tuple(part.trace() for part in found)
+        """The traces of all streams that replay one."""
+        return tuple(stream.trace() for stream in self.streams if stream.process == "trace")
 
     @property
     def only_traces(self) -> bool:
         """Whether all requests come from traces, so that they end by themselves."""
-        return all(part.process == "trace" for part in self.streams)
+        return all(stream.process == "trace" for stream in self.streams)
 
     def to_dict(self) -> object:
-        """Return the JSON value that this was made of."""
+        """Return the JSON value that this was made from."""
         return self.block
 
 
-def _sample_scv(trace: Trace) -> float | None:
-    """Return the variance / mean² of the gaps of all passes; between two passes lies one mean gap."""
-    gaps = np.diff(trace.arrival_s)
-    mean = gaps.mean() if gaps.size else 0.0
-    if gaps.size < 2 or mean == 0.0:
+class Process:
+    """An arrival process; this base class has a rate that is known before the run.
+
+    Attributes
+    ----------
+    title : str
+        The process in words.
+    keys : tuple of str
+        Keys of its block beside `process` and those of `SHARED`.
+    has_knots : bool
+        Whether the rate is a function of time that is known before the run.
+    """
+
+    title: str
+    keys: tuple[str, ...] = ("rate_per_s", "profile")
+    has_knots = True
+
+    def parse(self, block: Block, base_dir: Path) -> dict[str, Any]:
+        """Return the fields of `Traffic` that the process's keys determine."""
+        profile = parse_profile(block.block("profile")) if block.has("profile") else None
+        # Without a profile the rate is required, which `number` checks.
+        rate = block.number("rate_per_s", above=0.0) if profile is None or block.has("rate_per_s") else None
+        return {"rate_per_s": rate, "profile": profile}
+
+    def mean_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
+        """Return the mean rate over the horizon."""
+        return _mean(*traffic.knots(horizon_s, start))
+
+    def rates_at(self, traffic: Traffic, time_s: Floats, horizon_s: float, start: datetime | None) -> Floats | None:
+        """Return the expected rate at each time, or None if it is not known."""
+        return np.interp(time_s, *traffic.knots(horizon_s, start))
+
+    def peak_drawn_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
+        """Return the highest rate at which requests are drawn, or raise `InputError` when none can come."""
+        time, rate = traffic.knots(horizon_s, start)
+        if not ((rate[1:] + rate[:-1]) * np.diff(time) > 0.0).any():
+            raise InputError(f"{traffic.path}.profile", f"must have a rate > 0 within the horizon of {horizon_s:g} s")
+        return float(rate.max())
+
+    def cycle_s(self, traffic: Traffic) -> float:
+        """Return the period after which the expected rate repeats; 0 for a steady rate, infinity for never."""
+        return 0.0 if traffic.profile is None else traffic.profile.cycle_s
+
+    def scv(self, traffic: Traffic) -> float | None:
+        """Return variance / mean² of the gaps without a profile."""
+        raise NotImplementedError
+
+    def dispersion(self, traffic: Traffic) -> float | None:
+        """Return the limit of variance / mean of counts without a profile."""
+        return self.scv(traffic)
+
+
+class _Poisson(Process):
+    title = "Poisson"
+
+    def scv(self, traffic: Traffic) -> float | None:
+        return 1.0
+
+
+class _Constant(Process):
+    title = "evenly spaced"
+
+    def scv(self, traffic: Traffic) -> float | None:
+        return 0.0
+
+
+class _GammaGaps(Process):
+    title = "gamma gaps"
+    keys = ("rate_per_s", "profile", "scv")
+
+    def parse(self, block: Block, base_dir: Path) -> dict[str, Any]:
+        fields = super().parse(block, base_dir)
+        if block.has("scv") and block.values["scv"] == 0:
+            raise InputError(block.at("scv"), "must be > 0: gaps without variance are process constant", 0)
+        return {**fields, "gap_law": Law("gamma", 1.0, block.number("scv", above=0.0, most=MAX_SCV))}
+
+    def scv(self, traffic: Traffic) -> float | None:
+        return traffic.gap_law.scv if traffic.gap_law else None
+
+
+class _MarkovModulatedPoisson(Process):
+    title = "a modulated Poisson process (MMPP)"
+    keys = ("rate_per_s", "rates_per_s", "mean_sojourn_s")
+    has_knots = False
+
+    def parse(self, block: Block, base_dir: Path) -> dict[str, Any]:
+        rates = block.numbers("rates_per_s", least=0.0)
+        n = len(rates)
+        if not 2 <= n <= MAX_STATES or not any(rates):
+            constraint = f"must have 2 to {MAX_STATES} rates, one of them > 0"
+            raise InputError(block.at("rates_per_s"), constraint, block.values["rates_per_s"])
+        if isinstance(block.need("mean_sojourn_s"), list):
+            sojourns = block.numbers("mean_sojourn_s", above=0.0)
+            if len(sojourns) != n:
+                constraint = f"must be one number, or one for each of {n} rates"
+                raise InputError(block.at("mean_sojourn_s"), constraint, sojourns)
+        else:
+            sojourns = (block.number("mean_sojourn_s", above=0.0),) * n
+        fields = {"rates_per_s": rates, "mean_sojourn_s": sojourns}
+        if not block.has("rate_per_s"):
+            return fields
+        wanted, mean = block.number("rate_per_s", above=0.0), mmpp_rate(rates, sojourns)
+        # Rates that differ by hundreds of orders of magnitude have a mean of 0, or are scaled past all numbers.
+        scaled = tuple(rate / mean * wanted for rate in rates) if mean > 0.0 else (math.inf,)
+        if not all(map(math.isfinite, scaled)):
+            raise InputError(block.at("rate_per_s"), "must be a mean that rates_per_s can be brought to", wanted)
+        return {**fields, "rate_per_s": wanted, "rates_per_s": scaled}
+
+    def mean_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
+        return mmpp_rate(traffic.rates_per_s, traffic.mean_sojourn_s)
+
+    def rates_at(self, traffic: Traffic, time_s: Floats, horizon_s: float, start: datetime | None) -> Floats | None:
+        return np.full(time_s.size, traffic.mean_rate(horizon_s, start))
+
+    def peak_drawn_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
+        if horizon_s / math.fsum(traffic.mean_sojourn_s) * len(traffic.mean_sojourn_s) > MAX_JUMPS:
+            limit = f"must bring at most {MAX_JUMPS:,} jumps within the horizon of {horizon_s:g} s"
+            raise InputError(f"{traffic.path}.mean_sojourn_s", limit, traffic.mean_sojourn_s)
+        return max(traffic.rates_per_s)
+
+    def scv(self, traffic: Traffic) -> float | None:
+        return mmpp_scv(traffic.rates_per_s, traffic.mean_sojourn_s)
+
+    def dispersion(self, traffic: Traffic) -> float | None:
+        return mmpp_dispersion(traffic.rates_per_s, traffic.mean_sojourn_s)
+
+
+def _time_options(block: Block) -> TimeOptions:
+    def text(key: str) -> str | None:
+        return block.text(key) if block.has(key) else None
+
+    return TimeOptions(
+        time_column=text("time_column"),
+        time_unit=text("time_unit"),
+        count_column=text("count_column"),
+        within=block.choice("within", "poisson", WITHIN),
+        span_s=block.number("span_s", above=0.0) if block.has("span_s") else None,
+    )
+
+
+class _RecordedTrace(Process):
+    title = "a recorded trace"
+    keys = ("path", "time_column", "time_unit", "count_column", "within", "span_s", "speed", "repeat")
+    has_knots = False
+
+    def parse(self, block: Block, base_dir: Path) -> dict[str, Any]:
+        return {
+            "file": resolve(block.text("path"), base_dir),
+            "time_options": _time_options(block),
+            "speed": block.number("speed", 1.0, above=0.0),
+            "repeat": block.integer("repeat", 1, least=1, most=MAX_REPEAT),
+        }
+
+    def mean_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
+        return traffic.trace().n_before(horizon_s) / horizon_s
+
+    def rates_at(self, traffic: Traffic, time_s: Floats, horizon_s: float, start: datetime | None) -> Floats | None:
         return None
-    n = trace.n_requests - 1
-    return math.fsum((gaps / mean - 1.0) ** 2) * trace.repeat / n
+
+    def peak_drawn_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
+        return 0.0
+
+    def cycle_s(self, traffic: Traffic) -> float:
+        return math.inf
+
+    def scv(self, traffic: Traffic) -> float | None:
+        """Return the scv of the gaps of all passes; between two passes lies one mean gap."""
+        trace = traffic.trace()
+        gaps = np.diff(trace.arrival_s)
+        mean = gaps.mean() if gaps.size else 0.0
+        if gaps.size < 2 or mean == 0.0:
+            return None
+        n = trace.n_requests - 1
+        return math.fsum((gaps / mean - 1.0) ** 2) * trace.repeat / n
+
+    def dispersion(self, traffic: Traffic) -> float | None:
+        return None
+
+
+class _Superposition(Process):
+    title = "several streams superposed"
+    keys = ()
+    has_knots = False
+
+    def mean_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
+        return math.fsum(stream.mean_rate(horizon_s, start) for stream in traffic.superposed)
+
+    def scv(self, traffic: Traffic) -> float | None:
+        poisson = all(stream.process == "poisson" and stream.scv == 1.0 for stream in traffic.superposed)
+        return 1.0 if poisson else None
+
+    def dispersion(self, traffic: Traffic) -> float | None:
+        weighted = [(s.dispersion, s.mean_rate(1.0)) for s in traffic.superposed if s.profile is None]
+        known = [(dispersion, rate) for dispersion, rate in weighted if dispersion is not None]
+        if len(known) < len(traffic.superposed):
+            return None
+        return math.fsum(d * rate for d, rate in known) / math.fsum(rate for _, rate in known)
+
+
+PROCESSES: Mapping[str, Process] = MappingProxyType(
+    {
+        "poisson": _Poisson(),
+        "gamma": _GammaGaps(),
+        "mmpp": _MarkovModulatedPoisson(),
+        "constant": _Constant(),
+        "trace": _RecordedTrace(),
+        "superposition": _Superposition(),
+    }
+)
 
 
 def _mean(time: Floats, rate: Floats) -> float:
@@ -260,30 +462,11 @@ def _clock_s(start: datetime | None) -> float:
         return 0.0
     utc = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
     midnight = utc.replace(hour=0, minute=0, second=0, microsecond=0)
-    return utc.weekday() * float(DAY_S) + (utc - midnight).total_seconds()
-
-
-RATED = ("rate_per_s", "profile")
-# What each process takes beside the keys that all share.
-KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "poisson": RATED,
-        "gamma": (*RATED, "scv"),
-        "mmpp": ("rate_per_s", "rates_per_s", "mean_sojourn_s"),
-        "constant": RATED,
-        "trace": ("path", "time_column", "time_unit", "count_column", "within", "span_s", "speed", "repeat"),
-    }
-)
-SHARED = ("request_bytes", "response_bytes", "sessions")
-LATER = ("retries", "resample")
-MAX_REPEAT = 1_000_000
-MAX_SESSIONS = 2**31 - 1
-MAX_STATES = 100
-MAX_PARTS = 100
+    return utc.weekday() * DAY_S + (utc - midnight).total_seconds()
 
 
 def parse_traffic(value: object, path: str = "traffic", base_dir: Path | None = None) -> Traffic:
-    """Make traffic of its JSON value.
+    """Return the traffic that a JSON value describes.
 
     Parameters
     ----------
@@ -292,13 +475,13 @@ def parse_traffic(value: object, path: str = "traffic", base_dir: Path | None = 
     path : str
         Where it stands, for errors.
     base_dir : Path, optional
-        What the files it names are relative to; by default the working directory.
+        What its file paths are relative to; by default the working directory.
 
     Raises
     ------
     InputError
         When a key is unknown, not built yet or foreign to the process, or a value breaks its constraint. Trace
-        files are not read here but by `Traffic.trace`.
+        files are read later, by `Traffic.trace`.
     """
     if isinstance(value, list):
         return _superposition(value, path, base_dir or Path())
@@ -306,62 +489,35 @@ def parse_traffic(value: object, path: str = "traffic", base_dir: Path | None = 
 
 
 def _parse_block(block: Block, base_dir: Path) -> Traffic:
-    every = dict.fromkeys(key for keys in KEYS.values() for key in keys)
+    keys = {name: process.keys for name, process in PROCESSES.items() if process.keys}
+    every = dict.fromkeys(key for own in keys.values() for key in own)
     block.only(("process", *SHARED, *every), LATER)
-    process = block.choice("process", None, list(KEYS))
+    process = block.choice("process", None, list(keys))
     for key in every:
-        if block.has(key) and key not in KEYS[process]:
-            *others, last = [name for name in KEYS if key in KEYS[name]]
+        if block.has(key) and key not in keys[process]:
+            *others, last = [name for name in keys if key in keys[name]]
             owners = f"{', '.join(others)} and {last}" if others else last
             hint = "; speed sets the rate of a trace" if (process, key) == ("trace", "rate_per_s") else ""
-            what = f"belongs to {owners} traffic, not to process {process}"
-            raise InputError(block.at(key), what, block.values[key], hint=hint)
+            constraint = f"belongs to {owners} traffic, not to process {process}"
+            raise InputError(block.at(key), constraint, block.values[key], hint=hint)
     traffic = _with_sizes(Traffic(process, path=block.path, block=block.values), block, base_dir)
-    if process == "trace":
-        return replace(
-            traffic,
-            file=resolve(block.text("path"), base_dir),
-            how=_how_to_read(block),
-            speed=block.number("speed", 1.0, above=0.0),
-            repeat=block.integer("repeat", 1, least=1, most=MAX_REPEAT),
-        )
-    if process == "mmpp":
-        rate, rates, sojourns = _states(block)
-        return replace(traffic, rate_per_s=rate, rates_per_s=rates, mean_sojourn_s=sojourns)
-    profile = parse_profile(block.block("profile")) if block.has("profile") else None
-    # Without a profile the rate is required: `need` says so.
-    rate = block.number("rate_per_s", above=0.0) if profile is None or block.has("rate_per_s") else None
-    gap_law = _gap_law(block) if process == "gamma" else None
-    return replace(traffic, rate_per_s=rate, profile=profile, gap_law=gap_law)
-
-
-def _how_to_read(block: Block) -> HowToRead:
-    def text(key: str) -> str | None:
-        return block.text(key) if block.has(key) else None
-
-    return HowToRead(
-        time_column=text("time_column"),
-        time_unit=text("time_unit"),
-        count_column=text("count_column"),
-        within=block.choice("within", "poisson", WITHIN),
-        span_s=block.number("span_s", above=0.0) if block.has("span_s") else None,
-    )
+    return replace(traffic, **PROCESSES[process].parse(block, base_dir))
 
 
 def _superposition(values: list[object], path: str, base_dir: Path) -> Traffic:
-    if not 1 <= len(values) <= MAX_PARTS:
-        raise InputError(path, f"must be an object {{...}} or a list of 1 to {MAX_PARTS} of them", values)
+    if not 1 <= len(values) <= MAX_STREAMS:
+        raise InputError(path, f"must be an object {{...}} or a list of 1 to {MAX_STREAMS} of them", values)
     blocks = [Block.of(value, f"{path}.{i}") for i, value in enumerate(values)]
     for key in SHARED:
         for block in blocks:
             if block.values.get(key) != blocks[0].values.get(key):
-                what = "must be the same in every block of a list: it is drawn for all requests alike"
-                raise InputError(block.at(key), what, block.values.get(key))
-    parts = tuple(
+                constraint = "must be the same in every block of a list: it is drawn for all requests alike"
+                raise InputError(block.at(key), constraint, block.values.get(key))
+    streams = tuple(
         _parse_block(Block(block.path, {k: v for k, v in block.values.items() if k not in SHARED}), base_dir)
         for block in blocks
     )
-    return _with_sizes(Traffic("superposition", parts=parts, path=path, block=values), blocks[0], base_dir)
+    return _with_sizes(Traffic("superposition", superposed=streams, path=path, block=values), blocks[0], base_dir)
 
 
 def _with_sizes(traffic: Traffic, block: Block, base_dir: Path) -> Traffic:
@@ -371,35 +527,6 @@ def _with_sizes(traffic: Traffic, block: Block, base_dir: Path) -> Traffic:
         response_bytes=_bytes(block, "response_bytes", traffic.process, base_dir),
         sessions=_sessions(block, traffic.process),
     )
-
-
-def _gap_law(block: Block) -> Law:
-    if block.has("scv") and block.values["scv"] == 0:
-        raise InputError(block.at("scv"), "must be > 0: gaps without variance are process constant", 0)
-    return Law("gamma", 1.0, block.number("scv", above=0.0, most=MAX_SCV))
-
-
-def _states(block: Block) -> tuple[float | None, tuple[float, ...], tuple[float, ...]]:
-    """Return the wanted mean rate, if any, and each state's rate and mean sojourn."""
-    rates = block.numbers("rates_per_s", least=0.0)
-    n = len(rates)
-    if not 2 <= n <= MAX_STATES or not any(rates):
-        what = f"must have 2 to {MAX_STATES} rates, one of them > 0"
-        raise InputError(block.at("rates_per_s"), what, block.values["rates_per_s"])
-    if isinstance(block.need("mean_sojourn_s"), list):
-        sojourns = block.numbers("mean_sojourn_s", above=0.0)
-        if len(sojourns) != n:
-            raise InputError(block.at("mean_sojourn_s"), f"must be one number, or one for each of {n} rates", sojourns)
-    else:
-        sojourns = (block.number("mean_sojourn_s", above=0.0),) * n
-    if not block.has("rate_per_s"):
-        return None, rates, sojourns
-    wanted, mean = block.number("rate_per_s", above=0.0), mmpp_rate(rates, sojourns)
-    # Rates that differ by hundreds of orders of magnitude have a mean of 0, or are scaled past all numbers.
-    scaled = tuple(rate / mean * wanted for rate in rates) if mean > 0.0 else (math.inf,)
-    if not all(map(math.isfinite, scaled)):
-        raise InputError(block.at("rate_per_s"), "must be a mean that rates_per_s can be brought to", wanted)
-    return wanted, scaled, sojourns
 
 
 def _bytes(block: Block, key: str, process: str, base_dir: Path) -> Law | None:

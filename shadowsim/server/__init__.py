@@ -1,6 +1,14 @@
-"""The rehearsal server: what stands where SageMaker stands, for boto3, the AWS CLI and a container's callers.
+"""Runs a local stand-in for SageMaker, for boto3, the AWS CLI and the callers of an endpoint.
 
-Two planes that know one seam. *Control* (store, control and what they stand on) accepts or refuses SageMaker's actions;
-there is no HTTP in it, and nothing in it waits. The *data path* (app, runtime, mirror, backends, captures, metrics)
-answers invocations, and asks control through views.py what an endpoint is at a moment.
+The server has two planes. The control plane (control/ and state/) accepts or refuses SageMaker's actions, without HTTP
+and without waiting. The data plane (data_plane/) answers invocations; it learns through state/views.py what an
+endpoint is at a moment.
+
+control     checks and answers the control-plane actions
+data_plane  invokes containers or simulated backends, mirrors requests, captures both
+http        guards the port: hosts, bodies, signatures
+metrics     publishes CloudWatch's API and Prometheus' page
+state       keeps the event log and the account folded from it
+app         serves all of these on one port
+settings    defines the options of the server
 """

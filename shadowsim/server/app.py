@@ -1,4 +1,4 @@
-"""The server: one port on which SageMaker, its runtime and CloudWatch are spoken, and what runs beside them.
+"""Application: serves SageMaker, its runtime, CloudWatch and Prometheus on one port.
 
     POST /                                              an action, by X-Amz-Target (JSON): control's or CloudWatch's;
                                                         CloudWatch's also as a form, answered in XML
@@ -6,8 +6,8 @@
     GET  /metrics                                       Prometheus
     GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
 
-Everything runs in one event loop; only files are written, and frames built, in threads. Every answer comes from here,
-also the one for a defect: it is logged, and answered with InternalFailure.
+Everything runs in one event loop, but files are written and frames are built in threads. A defect of the server is
+logged and answered with InternalFailure.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperatio
 from shadowsim.server.control import actions
 from shadowsim.server.data_plane.backends import Container
 from shadowsim.server.data_plane.captures import CaptureWriter
-from shadowsim.server.data_plane.connections import Intake, open_session
+from shadowsim.server.data_plane.connections import ReadAllowance, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
-from shadowsim.server.data_plane.live import LiveEndpoints, Sources
-from shadowsim.server.http.access import Hosts, Patience, Token, open_server, read_body, url_of
-from shadowsim.server.http.signatures import Signed, Verifier
+from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
+from shadowsim.server.http.access import Hosts, StalledWrites, Token, open_server, read_body, url_of
+from shadowsim.server.http.signatures import SignedRequest, Verifier
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
 from shadowsim.server.state import views
@@ -45,11 +45,11 @@ from shadowsim.server.state.store import Store
 
 SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
-SAMPLE_S, REFRESH_S, PING_EVERY_S, LOOK_S = 10.0, 0.5, 0.1, 0.5
+SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S = 10.0, 0.5, 0.1, 0.5  # periods
 _INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 _OTHERS = {
     "async-invocations": "InvokeEndpointAsync is for asynchronous endpoints, which shadow tests exclude.",
-    "invocations-response-stream": "InvokeEndpointWithResponseStream is not rehearsed; InvokeEndpoint is.",
+    "invocations-response-stream": "InvokeEndpointWithResponseStream is not supported; InvokeEndpoint is.",
 }
 _OTHER_INVOCATIONS = re.compile(f"/endpoints/[^/]+/({'|'.join(_OTHERS)})")
 _FRAME = re.compile(r"/shadowsim/experiments/([^/]+)/(windows|latency|requests)\.(parquet|json)")
@@ -57,27 +57,29 @@ _LOG = logging.getLogger(__name__)
 
 
 class _NoPageError(ShadowsimError, LookupError):
-    """A page that is not there: of the web, not of AWS."""
+    """A page that does not exist; a page of the web, not an action of AWS."""
 
     code = "ResourceNotFound"
     http_status = 404
 
 
 class App:
-    """A server that can be started and stopped in a running event loop.
+    """The server, which can be started and stopped in a running event loop.
 
     Parameters
     ----------
     settings : Settings
     store : Store
-        Control's; it is not closed here.
+        Account of the control plane; the caller closes it.
 
     Attributes
     ----------
     url : str
-        Once it is started.
+        URL of the server once it has started.
     token : Token or None
-        What pages ask for, where signatures are verified.
+        Token that pages require if signatures are verified.
+    server : aiohttp.web.Server
+        HTTP server with its connections, once it has started.
     endpoints : LiveEndpoints
     """
 
@@ -88,10 +90,10 @@ class App:
         self._hosts = Hosts(settings.host, settings.hosts)
         self._verifier = None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s)
         self._tasks: list[asyncio.Task[None]] = []
-        self._since_s: dict[tuple[str, int, str], float] = {}  # when a probe was first seen
+        self._probed_since_s: dict[tuple[str, int, str], float] = {}  # by probe, when it was first seen
 
     async def start(self) -> None:
-        """Bind, and begin to serve.
+        """Bind the address and start to serve.
 
         Raises
         ------
@@ -101,27 +103,31 @@ class App:
         s = self.settings
         self._sessions = open_session(), open_session(s.copy_connections)
         most = s.limits.max_body_bytes
-        intake = Intake()
+        allowance = ReadAllowance()
         containers = {
-            model: (Container(urls, self._sessions[0], most), Container(urls, self._sessions[1], most, intake))
+            model: ModelContainers(
+                callers=Container(urls, self._sessions[0], most),
+                copies=Container(urls, self._sessions[1], most, allowance),
+            )
             for model, urls in s.containers.items()
         }
         self._containers = containers
         self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s)
         self.endpoints = LiveEndpoints(
-            lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
-            Sources(containers, s.services, s.seed),
-            s.mirroring,
-            s.routing,
-            perf_counter,
+            view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
+            sources=BackendSources(containers, s.services, s.seed),
+            mirroring=s.mirroring,
+            copy_limits=s.copy_limits,
+            routing=s.routing,
+            clock=perf_counter,
         )
         choices = self._store.world.choices
         shared = choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
         self._unknown_operation = choices.unknown_operation
-        server = open_server(self._answer, s.silent_s)
-        patience = Patience(s.body_s, perf_counter)
-        self._runner = web.ServerRunner(server, shutdown_timeout=s.grace_s / 2)  # it waits that long twice
+        self.server = open_server(self._answer, s.silent_s)
+        stalled_writes = StalledWrites(s.body_s, perf_counter)
+        self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, s.host, s.port).start()
@@ -129,17 +135,17 @@ class App:
             await self._close()
             raise
         self.url = url_of(*self._runner.addresses[0][:2])
-        beside = (
+        periodic = (
             self.captures.run(),
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
-            _every(PING_EVERY_S, self._ping),
-            _every(LOOK_S, lambda: patience.look(server.connections)),
+            _every(PING_S, self._ping),
+            _every(STALLED_CHECK_S, lambda: stalled_writes.check(self.server.connections)),
         )
-        self._tasks = [asyncio.create_task(work) for work in beside]
+        self._tasks = [asyncio.create_task(work) for work in periodic]
 
     async def stop(self) -> None:
-        """Finish what is in flight (within `grace_s`), flush captures (within as long again), close."""
+        """Finish requests in flight (within `grace_s`), flush captures (within as long again), and close."""
         began = perf_counter()
         for task in self._tasks:
             task.cancel()
@@ -168,8 +174,8 @@ class App:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
-            _LOG.exception("a defect, while answering %s %s", request.method, path)
-            defect = ShadowsimError("The server has a defect; its log says more.")
+            _LOG.exception("a defect of the server while answering %s %s", request.method, path)
+            defect = ShadowsimError("The server has a defect; see its log.")
             reply = error_reply(defect) if invoked else _refusal(defect)
         headers = {REQUEST_ID: request_id, "Server": "shadowsim", **reply.headers}
         return web.Response(status=reply.status, body=reply.body, headers=headers)
@@ -186,7 +192,7 @@ class App:
         if other is not None:
             raise UnknownOperationError(_OTHERS[other[1]])
         if request.method != "POST" or not (invoked or path == "/"):
-            raise UnknownOperationError(f"There is no {request.method} {path} here.")
+            raise UnknownOperationError(f"There is no {request.method} {path} on this server.")
         most = self.settings.limits.max_body_bytes if invoked else MAX_ACTION_BYTES
         body = await read_body(request, most, self.settings.body_s)
         if body is None:
@@ -197,7 +203,7 @@ class App:
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)
-            self._verifier.check(Signed(request.method, request.raw_path, headers, body), time())
+            self._verifier.check(SignedRequest(request.method, request.raw_path, headers, body), time())
         if invoked:
             self._store.throttle.admit(INVOKE)
             return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
@@ -206,22 +212,23 @@ class App:
     def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if cloudwatch_wire.is_form(headers):
             self._refresh()
-            status, text = cloudwatch_wire.answered(body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name))
+            status, text = cloudwatch_wire.answer_form(
+                body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name)
+            )
             return Reply(status, text, {"Content-Type": "text/xml"})
         service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
         if service == cloudwatch.TARGET:
             document = _object(body)
             self._refresh()
-            found = cloudwatch.handle(action, document, self.endpoints.by_name)
-            return _json(found, "application/x-amz-json-1.0")
+            result = cloudwatch.handle(action, document, self.endpoints.by_name)
+            return _json(result, "application/x-amz-json-1.0")
         if service != SAGEMAKER:
-            what = "X-Amz-Target must name an action of SageMaker, or of CloudWatch in JSON."
-            raise UnknownOperationError(what)
+            raise UnknownOperationError("X-Amz-Target must name an action of SageMaker or of CloudWatch.")
         try:
-            found = actions.handle(action, _object(body), self._store.clock.now(), self._store)
+            result = actions.handle(action, _object(body), self._store.clock.now(), self._store)
         finally:
-            self.endpoints.stale()
-        return _json(found, "application/x-amz-json-1.1")
+            self.endpoints.expire()
+        return _json(result, "application/x-amz-json-1.1")
 
     async def _page(self, path: str) -> Reply:
         if path == "/metrics":
@@ -230,55 +237,57 @@ class App:
             self._refresh()
             text = prometheus_text(self.endpoints.by_name, self.captures)
             return Reply(200, text, {"Content-Type": CONTENT_TYPE})
-        found = _FRAME.fullmatch(path)
-        if found is None:
-            raise _NoPageError(f"There is no GET {path} here.")
-        logbook = self.endpoints.logbook(unquote(found[1]))
+        match = _FRAME.fullmatch(path)
+        if match is None:
+            raise _NoPageError(f"There is no GET {path} on this server.")
+        experiment, frame, form = unquote(match[1]), match[2], match[3]
+        logbook = self.endpoints.logbook(experiment)
         if logbook is None:
-            raise _NoPageError(f"No experiment {unquote(found[1])} has served since the server started.")
-        body = await asyncio.to_thread(_frame, getattr(logbook, found[2]), found[3])
-        headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if found[2] == "requests" else {}
+            raise _NoPageError(f"No experiment {experiment} has served since the server started.")
+        build = {"windows": logbook.windows, "latency": logbook.latency, "requests": logbook.requests}[frame]
+        body = await asyncio.to_thread(_encoded, build, form)
+        headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if frame == "requests" else {}
         types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}
-        return Reply(200, body, {"Content-Type": types[found[3]], **headers})
+        return Reply(200, body, {"Content-Type": types[form], **headers})
 
     def _refresh(self) -> None:
         self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
 
     async def _ping(self) -> None:
-        """Ping what control waits for, and tell it how that went."""
+        """Ping the containers that deployments wait for, and record the results."""
         probes = views.models_to_ping(self._store, self._store.clock.now())
         keys = [(probe.endpoint, probe.deployment, probe.variant.name) for probe in probes]
-        self._since_s = {key: self._since_s.get(key, perf_counter()) for key in keys}
+        self._probed_since_s = {key: self._probed_since_s.get(key, perf_counter()) for key in keys}
         await asyncio.gather(*(self._ping_one(*item) for item in zip(keys, probes, strict=True)))
 
     async def _ping_one(self, key: tuple[str, int, str], probe: views.Probe) -> None:
         containers = self._containers.get(probe.variant.model_name)
-        failure = None if containers is None else await containers[0].ping(probe.variant.instance_count)
-        if failure is None or perf_counter() - self._since_s[key] > probe.limit_s:
+        failure = None if containers is None else await containers.callers.ping(probe.variant.instance_count)
+        if failure is None or perf_counter() - self._probed_since_s[key] > probe.limit_s:
             views.record_ping(self._store, probe, self._store.clock.now(), failure)
-            self.endpoints.stale()
+            self.endpoints.expire()
 
 
 async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:
-    """Do some work again and again; what it raises is a defect, and no reason to end."""
+    """Do some work periodically; an exception is a defect, which is logged and does not end the work."""
     while True:
         try:
-            waiting = work()
-            if waiting is not None:
-                await waiting
+            coroutine = work()
+            if coroutine is not None:
+                await coroutine
         except Exception:
-            _LOG.exception("a defect, beside the serving")
+            _LOG.exception("a defect of the server in its periodic work")
         await asyncio.sleep(period_s)
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body or b"{}")
+        document = json.loads(body or b"{}")
     except (ValueError, RecursionError):
-        raise SerializationError("The body is no JSON.") from None
-    if not isinstance(found, dict):
-        raise SerializationError(f"The body must be an object, not {kind(found)}.")
-    return found
+        raise SerializationError("The body is not JSON.") from None
+    if not isinstance(document, dict):
+        raise SerializationError(f"The body must be an object, not {kind(document)}.")
+    return document
 
 
 def _json(document: Mapping[str, Any], content_type: str) -> Reply:
@@ -291,7 +300,7 @@ def _refusal(error: ShadowsimError) -> Reply:
     return Reply(error.http_status, json.dumps(body).encode(), headers)
 
 
-def _frame(build: Callable[[], Any], form: str) -> bytes:
+def _encoded(build: Callable[[], Any], form: str) -> bytes:
     frame = build()
     if form == "json":
         return bytes(frame.to_json(orient="records").encode())

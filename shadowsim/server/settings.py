@@ -1,53 +1,54 @@
-"""How to serve: everything that `shadowsim serve` can be told, checked by whoever reads it."""
+"""Settings of the server and their defaults; cli/serve.py checks the values that users give."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shadowsim.option_defaults import FLUSH_S, PORT, SERVER_SEED, SKEW_S
+from shadowsim.scenario.reading import Mirroring
 from shadowsim.scenario.service import Service
-from shadowsim.server.data_plane.captures import FLUSH_S
 from shadowsim.server.data_plane.invoke import Limits
-from shadowsim.server.data_plane.mirror import Mirroring
-from shadowsim.server.http.signatures import SKEW_S
+from shadowsim.server.data_plane.mirror import CopyLimits
 from shadowsim.server.state.destinations import Sink
 
-PORT = 4599
 SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0
-COPY_CONNECTIONS = 512  # a shadow that does not answer must not take the descriptors that callers need
+COPY_CONNECTIONS = 512  # leaves callers their file descriptors when a shadow does not answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to serve.
+    """Settings of a server.
 
     Attributes
     ----------
     host, port : str, int
-        Port 0 is any that is free.
+        Address and port to bind; port 0 picks a free one.
     hosts : tuple of str
-        More names under which the server may be asked.
+        Additional names that the Host header may give.
     containers : mapping of str to tuple of str
         URLs by model.
     services : mapping of str to Service
         By variant, for models without URLs.
     routing : mapping of str to str
-        Strategies by variant that go before control's.
+        Routing strategies by variant that override the control plane's.
     mirroring : Mirroring
+    copy_limits : CopyLimits
     copy_connections : int
-        To all shadows' containers at once; further copies wait for one.
+        Connections to all shadows' containers together; further copies wait for one.
     limits : Limits
     sink : Sink
-        Where captures go.
+        Destination of captures.
     flush_s : float
-        How often.
+        Interval between writes of captures.
     secrets : mapping of str to str, or None
-        Secret access keys by id; None for no verification.
+        Secret access keys by id; None to accept unsigned requests.
     skew_s : float
         Permitted difference of a signature's date.
     silent_s, body_s, grace_s : float
-        How long a connection may be silent, a body may take, and requests may take once the server is told to stop.
+        Time limits for a silent connection, for a body, and for requests in flight once the server stops.
     seed : int
+        Seed of simulated backends, sampling and routing.
     """
 
     host: str = "127.0.0.1"
@@ -57,6 +58,7 @@ class Settings:
     services: Mapping[str, Service] = field(default_factory=dict)
     routing: Mapping[str, str] = field(default_factory=dict)
     mirroring: Mirroring = field(default_factory=Mirroring)
+    copy_limits: CopyLimits = field(default_factory=CopyLimits)
     copy_connections: int = COPY_CONNECTIONS
     limits: Limits = field(default_factory=Limits)
     sink: Sink
@@ -66,4 +68,4 @@ class Settings:
     silent_s: float = SILENT_S
     body_s: float = BODY_S
     grace_s: float = GRACE_S
-    seed: int = 7
+    seed: int = SERVER_SEED

@@ -1,19 +1,19 @@
-"""Sections joined to batches that no longer move together, and how far their sum may be off.
+"""Joins sections of a run to uncorrelated batches, and computes standard errors from these.
 
-Every estimate here says what each section of a run contributes to its error: deviations, which add up to 0. Sections
-of a busy queue move together, since what waits at the end of one still waits in the next. They are joined until
-neighbours are uncorrelated, and the scatter of these batches is the error (batch means: Schmeiser, 1982; von Neumann,
-1941, for the test).
+Each estimate states what every section of a run contributes to its error: deviations, which add up to 0. Neighbouring
+sections of a busy queue are correlated, since requests that wait at the end of one section still wait in the next.
+Sections are therefore joined until neighbouring batches are uncorrelated, and the scatter of the batches gives the
+error (batch means: Schmeiser, 1982; the test: von Neumann, 1941).
 
-Traffic with a profile moves sections, too, but that is no chance: the same day would do the same again. Where batches
-stay correlated however long they are, what follows the traffic is taken out: a smooth function of the requests of a
-section, and then what is left of a slow trend, by differences of neighbours (von Neumann's mean square successive
-difference). These must be as negatively correlated as differences of independent batches are. A queue's memory does
-not pass this test, since it makes neighbours alike.
+Traffic with a profile also moves sections, but not by chance: the same day would do the same again. If batches stay
+correlated however long they are, the part that follows the traffic is removed: first a smooth function of the section's
+requests, then slow trends, by taking differences of neighbours (von Neumann's mean square successive difference). These
+must be as negatively correlated as differences of independent batches are. The memory of a queue fails this test, since
+it makes neighbours similar.
 
-A day that is a few batches long hides from a test of neighbours, and traffic that changes within a section is not told
-by the section's requests. Where it is known block by block, and changes smoothly, what follows it is taken out first,
-and each block of a section counts at its own rate.
+A test of neighbours misses a day that is only a few batches long, and the section's requests do not describe traffic
+that changes within a section. Where the traffic is known block by block and changes smoothly, the part that follows it
+is removed first, and each block of a section counts at its own rate.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtri  # type: ignore[import-untyped]
 
-from shadowsim.statistics.samples import Floats
+from shadowsim.arrays import Floats
 
-LEAST, MOST = 10, 30  # Schmeiser (1982): more batches narrow an interval little, and leave correlation in it
-_LEVEL = (MOST, 25, 20, 16, 13)
-_TREND = (50, 100, 30)  # many: the more there are, the less does a trend change from one to the next
-_DEGREE = 6  # of the polynomial that follows the traffic: a tail grows with load far faster than in proportion
-_BLOCKS = (16, 8, 4, 2, 1)  # of a section
-_NOISE = 0.01  # of the variance of the blocks' requests, what may be due to chance
-_SMOOTH = 0.95  # correlation of neighbouring blocks; modulation at random has it only when hardly ever modulated
+MIN_BATCHES, MAX_BATCHES = 10, 30  # Schmeiser (1982): more narrow an interval little, and leave correlation in it
+_LEVEL_COUNTS = (MAX_BATCHES, 25, 20, 16, 13)  # batches tried without removing a trend
+_TREND_COUNTS = (50, 100, 30)  # batches tried with it: of many, a trend changes little from one to the next
+_DEGREE = 6  # of the polynomial in the traffic: a tail grows much faster than the load
+_BLOCKS_PER_SECTION = (16, 8, 4, 2, 1)
+_MAX_NOISE = 0.01  # share of the variance of the blocks' requests that may be due to chance
+_MIN_SMOOTHNESS = 0.95  # correlation of neighbouring blocks; a randomly modulated rate reaches it only with few jumps
 
 
 class Deviations(NamedTuple):
-    """What each section adds to an estimate's error, in a sum that is 0, and its requests: shape (sections,) each.
+    """Contributions of the sections to an estimate's error, which add up to 0, and their requests.
 
-    `moments` are those of its traffic, as `traffic_moments` finds them.
+    `sums` and `n` have shape (sections,); `moments` are those of the traffic, from `traffic_moments`.
     """
 
     sums: Floats
@@ -49,14 +49,14 @@ class Deviations(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """How sections are joined.
+    """A way to join sections.
 
     Attributes
     ----------
     n : int
-        Into how many batches.
+        Number of batches.
     trend : bool
-        Whether what follows the traffic is taken out.
+        Whether the part that follows the traffic is removed.
     """
 
     n: int
@@ -66,12 +66,12 @@ class Batches:
         return f"{self.n} groups" + (", traffic's trend removed" if self.trend else "")
 
     def error(self, deviations: Deviations) -> tuple[float, float]:
-        """Standard error of the sum of the sections, and Student's degrees of freedom for it.
+        """Return the standard error of the sum of the sections, and its degrees of freedom for Student's t.
 
-        Satterthwaite's (1946): twice the square of the variance over the variance of its estimate. The latter grows
-        with the batches' kurtosis (Box, 1953): with k = sum Z^4 / (sum Z^2)^2, the degrees are 2 / (k - 1 / n), which
-        is n - 1 to first order for normal batches, and far fewer where a few of them hold most of the scatter. For
-        differences 2 / k, which is two thirds of n - 1 for normal batches.
+        The degrees are Satterthwaite's (1946): twice the square of the variance over the variance of its estimate. The
+        latter grows with the batches' kurtosis (Box, 1953): with k = sum Z^4 / (sum Z^2)^2, the degrees are
+        2 / (k - 1 / n), which is n - 1 to first order for normal batches, and much less if a few batches hold most of
+        the scatter. For differences they are 2 / k, which is two thirds of n - 1 for normal batches.
         """
         x = self.scatter(deviations)
         squares = float(x @ x)
@@ -82,62 +82,65 @@ class Batches:
         return math.sqrt(squares), min(most, 2.0 / excess if excess > 0.0 else most)
 
     def correlation(self, source: Deviations, shadow: Deviations) -> float:
-        """Correlation of two series' errors."""
+        """Return the correlation of the errors of two series."""
         x, y = self.scatter(source), self.scatter(shadow)
         scale = math.sqrt(float(x @ x) * float(y @ y))
         return float(x @ y) / scale if scale > 0.0 else 0.0
 
     def scatter(self, deviations: Deviations) -> Floats:
-        """Terms whose squares add up to the variance of the sum."""
+        """Return terms whose squares add up to the variance of the sum."""
         scale = self.n / (self.n - 1.0)
         if self.trend:
-            return np.diff(_joined(_left_over(deviations), self.n)) * math.sqrt(0.5 * scale)
-        return _joined(deviations.sums, self.n) * math.sqrt(scale)
+            return np.diff(_batch_sums(_detrended(deviations), self.n)) * math.sqrt(0.5 * scale)
+        return _batch_sums(deviations.sums, self.n) * math.sqrt(scale)
 
 
-def choose(*deviations: Deviations) -> Batches | None:
-    """Join sections to the most batches of which no series is correlated from one to the next.
+def uncorrelated_batches(*deviations: Deviations) -> Batches | None:
+    """Join sections to as many batches as possible such that neighbouring ones are uncorrelated in every series.
 
-    Correlated is what a test at 20 % calls so, since what a stricter one overlooks makes intervals too narrow; at 10 %
-    for the fewest batches, after which there may be none. Differences of independent batches have correlation -1/2,
-    with standard error sqrt(1/2 / n) (Bartlett, 1946). Where the traffic's moments are known, its trend is taken out
-    before anything else is tried, at 5 % if need be, since batches with it say nothing; n is as many as are alike.
+    The test is at 20 %, since correlation that a stricter test misses makes intervals too narrow; at 10 % for the
+    smallest number of batches, after which there is no other. Differences of independent batches have correlation -1/2,
+    with standard error sqrt(1/2 / n) (Bartlett, 1946). Where the traffic's moments are known, its trend is removed
+    first, if necessary with a test at 5 %, since batches that contain it say nothing; n in the standard error is then
+    the number of normal batches of the same kurtosis.
 
     Returns
     -------
     Batches or None
-        None when all are correlated, or there are fewer than `LEAST` sections.
+        None if all are correlated, or there are fewer than `MIN_BATCHES` sections.
     """
     size = min(d.sums.size for d in deviations)
 
-    def apart(n: int, level: float) -> bool:
+    def independent(n: int, level: float) -> bool:
         limit = ndtri(1.0 - level) / math.sqrt(n)
-        return n <= size and all(_lag_1(_joined(d.sums, n)) <= limit for d in deviations)
+        return n <= size and all(_lag_1(_batch_sums(d.sums, n)) <= limit for d in deviations)
 
-    def plain() -> Batches | None:
-        return next((Batches(n) for n in _LEVEL if apart(n, 0.2)), None)
+    def with_trend() -> Batches | None:
+        return next((Batches(n) for n in _LEVEL_COUNTS if independent(n, 0.2)), None)
 
     def without_trend(level: float) -> Batches | None:
-        left_over = [_left_over(d) for d in deviations] if size >= _TREND[-1] else []
-        for n in _TREND:
-            joined = [_joined(x, n) for x in left_over] if n <= size else []
-            worth = [_evenly(x) if known else n for x in joined]
-            limits = [-0.5 + ndtri(1.0 - level) * math.sqrt(0.5 / w) for w in worth]
-            if joined and all(_lag_1(np.diff(x)) <= limit for x, limit in zip(joined, limits, strict=True)):
+        detrended = [_detrended(d) for d in deviations] if size >= _TREND_COUNTS[-1] else []
+        for n in _TREND_COUNTS:
+            sums = [_batch_sums(x, n) for x in detrended] if n <= size else []
+            n_effective = [_n_normal(x) if known else n for x in sums]
+            limits = [-0.5 + ndtri(1.0 - level) * math.sqrt(0.5 / m) for m in n_effective]
+            if sums and all(_lag_1(np.diff(x)) <= limit for x, limit in zip(sums, limits, strict=True)):
                 return Batches(n, trend=True)
         return None
 
     known = any(d.moments is not None for d in deviations)
-    if known and (found := without_trend(0.2) or without_trend(0.05)):
-        return found
-    return plain() or (None if known else without_trend(0.2)) or (Batches(LEAST) if apart(LEAST, 0.1) else None)
+    if known and (batches := without_trend(0.2) or without_trend(0.05)):
+        return batches
+    if batches := with_trend() or (None if known else without_trend(0.2)):
+        return batches
+    return Batches(MIN_BATCHES) if independent(MIN_BATCHES, 0.1) else None
 
 
 def traffic_moments(requests: Floats, n_sections: int) -> Floats | None:
-    """Moments of the traffic of each section, where it follows a profile.
+    """Return the moments of the traffic of each section, if it follows a profile.
 
-    A section's deviation is expected to be the sum over its blocks of n f(z), with z the block's requests,
-    standardised, and f a polynomial: the sums of n z^j are what its coefficients are multiplied by.
+    A section's deviation is expected to be the sum over its blocks of n f(z), with z the block's standardised requests
+    and f a polynomial, whose coefficients multiply the sums of n z^j.
 
     Parameters
     ----------
@@ -148,11 +151,11 @@ def traffic_moments(requests: Floats, n_sections: int) -> Floats | None:
     Returns
     -------
     ndarray of float64, shape (sections, degree + 1), or None
-        Highest power first. None when the traffic does not change smoothly by far more than chance makes it: then
-        nothing but the section's requests is known to matter.
+        Highest power first. None if the traffic does not change smoothly by far more than chance explains: then only
+        the section's requests are known to matter.
     """
     window = np.arange(requests.size)
-    for per_section in _BLOCKS:
+    for per_section in _BLOCKS_PER_SECTION:
         n_blocks = n_sections * per_section
         if n_blocks > requests.size:
             continue
@@ -160,9 +163,9 @@ def traffic_moments(requests: Floats, n_sections: int) -> Floats | None:
         n, windows = np.bincount(block, requests, n_blocks), np.bincount(block, minlength=n_blocks)
         rate = n / windows  # blocks may differ by a window
         spread = float(rate.std())
-        if float(np.mean(n / windows**2)) >= _NOISE * spread**2:  # the variance that Poisson's law gives these rates
+        if float(np.mean(n / windows**2)) >= _MAX_NOISE * spread**2:  # the variance of these rates if Poisson
             continue
-        if _lag_1(rate) < _SMOOTH:
+        if _lag_1(rate) < _MIN_SMOOTHNESS:
             return None
         powers = np.vander((rate - rate.mean()) / spread, _DEGREE + 1)
         moments: Floats = (powers * n[:, None]).reshape(n_sections, per_section, -1).sum(axis=1)
@@ -170,16 +173,16 @@ def traffic_moments(requests: Floats, n_sections: int) -> Floats | None:
     return None
 
 
-def _left_over(deviations: Deviations) -> Floats:
-    """Deviations without what a polynomial in the traffic explains of them, request by request.
+def _detrended(deviations: Deviations) -> Floats:
+    """Return deviations less a polynomial in the traffic, fitted per request.
 
-    In the section's requests, where no moments of its traffic are known.
+    Without moments of the traffic, the polynomial is in the section's requests.
     """
     sums, n, moments = deviations
     if moments is not None:
         scale = np.divide(1.0, np.sqrt(n), out=np.zeros(n.size), where=n > 0.0)
         explained: Floats = moments @ np.linalg.lstsq(moments * scale[:, None], sums * scale, rcond=None)[0]
-        free = max(n.size - _DEGREE - 1, 1)  # each coefficient takes a section's worth of the scatter
+        free = max(n.size - _DEGREE - 1, 1)  # each coefficient removes the scatter of a section
         return (sums - explained) * math.sqrt(n.size / free)
     spread = float(n.std())
     if not spread > 0.0:
@@ -187,23 +190,24 @@ def _left_over(deviations: Deviations) -> Floats:
     powers = np.vander((n - n.mean()) / spread, _DEGREE + 1)
     weight = np.sqrt(n)
     share = np.divide(sums, n, out=np.zeros(n.size), where=n > 0.0)
-    found = np.linalg.lstsq(powers * weight[:, None], share * weight, rcond=None)[0]
-    left: Floats = sums - powers @ found * n
-    return left
+    coefficients = np.linalg.lstsq(powers * weight[:, None], share * weight, rcond=None)[0]
+    residuals: Floats = sums - powers @ coefficients * n
+    return residuals
 
 
-def _evenly(x: Floats) -> float:
-    """How many normal numbers of one variance have this kurtosis: the peak hours of a day hold most of the scatter."""
+def _n_normal(x: Floats) -> float:
+    """Return how many normal numbers of equal variance have this kurtosis; a day's peak hours hold most scatter."""
     fourth = float((x**4).sum())
     return min(3.0 * float(x @ x) ** 2 / fourth, x.size) if fourth > 0.0 else x.size
 
 
-def _joined(deviations: Floats, n: int) -> Floats:
+def _batch_sums(deviations: Floats, n: int) -> Floats:
     sums: Floats = np.add.reduceat(deviations, np.arange(n) * deviations.size // n)
     return sums
 
 
 def _lag_1(x: Floats) -> float:
+    """Return the correlation of neighbours; that of differences of independent numbers if all are equal."""
     d = x - x.mean()
     total = d @ d
     return float(d[1:] @ d[:-1] / total) if total > 0.0 else -0.5

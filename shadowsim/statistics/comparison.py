@@ -1,22 +1,23 @@
-"""compare(frames): whether the shadow is worse than the source, better, the same, or nobody can say yet.
+"""Compares shadow and source metric by metric: `compare`.
 
-Each metric gets a row with an estimate, an interval, what both rest on, and one of four verdicts:
+Each metric gets a row with both estimates, their difference with an interval, the effective sample size, and one of
+four outcomes:
 
-* "no difference larger than X": the whole interval lies within plus or minus X, the stated margin. Also when it lies
-  to one side of 0: a difference that is certain and certainly too small to matter is no reason to stop.
-* "worse" or "better": the interval lies on one side of 0 and reaches beyond the margin. Less is better of every metric.
-* "not enough data": it holds 0 and reaches beyond the margin, or the run is too short for an interval at all.
+* same ("no difference larger than X"): the whole interval lies within plus or minus X, the margin. This includes
+  intervals on one side of 0: a difference that is certainly too small to matter is no reason to stop.
+* worse or better: the interval lies on one side of 0 and reaches beyond the margin. Less is better of every metric.
+* not_enough ("not enough data"): the interval contains 0 and reaches beyond the margin, or the run is too short for an
+  interval.
 
-The margin of a latency is relative, and judged on the interval of the ratio; that of a share is in percentage points.
+The margin of a latency is relative, and is compared with the interval of the ratio; that of a share is in percentage
+points.
 
-A CloudWatch export gives percentiles of periods, which no arithmetic turns into the percentile of all requests: not
-their mean, nor any weighting of them. Means and error rates of such an export are exact; its percentiles are compared
-period by period, source against shadow, and what is said is the median of these differences. It answers whether the
-shadow's p99 of a period is usually higher, not what its p99 is; one bad hour in a day does not move it.
+A CloudWatch export has percentiles per period, and neither their mean nor any weighting gives the percentile of all
+requests. Means and error rates of an export are exact; its percentiles are compared period by period, and the result is
+the median of the differences. It tells whether the shadow's p99 of a period is usually higher, not what its p99 is, and
+one bad hour in a day does not move it.
 
-A row of a comparison: both sides' estimates of one metric, what they differ by, and the verdict.
-
-What belongs together, compared one by one: a request and its copy, a period of the source and the shadow's.
+Copied requests are also compared one by one with their copies: the rows `paired_...`.
 """
 
 from __future__ import annotations
@@ -31,246 +32,35 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
 from shadowsim.statistics import estimates, sequential_looks
-from shadowsim.statistics.batch_means import Batches, Deviations, choose
+from shadowsim.statistics.batch_means import Batches, Deviations, uncorrelated_batches
 from shadowsim.statistics.estimates import Estimate
-from shadowsim.statistics.samples import Floats, Values
+from shadowsim.statistics.samples import Values
 from shadowsim.statistics.sections import ERRORS, Sections, SideSections, arrivals_cut, frames_of, sections_of
+from shadowsim.statistics.terms import (
+    BETTER,
+    CONFIDENCE,
+    DEFAULT_SPENDING,
+    MARGIN_PCT,
+    MARGIN_POINTS,
+    NOT_ENOUGH,
+    NOT_JUDGED,
+    SAME,
+    WORSE,
+    Terms,
+)
 
-NOT_ENOUGH = "not enough data"
-LEAST_BEYOND = 20  # independent answers beyond a quantile, without which its interval promises too much
-_MEAN_LIKE = 0.9  # a mean of latencies is made by its upper tenth
+MIN_BEYOND = 20  # independent answers beyond a quantile; with fewer, its interval is too narrow
+_MEAN_LIKE = 0.9  # the upper tenth of latencies determines their mean
 _INTERVALS = ("low", "high", "ratio_low", "ratio_high", "source_low", "source_high", "shadow_low", "shadow_high")
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the comparison was asked for."""
-
-    margin_pct: float
-    margin_points: float
-    alpha: float
-
-    def said(self, unit: str) -> str:
-        """The margin, as a verdict says it."""
-        return f"{self.margin_pct:g} %" if unit == "s" else f"{self.margin_points:g} points"
-
-
-@dataclass(frozen=True, slots=True)
-class RowBuilder:
-    """How estimates of both sides are had and compared.
-
-    Attributes
-    ----------
-    name : str
-    batches : Batches or None
-        How sections are joined; None to find out for each metric.
-    worth : float
-        How many independent requests the lesser side's median rests on: how often the queue forgot its past, which is
-        known far better than how often a tail was visited. A run whose tail happens to look calm would else be
-        trusted for it.
-    terms : Terms
-    together : bool
-        Whether both sides met the same arrivals, so that their errors move together; those of other runs do not.
-    """
-
-    name: str
-    batches: Batches | None
-    worth: float
-    terms: Terms
-    together: bool = True
-
-    def quantile(self, metric: str, sides: Sequence[SideSections], q: float) -> dict[str, Any]:
-        """The row of the quantile at q."""
-        samples = [s.sample for s in sides]
-        if samples[0] is None or samples[1] is None:
-            values = [s.quantile(q) if s else math.nan for s in samples]
-            return self._row(metric, values, [s.n if s else 0 for s in samples])
-        moments = [s.moments for s in sides]
-        deviations = [estimates.beyond(s, q, m) for s, m in zip(samples, moments, strict=True) if s]
-        batches = self._batches(deviations) if self.worth * min(q, 1.0 - q) >= LEAST_BEYOND else None
-        if batches is None:
-            return self._row(metric, [s.quantile(q) for s in samples if s], [s.n for s in samples if s])
-        alpha = self.terms.alpha
-        pair = [estimates.quantile(s, q, batches, alpha, m) for s, m in zip(samples, moments, strict=True) if s]
-        return self._compared(metric, "s", pair, deviations, batches)
-
-    def mean(self, metric: str, sides: Sequence[SideSections]) -> dict[str, Any]:
-        """The row of the mean latency."""
-        n, total = [s.n for s in sides], [s.total_s for s in sides if s.total_s is not None]
-        if not all(x.sum() > 0 for x in n):
-            values = [t.sum() / x.sum() if x.sum() else math.nan for t, x in zip(total, n, strict=True)]
-            return self._row(metric, values, [x.sum() for x in n])
-        values = [t.sum() / x.sum() for t, x in zip(total, n, strict=True)]
-        moments = [s.moments for s in sides]
-        deviations = [Deviations(t - v * x, x, m) for t, v, x, m in zip(total, values, n, moments, strict=True)]
-        batches = self._batches(deviations) if self.worth * (1.0 - _MEAN_LIKE) >= LEAST_BEYOND else None
-        if batches is None:
-            return self._row(metric, values, [x.sum() for x in n])
-        variance = [s.sample.variance() if s.sample else math.nan for s in sides]
-        pair = [
-            estimates.mean(t, x, v, batches, self.terms.alpha, m)
-            for t, x, v, m in zip(total, n, variance, moments, strict=True)
-        ]
-        return self._compared(metric, "s", pair, deviations, batches)
-
-    def share(
-        self,
-        metric: str,
-        counts: Sequence[tuple[Floats, Floats]],
-        worth: Sequence[float | None],
-        moments: Sequence[Floats | None],
-    ) -> dict[str, Any]:
-        """The row of a share: for each side the hits and the requests of each section, and its traffic's moments."""
-        if not all(n.sum() > 0 for _, n in counts):
-            values = [hits.sum() / n.sum() if n.sum() else math.nan for hits, n in counts]
-            return self._row(metric, values, [n.sum() for _, n in counts], "share")
-        deviations = [
-            Deviations(hits - hits.sum() / n.sum() * n, n, m) for (hits, n), m in zip(counts, moments, strict=True)
-        ]
-        batches = self._batches(deviations)
-        pair = [
-            estimates.share(hits, n, float(n.sum()) if w is None else w, batches, self.terms.alpha, m)
-            for (hits, n), w, m in zip(counts, worth, moments, strict=True)
-        ]
-        row = self._compared(metric, "share", pair, deviations, batches)
-        if min(hits.sum() for hits, _ in counts) < estimates.FEW_HITS:
-            row["method"] = f"{self.name}, by count"  # of at least one side
-        return row
-
-    def _batches(self, deviations: Sequence[Deviations]) -> Batches | None:
-        return self.batches or choose(*deviations)
-
-    def _compared(
-        self,
-        metric: str,
-        unit: str,
-        pair: Sequence[Estimate],
-        deviations: Sequence[Deviations],
-        batches: Batches | None,
-    ) -> dict[str, Any]:
-        source, shadow = pair
-        rho = batches.correlation(*deviations) if batches and self.together else 0.0
-        row = self._row(metric, [e.value for e in pair], [e.n for e in pair], unit)
-        low, high = estimates.difference(source, shadow, rho)
-        if not math.isnan(low + high):  # an interval of one end is none
-            row["low"], row["high"] = low, high
-            row["ratio_low"], row["ratio_high"] = estimates.ratio(source, shadow, rho)
-        row["source_low"], row["source_high"] = source.low, source.high
-        row["shadow_low"], row["shadow_high"] = shadow.low, shadow.high
-        row["n_eff"] = min(e.n_eff for e in pair)
-        row["method"] = f"{self.name}, {batches}" if batches else self.name
-        return row | {"verdict": verdict_of(row, self.terms)}
-
-    def _row(self, metric: str, values: Sequence[float], n: Sequence[float], unit: str = "s") -> dict[str, Any]:
-        return row_of(metric, unit, values, n, self.terms) | {"method": self.name}
-
-
-def row_of(metric: str, unit: str, values: Sequence[float], n: Sequence[float], terms: Terms) -> dict[str, Any]:
-    """A row with both sides' values, but no interval, and so not enough data."""
-    source, shadow = (float(v) for v in values)
-    margin = terms.margin_pct / 100.0 * source if unit == "s" else terms.margin_points / 100.0
-    nothing = dict.fromkeys((*_INTERVALS, "n_eff"), math.nan)
-    return nothing | {
-        "metric": metric,
-        "unit": unit,
-        "source": source,
-        "shadow": shadow,
-        "difference": shadow - source,
-        "ratio": shadow / source if source else math.nan,
-        "n_source": int(n[0]),
-        "n_shadow": int(n[1]),
-        "margin": margin,
-        "verdict": NOT_ENOUGH,
-    }
-
-
-def verdict_of(row: Mapping[str, Any], terms: Terms) -> str:
-    """The verdict of a row's interval; see the module."""
-    low, high, margin = row["low"], row["high"], row["margin"]
-    if math.isnan(low) or math.isnan(high):
-        return NOT_ENOUGH
-    if not math.isnan(row["ratio_low"]) and row["unit"] == "s":
-        within = (
-            1.0 - terms.margin_pct / 100.0 < row["ratio_low"] and row["ratio_high"] < 1.0 + terms.margin_pct / 100.0
-        )
-    else:
-        within = -margin < low and high < margin
-    if within:
-        return f"no difference larger than {terms.said(row['unit'])}"
-    return "worse" if low > 0.0 else "better" if high < 0.0 else NOT_ENOUGH
-
-
-def period_rows(windows: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
-    """The percentiles of each period, source against shadow, and the median of what they differ by."""
-    n = [windows.loc[windows["role"] == role, "Invocations"].sum() if "Invocations" in windows else 0 for role in ROLES]
-    for name, q in PERCENTILES.items():
-        if f"ModelLatency_{name}" not in windows:
-            continue
-        table = windows.pivot_table(index="time_s", columns="role", values=f"ModelLatency_{name}", dropna=False)
-        table = table.reindex(columns=list(ROLES)).dropna() / 1e6
-        source, shadow = (table[role].to_numpy(np.float64) for role in ROLES)
-        medians = [float(np.median(x)) if x.size else math.nan for x in (source, shadow)]
-        row = row_of(f"p{100 * q:g}", "s", medians, n, terms)
-        row["method"] = f"windows, median of {len(table)} differences of their p{100 * q:g}"
-        if len(table):
-            apart = _median(shadow - source, terms.alpha)
-            times = _median(shadow / source, terms.alpha)
-            row |= {"difference": apart.value, "low": apart.low, "high": apart.high, "n_eff": apart.n_eff}
-            row |= {"ratio": times.value, "ratio_low": times.low, "ratio_high": times.high}
-            row["verdict"] = verdict_of(row, terms)
-        yield row
-
-
-def _median(values: Floats, alpha: float) -> Estimate:
-    n_sections = min(MOST_SECTIONS, values.size)
-    sample = Values(values, np.arange(values.size) * n_sections // values.size, n_sections)
-    batches = choose(estimates.beyond(sample, 0.5))
-    if batches is None:
-        return Estimate(sample.quantile(0.5), math.nan, math.nan, values.size, math.nan)
-    return estimates.quantile(sample, 0.5, batches, alpha)
-
-
-def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
-    """What copied requests took more in the shadow than in the source, each by itself, in order of arrival."""
-    kept = requests.loc[requests["latency_s"].notna(), ["request", "role", "arrival_s", "latency_s"]]
-    source, shadow = (kept[kept["role"] == role].drop(columns="role") for role in ROLES)
-    pairs = source.merge(shadow, on="request", suffixes=("_source", "_shadow")).sort_values("arrival_s_source")
-    if pairs.empty:
-        return
-    x, y = (pairs[f"latency_s_{role}"].to_numpy(np.float64) for role in ROLES)
-    arrival = pairs["arrival_s_source"].to_numpy(np.float64)
-    sample = Values(y - x, arrivals_cut(arrival, float(requests["arrival_s"].max()) or 1.0), MOST_SECTIONS)
-    total = sample.totals()
-    worth = estimates.n_effective(sample, 0.5)
-    for metric, q in (("paired_mean", None), ("paired_p5", 0.05), ("paired_p50", 0.5), ("paired_p95", 0.95)):
-        middle = np.mean if q is None else np.median
-        row = row_of(metric, "s", [float(middle(x)), float(middle(y))], [x.size, x.size], terms)
-        row |= {"ratio": math.nan, "method": "pairs"}
-        if q is None:
-            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section)
-        else:
-            deviations = estimates.beyond(sample, q)
-            row["difference"] = sample.quantile(q)
-        batches = choose(deviations)
-        if batches is not None and worth * min(q or 0.1, 1.0 - (q or 0.1)) >= LEAST_BEYOND:
-            found = (
-                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha)
-                if q is None
-                else estimates.quantile(sample, q, batches, terms.alpha)
-            )
-            row |= {"low": found.low, "high": found.high, "n_eff": found.n_eff, "method": f"pairs, {batches}"}
-            row["verdict"] = verdict_of(row, terms)
-        if q in (0.05, 0.95):
-            row |= {"source": math.nan, "shadow": math.nan, "margin": math.nan, "verdict": ""}
-        yield row
 
 
 COLUMNS = (
     *("metric", "unit", "source", "shadow", "difference", "low", "high", "ratio", "ratio_low", "ratio_high"),
-    *("n_source", "n_shadow", "n_eff", "margin", "verdict", "method"),
+    *("n_source", "n_shadow", "n_eff", "margin", "outcome", "verdict", "method"),
     *("source_low", "source_high", "shadow_low", "shadow_high"),
 )
 
@@ -278,46 +68,47 @@ COLUMNS = (
 def compare(
     frames: object,
     *,
-    margin_pct: float = 10.0,
-    margin_points: float = 0.1,
-    confidence: float = 0.95,
+    margin_pct: float = MARGIN_PCT,
+    margin_points: float = MARGIN_POINTS,
+    confidence: float = CONFIDENCE,
     slo_s: float | None = None,
     look: int | None = None,
     looks: int | None = None,
-    spending: str = "obrien-fleming",
+    spending: str = DEFAULT_SPENDING,
     method: str | None = None,
 ) -> pd.DataFrame:
-    """Compare the shadow with the source.
+    """Compare the shadow with the source: one row per metric, with intervals and an outcome.
 
     Parameters
     ----------
     frames : Result, mapping, object, path, or a list of these
-        Whatever holds some of the frames `windows`, `latency` and `requests`; the directory of a saved result; or
-        independent runs of one scenario, as `replicate` gives them.
+        Anything with some of the frames `windows`, `latency` and `requests`; the directory of a saved result; or
+        independent runs of one scenario, as `replicate` returns them.
     margin_pct : float
         A difference of latency that does not matter, in per cent of the source's.
     margin_points : float
         A difference of error rates and of the SLO-miss share that does not matter, in percentage points.
     confidence : float
-        Of the intervals; of all looks together when `looks` is given.
+        Confidence level of the intervals; of all looks together when `looks` is given.
     slo_s : float, optional
-        Adds the share of answers that take longer, in seconds.
+        Adds the metric slo_miss: the share of answers that take longer than this, in seconds.
     look, looks : int, optional
-        This is look number `look` of `looks` planned ones, which are equally far apart: the interval is as wide as it
-        must be for the verdicts of all of them together to be wrong no more often than 1 - confidence.
+        This is look number `look` of `looks` planned ones at equal distances. The intervals are wide enough for all
+        looks together to be wrong no more often than 1 - confidence.
     spending : str
-        How the looks share the level: "obrien-fleming" or "pocock".
+        Division of the level among the looks: "obrien-fleming" or "pocock".
     method : str, optional
         "sections": the `latency` frame's sections. "replications": independent runs, at least ten.
-        "requests": the `requests` frame, whole and in order. "windows": the `windows` frame alone.
-        By default the first of them that the frames allow; fewer than ten runs are cut into sections one after another.
+        "requests": the `requests` frame, complete and in order. "windows": the `windows` frame alone.
+        By default the first of these that the frames allow; fewer than ten runs are cut into sections one after
+        another.
 
     Returns
     -------
     DataFrame
-        A row a metric: mean, p50, p90, p95, p99, p99.9 (of ModelLatency), error_rate_4xx, error_rate_5xx, error_rate
-        (all answers but 2XX), slo_miss, and where `requests` holds both variants' rows of a request, paired_mean,
-        paired_p5, paired_p50 and paired_p95 of shadow minus source over the copied requests. Columns:
+        One row per metric: mean, p50, p90, p95, p99, p99.9 (of ModelLatency), error_rate_4xx, error_rate_5xx,
+        error_rate (all answers other than 2XX), slo_miss, and if `requests` has both variants' rows of a request,
+        paired_mean, paired_p5, paired_p50 and paired_p95 of shadow minus source over the copied requests. Columns:
 
         metric, unit : "s" or "share"
         source, shadow, difference, ratio : float
@@ -325,17 +116,20 @@ def compare(
         low, high, ratio_low, ratio_high : float
             Intervals of the difference and of the ratio; NaN where the run is too short for one.
         source_low, source_high, shadow_low, shadow_high : float
-            Intervals of each side by itself.
+            Intervals of each side alone.
         n_source, n_shadow : int
-            Requests.
+            Number of requests.
         n_eff : float
-            How many independent requests the lesser of both sides is worth; NaN if unknown.
+            Effective sample size of the smaller side; NaN if unknown.
         margin : float
             In the unit of the row.
+        outcome : str
+            "worse", "better", "same" or "not_enough"; "" for paired_p5 and paired_p95, which differ from 0 even for
+            equal variants.
         verdict : str
-            See above; "" for paired_p5 and paired_p95, which differ from 0 for equal variants, too.
+            The outcome in words: "worse", "better", "no difference larger than 10 %", "not enough data" or "".
         method : str
-            How the interval was had, and of how many groups.
+            Method of the interval, with the number of batches.
 
     Raises
     ------
@@ -346,12 +140,14 @@ def compare(
     runs = frames_of(frames)
     sections = sections_of(runs, method)
     rows = list(metric_rows(sections, terms, slo_s))
-    if sections.how == "windows":
+    if sections.method == "windows":
         rows[1:1] = period_rows(runs[0]["windows"], terms)
     if len(runs) == 1 and "requests" in runs[0]:
         rows += paired_rows(runs[0]["requests"], terms)
     if not rows:
         raise InputError("frames", "hold nothing that could be compared")
+    for row in rows:
+        row["verdict"] = terms.verdict(row["outcome"], row["unit"])
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_source": "int64", "n_shadow": "int64"})
 
 
@@ -362,9 +158,15 @@ def terms_of(
     slo_s: float | None = None,
     look: int | None = None,
     looks: int | None = None,
-    spending: str = "obrien-fleming",
+    spending: str = DEFAULT_SPENDING,
 ) -> Terms:
-    """Check what a comparison is asked for, as `compare` describes it."""
+    """Return the terms that arguments of `compare` describe.
+
+    Raises
+    ------
+    InputError
+        When an argument is out of its range.
+    """
     if slo_s is not None:
         _number("slo_s", slo_s, 0.0, math.inf)
     return Terms(
@@ -381,7 +183,7 @@ def _number(name: str, value: object, above: float, below: float) -> float:
 
 
 def _level(confidence: float, look: int | None, looks: int | None, spending: str) -> float:
-    """Two-sided level of the intervals: a look's bound, said as the level that a single test would need for it."""
+    """Return the two-sided level of the intervals; for a look, the level of a single test with the look's bound."""
     if look is None and looks is None:
         return 1.0 - confidence
     if look is None or looks is None:
@@ -394,23 +196,245 @@ def _level(confidence: float, look: int | None, looks: int | None, spending: str
 
 
 def metric_rows(
-    sections: Sections, terms: Terms, slo_s: float | None, together: bool = True
+    sections: Sections, terms: Terms, slo_s: float | None, same_arrivals: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Metrics of each side by itself, compared; `together` as for `RowBuilder`."""
+    """Yield the rows of all metrics but the paired ones; `same_arrivals` as for `RowBuilder`."""
     sides = (sections.source, sections.shadow)
-    # of independent runs, each is a batch
+    # each independent run is a batch
     batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
-    worth = [estimates.n_effective(s.sample, 0.5, batches, s.moments) if s.sample else None for s in sides]
-    least = min((w for w in worth if w is not None), default=math.inf)
+    n_eff = [estimates.n_effective(s.sample, 0.5, batches, s.moments) if s.sample else None for s in sides]
+    smaller = min((n for n in n_eff if n is not None), default=math.inf)
     moments = [s.moments for s in sides]
-    how = RowBuilder(sections.how, batches, least, terms, together)
+    builder = RowBuilder(sections.method, batches, smaller, terms, same_arrivals)
     if all(s.total_s is not None for s in sides):
-        yield how.mean("mean", sides)
+        yield builder.mean("mean", sides)
     if any(s.sample for s in sides):
-        yield from (how.quantile(f"p{100 * q:g}", sides, q) for q in PERCENTILES.values())
+        yield from (builder.quantile(f"p{100 * q:g}", sides, q) for q in PERCENTILES.values())
     for name in ERRORS:
         if all(name in s.errors for s in sides):
-            yield how.share(name, [(s.errors[name], s.requests) for s in sides], worth, moments)
+            yield builder.share(name, [(s.errors[name], s.requests) for s in sides], n_eff, moments)
     if slo_s is not None and any(s.sample for s in sides):
         hits = [s.sample.n_above(slo_s) if s.sample else np.zeros(s.n.size) for s in sides]
-        yield how.share("slo_miss", [(h, s.n) for h, s in zip(hits, sides, strict=True)], worth, moments)
+        yield builder.share("slo_miss", [(h, s.n) for h, s in zip(hits, sides, strict=True)], n_eff, moments)
+
+
+@dataclass(frozen=True, slots=True)
+class RowBuilder:
+    """Computes rows from the sections of both sides.
+
+    Attributes
+    ----------
+    method : str
+        One of `sections.METHODS`.
+    batches : Batches or None
+        The way to join sections; None to choose it for each metric.
+    n_eff_median : float
+        Effective sample size at the median, of the side where it is smaller. It tells how often the queue forgot its
+        past, much more reliably than the visits to a tail do: a run whose tail happens to look calm must not be trusted
+        for that.
+    terms : Terms
+    same_arrivals : bool
+        Whether both sides had the same arrivals, so that their errors are correlated.
+    """
+
+    method: str
+    batches: Batches | None
+    n_eff_median: float
+    terms: Terms
+    same_arrivals: bool = True
+
+    def quantile(self, metric: str, sides: Sequence[SideSections], q: float) -> dict[str, Any]:
+        """Return the row of the quantile at q."""
+        samples = [s.sample for s in sides]
+        if samples[0] is None or samples[1] is None:
+            values = [s.quantile(q) if s else math.nan for s in samples]
+            return self._row(metric, values, [s.n if s else 0 for s in samples])
+        moments = [s.moments for s in sides]
+        deviations = [estimates.beyond(s, q, m) for s, m in zip(samples, moments, strict=True) if s]
+        batches = self._batches(deviations) if self.n_eff_median * min(q, 1.0 - q) >= MIN_BEYOND else None
+        if batches is None:
+            return self._row(metric, [s.quantile(q) for s in samples if s], [s.n for s in samples if s])
+        alpha = self.terms.alpha
+        pair = [estimates.quantile(s, q, batches, alpha, m) for s, m in zip(samples, moments, strict=True) if s]
+        return self._compared(metric, "s", pair, deviations, batches)
+
+    def mean(self, metric: str, sides: Sequence[SideSections]) -> dict[str, Any]:
+        """Return the row of the mean latency."""
+        n, total = [s.n for s in sides], [s.total_s for s in sides if s.total_s is not None]
+        if not all(x.sum() > 0 for x in n):
+            values = [t.sum() / x.sum() if x.sum() else math.nan for t, x in zip(total, n, strict=True)]
+            return self._row(metric, values, [x.sum() for x in n])
+        values = [t.sum() / x.sum() for t, x in zip(total, n, strict=True)]
+        moments = [s.moments for s in sides]
+        deviations = [Deviations(t - v * x, x, m) for t, v, x, m in zip(total, values, n, moments, strict=True)]
+        batches = self._batches(deviations) if self.n_eff_median * (1.0 - _MEAN_LIKE) >= MIN_BEYOND else None
+        if batches is None:
+            return self._row(metric, values, [x.sum() for x in n])
+        variance = [s.sample.variance() if s.sample else math.nan for s in sides]
+        pair = [
+            estimates.mean(t, x, v, batches, self.terms.alpha, m)
+            for t, x, v, m in zip(total, n, variance, moments, strict=True)
+        ]
+        return self._compared(metric, "s", pair, deviations, batches)
+
+    def share(
+        self,
+        metric: str,
+        counts: Sequence[tuple[Floats, Floats]],
+        max_n_eff: Sequence[float | None],
+        moments: Sequence[Floats | None],
+    ) -> dict[str, Any]:
+        """Return the row of a share.
+
+        Parameters
+        ----------
+        metric : str
+        counts : sequence of (ndarray, ndarray)
+            For each side, the hits and the requests of each section.
+        max_n_eff : sequence of float or None
+            For each side, the effective sample size of few hits at most; None for the number of requests.
+        moments : sequence of ndarray or None
+            For each side, the moments of its traffic.
+        """
+        if not all(n.sum() > 0 for _, n in counts):
+            values = [hits.sum() / n.sum() if n.sum() else math.nan for hits, n in counts]
+            return self._row(metric, values, [n.sum() for _, n in counts], "share")
+        deviations = [
+            Deviations(hits - hits.sum() / n.sum() * n, n, m) for (hits, n), m in zip(counts, moments, strict=True)
+        ]
+        batches = self._batches(deviations)
+        pair = [
+            estimates.share(hits, n, float(n.sum()) if most is None else most, batches, self.terms.alpha, m)
+            for (hits, n), most, m in zip(counts, max_n_eff, moments, strict=True)
+        ]
+        row = self._compared(metric, "share", pair, deviations, batches)
+        if min(hits.sum() for hits, _ in counts) < estimates.FEW_HITS:
+            row["method"] = f"{self.method}, by count"  # at least one side
+        return row
+
+    def _batches(self, deviations: Sequence[Deviations]) -> Batches | None:
+        return self.batches or uncorrelated_batches(*deviations)
+
+    def _compared(
+        self,
+        metric: str,
+        unit: str,
+        pair: Sequence[Estimate],
+        deviations: Sequence[Deviations],
+        batches: Batches | None,
+    ) -> dict[str, Any]:
+        source, shadow = pair
+        rho = batches.correlation(*deviations) if batches and self.same_arrivals else 0.0
+        row = self._row(metric, [e.value for e in pair], [e.n for e in pair], unit)
+        low, high = estimates.difference(source, shadow, rho)
+        if not math.isnan(low + high):  # with one end only, there is no interval
+            row["low"], row["high"] = low, high
+            row["ratio_low"], row["ratio_high"] = estimates.ratio(source, shadow, rho)
+        row["source_low"], row["source_high"] = source.low, source.high
+        row["shadow_low"], row["shadow_high"] = shadow.low, shadow.high
+        row["n_eff"] = min(e.n_eff for e in pair)
+        row["method"] = f"{self.method}, {batches}" if batches else self.method
+        return row | {"outcome": outcome_of(row, self.terms)}
+
+    def _row(self, metric: str, values: Sequence[float], n: Sequence[float], unit: str = "s") -> dict[str, Any]:
+        return row_of(metric, unit, values, n, self.terms) | {"method": self.method}
+
+
+def row_of(metric: str, unit: str, values: Sequence[float], n: Sequence[float], terms: Terms) -> dict[str, Any]:
+    """Return a row with the values of both sides but without an interval, so that its outcome is not_enough."""
+    source, shadow = (float(v) for v in values)
+    margin = terms.margin_pct / 100.0 * source if unit == "s" else terms.margin_points / 100.0
+    unknown = dict.fromkeys((*_INTERVALS, "n_eff"), math.nan)
+    return unknown | {
+        "metric": metric,
+        "unit": unit,
+        "source": source,
+        "shadow": shadow,
+        "difference": shadow - source,
+        "ratio": shadow / source if source else math.nan,
+        "n_source": int(n[0]),
+        "n_shadow": int(n[1]),
+        "margin": margin,
+        "outcome": NOT_ENOUGH,
+    }
+
+
+def outcome_of(row: Mapping[str, Any], terms: Terms) -> str:
+    """Return the outcome of a row's interval, as the module describes it."""
+    low, high, margin = row["low"], row["high"], row["margin"]
+    if math.isnan(low) or math.isnan(high):
+        return NOT_ENOUGH
+    if not math.isnan(row["ratio_low"]) and row["unit"] == "s":
+        within = (
+            1.0 - terms.margin_pct / 100.0 < row["ratio_low"] and row["ratio_high"] < 1.0 + terms.margin_pct / 100.0
+        )
+    else:
+        within = -margin < low and high < margin
+    if within:
+        return SAME
+    return WORSE if low > 0.0 else BETTER if high < 0.0 else NOT_ENOUGH
+
+
+def period_rows(windows: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
+    """Yield rows of percentiles that are known per period: the median of the periods' differences."""
+    n = [windows.loc[windows["role"] == role, "Invocations"].sum() if "Invocations" in windows else 0 for role in ROLES]
+    for name, q in PERCENTILES.items():
+        if f"ModelLatency_{name}" not in windows:
+            continue
+        table = windows.pivot_table(index="time_s", columns="role", values=f"ModelLatency_{name}", dropna=False)
+        table = table.reindex(columns=list(ROLES)).dropna() / 1e6
+        source, shadow = (table[role].to_numpy(np.float64) for role in ROLES)
+        medians = [float(np.median(x)) if x.size else math.nan for x in (source, shadow)]
+        row = row_of(f"p{100 * q:g}", "s", medians, n, terms)
+        row["method"] = f"windows, median of {len(table)} differences of their p{100 * q:g}"
+        if len(table):
+            difference = _median(shadow - source, terms.alpha)
+            ratio = _median(shadow / source, terms.alpha)
+            row |= {"difference": difference.value, "low": difference.low, "high": difference.high}
+            row |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high, "n_eff": difference.n_eff}
+            row["outcome"] = outcome_of(row, terms)
+        yield row
+
+
+def _median(values: Floats, alpha: float) -> Estimate:
+    n_sections = min(MOST_SECTIONS, values.size)
+    sample = Values(values, np.arange(values.size) * n_sections // values.size, n_sections)
+    batches = uncorrelated_batches(estimates.beyond(sample, 0.5))
+    if batches is None:
+        return Estimate(sample.quantile(0.5), math.nan, math.nan, values.size, math.nan)
+    return estimates.quantile(sample, 0.5, batches, alpha)
+
+
+def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
+    """Yield rows of the latency in the shadow minus that in the source over copied requests, in order of arrival."""
+    kept = requests.loc[requests["latency_s"].notna(), ["request", "role", "arrival_s", "latency_s"]]
+    source, shadow = (kept[kept["role"] == role].drop(columns="role") for role in ROLES)
+    pairs = source.merge(shadow, on="request", suffixes=("_source", "_shadow")).sort_values("arrival_s_source")
+    if pairs.empty:
+        return
+    x, y = (pairs[f"latency_s_{role}"].to_numpy(np.float64) for role in ROLES)
+    arrival = pairs["arrival_s_source"].to_numpy(np.float64)
+    sample = Values(y - x, arrivals_cut(arrival, float(requests["arrival_s"].max()) or 1.0), MOST_SECTIONS)
+    total = sample.totals()
+    n_eff_median = estimates.n_effective(sample, 0.5)
+    for metric, q in (("paired_mean", None), ("paired_p5", 0.05), ("paired_p50", 0.5), ("paired_p95", 0.95)):
+        average = np.mean if q is None else np.median
+        row = row_of(metric, "s", [float(average(x)), float(average(y))], [x.size, x.size], terms)
+        row |= {"ratio": math.nan, "method": "pairs"}
+        if q is None:
+            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section)
+        else:
+            deviations = estimates.beyond(sample, q)
+            row["difference"] = sample.quantile(q)
+        batches = uncorrelated_batches(deviations)
+        if batches is not None and n_eff_median * min(q or 0.1, 1.0 - (q or 0.1)) >= MIN_BEYOND:
+            estimate = (
+                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha)
+                if q is None
+                else estimates.quantile(sample, q, batches, terms.alpha)
+            )
+            row |= {"low": estimate.low, "high": estimate.high, "n_eff": estimate.n_eff, "method": f"pairs, {batches}"}
+            row["outcome"] = outcome_of(row, terms)
+        if q in (0.05, 0.95):
+            row |= {"source": math.nan, "shadow": math.nan, "margin": math.nan, "outcome": NOT_JUDGED}
+        yield row

@@ -1,14 +1,15 @@
-"""Estimates whose errors know that requests wait for each other.
+"""Estimates means, quantiles and shares with intervals that allow for correlated requests.
 
-Latencies that lie close together in time lie close together in size, too, so a run of a million requests may say no
-more about its p99 than a few thousand independent ones would. Nothing here therefore takes requests for independent.
-A run is cut into sections; every estimate says what each section contributes to its error; and the scatter of
-batches of sections is that error (batches.py; Asmussen and Glynn, Stochastic Simulation, 2007, III.4-5).
+Latencies that are close in time are similar in size, so that a run of a million requests may determine its p99 no
+better than a few thousand independent ones would. Requests are therefore never taken as independent: a run is cut into
+sections, each estimate states what every section contributes to its error, and the scatter of batches of sections is
+that error (batch_means.py; Asmussen and Glynn, Stochastic Simulation, 2007, III.4-5).
 
-* A quantile's interval is had on the scale of probability, from the number of answers beyond it in each batch, and
-  read back through the run's own distribution: it is as lopsided as the tail is, and no density is estimated.
-* Two variants share their arrivals, so their errors move together: the interval of their difference is put together
-  from both intervals and the correlation of their batches (Zou and Donner, 2008).
+* The interval of a quantile is computed on the scale of probability, from the number of answers beyond the quantile in
+  each batch, and read back through the run's own distribution: it is as asymmetric as the tail, and needs no estimate
+  of the density.
+* Two variants share their arrivals, so that their errors are correlated: the interval of their difference is composed
+  of both intervals and the correlation of their batches (Zou and Donner, 2008).
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-from shadowsim.statistics.batch_means import Batches, Deviations, choose
-from shadowsim.statistics.samples import Floats, Sample, Values
+from shadowsim.arrays import Floats
+from shadowsim.statistics.batch_means import Batches, Deviations, uncorrelated_batches
+from shadowsim.statistics.samples import Sample, Values
 
-FEW_HITS = 30  # below it the scatter of hits says nothing
-_LAGS = 1 << 16  # how far autocorrelation is followed at most
+FEW_HITS = 30  # with fewer, their scatter says nothing
+_MAX_LAGS = 1 << 16
 
 
 class Estimate(NamedTuple):
-    """A value, its interval, and what both rest on: requests, and how many independent ones these are worth."""
+    """A value with its interval, the number of requests, and the effective sample size."""
 
     value: float
     low: float
@@ -37,22 +39,22 @@ class Estimate(NamedTuple):
 
 
 def critical(alpha: float, df: float) -> float:
-    """Student's two-sided critical value at level alpha."""
+    """Return Student's two-sided critical value at level alpha."""
     return float(stdtrit(df, 1.0 - 0.5 * alpha))
 
 
 def autocorrelation_time(x: Floats) -> float:
-    """How many neighbours in a stationary series are worth one independent value, at least 1.
+    """Return how many neighbours in a stationary series count as one independent value, at least 1.
 
-    Twice the sum of the autocorrelations of lags 0, 1, ... less that of lag 0, the sum ended by Geyer's (1992,
-    section 3.3) initial monotone sequence: sums of neighbouring pairs while they are positive, none larger than the one
-    before.
+    Twice the sum of the autocorrelations of lags 0, 1, ... less that of lag 0. The sum ends by Geyer's (1992,
+    section 3.3) initial monotone sequence: it takes sums of neighbouring pairs while they are positive, none larger
+    than the one before.
     """
     d = x - x.mean()
-    lags = min(x.size, _LAGS) // 2 * 2
+    lags = min(x.size, _MAX_LAGS) // 2 * 2
     if lags < 2 or not d.any():
         return 1.0
-    size = 1 << (2 * x.size - 1).bit_length()  # padded, so that the end does not meet the start
+    size = 1 << (2 * x.size - 1).bit_length()  # padding keeps the end from wrapping round to the start
     covariance = np.fft.irfft(np.abs(np.fft.rfft(d, size)) ** 2)[:lags]
     pairs = covariance.reshape(-1, 2).sum(axis=1) / covariance[0]
     ends = np.flatnonzero(pairs <= 0.0)
@@ -61,28 +63,32 @@ def autocorrelation_time(x: Floats) -> float:
 
 
 def beyond(sample: Sample, p: float, moments: Floats | None = None) -> Deviations:
-    """How the answers beyond the quantile at p are spread over the sections; `moments` are those of `Deviations`."""
+    """Return the deviations of the quantile at p: answers beyond it in each section, less the expected number.
+
+    `moments` are those of `Deviations`.
+    """
     return Deviations(sample.beyond(p), sample.n_by_section, moments)
 
 
 def n_effective(sample: Sample, p: float, batches: Batches | None = None, moments: Floats | None = None) -> float:
-    """How many independent requests would place the quantile at p as well, at most as many as there are.
+    """Return the effective sample size at the quantile at p, at most the number of requests.
 
-    p (1 - p) over the variance of the share beyond it, by the batches that are given or as `batches.choose` finds them,
-    0 when it finds none; for values in order by autocorrelation, unless they follow a trend.
+    That many independent requests would determine the quantile as well: p (1 - p) over the variance of the share beyond
+    it. The variance comes from the batches, by default `uncorrelated_batches`, and the size is 0 if there are none; for
+    values in order it comes from the autocorrelation, unless they follow a trend.
     """
     deviations = beyond(sample, p, moments)
-    batches = batches or choose(deviations)
+    batches = batches or uncorrelated_batches(deviations)
     if isinstance(sample, Values) and not (batches and batches.trend):
         return sample.n / autocorrelation_time(sample.indicator(p))
-    return _worth(p * (1.0 - p), sample.n, batches.error(deviations)[0]) if batches else 0.0
+    return _n_effective(p * (1.0 - p), sample.n, batches.error(deviations)[0]) if batches else 0.0
 
 
 def quantile(sample: Sample, p: float, batches: Batches, alpha: float, moments: Floats | None = None) -> Estimate:
-    """Quantile at p, with its interval at level alpha.
+    """Return the quantile at p, with its interval at level alpha.
 
-    The error is that of `n_effective`, the degrees of freedom are the batches'. An interval that reaches beyond the
-    least or the greatest answer has no such end (NaN).
+    The error is that of `n_effective`, with the batches' degrees of freedom. An end of the interval beyond the smallest
+    or the greatest answer is NaN.
     """
     error, df = batches.error(beyond(sample, p, moments))
     n_eff = n_effective(sample, p, batches, moments)
@@ -95,62 +101,62 @@ def quantile(sample: Sample, p: float, batches: Batches, alpha: float, moments: 
 def mean(
     total: Floats, n: Floats, variance: float, batches: Batches, alpha: float, moments: Floats | None = None
 ) -> Estimate:
-    """Mean over requests, from each section's sum and number, with its interval at level alpha.
+    """Return the mean over requests, from each section's sum and number, with its interval at level alpha.
 
-    `variance` is that of single requests, NaN where it is not known; n_eff needs it.
+    `variance` is that of single requests, for n_eff; NaN if unknown.
     """
-    whole = n.sum()
-    value = float(total.sum() / whole)
+    n_all = n.sum()
+    value = float(total.sum() / n_all)
     error, df = batches.error(Deviations(total - value * n, n, moments))
-    half = critical(alpha, df) * error / whole
-    return Estimate(value, value - half, value + half, int(whole), _worth(variance, int(whole), error))
+    half = critical(alpha, df) * error / n_all
+    return Estimate(value, value - half, value + half, int(n_all), _n_effective(variance, int(n_all), error))
 
 
 def share(
-    hits: Floats, n: Floats, worth: float, batches: Batches | None, alpha: float, moments: Floats | None = None
+    hits: Floats, n: Floats, max_n_eff: float, batches: Batches | None, alpha: float, moments: Floats | None = None
 ) -> Estimate:
-    """Share of requests of a kind, with Wilson's interval (1927) at the number of independent requests.
+    """Return the share of requests that are hits, with Wilson's interval (1927) at the effective sample size.
 
-    Wilson's holds for few hits and none, where the batches' scatter says nothing: below `FEW_HITS` at most `worth`
-    independent requests are taken for granted, what the run's latencies are worth.
+    Wilson's also holds for few hits or none, when the batches' scatter says nothing: with fewer than `FEW_HITS` the
+    effective sample size is at most `max_n_eff`, that of the run's latencies.
     """
-    whole, some = n.sum(), hits.sum()
-    value = float(some / whole)
+    n_all, n_hits = n.sum(), hits.sum()
+    value = float(n_hits / n_all)
     error, df = batches.error(Deviations(hits - value * n, n, moments)) if batches else (0.0, math.inf)
-    n_eff = _worth(value * (1.0 - value), int(whole), error)
-    if some < FEW_HITS or batches is None:
-        n_eff, df = min(n_eff, worth), math.inf
+    n_eff = _n_effective(value * (1.0 - value), int(n_all), error)
+    if n_hits < FEW_HITS or batches is None:
+        n_eff, df = min(n_eff, max_n_eff), math.inf
     if n_eff <= 0.0:
-        return Estimate(value, math.nan, math.nan, int(whole), 0.0)
+        return Estimate(value, math.nan, math.nan, int(n_all), 0.0)
     c = critical(alpha, df) ** 2 / n_eff
     middle = value + 0.5 * c
     half = math.sqrt(value * (1.0 - value) * c + 0.25 * c * c)
-    return Estimate(value, max(0.0, (middle - half) / (1.0 + c)), (middle + half) / (1.0 + c), int(whole), n_eff)
+    return Estimate(value, max(0.0, (middle - half) / (1.0 + c)), (middle + half) / (1.0 + c), int(n_all), n_eff)
 
 
-def _worth(variance: float, n: int, error: float) -> float:
-    """How many independent requests of this variance would have this standard error of their sum, at most n."""
+def _n_effective(variance: float, n: int, error: float) -> float:
+    """Return how many independent requests of a variance have a sum with this standard error, at most n."""
     if math.isnan(variance):
         return math.nan
     return min(float(n), variance * (n / error) ** 2) if error > 0.0 else float(n)
 
 
 def difference(source: Estimate, shadow: Estimate, rho: float) -> tuple[float, float]:
-    """Interval of shadow minus source from both intervals (Zou and Donner, 2008, with correlated errors)."""
+    """Return the interval of shadow minus source from both intervals (Zou and Donner, 2008, with correlated errors)."""
     d = shadow.value - source.value
     below, above = shadow.value - shadow.low, shadow.high - shadow.value
     under, over = source.value - source.low, source.high - source.value
-    return d - _joined(below, over, rho), d + _joined(above, under, rho)
+    return d - _half_width(below, over, rho), d + _half_width(above, under, rho)
 
 
-def _joined(a: float, b: float, rho: float) -> float:
+def _half_width(a: float, b: float, rho: float) -> float:
     return math.sqrt(max(a * a + b * b - 2.0 * rho * a * b, 0.0))
 
 
 def ratio(source: Estimate, shadow: Estimate, rho: float) -> tuple[float, float]:
-    """Interval of shadow over source: the ratios r for which the interval of shadow - r source holds 0.
+    """Return the interval of shadow over source: the ratios r for which the interval of shadow - r source contains 0.
 
-    Donner and Zou (2012) with the correlation of the errors; it lies above 1 when `difference` lies above 0.
+    Donner and Zou (2012) with correlated errors; the interval lies above 1 if and only if `difference` lies above 0.
     """
     x, y = source.value, shadow.value
     if not x > 0.0:
@@ -161,7 +167,7 @@ def ratio(source: Estimate, shadow: Estimate, rho: float) -> tuple[float, float]
 
 
 def _ratios(x: float, y: float, b: float, a: float, rho: float) -> tuple[float, float]:
-    """Both r with (y - r x)^2 = a^2 + r^2 b^2 - 2 rho r a b, written so that nothing cancels; no end as infinity."""
+    """Return both r with (y - r x)^2 = a^2 + r^2 b^2 - 2 rho r a b, without cancellation; infinity for no end."""
     square, middle, rest = x * x - b * b, x * y - rho * a * b, y * y - a * a
     top = middle + math.sqrt(max(middle * middle - square * rest, 0.0))
     return (rest / top if top > 0.0 else 0.0), (top / square if square > 0.0 else math.inf)

@@ -1,7 +1,7 @@
-"""What a run measured, section by section: counts in buckets, or single values in order.
+"""Holds the latencies of a run section by section: counts in buckets, or single values in order.
 
-Both give quantiles, how many answers lie beyond one or above a limit in each section, and sums; nothing else of them is
-needed to say how far off an estimate may be.
+Both classes give quantiles, the number of answers in each section beyond a quantile or above a limit, and sums:
+estimates.py needs no more to compute an estimate and its error.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from shadowsim.arrays import Floats, Ints
+from shadowsim.histogram import place_of
 
 
 class Buckets:
@@ -24,7 +24,7 @@ class Buckets:
         Edges, ascending.
     counts : ndarray, shape (sections, buckets)
     extremes_s : tuple of float
-        The least and the greatest latency, where they are known: no quantile passes them.
+        The least and the greatest latency, where known; quantiles are clipped to them.
     """
 
     def __init__(
@@ -36,23 +36,23 @@ class Buckets:
     ):
         self.low_s, self.high_s, self.counts, self.extremes_s = low_s, high_s, counts, extremes_s
         self.n_by_section: Floats = counts.sum(axis=1).astype(np.float64)
-        self._of_bucket: Floats = counts.sum(axis=0).astype(np.float64)
-        self._upto: Floats = np.cumsum(self._of_bucket)
+        self._count: Floats = counts.sum(axis=0).astype(np.float64)
+        self._upto: Floats = np.cumsum(self._count)
         self.n = int(self._upto[-1]) if self._upto.size else 0
 
     def quantile(self, p: float) -> float:
-        """Quantile of all sections together, linear inside a bucket, in seconds."""
+        """Return the quantile of all sections together, linear inside a bucket, in seconds."""
         at, above = self._place(p)
         least, greatest = self.extremes_s
         return min(max(float(self.high_s[at] - above * (self.high_s[at] - self.low_s[at])), least), greatest)
 
     def beyond(self, p: float) -> Floats:
-        """How many more answers lie beyond the quantile at p than belong there, section by section; sum 0."""
+        """Return how many more answers than expected lie beyond the quantile at p, per section; the sum is 0."""
         at, above = self._place(p)
         return self._beyond(at, above) - (1.0 - p) * self.n_by_section
 
     def n_above(self, x_s: float) -> Floats:
-        """How many answers take longer than x, section by section, a bucket that holds x counted in proportion."""
+        """Return how many answers take longer than x, per section; the bucket that holds x counts in proportion."""
         at = int(np.searchsorted(self.high_s, x_s, side="right"))
         if at == self.high_s.size:
             return np.zeros(self.n_by_section.size)
@@ -60,26 +60,24 @@ class Buckets:
         return self._beyond(at, min(inside, 1.0))
 
     def variance(self) -> float:
-        """Variance of latency, from the buckets' middles."""
+        """Return the variance of latency, from the buckets' middles."""
         middle = 0.5 * (self.low_s + self.high_s)
-        mean = self._of_bucket @ middle / self.n
-        return float(self._of_bucket @ (middle - mean) ** 2 / self.n)
+        mean = self._count @ middle / self.n
+        return float(self._count @ (middle - mean) ** 2 / self.n)
 
     def _place(self, p: float) -> tuple[int, float]:
-        """The bucket that holds the quantile, and which share of it lies above."""
+        """Return the bucket that holds the quantile, and the share of it that lies above."""
         rank = min(max(p, 0.0), 1.0) * self.n
-        at = int(np.searchsorted(self._upto, rank, side="left"))
-        while not self._of_bucket[at]:  # p = 0 below the first filled bucket
-            at += 1
-        return at, float((self._upto[at] - rank) / self._of_bucket[at])
+        at = place_of(self._upto, rank)
+        return at, float((self._upto[at] - rank) / self._count[at])
 
     def _beyond(self, at: int, share: float) -> Floats:
-        counted: Floats = self.counts[:, at + 1 :].sum(axis=1) + share * self.counts[:, at].astype(np.float64)
-        return counted
+        n_beyond: Floats = self.counts[:, at + 1 :].sum(axis=1) + share * self.counts[:, at].astype(np.float64)
+        return n_beyond
 
 
 class Values:
-    """Single values in the order in which they came about, cut into sections.
+    """Single values in the order of their arrival, cut into sections.
 
     Parameters
     ----------
@@ -96,30 +94,30 @@ class Values:
         self._sorted = np.sort(values)
 
     def quantile(self, p: float) -> float:
-        """The least value that at least a share p of all does not exceed."""
+        """Return the smallest value that at least a share p of all values do not exceed."""
         return float(self._sorted[min(max(math.ceil(p * self.n) - 1, 0), self.n - 1)])
 
     def beyond(self, p: float) -> Floats:
-        """As `Buckets.beyond`."""
+        """Return what `Buckets.beyond` returns."""
         return self._sums(self.indicator(p)) - (1.0 - p) * self.n_by_section
 
     def indicator(self, p: float) -> Floats:
-        """1 for each value beyond the quantile at p, a share for those that equal it; mean 1 - p."""
+        """Return 1 for each value beyond the quantile at p, and a share for those equal to it; the mean is 1 - p."""
         x = self.quantile(p)
         below, upto = np.searchsorted(self._sorted, x, side="left"), np.searchsorted(self._sorted, x, side="right")
         tied = (upto - p * self.n) / (upto - below)
         return np.where(self.values == x, tied, self.values > x).astype(np.float64)
 
     def n_above(self, x_s: float) -> Floats:
-        """As `Buckets.n_above`."""
+        """Return what `Buckets.n_above` returns."""
         return self._sums((self.values > x_s).astype(np.float64))
 
     def variance(self) -> float:
-        """Variance of the values."""
+        """Return the variance of the values."""
         return float(self.values.var())
 
     def totals(self) -> Floats:
-        """Sum of the values of each section."""
+        """Return the sum of the values of each section."""
         return self._sums(self.values)
 
     def _sums(self, x: Floats) -> Floats:

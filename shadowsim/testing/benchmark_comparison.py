@@ -1,20 +1,18 @@
-"""Benchmarks of two versions side by side: what became slower, how certain that is, and whether a build should fail.
+"""Compares benchmarks of two versions: the change of each, its interval, and whether it is chance.
 
-After benchstat, which does this for Go. From the observations of both sides, the change is the shift between their
-logarithms, so that it is a factor: ranks.py. Files that were saved without rounds hold their quartiles, from which a
-median is off by about 1.25 R / (1.35 sqrt(n)), R the range between the quartiles of n rounds (McGill, Tukey and
-Larsen, 1978, who take the middle of the rounds for normal).
+This is what benchstat does for Go. Two samples are compared by their ranks: no distribution is assumed, and an outlier
+is one rank away from its neighbour, however large it is, since timings of code have long tails. The observations of a
+sample are assumed to be independent and alike. The change is the shift between the logarithms of both samples, so that
+it is a factor. Files that were saved without rounds hold quartiles, from which the median has a standard error of about
+1.25 R / (1.35 sqrt(n)), where R is the range between the quartiles of n rounds (McGill, Tukey and Larsen, 1978, who
+assume that the middle half of the rounds is normal).
 
-The rounds of one file are of one process and one minute, and no independent runs: they share the layout of memory, the
-caches and the neighbours on the machine. Two files of the same code may well differ by several per cent, or by half on
-a busy machine, and any number of rounds only makes that look more certain. So a change counts only beyond a margin;
-and where it matters, each side should be a directory of files that were made in turn. Then each file is an
-observation, and the interval tells of what differs between runs; four of each side are the least that can show it.
-
-Two samples compared by their ranks: medians, how far one is shifted against the other, and whether that is chance.
-
-Nothing is taken for normal, and an outlier is one rank away from its neighbour, however far off it is: timings of code
-have long tails. Observations of a sample are taken for independent and alike.
+The rounds of one file come from one process and one minute. They are not independent runs: they share the memory
+layout, the caches and the neighbours on the machine. Two files of the same code may differ by several per cent, or by
+half on a busy machine, and more rounds only make such a difference look more certain. So a change counts only beyond a
+margin. For a reliable answer, each side should be a directory of files that were made in turn: then each file is an
+observation, and the interval covers what differs between runs. Four files per side are the fewest that can show a
+change.
 """
 
 from __future__ import annotations
@@ -28,9 +26,11 @@ import pandas as pd
 from scipy import stats  # type: ignore[import-untyped]
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, shown
+from shadowsim.option_defaults import BENCHMARK_MARGIN_PCT
 from shadowsim.scenario.fields import number
-from shadowsim.statistics.samples import Floats
+from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.testing.benchmark_files import SIMULATED, Source, Timing, Timings, read_timings
 from shadowsim.text import grid, time_text, wrapped
 
@@ -38,18 +38,19 @@ _HALVINGS = 64
 
 
 class Interval(NamedTuple):
-    """An estimate and its interval, whose ends are NaN when the sample is too small for one."""
+    """An estimate and its interval; the ends are NaN when the sample is too small for an interval."""
 
     value: float
     low: float
     high: float
 
 
-def median(x: Floats, confidence: float) -> Interval:
-    """Median, with the interval between the narrowest pair of order statistics that covers it often enough.
+def median_interval(x: Floats, confidence: float) -> Interval:
+    """Return the median, with the narrowest interval of order statistics that covers it often enough.
 
-    The k-th from below and from above, with P(B <= k - 1) <= (1 - confidence) / 2 for B binomial (n, 1/2) (David and
-    Nagaraja, Order Statistics, 2003, section 7.1). For 95 % it takes six observations.
+    Its ends are the k-th values from below and from above, for the largest k with P(B <= k - 1) <= (1 - confidence) / 2
+    and B binomial (n, 1/2) (David and Nagaraja, Order Statistics, 2003, section 7.1). For 95 % it takes six
+    observations.
     """
     ordered = np.sort(x)
     k = int(stats.binom.ppf((1.0 - confidence) / 2.0, x.size, 0.5))
@@ -59,10 +60,10 @@ def median(x: Floats, confidence: float) -> Interval:
     return Interval(float(np.median(ordered)), *ends)
 
 
-def shift(x: Floats, y: Floats, confidence: float) -> Interval:
-    """By how much y lies above x: the median of all differences, with its interval (Hodges and Lehmann, 1963).
+def shift_interval(x: Floats, y: Floats, confidence: float) -> Interval:
+    """Return the shift of y above x: the median of all differences, with its interval (Hodges and Lehmann, 1963).
 
-    The interval holds the shifts that the test of `p_value` would not reject (Moses, 1965; Hollander, Wolfe and
+    The interval holds the shifts that the test in `p_value` would not reject (Moses, 1965; Hollander, Wolfe and
     Chicken, 2014, section 4.3): from the C-th difference to the C-th from above, C the integer part of
     n m / 2 - z sqrt(n m (n + m + 1) / 12).
     """
@@ -76,30 +77,30 @@ def shift(x: Floats, y: Floats, confidence: float) -> Interval:
 
 
 def p_value(x: Floats, y: Floats) -> float:
-    """Two-sided p of Mann and Whitney's (1947) test that neither sample tends to be larger."""
+    """Return the two-sided p of Mann and Whitney's (1947) test that neither sample tends to be larger."""
     if x.min() == x.max() == y.min() == y.max():
         return 1.0
     return float(stats.mannwhitneyu(x, y).pvalue)
 
 
 def _difference(x: Floats, y: Floats, k: int) -> float:
-    """The k-th smallest of all y_j - x_i, without making all of them: thousands of rounds have many millions."""
+    """Return the k-th smallest of all y_j - x_i without storing them: thousands of rounds have many millions."""
     low, high = float(y[0] - x[-1]), float(y[-1] - x[0])
-    if _n_upto(x, y, low) >= k:
+    if _count_up_to(x, y, low) >= k:
         return low
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        if _n_upto(x, y, middle) >= k:
+        if _count_up_to(x, y, middle) >= k:
             high = middle
         else:
             low = middle
-    # The least of those above `low`.
-    at = np.searchsorted(y, x + low, side="right")
-    some = at < y.size
-    return float((y[at[some]] - x[some]).min())
+    # The smallest difference above `low`.
+    above = np.searchsorted(y, x + low, side="right")
+    exists = above < y.size
+    return float((y[above[exists]] - x[exists]).min())
 
 
-def _n_upto(x: Floats, y: Floats, d: float) -> int:
+def _count_up_to(x: Floats, y: Floats, d: float) -> int:
     return int(np.searchsorted(y, x + d, side="right").sum())
 
 
@@ -108,8 +109,8 @@ COLUMNS = (
     *("name", "n_old", "n_new", "old_s", "old_low_s", "old_high_s", "new_s", "new_low_s", "new_high_s"),
     *("change_pct", "low_pct", "high_pct", "p", "verdict", "method", "simulated"),
 )
-LEAST_ROUNDS = 5  # that quartiles mean something
-FEW = 10  # benchstat's advice
+MIN_ROUNDS = 5  # fewer rounds give no usable quartiles
+FEW = 10  # benchstat advises at least as many
 _ENDS = ("", "_low", "_high")
 _NOTHING = Interval(math.nan, math.nan, math.nan)
 
@@ -118,55 +119,56 @@ def compare_benchmarks(
     old: Source | Sequence[Source] | Timings,
     new: Source | Sequence[Source] | Timings,
     *,
-    margin_pct: float = 5.0,
-    confidence: float = 0.95,
+    margin_pct: float = BENCHMARK_MARGIN_PCT,
+    confidence: float = CONFIDENCE,
 ) -> pd.DataFrame:
-    """Compare the timings that pytest-benchmark saved of two versions; see the module for what they can show.
+    """Compare the timings of two versions that pytest-benchmark saved; the module says what they can show.
 
     Parameters
     ----------
     old, new : path, JSON text, mapping, a list of these, or Timings
         As for `read_timings`: a file, or a directory of several.
     margin_pct : float
-        A change that does not matter, in per cent of the old time.
+        The largest change that does not matter, in per cent of the old time.
     confidence : float
-        Of the intervals; a change is significant when it would come about by chance less often than 1 - confidence.
+        Confidence level of the intervals; a change is significant when p < 1 - confidence.
 
     Returns
     -------
     DataFrame
-        A row a benchmark, in the order of the new file; those that only the old one has come last.
+        One row per benchmark, in the order of the new file; those that only the old file has come last.
 
         name : str
             The benchmark's full name.
         n_old, n_new : int
-            Rounds of a file, or files; 0 where a side lacks it.
+            The number of rounds, or of files; 0 for a side without the benchmark.
         old_s, new_s, old_low_s, old_high_s, new_low_s, new_high_s : float
             Medians in seconds with their intervals.
         change_pct, low_pct, high_pct : float
-            By how much it is slower, in per cent, with its interval.
+            The increase in time, in per cent, with its interval.
         p : float
-            Of the hypothesis that nothing changed.
+            The p-value of the hypothesis that nothing changed.
         verdict : str
             "slower" or "faster": significant, and beyond the margin. "within the margin": significant. "~": not.
             "only in old", "only in new".
         method : str
-            "runs" of several files on both sides, "rounds", or "quartiles" where a file has no rounds.
+            "runs" for several files on both sides, "rounds", or "quartiles" when a file has no rounds.
         simulated : str
-            What changed of the figures that `shadow_benchmark` notes of the simulated test itself.
+            Changes of the simulated test's own figures, which `shadow_benchmark` records.
 
-        NaN where the rounds are too few to say it.
+        NaN where there are too few rounds.
 
     Raises
     ------
     InputError, SerializationError
-        When a file or a parameter cannot be used, or the files have no benchmark in common.
+        A file or a parameter cannot be used, or the files have no benchmark in common.
     """
     margin = number(margin_pct, "margin_pct", above=0.0)
     if not 0.0 < confidence < 1.0:
         raise InputError("confidence", "must be > 0 and < 1", confidence)
     before, after = (
-        side if isinstance(side, Timings) else read_timings(side, name) for side, name in ((old, "old"), (new, "new"))
+        source if isinstance(source, Timings) else read_timings(source, name)
+        for source, name in ((old, "old"), (new, "new"))
     )
     if not before.by_name.keys() & after.by_name.keys():
         raise InputError("new", "must have a benchmark in common with old, and has none of the same name")
@@ -174,8 +176,10 @@ def compare_benchmarks(
     if (before.n_files > 1) != (after.n_files > 1):
         side, n = ("new", after.n_files) if before.n_files > 1 else ("old", before.n_files)
         raise InputError(side, "must be several files, as the other side is, or both a single one", n)
-    how = "runs" if before.n_files > 1 else "rounds"
-    rows = [_row(before.by_name.get(name), after.by_name.get(name), how, margin, confidence) for name in names]
+    method = "runs" if before.n_files > 1 else "rounds"
+    rows = [
+        _comparison_row(before.by_name.get(name), after.by_name.get(name), method, margin, confidence) for name in names
+    ]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).assign(name=names)
     return table.astype({"n_old": "int64", "n_new": "int64"})
 
@@ -183,7 +187,7 @@ def compare_benchmarks(
 def geometric_mean(table: pd.DataFrame) -> tuple[float, float, float]:
     """Return the geometric means of the old and of the new medians of a comparison, and the change in per cent.
 
-    Only benchmarks of both files count.
+    Only benchmarks that both sides have count.
     """
     both = table[(table["old_s"] > 0.0) & (table["new_s"] > 0.0)]
     if both.empty:
@@ -192,33 +196,33 @@ def geometric_mean(table: pd.DataFrame) -> tuple[float, float, float]:
     return old, new, 100.0 * (new / old - 1.0)
 
 
-def speedups_object(table: pd.DataFrame) -> dict[str, object]:
-    """Return a comparison for JSON: the names of what is slower, the geometric mean, and the rows."""
+def benchmarks_object(table: pd.DataFrame) -> dict[str, object]:
+    """Return a comparison for JSON: the names of slower benchmarks, the geometric mean, and the rows."""
     slower = table.loc[table["verdict"] == SLOWER, "name"].tolist()
     mean = dict(zip(("old_s", "new_s", "change_pct"), geometric_mean(table), strict=True))
     return {"slower": slower, "geometric_mean": mean, "benchmarks": table.to_dict("records")}
 
 
-def speedups_text(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float = 5.0) -> str:
-    """Return a comparison as a table for people, with what must be known to read it."""
+def benchmarks_text(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float = BENCHMARK_MARGIN_PCT) -> str:
+    """Return a comparison as a table for people, with notes on how to read it."""
     names = _short_names(table["name"])
     rows: list[Sequence[str]] = [("", "old", "", "new", "", "change", "interval", "p", "n", "")]
     for name, row in zip(names, table.to_dict("records"), strict=True):
-        sides = [cell for side in ("old", "new") for cell in _side(*(row[f"{side}{end}_s"] for end in _ENDS))]
+        sides = [cell for side in ("old", "new") for cell in _median_cells(*(row[f"{side}{end}_s"] for end in _ENDS))]
         p = "-" if math.isnan(row["p"]) else f"{row['p']:.3f}" if row["p"] >= 0.001 else "<0.001"
-        said = "" if row["verdict"] == UNSURE else row["verdict"]
+        verdict = "" if row["verdict"] == UNSURE else row["verdict"]
         change, interval = _change_cells(row)
-        rows.append((name, *sides, change, interval, p, f"{row['n_old']}+{row['n_new']}", said))
+        rows.append((name, *sides, change, interval, p, f"{row['n_old']}+{row['n_new']}", verdict))
     if len(table) > 1:
         before, after, change_pct = geometric_mean(table)
         rows.append(("geometric mean", time_text(before), "", time_text(after), "", f"{change_pct:+.1f} %", *[""] * 4))
-    notes = [f"{name}: {row}" for name, row in zip(names, table["simulated"], strict=True) if row]
+    notes = [f"{name}: {changes}" for name, changes in zip(names, table["simulated"], strict=True) if changes]
     notes += _notes(table, old, new, margin_pct)
     return "\n".join([grid(rows, left=(0, 9)), "", *(wrapped(note, hanging="  ") for note in notes)]).rstrip()
 
 
-def _side(value: float, low: float, high: float) -> tuple[str, str]:
-    """A median, and how far its interval reaches to the farther side."""
+def _median_cells(value: float, low: float, high: float) -> tuple[str, str]:
+    """Return a median and the longer half of its interval as texts."""
     if math.isnan(value):
         return "-", ""
     half = max(value - low, high - value) / value if value > 0.0 else math.nan
@@ -227,12 +231,12 @@ def _side(value: float, low: float, high: float) -> tuple[str, str]:
 
 def _change_cells(row: Mapping[Hashable, Any]) -> tuple[str, str]:
     change, low, high = (row[key] for key in ("change_pct", "low_pct", "high_pct"))
-    said = UNSURE if row["verdict"] == UNSURE else "" if math.isnan(change) else f"{change:+.1f} %"
-    return said, "" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}"
+    change_text = UNSURE if row["verdict"] == UNSURE else "" if math.isnan(change) else f"{change:+.1f} %"
+    return change_text, "" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}"
 
 
 def _short_names(names: pd.Series[str]) -> list[str]:
-    """Return names without their files where that leaves them distinct."""
+    """Return names without their files if they stay distinct, else the full names."""
     short = [name.rpartition("::")[2] for name in names]
     return short if len(set(short)) == len(short) else list(names)
 
@@ -250,8 +254,8 @@ def _notes(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float) -
         notes.append(f"Fewer than {FEW} of each side show only large changes (--benchmark-min-rounds, or more files).")
     if verdicts.isin([SLOWER, FASTER]).any() and (method != "runs").any():
         notes.append(
-            "Rounds of one process say nothing of what differs between runs: before acting on it, compare directories "
-            "of several files each."
+            "Rounds of one process do not show what differs between runs: before acting on a change, compare "
+            "directories of several files each."
         )
     if set(old.machines) != set(new.machines):
         there, here = ("; ".join(side.machines) or "unknown" for side in (old, new))
@@ -259,13 +263,15 @@ def _notes(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float) -
     return notes
 
 
-def _row(old: Timing | None, new: Timing | None, how: str, margin_pct: float, confidence: float) -> dict[str, object]:
-    whole = all(t is None or t.observed_s is not None for t in (old, new))
-    row: dict[str, object] = {"method": how if whole else "quartiles", "simulated": ""}
+def _comparison_row(
+    old: Timing | None, new: Timing | None, method: str, margin_pct: float, confidence: float
+) -> dict[str, object]:
+    observed = all(timing is None or timing.observed_s is not None for timing in (old, new))
+    row: dict[str, object] = {"method": method if observed else "quartiles", "simulated": ""}
     for side, timing in (("old", old), ("new", new)):
         row[f"n_{side}"] = timing.n if timing else 0
         row[f"{side}_s"], row[f"{side}_low_s"], row[f"{side}_high_s"] = (
-            _median(timing, confidence) if timing else _NOTHING
+            _timing_median(timing, confidence) if timing else _NOTHING
         )
     change, p = _NOTHING, math.nan
     if old is None or new is None:
@@ -273,37 +279,37 @@ def _row(old: Timing | None, new: Timing | None, how: str, margin_pct: float, co
     else:
         change, p = _change(old, new, confidence)
         verdict = _verdict(change.value, p, margin_pct, confidence)
-        row["simulated"] = _changed(old.simulated, new.simulated)
+        row["simulated"] = _simulated_changes(old.simulated, new.simulated)
     row["change_pct"], row["low_pct"], row["high_pct"] = change
     return row | {"p": p, "verdict": verdict}
 
 
-def _median(timing: Timing, confidence: float) -> Interval:
+def _timing_median(timing: Timing, confidence: float) -> Interval:
     if timing.observed_s is not None:
-        return median(timing.observed_s, confidence)
-    half = float(stdtrit(max(timing.n - 1, 1), 0.5 + 0.5 * confidence)) * _error(timing)
+        return median_interval(timing.observed_s, confidence)
+    half = float(stdtrit(max(timing.n - 1, 1), 0.5 + 0.5 * confidence)) * _median_error(timing)
     return Interval(timing.median_s, timing.median_s - half, timing.median_s + half)
 
 
-def _error(timing: Timing) -> float:
-    """Standard error of the median from the quartiles; see the module."""
-    if timing.n < LEAST_ROUNDS or timing.range_s <= 0.0:
+def _median_error(timing: Timing) -> float:
+    """Return the standard error of a median from its quartiles; the module has the formula."""
+    if timing.n < MIN_ROUNDS or timing.range_s <= 0.0:
         return math.nan
     return 1.25 * timing.range_s / (1.35 * math.sqrt(timing.n))
 
 
 def _change(old: Timing, new: Timing, confidence: float) -> tuple[Interval, float]:
-    """The change in per cent with its interval, and the p of none."""
+    """Return the change in per cent with its interval, and the p of no change."""
     if old.observed_s is not None and new.observed_s is not None:
         p = p_value(old.observed_s, new.observed_s)
-        if min(old.observed_s.min(), new.observed_s.min()) <= 0.0:  # less than the clock can see
+        if min(old.observed_s.min(), new.observed_s.min()) <= 0.0:  # shorter than the clock resolves
             return _NOTHING, p
-        logarithms = shift(np.log(old.observed_s), np.log(new.observed_s), confidence)
+        logarithms = shift_interval(np.log(old.observed_s), np.log(new.observed_s), confidence)
     else:
         if min(old.median_s, new.median_s) <= 0.0:
             return _NOTHING, math.nan
-        # Of a logarithm, to first order.
-        error = math.hypot(_error(old) / old.median_s, _error(new) / new.median_s)
+        # The standard error of a logarithm, to first order.
+        error = math.hypot(_median_error(old) / old.median_s, _median_error(new) / new.median_s)
         value, df = math.log(new.median_s / old.median_s), old.n + new.n - 2
         half = float(stdtrit(df, 0.5 + 0.5 * confidence)) * error if df else math.nan
         logarithms = Interval(value, value - half, value + half)
@@ -319,11 +325,11 @@ def _verdict(change_pct: float, p: float, margin_pct: float, confidence: float) 
     return SLOWER if change_pct > 0.0 else FASTER
 
 
-def _changed(old: Mapping[str, object], new: Mapping[str, object]) -> str:
-    """Say which simulated figures differ: "verdict STABLE -> OVERLOADED, shadow_p99_s 0.0709 -> 4.2"."""
-    both: Sequence[str] = [key for key in SIMULATED if key in old and key in new and old[key] != new[key]]
-    return ", ".join(f"{key} {_short(old[key])} -> {_short(new[key])}" for key in both)
+def _simulated_changes(old: Mapping[str, object], new: Mapping[str, object]) -> str:
+    """Return the simulated figures that differ: "verdict STABLE -> OVERLOADED, shadow_p99_s 0.0709 -> 4.2"."""
+    changed: Sequence[str] = [key for key in SIMULATED if key in old and key in new and old[key] != new[key]]
+    return ", ".join(f"{key} {_value_text(old[key])} -> {_value_text(new[key])}" for key in changed)
 
 
-def _short(value: object) -> str:
+def _value_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else shown(value)

@@ -1,7 +1,8 @@
-"""What pytest-benchmark saved: timings of code by the name of the benchmark, from one file or from several of them.
+"""Reads the timings that pytest-benchmark saved, from one file or several, by benchmark.
 
-`--benchmark-json` writes every round, `--benchmark-save` and `--benchmark-autosave` only with `--benchmark-save-data`;
-otherwise there are quartiles. Of several files each is a run, and a benchmark's median in each is one observation.
+`--benchmark-json` writes every round; `--benchmark-save` and `--benchmark-autosave` do so only with
+`--benchmark-save-data`, and otherwise write quartiles. Each of several files is a run, and a benchmark's median in it
+is one observation.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, kind, shown
 from shadowsim.json_files import read_json
 from shadowsim.scenario.fields import number
-from shadowsim.statistics.samples import Floats
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 
-# What `shadow_benchmark` writes into extra_info and no clock has a part in.
+# The figures in extra_info that `shadow_benchmark` takes from the simulation, independent of any clock.
 SIMULATED = (
     *("scenario", "verdict", "requests", "source_p50_s", "source_p99_s", "shadow_p50_s", "shadow_p99_s"),
     *("instances_usd", "total_usd"),
@@ -30,18 +31,18 @@ SIMULATED = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timing:
-    """What is known of one benchmark.
+    """The timings of one benchmark.
 
     Attributes
     ----------
     n : int
-        Rounds of one file, or files.
+        The number of rounds of one file, or of files.
     median_s, range_s : float
         Their median, and the range between their quartiles.
     observed_s : ndarray of float64, shape (n,), or None
-        Seconds of an iteration: in each round, where the file has them, or the median of each file.
+        Seconds per iteration: of each round, if the file has them, or the median of each file.
     simulated : mapping
-        Figures of `SIMULATED` in its extra_info, of the last file.
+        The figures of `SIMULATED` in its extra_info, from the last file.
     """
 
     n: int
@@ -59,9 +60,9 @@ class Timings:
     ----------
     by_name : mapping of str to Timing
     n_files : int
-        A single one's observations are rounds.
+        The observations of a single file are rounds, those of several files are medians.
     machines : tuple of str
-        On which it ran, in words; those that differ.
+        The distinct machines that it ran on, in words.
     """
 
     by_name: Mapping[str, Timing]
@@ -70,33 +71,33 @@ class Timings:
 
 
 def read_timings(source: Source | Sequence[Source], name: str = "benchmarks") -> Timings:
-    """Read what pytest-benchmark wrote.
+    """Read files of pytest-benchmark.
 
     Parameters
     ----------
     source : path, JSON text, mapping, or a list of these
-        A file; a directory, of which all files *.json are read, each a run; or runs one by one.
+        A file, a directory whose files *.json are one run each, or a list of runs.
     name : str
-        What messages call a source that is not a file.
+        The name in messages of a source that is not a file.
 
     Raises
     ------
     InputError, SerializationError
-        When it cannot be read, or is none of pytest-benchmark's.
+        A file cannot be read, or is not a file of pytest-benchmark.
     """
     sources = _files(source, name)
-    found: dict[str, list[Timing]] = {}
+    runs_by_name: dict[str, list[Timing]] = {}
     machines: dict[str, None] = {}
-    for one in sources:
-        where = shown(one) if isinstance(one, os.PathLike) else name
-        document = read_json(one, name, non_finite=True)
+    for run in sources:
+        path = shown(run) if isinstance(run, os.PathLike) else name
+        document = read_json(run, name, non_finite=True)
         if not isinstance(document.get("benchmarks"), list):
-            raise InputError(where, "must be a file of pytest-benchmark (--benchmark-json), which lists `benchmarks`")
-        machines |= dict.fromkeys(_machine(document.get("machine_info")))
-        for title, timing in _benchmarks(document["benchmarks"], where).items():
-            found.setdefault(title, []).append(timing)
+            raise InputError(path, "must be a file of pytest-benchmark (--benchmark-json), which lists `benchmarks`")
+        machines |= dict.fromkeys(_machine_names(document.get("machine_info")))
+        for title, timing in _benchmarks(document["benchmarks"], path).items():
+            runs_by_name.setdefault(title, []).append(timing)
     several = len(sources) > 1
-    by_name = {title: _joined(runs) if several else runs[0] for title, runs in found.items()}
+    by_name = {title: _timing_of_runs(runs) if several else runs[0] for title, runs in runs_by_name.items()}
     return Timings(by_name, len(sources), tuple(machines))
 
 
@@ -117,42 +118,42 @@ def _files(source: Source | Sequence[Source], name: str) -> Sequence[Source]:
     return files
 
 
-def _benchmarks(listed: Sequence[Any], where: str) -> dict[str, Timing]:
-    found: dict[str, Timing] = {}
-    for i, benchmark in enumerate(listed):
-        at = f"{where}: benchmarks.{i}"
+def _benchmarks(benchmarks: Sequence[Any], path: str) -> dict[str, Timing]:
+    by_name: dict[str, Timing] = {}
+    for i, benchmark in enumerate(benchmarks):
+        item = f"{path}: benchmarks.{i}"
         if not isinstance(benchmark, Mapping) or not isinstance(benchmark.get("fullname"), str):
-            raise InputError(f"{at}.fullname", "must be a string")
-        if benchmark["fullname"] in found:
-            raise InputError(f"{at}.fullname", "stands twice in the file", benchmark["fullname"])
-        found[benchmark["fullname"]] = _timing(benchmark, at)
-    return found
+            raise InputError(f"{item}.fullname", "must be a string")
+        if benchmark["fullname"] in by_name:
+            raise InputError(f"{item}.fullname", "occurs twice in the file", benchmark["fullname"])
+        by_name[benchmark["fullname"]] = _timing(benchmark, item)
+    return by_name
 
 
-def _timing(benchmark: Mapping[str, Any], at: str) -> Timing:
-    known, extra = benchmark.get("stats"), benchmark.get("extra_info")
-    if not isinstance(known, Mapping):
-        raise InputError(f"{at}.stats", "must be an object")
+def _timing(benchmark: Mapping[str, Any], path: str) -> Timing:
+    stats, extra = benchmark.get("stats"), benchmark.get("extra_info")
+    if not isinstance(stats, Mapping):
+        raise InputError(f"{path}.stats", "must be an object")
     simulated = {key: extra[key] for key in SIMULATED if key in extra} if isinstance(extra, Mapping) else {}
-    rounds = known.get("data")
+    rounds = stats.get("data")
     if isinstance(rounds, list) and rounds:
-        return _observed(np.array([number(x, f"{at}.stats.data", least=0.0) for x in rounds]), simulated)
-    n = number(known.get("rounds"), f"{at}.stats.rounds", least=1.0)
-    median, spread = (number(known.get(key), f"{at}.stats.{key}", least=0.0) for key in ("median", "iqr"))
+        return _timing_of(np.array([number(x, f"{path}.stats.data", least=0.0) for x in rounds]), simulated)
+    n = number(stats.get("rounds"), f"{path}.stats.rounds", least=1.0)
+    median, spread = (number(stats.get(key), f"{path}.stats.{key}", least=0.0) for key in ("median", "iqr"))
     return Timing(int(n), median, spread, None, simulated)
 
 
-def _joined(runs: Sequence[Timing]) -> Timing:
-    """Several runs of a benchmark: one observation each."""
-    return _observed(np.array([run.median_s for run in runs]), runs[-1].simulated)
+def _timing_of_runs(runs: Sequence[Timing]) -> Timing:
+    """Return a benchmark's timing over several runs, one observation per run."""
+    return _timing_of(np.array([run.median_s for run in runs]), runs[-1].simulated)
 
 
-def _observed(seconds: Floats, simulated: Mapping[str, object]) -> Timing:
+def _timing_of(seconds: Floats, simulated: Mapping[str, object]) -> Timing:
     low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
     return Timing(seconds.size, float(middle), float(high - low), seconds, simulated)
 
 
-def _machine(info: object) -> list[str]:
+def _machine_names(info: object) -> list[str]:
     if not isinstance(info, Mapping):
         return []
     cpu = info.get("cpu")

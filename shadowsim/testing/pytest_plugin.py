@@ -1,4 +1,4 @@
-"""A pytest plugin: shadow tests simulated within a test suite, so that what breaks them fails a build.
+"""Provides pytest fixtures and marks that simulate shadow tests, so that a regression fails a build.
 
     @pytest.mark.slo("shadow.p99 <= 200ms and error_rate < 0.1%")
     def test_it_holds(shadow_result):
@@ -10,12 +10,16 @@
     def test_speed(shadow_benchmark):
         shadow_benchmark()
 
-Which scenario is tested is said, the nearest first, by a fixture `shadow_scenario` of one's own; by a mark such as
-`@pytest.mark.shadow_scenario("scenario.json", changes={"shadow.instance_count": 3})`, which takes what `Scenario.of`
-takes, its file beside the test's; by `--shadow-scenario FILE`; by `shadow_scenario = FILE` in pytest's configuration,
-beside which the file lies. By default it is the built-in one, of a day and 34.6 million requests.
+The scenario under test comes from the first of these that exists:
 
-pytest loads this file whenever the package is installed: what is slow to import is imported when a test needs it.
+* a fixture `shadow_scenario` of the suite;
+* a mark such as `@pytest.mark.shadow_scenario("scenario.json", changes={"shadow.instance_count": 3})`, with the
+  arguments of `Scenario.of`; its file is relative to the test's;
+* `--shadow-scenario FILE`;
+* `shadow_scenario = FILE` in pytest's configuration, relative to the configuration file;
+* the built-in scenario, of a day and 34.6 million requests.
+
+pytest loads this module whenever the package is installed, so slow imports wait until a test needs them.
 """
 
 from __future__ import annotations
@@ -37,14 +41,14 @@ if TYPE_CHECKING:
     from shadowsim.result import Result
     from shadowsim.scenario.scenario import Scenario
 
-MOST_KEPT = 32  # results of a session, the least recently used being dropped: they hold frames
+MAX_RESULTS = 32  # results kept per session; the least recently used is dropped, because results hold frames
 
-_FILE = "shadow_scenario"
+_SETTING = "shadow_scenario"
 _RESULTS = pytest.StashKey["OrderedDict[tuple[str, str], Result]"]()
 
 
 class ShadowBenchmark(Protocol):
-    """What the fixture `shadow_benchmark` gives: times the engine, and returns the result.
+    """The fixture `shadow_benchmark`: a function that times the engine and returns the result.
 
     Parameters
     ----------
@@ -55,18 +59,18 @@ class ShadowBenchmark(Protocol):
     """
 
     def __call__(self, scenario: object = None, *, workers: int | None = None) -> Result:
-        """Time it."""
+        """Time the simulation of a scenario."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --shadow-scenario and its setting."""
+    """Add the option --shadow-scenario and the setting shadow_scenario."""
     group = parser.getgroup("shadowsim", "SageMaker shadow tests")
     group.addoption(
         "--shadow-scenario",
         metavar="FILE",
         help="Scenario of the fixtures shadow_scenario, shadow_result and shadow_benchmark.",
     )
-    parser.addini(_FILE, "Scenario file of shadowsim's fixtures, relative to this file. [the built-in scenario]")
+    parser.addini(_SETTING, "Scenario file of shadowsim's fixtures, relative to this file. [the built-in scenario]")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,43 +80,43 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        "shadow_scenario(source=None, *, rate_per_s=None, changes=None): the scenario of shadowsim's fixtures, from "
-        "what Scenario.of takes; a file is looked for beside the test's.",
+        "shadow_scenario(source=None, *, rate_per_s=None, changes=None): the scenario of shadowsim's fixtures, with "
+        "the arguments of Scenario.of; a file is relative to the test's.",
     )
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Name the scenario file, if one is given."""
-    file = _configured(config)
+    file = _scenario_file(config)
     return None if file is None else f"shadowsim: {file}"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """See to it that a test has the fixtures that its mark, or shadow_benchmark, needs."""
+    """Add the fixtures that a test's mark slo, or its fixture shadow_benchmark, needs."""
     names = getattr(item, "fixturenames", None)
     if names is None:
         return
     if item.get_closest_marker("slo") and "shadow_result" not in names:
         names.append("shadow_result")
-    # Only now: a test that lacks pytest-benchmark should hear more than that there is no such fixture.
+    # Only if pytest-benchmark is there: without it, shadow_benchmark says what to install.
     if "shadow_benchmark" in names and "benchmark" not in names and item.config.pluginmanager.hasplugin("benchmark"):
         names.append("benchmark")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test whose result does not meet its goals, once its own assertions have held."""
+    """Fail a test whose result misses its goals, after its own assertions have passed."""
     yield
     goals = [goal for mark in item.iter_markers("slo") for goal in _goals(mark)]
     if not goals:
         return
     result = getattr(item, "funcargs", {}).get("shadow_result")
     if result is None:
-        raise _line("pytest.mark.slo: is for tests that can have the fixture shadow_result")
-    with _in_a_line():
-        missed = _missed(result, goals)
+        raise _failure("pytest.mark.slo: is for tests that can have the fixture shadow_result")
+    with _short_failures():
+        missed = _missed_goals_text(result, goals)
     if missed:
-        raise _line(missed)
+        raise _failure(missed)
 
 
 @pytest.fixture
@@ -121,11 +125,11 @@ def shadow_scenario(request: pytest.FixtureRequest) -> Scenario:
     from shadowsim.scenario.scenario import Scenario, default_scenario
 
     mark = request.node.get_closest_marker("shadow_scenario")
-    configured = _configured(request.config)
-    with _in_a_line():
+    configured = _scenario_file(request.config)
+    with _short_failures():
         if mark is None:
             return default_scenario() if configured is None else Scenario.of(configured)
-        source, rate_per_s, changes = _arguments(mark)
+        source, rate_per_s, changes = _mark_arguments(mark)
         if source is None:
             source = default_scenario() if configured is None else configured
         elif isinstance(source, str) and not source.lstrip().startswith("{"):
@@ -135,32 +139,32 @@ def shadow_scenario(request: pytest.FixtureRequest) -> Scenario:
 
 @pytest.fixture
 def shadow_result(request: pytest.FixtureRequest, shadow_scenario: Scenario) -> Result:
-    """The simulation of shadow_scenario; tests of one scenario share it, so it must not be changed."""
+    """The result of simulating shadow_scenario; tests of one scenario share it, so it must not be changed."""
     from shadowsim.scenario.scenario import Scenario
 
-    with _in_a_line():
-        return _result(request.session, Scenario.of(shadow_scenario))
+    with _short_failures():
+        return _session_result(request.session, Scenario.of(shadow_scenario))
 
 
 @pytest.fixture
 def shadow_benchmark(request: pytest.FixtureRequest) -> ShadowBenchmark:
-    """Times the engine on shadow_scenario with pytest-benchmark, and notes what was simulated in extra_info."""
+    """Times the engine on shadow_scenario with pytest-benchmark, and records simulated figures in extra_info."""
     try:
         benchmark = request.getfixturevalue("benchmark")
     except pytest.FixtureLookupError:
-        raise _line("shadow_benchmark needs pytest-benchmark: pip install pytest-benchmark") from None
+        raise _failure("shadow_benchmark needs pytest-benchmark: pip install pytest-benchmark") from None
 
     def time(scenario: object = None, *, workers: int | None = None) -> Result:
         __tracebackhide__ = True
         from shadowsim.engine.simulate import simulate
         from shadowsim.scenario.scenario import Scenario
 
-        with _in_a_line():
-            whole = Scenario.of(request.getfixturevalue("shadow_scenario") if scenario is None else scenario)
-            # Untimed, since the first run may compile.
-            result = _result(request.session, whole)
-            benchmark(simulate, whole, workers=workers)
-            benchmark.extra_info.update(_noted(result))
+        with _short_failures():
+            timed = Scenario.of(request.getfixturevalue("shadow_scenario") if scenario is None else scenario)
+            # Not timed, because the first run may compile.
+            result = _session_result(request.session, timed)
+            benchmark(simulate, timed, workers=workers)
+            benchmark.extra_info.update(_simulated_figures(result))
         if benchmark.stats is not None:  # else timing is disabled
             benchmark.extra_info["requests_per_s"] = benchmark.extra_info["requests"] / benchmark.stats.stats.median
         return result
@@ -168,17 +172,17 @@ def shadow_benchmark(request: pytest.FixtureRequest) -> ShadowBenchmark:
     return time
 
 
-def _configured(config: pytest.Config) -> Path | None:
+def _scenario_file(config: pytest.Config) -> Path | None:
     """Return the scenario file of the command line or of the configuration."""
-    given = config.getoption("--shadow-scenario", None)
-    if given:
-        return Path(config.invocation_params.dir, given)
-    setting = config.getini(_FILE)
+    file = config.getoption("--shadow-scenario", None)
+    if file:
+        return Path(config.invocation_params.dir, file)
+    setting = config.getini(_SETTING)
     return Path((config.inipath or config.rootpath / "pytest.ini").parent, setting) if setting else None
 
 
-def _arguments(mark: pytest.Mark) -> tuple[object, float | None, Mapping[str, object] | None]:
-    """Return what the mark shadow_scenario says: a source, a rate and changes."""
+def _mark_arguments(mark: pytest.Mark) -> tuple[object, float | None, Mapping[str, object] | None]:
+    """Return the arguments of the mark shadow_scenario: a source, a rate and changes."""
 
     def read(
         source: object = None, *, rate_per_s: float | None = None, changes: Mapping[str, object] | None = None
@@ -188,32 +192,32 @@ def _arguments(mark: pytest.Mark) -> tuple[object, float | None, Mapping[str, ob
     try:
         return read(*mark.args, **mark.kwargs)
     except TypeError:
-        takes = "takes one source, rate_per_s=... and changes={...}, and nothing else"
-        raise _line(f"pytest.mark.shadow_scenario: {takes}") from None
+        text = "pytest.mark.shadow_scenario: takes one source, rate_per_s=... and changes={...}, and nothing else"
+        raise _failure(text) from None
 
 
-def _result(session: pytest.Session, scenario: Scenario) -> Result:
-    """Return the simulation of a scenario, made once a session."""
+def _session_result(session: pytest.Session, scenario: Scenario) -> Result:
+    """Return the result of a scenario, which is simulated once per session."""
     from shadowsim.engine.simulate import simulate
 
-    kept = session.stash.setdefault(_RESULTS, OrderedDict())
+    results = session.stash.setdefault(_RESULTS, OrderedDict())
     key = json.dumps(scenario.document, sort_keys=True), str(scenario.base_dir)
-    if key not in kept:
-        kept[key] = simulate(scenario)
-    kept.move_to_end(key)
-    if len(kept) > MOST_KEPT:
-        kept.popitem(last=False)
-    return kept[key]
+    if key not in results:
+        results[key] = simulate(scenario)
+    results.move_to_end(key)
+    if len(results) > MAX_RESULTS:
+        results.popitem(last=False)
+    return results[key]
 
 
 def _goals(mark: pytest.Mark) -> tuple[str, ...]:
     if mark.kwargs or not mark.args:
-        raise _line("pytest.mark.slo: takes goals such as 'shadow.p99 <= 200ms', and nothing else")
+        raise _failure("pytest.mark.slo: takes goals such as 'shadow.p99 <= 200ms', and nothing else")
     return mark.args
 
 
-def _missed(result: Result, goals: list[str]) -> str:
-    """Return a line for each goal that a result does not meet, and its verdict; "" when it meets them all."""
+def _missed_goals_text(result: Result, goals: list[str]) -> str:
+    """Return one line per missed goal, and the verdict; "" when the result meets all goals."""
     from shadowsim.planning.slo import parse_slo
     from shadowsim.text import percent, time_text
 
@@ -222,42 +226,42 @@ def _missed(result: Result, goals: list[str]) -> str:
         for goal, row in zip(slo.goals, slo.evaluate(result).to_dict("records"), strict=True):
             if row["met"]:
                 continue
-            show = time_text if goal.is_time else partial(percent, decimals=3)
+            value_text = time_text if goal.is_time else partial(percent, decimals=3)
             error = row["standard_error"]
-            known = f"standard error {show(error)}" if math.isfinite(error) else "standard error unknown"
-            value = "no such figure" if math.isnan(row["value"]) else f"{show(row['value'])} ({known})"
+            error_text = f"standard error {value_text(error)}" if math.isfinite(error) else "standard error unknown"
+            value = "no such figure" if math.isnan(row["value"]) else f"{value_text(row['value'])} ({error_text})"
             lines.append(f"goal missed: {goal}: {row['variant']} has {value}")
     return "\n".join([*lines, str(result.verdict)]) if lines else ""
 
 
-def _noted(result: Result) -> dict[str, object]:
-    """Return what a benchmark notes of a result: figures that no clock has a part in (timings.SIMULATED)."""
+def _simulated_figures(result: Result) -> dict[str, object]:
+    """Return the figures of a result that a benchmark records, independent of any clock (`SIMULATED`)."""
     from shadowsim.planning.costs import cost
 
     roles = result.summary().set_index("role").to_dict("index")
     usd = cost(result.scenario)
-    known: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for role in ("source", "shadow"):
-        known |= {f"{role}_{p}_s": roles[role][f"{p}_s"] for p in ("p50", "p99")}
-    known |= {"instances_usd": usd.instances_usd, "total_usd": usd.total_usd}
+        figures |= {f"{role}_{p}_s": roles[role][f"{p}_s"] for p in ("p50", "p99")}
+    figures |= {"instances_usd": usd.instances_usd, "total_usd": usd.total_usd}
     return {
         "scenario": result.scenario.experiment.name,
         "verdict": result.verdict.status,
         "requests": int(roles["source"]["requests"]),
-        **{name: float(x) if math.isfinite(x) else None for name, x in known.items()},
+        **{name: float(x) if math.isfinite(x) else None for name, x in figures.items()},
     }
 
 
 @contextmanager
-def _in_a_line() -> Iterator[None]:
-    """Say what is wrong with an input in a line, without the way there."""
+def _short_failures() -> Iterator[None]:
+    """Turn errors of input into failures of one line, without a traceback."""
     __tracebackhide__ = True
     try:
         yield
     except (InputError, ValidationError, SerializationError) as error:
-        raise _line(str(error)) from None
+        raise _failure(str(error)) from None
 
 
-def _line(text: str) -> BaseException:
-    """Return the failure that shows this and no traceback."""
+def _failure(text: str) -> BaseException:
+    """Return a failure that shows a text and no traceback."""
     return pytest.fail.Exception(text, pytrace=False)

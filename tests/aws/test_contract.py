@@ -1,4 +1,4 @@
-"""contract.py: every constraint of the model is found, and nothing else is."""
+"""Checks that every constraint of the model is reported, and nothing else."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def full_request() -> dict[str, Any]:
     }
 
 
-# A negative for every constraint of every field, made by a walk of our own over the shape.
+# One negative case for every constraint of every field, from an independent walk over the shape.
 
 Steps = tuple[str | int, ...]
 Change = Callable[[Any], Any]
@@ -87,7 +87,7 @@ def longer(value: Any, n: int) -> Any:
 
 
 def off_pattern(pattern: str) -> str:
-    """A string of 30 characters or so that the pattern refuses, within every length of this shape."""
+    """A string of some 30 characters that the pattern refuses; its length breaks no rule of this request."""
     return next(s for s in ("!" * 30, "a\nb" * 10) if not regex.fullmatch(pattern, s))
 
 
@@ -124,24 +124,24 @@ NEGATIVES = [
 ]
 
 
-def test_the_generated_negatives_are_all_there():
+def test_every_constraint_has_a_negative_case():
     counted = sum(
         len({"max", "pattern", "enum"} & shape.metadata.keys()) + (shape.metadata.get("min", 0) > 0)
         for _, shape in FIELDS
     )
-    numbers_with_minimum = 2  # InstanceCount's 0 of the model, SamplingPercentage's 0 of ours
+    numbers_with_minimum = 2  # InstanceCount's 0 in the model, SamplingPercentage's 0 in contract.py
     assert len(NEGATIVES) == counted + numbers_with_minimum >= 50
 
 
 @pytest.mark.parametrize(("steps", "bad", "text"), NEGATIVES)
 def test_every_constraint_is_reported_at_its_path(steps, bad, text):
-    found = violations(CREATE, changed(steps, bad))
+    sentences = violations(CREATE, changed(steps, bad))
     path = aws_path(steps)
     shown_value = str(bad) if isinstance(bad, int | str) and len(str(bad)) < 100 and str(bad).isprintable() else None
-    assert [v for v in found if text in v]
-    assert all(f" at '{path}' failed to satisfy constraint: Member must " in v for v in found)
+    assert [v for v in sentences if text in v]
+    assert all(f" at '{path}' failed to satisfy constraint: Member must " in v for v in sentences)
     if shown_value is not None:
-        assert all(v.startswith(f"Value '{shown_value}' at ") for v in found)
+        assert all(v.startswith(f"Value '{shown_value}' at ") for v in sentences)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_every_constraint_is_reported_at_its_path(steps, bad, text):
     ],
 )
 def test_every_wrong_type_is_one_violation_at_its_path(steps, bad):
-    (found,) = violations(CREATE, changed(steps, bad))
-    assert f" at '{aws_path(steps)}' failed to satisfy constraint: Member must be a" in found
+    (violation,) = violations(CREATE, changed(steps, bad))
+    assert f" at '{aws_path(steps)}' failed to satisfy constraint: Member must be a" in violation
 
 
 @pytest.mark.parametrize("steps", [pytest.param(s, id=aws_path(s)) for s, _ in FIELDS])
@@ -252,15 +252,15 @@ def test_the_sentences_are_aws_own():
 
 def test_no_share_is_negative():
     steps = ("ShadowModeConfig", "ShadowModelVariants", 0, "SamplingPercentage")
-    (found,) = violations(CREATE, changed(steps, -1))
-    assert found.startswith("Value '-1' at 'shadowModeConfig.shadowModelVariants.1.member.samplingPercentage' ")
-    assert found.endswith("Member must have value greater than or equal to 0")
+    (violation,) = violations(CREATE, changed(steps, -1))
+    assert violation.startswith("Value '-1' at 'shadowModeConfig.shadowModelVariants.1.member.samplingPercentage' ")
+    assert violation.endswith("Member must have value greater than or equal to 0")
 
 
 def test_integers_have_32_bits():
     steps = ("ModelVariants", 0, "InfrastructureConfig", "RealTimeInferenceConfig", "InstanceCount")
-    (found,) = violations(CREATE, changed(steps, 2**31))
-    assert found.endswith("Member must have value less than or equal to 2147483647")
+    (violation,) = violations(CREATE, changed(steps, 2**31))
+    assert violation.endswith("Member must have value less than or equal to 2147483647")
 
 
 @pytest.mark.parametrize(
@@ -307,8 +307,8 @@ def test_unknown_members_are_named_with_the_nearest_known_one_or_ignored():
     shadow = request["ShadowModeConfig"]["ShadowModelVariants"][0]
     shadow["SamplingPercent"] = 3
     request[7] = 8
-    found = violations(CREATE, request)
-    assert found == [
+    sentences = violations(CREATE, request)
+    assert sentences == [
         "Value '3' at 'shadowModeConfig.shadowModelVariants.1.member.SamplingPercent' failed to satisfy constraint: "
         "Member must be known to ShadowModelVariantConfig; did you mean SamplingPercentage?",
         "Value 'x' at 'name' failed to satisfy constraint: "
@@ -322,9 +322,9 @@ def test_unknown_members_are_named_with_the_nearest_known_one_or_ignored():
 def test_a_long_enumeration_is_cut_short_and_names_the_nearest():
     steps = ("ModelVariants", 0, "InfrastructureConfig", "RealTimeInferenceConfig", "InstanceType")
     for misspelt in ("ml.m5.xlrge", "m5.xlarge"):
-        (found,) = violations(CREATE, changed(steps, misspelt))
-        assert found.endswith(f"... {len(instance_types())} in all]; did you mean ml.m5.xlarge?")
-        assert len(found) < 300
+        (violation,) = violations(CREATE, changed(steps, misspelt))
+        assert violation.endswith(f"... {len(instance_types())} in all]; did you mean ml.m5.xlarge?")
+        assert len(violation) < 300
 
 
 @pytest.mark.parametrize(
@@ -357,15 +357,15 @@ def test_a_long_enumeration_is_cut_short_and_names_the_nearest():
 )
 def test_the_other_actions(action, request_, bad, path):
     assert violations(action, request_) == []
-    found = violations(action, bad)
-    assert found
-    assert all(f" at '{path}' failed" in v for v in found)
+    sentences = violations(action, bad)
+    assert sentences
+    assert all(f" at '{path}' failed" in v for v in sentences)
 
 
 def test_maps():
     actions = {"bad key": "Retain", 3: "Retain", "C": None}
-    found = violations("StopInferenceExperiment", {"Name": "a", "ModelVariantActions": actions})
-    assert found == [
+    sentences = violations("StopInferenceExperiment", {"Name": "a", "ModelVariantActions": actions})
+    assert sentences == [
         "Value '{bad key=Retain, 3=Retain, C=null}' at 'modelVariantActions' failed to satisfy constraint: "
         "Member must have length less than or equal to 2",
         "Value 'bad key' at 'modelVariantActions' failed to satisfy constraint: Map keys must satisfy constraint: "
@@ -395,32 +395,34 @@ def test_every_type_and_pattern_of_the_model_is_understood():
                 regex.compile(shape.metadata.get("pattern", ""))
 
 
-def said(name: str, kind: str, entry: Any, members: Any) -> list[object]:
-    """What a shape says, members by name and in order."""
+def shape_facts(name: str, kind: str, entry: Any, members: Any) -> list[object]:
+    """A shape's name, type, rules and member names, in order."""
     rules = [entry.get(key) for key in ("required", "min", "max", "pattern", "enum", "union")]
     return [name, kind, rules, list(members)]
 
 
-def ours(shape: contract.Shape) -> list[object]:
-    return said(shape["shape"], shape["type"], shape, shape.get("members", {}))
+def our_facts(shape: contract.Shape) -> list[object]:
+    return shape_facts(shape["shape"], shape["type"], shape, shape.get("members", {}))
 
 
-def theirs(shape: Any) -> list[object]:
-    return said(shape.name, shape.type_name, shape.metadata, getattr(shape, "members", {}))
+def botocore_facts(shape: Any) -> list[object]:
+    return shape_facts(shape.name, shape.type_name, shape.metadata, getattr(shape, "members", {}))
 
 
 def test_the_model_is_read_as_botocore_reads_it():
-    """Every shape, every action's input, and every reference in one of them, which may add to what it refers to."""
+    """Every shape, every action's input, and every reference, since a reference may add to its shape."""
     for action in MODEL.operation_names:
-        assert ours(contract._shape(action)) == theirs(MODEL.operation_model(action).input_shape)
+        assert our_facts(contract._shape(action)) == botocore_facts(MODEL.operation_model(action).input_shape)
     for name in MODEL.shape_names:
         shape, other = contract._shape(name), MODEL.shape_for(name)
-        assert ours(shape) == theirs(other)
+        assert our_facts(shape) == botocore_facts(other)
         for key, member in shape.get("members", {}).items():
-            assert ours(contract._referred(member)) == theirs(other.members[key])
+            assert our_facts(contract._resolved(member)) == botocore_facts(other.members[key])
         for part in ("member", "key", "value"):
             assert (part in shape) == hasattr(other, part)
-            assert part not in shape or ours(contract._referred(shape[part])) == theirs(getattr(other, part))
+            assert part not in shape or our_facts(contract._resolved(shape[part])) == botocore_facts(
+                getattr(other, part)
+            )
 
 
 def test_shapes_that_contain_themselves_end():
@@ -435,8 +437,8 @@ def test_shapes_that_contain_themselves_end():
 
 @pytest.mark.parametrize("request_", [None, 1, "text", [], [{}], float("nan"), object(), b"{}"])
 def test_what_is_no_object_is_one_violation(request_):
-    (found,) = violations(CREATE, request_)
-    assert " at 'request' failed to satisfy constraint: Member must be an object, not " in found
+    (violation,) = violations(CREATE, request_)
+    assert " at 'request' failed to satisfy constraint: Member must be an object, not " in violation
 
 
 INSTANT = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
@@ -496,9 +498,9 @@ def test_no_object_crashes_it_and_every_violation_is_one_line(where, value, key)
 
 
 def test_import_is_light_and_needs_nothing_of_the_users(tmp_path):
-    own = tmp_path / ".aws" / "models" / "sagemaker" / "2099-01-01" / "service-2.json"
-    own.parent.mkdir(parents=True)
-    own.write_text("{}")
+    private_model = tmp_path / ".aws" / "models" / "sagemaker" / "2099-01-01" / "service-2.json"
+    private_model.parent.mkdir(parents=True)
+    private_model.write_text("{}")
     heavy = ["botocore", "boto3", "regex", "pandas", "numpy", "numba"]
     code = (
         "import sys, shadowsim.aws.contract as c\n"

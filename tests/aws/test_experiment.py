@@ -1,4 +1,4 @@
-"""experiment.py: only valid requests become experiments, and they come back as they were."""
+"""Checks that only valid requests become experiments, and that `to_request` gives them back."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def broken(request: Any, now: datetime = NOW) -> list[tuple[str, str]]:
     with pytest.raises(ValidationError) as caught:
         read(request, now)
     parts = [v.split("' failed to satisfy constraint: Member must ", 1) for v in caught.value.violations]
-    return [(where.rpartition(" at '")[2], what) for where, what in parts]
+    return [(path.rpartition(" at '")[2], constraint) for path, constraint in parts]
 
 
 def test_every_part_is_read():
@@ -234,9 +234,9 @@ def test_now_must_be_a_time():
     ],
 )
 def test_schedules_that_cannot_be(schedule, path, constraint):
-    ((where, what),) = broken(small(Schedule=schedule))
-    assert where == path
-    assert what.startswith(constraint)
+    ((place, sentence),) = broken(small(Schedule=schedule))
+    assert place == path
+    assert sentence.startswith(constraint)
 
 
 def test_a_time_that_is_none_is_reported_once():
@@ -284,8 +284,8 @@ def test_a_rule_that_cannot_be_evaluated_is_silent():
 
 def test_tag_keys_are_unique():
     tags = [{"Key": k, "Value": "v"} for k in ("a", "b", "A", "a", "b")]
-    what = "be unique among the tags' keys"
-    assert broken(small(Tags=tags)) == [("tags.4.member.key", what), ("tags.5.member.key", what)]
+    unique = "be unique among the tags' keys"
+    assert broken(small(Tags=tags)) == [("tags.4.member.key", unique), ("tags.5.member.key", unique)]
 
 
 def test_inf1_is_refused_and_inf2_is_not():
@@ -347,9 +347,9 @@ JSON = st.recursive(
 
 
 def places(value: Any, steps: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [steps] if steps else []
+    here = [steps] if steps else []
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return found + [place for key, inner in items for place in places(inner, (*steps, key))]
+    return here + [place for key, inner in items for place in places(inner, (*steps, key))]
 
 
 @given(JSON.filter(lambda value: not isinstance(value, str)))

@@ -1,4 +1,4 @@
-"""instances.py: the catalogue is whole, misses help, and unknown stays unknown."""
+"""Checks the catalogue, errors for unknown types, and the description of an experiment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from shadowsim.aws import instances
 from shadowsim.aws.contract import instance_types
 from shadowsim.aws.experiment import Experiment
-from shadowsim.aws.instances import InstanceType, catalogue, describe, duration_text, lookup, matching
+from shadowsim.aws.instances import InstanceType, catalogue, duration_text, experiment_text, lookup, matching_types
 from shadowsim.errors import InputError
 
 CSV = Path(instances.__file__).with_name("instances.csv")
@@ -41,7 +41,7 @@ def experiment(source: str, shadow: str, **more: Any) -> Experiment:
 
 
 def described(e: Experiment) -> dict[str, str]:
-    lines = describe(e).splitlines()
+    lines = experiment_text(e).splitlines()
     return {line[:16].strip(): line[16:] for line in lines}
 
 
@@ -52,9 +52,9 @@ def test_every_row_of_the_file_is_a_type():
     assert len(catalogue()) == len(rows) == 271
     for row in rows:
         t = catalogue()[row["instance_type"]]
-        given = (row["price_usd_per_h"], row["accelerator"], row["accelerator_memory_gib"], row["source"], row["as_of"])
-        read = (t.price_usd_per_h, t.accelerator, t.accelerator_memory_gib, t.source, t.as_of)
-        assert read == tuple(float(v) if k in (0, 2) and v else v or None for k, v in enumerate(given))
+        texts = (row["price_usd_per_h"], row["accelerator"], row["accelerator_memory_gib"], row["source"], row["as_of"])
+        values = (t.price_usd_per_h, t.accelerator, t.accelerator_memory_gib, t.source, t.as_of)
+        assert values == tuple(float(v) if k in (0, 2) and v else v or None for k, v in enumerate(texts))
         assert (t.price_usd_per_h is None) == (t.price_as_of is None) == ("price[" not in t.source)
         assert t.source
         assert t.as_of.startswith("spec ")
@@ -110,8 +110,8 @@ def test_a_type_that_only_botocore_knows_is_valid_and_unknown(monkeypatch):
     t = lookup("ml.z9.xlarge")
     assert t == InstanceType("ml.z9.xlarge")
     assert (t.workers, t.price_usd_per_h, t.price_as_of) == (None, None, None)
-    assert t in matching("ml.z9*")
-    assert [t.vcpus for t in (lookup("ml.m5.xlarge"), *matching("ml.m5.xlarge"))] == [4, 4]
+    assert t in matching_types("ml.z9*")
+    assert [t.vcpus for t in (lookup("ml.m5.xlarge"), *matching_types("ml.m5.xlarge"))] == [4, 4]
 
 
 def test_every_type_that_botocore_knows_can_be_looked_up():
@@ -120,15 +120,15 @@ def test_every_type_that_botocore_knows_can_be_looked_up():
 
 def test_matching_is_sorted_by_family_and_size():
     sizes = ["xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge", "24xlarge", "48xlarge"]
-    assert [t.name for t in matching("ml.g5*")] == [f"ml.g5.{size}" for size in sizes]
-    assert [t.name for t in matching("ML.G5*")] == [t.name for t in matching("ml.g5*")]
-    assert [t.name for t in matching("ml.m8g.*")][:4] == [
+    assert [t.name for t in matching_types("ml.g5*")] == [f"ml.g5.{size}" for size in sizes]
+    assert [t.name for t in matching_types("ML.G5*")] == [t.name for t in matching_types("ml.g5*")]
+    assert [t.name for t in matching_types("ml.m8g.*")][:4] == [
         f"ml.m8g.{s}" for s in ("medium", "large", "xlarge", "2xlarge")
     ]
-    families = list(dict.fromkeys(t.name.split(".")[1] for t in matching("ml.[cg]*")))
+    families = list(dict.fromkeys(t.name.split(".")[1] for t in matching_types("ml.[cg]*")))
     order = ["c4", "c5", "c5d", "c6g", "c6gd", "c6gn", "c6i", "c6in", "c7g", "c7i", "c8g", "g4dn", "g5", "g6", "g6e"]
     assert [family for family in families if family in order] == order
-    assert {t.name for t in matching("*")} == set(catalogue()) | set(instance_types())
+    assert {t.name for t in matching_types("*")} == set(catalogue()) | set(instance_types())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_matching_is_sorted_by_family_and_size():
 )
 def test_an_empty_match_names_the_nearest_family(pattern, family):
     with pytest.raises(InputError, match="must match a SageMaker hosting type") as caught:
-        matching(pattern)
+        matching_types(pattern)
     assert f"; did you mean {family}?" in str(caught.value)
 
 
@@ -168,18 +168,18 @@ def test_the_description_is_one_screen_with_the_cost():
     assert text["instance-hours"] == "202.0 source + 101.0 shadow = 303.0"
     m5, g5 = lookup("ml.m5.xlarge"), lookup("ml.g5.xlarge")
     source, shadow = 202 * m5.price_usd_per_h, 101 * g5.price_usd_per_h
-    assert text["cost of source"].startswith(f"{source:,.2f} USD at {m5.price_usd_per_h:g} USD an hour")
+    assert text["cost of source"].startswith(f"{source:,.2f} USD at {m5.price_usd_per_h:g} USD per hour")
     assert text["cost of shadow"].endswith(f"an example of {g5.price_as_of}")
-    assert text["cost in all"].startswith(f"{source + shadow:,.2f} USD")
+    assert text["total cost"].startswith(f"{source + shadow:,.2f} USD")
     assert len(text) < 24
-    assert all(len(line) <= 140 for line in describe(e).splitlines())
+    assert all(len(line) <= 140 for line in experiment_text(e).splitlines())
 
 
 def test_a_price_that_is_not_known_is_said_to_be_unknown():
     e = experiment("ml.m5.xlarge", "ml.t2.large")
     text = described(e)
     assert text["cost of shadow"] == "unknown: there is no price for ml.t2.large"
-    assert text["cost in all"] == "unknown"
+    assert text["total cost"] == "unknown"
     assert "USD" in text["cost of source"]
 
 

@@ -1,4 +1,4 @@
-"""Agreement of two variants: counts against plain dicts, what is left out, the report, and errors."""
+"""Checks the agreement of two variants: counts against plain dicts, left-out records, the report, and errors."""
 
 import io
 import json
@@ -47,8 +47,8 @@ def folders(root, source, shadow):
     return write(root, "AllTraffic", source), write(root, "Shadow-01", shadow)
 
 
-def both(root, source, shadow, **options):
-    """The agreement of two lists of answers to the same requests."""
+def agreement_of(root, source, shadow, **options):
+    """Compare two lists of answers to the same requests."""
     sides = [[record(f"id-{i}", a) for i, a in enumerate(answers)] for answers in (source, shadow)]
     return agreement(*folders(root, *sides), **options)
 
@@ -62,7 +62,7 @@ sides = st.lists(st.tuples(st.sampled_from("abcdef"), answers, st.sampled_from([
 def test_counts_are_those_of_two_dicts(tmp_path_factory, source, shadow):
     lists = [[*side, ("always", {"score": 1.0, "id": 0}, 1)] for side in (source, shadow)]
     root = tmp_path_factory.mktemp("captures")
-    found = agreement(*folders(root, *([record(*entry) for entry in side] for side in lists)), ignore="id", rtol=0.06)
+    result = agreement(*folders(root, *([record(*entry) for entry in side] for side in lists)), ignore="id", rtol=0.06)
 
     one, other = ({name: rest for name, *rest in reversed(side)} for side in lists)  # the earliest of a name stays
     common = one.keys() & other.keys()
@@ -73,27 +73,27 @@ def test_counts_are_those_of_two_dicts(tmp_path_factory, source, shadow):
     apart = {name: abs(other[name][0]["score"] - one[name][0]["score"]) for name in compared}
     within = sum(apart[name] <= 0.06 * abs(one[name][0]["score"]) for name in compared)
 
-    assert found.n_pairs == len(common)
-    assert found.n_requests_differ == len(differ)
-    assert found.exact == share_of(exact, len(compared), 0.95) or not compared
-    assert found.within == share_of(within, len(compared), 0.95) or not compared
-    assert found.copied == share_of(len(common), len(one), 0.95)
+    assert result.n_pairs == len(common)
+    assert result.n_requests_differ == len(differ)
+    assert result.exact == share_of(exact, len(compared), 0.95) or not compared
+    assert result.within == share_of(within, len(compared), 0.95) or not compared
+    assert result.copied == share_of(len(common), len(one), 0.95)
     for side, names, entries, missing in (
-        (found.source, one, lists[0], silent[0]),
-        (found.shadow, other, lists[1], silent[1]),
+        (result.source, one, lists[0], silent[0]),
+        (result.shadow, other, lists[1], silent[1]),
     ):
         assert side.n_records == len(entries)
         assert side.n_duplicates == len(entries) - len(names)
         assert side.n_unpaired == len(names.keys() - common)
         assert side.n_unanswered == len(missing)
-    assert len(found.examples) == min(5, len(compared) - within)
-    fields = found.fields.set_index("path")
+    assert len(result.examples) == min(5, len(compared) - within)
+    fields = result.fields.set_index("path")
     if compared:
         assert list(fields.index) == ["$.score"]
         assert fields.loc["$.score", "abs_max"] == max(apart.values())
         assert fields.loc["$.score", "abs_mean"] == pytest.approx(sum(apart.values()) / len(apart), rel=1e-12)
-    json.dumps(found.to_dict(), allow_nan=False)
-    assert str(found).isascii()
+    json.dumps(result.to_dict(), allow_nan=False)
+    assert str(result).isascii()
 
 
 def test_a_whole_report(tmp_path):
@@ -105,28 +105,28 @@ def test_a_whole_report(tmp_path):
     shadow += [record(None, 1), record("id-1", 1), record("id-9", 1), record("id-9", 1, event_version="1")]
     one = write(tmp_path, "AllTraffic", source)
     other = write(tmp_path, "Shadow-01", shadow, torn='nothing\n{"captureData":')
-    found = agreement(one, other, ignore=["$.at", "at.all"], examples=1)
-    text = str(found)
-    assert max(map(len, text.splitlines())) <= 80 or str(tmp_path) in text
+    result = agreement(one, other, ignore=["$.at", "at.all"], examples=1)
+    text = str(result)
+    assert all(len(line) <= 80 or str(tmp_path) in line for line in text.splitlines())
     place = f"{next(other.rglob('*.jsonl'))}, at byte "
     head, _, rest = " ".join(text.split()).partition(place)
     assert head + rest.partition(": ")[2] == " ".join(REPORT.split())
 
 
 def test_a_dictionary_for_json(tmp_path):
-    found = both(tmp_path, [{"a": 0}, {"a": "x"}, None], [{"a": 1}, {"a": "x"}, None], confidence=0.9)
-    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert document["exact"] == {"n": 1, "of": 2, "share": 0.5, "low": found.exact.low, "high": found.exact.high}
+    result = agreement_of(tmp_path, [{"a": 0}, {"a": "x"}, None], [{"a": 1}, {"a": "x"}, None], confidence=0.9)
+    document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert document["exact"] == {"n": 1, "of": 2, "share": 0.5, "low": result.exact.low, "high": result.exact.high}
     assert document["source"]["n_unanswered"] == 1
     assert document["fields"][0]["path"] == "$.a"
     assert document["fields"][0]["abs_max"] == 1.0
     assert document["fields"][0]["relative_max"] is None  # infinite: the source's is 0
-    assert found.fields["relative_max"][0] == math.inf
+    assert result.fields["relative_max"][0] == math.inf
     assert document["examples"] == [
         {"inference_id": "id-0", "why": "$.a: source 0, shadow 1", "source": "'{\"a\": 0}'", "shadow": "'{\"a\": 1}'"}
     ]
     assert document["confidence"] == 0.9
-    nothing = both(tmp_path, [None], [None])
+    nothing = agreement_of(tmp_path, [None], [None])
     assert nothing.to_dict()["exact"]["share"] is None
     assert "0 of 0" in str(nothing)
 
@@ -144,14 +144,14 @@ def test_arrays_in_base64(tmp_path):
     arrays = [rng.random((4, 3), dtype=np.float32) for _ in range(10)]
     moved = [a if i % 2 else a + np.float32(0.25) for i, a in enumerate(arrays)]
     sides = [[npy_record(str(i), a) for i, a in enumerate(side)] for side in (arrays, moved)]
-    found = agreement(*folders(tmp_path, *sides))
-    assert (found.exact.n, found.within.n, found.within.of) == (5, 5, 10)
-    (row,) = found.fields.to_dict("records")
+    result = agreement(*folders(tmp_path, *sides))
+    assert (result.exact.n, result.within.n, result.within.of) == (5, 5, 10)
+    (row,) = result.fields.to_dict("records")
     assert (row["path"], row["n_values"], row["n_unequal"]) == ("$[*][*]", 120, 60)
     # A float32 below 1.25 is off by at most 2^-24.
     assert row["abs_max"] == pytest.approx(0.25, abs=2**-23)
     assert row["bias"] == pytest.approx(0.125, abs=2**-23)
-    assert "float32 array of shape (4, 3): " in found.examples[0].source
+    assert "float32 array of shape (4, 3): " in result.examples[0].source
     assert agreement(*folders(tmp_path, *sides), atol=0.26).within.n == 10
 
 
@@ -163,20 +163,20 @@ def test_an_endpoint_that_lists_no_types_stores_json_in_base64(tmp_path):
         for t, types in (("application/json", ["application/json"]), ("application/json;charset=utf-8", []))
     )
     assert (listed.response.encoding, plain.response.encoding) == ("JSON", "BASE64")
-    found = agreement(*folders(tmp_path, [listed], [plain]))
-    assert (found.exact.n, found.within.n, found.fields["path"].tolist()) == (1, 1, ["$.a"])
+    result = agreement(*folders(tmp_path, [listed], [plain]))
+    assert (result.exact.n, result.within.n, result.fields["path"].tolist()) == (1, 1, ["$.a"])
 
 
 def test_values_may_agree_where_bytes_do_not(tmp_path):
-    found = both(tmp_path, [{"a": 1, "b": 2}], [{"b": 2.0, "a": 1}])
-    assert (found.exact.n, found.within.n) == (0, 1)
+    result = agreement_of(tmp_path, [{"a": 1, "b": 2}], [{"b": 2.0, "a": 1}])
+    assert (result.exact.n, result.within.n) == (0, 1)
 
 
 def test_examples_are_a_sample_that_does_not_depend_on_the_order(tmp_path):
     n = 60
     sides = [[record(f"id-{i}", i + k) for i in range(n)] for k in (0, 1)]
-    found = agreement(*folders(tmp_path / "a", *sides), examples=7)
-    names = [example.inference_id for example in found.examples]
+    result = agreement(*folders(tmp_path / "a", *sides), examples=7)
+    names = [example.inference_id for example in result.examples]
     assert len(set(names)) == 7
     back = agreement(*folders(tmp_path / "b", sides[0][::-1], sides[1]), examples=7)
     assert [example.inference_id for example in back.examples] == names
@@ -186,10 +186,10 @@ def test_examples_are_a_sample_that_does_not_depend_on_the_order(tmp_path):
 
 
 def test_a_path_that_matches_nothing_is_named(tmp_path):
-    found = both(tmp_path, [{"score": 1}], [{"score": 2}], ignore=("$.scroe", "$['score']"))
-    assert found.within.n == 1
-    assert found.unused == ("$.scroe",)
-    assert "ignored, but in no answer: $.scroe" in str(found)
+    result = agreement_of(tmp_path, [{"score": 1}], [{"score": 2}], ignore=("$.scroe", "$['score']"))
+    assert result.within.n == 1
+    assert result.unused == ("$.scroe",)
+    assert "ignored, but in no answer: $.scroe" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +202,12 @@ def test_a_path_that_matches_nothing_is_named(tmp_path):
         ({"rtol": -1.0}, "rtol: must be a finite number >= 0, got -1.0"),
         ({"atol": math.nan}, "atol: must be a finite number >= 0, got nan"),
         ({"confidence": 1.0}, "confidence: must lie between 0 and 1, got 1.0"),
-        ({"examples": -1}, "examples: must be >= 0, got -1"),
+        ({"examples": -1}, "examples: must be at least 0, got -1"),
     ],
 )
 def test_bad_options(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        both(tmp_path, [1], [1], **options)
+        agreement_of(tmp_path, [1], [1], **options)
 
 
 def test_bad_captures(tmp_path):
@@ -229,23 +229,23 @@ def test_bad_captures(tmp_path):
 def test_the_bounds_solve_wilsons_equation(of, part, confidence):
     """(share - p)^2 = z^2 p (1 - p) / n: a bound p is as far from the share as z of its own standard errors."""
     n = round(part * of)
-    found = share_of(n, of, confidence)
-    assert (found.n, found.of, found.share) == (n, of, n / of)
-    assert 0.0 <= found.low <= found.share <= found.high <= 1.0
+    share = share_of(n, of, confidence)
+    assert (share.n, share.of, share.share) == (n, of, n / of)
+    assert 0.0 <= share.low <= share.share <= share.high <= 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    for p in (found.low, found.high):
+    for p in (share.low, share.high):
         # Both sides are at most z^2 / n; the bounds are rounded to some 1e-15 of themselves.
-        assert (found.share - p) ** 2 == pytest.approx(z * z * p * (1 - p) / of, rel=1e-6, abs=1e-14)
+        assert (share.share - p) ** 2 == pytest.approx(z * z * p * (1 - p) / of, rel=1e-6, abs=1e-14)
 
 
 def test_a_published_interval():
     """81 of 263, from Newcombe (1998, Statistics in Medicine 17, table I), method 3."""
-    found = share_of(81, 263, 0.95)
-    assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
+    share = share_of(81, 263, 0.95)
+    assert (round(share.low, 4), round(share.high, 4)) == (0.2553, 0.3662)
 
 
 def test_of_nothing_nothing_is_known():
-    found = share_of(0, 0, 0.95)
-    assert all(map(math.isnan, (found.share, found.low, found.high)))
-    assert found.cells() == ["-", "0 of 0", ""]
-    assert share_of(1, 2, 0.95).cells() == ["50.00 %", "1 of 2", "9.45 % to 90.55 %"]
+    share = share_of(0, 0, 0.95)
+    assert all(map(math.isnan, (share.share, share.low, share.high)))
+    assert share.table_cells() == ["-", "0 of 0", ""]
+    assert share_of(1, 2, 0.95).table_cells() == ["50.00 %", "1 of 2", "9.45 % to 90.55 %"]

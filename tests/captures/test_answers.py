@@ -1,4 +1,4 @@
-"""Bodies as values, fields side by side, and fields to ignore."""
+"""Checks the parsing of bodies, the fields of two answers, fields to ignore, and differences."""
 
 import io
 import json
@@ -18,10 +18,10 @@ from shadowsim.captures.answers import (
     QUANTILES,
     Differences,
     Field,
-    Ignored,
-    described,
+    IgnoredFields,
     fields_of,
     value_of,
+    value_text,
 )
 from shadowsim.captures.record import CapturedPayload
 
@@ -33,7 +33,7 @@ def npy(array, allow_pickle=False):
 
 
 def fields(source, shadow, *ignore):
-    return list(fields_of(source, shadow, Ignored(ignore)))
+    return list(fields_of(source, shadow, IgnoredFields(ignore)))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_an_ignored_field_never_decides(value, path):
     """A value agrees with itself without the field, and with any other value in the field's place."""
     steps, text = path
     assert alike(value, pruned(value, steps), text)
-    used = Ignored([text])
+    used = IgnoredFields([text])
     list(fields_of(value, value, used))
     assert (text in used.used) == (pruned(value, steps) != value)
 
@@ -196,16 +196,16 @@ def test_columns_of_csv_are_ignored_by_number():
 )
 def test_other_paths_are_refused(path):
     with pytest.raises(InputError, match=r"ignore: must .* got '"):
-        Ignored([path])
+        IgnoredFields([path])
 
 
 def test_values_are_shown_short():
-    assert described(MISSING) == "nothing"
-    assert described("a\nb") == r"'a\nb'"
-    assert described(json_payload({"a": 1}).body) == """'{"a": 1}'"""
-    assert described(b"\xff" * 20) == f"20 bytes, {'ff' * 16}..."
-    assert described(np.arange(9.0)) == "float64 array of shape (9,): 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, ..."
-    assert described([1, None]) == "[1, null]"
+    assert value_text(MISSING) == "nothing"
+    assert value_text("a\nb") == r"'a\nb'"
+    assert value_text(json_payload({"a": 1}).body) == """'{"a": 1}'"""
+    assert value_text(b"\xff" * 20) == f"20 bytes, {'ff' * 16}..."
+    assert value_text(np.arange(9.0)) == "float64 array of shape (9,): 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, ..."
+    assert value_text([1, None]) == "[1, null]"
     assert Field("$", 1, 2)._fields == ("path", "source", "shadow")
 
 
@@ -213,8 +213,8 @@ def test_values_are_shown_short():
 HALF_BUCKET = 0.5 / 128
 
 
-def one(source, shadow, rtol=0.0, atol=0.0):
-    """What is said of a single pair, and the row of its only field."""
+def difference(source, shadow, rtol=0.0, atol=0.0):
+    """The sentence on a single pair, and the row of its only field."""
     differences = Differences(rtol, atol)
     why = differences.add([Field("$.x", source, shadow)])
     return why, differences.frame().iloc[0]
@@ -252,7 +252,7 @@ def one(source, shadow, rtol=0.0, atol=0.0):
     ids=lambda value: str(value)[:20],
 )
 def test_equal_or_not(source, shadow, agree):
-    why, row = one(source, shadow)
+    why, row = difference(source, shadow)
     assert (why == "") == agree
     assert (row["n_values"], row["n_unequal"], row["n_pairs_unequal"]) == (1, not agree, not agree)
     if not agree:
@@ -261,7 +261,7 @@ def test_equal_or_not(source, shadow, agree):
     if isinstance(source, float | int) and isinstance(shadow, float | int):
         arrays = [np.array([x]) for x in (source, shadow)]
         if all(a.dtype.kind in "iuf" for a in arrays):  # an array of numbers says the same
-            why, row = one(*arrays)
+            why, row = difference(*arrays)
             assert ((why == ""), row["n_unequal"]) == (agree, not agree)
 
 
@@ -278,14 +278,14 @@ def test_the_tolerance_is_numpys_with_the_source_for_reference(source, rtol, ato
     shadow = source + (-1 if below else 1) * times * limit
     wanted = bool(np.isclose(shadow, source, rtol=rtol, atol=atol))
     for pair in ((source, shadow), (np.array([source]), np.array([shadow]))):
-        why, _ = one(*pair, rtol, atol)
+        why, _ = difference(*pair, rtol, atol)
         assert (why == "") == wanted
 
 
 def test_a_tolerance_never_covers_what_is_not_finite():
     for source, shadow in ((math.inf, 1.0), (1.0, math.inf), (math.nan, 1.0), (math.inf, -math.inf), (10**400, 1)):
-        assert one(source, shadow, rtol=0.5, atol=1e300)[0]
-    assert one(np.array([np.inf, 1.0]), np.array([1.0, np.inf]), 0.5, 1e300)[1]["n_unequal"] == 2
+        assert difference(source, shadow, rtol=0.5, atol=1e300)[0]
+    assert difference(np.array([np.inf, 1.0]), np.array([1.0, np.inf]), 0.5, 1e300)[1]["n_unequal"] == 2
 
 
 numbers = st.floats(-1e9, 1e9) | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf]) | st.integers(-5, 5)
@@ -337,10 +337,10 @@ def test_many_numbers_are_counted_as_they_come():
     apart = np.abs(source + noise - source)
     assert row["n_unequal"] == n_unequal == (apart > 1e-3).sum()
     assert row["abs_p99"] == pytest.approx(np.quantile(apart, 0.99, method="inverted_cdf"), rel=HALF_BUCKET)
-    (known,) = differences._fields.values()
-    assert len(known.waiting) < 4096
+    (field,) = differences._fields.values()
+    assert len(field.waiting) < 4096
     # From the greatest difference down to a millionth of the scale there are some 22 factors of two.
-    assert len(known.absolute.buckets) < 22 * 128
+    assert len(field.absolute.buckets) < 22 * 128
 
 
 def test_a_pair_counts_once_however_many_places_disagree():
@@ -358,7 +358,7 @@ def test_a_pair_counts_once_however_many_places_disagree():
 
 
 def test_the_first_unequal_numbers_of_an_array_are_shown():
-    assert one(np.array([[1.0, 2.0]]), np.array([[1.0, 2.5]]))[0] == "$.x: source 2.0, shadow 2.5"
+    assert difference(np.array([[1.0, 2.0]]), np.array([[1.0, 2.5]]))[0] == "$.x: source 2.0, shadow 2.5"
 
 
 def test_fields_beyond_a_number_are_one():

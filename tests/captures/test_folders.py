@@ -1,4 +1,4 @@
-"""Folders of captures: which files, which variant, torn lines, frames and arrivals."""
+"""Checks the listing of capture files, torn lines, frames and arrivals."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ from captured import START, UNIQUE, json_payload, record, write
 
 from shadowsim import InputError, captured_arrivals, read_captures
 from shadowsim.captures import folders
-from shadowsim.captures.folders import Reading, capture_files, scan
+from shadowsim.captures.folders import Reading, capture_files, scan_records
 from shadowsim.captures.record import CaptureRecord, key_of, line_of, payload_of
 from shadowsim.scenario.traffic import parse_traffic
 
@@ -37,8 +37,8 @@ def test_files_of_a_folder_in_order_of_time_with_their_variants(tmp_path):
 def test_a_file_outside_the_folders_has_no_variant(tmp_path):
     file = tmp_path / "mine.txt"
     file.write_text(line_of(record("a")) + "\n")
-    (found,) = capture_files(str(file))
-    assert (found.path, found.endpoint, found.variant) == (file, None, None)
+    (capture,) = capture_files(str(file))
+    assert (capture.path, capture.endpoint, capture.variant) == (file, None, None)
 
 
 def test_torn_and_broken_lines_are_counted_and_passed_over(tmp_path):
@@ -49,13 +49,13 @@ def test_torn_and_broken_lines_are_counted_and_passed_over(tmp_path):
     write(tmp_path, "V", [], later, torn=lines[4])  # whole, but without a line end
     reading = Reading()
     files = capture_files(tmp_path)
-    found = [(number, offset, one) for number, offset, one in scan(files, reading)]
-    assert [one.inference_id for _, _, one in found] == ["id-0", "id-1", "id-3", "id-4"]
+    records = [(number, offset, entry) for number, offset, entry in scan_records(files, reading)]
+    assert [entry.inference_id for _, _, entry in records] == ["id-0", "id-1", "id-3", "id-4"]
     assert (reading.n_records, reading.n_torn, reading.n_broken) == (4, 1, 1)
     assert str(files[0].path) in reading.first_flaw
     assert f"at byte {len(lines[0]) + len(lines[1]) + 2}: broken JSON" in reading.first_flaw
-    for number, offset, one in found:  # the place of each is where it can be read again
-        assert files[number].path.read_bytes()[offset:].startswith(line_of(one).encode())
+    for number, offset, entry in records:  # the place of each is where it can be read again
+        assert files[number].path.read_bytes()[offset:].startswith(line_of(entry).encode())
 
 
 def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
     write(tmp_path, "V", [good], torn="x" * 5500 + "\n" + line_of(good) + "\n")
     reading = Reading()
     n_bytes = len(line_of(good)) + 1
-    assert list(scan(capture_files(tmp_path), reading)) == [(0, 0, good), (0, n_bytes + 5501, good)]
+    assert list(scan_records(capture_files(tmp_path), reading)) == [(0, 0, good), (0, n_bytes + 5501, good)]
     assert (reading.n_torn, reading.n_broken) == (0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Pairs by inference id, against plain dicts; and that no bodies are held."""
+"""Checks pairs by inference id against plain dicts, and that bodies are not kept in memory."""
 
 import tracemalloc
 from datetime import timedelta
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shadowsim import InputError
 from shadowsim.captures import pairing
-from shadowsim.captures.pairing import index_captures, pair, read_pairs
+from shadowsim.captures.pairing import index_captures, pair_by_id, read_pairs
 
 ids = st.lists(st.none() | st.sampled_from(["a", "b", "c", "ü", "a ", "\x00"]), max_size=12)
 
@@ -40,11 +40,11 @@ def test_the_earliest_records_of_an_id_are_a_pair(tmp_path_factory, source, shad
         assert sides[-1].n_without_id == names.count(None)
         assert sides[-1].ids.size == len(names) - names.count(None)
         assert sides[-1].variant == variant
-    pairs = pair(*sides)
+    pairs = pair_by_id(*sides)
     assert pairs.n_ids == (len(first[0]), len(first[1]))
-    found = [(a.inference_id, int(a.response.body), int(b.response.body)) for a, b in read_pairs(*sides, pairs)]
+    answers = [(a.inference_id, int(a.response.body), int(b.response.body)) for a, b in read_pairs(*sides, pairs)]
     both = sorted(set(first[0]) & set(first[1]), key=first[0].get)
-    assert found == [(name, first[0][name], first[1][name]) for name in both]
+    assert answers == [(name, first[0][name], first[1][name]) for name in both]
 
 
 def test_more_files_than_stay_open(tmp_path, monkeypatch):
@@ -53,8 +53,8 @@ def test_more_files_than_stay_open(tmp_path, monkeypatch):
     sides = [
         index_captures(spread(tmp_path, v, order, n_files=8), v) for v, order in (("V", names), ("W", names[::-1]))
     ]
-    found = [(a.inference_id, b.inference_id) for a, b in read_pairs(*sides, pair(*sides))]
-    assert found == [(name, name) for name in names]
+    paired = [(a.inference_id, b.inference_id) for a, b in read_pairs(*sides, pair_by_id(*sides))]
+    assert paired == [(name, name) for name in names]
 
 
 def test_bodies_are_not_held(tmp_path):
@@ -67,7 +67,7 @@ def test_bodies_are_not_held(tmp_path):
     tracemalloc.start()
     try:
         sides = [index_captures(folder, "source") for folder in (folders[0], folders[-1])]
-        assert sum(a.response == b.response for a, b in read_pairs(*sides, pair(*sides))) == n
+        assert sum(a.response == b.response for a, b in read_pairs(*sides, pair_by_id(*sides))) == n
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -89,14 +89,14 @@ def test_a_folder_of_two_variants_is_refused(tmp_path):
 
 def test_without_inference_ids_there_is_nothing_to_pair(tmp_path):
     folder = write(tmp_path, "V", [record(None, answer=1), record(None, answer=2)])
-    what = r"shadow: must have inference ids \(InvokeEndpoint's InferenceId\): none of 2 records in .*V has one"
-    with pytest.raises(InputError, match=what):
+    message = r"shadow: must have inference ids \(InvokeEndpoint's InferenceId\): none of 2 records in .*V has one"
+    with pytest.raises(InputError, match=message):
         index_captures(folder, "shadow")
 
 
 def test_a_file_that_changes_or_goes_between_two_readings(tmp_path):
     sides = [index_captures(write(tmp_path, v, [record("a", answer=1), record("b")]), v) for v in ("V", "W")]
-    pairs = pair(*sides)
+    pairs = pair_by_id(*sides)
     np.testing.assert_array_equal(pairs.source, [0, 1])
     for text in ("{}\n", "torn", ""):
         write(tmp_path, "W", [], torn=text)

@@ -1,4 +1,4 @@
-"""The line of a capture: read as SageMaker writes it, and written so that it reads back."""
+"""Checks that capture lines are parsed as SageMaker writes them, and written so that they parse back."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -22,16 +22,16 @@ LINE = (
 
 
 def test_a_line_of_the_service():
-    found = record_of(LINE)
-    assert found == CaptureRecord(
+    parsed = record_of(LINE)
+    assert parsed == CaptureRecord(
         event_id="7ddb2d7c-4d6a-4e67-a68e-23870399829d",
         inference_id="order 17",
         inference_time=datetime(2026, 1, 19, 19, 27, 57, tzinfo=UTC),
         request=CapturedPayload(b'{"instances": [{"features": [28, 2]}]}', "application/json", "JSON"),
         response=CapturedPayload(b"0.98,1\n", "text/csv; charset=utf-8", "CSV"),
     )
-    assert line_of(found) == LINE
-    assert record_of(f"\ufeff{LINE}\r\n".encode()) == found
+    assert line_of(parsed) == LINE
+    assert record_of(f"\ufeff{LINE}\r\n".encode()) == parsed
 
 
 bodies = st.binary(max_size=40) | st.text(max_size=20).map(str.encode)
@@ -119,9 +119,9 @@ def changed(**members):
 
 def test_other_versions_are_read_as_far_as_they_go():
     line = changed(eventVersion="2", captureData__news={}, eventMetadata__inferenceTime="soon")
-    found = record_of(line)
-    assert (found.event_version, found.inference_time, found.inference_id) == ("2", None, "a")
-    assert found.response == json_payload({"score": 1})
+    parsed = record_of(line)
+    assert (parsed.event_version, parsed.inference_time, parsed.inference_id) == ("2", None, "a")
+    assert parsed.response == json_payload({"score": 1})
     assert record_of(changed(captureData__endpointOutput=None)).response is None
     bare = record_of('{"captureData":{}}')
     assert bare == CaptureRecord(event_id=None, inference_time=None, event_version="")

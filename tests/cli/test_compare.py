@@ -1,4 +1,4 @@
-"""compare, noise-floor and agreement on the command line: what they print, and with which status they end."""
+"""The commands compare, noise-floor and agreement: output, exit statuses and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def captures(tmp_path_factory):
-    """Captures of 500 pairs, of which 20 have another score and all have another id of the request."""
+    """Captures with 500 pairs: 20 differ in their score, and all differ in their request id."""
     place = tmp_path_factory.mktemp("captures")
     source = [record(f"id{i}", {"score": i / 10, "rid": i}, {"x": i}) for i in range(1000)]
     apart = [0.3 if i % 50 == 0 else 0.0 for i in range(1000)]
@@ -60,21 +60,27 @@ class TestCompare:
         assert run("compare", runs / "short", "--strict").exit_code == 1
 
     def test_for_machines(self, runs):
-        asked = {"margin_pct": 5.0, "confidence": 0.9, "slo_s": 0.05, "look": 2, "looks": 3, "spending": "pocock"}
-        options = [x for name, value in asked.items() for x in (f"--{name.replace('_', '-')}", value)]
-        want = compare(runs / "slow", **asked)
+        terms = {"margin_pct": 5.0, "confidence": 0.9, "slo_s": 0.05, "look": 2, "looks": 3, "spending": "pocock"}
+        options = [x for name, value in terms.items() for x in (f"--{name.replace('_', '-')}", value)]
+        want = compare(runs / "slow", **terms)
         done = run("compare", runs / "slow", *options, "--csv")
         assert done.exit_code == 1
         got = pd.read_csv(io.StringIO(done.stdout))
         pd.testing.assert_frame_equal(got, want.replace("", None), check_dtype=False)
-        found = json.loads(run("compare", runs / "slow", *options, "--json").stdout)
-        assert found["confidence"] == 0.9
-        assert [m["high"] for m in found["metrics"]] == want["high"].tolist()
-        assert found["worse"] is True
+        answer = json.loads(run("compare", runs / "slow", *options, "--json").stdout)
+        assert answer["confidence"] == 0.9
+        assert [m["high"] for m in answer["metrics"]] == want["high"].tolist()
+        assert answer["worse"] is True
+
+    def test_the_slo_may_have_a_unit(self, runs):
+        want = run("compare", runs / "slow", "--slo-s", 0.05, "--csv").stdout
+        assert "slo_miss" in want
+        assert run("compare", runs / "slow", "--slo-s", "50ms", "--csv").stdout == want
 
     @pytest.mark.parametrize(
         ("options", "says"),
         [
+            ("--slo-s 50mss", "--slo-s: must be seconds, or have a unit"),
             ("--metric p98", "--metric: must be one of mean, p50"),
             ("--role shadow", "--role: is for two runs"),
             ("--margin-pct ten", "--margin-pct: must be a number, got 'ten'"),
@@ -90,7 +96,7 @@ class TestCompare:
 
     def test_slips_with_two_runs(self, runs):
         line = refused("compare", runs / "equal", runs / "slow", "--look", 1, "--looks", 2)
-        assert line == "--look: is for one run, and DIR2 is another"
+        assert line == "--look: is for one run, but DIR2 is given"
         assert "must be source or shadow" in refused("compare", runs / "equal", runs / "slow", "--role", "both")
 
     def test_what_is_no_run(self, tmp_path):
@@ -98,7 +104,7 @@ class TestCompare:
         assert "is not a directory" in refused("compare", "n" * 300)
         assert "holds none of windows.parquet" in refused("compare", tmp_path)
         assert "result: must be the directory of a saved result" in refused("compare", tmp_path, tmp_path / "none")
-        assert "Missing argument 'DIR'" in refused("compare")
+        assert refused("compare").endswith("(see shadowsim compare --help)")
 
 
 class TestNoiseFloor:
@@ -115,9 +121,9 @@ class TestNoiseFloor:
         options = (*self.OPTIONS, "--margin-pct", 5)
         got = pd.read_csv(io.StringIO(good("noise-floor", *options, "--csv")))
         pd.testing.assert_frame_equal(got, want, check_dtype=False)
-        found = json.loads(good("noise-floor", *options, "--json"))
-        assert [row["most"] for row in found] == want["most"].tolist()
-        assert found[-1]["most_pct"] is None
+        answer = json.loads(good("noise-floor", *options, "--json"))
+        assert [row["most"] for row in answer] == want["most"].tolist()
+        assert answer[-1]["most_pct"] is None
 
     def test_slips(self):
         assert refused("noise-floor", "--replications", 1) == "--replications: must be a whole number >= 2, got 1"
@@ -150,8 +156,8 @@ class TestAgreement:
         options = (*captures, "--ignore", "$.rid", "--at-least", "99%")
         done = run("agreement", *options, "--json")
         assert done.exit_code == 1
-        found = json.loads(done.stdout)
-        assert (found["within"]["n"], found["at_least"], found["met"]) == (480, 0.99, False)
+        answer = json.loads(done.stdout)
+        assert (answer["within"]["n"], answer["at_least"], answer["met"]) == (480, 0.99, False)
         table = pd.read_csv(io.StringIO(run("agreement", *options, "--csv").stdout), index_col="path")
         assert table.loc["$.score", "n_unequal"] == 20
         assert list(table.index) == ["$.score"]

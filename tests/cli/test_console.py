@@ -1,4 +1,4 @@
-"""What machines get: JSON without NaN, CSV of a frame."""
+"""Output for machines: JSON without NaN, and frames as CSV."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from shadowsim.cli.console import plain, print_frame, print_json
 
 
 @pytest.mark.parametrize("value", [None, pd.NA, math.nan, math.inf, np.float64("nan")])
-def test_json_has_null_for_what_is_no_number(value: object):
+def test_json_has_null_for_missing_numbers(value: object):
     assert plain({"a": [value]}) == {"a": [None]}
 
 
 def test_json_has_plain_values():
-    found = plain(["a", 3, True, np.float64(0.5), np.int64(7), np.bool_(True), (1,)])
-    assert json.dumps(found) == '["a", 3, true, 0.5, 7, true, [1]]'
+    values = plain(["a", 3, True, np.float64(0.5), np.int64(7), np.bool_(True), (1,)])
+    assert json.dumps(values) == '["a", 3, true, 0.5, 7, true, [1]]'
 
 
-def test_json_refuses_what_it_does_not_know():
+def test_json_refuses_unknown_types():
     with pytest.raises(TypeError):
         print_json({"a": object()})
 

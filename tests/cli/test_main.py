@@ -1,4 +1,4 @@
-"""The command line, as its users meet it: what it prints, how it ends, and what it says about every slip."""
+"""The program and its commands init, validate, simulate, report and instances: output, exit statuses and errors."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from commands import good, process, refused, run, written
 from typer.testing import CliRunner
 
-from shadowsim import __version__
+import shadowsim
+from shadowsim import Result, Scenario, __version__, simulate
 from shadowsim.cli.main import app
 from shadowsim.errors import SimulationError
 from shadowsim.scenario.scenario import init_scenario
@@ -46,7 +50,7 @@ def scenario_file(tmp_path: Path) -> Path:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Root reads everything; within this block it is `nobody`, who does not."""
+    """Run a block as `nobody` instead of root, which may read every file."""
     uid = os.geteuid()
     if uid == 0:
         os.seteuid(65_534)
@@ -54,6 +58,31 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         os.seteuid(uid)
+
+
+def read_until(terminal: int, text: bytes, times: int, timeout_s: float = 60.0) -> bytes:
+    """Read a terminal until it has shown a text `times` times."""
+    shown, end = b"", time.monotonic() + timeout_s
+    while shown.count(text) < times:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))
+        assert ready, f"not within {timeout_s:g} s: {shown!r}"
+        chunk = os.read(terminal, 4096)
+        assert chunk, f"the process ended: {shown!r}"
+        shown += chunk
+    return shown
+
+
+def read_rest(terminal: int) -> bytes:
+    """Read the rest of what a terminal shows, after its process has ended."""
+    rest = b""
+    while True:
+        try:
+            chunk = os.read(terminal, 4096)
+        except OSError:  # Linux reports the end so
+            return rest
+        if not chunk:
+            return rest
+        rest += chunk
 
 
 def with_five_violations(file: Path) -> Path:
@@ -77,6 +106,29 @@ class TestHelp:
         text = good()
         assert all(f"\n  {command} " in text for command in COMMANDS)
         assert text == good("--help") == good("-h")
+        assert "..." not in text.partition("Commands:")[2]  # each first sentence fits its line
+
+    @pytest.mark.parametrize(
+        ("command", "function", "n_shown"),
+        [
+            ("compare", shadowsim.compare, 4),
+            ("noise-floor", shadowsim.noise_floor, 3),
+            ("agreement", shadowsim.agreement, 4),
+            ("size", shadowsim.size, 3),
+            ("plan", shadowsim.plan, 5),
+        ],
+    )
+    def test_shows_the_defaults_of_the_function(self, command: str, function: Callable[..., object], n_shown: int):
+        text = " ".join(good(command, "--help").split())
+        shown = 0
+        for name, parameter in signature(function).parameters.items():
+            option = f" --{name.replace('_', '-')} "
+            if isinstance(parameter.default, int | float | str) and option in text:
+                start = text.index(option) + len(option)
+                description = text[start:].split(" --")[0].replace("(", "").replace(")", "")
+                assert f"[default: {parameter.default}]" in description
+                shown += 1
+        assert shown == n_shown
 
     def test_version(self):
         assert good("--version") == f"shadowsim {__version__}\n"
@@ -132,7 +184,7 @@ class TestValidate:
 
     def test_own_prices_and_what_data_cost(self, request_file: Path, scenario_file: Path, tmp_path: Path):
         prices = written(tmp_path / "prices.json", {"ml.m5.xlarge": 0.5})
-        assert "336.00 USD at 0.5 USD an hour, of prices.json" in good("validate", request_file, "--prices", prices)
+        assert "336.00 USD at 0.5 USD per hour, of prices.json" in good("validate", request_file, "--prices", prices)
         assert "data in" not in good("validate", scenario_file)  # no sizes, no data
         scenario = json.loads(scenario_file.read_text())
         size = {"law": "deterministic", "mean_bytes": 1000.0}
@@ -141,10 +193,10 @@ class TestValidate:
         text = good("validate", written(scenario_file, scenario), "--prices", prices)
         # The mean rate of the horizon, for 7 days, 1 kB each, at 0.016 USD a GB.
         gb = 226.84 * 7 * 86_400 * 1000 / 1e9
-        found = re.search(r"\ndata in  +([\d.]+) GB processed, ([\d.]+) USD: ", text)
-        assert found
-        assert float(found[1]) == pytest.approx(gb, abs=0.5)
-        assert float(found[2]) == pytest.approx(0.016 * gb, abs=0.005)
+        data = re.search(r"\ndata in  +([\d.]+) GB processed, ([\d.]+) USD: ", text)
+        assert data
+        assert float(data[1]) == pytest.approx(gb, abs=0.5)
+        assert float(data[2]) == pytest.approx(0.016 * gb, abs=0.005)
         assert "\ncapture " in text
         assert "prices.csv: cannot be read" in refused("validate", request_file, "--prices", tmp_path / "prices.csv")
 
@@ -161,9 +213,9 @@ class TestValidate:
         assert json.loads(good("validate", request_file, "--json")) == {"valid": True, "violations": []}
         done = run("validate", with_five_violations(request_file), "--json")
         assert done.exit_code == 2
-        found = json.loads(done.stdout)
-        assert found["valid"] is False
-        assert len(found["violations"]) == 5
+        answer = json.loads(done.stdout)
+        assert answer["valid"] is False
+        assert len(answer["violations"]) == 5
         for text in ("{}", "{", "\0"):
             done = run("validate", written(tmp_path / "bad.json", text), "--json")
             assert done.exit_code == 2
@@ -183,7 +235,7 @@ class TestValidate:
 
 
 class TestUnreadable:
-    """What no command can use as a file: one line that says why."""
+    """Files that no command can use: each ends in one line that gives the reason."""
 
     COMMANDS = ("init", "validate", "simulate")
 
@@ -195,7 +247,7 @@ class TestUnreadable:
             (b'{\n  "Name": "x",\n}', "broken JSON at line "),
             (b"", "broken JSON at line 1, column 1"),
             (b'{"a": NaN}', "NaN is not JSON"),
-            (b'{"a": 1, "a": 2}', "stands twice"),
+            (b'{"a": 1, "a": 2}', "occurs twice"),
             (b"[1, 2]", "must be a JSON object, not a list"),
             (b'"text"', "must be a JSON object, not a string"),
             (b"\x7fELF\x02\x01\xff\xfe", "must be UTF-8 text"),
@@ -253,8 +305,8 @@ class TestSimulate:
         text = good("simulate", *SHORT, "--set", "shadow.time.mean_s=0.2")
         assert "OVERLOADED" in next(line for line in text.splitlines() if line.startswith("verdict"))
         assert all(line.endswith(" *") for line in text.splitlines() if line.lstrip().startswith(("p5", "p9", "max")))
-        assert "* of an OVERLOADED pool" in text
-        assert "\nOVERLOADED: Shadow-01 is offered " in text
+        assert "* the pool is OVERLOADED" in text
+        assert "\nOVERLOADED: Shadow-01 receives " in text
         assert "STABLE:" not in text
 
     def test_strict_fails_the_goal(self):
@@ -272,17 +324,17 @@ class TestSimulate:
         done = run("simulate", *SHORT, "--slo", f"{met} and {missed}")
         assert done.exit_code == 1
         assert done.stdout.splitlines()[-1].endswith("missed")
-        found = json.loads(run("simulate", *SHORT, "--slo", f"{met} and {missed}", "--json").stdout)
-        assert [goal["met"] for goal in found["goals"]] == [True, False]
+        answer = json.loads(run("simulate", *SHORT, "--slo", f"{met} and {missed}", "--json").stdout)
+        assert [goal["met"] for goal in answer["goals"]] == [True, False]
         assert run("simulate", *SHORT, "--slo", missed, "--csv").exit_code == 1
 
     def test_goals_of_replications_are_judged_by_their_mean(self):
         many = (*SHORT, "--set", "run.replications=3", "--json")
-        found = json.loads(good("simulate", *many, "--slo", "p99 < 1s"))
-        goal = found["goals"][0]
-        assert goal["value"] == pytest.approx(found["variants"][1]["p99_s"]["mean"])
+        answer = json.loads(good("simulate", *many, "--slo", "p99 < 1s"))
+        goal = answer["goals"][0]
+        assert goal["value"] == pytest.approx(answer["variants"][1]["p99_s"]["mean"])
         # The half-width of three runs is Student's: t(2; 0.975) = 4.303 standard errors.
-        assert 4.303 * goal["standard_error"] == pytest.approx(found["variants"][1]["p99_s"]["half_width"], rel=1e-3)
+        assert 4.303 * goal["standard_error"] == pytest.approx(answer["variants"][1]["p99_s"]["half_width"], rel=1e-3)
         assert run("simulate", *many, "--slo", f"p99 < {0.999 * goal['value']}").exit_code == 1
 
     def test_a_plain_request_states_what_is_assumed(self, request_file: Path):
@@ -318,18 +370,18 @@ class TestSimulate:
 
     def test_json(self):
         done = run("simulate", *SHORT, "--json")
-        found = json.loads(done.stdout, parse_constant=pytest.fail)
-        assert found["scenario"] == "built-in"
-        assert found["verdict"] == "STABLE"
-        assert [v["requests"] for v in found["variants"]] == [136_070, 68_291]
-        assert found["variants"][0]["captured_bytes"] == 0
-        assert found["variants"][1]["instances_needed"] is None
+        answer = json.loads(done.stdout, parse_constant=pytest.fail)
+        assert answer["scenario"] == "built-in"
+        assert answer["verdict"] == "STABLE"
+        assert [v["requests"] for v in answer["variants"]] == [136_070, 68_291]
+        assert answer["variants"][0]["captured_bytes"] == 0
+        assert answer["variants"][1]["instances_needed"] is None
         assert done.stderr == ""
 
     def test_json_of_a_shadow_without_copies_has_nulls(self):
-        found = json.loads(good("simulate", *SHORT, "--set", "sampling_percentage=0", "--json"))
-        assert found["variants"][1]["requests"] == 0
-        assert found["variants"][1]["p99_s"] is None
+        answer = json.loads(good("simulate", *SHORT, "--set", "sampling_percentage=0", "--json"))
+        assert answer["variants"][1]["requests"] == 0
+        assert answer["variants"][1]["p99_s"] is None
         assert " 0.000 % of 0 %" in good("simulate", *SHORT, "--set", "sampling_percentage=0")
 
     def test_csv(self):
@@ -365,17 +417,19 @@ class TestSimulate:
         assert good("simulate", tmp_path / "a" / "run" / "scenario.json") == text.split("wrote")[0].rstrip() + "\n"
 
     def test_a_bar_only_on_a_terminal(self, monkeypatch: pytest.MonkeyPatch):
-        asked: list[bool] = []
-        from shadowsim.engine import simulate as engine
+        bars: list[bool] = []
 
-        simulate = engine.simulate
-        monkeypatch.setattr(engine, "simulate", lambda s, workers, progress: asked.append(progress) or simulate(s))
+        def recorded(scenario: Scenario, workers: int | None, progress: bool) -> Result:
+            bars.append(progress)
+            return simulate(scenario)
+
+        monkeypatch.setattr("shadowsim.engine.simulate.simulate", recorded)
         good("simulate", *SHORT)
-        terminal = "typer.testing._NamedTextIOWrapper.isatty"
-        monkeypatch.setattr(terminal, lambda self: True, raising=False)
+        terminal = SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True))
+        monkeypatch.setattr("shadowsim.cli.options.sys", terminal)
         for flags in ([], ["--quiet"], ["--json"], ["--csv"]):
             good("simulate", *SHORT, *flags)
-        assert asked == [False, True, False, False, False]
+        assert bars == [False, True, False, False, False]
 
 
 class TestReport:
@@ -388,9 +442,8 @@ class TestReport:
         (folder / "report.html").unlink()
         assert good("report", folder) == f"wrote {folder / 'report.html'}\n"
         assert (folder / "report.html").read_text(encoding="utf-8") == page
-        from shadowsim.report import run_page
-
-        monkeypatch.setattr(run_page, "html", lambda result: f"a page, {result.verdict.status}")  # a second for each
+        # Drawing a page takes a second.
+        monkeypatch.setattr("shadowsim.report.run_page.html", lambda result: f"a page, {result.verdict.status}")
         assert good("report", folder, "-o", tmp_path / "page.html") == f"wrote {tmp_path / 'page.html'}\n"
         assert "-o: must be a file" in refused("report", folder, "-o", tmp_path)
         assert "cannot be written" in refused("report", folder, "-o", tmp_path / "no" / "such" / "page.html")
@@ -419,9 +472,9 @@ class TestInstances:
         assert good("instances", "ML.M5.XLARGE").count("\n") == 2
 
     def test_for_machines(self):
-        found = json.loads(good("instances", "ml.g5.*", "--json"))
-        assert found[0]["name"] == "ml.g5.xlarge"
-        assert found[0]["accelerator"] == "NVIDIA A10G"
+        answer = json.loads(good("instances", "ml.g5.*", "--json"))
+        assert answer[0]["name"] == "ml.g5.xlarge"
+        assert answer[0]["accelerator"] == "NVIDIA A10G"
         table = pd.read_csv(io.StringIO(good("instances", "--csv")))
         assert len(table) == len(json.loads(good("instances", "--json")))
         assert table["price_usd_per_h"].isna().any()  # unknown is empty, and never zero
@@ -430,12 +483,6 @@ class TestInstances:
 
 
 HURRIED = [
-    ("simulate --ratee 5", "--ratee"),
-    ("simulte", "No such command 'simulte'"),
-    ("validate", "Missing argument 'REQUEST.json'"),
-    ("report", "Missing argument 'DIR'"),
-    ("simulate --rate", "--rate"),
-    ("simulate a.json b.json", "b.json"),
     ("simulate --rate -5", "traffic.rate_per_s: must be a finite number > 0, got -5"),
     ("simulate --rate 0", "traffic.rate_per_s: must be a finite number > 0, got 0"),
     ("simulate --rate abc", "--rate: must be a number, got 'abc'"),
@@ -446,8 +493,8 @@ HURRIED = [
     ("simulate --workers 0", "--workers: must be a whole number >= 1, got 0"),
     ("simulate --workers 1.5", "--workers: must be a whole number >= 1, got 1.5"),
     ("simulate --workers all", "--workers: must be a number, got 'all'"),
-    ("simulate --seed 1.5", "run.seed: must be an integer"),
-    ("simulate --seed -1", "run.seed: must be an integer"),
+    ("simulate --seed 1.5", "--seed: must be a whole number >= 0, got 1.5"),
+    ("simulate --seed -1", "--seed: must be a whole number >= 0, got -1"),
     ("simulate --set seed", "--set: must be PATH=VALUE, got 'seed'"),
     ("simulate --set =3", "--set: must be PATH=VALUE, got '=3'"),
     ("simulate --set sede=3", "sede: is not a path of a scenario; did you mean seed?"),
@@ -460,8 +507,8 @@ HURRIED = [
     ("simulate --set shadow.time.mean=0.1", "services.Shadow-01.time.mean: is not a known key"),
     ("simulate --set run.horizon=60", "run.horizon: is not a known key; did you mean horizon_s?"),
     ("simulate --set services.Shadow-01.time.mean_s=-1", "services.Shadow-01.time.mean_s: must be"),
-    ("simulate --set horizon_s=", "run.horizon_s: must be a finite number > 0, got ''"),
-    ("simulate --set horizon_s=1h", "run.horizon_s: must be a finite number > 0, got '1h'"),
+    ("simulate --set horizon_s=", "run.horizon_s: must be seconds, or have a unit"),
+    ("simulate --set horizon_s=0h", "run.horizon_s: must be a finite number > 0, got '0h'"),
     ("simulate --set horizon_s=NaN", "run.horizon_s: must be a finite number > 0, got nan"),
     ("simulate --set horizon_s=1e12", "run.period_s: must cut the horizon"),
     ("simulate --set shadow.instance_count=0", "InstanceCount: must be >= 1"),
@@ -474,7 +521,6 @@ HURRIED = [
     ("instances --json --csv", "--csv: must not be given together with --json"),
     ("instances ml.zz9*", "pattern: must match a SageMaker hosting type"),
     ("instances xyz", "got 'xyz'"),
-    ("--json simulate", "--json"),
 ]
 
 
@@ -507,19 +553,17 @@ class TestSlips:
         assert not (tmp_path / "run").exists()
 
     def test_a_defect_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch):
-        from shadowsim.engine import simulate as engine
-
         for defect in (SimulationError("requests were lost"), ZeroDivisionError(), OSError(5, "Input/output error")):
 
-            def simulate(*args: object, error: Exception = defect, **kwargs: object) -> None:
+            def broken(*args: object, error: Exception = defect, **kwargs: object) -> None:
                 raise error
 
-            monkeypatch.setattr(engine, "simulate", simulate)
+            monkeypatch.setattr("shadowsim.engine.simulate.simulate", broken)
             assert CliRunner().invoke(app, ["simulate", *SHORT]).exception is defect
 
 
 class TestProcess:
-    """What only a process of its own shows: exit statuses, signals, pipes, encodings."""
+    """Behaviour that needs a process of its own: exit statuses, signals, pipes, encodings."""
 
     def test_a_module_and_a_command(self):
         assert process("--version").stdout == f"shadowsim {__version__}\n"
@@ -535,17 +579,24 @@ class TestProcess:
         assert "\x1b" not in done.stdout + done.stderr
         assert "\r" not in done.stdout + done.stderr
 
+    @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
     def test_interrupted(self):
-        command = [sys.executable, "-m", "shadowsim", "simulate", "--set", "horizon_s=86400000"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            while not child.stdout.readline().startswith("shadow "):
-                pass
-            time.sleep(0.5)
-            child.send_signal(signal.SIGINT)
-            _, stderr = child.communicate(timeout=60)
-        assert child.returncode == 130
-        assert stderr == ""
+        """A progress bar that moves shows that the simulation runs; it is drawn on a terminal only."""
+        command = [sys.executable, "-m", "shadowsim", "simulate", "--set", "horizon_s=30d"]
+        import termios  # not on Windows
+
+        terminal, stderr = os.openpty()
+        termios.tcsetwinsize(terminal, (24, 80))  # without a width no bar is drawn
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr) as child:
+            os.close(stderr)
+            try:
+                shown = read_until(terminal, b" windows", times=2)
+                child.send_signal(signal.SIGINT)
+                assert child.wait(timeout=60) == 130
+                assert b"Traceback" not in shown + read_rest(terminal)
+            finally:
+                child.kill()
+                os.close(terminal)
 
     def test_a_reader_that_has_gone(self):
         command = [sys.executable, "-m", "shadowsim", "instances", "--json"]
@@ -553,8 +604,8 @@ class TestProcess:
             assert child.stdout is not None
             assert child.stderr is not None
             child.stdout.close()
-            assert child.stderr.read() == b""
             assert child.wait(timeout=60) == 141
+            assert child.stderr.read() == b""
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
     def test_a_full_disk(self):

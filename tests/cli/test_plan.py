@@ -1,4 +1,4 @@
-"""size, plan and sweep on the command line: what they print, and with which status they end."""
+"""The commands size, plan and sweep: output, exit statuses and errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import pytest
 from commands import good, refused, run, written
 
 from shadowsim import default_scenario, plan, size, sweep
-from shadowsim.cli import plan as proposals
-from shadowsim.planning import plan as planning
 from shadowsim.scenario.scenario import init_scenario
 
 BASE = default_scenario().replace({"traffic.profile": None, "rate_per_s": 100, "horizon_s": 1200})
@@ -19,7 +17,7 @@ BASE = default_scenario().replace({"traffic.profile": None, "rate_per_s": 100, "
 
 @pytest.fixture(scope="module")
 def scenario_file(tmp_path_factory):
-    """Steady traffic for twenty minutes: what is sized and planned by simulation must be short."""
+    """A scenario of twenty minutes of steady traffic, short enough to be sized and planned by simulation."""
     place = tmp_path_factory.mktemp("scenario")
     BASE.save(place / "scenario.json")
     return place / "scenario.json"
@@ -42,12 +40,12 @@ class TestSize:
         prices = written(tmp_path / "prices.csv", "instance_type,price_usd_per_h\nml.m5.xlarge,1\n")
         assert "1 x ml.m5.xlarge, 168.00 USD" in good("size", scenario_file, *self.GOALS, "--prices", prices)
 
-    def test_counts_instances_of_whom_the_goals_speak(self, scenario_file):
+    def test_counts_instances_of_the_roles_that_the_goals_mention(self, scenario_file):
         goals = ("--slo", "source.p99 <= 100ms and p99 <= 100ms")
-        found = json.loads(good("size", scenario_file, *goals, "--json"))
-        assert [row["role"] for row in found] == ["source", "shadow"]
+        answer = json.loads(good("size", scenario_file, *goals, "--json"))
+        assert [row["role"] for row in answer] == ["source", "shadow"]
         line = refused("size", scenario_file, *goals, "--variants", "shadow")
-        assert "speaks of the source, whose instances are not counted" in line
+        assert "has a goal for the source, whose instances are not counted" in line
 
     def test_fails_when_no_type_will_do(self, scenario_file):
         done = run("size", scenario_file, "--slo", "p50 < 1ms", "--max-instances", 4)
@@ -62,14 +60,14 @@ class TestSize:
         options = (*self.GOALS, "--headroom-pct", 20)
         got = pd.read_csv(io.StringIO(good("size", scenario_file, *options, "--csv")))
         assert got.loc[0, "instance_count"] == want.loc[0, "instance_count"]
-        found = json.loads(good("size", scenario_file, *options, "--json"))
-        assert found[0]["p99_s"] == want.loc[0, "p99_s"]
-        assert found[0]["certain"] is True
+        answer = json.loads(good("size", scenario_file, *options, "--json"))
+        assert answer[0]["p99_s"] == want.loc[0, "p99_s"]
+        assert answer[0]["certain"] is True
 
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            ([], "--slo: is needed"),
+            ([], "--slo: is required"),
             (["--slo", "p99 <= 1kg"], "slo: needs a time"),
             (["--slo", "p98,5 < 1s"], "slo: is not a metric"),
             (["--slo", "p99 < 1s", "--types", "ml.m5.xlrge"], "did you mean ml.m5.xlarge?"),
@@ -85,15 +83,16 @@ class TestSize:
 
 class TestPlan:
     OPTIONS = ("--replications", 10, "--shares", "50,100", "--durations", "600,20min", "--effect", "mean +40%")
-    ASKED = {"shares": [50, 100], "durations": [600.0, "20min"], "replications": 10}  # noqa: RUF012
+    ARGUMENTS = {"shares": [50, 100], "durations": [600, 1200.0], "replications": 10}  # noqa: RUF012
+    DEFAULTS = {"alpha": 0.05, "looks": 1, "prices": None, "workers": None, "progress": False}  # noqa: RUF012
 
     @pytest.fixture
-    def asked(self, monkeypatch):
-        """What `plan` was asked for; it is slow, and answers with four rows of which the second is the cheapest."""
-        found = {}
+    def arguments(self, monkeypatch):
+        """The arguments of `plan`, which is slow: it is replaced by one that returns four rows, the second the best."""
+        arguments = {}
 
-        def answer(scenario, effect, power, **more):
-            found.update(more, scenario=scenario, effect=effect, power=power)
+        def four_rows(scenario, effect, power, **more):
+            arguments.update(more, scenario=scenario, effect=effect, power=power)
             rows = {
                 "sampling_percentage": [50, 50, 100, 100], "duration_s": [600.0, 1200.0] * 2,
                 "duration_h": [1 / 6, 1 / 3] * 2, "power": [0.5, 0.85, 0.6, 0.9], "visible_pct": 30.0,
@@ -102,15 +101,16 @@ class TestPlan:
             errors = dict.fromkeys(("power_error", "false_alarm", "false_alarm_error", "simulated_h"), 0.05)
             return pd.DataFrame(rows).assign(**errors, reaches=lambda x: x["power"] >= power)
 
-        monkeypatch.setattr(planning, "plan", answer)
-        return found
+        monkeypatch.setattr("shadowsim.planning.plan.plan", four_rows)
+        return arguments
 
-    def test_asks_for_what_was_given(self, asked, scenario_file):
+    def test_passes_its_options_on(self, arguments, scenario_file):
         good("plan", scenario_file, *self.OPTIONS, "--set", "seed=9")
-        assert asked.pop("scenario").seed == 9
-        assert asked == self.ASKED | {"effect": "mean +40%", "power": 0.8, "progress": False}
+        assert arguments.pop("scenario").seed == 9
+        assert arguments == self.ARGUMENTS | self.DEFAULTS | {"effect": "mean +40%", "power": 0.8}
 
-    def test_recommends_or_fails(self, asked):
+    @pytest.mark.usefixtures("arguments")
+    def test_recommends_or_fails(self):
         text = " ".join(good("plan", *self.OPTIONS).split())
         says = "50 % of the requests for 20 min on 1 shadow instance, for 0.20 USD."
         assert text.endswith(f"Cheapest that finds it in 80 % of tests: {says}")
@@ -119,18 +119,19 @@ class TestPlan:
             assert done.exit_code == 1
         assert json.loads(done.stdout)["recommended"] is None
 
-    def test_for_machines(self, asked):
+    @pytest.mark.usefixtures("arguments")
+    def test_for_machines(self):
         table = pd.read_csv(io.StringIO(good("plan", *self.OPTIONS, "--csv")))
         assert table["power"].tolist() == [0.5, 0.85, 0.6, 0.9]
-        found = json.loads(good("plan", *self.OPTIONS, "--json"))
-        assert [cell["power"] for cell in found["cells"]] == [0.5, 0.85, 0.6, 0.9]
-        assert found["recommended"]["duration_s"] == 1200.0
+        answer = json.loads(good("plan", *self.OPTIONS, "--json"))
+        assert [cell["power"] for cell in answer["cells"]] == [0.5, 0.85, 0.6, 0.9]
+        assert answer["recommended"]["duration_s"] == 1200.0
 
     @pytest.mark.slow
     def test_is_what_the_function_says(self, scenario_file):
-        want = plan(scenario_file, "mean +40%", 0.5, **self.ASKED)
-        found = json.loads(good("plan", scenario_file, *self.OPTIONS, "--power", 0.5, "--json"))
-        assert [cell["power"] for cell in found["cells"]] == want["power"].tolist()
+        want = plan(scenario_file, "mean +40%", 0.5, **self.ARGUMENTS)
+        answer = json.loads(good("plan", scenario_file, *self.OPTIONS, "--power", 0.5, "--json"))
+        assert [cell["power"] for cell in answer["cells"]] == want["power"].tolist()
 
     @pytest.mark.parametrize(
         ("options", "says"),
@@ -138,7 +139,7 @@ class TestPlan:
             (["--effect", "p99 5%"], "effect: "),
             (["--shares", "10,x"], "--shares: must be a number, got 'x'"),
             (["--shares", "0"], "--shares: must be a whole number >= 1, got 0"),
-            (["--durations", "1y"], "durations: must be seconds, or have a unit"),
+            (["--durations", "6h,1y"], "--durations: must be seconds, or have a unit"),
             (["--power", "80"], "power: "),
             (["--power", "high"], "--power: must be a number, got 'high'"),
             (["--replications", "3"], "replications: must be an integer from 10"),
@@ -161,8 +162,8 @@ class TestSweep:
         options = (*self.GRID, "--replications", 2)
         got = pd.read_csv(io.StringIO(good("sweep", scenario_file, *options, "--csv")))
         assert got["p99_s"].tolist() == want["p99_s"].tolist()
-        found = json.loads(good("sweep", scenario_file, *options, "--json"))
-        assert [row["p99_s"] for row in found] == want["p99_s"].tolist()
+        answer = json.loads(good("sweep", scenario_file, *options, "--json"))
+        assert [row["p99_s"] for row in answer] == want["p99_s"].tolist()
 
     def test_a_request_needs_no_other_rate_than_those_of_the_sweep(self, request_file):
         options = ("--set", "rate_per_s=5,10", "--set", "horizon_s=60")
@@ -177,15 +178,13 @@ class TestSweep:
 
     def test_goes_on_from_a_cache(self, tmp_path, monkeypatch):
         first = good("sweep", *self.GRID, "--cache", tmp_path / "runs", "--csv")
-        from shadowsim.planning import sweep as sweeps
-
-        monkeypatch.setattr(sweeps, "run", lambda *args, **more: pytest.fail("it was run again"))
+        monkeypatch.setattr("shadowsim.planning.sweep.run", lambda *args, **more: pytest.fail("it was run again"))
         assert good("sweep", *self.GRID, "--cache", tmp_path / "runs", "--csv") == first
 
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            ("", "--set: is needed"),
+            ("", "--set: is required"),
             ("--set sampling_percentage=10,,50", "--set: must be PATH=VALUE,VALUE,..."),
             ("--set sampling_percentage=10,101", "cell 1 (sampling_percentage=101)"),
             ("--set sampling=10", "sampling: is not a path of a scenario"),
@@ -197,7 +196,7 @@ class TestSweep:
         assert says in refused("sweep", *options.split())
 
     def test_a_cluster_that_does_not_answer(self, monkeypatch):
-        monkeypatch.setattr(proposals, "ANSWERS_WITHIN_S", 0.2)
+        monkeypatch.setattr("shadowsim.cli.plan.DASK_TIMEOUT_S", 0.2)
         line = refused("sweep", "--set", "seed=1,2", "--dask", "127.0.0.1:1")
         assert line.startswith("--dask: must be the address of a scheduler that answers (")
         assert line.endswith("got '127.0.0.1:1'")

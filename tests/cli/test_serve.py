@@ -1,4 +1,4 @@
-"""`shadowsim serve`: what it can be told about what AWS leaves open, as boto3 then sees it."""
+"""`shadowsim serve`: its options as boto3 sees their effects, and the lines that it prints."""
 
 import json
 
@@ -6,7 +6,9 @@ import pytest
 from botocore.exceptions import ClientError
 from serving import serving, variant
 
-from shadowsim.cli.serve import VARIABLES, lines, parse_choices
+from shadowsim import InputError, default_scenario
+from shadowsim.cli.serve import VARIABLES, parse_backend, parse_choices, scenario_settings, startup_lines
+from shadowsim.scenario.reading import Mirroring
 
 
 def code_and_status(caught):
@@ -23,21 +25,21 @@ def event_ids(folder):
     ("choices", "n_lines", "n_ids"),
     [([], 6, 6), (["event_id=shared"], 6, 3), (["captured_percentage=0"], 0, 0)],
 )
-def test_what_of_an_experiment_is_captured(tmp_path, choices, n_lines, n_ids):
+def test_captures_of_an_experiment(tmp_path, choices, n_lines, n_ids):
     with serving(tmp_path, store={"choices": parse_choices(choices)}) as server:
         server.experiment(DataStorageConfig={"Destination": "s3://bucket/captures"})
         for _ in range(3):
             server.invoke(Body=b"{}")
         server.answered(3)
-    found = event_ids(tmp_path / "s3")
-    assert (len(found), len(set(found))) == (n_lines, n_ids)
+    ids = event_ids(tmp_path / "s3")
+    assert (len(ids), len(set(ids))) == (n_lines, n_ids)
 
 
 @pytest.mark.parametrize(
     ("choices", "code"),
     [([], "ValidationException"), (["running_update=conflictexception"], "ConflictException")],
 )
-def test_an_update_of_what_cannot_change(tmp_path, choices, code):
+def test_updates_of_fixed_fields_are_refused(tmp_path, choices, code):
     with serving(tmp_path, store={"choices": parse_choices(choices)}) as server:
         sagemaker = server.experiment()
         with pytest.raises(ClientError, match=r"modelVariants.*Member must not change") as caught:
@@ -57,12 +59,33 @@ def test_an_unknown_operation(tmp_path, choices, status):
 
 
 @pytest.mark.parametrize("scale", [1.0, 3600.0])
-def test_what_is_printed_at_the_start(tmp_path, scale):
+def test_lines_printed_at_the_start(tmp_path, scale):
     store = {"time_scale": scale, "path": str(tmp_path / "state.db")}
     with serving(tmp_path, store=store, secrets={"AKID": "secret"}) as server:
-        kept, *timed, where, one, two, three, last = lines(server.app, server.store)
-        assert kept.endswith("state.db")
-        assert [line.split(";")[0] for line in timed] == ["schedules pass 3600 times as fast"] * (scale > 1)
-        assert where.endswith(server.url)
+        state, *scaled, url, one, two, three, authentication = startup_lines(server.app, server.store)
+        assert state.endswith("state.db")
+        assert [line.split(";")[0] for line in scaled] == ["schedules run 3600 times as fast"] * (scale > 1)
+        assert url.endswith(server.url)
         assert [one, two, three] == [f"export {name}={server.url}" for name in VARIABLES]
-        assert server.app.token.text in last
+        assert server.app.token.text in authentication
+
+
+def test_settings_of_a_scenario(tmp_path):
+    changes = {"mirror.rule": "counter", "mirror.instant": "response", "mirror.max_per_s": 5, "endpoint.timeout_s": 2.0}
+    scenario = default_scenario().replace(changes)
+    scenario.save(tmp_path / "scenario.json")
+    settings = scenario_settings(tmp_path / "scenario.json", None)
+    assert settings.mirroring == Mirroring(rule="counter", instant="response", max_per_s=5)
+    assert (settings.timeout_s, settings.services) == (2.0, scenario.services)
+    assert scenario_settings(tmp_path / "scenario.json", 3.0).timeout_s == 3.0
+    assert scenario_settings(None, None).timeout_s == 60.0
+
+
+def test_backends_and_choices_are_parsed():
+    assert parse_backend("m=http://a:1, http://b:2/") == ("m", ("http://a:1", "http://b:2/"))
+    for text in ("=http://a", "m=", "m=http://", "m=http://a?b", "m=http://a b", "m=http://a:x"):
+        with pytest.raises(InputError):
+            parse_backend(text)
+    assert parse_choices(["desired_state=Completed", "stop_before_start=false"]).desired_state == "Completed"
+    with pytest.raises(InputError, match="--choose desired_state"):
+        parse_choices(["desired_state=Other"])

@@ -1,4 +1,4 @@
-"""Tables of quantiles keep what they promise of their laws; scenarios become columns."""
+"""Tables of quantiles have the documented accuracy; scenarios become columns."""
 
 import math
 
@@ -76,15 +76,15 @@ def test_a_table_is_sorted_and_padded(block):
 
 
 def test_the_built_in_scenario_as_columns():
-    feed = arrivals_of(default_scenario())
-    c = columns(default_scenario(), feed)
+    arrivals = arrivals_of(default_scenario())
+    c = columns(default_scenario(), arrivals)
     assert (c.n_windows, c.n_sections) == (1440, 100)
-    assert feed.expected_requests == pytest.approx(400 * 86400, rel=1e-12)
+    assert arrivals.expected_requests == pytest.approx(400 * 86400, rel=1e-12)
     assert int(c.mirror.coin) == 2**31
     assert (c.source.n_instances, c.shadow.n_instances, c.source.n_workers) == (4, 2, 4)
     assert c.source.queue_limit == -1
-    assert feed.arrivals(0, 1440).knot_s[0] == 0.0
-    assert feed.arrivals(0, 1440).knot_s[-1] == 86400.0
+    assert arrivals.of_windows(0, 1440).knot_s[0] == 0.0
+    assert arrivals.of_windows(0, 1440).knot_s[-1] == 86400.0
 
 
 @pytest.mark.parametrize("wanted", [1, 10, 500, 990, 2000])

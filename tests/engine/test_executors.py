@@ -1,4 +1,4 @@
-"""Tasks on executors that lose, break and refuse; the cases that real executors show once in a while."""
+"""Tasks on executors that lose tasks, break, or refuse them: cases that are rare on real executors."""
 
 import signal
 import threading
@@ -35,9 +35,9 @@ class Scripted(Executor):
 
 
 def run(executor, tasks=range(6), workers=3):
-    found = {}
-    work_off(square, tasks, found.__setitem__, workers=workers, executor=executor)
-    return found
+    results = {}
+    work_off(square, tasks, results.__setitem__, workers=workers, executor=executor)
+    return results
 
 
 SQUARES = {n: n * n for n in range(6)}
@@ -65,11 +65,11 @@ def test_a_task_that_keeps_losing_its_worker():
 
 def test_a_broken_executor_and_what_was_ready_all_the_same():
     """Task 0 breaks the pool; 1 and 2 were ready by then, and 3 was never begun."""
-    found = {}
+    results = {}
     executor = Scripted(lambda task, n: {0: BrokenExecutor("a process died"), 3: "never"}.get(task))
     with pytest.raises(ExecutorError, match=r"executor: it is broken \(a process died\)"):
-        work_off(square, range(6), found.__setitem__, workers=4, executor=executor)
-    assert found == {1: 1, 2: 4}
+        work_off(square, range(6), results.__setitem__, workers=4, executor=executor)
+    assert results == {1: 1, 2: 4}
     assert executor.cancelled == [3]
     assert 4 not in executor.tries
 
@@ -105,24 +105,24 @@ def test_no_more_tasks_are_out_than_wanted(workers):
     assert not out
 
 
-def test_an_interrupt_is_heard_by_threads_and_what_is_done_was_passed_on():
-    found, heard = {}, []
+def test_an_interrupt_cancels_threads_and_keeps_finished_results():
+    results, cancelled = {}, []
 
     def work(n, advance):
         if n < 3:
             return n
         if n == 3:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        for _ in range(60_000):  # a minute; only being given up ends it sooner
+        for _ in range(60_000):  # a minute, unless the work is cancelled
             time.sleep(0.001)
             try:
                 advance(1)
             except CancelledError:
-                heard.append(n)
+                cancelled.append(n)
                 raise
         return n
 
     with pytest.raises(KeyboardInterrupt):
-        work_off(work, range(100), found.__setitem__, workers=2)
-    assert found == {0: 0, 1: 1, 2: 2}
-    assert 3 in heard
+        work_off(work, range(100), results.__setitem__, workers=2)
+    assert results == {0: 0, 1: 1, 2: 2}
+    assert 3 in cancelled

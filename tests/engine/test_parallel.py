@@ -1,4 +1,4 @@
-"""One run on several workers: the same frames to the bit, however it was cut and whoever ran it."""
+"""One run on several workers: the same frames to the bit for every number of slices and every executor."""
 
 import multiprocessing
 import os
@@ -48,16 +48,16 @@ def stable(rule="coin", instant="arrival", routing="RANDOM", process="poisson", 
 
 
 def same_however_cut(s, *numbers):
-    whole = simulate(s, workers=1)
-    assert whole.how == "in one piece"
+    single = simulate(s, workers=1)
+    assert single.how == "in one piece"
     for workers in numbers:
-        same_to_the_bit(whole, simulate(s, workers=workers))
+        same_to_the_bit(single, simulate(s, workers=workers))
 
 
 @settings(max_examples=EXAMPLES)
 @given(scenarios(), st.sampled_from([2, 3, 7]))
 def test_small_and_nasty_scenarios(s, workers):
-    """Overloaded pools mostly never meet: then the slice is run again, and the result says so."""
+    """Slices of overloaded pools mostly never reach the true state: they are run again, and `how` tells so."""
     same_however_cut(s, workers)
 
 
@@ -72,12 +72,12 @@ def test_many_more_nasty_scenarios_however_they_are_cut(s):
 @pytest.mark.parametrize("process", ["poisson", "constant", "gamma"])
 def test_slices_meet(rule, instant, process):
     s = stable(rule, instant, process=process)
-    whole = simulate(s, workers=1)
+    single = simulate(s, workers=1)
     for workers in (2, 7):
         cut = simulate(s, workers=workers)
-        same_to_the_bit(whole, cut)
+        same_to_the_bit(single, cut)
         assert cut.how.startswith(f"in {workers} slices")
-        assert "never met" not in cut.how
+        assert "from scratch" not in cut.how
         again = int(cut.how.split(" slices, ")[1].split(" ")[0])
         assert workers - 1 <= again <= 3 * (workers - 1)
 
@@ -85,21 +85,21 @@ def test_slices_meet(rule, instant, process):
 @pytest.mark.parametrize("cap", [{"max_in_flight": 2}, {"max_per_s": 9}, {"max_body_bytes": 60}])
 def test_caps_are_part_of_the_state(cap):
     s = stable(**cap)
-    whole = simulate(s, workers=1)
-    assert whole.windows.filter(like="copies_lost").sum().sum() > 100
-    same_to_the_bit(whole, simulate(s, workers=5))
+    single = simulate(s, workers=1)
+    assert single.windows.filter(like="copies_lost").sum().sum() > 100
+    same_to_the_bit(single, simulate(s, workers=5))
 
 
 @pytest.mark.parametrize(("rule", "instant"), RULES)
 def test_least_outstanding_requests_in_two(rule, instant):
     s = stable(rule, instant, "LEAST_OUTSTANDING_REQUESTS")
-    whole, two = simulate(s, workers=1), simulate(s, workers=2)
+    single, two = simulate(s, workers=1), simulate(s, workers=2)
     assert two.how == "the source's side beside the shadow's"
-    same_to_the_bit(whole, two)
+    same_to_the_bit(single, two)
 
 
 def test_a_pipeline_of_many_batches(monkeypatch):
-    monkeypatch.setattr(parallel, "_REQUESTS_A_CALL", 20_000)
+    monkeypatch.setattr(parallel, "_REQUESTS_PER_CALL", 20_000)
     s = stable("counter", "response", "LEAST_OUTSTANDING_REQUESTS")
     same_to_the_bit(simulate(s, workers=1), simulate(s, workers=2))
 
@@ -107,7 +107,7 @@ def test_a_pipeline_of_many_batches(monkeypatch):
 def test_a_slice_that_never_meets_is_run_again(monkeypatch):
     s = scenario({"process": "poisson", "rate_per_s": 12.0}, service(mean_s=0.1), horizon_s=6000.0, period_s=20.0)
     cut = simulate(s, workers=3)
-    assert "slices that never met the true state, and were run again as a whole: 2" in cut.how
+    assert "slices re-run from scratch: 2" in cut.how
     same_to_the_bit(simulate(s, workers=1), cut)
 
 
@@ -121,14 +121,14 @@ def test_more_workers_than_windows():
 @pytest.mark.slow
 def test_executors():
     s = stable("counter", "response")
-    whole = simulate(s, workers=1)
+    single = simulate(s, workers=1)
     with ThreadPoolExecutor(3) as threads:
-        same_to_the_bit(whole, simulate(s, executor=threads))
+        same_to_the_bit(single, simulate(s, executor=threads))
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with ProcessPoolExecutor(2, mp_context=context) as processes:
         cut = simulate(s, workers=4, executor=processes)
     assert cut.how.startswith("in 4 slices")
-    same_to_the_bit(whole, cut)
+    same_to_the_bit(single, cut)
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_a_week_of_days(routing):
     same_to_the_bit(one, two)
     same_to_the_bit(one, far)
     assert one.how == "in one piece"
-    assert "never met" not in two.how + far.how
+    assert "from scratch" not in two.how + far.how
     if routing == "RANDOM":
         assert two.how.startswith("in 2 slices")
         assert far.how.startswith("in 8 slices")
@@ -190,8 +190,8 @@ def test_progress_reaches_the_end_however_it_is_run():
     with ThreadPoolExecutor(2) as threads:
         for workers, executor in ((1, None), (3, None), (3, threads)):
             moved = []
-            feed = arrivals_of(s)
-            parallel.run(parallel.Job(columns(s, feed), feed, 4096, 0, 0), workers, executor, moved.append)
+            arrivals = arrivals_of(s)
+            parallel.run(parallel.Job(columns(s, arrivals), arrivals, 4096, 0, 0), workers, executor, moved.append)
             assert sum(moved) == s.n_windows
 
 

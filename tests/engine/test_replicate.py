@@ -1,4 +1,4 @@
-"""Replications: their seeds, the same bits whoever ran them, and what is said of them together."""
+"""Replications: their seeds, the same bits on every executor, and their summary."""
 
 import io
 import json
@@ -52,7 +52,7 @@ SMALL = small()
 
 
 def test_a_vector_of_seeds():
-    """For other programs to be compared with."""
+    """A published vector, for comparison with other programs."""
     assert [replication(default_scenario(), r).seed for r in range(3)] == [
         mix((mix(7) + G * n) % WORD) for n in (1, 2, 3)
     ]
@@ -79,7 +79,7 @@ def test_each_is_a_run_of_its_own_and_simulate_is_one_run():
 
 
 @pytest.mark.slow
-def test_the_same_bits_whoever_runs_them():
+def test_the_same_bits_on_every_executor():
     s = small(replications=3)
     results = replicate(s, workers=1)
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
@@ -121,10 +121,10 @@ def test_the_interval_is_students():
     assert table.index.get_level_values("variant").unique().tolist() == ["Source", "Shadow"]
     for variant in ("Source", "Shadow"):
         for figure in ("p99_s", "wait_mean_s", "requests"):
-            found = [float(x.summary().loc[variant, figure]) for x in results]
+            values = [float(x.summary().loc[variant, figure]) for x in results]
             row = table.loc[(variant, figure)]
-            assert row["mean"] == pytest.approx(statistics.fmean(found))
-            assert row["half_width"] == pytest.approx(4.303 * statistics.stdev(found) / math.sqrt(3), rel=2e-4)
+            assert row["mean"] == pytest.approx(statistics.fmean(values))
+            assert row["half_width"] == pytest.approx(4.303 * statistics.stdev(values) / math.sqrt(3), rel=2e-4)
             assert row["n"] == 3
     nothing = summarise(replicate(small(), 2)[:1] + replicate(small().replace({"sampling_percentage": 0}), 1))
     row = nothing.set_index(["variant", "figure"]).loc[("Shadow", "p99_s")]
@@ -217,9 +217,9 @@ def test_the_command_line_shows_means_and_half_widths(tmp_path):
 @pytest.mark.slow
 def test_the_command_line_for_machines():
     table = summarise(replicate(default_scenario().replace({"horizon_s": 600}), 3))
-    found = json.loads(cli("--json").stdout)
-    assert (found["replications"], found["verdict"], len(set(found["seed"]))) == (3, "STABLE", 3)
-    for variant in found["variants"]:
+    printed = json.loads(cli("--json").stdout)
+    assert (printed["replications"], printed["verdict"], len(set(printed["seed"]))) == (3, "STABLE", 3)
+    for variant in printed["variants"]:
         rows = table[table["variant"] == variant["variant"]]
         assert {key for key, value in variant.items() if isinstance(value, dict)} == set(rows["figure"])
         for row in rows.itertuples():
@@ -233,19 +233,19 @@ def test_the_command_line_fails_for_the_worst():
     done = cli("--strict", "--set", "shadow.time.mean_s=0.2")
     assert done.exit_code == 1
     assert "worst of 3 replications: OVERLOADED: " in done.stdout
-    assert "* of an OVERLOADED pool" in done.stdout
+    assert "* the pool is OVERLOADED" in done.stdout
     assert next(line for line in done.stdout.splitlines() if "p99 " in line).endswith("s *")
     assert max(map(len, done.stdout.splitlines())) <= 80
     empty = cli("--set", "sampling_percentage=0")
     assert next(line for line in empty.stdout.splitlines() if "p99 " in line).endswith("  -")
-    found = json.loads(cli("--set", "sampling_percentage=0", "--json").stdout)["variants"][1]
-    assert found["p99_s"] == {"mean": None, "half_width": None}
+    shadow = json.loads(cli("--set", "sampling_percentage=0", "--json").stdout)["variants"][1]
+    assert shadow["p99_s"] == {"mean": None, "half_width": None}
 
 
 def test_the_command_line_makes_no_page_of_several_runs():
     done = cli("--report")
     assert done.exit_code == 2
-    assert done.stderr.startswith("error: --report: is a page of one run; use -o DIR")
+    assert done.stderr.startswith("error: --report: makes a page of one run; use -o DIR")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The engine against the oracle, request by request, and the laws that hold on every path."""
+"""The engine against the oracle, request by request, and invariants that hold on every sample path."""
 
 import math
 import os
@@ -107,9 +107,9 @@ def check_windows(result, c, everything, in_flight, name):
 
 def check(s, chunk):
     result = simulate(s, chunk=chunk)
-    feed = arrivals_of(s)
-    c = columns(s, feed)
-    source, shadow, kept_back = naive.simulate(c, feed)
+    arrivals = arrivals_of(s)
+    c = columns(s, arrivals)
+    source, shadow, kept_back = naive.simulate(c, arrivals)
     for name, (requests, in_flight) in (("source", source), ("shadow", shadow)):
         check_requests(result, c, requests, name)
         check_windows(result, c, requests, in_flight, name)
@@ -217,7 +217,7 @@ def test_many_more_shares_keep_every_copy(s, a, b):
 
 
 def keeps_copies(s, a, b):
-    """By a coin and by a hash, where no cap comes between; a counter spreads its copies anew."""
+    """By a coin and by a hash, without caps; a counter spaces its copies differently."""
     rule = s.mirror_rule if s.mirror_rule != "counter" else "coin"
     s = s.replace({"mirror": {"rule": rule, "instant": "arrival"}})
     few, many = (

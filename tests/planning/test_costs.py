@@ -22,22 +22,22 @@ def a_day(traffic=SIZED, **changes):
     return s.replace({"experiment.Schedule": DAY} | changes)
 
 
-def items(found):
-    return found.items.set_index("item")
+def items(costs):
+    return costs.items.set_index("item")
 
 
 def test_a_day_on_paper():
-    found = cost(a_day(), {"ml.m5.xlarge": 0.5}, data_usd_per_gb=0.02)
-    rows = items(found)
+    costs = cost(a_day(), {"ml.m5.xlarge": 0.5}, data_usd_per_gb=0.02)
+    rows = items(costs)
     assert rows["quantity"].to_list() == pytest.approx(
         [3 * 24, 2 * 24, N * 5000 / 1e9, N * 1000 / 1e9, N * 1.5 * (6000 * 4 / 3 + ENVELOPE_BYTES) / 1e9]
     )
     assert rows["cost_usd"].to_list()[:4] == pytest.approx([36.0, 24.0, 0.02 * N * 5e-6, 0.02 * N * 1e-6])
     assert math.isnan(rows["cost_usd"]["capture"])
-    assert (found.instances_usd, found.duration_s) == (60.0, 86_400.0)
-    assert found.total_usd == pytest.approx(60.0 + 0.02 * N * 6e-6)
-    assert "60.00 USD" in str(found)
-    assert "0.5 USD an hour, as given" in rows["note"]["source instances"]
+    assert (costs.instances_usd, costs.duration_s) == (60.0, 86_400.0)
+    assert costs.total_usd == pytest.approx(60.0 + 0.02 * N * 6e-6)
+    assert "60.00 USD" in str(costs)
+    assert "0.5 USD per hour, as given" in rows["note"]["source instances"]
 
 
 def test_without_a_schedule_it_is_seven_days_whatever_the_run():
@@ -54,19 +54,19 @@ def test_prices_are_the_catalogues_with_their_date():
 
 
 def test_an_unknown_price_is_never_zero():
-    found = cost(a_day(**{"shadow.instance_type": "ml.t2.large", "shadow.workers": 2}))
-    assert math.isnan(items(found)["cost_usd"]["shadow instances"])
-    assert math.isnan(found.instances_usd)
-    assert math.isnan(found.total_usd)
-    assert "there is no price for ml.t2.large" in str(found)
+    costs = cost(a_day(**{"shadow.instance_type": "ml.t2.large", "shadow.workers": 2}))
+    assert math.isnan(items(costs)["cost_usd"]["shadow instances"])
+    assert math.isnan(costs.instances_usd)
+    assert math.isnan(costs.total_usd)
+    assert "there is no price for ml.t2.large" in str(costs)
 
 
 def test_unknown_sizes_leave_data_unknown_and_instances_known():
-    found = cost(a_day({"process": "poisson", "rate_per_s": 10.0}))
-    assert items(found)["cost_usd"].isna().to_list() == [False, False, True, True, True]
-    assert found.instances_usd > 0
-    assert math.isnan(found.total_usd)
-    assert "traffic.request_bytes is not given" in str(found)
+    costs = cost(a_day({"process": "poisson", "rate_per_s": 10.0}))
+    assert items(costs)["cost_usd"].isna().to_list() == [False, False, True, True, True]
+    assert costs.instances_usd > 0
+    assert math.isnan(costs.total_usd)
+    assert "traffic.request_bytes is not given" in str(costs)
 
 
 def test_nothing_captured_costs_nothing():

@@ -1,4 +1,4 @@
-"""noise_floor: a shadow that is the source, and what it seems to differ by."""
+"""noise_floor: a shadow equal to the source, and the differences that runs show."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def case(share=50, source_instances=2, mirror=None, endpoint=None, **run):
 
 
 @pytest.mark.parametrize(
-    ("given", "share", "instances"),
+    ("changes", "share", "instances"),
     [
         ({}, 50, 1),
         ({"share": 100}, 100, 2),
@@ -33,8 +33,8 @@ def case(share=50, source_instances=2, mirror=None, endpoint=None, **run):
         ({"endpoint": {"routing": "LEAST_OUTSTANDING_REQUESTS"}}, 100, 2),
     ],
 )
-def test_the_shadows_instances_are_as_busy_as_the_sources(given, share, instances):
-    equal = as_aa_test(case(**given))
+def test_the_shadows_instances_are_as_busy_as_the_sources(changes, share, instances):
+    equal = as_aa_test(case(**changes))
     assert equal.share == share / 100
     assert equal.experiment.shadow.pool.instance_count == instances
     assert equal.shadow_service == equal.source_service
@@ -44,7 +44,7 @@ def test_the_shadows_instances_are_as_busy_as_the_sources(given, share, instance
     assert 200.0 * equal.share / instances == source
 
 
-def test_the_floor_says_what_there_is_to_see_when_there_is_nothing():
+def test_the_floor_has_the_differences_of_equal_variants():
     d = noise_floor(case(), replications=4, slo_s=0.02, margin_pct=30.0, workers=1).set_index("metric")
     assert {"mean", "p50", "p99", "error_rate", "slo_miss"} <= set(d.index)
     assert not any(str(m).startswith("paired") for m in d.index)  # no requests are kept
@@ -70,6 +70,6 @@ def test_more_requests_have_a_lower_floor():
     assert many.loc["mean", "typical"] < 0.5 * few.loc["mean", "typical"]
 
 
-def test_one_run_is_no_floor():
+def test_one_run_is_refused():
     with pytest.raises(InputError, match="replications: must be at least 2, got 1"):
         noise_floor(case(), replications=1)

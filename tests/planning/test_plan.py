@@ -1,4 +1,4 @@
-"""plan: its rows against theory and brute force, and what it says of tests that cannot tell."""
+"""Plans against theory and brute force, and their notes on what a test cannot show."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +11,9 @@ from shadowsim import InputError, compare, replication
 from shadowsim.engine.simulate import run
 from shadowsim.planning import plan as planning
 from shadowsim.planning import plan_designs
-from shadowsim.planning.plan import COLUMNS, plan, recommend
+from shadowsim.planning.plan import COLUMNS, plan
 from shadowsim.planning.plan_designs import at_share
+from shadowsim.planning.sheet import recommend
 
 POISSON = {"process": "poisson", "rate_per_s": 100.0}
 
@@ -24,64 +25,64 @@ def small(monkeypatch):
 
 
 def case(traffic=POISSON, **more):
-    given = {"source": service("lognormal", 0.02, 2), "source_instances": 2, "horizon_s": 3600.0, "period_s": 3.0}
-    return scenario(traffic, **(given | {"sample_requests": 0} | more))
+    defaults = {"source": service("lognormal", 0.02, 2), "source_instances": 2, "horizon_s": 3600.0, "period_s": 3.0}
+    return scenario(traffic, **(defaults | {"sample_requests": 0} | more))
 
 
 @pytest.mark.usefixtures("small")
 def test_a_plan_of_steady_traffic():
-    found = plan(case(), "mean +5%", shares=[50, 100], durations=["5min", "1h", "1d"], replications=20)
-    assert list(found.columns) == COLUMNS
-    assert found["sampling_percentage"].tolist() == [50] * 3 + [100] * 3
-    assert found["duration_h"].tolist() == pytest.approx([1 / 12, 1.0, 24.0] * 2)
-    assert found["shadow_instances"].tolist() == [1] * 3 + [2] * 3
-    assert found["how"].tolist() == ["simulated", "extrapolated", "extrapolated"] * 2
-    assert found["seen_none_pct"].tolist() == [0.0] * 6
-    assert found["seen_effect_pct"].tolist() == pytest.approx([5.0] * 6)
+    frame = plan(case(), "mean +5%", shares=[50, 100], durations=["5min", "1h", "1d"], replications=20)
+    assert list(frame.columns) == COLUMNS
+    assert frame["sampling_percentage"].tolist() == [50] * 3 + [100] * 3
+    assert frame["duration_h"].tolist() == pytest.approx([1 / 12, 1.0, 24.0] * 2)
+    assert frame["shadow_instances"].tolist() == [1] * 3 + [2] * 3
+    assert frame["how"].tolist() == ["simulated", "extrapolated", "extrapolated"] * 2
+    assert frame["seen_none_pct"].tolist() == [0.0] * 6
+    assert frame["seen_effect_pct"].tolist() == pytest.approx([5.0] * 6)
     # the scatter of a difference: shorter tests and smaller shares see less
-    assert (found["visible_pct"].groupby(found["sampling_percentage"]).diff().dropna() < 0.0).all()
-    expected = 100.0 * found["duration_s"] * found["sampling_percentage"] / 100.0
+    assert (frame["visible_pct"].groupby(frame["sampling_percentage"]).diff().dropna() < 0.0).all()
+    expected = 100.0 * frame["duration_s"] * frame["sampling_percentage"] / 100.0
     # three standard errors: of the mean of twenty binomial counts, grown with the duration
-    grown = found["duration_s"] / (found["simulated_h"] * 3600.0)
-    assert (abs(found["n_copies"] - expected) < 3.0 * np.sqrt(expected * grown / 20)).all()
+    grown = frame["duration_s"] / (frame["simulated_h"] * 3600.0)
+    assert (abs(frame["n_copies"] - expected) < 3.0 * np.sqrt(expected * grown / 20)).all()
     ml_m5_xlarge = 0.23
-    assert found["cost_usd"].tolist() == pytest.approx(
-        (ml_m5_xlarge * found["duration_h"] * (2 + found["shadow_instances"])).tolist()
+    assert frame["cost_usd"].tolist() == pytest.approx(
+        (ml_m5_xlarge * frame["duration_h"] * (2 + frame["shadow_instances"])).tolist()
     )
-    assert found.loc[found["duration_h"] == 24.0, "power"].tolist() == [1.0, 1.0]
-    assert found["reaches"].tolist() == (found["power"] >= 0.8).tolist()
+    assert frame.loc[frame["duration_h"] == 24.0, "power"].tolist() == [1.0, 1.0]
+    assert frame["reaches"].tolist() == (frame["power"] >= 0.8).tolist()
     # mean latency grows faster than service times, and less than half of it is wait
-    assert 1.02 < found["scale"].iloc[0] < 1.05
-    assert found["note"].str.contains("50 % of the traffic").tolist() == [True] * 3 + [False] * 3
-    best = recommend(found)
+    assert 1.02 < frame["scale"].iloc[0] < 1.05
+    assert frame["note"].str.contains("50 % of the traffic").tolist() == [True] * 3 + [False] * 3
+    best = recommend(frame)
     assert best is not None
-    assert best["cost_usd"] == found.loc[found["reaches"], "cost_usd"].min()
+    assert best["cost_usd"] == frame.loc[frame["reaches"], "cost_usd"].min()
 
 
 @pytest.mark.usefixtures("small")
-def test_the_same_plan_whoever_made_it():
-    given = {"shares": [50], "durations": ["5min"], "replications": 10}
-    alone = plan(case(), workers=1, **given)
-    pd.testing.assert_frame_equal(plan(case(), workers=3, **given), alone)
+def test_a_plan_is_the_same_on_any_threads_and_executor():
+    arguments = {"shares": [50], "durations": ["5min"], "replications": 10}
+    alone = plan(case(), workers=1, **arguments)
+    pd.testing.assert_frame_equal(plan(case(), workers=3, **arguments), alone)
     with ThreadPoolExecutor(2) as executor:
-        pd.testing.assert_frame_equal(plan(case(), executor=executor, **given), alone)
+        pd.testing.assert_frame_equal(plan(case(), executor=executor, **arguments), alone)
 
 
 @pytest.mark.usefixtures("small")
-def test_a_share_that_loads_its_instances_less_sees_less_and_says_so():
-    found = plan(case(), "p99 +5%", shares=[10], durations=["1h"], replications=20).iloc[0]
-    assert found["shadow_instances"] == 1
-    assert found["seen_none_pct"] < -10.0  # a fifth of the load: an equal model looks better
-    assert found["power"] < 0.2
-    assert "20% of the load" in found["note"]
+def test_a_share_that_loads_its_instances_less_finds_less_and_notes_it():
+    row = plan(case(), "p99 +5%", shares=[10], durations=["1h"], replications=20).iloc[0]
+    assert row["shadow_instances"] == 1
+    assert row["seen_none_pct"] < -10.0  # a fifth of the load: an equal model looks better
+    assert row["power"] < 0.2
+    assert "20% of the load" in row["note"]
 
 
 @pytest.mark.usefixtures("small")
 def test_errors_and_improvements_can_be_planned_for():
-    found = plan(case(), "error_rate +1%", shares=[50], durations=["1h"], replications=20).iloc[0]
-    assert found["scale"] == 1.0
-    assert found["power"] == 1.0
-    assert found["seen_effect_pct"] == pytest.approx(1.0)
+    row = plan(case(), "error_rate +1%", shares=[50], durations=["1h"], replications=20).iloc[0]
+    assert row["scale"] == 1.0
+    assert row["power"] == 1.0
+    assert row["seen_effect_pct"] == pytest.approx(1.0)
     better = plan(case(), "mean -10%", shares=[50], durations=["1h"], replications=20).iloc[0]
     assert better["scale"] < 1.0
     assert better["seen_effect_pct"] == pytest.approx(-10.0)
@@ -91,48 +92,33 @@ def test_errors_and_improvements_can_be_planned_for():
 @pytest.mark.usefixtures("small")
 def test_a_shadow_of_another_model_is_made_as_good_first():
     other = case(shadow=service("exponential", 0.015, 4))
-    found = plan(other, "mean +10%", shares=[100], durations=["1h"], replications=20).iloc[0]
-    assert found["shadow_instances"] == 1
+    row = plan(other, "mean +10%", shares=[100], durations=["1h"], replications=20).iloc[0]
+    assert row["shadow_instances"] == 1
     # as good by the runs that made it so: it is off by their error and by that of the rehearsals, half a per cent each
-    assert abs(found["seen_none_pct"]) < 2.0
-    assert found["seen_effect_pct"] - found["seen_none_pct"] == pytest.approx(10.0, abs=1.0)
+    assert abs(row["seen_none_pct"]) < 2.0
+    assert row["seen_effect_pct"] - row["seen_none_pct"] == pytest.approx(10.0, abs=1.0)
 
 
 @pytest.mark.usefixtures("small")
-def test_of_a_day_it_is_said_from_when():
+def test_a_plan_of_part_of_a_day_notes_when_it_begins():
     day = {"process": "poisson", "profile": {"kind": "diurnal", "base_per_s": 10.0, "peak_per_s": 150.0}}
-    found = plan(case(day, period_s=60.0), "mean +5%", shares=[50], durations=["6h", "1d"], replications=10)
-    assert found["note"].str.contains("from Monday 00:00 on").tolist() == [True, False]
-    assert found["seen_effect_pct"].iloc[1] == pytest.approx(5.0)
-    assert found["seen_effect_pct"].iloc[0] < 4.5  # at night hardly a request waits
+    frame = plan(case(day, period_s=60.0), "mean +5%", shares=[50], durations=["6h", "1d"], replications=10)
+    assert frame["note"].str.contains("begins at Monday 00:00").tolist() == [True, False]
+    assert frame["seen_effect_pct"].iloc[1] == pytest.approx(5.0)
+    assert frame["seen_effect_pct"].iloc[0] < 4.5  # at night hardly a request waits
 
 
 @pytest.mark.usefixtures("small")
-def test_prices_are_given_or_known_or_unknown():
-    given = {"shares": [50], "durations": ["5min"], "replications": 10}
-    assert plan(case(), prices={"ml.m5.xlarge": 12.0}, **given)["cost_usd"].tolist() == [pytest.approx(3.0)]
+def test_prices_are_the_callers_the_catalogues_or_unknown():
+    arguments = {"shares": [50], "durations": ["5min"], "replications": 10}
+    assert plan(case(), prices={"ml.m5.xlarge": 12.0}, **arguments)["cost_usd"].tolist() == [pytest.approx(3.0)]
     odd = case().replace({"shadow.instance_type": "ml.t2.large", "shadow.workers": 2})
-    row = plan(odd, **given).iloc[0]
+    row = plan(odd, **arguments).iloc[0]
     assert np.isnan(row["cost_usd"])
 
 
-def test_the_cheapest_row_that_reaches_the_power_is_recommended():
-    frame = pd.DataFrame(
-        {
-            "reaches": [False, True, True, True],
-            "cost_usd": [1.0, 3.0, 2.0, 2.0],
-            "shadow_instances": [1, 1, 2, 1],
-            "duration_h": [1.0, 2.0, 3.0, 3.0],
-            "duration_s": [3600.0, 7200.0, 10_800.0, 10_800.0],
-        }
-    )
-    assert recommend(frame).name == 3
-    assert recommend(frame.assign(cost_usd=np.nan)).name == 1
-    assert recommend(frame.assign(reaches=False)) is None
-
-
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         ({"effect": "p98 +5%"}, "effect: must begin with one of"),
         ({"power": 0}, "power: must be a finite number > 0"),
@@ -148,34 +134,34 @@ def test_the_cheapest_row_that_reaches_the_power_is_recommended():
         ({"prices": {"ml.nothing": 1.0}}, "prices"),
     ],
 )
-def test_what_cannot_be_planned_is_refused_before_anything_is_simulated(given, said, monkeypatch):
+def test_what_cannot_be_planned_is_refused_before_anything_is_simulated(arguments, message, monkeypatch):
     monkeypatch.setattr(planning, "work_off", lambda *_, **__: pytest.fail("simulated"))
     with pytest.raises(InputError) as error:
-        plan(case(), **given)
-    assert said in str(error.value)
+        plan(case(), **arguments)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def brute(whole, row, effect, n, first=5000):
+def brute(base, row, effect, n, first=5000):
     """How many of n tests, each simulated by itself with seeds of its own, `compare` calls worse at some look."""
-    test = at_share(whole, int(row["sampling_percentage"]))
+    test = at_share(base, int(row["sampling_percentage"]))
     worse_s = test.shadow_service.time.mean * row["scale"]
     test = test.replace({"horizon_s": row["duration_s"], "shadow.time.mean_s": worse_s})
 
-    def found(r):
+    def is_worse(r):
         result = run(replication(test, first + r))
         frames = {"windows": result.windows, "latency": result.latency}
-        verdict = compare(frames, margin_pct=1e-6).set_index("metric").loc[effect.split()[0], "verdict"]
-        return verdict == "worse"
+        outcome = compare(frames, margin_pct=1e-6).set_index("metric").loc[effect.split()[0], "outcome"]
+        return outcome == "worse"
 
     with ThreadPoolExecutor(2) as threads:
-        return sum(threads.map(found, range(n)))
+        return sum(threads.map(is_worse, range(n)))
 
 
-def agrees(whole, effect, n, **given):
+def agrees(base, effect, n, **arguments):
     """Check each row of a plan by brute force."""
-    for _, row in plan(whole, effect, **given).iterrows():
-        p = brute(whole, row, effect, n) / n
+    for _, row in plan(base, effect, **arguments).iterrows():
+        p = brute(base, row, effect, n) / n
         # three standard errors of the difference of two shares: 1 row in 370 would fail by chance
         error = np.hypot(row["power_error"], np.sqrt(max(p * (1.0 - p), 1.0 / n) / n))
         assert abs(p - row["power"]) < 3.0 * error, (row.to_dict(), p)
@@ -185,8 +171,8 @@ def agrees(whole, effect, n, **given):
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_plan_agrees_with_brute_force():
-    (found,) = agrees(case(), "mean +3%", 30, shares=[50], durations=["15min"], replications=60)
-    assert 0.1 < found < 0.95  # a power that could be missed
+    (power,) = agrees(case(), "mean +3%", 30, shares=[50], durations=["15min"], replications=60)
+    assert 0.1 < power < 0.95  # a power that could be missed
 
 
 @pytest.mark.slow
@@ -203,6 +189,6 @@ def test_three_cells_agree_with_two_hundred_brute_forced_tests():
 @pytest.mark.slow
 def test_a_plan_on_a_cluster_is_the_same(monkeypatch):
     monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 4_000_000)
-    given = {"shares": [50], "durations": ["5min"], "replications": 10}
+    arguments = {"shares": [50], "durations": ["5min"], "replications": 10}
     with dask_executor() as executor:
-        pd.testing.assert_frame_equal(plan(case(), executor=executor, **given), plan(case(), **given))
+        pd.testing.assert_frame_equal(plan(case(), executor=executor, **arguments), plan(case(), **arguments))

@@ -9,12 +9,12 @@ from shadowsim import InputError
 from shadowsim.planning import plan_designs
 from shadowsim.planning.plan_designs import (
     at_share,
+    check_keeps_up,
+    choose_segments,
     durations_of,
     in_production,
-    keeps_up,
     load_ratio,
     sees_same_arrivals,
-    segments,
     shares_of,
 )
 from shadowsim.planning.plan_effects import parse_effect
@@ -26,8 +26,8 @@ HOUR_S, DAY_S = 3600.0, 86_400.0
 
 
 def case(traffic=POISSON, **more):
-    given = {"source": service("exponential", 0.02, 2), "source_instances": 4, "horizon_s": DAY_S, "period_s": 60.0}
-    return scenario(traffic, **(given | more))
+    defaults = {"source": service("exponential", 0.02, 2), "source_instances": 4, "horizon_s": DAY_S, "period_s": 60.0}
+    return scenario(traffic, **(defaults | more))
 
 
 @pytest.mark.parametrize(
@@ -66,49 +66,52 @@ def test_other_copies_or_models_are_not_alike(more):
 
 
 def test_a_source_that_does_not_keep_up_is_refused():
-    keeps_up(case({"process": "poisson", "rate_per_s": 390.0}))
-    with pytest.raises(InputError, match=r"scenario: must have a source that keeps up: it is offered 1\.02 times"):
-        keeps_up(case({"process": "poisson", "rate_per_s": 410.0}))
+    check_keeps_up(case({"process": "poisson", "rate_per_s": 390.0}))
+    with pytest.raises(InputError, match=r"scenario: must have a source that keeps up: it receives 1\.02 times"):
+        check_keeps_up(case({"process": "poisson", "rate_per_s": 410.0}))
     peak = {"process": "poisson", "profile": {"kind": "diurnal", "base_per_s": 50.0, "peak_per_s": 500.0}}
-    with pytest.raises(InputError, match=r"offered 1\.25 times"):
-        keeps_up(case(peak))
-    keeps_up(case(peak, source=service("exponential", 0.02, 2, queue_limit=5)))
+    with pytest.raises(InputError, match=r"receives 1\.25 times"):
+        check_keeps_up(case(peak))
+    check_keeps_up(case(peak, source=service("exponential", 0.02, 2, queue_limit=5)))
 
 
 def test_what_can_be_afforded_is_rehearsed_in_full():
-    found = segments(in_production(case()), [600.0, HOUR_S], [50], 10, P99)
-    assert [(s.length_s, s.n_windows, s.enough) for s in found.values()] == [(600.0, 10, True), (HOUR_S, 60, True)]
+    segments = choose_segments(in_production(case()), [600.0, HOUR_S], [50], 10, P99)
+    assert [(s.length_s, s.n_windows, s.is_long_enough) for s in segments.values()] == [
+        (600.0, 10, True),
+        (HOUR_S, 60, True),
+    ]
 
 
 def test_of_steady_traffic_one_segment_does_for_all_longer_durations(monkeypatch):
     monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 2 * 10 * 1_000_000)
-    found = segments(in_production(case()), [HOUR_S, DAY_S, 7 * DAY_S], [50], 10, P99)
-    assert found[HOUR_S].length_s == HOUR_S
-    assert found[DAY_S] == found[7 * DAY_S]
-    assert (found[DAY_S].length_s, found[DAY_S].n_windows) == (pytest.approx(10_000.0), 100)
-    longer = found[DAY_S].longer(20_000.0)
-    assert (longer.whole_s, longer.length_s) == (20_000.0, 20_000.0)
+    segments = choose_segments(in_production(case()), [HOUR_S, DAY_S, 7 * DAY_S], [50], 10, P99)
+    assert segments[HOUR_S].length_s == HOUR_S
+    assert segments[DAY_S] == segments[7 * DAY_S]
+    assert (segments[DAY_S].length_s, segments[DAY_S].n_windows) == (pytest.approx(10_000.0), 100)
+    longer = segments[DAY_S].longer(20_000.0)
+    assert (longer.covered_s, longer.length_s) == (20_000.0, 20_000.0)
 
 
 def test_traffic_with_a_profile_has_a_segment_for_each_duration(monkeypatch):
     monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 2 * 10 * 4 * 1_000_000)
-    found = segments(in_production(case(DAY)), [6 * HOUR_S, DAY_S, 1.5 * DAY_S, 7 * DAY_S], [50], 10, P99)
-    assert [s.whole_s for s in found.values()] == [6 * HOUR_S, DAY_S, 1.5 * DAY_S, 7 * DAY_S]
-    assert [s.mixture for s in found.values()] == [6 * HOUR_S, DAY_S, 1.5 * DAY_S, DAY_S]
-    assert all(s.length_s < s.whole_s and s.enough for s in found.values())
-    assert found[DAY_S].longer(math.inf).length_s == DAY_S
+    segments = choose_segments(in_production(case(DAY)), [6 * HOUR_S, DAY_S, 1.5 * DAY_S, 7 * DAY_S], [50], 10, P99)
+    assert [s.covered_s for s in segments.values()] == [6 * HOUR_S, DAY_S, 1.5 * DAY_S, 7 * DAY_S]
+    assert [s.mixture for s in segments.values()] == [6 * HOUR_S, DAY_S, 1.5 * DAY_S, DAY_S]
+    assert all(s.length_s < s.covered_s and s.is_long_enough for s in segments.values())
+    assert segments[DAY_S].longer(math.inf).length_s == DAY_S
 
 
 def test_long_memories_and_far_tails_ask_for_more(monkeypatch):
     monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 2 * 10 * 10_000)
-    plain = segments(in_production(case()), [7 * DAY_S], [50], 10, parse_effect("mean +5%"))[7 * DAY_S]
+    plain = choose_segments(in_production(case()), [7 * DAY_S], [50], 10, parse_effect("mean +5%"))[7 * DAY_S]
     assert plain.length_s == pytest.approx(100.0)
-    tail = segments(in_production(case()), [7 * DAY_S], [50], 10, P99)[7 * DAY_S]
+    tail = choose_segments(in_production(case()), [7 * DAY_S], [50], 10, P99)[7 * DAY_S]
     assert tail.length_s * 50.0 * 0.01 == pytest.approx(100.0)
     busy = case({"process": "poisson", "rate_per_s": 399.0})
-    far = segments(in_production(busy), [7 * DAY_S], [50], 10, parse_effect("mean +5%"))[7 * DAY_S]
+    far = choose_segments(in_production(busy), [7 * DAY_S], [50], 10, parse_effect("mean +5%"))[7 * DAY_S]
     assert far.length_s == pytest.approx(plan_designs.STRETCH * 10_000 / 399.0)  # bounded
-    assert not far.enough
+    assert not far.is_long_enough
 
 
 def test_shares_and_durations_are_read():
@@ -123,7 +126,7 @@ def test_shares_and_durations_are_read():
 
 
 @pytest.mark.parametrize(
-    ("read", "given", "said"),
+    ("parse", "values", "message"),
     [
         (shares_of, [0], "shares: must be a finite number >= 1 and <= 100, got 0"),
         (shares_of, [12.5], "shares: must hold integers"),
@@ -137,27 +140,31 @@ def test_shares_and_durations_are_read():
         (durations_of, [math.nan], "durations: must be a finite number"),
     ],
 )
-def test_shares_and_durations_that_are_none_are_refused(read, given, said):
-    with pytest.raises(InputError, match=said):
-        read(given, *([case()] if read is durations_of else []))
+def test_shares_and_durations_that_are_none_are_refused(parse, values, message):
+    with pytest.raises(InputError, match=message):
+        parse(values, *([case()] if parse is durations_of else []))
 
 
 WHOLE = plan_designs.Segment(1.0, 1.0, 1, 0.0, True, True)
 
 
 def limits(percentage, segment=WHOLE, k=1.0, **more):
-    return plan_designs.limits_of(at_share(case(**more), percentage), segment, k)
+    return plan_designs.limitation_notes(at_share(case(**more), percentage), segment, k)
 
 
-def test_what_a_test_cannot_tell_is_said():
+def test_notes_say_what_a_test_cannot_show():
     assert limits(100) == []
-    assert limits(50) == ["the shadow sees 50 % of the traffic: not how a pool for all of it does"]
-    assert limits(10)[0] == "the shadow's workers get 40% of the load of the source's: not how it does under all of it"
-    counter = limits(50, mirror={"rule": "counter"})[0]
-    assert counter == "copies reach 2 instances otherwise than requests the source: equal models may differ"
+    assert limits(50) == ["the shadow gets 50 % of the traffic: the test does not show a pool for all of it"]
+    assert limits(10)[0] == (
+        "the shadow's workers get 40% of the load of the source's: the test does not show the shadow under full load"
+    )
+    assert limits(50, mirror={"rule": "counter"})[0] == (
+        "copies arrive at the shadow's instances in another pattern than requests at the source's: "
+        "even equal models may differ"
+    )
     part = plan_designs.Segment(HOUR_S, 60.0, 60, HOUR_S, False, False)
     assert limits(100, part, 60.0, traffic=DAY) == [
-        "of traffic with a profile, from Monday 00:00 on",
-        "compare may still find not enough data in so long a test, as its sections follow the traffic",
-        "approximate: queues are remembered for longer than the rehearsals' sections",
+        "the traffic has a profile, and the test begins at Monday 00:00",
+        "compare may find too little data even in so long a test, because its sections vary with the traffic",
+        "approximate: the memory of the queues is longer than the rehearsals' sections",
     ]

@@ -1,9 +1,9 @@
-"""Effects in words."""
+"""Effects in words, and the service times that cause them."""
 
 import pytest
 
 from shadowsim import InputError
-from shadowsim.planning.plan_effects import Effect, Scales, parse_effect, scales_of
+from shadowsim.planning.plan_effects import Effect, ServiceFactors, parse_effect, service_factors
 
 
 @pytest.mark.parametrize(
@@ -19,14 +19,14 @@ from shadowsim.planning.plan_effects import Effect, Scales, parse_effect, scales
     ],
 )
 def test_an_effect_is_read(text, effect):
-    found = parse_effect(text)
-    assert found == effect
-    assert str(found) == text
-    assert parse_effect(found) is found
+    parsed = parse_effect(text)
+    assert parsed == effect
+    assert str(parsed) == text
+    assert parse_effect(parsed) is parsed
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("p98 +5%", "did you mean p9"),
         ("eror_rate +1%", "did you mean error_rate"),
@@ -41,10 +41,10 @@ def test_an_effect_is_read(text, effect):
         (5, "must be METRIC"),
     ],
 )
-def test_what_is_no_effect_is_refused_in_one_line(text, said):
+def test_what_is_no_effect_is_refused_in_one_line(text, message):
     with pytest.raises(InputError, match="effect") as error:
         parse_effect(text)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -54,46 +54,51 @@ def test_a_relative_effect_grows_with_the_metric_and_others_do_not():
     assert parse_effect("error_rate +0.5%").on(0.1) == 0.005
 
 
-def queue(scale):
+def queue(factor):
     """Mean time in an M/M/1 queue at load 0.8: it grows faster than the service time, and beyond load 1 for ever."""
-    return 0.01, 0.2 * 0.01 * scale / (1.0 - 0.8 * scale) if scale < 1.25 else 1e6
+    return 0.01, 0.2 * 0.01 * factor / (1.0 - 0.8 * factor) if factor < 1.25 else 1e6
 
 
 @pytest.mark.parametrize("pct", [5, 50, 1000, -5, -60])
 def test_the_factor_makes_a_latency_so_much_longer(pct):
-    found = scales_of(parse_effect(f"mean {pct:+d}%"), queue, equal=True)
-    assert found.none == 1.0
+    factors = service_factors(parse_effect(f"mean {pct:+d}%"), queue, is_same_model=True)
+    assert factors.none == 1.0
     # found to within a thousandth of the way from 1 to 1 + effect
     way = abs(pct) / 100.0
     exact = (1.0 + pct / 100.0) / (0.2 + 0.8 * (1.0 + pct / 100.0))
-    assert found.effect == pytest.approx(exact, abs=1e-3 * way)
-    assert 1.0 < found.effect < 1.0 + way or 1.0 - way < found.effect < 1.0
+    assert factors.effect == pytest.approx(exact, abs=1e-3 * way)
+    assert 1.0 < factors.effect < 1.0 + way or 1.0 - way < factors.effect < 1.0
 
 
 def test_a_model_of_its_own_is_first_made_as_good_as_the_source():
-    found = scales_of(parse_effect("p99 +5%"), lambda scale: (3.0, 2.0 * scale), equal=False)
-    assert found.none == pytest.approx(1.5, abs=1e-3)
-    assert found.effect / found.none == pytest.approx(1.05, abs=1e-3)
+    factors = service_factors(parse_effect("p99 +5%"), lambda factor: (3.0, 2.0 * factor), is_same_model=False)
+    assert factors.none == pytest.approx(1.5, abs=1e-3)
+    assert factors.effect / factors.none == pytest.approx(1.05, abs=1e-3)
 
 
 def test_errors_leave_service_times_alone():
-    assert scales_of(parse_effect("error_rate +1%"), lambda _: pytest.fail("simulated"), equal=False) == Scales()
+    assert (
+        service_factors(parse_effect("error_rate +1%"), lambda _: pytest.fail("simulated"), is_same_model=False)
+        == ServiceFactors()
+    )
 
 
 def test_a_share_of_late_answers_is_bracketed():
-    found = scales_of(parse_effect("share(latency > 1s) +2%"), lambda s: (0.01, 1.0 - 0.99 / s**2), equal=True)
-    assert 1.0 - 0.99 / found.effect**2 == pytest.approx(0.03, abs=2e-3 * 2.0)
+    factors = service_factors(
+        parse_effect("share(latency > 1s) +2%"), lambda s: (0.01, 1.0 - 0.99 / s**2), is_same_model=True
+    )
+    assert 1.0 - 0.99 / factors.effect**2 == pytest.approx(0.03, abs=2e-3 * 2.0)
 
 
 @pytest.mark.parametrize(
-    ("text", "both", "said"),
+    ("text", "metrics", "message"),
     [
-        ("mean +50%", lambda s: (1.0, min(s, 1.2)), "cannot be brought about"),
+        ("mean +50%", lambda s: (1.0, min(s, 1.2)), "cannot be caused"),
         ("mean -2s", lambda s: (1.0, s), "takes the metric from 1 to -1"),
         ("share(latency > 1s) +50%", lambda s: (0.6, 0.6), "takes the metric from 0.6 to 1.1"),
         ("p99 +5%", lambda s: (float("nan"), float("nan")), "no requests"),
     ],
 )
-def test_what_no_factor_brings_about_is_said(text, both, said):
-    with pytest.raises(InputError, match=said):
-        scales_of(parse_effect(text), both, equal=True)
+def test_an_effect_that_no_factor_causes_is_an_error(text, metrics, message):
+    with pytest.raises(InputError, match=message):
+        service_factors(parse_effect(text), metrics, is_same_model=True)

@@ -4,40 +4,42 @@ import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
 
-from shadowsim.planning.plan_power import Shown
+from shadowsim.planning.plan_power import PowerEstimator
 from shadowsim.planning.plan_rehearsals import RehearsalResult
 
 N, SD, Z = 4000, 0.1, 1.96
 
 
-def outcomes(true, seed=1, missing=0, short=False):
+def results(true, seed=1, missing=0, short=False):
     """Rehearsals of a source of 1 with normal errors and intervals of their right width."""
     d = true + SD * np.random.default_rng(seed).standard_normal(N)
-    found = [RehearsalResult(1.0, 1.0 + x, x - Z * SD, x + Z * SD, False, 500.0) for x in d]
-    return [RehearsalResult(1.0, x.shadow, np.nan, np.nan, short, 500.0) for x in found[:missing]] + found[missing:]
+    complete = [RehearsalResult(1.0, 1.0 + x, x - Z * SD, x + Z * SD, False, 500.0) for x in d]
+    without = [RehearsalResult(1.0, x.shadow, np.nan, np.nan, short, 500.0) for x in complete[:missing]]
+    return without + complete[missing:]
 
 
 @pytest.mark.parametrize("k", [1.0, 4.0, 25.0])
 @pytest.mark.parametrize("true", [0.0, 0.05, -0.05, 0.2])
 def test_power_is_that_of_a_normal_test(true, k):
-    shown = Shown.of(outcomes(true), true)
+    estimator = PowerEstimator.of(results(true), true)
     worse, better = (float(ndtr(sign * true * np.sqrt(k) / SD - Z)) for sign in (1.0, -1.0))
-    for found, due in ((shown.worse(k), worse), (shown.better(k), better), (shown.either(k), worse + better)):
-        assert found.value == pytest.approx(due, abs=4.0 * found.error)
-        assert found.error >= np.sqrt(due * (1.0 - due) / N) * 0.9
-        assert found.error <= 2.0 * np.sqrt(max(due * (1.0 - due), 1.0 / N) / N)
+    rates = estimator.worse(k), estimator.better(k), estimator.either(k)
+    for rate, due in zip(rates, (worse, better, worse + better), strict=True):
+        assert rate.value == pytest.approx(due, abs=4.0 * rate.error)
+        assert rate.error >= np.sqrt(due * (1.0 - due) / N) * 0.9
+        assert rate.error <= 2.0 * np.sqrt(max(due * (1.0 - due), 1.0 / N) / N)
 
 
 @pytest.mark.parametrize("k", [1.0, 9.0])
 def test_the_visible_difference_is_that_of_a_normal_test(k):
     due = (Z + ndtri(0.8)) * SD / np.sqrt(k)
     error = SD / np.sqrt(k) * np.sqrt(0.16 / N) / 0.28  # of a quantile: the normal density at 0.2 is 0.28
-    assert Shown.of(outcomes(0.1), 0.1).visible(0.8, k, 1.0) == pytest.approx(due, abs=4.0 * error)
-    assert Shown.of(outcomes(-0.1), -0.1).visible(0.8, k, -1.0) == pytest.approx(due, abs=4.0 * error)
+    assert PowerEstimator.of(results(0.1), 0.1).visible(0.8, k, 1.0) == pytest.approx(due, abs=4.0 * error)
+    assert PowerEstimator.of(results(-0.1), -0.1).visible(0.8, k, -1.0) == pytest.approx(due, abs=4.0 * error)
 
 
 def test_an_unknown_difference_makes_an_extrapolation_less_sure():
-    known, guessed = Shown.of(outcomes(0.02), 0.02), Shown.of(outcomes(0.02))
+    known, guessed = PowerEstimator.of(results(0.02), 0.02), PowerEstimator.of(results(0.02))
     assert guessed.true == pytest.approx(0.02, abs=4.0 * SD / np.sqrt(N))
     assert guessed.true_error == pytest.approx(SD / np.sqrt(N), rel=0.1)
     assert guessed.worse(100.0).error > known.worse(100.0).error
@@ -45,16 +47,16 @@ def test_an_unknown_difference_makes_an_extrapolation_less_sure():
 
 
 def test_not_enough_data_finds_nothing_unless_a_longer_test_has_more():
-    lost, short = (Shown.of(outcomes(0.3, missing=N // 4, short=s), 0.3) for s in (False, True))
+    lost, short = (PowerEstimator.of(results(0.3, missing=N // 4, short=s), 0.3) for s in (False, True))
     assert lost.undecided == short.undecided == 0.25
-    for shown, k, due in ((lost, 1.0, 0.75), (lost, 9.0, 0.75), (short, 1.0, 0.75), (short, 9.0, 1.0)):
+    for estimator, k, due in ((lost, 1.0, 0.75), (lost, 9.0, 0.75), (short, 1.0, 0.75), (short, 9.0, 1.0)):
         p = ndtr(0.3 * np.sqrt(k) / SD - Z) * due
-        assert shown.worse(k).value == pytest.approx(p, abs=4.0 * np.sqrt(p * (1.0 - p) / N) + 1e-3)
+        assert estimator.worse(k).value == pytest.approx(p, abs=4.0 * np.sqrt(p * (1.0 - p) / N) + 1e-3)
     assert np.isnan(lost.visible(0.8, 1.0, 1.0))
     assert short.visible(0.8, 9.0, 1.0) > 0.0
 
 
 def test_of_rehearsals_that_are_mostly_too_short_nothing_follows():
-    shown = Shown.of(outcomes(0.3, missing=N // 2 + 1, short=True), 0.3)
-    assert np.isnan(shown.worse(4.0).value)
-    assert shown.worse(1.0).value < 0.5
+    estimator = PowerEstimator.of(results(0.3, missing=N // 2 + 1, short=True), 0.3)
+    assert np.isnan(estimator.worse(4.0).value)
+    assert estimator.worse(1.0).value < 0.5

@@ -7,7 +7,7 @@ from cases import scenario, service
 from shadowsim import InputError, compare, replication
 from shadowsim.engine.simulate import run
 from shadowsim.planning.plan_effects import parse_effect
-from shadowsim.planning.plan_rehearsals import Rehearsal, least_s, levels_of, mean_rate, shorter
+from shadowsim.planning.plan_rehearsals import Rehearsal, least_length_s, levels_of, mean_rate, stand_in
 
 POISSON = {"process": "poisson", "rate_per_s": 100.0}
 DAY = {"kind": "diurnal", "base_per_s": 50.0, "peak_per_s": 150.0}
@@ -32,36 +32,36 @@ def frames(one):
     "text", ["p99 +5%", "p50 +5%", "mean +5%", "error_rate +1%", "error_rate_5xx +1%", "share(latency > 80ms) +1%"]
 )
 def test_a_rehearsal_is_judged_as_compare_judges_the_run(text):
-    effect, whole = parse_effect(text), case()
-    stage = Rehearsal.of(whole, effect, levels_of(0.1, 1))
+    effect, base = parse_effect(text), case()
+    rehearsal = Rehearsal.of(base, effect, levels_of(0.1, 1))
     rows = [
-        compare(frames(replication(whole, r)), confidence=0.9, slo_s=0.08).set_index("metric").loc[effect.metric]
+        compare(frames(replication(base, r)), confidence=0.9, slo_s=0.08).set_index("metric").loc[effect.metric]
         for r in range(3)
     ]
     for r, row in enumerate(rows):
-        found = stage.outcome(r)
+        result = rehearsal.run(r)
         # sums of the windows frame are averages times counts, which rounds
-        assert [found.source, found.shadow, found.low, found.high] == pytest.approx(
+        assert [result.source, result.shadow, result.low, result.high] == pytest.approx(
             [row["source"], row["shadow"], row["low"], row["high"]], rel=1e-9, nan_ok=True
         )
-        assert found.n_copies == row["n_shadow"] or effect.metric not in ("error_rate", "error_rate_5xx")
+        assert result.n_copies == row["n_shadow"] or effect.metric not in ("error_rate", "error_rate_5xx")
     assert not all(np.isnan(row["low"]) for row in rows)
 
 
 def test_the_shadow_alone_is_changed_and_as_a_scenario_would_change_it():
-    stage = Rehearsal.of(case(), parse_effect("mean +5%"), levels_of(0.05, 1))
+    rehearsal = Rehearsal.of(case(), parse_effect("mean +5%"), levels_of(0.05, 1))
     slower = service("exponential", 0.021 * 1.25, 2, error_4xx=0.01, error_5xx=0.01, queue_limit=3)
-    assert stage.with_shadow(1.25).outcome(0) == Rehearsal.of(
-        case(shadow=slower), stage.effect, levels_of(0.05, 1)
-    ).outcome(0)
-    assert stage.with_shadow(1.25).outcome(0).source == stage.outcome(0).source
+    assert rehearsal.with_shadow(1.25).run(0) == Rehearsal.of(
+        case(shadow=slower), rehearsal.effect, levels_of(0.05, 1)
+    ).run(0)
+    assert rehearsal.with_shadow(1.25).run(0).source == rehearsal.run(0).source
 
 
 def test_errors_are_added_to_the_sources():
-    stage = Rehearsal.of(
+    rehearsal = Rehearsal.of(
         case(shadow=service("exponential", 0.02, 2)), parse_effect("error_rate +3%"), levels_of(0.05, 1)
     )
-    counts = [stage.with_shadow(1.0, 0.03).sections(r).shadow for r in range(4)]
+    counts = [rehearsal.with_shadow(1.0, 0.03).sections(r).shadow for r in range(4)]
     hits, n = (
         sum(float(x.sum()) for x in of)
         for of in ([c.errors["error_rate"] for c in counts], [c.requests for c in counts])
@@ -70,37 +70,37 @@ def test_errors_are_added_to_the_sources():
 
 
 def test_a_share_of_errors_stays_one():
-    stage = Rehearsal.of(case(), parse_effect("error_rate -3%"), levels_of(0.05, 1))  # of a source with 2 %
+    rehearsal = Rehearsal.of(case(), parse_effect("error_rate -3%"), levels_of(0.05, 1))  # of a source with 2 %
     with pytest.raises(
         InputError, match=r"effect: takes the shadow's shares of errors to 0 \(4XX\) and -0\.01 \(5XX\)"
     ):
-        stage.with_shadow(1.0, stage.effect.amount)
+        rehearsal.with_shadow(1.0, rehearsal.effect.amount)
 
 
 def test_looks_are_compares_looks():
-    whole = case(horizon_s=800.0, period_s=8.0)
-    stage = Rehearsal.of(whole, parse_effect("mean +5%"), levels_of(0.05, 2))
-    result = run(replication(whole, 0))
+    base = case(horizon_s=800.0, period_s=8.0)
+    rehearsal = Rehearsal.of(base, parse_effect("mean +5%"), levels_of(0.05, 2))
+    result = run(replication(base, 0))
     half = {
         "windows": result.windows[result.windows["time_s"] < 400.0],
         "latency": result.latency[result.latency["section"] < 50],
     }
     rows = [
         compare(f, look=i + 1, looks=2).set_index("metric").loc["mean"]
-        for i, f in enumerate((half, frames(replication(whole, 0))))
+        for i, f in enumerate((half, frames(replication(base, 0))))
     ]
-    found = stage.outcome(0)
-    assert found.low == pytest.approx(max(row["low"] for row in rows), rel=1e-9)
-    assert found.high == pytest.approx(min(row["high"] for row in rows), rel=1e-9)
+    rehearsed = rehearsal.run(0)
+    assert rehearsed.low == pytest.approx(max(row["low"] for row in rows), rel=1e-9)
+    assert rehearsed.high == pytest.approx(min(row["high"] for row in rows), rel=1e-9)
 
 
 def test_a_profile_is_run_through_faster_at_the_same_rates():
-    whole = case({"process": "poisson", "profile": DAY}, horizon_s=86_400.0, period_s=60.0)
+    base = case({"process": "poisson", "profile": DAY}, horizon_s=86_400.0, period_s=60.0)
     for length_s in (86_400.0, 864.0):
-        short = shorter(whole, 86_400.0, length_s, 100)
+        short = stand_in(base, 86_400.0, length_s, 100)
         assert (short.horizon_s, short.n_windows) == (length_s, 100)
         time, rate = short.traffic.knots(length_s)
-        long_time, long_rate = whole.traffic.knots(86_400.0)
+        long_time, long_rate = base.traffic.knots(86_400.0)
         middle = (np.arange(100) + 0.5) / 100.0
         # a step of 1 / 1000 of a day, at a slope of at most pi x 50 a day
         found, due = np.interp(middle, time / length_s, rate), np.interp(middle, long_time / 86_400.0, long_rate)
@@ -110,20 +110,20 @@ def test_a_profile_is_run_through_faster_at_the_same_rates():
 
 def test_rates_are_those_of_the_scenario_whatever_the_duration():
     """`rate_per_s` scales a profile to a mean over the horizon: another duration must not scale it anew."""
-    whole = case({"process": "poisson", "rate_per_s": 200.0, "profile": DAY}, horizon_s=86_400.0, period_s=60.0)
-    early = shorter(whole, 3600.0, 3600.0, 60)
-    assert early.traffic.mean_rate(3600.0) == pytest.approx(mean_rate(whole, 3600.0))
-    exact = np.trapezoid(*whole.traffic.knots(86_400.0)[::-1]) / 86_400.0
+    base = case({"process": "poisson", "rate_per_s": 200.0, "profile": DAY}, horizon_s=86_400.0, period_s=60.0)
+    early = stand_in(base, 3600.0, 3600.0, 60)
+    assert early.traffic.mean_rate(3600.0) == pytest.approx(mean_rate(base, 3600.0))
+    exact = np.trapezoid(*base.traffic.knots(86_400.0)[::-1]) / 86_400.0
     assert exact == pytest.approx(200.0)
-    assert mean_rate(whole, 7 * 86_400.0) == pytest.approx(200.0, rel=1e-4)
+    assert mean_rate(base, 7 * 86_400.0) == pytest.approx(200.0, rel=1e-4)
     # at midnight it is at its lowest but three hours: 2 x (100 - 50 cos) per second
-    assert mean_rate(whole, 3600.0) < 140.0
+    assert mean_rate(base, 3600.0) < 140.0
 
 
 def test_busier_and_slower_queues_need_longer_rehearsals():
     calm, busy, slow = (
-        least_s(case({"process": "poisson", "rate_per_s": rate}, service("exponential", mean, 2)), 100)
+        least_length_s(case({"process": "poisson", "rate_per_s": rate}, service("exponential", mean, 2)), 100)
         for rate, mean in ((50.0, 0.02), (190.0, 0.02), (19.0, 0.2))
     )
     assert calm < busy < slow
-    assert least_s(case({"process": "poisson", "rate_per_s": 210.0}), 100) == np.inf
+    assert least_length_s(case({"process": "poisson", "rate_per_s": 210.0}), 100) == np.inf

@@ -1,4 +1,4 @@
-"""Two runs of the same variants: what differs, how certainly, and when a test suite must fail."""
+"""Comparisons of two runs of the same variants, and when `assert_no_regression` fails."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from scipy.stats import binom
 from shadowsim import InputError, assert_no_regression, compare, compare_runs, replicate, simulate
 from shadowsim.planning.run_comparison import COLUMNS, regressions_text
 from shadowsim.scenario.fields import per_cent
-from shadowsim.statistics.comparison import NOT_ENOUGH
+from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, SAME, WORSE
 
 LOAD, N = 0.5, 50_000
 
@@ -38,11 +38,11 @@ def test_intervals_cover_the_truth_for_the_same_requests_and_for_others():
     true, runs, hits, ratio = exact(0.99, LOAD * 1.1, 0.11) - exact(0.99, LOAD), 15, {}, {}
     old, new = ([simulate(case(seed, s)) for seed in range(runs + 1)] for s in (1.0, 1.1))
     for shift in (0, 1):
-        found = [row(compare_runs(new[r + shift], old[r]), "p99") for r in range(runs)]
-        hits[shift] = sum(p99["low"] <= true <= p99["high"] for p99 in found)
-        width = [p99["high"] - p99["low"] for p99 in found]
-        apart = [np.hypot(*(p99[f"{x}_high"] - p99[f"{x}_low"] for x in ("baseline", "result"))) for p99 in found]
-        ratio[shift] = np.mean(width) / np.mean(apart)
+        rows = [row(compare_runs(new[r + shift], old[r]), "p99") for r in range(runs)]
+        hits[shift] = sum(p99["low"] <= true <= p99["high"] for p99 in rows)
+        width = [p99["high"] - p99["low"] for p99 in rows]
+        hypotenuse = [np.hypot(*(p99[f"{x}_high"] - p99[f"{x}_low"] for x in ("baseline", "result"))) for p99 in rows]
+        ratio[shift] = np.mean(width) / np.mean(hypotenuse)
     assert min(hits.values()) >= binom.ppf(0.001, runs, 0.9)
     # Independent errors add as squares, below and above alone; their sum exceeds that of the squares of the widths by
     # 5.4 % where the halves are as 1 to 2, which is more than p99's are.
@@ -51,29 +51,30 @@ def test_intervals_cover_the_truth_for_the_same_requests_and_for_others():
 
 
 def test_source_is_set_beside_source_and_shadow_beside_shadow(base, slower):
-    found, within = compare_runs(slower, base), compare(slower)
-    assert tuple(found.columns) == COLUMNS
-    assert found["role"].tolist() == ["source"] * 9 + ["shadow"] * 9
-    assert set(found["variant"]) == {"Source", "Shadow"}
-    p99 = row(found, "p99")
+    table, within = compare_runs(slower, base), compare(slower)
+    assert tuple(table.columns) == COLUMNS
+    assert table["role"].tolist() == ["source"] * 9 + ["shadow"] * 9
+    assert set(table["variant"]) == {"Source", "Shadow"}
+    p99 = row(table, "p99")
     assert p99["result"] == within.set_index("metric").loc["p99", "shadow"]
     assert p99["baseline"] == compare(base).set_index("metric").loc["p99", "shadow"]
     assert p99["difference"] == p99["result"] - p99["baseline"]
     assert p99["margin"] == pytest.approx(0.1 * p99["baseline"])
     assert p99["n_baseline"] == int(base.summary().loc["Shadow", "requests"])
-    assert p99["verdict"] == "worse"
-    assert row(compare_runs(base, slower), "p99")["verdict"] == "better"
+    assert p99["outcome"] == WORSE
+    assert row(compare_runs(base, slower), "p99")["outcome"] == BETTER
     # a shadow never touches its source
-    source = found[found["role"] == "source"]
+    source = table[table["role"] == "source"]
     assert (source["difference"] == 0.0).all()
+    assert set(source["outcome"]) <= {SAME, NOT_ENOUGH}
     assert set(source["verdict"]) <= {
         "no difference larger than 10 %",
         "no difference larger than 0.1 points",
-        NOT_ENOUGH,
+        NOT_ENOUGH_DATA,
     }
 
 
-def test_it_is_said_when_the_requests_were_the_same(base, slower):
+def test_the_method_names_equal_requests(base, slower):
     other = simulate(case(seed=2))
     assert compare_runs(slower, base)["method"].str.endswith(", same requests").all()
     assert not compare_runs(other, base)["method"].str.contains("same").any()
@@ -83,12 +84,12 @@ def test_it_is_said_when_the_requests_were_the_same(base, slower):
 
 @pytest.mark.slow
 def test_independent_runs_are_a_section_each(base):
-    whole = alike("exponential", LOAD, 5000, 1)
-    old, new = replicate(whole, 12), replicate(whole.replace({"seed": 2}), 10)
-    found = compare_runs(new, old)
-    assert set(found["method"]) == {"replications, 10 groups", "replications, by count", "replications"}
-    assert row(found, "mean")["low"] < 0.0 < row(found, "mean")["high"]
-    assert row(found, "mean")["n_baseline"] == sum(int(r.summary()["requests"].iloc[1]) for r in old)
+    short = alike("exponential", LOAD, 5000, 1)
+    old, new = replicate(short, 12), replicate(short.replace({"seed": 2}), 10)
+    table = compare_runs(new, old)
+    assert set(table["method"]) == {"replications, 10 groups", "replications, by count", "replications"}
+    assert row(table, "mean")["low"] < 0.0 < row(table, "mean")["high"]
+    assert row(table, "mean")["n_baseline"] == sum(int(r.summary()["requests"].iloc[1]) for r in old)
     # as many on one side only: both sides are cut into sections
     assert compare_runs(base, old)["method"].str.startswith("sections").all()
 
@@ -124,7 +125,7 @@ def test_a_slower_run_fails_and_the_table_is_shown(base, slower):
 
 def test_a_metric_asked_for_must_be_judged_and_one_at_least(base, slower):
     few = [simulate(case(1, s, horizon_s=250.0, period_s=2.5)) for s in (1.0, 1.2)]
-    assert row(compare_runs(few[1], few[0]), "p99.9")["verdict"] == NOT_ENOUGH
+    assert row(compare_runs(few[1], few[0]), "p99.9")["outcome"] == NOT_ENOUGH
     with pytest.raises(AssertionError, match=r"^Shadow: p99\.9 cannot be judged\n(?s:.*)run\.horizon_s"):
         assert_no_regression(few[1], few[0], metrics=["p99.9"])
     assert_no_regression(slower, base, "40%", metrics=["p99.9"])
@@ -144,7 +145,7 @@ def test_a_pool_that_is_overloaded_now_is_a_regression():
     assert_no_regression(new, old, roles=["source"])
 
 
-def test_wrong_parameters_are_named(base, tmp_path):
+def test_invalid_arguments_are_refused(base, tmp_path):
     with pytest.raises(InputError, match=r"^baseline: must be the directory of a saved result, got .*simulate -o"):
         compare_runs(base, tmp_path / "none")
     with pytest.raises(InputError, match=r"^result: must be a Result"):
@@ -162,18 +163,18 @@ def test_wrong_parameters_are_named(base, tmp_path):
         compare_runs(base, tmp_path)
 
 
-@pytest.mark.parametrize(("given", "pct"), [("5%", 5.0), (" 5 % ", 5.0), ("0.05", 5.0), (0.05, 5.0), ("150%", 150.0)])
-def test_a_margin_is_a_percentage_or_a_share(given, pct):
-    assert per_cent(given, "margin") == pytest.approx(pct)
+@pytest.mark.parametrize(("margin", "pct"), [("5%", 5.0), (" 5 % ", 5.0), ("0.05", 5.0), (0.05, 5.0), ("150%", 150.0)])
+def test_a_margin_is_a_percentage_or_a_share(margin, pct):
+    assert per_cent(margin, "margin") == pytest.approx(pct)
 
 
-@pytest.mark.parametrize("given", ["5", 5, 1.0, 0, "0%", -0.1, "five", "", None, True, "nan", "inf%", [5]])
-def test_what_may_be_meant_as_either_is_not_a_margin(given):
+@pytest.mark.parametrize("margin", ["5", 5, 1.0, 0, "0%", -0.1, "five", "", None, True, "nan", "inf%", [5]])
+def test_ambiguous_margins_are_refused(margin):
     with pytest.raises(InputError, match=r"^margin: must be a percentage such as 5%"):
-        per_cent(given, "margin")
+        per_cent(margin, "margin")
 
 
-def test_the_table_says_what_changed_in_its_unit(base, slower):
+def test_the_table_shows_changes_in_their_unit(base, slower):
     lines = regressions_text(compare_runs(slower, base)).splitlines()
     assert lines[0].split() == ["variant", "metric", "baseline", "result", "change", "interval", "verdict"]
     p99 = next(line for line in lines if line.startswith("Shadow   p99 "))

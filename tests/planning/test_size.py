@@ -68,23 +68,23 @@ def test_the_source_is_sized_likewise_and_the_shadow_beside_it():
     rate, mean_s = 90.0, 0.1
     s = scenario(poisson(rate), service("exponential", mean_s), service("exponential", mean_s), horizon_s=WEEK)
     # p90 of n pools is ln 10 / (10 - 90 / n): 0.92 s with 12, 1.27 s with 11; the shadow has half: 6 and 5 (2.3 s)
-    found = size(s, "source.p90 <= 1.1s and shadow.p90 <= 1.5s", variants=("shadow", "source"))
-    assert found["role"].to_list() == ["source", "shadow"]
-    assert found["instance_count"].to_list() == [12, 6]
-    assert found["p90_s"].to_list() == pytest.approx([math.log(10) / 2.5] * 2, rel=0.05)
-    assert found["quota"][1].startswith("needs 18 x ml.m5.xlarge; default quota 0")
+    frame = size(s, "source.p90 <= 1.1s and shadow.p90 <= 1.5s", variants=("shadow", "source"))
+    assert frame["role"].to_list() == ["source", "shadow"]
+    assert frame["instance_count"].to_list() == [12, 6]
+    assert frame["p90_s"].to_list() == pytest.approx([math.log(10) / 2.5] * 2, rel=0.05)
+    assert frame["quota"][1].startswith("needs 18 x ml.m5.xlarge; default quota 0")
 
 
 def test_a_row_on_paper():
     rate, mean_s = 25.0, 0.1
     s = a_pool(rate, service("exponential", mean_s)).replace({"source.instance_count": 3})
-    found = size(s, "mean <= 250ms and utilisation >= 30%", prices={"ml.m5.xlarge": 0.5})
-    assert found.columns.to_list() == [
+    frame = size(s, "mean <= 250ms and utilisation >= 30%", prices={"ml.m5.xlarge": 0.5})
+    assert frame.columns.to_list() == [
         *("role", "instance_type", "instance_count", "mean_s", "mean_s_error", "utilisation_error", "utilisation"),
         *("price_usd_per_h", "cost_usd", "binding", "one_fewer", "certain", "quota", "replications", "simulated_h"),
         "note",
     ]
-    (row,) = found.to_dict("records")
+    (row,) = frame.to_dict("records")
     # 1 / (10 - 25 / n): 0.27 s with 4, 0.2 s with 5
     assert (row["instance_count"], row["binding"], row["note"]) == (5, "mean <= 250ms", "")
     assert row["mean_s"] == pytest.approx(0.2, abs=4 * row["mean_s_error"])
@@ -98,20 +98,22 @@ def test_a_row_on_paper():
 
 
 def test_one_fewer_may_be_overloaded_or_nothing():
-    found = size(a_pool(25.0, service("exponential", 0.1)), "p50 <= 2s")
-    assert (found["instance_count"][0], found["certain"][0]) == (3, True)
+    frame = size(a_pool(25.0, service("exponential", 0.1)), "p50 <= 2s")
+    assert (frame["instance_count"][0], frame["certain"][0]) == (3, True)
     # waits grow by a quarter of a second in a second, to the time-out of a minute; half of a week is longer
-    assert found["one_fewer"][0] == "overloaded, up to 1.25 times what it can do: p50 60 s, against p50 <= 2s at least"
-    found = size(a_pool(2.0, service("exponential", 0.1)), "p50 <= 2s")
-    assert (found["instance_count"][0], found["one_fewer"][0]) == (1, "one instance is the least")
+    assert frame["one_fewer"][0] == (
+        "overloaded, receives up to 1.25 times its capacity: at least p50 60 s, against p50 <= 2s"
+    )
+    frame = size(a_pool(2.0, service("exponential", 0.1)), "p50 <= 2s")
+    assert (frame["instance_count"][0], frame["one_fewer"][0]) == (1, "one instance is the least")
 
 
 def test_a_short_overload_may_be_allowed():
     """1.5 times what it can do, for a minute: waits grow to 30 s, half stay below 15 s."""
     s = a_pool(15.0, service("deterministic", 0.1), horizon_s=60.0)
-    found = size(s, "p50 <= 20s and share(wait > 40s) < 1%")
-    assert found["instance_count"][0] == 1
-    assert found["simulated_h"][0] == pytest.approx(60 / 3600)
+    frame = size(s, "p50 <= 20s and share(wait > 40s) < 1%")
+    assert frame["instance_count"][0] == 1
+    assert frame["simulated_h"][0] == pytest.approx(60 / 3600)
 
 
 TYPES = {
@@ -123,22 +125,22 @@ TYPES = {
 
 def test_types_cheapest_first_and_unknown_prices_last():
     s = a_pool(45.0, TYPES)
-    found = size(s, "mean <= 210ms", prices={"ml.m5.xlarge": 1.0, G5: 2.0})
-    assert found["instance_type"].to_list() == [G5, "ml.m5.xlarge", "ml.t2.large"]
+    frame = size(s, "mean <= 210ms", prices={"ml.m5.xlarge": 1.0, G5: 2.0})
+    assert frame["instance_type"].to_list() == [G5, "ml.m5.xlarge", "ml.t2.large"]
     # g5: 1 / (100 - 45) s; m5: 1 / (10 - 45 / n) s, 0.229 with 8 and 0.2 with 9; t2: M/M/2, 0.229 with 3, 0.146 with 4
-    assert found["instance_count"].to_list() == [1, 9, 4]
-    assert found["cost_usd"][:2].is_monotonic_increasing
-    assert math.isnan(found["cost_usd"][2])
-    assert math.isnan(found["price_usd_per_h"][2])
-    assert "there is no price for ml.t2.large" in found["note"][2]
+    assert frame["instance_count"].to_list() == [1, 9, 4]
+    assert frame["cost_usd"][:2].is_monotonic_increasing
+    assert math.isnan(frame["cost_usd"][2])
+    assert math.isnan(frame["price_usd_per_h"][2])
+    assert "there is no price for ml.t2.large" in frame["note"][2]
 
 
 def test_a_type_without_a_service_is_not_measured():
-    found = size(a_pool(45.0, TYPES), "mean <= 300ms", ["ml.c5.xlarge", G5])
-    assert found["instance_type"].to_list() == [G5, "ml.c5.xlarge"]
-    assert found["instance_count"].isna().to_list() == [False, True]
-    assert found["certain"].to_list() == [True, False]
-    assert found["note"][1].startswith("not measured")
+    frame = size(a_pool(45.0, TYPES), "mean <= 300ms", ["ml.c5.xlarge", G5])
+    assert frame["instance_type"].to_list() == [G5, "ml.c5.xlarge"]
+    assert frame["instance_count"].isna().to_list() == [False, True]
+    assert frame["certain"].to_list() == [True, False]
+    assert frame["note"][1].startswith("not measured")
     with pytest.raises(InputError, match=r"did you mean ml\.c5\.xlarge"):
         size(a_pool(45.0, TYPES), "mean <= 1", ["ml.c5.xlarg"])
 
@@ -166,9 +168,9 @@ def test_what_no_count_can_do():
 def test_a_goal_at_the_figure_itself_is_uncertain():
     """Theory's mean with 3 instances, which no number of runs tells from itself: at level 0.025 / 2 for either side."""
     s = a_pool(20.0, service("exponential", 0.1), horizon_s=6000.0)
-    found = size(s, f"mean <= {1 / (10 - 20 / 3)!r}", max_replications=3)
-    assert not found["certain"][0]
-    assert "not certain after 3 replications" in found["note"][0]
+    frame = size(s, f"mean <= {1 / (10 - 20 / 3)!r}", max_replications=3)
+    assert not frame["certain"][0]
+    assert "not certain after 3 replications" in frame["note"][0]
 
 
 def test_headroom_is_a_higher_rate():
@@ -200,14 +202,14 @@ def test_a_least_outstanding_pool_and_one_that_refuses():
     few = size(a_pool(40.0, block, endpoint=lor), "mean <= 0.22")["instance_count"][0]
     assert (many, few) == (8, 5)
     # M/M/1/2: refused is a^2 / (1 + a + a^2) for a = 4 / n: 14.3 % with 8, 11.9 % with 9
-    found = size(a_pool(40.0, block | {"queue_limit": 1}), "error_rate <= 13%")
-    assert found["instance_count"][0] == 9
+    frame = size(a_pool(40.0, block | {"queue_limit": 1}), "error_rate <= 13%")
+    assert frame["instance_count"][0] == 9
 
 
 def test_the_built_in_scenario_in_full_for_a_day_not_for_a_week():
     week = shadowsim.default_scenario().replace({"traffic.rate_per_s": 2.0, "horizon_s": WEEK, "shadow.workers": 1})
-    found = size(week, "p99 <= 100ms")
-    assert (found["instance_count"][0], found["simulated_h"][0]) == (1, 24.0)
+    frame = size(week, "p99 <= 100ms")
+    assert (frame["instance_count"][0], frame["simulated_h"][0]) == (1, 24.0)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ def test_the_built_in_scenario_in_full_for_a_day_not_for_a_week():
     [
         ({"slo": "p99 <= 5%"}, "needs a time"),
         ({"slo": "source.p99 <= 1"}, "has no goal for the shadow"),
-        ({"slo": "source.p99 <= 1 and p99 <= 1"}, "speaks of the source, whose instances are not counted"),
+        ({"slo": "source.p99 <= 1 and p99 <= 1"}, "has a goal for the source, whose instances are not counted"),
         ({"variants": "shadow"}, "must be some of source and shadow"),
         ({"variants": ()}, "must be some of"),
         ({"variants": ("prod",)}, "must be some of"),

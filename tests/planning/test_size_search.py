@@ -2,30 +2,42 @@
 
 import numpy as np
 import pytest
+from cases import scenario, service
 from scipy import stats
 
-from shadowsim.planning.load import Length
-from shadowsim.planning.size_search import CLEAR, MET, MISSED, OPEN, CountTried, Trials, looks_of
+from shadowsim.planning.load import RunLength, demand_of
+from shadowsim.planning.size_search import CLEAR, MET, MISSED, OPEN, CountTried, Search, looks_of
 from shadowsim.planning.slo import parse_slo
 
 GOALS = parse_slo("mean <= 1 and wait_mean <= 2").goals
+ONE_GOAL = parse_slo("mean <= 1").goals
 
-MINUTE = Length(60.0, 60.0)
-
-
-def a_bench(means, seed=0, *, own_error=np.nan, length=MINUTE, goals=GOALS, theory=lambda n: None):
-    """Figures of count n are normal around means[n], the same deviates for every count."""
-    calls = []
-
-    def once(n, horizon_s, r):
-        calls.append((n, horizon_s, r))
-        values = means[n] + np.random.default_rng([seed, r]).normal(0.0, 0.1, len(goals))
-        return np.array([values, np.full(len(goals), own_error)])
-
-    return Trials(once, lambda n: length, goals, theory), calls
+MINUTE = RunLength(60.0, 60.0)
+SCENARIO = scenario({"process": "poisson", "rate_per_s": 1.0}, service(), service())
+DEMAND = demand_of(SCENARIO, "shadow")
 
 
-def test_it_is_looked_at_in_doubling_steps():
+class DrawnSearch(Search):
+    """A search whose figures of count n are normal around means[n], with the same deviates for every count."""
+
+    def __init__(self, means, seed=0, *, own_error=np.nan, length=MINUTE, goals=GOALS, overload=None, most=24):
+        super().__init__(SCENARIO, "shadow", goals, DEMAND, None, 0.05, 100, most)
+        self.means, self.seed, self.own_error, self.run_length, self.overload = means, seed, own_error, length, overload
+        self.runs = []
+
+    def replicate(self, n, horizon_s, r):
+        self.runs.append((n, horizon_s, r))
+        values = self.means[n] + np.random.default_rng([self.seed, r]).normal(0.0, 0.1, len(self.goals))
+        return np.array([values, np.full(len(self.goals), self.own_error)])
+
+    def length(self, n):
+        return self.run_length
+
+    def overload_figures(self, n):
+        return self.overload
+
+
+def test_looks_come_after_doubling_numbers_of_replications():
     assert looks_of(24) == [3, 6, 12, 24]
     assert looks_of(10) == [3, 6, 10]
     assert looks_of(3) == [3]
@@ -35,30 +47,31 @@ def test_it_is_looked_at_in_doubling_steps():
 @pytest.mark.parametrize(("mean", "wrong"), [(1.0, MET), (1.0, MISSED)])
 def test_a_count_at_its_limit_is_called_wrongly_no_more_often_than_promised(mean, wrong):
     """The worst case for both: an error is one-sided, of level 0.1 at most, here with a binomial bound of 1e-4."""
-    n, level = 1000, 0.1
-    goals = parse_slo("mean <= 1").goals
-    calls = [a_bench({1: mean}, seed, goals=goals)[0].settle([1], goals, level, 12)[0] for seed in range(n)]
-    assert 0 < calls.count(wrong) <= stats.binom.ppf(1 - 1e-4, n, level)
+    n, alpha = 1000, 0.1
+    states = []
+    for seed in range(n):
+        search = DrawnSearch({1: mean}, seed, goals=ONE_GOAL, most=12)
+        search.alpha = alpha
+        states.append(search.settle(1, ONE_GOAL))
+    assert 0 < states.count(wrong) <= stats.binom.ppf(1 - 1e-4, n, alpha)
 
 
 def test_a_count_is_settled_by_as_many_runs_as_it_takes():
-    bench, calls = a_bench({1: 0.5, 2: 1.0})
-    assert bench.settle([1, 2], parse_slo("mean <= 1").goals, 1e-3, 24) == [MET, OPEN]
-    assert len(bench.trials[1].values) == 6
-    assert len(bench.trials[2].values) == 24
-    look = [np.searchsorted(looks_of(24), r, side="right") for _, _, r in calls[2:]]
-    assert look == sorted(look)  # together, look by look
-    assert len(set(calls)) == len(calls) == 30  # no run is made twice
-    assert bench.trials[2].error == pytest.approx(bench.trials[2].values.std(axis=0, ddof=1) / np.sqrt(24))
+    search = DrawnSearch({1: 0.5, 2: 1.0})
+    search.alpha = 1e-3
+    assert [search.settle(n, ONE_GOAL) for n in (1, 2)] == [MET, OPEN]
+    assert [len(search.tried[n].values) for n in (1, 2)] == [6, 24]
+    assert len(set(search.runs)) == len(search.runs) == 30  # no run is made twice
+    assert search.tried[2].error == pytest.approx(search.tried[2].values.std(axis=0, ddof=1) / np.sqrt(24))
 
 
 def test_one_run_does_where_its_own_error_is_clear():
-    bench, calls = a_bench({1: 0.5, 2: 5.0}, own_error=0.4 / CLEAR)
-    assert bench.settle([1, 2], GOALS, 0.05, 24) == [MET, MISSED]
-    assert len(calls) == 2
+    search = DrawnSearch({1: 0.5, 2: 5.0}, own_error=0.4 / CLEAR)
+    assert [search.settle(n, GOALS) for n in (1, 2)] == [MET, MISSED]
+    assert len(search.runs) == 2
     for error in (0.7 / CLEAR, np.nan):
-        unclear, _ = a_bench({1: 0.5, 2: 1.5}, own_error=error)
-        assert [unclear.trial(n).state(GOALS[:1], 0.05) for n in (1, 2)] == [OPEN, OPEN]
+        unclear = DrawnSearch({1: 0.5, 2: 1.5}, own_error=error)
+        assert [unclear.try_count(n).state(GOALS[:1], 0.05) for n in (1, 2)] == [OPEN, OPEN]
 
 
 def test_any_goal_missed_is_enough_and_an_unknown_figure_is_never_met():
@@ -69,22 +82,39 @@ def test_any_goal_missed_is_enough_and_an_unknown_figure_is_never_met():
 
 
 def test_a_short_run_can_only_miss():
-    length = Length(60.0, 600.0)
-    missed, calls = a_bench({1: 5.0}, own_error=0.1, length=length)
-    assert missed.trial(1).state(GOALS, 0.05) == MISSED
-    met, more = a_bench({1: 0.5}, own_error=0.01, length=length)
-    assert met.trial(1).state(GOALS, 0.05) == MET
-    assert ([h for _, h, _ in calls], [h for _, h, _ in more]) == ([60.0], [60.0, 600.0])
+    length = RunLength(60.0, 600.0)
+    missed = DrawnSearch({1: 5.0}, own_error=0.1, length=length)
+    assert missed.try_count(1).state(GOALS, 0.05) == MISSED
+    met = DrawnSearch({1: 0.5}, own_error=0.01, length=length)
+    assert met.try_count(1).state(GOALS, 0.05) == MET
+    assert [[horizon_s for _, horizon_s, _ in search.runs] for search in (missed, met)] == [[60.0], [60.0, 600.0]]
 
 
 def test_a_run_that_could_not_be_long_enough_is_never_met():
-    short, _ = a_bench({1: 0.5}, length=Length(60.0, 60.0, enough=False))
-    assert short.settle([1], GOALS, 0.05, 3) == [OPEN]
-    late, _ = a_bench({1: 5.0}, length=Length(60.0, 60.0, enough=False))
-    assert late.settle([1], GOALS, 0.05, 3) == [MISSED]
+    length = RunLength(60.0, 60.0, enough=False)
+    assert DrawnSearch({1: 0.5}, length=length, most=3).settle(1, GOALS) == OPEN
+    assert DrawnSearch({1: 5.0}, length=length, most=3).settle(1, GOALS) == MISSED
 
 
-def test_what_theory_misses_is_not_run():
-    bench, calls = a_bench({}, theory=lambda n: np.array([7.0, 8.0]))
-    assert bench.settle([1], GOALS, 0.05, 24) == [MISSED]
-    assert calls == []
+def test_a_hopeless_overload_is_not_run():
+    search = DrawnSearch({}, overload=np.array([7.0, 8.0]))
+    assert search.settle(1, GOALS) == MISSED
+    assert search.runs == []
+
+
+@pytest.mark.parametrize("fewest", range(1, 13))
+@pytest.mark.parametrize("rate_per_s", [0.5, 5.0, 50.0])
+def test_bisection_finds_the_first_count_that_meets_the_goals_from_any_start(fewest, rate_per_s):
+    means = {n: 0.5 if n >= fewest else 1.5 for n in range(1, 101)}
+    search = DrawnSearch(means, own_error=0.001, goals=ONE_GOAL)
+    search.demand = demand_of(SCENARIO.replace({"rate_per_s": rate_per_s}), "shadow")
+    answer = search.fewest()
+    assert (answer.n, answer.certain, answer.note) == (fewest, True, "")
+
+
+def test_a_search_ends_at_the_greatest_count():
+    search = DrawnSearch(dict.fromkeys(range(1, 101), 1.5), own_error=0.001, goals=ONE_GOAL)
+    answer = search.fewest()
+    assert (answer.n, answer.certain) == (None, True)
+    assert answer.note.startswith("not with 100 instances: mean 1.5")
+    assert len(search.tried) < 20

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from shadowsim import InputError, simulate
-from shadowsim.planning.slo import Goal, measure, parse_slo
+from shadowsim.planning.slo import Goal, figure_of_service, figure_of_waits, measure, parse_slo
 
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
 EVERY = (
@@ -35,11 +35,11 @@ EVERY = (
     ],
 )
 def test_a_goal_is_read_and_given_back(text, goal):
-    (found,) = parse_slo(text).goals
-    assert found == goal
-    assert str(found) == text
+    (parsed,) = parse_slo(text).goals
+    assert parsed == goal
+    assert str(parsed) == text
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.limit = 1.0
+        parsed.limit = 1.0
 
 
 def test_goals_are_joined_by_and():
@@ -130,22 +130,36 @@ def test_figures_are_those_of_the_requests_one_by_one():
         assert utilisation == pytest.approx(served["service_s"].sum() / (2000.0 * n_workers), rel=1e-3)
 
 
-def test_an_evaluation_is_a_row_a_goal():
+def test_an_unknown_metric_is_an_error_everywhere():
+    """A metric that one of the functions has forgotten must not get another metric's figure."""
+    goal, seconds = Goal("shadow", "backlog", None, "<=", 1.0), np.ones(3)
+    result = simulate(busy(horizon_s=180.0))
+    for figure in (
+        lambda: measure(goal, result),
+        lambda: figure_of_waits(goal, seconds, seconds, 0.5, 60.0),
+        lambda: figure_of_service(goal, seconds, 0.1),
+        lambda: goal.furthest_quantile,
+    ):
+        with pytest.raises(AssertionError, match="backlog"):
+            figure()
+
+
+def test_an_evaluation_has_one_row_per_goal():
     result = simulate(busy())
-    found = parse_slo("source.mean <= 1ms and error_rate >= 5% and share(wait > 0) < 1").evaluate(result)
-    assert found["goal"].to_list() == ["source.mean <= 1ms", "error_rate >= 5%", "share(wait > 0) < 1"]
-    assert found["variant"].to_list() == ["Source", "Shadow", "Shadow"]
-    assert found["met"].to_list() == [False, True, True]
-    assert (found["standard_error"] > 0).all()
-    assert found["margin"].to_list() == pytest.approx(
-        [0.001 - found["value"][0], found["value"][1] - 0.05, 1 - found["value"][2]]
+    evaluation = parse_slo("source.mean <= 1ms and error_rate >= 5% and share(wait > 0) < 1").evaluate(result)
+    assert evaluation["goal"].to_list() == ["source.mean <= 1ms", "error_rate >= 5%", "share(wait > 0) < 1"]
+    assert evaluation["variant"].to_list() == ["Source", "Shadow", "Shadow"]
+    assert evaluation["met"].to_list() == [False, True, True]
+    assert (evaluation["standard_error"] > 0).all()
+    assert evaluation["margin"].to_list() == pytest.approx(
+        [0.001 - evaluation["value"][0], evaluation["value"][1] - 0.05, 1 - evaluation["value"][2]]
     )
 
 
 def test_a_shadow_without_requests_meets_nothing():
-    found = parse_slo(EVERY).evaluate(simulate(busy(share=0)))
-    assert found["value"].isna().drop(7).all()
-    assert found["met"].to_list() == [False] * 7 + [True]  # its utilisation is 0, and known
+    evaluation = parse_slo(EVERY).evaluate(simulate(busy(share=0)))
+    assert evaluation["value"].isna().drop(7).all()
+    assert evaluation["met"].to_list() == [False] * 7 + [True]  # its utilisation is 0, and known
 
 
 def test_without_sections_there_is_no_error():

@@ -54,7 +54,7 @@ def count(monkeypatch):
 
 @pytest.mark.parametrize("replications", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_row_is_what_simulate_says(replications):
-    found = sweep(BASE, GRID, replications=replications)
+    frame = sweep(BASE, GRID, replications=replications)
     expected = []
     for share, law in product(*GRID.values()):
         cell = BASE.replace({"sampling_percentage": share, "shadow.time": law})
@@ -66,39 +66,39 @@ def test_each_row_is_what_simulate_says(replications):
                 expected.append(settings | {"replication": r, "variant": variant} | dict(row))
                 expected[-1]["run_verdict"] = result.verdict.status
     expected = pd.DataFrame(expected).astype({"captured_bytes": "Int64"})
-    same_to_the_bit(found, expected)
-    assert (found["p99_s"].isna() == ((found["role"] == "shadow") & (found["sampling_percentage"] == 0))).all()
+    same_to_the_bit(frame, expected)
+    assert (frame["p99_s"].isna() == ((frame["role"] == "shadow") & (frame["sampling_percentage"] == 0))).all()
 
 
 def test_all_cells_see_the_same_source():
     """Common random numbers."""
-    found = sweep(BASE, GRID, replications=2)
-    source = found[found["role"] == "source"].drop(columns=[*GRID, "run_verdict"])
+    frame = sweep(BASE, GRID, replications=2)
+    source = frame[frame["role"] == "source"].drop(columns=[*GRID, "run_verdict"])
     for _, rows in source.groupby("replication"):
         assert len(rows.drop_duplicates()) == 1
     assert source["mean_s"].nunique() == 2
 
 
 def test_a_rate_that_is_set_and_one_that_is_achieved():
-    found = sweep(BASE, {"rate_per_s": [10, 40]})
-    assert found["rate_per_s"].tolist() == [10, 10, 40, 40]
-    source = found[found["role"] == "source"]
+    frame = sweep(BASE, {"rate_per_s": [10, 40]})
+    assert frame["rate_per_s"].tolist() == [10, 10, 40, 40]
+    source = frame[frame["role"] == "source"]
     assert (source["achieved_rate_per_s"] == source["requests"] / BASE.horizon_s).all()
 
 
 def test_replications_are_the_scenarios_own_unless_said():
     several = BASE.replace({"run.replications": 3})
-    found = sweep(several, {"seed": [1, 2]})
-    assert found["replication"].tolist() == [0, 0, 1, 1, 2, 2] * 2
-    same_to_the_bit(found, sweep(BASE, {"seed": [1, 2]}, replications=3))
+    frame = sweep(several, {"seed": [1, 2]})
+    assert frame["replication"].tolist() == [0, 0, 1, 1, 2, 2] * 2
+    same_to_the_bit(frame, sweep(BASE, {"seed": [1, 2]}, replications=3))
     assert sweep(several, {"seed": [1]}, replications=1)["replication"].tolist() == [0, 0]
 
 
 def test_same_bits_on_one_thread_on_several_and_on_any_executor():
-    whole = sweep(BASE, GRID, replications=2, workers=1)
-    same_to_the_bit(whole, sweep(BASE, GRID, replications=2, workers=3))
+    expected = sweep(BASE, GRID, replications=2, workers=1)
+    same_to_the_bit(expected, sweep(BASE, GRID, replications=2, workers=3))
     with ThreadPoolExecutor(2) as threads:
-        same_to_the_bit(whole, sweep(BASE, GRID, threads, 2, workers=5))
+        same_to_the_bit(expected, sweep(BASE, GRID, threads, 2, workers=5))
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def test_processes_and_the_death_of_one(tmp_path, monkeypatch):
         same_to_the_bit(sweep(BASE, GRID, processes), sweep(BASE, GRID))
         with killing(children, lambda: kept() >= 5), pytest.raises(ExecutorError) as caught:
             sweep(BASE, grid, processes, cache=tmp_path, workers=4)
-        with pytest.raises(ExecutorError, match="0 of 6 runs were finished and are lost, as sweep was given no cache"):
+        with pytest.raises(ExecutorError, match="0 of 6 runs were finished and are lost, since"):
             sweep(BASE, GRID, processes)
     finished = kept()
     assert 5 <= finished < n
@@ -187,7 +187,7 @@ def test_a_spoilt_file_is_run_again(tmp_path, count):
 
 
 def test_sweeps_that_share_a_directory(tmp_path):
-    """Two at once, in opposite order: each is whole, and together they leave a file a run."""
+    """Two at once, in opposite order: each is complete, and together they leave one file per run."""
     turned = GRID | {"sampling_percentage": GRID["sampling_percentage"][::-1]}
     with ThreadPoolExecutor(2) as both:
         one, other = both.map(lambda grid: sweep(BASE, grid, cache=tmp_path, workers=1), [GRID, turned])
@@ -274,11 +274,11 @@ def test_nothing_is_run_and_nothing_written_for_bad_input(tmp_path, count):
 
 def test_a_plain_request_and_progress(capsys):
     request = BASE.document["experiment"]
-    found = sweep(request, {"horizon_s": [60.0, 120.0]}, rate_per_s=30.0, progress=True)
-    assert found["horizon_s"].tolist() == [60.0, 60.0, 120.0, 120.0]
+    frame = sweep(request, {"horizon_s": [60.0, 120.0]}, rate_per_s=30.0, progress=True)
+    assert frame["horizon_s"].tolist() == [60.0, 60.0, 120.0, 120.0]
     assert "/2 [" in capsys.readouterr().err
     again = Scenario.of(request, 30.0).replace({"horizon_s": 120.0})
-    assert simulate(again).summary()["p99_s"].tolist() == found["p99_s"].tolist()[2:]
+    assert simulate(again).summary()["p99_s"].tolist() == frame["p99_s"].tolist()[2:]
 
 
 @contextmanager
@@ -292,22 +292,22 @@ def cluster():
 
 @pytest.mark.slow
 def test_a_dask_cluster():
-    whole = sweep(BASE, GRID)
+    expected = sweep(BASE, GRID)
     with cluster() as client:
-        same_to_the_bit(whole, sweep(BASE, GRID, client.get_executor()))
+        same_to_the_bit(expected, sweep(BASE, GRID, client.get_executor()))
 
 
 @pytest.mark.slow
 def test_a_thousand_cells_on_a_cluster_and_a_worker_killed_in_the_middle(tmp_path):
-    whole = sweep(BASE, many(1000))
-    assert len(whole) == 2000
-    assert len(whole.loc[whole["role"] == "shadow"].drop_duplicates("mean_s")) > 990
+    expected = sweep(BASE, many(1000))
+    assert len(expected) == 2000
+    assert len(expected.loc[expected["role"] == "shadow"].drop_duplicates("mean_s")) > 990
     with cluster() as client:
-        same_to_the_bit(whole, sweep(BASE, many(1000), client.get_executor()))
+        same_to_the_bit(expected, sweep(BASE, many(1000), client.get_executor()))
         before = set(client.run(os.getpid).values())
         with killing(lambda: sorted(before), lambda: len(list(tmp_path.glob("*.json"))) >= 100):
             with_a_death = sweep(BASE, many(300), client.get_executor(), cache=tmp_path)
         client.wait_for_workers(2)
         assert len(before & set(client.run(os.getpid).values())) == 1
-    same_to_the_bit(whole[:600], with_a_death)
+    same_to_the_bit(expected[:600], with_a_death)
     assert len(list(tmp_path.glob("*.json"))) == 300

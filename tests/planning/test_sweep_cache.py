@@ -1,4 +1,4 @@
-"""Rows kept in a directory: what they are called by, and what is not believed."""
+"""Rows kept in a directory: their keys, and files that are ignored."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def spoilt(file, what):
         "a directory",
     ],
 )
-def test_a_file_that_is_not_believed(tmp_path, what):
+def test_a_corrupt_or_foreign_file_is_ignored(tmp_path, what):
     kept = Cache.open(tmp_path)
     kept.put(KEY, ROWS)
     file = tmp_path / f"{KEY}.json"
@@ -184,7 +184,7 @@ def test_all_that_a_sweep_imports_is_digested():
         if module not in used:
             used.add(module)
             modules += imports(module)
-    digested = {"errors", "json_files", "histogram", "frames", "verdict", "result"}
+    digested = {"errors", "option_defaults", "json_files", "arrays", "histogram", "frames", "verdict", "result"}
     digested |= {m for m in MODULES if m.split(".")[0] in ("aws", "statistics", "scenario", "engine")}
     digested |= {m for m in MODULES if m.startswith("planning.sweep")}
     assert used - digested <= {"text"}

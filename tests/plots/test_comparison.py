@@ -1,4 +1,4 @@
-"""Figures of comparisons show what the frames say."""
+"""Figures of comparisons and noise floors show the figures of their frames."""
 
 import numpy as np
 import pandas as pd
@@ -9,51 +9,51 @@ from shadowsim.plots import comparison
 from shadowsim.statistics.comparison import COLUMNS
 from shadowsim.verdict import PoolVerdict, Verdict
 
-NO_DIFFERENCE = "no difference larger than 10 %"
+SAME_NAME = comparison.OUTCOME_STYLES["same"][2]
 
 
 def compared(*rows):
-    """A frame of `compare` from what is given of its rows."""
-    blank = {"unit": "s", "source": 0.1, "shadow": 0.1, "margin": 0.01, "verdict": NO_DIFFERENCE, "method": "sections"}
+    """Return a frame of `compare` from some columns of its rows."""
+    blank = {"unit": "s", "source": 0.1, "shadow": 0.1, "margin": 0.01, "outcome": "same", "method": "sections"}
     return pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
 
 
 FRAME = compared(
     {"metric": "mean", "ratio": 1.02, "ratio_low": 1.01, "ratio_high": 1.04},
-    {"metric": "p99", "ratio": 1.3, "ratio_low": 1.2, "ratio_high": 1.5, "verdict": "worse"},
-    {"metric": "p99.9", "ratio": 1.1, "verdict": "not enough data"},
-    {"metric": "paired_mean", "difference": -0.02, "low": -0.03, "high": -0.015, "verdict": "better"},
-    {"metric": "paired_p5", "difference": -0.05, "low": -0.06, "high": -0.04, "verdict": ""},
+    {"metric": "p99", "ratio": 1.3, "ratio_low": 1.2, "ratio_high": 1.5, "outcome": "worse"},
+    {"metric": "p99.9", "ratio": 1.1, "outcome": "not_enough"},
+    {"metric": "paired_mean", "difference": -0.02, "low": -0.03, "high": -0.015, "outcome": "better"},
+    {"metric": "paired_p5", "difference": -0.05, "low": -0.06, "high": -0.04, "outcome": ""},
     {"metric": "error_rate", "unit": "share", "difference": 0.002, "low": 0.0005, "high": 0.004, "margin": 0.001,
-     "verdict": "worse"},
+     "outcome": "worse"},
 )  # fmt: skip
 
 
 def marks(figure):
-    """{metric: (value, low, high, verdict)} of a figure of differences, in all its panels."""
-    found = {}
+    """Return {metric: (value, low, high, legend)} of all panels of a figure of differences."""
+    drawn = {}
     for trace in figure.data:
         for i, name in enumerate(trace.y):
             x, more, less = trace.x[i], trace.error_x.array[i], trace.error_x.arrayminus[i]
-            found[name] = (x, x - less, x + more, trace.name)
-    return found
+            drawn[name] = (x, x - less, x + more, trace.name)
+    return drawn
 
 
 def test_a_mark_is_the_difference_with_its_interval_in_the_margins_unit():
-    found = marks(comparison.differences(FRAME))
-    assert list(found) == ["p99", "p99.9", "mean", "paired_mean", "error_rate"]  # by verdict; paired_p5 is none
-    assert found["mean"] == (pytest.approx(2.0), pytest.approx(1.0), pytest.approx(4.0), comparison.SAME)
-    assert found["p99"] == (pytest.approx(30.0), pytest.approx(20.0), pytest.approx(50.0), "worse")
+    drawn = marks(comparison.differences(FRAME))
+    assert list(drawn) == ["p99", "p99.9", "mean", "paired_mean", "error_rate"]  # by verdict; paired_p5 is none
+    assert drawn["mean"] == (pytest.approx(2.0), pytest.approx(1.0), pytest.approx(4.0), SAME_NAME)
+    assert drawn["p99"] == (pytest.approx(30.0), pytest.approx(20.0), pytest.approx(50.0), "worse")
     # Paired differences have no ratio: -20 ms of a source's 100 ms.
-    assert found["paired_mean"] == (pytest.approx(-20.0), pytest.approx(-30.0), pytest.approx(-15.0), "better")
-    assert found["error_rate"] == (pytest.approx(0.2), pytest.approx(0.05), pytest.approx(0.4), "worse")
-    value, low, high, name = found["p99.9"]
+    assert drawn["paired_mean"] == (pytest.approx(-20.0), pytest.approx(-30.0), pytest.approx(-15.0), "better")
+    assert drawn["error_rate"] == (pytest.approx(0.2), pytest.approx(0.05), pytest.approx(0.4), "worse")
+    value, low, high, name = drawn["p99.9"]
     assert value == pytest.approx(10.0)
     assert np.isnan([low, high]).all()
     assert name == "not enough data"
 
 
-def test_the_margin_is_shaded_and_said():
+def test_the_margin_is_shaded_and_named():
     figure = comparison.differences(FRAME)
     shades = [(s.x0, s.x1) for s in figure.layout.shapes if s.type == "rect"]
     assert shades == [(pytest.approx(-10.0), pytest.approx(10.0)), (pytest.approx(-0.1), pytest.approx(0.1))]
@@ -67,7 +67,7 @@ def test_the_margin_is_shaded_and_said():
     ]
 
 
-def test_verdicts_are_told_by_marks_too_and_named_once():
+def test_outcomes_have_marks_and_are_named_once():
     figure = comparison.differences(FRAME)
     assert len({trace.marker.symbol for trace in figure.data}) == 4
     named = [trace.name for trace in figure.data if trace.showlegend]
@@ -91,6 +91,11 @@ def test_an_overloaded_pool_is_named():
     assert "OVERLOADED" not in comparison.differences(FRAME).layout.title.subtitle.text
 
 
+def test_a_frame_without_outcomes_is_refused():
+    with pytest.raises(InputError, match="compared: lacks the column outcome"):
+        comparison.differences(FRAME.drop(columns="outcome"))
+
+
 def test_one_kind_of_metric_is_one_panel_and_none_is_refused():
     assert len(list(comparison.differences(FRAME[FRAME["unit"] == "s"]).select_xaxes())) == 1
     with pytest.raises(InputError, match="no row"):
@@ -106,7 +111,7 @@ def test_the_noise_floor_shows_sizes_and_shares_of_verdicts():
     assert (first.x[0], first.error_x.array[0]) == (1.0, 2.0)  # per cent
     assert (second.x[0], second.error_x.array[0]) == (pytest.approx(0.2), pytest.approx(0.4))  # points
     shares = {trace.name: trace.x[0] for trace in figure.data if trace.type == "bar"}
-    assert shares == {"worse": 0.1, "better": 0.0, comparison.SAME: 0.7, "not enough data": 0.2}
+    assert shares == {"worse": 0.1, "better": 0.0, SAME_NAME: 0.7, "not enough data": 0.2}
     assert "40 runs" in figure.layout.title.subtitle.text
     assert {axis.title.text for axis in figure.select_xaxes()} == {
         "difference (% of the source's)", "difference (percentage points)", "share of the runs",

@@ -1,4 +1,4 @@
-"""Figures over settings show what the frames say, and never an overloaded pool's latency alone."""
+"""Figures over settings show the values of the frames, and mark the latency of overloaded pools."""
 
 import numpy as np
 import pandas as pd
@@ -6,17 +6,18 @@ import pytest
 
 from shadowsim import InputError
 from shadowsim.plots import heatmap
+from shadowsim.plots.style import COLOURS
 
 
-def swept(settings, replications=2, overloaded=()):
-    """A frame of `sweep`: p99 is the cell's number in ms and its replication's, the source's a second more."""
+def sweep_frame(settings, replications=2, overloaded=()):
+    """Return a frame of `sweep`: p99 is (cell + 2 replication) ms, and 1 s more for the source."""
     rows = []
     for i, cell in enumerate(settings):
         for r in range(replications):
             for role in ("source", "shadow"):
-                bad = role == "shadow" and i in overloaded
+                is_overloaded = role == "shadow" and i in overloaded
                 figures = {"p99_s": 1e-3 * (i + 2 * r) + (role == "source"), "utilisation": 0.1 * i}
-                verdict = "OVERLOADED" if bad and r == 0 else "STABLE"
+                verdict = "OVERLOADED" if is_overloaded and r == 0 else "STABLE"
                 rows.append(cell | {"replication": r, "role": role, "variant": role, "verdict": verdict} | figures)
     return pd.DataFrame(rows)
 
@@ -24,19 +25,19 @@ def swept(settings, replications=2, overloaded=()):
 TWO = [{"share": s, "shadow.instance_count": n} for s in (10, 50, 100) for n in (1, 2)]
 
 
-def test_one_setting_makes_a_line_a_pool_of_means_with_errors():
+def test_one_setting_makes_one_line_per_pool_of_means_with_errors():
     cells = [{"shadow.instance_count": n, "seed": 1} for n in (4, 1, 2)]
-    source, shadow = heatmap.sweep(swept(cells)).data
+    source, shadow = heatmap.sweep(sweep_frame(cells)).data
     assert (source.name, shadow.name) == ("source", "shadow")
     assert list(shadow.x) == [1, 2, 4]
     assert shadow.y == pytest.approx([2.0, 3.0, 1.0])  # ms
     assert source.y == pytest.approx([1002.0, 1003.0, 1001.0])
     assert shadow.error_y.array == pytest.approx([2.0] * 3)  # of 0 and 2 ms the standard error is 1
-    assert source.line.color == "#0072B2"
+    assert source.line.color == COLOURS["source"]
 
 
 def test_an_overloaded_cell_of_a_line_is_a_cross():
-    figure = heatmap.sweep(swept([{"n": 1}, {"n": 2}], overloaded=[0]))
+    figure = heatmap.sweep(sweep_frame([{"n": 1}, {"n": 2}], overloaded=[0]))
     assert list(figure.data[1].marker.symbol) == ["x", "circle"]
     assert list(figure.data[0].marker.symbol) == ["circle", "circle"]
     assert "OVERLOADED" in figure.layout.title.subtitle.text
@@ -45,7 +46,7 @@ def test_an_overloaded_cell_of_a_line_is_a_cross():
 
 
 def test_two_settings_make_a_map_of_means_where_overload_is_a_word():
-    figure = heatmap.sweep(swept(TWO, overloaded=[4]))
+    figure = heatmap.sweep(sweep_frame(TWO, overloaded=[4]))
     (heat,) = figure.data
     assert list(heat.x) == ["1", "2"]
     assert list(heat.y) == ["10", "50", "100"]
@@ -60,7 +61,7 @@ def test_two_settings_make_a_map_of_means_where_overload_is_a_word():
 
 
 def test_the_map_is_of_the_role_and_the_metric_asked_for():
-    heat = heatmap.sweep(swept(TWO), "utilisation", "source").data[0]
+    heat = heatmap.sweep(sweep_frame(TWO), "utilisation", "source").data[0]
     np.testing.assert_allclose(heat.z, 10.0 * np.arange(6.0).reshape(3, 2))
     assert heat.colorbar.title.text == "%"
 
@@ -68,27 +69,27 @@ def test_the_map_is_of_the_role_and_the_metric_asked_for():
 @pytest.mark.parametrize(
     ("frame", "arguments", "path"),
     [
-        (swept([{"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 2, "c": 2}]), {}, "frame"),
-        (swept([{"a": 1}]), {}, "frame"),
-        (swept(TWO).drop(columns="replication"), {}, "frame"),
-        (swept(TWO), {"metric": "p98_s"}, "metric"),
-        (swept(TWO), {"metric": "verdict"}, "metric"),
-        (swept(TWO), {"role": "both"}, "role"),
+        (sweep_frame([{"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 2, "c": 2}]), {}, "frame"),
+        (sweep_frame([{"a": 1}]), {}, "frame"),
+        (sweep_frame(TWO).drop(columns="replication"), {}, "frame"),
+        (sweep_frame(TWO), {"metric": "p98_s"}, "metric"),
+        (sweep_frame(TWO), {"metric": "verdict"}, "metric"),
+        (sweep_frame(TWO), {"role": "both"}, "role"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(frame, arguments, path):
+def test_frames_that_cannot_be_drawn_are_refused(frame, arguments, path):
     with pytest.raises(InputError) as error:
         heatmap.sweep(frame, **arguments)
     assert error.value.path == path
 
 
 def test_values_of_a_grid_are_text_and_not_markup():
-    heat = heatmap.sweep(swept([{"<i>": "<b>", "n": 1}, {"<i>": "c", "n": 2}])).data[0]
+    heat = heatmap.sweep(sweep_frame([{"<i>": "<b>", "n": 1}, {"<i>": "c", "n": 2}])).data[0]
     assert list(heat.y) == ["&lt;b&gt;", "c"]
     assert "<i>" not in heat.hovertemplate
 
 
-def test_power_says_what_is_found_how_often_and_frames_the_cheapest_that_does():
+def test_a_map_of_power_shows_power_and_cost_and_frames_the_cheapest_that_reaches():
     plan = pd.DataFrame(
         {
             "sampling_percentage": [50, 10, 50, 10],

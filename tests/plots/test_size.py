@@ -1,4 +1,4 @@
-"""Figures of designs show what the frames say, and the cheapest design that does."""
+"""Figures of designs show the values of the frames, and mark the cheapest design that meets the goals."""
 
 import numpy as np
 import pandas as pd
@@ -6,11 +6,12 @@ import pytest
 
 from shadowsim import InputError
 from shadowsim.plots import size
+from shadowsim.plots.style import COLOURS
 
 SLO = "p99 <= 250ms and error_rate < 0.1%"
 
 
-def sized(**more):
+def size_frame(**more):
     rows = pd.DataFrame(
         {
             "role": "shadow",
@@ -29,19 +30,19 @@ def sized(**more):
     return rows
 
 
-def tried(kind, n, p99_s, cost_usd):
-    both = {"error_rate": 0.0, "error_rate_error": 0.0, "p99_s_error": 0.001, "role": "shadow"}
-    return both | {"instance_type": kind, "instance_count": n, "p99_s": p99_s, "cost_usd": cost_usd}
+def tried_count(kind, n, p99_s, cost_usd):
+    common = {"error_rate": 0.0, "error_rate_error": 0.0, "p99_s_error": 0.001, "role": "shadow"}
+    return common | {"instance_type": kind, "instance_count": n, "p99_s": p99_s, "cost_usd": cost_usd}
 
 
 TRIED = [
-    tried("ml.c5.xlarge", 2, 50.0, 67.0),
-    tried("ml.c5.xlarge", 3, 9.0, 100.0),
-    tried("ml.c5.xlarge", 4, 0.2, 130.0),
+    tried_count("ml.c5.xlarge", 2, 50.0, 67.0),
+    tried_count("ml.c5.xlarge", 3, 9.0, 100.0),
+    tried_count("ml.c5.xlarge", 4, 0.2, 130.0),
 ]
 
 
-def swept(n=4, replications=2, **more):
+def sweep_frame(n=4, replications=2, **more):
     rows = [
         {"shadow.instance_count": c, "replication": r, "role": role, "instance_type": "ml.m5.xlarge"}
         | {"instance_count": c, "p99_s": 0.1 + 0.2 / c + 0.01 * r + (role == "source"), "verdict": "STABLE"} | more
@@ -55,7 +56,7 @@ def lines(figure):
 
 
 def test_answers_stand_at_their_counts_with_errors_below_the_line_of_the_goal():
-    figure = size.latency_against_instances(sized(), SLO)
+    figure = size.latency_against_instances(size_frame(), SLO)
     first, second = lines(figure).values()  # of the second panel
     assert (first.name, list(first.x), list(first.y)) == ("ml.c5.xlarge", [3], [0.0])
     assert list(second.y) == [pytest.approx(0.05)]  # per cent
@@ -71,8 +72,8 @@ def test_answers_stand_at_their_counts_with_errors_below_the_line_of_the_goal():
     assert [a.title.text for a in figure.select_xaxes()] == [None, "instances"]
 
 
-def test_of_equal_costs_the_frame_s_first_is_the_cheapest():
-    frame = sized()
+def test_of_equal_costs_the_first_in_the_frame_is_the_cheapest():
+    frame = size_frame()
     frame["cost_usd"] = 100.0
     frame["instance_count"] = pd.array([5, 3, None], "Int64")
     names = [trace.name for trace in size.cost_frontier(frame, SLO).data]
@@ -80,19 +81,21 @@ def test_of_equal_costs_the_frame_s_first_is_the_cheapest():
 
 
 def test_the_goals_are_those_that_decided_when_none_are_given():
-    (goal,) = size.latency_against_instances(sized()).layout.shapes
+    (goal,) = size.latency_against_instances(size_frame()).layout.shapes
     assert goal.y0 == 250.0
     with pytest.raises(InputError, match="slo"):
-        size.latency_against_instances(swept())
+        size.latency_against_instances(sweep_frame())
     with pytest.raises(InputError, match="p50_s"):
-        size.latency_against_instances(sized(), "p50 <= 1s")
+        size.latency_against_instances(size_frame(), "p50 <= 1s")
 
 
-def test_counts_tried_make_a_line_and_what_is_far_off_is_an_arrow():
-    figure = size.latency_against_instances(sized(tried=TRIED), "p99 <= 250ms")
+def test_counts_tried_make_a_line_and_far_values_are_arrows():
+    figure = size.latency_against_instances(size_frame(tried=TRIED), "p99 <= 250ms")
     line = lines(figure)["ml.c5.xlarge"]
     assert list(line.x) == [2, 3, 4]
-    assert list(line.customdata) == [pytest.approx(x) for x in (50_000.0, 220.0, 200.0)]  # the answer before its trial
+    assert list(line.customdata) == [
+        pytest.approx(x) for x in (50_000.0, 220.0, 200.0)
+    ]  # the answer, not the earlier trial of its count
     assert list(line.y) == [pytest.approx(x) for x in (750.0, 220.0, 200.0)]
     assert line.marker.size[1] > line.marker.size[2] > line.marker.size[0] == 0
     arrows = [t for t in figure.data if t.marker.symbol == "triangle-up-open" and len(t.x)]
@@ -101,19 +104,19 @@ def test_counts_tried_make_a_line_and_what_is_far_off_is_an_arrow():
 
 
 def test_a_sweep_of_counts_makes_a_line_of_means():
-    figure = size.latency_against_instances(swept(), "p99 <= 250ms")
+    figure = size.latency_against_instances(sweep_frame(), "p99 <= 250ms")
     (line,) = lines(figure).values()
     assert list(line.x) == [1, 2, 3, 4]
     assert line.y == pytest.approx(1e3 * (0.105 + 0.2 / np.arange(1, 5)))
     assert line.error_y.array == pytest.approx([10.0] * 4)  # of 0 and 10 ms the standard error is 5
-    assert line.marker.color == "#D55E00"
-    twice = pd.concat([swept(), swept()])
+    assert line.marker.color == COLOURS["shadow"]
+    twice = pd.concat([sweep_frame(), sweep_frame()])
     with pytest.raises(InputError, match="shadow's instances"):
         size.latency_against_instances(twice, "p99 <= 250ms")
 
 
-def test_the_frontier_is_what_no_cheaper_design_equals():
-    figure = size.cost_frontier(sized(tried=TRIED), SLO)
+def test_the_frontier_joins_designs_that_no_cheaper_one_equals():
+    figure = size.cost_frontier(size_frame(tried=TRIED), SLO)
     frontier, meets, misses, _, best = figure.data
     assert list(frontier.x) == [67.0, 100.0, 130.0]
     assert list(meets.x) == [100.0, 130.0, 190.0]
@@ -126,7 +129,7 @@ def test_the_frontier_is_what_no_cheaper_design_equals():
 
 
 def test_a_design_without_a_price_is_left_out_and_counted():
-    frame = sized()
+    frame = size_frame()
     frame.loc[0, "cost_usd"] = np.nan
     figure = size.cost_frontier(frame, SLO)
     assert "Left out: 1" in figure.layout.title.subtitle.text

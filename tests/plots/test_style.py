@@ -1,4 +1,4 @@
-"""Axes that can be read, whatever the values."""
+"""Axes have readable labels for any values, and a canvas has its rows and titles."""
 
 import numpy as np
 import pytest
@@ -16,12 +16,12 @@ def test_values_far_apart_stand_on_a_logarithmic_axis_that_says_so():
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [0.0]])
-def test_values_without_a_logarithm_are_no_reason_for_one(values):
+def test_values_without_a_logarithm_keep_the_axis_linear(values):
     assert style.value_axis(np.array(values, float), "x", "s")["rangemode"] == "tozero"
     assert style.log_axis(np.empty(0)) == {"type": "log"}
 
 
-def test_a_canvas_is_as_high_as_its_rows_and_keeps_what_it_is_told():
+def test_a_canvas_grows_with_its_rows_and_keeps_height_and_titles():
     figure = style.canvas("a", "b", 3)
     assert len(list(figure.select_yaxes())) == 3
     assert figure.layout.height > style.canvas("a", "b").layout.height
@@ -29,7 +29,10 @@ def test_a_canvas_is_as_high_as_its_rows_and_keeps_what_it_is_told():
     assert (figure.layout.title.text, figure.layout.title.subtitle.text) == ("a", "b")
 
 
-def test_all_figures_are_named_in_plots():
-    assert sorted(plots.__all__) == plots.__all__
-    assert all(callable(getattr(plots, name)) for name in plots.__all__)
-    assert all(f"`{name}`" in plots.__doc__ for name in plots.__all__)
+def test_the_face_of_plots_resolves_and_introduces_every_figure():
+    assert sorted(plots.__all__) == sorted(plots._HOME)
+    for name, module in plots._HOME.items():
+        assert getattr(plots, name).__module__ == f"shadowsim.plots.{module}"
+        assert f"`{name}`" in plots.__doc__
+    with pytest.raises(AttributeError, match="no attribute 'powers'"):
+        _ = plots.powers

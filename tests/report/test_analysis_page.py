@@ -1,4 +1,4 @@
-"""Pages of analyses: the right figures, the frame's figures in words, and nothing but text from outside."""
+"""Pages of analyses have the right figures, the frame's values in a table, and all foreign text escaped."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from shadowsim.report import analysis_page
 from shadowsim.statistics.comparison import COLUMNS
 
 EVIL = "</script><script>harm</script><b>"
-SIZED = pd.DataFrame(
+SIZES = pd.DataFrame(
     {
         "role": "shadow",
         "instance_type": ["ml.c5.xlarge", "ml.p5.48xlarge"],
@@ -26,7 +26,7 @@ SIZED = pd.DataFrame(
         "note": ["", EVIL],
     }
 )
-PLANNED = pd.DataFrame(
+PLAN = pd.DataFrame(
     {
         "sampling_percentage": [10, 50],
         "duration_s": [86_400.0, 3600.0],
@@ -37,7 +37,7 @@ PLANNED = pd.DataFrame(
         "note": EVIL,
     }
 )
-SWEPT = pd.DataFrame(
+SWEEP = pd.DataFrame(
     {
         "shadow.model_name": [EVIL, EVIL, "b", "b"],
         "replication": 0,
@@ -48,9 +48,9 @@ SWEPT = pd.DataFrame(
         "run_verdict": "STABLE",
     }
 )
-COMPARED = pd.DataFrame(
+COMPARISON = pd.DataFrame(
     [{"metric": "p99", "unit": "s", "source": 0.1, "shadow": 0.2, "ratio": 2.0, "ratio_low": 1.5, "ratio_high": 3.0,
-      "margin": 0.01, "verdict": "worse", "method": EVIL}],
+      "margin": 0.01, "outcome": "worse", "verdict": "worse", "method": EVIL}],
     columns=list(COLUMNS),
 )  # fmt: skip
 FLOOR = pd.DataFrame(
@@ -58,15 +58,15 @@ FLOOR = pd.DataFrame(
       "worse": 0.0, "better": 0.0, "same": 1.0, "not_enough": 0.0, "n": 20}]
 )  # fmt: skip
 FRAMES = {
-    "size": (SIZED, ["instances", "cost"], "250 ms"),
-    "plan": (PLANNED, ["power", "cost"], "85.0 %"),
-    "sweep": (SWEPT, ["p99", "utilisation"], "300 ms"),
-    "compare": (COMPARED, ["comparison"], "worse"),
+    "size": (SIZES, ["instances", "cost"], "250 ms"),
+    "plan": (PLAN, ["power", "cost"], "85.0 %"),
+    "sweep": (SWEEP, ["p99", "utilisation"], "300 ms"),
+    "compare": (COMPARISON, ["comparison"], "worse"),
     "noise_floor": (FLOOR, ["noise"], "3.00 %"),
 }
 
 
-def data(page):
+def figures_of(page):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
 
 
@@ -74,7 +74,7 @@ def data(page):
 def test_a_frame_has_a_page_of_its_figures_and_its_table(which):
     frame, keys, _ = FRAMES[which]
     page = analysis_page.html(frame)
-    figures = data(page)
+    figures = figures_of(page)
     assert list(figures) == keys
     for key in keys:
         assert figures[key]["data"]
@@ -86,8 +86,8 @@ def test_a_frame_has_a_page_of_its_figures_and_its_table(which):
 
 
 def test_the_goal_is_drawn():
-    assert data(analysis_page.html(SIZED, "p99 <= 300ms"))["cost"]["layout"]["shapes"][0]["y0"] == 300.0
-    assert data(analysis_page.html(PLANNED, 0.9))["cost"]["layout"]["shapes"][0]["y0"] == 90.0
+    assert figures_of(analysis_page.html(SIZES, "p99 <= 300ms"))["cost"]["layout"]["shapes"][0]["y0"] == 300.0
+    assert figures_of(analysis_page.html(PLAN, 0.9))["cost"]["layout"]["shapes"][0]["y0"] == 90.0
 
 
 def test_the_scenario_gives_the_name_and_stands_at_the_end():
@@ -99,25 +99,25 @@ def test_the_scenario_gives_the_name_and_stands_at_the_end():
     assert "The scenario, as JSON" not in analysis_page.html(FLOOR)
 
 
-def test_what_cannot_be_drawn_is_a_table_still():
-    other = SWEPT.assign(replication=0)
-    other.insert(0, "a", [1, 1, 2, 2])
-    other.insert(0, "b", [1, 1, 2, 2])
-    page = analysis_page.html(other)
-    assert data(page) == {}
-    assert "choose rows of the frame" in page
-    nothing = analysis_page.html(SIZED[1:])
-    assert data(nothing) == {}
-    assert "<td>unknown</td>" in nothing
+def test_a_frame_that_cannot_be_drawn_still_has_its_table():
+    varied = SWEEP.assign(replication=0)
+    varied.insert(0, "a", [1, 1, 2, 2])
+    varied.insert(0, "b", [1, 1, 2, 2])
+    page = analysis_page.html(varied)
+    assert figures_of(page) == {}
+    assert "select rows of the frame" in page
+    unanswered = analysis_page.html(SIZES[1:])
+    assert figures_of(unanswered) == {}
+    assert "<td>unknown</td>" in unanswered
 
 
 def test_a_long_table_is_cut_and_says_so(monkeypatch):
-    monkeypatch.setattr(analysis_page, "MOST_ROWS", 3)
-    page = analysis_page.html(SWEPT)
+    monkeypatch.setattr(analysis_page, "MAX_ROWS", 3)
+    page = analysis_page.html(SWEEP)
     assert "The first 3 rows; 1 more are left out." in page
 
 
-def test_a_page_is_written_as_it_is(tmp_path):
+def test_a_page_is_written_unchanged(tmp_path):
     file = analysis_page.write(FLOOR, tmp_path / "page.html")
     assert file.read_bytes() == analysis_page.html(FLOOR).encode()
 

@@ -1,4 +1,4 @@
-"""Cards: what a notebook shows is what the frames say, escaped, with styles and without scripts."""
+"""Cards show what the frames hold, escaped, with styles and without scripts."""
 
 import re
 from dataclasses import replace
@@ -13,9 +13,10 @@ from cases import REQUEST, scenario, service
 import shadowsim
 from shadowsim import Experiment, InputError, Scenario, card, simulate
 from shadowsim.planning.sheet import Sheet
-from shadowsim.report import card as cards
+from shadowsim.report.card import BADGES
 
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
+TAGS = {"b", "details", "div", "li", "strong", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul"}
 EVIL = "<b>&\"'</b><script>harm</script>"
 
 
@@ -29,7 +30,7 @@ def overloaded():
     return simulate(scenario(POISSON, service(mean_s=0.05, workers=4), service(mean_s=0.5, workers=4), horizon_s=600.0))
 
 
-def sized():
+def size_frame():
     return pd.DataFrame(
         {
             "role": "shadow",
@@ -45,7 +46,7 @@ def sized():
     )
 
 
-def planned():
+def plan_frame():
     return pd.DataFrame(
         {
             "sampling_percentage": [10, 50],
@@ -61,8 +62,8 @@ def planned():
     )
 
 
-class Words(HTMLParser):
-    """The rows of cells of a card, and the tags and attributes in it."""
+class CardParser(HTMLParser):
+    """Reads the rows of cells of a card, and its tags and attributes."""
 
     def __init__(self, text):
         super().__init__()
@@ -94,16 +95,16 @@ def text_of(html):
 
 
 def table(html):
-    return {row[0]: row[1:] for row in Words(html).rows}
+    return {row[0]: row[1:] for row in CardParser(html).rows}
 
 
 def test_a_result_shows_its_verdict_and_its_summary(run):
     html, summary = run._repr_html_(), run.summary()
-    found = table(html)
-    assert [float(x.removesuffix(" ms")) for x in found["p99"]] == pytest.approx(1e3 * summary["p99_s"], rel=0.005)
-    assert found["requests"] == [f"{n:,}" for n in summary["requests"]]
-    assert found[""] == ["Source (source)", "Shadow (shadow)"]
-    assert f"background:{cards.BADGES['STABLE']}" in html
+    rows = table(html)
+    assert [float(x.removesuffix(" ms")) for x in rows["p99"]] == pytest.approx(1e3 * summary["p99_s"], rel=0.005)
+    assert rows["requests"] == [f"{n:,}" for n in summary["requests"]]
+    assert rows[""] == ["Source (source)", "Shadow (shadow)"]
+    assert f"background:{BADGES['STABLE']}" in html
     for pool in run.verdict.pools:
         assert pool.why in text_of(html)
     assert "Assumed" not in html
@@ -111,15 +112,15 @@ def test_a_result_shows_its_verdict_and_its_summary(run):
 
 def test_an_overloaded_pools_latencies_are_marked(overloaded):
     html = overloaded._repr_html_()
-    found = table(html)
+    rows = table(html)
     for name in ("mean", "p50", "p95", "p99", "p99.9"):
-        assert not found[name][0].endswith("*")
-        assert found[name][1].endswith(" *")
+        assert not rows[name][0].endswith("*")
+        assert rows[name][1].endswith(" *")
     assert "OVERLOADED" in html
-    assert "* of an OVERLOADED pool" in text_of(html)
+    assert "* the pool is OVERLOADED" in text_of(html)
 
 
-def test_what_was_assumed_is_said():
+def test_assumptions_are_listed():
     scenario = Scenario.of(REQUEST, rate_per_s=1.0)
     html = scenario._repr_html_()
     assert f"Assumed ({len(scenario.assumptions)})" in html
@@ -128,86 +129,72 @@ def test_what_was_assumed_is_said():
 
 
 def test_a_scenario_shows_its_traffic_and_pools(run):
-    found = table(run.scenario._repr_html_())
-    assert list(found) == ["run", "traffic", "source", "shadow"]
-    assert found["traffic"] == ["Poisson, 20 requests/s"]
-    assert found["shadow"][0].endswith("gets 50 % of the requests")  # which stands on a line of its own in a terminal
+    rows = table(run.scenario._repr_html_())
+    assert list(rows) == ["run", "traffic", "source", "shadow"]
+    assert rows["traffic"] == ["Poisson, 20 requests/s"]
+    assert rows["shadow"][0].endswith("gets 50 % of the requests")  # a line of its own in a terminal
 
 
 def test_an_experiment_shows_its_request():
-    found = table(Experiment.from_request(REQUEST | {"Description": EVIL})._repr_html_())
-    assert found["description"] == [EVIL]
-    assert found["source"] == ["Source: model model-Source on 1 x ml.m5.xlarge"]
-    assert "cost in all" in found
+    rows = table(Experiment.from_request(REQUEST | {"Description": EVIL})._repr_html_())
+    assert rows["description"] == [EVIL]
+    assert rows["source"] == ["Source: model model-Source on 1 x ml.m5.xlarge"]
+    assert "total cost" in rows
 
 
-def test_a_size_names_the_cheapest_and_sets_sentences_below():
-    html = Sheet(sized())._repr_html_()
+def test_a_size_names_the_cheapest_and_shows_sentences_below_its_rows():
+    html = Sheet(size_frame())._repr_html_()
     assert "shadow: 3 × ml.c5.xlarge, 100.00 USD" in html
-    words = Words(html)
-    assert words.rows[:3] == [
+    parser = CardParser(html)
+    assert parser.rows[:3] == [
         ["type", "instances", "p99", "USD"],
         ["ml.c5.xlarge", "3", "220 ms ± 4.00 ms", "100.00"],
         ["one fewer: p99 0.3 s"],
     ]
-    assert words.bold[4:8] == [True] * 4
-    assert words.rows[-1] == [f"note: {EVIL}"]
-    assert "no count meets them" in card(sized().iloc[2:])
+    assert parser.bold[4:8] == [True] * 4
+    assert parser.rows[-1] == [f"note: {EVIL}"]
+    assert "no count meets them" in card(size_frame().iloc[2:])
 
 
 def test_a_plan_names_the_cheapest_that_reaches_the_power():
-    html = card(planned())
+    html = card(plan_frame())
     assert "cheapest: 50 % for 1 h, 2.00 USD, power 85.0 % ± 6.0 %" in html
     assert "All rows: how: simulated." in html
-    assert "often enough" in card(planned().assign(reaches=False))
+    assert "often enough" in card(plan_frame().assign(reaches=False))
 
 
 def test_a_sheet_makes_ordinary_frames():
-    sheet = Sheet(sized())
+    sheet = Sheet(size_frame())
     assert type(sheet[sheet["p99_s"] > 0.1]) is pd.DataFrame
     assert type(sheet[["p99_s"]]) is pd.DataFrame
-    pd.testing.assert_frame_equal(pd.DataFrame(sheet), sized())
+    pd.testing.assert_frame_equal(pd.DataFrame(sheet), size_frame())
     assert "card" not in repr(sheet)
 
 
 @pytest.mark.parametrize("which", ["result", "scenario", "experiment", "size", "plan"])
-def test_cards_are_plain_escaped_and_readable_on_any_ground(which, run, monkeypatch):
+def test_cards_are_plain_escaped_and_readable_on_any_background(which, run, monkeypatch):
     if which == "result":
         frames = {name: getattr(run, name).assign() for name in ("windows", "latency", "requests")}
         for frame in frames.values():
             frame["variant"] = frame["variant"].replace({"Shadow": EVIL})
-        # AWS allows no such name; a card must not rely on that.
+        # AWS allows no such name, but a card must not rely on that.
         html = shadowsim.Result(run.scenario, **frames)._repr_html_()
     else:
         evil = REQUEST | {"Description": EVIL}
-        things = {
+        make = {
             "scenario": lambda: Scenario.of(evil, rate_per_s=1.0),
             "experiment": lambda: Experiment.from_request(evil),
         }
-        things |= {"size": sized, "plan": lambda: planned().assign(how=EVIL)}
-        html = card(things[which]())
-    words = Words(html)
-    assert words.tags <= {
-        "div",
-        "b",
-        "strong",
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "details",
-        "summary",
-        "ul",
-        "li",
-    }
-    assert words.attributes <= {"style", "colspan"}
-    assert (EVIL in text_of(html)) == (which != "scenario")  # which shows no description
-    # No ground of its own and no colour of text but on a badge.
-    grounds = re.findall(r"background:([^;\"]+)", html)
-    assert set(grounds) <= {"none", *cards.BADGES.values()}
-    assert len(re.findall(r"[;\"]color:", html)) == len([g for g in grounds if g != "none"])
+        make |= {"size": size_frame, "plan": lambda: plan_frame().assign(how=EVIL)}
+        html = card(make[which]())
+    parser = CardParser(html)
+    assert parser.tags <= TAGS
+    assert parser.attributes <= {"style", "colspan"}
+    assert (EVIL in text_of(html)) == (which != "scenario")  # its card shows no description
+    # Only badges have a background and a text colour.
+    backgrounds = re.findall(r"background:([^;\"]+)", html)
+    assert set(backgrounds) <= {"none", *BADGES.values()}
+    assert len(re.findall(r"[;\"]color:", html)) == len([g for g in backgrounds if g != "none"])
 
 
 def test_badges_are_legible():
@@ -216,7 +203,7 @@ def test_badges_are_legible():
         linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    for colour in cards.BADGES.values():  # WCAG 2.1, 1.4.3: 4.5 to 1
+    for colour in BADGES.values():  # WCAG 2.1, 1.4.3: 4.5 to 1
         assert 1.05 / (luminance(colour) + 0.05) >= 4.5
 
 

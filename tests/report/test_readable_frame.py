@@ -1,4 +1,4 @@
-"""Cells and headings that people can read."""
+"""Cells of readable frames have units, and headings are words."""
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,10 @@ FRAME = pd.DataFrame(
 )
 
 
-def test_cells_have_units_and_columns_that_say_nothing_are_left_out():
-    found = readable(FRAME)
-    assert list(found.index) == [7, 3]
-    assert found.loc[7].to_dict() == {
+def test_cells_have_units_and_columns_without_values_are_left_out():
+    texts = readable(FRAME)
+    assert list(texts.index) == [7, 3]
+    assert texts.loc[7].to_dict() == {
         "role": "shadow",
         "type": "ml.m5.xlarge",
         "instances": "5",
@@ -39,7 +39,7 @@ def test_cells_have_units_and_columns_that_say_nothing_are_left_out():
         "USD": "1,193.20",
         "certain": "yes",
     }
-    assert list(found.loc[3]) == ["shadow", "ml.g5.xlarge", "–", "–", "–", "1 h 30 min", "5.00 %", "unknown", "no"]
+    assert list(texts.loc[3]) == ["shadow", "ml.g5.xlarge", "–", "–", "–", "1 h 30 min", "5.00 %", "unknown", "no"]
 
 
 def test_headings_are_words():
@@ -50,6 +50,6 @@ def test_headings_are_words():
     assert heading("wait_mean_s") == "wait mean"
 
 
-def test_a_rate_is_no_time():
-    found = readable(pd.DataFrame({"rate_per_s": [60.04], "requests": [216306], "share": [0.00049]}))
-    assert list(found.iloc[0]) == ["60.0", "216,306", "0.05 %"]
+def test_a_rate_is_not_a_time():
+    texts = readable(pd.DataFrame({"rate_per_s": [60.04], "requests": [216306], "share": [0.00049]}))
+    assert list(texts.iloc[0]) == ["60.0", "216,306", "0.05 %"]

@@ -1,4 +1,4 @@
-"""The page: what it says, that nothing in it can do harm, and that a real browser draws it and reaches nowhere."""
+"""The page of a run shows the run, cannot do harm, and a browser draws it without contacting a server."""
 
 import json
 import os
@@ -22,8 +22,11 @@ EVIL = "</script><script>document.body.dataset.harm='1'</script><!--<img src=x o
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
 VOID = {"meta", "link", "img", "br"}
 N_CHARTS = 6
-# A new chromium profile asks its maker for the time, for updates and for an account, whatever it is started with.
-CHROMIUMS_OWN = ("clients2.google.com", "update.googleapis.com", "accounts.google.com")
+# A new profile of Chromium contacts its maker whatever the flags: for the time, updates, an account and hints.
+CHROMIUM_HOSTS = (
+    *("clients2.google.com", "update.googleapis.com", "accounts.google.com"),
+    "optimizationguide-pa.googleapis.com",
+)
 
 
 def service(mean_s):
@@ -50,7 +53,7 @@ def overloaded():
 def evil():
     """A run whose request would do harm as HTML."""
     result = simulate(REQUEST | {"Description": EVIL, "Schedule": HOUR}, rate_per_s=5.0)
-    # AWS allows no such tag; the page must not rely on that.
+    # AWS allows no such tag, but the page must not rely on that.
     document = result.scenario.to_dict()
     document["experiment"]["Tags"] = [{"Key": "owner", "Value": EVIL}]
     return replace(result, scenario=replace(result.scenario, document=document))
@@ -60,7 +63,7 @@ HOUR = {"StartTime": "2031-01-06T00:00:00Z", "EndTime": "2031-01-06T01:00:00Z"}
 
 
 class Page(HTMLParser):
-    """The elements of a page: (tag, attributes, text)."""
+    """Reads the elements of a page: (tag, attributes, text)."""
 
     def __init__(self, text):
         super().__init__()
@@ -91,13 +94,13 @@ class Page(HTMLParser):
 
 
 def cells(page, heading="figures"):
-    """The table below a heading: {row: [cells]}."""
+    """Return the table below a heading: {row: [cells]}."""
     page = page.partition(f'id="{heading}"')[2].partition("</table>")[0]
     rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', page, re.DOTALL)
     return {name: re.findall("<td>(.*?)</td>", rest) for name, rest in rows}
 
 
-def test_what_the_page_says(run, text):
+def test_the_page_describes_the_run(run, text):
     page = Page(text)
     assert page.all("html")[0][1] == {"lang": "en"}
     assert page.text("h1") == "case"
@@ -105,7 +108,7 @@ def test_what_the_page_says(run, text):
     main = page.text("main")
     for words in (
         "Traffic: Poisson, 20",
-        "in the mean for 10 min 10 s, in 11 windows of 60 s",
+        "requests per second in the mean for 10 min 10 s, in 11 windows of 60 s",
         "Source has 1 × ml.m5.xlarge with 4 workers each",
         "50 % of the requests to Source are copied to Shadow",
         "the seed is 7",
@@ -117,22 +120,22 @@ def test_what_the_page_says(run, text):
 
 
 def test_the_table_is_the_summary(run, text):
-    found, summary = cells(text), run.summary()
-    assert found["requests"] == [f"{n:,}" for n in summary["requests"]]
+    table, summary = cells(text), run.summary()
+    assert table["requests"] == [f"{n:,}" for n in summary["requests"]]
     for name, column in (("mean", "mean_s"), ("p99", "p99_s"), ("maximum", "maximum_s"), ("mean wait", "wait_mean_s")):
-        assert [float(c) for c in found[name]] == pytest.approx([1e3 * x for x in summary[column]], rel=0.005)
-    assert found["share copied"][1].endswith("of 50 %")
-    assert "captured" not in found
+        assert [float(c) for c in table[name]] == pytest.approx([1e3 * x for x in summary[column]], rel=0.005)
+    assert table["share copied"][1].endswith("of 50 %")
+    assert "captured" not in table
 
 
 def test_the_comparison_is_the_results(run, text):
     compared = run.compare()
-    found = cells(text, "comparison")
-    assert list(found) == [metric.replace("_", " ") for metric in compared["metric"]]
+    table = cells(text, "comparison")
+    assert list(table) == [metric.replace("_", " ") for metric in compared["metric"]]
     for metric, verdict in zip(compared["metric"], compared["verdict"], strict=True):
-        assert found[metric.replace("_", " ")][-1] == verdict
+        assert table[metric.replace("_", " ")][-1] == verdict
     row = compared.set_index("metric").loc["mean"]
-    assert [float(x.removesuffix(" ms")) for x in found["mean"][:2]] == pytest.approx(
+    assert [float(x.removesuffix(" ms")) for x in table["mean"][:2]] == pytest.approx(
         [1e3 * row["source"], 1e3 * row["shadow"]], rel=0.005
     )
     drawn = json.loads(Page(text).all("script", id="data")[0][2])["comparison"]
@@ -142,18 +145,18 @@ def test_the_comparison_is_the_results(run, text):
     }
 
 
-def test_the_cost_is_said_and_what_is_unknown_stays_so(run, text):
-    found, total = cells(text, "cost"), cost(run.scenario)
-    assert found["source instances"][:2] == ["168.0 instance-hours", "38.64"]
-    assert found["instances in all"][1] == f"{total.instances_usd:,.2f}"
-    assert found["with data"][1] == "unknown"
+def test_the_cost_is_shown_and_unknown_prices_stay_unknown(run, text):
+    table, total = cells(text, "cost"), cost(run.scenario)
+    assert table["source instances"][:2] == ["168.0 instance-hours", "38.64"]
+    assert table["instances in all"][1] == f"{total.instances_usd:,.2f}"
+    assert table["with data"][1] == "unknown"
 
 
 @pytest.mark.slow
 def test_counts_and_captured_bytes_are_readable():
     sized = POISSON | {"request_bytes": 1_000, "response_bytes": 500}
-    found = cells(html(simulate(scenario(sized, service(0.05), capture=True))))
-    assert found["captured"][0].endswith(" MB")
+    table = cells(html(simulate(scenario(sized, service(0.05), capture=True))))
+    assert table["captured"][0].endswith(" MB")
     assert cells(html(simulate(scenario(POISSON, service(0.05), capture=True))))["captured"] == ["size not known"] * 2
     busy = simulate(scenario({"process": "constant", "rate_per_s": 100.0}, service(0.01), horizon_s=100.0))
     assert cells(html(busy))["requests"][0] == "10,000"
@@ -186,7 +189,7 @@ def evil_page(evil):
     return Page(html(evil))
 
 
-def test_whatever_a_request_holds_stays_text(evil_page):
+def test_all_text_of_a_request_stays_text(evil_page):
     page = evil_page
     assert len(page.all("script")) == 3
     assert not page.all("img")
@@ -195,11 +198,11 @@ def test_whatever_a_request_holds_stays_text(evil_page):
     assert not [name for e in page.elements for name in e[1] if name.startswith("on")]
 
 
-def test_the_assumptions_are_said(evil, evil_page):
-    said = evil_page.text("main")
+def test_the_assumptions_are_listed(evil, evil_page):
+    main = evil_page.text("main")
     assert evil.scenario.assumptions
     for sentence in evil.scenario.assumptions:
-        assert sentence in said
+        assert sentence in main
 
 
 def test_half_a_surrogate_pair_does_not_stop_the_page(run, tmp_path):
@@ -239,16 +242,16 @@ def test_a_week_adds_little_to_plotlys_script():
 
 
 @pytest.mark.parametrize("case", ["no copies", "one window", "trace", "no requests"])
-def test_pages_of_odd_runs(case):
+def test_pages_of_unusual_runs(case):
     trace = {"process": "trace", "path": "builtin:trace_small"}
     linear = {"time": {"law": "linear", "base_s": 0.05, "GeneratedTokens": 0.002}, "workers": 2}
-    made = {
+    make = {
         "no copies": lambda: scenario(POISSON, service(0.05), share=0, horizon_s=180.0),
         "one window": lambda: scenario(POISSON, service(0.05), horizon_s=60.0),
         "trace": lambda: scenario(trace, linear, share=100, horizon_s=720.0),
         "no requests": lambda: scenario({"process": "poisson", "rate_per_s": 1e-9}, service(0.05), horizon_s=180.0),
-    }[case]()
-    text = html(simulate(made))
+    }
+    text = html(simulate(make[case]()))
     assert "nan" not in re.sub("<script.*?</script>", "", text, flags=re.DOTALL).lower()
     assert len(Page(text).all("figure")) == N_CHARTS
     if case == "no copies":
@@ -260,7 +263,7 @@ def test_pages_of_odd_runs(case):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A function that opens a file in a real browser and returns its document, what it logged and what it asked for."""
+    """Return a function that opens a file in a real browser and returns the document, the console and the requests."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         if os.environ.get("CI"):
@@ -271,10 +274,10 @@ def browser(tmp_path_factory):
     class Recorder(socketserver.StreamRequestHandler):
         def handle(self):
             line = self.rfile.readline().decode("latin-1").strip()
-            if not re.match(rf"\w+ (https?://)?({'|'.join(map(re.escape, CHROMIUMS_OWN))})[:/]", line):
+            if not re.match(rf"\w+ (https?://)?({'|'.join(map(re.escape, CHROMIUM_HOSTS))})[:/]", line):
                 asked.append(line)
 
-    # All that the browser wants from any network goes to this proxy, which answers nothing.
+    # The browser sends all requests to this proxy, which never answers.
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Recorder) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         flags = (
@@ -283,20 +286,20 @@ def browser(tmp_path_factory):
             f"--virtual-time-budget=8000 --proxy-server=127.0.0.1:{proxy.server_address[1]} --dump-dom"
         ).split()
 
-        def look(file):
+        def open_file(file):
             asked.clear()
             profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
             command = [program, *flags, profile, file.as_uri()]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-            console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-            return done.stdout, console, list(asked)
+            process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+            console = [line for line in process.stderr.splitlines() if "CONSOLE" in line]
+            return process.stdout, console, list(asked)
 
-        yield look
+        yield open_file
         proxy.shutdown()
 
 
 @pytest.mark.parametrize("which", [*(pytest.param(w, marks=pytest.mark.slow) for w in ("run", "overloaded")), "evil"])
-def test_a_browser_draws_all_charts_and_reaches_nowhere(which, browser, tmp_path, request):
+def test_a_browser_draws_all_charts_and_contacts_no_server(which, browser, tmp_path, request):
     result = request.getfixturevalue(which)
     document, console, asked = browser(write(result, tmp_path / "page.html"))
     assert console == []
@@ -308,7 +311,7 @@ def test_a_browser_draws_all_charts_and_reaches_nowhere(which, browser, tmp_path
 
 
 @pytest.mark.slow
-def test_a_browser_draws_an_analysis_and_reaches_nowhere(run, browser, tmp_path):
+def test_a_browser_draws_an_analysis_and_contacts_no_server(run, browser, tmp_path):
     document, console, asked = browser(
         analysis_page.write(run.compare(), tmp_path / "page.html", scenario=run.scenario)
     )
@@ -318,7 +321,7 @@ def test_a_browser_draws_an_analysis_and_reaches_nowhere(run, browser, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_policy_stops_what_escaping_would_miss(run, browser, tmp_path):
+def test_the_policy_blocks_unescaped_scripts(run, browser, tmp_path):
     harm = "<script>document.body.dataset.harm='1'</script><img src='http://shadowsim.invalid/x.png'>"
     file = tmp_path / "page.html"
     text = html(run).replace("<main>", f"<main>{harm}", 1)
@@ -327,7 +330,7 @@ def test_the_policy_stops_what_escaping_would_miss(run, browser, tmp_path):
     assert "data-harm" not in document
     assert asked == []
     assert any("Content Security Policy" in line for line in console)
-    # Without a policy the same page does harm, and the test would see it.
+    # Without the policy the same page does harm, so this test can fail.
     file.write_text(re.sub("<meta http-equiv[^>]*>", "", text), "utf-8", newline="\n")
     document, _, asked = browser(file)
     assert "data-harm" in document

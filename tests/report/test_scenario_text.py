@@ -1,4 +1,4 @@
-"""What goes into a run, as text."""
+"""Scenarios and instance types as text."""
 
 from cases import scenario, service
 
@@ -8,7 +8,7 @@ from shadowsim.report.run_text import summary_table
 from shadowsim.report.scenario_text import instances_table, scenario_text
 
 
-def test_instances_say_what_is_unknown():
+def test_instances_show_unknown_figures():
     types = [InstanceType("ml.new.large"), InstanceType("ml.odd.large", 2, 0.5, "Chip", 1, 8.0, 113.068, "", "price x")]
     rows = [line.split() for line in instances_table(types).splitlines()[1:]]
     assert rows == [
@@ -17,17 +17,17 @@ def test_instances_say_what_is_unknown():
     ]
 
 
-def test_lost_copies_and_what_is_unusual_are_said():
-    made = scenario(
+def test_lost_copies_and_unusual_copying_are_described():
+    counted = scenario(
         {"process": "poisson", "rate_per_s": 50.0},
         service(mean_s=0.1, workers=4),
         share=100,
         mirror={"rule": "counter", "instant": "response", "max_in_flight": 2},
         endpoint={"routing": {"Shadow": "LEAST_OUTSTANDING_REQUESTS"}},
     )
-    result = simulate(made)
+    result = simulate(counted)
     lost = int(result.windows["copies_lost_max_in_flight"].sum())
     assert lost > 100
     assert f"copies lost: {lost:,} to mirror.max_in_flight" in summary_table(result)
-    said = " ".join(scenario_text(made).split())
-    assert "copies by counter at the response; at most 2 in flight; routing Source RANDOM, Shadow LEAST_" in said
+    text = " ".join(scenario_text(counted).split())
+    assert "copies by counter at the response; at most 2 in flight; routing Source RANDOM, Shadow LEAST_" in text

@@ -19,7 +19,7 @@ def blocks(seed, size):
 
 
 def walked(rates, sojourns, horizon, start, exponentials, uniforms):
-    """The path, a jump at a time."""
+    """The path, one jump after the other."""
     total, state = sum(sojourns), 0
     while state < len(rates) - 1 and start > sum(sojourns[: state + 1]) / total:
         state += 1

@@ -1,4 +1,4 @@
-"""Relaxation times: exact for M/M/1, finite for heavy tails, and known for laws that a trace's rows give."""
+"""Relaxation times: exact for M/M/1, finite for heavy tails, and known for laws of a trace's columns."""
 
 import math
 
@@ -15,7 +15,7 @@ TRACE = {"process": "trace", "path": "builtin:trace_small"}
 
 @pytest.mark.parametrize(("load", "workers"), [(0.25, 1), (0.81, 1), (0.81, 4)])
 def test_of_exponential_services_it_is_cohens(load, workers):
-    """1 / (mu (1 - sqrt(rho))^2) for M/M/1; more workers serve as one that is as much faster."""
+    """1 / (mu (1 - sqrt(rho))^2) for M/M/1; several workers are like one that is as many times faster."""
     case = scenario(POISSON, service(mean_s=2.0, workers=workers))
     assert relaxation_s(case, "source", load) == pytest.approx(2.0 / workers / (1.0 - math.sqrt(load)) ** 2)
 
@@ -56,7 +56,7 @@ def test_a_run_of_linear_services_can_be_too_short(speed, status):
     played = TRACE | {"repeat": 30, "speed": speed}
     pool = simulate(scenario(played, linear, horizon_s=18_000.0 / speed, sample_requests=0)).verdict.source
     assert pool.status == status
-    assert ("to forget its past" in pool.why) is (status == "TOO SHORT")
+    assert ("relaxation time" in pool.why) is (status == "TOO SHORT")
 
 
 @pytest.mark.parametrize(("load", "status"), [(0.05, "STABLE"), (0.9, "TOO SHORT")])

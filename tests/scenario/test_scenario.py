@@ -83,10 +83,10 @@ def test_round_trips():
 
 
 def test_the_document_is_copied_in_and_out():
-    given = document()
-    before = copy.deepcopy(given)
-    scenario = Scenario.from_dict(given)
-    given["traffic"]["rate_per_s"] = -1
+    original = document()
+    before = copy.deepcopy(original)
+    scenario = Scenario.from_dict(original)
+    original["traffic"]["rate_per_s"] = -1
     out = scenario.to_dict()
     out["services"]["AllTraffic"]["time"] = -1
     assert scenario.to_dict() == before
@@ -186,11 +186,11 @@ def test_plain_request_needs_a_rate_and_says_what_it_assumes():
     assert scenario.source_service.time.mean == scenario.shadow_service.time.mean == 0.02
     assert len(scenario.assumptions) == 5
     assert scenario.assumptions[1].startswith("AllTraffic: service times are lognormal with mean 20 ms")
-    # What is said later is no longer assumed.
-    said = scenario.replace({"shadow.time.mean_s": 0.03, "rate_per_s": 90})
-    subjects = [sentence.split(":")[0] for sentence in said.assumptions]
+    # Values that are set later are no longer assumed.
+    changed = scenario.replace({"shadow.time.mean_s": 0.03, "rate_per_s": 90})
+    subjects = [sentence.split(":")[0] for sentence in changed.assumptions]
     assert subjects == ["traffic", "AllTraffic", "AllTraffic", "Shadow-01"]
-    assert said.assumptions[-1] == "Shadow-01: a worker for each accelerator, or else for each vCPU."
+    assert changed.assumptions[-1] == "Shadow-01: one worker per accelerator, or else per vCPU."
     assert scenario.replace({"traffic.process": "constant"}).assumptions == scenario.assumptions[1:]
     assert Scenario.of(request(), 80, {"shadow.workers": 3}).assumptions == scenario.assumptions[:-1]
     assert len(scenario.replace({"services": document()["services"]}).assumptions) == 1
@@ -521,7 +521,7 @@ def test_every_copy_rule_and_cap():
     assert (plain.max_body_bytes, plain.max_in_flight, plain.max_per_s) == (None, None, None)
 
 
-def test_slowdown_holds_at_most_a_factor_a_worker():
+def test_slowdown_has_at_most_one_factor_per_worker():
     assert Scenario.from_dict(document(services=slowed([1.0, 1.5]))).shadow_service.slowdown == (1.0, 1.5)
     with pytest.raises(
         InputError, match=r"AllTraffic\.slowdown: must have at most one factor for each of the 4 workers"
@@ -540,13 +540,13 @@ def test_a_list_of_blocks_is_edited_block_by_block():
     scenario = Scenario.from_dict(document(traffic=PARTS))
     assert scenario.horizon_s == 604_800.0
     edited = scenario.replace({"traffic.0.rate_per_s": 7, "traffic.2.rate_per_s": 10, "traffic.1.speed": 2})
-    assert edited.traffic.parts[0].rate_per_s == 7.0
-    assert edited.traffic.parts[1].speed == 2.0
-    assert edited.traffic.parts[2].rates_per_s == (2.0, 18.0)
+    assert edited.traffic.superposed[0].rate_per_s == 7.0
+    assert edited.traffic.superposed[1].speed == 2.0
+    assert edited.traffic.superposed[2].rates_per_s == (2.0, 18.0)
     assert Scenario.from_dict(json.loads(json.dumps(edited.to_dict()))) == edited
     for change in (lambda: Scenario.of(scenario, 5), lambda: scenario.replace({"traffic.rate_per_s": 5})):
         with pytest.raises(
-            InputError, match=r"rate_per_s: is the rate of one block, .*: set traffic\.0\.rate_per_s, traf"
+            InputError, match=r"rate_per_s: sets the rate of a single block, .*: set traffic\.0\.rate_per_s, traf"
         ):
             change()
     with pytest.raises(InputError, match=r"^traffic: has 3 items, numbered from 0, got '3'"):
@@ -571,7 +571,7 @@ def test_saved_paths_of_a_list_still_resolve(tmp_path):
     traffic = [{**PARTS[0], **sized}, {"process": "trace", "path": "t.csv", **sized}]
     Scenario.from_dict(document(traffic=traffic), tmp_path).save(tmp_path / "deep" / "s.json")
     again = Scenario.load(tmp_path / "deep" / "s.json")
-    assert again.traffic.parts[1].trace().n_requests == 2
+    assert again.traffic.superposed[1].trace().n_requests == 2
     assert again.traffic.request_bytes.mean == 200.0
 
 
@@ -637,8 +637,8 @@ def test_import_is_light():
     assert not {"pandas", "numba", "scipy", "plotly", "pyarrow"} & set(loaded)
 
 
-def test_a_plain_request_may_need_its_changes_to_be_a_scenario():
-    """Nothing is known of ml.g7.2xlarge, so that its workers must be given."""
+def test_changes_may_complete_a_plain_request():
+    """ml.g7.2xlarge is an unknown type, so its workers are required."""
     request = default_scenario().to_dict()["experiment"]
     for variant in request["ModelVariants"]:
         variant["InfrastructureConfig"]["RealTimeInferenceConfig"]["InstanceType"] = "ml.g7.2xlarge"

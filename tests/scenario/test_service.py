@@ -88,12 +88,12 @@ def test_bad_input_names_path_and_constraint(block, path, why):
 MEASURED = {"time": 1, "workers": 4, "queue_limit": 7, "by_instance_type": {G5: {"time": 0.25, "queue_limit": None}}}
 
 
-def test_a_type_has_its_own_keys_and_the_rest_of_the_service():
-    own, other = parse_service(MEASURED, PATH, None, G5), parse_service(MEASURED, PATH, None, "ml.m5.xlarge")
-    assert (own.time.mean, own.workers, own.queue_limit) == (0.25, 4, 7)
+def test_a_types_keys_override_those_of_the_service():
+    on_g5, other = parse_service(MEASURED, PATH, None, G5), parse_service(MEASURED, PATH, None, "ml.m5.xlarge")
+    assert (on_g5.time.mean, on_g5.workers, on_g5.queue_limit) == (0.25, 4, 7)
     assert (other.time.mean, other.workers, other.queue_limit) == (1, 4, 7)
-    assert own.by_instance_type == other.by_instance_type
-    assert own.block == other.block == MEASURED
+    assert on_g5.by_instance_type == other.by_instance_type
+    assert on_g5.block == other.block == MEASURED
     only = {"by_instance_type": {G5: {"time": 0.25}}}
     assert parse_service(only, PATH, None, G5).time.mean == 0.25
 
@@ -107,13 +107,13 @@ def test_a_variant_that_changes_its_type_changes_its_service():
     assert on_g5.replace({"shadow.instance_type": "ml.m5.xlarge"}) == s
 
 
-def test_a_key_of_the_variant_is_that_of_its_type():
-    """Or the edit of a value that is not in use would be without effect, and nobody would know."""
+def test_a_key_of_the_variant_edits_that_of_its_type():
+    """Otherwise the edit would change a value that is not used, and silently have no effect."""
     s = scenario({"process": "poisson", "rate_per_s": 1.0}, shadow=MEASURED).replace({"shadow.instance_type": G5})
     edited = s.replace({"shadow.time": 0.5, "shadow.queue_limit": 3})
     assert (edited.shadow_service.time.mean, edited.shadow_service.queue_limit) == (0.5, 3)
     assert edited.document["services"]["Shadow"]["time"] == 1
-    assert edited.document["services"]["Shadow"]["queue_limit"] == 3  # which the type leaves to the service
+    assert edited.document["services"]["Shadow"]["queue_limit"] == 3  # which the type does not override
     changed = s.replace({"shadow.by_instance_type": {G5: {"time": 0.75}}})
     assert changed.shadow_service.time.mean == 0.75
     deep = s.replace({f"services.Shadow.by_instance_type.{G5}.time": 0.125})

@@ -31,7 +31,7 @@ def integral(time, rate):
 
 
 def at(knots, t):
-    """The rate at a moment that is no knot."""
+    """The rate at a time without a knot."""
     return float(np.interp(t, *knots))
 
 
@@ -91,12 +91,12 @@ def test_diurnal_values_cannot_show_the_last_bit_of_libm():
 
 
 def test_diurnal_begins_at_any_clock_time():
-    whole = rated(DIURNAL).knots(2 * DAY)
+    two_days = rated(DIURNAL).knots(2 * DAY)
     for start in (datetime(2026, 3, 2, 9, 0, tzinfo=UTC), datetime(2026, 3, 2, 23, 59, 59, 250_000)):
         offset = (start.replace(tzinfo=None) - datetime(2026, 3, 2)).total_seconds()
         time, rate = rated(DIURNAL).knots(DAY, start)
         assert (time[0], time[-1]) == (0.0, DAY)
-        np.testing.assert_allclose(rate, np.interp(time + offset, *whole), rtol=1e-12)
+        np.testing.assert_allclose(rate, np.interp(time + offset, *two_days), rtol=1e-12)
     berlin = datetime(2026, 3, 2, 10, 0, tzinfo=timezone(timedelta(hours=1)))
     same = rated(DIURNAL).knots(DAY, datetime(2026, 3, 2, 9, 0, tzinfo=UTC))
     assert np.array_equal(rated(DIURNAL).knots(DAY, berlin), same)
@@ -356,13 +356,13 @@ def test_a_superposition_has_its_parts_and_one_set_of_sizes():
     shared = {"request_bytes": 100, "sessions": 8, "response_bytes": None}
     blocks = [{**flat(), **shared}, {**gamma(scv=2), **shared}, {**mmpp(), **shared}]
     traffic = parse_traffic(json.loads(json.dumps(blocks)))
-    assert (traffic.process, [part.process for part in traffic.parts]) == (
+    assert (traffic.process, [part.process for part in traffic.superposed]) == (
         "superposition",
         ["poisson", "gamma", "mmpp"],
     )
     assert (traffic.request_bytes.mean, traffic.response_bytes, traffic.sessions) == (100.0, None, 8)
-    assert {(part.request_bytes, part.sessions) for part in traffic.parts} == {(None, None)}
-    assert [part.path for part in traffic.parts] == ["traffic.0", "traffic.1", "traffic.2"]
+    assert {(part.request_bytes, part.sessions) for part in traffic.superposed} == {(None, None)}
+    assert [part.path for part in traffic.superposed] == ["traffic.0", "traffic.1", "traffic.2"]
     assert traffic.mean_rate(5.0) == pytest.approx(1 + 10 + 18, rel=1e-15)
     assert traffic.to_dict() == blocks
     assert pickle.loads(pickle.dumps(traffic)) == traffic

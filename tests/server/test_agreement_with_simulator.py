@@ -1,4 +1,4 @@
-"""Simulator and server agree: one scenario, run live for five minutes and simulated with the same arrivals."""
+"""Simulator and server agree on one scenario, run live for five minutes and simulated with the same arrivals."""
 
 import json
 import subprocess
@@ -10,7 +10,6 @@ import pytest
 from serving import serving
 
 from shadowsim import default_scenario, simulate
-from shadowsim.server.data_plane.mirror import Mirroring
 
 SECONDS, RATE_PER_S = 300.0, 210.0  # of 20 ms on 7 workers: rho 0.6
 WIRE = Path(__file__).parents[1] / "support" / "wire.py"
@@ -27,18 +26,18 @@ def test_a_live_run_is_as_it_was_simulated(tmp_path):
             "traffic": {"process": "poisson", "rate_per_s": RATE_PER_S},
         }
     )
-    # a connection that the server closes for its silence while it is used again would be an error of the generator
-    with serving(tmp_path, services=scenario.services, mirroring=Mirroring.of(scenario), silent_s=3600.0) as server:
+    # a long silent_s, since a silent connection that closes while it is used again is an error of the generator
+    with serving(tmp_path, services=scenario.services, mirroring=scenario.mirroring, silent_s=3600.0) as server:
         server.experiment()
         url = f"{server.url}/endpoints/endpoint/invocations"
         command = [sys.executable, str(WIRE), "race", str(SECONDS), str(RATE_PER_S), url]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS + 60)
-        said = json.loads(done.stdout)
-        assert not said["bad"]
-        server.answered(len(said["took_s"][url]))
+        load = json.loads(done.stdout)
+        assert not load["bad"]
+        server.answered(len(load["took_s"][url]))
         requests = pd.DataFrame(server.frame("test", "requests"))
-    # A generator or a server that other programs keep from running for a moment makes bursts, which wait for each
-    # other: that is no fault of the service model, so the simulation gets the requests when they came.
+    # When other programs delay the generator or the server, requests come in bursts and wait for each other. The
+    # simulation gets the real arrivals, so that this does not count against the service model.
     arrivals = requests.loc[requests["role"] == "source", "arrival_s"].sort_values()
     arrivals.to_frame("arrival_s").to_csv(tmp_path / "arrivals.csv", index=False)
     traffic = {"process": "trace", "path": str(tmp_path / "arrivals.csv"), "time_column": "arrival_s"}
@@ -48,5 +47,5 @@ def test_a_live_run_is_as_it_was_simulated(tmp_path):
         expected = simulated.quantile(q)
         print(q, live.to_dict(), expected.to_dict())
         for variant in ("AllTraffic", "Shadow-01"):
-            # what the issue asks for; p99 of 63,000 requests of a queue at 0.6 has a standard error of about 2 %
+            # the p99 of 63,000 requests of a queue at load 0.6 has a standard error of about 2 %
             assert abs(live[variant] - expected[variant]) < 0.1 * expected[variant] + 0.001

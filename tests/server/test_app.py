@@ -1,4 +1,4 @@
-"""The server as a whole: its wire, its pages, CloudWatch by boto3, its limits, and how it stops."""
+"""The server as a whole: HTTP, pages, CloudWatch through boto3, limits, start and stop."""
 
 import io
 import json
@@ -6,12 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Thread
-from time import sleep
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import boto3
 import pandas as pd
@@ -19,21 +19,20 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.loaders import Loader
 from prometheus_client.parser import text_string_to_metric_families
-from serving import KEYS, ROLE, Container, answer, serving, until, variant
+from serving import KEYS, Container, answer, create_experiment, create_models, serving, until
 
 from shadowsim import InputError, default_scenario, read_captures
-from shadowsim.cli.serve import parse_backend, parse_choices
 from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
-from shadowsim.server.metrics.cloudwatch_wire import answered
+from shadowsim.server.metrics.cloudwatch_wire import answer_form
 
 N = 12
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """An experiment at 100 % that has served N requests, the last of them badly."""
+    """An experiment at 100 % that has served N requests; the shadow failed at the last one."""
 
-    async def fail(writer, asked):
+    async def fail(writer, request):
         writer.write(answer(500, b"no"))
 
     containers = {"source": Container(), "shadow": Container()}
@@ -48,26 +47,26 @@ def server(tmp_path_factory):
         yield server
 
 
-def raw(server, data, wait_s=5.0):
-    """What comes back for some bytes until the server closes, or says nothing more."""
+def send_bytes(server, data, wait_s=5.0):
+    """Send bytes and return what comes back until the server closes the connection or is silent for `wait_s`."""
     address = urlsplit(server.url)
     with closing(socket.create_connection((address.hostname, address.port), timeout=wait_s)) as connection:
         connection.sendall(data)
-        got = b""
+        received = b""
         try:
             while part := connection.recv(65_536):
-                got += part
+                received += part
         except TimeoutError:
-            got += b"(still open)"
-        return got
+            received += b"(still open)"
+        return received
 
 
 def post(server, body=b"{}", path="/", **headers):
-    """A request's status and JSON."""
+    """Send a request and return the status and JSON of the answer."""
     lines = {"Host": "127.0.0.1", "Content-Length": len(body), "Connection": "close", **headers}
     head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in lines.items())
-    head, _, found = raw(server, head.encode() + b"\r\n" + body).partition(b"\r\n\r\n")
-    return int(head.split()[1]), json.loads(found)
+    head, _, answer_body = send_bytes(server, head.encode() + b"\r\n" + body).partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(answer_body)
 
 
 def test_frames_are_those_of_the_simulator(server):
@@ -100,7 +99,7 @@ def test_prometheus_reads_the_metrics(server):
 SPAN = {"StartTime": datetime.now(UTC) - timedelta(hours=1), "EndTime": datetime.now(UTC) + timedelta(hours=1)}
 
 
-def of(variant="AllTraffic"):
+def dimensions_of(variant="AllTraffic"):
     return [{"Name": "EndpointName", "Value": "endpoint"}, {"Name": "VariantName", "Value": variant}]
 
 
@@ -109,9 +108,13 @@ def test_cloudwatch_s_statistics(server):
 
     def sums(metric, variant="AllTraffic", statistic="Sum", dimensions=None, period=60):
         points = cloudwatch.get_metric_statistics(
-            Namespace="AWS/SageMaker", MetricName=metric, Dimensions=dimensions or of(variant), Period=period,
-            Statistics=[statistic], **SPAN,
-        )["Datapoints"]  # fmt: skip
+            Namespace="AWS/SageMaker",
+            MetricName=metric,
+            Dimensions=dimensions or dimensions_of(variant),
+            Period=period,
+            Statistics=[statistic],
+            **SPAN,
+        )["Datapoints"]
         return sum(p[statistic] for p in points)
 
     assert sums("Invocations") == sums("Invocations", "Shadow-01") == N
@@ -120,7 +123,7 @@ def test_cloudwatch_s_statistics(server):
     assert sums("ModelLatency", statistic="SampleCount") == N
     assert (sums("Invocation5XXErrors"), sums("Invocation5XXErrors", "Shadow-01")) == (0, 1)
     assert (sums("InvocationModelErrors"), sums("InvocationModelErrors", "Shadow-01")) == (0, 1)
-    assert sums("Invocations", dimensions=of()[:1]) == 0  # as in AWS
+    assert sums("Invocations", dimensions=dimensions_of()[:1]) == 0  # as in AWS
     requests = pd.DataFrame(server.frame("test", "requests"))
     expected = requests.loc[requests["role"] == "source", "latency_s"].sum() * 1e6
     assert sums("ModelLatency") == pytest.approx(expected)
@@ -128,15 +131,15 @@ def test_cloudwatch_s_statistics(server):
 
 def test_cloudwatch_s_data_and_names(server):
     cloudwatch = server.client("cloudwatch")
-    metric = {"Namespace": "AWS/SageMaker", "MetricName": "ModelLatency", "Dimensions": of()}
+    metric = {"Namespace": "AWS/SageMaker", "MetricName": "ModelLatency", "Dimensions": dimensions_of()}
     stats = [("mean", "Average"), ("low", "p10"), ("high", "p99.9"), ("top", "Maximum"), ("least", "Minimum")]
     queries = [{"Id": i, "MetricStat": {"Metric": metric, "Period": 7200, "Stat": s}} for i, s in stats]
     results = cloudwatch.get_metric_data(MetricDataQueries=queries, **SPAN)["MetricDataResults"]
     value = {r["Id"]: r["Values"][0] for r in results}
     assert value["least"] <= value["low"] <= value["mean"] <= value["high"] <= value["top"]
     pages = cloudwatch.get_paginator("list_metrics").paginate(Namespace="AWS/SageMaker", MetricName="Invocations")
-    found = [m["Dimensions"] for page in pages for m in page["Metrics"]]
-    assert found == [of("AllTraffic"), of("Shadow-01")]
+    dimensions = [m["Dimensions"] for page in pages for m in page["Metrics"]]
+    assert dimensions == [dimensions_of("AllTraffic"), dimensions_of("Shadow-01")]
     assert cloudwatch.list_metrics(Namespace="AWS/Lambda")["Metrics"] == []
     for request, code in (
         ({"Period": 30, "Statistics": ["Sum"]}, "InvalidParameterValue"),
@@ -161,9 +164,9 @@ def test_cloudwatch_s_data_and_names(server):
         ({"X_Amz_Target": "SageMaker.ListModels", "Host": "evil.org"}, b"{}", "AccessDeniedException"),
     ],
 )
-def test_what_is_no_action_is_refused(server, headers, body, code):
-    status, found = post(server, body, **headers)
-    assert (status // 100, found["__type"]) == (4, code)
+def test_unknown_actions_and_bad_bodies_are_refused(server, headers, body, code):
+    status, error = post(server, body, **headers)
+    assert (status // 100, error["__type"]) == (4, code)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +180,11 @@ def test_there_are_no_other_pages(server, path):
 
 
 def test_no_other_origin_is_allowed(server):
-    got = raw(
+    page = send_bytes(
         server, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.org\r\nConnection: close\r\n\r\n"
     )
-    assert got.startswith(b"HTTP/1.1 200")
-    assert b"access-control" not in got.lower()
+    assert page.startswith(b"HTTP/1.1 200")
+    assert b"access-control" not in page.lower()
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ def test_no_other_origin_is_allowed(server):
     ],
 )
 def test_a_silent_caller_is_cut_off(server, sent):
-    assert not raw(server, sent).endswith(b"(still open)")
+    assert not send_bytes(server, sent).endswith(b"(still open)")
 
 
 @pytest.mark.parametrize(
@@ -208,10 +211,10 @@ def test_a_silent_caller_is_cut_off(server, sent):
     ],
 )
 def test_bad_http_is_refused(server, sent):
-    assert raw(server, sent).startswith(b"HTTP/1.1 4") or raw(server, sent).startswith(b"HTTP/1.0 4")
+    assert send_bytes(server, sent).startswith(b"HTTP/1.1 4") or send_bytes(server, sent).startswith(b"HTTP/1.0 4")
 
 
-def test_what_callers_do_wrong_is_not_logged(server, caplog):
+def test_errors_of_callers_are_not_logged(server, caplog):
     caplog.set_level(0)
     for sent in (b"BREW / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1"):
         address = urlsplit(server.url)
@@ -233,7 +236,7 @@ def test_a_long_header_is_refused_with_reason(server):
     ("method", "request_of", "words"),
     [
         ("invoke_endpoint_async", {"InputLocation": "s3://b/k"}, "asynchronous endpoints"),
-        ("invoke_endpoint_with_response_stream", {"Body": b"x"}, "is not rehearsed"),
+        ("invoke_endpoint_with_response_stream", {"Body": b"x"}, "is not supported"),
     ],
 )
 def test_other_ways_to_invoke_are_refused_by_name(server, method, request_of, words):
@@ -242,7 +245,7 @@ def test_other_ways_to_invoke_are_refused_by_name(server, method, request_of, wo
     assert caught.value.response["Error"]["Code"] == "UnknownOperationException"
 
 
-def test_pages_want_the_token_where_signatures_are_verified(tmp_path):
+def test_pages_require_the_token_if_signatures_are_verified(tmp_path):
     key, secret = KEYS.values()
     with serving(tmp_path, secrets={key: secret}) as server:
         with pytest.raises(HTTPError) as caught:
@@ -256,21 +259,18 @@ def test_pages_want_the_token_where_signatures_are_verified(tmp_path):
 def test_a_container_that_never_answers_ping_fails_the_endpoint(tmp_path):
     with serving(tmp_path, {"source": Container(), "shadow": Container(ping=503)}) as server:
         sagemaker = server.client("sagemaker")
+        create_models(sagemaker, "source", "shadow")
         for model in ("source", "shadow"):
-            image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
-            sagemaker.create_model(
-                ModelName=model, PrimaryContainer=image, ExecutionRoleArn="arn:aws:iam::111122223333:role/x"
-            )
-            made = {"VariantName": "v", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-            sagemaker.create_endpoint_config(EndpointConfigName=model, ProductionVariants=[made])
+            variant = {"VariantName": "v", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+            sagemaker.create_endpoint_config(EndpointConfigName=model, ProductionVariants=[variant])
             sagemaker.create_endpoint(EndpointName=model, EndpointConfigName=model)
         status = lambda name: sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"]  # noqa: E731
         until(lambda: status("source") == "InService")
-        assert status("shadow") == "Creating"  # it has four minutes
+        assert status("shadow") == "Creating"  # a container has four minutes to answer
 
 
 def started(tmp_path, *options):
-    """`shadowsim serve` as a process, the URL that it prints, and the lines up to there."""
+    """Start `shadowsim serve` as a process; return it, the variables that it prints, and all lines up to there."""
     code = "from shadowsim.cli.main import app; app()"
     command = [sys.executable, "-c", code, "serve", "--port", "0", "--s3-root", str(tmp_path / "s3"), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
@@ -279,16 +279,16 @@ def started(tmp_path, *options):
         lines.append(line.rstrip())
         if line.startswith("#"):
             break
-    urls = dict(line.removeprefix("export ").split("=", 1) for line in lines if "export" in line)
-    return process, urls, lines
+    variables = dict(line.removeprefix("export ").split("=", 1) for line in lines if "export" in line)
+    return process, variables, lines
 
 
 @contextmanager
 def process_of(tmp_path, monkeypatch, *options):
-    """A server in a process of its own, and boto3's clients that know it by the variables that it prints."""
-    process, urls, lines = started(tmp_path, *options)
+    """Run a server in its own process, with boto3 clients that find it by the variables that it prints."""
+    process, variables, lines = started(tmp_path, *options)
     keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**urls, **keys}.items():
+    for name, value in {**variables, **keys}.items():
         monkeypatch.setenv(name, value)
     try:
         yield process, boto3.client("sagemaker"), boto3.client("sagemaker-runtime"), lines
@@ -297,44 +297,33 @@ def process_of(tmp_path, monkeypatch, *options):
         process.communicate()
 
 
-def create_experiment(sagemaker):
-    for model in ("a", "b"):
-        image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
-        sagemaker.create_model(ModelName=model, PrimaryContainer=image, ExecutionRoleArn=ROLE)
-    shadow = {"ShadowModelVariantName": "Shadow-01", "SamplingPercentage": 100}
-    sagemaker.create_inference_experiment(
-        Name="test",
-        Type="ShadowMode",
-        RoleArn=ROLE,
-        EndpointName="endpoint",
-        ModelVariants=[variant("AllTraffic", "a"), variant("Shadow-01", "b")],
-        ShadowModeConfig={"SourceModelVariantName": "AllTraffic", "ShadowModelVariants": [shadow]},
-        DataStorageConfig={"Destination": "s3://bucket"},
-    )
-    until(lambda: sagemaker.describe_inference_experiment(Name="test")["Status"] == "Running")
+def create_captured_experiment(sagemaker):
+    create_models(sagemaker, "a", "b")
+    create_experiment(sagemaker, DataStorageConfig={"Destination": "s3://bucket"})
 
 
-def test_sigterm_finishes_what_is_in_flight_and_flushes_captures(tmp_path, monkeypatch):
-    service = {"time": {"law": "deterministic", "mean_s": 0.5}, "workers": 8}
+def n_unanswered(runtime):
+    """Requests and copies that wait or are in service, as the server's metrics count them."""
+    with urlopen(f"{runtime.meta.endpoint_url}/metrics", timeout=10) as page:
+        families = {f.name: f for f in text_string_to_metric_families(page.read().decode())}
+    return sum(sample.value for sample in families["shadowsim_unanswered_requests"].samples)
+
+
+def test_sigterm_finishes_requests_in_flight_and_flushes_captures(tmp_path, monkeypatch):
+    service = {"time": {"law": "deterministic", "mean_s": 1.0}, "workers": 8}
     changes = {f"services.{name}": service for name in ("AllTraffic", "Shadow-01")}
     default_scenario().replace(changes).save(tmp_path / "scenario.json")
     options = ("--scenario", str(tmp_path / "scenario.json"), "--transition-s", "0")
     with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
         assert lines[0].startswith("state is kept in memory only")
-        create_experiment(sagemaker)
-        got = []
-
-        def call():
-            got.append(runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")["Body"].read())
-
-        caller = Thread(target=call)
-        caller.start()
-        sleep(0.2)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)  # half a second, and the interpreter's end
-        caller.join()
+        create_captured_experiment(sagemaker)
+        with ThreadPoolExecutor(1) as callers:
+            answering = callers.submit(runtime.invoke_endpoint, EndpointName="endpoint", Body=b"x")
+            until(lambda: n_unanswered(runtime) == 2)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=20)  # a second of service, and the interpreter's end
         assert process.returncode == 0, err
-        assert got == [b"x"]
+        assert answering.result()["Body"].read() == b"x"
         assert "stopping" in out
         assert sorted(read_captures(tmp_path / "s3").records["variant"]) == ["AllTraffic", "Shadow-01"]
 
@@ -344,7 +333,7 @@ def test_a_killed_server_serves_on_when_it_is_started_again(tmp_path, monkeypatc
     options = ("--db", str(tmp_path / "state.db"), "--transition-s", "0")
     with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
         assert lines[0].startswith("state is kept in ")
-        create_experiment(sagemaker)
+        create_captured_experiment(sagemaker)
         runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")
         process.kill()
         process.wait(10)
@@ -354,7 +343,7 @@ def test_a_killed_server_serves_on_when_it_is_started_again(tmp_path, monkeypatc
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
     reading = read_captures(tmp_path / "s3")
-    assert sorted(reading.records["variant"]) == ["AllTraffic", "Shadow-01"]  # what was not flushed is lost, no more
+    assert sorted(reading.records["variant"]) == ["AllTraffic", "Shadow-01"]  # only lines since the last flush are lost
     assert (reading.reading.n_torn, reading.reading.n_broken) == (0, 0)
 
 
@@ -384,16 +373,6 @@ def test_bad_options_are_one_line(tmp_path, monkeypatch, capsys, options, words)
     assert err.count("\n") == 1
 
 
-def test_options_of_the_command_line():
-    assert parse_backend("m=http://a:1, http://b:2/") == ("m", ("http://a:1", "http://b:2/"))
-    for text in ("=http://a", "m=", "m=http://", "m=http://a?b", "m=http://a b", "m=http://a:x"):
-        with pytest.raises(InputError):
-            parse_backend(text)
-    assert parse_choices(["desired_state=Completed", "stop_before_start=false"]).desired_state == "Completed"
-    with pytest.raises(InputError, match="--choose desired_state"):
-        parse_choices(["desired_state=Other"])
-
-
 def test_cloudwatch_s_older_protocol(server, monkeypatch):
     load = Loader.load_service_model
 
@@ -408,31 +387,36 @@ def test_cloudwatch_s_older_protocol(server, monkeypatch):
     session = boto3.Session()
     cloudwatch = session.client("cloudwatch", endpoint_url=server.url, region_name="us-east-1", **KEYS)
     assert cloudwatch.meta.service_model.resolved_protocol == "query"
-    asked = {"Namespace": "AWS/SageMaker", "MetricName": "ModelLatency", "Dimensions": of(), "Period": 7200}
+    request = {
+        "Namespace": "AWS/SageMaker",
+        "MetricName": "ModelLatency",
+        "Dimensions": dimensions_of(),
+        "Period": 7200,
+    }
     (point,) = cloudwatch.get_metric_statistics(
-        **asked, Statistics=["SampleCount"], ExtendedStatistics=["p50"], **SPAN
+        **request, Statistics=["SampleCount"], ExtendedStatistics=["p50"], **SPAN
     )["Datapoints"]
     newer = server.client("cloudwatch").get_metric_statistics(
-        **asked, Statistics=["SampleCount"], ExtendedStatistics=["p50"], **SPAN
+        **request, Statistics=["SampleCount"], ExtendedStatistics=["p50"], **SPAN
     )["Datapoints"]
     assert [point] == newer
-    metric = {key: asked[key] for key in ("Namespace", "MetricName", "Dimensions")}
+    metric = {key: request[key] for key in ("Namespace", "MetricName", "Dimensions")}
     queries = [{"Id": "a", "MetricStat": {"Metric": metric, "Period": 7200, "Stat": "Sum"}, "ReturnData": True}]
     (data,) = cloudwatch.get_metric_data(MetricDataQueries=queries, **SPAN)["MetricDataResults"]
     assert len(data["Values"]) == len(data["Timestamps"]) == 1
     assert len(cloudwatch.list_metrics(MetricName="Invocations")["Metrics"]) == 2
     with pytest.raises(ClientError) as caught:
-        cloudwatch.get_metric_statistics(**asked, **SPAN)
+        cloudwatch.get_metric_statistics(**request, **SPAN)
     assert caught.value.response["Error"]["Code"] == "MissingParameter"
 
 
 @pytest.mark.parametrize(
     "body", [b"\xff", b"Action=ListMetrics&A.b=1&A=2", b"A=1&A.b=2", b"", b"&" * 20_000, b"A." * 50 + b"=1"]
 )
-def test_forms_that_are_none_are_refused(body):
+def test_malformed_forms_are_refused(body):
     def handle(action, request):
         raise InputError("action", "is none")
 
-    status, text = answered(body, handle)
+    status, text = answer_form(body, handle)
     assert status == 400
     assert b"<Code>" in text

@@ -1,4 +1,4 @@
-"""The AWS CLI against the server, in an environment of its own: it pins botocore."""
+"""The AWS CLI against the server; it has its own environment, since it pins botocore."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from serving import KEYS, ROLE, serving, until, variant
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory):
-    """The command."""
+    """The path of the command `aws`."""
     folder = tmp_path_factory.mktemp("awscli")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
     pip = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "awscli"]
@@ -48,12 +48,12 @@ def test_a_shadow_test_by_the_aws_cli(tmp_path, aws):
             "ModelVariants": [variant("AllTraffic", "current"), variant("Shadow-01", "candidate")],
             "ShadowModeConfig": {"SourceModelVariantName": "AllTraffic", "ShadowModelVariants": [shadow]},
         }
-        made = run("sagemaker", "create-inference-experiment", "--cli-input-json", json.dumps(request))
-        assert made["InferenceExperimentArn"].endswith(":inference-experiment/test")
+        created = run("sagemaker", "create-inference-experiment", "--cli-input-json", json.dumps(request))
+        assert created["InferenceExperimentArn"].endswith(":inference-experiment/test")
         describe = ("sagemaker", "describe-inference-experiment", "--name", "test")
         until(lambda: run(*describe)["Status"] == "Running")
-        found = run("sagemaker", "list-inference-experiments", "--status-equals", "Running")["InferenceExperiments"]
-        assert [one["Name"] for one in found] == ["test"]
+        running = run("sagemaker", "list-inference-experiments", "--status-equals", "Running")["InferenceExperiments"]
+        assert [experiment["Name"] for experiment in running] == ["test"]
 
         (tmp_path / "body.json").write_text('{"x": 1}')
         answered = run(

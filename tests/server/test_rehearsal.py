@@ -1,4 +1,4 @@
-"""A whole rehearsal: two scikit-learn models in containers, a thousand requests, captures in S3, Stop with Promote."""
+"""A rehearsal of two scikit-learn models: containers, a thousand requests, captures in S3, Stop with Promote."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ import boto3
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
-from serving import ROLE, serving, until, variant
+from serving import create_experiment, create_models, serving, until
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
@@ -99,9 +99,7 @@ def test_a_whole_rehearsal(tmp_path, s3):
         tmp_path, urls={name: m.url for name, m in models.items()}, sink=S3(f"{s3.meta.endpoint_url}")
     ) as server:
         sagemaker, invoke = server.client("sagemaker"), server.invoke
-        for name in models:
-            image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
-            sagemaker.create_model(ModelName=name, PrimaryContainer=image, ExecutionRoleArn=ROLE)
+        create_models(sagemaker, *models)
         pool = {"InstanceType": "ml.m5.xlarge", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(
             EndpointConfigName="plain",
@@ -114,18 +112,8 @@ def test_a_whole_rehearsal(tmp_path, s3):
         )
         sagemaker.create_endpoint(EndpointName="endpoint", EndpointConfigName="plain")
         sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="endpoint", WaiterConfig={"Delay": 1})
-        shadow = {"ShadowModelVariantName": "Shadow-01", "SamplingPercentage": 100}
-        sagemaker.create_inference_experiment(
-            Name="test",
-            Type="ShadowMode",
-            RoleArn=ROLE,
-            EndpointName="endpoint",
-            ModelVariants=[variant("AllTraffic", "current"), variant("Shadow-01", "candidate")],
-            ShadowModeConfig={"SourceModelVariantName": "AllTraffic", "ShadowModelVariants": [shadow]},
-            DataStorageConfig={"Destination": "s3://captures/experiment"},
-        )
-        status = lambda: sagemaker.describe_inference_experiment(Name="test")["Status"]  # noqa: E731
-        until(lambda: status() == "Running")
+        storage = {"Destination": "s3://captures/experiment"}
+        create_experiment(sagemaker, models=("current", "candidate"), DataStorageConfig=storage)
 
         def ask(i):
             reply = invoke(Body=npy(rows[i : i + 1]), ContentType=NPY, Accept=NPY, InferenceId=f"request-{i}")
@@ -139,7 +127,7 @@ def test_a_whole_rehearsal(tmp_path, s3):
 
         actions = {"AllTraffic": "Remove", "Shadow-01": "Promote"}
         sagemaker.stop_inference_experiment(Name="test", ModelVariantActions=actions, DesiredState="Completed")
-        until(lambda: status() == "Completed")
+        until(lambda: sagemaker.describe_inference_experiment(Name="test")["Status"] == "Completed")
         sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="endpoint", WaiterConfig={"Delay": 1})
         reply = invoke(Body=npy(rows), ContentType=NPY)
         assert reply["InvokedProductionVariant"] == "Shadow-01"
@@ -157,11 +145,11 @@ def test_a_whole_rehearsal(tmp_path, s3):
             file = tmp_path / item["Key"]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(body)
-            found = [json.loads(line)["eventMetadata"]["inferenceId"] for line in body.splitlines()]
-            ids.setdefault(item["Key"].split("/")[2], []).extend(found)
+            in_file = [json.loads(line)["eventMetadata"]["inferenceId"] for line in body.splitlines()]
+            ids.setdefault(item["Key"].split("/")[2], []).extend(in_file)
     every = sorted(f"request-{i}" for i in range(N))
-    assert {name: sorted(found) for name, found in ids.items()} == {"AllTraffic": every, "Shadow-01": every}
+    assert {name: sorted(values) for name, values in ids.items()} == {"AllTraffic": every, "Shadow-01": every}
 
-    found = agreement(tmp_path / "experiment/endpoint/AllTraffic", tmp_path / "experiment/endpoint/Shadow-01")
-    alike = (fitted["current"].predict(rows) == fitted["candidate"].predict(rows)).sum()
-    assert (found.n_pairs, found.within.n, found.within.of) == (N, alike, N)
+    result = agreement(tmp_path / "experiment/endpoint/AllTraffic", tmp_path / "experiment/endpoint/Shadow-01")
+    n_equal = (fitted["current"].predict(rows) == fitted["candidate"].predict(rows)).sum()
+    assert (result.n_pairs, result.within.n, result.within.of) == (N, n_equal, N)

@@ -1,10 +1,17 @@
-"""Batches: how often independent sections stay apart, that memory joins them, and that traffic's trend is no error."""
+"""Batches: independent sections stay separate, memory joins them, and the trend of traffic is not an error."""
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from shadowsim.statistics.batch_means import LEAST, MOST, Batches, Deviations, choose, traffic_moments
+from shadowsim.statistics.batch_means import (
+    MAX_BATCHES,
+    MIN_BATCHES,
+    Batches,
+    Deviations,
+    traffic_moments,
+    uncorrelated_batches,
+)
 
 SERIES, SECTIONS = 300, 100
 
@@ -22,30 +29,32 @@ def autoregressive(rng, phi):
 
 def test_independent_sections_are_joined_to_thirty_four_times_in_five():
     rng = np.random.default_rng(1)
-    most = sum(choose(plain(rng.standard_normal(SECTIONS))) == Batches(MOST) for _ in range(SERIES))
+    most = sum(
+        uncorrelated_batches(plain(rng.standard_normal(SECTIONS))) == Batches(MAX_BATCHES) for _ in range(SERIES)
+    )
     # the test is at 20 %, to first order in 1 / 30: the mean of r is -1 / 30, a fifth of its standard error
     assert binom.ppf(0.001, SERIES, 0.8) <= most <= binom.ppf(0.999, SERIES, 0.86)
 
 
 def test_memory_joins_sections_until_none_are_left():
     rng = np.random.default_rng(2)
-    some = [choose(plain(autoregressive(rng, 0.8))) for _ in range(SERIES)]
+    batches = [uncorrelated_batches(plain(autoregressive(rng, 0.8))) for _ in range(SERIES)]
     # its time is 9 sections: thirty batches have correlation 0.5, ten of 0.3
-    assert np.mean([b is not None and b.n > 20 for b in some]) < 0.1
+    assert np.mean([b is not None and b.n > 20 for b in batches]) < 0.1
     # a random walk never forgets; ten batches of it have correlation 0.5, which ten numbers show three times in five
-    walks = [choose(plain(autoregressive(rng, 1.0))) for _ in range(SERIES)]
+    walks = [uncorrelated_batches(plain(autoregressive(rng, 1.0))) for _ in range(SERIES)]
     assert np.mean([b is None for b in walks]) > 0.5
     assert np.mean([b is not None and b.trend for b in walks]) < 0.05
 
 
 def test_the_error_of_independent_batches_is_that_of_their_sum():
     rng = np.random.default_rng(3)
-    errors = [Batches(MOST).error(plain(rng.normal(0.0, 2.0, SECTIONS))) for _ in range(SERIES)]
+    errors = [Batches(MAX_BATCHES).error(plain(rng.normal(0.0, 2.0, SECTIONS))) for _ in range(SERIES)]
     variance = np.mean([e**2 for e, _ in errors])
     expected = SECTIONS * 4.0  # in sections of unit weight; the sum itself is 0 by construction
-    assert variance == pytest.approx(expected, rel=4 * np.sqrt(2 / (MOST - 1) / SERIES))
+    assert variance == pytest.approx(expected, rel=4 * np.sqrt(2 / (MAX_BATCHES - 1) / SERIES))
     df = np.array([d for _, d in errors])
-    assert df.max() == MOST - 1
+    assert df.max() == MAX_BATCHES - 1
     assert np.median(df) > 20
 
 
@@ -59,9 +68,9 @@ def test_one_batch_that_holds_the_scatter_leaves_few_degrees_of_freedom():
 
 def test_no_scatter_is_no_error():
     nothing = Deviations(np.zeros(SECTIONS), np.ones(SECTIONS))
-    assert choose(nothing) == Batches(MOST)
-    assert Batches(MOST).error(nothing) == (0.0, MOST - 1)
-    assert Batches(MOST).correlation(nothing, nothing) == 0.0
+    assert uncorrelated_batches(nothing) == Batches(MAX_BATCHES)
+    assert Batches(MAX_BATCHES).error(nothing) == (0.0, MAX_BATCHES - 1)
+    assert Batches(MAX_BATCHES).correlation(nothing, nothing) == 0.0
 
 
 def day(rng, noise):
@@ -77,11 +86,11 @@ def test_what_follows_the_traffic_is_no_error():
     variances = []
     for _ in range(SERIES):
         deviations = day(rng, 0.1)
-        batches = choose(deviations)
+        batches = uncorrelated_batches(deviations)
         if batches is None or not batches.trend:
             continue
         variances.append(batches.error(deviations)[0] ** 2)
-        level, _ = Batches(LEAST).error(deviations)
+        level, _ = Batches(MIN_BATCHES).error(deviations)
         assert level > 10 * np.sqrt(variances[-1])  # which is what it would be without
     assert len(variances) > 0.9 * SERIES  # three tests at 20 % rarely fail together
     expected = 0.01 * day(rng, 0.0).n.sum()
@@ -105,14 +114,14 @@ def week(rng, noise):
 def test_what_follows_the_traffic_of_a_week_is_no_error():
     rng = np.random.default_rng(7)
     runs = [week(rng, 0.1) for _ in range(SERIES)]
-    found = [choose(d) for d in runs]
-    assert sum(b is not None and b.trend for b in found) > 0.95 * SERIES  # three tests at 20 %, and three at 5 %
+    batches = [uncorrelated_batches(d) for d in runs]
+    assert sum(b is not None and b.trend for b in batches) > 0.95 * SERIES  # three tests at 20 %, and three at 5 %
     fifty = Batches(50, trend=True)
     variances = [fifty.error(d)[0] ** 2 for d in runs]
     expected = 0.01 * week(rng, 0.0).n.sum()
     # 33 degrees of freedom of fifty differences; what the coefficients take is allowed for
     assert np.mean(variances) == pytest.approx(expected, rel=0.1 + 4 * np.sqrt(2 / 33 / SERIES))
-    assert Batches(LEAST).error(runs[0])[0] > 5 * np.sqrt(expected)  # which is what it would be with the days
+    assert Batches(MIN_BATCHES).error(runs[0])[0] > 5 * np.sqrt(expected)  # which is what it would be with the days
 
 
 def test_moments_begin_with_the_requests_and_are_those_of_each_block():
@@ -142,25 +151,26 @@ def test_a_tail_that_only_the_peak_visits_is_still_judged():
     rng = np.random.default_rng(10)
     d = week(rng, 0.0)
     scale = np.sqrt(d.n) * (d.n / d.n.max()) ** 4
-    found = [choose(d._replace(sums=x - x.sum() / d.n.sum() * d.n))
+    batches = [uncorrelated_batches(d._replace(sums=x - x.sum() / d.n.sum() * d.n))
              for x in scale * rng.standard_normal((SERIES, SECTIONS))]  # fmt: skip
-    assert np.mean([b is not None and b.trend for b in found]) > 0.9
+    assert np.mean([b is not None and b.trend for b in batches]) > 0.9
 
 
 def test_few_sections_are_none():
-    assert choose(plain(np.random.default_rng(5).standard_normal(LEAST - 1))) is None
+    assert uncorrelated_batches(plain(np.random.default_rng(5).standard_normal(MIN_BATCHES - 1))) is None
 
 
 def test_errors_that_move_together_correlate():
     rng = np.random.default_rng(6)
     common, own = rng.standard_normal((2, 10, SECTIONS)), rng.standard_normal((2, 10, SECTIONS))
-    found = [
-        Batches(MOST).correlation(plain(c + a), plain(c + b)) for c, a, b in zip(common[0], own[0], own[1], strict=True)
+    correlations = [
+        Batches(MAX_BATCHES).correlation(plain(c + a), plain(c + b))
+        for c, a, b in zip(common[0], own[0], own[1], strict=True)
     ]
     # half of the variance is common; the standard error of one is about (1 - 1/4) / sqrt(30)
-    assert np.mean(found) == pytest.approx(0.5, abs=4 * 0.75 / np.sqrt(MOST * 10))
+    assert np.mean(correlations) == pytest.approx(0.5, abs=4 * 0.75 / np.sqrt(MAX_BATCHES * 10))
 
 
-def test_batches_say_what_they_are():
+def test_batches_as_text():
     assert str(Batches(25)) == "25 groups"
     assert str(Batches(50, trend=True)) == "50 groups, traffic's trend removed"

@@ -1,4 +1,4 @@
-"""compare: what it says of runs whose truth is known, and how its parameters act."""
+"""compare: outcomes of runs whose truth is known, and the effect of each parameter."""
 
 import math
 
@@ -11,7 +11,8 @@ from scipy.stats import binom, norm
 
 from shadowsim import InputError, compare, simulate
 from shadowsim.statistics import sequential_looks
-from shadowsim.statistics.comparison import COLUMNS, NOT_ENOUGH, Terms, paired_rows, period_rows, row_of, verdict_of
+from shadowsim.statistics.comparison import COLUMNS, outcome_of, paired_rows, period_rows, row_of
+from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_JUDGED, SAME, WORSE, Terms
 
 METRICS = ["mean", "p50", "p90", "p95", "p99", "p99.9", "error_rate_4xx", "error_rate_5xx", "error_rate"]
 
@@ -35,7 +36,7 @@ def test_a_a_runs_of_a_queue_cover_the_truth(load, n, runs):
     true, hits, has, alarms = exact(0.99, load), 0, 0, 0
     for seed in range(runs):
         p99 = row(simulate(alike("exponential", load, n, seed)).compare(), "p99")
-        alarms += p99["verdict"] in ("worse", "better")
+        alarms += p99["outcome"] in (WORSE, BETTER)
         if not np.isnan(p99["low"]):
             has += 1
             hits += p99["low"] <= 0.0 <= p99["high"]
@@ -49,7 +50,7 @@ def test_a_a_runs_of_a_queue_cover_the_truth(load, n, runs):
 
 def test_a_busy_queue_of_few_requests_is_not_judged():
     p99 = row(simulate(alike("exponential", 0.9, 20_000, 1)).compare(), "p99")
-    assert p99["verdict"] == NOT_ENOUGH
+    assert p99["outcome"] == NOT_ENOUGH
     assert np.isnan(p99["low"])
     assert p99["source"] > 0.0
 
@@ -58,25 +59,25 @@ def test_a_slower_shadow_is_worse(run):
     d = run.compare(slo_s=0.4)
     assert tuple(d.columns) == COLUMNS
     assert d["metric"].tolist()[:10] == [*METRICS, "slo_miss"]
-    assert set(d["verdict"][:5]) == {"worse"}
+    assert set(d["outcome"][:5]) == {WORSE}
     p99 = row(d, "p99")
     assert p99["ratio_low"] <= exact(0.99, 0.65, 0.13) / exact(0.99, 0.5) <= p99["ratio_high"]
     assert p99["n_eff"] < p99["n_source"] == run.windows.loc[run.windows["role"] == "source", "Invocations"].sum()
-    assert row(d, "slo_miss")["verdict"] == "worse"
+    assert row(d, "slo_miss")["outcome"] == WORSE
     assert row(d, "error_rate")["verdict"] == "no difference larger than 0.1 points"
-    assert row(d, "paired_mean")["verdict"] == "worse"
+    assert row(d, "paired_mean")["outcome"] == WORSE
     assert d.loc[d["unit"] == "s", "margin"].iloc[0] == pytest.approx(0.1 * d["source"].iloc[0])
 
 
 def test_and_a_faster_one_is_better():
     d = simulate(alike("exponential", 0.5, 100_000, 1, slower=0.8)).compare()
-    assert row(d, "p99")["verdict"] == "better"
+    assert row(d, "p99")["outcome"] == BETTER
     assert row(d, "p99")["high"] < 0.0
 
 
 def test_the_margin_decides_what_is_the_same(run):
     assert row(run.compare(margin_pct=100.0), "p99")["verdict"] == "no difference larger than 100 %"
-    assert row(compare(run, margin_pct=1.0), "p99")["verdict"] == "worse"
+    assert row(compare(run, margin_pct=1.0), "p99")["outcome"] == WORSE
 
 
 def test_errors_are_counted_and_few_are_not_overlooked():
@@ -87,12 +88,12 @@ def test_errors_are_counted_and_few_are_not_overlooked():
     d = simulate(s).compare()
     rate = row(d, "error_rate_5xx")
     assert rate["source"] == 0.0
-    assert rate["verdict"] == "worse"
+    assert rate["outcome"] == WORSE
     assert rate["low"] < 0.003 < rate["high"]
     assert rate["method"] == "sections, by count"
-    assert row(d, "error_rate_4xx")["verdict"] == "no difference larger than 0.1 points"
+    assert row(d, "error_rate_4xx")["outcome"] == SAME
     d = simulate(s.replace({"horizon_s": 4.0, "run.period_s": 0.04})).compare()
-    assert row(d, "error_rate_5xx")["verdict"] == NOT_ENOUGH
+    assert row(d, "error_rate_5xx")["outcome"] == NOT_ENOUGH
 
 
 def test_a_constant_latency_is_equal_to_itself():
@@ -100,7 +101,7 @@ def test_a_constant_latency_is_equal_to_itself():
     s = scenario(traffic, service("deterministic", 0.01), share=100, horizon_s=100.0, period_s=1.0)
     p99 = row(simulate(s).compare(), "p99")
     assert (p99["difference"], p99["low"], p99["high"]) == (0.0, 0.0, 0.0)
-    assert p99["verdict"] == "no difference larger than 10 %"
+    assert p99["outcome"] == SAME
 
 
 def test_traffic_with_a_day_is_judged():
@@ -108,7 +109,7 @@ def test_traffic_with_a_day_is_judged():
     s = scenario({"process": "poisson", "profile": profile}, service("lognormal", 0.2, 4), share=100, horizon_s=86400.0,
                  period_s=300.0, sample_requests=0)  # fmt: skip
     d = simulate(s).compare()
-    assert set(d["verdict"][:5]) == {"no difference larger than 10 %"}
+    assert set(d["outcome"][:5]) == {SAME}
     assert d["method"].str.contains("trend removed").sum() >= 3
 
 
@@ -118,7 +119,7 @@ def test_a_week_is_judged_by_what_its_days_do_not_repeat():
     s = scenario({"process": "poisson", "profile": profile}, service("lognormal", 0.2, 4), share=100,
                  horizon_s=7 * 86400.0, period_s=600.0, sample_requests=0)  # fmt: skip
     p99 = row(simulate(s).compare(), "p99")
-    assert p99["verdict"] == "no difference larger than 10 %"
+    assert p99["outcome"] == SAME
     assert p99["low"] < 0.0 < p99["high"]
     assert p99["method"].endswith("trend removed")
 
@@ -126,10 +127,10 @@ def test_a_week_is_judged_by_what_its_days_do_not_repeat():
 def test_looks_widen_the_interval_as_their_bounds_say(run):
     plain = row(run.compare(), "p50")
     for look in (1, 4, 7):
-        found = row(run.compare(look=look, looks=7), "p50")
+        looked = row(run.compare(look=look, looks=7), "p50")
         bound = sequential_looks.bounds(7)[look - 1]
         # Student's value at a bound's level grows faster than the bound
-        assert found["high"] - found["low"] >= (plain["high"] - plain["low"]) * bound / norm.ppf(0.975) * 0.99
+        assert looked["high"] - looked["low"] >= (plain["high"] - plain["low"]) * bound / norm.ppf(0.975) * 0.99
     pocock = row(run.compare(look=1, looks=7, spending="pocock"), "p50")
     early = row(run.compare(look=1, looks=7), "p50")
     assert pocock["high"] - pocock["low"] < early["high"] - early["low"]
@@ -159,14 +160,14 @@ def test_an_export_of_windows_is_compared_by_periods(run):
     assert row(d, "mean")["difference"] == row(run.compare(), "mean")["difference"]
     assert np.isnan(row(d, "mean")["n_eff"])
     assert row(d, "p99")["method"] == "windows, median of 100 differences of their p99"
-    assert row(d, "p99")["verdict"] == "worse"
+    assert row(d, "p99")["outcome"] == WORSE
 
 
 def test_replications_are_their_own_sections():
     runs = [simulate(alike("exponential", 0.5, 20_000, seed, slower=1.3)) for seed in range(12)]
     d = compare(runs)
     assert set(d["method"][:5]) == {"replications, 12 groups"}
-    assert row(d, "p90")["verdict"] == "worse"
+    assert row(d, "p90")["outcome"] == WORSE
     assert row(compare(runs[:3]), "p90")["method"].startswith("sections")
 
 
@@ -180,13 +181,13 @@ def test_no_copies_are_not_enough_data():
     )
     d = simulate(s).compare(slo_s=0.1)
     assert d["metric"].tolist() == [*METRICS, "slo_miss"]
-    assert set(d["verdict"]) == {NOT_ENOUGH}
+    assert set(d["outcome"]) == {NOT_ENOUGH}
     assert set(d["n_shadow"]) == {0}
     assert d["shadow"].isna().all()
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         ({"margin_pct": 0.0}, "margin_pct: must be > 0, got 0"),
         ({"margin_pct": float("nan")}, "margin_pct: must be > 0, got nan"),
@@ -200,65 +201,61 @@ def test_no_copies_are_not_enough_data():
         ({"method": "bootstrap"}, "method: must be one of sections, replications, requests, windows, got 'bootstrap'"),
     ],
 )
-def test_what_cannot_be_is_said(run, given, message):
+def test_invalid_arguments_are_refused(run, arguments, message):
     with pytest.raises(InputError, match=message):
-        run.compare(**given)
+        run.compare(**arguments)
 
 
-def test_frames_that_tell_nothing_are_said():
+def test_frames_without_figures_are_refused():
     with pytest.raises(InputError, match="frames: hold nothing that could be compared"):
         compare({"windows": pd.DataFrame({"role": ["source", "shadow"], "time_s": [0.0, 0.0]})})
 
 
-TERMS = Terms(margin_pct=10.0, margin_points=0.1, alpha=0.05)
-SAME_PCT, SAME_POINTS = "no difference larger than 10 %", "no difference larger than 0.1 points"
+TERMS = Terms(alpha=0.05)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
+    ("low", "high", "outcome"),
     [
-        (0.95, 1.05, SAME_PCT),
-        (1.02, 1.09, SAME_PCT),  # certain, and certainly small
-        (0.91, 0.99, SAME_PCT),
-        (1.02, 1.30, "worse"),
-        (1.15, 1.30, "worse"),
-        (0.70, 0.97, "better"),
+        (0.95, 1.05, SAME),
+        (1.02, 1.09, SAME),  # certain, and certainly small
+        (0.91, 0.99, SAME),
+        (1.02, 1.30, WORSE),
+        (1.15, 1.30, WORSE),
+        (0.70, 0.97, BETTER),
         (0.95, 1.12, NOT_ENOUGH),
         (0.50, 2.00, NOT_ENOUGH),
         (math.nan, math.nan, NOT_ENOUGH),
     ],
 )
-def test_a_latency_is_judged_by_its_ratio(low, high, verdict):
+def test_a_latency_is_judged_by_its_ratio(low, high, outcome):
     row = row_of("p99", "s", [2.0, 2.0], [10, 10], TERMS)
     row |= {"ratio_low": low, "ratio_high": high, "low": 2.0 * (low - 1.0), "high": 2.0 * (high - 1.0)}
-    assert verdict_of(row, TERMS) == verdict
+    assert outcome_of(row, TERMS) == outcome
     assert row["margin"] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
+    ("low", "high", "outcome"),
     [
-        (-0.0005, 0.0009, SAME_POINTS),
-        (0.0001, 0.0009, SAME_POINTS),
-        (0.0001, 0.0020, "worse"),
-        (-0.0020, -0.0001, "better"),
+        (-0.0005, 0.0009, SAME),
+        (0.0001, 0.0009, SAME),
+        (0.0001, 0.0020, WORSE),
+        (-0.0020, -0.0001, BETTER),
         (-0.0005, 0.0011, NOT_ENOUGH),
     ],
 )
-def test_a_share_is_judged_in_points(low, high, verdict):
+def test_a_share_is_judged_in_points(low, high, outcome):
     row = row_of("error_rate", "share", [0.01, 0.01], [10, 10], TERMS) | {"low": low, "high": high}
     assert row["margin"] == pytest.approx(0.001)
-    assert verdict_of(row, TERMS) == verdict
+    assert outcome_of(row, TERMS) == outcome
 
 
 def test_a_row_without_an_interval_is_not_enough_data():
     row = row_of("p99", "s", [0.0, 1.0], [5, 0], TERMS)
-    assert (row["n_source"], row["n_shadow"], row["difference"], row["verdict"]) == (5, 0, 1.0, NOT_ENOUGH)
+    assert (row["n_source"], row["n_shadow"], row["difference"], row["outcome"]) == (5, 0, 1.0, NOT_ENOUGH)
     assert math.isnan(row["ratio"])
     assert math.isnan(row["low"])
-
-
-PAIR_TERMS = Terms(margin_pct=10.0, margin_points=0.1, alpha=0.05)
 
 
 def requests(rng, n=4000, slower=0.0, copied=0.5):
@@ -280,13 +277,13 @@ def by_metric(rows):
 
 
 def test_a_pair_shows_what_two_samples_cannot():
-    rows = by_metric(paired_rows(requests(np.random.default_rng(1), slower=0.02), PAIR_TERMS))
+    rows = by_metric(paired_rows(requests(np.random.default_rng(1), slower=0.02), TERMS))
     mean = rows["paired_mean"]
     assert mean["low"] > 0.0  # payloads alone have a standard error of 0.02
     # the difference of two draws of 0.05
     expected = 2 * 1.96 * np.sqrt(2) * 0.05 / np.sqrt(mean["n_source"])
     assert mean["high"] - mean["low"] == pytest.approx(expected, rel=0.5)  # 20 degrees of freedom and fewer
-    assert mean["verdict"] == "no difference larger than 10 %"
+    assert mean["outcome"] == SAME
     assert mean["n_source"] == mean["n_shadow"]
 
 
@@ -294,29 +291,29 @@ def test_intervals_of_pairs_cover():
     n, hits = 80, {"paired_mean": 0, "paired_p50": 0, "paired_p95": 0}
     true = {"paired_mean": 0.0, "paired_p50": 0.0, "paired_p95": 1.6449 * np.sqrt(2) * 0.05}
     for seed in range(n):
-        rows = by_metric(paired_rows(requests(np.random.default_rng(seed), n=2000), PAIR_TERMS))
+        rows = by_metric(paired_rows(requests(np.random.default_rng(seed), n=2000), TERMS))
         for metric in hits:
             hits[metric] += rows[metric]["low"] <= true[metric] <= rows[metric]["high"]
-    for metric, found in hits.items():
-        assert binom.ppf(0.001, n, 0.92) <= found, metric
+    for metric, n_hits in hits.items():
+        assert binom.ppf(0.001, n, 0.92) <= n_hits, metric
 
 
 def test_quantiles_of_the_differences_have_no_verdict():
-    rows = by_metric(paired_rows(requests(np.random.default_rng(2)), PAIR_TERMS))
+    rows = by_metric(paired_rows(requests(np.random.default_rng(2)), TERMS))
     assert rows["paired_p5"]["difference"] == pytest.approx(-rows["paired_p95"]["difference"], rel=0.2)
-    assert rows["paired_p5"]["verdict"] == rows["paired_p95"]["verdict"] == ""
-    assert rows["paired_p50"]["verdict"] == "no difference larger than 10 %"
+    assert rows["paired_p5"]["outcome"] == rows["paired_p95"]["outcome"] == NOT_JUDGED
+    assert rows["paired_p50"]["outcome"] == SAME
 
 
 def test_refused_requests_and_those_without_a_copy_are_no_pairs():
     frame = requests(np.random.default_rng(3), n=100)
     frame.loc[frame["role"] == "shadow", "latency_s"] = np.nan
-    assert list(paired_rows(frame, PAIR_TERMS)) == []
+    assert list(paired_rows(frame, TERMS)) == []
 
 
 def test_few_pairs_are_not_enough():
-    rows = by_metric(paired_rows(requests(np.random.default_rng(4), n=15), PAIR_TERMS))
-    assert rows["paired_mean"]["verdict"] == NOT_ENOUGH
+    rows = by_metric(paired_rows(requests(np.random.default_rng(4), n=15), TERMS))
+    assert rows["paired_mean"]["outcome"] == NOT_ENOUGH
     assert np.isnan(rows["paired_mean"]["low"])
 
 
@@ -334,11 +331,11 @@ def test_percentiles_of_periods_are_compared_period_by_period():
     source = 1e5 * np.exp(np.sin(np.arange(200) / 30.0))  # a slow wave that both ride
     shadow = source * (1.2 + 0.05 * rng.standard_normal(200))
     shadow[:3] = np.nan  # periods without copies
-    (row,) = period_rows(windows(source, shadow, Invocations=100), PAIR_TERMS)
+    (row,) = period_rows(windows(source, shadow, Invocations=100), TERMS)
     assert row["method"] == "windows, median of 197 differences of their p99"
     assert row["ratio_low"] < 1.2 < row["ratio_high"]
     assert row["ratio_high"] - row["ratio_low"] < 0.05
-    assert row["verdict"] == "worse"
+    assert row["outcome"] == WORSE
     assert row["ratio"] == pytest.approx(np.median((shadow / source)[3:]), rel=0.01)
     assert row["n_source"] == 20_000
 
@@ -348,15 +345,15 @@ def test_one_bad_hour_does_not_move_the_median():
     source = 1e5 * (1 + 0.01 * rng.standard_normal(144))
     shadow = 1e5 * (1 + 0.01 * rng.standard_normal(144))
     shadow[60:66] *= 50
-    (row,) = period_rows(windows(source, shadow), PAIR_TERMS)
-    assert row["verdict"] == "no difference larger than 10 %"
+    (row,) = period_rows(windows(source, shadow), TERMS)
+    assert row["outcome"] == SAME
     assert row["n_source"] == 0  # an export need not hold it
 
 
 def test_few_periods_are_not_enough():
-    (row,) = period_rows(windows([1e5] * 5, [2e5] * 5), PAIR_TERMS)
-    assert row["verdict"] == NOT_ENOUGH
+    (row,) = period_rows(windows([1e5] * 5, [2e5] * 5), TERMS)
+    assert row["outcome"] == NOT_ENOUGH
     assert row["ratio"] == 2.0
-    (row,) = period_rows(windows([1e5] * 5, [np.nan] * 5), PAIR_TERMS)
-    assert row["verdict"] == NOT_ENOUGH
+    (row,) = period_rows(windows([1e5] * 5, [np.nan] * 5), TERMS)
+    assert row["outcome"] == NOT_ENOUGH
     assert np.isnan(row["shadow"])

@@ -1,4 +1,4 @@
-"""Buckets and values: against sorted lists and loops."""
+"""Samples in buckets and single values against sorted lists and loops."""
 
 import numpy as np
 import pytest

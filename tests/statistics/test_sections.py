@@ -1,4 +1,4 @@
-"""Sections: the same sums from every frame that tells them."""
+"""Sections: the same sums from every frame that has them."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import pytest
 from cases import scenario, service
 
 from shadowsim import InputError, simulate
-from shadowsim.statistics.sections import ERRORS, arrivals_cut, frames_of, is_whole, sections_of
+from shadowsim.statistics.sections import ERRORS, arrivals_cut, frames_of, is_complete, sections_of
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def sides(sections):
 
 def test_sections_hold_what_the_windows_and_the_buckets_say(run):
     sections = sections_of(frames_of(run), None)
-    assert sections.how == "sections"
+    assert sections.method == "sections"
     for role, side in sides(sections).items():
         windows = run.windows[run.windows["role"] == role]
         assert side.n.size == 13
@@ -49,10 +49,10 @@ def test_windows_belong_to_their_sections():
 
 
 def test_single_requests_say_the_same(run):
-    whole, single = sections_of(frames_of(run), None), sections_of([{"requests": run.requests}], None)
-    assert single.how == "requests"
+    complete, single = sections_of(frames_of(run), None), sections_of([{"requests": run.requests}], None)
+    assert single.method == "requests"
     for role in ("source", "shadow"):
-        a, b = sides(whole)[role], sides(single)[role]
+        a, b = sides(complete)[role], sides(single)[role]
         assert a.n.sum() == b.n.sum() == b.sample.n
         assert a.requests.sum() == b.requests.sum()
         assert a.total_s.sum() == pytest.approx(b.total_s.sum())
@@ -62,36 +62,36 @@ def test_single_requests_say_the_same(run):
 
 
 def test_a_whole_frame_is_told_from_a_sample(run):
-    assert is_whole({"requests": run.requests, "windows": run.windows})
-    assert is_whole({"requests": run.requests})
-    assert not is_whole({"requests": run.requests[run.requests["request"] != 7]})
-    assert not is_whole({"requests": run.requests[run.requests["request"] < 100], "windows": run.windows})
+    assert is_complete({"requests": run.requests, "windows": run.windows})
+    assert is_complete({"requests": run.requests})
+    assert not is_complete({"requests": run.requests[run.requests["request"] != 7]})
+    assert not is_complete({"requests": run.requests[run.requests["request"] < 100], "windows": run.windows})
 
 
 def test_windows_alone_give_sums_without_quantiles(run):
     sections = sections_of([{"windows": run.windows}], None)
-    assert sections.how == "windows"
-    whole = sections_of(frames_of(run), None)
+    assert sections.method == "windows"
+    complete = sections_of(frames_of(run), None)
     for role, side in sides(sections).items():
         assert side.sample is None
-        assert side.total_s.tolist() == sides(whole)[role].total_s.tolist()
+        assert side.total_s.tolist() == sides(complete)[role].total_s.tolist()
 
 
 def test_ten_runs_are_ten_sections_and_two_runs_twenty_six(run):
     ten = sections_of(frames_of([run] * 10), None)
-    assert (ten.how, ten.independent, ten.source.n.size) == ("replications", True, 10)
+    assert (ten.method, ten.independent, ten.source.n.size) == ("replications", True, 10)
     one = sections_of(frames_of(run), None)
     assert ten.source.n.tolist() == [one.source.n.sum()] * 10
     assert ten.shadow.errors["error_rate"].tolist() == [one.shadow.errors["error_rate"].sum()] * 10
     assert ten.source.sample.quantile(0.9) == pytest.approx(one.source.sample.quantile(0.9))
     two = sections_of(frames_of([run, run]), None)
-    assert (two.how, two.independent, two.source.n.size) == ("sections", False, 26)
+    assert (two.method, two.independent, two.source.n.size) == ("sections", False, 26)
     assert two.source.n.tolist() == one.source.n.tolist() * 2
 
 
 def test_latency_alone_gives_means_to_within_a_bucket(run):
-    alone, whole = sections_of([{"latency": run.latency}], None), sections_of(frames_of(run), None)
-    assert alone.source.total_s == pytest.approx(whole.source.total_s, rel=0.008)
+    alone, complete = sections_of([{"latency": run.latency}], None), sections_of(frames_of(run), None)
+    assert alone.source.total_s == pytest.approx(complete.source.total_s, rel=0.008)
     assert alone.source.errors == {}
 
 
@@ -121,12 +121,12 @@ def test_arrivals_are_cut_into_equal_times():
         ({"windows": pd.DataFrame({"role": ["source"], "time_s": [0.0]})}, "window", "did you mean windows?"),
     ],
 )
-def test_what_cannot_be_compared_is_said(runs, method, message):
+def test_frames_that_cannot_be_compared_are_refused(runs, method, message):
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
         sections_of(frames_of(runs), method)
 
 
-def test_too_few_runs_for_replications_are_said(run):
+def test_too_few_runs_for_replications_are_refused(run):
     with pytest.raises(InputError, match="frames: must hold at least 10 runs for method replications, got 9"):
         sections_of(frames_of([run] * 9), "replications")
     with pytest.raises(InputError, match="frames: must be a single run for method requests, got 2"):

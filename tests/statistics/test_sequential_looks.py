@@ -1,4 +1,4 @@
-"""Bounds of group-sequential tests against published tables, and against walks that are simulated."""
+"""Bounds of group-sequential tests against published tables and simulated walks."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_bounds_are_the_published_ones(spending, looks):
 
 
 def slack(bound):
-    """What the third digit of a constant is worth in the level: its half unit times the density, at all looks."""
+    """Return the error of the level from rounding a bound to three digits: half a unit times the density, per look."""
     return 2 * len(bound) * 0.0005 * float(np.max(norm.pdf(bound)))
 
 
@@ -72,7 +72,7 @@ def test_many_looks_spend_the_level_and_no_more():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         ({"looks": 0}, "looks: must be an integer from 1 to 100, got 0"),
         ({"looks": 101}, "looks: must be an integer from 1 to 100, got 101"),
@@ -83,6 +83,6 @@ def test_many_looks_spend_the_level_and_no_more():
         ),
     ],
 )
-def test_what_cannot_be_is_said(given, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        bounds(**given)
+        bounds(**arguments)

@@ -1,4 +1,4 @@
-"""Captures as SageMaker lays them down, for the tests that read them."""
+"""Writes capture files in SageMaker's layout, for the tests that read them."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ def json_payload(value):
 
 
 def record(inference_id, answer=None, request=None, after_s=0, **members):
-    """A record with JSON bodies; None is a side that was not captured."""
+    """Return a record with JSON bodies; None is a side that is not captured."""
     return CaptureRecord(
         event_id=f"event-{inference_id}",
         inference_id=inference_id,

@@ -1,4 +1,4 @@
-"""Scenarios that several tests share."""
+"""Builds scenarios, by hand and by hypothesis, for several test modules."""
 
 from contextlib import contextmanager
 
@@ -45,7 +45,7 @@ def scenario(
     base_dir=None,
     **run,
 ):
-    """A scenario from parts; `run` are keys of its run block."""
+    """A scenario from its blocks; `run` are keys of its run block."""
     request = REQUEST | ({"DataStorageConfig": STORAGE} if capture else {})
     document = {
         "experiment": request,
@@ -167,7 +167,7 @@ def blocks(draw):
 
 @st.composite
 def traffics(draw):
-    """Arrivals of all kinds, alone and superposed, with bodies and sessions."""
+    """All arrival processes, alone and superposed, with bodies and sessions."""
     more = {"sessions": draw(st.sampled_from([1, 3, 50])), "request_bytes": {"law": "exponential", "mean_bytes": 50.0}}
     if draw(st.integers(0, 3)):
         return draw(blocks()) | more

@@ -1,4 +1,4 @@
-"""Command lines as the tests of all commands give them, and how each of them has to end."""
+"""Runs command lines for the tests of all commands, and checks how they end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shadowsim.cli.main import app
 
 def run(*args: object, stdin: str | bytes | None = None) -> Result:
     done = CliRunner().invoke(app, [str(arg) for arg in args], input=stdin)
-    # Every end is in order; a traceback would be another exception.
+    # Any other exception would be a traceback for the user.
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done
 

@@ -21,7 +21,7 @@ from captured import record
 from captured import write as write_captures
 from cases import STORAGE, scenario, service
 from commands import run as run_command
-from rehearsed_account import DAY, T0, account, experiment
+from rehearsed_account import DAY, T0, experiment, new_account
 
 from shadowsim import Scenario, simulate, sweep
 
@@ -200,7 +200,7 @@ def write_golden_set() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "server.db"
-        made = account(path=path)
+        made = new_account(path=path)
         made.do("CreateInferenceExperiment", **experiment(DataStorageConfig=STORAGE))
         made.wait(5)
         schedule = {"StartTime": T0 + DAY, "EndTime": T0 + 2 * DAY}

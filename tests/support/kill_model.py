@@ -1,10 +1,10 @@
-"""A server that is killed again and again, and clients that know what it answered, each of resources of its own.
+"""Kills a server again and again, and checks it against clients that model what it answered.
 
-What a client knows of a resource is a list of possible histories: one while all is answered; after an action that was
-sent and not answered one more, in which it happened; and one again once the restarted server has shown which it was. A
-history ends in phases, each with the earliest and the latest moment at which it may begin: an action was accepted
-somewhere between its sending and its answer, and what the schedule brings has an exact moment, whether the server was
-there at that moment or not.
+Each client acts on resources of its own, and keeps a list of possible histories for each of them. There is one history
+while every action is answered. An action that was sent and not answered adds a second one, in which it happened, until
+the restarted server shows which is true. A history ends in phases, each with the earliest and the latest moment at
+which it may begin: an action was accepted between its sending and its answer, and a transition of the schedule has an
+exact moment, whether the server was running then or not.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from http.client import HTTPConnection, HTTPException
 from time import monotonic, sleep, time
 from urllib.parse import urlsplit
 
-from rehearsed_account import ROLE, SHADOW, SOURCE, experiment, mirrored, production
+from rehearsed_account import ROLE, SHADOW, SOURCE, experiment, production, shadow_mode_config
 
 SCALE = 1800.0  # an hour, the shortest schedule that there is, in two seconds
 TRANSITION_S = 180.0  # a tenth of a second
 HOUR = 3600.0
-LOST = (HTTPException, OSError)  # what a client of a killed server sees
-NAMED = {
+START_S = 60.0  # the time limit for a start
+LOST = (HTTPException, OSError)  # raised in a client when the server is killed
+NAME_MEMBERS = {
     "Model": "ModelName",
     "EndpointConfig": "EndpointConfigName",
     "Endpoint": "EndpointName",
@@ -44,33 +45,33 @@ GONE = "gone"
 
 @dataclass(frozen=True)
 class Ruler:
-    """Scaled time, as far as one answer shows it: the server was at `shown_s` between two moments of the wall clock."""
+    """Scaled time as one answer shows it: the server was at `shown_s` between two moments of the wall clock."""
 
     sent_s: float
     answered_s: float
     shown_s: float
 
     def window(self, from_s, to_s):
-        """The scaled moments that lie between two of the wall clock, with what reading clocks into floats may cost."""
+        """Return bounds on the scaled time between two wall times, including the rounding of clocks to floats."""
         rounding_s = 4 * math.ulp(to_s) * SCALE + 1e-6
         low = self.shown_s + (from_s - self.answered_s) * SCALE
         return low - rounding_s, self.shown_s + (to_s - self.sent_s) * SCALE + rounding_s
 
     def wall_s(self, scaled_s):
-        """When the wall clock has passed a scaled moment for certain."""
+        """Return the wall time by which a scaled moment has certainly passed."""
         return self.answered_s + (scaled_s - self.shown_s) / SCALE
 
 
 @dataclass(frozen=True)
 class History:
-    """One thing that may have happened to a resource: its phases from its last action on, and what it shows in them."""
+    """A possible history of a resource: its phases from the last action on, and the members that it shows."""
 
     phases: tuple = ((GONE, -math.inf, -math.inf),)
     shown: dict = field(default_factory=dict)
     times: dict = field(default_factory=dict)
 
     def statuses(self, window):
-        """Where it may be at some moment of a window."""
+        """Return the statuses that are possible at some moment of a window."""
         low, high = window
         ends = [*(latest for _, _, latest in self.phases[1:]), math.inf]
         return {
@@ -79,28 +80,28 @@ class History:
             if earliest <= high and end >= low
         }
 
-    def seen(self, status, found, window):
-        """This history with what was seen in it, or None if that is not how it can look."""
+    def seen(self, status, members, window):
+        """Return this history narrowed by an observation, or None if the observation contradicts it."""
         if status not in self.statuses(window):
             return None
         if status == GONE:
             return self
-        times = {name: (found[name], found[name]) for name in self.times}
-        since = found.get("LastModifiedTime", found["CreationTime"])
+        times = {name: (members[name], members[name]) for name in self.times}
+        since = members.get("LastModifiedTime", members["CreationTime"])
         spans = {name: (earliest, latest) for name, earliest, latest in self.phases}
-        bounds = [*((found[name], self.times[name]) for name in times), (since, spans[status])]
+        bounds = [*((members[name], self.times[name]) for name in times), (since, spans[status])]
         if status in TERMINAL:
-            bounds.append((found["CompletionTime"], spans[status]))
+            bounds.append((members["CompletionTime"], spans[status]))
         if not all(low <= value <= high for value, (low, high) in bounds):
             return None
-        if any(found.get(name) != value for name, value in self.shown.items()):
+        if any(members.get(name) != value for name, value in self.shown.items()):
             return None
-        # From now on it is as it was seen, and nothing else.
+        # From now on the observed times are exact.
         phases = tuple((name, since, since) if name == status else (name, a, b) for name, a, b in self.phases)
         return replace(self, times=times, phases=phases)
 
     def then(self, window, *statuses, shown=None, **times):
-        """What an action in a window makes of it: the clock leads from each status to the next."""
+        """Return the history after an action accepted within a window; time leads from each status to the next."""
         times = {**self.times, **times}
         phases, begin = [], window
         gates = {"Created": times.get("StartTime"), "Running": times.get("EndTime")}
@@ -115,18 +116,18 @@ class History:
 
 
 class Client:
-    """Who acts on resources of its own as fast as it is answered, and looks after every restart at all of them."""
+    """Acts on its own resources as fast as the server answers, and checks all of them after every restart."""
 
     def __init__(self, name, seed, ruler):
         self.name, self.ruler = name, ruler
         self.rng = random.Random(f"{seed} {name}")
-        self.known, self.gone = {}, set()  # histories by (kind, name) of all that may be there, and the names that were
+        self.known, self.gone = {}, set()  # histories by (kind, name) of what may exist, and the names of deleted ones
         self.numbers = itertools.count()
-        self.unheard = None  # what the kill left without an answer: on which resource, and what it makes of that
+        self.unheard = None  # the action left unanswered by the kill: its resource, and the histories after it
         self.counts = Counter()
 
     def run(self, url, killed):
-        """Look, and act until the server is killed."""
+        """Check all resources, then act until the server is killed."""
         try:
             with connected(url) as connection:
                 self.connection = connection
@@ -138,48 +139,48 @@ class Client:
                 raise
 
     def statuses(self, kind, name, window):
-        """Where a resource may be at some moment of a window, whatever happened to it."""
+        """Return the statuses of a resource that are possible at some moment of a window, in any of its histories."""
         return set().union(*(history.statuses(window) for history in self.known[kind, name]))
 
     def histories(self):
         return itertools.chain(*self.known.values())
 
-    # What it asks, and what must be answered.
+    # Requests, and checks of their answers.
 
     def look(self):
-        """Compare all that it knows with what the server shows."""
-        for kind in NAMED:
+        """Compare all resources with what the server shows."""
+        for kind in NAME_MEMBERS:
             since_s = time()
-            listed = self.listed(kind)
+            listed = self.list_names(kind)
             window = self.ruler.window(since_s, time())
             names = {name for at, name in self.known if at == kind}
-            assert not listed & self.gone, f"{listed & self.gone} were deleted, and are there again"
-            assert listed <= names, f"{listed - names} are there, and were never made"
+            assert not listed & self.gone, f"{listed & self.gone} were deleted, but exist again"
+            assert listed <= names, f"{listed - names} exist, but were never created"
             for name in names:
                 statuses = self.statuses(kind, name, window)
-                assert name not in listed or statuses != {GONE}, f"{name} was deleted, and is there again"
-                assert name in listed or GONE in statuses, f"{name} was made, and is gone"
+                assert name not in listed or statuses != {GONE}, f"{name} was deleted, but exists again"
+                assert name in listed or GONE in statuses, f"{name} was created, but is gone"
                 self.compare(kind, name)
 
-    def listed(self, kind):
-        """The names of its resources of a kind, from all pages of their list."""
+    def list_names(self, kind):
+        """Return the names of its resources of a kind, from all pages of their list."""
         names, token = set(), {}
         while token is not None:
             question = {"NameContains": f"{self.name}-{kind.lower()}-", "MaxResults": 100, **token}
             code, answer = self.ask(f"List{kind}s", question)
             assert code == 200, answer
-            names |= {item[NAMED[kind]] for item in answer[f"{kind}s"]}
+            names |= {item[NAME_MEMBERS[kind]] for item in answer[f"{kind}s"]}
             token = {"NextToken": answer["NextToken"]} if "NextToken" in answer else None
         return names
 
     def compare(self, kind, name):
-        """Look at a resource, and go on from those of its histories that may look so."""
+        """Describe a resource, and keep those of its histories that fit."""
         since_s = time()
-        status, found = self.described(kind, name)
+        status, members = self.describe(kind, name)
         window = self.ruler.window(since_s, time())
         histories = self.known[kind, name]
-        fitting = {i: seen for i, h in enumerate(histories) if (seen := h.seen(status, found, window)) is not None}
-        assert fitting, f"{name} is {status} in {window}: {found}\nand should be one of {histories}"
+        fitting = {i: seen for i, h in enumerate(histories) if (seen := h.seen(status, members, window)) is not None}
+        assert fitting, f"{name} is {status} in {window}: {members}\nand should be one of {histories}"
         if self.unheard is not None and self.unheard[0] == (kind, name):
             happened = [histories[i] in self.unheard[1] for i in fitting]
             self.counts["unheard, and happened"] += all(happened)
@@ -191,23 +192,23 @@ class Client:
             del self.known[kind, name]
             self.gone.add(name)
 
-    def described(self, kind, name):
-        """A resource's status, and what else is shown of it."""
-        code, found = self.ask(f"Describe{kind}", {NAMED[kind]: name})
+    def describe(self, kind, name):
+        """Return a resource's status, and the members that Describe shows."""
+        code, members = self.ask(f"Describe{kind}", {NAME_MEMBERS[kind]: name})
         if code == 400:
-            assert found["message"].startswith("Could not find"), found
+            assert members["message"].startswith("Could not find"), members
             return GONE, {}
-        found |= found.pop("Schedule", {})
+        members |= members.pop("Schedule", {})
         if kind == "Endpoint":
-            found["EndpointConfigName"] = found.get("PendingDeploymentSummary", found).get("EndpointConfigName")
+            members["EndpointConfigName"] = members.get("PendingDeploymentSummary", members).get("EndpointConfigName")
         if kind == "Model":
-            code, answer = self.ask("ListTags", {"ResourceArn": found["ModelArn"]})
+            code, answer = self.ask("ListTags", {"ResourceArn": members["ModelArn"]})
             assert code == 200, answer
-            found["Tags"] = {tag["Key"]: tag["Value"] for tag in answer["Tags"]}
-        return found.get("Status", found.get("EndpointStatus", "there")), found
+            members["Tags"] = {tag["Key"]: tag["Value"] for tag in answer["Tags"]}
+        return members.get("Status", members.get("EndpointStatus", "there")), members
 
     def ask(self, action, body):
-        """The status of an answer, 200 or 400 and nothing else, and its document."""
+        """Return the HTTP status of an answer, which must be 200 or 400, and its JSON document."""
         headers = {"X-Amz-Target": f"SageMaker.{action}", "Content-Type": "application/x-amz-json-1.1"}
         self.connection.request("POST", "/", json.dumps(body), headers)
         answer = self.connection.getresponse()
@@ -215,35 +216,35 @@ class Client:
         assert answer.status in (200, 400), document
         return answer.status, document
 
-    # What it does.
+    # Actions.
 
     def act(self):
-        """Do one thing, whichever."""
+        """Do one random action."""
         self.rng.choice([self.models, self.configs, self.endpoints, self.experiments, self.experiments, self.peek])()
 
     def peek(self):
-        """Look at one resource, whatever it is in the middle of."""
-        kind = self.rng.choice(list(NAMED))
-        name = self.some(kind, 0)
+        """Check one random resource, also in the middle of a transition."""
+        kind = self.rng.choice(list(NAME_MEMBERS))
+        name = self.pick(kind, 0)
         if name is not None:
             self.compare(kind, name)
 
     def do(self, action, kind, name, change, **body):
-        """Send an action on a resource, and keep in mind what it makes of it: change(history, window) says that."""
+        """Send an action on a resource, and record the histories that change(history, window) yields."""
         key = kind, name
         before = self.known.get(key, [History()])
 
         def after(now_s):
             window = self.ruler.window(since_s, now_s)
-            return [made for history in before for made in change(history, window)]
+            return [later for history in before for later in change(history, window)]
 
         since_s = time()
         try:
-            code, answer = self.ask(action, {**({NAMED[kind]: name} if "Tags" not in action else {}), **body})
+            code, answer = self.ask(action, {**({NAME_MEMBERS[kind]: name} if "Tags" not in action else {}), **body})
         except LOST:
-            made = after(time())
-            self.unheard = key, made
-            self.known[key] = [*before, *made]
+            histories = after(time())
+            self.unheard = key, histories
+            self.known[key] = [*before, *histories]
             raise
         if code == 400:
             assert answer["__type"] in REFUSALS, answer
@@ -251,10 +252,10 @@ class Client:
             return
         self.counts[action] += 1
         self.known[key] = after(time())
-        assert self.known[key], f"{action} was accepted, and {name} was none of {before}"
+        assert self.known[key], f"{action} was accepted, which fits none of {before} for {name}"
 
-    def some(self, kind, at_most):
-        """A resource of a kind that may be there, and None for a new one; never more of them than that."""
+    def pick(self, kind, at_most):
+        """Return a random resource of a kind that may exist, or None to create one: at most `at_most` exist."""
         window = self.ruler.window(time(), time())
         there = [name for at, name in self.known if at == kind and self.statuses(kind, name, window) != {GONE}]
         wants_new = len(there) < at_most and self.rng.random() < 0.5
@@ -267,7 +268,7 @@ class Client:
         return f"{self.rng.getrandbits(64):016x}"
 
     def models(self):
-        name, token = self.some("Model", 4), self.token()
+        name, token = self.pick("Model", 4), self.token()
         if name is None:
             container, tags = {"Image": token, "Environment": {"TOKEN": token}}, {"owner": token}
             self.do(
@@ -294,7 +295,7 @@ class Client:
                 self.do("DeleteTags", "Model", name, change, ResourceArn=arn, TagKeys=[gone])
 
     def configs(self):
-        name = self.some("EndpointConfig", 4)
+        name = self.pick("EndpointConfig", 4)
         if name is None:
             variants = [production(self.token(), count=self.rng.randint(1, 9), InitialVariantWeight=1.5)]
             name, change = self.new("EndpointConfig"), created("there", shown={"ProductionVariants": variants})
@@ -303,13 +304,13 @@ class Client:
             self.do("DeleteEndpointConfig", "EndpointConfig", name, deleted(GONE))
 
     def endpoints(self):
-        name, config = self.some("Endpoint", 3), {"EndpointConfigName": self.rng.choice(["first", "second"])}
+        name, config = self.pick("Endpoint", 3), {"EndpointConfigName": self.rng.choice(["first", "second"])}
         if name is None:
             change = created("Creating", "InService", shown=config)
             self.do("CreateEndpoint", "Endpoint", self.new("Endpoint"), change, **config)
         elif self.rng.random() < 0.6:
             if "InService" not in self.statuses("Endpoint", name, self.ruler.window(time(), time())):
-                return  # as everybody knows
+                return  # it would certainly be refused
             change = step({"InService": ("Updating", "InService")}, shown=config)
             self.do("UpdateEndpoint", "Endpoint", name, change, **config)
         else:
@@ -323,21 +324,21 @@ class Client:
         if not live and (len(ended) < 2 or self.rng.random() < 0.5):
             self.create_experiment(window, token)
             return
-        name, what = self.rng.choice(live or ended), self.rng.random()
-        if live and what < 0.95 and not there[name] & {"Created", "Running"}:
-            return  # in the middle of something, where all is refused
-        if name in ended or what < 0.1:
+        name, draw = self.rng.choice(live or ended), self.rng.random()
+        if live and draw < 0.95 and not there[name] & {"Created", "Running"}:
+            return  # during a transition all actions are refused
+        if name in ended or draw < 0.1:
             self.do(f"Delete{kind}", kind, name, deleted(GONE, of=("Created", *TERMINAL)))
-        elif what < 0.3:
+        elif draw < 0.3:
             self.do(f"Start{kind}", kind, name, step({"Created": SCHEDULED[1:]}, start=True))
-        elif what < 0.5:
+        elif draw < 0.5:
             state, actions = self.rng.choice(TERMINAL), {SOURCE: "Retain", SHADOW: "Remove"}
             change = step(dict.fromkeys(("Created", "Running"), ("Stopping", state)), shown={"StatusReason": token})
             self.do(f"Stop{kind}", kind, name, change, ModelVariantActions=actions, DesiredState=state, Reason=token)
         else:
             body, end_s = {"Description": token}, self.known[kind, name][0].times["EndTime"][0] + 600.0
             if self.rng.random() < 0.5:
-                body["ShadowModeConfig"] = mirrored(self.rng.randint(0, 100))
+                body["ShadowModeConfig"] = shadow_mode_config(self.rng.randint(0, 100))
             longer = self.rng.random() < 0.3
             change = step(
                 {"Created": ("Updating", *SCHEDULED), "Running": ("Updating", *SCHEDULED[2:])},
@@ -365,7 +366,7 @@ def created(*statuses, shown, **times):
 
 
 def step(lines, start=False, **more):
-    """From each of these statuses its line of statuses; a start moves the schedule's."""
+    """Return a change that follows the line of statuses for the current one; `start` moves the schedule's start."""
 
     def change(history, window):
         for status, statuses in lines.items():
@@ -406,15 +407,15 @@ def connected(url):
 
 
 def invoke(url, killed, rng, endpoints, counts):
-    """Invoke endpoints until the server is killed: each serves, whatever its experiment is doing."""
+    """Invoke endpoints until the server is killed: each must serve at any time."""
     try:
         with connected(url) as connection:
             while True:
                 body = rng.randbytes(rng.randint(1, 1000))
                 connection.request("POST", f"/endpoints/{rng.choice(endpoints)}/invocations", body)
                 answer = connection.getresponse()
-                found = answer.read()
-                assert (answer.status, found) == (200, body), (answer.status, found)
+                echoed = answer.read()
+                assert (answer.status, echoed) == (200, body), (answer.status, echoed)
                 assert answer.headers["x-Amzn-Invoked-Production-Variant"] == SOURCE
                 counts["invocations"] += 1
     except LOST:
@@ -424,7 +425,7 @@ def invoke(url, killed, rng, endpoints, counts):
 
 @contextmanager
 def serving(folder):
-    """`shadowsim serve` on the file in a folder, as a process that is killed at the end."""
+    """Run `shadowsim serve` on the file in a folder, as a process that is killed at the end."""
     command = [sys.executable, "-m", "shadowsim", "serve", "--port", "0", "--db", str(folder / "state.db")]
     options = ["--time-scale", f"{SCALE}", "--transition-s", f"{TRANSITION_S}", "--s3-root", str(folder / "s3")]
     with (folder / "log").open("a") as log:
@@ -437,15 +438,20 @@ def serving(folder):
 
 
 def url_of(process, folder):
-    """The URL that a server prints once it serves."""
-    for line in process.stdout:
-        if line.startswith("shadowsim serves at "):
-            return line.split()[-1]
+    """Return the URL that a server prints once it serves."""
+    deadline = threading.Timer(START_S, process.kill)  # ends the loop
+    deadline.start()
+    try:
+        for line in process.stdout:
+            if line.startswith("shadowsim serves at "):
+                return line.split()[-1]
+    finally:
+        deadline.cancel()
     raise AssertionError(f"the server did not start:\n{(folder / 'log').read_text()[-5000:]}")
 
 
 def prepared(url, n_clients, seed):
-    """Clients, and what they need: two models, two configurations, and an endpoint each that nobody deletes."""
+    """Create two models, two configurations and an endpoint per client, which stays; return the clients."""
     with connected(url) as connection:
         setup = Client("setup", seed, None)
         setup.connection = connection
@@ -469,7 +475,7 @@ def prepared(url, n_clients, seed):
 
 
 def campaign(folder, n_kills, seed, n_clients=4, n_invokers=2):
-    """Kill a server so often, and return what was answered, counted; whatever is not as it should be raises."""
+    """Kill a server `n_kills` times, and return counts of what was answered; raise AssertionError for any deviation."""
     rng, counts, start_s = random.Random(seed), Counter(), 1.0
     with serving(folder) as process:
         clients = prepared(url_of(process, folder), n_clients, seed)
@@ -478,7 +484,7 @@ def campaign(folder, n_kills, seed, n_clients=4, n_invokers=2):
         for i in range(n_kills):
             with serving(folder) as process:
                 began_s = monotonic()
-                if i % 4 == 3:  # some die before they serve: while they open the file, and fold its log
+                if i % 4 == 3:  # killed before it serves: while it opens the file or folds the log
                     sleep(rng.uniform(0.5, 1.1) * start_s)
                     continue
                 url, killed = url_of(process, folder), threading.Event()
@@ -494,7 +500,7 @@ def campaign(folder, n_kills, seed, n_clients=4, n_invokers=2):
                 for work in at_work:
                     work.result()
     end_s = max(earliest for client in clients for h in client.histories() for _, earliest, _ in h.phases)
-    sleep(max(clients[0].ruler.wall_s(end_s) - time(), 0.0))  # all schedules end while there is no server
+    sleep(max(clients[0].ruler.wall_s(end_s) - time(), 0.0))  # all schedules end while no server runs
     with serving(folder) as process:
         url = url_of(process, folder)
         for client in clients:

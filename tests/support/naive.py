@@ -1,7 +1,7 @@
-"""What the engine must equal, written to be obvious: one heap of events, one deque an instance, plain Python numbers.
+"""A slow, obvious simulator that the engine must equal: one heap of events, one deque per instance, plain numbers.
 
-It shares with the engine only what is published: the draws (`mix`, `key`), the logarithm, the tables of quantiles, and
-the numbers of the draws' columns.
+It shares with the engine only published definitions: the draws (`mix`, `key`), the logarithm, the tables of quantiles,
+and the numbers of the draws' columns.
 """
 
 import heapq
@@ -43,12 +43,12 @@ class Request:
         return self.finish - self.arrival
 
     def answered(self, timeout):
-        """When the caller knows."""
+        """The time at which the caller has a response."""
         return self.arrival if self.refused else self.arrival + min(self.latency, timeout)
 
 
 def z(c, column, window, i):
-    with np.errstate(over="ignore"):  # a compiled function hands back a plain int
+    with np.errstate(over="ignore"):  # a compiled function returns a plain int
         return np.uint64(k.mix(np.uint64(k.key(c.seed, column, window)) + k.GOLDEN * np.uint64(i)))
 
 
@@ -56,10 +56,12 @@ def bounds(c, window):
     return window * c.period_s, min((window + 1) * c.period_s, c.horizon_s)
 
 
-def arrivals(c, feed):
+def arrivals(c, all_streams):
     """(window, number in the window, time) of every request: all streams together, in order of time."""
     kinds = {k.POISSON: poisson, k.CONSTANT: constant, k.TRACE: trace}
-    times = sorted(t for s in feed.streams for t in (renewal(c, s) if s.sums.size else kinds[s.arrivals.process](c, s)))
+    times = sorted(
+        t for s in all_streams.streams for t in (renewal(c, s) if s.sums.size else kinds[s.arrivals.process](c, s))
+    )
     last_window, i = -1, 0
     for t in times:
         window = window_of(c, t)
@@ -105,7 +107,7 @@ def poisson(c, s):
 
 
 def after(count, a):
-    """When `count` requests are due."""
+    """The time at which `count` requests are due."""
     j = max(j for j in range(len(a.knot_s) - 1) if a.knot_count[j] <= count)
     slope = (a.knot_rate[j + 1] - a.knot_rate[j]) / (a.knot_s[j + 1] - a.knot_s[j])
     rate = a.knot_rate[j]
@@ -169,12 +171,12 @@ def body(c, request, window, i):
     return k.bytes_of(z(c, k.REQUEST_BYTES, window, i), request, c.request)
 
 
-def simulate(c, feed):
+def simulate(c, all_streams):
     """Both pools: (requests in order of arrival, {window: [in flight per tick and instance]}) of source and shadow.
 
     And how many copies the body limit kept back, by window.
     """
-    everything = [Request(n, window, i, float(t)) for n, (window, i, t) in enumerate(arrivals(c, feed))]
+    everything = [Request(n, window, i, float(t)) for n, (window, i, t) in enumerate(arrivals(c, all_streams))]
     source = run(c, c.source, everything, False)
     kept_back = {}
     copies = []
@@ -200,13 +202,13 @@ def run(c, pool, requests, capped):
     instances = range(pool.n_instances)
     busy, outstanding = [0 for _ in instances], [0 for _ in instances]
     queue = [deque() for _ in instances]
-    in_flight, made = {}, []
+    in_flight, copy_times = {}, []
     counter = 0
 
-    def event(at, kind, what):
+    def event(at, kind, subject):
         nonlocal counter
         counter += 1
-        heapq.heappush(events, (at, kind, counter, what))
+        heapq.heappush(events, (at, kind, counter, subject))
 
     def begin(r, now):
         busy[r.instance] += 1
@@ -224,10 +226,10 @@ def run(c, pool, requests, capped):
         if capped and 0 <= m.max_in_flight <= sum(outstanding):
             r.lost = "max_in_flight"
             return
-        if capped and 0 <= m.max_per_s <= sum(t > now - 1.0 for t in made):
+        if capped and 0 <= m.max_per_s <= sum(t > now - 1.0 for t in copy_times):
             r.lost = "max_per_s"
             return
-        made.append(now)
+        copy_times.append(now)
         if pool.work_s.size:
             r.service = float(pool.work_s[r.number % pool.work_s.size])
         else:
@@ -248,25 +250,25 @@ def run(c, pool, requests, capped):
             queue[r.instance].append(r)
 
     while events:
-        now, kind, _, what = heapq.heappop(events)
+        now, kind, _, subject = heapq.heappop(events)
         if kind == FINISH:
-            busy[what.instance] -= 1
-            leave(what)
-            event(now, BEGIN, what.instance)
+            busy[subject.instance] -= 1
+            leave(subject)
+            event(now, BEGIN, subject.instance)
         elif kind == LEAVE:
-            leave(what)
+            leave(subject)
         elif kind == BEGIN:
-            if queue[what] and busy[what] < pool.n_workers:
-                begin(queue[what].popleft(), now)
+            if queue[subject] and busy[subject] < pool.n_workers:
+                begin(queue[subject].popleft(), now)
         elif kind == TICK:
             in_flight.setdefault(window_of(c, now), []).extend(b + len(q) for b, q in zip(busy, queue, strict=True))
         else:
-            arrive(what, now)
+            arrive(subject, now)
     return requests, in_flight
 
 
 def status(c, pool, r):
-    """What the caller of a request sees."""
+    """The status that the caller of a request sees."""
     if r.refused:
         return "refused"
     if r.latency > pool.timeout_s:

@@ -1,7 +1,7 @@
-"""A rehearsed account for tests: a store, a clock that the test moves, and requests to it, also through boto3.
+"""Provides an account for tests: a store, a clock that the test moves, and requests to it, also through boto3.
 
-boto3 is real, with its serialisers, parsers, paginators and retries; only the socket is left out: what botocore is
-about to send goes to `handle`, and comes back as the HTTP answer that the server would give.
+boto3 is real, with its serialisers, parsers, paginators and retries; only the socket is replaced: the request that
+botocore is about to send goes to `handle`, and the answer comes back as the server's HTTP answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def variant(name, model, count=2, instance_type="ml.m5.xlarge"):
     return {"ModelName": model, "VariantName": name, "InfrastructureConfig": infrastructure}
 
 
-def mirrored(percentage, shadow=SHADOW, source=SOURCE):
+def shadow_mode_config(percentage, shadow=SHADOW, source=SOURCE):
     shadows = [{"ShadowModelVariantName": shadow, "SamplingPercentage": percentage}]
     return {"SourceModelVariantName": source, "ShadowModelVariants": shadows}
 
@@ -46,7 +46,7 @@ def experiment(name="bert", endpoint="live", **changes):
         "RoleArn": ROLE,
         "EndpointName": endpoint,
         "ModelVariants": [variant(SOURCE, "old"), variant(SHADOW, "new")],
-        "ShadowModeConfig": mirrored(50),
+        "ShadowModeConfig": shadow_mode_config(50),
     }
     return {**request, **changes}
 
@@ -61,27 +61,27 @@ def production(name=SOURCE, model="old", count=2, **more):
 
 
 def misfits(shape, value, path="answer"):
-    """What a value, as JSON has it, is not of all that its botocore shape says; None is the shape of no answer."""
+    """Yield each way in which a JSON value does not fit its botocore shape; the shape None means an empty answer."""
     types = {
         "structure": dict, "map": dict, "list": list, "string": str, "boolean": bool, "integer": int, "long": int,
         "float": (int, float), "double": (int, float), "timestamp": (int, float),
     }  # fmt: skip
     if shape is None:
         if value != {}:
-            yield f"{path} is {value!r}, and there should be none"
+            yield f"{path} is {value!r}, but should be empty"
         return
     kind, rules = shape.type_name, shape.metadata
     if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "boolean"):
-        yield f"{path} is {value!r}, and no {kind}"
+        yield f"{path} is {value!r}, not a {kind}"
         return
-    number = kind in ("integer", "long", "float", "double")
-    size = value if number else len(value) if isinstance(value, str | list | dict) and kind != "structure" else None
+    is_number = kind in ("integer", "long", "float", "double")
+    size = value if is_number else len(value) if isinstance(value, str | list | dict) and kind != "structure" else None
     if size is not None and not rules.get("min", size) <= size <= rules.get("max", size):
-        yield f"{path} is {value!r}, and not within {rules}"
+        yield f"{path} is {value!r}, not within {rules}"
     if "pattern" in rules and not regex.fullmatch(rules["pattern"], value):
-        yield f"{path} is {value!r}, and not of {rules['pattern']}"
+        yield f"{path} is {value!r}, which does not match {rules['pattern']}"
     if rules.get("enum") and value not in rules["enum"]:
-        yield f"{path} is {value!r}, and none of {rules['enum']}"
+        yield f"{path} is {value!r}, not one of {rules['enum']}"
     match kind:
         case "structure":
             yield from (f"{path}.{name} is missing" for name in shape.required_members if name not in value)
@@ -100,7 +100,7 @@ def misfits(shape, value, path="answer"):
 
 
 class Account:
-    """A store and the moment that it is asked at."""
+    """A store, and the moment at which it is asked."""
 
     def __init__(self, path=":memory:", **options):
         self.now = T0
@@ -111,26 +111,26 @@ class Account:
             self.store.close()
 
     def do(self, action, **body):
-        """The action's answer, which fits its shape."""
+        """Return the answer of an action, checked against its shape."""
         answer = handle(action, copy.deepcopy(body), self.now, self.store)
         assert list(misfits(MODEL.operation_model(action).output_shape, answer)) == []
         return answer
 
     def refused(self, action, **body):
-        """The error that an action ends in, having changed nothing."""
-        before = self.picture()
+        """Return the error of an action, checked to be a 4xx one and to have changed nothing."""
+        before = self.snapshot()
         with pytest.raises(ShadowsimError) as caught:
             self.do(action, **body)
         assert 400 <= caught.value.http_status < 500
-        assert self.picture() == before
+        assert self.snapshot() == before
         return caught.value
 
     def wait(self, seconds):
         self.now += seconds
         return self
 
-    def picture(self):
-        """All that there is, as a text."""
+    def snapshot(self):
+        """Return the number of events and the whole world as text."""
         return f"{self.store.n_events()} {self.store.world_at(self.now)!r}"
 
     def status(self, name="bert"):
@@ -140,28 +140,28 @@ class Account:
         return self.do("DescribeEndpoint", EndpointName=name)
 
 
-def account(endpoint=True, **options):
-    """An account with models old and new, and an endpoint "live" in service."""
-    made = Account(**options)
+def new_account(endpoint=True, **options):
+    """Return an account with models "old" and "new", and an endpoint "live" in service."""
+    account = Account(**options)
     for name in ("old", "new"):
-        made.do("CreateModel", ModelName=name, PrimaryContainer={"Image": f"image/{name}"}, ExecutionRoleArn=ROLE)
+        account.do("CreateModel", ModelName=name, PrimaryContainer={"Image": f"image/{name}"}, ExecutionRoleArn=ROLE)
     if endpoint:
-        made.do("CreateEndpointConfig", EndpointConfigName="first", ProductionVariants=[production()])
-        made.do("CreateEndpoint", EndpointName="live", EndpointConfigName="first")
-        made.wait(2)
-    return made
+        account.do("CreateEndpointConfig", EndpointConfigName="first", ProductionVariants=[production()])
+        account.do("CreateEndpoint", EndpointName="live", EndpointConfigName="first")
+        account.wait(2)
+    return account
 
 
-def client(made):
-    """A boto3 client whose requests the account answers, until the next account's is asked for."""
-    sagemaker, answers = _client()
-    answers[:] = [made]
+def client(account):
+    """Return a boto3 client whose requests the account answers, until `client` is called for another account."""
+    sagemaker, accounts = _client()
+    accounts[:] = [account]
     return sagemaker
 
 
 @cache
 def _client():
-    answers = []  # to make a client takes a third of a second
+    accounts = []  # the client is cached: creating one takes a third of a second
     sagemaker = boto3.client(
         "sagemaker",
         region_name="us-east-1",
@@ -173,12 +173,12 @@ def _client():
     def answer(request, **_):
         action = request.headers["X-Amz-Target"].decode().removeprefix("SageMaker.")
         try:
-            (made,) = answers
-            status, body = 200, handle(action, request.body, made.now, made.store)
+            (account,) = accounts
+            status, body = 200, handle(action, request.body, account.now, account.store)
         except ShadowsimError as error:
             status, body = error.http_status, {"__type": error.code, "message": str(error)}
         raw = type("Raw", (), {"stream": lambda self: iter([json.dumps(body).encode()])})()
         return AWSResponse(request.url, status, {"Content-Type": "application/x-amz-json-1.1"}, raw)
 
     sagemaker.meta.events.register("before-send.sagemaker", answer)
-    return sagemaker, answers
+    return sagemaker, accounts

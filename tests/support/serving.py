@@ -1,4 +1,4 @@
-"""A rehearsal server in a thread of this process, containers that behave as told, and boto3 in front of it."""
+"""A server in a thread of this process, containers with scripted behaviour, and boto3 clients."""
 
 import asyncio
 import json
@@ -9,24 +9,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
+from unittest.mock import patch
 from urllib.request import Request, urlopen
 
 import boto3
 from botocore.config import Config
 
 from shadowsim.server.app import App
+from shadowsim.server.data_plane import backends
 from shadowsim.server.settings import Settings
 from shadowsim.server.state.destinations import Folders
 from shadowsim.server.state.store import Store
 
 ROLE = "arn:aws:iam::111122223333:role/shadowsim"
 KEYS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret/of+the=test"}
+IMAGE = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
 SHADOW_ACTIONS = {"AllTraffic": "Retain", "Shadow-01": "Remove"}  # for StopInferenceExperiment
-WAIT_S = 20.0  # for what takes milliseconds
+CONNECT_S = 5.0  # for containers on a busy machine, where a thread may stand still for longer than SageMaker's time-out
+WAIT_S = 20.0  # deadline of waits that take milliseconds
 
 
 class Loop:
-    """An event loop in a thread of its own."""
+    """An event loop in its own thread."""
 
     def __init__(self):
         self.loop = asyncio.new_event_loop()
@@ -34,7 +38,7 @@ class Loop:
         self._thread.start()
 
     def __call__(self, work):
-        """Run a coroutine there and return its result."""
+        """Run a coroutine in the loop and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60.0)
 
     def close(self):
@@ -52,8 +56,8 @@ class Loop:
 
 
 @dataclass
-class Asked:
-    """A request as a container got it."""
+class ReceivedRequest:
+    """A request as a container received it."""
 
     path: str
     headers: dict[str, str]
@@ -62,12 +66,12 @@ class Asked:
 
 @dataclass
 class Container:
-    """A container's server: `behave(writer, asked)` answers a request, by default with its body."""
+    """A container: `behave(writer, request)` answers an invocation, by default with its body."""
 
     behave: Callable = None
     ping: int = 200
     url: str = ""
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
 
     async def start(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=16 * 2**20)
@@ -82,12 +86,12 @@ class Container:
                 line, *fields = head.decode("latin-1").rstrip().split("\r\n")
                 headers = {name.lower(): value for name, value in (f.split(": ", 1) for f in fields)}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                asked = Asked(line.split()[1], headers, body)
-                if asked.path == "/ping":
+                request = ReceivedRequest(line.split()[1], headers, body)
+                if request.path == "/ping":
                     writer.write(answer(self.ping))
                 else:
-                    self.asked.append(asked)
-                    await (self.behave or echo)(writer, asked)
+                    self.requests.append(request)
+                    await (self.behave or echo)(writer, request)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
@@ -96,19 +100,19 @@ class Container:
 
 
 def answer(status=200, body=b"", **headers):
-    """The bytes of an HTTP answer."""
+    """Return the bytes of an HTTP answer."""
     fields = {"Content-Length": len(body), **{name.replace("_", "-"): value for name, value in headers.items()}}
-    lines = [f"HTTP/1.1 {status} Said", *(f"{name}: {value}" for name, value in fields.items())]
+    lines = [f"HTTP/1.1 {status} Reason", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def echo(writer, asked):
-    writer.write(answer(200, asked.body, Content_Type=asked.headers.get("content-type", "x/y")))
+async def echo(writer, request):
+    writer.write(answer(200, request.body, Content_Type=request.headers.get("content-type", "x/y")))
 
 
 @dataclass
 class Rehearsal:
-    """A running server."""
+    """A running server and its containers."""
 
     url: str
     app: App
@@ -121,34 +125,33 @@ class Rehearsal:
 
     @property
     def invoke(self):
-        """InvokeEndpoint of the endpoint called "endpoint"."""
+        """Call InvokeEndpoint of the endpoint called "endpoint"."""
         return partial(self.client("sagemaker-runtime").invoke_endpoint, EndpointName="endpoint")
 
     def client(self, service, **extra):
-        """boto3's, without retries; made once for each service."""
+        """Return boto3's client of a service, without retries; one without extra arguments is made once."""
         if extra or service not in self.clients:
             retries = Config(retries={"total_max_attempts": 1}, max_pool_connections=32)
-            given = {"region_name": "us-east-1", "endpoint_url": self.url, "config": retries, **KEYS}
-            made = boto3.client(service, **{**given, **extra})
-            return made if extra else self.clients.setdefault(service, made)
+            arguments = {"region_name": "us-east-1", "endpoint_url": self.url, "config": retries, **KEYS}
+            client = boto3.client(service, **{**arguments, **extra})
+            return client if extra else self.clients.setdefault(service, client)
         return self.clients[service]
 
     def renew(self):
-        """Let containers echo again, and counts begin at 0."""
+        """Let containers echo again, and restart the counts of `answered`."""
         live = self.app.endpoints.by_name.get("endpoint")
         until(lambda: live is None or live.mirror.n_unanswered == 0)
         for container in self.containers.values():
             container.behave = None
-            container.asked.clear()
+            container.requests.clear()
         self.before = {name: self.n_served(name) for name in (live.series if live else ())}
 
     def n_served(self, variant, endpoint="endpoint"):
         live = self.app.endpoints.by_name.get(endpoint)
-        series = live.series if live else {}
-        return sum(t.n for t in list(series[variant].tallies.values())) if variant in series else 0
+        return live.series[variant].totals.n if live and variant in live.series else 0
 
     def get(self, path, **headers):
-        """The body of a page."""
+        """Return the body of a page."""
         with urlopen(Request(self.url + path, headers=headers), timeout=10) as response:
             return response.read()
 
@@ -156,26 +159,14 @@ class Rehearsal:
         return json.loads(self.get(f"/shadowsim/experiments/{experiment}/{name}.json"))
 
     def experiment(self, name="test", endpoint="endpoint", percentage=100, models=("source", "shadow"), **request):
-        """Create the models and an experiment on them, and wait until it runs."""
+        """Create the models and an experiment on them, wait until it runs, and return the client."""
         sagemaker = self.client("sagemaker")
-        for model in set(models):
-            image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
-            sagemaker.create_model(ModelName=model, PrimaryContainer=image, ExecutionRoleArn=ROLE)
-        shadow = {"ShadowModelVariantName": "Shadow-01", "SamplingPercentage": percentage}
-        sagemaker.create_inference_experiment(
-            Name=name,
-            Type="ShadowMode",
-            RoleArn=ROLE,
-            EndpointName=endpoint,
-            ModelVariants=[variant("AllTraffic", models[0]), variant("Shadow-01", models[1])],
-            ShadowModeConfig={"SourceModelVariantName": "AllTraffic", "ShadowModelVariants": [shadow]},
-            **request,
-        )
-        until(lambda: sagemaker.describe_inference_experiment(Name=name)["Status"] == "Running")
+        create_models(sagemaker, *set(models))
+        create_experiment(sagemaker, name, endpoint, percentage, models, **request)
         return sagemaker
 
     def answered(self, n, variant="Shadow-01"):
-        """Wait until a variant has done with n requests, and see that it is no more."""
+        """Wait until a variant has served n requests, and check that there are no more."""
         until(lambda: self.n_served(variant) - self.before.get(variant, 0) >= n)
         assert self.n_served(variant) - self.before.get(variant, 0) == n
 
@@ -186,41 +177,63 @@ def variant(name, model, n_instances=1):
     return {"ModelName": model, "VariantName": name, "InfrastructureConfig": infrastructure}
 
 
+def create_models(sagemaker, *names):
+    for name in names:
+        sagemaker.create_model(ModelName=name, PrimaryContainer=IMAGE, ExecutionRoleArn=ROLE)
+
+
+def create_experiment(sagemaker, name="test", endpoint="endpoint", percentage=100, models=("a", "b"), **request):
+    """Create an experiment on two models, and wait until it runs."""
+    shadow = {"ShadowModelVariantName": "Shadow-01", "SamplingPercentage": percentage}
+    sagemaker.create_inference_experiment(
+        Name=name,
+        Type="ShadowMode",
+        RoleArn=ROLE,
+        EndpointName=endpoint,
+        ModelVariants=[variant("AllTraffic", models[0]), variant("Shadow-01", models[1])],
+        ShadowModeConfig={"SourceModelVariantName": "AllTraffic", "ShadowModelVariants": [shadow]},
+        **request,
+    )
+    until(lambda: sagemaker.describe_inference_experiment(Name=name)["Status"] == "Running")
+
+
 def until(holds):
-    end = monotonic() + WAIT_S
+    """Wait until a condition holds, and fail after WAIT_S."""
+    end_s = monotonic() + WAIT_S
     while not holds():
-        assert monotonic() < end, "it did not come true"
+        assert monotonic() < end_s, "the condition did not come to hold"
         sleep(0.01)
 
 
 @contextmanager
 def serving(tmp_path, containers=None, *, urls=None, store=None, **settings):
-    """A server; `containers` are by model and stop with it, `urls` are those of others."""
-    loop, given = Loop(), containers or {}
+    """Run a server. `containers` are by model and stop with it, `urls` are those of other containers by model."""
+    loop, own = Loop(), containers or {}
 
     async def start():
-        for container in given.values():
+        for container in own.values():
             await container.start()
-        places = {model: (url,) for model, url in (urls or {}).items()}
-        places |= {model: (container.url,) for model, container in given.items()}
-        options = {"transition_s": 0.01, "probed": frozenset(places), **(store or {})}
-        kept = Store(options.pop("path", ":memory:"), **options)
+        by_model = {model: (url,) for model, url in (urls or {}).items()}
+        by_model |= {model: (container.url,) for model, container in own.items()}
+        options = {"transition_s": 0.01, "probed": frozenset(by_model), **(store or {})}
+        account = Store(options.pop("path", ":memory:"), **options)
         sink = settings.pop("sink", None) or Folders(tmp_path / "s3")
-        app = App(Settings(port=0, sink=sink, containers=places, **{"grace_s": 5.0, **settings}), kept)
+        app = App(Settings(port=0, sink=sink, containers=by_model, **{"grace_s": 5.0, **settings}), account)
         await app.start()
-        return app, kept
+        return app, account
 
-    async def stop(app, kept):
+    async def stop(app, account):
         await app.stop()
-        kept.close()
-        for container in given.values():
+        account.close()
+        for container in own.values():
             await container.stop()
 
     try:
-        app, kept = loop(start())
+        app, account = loop(start())
         try:
-            yield Rehearsal(app.url, app, kept, loop, tmp_path / "s3", given)
+            with patch.object(backends, "CONNECT_S", CONNECT_S):
+                yield Rehearsal(app.url, app, account, loop, tmp_path / "s3", own)
         finally:
-            loop(stop(app, kept))
+            loop(stop(app, account))
     finally:
         loop.close()

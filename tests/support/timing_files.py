@@ -1,8 +1,8 @@
-"""Files as pytest-benchmark writes them."""
+"""Builds files as pytest-benchmark writes them."""
 
 
 def document(data=None, name="a.py::test_a", machine="m", **stats):
-    """A file of one benchmark, with the seconds of its rounds or with what `stats` says of them."""
+    """Return a file of one benchmark, with the seconds of its rounds or with their `stats` alone."""
     stats = stats if data is None else stats | {"data": data}
     return {
         "machine_info": {"node": machine, "machine": "x86_64", "python_version": "3.11.9", "cpu": {"brand_raw": "CPU"}},

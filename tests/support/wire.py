@@ -1,14 +1,14 @@
-"""A lean HTTP server and a lean load generator, as processes, so that neither is what a benchmark measures.
+"""A lean HTTP server and a lean load generator, as processes, so that neither dominates a benchmark.
 
-    python wire.py serve HOW                     prints its port; answers with a POST's body after HOW seconds, or
-                                                 with "garbage", with an "endless" body, or it "slams" the connection
-    python wire.py load SECONDS CONNECTIONS URL  each connection asks again as soon as it is answered
+    python wire.py serve MODE                    prints its port; answers POSTs with their bodies after MODE seconds, or
+                                                 with "garbage" or an "endless" body, or it "slams" the connection
+    python wire.py load SECONDS CONNECTIONS URL  each connection sends its next request as soon as it is answered
     python wire.py race SECONDS RATE_PER_S URL...
-        a Poisson process of requests for all URLs, whatever is answered; of as many in a row as there are URLs each
-        gets one, in random order, so that all of them meet the same moments of the machine
+        a Poisson process of requests to all URLs, regardless of answers; every n requests in a row go to the n URLs in
+        random order, so that all URLs meet the same moments of the machine
 
-The generators print JSON: by URL the seconds of each answer in order of the requests; what was wrong with up to a
-hundred; and their own processor time.
+The generators print JSON: by URL the latencies in seconds in order of the requests; the errors of up to a hundred
+requests; and their own processor time.
 """
 
 from __future__ import annotations
@@ -53,32 +53,32 @@ class _Messages(asyncio.Protocol, ABC):
 class _Backend(_Messages):
     _paused = False
 
-    def __init__(self, how: str):
-        self._how = how
+    def __init__(self, mode: str):
+        self._mode = mode
 
     def message(self, head: bytes, body: bytes) -> None:
         answer = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         if head.startswith(b"get"):  # /ping
             self.transport.write(answer)
-        elif self._how == "garbage":
+        elif self._mode == "garbage":
             self.transport.write(b"\x00\xff" * 512 + b"\r\n\r\n")
             self.transport.close()
-        elif self._how == "slams":
+        elif self._mode == "slams":
             self.transport.abort()
-        elif self._how == "endless":
+        elif self._mode == "endless":
             self.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            self._go_on()
-        elif delay_s := float(self._how):
+            self._send_chunk()
+        elif delay_s := float(self._mode):
             asyncio.get_running_loop().call_later(delay_s, self.transport.write, answer)
         else:
             self.transport.write(answer)
 
-    def _go_on(self) -> None:
-        # Not as fast as it could be: the benchmark's machine has few processors, and it is the server's that matter.
+    def _send_chunk(self) -> None:
+        # Slower than possible, to leave the few processors of the machine to the server.
         if not self.transport.is_closing():
             if not self._paused:
                 self.transport.write(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
-            asyncio.get_running_loop().call_later(0.01, self._go_on)
+            asyncio.get_running_loop().call_later(0.01, self._send_chunk)
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -96,23 +96,23 @@ class _Caller(_Messages):
         return self._answered
 
     def message(self, head: bytes, body: bytes) -> None:
-        right = head.startswith(b"http/1.1 200") and body == BODY
-        self._answered.set_result("" if right else (head + b" " + body[:500]).decode("latin-1"))
+        is_right = head.startswith(b"http/1.1 200") and body == BODY
+        self._answered.set_result("" if is_right else (head + b" " + body[:500]).decode("latin-1"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if hasattr(self, "_answered") and not self._answered.done():
             self._answered.set_result(f"the connection was lost: {exc!r}")
 
 
-async def serve(how: str) -> None:
-    """Answer until killed."""
-    server = await asyncio.get_running_loop().create_server(lambda: _Backend(how), "127.0.0.1", 0)
+async def serve(mode: str) -> None:
+    """Serve until killed."""
+    server = await asyncio.get_running_loop().create_server(lambda: _Backend(mode), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 class _Generator:
-    """Asks URLs, and keeps what became of it."""
+    """Sends requests to URLs, and records their latencies and errors."""
 
     def __init__(self, urls: list[str]):
         self.took_s: dict[str, list[float]] = {url: [] for url in urls}
@@ -130,11 +130,11 @@ class _Generator:
         return head.encode() + BODY
 
     async def ask(self, caller: _Caller, request: bytes) -> float:
-        """Return the seconds until the answer."""
+        """Send a request and return its latency in seconds."""
         began = perf_counter()
-        wrong = await caller.ask(request)
-        if wrong:
-            self.bad.append(wrong)
+        error = await caller.ask(request)
+        if error:
+            self.bad.append(error)
         return perf_counter() - began
 
     def report(self, began: float) -> dict[str, object]:
@@ -143,30 +143,30 @@ class _Generator:
 
 
 async def load(url: str, n_connections: int, seconds: float) -> dict[str, object]:
-    """Ask for some seconds, each connection when it has its answer."""
+    """Send requests for some seconds, on each connection as soon as the last one is answered."""
     generator, began = _Generator([url]), perf_counter()
     request, took_s = generator.request(url), generator.took_s[url]
 
-    async def one() -> None:
+    async def run_connection() -> None:
         caller = await generator.connect(url)
         while perf_counter() < began + seconds:
             took_s.append(await generator.ask(caller, request))
 
-    await asyncio.gather(*(one() for _ in range(n_connections)))
+    await asyncio.gather(*(run_connection() for _ in range(n_connections)))
     return generator.report(began)
 
 
 async def race(urls: list[str], seconds: float, rate_per_s: float) -> dict[str, object]:
-    """Ask all URLs for some seconds, each at a rate."""
+    """Send requests to all URLs for some seconds, to each at a rate."""
     generator, random, loop = _Generator(urls), Random(1), asyncio.get_running_loop()
     requests = {url: generator.request(url) for url in urls}
     idle = {url: [await generator.connect(url) for _ in range(8)] for url in urls}
     asking: set[asyncio.Task[None]] = set()
     turns: list[str] = []
 
-    async def one(url: str, number: int) -> None:
+    async def send(url: str, number: int) -> None:
         caller = idle[url].pop() if idle[url] else await generator.connect(url)
-        if caller.transport.is_closing():  # it was idle for long
+        if caller.transport.is_closing():  # the server closed the idle connection
             caller = await generator.connect(url)
         generator.took_s[url][number] = await generator.ask(caller, requests[url])
         idle[url].append(caller)
@@ -177,17 +177,17 @@ async def race(urls: list[str], seconds: float, rate_per_s: float) -> dict[str, 
         turns = turns or random.sample(urls, len(urls))
         url = turns.pop()
         generator.took_s[url].append(0.0)
-        task = loop.create_task(one(url, len(generator.took_s[url]) - 1))
+        task = loop.create_task(send(url, len(generator.took_s[url]) - 1))
         asking.add(task)
         task.add_done_callback(asking.discard)
     await asyncio.gather(*asking)
     return generator.report(began)
 
 
-def _main(what: str, number: str, *rest: str) -> None:
-    if what == "serve":
+def _main(command: str, number: str, *rest: str) -> None:
+    if command == "serve":
         asyncio.run(serve(number))
-    elif what == "load":
+    elif command == "load":
         print(json.dumps(asyncio.run(load(rest[1], int(rest[0]), float(number)))))
     else:
         print(json.dumps(asyncio.run(race(list(rest[1:]), float(number), float(rest[0])))))

@@ -1,4 +1,4 @@
-"""Benchmarks of two versions: a change is found, its size said with an interval, and noise is not called a change."""
+"""Checks that a change of a benchmark is reported with its interval, and that noise is not called a change."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from shadowsim import InputError, compare_benchmarks
 from shadowsim.cli.main import app
 from shadowsim.testing import benchmark_comparison
-from shadowsim.testing.benchmark_comparison import COLUMNS, geometric_mean, speedups_object, speedups_text
+from shadowsim.testing.benchmark_comparison import COLUMNS, benchmarks_object, benchmarks_text, geometric_mean
 from shadowsim.testing.benchmark_files import read_timings
 
 
@@ -74,11 +74,13 @@ def test_without_rounds_quartiles_say_nearly_the_same():
         data = np.array(rounds(seed, 200, factor))
         low, middle, high = np.quantile(data, [0.25, 0.5, 0.75])
         files.append((document(data.tolist()), document(rounds=200, median=middle, iqr=high - low)))
-    whole, short = (only(compare_benchmarks(files[0][i], files[1][i])) for i in (0, 1))
-    assert (whole["method"], short["method"]) == ("rounds", "quartiles")
-    assert short["verdict"] == whole["verdict"] == "slower"
+    rounds_row, short = (only(compare_benchmarks(files[0][i], files[1][i])) for i in (0, 1))
+    assert (rounds_row["method"], short["method"]) == ("rounds", "quartiles")
+    assert short["verdict"] == rounds_row["verdict"] == "slower"
     assert short["low_pct"] < 20.0 < short["high_pct"]
-    assert short["high_pct"] - short["low_pct"] == pytest.approx(whole["high_pct"] - whole["low_pct"], rel=0.5)
+    assert short["high_pct"] - short["low_pct"] == pytest.approx(
+        rounds_row["high_pct"] - rounds_row["low_pct"], rel=0.5
+    )
     mixed = only(compare_benchmarks(files[0][0], files[1][1]))
     assert mixed["method"] == "quartiles"
     assert mixed["change_pct"] == pytest.approx(short["change_pct"])
@@ -141,17 +143,17 @@ def test_simulated_figures_that_changed_are_said():
     old, new = document([1.0]), document([1.0])
     old["benchmarks"][0]["extra_info"] = {"verdict": "STABLE", "shadow_p99_s": 0.0709, "requests": 10}
     new["benchmarks"][0]["extra_info"] = {"verdict": "OVERLOADED", "shadow_p99_s": 4.25, "requests": 10}
-    said = "verdict STABLE -> OVERLOADED, shadow_p99_s 0.0709 -> 4.25"
+    changes = "verdict STABLE -> OVERLOADED, shadow_p99_s 0.0709 -> 4.25"
     table = compare_benchmarks(old, new)
-    assert only(table)["simulated"] == said
-    assert f"test_a: {said}" in speedups_text(table, read_timings(old), read_timings(new))
+    assert only(table)["simulated"] == changes
+    assert f"test_a: {changes}" in benchmarks_text(table, read_timings(old), read_timings(new))
 
 
 def test_the_table_for_people():
     old = several(**{"x.py::test_a": rounds(1), "x.py::test_b": rounds(2), "x.py::test_gone": rounds(3, 4)})
     new = several(**{"x.py::test_a": rounds(4, factor=1.2), "x.py::test_b": rounds(5)})
     new["machine_info"] = {}
-    text = speedups_text(compare_benchmarks(old, new), read_timings(old), read_timings(new))
+    text = benchmarks_text(compare_benchmarks(old, new), read_timings(old), read_timings(new))
     lines = text.splitlines()
     assert lines[0].split() == ["old", "new", "change", "interval", "p", "n"]
     assert lines[1].startswith("test_a ")
@@ -165,64 +167,65 @@ def test_the_table_for_people():
     assert "Rounds of one process" in text
     assert "different machines: m, CPU, Python 3.11.9 and unknown" in " ".join(text.split())
     assert max(map(len, lines)) <= 100
-    calm = speedups_text(compare_benchmarks(old, old), read_timings(old), read_timings(old))
+    calm = benchmarks_text(compare_benchmarks(old, old), read_timings(old), read_timings(old))
     assert "Nothing is slower by more than 5 %." in calm
     assert "Fewer than 10" in calm
     assert "Rounds of one process" not in calm
     short = document(rounds=20, median=1.0, iqr=0.1)
-    assert "quartiles" in speedups_text(compare_benchmarks(short, short), read_timings(short), read_timings(short))
+    assert "quartiles" in benchmarks_text(compare_benchmarks(short, short), read_timings(short), read_timings(short))
 
 
 def test_names_keep_their_files_where_they_would_be_alike():
     two = several(**{"x.py::test_a": rounds(1), "y.py::test_a": rounds(2)})
-    text = speedups_text(compare_benchmarks(two, two), read_timings(two), read_timings(two))
+    text = benchmarks_text(compare_benchmarks(two, two), read_timings(two), read_timings(two))
     assert [line.split()[0] for line in text.splitlines()[1:3]] == ["x.py::test_a", "y.py::test_a"]
 
 
 def test_the_object_for_machines():
     table = compare_benchmarks(several(a=[1.0], b=rounds(1)), several(a=[2.0], b=rounds(2, factor=2.0)))
-    found = speedups_object(table)
-    assert found["slower"] == ["b"]
-    assert [row["name"] for row in found["benchmarks"]] == ["a", "b"]
-    assert found["geometric_mean"]["change_pct"] == geometric_mean(table)[2]
+    summary = benchmarks_object(table)
+    assert summary["slower"] == ["b"]
+    assert [row["name"] for row in summary["benchmarks"]] == ["a", "b"]
+    assert summary["geometric_mean"]["change_pct"] == geometric_mean(table)[2]
 
 
-def written(path, document):
+def save(path, document):
     path.write_text(json.dumps(document))
     return str(path)
 
 
-def ran(*args):
+def invoke(*args):
     done = CliRunner().invoke(app, ["benchmark-compare", *args])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done
 
 
 def test_the_command_fails_for_what_is_slower(tmp_path):
-    old, new = (written(tmp_path / f"{f}.json", document(rounds(i, factor=f))) for i, f in enumerate((1.0, 1.2)))
-    done = ran(old, new)
+    old, new = (save(tmp_path / f"{f}.json", document(rounds(i, factor=f))) for i, f in enumerate((1.0, 1.2)))
+    done = invoke(old, new)
     assert (done.exit_code, done.stderr) == (1, "")
     assert done.stdout.splitlines()[1].endswith("slower")
     assert "slower by more than 5 %" in done.stdout
-    assert ran(new, old).exit_code == ran(old, old).exit_code == ran(old, new, "--margin", "50%").exit_code == 0
-    assert ran(old, new, "--confidence", "0.9999999").exit_code == 0
-    found = json.loads(ran(old, new, "--json").stdout)
-    assert found["slower"] == ["a.py::test_a"]
-    few = written(tmp_path / "few.json", document([1.0]))
-    assert json.loads(ran(old, few, "--json").stdout)["benchmarks"][0]["low_pct"] is None
-    table = pd.read_csv(StringIO(ran(old, new, "--csv").stdout))
+    for args in ((new, old), (old, old), (old, new, "--margin", "50%")):
+        assert invoke(*args).exit_code == 0
+    assert invoke(old, new, "--confidence", "0.9999999").exit_code == 0
+    summary = json.loads(invoke(old, new, "--json").stdout)
+    assert summary["slower"] == ["a.py::test_a"]
+    few = save(tmp_path / "few.json", document([1.0]))
+    assert json.loads(invoke(old, few, "--json").stdout)["benchmarks"][0]["low_pct"] is None
+    table = pd.read_csv(StringIO(invoke(old, new, "--csv").stdout))
     assert tuple(table.columns) == COLUMNS
     for side in ("a", "b"):
         (tmp_path / side).mkdir()
         for i in range(5):
-            written(tmp_path / side / f"{i}.json", document(rounds(i, factor=1.0 + 0.5 * (side == "b"))))
-    done = ran(str(tmp_path / "a"), str(tmp_path / "b"))
+            save(tmp_path / side / f"{i}.json", document(rounds(i, factor=1.0 + 0.5 * (side == "b"))))
+    done = invoke(str(tmp_path / "a"), str(tmp_path / "b"))
     assert done.exit_code == 1
     assert " 5+5 " in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (("none.json", "none.json"), "none.json: there is no such file"),
         (("{old}", "{old}", "--margin", "5"), "--margin: must be a percentage such as 5%, or a share such as 0.05"),
@@ -231,11 +234,11 @@ def test_the_command_fails_for_what_is_slower(tmp_path):
         (("{old}",), "Missing argument 'NEW'"),
     ],
 )
-def test_slips_are_said_in_a_line(tmp_path, args, said):
-    old = written(tmp_path / "old.json", document(rounds(1)))
-    done = ran(*(arg.format(old=old) for arg in args))
+def test_slips_are_said_in_a_line(tmp_path, args, message):
+    old = save(tmp_path / "old.json", document(rounds(1)))
+    done = invoke(*(arg.format(old=old) for arg in args))
     assert (done.exit_code, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -246,50 +249,50 @@ VALUES = st.lists(st.one_of(st.sampled_from([0.0, 1.0, 2.0]), st.floats(-100.0, 
 def test_a_medians_interval_is_the_narrowest_that_covers_often_enough(confidence):
     """Number of values below the median: binomial. The interval from the k-th fails with 2 P(B <= k - 1)."""
     for n in range(1, 60):
-        found = benchmark_comparison.median(np.arange(1.0, n + 1.0), confidence)
+        interval = benchmark_comparison.median_interval(np.arange(1.0, n + 1.0), confidence)
         k = 0
         while 2 * sum(binom.pmf(range(k + 1), n, 0.5)) <= 1 - confidence + 1e-12:
             k += 1
-        assert (k, n + 1 - k) == (found.low, found.high) if k else np.isnan(found.low)
-        assert found.value == (n + 1) / 2
-    assert np.isnan(benchmark_comparison.median(np.arange(5.0), 0.95).low)
-    assert benchmark_comparison.median(np.arange(6.0), 0.95).low == 0.0
+        assert (k, n + 1 - k) == (interval.low, interval.high) if k else np.isnan(interval.low)
+        assert interval.value == (n + 1) / 2
+    assert np.isnan(benchmark_comparison.median_interval(np.arange(5.0), 0.95).low)
+    assert benchmark_comparison.median_interval(np.arange(6.0), 0.95).low == 0.0
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 def test_a_shifts_interval_covers_as_often_as_it_says(confidence):
     """All orders of n and m values without a shift are alike: in how many of them does the interval hold 0?"""
-    some = 0
+    n_with_intervals = 0
     for n in range(1, 5):
         for m in range(n, 6):
             holds = []
             for places in combinations(range(n + m), n):
                 x = np.array(places, float)
                 y = np.array(sorted(set(range(n + m)) - set(places)), float)
-                found = benchmark_comparison.shift(x, y, confidence)
+                interval = benchmark_comparison.shift_interval(x, y, confidence)
                 # without an interval everything is possible
-                holds.append(bool(np.isnan(found.low)) or found.low <= 0.0 <= found.high)
+                holds.append(bool(np.isnan(interval.low)) or interval.low <= 0.0 <= interval.high)
             assert np.mean(holds) >= confidence
-            some += np.mean(holds) < 1.0
-    assert some  # there are intervals at all
+            n_with_intervals += np.mean(holds) < 1.0
+    assert n_with_intervals
 
 
 @given(VALUES, VALUES)
 def test_the_shift_is_the_median_of_all_differences(x, y):
     x, y = np.array(x), np.array(y)
     differences = np.sort(np.subtract.outer(y, x).ravel())
-    assert benchmark_comparison.shift(x, y, 0.9).value == pytest.approx(np.median(differences), abs=1e-12)
+    assert benchmark_comparison.shift_interval(x, y, 0.9).value == pytest.approx(np.median(differences), abs=1e-12)
     for k in {1, differences.size // 3 + 1, differences.size}:
-        found = benchmark_comparison._difference(np.sort(x), np.sort(y), k)
-        assert found == pytest.approx(differences[k - 1], abs=1e-12)
+        difference = benchmark_comparison._difference(np.sort(x), np.sort(y), k)
+        assert difference == pytest.approx(differences[k - 1], abs=1e-12)
 
 
 def test_thousands_of_rounds_take_no_memory_of_their_pairs():
     rng = np.random.default_rng(1)
     x, y = rng.exponential(size=50_000), rng.exponential(size=60_000) + 0.1
-    found = benchmark_comparison.shift(x, y, 0.95)
-    assert found.low < 0.1 < found.high  # one interval of 95 %, of a fixed seed
-    assert found.high - found.low < 0.05
+    interval = benchmark_comparison.shift_interval(x, y, 0.95)
+    assert interval.low < 0.1 < interval.high  # one interval of 95 %, of a fixed seed
+    assert interval.high - interval.low < 0.05
 
 
 def test_p_is_mann_and_whitneys_and_of_equal_constants_one():

@@ -1,4 +1,4 @@
-"""What pytest-benchmark saved, with rounds and without, read from one file and from several."""
+"""Checks the reading of pytest-benchmark's files: with rounds and without, one and several."""
 
 import json
 
@@ -11,20 +11,20 @@ from shadowsim.testing.benchmark_files import read_timings
 
 
 def test_rounds_are_read_and_quartiles_where_there_are_none():
-    one = read_timings(document([3.0, 1.0, 2.0, 5.0, 4.0], rounds=5)).by_name["a.py::test_a"]
-    assert (one.n, one.median_s, one.range_s) == (5, 3.0, 2.0)
-    assert one.observed_s.tolist() == [3.0, 1.0, 2.0, 5.0, 4.0]
-    one = read_timings(document(rounds=7, median=0.5, iqr=0.1, mean=0.6)).by_name["a.py::test_a"]
-    assert (one.n, one.median_s, one.range_s, one.observed_s) == (7, 0.5, 0.1, None)
+    timing = read_timings(document([3.0, 1.0, 2.0, 5.0, 4.0], rounds=5)).by_name["a.py::test_a"]
+    assert (timing.n, timing.median_s, timing.range_s) == (5, 3.0, 2.0)
+    assert timing.observed_s.tolist() == [3.0, 1.0, 2.0, 5.0, 4.0]
+    timing = read_timings(document(rounds=7, median=0.5, iqr=0.1, mean=0.6)).by_name["a.py::test_a"]
+    assert (timing.n, timing.median_s, timing.range_s, timing.observed_s) == (7, 0.5, 0.1, None)
 
 
 def test_several_files_are_an_observation_each(tmp_path):
     for i, rounds in enumerate(([1.0, 2.0, 30.0], [4.0], [3.0, 3.0])):
         (tmp_path / f"000{i}.json").write_text(json.dumps(document(rounds, machine=f"m{i % 2}")))
-    for found in (read_timings(tmp_path), read_timings(str(tmp_path)), read_timings(sorted(tmp_path.glob("*.json")))):
-        assert found.n_files == 3
-        assert found.by_name["a.py::test_a"].observed_s.tolist() == [2.0, 4.0, 3.0]
-        assert found.machines == ("m0, CPU, Python 3.11.9", "m1, CPU, Python 3.11.9")
+    for timings in (read_timings(tmp_path), read_timings(str(tmp_path)), read_timings(sorted(tmp_path.glob("*.json")))):
+        assert timings.n_files == 3
+        assert timings.by_name["a.py::test_a"].observed_s.tolist() == [2.0, 4.0, 3.0]
+        assert timings.machines == ("m0, CPU, Python 3.11.9", "m1, CPU, Python 3.11.9")
 
 
 def test_what_pythons_json_writes_is_read():
@@ -52,7 +52,7 @@ def test_simulated_figures_are_kept_and_other_notes_left():
         ({"benchmarks": [{"fullname": "a", "stats": {"data": [1.0, "2"]}}]}, r"stats\.data: must be a finite number"),
         ({"benchmarks": [{"fullname": "a", "stats": {"data": [-1.0]}}]}, r"stats\.data: .*>= 0, got -1"),
         ({"benchmarks": [{"fullname": "a", "stats": {"data": [np.inf]}}]}, r"stats\.data: must be a finite number"),
-        ({"benchmarks": [document([1.0])["benchmarks"][0]] * 2}, r"benchmarks\.1\.fullname: stands twice"),
+        ({"benchmarks": [document([1.0])["benchmarks"][0]] * 2}, r"benchmarks\.1\.fullname: occurs twice"),
     ],
 )
 def test_what_is_none_of_pytest_benchmarks_is_refused(broken, message):

@@ -1,4 +1,4 @@
-"""The pytest plugin, by suites such as users write, run by pytester under this project's own strict settings."""
+"""Runs suites such as users write with the plugin, by pytester and under this project's strict settings."""
 
 import json
 import subprocess
@@ -26,6 +26,16 @@ def small():
     """A hundred requests a second for 100 s, half of them copied; sections of a second."""
     traffic = {"process": "poisson", "rate_per_s": 100.0}
     return scenario(traffic, service("lognormal", 0.01, 2), horizon_s=100.0, period_s=1.0, sample_requests=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def heavy_imports(small, tmp_path_factory):
+    """Load numba and pyarrow in full before any suite does.
+
+    pytester forgets the modules that a suite imports first. Imported again by a later test of the same process, pandas
+    and numba would register their types a second time, which is an error.
+    """
+    simulate(small).save(tmp_path_factory.mktemp("heavy"))
 
 
 @pytest.fixture
@@ -87,7 +97,7 @@ def test_a_suite_of_a_user(suite, small):
     assert "shadowsim: " in text
     assert "E       AssertionError: Shadow: mean is worse (+" in text
     assert "Shadow   p50" in text
-    assert "regressions.py" not in text  # the traceback ends in the test
+    assert "run_comparison.py" not in text  # the traceback ends in the test
 
 
 def test_a_missed_goal_fails_with_value_goal_and_error(suite):
@@ -223,7 +233,7 @@ def test_a_scenario_is_simulated_once_a_session(suite):
 
 
 @pytest.mark.parametrize(
-    ("mark", "said"),
+    ("mark", "message"),
     [
         ('slo("p999 <= 1s"', "slo: must have a quantile above p0 and below p100"),
         ("slo(", "pytest.mark.slo: takes goals such as"),
@@ -234,13 +244,15 @@ def test_a_scenario_is_simulated_once_a_session(suite):
         ('shadow_scenario("{}"', "experiment: is required"),
     ],
 )
-def test_what_is_wrong_with_a_mark_is_said_in_a_line(suite, mark, said):
+def test_an_error_in_a_mark_is_one_line(suite, mark, message):
     suite.makepyfile(f"import pytest\n@pytest.mark.{mark})\ndef test_it(shadow_scenario):\n    pass\n")
     result = suite.runpytest()
     outcomes = result.parseoutcomes()
     assert outcomes.get("failed", 0) + outcomes.get("errors", 0) == 1
-    assert said in result.stdout.str()
-    assert result.stdout.str().count(said) == 1 + (f"Failed: {said}" in result.stdout.str())  # once more in the summary
+    assert message in result.stdout.str()
+    assert result.stdout.str().count(message) == 1 + (
+        f"Failed: {message}" in result.stdout.str()
+    )  # once more in the summary
     assert "During handling" not in result.stdout.str()
     assert "pytest_plugin.py" not in result.stdout.str()
 
@@ -268,14 +280,14 @@ def test_a_benchmark_notes_what_was_simulated(suite):
     document = json.loads((suite.path / "old.json").read_text())
     speed, other = document["benchmarks"]
     assert speed["stats"]["rounds"] == 3
-    noted = speed["extra_info"]
-    assert set(noted) == {*SIMULATED, "requests_per_s"}
-    assert (noted["scenario"], noted["verdict"]) == ("case", "STABLE")
-    assert 0.0 < noted["shadow_p50_s"] < noted["shadow_p99_s"]
-    assert noted["requests_per_s"] == pytest.approx(noted["requests"] / speed["stats"]["median"])
-    assert noted["instances_usd"] > 0.0
-    assert noted["total_usd"] is None  # the sizes of payloads are not known
-    assert other["extra_info"]["requests"] < noted["requests"]
+    figures = speed["extra_info"]
+    assert set(figures) == {*SIMULATED, "requests_per_s"}
+    assert (figures["scenario"], figures["verdict"]) == ("case", "STABLE")
+    assert 0.0 < figures["shadow_p50_s"] < figures["shadow_p99_s"]
+    assert figures["requests_per_s"] == pytest.approx(figures["requests"] / speed["stats"]["median"])
+    assert figures["instances_usd"] > 0.0
+    assert figures["total_usd"] is None  # the sizes of payloads are not known
+    assert other["extra_info"]["requests"] < figures["requests"]
     # the same code, by shadowsim's own comparison
     same = compare_benchmarks(suite.path / "old.json", suite.path / "old.json")
     assert same["verdict"].tolist() == ["~", "~"]
@@ -325,8 +337,8 @@ def test_it_can_be_switched_off_and_asked_for_help(suite):
     assert "shadow_result -- " in fixtures
 
 
-def ran(directory, code, *options):
-    """What a fresh interpreter prints of a suite of one test, since this one has loaded everything."""
+def pytest_output(directory, code, *options):
+    """Return the output of a suite of one test in a fresh interpreter, since this one has loaded everything."""
     (directory / "test_it.py").write_text("def test_it():\n    pass\n")
     others = [f"-pno:{name}" for name in ("benchmark", "cacheprovider", "nbmake", "hypothesispytest")]
     command = [sys.executable, "-c", code, "-q", "--rootdir=.", *others, *options, "test_it.py"]
@@ -344,10 +356,10 @@ class After:
 
 sys.exit(pytest.main(sys.argv[1:], [After()]))
 """
-    assert "loaded True 1 []" in ran(tmp_path, code)
+    assert "loaded True 1 []" in pytest_output(tmp_path, code)
 
 
 def test_the_package_may_have_been_imported_before(tmp_path):
     """pytest rewrites the assertions of a distribution that has a plugin, and warns of what it comes too late for."""
     code = "import sys, shadowsim, pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    assert "1 passed" in ran(tmp_path, code, "-Werror")
+    assert "1 passed" in pytest_output(tmp_path, code, "-Werror")

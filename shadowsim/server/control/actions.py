@@ -1,9 +1,9 @@
-"""SageMaker's control plane without its HTTP: an action and its body in, the answer's body out.
+"""Dispatches control-plane actions: the name and body of a request in, the body of the answer out.
 
-An action is checked in the order in which AWS checks it: does it exist; is its body of the right types
-(SerializationException); does it keep the service model's constraints (ValidationException, all violations at once,
-from contract.py); then what its own module refuses. Until it is accepted nothing has changed, and whatever a client
-sends ends in an answer or in an error with a 4xx status.
+The checks run in AWS's order: the action exists; the body has the right types (SerializationException); it keeps the
+constraints of the service model (ValidationException with all violations, from aws/contract.py); the action's
+function accepts it. Nothing changes before all have passed. Any input ends in an answer or in an error with a 4xx
+status.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from shadowsim.server.state.events import EFFECTS
 from shadowsim.server.state.fleet import Body
 from shadowsim.server.state.store import Store
 
-# What each action refuses and answers. Those that events.py has an effect for change the world when accepted.
+# Each function raises or returns the answer, and changes nothing: state/events.py holds the effects.
 ACTIONS: dict[str, Callable[[Store, World, Body], dict[str, Any]]] = {
-    "CreateInferenceExperiment": experiments.create,
-    "DescribeInferenceExperiment": experiments.describe,
-    "ListInferenceExperiments": experiments.list_all,
-    "StartInferenceExperiment": experiments.start,
-    "StopInferenceExperiment": experiments.stop,
-    "UpdateInferenceExperiment": experiments.update,
-    "DeleteInferenceExperiment": experiments.delete,
+    "CreateInferenceExperiment": experiments.create_experiment,
+    "DescribeInferenceExperiment": experiments.describe_experiment,
+    "ListInferenceExperiments": experiments.list_experiments,
+    "StartInferenceExperiment": experiments.start_experiment,
+    "StopInferenceExperiment": experiments.stop_experiment,
+    "UpdateInferenceExperiment": experiments.update_experiment,
+    "DeleteInferenceExperiment": experiments.delete_experiment,
     "CreateModel": models.create_model,
     "DescribeModel": models.describe_model,
     "ListModels": models.list_models,
@@ -50,18 +50,19 @@ ACTIONS: dict[str, Callable[[Store, World, Body], dict[str, Any]]] = {
 
 
 def handle(action: str, body: object, now: float, store: Store) -> dict[str, Any]:
-    """Do an action and return its answer.
+    """Perform an action and return its answer.
 
     Parameters
     ----------
     action : str
-        As `X-Amz-Target` names it after "SageMaker.".
+        The part of `X-Amz-Target` after "SageMaker.".
     body : mapping, str or bytes
-        The request, read or as it came; members that the service model does not know are ignored. "" is {}.
+        The request, parsed or as JSON text; "" is {}. Members that the service model does not know are ignored.
     now : float
-        The store's scaled time, seconds since 1970; never before an earlier call's, or that one's is taken.
+        The store's scaled time, seconds since 1970. Must not decrease; an earlier value is replaced by the latest one
+        seen.
     store : Store
-        Read, and written when the action is accepted, which is on the disk when this returns.
+        Read; an accepted action that changes something is appended, and is on the disk when this returns.
 
     Returns
     -------
@@ -71,12 +72,13 @@ def handle(action: str, body: object, now: float, store: Store) -> dict[str, Any
     Raises
     ------
     ShadowsimError
-        With AWS's code and a 4xx status: nothing has changed. Only StoreError, for a disk that is full, has a 5xx one.
+        With AWS's code and a 4xx status; nothing has changed. Only StoreError, such as for a full disk, has a 5xx
+        status.
     """
-    answer = ACTIONS.get(action)
-    if answer is None:
+    answer_action = ACTIONS.get(action)
+    if answer_action is None:
         hint = nearest(action, ACTIONS)
-        raise UnknownOperationError(f"{shown(action)} is not an action that is rehearsed here{hint}")
+        raise UnknownOperationError(f"{shown(action)} is not an action that this server supports{hint}")
     store.throttle.admit(action)
     if isinstance(body, str | bytes | bytearray):
         body = read_json(body.encode() if isinstance(body, str) else body, "body") if body else {}
@@ -85,7 +87,7 @@ def handle(action: str, body: object, now: float, store: Store) -> dict[str, Any
     if broken:
         raise ValidationError(broken)
     world = store.world_at(now)
-    answered = answer(store, world, request)
+    answer = answer_action(store, world, request)
     if action in EFFECTS:
         store.accept(action, request, now)
-    return answered
+    return answer

@@ -1,11 +1,9 @@
-"""Endpoints: what their actions refuse and answer.
+"""Validates and answers the actions on endpoints and endpoint configurations.
 
-These are the older part of SageMaker's API: what does not exist, or exists already, is a ValidationException here.
-
-Endpoint configurations: what their actions refuse and answer.
-
-A configuration that SageMaker would take and this server could not serve (serverless, asynchronous, pools of several
-types, routing by prefix) is refused where it is made, by name.
+These actions belong to the older part of SageMaker's API: a name that does not exist, or that exists already, is a
+ValidationException. A configuration that SageMaker would accept and this server cannot serve (serverless,
+asynchronous, pools of several instance types, prefix-aware routing) is refused by CreateEndpointConfig, with the
+member's name.
 """
 
 from __future__ import annotations
@@ -18,18 +16,18 @@ from typing import Any
 from shadowsim.aws.contract import sentence
 from shadowsim.aws.experiment import excluded_type
 from shadowsim.errors import RefusedError, ResourceInUseError, ValidationError
-from shadowsim.server.control.models import model, refuse_tags, single_model
+from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
+from shadowsim.server.control.models import find_model, find_single_model, refuse_tags
 from shadowsim.server.control.pagination import Row, page
-from shadowsim.server.state.account import Endpoint, Record, World
+from shadowsim.server.state.account import Endpoint, ResourceRecord, World
 from shadowsim.server.state.destinations import parse_destination
-from shadowsim.server.state.events import configured
+from shadowsim.server.state.events import configured_fleet
 from shadowsim.server.state.fleet import Body, Fleet, VariantView
 from shadowsim.server.state.store import Store
 
 _LISTS = ("ProductionVariants", "ShadowProductionVariants")
-_ROUTINGS = ("RANDOM", "LEAST_OUTSTANDING_REQUESTS")
-# Valid to SageMaker, and nothing that this server could do.
-_NOT_REHEARSED = ("ServerlessConfig", "InstancePools")
+# Valid to SageMaker, but not supported here.
+_UNSUPPORTED = ("ServerlessConfig", "InstancePools")
 
 
 def create_endpoint_config(store: Store, world: World, body: Body) -> dict[str, Any]:
@@ -42,9 +40,9 @@ def create_endpoint_config(store: Store, world: World, body: Body) -> dict[str, 
         raise ValidationError(broken)
     if "DataCaptureConfig" in body:
         parse_destination(body["DataCaptureConfig"]["DestinationS3Uri"], "dataCaptureConfig.destinationS3Uri")
-    known = single_model if body.get("ShadowProductionVariants") else model
+    find = find_single_model if body.get("ShadowProductionVariants") else find_model
     for variant in _variants(body):
-        known(world, variant["ModelName"])
+        find(world, variant["ModelName"])
     if name in world.configs:
         raise RefusedError(f'Cannot create already existing endpoint configuration "{arn}".')
     return {"EndpointConfigArn": arn}
@@ -52,13 +50,13 @@ def create_endpoint_config(store: Store, world: World, body: Body) -> dict[str, 
 
 def describe_endpoint_config(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer DescribeEndpointConfig."""
-    record = config(world, body["EndpointConfigName"])
-    known = {key: value for key, value in record.request.items() if key != "Tags"}
+    record = find_config(world, body["EndpointConfigName"])
+    config = {key: value for key, value in record.request.items() if key != "Tags"}
     for key in _LISTS:
-        if key in known:  # the weight that counts is said, as AWS does
-            known[key] = [{"InitialVariantWeight": 1.0, **variant} for variant in known[key]]
+        if key in config:  # AWS reports the weight also where the request left it out
+            config[key] = [{"InitialVariantWeight": 1.0, **variant} for variant in config[key]]
     arn = world.arn("endpoint-config", record.name)
-    return {**known, "EndpointConfigName": record.name, "EndpointConfigArn": arn, "CreationTime": record.created_s}
+    return {**config, "EndpointConfigName": record.name, "EndpointConfigArn": arn, "CreationTime": record.created_s}
 
 
 def list_endpoint_configs(store: Store, world: World, body: Body) -> dict[str, Any]:
@@ -81,13 +79,13 @@ def list_endpoint_configs(store: Store, world: World, body: Body) -> dict[str, A
 
 
 def delete_endpoint_config(store: Store, world: World, body: Body) -> dict[str, Any]:
-    """Answer DeleteEndpointConfig; what was deployed from it stays."""
-    config(world, body["EndpointConfigName"])
+    """Answer DeleteEndpointConfig; endpoints deployed from it go on serving."""
+    find_config(world, body["EndpointConfigName"])
     return {}
 
 
-def config(world: World, name: str) -> Record:
-    """Return a configuration, or refuse in AWS's words."""
+def find_config(world: World, name: str) -> ResourceRecord:
+    """Return the endpoint configuration of a name; raise AWS's RefusedError if there is none."""
     if name not in world.configs:
         raise RefusedError(f'Could not find endpoint configuration "{world.arn("endpoint-config", name)}".')
     return world.configs[name]
@@ -117,7 +115,7 @@ def _config_rules(body: Body) -> Iterator[str]:
             if lists["ShadowProductionVariants"]:
                 yield from _exclusion_rules(variant, path)
     if "AsyncInferenceConfig" in body:
-        constraint = "Member must be null: asynchronous inference is not rehearsed"
+        constraint = "Member must be null: asynchronous inference is not supported"
         yield sentence(body["AsyncInferenceConfig"], "asyncInferenceConfig", constraint)
 
 
@@ -129,16 +127,16 @@ def _exclusion_rules(variant: Body, path: str) -> Iterator[str]:
 
 
 def _variant_rules(variant: Body, path: str) -> Iterator[str]:
-    for member in _NOT_REHEARSED:
+    for member in _UNSUPPORTED:
         if member in variant:
             inner = f"{path}.{member[0].lower()}{member[1:]}"
-            yield sentence(variant[member], inner, "Member must be null: only instances of one type are rehearsed")
+            yield sentence(variant[member], inner, "Member must be null: only instances of one type are supported")
     for member in ("ModelName", "InstanceType", "InitialInstanceCount"):
-        if member not in variant and not any(other in variant for other in _NOT_REHEARSED):
+        if member not in variant and not any(other in variant for other in _UNSUPPORTED):
             yield sentence(None, f"{path}.{member[0].lower()}{member[1:]}", "Member must not be null")
-    strategy = variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")
-    if strategy not in _ROUTINGS:
-        constraint = f"Member must be one that is rehearsed: [{', '.join(_ROUTINGS)}]"
+    strategy = variant.get("RoutingConfig", {}).get("RoutingStrategy", DEFAULT_ROUTING)
+    if strategy not in ROUTINGS:
+        constraint = f"Member must be a supported strategy: [{', '.join(ROUTINGS)}]"
         yield sentence(strategy, f"{path}.routingConfig.routingStrategy", constraint)
 
 
@@ -149,35 +147,35 @@ def create_endpoint(store: Store, world: World, body: Body) -> dict[str, Any]:
     refuse_tags(body)
     if name in world.endpoints:
         raise RefusedError(f'Cannot create already existing endpoint "{arn}".')
-    _refuse_live_trial(world, name)
-    config(world, body["EndpointConfigName"])
-    _refuse_above_quota(store, world, name, configured(world, body))
+    _refuse_live_experiment(world, name)
+    find_config(world, body["EndpointConfigName"])
+    _refuse_fleet_above_quota(store, world, name, configured_fleet(world, body))
     return {"EndpointArn": arn}
 
 
 def describe_endpoint(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer DescribeEndpoint."""
-    found = endpoint(world, body["EndpointName"])
-    fleet, deployment = found.fleet, found.deployment
-    named = fleet or (deployment.fleet if deployment else None)
+    endpoint = find_endpoint(world, body["EndpointName"])
+    fleet, deployment = endpoint.fleet, endpoint.deployment
+    described = fleet or (deployment.fleet if deployment else None)
     answer: dict[str, Any] = {
-        "EndpointName": found.name,
-        "EndpointArn": world.arn("endpoint", found.name),
-        "EndpointStatus": found.status,
-        "CreationTime": found.created_s,
-        "LastModifiedTime": found.modified_s,
+        "EndpointName": endpoint.name,
+        "EndpointArn": world.arn("endpoint", endpoint.name),
+        "EndpointStatus": endpoint.status,
+        "CreationTime": endpoint.created_s,
+        "LastModifiedTime": endpoint.modified_s,
     }
-    if named is not None:
-        answer["EndpointConfigName"] = named.config_name
-    if found.failure is not None:
-        answer["FailureReason"] = found.failure[:1024]
+    if described is not None:
+        answer["EndpointConfigName"] = described.config_name
+    if endpoint.failure is not None:
+        answer["FailureReason"] = endpoint.failure[:1024]
     if fleet is not None:
-        intended = found.intended or fleet
+        intended = endpoint.intended or fleet
         answer |= _fleet_summary(fleet, intended)
-    if deployment is not None and found.status == "Updating":
+    if deployment is not None and endpoint.status == "Updating":
         answer["PendingDeploymentSummary"] = {
             "EndpointConfigName": deployment.fleet.config_name,
-            "StartTime": found.since_s,
+            "StartTime": endpoint.since_s,
             **_pending_summary(deployment.fleet),
         }
     return answer
@@ -207,76 +205,78 @@ def list_endpoints(store: Store, world: World, body: Body) -> dict[str, Any]:
 
 def update_endpoint(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer UpdateEndpoint."""
-    found = endpoint(world, body["EndpointName"])
-    _refuse_live_trial(world, found.name)
-    config(world, body["EndpointConfigName"])
-    _refuse_in_progress(world, found)
-    _refuse_above_quota(store, world, found.name, configured(world, body))
-    return {"EndpointArn": world.arn("endpoint", found.name)}
+    endpoint = find_endpoint(world, body["EndpointName"])
+    _refuse_live_experiment(world, endpoint.name)
+    find_config(world, body["EndpointConfigName"])
+    _refuse_in_progress(world, endpoint)
+    _refuse_fleet_above_quota(store, world, endpoint.name, configured_fleet(world, body))
+    return {"EndpointArn": world.arn("endpoint", endpoint.name)}
 
 
 def update_endpoint_weights_and_capacities(store: Store, world: World, body: Body) -> dict[str, Any]:
-    """Answer UpdateEndpointWeightsAndCapacities, which is allowed also while an experiment has the endpoint."""
-    found = endpoint(world, body["EndpointName"])
+    """Answer UpdateEndpointWeightsAndCapacities, which is also allowed while an experiment runs on the endpoint."""
+    endpoint = find_endpoint(world, body["EndpointName"])
     broken = []
-    views = {view.name: view for view in found.fleet.variants} if found.fleet else {}
+    views = {view.name: view for view in endpoint.fleet.variants} if endpoint.fleet else {}
     seen: set[str] = set()
     for i, change in enumerate(body["DesiredWeightsAndCapacities"], start=1):
         path = f"desiredWeightsAndCapacities.{i}.member"
         name, count = change["VariantName"], change.get("DesiredInstanceCount")
-        if found.fleet is not None and name not in views:
+        if endpoint.fleet is not None and name not in views:
             constraint = f"Member must name a variant of the endpoint: [{', '.join(views)}]"
             broken.append(sentence(name, f"{path}.variantName", constraint))
         if name in seen:
             broken.append(sentence(name, f"{path}.variantName", "Member must be unique among the changes"))
         if count == 0:
-            constraint = "Member must have value greater than or equal to 1, for a variant must have an instance"
+            constraint = "Member must have value greater than or equal to 1, because a variant needs an instance"
             broken.append(sentence(count, f"{path}.desiredInstanceCount", constraint))
         if "ServerlessUpdateConfig" in change:
-            constraint = "Member must be null: serverless variants are not rehearsed"
+            constraint = "Member must be null: serverless variants are not supported"
             broken.append(sentence(change["ServerlessUpdateConfig"], f"{path}.serverlessUpdateConfig", constraint))
         seen.add(name)
     if broken:
         raise ValidationError(broken)
-    _refuse_in_progress(world, found)
+    _refuse_in_progress(world, endpoint)
     changes = {change["VariantName"]: change for change in body["DesiredWeightsAndCapacities"]}
-    if found.fleet is not None:
-        _refuse_above_quota(store, world, found.name, found.fleet.scaled(changes, world.choices.shadow_weight))
-    return {"EndpointArn": world.arn("endpoint", found.name)}
+    if endpoint.fleet is not None:
+        _refuse_fleet_above_quota(
+            store, world, endpoint.name, endpoint.fleet.scaled(changes, world.choices.shadow_weight)
+        )
+    return {"EndpointArn": world.arn("endpoint", endpoint.name)}
 
 
 def delete_endpoint(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer DeleteEndpoint."""
-    found = endpoint(world, body["EndpointName"])
-    _refuse_live_trial(world, found.name)
-    if found.status == "Deleting":
-        _refuse_in_progress(world, found)
+    endpoint = find_endpoint(world, body["EndpointName"])
+    _refuse_live_experiment(world, endpoint.name)
+    if endpoint.status == "Deleting":
+        _refuse_in_progress(world, endpoint)
     return {}
 
 
-def endpoint(world: World, name: str) -> Endpoint:
-    """Return an endpoint, or refuse in AWS's words."""
+def find_endpoint(world: World, name: str) -> Endpoint:
+    """Return the endpoint of a name; raise AWS's RefusedError if there is none."""
     if name not in world.endpoints:
         raise RefusedError(f'Could not find endpoint "{world.arn("endpoint", name)}".')
     return world.endpoints[name]
 
 
-def _refuse_in_progress(world: World, found: Endpoint) -> None:
-    if found.status != "InService":
-        how = "Cannot update in-progress endpoint"
-        if found.status == "Failed":
-            how = "Cannot update failed endpoint"
-        raise RefusedError(f'{how} "{world.arn("endpoint", found.name)}".')
+def _refuse_in_progress(world: World, endpoint: Endpoint) -> None:
+    if endpoint.status != "InService":
+        text = "Cannot update failed endpoint" if endpoint.status == "Failed" else "Cannot update in-progress endpoint"
+        raise RefusedError(f'{text} "{world.arn("endpoint", endpoint.name)}".')
 
 
-def _refuse_live_trial(world: World, name: str) -> None:
-    trial = world.live_trial(name)
-    if trial is not None:
-        arn, its = world.arn("endpoint", name), world.arn("inference-experiment", trial.name)
-        raise ResourceInUseError(f"Endpoint {arn} is in use by inference experiment {its} ({trial.stage.status}).")
+def _refuse_live_experiment(world: World, name: str) -> None:
+    experiment = world.live_experiment(name)
+    if experiment is not None:
+        arn, other_arn = world.arn("endpoint", name), world.arn("inference-experiment", experiment.name)
+        raise ResourceInUseError(
+            f"Endpoint {arn} is in use by inference experiment {other_arn} ({experiment.stage.status})."
+        )
 
 
-def _refuse_above_quota(store: Store, world: World, name: str, fleet: Fleet) -> None:
+def _refuse_fleet_above_quota(store: Store, world: World, name: str, fleet: Fleet) -> None:
     wanted: Counter[str] = Counter()
     for view in fleet.variants:
         wanted[view.instance_type] += view.instance_count
@@ -284,13 +284,13 @@ def _refuse_above_quota(store: Store, world: World, name: str, fleet: Fleet) -> 
 
 
 def _fleet_summary(fleet: Fleet, intended: Fleet) -> dict[str, Any]:
-    wanted = {view.name: view for view in intended.variants}
+    desired = {view.name: view for view in intended.variants}
     answer: dict[str, Any] = {
-        "ProductionVariants": [_variant_summary(fleet, v, wanted.get(v.name, v)) for v in fleet.production]
+        "ProductionVariants": [_variant_summary(fleet, v, desired.get(v.name, v)) for v in fleet.production]
     }
     if fleet.shadow:
         view = fleet.shadow.variant
-        answer["ShadowProductionVariants"] = [_variant_summary(fleet, view, wanted.get(view.name, view))]
+        answer["ShadowProductionVariants"] = [_variant_summary(fleet, view, desired.get(view.name, view))]
     capture = fleet.request.get("DataCaptureConfig")
     if capture is not None:
         enabled = capture.get("EnableCapture", True)
@@ -304,29 +304,29 @@ def _fleet_summary(fleet: Fleet, intended: Fleet) -> dict[str, Any]:
     return answer
 
 
-def _variant_summary(fleet: Fleet, view: VariantView, wanted: VariantView) -> dict[str, Any]:
+def _variant_summary(fleet: Fleet, view: VariantView, desired: VariantView) -> dict[str, Any]:
     return {
         "VariantName": view.name,
-        **_images(view),
+        **_deployed_images(view),
         "CurrentWeight": view.weight,
-        "DesiredWeight": wanted.weight,
+        "DesiredWeight": desired.weight,
         "CurrentInstanceCount": view.instance_count,
-        "DesiredInstanceCount": wanted.instance_count,
+        "DesiredInstanceCount": desired.instance_count,
         "RoutingConfig": {"RoutingStrategy": fleet.routing[view.name]},
     }
 
 
 def _pending_summary(fleet: Fleet) -> dict[str, Any]:
-    def one(view: VariantView) -> dict[str, Any]:
-        none_yet = _variant_summary(fleet, replace(view, instance_count=0), view)
-        return {**none_yet, "InstanceType": view.instance_type, "VariantStatus": [{"Status": "Creating"}]}
+    def summary(view: VariantView) -> dict[str, Any]:
+        without_instances = _variant_summary(fleet, replace(view, instance_count=0), view)
+        return {**without_instances, "InstanceType": view.instance_type, "VariantStatus": [{"Status": "Creating"}]}
 
-    answer: dict[str, Any] = {"ProductionVariants": [one(view) for view in fleet.production]}
+    answer: dict[str, Any] = {"ProductionVariants": [summary(view) for view in fleet.production]}
     if fleet.shadow:
-        answer["ShadowProductionVariants"] = [one(fleet.shadow.variant)]
+        answer["ShadowProductionVariants"] = [summary(fleet.shadow.variant)]
     return answer
 
 
-def _images(view: VariantView) -> dict[str, Any]:
+def _deployed_images(view: VariantView) -> dict[str, Any]:
     image = view.container.get("Image")
     return {} if image is None else {"DeployedImages": [{"SpecifiedImage": image, "ResolvedImage": image}]}

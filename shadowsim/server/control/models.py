@@ -1,6 +1,6 @@
-"""Models, and the tags of any resource: what their actions refuse and answer.
+"""Answers the actions on models, and on the tags of any resource.
 
-A model is what it was said to be. Nothing that it names (an image, a URL) is fetched or looked at, ever.
+A model is only recorded: what it names (an image, a URL) is never fetched or inspected.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from shadowsim.aws.contract import sentence
 from shadowsim.errors import RefusedError, ResourceNotFoundError, ValidationError
 from shadowsim.server.control.pagination import Row, page
-from shadowsim.server.state.account import Record, World, containers_of
+from shadowsim.server.state.account import ResourceRecord, World, containers_of
 from shadowsim.server.state.fleet import Body
 from shadowsim.server.state.store import Store
 
@@ -34,10 +34,10 @@ def create_model(store: Store, world: World, body: Body) -> dict[str, Any]:
 
 def describe_model(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer DescribeModel."""
-    record = model(world, body["ModelName"])
+    record = find_model(world, body["ModelName"])
     arn = world.arn("model", record.name)
-    known = {key: value for key, value in record.request.items() if key != "Tags"}
-    return {"EnableNetworkIsolation": False, **known, "ModelArn": arn, "CreationTime": record.created_s}
+    members = {key: value for key, value in record.request.items() if key != "Tags"}
+    return {"EnableNetworkIsolation": False, **members, "ModelArn": arn, "CreationTime": record.created_s}
 
 
 def list_models(store: Store, world: World, body: Body) -> dict[str, Any]:
@@ -46,58 +46,58 @@ def list_models(store: Store, world: World, body: Body) -> dict[str, Any]:
         Row(r.name, r.created_s, r.created_s, {"ModelName": r.name, "ModelArn": world.arn("model", r.name)})
         for r in world.models.values()
     ]
-    return _named("Models", page("ListModels", body, map(_dated, rows), store.key))
+    return _answer_with("Models", page("ListModels", body, map(_with_creation_time, rows), store.key))
 
 
 def delete_model(store: Store, world: World, body: Body) -> dict[str, Any]:
-    """Answer DeleteModel; what serves it goes on serving it."""
-    model(world, body["ModelName"])
+    """Answer DeleteModel; endpoints that serve the model go on serving it."""
+    find_model(world, body["ModelName"])
     return {}
 
 
 def add_tags(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer AddTags."""
     refuse_tags(body)
-    tags = {**_tags(world, body), **{tag["Key"]: tag["Value"] for tag in body["Tags"]}}
+    tags = {**_tags_of(world, body), **{tag["Key"]: tag["Value"] for tag in body["Tags"]}}
     if len(tags) > _MAX_TAGS:
         raise RefusedError(f"A resource can have at most {_MAX_TAGS} tags, and this one would have {len(tags)}.")
     return {"Tags": _tag_list(tags)}
 
 
 def list_tags(store: Store, world: World, body: Body) -> dict[str, Any]:
-    """Answer ListTags, in the order in which the tags came."""
-    items = _tags(world, body).items()
-    # A resource has no more tags than the smallest page, so that there is never a second one to give a token for.
+    """Answer ListTags, in the order in which the tags were added."""
+    items = _tags_of(world, body).items()
+    # One page holds all tags that a resource can have, so no token is ever needed.
     rows = [Row(key, float(i), 0.0, {"Key": key, "Value": value}) for i, (key, value) in enumerate(items)]
-    asked = {**body, "SortOrder": "Ascending"}
-    return _named("Tags", page("ListTags", asked, rows, store.key, per_page=_MAX_TAGS))
+    ascending = {**body, "SortOrder": "Ascending"}
+    return _answer_with("Tags", page("ListTags", ascending, rows, store.key, per_page=_MAX_TAGS))
 
 
 def delete_tags(store: Store, world: World, body: Body) -> dict[str, Any]:
-    """Answer DeleteTags; a key that is not there is no error."""
-    _tags(world, body)
+    """Answer DeleteTags; a key that the resource does not have is ignored."""
+    _tags_of(world, body)
     return {}
 
 
-def model(world: World, name: str) -> Record:
-    """Return a model, or refuse in AWS's words."""
+def find_model(world: World, name: str) -> ResourceRecord:
+    """Return the model of a name; raise AWS's RefusedError if there is none."""
     if name not in world.models:
         raise RefusedError(f'Could not find model "{world.arn("model", name)}".')
     return world.models[name]
 
 
-def single_model(world: World, name: str) -> Record:
-    """Return a model that a shadow test can have, or refuse: there is none, or it is of several."""
-    found = model(world, name)
-    containers = containers_of(found.request)
+def find_single_model(world: World, name: str) -> ResourceRecord:
+    """Return a model that a shadow test can use: raise RefusedError if it is missing or has several containers."""
+    record = find_model(world, name)
+    containers = containers_of(record.request)
     if len(containers) > 1 or containers[0].get("Mode") == "MultiModel":
         arn = world.arn("model", name)
         raise RefusedError(f'Model "{arn}" has several containers or models, which shadow tests exclude.')
-    return found
+    return record
 
 
 def refuse_tags(body: Body) -> None:
-    """Refuse tags that say a key twice, or one that belongs to AWS."""
+    """Raise ValidationError for keys that occur twice or that are reserved for AWS."""
     seen: set[str] = set()
     broken = []
     for i, tag in enumerate(body.get("Tags", ()), start=1):
@@ -105,14 +105,14 @@ def refuse_tags(body: Body) -> None:
         if key in seen:
             broken.append(sentence(key, f"tags.{i}.member.key", "Member must be unique among the tags' keys"))
         if key.lower().startswith("aws:"):
-            text = "Member must not begin with aws:, which AWS keeps for itself"
-            broken.append(sentence(key, f"tags.{i}.member.key", text))
+            constraint = "Member must not begin with aws:, which is reserved for AWS"
+            broken.append(sentence(key, f"tags.{i}.member.key", constraint))
         seen.add(key)
     if broken:
         raise ValidationError(broken)
 
 
-def _tags(world: World, body: Body) -> dict[str, str]:
+def _tags_of(world: World, body: Body) -> dict[str, str]:
     arn = body["ResourceArn"]
     if arn not in world.tags:
         raise ResourceNotFoundError(f"Could not find resource {arn}.")
@@ -123,9 +123,9 @@ def _tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def _dated(row: Row) -> Row:
+def _with_creation_time(row: Row) -> Row:
     return Row(row.name, row.created_s, row.modified_s, {**row.summary, "CreationTime": row.created_s}, row.status)
 
 
-def _named(member: str, answer: dict[str, Any]) -> dict[str, Any]:
+def _answer_with(member: str, answer: dict[str, Any]) -> dict[str, Any]:
     return {member: answer.pop("Items"), **answer}

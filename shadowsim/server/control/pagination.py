@@ -1,8 +1,9 @@
-"""The List actions: filters, order, and pages whose tokens survive changes and cannot be forged.
+"""Pages the answers of List actions: filters, sorts, and signs the tokens for the next page.
 
-A token says after which (sort value, name) the next page begins, not where in a list; so nothing is shown twice or
-left out when resources come and go between two pages, only what changes its own sort value may be. It is signed with
-the store's key, over the action, the filters and the order too: a token for one question does not answer another.
+A token holds the (sort value, name) after which the next page begins, not a position in the list. So resources may
+come and go between two pages and no other is repeated or left out; only one whose own sort value changes can be. The
+token is signed with the store's key, together with the action, the filters and the order: it is valid for the same
+question only.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ _PAGE_MEMBERS = ("NextToken", "MaxResults")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A resource as a list sees it.
+    """A resource as an item of a list.
 
     Attributes
     ----------
     summary : mapping
-        What the answer says of it.
+        The item in the answer.
     status : str
-        "" where resources have none.
+        "" for resources without a status.
     """
 
     name: str
@@ -52,31 +53,31 @@ def page(action: str, body: Body, rows: Iterable[Row], key: bytes, per_page: int
         The List request.
     rows : iterable of Row
     key : bytes
-        That signs tokens.
+        Signs the tokens.
     per_page : int
-        Without MaxResults.
+        The page size if the request has no MaxResults.
 
     Raises
     ------
     ValidationError
-        The token is not one that this action gave for the same question.
+        The token was not issued by this action for the same filters and order.
     """
     order = body.get("SortBy", "CreationTime")
     descending = body.get("SortOrder", "Descending") == "Descending"
 
     def place(row: Row) -> tuple[Any, str]:
-        by = {"Name": "", "CreationTime": row.created_s, "Status": row.status}
-        return by[order], row.name
+        sort_values = {"Name": "", "CreationTime": row.created_s, "Status": row.status}
+        return sort_values[order], row.name
 
     question = [action, {name: value for name, value in sorted(body.items()) if name not in _PAGE_MEMBERS}]
-    found = sorted((row for row in rows if _matches(row, body)), key=place, reverse=descending)
+    matching = sorted((row for row in rows if _matches(row, body)), key=place, reverse=descending)
     if body.get("NextToken"):
-        last = _opened(body["NextToken"], question, key)
-        found = [row for row in found if (place(row) < last if descending else place(row) > last)]
+        last = _open_token(body["NextToken"], question, key)
+        matching = [row for row in matching if (place(row) < last if descending else place(row) > last)]
     size = body.get("MaxResults", per_page)
-    answer: dict[str, Any] = {"Items": [row.summary for row in found[:size]]}
-    if len(found) > size:
-        answer["NextToken"] = _sealed(place(found[size - 1]), question, key)
+    answer: dict[str, Any] = {"Items": [row.summary for row in matching[:size]]}
+    if len(matching) > size:
+        answer["NextToken"] = _seal_token(place(matching[size - 1]), question, key)
     return answer
 
 
@@ -94,20 +95,20 @@ def _matches(row: Row, body: Body) -> bool:
     )
 
 
-def _sealed(place: tuple[Any, str], question: list[Any], key: bytes) -> str:
+def _seal_token(place: tuple[Any, str], question: list[Any], key: bytes) -> str:
     payload = json.dumps(place).encode()
     return urlsafe_b64encode(_mac(payload, question, key) + payload).decode()
 
 
-def _opened(token: str, question: list[Any], key: bytes) -> tuple[Any, str]:
+def _open_token(token: str, question: list[Any], key: bytes) -> tuple[Any, str]:
     try:
         raw = urlsafe_b64decode(token.encode("ascii"))
-    except ValueError:  # also what is no ASCII
+    except ValueError:  # not base 64, or not ASCII
         raw = b""
     mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-    as_given = urlsafe_b64encode(raw).decode() == token  # what is no base 64 was skipped in reading
-    if not payload or not as_given or not hmac.compare_digest(mac, _mac(payload, question, key)):
-        constraint = f"Member must be a token that {question[0]} gave, with the same filters and order"
+    is_canonical = urlsafe_b64encode(raw).decode() == token  # decoding skips characters outside base 64
+    if not payload or not is_canonical or not hmac.compare_digest(mac, _mac(payload, question, key)):
+        constraint = f"Member must be a token that {question[0]} returned for the same filters and order"
         raise ValidationError([sentence(token, "nextToken", constraint)])
     value, name = json.loads(payload)
     return value, name

@@ -1,1 +1,12 @@
-"""Answers invocations and mirrors them to the shadow."""
+"""Answers invocations, mirrors them to the shadow, and counts and captures them.
+
+backends           answers calls by containers behind URLs or by simulated instances
+captures           writes capture files while the server runs
+connections        keeps connections to containers, and reads their answers within limits
+counts             counts requests by variant and minute
+experiment_frames  builds the frames of a live experiment
+invoke             implements InvokeEndpoint
+live               keeps the endpoints that serve in step with the control plane
+mirror             chooses which requests are copied, and sends the copies
+pools              picks the variant and the instance for a request
+"""

@@ -1,12 +1,11 @@
-"""What answers an invocation: a real container by its URLs, or a service model that holds a worker for as long.
+"""Backends of variants: containers behind URLs, and simulated instances of a service model.
 
-A backend serves one variant. It is asked for one of the variant's instances and never raises for what happens behind
-it: a container that refuses, slams the connection, sends garbage or never ends is an `Answer`, too.
+A backend answers an invocation with one of its variant's instances. It never raises for a failure of that instance: a
+container that refuses, drops the connection, sends garbage or never ends gives an `Answer`, too.
 
-A simulated instance is the simulator's (design, "An instance"): its workers' free times are kept, and a request that
-arrives is given its start and its end at once, as first in, first out allows. The caller then waits until the end. So
-timers that fire late, by up to a millisecond on an idle machine, never add up in the queue, and are no part of the
-latency: they are OverheadLatency.
+A simulated instance follows the simulator. It knows when each of its workers is free, so it gives an arriving request
+its start and its end at once, first in, first out. The caller then waits until that end. So timers that fire late, by
+up to a millisecond on an idle machine, neither add up in the queue nor count as latency: they are OverheadLatency.
 """
 
 from __future__ import annotations
@@ -27,17 +26,18 @@ import numpy as np
 from shadowsim.errors import InputError
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.service import Service
-from shadowsim.server.data_plane.connections import Intake, TooMuchError, read
+from shadowsim.server.data_plane.connections import AllowanceExceededError, ReadAllowance, read
 
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED = "answered", "error_4xx", "error_5xx", "timed_out", "refused"
-BROKEN = "broken"  # no answer that could be read
-GIVEN_UP = "given_up"  # a copy whose answer was too much for us
-CONNECT_S, PING_S = 0.25, 2.0  # SageMaker's, for a container's socket and for /ping
+BROKEN = "broken"  # no readable answer
+TOO_LONG = "too_long"  # an answer above the limit, which is not read on; "broken" in frames
+GIVEN_UP = "given_up"  # a copy whose answer exceeded the allowance; a lost copy in frames
+CONNECT_S, PING_S = 0.25, 2.0  # SageMaker's time-outs for a container's socket and for /ping
 CONTENT_TYPE = "Content-Type"
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 NEW_SESSION, CLOSED_SESSION = "X-Amzn-SageMaker-New-Session-Id", "X-Amzn-SageMaker-Closed-Session-Id"
 _PASSED = (CONTENT_TYPE, CUSTOM_ATTRIBUTES, NEW_SESSION, CLOSED_SESSION)
-_DRAWS_AT_ONCE = 256  # some of the laws take a microsecond a draw, and everybody waits
+_DRAWS_AT_ONCE = 256  # some laws take a microsecond per draw, during which the event loop stands still
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Call:
     ----------
     body : bytes
     headers : mapping of str to str
-        Those that SageMaker passes on.
+        The headers that SageMaker passes on.
     """
 
     body: bytes
@@ -57,24 +57,25 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a call.
+    """The answer to a call, or its failure.
 
     Attributes
     ----------
     outcome : str
         A status of the `requests` frame: "answered" (2XX), "error_4xx", "error_5xx" (every other HTTP status),
-        "timed_out", "refused" (a simulated queue was full) or "broken" (no answer that could be read).
+        "timed_out", "refused" (a simulated queue was full) or "broken" (no readable answer); or "too_long" or
+        "given_up".
     latency_s : float
         ModelLatency, in seconds.
     status : int
-        The HTTP status; 0 when there is none.
+        The HTTP status; 0 without one.
     body : bytes
     headers : mapping of str to str
-        Those of the answer that SageMaker passes on.
+        The answer's headers that SageMaker passes on.
     wait_s, service_s : float
-        Of the latency, the time in the instance's queue and in service; NaN behind a container, which does not tell.
+        Parts of the latency in the instance's queue and in service; NaN for a container, which does not report them.
     failure : str
-        Why a call is "broken", for people.
+        Why a call is "broken", as a text for people.
     """
 
     outcome: str
@@ -88,15 +89,15 @@ class Answer:
 
 
 class Backend(Protocol):
-    """What serves a variant."""
+    """A backend of one variant."""
 
     @property
     def n_workers(self) -> int | None:
-        """Workers of one instance, where that is known."""
+        """Workers per instance; None if unknown."""
         ...
 
     async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
-        """Let an instance answer a call, within a time."""
+        """Answer a call with an instance, within a time limit."""
         ...
 
 
@@ -106,13 +107,13 @@ class Container:
     Parameters
     ----------
     urls : sequence of str
-        One an instance; shared when there are fewer.
+        One per instance; instances share them if there are fewer.
     session : aiohttp.ClientSession
-        Made by `connections.open_session`, so that bodies pass as they are.
+        Made by `connections.open_session`, which leaves bodies unchanged.
     max_answer_bytes : int
-        An answer that is longer is not read on; its connection is closed.
-    intake : Intake, optional
-        What copies' answers share; without one there is no other limit.
+        Longest answer; reading a longer one stops, and its connection is closed.
+    allowance : ReadAllowance, optional
+        Allowance that the answers to copies share.
     """
 
     n_workers = None
@@ -122,16 +123,16 @@ class Container:
         urls: Sequence[str],
         session: aiohttp.ClientSession,
         max_answer_bytes: int,
-        intake: Intake | None = None,
+        allowance: ReadAllowance | None = None,
     ):
         self._urls = [url.rstrip("/") for url in urls]
         self._invocations = [f"{url}/invocations" for url in self._urls]
         self._limits: tuple[float, aiohttp.ClientTimeout] = 0.0, aiohttp.ClientTimeout()
         self._session = session
-        self._max_answer_bytes, self._intake = max_answer_bytes, intake
+        self._max_answer_bytes, self._allowance = max_answer_bytes, allowance
 
     async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
-        """Post a call to the container of an instance."""
+        """Post a call to an instance's container."""
         url = self._invocations[instance % len(self._invocations)]
         if self._limits[0] != timeout_s:
             self._limits = timeout_s, aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s))
@@ -140,16 +141,16 @@ class Container:
             async with self._session.post(
                 url, data=call.body, headers=call.headers, timeout=self._limits[1], allow_redirects=False
             ) as response:
-                body = await read(response.content, self._max_answer_bytes, self._intake)
+                body = await read(response.content, self._max_answer_bytes, self._allowance)
                 latency_s = perf_counter() - began
                 if body is None:
-                    response.close()  # what is left of it is not to be read
-                    return Answer(BROKEN, latency_s, failure=f"more than {self._max_answer_bytes} bytes")
-                found = response.headers
-                # what is not printable cannot be written again
-                passed = {name: found[name] for name in _PASSED if name in found and found[name].isprintable()}
+                    response.close()  # leaves the rest unread
+                    return Answer(TOO_LONG, latency_s)
+                headers = response.headers
+                # an unprintable value cannot be sent on
+                passed = {name: headers[name] for name in _PASSED if name in headers and headers[name].isprintable()}
                 return Answer(outcome_of(response.status), latency_s, response.status, body, passed)
-        except TooMuchError:
+        except AllowanceExceededError:
             return Answer(GIVEN_UP, perf_counter() - began)
         except TimeoutError as error:
             latency_s = perf_counter() - began
@@ -160,7 +161,7 @@ class Container:
             return Answer(BROKEN, perf_counter() - began, failure=_failure(error))
 
     async def ping(self, n_instances: int) -> str | None:
-        """Return None when the containers of all instances answer /ping with 200, or else what one did."""
+        """Return None if the containers of all instances answer /ping with 200, else what the first other one did."""
         limits = aiohttp.ClientTimeout(total=PING_S)
         for url in self._urls[:n_instances]:
             try:
@@ -175,14 +176,14 @@ class Container:
 
 
 class Simulated:
-    """Instances of a service model; answers echo the call's body.
+    """Simulated instances of a service model; answers echo the call's body.
 
     Parameters
     ----------
     service : Service
-        Its law may not be a linear one, which needs a trace.
+        Its law may not be linear, as that needs a trace.
     n_instances, n_workers : int
-        Instances, and workers of each.
+        Instances, and workers per instance.
     seed : int
 
     Raises
@@ -193,45 +194,47 @@ class Simulated:
 
     def __init__(self, service: Service, n_instances: int, n_workers: int, seed: int):
         if service.time.kind == "linear":
-            raise InputError("time.law", "must not be linear: a server has no trace whose columns it could take")
+            raise InputError(
+                "time.law", "must not be linear: a server has no trace with the columns that a linear law needs"
+            )
         self.n_workers = n_workers
         self._service = service
-        self._queues = [_Queue(n_workers, service.queue_limit, service.slowdown) for _ in range(n_instances)]
+        self._queues = [SimulatedQueue(n_workers, service.queue_limit, service.slowdown) for _ in range(n_instances)]
         self._coin = Random(seed)
         self._times = draws(service.time, np.random.default_rng(seed))
 
     async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
-        """Hold a worker of an instance for a drawn time, after those who came before."""
+        """Hold a worker of an instance for a drawn time, after the requests that came before."""
         loop = asyncio.get_running_loop()
         arrival = loop.time()
-        held = self._queues[instance].enter(arrival, next(self._times))
+        service = self._queues[instance].enter(arrival, next(self._times))
         error = self._coin.random()
-        if held is None:
+        if service is None:
             return Answer(REFUSED, 0.0, 503, b"the queue is full")
-        start, end = held
+        start, end = service
         wait_s, service_s = start - arrival, end - start
         await _until(loop, min(end, arrival + timeout_s))
-        if end - arrival > timeout_s:  # its worker does the work all the same
+        if end - arrival > timeout_s:  # the worker stays busy until the end
             return Answer(TIMED_OUT, timeout_s, wait_s=wait_s, service_s=service_s)
-        latency_s = end - arrival  # a timer that fires late is the server's overhead, not the model's
+        latency_s = end - arrival  # without the timer's delay, which is overhead of the server
         if error < self._service.error_4xx:
             return Answer(ERROR_4XX, latency_s, 400, b"a simulated error", wait_s=wait_s, service_s=service_s)
         if error < self._service.error_4xx + self._service.error_5xx:
             return Answer(ERROR_5XX, latency_s, 500, b"a simulated error", wait_s=wait_s, service_s=service_s)
-        kept = {CONTENT_TYPE: call.headers[CONTENT_TYPE]} if CONTENT_TYPE in call.headers else {}
-        return Answer(ANSWERED, latency_s, 200, call.body, kept, wait_s, service_s)
+        headers = {CONTENT_TYPE: call.headers[CONTENT_TYPE]} if CONTENT_TYPE in call.headers else {}
+        return Answer(ANSWERED, latency_s, 200, call.body, headers, wait_s, service_s)
 
 
-class _Queue:
-    """One simulated instance: when its workers are free, and when those who wait will start."""
+class SimulatedQueue:
+    """One simulated instance: the times at which its workers are free, and at which waiting requests start."""
 
     def __init__(self, n_workers: int, limit: int | None, slowdown: tuple[float, ...]):
         self._free_s = [0.0] * n_workers  # a heap
-        self._starts_s: deque[float] = deque()  # of those who wait, ascending
+        self._starts_s: deque[float] = deque()  # of waiting requests, ascending
         self._limit, self._slowdown = limit, slowdown
 
     def enter(self, arrival: float, work_s: float) -> tuple[float, float] | None:
-        """Return start and end of a request's service, None when the queue is full."""
+        """Return start and end of a request's service, None if the queue is full."""
         while self._starts_s and self._starts_s[0] <= arrival:
             self._starts_s.popleft()
         start = max(arrival, self._free_s[0])
@@ -247,7 +250,7 @@ class _Queue:
 
 
 def draws(law: Law, random: np.random.Generator) -> Iterator[float]:
-    """Yield draws of a law without end, by its quantiles from both ends."""
+    """Yield draws of a law without end, by inversion from both tails."""
     while True:
         v = 0.5 - 0.5 * random.random(_DRAWS_AT_ONCE)  # in (0, 0.5]
         lower, upper = law.tails(v)
@@ -255,14 +258,14 @@ def draws(law: Law, random: np.random.Generator) -> Iterator[float]:
 
 
 def outcome_of(status: int) -> str:
-    """Return the outcome of an HTTP status; what is neither 2XX nor 4XX counts as the server's fault."""
+    """Return the outcome of an HTTP status; any status but 2XX and 4XX counts as the server's fault."""
     if 200 <= status < 300:
         return ANSWERED
     return ERROR_4XX if 400 <= status < 500 else ERROR_5XX
 
 
 def _failure(error: Exception) -> str:
-    """Return why there is no answer, as whoever looks after the container would say it."""
+    """Return why there is no answer, in words for the container's maintainer."""
     match error:
         case aiohttp.ClientConnectorError():
             return "the container cannot be connected to"
@@ -271,11 +274,11 @@ def _failure(error: Exception) -> str:
         case aiohttp.ClientPayloadError():
             return "the answer broke off"
         case aiohttp.ClientResponseError():
-            return f"the answer is no HTTP: {error.message.splitlines()[0].rstrip(':')}"
+            return f"the answer is not HTTP: {error.message.splitlines()[0].rstrip(':')}"
         case OSError():
             return f"the connection broke: {error.strerror or error}"
         case _:
-            return f"the answer is no HTTP: {error}"
+            return f"the answer is not HTTP: {error}"
 
 
 async def _until(loop: asyncio.AbstractEventLoop, moment: float) -> None:

@@ -1,12 +1,12 @@
-"""Data capture while serving: lines kept in memory, and written as files every minute and at the end.
+"""Captures invocations: buffers their lines, and writes them as files every minute and at the end.
 
-What is captured is what CaptureViews say: a share of the requests, either side or both, of production variants or of
-those that are named. An invocation that the model did not answer with 2XX is not captured. A file holds the lines of
-one variant and one UTC hour since the last flush, under capture.py's key. It appears whole: a crash loses what was
-not flushed yet, and leaves no torn line.
+CaptureViews choose a share of the requests, one side or both, of all production variants or of named variants. Only
+invocations that the model answered with 2XX are captured. A file holds the lines of one variant and one UTC hour since
+the last flush; its key is that of captures/record.py. Files appear whole: a crash loses the lines since the last flush,
+and leaves no torn line.
 
-Files that cannot be written are tried again at the next flush; what does not fit in memory meanwhile is lost and
-counted. Neither reaches the caller.
+A file that cannot be written is tried again at the next flush. Lines that do not fit in memory meanwhile are lost and
+counted. Neither affects the caller.
 """
 
 from __future__ import annotations
@@ -21,21 +21,68 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
-from shadowsim.captures.record import CaptureRecord, key_of, line_of, payload_of
+from shadowsim.captures.record import CapturedPayload, CaptureRecord, key_of, line_of, payload_of
 from shadowsim.errors import ValidationError
-from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, Answer, Call
+from shadowsim.option_defaults import FLUSH_S
+from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, CUSTOM_ATTRIBUTES, Answer, Call
 from shadowsim.server.state.destinations import Sink, parse_destination
 from shadowsim.server.state.views import CaptureView
 
-FLUSH_S, CLOSE_S = 60.0, 30.0
+CLOSE_S = 30.0
 MAX_BUFFERED_BYTES = 64 * 2**20
-FILE_BYTES = 16 * 2**20  # a file that is as long is written before its minute is over
+FILE_BYTES = 16 * 2**20  # a file of this length is written at once
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """An invocation that may be captured.
+
+    Attributes
+    ----------
+    endpoint, variant : str
+    production : bool
+        Whether the variant is a production variant, not a shadow.
+    call : Call
+    answer : Answer
+    arrival_s : float
+        Arrival at the variant, in seconds since 1970; the record lies in the folder of that hour.
+    inference_id : str
+        "" if the caller gave none.
+    event_id : str or None
+        Event id of its records; None for a new one in each.
+    """
+
+    endpoint: str
+    variant: str
+    production: bool
+    call: Call
+    answer: Answer
+    arrival_s: float
+    inference_id: str = ""
+    event_id: str | None = None
+
+    @property
+    def moment(self) -> datetime:
+        """The moment of its arrival, in UTC."""
+        return datetime.fromtimestamp(self.arrival_s, UTC)
+
+    def record(self, view: CaptureView) -> CaptureRecord:
+        """Return the record that a view captures."""
+        attributes = self.call.headers.get(CUSTOM_ATTRIBUTES)
+        return CaptureRecord(
+            event_id=self.event_id or str(uuid4()),
+            inference_id=self.inference_id or None,
+            inference_time=self.moment,
+            request=_payload("Input", self.call, view),
+            response=_payload("Output", self.answer, view),
+            custom_attributes=(attributes,) if attributes else (),
+        )
 
 
 @dataclass(slots=True)
 class _Buffer:
-    """Lines for one file: its place, and the moment of the first."""
+    """Lines of one file, its place, and the moment of its first line."""
 
     bucket: str
     prefix: str
@@ -47,20 +94,21 @@ class _Buffer:
 
     @property
     def key(self) -> str:
-        below = key_of(self.endpoint, self.variant, self.began, str(uuid4()))
-        return f"{self.prefix}/{below}" if self.prefix else below
+        key = key_of(self.endpoint, self.variant, self.began, str(uuid4()))
+        return f"{self.prefix}/{key}" if self.prefix else key
 
 
 class CaptureWriter:
-    """All captures of a server.
+    """Captures the invocations of a server.
 
     Parameters
     ----------
     sink : Sink
-        Where files go.
+        Destination of the files.
     random : Random
-        For the sampling.
+        Generator for the sampling.
     flush_s : float
+        Interval between flushes.
 
     Attributes
     ----------
@@ -74,54 +122,39 @@ class CaptureWriter:
         self._buffers: dict[tuple[str, str, str, str], _Buffer] = {}
         self._n_bytes = 0  # in buffers, and on their way to the sink
         self._writing = asyncio.Lock()
-        self._beside: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
-        self._complained: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+        self._warned: set[str] = set()
         self._failing = False
 
-    def take(
-        self,
-        views: Sequence[CaptureView],
-        endpoint: str,
-        variant: str,
-        production: bool,
-        call: Call,
-        answer: Answer,
-        inference_id: str,
-        custom_attributes: str,
-        event_id: str | None = None,
-        at_s: float | None = None,
-    ) -> int | None:
-        """Capture an invocation where a view says so.
-
-        It is captured under its own event id unless one is given, in the folder of the hour of `at_s`, when it came
-        (seconds since 1970; now by default).
+    def take(self, views: Sequence[CaptureView], invocation: Invocation) -> int | None:
+        """Capture an invocation for each view that wants it.
 
         Returns
         -------
         int or None
-            Bytes of the captured payloads, None when nothing was captured.
+            Bytes of the captured payloads; None if nothing was captured.
         """
-        if answer.outcome != ANSWERED:
+        if invocation.answer.outcome != ANSWERED:
             return None
+        sides = {"Input": len(invocation.call.body), "Output": len(invocation.answer.body)}
         captured: int | None = None
         for view in views:
-            if not (production if view.variants is None else variant in view.variants):
+            if not (invocation.production if view.variants is None else invocation.variant in view.variants):
                 continue
             if view.sampling_percentage < 100 and self._random.random() * 100.0 >= view.sampling_percentage:
                 continue
-            if self._keep(view, endpoint, variant, call, answer, inference_id, custom_attributes, event_id, at_s):
-                sides = (len(call.body), "Input"), (len(answer.body), "Output")
-                captured = (captured or 0) + sum(n for n, mode in sides if mode in view.modes)
+            if self._keep(view, invocation):
+                captured = (captured or 0) + sum(n for mode, n in sides.items() if mode in view.modes)
         return captured
 
     async def run(self) -> None:
-        """Flush every minute, until cancelled."""
+        """Flush at each interval, until cancelled."""
         while True:
             await asyncio.sleep(self._flush_s)
-            await asyncio.shield(self._apart(self.flush()))  # a flush that has begun is finished
+            await asyncio.shield(self._start(self.flush()))  # a flush that has begun is finished
 
     async def flush(self) -> None:
-        """Write all that is kept."""
+        """Write all buffered lines."""
         async with self._writing:
             for key in list(self._buffers):
                 buffer = self._buffers.pop(key, None)
@@ -129,42 +162,21 @@ class CaptureWriter:
                     await self._write(key, buffer)
 
     async def close(self, within_s: float = CLOSE_S) -> None:
-        """Write all that is kept, and finish what is being written; what cannot be in that time is lost."""
+        """Finish all writes, then write all buffered lines; lines that remain after the time are lost."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await asyncio.gather(*self._beside)
+                await asyncio.gather(*self._tasks)
                 await self.flush()
         for (_, endpoint, _, _), buffer in self._buffers.items():
-            self._lose(endpoint, len(buffer.lines), f"{len(buffer.lines)} could not be written before the end")
+            self._lose(endpoint, len(buffer.lines), f"{len(buffer.lines)} lines were not written before the end")
         self._buffers.clear()
 
-    def _keep(
-        self,
-        view: CaptureView,
-        endpoint: str,
-        variant: str,
-        call: Call,
-        answer: Answer,
-        inference_id: str,
-        custom_attributes: str,
-        event_id: str | None,
-        at_s: float | None,
-    ) -> bool:
-        types = view.csv_content_types, view.json_content_types
-        moment = datetime.now(UTC) if at_s is None else datetime.fromtimestamp(at_s, UTC)
-        record = CaptureRecord(
-            event_id=event_id or str(uuid4()),
-            inference_id=inference_id or None,
-            inference_time=moment,
-            request=payload_of(call.body, call.headers.get(CONTENT_TYPE), *types) if "Input" in view.modes else None,
-            response=payload_of(answer.body, answer.headers.get(CONTENT_TYPE), *types)
-            if "Output" in view.modes
-            else None,
-            custom_attributes=(custom_attributes,) if custom_attributes else (),
-        )
+    def _keep(self, view: CaptureView, invocation: Invocation) -> bool:
+        endpoint, variant, moment = invocation.endpoint, invocation.variant, invocation.moment
+        record = invocation.record(view)
         line = line_of(record).encode() + b"\n"
         if self._n_bytes + len(line) > MAX_BUFFERED_BYTES:
-            self._lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes wait to be written")
+            self._lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes are waiting to be written")
             return False
         key = view.destination, endpoint, variant, f"{moment:%Y%m%d%H}"
         buffer = self._buffers.get(key)
@@ -180,13 +192,13 @@ class CaptureWriter:
         self._n_bytes += len(line)
         if buffer.n_bytes >= FILE_BYTES and not self._failing:
             del self._buffers[key]
-            self._apart(self._write(key, buffer))
+            self._start(self._write(key, buffer))
         return True
 
-    def _apart(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     async def _write(self, key: tuple[str, str, str, str], buffer: _Buffer) -> None:
@@ -194,7 +206,7 @@ class CaptureWriter:
             await asyncio.to_thread(self._sink.write, buffer.bucket, buffer.key, b"".join(buffer.lines))
             self._n_bytes -= buffer.n_bytes
             self._failing = False
-        except BaseException as error:  # of the file system, whatever S3's client raises, or there is no more time
+        except BaseException as error:  # from the file system or S3's client; or it was cancelled
             younger = self._buffers.get(key)
             if younger is not None:
                 buffer.lines += younger.lines
@@ -203,13 +215,20 @@ class CaptureWriter:
             if not isinstance(error, Exception):
                 raise
             self._failing = True
-            self._complain(f"captures for {key[0]} cannot be written, and are kept for another try: {error}")
+            self._warn(f"captures for {key[0]} cannot be written, and are kept for another try: {error}")
 
     def _lose(self, endpoint: str, n: int, why: str) -> None:
         self.n_lost[endpoint] = self.n_lost.get(endpoint, 0) + n
-        self._complain(f"captures of {endpoint} are lost: {why}")
+        self._warn(f"captures of {endpoint} are lost: {why}")
 
-    def _complain(self, text: str) -> None:
-        if text not in self._complained and len(self._complained) < 1000:
-            self._complained.add(text)
+    def _warn(self, text: str) -> None:
+        if text not in self._warned and len(self._warned) < 1000:
+            self._warned.add(text)
             _LOG.warning("%s", text)
+
+
+def _payload(mode: str, message: Call | Answer, view: CaptureView) -> CapturedPayload | None:
+    if mode not in view.modes:
+        return None
+    types = view.csv_content_types, view.json_content_types
+    return payload_of(message.body, message.headers.get(CONTENT_TYPE), *types)

@@ -1,17 +1,14 @@
-"""Connections to containers: how they are kept, how it is seen that one has ended, and how an answer is read from it.
+"""Connections to containers, and the allowance within which answers to copies are read from them.
 
-A container may end a connection whenever it likes, also one that waits to be used again. A request that meets such an
-end would fail though nothing is wrong with its container, and a POST must not be sent twice. So a connection is kept
-for a shorter time than servers keep theirs (gunicorn 2 s, uvicorn 5 s), and one that was used before is looked at
-before it is used again. If anything has come, it has ended, or is out of step: an answer that nobody asked for would be
-taken for the next request's, and go to another caller.
+A container may end a connection at any time, also an idle one. A request on a connection that has just ended would fail
+although its container is fine, and a POST must not be sent twice. So idle connections are kept for a shorter time than
+servers keep theirs (gunicorn 2 s, uvicorn 5 s), and a used one is checked before it is used again. If bytes or the end
+have arrived on it, it is dropped: bytes that no request asked for would be taken as the answer to the next request.
 
-How much of the copies' answers is read: a second, and at once.
-
-A shadow may answer without end, and as fast as this process can read. Left alone, reading it would be all that the
-event loop does, in more and more memory, and callers would wait. So copies' answers have an allowance together; a copy
-that would pass it is given up. Answers of up to some hundred kilobytes come in one piece with their headers: of them,
-nothing is saved by giving up, and they only count.
+A shadow may answer without end and as fast as this process can read. Reading all of it would occupy the event loop, in
+ever more memory, while callers wait. So all copies' answers together have an allowance, and a copy that exceeds it is
+given up. Answers of up to some hundred kilobytes arrive in one piece with their headers; giving these up saves nothing,
+so they only count.
 """
 
 from __future__ import annotations
@@ -25,28 +22,33 @@ from weakref import WeakSet
 
 import aiohttp
 
+from shadowsim.server.state.token_bucket import TokenBucket
+
 if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
+KEPT_S = 1.0
 BYTES_PER_S, BURST_BYTES, HELD_BYTES = 64 * 2**20, 16 * 2**20, 32 * 2**20
+# aiohttp would add its own headers, but a container must get the caller's
+_UNSENT = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
 
 
-class Intake:
-    """An allowance of bytes.
+class ReadAllowance:
+    """An allowance of bytes to read, per second and at once.
 
     Parameters
     ----------
     per_s, burst : float
-        Bytes a second, and what may come at once after a quiet time.
+        Bytes per second, and bytes that may come at once after a quiet time.
     most_held : float
-        Bytes of answers that are not complete.
+        Bytes of incomplete answers.
     clock : callable
         Seconds on any steady clock.
 
     Attributes
     ----------
     n_held : int
-        Bytes of answers that are being read; whoever reads one takes away what it has counted when it ends.
+        Bytes of incomplete answers; a reader subtracts the bytes of its answer when it ends.
     """
 
     def __init__(
@@ -57,38 +59,29 @@ class Intake:
         clock: Callable[[], float] = perf_counter,
     ):
         self.n_held = 0
-        self._per_s, self._burst, self._most_held, self._clock = per_s, burst, most_held, clock
-        self._left, self._since_s = burst, clock()
+        self._bucket, self._most_held = TokenBucket(per_s, burst, clock), most_held
 
     def count(self, n_bytes: int) -> None:
-        """Count bytes that were read."""
-        now = self._clock()
-        self._left = min(self._left + (now - self._since_s) * self._per_s, self._burst) - n_bytes
-        self._since_s = now
+        """Count bytes of a complete answer."""
+        self._bucket.overdraw(n_bytes)
 
     def allows(self, n_bytes: int) -> bool:
-        """Count bytes of an answer that is being read, and return whether more of it may be."""
-        self.count(n_bytes)
+        """Count bytes of an incomplete answer, and return whether reading may go on."""
         self.n_held += n_bytes
-        return self._left >= 0.0 and self.n_held <= self._most_held
+        return self._bucket.overdraw(n_bytes) and self.n_held <= self._most_held
 
 
-KEPT_S = 1.0
-# aiohttp would add its own, and a container must see what the caller sent
-_UNSENT = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
-
-
-class TooMuchError(Exception):
-    """An answer that its intake does not allow."""
+class AllowanceExceededError(Exception):
+    """An answer that exceeds the allowance."""
 
 
 def open_session(limit: int = 0) -> aiohttp.ClientSession:
-    """Return a session with connections of its own: no decompression, cookies, proxies or headers of its own.
+    """Return a session with its own connections, which adds no decompression, cookies, proxies or headers.
 
     Parameters
     ----------
     limit : int
-        Connections at once; 0 for any number.
+        Connections at once; 0 for no limit.
     """
     return aiohttp.ClientSession(
         connector=_Connector(limit=limit, keepalive_timeout=KEPT_S),
@@ -99,36 +92,36 @@ def open_session(limit: int = 0) -> aiohttp.ClientSession:
     )
 
 
-async def read(content: aiohttp.StreamReader, most: int, intake: Intake | None) -> bytes | None:
+async def read(content: aiohttp.StreamReader, most: int, allowance: ReadAllowance | None) -> bytes | None:
     """Return a body of at most `most` bytes, None for a longer one.
 
     Raises
     ------
-    TooMuchError
-        Its intake does not allow more.
+    AllowanceExceededError
+        It exceeds the allowance.
     """
-    if content.is_eof():  # as with most: it came with its headers
+    if content.is_eof():  # as most are: it came in one piece with its headers
         body = content.read_nowait()
-        if intake is not None:
-            intake.count(len(body))
+        if allowance is not None:
+            allowance.count(len(body))
         return body if len(body) <= most else None
     parts, n_bytes = [], 0
     try:
         async for part in content.iter_any():
             n_bytes += len(part)
             parts.append(part)
-            if intake is not None and not intake.allows(len(part)):
-                raise TooMuchError
+            if allowance is not None and not allowance.allows(len(part)):
+                raise AllowanceExceededError
             if n_bytes > most:
                 return None
     finally:
-        if intake is not None:
-            intake.n_held -= n_bytes
+        if allowance is not None:
+            allowance.n_held -= n_bytes
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A pool that does not hand out what has ended, though the event loop may not have heard of it."""
+    """A connection pool that drops connections which have ended, even if the event loop has not noticed yet."""
 
     def __init__(self, limit: int, keepalive_timeout: float):
         super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
@@ -137,7 +130,7 @@ class _Connector(aiohttp.TCPConnector):
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.connector.Connection:
-        while True:  # each time with one connection less to be had
+        while True:  # ends: each turn drops a connection of the pool
             connection = await super().connect(req, traces, timeout)
             protocol, transport = connection.protocol, connection.transport
             if protocol is None or transport is None:
@@ -145,20 +138,20 @@ class _Connector(aiohttp.TCPConnector):
             if transport not in self._used:
                 self._used.add(transport)
                 return connection
-            if not (protocol.should_close or _readable(transport)):  # nothing came, neither read nor unread
+            if not (protocol.should_close or _readable(transport)):
                 return connection
             connection.close()
 
 
 def _readable(transport: BaseTransport) -> bool:
-    """Return whether something has come, or the end, that nobody has read."""
-    if sys.platform == "win32":  # which has no poll
+    """Return whether unread bytes, or the end, have arrived."""
+    if sys.platform == "win32":  # has no poll
         return False
     from select import POLLIN, poll
 
-    found = transport.get_extra_info("socket")
-    if found is None or found.fileno() < 0 or transport.get_extra_info("sslcontext") is not None:
-        return False  # TLS has messages of its own, at any time
-    waiting = poll()
-    waiting.register(found.fileno(), POLLIN)
-    return bool(waiting.poll(0))
+    socket = transport.get_extra_info("socket")
+    if socket is None or socket.fileno() < 0 or transport.get_extra_info("sslcontext") is not None:
+        return False  # TLS may send messages of its own at any time
+    poller = poll()
+    poller.register(socket.fileno(), POLLIN)
+    return bool(poller.poll(0))

@@ -1,53 +1,50 @@
-"""What is counted of a variant while it serves: one tally a period, as CloudWatch and the frames want it.
+"""Counts of a variant's requests: one record per period for CloudWatch and the frames, and totals.
 
-A request counts in the period of its arrival, when its answer is known. Latencies are kept as counts in the simulator's
-buckets (0.8 % wide), so that a quiet minute costs some hundred bytes and a busy one a few thousand; minutes long past
-are packed, and the oldest go when there are more than 30 days of them. Totals since the start are kept beside them,
-and only grow.
+A request counts in the period of its arrival, as soon as its answer is known. Latencies are kept as counts per bucket
+of the simulator (0.8 % wide), so that a quiet minute takes some hundred bytes and a busy one a few thousand. Past
+minutes are packed, and the oldest are dropped when there are more than 30 days of them. Totals since the start only
+grow.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from shadowsim.histogram import bucket_of
 from shadowsim.server.data_plane.backends import ANSWERED, ERROR_4XX, ERROR_5XX, REFUSED, Answer
 
 MINUTE_S = 60.0
 KEPT_PERIODS = 43_200  # 30 days of minutes
-_OPEN_PERIODS = 3  # an answer may come as late as that without unpacking
-_MOST_SPANNED = 64  # periods over which one request's work is spread; the rest of it is not seen
-BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)  # of Totals' histogram
-# _kernel.py's buckets: the exponent and 7 bits of the latency's float, from 2^-20 s on. Importing it loads a compiler.
-BUCKET_LOWEST_S, BUCKETS_LOG2, BUCKETS = 2.0**-20, 7, 32 << 7
-_DOUBLE, _LONG = struct.Struct("<d"), struct.Struct("<q")
-_LOWEST = _LONG.unpack(_DOUBLE.pack(BUCKET_LOWEST_S))[0]
+_OPEN_PERIODS = 3  # periods that stay unpacked for late answers
+_MOST_SPANNED = 64  # periods over which one request's work is spread; work beyond these is not counted
+# upper bounds of the histogram in Totals
+BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A request that a variant has done with.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRequest:
+    """A request that a variant has served.
 
     Attributes
     ----------
     request : int
         Number of the source's request.
     inference_id : str
-        "" where the caller gave none.
+        "" if the caller gave none.
     arrival_s : float
-        When it reached the variant, in seconds since 1970.
+        Arrival at the variant, in seconds since 1970.
     instance, n_instances : int
-        Which instance took it, of how many.
+        Index of the instance that took it, and number of instances.
     answer : Answer
     overhead_s : float
-        What the server added to the latency.
+        Time that the server added to the latency.
     request_bytes : int
     captured_bytes : int or None
-        Payloads that were captured; None when it was not.
+        Bytes of the captured payloads; None if it was not captured.
     """
 
     request: int
@@ -63,7 +60,7 @@ class Served:
 
 @dataclass(slots=True)
 class Totals:
-    """Counts since the start; `below` counts latencies by the first of BOUNDS_S that they do not pass."""
+    """Counts since the start; `below` counts latencies by the lowest of BOUNDS_S that they do not exceed."""
 
     n: int = 0
     model_errors: int = 0
@@ -72,7 +69,7 @@ class Totals:
     below: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
     lost: dict[str, int] = field(default_factory=dict)
 
-    def add(self, served: Served) -> None:
+    def add(self, served: ServedRequest) -> None:
         """Count a request."""
         answer = served.answer
         self.n += 1
@@ -85,9 +82,10 @@ class Totals:
 
 @dataclass(slots=True)
 class PeriodCounts:
-    """The counts of one period. Latencies in seconds; `lost` counts copies by cause, `worked` seconds by instance.
+    """Counts of one period, with latencies in seconds.
 
-    `n_cores` is an instance's, where its workers are its cores; None also while nobody has looked.
+    `lost` counts lost copies by cause, and `worked` seconds of work by instance. `n_cores` is the number of cores per
+    instance; None if an instance's workers are not its cores, or before the first sample.
     """
 
     n: int = 0
@@ -119,7 +117,7 @@ class PeriodCounts:
     buckets: dict[int, int] | None = field(default_factory=dict)
     packed: tuple[array[int], array[int]] | None = None
 
-    def add(self, served: Served) -> None:
+    def add(self, served: ServedRequest) -> None:
         """Count a request."""
         answer = served.answer
         self.n += 1
@@ -136,7 +134,7 @@ class PeriodCounts:
             self.latency_sum += latency
             self.latency_min = min(self.latency_min, latency)
             self.latency_max = max(self.latency_max, latency)
-            counts, bucket = self.counts(), bucket_of(latency)
+            counts, bucket = self.unpacked_counts(), bucket_of(latency)
             counts[bucket] = counts.get(bucket, 0) + 1
         self.n_overhead += 1
         self.overhead_sum += served.overhead_s
@@ -152,78 +150,78 @@ class PeriodCounts:
 
     @property
     def worked_s(self) -> float:
-        """What all workers of all instances worked, in seconds."""
+        """Seconds of work of all workers of all instances."""
         return math.fsum(self.worked.values())
 
     def sample(self, outstanding: Sequence[int], n_cores: int | None = None) -> None:
-        """Count how many requests each instance has, waiting or in service."""
+        """Record the number of waiting and served requests of each instance at one moment."""
         self.n_instances, self.n_cores = len(outstanding), n_cores
         self.n_concurrent += len(outstanding)
         self.concurrent_sum += sum(outstanding)
         self.concurrent_min = min(self.concurrent_min, *outstanding)
         self.concurrent_max = max(self.concurrent_max, *outstanding)
 
-    def counts(self) -> dict[int, int]:
-        """Return the latencies' counts by bucket, to be changed."""
+    def unpacked_counts(self) -> dict[int, int]:
+        """Unpack the latencies' counts by bucket if need be, and return them for changes."""
         if self.buckets is None:
             assert self.packed is not None
             self.buckets, self.packed = dict(zip(*self.packed, strict=True)), None
         return self.buckets
 
     def pack(self) -> None:
-        """Keep the counts in less memory, for a period that is over."""
+        """Move the latencies' counts to arrays, which take less memory."""
         if self.buckets is not None:
             self.packed = array("H", self.buckets), array("L", self.buckets.values())
             self.buckets = None
 
-    def seen_counts(self) -> Mapping[int, int]:
-        """Return the counts by bucket, to be read."""
+    def bucket_counts(self) -> Mapping[int, int]:
+        """Return a copy of the latencies' counts by bucket."""
         return dict(zip(*self.packed, strict=True)) if self.packed else dict(self.buckets or {})
 
 
 class Series:
-    """A variant's tallies.
+    """Counts of a variant over time, by period.
 
     Parameters
     ----------
     origin_s, period_s : float
-        When period 0 begins, in seconds since 1970, and how long a period is.
+        Begin of period 0, in seconds since 1970, and length of a period.
 
     Attributes
     ----------
-    tallies : dict of int to PeriodCounts
-        By the number of the period.
+    periods : dict of int to PeriodCounts
+        By number of the period.
     totals : Totals
     knows_cores : bool
-        Whether a worker ever was a core.
+        Whether the workers of an instance ever were its cores.
     """
 
     def __init__(self, origin_s: float = 0.0, period_s: float = MINUTE_S):
         self.origin_s, self.period_s = origin_s, period_s
-        self.tallies: dict[int, PeriodCounts] = {}
+        self.periods: dict[int, PeriodCounts] = {}
         self.totals = Totals()
         self.knows_cores = False
         self._newest = -1
 
     def at(self, time_s: float) -> PeriodCounts:
-        """Return the tally of a moment, made when it is the first of its period."""
+        """Return the counts of a moment's period, which are made if need be."""
         number = math.floor((time_s - self.origin_s) / self.period_s)
-        found = self.tallies.get(number)
-        if found is None:
-            found = self.tallies[number] = PeriodCounts()
+        period = self.periods.get(number)
+        if period is None:
+            period = self.periods[number] = PeriodCounts()
             if number > self._newest:
-                for over in range(max(self._newest - _OPEN_PERIODS, 0), number - _OPEN_PERIODS):
-                    if over in self.tallies:
-                        self.tallies[over].pack()
-                    if over > self._newest:
-                        break  # none was made since
+                for past in range(max(self._newest - _OPEN_PERIODS, 0), number - _OPEN_PERIODS):
+                    if past in self.periods:
+                        self.periods[past].pack()
+                    if past > self._newest:
+                        break  # no period exists between the newest and this one
                 self._newest = number
-                if len(self.tallies) > KEPT_PERIODS:
-                    del self.tallies[min(self.tallies)]
-        return found
+                if len(self.periods) > KEPT_PERIODS:
+                    del self.periods[min(self.periods)]
+        return period
 
-    def add(self, served: Served) -> None:
-        """Count a request, and its work in the periods in which it is done."""
+    def add(self, served: ServedRequest) -> None:
+        """Count a request in the period of its arrival, and its work in the periods of its service."""
         self.at(served.arrival_s).add(served)
         self.totals.add(served)
         if not math.isnan(served.answer.wait_s):
@@ -244,30 +242,6 @@ class Series:
             lost[cause] = lost.get(cause, 0) + 1
 
     def sample(self, time_s: float, outstanding: Sequence[int], n_cores: int | None) -> None:
-        """Count how many requests each instance has, and note its cores, where its workers are those."""
+        """Record the number of requests of each instance, and its cores if its workers are these."""
         self.at(time_s).sample(outstanding, n_cores)
         self.knows_cores = self.knows_cores or n_cores is not None
-
-
-def bucket_of(latency_s: float) -> int:
-    """Return the bucket of a latency: that of the simulator's histograms."""
-    bucket: int = (_LONG.unpack(_DOUBLE.pack(latency_s))[0] - _LOWEST) >> (52 - BUCKETS_LOG2)
-    return min(max(bucket, 0), BUCKETS - 1)
-
-
-def edge_of(bucket: int) -> float:
-    """Return the lower edge of a bucket in seconds."""
-    edge: float = _DOUBLE.unpack(_LONG.pack(_LOWEST + (bucket << (52 - BUCKETS_LOG2))))[0]
-    return edge
-
-
-def quantile(counts: Mapping[int, int], q: float, low_s: float, high_s: float) -> float:
-    """Return a quantile of latencies from their counts, straight inside a bucket and within the extremes; or NaN."""
-    n = sum(counts.values())
-    rank, before = q * n, 0
-    for bucket, count in sorted(counts.items()):
-        if before + count >= rank:
-            low, high = edge_of(bucket), edge_of(bucket + 1)
-            return min(max(low + (high - low) * (rank - before) / count, low_s), high_s)
-        before += count
-    return math.nan

@@ -1,9 +1,8 @@
-"""The frames of a live experiment: every request in order, a tally a minute, and the latencies' buckets.
+"""Frames of a live experiment: its requests, one row per minute and variant, and latency buckets.
 
-Time 0 is when the server first saw the experiment's shadow serve. Rows are kept in plain arrays, some sixty bytes each;
-when there are too many, the oldest thousands go, and `n_forgotten` says how many. The tallies still hold them.
-
-A logbook lives in the server's memory: a restarted server begins a new one.
+Time 0 is the moment at which the server first saw the experiment's shadow serve. Rows are kept in plain arrays, some
+sixty bytes each. When there are too many, the oldest thousands are dropped and counted in `n_forgotten`; the counts per
+minute keep them. A logbook lives in the server's memory, so a restarted server begins a new one.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.frames import LATENCY, LOST_CAUSES, MOST_SECTIONS, PERCENTILES, REQUESTS, ROLES, WINDOWS, build
-from shadowsim.server.data_plane.backends import REFUSED
-from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, Served, edge_of, quantile
+from shadowsim.histogram import edge_of, quantile_within
+from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG
+from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, ServedRequest
 
 KEPT_ROWS = 4_000_000
-_CHUNK = 65_536
+CHUNK_ROWS = 65_536
 _US = 1e6
-# name in the frame, and the array's type code
+# name in the frame, and type code of the array
 _COLUMNS = {
     "request": "q", "role": "b", "arrival_s": "d", "instance": "l", "wait_s": "d", "service_s": "d", "latency_s": "d",
     "request_bytes": "q", "response_bytes": "q",
@@ -32,7 +32,7 @@ _COLUMNS = {
 
 
 class _Rows:
-    """Up to `_CHUNK` rows of the `requests` frame."""
+    """At most CHUNK_ROWS rows of the `requests` frame."""
 
     __slots__ = ("columns", "inference_ids", "statuses")
 
@@ -47,23 +47,27 @@ class _Rows:
 
 @dataclass(slots=True)
 class Logbook:
-    """What a live experiment has seen.
+    """The requests of a live experiment.
 
     Attributes
     ----------
     experiment, endpoint : str
     variants : (str, str)
-        Names of the source and the shadow.
+        Source and shadow.
     began_s : float
         Time 0 of the frames, in seconds since 1970.
     n_workers : (int or None, int or None)
-        Of one instance of each, where that is known.
+        Workers per instance of each; None if unknown.
     created_s : float or None
-        When the experiment was created, by control's clock: of two of one name, which.
+        Creation time (control clock). Distinguishes successive experiments that reuse a name.
+    kept_rows : int
+        Rows to keep at least, if there are as many.
     n_requests : int
-        Requests of the source that have come.
+        Requests of the source that have arrived.
     n_forgotten : int
-        Rows that went.
+        Rows that were dropped.
+    series : (Series, Series)
+        Counts per minute of the source and of the shadow.
     """
 
     experiment: str
@@ -83,18 +87,18 @@ class Logbook:
         self._chunks = deque([_Rows()])
 
     def number(self) -> int:
-        """Return the number of a request that has just come."""
+        """Return the number of a new request of the source."""
         self.n_requests += 1
         return self.n_requests - 1
 
-    def add(self, role: int, served: Served) -> None:
-        """Enter a request of the source (0) or the shadow (1)."""
+    def add(self, role: int, served: ServedRequest) -> None:
+        """Record a request of the source (role 0) or of the shadow (role 1)."""
         self.series[role].add(served)
         rows = self._chunks[-1]
-        if len(rows) >= _CHUNK:
+        if len(rows) >= CHUNK_ROWS:
             rows = _Rows()
             self._chunks.append(rows)
-            if len(self._chunks) * _CHUNK > self.kept_rows + _CHUNK:
+            if len(self._chunks) * CHUNK_ROWS > self.kept_rows + CHUNK_ROWS:
                 self.n_forgotten += len(self._chunks.popleft())
         answer = served.answer
         latency_s = math.nan if answer.outcome == REFUSED else answer.latency_s
@@ -105,15 +109,17 @@ class Logbook:
         for column, value in zip(rows.columns.values(), values, strict=True):
             column.append(value)
         rows.inference_ids.append(served.inference_id)
-        rows.statuses.append(answer.outcome)
+        rows.statuses.append(BROKEN if answer.outcome == TOO_LONG else answer.outcome)
 
     def requests(self) -> pd.DataFrame:
-        """The `REQUESTS` frame, in the requests' order."""
+        """Return the `REQUESTS` frame, in order of the requests."""
         chunks = [chunk for chunk in self._chunks if len(chunk)]
-        n = [len(chunk) for chunk in chunks]  # what is entered meanwhile is left out
-        none = _Rows()
+        n = [len(chunk) for chunk in chunks]  # fixed now: rows may be added meanwhile
+        empty = _Rows()
         column = {
-            name: np.concatenate([np.array(c.columns[name][:k]) for c, k in zip([none, *chunks], [0, *n], strict=True)])
+            name: np.concatenate(
+                [np.array(c.columns[name][:k]) for c, k in zip([empty, *chunks], [0, *n], strict=True)]
+            )
             for name in _COLUMNS
         }
         role = column["role"].astype(np.intp)
@@ -138,15 +144,15 @@ class Logbook:
         )
 
     def windows(self) -> pd.DataFrame:
-        """The `WINDOWS` frame: a row a minute and variant, from the beginning to the last minute that has something."""
-        last = max((number for series in self.series for number in list(series.tallies)), default=-1)
+        """Return the `WINDOWS` frame: one row per minute and variant, up to the last minute with any counts."""
+        last = max((number for series in self.series for number in list(series.periods)), default=-1)
         rows = [
             {
                 "time_s": number * MINUTE_S,
                 "variant": self.variants[role],
                 "role": ROLES[role],
-                **_window(self.series[role].tallies.get(number, PeriodCounts()), self.n_workers[role]),
-                **_copies(self.series[role].tallies.get(number, PeriodCounts()), role),
+                **_window(self.series[role].periods.get(number, PeriodCounts()), self.n_workers[role]),
+                **_copies(self.series[role].periods.get(number, PeriodCounts()), role),
             }
             for number in range(last + 1)
             for role in (0, 1)
@@ -154,13 +160,13 @@ class Logbook:
         return build(WINDOWS, {c.name: [row[c.name] for row in rows] for c in WINDOWS})
 
     def latency(self) -> pd.DataFrame:
-        """The `LATENCY` frame: the filled buckets of each section, a section being whole minutes."""
-        last = max((number for series in self.series for number in list(series.tallies)), default=0)
+        """Return the `LATENCY` frame: the non-empty buckets of each section of whole minutes."""
+        last = max((number for series in self.series for number in list(series.periods)), default=0)
         length = math.ceil((last + 1) / MOST_SECTIONS)
         counts: dict[tuple[int, int, int], int] = {}
         for role, series in enumerate(self.series):
-            for number, tally in sorted(series.tallies.items()):
-                for bucket, count in tally.seen_counts().items():
+            for number, period in sorted(series.periods.items()):
+                for bucket, count in period.bucket_counts().items():
                     key = number // length, role, bucket
                     counts[key] = counts.get(key, 0) + count
         rows = [
@@ -170,38 +176,38 @@ class Logbook:
         return build(LATENCY, {c.name: [row[i] for row in rows] for i, c in enumerate(LATENCY)})
 
 
-def _window(tally: PeriodCounts, n_workers: int | None) -> dict[str, object]:
-    counts = tally.seen_counts()
-    some, latency = tally.n_latency, tally.latency_sum
-    capacity_s = MINUTE_S * tally.n_instances * (n_workers or 0)
-    known = capacity_s > 0.0 and tally.n_wait > 0
+def _window(period: PeriodCounts, n_workers: int | None) -> dict[str, object]:
+    counts = period.bucket_counts()
+    n_latency, latency = period.n_latency, period.latency_sum
+    capacity_s = MINUTE_S * period.n_instances * (n_workers or 0)
+    is_known = capacity_s > 0.0 and period.n_wait > 0
     return {
-        "instance_count": tally.n_instances,
-        "Invocations": tally.n,
-        "InvocationsPerInstance": tally.n_per_instance,
-        "ModelLatency_SampleCount": some,
-        "ModelLatency_Average": latency / some * _US if some else math.nan,
-        "ModelLatency_Minimum": tally.latency_min * _US if some else math.nan,
-        "ModelLatency_Maximum": tally.latency_max * _US if some else math.nan,
+        "instance_count": period.n_instances,
+        "Invocations": period.n,
+        "InvocationsPerInstance": period.n_per_instance,
+        "ModelLatency_SampleCount": n_latency,
+        "ModelLatency_Average": latency / n_latency * _US if n_latency else math.nan,
+        "ModelLatency_Minimum": period.latency_min * _US if n_latency else math.nan,
+        "ModelLatency_Maximum": period.latency_max * _US if n_latency else math.nan,
         **{
-            f"ModelLatency_{name}": quantile(counts, q, tally.latency_min, tally.latency_max) * _US
+            f"ModelLatency_{name}": quantile_within(counts, q, period.latency_min, period.latency_max) * _US
             for name, q in PERCENTILES.items()
         },
-        "OverheadLatency_Average": tally.overhead_sum / tally.n_overhead * _US if tally.n_overhead else math.nan,
-        "Invocation4XXErrors": tally.errors_4xx,
-        "Invocation5XXErrors": tally.errors_5xx,
-        "InvocationModelErrors": tally.model_errors,
-        "ConcurrentRequestsPerModel_Minimum": tally.concurrent_min if tally.n_concurrent else math.nan,
-        "ConcurrentRequestsPerModel_Maximum": tally.concurrent_max if tally.n_concurrent else math.nan,
-        "wait_mean_s": tally.wait_sum / tally.n_wait if tally.n_wait else math.nan,
-        "utilisation": min(tally.worked_s / capacity_s, 1.0) if known else math.nan,
-        "offered_load": tally.work_arrived_s / capacity_s if known else math.nan,
-        "captured_records": tally.captured_records,
-        "captured_bytes": tally.captured_bytes,
+        "OverheadLatency_Average": period.overhead_sum / period.n_overhead * _US if period.n_overhead else math.nan,
+        "Invocation4XXErrors": period.errors_4xx,
+        "Invocation5XXErrors": period.errors_5xx,
+        "InvocationModelErrors": period.model_errors,
+        "ConcurrentRequestsPerModel_Minimum": period.concurrent_min if period.n_concurrent else math.nan,
+        "ConcurrentRequestsPerModel_Maximum": period.concurrent_max if period.n_concurrent else math.nan,
+        "wait_mean_s": period.wait_sum / period.n_wait if period.n_wait else math.nan,
+        "utilisation": min(period.worked_s / capacity_s, 1.0) if is_known else math.nan,
+        "offered_load": period.work_arrived_s / capacity_s if is_known else math.nan,
+        "captured_records": period.captured_records,
+        "captured_bytes": period.captured_bytes,
     }
 
 
-def _copies(tally: PeriodCounts, role: int) -> dict[str, object]:
-    made: object = tally.n if role else None
-    lost = {f"copies_lost_{cause}": tally.lost.get(cause, 0) if role else None for cause in LOST_CAUSES}
+def _copies(period: PeriodCounts, role: int) -> dict[str, object]:
+    made: object = period.n if role else None
+    lost = {f"copies_lost_{cause}": period.lost.get(cause, 0) if role else None for cause in LOST_CAUSES}
     return {"copies_made": made, **lost}

@@ -1,9 +1,9 @@
-"""InvokeEndpoint: a request in, what SageMaker's runtime would answer out. HTTP itself is app.py's.
+"""Implements InvokeEndpoint: turns a request into the answer of SageMaker's runtime.
 
-A request is checked, goes to a production variant by weight (or to the one that it targets), and from there to an
-instance. What the container answers passes as it is; whatever is no 2XX becomes a ModelError, with SageMaker's body.
-A copy leaves when the source's request is on its way (or when it was answered), and nothing of it is waited for. What
-is counted and captured is so once the answer has been written.
+HTTP itself is in app.py. A request is checked, goes to a production variant by weight (or to the one that it targets),
+and from there to an instance. The body of a 2XX answer passes unchanged; any other answer becomes a ModelError with
+SageMaker's body. A copy is sent when the source's request is on its way (or was answered), and never delays the caller.
+Requests are counted and captured after their answers have been written.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ from uuid import uuid4
 
 from shadowsim.aws.contract import sentence
 from shadowsim.errors import ShadowsimError, ThrottlingError, ValidationError
+from shadowsim.option_defaults import MAX_BODY_BYTES
 from shadowsim.server.data_plane.backends import (
     ANSWERED,
     CONTENT_TYPE,
     CUSTOM_ATTRIBUTES,
     TIMED_OUT,
+    TOO_LONG,
     Answer,
     Call,
 )
-from shadowsim.server.data_plane.captures import CaptureWriter
-from shadowsim.server.data_plane.counts import Served
+from shadowsim.server.data_plane.captures import CaptureWriter, Invocation
+from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
 from shadowsim.server.data_plane.mirror import RESPONSE
-from shadowsim.server.data_plane.pools import InstancePool, pick_variant
+from shadowsim.server.data_plane.pools import VariantPool, pick_variant
 from shadowsim.server.state.views import EndpointView
 
-MAX_BODY_BYTES, TIMEOUT_S = 6_291_456, 60.0
+TIMEOUT_S = 60.0
 ERROR_TYPE, REQUEST_ID = "x-amzn-ErrorType", "x-amzn-RequestId"
 INVOKED = "x-Amzn-Invoked-Production-Variant"
 INFERENCE_ID, SESSION_ID = "X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Session-Id"
 TARGET_VARIANT = "X-Amzn-SageMaker-Target-Variant"
 _PASSED_ON = (CONTENT_TYPE, "Accept", CUSTOM_ATTRIBUTES, SESSION_ID)
-# What a request's headers may hold: the member's name in AWS's sentence, and its length.
+# By header: the member's name in AWS's sentences, and its greatest length.
 _LIMITS = {
     CONTENT_TYPE: ("contentType", 1024),
     "Accept": ("accept", 1024),
@@ -50,13 +52,13 @@ _LIMITS = {
     SESSION_ID: ("sessionId", 256),
     TARGET_VARIANT: ("targetVariant", 63),
 }
-_ABSENT = {
+_UNSUPPORTED = {
     "X-Amzn-SageMaker-Target-Model": "multi-model endpoints",
     "X-Amzn-SageMaker-Target-Container-Hostname": "multi-container endpoints",
     "X-Amzn-SageMaker-Inference-Component": "inference components",
     "X-Amzn-SageMaker-Enable-Explanations": "explanations",
 }
-_MOST_QUOTED = 16_384  # bytes of a container's error that its ModelError repeats
+_MOST_QUOTED = 16_384  # bytes of the longest error body that a ModelError quotes
 _TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
@@ -64,7 +66,7 @@ _TIMED_OUT = (
 
 
 class InvocationError(ShadowsimError, ValueError):
-    """An invocation that the runtime refuses; its code is the runtime's, not the control plane's."""
+    """An invocation that the runtime refuses, with the runtime's error code, not the control plane's."""
 
     code = "ValidationError"
     http_status = 400
@@ -72,7 +74,7 @@ class InvocationError(ShadowsimError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes back to the caller."""
+    """An HTTP response to the caller."""
 
     status: int
     body: bytes
@@ -81,16 +83,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the runtime allows.
+    """Limits of the runtime.
 
     Attributes
     ----------
     max_body_bytes : int
-        Of a request and of an answer.
+        Longest body of a request and of an answer.
     timeout_s : float
-        How long a model may take.
+        Time limit for a model's answer.
     account, region : str
-        As error texts name them.
+        Account and region in error texts.
     """
 
     max_body_bytes: int = MAX_BODY_BYTES
@@ -99,13 +101,13 @@ class Limits:
     region: str = "us-east-1"
 
 
-@dataclass(frozen=True, slots=True)
-class _Passage:
-    """A request on its way through a variant, the caller's or the copy of one; the view is that of its arrival."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _InFlight:
+    """A request, the caller's or its copy, on its way through a variant; the view is from its arrival."""
 
     live: LiveEndpoint
     view: EndpointView
-    pool: InstancePool
+    pool: VariantPool
     call: Call
     inference_id: str
     logbook: Logbook | None
@@ -116,13 +118,13 @@ class _Passage:
 
 
 class Runtime:
-    """The runtime's data plane.
+    """SageMaker's runtime: answers invocations, mirrors, counts and captures them.
 
     Attributes
     ----------
     limits : Limits
     share_event_ids : bool
-        Whether a request and its copy are captured under one event id.
+        Whether the captures of a request and of its copy share an event id.
     """
 
     def __init__(
@@ -142,19 +144,19 @@ class Runtime:
         Parameters
         ----------
         name : str
-            The endpoint's.
+            Name of the endpoint.
         headers : mapping of str to str
-            The request's; names in any case.
+            Headers of the request; a mapping that ignores case.
         body : bytes
         began : float
-            When the request came, by `perf_counter`.
+            Arrival of the request, by `perf_counter`.
 
         Raises
         ------
         ShadowsimError
-            With the runtime's code, when it is refused before a model sees it.
+            The request is refused before it reaches a model; the code is the runtime's.
         """
-        live = self._endpoints.of(name)
+        live = self._endpoints.endpoint(name)
         arrival_s = time()
         check_headers(headers)
         if len(body) > self.limits.max_body_bytes:
@@ -162,24 +164,34 @@ class Runtime:
         pool = self._choose(name, live, headers.get(TARGET_VARIANT))
         call = Call(body, {key: headers[key] for key in _PASSED_ON if key in headers})
         inference_id = headers.get(INFERENCE_ID, "")
-        # An experiment counts its own source's requests; what becomes of the endpoint meanwhile changes nothing here.
+        # An experiment counts its source's requests; a request keeps its experiment even if the endpoint changes.
         logbook = live.logbook if live.logbook is not None and pool.variant.name == live.logbook.variants[0] else None
         number = -1 if logbook is None else logbook.number()
-        shared = str(uuid4()) if self.share_event_ids else None
-        passage = _Passage(live, live.view, pool, call, inference_id, logbook, number, arrival_s, began, shared)
-        copied = self._copied(passage, headers.get(SESSION_ID) or inference_id)
+        request = _InFlight(
+            live=live,
+            view=live.view,
+            pool=pool,
+            call=call,
+            inference_id=inference_id,
+            logbook=logbook,
+            number=number,
+            arrival_s=arrival_s,
+            began=began,
+            event_id=str(uuid4()) if self.share_event_ids else None,
+        )
+        copied = self._is_copied(request, headers.get(SESSION_ID) or inference_id)
         shadow = live.shadow if copied else None
-        late = live.mirror.settings.instant == RESPONSE
-        if shadow is not None and not late:
-            self._copy(passage, shadow, arrival_s)
+        at_response = live.mirror.mirroring.instant == RESPONSE
+        if shadow is not None and not at_response:
+            self._copy(request, shadow, arrival_s)
         instance, answer = await pool.invoke(call, self.limits.timeout_s)
-        if shadow is not None and late:
-            self._copy(passage, shadow, time())
-        asyncio.get_running_loop().call_soon(self._done, passage, instance, answer, perf_counter())
+        if shadow is not None and at_response:
+            self._copy(request, shadow, time())
+        asyncio.get_running_loop().call_soon(self._done, request, instance, answer, perf_counter())
         return self._reply(name, pool.variant.name, answer)
 
-    def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> InstancePool:
-        if not live.pools:  # it is being made, or has failed
+    def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> VariantPool:
+        if not live.pools:  # its creation has not finished, or has failed
             raise InvocationError(f"Endpoint {name} of account {self.limits.account} not found.")
         if target is None:
             return pick_variant(live.pools, self._random.random())
@@ -187,48 +199,45 @@ class Runtime:
             raise InvocationError(f"Variant {target} is not a production variant of endpoint {name}.")
         return live.pools[target]
 
-    def _copied(self, passage: _Passage, session: str) -> bool:
-        shadow = passage.view.shadow
-        if shadow is None or shadow.source_name != passage.pool.variant.name:
+    def _is_copied(self, request: _InFlight, session: str) -> bool:
+        shadow = request.view.shadow
+        if shadow is None or shadow.source_name != request.pool.variant.name:
             return False
-        return passage.live.mirror.chooses(shadow.sampling_percentage, session)
+        return request.live.mirror.chooses(shadow.sampling_percentage, session)
 
-    def _copy(self, passage: _Passage, pool: InstancePool, at_s: float) -> None:
-        copy = replace(passage, pool=pool, arrival_s=at_s, began=perf_counter())
-        lost = partial(passage.live.lose, passage.logbook, pool.variant.name, at_s)
-        passage.live.mirror.copy(pool, passage.call, partial(self._done, copy), lost)
+    def _copy(self, request: _InFlight, pool: VariantPool, at_s: float) -> None:
+        copy = replace(request, pool=pool, arrival_s=at_s, began=perf_counter())
+        lost = partial(request.live.lose, request.logbook, pool.variant.name, at_s)
+        request.live.mirror.copy(pool, request.call, partial(self._done, copy), lost)
 
-    def _done(self, passage: _Passage, instance: int, answer: Answer, ended: float) -> None:
-        """Capture and count what came of a request, `ended` being when its caller could have it."""
-        view, pool, call = passage.view, passage.pool, passage.call
+    def _done(self, request: _InFlight, instance: int, answer: Answer, ended: float) -> None:
+        """Capture and count a request whose answer was ready for the caller at `ended` (by `perf_counter`)."""
+        view, pool, call = request.view, request.pool, request.call
         name, captured = pool.variant.name, None
         if view.captures:
-            attributes = call.headers.get(CUSTOM_ATTRIBUTES, "")
-            production = not pool.copies
-            captured = self._captures.take(
-                view.captures,
-                view.name,
-                name,
-                production,
-                call,
-                answer,
-                passage.inference_id,
-                attributes,
-                passage.event_id,
-                passage.arrival_s,
+            invocation = Invocation(
+                endpoint=view.name,
+                variant=name,
+                production=not pool.copies,
+                call=call,
+                answer=answer,
+                inference_id=request.inference_id,
+                event_id=request.event_id,
+                arrival_s=request.arrival_s,
             )
-        served = Served(
-            passage.number,
-            passage.inference_id,
-            passage.arrival_s,
-            instance,
-            len(pool.outstanding),
-            answer,
-            max(ended - passage.began - answer.latency_s, 0.0),
-            len(call.body),
-            captured,
+            captured = self._captures.take(view.captures, invocation)
+        served = ServedRequest(
+            request=request.number,
+            inference_id=request.inference_id,
+            arrival_s=request.arrival_s,
+            instance=instance,
+            n_instances=len(pool.outstanding),
+            answer=answer,
+            overhead_s=max(ended - request.began - answer.latency_s, 0.0),
+            request_bytes=len(call.body),
+            captured_bytes=captured,
         )
-        passage.live.enter(passage.logbook, name, served)
+        request.live.record(request.logbook, name, served)
 
     def _reply(self, endpoint: str, variant: str, answer: Answer) -> Reply:
         if answer.outcome != ANSWERED:
@@ -238,20 +247,20 @@ class Runtime:
 
     def _model_error(self, endpoint: str, answer: Answer) -> Reply:
         limits, status = self.limits, answer.status
-        said = _TIMED_OUT if answer.outcome == TIMED_OUT else answer.failure
-        text: str | None = answer.body.decode("utf-8", "replace") if status else said
-        if answer.failure.startswith("more than") or len(answer.body) > _MOST_QUOTED:
+        failure = _TIMED_OUT if answer.outcome == TIMED_OUT else answer.failure
+        text: str | None = answer.body.decode("utf-8", "replace") if status else failure
+        if answer.outcome == TOO_LONG or len(answer.body) > _MOST_QUOTED:
             text, status = None, status or 500
-        client = 400 <= status < 500
+        is_client = 400 <= status < 500
         group = f"/aws/sagemaker/Endpoints/{endpoint}"
         console = f"https://{limits.region}.console.aws.amazon.com/cloudwatch/home?region={limits.region}"
-        received = f"Received {'client' if client else 'server'} error ({status}) from primary"
-        how = " and could not load the entire response body" if text is None else f' with message "{text}"'
+        received = f"Received {'client' if is_client else 'server'} error ({status}) from primary"
+        quote = " and could not load the entire response body" if text is None else f' with message "{text}"'
         see = f"See {console}#logEventViewer:group={group} in account {limits.account} for more information."
         body = {
-            "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if client else "SERVER_ERROR_FROM_MODEL",
+            "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if is_client else "SERVER_ERROR_FROM_MODEL",
             "LogStreamArn": f"arn:aws:logs:{limits.region}:{limits.account}:log-group:{group}",
-            "Message": f"{received}{how}. {see}",
+            "Message": f"{received}{quote}. {see}",
             "OriginalMessage": text or "",
             "OriginalStatusCode": status,
         }
@@ -259,39 +268,39 @@ class Runtime:
 
 
 def oversized(max_body_bytes: int) -> InvocationError:
-    """Return the error for a request's body above the limit."""
+    """Return the error for a request with a body above the limit."""
     constraint = f"Member must have length less than or equal to {max_body_bytes}"
     return InvocationError(f"1 validation error detected: Value at 'body' failed to satisfy constraint: {constraint}")
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse headers that SageMaker's model does not allow, or that no endpoint here has a use for.
+    """Refuse headers that violate SageMaker's constraints, or that ask for features outside of shadow tests.
 
     Raises
     ------
     InvocationError
-        With every violation, in AWS's words.
+        Lists every violation, in AWS's words.
     """
-    broken = []
+    violations = []
     for name, (member, most) in _LIMITS.items():
         value = headers.get(name)
         if value is None:
             continue
         if len(value) > most:
-            broken.append(sentence(value, member, f"Member must have length less than or equal to {most}"))
+            violations.append(sentence(value, member, f"Member must have length less than or equal to {most}"))
         if not (value.isascii() and value.isprintable()):
-            broken.append(sentence(value, member, "Member must have printable ASCII only"))
+            violations.append(sentence(value, member, "Member must have printable ASCII only"))
     if headers.get(INFERENCE_ID, "x") == "":
-        broken.append(sentence("", "inferenceId", "Member must have length greater than or equal to 1"))
-    if broken:
-        raise InvocationError(str(ValidationError(broken)))
-    for name, of in _ABSENT.items():
+        violations.append(sentence("", "inferenceId", "Member must have length greater than or equal to 1"))
+    if violations:
+        raise InvocationError(str(ValidationError(violations)))
+    for name, feature in _UNSUPPORTED.items():
         if name in headers:
-            raise InvocationError(f"{name} is for {of}, which shadow tests exclude.")
+            raise InvocationError(f"{name} is for {feature}, which shadow tests exclude.")
 
 
 def error_reply(error: ShadowsimError, request_id: str | None = None) -> Reply:
-    """Return the runtime's answer for an error that is not a model's."""
+    """Return the runtime's response for an error of its own, not of a model."""
     headers = {ERROR_TYPE: error.code, CONTENT_TYPE: "application/json", REQUEST_ID: request_id or str(uuid4())}
-    text = None if isinstance(error, ThrottlingError) else str(error)  # AWS says nothing either
+    text = None if isinstance(error, ThrottlingError) else str(error)  # as on AWS, without a message
     return Reply(error.http_status, json.dumps({"Message": text, "message": text}).encode(), headers)

@@ -1,8 +1,8 @@
-"""What serves now: each endpoint's pools, mirror and figures, kept in step with what control says.
+"""Live endpoints: the pools, mirror and counts of each, kept in step with the control plane.
 
-A live endpoint is made when it is first asked for. It asks control again when a moment has passed or an action was
-accepted, and changes only what is different: a pool whose variant is as it was keeps its instances, with all that they
-are doing.
+A live endpoint is made when it is first asked for. Its view of the control plane is renewed after a moment, or when an
+action was accepted, and only differences are applied: a pool whose variant is unchanged keeps its instances and their
+requests.
 """
 
 from __future__ import annotations
@@ -17,158 +17,182 @@ from zlib import crc32
 from shadowsim.aws.instances import lookup
 from shadowsim.errors import ShadowsimError
 from shadowsim.scenario.defaults import TIME
+from shadowsim.scenario.reading import Mirroring
+from shadowsim.scenario.routing import DEFAULT_ROUTING
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.server.data_plane.backends import Backend, Container, Simulated
-from shadowsim.server.data_plane.counts import Series, Served
+from shadowsim.server.data_plane.counts import Series, ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
-from shadowsim.server.data_plane.mirror import Mirroring, RequestMirror
-from shadowsim.server.data_plane.pools import InstancePool
+from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
+from shadowsim.server.data_plane.pools import VariantPool
 from shadowsim.server.state.views import EndpointView, VariantView
 
-REFRESH_S = 0.02  # how old a view may be
+REFRESH_S = 0.02  # greatest age of a view
 KEPT_LOGBOOKS = 16  # of experiments that have ended
-KEPT_DELETED = 256  # endpoints that are no more, and whose figures can still be asked for
+KEPT_DELETED = 256  # deleted endpoints whose counts can still be read
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """Where backends come from.
+class ModelContainers:
+    """The containers of a model, as two backends with connections of their own.
 
     Attributes
     ----------
-    containers : mapping of str to (Container, Container)
-        By model: what answers callers, and, with connections of its own, what gets copies.
+    callers : Container
+        Serves callers.
+    copies : Container
+        Serves copies.
+    """
+
+    callers: Container
+    copies: Container
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSources:
+    """Makes backends of variants from containers and service models.
+
+    Attributes
+    ----------
+    containers : mapping of str to ModelContainers
+        By model.
     services : mapping of str to Service
         By variant, for models without a container.
     seed : int
-        Of simulated backends.
+        Seed of simulated backends.
     defaulted : set of str
-        Models that the log has named for having neither.
+        Models with neither, about which a warning was logged.
     """
 
-    containers: Mapping[str, tuple[Container, Container]] = field(default_factory=dict)
+    containers: Mapping[str, ModelContainers] = field(default_factory=dict)
     services: Mapping[str, Service] = field(default_factory=dict)
     seed: int = 7
     defaulted: set[str] = field(default_factory=set, compare=False)
 
     def backend(self, variant: VariantView, copies: bool) -> Backend:
-        """Return what serves a variant; without a container or a service model, a default one."""
-        if variant.model_name in self.containers:
-            return self.containers[variant.model_name][copies]
+        """Return a backend for a variant; with neither container nor service model, one of a default model."""
+        containers = self.containers.get(variant.model_name)
+        if containers is not None:
+            return containers.copies if copies else containers.callers
         service = self.services.get(variant.name)
         if service is None:
             service = parse_service({"time": dict(TIME)}, "services")
             if variant.model_name not in self.defaulted:
                 self.defaulted.add(variant.model_name)
-                what = "has no --backend and no service model, and is simulated: lognormal, mean 20 ms, scv 0.25"
+                what = "has no --backend and no service model; it is simulated: lognormal, mean 20 ms, scv 0.25"
                 _LOG.warning("model %s (variant %s) %s", variant.model_name, variant.name, what)
         workers = service.workers or lookup(variant.instance_type).workers or 1
-        own_seed = crc32(f"{self.seed} {variant.name} {copies}".encode())  # no variant draws what another draws
-        return Simulated(service, variant.instance_count, workers, own_seed)
+        seed = crc32(f"{self.seed} {variant.name} {copies}".encode())  # independent draws for each variant
+        return Simulated(service, variant.instance_count, workers, seed)
 
 
 @dataclass(slots=True)
 class LiveEndpoint:
-    """An endpoint as it serves.
+    """An endpoint that serves.
 
     Attributes
     ----------
     view : EndpointView
-    pools : dict of str to InstancePool
-        Of the production variants.
-    shadow : InstancePool or None
+    pools : dict of str to VariantPool
+        Pools of the production variants, by variant.
+    shadow : VariantPool or None
     mirror : RequestMirror
     series : dict of str to Series
-        Figures by variant, the shadow's too, by the minute since 1970.
+        Counts per minute since 1970, by variant (the shadow's, too).
     shadows : set of str
-        Which of them are or were a shadow's.
+        Variants that are or were a shadow.
     logbook : Logbook or None
-        Of the live experiment.
+        Records of the live experiment.
+    fresh_until_s : float
+        Moment, by the clock of LiveEndpoints, from which the view must be renewed.
     """
 
     view: EndpointView
     mirror: RequestMirror
-    pools: dict[str, InstancePool] = field(default_factory=dict)
-    shadow: InstancePool | None = None
+    pools: dict[str, VariantPool] = field(default_factory=dict)
+    shadow: VariantPool | None = None
     series: dict[str, Series] = field(default_factory=dict)
     shadows: set[str] = field(default_factory=set)
     logbook: Logbook | None = None
     fresh_until_s: float = 0.0
 
-    def serving(self) -> list[InstancePool]:
-        """Return all pools that serve."""
+    def serving(self) -> list[VariantPool]:
+        """Return the pools of all variants."""
         return [*self.pools.values(), *([self.shadow] if self.shadow else [])]
 
-    def enter(self, logbook: Logbook | None, variant: str, served: Served) -> None:
-        """Count a request in the variant's figures, and in the experiment's that was live when it came."""
-        self.figures(variant).add(served)
+    def record(self, logbook: Logbook | None, variant: str, served: ServedRequest) -> None:
+        """Count a request for its variant, and in the logbook of the experiment that was live when it came."""
+        self.series_of(variant).add(served)
         if logbook is not None:
             logbook.add(logbook.variants.index(variant), served)
 
     def lose(self, logbook: Logbook | None, variant: str, arrival_s: float, cause: str) -> None:
-        """Count a copy that was not made."""
-        self.figures(variant).lose(arrival_s, cause)
+        """Count a lost copy."""
+        self.series_of(variant).lose(arrival_s, cause)
         if logbook is not None:
             logbook.series[1].lose(arrival_s, cause)
 
     def sample(self, now_s: float) -> None:
-        """Count each instance's concurrent requests, which also makes an idle variant's zeros."""
+        """Record each instance's concurrent requests, which also gives idle variants their zeros."""
         for pool in self.serving():
             name, sample = pool.variant.name, (now_s, pool.outstanding, cores_of(pool))
-            self.figures(name).sample(*sample)
+            self.series_of(name).sample(*sample)
             if self.logbook is not None and name in self.logbook.variants:
                 self.logbook.series[self.logbook.variants.index(name)].sample(*sample)
 
-    def figures(self, variant: str) -> Series:
-        """Return a variant's figures."""
-        found = self.series.get(variant)
-        if found is None:
-            found = self.series[variant] = Series()
-        return found
+    def series_of(self, variant: str) -> Series:
+        """Return the counts of a variant, which are made if need be."""
+        if variant not in self.series:
+            self.series[variant] = Series()
+        return self.series[variant]
 
 
 class LiveEndpoints:
-    """All endpoints of a server that have been asked for.
+    """Live endpoints of a server, by name.
 
     Parameters
     ----------
     view : callable
-        `endpoint_view` for a name, now.
-    sources : Sources
+        Returns the present `EndpointView` of a name.
+    sources : BackendSources
     mirroring : Mirroring
+    copy_limits : CopyLimits
     routing : mapping of str to str
-        Strategies by variant that go before control's.
+        Routing strategies by variant that override the control plane's.
     clock : callable
         Seconds on any steady clock.
 
     Attributes
     ----------
     by_name : dict of str to LiveEndpoint
-        Those that were deleted, too: their figures stay.
+        Endpoints that were asked for, including deleted ones, whose counts stay.
     """
 
     def __init__(
         self,
+        *,
         view: Callable[[str], EndpointView],
-        sources: Sources,
+        sources: BackendSources,
         mirroring: Mirroring,
+        copy_limits: CopyLimits,
         routing: Mapping[str, str],
         clock: Callable[[], float],
     ):
         self.by_name: dict[str, LiveEndpoint] = {}
         self._ended: dict[str, Logbook] = {}
-        self._view, self._sources, self._mirroring = view, sources, mirroring
+        self._view, self._sources = view, sources
+        self._mirroring, self._copy_limits = mirroring, copy_limits
         self._routing, self._clock = routing, clock
         self._random = Random(sources.seed)
 
-    def of(self, name: str) -> LiveEndpoint:
-        """Return an endpoint, in step with control to within a moment.
+    def endpoint(self, name: str) -> LiveEndpoint:
+        """Return an endpoint, in step with the control plane to within REFRESH_S.
 
         Raises
         ------
         ShadowsimError
-            Control's, when there is none of this name.
+            The control plane has no endpoint of this name.
         """
         now = self._clock()
         live = self.by_name.get(name)
@@ -182,7 +206,8 @@ class LiveEndpoints:
                 live.pools, live.shadow = {}, None
             raise
         if live is None:
-            live = self.by_name[name] = LiveEndpoint(view, RequestMirror(self._mirroring, self._random))
+            mirror = RequestMirror(self._mirroring, self._copy_limits, self._random)
+            live = self.by_name[name] = LiveEndpoint(view, mirror)
             self._follow(live)
         elif view.version != live.view.version or not live.pools:
             live.view = view
@@ -190,31 +215,31 @@ class LiveEndpoints:
         live.fresh_until_s = now + REFRESH_S
         return live
 
-    def stale(self) -> None:
-        """Have every endpoint ask control before it serves again: something was accepted."""
+    def expire(self) -> None:
+        """Make every endpoint renew its view before it serves again, since an action was accepted."""
         for live in self.by_name.values():
             live.fresh_until_s = 0.0
 
     def refresh(self, names: Iterable[str]) -> None:
-        """Bring endpoints in step that nobody may be asking for."""
+        """Bring known and named endpoints in step, whether or not they get requests."""
         deleted = []
         for name in [*self.by_name, *(name for name in names if name not in self.by_name)]:
             try:
-                self.of(name)
+                self.endpoint(name)
             except ShadowsimError:
                 deleted.append(name)
         for name in deleted[:-KEPT_DELETED]:
             self.by_name.pop(name, None)
 
     def logbook(self, experiment: str) -> Logbook | None:
-        """Return the logbook of an experiment that is live, or ended not too long ago."""
+        """Return the logbook of an experiment that is live or has recently ended; None without one."""
         for live in self.by_name.values():
             if live.logbook is not None and live.logbook.experiment == experiment:
                 return live.logbook
         return self._ended.get(experiment)
 
     def sample(self) -> None:
-        """Count concurrent requests everywhere."""
+        """Record the concurrent requests of all endpoints."""
         for live in self.by_name.values():
             live.sample(time())
 
@@ -226,26 +251,33 @@ class LiveEndpoints:
         if live.shadow is not None:
             live.shadows.add(live.shadow.variant.name)
         experiment = view.experiment if view.shadow else None
-        of = experiment, view.experiment_s
-        if live.logbook is not None and (live.logbook.experiment, live.logbook.created_s) != of:
+        identity = experiment, view.experiment_s
+        if live.logbook is not None and (live.logbook.experiment, live.logbook.created_s) != identity:
             self._end(live)
         if experiment is not None and live.logbook is None and view.shadow and live.shadow:
             names = view.shadow.source_name, view.shadow.variant.name
             source = live.pools.get(names[0])
             workers = source.n_workers if source else None, live.shadow.n_workers
-            live.logbook = Logbook(experiment, view.name, names, time(), workers, view.experiment_s)
+            live.logbook = Logbook(
+                experiment=experiment,
+                endpoint=view.name,
+                variants=names,
+                began_s=time(),
+                n_workers=workers,
+                created_s=view.experiment_s,
+            )
             live.mirror.restart()
 
     def _pool(
-        self, variant: VariantView, view: EndpointView, before: Sequence[InstancePool], copies: bool
-    ) -> InstancePool:
-        routing = self._routing.get(variant.name, view.routing.get(variant.name, "RANDOM"))
+        self, variant: VariantView, view: EndpointView, before: Sequence[VariantPool], copies: bool
+    ) -> VariantPool:
+        routing = self._routing.get(variant.name, view.routing.get(variant.name, DEFAULT_ROUTING))
         for pool in before:
-            alike = replace(pool.variant, weight=variant.weight) == variant  # a weight changes no instance
-            if alike and pool.routing == routing and pool.copies == copies:
+            same = replace(pool.variant, weight=variant.weight) == variant  # a weight does not affect the instances
+            if same and pool.routing == routing and pool.copies == copies:
                 pool.variant = variant
                 return pool
-        return InstancePool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
+        return VariantPool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
 
     def _end(self, live: LiveEndpoint) -> None:
         if live.logbook is not None:
@@ -255,7 +287,8 @@ class LiveEndpoints:
                 del self._ended[next(iter(self._ended))]
 
 
-def cores_of(pool: InstancePool) -> int | None:
-    """Return how many cores an instance has, where they are its workers: a busy one is a busy core then."""
-    kind = lookup(pool.variant.instance_type)
-    return kind.vcpus if kind.accelerator_count == 0 and kind.vcpus == pool.n_workers else None
+def cores_of(pool: VariantPool) -> int | None:
+    """Return the cores of an instance if they are its workers, so that a busy worker is a busy core; else None."""
+    instance_type = lookup(pool.variant.instance_type)
+    is_worker = instance_type.accelerator_count == 0 and instance_type.vcpus == pool.n_workers
+    return instance_type.vcpus if is_worker else None

@@ -1,13 +1,13 @@
-"""The copies: which requests are copied, when, what keeps a copy from being made, and what becomes of it.
+"""Mirrors requests to the shadow: chooses which are copied, sends the copies, and bounds their cost.
 
-The rule, the instant and the caps are the simulator's (design, section 6): `coin`, `counter` or `hash`; at the
-request's `arrival` or its `response`; lost to `max_body_bytes`, `max_in_flight` or `max_per_s`. The share is asked for
-at each request, so that it can be changed while the experiment runs.
+The rule, the instant and the limits are the simulator's: `coin`, `counter` or `hash`; at the request's `arrival` or its
+`response`; a copy is lost to `max_body_bytes`, `max_in_flight` or `max_per_s`. The sampling percentage is an argument
+of each choice, so that it can change while the experiment runs.
 
-Nothing of this may reach the caller. A copy is a task of its own, started when the source's request is on its way; it
-has its own connections and its own time-out; whatever happens to it is an entry in the shadow's figures. Copies that
-are unanswered are bounded in number and in bytes, and so is what is read of their answers (intake.py): what is above
-that is lost at once, and counted as `max_in_flight`, which it is a case of.
+No copy may affect the caller. Each one is a task of its own, which starts when the source's request is on its way, and
+has its own connections and its own time-out; its failures count in the shadow's metrics only. Unanswered copies are
+bounded in number and in bytes, and so is what is read of their answers (connections.py). A copy above these bounds is
+lost at once and counted as `max_in_flight`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from time import perf_counter
 
 from asyncio_throttle.throttler import Throttler
 
-from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.reading import Mirroring
 from shadowsim.server.data_plane.backends import BROKEN, GIVEN_UP, Answer, Call
-from shadowsim.server.data_plane.pools import InstancePool
+from shadowsim.server.data_plane.pools import VariantPool
 
 RESPONSE = "response"
 MAX_COPIES, MAX_COPIES_BYTES = 1_000, 64 * 2**20
@@ -32,81 +32,83 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Mirroring:
-    """Settings of the copies.
+class CopyLimits:
+    """The server's own limits on the copies of one endpoint.
 
     Attributes
     ----------
-    rule, instant : str
-        "coin", "counter" or "hash"; "arrival" or "response".
-    max_body_bytes, max_in_flight, max_per_s : int or None
-        What a copy can be lost to; None for no limit.
     max_copies, max_copies_bytes : int
-        The server's own bounds on unanswered copies.
+        Unanswered copies, and bytes of their bodies.
     timeout_s : float
-        How long a copy may take.
+        Time within which a copy must be answered.
     """
 
-    rule: str = "coin"
-    instant: str = "arrival"
-    max_body_bytes: float | None = None
-    max_in_flight: int | None = None
-    max_per_s: int | None = None
     max_copies: int = MAX_COPIES
     max_copies_bytes: int = MAX_COPIES_BYTES
     timeout_s: float = 60.0
 
-    @classmethod
-    def of(cls, scenario: Scenario) -> Mirroring:
-        """Return the settings of a scenario."""
-        return cls(
-            scenario.mirror_rule,
-            scenario.mirror_instant,
-            scenario.max_body_bytes,
-            scenario.max_in_flight,
-            scenario.max_per_s,
-            timeout_s=scenario.timeout_s,
-        )
+
+class _RateLimit:
+    """A limit on the copies that start within any second.
+
+    asyncio-throttle keeps the moments of the last second's copies, which is the simulator's rule. Its public face only
+    waits, but a copy beyond the limit must be lost at once, not sent late. So its coroutine is stepped once: it either
+    returns, and has counted the copy, or is about to sleep, and is closed.
+    """
+
+    def __init__(self, per_s: int):
+        # asyncio.sleep(0) sets no timer, so that a closed coroutine leaves nothing behind
+        self._throttler = Throttler(rate_limit=per_s, retry_interval=0)
+
+    def admits(self) -> bool:
+        """Count a copy if there is room for it, and return whether there was."""
+        acquiring = self._throttler.acquire()  # type: ignore[no-untyped-call]
+        try:
+            acquiring.send(None)
+        except StopIteration:
+            return True
+        acquiring.close()
+        return False
 
 
 class RequestMirror:
-    """The copies of one endpoint.
+    """Copies the requests of one endpoint.
 
     Attributes
     ----------
+    mirroring : Mirroring
+    limits : CopyLimits
     n_unanswered, n_unanswered_bytes : int
-        Copies that are on their way, and their bodies.
+        Unanswered copies, and bytes of their bodies.
     """
 
-    def __init__(self, settings: Mirroring, random: Random):
-        self.settings = settings
+    def __init__(self, mirroring: Mirroring, limits: CopyLimits, random: Random):
+        self.mirroring, self.limits = mirroring, limits
         self.n_unanswered = self.n_unanswered_bytes = 0
         self._random = random
-        self._owed = 0.0  # of the counter rule, in hundredths of a copy
-        per_s = settings.max_per_s
-        # nothing ever waits for it, so that how often it would look again does not matter
-        self._throttle = None if per_s is None else Throttler(rate_limit=per_s, retry_interval=0)
+        self._owed_pct = 0.0  # the counter rule's progress to its next copy
+        self._rate_limit = None if mirroring.max_per_s is None else _RateLimit(mirroring.max_per_s)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def restart(self) -> None:
-        """Begin to count anew: an experiment has begun."""
-        self._owed = 0.0
+        """Reset the counter rule, for an experiment that has begun."""
+        self._owed_pct = 0.0
 
     def chooses(self, sampling_percentage: float, session: str) -> bool:
-        """Return whether the request that has just come is to be copied.
+        """Return whether to copy a request; called once for each request, in order.
 
         Parameters
         ----------
         sampling_percentage : float
             0..100.
         session : str
-            What the hash rule goes by; a request without one falls to a coin.
+            Key of the hash rule. A request without one ("") is copied with the probability of the coin rule.
         """
-        rule = self.settings.rule
+        rule = self.mirroring.rule
         if rule == "counter":  # floor(n share) > floor((n - 1) share), for a share that may change
-            self._owed += sampling_percentage
-            if self._owed >= 100.0:
-                self._owed -= 100.0
+            self._owed_pct += sampling_percentage
+            if self._owed_pct >= 100.0:
+                self._owed_pct -= 100.0
                 return True
             return False
         if rule == "hash" and session:
@@ -117,24 +119,24 @@ class RequestMirror:
 
     def copy(
         self,
-        pool: InstancePool,
+        pool: VariantPool,
         call: Call,
         done: Callable[[int, Answer, float], None],
         lost: Callable[[str], None],
     ) -> None:
-        """Send a copy, or say what it is lost to.
+        """Send a copy, or report the limit that forbids it.
 
         Parameters
         ----------
-        pool : InstancePool
-            The shadow's.
+        pool : VariantPool
+            Instances of the shadow.
         call : Call
         done : callable
-            Gets the instance, the answer, and when the copy was done with (`perf_counter`).
+            Gets the instance, the answer, and the moment of the answer (by `perf_counter`).
         lost : callable
-            Gets the cause.
+            Gets the limit's name, for a copy that is not made.
         """
-        cause = self._cause(len(call.body))
+        cause = self._limit_reached(len(call.body))
         if cause:
             lost(cause)
             return
@@ -145,30 +147,31 @@ class RequestMirror:
         task.add_done_callback(self._tasks.discard)
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait for the copies that are on their way, and give up those that take longer."""
+        """Wait for the unanswered copies, and cancel those that take longer."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _cause(self, n_bytes: int) -> str:
-        s = self.settings
-        if s.max_body_bytes is not None and n_bytes > s.max_body_bytes:
+    def _limit_reached(self, n_bytes: int) -> str:
+        """Return the name of the limit that forbids a copy of some bytes, "" if none does."""
+        rules, limits = self.mirroring, self.limits
+        if rules.max_body_bytes is not None and n_bytes > rules.max_body_bytes:
             return "max_body_bytes"
-        most = s.max_copies if s.max_in_flight is None else min(s.max_in_flight, s.max_copies)
-        if self.n_unanswered >= most or self.n_unanswered_bytes + n_bytes > s.max_copies_bytes:
+        most = limits.max_copies if rules.max_in_flight is None else min(rules.max_in_flight, limits.max_copies)
+        if self.n_unanswered >= most or self.n_unanswered_bytes + n_bytes > limits.max_copies_bytes:
             return "max_in_flight"
-        return "" if self._throttle is None or _at_once(self._throttle) else "max_per_s"
+        return "" if self._rate_limit is None or self._rate_limit.admits() else "max_per_s"
 
     async def _run(
-        self, pool: InstancePool, call: Call, done: Callable[[int, Answer, float], None], lost: Callable[[str], None]
+        self, pool: VariantPool, call: Call, done: Callable[[int, Answer, float], None], lost: Callable[[str], None]
     ) -> None:
-        await asyncio.sleep(0)  # the source's request goes first: it may wait for its turn to be written
+        await asyncio.sleep(0)  # lets the source's request be written first
         began = perf_counter()
         try:
-            instance, answer = await pool.invoke(call, self.settings.timeout_s)
-        except Exception as error:  # a defect; it must not become the caller's
+            instance, answer = await pool.invoke(call, self.limits.timeout_s)
+        except Exception as error:  # a defect of the server, which must not reach the caller
             _LOG.exception("a copy failed inside the server")
             instance, answer = 0, Answer(BROKEN, perf_counter() - began, failure=repr(error))
         finally:
@@ -178,16 +181,3 @@ class RequestMirror:
             lost("max_in_flight")
         else:
             done(instance, answer, perf_counter())
-
-
-def _at_once(throttle: Throttler) -> bool:
-    """Take one of the second's places, if there is one: a copy is lost rather than late, as in the simulator."""
-    if throttle.rate_limit == 0:
-        return False
-    waiting = throttle.acquire()  # type: ignore[no-untyped-call]
-    try:
-        waiting.send(None)
-    except StopIteration:
-        return True
-    waiting.close()  # it was about to sleep
-    return False

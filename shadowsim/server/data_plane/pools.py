@@ -1,8 +1,8 @@
-"""A variant's instances and which of them takes a request, by the simulator's rules.
+"""Pools of instances: picks a variant, and one of its instances, for each request.
 
-RANDOM: instance (z n) >> 32 of n, for a draw z of 32 bits. LEAST_OUTSTANDING_REQUESTS: of the tied ones with the fewest
-unanswered requests, the m-th in index order, m = (z ties) >> 32. A request counts until its caller has an answer,
-so no longer when it has timed out.
+The rules are the simulator's. RANDOM picks instance (z n) >> 32 of n, for a draw z of 32 bits.
+LEAST_OUTSTANDING_REQUESTS picks, of the t instances tied for the fewest unanswered requests, number (z t) >> 32 in
+index order. A request counts until its caller has an answer, so not beyond its time-out.
 """
 
 from __future__ import annotations
@@ -10,26 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
+from shadowsim.scenario.routing import LEAST_OUTSTANDING
 from shadowsim.server.data_plane.backends import Answer, Backend, Call
 from shadowsim.server.state.views import VariantView
 
-LEAST_OUTSTANDING = "LEAST_OUTSTANDING_REQUESTS"
 
-
-class InstancePool:
-    """The instances behind one variant.
+class VariantPool:
+    """The instances of one variant.
 
     Attributes
     ----------
     variant : VariantView
     routing : str
-        "RANDOM" or "LEAST_OUTSTANDING_REQUESTS".
+        A name in `routing.ROUTINGS`.
     outstanding : list of int
-        Unanswered requests of each instance.
+        Unanswered requests per instance.
     copies : bool
-        Whether it is a shadow's.
+        Whether the variant is a shadow.
     n_workers : int or None
-        Of one instance, where that is known.
+        Workers per instance; None if unknown.
     """
 
     def __init__(self, variant: VariantView, routing: str, backend: Backend, random: Random, copies: bool = False):
@@ -39,7 +38,7 @@ class InstancePool:
         self._backend, self._random = backend, random
 
     async def invoke(self, call: Call, timeout_s: float) -> tuple[int, Answer]:
-        """Let an instance answer; return which one, and its answer."""
+        """Answer a call; return the instance's index and its answer."""
         instance = pick(self.outstanding, self.routing, self._random.getrandbits(32))
         self.outstanding[instance] += 1
         try:
@@ -49,7 +48,7 @@ class InstancePool:
 
 
 def pick(outstanding: Sequence[int], routing: str, z: int) -> int:
-    """Return which instance takes a request, for a draw z in 0 .. 2**32 - 1."""
+    """Return the index of the instance that takes a request, for a draw z in 0 .. 2**32 - 1."""
     if routing != LEAST_OUTSTANDING:
         return z * len(outstanding) >> 32
     least = min(outstanding)
@@ -57,8 +56,8 @@ def pick(outstanding: Sequence[int], routing: str, z: int) -> int:
     return tied[z * len(tied) >> 32]
 
 
-def pick_variant(pools: Mapping[str, InstancePool], draw: float) -> InstancePool:
-    """Return the variant that takes a request, by weight (evenly when all are 0), for a draw in [0, 1)."""
+def pick_variant(pools: Mapping[str, VariantPool], draw: float) -> VariantPool:
+    """Return the pool that takes a request, by weight (evenly if all are 0), for a draw in [0, 1)."""
     candidates = list(pools.values())
     if len(candidates) == 1:
         return candidates[0]

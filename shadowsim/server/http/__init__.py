@@ -1,1 +1,5 @@
-"""Guards the port: who may call, and how much they may send."""
+"""Guards the port: checks hosts, tokens and signatures, and bounds what callers may send.
+
+access      limits the addresses, names, body sizes and times of callers, and checks the token of pages
+signatures  verifies AWS Signature Version 4
+"""

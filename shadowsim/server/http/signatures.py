@@ -1,13 +1,13 @@
-"""AWS Signature Version 4, verified: who signed a request, and whether it is what was signed.
+"""Signatures of requests: verifies AWS Signature Version 4 and refuses replays.
 
 The steps and names are those of AWS's "Create a signed AWS API request": a canonical request is hashed, the hash is put
-into a string with date and scope, and that is signed with a key derived from the secret. Signatures are compared in
-constant time.
+into a string with date and scope, and that string is signed with a key derived from the secret. Signatures are compared
+in constant time.
 
-Beyond AWS, a request that comes again as it was is refused as a replay. A signature alone does not tell one: its date
-is in whole seconds, and two invocations with one body in one second are signed alike. boto3 and the AWS CLI add an id
-of the invocation and the number of the attempt, so these are remembered with the signature. They are not signed:
-whoever can read requests on their way and alter them is kept out by the date alone, after `skew_s`, as on AWS.
+Unlike AWS, the server refuses a repeated request as a replay. A signature alone does not identify one: its date is in
+whole seconds, so two invocations with the same body in the same second have the same signature. boto3 and the AWS CLI
+add an id of the invocation and the number of the attempt, and these are remembered with the signature. They are not
+signed, so an attacker who can read and alter requests is stopped by the date alone, after `skew_s`, as on AWS.
 """
 
 from __future__ import annotations
@@ -24,54 +24,54 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from shadowsim.errors import InputError, ShadowsimError
+from shadowsim.option_defaults import SKEW_S
 
-SKEW_S = 300.0
 ALGORITHM = "AWS4-HMAC-SHA256"
-SERVICES = ("sagemaker", "monitoring")  # as SageMaker, its runtime and CloudWatch are signed for
+SERVICES = ("sagemaker", "monitoring")  # signing names of SageMaker with its runtime, and of CloudWatch
 _ATTEMPT = ("amz-sdk-invocation-id", "amz-sdk-request")
 _STAMP = "%Y%m%dT%H%M%SZ"
 _MOST_REMEMBERED = 2_000_000
 
 
 class MissingTokenError(ShadowsimError):
-    """A request that nobody signed."""
+    """A request without a signature."""
 
     code = "MissingAuthenticationTokenException"
     http_status = 403
 
 
 class IncompleteSignatureError(ShadowsimError):
-    """A signature that cannot be read."""
+    """A signature that cannot be parsed."""
 
     code = "IncompleteSignatureException"
     http_status = 403
 
 
 class UnknownKeyError(ShadowsimError):
-    """A request that a stranger signed."""
+    """A request that is signed with an unknown key."""
 
     code = "UnrecognizedClientException"
     http_status = 403
 
 
 class InvalidSignatureError(ShadowsimError):
-    """A request that is not the one that was signed, comes at another time, or has come before."""
+    """A request that differs from the signed one, comes at the wrong time, or has come before."""
 
     code = "InvalidSignatureException"
     http_status = 403
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
-    """A request as its signature sees it.
+class SignedRequest:
+    """A request with the parts that its signature covers.
 
     Attributes
     ----------
     method : str
     target : str
-        Path and query as they stand in the request line.
+        Path and query as in the request line.
     headers : mapping of str to list of str
-        Values by name in lower case.
+        Values by lower-case name.
     body : bytes
     """
 
@@ -82,14 +82,14 @@ class Signed:
 
 
 class Verifier:
-    """Verifies signatures.
+    """Verifies the signatures of requests.
 
     Parameters
     ----------
     secrets : mapping of str to str
         Secret access keys by access key id.
     skew_s : float
-        How far a request's date may be from the server's clock, either way.
+        Greatest difference between a request's date and the server's clock.
     """
 
     def __init__(self, secrets: Mapping[str, str], skew_s: float = SKEW_S):
@@ -97,24 +97,29 @@ class Verifier:
         self._seen: set[bytes] = set()
         self._order: deque[tuple[float, bytes]] = deque()
 
-    def check(self, request: Signed, now: float) -> str:
-        """Return the access key id that signed a request.
+    @property
+    def n_remembered(self) -> int:
+        """Number of requests that are remembered to refuse their replays."""
+        return len(self._order)
+
+    def check(self, request: SignedRequest, now: float) -> str:
+        """Return the id of the access key that signed a request.
 
         Parameters
         ----------
-        request : Signed
+        request : SignedRequest
         now : float
             Seconds since 1970.
 
         Raises
         ------
         MissingTokenError, IncompleteSignatureError, UnknownKeyError, InvalidSignatureError
-            It is not accepted, with AWS's codes.
+            The request is refused, with AWS's codes.
         """
-        given = _single(request, "authorization")
-        if given is None:
+        authorization = _single(request, "authorization")
+        if authorization is None:
             raise MissingTokenError("Missing Authentication Token")
-        algorithm, _, rest = given.partition(" ")
+        algorithm, _, rest = authorization.partition(" ")
         parts = (part.strip().partition("=") for part in rest.split(","))
         fields = {name: value for name, _, value in parts}
         scope = fields.get("Credential", "").split("/")
@@ -127,23 +132,25 @@ class Verifier:
                 "and the request a 'X-Amz-Date' and a signed 'Host' header."
             )
         self._check_date(stamp, scope[1], now)
-        if scope[3] not in SERVICES:  # any region will do: this stands in for each
+        if scope[3] not in SERVICES:  # any region is accepted
             services = " or ".join(f"'{service}'" for service in SERVICES)
             raise InvalidSignatureError(f"Credential should be scoped to correct service: {services}.")
         secret = self._secrets.get(scope[0])
-        wanted = signature(request, names, stamp, scope, secret or "nobody's")
-        # AWS wants these signed, since they say what is to be done.
+        expected = signature(request, names, stamp, scope, secret or "nobody's")
+        # AWS requires these headers to be signed, since they name the action.
         unsigned = sorted(name for name in request.headers if name.startswith("x-amz-") and name not in names)
-        right = not unsigned and hmac.compare_digest(wanted.encode(), fields["Signature"].encode("utf-8", "replace"))
+        is_valid = not unsigned and hmac.compare_digest(
+            expected.encode(), fields["Signature"].encode("utf-8", "replace")
+        )
         if secret is None:
             raise UnknownKeyError("The security token included in the request is invalid.")
-        if not right:
+        if not is_valid:
             raise InvalidSignatureError(
                 "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
                 "Access Key and signing method. Consult the service documentation for details."
             )
-        told = [value for name in _ATTEMPT for value in request.headers.get(name, ["-"])]
-        self._check_replay(hashlib.sha256("\n".join([wanted, *told]).encode("utf-8", "replace")).digest(), now)
+        attempt = [value for name in _ATTEMPT for value in request.headers.get(name, ["-"])]
+        self._check_replay(hashlib.sha256("\n".join([expected, *attempt]).encode("utf-8", "replace")).digest(), now)
         return scope[0]
 
     def _check_date(self, stamp: str, day: str, now: float) -> None:
@@ -151,14 +158,16 @@ class Verifier:
             signed_s = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC).timestamp()
         except ValueError:
             raise IncompleteSignatureError(f"Date must be in ISO-8601 'basic format'. Got '{stamp}'.") from None
-        here = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
+        now_stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
         minutes = f"{self._skew_s / 60.0:g} min."
         if signed_s < now - self._skew_s:
             edge = datetime.fromtimestamp(now - self._skew_s, UTC).strftime(_STAMP)
-            raise InvalidSignatureError(f"Signature expired: {stamp} is now earlier than {edge} ({here} - {minutes})")
+            raise InvalidSignatureError(
+                f"Signature expired: {stamp} is now earlier than {edge} ({now_stamp} - {minutes})"
+            )
         if signed_s > now + self._skew_s:
             edge = datetime.fromtimestamp(now + self._skew_s, UTC).strftime(_STAMP)
-            why = f"Signature not yet current: {stamp} is still later than {edge} ({here} + {minutes})"
+            why = f"Signature not yet current: {stamp} is still later than {edge} ({now_stamp} + {minutes})"
             raise InvalidSignatureError(why)
         if day != stamp[:8]:
             raise InvalidSignatureError(
@@ -170,19 +179,19 @@ class Verifier:
         while self._order and (self._order[0][0] < now - 2 * self._skew_s or len(self._order) > _MOST_REMEMBERED):
             self._seen.discard(self._order.popleft()[1])
         if digest in self._seen:
-            raise InvalidSignatureError("The request has come before: its signature is used.")
+            raise InvalidSignatureError("The request has come before: its signature cannot be used again.")
         self._seen.add(digest)
         self._order.append((now, digest))
 
 
-def signature(request: Signed, names: list[str], stamp: str, scope: list[str], secret: str) -> str:
+def signature(request: SignedRequest, names: list[str], stamp: str, scope: list[str], secret: str) -> str:
     """Return the signature of a request, in hexadecimal.
 
     Parameters
     ----------
-    request : Signed
+    request : SignedRequest
     names : list of str
-        The signed headers.
+        Signed headers.
     stamp : str
         X-Amz-Date.
     scope : list of str
@@ -196,7 +205,7 @@ def signature(request: Signed, names: list[str], stamp: str, scope: list[str], s
     canonical = "\n".join(
         (
             request.method,
-            # every service but S3 quotes the path once more
+            # every service but S3 quotes the path a second time
             quote(path, safe="/-_.~") or "/",
             "&".join(f"{key}={value}" for key, value in pairs),
             *(f"{name}:{value}" for name, value in zip(names, values, strict=True)),
@@ -214,12 +223,12 @@ def signature(request: Signed, names: list[str], stamp: str, scope: list[str], s
 
 
 def read_credentials(file: Path) -> dict[str, str]:
-    """Return the secret keys by access key id of an AWS credentials file, of all its profiles.
+    """Return the secret keys of all profiles of an AWS credentials file, by access key id.
 
     Raises
     ------
     InputError
-        It cannot be read, or a profile lacks one of its two keys.
+        The file cannot be read, or a profile lacks one of its two keys.
     """
     parser = ConfigParser(interpolation=None, default_section="\0")
     try:
@@ -227,7 +236,7 @@ def read_credentials(file: Path) -> dict[str, str]:
     except OSError as error:
         raise InputError(str(file), f"cannot be read: {error.strerror}") from None
     except (ConfigError, UnicodeDecodeError):
-        raise InputError(str(file), "must be a credentials file as the AWS CLI writes it") from None
+        raise InputError(str(file), "must be a credentials file in the format of the AWS CLI") from None
     secrets = {}
     for name in parser.sections():
         key, secret = (parser[name].get(member) for member in ("aws_access_key_id", "aws_secret_access_key"))
@@ -239,7 +248,7 @@ def read_credentials(file: Path) -> dict[str, str]:
     return secrets
 
 
-def _single(request: Signed, name: str) -> str | None:
+def _single(request: SignedRequest, name: str) -> str | None:
     values = request.headers.get(name, [])
     return values[0] if len(values) == 1 else None
 

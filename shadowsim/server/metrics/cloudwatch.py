@@ -1,20 +1,18 @@
-"""CloudWatch as boto3 asks for it: `GetMetricStatistics`, `GetMetricData` and `ListMetrics` on figures.py's metrics.
+"""CloudWatch's metrics of variants, and the actions that read them.
 
-A metric has dimensions EndpointName and VariantName, both of them, as in AWS: with EndpointName alone there is no
-data. Figures are kept by the minute of the wall clock; a period is any multiple of a minute. A token says after which
-metric or moment its page goes on, so that nothing is left out or shown twice when endpoints and minutes come meanwhile.
+The actions are `GetMetricStatistics`, `GetMetricData` and `ListMetrics`. A metric has the dimensions EndpointName and
+VariantName. As in AWS, EndpointName alone has no data. Counts are kept per minute of the wall clock, and a period is a
+multiple of a minute. A page's token holds the metric or the moment after which the next page begins, so that endpoints
+and minutes that appear meanwhile are neither skipped nor repeated.
 
-CloudWatch's metrics of a variant: what each is over some minutes, from what was counted in them.
+Namespace `AWS/SageMaker` holds the metrics of requests and copies. Latencies are in microseconds. Only ModelLatency has
+percentiles, which are exact to within a bucket of 0.8 %. A minute without requests has zeros.
 
-Namespace `AWS/SageMaker`: what callers and copies met. Latencies are in microseconds; percentiles, which only
-ModelLatency has, are exact to within a bucket of 0.8 %. A minute without requests has zeros.
-
-Namespace `/aws/sagemaker/Endpoints`: CPUUtilization, the sum over cores (0 to 100 x vCPU), one sample an instance and
-minute. Nothing here has a processor to measure, but a simulated instance knows how long each of its workers was busy;
-where an instance has as many workers as vCPUs and no accelerator, a busy worker is a busy core, and that is what is
-said. What a platform and a container need besides is not in it. A minute is published once it is over; the first one
-counts as if the variant had been there all along. Containers behind URLs, accelerators, memory and disks have no
-figures: nothing here knows them.
+Namespace `/aws/sagemaker/Endpoints` holds CPUUtilization: the sum over cores (0 to 100 x vCPU), with one sample per
+instance and minute. It is not measured but follows from the busy time of simulated workers: if an instance has as many
+workers as vCPUs and no accelerator, a busy worker is a busy core. Work of the platform and the container is left out. A
+minute is published once it is over; the first one counts as if the variant had served throughout it. Containers behind
+URLs have no such metric, and accelerators, memory and disks have none at all.
 """
 
 from __future__ import annotations
@@ -27,35 +25,43 @@ from time import time
 from typing import Any
 
 from shadowsim.errors import UnknownOperationError, shown
-from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, quantile
+from shadowsim.histogram import quantile_within
+from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.metrics.cloudwatch_wire import (
     InvalidParameterError,
     MetricDataError,
     MissingParameterError,
     TooManyPointsError,
-    checked,
+    check_statistic,
     dimensions_of,
     list_of,
     need,
-    opened,
-    sealed,
+    place_in,
     span_of,
+    token_after,
 )
 
 SAGEMAKER, INSTANCES = "AWS/SageMaker", "/aws/sagemaker/Endpoints"
+DIMENSIONS = ("EndpointName", "VariantName")
+TARGET = "GraniteServiceVersion20100801"
+_MOST_POINTS, _MOST_QUERIES = 1440, 500
+_MOST_PAGE_POINTS, _PER_PAGE = 100_800, 500
+_ORDERS = ("TimestampAscending", "TimestampDescending")
+_ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 _US = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """A metric over a period.
+class StatisticSet:
+    """A metric's samples over a period, in CloudWatch's statistics.
 
     Attributes
     ----------
     n : int
-        Its samples.
+        Number of samples.
     total, least, most : float
+        Sum, minimum and maximum.
     counts : mapping of int to int
         Latencies by bucket, for percentiles; empty for other metrics.
     """
@@ -67,7 +73,7 @@ class Figures:
     counts: Mapping[int, int] = field(default_factory=dict)
 
     def value(self, statistic: str) -> float | None:
-        """Return a statistic, "Average" or "p99"; None for a percentile where only sums are known."""
+        """Return a statistic such as "Average" or "p99"; None for a percentile without counts by bucket."""
         match statistic:
             case "SampleCount":
                 return float(self.n)
@@ -81,133 +87,132 @@ class Figures:
                 return self.most
         if not self.counts:
             return None
-        return quantile(self.counts, float(statistic[1:]) / 100.0, self.least / _US, self.most / _US) * _US
+        return quantile_within(self.counts, float(statistic[1:]) / 100.0, self.least / _US, self.most / _US) * _US
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: its unit, and its figures over a minute, None where it has no sample then.
+    """A metric of CloudWatch.
 
     Attributes
     ----------
-    whole : bool
-        Whether a minute has none before it is over.
+    unit : str
+    of_minute : callable
+        Returns the statistics of a minute's counts; None without samples.
+    when_over : bool
+        Whether a minute has statistics only once it is over.
     """
 
     unit: str
-    figures: Callable[[PeriodCounts], Figures | None]
-    whole: bool = False
+    of_minute: Callable[[PeriodCounts], StatisticSet | None]
+    when_over: bool = False
 
 
-def _flags(count: int, n: int) -> Figures:
-    """A metric that is 1 for some of n requests and 0 for the others; 0 once where there were none."""
-    return Figures(max(n, 1), float(count), float(n > 0 and count == n), float(count > 0))
+def _flags(count: int, n: int) -> StatisticSet:
+    """Return a metric that is 1 for some of n requests and 0 for the others; a single 0 without requests."""
+    return StatisticSet(max(n, 1), float(count), float(n > 0 and count == n), float(count > 0))
 
 
-def _per_instance(tally: PeriodCounts) -> Figures:
-    one = tally.n_per_instance / tally.n if tally.n else 0.0
-    return Figures(max(tally.n, 1), tally.n_per_instance, one, one)
+def _per_instance(period: PeriodCounts) -> StatisticSet:
+    one = period.n_per_instance / period.n if period.n else 0.0
+    return StatisticSet(max(period.n, 1), period.n_per_instance, one, one)
 
 
-def _sampled(n: int, total: float, least: float, most: float, unit: float, counts: Mapping[int, int]) -> Figures | None:
-    return Figures(n, total * unit, least * unit, most * unit, counts) if n else None
+def _sampled(
+    n: int, total: float, least: float, most: float, unit: float, counts: Mapping[int, int]
+) -> StatisticSet | None:
+    return StatisticSet(n, total * unit, least * unit, most * unit, counts) if n else None
 
 
-def _cores(tally: PeriodCounts) -> Figures | None:
-    if tally.n_cores is None or not tally.n_instances:
+def _cores(period: PeriodCounts) -> StatisticSet | None:
+    if period.n_cores is None or not period.n_instances:
         return None
-    # Of a pool that was replaced within the minute, both fleets worked.
-    busy = [min(tally.worked.get(i, 0.0) / MINUTE_S, tally.n_cores) * 100.0 for i in range(tally.n_instances)]
-    return Figures(len(busy), math.fsum(busy), min(busy), max(busy))
+    # A minute in which a pool was replaced has the work of both fleets, hence the minimum.
+    busy = [min(period.worked.get(i, 0.0) / MINUTE_S, period.n_cores) * 100.0 for i in range(period.n_instances)]
+    return StatisticSet(len(busy), math.fsum(busy), min(busy), max(busy))
 
 
-# By namespace and name, in the order of AWS's page.
+# By namespace and name, in the order of AWS's documentation.
 METRICS: Mapping[tuple[str, str], Metric] = {
-    (SAGEMAKER, "Invocations"): Metric("None", lambda t: _flags(t.n, t.n)),
+    (SAGEMAKER, "Invocations"): Metric("None", lambda p: _flags(p.n, p.n)),
     (SAGEMAKER, "InvocationsPerInstance"): Metric("None", _per_instance),
     (SAGEMAKER, "ModelLatency"): Metric(
         "Microseconds",
-        lambda t: _sampled(t.n_latency, t.latency_sum, t.latency_min, t.latency_max, _US, t.seen_counts()),
+        lambda p: _sampled(p.n_latency, p.latency_sum, p.latency_min, p.latency_max, _US, p.bucket_counts()),
     ),
     (SAGEMAKER, "OverheadLatency"): Metric(
         "Microseconds",
-        lambda t: _sampled(t.n_overhead, t.overhead_sum, t.overhead_min, t.overhead_max, _US, {}),
+        lambda p: _sampled(p.n_overhead, p.overhead_sum, p.overhead_min, p.overhead_max, _US, {}),
     ),
-    (SAGEMAKER, "Invocation4XXErrors"): Metric("None", lambda t: _flags(t.errors_4xx, t.n)),
-    (SAGEMAKER, "Invocation5XXErrors"): Metric("None", lambda t: _flags(t.errors_5xx, t.n)),
-    (SAGEMAKER, "InvocationModelErrors"): Metric("None", lambda t: _flags(t.model_errors, t.n)),
+    (SAGEMAKER, "Invocation4XXErrors"): Metric("None", lambda p: _flags(p.errors_4xx, p.n)),
+    (SAGEMAKER, "Invocation5XXErrors"): Metric("None", lambda p: _flags(p.errors_5xx, p.n)),
+    (SAGEMAKER, "InvocationModelErrors"): Metric("None", lambda p: _flags(p.model_errors, p.n)),
     (SAGEMAKER, "ConcurrentRequestsPerModel"): Metric(
-        "None", lambda t: _sampled(t.n_concurrent, t.concurrent_sum, t.concurrent_min, t.concurrent_max, 1.0, {})
+        "None", lambda p: _sampled(p.n_concurrent, p.concurrent_sum, p.concurrent_min, p.concurrent_max, 1.0, {})
     ),
-    (INSTANCES, "CPUUtilization"): Metric("Percent", _cores, whole=True),
+    (INSTANCES, "CPUUtilization"): Metric("Percent", _cores, when_over=True),
 }
 
 
-def of_series(series: Series) -> list[tuple[str, str]]:
-    """Return namespace and name of each metric that a variant has."""
+def metrics_of(series: Series) -> list[tuple[str, str]]:
+    """Return the namespace and name of each metric of a variant."""
     return [key for key in METRICS if key[0] == SAGEMAKER or series.knows_cores]
 
 
-def by_period(series: Series, metric: Metric, first: int, last: int, length: int, now_s: float) -> dict[float, Figures]:
-    """Return a metric's figures by the start of each period that has some, in order.
+def by_period(
+    series: Series, metric: Metric, first: int, last: int, length: int, now_s: float
+) -> dict[float, StatisticSet]:
+    """Return a metric's statistics by the start of each period with samples, in order.
 
     Parameters
     ----------
     series : Series
-        By the minute.
+        Counts per minute.
     metric : Metric
     first, last : int
-        Minutes since 1970, the last one left out.
+        Minutes since 1970, without the last one.
     length : int
-        Of a period, in minutes; the first begins with `first`.
+        Length of a period in minutes; the first period begins with `first`.
     now_s : float
         Seconds since 1970.
     """
-    grouped: dict[int, list[Figures]] = {}
-    end = min(last, math.floor(now_s / MINUTE_S)) if metric.whole else last
-    for number in sorted(n for n in series.tallies if first <= n < end):
-        figures = metric.figures(series.tallies[number])
-        if figures is not None:
-            grouped.setdefault((number - first) // length, []).append(figures)
-    return {(first + group * length) * MINUTE_S: _joined(parts) for group, parts in grouped.items()}
+    grouped: dict[int, list[StatisticSet]] = {}
+    end = min(last, math.floor(now_s / MINUTE_S)) if metric.when_over else last
+    for number in sorted(n for n in series.periods if first <= n < end):
+        statistics = metric.of_minute(series.periods[number])
+        if statistics is not None:
+            grouped.setdefault((number - first) // length, []).append(statistics)
+    return {(first + group * length) * MINUTE_S: _merge(parts) for group, parts in grouped.items()}
 
 
-def _joined(parts: Sequence[Figures]) -> Figures:
+def _merge(parts: Sequence[StatisticSet]) -> StatisticSet:
     counts: dict[int, int] = {}
     for part in parts:
         for bucket, count in part.counts.items():
             counts[bucket] = counts.get(bucket, 0) + count
     least, most = min(part.least for part in parts), max(part.most for part in parts)
-    return Figures(sum(part.n for part in parts), math.fsum(part.total for part in parts), least, most, counts)
-
-
-DIMENSIONS = ("EndpointName", "VariantName")
-TARGET = "GraniteServiceVersion20100801"
-_MOST_POINTS, _MOST_QUERIES = 1440, 500
-_MOST_PAGE_POINTS, _PER_PAGE = 100_800, 500
-_ORDERS = ("TimestampAscending", "TimestampDescending")
-_ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
+    return StatisticSet(sum(part.n for part in parts), math.fsum(part.total for part in parts), least, most, counts)
 
 
 def handle(
     action: str, body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], now_s: float | None = None
 ) -> dict[str, Any]:
-    """Answer an action of CloudWatch.
+    """Answer one of CloudWatch's actions.
 
     Parameters
     ----------
     action : str
     body : mapping
-        The request, as JSON has it.
+        The request as parsed JSON.
     endpoints : mapping of str to LiveEndpoint
-        By endpoint.
+        By name.
     now_s : float, optional
         Seconds since 1970; by default the wall clock's.
 
     Raises
     ------
     ShadowsimError
-        With CloudWatch's codes.
+        The request is refused, with CloudWatch's codes.
     """
     now_s = time() if now_s is None else now_s
     if action == "GetMetricStatistics":
@@ -219,7 +224,7 @@ def handle(
             raise MetricDataError(str(error)) from None
     if action == "ListMetrics":
         return _list(body, endpoints)
-    what = "is not rehearsed: GetMetricStatistics, GetMetricData and ListMetrics are"
+    what = "is not supported; GetMetricStatistics, GetMetricData and ListMetrics are"
     raise UnknownOperationError(f"{shown(action)} {what}")
 
 
@@ -229,9 +234,9 @@ def _statistics(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], 
     if not plain and not extended:
         raise MissingParameterError("At least one of the parameters Statistics and ExtendedStatistics must be given.")
     for statistic in plain:
-        checked(statistic, percentiles=False)
+        check_statistic(statistic, percentiles=False)
     for statistic in extended:
-        checked(statistic, plain=False)
+        check_statistic(statistic, plain=False)
     first, last, length = span_of(body, need(body, "Period", int))
     n = -((first - last) // length)
     if n > _MOST_POINTS:
@@ -241,11 +246,11 @@ def _statistics(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], 
         )
     unit = METRICS[metric].unit if metric in METRICS else "None"
     points = []
-    found = _points(metric, dimensions_of(body), body.get("Unit"), (first, last, length), endpoints, now_s)
-    for time_s, figures in found.items():
-        percentiles = {s: value for s in extended if (value := figures.value(s)) is not None}
+    by_start = _points(metric, dimensions_of(body), body.get("Unit"), (first, last, length), endpoints, now_s)
+    for time_s, statistics in by_start.items():
+        percentiles = {s: value for s in extended if (value := statistics.value(s)) is not None}
         if plain or percentiles:
-            point = {"Timestamp": time_s, "Unit": unit, **{s: figures.value(s) for s in plain}}
+            point = {"Timestamp": time_s, "Unit": unit, **{s: statistics.value(s) for s in plain}}
             points.append(point | ({"ExtendedStatistics": percentiles} if percentiles else {}))
     return {"Label": metric[1], "Datapoints": points}
 
@@ -262,7 +267,7 @@ def _data(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], now_s:
         raise InvalidParameterError(f"The parameter ScanBy must be one of [{', '.join(_ORDERS)}].")
     ascending = order == _ORDERS[0]
     question = ["GetMetricData", {k: v for k, v in body.items() if k not in ("NextToken", "MaxDatapoints")}]
-    begin, after_s = opened(body.get("NextToken"), question, int, float | None) or (0, None)
+    begin, after_s = place_in(body.get("NextToken"), question, int, float | None) or (0, None)
     parsed = [_query(query, i, body) for i, query in enumerate(queries, start=1)]
     if len({query.get("Id") for query in queries}) < len(queries):
         raise InvalidParameterError("The values for parameter Id in MetricDataQueries are not unique.")
@@ -270,8 +275,8 @@ def _data(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], now_s:
     for i, (query, metric, dimensions, statistic, span) in enumerate(parsed[begin:], start=begin):
         if query.get("ReturnData") is False:
             continue
-        found = _points(metric, dimensions, query["MetricStat"].get("Unit"), span, endpoints, now_s)
-        values = [(time_s, value) for time_s, f in found.items() if (value := f.value(statistic)) is not None]
+        by_start = _points(metric, dimensions, query["MetricStat"].get("Unit"), span, endpoints, now_s)
+        values = [(time_s, value) for time_s, s in by_start.items() if (value := s.value(statistic)) is not None]
         values = values if ascending else values[::-1]
         if i == begin and after_s is not None:
             values = [(t, value) for t, value in values if (t > after_s if ascending else t < after_s)]
@@ -286,9 +291,9 @@ def _data(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint], now_s:
         }
         results.append(result)
         if len(part) < len(values):
-            # With no room left for a first value, the next page begins with all of this query's.
+            # Without room for a first value, the next page begins with all values of this query.
             last_s = part[-1][0] if part else after_s if i == begin else None
-            return {"MetricDataResults": results, "Messages": [], "NextToken": sealed([i, last_s], question)}
+            return {"MetricDataResults": results, "Messages": [], "NextToken": token_after([i, last_s], question)}
     return {"MetricDataResults": results, "Messages": []}
 
 
@@ -304,30 +309,30 @@ def _query(
     if query.get("Label") is not None:
         need(query, "Label", str)
     if query.get("Expression") is not None:
-        raise InvalidParameterError(f"Query {identity}: expressions are not rehearsed, MetricStat is.")
+        raise InvalidParameterError(f"Query {identity}: expressions are not supported, MetricStat is.")
     stat = need(query, "MetricStat", dict)
     metric = need(stat, "Metric", dict)
     key = need(metric, "Namespace", str), need(metric, "MetricName", str)
-    statistic = checked(need(stat, "Stat", str))
+    statistic = check_statistic(need(stat, "Stat", str))
     return query, key, dimensions_of(metric), statistic, span_of(body, need(stat, "Period", int))
 
 
 def _list(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint]) -> dict[str, Any]:
     wanted = {}
-    for given in list_of(body, "Dimensions", dict):
-        wanted[need(given, "Name", str)] = given.get("Value")
+    for dimension in list_of(body, "Dimensions", dict):
+        wanted[need(dimension, "Name", str)] = dimension.get("Value")
     question = ["ListMetrics", {name: value for name, value in body.items() if name != "NextToken"}]
-    after = opened(body.get("NextToken"), question, str, str, str, str) or []
-    found = []
+    after = place_in(body.get("NextToken"), question, str, str, str, str) or []
+    matching = []
     for endpoint, live in sorted(endpoints.items()):
         for variant in sorted(live.series):
             values = dict(zip(DIMENSIONS, (endpoint, variant), strict=True))
             if not all(name in values and value in (None, values[name]) for name, value in wanted.items()):
                 continue
-            for key in sorted(of_series(live.series[variant])):
+            for key in sorted(metrics_of(live.series[variant])):
                 asked = body.get("Namespace", key[0]), body.get("MetricName", key[1])
                 if asked == key and [endpoint, variant, *key] > after:
-                    found.append((endpoint, variant, *key))
+                    matching.append((endpoint, variant, *key))
     metrics = [
         {
             "Namespace": namespace,
@@ -337,9 +342,9 @@ def _list(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint]) -> dic
                 {"Name": DIMENSIONS[1], "Value": variant},
             ],
         }
-        for endpoint, variant, namespace, name in found[:_PER_PAGE]
+        for endpoint, variant, namespace, name in matching[:_PER_PAGE]
     ]
-    more = {"NextToken": sealed(found[_PER_PAGE - 1], question)} if len(found) > _PER_PAGE else {}
+    more = {"NextToken": token_after(matching[_PER_PAGE - 1], question)} if len(matching) > _PER_PAGE else {}
     return {"Metrics": metrics, **more}
 
 
@@ -350,8 +355,8 @@ def _points(
     span: tuple[int, int, int],
     endpoints: Mapping[str, LiveEndpoint],
     now_s: float,
-) -> dict[float, Figures]:
-    """The metric's figures by the start of each period that has some, in order."""
+) -> dict[float, StatisticSet]:
+    """Return the metric's statistics by the start of each period with samples, in order."""
     live = endpoints.get(dimensions.get("EndpointName", ""))
     series = live.series.get(dimensions.get("VariantName", "")) if live else None
     if metric not in METRICS or series is None or set(dimensions) != set(DIMENSIONS):

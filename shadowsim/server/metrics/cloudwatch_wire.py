@@ -1,12 +1,11 @@
-"""AWS's query protocol, which CloudWatch's clients spoke before they spoke JSON: a form in, XML out.
+"""Wire formats of CloudWatch: parameters, tokens, refusals, and the older query protocol.
 
-`Dimensions.member.1.Name=EndpointName` is the member Name of the first Dimensions. The answer is the one that JSON
-would be, in elements: a list's items are called member, a map's are entries of key and value.
+A token holds the place after which its page continues, and a digest of the request that it was given for. It tells its
+owner nothing new, and is refused for another request.
 
-CloudWatch's requests, read: parameters of the right types, spans of whole minutes, tokens; and how it refuses them.
-
-A token is the place after which its page goes on, with a digest of the question that it was given for: it says nothing
-that its owner does not know, and answers no other question.
+In the query protocol, a request is a form: `Dimensions.member.1.Name=EndpointName` is the member Name of the first item
+of Dimensions. The answer is that of JSON as XML elements: items of a list are called member, and those of a map are
+entries of key and value.
 """
 
 from __future__ import annotations
@@ -27,6 +26,12 @@ from shadowsim.aws.contract import as_time
 from shadowsim.errors import SerializationError, ShadowsimError, kind, shown
 from shadowsim.server.data_plane.counts import MINUTE_S
 
+NAMESPACE = "http://monitoring.amazonaws.com/doc/2010-08-01/"
+FORM = "application/x-www-form-urlencoded"
+_NUMBERS, _FLAGS, _MAPS = ("Period", "MaxDatapoints"), ("ReturnData",), ("ExtendedStatistics",)
+_TIMES = ("Timestamp", "Timestamps")
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # not even as character references
+_MOST_FIELDS, _MOST_PARTS = 10_000, 12
 _MOST_SPAN_MINUTES = 700_000  # 15 months
 _STATISTICS = ("SampleCount", "Average", "Sum", "Minimum", "Maximum")
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100(?:\.0{1,10})?)", re.ASCII)
@@ -40,28 +45,28 @@ class InvalidParameterError(ShadowsimError, ValueError):
 
 
 class MissingParameterError(ShadowsimError, ValueError):
-    """A parameter that is not there."""
+    """A required parameter that is missing."""
 
     code = "MissingParameter"
     http_status = 400
 
 
 class TooManyPointsError(ShadowsimError, ValueError):
-    """More data points than one answer holds."""
+    """A request for more data points than one answer may hold."""
 
     code = "InvalidParameterCombination"
     http_status = 400
 
 
 class MetricDataError(ShadowsimError, ValueError):
-    """What GetMetricData refuses, for which it has one code."""
+    """A request that GetMetricData refuses; it has one code for all reasons."""
 
     code = "ValidationError"
     http_status = 400
 
 
 def span_of(body: Mapping[str, Any], period_s: int) -> tuple[int, int, int]:
-    """Return the first minute that is asked for, the one after the last, and a period's length in minutes.
+    """Return the first requested minute, the one after the last, and the length of a period in minutes.
 
     Parameters
     ----------
@@ -80,31 +85,31 @@ def span_of(body: Mapping[str, Any], period_s: int) -> tuple[int, int, int]:
     return first, last, int(period_s // MINUTE_S)
 
 
-def checked(statistic: str, *, plain: bool = True, percentiles: bool = True) -> str:
-    """Return a statistic that is one of those that are allowed."""
+def check_statistic(statistic: str, *, plain: bool = True, percentiles: bool = True) -> str:
+    """Return a statistic if it is allowed, else raise InvalidParameterError."""
     if (plain and statistic in _STATISTICS) or (percentiles and _PERCENTILE.fullmatch(statistic)):
         return statistic
     allowed = [*(_STATISTICS if plain else ()), *(["p0 to p100"] if percentiles else [])]
     raise InvalidParameterError(f"The value {shown(statistic)} is not a statistic of [{', '.join(allowed)}].")
 
 
-def sealed(place: object, question: list[Any]) -> str:
-    """Return the token for the page after a place."""
+def token_after(place: object, question: list[Any]) -> str:
+    """Return the token of the page after a place."""
     return urlsafe_b64encode(json.dumps([_digest(question), place]).encode()).decode()
 
 
-def opened(token: object, question: list[Any], *types: Any) -> Any:
-    """Return the place, of values of these types, that a token says; None without one. Refuse another question's."""
+def place_in(token: object, question: list[Any], *types: Any) -> Any:
+    """Return the place in a token, checked for its types; None without a token. Refuse tokens of other requests."""
     if token is None:
         return None
     try:
         digest, place = json.loads(urlsafe_b64decode(str(token).encode("ascii")))
-        right = isinstance(place, list) and len(place) == len(types) and digest == _digest(question)
-        if right and all(isinstance(v, of) and v is not True for v, of in zip(place, types, strict=True)):
+        is_own = isinstance(place, list) and len(place) == len(types) and digest == _digest(question)
+        if is_own and all(isinstance(v, type_) and v is not True for v, type_ in zip(place, types, strict=True)):
             return place
     except (ValueError, TypeError, RecursionError):
         pass
-    raise InvalidParameterError("The parameter NextToken is not one that was given for the same question.")
+    raise InvalidParameterError("The parameter NextToken is not one that was given for the same request.")
 
 
 def _digest(question: list[Any]) -> str:
@@ -112,12 +117,12 @@ def _digest(question: list[Any]) -> str:
 
 
 def dimensions_of(owner: Mapping[str, Any]) -> dict[str, str]:
-    """Return Dimensions as a dict."""
+    """Return the parameter Dimensions as values by name."""
     return {need(d, "Name", str): need(d, "Value", str) for d in list_of(owner, "Dimensions", dict)}
 
 
 def time_of(owner: Mapping[str, Any], name: str) -> float:
-    """Return a moment in seconds since 1970."""
+    """Return a required timestamp in seconds since 1970."""
     if owner.get(name) is None:
         raise MissingParameterError(f"The parameter {name} is required.")
     moment: datetime | None = as_time(owner[name])
@@ -126,74 +131,66 @@ def time_of(owner: Mapping[str, Any], name: str) -> float:
     return moment.astimezone(UTC).timestamp()
 
 
-def need(owner: Mapping[str, Any], name: str, of: type) -> Any:
-    """Return a parameter of a type, which must be there."""
+def need(owner: Mapping[str, Any], name: str, expected: type) -> Any:
+    """Return a required parameter of a type."""
     value = owner.get(name)
     if value is None:
         raise MissingParameterError(f"The parameter {name} is required.")
-    if not isinstance(value, of) or isinstance(value, bool):
+    if not isinstance(value, expected) or isinstance(value, bool):
         raise InvalidParameterError(f"The parameter {name} must not be {kind(value)}.")
     return value
 
 
-def list_of(owner: Mapping[str, Any], name: str, of: type) -> list[Any]:
-    """Return a list of a type, empty when it is not there."""
+def list_of(owner: Mapping[str, Any], name: str, expected: type) -> list[Any]:
+    """Return an optional list of items of a type; empty if it is missing."""
     values = owner.get(name)
     if values is None:
         return []
-    if not isinstance(values, list) or not all(isinstance(value, of) for value in values):
+    if not isinstance(values, list) or not all(isinstance(value, expected) for value in values):
         raise InvalidParameterError(f"The parameter {name} must be a list.")
     return values
 
 
-NAMESPACE = "http://monitoring.amazonaws.com/doc/2010-08-01/"
-FORM = "application/x-www-form-urlencoded"
-_NUMBERS, _FLAGS, _MAPS = ("Period", "MaxDatapoints"), ("ReturnData",), ("ExtendedStatistics",)
-_TIMES = ("Timestamp", "Timestamps")
-_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # also not as a reference
-_MOST_FIELDS, _MOST_PARTS = 10_000, 12
-
-
 def is_form(headers: Mapping[str, str]) -> bool:
-    """Return whether a request speaks the query protocol."""
+    """Return whether a request uses the query protocol."""
     return "X-Amz-Target" not in headers and headers.get("Content-Type", "").partition(";")[0].strip().lower() == FORM
 
 
-def answered(body: bytes, handle: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> tuple[int, bytes]:
-    """Return the HTTP status and the XML that answer a form.
+def answer_form(body: bytes, handle: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> tuple[int, bytes]:
+    """Answer a form with an HTTP status and XML.
 
     Parameters
     ----------
     body : bytes
     handle : callable
-        Gets the action and its request as JSON has it, and returns the answer as JSON has it, or raises ShadowsimError.
+        Gets the action and its request as parsed JSON, and returns the answer as JSON, or raises ShadowsimError.
     """
     root: ElementTree.Element
     try:
-        request = parsed(body)
+        request = parse_form(body)
         action = str(request.pop("Action", ""))
-        found = handle(action, request)
+        result = handle(action, request)
     except ShadowsimError as error:
         root = ElementTree.Element("ErrorResponse", xmlns=NAMESPACE)
         _fill(root, {"Error": {"Type": "Sender", "Code": error.code, "Message": str(error)}, "RequestId": str(uuid4())})
         return error.http_status, ElementTree.tostring(root)
     root = ElementTree.Element(f"{action}Response", xmlns=NAMESPACE)
-    _fill(root, {f"{action}Result": found, "ResponseMetadata": {"RequestId": str(uuid4())}})
+    _fill(root, {f"{action}Result": result, "ResponseMetadata": {"RequestId": str(uuid4())}})
     return 200, ElementTree.tostring(root)
 
 
-def parsed(body: bytes) -> dict[str, Any]:
-    """Return a form's request as JSON has it.
+def parse_form(body: bytes) -> dict[str, Any]:
+    """Parse a form into the request that JSON would give.
 
     Raises
     ------
     SerializationError
-        It is no form, or its names do not fit together.
+        The body is not a form, or its names contradict each other.
     """
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
     except ValueError:
-        raise SerializationError("The body is no form.") from None
+        raise SerializationError("The body is not a form.") from None
     request: dict[str, Any] = {}
     for name, value in fields:
         parts = name.split(".")
@@ -201,10 +198,10 @@ def parsed(body: bytes) -> dict[str, Any]:
         for part in parts[:-1]:
             owner = owner.setdefault(part, {})
             if not isinstance(owner, dict) or len(parts) > _MOST_PARTS:
-                raise SerializationError("The form's names do not fit together.")
+                raise SerializationError("The form's names contradict each other.")
         owner[parts[-1]] = value
-    found: dict[str, Any] = _as_json("", request)
-    return found
+    parsed: dict[str, Any] = _as_json("", request)
+    return parsed
 
 
 def _as_json(name: str, value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What serves, as Prometheus scrapes it.
+"""Prometheus metrics of the server, in the text format that Prometheus scrapes.
 
-Counters go on from the server's start and never go back. What has not happened yet is there as zero: a rate never sees
-the event with which its counter appears.
+Counters run from the server's start and never decrease. Counters of events that have not happened yet are zero instead
+of absent, since a rate does not include the event with which its counter appears.
 """
 
 from __future__ import annotations
@@ -26,21 +26,25 @@ _LABELS = ("endpoint", "variant", "role")
 def prometheus_text(endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter) -> bytes:
     """Return all metrics in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Figures(endpoints, captures))
+    registry.register(_ServerCollector(endpoints, captures))
     return generate_latest(registry)
 
 
-class _Figures(Collector):
+class _ServerCollector(Collector):
     def __init__(self, endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter):
         self._endpoints, self._captures = endpoints, captures
 
     def collect(self) -> Iterable[Metric]:
-        """Make the families, each with a sample a variant."""
-        invocations = CounterMetricFamily("shadowsim_invocations", "Requests, copies for a shadow", labels=_LABELS)
-        errors = CounterMetricFamily("shadowsim_model_errors", "Answers but 2XX", labels=_LABELS)
-        lost = CounterMetricFamily("shadowsim_copies_lost", "Copies not made", labels=(*_LABELS, "cause"))
+        """Yield the metric families, with samples per variant or per endpoint."""
+        invocations = CounterMetricFamily("shadowsim_invocations", "Requests (for a shadow: copies)", labels=_LABELS)
+        errors = CounterMetricFamily("shadowsim_model_errors", "Responses other than 2xx", labels=_LABELS)
+        lost = CounterMetricFamily(
+            "shadowsim_copies_lost", "Copies that were lost, by cause", labels=(*_LABELS, "cause")
+        )
         captured = CounterMetricFamily("shadowsim_captured_records", "Captured invocations", labels=_LABELS)
-        latency = HistogramMetricFamily("shadowsim_model_latency_seconds", "ModelLatency", labels=_LABELS)
+        latency = HistogramMetricFamily(
+            "shadowsim_model_latency_seconds", "ModelLatency: response time of the model", labels=_LABELS
+        )
         for name, live in sorted(self._endpoints.items()):
             for variant, series in sorted(live.series.items()):
                 labels = name, variant, "shadow" if variant in live.shadows else "source"
@@ -54,7 +58,9 @@ class _Figures(Collector):
                 upto = map(float, accumulate(totals.below))
                 latency.add_metric(labels, list(zip(bounds, upto, strict=True)), totals.latency_sum)
         yield from (invocations, errors, lost, captured, latency)
-        unanswered = GaugeMetricFamily("shadowsim_unanswered_requests", "Waiting or in service", labels=_LABELS)
+        unanswered = GaugeMetricFamily(
+            "shadowsim_unanswered_requests", "Requests waiting or in service", labels=_LABELS
+        )
         for name, live in sorted(self._endpoints.items()):
             for pool in live.serving():
                 labels = name, pool.variant.name, "shadow" if pool.copies else "source"

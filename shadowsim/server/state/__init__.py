@@ -1,1 +1,14 @@
-"""Keeps the account: events in SQLite, and the resources folded from them."""
+"""Keeps the account's state: a log of events in SQLite, and the resources folded from it.
+
+account       defines the world: frozen records of models, configurations, endpoints and experiments
+clock         computes scaled time, which survives restarts
+destinations  parses capture destinations and writes objects to folders or S3
+events        applies accepted events to the world
+fleet         resolves configurations to fleets, and derives those that experiments deploy
+quotas        enforces quotas on instances and request rates
+store         writes the event log, and folds it into the world at every start
+token_bucket  limits rates of requests and of bytes
+transitions   advances endpoints and experiments to a moment
+undocumented  lists options for behaviour that AWS does not document
+views         describes endpoints for the data plane, and takes the results of /ping
+"""

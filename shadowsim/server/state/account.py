@@ -1,7 +1,8 @@
-"""All that exists in the rehearsed account, as frozen records in dictionaries; and what the records say.
+"""Defines the rehearsed account, `World`: its models, configurations, endpoints, experiments and tags.
 
-The world is a fold: events.py changes it by what was accepted, clockwork.py by what time brings. Nothing else does,
-and both are functions of the world alone, so that the same events make the same world after every restart.
+The world is a fold over the event log: events.py applies accepted actions to it, transitions.py what falls due with
+time. Nothing else changes it, and both depend on the world alone, so the same events give the same world after every
+restart.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from shadowsim.server.state.fleet import Body, Fleet
 from shadowsim.server.state.undocumented import Undocumented
 
 NEVER = float("inf")
-ENDPOINT_RANK, TRIAL_RANK = 0, 1  # the order at equal moments
+ENDPOINT_RANK, EXPERIMENT_RANK = 0, 1  # the order in which they advance at equal moments
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """A model or an endpoint configuration: what its request said, and when."""
+class ResourceRecord:
+    """A model or an endpoint configuration: its request and creation time."""
 
     name: str
     request: Body
@@ -29,18 +30,19 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A fleet that is being made.
+    """A fleet that is being put behind an endpoint.
 
     Attributes
     ----------
     number : int
+        Unique within the account.
     fleet : Fleet
     pending : frozenset of str
         Variants whose backends have not answered /ping.
     held_until_s : float
-        Before this moment it is not done; infinity while something is pending.
+        The earliest moment at which it can be done; infinity while a variant is pending.
     fallback : Fleet or None
-        What serves if it fails.
+        The fleet that serves if this one fails.
     """
 
     number: int
@@ -52,14 +54,16 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint and what serves behind it.
+    """An endpoint and its fleet.
 
     Attributes
     ----------
+    since_s : float
+        When it came to its status.
     version : int
-        Another one after every change.
+        New after every change that the data plane must see.
     fleet : Fleet or None
-        What serves; None until the first one is made.
+        The fleet that serves; None until the first one is deployed.
     """
 
     name: str
@@ -74,7 +78,7 @@ class Endpoint:
 
     @property
     def intended(self) -> Fleet | None:
-        """What serves once nothing is in progress; None for nothing."""
+        """The fleet that serves once nothing is in progress; None for no fleet."""
         if self.status in ("Failed", "Deleting"):
             return None
         if self.deployment is None:
@@ -89,19 +93,19 @@ class ExperimentRecord:
     Attributes
     ----------
     request : mapping
-        CreateInferenceExperiment's, with all updates.
+        The CreateInferenceExperiment request with all updates merged in.
     stage : Stage
-    before : Fleet or None
-        What the endpoint served before; None where the experiment made it, or has not been deployed.
-    deployed, made : bool
-        Whether its variants were put behind the endpoint, and whether the endpoint was made for that.
-    actions, desired : mapping
-        StopInferenceExperiment's, by variant.
+    fleet_before : Fleet or None
+        The endpoint's fleet before the experiment; None if the experiment created the endpoint, or is not deployed.
+    deployed, created_endpoint : bool
+        Whether its variants were put behind the endpoint, and whether that created the endpoint.
+    variant_actions, desired_variants : mapping
+        ModelVariantActions and DesiredModelVariants of StopInferenceExperiment, by variant name.
     reason : str or None
         StatusReason.
     completed_s : float or None
-    left : frozenset of str
-        Variants that stood behind the endpoint when it ended.
+    variants_left : frozenset of str
+        Variants behind the endpoint when the experiment ended.
     """
 
     name: str
@@ -109,23 +113,23 @@ class ExperimentRecord:
     stage: Stage
     created_s: float
     modified_s: float
-    before: Fleet | None = None
+    fleet_before: Fleet | None = None
     deployed: bool = False
-    made: bool = False
-    actions: Mapping[str, str] = field(default_factory=dict)
-    desired: Mapping[str, Body] = field(default_factory=dict)
+    created_endpoint: bool = False
+    variant_actions: Mapping[str, str] = field(default_factory=dict)
+    desired_variants: Mapping[str, Body] = field(default_factory=dict)
     reason: str | None = None
     completed_s: float | None = None
-    left: frozenset[str] = frozenset()
+    variants_left: frozenset[str] = frozenset()
 
     @property
     def endpoint_name(self) -> str:
-        """The endpoint that it runs on."""
+        """The name of the endpoint that it runs on."""
         return str(self.request["EndpointName"])
 
     @property
     def live(self) -> bool:
-        """Whether it has its endpoint: from its creation to its end."""
+        """Whether it has not ended: from its creation on it holds its endpoint."""
         return self.stage.status not in TERMINAL
 
     @property
@@ -145,29 +149,37 @@ class ExperimentRecord:
 
     @property
     def _shadow(self) -> Body:
-        found: Body = self.request["ShadowModeConfig"]["ShadowModelVariants"][0]
-        return found
+        shadow: Body = self.request["ShadowModeConfig"]["ShadowModelVariants"][0]
+        return shadow
 
 
 @dataclass(slots=True)
 class World:
-    """Models, configurations, endpoints, experiments and tags.
+    """The state of the account at the moment `now_s`.
 
     Attributes
     ----------
     region, account : str
-        What ARNs say.
+        Used in ARNs.
     now_s : float
-        Until when the clock has been followed.
+        The moment up to which transitions have been made, in scaled seconds since 1970.
     due_s : float
-        When it brings something next.
+        When the next transition is due.
     transition_s : float
+        How long Creating, Starting, Updating and Stopping last, in scaled seconds.
     probed : frozenset of str
-        Models that have real backends, which must answer /ping; "*" is all.
+        Models with real backends, which must answer /ping; "*" stands for all.
+    choices : Undocumented
     tags : dict of str to dict
-        By ARN; every resource has its entry.
-    latest : dict of str to str
-        The last experiment on each endpoint: the only one that can be live.
+        By ARN; every resource has an entry.
+    latest_experiment : dict of str to str
+        The last experiment by endpoint: the only one that can be live.
+    n_changes : int
+        Counts versions and deployments.
+    agenda : list of (moment, rank, name)
+        A heap of transitions; entries may be stale.
+    changed : set of (rank, name)
+        Resources whose next transition must be looked up again.
     """
 
     region: str = "us-east-1"
@@ -177,14 +189,13 @@ class World:
     transition_s: float = 1.0
     probed: frozenset[str] = frozenset()
     choices: Undocumented = field(default_factory=Undocumented)
-    models: dict[str, Record] = field(default_factory=dict)
-    configs: dict[str, Record] = field(default_factory=dict)
+    models: dict[str, ResourceRecord] = field(default_factory=dict)
+    configs: dict[str, ResourceRecord] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
-    trials: dict[str, ExperimentRecord] = field(default_factory=dict)
+    experiments: dict[str, ExperimentRecord] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
-    latest: dict[str, str] = field(default_factory=dict)
+    latest_experiment: dict[str, str] = field(default_factory=dict)
     n_changes: int = 0
-    # For the clock: a heap of (moment, rank, name), stale entries among it, and what is to be looked at again.
     agenda: list[tuple[float, int, str]] = field(default_factory=list, repr=False)
     changed: set[tuple[int, str]] = field(default_factory=set, repr=False)
 
@@ -192,60 +203,60 @@ class World:
         """Return a resource's ARN; kind is "model", "endpoint-config", "endpoint" or "inference-experiment"."""
         return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name}"
 
-    def containers(self) -> dict[str, Body]:
-        """Return the first container of every model."""
+    def first_containers(self) -> dict[str, Body]:
+        """Return the first container of every model, by model name."""
         return {name: containers_of(record.request)[0] for name, record in self.models.items()}
 
-    def live_trial(self, endpoint: str) -> ExperimentRecord | None:
-        """Return the experiment that has an endpoint."""
-        found = self.trials.get(self.latest.get(endpoint, ""))
-        return found if found is not None and found.live and found.endpoint_name == endpoint else None
+    def live_experiment(self, endpoint: str) -> ExperimentRecord | None:
+        """Return the live experiment on an endpoint."""
+        record = self.experiments.get(self.latest_experiment.get(endpoint, ""))
+        return record if record is not None and record.live and record.endpoint_name == endpoint else None
 
-    def settled(self, endpoint: Endpoint) -> Endpoint:
-        """Put an endpoint's record in its place, under a new version, and return it."""
+    def put_new_version(self, endpoint: Endpoint) -> Endpoint:
+        """Store an endpoint's record under a new version, and return it."""
         self.n_changes += 1
         endpoint = replace(endpoint, version=self.n_changes)
         self.put_endpoint(endpoint)
         return endpoint
 
     def put_endpoint(self, endpoint: Endpoint) -> None:
-        """Put an endpoint's record in its place under the version that it has: nothing that serves has changed."""
+        """Store an endpoint's record under its old version: the data plane need not see the change."""
         self.endpoints[endpoint.name] = endpoint
         self.changed.add((ENDPOINT_RANK, endpoint.name))
 
-    def put_trial(self, trial: ExperimentRecord) -> None:
-        """Put an experiment's record in its place."""
-        self.trials[trial.name] = trial
-        self.changed.add((TRIAL_RANK, trial.name))
+    def put_experiment(self, experiment: ExperimentRecord) -> None:
+        """Store an experiment's record."""
+        self.experiments[experiment.name] = experiment
+        self.changed.add((EXPERIMENT_RANK, experiment.name))
 
-    def touch(self, endpoint: str) -> None:
-        """Give an endpoint a new version, if it exists: something that is seen through it has changed."""
+    def renew_version(self, endpoint: str) -> None:
+        """Give an endpoint a new version, if it exists: its experiment has changed."""
         if endpoint in self.endpoints:
-            self.settled(self.endpoints[endpoint])
+            self.put_new_version(self.endpoints[endpoint])
 
-    def add(self, kind: str, name: str, request: Mapping[str, Any]) -> None:
-        """Give a new resource its tags."""
+    def add_tags(self, kind: str, name: str, request: Mapping[str, Any]) -> None:
+        """Store the tags of a new resource."""
         self.tags[self.arn(kind, name)] = {tag["Key"]: tag["Value"] for tag in request.get("Tags", ())}
 
-    def remove(self, kind: str, name: str) -> None:
-        """Forget a resource's tags."""
+    def remove_tags(self, kind: str, name: str) -> None:
+        """Remove the tags of a resource."""
         self.tags.pop(self.arn(kind, name), None)
 
-    def instances(self) -> Iterator[tuple[str, str, int]]:
-        """Yield (endpoint, instance type, count) of all that is deployed, is being so, or is promised to one."""
-        reserved = {t.endpoint_name: t for t in self.trials.values() if t.live and not t.deployed}
+    def reserved_instances(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (endpoint, instance type, count) per variant deployed, being deployed, or of an experiment to come."""
+        reserved = {e.endpoint_name: e for e in self.experiments.values() if e.live and not e.deployed}
         for endpoint in self.endpoints.values():
             fleet = endpoint.intended
             if endpoint.name not in reserved:
                 for view in fleet.variants if fleet else ():
                     yield endpoint.name, view.instance_type, view.instance_count
-        for name, trial in reserved.items():
-            for variant in trial.request["ModelVariants"]:
+        for name, experiment in reserved.items():
+            for variant in experiment.request["ModelVariants"]:
                 pool = variant["InfrastructureConfig"]["RealTimeInferenceConfig"]
                 yield name, pool["InstanceType"], pool["InstanceCount"]
 
 
 def containers_of(model: Body) -> list[Body]:
-    """Return a model's containers, of which it has one at least."""
-    found: list[Body] = [model["PrimaryContainer"]] if "PrimaryContainer" in model else list(model["Containers"])
-    return found
+    """Return the containers of a CreateModel request, at least one."""
+    containers: list[Body] = [model["PrimaryContainer"]] if "PrimaryContainer" in model else list(model["Containers"])
+    return containers

@@ -1,8 +1,9 @@
-"""The server's time: the wall clock's, scaled, and the same line of time after a restart.
+"""Computes the server's time: a scaled wall clock that survives restarts.
 
-With a scale of 3,600 an hour of schedule passes in a second. Scaled time begins as wall time when a store is made and
-runs from there; it runs on while the server is down, never goes back, and takes up a new scale where the old one
-ended. When the wall clock is set back, scaled time goes on from where it was: it neither follows nor waits.
+With a scale of 3,600, an hour of a schedule passes in a second. Scaled time equals wall time when a store is created
+and runs from there, also while the server is down. It never goes back, and a new scale applies from the moment at
+which the old one ends. When the wall clock is set back, scaled time continues from where it was, without a jump and
+without a pause.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from time import time
 
 from shadowsim.errors import InputError
 
-MAX_SCALE = 100_000.0  # a day and four hours a second
-_LATEST_S = 221_845_392_000.0  # the year 9000: scaled time stops there, before the calendar does
-Origin = tuple[float, float, float]  # wall time, scaled time, and the scale from there on
+MAX_SCALE = 100_000.0  # 28 hours per second
+_LATEST_S = 221_845_392_000.0  # the year 9000; datetime ends with 9999
+Origin = tuple[float, float, float]  # wall time, scaled time, and the scale from then on
 
 
 @dataclass(slots=True)
 class Clock:
-    """Scaled time as a function of wall time; another one each time that this is set back.
+    """Scaled time as a function of wall time; it gets a new origin whenever the wall clock is set back.
 
     Attributes
     ----------
     wall_s, scaled_s : float
-        A moment in both times, seconds since 1970.
+        The origin: one moment in both times, in seconds since 1970.
     scale : float
-        Scaled seconds a wall second from then on.
+        Scaled seconds per wall second from then on.
     wall : callable
         The wall clock.
     """
@@ -36,7 +37,7 @@ class Clock:
     scaled_s: float
     scale: float = 1.0
     wall: Callable[[], float] = time
-    _seen_s: float = field(init=False, repr=False)  # the wall time that was read last
+    _seen_s: float = field(init=False, repr=False)  # the last wall time read
 
     def __post_init__(self) -> None:
         self._seen_s = self.wall_s
@@ -51,17 +52,17 @@ class Clock:
         wall: Callable[[], float] = time,
         reached_s: float = float("-inf"),
     ) -> Clock:
-        """Return the clock that goes on from what a store remembers.
+        """Return the clock that continues from the origin that a store has kept.
 
         Parameters
         ----------
         origin : tuple of float or None
-            None for a clock that begins now.
+            None for a clock that starts now.
         scale : float
-            From now on.
+            The scale from now on.
         wall : callable
         reached_s : float
-            The last scaled moment that is known to have been; it is not before that one.
+            The latest scaled moment known to have passed; the clock does not start before it.
         """
         wall_s = wall()
         if origin is None:
@@ -70,12 +71,12 @@ class Clock:
         least_s = max(old.scaled_s, reached_s)
         if scale == old.scale and old.at(wall_s) >= least_s:
             old._seen_s = wall_s
-            return old  # as it is, for each new beginning would round once more
+            return old  # a new origin would add a rounding error at each restart
         return cls(wall_s, max(old.at(wall_s), least_s), scale, wall)
 
     @property
     def origin(self) -> Origin:
-        """What a store must remember of this clock."""
+        """What a store must keep to resume this clock."""
         return self.wall_s, self.scaled_s, self.scale
 
     def now(self) -> float:
@@ -87,5 +88,5 @@ class Clock:
         return self.at(wall_s)
 
     def at(self, wall_s: float) -> float:
-        """Return the scaled time of a wall time."""
+        """Convert a wall time to scaled time."""
         return min(self.scaled_s + (wall_s - self.wall_s) * self.scale, _LATEST_S)

@@ -1,8 +1,8 @@
-"""What each accepted action does to the world. An event is the action's own request, and when it was accepted.
+"""Applies accepted events to the account: an event is an action's request and when it was accepted.
 
-Nothing here refuses: what an action may do was decided before its event was written down, in a world that was the
-same. Besides the actions there are two events of our own: "Configure", the options that the fold depends on, and
-"Ping", how a backend's health check went.
+Nothing is refused here: the action was checked before its event was written, against the same world. Besides the
+actions there are two events of the server's own: "Configure", the options that the fold depends on, and "Ping", the
+result of a backend's health check.
 """
 
 from __future__ import annotations
@@ -12,38 +12,37 @@ from dataclasses import replace
 from typing import Any
 
 from shadowsim.aws.experiment import DEFAULT_DURATION
-from shadowsim.aws.lifecycle import Stage, after
+from shadowsim.aws.lifecycle import Stage, after_event
 from shadowsim.server.state import transitions
-from shadowsim.server.state.account import ExperimentRecord, Record, World
+from shadowsim.server.state.account import ExperimentRecord, ResourceRecord, World
 from shadowsim.server.state.fleet import Body, Fleet, fleet_of
 from shadowsim.server.state.undocumented import Undocumented
 
 
 def apply(world: World, kind: str, body: Body, at_s: float) -> None:
-    """Move the world to a moment and let an accepted event change it.
+    """Advance the world to a moment and apply an accepted event to it.
 
     Parameters
     ----------
     world : World
-        Written.
+        Modified.
     kind : str
         An action, "Configure" or "Ping".
     body : mapping
-        Its request, as `contract.parsed` gives it.
+        Its request, as returned by `contract.parsed`.
     at_s : float
-        When it was accepted, never before an earlier event.
+        When it was accepted; must not decrease from event to event.
     """
     transitions.advance(world, at_s)
     EFFECTS[kind](world, body)
-    transitions.rescheduled(world, everything=kind == "Configure")
+    transitions.reschedule(world, everything=kind == "Configure")
     transitions.advance(world, at_s)
 
 
-def merged(old: Body, update: Body) -> dict[str, Any]:
-    """Return an experiment's request after UpdateInferenceExperiment: what is given counts, the rest stays.
+def merged_request(old: Body, update: Body) -> dict[str, Any]:
+    """Return an experiment's request after UpdateInferenceExperiment: the update's members replace the old ones.
 
-    Of the variants, those that the mirror settings name after the update are there; one that is given replaces its
-    namesake.
+    The result holds the variants that its ShadowModeConfig names; one in the update replaces the old one of its name.
     """
     request = {**old, **{key: value for key, value in update.items() if key not in ("Schedule", "ModelVariants")}}
     if "Schedule" in update:
@@ -52,8 +51,8 @@ def merged(old: Body, update: Body) -> dict[str, Any]:
         config = request["ShadowModeConfig"]
         shadows = [shadow["ShadowModelVariantName"] for shadow in config["ShadowModelVariants"]]
         named = [config["SourceModelVariantName"], *shadows]
-        given = {variant["VariantName"] for variant in update["ModelVariants"]}
-        kept = [v for v in old["ModelVariants"] if v["VariantName"] in named and v["VariantName"] not in given]
+        updated = {variant["VariantName"] for variant in update["ModelVariants"]}
+        kept = [v for v in old["ModelVariants"] if v["VariantName"] in named and v["VariantName"] not in updated]
         request["ModelVariants"] = [*kept, *(v for v in update["ModelVariants"] if v["VariantName"] in named)]
     return request
 
@@ -62,7 +61,7 @@ def _configure(world: World, body: Body) -> None:
     world.transition_s = body["transition_s"]
     world.probed = frozenset(body["probed"])
     world.choices = Undocumented(**body["choices"])
-    for endpoint in list(world.endpoints.values()):  # what lost its real backend has nothing to answer with
+    for endpoint in list(world.endpoints.values()):  # a model without a real backend any more has nothing to ping
         deployment = endpoint.deployment
         for view in deployment.fleet.variants if deployment else ():
             if deployment and view.name in deployment.pending and world.probed.isdisjoint({view.model_name, "*"}):
@@ -78,34 +77,34 @@ def _ping(world: World, body: Body) -> None:
 
 def _create_model(world: World, body: Body) -> None:
     name = body["ModelName"]
-    world.models[name] = Record(name, body, world.now_s)
-    world.add("model", name, body)
+    world.models[name] = ResourceRecord(name, body, world.now_s)
+    world.add_tags("model", name, body)
 
 
 def _delete_model(world: World, body: Body) -> None:
     del world.models[body["ModelName"]]
-    world.remove("model", body["ModelName"])
+    world.remove_tags("model", body["ModelName"])
 
 
 def _create_endpoint_config(world: World, body: Body) -> None:
     name = body["EndpointConfigName"]
-    world.configs[name] = Record(name, body, world.now_s)
-    world.add("endpoint-config", name, body)
+    world.configs[name] = ResourceRecord(name, body, world.now_s)
+    world.add_tags("endpoint-config", name, body)
 
 
 def _delete_endpoint_config(world: World, body: Body) -> None:
     del world.configs[body["EndpointConfigName"]]
-    world.remove("endpoint-config", body["EndpointConfigName"])
+    world.remove_tags("endpoint-config", body["EndpointConfigName"])
 
 
 def _create_endpoint(world: World, body: Body) -> None:
-    transitions.deploy(world, body["EndpointName"], configured(world, body))
-    world.add("endpoint", body["EndpointName"], body)
+    transitions.deploy(world, body["EndpointName"], configured_fleet(world, body))
+    world.add_tags("endpoint", body["EndpointName"], body)
 
 
 def _update_endpoint(world: World, body: Body) -> None:
     endpoint = world.endpoints[body["EndpointName"]]
-    fleet = configured(world, body)
+    fleet = configured_fleet(world, body)
     if body.get("RetainAllVariantProperties") and endpoint.fleet:
         excluded = {item["VariantPropertyType"] for item in body.get("ExcludeRetainedVariantProperties", ())}
         kept: dict[str, dict[str, Any]] = {view.name: {} for view in endpoint.fleet.variants}
@@ -144,58 +143,60 @@ def _delete_tags(world: World, body: Body) -> None:
 
 def _create_experiment(world: World, body: Body) -> None:
     name, now = body["Name"], world.now_s
-    given = body.get("Schedule", {})
-    start_s = given.get("StartTime", now)
-    end_s = given.get("EndTime", start_s + DEFAULT_DURATION.total_seconds())
-    trial = ExperimentRecord(name, body, Stage("Creating", now, start_s, end_s), now, now)
-    world.put_trial(trial)
-    world.latest[trial.endpoint_name] = name
-    world.add("inference-experiment", name, body)
-    world.touch(trial.endpoint_name)
+    schedule = body.get("Schedule", {})
+    start_s = schedule.get("StartTime", now)
+    end_s = schedule.get("EndTime", start_s + DEFAULT_DURATION.total_seconds())
+    experiment = ExperimentRecord(name, body, Stage("Creating", now, start_s, end_s), now, now)
+    world.put_experiment(experiment)
+    world.latest_experiment[experiment.endpoint_name] = name
+    world.add_tags("inference-experiment", name, body)
+    world.renew_version(experiment.endpoint_name)
     if world.choices.deploy_in == "Creating":
-        transitions.begin(world, trial, 0)
+        transitions.begin_experiment(world, experiment, 0)
 
 
 def _start_experiment(world: World, body: Body) -> None:
-    transitions.trial_event(world, world.trials[body["Name"]], "Start", world.now_s)
+    transitions.step_experiment(world, world.experiments[body["Name"]], "Start", world.now_s)
 
 
 def _stop_experiment(world: World, body: Body) -> None:
-    trial = world.trials[body["Name"]]
+    experiment = world.experiments[body["Name"]]
     desired = {variant["VariantName"]: variant for variant in body.get("DesiredModelVariants", ())}
     ends_as = body.get("DesiredState", world.choices.desired_state)
-    stage = replace(trial.stage, ends_as=ends_as)
-    trial = replace(trial, stage=stage, actions=body["ModelVariantActions"], desired=desired)
-    transitions.trial_event(world, trial, "Stop", world.now_s, body.get("Reason"))
+    stage = replace(experiment.stage, ends_as=ends_as)
+    experiment = replace(experiment, stage=stage, variant_actions=body["ModelVariantActions"], desired_variants=desired)
+    transitions.step_experiment(world, experiment, "Stop", world.now_s, body.get("Reason"))
 
 
 def _update_experiment(world: World, body: Body) -> None:
-    trial = world.trials[body["Name"]]
-    old = trial.request
-    trial = replace(trial, request=merged(old, body))
+    experiment = world.experiments[body["Name"]]
+    old = experiment.request
+    experiment = replace(experiment, request=merged_request(old, body))
     times = body.get("Schedule", {})
     stage = replace(
-        trial.stage,
-        start_s=times.get("StartTime", trial.stage.start_s),
-        end_s=times.get("EndTime", trial.stage.end_s),
+        experiment.stage,
+        start_s=times.get("StartTime", experiment.stage.start_s),
+        end_s=times.get("EndTime", experiment.stage.end_s),
     )
-    transitions.trial_event(world, replace(trial, stage=stage), "Update", world.now_s)
+    transitions.step_experiment(world, replace(experiment, stage=stage), "Update", world.now_s)
     served = ("ShadowModeConfig", "DataStorageConfig", "ModelVariants")
-    if trial.deployed and any(trial.request.get(key) != old.get(key) for key in served):
-        transitions.begin(world, world.trials[trial.name], trial.percentage if stage.live else 0)
+    if experiment.deployed and any(experiment.request.get(key) != old.get(key) for key in served):
+        transitions.begin_experiment(
+            world, world.experiments[experiment.name], experiment.percentage if stage.live else 0
+        )
 
 
 def _delete_experiment(world: World, body: Body) -> None:
-    trial = world.trials.pop(body["Name"])
-    after(trial.stage, "Delete", world.now_s, world.choices.table)
-    world.remove("inference-experiment", trial.name)
-    world.touch(trial.endpoint_name)
+    experiment = world.experiments.pop(body["Name"])
+    after_event(experiment.stage, "Delete", world.now_s, world.choices.table)
+    world.remove_tags("inference-experiment", experiment.name)
+    world.renew_version(experiment.endpoint_name)
 
 
-def configured(world: World, body: Body) -> Fleet:
-    """Return the fleet of the configuration that a request names."""
+def configured_fleet(world: World, body: Body) -> Fleet:
+    """Return the fleet of the endpoint configuration that a request names."""
     config = world.configs[body["EndpointConfigName"]]
-    return fleet_of(config.name, config.request, world.containers(), world.choices.shadow_weight)
+    return fleet_of(config.name, config.request, world.first_containers(), world.choices.shadow_weight)
 
 
 EFFECTS: dict[str, Callable[[World, Body], None]] = {

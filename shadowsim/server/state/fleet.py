@@ -1,12 +1,10 @@
-"""What serves behind an endpoint: an endpoint configuration with its models filled in.
+"""Resolves endpoint configurations to fleets, and derives the configurations that experiments deploy.
 
-A fleet is resolved once, when it is deployed: a model or a configuration that is deleted later changes nothing that
-serves, as on SageMaker. Everything is derived from configurations in AWS's own form.
+A fleet is an endpoint configuration with its models filled in. It is resolved once, at deployment: as on SageMaker,
+deleting a model or a configuration later does not change what serves.
 
-How an experiment changes the configuration behind its endpoint, and what its end leaves there.
-
-Both are configurations in AWS's own form, which are deployed like any other; so what an experiment does could be done
-by hand with UpdateEndpoint.
+An experiment deploys ordinary configurations in AWS's form, one while it runs and one at its end; UpdateEndpoint could
+deploy the same ones.
 """
 
 from __future__ import annotations
@@ -16,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shadowsim.errors import RefusedError
+from shadowsim.scenario.routing import DEFAULT_ROUTING
 
 Body = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class VariantView:
-    """A model on its instances, as they serve now.
+    """A variant as it serves: a model on its instances.
 
     Attributes
     ----------
@@ -30,11 +29,11 @@ class VariantView:
     instance_count : int
         At least 1.
     weight : float
-        Of production variants: the share is this over the sum of all. 0 is allowed, also for all of them, which share
-        evenly then.
+        A production variant's share of requests is its weight over the sum of all weights. 0 is allowed; if all are
+        0, the shares are equal.
     container : mapping
         The model's first container as recorded ("Image", "ModelDataUrl", "Environment", ...). Nothing that it names
-        may ever be fetched.
+        may be fetched.
     """
 
     name: str
@@ -47,7 +46,7 @@ class VariantView:
 
 @dataclass(frozen=True, slots=True)
 class ShadowView:
-    """The variant that gets copies.
+    """The variant that receives copies of requests.
 
     Attributes
     ----------
@@ -55,7 +54,7 @@ class ShadowView:
     source_name : str
         The production variant whose requests are copied.
     sampling_percentage : float
-        0..100; whole for an experiment, any share for an endpoint configuration's weights.
+        0..100; a whole number for an experiment, any number for the weights of an endpoint configuration.
     """
 
     variant: VariantView
@@ -65,20 +64,20 @@ class ShadowView:
 
 @dataclass(frozen=True, slots=True)
 class CaptureView:
-    """What is captured, and where to.
+    """The settings of data capture.
 
     Attributes
     ----------
     destination : str
         An S3 URI.
     sampling_percentage : int
-        0..100, of requests.
+        0..100, the share of requests captured.
     modes : frozenset of {"Input", "Output"}
     csv_content_types, json_content_types : tuple of str
     kms_key_id : str or None
-        Recorded, and nothing is encrypted.
+        Recorded only: captures are not encrypted.
     variants : tuple of str or None
-        Names, the shadow's among them where it is captured; None is all production variants.
+        The names of the captured variants, which may include the shadow; None stands for all production variants.
     """
 
     destination: str
@@ -92,13 +91,18 @@ class CaptureView:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """A configuration as it is deployed.
+    """An endpoint configuration as it is deployed.
 
     Attributes
     ----------
     config_name : str
     request : mapping
-        The configuration, as CreateEndpointConfig has it.
+        The CreateEndpointConfig request.
+    production : tuple of VariantView
+    shadow : ShadowView or None
+    captures : tuple of CaptureView
+    routing : mapping of str to str
+        By variant name, the shadow's included.
     """
 
     config_name: str
@@ -110,18 +114,22 @@ class Fleet:
 
     @property
     def variants(self) -> tuple[VariantView, ...]:
-        """All of them, the shadow last."""
+        """All variants, the shadow last."""
         return (*self.production, self.shadow.variant) if self.shadow else self.production
 
     def serves_as(self, other: Fleet) -> bool:
-        """Whether callers and copies could tell this fleet from another."""
-        parts = ("production", "shadow", "captures", "routing")
-        return all(getattr(self, part) == getattr(other, part) for part in parts)
+        """Return whether this fleet serves requests, copies and captures exactly as another one does."""
+        return (self.production, self.shadow, self.captures, self.routing) == (
+            other.production,
+            other.shadow,
+            other.captures,
+            other.routing,
+        )
 
     def scaled(self, changes: Mapping[str, Body], shadow_weight: str) -> Fleet:
-        """Return the fleet with DesiredWeight and DesiredInstanceCount as given by variant."""
+        """Return the fleet with the DesiredWeight and DesiredInstanceCount of `changes`, by variant name."""
 
-        def one(view: VariantView) -> VariantView:
+        def scaled_view(view: VariantView) -> VariantView:
             change = changes.get(view.name, {})
             count, weight = change.get("DesiredInstanceCount"), change.get("DesiredWeight")
             return replace(
@@ -130,24 +138,24 @@ class Fleet:
                 weight=view.weight if weight is None else weight,
             )
 
-        production = tuple(map(one, self.production))
+        production = tuple(map(scaled_view, self.production))
         shadow = self.shadow
         if shadow:
-            variant, percentage = one(shadow.variant), shadow.sampling_percentage
+            variant, percentage = scaled_view(shadow.variant), shadow.sampling_percentage
             if changes.get(variant.name, {}).get("DesiredWeight") is not None:
-                percentage = _percentage(variant.weight, production[0].weight, shadow_weight)
+                percentage = _shadow_percentage(variant.weight, production[0].weight, shadow_weight)
             shadow = replace(shadow, variant=variant, sampling_percentage=percentage)
         return replace(self, production=production, shadow=shadow)
 
 
 def fleet_of(config_name: str, request: Body, containers: Mapping[str, Body], shadow_weight: str) -> Fleet:
-    """Return what a configuration deploys.
+    """Return the fleet of an endpoint configuration.
 
     Parameters
     ----------
     config_name : str
     request : mapping
-        As CreateEndpointConfig has it.
+        The CreateEndpointConfig request.
     containers : mapping of str to mapping
         The first container of each model that exists.
     shadow_weight : {"relative", "absolute"}
@@ -158,33 +166,33 @@ def fleet_of(config_name: str, request: Body, containers: Mapping[str, Body], sh
     RefusedError
         A model does not exist.
     """
-    production = tuple(_view(given, containers) for given in request["ProductionVariants"])
+    production = tuple(_variant_view(variant, containers) for variant in request["ProductionVariants"])
     shadow = None
-    for given in request.get("ShadowProductionVariants", ()):
-        view = _view(given, containers)
-        percentage = _percentage(view.weight, production[0].weight, shadow_weight)
+    for variant in request.get("ShadowProductionVariants", ()):
+        view = _variant_view(variant, containers)
+        percentage = _shadow_percentage(view.weight, production[0].weight, shadow_weight)
         shadow = ShadowView(view, production[0].name, percentage)
-    every = [*request["ProductionVariants"], *request.get("ShadowProductionVariants", ())]
-    routing = {v["VariantName"]: v.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM") for v in every}
-    captures = _captures(request.get("DataCaptureConfig"), tuple(routing))
+    variants = [*request["ProductionVariants"], *request.get("ShadowProductionVariants", ())]
+    routing = {v["VariantName"]: v.get("RoutingConfig", {}).get("RoutingStrategy", DEFAULT_ROUTING) for v in variants}
+    captures = _capture_views(request.get("DataCaptureConfig"), tuple(routing))
     return Fleet(config_name, request, production, shadow, captures, routing)
 
 
-def _view(given: Body, containers: Mapping[str, Body]) -> VariantView:
-    model = given["ModelName"]
+def _variant_view(variant: Body, containers: Mapping[str, Body]) -> VariantView:
+    model = variant["ModelName"]
     if model not in containers:
         raise RefusedError(f'Could not find model "{model}".')
-    weight = float(given.get("InitialVariantWeight", 1.0))
-    count = given.get("InitialInstanceCount", 1)
-    return VariantView(given["VariantName"], model, given["InstanceType"], count, weight, containers[model])
+    weight = float(variant.get("InitialVariantWeight", 1.0))
+    count = variant.get("InitialInstanceCount", 1)
+    return VariantView(variant["VariantName"], model, variant["InstanceType"], count, weight, containers[model])
 
 
-def _percentage(weight: float, production: float, rule: str) -> float:
-    share = weight / production if rule == "relative" and production > 0 else weight
-    return round(min(share, 1.0) * 100, 9)  # 0.29 of 100 is 29, not 28.999999999999996
+def _shadow_percentage(weight: float, production_weight: float, rule: str) -> float:
+    share = weight / production_weight if rule == "relative" and production_weight > 0 else weight
+    return round(min(share, 1.0) * 100, 9)  # without rounding a share of 0.29 gives 28.999999999999996
 
 
-def _captures(config: Body | None, names: tuple[str, ...]) -> tuple[CaptureView, ...]:
+def _capture_views(config: Body | None, names: tuple[str, ...]) -> tuple[CaptureView, ...]:
     if config is None or not config.get("EnableCapture", True):
         return ()
     options = {option["CaptureMode"] for option in config["CaptureOptions"]}
@@ -202,30 +210,31 @@ def _captures(config: Body | None, names: tuple[str, ...]) -> tuple[CaptureView,
     return (view,)
 
 
-def with_experiment(
+def config_with_experiment(
     request: Body, before: Body | None, percentage: int, captured_percentage: int = 100
 ) -> dict[str, Any]:
-    """Return the configuration that puts an experiment's variants behind its endpoint.
+    """Return the endpoint configuration that puts an experiment's variants behind its endpoint.
 
-    The endpoint's own is kept where the experiment says nothing: the source's routing (the shadow gets the same, since
-    what is compared is the models), encryption, capture unless the experiment has a capture of its own.
+    Members that the experiment does not set are kept from the endpoint's configuration: the source's routing (also
+    used for the shadow, so that only the models differ), the encryption key, and the capture settings.
 
     Parameters
     ----------
     request : mapping
-        CreateInferenceExperiment's.
+        The CreateInferenceExperiment request.
     before : mapping or None
         The configuration behind the endpoint, if there is one.
     percentage, captured_percentage : int
-        0..100, of the source's requests: what is copied, and what the experiment's DataStorageConfig captures.
+        0..100: the shares of the source's requests that are copied, and that the experiment's DataStorageConfig
+        captures.
     """
     shadow_name = request["ShadowModeConfig"]["ShadowModelVariants"][0]["ShadowModelVariantName"]
-    given = {v["VariantName"]: _variant_request(v) for v in request["ModelVariants"]}
-    shadow = given.pop(shadow_name)
-    (own,) = given.values()
+    variants = {v["VariantName"]: _variant_config(v) for v in request["ModelVariants"]}
+    shadow = variants.pop(shadow_name)
+    (new_source,) = variants.values()
     earlier = (before or {}).get("ProductionVariants", ())
-    old: Body = next((v for v in earlier if v["VariantName"] == own["VariantName"]), {})
-    source = {**old, **own}
+    old_source: Body = next((v for v in earlier if v["VariantName"] == new_source["VariantName"]), {})
+    source = {**old_source, **new_source}
     source["InitialVariantWeight"] = source.get("InitialVariantWeight", 1.0) or 1.0
     shadow["InitialVariantWeight"] = percentage / 100 * source["InitialVariantWeight"]
     if "RoutingConfig" in source:
@@ -234,30 +243,30 @@ def with_experiment(
     if "KmsKey" in request:
         body["KmsKeyId"] = request["KmsKey"]
     if "DataStorageConfig" in request:
-        body["DataCaptureConfig"] = _capture_request(request["DataStorageConfig"], captured_percentage)
+        body["DataCaptureConfig"] = _data_capture_config(request["DataStorageConfig"], captured_percentage)
     return body
 
 
-def without_experiment(
+def config_after_experiment(
     fleet: Fleet, before: Body | None, actions: Mapping[str, str], desired: Mapping[str, Body]
 ) -> dict[str, Any]:
-    """Return the configuration that StopInferenceExperiment's actions leave behind an endpoint.
+    """Return the endpoint configuration that StopInferenceExperiment's actions result in.
 
     Parameters
     ----------
     fleet : Fleet
-        What serves during the experiment.
+        The fleet that serves during the experiment.
     before : mapping or None
-        The configuration from before; its capture comes back, and without one there is none.
+        The configuration before the experiment, whose capture settings are restored; None for no capture.
     actions : mapping of str to {"Promote", "Remove", "Retain"}
-        By variant; one that is not named is retained.
+        By variant name; a variant that is not named is retained.
     desired : mapping of str to mapping
-        DesiredModelVariants by variant.
+        DesiredModelVariants by variant name.
     """
     source, shadow = dict(fleet.request["ProductionVariants"][0]), None
-    source |= _now(fleet.production[0])
+    source |= _current_size(fleet.production[0])
     if fleet.shadow:
-        shadow = {**fleet.request["ShadowProductionVariants"][0], **_now(fleet.shadow.variant)}
+        shadow = {**fleet.request["ShadowProductionVariants"][0], **_current_size(fleet.shadow.variant)}
         action = actions.get(shadow["VariantName"], "Retain")
         if action == "Promote":
             source, shadow = {**shadow, "InitialVariantWeight": 1.0}, None
@@ -270,32 +279,32 @@ def without_experiment(
     if shadow is not None:
         body["ShadowProductionVariants"] = [shadow]
     for variant in [source, *([shadow] if shadow else [])]:
-        variant.update(_variant_request(desired[variant["VariantName"]]) if variant["VariantName"] in desired else {})
+        variant.update(_variant_config(desired[variant["VariantName"]]) if variant["VariantName"] in desired else {})
     return body
 
 
-def reverting(fleet: Fleet) -> dict[str, str]:
-    """Return the actions that the end of a schedule takes: none is promoted, the shadow goes."""
+def scheduled_end_actions(fleet: Fleet) -> dict[str, str]:
+    """Return the actions at the end of a schedule: the source is retained, the shadow removed."""
     shadow = fleet.shadow.variant.name if fleet.shadow else ""
     return {fleet.production[0].name: "Retain", shadow: "Remove"}
 
 
-def _variant_request(given: Body) -> dict[str, Any]:
-    pool = given["InfrastructureConfig"]["RealTimeInferenceConfig"]
+def _variant_config(variant: Body) -> dict[str, Any]:
+    pool = variant["InfrastructureConfig"]["RealTimeInferenceConfig"]
     return {
-        "VariantName": given["VariantName"],
-        "ModelName": given["ModelName"],
+        "VariantName": variant["VariantName"],
+        "ModelName": variant["ModelName"],
         "InstanceType": pool["InstanceType"],
         "InitialInstanceCount": pool["InstanceCount"],
     }
 
 
-def _now(view: VariantView) -> dict[str, Any]:
+def _current_size(view: VariantView) -> dict[str, Any]:
     return {"InitialInstanceCount": view.instance_count, "InitialVariantWeight": view.weight}
 
 
-def _capture_request(storage: Body, percentage: int) -> dict[str, Any]:
-    # An experiment's storage has neither a share nor options: both sides.
+def _data_capture_config(storage: Body, percentage: int) -> dict[str, Any]:
+    # DataStorageConfig sets no capture options: both input and output are captured.
     body: dict[str, Any] = {
         "EnableCapture": True,
         "InitialSamplingPercentage": percentage,

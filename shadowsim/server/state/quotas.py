@@ -1,10 +1,9 @@
-"""The account's limits: how many instances, and how many requests a second.
+"""Enforces the account's quotas: numbers of instances and rates of requests.
 
-A quotas file is a JSON object {name: limit} with the names that Service Quotas uses: "ml.m5.large for endpoint usage"
-(and "* for endpoint usage" for all types that are not named), "Maximum number of instances per endpoint", "Number of
-instances across active endpoints", and "Rate of CreateEndpoint requests" (a second, of any action of the control
-plane, and of InvokeEndpoint). What is not named is not limited. Only new instances count: an update that needs no more
-than there are is never refused.
+A quotas file is a JSON object {name: limit} with names as in Service Quotas: "ml.m5.large for endpoint usage" ("* for
+endpoint usage" for all types that are not named), "Maximum number of instances per endpoint", "Number of instances
+across active endpoints", and "Rate of CreateEndpoint requests" (per second; likewise for each other action of the
+control plane and for InvokeEndpoint). Anything not named is unlimited. An update is refused only if it adds instances.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from shadowsim.aws.contract import actions, instance_types
 from shadowsim.errors import InputError, ResourceLimitExceededError, ThrottlingError, nearest
 from shadowsim.json_files import read_json
 from shadowsim.server.state.account import World
+from shadowsim.server.state.token_bucket import TokenBucket
 
 PER_ENDPOINT = "Maximum number of instances per endpoint"
 ACROSS_ENDPOINTS = "Number of instances across active endpoints"
@@ -31,7 +31,7 @@ _ANY_TYPE = "* for endpoint usage"
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Limits by the names of Service Quotas."""
+    """Limits by their names in Service Quotas."""
 
     limits: Mapping[str, float]
 
@@ -42,7 +42,8 @@ class Quotas:
         Raises
         ------
         InputError
-            The file cannot be read, names a quota that is none, or gives a limit that is no number >= 0.
+            The file cannot be read, names an unknown quota, or gives a limit that is not a number >= 0 (> 0 for a
+            rate).
         SerializationError
             It is not a JSON object.
         """
@@ -50,7 +51,9 @@ class Quotas:
             return cls(json.loads(files("shadowsim.aws").joinpath("quotas.json").read_text("utf-8")))
         if source == "default":
             of_types = {f"{kind} for endpoint usage": instances.default_quota(kind) for kind in instance_types()}
-            return cls({**of_types, PER_ENDPOINT: instances.PER_ENDPOINT, ACROSS_ENDPOINTS: instances.PER_ENDPOINT})
+            return cls(
+                {**of_types, PER_ENDPOINT: instances.QUOTA_PER_ENDPOINT, ACROSS_ENDPOINTS: instances.QUOTA_PER_ENDPOINT}
+            )
         limits = read_json(Path(source))
         rates = {f"Rate of {action} requests" for action in (*actions(), INVOKE)}
         types = {f"{kind} for endpoint usage" for kind in instance_types()}
@@ -59,37 +62,37 @@ class Quotas:
             is_rate = name in rates
             if name not in known:
                 raise InputError(f"{source}: {name}", "must be a quota of Service Quotas", hint=nearest(name, known))
-            right = isinstance(limit, int | float) and not isinstance(limit, bool) and limit >= 0
-            if not right or (is_rate and limit == 0):
+            is_valid = isinstance(limit, int | float) and not isinstance(limit, bool) and limit >= 0
+            if not is_valid or (is_rate and limit == 0):
                 raise InputError(f"{source}: {name}", f"must be a number {'>' if is_rate else '>='} 0", limit)
         return cls(limits)
 
     def check(self, world: World, endpoint: str, wanted: Mapping[str, int]) -> None:
-        """Refuse more instances than there may be.
+        """Raise ResourceLimitExceededError if an endpoint's instances would exceed a quota.
 
         Parameters
         ----------
         world : World
         endpoint : str
-            The endpoint that they are for.
+            The endpoint's name.
         wanted : mapping of str to int
-            All that it will have, by type.
+            All instances that it will have, by type.
 
         Raises
         ------
         ResourceLimitExceededError
-            With AWS's sentence, for the first quota that would be passed.
+            With AWS's sentence, for the first quota that would be exceeded.
         """
         used: Counter[str] = Counter()
-        own: Counter[str] = Counter()
-        for name, kind, count in world.instances():
+        used_here: Counter[str] = Counter()
+        for name, kind, count in world.reserved_instances():
             used[kind] += count
             if name == endpoint:
-                own[kind] += count
+                used_here[kind] += count
         for kind, count in wanted.items():
-            self._refuse_above(f"{kind} for endpoint usage", used[kind], count - own[kind])
-        delta = sum(wanted.values()) - own.total()
-        self._refuse_above(PER_ENDPOINT, own.total(), delta)
+            self._refuse_above(f"{kind} for endpoint usage", used[kind], count - used_here[kind])
+        delta = sum(wanted.values()) - used_here.total()
+        self._refuse_above(PER_ENDPOINT, used_here.total(), delta)
         self._refuse_above(ACROSS_ENDPOINTS, used.total(), delta)
 
     def _refuse_above(self, name: str, used: int, delta: int) -> None:
@@ -105,27 +108,25 @@ class Quotas:
 
 @dataclass(slots=True)
 class Throttle:
-    """A bucket of tokens an action: its rate fills it, up to one second's worth and at least one.
+    """Token buckets, one per action, filled at the action's rate and holding one second's tokens, at least one.
 
     Attributes
     ----------
     quotas : Quotas
     wall_s : callable
-        A clock that never goes back; rates are those of the wall, whatever the time scale is.
+        A monotonic clock; rates are per second of wall time, whatever the time scale is.
     """
 
     quotas: Quotas
     wall_s: Callable[[], float] = monotonic
-    _left: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _buckets: dict[str, TokenBucket] = field(default_factory=dict)
 
     def admit(self, action: str) -> None:
         """Take a token for an action, or raise ThrottlingError."""
         rate = self.quotas.limits.get(f"Rate of {action} requests")
         if rate is None:
             return
-        now, size = self.wall_s(), max(1.0, rate)
-        left, since = self._left.get(action, (size, now))
-        left = min(size, left + (now - since) * rate)
-        self._left[action] = (left - 1 if left >= 1 else left, now)
-        if left < 1:
+        if action not in self._buckets:
+            self._buckets[action] = TokenBucket(rate, max(1.0, rate), self.wall_s)
+        if not self._buckets[action].take():
             raise ThrottlingError("Rate exceeded")

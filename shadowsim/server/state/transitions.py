@@ -1,7 +1,7 @@
-"""What time brings, and what begins or fails with it: the world moved on to a moment, one due event after the other.
+"""Advances the account to a moment: makes the transitions of endpoints and experiments that are due.
 
-At equal moments endpoints come before experiments, each in order of their names: a fleet is there when the experiment
-that stands on it is called Running.
+Of transitions due at the same moment those of endpoints come first, then those of experiments, each in order of their
+names: so an experiment is Running only once its fleet serves.
 """
 
 from __future__ import annotations
@@ -10,26 +10,33 @@ from dataclasses import replace
 from hashlib import sha256
 from heapq import heappop, heappush
 
-from shadowsim.aws.lifecycle import ENDPOINT, after, allowed, following
+from shadowsim.aws.lifecycle import ENDPOINT, after_event, next_clock_event, next_status
 from shadowsim.errors import RefusedError, SimulationError
 from shadowsim.server.state.account import (
     ENDPOINT_RANK,
+    EXPERIMENT_RANK,
     NEVER,
-    TRIAL_RANK,
     Deployment,
     Endpoint,
     ExperimentRecord,
-    Record,
+    ResourceRecord,
     World,
 )
-from shadowsim.server.state.fleet import Body, Fleet, fleet_of, reverting, with_experiment, without_experiment
+from shadowsim.server.state.fleet import (
+    Body,
+    Fleet,
+    config_after_experiment,
+    config_with_experiment,
+    fleet_of,
+    scheduled_end_actions,
+)
 
-# An experiment's clock brings at most five events, and each makes its endpoint go through three.
+# An experiment makes at most five transitions by itself; each takes its endpoint through at most three.
 _MAX_EVENTS_EACH = 20
 
 
 def advance(world: World, now: float) -> None:
-    """Let the clock bring all that is due until `now`; time never goes back.
+    """Make all transitions due until `now`; an earlier `now` than before changes nothing.
 
     Parameters
     ----------
@@ -39,49 +46,49 @@ def advance(world: World, now: float) -> None:
         Scaled seconds since 1970.
     """
     if now >= world.due_s:
-        for _ in range(_MAX_EVENTS_EACH * (len(world.endpoints) + 2 * len(world.trials) + 1)):
-            at_s, rank, name = _next(world)
+        for _ in range(_MAX_EVENTS_EACH * (len(world.endpoints) + 2 * len(world.experiments) + 1)):
+            at_s, rank, name = _next_due(world)
             world.due_s = at_s
             if at_s > now:
                 break
-            world.now_s = max(world.now_s, at_s)  # transitions that have become shorter are due now, not before
+            world.now_s = max(world.now_s, at_s)  # after transitions were made shorter: due now, not in the past
             if rank == ENDPOINT_RANK:
-                _endpoint_due(world, world.endpoints[name])
+                _step_endpoint(world, world.endpoints[name])
             else:
-                trial = world.trials[name]
-                due = following(trial.stage, world.transition_s)
+                experiment = world.experiments[name]
+                due = next_clock_event(experiment.stage, world.transition_s)
                 assert due is not None
-                trial_event(world, trial, due[1], world.now_s)
+                step_experiment(world, experiment, due[1], world.now_s)
         else:
-            raise SimulationError(f"the clock of the rehearsed account does not come to rest at {now}")
+            raise SimulationError(f"the transitions of the rehearsed account do not come to an end at {now}")
     world.now_s = max(world.now_s, now)
 
 
-def rescheduled(world: World, *, everything: bool = False) -> None:
-    """Look again at what comes next: something was accepted, or how long transitions last (everything)."""
+def reschedule(world: World, *, everything: bool = False) -> None:
+    """Compute again when the next transition is due, for what has changed or for all (`everything`)."""
     if everything:
         world.changed |= {(ENDPOINT_RANK, name) for name in world.endpoints}
-        world.changed |= {(TRIAL_RANK, name) for name in world.trials}
-    world.due_s = _next(world)[0]
+        world.changed |= {(EXPERIMENT_RANK, name) for name in world.experiments}
+    world.due_s = _next_due(world)[0]
 
 
 def deploy(world: World, name: str, fleet: Fleet, fallback: Fleet | None = None) -> Endpoint:
-    """Begin to put a fleet behind an endpoint, which is made if there is none; what was in progress is given up.
+    """Begin to put a fleet behind an endpoint, created if there is none; replaces a deployment in progress.
 
     Parameters
     ----------
     world : World
-        Written.
+        Modified.
     name : str
-        The endpoint's.
+        The endpoint's name.
     fleet : Fleet
     fallback : Fleet, optional
-        What serves if this fails: by default what serves now.
+        The fleet that serves if the deployment fails; by default the one that serves now.
     """
     now = world.now_s
     old = world.endpoints.get(name) or Endpoint(name, "Creating", now, now, now, 0)
     if name not in world.endpoints:
-        world.add("endpoint", name, {})
+        world.add_tags("endpoint", name, {})
     serving = {(v.name, v.model_name, v.instance_type) for v in old.fleet.variants} if old.fleet else set()
     pending = frozenset(
         v.name
@@ -91,123 +98,130 @@ def deploy(world: World, name: str, fleet: Fleet, fallback: Fleet | None = None)
     held = NEVER if pending else now
     deployment = Deployment(world.n_changes + 1, fleet, pending, held, fallback or old.fleet)
     status = "Updating" if old.fleet else "Creating"
-    return world.settled(replace(old, status=status, since_s=now, modified_s=now, deployment=deployment, failure=None))
+    return world.put_new_version(
+        replace(old, status=status, since_s=now, modified_s=now, deployment=deployment, failure=None)
+    )
 
 
 def ping_answered(world: World, name: str, deployment: int, variant: str) -> None:
-    """Take a variant from those whose backends a deployment waits for."""
+    """Record that a variant's backend answered: its deployment no longer waits for it."""
     endpoint = world.endpoints.get(name)
     if endpoint is None or endpoint.deployment is None or endpoint.deployment.number != deployment:
         return
     pending = endpoint.deployment.pending - {variant}
     held = NEVER if pending else world.now_s
-    deployment_now = replace(endpoint.deployment, pending=pending, held_until_s=held)
-    world.put_endpoint(replace(endpoint, deployment=deployment_now))
-    _hold(world, name, held)
+    world.put_endpoint(replace(endpoint, deployment=replace(endpoint.deployment, pending=pending, held_until_s=held)))
+    _hold_experiment(world, name, held)
 
 
 def ping_failed(world: World, name: str, deployment: int, reason: str) -> None:
-    """Fail a deployment, and cancel the experiment that it was for."""
+    """Fail a deployment because a backend did not answer, and cancel the experiment that it was for."""
     endpoint = world.endpoints.get(name)
     if endpoint is None or endpoint.deployment is None or endpoint.deployment.number != deployment:
         return
     now = world.now_s
-    status = allowed(ENDPOINT, endpoint.status, "failure")
-    world.settled(replace(endpoint, status=status, since_s=now, modified_s=now, failure=reason))
-    trial = world.live_trial(name)
-    if trial is not None and trial.stage.status not in ("Created", "Running"):
-        trial_event(world, trial, "failure", now, reason)
+    status = next_status(ENDPOINT, endpoint.status, "failure")
+    world.put_new_version(replace(endpoint, status=status, since_s=now, modified_s=now, failure=reason))
+    experiment = world.live_experiment(name)
+    if experiment is not None and experiment.stage.status not in ("Created", "Running"):
+        step_experiment(world, experiment, "failure", now, reason)
 
 
-def trial_event(world: World, trial: ExperimentRecord, event: str, at_s: float, reason: str | None = None) -> None:
-    """Take an experiment one step on, and do for its endpoint what the step means.
+def step_experiment(
+    world: World, experiment: ExperimentRecord, event: str, at_s: float, reason: str | None = None
+) -> None:
+    """Take an experiment to its next status, and change its endpoint accordingly.
 
     Parameters
     ----------
     world : World
-        Written.
-    trial : ExperimentRecord
-        With what an action brought already in its place.
+        Modified.
+    experiment : ExperimentRecord
+        The record, with the changes of the action already made.
     event : str
-        Of the table in lifecycle.py.
+        An event of the table in aws/lifecycle.py.
     at_s : float
     reason : str, optional
         A new StatusReason.
     """
-    stage = after(trial.stage, event, at_s, world.choices.table)
+    stage = after_event(experiment.stage, event, at_s, world.choices.table)
     completed_s = None if stage.status not in ("Completed", "Cancelled") else at_s
-    trial = replace(trial, stage=stage, modified_s=at_s, completed_s=completed_s, reason=reason or trial.reason)
+    experiment = replace(
+        experiment, stage=stage, modified_s=at_s, completed_s=completed_s, reason=reason or experiment.reason
+    )
     if completed_s is not None:
-        intended = _intended(world, trial.endpoint_name)
-        trial = replace(trial, left=frozenset(view.name for view in intended.variants) if intended else frozenset())
-        world.touch(trial.endpoint_name)
-    world.put_trial(trial)
+        intended = _intended_fleet(world, experiment.endpoint_name)
+        left = frozenset(view.name for view in intended.variants) if intended else frozenset()
+        experiment = replace(experiment, variants_left=left)
+        world.renew_version(experiment.endpoint_name)
+    world.put_experiment(experiment)
     if stage.status == "Starting":
-        begin(world, trial, trial.percentage)
+        begin_experiment(world, experiment, experiment.percentage)
     elif stage.status == "Stopping":
-        _finish(world, trial)
+        _end_experiment(world, experiment)
 
 
-def begin(world: World, trial: ExperimentRecord, percentage: int) -> None:
-    """Put an experiment's variants behind its endpoint, with a share of copies; cancel it when that is impossible."""
-    name = trial.endpoint_name
-    made = trial.made or (not trial.deployed and name not in world.endpoints)
-    old = _intended(world, name)
-    before = trial.before if trial.deployed else old
-    # What still serves an earlier fleet needs no model of that name any more.
-    containers = {**_containers(old), **world.containers()} if trial.deployed else world.containers()
+def begin_experiment(world: World, experiment: ExperimentRecord, percentage: int) -> None:
+    """Put an experiment's variants behind its endpoint, `percentage` % mirrored; cancel it if that is impossible."""
+    name = experiment.endpoint_name
+    created = experiment.created_endpoint or (not experiment.deployed and name not in world.endpoints)
+    old = _intended_fleet(world, name)
+    before = experiment.fleet_before if experiment.deployed else old
+    containers = world.first_containers()
+    if experiment.deployed:  # its models may have been deleted since; they go on serving
+        containers = {**_containers_of(old), **containers}
     captured = world.choices.captured_percentage
-    request = with_experiment(trial.request, before.request if before else None, percentage, captured)
+    request = config_with_experiment(experiment.request, before.request if before else None, percentage, captured)
     try:
-        fleet = fleet_of(_config_name(world, trial), request, containers, world.choices.shadow_weight)
+        fleet = fleet_of(_unused_config_name(world, experiment), request, containers, world.choices.shadow_weight)
     except RefusedError as error:
-        trial_event(world, trial, "failure", world.now_s, str(error))
+        step_experiment(world, experiment, "failure", world.now_s, str(error))
         return
     _add_config(world, fleet)
-    if trial.deployed and old is not None:  # instances that were scaled meanwhile stay
+    if experiment.deployed and old is not None:  # keep instance counts that were scaled during the experiment
         counts = {view.name: {"DesiredInstanceCount": view.instance_count} for view in old.variants}
         fleet = fleet.scaled(counts, world.choices.shadow_weight)
     deployed = deploy(world, name, fleet, before)
-    world.put_trial(replace(trial, before=before, deployed=True, made=made))
-    _hold(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
+    world.put_experiment(replace(experiment, fleet_before=before, deployed=True, created_endpoint=created))
+    _hold_experiment(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
 
 
-def _finish(world: World, trial: ExperimentRecord) -> None:
-    name, choices = trial.endpoint_name, world.choices
-    endpoint, current = world.endpoints.get(name), _intended(world, name)
-    if not trial.deployed or endpoint is None or current is None:
+def _end_experiment(world: World, experiment: ExperimentRecord) -> None:
+    name, choices = experiment.endpoint_name, world.choices
+    endpoint, current = world.endpoints.get(name), _intended_fleet(world, name)
+    if not experiment.deployed or endpoint is None or current is None:
         return
-    scheduled = not trial.actions
-    if scheduled and trial.made and choices.made_endpoint == "delete":
+    scheduled = not experiment.variant_actions
+    if scheduled and experiment.created_endpoint and choices.made_endpoint == "delete":
         delete_endpoint(world, endpoint)
         return
-    if scheduled and trial.before is not None:
-        fleet = trial.before
+    if scheduled and experiment.fleet_before is not None:
+        fleet = experiment.fleet_before
     else:
-        before = trial.before.request if trial.before else None
-        actions = trial.actions or reverting(current)
-        request = without_experiment(current, before, actions, trial.desired)
-        containers = {**_containers(current), **world.containers()}
-        fleet = fleet_of(_config_name(world, trial), request, containers, choices.shadow_weight)
-        if trial.before is not None and fleet.serves_as(trial.before):
-            fleet = trial.before
+        before = experiment.fleet_before.request if experiment.fleet_before else None
+        actions = experiment.variant_actions or scheduled_end_actions(current)
+        request = config_after_experiment(current, before, actions, experiment.desired_variants)
+        containers = {**_containers_of(current), **world.first_containers()}
+        fleet = fleet_of(_unused_config_name(world, experiment), request, containers, choices.shadow_weight)
+        if experiment.fleet_before is not None and fleet.serves_as(experiment.fleet_before):
+            fleet = experiment.fleet_before
         else:
             _add_config(world, fleet)
-    # A backend that fails now must not leave the endpoint with a shadow that nothing watches any more.
-    fallback = trial.before or replace(current, shadow=None)
+    # If a backend fails now, the endpoint must not keep a shadow that no experiment controls.
+    fallback = experiment.fleet_before or replace(current, shadow=None)
     deployed = deploy(world, name, fleet, fallback)
-    _hold(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
+    _hold_experiment(world, name, deployed.deployment.held_until_s if deployed.deployment else world.now_s)
 
 
 def delete_endpoint(world: World, endpoint: Endpoint) -> None:
     """Begin to delete an endpoint."""
     now = world.now_s
-    status = allowed(ENDPOINT, endpoint.status, "Delete")
-    world.settled(replace(endpoint, status=status, since_s=now, modified_s=now, deployment=None))
+    status = next_status(ENDPOINT, endpoint.status, "Delete")
+    world.put_new_version(replace(endpoint, status=status, since_s=now, modified_s=now, deployment=None))
 
 
-def _next(world: World) -> tuple[float, int, str]:
-    """Return the moment, rank and name of what is due next, looking only at what has changed."""
+def _next_due(world: World) -> tuple[float, int, str]:
+    """Return the moment, rank and name of the next transition; looks up only resources that have changed."""
     for rank, name in world.changed:
         at_s = _due_s(world, rank, name)
         if at_s < NEVER:
@@ -217,7 +231,7 @@ def _next(world: World) -> tuple[float, int, str]:
         at_s, rank, name = world.agenda[0]
         if _due_s(world, rank, name) == at_s:
             return world.agenda[0]
-        heappop(world.agenda)  # stale: what it became since then has an entry of its own
+        heappop(world.agenda)  # stale: the resource has changed, and has a newer entry
     return NEVER, 0, ""
 
 
@@ -225,8 +239,8 @@ def _due_s(world: World, rank: int, name: str) -> float:
     if rank == ENDPOINT_RANK:
         endpoint = world.endpoints.get(name)
         return _endpoint_due_s(endpoint, world.transition_s) if endpoint else NEVER
-    trial = world.trials.get(name)
-    due = following(trial.stage, world.transition_s) if trial else None
+    experiment = world.experiments.get(name)
+    due = next_clock_event(experiment.stage, world.transition_s) if experiment else None
     return due[0] if due else NEVER
 
 
@@ -240,45 +254,45 @@ def _endpoint_due_s(endpoint: Endpoint, transition_s: float) -> float:
     return NEVER
 
 
-def _endpoint_due(world: World, endpoint: Endpoint) -> None:
+def _step_endpoint(world: World, endpoint: Endpoint) -> None:
     now, deployment = world.now_s, endpoint.deployment
     match endpoint.status:
         case "Deleting":
             del world.endpoints[endpoint.name]
-            world.remove("endpoint", endpoint.name)
+            world.remove_tags("endpoint", endpoint.name)
             return
         case "RollingBack":
-            status = allowed(ENDPOINT, endpoint.status, "rolled back")
+            status = next_status(ENDPOINT, endpoint.status, "rolled back")
             fleet = deployment.fallback if deployment else endpoint.fleet
         case _:
-            status = allowed(ENDPOINT, endpoint.status, "deployed")
+            status = next_status(ENDPOINT, endpoint.status, "deployed")
             fleet = deployment.fleet if deployment else endpoint.fleet
-    world.settled(replace(endpoint, status=status, since_s=now, modified_s=now, fleet=fleet, deployment=None))
+    world.put_new_version(replace(endpoint, status=status, since_s=now, modified_s=now, fleet=fleet, deployment=None))
 
 
-def _hold(world: World, endpoint: str, until_s: float) -> None:
-    """Let an experiment's transition last as long as its endpoint's."""
-    trial = world.live_trial(endpoint)
-    if trial is not None and trial.stage.status not in ("Created", "Running"):
-        world.put_trial(replace(trial, stage=replace(trial.stage, held_until_s=until_s)))
+def _hold_experiment(world: World, endpoint: str, until_s: float) -> None:
+    """Make an experiment's transition last as long as its endpoint's."""
+    experiment = world.live_experiment(endpoint)
+    if experiment is not None and experiment.stage.status not in ("Created", "Running"):
+        world.put_experiment(replace(experiment, stage=replace(experiment.stage, held_until_s=until_s)))
 
 
-def _intended(world: World, endpoint: str) -> Fleet | None:
-    """Return what an endpoint serves once nothing is in progress; what is being scaled counts as it will be."""
-    found = world.endpoints.get(endpoint)
-    return found.intended if found else None
+def _intended_fleet(world: World, endpoint: str) -> Fleet | None:
+    """Return the fleet that an endpoint will serve once nothing is in progress."""
+    record = world.endpoints.get(endpoint)
+    return record.intended if record else None
 
 
-def _containers(fleet: Fleet | None) -> dict[str, Body]:
+def _containers_of(fleet: Fleet | None) -> dict[str, Body]:
     return {view.model_name: view.container for view in fleet.variants} if fleet else {}
 
 
-def _config_name(world: World, trial: ExperimentRecord) -> str:
-    """Return an unused name, which a restart finds again: at most 63 characters of what the pattern allows."""
-    digest = sha256(f"{trial.name} {trial.created_s!r} {world.n_changes}".encode()).hexdigest()[:12]
-    return f"{trial.name[:50].rstrip('-')}-{digest}"
+def _unused_config_name(world: World, experiment: ExperimentRecord) -> str:
+    """Return an unused valid name of at most 63 characters, the same one after every restart."""
+    digest = sha256(f"{experiment.name} {experiment.created_s!r} {world.n_changes}".encode()).hexdigest()[:12]
+    return f"{experiment.name[:50].rstrip('-')}-{digest}"
 
 
 def _add_config(world: World, fleet: Fleet) -> None:
-    world.configs[fleet.config_name] = Record(fleet.config_name, fleet.request, world.now_s)
-    world.add("endpoint-config", fleet.config_name, {})
+    world.configs[fleet.config_name] = ResourceRecord(fleet.config_name, fleet.request, world.now_s)
+    world.add_tags("endpoint-config", fleet.config_name, {})

@@ -1,4 +1,4 @@
-"""What no page of AWS says, and what the server takes for it: each a choice, with the default that seems likeliest."""
+"""Lists behaviour that AWS does not document, as options with the likeliest default."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from shadowsim.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Undocumented:
-    """What no page of AWS says, and what we take for it.
+    """The options for behaviour that no AWS page documents.
 
     Attributes
     ----------
     deploy_in : {"Starting", "Creating"}
-        When an experiment's variants are put behind its endpoint. With "Creating" they stand there, without copies,
-        from then on.
+        The status in which an experiment's variants are put behind its endpoint. With "Creating" they are there from
+        the creation on, and get no copies before the start.
     stop_before_start, delete_before_start : bool
-        Whether an experiment that is Created can be stopped, and deleted.
+        Whether a Created experiment can be stopped, and deleted.
     desired_state : {"Cancelled", "Completed"}
-        What StopInferenceExperiment without DesiredState ends in.
+        The final status after StopInferenceExperiment without DesiredState.
     duplicate_name : {"ResourceInUse", "ConflictException"}
-        The error for an experiment's name that is taken.
+        The error when an experiment's name is taken.
     made_endpoint : {"keep", "delete"}
-        What becomes, at the scheduled end, of an endpoint that the experiment made. Kept, it serves the source.
+        Whether an endpoint that the experiment created is kept at the scheduled end, serving the source, or deleted.
     shadow_weight : {"relative", "absolute"}
-        Whether the share of a configuration's shadow variant is its weight over the production variant's, or its own.
+        Whether the share of a configuration's shadow variant is its weight over the production variant's weight, or
+        its weight alone.
     running_update : {"ValidationException", "ConflictException"}
-        The error for an update of what cannot change once copies are made.
+        The error for an update of a member that cannot change once copies are made.
     captured_percentage : int
-        0..100: of the requests, what an experiment's DataStorageConfig captures.
+        0..100: the share of requests that an experiment's DataStorageConfig captures.
     event_id : {"own", "shared"}
-        Whether a request and its copy are captured under event ids of their own, or under one.
+        Whether a request and its copy are captured under separate event ids, or under the same one.
     unknown_operation : {400, 404}
         The HTTP status of UnknownOperationException.
     """
@@ -61,7 +62,7 @@ class Undocumented:
 
     @property
     def table(self) -> Table:
-        """The experiment's table with the transitions that these choices leave out left out."""
+        """The experiment's transition table, without the transitions that these options forbid."""
         forbidden = {"Stop": not self.stop_before_start, "Delete": not self.delete_before_start}
         created = {event: to for event, to in EXPERIMENT["Created"].items() if not forbidden.get(event)}
         return {**EXPERIMENT, "Created": created}

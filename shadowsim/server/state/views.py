@@ -1,8 +1,8 @@
-"""The seam between the planes: what the data path must do for an endpoint at a moment, as frozen descriptions.
+"""Connects the two planes: describes endpoints to the data plane, and takes its /ping results.
 
-The data path asks `endpoint_view` as often as it likes (a look-up when nothing changed) and rebuilds its pools only
-when `version` differs from the one that it knows. It asks `models_to_ping` which backends control waits for, and
-tells with `record_ping` how that went. All times are the server's scaled time, seconds since 1970.
+The descriptions are frozen. The data plane calls `endpoint_view` as often as it likes (a look-up while nothing changes)
+and rebuilds its pools only when `version` changes. `models_to_ping` returns the backends that the control plane waits
+for, and `record_ping` takes the results. All times are the server's scaled time, in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ __all__ = [
     "record_ping",
 ]
 
-_PING_LIMIT_S = 240.0  # SageMaker's, for a variant that says nothing else
-_LIMIT = "ContainerStartupHealthCheckTimeoutInSeconds"
+_PING_LIMIT_S = 240.0  # SageMaker's default
+_LIMIT_MEMBER = "ContainerStartupHealthCheckTimeoutInSeconds"
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """An endpoint as it serves now; while it is updated that is its old fleet.
+    """An endpoint as it serves now; during an update that is with its old fleet.
 
     Attributes
     ----------
     status : str
-        AWS's ("InService", "Updating", ...).
+        EndpointStatus as AWS names it ("InService", "Updating", ...).
     version : int
-        Another one whenever anything here is another; never used again, also by an endpoint of the same name.
+        Changes whenever anything else here changes; never used again, not even by a new endpoint of the same name.
     production : tuple of VariantView
-        Empty while the first fleet is being made, and when that failed.
-    routing : mapping of str to {"RANDOM", "LEAST_OUTSTANDING_REQUESTS"}
-        How each variant, the shadow's too, picks an instance.
+        Empty while the first fleet is being deployed, and if that fails.
+    routing : mapping of str to str
+        How each variant, the shadow included, picks an instance.
     experiment : str or None
-        The live experiment that has this endpoint, from its creation to its end.
+        The live experiment on this endpoint, from its creation to its end.
     experiment_s : float or None
-        When that was created: of two experiments of one name, which.
+        The experiment's creation time, which distinguishes successive experiments of the same name.
     """
 
     name: str
@@ -68,10 +68,10 @@ class Probe:
     ----------
     endpoint : str
     deployment : int
-        Which fleet of the endpoint; one that was given up meanwhile makes a later `record_ping` void.
+        The number of the endpoint's deployment; `record_ping` ignores the probe of a deployment that was given up.
     variant : VariantView
     limit_s : float
-        For how long it may fail, in seconds of the wall clock since the data path first saw the probe.
+        How long the backend may fail to answer, in wall seconds since the data plane first saw the probe.
     """
 
     endpoint: str
@@ -81,19 +81,19 @@ class Probe:
 
 
 def endpoint_view(store: Store, name: str, now: float) -> EndpointView:
-    """Return what an endpoint is at a moment.
+    """Return the view of an endpoint at a moment.
 
     Raises
     ------
     UnknownEndpointError
-        There is none of this name: InvokeEndpoint's sentence.
+        There is no endpoint of this name; the message is InvokeEndpoint's.
     """
     world = store.world_at(now)
     endpoint = world.endpoints.get(name)
     if endpoint is None:
         raise UnknownEndpointError(f"Endpoint {shown(name)} of account {world.account} not found.")
-    trial, fleet = world.live_trial(name), endpoint.fleet
-    live, live_s = (trial.name, trial.created_s) if trial else (None, None)
+    experiment, fleet = world.live_experiment(name), endpoint.fleet
+    live, live_s = (experiment.name, experiment.created_s) if experiment else (None, None)
     if fleet is None:
         return EndpointView(name, endpoint.status, endpoint.version, experiment=live, experiment_s=live_s)
     return EndpointView(
@@ -110,14 +110,14 @@ def endpoint_view(store: Store, name: str, now: float) -> EndpointView:
 
 
 def models_to_ping(store: Store, now: float) -> tuple[Probe, ...]:
-    """Return the backends that deployments wait for: only models that the store was told to have real ones."""
+    """Return a probe for each backend that a deployment waits for (models with real backends only)."""
     probes = []
     for endpoint in store.world_at(now).endpoints.values():
         deployment = endpoint.deployment
         if deployment is not None and endpoint.status in ("Creating", "Updating"):
             request = deployment.fleet.request
-            every = [*request["ProductionVariants"], *request.get("ShadowProductionVariants", ())]
-            limits = {given["VariantName"]: float(given.get(_LIMIT, _PING_LIMIT_S)) for given in every}
+            variants = [*request["ProductionVariants"], *request.get("ShadowProductionVariants", ())]
+            limits = {variant["VariantName"]: float(variant.get(_LIMIT_MEMBER, _PING_LIMIT_S)) for variant in variants}
             probes += [
                 Probe(endpoint.name, deployment.number, view, limits[view.name])
                 for view in deployment.fleet.variants
@@ -127,15 +127,15 @@ def models_to_ping(store: Store, now: float) -> tuple[Probe, ...]:
 
 
 def record_ping(store: Store, probe: Probe, now: float, failure: str | None = None) -> None:
-    """Record that a probe's backend answered, or why it did not within its limit.
+    """Record that a probe's backend answered, or the reason why it did not within its limit.
 
-    A failure makes a new endpoint Failed, takes an updated one back to what it was, and cancels the live experiment.
-    A probe whose deployment was given up meanwhile is void, and nothing is recorded.
+    A failure makes a new endpoint Failed, rolls an updated one back, and cancels the live experiment. A probe whose
+    deployment was given up is ignored.
 
     Raises
     ------
     StoreError
-        It cannot be written; the deployment goes on waiting.
+        The event cannot be written; the deployment goes on waiting.
     """
     if probe in models_to_ping(store, now):
         body = {

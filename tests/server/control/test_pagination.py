@@ -1,11 +1,11 @@
-"""server/listing.py: filters, order, and tokens that survive changes and cannot be forged; against a plain list."""
+"""Compares pages with a plain list, and checks that tokens survive changes and cannot be forged."""
 
 import base64
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rehearsed_account import T0, account, client, experiment
+from rehearsed_account import T0, client, experiment, new_account
 
 from shadowsim.errors import ValidationError
 from shadowsim.server.control.pagination import Row, page
@@ -13,9 +13,9 @@ from shadowsim.server.control.pagination import Row, page
 KEY = b"k" * 32
 NAMES = st.text("abC-1", min_size=1, max_size=4)
 ROWS = st.dictionaries(NAMES, st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from("XYZ")), max_size=12).map(
-    lambda found: [
+    lambda rows: [
         Row(name, float(created), float(modified), {"N": name}, status)
-        for name, (created, modified, status) in found.items()
+        for name, (created, modified, status) in rows.items()
     ]
 )
 FILTERS = st.fixed_dictionaries(
@@ -34,7 +34,7 @@ FILTERS = st.fixed_dictionaries(
 
 
 def walked(rows, body, size=2):
-    """All names, page by page, and how many pages that took."""
+    """Return all names, page by page, and the number of pages."""
     names, token, n_pages = [], {}, 0
     while n_pages < 100:
         answer = page("ListX", {**body, **token, "MaxResults": size}, rows, KEY)
@@ -55,12 +55,12 @@ def expected(rows, body):
             and body.get("LastModifiedTimeAfter", -1) < row.modified_s < body.get("LastModifiedTimeBefore", 99)
         )
 
-    found = sorted((row for row in rows if kept(row)), key=lambda row: row.name)
+    matching = sorted((row for row in rows if kept(row)), key=lambda row: row.name)
     if body.get("SortBy") == "Status":
-        found.sort(key=lambda row: row.status)
+        matching.sort(key=lambda row: row.status)
     elif body.get("SortBy", "CreationTime") == "CreationTime":
-        found.sort(key=lambda row: row.created_s)
-    names = [row.name for row in found]
+        matching.sort(key=lambda row: row.created_s)
+    names = [row.name for row in matching]
     return names if body.get("SortOrder") == "Ascending" else names[::-1]
 
 
@@ -73,7 +73,7 @@ def test_pages_are_the_whole_list_in_order(rows, body, size):
 
 @given(ROWS, ROWS, FILTERS)
 def test_what_comes_and_goes_between_two_pages_changes_nothing_else(rows, others, body):
-    """Whoever is there before and after is shown exactly once, in order."""
+    """A row that is there before and after is shown exactly once, in order."""
     first = page("ListX", {**body, "MaxResults": 3}, rows, KEY)
     seen = [item["N"] for item in first["Items"]]
     if "NextToken" not in first:
@@ -129,45 +129,45 @@ def test_no_bit_of_a_token_can_be_changed(bit):
 
 @pytest.mark.parametrize("token", [f"{TOKEN}!", f" {TOKEN}", f"{TOKEN[:9]}\n{TOKEN[9:]}", TOKEN.rstrip("=") + "===="])
 def test_a_token_is_taken_as_it_was_given_or_not_at_all(token):
-    """What reads base 64 skips what it does not know."""
+    """The decoder skips characters outside base 64."""
     with pytest.raises(ValidationError):
         opened(token)
 
 
 def test_boto3_paginates_while_experiments_come_and_go():
-    made = account(endpoint=False)
+    account = new_account(endpoint=False)
     for i in range(12):
-        made.do("CreateInferenceExperiment", **experiment(f"e{i:02}", f"live{i}"))
-    pages = client(made).get_paginator("list_inference_experiments")
+        account.do("CreateInferenceExperiment", **experiment(f"e{i:02}", f"live{i}"))
+    pages = client(account).get_paginator("list_inference_experiments")
     walk = iter(pages.paginate(SortBy="Name", SortOrder="Ascending", PaginationConfig={"PageSize": 5}))
     names = [e["Name"] for e in next(walk)["InferenceExperiments"]]
-    made.wait(5)
+    account.wait(5)
     for i in (3, 7):
-        made.do(
+        account.do(
             "StopInferenceExperiment",
             Name=f"e{i:02}",
             ModelVariantActions={"AllTraffic": "Retain", "Shadow-01": "Remove"},
         )
-    made.wait(1)
+    account.wait(1)
     for i in (3, 7):
-        made.do("DeleteInferenceExperiment", Name=f"e{i:02}")
-    made.do("CreateInferenceExperiment", **experiment("e04b", "more"))
-    made.do("CreateInferenceExperiment", **experiment("e08b", "more2"))
+        account.do("DeleteInferenceExperiment", Name=f"e{i:02}")
+    account.do("CreateInferenceExperiment", **experiment("e04b", "more"))
+    account.do("CreateInferenceExperiment", **experiment("e08b", "more2"))
     names += [e["Name"] for part in walk for e in part["InferenceExperiments"]]
     assert names == ["e00", "e01", "e02", "e03", "e04", "e04b", "e05", "e06", "e08", "e08b", "e09", "e10", "e11"]
 
 
 def test_lists_find_by_name_status_and_time():
-    made = account()
-    made.do("CreateInferenceExperiment", **experiment("one", "live"))
-    made.wait(10)
-    made.do("CreateInferenceExperiment", **experiment("two", "other"))
-    sagemaker = client(made)
+    account = new_account()
+    account.do("CreateInferenceExperiment", **experiment("one", "live"))
+    account.wait(10)
+    account.do("CreateInferenceExperiment", **experiment("two", "other"))
+    sagemaker = client(account)
 
-    def found(**question):
+    def listed(**question):
         return [e["Name"] for e in sagemaker.list_inference_experiments(**question)["InferenceExperiments"]]
 
-    assert found() == ["two", "one"]  # the newest first
-    assert found(SortOrder="Ascending", SortBy="Status") == ["two", "one"]  # Creating, Running
-    assert found(StatusEquals="Running") == found(NameContains="ne") == found(CreationTimeBefore=T0 + 5) == ["one"]
-    assert found(LastModifiedTimeAfter=T0 + 5) == ["two"]
+    assert listed() == ["two", "one"]  # the newest first
+    assert listed(SortOrder="Ascending", SortBy="Status") == ["two", "one"]  # Creating, Running
+    assert listed(StatusEquals="Running") == listed(NameContains="ne") == listed(CreationTimeBefore=T0 + 5) == ["one"]
+    assert listed(LastModifiedTimeAfter=T0 + 5) == ["two"]

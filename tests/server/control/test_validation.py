@@ -1,26 +1,23 @@
-"""Every constraint of every field of the seven actions, from botocore's shapes: broken once, and met at its edge.
+"""Breaks every constraint of every field of the seven actions once, and meets each at its edge.
 
-The values are made by a walk of our own over botocore's model objects, not by contract.py's.
+The values come from this module's own walk over botocore's model objects, not from aws/contract.py.
 """
 
 import copy
 
 import pytest
 import regex
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
-from rehearsed_account import DAY, ROLE, SHADOW, SOURCE, T0, account, experiment, mirrored, variant
+from rehearsed_account import DAY, MODEL, ROLE, SHADOW, SOURCE, T0, experiment, new_account, shadow_mode_config, variant
 
 from shadowsim.errors import ShadowsimError
 
-MODEL = ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
 SCHEDULE = {"StartTime": T0 + 10 * DAY, "EndTime": T0 + 12 * DAY}
 STORAGE = {
     "Destination": "s3://bucket/prefix",
     "KmsKey": "alias/a",
     "ContentType": {"CsvContentTypes": ["text/csv"], "JsonContentTypes": ["application/json"]},
 }
-# Every member of every shape, each list and map with one item at least; all of them valid together.
+# Every member of every shape, lists and maps with at least one item; each request is valid.
 FULL = {
     "CreateInferenceExperiment": experiment(
         "next",
@@ -58,20 +55,20 @@ FULL = {
         "Description": "changed",
         "ModelVariants": [variant(SOURCE, "old"), variant(SHADOW, "new")],
         "DataStorageConfig": STORAGE,
-        "ShadowModeConfig": mirrored(10),
+        "ShadowModeConfig": shadow_mode_config(10),
     },
     "DeleteInferenceExperiment": {"Name": "bert"},
 }
-# What may refuse a value that its shape allows: rules across fields and things that do not exist, by their sentences.
-NAMED = (
+# The sentences that may refuse a value that its shape allows: rules across fields, and things that do not exist.
+NAMED_RULES = (
     "The account-level service limit",
     "Could not find inference experiment",
     "Could not find model",
-    "Member must be a token that ListInferenceExperiments gave",
+    "Member must be a token that ListInferenceExperiments returned",
     "Member must be unique among",
     "Member must be a variant that shadowModeConfig names",
     "Member must differ from sourceModelVariantName",
-    "Member must have value greater than or equal to 1 for what is deployed",
+    "Member must have value greater than or equal to 1, because each variant is deployed",
     "Member must leave exactly one production variant",
     "Member must name a variant of the experiment that is not removed",
     "Member must name an S3 bucket",
@@ -79,13 +76,13 @@ NAMED = (
     "Member must name exactly one of modelVariants",
     "Member must not be an Inf1 type",
     "Member must not be Promote",
-    "Member must not change; a variant with another model needs another name",
+    "Member must not change: a variant with a different model needs a different name",
     "Map keys must name the experiment's variants",
 )
 
 
 def nodes(shape, steps=()):
-    """Every field below a shape, with the steps to it; of a list its first item, of a map its first entry."""
+    """Yield every field below a shape and the steps to it; for a list its first item, for a map its first entry."""
     if steps:
         yield steps, shape
     if shape.type_name == "structure":
@@ -132,15 +129,15 @@ def with_value(action, steps, value):
 
 
 def of_length(shape, n):
-    """A string of n characters that the shape's pattern allows."""
+    """Return a string of n characters that the shape's pattern allows."""
     begins = ("", "s3://", "s3://bucket/", f"{ROLE}/", "a/")
-    found = (begin + "a" * (n - len(begin)) for begin in begins if len(begin) <= n)
+    candidates = (begin + "a" * (n - len(begin)) for begin in begins if len(begin) <= n)
     pattern = shape.metadata.get("pattern", ".*")
-    return next((text for text in found if regex.fullmatch(pattern, text)), None)
+    return next((text for text in candidates if regex.fullmatch(pattern, text)), None)
 
 
 def resized(value, n):
-    """A list or map of n items like those that it has."""
+    """Return a list or map of n items like those of `value`."""
     if isinstance(value, list):
         return [copy.deepcopy(value[i % len(value)]) for i in range(n)]
     keys = [*value, *(f"X{i}" for i in range(n))]
@@ -208,16 +205,16 @@ NEGATIVES, POSITIVES = list(negatives()), list(positives())
 
 
 @pytest.fixture(scope="module")
-def made():
-    """An account with an experiment "bert" that is Created: nothing here changes it."""
-    ready = account()
+def account():
+    """Return an account with a Created experiment "bert"; no test changes it."""
+    ready = new_account()
     ready.do("CreateInferenceExperiment", **experiment(Schedule=SCHEDULE))
     ready.wait(1)
     return ready
 
 
 def test_the_cases_are_all_there():
-    """One negative a constraint: counted from the shapes in another way."""
+    """There is one negative case per constraint, counted from the shapes in another way."""
     counted = 0
     for _, _, shape in FIELDS:
         rules = shape.metadata
@@ -229,18 +226,18 @@ def test_the_cases_are_all_there():
     assert len(POSITIVES) > 900  # three enumerations of all instance types are among them
 
 
-def test_what_is_full_is_valid(made):
+def test_what_is_full_is_valid(account):
     for action, body in FULL.items():
-        fresh = account()
+        fresh = new_account()
         fresh.do("CreateInferenceExperiment", **experiment(Schedule=SCHEDULE))
         fresh.wait(1)
         assert fresh.do(action, **body)
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=name_of(c)) for c in NEGATIVES])
-def test_every_constraint_refuses_and_names_the_field(made, case):
+def test_every_constraint_refuses_and_names_the_field(account, case):
     action, steps, bad, text = case
-    error = made.refused(action, **with_value(action, steps, bad))
+    error = account.refused(action, **with_value(action, steps, bad))
     assert (error.code, error.http_status) == ("ValidationException", 400)
     assert text in str(error)
     path = aws_path(steps)
@@ -248,18 +245,18 @@ def test_every_constraint_refuses_and_names_the_field(made, case):
 
 
 def edges(action, cases):
-    """Meet edges, each with an account as it was, so that none depends on what came before."""
+    """Meet the edges of an action's constraints, each with a fresh account, and return the rules that refused."""
     refused_by = set()
     for _, steps, good in (case for case in cases if case[0] == action):
-        fresh = account()
+        fresh = new_account()
         fresh.do("CreateInferenceExperiment", **experiment(Schedule=SCHEDULE))
         fresh.wait(1)
         try:
             fresh.do(action, **with_value(action, steps, good))
         except ShadowsimError as error:
             sentences = getattr(error, "violations", [str(error)])
-            named = {next((rule for rule in NAMED if rule in sentence), sentence) for sentence in sentences}
-            assert named <= set(NAMED), (steps, good)
+            named = {next((rule for rule in NAMED_RULES if rule in sentence), sentence) for sentence in sentences}
+            assert named <= set(NAMED_RULES), (steps, good)
             refused_by |= named
         fresh.store.close()
     return refused_by
@@ -268,8 +265,8 @@ def edges(action, cases):
 @pytest.mark.parametrize("action", FULL)
 def test_every_edge_is_accepted_but_for_a_named_rule(action):
     types = [i for i, case in enumerate(POSITIVES) if case[1][-1] == "InstanceType"]
-    some = set(types[::23]) | {i for i, case in enumerate(POSITIVES) if case[2] == "ml.inf1.xlarge"}
-    refused_by = edges(action, [case for i, case in enumerate(POSITIVES) if i not in types or i in some])
+    chosen = set(types[::23]) | {i for i, case in enumerate(POSITIVES) if case[2] == "ml.inf1.xlarge"}
+    refused_by = edges(action, [case for i, case in enumerate(POSITIVES) if i not in types or i in chosen])
     if action == "CreateInferenceExperiment":
         assert "Member must not be an Inf1 type" in refused_by
 

@@ -1,4 +1,4 @@
-"""Simulated instances against a plain simulation, draws against their laws. Containers: test_server_runtime."""
+"""Simulated instances against a plain simulation, and draws against their laws; test_invoke has containers."""
 
 import asyncio
 import math
@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from shadowsim.errors import InputError
 from shadowsim.scenario.laws import parse_law
 from shadowsim.scenario.service import parse_service
-from shadowsim.server.data_plane.backends import Call, Simulated, _Queue, draws, outcome_of
+from shadowsim.server.data_plane.backends import Call, Simulated, SimulatedQueue, draws, outcome_of
 
 
 def plain(arrivals, works, n_workers, limit, slowdown):
-    """First in, first out, by looking at everything that came before; None for the refused."""
+    """Serve requests first in, first out, by looking at all earlier ones; None for refused requests."""
     out = []
     for t, work in zip(arrivals, works, strict=True):
-        before = [held for held in out if held is not None]
+        before = [service for service in out if service is not None]
         full = limit is not None and sum(start > t for start, _ in before) >= limit
         if full and sum(end > t for _, end in before) >= n_workers:
             out.append(None)
             continue
-        # Nobody starts before those who came earlier: a worker is free once at most n - 1 of their services remain.
+        # No request starts before earlier ones: a worker is free once at most n - 1 of their services remain.
         ends = sorted((end for _, end in before), reverse=True)
         start = max(t, ends[n_workers - 1] if len(ends) >= n_workers else t)
         busy = 1 + sum(end > start for _, end in before)
@@ -43,9 +43,9 @@ def test_an_instance_is_first_in_first_out(requests, n_workers, limit, slowdown)
     # whole and half numbers only: sums are exact, whatever their order
     arrivals = np.cumsum([gap for gap, _ in requests]).astype(float).tolist()
     works = [float(work) for _, work in requests]
-    queue = _Queue(n_workers, limit, slowdown)
-    got = [queue.enter(t, work) for t, work in zip(arrivals, works, strict=True)]
-    assert got == plain(arrivals, works, n_workers, limit, slowdown)
+    queue = SimulatedQueue(n_workers, limit, slowdown)
+    services = [queue.enter(t, work) for t, work in zip(arrivals, works, strict=True)]
+    assert services == plain(arrivals, works, n_workers, limit, slowdown)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def service(**more):
     return parse_service({"time": {"law": "deterministic", "mean_s": 0.02}, **more}, "services.x")
 
 
-def test_a_worker_is_really_held_and_the_body_comes_back():
+def test_a_worker_is_held_and_the_body_is_echoed():
     async def run():
         backend = Simulated(service(), 1, 1, 7)
         call = Call(b"body", {"Content-Type": "a/b"})

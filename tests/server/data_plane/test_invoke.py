@@ -1,18 +1,17 @@
-"""InvokeEndpoint by boto3, against containers that behave as told, and shadows that misbehave."""
+"""InvokeEndpoint through boto3, with scripted containers and with shadows that misbehave."""
 
 import asyncio
 import gzip
 import os
 import re
-from dataclasses import replace
 from time import monotonic
 
 import pytest
 from botocore.exceptions import ClientError
-from serving import ROLE, Container, answer, serving, until
+from serving import Container, answer, create_models, serving, until
 
 from shadowsim.server.data_plane.invoke import Limits
-from shadowsim.server.data_plane.mirror import Mirroring
+from shadowsim.server.data_plane.mirror import CopyLimits
 from shadowsim.server.state.quotas import Quotas
 
 
@@ -28,7 +27,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def rehearsal(server):
-    """The same with its containers as new."""
+    """The server with its containers and counts reset."""
     server.renew()
     return server
 
@@ -43,14 +42,14 @@ def refused(call, **request):
 def test_bodies_and_headers_pass_as_they_are_and_others_are_stripped(rehearsal):
     body = gzip.compress(b"kept as it is") + bytes(range(256))
 
-    said = {"Content-Type": "a/b; c=d", "Content-Encoding": "gzip", "Set-Cookie": "a=b"}
+    answered = {"Content-Type": "a/b; c=d", "Content-Encoding": "gzip", "Set-Cookie": "a=b"}
 
-    async def tagged(writer, asked):
-        writer.write(answer(200, asked.body, **said, **{"X-Amzn-SageMaker-Custom-Attributes": "mine"}))
+    async def tagged(writer, request):
+        writer.write(answer(200, request.body, **answered, **{"X-Amzn-SageMaker-Custom-Attributes": "mine"}))
 
     rehearsal.containers["source"].behave = tagged
-    given = {"ContentType": "p/q;r=s", "Accept": "t/u", "CustomAttributes": "c; d", "InferenceId": "i 1"}
-    reply = rehearsal.invoke(Body=body, **given)
+    sent = {"ContentType": "p/q;r=s", "Accept": "t/u", "CustomAttributes": "c; d", "InferenceId": "i 1"}
+    reply = rehearsal.invoke(Body=body, **sent)
     headers = reply["ResponseMetadata"]["HTTPHeaders"]
     assert reply["Body"].read() == body
     assert reply["ContentType"] == "a/b; c=d"
@@ -60,49 +59,49 @@ def test_bodies_and_headers_pass_as_they_are_and_others_are_stripped(rehearsal):
     assert not {"set-cookie", "content-encoding", "access-control-allow-origin"} & set(headers)
     rehearsal.answered(1)
     for container in rehearsal.containers.values():
-        (asked,) = container.asked
-        assert asked.path == "/invocations"
-        assert asked.body == body
-        passed = {name: value for name, value in asked.headers.items() if name not in ("host", "content-length")}
+        (request,) = container.requests
+        assert request.path == "/invocations"
+        assert request.body == body
+        passed = {name: value for name, value in request.headers.items() if name not in ("host", "content-length")}
         assert passed == {"content-type": "p/q;r=s", "accept": "t/u", "x-amzn-sagemaker-custom-attributes": "c; d"}
 
 
 @pytest.mark.parametrize(("status", "words"), [(404, "client error (404)"), (500, "server error (500)")])
 def test_a_container_s_error_is_a_model_error_and_is_not_retried(rehearsal, status, words):
-    async def fail(writer, asked):
+    async def fail(writer, request):
         writer.write(answer(status, b"what went wrong"))
 
     rehearsal.containers["source"].behave = fail
     # boto3's default retries, which leave 424 alone
-    found, http, response = refused(
+    code, http, response = refused(
         rehearsal.client("sagemaker-runtime", config=None).invoke_endpoint, EndpointName="endpoint", Body=b"x"
     )
-    assert (found, http) == ("ModelError", 424)
+    assert (code, http) == ("ModelError", 424)
     assert response["OriginalStatusCode"] == status
     assert response["OriginalMessage"] == "what went wrong"
     assert response["LogStreamArn"].endswith(":log-group:/aws/sagemaker/Endpoints/endpoint")
     assert f'Received {words} from primary with message "what went wrong". See https://' in response["Error"]["Message"]
-    assert len(rehearsal.containers["source"].asked) == 1
+    assert len(rehearsal.containers["source"].requests) == 1
 
 
 def test_a_redirect_is_an_error_and_is_not_followed(rehearsal):
-    async def elsewhere(writer, asked):
+    async def elsewhere(writer, request):
         writer.write(answer(307, b"", Location=rehearsal.containers["shadow"].url + "/invocations"))
 
     rehearsal.containers["source"].behave = elsewhere
-    found, http, response = refused(rehearsal.invoke, Body=b"x")
-    assert (found, http, response["OriginalStatusCode"]) == ("ModelError", 424, 307)
+    code, http, response = refused(rehearsal.invoke, Body=b"x")
+    assert (code, http, response["OriginalStatusCode"]) == ("ModelError", 424, 307)
     rehearsal.answered(1)
-    assert len(rehearsal.containers["shadow"].asked) == 1  # the copy
+    assert len(rehearsal.containers["shadow"].requests) == 1  # the copy
 
 
 def test_a_model_that_takes_too_long_is_a_model_error_of_status_0(rehearsal):
-    async def sleep(writer, asked):
+    async def sleep(writer, request):
         await asyncio.sleep(5.0)
 
     rehearsal.containers["source"].behave = sleep
-    found, http, response = refused(rehearsal.invoke, Body=b"x")
-    assert (found, http, response["OriginalStatusCode"]) == ("ModelError", 424, 0)
+    code, http, response = refused(rehearsal.invoke, Body=b"x")
+    assert (code, http, response["OriginalStatusCode"]) == ("ModelError", 424, 0)
     expected = (
         'Received server error (0) from primary with message "Your invocation timed out while waiting for a response'
     )
@@ -128,27 +127,26 @@ def test_a_model_that_takes_too_long_is_a_model_error_of_status_0(rehearsal):
         ),
     ],
 )
-def test_what_the_runtime_refuses_no_container_sees(rehearsal, request_of, status, words):
-    found, http, response = refused(rehearsal.invoke, **{"Body": b"x", **request_of})
-    assert (found, http) == ("ValidationError", status)
+def test_refused_invocations_reach_no_container(rehearsal, request_of, status, words):
+    code, http, response = refused(rehearsal.invoke, **{"Body": b"x", **request_of})
+    assert (code, http) == ("ValidationError", status)
     assert words in response["Error"]["Message"]
-    assert not rehearsal.containers["source"].asked
+    assert not rehearsal.containers["source"].requests
 
 
 def test_an_answer_above_the_limit_is_cut_off(rehearsal):
-    async def long(writer, asked):
+    async def long(writer, request):
         writer.write(answer(200, b"y" * 100_001))
 
     rehearsal.containers["source"].behave = long
-    found, _, response = refused(rehearsal.invoke, Body=b"x" * 100_000)
-    assert found == "ModelError"
+    code, _, response = refused(rehearsal.invoke, Body=b"x" * 100_000)
+    assert code == "ModelError"
     assert "could not load the entire response body" in response["Error"]["Message"]
 
 
-def test_a_header_that_cannot_be_written_again_is_left_out(rehearsal):
-    async def odd(writer, asked):
-        said = b"HTTP/1.1 200 OK\r\nContent-Type: a/\xff\r\nContent-Length: 1\r\n\r\n1"
-        writer.write(said)
+def test_an_unprintable_header_is_left_out(rehearsal):
+    async def odd(writer, request):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: a/\xff\r\nContent-Length: 1\r\n\r\n1")
 
     rehearsal.containers["source"].behave = odd
     assert rehearsal.invoke(Body=b"x")["Body"].read() == b"1"
@@ -156,8 +154,8 @@ def test_a_header_that_cannot_be_written_again_is_left_out(rehearsal):
 
 def test_a_weight_changes_and_instances_go_on(tmp_path):
     with serving(tmp_path) as server:
-        sagemaker, image = server.client("sagemaker"), {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
-        sagemaker.create_model(ModelName="m", PrimaryContainer=image, ExecutionRoleArn=ROLE)
+        sagemaker = server.client("sagemaker")
+        create_models(sagemaker, "m")
         pool = {"ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         variants = [{"VariantName": name, **pool} for name in ("one", "two")]
         sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=variants)
@@ -178,42 +176,42 @@ def test_a_weight_changes_and_instances_go_on(tmp_path):
         assert all(after[name] is before[name] for name in ("one", "two"))
 
 
-async def slow(writer, asked):
+async def slow(writer, request):
     await asyncio.sleep(3.0)
 
 
-async def dead(writer, asked):
+async def dead(writer, request):
     pass  # never a byte
 
 
-async def slams(writer, asked):
+async def slams(writer, request):
     writer.transport.abort()
 
 
-async def garbage(writer, asked):
+async def garbage(writer, request):
     writer.write(os.urandom(1000))
 
 
-async def half(writer, asked):
+async def half(writer, request):
     writer.write(answer(200, b"z" * 100)[:-50])
     writer.close()
 
 
-async def endless(writer, asked):
+async def endless(writer, request):
     writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
         writer.write(b"4000\r\n" + b"e" * 0x4000 + b"\r\n")
         await writer.drain()
 
 
-async def headers_without_end(writer, asked):
+async def headers_without_end(writer, request):
     writer.write(b"HTTP/1.1 200 OK\r\n")
     while True:
         writer.write(b"X-More: " + b"h" * 1000 + b"\r\n")
         await writer.drain()
 
 
-async def breaks_header(writer, asked):
+async def breaks_header(writer, request):
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: a/b\rX: y\r\nContent-Length: 1\r\n\r\n1")
 
 
@@ -228,13 +226,13 @@ async def breaks_header(writer, asked):
         (endless, {"broken"}),
         (headers_without_end, {"broken"}),
         (breaks_header, {"broken"}),
-        (None, {"broken"}),  # refuses: nobody listens any more
+        (None, {"broken"}),  # the container has stopped, so connections are refused
     ],
 )
-def test_whatever_the_shadow_does_the_caller_gets_the_source_s_bytes(tmp_path, behave, outcomes):
+def test_callers_get_the_source_s_bytes_from_any_shadow(tmp_path, behave, outcomes):
     containers = {"source": Container(), "shadow": Container(behave)}
-    mirroring = Mirroring(timeout_s=1.0)
-    with serving(tmp_path, containers, limits=Limits(max_body_bytes=100_000), mirroring=mirroring) as server:
+    limits, copy_limits = Limits(max_body_bytes=100_000), CopyLimits(timeout_s=1.0)
+    with serving(tmp_path, containers, limits=limits, copy_limits=copy_limits) as server:
         server.experiment()
         if behave is None:
             server.loop(containers["shadow"].stop())
@@ -251,8 +249,7 @@ def test_whatever_the_shadow_does_the_caller_gets_the_source_s_bytes(tmp_path, b
 
 def test_copies_beyond_the_bound_are_lost_and_counted(tmp_path):
     containers = {"source": Container(), "shadow": Container(dead)}
-    mirroring = Mirroring(timeout_s=2.0, max_copies=3)
-    with serving(tmp_path, containers, mirroring=mirroring) as server:
+    with serving(tmp_path, containers, copy_limits=CopyLimits(timeout_s=2.0, max_copies=3)) as server:
         server.experiment()
         for _ in range(10):
             server.invoke(Body=b"x")
@@ -264,13 +261,13 @@ def test_copies_beyond_the_bound_are_lost_and_counted(tmp_path):
 
 def test_a_shadow_that_does_not_answer_gets_few_connections(tmp_path):
     containers = {"source": Container(), "shadow": Container(dead)}
-    with serving(tmp_path, containers, mirroring=Mirroring(timeout_s=0.5), copy_connections=2) as server:
+    with serving(tmp_path, containers, copy_limits=CopyLimits(timeout_s=0.5), copy_connections=2) as server:
         server.experiment()
         began = monotonic()
         for _ in range(6):
             server.invoke(Body=b"x")
-        n_asked = len(containers["shadow"].asked)
-        assert n_asked <= 2 * (1 + (monotonic() - began) // 0.5)  # each is given up after half a second
+        n_sent = len(containers["shadow"].requests)
+        assert n_sent <= 2 * (1 + (monotonic() - began) // 0.5)  # each is given up after half a second
         server.answered(6)
         rows = [row for row in server.frame("test", "requests") if row["role"] == "shadow"]
         assert {row["status"] for row in rows} == {"timed_out"}
@@ -282,23 +279,13 @@ def test_the_share_is_changed_while_the_experiment_runs(rehearsal):
     config = sagemaker.describe_inference_experiment(Name="test")["ShadowModeConfig"]
     config["ShadowModelVariants"][0]["SamplingPercentage"] = 0
     sagemaker.update_inference_experiment(Name="test", ShadowModeConfig=config)
-    while sagemaker.describe_inference_experiment(Name="test")["Status"] != "Running":
-        pass
+    until(lambda: sagemaker.describe_inference_experiment(Name="test")["Status"] == "Running")
     rehearsal.invoke(Body=b"y")
     rehearsal.answered(2, "AllTraffic")
     rehearsal.answered(1)
 
 
-def test_settings_are_those_of_the_scenario():
-    from shadowsim.scenario.scenario import default_scenario
-
-    changes = {"mirror.rule": "counter", "mirror.instant": "response", "mirror.max_per_s": 5, "endpoint.timeout_s": 2.0}
-    expected = Mirroring("counter", "response", None, None, 5, timeout_s=2.0)
-    assert Mirroring.of(default_scenario().replace(changes)) == expected
-    assert replace(expected, max_per_s=None).max_per_s is None
-
-
-def test_more_invocations_than_the_quota_are_throttled_without_a_word(tmp_path):
+def test_invocations_above_the_quota_are_throttled_without_a_message(tmp_path):
     with serving(tmp_path, store={"quotas": Quotas({"Rate of InvokeEndpoint requests": 0.001})}) as server:
         server.experiment()
         server.invoke(Body=b"x")

@@ -1,4 +1,4 @@
-"""Which variant and which instance takes a request: the simulator's rules, by enumeration."""
+"""Pools: the choice of variants and instances by the simulator's rules, checked by enumeration."""
 
 import asyncio
 from random import Random
@@ -8,20 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shadowsim.server.data_plane.backends import Answer, Call
-from shadowsim.server.data_plane.pools import LEAST_OUTSTANDING, InstancePool, pick, pick_variant
+from shadowsim.server.data_plane.pools import LEAST_OUTSTANDING, VariantPool, pick, pick_variant
 from shadowsim.server.state.views import VariantView
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(0, 2**32 - 1))
 def test_the_least_loaded_of_the_tied_ones_by_the_draw(outstanding, z):
     tied = [i for i in range(len(outstanding)) if all(outstanding[i] <= n for n in outstanding)]
-    found = pick(outstanding, LEAST_OUTSTANDING, z)
-    assert found == tied[int(z / 2**32 * len(tied))]
+    assert pick(outstanding, LEAST_OUTSTANDING, z) == tied[int(z / 2**32 * len(tied))]
     assert pick(outstanding, "RANDOM", z) == int(z / 2**32 * len(outstanding))
 
 
 class Gate:
-    """A backend that answers when it is let."""
+    """A backend that answers once it is open."""
 
     n_workers = 1
 
@@ -38,7 +37,7 @@ class Gate:
 def test_a_request_counts_until_it_is_answered():
     async def run():
         gate = Gate()
-        pool = InstancePool(VariantView("v", "m", "ml.m5.large", 3), LEAST_OUTSTANDING, gate, Random(1))
+        pool = VariantPool(VariantView("v", "m", "ml.m5.large", 3), LEAST_OUTSTANDING, gate, Random(1))
         waiting = [asyncio.create_task(pool.invoke(Call(b""), 1.0)) for _ in range(6)]
         await asyncio.sleep(0)
         assert pool.outstanding == [2, 2, 2]  # spread evenly, which a random choice would hardly do
@@ -52,7 +51,7 @@ def test_a_request_counts_until_it_is_answered():
 
 def pools(*weights):
     views = [VariantView(f"v{i}", "m", "ml.m5.large", 1, weight) for i, weight in enumerate(weights)]
-    return {view.name: InstancePool(view, "RANDOM", Gate(), Random(1)) for view in views}
+    return {view.name: VariantPool(view, "RANDOM", Gate(), Random(1)) for view in views}
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,15 @@
-"""Callers that wait to be asked for their body, and callers that do not take their answers."""
+"""Access to the port: hosts, tokens, callers that expect 100-continue, and callers that read no answers."""
 
 import socket
 from contextlib import closing, suppress
-from time import sleep
 from urllib.parse import urlsplit
 
 import pytest
-from serving import Container, answer, serving
+from serving import Container, answer, serving, until
 
 from shadowsim.errors import InputError
 from shadowsim.server.data_plane.invoke import Limits
-from shadowsim.server.http.access import ForbiddenError, Hosts, Patience, Token, check_bind, url_of
+from shadowsim.server.http.access import ForbiddenError, Hosts, StalledWrites, Token, check_bind, url_of
 
 HEAD = b"POST /endpoints/endpoint/invocations HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
 
@@ -25,6 +24,7 @@ def server(tmp_path_factory):
 
 
 def connected(server, **options):
+    """Return a connection to the server that closes itself, with socket options such as SO_RCVBUF."""
     address = urlsplit(server.url)
     connection = socket.socket()
     for option, value in options.items():
@@ -34,24 +34,30 @@ def connected(server, **options):
     return closing(connection)
 
 
-def test_a_body_is_asked_for(server):
+def test_a_body_is_requested_by_100_continue(server):
     with connected(server) as connection:
         connection.sendall(HEAD + b"Content-Length: 3\r\n\r\n")
         assert connection.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(b"abc")
-        got = connection.recv(65_536)
-    assert got.startswith(b"HTTP/1.1 200")
-    assert got.endswith(b"abc")
+        response = connection.recv(65_536)
+    assert response.startswith(b"HTTP/1.1 200")
+    assert response.endswith(b"abc")
 
 
-def test_a_body_that_is_too_long_is_not_asked_for(server):
+def test_a_body_that_is_too_long_is_refused_unread(server):
     with connected(server) as connection:
         connection.sendall(HEAD + b"Content-Length: 10485761\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 400")
 
 
-def test_an_answer_that_nobody_takes_is_given_up(server):
-    async def long(writer, asked):
+def is_served(server, connection):
+    """Whether the server still has its end of a connection."""
+    transports = [handler.transport for handler in server.app.server.connections]
+    return connection.getsockname() in [t.get_extra_info("peername") for t in transports if t is not None]
+
+
+def test_an_answer_that_nobody_reads_is_given_up(server):
+    async def long(writer, request):
         writer.write(answer(200, b"y" * (10 * 2**20)))
 
     server.renew()
@@ -59,8 +65,7 @@ def test_an_answer_that_nobody_takes_is_given_up(server):
     with connected(server, SO_RCVBUF=4096) as connection:
         connection.sendall(HEAD.replace(b"Expect: 100-continue\r\n", b"") + b"Content-Length: 0\r\n\r\n")
         server.answered(1, "AllTraffic")
-        sleep(1.5)  # three times as long as it may lie
-
+        until(lambda: not is_served(server, connection))
         n_bytes = 0
         with suppress(ConnectionResetError):
             while part := connection.recv(65_536):
@@ -69,7 +74,7 @@ def test_an_answer_that_nobody_takes_is_given_up(server):
 
 
 class Transport:
-    """A connection's, with something to be written or not."""
+    """A connection and its transport, with some unwritten bytes."""
 
     def __init__(self):
         self.transport, self.n_bytes, self.aborted = self, 0, False
@@ -81,27 +86,36 @@ class Transport:
         self.aborted = True
 
 
-def test_who_takes_an_answer_in_time_is_left_alone():
-    now = 0.0
+def test_only_connections_that_stall_are_aborted():
+    now_s = 0.0
     slow, quick, gone = Transport(), Transport(), Transport()
     gone.transport = None
-    patience = Patience(10.0, lambda: now)
+    stalled_writes = StalledWrites(10.0, lambda: now_s)
     for second in range(13):
-        now, slow.n_bytes, quick.n_bytes = float(second), 5, second % 10
-        patience.look([slow, quick, gone])
+        now_s, slow.n_bytes, quick.n_bytes = float(second), 5, second % 10
+        stalled_writes.check([slow, quick, gone])
         assert slow.aborted == (second > 10)
     assert not quick.aborted
-    patience.look([])
-    assert not patience._since_s
+
+
+def test_a_connection_that_ended_is_forgotten():
+    now_s, connection = 0.0, Transport()
+    connection.n_bytes = 5
+    stalled_writes = StalledWrites(10.0, lambda: now_s)
+    stalled_writes.check([connection])
+    stalled_writes.check([])
+    now_s = 11.0
+    stalled_writes.check([connection])  # as if it were new
+    assert not connection.aborted
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_this_machine_needs_no_leave(host):
+def test_loopback_addresses_may_be_bound(host):
     check_bind(host, verified=False, insecure=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
-def test_other_machines_do(host):
+def test_other_addresses_need_signatures_or_permission(host):
     with pytest.raises(InputError, match="reachable from other machines"):
         check_bind(host, verified=False, insecure=False)
     check_bind(host, verified=True, insecure=False)
@@ -127,7 +141,7 @@ def test_other_machines_do(host):
         ("127.0.0.1", "proxy.internal:80", True),
     ],
 )
-def test_names_of_the_server(bound, header, allowed):
+def test_host_headers(bound, header, allowed):
     hosts = Hosts(bound, ["proxy.internal"])
     if allowed:
         hosts.check([header])
@@ -139,7 +153,7 @@ def test_names_of_the_server(bound, header, allowed):
             hosts.check(wrong)
 
 
-def test_a_token_is_asked_for():
+def test_a_token_is_required():
     token = Token()
     for scheme in ("Bearer", "bearer", "BEARER "):
         token.check({"Authorization": f"{scheme} {token.text}"}, "")
@@ -165,5 +179,5 @@ def test_a_token_is_asked_for():
         ("::", "http://[::1]:1"),
     ],
 )
-def test_where_a_server_can_be_asked(host, url):
+def test_url_of_a_bound_address(host, url):
     assert url_of(host, 1) == url

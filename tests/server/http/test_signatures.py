@@ -1,4 +1,6 @@
-"""Signatures against botocore's signer: what it signs is accepted once, and nothing else is."""
+"""Signatures: requests that botocore signs are accepted once, and no others."""
+
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from serving import KEYS, serving
 
 from shadowsim.errors import InputError, ShadowsimError
-from shadowsim.server.http.signatures import Signed, Verifier, read_credentials
+from shadowsim.server.http.signatures import SignedRequest, Verifier, read_credentials
 
 KEY, SECRET = KEYS.values()
 
@@ -19,20 +21,15 @@ def signed(
     method="POST", path="/endpoints/e/invocations", query="", body=b"body", headers=None, secret=SECRET, key=KEY,
     token=None, service="sagemaker", region="us-east-1",
 ):  # fmt: skip
-    """A request as botocore signs it, and the moment of it."""
+    """Return a request as botocore signs it, and its date in seconds since 1970."""
     url = f"http://127.0.0.1:4599{path}" + (f"?{query}" if query else "")
     request = AWSRequest(method, url, data=body, headers={"Content-Type": "a/b", **(headers or {})})
     SigV4Auth(Credentials(key, secret, token), service, region).add_auth(request)
     prepared = request.prepare()
-    found = {name.lower(): [str(value)] for name, value in prepared.headers.items()}
-    found["host"] = ["127.0.0.1:4599"]
-    return Signed(method, path + (f"?{query}" if query else ""), found, body), moment(found["x-amz-date"][0])
-
-
-def moment(stamp):
-    from datetime import UTC, datetime
-
-    return datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    sent = {name.lower(): [str(value)] for name, value in prepared.headers.items()}
+    sent["host"] = ["127.0.0.1:4599"]
+    date = datetime.strptime(sent["x-amz-date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return SignedRequest(method, path + (f"?{query}" if query else ""), sent, body), date.timestamp()
 
 
 def code_of(request, now, **options):
@@ -47,7 +44,7 @@ def code_of(request, now, **options):
     query=st.sampled_from(["", "b=2&a=1", "a=&b", "x=%2Fy", "a=2&a=1"]),
     attributes=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20),
 )
-def test_what_botocore_signs_is_accepted(body, path, query, attributes):
+def test_requests_signed_by_botocore_are_accepted(body, path, query, attributes):
     headers = {"X-Amzn-SageMaker-Custom-Attributes": f"a  {attributes}   b"}
     request, now = signed(path=path, query=query, body=body, headers=headers)
     assert Verifier({KEY: SECRET}).check(request, now) == KEY
@@ -58,18 +55,18 @@ def test_a_tampered_request_is_refused():
     other = {**request.headers, "x-amz-target": ["SageMaker.DeleteModel"]}
     added = {**request.headers, "x-amz-security-token": ["unsigned"]}
     for tampered in (
-        Signed(request.method, request.target, request.headers, b"bodY"),
-        Signed("PUT", request.target, request.headers, request.body),
-        Signed(request.method, "/endpoints/f/invocations", request.headers, request.body),
-        Signed(request.method, request.target + "?a=1", request.headers, request.body),
-        Signed(request.method, request.target, other, request.body),
-        Signed(request.method, request.target, added, request.body),
-        Signed(request.method, request.target, {**request.headers, "host": ["evil"]}, request.body),
+        SignedRequest(request.method, request.target, request.headers, b"bodY"),
+        SignedRequest("PUT", request.target, request.headers, request.body),
+        SignedRequest(request.method, "/endpoints/f/invocations", request.headers, request.body),
+        SignedRequest(request.method, request.target + "?a=1", request.headers, request.body),
+        SignedRequest(request.method, request.target, other, request.body),
+        SignedRequest(request.method, request.target, added, request.body),
+        SignedRequest(request.method, request.target, {**request.headers, "host": ["evil"]}, request.body),
     ):
         assert code_of(tampered, now) == "InvalidSignatureException"
 
 
-def test_a_wrong_secret_and_a_stranger_are_refused():
+def test_wrong_secrets_and_unknown_keys_are_refused():
     assert code_of(*signed(secret="other")) == "InvalidSignatureException"
     assert code_of(*signed(key="AKIDOTHER")) == "UnrecognizedClientException"
 
@@ -90,16 +87,22 @@ def test_a_request_is_good_once():
     verifier.check(request, now)
     with pytest.raises(ShadowsimError, match="has come before"):
         verifier.check(request, now + 1.0)
-    # as boto3 sends the same body once more in the same second
+    # as boto3 signs a second call with the same body in the same second
     again = {**request.headers, "amz-sdk-invocation-id": ["another"]}
-    verifier.check(Signed(request.method, request.target, again, request.body), now)
-    for i in range(100):  # what is too old to be accepted is forgotten
-        verifier._check_replay(bytes([i]), now + 100.0 * i)
-    assert len(verifier._seen) == len(verifier._order) <= 2 * 300 / 100 + 1
+    verifier.check(SignedRequest(request.method, request.target, again, request.body), now)
+
+
+def test_requests_too_old_to_be_accepted_are_forgotten(monkeypatch):
+    verifier, start = Verifier({KEY: SECRET}), datetime(2026, 1, 1, tzinfo=UTC)
+    for i in range(100):
+        date = start + timedelta(seconds=100 * i)
+        monkeypatch.setattr("botocore.auth.get_current_datetime", lambda date=date: date.replace(tzinfo=None))
+        verifier.check(*signed())
+    assert 300 / 100 <= verifier.n_remembered <= 2 * 300 / 100 + 1
 
 
 @pytest.mark.parametrize(
-    ("given", "code"),
+    ("authorization", "code"),
     [
         (None, "MissingAuthenticationTokenException"),
         ("", "IncompleteSignatureException"),
@@ -108,12 +111,12 @@ def test_a_request_is_good_once():
         ("AWS4-HMAC-SHA256 " + "Credential=" * 100, "IncompleteSignatureException"),
     ],
 )
-def test_what_is_no_signature_is_refused(given, code):
+def test_malformed_signatures_are_refused(authorization, code):
     request, now = signed()
     headers = {name: value for name, value in request.headers.items() if name != "authorization"}
-    if given is not None:
-        headers["authorization"] = [given]
-    assert code_of(Signed(request.method, request.target, headers, request.body), now) == code
+    if authorization is not None:
+        headers["authorization"] = [authorization]
+    assert code_of(SignedRequest(request.method, request.target, headers, request.body), now) == code
 
 
 def test_a_signature_for_another_service_is_refused():
@@ -127,32 +130,34 @@ def test_temporary_keys_sign_their_token():
     request, now = signed(token="a/session+token==")
     assert Verifier({KEY: SECRET}).check(request, now) == KEY
     other = {**request.headers, "x-amz-security-token": ["another"]}
-    assert code_of(Signed(request.method, request.target, other, request.body), now) == "InvalidSignatureException"
+    assert (
+        code_of(SignedRequest(request.method, request.target, other, request.body), now) == "InvalidSignatureException"
+    )
 
 
-def test_headers_may_be_told_in_any_case_and_order_and_their_fields_with_or_without_spaces():
+def test_fields_of_the_authorization_come_in_any_order_and_with_or_without_spaces():
     request, now = signed()
-    (told,) = request.headers["authorization"]
-    fields = told.removeprefix("AWS4-HMAC-SHA256 ").split(", ")
+    (authorization,) = request.headers["authorization"]
+    fields = authorization.removeprefix("AWS4-HMAC-SHA256 ").split(", ")
     again = {**request.headers, "authorization": ["AWS4-HMAC-SHA256 " + ",".join(reversed(fields))]}
-    assert Verifier({KEY: SECRET}).check(Signed(request.method, request.target, again, request.body), now) == KEY
+    assert Verifier({KEY: SECRET}).check(SignedRequest(request.method, request.target, again, request.body), now) == KEY
 
 
 # as aiohttp reads a header's bytes
-UNDECODED = st.binary(max_size=80).map(lambda told: told.decode("utf-8", "surrogateescape"))
+UNDECODED = st.binary(max_size=80).map(lambda value: value.decode("utf-8", "surrogateescape"))
 
 
 @given(UNDECODED)
-def test_no_signature_is_a_defect(told):
+def test_no_signature_is_a_defect(signature):
     request, now = signed()
-    headers = {**request.headers, "authorization": [request.headers["authorization"][0][:-64] + told]}
-    assert code_of(Signed(request.method, request.target, headers, request.body), now).endswith("Exception")
+    headers = {**request.headers, "authorization": [request.headers["authorization"][0][:-64] + signature]}
+    assert code_of(SignedRequest(request.method, request.target, headers, request.body), now).endswith("Exception")
 
 
 @given(UNDECODED, st.text(max_size=20))
 def test_no_header_is_a_defect(authorization, date):
     headers = {"authorization": [f"AWS4-HMAC-SHA256 {authorization}"], "x-amz-date": [date], "host": ["h"]}
-    assert code_of(Signed("POST", "/", headers, b""), 1.8e9).endswith("Exception")
+    assert code_of(SignedRequest("POST", "/", headers, b""), 1.8e9).endswith("Exception")
 
 
 def test_credentials_are_those_of_aws_s_file(tmp_path):
@@ -175,10 +180,10 @@ def test_other_files_are_refused(tmp_path, text):
         read_credentials(tmp_path)
 
 
-def test_a_server_with_credentials_asks_everybody_for_them(tmp_path):
+def test_a_server_with_credentials_verifies_all_requests(tmp_path):
     with serving(tmp_path, secrets={KEY: SECRET}) as server:
         server.experiment()
-        for _ in range(20):  # alike, within a second
+        for _ in range(20):  # the same request, within a second
             assert server.invoke(Body=b"x")["Body"].read() == b"x"
         for wrong, code in (
             ({"aws_secret_access_key": "wrong"}, "InvalidSignatureException"),

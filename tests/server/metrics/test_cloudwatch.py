@@ -1,4 +1,4 @@
-"""server/cloudwatch.py and its questions, by boto3: pages, spans, units, statistics, and what is refused."""
+"""CloudWatch's actions through boto3: pages, spans, units, statistics and refusals; metrics of counts."""
 
 import base64
 import copy
@@ -19,8 +19,8 @@ from serving import serving
 from shadowsim.errors import ShadowsimError
 from shadowsim.server.data_plane.counts import Series
 from shadowsim.server.data_plane.live import cores_of
-from shadowsim.server.metrics.cloudwatch import INSTANCES, METRICS, SAGEMAKER, by_period, handle, of_series
-from shadowsim.server.metrics.cloudwatch_wire import InvalidParameterError, MetricDataError, sealed
+from shadowsim.server.metrics.cloudwatch import INSTANCES, METRICS, SAGEMAKER, by_period, handle, metrics_of
+from shadowsim.server.metrics.cloudwatch_wire import InvalidParameterError, MetricDataError, token_after
 
 MODEL = ServiceModel(Loader().load_service_model("cloudwatch", "service-2"), "cloudwatch")
 N = 10  # minutes, a request in each
@@ -47,7 +47,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cloudwatch(server):
-    """boto3's client; each answer is held against its shape."""
+    """boto3's client; each answer is checked against its shape."""
     client = boto3.Session().client(
         "cloudwatch", endpoint_url=server.url, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y"
     )
@@ -68,10 +68,17 @@ def query(identity="a", stat="Sum", name="ModelLatency", namespace=SAGEMAKER, pe
 
 
 def statistics(cloudwatch, **changes):
-    asked = {"Namespace": SAGEMAKER, "MetricName": "ModelLatency", "Dimensions": BOTH, "Period": 60, **SPAN, **changes}
-    if "ExtendedStatistics" not in asked:
-        asked.setdefault("Statistics", ["Sum"])
-    return cloudwatch.get_metric_statistics(**asked)["Datapoints"]
+    request = {
+        "Namespace": SAGEMAKER,
+        "MetricName": "ModelLatency",
+        "Dimensions": BOTH,
+        "Period": 60,
+        **SPAN,
+        **changes,
+    }
+    if "ExtendedStatistics" not in request:
+        request.setdefault("Statistics", ["Sum"])
+    return cloudwatch.get_metric_statistics(**request)["Datapoints"]
 
 
 @pytest.mark.parametrize("order", ["TimestampAscending", "TimestampDescending"])
@@ -80,34 +87,34 @@ def test_data_come_in_pages_with_each_point_once(cloudwatch, order):
     pages = cloudwatch.get_paginator("get_metric_data").paginate(
         MetricDataQueries=queries, ScanBy=order, MaxDatapoints=4, **SPAN
     )
-    got, n_pages = {}, 0
+    points_of, n_pages = {}, 0
     for page in pages:
         n_pages += 1
         assert sum(len(result["Values"]) for result in page["MetricDataResults"]) <= 4
         for result in page["MetricDataResults"]:
-            got.setdefault(result["Id"], []).extend(zip(result["Timestamps"], result["Values"], strict=True))
+            points_of.setdefault(result["Id"], []).extend(zip(result["Timestamps"], result["Values"], strict=True))
     assert n_pages == -(-3 * N // 4)
     times = [T0 + timedelta(minutes=i) for i in range(N)]
-    order_of = times if order == "TimestampAscending" else times[::-1]
-    assert {name: [t for t, _ in points] for name, points in got.items()} == {
-        "a": order_of, "b": order_of, "c": [], "d": order_of
+    expected = times if order == "TimestampAscending" else times[::-1]
+    assert {name: [t for t, _ in points] for name, points in points_of.items()} == {
+        "a": expected, "b": expected, "c": [], "d": expected
     }  # fmt: skip
-    assert dict(got["a"]) == pytest.approx({t: 1000.0 * (i + 1) for i, t in enumerate(times)})
+    assert dict(points_of["a"]) == pytest.approx({t: 1000.0 * (i + 1) for i, t in enumerate(times)})
 
 
-def test_a_minute_that_comes_between_two_pages_shows_nothing_twice(server, cloudwatch):
-    asked = {"MetricDataQueries": [query()], "MaxDatapoints": 3, "StartTime": T0, "EndTime": T0 + timedelta(hours=1)}
-    first = cloudwatch.get_metric_data(**asked)
+def test_a_minute_that_ends_between_two_pages_repeats_nothing(server, cloudwatch):
+    request = {"MetricDataQueries": [query()], "MaxDatapoints": 3, "StartTime": T0, "EndTime": T0 + timedelta(hours=1)}
+    first = cloudwatch.get_metric_data(**request)
     assert first["MetricDataResults"][0]["StatusCode"] == "PartialData"
     live = server.app.endpoints.by_name["e-000"]
     live.series["v"].add(served(T0.timestamp() + 60 * N))
-    second = cloudwatch.get_metric_data(**asked, NextToken=first["NextToken"])
+    second = cloudwatch.get_metric_data(**request, NextToken=first["NextToken"])
     times = [t for page in (first, second) for t in page["MetricDataResults"][0]["Timestamps"]]
     assert times == [T0 + timedelta(minutes=N - 1 - i) for i in range(6)]
-    del live.series["v"].tallies[max(live.series["v"].tallies)]
+    del live.series["v"].periods[max(live.series["v"].periods)]
 
 
-def test_what_is_not_to_be_returned_is_not(cloudwatch):
+def test_queries_without_return_data_are_left_out(cloudwatch):
     queries = [{**query("a"), "ReturnData": False}, query("b")]
     assert [r["Id"] for r in cloudwatch.get_metric_data(MetricDataQueries=queries, **SPAN)["MetricDataResults"]] == [
         "b"
@@ -135,7 +142,7 @@ def test_another_unit_has_no_data(cloudwatch):
         {"StartTime": T0 - timedelta(hours=1), "EndTime": T0},
     ],
 )
-def test_what_nobody_measured_has_no_data(cloudwatch, changes):
+def test_unknown_metrics_and_dimensions_have_no_data(cloudwatch, changes):
     assert statistics(cloudwatch, **changes) == []
 
 
@@ -147,7 +154,7 @@ def test_periods_begin_with_the_start_and_end_before_the_end(cloudwatch):
     assert [p["SampleCount"] for p in points] == [3, 3, 3]
 
 
-def test_percentiles_that_nobody_knows_are_left_out(cloudwatch):
+def test_unknown_percentiles_are_left_out(cloudwatch):
     assert statistics(cloudwatch, MetricName="OverheadLatency", ExtendedStatistics=["p99"]) == []
     points = statistics(cloudwatch, MetricName="OverheadLatency", Statistics=["Sum"], ExtendedStatistics=["p99"])
     assert len(points) == N
@@ -156,7 +163,7 @@ def test_percentiles_that_nobody_knows_are_left_out(cloudwatch):
     assert all(len(point["ExtendedStatistics"]) == 3 for point in points)
 
 
-def test_cpu_is_the_sum_over_cores_with_a_sample_an_instance(cloudwatch):
+def test_cpu_is_the_sum_over_cores_with_one_sample_per_instance(cloudwatch):
     points = statistics(
         cloudwatch, Namespace=INSTANCES, MetricName="CPUUtilization", Statistics=["Average", "SampleCount"]
     )
@@ -211,7 +218,7 @@ def test_too_many_points_are_refused_by_the_span_as_aws_does(cloudwatch):
         ),
     ],
 )
-def test_statistics_that_are_refused(cloudwatch, changes, code, words):
+def test_refused_statistics(cloudwatch, changes, code, words):
     with pytest.raises(ClientError) as caught:
         statistics(cloudwatch, **changes)
     assert caught.value.response["Error"]["Code"] == code
@@ -223,7 +230,7 @@ def test_statistics_that_are_refused(cloudwatch, changes, code, words):
     [
         ([query("A")], {}, "MetricDataQueries.member.1.Id is not matching the expected pattern ^[a-z][a-zA-Z0-9_]*$."),
         ([query(), query()], {}, "are not unique"),
-        ([{"Id": "a", "Expression": "b * 2"}], {}, "expressions are not rehearsed"),
+        ([{"Id": "a", "Expression": "b * 2"}], {}, "expressions are not supported"),
         ([query()] * 501, {}, "1 to 500 queries"),
         ([query()], {"MaxDatapoints": 100_801}, "MaxDatapoints must be 1 to 100800"),
         ([query(stat="tm99")], {}, "tm99 is not a statistic"),
@@ -232,7 +239,7 @@ def test_statistics_that_are_refused(cloudwatch, changes, code, words):
         ([{"Id": "a"}], {}, "MetricStat is required"),
     ],
 )
-def test_data_that_are_refused(cloudwatch, queries, more, words):
+def test_refused_data_queries(cloudwatch, queries, more, words):
     with pytest.raises(ClientError) as caught:
         cloudwatch.get_metric_data(MetricDataQueries=queries, **SPAN, **more)
     assert caught.value.response["Error"]["Code"] == "ValidationError"
@@ -244,7 +251,7 @@ def test_metrics_are_listed_in_pages_that_survive_changes():
     for live in endpoints.values():
         live.series["v"] = Series()
     first = handle("ListMetrics", {}, endpoints)
-    endpoints["e-0000"] = endpoints.pop("e-000")  # what comes before has come and gone
+    endpoints["e-0000"] = endpoints.pop("e-000")  # endpoints of the first page appear and disappear
     second = handle("ListMetrics", {"NextToken": first["NextToken"]}, endpoints)
     third = handle("ListMetrics", {"NextToken": second["NextToken"]}, endpoints)
     assert "NextToken" not in third
@@ -253,9 +260,9 @@ def test_metrics_are_listed_in_pages_that_survive_changes():
     assert [len(page["Metrics"]) for page in (first, second)] == [500, 500]
 
 
-def test_metrics_are_listed_by_what_is_asked(cloudwatch):
-    def names(**asked):
-        pages = cloudwatch.get_paginator("list_metrics").paginate(**asked)
+def test_metrics_are_listed_by_filters(cloudwatch):
+    def names(**request):
+        pages = cloudwatch.get_paginator("list_metrics").paginate(**request)
         return sorted((m["Namespace"], m["MetricName"]) for page in pages for m in page["Metrics"])
 
     assert len(names(Dimensions=[{"Name": "EndpointName", "Value": "e-000"}])) == 9
@@ -268,14 +275,14 @@ def test_metrics_are_listed_by_what_is_asked(cloudwatch):
     [[], [0], ["a", 1.0], [0, "x"], [0, 1.0, 2], {"a": 1}, None, [True, None], ["a", "b", "c", "d"], [-5, None]],
 )
 @pytest.mark.parametrize("action", ["ListMetrics", "GetMetricData"])
-def test_a_place_that_nobody_gave_is_no_defect(action, place):
-    """Whoever computes a token's digest gets an answer or a refusal."""
+def test_a_forged_place_is_no_defect(action, place):
+    """A token with a right digest gets an answer or a refusal."""
     endpoints = {"e-000": filled()}
     body = {"MetricDataQueries": [query()], "StartTime": 0, "EndTime": 1e6, "MaxDatapoints": 1}
     body = body if action == "GetMetricData" else {}
     question = [action, {k: v for k, v in body.items() if k != "MaxDatapoints"}]
     try:
-        handle(action, {**body, "NextToken": sealed(place, question)}, endpoints)
+        handle(action, {**body, "NextToken": token_after(place, question)}, endpoints)
     except (InvalidParameterError, MetricDataError):
         return
     assert place in ([-5, None], ["a", "b", "c", "d"])
@@ -310,7 +317,7 @@ ODD = st.sampled_from([-1, 0, 2**70, 1e300, float("nan"), "", "\ud800", "\n", [{
 
 
 def places(value, steps=()):
-    """The steps to every value inside a request."""
+    """Yield the steps to every value inside a request."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, item in inner:
         yield (*steps, step)
@@ -329,7 +336,7 @@ def test_requests_that_are_wrong_in_a_few_places_are_answered_or_refused(action,
                 owner = owner[step]
             owner[steps[-1]] = data.draw(JSON | ODD)
         except (TypeError, KeyError, IndexError):
-            pass  # what was replaced before has no such inside
+            pass  # an earlier replacement removed this place
     refusal = None
     try:
         answer = handle(action, body, {"e-000": filled()})
@@ -346,7 +353,7 @@ def test_requests_that_are_wrong_in_a_few_places_are_answered_or_refused(action,
 FAR_S = 1e12
 
 
-def figures(series, name, namespace=SAGEMAKER, length=1, now_s=FAR_S):
+def statistics_of(series, name, namespace=SAGEMAKER, length=1, now_s=FAR_S):
     return by_period(series, METRICS[namespace, name], 0, 100, length, now_s)
 
 
@@ -355,37 +362,37 @@ def test_a_period_joins_its_minutes():
     latencies = [0.01, 0.02, 0.03, 0.05]
     for i, latency_s in enumerate(latencies):
         series.add(served(60.0 * i, latency_s, "answered" if i else "error_5xx"))
-    found = figures(series, "ModelLatency", length=3)
-    assert list(found) == [0.0, 180.0]
-    first = found[0.0]
+    by_start = statistics_of(series, "ModelLatency", length=3)
+    assert list(by_start) == [0.0, 180.0]
+    first = by_start[0.0]
     assert [first.value(s) for s in ("SampleCount", "Sum", "Average", "Minimum", "Maximum")] == pytest.approx(
         [3, 60_000, 20_000, 10_000, 30_000]
     )
     assert first.value("p50") == pytest.approx(20_000, rel=0.008)  # a bucket's width
     assert (first.value("p0"), first.value("p100")) == pytest.approx((10_000, 30_000), rel=0.008)
-    assert figures(series, "Invocation5XXErrors", length=100)[0.0].value("Average") == 0.25
-    assert figures(series, "InvocationsPerInstance", length=100)[0.0].value("Sum") == 2.0
+    assert statistics_of(series, "Invocation5XXErrors", length=100)[0.0].value("Average") == 0.25
+    assert statistics_of(series, "InvocationsPerInstance", length=100)[0.0].value("Sum") == 2.0
 
 
 def test_a_quiet_minute_has_zeros_and_no_latency():
     series = Series()
     series.sample(30.0, [0, 0], None)
-    found = {name: figures(series, name, namespace) for namespace, name in METRICS}
-    zeros = {name for name, by in found.items() if by and by[0.0].value("Sum") == 0.0}
+    by_name = {name: statistics_of(series, name, namespace) for namespace, name in METRICS}
+    zeros = {name for name, by in by_name.items() if by and by[0.0].value("Sum") == 0.0}
     assert zeros == {
         "Invocations", "InvocationsPerInstance", "Invocation4XXErrors", "Invocation5XXErrors", "InvocationModelErrors",
         "ConcurrentRequestsPerModel",
     }  # fmt: skip
-    assert set(found) - zeros == {"ModelLatency", "OverheadLatency", "CPUUtilization"}
-    assert not any(found[name] for name in set(found) - zeros)
+    assert set(by_name) - zeros == {"ModelLatency", "OverheadLatency", "CPUUtilization"}
+    assert not any(by_name[name] for name in set(by_name) - zeros)
 
 
 def test_percentiles_are_model_latency_s_alone():
     series = Series()
     series.add(served(0.0))
     series.sample(0.0, [1], None)
-    found = {name: figures(series, name, namespace) for namespace, name in METRICS}
-    known = {name for name, by in found.items() if by and by[0.0].value("p99") is not None}
+    by_name = {name: statistics_of(series, name, namespace) for namespace, name in METRICS}
+    known = {name for name, by in by_name.items() if by and by[0.0].value("p99") is not None}
     assert known == {"ModelLatency"}
 
 
@@ -394,24 +401,24 @@ def test_a_busy_worker_is_a_busy_core_where_workers_are_cores():
     series.sample(0.0, [0, 0], 4)
     for instance, service_s in ((0, 30.0), (0, 60.0), (1, 15.0)):
         series.add(served(0.0, service_s, instance=instance, wait_s=0.0, service_s=service_s))
-    (cpu,) = figures(series, "CPUUtilization", INSTANCES, now_s=60.0).values()
+    (cpu,) = statistics_of(series, "CPUUtilization", INSTANCES, now_s=60.0).values()
     assert [cpu.value(s) for s in ("SampleCount", "Minimum", "Maximum", "Average")] == [2.0, 25.0, 150.0, 87.5]
-    assert figures(series, "CPUUtilization", INSTANCES, now_s=59.0) == {}  # the minute is not over
-    assert (INSTANCES, "CPUUtilization") in of_series(series)
+    assert statistics_of(series, "CPUUtilization", INSTANCES, now_s=59.0) == {}  # the minute is not over
+    assert (INSTANCES, "CPUUtilization") in metrics_of(series)
 
 
 def test_no_core_is_busier_than_it_can_be():
-    """Of a pool that was replaced within a minute both fleets worked."""
+    """In a minute in which a pool is replaced, both fleets work."""
     series = Series()
     series.sample(0.0, [0], 1)
     for _ in range(3):
         series.add(served(0.0, 60.0, wait_s=0.0, service_s=60.0))
-    assert figures(series, "CPUUtilization", INSTANCES)[0.0].value("Maximum") == 100.0
+    assert statistics_of(series, "CPUUtilization", INSTANCES)[0.0].value("Maximum") == 100.0
 
 
 def test_unknown_cores_have_no_figures():
     series = Series()
     series.sample(0.0, [0], None)
     series.add(served(0.0, 30.0, wait_s=0.0, service_s=30.0))
-    assert figures(series, "CPUUtilization", INSTANCES) == {}
-    assert {namespace for namespace, _ in of_series(series)} == {SAGEMAKER}
+    assert statistics_of(series, "CPUUtilization", INSTANCES) == {}
+    assert {namespace for namespace, _ in metrics_of(series)} == {SAGEMAKER}

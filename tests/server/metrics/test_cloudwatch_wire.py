@@ -1,4 +1,4 @@
-"""server/query.py: forms as JSON, and answers that every XML reader reads."""
+"""CloudWatch's query protocol: forms parsed as JSON, and answers in well-formed XML."""
 
 from urllib.parse import urlencode
 from xml.etree import ElementTree
@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from shadowsim.errors import InputError
 from shadowsim.server.metrics.cloudwatch import handle
-from shadowsim.server.metrics.cloudwatch_wire import NAMESPACE, answered, parsed
+from shadowsim.server.metrics.cloudwatch_wire import NAMESPACE, answer_form, parse_form
 
 
 @given(st.text(max_size=20))
-def test_whatever_is_asked_the_answer_is_xml_and_says_it_as_far_as_xml_can(text):
+def test_answers_are_xml_that_quotes_any_text_as_far_as_xml_can(text):
     fields = {
         "Action": "GetMetricStatistics", "Namespace": "AWS/SageMaker", "MetricName": text, "Period": "60",
         "StartTime": "2026-01-01T00:00:00Z", "EndTime": "2026-01-01T00:01:00Z", "Statistics.member.1": "Sum",
     }  # fmt: skip
     body = urlencode(fields, errors="surrogatepass").encode()
-    status, answer = answered(body, lambda action, request: handle(action, request, {}))
+    status, answer = answer_form(body, lambda action, request: handle(action, request, {}))
     root = ElementTree.fromstring(answer)
     if status == 200:
         label = root.findtext(f"{{{NAMESPACE}}}GetMetricStatisticsResult/{{{NAMESPACE}}}Label")
@@ -32,7 +32,7 @@ def test_refusals_are_xml_whatever_they_quote(text):
     def refuse(action, request):
         raise InputError("x", "is none", text)
 
-    status, answer = answered(b"Action=A", refuse)
+    status, answer = answer_form(b"Action=A", refuse)
     assert (status, ElementTree.fromstring(answer).tag) == (400, f"{{{NAMESPACE}}}ErrorResponse")
 
 
@@ -45,5 +45,5 @@ def test_refusals_are_xml_whatever_they_quote(text):
         ("A=&B=%20", {"A": "", "B": " "}),
     ],
 )
-def test_a_form_is_read_as_json_has_it(fields, request_):
-    assert parsed(fields.encode()) == request_
+def test_forms_are_parsed_as_json_would_be(fields, request_):
+    assert parse_form(fields.encode()) == request_

@@ -1,4 +1,4 @@
-"""server/metrics.py: what Prometheus reads, and that its counters only grow."""
+"""Prometheus metrics: samples as Prometheus parses them, and counters that only grow."""
 
 from random import Random
 
@@ -7,26 +7,26 @@ from prometheus_client.parser import text_string_to_metric_families
 from served import endpoint, served
 
 from shadowsim.frames import LOST_CAUSES
-from shadowsim.server.data_plane import counts as series_module
+from shadowsim.server.data_plane import counts
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import BOUNDS_S, Series
 from shadowsim.server.metrics.prometheus import prometheus_text
 
 
 def scraped(live, captures=None):
-    """{(sample, labels but endpoint): value} of an endpoint, as Prometheus' own parser reads it."""
+    """Return {(sample, labels except endpoint): value} of an endpoint, as Prometheus' own parser reads it."""
     text = prometheus_text({"e": live}, captures or CaptureWriter(None, Random(1))).decode()
     families = list(text_string_to_metric_families(text))
     assert all(family.documentation and family.type != "unknown" for family in families)
-    found = {}
+    values = {}
     for sample in (sample for family in families for sample in family.samples):
         assert sample.labels.pop("endpoint") == "e"
-        found[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
-    return found
+        values[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
+    return values
 
 
-def test_counters_do_not_go_back_when_the_oldest_minutes_go(monkeypatch):
-    monkeypatch.setattr(series_module, "KEPT_PERIODS", 3)
+def test_counters_do_not_decrease_when_the_oldest_minutes_are_dropped(monkeypatch):
+    monkeypatch.setattr(counts, "KEPT_PERIODS", 3)
     live, before = endpoint("e"), {}
     live.series["v"] = Series()
     live.shadows.add("v")
@@ -41,29 +41,29 @@ def test_counters_do_not_go_back_when_the_oldest_minutes_go(monkeypatch):
     assert before["shadowsim_model_errors_total", labels] == 5
     assert before["shadowsim_model_latency_seconds_count", labels] == 10
     assert before["shadowsim_model_latency_seconds_sum", labels] == pytest.approx(0.09)
-    assert len(live.series["v"].tallies) == 3
+    assert len(live.series["v"].periods) == 3
 
 
-def test_buckets_count_what_does_not_pass_their_bound():
+def test_buckets_count_latencies_up_to_their_bound():
     live, random = endpoint("e"), Random(3)
     live.series["v"] = Series()
     latencies = [*BOUNDS_S, *(random.expovariate(1.0) for _ in range(200)), 100.0]
     for latency_s in latencies:
         live.series["v"].add(served(0.0, latency_s))
-    found = scraped(live)
+    values = scraped(live)
     for bound in (*BOUNDS_S, float("inf")):
         text = "+Inf" if bound == float("inf") else f"{bound:g}"
         labels = (("le", text), ("role", "source"), ("variant", "v"))
-        assert found["shadowsim_model_latency_seconds_bucket", labels] == sum(x <= bound for x in latencies)
+        assert values["shadowsim_model_latency_seconds_bucket", labels] == sum(x <= bound for x in latencies)
 
 
-def test_what_has_not_happened_is_zero_and_not_absent():
-    """A rate over a counter that appears with its first event never sees that event."""
+def test_counters_without_events_are_zero_and_not_absent():
+    """A rate over a counter that appears with its first event misses that event."""
     live = endpoint("e")
     live.series["v"] = Series()
     live.shadows.add("v")
-    found = scraped(live)
-    causes = {dict(labels)["cause"] for name, labels in found if name == "shadowsim_copies_lost_total"}
+    values = scraped(live)
+    causes = {dict(labels)["cause"] for name, labels in values if name == "shadowsim_copies_lost_total"}
     assert causes == set(LOST_CAUSES)
-    assert found["shadowsim_captures_lost_total", ()] == 0
-    assert set(found.values()) == {0}
+    assert values["shadowsim_captures_lost_total", ()] == 0
+    assert set(values.values()) == {0}

@@ -1,4 +1,4 @@
-"""server/clock.py: one line of time, whatever scales and restarts it meets."""
+"""Tests that scaled time is continuous across scales and restarts."""
 
 from datetime import UTC, datetime
 
@@ -20,7 +20,7 @@ def test_scaled_time_begins_as_wall_time():
 
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.sampled_from([0.5, 1.0, 60.0, 3600.0])), min_size=1, max_size=6))
 def test_restarts_change_nothing_but_the_pace(steps):
-    """After each wait the time is what the waits and paces add up to."""
+    """After each wait the time is the sum of the waits, each times its scale."""
     wall, expected, origin, pace = [1e9], 1e9, None, None
     for wait, scale in steps:
         wall[0] += wait
@@ -32,7 +32,7 @@ def test_restarts_change_nothing_but_the_pace(steps):
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=8), st.booleans(), st.sampled_from([1.0, 60.0]))
 def test_a_wall_clock_that_is_set_back_neither_turns_time_back_nor_stops_it(steps, restarting, scale):
-    """What the wall clock goes forward counts, what it goes back does not, within a run and between two."""
+    """Steps forward of the wall clock count, steps back do not, within a run and between two."""
     wall, expected = [1e9], 1e9
     clock = Clock.resumed(None, scale, lambda: wall[0])
     for step in steps:
@@ -44,7 +44,7 @@ def test_a_wall_clock_that_is_set_back_neither_turns_time_back_nor_stops_it(step
 
 
 def test_time_goes_on_from_the_last_moment_that_is_known():
-    """A run that died had gone further than where it began, and the wall clock was set back meanwhile."""
+    """The clock starts at the last moment known, though the wall clock was set back between two runs."""
     origin = Clock.resumed(None, 10.0, lambda: 1000.0).origin
     for scale in (10.0, 2.0):
         wall = [500.0]

@@ -1,4 +1,4 @@
-"""server/limits.py: quotas files, what counts, and rates."""
+"""Tests quotas files, counts of instances, and rates of requests."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""server/store.py: what was answered has happened, also after kill -9, and the log is enough to know all."""
+"""Tests that every answered action survives kill -9, and that the log alone restores the world."""
 
 import itertools
 import json
@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from kill_model import NAMED, campaign
-from rehearsed_account import DAY, ROLE, T0, account, experiment, production
+from kill_model import NAME_MEMBERS, campaign
+from rehearsed_account import DAY, ROLE, T0, experiment, new_account, production
 
 from shadowsim.aws.lifecycle import EXPERIMENT
 from shadowsim.errors import InputError, StoreError
@@ -24,7 +24,7 @@ from shadowsim.server.state.events import EFFECTS
 from shadowsim.server.state.store import Store
 from shadowsim.server.state.undocumented import Undocumented
 
-# Reads actions from its standard input, one JSON object a line, and answers each on its standard output.
+# Reads actions from standard input, one JSON list per line, and answers each on standard output.
 LOOP = """
 import json, sys
 from shadowsim.errors import ShadowsimError
@@ -43,6 +43,19 @@ for line in sys.stdin:
 """
 
 
+@pytest.fixture
+def connections(monkeypatch):
+    """Return a list that receives each SQLite connection when it is opened."""
+    opened, connect = [], sqlite3.connect
+
+    def remember(*args, **options):
+        opened.append(connect(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remember)
+    return opened
+
+
 def logged(path):
     with sqlite3.connect(path) as connection:
         rows = connection.execute("SELECT kind, body FROM events WHERE kind != 'Configure' ORDER BY number").fetchall()
@@ -51,12 +64,12 @@ def logged(path):
 
 
 def load(number):
-    """Actions without end: every one of the first three is accepted, and all that an experiment can do follows."""
+    """Yield the life of one experiment: the first three actions are accepted, then come all others."""
     yield "CreateModel", {"ModelName": f"old-{number}", "PrimaryContainer": {"Image": "a"}, "ExecutionRoleArn": ROLE}
     yield "CreateModel", {"ModelName": f"new-{number}", "PrimaryContainer": {"Image": "b"}, "ExecutionRoleArn": ROLE}
     request = experiment(f"bert-{number}", f"live-{number}", Schedule={"StartTime": T0 + DAY, "EndTime": T0 + 9 * DAY})
-    for given, model in zip(request["ModelVariants"], ("old", "new"), strict=True):
-        given["ModelName"] = f"{model}-{number}"
+    for variant, model in zip(request["ModelVariants"], ("old", "new"), strict=True):
+        variant["ModelName"] = f"{model}-{number}"
     yield "CreateInferenceExperiment", request
     name = {"Name": request["Name"]}
     yield "StartInferenceExperiment", name
@@ -65,15 +78,15 @@ def load(number):
     yield "DeleteInferenceExperiment", name
 
 
-def killed_while_working(path, rng, answered, first):
-    """Let a process answer some actions, and kill it somewhere in the next one; return its next load's number and that.
+def kill_while_working(path, rng, answered, first):
+    """Let a process answer some actions and kill it during the next one; return the next load's number and that action.
 
-    What it answered is appended to `answered`.
+    Accepted actions are appended to `answered`.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", LOOP, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    left, number, now = rng.randint(0, 12), first, T0 + 1000 * first
+    n_left, number, now = rng.randint(0, 12), first, T0 + 1000 * first
     with process:
         assert process.stdout.readline() == "ready\n"
         for number in itertools.count(first):
@@ -81,34 +94,34 @@ def killed_while_working(path, rng, answered, first):
                 now += 2
                 process.stdin.write(json.dumps([action, body, now]) + "\n")
                 process.stdin.flush()
-                if left == 0:
+                if n_left == 0:
                     time.sleep(rng.random() * 0.004)  # about as long as an action takes
                     process.kill()
                     assert process.wait() == -9
                     return number + 1, (action, body)
                 if process.stdout.readline() == "accepted\n":
                     answered.append((action, body))
-                left -= 1
+                n_left -= 1
 
 
 def survives(path, n_kills, seed):
-    """Kill so often, and look each time whether the log holds what was answered, and at most one thing more."""
+    """Kill a process `n_kills` times; each time the log must hold all answered actions, and at most one more."""
     rng, answered, number, n_unheard = random.Random(seed), [], 0, 0
     for _ in range(n_kills):
-        number, sent = killed_while_working(path, rng, answered, number)
-        found = logged(path)
-        if len(found) == len(answered) + 1:
-            assert found[-1] == sent  # done, though nobody heard of it
+        number, sent = kill_while_working(path, rng, answered, number)
+        events = logged(path)
+        if len(events) == len(answered) + 1:
+            assert events[-1] == sent  # accepted, but not answered before the kill
             answered.append(sent)
             n_unheard += 1
-        assert found == answered
-    made = Store(path, wall=lambda: T0)
-    assert made.n_events() == len(answered) + 1  # and the configuration
+        assert events == answered
+    store = Store(path, wall=lambda: T0)
+    assert store.n_events() == len(answered) + 1  # and the Configure event
     # Experiments whose schedule had begun run, and end when they should.
-    live = [t for t in made.world.trials.values() if t.live]
-    after = made.world_at(made.world.now_s + 100 * DAY)
-    assert all(after.trials[t.name].stage.status in ("Completed", "Cancelled") for t in live)
-    made.close()
+    live = [t for t in store.world.experiments.values() if t.live]
+    after = store.world_at(store.world.now_s + 100 * DAY)
+    assert all(after.experiments[t.name].stage.status in ("Completed", "Cancelled") for t in live)
+    store.close()
     return len(answered), n_unheard
 
 
@@ -120,31 +133,31 @@ def test_nothing_answered_is_lost_when_killed_at_random_moments(tmp_path):
 def test_nothing_answered_is_lost_by_a_server_that_is_killed_under_load(tmp_path):
     counts = campaign(tmp_path, 2, seed=1)
     assert counts["invocations"] > 0
-    assert all(counts[f"Create{kind}"] > 0 for kind in NAMED)
+    assert all(counts[f"Create{kind}"] > 0 for kind in NAME_MEMBERS)
 
 
 @pytest.mark.slow
 def test_nothing_answered_is_lost_in_hundreds_of_kills_under_load(tmp_path):
-    """Two servers at a time, each with a file of its own for fifty lives: most of the time they start."""
+    """Run two servers at a time, each with its own file for fifty kills; most of the time goes into starts."""
     seeds = range(2, 6)
     folders = [tmp_path / f"{seed}" for seed in seeds]
     with ThreadPoolExecutor(2) as threads:
         for folder in folders:
             folder.mkdir()
         counts = sum(threads.map(campaign, folders, [50] * len(seeds), seeds), Counter())
-    # Every action and every status was met, and of what nobody heard some had happened, and some had not.
-    actions = [f"{verb}{kind}" for verb in ("Create", "Delete") for kind in NAMED] + ["AddTags", "DeleteTags"]
+    # Every action and every status occurred; of the unanswered actions some had happened, and some had not.
+    actions = [f"{verb}{kind}" for verb in ("Create", "Delete") for kind in NAME_MEMBERS] + ["AddTags", "DeleteTags"]
     actions += ["UpdateEndpoint", *(f"{verb}InferenceExperiment" for verb in ("Start", "Stop", "Update"))]
     seen = [f"saw {status}" for status in (*EXPERIMENT, "InService", "Deleting", "gone")]
     unheard = ["unheard, and happened", "unheard, and did not happen"]
-    assert [what for what in (*actions, *seen, *unheard, "invocations") if not counts[what]] == []
+    assert [name for name in (*actions, *seen, *unheard, "invocations") if not counts[name]] == []
 
 
 def test_a_restarted_store_goes_on_with_every_schedule(tmp_path):
     path = tmp_path / "state.db"
-    made = account(path=path)
-    made.do("CreateInferenceExperiment", **experiment(Schedule={"StartTime": T0 + DAY, "EndTime": T0 + 2 * DAY}))
-    made.store.close()
+    account = new_account(path=path)
+    account.do("CreateInferenceExperiment", **experiment(Schedule={"StartTime": T0 + DAY, "EndTime": T0 + 2 * DAY}))
+    account.store.close()
     seen = []
     for now in (T0 + 10, T0 + DAY + 0.5, T0 + DAY + 5, T0 + 2 * DAY + 0.5, T0 + 3 * DAY):
         again = Store(path, wall=lambda now=now: now)
@@ -166,40 +179,40 @@ def test_the_key_and_the_names_of_arns_are_the_files(tmp_path):
 def test_time_goes_on_after_a_restart_and_with_another_scale(tmp_path):
     path = tmp_path / "state.db"
     wall = [1000.0]
-    with Store(path, time_scale=60, wall=lambda: wall[0]) as made:
+    with Store(path, time_scale=60, wall=lambda: wall[0]) as store:
         wall[0] += 10
-        assert made.clock.now() == 1600.0
+        assert store.clock.now() == 1600.0
     wall[0] += 10
-    with Store(path, time_scale=60, wall=lambda: wall[0]) as made:
-        assert made.clock.now() == 2200.0
-    with Store(path, time_scale=2, wall=lambda: wall[0]) as made:
-        assert made.clock.now() == 2200.0
+    with Store(path, time_scale=60, wall=lambda: wall[0]) as store:
+        assert store.clock.now() == 2200.0
+    with Store(path, time_scale=2, wall=lambda: wall[0]) as store:
+        assert store.clock.now() == 2200.0
         wall[0] += 10
-        assert made.clock.now() == 2220.0
+        assert store.clock.now() == 2220.0
 
 
 def test_options_that_the_fold_depends_on_are_events(tmp_path):
     path = tmp_path / "state.db"
     for options in ({}, {}, {"transition_s": 5.0}, {"choices": Undocumented(desired_state="Completed")}, {}):
-        with Store(path, **options) as made:
-            n_events = made.n_events()
-            assert made.world.transition_s == options.get("transition_s", 1.0)
+        with Store(path, **options) as store:
+            n_events = store.n_events()
+            assert store.world.transition_s == options.get("transition_s", 1.0)
     assert n_events == 4  # the first, and one for each change
 
 
-def test_what_waits_for_a_backend_that_is_no_more_waits_no_longer(tmp_path):
+def test_a_deployment_stops_waiting_for_a_backend_that_was_removed(tmp_path):
     path = tmp_path / "state.db"
-    made = account(path=path, probed=frozenset({"old"}))
-    made.wait(100)
-    assert made.endpoint()["EndpointStatus"] == "Creating"
-    made.store.close()
-    with Store(path, wall=lambda: made.now) as again:
-        assert handle("DescribeEndpoint", {"EndpointName": "live"}, made.now, again)["EndpointStatus"] == "InService"
+    account = new_account(path=path, probed=frozenset({"old"}))
+    account.wait(100)
+    assert account.endpoint()["EndpointStatus"] == "Creating"
+    account.store.close()
+    with Store(path, wall=lambda: account.now) as again:
+        assert handle("DescribeEndpoint", {"EndpointName": "live"}, account.now, again)["EndpointStatus"] == "InService"
 
 
-def test_every_event_is_synced_and_the_log_is_a_wal(tmp_path):
-    with Store(tmp_path / "state.db") as made:
-        ask = made._connection.execute
+def test_every_event_is_synced_and_the_log_is_a_wal(tmp_path, connections):
+    with Store(tmp_path / "state.db"):
+        ask = connections[0].execute
         assert ask("PRAGMA journal_mode").fetchone() == ("wal",)
         assert ask("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
@@ -211,13 +224,13 @@ def test_a_file_has_one_server(tmp_path):
     Store(path).close()
 
 
-def test_only_files_of_ours_are_taken(tmp_path):
+def test_only_stores_are_opened(tmp_path):
     other = tmp_path / "other.db"
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE notes (text)")
     connection.close()
     before = other.read_bytes()
-    with pytest.raises(InputError, match="must be a file that shadowsim made, or a new one"):
+    with pytest.raises(InputError, match="must be a file created by shadowsim, or a new one"):
         Store(other)
     assert other.read_bytes() == before
     text = tmp_path / "notes.txt"
@@ -229,9 +242,9 @@ def test_only_files_of_ours_are_taken(tmp_path):
 
 
 def spoiled(path, *statements):
-    """A store's file after somebody else's hands were on it."""
-    made = account(path=path)
-    made.store.close()
+    """Create a store's file and change it with SQL statements."""
+    account = new_account(path=path)
+    account.store.close()
     connection = sqlite3.connect(path)
     with connection:
         for statement in statements:
@@ -243,11 +256,11 @@ def spoiled(path, *statements):
     ("statement", "message"),
     [
         ("DROP TABLE events", "no such table: events"),
-        ("DELETE FROM events WHERE number = 3", "event 3 is not there"),
-        ("DELETE FROM events WHERE number = 1", "event 1 is not there"),
-        ("UPDATE events SET kind = 'CreateNotebook' WHERE number = 2", "event 2, CreateNotebook, cannot be repeated"),
-        ("UPDATE events SET body = '{' WHERE number = 2", "event 2, CreateModel, cannot be repeated"),
-        ("UPDATE events SET body = '{}' WHERE number = 2", "event 2, CreateModel, cannot be repeated: KeyError"),
+        ("DELETE FROM events WHERE number = 3", "event 3 is missing"),
+        ("DELETE FROM events WHERE number = 1", "event 1 is missing"),
+        ("UPDATE events SET kind = 'CreateNotebook' WHERE number = 2", "event 2, CreateNotebook, cannot be applied"),
+        ("UPDATE events SET body = '{' WHERE number = 2", "event 2, CreateModel, cannot be applied"),
+        ("UPDATE events SET body = '{}' WHERE number = 2", "event 2, CreateModel, cannot be applied: KeyError"),
         ("UPDATE facts SET value = 'x' WHERE name = 'key'", "its facts cannot be read"),
         ("UPDATE facts SET value = '[1]' WHERE name = 'origin'", "its facts cannot be read"),
         ("PRAGMA user_version = 9", "must be of version 1"),
@@ -256,7 +269,7 @@ def spoiled(path, *statements):
 def test_a_log_that_makes_no_world_is_refused_in_one_line(tmp_path, statement, message):
     path = tmp_path / "state.db"
     spoiled(path, statement)
-    for _ in range(2):  # and the first refusal has changed nothing, nor does it hold the file
+    for _ in range(2):  # the first refusal changes nothing and releases the file
         with pytest.raises(InputError, match=message) as caught:
             Store(path)
         assert str(caught.value).startswith("--db: ")
@@ -265,32 +278,34 @@ def test_a_log_that_makes_no_world_is_refused_in_one_line(tmp_path, statement, m
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed):
-    """Whatever a page is overwritten with; within the texts of events nothing can be told."""
+    """A whole page is overwritten; a small change inside the text of an event could not be detected."""
     path, rng = tmp_path / "state.db", random.Random(seed)
-    made = account(path=path)
+    account = new_account(path=path)
     for i in range(40):
-        made.do("CreateModel", ModelName=f"m{i}", PrimaryContainer={"Image": "x", "Environment": {"TEXT": "x" * 500}})
-    before = repr(made.store.world_at(made.now))
-    made.store.close()
+        account.do(
+            "CreateModel", ModelName=f"m{i}", PrimaryContainer={"Image": "x", "Environment": {"TEXT": "x" * 500}}
+        )
+    before = repr(account.store.world_at(account.now))
+    account.store.close()
     raw = bytearray(path.read_bytes())
     at = rng.randrange(len(raw) // 4096) * 4096
     raw[at : at + 4096] = rng.choice([bytes(4096), rng.randbytes(4096)])
     path.write_bytes(raw)
-    with suppress(InputError), Store(path, wall=lambda: made.now) as again:
-        assert repr(again.world_at(made.now)) == before
+    with suppress(InputError), Store(path, wall=lambda: account.now) as again:
+        assert repr(again.world_at(account.now)) == before
 
 
 @pytest.mark.parametrize("place", ["state.db", ""])
 def test_a_file_that_is_read_only_is_refused_as_that(tmp_path, monkeypatch, place):
     Store(tmp_path / "state.db").close()
     (tmp_path / place).chmod(0o555)
-    # Who runs the tests may be root, whom no mode stops.
-    monkeypatch.setattr(os, "access", lambda found, _: bool(os.stat(found).st_mode & 0o200))
-    with pytest.raises(InputError, match=r"must be a file that can be written, and .* cannot be"):
+    # Modes do not stop root, who may run the tests.
+    monkeypatch.setattr(os, "access", lambda file, _: bool(os.stat(file).st_mode & 0o200))
+    with pytest.raises(InputError, match=r"must be a writable file, and .* is not writable"):
         Store(tmp_path / "state.db")
 
 
-def test_options_are_looked_at_before_there_is_a_file(tmp_path):
+def test_options_are_checked_before_a_file_is_created(tmp_path):
     for option in ({"time_scale": 0}, {"region": "US East"}, {"transition_s": -1}):
         with pytest.raises(InputError):
             Store(tmp_path / "state.db", **option)
@@ -298,95 +313,97 @@ def test_options_are_looked_at_before_there_is_a_file(tmp_path):
 
 
 def test_a_wall_clock_that_was_set_back_stops_no_schedule(tmp_path):
-    """An hour back, at an hour a second: it may not take the server an hour to get to where it was."""
+    """After a step of an hour back, scaled time continues at once, not an hour later."""
     path, wall = tmp_path / "state.db", [T0]
-    describe = lambda made: handle("DescribeModel", {"ModelName": "m"}, made.clock.now(), made)  # noqa: E731
-    with Store(path, time_scale=3600, wall=lambda: wall[0]) as made:
+    describe = lambda store: handle("DescribeModel", {"ModelName": "m"}, store.clock.now(), store)  # noqa: E731
+    with Store(path, time_scale=3600, wall=lambda: wall[0]) as store:
         wall[0] += 10
-        handle("CreateModel", {"ModelName": "m", "PrimaryContainer": {"Image": "a"}}, made.clock.now(), made)
-        created_s = describe(made)["CreationTime"]
+        handle("CreateModel", {"ModelName": "m", "PrimaryContainer": {"Image": "a"}}, store.clock.now(), store)
+        created_s = describe(store)["CreationTime"]
         assert created_s == T0 + 36_000
         wall[0] -= 3600
-        assert made.clock.now() == created_s
+        assert store.clock.now() == created_s
         wall[0] += 1
-        assert made.clock.now() == created_s + 3600
-        handle("DeleteModel", {"ModelName": "m"}, made.clock.now(), made)
+        assert store.clock.now() == created_s + 3600
+        handle("DeleteModel", {"ModelName": "m"}, store.clock.now(), store)
     wall[0] -= 3600
-    with Store(path, time_scale=3600, wall=lambda: wall[0]) as made:
-        assert made.clock.now() == created_s + 3600
+    with Store(path, time_scale=3600, wall=lambda: wall[0]) as store:
+        assert store.clock.now() == created_s + 3600
         wall[0] += 1
-        assert made.clock.now() == created_s + 7200
+        assert store.clock.now() == created_s + 7200
 
 
 def test_shorter_transitions_after_a_restart_rewrite_no_history(tmp_path):
     path = tmp_path / "state.db"
-    made = account(path=path, transition_s=1000.0)
-    made.do("CreateInferenceExperiment", **experiment(endpoint="fresh"))
-    made.wait(500)
-    made.store.close()
-    with Store(path, transition_s=10.0, wall=lambda: made.now) as again:
-        found = handle("DescribeInferenceExperiment", {"Name": "bert"}, made.now, again)
-        assert found["LastModifiedTime"] == made.now
+    account = new_account(path=path, transition_s=1000.0)
+    account.do("CreateInferenceExperiment", **experiment(endpoint="fresh"))
+    account.wait(500)
+    account.store.close()
+    with Store(path, transition_s=10.0, wall=lambda: account.now) as again:
+        described = handle("DescribeInferenceExperiment", {"Name": "bert"}, account.now, again)
+        assert described["LastModifiedTime"] == account.now
         for wait in range(0, 30, 2):
-            found = handle("DescribeInferenceExperiment", {"Name": "bert"}, made.now + wait, again)
-            assert (found["Status"], found["EndpointMetadata"].get("EndpointStatus")) in {
+            described = handle("DescribeInferenceExperiment", {"Name": "bert"}, account.now + wait, again)
+            assert (described["Status"], described["EndpointMetadata"].get("EndpointStatus")) in {
                 ("Starting", "Creating"),
                 ("Running", "InService"),
             }
 
 
-def test_what_cannot_be_written_costs_no_more_for_a_longer_log(tmp_path, monkeypatch):
-    """A disk that is full is met at every action: the log may not be read again each time."""
-    made = account(path=tmp_path / "state.db")
-    monkeypatch.setattr(Store, "_folded", lambda self: pytest.fail("the log is read again"))
-    made.store._connection.execute("PRAGMA query_only = ON")
-    before = made.picture()
+def test_what_cannot_be_written_costs_no_more_for_a_longer_log(tmp_path, monkeypatch, connections):
+    """With a full disk every action fails: the log must not be read again each time."""
+    account = new_account(path=tmp_path / "state.db")
+    monkeypatch.setattr(Store, "events", lambda self: pytest.fail("the log is read again"))
+    connections[0].execute("PRAGMA query_only = ON")
+    before = account.snapshot()
     for _ in range(3):
         with pytest.raises(StoreError, match="cannot be written: attempt to write a readonly database"):
-            made.do("AddTags", ResourceArn=made.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}])
-        assert made.picture() == before
-    made.store._connection.execute("PRAGMA query_only = OFF")
-    made.do("AddTags", ResourceArn=made.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}])
+            account.do(
+                "AddTags", ResourceArn=account.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}]
+            )
+        assert account.snapshot() == before
+    connections[0].execute("PRAGMA query_only = OFF")
+    account.do("AddTags", ResourceArn=account.store.world.arn("model", "old"), Tags=[{"Key": "a", "Value": "b"}])
 
 
 def test_an_event_that_fails_is_not_in_the_log(tmp_path, monkeypatch):
-    """Half of it had been done: nothing of that may stay, nor come back with the log."""
-    made = account(path=tmp_path / "state.db")
-    before = made.picture()
+    """An event that fails halfway leaves nothing in the world, nor in the log."""
+    account = new_account(path=tmp_path / "state.db")
+    before = account.snapshot()
 
-    def half(world, body, whole=EFFECTS["CreateModel"]):
+    def fail_halfway(world, body, create_model=EFFECTS["CreateModel"]):
         if body["ModelName"] != "half":
-            return whole(world, body)
+            return create_model(world, body)
         world.models.clear()
         raise ZeroDivisionError
 
-    monkeypatch.setitem(EFFECTS, "CreateModel", half)
+    monkeypatch.setitem(EFFECTS, "CreateModel", fail_halfway)
     with pytest.raises(ZeroDivisionError):
-        made.do("CreateModel", ModelName="half", PrimaryContainer={"Image": "x"})
-    assert made.picture() == before
-    made.do("CreateModel", ModelName="whole", PrimaryContainer={"Image": "x"})
-    before = made.picture()
-    made.store.close()
-    with Store(tmp_path / "state.db", wall=lambda: made.now) as again:
-        assert f"{again.n_events()} {again.world_at(made.now)!r}" == before
+        account.do("CreateModel", ModelName="half", PrimaryContainer={"Image": "x"})
+    assert account.snapshot() == before
+    account.do("CreateModel", ModelName="whole", PrimaryContainer={"Image": "x"})
+    before = account.snapshot()
+    account.store.close()
+    with Store(tmp_path / "state.db", wall=lambda: account.now) as again:
+        assert f"{again.n_events()} {again.world_at(account.now)!r}" == before
 
 
-def test_what_cannot_be_written_has_not_happened(tmp_path):
-    made = account(path=tmp_path / "state.db")
-    before = made.picture()
-    # A disk that is full: SQLite may not grow the file any more.
-    (pages,) = made.store._connection.execute("PRAGMA page_count").fetchone()
-    made.store._connection.execute(f"PRAGMA max_page_count = {pages}")
+def test_what_cannot_be_written_has_not_happened(tmp_path, connections):
+    account = new_account(path=tmp_path / "state.db")
+    before = account.snapshot()
+    # Like a full disk: SQLite cannot grow the file any more.
+    (pages,) = connections[0].execute("PRAGMA page_count").fetchone()
+    connections[0].execute(f"PRAGMA max_page_count = {pages}")
     caught, i, variants = None, 0, [production(f"V{j}") for j in range(10)]
     while caught is None and i < 1000:
-        before, i = made.picture(), i + 1
+        before, i = account.snapshot(), i + 1
         try:
-            made.do("CreateEndpointConfig", EndpointConfigName=f"c{i}", ProductionVariants=variants)
+            account.do("CreateEndpointConfig", EndpointConfigName=f"c{i}", ProductionVariants=variants)
         except StoreError as error:
             caught = error
     assert "cannot be written: database or disk is full" in str(caught)
     assert caught.http_status == 503
-    assert made.picture() == before
+    assert account.snapshot() == before
 
 
 @pytest.mark.parametrize(
@@ -399,7 +416,7 @@ def test_what_cannot_be_written_has_not_happened(tmp_path):
         ({"path": "a\0b"}, "--db: must name a file"),
         ({"time_scale": 0}, "--time-scale: must be > 0"),
         ({"account": "1"}, "--account: must be 12 digits, got '1'"),
-        ({"region": "US East"}, "--region: must be small letters"),
+        ({"region": "US East"}, "--region: must be lower-case letters"),
     ],
 )
 def test_wrong_options_are_refused(option, message):
@@ -408,17 +425,18 @@ def test_wrong_options_are_refused(option, message):
 
 
 def test_another_thread_may_close_it():
-    """As the collector of garbage does, in whichever thread it runs."""
-    made = Store()
+    """The garbage collector may close a store in any thread."""
+    store = Store()
     failed = []
 
     def close():
         try:
-            made.close()
+            store.close()
         except Exception as error:
             failed.append(error)
 
     thread = threading.Thread(target=close)
     thread.start()
     thread.join(10)
+    assert not thread.is_alive()
     assert not failed

@@ -1,13 +1,14 @@
-"""server/clockwork.py, events.py and world.py: whatever is accepted in whatever order, the world can be."""
+"""Accepts random actions in random order, and checks after each that the world is consistent (model-based)."""
 
 import json
 from dataclasses import asdict
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rehearsed_account import DAY, SHADOW, SOURCE, account, experiment, mirrored, production, variant
+from rehearsed_account import DAY, SHADOW, SOURCE, experiment, new_account, production, shadow_mode_config, variant
 
-from shadowsim.aws.contract import _shape, violations
+from shadowsim.aws.contract import violations
 from shadowsim.aws.lifecycle import ENDPOINT, EXPERIMENT
 from shadowsim.errors import ShadowsimError
 from shadowsim.server.state.account import World
@@ -24,7 +25,7 @@ VARIANTS = st.builds(lambda a, b, n: [variant(SOURCE, a), variant(SHADOW, b, n)]
 ACTIONS = st.sampled_from(
     [{SOURCE: "Remove", SHADOW: "Promote"}, {SHADOW: "Remove"}, {SOURCE: "Retain", SHADOW: "Retain"}]
 )
-SHARES = st.integers(0, 100).map(mirrored)
+SHARES = st.integers(0, 100).map(shadow_mode_config)
 
 
 def action(name, **members):
@@ -82,88 +83,88 @@ CHOICES = st.builds(
 )
 
 
-def consistent(made):
-    """What must hold at every moment, whatever happened."""
-    world = made.store.world_at(made.now)
-    live = [trial.endpoint_name for trial in world.trials.values() if trial.live]
+def consistent(account):
+    """Check the invariants of the world at this moment."""
+    world = account.store.world_at(account.now)
+    live = [record.endpoint_name for record in world.experiments.values() if record.live]
     assert len(live) == len(set(live))
-    for trial in world.trials.values():
-        assert trial.stage.status in EXPERIMENT
-        described = made.do("DescribeInferenceExperiment", Name=trial.name)
+    for record in world.experiments.values():
+        assert record.stage.status in EXPERIMENT
+        described = account.do("DescribeInferenceExperiment", Name=record.name)
         json.dumps(described, allow_nan=False)
         assert violations("DescribeInferenceExperimentResponse", described) == []
-        if trial.stage.status == "Running" and trial.deployed:
-            fleet = world.endpoints[trial.endpoint_name].fleet
-            assert fleet.shadow.variant.name == trial.shadow_name
-            assert fleet.production[0].name == trial.source_name
+        if record.stage.status == "Running" and record.deployed:
+            fleet = world.endpoints[record.endpoint_name].fleet
+            assert fleet.shadow.variant.name == record.shadow_name
+            assert fleet.production[0].name == record.source_name
     for endpoint in world.endpoints.values():
         assert endpoint.status in ENDPOINT
-        view = endpoint_view(made.store, endpoint.name, made.now)
+        view = endpoint_view(account.store, endpoint.name, account.now)
         assert bool(view.production) == (endpoint.fleet is not None)
         assert endpoint.status != "InService" or view.production
         assert all(v.instance_count >= 1 for v in view.production)
         assert set(view.routing) == {v.name for v in (endpoint.fleet.variants if endpoint.fleet else ())}
-        assert violations("DescribeEndpointOutput", made.do("DescribeEndpoint", EndpointName=endpoint.name)) == []
-        # Nothing waits for a backend unless one is asked for.
+        assert violations("DescribeEndpointOutput", account.do("DescribeEndpoint", EndpointName=endpoint.name)) == []
+        # A deployment waits for a backend only if the backend is probed.
         if endpoint.deployment and endpoint.deployment.pending:
-            assert endpoint.name in {probe.endpoint for probe in models_to_ping(made.store, made.now)} or (
+            assert endpoint.name in {probe.endpoint for probe in models_to_ping(account.store, account.now)} or (
                 endpoint.status == "RollingBack" or endpoint.status == "Failed"
             )
     arns = {world.arn("model", name) for name in world.models} | {world.arn("endpoint", n) for n in world.endpoints}
     arns |= {world.arn("endpoint-config", name) for name in world.configs}
-    arns |= {world.arn("inference-experiment", name) for name in world.trials}
+    arns |= {world.arn("inference-experiment", name) for name in world.experiments}
     assert arns == set(world.tags)
 
 
-def refolded(made):
-    """The world that the log alone makes, looked at only now."""
-    rows = made.store._connection.execute("SELECT at_s, kind, body FROM events ORDER BY number").fetchall()
-    world = World(region=made.store.region, account=made.store.account)
-    for at_s, kind, body in rows:
+def refolded(account):
+    """The world folded from the log alone, and advanced only at the end."""
+    world = World(region=account.store.region, account=account.store.account)
+    for _, at_s, kind, body in account.store.events():
         apply(world, kind, json.loads(body), at_s)
-    advance(world, made.store.world.now_s)
+    advance(world, account.store.world.now_s)
     return world
 
 
 @settings(max_examples=120)
 @given(st.lists(STEPS, max_size=14), CHOICES, PROBED)
-def test_any_actions_at_any_time_leave_a_world_that_can_be(steps, choices, probed):
-    made = account(choices=choices, probed=probed)
-    made.do("CreateModel", ModelName="third", PrimaryContainer={"Image": "c"})
+def test_any_actions_at_any_time_leave_a_consistent_world(steps, choices, probed):
+    account = new_account(choices=choices, probed=probed)
+    account.do("CreateModel", ModelName="third", PrimaryContainer={"Image": "c"})
     both = {"ProductionVariants": [production()], "ShadowProductionVariants": [production(SHADOW, "new")]}
-    made.do("CreateEndpointConfig", EndpointConfigName="both", **both)
+    account.do("CreateEndpointConfig", EndpointConfigName="both", **both)
     refusals = []
-    for name, given_ in steps:
+    for name, payload in steps:
         if name == "wait":
-            made.wait(given_)
-        elif name == "restart":  # with other options, which are an event like any other
-            transition_s, others, backends = given_
-            options = {"transition_s": transition_s, "choices": asdict(others), "probed": sorted(backends)}
-            made.store.accept("Configure", options, made.now)
+            account.wait(payload)
+        elif name == "restart":  # with other options
+            transition_s, other_choices, backends = payload
+            options = {"transition_s": transition_s, "choices": asdict(other_choices), "probed": sorted(backends)}
+            account.store.accept("Configure", options, account.now)
         elif name == "ping":
-            for probe in models_to_ping(made.store, made.now):
-                record_ping(made.store, probe, made.now, given_)
+            for probe in models_to_ping(account.store, account.now):
+                record_ping(account.store, probe, account.now, payload)
         else:
-            body = given_
+            body = payload
             if name == "CreateInferenceExperiment":
-                request, start = given_
-                body = request if start is None else request | {"Schedule": {"StartTime": made.now + start}}
+                request, start = payload
+                body = request if start is None else request | {"Schedule": {"StartTime": account.now + start}}
             try:
-                made.do(name, **body)
+                account.do(name, **body)
             except ShadowsimError as error:
                 refusals.append(error)
-        consistent(made)
+        consistent(account)
     assert all(400 <= error.http_status < 500 for error in refusals)
-    assert repr(refolded(made)) == repr(made.store.world)
-    for _ in range(10):  # each answer lets the next deployment begin
-        for probe in models_to_ping(made.store, made.now):
-            record_ping(made.store, probe, made.now)
-        made.wait(20 * DAY)
-        consistent(made)
-    assert not any(trial.live for trial in made.store.world.trials.values())
-    assert {endpoint.status for endpoint in made.store.world.endpoints.values()} <= {"InService", "Failed"}
+    assert repr(refolded(account)) == repr(account.store.world)
+    for _ in range(10):  # after each answer the next deployment begins
+        for probe in models_to_ping(account.store, account.now):
+            record_ping(account.store, probe, account.now)
+        account.wait(20 * DAY)
+        consistent(account)
+    assert not any(record.live for record in account.store.world.experiments.values())
+    assert {endpoint.status for endpoint in account.store.world.endpoints.values()} <= {"InService", "Failed"}
 
 
-def test_the_shapes_of_answers_are_looked_up_by_their_right_names():
-    for name in ("DescribeInferenceExperimentResponse", "DescribeEndpointOutput"):
-        assert _shape(name)["members"]
+@pytest.mark.parametrize("name", ["DescribeInferenceExperimentResponse", "DescribeEndpointOutput"])
+def test_violations_knows_the_shapes_of_answers(name):
+    """`consistent` relies on it: an answer without its required members breaks its shape."""
+    assert violations(name, {})

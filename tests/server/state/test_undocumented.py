@@ -1,4 +1,4 @@
-"""What AWS leaves open, as choices that are checked."""
+"""Tests the options for behaviour that AWS does not document."""
 
 from dataclasses import fields
 

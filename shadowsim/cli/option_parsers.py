@@ -1,0 +1,98 @@
+"""Parses the values of options: numbers, shares and durations; an error names the option.
+
+Typer's own messages for a wrong number do not show it. So each parser here takes the text and a name for it and raises
+`InputError`; `option_parser` makes one into what Typer calls, which adds the option's name to the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import typer
+
+from shadowsim.errors import InputError
+from shadowsim.scenario.fields import duration_s
+
+T = TypeVar("T")
+
+
+class BadOptionError(typer.BadParameter):
+    """The value of an option cannot be used; Typer sets `param`, which says which option it is."""
+
+    def __init__(self, error: InputError):
+        super().__init__(str(error))
+        self.error = error
+
+    def named(self) -> InputError:
+        """Return the error under the option's name."""
+        option = max(self.param.opts, key=len) if self.param else self.error.path
+        return InputError(option, self.error.constraint, *self.error.value, hint=self.error.hint)
+
+
+def option_parser(parse: Callable[..., T], **bounds: Any) -> Callable[[str], T]:
+    """Return the `parser` of a Typer option.
+
+    Parameters
+    ----------
+    parse : callable
+        Takes a text, a name for errors and the bounds, and returns a value or raises `InputError`.
+    **bounds
+        Passed on to `parse`.
+    """
+
+    def parser(text: str) -> T:
+        try:
+            return parse(str(text), "option", **bounds)  # Typer also passes the default, which may be a number
+        except InputError as error:  # Typer would replace the text of a ValueError by its own
+            raise BadOptionError(error) from None
+
+    return parser
+
+
+def number(text: str, name: str) -> float:
+    """Return a number: an int when it is written as one, so that messages and JSON show it as it was written."""
+    try:
+        return int(text) if text.strip("+-").isdecimal() else float(text)
+    except ValueError:
+        hint = "; it takes no sign %" if text.strip().endswith("%") else ""
+        raise InputError(name, "must be a number", text, hint=hint) from None
+
+
+def whole(text: str, name: str, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number within bounds."""
+    value = number(text, name)
+    if isinstance(value, int) and least <= value and (most is None or value <= most):
+        return value
+    upper = "" if most is None else f" and <= {most}"
+    raise InputError(name, f"must be a whole number >= {least}{upper}", value)
+
+
+def share(text: str, name: str) -> float:
+    """Return a share from 0 to 1, written as 99% or 0.99."""
+    value = number(text.strip().removesuffix("%"), name)
+    value = value / 100.0 if text.strip().endswith("%") else value
+    if not 0.0 <= value <= 1.0:
+        raise InputError(name, "must be a share such as 99% or 0.99", text)
+    return value
+
+
+def seconds(text: str, name: str) -> float:
+    """Return a duration in seconds: a plain number is in seconds, others have a unit, such as 200ms or 1d."""
+    try:
+        return number(text, name)
+    except InputError:
+        return duration_s(text, name)
+
+
+def positive_s(text: str, name: str, most: float) -> float:
+    """Return a duration above 0 s and at most `most`, in seconds."""
+    value = seconds(text, name)
+    if 0.0 < value <= most:
+        return value
+    raise InputError(name, f"must be > 0 and <= {most:g}", value)
+
+
+def split_commas(texts: list[str] | None) -> list[str] | None:
+    """Return the items of an option that lists them by commas, by being repeated, or both."""
+    return [item.strip() for text in texts for item in text.split(",")] if texts else None

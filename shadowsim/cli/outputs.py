@@ -1,0 +1,66 @@
+"""Writes saved runs and HTML pages for commands; a file that cannot be written is bad input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shadowsim.cli.console import writing
+from shadowsim.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from shadowsim.report.analysis_page import Goal
+    from shadowsim.result import Result
+    from shadowsim.scenario.scenario import Scenario
+
+PAGE_IN_RUN, PAGE_ALONE = "report.html", "shadowsim-report.html"
+
+
+def make_folder(out: Path) -> None:
+    """Make the output directory, before the work that would be lost without it."""
+    if os.path.exists(out) and not os.path.isdir(out):  # Path's methods raise for a name that is too long
+        raise InputError("-o", f"must be a directory, but {out} is a file")
+    writing(out, lambda: out.mkdir(parents=True, exist_ok=True))
+    if not os.access(out, os.W_OK):
+        raise InputError("-o", f"must be a directory that can be written to, and {out} cannot")
+
+
+def save_runs(results: Sequence[Result], out: Path | None, report: bool) -> list[str]:
+    """Write runs into a directory and the first one as a page, as far as asked for; return a line per kind of output.
+
+    Several runs are replications, and get a directory each.
+    """
+    lines = []
+    if out is not None:
+        contents, several = "scenario.json; windows, latency and requests as Parquet", len(results) > 1
+        folders = [out / f"replication-{r}" if several else out for r in range(len(results))]
+        for folder, result in zip(folders, results, strict=True):
+            writing(folder, partial(result.save, folder))
+        to = f" to {folders[-1].name}" if several else ""
+        lines.append(f"{folders[0]}{to or os.sep} ({contents})")
+    if report:
+        lines.append(str(write_page(results[0], Path(PAGE_ALONE) if out is None else out / PAGE_IN_RUN)))
+    return lines
+
+
+def write_page(result: Result, file: Path) -> Path:
+    """Write a run as an HTML page."""
+    from shadowsim.report.run_page import write
+
+    if os.path.isdir(file):
+        raise InputError("-o", f"must be a file, but {file} is a directory")
+    return writing(file, lambda: write(result, file))
+
+
+def write_analysis(frame: pd.DataFrame, file: Path | None, goal: Goal, scenario: Scenario) -> list[str]:
+    """Write the frame of an analysis as an HTML page where a file is given; return the line that says so."""
+    if file is None:
+        return []
+    from shadowsim.report.analysis_page import write
+
+    return [f"page: {writing(file, lambda: write(frame, file, goal, scenario))}"]
