@@ -1,6 +1,8 @@
 """Makes and reads the golden set: results of an earlier version that every later one must reproduce to the bit.
 
-`python tests/support/golden_set.py` writes `tests/golden/` anew; the commit that does so says why results changed.
+`python tests/support/golden_set.py NAME...` writes the digests of some scenarios' frames anew, and the commit says why
+results changed. Without a name it writes the whole set, which makes what is read the work of the present version.
+
 Scenarios cover all routings, copy rules, instants, caps, traffic processes and laws. Frames are kept as a digest per
 column, a saved run, a sweep's cache and a server's database as the files that were written, `--json` as each command's
 keys.
@@ -234,5 +236,13 @@ def _write(file: Path, value: object) -> None:
     file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def update_digests(names: list[str]) -> None:
+    """Write the digests of some scenarios' frames anew."""
+    file = GOLDEN / "frames.json"
+    scenarios = {name: Scenario.load(GOLDEN / "scenarios" / f"{name}.json") for name in names}
+    new = {name: digests(simulate(scenario)) for name, scenario in scenarios.items()}
+    _write(file, json.loads(file.read_text()) | new)
+
+
 if __name__ == "__main__":
-    sys.exit(write_golden_set())
+    sys.exit(update_digests(sys.argv[1:]) if sys.argv[1:] else write_golden_set())
