@@ -1,4 +1,4 @@
-"""Simulator and server agree on one scenario, run live for five minutes and simulated with the same arrivals."""
+"""Simulator and server agree on one scenario, run live and simulated with the same arrivals."""
 
 import json
 import subprocess
@@ -11,18 +11,25 @@ from serving import serving
 
 from shadowsim import default_scenario, simulate
 
-SECONDS, RATE_PER_S = 300.0, 210.0  # of 20 ms on 7 workers: rho 0.6
+RATE_PER_S = 210.0  # of 20 ms on 7 workers: rho 0.6
 WIRE = Path(__file__).parents[1] / "support" / "wire.py"
 
 
-@pytest.mark.slow
-def test_a_live_run_is_as_it_was_simulated(tmp_path):
+@pytest.mark.parametrize(
+    ("length_s", "tolerance"),
+    [
+        # The p99 of n requests of a queue at load 0.6 has a standard error of about 2 % for 63,000, 4 % for 12,600.
+        pytest.param(60.0, 0.2, marks=pytest.mark.slow),
+        pytest.param(300.0, 0.1, marks=pytest.mark.long),
+    ],
+)
+def test_a_live_run_is_as_it_was_simulated(tmp_path, length_s, tolerance):
     service = {"time": {"law": "lognormal", "mean_s": 0.02, "scv": 0.25}, "workers": 7}
     scenario = default_scenario().replace(
         {
             **{f"services.{name}": service for name in ("AllTraffic", "Shadow-01")},
             **{f"{role}.instance_count": 1 for role in ("source", "shadow")},
-            **{"sampling_percentage": 100, "horizon_s": SECONDS},
+            **{"sampling_percentage": 100, "horizon_s": length_s},
             "traffic": {"process": "poisson", "rate_per_s": RATE_PER_S},
         }
     )
@@ -30,8 +37,8 @@ def test_a_live_run_is_as_it_was_simulated(tmp_path):
     with serving(tmp_path, services=scenario.services, mirroring=scenario.mirroring, silent_s=3600.0) as server:
         server.experiment()
         url = f"{server.url}/endpoints/endpoint/invocations"
-        command = [sys.executable, str(WIRE), "race", str(SECONDS), str(RATE_PER_S), url]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS + 60)
+        command = [sys.executable, str(WIRE), "race", str(length_s), str(RATE_PER_S), url]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=length_s + 60)
         load = json.loads(done.stdout)
         assert not load["bad"]
         server.answered(len(load["took_s"][url]))
@@ -47,5 +54,4 @@ def test_a_live_run_is_as_it_was_simulated(tmp_path):
         expected = simulated.quantile(q)
         print(q, live.to_dict(), expected.to_dict())
         for variant in ("AllTraffic", "Shadow-01"):
-            # the p99 of 63,000 requests of a queue at load 0.6 has a standard error of about 2 %
-            assert abs(live[variant] - expected[variant]) < 0.1 * expected[variant] + 0.001
+            assert abs(live[variant] - expected[variant]) < tolerance * expected[variant] + 0.001
