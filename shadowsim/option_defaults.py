@@ -11,6 +11,7 @@ NOISE_FLOOR_RUNS = 10  # where the scenario itself asks for one run
 BENCHMARK_MARGIN_PCT = 5.0
 TOLERANCE = 0.0  # of numbers in captured answers, relative and absolute
 EXAMPLES = 5  # disagreements shown
+ANSWER_FORMAT = "auto"
 
 # size
 HEADROOM_PCT = 0.0

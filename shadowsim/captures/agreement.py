@@ -1,10 +1,12 @@
 """Compares the captured answers of two variants, paired by inference id.
 
 Answers are compared byte for byte, and as values: without the fields to ignore, and with a tolerance for numbers
-(answers.py). A pair whose requests differ is a wrong pairing, as when one id is used for two requests; it is counted,
-and its answers are not compared. The same holds for a pair in which a side has no answer.
+(answers.py). Answers that encode no values in one format are compared byte by byte there too, which the report says. A
+pair whose requests differ is a wrong pairing, as when one id is used for two requests; it is counted, and its answers
+are not compared. The same holds for a pair in which a side has no answer.
 
-Shares have Wilson's score intervals, which assume that pairs are independent: ten copies of one question count as ten.
+Shares have Clopper and Pearson's exact intervals, which assume that pairs are independent: ten copies of one question
+count as ten.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from shadowsim.captures.answers import Differences, IgnoredFields, fields_of, value_of, value_text
+from shadowsim.captures.answers import FORMATS, Differences, IgnoredFields, fields_of, value_text, values_of
 from shadowsim.captures.folders import Source
 from shadowsim.captures.pairing import CaptureIndex, index_captures, pair_by_id, read_pairs
 from shadowsim.captures.record import CapturedPayload
-from shadowsim.errors import InputError
-from shadowsim.option_defaults import EXAMPLES, TOLERANCE
+from shadowsim.errors import InputError, nearest
+from shadowsim.option_defaults import ANSWER_FORMAT, EXAMPLES, TOLERANCE
 from shadowsim.scenario.fields import check_whole, number
 from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.text import count, grid, percent, wrapped
@@ -47,19 +49,24 @@ class Share:
 
 
 def share_of(n: int, of: int, confidence: float) -> Share:
-    """Return a share with the score interval of Wilson (1927, JASA 22, 209-212), for independent trials.
+    """Return a share with the exact interval of Clopper and Pearson (1934, Biometrika 26, 404-413).
 
-    Unlike the normal approximation, it stays within 0 and 1, and has a width also for a share of 0 or 1.
+    The trials are independent. Each end misses the true share with a probability of at most (1 - confidence) / 2, for
+    any number of trials. Score intervals (Wilson's) are narrower and do so in the mean only: one pair that agrees would
+    show a share of at least 21 % with 95 %, though a share of 21 % gives such a pair in 21 % of all cases.
     """
-    from scipy.stats import binomtest  # type: ignore[import-untyped]
+    from scipy.special import betaincinv  # type: ignore[import-untyped]
 
     if of == 0:
         return Share(0, 0, math.nan, math.nan, math.nan)
-    interval = binomtest(n, of).proportion_ci(confidence, method="wilson")
-    return Share(n, of, n / of, float(interval.low), float(interval.high))
+    tail = 0.5 - 0.5 * confidence
+    low = float(betaincinv(n, of - n + 1, tail)) if n > 0 else 0.0
+    high = float(betaincinv(n + 1, of - n, 1.0 - tail)) if n < of else 1.0
+    return Share(n, of, n / of, low, high)
 
 
 _MAX_FIELDS_SHOWN, _MAX_PATH_SHOWN = 12, 24  # a table that fits 80 columns
+_MAX_WHOLE_SHOWN = 1e6
 _LEFT_OUT = {
     "n_without_id": "records without an inference id",
     "n_duplicates": "duplicates of an id, of which the earliest counts",
@@ -144,6 +151,10 @@ class Agreement:
     ignore, unused : tuple of str
         The ignored fields, and those among them that no answer had: possibly misspelt.
     rtol, atol, confidence : float
+    format : {"auto", "json", "csv", "bytes"}
+        The answers' format; "auto" takes what fits both answers of a pair, whatever their content types.
+    n_bytes : int
+        Compared pairs whose answers encode no values in one format: they are equal byte for byte, or differ.
     """
 
     exact: Share
@@ -160,6 +171,8 @@ class Agreement:
     rtol: float
     atol: float
     confidence: float
+    format: str
+    n_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as an object for JSON: one row per field, and null for numbers that are not finite."""
@@ -179,7 +192,8 @@ class Agreement:
         parts = [
             f"{names[0]} (source) and {names[1]} (shadow): {count(self.n_pairs)} pairs by inference id",
             grid([[name, *share.table_cells()] for name, share in shares.items()]),
-            wrapped(f"{note} Intervals: {100 * self.confidence:g} %, Wilson."),
+            wrapped(f"{note} Intervals: {100 * self.confidence:g} %, Clopper-Pearson."),
+            "\n".join(wrapped(line, hanging="  ") for line in self._byte_lines()),
             self._fields_text(),
             "\n".join(wrapped(line, hanging="  ") for line in self._left_out_lines()),
             "\n".join(_example_text(example) for example in self.examples),
@@ -203,6 +217,20 @@ class Agreement:
         rest = f"and {count(more)} more; " if more else ""
         note = "unequal: pairs; d: shadow minus source, bias its mean"
         return f"{grid([head, *rows])}\n{rest}{note}"
+
+    def _byte_lines(self) -> list[str]:
+        """Return the notes on answers that have no values, and on a tolerance without effect."""
+        tolerances = " and ".join(name for name in ("rtol", "atol") if getattr(self, name))
+        of = self.within.of
+        if self.n_bytes:
+            few = "" if self.n_bytes == of else f" of {count(of)}"
+            fact = f"{count(self.n_bytes)}{few} {'answer was' if of == 1 else 'answers were'} compared byte by byte"
+            if not tolerances:
+                return [f"{fact}."]
+            return [f"{tolerances} {'was' if ' ' not in tolerances else 'were'} not applied: {fact}."]
+        if tolerances and of and not self.fields["n_numbers"].any():
+            return [f"{tolerances} {'was' if ' ' not in tolerances else 'were'} not applied: no answers hold numbers."]
+        return []
 
     def _left_out_lines(self) -> list[str]:
         """Return the counts of records that were not compared, with the reasons."""
@@ -229,6 +257,7 @@ def agreement(
     atol: float = TOLERANCE,
     confidence: float = CONFIDENCE,
     examples: int = EXAMPLES,
+    format: str = ANSWER_FORMAT,
 ) -> Agreement:
     """Compare the answers of two variants, from their captures.
 
@@ -245,6 +274,9 @@ def agreement(
         Confidence level of the intervals.
     examples : int
         The most pairs that disagree to show.
+    format : {"auto", "json", "csv", "bytes"}
+        The answers' format. By default the contents decide, not the content types: what parses as JSON, JSON lines, CSV
+        or npy on both sides is compared as values, anything else byte by byte.
 
     Returns
     -------
@@ -268,6 +300,8 @@ def agreement(
     if not 0.0 < confidence < 1.0:
         raise InputError("confidence", "must lie between 0 and 1", confidence)
     check_whole(examples, "examples", 0)
+    if format not in FORMATS:
+        raise InputError("format", f"must be one of {', '.join(FORMATS)}", format, hint=nearest(str(format), FORMATS))
     ignored = IgnoredFields([ignore] if isinstance(ignore, str) else ignore)
 
     indexes = index_captures(source, "source"), index_captures(shadow, "shadow")
@@ -281,7 +315,7 @@ def agreement(
 
     differences = Differences(rtol, atol)
     sample: list[tuple[bytes, Example]] = []
-    n_compared = n_exact = n_within = n_requests_differ = 0
+    n_compared = n_exact = n_within = n_requests_differ = n_bytes = 0
     unanswered = [0, 0]
     for a, b in read_pairs(*indexes, pairs):
         if a.request and b.request and a.request.body != b.request.body:
@@ -293,10 +327,12 @@ def agreement(
             continue
         n_compared += 1
         n_exact += a.response.body == b.response.body
-        why = differences.add(fields_of(value_of(a.response), value_of(b.response), ignored))
+        values = values_of(a.response, b.response, format)
+        n_bytes += isinstance(values[0], bytes)
+        why = differences.add(fields_of(*values, ignored))
         n_within += not why
         if why and examples:
-            example = Example(a.inference_id or "", why, _answer_text(a.response), _answer_text(b.response))
+            example = Example(a.inference_id or "", why, *map(_answer_text, (a.response, b.response), values))
             _keep_in_sample(sample, examples, example)
 
     return Agreement(
@@ -314,6 +350,8 @@ def agreement(
         rtol=rtol,
         atol=atol,
         confidence=confidence,
+        format=format,
+        n_bytes=n_bytes,
     )
 
 
@@ -340,8 +378,7 @@ def _keep_in_sample(sample: list[tuple[bytes, Example]], n: int, example: Exampl
     del sample[n:]
 
 
-def _answer_text(payload: CapturedPayload) -> str:
-    value = value_of(payload)
+def _answer_text(payload: CapturedPayload, value: Any) -> str:
     return value_text(payload.body if isinstance(value, dict | list) else value)
 
 
@@ -351,7 +388,9 @@ def _example_text(example: Example) -> str:
 
 
 def _number_text(x: float) -> str:
-    return "-" if math.isnan(x) else f"{x:.3g}"
+    if math.isnan(x):
+        return "-"
+    return f"{x:.0f}" if x.is_integer() and abs(x) < _MAX_WHOLE_SHOWN else f"{x:.3g}"
 
 
 def _json_value(value: Any) -> Any:

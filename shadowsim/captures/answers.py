@@ -1,12 +1,15 @@
 """Parses captured answers into values and measures their differences field by field.
 
-A body is parsed by its content type, or by its capture's encoding when the type says nothing. An experiment that lists
-no content types stores JSON in base64, too.
+The contents of a pair decide its format, since many servers label JSON as text/html, text/plain or nothing: the first
+format in which both bodies parse. Labels, or captures' encodings where the content type says nothing, only decide
+between formats that both fit.
 
+* npy, known by its first bytes: an array, never pickled objects.
 * JSON, JSON lines: objects, lists, numbers, texts.
 * CSV: a list of rows; a row is {column number: cell}, so that columns stay apart; a cell that reads as a number is one.
-* application/x-npy: an array, never pickled objects.
-* anything else, and a body that does not fit its type: bytes, equal or not.
+  Two bodies that are not both labelled as CSV are CSV only if their cells are numbers and texts at the same places of a
+  full table with several cells: other texts hold commas, too.
+* anything else, and bodies of more than `MAX_PARSED_BYTES`: bytes, equal or not.
 
 A field has a path: in `$.predictions[*].score` all places of a list are one field; `$[*][2]` is column 2 of a CSV body.
 Fields to ignore are written in a subset of JSONPath (RFC 9535): names, `['names']`, places, and `*` for all names or
@@ -14,7 +17,7 @@ places. (JMESPath, which botocore brings along, selects values but cannot leave 
 
 Numbers agree when |shadow - source| <= atol + rtol |source|, numpy.isclose's rule with the source as reference; NaN
 agrees with NaN, an infinity with itself. Other values agree when they are equal. An integer and a float of one value
-are equal; true and 1 are not.
+are equal; true and 1 are not. Integers that floats cannot hold are compared and subtracted exactly.
 
 Memory is bounded for any number of pairs. Quantiles of |difference| come from log-linear buckets, 128 per factor of
 two, and are within 0.4 % of the exact ones; means and the greatest difference are exact. A field holds the few thousand
@@ -28,15 +31,17 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from io import BytesIO, StringIO
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shadowsim.arrays import Floats
-from shadowsim.captures.record import CSV, JSON, CapturedPayload
+from shadowsim.captures.record import BASE64, CSV, JSON, CapturedPayload
 from shadowsim.errors import InputError, shown
 from shadowsim.histogram import edges_of, keys_of, place_of
 
@@ -60,6 +65,14 @@ _STEP = re.compile(
 )
 _LINES = re.compile(r"(?:x-)?(?:json-?lines|jsonl|ndjson)$")
 _MIN_ARRAY = 16  # numbers in a list from which an array is faster
+_MAX_EXACT = 2**53  # floats hold all integers up to here
+
+FORMATS = ("auto", "json", "csv", "bytes")
+MAX_PARSED_BYTES = 2**25  # more than an endpoint's largest answer of 25 MB
+_LINES_LABEL = "JSON lines"
+_NPY_MAGIC = b"\x93NUMPY"
+# Broken array headers raise many kinds of errors; a wrong size can exhaust memory.
+_NOT_PARSED = (ValueError, TypeError, SyntaxError, csv.Error, OSError, OverflowError, MemoryError, RecursionError)
 
 
 class Field(NamedTuple):
@@ -109,27 +122,24 @@ class IgnoredFields:
         return tuple(longer)
 
 
-def value_of(payload: CapturedPayload) -> Any:
-    """Return a body as the value that it encodes, or as bytes."""
-    kind = payload.media_type.partition("/")[2]
-    try:
-        if kind in ("x-npy", "npy"):
-            # Only the array format: numpy.load would also open archives of arrays.
-            return np.lib.format.read_array(BytesIO(payload.body), allow_pickle=False)
-        if _LINES.match(kind):
-            return [json.loads(line) for line in payload.body.decode().split("\n") if line.strip()]
-        if kind == "json" or kind.endswith("+json"):
-            return json.loads(payload.body.decode())
-        if kind == "csv":
-            return _csv_rows(payload.body.decode())
-        if payload.encoding == JSON:
-            return json.loads(payload.body.decode())
-        if payload.encoding == CSV:
-            return _csv_rows(payload.body.decode())
-    # Broken array headers raise many kinds of errors; a wrong size can exhaust memory.
-    except (ValueError, TypeError, SyntaxError, csv.Error, OSError, OverflowError, MemoryError, RecursionError):
-        pass
-    return payload.body
+def values_of(source: CapturedPayload, shadow: CapturedPayload, form: str = "auto") -> tuple[Any, Any]:
+    """Return two bodies as the values that they encode in one format, or both as bytes.
+
+    Parameters
+    ----------
+    source, shadow : CapturedPayload
+    form : {"auto", "json", "csv", "bytes"}
+        The format, by default the one that fits both; "json" includes JSON lines. Bodies that do not fit are bytes.
+    """
+    if max(len(source.body), len(shadow.body)) <= MAX_PARSED_BYTES:
+        for parse in _parsers(source, shadow, form):
+            try:
+                values = parse(source.body, shadow.body)
+            except _NOT_PARSED:
+                continue
+            if values is not None:
+                return values
+    return source.body, shadow.body
 
 
 def fields_of(source: Any, shadow: Any, ignored: IgnoredFields) -> Iterator[Field]:
@@ -203,8 +213,77 @@ def _step_text(name: str | int) -> str:
     return f".{name}" if name.isidentifier() else f"[{name!r}]"
 
 
-def _csv_rows(text: str) -> list[dict[int, Any]]:
-    return [dict(enumerate(map(_csv_cell, row))) for row in csv.reader(StringIO(text, newline="")) if row]
+Parser = Callable[[bytes, bytes], tuple[Any, Any] | None]
+
+
+def _parsers(source: CapturedPayload, shadow: CapturedPayload, form: str) -> tuple[Parser, ...]:
+    """Return the parsers to try, in order."""
+    if form != "auto":
+        return {"json": (_json_values, _json_lines), "csv": (_csv_values,), "bytes": ()}[form]
+    if source.body.startswith(_NPY_MAGIC) and shadow.body.startswith(_NPY_MAGIC):
+        return (_arrays,)
+    labels = {_label(source), _label(shadow)}
+    if _LINES_LABEL in labels:
+        return _json_lines, _json_values, _csv_table
+    if labels == {CSV} and not all(payload.body.lstrip()[:1] in (b"[", b"{") for payload in (source, shadow)):
+        return (_csv_values,)  # a number alone is JSON, too
+    return _json_values, _json_lines, _csv_values if labels == {CSV} else _csv_table
+
+
+def _label(payload: CapturedPayload) -> str:
+    """Return the format that a payload is said to have, "" when it is none that can be parsed."""
+    kind = payload.media_type.partition("/")[2]
+    if _LINES.match(kind):
+        return _LINES_LABEL
+    if kind == "json" or kind.endswith("+json"):
+        return JSON
+    return CSV if kind == "csv" else "" if payload.encoding == BASE64 else payload.encoding
+
+
+def _arrays(source: bytes, shadow: bytes) -> tuple[Any, Any]:
+    # Only the array format: numpy.load would also open archives of arrays.
+    a, b = (np.lib.format.read_array(BytesIO(body), allow_pickle=False) for body in (source, shadow))
+    return a, b
+
+
+def _json_values(source: bytes, shadow: bytes) -> tuple[Any, Any]:
+    return json.loads(_text(source)), json.loads(_text(shadow))
+
+
+def _json_lines(source: bytes, shadow: bytes) -> tuple[Any, Any] | None:
+    a, b = ([json.loads(line) for line in _text(body).split("\n") if line.strip()] for body in (source, shadow))
+    return (a, b) if a and b else None
+
+
+def _csv_values(source: bytes, shadow: bytes) -> tuple[Any, Any]:
+    return list(_csv_rows(_text(source))), list(_csv_rows(_text(shadow)))
+
+
+def _csv_table(source: bytes, shadow: bytes) -> tuple[Any, Any] | None:
+    """Return two bodies as CSV if their cells are of the same kinds in a full table, else None."""
+    tables: tuple[list[dict[int, Any]], list[dict[int, Any]]] = ([], [])
+    numbers = n_cells = 0
+    for a, b in zip_longest(_csv_rows(_text(source)), _csv_rows(_text(shadow))):
+        if a is None or b is None:
+            return None
+        kinds = [isinstance(cell, str) for cell in a.values()]
+        if kinds != [isinstance(cell, str) for cell in b.values()] or len(kinds) != len((tables[0] or [a])[0]):
+            return None
+        n_cells += len(kinds)
+        numbers += len(kinds) - sum(kinds)
+        if len(kinds) == 1 and numbers < n_cells:  # lines of text, one of them a number
+            return None
+        tables[0].append(a)
+        tables[1].append(b)
+    return tables if n_cells > 1 and numbers else None
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8-sig")
+
+
+def _csv_rows(text: str) -> Iterator[dict[int, Any]]:
+    return (dict(enumerate(map(_csv_cell, row))) for row in csv.reader(StringIO(text, newline="")) if row)
 
 
 def _csv_cell(text: str) -> object:
@@ -215,17 +294,28 @@ def _csv_cell(text: str) -> object:
     except ValueError:
         pass
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    # Digits beyond the floats, or more of them than Python converts to an integer, are not infinity.
+    return text if math.isinf(number) and any(map(str.isdigit, text)) else number
 
 
 def _as_arrays(a: list[Any], b: list[Any]) -> tuple[Any, Any] | None:
-    """Return two lists as arrays if they hold only numbers that arrays can represent, else None."""
-    if not {*map(type, a), *map(type, b)} <= {int, float}:
+    """Return two lists as arrays if they hold only numbers that arrays of floats represent exactly, else None."""
+    kinds = {*map(type, a), *map(type, b)}
+    if not kinds <= {int, float}:
         return None
     arrays = np.asarray(a), np.asarray(b)
-    return arrays if all(array.dtype.kind in "if" for array in arrays) else None
+    if any(array.dtype.kind not in "if" for array in arrays):
+        return None
+    return None if int in kinds and any(_beyond_exact(array).any() for array in arrays) else arrays
+
+
+def _beyond_exact(array: Any) -> NDArray[np.bool_]:
+    """Return where numbers are so large that an integer among them might not be a float."""
+    beyond: NDArray[np.bool_] = array > _MAX_EXACT
+    return beyond if array.dtype.kind in "bu" else beyond | (array < -_MAX_EXACT)
 
 
 def _array_fields(path: str, a: Any, b: Any, open_paths: OpenPaths, ignored: IgnoredFields) -> Iterator[Field]:
@@ -350,16 +440,18 @@ class _FieldDifferences:
         self.n_values = self.n_unequal = self.n_pairs_unequal = 0
         self.bias = 0.0
         self.absolute, self.relative = _Spread(), _Spread()
-        self.waiting: list[tuple[float, float]] = []
+        self.waiting: list[tuple[float, float]] = []  # differences, absolute and relative
 
     def compare(self, source: Any, shadow: Any, rtol: float, atol: float) -> tuple[int, int, tuple[Any, Any]]:
         """Measure two values; return the numbers of values and of disagreements, and the first two that disagree."""
         kinds = type(source), type(shadow)
         if kinds[0] in (float, int) and kinds[1] in (float, int):
-            agree = _agree(source, shadow, rtol, atol)
-            self.waiting.append((_clipped_float(source), _clipped_float(shadow)))
-            if len(self.waiting) >= _BATCH:
-                self._count()
+            difference = _difference(source, shadow)
+            agree = _agree(source, shadow, difference, rtol, atol)
+            if difference is not None:
+                self.waiting.append((_clipped_float(difference), _relative(difference, source)))
+                if len(self.waiting) >= _BATCH:
+                    self._count()
             return 1, not agree, (source, shadow)
         if source is shadow:
             return 1, 0, (source, shadow)
@@ -369,15 +461,31 @@ class _FieldDifferences:
             return 1, 1, (source, shadow)
         if source.shape != shadow.shape:
             return 1, 1, (source, shadow)
+        if {source.dtype.kind, shadow.dtype.kind} & set("iu"):
+            inexact = _beyond_exact(source) | _beyond_exact(shadow)
+            if inexact.any():
+                return self._compare_exactly(source, shadow, inexact, rtol, atol)
         x, y = source.astype(np.float64), shadow.astype(np.float64)
         with np.errstate(all="ignore"):
             equal = (source == shadow) | ((x != x) & (y != y))
             limit = atol + rtol * np.abs(x)
-            near = (np.abs(y - x) <= limit) & (limit > 0.0)  # without tolerance 2**53 + 1 is not 2**53
+            near = (np.abs(y - x) <= limit) & (limit > 0.0)  # without tolerance no two long doubles are one
         unequal = np.flatnonzero(~(equal | (near & np.isfinite(x) & np.isfinite(y))))
         self._measure(x, y)
         first = (source.flat[unequal[0]].item(), shadow.flat[unequal[0]].item()) if unequal.size else (source, shadow)
         return source.size, unequal.size, first
+
+    def _compare_exactly(
+        self, source: Any, shadow: Any, inexact: NDArray[np.bool_], rtol: float, atol: float
+    ) -> tuple[int, int, tuple[Any, Any]]:
+        """Compare arrays with integers that floats cannot hold; these one by one, as Python's integers."""
+        pairs = zip(source[inexact].tolist(), shadow[inexact].tolist(), strict=True)
+        results = [
+            self.compare(source[~inexact], shadow[~inexact], rtol, atol),
+            *(self.compare(a, b, rtol, atol) for a, b in pairs),
+        ]
+        first = next((values for _, n_unequal, values in results if n_unequal), (source, shadow))
+        return source.size, sum(n_unequal for _, n_unequal, _ in results), first
 
     def row(self) -> dict[str, float]:
         self._count()
@@ -388,9 +496,9 @@ class _FieldDifferences:
 
     def _count(self) -> None:
         if self.waiting:
-            pairs = np.array(self.waiting, dtype=np.float64)
+            differences = np.array(self.waiting, dtype=np.float64)
             self.waiting.clear()
-            self._measure(pairs[:, 0], pairs[:, 1])
+            self._add(differences[:, 0], differences[:, 1])
 
     def _measure(self, source: Floats, shadow: Floats) -> None:
         finite = np.isfinite(source) & np.isfinite(shadow)
@@ -399,24 +507,49 @@ class _FieldDifferences:
             return
         with np.errstate(all="ignore"):  # the difference of two huge numbers is infinite
             difference = y - x
-            absolute = np.abs(difference)
-            relative = np.where(absolute == 0.0, 0.0, absolute / np.abs(x))
+            relative = np.where(difference == 0.0, 0.0, np.abs(difference) / np.abs(x))
+        self._add(difference, relative)
+
+    def _add(self, difference: Floats, relative: Floats) -> None:
+        with np.errstate(all="ignore"):
             self.bias += float(difference.sum())
-            self.absolute.add(absolute)
-            self.relative.add(relative)
+            self.absolute.add(np.abs(difference))
+            self.relative.add(np.abs(relative))
 
 
-def _agree(source: float, shadow: float, rtol: float, atol: float) -> bool:
+def _difference(source: float, shadow: float) -> float | Fraction | None:
+    """Return shadow minus source, exact where an integer is not a float; None for numbers that are not finite."""
+    if not (_is_finite(source) and _is_finite(shadow)):
+        return None
+    if max(abs(source), abs(shadow)) <= _MAX_EXACT or type(source) is type(shadow) is float:
+        return float(shadow) - float(source)
+    return Fraction(shadow) - Fraction(source)
+
+
+def _relative(difference: float | Fraction, source: float) -> float:
+    """Return |difference| / |source|: infinite for a source of 0, and 0 for equal numbers."""
+    if difference == 0 or source == 0:
+        return 0.0 if difference == 0 else math.inf
+    if isinstance(difference, Fraction):
+        return _clipped_float(abs(difference / Fraction(source)))
+    return abs(difference) / abs(source)
+
+
+def _agree(source: float, shadow: float, difference: float | Fraction | None, rtol: float, atol: float) -> bool:
     if source == shadow or (source != source and shadow != shadow):
         return True
-    try:
-        distance, size = abs(float(shadow - source)), abs(float(source))
-    except OverflowError:  # an integer beyond the floats
+    if difference is None:
         return False
-    return math.isfinite(size) and math.isfinite(distance) and distance <= atol + rtol * size
+    if isinstance(difference, Fraction):
+        return abs(difference) <= Fraction(atol) + Fraction(rtol) * abs(Fraction(source))
+    return math.isfinite(difference) and abs(difference) <= atol + rtol * abs(source)
 
 
-def _clipped_float(number: float) -> float:
+def _is_finite(number: float) -> bool:
+    return isinstance(number, int) or math.isfinite(number)
+
+
+def _clipped_float(number: float | Fraction) -> float:
     try:
         return float(number)
     except OverflowError:

@@ -28,6 +28,7 @@ from shadowsim.cli.options import (
 )
 from shadowsim.errors import InputError
 from shadowsim.option_defaults import (
+    ANSWER_FORMAT,
     BENCHMARK_MARGIN_PCT,
     EXAMPLES,
     NOISE_FLOOR_RUNS,
@@ -209,6 +210,14 @@ def agreement(
         int,
         typer.Option(parser=option_parser(whole, least=0), metavar="N", help="Show at most this many disagreements."),
     ] = EXAMPLES,
+    answer_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Format of the answers: auto, json, csv or bytes. auto takes what fits both, not the content type.",
+        ),
+    ] = ANSWER_FORMAT,
     at_least: Annotated[
         float | None,
         typer.Option(
@@ -230,7 +239,14 @@ def agreement(
     from shadowsim.captures.agreement import agreement as measure_agreement
 
     result = measure_agreement(
-        source, shadow, ignore=ignore or (), rtol=rtol, atol=atol, confidence=confidence, examples=examples
+        source,
+        shadow,
+        ignore=ignore or (),
+        rtol=rtol,
+        atol=atol,
+        confidence=confidence,
+        examples=examples,
+        format=answer_format,
     )
     met = at_least is None or result.within.low >= at_least  # false for NaN, when there are no pairs
     if as_json:

@@ -3,13 +3,13 @@
 import io
 import json
 import math
-from statistics import NormalDist
 
 import numpy as np
 import pytest
 from captured import START, record, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from shadowsim import InputError, agreement
 from shadowsim.captures.agreement import share_of
@@ -18,11 +18,11 @@ from shadowsim.captures.record import CaptureRecord, payload_of
 REPORT = """
 AllTraffic (source) and Shadow-01 (shadow): 7 pairs by inference id
 
-equal byte for byte  66.67 %  4 of 6  30.00 % to 90.32 %
-equal as values      83.33 %  5 of 6  43.65 % to 96.99 %
-copied and captured  87.50 %  7 of 8  52.91 % to 97.76 %
+equal byte for byte  66.67 %  4 of 6  22.28 % to 95.67 %
+equal as values      83.33 %  5 of 6  35.88 % to 99.58 %
+copied and captured  87.50 %  7 of 8  47.35 % to 99.68 %
 
-As values: without $.at, at.all, within rtol 0 and atol 0. Intervals: 95 %, Wilson.
+As values: without $.at, at.all, within rtol 0 and atol 0. Intervals: 95 %, Clopper-Pearson.
 
 field    unequal  values    bias  mean |d|  p99 |d|  max |d|
 $.score        1       6  0.0208    0.0208    0.125    0.125
@@ -167,6 +167,58 @@ def test_an_endpoint_that_lists_no_types_stores_json_in_base64(tmp_path):
     assert (result.exact.n, result.within.n, result.fields["path"].tolist()) == (1, 1, ["$.a"])
 
 
+def texts_of(root, source, shadow, types=("text/html; charset=utf-8",) * 2, **options):
+    """Compare answers of two texts and content types, which an endpoint without listed types captures in base64."""
+    sides = [
+        [
+            CaptureRecord(
+                event_id="e", inference_id=f"id-{i}", inference_time=START, response=payload_of(t.encode(), k)
+            )
+            for i, t in enumerate(texts)
+        ]
+        for texts, k in zip((source, shadow), types, strict=True)
+    ]
+    return agreement(*folders(root, *sides), **options)
+
+
+@pytest.mark.parametrize("types", [("text/html; charset=utf-8",) * 2, ("text/plain", "application/json"), (None, None)])
+def test_json_of_another_label_has_its_tolerance(tmp_path, types):
+    """A scikit-learn container answers JSON as text/html."""
+    result = texts_of(tmp_path, ['{"v": [0.5]}'] * 3, ['{"v": [0.5000000001]}'] * 3, types, rtol=1e-6)
+    assert (result.exact.n, result.within.n, result.n_bytes) == (0, 3, 0)
+    assert result.fields["path"].tolist() == ["$.v[*]"]
+    assert "applied" not in str(result)
+    forced = texts_of(tmp_path, ['{"v": [0.5]}'] * 3, ['{"v": [0.5000000001]}'] * 3, types, rtol=1e-6, format="bytes")
+    assert (forced.within.n, forced.n_bytes, forced.format) == (0, 3, "bytes")
+    assert "rtol was not applied: 3 answers were compared byte by byte." in str(forced)
+
+
+def test_a_tolerance_without_effect_is_said(tmp_path):
+    source, shadow = ["Good day", '{"v": 1}', "a cat"], ["Good day", '{"v": 1}', "a dog"]
+    result = texts_of(tmp_path, source, shadow)
+    assert (result.within.n, result.n_bytes) == (2, 2)
+    assert "\n2 of 3 answers were compared byte by byte.\n" in str(result)
+    assert "applied" not in str(result)
+    both = texts_of(tmp_path, source, shadow, rtol=0.1, atol=0.2)
+    assert "rtol and atol were not applied: 2 of 3 answers were compared byte by byte." in str(both)
+    assert "atol was not applied: 1 answer was compared byte by byte." in str(
+        texts_of(tmp_path / "one", ["a"], ["b"], atol=0.2)
+    )
+    assert "rtol was not applied: no answers hold numbers." in str(
+        texts_of(tmp_path / "texts", ['{"v": "1"}'], ['{"v": "2"}'], rtol=0.1)
+    )
+    assert both.to_dict()["n_bytes"] == 2
+    assert both.to_dict()["format"] == "auto"
+
+
+def test_differences_of_huge_integers_are_shown_exactly(tmp_path):
+    result = agreement_of(tmp_path, [{"s": 12345678901234567890}] * 2, [{"s": 12345678901234567990}] * 2)
+    assert result.within.n == 0
+    assert "\n$.s          2       2   100       100      100      100\n" in str(result)
+    moved = agreement_of(tmp_path / "moved", [{"s": 2**60}], [{"s": 2**60 + 123456}])
+    assert " 123456\n" in str(moved)
+
+
 def test_values_may_agree_where_bytes_do_not(tmp_path):
     result = agreement_of(tmp_path, [{"a": 1, "b": 2}], [{"b": 2.0, "a": 1}])
     assert (result.exact.n, result.within.n) == (0, 1)
@@ -203,6 +255,7 @@ def test_a_path_that_matches_nothing_is_named(tmp_path):
         ({"atol": math.nan}, "atol: must be a finite number >= 0, got nan"),
         ({"confidence": 1.0}, "confidence: must lie between 0 and 1, got 1.0"),
         ({"examples": -1}, "examples: must be at least 0, got -1"),
+        ({"format": "jsn"}, r"format: must be one of auto, json, csv, bytes, got 'jsn'; did you mean json\?"),
     ],
 )
 def test_bad_options(tmp_path, options, message):
@@ -225,27 +278,34 @@ def test_bad_captures(tmp_path):
 
 
 @settings(max_examples=40)
-@given(st.integers(1, 10**7), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.999]))
-def test_the_bounds_solve_wilsons_equation(of, part, confidence):
-    """(share - p)^2 = z^2 p (1 - p) / n: a bound p is as far from the share as z of its own standard errors."""
+@given(st.integers(1, 10**6), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.999]))
+def test_the_bounds_are_the_shares_that_would_rarely_give_the_count(of, part, confidence):
     n = round(part * of)
     share = share_of(n, of, confidence)
     assert (share.n, share.of, share.share) == (n, of, n / of)
     assert 0.0 <= share.low <= share.share <= share.high <= 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    for p in (share.low, share.high):
-        # Both sides are at most z^2 / n; the bounds are rounded to some 1e-15 of themselves.
-        assert (share.share - p) ** 2 == pytest.approx(z * z * p * (1 - p) / of, rel=1e-6, abs=1e-14)
+    tail = (1 - confidence) / 2
+    # The binomial's tails are good to some 1e-9 of themselves at a million trials.
+    assert share.low == 0.0 if n == 0 else binom.sf(n - 1, of, share.low) == pytest.approx(tail, rel=1e-6)
+    assert share.high == 1.0 if n == of else binom.cdf(n, of, share.high) == pytest.approx(tail, rel=1e-6)
+
+
+@pytest.mark.parametrize("of", [1, 2, 5, 20])
+def test_a_lower_end_is_above_the_truth_at_most_once_in_forty(of):
+    """Of all true shares: the chance of a count whose interval begins above the truth."""
+    lows = [share_of(n, of, 0.95).low for n in range(of + 1)]
+    for truth in np.linspace(0.001, 0.999, 997):
+        assert sum(binom.pmf(n, of, truth) for n, low in enumerate(lows) if low > truth) <= 0.025 + 1e-12
 
 
 def test_a_published_interval():
-    """81 of 263, from Newcombe (1998, Statistics in Medicine 17, table I), method 3."""
+    """81 of 263, from Newcombe (1998, Statistics in Medicine 17, table I), method 5."""
     share = share_of(81, 263, 0.95)
-    assert (round(share.low, 4), round(share.high, 4)) == (0.2553, 0.3662)
+    assert (round(share.low, 4), round(share.high, 4)) == (0.2527, 0.3676)
 
 
 def test_of_nothing_nothing_is_known():
     share = share_of(0, 0, 0.95)
     assert all(map(math.isnan, (share.share, share.low, share.high)))
     assert share.table_cells() == ["-", "0 of 0", ""]
-    assert share_of(1, 2, 0.95).table_cells() == ["50.00 %", "1 of 2", "9.45 % to 90.55 %"]
+    assert share_of(1, 2, 0.95).table_cells() == ["50.00 %", "1 of 2", "1.26 % to 98.74 %"]

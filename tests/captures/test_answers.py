@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from shadowsim.captures.answers import (
     Field,
     IgnoredFields,
     fields_of,
-    value_of,
     value_text,
+    values_of,
 )
 from shadowsim.captures.record import CapturedPayload
 
@@ -30,6 +31,17 @@ def npy(array, allow_pickle=False):
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=allow_pickle)
     return CapturedPayload(stream.getvalue(), "application/x-npy")
+
+
+def value_of(payload, form="auto"):
+    """Return the value of a body beside itself."""
+    value, other = values_of(payload, payload, form)
+    assert type(value) is type(other)
+    return value
+
+
+def body_of(text, content_type=None, encoding="BASE64"):
+    return CapturedPayload(text.encode(), content_type, encoding)
 
 
 def fields(source, shadow, *ignore):
@@ -50,16 +62,77 @@ def fields(source, shadow, *ignore):
             [{0: 0.5, 1: "a,b", 2: 7}, {0: -1e3, 1: "", 2: "1_0"}],
         ),
         (CapturedPayload(b"3", None, "CSV"), [{0: 3}]),
-        (CapturedPayload(b"{}", "application/octet-stream"), b"{}"),
-        (CapturedPayload(b"{}", None), b"{}"),
+        (CapturedPayload(b'{"a": 1}', "application/octet-stream"), {"a": 1}),
+        (CapturedPayload(b'{"a": 1}', "text/html; charset=utf-8"), {"a": 1}),
+        (CapturedPayload(b'{"a": 1}\n{"a": 2}', "text/plain"), [{"a": 1}, {"a": 2}]),
+        (CapturedPayload(b"[0.5, 1]\n", "text/csv", "CSV"), [0.5, 1]),
+        (CapturedPayload(b"0.5\n", None), 0.5),
+        (CapturedPayload(b"\xef\xbb\xbf[1]", None), [1]),
+        (CapturedPayload(b"1,0.5,a\n2,.5,b\n", None), [{0: 1, 1: 0.5, 2: "a"}, {0: 2, 1: 0.5, 2: "b"}]),
+        (CapturedPayload(b"1,2", "application/json", "JSON"), [{0: 1, 1: 2}]),
+        (CapturedPayload(b"Hello, world", "text/plain"), b"Hello, world"),
+        (CapturedPayload(b"one\n2\n", "text/plain"), b"one\n2\n"),
+        (CapturedPayload(b"1,2\n3\n", "text/plain"), b"1,2\n3\n"),
+        (CapturedPayload(b"nan", "text/plain"), b"nan"),
+        (CapturedPayload(b"", "text/plain"), b""),
+        (CapturedPayload(b" \n", "application/jsonlines"), b" \n"),
         (CapturedPayload(b'{"a": ', "application/json", "JSON"), b'{"a": '),
         (CapturedPayload(b"\xff", "text/csv"), b"\xff"),
         (CapturedPayload(b"[" * 100_000, "application/json"), b"[" * 100_000),
         (CapturedPayload(b"\x93NUMPY\x01\x00", "application/x-npy"), b"\x93NUMPY\x01\x00"),
     ],
 )
-def test_a_body_is_what_its_type_says(payload, value):
+def test_a_body_is_what_its_contents_and_its_type_say(payload, value):
     assert value_of(payload) == value
+
+
+LABELS = ("application/json", "text/html; charset=utf-8", "text/plain", "application/octet-stream", "text/csv", None)
+
+
+@pytest.mark.parametrize("labels", [(a, b) for a in LABELS for b in LABELS], ids=str)
+def test_labels_do_not_hide_values(labels):
+    for texts, values in (
+        (('{"v": [0.5]}', '{"v":[0.50]}'), ({"v": [0.5]}, {"v": [0.5]})),
+        (("0.5,a\n", "0.50,b"), ([{0: 0.5, 1: "a"}], [{0: 0.5, 1: "b"}])),
+    ):
+        assert values_of(*map(body_of, texts, labels)) == values
+
+
+@pytest.mark.parametrize(
+    ("texts", "form"),
+    [
+        (('{"v": 1}', "Internal error"), "auto"),  # one side parses
+        (("1,2", "1,2,3"), "auto"),
+        (("1,2", "1,b"), "auto"),
+        (("1,2", "1,2\n3,4"), "auto"),
+        (("1,2", "1,2"), "json"),
+        (("[1]", "[1]"), "bytes"),
+        (("[" + "1" * 5000 + "]", "[1]"), "auto"),  # more digits than Python converts
+    ],
+)
+def test_bodies_without_a_common_format_are_bytes(texts, form):
+    assert values_of(*map(body_of, texts), form) == tuple(text.encode() for text in texts)
+
+
+def test_a_format_can_be_forced():
+    assert values_of(body_of("1"), body_of("2,b"), "csv") == ([{0: 1}], [{0: 2, 1: "b"}])
+    assert value_of(body_of("3", "text/csv", "CSV"), "json") == 3
+    assert value_of(body_of("1\n2", "text/csv", "CSV"), "json") == [1, 2]
+    assert value_of(body_of("[1", "application/json", "JSON"), "csv") == [{0: "[1"}]
+    assert value_of(npy(np.arange(3)), "bytes") == npy(np.arange(3)).body
+    labelled = body_of("1,2", "text/csv"), body_of("1,2,3", "text/csv")
+    assert values_of(*labelled) == ([{0: 1, 1: 2}], [{0: 1, 1: 2, 2: 3}])
+
+
+def test_huge_bodies_are_not_parsed(monkeypatch):
+    monkeypatch.setattr("shadowsim.captures.answers.MAX_PARSED_BYTES", 5)
+    assert value_of(body_of("[1,2]")) == [1, 2]
+    assert value_of(body_of("[1, 2]")) == b"[1, 2]"
+
+
+def test_cells_beyond_floats_are_texts():
+    digits = "9" * 5000
+    assert value_of(body_of(f"1e400,inf,{digits}", "text/csv")) == [{0: "1e400", 1: math.inf, 2: digits}]
 
 
 def test_arrays_are_read_and_pickles_are_not():
@@ -69,6 +142,8 @@ def test_arrays_are_read_and_pickles_are_not():
     assert value_of(pickled) == pickled.body
     cut = CapturedPayload(npy(array).body[:-1], "application/x-npy")
     assert value_of(cut) == cut.body
+    unlabelled = CapturedPayload(npy(array).body)
+    np.testing.assert_array_equal(value_of(unlabelled), array)
 
 
 def test_fields_have_paths_and_places_are_one_field():
@@ -93,7 +168,7 @@ def test_long_lists_of_numbers_are_arrays():
     assert path == "$.p[*]"
     np.testing.assert_array_equal(one, a)
     np.testing.assert_array_equal(other, b)
-    for odd in (True, "1", None, 10**400, 2**64):
+    for odd in (True, "1", None, 10**400, 2**64, 2**53 + 1):
         for one, other in ((odd, odd), (0, odd), (odd, 0)):
             assert fields([*a, one], [*a, other]) == [*(("$[*]", x, x) for x in a), ("$[*]", one, other)]
     assert fields(a, a[:-1])[-2:] == [("$[*]", 18, 18), ("$[*]", 19, MISSING)]
@@ -228,6 +303,11 @@ def difference(source, shadow, rtol=0.0, atol=0.0):
         (math.nan, math.nan, True),
         (math.inf, math.inf, True),
         (2**53, 2**53 + 1, False),
+        (2**53 + 1, 2.0**53, False),
+        (2.0**53, 2**53, True),
+        (2**60, 2.0**60, True),
+        (10**400, 10**400 + 1, False),
+        (10**400, math.inf, False),
         (10**400, 10**400, True),
         (10**400, -(10**400), False),
         (10**400, 1.0, False),
@@ -248,6 +328,10 @@ def difference(source, shadow, rtol=0.0, atol=0.0):
         (np.arange(3.0), np.arange(4.0), False),
         (np.array(["a"]), np.array(["b"]), False),
         (np.array([2**53]), np.array([2**53 + 1]), False),
+        (np.array([2**53 + 1]), np.array([2.0**53]), False),
+        (np.array([2**63 - 1]), np.array([2**63], dtype=np.uint64), False),
+        (np.array([-(2**63)]), np.array([-(2.0**63)]), True),
+        (np.array([2**63], dtype=np.uint64), np.array([math.inf]), False),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -286,6 +370,50 @@ def test_a_tolerance_never_covers_what_is_not_finite():
     for source, shadow in ((math.inf, 1.0), (1.0, math.inf), (math.nan, 1.0), (math.inf, -math.inf), (10**400, 1)):
         assert difference(source, shadow, rtol=0.5, atol=1e300)[0]
     assert difference(np.array([np.inf, 1.0]), np.array([1.0, np.inf]), 0.5, 1e300)[1]["n_unequal"] == 2
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+@pytest.mark.parametrize(
+    ("source", "shadow", "difference"),
+    [
+        (12345678901234567890, 12345678901234567990, 100),
+        (9007199254740993, 9007199254740992.0, -1),
+        (2.0**60, 2**60 + 3, 3),
+        (2**63, 2**53 + 1, 2**53 + 1 - 2**63),
+        (-(2**63), 2**63 - 1, 2**64 - 1),
+    ],
+)
+def test_integers_are_subtracted_exactly(source, shadow, difference, as_array):
+    pair = (source, shadow)
+    if as_array:
+        pair = tuple(np.array([x, 1], dtype=np.uint64 if x >= 2**63 else None) for x in pair)
+    differences = Differences(0.0, 0.0)
+    assert differences.add([Field("$.x", *pair)]) == f"$.x: source {source}, shadow {shadow}"
+    row = differences.frame().iloc[0]
+    n = 1 + as_array
+    assert (row["n_values"], row["n_unequal"], row["n_numbers"]) == (n, 1, n)
+    assert (row["bias"] * n, row["abs_max"]) == (float(difference), float(abs(difference)))
+    assert row["relative_max"] == abs(difference) / abs(int(source))
+
+
+huge = st.integers(-(10**40), 10**40) | st.integers(2**53 - 3, 2**53 + 3) | st.floats(-1e20, 1e20)
+
+
+@given(huge, huge | st.none(), st.sampled_from([0.0, 1e-17, 0.5]), st.sampled_from([0.0, 3.0]))
+def test_huge_numbers_are_compared_as_fractions(source, shadow, rtol, atol):
+    shadow = source + 1 if shadow is None else shadow
+    a, b = Fraction(source), Fraction(shadow)
+    why, row = difference(source, shadow, rtol, atol)
+    assert row["abs_max"] == pytest.approx(float(abs(b - a)), rel=1e-15)
+    if isinstance(source, int) or isinstance(shadow, int):
+        assert (why == "") == (abs(b - a) <= Fraction(atol) + Fraction(rtol) * abs(a)) or max(abs(a), abs(b)) <= 2**53
+
+
+def test_far_beyond_floats_differences_are_still_numbers():
+    for shadow, absolute, relative in ((10**400 + 100, 100.0, 0.0), (3 * 10**400, math.inf, 2.0), (7, math.inf, 1.0)):
+        row = difference(10**400, shadow)[1]
+        assert (row["n_numbers"], row["abs_max"], row["relative_max"]) == (1, absolute, relative)
+    assert difference(10**400, 10**400 + 100, rtol=1e-300)[0] == ""
 
 
 numbers = st.floats(-1e9, 1e9) | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf]) | st.integers(-5, 5)

@@ -138,10 +138,10 @@ class TestAgreement:
         assert "0 of 500" in good("agreement", *captures)
 
     def test_a_share_must_be_certain(self, captures):
-        """Wilson's interval of 480 of 500 is 93.90 % to 97.40 %."""
+        """The exact interval of 480 of 500 is 93.89 % to 97.54 %."""
         options = (*captures, "--ignore", "$.rid", "--examples", 0, "--at-least")
         assert good("agreement", *options, "93.8%").endswith("\nmet: equal as values in at least 93.8 %; the "
-                                                             "interval's lower end is 93.90 %.\n")  # fmt: skip
+                                                             "interval's lower end is 93.89 %.\n")  # fmt: skip
         assert good("agreement", *options, "0.938")
         for share, says in (("95%", "not certain, so not met"), ("99%", "missed")):
             done = run("agreement", *options, share)
@@ -151,6 +151,10 @@ class TestAgreement:
     def test_tolerance(self, captures):
         text = good("agreement", *captures, "--ignore", "$.rid", "--atol", 0.31, "--at-least", "99%")
         assert "500 of 500" in text
+
+    def test_format(self, captures):
+        text = good("agreement", *captures, "--format", "bytes", "--rtol", 0.1)
+        assert "rtol was not applied: 500 answers were compared byte by byte." in text
 
     def test_for_machines(self, captures):
         options = (*captures, "--ignore", "$.rid", "--at-least", "99%")
