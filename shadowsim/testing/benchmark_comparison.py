@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
@@ -35,6 +36,7 @@ from shadowsim.testing.benchmark_files import SIMULATED, Source, Timing, Timings
 from shadowsim.text import grid, time_text, wrapped
 
 _HALVINGS = 64
+_MAX_EXACT_STEPS = 1e7
 
 
 class Interval(NamedTuple):
@@ -63,24 +65,57 @@ def median_interval(x: Floats, confidence: float) -> Interval:
 def shift_interval(x: Floats, y: Floats, confidence: float) -> Interval:
     """Return the shift of y above x: the median of all differences, with its interval (Hodges and Lehmann, 1963).
 
-    The interval holds the shifts that the test in `p_value` would not reject (Moses, 1965; Hollander, Wolfe and
-    Chicken, 2014, section 4.3): from the C-th difference to the C-th from above, C the integer part of
+    The interval holds the shifts that the test in `p_value` would not reject if no values were equal (Moses, 1965;
+    Hollander, Wolfe and Chicken, 2014, section 4.3): from the C-th difference to the C-th from above. C is the number
+    of values of U whose exact two-sided p is too small; for large samples, the integer part of
     n m / 2 - z sqrt(n m (n + m + 1) / 12).
     """
     x, y = np.sort(x), np.sort(y)
     n = x.size * y.size
-    z = float(stats.norm.ppf(0.5 + 0.5 * confidence))
-    c = math.floor(n / 2.0 - z * math.sqrt(n * (x.size + y.size + 1) / 12.0))
+    if _is_cheap(x.size, y.size):
+        below = np.cumsum(_rank_sum_shares(np.arange(1, x.size + y.size + 1), x.size))
+        c = int((2.0 * below < 1.0 - confidence).sum()) - x.size * (x.size + 1) // 2
+    else:
+        z = float(stats.norm.ppf(0.5 + 0.5 * confidence))
+        c = math.floor(n / 2.0 - z * math.sqrt(n * (x.size + y.size + 1) / 12.0))
     middle = 0.5 * (_difference(x, y, (n + 1) // 2) + _difference(x, y, n // 2 + 1))
     ends = (_difference(x, y, c), _difference(x, y, n + 1 - c)) if c > 0 else (math.nan, math.nan)
     return Interval(middle, *ends)
 
 
 def p_value(x: Floats, y: Floats) -> float:
-    """Return the two-sided p of Mann and Whitney's (1947) test that neither sample tends to be larger."""
+    """Return the two-sided p of Mann and Whitney's (1947) test that neither sample tends to be larger.
+
+    The p is exact, also with equal values, up to some 30 + 30 values: the share of all ways to divide the values into
+    such samples whose rank sum is as far from its mean. Beyond that it is the normal approximation with its corrections
+    for equal values and for continuity. The approximation is wrong for few values: it gives 0.047 for three of one size
+    and three of another, where 2 of the 20 ways are as extreme.
+    """
+    if _is_cheap(x.size, y.size):
+        small, large = (x, y) if x.size <= y.size else (y, x)
+        ranks = (2.0 * stats.rankdata(np.concatenate((small, large)))).astype(np.int64)  # equal values have half ranks
+        shares = _rank_sum_shares(ranks, small.size)
+        mean = small.size * ranks.size + small.size  # of the doubled sums
+        distances = np.abs(np.arange(shares.size) - mean)
+        return min(1.0, float(shares[distances >= abs(ranks[: small.size].sum() - mean)].sum()))
     if x.min() == x.max() == y.min() == y.max():
         return 1.0
     return float(stats.mannwhitneyu(x, y).pvalue)
+
+
+def _is_cheap(n: int, m: int) -> bool:
+    """Tell whether the exact distribution of the rank sum takes a few milliseconds."""
+    return 2 * (min(n, m) * (n + m)) ** 2 <= _MAX_EXACT_STEPS
+
+
+def _rank_sum_shares(ranks: NDArray[np.int64], n: int) -> Floats:
+    """Return the share of the choices of n ranks that has each sum, from 0 to the greatest."""
+    counts = np.zeros((n + 1, int(np.sort(ranks)[-n:].sum()) + 1))  # choices of k ranks with the sum s
+    counts[0, 0] = 1.0
+    for rank in ranks.tolist():
+        counts[1:, rank:] += counts[:-1, : counts.shape[1] - rank]
+    shares: Floats = counts[n] / counts[n].sum()
+    return shares
 
 
 def _difference(x: Floats, y: Floats, k: int) -> float:

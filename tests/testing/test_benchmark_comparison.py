@@ -300,4 +300,55 @@ def test_p_is_mann_and_whitneys_and_of_equal_constants_one():
     assert benchmark_comparison.p_value(x, y) == pytest.approx(2 / 70)  # 2 of the 70 orders
     assert benchmark_comparison.p_value(x, y) == mannwhitneyu(x, y, method="exact").pvalue
     assert benchmark_comparison.p_value(np.ones(5), np.ones(7)) == 1.0
-    assert benchmark_comparison.p_value(np.ones(5), np.full(7, 2.0)) < 0.01
+    assert benchmark_comparison.p_value(np.ones(5), np.full(7, 2.0)) == pytest.approx(1 / 792)  # of C(12, 5) ways
+    assert benchmark_comparison.p_value(np.ones(400), np.ones(400)) == 1.0
+
+
+@pytest.mark.parametrize(("n", "p"), [(3, 2 / 20), (4, 2 / 70), (5, 2 / 252), (8, 2 / 12870)])
+def test_few_equal_values_have_the_exact_p_of_distinct_ones(n, p):
+    """The normal approximation gives 3 + 3 values of two sizes 0.047, and such samples can never reach 0.05."""
+    old, new = np.full(n, 1e-3), np.full(n, 2e-3)
+    assert benchmark_comparison.p_value(old, new) == pytest.approx(p, rel=1e-14)
+    assert benchmark_comparison.p_value(old + np.arange(n) * 1e-6, new) == pytest.approx(p, rel=1e-14)
+    row = only(compare_benchmarks(document(old.tolist()), document(new.tolist())))
+    assert row["verdict"] == ("slower" if p < 0.05 else "~")
+
+
+SMALL = st.lists(st.integers(0, 3), min_size=1, max_size=5)
+
+
+@given(SMALL, SMALL)
+def test_p_is_the_share_of_all_divisions_that_are_as_extreme(x, y):
+    """Brute force: U counts pairs; equal ones are halves."""
+    values = [*x, *y]
+
+    def distance(places):
+        first, rest = [values[i] for i in places], [values[i] for i in range(len(values)) if i not in places]
+        u = sum((b > a) + 0.5 * (b == a) for a in first for b in rest)
+        return abs(u - len(first) * len(rest) / 2)
+
+    observed = distance(range(len(x)))
+    as_extreme = [distance(places) >= observed for places in combinations(range(len(values)), len(x))]
+    p = benchmark_comparison.p_value(np.array(x, float), np.array(y, float))
+    assert p == pytest.approx(np.mean(as_extreme), rel=1e-12)
+    assert benchmark_comparison.p_value(np.array(y, float), np.array(x, float)) == pytest.approx(p, rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (33, 33), (3, 500), (40, 40), (500, 3)])
+def test_p_without_equal_values_is_scipys(n, m):
+    """Exact as long as that is cheap, and close to exact beyond."""
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(size=n), rng.normal(0.3, size=m)
+    p = benchmark_comparison.p_value(x, y)
+    exact = mannwhitneyu(x, y, method="exact").pvalue
+    assert p == pytest.approx(exact, rel=1e-10 if benchmark_comparison._is_cheap(n, m) else 0.01)
+
+
+@given(st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**32 - 1), st.sampled_from([0.8, 0.9, 0.95]))
+def test_a_shifts_interval_leaves_out_what_the_test_rejects(n, m, seed, confidence):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=n), rng.normal(1.5, size=m)
+    interval = benchmark_comparison.shift_interval(x, y, confidence)
+    for shift in rng.normal(1.5, 2.0, size=10):
+        inside = bool(np.isnan(interval.low)) or interval.low <= shift <= interval.high
+        assert inside == (not benchmark_comparison.p_value(x, y - shift) < 1.0 - confidence)
