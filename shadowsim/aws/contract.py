@@ -122,6 +122,11 @@ def instance_types() -> tuple[str, ...]:
     return tuple(_shape("ProductionVariantInstanceType")["enum"])
 
 
+def members_of(name: str) -> tuple[str, ...]:
+    """Return the names of the members of an action's input, or of a shape, in the model's order."""
+    return tuple(_shape(name)["members"])
+
+
 def actions() -> tuple[str, ...]:
     """Return all actions of SageMaker, in the model's order."""
     return tuple(_model()["operations"])

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shadowsim.aws.contract import as_time, sentence, violations
+from shadowsim.aws.other_documents import refuse_other_document
 from shadowsim.errors import ValidationError, shown
 from shadowsim.json_files import read_json
 
@@ -140,9 +141,10 @@ class Experiment:
         SerializationError
             The text is not a JSON object.
         InputError
-            The file cannot be read.
+            The file cannot be read, or holds another kind of document, such as a CloudFormation template.
         """
         members = read_json(request)
+        refuse_other_document(members)
         read_at = as_time(now if now is not None else datetime.now(UTC))
         if read_at is None:
             raise TypeError(f"now must be a datetime, got {now!r}")

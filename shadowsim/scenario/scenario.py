@@ -28,6 +28,7 @@ from typing import cast
 
 from shadowsim.aws.experiment import Experiment, Variant
 from shadowsim.aws.instances import duration_text
+from shadowsim.aws.other_documents import refuse_other_document
 from shadowsim.errors import InputError
 from shadowsim.json_files import file_of, path_of, read_json
 from shadowsim.scenario.defaults import (
@@ -188,6 +189,7 @@ class Scenario:
         if isinstance(source, Scenario):
             return source.replace(edits) if edits else source
         document = cast(dict[str, object], plain(read_json(source, "scenario")))
+        refuse_other_document(document)
         if is_request(document):
             document, assumed = requested_document(document, edits)
             # File paths in a plain request are relative to the working directory.
@@ -231,6 +233,7 @@ class Scenario:
             All errors of the experiment's block, in AWS's words.
         """
         base = Path(base_dir) if base_dir is not None else Path()
+        refuse_other_document(document)
         if isinstance(document, Mapping) and is_request(document):
             hint = "`shadowsim init` makes a file of it to edit, Scenario.of(request, rate_per_s) a scenario"
             raise InputError("scenario", f"is a plain CreateInferenceExperiment request; {hint}")
