@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +164,10 @@ class Result:
         windows, latency, requests = (
             frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()
         )
-        return cls(Scenario.load(folder / _SCENARIO), windows, latency, requests)
+        scenario = Scenario.load(folder / _SCENARIO)
+        # Saved runs outlive their Schedules; whether one has ended since is not what was assumed in the run.
+        assumed = {path: text for path, text in scenario.assumed.items() if path != "experiment.Schedule"}
+        return cls(replace(scenario, assumed=assumed), windows, latency, requests)
 
 
 def _weighted_mean(values: pd.Series[float], n: Floats) -> float:

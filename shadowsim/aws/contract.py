@@ -29,7 +29,8 @@ value, whether it is written with anchors or not; `\d` and `\w` are ASCII; `\p{L
 package `regex` stands in for `re`. A pattern that not even `regex` can read (four shapes write ranges as UTF-16
 surrogate pairs; no action on inference experiments uses them) is not enforced. An `integer` has 32 bits, a `long` 64;
 JSON's 2.0, "2" and true are not integers. `min` and `max` are a range for numbers, a length for strings, lists and
-maps. A timestamp is a number of seconds since 1970, an ISO 8601 string or a datetime; without an offset it is UTC.
+maps. A timestamp is whatever botocore's parser takes: seconds since 1970 as a number or as text, a date as text (ISO
+8601, "Dec 1 2026"), or a datetime; without an offset it is UTC.
 
 One constraint is added here: SamplingPercentage must not be negative, since the model gives it a maximum only.
 """
@@ -138,11 +139,11 @@ def as_time(value: object) -> datetime | None:
     Parameters
     ----------
     value : object
-        Seconds since 1970 (int or float), an ISO 8601 string, or a datetime. Without an offset: UTC.
+        Seconds since 1970 (a number, or its text), a date as text, or a datetime. Without an offset: UTC.
     """
     try:
         if isinstance(value, str):
-            value = datetime.fromisoformat(value)
+            value = _read_time(value)
         elif isinstance(value, Real) and not isinstance(value, bool):  # numpy's numbers, too
             value = datetime.fromtimestamp(float(value), UTC)
         if not isinstance(value, datetime):
@@ -150,8 +151,19 @@ def as_time(value: object) -> datetime | None:
         t = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         # Rebuilt, because subclasses (pandas.Timestamp) carry more; pandas.NaT fails here with a ValueError.
         return datetime(t.year, t.month, t.day, t.hour, t.minute, t.second, t.microsecond, UTC)
-    except (ValueError, TypeError, OverflowError, OSError):
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError):  # AttributeError: dateutil on some texts
         return None
+
+
+def _read_time(text: str) -> datetime:
+    """Return the time that botocore.utils.parse_timestamp reads, without loading botocore's HTTP client."""
+    try:
+        return datetime.fromtimestamp(float(text), UTC)
+    except ValueError:  # no number, or beyond the calendar: 20261201120000 is a date
+        from dateutil import parser  # type: ignore[import-untyped]
+
+        time: datetime = parser.parse(text, tzinfos={"GMT": UTC})
+        return time
 
 
 def _walk(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) -> Iterator[str]:
@@ -270,7 +282,7 @@ def _enum_text(known: list[str], value: str) -> str:
 def _wrong_type(type_name: str, value: object) -> str | None:
     """Return the constraint that a value of the wrong type breaks, or None."""
     if type_name == "timestamp":
-        wanted = "a time: seconds since 1970, an ISO 8601 string or a datetime"
+        wanted = "a time: seconds since 1970, a date such as 2026-12-01T00:00:00Z, or a datetime"
         return None if as_time(value) is not None else f"Member must be {wanted}"
     wanted, types = _TYPES[type_name]
     valid = isinstance(value, types) and isinstance(value, bool) == (type_name == "boolean")

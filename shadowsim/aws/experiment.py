@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shadowsim.aws.contract import as_time, sentence, violations
+from shadowsim.aws.destinations import parse_destination
 from shadowsim.aws.other_documents import refuse_other_document
 from shadowsim.errors import ValidationError, shown
 from shadowsim.json_files import read_json
@@ -35,7 +36,7 @@ class InstancePool:
     instance_type : str
         Such as "ml.m5.xlarge".
     instance_count : int
-        SageMaker accepts 0; a simulation does not.
+        At least 1.
     """
 
     instance_type: str
@@ -123,16 +124,19 @@ class Experiment:
     read_at: datetime = field(compare=False, repr=False)
 
     @classmethod
-    def from_request(cls, request: object, now: datetime | None = None) -> Experiment:
+    def from_request(cls, request: object, now: datetime | None = None, *, refuse_past: bool = False) -> Experiment:
         """Return the experiment that a request describes.
 
         Parameters
         ----------
         request : mapping, str, bytes or path
             Keyword arguments for boto3 (times may be datetimes), JSON text, or the path of a JSON file; times in JSON
-            are seconds since 1970 or ISO 8601.
+            are seconds since 1970 or dates as text.
         now : datetime, optional
             Start of an experiment without StartTime. The wall clock by default.
+        refuse_past : bool
+            Whether a Schedule that ends before `now` is a violation, as it is for SageMaker. By default it is not: what
+            was valid once can be read again.
 
         Raises
         ------
@@ -149,6 +153,9 @@ class Experiment:
         if read_at is None:
             raise TypeError(f"now must be a datetime, got {now!r}")
         broken = [*violations("CreateInferenceExperiment", members), *_broken_rules(members, read_at)]
+        schedule = _member(members, "Schedule")
+        if refuse_past and _member(schedule, "StartTime") is not None:  # an EndTime alone is compared with now anyway
+            broken += past_rules(schedule, read_at)
         if broken:
             raise ValidationError(broken)
         return _experiment(members, read_at)
@@ -195,6 +202,44 @@ def excluded_type(instance_type: object, path: str) -> Iterator[str]:
         yield sentence(instance_type, path, "Member must not be an Inf1 type, which shadow tests exclude")
 
 
+def pool_rules(variants: Sequence[Any], path: str) -> Iterator[str]:
+    """Yield a sentence for each variant without instances: the model allows 0, but each variant is deployed."""
+    for i, variant in enumerate(variants, start=1):
+        pool = _member(_member(variant, "InfrastructureConfig"), "RealTimeInferenceConfig")
+        count = _member(pool, "InstanceCount")
+        if isinstance(count, int) and not isinstance(count, bool) and count == 0:
+            constraint = "Member must have value greater than or equal to 1, because each variant is deployed"
+            at = f"{path}.{i}.member.infrastructureConfig.realTimeInferenceConfig.instanceCount"
+            yield sentence(count, at, constraint)
+
+
+def tag_rules(tags: Sequence[Any]) -> Iterator[str]:
+    """Yield a sentence for each tag's key that occurs twice or is reserved for AWS."""
+    keys = [_member(tag, "Key") for tag in tags]
+    yield from _repeated(keys, "tags.{}.member.key", "Member must be unique among the tags' keys")
+    for i, key in enumerate(keys, start=1):
+        if isinstance(key, str) and key.lower().startswith("aws:"):
+            yield sentence(key, f"tags.{i}.member.key", "Member must not begin with aws:, which is reserved for AWS")
+
+
+def past_rules(schedule: object, now: datetime) -> Iterator[str]:
+    """Yield the sentence for a Schedule that has ended, nothing for any other value."""
+    raw = {name: _member(schedule, name) for name in ("StartTime", "EndTime")}
+    times = Schedule(*map(as_time, raw.values()))
+    name = "StartTime" if raw["EndTime"] is None else "EndTime"
+    parsed = times.start, times.end
+    if any((time is None) != (value is None) for time, value in zip(parsed, raw.values(), strict=True)):
+        return  # an unreadable time is already reported
+    try:
+        ended = times.window(now)[1] <= now
+    except OverflowError:
+        return
+    if ended:
+        clock = iso_time(now.replace(microsecond=0))
+        constraint = f"Member must leave the experiment's end later than now, which is {clock}"
+        yield sentence(raw[name], f"schedule.{name[0].lower()}{name[1:]}", constraint)
+
+
 def _broken_rules(request: Mapping[str, Any], now: datetime) -> Iterator[str]:
     """Yield one sentence per broken rule across fields, for the rules whose fields have the right types."""
     variants = _list_member(request, "ModelVariants")
@@ -204,9 +249,10 @@ def _broken_rules(request: Mapping[str, Any], now: datetime) -> Iterator[str]:
         instance_type = _member(pool, "InstanceType")
         path = f"modelVariants.{i}.member.infrastructureConfig.realTimeInferenceConfig.instanceType"
         yield from excluded_type(instance_type, path)
+    yield from pool_rules(variants, "modelVariants")
     yield from _schedule_rules(_member(request, "Schedule"), now)
-    keys = [_member(tag, "Key") for tag in _list_member(request, "Tags")]
-    yield from _repeated(keys, "tags.{}.member.key", "Member must be unique among the tags' keys")
+    yield from _destination_rules(_member(_member(request, "DataStorageConfig"), "Destination"))
+    yield from tag_rules(_list_member(request, "Tags"))
 
 
 def _name_rules(request: Mapping[str, Any], names: Sequence[object]) -> Iterator[str]:
@@ -245,6 +291,16 @@ def _schedule_rules(schedule: object, now: datetime) -> Iterator[str]:
         yield sentence(raw[1], "schedule.endTime", f"Member must be at least 1 hour later than {origin}")
     elif end - start > LONGEST:
         yield sentence(raw[1], "schedule.endTime", f"Member must be at most 30 days later than {origin}")
+
+
+def _destination_rules(destination: object) -> Iterator[str]:
+    path = "dataStorageConfig.destination"
+    # One that breaks its shape is already reported.
+    if isinstance(destination, str) and not violations("DestinationS3Uri", destination):
+        try:
+            parse_destination(destination, path)
+        except ValidationError as error:
+            yield from error.violations
 
 
 def _repeated(names: Sequence[object], path: str, constraint: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ import typer
 from shadowsim import __version__
 from shadowsim.cli import compare, plan, serve
 from shadowsim.cli.console import BAD_INPUT, FAILED_GOAL, Commands, one_line, print_frame, print_json
+from shadowsim.cli.option_parsers import moment, option_parser
 from shadowsim.cli.options import (
     Csv,
     Edits,
@@ -109,6 +111,15 @@ def validate(
         ),
     ],
     prices: PriceFile = None,
+    now: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=option_parser(moment),
+            metavar="TIME",
+            help="Check the Schedule as of this time, such as 2026-12-01T00:00:00Z.",
+            show_default="the current time",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print {valid, violations} as JSON.")] = False,
 ) -> None:
     """Check a request or a scenario.
@@ -118,7 +129,7 @@ def validate(
     own_prices = None if prices is None else _read_prices(prices)
     text, violations = "", []
     try:
-        text = _description(request, own_prices)
+        text = _description(request, own_prices, now or datetime.now(UTC))
     except ShadowsimError as error:
         if isinstance(error, ValidationError):
             violations = list(error.violations)
@@ -269,18 +280,18 @@ def _read_prices(file: Path) -> Prices:
     return read_prices(file)
 
 
-def _description(file: str, prices: Prices | None) -> str:
+def _description(file: str, prices: Prices | None, now: datetime) -> str:
     """Return a text on a request or a scenario.
 
     Raises
     ------
     ValidationError
-        For a request, with everything that is wrong.
+        For a request, with everything that is wrong, and for a scenario whose Schedule has ended.
     InputError
         For a scenario, with the first thing that is wrong.
     """
     from shadowsim.aws.contract import violations
-    from shadowsim.aws.experiment import Experiment
+    from shadowsim.aws.experiment import Experiment, past_rules
     from shadowsim.aws.instances import experiment_text
     from shadowsim.scenario.fields import BLOCKS
 
@@ -291,13 +302,16 @@ def _description(file: str, prices: Prices | None) -> str:
         names = ", ".join(name[0].upper() + name[1:] for name in needed)
         raise InputError("stdin" if file == "-" else file, f"is an empty object; a request needs {names}")
     if not any(key in BLOCKS for key in document):
-        return experiment_text(Experiment.from_request(document), price_of)
+        return experiment_text(Experiment.from_request(document, now, refuse_past=True), price_of)
     from shadowsim.planning.costs import cost
     from shadowsim.report.analysis_text import data_text
     from shadowsim.report.scenario_text import scenario_text
     from shadowsim.scenario.scenario import Scenario
 
     scenario = Scenario.from_dict(document, None if file == "-" else Path(file).parent)
+    broken = list(past_rules(scenario.experiment.to_request().get("Schedule"), now))
+    if broken:
+        raise ValidationError(broken)
     data = data_text(cost(scenario, prices))
     return f"{experiment_text(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}"
 

@@ -1,4 +1,4 @@
-"""Parses the values of options: numbers, shares and durations; an error names the option.
+"""Parses the values of options: numbers, shares, durations and times; an error names the option.
 
 Typer's own messages for a wrong number do not show it. So each parser here takes the text and a name for it and raises
 `InputError`; `option_parser` makes one into what Typer calls, which adds the option's name to the error.
@@ -7,6 +7,7 @@ Typer's own messages for a wrong number do not show it. So each parser here take
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import typer
@@ -91,6 +92,16 @@ def positive_s(text: str, name: str, most: float) -> float:
     if 0.0 < value <= most:
         return value
     raise InputError(name, f"must be > 0 and <= {most:g}", value)
+
+
+def moment(text: str, name: str) -> datetime:
+    """Return a time in UTC, written in any way that boto3 takes."""
+    from shadowsim.aws.contract import as_time
+
+    time = as_time(text)
+    if time is None:
+        raise InputError(name, "must be a time such as 2026-12-01T00:00:00Z", text)
+    return time
 
 
 def split_commas(texts: list[str] | None) -> list[str] | None:

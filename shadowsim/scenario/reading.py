@@ -141,12 +141,10 @@ def workers_of(variant: Variant, service: Service) -> int:
 
 
 def check_pools(experiment: Experiment, workers: Mapping[str, int], document: Mapping[str, object]) -> None:
-    """Raise `InputError` for a pool without instances, or with more than `MAX_POOL_WORKERS` workers."""
+    """Raise `InputError` for a pool with more than `MAX_POOL_WORKERS` workers."""
     for variant in (experiment.source, experiment.shadow):
         path = f"{variant_path(document, variant.name)}.{VARIANT_ALIASES['instance_count']}"
         n = variant.pool.instance_count
-        if n < 1:
-            raise InputError(path, "must be >= 1: a simulated variant needs at least one instance", n)
         if n * workers[variant.name] > MAX_POOL_WORKERS:
             raise InputError(path, f"must give at most {MAX_POOL_WORKERS:,} workers, {workers[variant.name]} each", n)
 

@@ -22,11 +22,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from shadowsim.aws.experiment import Experiment, Variant
+from shadowsim.aws.experiment import Experiment, Variant, iso_time
 from shadowsim.aws.instances import duration_text
 from shadowsim.aws.other_documents import refuse_other_document
 from shadowsim.errors import InputError
@@ -252,6 +252,10 @@ class Scenario:
         if experiment.schedule.start is None and experiment.schedule.end is not None and not run.has("horizon_s"):
             values = edited(values, "run.horizon_s", experiment.duration_s)
             assumed["run.horizon_s"] = f"run.horizon_s: {horizon_s:.0f} s, from now until the Schedule's EndTime."
+        end = experiment.window()[1]
+        if end <= datetime.now(UTC):
+            note = f"experiment.Schedule: ended at {iso_time(end)}, before now; SageMaker would refuse it."
+            assumed["experiment.Schedule"] = note
         workers = {v.name: workers_of(v, services[v.name]) for v in (experiment.source, experiment.shadow)}
         check_pools(experiment, workers, values)
         check_columns(traffic, services)

@@ -454,6 +454,11 @@ INSTANT = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
         "2026-01-01T12:30:00.000+00:00",
         "2026-01-01T18:00:00+05:30",
         "20260101T123000Z",
+        "1767270600",
+        " 1767270600.0 ",
+        "20260101123000",
+        "Jan 1 2026 12:30",
+        "Thu, 01 Jan 2026 12:30:00 GMT",
         INSTANT,
         INSTANT.replace(tzinfo=None),
         INSTANT.astimezone(timezone(timedelta(hours=-7))),
@@ -469,7 +474,7 @@ def test_times(value):
 
 
 @pytest.mark.parametrize(
-    "value", ["", "now", "1767270600", None, True, {}, float("inf"), 1e20, pd.NaT, "0001-01-01T00:00+09:00"]
+    "value", ["", "now", "2026-13-01", None, True, {}, float("inf"), 1e20, pd.NaT, "0001-01-01T00:00+09:00"]
 )
 def test_what_is_no_time(value):
     assert as_time(value) is None

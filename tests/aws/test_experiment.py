@@ -130,9 +130,9 @@ REQUESTS = {
     "end alone": small(Schedule={"EndTime": END}),
     "datetimes": small(Schedule={"StartTime": NOW, "EndTime": NOW + 1.5 * DAY}),
     "microseconds": small(Schedule={"StartTime": "2026-01-01T00:00:00.000001Z"}),
-    "no content types": small(DataStorageConfig={"Destination": "https://b/c"}),
+    "no content types": small(DataStorageConfig={"Destination": "https://bucket.s3.amazonaws.com/c"}),
     "empty description": small(Description=""),
-    "no instance": small(ModelVariants=[variant("AllTraffic", count=0), variant("Shadow-01", "ml.inf2.xlarge")]),
+    "one instance": small(ModelVariants=[variant("AllTraffic", count=1), variant("Shadow-01", "ml.inf2.xlarge")]),
 }
 
 

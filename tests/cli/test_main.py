@@ -511,7 +511,10 @@ HURRIED = [
     ("simulate --set horizon_s=0h", "run.horizon_s: must be a finite number > 0, got '0h'"),
     ("simulate --set horizon_s=NaN", "run.horizon_s: must be a finite number > 0, got nan"),
     ("simulate --set horizon_s=1e12", "run.period_s: must cut the horizon"),
-    ("simulate --set shadow.instance_count=0", "InstanceCount: must be >= 1"),
+    (
+        "simulate --set shadow.instance_count=0",
+        "Member must have value greater than or equal to 1, because each variant",
+    ),
     ("simulate --set shadow.batching={}", "`batching` is not built yet"),
     ("simulate --set sampling_percentage=101", "samplingPercentage' failed to satisfy constraint"),
     ("simulate --set sampling_percentage=12.5", "Member must be an integer, not a float"),

@@ -112,7 +112,9 @@ def test_an_end_alone_is_read_the_same_when_it_has_passed():
     assert saved["run"]["horizon_s"] == scenario.horizon_s
     passed = end - timedelta(days=400)
     saved["experiment"]["Schedule"]["EndTime"] = passed.isoformat()
-    assert Scenario.from_dict(saved).horizon_s == scenario.horizon_s
+    again = Scenario.from_dict(saved)
+    assert again.horizon_s == scenario.horizon_s
+    assert "before now" in again.assumed["experiment.Schedule"]
     with pytest.raises(ValidationError):
         Scenario.from_dict(document(experiment=request(Schedule={"EndTime": passed.isoformat()})))
     assert scenario.assumptions == (
@@ -347,7 +349,6 @@ def test_replace_makes_all_changes_before_it_checks():
         ("experiment.ModelVariants.x", "x", "experiment.ModelVariants", "has 2 items"),
         ("shadow.time.mean_s", 5, "services.Shadow-01.time", "over-determined"),
         ("shadow.batching.max_size", 5, "services.Shadow-01.batching", "not built yet"),
-        ("source.instance_count", 0, "experiment.ModelVariants.0", "at least one instance"),
         ("seed", -1, "run.seed", "integer from 0"),
         ("seed", "7", "run.seed", "integer"),
         ("horizon_s", math.nan, "run.horizon_s", "finite"),

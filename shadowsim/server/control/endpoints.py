@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 from shadowsim.aws.contract import sentence
+from shadowsim.aws.destinations import parse_destination
 from shadowsim.aws.experiment import excluded_type
 from shadowsim.errors import RefusedError, ResourceInUseError, ValidationError
 from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.server.control.models import find_model, find_single_model, refuse_tags
 from shadowsim.server.control.pagination import Row, page
 from shadowsim.server.state.account import Endpoint, ResourceRecord, World
-from shadowsim.server.state.destinations import parse_destination
 from shadowsim.server.state.events import configured_fleet
 from shadowsim.server.state.fleet import Body, Fleet, VariantView
 from shadowsim.server.state.store import Store

@@ -9,12 +9,12 @@ records that result.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from shadowsim.aws.contract import sentence
-from shadowsim.aws.experiment import DEFAULT_DURATION, Experiment, iso_time
+from shadowsim.aws.experiment import Experiment, pool_rules
 from shadowsim.aws.lifecycle import next_status
 from shadowsim.errors import (
     ConflictError,
@@ -23,10 +23,9 @@ from shadowsim.errors import (
     ResourceNotFoundError,
     ValidationError,
 )
-from shadowsim.server.control.models import find_model, find_single_model, refuse_tags
+from shadowsim.server.control.models import find_model, find_single_model
 from shadowsim.server.control.pagination import Row, page
 from shadowsim.server.state.account import Endpoint, ExperimentRecord, World
-from shadowsim.server.state.destinations import parse_destination
 from shadowsim.server.state.events import merged_request
 from shadowsim.server.state.fleet import Body
 from shadowsim.server.state.store import Store
@@ -40,8 +39,7 @@ _VARIANT_STATUS = {"Creating": "Creating", "Created": "Creating", "Updating": "U
 def create_experiment(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer CreateInferenceExperiment."""
     name = body["Name"]
-    refuse_tags(body)
-    _refuse_violations(world, body, [*_future_end_rules(body, world.now_s), *_pool_rules(body, "modelVariants")])
+    _refuse_violations(world, body)
     if name in world.experiments:
         text = f"Inference experiment {world.arn('inference-experiment', name)} already exists."
         errors = {"ResourceInUse": ResourceInUseError, "ConflictException": ConflictError}
@@ -65,7 +63,7 @@ def stop_experiment(store: Store, world: World, body: Body) -> dict[str, Any]:
     broken = [
         *_action_rules(experiment, body),
         *_desired_rules(experiment, body),
-        *_pool_rules(body, "desiredModelVariants"),
+        *pool_rules(body.get("DesiredModelVariants", ()), "desiredModelVariants"),
     ]
     if broken:
         raise ValidationError(broken)
@@ -86,11 +84,10 @@ def update_experiment(store: Store, world: World, body: Body) -> dict[str, Any]:
     experiment = find_experiment(world, body["Name"])
     updated = merged_request(experiment.request, body)
     updated.pop("Schedule", None)
-    broken = [*_pool_rules(body, "modelVariants"), *_updated_variant_rules(experiment, updated, body)]
+    broken = list(_updated_variant_rules(experiment, updated, body))
     if "Schedule" in body:
         times = {"StartTime": experiment.stage.start_s, "EndTime": experiment.stage.end_s}
         updated["Schedule"] = {**times, **body["Schedule"]}
-        broken += _future_end_rules(updated, world.now_s)
     fixed = list(_fixed_once_live_rules(experiment, body)) if experiment.stage.live else []
     conflict = bool(fixed) and world.choices.running_update == "ConflictException"
     _refuse_violations(world, updated, broken if conflict else broken + fixed)
@@ -133,43 +130,18 @@ def _arn_answer(world: World, name: str) -> dict[str, Any]:
     return {"InferenceExperimentArn": world.arn("inference-experiment", name)}
 
 
-def _refuse_violations(world: World, body: Body, broken: list[str]) -> None:
+def _refuse_violations(world: World, body: Body, broken: Sequence[str] = ()) -> None:
     """Raise ValidationError with the violations of a whole CreateInferenceExperiment request and those in `broken`."""
     # from_request checks the shape again after actions.handle. An update needs this: its own shape was checked, that of
     # the merged request was not. A new request pays some 0.1 ms for it.
     violations: list[str] = []
     try:
-        Experiment.from_request(body, datetime.fromtimestamp(world.now_s, UTC))
-        if "DataStorageConfig" in body:
-            parse_destination(body["DataStorageConfig"]["Destination"], "dataStorageConfig.destination")
+        Experiment.from_request(body, datetime.fromtimestamp(world.now_s, UTC), refuse_past=True)
     except ValidationError as error:
         violations += error.violations
     violations += [text for text in broken if text not in violations]
     if violations:
         raise ValidationError(violations)
-
-
-def _future_end_rules(body: Body, now: float) -> Iterator[str]:
-    schedule = body.get("Schedule", {})
-    start_s = schedule.get("StartTime", now)
-    end_s = schedule.get("EndTime", start_s + DEFAULT_DURATION.total_seconds())
-    if end_s <= now:
-        path = "schedule.endTime" if "EndTime" in schedule else "schedule.startTime"
-        time_s = schedule.get("EndTime", start_s)
-        # The server's time may be scaled: the caller cannot know it.
-        clock = iso_time(datetime.fromtimestamp(now, UTC).replace(microsecond=0))
-        constraint = f"Member must leave the experiment's end later than now, which is {clock} by the server's clock"
-        yield sentence(time_s, path, constraint)
-
-
-def _pool_rules(body: Body, member: str) -> Iterator[str]:
-    for i, variant in enumerate(body.get(f"{member[0].upper()}{member[1:]}", ()), start=1):
-        count = variant["InfrastructureConfig"]["RealTimeInferenceConfig"]["InstanceCount"]
-        if count == 0:
-            path = f"{member}.{i}.member.{_POOL}.instanceCount"
-            yield sentence(
-                count, path, "Member must have value greater than or equal to 1, because each variant is deployed"
-            )
 
 
 def _fixed_once_live_rules(experiment: ExperimentRecord, body: Body) -> Iterator[str]:

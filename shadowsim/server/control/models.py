@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shadowsim.aws.contract import sentence
+from shadowsim.aws.experiment import tag_rules
 from shadowsim.errors import RefusedError, ResourceNotFoundError, ValidationError
 from shadowsim.server.control.pagination import Row, page
 from shadowsim.server.state.account import ResourceRecord, World, containers_of
@@ -98,16 +98,7 @@ def find_single_model(world: World, name: str) -> ResourceRecord:
 
 def refuse_tags(body: Body) -> None:
     """Raise ValidationError for keys that occur twice or that are reserved for AWS."""
-    seen: set[str] = set()
-    broken = []
-    for i, tag in enumerate(body.get("Tags", ()), start=1):
-        key = tag["Key"]
-        if key in seen:
-            broken.append(sentence(key, f"tags.{i}.member.key", "Member must be unique among the tags' keys"))
-        if key.lower().startswith("aws:"):
-            constraint = "Member must not begin with aws:, which is reserved for AWS"
-            broken.append(sentence(key, f"tags.{i}.member.key", constraint))
-        seen.add(key)
+    broken = list(tag_rules(body.get("Tags", ())))
     if broken:
         raise ValidationError(broken)
 

@@ -21,11 +21,12 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
+from shadowsim.aws.destinations import parse_destination
 from shadowsim.captures.record import CapturedPayload, CaptureRecord, key_of, line_of, payload_of
 from shadowsim.errors import ValidationError
 from shadowsim.option_defaults import FLUSH_S
 from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, CUSTOM_ATTRIBUTES, Answer, Call
-from shadowsim.server.state.destinations import Sink, parse_destination
+from shadowsim.server.state.destinations import Sink
 from shadowsim.server.state.views import CaptureView
 
 CLOSE_S = 30.0

@@ -2,7 +2,7 @@
 
 account       defines the world: frozen records of models, configurations, endpoints and experiments
 clock         computes scaled time, which survives restarts
-destinations  parses capture destinations and writes objects to folders or S3
+destinations  writes objects to capture destinations in folders or S3
 events        applies accepted events to the world
 fleet         resolves configurations to fleets, and derives those that experiments deploy
 quotas        enforces quotas on instances and request rates
