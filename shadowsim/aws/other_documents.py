@@ -1,4 +1,4 @@
-"""Recognises documents that resemble a CreateInferenceExperiment request, and tells what to pass instead.
+"""Recognises documents that resemble a request to create an experiment, and tells what to pass.
 
 A user's first file often is a CloudFormation resource, a template, an endpoint configuration or a skeleton of the AWS
 CLI. The violations of such a document are many and beside the point; one sentence is enough.

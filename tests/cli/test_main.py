@@ -113,7 +113,7 @@ class TestHelp:
         [
             ("compare", shadowsim.compare, 4),
             ("noise-floor", shadowsim.noise_floor, 3),
-            ("agreement", shadowsim.agreement, 4),
+            ("agreement", shadowsim.agreement, 5),
             ("size", shadowsim.size, 3),
             ("plan", shadowsim.plan, 5),
         ],

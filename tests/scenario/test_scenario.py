@@ -161,7 +161,7 @@ def test_a_run_of_a_trace_ends_with_it():
     schedule = {"StartTime": "2026-01-01T00:00:00Z", "EndTime": "2026-01-02T00:00:00Z"}
     day = Scenario.from_dict(traced() | {"experiment": request(Schedule=schedule)})
     assert day.horizon_s == scenario.horizon_s
-    assert "of 1 day" in day.assumptions[1]
+    assert "of 1 day" in day.assumptions[-1]
 
 
 def test_a_trace_of_one_moment_fills_a_window(tmp_path):
