@@ -175,7 +175,7 @@ def test_a_plan_agrees_with_brute_force():
     assert 0.1 < power < 0.95  # a power that could be missed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_cells_agree_with_two_hundred_brute_forced_tests():
     """One simulated, one extrapolated from half of its length, and one of a day that is run through faster."""
     steady = case({"process": "poisson", "rate_per_s": 150.0})

@@ -143,7 +143,7 @@ def test_processes_and_the_death_of_one(tmp_path, monkeypatch):
     assert 5 <= finished < n
     assert str(caught.value).startswith("executor: ")
     assert str(caught.value).endswith(
-        f"; {finished} of {n} runs were finished and are kept in {tmp_path}: the same sweep with that cache goes on "
+        f"; {finished} of {n} runs were finished and are kept in {tmp_path}: the same sweep with that cache continues "
         "from there"
     )
     count = counting(monkeypatch)
@@ -297,7 +297,7 @@ def test_a_dask_cluster():
         same_to_the_bit(expected, sweep(BASE, GRID, client.get_executor()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_cells_on_a_cluster_and_a_worker_killed_in_the_middle(tmp_path):
     expected = sweep(BASE, many(1000))
     assert len(expected) == 2000

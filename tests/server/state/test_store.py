@@ -136,7 +136,7 @@ def test_nothing_answered_is_lost_by_a_server_that_is_killed_under_load(tmp_path
     assert all(counts[f"Create{kind}"] > 0 for kind in NAME_MEMBERS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_answered_is_lost_in_hundreds_of_kills_under_load(tmp_path):
     """Run two servers at a time, each with its own file for fifty kills; most of the time goes into starts."""
     seeds = range(2, 6)
