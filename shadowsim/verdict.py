@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,9 @@ from shadowsim.text import OVERLOADED
 STATUSES = ("STABLE", "TOO SHORT", OVERLOADED)  # from good to grave
 MIN_BEYOND_P99 = 30  # answers beyond p99 that an estimate of it needs
 MIN_RELAXATIONS = 10  # relaxation times that a run must last
+MOST_RELAXATION_S = 3 * 86400.0  # so that ten last no longer than the longest shadow test, 30 days
 _CERTAIN = 4.0  # standard errors
+_JUST = 0.8  # load above which requests wait longer for each other than they are served
 _SATURATED = 0.98  # utilisation of a pool that is never idle
 _EXPONENTIAL_POISSON = 2.0  # relative dispersion of the work of Poisson requests with exponential times
 _ENOUGH_PAIRS = 20  # pairs of neighbouring windows that show the dispersion by themselves
@@ -50,12 +53,13 @@ class PoolVerdict:
     status : str
         STABLE, OVERLOADED or TOO SHORT.
     peak_load : float
-        Greatest offered load, as a share of capacity: of a window where the rate is known, else of a tenth of the run
-        or of a stretch of overload; NaN if unknown.
+        Greatest offered load, as a share of capacity: of a window where the rate is known, else of a stretch
+        of overload, or of a tenth of the run beyond chance; NaN if unknown.
     stretches : tuple of (float, float)
         Start and end of each stretch of overload, in seconds.
     instances_needed : int or None
-        The smallest number of instances whose capacity exceeds the peak load; None if not overloaded or unknown.
+        The smallest number of instances whose capacity exceeds the peak load; None if not overloaded or unknown. They
+        only just keep up: `size` finds the number that meets a latency goal.
     why : str
         The reason, in one or two sentences.
     """
@@ -121,9 +125,12 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
     if dispersion is None:
         intervals, peak = _marked_intervals(load >= 1.0), float(load.max())
     else:
+        n = part["Invocations"].to_numpy(np.float64)
         full = np.isclose(np.diff(_edges(part, scenario)), _period_s(part, scenario))
-        intervals = _significant_excess(load, part["Invocations"].to_numpy(np.float64), dispersion, full)
-        peak = max([float(load[a:b].mean()) for a, b in intervals], default=_peak_of_tenths(load))
+        interval = _greatest_excess(load)
+        dispersion = max(dispersion, _window_dispersion(load, n, full, interval))
+        intervals = [interval] if _is_significant(interval, load, n, dispersion) else []
+        peak = max([float(load[a:b].mean()) for a, b in intervals], default=_peak_of_tenths(load, n, dispersion))
     intervals = intervals or _growing_backlog(part)
     if intervals:
         edge = _edges(part, scenario)
@@ -250,22 +257,8 @@ def _marked_intervals(mark: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edge[::2], edge[1::2], strict=True)]
 
 
-def _significant_excess(load: Floats, n: Floats, dispersion: float, full: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return the interval of windows in which measured load exceeds capacity by more than chance explains, or none.
-
-    A window's load has the variance dispersion x load^2 / n. The interval is that of the greatest total excess
-    (Bentley, 1984), the best of many. Its bound of four errors is passed by chance once in 30,000 stretches at a mean
-    load of 1, and far more rarely below that, since the excess counts from 1.
-
-    Parameters
-    ----------
-    load, n : ndarray
-        Offered load and number of requests of each window.
-    dispersion : float
-        The least relative dispersion of load; that which neighbouring windows show is taken if it is greater.
-    full : ndarray of bool
-        Which windows have the full length.
-    """
+def _greatest_excess(load: Floats) -> tuple[int, int]:
+    """Return the windows [a, b) of the greatest total excess over capacity (Bentley, 1984); (0, 0) if there is none."""
     excess = np.nan_to_num(load - 1.0, nan=-1.0)
     greatest, start, total, interval = 0.0, 0, 0.0, (0, 0)
     for i, x in enumerate(excess):
@@ -274,13 +267,20 @@ def _significant_excess(load: Floats, n: Floats, dispersion: float, full: NDArra
         total += x
         if total > greatest:
             greatest, interval = total, (start, i + 1)
+    return interval
+
+
+def _is_significant(interval: tuple[int, int], load: Floats, n: Floats, dispersion: float) -> bool:
+    """Return whether the load of an interval exceeds capacity by more than chance explains.
+
+    A window's load has the variance dispersion x load^2 / n. The interval is the best of many, but its excess counts
+    from 1 and not from the mean load: at a mean load of 1 chance makes a stretch exceed four standard errors once in
+    30,000 times, and below that far more rarely.
+    """
     a, b = interval
-    if b == a:
-        return []
     busy = n[a:b] > 0
-    dispersion = max(dispersion, _window_dispersion(load, n, full, interval))
     error = math.sqrt(dispersion * float(np.sum(load[a:b][busy] ** 2 / n[a:b][busy])))
-    return [interval] if greatest > _CERTAIN * error else []
+    return b > a and float(np.nan_to_num(load[a:b] - 1.0, nan=-1.0).sum()) > _CERTAIN * error
 
 
 def _window_dispersion(load: Floats, n: Floats, full: NDArray[np.bool_], interval: tuple[int, int]) -> float:
@@ -297,11 +297,21 @@ def _window_dispersion(load: Floats, n: Floats, full: NDArray[np.bool_], interva
     return float((np.diff(load)[pair] ** 2).sum() / (per_request * total)) if total > 0.0 else 0.0
 
 
-def _peak_of_tenths(load: Floats) -> float:
-    """Return the greatest mean load of a tenth of the run; NaN if unknown."""
-    parts = np.array_split(load, min(10, load.size))
-    means = [float(np.mean(p)) for p in parts if not np.isnan(p).all()]
-    return max(means) if means else float("nan")
+def _peak_of_tenths(load: Floats, n: Floats, dispersion: float) -> float:
+    """Return the greatest mean load of a tenth of the run, beyond what chance adds to the greatest; NaN if unknown.
+
+    It is at least the mean load of the run.
+    """
+    known = np.isfinite(load)
+    if not known.any():
+        return float("nan")
+    tenths = np.array_split(np.flatnonzero(known), min(10, int(known.sum())))
+    greatest = max(tenths, key=lambda tenth: float(load[tenth].mean()))
+    # Blom's approximation of the expected greatest of k standard normals: 1.55 of ten, 0 of one
+    chance = NormalDist().inv_cdf((len(tenths) - 0.375) / (len(tenths) + 0.25))
+    peak = float(load[greatest].mean())
+    error = peak * math.sqrt(dispersion / max(float(n[greatest].sum()), 1.0))
+    return max(float(load[known].mean()), peak - chance * error)
 
 
 def _growing_backlog(part: pd.DataFrame) -> list[tuple[int, int]]:
@@ -328,6 +338,8 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
     if scenario is None or math.isnan(peak):
         return ""
     relaxation = relaxation_s(scenario, role, peak, _busiest_load(part, role, scenario))
+    if relaxation > MOST_RELAXATION_S:
+        return f"is at {peak:.3f} of capacity, where no run is long enough: add an instance or lower the rate"
     if relaxation * MIN_RELAXATIONS > _edges(part, scenario)[-1]:
         return (
             f"has a relaxation time of {relaxation:.3g} s at {peak:.3f} of its capacity; "
@@ -342,8 +354,15 @@ def _overload_text(
     what = "'s backlog keeps growing" if needed is None else f" receives {peak:.2f} times its capacity"
     begin, end = stretches[0]
     first = "" if len(stretches) == 1 else f", the first of {len(stretches)} such stretches"
-    need = "" if needed is None else f" It would need {needed} instances (it has {n_instances})."
-    return f"{variant}{what} from {clock(begin)} to {clock(end)}{first}.{need}"
+    text = f"{variant}{what} from {clock(begin)} to {clock(end)}{first}."
+    if needed is None:
+        return text
+    load = peak * n_instances / needed
+    just = "just " if load > _JUST else ""
+    return (
+        f"{text} It would need {needed} instances (it has {n_instances}), which {just}keep up (load {load:.2f}); for a "
+        "latency goal run `shadowsim size`."
+    )
 
 
 def clock(seconds: float) -> str:

@@ -51,7 +51,7 @@ def test_the_excess_and_the_instances_needed():
     assert pools["shadow"].instances_needed == 3
     assert (pools["shadow"].from_s, pools["shadow"].to_s) == (0.0, 600.0)
     assert "Shadow receives 2.50 times its capacity from 00:00:00 to 00:10" in str(v)
-    assert "It would need 3 instances (it has 1)" in str(v)
+    assert "It would need 3 instances (it has 1), which just keep up (load 0.83); for a latency goal run" in str(v)
     enough = s.replace({"shadow.workers": 2, "shadow.instance_count": 3})
     assert judged(enough)[1]["shadow"].peak_load == pytest.approx(2.5 / 3)
     assert judged(enough)[0].status == "STABLE"
@@ -102,6 +102,27 @@ def test_too_short_for_its_load():
     assert p.status == "TOO SHORT"
     assert "has a relaxation time of 398 s" in p.why
     assert judged(s.replace({"horizon_s": 4200.0}))[1]["source"].status == "STABLE"
+
+
+@pytest.mark.parametrize("rate", [100.0 * (1.0 - 1e-13), 99.9999, 99.99])
+def test_at_capacity_no_run_is_long_enough(rate):
+    s = scenario(poisson(rate), service(mean_s=0.01), share=1, horizon_s=3600.0)
+    p = judged(s)[1]["source"]
+    assert p.status == "TOO SHORT"
+    advice = "of capacity, where no run is long enough: add an instance or lower the rate."
+    assert p.why == f"Source is at {rate / 100.0:.3f} {advice}"
+
+
+def test_a_random_load_that_reaches_1_by_chance_alone_is_not_called_full():
+    """In a tenth of this run the load is greater than 1, and 0.9 in the mean."""
+    flips = {"process": "mmpp", "rates_per_s": [0.0, 64.0], "mean_sojourn_s": 5.0}
+    loads = []
+    for seed in range(10):
+        s = scenario(flips, service(mean_s=0.9 / 32.0), service(mean_s=0.001), horizon_s=3600.0, seed=seed)
+        p = judged(s)[1]["source"]
+        assert "no run" not in p.why
+        loads.append(p.peak_load)
+    assert np.mean(loads) == pytest.approx(0.95, abs=0.05)
 
 
 def trace_run(tmp_path, gaps, size):
