@@ -236,12 +236,12 @@ def at_source_load(scenario: Scenario, **terms: Any) -> EqualLoad:
     InputError
         When the scenario cannot be simulated so.
     """
-    equal = _at_source_load(scenario)
+    equal = equal_scenario(scenario)
     run = _cached_run(json.dumps(equal.to_dict(), sort_keys=True), equal.base_dir)
     return EqualLoad(compare(run, **terms), run.scenario, scenario.horizon_s, run.verdict)
 
 
-def _at_source_load(scenario: Scenario) -> Scenario:
+def equal_scenario(scenario: Scenario) -> Scenario:
     """Return the scenario with a shadow at the source's load, and with a shorter run."""
     source, shadow = (scenario.side(role) for role in ROLES)
     workers = source.n_instances * source.workers

@@ -93,12 +93,8 @@ def _result_card(result: Result) -> Card:
     rows.append(["errors", *(percent(x, 2) for x in summary["error_rate"])])
     heads = ["", *(f"{name} ({role})" for name, role in zip(summary.index, summary["role"], strict=True))]
     note = overload_note(summary["verdict"]).strip()
-    parts = [
-        _why(verdict),
-        _load_lines(result, verdict),
-        _table(heads, rows),
-        f'<div style="{_QUIET}">{escape(note)}</div>' if note else "",
-    ]
+    small = f'<div style="{_QUIET}">{escape(note)}</div>' if note else ""
+    parts = [_load_lines(result, verdict), _why(verdict), _table(heads, rows), small]
     return _card("Shadow test, simulated", scenario.experiment.name, *parts, _assumed(scenario), badge=verdict.status)
 
 

@@ -219,18 +219,15 @@ def _equal_load_text(equal: EqualLoad) -> str:
     """Return the difference at the source's load in words."""
     s, shadow = equal.scenario, equal.verdict.shadow
     n = s.side("shadow").n_instances
-    length = duration_text(s.horizon_s) + (
-        f" of {duration_text(equal.horizon_s)}" if s.horizon_s < equal.horizon_s else ""
-    )
-    pool = f"{n} {'instance' if n == 1 else 'instances'} that {'gets' if n == 1 else 'get'} all requests"
-    where = f"At the source's load (simulated: {length}, {pool})"
+    whole = f" of {duration_text(equal.horizon_s)}" if s.horizon_s < equal.horizon_s else ""
+    instances = "1 instance" if n == 1 else f"{n:,} instances"
+    where = f"At the source's load (simulated: all requests to {instances}, {duration_text(s.horizon_s)}{whole})"
     if shadow.status == OVERLOADED:
         return f"{where} {shadow.variant} would be {OVERLOADED}, at {shadow.peak_load:.2f} of its capacity."
     rows = {row["metric"]: row for row in records(equal.table)}
     changes = [f"{name} {change(rows[name])}{_bounds(rows[name])}" for name in ("mean", "p50", "p99") if name in rows]
-    return (
-        f"{where} the shadow would differ by {', '.join(changes)}. That is the model's difference; the rest is load's."
-    )
+    differs = f"{where} the shadow would differ by {', '.join(changes)}"
+    return f"{differs}: the difference that remains is the model's, the rest is due to load."
 
 
 def _bounds(row: Row) -> str:
@@ -339,10 +336,7 @@ def _at_its_load(cells: list[str], row: Row, loads: Loads | None) -> list[str]:
     """Return the cells of a row, with the shadow's load after a verdict that says how the sides differ."""
     if loads is None or not loads.qualifier or row["outcome"] not in (WORSE, BETTER, SAME):
         return cells
-    return [
-        *cells[:-1],
-        f"{row['outcome'] if row['outcome'] != SAME else cells[-1]} at {100 * loads.shadow:.0f} % load",
-    ]
+    return [*cells[:-1], f"{cells[-1].partition(',')[0]} at {100 * loads.shadow:.0f} % load"]
 
 
 def _verdict_lines(table: pd.DataFrame, loads: Loads | None) -> list[str]:

@@ -104,8 +104,8 @@ def _verdict_section(verdict: Verdict, load_texts: Sequence[str]) -> str:
     return f"""<section class="verdict {css_class(verdict.status)}" aria-labelledby="verdict">
 <h2 id="verdict">{text(verdict.status)}</h2>
 <p class="headline">{text(_HEADLINES[verdict.status].format(variants))}</p>
-<ul>{pools}</ul>
 {paragraphs(load_texts)}
+<ul>{pools}</ul>
 </section>"""
 
 
