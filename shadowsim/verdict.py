@@ -3,10 +3,11 @@
 A pool that receives more work than it can do has no steady state: its quantiles depend on the length of the run, not on
 the pool. Every text and page therefore shows this verdict together with the quantiles.
 
-* OVERLOADED: a pool's offered load (arriving work over the workers' time) reaches 1 for whole windows. For traffic with
-  a known rate, the expected load decides, without doubt. For a trace or a measured run the load of a single window is
-  random, so the excess over a stretch of windows must exceed four standard errors. Where no load is known, a backlog
-  that keeps growing while the workers are busy decides.
+* OVERLOADED: a pool's offered load (arriving work over the workers' time) reaches 1 for whole windows. If the rates of
+  all streams are known, the expected load decides, without doubt. For a trace, a modulated rate or a measured run the
+  load of a single window is random, so the excess over a stretch of windows must exceed four standard errors, which
+  allow for the dispersion of counts and of work. What varies from one window to the next is chance, what lasts longer
+  is load. Where no load is known, a backlog that keeps growing while the workers are busy decides.
 * TOO SHORT: fewer than 30 answers lie beyond p99, or the run is shorter than ten relaxation times of its pools.
 * STABLE: neither.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -24,13 +26,19 @@ from numpy.typing import NDArray
 from shadowsim.arrays import Floats
 from shadowsim.scenario.relaxation import relaxation_s, work_moments
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.service import Service
+from shadowsim.scenario.traffic import Traffic
 from shadowsim.text import OVERLOADED
 
 STATUSES = ("STABLE", "TOO SHORT", OVERLOADED)  # from good to grave
 MIN_BEYOND_P99 = 30  # answers beyond p99 that an estimate of it needs
 MIN_RELAXATIONS = 10  # relaxation times that a run must last
+MOST_RELAXATION_S = 3 * 86400.0  # so that ten last no longer than the longest shadow test, 30 days
 _CERTAIN = 4.0  # standard errors
+_JUST = 0.8  # load above which requests wait longer for each other than they are served
 _SATURATED = 0.98  # utilisation of a pool that is never idle
+_EXPONENTIAL_POISSON = 2.0  # relative dispersion of the work of Poisson requests with exponential times
+_ENOUGH_PAIRS = 20  # pairs of neighbouring windows that show the dispersion by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,13 @@ class PoolVerdict:
     status : str
         STABLE, OVERLOADED or TOO SHORT.
     peak_load : float
-        Greatest offered load, as a share of capacity: of a window where the rate is known, else of a tenth of the run
-        or of a stretch of overload; NaN if unknown.
+        Greatest offered load, as a share of capacity: of a window where the rate is known, else of a stretch
+        of overload, or of a tenth of the run beyond chance; NaN if unknown.
     stretches : tuple of (float, float)
         Start and end of each stretch of overload, in seconds.
     instances_needed : int or None
-        The smallest number of instances whose capacity exceeds the peak load; None if not overloaded or unknown.
+        The smallest number of instances whose capacity exceeds the peak load; None if not overloaded or unknown. They
+        only just keep up: `size` finds the number that meets a latency goal.
     why : str
         The reason, in one or two sentences.
     """
@@ -112,12 +121,16 @@ def verdict(windows: pd.DataFrame, scenario: Scenario | None = None) -> Verdict:
 
 def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerdict:
     variant, n_instances = str(part["variant"].iloc[0]), int(part["instance_count"].iloc[0])
-    load, certain = _load(part, role, scenario)
-    if certain:
+    load, dispersion = _load(part, role, scenario)
+    if dispersion is None:
         intervals, peak = _marked_intervals(load >= 1.0), float(load.max())
     else:
-        intervals = _significant_excess(load, part["Invocations"].to_numpy(np.float64))
-        peak = max([float(load[a:b].mean()) for a, b in intervals], default=_peak_of_tenths(load))
+        n = part["Invocations"].to_numpy(np.float64)
+        full = np.isclose(np.diff(_edges(part, scenario)), _period_s(part, scenario))
+        interval = _greatest_excess(load)
+        dispersion = max(dispersion, _window_dispersion(load, n, full, interval))
+        intervals = [interval] if _is_significant(interval, load, n, dispersion) else []
+        peak = max([float(load[a:b].mean()) for a, b in intervals], default=_peak_of_tenths(load, n, dispersion))
     intervals = intervals or _growing_backlog(part)
     if intervals:
         edge = _edges(part, scenario)
@@ -139,19 +152,83 @@ def _edges(part: pd.DataFrame, scenario: Scenario | None) -> Floats:
     return np.append(start, end)
 
 
-def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Floats, bool]:
-    """Return the offered load of each window, and whether it is expected rather than measured."""
-    measured = part["offered_load"].to_numpy(np.float64)
-    if scenario is None or not scenario.traffic.has_knots or scenario.side(role).service.slowdown:
-        return measured, False
-    time_s, rate = scenario.traffic.knots(scenario.horizon_s, scenario.start)
-    count = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(time_s))])
+def _period_s(part: pd.DataFrame, scenario: Scenario | None) -> float:
+    """Return the length of all windows but the last, which may be shorter."""
     edge = _edges(part, scenario)
-    per_window = np.diff(_integral(edge, time_s, rate, count))
-    side = scenario.side(role)
+    return float(edge[1] - edge[0])
+
+
+def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Floats, float | None]:
+    """Return the offered load of each window, and the least relative dispersion of measured load.
+
+    The dispersion is the variance of a window's load over the square of its mean, times its number of requests: that of
+    the number of requests plus the SCV of their work. It is None where the load is expected and not measured.
+
+    With a scenario only the number of requests is measured, since their mean work is known, but for times that follow
+    a trace's columns. That of a service with slowdowns is the work of a saturated instance, which decides whether a
+    backlog grows.
+    """
+    measured = part["offered_load"].to_numpy(np.float64)
+    if scenario is None:
+        return measured, _EXPONENTIAL_POISSON
+    side, traffic = scenario.side(role), scenario.traffic
+    known = all(stream.has_knots for stream in traffic.streams)
+    dispersion = None if known else _dispersion_of_counts(part, role, scenario)
+    if dispersion is not None and side.service.time.kind == "linear":
+        return measured, dispersion + work_moments(scenario, role)[1]
+    edge = _edges(part, scenario)
     workers = int(part["instance_count"].iloc[0]) * side.workers
-    load: Floats = per_window * side.share * side.service.time.mean / (np.diff(edge) * workers)
-    return load, True
+    mean_s = side.service.time.mean * _saturated_factor(side.service, side.workers)
+    if dispersion is None:
+        n = _expected_requests(edge, scenario) * side.share
+    else:
+        n = part["Invocations"].to_numpy(np.float64)
+    load: Floats = n * mean_s / (np.diff(edge) * workers)
+    return load, dispersion
+
+
+def _saturated_factor(service: Service, workers: int) -> float:
+    """Return the slowdown of a request that starts while all workers of its instance are busy."""
+    return service.slowdown[min(workers, len(service.slowdown)) - 1] if service.slowdown else 1.0
+
+
+def _expected_requests(edge: Floats, scenario: Scenario) -> Floats:
+    """Return the expected number of source requests between edges, for streams whose rates are known."""
+    n = np.zeros(edge.size - 1)
+    for stream in scenario.traffic.streams:
+        time_s, rate = stream.knots(scenario.horizon_s, scenario.start)
+        count = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(time_s))])
+        n += np.diff(_integral(edge, time_s, rate, count))
+    return n
+
+
+def _dispersion_of_counts(part: pd.DataFrame, role: str, scenario: Scenario) -> float:
+    """Return variance / mean of the number of requests in a window, as far as the traffic tells.
+
+    A copied share p of requests with dispersion d has dispersion 1 + p (d - 1).
+    """
+    streams, period_s = scenario.traffic.streams, _period_s(part, scenario)
+    rates = [stream.mean_rate(scenario.horizon_s, scenario.start) for stream in streams]
+    if not math.fsum(rates):
+        return 1.0
+    pairs = [_dispersion_of_stream(s, period_s, len(part)) * rate for s, rate in zip(streams, rates, strict=True)]
+    return 1.0 + scenario.side(role).share * (math.fsum(pairs) / math.fsum(rates) - 1.0)
+
+
+def _dispersion_of_stream(stream: Traffic, period_s: float, n_windows: int) -> float:
+    """Return the dispersion of a stream's counts apart from what `_window_dispersion` measures.
+
+    A modulated rate whose states last a window or longer changes the load; one that jumps within windows is chance. The
+    gaps of a trace tell its dispersion only where its windows are too few to do so, since pauses add to it.
+    """
+    if stream.process == "trace":
+        scv = stream.scv
+        return 1.0 if scv is None else scv if n_windows <= _ENOUGH_PAIRS else min(scv, 1.0)
+    if stream.rates_per_s and min(stream.mean_sojourn_s) >= period_s:
+        return 1.0
+    if stream.gap_law is not None:
+        return stream.gap_law.scv
+    return 1.0 if stream.dispersion is None else stream.dispersion
 
 
 def _busiest_load(part: pd.DataFrame, role: str, scenario: Scenario) -> float | None:
@@ -180,12 +257,8 @@ def _marked_intervals(mark: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edge[::2], edge[1::2], strict=True)]
 
 
-def _significant_excess(load: Floats, n: Floats) -> list[tuple[int, int]]:
-    """Return the interval of windows in which measured load exceeds capacity by more than chance explains, or none.
-
-    The work of n requests has a standard error of sqrt(n E[S^2]), taken with SCV 1, so a window's load has variance
-    2 load^2 / n. The interval is that of the greatest total excess (Bentley, 1984).
-    """
+def _greatest_excess(load: Floats) -> tuple[int, int]:
+    """Return the windows [a, b) of the greatest total excess over capacity (Bentley, 1984); (0, 0) if there is none."""
     excess = np.nan_to_num(load - 1.0, nan=-1.0)
     greatest, start, total, interval = 0.0, 0, 0.0, (0, 0)
     for i, x in enumerate(excess):
@@ -194,17 +267,51 @@ def _significant_excess(load: Floats, n: Floats) -> list[tuple[int, int]]:
         total += x
         if total > greatest:
             greatest, interval = total, (start, i + 1)
+    return interval
+
+
+def _is_significant(interval: tuple[int, int], load: Floats, n: Floats, dispersion: float) -> bool:
+    """Return whether the load of an interval exceeds capacity by more than chance explains.
+
+    A window's load has the variance dispersion x load^2 / n. The interval is the best of many, but its excess counts
+    from 1 and not from the mean load: at a mean load of 1 chance makes a stretch exceed four standard errors once in
+    30,000 times, and below that far more rarely.
+    """
     a, b = interval
     busy = n[a:b] > 0
-    error = math.sqrt(float(np.sum(2.0 * load[a:b][busy] ** 2 / n[a:b][busy])))
-    return [interval] if greatest > _CERTAIN * error and b > a else []
+    error = math.sqrt(dispersion * float(np.sum(load[a:b][busy] ** 2 / n[a:b][busy])))
+    return b > a and float(np.nan_to_num(load[a:b] - 1.0, nan=-1.0).sum()) > _CERTAIN * error
 
 
-def _peak_of_tenths(load: Floats) -> float:
-    """Return the greatest mean load of a tenth of the run; NaN if unknown."""
-    parts = np.array_split(load, min(10, load.size))
-    means = [float(np.mean(p)) for p in parts if not np.isnan(p).all()]
-    return max(means) if means else float("nan")
+def _window_dispersion(load: Floats, n: Floats, full: NDArray[np.bool_], interval: tuple[int, int]) -> float:
+    """Return the relative dispersion of load that differences between neighbouring windows show; 0 for too few windows.
+
+    Such differences contain little of a trend (von Neumann, 1941). Those across the ends of the interval, which are
+    steps if there is an overload, are left out, unless it is a single window, which would then not be seen at all.
+    """
+    pair = full[1:] & full[:-1] & np.isfinite(load[1:] + load[:-1])
+    a, b = interval
+    if b - a > 1:
+        pair[[i - 1 for i in interval if 0 < i < load.size]] = False
+    total, per_request = (load[1:] + load[:-1])[pair].sum(), np.nansum(load) / max(n.sum(), 1.0)
+    return float((np.diff(load)[pair] ** 2).sum() / (per_request * total)) if total > 0.0 else 0.0
+
+
+def _peak_of_tenths(load: Floats, n: Floats, dispersion: float) -> float:
+    """Return the greatest mean load of a tenth of the run, beyond what chance adds to the greatest; NaN if unknown.
+
+    It is at least the mean load of the run.
+    """
+    known = np.isfinite(load)
+    if not known.any():
+        return float("nan")
+    tenths = np.array_split(np.flatnonzero(known), min(10, int(known.sum())))
+    greatest = max(tenths, key=lambda tenth: float(load[tenth].mean()))
+    # Blom's approximation of the expected greatest of k standard normals: 1.55 of ten, 0 of one
+    chance = NormalDist().inv_cdf((len(tenths) - 0.375) / (len(tenths) + 0.25))
+    peak = float(load[greatest].mean())
+    error = peak * math.sqrt(dispersion / max(float(n[greatest].sum()), 1.0))
+    return max(float(load[known].mean()), peak - chance * error)
 
 
 def _growing_backlog(part: pd.DataFrame) -> list[tuple[int, int]]:
@@ -231,6 +338,8 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
     if scenario is None or math.isnan(peak):
         return ""
     relaxation = relaxation_s(scenario, role, peak, _busiest_load(part, role, scenario))
+    if relaxation > MOST_RELAXATION_S:
+        return f"is at {peak:.3f} of capacity, where no run is long enough: add an instance or lower the rate"
     if relaxation * MIN_RELAXATIONS > _edges(part, scenario)[-1]:
         return (
             f"has a relaxation time of {relaxation:.3g} s at {peak:.3f} of its capacity; "
@@ -245,8 +354,15 @@ def _overload_text(
     what = "'s backlog keeps growing" if needed is None else f" receives {peak:.2f} times its capacity"
     begin, end = stretches[0]
     first = "" if len(stretches) == 1 else f", the first of {len(stretches)} such stretches"
-    need = "" if needed is None else f" It would need {needed} instances (it has {n_instances})."
-    return f"{variant}{what} from {clock(begin)} to {clock(end)}{first}.{need}"
+    text = f"{variant}{what} from {clock(begin)} to {clock(end)}{first}."
+    if needed is None:
+        return text
+    load = peak * n_instances / needed
+    just = "just " if load > _JUST else ""
+    return (
+        f"{text} It would need {needed} instances (it has {n_instances}), which {just}keep up (load {load:.2f}); for a "
+        "latency goal run `shadowsim size`."
+    )
 
 
 def clock(seconds: float) -> str:

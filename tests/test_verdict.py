@@ -51,7 +51,7 @@ def test_the_excess_and_the_instances_needed():
     assert pools["shadow"].instances_needed == 3
     assert (pools["shadow"].from_s, pools["shadow"].to_s) == (0.0, 600.0)
     assert "Shadow receives 2.50 times its capacity from 00:00:00 to 00:10" in str(v)
-    assert "It would need 3 instances (it has 1)" in str(v)
+    assert "It would need 3 instances (it has 1), which just keep up (load 0.83); for a latency goal run" in str(v)
     enough = s.replace({"shadow.workers": 2, "shadow.instance_count": 3})
     assert judged(enough)[1]["shadow"].peak_load == pytest.approx(2.5 / 3)
     assert judged(enough)[0].status == "STABLE"
@@ -104,6 +104,27 @@ def test_too_short_for_its_load():
     assert judged(s.replace({"horizon_s": 4200.0}))[1]["source"].status == "STABLE"
 
 
+@pytest.mark.parametrize("rate", [100.0 * (1.0 - 1e-13), 99.9999, 99.99])
+def test_at_capacity_no_run_is_long_enough(rate):
+    s = scenario(poisson(rate), service(mean_s=0.01), share=1, horizon_s=3600.0)
+    p = judged(s)[1]["source"]
+    assert p.status == "TOO SHORT"
+    advice = "of capacity, where no run is long enough: add an instance or lower the rate."
+    assert p.why == f"Source is at {rate / 100.0:.3f} {advice}"
+
+
+def test_a_random_load_that_reaches_1_by_chance_alone_is_not_called_full():
+    """In a tenth of this run the load is greater than 1, and 0.9 in the mean."""
+    flips = {"process": "mmpp", "rates_per_s": [0.0, 64.0], "mean_sojourn_s": 5.0}
+    loads = []
+    for seed in range(10):
+        s = scenario(flips, service(mean_s=0.9 / 32.0), service(mean_s=0.001), horizon_s=3600.0, seed=seed)
+        p = judged(s)[1]["source"]
+        assert "no run" not in p.why
+        loads.append(p.peak_load)
+    assert np.mean(loads) == pytest.approx(0.95, abs=0.05)
+
+
 def trace_run(tmp_path, gaps, size):
     t = np.cumsum(gaps)
     pd.DataFrame({"time": t - t[0], "size": size}).to_csv(tmp_path / "t.csv", index=False)
@@ -132,6 +153,77 @@ def test_a_burst_in_a_trace_is_found(tmp_path):
     assert p.from_s == pytest.approx(4000.0, abs=120.0)
     assert p.to_s == pytest.approx(4500.0, abs=120.0)
     assert p.peak_load == pytest.approx(1.4, rel=0.1)
+
+
+def twice(rate, **more):
+    return [poisson(rate / 2.0) | more] * 2
+
+
+@pytest.mark.parametrize(
+    ("load", "status"), [(0.8, "STABLE"), (0.95, "STABLE"), (1.0, "OVERLOADED"), (1.1, "OVERLOADED")]
+)
+def test_superposed_streams_of_known_rates_leave_no_doubt(load, status):
+    """Whatever the dispersion of counts (25) and of work (16)."""
+    gamma = twice(32.0, process="gamma", scv=25.0)
+    s = scenario(gamma, service("lognormal", load / 32.0, scv=16.0), service(mean_s=0.001), horizon_s=7200.0)
+    v = judged(s.replace({"run.seed": 3}))[0]
+    assert (v.source.status == "OVERLOADED") == (status == "OVERLOADED")
+    assert v.source.peak_load == pytest.approx(load)
+
+
+def test_streams_overload_together_when_their_peaks_meet():
+    steps = {"kind": "steps", "steps": [{"from_s": 0.0, "rate_per_s": 20.0}, {"from_s": 1800.0, "rate_per_s": 60.0}]}
+    s = scenario([poisson(50.0), {"process": "poisson", "profile": steps}], service(mean_s=0.01), horizon_s=3600.0)
+    p = judged(s)[1]["source"]
+    assert (p.status, p.from_s, p.to_s) == ("OVERLOADED", 1800.0, 3600.0)
+    assert p.peak_load == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "load"), [([1.0, 1.0], 0.8), ([1.0, 1.2], 0.96), ([1.0, 1.5], 1.2), ([2.0, 1.0], 0.8), ([1.5], 1.2)]
+)
+def test_a_slowdown_is_that_of_saturated_workers(slowdown, load):
+    served = service("lognormal", 0.05, 2, scv=16.0, slowdown=slowdown)
+    p = judged(scenario(poisson(32.0), served, service(mean_s=0.001), horizon_s=7200.0))[1]["source"]
+    assert p.peak_load == pytest.approx(load)
+    assert (p.status == "OVERLOADED") == (load >= 1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("load", "over"), [(0.9, False), (1.1, True)])
+def test_a_rate_that_jumps_within_windows_is_chance(seed, load, over):
+    flips = {"process": "mmpp", "rates_per_s": [0.0, 64.0], "mean_sojourn_s": 1.0}
+    s = scenario(flips, service(mean_s=load / 32.0), service(mean_s=0.001), horizon_s=7200.0, seed=seed)
+    assert (judged(s)[1]["source"].status == "OVERLOADED") == over
+    alone = verdict(simulate(s.replace({"run.sample_requests": 0})).windows)
+    assert (alone.source.status == "OVERLOADED") == over
+
+
+def test_a_rate_that_jumps_rarely_is_load():
+    slow = {"process": "mmpp", "rates_per_s": [20.0, 130.0], "mean_sojourn_s": 3600.0}
+    p = judged(scenario(slow, service(mean_s=0.01), service(mean_s=0.001), horizon_s=6 * 3600.0, seed=1))[1]["source"]
+    assert p.status == "OVERLOADED"
+    assert p.peak_load == pytest.approx(1.3, rel=0.05)
+
+
+@pytest.mark.parametrize(("load", "over"), [(0.8, False), (1.1, True)])
+def test_a_trace_of_bursts_and_heavy_work_is_judged_beyond_its_dispersion(tmp_path, load, over):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        n, sigma = 200_000, np.sqrt(np.log(17.0))
+        work = load / 32.0 * rng.lognormal(-(sigma**2) / 2.0, sigma, n)
+        p = trace_run(tmp_path, rng.gamma(1.0 / 25.0, 25.0 / 32.0, n), work)[1]["source"]
+        assert (p.status == "OVERLOADED") == over
+
+
+@pytest.mark.parametrize("length_s", [5.0, 30.0, 60.0, 200.0])
+@pytest.mark.parametrize(("load", "over"), [(0.5, False), (2.0, True)])
+def test_even_arrivals_of_a_trace_leave_no_doubt(tmp_path, length_s, load, over):
+    pd.DataFrame({"time": np.arange(0.0, length_s, 0.1)}).to_csv(tmp_path / "t.csv", index=False)
+    traffic = {"process": "trace", "path": "t.csv", "time_unit": "s"}
+    served = service("deterministic", 0.1 * load)
+    s = scenario(traffic, served, base_dir=tmp_path, share=100, horizon_s=length_s)
+    assert (judged(s)[1]["source"].status == "OVERLOADED") == over
 
 
 def test_without_a_scenario_a_growing_backlog_tells():

@@ -104,8 +104,9 @@ def compare(
     """Compare the shadow with the source, or two runs.
 
     Shows for each metric both sides, the difference with its interval, and a verdict: worse, better, no difference
-    larger than the margin, or not enough data. Exits with 1 when a metric is worse, or when a pool is OVERLOADED and
-    its counterpart is not.
+    larger than the margin, or not enough data. Where the sides do not carry the same load, it says so first, and
+    simulates the shadow at the source's load to tell which difference is the model's. Exits with 1 when a metric is
+    worse, or when a pool is OVERLOADED and its counterpart is not.
     """
     refuse_both_formats(as_json, as_csv)
     staged = {"look": look, "looks": looks, "spending": spending}

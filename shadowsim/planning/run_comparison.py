@@ -8,25 +8,34 @@ noise is common to both, and the interval of the difference is narrower the more
 suites should use such runs, since the check then also gives the same answer each time. The interval tells how two
 designs differ on that traffic; a real experiment, in which only the arrivals are shared, will see much less. Runs of
 different seeds are taken as independent.
+
+Within one run, a shadow that gets fewer requests per worker is faster without being better. `at_source_load` simulates
+it at the source's load: the difference that remains there is the model's.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from shadowsim.engine.replicate import worst_by_variant
+from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import ROLES
+from shadowsim.planning.load import MOST_REQUESTS, demand_of, run_length
 from shadowsim.result import Result
 from shadowsim.scenario.fields import per_cent
+from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.batch_means import MIN_BATCHES
-from shadowsim.statistics.comparison import metric_rows, terms_of
+from shadowsim.statistics.comparison import compare, metric_rows, terms_of
 from shadowsim.statistics.sections import Sections, frames_of, sections_of
 from shadowsim.statistics.terms import (
     CONFIDENCE,
@@ -37,6 +46,7 @@ from shadowsim.statistics.terms import (
     WORSE,
 )
 from shadowsim.text import OVERLOADED, grid, percent, short_name, time_text
+from shadowsim.verdict import Verdict
 
 Runs = Result | str | os.PathLike[str] | Sequence[Result | str | os.PathLike[str]]
 
@@ -46,6 +56,8 @@ COLUMNS = (
     *("baseline_low", "baseline_high", "result_low", "result_high"),
 )
 _REPLICATION = "replication-{}"
+_FURTHEST = 0.999  # quantile that a run at the source's load shows
+_LEAST_WINDOWS = 100  # of such a run, one per section
 
 
 def compare_runs(
@@ -182,6 +194,80 @@ def assert_no_regression(
             f'"{NOT_ENOUGH_DATA}": run.horizon_s must be longer, and at least {MIN_BATCHES} windows (run.period_s)'
         )
     raise AssertionError("\n".join(lines))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EqualLoad:
+    """A comparison of the shadow, simulated at the source's load, with the source.
+
+    Attributes
+    ----------
+    table : DataFrame
+        The frame of `compare`: the difference that remains is the model's.
+    scenario : Scenario
+        What was simulated.
+    horizon_s : float
+        Length of the run that it stands for, seconds; that of `scenario` may be shorter.
+    verdict : Verdict
+    """
+
+    table: pd.DataFrame
+    scenario: Scenario
+    horizon_s: float
+    verdict: Verdict
+
+
+def at_source_load(scenario: Scenario, **terms: Any) -> EqualLoad:
+    """Simulate the shadow at the source's load, and compare it with the source.
+
+    The shadow keeps its service, routing and workers per instance. All requests are copied to it on arrival, without
+    limits, and it has as many workers in all as the source. The run is shortened to what p99.9 needs, as by `size`, and
+    to 20 million requests at most unless a day's profile has more; it does not depend on the saved run's results.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        The test, whose shadow may get any share of the requests.
+    **terms
+        Keyword arguments of `compare`.
+
+    Raises
+    ------
+    InputError
+        When the scenario cannot be simulated so.
+    """
+    equal = equal_scenario(scenario)
+    run = _cached_run(json.dumps(equal.to_dict(), sort_keys=True), equal.base_dir)
+    return EqualLoad(compare(run, **terms), run.scenario, scenario.horizon_s, run.verdict)
+
+
+def equal_scenario(scenario: Scenario) -> Scenario:
+    """Return the scenario with a shadow at the source's load, and with a shorter run."""
+    source, shadow = (scenario.side(role) for role in ROLES)
+    workers = source.n_instances * source.workers
+    pool = {"shadow.instance_count": workers // shadow.workers}
+    if workers % shadow.workers:
+        pool = {"shadow.instance_count": source.n_instances, "shadow.workers": source.workers}
+    no_limits = {f"mirror.{name}": None for name in ("max_in_flight", "max_body_bytes", "max_per_s")}
+    copies = {"sampling_percentage": 100, "mirror.instant": "arrival", "run.sample_requests": 0} | no_limits
+    equal = scenario.replace(pool | copies)
+    pools = [(role, demand_of(equal, role), equal.side(role).n_instances) for role in ROLES]
+    enough_s = max(run_length(equal, role, demand, n, _FURTHEST).long_s for role, demand, n in pools)
+    horizon_s = min(enough_s, _most_s(equal))
+    period_s = min(equal.period_s, horizon_s / _LEAST_WINDOWS)
+    return equal.replace({"run.horizon_s": horizon_s, "run.period_s": period_s})
+
+
+def _most_s(scenario: Scenario) -> float:
+    """Return the longest run that is affordable, but at least a day or the whole horizon if it has no more requests."""
+    rate_per_s = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start)
+    return max(MOST_REQUESTS / max(rate_per_s, 1e-9), 86400.0 if rate_per_s * 86400.0 <= 2 * MOST_REQUESTS else 0.0)
+
+
+@lru_cache(maxsize=8)
+def _cached_run(document: str, base_dir: Path) -> Result:
+    """Return the run of a scenario; pages and cards of one run ask for it again and again."""
+    return simulate(Scenario.from_dict(json.loads(document), base_dir))
 
 
 def regressions_text(table: pd.DataFrame) -> str:

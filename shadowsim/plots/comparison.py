@@ -15,6 +15,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, canvas
+from shadowsim.statistics.loads import loads_of_table
 from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, NOT_JUDGED, SAME, WORSE
 from shadowsim.text import OVERLOADED, percent, time_text
 from shadowsim.verdict import Verdict
@@ -56,7 +57,7 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Fi
         raise InputError("compared", "lacks the column outcome, which compare has added: compare the runs again")
     panels = _panels(compared[~compared["metric"].isin(["paired_p5", "paired_p95"])])
     subtitle = f"With intervals. Shaded: the margin, {_margins(panels)}, within which a difference does not matter."
-    figure = _rows_canvas("Shadow against source", _overloaded(verdict) + subtitle, panels)
+    figure = _rows_canvas("Shadow against source", _overloaded(verdict) + _at_loads(compared) + subtitle, panels)
     shown: set[str] = set()
     for row, (unit, part) in enumerate(panels, start=1):
         value, low, high = (_relative(part, column) for column in ("difference", "low", "high"))
@@ -209,6 +210,12 @@ def _both(part: pd.DataFrame, unit: str) -> list[str]:
         " → ".join(f'<span style="color:{COLOURS[role]}">{text(pair[role])}</span>' for role in COLOURS)
         for pair in part[list(COLOURS)].to_dict("records")
     ]
+
+
+def _at_loads(compared: pd.DataFrame) -> str:
+    """Return a sentence on the loads of both sides if they are not the same, else ""."""
+    loads = loads_of_table(compared)
+    return f"The shadow is {loads.qualifier}. " if loads and loads.qualifier else ""
 
 
 def _overloaded(verdict: Verdict | None) -> str:

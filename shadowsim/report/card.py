@@ -16,11 +16,14 @@ from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import experiment_text
 from shadowsim.errors import InputError
 from shadowsim.planning.sheet import recommend
+from shadowsim.report.comparison_text import equal_load, load_sentences
 from shadowsim.report.readable_frame import NONE, heading, readable
 from shadowsim.report.run_text import overload_note
 from shadowsim.report.scenario_text import scenario_text
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.statistics.loads import loads_of
+from shadowsim.statistics.sections import frames_of
 from shadowsim.text import OVERLOADED, count, percent, time_text
 from shadowsim.verdict import Verdict
 
@@ -90,7 +93,8 @@ def _result_card(result: Result) -> Card:
     rows.append(["errors", *(percent(x, 2) for x in summary["error_rate"])])
     heads = ["", *(f"{name} ({role})" for name, role in zip(summary.index, summary["role"], strict=True))]
     note = overload_note(summary["verdict"]).strip()
-    parts = [_why(verdict), _table(heads, rows), f'<div style="{_QUIET}">{escape(note)}</div>' if note else ""]
+    small = f'<div style="{_QUIET}">{escape(note)}</div>' if note else ""
+    parts = [_load_lines(result, verdict), _why(verdict), _table(heads, rows), small]
     return _card("Shadow test, simulated", scenario.experiment.name, *parts, _assumed(scenario), badge=verdict.status)
 
 
@@ -129,6 +133,13 @@ def _badge(status: str) -> str:
 
 def _why(verdict: Verdict) -> str:
     return "".join(f"<div>{_escaped(pool.why)}</div>" for pool in verdict.pools)
+
+
+def _load_lines(result: Result, verdict: Verdict) -> str:
+    """Return what unequal loads of both sides do to their figures."""
+    loads = loads_of(frames_of(result))
+    sentences = load_sentences(loads, equal_load(result.scenario, loads, verdict.source.status))
+    return "".join(f"<div>{_escaped(sentence)}</div>" for sentence in sentences)
 
 
 def _assumed(scenario: Scenario) -> str:

@@ -4,6 +4,9 @@ A run does not pass if a metric is worse, or if a pool is OVERLOADED and its cou
 pool depend on the length of the run, and may have no interval at all, so that no metric need have the outcome worse.
 
 Rows show the change with a sign and a unit, and the interval in the same unit.
+
+Where the sides do not carry the same load, the text begins with that, and with the difference that the model's own
+service makes: that at the same load.
 """
 
 from __future__ import annotations
@@ -17,10 +20,13 @@ from typing import Any
 
 import pandas as pd
 
+from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import ROLES
-from shadowsim.planning.run_comparison import compare_runs
+from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
+from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.comparison import compare
+from shadowsim.statistics.loads import Loads, loads_of_table
 from shadowsim.statistics.sections import Frames, frames_of
 from shadowsim.statistics.terms import (
     BETTER,
@@ -104,6 +110,10 @@ class SavedComparison:
         One sentence per pool that is OVERLOADED and whose counterpart is not.
     head : str
         The compared runs or variants, in words.
+    loads : Loads or None
+        The loads of the two sides of a run, where they differ.
+    equal_load : EqualLoad or None
+        The shadow at the source's load, where it could be simulated.
     """
 
     table: pd.DataFrame
@@ -111,6 +121,8 @@ class SavedComparison:
     confidence: float
     overloaded: tuple[str, ...]
     head: str
+    loads: Loads | None = None
+    equal_load: EqualLoad | None = None
 
     @property
     def worse(self) -> bool:
@@ -146,16 +158,18 @@ class SavedComparison:
                 same.append(f"{name}: the same in both runs, to the bit")
                 continue
             rows += [[name] + [""] * 6] if name else []
-            rows += [_cells(row, pair) for row in records(part)]
+            rows += [_at_its_load(_cells(row, pair), row, self.loads) for row in records(part)]
         sentences = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
-        blocks = [[wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
-                  [*sentences, *_verdict_lines(self.table)], _notes(table, self.terms)]  # fmt: skip
+        loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load)]
+        blocks = [loads, [wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
+                  [*sentences, *_verdict_lines(self.table, self.loads)], _notes(table, self.terms)]  # fmt: skip
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def to_dict(self) -> dict[str, object]:
         """Return the comparison as a JSON object."""
         gate = {"worse": self.worse, "not_enough_data": self.unsure, "overloaded": list(self.overloaded)}
-        return gate | {"confidence": self.confidence, "metrics": self.table.to_dict("records")}
+        load = self.loads and self.loads.to_dict() | {"at_source_load": _equal_load_dict(self.equal_load)}
+        return gate | {"confidence": self.confidence, "metrics": self.table.to_dict("records"), "load": load}
 
 
 def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
@@ -163,17 +177,73 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
 
     `asked` are keyword arguments of `compare`.
     """
-    runs = frames_of(_folders(directory))
+    folders = _folders(directory)
+    runs = frames_of(folders)
     table = compare(runs, **asked)
-    statuses = _statuses(runs)
+    scenarios = [_scenario_of(folder) for folder in folders]
+    statuses = _statuses(runs, scenarios)
     overloaded = _overloaded(statuses.get("shadow"), statuses.get("source"), "and the source is not")
     sides = [f"{role} {_name(runs, role)}" for role in ROLES]
     n = [int(table[f"n_{role}"].max()) for role in ROLES]
     requests = "; ".join(f"{side}: {count:,} requests" for side, count in zip(sides, n, strict=True))
     replications = f", of {len(runs)} replications" if len(runs) > 1 else ""
-    return SavedComparison(
-        table, _terms(asked), asked.get("confidence", CONFIDENCE), overloaded, f"{requests}{replications}"
-    )
+    loads = loads_of_table(table)
+    equal = equal_load(scenarios[0], loads, statuses.get("source", ("",))[0], **_plain_terms(asked))
+    confidence = asked.get("confidence", CONFIDENCE)
+    return SavedComparison(table, _terms(asked), confidence, overloaded, f"{requests}{replications}", loads, equal)
+
+
+def equal_load(
+    scenario: Scenario | None, loads: Loads | None, source_status: str = "", **terms: Any
+) -> EqualLoad | None:
+    """Return the comparison at the source's load where loads differ, and None where that says nothing or is unknown.
+
+    `terms` are keyword arguments of `compare`.
+    """
+    if scenario is None or loads is None or loads.same_requests or source_status == OVERLOADED:
+        return None
+    try:
+        return at_source_load(scenario, **terms)
+    except InputError:
+        return None  # such as a pool that would be too large: the loads themselves are still shown
+
+
+def load_sentences(loads: Loads | None, equal: EqualLoad | None) -> list[str]:
+    """Return the sentences on unequal loads, and on what the model's own service explains; none for equal loads."""
+    if loads is None:
+        return []
+    return [loads.note] if equal is None else [loads.note, _equal_load_text(equal)]
+
+
+def _equal_load_text(equal: EqualLoad) -> str:
+    """Return the difference at the source's load in words."""
+    s, shadow = equal.scenario, equal.verdict.shadow
+    n = s.side("shadow").n_instances
+    whole = f" of {duration_text(equal.horizon_s)}" if s.horizon_s < equal.horizon_s else ""
+    instances = "1 instance" if n == 1 else f"{n:,} instances"
+    where = f"At the source's load (simulated: all requests to {instances}, {duration_text(s.horizon_s)}{whole})"
+    if shadow.status == OVERLOADED:
+        return f"{where} {shadow.variant} would be {OVERLOADED}, at {shadow.peak_load:.2f} of its capacity."
+    rows = {row["metric"]: row for row in records(equal.table)}
+    changes = [f"{name} {change(rows[name])}{_bounds(rows[name])}" for name in ("mean", "p50", "p99") if name in rows]
+    differs = f"{where} the shadow would differ by {', '.join(changes)}"
+    return f"{differs}: the difference that remains is the model's, the rest is due to load."
+
+
+def _bounds(row: Row) -> str:
+    return "" if interval(row) == "-" else f" ({interval(row)})"
+
+
+def _equal_load_dict(equal: EqualLoad | None) -> dict[str, object] | None:
+    if equal is None:
+        return None
+    n = equal.scenario.side("shadow").n_instances
+    return {
+        "simulated_s": equal.scenario.horizon_s,
+        "shadow_instances": n,
+        "shadow_verdict": equal.verdict.shadow.status,
+        "metrics": equal.table.to_dict("records"),
+    }
 
 
 def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any) -> SavedComparison:
@@ -185,11 +255,16 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
         raise InputError("--role", "must be source or shadow", role)
     roles = ROLES if role is None else (role,)
     table = compare_runs(later, earlier, **asked)
-    before, after = (_statuses(frames_of(_folders(folder))) for folder in (earlier, later))
+    before, after = (_statuses_in(folder) for folder in (earlier, later))
     overloaded = [s for r in roles for s in _overloaded(after.get(r), before.get(r), f"and was not in {earlier}")]
     head = f"baseline: {earlier}; result: {later}"
     shown = table[table["role"].isin(roles)]
     return SavedComparison(shown, _terms(asked), asked.get("confidence", CONFIDENCE), tuple(overloaded), head)
+
+
+def _plain_terms(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those arguments of `compare` that hold for another run as well."""
+    return {name: asked[name] for name in ("margin_pct", "margin_points", "confidence", "slo_s") if name in asked}
 
 
 def _terms(asked: Mapping[str, Any]) -> Terms:
@@ -205,13 +280,26 @@ def _folders(directory: Path) -> list[Path]:
     ]
 
 
-def _statuses(runs: Sequence[Frames]) -> Mapping[str, tuple[str, str]]:
+def _scenario_of(folder: Path) -> Scenario | None:
+    """Return the scenario of a saved run; None for frames alone, or if it cannot be read, as without its trace."""
+    try:
+        return Scenario.load(folder / "scenario.json") if (folder / "scenario.json").is_file() else None
+    except InputError:
+        return None
+
+
+def _statuses_in(directory: Path) -> Mapping[str, tuple[str, str]]:
+    folders = _folders(directory)
+    return _statuses(frames_of(folders), [_scenario_of(folder) for folder in folders])
+
+
+def _statuses(runs: Sequence[Frames], scenarios: Sequence[Scenario | None]) -> Mapping[str, tuple[str, str]]:
     """Return by role the gravest status of its pool over the runs, and the variant."""
     statuses: dict[str, tuple[str, str]] = {}
-    for run in runs:
+    for run, scenario in zip(runs, scenarios, strict=True):
         if "windows" not in run or "utilisation" not in run["windows"]:
             continue  # a CloudWatch export has no utilisation
-        for pool in verdict(run["windows"]).pools:
+        for pool in verdict(run["windows"], scenario).pools:
             worst = max(statuses.get(pool.role, (STATUSES[0],))[0], pool.status, key=STATUSES.index)
             statuses[pool.role] = worst, pool.variant
     return statuses
@@ -244,8 +332,16 @@ def _cells(row: Row, pair: Sequence[str]) -> list[str]:
     return [name, *map(value_text, values), change(row), interval(row), n_eff, outcome]
 
 
-def _verdict_lines(table: pd.DataFrame) -> list[str]:
+def _at_its_load(cells: list[str], row: Row, loads: Loads | None) -> list[str]:
+    """Return the cells of a row, with the shadow's load after a verdict that says how the sides differ."""
+    if loads is None or not loads.qualifier or row["outcome"] not in (WORSE, BETTER, SAME):
+        return cells
+    return [*cells[:-1], f"{cells[-1].partition(',')[0]} at {100 * loads.shadow:.0f} % load"]
+
+
+def _verdict_lines(table: pd.DataFrame, loads: Loads | None) -> list[str]:
     by_variant = "variant" in table
+    qualifier = f", {loads.qualifier}" if loads and loads.qualifier else ""
     lines = []
     for outcome, heading in ((WORSE, "Worse"), (BETTER, "Better"), (NOT_ENOUGH, "Not enough data for")):
         rows = records(table[table["outcome"] == outcome])
@@ -254,11 +350,12 @@ def _verdict_lines(table: pd.DataFrame) -> list[str]:
         names = [f"{row['variant']} {row['metric']}" if by_variant else row["metric"] for row in rows]
         if outcome != NOT_ENOUGH:
             names = [f"{name} {change(row)}" for name, row in zip(names, rows, strict=True)]
-        lines.append(wrapped(f"{heading}: {', '.join(names)}.", hanging="  "))
+        where = qualifier if outcome != NOT_ENOUGH else ""
+        lines.append(wrapped(f"{heading}{where}: {', '.join(names)}.", hanging="  "))
     judged = table["outcome"][table["outcome"] != NOT_JUDGED]
     if (judged == SAME).all():
-        return ["No metric differs by more than the margin."]
-    return lines if (judged == WORSE).any() else ["No metric is worse.", *lines]
+        return [f"No metric differs by more than the margin{qualifier}."]
+    return lines if (judged == WORSE).any() else [f"No metric is worse{qualifier}.", *lines]
 
 
 def _without_empty_errors(table: pd.DataFrame, pair: Sequence[str]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from shadowsim import __version__, plots
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import cost
 from shadowsim.report.analysis_text import usd_text
-from shadowsim.report.comparison_text import change, interval, records
+from shadowsim.report.comparison_text import change, equal_load, interval, load_sentences, records
 from shadowsim.report.html_page import (
     Chart,
     badge,
@@ -34,6 +34,7 @@ from shadowsim.report.html_page import (
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
+from shadowsim.statistics.loads import loads_of_table
 from shadowsim.statistics.terms import NOT_JUDGED
 from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant, time_text
 from shadowsim.verdict import Verdict
@@ -69,7 +70,9 @@ def html(result: Result) -> str:
     verdict, summary, scenario = result.verdict, result.summary(), result.scenario
     compared = result.compare()
     charts = _charts(result, verdict, compared)
-    main = f"""{_verdict_section(verdict)}
+    loads = loads_of_table(compared)
+    load_texts = load_sentences(loads, equal_load(scenario, loads, verdict.source.status))
+    main = f"""{_verdict_section(verdict, load_texts)}
 <section aria-labelledby="what">
 <h2 id="what">What was simulated</h2>
 {paragraphs(_sentences(result))}
@@ -94,12 +97,14 @@ def write(result: Result, path: str | os.PathLike[str]) -> Path:
     return save(html(result), path)
 
 
-def _verdict_section(verdict: Verdict) -> str:
+def _verdict_section(verdict: Verdict, load_texts: Sequence[str]) -> str:
+    """Return the verdict, and what the loads of both sides do to their comparison."""
     variants = " and ".join(p.variant for p in verdict.pools if p.status == verdict.status)
     pools = "".join(f"<li>{badge(p.status)} {text(p.why)}</li>" for p in verdict.pools)
     return f"""<section class="verdict {css_class(verdict.status)}" aria-labelledby="verdict">
 <h2 id="verdict">{text(verdict.status)}</h2>
 <p class="headline">{text(_HEADLINES[verdict.status].format(variants))}</p>
+{paragraphs(load_texts)}
 <ul>{pools}</ul>
 </section>"""
 

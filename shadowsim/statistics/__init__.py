@@ -6,5 +6,6 @@ sections          cuts runs into sections, from whichever frames there are
 batch_means       joins sections to uncorrelated batches, whose scatter gives the standard error
 estimates         computes quantiles, means and shares with intervals, and the intervals of differences and ratios
 sequential_looks  computes the bounds of tests that are looked at while they run
+loads             notes unequal loads of the two sides, which make one faster without being better
 comparison        compares shadow and source metric by metric: `compare`
 """

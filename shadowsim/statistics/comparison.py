@@ -38,6 +38,7 @@ from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
 from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import Batches, Deviations, uncorrelated_batches
 from shadowsim.statistics.estimates import Estimate
+from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of
 from shadowsim.statistics.samples import Values
 from shadowsim.statistics.sections import ERRORS, Sections, SideSections, arrivals_cut, frames_of, sections_of
 from shadowsim.statistics.terms import (
@@ -127,9 +128,13 @@ def compare(
             "worse", "better", "same" or "not_enough"; "" for paired_p5 and paired_p95, which differ from 0 even for
             equal variants.
         verdict : str
-            The outcome in words: "worse", "better", "no difference larger than 10 %", "not enough data" or "".
+            The outcome in words: "worse", "better", "no difference larger than 10 %", "not enough data" or "". Where
+            the sides do not carry the same load, it says so: "better, at 42 % load against 83 %".
         method : str
             Method of the interval, with the number of batches.
+
+        Where utilisations differ by more than 5 points, the frame's `attrs["load"]` holds those of both sides, whether
+        their instances get the same number of requests, and a sentence.
 
     Raises
     ------
@@ -148,7 +153,19 @@ def compare(
         raise InputError("frames", "hold nothing that could be compared")
     for row in rows:
         row["verdict"] = terms.verdict(row["outcome"], row["unit"])
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_source": "int64", "n_shadow": "int64"})
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_source": "int64", "n_shadow": "int64"})
+    return _with_loads(table, loads_of(runs))
+
+
+def _with_loads(table: pd.DataFrame, loads: Loads | None) -> pd.DataFrame:
+    """Note unequal loads as an attribute of the frame, and after each verdict that says how the sides differ."""
+    if loads is None:
+        return table
+    table.attrs[ATTRIBUTE] = loads.to_dict()
+    if loads.qualifier:
+        judged = table["outcome"].isin([WORSE, BETTER, SAME])
+        table.loc[judged, "verdict"] += f", {loads.qualifier}"
+    return table
 
 
 def terms_of(

@@ -7,7 +7,8 @@ from cases import scenario, service
 from scipy.stats import binom
 
 from shadowsim import InputError, assert_no_regression, compare, compare_runs, replicate, simulate
-from shadowsim.planning.run_comparison import COLUMNS, regressions_text
+from shadowsim.planning.load import MOST_REQUESTS
+from shadowsim.planning.run_comparison import COLUMNS, at_source_load, equal_scenario, regressions_text
 from shadowsim.scenario.fields import per_cent
 from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, SAME, WORSE
 
@@ -182,3 +183,60 @@ def test_the_table_shows_changes_in_their_unit(base, slower):
     assert p99.endswith("worse")
     assert "%" in p99
     assert "points" in lines[-1]
+
+
+def half_copied(shadow_mean_s=0.04, **more):
+    poisson = {"process": "poisson", "rate_per_s": 20.0}
+    return scenario(poisson, service(mean_s=0.04), service(mean_s=shadow_mean_s), horizon_s=86400.0, **more)
+
+
+def test_an_equal_model_does_not_differ_at_the_sources_load():
+    equal = at_source_load(half_copied())
+    s = equal.scenario
+    assert (s.share, s.side("shadow").n_instances, s.side("shadow").workers) == (1.0, 1, 1)
+    assert equal.horizon_s == 86400.0
+    assert s.horizon_s < 86400.0
+    assert equal.verdict.status == "STABLE"
+    mean = equal.table.set_index("metric").loc["mean"]
+    assert mean["low"] <= 0.0 <= mean["high"]
+    assert "load" not in equal.table.attrs
+
+
+def test_a_slower_model_differs_by_what_theory_says():
+    """The mean of M/M/1 at 20 requests/s is 1 / (1 / E[S] - 20): 0.2 s at 25 per second, 0.25 s at 24."""
+    mean = at_source_load(half_copied(1.0 / 24.0)).table.set_index("metric").loc["mean"]
+    assert mean["ratio_low"] <= 1.25 <= mean["ratio_high"]
+    assert mean["outcome"] == WORSE
+
+
+def test_a_model_that_cannot_carry_the_sources_load_is_overloaded():
+    assert at_source_load(half_copied(0.06)).verdict.shadow.status == "OVERLOADED"
+
+
+def test_limits_and_late_copies_do_not_keep_the_load_away():
+    mirror = {"rule": "counter", "instant": "response", "max_in_flight": 1, "max_per_s": 1}
+    s = at_source_load(half_copied(mirror=mirror)).scenario
+    assert (s.mirror_instant, s.max_in_flight, s.max_per_s) == ("arrival", None, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "shadow", "pool"), [((2, 4), (1, 4), (2, 4)), ((2, 4), (3, 8), (1, 8)), ((3, 2), (1, 4), (3, 2))]
+)
+def test_the_shadow_has_as_many_workers_as_the_source(source, shadow, pool):
+    s = scenario(
+        {"process": "poisson", "rate_per_s": 20.0},
+        service(mean_s=0.04, workers=source[1]),
+        service(mean_s=0.04, workers=shadow[1]),
+        source_instances=source[0],
+        shadow_instances=shadow[0],
+    )
+    side = at_source_load(s).scenario.side("shadow")
+    assert (side.n_instances, side.workers) == pool
+
+
+def test_a_run_of_many_requests_is_cut():
+    steps = {"kind": "steps", "steps": [{"from_s": 0.0, "rate_per_s": 1e5}, {"from_s": 1e5, "rate_per_s": 2e5}]}
+    s = scenario({"process": "poisson", "profile": steps}, service(mean_s=1e-6), horizon_s=2e5)
+    assert equal_scenario(s).horizon_s == pytest.approx(MOST_REQUESTS / 1.5e5)
+    week = scenario({"process": "poisson", "rate_per_s": 100.0}, service(mean_s=1e-3), horizon_s=604800.0)
+    assert equal_scenario(week).horizon_s * 100.0 <= 2e6

@@ -39,6 +39,14 @@ def marks(figure):
     return drawn
 
 
+def test_unequal_loads_are_said_above():
+    frame = FRAME.copy()
+    frame.attrs["load"] = {"source": 0.83, "shadow": 0.42, "same_requests": False, "note": ""}
+    title = comparison.differences(frame).layout.title
+    assert "The shadow is at 42 % load against 83 %." in f"{title.text} {title.subtitle.text}"
+    assert "load" not in str(comparison.differences(FRAME).layout.title)
+
+
 def test_a_mark_is_the_difference_with_its_interval_in_the_margins_unit():
     drawn = marks(comparison.differences(FRAME))
     assert list(drawn) == ["p99", "p99.9", "mean", "paired_mean", "error_rate"]  # by verdict; paired_p5 is none

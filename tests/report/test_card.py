@@ -120,6 +120,15 @@ def test_an_overloaded_pools_latencies_are_marked(overloaded):
     assert "* the pool is OVERLOADED" in text_of(html)
 
 
+def test_unequal_loads_stand_above_the_figures(run):
+    text = text_of(run._repr_html_())
+    note = run.compare().attrs["load"]["note"]
+    assert text.index(note) < text.index("keeps up")
+    assert "the difference that remains is the model's" in text
+    equal = simulate(scenario(POISSON, service(mean_s=0.05, workers=4), share=100, horizon_s=600.0))
+    assert "load:" not in text_of(equal._repr_html_())
+
+
 def test_assumptions_are_listed():
     scenario = Scenario.of(REQUEST, rate_per_s=1.0)
     html = scenario._repr_html_()

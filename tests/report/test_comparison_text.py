@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
+from cases import scenario, service
 
 from shadowsim import default_scenario, replicate, simulate
 from shadowsim.cli.console import plain
@@ -15,13 +17,19 @@ from shadowsim.report.comparison_text import change, compare_saved, compare_two_
 from shadowsim.statistics.terms import NOT_ENOUGH_DATA
 
 BASE = default_scenario().replace({"horizon_s": 600, "run.period_s": 10})
+BUSY = {"source.time.mean_s": 0.055, "sampling_percentage": 20}  # a load of 0.78, and half of it on equal shadows
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Directories of runs by name: equal variants, a shadow that takes 50 % longer, one that is overloaded."""
     place = tmp_path_factory.mktemp("runs")
-    changes = {"equal": {}, "slow": {"shadow.time.mean_s": 0.03}, "overloaded": {"shadow.time.mean_s": 0.2}}
+    changes = {
+        "equal": {},
+        "slow": {"shadow.time.mean_s": 0.03},
+        "overloaded": {"shadow.time.mean_s": 0.2},
+        "idle": BUSY | {"shadow.time.mean_s": 0.055},
+    }
     for name, edits in changes.items():
         simulate(BASE.replace(edits)).save(place / name)
     for r, result in enumerate(replicate(BASE.replace({"horizon_s": 60}), 11)):
@@ -77,6 +85,62 @@ def test_an_export_of_windows_alone(saved, tmp_path):
     assert "p99" in set(compared.table["metric"])
 
 
+def plain_words(text):
+    return " ".join(text.split())
+
+
+def test_unequal_loads_are_said_first(saved):
+    compared = compare_saved(saved / "idle")
+    text = plain_words(str(compared))
+    source, shadow = (f"{100 * x:.0f} %" for x in (compared.loads.source, compared.loads.shadow))
+    assert text.startswith(
+        f"The sides do not carry the same load: the source's workers are {source} busy, the shadow's {shadow}. "
+        "At the source's load (simulated: all requests to 4 instances, "
+    )
+    assert "the difference that remains is the model's, the rest is due to load." in text
+    assert f"Better, at {shadow} load against {source}: mean -" in text
+    assert f"No metric is worse, at {shadow} load against {source}." in text
+    mean = next(line for line in str(compared).splitlines() if line.startswith("mean "))
+    assert mean.endswith(f"better at {shadow} load")
+    document = compared.to_dict()
+    assert document["load"]["note"] in text
+    remaining = {row["metric"]: row for row in document["load"]["at_source_load"]["metrics"]}["mean"]
+    assert remaining["outcome"] == "same"
+    assert json.dumps(document, default=str)
+
+
+def test_equal_loads_are_not_mentioned(saved):
+    compared = compare_saved(saved / "equal")
+    assert compared.to_dict()["load"] is None
+    assert "load" not in str(compared)
+
+
+def test_a_model_that_cannot_carry_the_sources_load_is_said_to_be_overloaded(tmp_path):
+    simulate(BASE.replace(BUSY | {"shadow.time.mean_s": 0.09})).save(tmp_path)
+    assert "Shadow-01 would be OVERLOADED, at " in plain_words(str(compare_saved(tmp_path)))
+
+
+def test_loads_of_frames_without_a_scenario_are_noted_alone(saved, tmp_path):
+    for name in ("windows", "latency"):
+        shutil.copy(saved / "idle" / f"{name}.parquet", tmp_path)
+    compared = compare_saved(tmp_path)
+    assert compared.equal_load is None
+    assert plain_words(str(compared)).startswith("The sides do not carry the same load")
+    assert "simulated" not in str(compared)
+
+
+def test_a_saved_run_is_judged_with_its_scenario(tmp_path):
+    """The windows alone tell less: the load of two streams of known rates is no matter of chance."""
+    streams = [{"process": "poisson", "rate_per_s": 10.0}] * 2
+    served = service(mean_s=0.0499)  # a load of 0.998
+    result = simulate(scenario(streams, served, service(mean_s=0.001), horizon_s=600.0, seed=1))
+    result.save(tmp_path)
+    assert compare_saved(tmp_path).overloaded == ()
+    over = simulate(scenario(streams, service(mean_s=0.001), service(mean_s=0.05), share=100, horizon_s=600.0))
+    over.save(tmp_path)
+    assert compare_saved(tmp_path).overloaded == ("Shadow is OVERLOADED, and the source is not",)
+
+
 def test_a_run_and_itself(saved):
     compared = compare_two_saved(saved / "slow", saved / "slow", None)
     assert not compared.worse
@@ -97,7 +161,7 @@ def test_two_runs_by_role(saved):
         compare_two_saved(saved / "equal", saved / "slow", "both")
 
 
-@pytest.mark.parametrize("name", ["equal", "slow", "overloaded", "many"])
+@pytest.mark.parametrize("name", ["equal", "slow", "overloaded", "idle", "many"])
 def test_its_text_fits_and_is_ascii(saved, name):
     text = str(compare_saved(saved / name, slo_s=0.06))
     assert max(map(len, text.splitlines())) <= 100

@@ -97,7 +97,7 @@ def cells(page, heading="figures"):
     """Return the table below a heading: {row: [cells]}."""
     page = page.partition(f'id="{heading}"')[2].partition("</table>")[0]
     rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', page, re.DOTALL)
-    return {name: re.findall("<td>(.*?)</td>", rest) for name, rest in rows}
+    return {name: re.findall('<td(?: class="words")?>(.*?)</td>', rest) for name, rest in rows}
 
 
 def test_the_page_describes_the_run(run, text):
@@ -126,6 +126,13 @@ def test_the_table_is_the_summary(run, text):
         assert [float(c) for c in table[name]] == pytest.approx([1e3 * x for x in summary[column]], rel=0.005)
     assert table["share copied"][1].endswith("of 50 %")
     assert "captured" not in table
+
+
+def test_unequal_loads_stand_above_the_figures(run, text):
+    note = run.compare().attrs["load"]["note"]
+    section = Page(text).all("section")[0][2]
+    assert note in section
+    assert "At the source's load (simulated: all requests to 1 instance, " in section
 
 
 def test_the_comparison_is_the_results(run, text):

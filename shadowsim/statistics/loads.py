@@ -1,0 +1,83 @@
+"""Notes unequal loads: a side whose workers are less busy is faster without being better.
+
+With one M/M/1 queue per side, latency is E[S] / (1 - load). Five points of load then change it by 10 % at half load,
+which is the default margin of `compare`, and by more above: from there on load alone can decide a comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from shadowsim.frames import ROLES
+from shadowsim.statistics.sections import Frames
+
+MOST_APART = 0.05  # of utilisation, and of requests per instance as a share of the source's
+ATTRIBUTE = "load"  # of a frame of `compare`
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """The loads of both sides where they differ by more than `MOST_APART`.
+
+    Attributes
+    ----------
+    source, shadow : float
+        Mean utilisation of the workers, 0..1.
+    same_requests : bool
+        Whether instances of both sides get the same number of requests, so that the difference is the shadow's own.
+    """
+
+    source: float
+    shadow: float
+    same_requests: bool = False
+
+    @property
+    def note(self) -> str:
+        """The loads in a sentence."""
+        source, shadow = (f"{100 * load:.0f} %" for load in (self.source, self.shadow))
+        busy = f"the source's workers are {source} busy, the shadow's {shadow}"
+        if self.same_requests:
+            return f"Instances of both sides get the same requests, but {busy}: that difference is the shadow's own."
+        return f"The sides do not carry the same load: {busy}."
+
+    @property
+    def qualifier(self) -> str:
+        """The words that follow a verdict: "at 42 % load against 83 %"; "" if the difference is the shadow's own."""
+        if self.same_requests:
+            return ""
+        return f"at {100 * self.shadow:.0f} % load against {100 * self.source:.0f} %"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the loads as a JSON object."""
+        return {"source": self.source, "shadow": self.shadow, "same_requests": self.same_requests, "note": self.note}
+
+
+def loads_of(runs: Sequence[Frames]) -> Loads | None:
+    """Return the loads of runs if they differ; None too where the frames do not tell the utilisation."""
+    frames = [run["windows"] for run in runs if "windows" in run]
+    if not frames or not all("utilisation" in frame for frame in frames):
+        return None
+    windows = pd.concat(frames)
+    source, shadow = (float(windows.loc[windows["role"] == role, "utilisation"].mean()) for role in ROLES)
+    if math.isnan(source + shadow) or abs(shadow - source) <= MOST_APART:
+        return None
+    per_instance = [_requests_per_instance(windows, role) for role in ROLES]
+    return Loads(source, shadow, abs(per_instance[1] - per_instance[0]) <= MOST_APART * per_instance[0])
+
+
+def loads_of_table(compared: pd.DataFrame) -> Loads | None:
+    """Return the loads that a frame of `compare` notes."""
+    noted = compared.attrs.get(ATTRIBUTE)
+    return Loads(noted["source"], noted["shadow"], noted["same_requests"]) if noted else None
+
+
+def _requests_per_instance(windows: pd.DataFrame, role: str) -> float:
+    """Return the mean number of requests per instance and window; NaN if unknown."""
+    part = windows[windows["role"] == role]
+    if not {"Invocations", "instance_count"} <= set(part.columns):
+        return math.nan
+    return float((part["Invocations"] / part["instance_count"]).mean())
