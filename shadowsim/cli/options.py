@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shadowsim.cli.option_parsers import number, option_parser, seconds, whole
+from shadowsim.cli.option_parsers import number, option_parser, time_s, whole
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ SloS = Annotated[
     float | None,
     typer.Option(
         "--slo-s",
-        parser=option_parser(seconds),
-        metavar="S",
-        help="Also compare the share of requests slower than S, in seconds or as in 200ms.",
+        parser=option_parser(time_s),
+        metavar="T",
+        help="Also compare the share of requests slower than this, as in 200ms.",
     ),
 ]
 

@@ -335,7 +335,7 @@ class TestSimulate:
         assert goal["value"] == pytest.approx(answer["variants"][1]["p99_s"]["mean"])
         # The half-width of three runs is Student's: t(2; 0.975) = 4.303 standard errors.
         assert 4.303 * goal["standard_error"] == pytest.approx(answer["variants"][1]["p99_s"]["half_width"], rel=1e-3)
-        assert run("simulate", *many, "--slo", f"p99 < {0.999 * goal['value']}").exit_code == 1
+        assert run("simulate", *many, "--slo", f"p99 < {0.999 * goal['value']}s").exit_code == 1
 
     def test_a_plain_request_states_what_is_assumed(self, request_file: Path):
         text = good("simulate", request_file, "--rate", 50, *SHORT)
