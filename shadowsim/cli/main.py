@@ -17,7 +17,7 @@ import typer
 
 from shadowsim import __version__
 from shadowsim.cli import compare, plan, serve
-from shadowsim.cli.console import BAD_INPUT, FAILED_GOAL, Commands, one_line, print_frame, print_json
+from shadowsim.cli.console import BAD_INPUT, FAILED_GOAL, Commands, error_lines, one_line, print_frame, print_json
 from shadowsim.cli.option_parsers import moment, option_parser
 from shadowsim.cli.options import (
     Csv,
@@ -29,13 +29,15 @@ from shadowsim.cli.options import (
     Rate,
     Seed,
     Workers,
+    assumption_lines,
     document_of,
     refuse_both_formats,
     scenario_of,
     shows_progress,
 )
-from shadowsim.cli.outputs import PAGE_ALONE, PAGE_IN_RUN, make_folder, save_runs, write_page
+from shadowsim.cli.outputs import PAGE_ALONE, make_folder, save_runs, write_page
 from shadowsim.errors import InputError, ShadowsimError, ValidationError
+from shadowsim.option_defaults import PAGE_IN_RUN
 
 if TYPE_CHECKING:
     from shadowsim.aws.instances import InstanceType
@@ -131,12 +133,9 @@ def validate(
     try:
         text = _description(request, own_prices, now or datetime.now(UTC))
     except ShadowsimError as error:
-        if isinstance(error, ValidationError):
-            violations = list(error.violations)
-        elif as_json:
-            violations = [str(error)]
-        else:
+        if not (as_json or isinstance(error, ValidationError)):
             raise
+        violations = error_lines(error)
     if as_json:
         print_json({"valid": not violations, "violations": violations})
     else:
@@ -190,13 +189,12 @@ def simulate(
     from shadowsim.planning.slo import parse_slo
     from shadowsim.report.run_text import goals_frame, results_frame, results_object, results_text
     from shadowsim.report.scenario_text import scenario_text
-    from shadowsim.text import speed, wrapped
+    from shadowsim.text import speed
 
     goals = None if slo is None else parse_slo(slo)
     if not (as_json or as_csv):
         typer.echo(scenario_text(scenario))
-        for sentence in scenario.assumptions:
-            typer.echo(wrapped(sentence, "assumed  ", " " * 9))
+        typer.echo("".join(f"{line}\n" for line in assumption_lines(scenario)), nl=False)
     run = run_once if n == 1 else replicate
     began = perf_counter()
     outcome = run(scenario, workers=workers, progress=shows_progress(as_json, as_csv, quiet))
@@ -215,7 +213,7 @@ def simulate(
             from shadowsim.report.analysis_text import goals_text
 
             typer.echo("\n" + goals_text(goal_rows, goals))
-        typer.echo("".join(f"\nwrote {line}" for line in written), nl=bool(written))
+        typer.echo("".join(f"\n{line}" for line in written), nl=bool(written))
         if not quiet:
             method = results[0].how if n == 1 else f"{n} replications"
             n_requests = sum(int(result.summary()["requests"].iloc[0]) for result in results)
@@ -288,7 +286,7 @@ def _description(file: str, prices: Prices | None, now: datetime) -> str:
     ValidationError
         For a request, with everything that is wrong, and for a scenario whose Schedule has ended.
     InputError
-        For a scenario, with the first thing that is wrong.
+        For a scenario, with everything that is wrong.
     """
     from shadowsim.aws.contract import violations
     from shadowsim.aws.experiment import Experiment, past_rules
@@ -313,7 +311,8 @@ def _description(file: str, prices: Prices | None, now: datetime) -> str:
     if broken:
         raise ValidationError(broken)
     data = data_text(cost(scenario, prices))
-    return f"{experiment_text(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}"
+    assumed = "".join(f"\n{line}" for line in assumption_lines(scenario))
+    return f"{experiment_text(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}{assumed}"
 
 
 def _matching(pattern: str) -> list[InstanceType]:

@@ -121,6 +121,19 @@ def scenario_of(
     return Scenario.of(source, rate, changes)
 
 
+def assumption_lines(scenario: Scenario) -> list[str]:
+    """Return what was assumed for a scenario and how its traces were read, in wrapped lines."""
+    from shadowsim.text import wrapped
+
+    return [wrapped(sentence, "assumed  ", " " * 9) for sentence in scenario.assumptions]
+
+
+def print_assumptions(scenario: Scenario, for_machines: bool = False) -> None:
+    """Print the lines of `assumption_lines` above an answer; nothing in output for machines."""
+    lines = [] if for_machines else assumption_lines(scenario)
+    typer.echo("\n".join([*lines, "", ""]) if lines else "", nl=False)
+
+
 def refuse_both_formats(as_json: bool, as_csv: bool) -> None:
     """Raise `InputError` when JSON and CSV are both asked for."""
     if as_json and as_csv:

@@ -7,8 +7,9 @@ import pytest
 from cases import scenario, service
 
 import shadowsim
-from shadowsim import InputError, simulate, size
+from shadowsim import InputError, card, simulate, size
 from shadowsim.planning.slo import measure, parse_slo
+from shadowsim.plots import cost_frontier
 
 AMPLE = service("deterministic", 0.001, 64)
 WEEK = 604_800.0
@@ -143,6 +144,29 @@ def test_a_type_without_a_service_is_not_measured():
     assert frame["note"][1].startswith("not measured")
     with pytest.raises(InputError, match=r"did you mean ml\.c5\.xlarge"):
         size(a_pool(45.0, TYPES), "mean <= 1s", ["ml.c5.xlarg"])
+
+
+def test_of_equal_costs_the_fewest_instances_come_first_in_frame_card_and_figure():
+    """Seven at 0.1 and one at 0.7 cost the same, though 7 x 0.1 is not 0.7 in floating point."""
+    pool = a_pool(45.0, service("exponential", 0.1) | {"by_instance_type": {G5: {"time": 0.001}}})
+    frame = size(pool, "mean <= 300ms", ["ml.m5.xlarge", G5])
+    n = int(frame.set_index("instance_type")["instance_count"]["ml.m5.xlarge"])
+    frame = size(pool, "mean <= 300ms", ["ml.m5.xlarge", G5], prices={"ml.m5.xlarge": 0.1, G5: n / 10})
+    assert frame["instance_type"].to_list() == [G5, "ml.m5.xlarge"]
+    assert frame["cost_usd"][0] == pytest.approx(frame["cost_usd"][1])
+    assert f"1 × {G5}" in str(card(frame)).split("<table")[0]
+    names = [str(trace.name) for trace in cost_frontier(frame).data]
+    assert any(name.startswith(f"<b>cheapest that does: 1 × {G5}") for name in names)
+
+
+def test_a_trace_of_which_nothing_is_copied(tmp_path):
+    (tmp_path / "one.csv").write_text("timestamp_s\n0\n")
+    traffic = {"process": "trace", "path": str(tmp_path / "one.csv")}
+    empty = next(
+        s for s in (scenario(traffic, share=1, seed=i) for i in range(9)) if simulate(s).quantile(0.5).size < 2
+    )
+    (row,) = size(empty, "p99 <= 10s").to_dict("records")
+    assert row["note"] == "no request reaches it in the run: nothing to size"
 
 
 def test_what_no_count_can_do():
