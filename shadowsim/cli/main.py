@@ -42,6 +42,7 @@ from shadowsim.option_defaults import PAGE_IN_RUN
 if TYPE_CHECKING:
     from shadowsim.aws.instances import InstanceType
     from shadowsim.planning.costs import Prices
+    from shadowsim.scenario.scenario import Scenario
 
 # \b keeps the lines of a help text as they are.
 _SIMULATE_EXAMPLES = """\b
@@ -53,6 +54,9 @@ Examples:
   shadowsim simulate --set horizon_s=3600 --set run.replications=8
   shadowsim simulate --slo "shadow.p99 <= 100ms and error_rate < 0.1%"
 """
+
+_MANY_REQUESTS = 2e8
+_REQUESTS_PER_S = 1e7  # that a few cores simulate
 
 app = typer.Typer(
     name="shadowsim",
@@ -185,6 +189,7 @@ def simulate(
     if out is not None:
         make_folder(out)
     from shadowsim.engine.replicate import replicate, worst
+    from shadowsim.engine.simulate import compile_kernel
     from shadowsim.engine.simulate import simulate as run_once
     from shadowsim.planning.slo import parse_slo
     from shadowsim.report.run_text import goals_frame, results_frame, results_object, results_text
@@ -196,6 +201,10 @@ def simulate(
         typer.echo(scenario_text(scenario))
         typer.echo("".join(f"{line}\n" for line in assumption_lines(scenario)), nl=False)
     run = run_once if n == 1 else replicate
+    compile_kernel(lambda notice: None if quiet else typer.echo(notice, err=True))  # which the timing leaves out
+    if shows_progress(as_json, as_csv, quiet):
+        for notice in _long_run_lines(scenario):
+            typer.echo(notice, err=True)
     began = perf_counter()
     outcome = run(scenario, workers=workers, progress=shows_progress(as_json, as_csv, quiet))
     took_s = perf_counter() - began
@@ -215,7 +224,7 @@ def simulate(
             typer.echo("\n" + goals_text(goal_rows, goals))
         typer.echo("".join(f"\n{line}" for line in written), nl=bool(written))
         if not quiet:
-            method = results[0].how if n == 1 else f"{n} replications"
+            method = results[0].how.partition(",")[0] if n == 1 else f"{n} replications"
             n_requests = sum(int(result.summary()["requests"].iloc[0]) for result in results)
             typer.echo(f"{speed(n_requests, took_s)}, {method}", err=True)
     missed = goal_rows is not None and not goal_rows["met"].all()
@@ -270,6 +279,18 @@ def instances(
 app.add_typer(compare.app)
 app.add_typer(plan.app)
 app.add_typer(serve.app)
+
+
+def _long_run_lines(scenario: Scenario) -> list[str]:
+    """Return how long a run of very many requests takes, roughly, and that one window shows no progress."""
+    from shadowsim.text import compact, time_text
+
+    per_s = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start)
+    n = per_s * scenario.horizon_s * scenario.replications
+    if n < _MANY_REQUESTS:
+        return []
+    bar = "; a run of one window shows no progress" if scenario.n_windows == 1 else ""
+    return [f"about {compact(n)} requests: roughly {time_text(n / _REQUESTS_PER_S)}{bar}"]
 
 
 def _read_prices(file: Path) -> Prices:
