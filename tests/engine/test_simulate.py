@@ -387,7 +387,7 @@ def test_a_chunk_holds_at_least_one_request(chunk):
 
 
 def test_progress_is_silent_unless_wanted(capfd):
-    s = scenario({"process": "poisson", "rate_per_s": 3.0})
+    s = default_scenario().replace({"horizon_s": 180})
     simulate(s)
     assert capfd.readouterr() == ("", "")
     simulate(s, progress=True)
