@@ -16,8 +16,8 @@ from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import experiment_text
 from shadowsim.errors import InputError
 from shadowsim.planning.sheet import recommend
-from shadowsim.report.comparison_text import equal_load, load_sentences
 from shadowsim.report.analysis_text import no_answer_text
+from shadowsim.report.comparison_text import equal_load, load_sentences
 from shadowsim.report.readable_frame import NONE, heading, readable
 from shadowsim.report.run_text import overload_note
 from shadowsim.report.scenario_text import scenario_text

@@ -235,7 +235,10 @@ CELLS = [
     ("scenario.replace({'rate_per_s': pd.DataFrame()})", "traffic.rate_per_s: must be a finite number > 0, got a Data"),
     ("scenario.replace({'seed': 'x'})", "run.seed: must be an integer from 0 to"),
     ("traced('missing.csv')", "traffic.path: there is no file missing.csv"),
-    ("traced('trace.csv')", "has no column known as a time; name the column of the arrivals in time_column; it has when, n"),
+    (
+        "traced('trace.csv')",
+        "has no column known as a time; name the column of the arrivals in time_column; it has when, n",
+    ),
     ("traced('words.csv', time_column='when')", "words.csv has no column 'when'; it has arrived_at"),
     ("traced('words.csv')", "which fails in line 2, got 'monday'"),
     ("traced('empty.csv')", "empty.csv is empty"),
