@@ -17,7 +17,16 @@ import typer
 
 from shadowsim import __version__
 from shadowsim.cli import compare, plan, serve
-from shadowsim.cli.console import BAD_INPUT, FAILED_GOAL, Commands, error_lines, one_line, print_frame, print_json
+from shadowsim.cli.console import (
+    BAD_INPUT,
+    FAILED_GOAL,
+    Commands,
+    error_lines,
+    one_line,
+    print_frame,
+    print_json,
+    writing,
+)
 from shadowsim.cli.option_parsers import moment, option_parser
 from shadowsim.cli.options import (
     Csv,
@@ -92,19 +101,32 @@ def init(
         str | None,
         typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request; - reads standard input."),
     ] = None,
+    rate: Rate = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", dir_okay=False, help="Write FILE instead of standard output."),
+    ] = None,
 ) -> None:
     """Print a scenario to edit.
 
     With a request, print its scenario with every main key spelled out and a placeholder for the traffic; without one,
-    print the built-in scenario.
+    print the built-in scenario. All keys are tabled in the docstrings of shadowsim.scenario.traffic, rates (profiles),
+    laws (times), service, and paths (aliases): `python -m pydoc shadowsim.scenario.traffic`.
     """
     from shadowsim.scenario.fields import BLOCKS
-    from shadowsim.scenario.scenario import init_scenario
+    from shadowsim.scenario.scenario import Scenario, init_scenario
 
     document = None if request is None else document_of(request)
     if document and any(key in BLOCKS for key in document):
         raise InputError(str(request), "is a scenario already: edit the file itself")
-    print_json(init_scenario(document))
+    scenario = init_scenario(document)
+    if rate is not None:
+        scenario = Scenario.from_dict(scenario).replace({"rate_per_s": rate}).to_dict()
+    if out is None:
+        print_json(scenario)
+    else:
+        writing(out, lambda: Scenario.from_dict(scenario).save(out))
+        typer.echo(f"wrote {out}")
 
 
 @app.command(epilog="Example: shadowsim validate request.json")
