@@ -7,7 +7,7 @@ the value, in this order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from difflib import get_close_matches
 from functools import partial
@@ -152,8 +152,69 @@ class InputError(ShadowsimError, ValueError):
         got = f", got {quote}{shown(value[0])}{quote}" if value else ""
         super().__init__(f"{path}: {constraint}{got}{hint}")
 
-    def __reduce__(self) -> tuple[partial[InputError], tuple[object, ...]]:
+    @property
+    def each(self) -> tuple[InputError, ...]:
+        """The single errors that it consists of: itself, or those of `CombinedInputError`."""
+        return (self,)
+
+    def __reduce__(self) -> tuple[Callable[..., InputError], tuple[object, ...]]:
         return partial(type(self), hint=self.hint), (self.path, self.constraint, *self.value)
+
+
+class CombinedInputError(InputError):
+    """Several errors of one input; `path`, `constraint` and `value` are those of the first.
+
+    Parameters
+    ----------
+    errors : sequence of InputError
+        At least two, in the order of the input.
+    """
+
+    def __init__(self, errors: Sequence[InputError]):
+        first = errors[0]
+        super().__init__(first.path, first.constraint, *first.value, hint=first.hint)
+        self.errors = tuple(errors)
+        self.args = ("\n".join([f"{len(errors)} errors:", *map(str, errors)]),)
+
+    @property
+    def each(self) -> tuple[InputError, ...]:
+        """The single errors."""
+        return self.errors
+
+    def __reduce__(self) -> tuple[Callable[..., InputError], tuple[object, ...]]:
+        return type(self), (self.errors,)
+
+
+class Collector:
+    """Collects the errors of parts that do not depend on each other, so that all are reported at once.
+
+    Each part is read in a `with` block of its own, which an `InputError` or a `ValidationError` ends. `check` raises
+    what was collected.
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[InputError] = []
+        self._violations: list[str] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if isinstance(error, InputError):
+            known = set(map(str, self._errors))
+            self._errors += [one for one in error.each if str(one) not in known]
+        elif isinstance(error, ValidationError):
+            self._violations += error.violations
+        return isinstance(error, InputError | ValidationError)
+
+    def check(self) -> None:
+        """Raise the collected errors as one, a single error as it was; do nothing without any."""
+        if self._violations:
+            raise ValidationError([*self._violations, *map(str, self._errors)])
+        if len(self._errors) > 1:
+            raise CombinedInputError(self._errors)
+        if self._errors:
+            raise self._errors[0]
 
 
 class StoreError(ShadowsimError, OSError):

@@ -33,3 +33,5 @@ FLUSH_S = 60.0
 SKEW_S = 300.0
 MAX_BODY_BYTES = 6_291_456  # SageMaker's limit of an invocation
 SERVER_SEED = 7
+
+PAGE_IN_RUN = "report.html"  # the page of a saved run, beside its frames

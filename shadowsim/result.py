@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,13 @@ import pandas as pd
 from shadowsim import frames
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.json_files import path_of
+from shadowsim.json_files import path_of, read_json
+from shadowsim.option_defaults import PAGE_IN_RUN
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 from shadowsim.verdict import Verdict, verdict
 
-_SCENARIO = "scenario.json"
+_SCENARIO, _ASSUMED = "scenario.json", "assumed.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,13 +138,21 @@ class Result:
         return pd.DataFrame(rows).set_index("variant")
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write scenario.json and one Parquet file per frame into a directory, which is created if missing."""
+        """Write scenario.json and one Parquet file per frame into a directory, which is created if missing.
+
+        What was assumed for the scenario goes to assumed.json. The page of an earlier run in this directory,
+        report.html, is removed, since it shows other frames.
+        """
         folder = Path(directory)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise InputError(str(folder), f"cannot be a directory for a result ({error.strerror})") from None
+        if (folder / _SCENARIO).exists():
+            (folder / PAGE_IN_RUN).unlink(missing_ok=True)
         self.scenario.save(folder / _SCENARIO)
+        assumed = json.dumps(dict(self.scenario.assumed), indent=2, ensure_ascii=False)
+        (folder / _ASSUMED).write_text(assumed + "\n", encoding="utf-8")
         for name in frames.SCHEMAS:
             getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
         return folder
@@ -164,9 +174,11 @@ class Result:
         windows, latency, requests = (
             frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()
         )
-        scenario = Scenario.load(folder / _SCENARIO)
+        saved = read_json(folder / _ASSUMED) if (folder / _ASSUMED).exists() else {}
+        scenario = Scenario.from_dict(read_json(folder / _SCENARIO), folder, {k: str(v) for k, v in saved.items()})
         # Saved runs outlive their Schedules; whether one has ended since is not what was assumed in the run.
-        assumed = {path: text for path, text in scenario.assumed.items() if path != "experiment.Schedule"}
+        since = {"experiment.Schedule"} - saved.keys()
+        assumed = {path: text for path, text in scenario.assumed.items() if path not in since}
         return cls(replace(scenario, assumed=assumed), windows, latency, requests)
 
 

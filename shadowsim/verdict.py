@@ -332,7 +332,9 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
     """Return why the run is too short for a pool, to follow the variant's name; "" if it is not."""
     n = int(part["Invocations"].sum())
     if n == 0:
-        return "received no requests"
+        none_copied = scenario is not None and role == "shadow" and scenario.share == 0.0
+        why = ", since 0 % of the requests are copied; a longer run would not help" if none_copied else ""
+        return f"received no requests{why}"
     if n < 100 * MIN_BEYOND_P99:
         return f"received {n} requests, {n // 100} of them beyond p99; an estimate of p99 needs {MIN_BEYOND_P99}"
     if scenario is None or math.isnan(peak):

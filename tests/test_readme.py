@@ -1,6 +1,7 @@
 """The README is true: its commands run, its code blocks work, and the first command prints the text shown."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -65,18 +66,21 @@ def serving(command, folder):
             assert process.wait(30) == 0
 
 
-def test_the_automation_runs_against_the_server(folder, monkeypatch):
+def test_the_automation_runs_against_the_server(folder, monkeypatch, capsys):
     (command,) = (line for line in commands() if " serve " in line)
     (block,) = (text for text in blocks("python") if "boto3" in text)
-    keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
     with serving(command, folder) as exports:
-        assert len(exports) == 3
-        for name, value in {**keys, **exports}.items():
+        assert exports["AWS_DEFAULT_REGION"] == "us-east-1"
+        assert len(exports) == 6
+        for name, value in exports.items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(folder)
         names = {}
         exec(compile(block, "README's automation", "exec"), names)
         assert names["sagemaker"].describe_inference_experiment(Name="ranker-v2")["Status"] in ("Stopping", "Completed")
+    assert capsys.readouterr().out.split()[0] in ("Stopping", "Completed")
     captured = folder / "shadowsim-s3" / "ranker-captures" / "shadow" / "ranker"
     n = {path.name: sum(len(f.read_bytes().splitlines()) for f in path.rglob("*.jsonl")) for path in captured.iterdir()}
     assert n["AllTraffic"] == 100
@@ -84,7 +88,11 @@ def test_the_automation_runs_against_the_server(folder, monkeypatch):
 
 
 EACH_COMMAND = pytest.mark.parametrize("command", [command for command in commands() if " serve " not in command])
-SHORTER = {"--report": ["--set", "horizon_s=86400"], " plan ": ["--replications", "10"]}  # not seven days, nor 30
+SHORTER = {  # not seven days, nor 30
+    "--report": ["--set", "horizon_s=86400"],
+    " plan ": ["--replications", "10"],
+    "last-release": ["--set", "horizon_s=3600"],
+}
 
 
 @EACH_COMMAND
@@ -113,11 +121,11 @@ def check_output(command, stdout, folder):
 
 
 def test_init_writes_a_scenario(folder, monkeypatch):
-    assert "`shadowsim init request.json > scenario.json`" in README
+    assert "`shadowsim init request.json --rate 500 -o scenario.json`" in README
     monkeypatch.chdir(folder)
-    text = good("init", "request.json")
-    scenario = json.loads(text)
-    (folder / "scenario.json").write_text(text)
+    assert good("init", "request.json", "--rate", 500, "-o", "scenario.json") == "wrote scenario.json\n"
+    scenario = json.loads((folder / "scenario.json").read_text())
+    assert scenario["traffic"]["rate_per_s"] == 500
     assert set(scenario) == {"experiment", "traffic", "services", "endpoint", "mirror", "run"}
     good("validate", "scenario.json")
 
@@ -125,8 +133,7 @@ def test_init_writes_a_scenario(folder, monkeypatch):
 @pytest.mark.parametrize("number", [n for n, text in enumerate(blocks("python")) if "ss.simulate(" in text])
 def test_python_blocks(number, capsys):
     exec(compile(blocks("python")[number], f"README block {number}", "exec"), {})
-    if "print(" in blocks("python")[number]:
-        assert capsys.readouterr().out.split(":")[0] in ("STABLE", "OVERLOADED", "TOO SHORT")
+    assert capsys.readouterr().out.split(":")[0] in ("STABLE", "OVERLOADED")
 
 
 def test_the_test_suite_in_the_readme_passes(tmp_path, monkeypatch):
@@ -137,9 +144,10 @@ def test_the_test_suite_in_the_readme_passes(tmp_path, monkeypatch):
     scenario = default_scenario().replace({"horizon_s": 3600})
     scenario.save(tmp_path / "scenario.json")
     good("simulate", "--set", "horizon_s=3600", "-o", "last-release")
-    options = ["--shadow-scenario", "scenario.json", "--benchmark-json", "new.json"]
-    assert " ".join(options) in README
-    words = ["pytest", "-q", "-p", "no:cacheprovider", *options]
+    assert "pytest test_shadow.py --benchmark-json new.json\n" in blocks("sh")[-2]
+    assert blocks("sh")[-2].startswith("shadowsim simulate -o last-release\n")
+    options = ["--benchmark-json", "new.json", "--shadow-scenario", "scenario.json"]
+    words = ["pytest", "-q", "-p", "no:cacheprovider", "test_shadow.py", *options]
     completed = subprocess.run(
         [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -22,6 +22,7 @@ from shadowsim.cli.options import (
     Seed,
     SloS,
     Workers,
+    print_assumptions,
     refuse_both_formats,
     scenario_of,
     shows_progress,
@@ -173,6 +174,7 @@ def noise_floor(
     from shadowsim.planning.noise_floor import noise_floor as measure_noise_floor
     from shadowsim.report.analysis_text import noise_text
 
+    print_assumptions(scenario, as_json or as_csv)
     floor = measure_noise_floor(
         scenario,
         margin_pct=margin_pct,
@@ -186,7 +188,7 @@ def noise_floor(
     if as_json or as_csv:
         print_frame(floor, as_json)
     else:
-        typer.echo(noise_text(floor, scenario.horizon_s))
+        typer.echo(noise_text(floor, scenario.horizon_s, scenario.experiment.sampling_percentage))
 
 
 @app.command(epilog="Example: shadowsim agreement AllTraffic Shadow-01 --ignore '$.request_id' --at-least 99%")

@@ -48,7 +48,7 @@ class Commands(TyperGroup):
         except SimulationError:  # a defect, not bad input
             raise
         except ShadowsimError as error:
-            status = _refused(error.violations if isinstance(error, ValidationError) else [str(error)])
+            status = _refused(error_lines(error))
         except BadOptionError as error:
             status = _refused([str(error.named())])
         except typer.Abort:
@@ -109,6 +109,16 @@ def plain(value: Any) -> object:
         case SupportsFloat() if kind != "bool":
             return float(value) if math.isfinite(value) else None
     return bool(value) if kind == "bool" else None if kind == "NAType" else value
+
+
+def error_lines(error: ShadowsimError) -> list[str]:
+    """Return one line per thing that is wrong."""
+    match error:
+        case ValidationError():
+            return list(error.violations)
+        case InputError():
+            return list(map(str, error.each))
+    return [str(error)]
 
 
 def one_line(text: str) -> str:

@@ -17,7 +17,16 @@ import typer
 
 from shadowsim import __version__
 from shadowsim.cli import compare, plan, serve
-from shadowsim.cli.console import BAD_INPUT, FAILED_GOAL, Commands, one_line, print_frame, print_json
+from shadowsim.cli.console import (
+    BAD_INPUT,
+    FAILED_GOAL,
+    Commands,
+    error_lines,
+    one_line,
+    print_frame,
+    print_json,
+    writing,
+)
 from shadowsim.cli.option_parsers import moment, option_parser
 from shadowsim.cli.options import (
     Csv,
@@ -29,17 +38,20 @@ from shadowsim.cli.options import (
     Rate,
     Seed,
     Workers,
+    assumption_lines,
     document_of,
     refuse_both_formats,
     scenario_of,
     shows_progress,
 )
-from shadowsim.cli.outputs import PAGE_ALONE, PAGE_IN_RUN, make_folder, save_runs, write_page
+from shadowsim.cli.outputs import PAGE_ALONE, make_folder, save_runs, write_page
 from shadowsim.errors import InputError, ShadowsimError, ValidationError
+from shadowsim.option_defaults import PAGE_IN_RUN
 
 if TYPE_CHECKING:
     from shadowsim.aws.instances import InstanceType
     from shadowsim.planning.costs import Prices
+    from shadowsim.scenario.scenario import Scenario
 
 # \b keeps the lines of a help text as they are.
 _SIMULATE_EXAMPLES = """\b
@@ -51,6 +63,9 @@ Examples:
   shadowsim simulate --set horizon_s=3600 --set run.replications=8
   shadowsim simulate --slo "shadow.p99 <= 100ms and error_rate < 0.1%"
 """
+
+_MANY_REQUESTS = 2e8
+_REQUESTS_PER_S = 1e7  # that a few cores simulate
 
 app = typer.Typer(
     name="shadowsim",
@@ -86,19 +101,32 @@ def init(
         str | None,
         typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request; - reads standard input."),
     ] = None,
+    rate: Rate = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", dir_okay=False, help="Write FILE instead of standard output."),
+    ] = None,
 ) -> None:
     """Print a scenario to edit.
 
     With a request, print its scenario with every main key spelled out and a placeholder for the traffic; without one,
-    print the built-in scenario.
+    print the built-in scenario. All keys are tabled in the docstrings of shadowsim.scenario.traffic, rates (profiles),
+    laws (times), service, and paths (aliases): `python -m pydoc shadowsim.scenario.traffic`.
     """
     from shadowsim.scenario.fields import BLOCKS
-    from shadowsim.scenario.scenario import init_scenario
+    from shadowsim.scenario.scenario import Scenario, init_scenario
 
     document = None if request is None else document_of(request)
     if document and any(key in BLOCKS for key in document):
         raise InputError(str(request), "is a scenario already: edit the file itself")
-    print_json(init_scenario(document))
+    scenario = init_scenario(document)
+    if rate is not None:
+        scenario = Scenario.from_dict(scenario).replace({"rate_per_s": rate}).to_dict()
+    if out is None:
+        print_json(scenario)
+    else:
+        writing(out, lambda: Scenario.from_dict(scenario).save(out))
+        typer.echo(f"wrote {out}")
 
 
 @app.command(epilog="Example: shadowsim validate request.json")
@@ -131,12 +159,9 @@ def validate(
     try:
         text = _description(request, own_prices, now or datetime.now(UTC))
     except ShadowsimError as error:
-        if isinstance(error, ValidationError):
-            violations = list(error.violations)
-        elif as_json:
-            violations = [str(error)]
-        else:
+        if not (as_json or isinstance(error, ValidationError)):
             raise
+        violations = error_lines(error)
     if as_json:
         print_json({"valid": not violations, "violations": violations})
     else:
@@ -186,18 +211,22 @@ def simulate(
     if out is not None:
         make_folder(out)
     from shadowsim.engine.replicate import replicate, worst
+    from shadowsim.engine.simulate import compile_kernel
     from shadowsim.engine.simulate import simulate as run_once
     from shadowsim.planning.slo import parse_slo
     from shadowsim.report.run_text import goals_frame, results_frame, results_object, results_text
     from shadowsim.report.scenario_text import scenario_text
-    from shadowsim.text import speed, wrapped
+    from shadowsim.text import speed
 
     goals = None if slo is None else parse_slo(slo)
     if not (as_json or as_csv):
         typer.echo(scenario_text(scenario))
-        for sentence in scenario.assumptions:
-            typer.echo(wrapped(sentence, "assumed  ", " " * 9))
+        typer.echo("".join(f"{line}\n" for line in assumption_lines(scenario)), nl=False)
     run = run_once if n == 1 else replicate
+    compile_kernel(lambda notice: None if quiet else typer.echo(notice, err=True))  # which the timing leaves out
+    if shows_progress(as_json, as_csv, quiet):
+        for notice in _long_run_lines(scenario):
+            typer.echo(notice, err=True)
     began = perf_counter()
     outcome = run(scenario, workers=workers, progress=shows_progress(as_json, as_csv, quiet))
     took_s = perf_counter() - began
@@ -215,9 +244,9 @@ def simulate(
             from shadowsim.report.analysis_text import goals_text
 
             typer.echo("\n" + goals_text(goal_rows, goals))
-        typer.echo("".join(f"\nwrote {line}" for line in written), nl=bool(written))
+        typer.echo("".join(f"\n{line}" for line in written), nl=bool(written))
         if not quiet:
-            method = results[0].how if n == 1 else f"{n} replications"
+            method = results[0].how.partition(",")[0] if n == 1 else f"{n} replications"
             n_requests = sum(int(result.summary()["requests"].iloc[0]) for result in results)
             typer.echo(f"{speed(n_requests, took_s)}, {method}", err=True)
     missed = goal_rows is not None and not goal_rows["met"].all()
@@ -274,6 +303,18 @@ app.add_typer(plan.app)
 app.add_typer(serve.app)
 
 
+def _long_run_lines(scenario: Scenario) -> list[str]:
+    """Return how long a run of very many requests takes, roughly, and that one window shows no progress."""
+    from shadowsim.text import compact, time_text
+
+    per_s = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start)
+    n = per_s * scenario.horizon_s * scenario.replications
+    if n < _MANY_REQUESTS:
+        return []
+    bar = "; a run of one window shows no progress" if scenario.n_windows == 1 else ""
+    return [f"about {compact(n)} requests: roughly {time_text(n / _REQUESTS_PER_S)}{bar}"]
+
+
 def _read_prices(file: Path) -> Prices:
     from shadowsim.planning.costs import read_prices
 
@@ -288,7 +329,7 @@ def _description(file: str, prices: Prices | None, now: datetime) -> str:
     ValidationError
         For a request, with everything that is wrong, and for a scenario whose Schedule has ended.
     InputError
-        For a scenario, with the first thing that is wrong.
+        For a scenario, with everything that is wrong.
     """
     from shadowsim.aws.contract import violations
     from shadowsim.aws.experiment import Experiment, past_rules
@@ -313,7 +354,8 @@ def _description(file: str, prices: Prices | None, now: datetime) -> str:
     if broken:
         raise ValidationError(broken)
     data = data_text(cost(scenario, prices))
-    return f"{experiment_text(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}"
+    assumed = "".join(f"\n{line}" for line in assumption_lines(scenario))
+    return f"{experiment_text(scenario.experiment, price_of)}{data}\n\n{scenario_text(scenario)}{assumed}"
 
 
 def _matching(pattern: str) -> list[InstanceType]:

@@ -86,6 +86,15 @@ def seconds(text: str, name: str) -> float:
         return duration_s(text, name)
 
 
+def time_s(text: str, name: str) -> float:
+    """Return a time in seconds; it needs a unit, such as 200ms or 2s."""
+    try:
+        value = number(text, name)
+    except InputError:
+        return duration_s(text, name)
+    raise InputError(name, "needs a unit", value, hint=f"; {text}ms or {text}s?")
+
+
 def positive_s(text: str, name: str, most: float) -> float:
     """Return a duration above 0 s and at most `most`, in seconds."""
     value = seconds(text, name)

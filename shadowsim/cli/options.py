@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shadowsim.cli.option_parsers import number, option_parser, seconds, whole
+from shadowsim.cli.option_parsers import number, option_parser, time_s, whole
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ SloS = Annotated[
     float | None,
     typer.Option(
         "--slo-s",
-        parser=option_parser(seconds),
-        metavar="S",
-        help="Also compare the share of requests slower than S, in seconds or as in 200ms.",
+        parser=option_parser(time_s),
+        metavar="T",
+        help="Also compare the share of requests slower than this, as in 200ms.",
     ),
 ]
 
@@ -119,6 +119,19 @@ def scenario_of(
     else:
         source = document_of(file) if file == "-" else Path(file)
     return Scenario.of(source, rate, changes)
+
+
+def assumption_lines(scenario: Scenario) -> list[str]:
+    """Return what was assumed for a scenario and how its traces were read, in wrapped lines."""
+    from shadowsim.text import wrapped
+
+    return [wrapped(sentence, "assumed  ", " " * 9) for sentence in scenario.assumptions]
+
+
+def print_assumptions(scenario: Scenario, for_machines: bool = False) -> None:
+    """Print the lines of `assumption_lines` above an answer; nothing in output for machines."""
+    lines = [] if for_machines else assumption_lines(scenario)
+    typer.echo("\n".join([*lines, "", ""]) if lines else "", nl=False)
 
 
 def refuse_both_formats(as_json: bool, as_csv: bool) -> None:

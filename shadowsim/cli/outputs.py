@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from shadowsim.cli.console import writing
 from shadowsim.errors import InputError
+from shadowsim.option_defaults import PAGE_IN_RUN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from shadowsim.result import Result
     from shadowsim.scenario.scenario import Scenario
 
-PAGE_IN_RUN, PAGE_ALONE = "report.html", "shadowsim-report.html"
+PAGE_ALONE = "shadowsim-report.html"
+RUN_FILES = ("scenario.json", "assumed.json", "windows.parquet", "latency.parquet", "requests.parquet", PAGE_IN_RUN)
 
 
 def make_folder(out: Path) -> None:
@@ -39,13 +41,41 @@ def save_runs(results: Sequence[Result], out: Path | None, report: bool) -> list
     if out is not None:
         contents, several = "scenario.json; windows, latency and requests as Parquet", len(results) > 1
         folders = [out / f"replication-{r}" if several else out for r in range(len(results))]
+        lines += [f"removed {path} (of an earlier run)" for path in remove_earlier(out, folders, report)]
         for folder, result in zip(folders, results, strict=True):
             writing(folder, partial(result.save, folder))
         to = f" to {folders[-1].name}" if several else ""
-        lines.append(f"{folders[0]}{to or os.sep} ({contents})")
+        lines.append(f"wrote {folders[0]}{to or os.sep} ({contents})")
     if report:
-        lines.append(str(write_page(results[0], Path(PAGE_ALONE) if out is None else out / PAGE_IN_RUN)))
+        lines.append(f"wrote {write_page(results[0], Path(PAGE_ALONE) if out is None else out / PAGE_IN_RUN)}")
     return lines
+
+
+def remove_earlier(out: Path, folders: Sequence[Path], report: bool) -> list[Path]:
+    """Remove what an earlier run left in a directory and the new one does not replace, and return it.
+
+    Parameters
+    ----------
+    out : Path
+        The directory of `simulate -o`.
+    folders : sequence of Path
+        Directories that the new runs will fill: `out`, or one per replication.
+    report : bool
+        Whether a new page will replace an earlier one.
+    """
+    removed = []
+    for folder in (out, *sorted(out.glob("replication-*"))):
+        if not (folder / "scenario.json").is_file():
+            continue  # it holds no run
+        stale = [name for name in RUN_FILES if folder not in folders or (name == PAGE_IN_RUN and not report)]
+        paths = [folder / name for name in stale if (folder / name).exists()]
+        for path in paths:
+            writing(path, path.unlink)
+        if folder != out and not any(folder.iterdir()):
+            writing(folder, folder.rmdir)
+            paths = [folder]
+        removed += paths
+    return removed
 
 
 def write_page(result: Result, file: Path) -> Path:

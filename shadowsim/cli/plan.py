@@ -22,6 +22,7 @@ from shadowsim.cli.options import (
     Report,
     Seed,
     Workers,
+    print_assumptions,
     refuse_both_formats,
     scenario_of,
     shows_progress,
@@ -130,6 +131,7 @@ def size(
     from shadowsim.report.analysis_text import sizing_text
 
     goals = parse_slo(slo)
+    print_assumptions(scenario, as_json or as_csv)
     roles = list(dict.fromkeys(goal.role for goal in goals.goals)) if variants is None else variants.split(",")
     frame = find_sizes(
         scenario,
@@ -218,6 +220,7 @@ def plan(
     from shadowsim.planning.sheet import recommend
     from shadowsim.report.analysis_text import plan_text
 
+    print_assumptions(scenario, as_json or as_csv)
     frame = rehearse_tests(
         scenario,
         effect,
@@ -233,7 +236,9 @@ def plan(
     )
     best = recommend(frame)
     if as_json:
-        print_json({"cells": frame.to_dict("records"), "recommended": None if best is None else best.to_dict()})
+        recommended = None if best is None else best.to_dict()
+        assumed = list(scenario.assumptions)
+        print_json({"cells": frame.to_dict("records"), "recommended": recommended, "assumptions": assumed})
     elif as_csv:
         print_frame(frame, as_json=False)
     else:
@@ -294,6 +299,7 @@ def sweep(
     from shadowsim.planning.sweep import sweep as run_cells
     from shadowsim.report.analysis_text import sweep_text
 
+    print_assumptions(scenario, as_json or as_csv)
     progress = shows_progress(as_json, as_csv, quiet)
     with _cluster(dask) as executor:
         frame = run_cells(scenario, grid, executor, replications, cache, workers=workers, progress=progress)

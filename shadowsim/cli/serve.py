@@ -303,7 +303,9 @@ def startup_lines(app: App, store: Store) -> Iterator[str]:
     yield f"shadowsim serves at {app.url}"
     for name in VARIABLES:
         yield f"export {name}={app.url}"
+    yield f"export AWS_DEFAULT_REGION={store.region}"
     if app.token is None:
+        yield from ("export AWS_ACCESS_KEY_ID=any", "export AWS_SECRET_ACCESS_KEY=any")
         yield "# requests are not authenticated: any credentials and any region will do"
     else:
         yield f"# requests must be signed; {app.url}/metrics and frames need ?token={app.token.text}"

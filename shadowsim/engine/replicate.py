@@ -23,7 +23,8 @@ from shadowsim.errors import InputError
 from shadowsim.result import Result
 from shadowsim.scenario.fields import check_whole, integer
 from shadowsim.scenario.paths import edited
-from shadowsim.scenario.scenario import MOST_REPLICATIONS, Scenario
+from shadowsim.scenario.reading import MOST_REPLICATIONS
+from shadowsim.scenario.scenario import Scenario
 from shadowsim.verdict import STATUSES, Verdict
 
 FIGURES = ("requests", "rate_per_s", "share", "mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "p99_9_s", "maximum_s",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from shadowsim.engine import _kernel as k
 from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import ArrivalStream, arrivals_of
 from shadowsim.engine.columns import columns
@@ -16,9 +19,10 @@ from shadowsim.engine.run_frames import check_conserved, latency_frame, requests
 from shadowsim.errors import InputError
 from shadowsim.result import Result
 from shadowsim.scenario.fields import check_whole
-from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.scenario import Scenario, default_scenario
 
 CHUNK = 4096
+COMPILING = "compiling, once on this machine: 20 to 60 s"
 _SHORT_RUN = 2e6  # requests, which one core simulates in a twentieth of a second
 
 
@@ -110,10 +114,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def compile_kernel(announce: Callable[[str], object]) -> None:
+    """Compile the kernel where numba's cache does not hold it, and announce that before: it takes long, once."""
+    if _is_compiled():
+        return
+    announce(COMPILING)
+    run(default_scenario().replace({"horizon_s": 1.0, "run.sample_requests": 0}))
+
+
+def _is_compiled() -> bool:
+    """Return whether this process or numba's cache has the compiled kernel; true if that cannot be told."""
+    kernel: Any = k.run
+    try:
+        return bool(kernel.signatures or kernel._cache._cache_file._load_index())
+    except (AttributeError, OSError):  # numba is switched off, or another version of it
+        return True
+
+
 @contextmanager
 def progress_bar(total: int, wanted: bool, unit: str = "windows") -> Iterator[Callable[[int], object]]:
-    """Yield a function that advances a progress bar, or does nothing if none is wanted."""
-    if not wanted:
+    """Yield a function that advances a progress bar, or does nothing if none is wanted or it could not move."""
+    if wanted:
+        compile_kernel(partial(print, file=sys.stderr, flush=True))
+    if not wanted or total <= 1:
         yield lambda _: None
         return
     from tqdm.auto import tqdm  # here: in a notebook without widgets the import alone prints a warning

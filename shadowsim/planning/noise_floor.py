@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.engine.replicate import replicate
+from shadowsim.errors import InputError
 from shadowsim.option_defaults import NOISE_FLOOR_RUNS
 from shadowsim.scenario.fields import check_whole
 from shadowsim.scenario.routing import splits_independently
@@ -80,7 +81,10 @@ def noise_floor(
     InputError, ValidationError
         When the scenario or a parameter cannot be used.
     """
-    equal = as_aa_test(Scenario.of(scenario))
+    asked = Scenario.of(scenario)
+    if asked.experiment.sampling_percentage == 0:
+        raise InputError("sampling_percentage", "must be > 0: nothing is copied, so there is no noise to measure", 0)
+    equal = as_aa_test(asked)
     n = replications if replications is not None else equal.replications if equal.replications > 1 else NOISE_FLOOR_RUNS
     check_whole(n, "replications", 2)
     terms_of(margin_pct, margin_points, confidence, slo_s)  # before the runs, which take long

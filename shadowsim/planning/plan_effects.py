@@ -31,7 +31,7 @@ from scipy.optimize import brentq  # type: ignore[import-untyped]
 
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import PERCENTILES
-from shadowsim.planning.slo import TIME_UNITS
+from shadowsim.scenario.fields import TIME_UNITS
 
 PRECISION = 1e-3  # of the way from 1 to r
 ERROR_RATES = ("error_rate", "error_rate_4xx", "error_rate_5xx")
@@ -110,7 +110,10 @@ def parse_effect(text: str | Effect) -> Effect:
     units = {"%": "0.01"} | (TIME_UNITS if is_time else {})
     if not unit or unit not in units:
         what = "a percentage or a time, such as +5% or +20ms" if is_time else "percentage points, such as +0.5%"
-        raise InputError("effect", f"needs {what}", text)
+        change = f"{sign}{number}"
+        choices = f"{change}%, {change}ms or {change}s" if is_time else f"{change}%"
+        near = "" if unit else f"; {name} {choices}?"
+        raise InputError("effect", f"needs {what}", text, hint=near)
     size = float(Decimal(number) * Decimal(units[unit]))
     effect = Effect(metric, size if sign == "+" else -size, is_time and unit == "%", at, text.strip())
     if size == 0.0:
@@ -126,6 +129,8 @@ def _metric(name: str, text: str) -> tuple[str, float | None]:
     if name == "mean" or name in ERROR_RATES:
         return name, None
     share = _SHARE.fullmatch(name)
+    if share and not share[2]:
+        raise InputError("effect", "needs a unit", text, hint=f"; share(latency > {share[1]}ms or {share[1]}s)?")
     if share and share[2] in TIME_UNITS:
         limit = float(Decimal(share[1]) * Decimal(TIME_UNITS[share[2]]))
         if limit > 0.0:

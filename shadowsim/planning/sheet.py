@@ -5,13 +5,21 @@ This module needs no simulator, so that figures and reports can import it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from shadowsim.errors import InputError
 
+T = TypeVar("T", float, "pd.Series[float]")
+
+NOT_MEASURED = "not measured: by_instance_type has no service for it"
 _RANKED_BY = {"reaches", "cost_usd", "shadow_instances", "duration_s"}
+
+
+def comparable_usd(cost: T) -> T:
+    """Return a cost, or a column of costs, for ranking: rounded, so that sums of equal amounts tie exactly."""
+    return round(cost, 6)
 
 
 class Sheet(pd.DataFrame):
@@ -43,6 +51,7 @@ def recommend(frame: pd.DataFrame) -> pd.Series[Any] | None:
     if able.empty:
         return None
     instance_s = able["shadow_instances"] * able["duration_s"]
-    ranked = able.assign(instance_s=instance_s).sort_values(["cost_usd", "instance_s", "duration_s"], kind="stable")
+    costs = able.assign(instance_s=instance_s, cost_usd=comparable_usd(able["cost_usd"]))
+    ranked = costs.sort_values(["cost_usd", "instance_s", "duration_s"], kind="stable")
     row: pd.Series[Any] = able.loc[ranked.index[0]]
     return row

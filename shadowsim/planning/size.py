@@ -21,7 +21,7 @@ from shadowsim.frames import ROLES
 from shadowsim.option_defaults import HEADROOM_PCT, MAX_INSTANCES
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.load import with_headroom
-from shadowsim.planning.sheet import Sheet
+from shadowsim.planning.sheet import NOT_MEASURED, Sheet, comparable_usd
 from shadowsim.planning.size_search import FIRST_LOOK, CountFound, CountTried, Search
 from shadowsim.planning.slo import Goal, Slo, parse_slo
 from shadowsim.scenario.fields import check_whole, number
@@ -78,8 +78,8 @@ def size(
     Returns
     -------
     DataFrame
-        One row per (role, type): the source's first, then the cheapest first; unknown prices and types without an
-        answer come last. The columns are
+        One row per (role, type): the source's first, then the cheapest first, at equal costs that with the fewest
+        instances; unknown prices and types without an answer come last. The columns are
 
         role, instance_type : str
         instance_count : int
@@ -125,7 +125,7 @@ def size(
         answers = []
         for kind in _types(sized, role, instance_types):
             if kind not in _measured_types(sized, role):
-                answers.append(_blank(role, kind, price_list, "not measured: by_instance_type has no service for it"))
+                answers.append(_blank(role, kind, price_list, NOT_MEASURED))
                 continue
             busier = with_headroom(sized.replace({f"{role}.instance_type": kind}), headroom_pct)
             search = Search.of(
@@ -261,10 +261,13 @@ def _one_fewer_text(search: Search, one_fewer: CountTried | None, n: int) -> str
     return missed or "meets the goals, too"
 
 
-def _dearness(row: Row) -> tuple[bool, bool, float]:
-    """Return a sort key: by cost, then unknown costs, then types without an answer."""
-    cost = float(row.get("cost_usd", math.nan))  # type: ignore[arg-type]
-    return row["instance_count"] is pd.NA, math.isnan(cost), 0.0 if math.isnan(cost) else cost
+def _dearness(row: Row) -> tuple[bool, bool, float, object]:
+    """Return a sort key: by cost, at equal costs by count; then unknown costs, then types without an answer."""
+    if row["instance_count"] is pd.NA:
+        return True, True, 0.0, 0
+    cost = float(row["cost_usd"])  # type: ignore[arg-type]
+    known = 0.0 if math.isnan(cost) else comparable_usd(cost)
+    return False, math.isnan(cost), known, row["instance_count"]
 
 
 def _frame(rows: list[Row]) -> pd.DataFrame:

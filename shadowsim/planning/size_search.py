@@ -139,7 +139,10 @@ class Search:
             if least > 1.01 * goal.limit:
                 note = f"no count will do: {goal.figure_text(least)} without any wait, against {goal}"
                 return CountFound(None, True, note)
-        return self._fewest_by_bisection() if self._is_monotone else self._fewest_by_scan()
+        found = self._fewest_by_bisection() if self._is_monotone else self._fewest_by_scan()
+        if found.n is None and all(np.isnan(tried.mean[: len(self.goals)]).all() for tried in self.tried.values()):
+            return CountFound(None, True, "no request reaches it in the run: nothing to size")
+        return found
 
     @property
     def upper_limits(self) -> tuple[Goal, ...]:

@@ -12,8 +12,8 @@ error_rate          responses other than 2xx, including time-outs and refusals, 
 utilisation         share of the workers' time spent working
 ==================  ==================================================================================================
 
-OP is one of <=, <, >=, >. A time is a number of seconds up to 60, or has a unit: `300us`, `200ms`, `1.5s`, `2min`; a
-share is a number from 0 to 1 or a percentage: `5%`. Figures are those of the whole run. A refused request has no
+OP is one of <=, <, >=, >. A time has a unit, unless it is 0: `300us`, `200ms`, `1.5s`, `2min`; a share is a number from
+0 to 1 or a percentage: `5%`. Figures are those of the whole run. A refused request has no
 latency and no wait: it counts in `error_rate` alone, so a pool that may refuse requests needs a goal for that, too.
 
 The standard error of a figure is estimated from the run's sections, at most 100 groups of whole windows. A figure is a
@@ -50,8 +50,8 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.result import Result
-from shadowsim.scenario import fields
-from shadowsim.scenario.defaults import TIMEOUT_S
+from shadowsim.scenario.fields import TIME_UNITS
+from shadowsim.text import time_text
 
 Metric = Literal["quantile", "mean", "wait_mean", "share_wait", "share_latency", "error_rate", "utilisation"]
 
@@ -60,7 +60,6 @@ _TIMES: tuple[Metric, ...] = ("quantile", "mean", "wait_mean")  # in seconds; al
 _WITHOUT_PARAMETER: tuple[Metric, ...] = ("mean", "wait_mean", "error_rate", "utilisation")
 _KNOWN = ("p50", "p90", "p95", "p99", "p99.9", *_WITHOUT_PARAMETER, "share(wait > T)", "share(latency > T)")
 # Decimal, since neither 0.01 x 5 nor 99.9 / 100 is the float that 0.05 or 0.999 is.
-TIME_UNITS = {"": "1", **fields.TIME_UNITS}
 _SHARE_UNITS = {"": "1", "%": "0.01"}
 _GOAL = re.compile(r"((?:\w+\.)?share\s*\([^)]*\)|[^<>=()]+?)\s*(<=|>=|<|>)\s*(.+)", re.DOTALL)
 _SHARE_ABOVE = re.compile(r"share\s*\(\s*(\w+)\s*>\s*(.+?)\s*\)")
@@ -150,10 +149,10 @@ class Goal:
         return margin >= 0.0 if self.op in ("<=", ">=") else margin > 0.0
 
     def figure_text(self, value: float) -> str:
-        """Return a value with the metric's name and unit: "p99 0.213 s", "error_rate 0.31 %"."""
+        """Return a value with the metric's name and unit: "p99 213 ms", "error_rate 0.31 %"."""
         written = _GOAL.fullmatch(self.text.removeprefix(f"{self.role}."))
         name = written[1].strip() if written else self.column
-        return f"{name} {value:.4g} s" if self.is_time else f"{name} {100 * value:.3g} %"
+        return f"{name} {time_text(value)}" if self.is_time else f"{name} {100 * value:.3g} %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,15 +326,18 @@ def _metric(name: str, written: str) -> tuple[Metric, float | None]:
 
 def _value(text: str, is_time: bool, goal: str) -> float:
     match, units = _VALUE.fullmatch(text), TIME_UNITS if is_time else _SHARE_UNITS
+    if is_time and match and not match[2]:
+        if Decimal(match[1]) == 0:
+            return 0.0
+        before, _, after = goal.rpartition(text)
+        raise InputError("slo", "needs a unit", goal, hint=f"; {before}{text}ms or {text}s{after}?")
     if not match or match[2] not in units:
-        what = "a time such as 0.2, 200ms, 1.5s or 300us" if is_time else "a share such as 0.05 or 5%"
+        what = "a time such as 200ms, 1.5s or 300us" if is_time else "a share such as 0.05 or 5%"
         raise InputError("slo", f"needs {what}, in {goal!r}", text)
     value = float(Decimal(match[1]) * Decimal(units[match[2]]))
     if not math.isfinite(value) or (not is_time and value > 1.0):
         what = "must be finite" if is_time else "must be a share from 0 to 1, or from 0% to 100%"
         raise InputError("slo", what, text)
-    if is_time and not match[2] and value > TIMEOUT_S:  # milliseconds were meant
-        raise InputError("slo", f"needs a unit when it is above {TIMEOUT_S:g}, as in 200ms or 120s", goal)
     return value
 
 

@@ -26,7 +26,8 @@ from shadowsim.planning.sweep_grid import Cell, Grid, cells_of, columns_of
 from shadowsim.result import Result
 from shadowsim.scenario.fields import check_whole, integer
 from shadowsim.scenario.paths import plain
-from shadowsim.scenario.scenario import MOST_REPLICATIONS, Scenario
+from shadowsim.scenario.reading import MOST_REPLICATIONS
+from shadowsim.scenario.scenario import Scenario
 from shadowsim.verdict import STATUSES
 
 # These settings change no figure of a sweep. With fixed values equal cells have equal keys, and no run keeps requests.

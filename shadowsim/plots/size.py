@@ -16,6 +16,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from shadowsim.arrays import Floats
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
+from shadowsim.planning.sheet import comparable_usd
 from shadowsim.planning.slo import Goal, Slo, parse_slo
 from shadowsim.plots.style import COLOURS, GREY, INK, KINDS, SYMBOLS, canvas, value_axis
 
@@ -105,7 +106,8 @@ def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) ->
         As for `latency_against_instances`.
     """
     points, target = _plan_points(frame, goal) if "power" in frame else _size_points(frame, goal)
-    known = points[points["cost_usd"].notna() & points["value"].notna()].sort_values("cost_usd", kind="stable")
+    known = points[points["cost_usd"].notna() & points["value"].notna()]
+    known = known.sort_values("cost_usd", key=comparable_usd, kind="stable")
     n_left_out = len(points) - len(known)
     subtitle = "Filled: meets the goal. Line: no cheaper design is as good."
     if n_left_out:

@@ -17,7 +17,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from shadowsim import __version__, plots
 from shadowsim.errors import InputError
 from shadowsim.planning.slo import Slo
-from shadowsim.report.html_page import Chart, document, page, paragraphs, placed, save, table, text
+from shadowsim.report.html_page import Chart, assumptions_list, document, page, paragraphs, placed, save, table, text
 from shadowsim.report.readable_frame import readable
 from shadowsim.scenario.scenario import Scenario
 
@@ -80,6 +80,7 @@ def html(frame: pd.DataFrame, goal: Goal = None, scenario: Scenario | None = Non
 </section>"""
     footer = f"<p>Made by shadowsim {text(__version__)}.</p>"
     if scenario is not None:
+        main += "\n" + assumptions_list(scenario.assumptions)
         footer += "\n" + document("The scenario, as JSON", scenario.to_dict())
     title = scenario.experiment.name if scenario is not None else kind.kicker
     return page(kind.kicker, title, "", main, charts, footer)
@@ -137,7 +138,7 @@ _KINDS = (
         "Fewest instances that meet the goals",
         "Cheapest first. After ±: two standard errors.",
         _size_figures,
-        "No count of instances meets the goals.",
+        "No count of instances is known to meet the goals; the table tells why.",
     ),
     AnalysisKind(
         ("power", "reaches"), "Plan of a shadow test", "Visible: the smallest difference found so often.", _plan_figures

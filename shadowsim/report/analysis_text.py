@@ -16,7 +16,7 @@ import pandas as pd
 
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import Cost
-from shadowsim.planning.sheet import recommend
+from shadowsim.planning.sheet import NOT_MEASURED, recommend
 from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.comparison_text import label, records
 from shadowsim.report.run_text import overload_note
@@ -29,8 +29,11 @@ _PERCENTAGE = re.compile(r"(.*?)(?:(\d+)(?= ?%))?((?(2) ?%.*|)$)", re.DOTALL)
 _NORMAL = 1.96  # half-width of a 95 % interval, in standard errors
 
 
-def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
-    """Return the table of `noise_floor`, the smallest difference of p99 that means something, and false alarms."""
+def noise_text(floor: pd.DataFrame, horizon_s: float, asked_pct: int | None = None) -> str:
+    """Return the table of `noise_floor`, the smallest difference of p99 that means something, and false alarms.
+
+    `asked_pct` is the scenario's sampling percentage, of which a note is made where the shadow had another.
+    """
     first = floor.iloc[0]
     rows = [["", "value", "typical", "19 of 20 below", "worse", "better", "same", "not enough"]]
     for row in records(floor):
@@ -51,6 +54,13 @@ def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
         grid(rows),
         "",
     ]
+    if asked_pct is not None and asked_pct != first["sampling_percentage"]:
+        lines.append(
+            wrapped(
+                f"Measured with {first['sampling_percentage']} %, not {asked_pct} % of the requests: no pool for "
+                f"{asked_pct} % is as busy as the source's. A test with fewer copies has more noise."
+            )
+        )
     p99 = floor[floor["metric"] == "p99"]
     if len(p99) and math.isfinite(p99["most"].iloc[0]):
         most, pct = p99["most"].iloc[0], p99["most_pct"].iloc[0]
@@ -141,7 +151,7 @@ def _size_notes(row: Row, answered: bool) -> list[str]:
 def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:
     answers = part[part["instance_count"].notna()]
     if answers.empty:
-        return f"No type meets the goals of the {role}."
+        return no_answer_text(part, role)
     best = answers.iloc[0]
     pool = f"{best['instance_count']:,} x {best['instance_type']}"
     if math.isnan(best["cost_usd"]):
@@ -149,6 +159,24 @@ def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:
     least = "Cheapest" if len(answers) > 1 else "Enough"
     text = f"{least} for the {role}: {pool}, {best['cost_usd']:,.2f} USD for {duration_text(duration_s)}"
     return wrapped(f"{text}{'' if best['certain'] else ', which is not certain'}.")
+
+
+def no_answer_text(part: pd.DataFrame, role: str) -> str:
+    """Return why no row of `size` has an answer for a role: the goals are missed, or nothing could be judged."""
+    unmeasured = part.loc[part["note"] == NOT_MEASURED, "instance_type"]
+    if unmeasured.empty:
+        return f"No type meets the goals of the {role}."
+    if len(unmeasured) < len(part):
+        names = ", ".join(unmeasured)
+        return wrapped(f"No type that was measured meets the goals of the {role}; nothing is known of {names}.")
+    example = f'{role}.by_instance_type={{"{unmeasured.iloc[0]}": {{"time": {{"mean_s": 0.03}}}}}}'
+    lines = [
+        wrapped(
+            f"No type could be judged for the {role}: its service has no times for them. Give measured times, as in"
+        ),
+        f"  --set '{example}'",
+    ]
+    return "\n".join(lines)
 
 
 def usd_text(x: float, decimals: int = 2) -> str:
@@ -175,7 +203,8 @@ def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
     """Return one row per share and duration of `plan`, notes on their limits, and the cheapest that suffices."""
     from shadowsim.planning.plan_effects import parse_effect
 
-    notes, unit = _Footnotes(), "pt" if parse_effect(effect).is_share else "%"
+    parsed, notes = parse_effect(effect), _Footnotes()
+    unit, outcome = "pt" if parsed.is_share else "%", "worse" if parsed.amount > 0.0 else "better"
     rows = [["share", "duration", "finds it", "false alarms", "visible", "instances", "USD", "reached", "notes"]]
     for row in records(frame):
         rows.append(
@@ -191,7 +220,7 @@ def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
             ]
         )
     legend = [
-        f"finds it: share of tests that call the shadow worse when it is ({effect}), with its standard error.",
+        f"finds it: share of tests that call the shadow {outcome} when it is ({effect}), with its standard error.",
         "visible: the smallest difference that is found so often. instances: what the share needs.",
     ]
     far = frame.loc[frame["how"] != "simulated", "simulated_h"]

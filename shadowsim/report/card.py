@@ -16,6 +16,7 @@ from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import experiment_text
 from shadowsim.errors import InputError
 from shadowsim.planning.sheet import recommend
+from shadowsim.report.analysis_text import no_answer_text
 from shadowsim.report.comparison_text import equal_load, load_sentences
 from shadowsim.report.readable_frame import NONE, heading, readable
 from shadowsim.report.run_text import overload_note
@@ -112,7 +113,9 @@ def _plan_card(plan: pd.DataFrame) -> Card:
 def _answers_text(frame: pd.DataFrame) -> str:
     best = readable(frame.loc[_cheapest_rows(frame)])
     answers = [f"{row['role']}: {row['instances']} × {row['type']}, {row['USD']} USD" for _, row in best.iterrows()]
-    return "; ".join(answers) or "no count meets them"
+    return "; ".join(answers) or "; ".join(
+        no_answer_text(part, str(role)) for role, part in frame.groupby("role", sort=False)
+    )
 
 
 def _cheapest_rows(frame: pd.DataFrame) -> list[object]:

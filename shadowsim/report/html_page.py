@@ -121,6 +121,12 @@ def paragraphs(texts: Iterable[str]) -> str:
     return "\n".join(f"<p>{text(t)}</p>" for t in texts if t)
 
 
+def assumptions_list(sentences: Iterable[str]) -> str:
+    """Return what was assumed as a list with a heading, "" for nothing."""
+    items = "".join(f"<li>{text(s)}</li>" for s in sentences)
+    return f"<h3>Assumed, since the input does not say</h3>\n<ul>{items}</ul>" if items else ""
+
+
 def document(title: str, value: Mapping[str, object]) -> str:
     """Return a JSON object as a section that can be opened."""
     json_text = text(json.dumps(value, indent=2, ensure_ascii=False))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from shadowsim.report.analysis_text import usd_text
 from shadowsim.report.comparison_text import change, equal_load, interval, load_sentences, records
 from shadowsim.report.html_page import (
     Chart,
+    assumptions_list,
     badge,
     css_class,
     document,
@@ -76,7 +77,7 @@ def html(result: Result) -> str:
 <section aria-labelledby="what">
 <h2 id="what">What was simulated</h2>
 {paragraphs(_sentences(result))}
-{_assumptions_list(scenario.assumptions)}
+{assumptions_list(scenario.assumptions)}
 </section>
 {_summary_section(result, summary)}
 {_cost_section(scenario)}
@@ -138,11 +139,6 @@ def _service_text(service: Service) -> str:
     if law.kind == "linear":
         return f"its service times are linear in {' and '.join(law.columns)}"
     return f"its service times are {law.kind} with mean {_ms(law.mean)} ms and SCV {law.scv:.3g}"
-
-
-def _assumptions_list(sentences: Iterable[str]) -> str:
-    items = "".join(f"<li>{text(s)}</li>" for s in sentences)
-    return f"<h3>Assumed, since the input does not say</h3>\n<ul>{items}</ul>" if items else ""
 
 
 def _summary_section(result: Result, summary: pd.DataFrame) -> str:

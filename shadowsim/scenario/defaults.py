@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import lookup
-from shadowsim.errors import InputError
+from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import BLOCKS
 from shadowsim.scenario.paths import ALIASES, edited, plain, target_of
 from shadowsim.scenario.routing import DEFAULT_ROUTING
@@ -124,7 +124,11 @@ def changed_document(
 ) -> tuple[dict[str, object], dict[str, str]]:
     """Return a scenario with changes made, by full paths or aliases, and the assumptions that still hold."""
     names = {"source": experiment.source.name, "shadow": experiment.shadow.name}
-    changed, still = dict(document), dict(assumed)
+    changed, still, errors = dict(document), dict(assumed), Collector()
+    for path in changes:
+        with errors:
+            target_of(path, document, names)
+    errors.check()
     for path, value in changes.items():
         target = target_of(path, document, names)
         if _overlap(target, "experiment.Schedule") and "run.horizon_s" in still:

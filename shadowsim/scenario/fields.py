@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from operator import index
 
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import Collector, InputError, nearest
 
 BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
 BLOCK_KEYS = {
@@ -69,12 +69,14 @@ class Block:
 
     def only(self, known: Iterable[str], later: Iterable[str] = ()) -> None:
         """Raise `InputError` for a key that is not `known`; those of `later` are refused as not built yet."""
-        known, later = list(known), set(later)
+        known, later, errors = list(known), set(later), Collector()
         for key, value in self.values.items():
-            if key in later and value is not None:
-                raise not_built(self.at(key), key)
-            if key not in known and key not in later:
-                raise InputError(self.at(key), f"is not a known key{_hint(key, known)}")
+            with errors:
+                if key in later and value is not None:
+                    raise not_built(self.at(key), key)
+                if key not in known and key not in later:
+                    raise InputError(self.at(key), f"is not a known key{_hint(key, known)}")
+        errors.check()
 
     def need(self, key: str) -> object:
         """Return the value of a required key."""

@@ -114,6 +114,12 @@ def variant_path(document: Mapping[str, object], name: str) -> str:
     return f"experiment.ModelVariants.{[variant['VariantName'] for variant in variants].index(name)}"
 
 
+def instance_count_path(document: Mapping[str, object], name: str) -> str:
+    """Return the path of a variant's InstanceCount as messages of AWS write it, which count members from 1."""
+    number = int(variant_path(document, name).rpartition(".")[2]) + 1
+    return f"modelVariants.{number}.member.infrastructureConfig.realTimeInferenceConfig.instanceCount"
+
+
 def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str]) -> str:
     """Return the path in the scenario file that a path or an alias stands for.
 

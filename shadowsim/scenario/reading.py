@@ -13,11 +13,20 @@ import numpy as np
 from shadowsim.aws.contract import as_time
 from shadowsim.aws.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.aws.instances import lookup
-from shadowsim.errors import InputError, nearest
-from shadowsim.scenario.defaults import INSTANT, RULE
-from shadowsim.scenario.fields import BLOCK_KEYS, BLOCKS, Block
+from shadowsim.errors import Collector, InputError, nearest
+from shadowsim.scenario.defaults import (
+    INSTANT,
+    OVERHEAD_S,
+    PERIOD_S,
+    REPLICATIONS,
+    RULE,
+    SAMPLE_REQUESTS,
+    SEED,
+    TIMEOUT_S,
+)
+from shadowsim.scenario.fields import BLOCK_KEYS, BLOCK_LATER, Block
 from shadowsim.scenario.laws import Law
-from shadowsim.scenario.paths import VARIANT_ALIASES, variant_path
+from shadowsim.scenario.paths import instance_count_path
 from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.scenario.traces import Trace
@@ -31,11 +40,11 @@ MAX_SESSION = 2**53  # integers that float64 holds
 MAX_WINDOWS = 5_000_000
 MAX_REQUESTS_PER_WINDOW = 1e9
 MAX_POOL_WORKERS = 10_000_000
+MOST_REPLICATIONS = 100_000
 
 
 def read_experiment(document: Block) -> Experiment:
     """Return the experiment of a scenario; with an EndTime alone, it starts `horizon_s` earlier, if that is given."""
-    document.only(BLOCKS)
     run = document.block("run")
     request = Block.of(document.need("experiment"), "experiment").values
     schedule = request.get("Schedule")
@@ -52,19 +61,27 @@ def read_experiment(document: Block) -> Experiment:
 def read_services(document: Block, experiment: Experiment, base_dir: Path) -> dict[str, Service]:
     """Return the service of every variant by its name, the source's first."""
     block = Block.of(document.need("services"), "services")
-    names = [experiment.source.name, experiment.shadow.name]
-    for name in block.values:
-        if name not in names:
+    names, errors, services = [experiment.source.name, experiment.shadow.name], Collector(), {}
+    unknown = [name for name in block.values if name not in names]
+    for name in unknown:
+        with errors:
             raise InputError(block.at(name), f"is not a variant of the experiment{nearest(name, names)}")
-    for name in names:
-        if not block.has(name):
-            raise InputError(block.at(name), "is required: every variant needs a service")
-    pools = {variant.name: variant.pool.instance_type for variant in (experiment.source, experiment.shadow)}
-    return {name: parse_service(block.values[name], block.at(name), base_dir, pools[name]) for name in names}
+    for variant in (experiment.source, experiment.shadow):
+        path = block.at(variant.name)
+        if unknown and not block.has(variant.name):
+            continue  # which may be the one that is misspelt
+        with errors:
+            if not block.has(variant.name):
+                raise InputError(path, "is required: every variant needs a service")
+            service = parse_service(block.values[variant.name], path, base_dir, variant.pool.instance_type)
+            services[variant.name] = service
+    errors.check()
+    return services
 
 
-def read_routing(endpoint: Block, names: Mapping[str, object]) -> dict[str, str]:
+def read_routing(endpoint: Block, experiment: Experiment) -> dict[str, str]:
     """Return the routing strategy of every variant: one for all, or an object with one for some variants."""
+    names = (experiment.source.name, experiment.shadow.name)
     if not isinstance(endpoint.values.get("routing"), Mapping):
         return dict.fromkeys(names, endpoint.choice("routing", DEFAULT_ROUTING, tuple(ROUTINGS)))
     block = endpoint.block("routing")
@@ -93,22 +110,90 @@ class Mirroring:
     max_per_s: int | None = None
 
 
-def read_mirror(mirror: Block, traffic: Traffic) -> Mirroring:
-    """Return the mirror's settings; raise `InputError` for one that needs sessions or sizes that the traffic lacks."""
-    mirror.only(BLOCK_KEYS["mirror"])
-    rule = mirror.choice("rule", RULE, RULES)
-    if rule == "hash" and traffic.sessions is None:
-        raise InputError(mirror.at("rule"), "needs traffic.sessions to hash", rule)
-    max_body_bytes = mirror.number("max_body_bytes", least=0.0) if mirror.has("max_body_bytes") else None
-    if max_body_bytes is not None and traffic.request_bytes is None:
-        raise InputError(mirror.at("max_body_bytes"), "needs traffic.request_bytes to compare with", max_body_bytes)
-    return Mirroring(
-        rule=rule,
-        instant=mirror.choice("instant", INSTANT, INSTANTS),
-        max_body_bytes=max_body_bytes,
-        max_in_flight=mirror.cap("max_in_flight", MAX_IN_FLIGHT),
-        max_per_s=mirror.cap("max_per_s", MAX_PER_S),
-    )
+def read_mirror(mirror: Block) -> Mirroring:
+    """Return the mirror's settings; `check_mirror` checks them against the traffic."""
+    errors = Collector()
+    with errors:
+        mirror.only(BLOCK_KEYS["mirror"])
+    with errors:
+        rule = mirror.choice("rule", RULE, RULES)
+    with errors:
+        instant = mirror.choice("instant", INSTANT, INSTANTS)
+    with errors:
+        max_body_bytes = mirror.number("max_body_bytes", least=0.0) if mirror.has("max_body_bytes") else None
+    with errors:
+        max_in_flight = mirror.cap("max_in_flight", MAX_IN_FLIGHT)
+    with errors:
+        max_per_s = mirror.cap("max_per_s", MAX_PER_S)
+    errors.check()
+    return Mirroring(rule, instant, max_body_bytes, max_in_flight, max_per_s)
+
+
+def check_mirror(mirror: Mirroring, traffic: Traffic) -> None:
+    """Raise `InputError` for a mirror that needs sessions or sizes that the traffic lacks."""
+    errors = Collector()
+    with errors:
+        if mirror.rule == "hash" and traffic.sessions is None:
+            raise InputError("mirror.rule", "needs traffic.sessions to hash", mirror.rule)
+    with errors:
+        if mirror.max_body_bytes is not None and traffic.request_bytes is None:
+            constraint = "needs traffic.request_bytes to compare with"
+            raise InputError("mirror.max_body_bytes", constraint, mirror.max_body_bytes)
+    errors.check()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTimes:
+    """Times of an endpoint, in seconds.
+
+    Attributes
+    ----------
+    overhead_s, timeout_s : float
+        OverheadLatency, and the time after which a request fails.
+    """
+
+    overhead_s: float
+    timeout_s: float
+
+
+def read_endpoint(endpoint: Block) -> EndpointTimes:
+    """Return the endpoint's times; `read_routing` reads its routing."""
+    errors = Collector()
+    with errors:
+        endpoint.only(BLOCK_KEYS["endpoint"])
+    with errors:
+        overhead_s = endpoint.number("overhead_s", OVERHEAD_S, least=0.0)
+    with errors:
+        timeout_s = endpoint.number("timeout_s", TIMEOUT_S, above=0.0)
+    errors.check()
+    return EndpointTimes(overhead_s, timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Settings of a run; see `Scenario`."""
+
+    period_s: float
+    seed: int
+    sample_requests: int
+    replications: int
+
+
+def read_run(run: Block) -> RunSettings:
+    """Return the settings of a run; `horizon_of` reads its length."""
+    errors = Collector()
+    with errors:
+        run.only(BLOCK_KEYS["run"], BLOCK_LATER["run"])
+    with errors:
+        period_s = run.number("period_s", PERIOD_S, above=0.0)
+    with errors:
+        seed = run.integer("seed", SEED, least=0, most=2**64 - 1)
+    with errors:
+        sample_requests = run.integer("sample_requests", SAMPLE_REQUESTS, least=0, most=2**53)
+    with errors:
+        replications = run.integer("replications", REPLICATIONS, least=1, most=MOST_REPLICATIONS)
+    errors.check()
+    return RunSettings(period_s, seed, sample_requests, replications)
 
 
 def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:
@@ -140,13 +225,11 @@ def workers_of(variant: Variant, service: Service) -> int:
     return workers
 
 
-def check_pools(experiment: Experiment, workers: Mapping[str, int], document: Mapping[str, object]) -> None:
+def check_pool(variant: Variant, workers: int, document: Mapping[str, object]) -> None:
     """Raise `InputError` for a pool with more than `MAX_POOL_WORKERS` workers."""
-    for variant in (experiment.source, experiment.shadow):
-        path = f"{variant_path(document, variant.name)}.{VARIANT_ALIASES['instance_count']}"
-        n = variant.pool.instance_count
-        if n * workers[variant.name] > MAX_POOL_WORKERS:
-            raise InputError(path, f"must give at most {MAX_POOL_WORKERS:,} workers, {workers[variant.name]} each", n)
+    path, n = instance_count_path(document, variant.name), variant.pool.instance_count
+    if n * workers > MAX_POOL_WORKERS:
+        raise InputError(path, f"must give at most {MAX_POOL_WORKERS:,} workers, {workers} each", n)
 
 
 def check_windows(horizon_s: float, period_s: float) -> None:
@@ -159,9 +242,11 @@ def check_windows(horizon_s: float, period_s: float) -> None:
 def check_rate(traffic: Traffic, horizon_s: float, period_s: float, start: datetime | None) -> None:
     """Raise `InputError` for synthetic traffic without requests, or with more than a window's counters can hold."""
     peak_per_s = math.fsum(stream.peak_drawn_rate(horizon_s, start) for stream in traffic.streams)
-    if peak_per_s * min(period_s, horizon_s) > MAX_REQUESTS_PER_WINDOW:
-        limit = f"must bring at most {MAX_REQUESTS_PER_WINDOW:,.0f} requests in a window of {period_s:g} s"
-        raise InputError("traffic", limit, peak_per_s)
+    window_s = min(period_s, horizon_s)
+    if peak_per_s * window_s > MAX_REQUESTS_PER_WINDOW:
+        limit = f"must bring at most {MAX_REQUESTS_PER_WINDOW:,.0f} requests in a window of {window_s:g} s"
+        rate = f"; its peak rate is {peak_per_s:g} requests per second"
+        raise InputError("traffic", limit, round(peak_per_s * window_s), hint=rate)
 
 
 def check_columns(traffic: Traffic, services: Mapping[str, Service]) -> None:

@@ -29,33 +29,30 @@ from typing import cast
 from shadowsim.aws.experiment import Experiment, Variant, iso_time
 from shadowsim.aws.instances import duration_text
 from shadowsim.aws.other_documents import refuse_other_document
-from shadowsim.errors import InputError
+from shadowsim.errors import Collector, InputError
 from shadowsim.json_files import file_of, path_of, read_json
 from shadowsim.scenario.defaults import (
-    OVERHEAD_S,
-    PERIOD_S,
-    REPLICATIONS,
-    SAMPLE_REQUESTS,
-    SEED,
-    TIMEOUT_S,
     builtin_document,
     changed_document,
     draft_document,
     is_request,
     requested_document,
 )
-from shadowsim.scenario.fields import BLOCK_KEYS, BLOCK_LATER, Block
+from shadowsim.scenario.fields import BLOCKS, Block
 from shadowsim.scenario.paths import check_changes, edited, plain, value_at
 from shadowsim.scenario.reading import (
     Mirroring,
     check_columns,
-    check_pools,
+    check_mirror,
+    check_pool,
     check_rate,
     check_windows,
     horizon_of,
+    read_endpoint,
     read_experiment,
     read_mirror,
     read_routing,
+    read_run,
     read_services,
     wanted_horizon_s,
     workers_of,
@@ -63,8 +60,6 @@ from shadowsim.scenario.reading import (
 from shadowsim.scenario.service import Service
 from shadowsim.scenario.table_files import BUILTIN
 from shadowsim.scenario.traffic import Traffic, parse_traffic
-
-MOST_REPLICATIONS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,25 +223,35 @@ class Scenario:
         Raises
         ------
         InputError
-            The first error: its path, the constraint and the value.
+            All errors: the path, the constraint and the value of each.
         ValidationError
-            All errors of the experiment's block, in AWS's words.
+            If the experiment's block is wrong: all its errors, in AWS's words, and those of the other blocks.
         """
         base = Path(base_dir) if base_dir is not None else Path()
         refuse_other_document(document)
         if isinstance(document, Mapping) and is_request(document):
             hint = "`shadowsim init` makes a file of it to edit, Scenario.of(request, rate_per_s) a scenario"
             raise InputError("scenario", f"is a plain CreateInferenceExperiment request; {hint}")
-        root = Block.of(plain(document), "")
-        experiment = read_experiment(root)
-        run = root.block("run")
-        run.only(BLOCK_KEYS["run"], BLOCK_LATER["run"])
-        traffic = parse_traffic(root.need("traffic"), "traffic", base)
-        services = read_services(root, experiment, base)
-        endpoint = root.block("endpoint")
-        endpoint.only(BLOCK_KEYS["endpoint"])
-        mirror = read_mirror(root.block("mirror"), traffic)
-        period_s = run.number("period_s", PERIOD_S, above=0.0)
+        root, errors = Block.of(plain(document), ""), Collector()
+        with errors:
+            root.only(BLOCKS)
+        with errors:
+            experiment = read_experiment(root)
+            with errors:
+                services = read_services(root, experiment, base)
+            with errors:
+                routing = read_routing(root.block("endpoint"), experiment)
+            wanted_horizon_s(root.block("run"), experiment)
+        with errors:
+            traffic = parse_traffic(root.need("traffic"), "traffic", base)
+        with errors:
+            times = read_endpoint(root.block("endpoint"))
+        with errors:
+            mirror = read_mirror(root.block("mirror"))
+        with errors:
+            settings = read_run(root.block("run"))
+        errors.check()
+        run, period_s = root.block("run"), settings.period_s
         horizon_s = horizon_of(run, experiment, traffic, period_s)
         values, assumed = dict(root.values), dict(assumed or {})
         if experiment.schedule.start is None and experiment.schedule.end is not None and not run.has("horizon_s"):
@@ -256,20 +261,29 @@ class Scenario:
         if end <= datetime.now(UTC):
             note = f"experiment.Schedule: ended at {iso_time(end)}, before now; SageMaker would refuse it."
             assumed["experiment.Schedule"] = note
-        workers = {v.name: workers_of(v, services[v.name]) for v in (experiment.source, experiment.shadow)}
-        check_pools(experiment, workers, values)
-        check_columns(traffic, services)
-        check_windows(horizon_s, period_s)
-        check_rate(traffic, horizon_s, period_s, experiment.schedule.start)
+        workers = {}
+        for variant in (experiment.source, experiment.shadow):
+            with errors:
+                workers[variant.name] = workers_of(variant, services[variant.name])
+                check_pool(variant, workers[variant.name], values)
+        with errors:
+            check_mirror(mirror, traffic)
+        with errors:
+            check_columns(traffic, services)
+        with errors:
+            check_windows(horizon_s, period_s)
+        with errors:
+            check_rate(traffic, horizon_s, period_s, experiment.schedule.start)
+        errors.check()
         return cls(
             experiment=experiment,
             traffic=traffic,
             services=services,
             source_workers=workers[experiment.source.name],
             shadow_workers=workers[experiment.shadow.name],
-            routing=read_routing(endpoint, services),
-            overhead_s=endpoint.number("overhead_s", OVERHEAD_S, least=0.0),
-            timeout_s=endpoint.number("timeout_s", TIMEOUT_S, above=0.0),
+            routing=routing,
+            overhead_s=times.overhead_s,
+            timeout_s=times.timeout_s,
             mirror_rule=mirror.rule,
             mirror_instant=mirror.instant,
             max_body_bytes=mirror.max_body_bytes,
@@ -277,9 +291,9 @@ class Scenario:
             max_per_s=mirror.max_per_s,
             horizon_s=horizon_s,
             period_s=period_s,
-            seed=run.integer("seed", SEED, least=0, most=2**64 - 1),
-            sample_requests=run.integer("sample_requests", SAMPLE_REQUESTS, least=0, most=2**53),
-            replications=run.integer("replications", REPLICATIONS, least=1, most=MOST_REPLICATIONS),
+            seed=settings.seed,
+            sample_requests=settings.sample_requests,
+            replications=settings.replications,
             assumed=assumed,
             document=values,
             base_dir=base,

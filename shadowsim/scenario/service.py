@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shadowsim.aws.instances import lookup
-from shadowsim.errors import InputError
+from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import SERVICE_KEYS, SERVICE_LATER, Block
 from shadowsim.scenario.laws import Law, parse_law
 
@@ -76,23 +76,29 @@ def parse_service(value: object, path: str, base_dir: Path | None = None, instan
     InputError
         When a key is unknown or not built yet, or a value breaks its constraint; the blocks of all types are checked.
     """
-    block = Block.of(value, path)
-    block.only(SERVICE_KEYS, SERVICE_LATER)
+    block, errors = Block.of(value, path), Collector()
+    with errors:
+        block.only(SERVICE_KEYS, SERVICE_LATER)
     types = block.block("by_instance_type")
     shared = {key: item for key, item in block.values.items() if key != "by_instance_type"}
     services = {}
+    if instance_type not in types.values:
+        with errors:
+            service = _service(Block(path, shared), base_dir)
     for name in types.values:
-        override = types.block(name)
-        override.only([key for key in SERVICE_KEYS if key != "by_instance_type"], SERVICE_LATER)
-        try:
-            lookup(name)
-        except InputError as error:
-            raise InputError(override.path, error.constraint) from None
-        keys = {key: item for key, item in override.values.items() if item is not None}
-        services[name] = _service(_Merged(path, shared | keys, override), base_dir)
+        with errors:
+            override = types.block(name)
+            override.only([key for key in SERVICE_KEYS if key != "by_instance_type"], SERVICE_LATER)
+            try:
+                lookup(name)
+            except InputError as error:
+                raise InputError(override.path, error.constraint) from None
+            keys = {key: item for key, item in override.values.items() if item is not None}
+            services[name] = _service(_Merged(path, shared | keys, override), base_dir)
+    errors.check()
     if instance_type in services:
-        return replace(services[instance_type], by_instance_type=services, block=block.values)
-    return replace(_service(Block(path, shared), base_dir), by_instance_type=services, block=block.values)
+        service = services[instance_type]
+    return replace(service, by_instance_type=services, block=block.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +112,23 @@ class _Merged(Block):
 
 
 def _service(block: Block, base_dir: Path | None) -> Service:
-    time = parse_law(block.need("time"), block.at("time"), "s", base_dir)
-    workers = block.integer("workers", least=1, most=MAX_WORKERS) if block.has("workers") else None
-    queue_limit = block.integer("queue_limit", least=0, most=MAX_QUEUE) if block.has("queue_limit") else None
-    slowdown = block.numbers("slowdown", above=0.0) if block.has("slowdown") and block.values["slowdown"] != [] else ()
-    block.choice("discipline", "fifo", ["fifo"], ["ps"])
-    error_4xx = block.number("error_4xx", 0.0, least=0.0, most=1.0)
-    error_5xx = block.number("error_5xx", 0.0, least=0.0, most=1.0)
+    errors = Collector()
+    with errors:
+        time = parse_law(block.need("time"), block.at("time"), "s", base_dir)
+    with errors:
+        workers = block.integer("workers", least=1, most=MAX_WORKERS) if block.has("workers") else None
+    with errors:
+        queue_limit = block.cap("queue_limit", MAX_QUEUE)
+    with errors:
+        has_slowdown = block.has("slowdown") and block.values["slowdown"] != []
+        slowdown = block.numbers("slowdown", above=0.0) if has_slowdown else ()
+    with errors:
+        block.choice("discipline", "fifo", ["fifo"], ["ps"])
+    with errors:
+        error_4xx = block.number("error_4xx", 0.0, least=0.0, most=1.0)
+    with errors:
+        error_5xx = block.number("error_5xx", 0.0, least=0.0, most=1.0)
+    errors.check()
     if error_4xx + error_5xx > 1.0:
         raise InputError(block.path, "must have error_4xx + error_5xx <= 1", error_4xx + error_5xx)
     return Service(time, workers, queue_limit, slowdown, error_4xx, error_5xx, block=block.values)

@@ -48,7 +48,7 @@ from typing import Any
 import numpy as np
 
 from shadowsim.arrays import Floats
-from shadowsim.errors import InputError
+from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import Block
 from shadowsim.scenario.laws import MAX_SCV, Law, parse_law
 from shadowsim.scenario.rates import DAY_S, Knots, Profile, mmpp_dispersion, mmpp_rate, mmpp_scv, parse_profile
@@ -491,17 +491,27 @@ def parse_traffic(value: object, path: str = "traffic", base_dir: Path | None = 
 def _parse_block(block: Block, base_dir: Path) -> Traffic:
     keys = {name: process.keys for name, process in PROCESSES.items() if process.keys}
     every = dict.fromkeys(key for own in keys.values() for key in own)
-    block.only(("process", *SHARED, *every), LATER)
-    process = block.choice("process", None, list(keys))
+    errors = Collector()
+    with errors:
+        block.only(("process", *SHARED, *every), LATER)
+    with errors:
+        process = block.choice("process", None, list(keys))
+    errors.check()  # what the other keys must be depends on the process
     for key in every:
-        if block.has(key) and key not in keys[process]:
-            *others, last = [name for name in keys if key in keys[name]]
-            owners = f"{', '.join(others)} and {last}" if others else last
-            hint = "; speed sets the rate of a trace" if (process, key) == ("trace", "rate_per_s") else ""
-            constraint = f"belongs to {owners} traffic, not to process {process}"
-            raise InputError(block.at(key), constraint, block.values[key], hint=hint)
-    traffic = _with_sizes(Traffic(process, path=block.path, block=block.values), block, base_dir)
-    return replace(traffic, **PROCESSES[process].parse(block, base_dir))
+        with errors:
+            if block.has(key) and key not in keys[process]:
+                *others, last = [name for name in keys if key in keys[name]]
+                owners = f"{', '.join(others)} and {last}" if others else last
+                hint = "; speed sets the rate of a trace" if (process, key) == ("trace", "rate_per_s") else ""
+                constraint = f"belongs to {owners} traffic, not to process {process}"
+                raise InputError(block.at(key), constraint, block.values[key], hint=hint)
+    errors.check()
+    with errors:
+        traffic = _with_sizes(Traffic(process, path=block.path, block=block.values), block, base_dir)
+    with errors:
+        fields = PROCESSES[process].parse(block, base_dir)
+    errors.check()
+    return replace(traffic, **fields)
 
 
 def _superposition(values: list[object], path: str, base_dir: Path) -> Traffic:
@@ -513,20 +523,26 @@ def _superposition(values: list[object], path: str, base_dir: Path) -> Traffic:
             if block.values.get(key) != blocks[0].values.get(key):
                 constraint = "must be the same in every block of a list: it is drawn for all requests alike"
                 raise InputError(block.at(key), constraint, block.values.get(key))
-    streams = tuple(
-        _parse_block(Block(block.path, {k: v for k, v in block.values.items() if k not in SHARED}), base_dir)
-        for block in blocks
-    )
-    return _with_sizes(Traffic("superposition", superposed=streams, path=path, block=values), blocks[0], base_dir)
+    errors, streams = Collector(), []
+    for block in blocks:
+        with errors:
+            stream = Block(block.path, {k: v for k, v in block.values.items() if k not in SHARED})
+            streams.append(_parse_block(stream, base_dir))
+    errors.check()
+    superposed = Traffic("superposition", superposed=tuple(streams), path=path, block=values)
+    return _with_sizes(superposed, blocks[0], base_dir)
 
 
 def _with_sizes(traffic: Traffic, block: Block, base_dir: Path) -> Traffic:
-    return replace(
-        traffic,
-        request_bytes=_bytes(block, "request_bytes", traffic.process, base_dir),
-        response_bytes=_bytes(block, "response_bytes", traffic.process, base_dir),
-        sessions=_sessions(block, traffic.process),
-    )
+    errors = Collector()
+    with errors:
+        request_bytes = _bytes(block, "request_bytes", traffic.process, base_dir)
+    with errors:
+        response_bytes = _bytes(block, "response_bytes", traffic.process, base_dir)
+    with errors:
+        sessions = _sessions(block, traffic.process)
+    errors.check()
+    return replace(traffic, request_bytes=request_bytes, response_bytes=response_bytes, sessions=sessions)
 
 
 def _bytes(block: Block, key: str, process: str, base_dir: Path) -> Law | None:

@@ -61,7 +61,8 @@ class TestCompare:
 
     def test_for_machines(self, runs):
         terms = {"margin_pct": 5.0, "confidence": 0.9, "slo_s": 0.05, "look": 2, "looks": 3, "spending": "pocock"}
-        options = [x for name, value in terms.items() for x in (f"--{name.replace('_', '-')}", value)]
+        texts = {**terms, "slo_s": "50ms"}
+        options = [x for name, text in texts.items() for x in (f"--{name.replace('_', '-')}", text)]
         want = compare(runs / "slow", **terms)
         done = run("compare", runs / "slow", *options, "--csv")
         assert done.exit_code == 1
@@ -72,14 +73,15 @@ class TestCompare:
         assert [m["high"] for m in answer["metrics"]] == want["high"].tolist()
         assert answer["worse"] is True
 
-    def test_the_slo_may_have_a_unit(self, runs):
-        want = run("compare", runs / "slow", "--slo-s", 0.05, "--csv").stdout
+    def test_the_slo_has_any_unit(self, runs):
+        want = run("compare", runs / "slow", "--slo-s", "0.05s", "--csv").stdout
         assert "slo_miss" in want
         assert run("compare", runs / "slow", "--slo-s", "50ms", "--csv").stdout == want
 
     @pytest.mark.parametrize(
         ("options", "says"),
         [
+            ("--slo-s 0.05", "--slo-s: needs a unit, got 0.05; 0.05ms or 0.05s?"),
             ("--slo-s 50mss", "--slo-s: must be seconds, or have a unit"),
             ("--metric p98", "--metric: must be one of mean, p50"),
             ("--role shadow", "--role: is for two runs"),

@@ -335,7 +335,7 @@ class TestSimulate:
         assert goal["value"] == pytest.approx(answer["variants"][1]["p99_s"]["mean"])
         # The half-width of three runs is Student's: t(2; 0.975) = 4.303 standard errors.
         assert 4.303 * goal["standard_error"] == pytest.approx(answer["variants"][1]["p99_s"]["half_width"], rel=1e-3)
-        assert run("simulate", *many, "--slo", f"p99 < {0.999 * goal['value']}").exit_code == 1
+        assert run("simulate", *many, "--slo", f"p99 < {0.999 * goal['value']}s").exit_code == 1
 
     def test_a_plain_request_states_what_is_assumed(self, request_file: Path):
         text = good("simulate", request_file, "--rate", 50, *SHORT)
@@ -412,9 +412,51 @@ class TestSimulate:
         text = good("simulate", *SHORT, "-o", tmp_path / "a" / "run")
         assert f"wrote {tmp_path / 'a' / 'run'}" in text
         names = {file.name for file in (tmp_path / "a" / "run").iterdir()}
-        assert names == {"scenario.json", "windows.parquet", "latency.parquet", "requests.parquet"}
+        assert names == {"scenario.json", "assumed.json", "windows.parquet", "latency.parquet", "requests.parquet"}
         good("simulate", *SHORT, "-o", tmp_path / "a" / "run")  # once more, into the same
         assert good("simulate", tmp_path / "a" / "run" / "scenario.json") == text.split("wrote")[0].rstrip() + "\n"
+
+    def test_a_second_run_leaves_nothing_stale(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("shadowsim.report.run_page.html", lambda result: f"a page, seed {result.scenario.seed}")
+        out = tmp_path / "run"
+        good("simulate", *SHORT, "-o", out, "--report")
+        (out / "notes.txt").write_text("mine")
+        text = good("simulate", *SHORT, "--seed", 8, "-o", out)
+        assert f"\nremoved {out / 'report.html'} (of an earlier run)\n" in text
+        assert not (out / "report.html").exists()
+        good("simulate", *SHORT, "--seed", 8, "-o", out, "--report")
+        assert "removed" not in good("simulate", *SHORT, "--seed", 9, "-o", out, "--report")
+        assert (out / "report.html").read_text(encoding="utf-8") == "a page, seed 9"
+        several = good("simulate", *SHORT, "--set", "run.replications=3", "-o", out)
+        assert f"removed {out / 'windows.parquet'} (of an earlier run)" in several
+        assert {path.name for path in out.iterdir()} == {"notes.txt", *(f"replication-{r}" for r in range(3))}
+        two = good("simulate", *SHORT, "--set", "run.replications=2", "-o", out)
+        assert f"removed {out / 'replication-2'} (of an earlier run)" in two
+        good("simulate", *SHORT, "-o", out)
+        assert not list(out.glob("replication-*"))
+        assert (out / "notes.txt").read_text() == "mine"
+
+    def test_a_saved_run_keeps_what_was_assumed(self, request_file: Path, tmp_path: Path):
+        out, short = tmp_path / "run", ("--rate", 100, "--set", "horizon_s=600", "--set", "shadow.time=0.01")
+        text = good("simulate", request_file, *short, "-o", out)
+        assumed = Result.load(out).scenario.assumptions
+        assert assumed == Scenario.of(request_file, 100, {"horizon_s": 600, "shadow.time": 0.01}).assumptions
+        assert len(assumed) == text.count("assumed  ") > 0
+        good("report", out)
+        page = (out / "report.html").read_text(encoding="utf-8")
+        assert "Assumed, since the input does not say" in page
+        assert all(sentence in page for sentence in assumed)
+        assert "assumed" not in (out / "scenario.json").read_text()
+        good("simulate", out / "scenario.json", "-o", out)  # which says all of it
+        assert Result.load(out).scenario.assumptions == ()
+
+    def test_all_errors_of_a_scenario_are_printed_one_per_line(self):
+        wrong = {"shadow.workers": -1, "endpoint.timeout_s": "60 parsecs", "mirror.rule": "dice", "rate_per_s": -1}
+        done = run("simulate", *(x for path, value in wrong.items() for x in ("--set", f"{path}={value}")))
+        assert done.exit_code == 2
+        named = [line.removeprefix("error: ").partition(": ")[0] for line in done.stderr.splitlines()]
+        expected = ["endpoint.timeout_s", "mirror.rule", "services.Shadow-01.workers", "traffic.rate_per_s"]
+        assert sorted(named) == expected
 
     def test_a_bar_only_on_a_terminal(self, monkeypatch: pytest.MonkeyPatch):
         bars: list[bool] = []

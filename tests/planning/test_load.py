@@ -109,7 +109,7 @@ def test_the_backlog_of_an_overload_and_the_floor_below_it(timeout_s):
     s = scenario(fast, service("deterministic", 0.05), horizon_s=30.0, endpoint={"timeout_s": timeout_s})
     result, demand = simulate(s), demand_of(s, "source")
     for name in METRICS.split(" and "):
-        (goal,) = parse_slo(f"source.{name} <= 1").goals
+        (goal,) = parse_slo(f"source.{name} <= 0").goals
         least = figure_in_fluid(goal, demand, 1, timeout_s)
         assert measure(goal, result)[0] == pytest.approx(least, rel=2e-3, abs=0.06)
         assert figure_without_waits(goal, s, "source", demand) <= least + 1e-3
@@ -127,7 +127,7 @@ def test_a_backlog_is_worked_off_when_less_comes():
     assert waits == pytest.approx(np.interp(moments, [0, 120, 360, 480], [0, 120, 0, 0]), abs=0.1)
     assert not fluid_waits_s(demand, 2).any()
     assert demand.peak_instances == 2.0
-    (goal,) = parse_slo("source.wait_mean <= 1").goals
+    (goal,) = parse_slo("source.wait_mean <= 1s").goals
     assert figure_in_fluid(goal, demand, 1, 60.0) == pytest.approx(
         (120 * 20 * 60 + 240 * 5 * 60) / (120 * 20 + 360 * 5), rel=1e-3
     )
@@ -143,6 +143,6 @@ def test_the_floor_is_the_service_alone():
     )
     exact = [np.quantile(draws, 0.9), draws.mean(), 0.0, 0.0, (draws > 0.1).mean(), 0.03, 0.0]
     names = METRICS.replace("> 4s", "> 0.1s").split(" and ")
-    figures = [figure_without_waits(parse_slo(f"source.{name} <= 1").goals[0], s, "source", demand) for name in names]
+    figures = [figure_without_waits(parse_slo(f"source.{name} <= 0").goals[0], s, "source", demand) for name in names]
     # a million draws: relative errors of some 0.002
     assert figures == pytest.approx(exact, rel=0.01)

@@ -62,6 +62,11 @@ def test_the_floor_has_the_differences_of_equal_variants():
     assert p50["n_shadow"] == pytest.approx(10_000, abs=4 * np.sqrt(20_000 / 4 / 4) + 4 * np.sqrt(20_000 / 4) / 2)
 
 
+def test_without_copies_there_is_no_noise_to_measure():
+    with pytest.raises(InputError, match="sampling_percentage: must be > 0: nothing is copied"):
+        noise_floor(case(share=0), replications=2)
+
+
 def test_more_requests_have_a_lower_floor():
     few, many = (
         noise_floor(case(horizon_s=h, period_s=h / 100), replications=6).set_index("metric") for h in (20.0, 500.0)

@@ -37,7 +37,7 @@ def test_an_effect_is_read(text, effect):
         ("p99 +0%", "must not be 0"),
         ("p99 -100%", "above -100%"),
         ("error_rate +101%", "at most 100 points"),
-        ("share(latency > 0) +1%", "must begin with one of"),
+        ("share(latency > 0s) +1%", "must begin with one of"),
         (5, "must be METRIC"),
     ],
 )

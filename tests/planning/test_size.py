@@ -7,8 +7,9 @@ import pytest
 from cases import scenario, service
 
 import shadowsim
-from shadowsim import InputError, simulate, size
+from shadowsim import InputError, card, simulate, size
 from shadowsim.planning.slo import measure, parse_slo
+from shadowsim.plots import cost_frontier
 
 AMPLE = service("deterministic", 0.001, 64)
 WEEK = 604_800.0
@@ -48,10 +49,10 @@ def generated(i):
     here = theory(metric, at, rate / n, mean_s)
     below = theory(metric, at, rate / (n - 1), mean_s) if n > 1 else math.inf
     goal = (here + below) / 2 if math.isfinite(below) else 2 * here
-    text = {"wait": "wait_mean", "quantile": f"p{100 * (at or 0):g}", "share": f"share(wait > {at})"}[metric]
+    text = {"wait": "wait_mean", "quantile": f"p{100 * (at or 0):g}", "share": f"share(wait > {at}s)"}[metric]
     fewest = next(k for k in range(1, 100) if theory(metric, at, rate / k, mean_s) <= goal)
     assert fewest == n
-    return rate, mean_s, f"{text} <= {goal!r}", n
+    return rate, mean_s, f"{text} <= {goal!r}{'' if metric == 'share' else 's'}", n
 
 
 @pytest.mark.parametrize("i", [*range(5), *(pytest.param(i, marks=pytest.mark.slow) for i in range(5, 20))])
@@ -89,7 +90,7 @@ def test_a_row_on_paper():
     assert (row["instance_count"], row["binding"], row["note"]) == (5, "mean <= 250ms", "")
     assert row["mean_s"] == pytest.approx(0.2, abs=4 * row["mean_s_error"])
     assert row["cost_usd"] == 5 * 168 * 0.5
-    assert row["one_fewer"].startswith("mean 0.26")
+    assert row["one_fewer"].startswith("mean 267 ms")
     assert row["one_fewer"].endswith("s, against mean <= 250ms")
     assert row["quota"] == (
         "needs 8 x ml.m5.xlarge; default quota 0; needs 8 instances on one endpoint; default quota 4"
@@ -102,7 +103,7 @@ def test_one_fewer_may_be_overloaded_or_nothing():
     assert (frame["instance_count"][0], frame["certain"][0]) == (3, True)
     # waits grow by a quarter of a second in a second, to the time-out of a minute; half of a week is longer
     assert frame["one_fewer"][0] == (
-        "overloaded, receives up to 1.25 times its capacity: at least p50 60 s, against p50 <= 2s"
+        "overloaded, receives up to 1.25 times its capacity: at least p50 60.0 s, against p50 <= 2s"
     )
     frame = size(a_pool(2.0, service("exponential", 0.1)), "p50 <= 2s")
     assert (frame["instance_count"][0], frame["one_fewer"][0]) == (1, "one instance is the least")
@@ -142,18 +143,41 @@ def test_a_type_without_a_service_is_not_measured():
     assert frame["certain"].to_list() == [True, False]
     assert frame["note"][1].startswith("not measured")
     with pytest.raises(InputError, match=r"did you mean ml\.c5\.xlarge"):
-        size(a_pool(45.0, TYPES), "mean <= 1", ["ml.c5.xlarg"])
+        size(a_pool(45.0, TYPES), "mean <= 1s", ["ml.c5.xlarg"])
+
+
+def test_of_equal_costs_the_fewest_instances_come_first_in_frame_card_and_figure():
+    """Seven at 0.1 and one at 0.7 cost the same, though 7 x 0.1 is not 0.7 in floating point."""
+    pool = a_pool(45.0, service("exponential", 0.1) | {"by_instance_type": {G5: {"time": 0.001}}})
+    frame = size(pool, "mean <= 300ms", ["ml.m5.xlarge", G5])
+    n = int(frame.set_index("instance_type")["instance_count"]["ml.m5.xlarge"])
+    frame = size(pool, "mean <= 300ms", ["ml.m5.xlarge", G5], prices={"ml.m5.xlarge": 0.1, G5: n / 10})
+    assert frame["instance_type"].to_list() == [G5, "ml.m5.xlarge"]
+    assert frame["cost_usd"][0] == pytest.approx(frame["cost_usd"][1])
+    assert f"1 × {G5}" in str(card(frame)).split("<table")[0]
+    names = [str(trace.name) for trace in cost_frontier(frame).data]
+    assert any(name.startswith(f"<b>cheapest that does: 1 × {G5}") for name in names)
+
+
+def test_a_trace_of_which_nothing_is_copied(tmp_path):
+    (tmp_path / "one.csv").write_text("timestamp_s\n0\n")
+    traffic = {"process": "trace", "path": str(tmp_path / "one.csv")}
+    empty = next(
+        s for s in (scenario(traffic, share=1, seed=i) for i in range(9)) if simulate(s).quantile(0.5).size < 2
+    )
+    (row,) = size(empty, "p99 <= 10s").to_dict("records")
+    assert row["note"] == "no request reaches it in the run: nothing to size"
 
 
 def test_what_no_count_can_do():
     pool = a_pool(45.0, service("exponential", 0.1, error_5xx=0.05))
     # p90 of the service alone is 0.1 ln 10
     for goal, why in (
-        ("p90 <= 0.2", "p90 0.230"),
-        ("mean < 0.09", "mean 0.1 s without any wait"),
-        ("share(latency > 0.1) <= 30%", "share(latency > 0.1) 36.8 % without any wait"),
+        ("p90 <= 0.2s", "p90 230 ms"),
+        ("mean < 0.09s", "mean 100 ms without any wait"),
+        ("share(latency > 100ms) <= 30%", "share(latency > 100ms) 36.8 % without any wait"),
         ("error_rate < 1%", "error_rate 5 % without any wait"),
-        ("p50 <= 1 and utilisation >= 99%", "5 instances are the fewest for the rest, and more only lower it: util"),
+        ("p50 <= 1s and utilisation >= 99%", "5 instances are the fewest for the rest, and more only lower it: util"),
     ):
         (row,) = size(pool, goal).to_dict("records")
         assert row["note"].startswith("no count will do: ")
@@ -168,14 +192,14 @@ def test_what_no_count_can_do():
 def test_a_goal_at_the_figure_itself_is_uncertain():
     """Theory's mean with 3 instances, which no number of runs tells from itself: at level 0.025 / 2 for either side."""
     s = a_pool(20.0, service("exponential", 0.1), horizon_s=6000.0)
-    frame = size(s, f"mean <= {1 / (10 - 20 / 3)!r}", max_replications=3)
+    frame = size(s, f"mean <= {1 / (10 - 20 / 3)!r}s", max_replications=3)
     assert not frame["certain"][0]
     assert "not certain after 3 replications" in frame["note"][0]
 
 
 def test_headroom_is_a_higher_rate():
     block = service("exponential", 0.1)
-    goal = "mean <= 0.32"  # 1 / (10 - rate / n): n >= rate / 6.875
+    goal = "mean <= 0.32s"  # 1 / (10 - rate / n): n >= rate / 6.875
     assert size(a_pool(22.0, block), goal, headroom_pct=50)["instance_count"][0] == 5
     assert size(a_pool(33.0, block), goal)["instance_count"][0] == 5
     assert size(a_pool(22.0, block), goal)["instance_count"][0] == 4
@@ -187,10 +211,10 @@ def test_a_falling_slowdown_is_scanned():
     The oracle tries every count, in full.
     """
     s = a_pool(20.0, service("deterministic", 0.02, 4, slowdown=[5.0, 2.0, 1.0]), horizon_s=2000.0)
-    (goal,) = parse_slo("p50 <= 0.045").goals
+    (goal,) = parse_slo("p50 <= 0.045s").goals
     figures = [measure(goal, simulate(s.replace({"shadow.instance_count": n})))[0] for n in range(1, 5)]
     assert [goal.met(x) for x in figures].index(True) + 1 == size(s, str(goal))["instance_count"][0]
-    none = size(s, "p50 <= 0.021 and utilisation < 1%", max_instances=4)
+    none = size(s, "p50 <= 0.021s and utilisation < 1%", max_instances=4)
     assert none["note"][0].startswith("1 to 4 instances were tried: not with 4 instances: p50")
 
 
@@ -198,8 +222,8 @@ def test_a_least_outstanding_pool_and_one_that_refuses():
     lor = {"routing": "LEAST_OUTSTANDING_REQUESTS"}
     block = service("exponential", 0.1)
     # alone, 1 / (10 - 40 / n): 0.233 with 7; with the choice of the shortest queue, fewer do
-    many = size(a_pool(40.0, block), "mean <= 0.22")["instance_count"][0]
-    few = size(a_pool(40.0, block, endpoint=lor), "mean <= 0.22")["instance_count"][0]
+    many = size(a_pool(40.0, block), "mean <= 0.22s")["instance_count"][0]
+    few = size(a_pool(40.0, block, endpoint=lor), "mean <= 0.22s")["instance_count"][0]
     assert (many, few) == (8, 5)
     # M/M/1/2: refused is a^2 / (1 + a + a^2) for a = 4 / n: 14.3 % with 8, 11.9 % with 9
     frame = size(a_pool(40.0, block | {"queue_limit": 1}), "error_rate <= 13%")
@@ -216,8 +240,8 @@ def test_the_built_in_scenario_in_full_for_a_day_not_for_a_week():
     ("arguments", "why"),
     [
         ({"slo": "p99 <= 5%"}, "needs a time"),
-        ({"slo": "source.p99 <= 1"}, "has no goal for the shadow"),
-        ({"slo": "source.p99 <= 1 and p99 <= 1"}, "has a goal for the source, whose instances are not counted"),
+        ({"slo": "source.p99 <= 1s"}, "has no goal for the shadow"),
+        ({"slo": "source.p99 <= 1s and p99 <= 1s"}, "has a goal for the source, whose instances are not counted"),
         ({"variants": "shadow"}, "must be some of source and shadow"),
         ({"variants": ()}, "must be some of"),
         ({"variants": ("prod",)}, "must be some of"),
@@ -230,4 +254,4 @@ def test_the_built_in_scenario_in_full_for_a_day_not_for_a_week():
 )
 def test_bad_input_is_one_error(arguments, why):
     with pytest.raises(InputError, match=why):
-        size(a_pool(1.0, service()), **({"slo": "p99 <= 1"} | arguments))
+        size(a_pool(1.0, service()), **({"slo": "p99 <= 1s"} | arguments))

@@ -9,8 +9,8 @@ from shadowsim.planning.load import RunLength, demand_of
 from shadowsim.planning.size_search import CLEAR, MET, MISSED, OPEN, CountTried, Search, looks_of
 from shadowsim.planning.slo import parse_slo
 
-GOALS = parse_slo("mean <= 1 and wait_mean <= 2").goals
-ONE_GOAL = parse_slo("mean <= 1").goals
+GOALS = parse_slo("mean <= 1s and wait_mean <= 2s").goals
+ONE_GOAL = parse_slo("mean <= 1s").goals
 
 MINUTE = RunLength(60.0, 60.0)
 SCENARIO = scenario({"process": "poisson", "rate_per_s": 1.0}, service(), service())

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from cases import scenario, service
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -23,13 +23,13 @@ EVERY = (
 @pytest.mark.parametrize(
     ("text", "goal"),
     [
-        ("p99 <= 0.2", Goal("shadow", "quantile", 0.99, "<=", 0.2)),
+        ("p99 <= 0.2s", Goal("shadow", "quantile", 0.99, "<=", 0.2)),
         ("shadow.p99.9 < 200ms", Goal("shadow", "quantile", 0.999, "<", 0.2)),
         ("source.P50>=300us", Goal("source", "quantile", 0.5, ">=", 0.0003)),
         ("mean <= 1.5s", Goal("shadow", "mean", None, "<=", 1.5)),
         ("Source.wait_mean > 2 min", Goal("source", "wait_mean", None, ">", 120.0)),
         ("share(wait > 50ms) <= 5%", Goal("shadow", "share_wait", 0.05, "<=", 0.05)),
-        ("source.share( latency>1 ) < .05", Goal("source", "share_latency", 1.0, "<", 0.05)),
+        ("source.share( latency>1s ) < .05", Goal("source", "share_latency", 1.0, "<", 0.05)),
         ("error_rate<=1e-3", Goal("shadow", "error_rate", None, "<=", 0.001)),
         ("utilisation >= 60 %", Goal("shadow", "utilisation", None, ">=", 0.6)),
     ],
@@ -43,9 +43,9 @@ def test_a_goal_is_read_and_given_back(text, goal):
 
 
 def test_goals_are_joined_by_and():
-    slo = parse_slo("  p99 <= 200ms and source.error_rate < 1% AND mean<1 ")
+    slo = parse_slo("  p99 <= 200ms and source.error_rate < 1% AND mean<1s ")
     assert [goal.role for goal in slo.goals] == ["shadow", "source", "shadow"]
-    assert str(slo) == "p99 <= 200ms and source.error_rate < 1% and mean<1"
+    assert str(slo) == "p99 <= 200ms and source.error_rate < 1% and mean<1s"
     assert parse_slo(str(slo)) == parse_slo(slo) == slo
     assert [str(goal) for goal in slo.of("source")] == ["source.error_rate < 1%"]
 
@@ -57,22 +57,28 @@ def test_goals_are_joined_by_and():
         ("p99 = 1", "METRIC OP VALUE"),
         ("", "must be a text"),
         (None, "must be a text"),
-        ("p99 <= 1 and ", "needs a time"),
-        ("and p99 <= 1", "did you mean p99"),
+        ("p99 <= 1s and ", "needs a time"),
+        ("and p99 <= 1s", "did you mean p99"),
         ("p99 <= 5%", "needs a time"),
-        ("p99 <= -1", "needs a time"),
+        ("p99 <= -1s", "needs a time"),
         ("p99 <= nan", "needs a time"),
-        ("p99 <= 1e400", "must be finite"),
-        ("p100 <= 1", "below p100"),
-        ("p0 <= 1", "above p0"),
+        ("p99 <= 1e400s", "must be finite"),
+        ("p100 <= 1s", "below p100"),
+        ("p0 <= 1s", "above p0"),
         ("error_rate <= 5ms", "needs a share"),
         ("error_rate <= 5", "share from 0 to 1"),
         ("utilization <= 5%", "did you mean utilisation?"),
-        ("source.waitmean <= 1", "did you mean source.wait_mean?"),
-        ("shaddow.p99 <= 1", "did you mean shadow.p99?"),
+        ("source.waitmean <= 1s", "did you mean source.wait_mean?"),
+        ("shaddow.p99 <= 1s", "did you mean shadow.p99?"),
         ("share(wait < 1) <= 1", r"did you mean share\(wait > T\)?"),
         ("share(wait > 5%) <= 1", "needs a time"),
         ("cost <= 1", "known are p50"),
+        ("p99 <= 50", r"slo: needs a unit, got 'p99 <= 50'; p99 <= 50ms or 50s\?"),
+        ("p99 <= 0.2 and mean < 1s", r"got 'p99 <= 0.2'; p99 <= 0.2ms or 0.2s\?"),
+        ("mean<1e-2", r"; mean<1e-2ms or 1e-2s\?"),
+        ("source.wait_mean >= 5 ", r"; source.wait_mean >= 5ms or 5s\?"),
+        ("p50 <= 50", r"; p50 <= 50ms or 50s\?"),
+        ("share(wait > 5) < 5%", r"; share\(wait > 5ms or 5s\)\?"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(text, why):
@@ -82,16 +88,30 @@ def test_what_cannot_be_read_is_one_line(text, why):
     assert "\n" not in str(caught.value)
 
 
-@given(st.sampled_from(["", "ms", "us", "s", "min"]), st.decimals(0, 1000, places=3))
+@given(st.sampled_from(["ms", "us", "s", "min"]), st.decimals(0, 1000, places=3))
 def test_a_time_is_the_nearest_float_of_its_decimal(unit, number):
-    assume(unit or number <= 60)  # more are refused: milliseconds were meant
     (goal,) = parse_slo(f"p95 <= {number}{unit}").goals
-    scale = {"": 1, "s": 1, "ms": 1000, "us": 1_000_000}
+    scale = {"s": 1, "ms": 1000, "us": 1_000_000}
     assert goal.limit == (float(number * 60) if unit == "min" else float(number / scale[unit]))
 
 
+@given(
+    st.sampled_from(["p50", "p99.9", "mean", "source.wait_mean", "share(wait > {})", "shadow.share(latency > {})"]),
+    st.sampled_from(["<=", "<", ">=", ">"]),
+    st.one_of(st.integers(1, 10**9), st.decimals("0.001", 1000, places=3)),
+)
+def test_a_time_without_a_unit_is_refused_wherever_it_stands(metric, op, number):
+    text = f"{metric.format(number)} {op} 5%" if "{}" in metric else f"{metric} {op} {number}"
+    with pytest.raises(InputError, match=rf"needs a unit, got .*{number}ms or {number}s\)?\?"):
+        parse_slo(text)
+
+
+def test_no_time_at_all_needs_no_unit():
+    assert parse_slo("share(wait > 0) < 5% and wait_mean <= 0.0").goals[1].limit == 0.0
+
+
 def test_met_at_its_limit_and_never_when_unknown():
-    atmost, below, atleast, above = parse_slo("mean <= 1 and mean < 1 and mean >= 1 and mean > 1").goals
+    atmost, below, atleast, above = parse_slo("mean <= 1s and mean < 1s and mean >= 1s and mean > 1s").goals
     assert [g.met(1.0) for g in (atmost, below, atleast, above)] == [True, False, True, False]
     assert [g.met(1.5) for g in (atmost, below, atleast, above)] == [False, False, True, True]
     assert not any(g.met(math.nan) for g in (atmost, below, atleast, above))
@@ -122,7 +142,7 @@ def test_figures_are_those_of_the_requests_one_by_one():
             "error_rate": ((rows["status"] != "answered").mean(), 1e-9),
         }
         for name, (value, within) in exact.items():
-            (goal,) = parse_slo(f"{role}.{name} <= 1").goals
+            (goal,) = parse_slo(f"{role}.{name} <= 0").goals
             assert measure(goal, result)[0] == pytest.approx(value, rel=within)
         utilisation, _ = measure(parse_slo(f"{role}.utilisation <= 1").goals[0], result)
         n_workers = 2 if role == "shadow" else 1
@@ -165,7 +185,7 @@ def test_a_shadow_without_requests_meets_nothing():
 def test_without_sections_there_is_no_error():
     short = simulate(busy(horizon_s=180.0))
     assert parse_slo(EVERY).evaluate(short)["standard_error"].isna().all()
-    assert parse_slo("mean <= 1 and p50 <= 1").evaluate(short)["value"].notna().all()
+    assert parse_slo("mean <= 1s and p50 <= 1s").evaluate(short)["value"].notna().all()
 
 
 DAY = {"process": "poisson", "profile": {"kind": "linear", "from_per_s": 2.0, "to_per_s": 25.0, "to_s": 2000.0}}

@@ -10,6 +10,7 @@ import pytest
 
 from shadowsim import default_scenario, sweep
 from shadowsim.planning.costs import cost
+from shadowsim.planning.sheet import NOT_MEASURED
 from shadowsim.planning.slo import parse_slo
 from shadowsim.report.analysis_text import data_text, figure, goals_text, noise_text, plan_text, sizing_text, sweep_text
 
@@ -85,10 +86,16 @@ def test_sizes():
         ({"certain": False}, "Enough for the shadow: 2 x ml.m5.xlarge, 77.28 USD for 7 days, which is not certain."),
         ({"cost_usd": math.nan}, "The shadow needs 2 x ml.m5.xlarge, at an unknown price."),
         ({"instance_count": pd.NA}, "No type meets the goals of the shadow."),
+        (
+            {"instance_count": pd.NA, "note": NOT_MEASURED, "role": "source"},
+            "No type could be judged for the source: its service has no times for them. Give measured times, as in "
+            """--set 'source.by_instance_type={"ml.m5.xlarge": {"time": {"mean_s": 0.03}}}'""",
+        ),
     ],
 )
 def test_conclusions_from_sizes(row, says):
-    last = sizing_text(size_frame(row), parse_slo("p99 <= 100ms"), 7 * 86_400.0).rpartition("\n\n")[2]
+    slo = parse_slo("source.p99 <= 100ms and p99 <= 100ms")
+    last = sizing_text(size_frame(row), slo, 7 * 86_400.0).rpartition("\n\n")[2]
     assert " ".join(last.split()) == says
 
 
@@ -113,7 +120,9 @@ def test_a_noise_floor():
     frame = pd.DataFrame(
         [row, *(no_errors | {"metric": m} for m in ("error_rate_4xx", "error_rate_5xx", "error_rate"))]
     )
-    text = fitting(noise_text(frame, 86_400.0))
+    text = fitting(noise_text(frame, 86_400.0, 50))
+    assert "not 30 % of the requests" in " ".join(noise_text(frame, 86_400.0, 30).split())
+    assert "Measured with" not in text
     assert " ".join(text.split()).startswith(
         "The source against itself: 10 runs of 1 day; as shadow, 2 instances for 50 % of the requests: "
         "34.6M requests and 17.3M copies per run."
@@ -187,6 +196,9 @@ def test_a_plan():
 
 
 def test_a_plan_without_an_answer():
+    better = plan_text(plan_frame({}), "p99 -10%", 0.8)
+    assert "call the shadow better when it is (p99 -10%)" in better
+    assert "call the shadow worse when it is (p99 +5%)" in plan_text(plan_frame({}), "p99 +5%", 0.8)
     text = plan_text(plan_frame({"reaches": False}), "error_rate +1%", 0.8)
     assert text.endswith("No share and duration finds it in 80 % of tests.")
     assert " 4.2 pt " in text  # a share differs by points

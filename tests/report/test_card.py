@@ -162,7 +162,7 @@ def test_a_size_names_the_cheapest_and_shows_sentences_below_its_rows():
     ]
     assert parser.bold[4:8] == [True] * 4
     assert parser.rows[-1] == [f"note: {EVIL}"]
-    assert "no count meets them" in card(size_frame().iloc[2:])
+    assert "No type meets the goals" in card(size_frame().iloc[2:])
 
 
 def test_a_plan_names_the_cheapest_that_reaches_the_power():

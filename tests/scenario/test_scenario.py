@@ -477,6 +477,67 @@ def test_bad_input_names_path_and_constraint(blocks, path, why):
     assert "\n" not in str(caught.value)
 
 
+WRONG = {  # by path: each is independent of the others
+    "services.Shadow-01.workers": -1,
+    "services.Shadow-01.error_5xx": 2,
+    "services.AllTraffic.time.mean_s": 0,
+    "traffic.request_bytes": {"law": "exponential", "mean_bytes": -1},
+    "traffic.rate_per_s": -50,
+    "endpoint.timeout_s": "60 parsecs",
+    "endpoint.overhead_s": -1,
+    "mirror.rule": "dice",
+    "mirror.max_per_s": -1,
+    "run.seed": -1,
+    "run.period_s": 0,
+    "run.horizon": 60,
+}
+
+
+@given(st.sets(st.sampled_from(sorted(WRONG)), min_size=1))
+def test_all_errors_are_reported_at_once(paths):
+    with pytest.raises(InputError) as caught:
+        default_scenario().replace({path: WRONG[path] for path in paths})
+    found = [error.path for error in caught.value.each]
+    assert len(found) == len(paths)
+    assert all(any(at.startswith(path) for at in found) for path in paths)
+    assert str(caught.value).count("\n") == (len(paths) if len(paths) > 1 else 0)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_errors_of_the_request_stand_with_those_of_the_scenario():
+    with pytest.raises(ValidationError) as caught:
+        default_scenario().replace({"sampling_percentage": 101, "shadow.instance_type": 5, "run.seed": -1})
+    request_type, percentage, seed = sorted(caught.value.violations, key=lambda text: text[0] != "V")
+    assert "instanceType" in request_type + percentage
+    assert "samplingPercentage" in request_type + percentage
+    assert seed.startswith("run.seed: must be")
+
+
+def test_all_unknown_paths_are_named():
+    with pytest.raises(InputError) as caught:
+        default_scenario().replace({"sede": 1, "shadow.instances": 3, "seed": 2})
+    assert [error.path for error in caught.value.each] == ["sede", "shadow.instances"]
+
+
+def test_a_consequence_is_no_error_of_its_own():
+    with pytest.raises(InputError, match="did you mean AllTraffic") as caught:
+        Scenario.from_dict(document(services={"AllTrafic": {"time": 1}, "Shadow-01": {"time": 1}}))
+    assert len(caught.value.each) == 1
+
+
+@pytest.mark.parametrize("count", [0, "three"])
+def test_a_variant_has_one_number_in_all_messages(count):
+    with pytest.raises((InputError, ValidationError), match=r"modelVariants\.2\.member\."):
+        default_scenario().replace({"shadow.instance_count": count})
+
+
+def test_the_value_shown_is_the_one_that_breaks_the_bound():
+    with pytest.raises(InputError) as caught:
+        default_scenario().replace({"traffic": {"process": "poisson", "rate_per_s": 1e8}, "horizon_s": 60})
+    expected = "must bring at most 1,000,000,000 requests in a window of 60 s, got 6000000000"
+    assert expected in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("time", "traffic", "path", "why"),
     [
@@ -610,7 +671,7 @@ def test_null_counts_as_left_out():
 def test_instances_and_workers():
     members = request()
     members["ModelVariants"][1]["InfrastructureConfig"]["RealTimeInferenceConfig"]["InstanceCount"] = 2_000_000_000
-    with pytest.raises(InputError, match=r"experiment\.ModelVariants\.1\..*InstanceCount: must give at most"):
+    with pytest.raises(InputError, match=r"modelVariants\.2\.member\..*instanceCount: must give at most"):
         Scenario.from_dict(document(experiment=members))
 
 

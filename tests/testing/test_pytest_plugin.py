@@ -236,6 +236,7 @@ def test_a_scenario_is_simulated_once_a_session(suite):
     ("mark", "message"),
     [
         ('slo("p999 <= 1s"', "slo: must have a quantile above p0 and below p100"),
+        ('slo("shadow.p99 <= 50"', "slo: needs a unit, got 'shadow.p99 <= 50'; shadow.p99 <= 50ms or 50s?"),
         ("slo(", "pytest.mark.slo: takes goals such as"),
         ('slo(goal="p99 < 1s"', "pytest.mark.slo: takes goals such as"),
         ('shadow_scenario("none.json"', "none.json: there is no such file"),
