@@ -36,7 +36,7 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import traffic_moments
-from shadowsim.statistics.comparison import MIN_BEYOND, RowBuilder
+from shadowsim.statistics.comparison import RowBuilder
 from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections
 from shadowsim.statistics.terms import Terms
@@ -177,9 +177,8 @@ def judge(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, A
     n_effective = [
         estimates.n_effective(side.sample, 0.5, None, side.moments) if side.sample else None for side in sides
     ]
-    least = min((n for n in n_effective if n is not None), default=math.inf)
-    builder = RowBuilder(sections.method, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
-    return _metric_row(builder, sides, effect, n_effective), least * effect.tail < MIN_BEYOND
+    builder = RowBuilder(sections.method, None, n_effective, Terms(_NO_MARGIN, _NO_MARGIN, level))
+    return _metric_row(builder, sides, effect, n_effective), not all(builder.has_data(effect.tail))
 
 
 def _metric_row(

@@ -26,7 +26,7 @@ from shadowsim.frames import ROLES
 from shadowsim.result import Result
 from shadowsim.scenario.fields import per_cent
 from shadowsim.statistics.batch_means import MIN_BATCHES
-from shadowsim.statistics.comparison import metric_rows, terms_of
+from shadowsim.statistics.comparison import is_one_sided, metric_rows, terms_of, verdict_of
 from shadowsim.statistics.sections import Sections, frames_of, sections_of
 from shadowsim.statistics.terms import (
     CONFIDENCE,
@@ -100,7 +100,7 @@ def compare_runs(
         pair = Sections(before.side(role), after.side(role), after.method, after.independent)
         for row in metric_rows(pair, terms, slo_s, same_requests):
             renamed = {_renamed(key): value for key, value in row.items()}
-            renamed["verdict"] = terms.verdict(row["outcome"], row["unit"])
+            renamed["verdict"] = verdict_of(row, terms)
             renamed["method"] += ", same requests" if same_requests else ""
             rows.append({"variant": names[role], "role": role, **renamed})
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_baseline": "int64", "n_result": "int64"})
@@ -119,9 +119,9 @@ def assert_no_regression(
 ) -> pd.DataFrame:
     """Fail if a run is worse than its baseline.
 
-    A run is worse if a metric of `compare_runs` has the outcome "worse" (its interval lies above 0 and reaches beyond
-    the margin), or if a pool is OVERLOADED that was not. A run that does not differ at all is not worse, however short
-    it is.
+    A run is worse if a metric of `compare_runs` has the outcome "worse" (its interval, which may be one-sided, lies
+    above 0 and reaches beyond the margin), or if a pool is OVERLOADED that was not. A run that does not differ at all
+    is not worse, however short it is.
 
     Parameters
     ----------
@@ -196,9 +196,13 @@ def regressions_text(table: pd.DataFrame) -> str:
             values = [percent(row[key], 3) for key in ("baseline", "result")]
             change, low, high = (row[key] * 100.0 for key in ("difference", "low", "high"))
             unit = "points"
-        interval = "-" if math.isnan(low) or math.isnan(high) else f"{_signed(low)} to {_signed(high)}"
+        if is_one_sided(row):
+            interval = f"{_signed(low)} or more" if row["outcome"] == WORSE else f"{_signed(high)} or less"
+        else:
+            interval = "-" if math.isnan(low) or math.isnan(high) else f"{_signed(low)} to {_signed(high)}"
         change_text = "-" if math.isnan(change) else f"{_signed(change)} {unit}"
-        rows.append((short_name(row["variant"]), row["metric"], *values, change_text, interval, row["verdict"]))
+        verdict = row["outcome"] if is_one_sided(row) else row["verdict"]
+        rows.append((short_name(row["variant"]), row["metric"], *values, change_text, interval, verdict))
     return grid(rows, left=(0, 1, 6))
 
 
@@ -270,9 +274,10 @@ def _overloaded(new: Sequence[Result], old: Sequence[Result], roles: Sequence[st
 
 
 def _fault(row: Mapping[Hashable, Any]) -> str:
-    change = row["ratio"] - 1.0 if row["unit"] == "s" else row["difference"]
+    one_sided = is_one_sided(row)
+    change = row["ratio_low" if one_sided else "ratio"] - 1.0 if row["unit"] == "s" else row["difference"]
     change_text = f"{_signed(100.0 * change)} {'%' if row['unit'] == 's' else 'points'}"
-    return f"{row['variant']}: {row['metric']} is worse ({change_text})"
+    return f"{row['variant']}: {row['metric']} is worse ({'at least ' if one_sided else ''}{change_text})"
 
 
 def _signed(x: float) -> str:

@@ -357,3 +357,68 @@ def test_few_periods_are_not_enough():
     (row,) = period_rows(windows([1e5] * 5, [np.nan] * 5), TERMS)
     assert row["outcome"] == NOT_ENOUGH
     assert np.isnan(row["shadow"])
+
+
+@pytest.fixture(scope="module")
+def near_saturation():
+    """A shadow at 96 % of its capacity, whose p99 is five times the source's and has no interval of its own."""
+    return simulate(alike("exponential", 0.8, 200_000, 1, slower=1.2))
+
+
+def test_a_shadow_without_an_interval_is_worse_by_at_least_something(near_saturation):
+    d = near_saturation.compare()
+    p99 = row(d, "p99")
+    assert (p99["outcome"], p99["high"], p99["ratio_high"], p99["shadow_high"]) == (WORSE, *[math.inf] * 3)
+    true = exact(0.99, 0.96, 0.12) / exact(0.99, 0.8)
+    assert 1.5 < p99["ratio_low"] < true
+    least = 100 * (p99["ratio_low"] - 1)
+    assert p99["verdict"] == f"worse, by at least {least:.3g} %; how much more is unknown"
+    # the source's interval is at its full level, and the answer uses a wider one
+    assert 0.0 < p99["low"] < p99["shadow_low"] - p99["source_high"]
+    assert p99["source_low"] < exact(0.99, 0.8) < p99["source_high"]
+    assert p99["method"] == "sections, one-sided"
+    assert row(d, "p50")["high"] < math.inf
+
+
+def test_a_source_without_an_interval_makes_the_shadow_better(near_saturation):
+    """The sides exchanged: the same answer from the other side."""
+    exchange = {"source": "shadow", "shadow": "source"}
+    frames = {n: getattr(near_saturation, n).replace({"role": exchange}) for n in ("windows", "latency")}
+    p99, mirrored = row(near_saturation.compare(), "p99"), row(compare(frames), "p99")
+    assert (mirrored["outcome"], mirrored["low"], mirrored["ratio_low"]) == (BETTER, -math.inf, 0.0)
+    assert mirrored["high"] == -p99["low"]
+    assert mirrored["ratio_high"] == pytest.approx(1 / p99["ratio_low"])
+    least = 100 * (1 - mirrored["ratio_high"])
+    assert mirrored["verdict"] == f"better, by at least {least:.3g} %; how much more is unknown"
+
+
+def test_a_mean_without_an_interval_is_bounded_by_latencies_that_are_cut_off():
+    d = simulate(alike("exponential", 0.5, 200_000, 1, slower=1.95)).compare()
+    mean = row(d, "mean")
+    assert (mean["outcome"], mean["method"]) == (WORSE, "sections, one-sided")
+    assert 1.0 < mean["ratio_low"] < mean["ratio"]
+
+
+def test_equal_variants_have_no_one_sided_answers():
+    """Sides that have data or not by chance; a false answer has half the level on each side at most."""
+    n, n_one_sided, n_silent = 60, 0, 0
+    for seed in range(n):
+        d = simulate(alike("exponential", 0.8, 60_000, seed)).compare()
+        p99 = row(d, "p99")
+        n_silent += bool(np.isnan(p99["low"]))
+        n_one_sided += np.isinf(d[["low", "high"]]).any(axis=None)
+    assert 0.1 * n < n_silent < 0.9 * n
+    assert n_one_sided <= binom.ppf(0.999, n, 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("load", "changes"), [(0.8, (1.06, 1.14, 1.20)), (0.5, (1.85, 1.95))])
+def test_p99_is_called_worse_no_less_often_the_worse_it_is(load, changes):
+    runs, powers = 40, []
+    for slower in changes:
+        found = [
+            row(simulate(alike("exponential", load, 200_000, seed, slower)).compare(), "p99") for seed in range(runs)
+        ]
+        powers.append(np.mean([r["outcome"] == WORSE for r in found]))
+    # a true power of 95 % shows at least this, but for one case in a thousand
+    assert min(powers) >= binom.ppf(0.001, runs, 0.95) / runs
