@@ -192,9 +192,7 @@ def _metric_row(
         return builder.mean(effect.metric, sides)
     assert effect.at is not None
     if effect.metric == "slo_miss":
-        late = [side.sample.n_above(effect.at) if side.sample else np.zeros(side.n.size) for side in sides]
-        counts = [(hits, side.n) for hits, side in zip(late, sides, strict=True)]
-        return builder.share(effect.metric, counts, n_effective, moments)
+        return builder.late(effect.metric, sides, effect.at)
     return builder.quantile(effect.metric, sides, effect.at)
 
 

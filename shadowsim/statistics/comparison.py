@@ -132,7 +132,7 @@ def compare(
         n_source, n_shadow : int
             Number of requests.
         n_eff : float
-            Effective sample size of the smaller side; NaN if unknown.
+            Effective sample size of the smaller side; NaN if unknown, as for a one-sided answer.
         margin : float
             In the unit of the row.
         outcome : str
@@ -226,8 +226,7 @@ def metric_rows(
         if all(name in s.errors for s in sides):
             yield builder.share(name, [(s.errors[name], s.requests) for s in sides], n_eff, moments)
     if slo_s is not None and any(s.sample for s in sides):
-        hits = [s.sample.n_above(slo_s) if s.sample else np.zeros(s.n.size) for s in sides]
-        yield builder.share("slo_miss", [(h, s.n) for h, s in zip(hits, sides, strict=True)], n_eff, moments)
+        yield builder.late("slo_miss", sides, slo_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +296,7 @@ class RowBuilder:
         if least is None or least <= bound.high:
             return None
         name, other = ROLES if outcome == WORSE else reversed(ROLES)
-        row = {"n_eff": bound.n_eff, "outcome": outcome, "method": f"{self.method}, one-sided"}
+        row = {"outcome": outcome, "method": f"{self.method}, one-sided"}
         row |= {f"{name}_low": interval.low, f"{name}_high": interval.high, f"{other}_low": least}
         if outcome == WORSE:
             row |= {"low": least - bound.high, "ratio_low": least / bound.high}
@@ -407,6 +406,71 @@ class RowBuilder:
             row["method"] = f"{self.method}, by count"  # at least one side
         return row
 
+    def late(self, metric: str, sides: Sequence[SideSections], limit_s: float) -> dict[str, Any]:
+        """Return the row of the share of answers that take longer than a limit.
+
+        A share needs the data of the quantile at its depth. Where a side has fewer, the quantile at the furthest depth
+        that has them bounds its share: a limit beyond it is missed no more often. Such a bound is no interval, and the
+        row has it only if it suffices for an outcome. If no depth has enough data, the answer is one-sided, or there is
+        none.
+        """
+        counts = [(s.sample.n_above(limit_s) if s.sample else np.zeros(s.n.size), s.n) for s in sides]
+        if not all(n.sum() > 0 for _, n in counts):
+            return self.share(metric, counts, self.n_eff_medians, [None, None])
+        values = [float(hits.sum() / n.sum()) for hits, n in counts]
+        depths = [MIN_BEYOND / n if n else 1.0 for n in self.n_eff_medians]  # the furthest that have data
+        if all(depth <= min(p, 1.0 - p) for p, depth in zip(values, depths, strict=True)):
+            moments = [s.moments for s in sides]
+            deviations = [Deviations(h - p * n, n, m) for (h, n), p, m in zip(counts, values, moments, strict=True)]
+            if batches := self._batches(deviations):
+                pair = [
+                    estimates.share(hits, n, float(n.sum()), batches, self.terms.alpha, m)
+                    for (hits, n), m in zip(counts, moments, strict=True)
+                ]
+                return self._compared(metric, "share", pair, deviations, batches)
+        row = self._row(metric, values, [n.sum() for _, n in counts], "share")
+        known = [self._late_share(*x, self.terms.alpha) for x in zip(sides, counts, depths, strict=True)]
+        if known[0] and known[1]:
+            low, high = estimates.difference(known[0], known[1], 0.0)
+            bounded = row | {"low": low, "high": high, "n_eff": min(known[0].n_eff, known[1].n_eff)}
+            bounded |= {"source_low": known[0].low, "source_high": known[0].high}
+            bounded |= {"shadow_low": known[1].low, "shadow_high": known[1].high}
+            bounded |= dict(zip(("ratio_low", "ratio_high"), estimates.ratio(known[0], known[1], 0.0), strict=True))
+            bounded |= {"outcome": outcome_of(bounded, self.terms), "method": f"{self.method}, bounded"}
+            return row if bounded["outcome"] == NOT_ENOUGH else bounded
+        bounds = [
+            self._late_share(s, c, depth if k else 0.0, 0.5 * self.terms.alpha)
+            for s, c, depth, k in zip(sides, counts, depths, known, strict=True)
+        ]
+        if not (known[0] or known[1]) or not bounds[0] or not bounds[1]:
+            return row
+        if known[0] and bounds[1].low > bounds[0].high:
+            row |= {"outcome": WORSE, "low": bounds[1].low - bounds[0].high, "high": math.inf}
+        elif known[1] and bounds[0].low > bounds[1].high:
+            row |= {"outcome": BETTER, "low": -math.inf, "high": bounds[1].high - bounds[0].low}
+        else:
+            return row
+        return row | {"method": f"{self.method}, one-sided"}
+
+    def _late_share(
+        self, side: SideSections, counts: tuple[Floats, Floats], depth: float, alpha: float
+    ) -> Estimate | None:
+        """Return a side's share above a limit, bounded at a depth if it lies further out; None without data."""
+        hits, n = counts
+        assert side.sample is not None
+        value = float(hits.sum() / n.sum())
+        if depth > 0.5:
+            return None
+        nearest = min(max(value, depth), 1.0 - depth)
+        if nearest != value:
+            hits = side.sample.beyond(1.0 - nearest) + nearest * side.sample.n_by_section
+        batches = self._batches([Deviations(hits - nearest * n, n, side.moments)])
+        if batches is None:
+            return None
+        share = estimates.share(hits, n, float(n.sum()), batches, alpha, side.moments)
+        low, high = 0.0 if nearest > value else share.low, 1.0 if nearest < value else share.high
+        return share._replace(value=value, low=low, high=high)
+
     def _batches(self, deviations: Sequence[Deviations]) -> Batches | None:
         return self.batches or uncorrelated_batches(*deviations)
 
@@ -483,8 +547,10 @@ def is_one_sided(row: Mapping[Any, Any]) -> bool:
 def verdict_of(row: Mapping[str, Any], terms: Terms) -> str:
     """Return a row's outcome in words, with the least difference of a one-sided answer."""
     if is_one_sided(row):
-        least = row["ratio_low"] - 1.0 if row["outcome"] == WORSE else 1.0 - row["ratio_high"]
-        return f"{row['outcome']}, by at least {100.0 * least:.3g} %; how much more is unknown"
+        least, unit = min(abs(row["low"]), abs(row["high"])), "points"
+        if row["unit"] == "s":
+            least, unit = row["ratio_low"] - 1.0 if row["outcome"] == WORSE else 1.0 - row["ratio_high"], "%"
+        return f"{row['outcome']}, by at least {100.0 * least:.3g} {unit}; how much more is unknown"
     return terms.verdict(row["outcome"], row["unit"])
 
 

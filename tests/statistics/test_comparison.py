@@ -411,6 +411,38 @@ def test_equal_variants_have_no_one_sided_answers():
     assert n_one_sided <= binom.ppf(0.999, n, 0.05)
 
 
+@pytest.mark.parametrize(("load", "q"), [(0.9, 0.95), (0.8, 0.99)])
+def test_a_share_above_a_limit_has_data_where_the_quantile_at_its_depth_has_them(load, q):
+    """A run of 20,000 requests has few independent answers in these tails, though far more than thirty of them."""
+    d = simulate(alike("exponential", load, 20_000, 1)).compare(slo_s=exact(q, load))
+    quantile, share = row(d, f"p{100 * q:g}"), row(d, "slo_miss")
+    assert share["source"] > 30 / 20_000
+    assert {quantile["outcome"], share["outcome"]} == {NOT_ENOUGH}
+    assert np.isnan([quantile["low"], share["low"], share["source_low"]]).all()
+
+
+def test_a_limit_far_beyond_all_answers_is_missed_by_neither(run):
+    """Nothing is known at its depth, but no quantile at a lesser depth exceeds it."""
+    never = row(run.compare(slo_s=10.0, margin_points=0.2), "slo_miss")
+    assert (never["source"], never["shadow"], never["outcome"]) == (0.0, 0.0, SAME)
+    assert never["method"] == "sections, bounded"
+    assert -0.002 < never["low"] < 0.0 < never["high"] < 0.002
+
+
+def test_a_limit_that_the_source_hardly_ever_misses_and_a_busy_shadow_often_does(near_saturation):
+    often = row(near_saturation.compare(slo_s=exact(0.99999, 0.8)), "slo_miss")
+    assert (often["outcome"], often["method"]) == (WORSE, "sections, bounded")
+    assert 0.05 < often["low"] < often["difference"]
+
+
+def test_the_share_of_a_shadow_near_saturation_is_bounded_from_below():
+    d = simulate(alike("exponential", 0.5, 20_000, 2, slower=1.99)).compare(slo_s=exact(0.95, 0.5))
+    late = row(d, "slo_miss")
+    assert (late["outcome"], late["method"], late["high"]) == (WORSE, "sections, one-sided", math.inf)
+    assert 0.0 < late["low"] < late["difference"]
+    assert late["verdict"] == f"worse, by at least {100 * late['low']:.3g} points; how much more is unknown"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("load", "changes"), [(0.8, (1.06, 1.14, 1.20)), (0.5, (1.85, 1.95))])
 def test_p99_is_called_worse_no_less_often_the_worse_it_is(load, changes):
