@@ -18,8 +18,6 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 from shadowsim.verdict import Verdict, verdict
 
-_SCENARIO = "scenario.json"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
@@ -142,7 +140,7 @@ class Result:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise InputError(str(folder), f"cannot be a directory for a result ({error.strerror})") from None
-        self.scenario.save(folder / _SCENARIO)
+        self.scenario.save(folder / frames.SCENARIO_FILE)
         for name in frames.SCHEMAS:
             getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
         return folder
@@ -164,7 +162,7 @@ class Result:
         windows, latency, requests = (
             frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()
         )
-        return cls(Scenario.load(folder / _SCENARIO), windows, latency, requests)
+        return cls(Scenario.load(folder / frames.SCENARIO_FILE), windows, latency, requests)
 
 
 def _weighted_mean(values: pd.Series[float], n: Floats) -> float:

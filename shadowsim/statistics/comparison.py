@@ -7,7 +7,7 @@ four outcomes:
   intervals on one side of 0: a difference that is certainly too small to matter is no reason to stop.
 * worse or better: the interval lies on one side of 0 and reaches beyond the margin. Less is better of every metric.
 * not_enough ("not enough data"): the interval contains 0 and reaches beyond the margin, or the run is too short for an
-  interval.
+  interval. A modulated rate must have had ten cycles.
 
 A shadow near saturation forgets its past so slowly that its p99 has no interval, however bad it is. Then the row has a
 one-sided answer where the other side has data: the shadow's p99 exceeds x exactly if more than 1 % of its answers take
@@ -45,7 +45,7 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
 from shadowsim.statistics import estimates, sequential_looks
-from shadowsim.statistics.batch_means import Batches, Deviations, uncorrelated_batches
+from shadowsim.statistics.batch_means import STEADY, Batches, Deviations, uncorrelated_batches
 from shadowsim.statistics.estimates import Estimate
 from shadowsim.statistics.samples import Values
 from shadowsim.statistics.sections import ERRORS, Sections, SideSections, arrivals_cut, frames_of, sections_of
@@ -63,6 +63,7 @@ from shadowsim.statistics.terms import (
 )
 
 MIN_BEYOND = 20  # independent answers beyond a quantile; with fewer, its interval is too narrow
+MIN_CYCLES = 10  # of a modulated rate; batches of fewer seem uncorrelated by chance
 _MEAN_TAIL = 0.1  # the upper tenth of latencies determines their mean
 _STEP = 1.001  # precision of the end of a one-sided answer; a bucket is 0.8 % wide
 _INTERVALS = ("low", "high", "ratio_low", "ratio_high", "source_low", "source_high", "shadow_low", "shadow_high")
@@ -156,7 +157,8 @@ def compare(
     if sections.method == "windows":
         rows[1:1] = period_rows(runs[0]["windows"], terms)
     if len(runs) == 1 and "requests" in runs[0]:
-        rows += paired_rows(runs[0]["requests"], terms)
+        moments = sections.source.moments
+        rows += paired_rows(runs[0]["requests"], terms, moments is not None and not moments.size)
     if not rows:
         raise InputError("frames", "hold nothing that could be compared")
     for row in rows:
@@ -217,7 +219,7 @@ def metric_rows(
     batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
     n_eff = [estimates.n_effective(s.sample, 0.5, batches, s.moments) if s.sample else None for s in sides]
     moments = [s.moments for s in sides]
-    builder = RowBuilder(sections.method, batches, n_eff, terms, same_arrivals)
+    builder = RowBuilder.of(sections, batches, n_eff, terms, same_arrivals)
     if all(s.total_s is not None for s in sides):
         yield builder.mean("mean", sides)
     if any(s.sample for s in sides):
@@ -253,6 +255,20 @@ class RowBuilder:
     n_eff_medians: Sequence[float | None]
     terms: Terms
     same_arrivals: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        sections: Sections,
+        batches: Batches | None,
+        n_eff_medians: Sequence[float | None],
+        terms: Terms,
+        same_arrivals: bool = True,
+    ) -> RowBuilder:
+        """Return the builder for sections; with too few cycles of a modulated rate nothing is known of latencies."""
+        if sections.cycles < MIN_CYCLES and not sections.independent:
+            n_eff_medians = [None if n is None else 0.0 for n in n_eff_medians]
+        return cls(sections.method, batches, n_eff_medians, terms, same_arrivals)
 
     def has_data(self, tail: float) -> tuple[bool, ...]:
         """Return for each side whether enough independent answers lie in a tail that holds this share of all."""
@@ -296,7 +312,7 @@ class RowBuilder:
         if least is None or least <= bound.high:
             return None
         name, other = ROLES if outcome == WORSE else reversed(ROLES)
-        row = {"outcome": outcome, "method": f"{self.method}, one-sided"}
+        row: dict[str, Any] = {"outcome": outcome, "method": f"{self.method}, one-sided"}
         row |= {f"{name}_low": interval.low, f"{name}_high": interval.high, f"{other}_low": least}
         if outcome == WORSE:
             row |= {"low": least - bound.high, "ratio_low": least / bound.high}
@@ -584,8 +600,12 @@ def _median(values: Floats, alpha: float) -> Estimate:
     return estimates.quantile(sample, 0.5, batches, alpha)
 
 
-def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
-    """Yield rows of the latency in the shadow minus that in the source over copied requests, in order of arrival."""
+def paired_rows(requests: pd.DataFrame, terms: Terms, steady: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield rows of the latency in the shadow minus that in the source over copied requests, in order of arrival.
+
+    `steady` tells whether the traffic is known to have no profile.
+    """
+    moments = STEADY if steady else None
     kept = requests.loc[requests["latency_s"].notna(), ["request", "role", "arrival_s", "latency_s"]]
     source, shadow = (kept[kept["role"] == role].drop(columns="role") for role in ROLES)
     pairs = source.merge(shadow, on="request", suffixes=("_source", "_shadow")).sort_values("arrival_s_source")
@@ -595,22 +615,22 @@ def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]
     arrival = pairs["arrival_s_source"].to_numpy(np.float64)
     sample = Values(y - x, arrivals_cut(arrival, float(requests["arrival_s"].max()) or 1.0), MOST_SECTIONS)
     total = sample.totals()
-    n_eff_median = estimates.n_effective(sample, 0.5)
+    n_eff_median = estimates.n_effective(sample, 0.5, None, moments)
     for metric, q in (("paired_mean", None), ("paired_p5", 0.05), ("paired_p50", 0.5), ("paired_p95", 0.95)):
         average = np.mean if q is None else np.median
         row = row_of(metric, "s", [float(average(x)), float(average(y))], [x.size, x.size], terms)
         row |= {"ratio": math.nan, "method": "pairs"}
         if q is None:
-            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section)
+            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section, moments)
         else:
-            deviations = estimates.beyond(sample, q)
+            deviations = estimates.beyond(sample, q, moments)
             row["difference"] = sample.quantile(q)
         batches = uncorrelated_batches(deviations)
         if batches is not None and n_eff_median * min(q or 0.1, 1.0 - (q or 0.1)) >= MIN_BEYOND:
             estimate = (
-                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha)
+                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha, moments)
                 if q is None
-                else estimates.quantile(sample, q, batches, terms.alpha)
+                else estimates.quantile(sample, q, batches, terms.alpha, moments)
             )
             row |= {"low": estimate.low, "high": estimate.high, "n_eff": estimate.n_eff, "method": f"pairs, {batches}"}
             row["outcome"] = outcome_of(row, terms)

@@ -454,3 +454,32 @@ def test_p99_is_called_worse_no_less_often_the_worse_it_is(load, changes):
         powers.append(np.mean([r["outcome"] == WORSE for r in found]))
     # a true power of 95 % shows at least this, but for one case in a thousand
     assert min(powers) >= binom.ppf(0.001, runs, 0.95) / runs
+
+
+def modulated(seed, sojourns, n=60_000):
+    """About n requests whose rate jumps between 10 and 30 per second: loads of 0.25 and 0.75."""
+    s = alike("exponential", 0.5, n, seed)
+    traffic = {"process": "mmpp", "rates_per_s": [10.0, 30.0], "mean_sojourn_s": [s.horizon_s / sojourns] * 2}
+    return s.replace({"traffic": traffic})
+
+
+def test_a_modulated_rate_needs_ten_cycles():
+    d = simulate(modulated(1, 12)).compare(slo_s=0.5)
+    assert set(d.loc[~d["metric"].str.startswith("error"), "outcome"]) == {NOT_ENOUGH}
+    assert d.loc[~d["metric"].str.startswith("error"), "source_low"].isna().all()
+
+
+def test_one_side_of_a_modulated_rate_covers_the_value_of_a_long_run():
+    """A modulation that was taken for a trend covered 70 % with 12 sojourns, and 38 % with 4."""
+    long = simulate(modulated(1, 40 * 100, 60_000 * 100))
+    source = long.windows[long.windows["role"] == "source"]
+    true = np.average(source["ModelLatency_Average"], weights=source["Invocations"]) / 1e6
+    n, hits, has = 40, 0, 0
+    for seed in range(n):
+        d = simulate(modulated(seed, 40)).compare()
+        mean = row(d, "mean")
+        assert not d["method"].str.contains("trend").any()
+        has += not np.isnan(mean["low"])
+        hits += mean["source_low"] <= true <= mean["source_high"]
+    assert has > 0.8 * n
+    assert hits >= binom.ppf(0.001, has, 0.9)
