@@ -31,6 +31,7 @@ class Column(NamedTuple):
 
 
 COUNT, FLAG, REAL, TEXT = "int64", "Int64", "float64", "str"
+SCENARIO_FILE = "scenario.json"  # of a saved result, beside its frames
 ROLES = ("source", "shadow")
 MOST_SECTIONS = 100  # of a run: groups of whole windows
 LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")

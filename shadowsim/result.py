@@ -20,7 +20,7 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 from shadowsim.verdict import Verdict, verdict
 
-_SCENARIO, _ASSUMED = "scenario.json", "assumed.json"
+_ASSUMED = "assumed.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,9 +148,9 @@ class Result:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise InputError(str(folder), f"cannot be a directory for a result ({error.strerror})") from None
-        if (folder / _SCENARIO).exists():
+        if (folder / frames.SCENARIO_FILE).exists():
             (folder / PAGE_IN_RUN).unlink(missing_ok=True)
-        self.scenario.save(folder / _SCENARIO)
+        self.scenario.save(folder / frames.SCENARIO_FILE)
         assumed = json.dumps(dict(self.scenario.assumed), indent=2, ensure_ascii=False)
         (folder / _ASSUMED).write_text(assumed + "\n", encoding="utf-8")
         for name in frames.SCHEMAS:
@@ -175,7 +175,9 @@ class Result:
             frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()
         )
         saved = read_json(folder / _ASSUMED) if (folder / _ASSUMED).exists() else {}
-        scenario = Scenario.from_dict(read_json(folder / _SCENARIO), folder, {k: str(v) for k, v in saved.items()})
+        scenario = Scenario.from_dict(
+            read_json(folder / frames.SCENARIO_FILE), folder, {k: str(v) for k, v in saved.items()}
+        )
         # Saved runs outlive their Schedules; whether one has ended since is not what was assumed in the run.
         since = {"experiment.Schedule"} - saved.keys()
         assumed = {path: text for path, text in scenario.assumed.items() if path not in since}

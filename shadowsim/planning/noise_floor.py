@@ -90,9 +90,8 @@ def noise_floor(
     terms_of(margin_pct, margin_points, confidence, slo_s)  # before the runs, which take long
     tables = []
     for run in replicate(equal, n, workers=workers, executor=executor, progress=progress):
-        frames = {"windows": run.windows, "latency": run.latency}
         tables.append(
-            compare(frames, margin_pct=margin_pct, margin_points=margin_points, confidence=confidence, slo_s=slo_s)
+            compare(run, margin_pct=margin_pct, margin_points=margin_points, confidence=confidence, slo_s=slo_s)
         )
     floor = pd.DataFrame([_row(str(m), rows) for m, rows in pd.concat(tables).groupby("metric", sort=False)])
     floor["sampling_percentage"] = equal.experiment.sampling_percentage

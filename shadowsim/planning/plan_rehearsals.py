@@ -35,8 +35,8 @@ from shadowsim.scenario.fields import integer
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import estimates, sequential_looks
-from shadowsim.statistics.batch_means import traffic_moments
-from shadowsim.statistics.comparison import MIN_BEYOND, RowBuilder
+from shadowsim.statistics.batch_means import STEADY, traffic_moments
+from shadowsim.statistics.comparison import RowBuilder
 from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections
 from shadowsim.statistics.terms import Terms
@@ -136,8 +136,10 @@ class Rehearsal:
         job = parallel.Job(replace(self.prepared, seed=np.uint64(seeded.seed)), arrivals_of(seeded), CHUNK, 0, 0)
         counts = parallel.run(job, 1, None, advance)
         edges = k.bucket_edges()
-        source, shadow = (_side_sections(tally, edges) for tally in counts.tallies)
-        return Sections(source, shadow, "sections")
+        steady = not seeded.traffic.has_course
+        source, shadow = (_side_sections(tally, edges, steady) for tally in counts.tallies)
+        cycle_s = seeded.traffic.modulation_s
+        return Sections(source, shadow, "sections", cycles=seeded.horizon_s / cycle_s if cycle_s else math.inf)
 
     def run(self, r: int, advance: Advance = lambda _: None) -> RehearsalResult:
         """Simulate replication `r` and judge it."""
@@ -177,9 +179,8 @@ def judge(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, A
     n_effective = [
         estimates.n_effective(side.sample, 0.5, None, side.moments) if side.sample else None for side in sides
     ]
-    least = min((n for n in n_effective if n is not None), default=math.inf)
-    builder = RowBuilder(sections.method, None, least, Terms(_NO_MARGIN, _NO_MARGIN, level))
-    return _metric_row(builder, sides, effect, n_effective), least * effect.tail < MIN_BEYOND
+    builder = RowBuilder.of(sections, None, n_effective, Terms(_NO_MARGIN, _NO_MARGIN, level))
+    return _metric_row(builder, sides, effect, n_effective), not all(builder.has_data(effect.tail))
 
 
 def _metric_row(
@@ -193,9 +194,7 @@ def _metric_row(
         return builder.mean(effect.metric, sides)
     assert effect.at is not None
     if effect.metric == "slo_miss":
-        late = [side.sample.n_above(effect.at) if side.sample else np.zeros(side.n.size) for side in sides]
-        counts = [(hits, side.n) for hits, side in zip(late, sides, strict=True)]
-        return builder.share(effect.metric, counts, n_effective, moments)
+        return builder.late(effect.metric, sides, effect.at)
     return builder.quantile(effect.metric, sides, effect.at)
 
 
@@ -249,7 +248,7 @@ def _rates(scenario: Scenario, stream: Traffic, covered_s: float) -> Floats:
     return rates
 
 
-def _side_sections(tally: k.Tally, edges: Floats) -> SideSections:
+def _side_sections(tally: k.Tally, edges: Floats, steady: bool) -> SideSections:
     """Return one variant's sections from the kernel's counts; window w of W is in section w n // W of n."""
     n_windows, n_sections = len(tally.rows), len(tally.sections)
     least, greatest = tally.rows[:, k.R_LATENCY_MIN], tally.rows[:, k.R_LATENCY_MAX]
@@ -265,7 +264,8 @@ def _side_sections(tally: k.Tally, edges: Floats) -> SideSections:
         counts = tally.sections[:, first : last + 1]
         sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], counts, ends)
     errors = {name: rows[:, list(kinds)].sum(axis=1) for name, kinds in _ERRORS.items()}
-    moments = traffic_moments(tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED], n_sections)
+    n_answered = tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED]
+    moments = STEADY if steady else traffic_moments(n_answered, n_sections)
     return SideSections(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors, moments)
 
 
@@ -283,4 +283,5 @@ def _first_sections(sections: Sections, n: int) -> Sections:
         errors = {name: hits[:n] for name, hits in side.errors.items()}
         moments = None if side.moments is None else side.moments[:n]
         sides.append(SideSections(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, moments))
-    return Sections(sides[0], sides[1], sections.method)
+    cycles = sections.cycles * n / sections.source.n.size
+    return Sections(sides[0], sides[1], sections.method, cycles=cycles)

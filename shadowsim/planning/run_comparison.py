@@ -35,8 +35,15 @@ from shadowsim.result import Result
 from shadowsim.scenario.fields import per_cent
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.batch_means import MIN_BATCHES
-from shadowsim.statistics.comparison import compare, metric_rows, terms_of
-from shadowsim.statistics.sections import Sections, frames_of, sections_of
+from shadowsim.statistics.comparison import (
+    MIN_CYCLES,
+    compare,
+    is_one_sided,
+    metric_rows,
+    terms_of,
+    verdict_of,
+)
+from shadowsim.statistics.sections import Sections, frames_of, given_traffic, sections_of
 from shadowsim.statistics.terms import (
     CONFIDENCE,
     MARGIN_PCT,
@@ -104,15 +111,16 @@ def compare_runs(
     """
     terms = terms_of(margin_pct, margin_points, confidence, slo_s)
     new, old = _runs(result, "result"), _runs(baseline, "baseline")
-    after, before = _sections(new, old, method)
     same_requests = _same_requests(new, old)
+    after, before = _sections(new, old, method, same_requests)
     names = _names(new)
     rows = []
     for role in ROLES:
-        pair = Sections(before.side(role), after.side(role), after.method, after.independent)
+        cycles = min(before.cycles, after.cycles)
+        pair = Sections(before.side(role), after.side(role), after.method, after.independent, cycles)
         for row in metric_rows(pair, terms, slo_s, same_requests):
             renamed = {_renamed(key): value for key, value in row.items()}
-            renamed["verdict"] = terms.verdict(row["outcome"], row["unit"])
+            renamed["verdict"] = verdict_of(row, terms)
             renamed["method"] += ", same requests" if same_requests else ""
             rows.append({"variant": names[role], "role": role, **renamed})
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_baseline": "int64", "n_result": "int64"})
@@ -131,9 +139,9 @@ def assert_no_regression(
 ) -> pd.DataFrame:
     """Fail if a run is worse than its baseline.
 
-    A run is worse if a metric of `compare_runs` has the outcome "worse" (its interval lies above 0 and reaches beyond
-    the margin), or if a pool is OVERLOADED that was not. A run that does not differ at all is not worse, however short
-    it is.
+    A run is worse if a metric of `compare_runs` has the outcome "worse" (its interval, which may be one-sided, lies
+    above 0 and reaches beyond the margin), or if a pool is OVERLOADED that was not. A run that does not differ at all
+    is not worse, however short it is.
 
     Parameters
     ----------
@@ -150,8 +158,8 @@ def assert_no_regression(
         The variants to check: "source", "shadow" or both.
     confidence : float
         Confidence level of each interval. Runs of different seeds can therefore fail by chance, in about
-        (1 - confidence) / 2 of the cases for each metric whose interval is wider than the margin; runs of the same seed
-        give the same answer each time.
+        (1 - confidence) / 2 of the cases for each metric whose interval is wider than the margin, at a level that is
+        divided among the variants; runs of the same seed give the same answer each time.
     slo_s : float, optional
         Adds the metric slo_miss.
 
@@ -172,13 +180,15 @@ def assert_no_regression(
     if wrong or not roles:
         raise InputError("roles", "must be a list of source and shadow", *wrong[:1])
     new, old = _runs(result, "result"), _runs(baseline, "baseline")
-    table = compare_runs(
-        new, old, margin_pct=per_cent(margin, "margin"), margin_points=margin_points, confidence=confidence, slo_s=slo_s
-    )
+    terms: dict[str, Any] = {"margin_pct": per_cent(margin, "margin"), "margin_points": margin_points, "slo_s": slo_s}
+    table = compare_runs(new, old, confidence=confidence, **terms)
+    certain = table["outcome"] == WORSE
+    if certain.any() and len(roles) > 1 and not _same_requests(new, old):
+        certain &= compare_runs(new, old, confidence=1.0 - (1.0 - confidence) / len(roles), **terms)["outcome"] == WORSE
     checked = table[table["role"].isin(roles)]
     if metrics is not None:
         checked = checked[checked["metric"].isin(_known(metrics, table))]
-    faults = [_fault(row) for row in checked.to_dict("records") if row["outcome"] == WORSE]
+    faults = [_fault(row) for row in checked[certain[checked.index]].to_dict("records")]
     faults = [*_overloaded(new, old, roles), *faults]
     changed = checked[checked["difference"] != 0.0]
     unknown = changed[changed["outcome"] == NOT_ENOUGH]
@@ -191,7 +201,8 @@ def assert_no_regression(
     lines = [*faults, "", regressions_text(changed)]
     if len(unknown):
         lines.append(
-            f'"{NOT_ENOUGH_DATA}": run.horizon_s must be longer, and at least {MIN_BATCHES} windows (run.period_s)'
+            f'"{NOT_ENOUGH_DATA}": run.horizon_s must be longer, with at least {MIN_BATCHES} windows (run.period_s) '
+            f"and {MIN_CYCLES} cycles of a modulated rate"
         )
     raise AssertionError("\n".join(lines))
 
@@ -282,9 +293,13 @@ def regressions_text(table: pd.DataFrame) -> str:
             values = [percent(row[key], 3) for key in ("baseline", "result")]
             change, low, high = (row[key] * 100.0 for key in ("difference", "low", "high"))
             unit = "points"
-        interval = "-" if math.isnan(low) or math.isnan(high) else f"{_signed(low)} to {_signed(high)}"
+        if is_one_sided(row):
+            interval = f"{_signed(low)} or more" if row["outcome"] == WORSE else f"{_signed(high)} or less"
+        else:
+            interval = "-" if math.isnan(low) or math.isnan(high) else f"{_signed(low)} to {_signed(high)}"
         change_text = "-" if math.isnan(change) else f"{_signed(change)} {unit}"
-        rows.append((short_name(row["variant"]), row["metric"], *values, change_text, interval, row["verdict"]))
+        verdict = row["outcome"] if is_one_sided(row) else row["verdict"]
+        rows.append((short_name(row["variant"]), row["metric"], *values, change_text, interval, verdict))
     return grid(rows, left=(0, 1, 6))
 
 
@@ -308,9 +323,16 @@ def _saved(folder: Path, name: str) -> list[Result]:
     return [Result.load(folder / _REPLICATION.format(r)) for r in range(n)]
 
 
-def _sections(new: Sequence[Result], old: Sequence[Result], method: str | None) -> tuple[Sections, Sections]:
-    """Return both sides, cut into sections by the same method."""
+def _sections(
+    new: Sequence[Result], old: Sequence[Result], method: str | None, same_requests: bool
+) -> tuple[Sections, Sections]:
+    """Return both sides, cut into sections by the same method.
+
+    The rate of the same requests took the same course, even if it was drawn.
+    """
     runs = [frames_of(list(side)) for side in (new, old)]
+    if same_requests:
+        runs = [given_traffic(side) for side in runs]
     after, before = (sections_of(side, method) for side in runs)
     if after.method != before.method:
         after, before = (sections_of(side, "sections") for side in runs)
@@ -356,9 +378,10 @@ def _overloaded(new: Sequence[Result], old: Sequence[Result], roles: Sequence[st
 
 
 def _fault(row: Mapping[Hashable, Any]) -> str:
-    change = row["ratio"] - 1.0 if row["unit"] == "s" else row["difference"]
+    one_sided = is_one_sided(row)
+    change = row["ratio_low" if one_sided else "ratio"] - 1.0 if row["unit"] == "s" else row["difference"]
     change_text = f"{_signed(100.0 * change)} {'%' if row['unit'] == 's' else 'points'}"
-    return f"{row['variant']}: {row['metric']} is worse ({change_text})"
+    return f"{row['variant']}: {row['metric']} is worse ({'at least ' if one_sided else ''}{change_text})"
 
 
 def _signed(x: float) -> str:

@@ -61,6 +61,11 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Fi
     shown: set[str] = set()
     for row, (unit, part) in enumerate(panels, start=1):
         value, low, high = (_relative(part, column) for column in ("difference", "low", "high"))
+        ends = [_interval_text(*pair) for pair in zip(low, high, strict=True)]
+        margin = _margin(part)
+        finite = np.concatenate([value, low[np.isfinite(low)], high[np.isfinite(high)], [1.3 * margin]])
+        reach = np.nanmax(np.abs(finite), initial=0.0)
+        low, high = np.clip(low, -2.0 * reach, None), np.clip(high, None, 2.0 * reach)  # an open end leaves the panel
         for outcome, (colour, mark, name) in OUTCOME_STYLES.items():
             mark_rows = (part["outcome"] == outcome).to_numpy()
             if mark_rows.any():
@@ -71,19 +76,17 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Fi
                         marker={"symbol": mark, "size": 11, "color": colour, "line": {"width": 2, "color": colour}},
                         error_x={"type": "data", "symmetric": False, "array": (high - value)[mark_rows],
                                  "arrayminus": (value - low)[mark_rows], "color": colour, "thickness": 2, "width": 5},
-                        customdata=np.column_stack([part["method"][mark_rows], low[mark_rows], high[mark_rows]]),
-                        hovertemplate="%{y}: %{x:+.3~r} (%{customdata[1]:+.3~r} to %{customdata[2]:+.3~r})"
+                        customdata=np.column_stack([part["method"], ends])[mark_rows],
+                        hovertemplate="%{y}: %{x:+.3~r} (%{customdata[1]})"
                         "<br>%{customdata[0]}<extra></extra>",
                     ), row, 1,
                 )  # fmt: skip
                 shown.add(outcome)
         figure.add_vline(0.0, row=row, col=1, line={"color": GREY, "width": 1}, layer="below")
-        margin = _margin(part)
         if np.isfinite(margin):
             figure.add_vrect(-margin, margin, row=row, col=1, fillcolor=MARGIN, line_width=0, layer="below")
         _name_rows(figure, row, 1, part["metric"].tolist())
         _annotate_beside(figure, row, part["metric"], _both(part, unit))
-        reach = np.nanmax(np.abs(np.concatenate([value, low, high, [1.3 * margin]])), initial=0.0)
         span = [-1.05 * reach, 1.05 * reach] if reach > 0.0 else None
         figure.update_xaxes(title_text=_PANELS[unit], range=span, row=row, col=1)
     figure.add_annotation(_beside("source → shadow"), y=1.0, yref="paper", yanchor="bottom", xref="paper")
@@ -173,6 +176,12 @@ def _annotate_beside(figure: go.Figure, row: int, names: Iterable[str], texts: I
 def _beside(text: str) -> dict[str, object]:
     font = {"color": GREY, "size": 12}
     return {"text": text, "x": 1.0, "xanchor": "left", "xshift": 8, "showarrow": False, "font": font}
+
+
+def _interval_text(low: float, high: float) -> str:
+    if np.isnan(low) or np.isnan(high):
+        return "no interval"
+    return f"{low:+.3g} or more" if np.isinf(high) else f"{low:+.3g} to {high:+.3g}"
 
 
 def _relative(part: pd.DataFrame, column: str) -> Floats:

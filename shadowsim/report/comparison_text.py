@@ -25,7 +25,7 @@ from shadowsim.errors import InputError, nearest
 from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import compare
+from shadowsim.statistics.comparison import compare, is_one_sided
 from shadowsim.statistics.loads import Loads, loads_of_table
 from shadowsim.statistics.sections import Frames, frames_of
 from shadowsim.statistics.terms import (
@@ -68,8 +68,10 @@ def change(row: Row) -> str:
 
 
 def interval(row: Row) -> str:
-    """Return the interval of a row's `change` as text, in the same unit."""
+    """Return the interval of a row's `change` as text, in the same unit; "+40 or more" for a one-sided answer."""
     _, low, high, _ = _scaled(row)
+    if is_one_sided(row):
+        return f"{signed(low)} or more" if row["outcome"] == WORSE else f"{signed(high)} or less"
     return "-" if math.isnan(low) or math.isnan(high) else f"{signed(low)} to {signed(high)}"
 
 
@@ -327,7 +329,7 @@ def _cells(row: Row, pair: Sequence[str]) -> list[str]:
     values = [row[side] for side in pair]
     name = label(row["metric"])
     n_eff = "-" if math.isnan(row["n_eff"]) else compact(row["n_eff"])
-    outcome = _NO_DIFFERENCE if row["outcome"] == SAME else row["verdict"]
+    outcome = _NO_DIFFERENCE if row["outcome"] == SAME else row["outcome"] if is_one_sided(row) else row["verdict"]
     value_text = time_text if row["unit"] == "s" else lambda x: percent(x, 3)
     return [name, *map(value_text, values), change(row), interval(row), n_eff, outcome]
 
@@ -349,13 +351,21 @@ def _verdict_lines(table: pd.DataFrame, loads: Loads | None) -> list[str]:
             continue
         names = [f"{row['variant']} {row['metric']}" if by_variant else row["metric"] for row in rows]
         if outcome != NOT_ENOUGH:
-            names = [f"{name} {change(row)}" for name, row in zip(names, rows, strict=True)]
+            names = [f"{name} {_sure_change(row)}" for name, row in zip(names, rows, strict=True)]
         where = qualifier if outcome != NOT_ENOUGH else ""
         lines.append(wrapped(f"{heading}{where}: {', '.join(names)}.", hanging="  "))
     judged = table["outcome"][table["outcome"] != NOT_JUDGED]
     if (judged == SAME).all():
         return [f"No metric differs by more than the margin{qualifier}."]
     return lines if (judged == WORSE).any() else [f"No metric is worse{qualifier}.", *lines]
+
+
+def _sure_change(row: Row) -> str:
+    """Return a row's `change`, or the least one of a one-sided answer, whose estimate is uncertain."""
+    if not is_one_sided(row):
+        return change(row)
+    _, low, high, unit = _scaled(row)
+    return f"at least {signed(low if row['outcome'] == WORSE else high)} {unit}"
 
 
 def _without_empty_errors(table: pd.DataFrame, pair: Sequence[str]) -> pd.DataFrame:
@@ -374,6 +384,8 @@ def _notes(table: pd.DataFrame, terms: Terms) -> list[str]:
         notes.append(
             f"{NOT_ENOUGH_DATA}: the interval contains 0 and exceeds the margin, or there is none; run longer."
         )
+    if any(is_one_sided(row) for row in records(table)):
+        notes.append("or more, or less: one side has too few independent answers for the other end; run longer.")
     if table["metric"].str.startswith("paired").any():
         notes.append("pairs: shadow minus source of the same request; equal variants have a p5 and a p95, too.")
     notes.append("n_eff: effective sample size of the smaller side.")

@@ -36,7 +36,7 @@ from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
 from shadowsim.statistics.loads import loads_of_table
-from shadowsim.statistics.terms import NOT_JUDGED
+from shadowsim.statistics.terms import BETTER, NOT_JUDGED, WORSE
 from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant, time_text
 from shadowsim.verdict import Verdict
 
@@ -234,7 +234,8 @@ def _changes_text(compared: pd.DataFrame, labels: Mapping[str, str]) -> str:
     """Return the metrics that are worse, better and undecided, with their changes."""
     changes_by_verdict: dict[str, list[str]] = {}
     for row in records(compared[compared["outcome"] != NOT_JUDGED]):
-        changes_by_verdict.setdefault(row["verdict"], []).append(f"{_metric_text(row)} {change(row)}")
+        verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER) else row["verdict"]
+        changes_by_verdict.setdefault(verdict, []).append(f"{_metric_text(row)} {change(row)}")
     parts = "; ".join(f"{verdict}: {', '.join(changes)}" for verdict, changes in changes_by_verdict.items())
     return f"{' and '.join(labels.values())} compared. {parts}."
 

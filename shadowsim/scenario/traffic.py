@@ -198,6 +198,11 @@ class Traffic:
         return sum(max(s.rates_per_s) - mmpp_rate(s.rates_per_s, s.mean_sojourn_s) for s in modulated)
 
     @property
+    def has_course(self) -> bool:
+        """Whether the rate, or a part of it, is the same in each run: by a profile or a trace."""
+        return any(stream.profile is not None or stream.process == "trace" for stream in self.streams)
+
+    @property
     def modulation_s(self) -> float:
         """Longest sum of the mean sojourns in all states over the modulated streams; 0 without any."""
         return max(sum(stream.mean_sojourn_s) for stream in self.streams)

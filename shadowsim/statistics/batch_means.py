@@ -11,6 +11,12 @@ requests, then slow trends, by taking differences of neighbours (von Neumann's m
 must be as negatively correlated as differences of independent batches are. The memory of a queue fails this test, since
 it makes neighbours similar.
 
+This needs traffic with a profile. A rate that is modulated at random moves sections, too, but the next run would have
+another path: nothing of it is removed (`STEADY`), and batches are long against its cycles, or there are none. A result
+knows its traffic. Where only frames are known, a profile is one if the requests change visibly and gradually
+(`changes_gradually`): a day does, but a modulated rate jumps, and so do traffic in steps, whose intervals are then
+withheld.
+
 A test of neighbours misses a day that is only a few batches long, and the section's requests do not describe traffic
 that changes within a section. Where the traffic is known block by block and changes smoothly, the part that follows it
 is removed first, and each block of a section counts at its own rate.
@@ -33,13 +39,15 @@ _TREND_COUNTS = (50, 100, 30)  # batches tried with it: of many, a trend changes
 _DEGREE = 6  # of the polynomial in the traffic: a tail grows much faster than the load
 _BLOCKS_PER_SECTION = (16, 8, 4, 2, 1)
 _MAX_NOISE = 0.01  # share of the variance of the blocks' requests that may be due to chance
+_MAX_JUMP = 0.25  # of the range, from a block to the next: seven days in a hundred sections change by 0.22
+STEADY: Floats = np.empty((0, 0))  # moments of traffic without a profile
 _MIN_SMOOTHNESS = 0.95  # correlation of neighbouring blocks; a randomly modulated rate reaches it only with few jumps
 
 
 class Deviations(NamedTuple):
     """Contributions of the sections to an estimate's error, which add up to 0, and their requests.
 
-    `sums` and `n` have shape (sections,); `moments` are those of the traffic, from `traffic_moments`.
+    `sums` and `n` have shape (sections,); `moments` are those of the traffic: from `traffic_moments`, or `STEADY`.
     """
 
     sums: Floats
@@ -102,7 +110,7 @@ def uncorrelated_batches(*deviations: Deviations) -> Batches | None:
     smallest number of batches, after which there is no other. Differences of independent batches have correlation -1/2,
     with standard error sqrt(1/2 / n) (Bartlett, 1946). Where the traffic's moments are known, its trend is removed
     first, if necessary with a test at 5 %, since batches that contain it say nothing; n in the standard error is then
-    the number of normal batches of the same kurtosis.
+    the number of normal batches of the same kurtosis. Traffic without a profile has none to remove.
 
     Returns
     -------
@@ -128,10 +136,11 @@ def uncorrelated_batches(*deviations: Deviations) -> Batches | None:
                 return Batches(n, trend=True)
         return None
 
-    known = any(d.moments is not None for d in deviations)
+    known = any(d.moments is not None and d.moments.size for d in deviations)
+    steady = any(d.moments is not None and not d.moments.size for d in deviations)
     if known and (batches := without_trend(0.2) or without_trend(0.05)):
         return batches
-    if batches := with_trend() or (None if known else without_trend(0.2)):
+    if batches := with_trend() or (None if known or steady else without_trend(0.2)):
         return batches
     return Batches(MIN_BATCHES) if independent(MIN_BATCHES, 0.1) else None
 
@@ -154,22 +163,54 @@ def traffic_moments(requests: Floats, n_sections: int) -> Floats | None:
         Highest power first. None if the traffic does not change smoothly by far more than chance explains: then only
         the section's requests are known to matter.
     """
+    blocks = _course(requests, n_sections)
+    if blocks is None or _lag_1(blocks.rate) < _MIN_SMOOTHNESS:
+        return None
+    n, rate, _ = blocks
+    powers = np.vander((rate - rate.mean()) / rate.std(), _DEGREE + 1)
+    moments: Floats = (powers * n[:, None]).reshape(n_sections, n.size // n_sections, -1).sum(axis=1)
+    return moments
+
+
+def changes_gradually(requests: Floats, n_sections: int) -> bool:
+    """Return whether the traffic changes by far more than chance explains, and without jumps.
+
+    A jump is a change by more than a quarter of the range from a block to the next, after what chance allows.
+
+    Parameters
+    ----------
+    requests : ndarray of float64, shape (windows,)
+    n_sections : int
+    """
+    blocks = _course(requests, n_sections)
+    if blocks is None:
+        return False
+    _, rate, noise = blocks
+    chance = math.sqrt(2.0) * noise * float(ndtri(1.0 - 0.5 / rate.size))  # the greatest difference of so many
+    return bool(np.abs(np.diff(rate)).max() <= _MAX_JUMP * np.ptp(rate) + chance)
+
+
+class _Blocks(NamedTuple):
+    """Requests and rate per window of blocks of windows, and the standard error of a rate if arrivals are Poisson."""
+
+    n: Floats
+    rate: Floats
+    noise: float
+
+
+def _course(requests: Floats, n_sections: int) -> _Blocks | None:
+    """Return the smallest blocks that show how the traffic changes; None if chance explains its changes."""
     window = np.arange(requests.size)
     for per_section in _BLOCKS_PER_SECTION:
         n_blocks = n_sections * per_section
         if n_blocks > requests.size:
             continue
         block = window * n_blocks // requests.size
-        n, windows = np.bincount(block, requests, n_blocks), np.bincount(block, minlength=n_blocks)
+        n, windows = (np.bincount(block, x, n_blocks).astype(np.float64) for x in (requests, np.ones(requests.size)))
         rate = n / windows  # blocks may differ by a window
-        spread = float(rate.std())
-        if float(np.mean(n / windows**2)) >= _MAX_NOISE * spread**2:  # the variance of these rates if Poisson
-            continue
-        if _lag_1(rate) < _MIN_SMOOTHNESS:
-            return None
-        powers = np.vander((rate - rate.mean()) / spread, _DEGREE + 1)
-        moments: Floats = (powers * n[:, None]).reshape(n_sections, per_section, -1).sum(axis=1)
-        return moments
+        variance = float(np.mean(n / windows**2))
+        if variance < _MAX_NOISE * float(rate.std()) ** 2:
+            return _Blocks(n, rate, math.sqrt(variance))
     return None
 
 
@@ -179,7 +220,7 @@ def _detrended(deviations: Deviations) -> Floats:
     Without moments of the traffic, the polynomial is in the section's requests.
     """
     sums, n, moments = deviations
-    if moments is not None:
+    if moments is not None and moments.size:
         scale = np.divide(1.0, np.sqrt(n), out=np.zeros(n.size), where=n > 0.0)
         explained: Floats = moments @ np.linalg.lstsq(moments * scale[:, None], sums * scale, rcond=None)[0]
         free = max(n.size - _DEGREE - 1, 1)  # each coefficient removes the scatter of a section

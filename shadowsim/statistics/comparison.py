@@ -7,7 +7,16 @@ four outcomes:
   intervals on one side of 0: a difference that is certainly too small to matter is no reason to stop.
 * worse or better: the interval lies on one side of 0 and reaches beyond the margin. Less is better of every metric.
 * not_enough ("not enough data"): the interval contains 0 and reaches beyond the margin, or the run is too short for an
-  interval.
+  interval. A modulated rate must have had ten cycles.
+
+A shadow near saturation forgets its past so slowly that its p99 has no interval, however bad it is. Then the row has a
+one-sided answer where the other side has data: the shadow's p99 exceeds x exactly if more than 1 % of its answers take
+longer than x. That share is a mean of zeros and ones, which has an interval long before the quantile has one, since far
+more than 1 % of the answers of a much slower shadow lie beyond the source's p99. The row is "worse, by at least 40 %;
+how much more is unknown" if the greatest x that the shadow's p99 certainly exceeds lies above the upper end of the
+source's; both ends are at half the level, so that the answer as a whole is wrong no more often than a two-sided one. A
+source that lacks data gives "better" in the same way. The bound of a mean is that of latencies which are cut off at the
+greatest of the other side.
 
 The margin of a latency is relative, and is compared with the interval of the ratio; that of a share is in percentage
 points.
@@ -36,7 +45,7 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
 from shadowsim.statistics import estimates, sequential_looks
-from shadowsim.statistics.batch_means import Batches, Deviations, uncorrelated_batches
+from shadowsim.statistics.batch_means import STEADY, Batches, Deviations, uncorrelated_batches
 from shadowsim.statistics.estimates import Estimate
 from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of
 from shadowsim.statistics.samples import Values
@@ -55,7 +64,9 @@ from shadowsim.statistics.terms import (
 )
 
 MIN_BEYOND = 20  # independent answers beyond a quantile; with fewer, its interval is too narrow
-_MEAN_LIKE = 0.9  # the upper tenth of latencies determines their mean
+MIN_CYCLES = 10  # of a modulated rate; batches of fewer seem uncorrelated by chance
+_MEAN_TAIL = 0.1  # the upper tenth of latencies determines their mean
+_STEP = 1.001  # precision of the end of a one-sided answer; a bucket is 0.8 % wide
 _INTERVALS = ("low", "high", "ratio_low", "ratio_high", "source_low", "source_high", "shadow_low", "shadow_high")
 
 
@@ -115,21 +126,24 @@ def compare(
         source, shadow, difference, ratio : float
             `ratio` is NaN for paired rows and for a source of 0.
         low, high, ratio_low, ratio_high : float
-            Intervals of the difference and of the ratio; NaN where the run is too short for one.
+            Intervals of the difference and of the ratio; NaN where the run is too short for one. One-sided where one
+            side lacks data: `high` and `ratio_high` are infinite for "worse", `low` is -infinite and `ratio_low` 0 for
+            "better".
         source_low, source_high, shadow_low, shadow_high : float
             Intervals of each side alone.
         n_source, n_shadow : int
             Number of requests.
         n_eff : float
-            Effective sample size of the smaller side; NaN if unknown.
+            Effective sample size of the smaller side; NaN if unknown, as for a one-sided answer.
         margin : float
             In the unit of the row.
         outcome : str
             "worse", "better", "same" or "not_enough"; "" for paired_p5 and paired_p95, which differ from 0 even for
             equal variants.
         verdict : str
-            The outcome in words: "worse", "better", "no difference larger than 10 %", "not enough data" or "". Where
-            the sides do not carry the same load, it says so: "better, at 42 % load against 83 %".
+            The outcome in words: "worse", "better", "no difference larger than 10 %", "not enough data", "", or for a
+            one-sided answer "worse, by at least 40 %; how much more is unknown". Where the sides do not carry the same
+            load, it says so: "better, at 42 % load against 83 %".
         method : str
             Method of the interval, with the number of batches.
 
@@ -148,11 +162,12 @@ def compare(
     if sections.method == "windows":
         rows[1:1] = period_rows(runs[0]["windows"], terms)
     if len(runs) == 1 and "requests" in runs[0]:
-        rows += paired_rows(runs[0]["requests"], terms)
+        moments = sections.source.moments
+        rows += paired_rows(runs[0]["requests"], terms, moments is not None and not moments.size)
     if not rows:
         raise InputError("frames", "hold nothing that could be compared")
     for row in rows:
-        row["verdict"] = terms.verdict(row["outcome"], row["unit"])
+        row["verdict"] = verdict_of(row, terms)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_source": "int64", "n_shadow": "int64"})
     return _with_loads(table, loads_of(runs))
 
@@ -220,9 +235,8 @@ def metric_rows(
     # each independent run is a batch
     batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
     n_eff = [estimates.n_effective(s.sample, 0.5, batches, s.moments) if s.sample else None for s in sides]
-    smaller = min((n for n in n_eff if n is not None), default=math.inf)
     moments = [s.moments for s in sides]
-    builder = RowBuilder(sections.method, batches, smaller, terms, same_arrivals)
+    builder = RowBuilder.of(sections, batches, n_eff, terms, same_arrivals)
     if all(s.total_s is not None for s in sides):
         yield builder.mean("mean", sides)
     if any(s.sample for s in sides):
@@ -231,8 +245,7 @@ def metric_rows(
         if all(name in s.errors for s in sides):
             yield builder.share(name, [(s.errors[name], s.requests) for s in sides], n_eff, moments)
     if slo_s is not None and any(s.sample for s in sides):
-        hits = [s.sample.n_above(slo_s) if s.sample else np.zeros(s.n.size) for s in sides]
-        yield builder.share("slo_miss", [(h, s.n) for h, s in zip(hits, sides, strict=True)], n_eff, moments)
+        yield builder.late("slo_miss", sides, slo_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +258,10 @@ class RowBuilder:
         One of `sections.METHODS`.
     batches : Batches or None
         The way to join sections; None to choose it for each metric.
-    n_eff_median : float
-        Effective sample size at the median, of the side where it is smaller. It tells how often the queue forgot its
-        past, much more reliably than the visits to a tail do: a run whose tail happens to look calm must not be trusted
-        for that.
+    n_eff_medians : sequence of float or None
+        Effective sample size of each side at its median; None without latencies. It tells how often the queue forgot
+        its past, much more reliably than the visits to a tail do: a run whose tail happens to look calm must not be
+        trusted for that.
     terms : Terms
     same_arrivals : bool
         Whether both sides had the same arrivals, so that their errors are correlated.
@@ -256,9 +269,27 @@ class RowBuilder:
 
     method: str
     batches: Batches | None
-    n_eff_median: float
+    n_eff_medians: Sequence[float | None]
     terms: Terms
     same_arrivals: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        sections: Sections,
+        batches: Batches | None,
+        n_eff_medians: Sequence[float | None],
+        terms: Terms,
+        same_arrivals: bool = True,
+    ) -> RowBuilder:
+        """Return the builder for sections; with too few cycles of a modulated rate nothing is known of latencies."""
+        if sections.cycles < MIN_CYCLES and not sections.independent:
+            n_eff_medians = [None if n is None else 0.0 for n in n_eff_medians]
+        return cls(sections.method, batches, n_eff_medians, terms, same_arrivals)
+
+    def has_data(self, tail: float) -> tuple[bool, ...]:
+        """Return for each side whether enough independent answers lie in a tail that holds this share of all."""
+        return tuple(n is None or n * tail >= MIN_BEYOND for n in self.n_eff_medians)
 
     def quantile(self, metric: str, sides: Sequence[SideSections], q: float) -> dict[str, Any]:
         """Return the row of the quantile at q."""
@@ -268,12 +299,90 @@ class RowBuilder:
             return self._row(metric, values, [s.n if s else 0 for s in samples])
         moments = [s.moments for s in sides]
         deviations = [estimates.beyond(s, q, m) for s, m in zip(samples, moments, strict=True) if s]
-        batches = self._batches(deviations) if self.n_eff_median * min(q, 1.0 - q) >= MIN_BEYOND else None
-        if batches is None:
-            return self._row(metric, [s.quantile(q) for s in samples if s], [s.n for s in samples if s])
-        alpha = self.terms.alpha
-        pair = [estimates.quantile(s, q, batches, alpha, m) for s, m in zip(samples, moments, strict=True) if s]
-        return self._compared(metric, "s", pair, deviations, batches)
+        batches = self._batches(deviations) if all(self.has_data(_tail(q))) else None
+        if batches is not None:
+            alpha = self.terms.alpha
+            pair = [estimates.quantile(s, q, batches, alpha, m) for s, m in zip(samples, moments, strict=True) if s]
+            row = self._compared(metric, "s", pair, deviations, batches)
+            if not math.isnan(row["low"]):
+                return row
+        row = self._row(metric, [s.quantile(q) for s in samples if s], [s.n for s in samples if s])
+        return row | (self._one_sided(sides, WORSE, q) or self._one_sided(sides, BETTER, q) or {})
+
+    def _one_sided(self, sides: Sequence[SideSections], outcome: str, q: float | None) -> dict[str, Any] | None:
+        """Return what a one-sided answer adds to the row of the quantile at q, or of the mean; None without an answer.
+
+        The two ends that it compares are at half the level each (Bonferroni).
+        """
+        i_known = 0 if outcome == WORSE else 1
+        known, unknown = sides[i_known], sides[1 - i_known]
+        if not known.sample or not unknown.sample or not self.has_data(_tail(q))[i_known]:
+            return None
+        interval, bound = (self._estimate(known, q, alpha) for alpha in (self.terms.alpha, 0.5 * self.terms.alpha))
+        if interval is None or bound is None or math.isnan(bound.high):
+            return None
+        least = (
+            self._least_mean(unknown, known.sample.quantile(1.0))
+            if q is None
+            else self._least_quantile(unknown, q, bound.high, self.n_eff_medians[1 - i_known])
+        )
+        if least is None or least <= bound.high:
+            return None
+        name, other = ROLES if outcome == WORSE else reversed(ROLES)
+        row: dict[str, Any] = {"outcome": outcome, "method": f"{self.method}, one-sided"}
+        row |= {f"{name}_low": interval.low, f"{name}_high": interval.high, f"{other}_low": least}
+        if outcome == WORSE:
+            row |= {"low": least - bound.high, "ratio_low": least / bound.high}
+            return row | {"high": math.inf, "ratio_high": math.inf, "shadow_high": math.inf}
+        row |= {"high": bound.high - least, "ratio_high": bound.high / least}
+        return row | {"low": -math.inf, "ratio_low": 0.0, "source_high": math.inf}
+
+    def _estimate(self, side: SideSections, q: float | None, alpha: float) -> Estimate | None:
+        """Return the quantile at q of a side, or its mean, by batches of this side alone; None if there are none."""
+        sample = side.sample
+        assert sample is not None
+        if q is not None:
+            batches = self._batches([estimates.beyond(sample, q, side.moments)])
+            return estimates.quantile(sample, q, batches, alpha, side.moments) if batches else None
+        assert side.total_s is not None
+        return self._mean(side, side.total_s, side.n, alpha)
+
+    def _mean(self, side: SideSections, total: Floats, n: Floats, alpha: float) -> Estimate | None:
+        batches = self._batches([Deviations(total - total.sum() / n.sum() * n, n, side.moments)])
+        return estimates.mean(total, n, math.nan, batches, alpha, side.moments) if batches else None
+
+    def _least_mean(self, side: SideSections, cap_s: float) -> float | None:
+        """Return a lower bound of the mean, at half the level: that of latencies which are cut off at a cap.
+
+        The mean of these is no greater, and has an interval where the mean has none: no rare latency can change it.
+        """
+        assert side.sample is not None
+        capped = self._mean(side, side.sample.capped_totals(cap_s), side.sample.n_by_section, 0.5 * self.terms.alpha)
+        return capped.low if capped else None
+
+    def _least_quantile(self, side: SideSections, q: float, above_s: float, max_n_eff: float | None) -> float | None:
+        """Return the greatest latency that the quantile certainly exceeds, at half the level; None if not `above_s`."""
+        sample = side.sample
+        assert sample is not None
+
+        def exceeds(x_s: float) -> bool:
+            hits = sample.n_above(x_s)
+            n, n_hits = sample.n_by_section, hits.sum()
+            if n_hits <= (1.0 - q) * sample.n:
+                return False
+            batches = self._batches([Deviations(hits - n_hits / sample.n * n, n, side.moments)])
+            most = sample.n if max_n_eff is None else max_n_eff
+            return batches is not None and (
+                estimates.share(hits, n, most, batches, 0.5 * self.terms.alpha, side.moments).low > 1.0 - q
+            )
+
+        low, high = above_s, sample.quantile(q)
+        if not exceeds(low):
+            return None
+        while high > low * _STEP:  # the quantile itself is not exceeded
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if exceeds(middle) else (low, middle)
+        return low
 
     def mean(self, metric: str, sides: Sequence[SideSections]) -> dict[str, Any]:
         """Return the row of the mean latency."""
@@ -284,9 +393,10 @@ class RowBuilder:
         values = [t.sum() / x.sum() for t, x in zip(total, n, strict=True)]
         moments = [s.moments for s in sides]
         deviations = [Deviations(t - v * x, x, m) for t, v, x, m in zip(total, values, n, moments, strict=True)]
-        batches = self._batches(deviations) if self.n_eff_median * (1.0 - _MEAN_LIKE) >= MIN_BEYOND else None
+        batches = self._batches(deviations) if all(self.has_data(_tail(None))) else None
         if batches is None:
-            return self._row(metric, values, [x.sum() for x in n])
+            row = self._row(metric, values, [x.sum() for x in n])
+            return row | (self._one_sided(sides, WORSE, None) or self._one_sided(sides, BETTER, None) or {})
         variance = [s.sample.variance() if s.sample else math.nan for s in sides]
         pair = [
             estimates.mean(t, x, v, batches, self.terms.alpha, m)
@@ -329,6 +439,71 @@ class RowBuilder:
             row["method"] = f"{self.method}, by count"  # at least one side
         return row
 
+    def late(self, metric: str, sides: Sequence[SideSections], limit_s: float) -> dict[str, Any]:
+        """Return the row of the share of answers that take longer than a limit.
+
+        A share needs the data of the quantile at its depth. Where a side has fewer, the quantile at the furthest depth
+        that has them bounds its share: a limit beyond it is missed no more often. Such a bound is no interval, and the
+        row has it only if it suffices for an outcome. If no depth has enough data, the answer is one-sided, or there is
+        none.
+        """
+        counts = [(s.sample.n_above(limit_s) if s.sample else np.zeros(s.n.size), s.n) for s in sides]
+        if not all(n.sum() > 0 for _, n in counts):
+            return self.share(metric, counts, self.n_eff_medians, [None, None])
+        values = [float(hits.sum() / n.sum()) for hits, n in counts]
+        depths = [MIN_BEYOND / n if n else 1.0 for n in self.n_eff_medians]  # the furthest that have data
+        if all(depth <= min(p, 1.0 - p) for p, depth in zip(values, depths, strict=True)):
+            moments = [s.moments for s in sides]
+            deviations = [Deviations(h - p * n, n, m) for (h, n), p, m in zip(counts, values, moments, strict=True)]
+            if batches := self._batches(deviations):
+                pair = [
+                    estimates.share(hits, n, float(n.sum()), batches, self.terms.alpha, m)
+                    for (hits, n), m in zip(counts, moments, strict=True)
+                ]
+                return self._compared(metric, "share", pair, deviations, batches)
+        row = self._row(metric, values, [n.sum() for _, n in counts], "share")
+        known = [self._late_share(*x, self.terms.alpha) for x in zip(sides, counts, depths, strict=True)]
+        if known[0] and known[1]:
+            low, high = estimates.difference(known[0], known[1], 0.0)
+            bounded = row | {"low": low, "high": high, "n_eff": min(known[0].n_eff, known[1].n_eff)}
+            bounded |= {"source_low": known[0].low, "source_high": known[0].high}
+            bounded |= {"shadow_low": known[1].low, "shadow_high": known[1].high}
+            bounded |= dict(zip(("ratio_low", "ratio_high"), estimates.ratio(known[0], known[1], 0.0), strict=True))
+            bounded |= {"outcome": outcome_of(bounded, self.terms), "method": f"{self.method}, bounded"}
+            return row if bounded["outcome"] == NOT_ENOUGH else bounded
+        bounds = [
+            self._late_share(s, c, depth if k else 0.0, 0.5 * self.terms.alpha)
+            for s, c, depth, k in zip(sides, counts, depths, known, strict=True)
+        ]
+        if not (known[0] or known[1]) or not bounds[0] or not bounds[1]:
+            return row
+        if known[0] and bounds[1].low > bounds[0].high:
+            row |= {"outcome": WORSE, "low": bounds[1].low - bounds[0].high, "high": math.inf}
+        elif known[1] and bounds[0].low > bounds[1].high:
+            row |= {"outcome": BETTER, "low": -math.inf, "high": bounds[1].high - bounds[0].low}
+        else:
+            return row
+        return row | {"method": f"{self.method}, one-sided"}
+
+    def _late_share(
+        self, side: SideSections, counts: tuple[Floats, Floats], depth: float, alpha: float
+    ) -> Estimate | None:
+        """Return a side's share above a limit, bounded at a depth if it lies further out; None without data."""
+        hits, n = counts
+        assert side.sample is not None
+        value = float(hits.sum() / n.sum())
+        if depth > 0.5:
+            return None
+        nearest = min(max(value, depth), 1.0 - depth)
+        if nearest != value:
+            hits = side.sample.beyond(1.0 - nearest) + nearest * side.sample.n_by_section
+        batches = self._batches([Deviations(hits - nearest * n, n, side.moments)])
+        if batches is None:
+            return None
+        share = estimates.share(hits, n, float(n.sum()), batches, alpha, side.moments)
+        low, high = 0.0 if nearest > value else share.low, 1.0 if nearest < value else share.high
+        return share._replace(value=value, low=low, high=high)
+
     def _batches(self, deviations: Sequence[Deviations]) -> Batches | None:
         return self.batches or uncorrelated_batches(*deviations)
 
@@ -355,6 +530,11 @@ class RowBuilder:
 
     def _row(self, metric: str, values: Sequence[float], n: Sequence[float], unit: str = "s") -> dict[str, Any]:
         return row_of(metric, unit, values, n, self.terms) | {"method": self.method}
+
+
+def _tail(q: float | None) -> float:
+    """Return the share of the answers that lie beyond a quantile, or that determine the mean."""
+    return _MEAN_TAIL if q is None else min(q, 1.0 - q)
 
 
 def row_of(metric: str, unit: str, values: Sequence[float], n: Sequence[float], terms: Terms) -> dict[str, Any]:
@@ -392,6 +572,21 @@ def outcome_of(row: Mapping[str, Any], terms: Terms) -> str:
     return WORSE if low > 0.0 else BETTER if high < 0.0 else NOT_ENOUGH
 
 
+def is_one_sided(row: Mapping[Any, Any]) -> bool:
+    """Return whether a row has a one-sided answer, as the module describes it."""
+    return math.isinf(row["low"]) or math.isinf(row["high"])
+
+
+def verdict_of(row: Mapping[str, Any], terms: Terms) -> str:
+    """Return a row's outcome in words, with the least difference of a one-sided answer."""
+    if is_one_sided(row):
+        least, unit = min(abs(row["low"]), abs(row["high"])), "points"
+        if row["unit"] == "s":
+            least, unit = row["ratio_low"] - 1.0 if row["outcome"] == WORSE else 1.0 - row["ratio_high"], "%"
+        return f"{row['outcome']}, by at least {100.0 * least:.3g} {unit}; how much more is unknown"
+    return terms.verdict(row["outcome"], row["unit"])
+
+
 def period_rows(windows: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
     """Yield rows of percentiles that are known per period: the median of the periods' differences."""
     n = [windows.loc[windows["role"] == role, "Invocations"].sum() if "Invocations" in windows else 0 for role in ROLES]
@@ -422,8 +617,12 @@ def _median(values: Floats, alpha: float) -> Estimate:
     return estimates.quantile(sample, 0.5, batches, alpha)
 
 
-def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
-    """Yield rows of the latency in the shadow minus that in the source over copied requests, in order of arrival."""
+def paired_rows(requests: pd.DataFrame, terms: Terms, steady: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield rows of the latency in the shadow minus that in the source over copied requests, in order of arrival.
+
+    `steady` tells whether the traffic is known to have no profile.
+    """
+    moments = STEADY if steady else None
     kept = requests.loc[requests["latency_s"].notna(), ["request", "role", "arrival_s", "latency_s"]]
     source, shadow = (kept[kept["role"] == role].drop(columns="role") for role in ROLES)
     pairs = source.merge(shadow, on="request", suffixes=("_source", "_shadow")).sort_values("arrival_s_source")
@@ -433,22 +632,22 @@ def paired_rows(requests: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]
     arrival = pairs["arrival_s_source"].to_numpy(np.float64)
     sample = Values(y - x, arrivals_cut(arrival, float(requests["arrival_s"].max()) or 1.0), MOST_SECTIONS)
     total = sample.totals()
-    n_eff_median = estimates.n_effective(sample, 0.5)
+    n_eff_median = estimates.n_effective(sample, 0.5, None, moments)
     for metric, q in (("paired_mean", None), ("paired_p5", 0.05), ("paired_p50", 0.5), ("paired_p95", 0.95)):
         average = np.mean if q is None else np.median
         row = row_of(metric, "s", [float(average(x)), float(average(y))], [x.size, x.size], terms)
         row |= {"ratio": math.nan, "method": "pairs"}
         if q is None:
-            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section)
+            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section, moments)
         else:
-            deviations = estimates.beyond(sample, q)
+            deviations = estimates.beyond(sample, q, moments)
             row["difference"] = sample.quantile(q)
         batches = uncorrelated_batches(deviations)
         if batches is not None and n_eff_median * min(q or 0.1, 1.0 - (q or 0.1)) >= MIN_BEYOND:
             estimate = (
-                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha)
+                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha, moments)
                 if q is None
-                else estimates.quantile(sample, q, batches, terms.alpha)
+                else estimates.quantile(sample, q, batches, terms.alpha, moments)
             )
             row |= {"low": estimate.low, "high": estimate.high, "n_eff": estimate.n_eff, "method": f"pairs, {batches}"}
             row["outcome"] = outcome_of(row, terms)

@@ -59,6 +59,11 @@ class Buckets:
         inside = (self.high_s[at] - x_s) / (self.high_s[at] - self.low_s[at])
         return self._beyond(at, min(inside, 1.0))
 
+    def capped_totals(self, cap_s: float) -> Floats:
+        """Return the sum per section of latencies that are cut off at a cap, each at its bucket's lower edge."""
+        totals: Floats = self.counts.astype(np.float64) @ np.minimum(self.low_s, cap_s)
+        return totals
+
     def variance(self) -> float:
         """Return the variance of latency, from the buckets' middles."""
         middle = 0.5 * (self.low_s + self.high_s)
@@ -111,6 +116,10 @@ class Values:
     def n_above(self, x_s: float) -> Floats:
         """Return what `Buckets.n_above` returns."""
         return self._sums((self.values > x_s).astype(np.float64))
+
+    def capped_totals(self, cap_s: float) -> Floats:
+        """Return the sum per section of values that are cut off at a cap."""
+        return self._sums(np.minimum(self.values, cap_s))
 
     def variance(self) -> float:
         """Return the variance of the values."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from shadowsim import frames as schema
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, nearest
-from shadowsim.frames import MOST_SECTIONS, ROLES
-from shadowsim.statistics.batch_means import MIN_BATCHES, traffic_moments
+from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE
+from shadowsim.json_files import read_json
+from shadowsim.statistics.batch_means import MIN_BATCHES, STEADY, changes_gradually, traffic_moments
 from shadowsim.statistics.samples import Buckets, Sample, Values
 
 METHODS = ("sections", "replications", "requests", "windows")
@@ -41,6 +43,28 @@ _US = 1e6
 Frames = Mapping[str, pd.DataFrame]
 
 
+class RunFrames(dict[str, pd.DataFrame]):
+    """Frames of a run by name, and what its scenario tells of its traffic.
+
+    Attributes
+    ----------
+    has_profile : bool or None
+        Whether the traffic has a profile or is a trace, so that its rate is the same in each run; None if unknown.
+    cycle_s : float
+        Mean length of a cycle of the slowest modulated rate; 0 without any.
+    """
+
+    def __init__(self, frames: Frames, document: Mapping[str, Any] | None = None):
+        super().__init__(frames)
+        self.has_profile: bool | None = None
+        self.cycle_s = 0.0
+        if document is not None:
+            traffic = document["traffic"]
+            blocks = traffic if isinstance(traffic, (list, tuple)) else [traffic]
+            self.has_profile = any(block.get("profile") or block["process"] == "trace" for block in blocks)
+            self.cycle_s = max(math.fsum(block.get("mean_sojourn_s") or ()) for block in blocks)
+
+
 @dataclass(frozen=True, slots=True)
 class SideSections:
     """Sums of one variant per section.
@@ -56,7 +80,7 @@ class SideSections:
     errors : mapping of str to ndarray
         Number of failed requests, by metric.
     moments : ndarray of float64, or None
-        Moments of the traffic, where it follows a profile: see `batch_means.traffic_moments`.
+        Moments of the traffic, where it follows a profile: see `batch_means.traffic_moments`. `STEADY` without one.
     """
 
     sample: Sample | None
@@ -69,12 +93,24 @@ class SideSections:
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """Both variants in sections, cut by one of `METHODS`; `independent` sections are runs and are not joined."""
+    """Both variants in sections.
+
+    Attributes
+    ----------
+    source, shadow : SideSections
+    method : str
+        One of `METHODS`.
+    independent : bool
+        Whether sections are runs, which are not joined.
+    cycles : float
+        Number of cycles of the slowest modulated rate; infinite without any, or if unknown.
+    """
 
     source: SideSections
     shadow: SideSections
     method: str
     independent: bool = False
+    cycles: float = math.inf
 
     def side(self, role: str) -> SideSections:
         """Return the sections of "source" or "shadow"."""
@@ -114,7 +150,15 @@ def frames_of(runs: object) -> list[Frames]:
         if not frame["role"].isin(ROLES).all():
             wrong = frame["role"][~frame["role"].isin(ROLES)].iloc[0]
             raise InputError(f"frames.{name}.role", "must be source or shadow", wrong)
-    return [frames]
+    return [RunFrames(frames, getattr(getattr(runs, "scenario", None), "document", None))]
+
+
+def given_traffic(runs: Sequence[Frames]) -> list[Frames]:
+    """Return the frames of runs whose rates are taken as given, even if their paths were drawn."""
+    given = [RunFrames(run) for run in runs]
+    for run in given:
+        run.has_profile = True
+    return [*given]
 
 
 def _saved(folder: Path) -> Frames:
@@ -124,7 +168,8 @@ def _saved(folder: Path) -> Frames:
     frames = {name: schema.read(file, schema.SCHEMAS[name]) for name, file in files.items() if file.exists()}
     if not frames:
         raise InputError(str(folder), f"holds none of {', '.join(f.name for f in files.values())}")
-    return frames
+    scenario = folder / SCENARIO_FILE
+    return RunFrames(frames, read_json(scenario) if scenario.exists() else None)
 
 
 def sections_of(runs: Sequence[Frames], method: str | None) -> Sections:
@@ -146,12 +191,42 @@ def sections_of(runs: Sequence[Frames], method: str | None) -> Sections:
     if method == "replications" and len(runs) < MIN_BATCHES:
         raise InputError("frames", f"must hold at least {MIN_BATCHES} runs for method replications", len(runs))
     if method == "requests":
-        return _of_requests(runs[0]["requests"])
-    if method == "windows":
+        sections = _of_requests(runs[0])
+    elif method == "windows":
         n = min(MOST_SECTIONS, runs[0]["windows"]["time_s"].nunique())
-        source, shadow = (_window_sums(runs[0]["windows"], role, n) for role in ROLES)
-        return Sections(source, shadow, method)
-    return _of_latency(runs, method)
+        source, shadow = (_window_sums(runs[0], role, n) for role in ROLES)
+        sections = Sections(source, shadow, method)
+    else:
+        sections = _of_latency(runs, method)
+    return replace(sections, cycles=math.fsum(map(_cycles, runs)))
+
+
+def _cycles(run: Frames) -> float:
+    """Return how many cycles of the slowest modulated rate a run lasted; infinite without any, or if unknown."""
+    if not isinstance(run, RunFrames) or not run.cycle_s:
+        return math.inf
+    if "windows" in run:
+        start = np.unique(_column(run["windows"], "time_s"))
+        length_s = start[-1] + (start[1] if start.size > 1 else 0.0)
+    elif "requests" in run:
+        length_s = _column(run["requests"], "arrival_s").max()
+    else:
+        return math.inf
+    return float(length_s / run.cycle_s)
+
+
+def follows_profile(run: Frames, requests: Floats, n_sections: int) -> bool:
+    """Return whether the traffic has a profile: as the scenario tells, else as the source's requests show.
+
+    Parameters
+    ----------
+    run : mapping
+    requests : ndarray of float64
+        The source's requests, by window or by section.
+    n_sections : int
+    """
+    known = run.has_profile if isinstance(run, RunFrames) else None
+    return changes_gradually(requests, n_sections) if known is None else known
 
 
 def is_complete(run: Frames) -> bool:
@@ -196,10 +271,13 @@ def _of_latency(runs: Sequence[Frames], method: str) -> Sections:
             n = max(n, min(MOST_SECTIONS, run["windows"]["time_s"].nunique()))
         at = latency["section"].to_numpy() * low_s.size + np.searchsorted(low_s, _column(latency, "low_s"))
         is_shadow, count = (latency["role"] == "shadow").to_numpy(), latency["count"].to_numpy()
+        by_section = np.bincount(latency["section"].to_numpy()[~is_shadow], count[~is_shadow], n).astype(np.float64)
+        steady = "windows" not in run and not follows_profile(run, by_section, n)
         for role in ROLES:
             mark = is_shadow if role == "shadow" else ~is_shadow
             table = np.bincount(at[mark], count[mark], n * low_s.size).astype(np.int64).reshape(n, low_s.size)
-            side = _window_sums(run["windows"], role, n) if "windows" in run else _bucket_sums(low_s, high_s, table)
+            side = _window_sums(run, role, n) if "windows" in run else _bucket_sums(low_s, high_s, table)
+            side = replace(side, moments=STEADY) if steady else side
             counts[role].append(table.sum(axis=0, keepdims=True) if replications else table)
             sides[role].append(_total(side) if replications else side)
     samples = {role: Buckets(low_s, high_s, np.concatenate(counts[role]), _extremes_s(runs, role)) for role in ROLES}
@@ -219,8 +297,9 @@ def _extremes_s(runs: Sequence[Frames], role: str) -> tuple[float, float]:
     return (-math.inf, math.inf) if math.isnan(least + greatest) else (least, greatest)
 
 
-def _window_sums(windows: pd.DataFrame, role: str, n_sections: int) -> SideSections:
+def _window_sums(run: Frames, role: str, n_sections: int) -> SideSections:
     """Return sums of the windows of each section; window w of W is in section w n // W."""
+    windows = run["windows"]
     mark = (windows["role"] == role).to_numpy()
     times, window = np.unique(_column(windows, "time_s"), return_inverse=True)
     section = window[mark] * n_sections // times.size
@@ -235,16 +314,21 @@ def _window_sums(windows: pd.DataFrame, role: str, n_sections: int) -> SideSecti
     total = None
     if answered is not None and "ModelLatency_Average" in windows:
         total = section_sums(_column(windows, "ModelLatency_Average") * answered) / _US
-    by_window: Floats = np.zeros(times.size)
-    if answered is not None:
-        by_window += np.bincount(window[mark], np.nan_to_num(answered[mark]), times.size)
+
+    def by_window(mark: NDArray[np.bool_]) -> Floats:
+        counts = np.zeros(times.size)
+        if answered is not None:
+            counts += np.bincount(window[mark], np.nan_to_num(answered[mark]), times.size)
+        return counts
+
+    steady = not follows_profile(run, by_window((windows["role"] == "source").to_numpy()), n_sections)
     return SideSections(
         sample=None,
         total_s=total,
         n=np.zeros(n_sections) if answered is None else section_sums(answered),
         requests=requests,
         errors={m: section_sums(_column(windows, column)) for m, column in ERRORS.items() if column in windows},
-        moments=traffic_moments(by_window, n_sections),
+        moments=STEADY if steady else traffic_moments(by_window(mark), n_sections),
     )
 
 
@@ -280,11 +364,13 @@ def _concatenated(runs: Sequence[SideSections]) -> SideSections:
             for name in ERRORS
             if all(name in run.errors for run in runs)
         },
+        moments=STEADY if all(run.moments is not None and not run.moments.size for run in runs) else None,
     )
 
 
-def _of_requests(requests: pd.DataFrame) -> Sections:
+def _of_requests(run: Frames) -> Sections:
     """Return the sections of single requests in the order of arrival, cut into equal times."""
+    requests = run["requests"]
     end_s = float(requests["arrival_s"].max()) or 1.0
     sides = {}
     for role in ROLES:
@@ -301,4 +387,6 @@ def _of_requests(requests: pd.DataFrame) -> Sections:
         errors = {n: n_marked(part["status"].isin(s).to_numpy()) for n, s in _STATUSES.items()}
         total = np.bincount(section[answered], latency[answered], MOST_SECTIONS).astype(np.float64)
         sides[role] = SideSections(sample, total, n_marked(answered), n_marked(np.ones(section.size, np.bool_)), errors)
+    if not follows_profile(run, sides["source"].requests, MOST_SECTIONS):
+        sides = {role: replace(side, moments=STEADY) for role, side in sides.items()}
     return Sections(sides["source"], sides["shadow"], "requests")

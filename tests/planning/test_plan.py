@@ -86,7 +86,7 @@ def test_errors_and_improvements_can_be_planned_for():
     better = plan(case(), "mean -10%", shares=[50], durations=["1h"], replications=20).iloc[0]
     assert better["scale"] < 1.0
     assert better["seen_effect_pct"] == pytest.approx(-10.0)
-    assert better["power"] == 1.0
+    assert better["power"] >= 0.9  # a rehearsal in a hundred has no uncorrelated batches by chance
 
 
 @pytest.mark.usefixtures("small")

@@ -7,8 +7,10 @@ from scipy.stats import binom
 from shadowsim.statistics.batch_means import (
     MAX_BATCHES,
     MIN_BATCHES,
+    STEADY,
     Batches,
     Deviations,
+    changes_gradually,
     traffic_moments,
     uncorrelated_batches,
 )
@@ -174,3 +176,24 @@ def test_errors_that_move_together_correlate():
 def test_batches_as_text():
     assert str(Batches(25)) == "25 groups"
     assert str(Batches(50, trend=True)) == "50 groups, traffic's trend removed"
+
+
+def test_a_random_walk_of_steady_traffic_has_no_trend_to_remove():
+    rng = np.random.default_rng(11)
+    series = [plain(autoregressive(rng, 1.0)) for _ in range(SERIES)]
+    series += [plain(np.linspace(0.0, 10.0, SECTIONS) + rng.standard_normal(SECTIONS))]
+    assert uncorrelated_batches(series[-1]).trend
+    assert not any(b and b.trend for b in (uncorrelated_batches(d._replace(moments=STEADY)) for d in series))
+
+
+@pytest.mark.parametrize("days", [0.5, 1, 7])
+def test_a_day_changes_gradually_and_a_modulated_rate_jumps(days):
+    rng = np.random.default_rng(12)
+    at = 2 * np.pi * days * np.arange(SECTIONS * WINDOWS) / (SECTIONS * WINDOWS)
+    assert changes_gradually(rng.poisson(1000 * (2.5 - 1.5 * np.cos(at))).astype(float), SECTIONS)
+    assert changes_gradually(rng.poisson(1000 * (1.0 + at / at[-1])).astype(float), SECTIONS)
+    for sojourns in (4, 12, 40):
+        state = np.cumsum(rng.random(at.size) < sojourns / at.size) % 2
+        state[: WINDOWS // 2] = 1 - state[-1]  # at least one jump
+        assert not changes_gradually(rng.poisson(np.where(state, 3000.0, 1000.0)).astype(float), SECTIONS)
+    assert not changes_gradually(rng.poisson(1000.0, at.size).astype(float), SECTIONS)

@@ -141,3 +141,25 @@ def test_no_quantile_passes_what_was_seen(run):
             [row["p50_s"], row["p99_9_s"], row["maximum_s"]]
         )
         assert side.sample.quantile(1.0) <= 0.3 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "has_profile", "cycle_s"),
+    [
+        ({"process": "poisson", "rate_per_s": 5.0}, False, 0.0),
+        ({"process": "poisson", "profile": {"kind": "steps", "steps": [{"from_s": 0, "rate_per_s": 5}]}}, True, 0.0),
+        ({"process": "mmpp", "rates_per_s": [2.0, 8.0], "mean_sojourn_s": [3.0, 4.0]}, False, 7.0),
+        ([{"process": "poisson", "rate_per_s": 5.0},
+          {"process": "mmpp", "rates_per_s": [2.0, 8.0], "mean_sojourn_s": [1.0, 1.0]}], False, 2.0),
+    ],
+)  # fmt: skip
+def test_a_run_knows_its_traffic(tmp_path, traffic, has_profile, cycle_s):
+    run = simulate(scenario(traffic, service(mean_s=0.01), share=100, horizon_s=70.0, period_s=0.7))
+    for frames in (*frames_of(run), *frames_of(run.save(tmp_path / "run"))):
+        assert (frames.has_profile, frames.cycle_s) == (has_profile, cycle_s)
+    (alone,) = frames_of({"windows": run.windows, "latency": run.latency})
+    assert (alone.has_profile, alone.cycle_s) == (None, 0.0)
+    sections = sections_of(frames_of([run, run]), None)
+    assert sections.cycles == pytest.approx(2 * 70.0 / cycle_s if cycle_s else np.inf)
+    if not has_profile:
+        assert all(side.moments.size == 0 for side in sides(sections).values())
