@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from shadowsim.errors import InputError, SerializationError, kind, shown
+
+_YAML = re.compile(r"(?:\s*#[^\n]*\n)*(?:---\s|\s*[A-Za-z_][\w-]*:(?:\s|$))")
 
 
 def read_json(source: object, what: str = "request", *, non_finite: bool = False) -> dict[str, Any]:
@@ -65,12 +69,21 @@ def _content(file: Path, was_text: bool) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        hint = ", and JSON text would begin with {" if was_text else ""
+        hint = _nearest_file(file) or (", and JSON text would begin with {" if was_text else "")
         raise InputError(name, f"there is no such file{hint}") from None
     except IsADirectoryError:
         raise InputError(name, "must be a file, not a directory") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise InputError(name, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _nearest_file(file: Path) -> str:
+    try:
+        names = [path.name for path in file.parent.iterdir() if path.suffix == ".json"]
+        near = get_close_matches(file.name, names, n=1, cutoff=0.8)
+        return f"; did you mean {near[0]}?" if near else ""
+    except OSError:
+        return ""
 
 
 def _decoded(body: bytes | bytearray, what: str) -> str:
@@ -101,6 +114,8 @@ def _parsed(text: str, what: str, non_finite: bool) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         if not text.strip():
             raise SerializationError(f"{what}: broken JSON at line 1, column 1: there is nothing in it") from None
+        if _YAML.match(text):
+            raise SerializationError(f"{what}: must be JSON, and looks like YAML (`yq -o json` converts it)") from None
         where = f"line {error.lineno}, column {error.colno}"
         raise SerializationError(f"{what}: broken JSON at {where}: {_cause(error)}") from None
     except RecursionError:

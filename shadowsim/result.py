@@ -6,7 +6,9 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,9 @@ from shadowsim.option_defaults import PAGE_IN_RUN
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 from shadowsim.verdict import Verdict, verdict
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 _ASSUMED = "assumed.json"
 
@@ -90,6 +95,21 @@ class Result:
         quantiles = frames.quantiles(self.latency, qs)
         seconds = extremes.loc[quantiles.index] / 1e6
         return quantiles.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"], axis=0)
+
+    def report(self, path: str | os.PathLike[str] = PAGE_IN_RUN) -> Path:
+        """Write the run as one self-contained HTML page, and return its path."""
+        # Imported by name: report/ and plots/ import this module.
+        return cast(Path, import_module("shadowsim.report.run_page").write(self, path))
+
+    def plot(self) -> go.Figure:
+        """Return the Plotly figure of latencies over time; `shadowsim.plots` has the others."""
+        plots = import_module("shadowsim.plots.run")
+        return plots.latency_over_time(self.windows, self.verdict, self.scenario.horizon_s)
+
+    def __repr__(self) -> str:
+        n = int(self.windows.loc[self.windows["role"] == "source", "Invocations"].sum())
+        about = f"{self.verdict.status}, {n:,} requests, seed {self.scenario.seed}"
+        return f"<Result of {self.scenario.experiment.name}: {about}>"
 
     def _repr_html_(self) -> str:
         from shadowsim import card  # imported late: report/ imports this module

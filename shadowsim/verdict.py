@@ -105,6 +105,9 @@ class Verdict:
         """The verdict of the shadow's pool."""
         return next(p for p in self.pools if p.role == "shadow")
 
+    def __repr__(self) -> str:
+        return f"<Verdict {self}>"
+
     def __str__(self) -> str:
         reasons = [p.why for p in self.pools if p.status == self.status]
         return f"{self.status}: " + " ".join(reasons)

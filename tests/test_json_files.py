@@ -96,3 +96,19 @@ def test_no_text_crashes_the_reader(value):
     text = json.dumps({"a": value})
     with contextlib.suppress(SerializationError):  # of NaN, and of keys that are one as text
         assert json.dumps(read_json(text)) == text
+
+
+YAML = ["Name: ranker\nType: ShadowMode\n", "# a comment\n---\nName: x\n", "traffic:\n  rate: 5\n"]
+
+
+@pytest.mark.parametrize("text", YAML)
+def test_yaml_is_named(tmp_path, text):
+    (tmp_path / "request.yaml").write_text(text)
+    with pytest.raises(SerializationError, match="must be JSON, and looks like YAML"):
+        read_json(tmp_path / "request.yaml")
+
+
+def test_the_nearest_file_is_suggested(tmp_path):
+    (tmp_path / "request.json").write_text("{}")
+    with pytest.raises(InputError, match=r"reqest\.json: there is no such file; did you mean request\.json\?"):
+        read_json(tmp_path / "reqest.json")

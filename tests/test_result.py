@@ -7,7 +7,7 @@ import pytest
 from cases import scenario, service
 from pandas.testing import assert_frame_equal
 
-from shadowsim import InputError, Result, Scenario, simulate
+from shadowsim import InputError, Result, Scenario, default_scenario, simulate
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def result():
 
 def test_its_text_holds_no_frame_and_no_clock(result):
     text = repr(result)
-    assert text.startswith("Result(scenario=Scenario(")
+    assert text.startswith("<Result of ")
     assert "\n" not in text
     assert str(result.scenario.experiment.read_at.year) not in text
 
@@ -68,6 +68,7 @@ def test_saving_and_loading_loses_nothing(result, tmp_path):
     assert again.scenario == result.scenario
     assert again.verdict == result.verdict
     assert sorted(p.name for p in folder.iterdir()) == [
+        "assumed.json",
         "latency.parquet",
         "requests.parquet",
         "scenario.json",
@@ -116,3 +117,17 @@ def test_no_quantile_passes_the_extremes():
 def test_a_name_that_is_too_long_for_a_file(tmp_path):
     with pytest.raises(InputError, match="is not a directory with a saved result"):
         Result.load(tmp_path / ("x" * 300))
+
+
+def test_a_result_and_a_verdict_have_short_texts():
+    result = simulate(default_scenario().replace({"horizon_s": 600}))
+    assert repr(result).startswith("<Result of built-in: STABLE, ")
+    assert repr(result.verdict) == f"<Verdict {result.verdict}>"
+    assert max(len(repr(result)), len(repr(result.verdict))) < 200
+
+
+def test_a_result_writes_its_page_and_draws_itself(tmp_path):
+    result = simulate(default_scenario().replace({"horizon_s": 600}))
+    assert result.report(tmp_path / "page.html") == tmp_path / "page.html"
+    assert (tmp_path / "page.html").stat().st_size > 1_000_000
+    assert len(result.plot().data) >= 2

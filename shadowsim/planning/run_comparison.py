@@ -315,8 +315,8 @@ def _runs(runs: Runs, name: str) -> list[Result]:
 
 def _saved(folder: Path, name: str) -> list[Result]:
     if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
-        hint = "; Result.save(directory) or `shadowsim simulate -o DIR` writes one"
-        raise InputError(name, "must be the directory of a saved result", folder, hint=hint)
+        what = "is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"
+        raise InputError(str(folder), what)
     if not (folder / _REPLICATION.format(0)).is_dir():
         return [Result.load(folder)]
     n = next(n for n in range(1, len(list(folder.iterdir())) + 1) if not (folder / _REPLICATION.format(n)).is_dir())

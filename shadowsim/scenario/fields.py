@@ -251,9 +251,15 @@ def choice(value: object, path: str, known: Sequence[str], later: Sequence[str] 
         words, hint = known[0], ""
         if len(known) > 1:
             words = "one of " + ", ".join(known)
-            hint = nearest(value, known) if isinstance(value, str) else ""
+            hint = _nearest_word(value, known) if isinstance(value, str) else ""
         raise InputError(path, f"must be {words}", value, hint=hint)
     return value
+
+
+def _nearest_word(value: str, known: Sequence[str]) -> str:
+    """Return "; did you mean X?" for the word of other case, of these initials, or else the nearest by spelling."""
+    same = [w for w in known if value.upper() in (w.upper(), "".join(part[:1] for part in w.upper().split("_")))]
+    return f"; did you mean {same[0]}?" if same else nearest(value, known)
 
 
 def not_built(path: str, name: str) -> InputError:

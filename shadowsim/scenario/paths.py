@@ -30,6 +30,17 @@ VARIANT_ALIASES = {
 }
 
 
+_SYNONYMS = {  # what people type, and the nearest by meaning, not by spelling
+    **dict.fromkeys(("instances", "count", "n_instances", "replicas", "InitialInstanceCount"), "instance_count"),
+    **dict.fromkeys(("instance", "type"), "instance_type"),
+    **dict.fromkeys(("model", "name"), "model_name"),
+    **dict.fromkeys(("service", "latency", "mean_s", "service_time"), "time"),
+    **dict.fromkeys(("share", "sampling", "percentage"), "sampling_percentage"),
+    **dict.fromkeys(("rate", "rps", "qps"), "rate_per_s"),
+    **dict.fromkeys(("duration", "duration_s", "length_s"), "horizon_s"),
+}
+
+
 def plain(value: object) -> object:
     """Return a deep copy in JSON's types: numpy's values as Python's, tuples as lists, times as ISO 8601."""
     if isinstance(value, Mapping):
@@ -144,6 +155,7 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
         return path
     if head not in names:
         inside = [f"{block}.{head}" for block, keys in BLOCK_KEYS.items() if head in keys]
+        inside += [_SYNONYMS[head]] if _SYNONYMS.get(head) in ALIASES else []
         hint = f"; did you mean {inside[0]}?" if inside else nearest(head, [*ALIASES, *BLOCKS, *names])
         raise InputError(path, f"is not a path of a scenario{hint}")
     key = rest.partition(".")[0]
@@ -155,7 +167,10 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
         # A key that by_instance_type sets for the variant's type overrides the service's.
         of_type = f"{service}.by_instance_type.{pool}"
         return f"{of_type if value_at(document, f'{of_type}.{key}') is not None else service}.{rest}"
-    known = [f"{head}.{word}" for word in (*VARIANT_ALIASES, *SERVICE_KEYS)]
+    words = (*VARIANT_ALIASES, *SERVICE_KEYS)
+    if _SYNONYMS.get(key) in words:
+        raise InputError(path, f"is not a path of a scenario; did you mean {head}.{_SYNONYMS[key]}?")
+    known = [f"{head}.{word}" for word in words]
     raise InputError(path, f"is not a path of a scenario{nearest(f'{head}.{key}', known)}")
 
 

@@ -170,7 +170,7 @@ def read_endpoint(endpoint: Block) -> EndpointTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class RunSettings:
+class RunBlock:
     """Settings of a run; see `Scenario`."""
 
     period_s: float
@@ -179,7 +179,7 @@ class RunSettings:
     replications: int
 
 
-def read_run(run: Block) -> RunSettings:
+def read_run(run: Block) -> RunBlock:
     """Return the settings of a run; `horizon_of` reads its length."""
     errors = Collector()
     with errors:
@@ -193,7 +193,7 @@ def read_run(run: Block) -> RunSettings:
     with errors:
         replications = run.integer("replications", REPLICATIONS, least=1, most=MOST_REPLICATIONS)
     errors.check()
-    return RunSettings(period_s, seed, sample_requests, replications)
+    return RunBlock(period_s, seed, sample_requests, replications)
 
 
 def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:

@@ -79,7 +79,7 @@ COLUMNS = (
 
 def compare(
     frames: object,
-    *,
+    *other_runs: object,
     margin_pct: float = MARGIN_PCT,
     margin_points: float = MARGIN_POINTS,
     confidence: float = CONFIDENCE,
@@ -96,6 +96,8 @@ def compare(
     frames : Result, mapping, object, path, or a list of these
         Anything with some of the frames `windows`, `latency` and `requests`; the directory of a saved result; or
         independent runs of one scenario, as `replicate` returns them.
+    *other_runs
+        Not supported: `compare_runs` compares a run with another.
     margin_pct : float
         A difference of latency that does not matter, in per cent of the source's.
     margin_points : float
@@ -155,6 +157,8 @@ def compare(
     InputError
         When a parameter or the frames cannot be used.
     """
+    if other_runs:
+        raise InputError("compare", "compares both sides of one run; compare_runs(result, baseline) compares two runs")
     terms = terms_of(margin_pct, margin_points, confidence, slo_s, look, looks, spending)
     runs = frames_of(frames)
     sections = sections_of(runs, method)

@@ -105,7 +105,7 @@ class TestCompare:
         assert "is not a directory with a saved result" in refused("compare", tmp_path / "none")
         assert "is not a directory" in refused("compare", "n" * 300)
         assert "holds none of windows.parquet" in refused("compare", tmp_path)
-        assert "result: must be the directory of a saved result" in refused("compare", tmp_path, tmp_path / "none")
+        assert "none: is not a directory with a saved result" in refused("compare", tmp_path, tmp_path / "none")
         assert refused("compare").endswith("(see shadowsim compare --help)")
 
 

@@ -111,6 +111,10 @@ LINES = [
     ("simulate --slo 'p99 <= 200 mss'", "slo: needs a time such as 200ms"),
     ("simulate --slo 'p99 <= 50'", "slo: needs a unit, got 'p99 <= 50'; p99 <= 50ms or 50s?"),
     ("size --slo 'shadow.p99 <= 50'", "slo: needs a unit, got 'shadow.p99 <= 50'; shadow.p99 <= 50ms or 50s?"),
+    ("simulate --set shadow.instances=3", "shadow.instances: is not a path of a scenario; did you mean shadow.instan"),
+    ("simulate --set share=30", "did you mean sampling_percentage?"),
+    ("simulate --set endpoint.routing=LOR", "did you mean LEAST_OUTSTANDING_REQUESTS?"),
+    ("simulate --set endpoint.routing=random", "did you mean RANDOM?"),
     ("plan --effect 'mean +2'", "got 'mean +2'; mean +2%, +2ms or +2s?"),
     ("plan --effect 'share(latency > 1) +2%'", "got 'share(latency > 1) +2%'; share(latency > 1ms or 1s)?"),
     ("noise-floor --slo-s 50", "--slo-s: needs a unit, got 50; 50ms or 50s?"),
@@ -210,6 +214,7 @@ def traced(file: object, **more: object) -> ss.Scenario:
 
 
 CELLS = [
+    ("ss.compare(result, result)", "compare: compares both sides of one run; compare_runs(result, baseline) compares"),
     ("ss.simulate(None)", "scenario: must be an object, JSON text or a path, not null"),
     ("ss.simulate(pd.DataFrame())", "scenario: must be an object, JSON text or a path, not a DataFrame"),
     ("ss.simulate([1])", "scenario: must be an object, JSON text or a path, not a list"),
@@ -254,7 +259,7 @@ CELLS = [
     ("ss.compare(result, confidence=95)", "confidence: must be > 0 and < 1, got 95"),
     ("ss.compare(result, slo_s='100ms')", "slo_s: must be > 0, got '100ms'"),
     ("ss.compare(result, look=1, looks='two')", "looks: must be an integer from 1 to"),
-    ("ss.compare_runs(result, 'missing')", "baseline: must be the directory of a saved result, got missing"),
+    ("ss.compare_runs(result, 'missing')", "missing: is not a directory with a saved result"),
     ("ss.assert_no_regression(result, result, 'lots')", "margin: must be a percentage such as 5%, or a share"),
     ("ss.noise_floor(scenario, replications='x')", "replications: must be a whole number >= 2, got 'x'"),
     ("ss.size(scenario, None)", 'slo: must be a text such as "p99 <= 200ms'),
@@ -291,4 +296,5 @@ def test_a_cell(cell: str, says: str, result: ss.Result):
         eval(cell, names)
     assert isinstance(caught.value, ValueError)  # InputError, ValidationError or SerializationError, as callers catch
     assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+    n = len(getattr(caught.value, "each", [0]))  # several errors have a line each
+    assert len(str(caught.value).splitlines()) == (n + 1 if n > 1 else 1)

@@ -147,7 +147,7 @@ def test_a_pool_that_is_overloaded_now_is_a_regression():
 
 
 def test_invalid_arguments_are_refused(base, tmp_path):
-    with pytest.raises(InputError, match=r"^baseline: must be the directory of a saved result, got .*simulate -o"):
+    with pytest.raises(InputError, match=r"none: is not a directory with a saved result; .*simulate -o"):
         compare_runs(base, tmp_path / "none")
     with pytest.raises(InputError, match=r"^result: must be a Result"):
         compare_runs([], base)
