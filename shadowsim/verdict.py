@@ -53,8 +53,8 @@ class PoolVerdict:
     status : str
         STABLE, OVERLOADED or TOO SHORT.
     peak_load : float
-        Greatest offered load, as a share of capacity: of a window where the rate is known, else of a stretch
-        of overload, or of a tenth of the run beyond chance; NaN if unknown.
+        Greatest offered load, as a share of capacity: of a window where the rate is known, else of a stretch of
+        overload, or of a tenth of the run, beyond chance where requests are drawn; NaN if unknown.
     stretches : tuple of (float, float)
         Start and end of each stretch of overload, in seconds.
     instances_needed : int or None
@@ -130,7 +130,9 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
         interval = _greatest_excess(load)
         dispersion = max(dispersion, _window_dispersion(load, n, full, interval))
         intervals = [interval] if _is_significant(interval, load, n, dispersion) else []
-        peak = max([float(load[a:b].mean()) for a, b in intervals], default=_peak_of_tenths(load, n, dispersion))
+        drawn = scenario is None or not scenario.traffic.only_traces  # a trace brings what it brings
+        tenths = _peak_of_tenths(load, n, dispersion if drawn else 0.0)
+        peak = max([float(load[a:b].mean()) for a, b in intervals], default=tenths)
     intervals = intervals or _growing_backlog(part)
     if intervals:
         edge = _edges(part, scenario)
