@@ -4,9 +4,10 @@ A pool that receives more work than it can do has no steady state: its quantiles
 the pool. Every text and page therefore shows this verdict together with the quantiles.
 
 * OVERLOADED: a pool's offered load (arriving work over the workers' time) reaches 1 for whole windows. If the rates of
-  all streams are known, the expected load decides, without doubt. For a trace, a modulated rate or a measured run the
-  load of a single window is random, so the excess over a stretch of windows must exceed four standard errors, which
-  allow for the dispersion of counts and of work. What varies from one window to the next is chance, what lasts longer
+  all streams are known, the expected load decides, without doubt; a modulated rate that jumps within windows counts
+  with its mean. For a trace, a rate that jumps more rarely or a measured run the load of a single window is random, so
+  the excess over a stretch of windows must exceed four standard errors (five of measured work, which is skewed). They
+  allow for the dispersion of counts and of work: what varies from one window to the next is chance, what lasts longer
   is load. Where no load is known, a backlog that keeps growing while the workers are busy decides.
 * TOO SHORT: fewer than 30 answers lie beyond p99, or the run is shorter than ten relaxation times of its pools.
 * STABLE: neither.
@@ -34,7 +35,8 @@ STATUSES = ("STABLE", "TOO SHORT", OVERLOADED)  # from good to grave
 MIN_BEYOND_P99 = 30  # answers beyond p99 that an estimate of it needs
 MIN_RELAXATIONS = 10  # relaxation times that a run must last
 MOST_RELAXATION_S = 3 * 86400.0  # so that ten last no longer than the longest shadow test, 30 days
-_CERTAIN = 4.0  # standard errors
+_CERTAIN = 4.0  # standard errors of counts
+_CERTAIN_OF_WORK = 5.0  # standard errors of measured work, whose distribution is skewed
 _JUST = 0.8  # load above which requests wait longer for each other than they are served
 _SATURATED = 0.98  # utilisation of a pool that is never idle
 _EXPONENTIAL_POISSON = 2.0  # relative dispersion of the work of Poisson requests with exponential times
@@ -53,8 +55,8 @@ class PoolVerdict:
     status : str
         STABLE, OVERLOADED or TOO SHORT.
     peak_load : float
-        Greatest offered load, as a share of capacity: of a window where the rate is known, else of a stretch
-        of overload, or of a tenth of the run beyond chance; NaN if unknown.
+        Greatest offered load, as a share of capacity: of a window where the rate is known, else of a stretch of
+        overload, or of a tenth of the run, beyond chance where requests are drawn; NaN if unknown.
     stretches : tuple of (float, float)
         Start and end of each stretch of overload, in seconds.
     instances_needed : int or None
@@ -131,9 +133,14 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
         n = part["Invocations"].to_numpy(np.float64)
         full = np.isclose(np.diff(_edges(part, scenario)), _period_s(part, scenario))
         interval = _greatest_excess(load)
-        dispersion = max(dispersion, _window_dispersion(load, n, full, interval))
-        intervals = [interval] if _is_significant(interval, load, n, dispersion) else []
-        peak = max([float(load[a:b].mean()) for a, b in intervals], default=_peak_of_tenths(load, n, dispersion))
+        if scenario is None or scenario.traffic.traces:
+            dispersion = max(dispersion, _window_dispersion(load, n, full, interval))
+        of_work = scenario is None or scenario.side(role).service.time.kind == "linear"
+        n_errors = _CERTAIN_OF_WORK if of_work else _CERTAIN
+        intervals = [interval] if _excess_in_errors(interval, load, n, dispersion) > n_errors else []
+        drawn = scenario is None or not scenario.traffic.only_traces  # a trace brings what it brings
+        tenths = _peak_of_tenths(load, n, dispersion if drawn else 0.0)
+        peak = max([float(load[a:b].mean()) for a, b in intervals], default=tenths)
     intervals = intervals or _growing_backlog(part)
     if intervals:
         edge = _edges(part, scenario)
@@ -175,7 +182,8 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
     if scenario is None:
         return measured, _EXPONENTIAL_POISSON
     side, traffic = scenario.side(role), scenario.traffic
-    known = all(stream.has_knots for stream in traffic.streams)
+    period_s = _period_s(part, scenario)
+    known = all(stream.has_knots or _jumps_within(stream, period_s) for stream in traffic.streams)
     dispersion = None if known else _dispersion_of_counts(part, role, scenario)
     if dispersion is not None and side.service.time.kind == "linear":
         return measured, dispersion + work_moments(scenario, role)[1]
@@ -196,9 +204,12 @@ def _saturated_factor(service: Service, workers: int) -> float:
 
 
 def _expected_requests(edge: Floats, scenario: Scenario) -> Floats:
-    """Return the expected number of source requests between edges, for streams whose rates are known."""
+    """Return the expected number of source requests between edges, for streams whose rates or mean rates are known."""
     n = np.zeros(edge.size - 1)
     for stream in scenario.traffic.streams:
+        if not stream.has_knots:
+            n += np.diff(edge) * stream.mean_rate(scenario.horizon_s, scenario.start)
+            continue
         time_s, rate = stream.knots(scenario.horizon_s, scenario.start)
         count = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(time_s))])
         n += np.diff(_integral(edge, time_s, rate, count))
@@ -218,16 +229,21 @@ def _dispersion_of_counts(part: pd.DataFrame, role: str, scenario: Scenario) -> 
     return 1.0 + scenario.side(role).share * (math.fsum(pairs) / math.fsum(rates) - 1.0)
 
 
+def _jumps_within(stream: Traffic, period_s: float) -> bool:
+    """Return whether a modulated rate changes within windows of this length, so that only its mean is load."""
+    return bool(stream.rates_per_s) and min(stream.mean_sojourn_s) < period_s
+
+
 def _dispersion_of_stream(stream: Traffic, period_s: float, n_windows: int) -> float:
     """Return the dispersion of a stream's counts apart from what `_window_dispersion` measures.
 
-    A modulated rate whose states last a window or longer changes the load; one that jumps within windows is chance. The
+    A modulated rate whose states last a window or longer changes the load, and counts are Poisson given the rate. The
     gaps of a trace tell its dispersion only where its windows are too few to do so, since pauses add to it.
     """
     if stream.process == "trace":
         scv = stream.scv
         return 1.0 if scv is None else scv if n_windows <= _ENOUGH_PAIRS else min(scv, 1.0)
-    if stream.rates_per_s and min(stream.mean_sojourn_s) >= period_s:
+    if stream.rates_per_s and not _jumps_within(stream, period_s):
         return 1.0
     if stream.gap_law is not None:
         return stream.gap_law.scv
@@ -273,17 +289,20 @@ def _greatest_excess(load: Floats) -> tuple[int, int]:
     return interval
 
 
-def _is_significant(interval: tuple[int, int], load: Floats, n: Floats, dispersion: float) -> bool:
-    """Return whether the load of an interval exceeds capacity by more than chance explains.
+def _excess_in_errors(interval: tuple[int, int], load: Floats, n: Floats, dispersion: float) -> float:
+    """Return the excess of an interval's load over capacity, in standard errors; 0 for an empty interval.
 
     A window's load has the variance dispersion x load^2 / n. The interval is the best of many, but its excess counts
     from 1 and not from the mean load: at a mean load of 1 chance makes a stretch exceed four standard errors once in
     30,000 times, and below that far more rarely.
     """
     a, b = interval
+    if a == b:
+        return 0.0
     busy = n[a:b] > 0
+    excess = float(np.nan_to_num(load[a:b] - 1.0, nan=-1.0).sum())
     error = math.sqrt(dispersion * float(np.sum(load[a:b][busy] ** 2 / n[a:b][busy])))
-    return b > a and float(np.nan_to_num(load[a:b] - 1.0, nan=-1.0).sum()) > _CERTAIN * error
+    return excess / error if error > 0.0 else math.inf
 
 
 def _window_dispersion(load: Floats, n: Floats, full: NDArray[np.bool_], interval: tuple[int, int]) -> float:

@@ -201,6 +201,16 @@ def test_a_rate_that_jumps_within_windows_is_chance(seed, load, over):
     assert (alone.source.status == "OVERLOADED") == over
 
 
+@pytest.mark.parametrize("sojourn_s", [5.0, 30.0, 59.0])
+def test_a_rate_that_jumps_within_windows_counts_with_its_mean(sojourn_s):
+    """However few its jumps: the pool at 1.1 has no steady state, and that at 0.9 has one."""
+    for load, over in ((0.9, False), (1.1, True)):
+        flips = {"process": "mmpp", "rates_per_s": [0.0, 64.0], "mean_sojourn_s": sojourn_s}
+        p = judged(scenario(flips, service(mean_s=load / 32.0), service(mean_s=0.001), horizon_s=3600.0))[1]["source"]
+        assert p.peak_load == pytest.approx(load)
+        assert (p.status == "OVERLOADED") == over
+
+
 def test_a_rate_that_jumps_rarely_is_load():
     slow = {"process": "mmpp", "rates_per_s": [20.0, 130.0], "mean_sojourn_s": 3600.0}
     p = judged(scenario(slow, service(mean_s=0.01), service(mean_s=0.001), horizon_s=6 * 3600.0, seed=1))[1]["source"]
