@@ -31,7 +31,8 @@ from shadowsim.scenario.service import Service
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.text import OVERLOADED
 
-STATUSES = ("STABLE", "TOO SHORT", OVERLOADED)  # from good to grave
+TOO_SHORT = "TOO SHORT"
+STATUSES = ("STABLE", TOO_SHORT, OVERLOADED)  # from good to grave
 MIN_BEYOND_P99 = 30  # answers beyond p99 that an estimate of it needs
 MIN_RELAXATIONS = 10  # relaxation times that a run must last
 MOST_RELAXATION_S = 3 * 86400.0  # so that ten last no longer than the longest shadow test, 30 days
@@ -153,6 +154,16 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
         return PoolVerdict(role, variant, "TOO SHORT", peak, (), None, f"{variant} {short}.")
     known = "" if math.isnan(peak) else f" (offered load at most {peak:.2f} of capacity)"
     return PoolVerdict(role, variant, "STABLE", peak, (), None, f"{variant} keeps up{known}.")
+
+
+def lengths_in_relaxations(windows: pd.DataFrame, scenario: Scenario) -> dict[str, float]:
+    """Return by variant how many relaxation times of its pool a run lasts; infinite where the load is unknown."""
+    lengths = {}
+    for pool in verdict(windows, scenario).pools:
+        part = windows[windows["role"] == pool.role]
+        relaxation = relaxation_s(scenario, pool.role, pool.peak_load, _busiest_load(part, pool.role, scenario))
+        lengths[pool.variant] = math.inf if not relaxation > 0.0 else float(_edges(part, scenario)[-1]) / relaxation
+    return lengths
 
 
 def _edges(part: pd.DataFrame, scenario: Scenario | None) -> Floats:

@@ -28,6 +28,7 @@ from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.comparison import compare, terms_of
 from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, OUTCOMES
+from shadowsim.verdict import TOO_SHORT
 
 
 def noise_floor(
@@ -73,6 +74,8 @@ def noise_floor(
             Mean number of requests of a run.
         n : int
             Number of runs.
+        too_short : float
+            Share of the runs that are TOO SHORT: their quantiles say little.
         sampling_percentage, instance_count : int
             Those of the simulated shadow.
 
@@ -88,12 +91,14 @@ def noise_floor(
     n = replications if replications is not None else equal.replications if equal.replications > 1 else NOISE_FLOOR_RUNS
     check_whole(n, "replications", 2)
     terms_of(margin_pct, margin_points, confidence, slo_s)  # before the runs, which take long
-    tables = []
+    tables, n_short = [], 0
     for run in replicate(equal, n, workers=workers, executor=executor, progress=progress):
+        n_short += run.verdict.status == TOO_SHORT
         tables.append(
             compare(run, margin_pct=margin_pct, margin_points=margin_points, confidence=confidence, slo_s=slo_s)
         )
     floor = pd.DataFrame([_row(str(m), rows) for m, rows in pd.concat(tables).groupby("metric", sort=False)])
+    floor["too_short"] = n_short / n
     floor["sampling_percentage"] = equal.experiment.sampling_percentage
     floor["instance_count"] = equal.experiment.shadow.pool.instance_count
     return floor

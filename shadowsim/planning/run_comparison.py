@@ -53,7 +53,7 @@ from shadowsim.statistics.terms import (
     WORSE,
 )
 from shadowsim.text import OVERLOADED, grid, percent, short_name, time_text
-from shadowsim.verdict import Verdict
+from shadowsim.verdict import TOO_SHORT, Verdict
 
 Runs = Result | str | os.PathLike[str] | Sequence[Result | str | os.PathLike[str]]
 
@@ -198,7 +198,9 @@ def assert_no_regression(
         faults.append("none of what differs can be judged")
     if not faults:
         return table
-    lines = [*faults, "", regressions_text(changed)]
+    short = [name for name, status in worst_by_variant(new).items() if status == TOO_SHORT]
+    notes = [f"{TOO_SHORT}: the run of {' and '.join(short)}; its quantiles say little"] if short else []
+    lines = [*faults, "", *notes, regressions_text(changed)]
     if len(unknown):
         lines.append(
             f'"{NOT_ENOUGH_DATA}": run.horizon_s must be longer, with at least {MIN_BATCHES} windows (run.period_s) '

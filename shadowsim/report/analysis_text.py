@@ -21,7 +21,7 @@ from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.comparison_text import label, records
 from shadowsim.report.run_text import overload_note
 from shadowsim.text import OVERLOADED, compact, count, grid, percent, significant, time_text, wrapped
-from shadowsim.verdict import STATUSES
+from shadowsim.verdict import STATUSES, TOO_SHORT
 
 Row = Mapping[str, Any]
 
@@ -45,7 +45,9 @@ def noise_text(floor: pd.DataFrame, horizon_s: float, asked_pct: int | None = No
         cells += [percent(row[name], 0) for name in ("worse", "better", "same", "not_enough")]
         rows.append([label(row["metric"]), *cells])
     pool = f"{first['instance_count']:,} instances for {first['sampling_percentage']} % of the requests"
-    lines = [
+    short = first["too_short"]
+    lines = [] if not short else [wrapped(f"{TOO_SHORT}: {percent(short, 0)} of the runs; their quantiles say little.")]
+    lines += [
         wrapped(
             f"The source against itself: {first['n']} runs of {duration_text(horizon_s)}; as shadow, {pool}: "
             f"{compact(first['n_source'])} requests and {compact(first['n_shadow'])} copies per run."

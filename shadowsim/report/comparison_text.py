@@ -41,7 +41,7 @@ from shadowsim.statistics.terms import (
     Terms,
 )
 from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, wrapped
-from shadowsim.verdict import STATUSES, verdict
+from shadowsim.verdict import STATUSES, TOO_SHORT, PoolVerdict, verdict
 
 Row = Mapping[str, Any]
 
@@ -112,6 +112,8 @@ class SavedComparison:
         One sentence per pool that is OVERLOADED and whose counterpart is not.
     head : str
         The compared runs or variants, in words.
+    too_short : tuple of str
+        One sentence per pool for which a run is TOO SHORT.
     loads : Loads or None
         The loads of the two sides of a run, where they differ.
     equal_load : EqualLoad or None
@@ -123,6 +125,7 @@ class SavedComparison:
     confidence: float
     overloaded: tuple[str, ...]
     head: str
+    too_short: tuple[str, ...] = ()
     loads: Loads | None = None
     equal_load: EqualLoad | None = None
 
@@ -163,13 +166,15 @@ class SavedComparison:
             rows += [_at_its_load(_cells(row, pair), row, self.loads) for row in records(part)]
         sentences = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
         loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load)]
-        blocks = [loads, [wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
+        short = [wrapped(f"{TOO_SHORT}: {' '.join(self.too_short)}", hanging="  ")] if self.too_short else []
+        blocks = [short, loads, [wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
                   [*sentences, *_verdict_lines(self.table, self.loads)], _notes(table, self.terms)]  # fmt: skip
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def to_dict(self) -> dict[str, object]:
         """Return the comparison as a JSON object."""
         gate = {"worse": self.worse, "not_enough_data": self.unsure, "overloaded": list(self.overloaded)}
+        gate["too_short"] = list(self.too_short)
         load = self.loads and self.loads.to_dict() | {"at_source_load": _equal_load_dict(self.equal_load)}
         return gate | {"confidence": self.confidence, "metrics": self.table.to_dict("records"), "load": load}
 
@@ -190,9 +195,10 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
     requests = "; ".join(f"{side}: {count:,} requests" for side, count in zip(sides, n, strict=True))
     replications = f", of {len(runs)} replications" if len(runs) > 1 else ""
     loads = loads_of_table(table)
-    equal = equal_load(scenarios[0], loads, statuses.get("source", ("",))[0], **_plain_terms(asked))
-    confidence = asked.get("confidence", CONFIDENCE)
-    return SavedComparison(table, _terms(asked), confidence, overloaded, f"{requests}{replications}", loads, equal)
+    source_status = statuses["source"].status if "source" in statuses else ""
+    equal = equal_load(scenarios[0], loads, source_status, **_plain_terms(asked))
+    head, short, confidence = f"{requests}{replications}", _too_short(statuses), asked.get("confidence", CONFIDENCE)
+    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal)
 
 
 def equal_load(
@@ -258,10 +264,15 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
     roles = ROLES if role is None else (role,)
     table = compare_runs(later, earlier, **asked)
     before, after = (_statuses_in(folder) for folder in (earlier, later))
+    short = tuple(
+        f"{folder}: {text}"
+        for folder, statuses in ((earlier, before), (later, after))
+        for text in _too_short({role: pool for role, pool in statuses.items() if role in roles})
+    )
     overloaded = [s for r in roles for s in _overloaded(after.get(r), before.get(r), f"and was not in {earlier}")]
     head = f"baseline: {earlier}; result: {later}"
     shown = table[table["role"].isin(roles)]
-    return SavedComparison(shown, _terms(asked), asked.get("confidence", CONFIDENCE), tuple(overloaded), head)
+    return SavedComparison(shown, _terms(asked), asked.get("confidence", CONFIDENCE), tuple(overloaded), head, short)
 
 
 def _plain_terms(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,28 +301,32 @@ def _scenario_of(folder: Path) -> Scenario | None:
         return None
 
 
-def _statuses_in(directory: Path) -> Mapping[str, tuple[str, str]]:
+def _statuses_in(directory: Path) -> dict[str, PoolVerdict]:
     folders = _folders(directory)
     return _statuses(frames_of(folders), [_scenario_of(folder) for folder in folders])
 
 
-def _statuses(runs: Sequence[Frames], scenarios: Sequence[Scenario | None]) -> Mapping[str, tuple[str, str]]:
-    """Return by role the gravest status of its pool over the runs, and the variant."""
-    statuses: dict[str, tuple[str, str]] = {}
+def _statuses(runs: Sequence[Frames], scenarios: Sequence[Scenario | None]) -> dict[str, PoolVerdict]:
+    """Return by role the gravest verdict of a pool over the runs."""
+    statuses: dict[str, PoolVerdict] = {}
     for run, scenario in zip(runs, scenarios, strict=True):
         if "windows" not in run or "utilisation" not in run["windows"]:
             continue  # a CloudWatch export has no utilisation
         for pool in verdict(run["windows"], scenario).pools:
-            worst = max(statuses.get(pool.role, (STATUSES[0],))[0], pool.status, key=STATUSES.index)
-            statuses[pool.role] = worst, pool.variant
+            worst = statuses.get(pool.role, pool)
+            statuses[pool.role] = max(worst, pool, key=lambda one: STATUSES.index(one.status))
     return statuses
 
 
-def _overloaded(pool: tuple[str, str] | None, other: tuple[str, str] | None, contrast: str) -> tuple[str, ...]:
+def _too_short(statuses: Mapping[str, PoolVerdict]) -> tuple[str, ...]:
+    return tuple(pool.why for pool in statuses.values() if pool.status == TOO_SHORT)
+
+
+def _overloaded(pool: PoolVerdict | None, other: PoolVerdict | None, contrast: str) -> tuple[str, ...]:
     """Return the sentence about a pool that is OVERLOADED and whose counterpart is not, or none."""
-    if pool is None or pool[0] != OVERLOADED or (other is not None and other[0] == OVERLOADED):
+    if pool is None or pool.status != OVERLOADED or (other is not None and other.status == OVERLOADED):
         return ()
-    return (f"{pool[1]} is {OVERLOADED}, {contrast}",)
+    return (f"{pool.variant} is {OVERLOADED}, {contrast}",)
 
 
 def label(metric: str) -> str:

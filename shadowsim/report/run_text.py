@@ -25,12 +25,15 @@ from shadowsim.text import (
     trimmed_number,
     wrapped,
 )
+from shadowsim.verdict import lengths_in_relaxations
 
 Formatter = Callable[[float], str]
 
 _QUANTILES = {"p50": "p50_s", "p90": "p90_s", "p95": "p95_s", "p99": "p99_s", "p99.9": "p99_9_s", "max": "maximum_s"}
 LABELS = ("", "variant", "verdict", "requests", "rate", "share copied", "latency mean",
           *(f"        {name}" for name in _QUANTILES), "wait mean", "utilisation", "errors", "captured")  # fmt: skip
+_TAIL = ("p99_s", "p99_9_s")
+MIN_RELAXATIONS_TAIL = 100  # at ten, the standard deviation of p99 is a third of it; it falls with the square root
 _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 
 
@@ -131,15 +134,22 @@ def _share_of_errors(share: float) -> str:
 def summary_table(result: Result) -> str:
     """Return a run's figures, source beside shadow: one row per metric.
 
-    Latencies of an overloaded pool carry a mark, because they depend on the length of the run and not on the pool.
+    Latencies of an overloaded pool carry a mark, because they depend on the length of the run and not on the pool. A
+    quantile beyond p95 of a run that lasts less than `MIN_RELAXATIONS_TAIL` relaxation times of the pool is a dash: it
+    has no interval, and its standard deviation is a tenth of it and more. `Result.summary` has it nevertheless.
     """
     summary = result.summary()
+    lengths = lengths_in_relaxations(result.windows, result.scenario)
     columns = [list(LABELS)]
     for variant, row in summary.iterrows():
         part = result.windows[result.windows["variant"] == variant]
         mark, blank = (" *", "  ") if row["verdict"] == OVERLOADED else ("", "")
         share = f"{percent(row['share'], 3)} of {trimmed_number(100.0 * result.scenario.share)} %"
-        figures = [time_text(row[key]) + mark for key in ("mean_s", *_QUANTILES.values(), "wait_mean_s")]
+        hidden = _TAIL if lengths[str(variant)] < MIN_RELAXATIONS_TAIL and row["verdict"] != OVERLOADED else ()
+        figures = [
+            "-" if key in hidden else time_text(row[key]) + mark
+            for key in ("mean_s", *_QUANTILES.values(), "wait_mean_s")
+        ]
         columns.append(
             [
                 *(

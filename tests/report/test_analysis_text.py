@@ -108,7 +108,7 @@ def test_a_goal_of_utilisation_needs_no_second_column():
 def test_a_noise_floor():
     row = {"metric": "p99", "unit": "s", "value": 0.07, "typical": 0.0001, "most": 0.0003, "typical_pct": 0.143,
            "most_pct": 0.429, "worse": 0.1, "better": 0.0, "same": 0.8, "not_enough": 0.1, "n_source": 34.6e6,
-           "n_shadow": 17.3e6, "n": 10, "sampling_percentage": 50, "instance_count": 2}  # fmt: skip
+           "n_shadow": 17.3e6, "n": 10, "sampling_percentage": 50, "instance_count": 2, "too_short": 0.0}  # fmt: skip
     no_errors = row | {
         "unit": "share",
         "value": 0.0,
@@ -130,6 +130,8 @@ def test_a_noise_floor():
     assert "A difference of p99 below 0.43 % (300 us) is noise in this set-up." in text
     assert "False alarms (share of runs called worse or better): p99 in 10 %." in text
     assert "errors  0.000 %" in text
+    frame["too_short"] = 0.3
+    assert noise_text(frame, 86_400.0).startswith("TOO SHORT: 30 % of the runs; their quantiles say little.\n")
     assert "4XX" not in text
     assert noise_text(frame.assign(worse=0.0), 86_400.0).endswith("No run gave a false alarm.")
 

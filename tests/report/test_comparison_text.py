@@ -8,6 +8,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from aa_pairs import alike
 from cases import scenario, service
 
 from shadowsim import default_scenario, replicate, simulate
@@ -227,3 +228,24 @@ def test_a_change_and_its_interval(row, change_text, interval_text):
 @pytest.mark.parametrize(("x", "text"), [(12.06, "+12.1"), (-0.314, "-0.31"), (0.0, "0"), (-math.inf, "-inf")])
 def test_numbers_with_signs(x, text):
     assert signed(x) == text
+
+
+def test_too_short_stands_above_the_table(tmp_path):
+    short, long = tmp_path / "short", tmp_path / "long"
+    simulate(BASE.replace({"horizon_s": 5, "run.period_s": 0.1})).save(short)
+    simulate(BASE).save(long)
+    compared = compare_saved(short)
+    assert str(compared).startswith("TOO SHORT: AllTraffic received ")
+    assert compared.to_dict()["too_short"] == list(compared.too_short)
+    assert len(compared.too_short) == 2
+    assert compare_saved(long).to_dict()["too_short"] == []
+    assert not str(compare_saved(long)).startswith("TOO SHORT")
+    pair = compare_two_saved(long, short, "source")
+    assert str(pair).startswith("TOO SHORT:")
+    assert len(pair.too_short) == 1
+    assert pair.too_short[0].startswith(f"{short}: AllTraffic received ")
+
+
+def test_a_relaxation_time_that_windows_do_not_tell_makes_a_run_too_short(tmp_path):
+    simulate(alike("exponential", 0.97, 20_000, 1)).save(tmp_path / "run")
+    assert "relaxation time" in compare_saved(tmp_path / "run").too_short[0]
