@@ -131,7 +131,7 @@ CASES: dict[str, tuple[float, dict[str, Any]]] = {
     "MMPP, 12 sojourns": (0.5, {"traffic": modulated(12, N)}),
     "MMPP, 4 sojourns": (0.5, {"traffic": modulated(4, N)}),
     "gamma arrivals, SCV 4": (0.7, {"traffic": {"process": "gamma", "rate_per_s": 28.0, "scv": 4.0}}),
-    "pareto service": (0.5, services({"law": "pareto", "scv": 2.0})),
+    "pareto service": (0.5, services({"law": "pareto", "scv": 0.45})),
     "least outstanding requests": (
         0.8,
         {
