@@ -272,7 +272,7 @@ class Scenario:
             check_columns(traffic, services)
         with errors:
             check_windows(horizon_s, period_s)
-        with errors:
+            # Only after it: the rates of a horizon of too many windows would fill the memory.
             check_rate(traffic, horizon_s, period_s, experiment.schedule.start)
         errors.check()
         return cls(

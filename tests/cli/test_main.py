@@ -542,7 +542,6 @@ HURRIED = [
     ("simulate --set sede=3", "sede: is not a path of a scenario; did you mean seed?"),
     ("simulate --set shadow.instance_cuont=3", "did you mean shadow.instance_count?"),
     ("simulate --set traffic.process=Poisson", "constant, trace, got 'Poisson'; did you mean poisson?"),
-    ("simulate --set traffic.profile.kind=steps", "base_per_s: is not a known key; known are kind, steps"),
     ("simulate --set shadow.time=20ms", "must be a number of seconds or an object {\"law\": ...}, got '20ms'"),
     ("simulate --set shadow.time.p99_s=1", "lognormal takes mean_s with scv, or p50_s with p99_s, got [mean_s, p99_s,"),
     ("simulate --set shadow.discipline=lifo", "Shadow-01.discipline: must be fifo, got 'lifo'"),
@@ -573,6 +572,12 @@ class TestSlips:
     @pytest.mark.parametrize(("line", "says"), HURRIED, ids=[line for line, _ in HURRIED])
     def test_one_line_that_names_it(self, line: str, says: str):
         assert says in refused(*line.split(" "))
+
+    def test_every_key_that_another_kind_does_not_know_is_named(self):
+        done = run("simulate", "--set", "traffic.profile.kind=steps")
+        keys = ("base_per_s", "peak_per_s", "peak_hour", "weekend_factor")
+        expected = [f"error: traffic.profile.{key}: is not a known key; known are kind, steps" for key in keys]
+        assert (done.exit_code, done.stderr.splitlines()) == (2, expected)
 
     def test_an_edit_goes_before_its_option(self):
         text = good("simulate", *SHORT, "--rate", 9, "--seed", 9)
