@@ -159,7 +159,7 @@ def check_trace(tenths, repeat, speed, queue_limit, chunk):
         rows = "\n".join(f"{t / 10},{1 + t % 7}" for t in sorted(tenths))
         Path(folder, "t.csv").write_text("time,size\n" + rows + "\n")
         s = scenario(
-            {"process": "trace", "path": "t.csv", "repeat": repeat, "speed": speed},
+            {"process": "trace", "path": "t.csv", "time_column": "time", "repeat": repeat, "speed": speed},
             {"time": {"law": "linear", "base_s": 0.25, "size": 0.5}, "workers": 2, "queue_limit": queue_limit},
             {"time": {"law": "linear", "base_s": 0.0, "size": 0.25}, "workers": 1},
             base_dir=Path(folder),
