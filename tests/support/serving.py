@@ -148,7 +148,7 @@ class Rehearsal:
 
     def n_served(self, variant, endpoint="endpoint"):
         live = self.app.endpoints.by_name.get(endpoint)
-        return live.series[variant].totals.n if live and variant in live.series else 0
+        return sum(t.n for t in live.series[variant].totals.values()) if live and variant in live.series else 0
 
     def get(self, path, **headers):
         """Return the body of a page."""

@@ -45,6 +45,8 @@ class ServedRequest:
     request_bytes : int
     captured_bytes : int or None
         Bytes of the captured payloads; None if it was not captured.
+    is_copy : bool
+        Whether the variant was a shadow when it served it.
     """
 
     request: int
@@ -56,6 +58,7 @@ class ServedRequest:
     overhead_s: float
     request_bytes: int
     captured_bytes: int | None = None
+    is_copy: bool = False
 
 
 @dataclass(slots=True)
@@ -191,7 +194,8 @@ class Series:
     ----------
     periods : dict of int to PeriodCounts
         By number of the period.
-    totals : Totals
+    totals : dict of str to Totals
+        By the role that the variant had, "source" or "shadow": a promotion does not change what was counted before.
     knows_cores : bool
         Whether the workers of an instance ever were its cores.
     """
@@ -199,7 +203,7 @@ class Series:
     def __init__(self, origin_s: float = 0.0, period_s: float = MINUTE_S):
         self.origin_s, self.period_s = origin_s, period_s
         self.periods: dict[int, PeriodCounts] = {}
-        self.totals = Totals()
+        self.totals: dict[str, Totals] = {}
         self.knows_cores = False
         self._newest = -1
 
@@ -223,7 +227,7 @@ class Series:
     def add(self, served: ServedRequest) -> None:
         """Count a request in the period of its arrival, and its work in the periods of its service."""
         self.at(served.arrival_s).add(served)
-        self.totals.add(served)
+        self._totals("shadow" if served.is_copy else "source").add(served)
         if not math.isnan(served.answer.wait_s):
             start = served.arrival_s + served.answer.wait_s
             end = start + served.answer.service_s
@@ -238,8 +242,11 @@ class Series:
 
     def lose(self, time_s: float, cause: str) -> None:
         """Count a copy that was not made."""
-        for lost in (self.at(time_s).lost, self.totals.lost):
+        for lost in (self.at(time_s).lost, self._totals("shadow").lost):
             lost[cause] = lost.get(cause, 0) + 1
+
+    def _totals(self, role: str) -> Totals:
+        return self.totals.setdefault(role, Totals())
 
     def sample(self, time_s: float, outstanding: Sequence[int], n_cores: int | None) -> None:
         """Record the number of requests of each instance, and its cores if its workers are these."""

@@ -236,6 +236,7 @@ class Runtime:
             overhead_s=max(ended - request.began - answer.latency_s, 0.0),
             request_bytes=len(call.body),
             captured_bytes=captured,
+            is_copy=pool.copies,
         )
         request.live.record(request.logbook, name, served)
 

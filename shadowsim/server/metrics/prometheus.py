@@ -1,6 +1,7 @@
 """Prometheus metrics of the server, in the text format that Prometheus scrapes.
 
-Counters run from the server's start and never decrease. Counters of events that have not happened yet are zero instead
+Counters run from the server's start and never decrease. A request keeps the role that its variant had when it came:
+what a promoted variant served as a shadow stays under role="shadow". Counters of events that have not happened yet are zero instead
 of absent, since a rate does not include the event with which its counter appears.
 """
 
@@ -16,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from shadowsim.frames import LOST_CAUSES
 from shadowsim.server.data_plane.captures import CaptureWriter
-from shadowsim.server.data_plane.counts import BOUNDS_S
+from shadowsim.server.data_plane.counts import BOUNDS_S, Totals
 from shadowsim.server.data_plane.live import LiveEndpoint
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -35,7 +36,7 @@ class _ServerCollector(Collector):
         self._endpoints, self._captures = endpoints, captures
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metric families, with samples per variant or per endpoint."""
+        """Yield the metric families, with samples per variant and role, or per endpoint."""
         invocations = CounterMetricFamily("shadowsim_invocations", "Requests (for a shadow: copies)", labels=_LABELS)
         errors = CounterMetricFamily("shadowsim_model_errors", "Responses other than 2xx", labels=_LABELS)
         lost = CounterMetricFamily(
@@ -47,16 +48,17 @@ class _ServerCollector(Collector):
         )
         for name, live in sorted(self._endpoints.items()):
             for variant, series in sorted(live.series.items()):
-                labels = name, variant, "shadow" if variant in live.shadows else "source"
-                totals = series.totals
-                invocations.add_metric(labels, totals.n)
-                errors.add_metric(labels, totals.model_errors)
-                captured.add_metric(labels, totals.captured_records)
-                for cause in sorted({*totals.lost, *(LOST_CAUSES if variant in live.shadows else ())}):
-                    lost.add_metric((*labels, cause), totals.lost.get(cause, 0))
-                bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
-                upto = map(float, accumulate(totals.below))
-                latency.add_metric(labels, list(zip(bounds, upto, strict=True)), totals.latency_sum)
+                present = "shadow" if variant in live.shadows else "source"
+                for role, totals in sorted({present: Totals(), **series.totals}.items()):
+                    labels = name, variant, role
+                    invocations.add_metric(labels, totals.n)
+                    errors.add_metric(labels, totals.model_errors)
+                    captured.add_metric(labels, totals.captured_records)
+                    for cause in sorted({*totals.lost, *(LOST_CAUSES if role == "shadow" else ())}):
+                        lost.add_metric((*labels, cause), totals.lost.get(cause, 0))
+                    bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
+                    upto = map(float, accumulate(totals.below))
+                    latency.add_metric(labels, list(zip(bounds, upto, strict=True)), totals.latency_sum)
         yield from (invocations, errors, lost, captured, latency)
         unanswered = GaugeMetricFamily(
             "shadowsim_unanswered_requests", "Requests waiting or in service", labels=_LABELS

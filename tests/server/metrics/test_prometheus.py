@@ -31,7 +31,8 @@ def test_counters_do_not_decrease_when_the_oldest_minutes_are_dropped(monkeypatc
     live.series["v"] = Series()
     live.shadows.add("v")
     for minute in range(10):
-        live.series["v"].add(served(60.0 * minute, 0.002 * minute, "answered" if minute % 2 else "error_5xx"))
+        outcome = "answered" if minute % 2 else "error_5xx"
+        live.series["v"].add(served(60.0 * minute, 0.002 * minute, outcome, is_copy=True))
         live.series["v"].lose(60.0 * minute, "max_per_s")
         now = scraped(live)
         assert all(now[key] >= value for key, value in before.items())
@@ -67,3 +68,24 @@ def test_counters_without_events_are_zero_and_not_absent():
     assert causes == set(LOST_CAUSES)
     assert values["shadowsim_captures_lost_total", ()] == 0
     assert set(values.values()) == {0}
+
+
+def test_a_promotion_leaves_what_was_counted_before_as_it_was():
+    live = endpoint("e")
+    series = live.series["v"] = Series()
+    live.shadows.add("v")
+    for _ in range(56):
+        series.add(served(0.0, is_copy=True))
+    series.lose(0.0, "max_per_s")
+    before = scraped(live)
+    live.shadows.remove("v")
+    promoted = scraped(live)
+    assert before.items() <= promoted.items()
+    assert {value for key, value in promoted.items() if ("role", "source") in key[1]} == {0}
+    for _ in range(7):
+        series.add(served(60.0))
+    after = scraped(live)
+    assert before.items() <= after.items()
+    counted = [after["shadowsim_invocations_total", (("role", r), ("variant", "v"))] for r in ("shadow", "source")]
+    assert counted == [56, 7]
+    assert [key for key in after if key[0] == "shadowsim_copies_lost_total" and ("role", "source") in key[1]] == []
