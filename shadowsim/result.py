@@ -65,7 +65,7 @@ class Result:
         margin_pct: float = MARGIN_PCT,
         margin_points: float = MARGIN_POINTS,
         confidence: float = CONFIDENCE,
-        slo_s: float | None = None,
+        slo_s: float | str | None = None,
         look: int | None = None,
         looks: int | None = None,
         spending: str = DEFAULT_SPENDING,

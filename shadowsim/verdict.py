@@ -401,9 +401,9 @@ def _overload_text(
 
 
 def clock(seconds: float) -> str:
-    """Return the time since the start of a run as text: "1 d 06:30", "00:02:05"."""
+    """Return the time since the start of a run as text: "1 d 06:30:00", "00:02:05"."""
     days, rest = divmod(round(seconds), 86400)
     hours, rest = divmod(rest, 3600)
-    minutes, secs = divmod(rest, 60)
-    time = f"{hours:02}:{minutes:02}" + (f":{secs:02}" if secs or not (days or hours) else "")
+    # Always with seconds: "01:00" alone may be an hour or a minute.
+    time = f"{hours:02}:{rest // 60:02}:{rest % 60:02}"
     return f"{days} d {time}" if days else time

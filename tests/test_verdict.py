@@ -50,7 +50,7 @@ def test_the_excess_and_the_instances_needed():
     assert pools["shadow"].peak_load == pytest.approx(2.5)
     assert pools["shadow"].instances_needed == 3
     assert (pools["shadow"].from_s, pools["shadow"].to_s) == (0.0, 600.0)
-    assert "Shadow receives 2.50 times its capacity from 00:00:00 to 00:10" in str(v)
+    assert "Shadow receives 2.50 times its capacity from 00:00:00 to 00:10:00" in str(v)
     assert "It would need 3 instances (it has 1), which just keep up (load 0.83); for a latency goal run" in str(v)
     enough = s.replace({"shadow.workers": 2, "shadow.instance_count": 3})
     assert judged(enough)[1]["shadow"].peak_load == pytest.approx(2.5 / 3)
@@ -261,7 +261,15 @@ def test_without_a_scenario_a_growing_backlog_tells():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "00:00:00"), (125, "00:02:05"), (5400, "01:30"), (86399.7, "1 d 00:00"), (2 * 86400 + 23400, "2 d 06:30")],
+    [
+        (0, "00:00:00"),
+        (60, "00:01:00"),
+        (125, "00:02:05"),
+        (3600, "01:00:00"),
+        (5400, "01:30:00"),
+        (86399.7, "1 d 00:00:00"),
+        (2 * 86400 + 23400, "2 d 06:30:00"),
+    ],
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text

@@ -24,7 +24,7 @@ from shadowsim.captures.pairing import CaptureIndex, index_captures, pair_by_id,
 from shadowsim.captures.record import CapturedPayload
 from shadowsim.errors import InputError, nearest
 from shadowsim.option_defaults import ANSWER_FORMAT, EXAMPLES, TOLERANCE
-from shadowsim.scenario.fields import check_whole, number
+from shadowsim.quantities import integer, number
 from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.text import count, grid, percent, wrapped
 
@@ -299,7 +299,7 @@ def agreement(
         number(value, name, least=0.0)
     if not 0.0 < confidence < 1.0:
         raise InputError("confidence", "must lie between 0 and 1", confidence)
-    check_whole(examples, "examples", 0)
+    integer(examples, "examples", least=0)
     if format not in FORMATS:
         raise InputError("format", f"must be one of {', '.join(FORMATS)}", format, hint=nearest(str(format), FORMATS))
     ignored = IgnoredFields([ignore] if isinstance(ignore, str) else ignore)

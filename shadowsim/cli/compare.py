@@ -35,7 +35,7 @@ from shadowsim.option_defaults import (
     NOISE_FLOOR_RUNS,
     TOLERANCE,
 )
-from shadowsim.scenario.fields import per_cent
+from shadowsim.quantities import per_cent
 from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 
 # \b keeps the lines of a help text as they are.

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import typer
 
 from shadowsim.errors import InputError
-from shadowsim.scenario.fields import duration_s
+from shadowsim.quantities import parse_duration
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def seconds(text: str, name: str) -> float:
     try:
         return number(text, name)
     except InputError:
-        return duration_s(text, name)
+        return parse_duration(text, name)
 
 
 def time_s(text: str, name: str) -> float:
@@ -91,7 +91,7 @@ def time_s(text: str, name: str) -> float:
     try:
         value = number(text, name)
     except InputError:
-        return duration_s(text, name)
+        return parse_duration(text, name)
     raise InputError(name, "needs a unit", value, hint=f"; {text}ms or {text}s?")
 
 

@@ -20,8 +20,8 @@ from shadowsim.engine import _kernel as k
 from shadowsim.engine.executors import IN_FLIGHT, work_off
 from shadowsim.engine.simulate import cores, progress_bar, run
 from shadowsim.errors import InputError
+from shadowsim.quantities import integer
 from shadowsim.result import Result
-from shadowsim.scenario.fields import check_whole, integer
 from shadowsim.scenario.paths import edited
 from shadowsim.scenario.reading import MOST_REPLICATIONS
 from shadowsim.scenario.scenario import Scenario
@@ -98,7 +98,7 @@ def replicate(
         When the executor is broken, or has lost a run's worker for the third time.
     """
     if workers is not None:
-        check_whole(workers, "workers", 1)
+        integer(workers, "workers", least=1)
     if workers is not None and executor is not None:
         raise InputError("workers", "must not be given together with an executor, which has its own number", workers)
     base = Scenario.of(scenario)

@@ -17,8 +17,8 @@ from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
 from shadowsim.engine.run_frames import check_conserved, latency_frame, requests_frame, windows_frame
 from shadowsim.errors import InputError
+from shadowsim.quantities import integer
 from shadowsim.result import Result
-from shadowsim.scenario.fields import check_whole
 from shadowsim.scenario.scenario import Scenario, default_scenario
 
 CHUNK = 4096
@@ -62,9 +62,9 @@ def simulate(
     InputError, ValidationError
         When the scenario or its request cannot be used.
     """
-    check_whole(chunk, "chunk", 1)
+    integer(chunk, "chunk", least=1)
     if workers is not None:
-        check_whole(workers, "workers", 1)
+        integer(workers, "workers", least=1)
     if executor is not None and not hasattr(executor, "submit"):
         raise InputError("executor", "must be a concurrent.futures.Executor, such as a ProcessPoolExecutor", executor)
     checked = Scenario.of(scenario, rate_per_s=rate_per_s)

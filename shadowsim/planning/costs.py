@@ -24,7 +24,7 @@ from shadowsim.aws.instances import duration_text, lookup
 from shadowsim.errors import InputError
 from shadowsim.frames import ROLES
 from shadowsim.json_files import path_of, read_json
-from shadowsim.scenario.fields import number
+from shadowsim.quantities import number
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.scenario import Scenario
 

@@ -23,10 +23,10 @@ import pandas as pd
 from shadowsim.engine.replicate import replicate
 from shadowsim.errors import InputError
 from shadowsim.option_defaults import NOISE_FLOOR_RUNS
-from shadowsim.scenario.fields import check_whole
+from shadowsim.quantities import integer
 from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import compare, terms_of
+from shadowsim.statistics.comparison import compare, limit_of, terms_of
 from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, OUTCOMES
 from shadowsim.verdict import TOO_SHORT
 
@@ -37,7 +37,7 @@ def noise_floor(
     margin_pct: float = MARGIN_PCT,
     margin_points: float = MARGIN_POINTS,
     confidence: float = CONFIDENCE,
-    slo_s: float | None = None,
+    slo_s: float | str | None = None,
     replications: int | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -89,13 +89,15 @@ def noise_floor(
         raise InputError("sampling_percentage", "must be > 0: nothing is copied, so there is no noise to measure", 0)
     equal = as_aa_test(asked)
     n = replications if replications is not None else equal.replications if equal.replications > 1 else NOISE_FLOOR_RUNS
-    check_whole(n, "replications", 2)
-    terms_of(margin_pct, margin_points, confidence, slo_s)  # before the runs, which take long
+    integer(n, "replications", least=2)
+    # Both before the runs, which take long.
+    terms_of(margin_pct, margin_points, confidence)
+    limit_s = limit_of(slo_s)
     tables, n_short = [], 0
     for run in replicate(equal, n, workers=workers, executor=executor, progress=progress):
         n_short += run.verdict.status == TOO_SHORT
         tables.append(
-            compare(run, margin_pct=margin_pct, margin_points=margin_points, confidence=confidence, slo_s=slo_s)
+            compare(run, margin_pct=margin_pct, margin_points=margin_points, confidence=confidence, slo_s=limit_s)
         )
     floor = pd.DataFrame([_row(str(m), rows) for m, rows in pd.concat(tables).groupby("metric", sort=False)])
     floor["too_short"] = n_short / n

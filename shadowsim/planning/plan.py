@@ -48,7 +48,7 @@ from shadowsim.planning.plan_effects import Effect, ServiceFactors, parse_effect
 from shadowsim.planning.plan_power import PowerEstimator, differences, mean_and_error, mean_source
 from shadowsim.planning.plan_rehearsals import Rehearsal, RehearsalResult, levels_of, mean_rate
 from shadowsim.planning.sheet import Sheet
-from shadowsim.scenario.fields import check_whole, integer, number
+from shadowsim.quantities import integer, number
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import NOT_ENOUGH_DATA
 
@@ -158,7 +158,7 @@ def plan(
     levels = levels_of(number(alpha, "alpha", above=0.0, most=0.5), looks)
     integer(replications, "replications", least=LEAST_RUNS, most=MOST_RUNS)
     if workers is not None:
-        check_whole(workers, "workers", 1)
+        integer(workers, "workers", least=1)
     base = Scenario.of(scenario, rate_per_s=rate_per_s)
     percentages, lengths_s = shares_of(shares), durations_of(durations, base)
     production = in_production(base)

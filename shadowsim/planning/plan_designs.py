@@ -20,7 +20,7 @@ from shadowsim.option_defaults import SAMPLING_PERCENTAGES
 from shadowsim.planning.load import demand_of, repeating_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.planning.plan_rehearsals import least_length_s, mean_rate, stand_in
-from shadowsim.scenario import fields
+from shadowsim.quantities import number, parse_duration
 from shadowsim.scenario.paths import plain
 from shadowsim.scenario.rates import DAY_S, WEEK_S
 from shadowsim.scenario.routing import splits_independently
@@ -133,7 +133,7 @@ def shares_of(shares: Sequence[int] | None) -> list[int]:
         return list(SAMPLING_PERCENTAGES)
     if isinstance(shares, str) or not isinstance(shares, Iterable):
         raise InputError("shares", "must be a list of sampling percentages", shares)
-    percentages = {fields.number(share, "shares", least=1.0, most=100.0) for share in map(plain, shares)}
+    percentages = {number(share, "shares", least=1.0, most=100.0) for share in map(plain, shares)}
     for share in percentages:
         if not share.is_integer():
             raise InputError("shares", "must hold integers from 1 to 100 (per cent)", share)
@@ -150,7 +150,7 @@ def durations_of(durations: Sequence[float | str] | None, scenario: Scenario) ->
         return [*(d for d in DURATIONS_S if scenario.period_s <= d < longest), longest]
     if isinstance(durations, str) or not isinstance(durations, Iterable):
         raise InputError("durations", 'must be a list of seconds, or of texts such as "6h"', durations)
-    found = {fields.duration_s(plain(duration), "durations") for duration in durations}
+    found = {parse_duration(plain(duration), "durations") for duration in durations}
     if not found:
         raise InputError("durations", "must hold at least one")
     for seconds in sorted(found):

@@ -31,7 +31,7 @@ from scipy.optimize import brentq  # type: ignore[import-untyped]
 
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import PERCENTILES
-from shadowsim.scenario.fields import TIME_UNITS
+from shadowsim.quantities import TIME_UNITS
 
 PRECISION = 1e-3  # of the way from 1 to r
 ERROR_RATES = ("error_rate", "error_rate_4xx", "error_rate_5xx")

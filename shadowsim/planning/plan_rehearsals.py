@@ -31,7 +31,7 @@ from shadowsim.errors import InputError
 from shadowsim.frames import ROLES
 from shadowsim.planning.load import CYCLES, demand_of, pool_relaxation_s
 from shadowsim.planning.plan_effects import Effect
-from shadowsim.scenario.fields import integer
+from shadowsim.quantities import integer
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import estimates, sequential_looks

@@ -31,14 +31,15 @@ from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import ROLES
 from shadowsim.planning.load import MOST_REQUESTS, demand_of, run_length
+from shadowsim.quantities import per_cent
 from shadowsim.result import Result
-from shadowsim.scenario.fields import per_cent
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.batch_means import MIN_BATCHES
 from shadowsim.statistics.comparison import (
     MIN_CYCLES,
     compare,
     is_one_sided,
+    limit_of,
     metric_rows,
     terms_of,
     verdict_of,
@@ -74,7 +75,7 @@ def compare_runs(
     margin_pct: float = MARGIN_PCT,
     margin_points: float = MARGIN_POINTS,
     confidence: float = CONFIDENCE,
-    slo_s: float | None = None,
+    slo_s: float | str | None = None,
     method: str | None = None,
 ) -> pd.DataFrame:
     """Compare each variant of a run with the same variant of an earlier run.
@@ -90,8 +91,8 @@ def compare_runs(
         A difference of error rates and of the SLO-miss share that does not matter, in percentage points.
     confidence : float
         Confidence level of each interval.
-    slo_s : float, optional
-        Adds the metric slo_miss: the share of answers that take longer than this, in seconds.
+    slo_s : float or str, optional
+        Adds the metric slo_miss: the share of answers that take longer than this, in seconds or as in "200ms".
     method : str, optional
         As for `compare`; by default "replications" if both sides have at least ten runs, else the first that the frames
         of both sides allow.
@@ -109,7 +110,7 @@ def compare_runs(
     InputError
         When a parameter or a run cannot be used.
     """
-    terms = terms_of(margin_pct, margin_points, confidence, slo_s)
+    terms, limit_s = terms_of(margin_pct, margin_points, confidence), limit_of(slo_s)
     new, old = _runs(result, "result"), _runs(baseline, "baseline")
     same_requests = _same_requests(new, old)
     after, before = _sections(new, old, method, same_requests)
@@ -118,7 +119,7 @@ def compare_runs(
     for role in ROLES:
         cycles = min(before.cycles, after.cycles)
         pair = Sections(before.side(role), after.side(role), after.method, after.independent, cycles)
-        for row in metric_rows(pair, terms, slo_s, same_requests):
+        for row in metric_rows(pair, terms, limit_s, same_requests):
             renamed = {_renamed(key): value for key, value in row.items()}
             renamed["verdict"] = verdict_of(row, terms)
             renamed["method"] += ", same requests" if same_requests else ""
@@ -135,7 +136,7 @@ def assert_no_regression(
     metrics: Sequence[str] | None = None,
     roles: Sequence[str] = ROLES,
     confidence: float = CONFIDENCE,
-    slo_s: float | None = None,
+    slo_s: float | str | None = None,
 ) -> pd.DataFrame:
     """Fail if a run is worse than its baseline.
 
@@ -160,8 +161,8 @@ def assert_no_regression(
         Confidence level of each interval. Runs of different seeds can therefore fail by chance, in about
         (1 - confidence) / 2 of the cases for each metric whose interval is wider than the margin, at a level that is
         divided among the variants; runs of the same seed give the same answer each time.
-    slo_s : float, optional
-        Adds the metric slo_miss.
+    slo_s : float or str, optional
+        Adds the metric slo_miss, as in `compare_runs`.
 
     Returns
     -------

@@ -14,6 +14,8 @@ from shadowsim.errors import InputError
 T = TypeVar("T", float, "pd.Series[float]")
 
 NOT_MEASURED = "not measured: by_instance_type has no service for it"
+NO_REQUEST = "no request reaches it: nothing to size"
+NO_REQUEST_IN_RUN = "no request reaches it in the run: nothing to size"
 _RANKED_BY = {"reaches", "cost_usd", "shadow_instances", "duration_s"}
 
 

@@ -24,7 +24,7 @@ from shadowsim.planning.load import with_headroom
 from shadowsim.planning.sheet import NOT_MEASURED, Sheet, comparable_usd
 from shadowsim.planning.size_search import FIRST_LOOK, CountFound, CountTried, Search
 from shadowsim.planning.slo import Goal, Slo, parse_slo
-from shadowsim.scenario.fields import check_whole, number
+from shadowsim.quantities import integer, number
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE
 
@@ -112,8 +112,8 @@ def size(
     goals, price_list = parse_slo(slo), read_prices(prices)
     alpha = (1.0 - number(confidence, "confidence", above=0.5, most=0.9999)) / 2.0
     number(headroom_pct, "headroom_pct", above=-100.0)
-    check_whole(max_instances, "max_instances", 1)
-    check_whole(max_replications, "max_replications", FIRST_LOOK)
+    integer(max_instances, "max_instances", least=1)
+    integer(max_replications, "max_replications", least=FIRST_LOOK)
     _check(goals, variants)
     sized = Scenario.of(scenario, rate_per_s=rate_per_s)
     run = partial(simulate, workers=workers, executor=executor, progress=progress)

@@ -44,6 +44,7 @@ from shadowsim.planning.load import (
     repeating_s,
     run_length,
 )
+from shadowsim.planning.sheet import NO_REQUEST, NO_REQUEST_IN_RUN
 from shadowsim.planning.slo import Goal, Slo, measure
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
@@ -133,7 +134,7 @@ class Search:
     def fewest(self) -> CountFound:
         """Find the fewest instances that meet all goals."""
         if self.demand.instances == 0.0:
-            return CountFound(None, True, "no request reaches it: nothing to size")
+            return CountFound(None, True, NO_REQUEST)
         for goal in self.upper_limits:
             least = figure_without_waits(goal, self.scenario, self.role, self.demand)
             if least > 1.01 * goal.limit:
@@ -141,7 +142,7 @@ class Search:
                 return CountFound(None, True, note)
         found = self._fewest_by_bisection() if self._is_monotone else self._fewest_by_scan()
         if found.n is None and all(np.isnan(tried.mean[: len(self.goals)]).all() for tried in self.tried.values()):
-            return CountFound(None, True, "no request reaches it in the run: nothing to size")
+            return CountFound(None, True, NO_REQUEST_IN_RUN)
         return found
 
     @property

@@ -49,8 +49,8 @@ from shadowsim import frames
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import MOST_SECTIONS, ROLES
+from shadowsim.quantities import TIME_UNITS
 from shadowsim.result import Result
-from shadowsim.scenario.fields import TIME_UNITS
 from shadowsim.text import time_text
 
 Metric = Literal["quantile", "mean", "wait_mean", "share_wait", "share_latency", "error_rate", "utilisation"]

@@ -23,8 +23,8 @@ from shadowsim.engine.simulate import cores, progress_bar, run
 from shadowsim.errors import ExecutorError, InputError
 from shadowsim.planning.sweep_cache import Cache, Row, key_of
 from shadowsim.planning.sweep_grid import Cell, Grid, cells_of, columns_of
+from shadowsim.quantities import integer
 from shadowsim.result import Result
-from shadowsim.scenario.fields import check_whole, integer
 from shadowsim.scenario.paths import plain
 from shadowsim.scenario.reading import MOST_REPLICATIONS
 from shadowsim.scenario.scenario import Scenario
@@ -119,7 +119,7 @@ def sweep(
         Unfinished runs on threads are abandoned; finished runs are in the cache.
     """
     if workers is not None:
-        check_whole(workers, "workers", 1)
+        integer(workers, "workers", least=1)
     base = Scenario.of(scenario, rate_per_s=rate_per_s)
     n = base.replications if replications is None else replications
     integer(n, "replications", least=1, most=MOST_REPLICATIONS)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import Cost
-from shadowsim.planning.sheet import NOT_MEASURED, recommend
+from shadowsim.planning.sheet import NO_REQUEST, NO_REQUEST_IN_RUN, NOT_MEASURED, recommend
 from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.comparison_text import label, records
 from shadowsim.report.run_text import overload_note
@@ -166,6 +166,8 @@ def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:
 def no_answer_text(part: pd.DataFrame, role: str) -> str:
     """Return why no row of `size` has an answer for a role: the goals are missed, or nothing could be judged."""
     unmeasured = part.loc[part["note"] == NOT_MEASURED, "instance_type"]
+    if part["note"].isin([NO_REQUEST, NO_REQUEST_IN_RUN]).all():
+        return f"No type could be judged for the {role}: no request reaches it."
     if unmeasured.empty:
         return f"No type meets the goals of the {role}."
     if len(unmeasured) < len(part):

@@ -1,4 +1,4 @@
-"""Reads and checks the values in a scenario file's JSON objects, and the parameters of functions.
+"""Reads and checks the values in a scenario file's JSON objects.
 
 A `Block` is a JSON object together with its path, so that every error is one `InputError` with the path, the constraint
 and the value. An unknown key is an error that suggests the nearest known one, never a silent default. Null counts as
@@ -7,14 +7,11 @@ left out.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from operator import index
 
 from shadowsim.errors import Collector, InputError, nearest
+from shadowsim.quantities import integer, number, parse_duration
 
 BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
 BLOCK_KEYS = {
@@ -28,13 +25,6 @@ SERVICE_KEYS = (
     "by_instance_type",
 )
 SERVICE_LATER = ("batching", "cold_start_s", "cpu_per_request_s", "autoscaling", "outages")
-
-# Seconds per unit, as texts for Decimal: 30 x the float 0.001 may differ from the float 0.03 in its last bit.
-TIME_UNITS = {
-    **{"us": "0.000001", "µs": "0.000001", "μs": "0.000001", "ms": "0.001", "s": "1"},
-    **{"m": "60", "min": "60", "h": "3600", "d": "86400", "w": "604800"},
-}
-_DURATION = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([^\W\d_]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,102 +135,15 @@ class Block:
         return choice(self.need(key), self.at(key), known, later)
 
 
-def number(
-    value: object,
-    path: str,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-) -> float:
-    """Return `value` as a float when it is a finite JSON number within the bounds.
-
-    Booleans and texts with digits are not numbers here.
-    """
-    bounds = [f"> {above:g}"] if above is not None else []
-    bounds += [f">= {least:g}"] if least is not None else []
-    bounds += [f"<= {most:g}"] if most is not None else []
-    constraint = "must be a finite number" + (" " + " and ".join(bounds) if bounds else "")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(path, constraint, value)
-    try:
-        result = float(value)
-    except OverflowError:  # an integer of more than 308 digits
-        raise InputError(path, constraint, value) from None
-    inside = (
-        (above is None or result > above) and (least is None or result >= least) and (most is None or result <= most)
-    )
-    if not math.isfinite(result) or not inside:
-        raise InputError(path, constraint, value)
-    return result
-
-
-def integer(value: object, path: str, *, least: int, most: int) -> int:
-    """Return `value` when it is an integer from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InputError(path, f"must be an integer from {least} to {most}", value)
-    return value
-
-
 def _quantity(key: str, value: object, path: str, **bounds: float | None) -> float:
     """Return the number of a key; where the key is in seconds, a text with a unit is one, too."""
     if not isinstance(value, str) or not key.endswith("_s") or key.endswith("per_s"):
         return number(value, path, **bounds)
-    seconds = duration_s(value, path)
+    seconds = parse_duration(value, path)
     try:
         return number(seconds, path, **bounds)
     except InputError as error:
         raise InputError(path, error.constraint, value) from None  # the value as it was written
-
-
-def duration_s(value: object, path: str) -> float:
-    """Return a duration in seconds.
-
-    A number is in seconds; a text needs a unit, such as "30ms", "1.5h" or "1d". Units are us, ms, s, m or min, h, d, w.
-
-    Raises
-    ------
-    InputError
-        It is neither, or its unit is unknown.
-    """
-    if not isinstance(value, str):
-        return number(value, path)
-    match = _DURATION.fullmatch(value.strip())
-    seconds = math.inf
-    if match and match[2] in TIME_UNITS:
-        seconds = float(Decimal(match[1]) * Decimal(TIME_UNITS[match[2]]))
-    if not math.isfinite(seconds):
-        what = "must be seconds, or have a unit (us, ms, s, m or min, h, d, w), as in 30ms or 1.5h"
-        raise InputError(path, what, value)
-    return seconds
-
-
-def check_whole(value: object, path: str, least: int) -> int:
-    """Return `value` when it is an integer, also one of numpy's, that is at least `least`."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        checked = index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise InputError(path, f"must be a whole number >= {least}", value) from None
-    if checked < least:
-        raise InputError(path, f"must be at least {least}", value)
-    return checked
-
-
-def per_cent(value: object, path: str) -> float:
-    """Return a margin in per cent: the text "5%" is 5, and so are the share 0.05 and its text.
-
-    A number >= 1 is refused, because it could mean either.
-    """
-    text = str(value).strip() if isinstance(value, str | int | float) else ""
-    try:
-        margin_pct = float(text.removesuffix("%")) * (1.0 if text.endswith("%") else 100.0)
-    except ValueError:
-        margin_pct = math.nan
-    if not (0.0 < margin_pct < math.inf) or (margin_pct >= 100.0 and not text.endswith("%")):
-        raise InputError(path, "must be a percentage such as 5%, or a share such as 0.05", value)
-    return margin_pct
 
 
 def choice(value: object, path: str, known: Sequence[str], later: Sequence[str] = ()) -> str:

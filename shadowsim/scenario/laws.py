@@ -30,9 +30,11 @@ import numpy as np
 
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.scenario.fields import Block, number
+from shadowsim.quantities import number, parse_duration
+from shadowsim.scenario.fields import Block
 from shadowsim.scenario.table_files import listing, read_table, resolve, sizes
 
+_TIMES = "a number of seconds, a time such as 20ms"
 Tails = tuple[Floats, Floats]
 Points = tuple[Floats, Floats]
 Moments = tuple[float, float, float]  # mean, scv, form
@@ -157,7 +159,8 @@ def parse_law(value: object, path: str, unit: str, base_dir: Path | None = None)
     Parameters
     ----------
     value : dict, number or str
-        An object as the module describes it; a number is deterministic; a text, for bytes, is a trace column.
+        An object as the module describes it. A number is deterministic, and so is a text such as "20ms"; for bytes, a
+        text is a trace column.
     path : str
         Where it stands, for errors.
     unit : {"s", "bytes"}
@@ -174,11 +177,20 @@ def parse_law(value: object, path: str, unit: str, base_dir: Path | None = None)
         return Law("linear", math.nan, math.nan, columns={value: 1.0}, block=value)
     if isinstance(value, int | float):
         return Law("deterministic", number(value, path, **_mean_bound(unit)), 0.0, block=value)
+    if unit == "s" and isinstance(value, str):
+        return Law("deterministic", number(_duration_s(value, path), path, above=0.0), 0.0, block=value)
     if not isinstance(value, Mapping):
-        allowed = "a number of seconds" if unit == "s" else "a number of bytes, a trace column"
+        allowed = _TIMES if unit == "s" else "a number of bytes, a trace column"
         raise InputError(path, f'must be {allowed} or an object {{"law": ...}}', value)
     block = Block.of(value, path)
     return LAWS[block.choice("law", None, tuple(LAWS))].parse(block, unit, base_dir or Path())
+
+
+def _duration_s(text: str, path: str) -> float:
+    try:
+        return parse_duration(text, path)
+    except InputError:
+        raise InputError(path, f'must be {_TIMES} or an object {{"law": ...}}', text) from None
 
 
 def _mean_bound(unit: str) -> dict[str, float]:

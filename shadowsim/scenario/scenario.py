@@ -61,6 +61,9 @@ from shadowsim.scenario.service import Service
 from shadowsim.scenario.table_files import BUILTIN
 from shadowsim.scenario.traffic import Traffic, parse_traffic
 
+_LONG_SERVICE_S = 1.0
+_ABSURD_LOAD = 20.0  # times a pool's capacity: a service time in ms without its unit brings a thousand times the load
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -370,7 +373,21 @@ class Scenario:
             inside = trace.n_before(self.horizon_s)
             if inside < trace.n_requests:
                 sentences.append(f"The run ends before its trace: {inside:,} of {trace.n_requests:,} requests come.")
+        sentences += filter(None, map(self._unlikely_service, ("source", "shadow")))
         return tuple(sentences)
+
+    def _unlikely_service(self, role: str) -> str:
+        """Return a sentence on a service time that is probably in milliseconds without saying so; "" for others."""
+        side = self.side(role)
+        law = side.service.time
+        if law.kind == "linear" or not law.mean >= _LONG_SERVICE_S:  # a linear law has a unit for each column
+            return ""
+        rate_per_s = side.share * self.traffic.mean_rate(self.horizon_s, self.start)
+        load = rate_per_s * law.mean / (side.n_instances * side.workers)
+        if load < _ABSURD_LOAD:
+            return ""
+        what = f"services.{side.variant.name}.time: a service of {law.mean:g} s per request"
+        return f'{what} is {load:,.0f} times what the pool can do; are {law.mean:g} ms meant ("{law.mean:g}ms")?'
 
     def to_dict(self) -> dict[str, object]:
         """Return the scenario's JSON object, with all edits."""

@@ -44,6 +44,7 @@ from scipy.special import ndtr  # type: ignore[import-untyped]
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
+from shadowsim.quantities import parse_duration
 from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import STEADY, Batches, Deviations, uncorrelated_batches
 from shadowsim.statistics.estimates import Estimate
@@ -83,7 +84,7 @@ def compare(
     margin_pct: float = MARGIN_PCT,
     margin_points: float = MARGIN_POINTS,
     confidence: float = CONFIDENCE,
-    slo_s: float | None = None,
+    slo_s: float | str | None = None,
     look: int | None = None,
     looks: int | None = None,
     spending: str = DEFAULT_SPENDING,
@@ -104,8 +105,8 @@ def compare(
         A difference of error rates and of the SLO-miss share that does not matter, in percentage points.
     confidence : float
         Confidence level of the intervals; of all looks together when `looks` is given.
-    slo_s : float, optional
-        Adds the metric slo_miss: the share of answers that take longer than this, in seconds.
+    slo_s : float or str, optional
+        Adds the metric slo_miss: the share of answers that take longer than this, in seconds or as in "200ms".
     look, looks : int, optional
         This is look number `look` of `looks` planned ones at equal distances. The intervals are wide enough for all
         looks together to be wrong no more often than 1 - confidence.
@@ -159,10 +160,10 @@ def compare(
     """
     if other_runs:
         raise InputError("compare", "compares both sides of one run; compare_runs(result, baseline) compares two runs")
-    terms = terms_of(margin_pct, margin_points, confidence, slo_s, look, looks, spending)
+    terms, limit_s = terms_of(margin_pct, margin_points, confidence, look, looks, spending), limit_of(slo_s)
     runs = frames_of(frames)
     sections = sections_of(runs, method)
-    rows = list(metric_rows(sections, terms, slo_s))
+    rows = list(metric_rows(sections, terms, limit_s))
     if sections.method == "windows":
         rows[1:1] = period_rows(runs[0]["windows"], terms)
     if len(runs) == 1 and "requests" in runs[0]:
@@ -191,7 +192,6 @@ def terms_of(
     margin_pct: float,
     margin_points: float,
     confidence: float,
-    slo_s: float | None = None,
     look: int | None = None,
     looks: int | None = None,
     spending: str = DEFAULT_SPENDING,
@@ -203,13 +203,29 @@ def terms_of(
     InputError
         When an argument is out of its range.
     """
-    if slo_s is not None:
-        _number("slo_s", slo_s, 0.0, math.inf)
     return Terms(
         _number("margin_pct", margin_pct, 0.0, math.inf),
         _number("margin_points", margin_points, 0.0, 100.0),
         _level(_number("confidence", confidence, 0.0, 1.0), look, looks, spending),
     )
+
+
+def limit_of(slo_s: float | str | None) -> float | None:
+    """Return the argument `slo_s` of `compare` in seconds, or None.
+
+    Raises
+    ------
+    InputError
+        When it is no time above 0, such as 0.2 or "200ms".
+    """
+    if slo_s is None:
+        return None
+    if not isinstance(slo_s, str):
+        return _number("slo_s", slo_s, 0.0, math.inf)
+    limit_s = parse_duration(slo_s, "slo_s")
+    if limit_s <= 0.0:
+        raise InputError("slo_s", "must be > 0", slo_s)
+    return limit_s
 
 
 def _number(name: str, value: object, above: float, below: float) -> float:
@@ -232,7 +248,7 @@ def _level(confidence: float, look: int | None, looks: int | None, spending: str
 
 
 def metric_rows(
-    sections: Sections, terms: Terms, slo_s: float | None, same_arrivals: bool = True
+    sections: Sections, terms: Terms, limit_s: float | None, same_arrivals: bool = True
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of all metrics but the paired ones; `same_arrivals` as for `RowBuilder`."""
     sides = (sections.source, sections.shadow)
@@ -248,8 +264,8 @@ def metric_rows(
     for name in ERRORS:
         if all(name in s.errors for s in sides):
             yield builder.share(name, [(s.errors[name], s.requests) for s in sides], n_eff, moments)
-    if slo_s is not None and any(s.sample for s in sides):
-        yield builder.late("slo_miss", sides, slo_s)
+    if limit_s is not None and any(s.sample for s in sides):
+        yield builder.late("slo_miss", sides, limit_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, shown
 from shadowsim.option_defaults import BENCHMARK_MARGIN_PCT
-from shadowsim.scenario.fields import number
+from shadowsim.quantities import number
 from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.testing.benchmark_files import SIMULATED, Source, Timing, Timings, read_timings
 from shadowsim.text import grid, time_text, wrapped

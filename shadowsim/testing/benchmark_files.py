@@ -18,7 +18,7 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, kind, shown
 from shadowsim.json_files import read_json
-from shadowsim.scenario.fields import number
+from shadowsim.quantities import number
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 

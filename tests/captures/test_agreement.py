@@ -254,7 +254,7 @@ def test_a_path_that_matches_nothing_is_named(tmp_path):
         ({"rtol": -1.0}, "rtol: must be a finite number >= 0, got -1.0"),
         ({"atol": math.nan}, "atol: must be a finite number >= 0, got nan"),
         ({"confidence": 1.0}, "confidence: must lie between 0 and 1, got 1.0"),
-        ({"examples": -1}, "examples: must be at least 0, got -1"),
+        ({"examples": -1}, "examples: must be a whole number >= 0, got -1"),
         ({"format": "jsn"}, r"format: must be one of auto, json, csv, bytes, got 'jsn'; did you mean json\?"),
     ],
 )

@@ -197,5 +197,5 @@ def test_progress_reaches_the_end_however_it_is_run():
 
 @pytest.mark.parametrize("workers", [0, -1])
 def test_at_least_one_worker(workers):
-    with pytest.raises(InputError, match="workers: must be at least 1"):
+    with pytest.raises(InputError, match="workers: must be a whole number >= 1"):
         simulate(default_scenario(), workers=workers)

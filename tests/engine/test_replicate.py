@@ -252,7 +252,7 @@ def test_the_command_line_makes_no_page_of_several_runs():
     ("more", "words"),
     [
         ({"n": 0}, "n: must be an integer from 1 to 100000, got 0"),
-        ({"workers": 0}, "workers: must be at least 1"),
+        ({"workers": 0}, "workers: must be a whole number >= 1"),
         ({"workers": 2, "executor": "any"}, "workers: must not be given together with an executor"),
     ],
 )

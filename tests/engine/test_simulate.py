@@ -382,7 +382,7 @@ def test_windows_say_what_the_pools_are():
 
 @pytest.mark.parametrize("chunk", [0, -5])
 def test_a_chunk_holds_at_least_one_request(chunk):
-    with pytest.raises(InputError, match="chunk: must be at least 1"):
+    with pytest.raises(InputError, match="chunk: must be a whole number >= 1"):
         simulate(default_scenario(), chunk=chunk)
 
 

@@ -45,7 +45,7 @@ def test_the_shadows_instances_are_as_busy_as_the_sources(changes, share, instan
 
 
 def test_the_floor_has_the_differences_of_equal_variants():
-    d = noise_floor(case(), replications=4, slo_s=0.02, margin_pct=30.0, workers=1).set_index("metric")
+    d = noise_floor(case(), replications=4, slo_s="20ms", margin_pct=30.0, workers=1).set_index("metric")
     assert {"mean", "p50", "p99", "error_rate", "slo_miss"} <= set(d.index)
     assert not any(str(m).startswith("paired") for m in d.index)  # no requests are kept
     p50 = d.loc["p50"]
@@ -76,5 +76,5 @@ def test_more_requests_have_a_lower_floor():
 
 
 def test_one_run_is_refused():
-    with pytest.raises(InputError, match="replications: must be at least 2, got 1"):
+    with pytest.raises(InputError, match="replications: must be a whole number >= 2, got 1"):
         noise_floor(case(), replications=1)

@@ -130,7 +130,7 @@ def test_prices_are_the_callers_the_catalogues_or_unknown():
         ({"looks": 101}, "looks: must be an integer from 1 to 100"),
         ({"replications": 9}, "replications: must be an integer from 10 to 10000"),
         ({"replications": 20.0}, "replications: must be an integer"),
-        ({"workers": 0}, "workers: must be at least 1"),
+        ({"workers": 0}, "workers: must be a whole number >= 1"),
         ({"prices": {"ml.nothing": 1.0}}, "prices"),
     ],
 )

@@ -9,7 +9,7 @@ from scipy.stats import binom
 from shadowsim import InputError, assert_no_regression, compare, compare_runs, replicate, simulate
 from shadowsim.planning.load import MOST_REQUESTS
 from shadowsim.planning.run_comparison import COLUMNS, at_source_load, equal_scenario, regressions_text
-from shadowsim.scenario.fields import per_cent
+from shadowsim.quantities import per_cent
 from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, SAME, WORSE
 
 LOAD, N = 0.5, 50_000
@@ -122,6 +122,8 @@ def test_a_slower_run_fails_and_the_table_is_shown(base, slower):
     assert_no_regression(slower, base, 0.9)
     with pytest.raises(AssertionError, match="slo_miss is worse"):
         assert_no_regression(slower, base, metrics="slo_miss", slo_s=0.3)
+    with pytest.raises(AssertionError, match="slo_miss is worse"):
+        assert_no_regression(slower, base, metrics="slo_miss", slo_s="300ms")
 
 
 def test_a_metric_asked_for_must_be_judged_and_one_at_least(base, slower):

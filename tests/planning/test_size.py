@@ -10,6 +10,7 @@ import shadowsim
 from shadowsim import InputError, card, simulate, size
 from shadowsim.planning.slo import measure, parse_slo
 from shadowsim.plots import cost_frontier
+from shadowsim.report.analysis_text import sizing_text
 
 AMPLE = service("deterministic", 0.001, 64)
 WEEK = 604_800.0
@@ -165,8 +166,12 @@ def test_a_trace_of_which_nothing_is_copied(tmp_path):
     empty = next(
         s for s in (scenario(traffic, share=1, seed=i) for i in range(9)) if simulate(s).quantile(0.5).size < 2
     )
-    (row,) = size(empty, "p99 <= 10s").to_dict("records")
+    frame = size(empty, "p99 <= 10s")
+    (row,) = frame.to_dict("records")
     assert row["note"] == "no request reaches it in the run: nothing to size"
+    text = sizing_text(frame, parse_slo("p99 <= 10s"), 60.0)
+    assert text.endswith("No type could be judged for the shadow: no request reaches it.")
+    assert "nan" not in text
 
 
 def test_what_no_count_can_do():
@@ -247,8 +252,8 @@ def test_the_built_in_scenario_in_full_for_a_day_not_for_a_week():
         ({"variants": ("prod",)}, "must be some of"),
         ({"confidence": 1.0}, "confidence: must be a finite number"),
         ({"headroom_pct": -100}, "headroom_pct: must be"),
-        ({"max_instances": 0}, "max_instances: must be at least 1"),
-        ({"max_replications": 2}, "max_replications: must be at least 3"),
+        ({"max_instances": 0}, "max_instances: must be a whole number >= 1"),
+        ({"max_replications": 2}, "max_replications: must be a whole number >= 3"),
         ({"instance_types": []}, "must name at least one"),
     ],
 )

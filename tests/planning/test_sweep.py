@@ -260,7 +260,7 @@ def test_nothing_is_run_and_nothing_written_for_bad_input(tmp_path, count):
         ({"grid": {"sampling_percentage": [10, 101]}}, r"grid: cell 1 \(sampling_percentage=101\)"),
         ({"replications": 0}, "replications: must be an integer from 1"),
         ({"replications": True}, "replications: must be an integer from 1"),
-        ({"workers": 0}, "workers: must be at least 1"),
+        ({"workers": 0}, "workers: must be a whole number >= 1"),
         ({"scenario": tmp_path / "none.json"}, "there is no such file"),
     ):
         with pytest.raises(InputError, match=message):

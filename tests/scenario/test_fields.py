@@ -5,7 +5,8 @@ import math
 import pytest
 
 from shadowsim import InputError, default_scenario
-from shadowsim.scenario.fields import Block, duration_s
+from shadowsim.quantities import parse_duration
+from shadowsim.scenario.fields import Block
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from shadowsim.scenario.fields import Block, duration_s
     ],
 )
 def test_a_duration(value: object, seconds: float):
-    assert duration_s(value, "x") == seconds
+    assert parse_duration(value, "x") == seconds
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_a_duration(value: object, seconds: float):
 )
 def test_no_duration(value: object):
     with pytest.raises(InputError, match=r"^run\.horizon_s: must be ") as caught:
-        duration_s(value, "run.horizon_s")
+        parse_duration(value, "run.horizon_s")
     assert "\n" not in str(caught.value)
     assert ("or have a unit (us, ms, s, m or min, h, d, w)" in str(caught.value)) == isinstance(value, str)
 

@@ -177,6 +177,31 @@ def test_azure_scenario(azure_trace):
     assert scenario.replace({"traffic.speed": 2.0}).horizon_s == scenario.horizon_s / 2
 
 
+@pytest.mark.parametrize(
+    ("mean_s", "instances", "says"),
+    [
+        (30.0, 1, '30 s per request is 750 times what the pool can do; are 30 ms meant ("30ms")?'),
+        (30.0, 36, "30 s per request is 21 times"),
+        (30.0, 38, ""),  # 19.7 times
+        (0.9, 1, ""),  # 22 times, but no time of a service in ms
+        (30.0, 750, ""),
+    ],
+)
+def test_a_service_in_seconds_that_is_absurd_is_asked_about(mean_s, instances, says):
+    """100 requests per second, half of them copied to instances of two workers."""
+    blocks = document(traffic={"process": "poisson", "rate_per_s": 100.0})
+    quick = {"source.time": 0.01, "shadow.time": mean_s, "shadow.workers": 2, "shadow.instance_count": instances}
+    scenario = Scenario.from_dict(blocks).replace(quick)
+    assert len(scenario.assumptions) == bool(says)
+    for sentence in scenario.assumptions:
+        assert sentence.startswith("services.Shadow-01.time: a service of ")
+        assert says in sentence
+    if says:
+        short = scenario.replace({"shadow.time": f"{mean_s:g}ms"})
+        assert short.shadow_service.time.mean == mean_s / 1000
+        assert short.assumptions == ()
+
+
 # ---- Plain requests ----
 
 

@@ -10,7 +10,7 @@ from cases import scenario, service
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadowsim import simulate
+from shadowsim import Scenario, simulate
 from shadowsim.errors import InputError
 from shadowsim.scenario.traffic import parse_traffic
 
@@ -238,6 +238,78 @@ def test_the_length_of_a_trace_changes_no_rate_and_no_verdict(tmp_path, load, st
     assert rates == {1000.0}
     assert loads == pytest.approx([load] * len(loads), rel=0.01)
     assert statuses == {status if load > 1.0 else "STABLE"}
+
+
+# ---- What a scenario says of it ----
+
+
+def assumptions_of(file, run=None, **keys):
+    document = scenario({"process": "trace", "path": str(file), **keys}, service("deterministic", 0.01)).to_dict()
+    document["run"] = {"period_s": 60.0, **(run or {})}
+    return Scenario.from_dict(document).assumptions
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [
+        ("s", "seconds from the first of them, resolution 1 s"),
+        ("ms", "milliseconds from the first of them, resolution 1 ms"),
+        ("us", "microseconds from the first of them, resolution 1 us"),
+        ("ns", "nanoseconds from the first of them, resolution 1 ns"),
+    ],
+)
+def test_a_scenario_says_the_column_the_unit_and_the_resolution(tmp_path, unit, words):
+    """Twelve requests, so far apart that one per unit would be 3 per second: 1, 2, 4, 7, ... units."""
+    file = written(tmp_path, {"at": np.cumsum(range(12)), "n": range(12)})
+    (sentence,) = assumptions_of(file, time_column="at", time_unit=unit)
+    assert sentence.startswith(f"t.csv: column `at`, read as {words}, 12 requests over ")
+
+
+def test_a_scenario_says_that_a_unit_was_found_and_what_the_other_would_mean(tmp_path):
+    (sentence,) = assumptions_of(written(tmp_path, {"timestamp": range(0, 10_000, 100)}))
+    assert "read as milliseconds from 0" in sentence
+    assert "(10 requests/s; as seconds it would be 0.01 requests/s over 2.75 h: set time_unit)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("within", "words"),
+    [
+        ("poisson", "resolution 1 s, 40 requests over 10 s, spread at random over 1 s."),
+        ("even", "resolution 1 s, 40 requests over 10 s, spread evenly over 1 s."),
+        ("together", "resolution 1 s, 40 requests over 10 s, not spread: those of one time arrive together."),
+    ],
+)
+def test_a_scenario_says_how_coarse_times_are_spread(tmp_path, within, words):
+    (sentence,) = assumptions_of(written(tmp_path, {"arrival_s": np.repeat(range(10), 4)}), within=within)
+    assert sentence == f"t.csv: column `arrival_s`, read as seconds from the first of them, as its name says, {words}"
+
+
+def test_a_scenario_says_that_ties_are_batches(tmp_path):
+    starts = np.cumsum(np.random.default_rng(1).integers(2000, 4000, 50))
+    (sentence,) = assumptions_of(written(tmp_path, {"timestamp_ms": np.repeat(starts, 12)}))
+    assert sentence.endswith("spread at random up to the next time, since 12 at once are batches.")
+
+
+def test_a_scenario_says_that_its_trace_ends_before_its_schedule(tmp_path):
+    """30 s at 500 requests per second against a Schedule of 2 h: the figures are of the 30 s alone."""
+    file = written(tmp_path, {"timestamp_s": np.arange(15_000) / 500})
+    short = scenario({"process": "trace", "path": str(file)}, service("deterministic", 0.004))
+    schedule = {"StartTime": "2030-01-01T00:00:00Z", "EndTime": "2030-01-01T02:00:00Z"}
+    short = short.replace({"experiment.Schedule": schedule, "horizon_s": None, "sampling_percentage": 100})
+    assert short.assumptions[1:] == (
+        "The trace covers 30 s of 2 h; figures are of these 30 s (repeat plays it again).",
+    )
+    result = simulate(short)
+    assert (result.verdict.status, result.verdict.source.peak_load) == ("OVERLOADED", pytest.approx(2.0))
+    assert result.summary()["rate_per_s"].tolist() == pytest.approx([500.0, 500.0])
+    again = short.replace({"traffic.repeat": 240})
+    assert again.horizon_s == 7200.0
+    assert len(again.assumptions) == 1
+
+
+def test_a_scenario_says_that_its_run_ends_before_its_trace(tmp_path):
+    file = written(tmp_path, {"timestamp_s": np.arange(100) / 10})
+    assert assumptions_of(file, {"horizon_s": 4})[1:] == ("The run ends before its trace: 40 of 100 requests come.",)
 
 
 # ---- Everything together ----

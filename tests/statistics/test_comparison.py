@@ -64,6 +64,8 @@ def test_a_slower_shadow_is_worse(run):
     assert p99["ratio_low"] <= exact(0.99, 0.65, 0.13) / exact(0.99, 0.5) <= p99["ratio_high"]
     assert p99["n_eff"] < p99["n_source"] == run.windows.loc[run.windows["role"] == "source", "Invocations"].sum()
     assert row(d, "slo_miss")["outcome"] == WORSE
+    pd.testing.assert_frame_equal(compare(run, slo_s="400ms"), d)
+    pd.testing.assert_frame_equal(run.compare(slo_s="0.4s"), d)
     assert row(d, "error_rate")["verdict"] == "no difference larger than 0.1 points"
     assert row(d, "paired_mean")["outcome"] == WORSE
     assert d.loc[d["unit"] == "s", "margin"].iloc[0] == pytest.approx(0.1 * d["source"].iloc[0])

@@ -10,7 +10,9 @@ from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
 from shadowsim.server.state.views import EndpointView
 
 
-def served(arrival_s, latency_s=0.01, outcome="answered", instance=0, wait_s=math.nan, service_s=math.nan, is_copy=False):
+def served(
+    arrival_s, latency_s=0.01, outcome="answered", instance=0, wait_s=math.nan, service_s=math.nan, is_copy=False
+):
     answer = Answer(outcome, latency_s, 200 if outcome == "answered" else 500, b"", {}, wait_s, service_s)
     return ServedRequest(
         request=0,

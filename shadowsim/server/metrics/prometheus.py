@@ -1,8 +1,8 @@
 """Prometheus metrics of the server, in the text format that Prometheus scrapes.
 
 Counters run from the server's start and never decrease. A request keeps the role that its variant had when it came:
-what a promoted variant served as a shadow stays under role="shadow". Counters of events that have not happened yet are zero instead
-of absent, since a rate does not include the event with which its counter appears.
+what a promoted variant served as a shadow stays under role="shadow". Counters of events that have not happened yet are
+zero instead of absent, since a rate does not include the event with which its counter appears.
 """
 
 from __future__ import annotations
