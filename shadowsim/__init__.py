@@ -129,4 +129,5 @@ if not TYPE_CHECKING:  # a type checker would accept every name
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    # What a user may call: neither the folders that happen to be loaded nor what this module imports.
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

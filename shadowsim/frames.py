@@ -30,6 +30,7 @@ class Column(NamedTuple):
     meaning: str
 
 
+US_PER_S = 1e6  # latencies of windows are in microseconds, as CloudWatch's are
 COUNT, FLAG, REAL, TEXT = "int64", "Int64", "float64", "str"
 SCENARIO_FILE = "scenario.json"  # of a saved result, beside its frames
 ROLES = ("source", "shadow")

@@ -73,7 +73,17 @@ class Result:
     ) -> pd.DataFrame:
         """Compare the shadow with the source: one row per metric, with intervals and an outcome.
 
-        See `shadowsim.compare`, which also takes several runs, a directory, or frames from elsewhere.
+        The parameters and columns are those of `shadowsim.compare`, which also takes several runs, a directory, or
+        frames from elsewhere. `compare_runs` compares two runs.
+
+        Examples
+        --------
+        >>> import shadowsim as ss
+        >>> traffic = {"process": "poisson", "rate_per_s": 500}
+        >>> scenario = ss.default_scenario().replace({"traffic": traffic, "horizon_s": "1h"})
+        >>> table = ss.simulate(scenario).compare(margin_pct=5)
+        >>> table.set_index("metric")["outcome"]["p99"]
+        'same'
         """
         from shadowsim.statistics.comparison import compare  # imported late, since scipy loads slowly
 
@@ -93,7 +103,7 @@ class Result:
         """Return quantiles within the extremes: one row per variant, one column per quantile."""
         extremes = self.windows.groupby("variant").agg({"ModelLatency_Minimum": "min", "ModelLatency_Maximum": "max"})
         quantiles = frames.quantiles(self.latency, qs)
-        seconds = extremes.loc[quantiles.index] / 1e6
+        seconds = extremes.loc[quantiles.index] / frames.US_PER_S
         return quantiles.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"], axis=0)
 
     def report(self, path: str | os.PathLike[str] = PAGE_IN_RUN) -> Path:
@@ -150,9 +160,9 @@ class Result:
                     "requests": int(n.sum()),
                     "rate_per_s": n.sum() / self.scenario.horizon_s,
                     "share": n.sum() / source_n if source_n else np.nan,
-                    "mean_s": _weighted_mean(part["ModelLatency_Average"], answered) / 1e6,
+                    "mean_s": _weighted_mean(part["ModelLatency_Average"], answered) / frames.US_PER_S,
                     **{name: float(values.get(variant, np.nan)) for name, values in quantiles.items()},
-                    "maximum_s": part["ModelLatency_Maximum"].max() / 1e6,
+                    "maximum_s": part["ModelLatency_Maximum"].max() / frames.US_PER_S,
                     "wait_mean_s": _weighted_mean(part["wait_mean_s"], answered),
                     "utilisation": _mean_utilisation(part, self.scenario.horizon_s),
                     "error_rate": part["InvocationModelErrors"].sum() / n.sum() if n.sum() else np.nan,

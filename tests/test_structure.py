@@ -128,7 +128,7 @@ def test_public_names_resolve_and_others_do_not():
     assert sorted(shadowsim.__all__) == sorted(shadowsim._HOME)
     for name in shadowsim.__all__:
         assert getattr(shadowsim, name).__module__ == f"shadowsim.{shadowsim._HOME[name]}"
-    assert set(shadowsim.__all__) <= set(dir(shadowsim))
+    assert [name for name in dir(shadowsim) if not name.startswith("__")] == sorted(shadowsim.__all__)
     with pytest.raises(AttributeError, match="no attribute 'simulat'"):
         _ = shadowsim.simulat
 

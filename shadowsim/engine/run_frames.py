@@ -12,11 +12,10 @@ from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.columns import Columns
 from shadowsim.errors import SimulationError
-from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, ROLES, WINDOWS, build, repeated
+from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, ROLES, US_PER_S, WINDOWS, build, repeated
 from shadowsim.scenario.scenario import Scenario
 
 STATUSES = np.array(["answered", "error_4xx", "error_5xx", "timed_out", "refused"])
-_US = 1e6
 
 
 def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) -> pd.DataFrame:
@@ -69,11 +68,11 @@ def _window_columns(
         "Invocations": n.astype(np.int64),
         "InvocationsPerInstance": n / pool.n_instances,
         "ModelLatency_SampleCount": accepted.astype(np.int64),
-        "ModelLatency_Average": mean(rows[:, k.R_LATENCY_SUM]) * _US,
-        "ModelLatency_Minimum": if_answered(rows[:, k.R_LATENCY_MIN]) * _US,
-        "ModelLatency_Maximum": if_answered(rows[:, k.R_LATENCY_MAX]) * _US,
-        **{f"ModelLatency_{p}": if_answered(rows[:, k.R_QUANTILES + i]) * _US for i, p in enumerate(PERCENTILES)},
-        "OverheadLatency_Average": np.where(n > 0, scenario.overhead_s * _US, np.nan),
+        "ModelLatency_Average": mean(rows[:, k.R_LATENCY_SUM]) * US_PER_S,
+        "ModelLatency_Minimum": if_answered(rows[:, k.R_LATENCY_MIN]) * US_PER_S,
+        "ModelLatency_Maximum": if_answered(rows[:, k.R_LATENCY_MAX]) * US_PER_S,
+        **{f"ModelLatency_{p}": if_answered(rows[:, k.R_QUANTILES + i]) * US_PER_S for i, p in enumerate(PERCENTILES)},
+        "OverheadLatency_Average": np.where(n > 0, scenario.overhead_s * US_PER_S, np.nan),
         "Invocation4XXErrors": rows[:, k.R_ERROR_4XX].astype(np.int64),
         "Invocation5XXErrors": failed_5xx.astype(np.int64),
         "InvocationModelErrors": (rows[:, k.R_ERROR_4XX] + failed_5xx + rows[:, k.R_TIMED_OUT]).astype(np.int64),

@@ -61,6 +61,19 @@ def simulate(
     ------
     InputError, ValidationError
         When the scenario or its request cannot be used.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 500}
+    >>> scenario = ss.default_scenario().replace({"traffic": traffic, "horizon_s": "1h"})
+    >>> result = ss.simulate(scenario)
+    >>> result
+    <Result of built-in: STABLE, 1,799,090 requests, seed 7>
+    >>> result.quantile(0.99).round(3).to_dict()
+    {'AllTraffic': 0.062, 'Shadow-01': 0.062}
+
+    A request alone needs a rate: `ss.simulate("request.json", rate_per_s=500)`.
     """
     integer(chunk, "chunk", least=1)
     if workers is not None:

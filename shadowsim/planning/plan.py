@@ -152,6 +152,17 @@ def plan(
     ------
     InputError, ValidationError
         When the scenario, the effect or a number cannot be used.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 500}
+    >>> scenario = ss.default_scenario().replace({"traffic": traffic, "horizon_s": "1h"})
+    >>> frame = ss.plan(scenario, "p99 +20%", shares=[50], durations=["10min"], replications=10)
+    >>> frame[["sampling_percentage", "duration_s", "power", "reaches"]].to_dict("records")
+    [{'sampling_percentage': 50, 'duration_s': 600.0, 'power': 1.0, 'reaches': True}]
+    >>> int(ss.recommend(frame)["shadow_instances"])
+    2
     """
     effect, price_list = parse_effect(effect), read_prices(prices)
     number(power, "power", above=0.0, most=0.999)

@@ -109,6 +109,19 @@ def compare_runs(
     ------
     InputError
         When a parameter or a run cannot be used.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 500}
+    >>> scenario = ss.default_scenario().replace({"traffic": traffic, "horizon_s": "1h"})
+    >>> before = ss.simulate(scenario)
+    >>> after = ss.simulate(scenario.replace({"shadow.time.mean_s": "23ms"}))
+    >>> table = ss.compare_runs(after, before)
+    >>> print(table.loc[table["metric"] == "p99", ["variant", "outcome"]].to_string(index=False))
+       variant outcome
+    AllTraffic    same
+     Shadow-01   worse
     """
     terms, limit_s = terms_of(margin_pct, margin_points, confidence), limit_of(slo_s)
     new, old = _runs(result, "result"), _runs(baseline, "baseline")

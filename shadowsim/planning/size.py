@@ -108,6 +108,17 @@ def size(
     ------
     InputError, ValidationError
         When the scenario, the goals, a type or a number cannot be used.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 500}
+    >>> scenario = ss.default_scenario().replace({"traffic": traffic, "horizon_s": "1h"})
+    >>> frame = ss.size(scenario, "p99 <= 100ms")
+    >>> frame[["instance_type", "instance_count", "certain"]].to_dict("records")
+    [{'instance_type': 'ml.m5.xlarge', 'instance_count': 2, 'certain': True}]
+    >>> frame["one_fewer"][0]
+    'overloaded, receives up to 1.25 times its capacity: at least p99 60.0 s, against p99 <= 100ms'
     """
     goals, price_list = parse_slo(slo), read_prices(prices)
     alpha = (1.0 - number(confidence, "confidence", above=0.5, most=0.9999)) / 2.0

@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 from shadowsim import frames
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError, nearest
-from shadowsim.frames import MOST_SECTIONS, ROLES
+from shadowsim.frames import MOST_SECTIONS, ROLES, US_PER_S
 from shadowsim.quantities import TIME_UNITS
 from shadowsim.result import Result
 from shadowsim.text import time_text
@@ -224,7 +224,7 @@ def measure(goal: Goal, result: Result) -> tuple[float, float]:
         case "share_wait":
             return _ratio(*_waits_above(result, goal.role, goal.parameter))
         case "mean":
-            return _mean_of_windows(windows["ModelLatency_Average"].to_numpy(np.float64) / 1e6, answered)
+            return _mean_of_windows(windows["ModelLatency_Average"].to_numpy(np.float64) / US_PER_S, answered)
         case "wait_mean":
             return _mean_of_windows(windows["wait_mean_s"].to_numpy(np.float64), answered)
         case "error_rate":

@@ -136,6 +136,17 @@ class Scenario:
         The JSON object that the scenario was made from.
     base_dir : Path
         The folder that the document's file paths are relative to.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> scenario = ss.default_scenario().replace({"shadow.instance_count": 4, "horizon_s": "1h"})
+    >>> scenario.experiment.shadow.pool.instance_count, scenario.horizon_s
+    (4, 3600.0)
+    >>> scenario.replace({"sampling_percentage": 25}).share
+    0.25
+
+    `Scenario.load("scenario.json")` and `Scenario.of("request.json", rate_per_s=500)` read files.
     """
 
     experiment: Experiment

@@ -43,7 +43,7 @@ from scipy.special import ndtr  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
+from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES, US_PER_S
 from shadowsim.quantities import parse_duration
 from shadowsim.statistics import estimates, sequential_looks
 from shadowsim.statistics.batch_means import STEADY, Batches, Deviations, uncorrelated_batches
@@ -157,6 +157,15 @@ def compare(
     ------
     InputError
         When a parameter or the frames cannot be used.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 500}
+    >>> scenario = ss.default_scenario().replace({"traffic": traffic, "horizon_s": "1h"})
+    >>> table = ss.compare(ss.simulate(scenario), slo_s="100ms")
+    >>> table.set_index("metric")["verdict"][["p99", "slo_miss"]].to_list()
+    ['no difference larger than 10 %', 'no difference larger than 0.1 points']
     """
     if other_runs:
         raise InputError("compare", "compares both sides of one run; compare_runs(result, baseline) compares two runs")
@@ -614,7 +623,7 @@ def period_rows(windows: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]
         if f"ModelLatency_{name}" not in windows:
             continue
         table = windows.pivot_table(index="time_s", columns="role", values=f"ModelLatency_{name}", dropna=False)
-        table = table.reindex(columns=list(ROLES)).dropna() / 1e6
+        table = table.reindex(columns=list(ROLES)).dropna() / US_PER_S
         source, shadow = (table[role].to_numpy(np.float64) for role in ROLES)
         medians = [float(np.median(x)) if x.size else math.nan for x in (source, shadow)]
         row = row_of(f"p{100 * q:g}", "s", medians, n, terms)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from shadowsim import frames as schema
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, nearest
-from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE
+from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE, US_PER_S
 from shadowsim.json_files import read_json
 from shadowsim.statistics.batch_means import MIN_BATCHES, STEADY, changes_gradually, traffic_moments
 from shadowsim.statistics.samples import Buckets, Sample, Values
@@ -38,7 +38,6 @@ _STATUSES = {
 }
 
 _AXIS = {"windows": "time_s", "latency": "section", "requests": "request"}
-_US = 1e6
 
 Frames = Mapping[str, pd.DataFrame]
 
@@ -292,7 +291,7 @@ def _extremes_s(runs: Sequence[Frames], role: str) -> tuple[float, float]:
     names = ["ModelLatency_Minimum", "ModelLatency_Maximum"]
     if not all("windows" in run and set(names) <= set(run["windows"].columns) for run in runs):
         return -math.inf, math.inf
-    extremes = pd.concat([run["windows"].loc[run["windows"]["role"] == role, names] for run in runs]) / _US
+    extremes = pd.concat([run["windows"].loc[run["windows"]["role"] == role, names] for run in runs]) / US_PER_S
     least, greatest = float(extremes[names[0]].min()), float(extremes[names[1]].max())
     return (-math.inf, math.inf) if math.isnan(least + greatest) else (least, greatest)
 
@@ -313,7 +312,7 @@ def _window_sums(run: Frames, role: str, n_sections: int) -> SideSections:
     answered = _column(windows, count_column) if count_column else None
     total = None
     if answered is not None and "ModelLatency_Average" in windows:
-        total = section_sums(_column(windows, "ModelLatency_Average") * answered) / _US
+        total = section_sums(_column(windows, "ModelLatency_Average") * answered) / US_PER_S
 
     def by_window(mark: NDArray[np.bool_]) -> Floats:
         counts = np.zeros(times.size)

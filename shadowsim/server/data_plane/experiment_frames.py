@@ -16,14 +16,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shadowsim.frames import LATENCY, LOST_CAUSES, MOST_SECTIONS, PERCENTILES, REQUESTS, ROLES, WINDOWS, build
+from shadowsim.frames import (
+    LATENCY,
+    LOST_CAUSES,
+    MOST_SECTIONS,
+    PERCENTILES,
+    REQUESTS,
+    ROLES,
+    US_PER_S,
+    WINDOWS,
+    build,
+)
 from shadowsim.histogram import edge_of, quantile_within
 from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG
 from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, ServedRequest
 
 KEPT_ROWS = 4_000_000
 CHUNK_ROWS = 65_536
-_US = 1e6
 # name in the frame, and type code of the array
 _COLUMNS = {
     "request": "q", "role": "b", "arrival_s": "d", "instance": "l", "wait_s": "d", "service_s": "d", "latency_s": "d",
@@ -186,14 +195,16 @@ def _window(period: PeriodCounts, n_workers: int | None) -> dict[str, object]:
         "Invocations": period.n,
         "InvocationsPerInstance": period.n_per_instance,
         "ModelLatency_SampleCount": n_latency,
-        "ModelLatency_Average": latency / n_latency * _US if n_latency else math.nan,
-        "ModelLatency_Minimum": period.latency_min * _US if n_latency else math.nan,
-        "ModelLatency_Maximum": period.latency_max * _US if n_latency else math.nan,
+        "ModelLatency_Average": latency / n_latency * US_PER_S if n_latency else math.nan,
+        "ModelLatency_Minimum": period.latency_min * US_PER_S if n_latency else math.nan,
+        "ModelLatency_Maximum": period.latency_max * US_PER_S if n_latency else math.nan,
         **{
-            f"ModelLatency_{name}": quantile_within(counts, q, period.latency_min, period.latency_max) * _US
+            f"ModelLatency_{name}": quantile_within(counts, q, period.latency_min, period.latency_max) * US_PER_S
             for name, q in PERCENTILES.items()
         },
-        "OverheadLatency_Average": period.overhead_sum / period.n_overhead * _US if period.n_overhead else math.nan,
+        "OverheadLatency_Average": period.overhead_sum / period.n_overhead * US_PER_S
+        if period.n_overhead
+        else math.nan,
         "Invocation4XXErrors": period.errors_4xx,
         "Invocation5XXErrors": period.errors_5xx,
         "InvocationModelErrors": period.model_errors,

@@ -25,6 +25,7 @@ from time import time
 from typing import Any
 
 from shadowsim.errors import UnknownOperationError, shown
+from shadowsim.frames import US_PER_S
 from shadowsim.histogram import quantile_within
 from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series
 from shadowsim.server.data_plane.live import LiveEndpoint
@@ -49,7 +50,6 @@ _MOST_POINTS, _MOST_QUERIES = 1440, 500
 _MOST_PAGE_POINTS, _PER_PAGE = 100_800, 500
 _ORDERS = ("TimestampAscending", "TimestampDescending")
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
-_US = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ class StatisticSet:
                 return self.most
         if not self.counts:
             return None
-        return quantile_within(self.counts, float(statistic[1:]) / 100.0, self.least / _US, self.most / _US) * _US
+        q, least_s, most_s = float(statistic[1:]) / 100.0, self.least / US_PER_S, self.most / US_PER_S
+        return quantile_within(self.counts, q, least_s, most_s) * US_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +139,11 @@ METRICS: Mapping[tuple[str, str], Metric] = {
     (SAGEMAKER, "InvocationsPerInstance"): Metric("None", _per_instance),
     (SAGEMAKER, "ModelLatency"): Metric(
         "Microseconds",
-        lambda p: _sampled(p.n_latency, p.latency_sum, p.latency_min, p.latency_max, _US, p.bucket_counts()),
+        lambda p: _sampled(p.n_latency, p.latency_sum, p.latency_min, p.latency_max, US_PER_S, p.bucket_counts()),
     ),
     (SAGEMAKER, "OverheadLatency"): Metric(
         "Microseconds",
-        lambda p: _sampled(p.n_overhead, p.overhead_sum, p.overhead_min, p.overhead_max, _US, {}),
+        lambda p: _sampled(p.n_overhead, p.overhead_sum, p.overhead_min, p.overhead_max, US_PER_S, {}),
     ),
     (SAGEMAKER, "Invocation4XXErrors"): Metric("None", lambda p: _flags(p.errors_4xx, p.n)),
     (SAGEMAKER, "Invocation5XXErrors"): Metric("None", lambda p: _flags(p.errors_5xx, p.n)),
