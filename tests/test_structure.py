@@ -133,6 +133,15 @@ def test_public_names_resolve_and_others_do_not():
         _ = shadowsim.simulat
 
 
+@pytest.mark.parametrize("face", ["", "plots"])
+def test_type_checkers_do_not_see_that_names_resolve_late(face):
+    """They would accept every name, as `shadowsim.simulatee`."""
+    body = ast.parse((ROOT / "shadowsim" / face / "__init__.py").read_text()).body
+    late = [node for node in body if isinstance(node, ast.If) and "__getattr__" in ast.unparse(node)]
+    assert [ast.unparse(node.test) for node in late] == ["not TYPE_CHECKING"]
+    assert not any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in body)
+
+
 def test_the_version_is_said_once_more_in_the_metadata():
     assert f'version = "{shadowsim.__version__}"' in (ROOT / "pyproject.toml").read_text()
 

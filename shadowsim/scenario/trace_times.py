@@ -9,8 +9,9 @@ where its values look like arrivals. When in doubt, an error lists the columns.
 
 **The unit.** `time_unit` says it, or the column's name (`arrival_ms`). Dates are ISO 8601 (also basic, also with a
 comma before the fraction), or a web server's common log format; any other needs its strptime format in `time_unit`.
-Numbers as large as times since 1970 have only one likely unit. Smaller ones are a clock of their own: the unit is taken
-that makes the mean rate most like that of a service, and the sentence tells what another would mean.
+Numbers that are times from 1979 to 2099 in some unit, of a stream that may be one, have that unit. Others are a clock
+of their own: the unit is taken that makes the mean rate most like that of a service, and the sentence tells what
+another would mean.
 
 **The resolution.** It is the greatest common divisor of the times. Where several requests have one time because it is
 coarse, or because they were recorded in batches, they are spread over the unit, or up to the next time (`within`):
@@ -63,6 +64,8 @@ _UNIT_WORDS = {
 _WORD_UNITS = {word: unit for unit, words in _UNIT_WORDS.items() for word in words}
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _EPOCH_S = 3e8  # seconds since 1970 of a day in 1979: smaller numbers are a clock of their own
+_LAST_S = 4.1e9  # of a day in 2099: larger numbers are of a smaller unit
+_LONGEST_S, _LONGEST_GAP_S = 5 * 366 * 86_400.0, 7 * 86_400.0  # of a recorded stream of requests: 5 years, a week
 _USUAL_PER_S = 10.0  # the rate that an ambiguous unit is judged by
 _MOST_PER_S = 1e5  # a rate that no endpoint has: such values are durations
 _FRACTION_GAP_S = 60.0  # numbers with fractions are seconds up to this mean gap
@@ -353,17 +356,29 @@ def _numbers(values: NDArray[Any], name: str, unit: str | None, file: Path, at: 
     known = unit or named
     whole = np.issubdtype(values.dtype, np.integer) or bool((values == np.floor(values)).all())
     size = np.abs(values.astype(np.float64))
-    since_1970 = float(size.min()) >= _EPOCH_S
     if known is not None:
         by = "" if unit else ", as its name says"
         origin = "since 1970" if float(size.min()) * NS[known] / 1e9 >= _EPOCH_S else "from the first of them"
         return _Clock(_scaled(values, NS[known], file, at), f"{_NAMES[known]} {origin}{by}", known)
-    if since_1970:
-        known = next(u for u, most in (("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", math.inf)) if size.max() < most)
+    known = _unit_since_1970(size)
+    if known is not None:
         return _Clock(_scaled(values, NS[known], file, at), f"{_NAMES[known]} since 1970", known)
     known = _likely_unit(float(np.ptp(values.astype(np.float64))), len(values), whole)
     origin = f"from {values.min():,.10g}"
     return _Clock(_scaled(values, NS[known], file, at), f"{_NAMES[known]} {origin}", known, guessed=True)
+
+
+def _unit_since_1970(values: Floats) -> str | None:
+    """Return the unit in which numbers are times of one stream from 1979 to 2099; None if there is none."""
+    least, most = float(values.min()), float(values.max())
+    for unit, size in NS.items():
+        per_s = 1e9 / size
+        span_s = (most - least) / per_s
+        if least >= _EPOCH_S * per_s and most <= _LAST_S * per_s:
+            # A clock in ns that began lately has such numbers, too, but its requests would be years apart.
+            probable = span_s <= min(_LONGEST_S, _LONGEST_GAP_S * max(len(values) - 1, 1))
+            return unit if probable else None
+    return None
 
 
 def _likely_unit(span: float, n: int, whole: bool) -> str:
@@ -384,7 +399,7 @@ def _scaled(values: NDArray[Any], factor: int, file: Path, at: str) -> Ints:
     """Return numbers of a unit of `factor` ns as integers of ns; from the least of them where they are too large."""
     least, most = values.min(), values.max()
     if (float(most) - float(least)) * factor >= 9e18 or float(most) >= 9e18:
-        raise InputError(at, f"{file} spans more than 285 years; is the unit of its times right?")
+        raise InputError(at, f"{file} spans more than 285 years; is the unit of its times right (time_unit)?")
     if np.issubdtype(values.dtype, np.integer):
         ticks: Ints = values.astype(np.int64)
         return np.asarray((ticks - ticks.min()) * factor)

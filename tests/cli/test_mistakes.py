@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from commands import refused
+from commands import refused, run
 
 import shadowsim as ss
 from shadowsim.scenario.scenario import init_scenario
@@ -49,6 +49,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "lost").mkdir()
     (folder / "lost" / "scenario.json").write_text(json.dumps(scenario))  # the frames were not copied
     ss.simulate(ss.default_scenario().replace({"horizon_s": 600.0})).save(folder / "run")
+    idle = {"horizon_s": 600.0, "shadow.instance_count": 4}  # at half the source's load
+    ss.simulate(ss.default_scenario().replace(idle)).save(folder / "idle")
+    past = {"StartTime": "2020-12-01T00:00:00Z", "EndTime": "2020-12-03T00:00:00Z"}
+    (folder / "past.json").write_text(json.dumps(scenario["experiment"] | {"Schedule": past}))  # type: ignore[operator]
+    (folder / "seconds.csv").write_text("time,request_time\n" + "".join(f"{0.02 + i % 7},0.02\n" for i in range(99)))
+    (folder / "half_minute.csv").write_text("timestamp_s\n" + "".join(f"{i / 500}\n" for i in range(15_000)))
     return folder
 
 
@@ -211,6 +217,57 @@ def traced(file: object, **more: object) -> ss.Scenario:
     """Return the scenario with a trace from a file."""
     document = json.loads(Path("scenario.json").read_text())
     return ss.Scenario.from_dict(document | {"traffic": {"process": "trace", "path": file, **more}})
+
+
+# Mistakes that are no errors of form: they were once answered as if nothing were wrong. Each is refused (2), or the
+# answer says what was understood (0 and 1).
+MISREAD = [
+    ("simulate --slo 'p99 <= 50'", 2, "slo: needs a unit, got 'p99 <= 50'; p99 <= 50ms or 50s?"),
+    ("simulate -q --set horizon_s=60 --set shadow.time.mean_s=30", 0, 'are 30 ms meant ("30ms")?'),
+    ("noise-floor --set sampling_percentage=0", 2, "must be > 0: nothing is copied, so there is no noise to measure"),
+    ("simulate -q --set horizon_s=60 --set sampling_percentage=0", 0, "a longer run would not help"),
+    (
+        "plan scenario.json --effect 'p99 -20%' --shares 50 --durations 10min --replications 10",
+        0,
+        "share of tests that call the shadow better when it is (p99 -20%)",
+    ),
+    ("size scenario.json --slo 'p99 <= 1s' --types ml.c5.large", 1, "No type could be judged for the shadow: its"),
+    ("compare idle", 0, "The sides do not carry the same load"),
+    ("validate past.json", 2, "Member must leave the experiment's end later than now"),
+    ("simulate --rate 1e8 --set horizon_s=60", 2, "1,000,000,000 requests in a window of 60 s, got 6"),
+    ("simulate -q scenario.json --set traffic={TRACE:seconds.csv}", 2, "has several columns that may be the arrivals"),
+    (
+        "simulate -q scenario.json --set horizon_s=2h --set traffic={TRACE:half_minute.csv}",
+        0,
+        "The trace covers 30 s of 2 h; figures are of these 30 s (repeat plays it again).",
+    ),
+]
+
+
+@pytest.mark.usefixtures("at_desk")
+@pytest.mark.parametrize(("line", "status", "says"), MISREAD, ids=[line for line, *_ in MISREAD])
+def test_what_was_misread_in_silence_is_refused_or_said(line: str, status: int, says: str):
+    words = shlex.split(line)
+    for i, word in enumerate(words):
+        name, _, file = word.partition("{TRACE:")
+        if file:
+            words[i] = name + json.dumps({"process": "trace", "path": file.removesuffix("}")})
+    done = run(*words)
+    assert done.exit_code == status, done.output
+    assert says in " ".join(done.output.split())
+
+
+def test_a_page_that_is_stale_and_what_was_assumed(at_desk: Path):
+    """An old page is not left beside new frames, and a page of a saved run says what the run's output said."""
+    first = run("simulate", "-q", "request.json", "--rate", "50", "--set", "horizon_s=600", "-o", "again", "--report")
+    assumed = first.stdout.count("assumed  ")
+    assert assumed == 5
+    assert run("report", "again").exit_code == 0
+    page = (at_desk / "again" / "report.html").read_text(encoding="utf-8")
+    assert page.count("service times are lognormal with mean 20 ms") == 2
+    second = run("simulate", "-q", "--set", "horizon_s=600", "-o", "again")
+    assert "removed again/report.html (of an earlier run)" in second.stdout
+    assert not (at_desk / "again" / "report.html").exists()
 
 
 CELLS = [

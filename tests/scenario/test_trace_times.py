@@ -1,13 +1,16 @@
 """Arrivals of a trace are read right or refused, and every reading is said."""
 
+import bz2
+import gzip
 import json
+import lzma
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 from cases import scenario, service
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from shadowsim import Scenario, simulate
@@ -128,6 +131,16 @@ def test_a_relative_clock_has_the_likely_unit_and_says_what_the_other_would_be(t
     assert "as milliseconds" not in seconds.reading
     named = written(tmp_path, {"timestamp_ms": range(0, 200, 10)}, "named.csv")
     assert "read as milliseconds from the first of them, as its name says" in trace_of(named).reading
+
+
+def test_a_clock_in_ns_that_began_lately_is_no_date(tmp_path):
+    """0.4 s to 1.4 s after its start in ns, which as seconds since 1970 would be 1982 to 2014."""
+    trace = trace_of(written(tmp_path, {"timestamp": 400_000_000 + 10_000_000 * np.arange(100)}))
+    assert trace.pass_s == pytest.approx(1.0)
+    assert "read as nanoseconds from 400,000,000" in trace.reading
+    assert "as seconds it would be 1e-07 requests/s" in trace.reading
+    dated = trace_of(written(tmp_path, {"timestamp": 1_700_000_000 + 86_400 * np.arange(4)}, "days.csv"))
+    assert "read as seconds since 1970, resolution" in dated.reading
 
 
 # ---- Coarse times, batches and counts ----
@@ -314,50 +327,131 @@ def test_a_scenario_says_that_its_run_ends_before_its_trace(tmp_path):
 
 # ---- Everything together ----
 
-UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-WAYS = ["named", "key", "epoch", "iso", "jsonl"]
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+COMPRESSED = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
 
 
-@settings(max_examples=40)
+def dates(ticks, unit, text="%Y-%m-%dT%H:%M:%S", mark=".", end="Z"):
+    """Return ticks since EPOCH as dates with as many decimals as the unit has."""
+    width = len(str(UNITS[unit])) - 1
+    seconds, rest = np.divmod(ticks, UNITS[unit])
+    return [
+        f"{EPOCH + timedelta(seconds=int(s)):{text}}" + (f"{mark}{r:0{width}d}" if width else "") + end
+        for s, r in zip(seconds, rest, strict=True)
+    ]
+
+
+def since_epoch(ticks, unit):
+    return int(EPOCH.timestamp()) * UNITS[unit] + ticks
+
+
+# How times are written: the column's name, its values, and what the scenario has to say of it.
+CLOCKS = {
+    "named": lambda x, u: (f"arrival_{u}", x, {}),
+    "time_unit": lambda x, u: ("arrival", x, {"time_unit": u}),
+    "time_column": lambda x, u: ("t", x, {"time_unit": u, "time_column": "t"}),
+    "since 1970": lambda x, u: ("timestamp", since_epoch(x, u), {}),
+    "decimals": lambda x, u: ("arrival_s", x / UNITS[u], {}),
+    "decimals since 1970": lambda x, u: ("timestamp", int(EPOCH.timestamp()) + x / UNITS[u], {}),
+    "ISO 8601": lambda x, u: ("timestamp", dates(x, u), {}),
+    "ISO 8601 by key": lambda x, u: ("when", dates(x, u), {"time_unit": "iso", "time_column": "when"}),
+    "ISO 8601 with an offset": lambda x, u: ("time_iso8601", dates(x, u, end="+00:00"), {}),
+    "ISO 8601 basic": lambda x, u: ("@timestamp", dates(x, u, "%Y%m%dT%H%M%S"), {}),
+    "logs": lambda x, u: ("timestamp", dates(x, u, "%Y-%m-%d %H:%M:%S", ",", ""), {}),
+    "strptime": lambda x, u: (
+        "date",
+        dates(x, u, "%m/%d/%Y %H:%M:%S", ".", ""),
+        {"time_unit": "%m/%d/%Y %H:%M:%S" + ("" if u == "s" else ".%f")},
+    ),
+    "dates": lambda x, u: ("timestamp", pd.to_datetime(since_epoch(x, u), unit=u, utc=True), {}),
+}
+
+
+def stored(folder, table, form):
+    """Write a table as a file of some form."""
+    csv, lines = table.to_csv(index=False), {"date_format": "iso", "date_unit": "ns", "double_precision": 15}
+    match form:
+        case "semicolons and decimal commas":
+            return written(folder, table.to_csv(index=False, sep=";", decimal=","))
+        case "tabs":
+            return written(folder, table.to_csv(index=False, sep="\t"), "t.tsv")
+        case "UTF-16":
+            (folder / "t.csv").write_text(table.to_csv(index=False, sep="\t"), encoding="utf-16")
+            return folder / "t.csv"
+        case "byte order mark":
+            (folder / "t.csv").write_text(csv, encoding="utf-8-sig")
+            return folder / "t.csv"
+        case "gzip" | "bzip2" | "xz":
+            file = folder / f"t.csv.{ {'gzip': 'gz', 'bzip2': 'bz2', 'xz': 'xz'}[form] }"
+            file.write_bytes(COMPRESSED[form](csv.encode()))
+            return file
+        case "JSON lines":
+            return written(folder, table.to_json(orient="records", lines=True, **lines), "t.jsonl")
+        case "JSON array":
+            return written(folder, table.to_json(orient="records", **lines), "t.json")
+        case "Parquet":
+            table.to_parquet(folder / "t.parquet")
+            return folder / "t.parquet"
+    return written(folder, csv)
+
+
+FORMS = [
+    *("CSV", "semicolons and decimal commas", "tabs", "UTF-16", "byte order mark", "gzip", "bzip2", "xz"),
+    *("JSON lines", "JSON array", "Parquet"),
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=25)
 @given(
     rate=st.sampled_from([0.5, 3.0, 40.0, 700.0]),
     n=st.integers(20, 200),
     unit=st.sampled_from(list(UNITS)),
-    way=st.sampled_from(WAYS),
+    clock=st.sampled_from(list(CLOCKS)),
     seed=st.integers(0, 2**32),
     shuffled=st.booleans(),
 )
-def test_known_arrivals_come_back_from_every_format(tmp_path_factory, rate, n, unit, way, seed, shuffled):
-    """Times are cut to whole units; what comes back is off by at most one unit, at either end."""
+def test_known_arrivals_come_back_from_every_format(tmp_path_factory, form, rate, n, unit, clock, seed, shuffled):
+    """Times are cut to whole units; what comes back is off by at most one unit, at either end.
+
+    Seconds since 1970 with decimals have 53 bits, which is 1.2e-7 s at most, and are rounded to the microsecond: at
+    both ends, 1.24e-6 s in all.
+    """
     rng = np.random.default_rng(seed)
     exact_s = np.cumsum(rng.exponential(1 / rate, n))
     ticks = np.floor(exact_s * UNITS[unit]).astype(np.int64)
     rows = rng.permutation(n) if shuffled else np.arange(n)
-    since = int(EPOCH.timestamp()) * int(UNITS[unit])
-    folder, keys = tmp_path_factory.mktemp("ways"), {}
-    match way:
-        case "named":
-            file = written(folder, {f"arrival_{unit}": ticks[rows], "row": rows})
-        case "key":
-            file, keys = written(folder, {"arrival": ticks[rows], "row": rows}), {"time_unit": unit}
-        case "epoch":
-            file = written(folder, {"timestamp": since + ticks[rows], "row": rows})
-        case "iso":
-            whole, rest = np.divmod(ticks, int(UNITS[unit]))
-            width = len(str(int(UNITS[unit]))) - 1
-            texts = [
-                f"{EPOCH + timedelta(seconds=int(w)):%Y-%m-%dT%H:%M:%S}" + (f".{r:0{width}d}" if width else "") + "Z"
-                for w, r in zip(whole, rest, strict=True)
-            ]
-            file = written(folder, {"timestamp": [texts[i] for i in rows], "row": rows})
-        case "jsonl":
-            lines = [json.dumps({f"arrival_{unit}": int(ticks[i]), "row": int(i)}) for i in rows]
-            file = written(folder, "\n".join(lines), "t.jsonl")
-    trace = trace_of(file, **keys)
+    name, values, keys = CLOCKS[clock](ticks[rows], unit)
+    table = pd.DataFrame({name: values, "row": rows})
+    trace = trace_of(stored(tmp_path_factory.mktemp("forms"), table, form), **keys)
     unit_s = 1.0 / UNITS[unit]
+    allowed_s = 1.0001 * unit_s + 1.3e-6
     # The trace's clock begins with its first unit.
-    assert trace.arrival_s + ticks.min() * unit_s == pytest.approx(exact_s, abs=1.0001 * unit_s + 1e-6)
+    assert trace.arrival_s + ticks.min() * unit_s == pytest.approx(exact_s, abs=allowed_s)
     assert sorted(trace.columns["row"]) == list(range(n))
     by_row = np.empty(n)
     by_row[trace.columns["row"].astype(int)] = trace.arrival_s
-    assert by_row + ticks.min() * unit_s == pytest.approx(exact_s, abs=1.0001 * unit_s + 1e-6)
+    assert by_row + ticks.min() * unit_s == pytest.approx(exact_s, abs=allowed_s)
+
+
+@settings(max_examples=60)
+@given(
+    rate=st.sampled_from([0.01, 0.5, 3.0, 40.0, 700.0]),
+    n=st.integers(2, 200),
+    unit=st.sampled_from(list(UNITS)),
+    name=st.sampled_from(["timestamp", "time", "start_time", "ts"]),
+    seed=st.integers(0, 2**32),
+)
+def test_a_clock_without_a_unit_is_read_right_or_asked_about_or_refused(tmp_path_factory, rate, n, unit, name, seed):
+    exact_s = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, n))
+    ticks = np.floor(exact_s * UNITS[unit]).astype(np.int64)
+    file = written(tmp_path_factory.mktemp("guessed"), {name: ticks, "n": range(n)})
+    try:
+        trace = trace_of(file)
+    except InputError as error:
+        event(str(error).partition("t.csv ")[2][:40])
+        if "time_column" in str(error) or "is the unit of its times right (time_unit)?" in str(error):
+            return
+        raise
+    right = trace.arrival_s + ticks.min() / UNITS[unit] == pytest.approx(exact_s, abs=1.0001 / UNITS[unit] + 1.3e-6)
+    assert right or "set time_unit" in trace.reading
