@@ -160,6 +160,18 @@ def test_of_equal_costs_the_fewest_instances_come_first_in_frame_card_and_figure
     assert any(name.startswith(f"<b>cheapest that does: 1 × {G5}") for name in names)
 
 
+def test_the_instances_of_a_trace_are_those_of_its_own_rate(tmp_path):
+    """500 requests of 4 ms per second keep two instances busy: 50 % of four, 67 % of three, though it lasts 10 s."""
+    (tmp_path / "t.csv").write_text("timestamp_s\n" + "".join(f"{i / 500}\n" for i in range(5000)))
+    traffic = {"process": "trace", "path": str(tmp_path / "t.csv")}
+    pool = scenario(traffic, service("deterministic", 0.004), share=100, horizon_s=None)
+    for run in ({}, {"run.horizon_s": 7200.0}, {"run.period_s": 7.0}):
+        (row,) = size(pool.replace(run), "utilisation <= 60%").to_dict("records")
+        assert (row["instance_count"], row["certain"]) == (4, True)
+        assert row["utilisation"] == pytest.approx(0.5, rel=1e-3)
+        assert row["one_fewer"].startswith("utilisation 66.")
+
+
 def test_a_trace_of_which_nothing_is_copied(tmp_path):
     (tmp_path / "one.csv").write_text("timestamp_s\n0\n")
     traffic = {"process": "trace", "path": str(tmp_path / "one.csv")}
