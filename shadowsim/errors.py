@@ -1,7 +1,7 @@
 """Defines every error that shadowsim raises on purpose, and how messages show values.
 
 One hierarchy: each error carries the code and the HTTP status that AWS's services put on the wire, so that the same
-error serves a notebook, the command line and the rehearsal server. A message gives the parameter, the constraint and
+error serves a notebook, the command line and the local server. A message gives the parameter, the constraint and
 the value, in this order.
 """
 
@@ -140,7 +140,7 @@ class InputError(ShadowsimError, ValueError):
     *value : object
         The offending value; left out when it would not help. At most one.
     hint : str
-        A suggestion, as from `nearest`; it ends the message.
+        A suggestion, as from `did_you_mean`; it ends the message.
     """
 
     code = "ValidationException"
@@ -259,12 +259,12 @@ def shown(value: object, depth: int = 3) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def kind(value: object) -> str:
+def json_kind(value: object) -> str:
     """Return a value's kind in JSON's words ("a string", "null"); other objects by the name of their class."""
     return next((name for types, name in _KINDS if isinstance(value, types)), f"a {type(value).__name__}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the known name nearest to `name`, or "" when none is near."""
     matches = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else ""

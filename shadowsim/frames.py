@@ -1,6 +1,6 @@
 """Declares the columns of the three frames, and reads, builds and evaluates such frames.
 
-A frame is a pandas DataFrame with plain columns and a RangeIndex. Simulator, rehearsal server and load generator write
+A frame is a pandas DataFrame with plain columns and a RangeIndex. Simulator, local server and load generator write
 the same schemas: `WINDOWS` has one row per period and variant, `LATENCY` one per section, variant and bucket,
 `REQUESTS` one per request and variant. Counts that a row cannot have (copies, in a source row) are missing.
 """

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from shadowsim.errors import InputError, SerializationError, kind, shown
+from shadowsim.errors import InputError, SerializationError, json_kind, shown
 
 _YAML = re.compile(r"(?:\s*#[^\n]*\n)*(?:---\s|\s*[A-Za-z_][\w-]*:(?:\s|$))")
 
@@ -48,7 +48,7 @@ def read_json(source: object, what: str = "request", *, non_finite: bool = False
         return _parsed(_decoded(_content(file, isinstance(source, str)), name), name, non_finite)
     if isinstance(source, str):
         return _parsed(source.lstrip("\ufeff"), what, non_finite)
-    raise SerializationError(f"{what}: must be an object, JSON text or a path, not {kind(source)}")
+    raise SerializationError(f"{what}: must be an object, JSON text or a path, not {json_kind(source)}")
 
 
 def file_of(source: object) -> Path | None:
@@ -60,7 +60,7 @@ def file_of(source: object) -> Path | None:
 def path_of(source: object, name: str) -> Path:
     """Return `source` as a path, or raise `InputError` with the name of the parameter."""
     if not isinstance(source, str | os.PathLike):
-        raise InputError(name, f"must be a path, not {kind(source)}")
+        raise InputError(name, f"must be a path, not {json_kind(source)}")
     return Path(source)
 
 
@@ -123,7 +123,7 @@ def _parsed(text: str, what: str, non_finite: bool) -> dict[str, Any]:
     except ValueError:  # Python reads integers of up to 4,300 digits
         raise SerializationError(f"{what}: a number has too many digits") from None
     if not isinstance(document, dict):
-        raise SerializationError(f"{what}: must be a JSON object, not {kind(document)}")
+        raise SerializationError(f"{what}: must be a JSON object, not {json_kind(document)}")
     return document
 
 

@@ -7,7 +7,15 @@ from pathlib import PurePosixPath
 import numpy as np
 import pytest
 
-from shadowsim.errors import InputError, SerializationError, ShadowsimError, ValidationError, kind, nearest, shown
+from shadowsim.errors import (
+    InputError,
+    SerializationError,
+    ShadowsimError,
+    ValidationError,
+    did_you_mean,
+    json_kind,
+    shown,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,7 @@ def test_large_values_are_cut_short():
     [(None, "null"), (True, "a boolean"), (1, "an integer"), (1.0, "a float"), ("", "a string"), ({}, "an object")],
 )
 def test_kinds(value, name):
-    assert kind(value) == name
+    assert json_kind(value) == name
 
 
 def test_texts_are_quoted_and_numbers_are_not():
@@ -67,5 +75,5 @@ def test_errors_survive_pickling(error):
 
 
 def test_the_nearest_name():
-    assert nearest("sede", ["seed", "rate"]) == "; did you mean seed?"
-    assert nearest("xyz", ["seed", "rate"]) == ""
+    assert did_you_mean("sede", ["seed", "rate"]) == "; did you mean seed?"
+    assert did_you_mean("xyz", ["seed", "rate"]) == ""

@@ -137,7 +137,7 @@ def trace_run(tmp_path, gaps, size):
 
 @pytest.mark.parametrize(("load", "status"), [(0.7, "STABLE"), (0.9, "STABLE"), (1.1, "OVERLOADED")])
 def test_a_trace_is_judged_beyond_chance(tmp_path, load, status):
-    """120 requests a window: the load of single windows passes 1 by chance, which is no overload."""
+    """120 requests per window: the load of single windows passes 1 by chance, which is no overload."""
     rng = np.random.default_rng(1)
     v, pools = trace_run(tmp_path, rng.exponential(0.5, 20_000), rng.exponential(0.5 * load, 20_000))
     assert v.status == pools["source"].status == status

@@ -47,7 +47,7 @@ from importlib.resources import files
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
-from shadowsim.errors import InputError, SerializationError, kind, nearest, shown
+from shadowsim.errors import InputError, SerializationError, did_you_mean, json_kind, shown
 
 if TYPE_CHECKING:
     from regex import Pattern
@@ -221,7 +221,7 @@ def _members(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unkn
     if unknown == "refuse":
         for key in value:
             if key not in members:
-                near = nearest(shown(key), members)
+                near = did_you_mean(shown(key), members)
                 # The key keeps its case: in lower case it could read like a known member.
                 yield sentence(value[key], f"{inside}{shown(key)}", f"Member must be known to {shape['shape']}{near}")
 
@@ -275,7 +275,7 @@ def _enum_text(known: list[str], value: str) -> str:
         return f"[{', '.join(known)}]"
     without_prefix = [name for name in known if name.endswith(value)]  # m5.xlarge for ml.m5.xlarge
     prefix = "" if str(value).startswith("ml.") or not known[0].startswith("ml.") else "ml."  # EC2's names lack it
-    near = nearest(prefix + shown(value), without_prefix or known)
+    near = did_you_mean(prefix + shown(value), without_prefix or known)
     return f"[{', '.join(known[:3])}, ... {len(known)} in all]{near}"
 
 
@@ -288,7 +288,7 @@ def _wrong_type(type_name: str, value: object) -> str | None:
     valid = isinstance(value, types) and isinstance(value, bool) == (type_name == "boolean")
     if isinstance(value, float) and not math.isfinite(value):
         valid = False
-    return None if valid else f"Member must be {wanted}, not {kind(value)}"
+    return None if valid else f"Member must be {wanted}, not {json_kind(value)}"
 
 
 @cache
@@ -305,7 +305,7 @@ def _shape(name: str) -> Shape:
     if "input" in operations.get(name, {}):
         return _resolved(operations[name]["input"])
     if name not in shapes:
-        near = nearest(name, [*operations, *shapes])
+        near = did_you_mean(name, [*operations, *shapes])
         raise InputError("action", "must be an action or a shape of SageMaker", name, hint=near)
     return _resolved({"shape": name})
 

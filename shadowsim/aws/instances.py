@@ -24,7 +24,7 @@ from types import MappingProxyType
 
 from shadowsim.aws.contract import instance_types
 from shadowsim.aws.experiment import DataStorage, Experiment, Variant, iso_time
-from shadowsim.errors import InputError, nearest, shown
+from shadowsim.errors import InputError, did_you_mean, shown
 
 QUOTA_PER_ENDPOINT = 4  # "Maximum number of instances per endpoint", L-ED8DEE9B
 _QUOTA_BY_TYPE = {"ml.t2.medium": 2, "ml.m6g.large": 2, "ml.m6g.xlarge": 1}  # "<type> for endpoint usage"; else 0
@@ -98,7 +98,7 @@ def lookup(name: str) -> InstanceType:
     known = _known_types()
     if name not in known:
         with_prefix = [k for k in known if k.endswith(name)]  # ml.m5.xlarge for m5.xlarge
-        near = nearest(name, with_prefix or known)
+        near = did_you_mean(name, with_prefix or known)
         raise InputError("instance_type", f"{shown(name)} is not a SageMaker hosting type{near}")
     return known[name]
 
@@ -121,7 +121,7 @@ def matching_types(pattern: str) -> list[InstanceType]:
     if not types:
         families = {f"{name.rpartition('.')[0]}.*" for name in _known_types()}
         family = wanted.removeprefix("ml.").partition(".")[0].rstrip("*?")
-        near = nearest(f"ml.{family}.*", families)
+        near = did_you_mean(f"ml.{family}.*", families)
         raise InputError("pattern", "must match a SageMaker hosting type", pattern, hint=near)
     return sorted(types, key=_family_and_size)
 

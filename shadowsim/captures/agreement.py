@@ -22,7 +22,7 @@ from shadowsim.captures.answers import FORMATS, Differences, IgnoredFields, fiel
 from shadowsim.captures.folders import Source
 from shadowsim.captures.pairing import CaptureIndex, index_captures, pair_by_id, read_pairs
 from shadowsim.captures.record import CapturedPayload
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, did_you_mean
 from shadowsim.option_defaults import ANSWER_FORMAT, EXAMPLES, TOLERANCE
 from shadowsim.quantities import integer, number
 from shadowsim.statistics.terms import CONFIDENCE
@@ -301,7 +301,9 @@ def agreement(
         raise InputError("confidence", "must lie between 0 and 1", confidence)
     integer(examples, "examples", least=0)
     if format not in FORMATS:
-        raise InputError("format", f"must be one of {', '.join(FORMATS)}", format, hint=nearest(str(format), FORMATS))
+        raise InputError(
+            "format", f"must be one of {', '.join(FORMATS)}", format, hint=did_you_mean(str(format), FORMATS)
+        )
     ignored = IgnoredFields([ignore] if isinstance(ignore, str) else ignore)
 
     indexes = index_captures(source, "source"), index_captures(shadow, "shadow")

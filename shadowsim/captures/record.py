@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from shadowsim.errors import SerializationError, kind
+from shadowsim.errors import SerializationError, json_kind
 
 T = TypeVar("T")
 
@@ -191,7 +191,7 @@ def _payload(side: Mapping[str, Any] | None) -> CapturedPayload | None:
 def _member(owner: Mapping[str, Any], name: str, expected: type[T]) -> T | None:
     value = owner.get(name)
     if value is not None and not isinstance(value, expected):
-        raise SerializationError(f"has {kind(value)} for {name}")
+        raise SerializationError(f"has {json_kind(value)} for {name}")
     return value
 
 

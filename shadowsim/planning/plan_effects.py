@@ -29,7 +29,7 @@ from decimal import Decimal
 
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import PERCENTILES
 from shadowsim.quantities import TIME_UNITS
 
@@ -135,7 +135,7 @@ def _metric(name: str, text: str) -> tuple[str, float | None]:
         limit = float(Decimal(share[1]) * Decimal(TIME_UNITS[share[2]]))
         if limit > 0.0:
             return "slo_miss", limit
-    near = nearest(name, _KNOWN)
+    near = did_you_mean(name, _KNOWN)
     raise InputError("effect", f"must begin with one of {', '.join(_KNOWN)}", text, hint=near)
 
 

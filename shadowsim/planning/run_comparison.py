@@ -28,7 +28,7 @@ import pandas as pd
 
 from shadowsim.engine.replicate import worst_by_variant
 from shadowsim.engine.simulate import simulate
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import ROLES
 from shadowsim.planning.load import MOST_REQUESTS, demand_of, run_length
 from shadowsim.quantities import per_cent
@@ -378,7 +378,7 @@ def _known(metrics: Sequence[str], table: pd.DataFrame) -> list[str]:
     known = list(dict.fromkeys(table["metric"]))
     for metric in [metrics] if isinstance(metrics, str) else metrics:
         if metric not in known:
-            hint = nearest(metric, known) or f"; known are {', '.join(known)}"
+            hint = did_you_mean(metric, known) or f"; known are {', '.join(known)}"
             raise InputError("metrics", "must be metrics of the comparison", metric, hint=hint)
     return [metrics] if isinstance(metrics, str) else list(metrics)
 

@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 
 from shadowsim import frames
 from shadowsim.arrays import Floats
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import MOST_SECTIONS, ROLES, US_PER_S
 from shadowsim.quantities import TIME_UNITS
 from shadowsim.result import Result
@@ -320,7 +320,7 @@ def _metric(name: str, written: str) -> tuple[Metric, float | None]:
     if share and share[1] in ("wait", "latency"):
         return "share_wait" if share[1] == "wait" else "share_latency", _value(share[2], True, written)
     known = [*_KNOWN, *(f"{role}.{metric}" for role in ROLES for metric in _KNOWN)]
-    near = nearest(written, known) or f"; known are {', '.join(_KNOWN)}"
+    near = did_you_mean(written, known) or f"; known are {', '.join(_KNOWN)}"
     raise InputError("slo", "is not a metric", written, hint=near)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from shadowsim.aws.instances import duration_text
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
@@ -150,7 +150,9 @@ class SavedComparison:
         known = list(dict.fromkeys(self.table["metric"]))
         for metric in metrics:
             if metric not in known:
-                raise InputError("--metric", f"must be one of {', '.join(known)}", metric, hint=nearest(metric, known))
+                raise InputError(
+                    "--metric", f"must be one of {', '.join(known)}", metric, hint=did_you_mean(metric, known)
+                )
         return replace(self, table=self.table[self.table["metric"].isin(metrics)]) if metrics else self
 
     def __str__(self) -> str:

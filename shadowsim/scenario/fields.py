@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shadowsim.errors import Collector, InputError, nearest
+from shadowsim.errors import Collector, InputError, did_you_mean
 from shadowsim.quantities import integer, number, parse_duration
 
 BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
@@ -162,7 +162,7 @@ def choice(value: object, path: str, known: Sequence[str], later: Sequence[str] 
 def _nearest_word(value: str, known: Sequence[str]) -> str:
     """Return "; did you mean X?" for the word of other case, of these initials, or else the nearest by spelling."""
     same = [w for w in known if value.upper() in (w.upper(), "".join(part[:1] for part in w.upper().split("_")))]
-    return f"; did you mean {same[0]}?" if same else nearest(value, known)
+    return f"; did you mean {same[0]}?" if same else did_you_mean(value, known)
 
 
 def not_built(path: str, name: str) -> InputError:
@@ -174,5 +174,5 @@ def _hint(key: str, known: Iterable[str]) -> str:
     known = list(known)
     # `rate` is too short for difflib to find `rate_per_s`, and forgetting the unit is the commonest slip.
     longer = [name for name in known if name.startswith(key + "_")]
-    near = f"; did you mean {longer[0]}?" if longer else nearest(key, known)
+    near = f"; did you mean {longer[0]}?" if longer else did_you_mean(key, known)
     return near or f"; known are {', '.join(dict.fromkeys(known))}"

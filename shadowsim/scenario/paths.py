@@ -14,7 +14,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from shadowsim.errors import InputError, kind, nearest
+from shadowsim.errors import InputError, did_you_mean, json_kind
 from shadowsim.scenario.fields import BLOCK_KEYS, BLOCKS, SERVICE_KEYS, SERVICE_LATER
 
 ALIASES = {
@@ -58,7 +58,7 @@ def check_changes(changes: object) -> Mapping[str, object]:
     """Return `changes` when it is a mapping of paths to values."""
     if not isinstance(changes, Mapping):
         raise InputError(
-            "changes", f'must be a mapping of paths to values, as {{"rate_per_s": 400}}, not {kind(changes)}'
+            "changes", f'must be a mapping of paths to values, as {{"rate_per_s": 400}}, not {json_kind(changes)}'
         )
     wrong = next((path for path in changes if not isinstance(path, str)), None)
     if wrong is not None:
@@ -156,7 +156,7 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
     if head not in names:
         inside = [f"{block}.{head}" for block, keys in BLOCK_KEYS.items() if head in keys]
         inside += [_SYNONYMS[head]] if _SYNONYMS.get(head) in ALIASES else []
-        hint = f"; did you mean {inside[0]}?" if inside else nearest(head, [*ALIASES, *BLOCKS, *names])
+        hint = f"; did you mean {inside[0]}?" if inside else did_you_mean(head, [*ALIASES, *BLOCKS, *names])
         raise InputError(path, f"is not a path of a scenario{hint}")
     key = rest.partition(".")[0]
     if rest in VARIANT_ALIASES:
@@ -171,7 +171,7 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
     if _SYNONYMS.get(key) in words:
         raise InputError(path, f"is not a path of a scenario; did you mean {head}.{_SYNONYMS[key]}?")
     known = [f"{head}.{word}" for word in words]
-    raise InputError(path, f"is not a path of a scenario{nearest(f'{head}.{key}', known)}")
+    raise InputError(path, f"is not a path of a scenario{did_you_mean(f'{head}.{key}', known)}")
 
 
 def parse_set(text: str) -> tuple[str, object]:

@@ -13,7 +13,7 @@ import numpy as np
 from shadowsim.aws.contract import as_time
 from shadowsim.aws.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.aws.instances import lookup
-from shadowsim.errors import Collector, InputError, nearest
+from shadowsim.errors import Collector, InputError, did_you_mean
 from shadowsim.scenario.defaults import (
     INSTANT,
     OVERHEAD_S,
@@ -65,7 +65,7 @@ def read_services(document: Block, experiment: Experiment, base_dir: Path) -> di
     unknown = [name for name in block.values if name not in names]
     for name in unknown:
         with errors:
-            raise InputError(block.at(name), f"is not a variant of the experiment{nearest(name, names)}")
+            raise InputError(block.at(name), f"is not a variant of the experiment{did_you_mean(name, names)}")
     for variant in (experiment.source, experiment.shadow):
         path = block.at(variant.name)
         if unknown and not block.has(variant.name):

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadowsim.arrays import Floats, Ints
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, did_you_mean
 from shadowsim.scenario.table_files import line_of, listing
 
 if TYPE_CHECKING:
@@ -195,10 +195,9 @@ def _time_column(table: pd.DataFrame, file: Path, options: TimeOptions, path: st
     names = list(map(str, table.columns))
     if options.time_column is not None:
         if options.time_column not in names:
-            what = (
-                f"has no column {options.time_column!r}; it has {listing(names)}{nearest(options.time_column, names)}"
-            )
-            raise InputError(f"{path}.time_column", f"{file} {what}")
+            what = f"has no column {options.time_column!r}; it has {listing(names)}"
+            hint = did_you_mean(options.time_column, names)
+            raise InputError(f"{path}.time_column", f"{file} {what}{hint}")
         return options.time_column, ""
     usual = _named(names, ARRIVAL_NAMES)
     if usual:
@@ -430,7 +429,7 @@ def _counts(
         counted = likely[0]
     elif counted not in table.columns:
         names = list(map(str, table.columns))
-        what = f"has no column {counted!r}; it has {listing(names)}{nearest(counted, names)}"
+        what = f"has no column {counted!r}; it has {listing(names)}{did_you_mean(counted, names)}"
         raise InputError(f"{path}.count_column", f"{file} {what}")
     column = table[counted]
     values = column.to_numpy(np.float64, na_value=np.nan) if types.is_numeric_dtype(column.dtype) else None

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from shadowsim.arrays import Floats
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, did_you_mean
 from shadowsim.scenario.table_files import line_of, listing, read_table, sizes
 from shadowsim.scenario.trace_times import TimeOptions, read_times
 
@@ -89,7 +89,7 @@ class Trace:
             raise InputError(path, f"needs finite numbers >= 0 in trace column {name}, which fails in {where}", value)
         if name not in self.columns:
             known = list(self.columns)
-            hint = nearest(name, [*known, *others])
+            hint = did_you_mean(name, [*known, *others])
             raise InputError(path, f"the trace has no column {name!r}; it has {listing(known)}{hint}")
         return self.columns[name]
 

@@ -28,7 +28,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, kind
+from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind
 from shadowsim.server.control import actions
 from shadowsim.server.data_plane.backends import Container
 from shadowsim.server.data_plane.captures import CaptureWriter
@@ -286,7 +286,7 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise SerializationError("The body is not JSON.") from None
     if not isinstance(document, dict):
-        raise SerializationError(f"The body must be an object, not {kind(document)}.")
+        raise SerializationError(f"The body must be an object, not {json_kind(document)}.")
     return document
 
 

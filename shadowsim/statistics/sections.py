@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from shadowsim import frames as schema
 from shadowsim.arrays import Floats, Ints
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE, US_PER_S
 from shadowsim.json_files import read_json
 from shadowsim.statistics.batch_means import MIN_BATCHES, STEADY, changes_gradually, traffic_moments
@@ -181,7 +181,7 @@ def sections_of(runs: Sequence[Frames], method: str | None) -> Sections:
     """
     method = _best(runs) if method is None else method
     if method not in METHODS:
-        raise InputError("method", f"must be one of {', '.join(METHODS)}", method, hint=nearest(method, METHODS))
+        raise InputError("method", f"must be one of {', '.join(METHODS)}", method, hint=did_you_mean(method, METHODS))
     needs = method if method in ("requests", "windows") else "latency"
     if any(needs not in run for run in runs):
         raise InputError(f"frames.{needs}", f"is needed by method {method}")

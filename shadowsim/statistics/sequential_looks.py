@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
-from shadowsim.errors import InputError, nearest
+from shadowsim.errors import InputError, did_you_mean
 
 SPENDING = ("obrien-fleming", "pocock")
 MOST_LOOKS = 100
@@ -38,7 +38,7 @@ def spent(spending: str, fraction: float, alpha: float) -> float:
     """
     if spending not in SPENDING:
         raise InputError(
-            "spending", f"must be one of {', '.join(SPENDING)}", spending, hint=nearest(spending, SPENDING)
+            "spending", f"must be one of {', '.join(SPENDING)}", spending, hint=did_you_mean(spending, SPENDING)
         )
     if not 0.0 < alpha < 1.0:
         raise InputError("alpha", "must be > 0 and < 1", alpha)

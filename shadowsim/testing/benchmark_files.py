@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shadowsim.arrays import Floats
-from shadowsim.errors import InputError, kind, shown
+from shadowsim.errors import InputError, json_kind, shown
 from shadowsim.json_files import read_json
 from shadowsim.quantities import number
 
@@ -108,7 +108,7 @@ def _files(source: Source | Sequence[Source], name: str) -> Sequence[Source]:
         return source
     if not isinstance(source, Mapping | str | os.PathLike):
         raise InputError(
-            name, f"must be a file of pytest-benchmark, a directory of several or a list, not {kind(source)}"
+            name, f"must be a file of pytest-benchmark, a directory of several or a list, not {json_kind(source)}"
         )
     if isinstance(source, Mapping) or not os.path.isdir(source):
         return [source]

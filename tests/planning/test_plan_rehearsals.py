@@ -102,7 +102,7 @@ def test_a_profile_is_run_through_faster_at_the_same_rates():
         time, rate = short.traffic.knots(length_s)
         long_time, long_rate = base.traffic.knots(86_400.0)
         middle = (np.arange(100) + 0.5) / 100.0
-        # a step of 1 / 1000 of a day, at a slope of at most pi x 50 a day
+        # a step of 1 / 1000 of a day, at a slope of at most pi x 50 per day
         found, due = np.interp(middle, time / length_s, rate), np.interp(middle, long_time / 86_400.0, long_rate)
         assert np.abs(found - due).max() <= np.pi * 100.0 / 2 / 1000.0
     assert short.traffic.profile.__class__.__name__ == "Steps"

@@ -499,8 +499,9 @@ def campaign(folder, n_kills, seed, n_clients=4, n_invokers=2):
                 process.kill()
                 for work in at_work:
                     work.result()
-    end_s = max(earliest for client in clients for h in client.histories() for _, earliest, _ in h.phases)
-    sleep(max(clients[0].ruler.wall_s(end_s) - time(), 0.0))  # all schedules end while no server runs
+    ends_s = [earliest for client in clients for h in client.histories() for _, earliest, _ in h.phases]
+    if ends_s:  # none if every server was killed before it answered
+        sleep(max(clients[0].ruler.wall_s(max(ends_s)) - time(), 0.0))  # all schedules end while no server runs
     with serving(folder) as process:
         url = url_of(process, folder)
         for client in clients:

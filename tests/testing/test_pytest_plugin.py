@@ -23,7 +23,7 @@ filterwarnings = error
 
 @pytest.fixture(scope="module")
 def small():
-    """A hundred requests a second for 100 s, half of them copied; sections of a second."""
+    """A hundred requests per second for 100 s, half of them copied; sections of a second."""
     traffic = {"process": "poisson", "rate_per_s": 100.0}
     return scenario(traffic, service("lognormal", 0.01, 2), horizon_s=100.0, period_s=1.0, sample_requests=0)
 

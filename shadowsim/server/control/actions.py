@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shadowsim.aws.contract import parsed, violations
-from shadowsim.errors import UnknownOperationError, ValidationError, nearest, shown
+from shadowsim.errors import UnknownOperationError, ValidationError, did_you_mean, shown
 from shadowsim.json_files import read_json
 from shadowsim.server.control import endpoints, experiments, models
 from shadowsim.server.state.account import World
@@ -77,7 +77,7 @@ def handle(action: str, body: object, now: float, store: Store) -> dict[str, Any
     """
     answer_action = ACTIONS.get(action)
     if answer_action is None:
-        hint = nearest(action, ACTIONS)
+        hint = did_you_mean(action, ACTIONS)
         raise UnknownOperationError(f"{shown(action)} is not an action that this server supports{hint}")
     store.throttle.admit(action)
     if isinstance(body, str | bytes | bytearray):

@@ -23,7 +23,7 @@ from uuid import uuid4
 from xml.etree import ElementTree
 
 from shadowsim.aws.contract import as_time
-from shadowsim.errors import SerializationError, ShadowsimError, kind, shown
+from shadowsim.errors import SerializationError, ShadowsimError, json_kind, shown
 from shadowsim.server.data_plane.counts import MINUTE_S
 
 NAMESPACE = "http://monitoring.amazonaws.com/doc/2010-08-01/"
@@ -137,7 +137,7 @@ def need(owner: Mapping[str, Any], name: str, expected: type) -> Any:
     if value is None:
         raise MissingParameterError(f"The parameter {name} is required.")
     if not isinstance(value, expected) or isinstance(value, bool):
-        raise InvalidParameterError(f"The parameter {name} must not be {kind(value)}.")
+        raise InvalidParameterError(f"The parameter {name} must not be {json_kind(value)}.")
     return value
 
 

@@ -18,7 +18,7 @@ from time import monotonic
 
 from shadowsim.aws import instances
 from shadowsim.aws.contract import actions, instance_types
-from shadowsim.errors import InputError, ResourceLimitExceededError, ThrottlingError, nearest
+from shadowsim.errors import InputError, ResourceLimitExceededError, ThrottlingError, did_you_mean
 from shadowsim.json_files import read_json
 from shadowsim.server.state.account import World
 from shadowsim.server.state.token_bucket import TokenBucket
@@ -61,7 +61,9 @@ class Quotas:
         for name, limit in limits.items():
             is_rate = name in rates
             if name not in known:
-                raise InputError(f"{source}: {name}", "must be a quota of Service Quotas", hint=nearest(name, known))
+                raise InputError(
+                    f"{source}: {name}", "must be a quota of Service Quotas", hint=did_you_mean(name, known)
+                )
             is_valid = isinstance(limit, int | float) and not isinstance(limit, bool) and limit >= 0
             if not is_valid or (is_rate and limit == 0):
                 raise InputError(f"{source}: {name}", f"must be a number {'>' if is_rate else '>='} 0", limit)

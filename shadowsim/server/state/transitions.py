@@ -60,7 +60,7 @@ def advance(world: World, now: float) -> None:
                 assert due is not None
                 step_experiment(world, experiment, due[1], world.now_s)
         else:
-            raise SimulationError(f"the transitions of the rehearsed account do not come to an end at {now}")
+            raise SimulationError(f"the transitions of the account do not come to an end at {now}")
     world.now_s = max(world.now_s, now)
 
 
