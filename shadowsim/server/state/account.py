@@ -1,4 +1,4 @@
-"""Defines the simulated AWS account, `World`: its models, configurations, endpoints, experiments and tags.
+"""Defines the simulated account, `World`: its models, configurations, endpoints, experiments and tags.
 
 The world is a fold over the event log: events.py applies accepted actions to it, transitions.py what falls due with
 time. Nothing else changes it, and both depend on the world alone, so the same events give the same world after every
