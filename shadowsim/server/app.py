@@ -35,6 +35,7 @@ from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
+from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.http.access import Hosts, StalledWrites, Token, open_server, read_body, url_of
 from shadowsim.server.http.signatures import SignedRequest, Verifier
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
@@ -81,6 +82,8 @@ class App:
     server : aiohttp.web.Server
         HTTP server with its connections, once it has started.
     endpoints : LiveEndpoints
+    loop_clock : LoopClock
+        Clock of the event loop, with its lag, once it has started.
     """
 
     def __init__(self, settings: Settings, store: Store):
@@ -101,13 +104,16 @@ class App:
             The address cannot be bound.
         """
         s = self.settings
-        self._sessions = open_session(), open_session(s.copy_connections)
+        self.loop_clock = LoopClock()
+        self._sessions = (
+            open_session(loop_clock=self.loop_clock),
+            open_session(s.copy_connections, ReadAllowance(), self.loop_clock),
+        )
         most = s.limits.max_body_bytes
-        allowance = ReadAllowance()
         containers = {
             model: ModelContainers(
-                callers=Container(urls, self._sessions[0], most),
-                copies=Container(urls, self._sessions[1], most, allowance),
+                callers=Container(urls, self._sessions[0], most, self.loop_clock),
+                copies=Container(urls, self._sessions[1], most, self.loop_clock),
             )
             for model, urls in s.containers.items()
         }
@@ -120,6 +126,7 @@ class App:
             copy_limits=s.copy_limits,
             routing=s.routing,
             clock=perf_counter,
+            loop_clock=self.loop_clock,
         )
         choices = self._store.world.choices
         shared = choices.event_id == "shared"
@@ -134,6 +141,7 @@ class App:
         except OSError:
             await self._close()
             raise
+        self.loop_clock.start()
         self.url = url_of(*self._runner.addresses[0][:2])
         periodic = (
             self.captures.run(),
@@ -154,6 +162,7 @@ class App:
         left_s = max(self.settings.grace_s - (perf_counter() - began), 0.0)
         await asyncio.gather(*(live.mirror.drain(left_s) for live in self.endpoints.by_name.values()))
         await self.captures.close(self.settings.grace_s)
+        self.loop_clock.stop()
         await self._close()
 
     async def _close(self) -> None:
@@ -235,7 +244,7 @@ class App:
             from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_text
 
             self._refresh()
-            text = prometheus_text(self.endpoints.by_name, self.captures)
+            text = prometheus_text(self.endpoints.by_name, self.captures, self.loop_clock)
             return Reply(200, text, {"Content-Type": CONTENT_TYPE})
         match = _FRAME.fullmatch(path)
         if match is None:
