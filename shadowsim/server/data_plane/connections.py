@@ -1,4 +1,4 @@
-"""Connections to containers: what is read from them, within which limits, and when they are used again.
+"""Connections to containers: the limits on what is read of them, and when they are used again.
 
 A container may end a connection at any time, also an idle one. A request on a connection that has just ended would fail
 although its container is fine, and a POST must not be sent twice. So idle connections are kept for a shorter time than

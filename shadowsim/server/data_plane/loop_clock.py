@@ -5,7 +5,8 @@ long ago, answers that have arrived, and the timers of time-outs. A time-out by 
 although the container was quick. So the loop's own time stands still while the loop is late, and time-outs run on it.
 
 The lag is measured by a timer that is due every TICK_S. Its delay, beyond the JITTER_S of any timer, is time in which
-the loop did not come to what was due.
+the loop did not come to what was due. The mean lag tells overload from a single stall, such as that of an import: each
+delay has a weight of MEAN_WEIGHT, and counts as MOST_S at most.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 from types import TracebackType
 
 TICK_S, JITTER_S = 0.02, 0.001
-MEAN_OVER_S = 0.25  # time constant of the mean lag
+MEAN_WEIGHT, MOST_S = 0.1, 0.25
 
 
 class LoopClock:
@@ -24,14 +25,13 @@ class LoopClock:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._due_s = self._ticked_s = math.inf
+        self._due_s = math.inf
         self._total_s = self._mean_s = 0.0
 
     def start(self) -> None:
         """Begin to measure the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._ticked_s = self._loop.time()
-        self._arm(self._ticked_s)
+        self._arm(self._loop.time())
 
     def stop(self) -> None:
         """Stop measuring."""
@@ -46,7 +46,7 @@ class LoopClock:
 
     @property
     def mean_s(self) -> float:
-        """Lag in seconds: the mean delay of timers, with weights that decay over MEAN_OVER_S."""
+        """Lag in seconds: the moving mean of the timer's delays."""
         return self._mean_s
 
     def within(self, limit_s: float) -> Within:
@@ -66,8 +66,7 @@ class LoopClock:
         now = self._loop.time()
         late_s = self._overdue_s(now)
         self._total_s += late_s
-        self._mean_s += (late_s - self._mean_s) * -math.expm1((self._ticked_s - now) / MEAN_OVER_S)
-        self._ticked_s = now
+        self._mean_s += MEAN_WEIGHT * (min(late_s, MOST_S) - self._mean_s)
         self._arm(now)
 
 

@@ -30,7 +30,7 @@ from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.pools import VariantPool
 
 RESPONSE = "response"
-MAX_COPIES, MAX_COPIES_BYTES, MAX_LAG_S = 1_000, 64 * 2**20, 0.02
+MAX_COPIES, MAX_COPIES_BYTES, MAX_LAG_S = 1_000, 64 * 2**20, 0.05
 _LOG = logging.getLogger(__name__)
 
 
