@@ -28,7 +28,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, kind
+from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, kind, shown
 from shadowsim.server.control import actions
 from shadowsim.server.data_plane.backends import Container
 from shadowsim.server.data_plane.captures import CaptureWriter
@@ -36,7 +36,17 @@ from shadowsim.server.data_plane.connections import ReadAllowance, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
 from shadowsim.server.data_plane.loop_clock import LoopClock
-from shadowsim.server.http.access import Hosts, StalledWrites, Token, open_server, read_body, url_of
+from shadowsim.server.http.access import (
+    MAX_ARRIVING_BYTES,
+    ArrivingBodies,
+    Hosts,
+    StalledWrites,
+    Token,
+    check_origin,
+    open_server,
+    read_body,
+    url_of,
+)
 from shadowsim.server.http.signatures import SignedRequest, Verifier
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
@@ -46,6 +56,7 @@ from shadowsim.server.state.store import Store
 
 SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
+MAX_VALUES = 100_000  # of a JSON body: more take longer to parse than the event loop can spare
 SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S = 10.0, 0.5, 0.1, 0.5  # periods
 _INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 _OTHERS = {
@@ -92,6 +103,8 @@ class App:
         self.token = None if settings.secrets is None else Token()
         self._hosts = Hosts(settings.host, settings.hosts)
         self._verifier = None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s)
+        most = max(settings.limits.max_body_bytes, MAX_ACTION_BYTES)
+        self._arriving = ArrivingBodies(max(MAX_ARRIVING_BYTES, 2 * most))
         self._tasks: list[asyncio.Task[None]] = []
         self._probed_since_s: dict[tuple[str, int, str], float] = {}  # by probe, when it was first seen
 
@@ -193,6 +206,7 @@ class App:
         self, request: web.BaseRequest, path: str, query: str, invoked: re.Match[str] | None, began: float
     ) -> Reply:
         self._hosts.check(request.headers.getall("Host", []))
+        check_origin(request.method, request.headers)
         if request.method == "GET":
             if self.token is not None:
                 self.token.check(request.headers, query)
@@ -201,18 +215,26 @@ class App:
         if other is not None:
             raise UnknownOperationError(_OTHERS[other[1]])
         if request.method != "POST" or not (invoked or path == "/"):
-            raise UnknownOperationError(f"There is no {request.method} {path} on this server.")
+            raise UnknownOperationError(f"There is no {shown(request.method)} {shown(path)} on this server.")
         most = self.settings.limits.max_body_bytes if invoked else MAX_ACTION_BYTES
-        body = await read_body(request, most, self.settings.body_s)
-        if body is None:
-            if invoked:
-                raise oversized(most)
-            raise SerializationError(f"The body is longer than {most} bytes.")
+        signed = None
         if self._verifier is not None:
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)
-            self._verifier.check(SignedRequest(request.method, request.raw_path, headers, body), time())
+            signed = SignedRequest(request.method, request.raw_path, headers, b"")
+            try:
+                self._verifier.check_head(signed, time())
+            except ShadowsimError:
+                await read_body(request, 0, self.settings.body_s, self._arriving)  # its sender reads the refusal then
+                raise
+        body = await read_body(request, most, self.settings.body_s, self._arriving)
+        if body is None:
+            if invoked:
+                raise oversized(most)
+            raise SerializationError(f"The body is longer than {most} bytes.")
+        if self._verifier is not None and signed is not None:
+            self._verifier.check(replace(signed, body=body), time())
         if invoked:
             self._store.throttle.admit(INVOKE)
             return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
@@ -248,11 +270,11 @@ class App:
             return Reply(200, text, {"Content-Type": CONTENT_TYPE})
         match = _FRAME.fullmatch(path)
         if match is None:
-            raise _NoPageError(f"There is no GET {path} on this server.")
+            raise _NoPageError(f"There is no GET {shown(path)} on this server.")
         experiment, frame, form = unquote(match[1]), match[2], match[3]
         logbook = self.endpoints.logbook(experiment)
         if logbook is None:
-            raise _NoPageError(f"No experiment {experiment} has served since the server started.")
+            raise _NoPageError(f"No experiment {shown(experiment)} has served since the server started.")
         build = {"windows": logbook.windows, "latency": logbook.latency, "requests": logbook.requests}[frame]
         body = await asyncio.to_thread(_encoded, build, form)
         headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if frame == "requests" else {}
@@ -290,6 +312,8 @@ async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) ->
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    if body.count(b",") >= MAX_VALUES:  # a comma in a text counts, too
+        raise SerializationError(f"The body must have less than {MAX_VALUES} values.")
     try:
         document = json.loads(body or b"{}")
     except (ValueError, RecursionError):
