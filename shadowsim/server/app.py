@@ -102,7 +102,9 @@ class App:
         self.url = ""
         self.token = None if settings.secrets is None else Token()
         self._hosts = Hosts(settings.host, settings.hosts)
-        self._verifier = None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s)
+        self._verifier = (
+            None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s, settings.refuse_replays)
+        )
         most = max(settings.limits.max_body_bytes, MAX_ACTION_BYTES)
         self._arriving = ArrivingBodies(max(MAX_ARRIVING_BYTES, 2 * most))
         self._tasks: list[asyncio.Task[None]] = []
@@ -145,7 +147,7 @@ class App:
         shared = choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
         self._unknown_operation = choices.unknown_operation
-        self.server = open_server(self._answer, s.silent_s)
+        self.server = open_server(self._answer, _refused, s.silent_s)
         stalled_writes = StalledWrites(s.body_s, perf_counter)
         self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
@@ -331,6 +333,12 @@ def _refusal(error: ShadowsimError) -> Reply:
     body = {"__type": error.code, "message": str(error)}
     headers = {ERROR_TYPE: error.code, "Content-Type": "application/x-amz-json-1.1"}
     return Reply(error.http_status, json.dumps(body).encode(), headers)
+
+
+def _refused(error: ShadowsimError, status: int) -> web.Response:
+    reply = _refusal(error)
+    headers = {REQUEST_ID: str(uuid4()), "Server": "shadowsim", **reply.headers}
+    return web.Response(status=status, body=reply.body, headers=headers)
 
 
 def _encoded(build: Callable[[], Any], form: str) -> bytes:

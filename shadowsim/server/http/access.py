@@ -21,13 +21,14 @@ import re
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDictProxy
 
-from shadowsim.errors import InputError, SerializationError, ShadowsimError
+from shadowsim.errors import InputError, SerializationError, ShadowsimError, shown
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 MAX_SURPLUS_BYTES = 32 * 2**20  # read of a body above its limit, so that its sender gets to read the refusal
@@ -156,7 +157,46 @@ class Token:
             raise ForbiddenError("This page needs the token that the server printed when it started.")
 
 
-def open_server(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], silent_s: float) -> web.Server:
+Refusal = Callable[[ShadowsimError, int], web.Response]
+
+
+class _Handler(web.RequestHandler):
+    """Answers what is not HTTP in the port's form of errors."""
+
+    refusal: Refusal
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to a request that cannot be parsed."""
+        response = super().handle_error(request, status, exc, message)
+        if status < 500:
+            lines = (message or "").splitlines() or [""]
+            response = self.refusal(
+                SerializationError(f"The request is not HTTP: {shown(lines[0].rstrip(':'))}."), status
+            )
+            response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __init__(self, answer: Callable[..., Awaitable[web.StreamResponse]], refusal: Refusal, **options: Any):
+        super().__init__(answer, **options)
+        self._refusal = refusal
+
+    def __call__(self) -> web.RequestHandler:
+        handler = _Handler(self, loop=self._loop, **self._kwargs)
+        handler.refusal = self._refusal
+        return handler
+
+
+def open_server(
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], refusal: Refusal, silent_s: float
+) -> web.Server:
     """Return an HTTP server with a time limit for silent connections, and a log that callers cannot fill.
 
     It has no router: a router would answer unknown paths and methods by itself, before the Host header and the
@@ -164,8 +204,9 @@ def open_server(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse
     """
     log = logging.getLogger(__name__)
     log.addFilter(_is_own)  # adding it again has no effect
-    return web.Server(
+    return _Server(
         answer,
+        refusal,
         access_log=None,
         logger=log,
         auto_decompress=False,

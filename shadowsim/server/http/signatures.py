@@ -1,13 +1,14 @@
-"""Signatures of requests: verifies AWS Signature Version 4 and refuses replays.
+"""Signatures of requests: verifies AWS Signature Version 4.
 
 The steps and names are those of AWS's "Create a signed AWS API request": a canonical request is hashed, the hash is put
 into a string with date and scope, and that string is signed with a key derived from the secret. Signatures are compared
 in constant time. What needs no body is checked before the body is read.
 
-Unlike AWS, the server refuses a repeated request as a replay. A signature alone does not identify one: its date is in
-whole seconds, so two invocations with the same body in the same second have the same signature. boto3 and the AWS CLI
-add an id of the invocation and the number of the attempt, and these are remembered with the signature. They are not
-signed, so an attacker who can read and alter requests is stopped by the date alone, after `skew_s`, as on AWS.
+With `refuse_replays` the server refuses a repeated request as a replay, which AWS does not. A signature alone does not
+identify one: its date is in whole seconds, so two invocations with the same body in the same second have the same
+signature. boto3 and the AWS CLI add an id of the invocation and the number of the attempt, and these are remembered
+with the signature; a client without them cannot send equal requests within a second. The ids are not signed, so an
+attacker who can read and alter requests is stopped by the date alone, after `skew_s`, as on AWS.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class UnknownKeyError(ShadowsimError):
 
 
 class InvalidSignatureError(ShadowsimError):
-    """A request that differs from the signed one, comes at the wrong time, or has come before."""
+    """A request that differs from the signed one, comes at the wrong time, or has come before if that is refused."""
 
     code = "InvalidSignatureException"
     http_status = 403
@@ -105,10 +106,12 @@ class Verifier:
         Secret access keys by access key id.
     skew_s : float
         Greatest difference between a request's date and the server's clock.
+    refuse_replays : bool
+        Whether a request that has come before is refused.
     """
 
-    def __init__(self, secrets: Mapping[str, str], skew_s: float = SKEW_S):
-        self._secrets, self._skew_s = dict(secrets), skew_s
+    def __init__(self, secrets: Mapping[str, str], skew_s: float = SKEW_S, refuse_replays: bool = False):
+        self._secrets, self._skew_s, self._refuses_replays = dict(secrets), skew_s, refuse_replays
         self._seen: set[bytes] = set()
         self._order: deque[tuple[float, bytes]] = deque()
 
@@ -177,6 +180,8 @@ class Verifier:
         expected = signature(request, claim.names, claim.stamp, claim.scope, claim.secret)
         if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
             raise InvalidSignatureError(_MISMATCH)
+        if not self._refuses_replays:
+            return claim.scope[0]
         attempt = [value for name in _ATTEMPT for value in request.headers.get(name, ["-"])]
         self._check_replay(hashlib.sha256("\n".join([expected, *attempt]).encode("utf-8", "replace")).digest(), now)
         return claim.scope[0]
