@@ -7,9 +7,10 @@ by less than a kilobyte per action, and a start reads some ten thousand events p
 events are in the -wal file beside the database: copy both.
 
 The table `facts` holds the server's own values by name: region and account for ARNs, the key that signs page tokens,
-the origin of the clock, and the latest time told. This is kept whenever a status has changed by itself, before the
-status is told, so that no restart takes it back, even if the wall clock was set back. It is not synced, so that it
-survives a kill but not a loss of power.
+the origin of the clock, the log's checksum and the latest time told. The checksum chains the events, so that a start
+detects any damage to them; a log without one is from an earlier version and gets it. The time told is kept whenever a
+status has changed by itself, before the status is told, so that no restart takes it back, even if the wall clock was
+set back. It is not synced, so that it survives a kill but not a loss of power.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from secrets import token_bytes
 from time import monotonic, time
@@ -102,6 +104,7 @@ class Store:
             raise InputError("--db", "must name a file, or be :memory:", self.path)
         self.quotas = quotas or Quotas.read()
         self.throttle = Throttle(self.quotas)
+        self._checksum = ""
         self._kept_s = math.inf  # the time told that is in the file
         self._connection = _open_database(self.path)
         try:
@@ -151,18 +154,29 @@ class Store:
         StoreError
             The event cannot be written; it is not applied either.
         """
-        at_s = max(_rounded_to_us(now), self.world.now_s)
+        at_s, text = max(_rounded_to_us(now), self.world.now_s), json.dumps(body)
+        before, checksum = self._checksum, _chained(self._checksum, at_s, kind, text)
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             statement = "INSERT INTO events (at_s, kind, body) VALUES (?, ?, ?)"
-            number = self._connection.execute(statement, (at_s, kind, json.dumps(body))).lastrowid
+            number = self._connection.execute(statement, (at_s, kind, text)).lastrowid
+            self._write_fact("checksum", f"{number} {checksum}")
+            self._connection.execute("COMMIT")
         except sqlite3.Error as error:
+            self._facts.pop("checksum", None)
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
             raise StoreError(f"{self.path}: cannot be written: {error}") from None
         try:
             events.apply(self.world, kind, body, at_s)
         except BaseException:  # a defect: the event must not stay in the log
-            self._connection.execute("DELETE FROM events WHERE number = ?", (number,))
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute("DELETE FROM events WHERE number = ?", (number,))
+                self._write_fact("checksum", f"{(number or 1) - 1} {before}")
             self.world = self._fold()
             raise
+        self._checksum = checksum
 
     def events(self) -> Iterator[tuple[int, float, str, str]]:
         """Yield (number, at_s, kind, JSON text of the body) of each event, in order."""
@@ -189,16 +203,25 @@ class Store:
         self.close()
 
     def _fold(self) -> World:
-        world, expected = World(region=self.region, account=self.account), 1
+        world, expected, checksum = World(region=self.region, account=self.account), 1, ""
+        checked, _, kept = self._facts.get("checksum", "").partition(" ")
         for number, at_s, kind, body in self.events():
             if number != expected:  # numbers have no gaps
                 raise InputError("--db", f"{self.path} is damaged: event {expected} is missing")
+            checksum = _chained(checksum, at_s, kind, body)
             try:
                 events.apply(world, kind, json.loads(body), at_s)
             except Exception as error:  # an event of another version, or damage that SQLite did not detect
                 reason = f"{type(error).__name__}: {error}"
                 raise InputError("--db", f"{self.path}: event {number}, {kind}, cannot be applied: {reason}") from None
             expected += 1
+            if str(number) == checked and checksum != kept:
+                raise InputError("--db", f"{self.path} is damaged: the checksum of events 1 to {number} is wrong")
+        if checked and not checked.isdecimal():
+            raise InputError("--db", f"{self.path} is damaged: its facts cannot be read: the checksum's number")
+        if checked and int(checked) >= expected:
+            raise InputError("--db", f"{self.path} is damaged: event {checked} is missing")
+        self._checksum = checksum
         return world
 
     def _keep_time(self) -> None:
@@ -238,6 +261,12 @@ class Store:
         if self._facts.get(name) != value:
             self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
             self._facts[name] = value
+
+
+def _chained(checksum: str, at_s: float, kind: str, body: str) -> str:
+    """Return the checksum of a log that ends with an event, from that of the log before it."""
+    text = f"{checksum} {at_s!r} {kind} {body}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _rounded_to_us(now: float) -> float:

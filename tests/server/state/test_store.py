@@ -257,6 +257,13 @@ def spoiled(path, *statements):
     [
         ("DROP TABLE events", "no such table: events"),
         ("DELETE FROM events WHERE number = 3", "event 3 is missing"),
+        ("DELETE FROM events WHERE number = (SELECT max(number) FROM events)", "event [0-9]+ is missing"),
+        (
+            "UPDATE events SET body = replace(body, '1', '2') WHERE number = 2",
+            "the checksum of events 1 to .* is wrong",
+        ),
+        ("UPDATE events SET at_s = at_s + 1 WHERE number = 1", "the checksum of events 1 to .* is wrong"),
+        ("UPDATE facts SET value = 'x 1' WHERE name = 'checksum'", "its facts cannot be read"),
         ("DELETE FROM events WHERE number = 1", "event 1 is missing"),
         ("UPDATE events SET kind = 'CreateNotebook' WHERE number = 2", "event 2, CreateNotebook, cannot be applied"),
         ("UPDATE events SET body = '{' WHERE number = 2", "event 2, CreateModel, cannot be applied"),
@@ -276,9 +283,18 @@ def test_a_log_that_makes_no_world_is_refused_in_one_line(tmp_path, statement, m
         assert "\n" not in str(caught.value)
 
 
+def whole_page(raw, rng):
+    at = rng.randrange(len(raw) // 4096) * 4096
+    raw[at : at + 4096] = rng.choice([bytes(4096), rng.randbytes(4096)])
+
+
+def bit_in_a_text(raw, rng):
+    raw[raw.index(b"TEXT", rng.randrange(len(raw) - 8192)) + 10] ^= 1
+
+
 @pytest.mark.parametrize("seed", range(20))
-def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed):
-    """A whole page is overwritten; a small change inside the text of an event could not be detected."""
+@pytest.mark.parametrize("damage", [whole_page, bit_in_a_text])
+def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed, damage):
     path, rng = tmp_path / "state.db", random.Random(seed)
     account = new_account(path=path)
     for i in range(40):
@@ -288,11 +304,27 @@ def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed):
     before = repr(account.store.world_at(account.now))
     account.store.close()
     raw = bytearray(path.read_bytes())
-    at = rng.randrange(len(raw) // 4096) * 4096
-    raw[at : at + 4096] = rng.choice([bytes(4096), rng.randbytes(4096)])
+    damage(raw, rng)
     path.write_bytes(raw)
     with suppress(InputError), Store(path, wall=lambda: account.now) as again:
         assert repr(again.world_at(account.now)) == before
+
+
+def test_a_log_without_a_checksum_gets_one(tmp_path):
+    """As of an earlier version, which may also have added events to a log that had one."""
+    path = tmp_path / "state.db"
+    spoiled(path, "DELETE FROM facts WHERE name = 'checksum'")
+    with Store(path, transition_s=5.0) as store:
+        n_events = store.n_events()
+        assert store._facts["checksum"].split()[0] == str(n_events)
+    with sqlite3.connect(path) as connection:
+        columns = "at_s, kind, body"
+        connection.execute(f"INSERT INTO events ({columns}) SELECT {columns} FROM events WHERE number = {n_events}")
+    connection.close()
+    for transition_s in (5.0, 6.0, 6.0):
+        with Store(path, transition_s=transition_s) as store:
+            pass
+    assert store._facts["checksum"].split()[0] == str(n_events + 2)
 
 
 @pytest.mark.parametrize("place", ["state.db", ""])
