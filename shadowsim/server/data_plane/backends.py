@@ -154,9 +154,11 @@ class Container:
                 # an unprintable value cannot be sent on
                 passed = {name: headers[name] for name in _PASSED if name in headers and headers[name].isprintable()}
                 return Answer(outcome_of(response.status), latency_s, response.status, body, passed)
-        except AllowanceExceededError:
+        except AllowanceExceededError as error:
+            error.__traceback__ = None  # the connection keeps the error, whose frames would keep what was read
             return Answer(GIVEN_UP, perf_counter() - began)
         except ExcessError as error:
+            error.__traceback__ = None
             return Answer(BROKEN, perf_counter() - began, failure=str(error))
         except aiohttp.ConnectionTimeoutError:
             return Answer(BROKEN, perf_counter() - began, failure=f"no connection within {CONNECT_S:g} s")

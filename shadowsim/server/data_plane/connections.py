@@ -41,7 +41,7 @@ MAX_HEAD_BYTES, MAX_INTERIM = 32 * 2**10, 16  # of an answer's head with its int
 # Bytes that are not body: so many, and so many per byte of body. A chunk of one byte has five more.
 MAX_FRAMING_BYTES, MAX_FRAMING_PER_BODY = 64 * 2**10, 8
 # Bytes that are parsed between two checks: of a head, of a body in small chunks, and of any other body.
-_HEAD_PIECE, _CHUNKS_PIECE, _BODY_PIECE = 2 * 2**10, 4 * 2**10, 16 * 2**10
+_HEAD_PIECE, _CHUNKS_PIECE, _BODY_PIECE = 2 * 2**10, 4 * 2**10, 32 * 2**10
 _NEVER_PAUSED = 2**30  # bytes that aiohttp may keep: reading is not paused, but bounded here
 BYTES_PER_S, BURST_BYTES, HELD_BYTES = 64 * 2**20, 16 * 2**20, 32 * 2**20
 TIME_SHARE, BURST_S = 0.1, 0.05
