@@ -29,10 +29,12 @@ from scipy import stats
 WIRE = Path(__file__).parents[1] / "tests" / "support" / "wire.py"
 RATE_PER_S, RACE_S, BLOCKS = 100.0, 60.0, 12
 ROUNDS, ROUND_S = 4, 2.0
+LATE_PER_S, LATE_S = 600.0, 5.0
 MODEL_S = 0.01
 SHADOWS: dict[str, float | str] = {
     **{"is good": MODEL_S, "takes 30 s": 30.0, "is dead": MODEL_S},
     **{"sends garbage": "garbage", "never ends": "endless", "slams": "slams"},
+    **{"sends 100 Continue": "interim", "sends tiny chunks": "chunks", "trickles": "trickle"},
 }
 CPU_S = 1e-3  # of the server per copied invocation: a thousand per second on one core
 ADDED_S = 1.5e-3  # added to the median of a direct call
@@ -148,9 +150,9 @@ class Bench:
         """Run a generator that sends the next request when one is answered."""
         return self._generate(pid, "load", str(seconds), "16", url)
 
-    def race(self, *urls: str, seconds: float = RACE_S) -> Load:
-        """Run a generator that calls all URLs at the same time, each at RATE_PER_S."""
-        return self._generate(None, "race", str(seconds), str(RATE_PER_S), *urls)
+    def race(self, *urls: str, seconds: float = RACE_S, rate_per_s: float = RATE_PER_S) -> Load:
+        """Run a generator that calls all URLs at the same time, each at a rate."""
+        return self._generate(None, "race", str(seconds), str(rate_per_s), *urls)
 
     def _generate(self, pid: int | None, *arguments: str) -> Load:
         before = cpu_of(pid)
@@ -271,6 +273,26 @@ def test_what_the_server_and_a_shadow_add_to_a_call(
             table(name, figure, f"{other}: p{q * 100:g} {fmean(reference) * 1e3:.2f} ms")
         if name in pids:
             table(name, f"memory {memory_of(pids[name]) - before[name]:+.0f} MB", f"in {RACE_S:g} s")
+    assert not any(load.bad for load in loads.values())
+
+
+def test_no_caller_fails_when_the_server_is_late(
+    bench: Bench, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
+) -> None:
+    """Without copies and with all, at a rate of which a busy machine falls short."""
+    source, shadow = bench.backend(), bench.backend()
+    urls = {share: bench.server(source, shadow, share)[0] for share in (0, 100)}
+    loads: dict[int, Load] = {}
+
+    def all_shares() -> None:
+        for share, url in urls.items():
+            loads[share] = bench.race(url, seconds=LATE_S, rate_per_s=LATE_PER_S)
+
+    benchmark.pedantic(all_shares, rounds=1)
+    for share, load in loads.items():
+        took_ms = np.quantile(load.took_s[urls[share]], [0.5, 0.99]) * 1e3
+        name = f"{LATE_PER_S:g} invocations/s, {share} % copied"
+        table(name, f"{len(load.bad)} of {load.n} failed", f"p50 {took_ms[0]:.1f} ms, p99 {took_ms[1]:.1f} ms")
     assert not any(load.bad for load in loads.values())
 
 

@@ -26,6 +26,7 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
     ((list, tuple), "a list"),
 )
 _MAX_SHOWN = 120
+MOST_VIOLATIONS, _MOST_LISTED = 1_000, 50
 
 
 class ShadowsimError(Exception):
@@ -49,7 +50,8 @@ class ValidationError(ShadowsimError, ValueError):
     Parameters
     ----------
     violations : sequence of str
-        One sentence per violation, in AWS's words, in the order of the request's shape.
+        One sentence per violation, in AWS's words, in the order of the request's shape. The message lists 50 at most,
+        and how many more there are. Whoever looks for violations may stop at MOST_VIOLATIONS.
     """
 
     code = "ValidationException"
@@ -57,9 +59,11 @@ class ValidationError(ShadowsimError, ValueError):
 
     def __init__(self, violations: Sequence[str]):
         self.violations = tuple(violations)
-        n = len(self.violations)
+        n, listed = len(self.violations), self.violations[:_MOST_LISTED]
+        count = f"{n} or more" if n >= MOST_VIOLATIONS else str(n)
+        more = [f"and {n - len(listed)} more"] if n > len(listed) else []
         noun = "error" if n == 1 else "errors"
-        super().__init__(f"{n} validation {noun} detected: " + "; ".join(self.violations))
+        super().__init__(f"{count} validation {noun} detected: " + "; ".join([*listed, *more]))
 
     def __reduce__(self) -> tuple[type[ValidationError], tuple[tuple[str, ...]]]:
         return type(self), (self.violations,)

@@ -36,6 +36,7 @@ SCENARIO_FILE = "scenario.json"  # of a saved result, beside its frames
 ROLES = ("source", "shadow")
 MOST_SECTIONS = 100  # of a run: groups of whole windows
 LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")
+SERVER_LAG = "server_lag"  # a live server's own cause
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 
 WINDOWS = (
@@ -70,6 +71,11 @@ WINDOWS = (
     *(Column(f"copies_lost_{c}", FLAG, "", f"copies lost to mirror.{c} (shadow rows)") for c in LOST_CAUSES),
     Column("captured_records", COUNT, "", "requests written by data capture"),
     Column("captured_bytes", FLAG, "B", "payloads captured, before encoding; missing when payload sizes are not known"),
+)
+
+LIVE_WINDOWS = (
+    *WINDOWS,
+    Column(f"copies_lost_{SERVER_LAG}", FLAG, "", "copies not made since the server was late (shadow rows)"),
 )
 
 LATENCY = (

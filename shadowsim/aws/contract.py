@@ -32,7 +32,12 @@ JSON's 2.0, "2" and true are not integers. `min` and `max` are a range for numbe
 maps. A timestamp is whatever botocore's parser takes: seconds since 1970 as a number or as text, a date as text (ISO
 8601, "Dec 1 2026"), or a datetime; without an offset it is UTC.
 
-One constraint is added here: SamplingPercentage must not be negative, since the model gives it a maximum only.
+Two constraints are added here: SamplingPercentage must not be negative, since the model gives it a maximum only, and
+DesiredWeightsAndCapacities has at most 100 items, since the model does not bound them.
+
+*Bounded work.* A list or map that is longer than its maximum breaks that constraint, and what is beyond the maximum is
+not looked at; a text above its maximum and 10,000 characters is not matched with its pattern; the walk ends at
+MOST_VIOLATIONS. So a request of megabytes takes no longer than one of kilobytes.
 """
 
 from __future__ import annotations
@@ -44,10 +49,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
-from shadowsim.errors import InputError, SerializationError, did_you_mean, json_kind, shown
+from shadowsim.errors import MOST_VIOLATIONS, InputError, SerializationError, did_you_mean, json_kind, shown
 
 if TYPE_CHECKING:
     from regex import Pattern
@@ -56,6 +62,7 @@ Unknown = Literal["refuse", "ignore"]
 Shape = Mapping[str, Any]  # "shape" is its name
 
 _ADDED_MINIMUM = {"Percentage": 0}
+_ADDED_MAXIMUM = {"DesiredWeightAndCapacityList": 100}
 _RANGES = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "structure": ("an object", (Mapping,)),
@@ -71,10 +78,11 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 # Deeper than any real request: shapes that contain themselves (Search's filters) must end before Python's stack does.
 _MAX_DEPTH = 50
 _MAX_ENUM_SHOWN = 12
+_MOST_MATCHED = 10_000  # characters
 
 
 def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> list[str]:
-    """Return every violation of a request, one sentence each, in the order of the shape.
+    """Return every violation of a request, up to MOST_VIOLATIONS, one sentence each, in the order of the shape.
 
     Parameters
     ----------
@@ -91,11 +99,13 @@ def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> li
     InputError
         SageMaker has no such action or shape.
     """
-    return list(_walk(_shape(name), request, "", unknown, 0))
+    return list(islice(_walk(_shape(name), request, "", unknown, 0), MOST_VIOLATIONS))
 
 
 def parsed(name: str, body: object) -> dict[str, Any]:
     """Return a request as the service reads it from the wire: without nulls and unknown members, times in seconds.
+
+    A list or map above its maximum is cut after the first item too many, which suffices for `violations` to refuse it.
 
     Parameters
     ----------
@@ -197,9 +207,11 @@ def _parsed(shape: Shape, value: Any, path: str) -> Any:
             return members
         case Mapping(), _:
             entry = _resolved(shape["value"])
-            return {key: _parsed(entry, item, f"{path}.{shown(key)}.member") for key, item in value.items()}
-        case [*items], _:
+            entries = islice(value.items(), _most_items(shape, surplus=1))
+            return {key: _parsed(entry, item, f"{path}.{shown(key)}.member") for key, item in entries}
+        case list() | tuple(), _:
             item_shape = _resolved(shape["member"])
+            items = islice(value, _most_items(shape, surplus=1))
             return [_parsed(item_shape, item, f"{path}.{i}.member") for i, item in enumerate(items, start=1)]
         case _, "timestamp":
             time = as_time(value)
@@ -227,7 +239,7 @@ def _members(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unkn
 
 
 def _entries(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
-    for key, entry in value.items():
+    for key, entry in islice(value.items(), _most_items(shape)):
         wrong = _wrong_type("string", key)
         for constraint in [wrong] if wrong else _constraints(_resolved(shape["key"]), key):
             yield sentence(key, path, f"Map keys must satisfy constraint: [{constraint}]")
@@ -236,8 +248,14 @@ def _entries(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unkn
 
 def _items(shape: Shape, value: Sequence[object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
     member = _resolved(shape["member"])
-    for i, item in enumerate(value, start=1):
+    for i, item in enumerate(islice(value, _most_items(shape)), start=1):
         yield from _item(member, item, f"{path}.{i}.member", unknown, depth)
+
+
+def _most_items(shape: Shape, surplus: int = 0) -> int | None:
+    """Return the number of items of a list or map that are looked at, None for all."""
+    most = shape.get("max", _ADDED_MAXIMUM.get(shape["shape"]))
+    return None if most is None else most + surplus
 
 
 def _item(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) -> Iterator[str]:
@@ -255,7 +273,7 @@ def _constraints(shape: Shape, value: Any) -> Iterator[str]:
         high = shape.get("max", high)
     elif isinstance(value, str | list | tuple | Mapping):
         size, noun = len(value), "length"
-        low, high = shape.get("min"), shape.get("max")
+        low, high = shape.get("min"), shape.get("max", _ADDED_MAXIMUM.get(shape["shape"]))
     else:
         return
     if "enum" in shape and value not in shape["enum"]:
@@ -264,7 +282,8 @@ def _constraints(shape: Shape, value: Any) -> Iterator[str]:
         yield f"Member must have {noun} less than or equal to {high}"
     if low is not None and size < low:
         yield f"Member must have {noun} greater than or equal to {low}"
-    if "pattern" in shape and isinstance(value, str):
+    is_matched = high is None or size <= max(high, _MOST_MATCHED)  # a longer text is refused anyway
+    if "pattern" in shape and isinstance(value, str) and is_matched:
         pattern = _pattern(shape["pattern"])
         if pattern is not None and pattern.fullmatch(value) is None:
             yield f"Member must satisfy regular expression pattern: {shape['pattern']}"

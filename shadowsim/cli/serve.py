@@ -113,6 +113,9 @@ def serve(
             help="Permitted clock skew of signatures, in seconds.",
         ),
     ] = SKEW_S,
+    refuse_replays: Annotated[
+        bool, typer.Option("--refuse-replays", help="Refuse a signed request that has come before, as AWS does not.")
+    ] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Accept unsigned requests from other machines.")] = False,
     allow_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Additional name to accept in the Host header; repeatable.")
@@ -196,6 +199,7 @@ def serve(
             seed=seed,
             flush_s=flush_s,
             skew_s=skew_s,
+            refuse_replays=refuse_replays,
         )
         asyncio.run(_serve(settings, store))
 
@@ -251,9 +255,7 @@ async def _serve(settings: Settings, store: Store) -> None:
 
     _allow_connections()
     app, stopping = App(settings, store), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(stop, stopping.set)
+    _handle_signals(stopping)
     try:
         await app.start()
     except OSError as error:
@@ -273,6 +275,26 @@ async def _serve(settings: Settings, store: Store) -> None:
         typer.echo("stopping: finishing requests in flight, writing captures")
     finally:
         await app.stop()
+    n_lost = sum(app.captures.n_lost.values())
+    if n_lost:
+        typer.echo(f"{n_lost} lines of captures were lost; see the log", err=True)
+        raise typer.Exit(1)
+
+
+def _handle_signals(stopping: asyncio.Event) -> None:
+    """Stop at the first SIGTERM, Ctrl-C or SIGHUP, and end at once at the second."""
+
+    def handle(number: int) -> None:
+        if stopping.is_set():
+            typer.echo("ending at once: requests in flight and captures since the last write are lost", err=True)
+            os._exit(128 + number)
+        stopping.set()
+
+    stops = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
+        stops.append(signal.SIGHUP)
+    for stop in stops:
+        asyncio.get_running_loop().add_signal_handler(stop, handle, stop)
 
 
 def _allow_connections() -> None:

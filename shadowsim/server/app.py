@@ -28,14 +28,25 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind
+from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
 from shadowsim.server.control import actions
 from shadowsim.server.data_plane.backends import Container
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
-from shadowsim.server.http.access import Hosts, StalledWrites, Token, open_server, read_body, url_of
+from shadowsim.server.data_plane.loop_clock import LoopClock
+from shadowsim.server.http.access import (
+    MAX_ARRIVING_BYTES,
+    ArrivingBodies,
+    Hosts,
+    StalledWrites,
+    Token,
+    check_origin,
+    open_server,
+    read_body,
+    url_of,
+)
 from shadowsim.server.http.signatures import SignedRequest, Verifier
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
@@ -45,6 +56,7 @@ from shadowsim.server.state.store import Store
 
 SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
+MAX_VALUES = 100_000  # of a JSON body: more take longer to parse than the event loop can spare
 SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S = 10.0, 0.5, 0.1, 0.5  # periods
 _INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 _OTHERS = {
@@ -81,6 +93,8 @@ class App:
     server : aiohttp.web.Server
         HTTP server with its connections, once it has started.
     endpoints : LiveEndpoints
+    loop_clock : LoopClock
+        Clock of the event loop, with its lag, once it has started.
     """
 
     def __init__(self, settings: Settings, store: Store):
@@ -88,7 +102,11 @@ class App:
         self.url = ""
         self.token = None if settings.secrets is None else Token()
         self._hosts = Hosts(settings.host, settings.hosts)
-        self._verifier = None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s)
+        self._verifier = (
+            None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s, settings.refuse_replays)
+        )
+        most = max(settings.limits.max_body_bytes, MAX_ACTION_BYTES)
+        self._arriving = ArrivingBodies(max(MAX_ARRIVING_BYTES, 2 * most))
         self._tasks: list[asyncio.Task[None]] = []
         self._probed_since_s: dict[tuple[str, int, str], float] = {}  # by probe, when it was first seen
 
@@ -101,13 +119,16 @@ class App:
             The address cannot be bound.
         """
         s = self.settings
-        self._sessions = open_session(), open_session(s.copy_connections)
+        self.loop_clock = LoopClock()
+        self._sessions = (
+            open_session(loop_clock=self.loop_clock),
+            open_session(s.copy_connections, ReadAllowance(), self.loop_clock),
+        )
         most = s.limits.max_body_bytes
-        allowance = ReadAllowance()
         containers = {
             model: ModelContainers(
-                callers=Container(urls, self._sessions[0], most),
-                copies=Container(urls, self._sessions[1], most, allowance),
+                callers=Container(urls, self._sessions[0], most, self.loop_clock),
+                copies=Container(urls, self._sessions[1], most, self.loop_clock),
             )
             for model, urls in s.containers.items()
         }
@@ -120,12 +141,13 @@ class App:
             copy_limits=s.copy_limits,
             routing=s.routing,
             clock=perf_counter,
+            loop_clock=self.loop_clock,
         )
         choices = self._store.world.choices
         shared = choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
         self._unknown_operation = choices.unknown_operation
-        self.server = open_server(self._answer, s.silent_s)
+        self.server = open_server(self._answer, _refused, s.silent_s)
         stalled_writes = StalledWrites(s.body_s, perf_counter)
         self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
@@ -134,6 +156,7 @@ class App:
         except OSError:
             await self._close()
             raise
+        self.loop_clock.start()
         self.url = url_of(*self._runner.addresses[0][:2])
         periodic = (
             self.captures.run(),
@@ -154,6 +177,7 @@ class App:
         left_s = max(self.settings.grace_s - (perf_counter() - began), 0.0)
         await asyncio.gather(*(live.mirror.drain(left_s) for live in self.endpoints.by_name.values()))
         await self.captures.close(self.settings.grace_s)
+        self.loop_clock.stop()
         await self._close()
 
     async def _close(self) -> None:
@@ -184,6 +208,7 @@ class App:
         self, request: web.BaseRequest, path: str, query: str, invoked: re.Match[str] | None, began: float
     ) -> Reply:
         self._hosts.check(request.headers.getall("Host", []))
+        check_origin(request.method, request.headers)
         if request.method == "GET":
             if self.token is not None:
                 self.token.check(request.headers, query)
@@ -192,18 +217,26 @@ class App:
         if other is not None:
             raise UnknownOperationError(_OTHERS[other[1]])
         if request.method != "POST" or not (invoked or path == "/"):
-            raise UnknownOperationError(f"There is no {request.method} {path} on this server.")
+            raise UnknownOperationError(f"There is no {shown(request.method)} {shown(path)} on this server.")
         most = self.settings.limits.max_body_bytes if invoked else MAX_ACTION_BYTES
-        body = await read_body(request, most, self.settings.body_s)
-        if body is None:
-            if invoked:
-                raise oversized(most)
-            raise SerializationError(f"The body is longer than {most} bytes.")
+        signed = None
         if self._verifier is not None:
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)
-            self._verifier.check(SignedRequest(request.method, request.raw_path, headers, body), time())
+            signed = SignedRequest(request.method, request.raw_path, headers, b"")
+            try:
+                self._verifier.check_head(signed, time())
+            except ShadowsimError:
+                await read_body(request, 0, self.settings.body_s, self._arriving)  # its sender reads the refusal then
+                raise
+        body = await read_body(request, most, self.settings.body_s, self._arriving)
+        if body is None:
+            if invoked:
+                raise oversized(most)
+            raise SerializationError(f"The body is longer than {most} bytes.")
+        if self._verifier is not None and signed is not None:
+            self._verifier.check(replace(signed, body=body), time())
         if invoked:
             self._store.throttle.admit(INVOKE)
             return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
@@ -235,15 +268,15 @@ class App:
             from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_text
 
             self._refresh()
-            text = prometheus_text(self.endpoints.by_name, self.captures)
+            text = prometheus_text(self.endpoints.by_name, self.captures, self.loop_clock)
             return Reply(200, text, {"Content-Type": CONTENT_TYPE})
         match = _FRAME.fullmatch(path)
         if match is None:
-            raise _NoPageError(f"There is no GET {path} on this server.")
+            raise _NoPageError(f"There is no GET {shown(path)} on this server.")
         experiment, frame, form = unquote(match[1]), match[2], match[3]
         logbook = self.endpoints.logbook(experiment)
         if logbook is None:
-            raise _NoPageError(f"No experiment {experiment} has served since the server started.")
+            raise _NoPageError(f"No experiment {shown(experiment)} has served since the server started.")
         build = {"windows": logbook.windows, "latency": logbook.latency, "requests": logbook.requests}[frame]
         body = await asyncio.to_thread(_encoded, build, form)
         headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if frame == "requests" else {}
@@ -281,6 +314,8 @@ async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) ->
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    if body.count(b",") >= MAX_VALUES:  # a comma in a text counts, too
+        raise SerializationError(f"The body must have less than {MAX_VALUES} values.")
     try:
         document = json.loads(body or b"{}")
     except (ValueError, RecursionError):
@@ -298,6 +333,12 @@ def _refusal(error: ShadowsimError) -> Reply:
     body = {"__type": error.code, "message": str(error)}
     headers = {ERROR_TYPE: error.code, "Content-Type": "application/x-amz-json-1.1"}
     return Reply(error.http_status, json.dumps(body).encode(), headers)
+
+
+def _refused(error: ShadowsimError, status: int) -> web.Response:
+    reply = _refusal(error)
+    headers = {REQUEST_ID: str(uuid4()), "Server": "shadowsim", **reply.headers}
+    return web.Response(status=status, body=reply.body, headers=headers)
 
 
 def _encoded(build: Callable[[], Any], form: str) -> bytes:

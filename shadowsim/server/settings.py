@@ -45,6 +45,8 @@ class Settings:
         Secret access keys by id; None to accept unsigned requests.
     skew_s : float
         Permitted difference of a signature's date.
+    refuse_replays : bool
+        Whether a signed request that has come before is refused.
     silent_s, body_s, grace_s : float
         Time limits for a silent connection, for a body, and for requests in flight once the server stops.
     seed : int
@@ -65,6 +67,7 @@ class Settings:
     flush_s: float = FLUSH_S
     secrets: Mapping[str, str] | None = None
     skew_s: float = SKEW_S
+    refuse_replays: bool = False
     silent_s: float = SILENT_S
     body_s: float = BODY_S
     grace_s: float = GRACE_S

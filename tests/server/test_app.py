@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -179,11 +180,11 @@ def test_there_are_no_other_pages(server, path):
         assert error.code == 404
 
 
-def test_no_other_origin_is_allowed(server):
-    page = send_bytes(
-        server, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.org\r\nConnection: close\r\n\r\n"
-    )
-    assert page.startswith(b"HTTP/1.1 200")
+@pytest.mark.parametrize(("origin", "status"), [(b"http://evil.org", b"403"), (b"http://localhost", b"200")])
+def test_no_other_origin_is_allowed(server, origin, status):
+    fields = b"Host: localhost\r\nOrigin: %b\r\nConnection: close\r\n\r\n" % origin
+    page = send_bytes(server, b"GET /metrics HTTP/1.1\r\n" + fields)
+    assert page.startswith(b"HTTP/1.1 " + status)
     assert b"access-control" not in page.lower()
 
 
@@ -203,15 +204,21 @@ def test_a_silent_caller_is_cut_off(server, sent):
 @pytest.mark.parametrize(
     "sent",
     [
-        b"POST / HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 40_000 + b"\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: localhost\r\n" + b"X-A: b\r\n" * 1000 + b"\r\n",
         b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Amzn-SageMaker-Custom-Attributes: a\rb\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Amzn-SageMaker-Custom-Attributes: a\nX: b\r\n\r\n",
         b"\x16\x03\x01" + b"\0" * 100,
     ],
 )
-def test_bad_http_is_refused(server, sent):
-    assert send_bytes(server, sent).startswith(b"HTTP/1.1 4") or send_bytes(server, sent).startswith(b"HTTP/1.0 4")
+def test_bad_http_is_refused_in_the_port_s_form(server, sent):
+    head, _, body = send_bytes(server, sent).partition(b"\r\n\r\n")
+    assert re.match(rb"HTTP/1\.[01] 4\d\d ", head)
+    assert b"x-amzn-ErrorType: SerializationException" in head
+    error = json.loads(body)
+    assert error["__type"] == "SerializationException"
+    assert error["message"].startswith("The request is not HTTP: ")
+    assert len(error["message"]) < 200
 
 
 def test_errors_of_callers_are_not_logged(server, caplog):
@@ -326,6 +333,42 @@ def test_sigterm_finishes_requests_in_flight_and_flushes_captures(tmp_path, monk
         assert answering.result()["Body"].read() == b"x"
         assert "stopping" in out
         assert sorted(read_captures(tmp_path / "s3").records["variant"]) == ["AllTraffic", "Shadow-01"]
+
+
+def test_sighup_stops_and_a_second_signal_ends_at_once(tmp_path, monkeypatch):
+    """A request of a minute is in flight, for which the first signal waits and the second does not."""
+    service = {"time": {"law": "deterministic", "mean_s": 50.0}, "workers": 8}
+    changes = {f"services.{name}": service for name in ("AllTraffic", "Shadow-01")}
+    default_scenario().replace(changes).save(tmp_path / "scenario.json")
+    options = ("--scenario", str(tmp_path / "scenario.json"), "--transition-s", "0")
+    with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, _):
+        create_captured_experiment(sagemaker)
+        with ThreadPoolExecutor(1) as callers:
+            answering = callers.submit(runtime.invoke_endpoint, EndpointName="endpoint", Body=b"x")
+            until(lambda: n_unanswered(runtime) >= 1)
+            process.send_signal(signal.SIGHUP)
+            while "stopping" not in process.stdout.readline():
+                pass
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+            assert answering.exception() is not None
+        assert process.returncode == 128 + signal.SIGINT
+        assert "ending at once" in err
+
+
+@pytest.mark.parametrize(("is_dead", "status"), [(False, 0), (True, 1)])
+def test_lost_captures_are_told_by_the_exit_status(tmp_path, monkeypatch, is_dead, status):
+    options = ("--transition-s", "0", "--flush-s", "3600")
+    with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, _):
+        create_captured_experiment(sagemaker)
+        runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")
+        until(lambda: n_unanswered(runtime) == 0)
+        if is_dead:  # a file is where a folder should be
+            (tmp_path / "s3").write_text("")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == status, err
+        assert ("lines of captures were lost" in err) == is_dead
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ class Account:
 
     def __init__(self, path=":memory:", **options):
         self.now = T0
-        self.store = Store(path, wall=lambda: self.now, **options)
+        self.store = Store(path, wall=lambda: self.now, steady=lambda: self.now, **options)
 
     def __del__(self):
         if hasattr(self, "store"):

@@ -17,6 +17,7 @@ from botocore.config import Config
 
 from shadowsim.server.app import App
 from shadowsim.server.data_plane import backends
+from shadowsim.server.data_plane.mirror import CopyLimits
 from shadowsim.server.settings import Settings
 from shadowsim.server.state.destinations import Folders
 from shadowsim.server.state.store import Store
@@ -218,7 +219,9 @@ def serving(tmp_path, containers=None, *, urls=None, store=None, **settings):
         options = {"transition_s": 0.01, "probed": frozenset(by_model), **(store or {})}
         account = Store(options.pop("path", ":memory:"), **options)
         sink = settings.pop("sink", None) or Folders(tmp_path / "s3")
-        app = App(Settings(port=0, sink=sink, containers=by_model, **{"grace_s": 5.0, **settings}), account)
+        # on a busy machine the loop is late, and copies would be lost
+        patient = {"grace_s": 5.0, "copy_limits": CopyLimits(max_lag_s=WAIT_S)}
+        app = App(Settings(port=0, sink=sink, containers=by_model, **{**patient, **settings}), account)
         await app.start()
         return app, account
 

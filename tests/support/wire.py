@@ -1,7 +1,8 @@
 """A lean HTTP server and a lean load generator, as processes, so that neither dominates a benchmark.
 
     python wire.py serve MODE                    prints its port; answers POSTs with their bodies after MODE seconds, or
-                                                 with "garbage" or an "endless" body, or it "slams" the connection
+                                                 with "garbage" or an "endless" body, or it "slams" the connection,
+                                                 or sends without end what FLOODS names
     python wire.py load SECONDS CONNECTIONS URL  each connection sends its next request as soon as it is answered
     python wire.py race SECONDS RATE_PER_S URL...
         a Poisson process of requests to all URLs, regardless of answers; every n requests in a row go to the n URLs in
@@ -22,6 +23,18 @@ from time import perf_counter, process_time
 from urllib.parse import urlsplit
 
 BODY = b"x" * 512
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+# what is sent first, what again and again, and the seconds between
+FLOODS: dict[str, tuple[bytes, bytes, float]] = {
+    "interim": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 400, 0.0),
+    "headers": (OK, b"X-Header: value\r\n" * 600, 0.0),
+    "extensions": (CHUNKED + b"1;", b"e" * 10_000, 0.0),
+    "trailers": (CHUNKED + b"0\r\n", b"X-Trailer: value\r\n" * 600, 0.0),
+    "chunks": (CHUNKED, b"1\r\nx\r\n" * 2_000, 0.0),
+    "trickle": (CHUNKED, b"1\r\nx\r\n", 0.001),
+    "answers": (OK + b"Content-Length: 1\r\n\r\nx", (OK + b"Content-Length: 1\r\n\r\nx") * 200, 0.0),
+}
 
 
 class _Messages(asyncio.Protocol, ABC):
@@ -68,6 +81,10 @@ class _Backend(_Messages):
         elif self._mode == "endless":
             self.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             self._send_chunk()
+        elif self._mode in FLOODS:
+            first, *again = FLOODS[self._mode]
+            self.transport.write(first)
+            self._send_again(*again)
         elif delay_s := float(self._mode):
             asyncio.get_running_loop().call_later(delay_s, self.transport.write, answer)
         else:
@@ -79,6 +96,12 @@ class _Backend(_Messages):
             if not self._paused:
                 self.transport.write(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
             asyncio.get_running_loop().call_later(0.01, self._send_chunk)
+
+    def _send_again(self, part: bytes, pause_s: float) -> None:
+        if not self.transport.is_closing():
+            if not self._paused:
+                self.transport.write(part)
+            asyncio.get_running_loop().call_later(pause_s, self._send_again, part, pause_s)
 
     def pause_writing(self) -> None:
         self._paused = True

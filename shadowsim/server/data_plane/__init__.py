@@ -7,6 +7,7 @@ counts             counts requests by variant and minute
 experiment_frames  builds the frames of a live experiment
 invoke             implements InvokeEndpoint
 live               keeps the endpoints that serve in step with the control plane
+loop_clock         measures the lag of the event loop, and lets no time-out expire by it
 mirror             chooses which requests are copied, and sends the copies
 pools              picks the variant and the instance for a request
 """

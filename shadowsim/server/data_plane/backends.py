@@ -26,7 +26,8 @@ import numpy as np
 from shadowsim.errors import InputError
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.service import Service
-from shadowsim.server.data_plane.connections import AllowanceExceededError, ReadAllowance, read
+from shadowsim.server.data_plane.connections import AllowanceExceededError, ExcessError, read
+from shadowsim.server.data_plane.loop_clock import LoopClock
 
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED = "answered", "error_4xx", "error_5xx", "timed_out", "refused"
 BROKEN = "broken"  # no readable answer
@@ -112,8 +113,8 @@ class Container:
         Made by `connections.open_session`, which leaves bodies unchanged.
     max_answer_bytes : int
         Longest answer; reading a longer one stops, and its connection is closed.
-    allowance : ReadAllowance, optional
-        Allowance that the answers to copies share.
+    loop_clock : LoopClock, optional
+        Clock of the time-outs.
     """
 
     n_workers = None
@@ -123,25 +124,28 @@ class Container:
         urls: Sequence[str],
         session: aiohttp.ClientSession,
         max_answer_bytes: int,
-        allowance: ReadAllowance | None = None,
+        loop_clock: LoopClock | None = None,
     ):
         self._urls = [url.rstrip("/") for url in urls]
         self._invocations = [f"{url}/invocations" for url in self._urls]
-        self._limits: tuple[float, aiohttp.ClientTimeout] = 0.0, aiohttp.ClientTimeout()
-        self._session = session
-        self._max_answer_bytes, self._allowance = max_answer_bytes, allowance
+        self._limits = aiohttp.ClientTimeout()
+        self._session, self._max_answer_bytes = session, max_answer_bytes
+        self._loop_clock = loop_clock or LoopClock()
 
     async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
         """Post a call to an instance's container."""
         url = self._invocations[instance % len(self._invocations)]
-        if self._limits[0] != timeout_s:
-            self._limits = timeout_s, aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s))
+        if self._limits.sock_connect != CONNECT_S:
+            self._limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
         began = perf_counter()
         try:
-            async with self._session.post(
-                url, data=call.body, headers=call.headers, timeout=self._limits[1], allow_redirects=False
-            ) as response:
-                body = await read(response.content, self._max_answer_bytes, self._allowance)
+            async with (
+                self._loop_clock.within(timeout_s),
+                self._session.post(
+                    url, data=call.body, headers=call.headers, timeout=self._limits, allow_redirects=False
+                ) as response,
+            ):
+                body = await read(response.content, self._max_answer_bytes)
                 latency_s = perf_counter() - began
                 if body is None:
                     response.close()  # leaves the rest unread
@@ -150,24 +154,32 @@ class Container:
                 # an unprintable value cannot be sent on
                 passed = {name: headers[name] for name in _PASSED if name in headers and headers[name].isprintable()}
                 return Answer(outcome_of(response.status), latency_s, response.status, body, passed)
-        except AllowanceExceededError:
+        except AllowanceExceededError as error:
+            error.__traceback__ = None  # the connection keeps the error, whose frames would keep what was read
             return Answer(GIVEN_UP, perf_counter() - began)
-        except TimeoutError as error:
-            latency_s = perf_counter() - began
-            if isinstance(error, aiohttp.ConnectionTimeoutError) and latency_s < timeout_s:
-                return Answer(BROKEN, latency_s, failure=f"no connection within {CONNECT_S:g} s")
+        except ExcessError as error:
+            error.__traceback__ = None
+            return Answer(BROKEN, perf_counter() - began, failure=str(error))
+        except aiohttp.ConnectionTimeoutError:
+            return Answer(BROKEN, perf_counter() - began, failure=f"no connection within {CONNECT_S:g} s")
+        except TimeoutError:
             return Answer(TIMED_OUT, timeout_s)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: garbage in a header
             return Answer(BROKEN, perf_counter() - began, failure=_failure(error))
 
     async def ping(self, n_instances: int) -> str | None:
         """Return None if the containers of all instances answer /ping with 200, else what the first other one did."""
-        limits = aiohttp.ClientTimeout(total=PING_S)
+        limits = aiohttp.ClientTimeout(total=None)
         for url in self._urls[:n_instances]:
             try:
-                async with self._session.get(f"{url}/ping", timeout=limits, allow_redirects=False) as response:
+                async with (
+                    self._loop_clock.within(PING_S),
+                    self._session.get(f"{url}/ping", timeout=limits, allow_redirects=False) as response,
+                ):
                     if response.status != 200:
                         return f"{url}/ping answered {response.status}"
+            except ExcessError as error:
+                return f"{url}/ping: {error}"
             except TimeoutError:
                 return f"{url}/ping did not answer within {PING_S:g} s"
             except (aiohttp.ClientError, OSError, ValueError) as error:

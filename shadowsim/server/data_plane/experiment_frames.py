@@ -18,13 +18,14 @@ import pandas as pd
 
 from shadowsim.frames import (
     LATENCY,
+    LIVE_WINDOWS,
     LOST_CAUSES,
     MOST_SECTIONS,
     PERCENTILES,
     REQUESTS,
     ROLES,
+    SERVER_LAG,
     US_PER_S,
-    WINDOWS,
     build,
 )
 from shadowsim.histogram import edge_of, quantile_within
@@ -153,7 +154,7 @@ class Logbook:
         )
 
     def windows(self) -> pd.DataFrame:
-        """Return the `WINDOWS` frame: one row per minute and variant, up to the last minute with any counts."""
+        """Return the `LIVE_WINDOWS` frame: one row per minute and variant, up to the last minute with any counts."""
         last = max((number for series in self.series for number in list(series.periods)), default=-1)
         rows = [
             {
@@ -166,7 +167,7 @@ class Logbook:
             for number in range(last + 1)
             for role in (0, 1)
         ]
-        return build(WINDOWS, {c.name: [row[c.name] for row in rows] for c in WINDOWS})
+        return build(LIVE_WINDOWS, {c.name: [row[c.name] for row in rows] for c in LIVE_WINDOWS})
 
     def latency(self) -> pd.DataFrame:
         """Return the `LATENCY` frame: the non-empty buckets of each section of whole minutes."""
@@ -220,5 +221,6 @@ def _window(period: PeriodCounts, n_workers: int | None) -> dict[str, object]:
 
 def _copies(period: PeriodCounts, role: int) -> dict[str, object]:
     made: object = period.n if role else None
-    lost = {f"copies_lost_{cause}": period.lost.get(cause, 0) if role else None for cause in LOST_CAUSES}
+    causes = (*LOST_CAUSES, SERVER_LAG)
+    lost = {f"copies_lost_{cause}": period.lost.get(cause, 0) if role else None for cause in causes}
     return {"copies_made": made, **lost}

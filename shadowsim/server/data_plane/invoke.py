@@ -18,7 +18,7 @@ from time import perf_counter, time
 from uuid import uuid4
 
 from shadowsim.aws.contract import sentence
-from shadowsim.errors import ShadowsimError, ThrottlingError, ValidationError
+from shadowsim.errors import ShadowsimError, ThrottlingError, ValidationError, shown
 from shadowsim.option_defaults import MAX_BODY_BYTES
 from shadowsim.server.data_plane.backends import (
     ANSWERED,
@@ -192,11 +192,11 @@ class Runtime:
 
     def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> VariantPool:
         if not live.pools:  # its creation has not finished, or has failed
-            raise InvocationError(f"Endpoint {name} of account {self.limits.account} not found.")
+            raise InvocationError(f"Endpoint {shown(name)} of account {self.limits.account} not found.")
         if target is None:
             return pick_variant(live.pools, self._random.random())
         if target not in live.pools:
-            raise InvocationError(f"Variant {target} is not a production variant of endpoint {name}.")
+            raise InvocationError(f"Variant {target} is not a production variant of endpoint {shown(name)}.")
         return live.pools[target]
 
     def _is_copied(self, request: _InFlight, session: str) -> bool:

@@ -23,6 +23,7 @@ from shadowsim.scenario.service import Service, parse_service
 from shadowsim.server.data_plane.backends import Backend, Container, Simulated
 from shadowsim.server.data_plane.counts import Series, ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
+from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
 from shadowsim.server.data_plane.pools import VariantPool
 from shadowsim.server.state.views import EndpointView, VariantView
@@ -162,6 +163,8 @@ class LiveEndpoints:
         Routing strategies by variant that override the control plane's.
     clock : callable
         Seconds on any steady clock.
+    loop_clock : LoopClock, optional
+        Clock of the event loop, whose lag sheds copies.
 
     Attributes
     ----------
@@ -178,12 +181,13 @@ class LiveEndpoints:
         copy_limits: CopyLimits,
         routing: Mapping[str, str],
         clock: Callable[[], float],
+        loop_clock: LoopClock | None = None,
     ):
         self.by_name: dict[str, LiveEndpoint] = {}
         self._ended: dict[str, Logbook] = {}
         self._view, self._sources = view, sources
         self._mirroring, self._copy_limits = mirroring, copy_limits
-        self._routing, self._clock = routing, clock
+        self._routing, self._clock, self._loop_clock = routing, clock, loop_clock
         self._random = Random(sources.seed)
 
     def endpoint(self, name: str) -> LiveEndpoint:
@@ -206,7 +210,7 @@ class LiveEndpoints:
                 live.pools, live.shadow = {}, None
             raise
         if live is None:
-            mirror = RequestMirror(self._mirroring, self._copy_limits, self._random)
+            mirror = RequestMirror(self._mirroring, self._copy_limits, self._random, self._loop_clock)
             live = self.by_name[name] = LiveEndpoint(view, mirror)
             self._follow(live)
         elif view.version != live.view.version or not live.pools:

@@ -7,7 +7,8 @@ of each choice, so that it can change while the experiment runs.
 No copy may affect the caller. Each one is a task of its own, which starts when the source's request is on its way, and
 has its own connections and its own time-out; its failures count in the shadow's metrics only. Unanswered copies are
 bounded in number and in bytes, and so is what is read of their answers (connections.py). A copy above these bounds is
-lost at once and counted as `max_in_flight`.
+lost at once and counted as `max_in_flight`. While the event loop is late, callers have it for themselves: a copy is
+lost to `server_lag` as long as the loop's mean lag exceeds `max_lag_s`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from time import perf_counter
 
 from asyncio_throttle.throttler import Throttler
 
+from shadowsim.frames import SERVER_LAG
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.server.data_plane.backends import BROKEN, GIVEN_UP, Answer, Call
+from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.pools import VariantPool
 
 RESPONSE = "response"
-MAX_COPIES, MAX_COPIES_BYTES = 1_000, 64 * 2**20
+MAX_COPIES, MAX_COPIES_BYTES, MAX_LAG_S = 1_000, 64 * 2**20, 0.05
 _LOG = logging.getLogger(__name__)
 
 
@@ -41,11 +44,14 @@ class CopyLimits:
         Unanswered copies, and bytes of their bodies.
     timeout_s : float
         Time within which a copy must be answered.
+    max_lag_s : float
+        Mean lag of the event loop, above which no copies are made.
     """
 
     max_copies: int = MAX_COPIES
     max_copies_bytes: int = MAX_COPIES_BYTES
     timeout_s: float = 60.0
+    max_lag_s: float = MAX_LAG_S
 
 
 class _RateLimit:
@@ -82,8 +88,9 @@ class RequestMirror:
         Unanswered copies, and bytes of their bodies.
     """
 
-    def __init__(self, mirroring: Mirroring, limits: CopyLimits, random: Random):
+    def __init__(self, mirroring: Mirroring, limits: CopyLimits, random: Random, loop_clock: LoopClock | None = None):
         self.mirroring, self.limits = mirroring, limits
+        self._loop_clock = loop_clock or LoopClock()
         self.n_unanswered = self.n_unanswered_bytes = 0
         self._random = random
         self._owed_pct = 0.0  # the counter rule's progress to its next copy
@@ -162,6 +169,8 @@ class RequestMirror:
         most = limits.max_copies if rules.max_in_flight is None else min(rules.max_in_flight, limits.max_copies)
         if self.n_unanswered >= most or self.n_unanswered_bytes + n_bytes > limits.max_copies_bytes:
             return "max_in_flight"
+        if self._loop_clock.mean_s > limits.max_lag_s:
+            return SERVER_LAG
         return "" if self._rate_limit is None or self._rate_limit.admits() else "max_per_s"
 
     async def _run(

@@ -2,9 +2,12 @@
 
 By default only this machine can reach the server. Pages in a browser on this machine can do so, too. So a request must
 name the server by an address or a name that it is bound under, which a rebound DNS name is not, and no answer allows
-another origin.
+another origin. A browser also sends some requests of other sites' pages without asking, such as a POST of text/plain to
+an endpoint, and only withholds the answer. So a request with another Origin, or that comes from elsewhere as
+Sec-Fetch-Site tells, is refused; a link to a page may be followed.
 
-Callers have limits on the length of a body, the time to send it, and the time to take an answer. Their errors are
+Callers have limits on the length of a body, the time to send it, and the time to take an answer; the bodies that are
+arriving on all connections have a limit together, since nobody's signature is known before its body. Their errors are
 refused but not logged, since anybody who can reach the server could fill the disk.
 """
 
@@ -18,21 +21,24 @@ import re
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http import HttpProcessingError
+from multidict import CIMultiDictProxy
 
-from shadowsim.errors import InputError, SerializationError, ShadowsimError
+from shadowsim.errors import InputError, SerializationError, ShadowsimError, shown
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 MAX_SURPLUS_BYTES = 32 * 2**20  # read of a body above its limit, so that its sender gets to read the refusal
+MAX_ARRIVING_BYTES = 64 * 2**20  # of bodies on all connections, and at least two of the longest
 MAX_FIELD_BYTES = 32_768  # of a header's value: far above SageMaker's limits, whose violations get a reason
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")
 
 
 class ForbiddenError(ShadowsimError):
-    """A request that names another host, or lacks the token."""
+    """A request that names another host, comes from another site's page, or lacks the token."""
 
     code = "AccessDeniedException"
     http_status = 403
@@ -109,6 +115,28 @@ class Hosts:
         return self._any_address
 
 
+def check_origin(method: str, headers: CIMultiDictProxy[str]) -> None:
+    """Refuse a request that a browser sends for a page of another origin; one without a browser passes.
+
+    Parameters
+    ----------
+    method : str
+    headers : mapping
+        Headers of the request, with exactly one Host.
+
+    Raises
+    ------
+    ForbiddenError
+    """
+    sites = headers.getall("Sec-Fetch-Site", [])
+    is_link = method == "GET" and headers.get("Sec-Fetch-Mode") == "navigate" and "Origin" not in headers
+    if not is_link and any(site.strip().lower() not in ("same-origin", "none") for site in sites):
+        raise ForbiddenError("The Sec-Fetch-Site header tells that the request comes from another site's page.")
+    for origin in headers.getall("Origin", []):
+        if origin.strip().lower().partition("://")[2] != headers["Host"].lower():
+            raise ForbiddenError("The Origin header names another origin than this server.")
+
+
 class Token:
     """The token that pages, metrics and frames require if signatures are verified."""
 
@@ -129,7 +157,46 @@ class Token:
             raise ForbiddenError("This page needs the token that the server printed when it started.")
 
 
-def open_server(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], silent_s: float) -> web.Server:
+Refusal = Callable[[ShadowsimError, int], web.Response]
+
+
+class _Handler(web.RequestHandler):
+    """Answers what is not HTTP in the port's form of errors."""
+
+    refusal: Refusal
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to a request that cannot be parsed."""
+        response = super().handle_error(request, status, exc, message)
+        if status < 500:
+            lines = (message or "").splitlines() or [""]
+            response = self.refusal(
+                SerializationError(f"The request is not HTTP: {shown(lines[0].rstrip(':'))}."), status
+            )
+            response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __init__(self, answer: Callable[..., Awaitable[web.StreamResponse]], refusal: Refusal, **options: Any):
+        super().__init__(answer, **options)
+        self._refusal = refusal
+
+    def __call__(self) -> web.RequestHandler:
+        handler = _Handler(self, loop=self._loop, **self._kwargs)
+        handler.refusal = self._refusal
+        return handler
+
+
+def open_server(
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], refusal: Refusal, silent_s: float
+) -> web.Server:
     """Return an HTTP server with a time limit for silent connections, and a log that callers cannot fill.
 
     It has no router: a router would answer unknown paths and methods by itself, before the Host header and the
@@ -137,8 +204,9 @@ def open_server(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse
     """
     log = logging.getLogger(__name__)
     log.addFilter(_is_own)  # adding it again has no effect
-    return web.Server(
+    return _Server(
         answer,
+        refusal,
         access_log=None,
         logger=log,
         auto_decompress=False,
@@ -148,21 +216,59 @@ def open_server(answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse
     )
 
 
-async def read_body(request: web.BaseRequest, most: int, within_s: float) -> bytes | None:
+class BusyError(ShadowsimError):
+    """A body that does not fit beside those that are arriving; boto3 sends it again."""
+
+    code = "ServiceUnavailable"
+    http_status = 503
+
+
+class ArrivingBodies:
+    """The bodies that are arriving on all connections.
+
+    Parameters
+    ----------
+    most_bytes : int
+        Bytes that they may have together.
+
+    Attributes
+    ----------
+    n_bytes : int
+        Bytes of them that have arrived.
+    """
+
+    def __init__(self, most_bytes: int):
+        self.n_bytes, self._most_bytes = 0, most_bytes
+
+    def check(self, n_bytes: int = 0) -> None:
+        """Refuse a body if what has arrived, and so many further bytes, exceed the limit.
+
+        Raises
+        ------
+        BusyError
+        """
+        if self.n_bytes + n_bytes > self._most_bytes:
+            raise BusyError("The server receives too many bytes at once. Please try again.")
+
+
+async def read_body(request: web.BaseRequest, most: int, within_s: float, arriving: ArrivingBodies) -> bytes | None:
     """Return a request's body, None if it is longer than `most` bytes.
 
     Raises
     ------
     SerializationError
         The body did not arrive in time.
+    BusyError
+        There is no room for it.
     """
-    content, parts, n_bytes = request.content, [], 0
+    content, parts, n_bytes, n_kept = request.content, [], 0, 0
     announced = request.content_length
     if announced is not None and announced > most + MAX_SURPLUS_BYTES:
         return None
     if content.is_eof():  # as most are: it came with its headers
         body = content.read_nowait()
         return body if len(body) <= most else None
+    arriving.check(min(announced or 0, most))
     if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
         if announced is not None and announced > most:
             return None
@@ -173,11 +279,16 @@ async def read_body(request: web.BaseRequest, most: int, within_s: float) -> byt
             async for part in content.iter_any():
                 n_bytes += len(part)
                 if n_bytes <= most:
+                    arriving.check(len(part))
+                    arriving.n_bytes += len(part)
+                    n_kept += len(part)
                     parts.append(part)
                 elif n_bytes > most + MAX_SURPLUS_BYTES:
                     break
     except TimeoutError:
         raise SerializationError(f"The body did not arrive within {within_s:g} s.") from None
+    finally:
+        arriving.n_bytes -= n_kept
     if n_bytes > most:
         return None
     return parts[0] if len(parts) == 1 else b"".join(parts)

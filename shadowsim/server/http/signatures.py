@@ -1,13 +1,14 @@
-"""Signatures of requests: verifies AWS Signature Version 4 and refuses replays.
+"""Signatures of requests: verifies AWS Signature Version 4.
 
 The steps and names are those of AWS's "Create a signed AWS API request": a canonical request is hashed, the hash is put
 into a string with date and scope, and that string is signed with a key derived from the secret. Signatures are compared
-in constant time.
+in constant time. What needs no body is checked before the body is read.
 
-Unlike AWS, the server refuses a repeated request as a replay. A signature alone does not identify one: its date is in
-whole seconds, so two invocations with the same body in the same second have the same signature. boto3 and the AWS CLI
-add an id of the invocation and the number of the attempt, and these are remembered with the signature. They are not
-signed, so an attacker who can read and alter requests is stopped by the date alone, after `skew_s`, as on AWS.
+With `refuse_replays` the server refuses a repeated request as a replay, which AWS does not. A signature alone does not
+identify one: its date is in whole seconds, so two invocations with the same body in the same second have the same
+signature. boto3 and the AWS CLI add an id of the invocation and the number of the attempt, and these are remembered
+with the signature; a client without them cannot send equal requests within a second. The ids are not signed, so an
+attacker who can read and alter requests is stopped by the date alone, after `skew_s`, as on AWS.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from shadowsim.errors import InputError, ShadowsimError
+from shadowsim.errors import InputError, ShadowsimError, shown
 from shadowsim.option_defaults import SKEW_S
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -31,6 +32,10 @@ SERVICES = ("sagemaker", "monitoring")  # signing names of SageMaker with its ru
 _ATTEMPT = ("amz-sdk-invocation-id", "amz-sdk-request")
 _STAMP = "%Y%m%dT%H%M%SZ"
 _MOST_REMEMBERED = 2_000_000
+_MISMATCH = (
+    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
+    "and signing method. Consult the service documentation for details."
+)
 
 
 class MissingTokenError(ShadowsimError):
@@ -55,7 +60,7 @@ class UnknownKeyError(ShadowsimError):
 
 
 class InvalidSignatureError(ShadowsimError):
-    """A request that differs from the signed one, comes at the wrong time, or has come before."""
+    """A request that differs from the signed one, comes at the wrong time, or has come before if that is refused."""
 
     code = "InvalidSignatureException"
     http_status = 403
@@ -81,6 +86,17 @@ class SignedRequest:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A request's claim: names of its signed headers, date, scope, the key's secret, and the signature."""
+
+    names: list[str]
+    stamp: str
+    scope: list[str]
+    secret: str
+    signature: str
+
+
 class Verifier:
     """Verifies the signatures of requests.
 
@@ -90,10 +106,12 @@ class Verifier:
         Secret access keys by access key id.
     skew_s : float
         Greatest difference between a request's date and the server's clock.
+    refuse_replays : bool
+        Whether a request that has come before is refused.
     """
 
-    def __init__(self, secrets: Mapping[str, str], skew_s: float = SKEW_S):
-        self._secrets, self._skew_s = dict(secrets), skew_s
+    def __init__(self, secrets: Mapping[str, str], skew_s: float = SKEW_S, refuse_replays: bool = False):
+        self._secrets, self._skew_s, self._refuses_replays = dict(secrets), skew_s, refuse_replays
         self._seen: set[bytes] = set()
         self._order: deque[tuple[float, bytes]] = deque()
 
@@ -102,12 +120,13 @@ class Verifier:
         """Number of requests that are remembered to refuse their replays."""
         return len(self._order)
 
-    def check(self, request: SignedRequest, now: float) -> str:
-        """Return the id of the access key that signed a request.
+    def check_head(self, request: SignedRequest, now: float) -> _Claim:
+        """Check all that can be checked without the body, and return what the request claims.
 
         Parameters
         ----------
         request : SignedRequest
+            Its body is not used.
         now : float
             Seconds since 1970.
 
@@ -136,28 +155,42 @@ class Verifier:
             services = " or ".join(f"'{service}'" for service in SERVICES)
             raise InvalidSignatureError(f"Credential should be scoped to correct service: {services}.")
         secret = self._secrets.get(scope[0])
-        expected = signature(request, names, stamp, scope, secret or "nobody's")
-        # AWS requires these headers to be signed, since they name the action.
-        unsigned = sorted(name for name in request.headers if name.startswith("x-amz-") and name not in names)
-        is_valid = not unsigned and hmac.compare_digest(
-            expected.encode(), fields["Signature"].encode("utf-8", "replace")
-        )
         if secret is None:
             raise UnknownKeyError("The security token included in the request is invalid.")
-        if not is_valid:
-            raise InvalidSignatureError(
-                "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
-                "Access Key and signing method. Consult the service documentation for details."
-            )
+        # AWS requires these headers to be signed, since they name the action.
+        if any(name.startswith("x-amz-") and name not in names for name in request.headers):
+            raise InvalidSignatureError(_MISMATCH)
+        return _Claim(names, stamp, scope, secret, fields["Signature"])
+
+    def check(self, request: SignedRequest, now: float) -> str:
+        """Return the id of the access key that signed a request.
+
+        Parameters
+        ----------
+        request : SignedRequest
+        now : float
+            Seconds since 1970.
+
+        Raises
+        ------
+        MissingTokenError, IncompleteSignatureError, UnknownKeyError, InvalidSignatureError
+            The request is refused, with AWS's codes.
+        """
+        claim = self.check_head(request, now)
+        expected = signature(request, claim.names, claim.stamp, claim.scope, claim.secret)
+        if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
+            raise InvalidSignatureError(_MISMATCH)
+        if not self._refuses_replays:
+            return claim.scope[0]
         attempt = [value for name in _ATTEMPT for value in request.headers.get(name, ["-"])]
         self._check_replay(hashlib.sha256("\n".join([expected, *attempt]).encode("utf-8", "replace")).digest(), now)
-        return scope[0]
+        return claim.scope[0]
 
     def _check_date(self, stamp: str, day: str, now: float) -> None:
         try:
             signed_s = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC).timestamp()
         except ValueError:
-            raise IncompleteSignatureError(f"Date must be in ISO-8601 'basic format'. Got '{stamp}'.") from None
+            raise IncompleteSignatureError(f"Date must be in ISO-8601 'basic format'. Got '{shown(stamp)}'.") from None
         now_stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
         minutes = f"{self._skew_s / 60.0:g} min."
         if signed_s < now - self._skew_s:
@@ -172,7 +205,7 @@ class Verifier:
         if day != stamp[:8]:
             raise InvalidSignatureError(
                 f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
-                f"'{day}' != '{stamp[:8]}', from '{stamp}'."
+                f"'{shown(day)}' != '{stamp[:8]}', from '{stamp}'."
             )
 
     def _check_replay(self, digest: bytes, now: float) -> None:

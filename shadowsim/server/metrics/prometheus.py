@@ -15,25 +15,26 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from shadowsim.frames import LOST_CAUSES
+from shadowsim.frames import LOST_CAUSES, SERVER_LAG
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import BOUNDS_S, Totals
 from shadowsim.server.data_plane.live import LiveEndpoint
+from shadowsim.server.data_plane.loop_clock import LoopClock
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _LABELS = ("endpoint", "variant", "role")
 
 
-def prometheus_text(endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter) -> bytes:
+def prometheus_text(endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter, loop_clock: LoopClock) -> bytes:
     """Return all metrics in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_ServerCollector(endpoints, captures))
+    registry.register(_ServerCollector(endpoints, captures, loop_clock))
     return generate_latest(registry)
 
 
 class _ServerCollector(Collector):
-    def __init__(self, endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter):
-        self._endpoints, self._captures = endpoints, captures
+    def __init__(self, endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter, loop_clock: LoopClock):
+        self._endpoints, self._captures, self._loop_clock = endpoints, captures, loop_clock
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric families, with samples per variant and role, or per endpoint."""
@@ -54,7 +55,7 @@ class _ServerCollector(Collector):
                     invocations.add_metric(labels, totals.n)
                     errors.add_metric(labels, totals.model_errors)
                     captured.add_metric(labels, totals.captured_records)
-                    for cause in sorted({*totals.lost, *(LOST_CAUSES if role == "shadow" else ())}):
+                    for cause in sorted({*totals.lost, *((*LOST_CAUSES, SERVER_LAG) if role == "shadow" else ())}):
                         lost.add_metric((*labels, cause), totals.lost.get(cause, 0))
                     bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
                     upto = map(float, accumulate(totals.below))
@@ -72,3 +73,6 @@ class _ServerCollector(Collector):
         for name in sorted({*self._endpoints, *self._captures.n_lost}):
             captures_lost.add_metric((name,), self._captures.n_lost.get(name, 0))
         yield captures_lost
+        lag = CounterMetricFamily("shadowsim_loop_lag_seconds", "Time for which the server's event loop was late")
+        lag.add_metric((), self._loop_clock.total_s)
+        yield lag

@@ -1,16 +1,16 @@
 """Computes the server's time: a scaled wall clock that survives restarts.
 
 With a scale of 3,600, an hour of a schedule passes in a second. Scaled time equals wall time when a store is created
-and runs from there, also while the server is down. It never goes back, and a new scale applies from the moment at
-which the old one ends. When the wall clock is set back, scaled time continues from where it was, without a jump and
-without a pause.
+and runs from there, also while the server is down. It never goes back: it is the later of what the wall clock tells and
+of the last moment told, which a steady clock advances. So a wall clock that is set back stops nothing, and one that is
+set forward again adds nothing. A new scale applies from the moment at which the old one ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import time
+from time import monotonic, time
 
 from shadowsim.errors import InputError
 
@@ -21,7 +21,7 @@ Origin = tuple[float, float, float]  # wall time, scaled time, and the scale fro
 
 @dataclass(slots=True)
 class Clock:
-    """Scaled time as a function of wall time; it gets a new origin whenever the wall clock is set back.
+    """Scaled time: by the wall clock, or by a steady clock from a moment told, whichever is later.
 
     Attributes
     ----------
@@ -29,18 +29,19 @@ class Clock:
         The origin: one moment in both times, in seconds since 1970.
     scale : float
         Scaled seconds per wall second from then on.
-    wall : callable
-        The wall clock.
+    wall, steady : callable
+        The wall clock, and one that is never set.
     """
 
     wall_s: float
     scaled_s: float
     scale: float = 1.0
     wall: Callable[[], float] = time
-    _seen_s: float = field(init=False, repr=False)  # the last wall time read
+    steady: Callable[[], float] = monotonic
+    _anchor: tuple[float, float] = field(init=False, repr=False)  # one moment in steady and in scaled time
 
     def __post_init__(self) -> None:
-        self._seen_s = self.wall_s
+        self._anchor = self.steady(), self.scaled_s
         if not 0 < self.scale <= MAX_SCALE:
             raise InputError("--time-scale", f"must be > 0 and <= {MAX_SCALE:g}", self.scale)
 
@@ -50,6 +51,7 @@ class Clock:
         origin: Origin | None,
         scale: float = 1.0,
         wall: Callable[[], float] = time,
+        steady: Callable[[], float] = monotonic,
         reached_s: float = float("-inf"),
     ) -> Clock:
         """Return the clock that continues from the origin that a store has kept.
@@ -60,19 +62,21 @@ class Clock:
             None for a clock that starts now.
         scale : float
             The scale from now on.
-        wall : callable
+        wall, steady : callable
         reached_s : float
             The latest scaled moment known to have passed; the clock does not start before it.
         """
         wall_s = wall()
         if origin is None:
-            return cls(wall_s, wall_s, scale, wall)
-        old = cls(*origin, wall)
-        least_s = max(old.scaled_s, reached_s)
-        if scale == old.scale and old.at(wall_s) >= least_s:
-            old._seen_s = wall_s
-            return old  # a new origin would add a rounding error at each restart
-        return cls(wall_s, max(old.at(wall_s), least_s), scale, wall)
+            return cls(wall_s, wall_s, scale, wall, steady)
+        clock = cls(*origin, wall, steady)
+        begin_s = max(clock.at(wall_s), clock.scaled_s, reached_s)
+        if scale != clock.scale:  # else a new origin would only add a rounding error at each restart
+            # a wall clock that was set back shows less than at `begin_s`, and may be set forward again
+            begin_wall_s = max(wall_s, clock.wall_s + (begin_s - clock.scaled_s) / clock.scale)
+            clock = cls(begin_wall_s, begin_s, scale, wall, steady)
+        clock._anchor = steady(), begin_s
+        return clock
 
     @property
     def origin(self) -> Origin:
@@ -81,11 +85,12 @@ class Clock:
 
     def now(self) -> float:
         """Return the scaled time now, in seconds since 1970."""
-        wall_s = self.wall()
-        if wall_s < self._seen_s:
-            self.wall_s, self.scaled_s = wall_s, self.at(self._seen_s)
-        self._seen_s = wall_s
-        return self.at(wall_s)
+        by_wall_s, steady_s = self.at(self.wall()), self.steady()
+        anchor_steady_s, anchor_s = self._anchor
+        by_steady_s = anchor_s + (steady_s - anchor_steady_s) * self.scale
+        if by_wall_s > by_steady_s:
+            self._anchor = steady_s, by_wall_s
+        return min(max(by_wall_s, by_steady_s), _LATEST_S)
 
     def at(self, wall_s: float) -> float:
         """Convert a wall time to scaled time."""

@@ -7,21 +7,26 @@ by less than a kilobyte per action, and a start reads some ten thousand events p
 events are in the -wal file beside the database: copy both.
 
 The table `facts` holds the server's own values by name: region and account for ARNs, the key that signs page tokens,
-and the origin of the clock.
+the origin of the clock, the log's checksum and the latest time told. The checksum chains the events, so that a start
+detects any damage to them; a log without one is from an earlier version and gets it. The time told is kept whenever a
+status has changed by itself, before the status is told, so that no restart takes it back, even if the wall clock was
+set back. It is not synced, so that it survives a kill but not a loss of power.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from secrets import token_bytes
-from time import time
+from time import monotonic, time
 from types import TracebackType
 from typing import Any
 
@@ -34,6 +39,7 @@ from shadowsim.server.state.quotas import Quotas, Throttle
 from shadowsim.server.state.undocumented import Undocumented
 
 IN_MEMORY = ":memory:"
+KEEP_S = 1.0  # wall time after which the time told is kept again
 _APPLICATION_ID = 0x53484457  # in the file's header: marks the file as a store
 _VERSION = 1
 _SCHEMA = """
@@ -61,8 +67,8 @@ class Store:
         Generous ones by default.
     region, account : str
         Used in ARNs. An existing file keeps its own.
-    wall : callable
-        The wall clock.
+    wall, steady : callable
+        The wall clock, and one that is never set.
 
     Raises
     ------
@@ -82,6 +88,7 @@ class Store:
         region: str = "us-east-1",
         account: str = "111122223333",
         wall: Callable[[], float] = time,
+        steady: Callable[[], float] = monotonic,
     ):
         if not 0 <= transition_s < 1e6:
             raise InputError("--transition-s", "must be >= 0 and < 1000000", transition_s)
@@ -97,15 +104,18 @@ class Store:
             raise InputError("--db", "must name a file, or be :memory:", self.path)
         self.quotas = quotas or Quotas.read()
         self.throttle = Throttle(self.quotas)
+        self._checksum = ""
+        self._kept_s = math.inf  # the time told that is in the file
         self._connection = _open_database(self.path)
         try:
             self._facts = dict(self._connection.execute("SELECT name, value FROM facts"))
             self.region, self.account = self._fact("region", region), self._fact("account", account)
-            self.key, origin = self._read_facts()
+            self.key, origin, told_s = self._read_facts()
             self.world = self._fold()
-            self.clock = Clock.resumed(origin, time_scale, wall, self.world.now_s)
+            self.clock = Clock.resumed(origin, time_scale, wall, steady, max(told_s, self.world.now_s))
             self._write_fact("origin", json.dumps(self.clock.origin))
             self._configure(transition_s, choices or Undocumented(), probed)
+            self._kept_s = self.world.now_s if self.is_kept else math.inf
         except sqlite3.Error as error:
             self.close()
             raise InputError("--db", f"{self.path} cannot be used: {error}") from None
@@ -120,7 +130,11 @@ class Store:
 
     def world_at(self, now: float) -> World:
         """Return the world advanced to a moment, unchanged if it is already later; callers must not modify it."""
-        transitions.advance(self.world, _rounded_to_us(now))
+        now = _rounded_to_us(now)
+        has_changed = self.world.due_s <= now
+        transitions.advance(self.world, now)
+        if now > self._kept_s and (has_changed or now > self._kept_s + KEEP_S * self.clock.scale):
+            self._keep_time()
         return self.world
 
     def accept(self, kind: str, body: Mapping[str, Any], now: float) -> None:
@@ -140,19 +154,29 @@ class Store:
         StoreError
             The event cannot be written; it is not applied either.
         """
-        at_s = max(_rounded_to_us(now), self.world.now_s)
+        at_s, text = max(_rounded_to_us(now), self.world.now_s), json.dumps(body)
+        before, checksum = self._checksum, _chained(self._checksum, at_s, kind, text)
         try:
-            self._write_fact("origin", json.dumps(self.clock.origin))  # changes when the wall clock is set back
+            self._connection.execute("BEGIN IMMEDIATE")
             statement = "INSERT INTO events (at_s, kind, body) VALUES (?, ?, ?)"
-            number = self._connection.execute(statement, (at_s, kind, json.dumps(body))).lastrowid
+            number = self._connection.execute(statement, (at_s, kind, text)).lastrowid
+            self._write_fact("checksum", f"{number} {checksum}")
+            self._connection.execute("COMMIT")
         except sqlite3.Error as error:
+            self._facts.pop("checksum", None)
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
             raise StoreError(f"{self.path}: cannot be written: {error}") from None
         try:
             events.apply(self.world, kind, body, at_s)
         except BaseException:  # a defect: the event must not stay in the log
-            self._connection.execute("DELETE FROM events WHERE number = ?", (number,))
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute("DELETE FROM events WHERE number = ?", (number,))
+                self._write_fact("checksum", f"{(number or 1) - 1} {before}")
             self.world = self._fold()
             raise
+        self._checksum = checksum
 
     def events(self) -> Iterator[tuple[int, float, str, str]]:
         """Yield (number, at_s, kind, JSON text of the body) of each event, in order."""
@@ -165,6 +189,9 @@ class Store:
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
+        if self._kept_s < math.inf:
+            self._keep_time()
+            self._kept_s = math.inf
         self._connection.close()
 
     def __enter__(self) -> Store:
@@ -176,25 +203,45 @@ class Store:
         self.close()
 
     def _fold(self) -> World:
-        world, expected = World(region=self.region, account=self.account), 1
+        world, expected, checksum = World(region=self.region, account=self.account), 1, ""
+        checked, _, kept = self._facts.get("checksum", "").partition(" ")
         for number, at_s, kind, body in self.events():
             if number != expected:  # numbers have no gaps
                 raise InputError("--db", f"{self.path} is damaged: event {expected} is missing")
+            checksum = _chained(checksum, at_s, kind, body)
             try:
                 events.apply(world, kind, json.loads(body), at_s)
             except Exception as error:  # an event of another version, or damage that SQLite did not detect
                 reason = f"{type(error).__name__}: {error}"
                 raise InputError("--db", f"{self.path}: event {number}, {kind}, cannot be applied: {reason}") from None
             expected += 1
+            if str(number) == checked and checksum != kept:
+                raise InputError("--db", f"{self.path} is damaged: the checksum of events 1 to {number} is wrong")
+        if checked and not checked.isdecimal():
+            raise InputError("--db", f"{self.path} is damaged: its facts cannot be read: the checksum's number")
+        if checked and int(checked) >= expected:
+            raise InputError("--db", f"{self.path} is damaged: event {checked} is missing")
+        self._checksum = checksum
         return world
 
-    def _read_facts(self) -> tuple[bytes, Origin | None]:
-        """Return the key, created if there is none, and the clock's origin, None for a new store."""
+    def _keep_time(self) -> None:
+        """Keep the world's moment as the latest time told; a file that cannot be written is told by the next event."""
+        self._kept_s = self.world.now_s
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                self._write_fact("told", json.dumps(self._kept_s))
+            finally:
+                self._connection.execute("PRAGMA synchronous = FULL")
+
+    def _read_facts(self) -> tuple[bytes, Origin | None, float]:
+        """Return the key, created if there is none, the clock's origin, None for a new store, and the time told."""
         key, origin = self._fact("key", token_bytes(32).hex()), self._facts.get("origin")
         try:
             wall_s, scaled_s, scale = json.loads(origin) if origin else (0.0, 0.0, 1.0)
             checked = Clock(float(wall_s), float(scaled_s), float(scale)).origin
-            return bytes.fromhex(key), checked if origin else None
+            told_s = float(json.loads(self._facts.get("told", "-Infinity")))
+            return bytes.fromhex(key), checked if origin else None, told_s
         except (ValueError, TypeError) as error:
             raise InputError("--db", f"{self.path} is damaged: its facts cannot be read: {error}") from None
 
@@ -214,6 +261,12 @@ class Store:
         if self._facts.get(name) != value:
             self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
             self._facts[name] = value
+
+
+def _chained(checksum: str, at_s: float, kind: str, body: str) -> str:
+    """Return the checksum of a log that ends with an event, from that of the log before it."""
+    text = f"{checksum} {at_s!r} {kind} {body}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _rounded_to_us(now: float) -> float:

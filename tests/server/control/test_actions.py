@@ -855,11 +855,11 @@ def test_the_status_is_the_tables_function_of_events_and_time(steps, scheduled, 
 def test_the_same_actions_make_the_same_world(tmp_path):
     """Folding the file again gives the world that was there."""
     account = in_status("Stopping")
-    again = Store(tmp_path / "copy.db", wall=lambda: T0)
+    again = Store(tmp_path / "copy.db", wall=lambda: T0, steady=lambda: T0)
     for _, at_s, kind, body in list(account.store.events())[1:]:  # the first event configures the store
         again.accept(kind, json.loads(body), at_s)
     assert repr(again.world_at(account.now)) == repr(account.store.world_at(account.now))
     again.close()
-    reopened = Store(tmp_path / "copy.db", wall=lambda: account.now)
+    reopened = Store(tmp_path / "copy.db", wall=lambda: account.now, steady=lambda: account.now)
     assert repr(reopened.world_at(account.now)) == repr(account.store.world_at(account.now))
     reopened.close()

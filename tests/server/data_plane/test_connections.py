@@ -30,15 +30,17 @@ def blocking(say_after, n):
         with listener:
             for i in range(n):
                 connection, _ = listener.accept()
-                with connection, suppress(ConnectionError):  # the client resets a connection with unread bytes
+                with connection:
                     connection.recv(65_536)
                     connection.sendall(answer(200, b"%d" % i))
-                    connection.sendall(say_after)
-                    if not say_after:
-                        connection.shutdown(socket.SHUT_WR)
+                    with suppress(ConnectionError):  # the client resets a connection with unexpected bytes
+                        connection.sendall(say_after)
+                        if not say_after:
+                            connection.shutdown(socket.SHUT_WR)
                     sent.set()
-                    while connection.recv(65_536):
-                        pass
+                    with suppress(ConnectionError):
+                        while connection.recv(65_536):
+                            pass
 
     threading.Thread(target=serve, daemon=True).start()
     return f"http://127.0.0.1:{listener.getsockname()[1]}", sent
@@ -125,16 +127,21 @@ def test_a_refused_connection():
     assert issubclass(aiohttp.ClientConnectorError, OSError)  # so its case must come first
 
 
+PLENTY = {"per_s": 1e12, "burst": 1e12, "most_held": 1e12, "share": 1e3, "burst_s": 1e6}
 PARTS = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 500)), max_size=60)
 
 
+@pytest.mark.parametrize(
+    "bounds", [{"per_s": 100, "burst": 300}, {"share": 0.1, "burst_s": 0.3}], ids=["bytes", "time"]
+)
 @given(PARTS)
-def test_no_stretch_of_time_exceeds_the_allowance(parts):
+def test_no_stretch_of_time_exceeds_the_allowance(bounds, parts):
+    """Each byte takes a millisecond of the loop's time."""
     now_s, read = 0.0, []
-    allowance = ReadAllowance(per_s=100, burst=300, most_held=1e9, clock=lambda: now_s)
+    allowance = ReadAllowance(**PLENTY | bounds, clock=lambda: now_s)
     for wait_s, n_bytes in parts:
         now_s += wait_s
-        if allowance.allows(n_bytes):
+        if allowance.spend(n_bytes, n_bytes / 1000):
             read.append((now_s, n_bytes))
     # refused bytes were read and count, too, so the sum of the allowed ones can only be less
     for i, (begin, _) in enumerate(read):
@@ -144,38 +151,97 @@ def test_no_stretch_of_time_exceeds_the_allowance(parts):
 
 def test_bytes_of_incomplete_answers_are_bounded():
     allowance = ReadAllowance(most_held=100)
-    assert allowance.allows(60)
-    assert allowance.allows(40)
-    assert not allowance.allows(1)
-    allowance.n_held -= 41
-    assert allowance.allows(40)
+    for n_held, may_go_on in ((100, True), (101, False), (100, True)):
+        allowance.n_held = n_held
+        assert allowance.spend(0, 0.0) == may_go_on
 
 
-def test_complete_answers_count():
-    allowance = ReadAllowance(per_s=1, burst=100, clock=lambda: 0.0)
-    allowance.count(101)
-    assert not allowance.allows(0)
-    assert allowance.n_held == 0
+async def answers_of(behave, n=3, limit=2**20, **allowance):
+    """Return the answers of a container to n calls at once, and the allowance, if one is given."""
+    container = Container(behave)
+    await container.start()
+    shared = ReadAllowance(**allowance) if allowance else None
+    async with open_session(allowance=shared) as session:
+        backend = Backend([container.url], session, limit)
+        answers = await asyncio.gather(*(backend.invoke(0, Call(b""), 60.0) for _ in range(n)))
+    await container.stop()
+    return answers, shared
 
 
-async def endless(writer, request):
-    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for _ in range(1000):  # the copy is given up long before
-        writer.write(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
-        await writer.drain()
-        await asyncio.sleep(0.001)
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def test_an_answer_beyond_the_allowance_is_given_up():
-    async def run():
-        shadow, allowance = Container(behave=endless), ReadAllowance(most_held=2**20)
-        await shadow.start()
-        async with open_session() as session:
-            backend = backends.Container([shadow.url], session, 2**30, allowance)
-            answers = await asyncio.gather(*(backend.invoke(0, Call(b""), 60.0) for _ in range(3)))
-        await shadow.stop()
-        return answers, allowance
+def endless(first, again):
+    async def behave(writer, request):
+        writer.write(first)
+        while not writer.is_closing():
+            writer.write(again)
+            await writer.drain()
+            await asyncio.sleep(0)
 
-    answers, allowance = asyncio.run(run())
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "failure"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "there are more than 16 interim answers (1XX)"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", "there are more than 16 interim answers (1XX)"),
+        (OK, b"X: " + b"y" * 4000 + b"\r\n", "the head of the answer is longer than 32768 bytes"),
+        (CHUNKED, b"1;" + b"e" * 1000 + b"\r\nx\r\n", "the framing of the answer's chunks is longer than 65536 bytes"),
+        (CHUNKED + b"1;", b"e" * 1000, "the framing of the answer's chunks is longer than 65536 bytes"),
+        (
+            CHUNKED + b"0\r\n",
+            b"X: " + b"y" * 4000 + b"\r\n",
+            "the framing of the answer's chunks is longer than 65536 ",
+        ),
+    ],
+    ids=["100 Continue", "103 Early Hints", "headers", "chunk extensions", "one chunk extension", "trailers"],
+)
+@pytest.mark.parametrize("allowance", [{}, PLENTY], ids=["callers", "copies"])
+def test_all_that_is_read_has_a_limit(first, again, failure, allowance):
+    answers, shared = asyncio.run(answers_of(endless(first, again), **allowance))
+    assert {answer.outcome for answer in answers} == {"broken"}
+    assert all(answer.failure.startswith(failure) for answer in answers), answers
+    assert shared is None or shared.n_held == 0
+
+
+@pytest.mark.parametrize("allowance", [{}, PLENTY], ids=["callers", "copies"])
+def test_what_follows_an_answer_is_not_parsed(allowance, monkeypatch):
+    """The answer counts, whatever else its container sends, and the connection ends."""
+    answers, shared = asyncio.run(answers_of(endless(answer(200, b"the answer"), answer(200, b"x") * 100), **allowance))
+    assert [answer.body for answer in answers] == [b"the answer"] * 3
+    assert shared is None or shared.n_held == 0
+
+
+@pytest.mark.parametrize("allowance", [{}, PLENTY], ids=["callers", "copies"])
+def test_interim_answers_and_small_chunks_are_read(allowance):
+    async def behave(writer, request):
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 16 + CHUNKED + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+
+    answers, _ = asyncio.run(answers_of(behave, **allowance))
+    assert [(answer.outcome, answer.body) for answer in answers] == [("answered", b"x" * 20_000)] * 3
+
+
+@pytest.mark.parametrize(
+    ("allowance", "again"),
+    [
+        ({"most_held": 2**20}, b"10000\r\n" + b"x" * 65_536 + b"\r\n"),
+        ({"per_s": 2**20, "burst": 2**20}, b"10000\r\n" + b"x" * 65_536 + b"\r\n"),
+        ({"share": 1e-3, "burst_s": 0.01}, b"1\r\nx\r\n"),
+    ],
+    ids=["held", "bytes", "time"],
+)
+def test_an_answer_beyond_the_allowance_is_given_up(allowance, again):
+    answers, shared = asyncio.run(answers_of(endless(CHUNKED, again), limit=2**30, **{**PLENTY, **allowance}))
     assert {answer.outcome for answer in answers} == {GIVEN_UP}
-    assert allowance.n_held == 0
+    assert shared.n_held == 0
+
+
+def test_a_complete_answer_is_never_given_up():
+    async def behave(writer, request):
+        writer.write(answer(200, b"x"))
+
+    answers, _ = asyncio.run(answers_of(behave, per_s=0, burst=0, share=0, burst_s=0))
+    assert {answer.outcome for answer in answers} == {"answered"}

@@ -12,7 +12,7 @@ import pytest
 from serving import SHADOW_ACTIONS, serving, until
 
 from shadowsim import compare
-from shadowsim.frames import LATENCY, PERCENTILES, REQUESTS, SCHEMAS, WINDOWS
+from shadowsim.frames import LATENCY, LIVE_WINDOWS, PERCENTILES, REQUESTS, SCHEMAS
 from shadowsim.server.data_plane import experiment_frames
 from shadowsim.server.data_plane.backends import TOO_LONG, Answer
 from shadowsim.server.data_plane.counts import ServedRequest
@@ -56,7 +56,7 @@ def logbook_and_rows(seed, n=3000):
 def test_windows_agree_with_the_requests():
     book, rows = logbook_and_rows(1)
     windows = book.windows()
-    assert [c.name for c in WINDOWS] == list(windows.columns)
+    assert [c.name for c in LIVE_WINDOWS] == list(windows.columns)
     rows["window"] = rows["at_s"] // 60 * 60
     for role, name in enumerate(("source", "shadow")):
         everything = rows[rows["role"] == role]

@@ -1,15 +1,30 @@
 """Access to the port: hosts, tokens, callers that expect 100-continue, and callers that read no answers."""
 
+import json
+import re
 import socket
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
 from urllib.parse import urlsplit
 
 import pytest
-from serving import Container, answer, serving, until
+from multidict import CIMultiDict, CIMultiDictProxy
+from serving import KEYS, Container, answer, serving, until
 
 from shadowsim.errors import InputError
 from shadowsim.server.data_plane.invoke import Limits
-from shadowsim.server.http.access import ForbiddenError, Hosts, StalledWrites, Token, check_bind, url_of
+from shadowsim.server.http.access import (
+    MAX_ARRIVING_BYTES,
+    ForbiddenError,
+    Hosts,
+    StalledWrites,
+    Token,
+    check_bind,
+    check_origin,
+    url_of,
+)
 
 HEAD = b"POST /endpoints/endpoint/invocations HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
 
@@ -151,6 +166,134 @@ def test_host_headers(bound, header, allowed):
     for wrong in ([], [header, header]):
         with pytest.raises(ForbiddenError):
             hosts.check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "allowed"),
+    [
+        ("POST", {}, True),
+        ("GET", {}, True),
+        *[("POST", {"Sec-Fetch-Site": site}, True) for site in ("same-origin", "none")],
+        *[("POST", {"Sec-Fetch-Site": site}, False) for site in ("cross-site", "same-site", "Cross-Site", "", "?")],
+        *[("POST", {"Origin": origin}, True) for origin in ("http://localhost:4599", "HTTP://LocalHost:4599")],
+        *[
+            ("POST", {"Origin": origin}, False)
+            for origin in (
+                "https://evil.org",
+                "http://localhost:8888",
+                "http://127.0.0.1:4599",
+                "null",
+                "",
+                "localhost:4599",
+            )
+        ],
+        ("POST", {"Origin": "http://localhost:4599", "Sec-Fetch-Site": "cross-site"}, False),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, False),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, True),
+        ("POST", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, False),  # a form
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": "null"}, False),
+    ],
+)
+def test_requests_of_other_sites_pages(method, headers, allowed):
+    fields = CIMultiDictProxy(CIMultiDict({"Host": "localhost:4599", **headers}))
+    if allowed:
+        check_origin(method, fields)
+    else:
+        with pytest.raises(ForbiddenError):
+            check_origin(method, fields)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Origin: https://evil.org\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n", 403),
+        (b"Origin: https://evil.org\r\n", 403),
+        (b"Sec-Fetch-Site: same-site\r\n", 403),
+        (b"Origin: http://localhost\r\nSec-Fetch-Site: same-origin\r\n", 200),
+        (b"", 200),
+    ],
+)
+@pytest.mark.parametrize("path", [b"/endpoints/endpoint/invocations", b"/"])
+def test_a_page_of_another_site_invokes_nothing(server, path, headers, status):
+    """A no-cors POST of text/plain, which a browser sends without asking, gets the port's own form of error."""
+    server.renew()
+    with connected(server) as connection:
+        head = (
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: SageMaker.ListModels\r\nContent-Type: text/plain\r\n"
+        )
+        connection.sendall(head % path + headers + b"Content-Length: 2\r\n\r\n{}")
+        head, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    if status == 403:
+        assert b"x-amzn-ErrorType: AccessDeniedException" in head
+        assert set(json.loads(body)) == ({"__type", "message"} if path == b"/" else {"Message", "message"})
+    server.answered(status == 200 and path != b"/", "AllTraffic")
+
+
+MOST_SLACK_BYTES = 96 * 2**20  # aiohttp's and asyncio's buffers, some 400 kB for each of 150 connections, and the rest
+
+
+def memory_bytes():
+    return int(re.search(r"VmRSS:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+@pytest.mark.parametrize("key", ["", KEYS["aws_access_key_id"]], ids=["unsigned", "a known key, a wrong signature"])
+def test_bodies_before_their_signatures_are_bounded_together(tmp_path, key):
+    """150 connections send bodies of 6 MiB; callers with small bodies are served meanwhile."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{key}/{stamp[:8]}/us-east-1/sagemaker/aws4_request"
+    signed = f"Authorization: AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date, Signature=0\r\n"
+    head = f"POST /endpoints/e/invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {6 * 2**20}\r\n"
+    head += f"X-Amz-Date: {stamp}\r\n{signed if key else ''}\r\n"
+    secrets = {KEYS["aws_access_key_id"]: KEYS["aws_secret_access_key"]}
+    with serving(tmp_path, secrets=secrets) as server, ExitStack() as stack:
+        server.experiment()
+        server.invoke(Body=b"x")
+        before, most = memory_bytes(), 0
+        connections = [stack.enter_context(connected(server)) for _ in range(150)]
+        for connection in connections:
+            connection.sendall(head.encode())
+            connection.setblocking(False)
+        left = dict.fromkeys(connections, 5 * 2**20)  # a MiB of each body never comes
+        end_s = monotonic() + 4.0
+        while left and monotonic() < end_s:
+            for connection in list(left):
+                try:
+                    left[connection] -= connection.send(bytes(min(left[connection], 2**18)))
+                except BlockingIOError:
+                    continue
+                except ConnectionError:  # refused
+                    left[connection] = 0
+                if not left[connection]:
+                    del left[connection]
+            most = max(most, server.app._arriving.n_bytes)
+        assert most <= (MAX_ARRIVING_BYTES if key else 0)
+        assert memory_bytes() - before < most + MOST_SLACK_BYTES
+        assert server.invoke(Body=b"y")["Body"].read() == b"y"
+    assert server.app._arriving.n_bytes == 0
+
+
+def test_a_body_without_room_is_refused_in_the_runtime_s_form(server, monkeypatch):
+    """By its announced length at once, by its bytes as they arrive, and never if it comes with its head."""
+    monkeypatch.setattr(server.app._arriving, "_most_bytes", 1000)
+    start = HEAD.replace(b"Expect: 100-continue\r\n", b"")
+    for head, parts in (
+        (b"Content-Length: 1001\r\n\r\n", []),
+        (b"Transfer-Encoding: chunked\r\n\r\n", [b"3e8\r\n" + b"x" * 1000, b"\r\n1\r\nx\r\n"]),
+    ):
+        with connected(server) as connection:
+            connection.sendall(start + head)
+            for part in parts:
+                sleep(0.05)
+                connection.sendall(part)
+            response = connection.recv(65_536)
+        assert response.startswith(b"HTTP/1.1 503")
+        assert b"x-amzn-ErrorType: ServiceUnavailable" in response
+        assert b"Please try again" in response
+    with connected(server) as connection:
+        connection.sendall(start + b"Content-Length: 2000\r\n\r\n" + b"x" * 2000)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
 
 
 def test_a_token_is_required():

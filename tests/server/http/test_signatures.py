@@ -81,9 +81,17 @@ def test_the_clock_may_be_skewed_by_five_minutes(off_s, accepted):
     assert code_of(request, now + 11, skew_s=10.0) == "InvalidSignatureException"
 
 
-def test_a_request_is_good_once():
+def test_equal_requests_within_a_second_are_accepted_as_on_aws():
+    """curl --aws-sigv4 and other clients without amz-sdk-* headers sign equal requests alike."""
     request, now = signed()
     verifier = Verifier({KEY: SECRET})
+    assert [verifier.check(request, now) for _ in range(4)] == [KEY] * 4
+    assert verifier.n_remembered == 0
+
+
+def test_a_request_is_good_once_if_replays_are_refused():
+    request, now = signed()
+    verifier = Verifier({KEY: SECRET}, refuse_replays=True)
     verifier.check(request, now)
     with pytest.raises(ShadowsimError, match="has come before"):
         verifier.check(request, now + 1.0)
@@ -93,7 +101,7 @@ def test_a_request_is_good_once():
 
 
 def test_requests_too_old_to_be_accepted_are_forgotten(monkeypatch):
-    verifier, start = Verifier({KEY: SECRET}), datetime(2026, 1, 1, tzinfo=UTC)
+    verifier, start = Verifier({KEY: SECRET}, refuse_replays=True), datetime(2026, 1, 1, tzinfo=UTC)
     for i in range(100):
         date = start + timedelta(seconds=100 * i)
         monkeypatch.setattr("botocore.auth.get_current_datetime", lambda date=date: date.replace(tzinfo=None))

@@ -6,21 +6,22 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from served import endpoint, served
 
-from shadowsim.frames import LOST_CAUSES
+from shadowsim.frames import LOST_CAUSES, SERVER_LAG
 from shadowsim.server.data_plane import counts
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import BOUNDS_S, Series
+from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.metrics.prometheus import prometheus_text
 
 
 def scraped(live, captures=None):
     """Return {(sample, labels except endpoint): value} of an endpoint, as Prometheus' own parser reads it."""
-    text = prometheus_text({"e": live}, captures or CaptureWriter(None, Random(1))).decode()
+    text = prometheus_text({"e": live}, captures or CaptureWriter(None, Random(1)), LoopClock()).decode()
     families = list(text_string_to_metric_families(text))
     assert all(family.documentation and family.type != "unknown" for family in families)
     values = {}
     for sample in (sample for family in families for sample in family.samples):
-        assert sample.labels.pop("endpoint") == "e"
+        assert sample.labels.pop("endpoint", "e") == "e"  # the lag is the server's
         values[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
     return values
 
@@ -65,7 +66,7 @@ def test_counters_without_events_are_zero_and_not_absent():
     live.shadows.add("v")
     values = scraped(live)
     causes = {dict(labels)["cause"] for name, labels in values if name == "shadowsim_copies_lost_total"}
-    assert causes == set(LOST_CAUSES)
+    assert causes == {*LOST_CAUSES, SERVER_LAG}
     assert values["shadowsim_captures_lost_total", ()] == 0
     assert set(values.values()) == {0}
 

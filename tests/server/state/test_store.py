@@ -178,14 +178,14 @@ def test_the_key_and_the_names_of_arns_are_the_files(tmp_path):
 
 def test_time_goes_on_after_a_restart_and_with_another_scale(tmp_path):
     path = tmp_path / "state.db"
-    wall = [1000.0]
-    with Store(path, time_scale=60, wall=lambda: wall[0]) as store:
+    wall = steady = [1000.0]
+    with Store(path, time_scale=60, wall=lambda: wall[0], steady=lambda: steady[0]) as store:
         wall[0] += 10
         assert store.clock.now() == 1600.0
     wall[0] += 10
-    with Store(path, time_scale=60, wall=lambda: wall[0]) as store:
+    with Store(path, time_scale=60, wall=lambda: wall[0], steady=lambda: steady[0]) as store:
         assert store.clock.now() == 2200.0
-    with Store(path, time_scale=2, wall=lambda: wall[0]) as store:
+    with Store(path, time_scale=2, wall=lambda: wall[0], steady=lambda: steady[0]) as store:
         assert store.clock.now() == 2200.0
         wall[0] += 10
         assert store.clock.now() == 2220.0
@@ -257,6 +257,13 @@ def spoiled(path, *statements):
     [
         ("DROP TABLE events", "no such table: events"),
         ("DELETE FROM events WHERE number = 3", "event 3 is missing"),
+        ("DELETE FROM events WHERE number = (SELECT max(number) FROM events)", "event [0-9]+ is missing"),
+        (
+            "UPDATE events SET body = replace(body, '1', '2') WHERE number = 2",
+            "the checksum of events 1 to .* is wrong",
+        ),
+        ("UPDATE events SET at_s = at_s + 1 WHERE number = 1", "the checksum of events 1 to .* is wrong"),
+        ("UPDATE facts SET value = 'x 1' WHERE name = 'checksum'", "its facts cannot be read"),
         ("DELETE FROM events WHERE number = 1", "event 1 is missing"),
         ("UPDATE events SET kind = 'CreateNotebook' WHERE number = 2", "event 2, CreateNotebook, cannot be applied"),
         ("UPDATE events SET body = '{' WHERE number = 2", "event 2, CreateModel, cannot be applied"),
@@ -276,9 +283,18 @@ def test_a_log_that_makes_no_world_is_refused_in_one_line(tmp_path, statement, m
         assert "\n" not in str(caught.value)
 
 
+def whole_page(raw, rng):
+    at = rng.randrange(len(raw) // 4096) * 4096
+    raw[at : at + 4096] = rng.choice([bytes(4096), rng.randbytes(4096)])
+
+
+def bit_in_a_text(raw, rng):
+    raw[raw.index(b"TEXT", rng.randrange(len(raw) - 8192)) + 10] ^= 1
+
+
 @pytest.mark.parametrize("seed", range(20))
-def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed):
-    """A whole page is overwritten; a small change inside the text of an event could not be detected."""
+@pytest.mark.parametrize("damage", [whole_page, bit_in_a_text])
+def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed, damage):
     path, rng = tmp_path / "state.db", random.Random(seed)
     account = new_account(path=path)
     for i in range(40):
@@ -288,11 +304,27 @@ def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed):
     before = repr(account.store.world_at(account.now))
     account.store.close()
     raw = bytearray(path.read_bytes())
-    at = rng.randrange(len(raw) // 4096) * 4096
-    raw[at : at + 4096] = rng.choice([bytes(4096), rng.randbytes(4096)])
+    damage(raw, rng)
     path.write_bytes(raw)
     with suppress(InputError), Store(path, wall=lambda: account.now) as again:
         assert repr(again.world_at(account.now)) == before
+
+
+def test_a_log_without_a_checksum_gets_one(tmp_path):
+    """As of an earlier version, which may also have added events to a log that had one."""
+    path = tmp_path / "state.db"
+    spoiled(path, "DELETE FROM facts WHERE name = 'checksum'")
+    with Store(path, transition_s=5.0) as store:
+        n_events = store.n_events()
+        assert store._facts["checksum"].split()[0] == str(n_events)
+    with sqlite3.connect(path) as connection:
+        columns = "at_s, kind, body"
+        connection.execute(f"INSERT INTO events ({columns}) SELECT {columns} FROM events WHERE number = {n_events}")
+    connection.close()
+    for transition_s in (5.0, 6.0, 6.0):
+        with Store(path, transition_s=transition_s) as store:
+            pass
+    assert store._facts["checksum"].split()[0] == str(n_events + 2)
 
 
 @pytest.mark.parametrize("place", ["state.db", ""])
@@ -314,23 +346,59 @@ def test_options_are_checked_before_a_file_is_created(tmp_path):
 
 def test_a_wall_clock_that_was_set_back_stops_no_schedule(tmp_path):
     """After a step of an hour back, scaled time continues at once, not an hour later."""
-    path, wall = tmp_path / "state.db", [T0]
+    path, wall, steady = tmp_path / "state.db", [T0], [0.0]
     describe = lambda store: handle("DescribeModel", {"ModelName": "m"}, store.clock.now(), store)  # noqa: E731
-    with Store(path, time_scale=3600, wall=lambda: wall[0]) as store:
-        wall[0] += 10
+    with Store(path, time_scale=3600, wall=lambda: wall[0], steady=lambda: steady[0]) as store:
+        wall[0], steady[0] = wall[0] + 10, steady[0] + 10
         handle("CreateModel", {"ModelName": "m", "PrimaryContainer": {"Image": "a"}}, store.clock.now(), store)
         created_s = describe(store)["CreationTime"]
         assert created_s == T0 + 36_000
         wall[0] -= 3600
         assert store.clock.now() == created_s
-        wall[0] += 1
+        steady[0] += 1
         assert store.clock.now() == created_s + 3600
         handle("DeleteModel", {"ModelName": "m"}, store.clock.now(), store)
     wall[0] -= 3600
-    with Store(path, time_scale=3600, wall=lambda: wall[0]) as store:
+    with Store(path, time_scale=3600, wall=lambda: wall[0], steady=lambda: steady[0]) as store:
         assert store.clock.now() == created_s + 3600
-        wall[0] += 1
+        steady[0] += 1
         assert store.clock.now() == created_s + 7200
+
+
+@pytest.mark.parametrize("scale", [1.0, 3600.0])
+def test_a_status_that_was_told_is_not_taken_back(tmp_path, scale):
+    """A killed store whose wall clock was set back a day tells Completed again, which no action had recorded."""
+    path, wall, steady = tmp_path / "state.db", [T0], [0.0]
+    options = {"time_scale": 1.0, "wall": lambda: wall[0], "steady": lambda: steady[0]}
+    now = lambda store: store.clock.now()  # noqa: E731
+    status = lambda store: handle("DescribeInferenceExperiment", {"Name": "bert"}, now(store), store)["Status"]  # noqa: E731
+    store = Store(path, **options)
+    for name in ("old", "new"):
+        handle("CreateModel", {"ModelName": name, "PrimaryContainer": {"Image": "a"}}, now(store), store)
+    schedule = {"StartTime": T0 + 600, "EndTime": T0 + 7200}
+    handle("CreateInferenceExperiment", experiment(endpoint="fresh", Schedule=schedule), now(store), store)
+    n_events = store.n_events()
+    wall[0] += DAY / 2
+    steady[0] += DAY / 2
+    assert status(store) == "Completed"
+    assert store.n_events() == n_events
+    store._connection.close()  # as a kill does: nothing more is written
+    wall[0] -= DAY
+    options["time_scale"] = scale
+    for _ in range(2):
+        store = Store(path, **options)
+        assert status(store) == "Completed"
+        store._connection.close()
+
+
+def test_a_full_disk_keeps_no_time_but_tells_it(tmp_path):
+    wall = [T0]
+    store = Store(tmp_path / "state.db", wall=lambda: wall[0], steady=lambda: wall[0])
+    store._connection.execute("PRAGMA query_only = ON")  # refuses to write
+    wall[0] += DAY
+    assert store.world_at(store.clock.now()).now_s == T0 + DAY
+    store.close()
+    store.close()
 
 
 def test_shorter_transitions_after_a_restart_rewrite_no_history(tmp_path):
@@ -339,7 +407,7 @@ def test_shorter_transitions_after_a_restart_rewrite_no_history(tmp_path):
     account.do("CreateInferenceExperiment", **experiment(endpoint="fresh"))
     account.wait(500)
     account.store.close()
-    with Store(path, transition_s=10.0, wall=lambda: account.now) as again:
+    with Store(path, transition_s=10.0, wall=lambda: account.now, steady=lambda: account.now) as again:
         described = handle("DescribeInferenceExperiment", {"Name": "bert"}, account.now, again)
         assert described["LastModifiedTime"] == account.now
         for wait in range(0, 30, 2):
