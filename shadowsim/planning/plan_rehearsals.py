@@ -34,9 +34,9 @@ from shadowsim.planning.plan_effects import Effect
 from shadowsim.scenario.fields import integer
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
-from shadowsim.statistics import estimates, sequential_looks
+from shadowsim.statistics import sequential_looks
 from shadowsim.statistics.batch_means import STEADY, traffic_moments
-from shadowsim.statistics.comparison import RowBuilder
+from shadowsim.statistics.comparison import RowBuilder, n_effective_of_tails
 from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections
 from shadowsim.statistics.terms import Terms
@@ -176,9 +176,7 @@ def levels_of(alpha: float, looks: int) -> tuple[float, ...]:
 def judge(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, Any], bool]:
     """Return `compare`'s row for an effect's metric, and whether there were too few requests for an interval."""
     sides = (sections.source, sections.shadow)
-    n_effective = [
-        estimates.n_effective(side.sample, 0.5, None, side.moments) if side.sample else None for side in sides
-    ]
+    n_effective = [n_effective_of_tails(side) for side in sides]
     builder = RowBuilder.of(sections, None, n_effective, Terms(_NO_MARGIN, _NO_MARGIN, level))
     return _metric_row(builder, sides, effect, n_effective), not all(builder.has_data(effect.tail))
 

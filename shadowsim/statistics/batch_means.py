@@ -89,6 +89,17 @@ class Batches:
         excess = float((x**4).sum()) / squares**2 - (0.0 if self.trend else 1.0 / self.n)
         return math.sqrt(squares), min(most, 2.0 / excess if excess > 0.0 else most)
 
+    def skewness(self, deviations: Deviations) -> float:
+        """Return the skewness of the sum, from the third moment of the batches; of a trend, from what remains."""
+        x = _batch_sums(_detrended(deviations) if self.trend else deviations.sums, self.n)
+        x = x - x.mean()
+        squares = float(x @ x)
+        if squares <= 0.0:
+            return 0.0
+        n = float(self.n)
+        third = n * n / ((n - 1.0) * (n - 2.0)) * float((x**3).sum())  # unbiased
+        return float(third / (squares * n / (n - 1.0)) ** 1.5)
+
     def correlation(self, source: Deviations, shadow: Deviations) -> float:
         """Return the correlation of the errors of two series."""
         x, y = self.scatter(source), self.scatter(shadow)
@@ -137,12 +148,17 @@ def uncorrelated_batches(*deviations: Deviations) -> Batches | None:
         return None
 
     known = any(d.moments is not None and d.moments.size for d in deviations)
-    steady = any(d.moments is not None and not d.moments.size for d in deviations)
+    steady = any(is_steady(d.moments) for d in deviations)
     if known and (batches := without_trend(0.2) or without_trend(0.05)):
         return batches
     if batches := with_trend() or (None if known or steady else without_trend(0.2)):
         return batches
     return Batches(MIN_BATCHES) if independent(MIN_BATCHES, 0.1) else None
+
+
+def is_steady(moments: Floats | None) -> bool:
+    """Return whether moments of traffic tell that it has no profile."""
+    return moments is not None and not moments.size
 
 
 def traffic_moments(requests: Floats, n_sections: int) -> Floats | None:

@@ -13,8 +13,8 @@ A shadow near saturation forgets its past so slowly that its p99 has no interval
 one-sided answer where the other side has data: the shadow's p99 exceeds x exactly if more than 1 % of its answers take
 longer than x. That share is a mean of zeros and ones, which has an interval long before the quantile has one, since far
 more than 1 % of the answers of a much slower shadow lie beyond the source's p99. The row is "worse, by at least 40 %;
-how much more is unknown" if the greatest x that the shadow's p99 certainly exceeds lies above the upper end of the
-source's; both ends are at half the level, so that the answer as a whole is wrong no more often than a two-sided one. A
+how much more is unknown" if the difference exceeds the margin, and the greatest x that the shadow's p99 certainly
+exceeds lies above the upper end of the source's; both ends are at half the level, so that the answer as a whole is wrong no more often than a two-sided one. A
 source that lacks data gives "better" in the same way. The bound of a mean is that of latencies which are cut off at the
 greatest of the other side.
 
@@ -45,7 +45,7 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
 from shadowsim.statistics import estimates, sequential_looks
-from shadowsim.statistics.batch_means import STEADY, Batches, Deviations, uncorrelated_batches
+from shadowsim.statistics.batch_means import STEADY, Batches, Deviations, is_steady, uncorrelated_batches
 from shadowsim.statistics.estimates import Estimate
 from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of
 from shadowsim.statistics.samples import Values
@@ -65,6 +65,7 @@ from shadowsim.statistics.terms import (
 
 MIN_BEYOND = 20  # independent answers beyond a quantile; with fewer, its interval is too narrow
 MIN_CYCLES = 10  # of a modulated rate; batches of fewer seem uncorrelated by chance
+_PEAK = 0.9  # quantile that tells of the peak of traffic with a profile
 _MEAN_TAIL = 0.1  # the upper tenth of latencies determines their mean
 _STEP = 1.001  # precision of the end of a one-sided answer; a bucket is 0.8 % wide
 _INTERVALS = ("low", "high", "ratio_low", "ratio_high", "source_low", "source_high", "shadow_low", "shadow_high")
@@ -167,7 +168,7 @@ def compare(
         rows[1:1] = period_rows(runs[0]["windows"], terms)
     if len(runs) == 1 and "requests" in runs[0]:
         moments = sections.source.moments
-        rows += paired_rows(runs[0]["requests"], terms, moments is not None and not moments.size)
+        rows += paired_rows(runs[0]["requests"], terms, is_steady(moments))
     if not rows:
         raise InputError("frames", "hold nothing that could be compared")
     for row in rows:
@@ -238,7 +239,7 @@ def metric_rows(
     sides = (sections.source, sections.shadow)
     # each independent run is a batch
     batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
-    n_eff = [estimates.n_effective(s.sample, 0.5, batches, s.moments) if s.sample else None for s in sides]
+    n_eff = [n_effective_of_tails(s, batches) for s in sides]
     moments = [s.moments for s in sides]
     builder = RowBuilder.of(sections, batches, n_eff, terms, same_arrivals)
     if all(s.total_s is not None for s in sides):
@@ -252,6 +253,21 @@ def metric_rows(
         yield builder.late("slo_miss", sides, slo_s)
 
 
+def n_effective_of_tails(side: SideSections, batches: Batches | None = None) -> float | None:
+    """Return the effective sample size by which a side's tails are judged; None without latencies.
+
+    It is that at the median, which tells how often the queue forgot its past. Where traffic follows a profile, most of
+    the day the median tells of a queue that is nearly empty, while the tails are those of the peak: the size at p90
+    then counts, if it is less.
+
+    `batches` are independent runs, which tell nothing of the course of their traffic.
+    """
+    if side.sample is None:
+        return None
+    depths = (0.5,) if batches or is_steady(side.moments) else (0.5, _PEAK)
+    return min(estimates.n_effective(side.sample, q, batches, side.moments) for q in depths)
+
+
 @dataclass(frozen=True, slots=True)
 class RowBuilder:
     """Computes rows from the sections of both sides.
@@ -262,10 +278,9 @@ class RowBuilder:
         One of `sections.METHODS`.
     batches : Batches or None
         The way to join sections; None to choose it for each metric.
-    n_eff_medians : sequence of float or None
-        Effective sample size of each side at its median; None without latencies. It tells how often the queue forgot
-        its past, much more reliably than the visits to a tail do: a run whose tail happens to look calm must not be
-        trusted for that.
+    n_eff_tails : sequence of float or None
+        Effective sample size of each side from `n_effective_of_tails`. It tells how often the queue forgot its past,
+        much more reliably than the visits to a tail do: a run whose tail happens to look calm must not be trusted.
     terms : Terms
     same_arrivals : bool
         Whether both sides had the same arrivals, so that their errors are correlated.
@@ -273,7 +288,7 @@ class RowBuilder:
 
     method: str
     batches: Batches | None
-    n_eff_medians: Sequence[float | None]
+    n_eff_tails: Sequence[float | None]
     terms: Terms
     same_arrivals: bool = True
 
@@ -282,18 +297,18 @@ class RowBuilder:
         cls,
         sections: Sections,
         batches: Batches | None,
-        n_eff_medians: Sequence[float | None],
+        n_eff_tails: Sequence[float | None],
         terms: Terms,
         same_arrivals: bool = True,
     ) -> RowBuilder:
         """Return the builder for sections; with too few cycles of a modulated rate nothing is known of latencies."""
         if sections.cycles < MIN_CYCLES and not sections.independent:
-            n_eff_medians = [None if n is None else 0.0 for n in n_eff_medians]
-        return cls(sections.method, batches, n_eff_medians, terms, same_arrivals)
+            n_eff_tails = [None if n is None else 0.0 for n in n_eff_tails]
+        return cls(sections.method, batches, n_eff_tails, terms, same_arrivals)
 
     def has_data(self, tail: float) -> tuple[bool, ...]:
         """Return for each side whether enough independent answers lie in a tail that holds this share of all."""
-        return tuple(n is None or n * tail >= MIN_BEYOND for n in self.n_eff_medians)
+        return tuple(n is None or n * tail >= MIN_BEYOND for n in self.n_eff_tails)
 
     def quantile(self, metric: str, sides: Sequence[SideSections], q: float) -> dict[str, Any]:
         """Return the row of the quantile at q."""
@@ -306,15 +321,29 @@ class RowBuilder:
         batches = self._batches(deviations) if all(self.has_data(_tail(q))) else None
         if batches is not None:
             alpha = self.terms.alpha
-            pair = [estimates.quantile(s, q, batches, alpha, m) for s, m in zip(samples, moments, strict=True) if s]
+            pair = [
+                estimates.quantile(s, q, batches, alpha, m, most if q > _PEAK else None)
+                for s, m, most in zip(samples, moments, self.n_eff_tails, strict=True)
+                if s
+            ]
             row = self._compared(metric, "s", pair, deviations, batches)
             if not math.isnan(row["low"]):
                 return row
         row = self._row(metric, [s.quantile(q) for s in samples if s], [s.n for s in samples if s])
-        return row | (self._one_sided(sides, WORSE, q) or self._one_sided(sides, BETTER, q) or {})
+        return row | self._one_sided(row, sides, q)
 
-    def _one_sided(self, sides: Sequence[SideSections], outcome: str, q: float | None) -> dict[str, Any] | None:
-        """Return what a one-sided answer adds to the row of the quantile at q, or of the mean; None without an answer.
+    def _one_sided(self, row: Mapping[str, Any], sides: Sequence[SideSections], q: float | None) -> dict[str, Any]:
+        """Return what a one-sided answer adds to the row of the quantile at q, or of the mean; nothing without one.
+
+        A difference that seems to lie within the margin has none: it need not reach beyond.
+        """
+        if abs(row["difference"]) <= row["margin"]:
+            return {}
+        outcome = WORSE if row["difference"] > 0.0 else BETTER
+        return self._bounded(sides, outcome, q) or {}
+
+    def _bounded(self, sides: Sequence[SideSections], outcome: str, q: float | None) -> dict[str, Any] | None:
+        """Return the columns of a one-sided answer with this outcome; None if it is not certain.
 
         The two ends that it compares are at half the level each (Bonferroni).
         """
@@ -322,13 +351,16 @@ class RowBuilder:
         known, unknown = sides[i_known], sides[1 - i_known]
         if not known.sample or not unknown.sample or not self.has_data(_tail(q))[i_known]:
             return None
-        interval, bound = (self._estimate(known, q, alpha) for alpha in (self.terms.alpha, 0.5 * self.terms.alpha))
+        most = self.n_eff_tails[i_known]
+        interval, bound = (
+            self._estimate(known, q, alpha, most) for alpha in (self.terms.alpha, 0.5 * self.terms.alpha)
+        )
         if interval is None or bound is None or math.isnan(bound.high):
             return None
         least = (
             self._least_mean(unknown, known.sample.quantile(1.0))
             if q is None
-            else self._least_quantile(unknown, q, bound.high, self.n_eff_medians[1 - i_known])
+            else self._least_quantile(unknown, q, bound.high, self.n_eff_tails[1 - i_known])
         )
         if least is None or least <= bound.high:
             return None
@@ -341,13 +373,14 @@ class RowBuilder:
         row |= {"high": bound.high - least, "ratio_high": bound.high / least}
         return row | {"low": -math.inf, "ratio_low": 0.0, "source_high": math.inf}
 
-    def _estimate(self, side: SideSections, q: float | None, alpha: float) -> Estimate | None:
+    def _estimate(self, side: SideSections, q: float | None, alpha: float, most: float | None) -> Estimate | None:
         """Return the quantile at q of a side, or its mean, by batches of this side alone; None if there are none."""
         sample = side.sample
         assert sample is not None
         if q is not None:
             batches = self._batches([estimates.beyond(sample, q, side.moments)])
-            return estimates.quantile(sample, q, batches, alpha, side.moments) if batches else None
+            most = most if q > _PEAK else None
+            return estimates.quantile(sample, q, batches, alpha, side.moments, most) if batches else None
         assert side.total_s is not None
         return self._mean(side, side.total_s, side.n, alpha)
 
@@ -400,7 +433,7 @@ class RowBuilder:
         batches = self._batches(deviations) if all(self.has_data(_tail(None))) else None
         if batches is None:
             row = self._row(metric, values, [x.sum() for x in n])
-            return row | (self._one_sided(sides, WORSE, None) or self._one_sided(sides, BETTER, None) or {})
+            return row | self._one_sided(row, sides, None)
         variance = [s.sample.variance() if s.sample else math.nan for s in sides]
         pair = [
             estimates.mean(t, x, v, batches, self.terms.alpha, m)
@@ -453,20 +486,22 @@ class RowBuilder:
         """
         counts = [(s.sample.n_above(limit_s) if s.sample else np.zeros(s.n.size), s.n) for s in sides]
         if not all(n.sum() > 0 for _, n in counts):
-            return self.share(metric, counts, self.n_eff_medians, [None, None])
+            return self.share(metric, counts, self.n_eff_tails, [None, None])
         values = [float(hits.sum() / n.sum()) for hits, n in counts]
-        depths = [MIN_BEYOND / n if n else 1.0 for n in self.n_eff_medians]  # the furthest that have data
+        depths = [MIN_BEYOND / n if n else 1.0 for n in self.n_eff_tails]  # the furthest that have data
         if all(depth <= min(p, 1.0 - p) for p, depth in zip(values, depths, strict=True)):
             moments = [s.moments for s in sides]
             deviations = [Deviations(h - p * n, n, m) for (h, n), p, m in zip(counts, values, moments, strict=True)]
             if batches := self._batches(deviations):
                 pair = [
-                    estimates.share(hits, n, float(n.sum()), batches, self.terms.alpha, m)
-                    for (hits, n), m in zip(counts, moments, strict=True)
+                    estimates.share(hits, n, _finite(most, n), batches, self.terms.alpha, m, of_tail=True)
+                    for (hits, n), m, most in zip(counts, moments, self.n_eff_tails, strict=True)
                 ]
                 return self._compared(metric, "share", pair, deviations, batches)
         row = self._row(metric, values, [n.sum() for _, n in counts], "share")
-        known = [self._late_share(*x, self.terms.alpha) for x in zip(sides, counts, depths, strict=True)]
+        known = [
+            self._late_share(*x, self.terms.alpha) for x in zip(sides, counts, depths, self.n_eff_tails, strict=True)
+        ]
         if known[0] and known[1]:
             low, high = estimates.difference(known[0], known[1], 0.0)
             bounded = row | {"low": low, "high": high, "n_eff": min(known[0].n_eff, known[1].n_eff)}
@@ -476,10 +511,10 @@ class RowBuilder:
             bounded |= {"outcome": outcome_of(bounded, self.terms), "method": f"{self.method}, bounded"}
             return row if bounded["outcome"] == NOT_ENOUGH else bounded
         bounds = [
-            self._late_share(s, c, depth if k else 0.0, 0.5 * self.terms.alpha)
-            for s, c, depth, k in zip(sides, counts, depths, known, strict=True)
+            self._late_share(s, c, depth if k else 0.0, most if k else None, 0.5 * self.terms.alpha)
+            for s, c, depth, k, most in zip(sides, counts, depths, known, self.n_eff_tails, strict=True)
         ]
-        if not (known[0] or known[1]) or not bounds[0] or not bounds[1]:
+        if not (known[0] or known[1]) or not bounds[0] or not bounds[1] or abs(row["difference"]) <= row["margin"]:
             return row
         if known[0] and bounds[1].low > bounds[0].high:
             row |= {"outcome": WORSE, "low": bounds[1].low - bounds[0].high, "high": math.inf}
@@ -490,7 +525,7 @@ class RowBuilder:
         return row | {"method": f"{self.method}, one-sided"}
 
     def _late_share(
-        self, side: SideSections, counts: tuple[Floats, Floats], depth: float, alpha: float
+        self, side: SideSections, counts: tuple[Floats, Floats], depth: float, most: float | None, alpha: float
     ) -> Estimate | None:
         """Return a side's share above a limit, bounded at a depth if it lies further out; None without data."""
         hits, n = counts
@@ -504,7 +539,7 @@ class RowBuilder:
         batches = self._batches([Deviations(hits - nearest * n, n, side.moments)])
         if batches is None:
             return None
-        share = estimates.share(hits, n, float(n.sum()), batches, alpha, side.moments)
+        share = estimates.share(hits, n, _finite(most, n), batches, alpha, side.moments, of_tail=True)
         low, high = 0.0 if nearest > value else share.low, 1.0 if nearest < value else share.high
         return share._replace(value=value, low=low, high=high)
 
@@ -534,6 +569,11 @@ class RowBuilder:
 
     def _row(self, metric: str, values: Sequence[float], n: Sequence[float], unit: str = "s") -> dict[str, Any]:
         return row_of(metric, unit, values, n, self.terms) | {"method": self.method}
+
+
+def _finite(max_n_eff: float | None, n: Floats) -> float:
+    """Return the greatest effective sample size that is possible: the number of requests, if nothing else is known."""
+    return float(n.sum()) if max_n_eff is None else max_n_eff
 
 
 def _tail(q: float | None) -> float:

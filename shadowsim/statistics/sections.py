@@ -22,7 +22,7 @@ from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, nearest
 from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE
 from shadowsim.json_files import read_json
-from shadowsim.statistics.batch_means import MIN_BATCHES, STEADY, changes_gradually, traffic_moments
+from shadowsim.statistics.batch_means import MIN_BATCHES, STEADY, changes_gradually, is_steady, traffic_moments
 from shadowsim.statistics.samples import Buckets, Sample, Values
 
 METHODS = ("sections", "replications", "requests", "windows")
@@ -364,7 +364,7 @@ def _concatenated(runs: Sequence[SideSections]) -> SideSections:
             for name in ERRORS
             if all(name in run.errors for run in runs)
         },
-        moments=STEADY if all(run.moments is not None and not run.moments.size for run in runs) else None,
+        moments=STEADY if all(is_steady(run.moments) for run in runs) else None,
     )
 
 
