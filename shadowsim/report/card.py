@@ -23,7 +23,7 @@ from shadowsim.report.run_text import overload_note
 from shadowsim.report.scenario_text import scenario_text
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.loads import loads_of
+from shadowsim.statistics.loads import loads_of, note_of_sessions
 from shadowsim.statistics.sections import frames_of
 from shadowsim.text import OVERLOADED, count, percent, time_text
 from shadowsim.verdict import Verdict
@@ -140,8 +140,10 @@ def _why(verdict: Verdict) -> str:
 
 def _load_lines(result: Result, verdict: Verdict) -> str:
     """Return what unequal loads of both sides do to their figures."""
-    loads = loads_of(frames_of(result))
-    sentences = load_sentences(loads, equal_load(result.scenario, loads, verdict.source.status))
+    runs = frames_of(result)
+    loads = loads_of(runs)
+    equal = equal_load(result.scenario, loads, verdict.source.status)
+    sentences = load_sentences(loads, equal, note_of_sessions(runs))
     return "".join(f"<div>{_escaped(sentence)}</div>" for sentence in sentences)
 
 

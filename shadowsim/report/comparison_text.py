@@ -26,7 +26,7 @@ from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.comparison import compare, is_one_sided
-from shadowsim.statistics.loads import Loads, loads_of_table
+from shadowsim.statistics.loads import Loads, loads_of_table, note_of_sessions
 from shadowsim.statistics.sections import Frames, frames_of
 from shadowsim.statistics.terms import (
     BETTER,
@@ -118,6 +118,8 @@ class SavedComparison:
         The loads of the two sides of a run, where they differ.
     equal_load : EqualLoad or None
         The shadow at the source's load, where it could be simulated.
+    sessions : str
+        What copying whole sessions does to the intervals; "" where requests are copied singly.
     """
 
     table: pd.DataFrame
@@ -128,6 +130,7 @@ class SavedComparison:
     too_short: tuple[str, ...] = ()
     loads: Loads | None = None
     equal_load: EqualLoad | None = None
+    sessions: str = ""
 
     @property
     def worse(self) -> bool:
@@ -165,7 +168,7 @@ class SavedComparison:
             rows += [[name] + [""] * 6] if name else []
             rows += [_at_its_load(_cells(row, pair), row, self.loads) for row in records(part)]
         sentences = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
-        loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load)]
+        loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load, self.sessions)]
         short = [wrapped(f"{TOO_SHORT}: {' '.join(self.too_short)}", hanging="  ")] if self.too_short else []
         blocks = [short, loads, [wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
                   [*sentences, *_verdict_lines(self.table, self.loads)], _notes(table, self.terms)]  # fmt: skip
@@ -176,7 +179,11 @@ class SavedComparison:
         gate = {"worse": self.worse, "not_enough_data": self.unsure, "overloaded": list(self.overloaded)}
         gate["too_short"] = list(self.too_short)
         load = self.loads and self.loads.to_dict() | {"at_source_load": _equal_load_dict(self.equal_load)}
-        return gate | {"confidence": self.confidence, "metrics": self.table.to_dict("records"), "load": load}
+        return (
+            gate
+            | {"confidence": self.confidence, "metrics": self.table.to_dict("records"), "load": load}
+            | ({"sessions": self.sessions} if self.sessions else {})
+        )
 
 
 def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
@@ -198,7 +205,8 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
     source_status = statuses["source"].status if "source" in statuses else ""
     equal = equal_load(scenarios[0], loads, source_status, **_plain_terms(asked))
     head, short, confidence = f"{requests}{replications}", _too_short(statuses), asked.get("confidence", CONFIDENCE)
-    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal)
+    sessions = note_of_sessions(runs)
+    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal, sessions)
 
 
 def equal_load(
@@ -216,11 +224,12 @@ def equal_load(
         return None  # such as a pool that would be too large: the loads themselves are still shown
 
 
-def load_sentences(loads: Loads | None, equal: EqualLoad | None) -> list[str]:
-    """Return the sentences on unequal loads, and on what the model's own service explains; none for equal loads."""
-    if loads is None:
-        return []
-    return [loads.note] if equal is None else [loads.note, _equal_load_text(equal)]
+def load_sentences(loads: Loads | None, equal: EqualLoad | None, sessions: str = "") -> list[str]:
+    """Return the sentences on unequal loads, on what the model's own service explains, and on sessions, if any."""
+    sentences = [loads.note] if loads else []
+    if loads and equal:
+        sentences.append(_equal_load_text(equal))
+    return [*sentences, sessions] if sessions else sentences
 
 
 def _equal_load_text(equal: EqualLoad) -> str:

@@ -35,7 +35,7 @@ from shadowsim.report.html_page import (
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
-from shadowsim.statistics.loads import loads_of_table
+from shadowsim.statistics.loads import SESSIONS, loads_of_table
 from shadowsim.statistics.terms import BETTER, NOT_JUDGED, WORSE
 from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant, time_text
 from shadowsim.verdict import Verdict
@@ -72,7 +72,8 @@ def html(result: Result) -> str:
     compared = result.compare()
     charts = _charts(result, verdict, compared)
     loads = loads_of_table(compared)
-    load_texts = load_sentences(loads, equal_load(scenario, loads, verdict.source.status))
+    sessions = compared.attrs.get(SESSIONS, "")
+    load_texts = load_sentences(loads, equal_load(scenario, loads, verdict.source.status), sessions)
     main = f"""{_verdict_section(verdict, load_texts)}
 <section aria-labelledby="what">
 <h2 id="what">What was simulated</h2>

@@ -14,9 +14,9 @@ one-sided answer where the other side has data: the shadow's p99 exceeds x exact
 longer than x. That share is a mean of zeros and ones, which has an interval long before the quantile has one, since far
 more than 1 % of the answers of a much slower shadow lie beyond the source's p99. The row is "worse, by at least 40 %;
 how much more is unknown" if the difference exceeds the margin, and the greatest x that the shadow's p99 certainly
-exceeds lies above the upper end of the source's; both ends are at half the level, so that the answer as a whole is wrong no more often than a two-sided one. A
-source that lacks data gives "better" in the same way. The bound of a mean is that of latencies which are cut off at the
-greatest of the other side.
+exceeds lies above the upper end of the source's; both ends are at half the level, so that the answer as a whole is
+wrong no more often than a two-sided one. A source that lacks data gives "better" in the same way. The bound of a mean
+is that of latencies which are cut off at the greatest of the other side.
 
 The margin of a latency is relative, and is compared with the interval of the ratio; that of a share is in percentage
 points.
@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -45,9 +45,16 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES
 from shadowsim.statistics import estimates, sequential_looks
-from shadowsim.statistics.batch_means import STEADY, Batches, Deviations, is_steady, uncorrelated_batches
+from shadowsim.statistics.batch_means import (
+    STEADY,
+    UNKNOWN,
+    Batches,
+    Course,
+    Deviations,
+    uncorrelated_batches,
+)
 from shadowsim.statistics.estimates import Estimate
-from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of
+from shadowsim.statistics.loads import ATTRIBUTE, SESSIONS, Loads, loads_of, note_of_sessions
 from shadowsim.statistics.samples import Values
 from shadowsim.statistics.sections import ERRORS, Sections, SideSections, arrivals_cut, frames_of, sections_of
 from shadowsim.statistics.terms import (
@@ -151,7 +158,8 @@ def compare(
             Method of the interval, with the number of batches.
 
         Where utilisations differ by more than 5 points, the frame's `attrs["load"]` holds those of both sides, whether
-        their instances get the same number of requests, and a sentence.
+        their instances get the same number of requests, and a sentence. Where whole sessions are copied,
+        `attrs["sessions"]` tells what that does to the intervals.
 
     Raises
     ------
@@ -167,13 +175,14 @@ def compare(
     if sections.method == "windows":
         rows[1:1] = period_rows(runs[0]["windows"], terms)
     if len(runs) == 1 and "requests" in runs[0]:
-        moments = sections.source.moments
-        rows += paired_rows(runs[0]["requests"], terms, is_steady(moments))
+        rows += paired_rows(runs[0]["requests"], terms, sections.source.course.is_steady)
     if not rows:
         raise InputError("frames", "hold nothing that could be compared")
     for row in rows:
         row["verdict"] = verdict_of(row, terms)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_source": "int64", "n_shadow": "int64"})
+    if note := note_of_sessions(runs):
+        table.attrs[SESSIONS] = note
     return _with_loads(table, loads_of(runs))
 
 
@@ -240,7 +249,7 @@ def metric_rows(
     # each independent run is a batch
     batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
     n_eff = [n_effective_of_tails(s, batches) for s in sides]
-    moments = [s.moments for s in sides]
+    courses = [s.course for s in sides]
     builder = RowBuilder.of(sections, batches, n_eff, terms, same_arrivals)
     if all(s.total_s is not None for s in sides):
         yield builder.mean("mean", sides)
@@ -248,7 +257,7 @@ def metric_rows(
         yield from (builder.quantile(f"p{100 * q:g}", sides, q) for q in PERCENTILES.values())
     for name in ERRORS:
         if all(name in s.errors for s in sides):
-            yield builder.share(name, [(s.errors[name], s.requests) for s in sides], n_eff, moments)
+            yield builder.share(name, [(s.errors[name], s.requests) for s in sides], n_eff, courses)
     if slo_s is not None and any(s.sample for s in sides):
         yield builder.late("slo_miss", sides, slo_s)
 
@@ -264,8 +273,9 @@ def n_effective_of_tails(side: SideSections, batches: Batches | None = None) -> 
     """
     if side.sample is None:
         return None
-    depths = (0.5,) if batches or is_steady(side.moments) else (0.5, _PEAK)
-    return min(estimates.n_effective(side.sample, q, batches, side.moments) for q in depths)
+    depths = (0.5,) if batches or side.course.is_steady else (0.5, _PEAK)
+    course = replace(side.course, share_cv=0.0)  # the choice of sessions tells nothing of the queue's memory
+    return min(estimates.n_effective(side.sample, q, batches, course) for q in depths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,14 +326,14 @@ class RowBuilder:
         if samples[0] is None or samples[1] is None:
             values = [s.quantile(q) if s else math.nan for s in samples]
             return self._row(metric, values, [s.n if s else 0 for s in samples])
-        moments = [s.moments for s in sides]
-        deviations = [estimates.beyond(s, q, m) for s, m in zip(samples, moments, strict=True) if s]
+        courses = [s.course for s in sides]
+        deviations = [estimates.beyond(s, q, m) for s, m in zip(samples, courses, strict=True) if s]
         batches = self._batches(deviations) if all(self.has_data(_tail(q))) else None
         if batches is not None:
             alpha = self.terms.alpha
             pair = [
                 estimates.quantile(s, q, batches, alpha, m, most if q > _PEAK else None)
-                for s, m, most in zip(samples, moments, self.n_eff_tails, strict=True)
+                for s, m, most in zip(samples, courses, self.n_eff_tails, strict=True)
                 if s
             ]
             row = self._compared(metric, "s", pair, deviations, batches)
@@ -378,15 +388,15 @@ class RowBuilder:
         sample = side.sample
         assert sample is not None
         if q is not None:
-            batches = self._batches([estimates.beyond(sample, q, side.moments)])
+            batches = self._batches([estimates.beyond(sample, q, side.course)])
             most = most if q > _PEAK else None
-            return estimates.quantile(sample, q, batches, alpha, side.moments, most) if batches else None
+            return estimates.quantile(sample, q, batches, alpha, side.course, most) if batches else None
         assert side.total_s is not None
         return self._mean(side, side.total_s, side.n, alpha)
 
     def _mean(self, side: SideSections, total: Floats, n: Floats, alpha: float) -> Estimate | None:
-        batches = self._batches([Deviations(total - total.sum() / n.sum() * n, n, side.moments)])
-        return estimates.mean(total, n, math.nan, batches, alpha, side.moments) if batches else None
+        batches = self._batches([Deviations(total - total.sum() / n.sum() * n, n, side.course)])
+        return estimates.mean(total, n, math.nan, batches, alpha, side.course) if batches else None
 
     def _least_mean(self, side: SideSections, cap_s: float) -> float | None:
         """Return a lower bound of the mean, at half the level: that of latencies which are cut off at a cap.
@@ -407,10 +417,10 @@ class RowBuilder:
             n, n_hits = sample.n_by_section, hits.sum()
             if n_hits <= (1.0 - q) * sample.n:
                 return False
-            batches = self._batches([Deviations(hits - n_hits / sample.n * n, n, side.moments)])
+            batches = self._batches([Deviations(hits - n_hits / sample.n * n, n, side.course)])
             most = sample.n if max_n_eff is None else max_n_eff
             return batches is not None and (
-                estimates.share(hits, n, most, batches, 0.5 * self.terms.alpha, side.moments).low > 1.0 - q
+                estimates.share(hits, n, most, batches, 0.5 * self.terms.alpha, side.course).low > 1.0 - q
             )
 
         low, high = above_s, sample.quantile(q)
@@ -428,8 +438,8 @@ class RowBuilder:
             values = [t.sum() / x.sum() if x.sum() else math.nan for t, x in zip(total, n, strict=True)]
             return self._row(metric, values, [x.sum() for x in n])
         values = [t.sum() / x.sum() for t, x in zip(total, n, strict=True)]
-        moments = [s.moments for s in sides]
-        deviations = [Deviations(t - v * x, x, m) for t, v, x, m in zip(total, values, n, moments, strict=True)]
+        courses = [s.course for s in sides]
+        deviations = [Deviations(t - v * x, x, m) for t, v, x, m in zip(total, values, n, courses, strict=True)]
         batches = self._batches(deviations) if all(self.has_data(_tail(None))) else None
         if batches is None:
             row = self._row(metric, values, [x.sum() for x in n])
@@ -437,7 +447,7 @@ class RowBuilder:
         variance = [s.sample.variance() if s.sample else math.nan for s in sides]
         pair = [
             estimates.mean(t, x, v, batches, self.terms.alpha, m)
-            for t, x, v, m in zip(total, n, variance, moments, strict=True)
+            for t, x, v, m in zip(total, n, variance, courses, strict=True)
         ]
         return self._compared(metric, "s", pair, deviations, batches)
 
@@ -446,7 +456,7 @@ class RowBuilder:
         metric: str,
         counts: Sequence[tuple[Floats, Floats]],
         max_n_eff: Sequence[float | None],
-        moments: Sequence[Floats | None],
+        courses: Sequence[Course],
     ) -> dict[str, Any]:
         """Return the row of a share.
 
@@ -457,19 +467,19 @@ class RowBuilder:
             For each side, the hits and the requests of each section.
         max_n_eff : sequence of float or None
             For each side, the effective sample size of few hits at most; None for the number of requests.
-        moments : sequence of ndarray or None
-            For each side, the moments of its traffic.
+        courses : sequence of Course
+            For each side, what is known of its traffic.
         """
         if not all(n.sum() > 0 for _, n in counts):
             values = [hits.sum() / n.sum() if n.sum() else math.nan for hits, n in counts]
             return self._row(metric, values, [n.sum() for _, n in counts], "share")
         deviations = [
-            Deviations(hits - hits.sum() / n.sum() * n, n, m) for (hits, n), m in zip(counts, moments, strict=True)
+            Deviations(hits - hits.sum() / n.sum() * n, n, m) for (hits, n), m in zip(counts, courses, strict=True)
         ]
         batches = self._batches(deviations)
         pair = [
             estimates.share(hits, n, float(n.sum()) if most is None else most, batches, self.terms.alpha, m)
-            for (hits, n), most, m in zip(counts, max_n_eff, moments, strict=True)
+            for (hits, n), most, m in zip(counts, max_n_eff, courses, strict=True)
         ]
         row = self._compared(metric, "share", pair, deviations, batches)
         if min(hits.sum() for hits, _ in counts) < estimates.FEW_HITS:
@@ -486,16 +496,16 @@ class RowBuilder:
         """
         counts = [(s.sample.n_above(limit_s) if s.sample else np.zeros(s.n.size), s.n) for s in sides]
         if not all(n.sum() > 0 for _, n in counts):
-            return self.share(metric, counts, self.n_eff_tails, [None, None])
+            return self.share(metric, counts, self.n_eff_tails, [UNKNOWN, UNKNOWN])
         values = [float(hits.sum() / n.sum()) for hits, n in counts]
         depths = [MIN_BEYOND / n if n else 1.0 for n in self.n_eff_tails]  # the furthest that have data
         if all(depth <= min(p, 1.0 - p) for p, depth in zip(values, depths, strict=True)):
-            moments = [s.moments for s in sides]
-            deviations = [Deviations(h - p * n, n, m) for (h, n), p, m in zip(counts, values, moments, strict=True)]
+            courses = [s.course for s in sides]
+            deviations = [Deviations(h - p * n, n, m) for (h, n), p, m in zip(counts, values, courses, strict=True)]
             if batches := self._batches(deviations):
                 pair = [
                     estimates.share(hits, n, _finite(most, n), batches, self.terms.alpha, m, of_tail=True)
-                    for (hits, n), m, most in zip(counts, moments, self.n_eff_tails, strict=True)
+                    for (hits, n), m, most in zip(counts, courses, self.n_eff_tails, strict=True)
                 ]
                 return self._compared(metric, "share", pair, deviations, batches)
         row = self._row(metric, values, [n.sum() for _, n in counts], "share")
@@ -536,10 +546,10 @@ class RowBuilder:
         nearest = min(max(value, depth), 1.0 - depth)
         if nearest != value:
             hits = side.sample.beyond(1.0 - nearest) + nearest * side.sample.n_by_section
-        batches = self._batches([Deviations(hits - nearest * n, n, side.moments)])
+        batches = self._batches([Deviations(hits - nearest * n, n, side.course)])
         if batches is None:
             return None
-        share = estimates.share(hits, n, _finite(most, n), batches, alpha, side.moments, of_tail=True)
+        share = estimates.share(hits, n, _finite(most, n), batches, alpha, side.course, of_tail=True)
         low, high = 0.0 if nearest > value else share.low, 1.0 if nearest < value else share.high
         return share._replace(value=value, low=low, high=high)
 
@@ -666,7 +676,7 @@ def paired_rows(requests: pd.DataFrame, terms: Terms, steady: bool = False) -> I
 
     `steady` tells whether the traffic is known to have no profile.
     """
-    moments = STEADY if steady else None
+    course = STEADY if steady else UNKNOWN
     kept = requests.loc[requests["latency_s"].notna(), ["request", "role", "arrival_s", "latency_s"]]
     source, shadow = (kept[kept["role"] == role].drop(columns="role") for role in ROLES)
     pairs = source.merge(shadow, on="request", suffixes=("_source", "_shadow")).sort_values("arrival_s_source")
@@ -676,22 +686,22 @@ def paired_rows(requests: pd.DataFrame, terms: Terms, steady: bool = False) -> I
     arrival = pairs["arrival_s_source"].to_numpy(np.float64)
     sample = Values(y - x, arrivals_cut(arrival, float(requests["arrival_s"].max()) or 1.0), MOST_SECTIONS)
     total = sample.totals()
-    n_eff_median = estimates.n_effective(sample, 0.5, None, moments)
+    n_eff_median = estimates.n_effective(sample, 0.5, None, course)
     for metric, q in (("paired_mean", None), ("paired_p5", 0.05), ("paired_p50", 0.5), ("paired_p95", 0.95)):
         average = np.mean if q is None else np.median
         row = row_of(metric, "s", [float(average(x)), float(average(y))], [x.size, x.size], terms)
         row |= {"ratio": math.nan, "method": "pairs"}
         if q is None:
-            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section, moments)
+            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section, course)
         else:
-            deviations = estimates.beyond(sample, q, moments)
+            deviations = estimates.beyond(sample, q, course)
             row["difference"] = sample.quantile(q)
         batches = uncorrelated_batches(deviations)
         if batches is not None and n_eff_median * min(q or 0.1, 1.0 - (q or 0.1)) >= MIN_BEYOND:
             estimate = (
-                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha, moments)
+                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha, course)
                 if q is None
-                else estimates.quantile(sample, q, batches, terms.alpha, moments)
+                else estimates.quantile(sample, q, batches, terms.alpha, course)
             )
             row |= {"low": estimate.low, "high": estimate.high, "n_eff": estimate.n_eff, "method": f"pairs, {batches}"}
             row["outcome"] = outcome_of(row, terms)

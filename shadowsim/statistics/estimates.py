@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
-from shadowsim.statistics.batch_means import Batches, Deviations, uncorrelated_batches
+from shadowsim.statistics.batch_means import UNKNOWN, Batches, Course, Deviations, uncorrelated_batches
 from shadowsim.statistics.samples import Sample, Values
 
 FEW_HITS = 30  # with fewer, their scatter says nothing
@@ -74,22 +74,22 @@ def autocorrelation_time(x: Floats) -> float:
     return max(float(2.0 * kept.sum() - 1.0), 1.0)
 
 
-def beyond(sample: Sample, p: float, moments: Floats | None = None) -> Deviations:
+def beyond(sample: Sample, p: float, course: Course = UNKNOWN) -> Deviations:
     """Return the deviations of the quantile at p: answers beyond it in each section, less the expected number.
 
-    `moments` are those of `Deviations`.
+    `course` is that of the side's traffic.
     """
-    return Deviations(sample.beyond(p), sample.n_by_section, moments)
+    return Deviations(sample.beyond(p), sample.n_by_section, course)
 
 
-def n_effective(sample: Sample, p: float, batches: Batches | None = None, moments: Floats | None = None) -> float:
+def n_effective(sample: Sample, p: float, batches: Batches | None = None, course: Course = UNKNOWN) -> float:
     """Return the effective sample size at the quantile at p, at most the number of requests.
 
     That many independent requests would determine the quantile as well: p (1 - p) over the variance of the share beyond
     it. The variance comes from the batches, by default `uncorrelated_batches`, and the size is 0 if there are none; for
     values in order it comes from the autocorrelation, unless they follow a trend.
     """
-    deviations = beyond(sample, p, moments)
+    deviations = beyond(sample, p, course)
     batches = batches or uncorrelated_batches(deviations)
     if isinstance(sample, Values) and not (batches and batches.trend):
         return sample.n / autocorrelation_time(sample.indicator(p))
@@ -101,7 +101,7 @@ def quantile(
     p: float,
     batches: Batches,
     alpha: float,
-    moments: Floats | None = None,
+    course: Course = UNKNOWN,
     max_n_eff: float | None = None,
 ) -> Estimate:
     """Return the quantile at p, with its interval at level alpha.
@@ -110,17 +110,17 @@ def quantile(
     most `max_n_eff`: a run that lacks its rare long queues seems to have more independent answers in the tail than it
     has at the median. An end of the interval beyond the smallest or the greatest answer is NaN.
     """
-    error, df = batches.error(beyond(sample, p, moments))
-    n_eff = min(n_effective(sample, p, batches, moments), math.inf if max_n_eff is None else max_n_eff)
+    error, df = batches.error(beyond(sample, p, course))
+    n_eff = min(n_effective(sample, p, batches, course), math.inf if max_n_eff is None else max_n_eff)
     scale = math.sqrt(p * (1.0 - p) / n_eff) if error else 0.0
-    below, above = skewed(critical(alpha, df), batches.skewness(beyond(sample, p, moments)))
+    below, above = skewed(critical(alpha, df), batches.skewness(beyond(sample, p, course)))
     low = sample.quantile(p - below * scale) if p - below * scale > 0.0 else math.nan
     high = sample.quantile(p + above * scale) if p + above * scale < 1.0 else math.nan
     return Estimate(sample.quantile(p), low, high, sample.n, n_eff)
 
 
 def mean(
-    total: Floats, n: Floats, variance: float, batches: Batches, alpha: float, moments: Floats | None = None
+    total: Floats, n: Floats, variance: float, batches: Batches, alpha: float, course: Course = UNKNOWN
 ) -> Estimate:
     """Return the mean over requests, from each section's sum and number, with its interval at level alpha.
 
@@ -128,8 +128,8 @@ def mean(
     """
     n_all = n.sum()
     value = float(total.sum() / n_all)
-    error, df = batches.error(Deviations(total - value * n, n, moments))
-    below, above = skewed(critical(alpha, df), batches.skewness(Deviations(total - value * n, n, moments)))
+    error, df = batches.error(Deviations(total - value * n, n, course))
+    below, above = skewed(critical(alpha, df), batches.skewness(Deviations(total - value * n, n, course)))
     scale = error / n_all
     return Estimate(
         value, value - below * scale, value + above * scale, int(n_all), _n_effective(variance, int(n_all), error)
@@ -142,7 +142,7 @@ def share(
     max_n_eff: float,
     batches: Batches | None,
     alpha: float,
-    moments: Floats | None = None,
+    course: Course = UNKNOWN,
     of_tail: bool = False,
 ) -> Estimate:
     """Return the share of requests that are hits, with Wilson's interval (1927) at the effective sample size.
@@ -153,7 +153,7 @@ def share(
     """
     n_all, n_hits = n.sum(), hits.sum()
     value = float(n_hits / n_all)
-    error, df = batches.error(Deviations(hits - value * n, n, moments)) if batches else (0.0, math.inf)
+    error, df = batches.error(Deviations(hits - value * n, n, course)) if batches else (0.0, math.inf)
     n_eff = _n_effective(value * (1.0 - value), int(n_all), error)
     if n_hits < FEW_HITS or batches is None:
         n_eff, df = min(n_eff, max_n_eff), math.inf

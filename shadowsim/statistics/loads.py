@@ -1,7 +1,8 @@
-"""Notes unequal loads: a side whose workers are less busy is faster without being better.
+"""Notes unequal loads, and the choice of sessions: by these, sides differ whose models are equal.
 
-With one M/M/1 queue per side, latency is E[S] / (1 - load). Five points of load then change it by 10 % at half load,
-which is the default margin of `compare`, and by more above: from there on load alone can decide a comparison.
+A side whose workers are less busy is faster without being better. With one M/M/1 queue per side, latency is E[S] / (1 -
+load). Five points of load then change it by 10 % at half load, which is the default margin of `compare`, and by more
+above: from there on load alone can decide a comparison.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from shadowsim.frames import ROLES
-from shadowsim.statistics.sections import Frames
+from shadowsim.statistics.sections import Frames, RunFrames
 
 MOST_APART = 0.05  # of utilisation, and of requests per instance as a share of the source's
-ATTRIBUTE = "load"  # of a frame of `compare`
+ATTRIBUTE, SESSIONS = "load", "sessions"  # of a frame of `compare`
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,20 @@ def loads_of(runs: Sequence[Frames]) -> Loads | None:
         return None
     per_instance = [_requests_per_instance(windows, role) for role in ROLES]
     return Loads(source, shadow, abs(per_instance[1] - per_instance[0]) <= MOST_APART * per_instance[0])
+
+
+def note_of_sessions(runs: Sequence[Frames]) -> str:
+    """Return what copying whole sessions does to the intervals, in a sentence; "" where requests are copied singly."""
+    run = runs[0]
+    if not isinstance(run, RunFrames) or run.sessions is None:
+        return ""
+    whole = "Sessions are copied whole, so that the shadow's load depends on which ones are"
+    if not run.share_cv:
+        return f"{whole}: intervals do not allow for another choice, and sides may differ by that alone."
+    varies = (
+        f"with {run.sessions:,} sessions its requests vary by {100.0 * run.share_cv:.1f} % (one standard deviation)"
+    )
+    return f"{whole}: {varies}. The shadow's intervals allow for that."
 
 
 def loads_of_table(compared: pd.DataFrame) -> Loads | None:
