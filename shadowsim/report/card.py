@@ -26,7 +26,7 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.loads import loads_of, note_of_sessions
 from shadowsim.statistics.sections import frames_of
 from shadowsim.text import OVERLOADED, count, percent, time_text
-from shadowsim.verdict import Verdict
+from shadowsim.verdict import Verdict, uncertain_quantiles
 
 BADGES = {"STABLE": "#0B7A4B", OVERLOADED: "#A32A6C", "TOO SHORT": "#8A6100"}  # white text is legible on all of them
 _LINE = "rgba(128,128,128,.4)"
@@ -87,9 +87,13 @@ def _result_card(result: Result) -> Card:
         ["requests", *map(count, summary["requests"])],
         ["share copied", *("" if r.role == "source" else percent(float(r.share), 2) for r in summary.itertuples())],  # type: ignore[arg-type]
     ]
+    uncertain = uncertain_quantiles(result.windows, scenario)
     for name, key in _LATENCIES.items():
-        marks = [" *" if variant in over else "" for variant in summary.index]
-        rows.append([name, *(time_text(x) + mark for x, mark in zip(summary[key], marks, strict=True))])
+        texts = [
+            NONE if key in uncertain[str(variant)] else time_text(x) + (" *" if variant in over else "")
+            for variant, x in summary[key].items()
+        ]
+        rows.append([name, *texts])
     rows.append(["utilisation", *map(percent, summary["utilisation"])])
     rows.append(["errors", *(percent(x, 2) for x in summary["error_rate"])])
     heads = ["", *(f"{name} ({role})" for name, role in zip(summary.index, summary["role"], strict=True))]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,30 @@ def _scaled(row: Row) -> tuple[float, float, float, str]:
 def change(row: Row) -> str:
     """Return a row's difference as text: latencies in per cent, shares in points, paired requests as a time."""
     x, _, _, unit = _scaled(row)
-    return f"{signed(x)} {unit}" if math.isfinite(x) else "-"
+    return f"{signed(x)} {unit}" if math.isfinite(x) and not _is_uncertain(row) else "-"
+
+
+def values(row: Row) -> list[str]:
+    """Return the values of both sides as text.
+
+    A quantile without an interval is a dash, and one with a lower end only, as of a one-sided answer, is "> 312 ms".
+    """
+    pair = ("baseline", "result") if "baseline" in row else ("source", "shadow")
+    texts = []
+    for side in pair:
+        low, high = row[f"{side}_low"], row[f"{side}_high"]
+        if row["unit"] != "s":
+            texts.append(percent(row[side], 3))
+        elif math.isinf(high):
+            texts.append(f"> {time_text(low)}")
+        else:
+            texts.append("-" if _is_uncertain(row) and math.isnan(low + high) else time_text(row[side]))
+    return texts
+
+
+def _is_uncertain(row: Row) -> bool:
+    """Return whether a row is of a quantile, and has no interval of the difference."""
+    return bool(_QUANTILE.fullmatch(row["metric"])) and math.isnan(row["low"])
 
 
 def interval(row: Row) -> str:
@@ -83,6 +107,7 @@ def signed(x: float) -> str:
     return text if x <= 0.0 else f"+{text}"
 
 
+_QUANTILE = re.compile(r"p[\d.]+")
 _METRICS = {
     "error_rate_4xx": "4XX errors",
     "error_rate_5xx": "5XX errors",
@@ -166,7 +191,7 @@ class SavedComparison:
                 same.append(f"{name}: the same in both runs, to the bit")
                 continue
             rows += [[name] + [""] * 6] if name else []
-            rows += [_at_its_load(_cells(row, pair), row, self.loads) for row in records(part)]
+            rows += [_at_its_load(_cells(row), row, self.loads) for row in records(part)]
         sentences = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
         loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load, self.sessions)]
         short = [wrapped(f"{TOO_SHORT}: {' '.join(self.too_short)}", hanging="  ")] if self.too_short else []
@@ -242,7 +267,8 @@ def _equal_load_text(equal: EqualLoad) -> str:
     if shadow.status == OVERLOADED:
         return f"{where} {shadow.variant} would be {OVERLOADED}, at {shadow.peak_load:.2f} of its capacity."
     rows = {row["metric"]: row for row in records(equal.table)}
-    changes = [f"{name} {change(rows[name])}{_bounds(rows[name])}" for name in ("mean", "p50", "p99") if name in rows]
+    known = [name for name in ("mean", "p50", "p99") if name in rows and change(rows[name]) != "-"]
+    changes = [f"{name} {change(rows[name])}{_bounds(rows[name])}" for name in known]
     differs = f"{where} the shadow would differ by {', '.join(changes)}"
     return f"{differs}: the difference that remains is the model's, the rest is due to load."
 
@@ -349,13 +375,11 @@ def _name(runs: Sequence[Frames], role: str) -> str:
     return str(names.iloc[0]) if len(names) else ""
 
 
-def _cells(row: Row, pair: Sequence[str]) -> list[str]:
-    values = [row[side] for side in pair]
+def _cells(row: Row) -> list[str]:
     name = label(row["metric"])
     n_eff = "-" if math.isnan(row["n_eff"]) else compact(row["n_eff"])
     outcome = _NO_DIFFERENCE if row["outcome"] == SAME else row["outcome"] if is_one_sided(row) else row["verdict"]
-    value_text = time_text if row["unit"] == "s" else lambda x: percent(x, 3)
-    return [name, *map(value_text, values), change(row), interval(row), n_eff, outcome]
+    return [name, *values(row), change(row), interval(row), n_eff, outcome]
 
 
 def _at_its_load(cells: list[str], row: Row, loads: Loads | None) -> list[str]:

@@ -81,7 +81,8 @@ def note_of_sessions(runs: Sequence[Frames]) -> str:
     varies = (
         f"with {run.sessions:,} sessions its requests vary by {100.0 * run.share_cv:.1f} % (one standard deviation)"
     )
-    return f"{whole}: {varies}. The shadow's intervals allow for that."
+    allowed = "" if run.share_cv <= MOST_APART else " only roughly"
+    return f"{whole}: {varies}. The shadow's intervals allow for that{allowed}."
 
 
 def loads_of_table(compared: pd.DataFrame) -> Loads | None:

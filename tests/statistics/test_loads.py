@@ -86,6 +86,7 @@ def test_copying_whole_sessions_is_noted_and_widens_the_shadows_intervals():
     assert tables[0].attrs == {}
     # 30 % of 200 sessions: 60 in the mean, with variance 42
     assert f"with 200 sessions its requests vary by {100 * np.sqrt(42) / 60:.1f} %" in tables[1].attrs["sessions"]
+    assert tables[1].attrs["sessions"].endswith("only roughly.")
     coin, sessions = (table.set_index("metric").loc["mean"] for table in tables)
     widths = [row["shadow_high"] - row["shadow_low"] for row in (coin, sessions)]
     # at load 0.6, E[S] / (1 - load) changes by 1.5 times as much as the requests: by 16 %, and twice that each way
