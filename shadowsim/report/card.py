@@ -147,7 +147,7 @@ def _load_lines(result: Result, verdict: Verdict) -> str:
     runs = frames_of(result)
     loads = loads_of(runs)
     equal = equal_load(result.scenario, loads, verdict.source.status)
-    sentences = load_sentences(loads, equal, note_of_sessions(runs))
+    sentences = load_sentences(loads, equal, [note_of_sessions(runs)])
     return "".join(f"<div>{_escaped(sentence)}</div>" for sentence in sentences)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +25,8 @@ from shadowsim.errors import InputError, nearest
 from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import compare, is_one_sided
-from shadowsim.statistics.loads import Loads, loads_of_table, note_of_sessions
+from shadowsim.statistics.comparison import compare, is_one_sided, is_uncertain
+from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of_table, note_of_sessions
 from shadowsim.statistics.sections import Frames, frames_of
 from shadowsim.statistics.terms import (
     BETTER,
@@ -65,7 +64,7 @@ def _scaled(row: Row) -> tuple[float, float, float, str]:
 def change(row: Row) -> str:
     """Return a row's difference as text: latencies in per cent, shares in points, paired requests as a time."""
     x, _, _, unit = _scaled(row)
-    return f"{signed(x)} {unit}" if math.isfinite(x) and not _is_uncertain(row) else "-"
+    return f"{signed(x)} {unit}" if math.isfinite(x) and not is_uncertain(row) else "-"
 
 
 def values(row: Row) -> list[str]:
@@ -82,13 +81,8 @@ def values(row: Row) -> list[str]:
         elif math.isinf(high):
             texts.append(f"> {time_text(low)}")
         else:
-            texts.append("-" if _is_uncertain(row) and math.isnan(low + high) else time_text(row[side]))
+            texts.append("-" if is_uncertain(row) and math.isnan(low + high) else time_text(row[side]))
     return texts
-
-
-def _is_uncertain(row: Row) -> bool:
-    """Return whether a row is of a quantile, and has no interval of the difference."""
-    return bool(_QUANTILE.fullmatch(row["metric"])) and math.isnan(row["low"])
 
 
 def interval(row: Row) -> str:
@@ -107,7 +101,6 @@ def signed(x: float) -> str:
     return text if x <= 0.0 else f"+{text}"
 
 
-_QUANTILE = re.compile(r"p[\d.]+")
 _METRICS = {
     "error_rate_4xx": "4XX errors",
     "error_rate_5xx": "5XX errors",
@@ -143,8 +136,8 @@ class SavedComparison:
         The loads of the two sides of a run, where they differ.
     equal_load : EqualLoad or None
         The shadow at the source's load, where it could be simulated.
-    sessions : str
-        What copying whole sessions does to the intervals; "" where requests are copied singly.
+    notes : tuple of str
+        What else than the models makes sides differ: sessions that are copied whole, or loads that differ between runs.
     """
 
     table: pd.DataFrame
@@ -155,7 +148,7 @@ class SavedComparison:
     too_short: tuple[str, ...] = ()
     loads: Loads | None = None
     equal_load: EqualLoad | None = None
-    sessions: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def worse(self) -> bool:
@@ -193,7 +186,7 @@ class SavedComparison:
             rows += [[name] + [""] * 6] if name else []
             rows += [_at_its_load(_cells(row), row, self.loads) for row in records(part)]
         sentences = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
-        loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load, self.sessions)]
+        loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load, self.notes)]
         short = [wrapped(f"{TOO_SHORT}: {' '.join(self.too_short)}", hanging="  ")] if self.too_short else []
         blocks = [short, loads, [wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
                   [*sentences, *_verdict_lines(self.table, self.loads)], _notes(table, self.terms)]  # fmt: skip
@@ -207,7 +200,7 @@ class SavedComparison:
         return (
             gate
             | {"confidence": self.confidence, "metrics": self.table.to_dict("records"), "load": load}
-            | ({"sessions": self.sessions} if self.sessions else {})
+            | {"notes": list(self.notes)}
         )
 
 
@@ -230,8 +223,8 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
     source_status = statuses["source"].status if "source" in statuses else ""
     equal = equal_load(scenarios[0], loads, source_status, **_plain_terms(asked))
     head, short, confidence = f"{requests}{replications}", _too_short(statuses), asked.get("confidence", CONFIDENCE)
-    sessions = note_of_sessions(runs)
-    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal, sessions)
+    notes = tuple(filter(None, [note_of_sessions(runs)]))
+    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal, notes)
 
 
 def equal_load(
@@ -249,12 +242,12 @@ def equal_load(
         return None  # such as a pool that would be too large: the loads themselves are still shown
 
 
-def load_sentences(loads: Loads | None, equal: EqualLoad | None, sessions: str = "") -> list[str]:
-    """Return the sentences on unequal loads, on what the model's own service explains, and on sessions, if any."""
+def load_sentences(loads: Loads | None, equal: EqualLoad | None, notes: Sequence[str] = ()) -> list[str]:
+    """Return the sentences on unequal loads, on what the model's own service explains, and other notes that exist."""
     sentences = [loads.note] if loads else []
     if loads and equal:
         sentences.append(_equal_load_text(equal))
-    return [*sentences, sessions] if sessions else sentences
+    return [*sentences, *filter(None, notes)]
 
 
 def _equal_load_text(equal: EqualLoad) -> str:
@@ -307,7 +300,10 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
     overloaded = [s for r in roles for s in _overloaded(after.get(r), before.get(r), f"and was not in {earlier}")]
     head = f"baseline: {earlier}; result: {later}"
     shown = table[table["role"].isin(roles)]
-    return SavedComparison(shown, _terms(asked), asked.get("confidence", CONFIDENCE), tuple(overloaded), head, short)
+    differing = table.attrs.get(ATTRIBUTE, {})
+    notes = tuple(load["note"] for name, load in differing.items() if name in set(shown["variant"]))
+    confidence = asked.get("confidence", CONFIDENCE)
+    return SavedComparison(shown, _terms(asked), confidence, tuple(overloaded), head, short, notes=notes)
 
 
 def _plain_terms(asked: Mapping[str, Any]) -> dict[str, Any]:

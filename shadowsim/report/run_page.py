@@ -72,8 +72,8 @@ def html(result: Result) -> str:
     compared = result.compare()
     charts = _charts(result, verdict, compared)
     loads = loads_of_table(compared)
-    sessions = compared.attrs.get(SESSIONS, "")
-    load_texts = load_sentences(loads, equal_load(scenario, loads, verdict.source.status), sessions)
+    notes = [compared.attrs.get(SESSIONS, "")]
+    load_texts = load_sentences(loads, equal_load(scenario, loads, verdict.source.status), notes)
     main = f"""{_verdict_section(verdict, load_texts)}
 <section aria-labelledby="what">
 <h2 id="what">What was simulated</h2>

@@ -75,6 +75,7 @@ MIN_CYCLES = 10  # of a modulated rate; batches of fewer seem uncorrelated by ch
 _PEAK = 0.9  # quantile that tells of the peak of traffic with a profile
 _MEAN_TAIL = 0.1  # the upper tenth of latencies determines their mean
 _STEP = 1.001  # precision of the end of a one-sided answer; a bucket is 0.8 % wide
+_QUANTILE_METRICS = frozenset(f"p{100 * q:g}" for q in PERCENTILES.values())
 _INTERVALS = ("low", "high", "ratio_low", "ratio_high", "source_low", "source_high", "shadow_low", "shadow_high")
 
 
@@ -320,6 +321,16 @@ class RowBuilder:
         """Return for each side whether enough independent answers lie in a tail that holds this share of all."""
         return tuple(n is None or n * tail >= MIN_BEYOND for n in self.n_eff_tails)
 
+    def _most_in_tail(self, q: float) -> list[float | None]:
+        """Return for each side the greatest effective sample size of the quantile at q that is believed.
+
+        A run may have enough data by luck. Near the limit, the tail therefore has no more independent answers than all
+        of the run has; twice as far from it, where luck matters less, twice as many, and so on.
+        """
+        if q <= _PEAK:
+            return [None, None]
+        return [None if n is None else n * n * _tail(q) / MIN_BEYOND for n in self.n_eff_tails]
+
     def quantile(self, metric: str, sides: Sequence[SideSections], q: float) -> dict[str, Any]:
         """Return the row of the quantile at q."""
         samples = [s.sample for s in sides]
@@ -332,8 +343,8 @@ class RowBuilder:
         if batches is not None:
             alpha = self.terms.alpha
             pair = [
-                estimates.quantile(s, q, batches, alpha, m, most if q > _PEAK else None)
-                for s, m, most in zip(samples, courses, self.n_eff_tails, strict=True)
+                estimates.quantile(s, q, batches, alpha, m, most)
+                for s, m, most in zip(samples, courses, self._most_in_tail(q), strict=True)
                 if s
             ]
             row = self._compared(metric, "s", pair, deviations, batches)
@@ -361,7 +372,7 @@ class RowBuilder:
         known, unknown = sides[i_known], sides[1 - i_known]
         if not known.sample or not unknown.sample or not self.has_data(_tail(q))[i_known]:
             return None
-        most = self.n_eff_tails[i_known]
+        most = None if q is None else self._most_in_tail(q)[i_known]
         interval, bound = (
             self._estimate(known, q, alpha, most) for alpha in (self.terms.alpha, 0.5 * self.terms.alpha)
         )
@@ -389,7 +400,6 @@ class RowBuilder:
         assert sample is not None
         if q is not None:
             batches = self._batches([estimates.beyond(sample, q, side.course)])
-            most = most if q > _PEAK else None
             return estimates.quantile(sample, q, batches, alpha, side.course, most) if batches else None
         assert side.total_s is not None
         return self._mean(side, side.total_s, side.n, alpha)
@@ -629,6 +639,11 @@ def outcome_of(row: Mapping[str, Any], terms: Terms) -> str:
 def is_one_sided(row: Mapping[Any, Any]) -> bool:
     """Return whether a row has a one-sided answer, as the module describes it."""
     return math.isinf(row["low"]) or math.isinf(row["high"])
+
+
+def is_uncertain(row: Mapping[Any, Any]) -> bool:
+    """Return whether a row is of a quantile that has no interval; texts and pages leave out its values."""
+    return row["metric"] in _QUANTILE_METRICS and math.isnan(row["low"])
 
 
 def verdict_of(row: Mapping[str, Any], terms: Terms) -> str:
