@@ -40,6 +40,7 @@ MIN_RELAXATIONS_OF_TAIL = 100  # that it must last for quantiles beyond p95
 _LAST_BODY = 0.95  # quantiles beyond are those of a tail
 _MIN_BEYOND = 20  # answers beyond a quantile that is shown
 MOST_RELAXATION_S = 3 * 86400.0  # so that ten last no longer than the longest shadow test, 30 days
+_SLIVER = 1e-6  # of a window: what rounding leaves of a horizon after its last window has no load of its own
 _CERTAIN = 4.0  # standard errors of counts
 _CERTAIN_OF_WORK = 5.0  # standard errors of measured work, whose distribution is skewed
 _JUST = 0.8  # load above which requests wait longer for each other than they are served
@@ -133,6 +134,8 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
     variant, n_instances = str(part["variant"].iloc[0]), int(part["instance_count"].iloc[0])
     load, dispersion = _load(part, role, scenario)
     if dispersion is None:
+        length = np.diff(_edges(part, scenario))
+        load = np.where(length > _SLIVER * length.max(), load, 0.0)
         intervals, peak = _marked_intervals(load >= 1.0), float(load.max())
     else:
         n = part["Invocations"].to_numpy(np.float64)

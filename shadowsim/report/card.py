@@ -15,6 +15,7 @@ import pandas as pd
 from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import experiment_text
 from shadowsim.errors import InputError
+from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.planning.sheet import recommend
 from shadowsim.report.analysis_text import no_answer_text
 from shadowsim.report.comparison_text import equal_load, load_sentences
@@ -147,7 +148,7 @@ def _load_lines(result: Result, verdict: Verdict) -> str:
     runs = frames_of(result)
     loads = loads_of(runs)
     equal = equal_load(result.scenario, loads, verdict.source.status)
-    sentences = load_sentences(loads, equal, [note_of_sessions(runs)])
+    sentences = enough_texts(result.scenario, verdict) + load_sentences(loads, equal, [note_of_sessions(runs)])
     return "".join(f"<div>{_escaped(sentence)}</div>" for sentence in sentences)
 
 

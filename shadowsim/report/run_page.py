@@ -16,6 +16,7 @@ import pandas as pd
 from shadowsim import __version__, plots
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import cost
+from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.report.analysis_text import usd_text
 from shadowsim.report.comparison_text import change, equal_load, interval, load_sentences, records, values
 from shadowsim.report.html_page import (
@@ -73,7 +74,8 @@ def html(result: Result) -> str:
     charts = _charts(result, verdict, compared)
     loads = loads_of_table(compared)
     notes = [compared.attrs.get(SESSIONS, "")]
-    load_texts = load_sentences(loads, equal_load(scenario, loads, verdict.source.status), notes)
+    enough = enough_texts(scenario, verdict)
+    load_texts = enough + load_sentences(loads, equal_load(scenario, loads, verdict.source.status), notes)
     main = f"""{_verdict_section(verdict, load_texts)}
 <section aria-labelledby="what">
 <h2 id="what">What was simulated</h2>

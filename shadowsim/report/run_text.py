@@ -11,6 +11,7 @@ import pandas as pd
 
 from shadowsim.engine.replicate import summarise, worst, worst_by_variant
 from shadowsim.frames import LOST_CAUSES
+from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.planning.slo import Slo
 from shadowsim.result import Result
 from shadowsim.text import (
@@ -37,9 +38,11 @@ _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", 
 
 def results_text(results: Sequence[Result]) -> str:
     """Return the figures and the verdict of one run; for several, means with half-widths and the worst verdict."""
+    gravest = worst(results)
+    enough = " ".join(["", *enough_texts(results[0].scenario, gravest)])
     if len(results) == 1:
-        return f"{summary_table(results[0])}\n\n{wrapped(str(worst(results)))}"
-    return f"{_spread_table(results)}\n\n{wrapped(f'worst of {len(results)} replications: {worst(results)}')}"
+        return f"{summary_table(results[0])}\n\n{wrapped(f'{gravest}{enough}')}"
+    return f"{_spread_table(results)}\n\n{wrapped(f'worst of {len(results)} replications: {gravest}{enough}')}"
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:

@@ -30,13 +30,23 @@ _MOST_SHIFT = 0.5  # of the critical value
 
 
 class Estimate(NamedTuple):
-    """A value with its interval, the number of requests, and the effective sample size."""
+    """A value with its interval, the number of requests, and the effective sample size.
+
+    `skew_low` and `skew_high` are how much further away the ends are because of skewness.
+    """
 
     value: float
     low: float
     high: float
     n: int
     n_eff: float
+    skew_low: float = 0.0
+    skew_high: float = 0.0
+
+    def widths(self, rho: float) -> tuple[float, float]:
+        """Return how far the ends are below and above, as far as another estimate's error does not cancel skewness."""
+        kept = min(max(rho, 0.0), 1.0)
+        return self.value - self.low - kept * self.skew_low, self.high - self.value - kept * self.skew_high
 
 
 def critical(alpha: float, df: float) -> float:
@@ -113,10 +123,14 @@ def quantile(
     error, df = batches.error(beyond(sample, p, course))
     n_eff = min(n_effective(sample, p, batches, course), math.inf if max_n_eff is None else max_n_eff)
     scale = math.sqrt(p * (1.0 - p) / n_eff) if error else 0.0
-    below, above = skewed(critical(alpha, df), batches.skewness(beyond(sample, p, course)))
-    low = sample.quantile(p - below * scale) if p - below * scale > 0.0 else math.nan
-    high = sample.quantile(p + above * scale) if p + above * scale < 1.0 else math.nan
-    return Estimate(sample.quantile(p), low, high, sample.n, n_eff)
+    plain = critical(alpha, df)
+    below, above = skewed(plain, batches.skewness(beyond(sample, p, course)))
+    if p - below * scale <= 0.0 or p + above * scale >= 1.0:
+        low = sample.quantile(p - below * scale) if p - below * scale > 0.0 else math.nan
+        high = sample.quantile(p + above * scale) if p + above * scale < 1.0 else math.nan
+        return Estimate(sample.quantile(p), low, high, sample.n, n_eff)
+    low, least, most, high = (sample.quantile(p + x * scale) for x in (-below, -plain, plain, above))
+    return Estimate(sample.quantile(p), low, high, sample.n, n_eff, least - low, high - most)
 
 
 def mean(
@@ -129,11 +143,10 @@ def mean(
     n_all = n.sum()
     value = float(total.sum() / n_all)
     error, df = batches.error(Deviations(total - value * n, n, course))
-    below, above = skewed(critical(alpha, df), batches.skewness(Deviations(total - value * n, n, course)))
-    scale = error / n_all
-    return Estimate(
-        value, value - below * scale, value + above * scale, int(n_all), _n_effective(variance, int(n_all), error)
-    )
+    plain, scale = critical(alpha, df), error / n_all
+    below, above = (x * scale for x in skewed(plain, batches.skewness(Deviations(total - value * n, n, course))))
+    n_eff, half = _n_effective(variance, int(n_all), error), plain * scale
+    return Estimate(value, value - below, value + above, int(n_all), n_eff, below - half, above - half)
 
 
 def share(
@@ -177,8 +190,7 @@ def _n_effective(variance: float, n: int, error: float) -> float:
 def difference(source: Estimate, shadow: Estimate, rho: float) -> tuple[float, float]:
     """Return the interval of shadow minus source from both intervals (Zou and Donner, 2008, with correlated errors)."""
     d = shadow.value - source.value
-    below, above = shadow.value - shadow.low, shadow.high - shadow.value
-    under, over = source.value - source.low, source.high - source.value
+    (below, above), (under, over) = shadow.widths(rho), source.widths(rho)
     return d - _half_width(below, over, rho), d + _half_width(above, under, rho)
 
 
@@ -194,8 +206,9 @@ def ratio(source: Estimate, shadow: Estimate, rho: float) -> tuple[float, float]
     x, y = source.value, shadow.value
     if not x > 0.0:
         return math.nan, math.nan
-    low, _ = _ratios(x, y, source.high - x, y - shadow.low, rho)
-    _, high = _ratios(x, y, x - source.low, shadow.high - y, rho)
+    (below, above), (under, over) = shadow.widths(rho), source.widths(rho)
+    low, _ = _ratios(x, y, over, below, rho)
+    _, high = _ratios(x, y, under, above, rho)
     return low, high
 
 

@@ -175,5 +175,16 @@ def test_the_ratio_lies_above_one_where_the_difference_lies_above_nothing(source
     assert (high < 0) == (ratio_high < 1)
 
 
+def test_skewness_that_both_sides_share_cancels():
+    plain = Estimate(1.0, 0.9, 1.1, 1, 1.0)
+    source, shadow = (Estimate(1.0, 0.9, 1.1 + x, 1, 1.0, 0.0, x) for x in (0.05, 0.04))
+    for function in (estimates.difference, estimates.ratio):
+        assert function(source, shadow, 1.0) == pytest.approx(function(plain, plain, 1.0))
+        low, high = function(source, shadow, 0.0)
+        assert low < function(plain, plain, 0.0)[0]
+        assert high > function(plain, plain, 0.0)[1]
+    assert estimates.difference(source, shadow, 0.0)[1] == pytest.approx(math.hypot(0.14, 0.1))
+
+
 def test_there_is_no_ratio_to_zero():
     assert all(map(math.isnan, estimates.ratio(Estimate(0.0, 0.0, 0.1, 1, 1.0), Estimate(0.1, 0.0, 0.2, 1, 1.0), 0.0)))
