@@ -1,4 +1,4 @@
-"""Simulates an overloaded pool with the instances that would just keep up, to tell what latency these give.
+"""Simulates an overloaded pool with the instances that would just keep up, to tell their p99.
 
 The verdict of a run knows how many instances a pool would need, and their load. Its quantiles take a run of their own,
 which is as short as p99 allows.

@@ -378,6 +378,8 @@ class RowBuilder:
         )
         if interval is None or bound is None or math.isnan(bound.high):
             return None
+        if self.same_arrivals:  # then long queues of the one are long queues of the other, too
+            bound = bound._replace(high=bound.high - bound.skew_high)
         least = (
             self._least_mean(unknown, known.sample.quantile(1.0))
             if q is None

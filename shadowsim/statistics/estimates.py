@@ -125,11 +125,10 @@ def quantile(
     scale = math.sqrt(p * (1.0 - p) / n_eff) if error else 0.0
     plain = critical(alpha, df)
     below, above = skewed(plain, batches.skewness(beyond(sample, p, course)))
-    if p - below * scale <= 0.0 or p + above * scale >= 1.0:
-        low = sample.quantile(p - below * scale) if p - below * scale > 0.0 else math.nan
-        high = sample.quantile(p + above * scale) if p + above * scale < 1.0 else math.nan
-        return Estimate(sample.quantile(p), low, high, sample.n, n_eff)
-    low, least, most, high = (sample.quantile(p + x * scale) for x in (-below, -plain, plain, above))
+    depths = [p - below * scale, p - plain * scale, p + plain * scale, p + above * scale]
+    depths[0] = max(depths[0], 0.5 * depths[1])  # skewness leads no further than half way to the last answer
+    depths[3] = min(depths[3], 0.5 * (depths[2] + 1.0))
+    low, least, most, high = (sample.quantile(x) if 0.0 < x < 1.0 else math.nan for x in depths)
     return Estimate(sample.quantile(p), low, high, sample.n, n_eff, least - low, high - most)
 
 
