@@ -157,6 +157,8 @@ def frames_of(runs: object) -> list[Frames]:
         if not runs:
             raise InputError("frames", "must hold at least one run")
         return [one for run in runs for one in frames_of(run)]
+    if isinstance(runs, RunFrames):
+        return [runs]  # with what its scenario tells
     if isinstance(runs, (str, os.PathLike)):
         return [_saved(Path(runs))]
     held = {name: runs.get(name) if isinstance(runs, Mapping) else getattr(runs, name, None) for name in schema.SCHEMAS}
