@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from cases import scenario, service
 
-from shadowsim import compare, simulate
+from shadowsim import compare, compare_runs, simulate
 from shadowsim.statistics.loads import Loads, loads_of, loads_of_table
 
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
@@ -102,3 +102,16 @@ def test_a_traces_sessions_are_noted_as_unknown(tmp_path):
     mirror = {"rule": "hash"}
     run = simulate(scenario(trace, service(mean_s=0.01), mirror=mirror, base_dir=tmp_path, horizon_s=100.0))
     assert "intervals do not allow for another choice" in run.compare().attrs["sessions"]
+
+
+def test_runs_of_one_variant_are_noted_where_they_carry_other_loads():
+    runs = [
+        simulate(scenario(POISSON | {"rate_per_s": r}, service(mean_s=0.02), horizon_s=2000.0)) for r in (20.0, 30.0)
+    ]
+    table = compare_runs(runs[1], runs[0])
+    note = table.attrs["load"]["Source"]["note"]
+    assert note.startswith("Source does not carry the same load in both runs: its workers are 40 % busy in the base")
+    assert note.endswith("60 % in the result.")
+    mean = table[(table["role"] == "source") & (table["metric"] == "mean")].iloc[0]
+    assert mean["verdict"] == "worse, at 60 % load against 40 %"
+    assert compare_runs(runs[0], runs[0]).attrs == {}
