@@ -94,7 +94,7 @@ def test_time_per_request(benchmark: BenchmarkFixture, table: Callable[[str, str
         f"{ratio:.3f} x a million's time per request ({min(ratios):.3f} to {max(ratios):.3f}){goal}",
         f"{statistics.median(long_ns):.1f} ns against {statistics.median(short_ns):.1f} ns, {PARTS} pairs",
     )
-    assert long.window == long.job.c.n_windows
+    assert long.window == long.job.columns.n_windows
     # Four standard errors of a Poisson count.
     assert abs(n - n_requests) < 4 * n_requests**0.5
 

@@ -130,8 +130,8 @@ class Result:
         """Return the main figures of the run: one row per variant, source first.
 
         Figures are given whatever the length of the run. `compare` has the intervals of mean and quantiles; a quantile
-        that has none there, and all of a run that is TOO SHORT, may be far from those of a long run. Tables of text
-        show a dash for p99 and p99.9 of a run that lasts less than a hundred relaxation times of the pool.
+        that has none there, and all of a run that is TOO SHORT, may be far from those of a long run. Texts, pages and
+        cards leave out what `verdict.uncertain_quantiles` names.
 
         Returns
         -------

@@ -25,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim.arrays import Floats
+from shadowsim.frames import PERCENTILES
 from shadowsim.scenario.relaxation import relaxation_s, work_moments
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
@@ -35,7 +36,11 @@ TOO_SHORT = "TOO SHORT"
 STATUSES = ("STABLE", TOO_SHORT, OVERLOADED)  # from good to grave
 MIN_BEYOND_P99 = 30  # answers beyond p99 that an estimate of it needs
 MIN_RELAXATIONS = 10  # relaxation times that a run must last
+MIN_RELAXATIONS_OF_TAIL = 100  # that it must last for quantiles beyond p95
+_LAST_BODY = 0.95  # quantiles beyond are those of a tail
+_MIN_BEYOND = 20  # answers beyond a quantile that is shown
 MOST_RELAXATION_S = 3 * 86400.0  # so that ten last no longer than the longest shadow test, 30 days
+_SLIVER = 1e-6  # of a window: what rounding leaves of a horizon after its last window has no load of its own
 _CERTAIN = 4.0  # standard errors of counts
 _CERTAIN_OF_WORK = 5.0  # standard errors of measured work, whose distribution is skewed
 _JUST = 0.8  # load above which requests wait longer for each other than they are served
@@ -129,6 +134,8 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
     variant, n_instances = str(part["variant"].iloc[0]), int(part["instance_count"].iloc[0])
     load, dispersion = _load(part, role, scenario)
     if dispersion is None:
+        length = np.diff(_edges(part, scenario))
+        load = np.where(length > _SLIVER * length.max(), load, 0.0)
         intervals, peak = _marked_intervals(load >= 1.0), float(load.max())
     else:
         n = part["Invocations"].to_numpy(np.float64)
@@ -156,14 +163,32 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
     return PoolVerdict(role, variant, "STABLE", peak, (), None, f"{variant} keeps up{known}.")
 
 
-def lengths_in_relaxations(windows: pd.DataFrame, scenario: Scenario) -> dict[str, float]:
-    """Return by variant how many relaxation times of its pool a run lasts; infinite where the load is unknown."""
-    lengths = {}
+def uncertain_quantiles(windows: pd.DataFrame, scenario: Scenario) -> dict[str, frozenset[str]]:
+    """Return by variant the quantiles of a run that say little of a long one, as columns of `Result.summary`.
+
+    No text, page or card shows such a quantile, unless its interval or standard error stands beside it. They are
+
+    * all of a run of less than `MIN_RELAXATIONS` relaxation times of the pool, and those beyond p95 of a run of less
+      than `MIN_RELAXATIONS_OF_TAIL`, where the standard deviation of p99 is a sixth of it (M/M/4);
+    * those with fewer than 20 answers beyond.
+
+    Quantiles of an OVERLOADED pool are shown with a mark, since no run is long enough.
+    """
+    uncertain = {}
     for pool in verdict(windows, scenario).pools:
         part = windows[windows["role"] == pool.role]
+        n, length = int(part["Invocations"].sum()), float(_edges(part, scenario)[-1])
         relaxation = relaxation_s(scenario, pool.role, pool.peak_load, _busiest_load(part, pool.role, scenario))
-        lengths[pool.variant] = math.inf if not relaxation > 0.0 else float(_edges(part, scenario)[-1]) / relaxation
-    return lengths
+        uncertain[pool.variant] = frozenset(
+            f"{name}_s"
+            for name, q in PERCENTILES.items()
+            if pool.status != OVERLOADED
+            and (
+                n * (1.0 - q) < _MIN_BEYOND
+                or length < relaxation * (MIN_RELAXATIONS if q <= _LAST_BODY else MIN_RELAXATIONS_OF_TAIL)
+            )
+        )
+    return uncertain
 
 
 def _edges(part: pd.DataFrame, scenario: Scenario | None) -> Floats:

@@ -35,6 +35,12 @@ def test_capacity_is_the_border(load, status):
     assert pools["shadow"].status == "STABLE"
 
 
+def test_what_rounding_leaves_of_the_horizon_is_no_window_with_a_load():
+    s = scenario(poisson(85.0), service(mean_s=0.01), share=100, horizon_s=2040.0, period_s=20.4)
+    assert s.n_windows == 101  # 2040 / 20.4 is more than 100
+    assert judged(s)[0].status == "STABLE"
+
+
 def test_the_excess_and_the_instances_needed():
     s = scenario(
         poisson(500.0),

@@ -25,6 +25,7 @@ from shadowsim.result import Result
 from shadowsim.scenario.paths import edited
 from shadowsim.scenario.reading import MOST_REPLICATIONS
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.verdict import STATUSES, Verdict
 
 FIGURES = ("requests", "rate_per_s", "share", "mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "p99_9_s", "maximum_s",
@@ -119,7 +120,7 @@ def _run_replication(scenario: Scenario, r: int, advance: Callable[[int], object
     return run(replication(scenario, r), advance=advance)
 
 
-def summarise(results: Sequence[Result], confidence: float = 0.95) -> pd.DataFrame:
+def summarise(results: Sequence[Result], confidence: float = CONFIDENCE) -> pd.DataFrame:
     """Return means over independent runs, with confidence intervals.
 
     The half-width is Student's: t(n - 1; (1 + confidence) / 2) s / sqrt(n), s the standard deviation between runs

@@ -34,11 +34,11 @@ from shadowsim.planning.plan_effects import Effect
 from shadowsim.quantities import integer
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
-from shadowsim.statistics import estimates, sequential_looks
-from shadowsim.statistics.batch_means import STEADY, traffic_moments
-from shadowsim.statistics.comparison import RowBuilder
+from shadowsim.statistics import sequential_looks
+from shadowsim.statistics.batch_means import STEADY, Course, traffic_moments
+from shadowsim.statistics.comparison import RowBuilder, n_effective_of_tails
 from shadowsim.statistics.samples import Buckets
-from shadowsim.statistics.sections import Sections, SideSections
+from shadowsim.statistics.sections import Sections, SideSections, share_cv
 from shadowsim.statistics.terms import Terms
 
 Advance = Callable[[int], object]
@@ -139,6 +139,7 @@ class Rehearsal:
         steady = not seeded.traffic.has_course
         source, shadow = (_side_sections(tally, edges, steady) for tally in counts.tallies)
         cycle_s = seeded.traffic.modulation_s
+        shadow = replace(shadow, course=replace(shadow.course, share_cv=share_cv(seeded.document)))
         return Sections(source, shadow, "sections", cycles=seeded.horizon_s / cycle_s if cycle_s else math.inf)
 
     def run(self, r: int, advance: Advance = lambda _: None) -> RehearsalResult:
@@ -176,9 +177,7 @@ def levels_of(alpha: float, looks: int) -> tuple[float, ...]:
 def judge(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, Any], bool]:
     """Return `compare`'s row for an effect's metric, and whether there were too few requests for an interval."""
     sides = (sections.source, sections.shadow)
-    n_effective = [
-        estimates.n_effective(side.sample, 0.5, None, side.moments) if side.sample else None for side in sides
-    ]
+    n_effective = [n_effective_of_tails(side) for side in sides]
     builder = RowBuilder.of(sections, None, n_effective, Terms(_NO_MARGIN, _NO_MARGIN, level))
     return _metric_row(builder, sides, effect, n_effective), not all(builder.has_data(effect.tail))
 
@@ -186,10 +185,10 @@ def judge(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, A
 def _metric_row(
     builder: RowBuilder, sides: Sequence[SideSections], effect: Effect, n_effective: Sequence[float | None]
 ) -> dict[str, Any]:
-    moments = [side.moments for side in sides]
+    courses = [side.course for side in sides]
     if effect.of_errors:
         counts = [(side.errors[effect.metric], side.requests) for side in sides]
-        return builder.share(effect.metric, counts, n_effective, moments)
+        return builder.share(effect.metric, counts, n_effective, courses)
     if effect.metric == "mean":
         return builder.mean(effect.metric, sides)
     assert effect.at is not None
@@ -265,8 +264,8 @@ def _side_sections(tally: k.Tally, edges: Floats, steady: bool) -> SideSections:
         sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], counts, ends)
     errors = {name: rows[:, list(kinds)].sum(axis=1) for name, kinds in _ERRORS.items()}
     n_answered = tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED]
-    moments = STEADY if steady else traffic_moments(n_answered, n_sections)
-    return SideSections(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors, moments)
+    course = STEADY if steady else Course(traffic_moments(n_answered, n_sections))
+    return SideSections(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors, course)
 
 
 def _first_sections(sections: Sections, n: int) -> Sections:
@@ -281,7 +280,8 @@ def _first_sections(sections: Sections, n: int) -> Sections:
             counts = sample.counts[:n]
             sample = Buckets(sample.low_s, sample.high_s, counts, sample.extremes_s) if counts.any() else None
         errors = {name: hits[:n] for name, hits in side.errors.items()}
-        moments = None if side.moments is None else side.moments[:n]
-        sides.append(SideSections(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, moments))
+        moments = side.course.moments
+        course = replace(side.course, moments=None if moments is None else moments[:n])
+        sides.append(SideSections(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, course))
     cycles = sections.cycles * n / sections.source.n.size
     return Sections(sides[0], sides[1], sections.method, cycles=cycles)

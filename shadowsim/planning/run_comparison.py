@@ -39,18 +39,23 @@ from shadowsim.statistics.comparison import (
     MIN_CYCLES,
     compare,
     is_one_sided,
+    is_uncertain,
     limit_of,
     metric_rows,
     terms_of,
     verdict_of,
 )
+from shadowsim.statistics.loads import ATTRIBUTE as LOADS
+from shadowsim.statistics.loads import loads_of_runs
 from shadowsim.statistics.sections import Sections, frames_of, given_traffic, sections_of
 from shadowsim.statistics.terms import (
+    BETTER,
     CONFIDENCE,
     MARGIN_PCT,
     MARGIN_POINTS,
     NOT_ENOUGH,
     NOT_ENOUGH_DATA,
+    SAME,
     WORSE,
 )
 from shadowsim.text import OVERLOADED, grid, percent, short_name, time_text
@@ -105,6 +110,9 @@ def compare_runs(
         is result minus baseline, `ratio` is result over baseline, and the `outcome` "worse" means that the result is
         worse. A variant that received no request on one side has no rows of latencies.
 
+        Where the utilisation of a variant differs between the runs by more than 5 points, the frame's `attrs["load"]`
+        holds both and a sentence, by variant; verdicts say it unless its instances get the same number of requests.
+
     Raises
     ------
     InputError
@@ -128,16 +136,26 @@ def compare_runs(
     same_requests = _same_requests(new, old)
     after, before = _sections(new, old, method, same_requests)
     names = _names(new)
-    rows = []
+    rows, loads = [], {}
     for role in ROLES:
+        if differing := loads_of_runs(frames_of(old), frames_of(new), role):
+            loads[names[role]] = differing
         cycles = min(before.cycles, after.cycles)
         pair = Sections(before.side(role), after.side(role), after.method, after.independent, cycles)
         for row in metric_rows(pair, terms, limit_s, same_requests):
             renamed = {_renamed(key): value for key, value in row.items()}
             renamed["verdict"] = verdict_of(row, terms)
+            if differing and differing.qualifier and row["outcome"] in (WORSE, BETTER, SAME):
+                renamed["verdict"] += f", {differing.qualifier}"
             renamed["method"] += ", same requests" if same_requests else ""
             rows.append({"variant": names[role], "role": role, **renamed})
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_baseline": "int64", "n_result": "int64"})
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_baseline": "int64", "n_result": "int64"})
+    if loads:
+        table.attrs[LOADS] = {
+            name: {"baseline": load.source, "result": load.shadow, "note": load.note_of_runs(name)}
+            for name, load in loads.items()
+        }
+    return table
 
 
 def assert_no_regression(
@@ -302,7 +320,7 @@ def regressions_text(table: pd.DataFrame) -> str:
     rows = [("variant", "metric", "baseline", "result", "change", "interval", "verdict")]
     for row in table.to_dict("records"):
         if row["unit"] == "s":
-            values = [time_text(row[key]) for key in ("baseline", "result")]
+            values = ["-" if is_uncertain(row) else time_text(row[key]) for key in ("baseline", "result")]
             change, low, high = ((row[key] - 1.0) * 100.0 for key in ("ratio", "ratio_low", "ratio_high"))
             unit = "%"
         else:
@@ -313,7 +331,7 @@ def regressions_text(table: pd.DataFrame) -> str:
             interval = f"{_signed(low)} or more" if row["outcome"] == WORSE else f"{_signed(high)} or less"
         else:
             interval = "-" if math.isnan(low) or math.isnan(high) else f"{_signed(low)} to {_signed(high)}"
-        change_text = "-" if math.isnan(change) else f"{_signed(change)} {unit}"
+        change_text = "-" if math.isnan(change) or is_uncertain(row) else f"{_signed(change)} {unit}"
         verdict = row["outcome"] if is_one_sided(row) else row["verdict"]
         rows.append((short_name(row["variant"]), row["metric"], *values, change_text, interval, verdict))
     return grid(rows, left=(0, 1, 6))

@@ -15,6 +15,7 @@ import pandas as pd
 from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import experiment_text
 from shadowsim.errors import InputError
+from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.planning.sheet import recommend
 from shadowsim.report.analysis_text import no_answer_text
 from shadowsim.report.comparison_text import equal_load, load_sentences
@@ -23,10 +24,10 @@ from shadowsim.report.run_text import overload_note
 from shadowsim.report.scenario_text import scenario_text
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.loads import loads_of
+from shadowsim.statistics.loads import loads_of, note_of_sessions
 from shadowsim.statistics.sections import frames_of
 from shadowsim.text import OVERLOADED, count, percent, time_text
-from shadowsim.verdict import Verdict
+from shadowsim.verdict import Verdict, uncertain_quantiles
 
 BADGES = {"STABLE": "#0B7A4B", OVERLOADED: "#A32A6C", "TOO SHORT": "#8A6100"}  # white text is legible on all of them
 _LINE = "rgba(128,128,128,.4)"
@@ -87,9 +88,13 @@ def _result_card(result: Result) -> Card:
         ["requests", *map(count, summary["requests"])],
         ["share copied", *("" if r.role == "source" else percent(float(r.share), 2) for r in summary.itertuples())],  # type: ignore[arg-type]
     ]
+    uncertain = uncertain_quantiles(result.windows, scenario)
     for name, key in _LATENCIES.items():
-        marks = [" *" if variant in over else "" for variant in summary.index]
-        rows.append([name, *(time_text(x) + mark for x, mark in zip(summary[key], marks, strict=True))])
+        texts = [
+            NONE if key in uncertain[str(variant)] else time_text(x) + (" *" if variant in over else "")
+            for variant, x in summary[key].items()
+        ]
+        rows.append([name, *texts])
     rows.append(["utilisation", *map(percent, summary["utilisation"])])
     rows.append(["errors", *(percent(x, 2) for x in summary["error_rate"])])
     heads = ["", *(f"{name} ({role})" for name, role in zip(summary.index, summary["role"], strict=True))]
@@ -140,8 +145,10 @@ def _why(verdict: Verdict) -> str:
 
 def _load_lines(result: Result, verdict: Verdict) -> str:
     """Return what unequal loads of both sides do to their figures."""
-    loads = loads_of(frames_of(result))
-    sentences = load_sentences(loads, equal_load(result.scenario, loads, verdict.source.status))
+    runs = frames_of(result)
+    loads = loads_of(runs)
+    equal = equal_load(result.scenario, loads, verdict.source.status)
+    sentences = enough_texts(result.scenario, verdict) + load_sentences(loads, equal, [note_of_sessions(runs)])
     return "".join(f"<div>{_escaped(sentence)}</div>" for sentence in sentences)
 
 

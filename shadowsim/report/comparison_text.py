@@ -25,8 +25,8 @@ from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import compare, is_one_sided
-from shadowsim.statistics.loads import Loads, loads_of_table
+from shadowsim.statistics.comparison import compare, is_one_sided, is_uncertain
+from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of_table, note_of_sessions
 from shadowsim.statistics.sections import Frames, frames_of
 from shadowsim.statistics.terms import (
     BETTER,
@@ -64,7 +64,25 @@ def _scaled(row: Row) -> tuple[float, float, float, str]:
 def change(row: Row) -> str:
     """Return a row's difference as text: latencies in per cent, shares in points, paired requests as a time."""
     x, _, _, unit = _scaled(row)
-    return f"{signed(x)} {unit}" if math.isfinite(x) else "-"
+    return f"{signed(x)} {unit}" if math.isfinite(x) and not is_uncertain(row) else "-"
+
+
+def values(row: Row) -> list[str]:
+    """Return the values of both sides as text.
+
+    A quantile without an interval is a dash, and one with a lower end only, as of a one-sided answer, is "> 312 ms".
+    """
+    pair = ("baseline", "result") if "baseline" in row else ("source", "shadow")
+    texts = []
+    for side in pair:
+        low, high = row[f"{side}_low"], row[f"{side}_high"]
+        if row["unit"] != "s":
+            texts.append(percent(row[side], 3))
+        elif math.isinf(high):
+            texts.append(f"> {time_text(low)}")
+        else:
+            texts.append("-" if is_uncertain(row) and math.isnan(low + high) else time_text(row[side]))
+    return texts
 
 
 def interval(row: Row) -> str:
@@ -118,6 +136,8 @@ class SavedComparison:
         The loads of the two sides of a run, where they differ.
     equal_load : EqualLoad or None
         The shadow at the source's load, where it could be simulated.
+    notes : tuple of str
+        What else than the models makes sides differ: sessions that are copied whole, or loads that differ between runs.
     """
 
     table: pd.DataFrame
@@ -128,6 +148,7 @@ class SavedComparison:
     too_short: tuple[str, ...] = ()
     loads: Loads | None = None
     equal_load: EqualLoad | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def worse(self) -> bool:
@@ -165,9 +186,9 @@ class SavedComparison:
                 same.append(f"{name}: the same in both runs, to the bit")
                 continue
             rows += [[name] + [""] * 6] if name else []
-            rows += [_at_its_load(_cells(row, pair), row, self.loads) for row in records(part)]
+            rows += [_at_its_load(_cells(row), row, self.loads) for row in records(part)]
         sentences = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
-        loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load)]
+        loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load, self.notes)]
         short = [wrapped(f"{TOO_SHORT}: {' '.join(self.too_short)}", hanging="  ")] if self.too_short else []
         blocks = [short, loads, [wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
                   [*sentences, *_verdict_lines(self.table, self.loads)], _notes(table, self.terms)]  # fmt: skip
@@ -178,7 +199,11 @@ class SavedComparison:
         gate = {"worse": self.worse, "not_enough_data": self.unsure, "overloaded": list(self.overloaded)}
         gate["too_short"] = list(self.too_short)
         load = self.loads and self.loads.to_dict() | {"at_source_load": _equal_load_dict(self.equal_load)}
-        return gate | {"confidence": self.confidence, "metrics": self.table.to_dict("records"), "load": load}
+        return (
+            gate
+            | {"confidence": self.confidence, "metrics": self.table.to_dict("records"), "load": load}
+            | {"notes": list(self.notes)}
+        )
 
 
 def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
@@ -200,7 +225,8 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
     source_status = statuses["source"].status if "source" in statuses else ""
     equal = equal_load(scenarios[0], loads, source_status, **_plain_terms(asked))
     head, short, confidence = f"{requests}{replications}", _too_short(statuses), asked.get("confidence", CONFIDENCE)
-    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal)
+    notes = tuple(filter(None, [note_of_sessions(runs)]))
+    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal, notes)
 
 
 def equal_load(
@@ -218,11 +244,12 @@ def equal_load(
         return None  # such as a pool that would be too large: the loads themselves are still shown
 
 
-def load_sentences(loads: Loads | None, equal: EqualLoad | None) -> list[str]:
-    """Return the sentences on unequal loads, and on what the model's own service explains; none for equal loads."""
-    if loads is None:
-        return []
-    return [loads.note] if equal is None else [loads.note, _equal_load_text(equal)]
+def load_sentences(loads: Loads | None, equal: EqualLoad | None, notes: Sequence[str] = ()) -> list[str]:
+    """Return the sentences on unequal loads, on what the model's own service explains, and other notes that exist."""
+    sentences = [loads.note] if loads else []
+    if loads and equal:
+        sentences.append(_equal_load_text(equal))
+    return [*sentences, *filter(None, notes)]
 
 
 def _equal_load_text(equal: EqualLoad) -> str:
@@ -235,7 +262,8 @@ def _equal_load_text(equal: EqualLoad) -> str:
     if shadow.status == OVERLOADED:
         return f"{where} {shadow.variant} would be {OVERLOADED}, at {shadow.peak_load:.2f} of its capacity."
     rows = {row["metric"]: row for row in records(equal.table)}
-    changes = [f"{name} {change(rows[name])}{_bounds(rows[name])}" for name in ("mean", "p50", "p99") if name in rows]
+    known = [name for name in ("mean", "p50", "p99") if name in rows and change(rows[name]) != "-"]
+    changes = [f"{name} {change(rows[name])}{_bounds(rows[name])}" for name in known]
     differs = f"{where} the shadow would differ by {', '.join(changes)}"
     return f"{differs}: the difference that remains is the model's, the rest is due to load."
 
@@ -274,7 +302,10 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
     overloaded = [s for r in roles for s in _overloaded(after.get(r), before.get(r), f"and was not in {earlier}")]
     head = f"baseline: {earlier}; result: {later}"
     shown = table[table["role"].isin(roles)]
-    return SavedComparison(shown, _terms(asked), asked.get("confidence", CONFIDENCE), tuple(overloaded), head, short)
+    differing = table.attrs.get(ATTRIBUTE, {})
+    notes = tuple(load["note"] for name, load in differing.items() if name in set(shown["variant"]))
+    confidence = asked.get("confidence", CONFIDENCE)
+    return SavedComparison(shown, _terms(asked), confidence, tuple(overloaded), head, short, notes=notes)
 
 
 def _plain_terms(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,13 +373,11 @@ def _name(runs: Sequence[Frames], role: str) -> str:
     return str(names.iloc[0]) if len(names) else ""
 
 
-def _cells(row: Row, pair: Sequence[str]) -> list[str]:
-    values = [row[side] for side in pair]
+def _cells(row: Row) -> list[str]:
     name = label(row["metric"])
     n_eff = "-" if math.isnan(row["n_eff"]) else compact(row["n_eff"])
     outcome = _NO_DIFFERENCE if row["outcome"] == SAME else row["outcome"] if is_one_sided(row) else row["verdict"]
-    value_text = time_text if row["unit"] == "s" else lambda x: percent(x, 3)
-    return [name, *map(value_text, values), change(row), interval(row), n_eff, outcome]
+    return [name, *values(row), change(row), interval(row), n_eff, outcome]
 
 
 def _at_its_load(cells: list[str], row: Row, loads: Loads | None) -> list[str]:

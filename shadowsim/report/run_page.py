@@ -16,8 +16,9 @@ import pandas as pd
 from shadowsim import __version__, plots
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import cost
+from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.report.analysis_text import usd_text
-from shadowsim.report.comparison_text import change, equal_load, interval, load_sentences, records
+from shadowsim.report.comparison_text import change, equal_load, interval, load_sentences, records, values
 from shadowsim.report.html_page import (
     Chart,
     assumptions_list,
@@ -35,10 +36,10 @@ from shadowsim.report.html_page import (
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
-from shadowsim.statistics.loads import loads_of_table
+from shadowsim.statistics.loads import SESSIONS, loads_of_table
 from shadowsim.statistics.terms import BETTER, NOT_JUDGED, WORSE
-from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant, time_text
-from shadowsim.verdict import Verdict
+from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant
+from shadowsim.verdict import Verdict, uncertain_quantiles
 
 _NONE = "–"
 _HEADLINES = {
@@ -72,7 +73,9 @@ def html(result: Result) -> str:
     compared = result.compare()
     charts = _charts(result, verdict, compared)
     loads = loads_of_table(compared)
-    load_texts = load_sentences(loads, equal_load(scenario, loads, verdict.source.status))
+    notes = [compared.attrs.get(SESSIONS, "")]
+    enough = enough_texts(scenario, verdict)
+    load_texts = enough + load_sentences(loads, equal_load(scenario, loads, verdict.source.status), notes)
     main = f"""{_verdict_section(verdict, load_texts)}
 <section aria-labelledby="what">
 <h2 id="what">What was simulated</h2>
@@ -158,7 +161,11 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         ("requests per second", [significant(r["rate_per_s"], 4) for r in variants]),
         ("share copied", ["" if r["role"] == "source" else f"{percent(r['share'], 3)} of {share}" for r in variants]),
     ]
-    latency = [(name, [_ms(r[key]) for r in variants]) for name, key in _LATENCIES.items()]
+    uncertain = uncertain_quantiles(result.windows, result.scenario)
+    latency = [
+        (name, [_NONE if key in uncertain[str(r.name)] else _ms(r[key]) for r in variants])
+        for name, key in _LATENCIES.items()
+    ]
     rest = [
         ("utilisation", [percent(r["utilisation"]) for r in variants]),
         ("errors", [percent(r["error_rate"], 2) if r["requests"] else _NONE for r in variants]),
@@ -201,9 +208,8 @@ def _comparison_section(compared: pd.DataFrame, verdict: Verdict) -> str:
     """Return the comparison as a table, with the figures that its chart cannot show."""
     cells = []
     for row in records(compared):
-        formatter = time_text if row["unit"] == "s" else percent
         n_eff = compact(row["n_eff"]) if math.isfinite(row["n_eff"]) else _NONE
-        figures = [formatter(row["source"]), formatter(row["shadow"]), change(row), interval(row)]
+        figures = [*values(row), change(row), interval(row)]
         cells.append((_metric_text(row), [*(_NONE if x == "-" else x for x in figures), n_eff, row["verdict"]]))
     roles = [p.role + (f", {OVERLOADED}" if p.status == OVERLOADED else "") for p in verdict.pools]
     caption = "n_eff: effective sample size of the smaller side."
@@ -235,7 +241,8 @@ def _changes_text(compared: pd.DataFrame, labels: Mapping[str, str]) -> str:
     changes_by_verdict: dict[str, list[str]] = {}
     for row in records(compared[compared["outcome"] != NOT_JUDGED]):
         verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER) else row["verdict"]
-        changes_by_verdict.setdefault(verdict, []).append(f"{_metric_text(row)} {change(row)}")
+        by = "" if change(row) == "-" else f" {change(row)}"
+        changes_by_verdict.setdefault(verdict, []).append(f"{_metric_text(row)}{by}")
     parts = "; ".join(f"{verdict}: {', '.join(changes)}" for verdict, changes in changes_by_verdict.items())
     return f"{' and '.join(labels.values())} compared. {parts}."
 
@@ -253,9 +260,12 @@ def _range_text(windows: pd.DataFrame, labels: Mapping[str, str], quantity: str)
 
 
 def _quantiles_text(result: Result, labels: Mapping[str, str]) -> str:
+    uncertain = uncertain_quantiles(result.windows, result.scenario)
     quantiles = {q: result.quantile(float(q[1:]) / 100.0) for q in ("p50", "p99", "p99.9")}
+    known = {v: [q for q in quantiles if _LATENCIES[q] not in uncertain[v]] for v in labels}
     texts = (
-        f"{name}: {', '.join(f'{q} {_ms(x.get(v))} ms' for q, x in quantiles.items())}" for v, name in labels.items()
+        f"{name}: {', '.join(f'{q} {_ms(quantiles[q].get(v))} ms' for q in known[v]) or 'too few answers'}"
+        for v, name in labels.items()
     )
     return f"{'; '.join(texts)}."
 

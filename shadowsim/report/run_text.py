@@ -11,6 +11,7 @@ import pandas as pd
 
 from shadowsim.engine.replicate import summarise, worst, worst_by_variant
 from shadowsim.frames import LOST_CAUSES
+from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.planning.slo import Slo
 from shadowsim.result import Result
 from shadowsim.text import (
@@ -25,23 +26,23 @@ from shadowsim.text import (
     trimmed_number,
     wrapped,
 )
-from shadowsim.verdict import lengths_in_relaxations
+from shadowsim.verdict import uncertain_quantiles
 
 Formatter = Callable[[float], str]
 
 _QUANTILES = {"p50": "p50_s", "p90": "p90_s", "p95": "p95_s", "p99": "p99_s", "p99.9": "p99_9_s", "max": "maximum_s"}
 LABELS = ("", "variant", "verdict", "requests", "rate", "share copied", "latency mean",
           *(f"        {name}" for name in _QUANTILES), "wait mean", "utilisation", "errors", "captured")  # fmt: skip
-_TAIL = ("p99_s", "p99_9_s")
-MIN_RELAXATIONS_TAIL = 100  # at ten, the standard deviation of p99 is a third of it; it falls with the square root
 _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 
 
 def results_text(results: Sequence[Result]) -> str:
     """Return the figures and the verdict of one run; for several, means with half-widths and the worst verdict."""
+    gravest = worst(results)
+    enough = " ".join(["", *enough_texts(results[0].scenario, gravest)])
     if len(results) == 1:
-        return f"{summary_table(results[0])}\n\n{wrapped(str(worst(results)))}"
-    return f"{_spread_table(results)}\n\n{wrapped(f'worst of {len(results)} replications: {worst(results)}')}"
+        return f"{summary_table(results[0])}\n\n{wrapped(f'{gravest}{enough}')}"
+    return f"{_spread_table(results)}\n\n{wrapped(f'worst of {len(results)} replications: {gravest}{enough}')}"
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:
@@ -83,10 +84,12 @@ def goals_frame(slo: Slo, results: Sequence[Result]) -> pd.DataFrame:
 def _summary_object(result: Result) -> dict[str, object]:
     """Return a run's figures for JSON: summary and verdict of each variant; NaN where there is none."""
     pools = {p.variant: p for p in result.verdict.pools}
+    uncertain = uncertain_quantiles(result.windows, result.scenario)
     variants: list[dict[Any, object]] = []
     for row in result.summary().reset_index().to_dict("records"):
         pool = pools[row["variant"]]
         variants.append(row | {key: getattr(pool, key) for key in _POOL_KEYS})
+        variants[-1]["uncertain"] = sorted(uncertain[row["variant"]])
     scenario = result.scenario
     return {
         "scenario": scenario.experiment.name,
@@ -105,11 +108,15 @@ def _spread_table(results: Sequence[Result]) -> str:
     texts += [time_text] * (len(LABELS) - 9) + [percent, _share_of_errors, bytes_text]
     columns = [[label if label != "verdict" else "worst verdict" for label in LABELS]]
     statuses, capture = worst_by_variant(results), results[0].scenario.capture
+    uncertain = uncertain_quantiles(results[0].windows, results[0].scenario)
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         status = statuses[str(variant)]
         cells = [
-            _with_half_width(formatter, mean, half) + (" *" if formatter is time_text and status == OVERLOADED else "")
-            for formatter, mean, half in zip(texts, part["mean"], part["half_width"], strict=True)
+            ("-" if math.isnan(half) and figure in uncertain[str(variant)] else _with_half_width(formatter, mean, half))
+            + (" *" if formatter is time_text and status == OVERLOADED else "")
+            for formatter, figure, mean, half in zip(
+                texts, part["figure"], part["mean"], part["half_width"], strict=True
+            )
         ]
         cells[2] = cells[2] if role == "shadow" else ""
         cells[-1] = cells[-1] if capture else "-"
@@ -134,20 +141,18 @@ def _share_of_errors(share: float) -> str:
 def summary_table(result: Result) -> str:
     """Return a run's figures, source beside shadow: one row per metric.
 
-    Latencies of an overloaded pool carry a mark, because they depend on the length of the run and not on the pool. A
-    quantile beyond p95 of a run that lasts less than `MIN_RELAXATIONS_TAIL` relaxation times of the pool is a dash: it
-    has no interval, and its standard deviation is a tenth of it and more. `Result.summary` has it nevertheless.
+    Latencies of an overloaded pool carry a mark, because they depend on the length of the run and not on the pool. An
+    uncertain quantile is a dash (`verdict.uncertain_quantiles`); `Result.summary` has it nevertheless.
     """
     summary = result.summary()
-    lengths = lengths_in_relaxations(result.windows, result.scenario)
+    uncertain = uncertain_quantiles(result.windows, result.scenario)
     columns = [list(LABELS)]
     for variant, row in summary.iterrows():
         part = result.windows[result.windows["variant"] == variant]
         mark, blank = (" *", "  ") if row["verdict"] == OVERLOADED else ("", "")
         share = f"{percent(row['share'], 3)} of {trimmed_number(100.0 * result.scenario.share)} %"
-        hidden = _TAIL if lengths[str(variant)] < MIN_RELAXATIONS_TAIL and row["verdict"] != OVERLOADED else ()
         figures = [
-            "-" if key in hidden else time_text(row[key]) + mark
+            "-" if key in uncertain[str(variant)] else time_text(row[key]) + mark
             for key in ("mean_s", *_QUANTILES.values(), "wait_mean_s")
         ]
         columns.append(

@@ -25,7 +25,7 @@ is removed first, and each block of a section counts at its own rate.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -40,19 +40,37 @@ _DEGREE = 6  # of the polynomial in the traffic: a tail grows much faster than t
 _BLOCKS_PER_SECTION = (16, 8, 4, 2, 1)
 _MAX_NOISE = 0.01  # share of the variance of the blocks' requests that may be due to chance
 _MAX_JUMP = 0.25  # of the range, from a block to the next: seven days in a hundred sections change by 0.22
-STEADY: Floats = np.empty((0, 0))  # moments of traffic without a profile
 _MIN_SMOOTHNESS = 0.95  # correlation of neighbouring blocks; a randomly modulated rate reaches it only with few jumps
 
 
-class Deviations(NamedTuple):
-    """Contributions of the sections to an estimate's error, which add up to 0, and their requests.
+@dataclass(frozen=True, slots=True, eq=False)
+class Course:
+    """What is known of a side's traffic.
 
-    `sums` and `n` have shape (sections,); `moments` are those of the traffic: from `traffic_moments`, or `STEADY`.
+    Attributes
+    ----------
+    moments : ndarray of float64, or None
+        Moments of traffic with a profile, from `traffic_moments`; None if they are unknown.
+    is_steady : bool
+        Whether the traffic has no profile.
+    share_cv : float
+        Coefficient of variation of the number of requests between choices of sessions, if whole sessions are copied.
     """
+
+    moments: Floats | None = None
+    is_steady: bool = False
+    share_cv: float = 0.0
+
+
+UNKNOWN, STEADY = Course(), Course(is_steady=True)
+
+
+class Deviations(NamedTuple):
+    """Contributions of the sections to an estimate's error, which add up to 0, and their requests."""
 
     sums: Floats
     n: Floats
-    moments: Floats | None = None
+    course: Course = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +101,30 @@ class Batches:
         """
         x = self.scatter(deviations)
         squares = float(x @ x)
+        if extra := _of_sessions(deviations):
+            error, df = self.error(deviations._replace(course=replace(deviations.course, share_cv=0.0)))
+            return math.hypot(error, extra), df
         most = (self.n - 1.0) * (2.0 / 3.0 if self.trend else 1.0)
         if squares <= 0.0:
             return 0.0, most
         excess = float((x**4).sum()) / squares**2 - (0.0 if self.trend else 1.0 / self.n)
         return math.sqrt(squares), min(most, 2.0 / excess if excess > 0.0 else most)
 
+    def skewness(self, deviations: Deviations) -> float:
+        """Return the skewness of the sum, from the third moment of the batches; of a trend, from what remains."""
+        x = _batch_sums(_detrended(deviations) if self.trend else deviations.sums, self.n)
+        x = x - x.mean()
+        squares = float(x @ x)
+        if squares <= 0.0:
+            return 0.0
+        n = float(self.n)
+        third = n * n / ((n - 1.0) * (n - 2.0)) * float((x**3).sum())  # unbiased
+        return float(third / (squares * n / (n - 1.0)) ** 1.5)
+
     def correlation(self, source: Deviations, shadow: Deviations) -> float:
         """Return the correlation of the errors of two series."""
         x, y = self.scatter(source), self.scatter(shadow)
-        scale = math.sqrt(float(x @ x) * float(y @ y))
+        scale = math.hypot(*x, _of_sessions(source)) * math.hypot(*y, _of_sessions(shadow))
         return float(x @ y) / scale if scale > 0.0 else 0.0
 
     def scatter(self, deviations: Deviations) -> Floats:
@@ -136,8 +168,8 @@ def uncorrelated_batches(*deviations: Deviations) -> Batches | None:
                 return Batches(n, trend=True)
         return None
 
-    known = any(d.moments is not None and d.moments.size for d in deviations)
-    steady = any(d.moments is not None and not d.moments.size for d in deviations)
+    known = any(d.course.moments is not None for d in deviations)
+    steady = any(d.course.is_steady for d in deviations)
     if known and (batches := without_trend(0.2) or without_trend(0.05)):
         return batches
     if batches := with_trend() or (None if known or steady else without_trend(0.2)):
@@ -219,8 +251,8 @@ def _detrended(deviations: Deviations) -> Floats:
 
     Without moments of the traffic, the polynomial is in the section's requests.
     """
-    sums, n, moments = deviations
-    if moments is not None and moments.size:
+    sums, n, moments = deviations.sums, deviations.n, deviations.course.moments
+    if moments is not None:
         scale = np.divide(1.0, np.sqrt(n), out=np.zeros(n.size), where=n > 0.0)
         explained: Floats = moments @ np.linalg.lstsq(moments * scale[:, None], sums * scale, rcond=None)[0]
         free = max(n.size - _DEGREE - 1, 1)  # each coefficient removes the scatter of a section
@@ -234,6 +266,17 @@ def _detrended(deviations: Deviations) -> Floats:
     coefficients = np.linalg.lstsq(powers * weight[:, None], share * weight, rcond=None)[0]
     residuals: Floats = sums - powers @ coefficients * n
     return residuals
+
+
+def _of_sessions(deviations: Deviations) -> float:
+    """Return the standard error of the sum that is due to the choice of the sessions that are copied.
+
+    Their number of requests varies, and so does the load of the pool that gets them. The sections tell how deviations
+    change with the requests: by the slope of a straight line through them.
+    """
+    cv, n = deviations.course.share_cv, deviations.n - deviations.n.mean()
+    squares = float(n @ n)
+    return abs(float(n @ deviations.sums)) / squares * cv * float(deviations.n.sum()) if squares > 0.0 and cv else 0.0
 
 
 def _n_normal(x: Floats) -> float:

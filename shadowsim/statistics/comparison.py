@@ -13,10 +13,10 @@ A shadow near saturation forgets its past so slowly that its p99 has no interval
 one-sided answer where the other side has data: the shadow's p99 exceeds x exactly if more than 1 % of its answers take
 longer than x. That share is a mean of zeros and ones, which has an interval long before the quantile has one, since far
 more than 1 % of the answers of a much slower shadow lie beyond the source's p99. The row is "worse, by at least 40 %;
-how much more is unknown" if the greatest x that the shadow's p99 certainly exceeds lies above the upper end of the
-source's; both ends are at half the level, so that the answer as a whole is wrong no more often than a two-sided one. A
-source that lacks data gives "better" in the same way. The bound of a mean is that of latencies which are cut off at the
-greatest of the other side.
+how much more is unknown" if the difference exceeds the margin, and the greatest x that the shadow's p99 certainly
+exceeds lies above the upper end of the source's; both ends are at half the level, so that the answer as a whole is
+wrong no more often than a two-sided one. A source that lacks data gives "better" in the same way. The bound of a mean
+is that of latencies which are cut off at the greatest of the other side.
 
 The margin of a latency is relative, and is compared with the interval of the ratio; that of a share is in percentage
 points.
@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -46,9 +46,16 @@ from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES, US_PER_S
 from shadowsim.quantities import parse_duration
 from shadowsim.statistics import estimates, sequential_looks
-from shadowsim.statistics.batch_means import STEADY, Batches, Deviations, uncorrelated_batches
+from shadowsim.statistics.batch_means import (
+    STEADY,
+    UNKNOWN,
+    Batches,
+    Course,
+    Deviations,
+    uncorrelated_batches,
+)
 from shadowsim.statistics.estimates import Estimate
-from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of
+from shadowsim.statistics.loads import ATTRIBUTE, SESSIONS, Loads, loads_of, note_of_sessions
 from shadowsim.statistics.samples import Values
 from shadowsim.statistics.sections import ERRORS, Sections, SideSections, arrivals_cut, frames_of, sections_of
 from shadowsim.statistics.terms import (
@@ -66,8 +73,10 @@ from shadowsim.statistics.terms import (
 
 MIN_BEYOND = 20  # independent answers beyond a quantile; with fewer, its interval is too narrow
 MIN_CYCLES = 10  # of a modulated rate; batches of fewer seem uncorrelated by chance
+_PEAK = 0.9  # quantile that tells of the peak of traffic with a profile
 _MEAN_TAIL = 0.1  # the upper tenth of latencies determines their mean
 _STEP = 1.001  # precision of the end of a one-sided answer; a bucket is 0.8 % wide
+_QUANTILE_METRICS = frozenset(f"p{100 * q:g}" for q in PERCENTILES.values())
 _INTERVALS = ("low", "high", "ratio_low", "ratio_high", "source_low", "source_high", "shadow_low", "shadow_high")
 
 
@@ -151,7 +160,8 @@ def compare(
             Method of the interval, with the number of batches.
 
         Where utilisations differ by more than 5 points, the frame's `attrs["load"]` holds those of both sides, whether
-        their instances get the same number of requests, and a sentence.
+        their instances get the same number of requests, and a sentence. Where whole sessions are copied,
+        `attrs["sessions"]` tells what that does to the intervals.
 
     Raises
     ------
@@ -176,13 +186,14 @@ def compare(
     if sections.method == "windows":
         rows[1:1] = period_rows(runs[0]["windows"], terms)
     if len(runs) == 1 and "requests" in runs[0]:
-        moments = sections.source.moments
-        rows += paired_rows(runs[0]["requests"], terms, moments is not None and not moments.size)
+        rows += paired_rows(runs[0]["requests"], terms, sections.source.course.is_steady)
     if not rows:
         raise InputError("frames", "hold nothing that could be compared")
     for row in rows:
         row["verdict"] = verdict_of(row, terms)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_source": "int64", "n_shadow": "int64"})
+    if note := note_of_sessions(runs):
+        table.attrs[SESSIONS] = note
     return _with_loads(table, loads_of(runs))
 
 
@@ -263,8 +274,8 @@ def metric_rows(
     sides = (sections.source, sections.shadow)
     # each independent run is a batch
     batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
-    n_eff = [estimates.n_effective(s.sample, 0.5, batches, s.moments) if s.sample else None for s in sides]
-    moments = [s.moments for s in sides]
+    n_eff = [n_effective_of_tails(s, batches) for s in sides]
+    courses = [s.course for s in sides]
     builder = RowBuilder.of(sections, batches, n_eff, terms, same_arrivals)
     if all(s.total_s is not None for s in sides):
         yield builder.mean("mean", sides)
@@ -272,9 +283,25 @@ def metric_rows(
         yield from (builder.quantile(f"p{100 * q:g}", sides, q) for q in PERCENTILES.values())
     for name in ERRORS:
         if all(name in s.errors for s in sides):
-            yield builder.share(name, [(s.errors[name], s.requests) for s in sides], n_eff, moments)
+            yield builder.share(name, [(s.errors[name], s.requests) for s in sides], n_eff, courses)
     if limit_s is not None and any(s.sample for s in sides):
         yield builder.late("slo_miss", sides, limit_s)
+
+
+def n_effective_of_tails(side: SideSections, batches: Batches | None = None) -> float | None:
+    """Return the effective sample size by which a side's tails are judged; None without latencies.
+
+    It is that at the median, which tells how often the queue forgot its past. Where traffic follows a profile, most of
+    the day the median tells of a queue that is nearly empty, while the tails are those of the peak: the size at p90
+    then counts, if it is less.
+
+    `batches` are independent runs, which tell nothing of the course of their traffic.
+    """
+    if side.sample is None:
+        return None
+    depths = (0.5,) if batches or side.course.is_steady else (0.5, _PEAK)
+    course = replace(side.course, share_cv=0.0)  # the choice of sessions tells nothing of the queue's memory
+    return min(estimates.n_effective(side.sample, q, batches, course) for q in depths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +314,9 @@ class RowBuilder:
         One of `sections.METHODS`.
     batches : Batches or None
         The way to join sections; None to choose it for each metric.
-    n_eff_medians : sequence of float or None
-        Effective sample size of each side at its median; None without latencies. It tells how often the queue forgot
-        its past, much more reliably than the visits to a tail do: a run whose tail happens to look calm must not be
-        trusted for that.
+    n_eff_tails : sequence of float or None
+        Effective sample size of each side from `n_effective_of_tails`. It tells how often the queue forgot its past,
+        much more reliably than the visits to a tail do: a run whose tail happens to look calm must not be trusted.
     terms : Terms
     same_arrivals : bool
         Whether both sides had the same arrivals, so that their errors are correlated.
@@ -298,7 +324,7 @@ class RowBuilder:
 
     method: str
     batches: Batches | None
-    n_eff_medians: Sequence[float | None]
+    n_eff_tails: Sequence[float | None]
     terms: Terms
     same_arrivals: bool = True
 
@@ -307,18 +333,28 @@ class RowBuilder:
         cls,
         sections: Sections,
         batches: Batches | None,
-        n_eff_medians: Sequence[float | None],
+        n_eff_tails: Sequence[float | None],
         terms: Terms,
         same_arrivals: bool = True,
     ) -> RowBuilder:
         """Return the builder for sections; with too few cycles of a modulated rate nothing is known of latencies."""
         if sections.cycles < MIN_CYCLES and not sections.independent:
-            n_eff_medians = [None if n is None else 0.0 for n in n_eff_medians]
-        return cls(sections.method, batches, n_eff_medians, terms, same_arrivals)
+            n_eff_tails = [None if n is None else 0.0 for n in n_eff_tails]
+        return cls(sections.method, batches, n_eff_tails, terms, same_arrivals)
 
     def has_data(self, tail: float) -> tuple[bool, ...]:
         """Return for each side whether enough independent answers lie in a tail that holds this share of all."""
-        return tuple(n is None or n * tail >= MIN_BEYOND for n in self.n_eff_medians)
+        return tuple(n is None or n * tail >= MIN_BEYOND for n in self.n_eff_tails)
+
+    def _most_in_tail(self, q: float) -> list[float | None]:
+        """Return for each side the greatest effective sample size of the quantile at q that is believed.
+
+        A run may have enough data by luck. Near the limit, the tail therefore has no more independent answers than all
+        of the run has; twice as far from it, where luck matters less, twice as many, and so on.
+        """
+        if q <= _PEAK:
+            return [None, None]
+        return [None if n is None else n * n * _tail(q) / MIN_BEYOND for n in self.n_eff_tails]
 
     def quantile(self, metric: str, sides: Sequence[SideSections], q: float) -> dict[str, Any]:
         """Return the row of the quantile at q."""
@@ -326,20 +362,34 @@ class RowBuilder:
         if samples[0] is None or samples[1] is None:
             values = [s.quantile(q) if s else math.nan for s in samples]
             return self._row(metric, values, [s.n if s else 0 for s in samples])
-        moments = [s.moments for s in sides]
-        deviations = [estimates.beyond(s, q, m) for s, m in zip(samples, moments, strict=True) if s]
+        courses = [s.course for s in sides]
+        deviations = [estimates.beyond(s, q, m) for s, m in zip(samples, courses, strict=True) if s]
         batches = self._batches(deviations) if all(self.has_data(_tail(q))) else None
         if batches is not None:
             alpha = self.terms.alpha
-            pair = [estimates.quantile(s, q, batches, alpha, m) for s, m in zip(samples, moments, strict=True) if s]
+            pair = [
+                estimates.quantile(s, q, batches, alpha, m, most)
+                for s, m, most in zip(samples, courses, self._most_in_tail(q), strict=True)
+                if s
+            ]
             row = self._compared(metric, "s", pair, deviations, batches)
             if not math.isnan(row["low"]):
                 return row
         row = self._row(metric, [s.quantile(q) for s in samples if s], [s.n for s in samples if s])
-        return row | (self._one_sided(sides, WORSE, q) or self._one_sided(sides, BETTER, q) or {})
+        return row | self._one_sided(row, sides, q)
 
-    def _one_sided(self, sides: Sequence[SideSections], outcome: str, q: float | None) -> dict[str, Any] | None:
-        """Return what a one-sided answer adds to the row of the quantile at q, or of the mean; None without an answer.
+    def _one_sided(self, row: Mapping[str, Any], sides: Sequence[SideSections], q: float | None) -> dict[str, Any]:
+        """Return what a one-sided answer adds to the row of the quantile at q, or of the mean; nothing without one.
+
+        A difference that seems to lie within the margin has none: it need not reach beyond.
+        """
+        if abs(row["difference"]) <= row["margin"]:
+            return {}
+        outcome = WORSE if row["difference"] > 0.0 else BETTER
+        return self._bounded(sides, outcome, q) or {}
+
+    def _bounded(self, sides: Sequence[SideSections], outcome: str, q: float | None) -> dict[str, Any] | None:
+        """Return the columns of a one-sided answer with this outcome; None if it is not certain.
 
         The two ends that it compares are at half the level each (Bonferroni).
         """
@@ -347,13 +397,18 @@ class RowBuilder:
         known, unknown = sides[i_known], sides[1 - i_known]
         if not known.sample or not unknown.sample or not self.has_data(_tail(q))[i_known]:
             return None
-        interval, bound = (self._estimate(known, q, alpha) for alpha in (self.terms.alpha, 0.5 * self.terms.alpha))
+        most = None if q is None else self._most_in_tail(q)[i_known]
+        interval, bound = (
+            self._estimate(known, q, alpha, most) for alpha in (self.terms.alpha, 0.5 * self.terms.alpha)
+        )
         if interval is None or bound is None or math.isnan(bound.high):
             return None
+        if self.same_arrivals:  # then long queues of the one are long queues of the other, too
+            bound = bound._replace(high=bound.high - bound.skew_high)
         least = (
             self._least_mean(unknown, known.sample.quantile(1.0))
             if q is None
-            else self._least_quantile(unknown, q, bound.high, self.n_eff_medians[1 - i_known])
+            else self._least_quantile(unknown, q, bound.high, self.n_eff_tails[1 - i_known])
         )
         if least is None or least <= bound.high:
             return None
@@ -366,19 +421,19 @@ class RowBuilder:
         row |= {"high": bound.high - least, "ratio_high": bound.high / least}
         return row | {"low": -math.inf, "ratio_low": 0.0, "source_high": math.inf}
 
-    def _estimate(self, side: SideSections, q: float | None, alpha: float) -> Estimate | None:
+    def _estimate(self, side: SideSections, q: float | None, alpha: float, most: float | None) -> Estimate | None:
         """Return the quantile at q of a side, or its mean, by batches of this side alone; None if there are none."""
         sample = side.sample
         assert sample is not None
         if q is not None:
-            batches = self._batches([estimates.beyond(sample, q, side.moments)])
-            return estimates.quantile(sample, q, batches, alpha, side.moments) if batches else None
+            batches = self._batches([estimates.beyond(sample, q, side.course)])
+            return estimates.quantile(sample, q, batches, alpha, side.course, most) if batches else None
         assert side.total_s is not None
         return self._mean(side, side.total_s, side.n, alpha)
 
     def _mean(self, side: SideSections, total: Floats, n: Floats, alpha: float) -> Estimate | None:
-        batches = self._batches([Deviations(total - total.sum() / n.sum() * n, n, side.moments)])
-        return estimates.mean(total, n, math.nan, batches, alpha, side.moments) if batches else None
+        batches = self._batches([Deviations(total - total.sum() / n.sum() * n, n, side.course)])
+        return estimates.mean(total, n, math.nan, batches, alpha, side.course) if batches else None
 
     def _least_mean(self, side: SideSections, cap_s: float) -> float | None:
         """Return a lower bound of the mean, at half the level: that of latencies which are cut off at a cap.
@@ -399,10 +454,10 @@ class RowBuilder:
             n, n_hits = sample.n_by_section, hits.sum()
             if n_hits <= (1.0 - q) * sample.n:
                 return False
-            batches = self._batches([Deviations(hits - n_hits / sample.n * n, n, side.moments)])
+            batches = self._batches([Deviations(hits - n_hits / sample.n * n, n, side.course)])
             most = sample.n if max_n_eff is None else max_n_eff
             return batches is not None and (
-                estimates.share(hits, n, most, batches, 0.5 * self.terms.alpha, side.moments).low > 1.0 - q
+                estimates.share(hits, n, most, batches, 0.5 * self.terms.alpha, side.course).low > 1.0 - q
             )
 
         low, high = above_s, sample.quantile(q)
@@ -420,16 +475,16 @@ class RowBuilder:
             values = [t.sum() / x.sum() if x.sum() else math.nan for t, x in zip(total, n, strict=True)]
             return self._row(metric, values, [x.sum() for x in n])
         values = [t.sum() / x.sum() for t, x in zip(total, n, strict=True)]
-        moments = [s.moments for s in sides]
-        deviations = [Deviations(t - v * x, x, m) for t, v, x, m in zip(total, values, n, moments, strict=True)]
+        courses = [s.course for s in sides]
+        deviations = [Deviations(t - v * x, x, m) for t, v, x, m in zip(total, values, n, courses, strict=True)]
         batches = self._batches(deviations) if all(self.has_data(_tail(None))) else None
         if batches is None:
             row = self._row(metric, values, [x.sum() for x in n])
-            return row | (self._one_sided(sides, WORSE, None) or self._one_sided(sides, BETTER, None) or {})
+            return row | self._one_sided(row, sides, None)
         variance = [s.sample.variance() if s.sample else math.nan for s in sides]
         pair = [
             estimates.mean(t, x, v, batches, self.terms.alpha, m)
-            for t, x, v, m in zip(total, n, variance, moments, strict=True)
+            for t, x, v, m in zip(total, n, variance, courses, strict=True)
         ]
         return self._compared(metric, "s", pair, deviations, batches)
 
@@ -438,7 +493,7 @@ class RowBuilder:
         metric: str,
         counts: Sequence[tuple[Floats, Floats]],
         max_n_eff: Sequence[float | None],
-        moments: Sequence[Floats | None],
+        courses: Sequence[Course],
     ) -> dict[str, Any]:
         """Return the row of a share.
 
@@ -449,19 +504,19 @@ class RowBuilder:
             For each side, the hits and the requests of each section.
         max_n_eff : sequence of float or None
             For each side, the effective sample size of few hits at most; None for the number of requests.
-        moments : sequence of ndarray or None
-            For each side, the moments of its traffic.
+        courses : sequence of Course
+            For each side, what is known of its traffic.
         """
         if not all(n.sum() > 0 for _, n in counts):
             values = [hits.sum() / n.sum() if n.sum() else math.nan for hits, n in counts]
             return self._row(metric, values, [n.sum() for _, n in counts], "share")
         deviations = [
-            Deviations(hits - hits.sum() / n.sum() * n, n, m) for (hits, n), m in zip(counts, moments, strict=True)
+            Deviations(hits - hits.sum() / n.sum() * n, n, m) for (hits, n), m in zip(counts, courses, strict=True)
         ]
         batches = self._batches(deviations)
         pair = [
             estimates.share(hits, n, float(n.sum()) if most is None else most, batches, self.terms.alpha, m)
-            for (hits, n), most, m in zip(counts, max_n_eff, moments, strict=True)
+            for (hits, n), most, m in zip(counts, max_n_eff, courses, strict=True)
         ]
         row = self._compared(metric, "share", pair, deviations, batches)
         if min(hits.sum() for hits, _ in counts) < estimates.FEW_HITS:
@@ -478,20 +533,22 @@ class RowBuilder:
         """
         counts = [(s.sample.n_above(limit_s) if s.sample else np.zeros(s.n.size), s.n) for s in sides]
         if not all(n.sum() > 0 for _, n in counts):
-            return self.share(metric, counts, self.n_eff_medians, [None, None])
+            return self.share(metric, counts, self.n_eff_tails, [UNKNOWN, UNKNOWN])
         values = [float(hits.sum() / n.sum()) for hits, n in counts]
-        depths = [MIN_BEYOND / n if n else 1.0 for n in self.n_eff_medians]  # the furthest that have data
+        depths = [MIN_BEYOND / n if n else 1.0 for n in self.n_eff_tails]  # the furthest that have data
         if all(depth <= min(p, 1.0 - p) for p, depth in zip(values, depths, strict=True)):
-            moments = [s.moments for s in sides]
-            deviations = [Deviations(h - p * n, n, m) for (h, n), p, m in zip(counts, values, moments, strict=True)]
+            courses = [s.course for s in sides]
+            deviations = [Deviations(h - p * n, n, m) for (h, n), p, m in zip(counts, values, courses, strict=True)]
             if batches := self._batches(deviations):
                 pair = [
-                    estimates.share(hits, n, float(n.sum()), batches, self.terms.alpha, m)
-                    for (hits, n), m in zip(counts, moments, strict=True)
+                    estimates.share(hits, n, _finite(most, n), batches, self.terms.alpha, m, of_tail=True)
+                    for (hits, n), m, most in zip(counts, courses, self.n_eff_tails, strict=True)
                 ]
                 return self._compared(metric, "share", pair, deviations, batches)
         row = self._row(metric, values, [n.sum() for _, n in counts], "share")
-        known = [self._late_share(*x, self.terms.alpha) for x in zip(sides, counts, depths, strict=True)]
+        known = [
+            self._late_share(*x, self.terms.alpha) for x in zip(sides, counts, depths, self.n_eff_tails, strict=True)
+        ]
         if known[0] and known[1]:
             low, high = estimates.difference(known[0], known[1], 0.0)
             bounded = row | {"low": low, "high": high, "n_eff": min(known[0].n_eff, known[1].n_eff)}
@@ -501,10 +558,10 @@ class RowBuilder:
             bounded |= {"outcome": outcome_of(bounded, self.terms), "method": f"{self.method}, bounded"}
             return row if bounded["outcome"] == NOT_ENOUGH else bounded
         bounds = [
-            self._late_share(s, c, depth if k else 0.0, 0.5 * self.terms.alpha)
-            for s, c, depth, k in zip(sides, counts, depths, known, strict=True)
+            self._late_share(s, c, depth if k else 0.0, most if k else None, 0.5 * self.terms.alpha)
+            for s, c, depth, k, most in zip(sides, counts, depths, known, self.n_eff_tails, strict=True)
         ]
-        if not (known[0] or known[1]) or not bounds[0] or not bounds[1]:
+        if not (known[0] or known[1]) or not bounds[0] or not bounds[1] or abs(row["difference"]) <= row["margin"]:
             return row
         if known[0] and bounds[1].low > bounds[0].high:
             row |= {"outcome": WORSE, "low": bounds[1].low - bounds[0].high, "high": math.inf}
@@ -515,7 +572,7 @@ class RowBuilder:
         return row | {"method": f"{self.method}, one-sided"}
 
     def _late_share(
-        self, side: SideSections, counts: tuple[Floats, Floats], depth: float, alpha: float
+        self, side: SideSections, counts: tuple[Floats, Floats], depth: float, most: float | None, alpha: float
     ) -> Estimate | None:
         """Return a side's share above a limit, bounded at a depth if it lies further out; None without data."""
         hits, n = counts
@@ -526,10 +583,10 @@ class RowBuilder:
         nearest = min(max(value, depth), 1.0 - depth)
         if nearest != value:
             hits = side.sample.beyond(1.0 - nearest) + nearest * side.sample.n_by_section
-        batches = self._batches([Deviations(hits - nearest * n, n, side.moments)])
+        batches = self._batches([Deviations(hits - nearest * n, n, side.course)])
         if batches is None:
             return None
-        share = estimates.share(hits, n, float(n.sum()), batches, alpha, side.moments)
+        share = estimates.share(hits, n, _finite(most, n), batches, alpha, side.course, of_tail=True)
         low, high = 0.0 if nearest > value else share.low, 1.0 if nearest < value else share.high
         return share._replace(value=value, low=low, high=high)
 
@@ -559,6 +616,11 @@ class RowBuilder:
 
     def _row(self, metric: str, values: Sequence[float], n: Sequence[float], unit: str = "s") -> dict[str, Any]:
         return row_of(metric, unit, values, n, self.terms) | {"method": self.method}
+
+
+def _finite(max_n_eff: float | None, n: Floats) -> float:
+    """Return the greatest effective sample size that is possible: the number of requests, if nothing else is known."""
+    return float(n.sum()) if max_n_eff is None else max_n_eff
 
 
 def _tail(q: float | None) -> float:
@@ -606,6 +668,11 @@ def is_one_sided(row: Mapping[Any, Any]) -> bool:
     return math.isinf(row["low"]) or math.isinf(row["high"])
 
 
+def is_uncertain(row: Mapping[Any, Any]) -> bool:
+    """Return whether a row is of a quantile that has no interval; texts and pages leave out its values."""
+    return row["metric"] in _QUANTILE_METRICS and math.isnan(row["low"])
+
+
 def verdict_of(row: Mapping[str, Any], terms: Terms) -> str:
     """Return a row's outcome in words, with the least difference of a one-sided answer."""
     if is_one_sided(row):
@@ -651,7 +718,7 @@ def paired_rows(requests: pd.DataFrame, terms: Terms, steady: bool = False) -> I
 
     `steady` tells whether the traffic is known to have no profile.
     """
-    moments = STEADY if steady else None
+    course = STEADY if steady else UNKNOWN
     kept = requests.loc[requests["latency_s"].notna(), ["request", "role", "arrival_s", "latency_s"]]
     source, shadow = (kept[kept["role"] == role].drop(columns="role") for role in ROLES)
     pairs = source.merge(shadow, on="request", suffixes=("_source", "_shadow")).sort_values("arrival_s_source")
@@ -661,22 +728,22 @@ def paired_rows(requests: pd.DataFrame, terms: Terms, steady: bool = False) -> I
     arrival = pairs["arrival_s_source"].to_numpy(np.float64)
     sample = Values(y - x, arrivals_cut(arrival, float(requests["arrival_s"].max()) or 1.0), MOST_SECTIONS)
     total = sample.totals()
-    n_eff_median = estimates.n_effective(sample, 0.5, None, moments)
+    n_eff_median = estimates.n_effective(sample, 0.5, None, course)
     for metric, q in (("paired_mean", None), ("paired_p5", 0.05), ("paired_p50", 0.5), ("paired_p95", 0.95)):
         average = np.mean if q is None else np.median
         row = row_of(metric, "s", [float(average(x)), float(average(y))], [x.size, x.size], terms)
         row |= {"ratio": math.nan, "method": "pairs"}
         if q is None:
-            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section, moments)
+            deviations = Deviations(total - sample.values.mean() * sample.n_by_section, sample.n_by_section, course)
         else:
-            deviations = estimates.beyond(sample, q, moments)
+            deviations = estimates.beyond(sample, q, course)
             row["difference"] = sample.quantile(q)
         batches = uncorrelated_batches(deviations)
         if batches is not None and n_eff_median * min(q or 0.1, 1.0 - (q or 0.1)) >= MIN_BEYOND:
             estimate = (
-                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha, moments)
+                estimates.mean(total, sample.n_by_section, sample.variance(), batches, terms.alpha, course)
                 if q is None
-                else estimates.quantile(sample, q, batches, terms.alpha, moments)
+                else estimates.quantile(sample, q, batches, terms.alpha, course)
             )
             row |= {"low": estimate.low, "high": estimate.high, "n_eff": estimate.n_eff, "method": f"pairs, {batches}"}
             row["outcome"] = outcome_of(row, terms)

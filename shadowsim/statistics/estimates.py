@@ -21,26 +21,48 @@ import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
-from shadowsim.statistics.batch_means import Batches, Deviations, uncorrelated_batches
+from shadowsim.statistics.batch_means import UNKNOWN, Batches, Course, Deviations, uncorrelated_batches
 from shadowsim.statistics.samples import Sample, Values
 
 FEW_HITS = 30  # with fewer, their scatter says nothing
 _MAX_LAGS = 1 << 16
+_MOST_SHIFT = 0.5  # of the critical value
 
 
 class Estimate(NamedTuple):
-    """A value with its interval, the number of requests, and the effective sample size."""
+    """A value with its interval, the number of requests, and the effective sample size.
+
+    `skew_low` and `skew_high` are how much further away the ends are because of skewness.
+    """
 
     value: float
     low: float
     high: float
     n: int
     n_eff: float
+    skew_low: float = 0.0
+    skew_high: float = 0.0
+
+    def widths(self, rho: float) -> tuple[float, float]:
+        """Return how far the ends are below and above, as far as another estimate's error does not cancel skewness."""
+        kept = min(max(rho, 0.0), 1.0)
+        return self.value - self.low - kept * self.skew_low, self.high - self.value - kept * self.skew_high
 
 
 def critical(alpha: float, df: float) -> float:
     """Return Student's two-sided critical value at level alpha."""
     return float(stdtrit(df, 1.0 - 0.5 * alpha))
+
+
+def skewed(critical: float, skewness: float) -> tuple[float, float]:
+    """Return how many standard errors an interval reaches below and above an estimate with a skewed distribution.
+
+    A run that happens to lack its rare long queues has a low estimate and a small standard error: symmetric intervals
+    then lie below the truth too often. The longer end is further away by skewness (2 z^2 + 1) / 6 (Johnson, 1978;
+    Hall, 1992), at most by half; the shorter end is left alone, since the skewness of a few batches is uncertain.
+    """
+    shift = min(abs(skewness) * (2.0 * critical * critical + 1.0) / 6.0, _MOST_SHIFT * critical)
+    return (critical, critical + shift) if skewness > 0.0 else (critical + shift, critical)
 
 
 def autocorrelation_time(x: Floats) -> float:
@@ -62,44 +84,56 @@ def autocorrelation_time(x: Floats) -> float:
     return max(float(2.0 * kept.sum() - 1.0), 1.0)
 
 
-def beyond(sample: Sample, p: float, moments: Floats | None = None) -> Deviations:
+def beyond(sample: Sample, p: float, course: Course = UNKNOWN) -> Deviations:
     """Return the deviations of the quantile at p: answers beyond it in each section, less the expected number.
 
-    `moments` are those of `Deviations`.
+    `course` is that of the side's traffic.
     """
-    return Deviations(sample.beyond(p), sample.n_by_section, moments)
+    return Deviations(sample.beyond(p), sample.n_by_section, course)
 
 
-def n_effective(sample: Sample, p: float, batches: Batches | None = None, moments: Floats | None = None) -> float:
+def n_effective(sample: Sample, p: float, batches: Batches | None = None, course: Course = UNKNOWN) -> float:
     """Return the effective sample size at the quantile at p, at most the number of requests.
 
     That many independent requests would determine the quantile as well: p (1 - p) over the variance of the share beyond
     it. The variance comes from the batches, by default `uncorrelated_batches`, and the size is 0 if there are none; for
     values in order it comes from the autocorrelation, unless they follow a trend.
     """
-    deviations = beyond(sample, p, moments)
+    deviations = beyond(sample, p, course)
     batches = batches or uncorrelated_batches(deviations)
     if isinstance(sample, Values) and not (batches and batches.trend):
         return sample.n / autocorrelation_time(sample.indicator(p))
     return _n_effective(p * (1.0 - p), sample.n, batches.error(deviations)[0]) if batches else 0.0
 
 
-def quantile(sample: Sample, p: float, batches: Batches, alpha: float, moments: Floats | None = None) -> Estimate:
+def quantile(
+    sample: Sample,
+    p: float,
+    batches: Batches,
+    alpha: float,
+    course: Course = UNKNOWN,
+    max_n_eff: float | None = None,
+) -> Estimate:
     """Return the quantile at p, with its interval at level alpha.
 
-    The error is that of `n_effective`, with the batches' degrees of freedom. An end of the interval beyond the smallest
-    or the greatest answer is NaN.
+    The error is that of `n_effective`, with the batches' degrees of freedom, and with an effective sample size of at
+    most `max_n_eff`: a run that lacks its rare long queues seems to have more independent answers in the tail than it
+    has at the median. An end of the interval beyond the smallest or the greatest answer is NaN.
     """
-    error, df = batches.error(beyond(sample, p, moments))
-    n_eff = n_effective(sample, p, batches, moments)
-    half = critical(alpha, df) * math.sqrt(p * (1.0 - p) / n_eff) if error else 0.0
-    low = sample.quantile(p - half) if p - half > 0.0 else math.nan
-    high = sample.quantile(p + half) if p + half < 1.0 else math.nan
-    return Estimate(sample.quantile(p), low, high, sample.n, n_eff)
+    error, df = batches.error(beyond(sample, p, course))
+    n_eff = min(n_effective(sample, p, batches, course), math.inf if max_n_eff is None else max_n_eff)
+    scale = math.sqrt(p * (1.0 - p) / n_eff) if error else 0.0
+    plain = critical(alpha, df)
+    below, above = skewed(plain, batches.skewness(beyond(sample, p, course)))
+    depths = [p - below * scale, p - plain * scale, p + plain * scale, p + above * scale]
+    depths[0] = max(depths[0], 0.5 * depths[1])  # skewness leads no further than half way to the last answer
+    depths[3] = min(depths[3], 0.5 * (depths[2] + 1.0))
+    low, least, most, high = (sample.quantile(x) if 0.0 < x < 1.0 else math.nan for x in depths)
+    return Estimate(sample.quantile(p), low, high, sample.n, n_eff, least - low, high - most)
 
 
 def mean(
-    total: Floats, n: Floats, variance: float, batches: Batches, alpha: float, moments: Floats | None = None
+    total: Floats, n: Floats, variance: float, batches: Batches, alpha: float, course: Course = UNKNOWN
 ) -> Estimate:
     """Return the mean over requests, from each section's sum and number, with its interval at level alpha.
 
@@ -107,25 +141,36 @@ def mean(
     """
     n_all = n.sum()
     value = float(total.sum() / n_all)
-    error, df = batches.error(Deviations(total - value * n, n, moments))
-    half = critical(alpha, df) * error / n_all
-    return Estimate(value, value - half, value + half, int(n_all), _n_effective(variance, int(n_all), error))
+    error, df = batches.error(Deviations(total - value * n, n, course))
+    plain, scale = critical(alpha, df), error / n_all
+    below, above = (x * scale for x in skewed(plain, batches.skewness(Deviations(total - value * n, n, course))))
+    n_eff, half = _n_effective(variance, int(n_all), error), plain * scale
+    return Estimate(value, value - below, value + above, int(n_all), n_eff, below - half, above - half)
 
 
 def share(
-    hits: Floats, n: Floats, max_n_eff: float, batches: Batches | None, alpha: float, moments: Floats | None = None
+    hits: Floats,
+    n: Floats,
+    max_n_eff: float,
+    batches: Batches | None,
+    alpha: float,
+    course: Course = UNKNOWN,
+    of_tail: bool = False,
 ) -> Estimate:
     """Return the share of requests that are hits, with Wilson's interval (1927) at the effective sample size.
 
     Wilson's also holds for few hits or none, when the batches' scatter says nothing: with fewer than `FEW_HITS` the
-    effective sample size is at most `max_n_eff`, that of the run's latencies.
+    effective sample size is at most `max_n_eff`, that of the run's latencies. A share of a tail of these is limited by
+    it whatever the number of hits, as `quantile` is.
     """
     n_all, n_hits = n.sum(), hits.sum()
     value = float(n_hits / n_all)
-    error, df = batches.error(Deviations(hits - value * n, n, moments)) if batches else (0.0, math.inf)
+    error, df = batches.error(Deviations(hits - value * n, n, course)) if batches else (0.0, math.inf)
     n_eff = _n_effective(value * (1.0 - value), int(n_all), error)
     if n_hits < FEW_HITS or batches is None:
         n_eff, df = min(n_eff, max_n_eff), math.inf
+    if of_tail:
+        n_eff = min(n_eff, max_n_eff)
     if n_eff <= 0.0:
         return Estimate(value, math.nan, math.nan, int(n_all), 0.0)
     c = critical(alpha, df) ** 2 / n_eff
@@ -144,8 +189,7 @@ def _n_effective(variance: float, n: int, error: float) -> float:
 def difference(source: Estimate, shadow: Estimate, rho: float) -> tuple[float, float]:
     """Return the interval of shadow minus source from both intervals (Zou and Donner, 2008, with correlated errors)."""
     d = shadow.value - source.value
-    below, above = shadow.value - shadow.low, shadow.high - shadow.value
-    under, over = source.value - source.low, source.high - source.value
+    (below, above), (under, over) = shadow.widths(rho), source.widths(rho)
     return d - _half_width(below, over, rho), d + _half_width(above, under, rho)
 
 
@@ -161,8 +205,9 @@ def ratio(source: Estimate, shadow: Estimate, rho: float) -> tuple[float, float]
     x, y = source.value, shadow.value
     if not x > 0.0:
         return math.nan, math.nan
-    low, _ = _ratios(x, y, source.high - x, y - shadow.low, rho)
-    _, high = _ratios(x, y, x - source.low, shadow.high - y, rho)
+    (below, above), (under, over) = shadow.widths(rho), source.widths(rho)
+    low, _ = _ratios(x, y, over, below, rho)
+    _, high = _ratios(x, y, under, above, rho)
     return low, high
 
 

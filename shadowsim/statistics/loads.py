@@ -1,7 +1,8 @@
-"""Notes unequal loads: a side whose workers are less busy is faster without being better.
+"""Notes unequal loads, and the choice of sessions: by these, sides differ whose models are equal.
 
-With one M/M/1 queue per side, latency is E[S] / (1 - load). Five points of load then change it by 10 % at half load,
-which is the default margin of `compare`, and by more above: from there on load alone can decide a comparison.
+A side whose workers are less busy is faster without being better. With one M/M/1 queue per side, latency is E[S] / (1 -
+load). Five points of load then change it by 10 % at half load, which is the default margin of `compare`, and by more
+above: from there on load alone can decide a comparison.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from shadowsim.frames import ROLES
-from shadowsim.statistics.sections import Frames
+from shadowsim.statistics.sections import Frames, RunFrames
 
 MOST_APART = 0.05  # of utilisation, and of requests per instance as a share of the source's
-ATTRIBUTE = "load"  # of a frame of `compare`
+ATTRIBUTE, SESSIONS = "load", "sessions"  # of a frame of `compare`
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,15 @@ class Loads:
             return f"Instances of both sides get the same requests, but {busy}: that difference is the shadow's own."
         return f"The sides do not carry the same load: {busy}."
 
+    def note_of_runs(self, variant: str) -> str:
+        """Return the loads in a sentence, where the sides are one variant in two runs."""
+        busy = (
+            f"its workers are {100 * self.source:.0f} % busy in the baseline, {100 * self.shadow:.0f} % in the result"
+        )
+        if self.same_requests:
+            return f"Instances of {variant} get the same requests in both runs, but {busy}: that difference is its own."
+        return f"{variant} does not carry the same load in both runs: {busy}."
+
     @property
     def qualifier(self) -> str:
         """The words that follow a verdict: "at 42 % load against 83 %"; "" if the difference is the shadow's own."""
@@ -58,26 +69,51 @@ class Loads:
 
 def loads_of(runs: Sequence[Frames]) -> Loads | None:
     """Return the loads of runs if they differ; None too where the frames do not tell the utilisation."""
+    return _differing(*(_side(runs, role) for role in ROLES))
+
+
+def loads_of_runs(baseline: Sequence[Frames], result: Sequence[Frames], role: str) -> Loads | None:
+    """Return the loads of one role in two runs, the baseline's as the source's, if they differ."""
+    return _differing(_side(baseline, role), _side(result, role))
+
+
+def _side(runs: Sequence[Frames], role: str) -> tuple[float, float]:
+    """Return utilisation, and requests per instance and second; NaN where the frames do not tell."""
     frames = [run["windows"] for run in runs if "windows" in run]
     if not frames or not all("utilisation" in frame for frame in frames):
-        return None
+        return math.nan, math.nan
     windows = pd.concat(frames)
-    source, shadow = (float(windows.loc[windows["role"] == role, "utilisation"].mean()) for role in ROLES)
-    if math.isnan(source + shadow) or abs(shadow - source) <= MOST_APART:
+    part = windows[windows["role"] == role]
+    per_instance = math.nan
+    if {"Invocations", "instance_count"} <= set(part.columns):
+        start = np.unique(part["time_s"].to_numpy(np.float64))
+        period_s = float(start[1] - start[0]) if start.size > 1 else 1.0
+        per_instance = float((part["Invocations"] / part["instance_count"]).mean()) / period_s
+    return float(part["utilisation"].mean()), per_instance
+
+
+def _differing(source: tuple[float, float], shadow: tuple[float, float]) -> Loads | None:
+    if math.isnan(source[0] + shadow[0]) or abs(shadow[0] - source[0]) <= MOST_APART:
         return None
-    per_instance = [_requests_per_instance(windows, role) for role in ROLES]
-    return Loads(source, shadow, abs(per_instance[1] - per_instance[0]) <= MOST_APART * per_instance[0])
+    return Loads(source[0], shadow[0], abs(shadow[1] - source[1]) <= MOST_APART * source[1])
+
+
+def note_of_sessions(runs: Sequence[Frames]) -> str:
+    """Return what copying whole sessions does to the intervals, in a sentence; "" where requests are copied singly."""
+    run = runs[0]
+    if not isinstance(run, RunFrames) or run.sessions is None:
+        return ""
+    whole = "Sessions are copied whole, so that the shadow's load depends on which ones are"
+    if not run.share_cv:
+        return f"{whole}: intervals do not allow for another choice, and sides may differ by that alone."
+    varies = (
+        f"with {run.sessions:,} sessions its requests vary by {100.0 * run.share_cv:.1f} % (one standard deviation)"
+    )
+    allowed = "" if run.share_cv <= MOST_APART else " only roughly"
+    return f"{whole}: {varies}. The shadow's intervals allow for that{allowed}."
 
 
 def loads_of_table(compared: pd.DataFrame) -> Loads | None:
     """Return the loads that a frame of `compare` notes."""
     noted = compared.attrs.get(ATTRIBUTE)
     return Loads(noted["source"], noted["shadow"], noted["same_requests"]) if noted else None
-
-
-def _requests_per_instance(windows: pd.DataFrame, role: str) -> float:
-    """Return the mean number of requests per instance and window; NaN if unknown."""
-    part = windows[windows["role"] == role]
-    if not {"Invocations", "instance_count"} <= set(part.columns):
-        return math.nan
-    return float((part["Invocations"] / part["instance_count"]).mean())

@@ -22,7 +22,7 @@ from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE, US_PER_S
 from shadowsim.json_files import read_json
-from shadowsim.statistics.batch_means import MIN_BATCHES, STEADY, changes_gradually, traffic_moments
+from shadowsim.statistics.batch_means import MIN_BATCHES, STEADY, UNKNOWN, Course, changes_gradually, traffic_moments
 from shadowsim.statistics.samples import Buckets, Sample, Values
 
 METHODS = ("sections", "replications", "requests", "windows")
@@ -51,17 +51,25 @@ class RunFrames(dict[str, pd.DataFrame]):
         Whether the traffic has a profile or is a trace, so that its rate is the same in each run; None if unknown.
     cycle_s : float
         Mean length of a cycle of the slowest modulated rate; 0 without any.
+    sessions : int, str or None
+        Number of the sessions that are copied whole or not at all, or the trace's column with them; None for others.
+    share_cv : float
+        Coefficient of variation of the copied requests between choices of sessions: `share_cv`; 0 if unknown.
     """
 
     def __init__(self, frames: Frames, document: Mapping[str, Any] | None = None):
         super().__init__(frames)
         self.has_profile: bool | None = None
         self.cycle_s = 0.0
+        self.sessions: int | str | None = None
+        self.share_cv = 0.0
         if document is not None:
             traffic = document["traffic"]
             blocks = traffic if isinstance(traffic, (list, tuple)) else [traffic]
             self.has_profile = any(block.get("profile") or block["process"] == "trace" for block in blocks)
             self.cycle_s = max(math.fsum(block.get("mean_sojourn_s") or ()) for block in blocks)
+            if (document.get("mirror") or {}).get("rule") == "hash":
+                self.sessions, self.share_cv = blocks[0].get("sessions"), share_cv(document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +86,8 @@ class SideSections:
         Number of requests.
     errors : mapping of str to ndarray
         Number of failed requests, by metric.
-    moments : ndarray of float64, or None
-        Moments of the traffic, where it follows a profile: see `batch_means.traffic_moments`. `STEADY` without one.
+    course : Course
+        What is known of its traffic.
     """
 
     sample: Sample | None
@@ -87,7 +95,7 @@ class SideSections:
     n: Floats
     requests: Floats
     errors: Mapping[str, Floats]
-    moments: Floats | None = None
+    course: Course = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,20 @@ class Sections:
         return self.source if role == "source" else self.shadow
 
 
+def share_cv(document: Mapping[str, Any]) -> float:
+    """Return the coefficient of variation of the copied requests between choices of sessions that are copied whole.
+
+    Each of S equal sessions is copied with probability p: the share is S p in the mean, with variance S p (1 - p).
+    """
+    traffic = document["traffic"]
+    sessions = (traffic[0] if isinstance(traffic, (list, tuple)) else traffic).get("sessions")
+    if (document.get("mirror") or {}).get("rule") != "hash" or not isinstance(sessions, int):
+        return 0.0
+    config = document["experiment"]["ShadowModeConfig"]
+    p = float(config["ShadowModelVariants"][0]["SamplingPercentage"]) / 100.0
+    return math.sqrt((1.0 - p) / (p * sessions)) if p else 0.0
+
+
 def frames_of(runs: object) -> list[Frames]:
     """Return the frames of one or several runs.
 
@@ -134,6 +156,8 @@ def frames_of(runs: object) -> list[Frames]:
         if not runs:
             raise InputError("frames", "must hold at least one run")
         return [one for run in runs for one in frames_of(run)]
+    if isinstance(runs, RunFrames):
+        return [runs]  # with what its scenario tells
     if isinstance(runs, (str, os.PathLike)):
         return [_saved(Path(runs))]
     held = {name: runs.get(name) if isinstance(runs, Mapping) else getattr(runs, name, None) for name in schema.SCHEMAS}
@@ -197,6 +221,10 @@ def sections_of(runs: Sequence[Frames], method: str | None) -> Sections:
         sections = Sections(source, shadow, method)
     else:
         sections = _of_latency(runs, method)
+    if not sections.independent:
+        cv = math.sqrt(math.fsum(run.share_cv**2 for run in runs if isinstance(run, RunFrames))) / len(runs)
+        shadow = sections.shadow
+        sections = replace(sections, shadow=replace(shadow, course=replace(shadow.course, share_cv=cv)))
     return replace(sections, cycles=math.fsum(map(_cycles, runs)))
 
 
@@ -276,7 +304,7 @@ def _of_latency(runs: Sequence[Frames], method: str) -> Sections:
             mark = is_shadow if role == "shadow" else ~is_shadow
             table = np.bincount(at[mark], count[mark], n * low_s.size).astype(np.int64).reshape(n, low_s.size)
             side = _window_sums(run, role, n) if "windows" in run else _bucket_sums(low_s, high_s, table)
-            side = replace(side, moments=STEADY) if steady else side
+            side = replace(side, course=STEADY) if steady else side
             counts[role].append(table.sum(axis=0, keepdims=True) if replications else table)
             sides[role].append(_total(side) if replications else side)
     samples = {role: Buckets(low_s, high_s, np.concatenate(counts[role]), _extremes_s(runs, role)) for role in ROLES}
@@ -327,7 +355,7 @@ def _window_sums(run: Frames, role: str, n_sections: int) -> SideSections:
         n=np.zeros(n_sections) if answered is None else section_sums(answered),
         requests=requests,
         errors={m: section_sums(_column(windows, column)) for m, column in ERRORS.items() if column in windows},
-        moments=STEADY if steady else traffic_moments(by_window(mark), n_sections),
+        course=STEADY if steady else Course(traffic_moments(by_window(mark), n_sections)),
     )
 
 
@@ -363,7 +391,7 @@ def _concatenated(runs: Sequence[SideSections]) -> SideSections:
             for name in ERRORS
             if all(name in run.errors for run in runs)
         },
-        moments=STEADY if all(run.moments is not None and not run.moments.size for run in runs) else None,
+        course=STEADY if all(run.course.is_steady for run in runs) else UNKNOWN,
     )
 
 
@@ -387,5 +415,5 @@ def _of_requests(run: Frames) -> Sections:
         total = np.bincount(section[answered], latency[answered], MOST_SECTIONS).astype(np.float64)
         sides[role] = SideSections(sample, total, n_marked(answered), n_marked(np.ones(section.size, np.bool_)), errors)
     if not follows_profile(run, sides["source"].requests, MOST_SECTIONS):
-        sides = {role: replace(side, moments=STEADY) for role, side in sides.items()}
+        sides = {role: replace(side, course=STEADY) for role, side in sides.items()}
     return Sections(sides["source"], sides["shadow"], "requests")

@@ -14,7 +14,7 @@ from cases import scenario, service
 from shadowsim import default_scenario, replicate, simulate
 from shadowsim.cli.console import plain
 from shadowsim.errors import InputError
-from shadowsim.report.comparison_text import change, compare_saved, compare_two_saved, interval, signed
+from shadowsim.report.comparison_text import change, compare_saved, compare_two_saved, interval, signed, values
 from shadowsim.statistics.terms import NOT_ENOUGH_DATA
 
 BASE = default_scenario().replace({"horizon_s": 600, "run.period_s": 10})
@@ -222,7 +222,21 @@ NO_RATIO = dict.fromkeys(RATIO, NAN)
     ],
 )
 def test_a_change_and_its_interval(row, change_text, interval_text):
+    row = {"metric": "mean"} | row
     assert (change(row), interval(row)) == (change_text, interval_text)
+
+
+def test_a_quantile_without_an_interval_is_not_shown():
+    sides = {"source": 0.02, "shadow": 0.022} | dict.fromkeys(("source_low", "source_high"), NAN)
+    row = LATENCY | RATIO | sides | {"metric": "p99", "shadow_low": NAN, "shadow_high": NAN, "low": NAN, "high": NAN}
+    assert (values(row), change(row)) == (["-", "-"], "-")
+    assert values(row | {"metric": "mean"}) == ["20.0 ms", "22.0 ms"]
+    own = row | {"source_low": 0.019, "source_high": 0.021}
+    assert values(own) == ["20.0 ms", "-"]
+    worse = own | {"shadow_low": 0.03, "shadow_high": math.inf, "low": 0.009, "high": math.inf}
+    assert values(worse) == ["20.0 ms", "> 30.0 ms"]
+    by_periods = row | {"low": 0.001, "high": 0.003}  # the median of differences has an interval, its sides have none
+    assert values(by_periods) == ["20.0 ms", "22.0 ms"]
 
 
 @pytest.mark.parametrize(("x", "text"), [(12.06, "+12.1"), (-0.314, "-0.31"), (0.0, "0"), (-math.inf, "-inf")])

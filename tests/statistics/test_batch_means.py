@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, skew
 
 from shadowsim.statistics.batch_means import (
     MAX_BATCHES,
     MIN_BATCHES,
     STEADY,
     Batches,
+    Course,
     Deviations,
     changes_gradually,
     traffic_moments,
@@ -110,7 +111,7 @@ def week(rng, noise):
     share = 0.01 / (1.0 - requests / 5000.0) ** 2
     n = requests.reshape(SECTIONS, -1).sum(axis=1)
     x = (requests * share).reshape(SECTIONS, -1).sum(axis=1) + noise * np.sqrt(n) * rng.standard_normal(SECTIONS)
-    return Deviations(x - x.sum() / n.sum() * n, n, traffic_moments(requests, SECTIONS))
+    return Deviations(x - x.sum() / n.sum() * n, n, Course(traffic_moments(requests, SECTIONS)))
 
 
 def test_what_follows_the_traffic_of_a_week_is_no_error():
@@ -129,7 +130,7 @@ def test_what_follows_the_traffic_of_a_week_is_no_error():
 def test_moments_begin_with_the_requests_and_are_those_of_each_block():
     rng = np.random.default_rng(8)
     d = week(rng, 0.0)
-    assert d.moments[:, -1] == pytest.approx(d.n)
+    assert d.course.moments[:, -1] == pytest.approx(d.n)
     slow = np.repeat(1000 * (2.5 - 1.5 * np.cos(WEEK / 7 * np.arange(SECTIONS) / SECTIONS)), WINDOWS)
     # where a section's windows are alike, its moments are the powers of its own rate
     z = (slow - slow.mean()) / slow.std()
@@ -183,7 +184,7 @@ def test_a_random_walk_of_steady_traffic_has_no_trend_to_remove():
     series = [plain(autoregressive(rng, 1.0)) for _ in range(SERIES)]
     series += [plain(np.linspace(0.0, 10.0, SECTIONS) + rng.standard_normal(SECTIONS))]
     assert uncorrelated_batches(series[-1]).trend
-    assert not any(b and b.trend for b in (uncorrelated_batches(d._replace(moments=STEADY)) for d in series))
+    assert not any(b and b.trend for b in (uncorrelated_batches(d._replace(course=STEADY)) for d in series))
 
 
 @pytest.mark.parametrize("days", [0.5, 1, 7])
@@ -197,3 +198,31 @@ def test_a_day_changes_gradually_and_a_modulated_rate_jumps(days):
         state[: WINDOWS // 2] = 1 - state[-1]  # at least one jump
         assert not changes_gradually(rng.poisson(np.where(state, 3000.0, 1000.0)).astype(float), SECTIONS)
     assert not changes_gradually(rng.poisson(1000.0, at.size).astype(float), SECTIONS)
+
+
+def test_the_skewness_of_a_sum_is_that_of_its_batches_over_the_root_of_their_number():
+    x = np.random.default_rng(21).exponential(1.0, SECTIONS)
+    batches = x.reshape(20, 5).sum(axis=1)
+    assert Batches(20).skewness(plain(x)) == pytest.approx(skew(batches, bias=False) / np.sqrt(20), rel=0.1)
+    assert Batches(20).skewness(plain(-x)) == -Batches(20).skewness(plain(x))
+    assert Batches(20).skewness(plain(np.ones(SECTIONS))) == 0.0
+
+
+def test_the_choice_of_sessions_adds_what_its_requests_change():
+    rng = np.random.default_rng(22)
+    n = rng.poisson(1000.0, SECTIONS).astype(float)
+    sums = 3.0 * (n - n.mean())  # three deviations per request more
+    plainly, chosen = (Batches(25).error(Deviations(sums, n, Course(share_cv=cv)))[0] for cv in (0.0, 0.05))
+    assert chosen == pytest.approx(np.hypot(plainly, 3.0 * 0.05 * n.sum()))
+    constant = Deviations(sums, np.full(SECTIONS, 1000.0), Course(share_cv=0.05))
+    assert Batches(25).error(constant)[0] == pytest.approx(plainly)  # nothing tells how they change
+
+
+def test_the_choice_of_sessions_is_no_error_of_the_source():
+    rng = np.random.default_rng(23)
+    n = rng.poisson(1000.0, SECTIONS).astype(float)
+    d = Deviations(n - n.mean(), n)
+    chosen = d._replace(course=Course(share_cv=0.05))
+    assert Batches(25).correlation(d, d) == pytest.approx(1.0)
+    ratio = Batches(25).error(d)[0] / Batches(25).error(chosen)[0]
+    assert Batches(25).correlation(d, chosen) == pytest.approx(ratio)

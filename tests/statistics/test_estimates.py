@@ -103,6 +103,33 @@ def test_a_means_interval_is_students():
     assert math.isnan(estimates.mean(x.sum(axis=1), np.full(30, 1000.0), math.nan, Batches(30), 0.05).n_eff)
 
 
+def test_a_skewed_estimates_longer_end_is_further_away():
+    assert estimates.skewed(2.0, 0.0) == (2.0, 2.0)
+    assert estimates.skewed(2.0, 0.3) == (2.0, pytest.approx(2.0 + 0.3 * (2 * 2.0**2 + 1) / 6))
+    assert estimates.skewed(2.0, -0.3) == (pytest.approx(2.0 + 0.3 * (2 * 2.0**2 + 1) / 6), 2.0)
+    assert estimates.skewed(2.0, 9.0) == (2.0, 3.0)
+
+
+def test_means_of_skewed_batches_lie_below_the_truth_less_often():
+    rng, n_runs = np.random.default_rng(11), 1000
+    below = plain = 0
+    for x in rng.gamma(0.2, 5.0, (n_runs, 30)):  # skewness 4.5, that of the mean 0.8
+        estimate = estimates.mean(x, np.ones(30), math.nan, Batches(30), 0.05)
+        below += estimate.high < 1.0
+        plain += 2.0 * estimate.value - estimate.low < 1.0  # the lower end is Student's
+    assert plain > binom.ppf(0.999, n_runs, 0.07)  # of 0.025
+    assert below <= binom.ppf(0.999, n_runs, 0.05)
+    assert below < plain
+
+
+def test_a_calm_tail_has_no_more_independent_answers_than_are_known():
+    sample = in_order(np.random.default_rng(12).exponential(1.0, N))
+    free, limited = (estimates.quantile(sample, 0.99, Batches(30), 0.05, max_n_eff=most) for most in (None, 2000.0))
+    assert free.n_eff > 10_000
+    assert limited.n_eff == 2000.0
+    assert limited.low < free.low < free.value < free.high < limited.high
+
+
 POSITIVE = st.floats(0.1, 10.0)
 ERRORS = st.floats(0.0, 2.0)
 RHO = st.floats(-0.9, 0.9)
@@ -146,6 +173,17 @@ def test_the_ratio_lies_above_one_where_the_difference_lies_above_nothing(source
     assume(min(abs(low), abs(high), abs(ratio_low - 1), abs(ratio_high - 1)) > 1e-9)
     assert (low > 0) == (ratio_low > 1)
     assert (high < 0) == (ratio_high < 1)
+
+
+def test_skewness_that_both_sides_share_cancels():
+    plain = Estimate(1.0, 0.9, 1.1, 1, 1.0)
+    source, shadow = (Estimate(1.0, 0.9, 1.1 + x, 1, 1.0, 0.0, x) for x in (0.05, 0.04))
+    for function in (estimates.difference, estimates.ratio):
+        assert function(source, shadow, 1.0) == pytest.approx(function(plain, plain, 1.0))
+        low, high = function(source, shadow, 0.0)
+        assert low < function(plain, plain, 0.0)[0]
+        assert high > function(plain, plain, 0.0)[1]
+    assert estimates.difference(source, shadow, 0.0)[1] == pytest.approx(math.hypot(0.14, 0.1))
 
 
 def test_there_is_no_ratio_to_zero():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from cases import scenario, service
 
-from shadowsim import compare, simulate
+from shadowsim import compare, compare_runs, simulate
 from shadowsim.statistics.loads import Loads, loads_of, loads_of_table
 
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
@@ -75,3 +75,43 @@ def test_compare_says_nothing_of_equal_loads():
     assert table.attrs == {}
     assert loads_of_table(table) is None
     assert not table["verdict"].str.contains("load").any()
+
+
+def test_copying_whole_sessions_is_noted_and_widens_the_shadows_intervals():
+    traffic = POISSON | {"rate_per_s": 300.0, "sessions": 200}
+    pools = {"source_instances": 10, "shadow_instances": 3, "share": 30, "horizon_s": 600.0, "sample_requests": 0}
+    by_coin = scenario(traffic, service(mean_s=0.02), **pools)
+    whole = by_coin.replace({"mirror.rule": "hash"})
+    tables = [simulate(s).compare() for s in (by_coin, whole)]
+    assert tables[0].attrs == {}
+    # 30 % of 200 sessions: 60 in the mean, with variance 42
+    assert f"with 200 sessions its requests vary by {100 * np.sqrt(42) / 60:.1f} %" in tables[1].attrs["sessions"]
+    assert tables[1].attrs["sessions"].endswith("only roughly.")
+    coin, sessions = (table.set_index("metric").loc["mean"] for table in tables)
+    widths = [row["shadow_high"] - row["shadow_low"] for row in (coin, sessions)]
+    # at load 0.6, E[S] / (1 - load) changes by 1.5 times as much as the requests: by 16 %, and twice that each way
+    assert widths[1] > max(2.0 * widths[0], 0.2 * sessions["shadow"])
+    sources = [row["source_high"] - row["source_low"] for row in (coin, sessions)]
+    assert sources[1] == pytest.approx(sources[0])
+
+
+def test_a_traces_sessions_are_noted_as_unknown(tmp_path):
+    time_s = np.sort(np.random.default_rng(1).uniform(0.0, 100.0, 2000))
+    pd.DataFrame({"time_s": time_s, "session": np.arange(2000) % 20}).to_csv(tmp_path / "trace.csv", index=False)
+    trace = {"process": "trace", "path": "trace.csv", "sessions": "session"}
+    mirror = {"rule": "hash"}
+    run = simulate(scenario(trace, service(mean_s=0.01), mirror=mirror, base_dir=tmp_path, horizon_s=100.0))
+    assert "intervals do not allow for another choice" in run.compare().attrs["sessions"]
+
+
+def test_runs_of_one_variant_are_noted_where_they_carry_other_loads():
+    runs = [
+        simulate(scenario(POISSON | {"rate_per_s": r}, service(mean_s=0.02), horizon_s=2000.0)) for r in (20.0, 30.0)
+    ]
+    table = compare_runs(runs[1], runs[0])
+    note = table.attrs["load"]["Source"]["note"]
+    assert note.startswith("Source does not carry the same load in both runs: its workers are 40 % busy in the base")
+    assert note.endswith("60 % in the result.")
+    mean = table[(table["role"] == "source") & (table["metric"] == "mean")].iloc[0]
+    assert mean["verdict"] == "worse, at 60 % load against 40 %"
+    assert compare_runs(runs[0], runs[0]).attrs == {}

@@ -162,4 +162,12 @@ def test_a_run_knows_its_traffic(tmp_path, traffic, has_profile, cycle_s):
     sections = sections_of(frames_of([run, run]), None)
     assert sections.cycles == pytest.approx(2 * 70.0 / cycle_s if cycle_s else np.inf)
     if not has_profile:
-        assert all(side.moments.size == 0 for side in sides(sections).values())
+        assert all(side.course.is_steady for side in sides(sections).values())
+
+
+def test_frames_keep_what_their_scenario_tells():
+    traffic = {"process": "poisson", "rate_per_s": 50.0, "sessions": 100}
+    run = simulate(scenario(traffic, service(mean_s=0.01), mirror={"rule": "hash"}, horizon_s=60.0, period_s=1.0))
+    (frames,) = frames_of(frames_of(run))
+    assert (frames.has_profile, frames.sessions) == (False, 100)
+    assert frames.share_cv == pytest.approx(0.1)  # half of 100 sessions: 50 in the mean, with variance 25
