@@ -184,7 +184,17 @@ def test_all_that_a_sweep_imports_is_digested():
         if module not in used:
             used.add(module)
             modules += imports(module)
-    digested = {"errors", "option_defaults", "json_files", "arrays", "histogram", "frames", "verdict", "result"}
+    digested = {
+        "errors",
+        "option_defaults",
+        "quantities",
+        "json_files",
+        "arrays",
+        "histogram",
+        "frames",
+        "verdict",
+        "result",
+    }
     digested |= {m for m in MODULES if m.split(".")[0] in ("aws", "statistics", "scenario", "engine")}
     digested |= {m for m in MODULES if m.startswith("planning.sweep")}
     assert used - digested <= {"text"}
