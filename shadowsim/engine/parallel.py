@@ -24,6 +24,7 @@ from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
 from shadowsim.engine.run_state import RunState, new_copies, new_run_state, new_sample
+from shadowsim.errors import InputError
 
 PROBATION = 64  # windows in which a slice may reach the true state
 _BATCHES_PER_STEP = 8  # small batches of the pipeline keep the copies in the cache
@@ -88,6 +89,8 @@ class Slice:
 def run(job: Job, workers: int, executor: Executor | None, advance: Advance) -> RunCounts:
     """Simulate a run on threads or on an executor; the counts do not depend on which, or on how many."""
     n = min(workers, job.columns.n_windows)
+    if job.columns.source_dynamics.evented or job.columns.shadow_dynamics.evented:
+        raise InputError("scenario", "batching, scaling, outages and retries are not simulated yet")
     if n <= 1:
         return _in_one_piece(job, advance)
     if not job.columns.forgets:

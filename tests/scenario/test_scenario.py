@@ -348,7 +348,7 @@ def test_replace_makes_all_changes_before_it_checks():
         ("experiment.ModelVariants.2.ModelName", "x", "experiment.ModelVariants", "has 2 items"),
         ("experiment.ModelVariants.x", "x", "experiment.ModelVariants", "has 2 items"),
         ("shadow.time.mean_s", 5, "services.Shadow-01.time", "over-determined"),
-        ("shadow.batching.max_size", 5, "services.Shadow-01.batching", "not built yet"),
+        ("shadow.batching.max_size", 5, "services.Shadow-01.batching", "needs `factors` or `marginal`"),
         ("seed", -1, "run.seed", "integer from 0"),
         ("seed", "7", "run.seed", "integer"),
         ("horizon_s", math.nan, "run.horizon_s", "finite"),
