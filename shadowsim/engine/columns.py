@@ -72,6 +72,10 @@ class Columns:
         """Return the source's or the shadow's pool."""
         return self.source if role == "source" else self.shadow
 
+    def dynamics(self, role: str) -> events.Dynamics:
+        """Return what makes the source's or the shadow's pool need events."""
+        return self.source_dynamics if role == "source" else self.shadow_dynamics
+
 
 def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
     """Return a scenario's columns; this builds the tables of its laws."""
