@@ -38,14 +38,88 @@ from numpy.typing import NDArray
 
 from shadowsim.engine import _kernel
 from shadowsim.engine._kernel import (
-    ARRIVE, AT_RESPONSE, BUCKETS, C_ARRIVED, C_BASE, C_MORE, C_OUT, C_PHASE, C_WINDOW, CLOSE, COIN,
-    CONCURRENCY_EVERY_S, COPY, COUNTER, DONE, GOLDEN, LOW32, NEEDS_ROOM, NUMBER_OF_OFFSET, OPEN, R_CONCURRENT_MAX,
-    R_CONCURRENT_MIN, R_ERROR_4XX, R_ERROR_5XX, R_LATENCY_MAX, R_LATENCY_MIN, R_LATENCY_SUM, R_LOST_BODY,
-    R_LOST_IN_FLIGHT, R_LOST_PER_S, R_REFUSED, R_REQUEST_BYTES, R_REQUESTS, R_RESPONSE_BYTES, R_TIMED_OUT, R_WAIT_SUM,
-    R_WORK, RANDOM, REACHED_COUNT, REACHED_S, S_ARRIVAL, S_INSTANCE, S_NUMBER, S_ORDER, S_SERVICE, S_START, S_WINDOW,
-    SESSION, SESSION_COPY, Arrivals, Floats, Hashes, Int32s, Ints, Mirror, Payload, Pending, Pool, Progress,
-    RunSettings, Sample, Scratch, Tally, arrive, bucket_of, bytes_of, close_histogram, draw, inline, inner,
-    just_below, key, mix, neg_log, njit, open_arrivals, open_row, pop, rise, session_of, uniform,
+    ARRIVE,
+    AT_RESPONSE,
+    BUCKETS,
+    C_ARRIVED,
+    C_BASE,
+    C_MORE,
+    C_OUT,
+    C_PHASE,
+    C_WINDOW,
+    CLOSE,
+    COIN,
+    CONCURRENCY_EVERY_S,
+    COPY,
+    COUNTER,
+    DONE,
+    GOLDEN,
+    LOW32,
+    NEEDS_ROOM,
+    NUMBER_OF_OFFSET,
+    OPEN,
+    R_CONCURRENT_MAX,
+    R_CONCURRENT_MIN,
+    R_ERROR_4XX,
+    R_ERROR_5XX,
+    R_LATENCY_MAX,
+    R_LATENCY_MIN,
+    R_LATENCY_SUM,
+    R_LOST_BODY,
+    R_LOST_IN_FLIGHT,
+    R_LOST_PER_S,
+    R_REFUSED,
+    R_REQUEST_BYTES,
+    R_REQUESTS,
+    R_RESPONSE_BYTES,
+    R_TIMED_OUT,
+    R_WAIT_SUM,
+    R_WORK,
+    RANDOM,
+    REACHED_COUNT,
+    REACHED_S,
+    RELEASE,
+    S_ARRIVAL,
+    S_INSTANCE,
+    S_NUMBER,
+    S_ORDER,
+    S_SERVICE,
+    S_START,
+    S_WINDOW,
+    SESSION,
+    SESSION_COPY,
+    Arrivals,
+    Floats,
+    Hashes,
+    Int32s,
+    Ints,
+    Mirror,
+    Payload,
+    Pending,
+    Pool,
+    Progress,
+    RunSettings,
+    Sample,
+    Scratch,
+    Tally,
+    arrive,
+    bucket_of,
+    bytes_of,
+    close_histogram,
+    draw,
+    inline,
+    inner,
+    just_below,
+    key,
+    mix,
+    neg_log,
+    njit,
+    open_arrivals,
+    open_row,
+    pop,
+    rise,
+    session_of,
+    uniform,
 )  # fmt: skip
 
 # ---- More columns of draws. Attempt a of a request (0: the first) uses column + ATTEMPT a for its service, route,
@@ -761,9 +835,11 @@ def _scale(now: float, scaling: Scaling, machines: Machines, row: Floats) -> Non
             status = slot[i, I_STATUS]
             if status == STARTING or status == SERVING or status == DOWN:
                 starting, other = status == STARTING, last >= 0 and slot[last, I_STATUS] == STARTING
-                if last < 0 or (starting and not other):
-                    last = np.int64(i)
-                elif starting == other and slot[i, I_NUMBER] > slot[last, I_NUMBER]:
+                if (
+                    last < 0
+                    or (starting and not other)
+                    or (starting == other and slot[i, I_NUMBER] > slot[last, I_NUMBER])
+                ):
                     last = np.int64(i)
         if slot[last, I_STATUS] == SERVING:
             _leave(last, now, DRAINING, machines, row)
@@ -864,7 +940,13 @@ def _advance(
     # unpacked once: reading a field of a tuple in a loop counts references
     pool, dynamics, answer, machines, tally, sample = side
     batching, scaling, outages, retries = dynamics.batching, dynamics.scaling, dynamics.outages, dynamics.retries
-    node_s, node, slot, end_s, end_tree = machines.node_s, machines.node, machines.slot, machines.end_s, machines.end_tree
+    node_s, node, slot, end_s, end_tree = (
+        machines.node_s,
+        machines.node,
+        machines.slot,
+        machines.end_s,
+        machines.end_tree,
+    )
     job, idle, due_s, due_tree, ready = machines.job, machines.idle, machines.due_s, machines.due_tree, machines.ready
     count, clock, retry, open_n = machines.count, machines.clock, machines.retry, machines.open_n
     copied_s, copied_at = machines.copied_s, machines.copied_at
@@ -942,9 +1024,7 @@ def _advance(
                 count[M_DEADLINES], TIMED_OUT, t, called, late, settings, pool, retries, answer, machines, rows, pending
             )
         elif kind == WORLD:
-            _change_world(
-                t, called, late, settings, pool, dynamics, answer, machines, rows, row, pending, sample
-            )
+            _change_world(t, called, late, settings, pool, dynamics, answer, machines, rows, row, pending, sample)
             clock[T_WORLD] = _next_world(outages, machines)
         elif kind == READY:
             n = count[M_READY] - 1
@@ -980,7 +1060,9 @@ def _advance(
                 node[x, N_NUMBER], node[x, N_ORDER] = np.int64(offset * NUMBER_OF_OFFSET), order
                 node[x, N_CLIENT] = 0
                 if called and retries.n_clients > 1:
-                    node[x, N_CLIENT] = np.int64(((mix(k_client + offset) >> HIGH) * np.uint64(retries.n_clients)) >> HIGH)
+                    node[x, N_CLIENT] = np.int64(
+                        ((mix(k_client + offset) >> HIGH) * np.uint64(retries.n_clients)) >> HIGH
+                    )
             else:
                 x = _pop_retry(retry, node_s, node, count)
                 window, attempt, request = node[x, N_WINDOW], node[x, N_ATTEMPT], node[x, N_REQUEST]
@@ -1009,7 +1091,9 @@ def _advance(
             row[R_WORK] += work * share_of_worker
             body = 0.0
             if bodies:
-                body = bytes_of(mix((k_sent if window == w else key(seed, sent.column, window)) + offset), request, sent)
+                body = bytes_of(
+                    mix((k_sent if window == w else key(seed, sent.column, window)) + offset), request, sent
+                )
                 row[R_REQUEST_BYTES] += body
             if called:
                 # the mirror sees each attempt
@@ -1242,9 +1326,7 @@ def _finish_run(
 
 
 @inner
-def _number(
-    w: int, n: int, seed: np.uint64, counted: bool, base: int, scratch: Scratch, incoming: Attempts
-) -> None:
+def _number(w: int, n: int, seed: np.uint64, counted: bool, base: int, scratch: Scratch, incoming: Attempts) -> None:
     """Write a chunk of arrivals of window w as first attempts."""
     arrival, window, offset, request, order, attempt = incoming
     k, k_copy, chunk_offset = GOLDEN * np.uint64(base), key(seed, COPY, w), scratch.offset

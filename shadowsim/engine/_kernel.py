@@ -356,7 +356,9 @@ class Scratch(NamedTuple):
 # ---- Draws: splitmix64's finaliser over a counter (Steele, Lea and Flood, 2014) ----
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-NUMBER_OF_OFFSET = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))  # GOLDEN i NUMBER_OF_OFFSET is i: an offset tells its number
+NUMBER_OF_OFFSET = np.uint64(
+    pow(0x9E3779B97F4A7C15, -1, 1 << 64)
+)  # GOLDEN i NUMBER_OF_OFFSET is i: an offset tells its number
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _0, _1, _2, _3, _4, _6, _7, _8, _11, _27 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 6, 7, 8, 11, 27))
 _30, _31, _32, _56, _63, _255 = (np.uint64(n) for n in (30, 31, 32, 56, 63, 255))

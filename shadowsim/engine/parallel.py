@@ -24,8 +24,7 @@ from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
 from shadowsim.engine.event_run import EventSide, attempts_of, copies_of, new_event_side
-from shadowsim.engine.run_state import RunState, new_copies, new_run_state, new_sample
-from shadowsim.errors import InputError
+from shadowsim.engine.run_state import RunState, new_run_state, new_sample
 
 PROBATION = 64  # windows in which a slice may reach the true state
 _BATCHES_PER_STEP = 8  # small batches of the pipeline keep the copies in the cache
@@ -69,9 +68,7 @@ class Job:
         )
         return source, shadow
 
-    def new_state(
-        self, first: int = 0, arrived: int = 0, samples: tuple[k.Sample, k.Sample] | None = None
-    ) -> RunState:
+    def new_state(self, first: int = 0, arrived: int = 0, samples: tuple[k.Sample, k.Sample] | None = None) -> RunState:
         """Return the state of empty pools at the beginning of a window, before which `arrived` requests came."""
         state = new_run_state(self.columns, self.arrivals, self.chunk, samples or self.new_samples())
         state.begin_at(first, arrived)

@@ -260,13 +260,16 @@ def _by_window(
         for lo, hi in zip([0, *edges], [*edges, window.size], strict=True):
             if hi > lo:
                 # a compiled function returns a plain int
-                draws(np.uint64(k.key(c.seed, column + e.ATTEMPT * int(attempt[lo]), int(window[lo]))), number[lo:hi], *law, out[lo:hi])
+                draws(
+                    np.uint64(k.key(c.seed, column + e.ATTEMPT * int(attempt[lo]), int(window[lo]))),
+                    number[lo:hi],
+                    *law,
+                    out[lo:hi],
+                )
     return out
 
 
-def _bytes(
-    c: Columns, payload: k.Payload, window: k.Ints, number: k.Ints, attempt: k.Ints, request: k.Ints
-) -> Any:
+def _bytes(c: Columns, payload: k.Payload, window: k.Ints, number: k.Ints, attempt: k.Ints, request: k.Ints) -> Any:
     if payload.mean < 0:
         return pd.array([pd.NA] * window.size, dtype="Int64")
     if payload.by_request.size:
