@@ -125,6 +125,7 @@ from shadowsim.engine._kernel import (
 # ---- More columns of draws. Attempt a of a request (0: the first) uses column + ATTEMPT a for its service, route,
 # error, response bytes and copy. ----
 ATTEMPT = 64
+MOST_ATTEMPTS = 128
 TICKS_PER_MINUTE = 6
 HIGH = np.uint64(32)
 SOURCE_OUTAGE, SHADOW_OUTAGE = 14, 15  # keyed by the instance's number in place of a window: up, repair, up, ...
@@ -250,6 +251,7 @@ RELEASED, CLOSING, ENDED = 4, 5, 6  # phases of a window besides those of `_kern
 
 # ---- Kinds of events, in their order at one instant ----
 FINISH, GIVE_UP, DEADLINE, WORLD, READY, DUE, TICK, ARRIVAL, RETRY = range(9)
+LEAVE, NOTHING = 9, 10  # the next of those that leave together; no event
 
 
 class Attempts(NamedTuple):
@@ -281,7 +283,8 @@ class Machines(NamedTuple):
 
     `retry` (nodes,): a heap of nodes that will be attempts. `effect_s`, `effect` (effects, 3): scaling decisions on
     their way, a ring. `action` (actions, 4): those that took effect. `tokens` (clients,). `open_bucket` (ring,
-    BUCKETS) and `open_n` (ring,): histogram and unanswered requests of a window that is not closed, at w % ring.
+    BUCKETS) and `open_n` (ring,): histogram and unanswered requests of a window that is not closed, at w mod ring, a
+    power of two.
     `call_sections` (sections, BUCKETS): the histogram of the callers' latencies.
     """
 
@@ -347,9 +350,11 @@ def _set_end(
     end_s[leaf] = t
     i = (leaf + end_s.size) >> 1
     while i > 0:
-        a, b = tree[2 * i], tree[2 * i + 1]
-        tree[i] = a if _ends_first(a, b, workers, end_s, job, node, slot) else b
-        i >>= 1
+        a, b, before = tree[2 * i], tree[2 * i + 1], tree[i]
+        first = a if _ends_first(a, b, workers, end_s, job, node, slot) else b
+        tree[i] = first
+        # where another leaf came first and still does, nothing changes above
+        i = 0 if first == before and first != leaf else i >> 1
 
 
 @inline
@@ -449,14 +454,15 @@ def _pop_retry(retry: Int32s, node_s: Floats, node: Ints, count: Ints) -> int:
 
 
 # ---- Callers ----
+# What is called once per request takes arrays, not tuples of them, and returns once: see `_kernel`, Requests in flight.
 
 
-@inner
+@inline
 def _tell(
-    x: int, cause: int, now: float, settings: RunSettings, retries: Retries, machines: Machines, rows: Floats
-) -> None:
+    x: int, cause: int, now: float, settings: RunSettings, retries: Retries, node_s: Floats, node: Ints, count: Ints,
+    tokens: Ints, retry: Int32s, rows: Floats, call_sections: Ints,
+) -> None:  # fmt: skip
     """Tell a caller how attempt x ended, by an ON_... or 0 for success: another attempt is due, or the call ends."""
-    node_s, node, count, tokens = machines.node_s, machines.node, machines.count, machines.tokens
     if node[x, N_FLAGS] & F_CALLING:
         _unlink(x, M_CALLS, M_LAST_CALL, N_EARLIER_CALL, N_LATER_CALL, node, count)
     node[x, N_FLAGS] = (node[x, N_FLAGS] | F_TOLD) & ~F_CALLING
@@ -479,111 +485,88 @@ def _tell(
                 node[y, column] = node[x, column]
             node_s[y, N_ARRIVAL], node_s[y, N_FIRST] = t, node_s[x, N_FIRST]
             node[y, N_ATTEMPT], node[y, N_PAID] = attempt + 1, cost
-            _push_retry(y, machines.retry, node_s, node, count)
+            _push_retry(y, retry, node_s, node, count)
     if not again:
-        row, latency = rows[window], now - node_s[x, N_FIRST]
-        row[R_CALLS] += 1.0
-        row[R_CALLS_ANSWERED] += np.float64(cause == 0)
-        row[R_CALL_SUM] += latency
-        section = window * machines.call_sections.shape[0] // settings.n_windows
-        machines.call_sections[section, bucket_of(latency)] += 1
+        latency = now - node_s[x, N_FIRST]
+        rows[window, R_CALLS] += 1.0
+        rows[window, R_CALLS_ANSWERED] += np.float64(cause == 0)
+        rows[window, R_CALL_SUM] += latency
+        section = window * call_sections.shape[0] // settings.n_windows
+        call_sections[section, bucket_of(latency)] += 1
 
 
 # ---- Attempts ----
 
 
-@inner
-def _book_latency(x: int, latency: float, machines: Machines, row: Floats) -> None:
-    row[R_LATENCY_SUM] += latency
-    row[R_LATENCY_MIN] = min(row[R_LATENCY_MIN], latency)
-    row[R_LATENCY_MAX] = max(row[R_LATENCY_MAX], latency)
-    at = machines.node[x, N_OWN_WINDOW] % machines.open_n.size
-    machines.open_bucket[at, bucket_of(latency)] += np.uint32(1)
-
-
-@inner
-def _end(
-    x: int, status: int, now: float, called: bool, late: bool, settings: RunSettings, pool: Pool, retries: Retries,
-    answer: Payload, machines: Machines, rows: Floats, pending: Pending,
-) -> None:  # fmt: skip
-    """Book how an attempt ended for the endpoint, and tell its caller."""
-    node_s, node, slot, count = machines.node_s, machines.node, machines.slot, machines.count
-    window, number, attempt, own = node[x, N_WINDOW], node[x, N_NUMBER], node[x, N_ATTEMPT], node[x, N_OWN_WINDOW]
-    row = rows[own]
+@inline
+def _book(
+    x: int, status: int, now: float, timeout_s: float, patience_s: float, node_s: Floats, node: Ints, slot: Ints,
+    load: Int32s, count: Ints, rows: Floats, open_bucket: NDArray[np.uint32], open_n: Ints,
+) -> int:  # fmt: skip
+    """Book how an attempt ended for the endpoint; return what its caller is told, an ON_... or 0 for success."""
+    own, latency, cause = node[x, N_OWN_WINDOW], -1.0, 0
     if status != REFUSED and status != UNAVAILABLE:
         i = node[x, N_SLOT]
         slot[i, I_OUTSTANDING] -= 1
         count[M_OUTSTANDING] -= 1
         if slot[i, I_PLACE] >= 0:
-            machines.load[slot[i, I_PLACE]] -= np.int32(1)
+            load[slot[i, I_PLACE]] -= np.int32(1)
         _unlink(x, M_DEADLINES, M_LAST_DEADLINE, N_EARLIER, N_LATER, node, count)
     if status == ANSWERED:
-        status = node[x, N_STATUS]
-    cause = 0
-    if status == REFUSED:
-        row[R_REFUSED] += 1.0
+        latency, status = min(now - node_s[x, N_ARRIVAL], timeout_s), node[x, N_STATUS]
+        if status != ANSWERED:
+            rows[own, R_ERROR_4XX] += np.float64(status == ERROR_4XX)
+            rows[own, R_ERROR_5XX] += np.float64(status == ERROR_5XX)
+            cause = ON_MODEL_ERROR
+    elif status == TIMED_OUT:
+        rows[own, R_TIMED_OUT] += 1.0
+        latency, cause = timeout_s, ON_TIMEOUT if patience_s <= timeout_s else ON_MODEL_ERROR
+    elif status == REFUSED:
+        rows[own, R_REFUSED] += 1.0
         cause = ON_REFUSED
     elif status == UNAVAILABLE:
-        row[R_UNAVAILABLE] += 1.0
+        rows[own, R_UNAVAILABLE] += 1.0
         cause = ON_UNAVAILABLE
-    elif status == FAILED:
-        row[R_FAILED] += 1.0
-        cause = ON_OUTAGE
-    elif status == TIMED_OUT:
-        row[R_TIMED_OUT] += 1.0
-        cause = ON_TIMEOUT if retries.timeout_s <= pool.timeout_s else ON_MODEL_ERROR
-        _book_latency(x, pool.timeout_s, machines, row)
     else:
-        row[R_ERROR_4XX] += np.float64(status == ERROR_4XX)
-        row[R_ERROR_5XX] += np.float64(status == ERROR_5XX)
-        cause = 0 if status == ANSWERED else ON_MODEL_ERROR
-        _book_latency(x, min(now - node_s[x, N_ARRIVAL], pool.timeout_s), machines, row)
-        if answer.mean >= 0.0:
-            k_answer = key(settings.seed, answer.column + ATTEMPT * attempt, window)
-            z = mix(k_answer + GOLDEN * np.uint64(number))
-            row[R_RESPONSE_BYTES] += bytes_of(z, node[x, N_REQUEST], answer)
-    machines.open_n[own % machines.open_n.size] -= 1
+        rows[own, R_FAILED] += 1.0
+        cause = ON_OUTAGE
+    at = own & (open_n.size - 1)
+    open_n[at] -= 1
+    if latency >= 0.0:
+        rows[own, R_LATENCY_SUM] += latency
+        rows[own, R_LATENCY_MIN] = min(rows[own, R_LATENCY_MIN], latency)
+        rows[own, R_LATENCY_MAX] = max(rows[own, R_LATENCY_MAX], latency)
+        open_bucket[at, bucket_of(latency)] += np.uint32(1)
     node[x, N_STATUS] = status
     node[x, N_FLAGS] |= F_ENDED
-    if late and node[x, N_FLAGS] & F_COPIED:
-        n = pending.n[0]
-        pending.time_s[n], pending.window[n], pending.request[n] = now, window, node[x, N_REQUEST]
-        pending.number[n] = number * ATTEMPT + attempt
-        rise(n, pending.time_s, pending.window, pending.number, pending.request)
-        pending.n[0] = n + 1
-    if called and not node[x, N_FLAGS] & F_TOLD:
-        _tell(x, cause, now, settings, retries, machines, rows)
+    return cause
 
 
-@inner
-def _release(x: int, latency_s: float, machines: Machines, sample: Sample) -> None:
-    """Free a node that has left its instance, and sample it if its turn has come."""
-    node_s, node, rows = machines.node_s, machines.node, sample.rows
-    if np.uint64(node[x, N_ORDER]) < sample.threshold:
-        at = sample.n[0]
-        sample.n[0] = at + 1
-        if at < rows.shape[0]:
-            rows[at, S_WINDOW], rows[at, S_NUMBER], rows[at, S_ORDER] = (
-                node[x, N_WINDOW], node[x, N_NUMBER], node[x, N_ORDER],
-            )  # fmt: skip
-            rows[at, S_ARRIVAL], rows[at, S_START], rows[at, S_SERVICE] = (
-                node_s[x, N_ARRIVAL], node_s[x, N_START], node_s[x, N_WORK],
-            )  # fmt: skip
-            i = node[x, N_SLOT]
-            rows[at, S_INSTANCE] = machines.slot[i, I_NUMBER] if i >= 0 else -1
-            rows[at, S_ATTEMPT], rows[at, S_STATUS], rows[at, S_LATENCY] = (
-                node[x, N_ATTEMPT], node[x, N_STATUS], latency_s,
-            )  # fmt: skip
-    _give_node(x, node, machines.count)
+@inline
+def _keep(x: int, latency_s: float, node_s: Floats, node: Ints, slot: Ints, rows: Floats, n: Ints) -> None:
+    """Write an attempt to the sample. `n` also counts attempts without room."""
+    at = n[0]
+    n[0] = at + 1
+    if at < rows.shape[0]:
+        i = node[x, N_SLOT]
+        rows[at, S_WINDOW], rows[at, S_NUMBER], rows[at, S_ORDER] = (
+            node[x, N_WINDOW],
+            node[x, N_NUMBER],
+            node[x, N_ORDER],
+        )
+        rows[at, S_ARRIVAL], rows[at, S_START], rows[at, S_SERVICE] = (
+            node_s[x, N_ARRIVAL], node_s[x, N_START], node_s[x, N_WORK],
+        )  # fmt: skip
+        rows[at, S_INSTANCE] = slot[i, I_NUMBER] if i >= 0 else -1
+        rows[at, S_ATTEMPT], rows[at, S_STATUS], rows[at, S_LATENCY] = node[x, N_ATTEMPT], node[x, N_STATUS], latency_s
 
 
 # ---- Instances ----
 
 
-@inner
-def _count_busy(by: int, now: float, machines: Machines, row: Floats) -> None:
+@inline
+def _count_busy(by: int, now: float, count: Ints, clock: Floats, row: Floats) -> None:
     """Integrate the busy workers up to now, and change their number."""
-    count, clock = machines.count, machines.clock
     row[R_BUSY_S] += np.float64(count[M_BUSY]) * (now - clock[T_BUSY])
     clock[T_BUSY] = now
     count[M_BUSY] += by
@@ -600,44 +583,49 @@ def _count_pool(now: float, machines: Machines, row: Floats) -> None:
     clock[T_POOL] = now
 
 
-@inner
+@inline
 def _start_waiting(
-    i: int, now: float, pool: Pool, batching: Batching, machines: Machines, rows: Floats, row: Floats
-) -> None:
-    """Start what an instance may start now: waiting requests on idle workers, or batches that are full or due."""
-    node_s, node, slot, idle = machines.node_s, machines.node, machines.slot, machines.idle
-    workers, slowdown, most = pool.n_workers, pool.slowdown, max(batching.max_size, 1)
-    while slot[i, I_QUEUED] > 0 and slot[i, I_BUSY] < workers:
-        head, size = slot[i, I_HEAD], min(slot[i, I_QUEUED], most)
-        if size < most and now < node_s[head, N_ARRIVAL] + batching.max_delay_s:
+    i: int, now: float, workers: int, most: int, max_delay_s: float, slowdown: Floats, factors: Floats, node_s: Floats,
+    node: Ints, slot: Ints, job: Int32s, idle: Int32s, end_s: Floats, end_tree: Int32s, due_s: Floats,
+    due_tree: Int32s, count: Ints, clock: Floats, rows: Floats, row: Floats,
+) -> None:  # fmt: skip
+    """Start what an instance may start now: waiting requests on idle workers, or batches that are full or due.
+
+    `most` requests fill a batch; without a batcher, `factors` is empty and each request starts alone.
+    """
+    queued, busy = slot[i, I_QUEUED], slot[i, I_BUSY]
+    while queued > 0 and busy < workers:
+        head, size = slot[i, I_HEAD], min(queued, most)
+        if size < most and now < node_s[head, N_ARRIVAL] + max_delay_s:
             break
-        work, busy = node_s[head, N_WORK], slot[i, I_BUSY]
+        work = node_s[head, N_WORK]
         if slowdown.size:
             work *= slowdown[min(busy, slowdown.size - 1)]
-        if batching.max_size:
-            work *= batching.factors[size - 1]
+        if factors.size:
+            work *= factors[size - 1]
         x, last = head, head
         for _ in range(size):
-            own = rows[node[x, N_OWN_WINDOW]]
-            own[R_WAIT_SUM] += now - node_s[x, N_ARRIVAL]
-            own[R_STARTED] += 1.0
+            own = node[x, N_OWN_WINDOW]
+            rows[own, R_WAIT_SUM] += now - node_s[x, N_ARRIVAL]
+            rows[own, R_STARTED] += 1.0
             node_s[x, N_START], node_s[x, N_WORK] = now, work
             last = x
             x = node[x, N_NEXT]
         node[last, N_NEXT] = -1
         slot[i, I_HEAD] = x
-        slot[i, I_QUEUED] -= size
-        slot[i, I_BUSY] = busy + 1
-        _count_busy(1, now, machines, row)
+        queued -= size
+        _count_busy(1, now, count, clock, row)
         row[R_BATCHES] += 1.0
         worker = np.int64(idle[i * workers + workers - busy - 1])
-        machines.job[worker] = head
-        _set_end(worker, now + work, workers, machines.end_s, machines.end_tree, machines.job, node, slot)
-    if batching.max_size:
+        busy += 1
+        job[worker] = head
+        _set_end(worker, now + work, workers, end_s, end_tree, job, node, slot)
+    slot[i, I_QUEUED], slot[i, I_BUSY] = queued, busy
+    if factors.size:
         due = np.inf
-        if slot[i, I_QUEUED] > 0 and slot[i, I_BUSY] < workers:
-            due = node_s[slot[i, I_HEAD], N_ARRIVAL] + batching.max_delay_s
-        _set_due(i, due, machines.due_s, machines.due_tree)
+        if queued > 0 and busy < workers:
+            due = node_s[slot[i, I_HEAD], N_ARRIVAL] + max_delay_s
+        _set_due(i, due, due_s, due_tree)
 
 
 @inner
@@ -691,50 +679,41 @@ def _leave(i: int, now: float, status: int, machines: Machines, row: Floats) -> 
 
 
 @inner
-def _fail(
-    i: int, now: float, repair_s: float, called: bool, late: bool, settings: RunSettings, pool: Pool,
-    retries: Retries, answer: Payload, machines: Machines, rows: Floats, row: Floats, pending: Pending,
-    sample: Sample,
-) -> None:  # fmt: skip
-    """Fail an instance and all that is in it, in order of admission; it is repaired at `repair_s`."""
-    node, slot, end_s, job, workers = machines.node, machines.slot, machines.end_s, machines.job, pool.n_workers
-    # requests that wait were admitted after those in service
-    x = np.int64(-1)
-    while True:
-        if x < 0:
-            first = np.int64(-1)
-            for worker in range(i * workers, (i + 1) * workers):
-                if end_s[worker] < np.inf and (
-                    first < 0 or node[job[worker], N_ADMITTED] < node[job[first], N_ADMITTED]
-                ):
-                    first = np.int64(worker)
-            if first >= 0:
-                x = np.int64(job[first])
-                _set_end(first, np.inf, workers, end_s, machines.end_tree, job, node, slot)
-            elif slot[i, I_QUEUED] > 0:
-                x = slot[i, I_HEAD]
-                slot[i, I_QUEUED] = 0
+def _fail(i: int, now: float, repair_s: float, workers: int, machines: Machines, row: Floats) -> int:
+    """Fail an instance until `repair_s`; return the first of what was in it, linked by N_NEXT in order of admission."""
+    node, slot, end_s, job = machines.node, machines.slot, machines.end_s, machines.job
+    first, last = np.int64(-1), np.int64(-1)
+    for _ in range(slot[i, I_BUSY] + 1):
+        earliest = np.int64(-1)
+        for worker in range(i * workers, (i + 1) * workers):
+            if end_s[worker] < np.inf and (
+                earliest < 0 or node[job[worker], N_ADMITTED] < node[job[earliest], N_ADMITTED]
+            ):
+                earliest = np.int64(worker)
+        # what waits was admitted after what is in service
+        x = np.int64(job[earliest]) if earliest >= 0 else (slot[i, I_HEAD] if slot[i, I_QUEUED] > 0 else np.int64(-1))
+        if earliest >= 0:
+            _set_end(earliest, np.inf, workers, end_s, machines.end_tree, job, node, slot)
+        if x >= 0:
+            if first < 0:
+                first = x
             else:
-                break
-        after = node[x, N_NEXT]
-        latency = pool.timeout_s
-        if not node[x, N_FLAGS] & F_ENDED:
-            latency = np.nan
-            _end(x, FAILED, now, called, late, settings, pool, retries, answer, machines, rows, pending)
-        _release(x, latency, machines, sample)
-        x = after
-    _count_busy(-slot[i, I_BUSY], now, machines, row)
-    slot[i, I_BUSY], slot[i, I_PRESENT], slot[i, I_HEAD], slot[i, I_TAIL] = 0, 0, -1, -1
+                node[last, N_NEXT] = x
+            while x >= 0:
+                last = x
+                x = node[x, N_NEXT]
+    _count_busy(-slot[i, I_BUSY], now, machines.count, machines.clock, row)
+    slot[i, I_BUSY], slot[i, I_QUEUED], slot[i, I_PRESENT] = 0, 0, 0
     for worker in range(i * workers, (i + 1) * workers):
         machines.idle[worker] = worker
-    if machines.due_s.size > 1:
-        _set_due(i, np.inf, machines.due_s, machines.due_tree)
+    _set_due(i, np.inf, machines.due_s, machines.due_tree)
     slot[i, I_OUTAGES] += 1
     if slot[i, I_STATUS] == DRAINING:
         _remove(i, now, machines, row)
     else:
         _leave(i, now, DOWN, machines, row)
         machines.world_s[i] = repair_s
+    return first
 
 
 # ---- What changes a pool: outages, repairs, scaling ----
@@ -758,47 +737,48 @@ def _first_slot(now: float, status: int, other: int, machines: Machines) -> int:
     """Return the slot with the lowest number among those whose time has come with one of two statuses; -1: none."""
     slot, world_s, first = machines.slot, machines.world_s, np.int64(-1)
     for i in range(world_s.size):
-        if world_s[i] <= now and (slot[i, I_STATUS] == status or slot[i, I_STATUS] == other):
-            if first < 0 or slot[i, I_NUMBER] < slot[first, I_NUMBER]:
-                first = np.int64(i)
+        due = world_s[i] <= now and slot[i, I_STATUS] in (status, other)
+        if due and (first < 0 or slot[i, I_NUMBER] < slot[first, I_NUMBER]):
+            first = np.int64(i)
     return first
 
 
 @inner
 def _change_world(
-    now: float, called: bool, late: bool, settings: RunSettings, pool: Pool, dynamics: Dynamics, answer: Payload,
-    machines: Machines, rows: Floats, row: Floats, pending: Pending, sample: Sample,
-) -> None:  # fmt: skip
-    """Make the first change that is due now: outages come before repairs, scaling, and starts of instances."""
+    now: float, seed: np.uint64, workers: int, dynamics: Dynamics, machines: Machines, row: Floats
+) -> int:
+    """Make the first change that is due now: outages come before repairs, scaling, and starts of instances.
+
+    Return the first of the requests that fail with their instance, linked by N_NEXT; -1: none.
+    """
     count, slot, world_s, outages = machines.count, machines.slot, machines.world_s, dynamics.outages
-    down, repair_s = _first_slot(now, SERVING, DRAINING, machines), 0.0
+    down, repair_s, failing = _first_slot(now, SERVING, DRAINING, machines), 0.0, np.int64(-1)
     listed = count[M_LISTED]
-    if listed < outages.at_s.size and outages.at_s[listed] <= now:
+    by_list = listed < outages.at_s.size and outages.at_s[listed] <= now
+    if by_list:
         count[M_LISTED] = listed + 1
         down = -1
         for i in range(world_s.size):
-            up = slot[i, I_STATUS] == SERVING or slot[i, I_STATUS] == DRAINING
+            up = slot[i, I_STATUS] in (SERVING, DRAINING)
             if up and slot[i, I_NUMBER] == outages.instance[listed]:
                 down, repair_s = np.int64(i), now + outages.for_s[listed]
-        if down < 0:
-            return
     elif down >= 0:
-        draw_at = np.uint64(2 * slot[down, I_OUTAGES] + 1)
-        z = mix(key(settings.seed, outages.column, slot[down, I_NUMBER]) + GOLDEN * draw_at)
+        k_outage = key(seed, outages.column, slot[down, I_NUMBER])
+        z = mix(k_outage + GOLDEN * np.uint64(2 * slot[down, I_OUTAGES] + 1))
         repair_s = now + neg_log(uniform(z)) * outages.mttr_s
-    if down >= 0:
-        _fail(
-            down, now, repair_s, called, late, settings, pool, dynamics.retries, answer, machines, rows, row, pending,
-            sample,
-        )  # fmt: skip
-        return
     repaired = _first_slot(now, DOWN, DOWN, machines)
-    if repaired >= 0:
-        _serve_from(repaired, now, settings.seed, outages, machines, row)
+    if down >= 0:
+        failing = _fail(down, now, repair_s, workers, machines, row)
+    elif by_list:
+        pass  # its instance is not up
+    elif repaired >= 0:
+        _serve_from(repaired, now, seed, outages, machines, row)
     elif count[M_EFFECTS] > 0 and machines.effect_s[count[M_EFFECT]] <= now:
         _scale(now, dynamics.scaling, machines, row)
     else:
-        _serve_from(_first_slot(now, STARTING, STARTING, machines), now, settings.seed, outages, machines, row)
+        _serve_from(_first_slot(now, STARTING, STARTING, machines), now, seed, outages, machines, row)
+    machines.clock[T_WORLD] = _next_world(outages, machines)
+    return failing
 
 
 @inner
@@ -833,7 +813,7 @@ def _scale(now: float, scaling: Scaling, machines: Machines, row: Floats) -> Non
         last = np.int64(-1)
         for i in range(machines.world_s.size):
             status = slot[i, I_STATUS]
-            if status == STARTING or status == SERVING or status == DOWN:
+            if status in (STARTING, SERVING, DOWN):
                 starting, other = status == STARTING, last >= 0 and slot[last, I_STATUS] == STARTING
                 if (
                     last < 0
@@ -879,7 +859,7 @@ def _tick(now: float, scaling: Scaling, machines: Machines, row: Floats) -> None
     count, clock, slot, present = machines.count, machines.clock, machines.slot, 0
     for i in range(machines.world_s.size):
         status, here = slot[i, I_STATUS], slot[i, I_PRESENT]
-        if status == SERVING or status == DRAINING:
+        if status in (SERVING, DRAINING):
             row[R_CONCURRENT_MIN] = min(row[R_CONCURRENT_MIN], np.float64(here))
             row[R_CONCURRENT_MAX] = max(row[R_CONCURRENT_MAX], np.float64(here))
             present += here
@@ -904,7 +884,7 @@ def _tick(now: float, scaling: Scaling, machines: Machines, row: Floats) -> None
 # ---- Arrivals ----
 
 
-@inner
+@inline
 def _choose(route: np.uint64, routing: int, serving: Int32s, load: Int32s, n: int) -> int:
     """Return the place, among the n instances that serve, to which a request goes."""
     place = np.int64(0)
@@ -948,101 +928,109 @@ def _advance(
         machines.end_tree,
     )
     job, idle, due_s, due_tree, ready = machines.job, machines.idle, machines.due_s, machines.due_tree, machines.ready
-    count, clock, retry, open_n = machines.count, machines.clock, machines.retry, machines.open_n
-    copied_s, copied_at = machines.copied_s, machines.copied_at
-    rows, seed, horizon_s = tally.rows, settings.seed, settings.horizon_s
-    row, workers, timeout_s, patience_s = rows[w], pool.n_workers, pool.timeout_s, retries.timeout_s
+    count, clock, retry, open_n, open_bucket = (
+        machines.count, machines.clock, machines.retry, machines.open_n, machines.open_bucket,
+    )  # fmt: skip
+    serving, load, tokens, call_sections = machines.serving, machines.load, machines.tokens, machines.call_sections
+    copied_s, copied_at, action = machines.copied_s, machines.copied_at, machines.action
+    in_arrival, in_window, in_offset, in_request, in_order, in_attempt = incoming
+    to_arrival, to_window, to_offset, to_request, to_order, to_attempt = copies
+    pending_s, pending_window, pending_number, pending_request, n_pending = pending
+    threshold, kept, n_kept = sample
+    rows, table, work_s, slowdown, factors = tally.rows, pool.table, pool.work_s, pool.slowdown, batching.factors
+    seed, horizon_s, row, workers = settings.seed, settings.horizon_s, rows[w], pool.n_workers
+    timeout_s, patience_s, most = pool.timeout_s, retries.timeout_s, max(batching.max_size, 1)
+    mean_s, routing, queue_limit, most_new = pool.mean_s, pool.routing, pool.queue_limit, scaling.most
     late, impatient = called and mirror.instant == AT_RESPONSE, called and patience_s < timeout_s
-    instants, bodies = incoming.arrival, sent.mean >= 0.0
-    failing = pool.error_4xx + pool.error_5xx
-    share_of_worker = 1.0
-    if batching.max_size:
-        share_of_worker = batching.factors[batching.max_size - 1] / np.float64(batching.max_size)
+    bodies, answers, failing = sent.mean >= 0.0, answer.mean >= 0.0, pool.error_4xx + pool.error_5xx
+    share_of_worker = factors[most - 1] / np.float64(most) if factors.size else 1.0
     k_work, k_route, k_error = key(seed, pool.service, w), key(seed, pool.route, w), key(seed, pool.error, w)
     k_sent, k_copy, k_client = key(seed, sent.column, w), key(seed, COPY, w), key(seed, CLIENT, w)
     k_session, k_session_copy = key(seed, SESSION, w), key(seed, SESSION_COPY, 0)
-    while True:
-        kind, t = FINISH, end_s[end_tree[1]]
-        if impatient and count[M_CALLS] >= 0 and node_s[count[M_CALLS], N_ARRIVAL] + patience_s < t:
-            kind, t = GIVE_UP, node_s[count[M_CALLS], N_ARRIVAL] + patience_s
-        if count[M_DEADLINES] >= 0 and node_s[count[M_DEADLINES], N_ARRIVAL] + timeout_s < t:
-            kind, t = DEADLINE, node_s[count[M_DEADLINES], N_ARRIVAL] + timeout_s
-        if clock[T_WORLD] < t:
-            kind, t = WORLD, clock[T_WORLD]
-        if count[M_READY] > 0 and clock[T_NOW] < t:
-            kind, t = READY, clock[T_NOW]
-        if due_s[due_tree[1]] < t:
-            kind, t = DUE, due_s[due_tree[1]]
-        tick_s = np.float64(count[M_TICK]) * CONCURRENCY_EVERY_S
-        if tick_s < t and tick_s < horizon_s:
-            kind, t = TICK, tick_s
-        at = cursor[C_AT]
-        if at < cursor[C_CHUNK] and instants[at] < t:
-            kind, t = ARRIVAL, instants[at]
-        if count[M_RETRIES] > 0 and node_s[retry[0], N_ARRIVAL] < t and node_s[retry[0], N_ARRIVAL] <= last_retry:
-            kind, t = RETRY, node_s[retry[0], N_ARRIVAL]
-        if t > through or t == np.inf:
-            return DONE
-        if count[M_N_FREE] < 2:
-            return NEEDS_ROOM
-        if kind == WORLD and (count[M_FREE_SLOTS] < scaling.most or count[M_ACTIONS] == machines.action.shape[0]):
-            return NEEDS_ROOM
-        if late and pending.time_s.size - pending.n[0] < node.shape[0]:
-            return NEEDS_ROOM
-        if called and copies.arrival.size == cursor[C_OUT]:
-            return NEEDS_ROOM
-        clock[T_NOW] = t
+    # requests that leave together, linked by N_NEXT, and how they end; the instance that they leave
+    leaving, leaving_status, left = np.int64(-1), ANSWERED, np.int64(-1)
+    result = -1
+    while result < 0:
+        # What happens is chosen here; the end of an attempt and starts on an instance are common to several events.
+        t, x, status, told, released, start = clock[T_NOW], np.int64(-1), -1, False, False, np.int64(-1)
+        latency, cause, kind = timeout_s, 0, LEAVE
+        if leaving >= 0:
+            x = leaving
+            leaving = node[x, N_NEXT]
+            released = True
+            if leaving_status == ANSWERED:
+                slot[left, I_PRESENT] -= 1
+            if not node[x, N_FLAGS] & F_ENDED:
+                status = leaving_status
+                latency = min(t - node_s[x, N_ARRIVAL], timeout_s) if status == ANSWERED else np.nan
+        else:
+            kind, t = FINISH, end_s[end_tree[1]]
+            if impatient and count[M_CALLS] >= 0 and node_s[count[M_CALLS], N_ARRIVAL] + patience_s < t:
+                kind, t = GIVE_UP, node_s[count[M_CALLS], N_ARRIVAL] + patience_s
+            if count[M_DEADLINES] >= 0 and node_s[count[M_DEADLINES], N_ARRIVAL] + timeout_s < t:
+                kind, t = DEADLINE, node_s[count[M_DEADLINES], N_ARRIVAL] + timeout_s
+            if clock[T_WORLD] < t:
+                kind, t = WORLD, clock[T_WORLD]
+            if count[M_READY] > 0 and clock[T_NOW] < t:
+                kind, t = READY, clock[T_NOW]
+            if due_s[due_tree[1]] < t:
+                kind, t = DUE, due_s[due_tree[1]]
+            tick_s = np.float64(count[M_TICK]) * CONCURRENCY_EVERY_S
+            if tick_s < t and tick_s < horizon_s:
+                kind, t = TICK, tick_s
+            at = cursor[C_AT]
+            if at < cursor[C_CHUNK] and in_arrival[at] < t:
+                kind, t = ARRIVAL, in_arrival[at]
+            if count[M_RETRIES] > 0:
+                retry_s = node_s[retry[0], N_ARRIVAL]
+                if retry_s < t and retry_s <= last_retry:
+                    kind, t = RETRY, retry_s
+            full = (
+                count[M_N_FREE] < 2
+                or (kind == WORLD and (count[M_FREE_SLOTS] < most_new or count[M_ACTIONS] == action.shape[0]))
+                or (late and pending_s.size - n_pending[0] < node.shape[0])
+                or (called and to_arrival.size == cursor[C_OUT])
+            )
+            if t > through or t == np.inf:
+                kind, result = NOTHING, DONE
+            elif full:
+                kind, result = NOTHING, NEEDS_ROOM
+            else:
+                clock[T_NOW] = t
         if kind == FINISH:
             worker = np.int64(end_tree[1])
-            i, x = worker // workers, np.int64(job[worker])
+            left, leaving, leaving_status = worker // workers, np.int64(job[worker]), ANSWERED
             _set_end(worker, np.inf, workers, end_s, end_tree, job, node, slot)
-            _count_busy(-1, t, machines, row)
-            busy = slot[i, I_BUSY] - 1
-            slot[i, I_BUSY] = busy
-            idle[i * workers + workers - busy - 1] = worker
-            while x >= 0:
-                after = node[x, N_NEXT]
-                slot[i, I_PRESENT] -= 1
-                latency = timeout_s
-                if not node[x, N_FLAGS] & F_ENDED:
-                    latency = min(t - node_s[x, N_ARRIVAL], timeout_s)
-                    _end(x, ANSWERED, t, called, late, settings, pool, retries, answer, machines, rows, pending)
-                _release(x, latency, machines, sample)
-                x = after
-            if slot[i, I_QUEUED] > 0:
-                if slot[i, I_READY] == 0:
-                    slot[i, I_READY] = 1
-                    ready[count[M_READY]] = i
-                    count[M_READY] += 1
-            elif slot[i, I_STATUS] == DRAINING and slot[i, I_PRESENT] == 0:
-                _remove(i, t, machines, row)
-                clock[T_WORLD] = _next_world(outages, machines)
+            _count_busy(-1, t, count, clock, row)
+            busy = slot[left, I_BUSY] - 1
+            slot[left, I_BUSY] = busy
+            idle[left * workers + workers - busy - 1] = worker
+            if slot[left, I_QUEUED] > 0 and slot[left, I_READY] == 0:
+                slot[left, I_READY] = 1
+                ready[count[M_READY]] = left
+                count[M_READY] += 1
         elif kind == GIVE_UP:
-            _tell(count[M_CALLS], ON_TIMEOUT, t, settings, retries, machines, rows)
+            x, told, cause = count[M_CALLS], True, ON_TIMEOUT
         elif kind == DEADLINE:
-            _end(
-                count[M_DEADLINES], TIMED_OUT, t, called, late, settings, pool, retries, answer, machines, rows, pending
-            )
+            x, status = count[M_DEADLINES], TIMED_OUT
         elif kind == WORLD:
-            _change_world(t, called, late, settings, pool, dynamics, answer, machines, rows, row, pending, sample)
-            clock[T_WORLD] = _next_world(outages, machines)
+            leaving, leaving_status = _change_world(t, seed, workers, dynamics, machines, row), FAILED
         elif kind == READY:
             n = count[M_READY] - 1
             count[M_READY] = n
-            i = np.int64(ready[n])
-            slot[i, I_READY] = 0
-            _start_waiting(i, t, pool, batching, machines, rows, row)
+            start = np.int64(ready[n])
+            slot[start, I_READY] = 0
         elif kind == DUE:
-            _start_waiting(np.int64(due_tree[1]), t, pool, batching, machines, rows, row)
+            start = np.int64(due_tree[1])
         elif kind == TICK:
             _tick(t, scaling, machines, row)
-        else:
+        elif kind == ARRIVAL or kind == RETRY:
+            lost = 0
+            window, attempt, request, offset = w, np.int64(0), np.int64(0), np.uint64(0)
             if kind == ARRIVAL:
-                window, attempt, request = incoming.window[at], incoming.attempt[at], incoming.request[at]
-                offset, order = incoming.offset[at], np.int64(incoming.order[at])
+                window, attempt, request, offset = in_window[at], in_attempt[at], in_request[at], in_offset[at]
                 cursor[C_AT] = at + 1
                 if not called:
-                    lost = 0
                     if mirror.max_in_flight >= 0 and count[M_OUTSTANDING] >= mirror.max_in_flight:
                         lost = R_LOST_IN_FLIGHT
                     elif mirror.max_per_s >= 0:
@@ -1051,103 +1039,132 @@ def _advance(
                         else:
                             copied_s[copied_at[0]] = t
                             copied_at[0] = (copied_at[0] + 1) % mirror.max_per_s
-                    if lost:
-                        row[lost] += 1.0
-                        continue
-                x = _take_node(node, count)
-                node_s[x, N_ARRIVAL], node_s[x, N_FIRST] = t, t
-                node[x, N_WINDOW], node[x, N_REQUEST], node[x, N_ATTEMPT] = window, request, attempt
-                node[x, N_NUMBER], node[x, N_ORDER] = np.int64(offset * NUMBER_OF_OFFSET), order
-                node[x, N_CLIENT] = 0
-                if called and retries.n_clients > 1:
-                    node[x, N_CLIENT] = np.int64(
-                        ((mix(k_client + offset) >> HIGH) * np.uint64(retries.n_clients)) >> HIGH
-                    )
+                if lost:
+                    row[lost] += 1.0
+                else:
+                    x = _take_node(node, count)
+                    node_s[x, N_ARRIVAL], node_s[x, N_FIRST] = t, t
+                    node[x, N_WINDOW], node[x, N_REQUEST], node[x, N_ATTEMPT] = window, request, attempt
+                    node[x, N_NUMBER], node[x, N_ORDER] = np.int64(offset * NUMBER_OF_OFFSET), np.int64(in_order[at])
+                    node[x, N_CLIENT] = 0
+                    if called and retries.n_clients > 1:
+                        z = mix(k_client + offset) >> HIGH
+                        node[x, N_CLIENT] = np.int64((z * np.uint64(retries.n_clients)) >> HIGH)
             else:
                 x = _pop_retry(retry, node_s, node, count)
                 window, attempt, request = node[x, N_WINDOW], node[x, N_ATTEMPT], node[x, N_REQUEST]
-                offset, order = GOLDEN * np.uint64(node[x, N_NUMBER]), node[x, N_ORDER]
+                offset = GOLDEN * np.uint64(node[x, N_NUMBER])
                 row[R_RETRIES] += 1.0
-            row[R_REQUESTS] += 1.0
-            count[M_INVOCATIONS] += 1
-            open_n[w % open_n.size] += 1
-            own_keys = attempt == 0 and window == w
-            shift = ATTEMPT * attempt
-            node[x, N_OWN_WINDOW], node[x, N_SLOT], node[x, N_NEXT], node[x, N_FLAGS] = w, -1, -1, 0
-            node[x, N_STATUS] = ANSWERED
-            node_s[x, N_START] = np.nan
-            if failing > 0.0:
-                u = uniform(mix((k_error if own_keys else key(seed, pool.error + shift, window)) + offset))
-                if u <= pool.error_4xx:
-                    node[x, N_STATUS] = ERROR_4XX
-                elif u <= failing:
-                    node[x, N_STATUS] = ERROR_5XX
-            if pool.work_s.size:
-                work = pool.work_s[request % pool.work_s.size]
-            else:
-                z = mix((k_work if own_keys else key(seed, pool.service + shift, window)) + offset)
-                work = draw(z, pool.table) * pool.mean_s
-            node_s[x, N_WORK] = work
-            row[R_WORK] += work * share_of_worker
-            body = 0.0
-            if bodies:
-                body = bytes_of(
-                    mix((k_sent if window == w else key(seed, sent.column, window)) + offset), request, sent
-                )
-                row[R_REQUEST_BYTES] += body
-            if called:
-                # the mirror sees each attempt
-                if mirror.rule == COIN:
-                    z = mix((k_copy if own_keys else key(seed, COPY + shift, window)) + offset)
-                    copied = (z >> HIGH) < mirror.coin
-                elif mirror.rule == COUNTER:
-                    g = cursor[C_ARRIVED] + 1
-                    copied = g * mirror.percent // 100 > (g - 1) * mirror.percent // 100
+            if not lost:
+                row[R_REQUESTS] += 1.0
+                count[M_INVOCATIONS] += 1
+                open_n[w & (open_n.size - 1)] += 1
+                own_keys, shift = attempt == 0 and window == w, ATTEMPT * attempt
+                node[x, N_OWN_WINDOW], node[x, N_SLOT], node[x, N_NEXT], node[x, N_FLAGS] = w, -1, -1, 0
+                node[x, N_STATUS] = ANSWERED
+                node_s[x, N_START] = np.nan
+                if failing > 0.0:
+                    u = uniform(mix((k_error if own_keys else key(seed, pool.error + shift, window)) + offset))
+                    if u <= pool.error_4xx:
+                        node[x, N_STATUS] = ERROR_4XX
+                    elif u <= failing:
+                        node[x, N_STATUS] = ERROR_5XX
+                if work_s.size:
+                    work = work_s[request % work_s.size]
                 else:
-                    z = mix((k_session if window == w else key(seed, SESSION, window)) + offset)
-                    copied = (mix(k_session_copy + GOLDEN * session_of(z, request, mirror)) >> HIGH) < mirror.coin
-                cursor[C_ARRIVED] += 1
-                if copied and mirror.max_body_bytes >= 0.0 and body > mirror.max_body_bytes:
-                    row[R_LOST_BODY] += 1.0
-                elif copied and late:
-                    node[x, N_FLAGS] = F_COPIED
-                elif copied:
-                    out = cursor[C_OUT]
-                    copies.arrival[out], copies.window[out], copies.offset[out] = t, window, offset
-                    copies.request[out], copies.order[out], copies.attempt[out] = request, np.uint64(order), attempt
-                    cursor[C_OUT] = out + 1
-            n = count[M_SERVING]
-            if n == 0:
-                _end(x, UNAVAILABLE, t, called, late, settings, pool, retries, answer, machines, rows, pending)
-                _release(x, np.nan, machines, sample)
-                continue
-            z = np.uint64(0)
-            if n > 1:
-                z = mix((k_route if own_keys else key(seed, pool.route + shift, window)) + offset) >> HIGH
-            place = _choose(z, pool.routing, machines.serving, machines.load, n)
-            i = np.int64(machines.serving[place])
-            node[x, N_SLOT] = i
-            if slot[i, I_BUSY] == workers and slot[i, I_QUEUED] >= pool.queue_limit >= 0:
-                _end(x, REFUSED, t, called, late, settings, pool, retries, answer, machines, rows, pending)
-                _release(x, np.nan, machines, sample)
-                continue
-            node[x, N_ADMITTED] = count[M_ADMITTED]
-            count[M_ADMITTED] += 1
-            slot[i, I_PRESENT] += 1
-            slot[i, I_OUTSTANDING] += 1
-            count[M_OUTSTANDING] += 1
-            machines.load[place] += np.int32(1)
-            _append(x, M_DEADLINES, M_LAST_DEADLINE, N_EARLIER, N_LATER, node, count)
-            if impatient:
-                node[x, N_FLAGS] |= F_CALLING
-                _append(x, M_CALLS, M_LAST_CALL, N_EARLIER_CALL, N_LATER_CALL, node, count)
-            if slot[i, I_QUEUED] > 0:
-                node[slot[i, I_TAIL], N_NEXT] = x
-            else:
-                slot[i, I_HEAD] = x
-            slot[i, I_TAIL] = x
-            slot[i, I_QUEUED] += 1
-            _start_waiting(i, t, pool, batching, machines, rows, row)
+                    z = mix((k_work if own_keys else key(seed, pool.service + shift, window)) + offset)
+                    work = draw(z, table) * mean_s
+                node_s[x, N_WORK] = work
+                row[R_WORK] += work * share_of_worker
+                body = 0.0
+                if bodies:
+                    k_body = k_sent if window == w else key(seed, sent.column, window)
+                    body = bytes_of(mix(k_body + offset), request, sent)
+                    row[R_REQUEST_BYTES] += body
+                if called:
+                    # the mirror sees each attempt
+                    copied = False
+                    if mirror.rule == COIN:
+                        z = mix((k_copy if own_keys else key(seed, COPY + shift, window)) + offset)
+                        copied = (z >> HIGH) < mirror.coin
+                    elif mirror.rule == COUNTER:
+                        g = cursor[C_ARRIVED] + 1
+                        copied = g * mirror.percent // 100 > (g - 1) * mirror.percent // 100
+                    else:
+                        z = mix((k_session if window == w else key(seed, SESSION, window)) + offset)
+                        session = session_of(z, request, mirror)
+                        copied = (mix(k_session_copy + GOLDEN * session) >> HIGH) < mirror.coin
+                    cursor[C_ARRIVED] += 1
+                    if copied and mirror.max_body_bytes >= 0.0 and body > mirror.max_body_bytes:
+                        row[R_LOST_BODY] += 1.0
+                    elif copied and late:
+                        node[x, N_FLAGS] = F_COPIED
+                    elif copied:
+                        out = cursor[C_OUT]
+                        to_arrival[out], to_window[out], to_offset[out] = t, window, offset
+                        to_request[out], to_attempt[out] = request, attempt
+                        to_order[out] = np.uint64(node[x, N_ORDER])
+                        cursor[C_OUT] = out + 1
+                n = count[M_SERVING]
+                i, place = np.int64(-1), np.int64(0)
+                if n > 0:
+                    if n > 1:
+                        z = mix((k_route if own_keys else key(seed, pool.route + shift, window)) + offset) >> HIGH
+                        place = _choose(z, routing, serving, load, n)
+                    i = np.int64(serving[place])
+                node[x, N_SLOT] = i
+                if n == 0 or (slot[i, I_BUSY] == workers and slot[i, I_QUEUED] >= queue_limit >= 0):
+                    status, released, latency = (UNAVAILABLE if n == 0 else REFUSED), True, np.nan
+                else:
+                    node[x, N_ADMITTED] = count[M_ADMITTED]
+                    count[M_ADMITTED] += 1
+                    slot[i, I_PRESENT] += 1
+                    slot[i, I_OUTSTANDING] += 1
+                    count[M_OUTSTANDING] += 1
+                    load[place] += np.int32(1)
+                    _append(x, M_DEADLINES, M_LAST_DEADLINE, N_EARLIER, N_LATER, node, count)
+                    if impatient:
+                        node[x, N_FLAGS] |= F_CALLING
+                        _append(x, M_CALLS, M_LAST_CALL, N_EARLIER_CALL, N_LATER_CALL, node, count)
+                    if slot[i, I_QUEUED] > 0:
+                        node[slot[i, I_TAIL], N_NEXT] = x
+                    else:
+                        slot[i, I_HEAD] = x
+                    slot[i, I_TAIL] = x
+                    slot[i, I_QUEUED] += 1
+                    start = i
+        if status >= 0:
+            cause = _book(
+                x, status, t, timeout_s, patience_s, node_s, node, slot, load, count, rows, open_bucket, open_n
+            )
+            window, attempt, number = node[x, N_WINDOW], node[x, N_ATTEMPT], node[x, N_NUMBER]
+            if answers and status == ANSWERED:
+                k_answer = key(seed, answer.column + ATTEMPT * attempt, window)
+                body = bytes_of(mix(k_answer + GOLDEN * np.uint64(number)), node[x, N_REQUEST], answer)
+                rows[node[x, N_OWN_WINDOW], R_RESPONSE_BYTES] += body
+            if late and node[x, N_FLAGS] & F_COPIED:
+                n = n_pending[0]
+                pending_s[n], pending_window[n], pending_request[n] = t, window, node[x, N_REQUEST]
+                pending_number[n] = number * MOST_ATTEMPTS + attempt
+                rise(n, pending_s, pending_window, pending_number, pending_request)
+                n_pending[0] = n + 1
+            told = called and not node[x, N_FLAGS] & F_TOLD
+        if told:
+            _tell(x, cause, t, settings, retries, node_s, node, count, tokens, retry, rows, call_sections)
+        if released:
+            if np.uint64(node[x, N_ORDER]) < threshold:
+                _keep(x, latency, node_s, node, slot, kept, n_kept)
+            _give_node(x, node, count)
+            if kind == LEAVE and leaving < 0 and leaving_status == ANSWERED:
+                if slot[left, I_STATUS] == DRAINING and slot[left, I_PRESENT] == 0:
+                    _remove(left, t, machines, row)
+                    clock[T_WORLD] = _next_world(outages, machines)
+        if start >= 0:
+            _start_waiting(
+                start, t, workers, most, batching.max_delay_s, slowdown, factors, node_s, node, slot, job, idle,
+                end_s, end_tree, due_s, due_tree, count, clock, rows, row,
+            )  # fmt: skip
+    return result
 
 
 # ---- The run of one side ----
@@ -1156,7 +1173,7 @@ def _advance(
 @inner
 def _close_row(w: int, row: Floats, section: int, machines: Machines, tally: Tally) -> None:
     """Compute a window's quantiles, and move its histogram to its section; all that arrived in it have ended."""
-    bucket = machines.open_bucket[w % machines.open_n.size]
+    bucket = machines.open_bucket[w & (machines.open_n.size - 1)]
     n = 0.0
     for b in range(BUCKETS):
         n += np.float64(bucket[b])
@@ -1168,7 +1185,7 @@ def _close_row(w: int, row: Floats, section: int, machines: Machines, tally: Tal
 def _close_ended(last: int, settings: RunSettings, machines: Machines, tally: Tally) -> None:
     """Close the windows up to `last` in order, as far as all that arrived in them have ended."""
     count, open_n = machines.count, machines.open_n
-    while count[M_OPEN] <= last and open_n[count[M_OPEN] % open_n.size] == 0:
+    while count[M_OPEN] <= last and open_n[count[M_OPEN] & (open_n.size - 1)] == 0:
         w = count[M_OPEN]
         _close_row(w, tally.rows[w], w * settings.n_sections // settings.n_windows, machines, tally)
         count[M_OPEN] = w + 1
@@ -1177,7 +1194,7 @@ def _close_ended(last: int, settings: RunSettings, machines: Machines, tally: Ta
 @inner
 def _close_clocks(end: float, machines: Machines, row: Floats) -> None:
     """Integrate busy workers and instances up to a window's end."""
-    _count_busy(0, end, machines, row)
+    _count_busy(0, end, machines.count, machines.clock, row)
     _count_pool(end, machines, row)
     row[R_DESIRED] = np.float64(machines.count[M_DESIRED])
 
@@ -1224,9 +1241,9 @@ def run_source(
     int
         DONE, or NEEDS_ROOM: a structure is full; the call is to be repeated once it has more room.
     """
-    n_windows, n_sections, period_s, horizon_s, seed = settings
+    n_windows, _, period_s, horizon_s, seed = settings
     cursor, reached = progress
-    machines, rows, retries = side.machines, side.tally.rows, side.dynamics.retries
+    machines, rows = side.machines, side.tally.rows
     late = mirror.instant == AT_RESPONSE
     while cursor[C_WINDOW] < last_window:
         w = cursor[C_WINDOW]
@@ -1285,7 +1302,7 @@ def run_shadow(
     int
         As `run_source`.
     """
-    n_windows, n_sections, period_s, horizon_s, seed = settings
+    n_windows, _, period_s, horizon_s, _ = settings
     cursor, machines, rows = progress.cursor, side.machines, side.tally.rows
     while cursor[C_WINDOW] < last_window:
         w = cursor[C_WINDOW]
@@ -1346,10 +1363,10 @@ def _release_copies(seed: np.uint64, through: float, pending: Pending, copies: A
         out = cursor[C_OUT]
         if out == copies.arrival.size:
             return False
-        window, number = pending.window[0], pending.number[0] // ATTEMPT
+        window, number = pending.window[0], pending.number[0] // MOST_ATTEMPTS
         copies.arrival[out], copies.window[out] = pending.time_s[0], window
         copies.offset[out], copies.request[out] = GOLDEN * np.uint64(number), pending.request[0]
-        copies.attempt[out] = pending.number[0] % ATTEMPT
+        copies.attempt[out] = pending.number[0] % MOST_ATTEMPTS
         copies.order[out] = mix(key(seed, COPY, window) + copies.offset[out]) & LOW32
         pending.n[0] -= 1
         pop(pending.n[0], pending.time_s, pending.window, pending.number, pending.request)
