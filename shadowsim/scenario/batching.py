@@ -91,6 +91,6 @@ def _factors(block: Block, max_size: int) -> tuple[float, ...]:
             raise InputError(block.at("factors"), constraint, len(factors))
         return factors + factors[-1:] * (max_size - len(factors))
     if max_size > 1 and not block.has("marginal"):
-        raise InputError(block.path, f"needs `factors` or `marginal`: how long do batches of 2 to {max_size} take?")
+        raise InputError(block.path, "needs `factors` or `marginal`: how much longer a batch takes than one request")
     marginal = block.number("marginal", 0.0, least=0.0, most=MAX_FACTOR)
     return tuple(1.0 + marginal * (size - 1) for size in range(1, max_size + 1))

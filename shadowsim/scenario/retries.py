@@ -125,11 +125,11 @@ def retry_assumptions(policy: RetryPolicy | None, traffic: object) -> list[str]:
     value = traffic.get("retries") if isinstance(traffic, Mapping) else None
     block = value if isinstance(value, Mapping) else {}
     if policy is None:
-        unused = [key for key in block if key not in ("mode", "max_attempts") and block[key] is not None]
-        return [f"retries: nothing is retried, so {', '.join(unused)} has no effect."] if unused else []
+        unused = ", ".join(key for key in block if key not in ("mode", "max_attempts") and block[key] is not None)
+        return [f"traffic.retries: nothing is retried; without effect: {unused}."] if unused else []
     if policy.quota is None or block.get("clients") is not None:
         return []
-    return [f"retries: all requests come from one client with a quota of {policy.quota} (clients is left out)."]
+    return [f"traffic.retries: all requests come from one client with a quota of {policy.quota} (clients is left out)."]
 
 
 def _replaced(mode: RetryPolicy, block: Block) -> RetryPolicy:

@@ -100,9 +100,8 @@ def parse_scaling(block: Block) -> ScalingPolicy:
         target = block.number("target", least=LEAST_TARGET)
     with errors:
         least = block.integer("min", least=1, most=MAX_INSTANCES)
+    with errors:
         most = block.integer("max", least=1, most=MAX_INSTANCES)
-        if most < least:
-            raise InputError(block.at("max"), f"must be at least `min`, which is {least}", most)
     with errors:
         out_cooldown_s = block.number("scale_out_cooldown_s", COOLDOWN_S, least=0.0)
     with errors:
@@ -114,4 +113,6 @@ def parse_scaling(block: Block) -> ScalingPolicy:
     with errors:
         delay_s = block.number("delay_s", 0.0, least=0.0)
     errors.check()
+    if most < least:
+        raise InputError(block.at("max"), f"must be at least `min`, which is {least}", most)
     return ScalingPolicy(metric, target, least, most, out_cooldown_s, in_cooldown_s, out_points, in_points, delay_s)

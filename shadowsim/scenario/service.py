@@ -82,20 +82,22 @@ class Service:
     @property
     def saturated_factor(self) -> float:
         """A worker's time per request, in service times, while all workers are busy and batches are full."""
-        slowdown = self.slowdown[-1] if self.slowdown else 1.0
-        return slowdown if self.batching is None else slowdown * self.batching.full_share
+        return (self.slowdown or (1.0,))[-1] * (1.0 if self.batching is None else self.batching.full_share)
+
+    @property
+    def slowest_factor(self) -> float:
+        """The same at the slowest of its slowdown factors."""
+        return max(self.slowdown or (1.0,)) * (1.0 if self.batching is None else self.batching.full_share)
 
     @property
     def fastest_factor(self) -> float:
         """The least time of a worker per request, in service times, at any number of busy workers and size of batch."""
-        slowdown = min(self.slowdown or (1.0,))
-        return slowdown if self.batching is None else slowdown * self.batching.least_share
+        return min(self.slowdown or (1.0,)) * (1.0 if self.batching is None else self.batching.least_share)
 
     @property
     def least_latency_factor(self) -> float:
-        """The least time that a service can take, in drawn times: at the fastest slowdown and size of batch."""
-        slowdown = min(self.slowdown or (1.0,))
-        return slowdown if self.batching is None else slowdown * min(self.batching.factors)
+        """The least that a service takes, in drawn times: at the fastest of slowdowns and sizes of batches."""
+        return min(self.slowdown or (1.0,)) * (1.0 if self.batching is None else min(self.batching.factors))
 
 
 def parse_service(value: object, path: str, base_dir: Path | None = None, instance_type: str | None = None) -> Service:

@@ -199,3 +199,12 @@ def test_progress_reaches_the_end_however_it_is_run():
 def test_at_least_one_worker(workers):
     with pytest.raises(InputError, match="workers: must be at least 1"):
         simulate(default_scenario(), workers=workers)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"shadow.batching": {"max_size": 2, "marginal": 0}}, {"traffic.retries": "legacy"}],
+)
+def test_pools_that_need_events_are_not_simulated_without_them(changes):
+    with pytest.raises(InputError, match="batching, scaling, outages and retries are not simulated yet"):
+        simulate(stable().replace(changes))

@@ -87,6 +87,48 @@ def test_bad_input_names_path_and_constraint(block, path, why):
     assert why in str(caught.value)
 
 
+CHANGING = {
+    "time": 1,
+    "slowdown": [1.0, 0.5],
+    "batching": {"max_size": 4, "factors": [1.0, 1.2, 2.0, 3.0]},
+    "scaling": {"metric": "InvocationsPerInstance", "target": 900, "min": 1, "max": 3},
+    "cold_start_s": "90s",
+    "outages": {"mtbf_s": "1d", "mttr_s": 60},
+}
+
+
+def test_instances_that_batch_scale_and_fail():
+    service = parse_service(CHANGING, PATH)
+    assert (service.batching.max_size, service.scaling.most, service.outages.mttr_s) == (4, 3, 60.0)
+    assert service.cold_start_s == 90.0
+    plain = parse_service({"time": 1, "cold_start_s": 90, "outages": []}, PATH)
+    assert (plain.outages, plain.has_events) == (None, False)
+    for key in ("batching", "scaling", "outages"):
+        assert parse_service({"time": 1, key: CHANGING[key]}, PATH).has_events
+
+
+def test_factors_of_work():
+    """Slowdowns 1 and 0.5; a full batch of 4 takes 3, and 2 in 1.2 are the most per second."""
+    service, plain = parse_service(CHANGING, PATH), parse_service({"time": 1}, PATH)
+    assert service.saturated_factor == 0.5 * 3.0 / 4
+    assert service.slowest_factor == 3.0 / 4
+    assert service.fastest_factor == 0.5 * 1.2 / 2
+    assert service.least_latency_factor == 0.5
+    factors = (plain.saturated_factor, plain.slowest_factor, plain.fastest_factor, plain.least_latency_factor)
+    assert factors == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_a_type_overrides_whole_keys():
+    other = {"max_size": 2, "marginal": 0.5}
+    block = CHANGING | {"by_instance_type": {G5: {"batching": other, "cold_start_s": 5}}}
+    service = parse_service(block, PATH, None, G5)
+    assert (service.batching.factors, service.cold_start_s, service.scaling.most) == ((1.0, 1.5), 5.0, 3)
+    with pytest.raises(InputError) as caught:
+        parse_service(CHANGING | {"by_instance_type": {G5: {"outages": {"mtbf_s": -1}}}}, PATH)
+    where = f"{PATH}.by_instance_type.{G5}.outages"
+    assert [error.path for error in caught.value.each] == [f"{where}.mtbf_s", f"{where}.mttr_s"]
+
+
 MEASURED = {"time": 1, "workers": 4, "queue_limit": 7, "by_instance_type": {G5: {"time": 0.25, "queue_limit": None}}}
 
 
