@@ -189,6 +189,15 @@ def test_at_one_instant_a_finish_precedes_an_outage_and_a_repair_precedes_an_arr
     assert each(h, "status", "ended") == [("unavailable", 3.0), ("answered", 5.0)]
 
 
+def test_an_outage_precedes_the_start_of_a_batch_that_is_due():
+    listed = events.outages([(0, 3.0, 1.0)])
+    dynamics = events.dynamics(e.Batching(2, 2.0, np.ones(2)), outages=listed)
+    h = source_of([1.0], [4.0], dynamics)
+    assert h.attempts[0].status == "failed"
+    assert math.isnan(h.attempts[0].start)
+    assert h.busy_s == [0.0]
+
+
 def test_an_outage_of_an_instance_that_is_down_or_absent_is_ignored():
     h = source_of([8.0], [1.0], failing((0, 3.0, 4.0), (0, 5.0, 9.0), (7, 1.0, 50.0)))
     assert h.steps == [(0.0, 1), (3.0, 0), (7.0, 1)]
@@ -214,12 +223,13 @@ def test_random_outages_alternate_draws_of_up_and_repair_times_and_a_listed_one_
     assert h.steps[:4] == [(0.0, 1), (down, 0), (up, 1), (down_again, 0)]
     # a listed one, in the first spell: it ends the spell, whose repair it fixes; the next up time is draw 2
     listed = down / 2
-    h = source_of([0.0], [1.0], failing((0, listed, 1.0), mtbf_s=20.0, mttr_s=5.0), horizon_s=400.0, seed=7)
-    next_down = (listed + 1.0) + draw(2) * 20.0
+    for_s = down / 8  # it is up again when the superseded outage was due
+    h = source_of([0.0], [1.0], failing((0, listed, for_s), mtbf_s=20.0, mttr_s=5.0), horizon_s=400.0, seed=7)
+    next_down = (listed + for_s) + draw(2) * 20.0
     assert h.steps[:5] == [
         (0.0, 1),
         (listed, 0),
-        (listed + 1.0, 1),
+        (listed + for_s, 1),
         (next_down, 0),
         (next_down + draw(3) * 5.0, 1),
     ]
@@ -254,6 +264,7 @@ def test_three_high_minutes_scale_out_and_fifteen_low_ones_scale_in():
     assert h.serving_s[2] == 60.0
     assert h.serving_s[3] == 180.0
     assert h.serving_s[18] == 60.0
+    assert h.existing_s == h.serving_s
 
 
 def test_the_alarm_boundaries_are_strict():
@@ -268,6 +279,9 @@ def test_the_alarm_boundaries_are_strict():
         variant = SimpleNamespace(dynamics=dynamics, low_streak=0)
         events.Variant.note_low(variant, count, 2)
         assert variant.low_streak == n_actions
+    variant = SimpleNamespace(dynamics=events.dynamics(scaling=scaling(target=13.0)), low_streak=0)
+    events.Variant.note_low(variant, 117, 10)
+    assert variant.low_streak == 1  # (0.9 x 13) x 10 is just above 117, 0.9 x 130 is not
     for n_minutes, n_actions in ((5, 0), (6, 1)):  # the fifth alarm at 5 min, which must be before the horizon
         h = source_of(
             [1.0], [0.125], events.dynamics(scaling=scaling(points=(3, 5))), horizon_s=60.0 * n_minutes,
@@ -276,13 +290,46 @@ def test_the_alarm_boundaries_are_strict():
         assert len(h.actions) == n_actions
 
 
+def test_a_minute_holds_its_beginning_and_a_sample_precedes_the_arrivals_of_its_instant():
+    h = source_of([0.0] * 11 + [60.0] * 11, [5.0], events.dynamics(scaling=scaling(points=(2, 99))), horizon_s=130.0)
+    assert actions(h) == [("out", 2, 2, 2, 2, False)]
+    assert [present[0] for t, present in h.samples if t in (0.0, 60.0)] == [0, 0]  # eleven took 55 s
+    h = source_of([10.0], [5.0], events.dynamics())
+    assert [present[0] for _, present in h.samples] == [0] * 6
+
+
+def test_a_minute_at_the_target_ends_the_streak():
+    h = source_of(per_minute([10, 11, 11, 11]), [0.125], events.dynamics(scaling=scaling()), horizon_s=250.0)
+    assert actions(h) == [("out", 4, 4, 2, 2, False)]
+
+
+def test_cooldowns_run_from_the_effect():
+    # out to 2 decided at 1 min, effective at 2.5 min; the cooldown ends at 4.5 min, so in is decided at 5 min
+    s = scaling(points=(1, 1), delay=90.0, out=120.0)
+    h = source_of(per_minute([15, 0, 0, 0, 0]), [0.125], events.dynamics(scaling=s), horizon_s=330.0)
+    assert actions(h)[:2] == [("out", 1, 2.5, 2, 2, False), ("in", 5, 6.5, 1, None, False)]
+
+
+def test_at_one_instant_a_scale_out_takes_effect_before_a_scale_in():
+    s = scaling(e.CONCURRENCY, target=1.0, points=(1, 1), out=0.0, into=0.0, delay=5.0)
+    # at 60 s three are present: out to 3; the minute's mean is 0.5, below 0.9 x 2: in to 1, which is then outdated
+    dynamics = events.dynamics(scaling=s)
+    h = source_of([55.0] * 3, [10.0], dynamics, source_instances=2, horizon_s=70.0, pool={"n_workers": 3})
+    assert [(a.kind, a.decided, a.wanted, a.desired, a.dropped) for a in h.actions] == [
+        ("out", 60.0, 3, 3, False),
+        ("in", 60.0, 1, 3, True),
+    ]
+
+
 def test_the_wanted_number_is_the_least_whose_capacity_suffices_and_is_clamped():
     for count, wanted in ((20, 2), (21, 3), (50, 5), (51, 5)):
         h = source_of(per_minute([count] * 4), [0.125], events.dynamics(scaling=scaling()), horizon_s=240.0)
         assert actions(h) == [("out", 3, 3, wanted, wanted, False)]
-    variant = SimpleNamespace(dynamics=events.dynamics(scaling=scaling(target=0.1, most=99)))
-    assert events.Variant.wanted(variant, 0.3) == 3  # 0.3 / 0.1 is just below 3, 3 x 0.1 just above 0.3
-    assert events.Variant.wanted(variant, 0.6) == 6
+    variant = SimpleNamespace(dynamics=events.dynamics(scaling=scaling(target=0.7, most=999)))
+    assert math.ceil(21 / 0.7) == 31
+    assert events.Variant.wanted(variant, 21) == 30  # 30 x 0.7 is 21 in floating point
+    assert math.ceil(63 / 0.7) == 90
+    assert events.Variant.wanted(variant, 63) == 91  # 90 x 0.7 is just below 63
     variant = SimpleNamespace(dynamics=events.dynamics(scaling=scaling(target=0.1, least=4, most=99)))
     assert events.Variant.wanted(variant, 0) == 4
 
@@ -336,9 +383,9 @@ def test_an_effect_after_the_horizon_has_no_desired_number():
 
 
 def test_a_scale_in_drops_starting_instances_first_then_the_highest_numbers_which_drain():
-    # instances 0 and 1 serve; 2 and 3 are requested at 1 min and start 400 s later.
+    # instances 0 and 1 serve; 2 and 3 are requested at 1 min, and would start 100 s later.
     # low at 2 min: in to 1 drops 3, 2, and then drains 1
-    s = scaling(target=10.0, points=(1, 1), out=0.0, into=0.0, cold=400.0)
+    s = scaling(target=10.0, points=(1, 1), out=0.0, into=0.0, cold=100.0)
     times = [1.0 + i for i in range(40)] + [70.0]
     work = [0.125] * 40 + [100.0]
     dynamics = events.dynamics(scaling=s)
@@ -510,6 +557,26 @@ def test_clients_have_separate_quotas():
     assert h.tokens == [0, 0]
 
 
+def test_every_attempt_draws_its_service_route_and_error():
+    poisson = {"process": "poisson", "rate_per_s": 0.1}
+    erring = {"error_4xx": 0.3, "error_5xx": 0.3}
+    s = scenario(poisson, service("exponential", 0.5, **erring), source_instances=5, horizon_s=300.0)
+    arrivals = arrivals_of(s)
+    c = columns(s, arrivals)
+    retries = retried(4, base=0.25, causes=e.ON_MODEL_ERROR)
+    h = events.simulate(events.with_dynamics(c, events.dynamics(retries=retries), events.PLAIN), arrivals)[0]
+    for a in h.attempts:
+
+        def draw(column, a=a):
+            return naive.z(c, column + 64 * a.attempt, a.window, a.in_window)
+
+        assert a.drawn == k.draw(draw(k.SOURCE_SERVICE), c.source.table) * c.source.mean_s
+        assert a.instance == (int(draw(k.SOURCE_ROUTE)) >> 32) * 5 >> 32
+        u = k.uniform(draw(k.SOURCE_ERROR))
+        assert a.status == ("error_4xx" if u <= 0.3 else "error_5xx" if u <= 0.6 else "answered")
+    assert {a.attempt for a in h.attempts} == {0, 1, 2, 3}
+
+
 def test_retries_arrive_after_the_first_attempts_of_their_instant():
     dynamics = events.dynamics(retries=retried(2, base=0.0, causes=e.ON_REFUSED))
     h = source_of([1.0, 1.0, 1.0], [2.0], dynamics, pool={"queue_limit": 0})
@@ -557,6 +624,12 @@ def test_a_sessions_attempts_are_copied_together():
         made[a.number] = made.get(a.number, 0) + 1
     assert 0 < len(attempts) < len(made)
     assert all(made[n] == times for n, times in attempts.items())
+
+
+def test_the_cap_per_second_counts_copies_of_less_than_a_second_ago():
+    case = {"share": 100, "mirror": {"rule": "counter", "max_per_s": 1}}
+    _, shadow, _ = run([1.0, 1.5, 2.0], [0.125], events.PLAIN, events.dynamics(), **case)
+    assert each(shadow, "status") == [("answered",), ("lost_max_per_s",), ("answered",)]
 
 
 def test_caps_count_draining_instances_and_lost_copies_do_not_reach_the_variant():
