@@ -222,8 +222,8 @@ def test_random_outages_alternate_draws_of_up_and_repair_times_and_a_listed_one_
     h = source_of([0.0], [1.0], failing(mtbf_s=20.0, mttr_s=5.0), horizon_s=400.0, seed=7)
     assert h.steps[:4] == [(0.0, 1), (down, 0), (up, 1), (down_again, 0)]
     # a listed one, in the first spell: it ends the spell, whose repair it fixes; the next up time is draw 2
-    listed = down / 2
-    for_s = down / 8  # it is up again when the superseded outage was due
+    listed, for_s = down * 0.98, down * 0.01
+    assert listed + for_s < down < listed + for_s + draw(2) * 20.0  # it is up when the superseded outage was due
     h = source_of([0.0], [1.0], failing((0, listed, for_s), mtbf_s=20.0, mttr_s=5.0), horizon_s=400.0, seed=7)
     next_down = (listed + for_s) + draw(2) * 20.0
     assert h.steps[:5] == [
@@ -557,6 +557,24 @@ def test_clients_have_separate_quotas():
     assert h.tokens == [0, 0]
 
 
+def test_at_one_instant_failures_take_tokens_by_instance_and_then_by_admission():
+    two = {"routing": k.LEAST_OUTSTANDING}
+
+    def retrying(times, dynamics, **of_pool):
+        h = source_of(times, [2.0], dynamics, source_instances=2, pool=two | of_pool)
+        assert {a.instance for a in h.attempts if a.attempt == 0} == {0, 1}
+        return [h.attempts[a.number].instance for a in h.attempts if a.attempt], h
+
+    one = retried(2, base=1.0, quota=5, timeout_cost=5)
+    listed = events.outages([(1, 2.0, 9.0), (0, 2.0, 9.0)])
+    assert retrying([1.0, 1.0], events.dynamics(outages=listed, retries=one))[0] == [0]
+    assert retrying([1.0, 1.0], events.dynamics(retries=one), error_5xx=1.0)[0] == [0]
+    _, h = retrying([1.0, 1.0], events.dynamics(retries=one._replace(timeout_s=1.0)))
+    assert [a.number for a in h.attempts if a.attempt] == [0]
+    _, h = retrying([1.0, 1.0], events.dynamics(retries=one), timeout_s=1.0)
+    assert [a.number for a in h.attempts if a.attempt] == [0]
+
+
 def test_every_attempt_draws_its_service_route_and_error():
     poisson = {"process": "poisson", "rate_per_s": 0.1}
     erring = {"error_4xx": 0.3, "error_5xx": 0.3}
@@ -593,6 +611,38 @@ def test_copies_at_the_response_leave_when_the_attempt_ends_for_the_endpoint():
     assert [a.status for a in source.attempts] == ["answered", "failed", "unavailable"]
     assert each(shadow, "number", "arrival") == [(0, 2.5), (1, 5.0), (2, 6.0)]
     assert each(shadow, "status")[0] == ("answered",)
+
+
+def test_copies_of_one_instant_are_ordered_by_request_and_attempt():
+    down = events.outages([(0, 0.0, 99.0)])
+    dynamics = events.dynamics(outages=down, retries=retried(3, base=0.0))
+    mirror = {"rule": "counter", "instant": "response"}
+    source, shadow, _ = run([1.0, 1.0], [1.0], dynamics, mirror=mirror, share=100)
+    assert each(source, "number", "attempt") == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
+    assert each(shadow, "number", "attempt") == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    # at the arrival they follow the source's attempts
+    source, shadow, _ = run([1.0, 1.0], [1.0], dynamics, mirror={"rule": "counter"}, share=100)
+    assert each(shadow, "number", "attempt") == each(source, "number", "attempt")
+
+
+def test_bodies_are_kept_back_in_the_window_of_the_attempt():
+    down = events.outages([(0, 0.0, 99.0)])
+    s = scenario(
+        {"process": "poisson", "rate_per_s": 1.0, "request_bytes": 100},
+        horizon_s=40.0,
+        period_s=10.0,
+        share=100,
+        mirror={"max_body_bytes": 60},
+    )
+    arrivals = arrivals_of(s)
+    dynamics = events.dynamics(outages=down, retries=retried(2, base=30.0, cap=30.0))
+    source, shadow, kept_back = events.simulate(
+        events.with_dynamics(columns(s, arrivals), dynamics, events.PLAIN), arrivals
+    )
+    assert shadow.attempts == []
+    for w in range(4):
+        assert kept_back.get(w, 0) == sum(10.0 * w <= a.arrival < 10.0 * (w + 1) for a in source.attempts)
+    assert any(a.window != int(a.arrival // 10.0) for a in source.attempts)
 
 
 def test_a_counter_counts_attempts_and_a_coin_is_tossed_for_each():
