@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import scenario, scenarios, service
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
@@ -695,3 +696,59 @@ def test_caps_count_draining_instances_and_lost_copies_do_not_reach_the_variant(
     dynamics = events.dynamics(scaling=scaling())
     _, shadow, _ = run(per_minute([25] * 4), [0.125], events.PLAIN, dynamics, horizon_s=240.0, **case)
     assert shadow.actions == []
+
+
+# ---- Anything together ----
+
+BATCHINGS = st.sampled_from([events.NO_BATCHING, *(e.Batching(3, d, np.array([1.0, 1.5, 1.75])) for d in (0.0, 0.5))])
+SCALINGS = st.sampled_from(
+    [
+        events.NO_SCALING,
+        scaling(target=20.0, points=(1, 2), out=0.0, into=60.0, delay=0.0, cold=15.0),
+        scaling(e.CONCURRENCY, target=1.0, points=(2, 1), out=20.0, into=0.0, delay=5.0, cold=0.0),
+    ]
+)
+OUTAGES = st.sampled_from(
+    [
+        events.outages(),
+        events.outages([(0, 10.0, 10.0), (1, 10.0, 0.0), (2, 70.0, 5.0)]),
+        events.outages(mtbf_s=15.0, mttr_s=5.0),
+    ]
+)
+RETRIES = st.sampled_from(
+    [events.NO_RETRIES, retried(4, base=0.5, timeout=1.5), retried(3, base=0.0, quota=30, timeout=0.5, clients=3)]
+)
+
+
+@settings(max_examples=40)
+@given(scenarios(), BATCHINGS, SCALINGS, OUTAGES, RETRIES)
+def test_every_attempt_and_every_call_ends(s, batching, scaled, outages, retries):
+    s = s.replace({"horizon_s": 150.0})
+    arrivals = arrivals_of(s)
+    source = events.dynamics(batching, scaled, outages, retries)
+    shadow = source._replace(retries=events.NO_RETRIES, outages=outages._replace(column=e.SHADOW_OUTAGE))
+    c = events.with_dynamics(columns(s, arrivals), source, shadow)
+    histories = events.simulate(c, arrivals)[:2]
+    for name, h in zip(("source", "shadow"), histories, strict=True):
+        pool = getattr(c, name)
+        assert all(a.status for a in h.attempts)
+        for a in h.attempts:
+            if a.status in ("answered", "error_4xx", "error_5xx"):
+                assert a.arrival <= a.start <= a.ended == a.start + a.service
+                assert 0.0 <= a.latency <= pool.timeout_s
+            elif a.status == "timed_out":
+                assert a.ended == a.arrival + pool.timeout_s
+        for w in range(c.n_windows):
+            assert h.serving_s[w] <= h.existing_s[w] + 1e-9
+            assert h.busy_s[w] <= h.existing_s[w] * pool.n_workers + 1e-9
+        ends = [t for t, _ in h.steps[1:]] + [c.horizon_s]
+        area = math.fsum(n * (end - begin) for (begin, n), end in zip(h.steps, ends, strict=True))
+        assert math.fsum(h.serving_s) == pytest.approx(area, abs=1e-6)
+    calls, attempts = histories[0].calls, histories[0].attempts
+    assert len(calls) == sum(a.attempt == 0 for a in attempts)
+    assert sum(call.attempts for call in calls.values()) == len(attempts)
+    for call in calls.values():
+        assert call.end >= call.first_arrival
+        assert call.success in (True, False)
+        assert call.attempts <= retries.max_attempts
+    assert all(t <= retries.quota and (retries.quota < 0 or t >= 0) for t in histories[0].tokens)
