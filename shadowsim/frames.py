@@ -104,7 +104,7 @@ REQUESTS = (
 EVENT_WINDOWS = (
     Column("desired_instance_count", COUNT, "", "instances that the scaling policy wants at the window's end"),
     Column("serving_instance_count", REAL, "", "mean number of instances that take requests"),
-    Column("existing_instance_count", REAL, "", "mean number of instances, starting, draining and failed ones included"),
+    Column("existing_instance_count", REAL, "", "mean number with starting, draining and failed ones"),
     Column("requests_unavailable", FLAG, "", "requests that came while no instance served: 5XX"),
     Column("requests_failed", FLAG, "", "requests that were lost with their instance"),
     Column("retries", FLAG, "", "arrivals that are no first attempts"),

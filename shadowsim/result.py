@@ -196,7 +196,8 @@ class Result:
                 str(folder), "is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"
             )
         windows, latency, requests = (
-            frames.read(folder / f"{name}.parquet", schema, frames.OPTIONAL[name]) for name, schema in frames.SCHEMAS.items()
+            frames.read(folder / f"{name}.parquet", schema, frames.OPTIONAL[name])
+            for name, schema in frames.SCHEMAS.items()
         )
         saved = read_json(folder / _ASSUMED) if (folder / _ASSUMED).exists() else {}
         scenario = Scenario.from_dict(

@@ -991,7 +991,8 @@ def _advance(
                 or (late and pending_s.size - n_pending[0] < node.shape[0])
                 or (called and to_arrival.size == cursor[C_OUT])
             )
-            if t > through or t == np.inf:
+            # after the horizon outages would go on for ever
+            if t > through or (through == np.inf and count[M_N_FREE] == node.shape[0]):
                 kind, result = NOTHING, DONE
             elif full:
                 kind, result = NOTHING, NEEDS_ROOM
@@ -1024,7 +1025,7 @@ def _advance(
             start = np.int64(due_tree[1])
         elif kind == TICK:
             _tick(t, scaling, machines, row)
-        elif kind == ARRIVAL or kind == RETRY:
+        elif kind in (ARRIVAL, RETRY):
             lost = 0
             window, attempt, request, offset = w, np.int64(0), np.int64(0), np.uint64(0)
             if kind == ARRIVAL:
@@ -1155,10 +1156,10 @@ def _advance(
             if np.uint64(node[x, N_ORDER]) < threshold:
                 _keep(x, latency, node_s, node, slot, kept, n_kept)
             _give_node(x, node, count)
-            if kind == LEAVE and leaving < 0 and leaving_status == ANSWERED:
-                if slot[left, I_STATUS] == DRAINING and slot[left, I_PRESENT] == 0:
-                    _remove(left, t, machines, row)
-                    clock[T_WORLD] = _next_world(outages, machines)
+            emptied = kind == LEAVE and leaving_status == ANSWERED and slot[left, I_PRESENT] == 0
+            if emptied and slot[left, I_STATUS] == DRAINING:
+                _remove(left, t, machines, row)
+                clock[T_WORLD] = _next_world(outages, machines)
         if start >= 0:
             _start_waiting(
                 start, t, workers, most, batching.max_delay_s, slowdown, factors, node_s, node, slot, job, idle,

@@ -66,17 +66,25 @@ Int32s = NDArray[np.int32]
 Hashes = NDArray[np.uint64]
 
 # error_model="numpy": divisions are then not tested for zero, and loops round them can be vectorised. No divisor here
-# can be zero (each is guarded where it is formed). _nrt=False: arrays are borrowed from the caller, so that no access to
-# one counts references, which are atomic; a function can then neither allocate nor return an array.
+# can be zero (each is guarded where it is formed). _nrt=False: arrays are borrowed from the caller, and no access to
+# them counts references, which is atomic; a function can then neither allocate nor return an array.
 njit = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 # For functions that only compiled code calls: without the wrappers for Python they compile faster, and a call from
 # Python would crash. Never for a public function.
-inner = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inner = numba.njit(
+    nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
 # For functions that are called once per request: LLVM inlines them, whatever their size. (numba's own inlining would
 # type and lower a copy at each call.)
 inline = numba.njit(
-    nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True
-)
+    nogil=True,
+    cache=True,
+    error_model="numpy",
+    _nrt=False,
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+    forceinline=True,
+)  # fmt: skip
 
 # ---- The columns of draws: published, append only. A retry's attempt a will use column + 64 a. ----
 ARRIVAL = 0

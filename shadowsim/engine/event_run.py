@@ -163,7 +163,7 @@ def new_attempts(n: int) -> e.Attempts:
 def attempts_of(copies: k.Copies, ends: k.Ints, first: int, last: int, late: bool) -> e.Attempts:
     """Return the copies that a plain source made in windows first..last-1 as attempts.
 
-    Copies at a response (`late`) know their source request's window; others belong to the window in which they are made.
+    Copies at a response (`late`) know their source request's window; others belong to that in which they are made.
     """
     n = int(ends[last - 1])
     window = copies.window[:n]

@@ -14,7 +14,7 @@ simulates the shadow's side of the current one. Pools that batch, scale, fail or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -25,6 +25,7 @@ from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
 from shadowsim.engine.event_run import EventSide, attempts_of, copies_of, new_event_side
 from shadowsim.engine.run_state import RunState, new_run_state, new_sample
+from shadowsim.frames import ROLES
 
 PROBATION = 64  # windows in which a slice may reach the true state
 _BATCHES_PER_STEP = 8  # small batches of the pipeline keep the copies in the cache
@@ -35,12 +36,13 @@ Advance = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
-    """The counts of a run, for source and shadow, and a phrase that tells how it was run."""
+    """The counts of a run, for source and shadow, a phrase that tells how it was run, and evented sides by role."""
 
     tallies: tuple[k.Tally, k.Tally]
     samples: tuple[k.Sample, k.Sample]
     arrived: int
     how: str
+    evented: Mapping[str, EventSide] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def _in_one_piece(job: Job, advance: Advance) -> RunCounts:
 
 
 def _by_sides(job: Job, threaded: bool, advance: Advance) -> RunCounts:
-    """Simulate batches of windows, the source's side first; on threads, beside the shadow's side of the batch before."""
+    """Simulate batches of windows, the source first; if `threaded`, beside the shadow's side of the batch before."""
     c, late = job.columns, job.columns.mirror.instant == k.AT_RESPONSE
     source_sample, shadow_sample = job.new_samples()
     source: RunState | EventSide = job.new_state(samples=(source_sample, shadow_sample))
@@ -144,14 +146,17 @@ def _by_sides(job: Job, threaded: bool, advance: Advance) -> RunCounts:
             advance(last - first)
         if shadow_done is not None:
             shadow_done.result()
-    tallies = tuple(
-        side.counts if isinstance(side, EventSide) else side.tallies[i] for i, side in enumerate((source, shadow))
+    tallies = (
+        source.counts if isinstance(source, EventSide) else source.tallies[0],
+        shadow.counts if isinstance(shadow, EventSide) else shadow.tallies[1],
     )
-    samples = tuple(
-        side.sample if isinstance(side, EventSide) else side.samples[i] for i, side in enumerate((source, shadow))
+    samples = (
+        source.sample if isinstance(source, EventSide) else source.samples[0],
+        shadow.sample if isinstance(shadow, EventSide) else shadow.samples[1],
     )
+    evented = {r: side for r, side in zip(ROLES, (source, shadow), strict=True) if isinstance(side, EventSide)}
     how = "the source's side beside the shadow's" if threaded else "the source's side, then the shadow's"
-    return RunCounts((tallies[0], tallies[1]), (samples[0], samples[1]), source.arrived, how)
+    return RunCounts(tallies, samples, source.arrived, how, evented)
 
 
 def _advance(side: RunState | EventSide, last: int, sides: int) -> None:
@@ -162,7 +167,7 @@ def _advance(side: RunState | EventSide, last: int, sides: int) -> None:
 
 
 def _hand_over(source: RunState | EventSide, shadow: RunState | EventSide, first: int, last: int, late: bool) -> None:
-    """Pass the copies of windows first..last-1 on; only retries make second attempts, and then both sides have events."""
+    """Pass on the copies of windows first..last-1. With retries both sides have events; else all are first attempts."""
     if isinstance(source, EventSide):
         attempts, ends = source.hand_over()
         if isinstance(shadow, EventSide):

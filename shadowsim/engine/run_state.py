@@ -243,6 +243,7 @@ def _new_tally(c: Columns) -> k.Tally:
 
 
 def new_pending(n: int) -> k.Pending:
+    """Return room for n copies that wait for a response."""
     window, number, request, count = (np.zeros(size, np.int64) for size in (n, n, n, 1))
     return k.Pending(np.zeros(n), window, number, request, count)
 

@@ -8,8 +8,8 @@ import naive_events as events
 import numpy as np
 import pytest
 from cases import scenario, scenarios, service
+from event_dynamics import ALL, BATCHINGS, OUTAGES, RETRIES, SCALINGS, retried, scaling
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
@@ -239,12 +239,6 @@ def test_random_outages_alternate_draws_of_up_and_repair_times_and_a_listed_one_
 # ---- Scaling ----
 
 
-def scaling(
-    metric=e.INVOCATIONS, target=10.0, least=1, most=5, out=300.0, into=300.0, points=(3, 15), delay=0.0, cold=0.0
-):  # fmt: skip
-    return e.Scaling(metric, target, least, most, out, into, *points, delay, cold)
-
-
 def per_minute(counts):
     """Arrivals that are spread over each minute."""
     return [60.0 * m + 60.0 * (i + 0.5) / n for m, n in enumerate(counts) for i in range(n)]
@@ -449,12 +443,6 @@ def test_without_a_serving_instance_any_request_is_high():
 
 
 # ---- Retries ----
-
-ALL = e.ON_TIMEOUT | e.ON_UNAVAILABLE | e.ON_OUTAGE | e.ON_REFUSED | e.ON_MODEL_ERROR
-
-
-def retried(attempts=3, base=1.0, cap=20.0, timeout=math.inf, quota=-1, cost=5, timeout_cost=10, clients=1, causes=ALL):
-    return e.Retries(attempts, base, cap, timeout, quota, cost, timeout_cost, clients, causes)
 
 
 def backoff(attempt, in_window=0, base=1.0, cap=20.0, seed=7):
@@ -699,25 +687,6 @@ def test_caps_count_draining_instances_and_lost_copies_do_not_reach_the_variant(
 
 
 # ---- Anything together ----
-
-BATCHINGS = st.sampled_from([events.NO_BATCHING, *(e.Batching(3, d, np.array([1.0, 1.5, 1.75])) for d in (0.0, 0.5))])
-SCALINGS = st.sampled_from(
-    [
-        events.NO_SCALING,
-        scaling(target=20.0, points=(1, 2), out=0.0, into=60.0, delay=0.0, cold=15.0),
-        scaling(e.CONCURRENCY, target=1.0, points=(2, 1), out=20.0, into=0.0, delay=5.0, cold=0.0),
-    ]
-)
-OUTAGES = st.sampled_from(
-    [
-        events.outages(),
-        events.outages([(0, 10.0, 10.0), (1, 10.0, 0.0), (2, 70.0, 5.0)]),
-        events.outages(mtbf_s=15.0, mttr_s=5.0),
-    ]
-)
-RETRIES = st.sampled_from(
-    [events.NO_RETRIES, retried(4, base=0.5, timeout=1.5), retried(3, base=0.0, quota=30, timeout=0.5, clients=3)]
-)
 
 
 @settings(max_examples=40)

@@ -139,10 +139,11 @@ class History:
     """A pool's run; lists by window have one element per window."""
 
     attempts: list  # in order of arrival
-    samples: list  # (time, {instance: requests present}) of instances that have started, and are not gone
+    samples: list  # (time, {instance: requests present}) of instances that serve or drain
     actions: list
     steps: list  # (time, number of serving instances), from time 0 on, before the horizon
     serving_s: list
+    up_s: list  # serving and draining
     existing_s: list  # from an instance's request to its end, cold starts and drains included
     busy_s: list  # of all workers
     calls: dict  # by the request's number; source only
@@ -409,7 +410,7 @@ class Variant:
     # ---- Scaling ----
 
     def tick(self, m, now):
-        started = self.in_state("serving", "down", "draining")
+        started = self.in_state("serving", "draining")  # an instance that is down reports nothing
         self.samples.append((now, {i.number: len(i.present) for i in started}))
         s = self.dynamics.scaling
         n = len(self.in_state("serving"))
@@ -498,7 +499,7 @@ class Variant:
 
     def history(self):
         callers, horizon_s = self.callers, self.c.horizon_s
-        serving, existing = [], []
+        serving, up, existing = [], [], []
         for i in self.instances:
             ends = [t for t, _ in i.history[1:]] + [horizon_s]
             for (begin, state), end in zip(i.history, ends, strict=True):
@@ -506,12 +507,15 @@ class Variant:
                     existing.append((begin, end))
                 if state == "serving":
                     serving.append((begin, end))
+                if state in ("serving", "draining"):
+                    up.append((begin, end))
         return History(
             attempts=self.attempts,
             samples=self.samples,
             actions=self.actions,
             steps=steps(serving, horizon_s),
             serving_s=by_window(self.c, serving),
+            up_s=by_window(self.c, up),
             existing_s=by_window(self.c, existing),
             busy_s=by_window(self.c, self.held),
             calls=callers.calls if callers else {},
