@@ -1383,7 +1383,7 @@ def _watch(*functions: Any) -> None:
     """
     other = os.stat(str(_kernel.__file__))
     for function in functions:
-        index = getattr(getattr(function, "_cache", None), "_cache_file", None)
+        index: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
         if hasattr(index, "_source_stamp"):
             index._source_stamp = (index._source_stamp, other.st_mtime, other.st_size)
 

@@ -183,14 +183,14 @@ def requests_frame(
     chosen = first[np.lexsort((first[:, -1], first[:, k.S_ORDER]))[:n_sampled], -1]
     source, shadow = source[np.isin(source[:, -1], chosen)], shadow[np.isin(shadow[:, -1], chosen)]
     parts = [_request_columns(scenario, c, role, rows) for role, rows in zip(ROLES, (source, shadow), strict=True)]
-    schema = REQUESTS
-    if c.source_dynamics.evented or c.shadow_dynamics.evented:
-        schema += EVENT_REQUESTS
+    evented = c.source_dynamics.evented or c.shadow_dynamics.evented
+    if evented:
         for part, rows in zip(parts, (source, shadow), strict=True):
             part["attempt"] = _attempts(rows)
     both = {name: _concatenated([part[name] for part in parts]) for name in parts[0]}
     keys = [np.asarray(both["role"]) == "shadow", np.asarray(both["request"])]
     order = np.lexsort([np.asarray(both["attempt"]), *keys] if "attempt" in both else keys)
+    schema = REQUESTS + EVENT_REQUESTS if evented else REQUESTS
     return build(schema, {name: values[order] for name, values in both.items()})
 
 

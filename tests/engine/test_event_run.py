@@ -150,7 +150,7 @@ ANY = (scenarios(), BATCHINGS, SCALINGS, OUTAGES, RETRIES, SIDES)
 CHUNKS = st.sampled_from([1, 2, 7, 64, 4096])
 
 
-@settings(max_examples=2 * EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(*ANY, CHUNKS, st.sampled_from([1, 2]))
 def test_equals_the_oracle_attempt_by_attempt(s, batching, scaled, outages, retries, sides, chunk, workers):
     s = s.replace({"horizon_s": 150.0})
