@@ -101,12 +101,28 @@ REQUESTS = (
         "status",
         TEXT,
         "",
-        "answered, error_4xx, error_5xx, timed_out, refused, or broken: an unreadable answer",
+        "answered, error_4xx, error_5xx, timed_out, refused, unavailable, failed, or broken: an unreadable answer",
     ),
     Column("request_bytes", FLAG, "B", "payload of the request, where known"),
     Column("response_bytes", FLAG, "B", "payload of the answer, where known"),
 )
 
+# Columns that only runs with scaling, batching, outages or retries have.
+EVENT_WINDOWS = (
+    Column("desired_instance_count", COUNT, "", "instances that the scaling policy wants at the window's end"),
+    Column("serving_instance_count", REAL, "", "mean number of instances that take requests"),
+    Column("existing_instance_count", REAL, "", "mean number with starting, draining and failed ones"),
+    Column("requests_unavailable", FLAG, "", "requests that came while no instance served: 5XX"),
+    Column("requests_failed", FLAG, "", "requests that were lost with their instance"),
+    Column("retries", FLAG, "", "arrivals that are no first attempts"),
+    Column("batch_size_mean", REAL, "", "requests per start of a worker"),
+    Column("calls", FLAG, "", "callers' requests, with all their attempts, whose first attempt came in the window"),
+    Column("calls_answered", FLAG, "", "calls that ended with an answer 2XX"),
+    Column("call_latency_mean_s", REAL, "s", "mean time from a call's first attempt to its end"),
+)
+EVENT_REQUESTS = (Column("attempt", COUNT, "", "0 for the first attempt, 1 for the first retry, ..."),)
+
+OPTIONAL = {"windows": EVENT_WINDOWS, "latency": (), "requests": EVENT_REQUESTS}
 SCHEMAS = {"windows": WINDOWS, "latency": LATENCY, "requests": REQUESTS}
 
 
@@ -137,8 +153,8 @@ def repeated(texts: Sequence[str], which: NDArray[np.intp]) -> ExtensionArray:
     return pd.Series(list(texts), dtype=TEXT).array.take(which)
 
 
-def read(file: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
-    """Read a frame from Parquet.
+def read(file: Path, schema: tuple[Column, ...], optional: tuple[Column, ...] = ()) -> pd.DataFrame:
+    """Read a frame from Parquet, with those `optional` columns that it has.
 
     Raises
     ------
@@ -154,6 +170,7 @@ def read(file: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
     missing = [c.name for c in schema if c.name not in frame.columns]
     if missing:
         raise InputError(str(file), f"lacks the columns {', '.join(missing)}")
+    schema += tuple(c for c in optional if c.name in frame.columns)
     return build(schema, {c.name: frame[c.name] for c in schema})
 
 

@@ -165,7 +165,7 @@ class Result:
                     "maximum_s": part["ModelLatency_Maximum"].max() / frames.US_PER_S,
                     "wait_mean_s": _weighted_mean(part["wait_mean_s"], answered),
                     "utilisation": _mean_utilisation(part, self.scenario.horizon_s),
-                    "error_rate": part["InvocationModelErrors"].sum() / n.sum() if n.sum() else np.nan,
+                    "error_rate": _failures(part) / n.sum() if n.sum() else np.nan,
                     "captured_bytes": part["captured_bytes"].sum(min_count=1),
                 }
             )
@@ -206,7 +206,8 @@ class Result:
                 str(folder), "is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"
             )
         windows, latency, requests = (
-            frames.read(folder / f"{name}.parquet", schema) for name, schema in frames.SCHEMAS.items()
+            frames.read(folder / f"{name}.parquet", schema, frames.OPTIONAL[name])
+            for name, schema in frames.SCHEMAS.items()
         )
         saved = read_json(folder / _ASSUMED) if (folder / _ASSUMED).exists() else {}
         scenario = Scenario.from_dict(
@@ -221,6 +222,12 @@ class Result:
 def _weighted_mean(values: pd.Series[float], n: Floats) -> float:
     known = (n > 0) & values.notna().to_numpy()
     return float(np.average(values[known], weights=n[known])) if known.any() else float("nan")
+
+
+def _failures(part: pd.DataFrame) -> float:
+    """Return how many answers were other than 2XX; those of an endpoint without instances are no model errors."""
+    unavailable = part["requests_unavailable"].sum() if "requests_unavailable" in part.columns else 0
+    return float(part["InvocationModelErrors"].sum() + unavailable)
 
 
 def _mean_utilisation(part: pd.DataFrame, horizon_s: float) -> float:

@@ -28,7 +28,6 @@ from shadowsim.arrays import Floats
 from shadowsim.frames import PERCENTILES
 from shadowsim.scenario.relaxation import relaxation_s, work_moments
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.scenario.service import Service
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.text import OVERLOADED
 
@@ -211,8 +210,8 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
     the number of requests plus the SCV of their work. It is None where the load is expected and not measured.
 
     With a scenario only the number of requests is measured, since their mean work is known, but for times that follow
-    a trace's columns. That of a service with slowdowns is the work of a saturated instance, which decides whether a
-    backlog grows.
+    a trace's columns. That of a service with slowdowns or batches is the work of a saturated instance, whose workers
+    are all busy and whose batches are full: it decides whether a backlog grows.
     """
     measured = part["offered_load"].to_numpy(np.float64)
     if scenario is None:
@@ -225,18 +224,13 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
         return measured, dispersion + work_moments(scenario, role)[1]
     edge = _edges(part, scenario)
     workers = int(part["instance_count"].iloc[0]) * side.workers
-    mean_s = side.service.time.mean * _saturated_factor(side.service, side.workers)
+    mean_s = side.service.time.mean * side.service.saturated_factor
     if dispersion is None:
         n = _expected_requests(edge, scenario) * side.share
     else:
         n = part["Invocations"].to_numpy(np.float64)
     load: Floats = n * mean_s / (np.diff(edge) * workers)
     return load, dispersion
-
-
-def _saturated_factor(service: Service, workers: int) -> float:
-    """Return the slowdown of a request that starts while all workers of its instance are busy."""
-    return service.slowdown[min(workers, len(service.slowdown)) - 1] if service.slowdown else 1.0
 
 
 def _expected_requests(edge: Floats, scenario: Scenario) -> Floats:
@@ -293,7 +287,7 @@ def _busiest_load(part: pd.DataFrame, role: str, scenario: Scenario) -> float | 
     side, (mean_s, _) = scenario.side(role), work_moments(scenario, role)
     rate_per_s = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start) + scenario.traffic.jump_per_s
     workers = int(part["instance_count"].iloc[0]) * side.workers
-    return rate_per_s * side.share * mean_s * max(side.service.slowdown or (1.0,)) / workers
+    return rate_per_s * side.share * mean_s * side.service.slowest_factor / workers
 
 
 def _integral(t: Floats, time_s: Floats, rate: Floats, count: Floats) -> Floats:

@@ -197,6 +197,23 @@ def test_a_slowdown_is_that_of_saturated_workers(slowdown, load):
     assert (p.status == "OVERLOADED") == (load >= 1.0)
 
 
+@pytest.mark.parametrize(
+    ("batching", "load"),
+    [
+        ({"max_size": 1}, 1.6),
+        ({"max_size": 4, "marginal": 0.0}, 0.4),
+        ({"max_size": 4, "factors": [1.0, 3.0]}, 1.2),
+        ({"max_size": 8, "marginal": 1.0}, 1.6),
+    ],
+)
+def test_the_load_of_a_batcher_is_that_of_full_batches(batching, load):
+    s = scenario(poisson(32.0), service("exponential", 0.1, 2), service(mean_s=0.001), horizon_s=7200.0)
+    run = simulate(s.replace({"source.time.mean_s": 0.01, "run.sample_requests": 0}))  # without a backlog
+    p = verdict(run.windows, s.replace({"source.batching": batching})).source
+    assert p.peak_load == pytest.approx(load)
+    assert (p.status == "OVERLOADED") == (load >= 1.0)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("load", "over"), [(0.9, False), (1.1, True)])
 def test_a_rate_that_jumps_within_windows_is_chance(seed, load, over):

@@ -1,13 +1,14 @@
 """Simulates a scenario: turns it into arrays, runs the compiled kernel, and returns frames.
 
-_kernel     simulates requests through both pools; holds all compiled code
-arrivals    computes arrival times, a batch of windows at a time
-columns     converts a scenario into the numbers that the kernel reads
-executors   runs many tasks on threads or on an executor, a bounded number at a time
-law_tables  tabulates a law's quantiles for the kernel
-parallel    runs one simulation on several workers with identical results
-replicate   simulates a scenario several times with independent draws, and summarises the runs
-run_frames  builds the three frames from the kernel's counts
-run_state   holds the arrays that change during a run
-simulate    simulates a scenario: the public function, and how many workers it uses
+_event_kernel  simulates one pool event by event: batches, auto scaling, outages and retries
+_kernel        simulates requests through both pools; holds all compiled code
+arrivals       computes arrival times, a batch of windows at a time
+columns        converts a scenario into the numbers that the kernel reads
+executors      runs many tasks on threads or on an executor, a bounded number at a time
+law_tables     tabulates a law's quantiles for the kernel
+parallel       runs one simulation on several workers with identical results
+replicate      simulates a scenario several times with independent draws, and summarises the runs
+run_frames     builds the three frames from the kernel's counts
+run_state      holds the arrays that change during a run
+simulate       simulates a scenario: the public function, and how many workers it uses
 """

@@ -66,16 +66,25 @@ Int32s = NDArray[np.int32]
 Hashes = NDArray[np.uint64]
 
 # error_model="numpy": divisions are then not tested for zero, and loops round them can be vectorised. No divisor here
-# can be zero (each is guarded where it is formed).
-njit = numba.njit(nogil=True, cache=True, error_model="numpy")
+# can be zero (each is guarded where it is formed). _nrt=False: arrays are borrowed from the caller, and no access to
+# them counts references, which is atomic; a function can then neither allocate nor return an array.
+njit = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 # For functions that only compiled code calls: without the wrappers for Python they compile faster, and a call from
 # Python would crash. Never for a public function.
-inner = numba.njit(nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inner = numba.njit(
+    nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
 # For functions that are called once per request: LLVM inlines them, whatever their size. (numba's own inlining would
 # type and lower a copy at each call.)
 inline = numba.njit(
-    nogil=True, cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True
-)
+    nogil=True,
+    cache=True,
+    error_model="numpy",
+    _nrt=False,
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+    forceinline=True,
+)  # fmt: skip
 
 # ---- The columns of draws: published, append only. A retry's attempt a will use column + 64 a. ----
 ARRIVAL = 0
@@ -356,12 +365,14 @@ class Scratch(NamedTuple):
 # ---- Draws: splitmix64's finaliser over a counter (Steele, Lea and Flood, 2014) ----
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_NUMBER = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))  # GOLDEN i _NUMBER is i: an offset tells its number
+NUMBER_OF_OFFSET = np.uint64(
+    pow(0x9E3779B97F4A7C15, -1, 1 << 64)
+)  # GOLDEN i NUMBER_OF_OFFSET is i: an offset tells its number
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _0, _1, _2, _3, _4, _6, _7, _8, _11, _27 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 6, 7, 8, 11, 27))
 _30, _31, _32, _56, _63, _255 = (np.uint64(n) for n in (30, 31, 32, 56, 63, 255))
 _55, _33, _0F, _01, _80, _FF = (np.uint64(int(byte * 8, 16)) for byte in ("55", "33", "0F", "01", "80", "FF"))
-_LOW32 = np.uint64(0xFFFFFFFF)
+LOW32 = np.uint64(0xFFFFFFFF)
 
 
 @njit
@@ -500,7 +511,7 @@ def _moments(count: Floats, lo: int, hi: int, last: float, stretch: Floats, out:
 
 
 @inner
-def _just_below(t: float) -> float:
+def just_below(t: float) -> float:
     """Return the greatest float64 below t > 0."""
     return np.int64(np.float64(t).view(np.int64) - 1).view(np.float64)
 
@@ -599,7 +610,7 @@ def _stretches(begin: float, end: float, arrivals: Arrivals, first: int, out: Fl
         rate_end = arrivals.knot_rate[k] + slope * (hi - t0)
         area = 0.5 * (rate + rate_end) * (hi - lo)
         out[n, 0], out[n, 1], out[n, 2], out[n, 3], out[n, 4] = lo, rate, slope, count, count + area
-        out[n, 5] = _just_below(hi)
+        out[n, 5] = just_below(hi)
         count += area
         n += 1
     return n
@@ -1210,13 +1221,19 @@ def _close_window(end: float, window: int, section: int, pool: Pool, state: Stat
     n = row[R_REQUESTS] - row[R_REFUSED]
     if n == 0.0:
         return
+    close_histogram(n, row, section, tally.bucket, tally.sections)
+
+
+@inner
+def close_histogram(n: float, row: Floats, section: int, bucket: NDArray[np.uint32], sections: Ints) -> None:
+    """Compute a window's quantiles from its histogram of n latencies, and move it to its section."""
     seen, q = 0.0, 0
     for b in range(bucket_of(row[R_LATENCY_MIN]), bucket_of(row[R_LATENCY_MAX]) + 1):
-        here = np.int64(tally.bucket[b])
+        here = np.int64(bucket[b])
         if here == 0:
             continue
-        tally.sections[section, b] += here
-        tally.bucket[b] = np.uint32(0)
+        sections[section, b] += here
+        bucket[b] = np.uint32(0)
         while q < len(QUANTILES) and seen + here >= QUANTILES[q] * n:
             row[R_QUANTILES + q] = _within(b, (QUANTILES[q] * n - seen) / here, row)
             q += 1
@@ -1243,9 +1260,9 @@ def _choose_coin(k: np.uint64, n: int, mirror: Mirror, threshold: np.uint64, scr
     copied, kept, coin = 0, 0, mirror.coin
     for i in range(n):
         z = mix(k + offset[i])
-        picked[copied], orders[copied] = i, z & _LOW32
+        picked[copied], orders[copied] = i, z & LOW32
         copied += np.int64((z >> _32) < coin)
-        if (z & _LOW32) < threshold:
+        if (z & LOW32) < threshold:
             scratch.kept[kept] = i
             kept += 1
     return copied, kept
@@ -1263,7 +1280,7 @@ def _choose_otherwise(
     """
     copied, kept = 0, 0
     for i in range(n):
-        order = mix(k + scratch.offset[i]) & _LOW32
+        order = mix(k + scratch.offset[i]) & LOW32
         if mirror.rule == COUNTER:
             g = before + i + 1
             copy = g * mirror.percent // 100 > (g - 1) * mirror.percent // 100
@@ -1319,7 +1336,7 @@ def _swap(a: int, b: int, time_s: Floats, window: Ints, number: Ints, request: I
 
 
 @inner
-def _rise(i: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
+def rise(i: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
     """Restore the heap after an element was put at its end, i."""
     while i > 0 and _earlier(i, (i - 1) >> 1, time_s, window, number):
         _swap(i, (i - 1) >> 1, time_s, window, number, request)
@@ -1327,7 +1344,7 @@ def _rise(i: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> 
 
 
 @inner
-def _pop(n: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
+def pop(n: int, time_s: Floats, window: Ints, number: Ints, request: Ints) -> None:
     """Remove the first of n + 1 pending copies."""
     _swap(0, n, time_s, window, number, request)
     i = 0
@@ -1349,10 +1366,10 @@ def _release(seed: np.uint64, through: float, pending: Pending, at: int, room: i
         window, offset = pending.window[0], GOLDEN * np.uint64(pending.number[0])
         copies.arrival[at + n], copies.window[at + n], copies.offset[at + n] = pending.time_s[0], window, offset
         copies.request[at + n] = pending.request[0]
-        copies.order[at + n] = mix(key(seed, COPY, window) + offset) & _LOW32
+        copies.order[at + n] = mix(key(seed, COPY, window) + offset) & LOW32
         n += 1
         pending.n[0] -= 1
-        _pop(pending.n[0], pending.time_s, pending.window, pending.number, pending.request)
+        pop(pending.n[0], pending.time_s, pending.window, pending.number, pending.request)
     return n
 
 
@@ -1382,7 +1399,7 @@ def _hand_over(
             # the same sum as the tally's latency, so that all code sees the same order of events
             leave += min((start[i] + work[i]) - arrival[i], timeout)
         time_s[n], windows[n], number[n], requests[n] = leave, window, base + i, request[i]
-        _rise(n, time_s, windows, number, requests)
+        rise(n, time_s, windows, number, requests)
         n += 1
     pending.n[0] = n
     return 0
@@ -1392,14 +1409,14 @@ def _hand_over(
 
 
 @inner
-def _open_row(row: Floats) -> None:
+def open_row(row: Floats) -> None:
     row[:] = 0.0
     row[R_LATENCY_MIN], row[R_LATENCY_MAX] = np.inf, -np.inf
     row[R_CONCURRENT_MIN], row[R_CONCURRENT_MAX] = np.inf, -np.inf
 
 
 @inner
-def _open_arrivals(begin: float, end: float, arrivals: Arrivals, stretch: Floats, cursor: Ints) -> None:
+def open_arrivals(begin: float, end: float, arrivals: Arrivals, stretch: Floats, cursor: Ints) -> None:
     """Set the cursor to a window's first arrival."""
     cursor[C_STRETCH], cursor[C_STRETCHES], cursor[C_FIRST] = 0, 0, 0
     if arrivals.process == POISSON:
@@ -1409,7 +1426,7 @@ def _open_arrivals(begin: float, end: float, arrivals: Arrivals, stretch: Floats
 
 
 @inner
-def _arrive(
+def arrive(
     w: int, end: float, seed: np.uint64, arrivals: Arrivals, counted: bool, scratch: Scratch, stretch: Floats,
     cursor: Ints, reached: Floats,
 ) -> int:  # fmt: skip
@@ -1468,7 +1485,7 @@ def _copy(
     rows, n_rows, instance, start, work = sample.rows, sample.n, scratch.instance, scratch.start, scratch.work
     for j in range(kept):
         i = number[j]
-        order = mix(k_copy + offset[i]) & _LOW32
+        order = mix(k_copy + offset[i]) & LOW32
         _keep_one(w, base + i, order, arrival[i], instance[i], start[i], work[i], rows, n_rows)
     cursor[C_OUT] += _hand_over(w, base, copied, counted, timeout, mirror, scratch, pending, cursor[C_OUT], copies)
     cursor[C_BASE] = base + n
@@ -1499,7 +1516,7 @@ def _keep_copies(w: int, lo: int, n: int, mixed: bool, copies: Copies, sample: S
     for i in range(n):
         if order[i] < threshold and start[i] >= REFUSED:
             window = windows[i] if mixed else w
-            number = np.int64(offset[i] * _NUMBER)
+            number = np.int64(offset[i] * NUMBER_OF_OFFSET)
             _keep_one(window, number, order[i], arrival[i], instance[i], start[i], work[i], rows, n_rows)
 
 
@@ -1590,20 +1607,20 @@ def run(
         n, came = 0, False
         if cursor[C_PHASE] == OPEN:
             if with_source:
-                _open_row(source_tally.rows[w])
-                _open_arrivals(begin, end, arrivals, stretch, cursor)
+                open_row(source_tally.rows[w])
+                open_arrivals(begin, end, arrivals, stretch, cursor)
                 reached[REACHED_COUNT], reached[REACHED_S] = 0.0, begin
             if with_shadow:
-                _open_row(shadow_tally.rows[w])
+                open_row(shadow_tally.rows[w])
             cursor[C_BASE], cursor[C_MORE], cursor[C_PHASE] = 0, np.int64(with_source), ARRIVE
         elif cursor[C_PHASE] == ARRIVE:
             if cursor[C_MORE] == 0:
                 # a response at the window's end belongs to the next window
-                reached[REACHED_S], cursor[C_PHASE] = _just_below(end), RELEASE
+                reached[REACHED_S], cursor[C_PHASE] = just_below(end), RELEASE
             elif not _room_for_source(chunk, mirror, source_state, pending, copies, cursor):
                 return NEEDS_ROOM
             else:
-                n, came = _arrive(w, end, seed, arrivals, counted, scratch, stretch, cursor, reached), True
+                n, came = arrive(w, end, seed, arrivals, counted, scratch, stretch, cursor, reached), True
         elif cursor[C_PHASE] == RELEASE:
             if late and with_source:
                 room = (chunk if with_shadow else copies.arrival.size) - cursor[C_OUT]
@@ -1615,7 +1632,7 @@ def run(
             elif late and pending.n[0] > 0 and pending.time_s[0] <= reached[REACHED_S]:
                 return NEEDS_ROOM
             if n == 0:
-                ended = not with_source or (cursor[C_MORE] == 0 and reached[REACHED_S] == _just_below(end))
+                ended = not with_source or (cursor[C_MORE] == 0 and reached[REACHED_S] == just_below(end))
                 cursor[C_PHASE] = CLOSE if ended else ARRIVE
         else:
             section = w * n_sections // n_windows

@@ -6,24 +6,37 @@ and can be sent to workers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from shadowsim.arrays import Floats
+from shadowsim.engine import _event_kernel as events
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
+from shadowsim.scenario.outages import OutagePlan
+from shadowsim.scenario.retries import RetryPolicy
 from shadowsim.scenario.routing import LEAST_OUTSTANDING, RANDOM, splits_independently
-from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.scaling import CONCURRENCY, INVOCATIONS
+from shadowsim.scenario.scenario import Scenario, Side
 
 _NONE = np.empty(0)
 _ROUTINGS = {RANDOM: k.RANDOM, LEAST_OUTSTANDING: k.LEAST_OUTSTANDING}
 _RULES = {"coin": k.COIN, "counter": k.COUNTER, "hash": k.HASH}
 _INSTANTS = {"arrival": k.AT_ARRIVAL, "response": k.AT_RESPONSE}
+_METRICS = {INVOCATIONS: events.INVOCATIONS, CONCURRENCY: events.CONCURRENCY}
+_CAUSES = {
+    "timeout": events.ON_TIMEOUT,
+    "unavailable": events.ON_UNAVAILABLE,
+    "outage": events.ON_OUTAGE,
+    "refused": events.ON_REFUSED,
+    "model_error": events.ON_MODEL_ERROR,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +45,8 @@ class Columns:
 
     Attributes
     ----------
+    source_dynamics, shadow_dynamics : Dynamics
+        What makes a pool need events: batches, scaling, outages; retries are the source's.
     request, source_answer, shadow_answer : Payload
         Sizes of payloads, also for runs without capture.
     forgets : bool
@@ -46,6 +61,8 @@ class Columns:
     mirror: k.Mirror
     source: k.Pool
     shadow: k.Pool
+    source_dynamics: events.Dynamics
+    shadow_dynamics: events.Dynamics
     request: k.Payload
     source_answer: k.Payload
     shadow_answer: k.Payload
@@ -54,6 +71,10 @@ class Columns:
     def pool(self, role: str) -> k.Pool:
         """Return the source's or the shadow's pool."""
         return self.source if role == "source" else self.shadow
+
+    def dynamics(self, role: str) -> events.Dynamics:
+        """Return what makes the source's or the shadow's pool need events."""
+        return self.source_dynamics if role == "source" else self.shadow_dynamics
 
 
 def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
@@ -70,10 +91,12 @@ def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
         mirror=_mirror(scenario, trace),
         source=_pool(scenario, "source", trace, peak),
         shadow=_pool(scenario, "shadow", trace, peak * scenario.share),
+        source_dynamics=_dynamics(scenario.side("source"), traffic.retries),
+        shadow_dynamics=_dynamics(scenario.side("shadow"), None),
         request=_payload(traffic.request_bytes, k.REQUEST_BYTES, trace),
         source_answer=_payload(traffic.response_bytes, k.SOURCE_RESPONSE_BYTES, trace),
         shadow_answer=_payload(traffic.response_bytes, k.SHADOW_RESPONSE_BYTES, trace),
-        forgets=all(splits_independently(routing) for routing in scenario.routing.values()),
+        forgets=not scenario.evented and all(map(splits_independently, scenario.routing.values())),
     )
 
 
@@ -99,6 +122,64 @@ def _pool(scenario: Scenario, role: str, trace: Mapping[str, Floats], peak_per_s
         service=k.SOURCE_SERVICE if source else k.SHADOW_SERVICE,
         route=k.SOURCE_ROUTE if source else k.SHADOW_ROUTE,
         error=k.SOURCE_ERROR if source else k.SHADOW_ERROR,
+    )
+
+
+def _dynamics(side: Side, retries: RetryPolicy | None) -> events.Dynamics:
+    """Return what makes a pool need events; `retries` are those of its requests, which copies do not have."""
+    return events.Dynamics(side.evented, _batching(side), _scaling(side), _outages(side), _retries(retries))
+
+
+def _batching(side: Side) -> events.Batching:
+    batcher = side.service.batching
+    if batcher is None:
+        return events.Batching(0, 0.0, _NONE)
+    return events.Batching(batcher.max_size, batcher.max_delay_s, np.array(batcher.factors))
+
+
+def _scaling(side: Side) -> events.Scaling:
+    policy, n = side.service.scaling, side.n_instances
+    if policy is None:
+        return events.Scaling(events.NO_SCALING, 0.0, n, n, 0.0, 0.0, 0, 0, 0.0, 0.0)
+    return events.Scaling(
+        metric=_METRICS[policy.metric],
+        target=policy.target,
+        least=policy.least,
+        most=policy.most,
+        out_cooldown_s=policy.out_cooldown_s,
+        in_cooldown_s=policy.in_cooldown_s,
+        out_points=policy.out_points,
+        in_points=policy.in_points,
+        delay_s=policy.delay_s,
+        cold_start_s=side.service.cold_start_s or 0.0,
+    )
+
+
+def _outages(side: Side) -> events.Outages:
+    plan = side.service.outages or OutagePlan()
+    return events.Outages(
+        instance=np.array([outage.instance for outage in plan.listed], np.int64),
+        at_s=np.array([outage.at_s for outage in plan.listed], np.float64),
+        for_s=np.array([outage.for_s for outage in plan.listed], np.float64),
+        mtbf_s=plan.mtbf_s,
+        mttr_s=plan.mttr_s,
+        column=events.SOURCE_OUTAGE if side.role == "source" else events.SHADOW_OUTAGE,
+    )
+
+
+def _retries(policy: RetryPolicy | None) -> events.Retries:
+    if policy is None:
+        return events.Retries(1, 0.0, 0.0, math.inf, -1, 0, 0, 1, 0)
+    return events.Retries(
+        max_attempts=policy.max_attempts,
+        base_s=policy.backoff_base_s,
+        cap_s=math.inf if policy.backoff_cap_s is None else policy.backoff_cap_s,
+        timeout_s=policy.timeout_s,
+        quota=-1 if policy.quota is None else policy.quota,
+        cost=policy.cost,
+        timeout_cost=policy.timeout_cost,
+        n_clients=policy.clients,
+        causes=sum(_CAUSES[cause] for cause in policy.on),
     )
 
 

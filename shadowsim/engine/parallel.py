@@ -9,12 +9,12 @@ whose state does not become equal within `PROBATION` windows is simulated again 
 
 With LEAST_OUTSTANDING_REQUESTS the states hardly ever become equal: the next instance depends on the whole past. Such a
 run is a pipeline of two threads instead: one simulates the source's side of the next batch of windows while the other
-simulates the shadow's side of the current one.
+simulates the shadow's side of the current one. Pools that batch, scale, fail or are retried run like that, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -23,7 +23,9 @@ import numpy as np
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
-from shadowsim.engine.run_state import RunState, new_copies, new_run_state, new_sample
+from shadowsim.engine.event_run import EventSide, attempts_of, copies_of, new_event_side
+from shadowsim.engine.run_state import RunState, new_run_state, new_sample
+from shadowsim.frames import ROLES
 
 PROBATION = 64  # windows in which a slice may reach the true state
 _BATCHES_PER_STEP = 8  # small batches of the pipeline keep the copies in the cache
@@ -34,12 +36,13 @@ Advance = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
-    """The counts of a run, for source and shadow, and a phrase that tells how it was run."""
+    """The counts of a run, for source and shadow, a phrase that tells how it was run, and evented sides by role."""
 
     tallies: tuple[k.Tally, k.Tally]
     samples: tuple[k.Sample, k.Sample]
     arrived: int
     how: str
+    evented: Mapping[str, EventSide] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,19 @@ class Job:
     widen: int
     cancelled: list[bool] = field(default_factory=list)
 
-    def new_state(self, first: int = 0, arrived: int = 0) -> RunState:
+    def new_samples(self) -> tuple[k.Sample, k.Sample]:
+        """Return room for the samples of source and shadow."""
+        expected, c = self.arrivals.expected_requests, self.columns
+        attempts = max(c.source_dynamics.retries.max_attempts, 1)
+        source, shadow = (
+            new_sample(self.n_sampled, expected, self.widen, attempts, dynamics.evented)
+            for dynamics in (c.source_dynamics, c.shadow_dynamics)
+        )
+        return source, shadow
+
+    def new_state(self, first: int = 0, arrived: int = 0, samples: tuple[k.Sample, k.Sample] | None = None) -> RunState:
         """Return the state of empty pools at the beginning of a window, before which `arrived` requests came."""
-        expected = self.arrivals.expected_requests
-        samples = new_sample(self.n_sampled, expected, self.widen), new_sample(self.n_sampled, expected, self.widen)
-        state = new_run_state(self.columns, self.arrivals, self.chunk, samples)
+        state = new_run_state(self.columns, self.arrivals, self.chunk, samples or self.new_samples())
         state.begin_at(first, arrived)
         return state
 
@@ -88,10 +99,12 @@ class Slice:
 def run(job: Job, workers: int, executor: Executor | None, advance: Advance) -> RunCounts:
     """Simulate a run on threads or on an executor; the counts do not depend on which, or on how many."""
     n = min(workers, job.columns.n_windows)
+    if job.columns.source_dynamics.evented or job.columns.shadow_dynamics.evented:
+        return _by_sides(job, n > 1, advance)
     if n <= 1:
         return _in_one_piece(job, advance)
     if not job.columns.forgets:
-        return _in_pipeline(job, advance)
+        return _by_sides(job, True, advance)
     if executor is not None:
         return _in_slices(job, n, executor, None, advance)
     with ThreadPoolExecutor(n) as threads:
@@ -107,27 +120,66 @@ def _in_one_piece(job: Job, advance: Advance) -> RunCounts:
     return RunCounts(state.tallies, state.samples, state.arrived, "in one piece")
 
 
-def _in_pipeline(job: Job, advance: Advance) -> RunCounts:
-    """Simulate the source's side of a batch of windows beside the shadow's side of the batch before."""
-    source, shadow = job.new_state(), job.new_state()
+def _by_sides(job: Job, threaded: bool, advance: Advance) -> RunCounts:
+    """Simulate batches of windows, the source first; if `threaded`, beside the shadow's side of the batch before."""
+    c, late = job.columns, job.columns.mirror.instant == k.AT_RESPONSE
+    source_sample, shadow_sample = job.new_samples()
+    source: RunState | EventSide = job.new_state(samples=(source_sample, shadow_sample))
+    shadow: RunState | EventSide = job.new_state(samples=(source_sample, shadow_sample))
+    if c.source_dynamics.evented:
+        source = new_event_side(c, "source", job.arrivals, job.chunk, source_sample)
+    if c.shadow_dynamics.evented:
+        shadow = new_event_side(c, "shadow", None, job.chunk, shadow_sample)
+    step = max(1, job.step // _BATCHES_PER_STEP)
     with ThreadPoolExecutor(1) as thread:
         shadow_done: Future[None] | None = None
-        step = max(1, job.step // _BATCHES_PER_STEP)
-        for first in range(0, job.columns.n_windows, step):
-            last = min(first + step, job.columns.n_windows)
-            source.advance(last, k.SOURCE_SIDE)
+        for first in range(0, c.n_windows, step):
+            last = min(first + step, c.n_windows)
+            _advance(source, last, k.SOURCE_SIDE)
             if shadow_done is not None:
                 shadow_done.result()
-            shadow.copies, shadow.copies_end = source.copies, source.copies_end
-            shadow.cursor[k.C_COPIES] = 0
-            shadow_done = thread.submit(shadow.advance, last, k.SHADOW_SIDE)
-            source.copies, source.copies_end = new_copies(source.copies.arrival.size), source.copies_end.copy()
-            source.cursor[k.C_OUT] = 0
+            _hand_over(source, shadow, first, last, late)
+            if threaded:
+                shadow_done = thread.submit(_advance, shadow, last, k.SHADOW_SIDE)
+            else:
+                _advance(shadow, last, k.SHADOW_SIDE)
             advance(last - first)
         if shadow_done is not None:
             shadow_done.result()
-    tallies, samples = (source.tallies[0], shadow.tallies[1]), (source.samples[0], shadow.samples[1])
-    return RunCounts(tallies, samples, source.arrived, "the source's side beside the shadow's")
+    tallies = (
+        source.counts if isinstance(source, EventSide) else source.tallies[0],
+        shadow.counts if isinstance(shadow, EventSide) else shadow.tallies[1],
+    )
+    samples = (
+        source.sample if isinstance(source, EventSide) else source.samples[0],
+        shadow.sample if isinstance(shadow, EventSide) else shadow.samples[1],
+    )
+    evented = {r: side for r, side in zip(ROLES, (source, shadow), strict=True) if isinstance(side, EventSide)}
+    how = "the source's side beside the shadow's" if threaded else "the source's side, then the shadow's"
+    return RunCounts(tallies, samples, source.arrived, how, evented)
+
+
+def _advance(side: RunState | EventSide, last: int, sides: int) -> None:
+    if isinstance(side, EventSide):
+        side.advance(last)
+    else:
+        side.advance(last, sides)
+
+
+def _hand_over(source: RunState | EventSide, shadow: RunState | EventSide, first: int, last: int, late: bool) -> None:
+    """Pass on the copies of windows first..last-1. With retries both sides have events; else all are first attempts."""
+    if isinstance(source, EventSide):
+        attempts, ends = source.hand_over()
+        if isinstance(shadow, EventSide):
+            shadow.take_copies(attempts, ends)
+        else:
+            shadow.take_copies(copies_of(attempts), ends)
+    else:
+        copies, ends = source.hand_over()
+        if isinstance(shadow, EventSide):
+            shadow.take_copies(attempts_of(copies, ends, first, last, late), ends)
+        else:
+            shadow.take_copies(copies, ends)
 
 
 def simulate_slice(job: Job, first: int, last: int, arrived: int, advance: Advance | None = None) -> Slice:

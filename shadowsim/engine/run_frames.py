@@ -9,13 +9,26 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.arrays import Floats
+from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.columns import Columns
 from shadowsim.errors import SimulationError
-from shadowsim.frames import LATENCY, LOST_CAUSES, PERCENTILES, REQUESTS, ROLES, US_PER_S, WINDOWS, build, repeated
+from shadowsim.frames import (
+    EVENT_REQUESTS,
+    EVENT_WINDOWS,
+    LATENCY,
+    LOST_CAUSES,
+    PERCENTILES,
+    REQUESTS,
+    ROLES,
+    US_PER_S,
+    WINDOWS,
+    build,
+    repeated,
+)
 from shadowsim.scenario.scenario import Scenario
 
-STATUSES = np.array(["answered", "error_4xx", "error_5xx", "timed_out", "refused"])
+STATUSES = np.array(["answered", "error_4xx", "error_5xx", "timed_out", "refused", "unavailable", "failed"])
 
 
 def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) -> pd.DataFrame:
@@ -23,13 +36,15 @@ def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) ->
     source, shadow = (t.rows for t in tallies)
     # copies lost to the body limit are counted in the source's rows
     lost = source[:, k.R_LOST_BODY], shadow[:, k.R_LOST_IN_FLIGHT], shadow[:, k.R_LOST_PER_S]
-    parts = [
-        pd.DataFrame(_window_columns(scenario, c, role, rows, lost))
-        for role, rows in zip(ROLES, (source, shadow), strict=True)
-    ]
+    evented = c.source_dynamics.evented or c.shadow_dynamics.evented
+    parts = []
+    for role, rows in zip(ROLES, (source, shadow), strict=True):
+        columns = _window_columns(scenario, c, role, rows, lost)
+        parts.append(pd.DataFrame(columns | (_event_columns(c, role, rows) if evented else {})))
     both = pd.concat(parts, keys=range(len(parts)), names=["part", "window"])
     both = both.reset_index().sort_values(["window", "part"], ignore_index=True)
-    return build(WINDOWS, {name: both[name] for name in both.columns if name not in ("part", "window")})
+    schema = WINDOWS + EVENT_WINDOWS if evented else WINDOWS
+    return build(schema, {name: both[name] for name in both.columns if name not in ("part", "window")})
 
 
 def _window_columns(
@@ -38,16 +53,15 @@ def _window_columns(
     pool = c.pool(role)
     start = np.arange(c.n_windows) * c.period_s
     length = np.minimum(start + c.period_s, c.horizon_s) - start
-    capacity = length * pool.n_instances * pool.n_workers
-    n = rows[:, k.R_REQUESTS]
-    accepted = n - rows[:, k.R_REFUSED]
+    n, accepted = rows[:, k.R_REQUESTS], _accepted(rows)
     any_accepted = accepted > 0
-    backlog = rows[:, k.R_BACKLOG]
-    worked = rows[:, k.R_WORK] + np.concatenate([[0.0], backlog[:-1]]) - backlog
-
-    def mean(total: Floats) -> Floats:
-        out: Floats = np.divide(total, accepted, out=np.full(n.size, np.nan), where=any_accepted)
-        return out
+    if c.dynamics(role).evented:
+        started, serving = rows[:, e.R_STARTED], rows[:, e.R_SERVING_S] / length
+        capacity, worked = rows[:, e.R_UP_S] * pool.n_workers, rows[:, e.R_BUSY_S]
+    else:
+        started, serving = accepted, np.full(n.size, float(pool.n_instances))
+        capacity, backlog = length * pool.n_instances * pool.n_workers, rows[:, k.R_BACKLOG]
+        worked = rows[:, k.R_WORK] + np.concatenate([[0.0], backlog[:-1]]) - backlog
 
     def if_answered(values: Floats) -> Floats:
         return np.where(any_accepted, values, np.nan)
@@ -56,6 +70,9 @@ def _window_columns(
         return np.where(np.isfinite(rows[:, column]), rows[:, column], np.nan)
 
     failed_5xx = rows[:, k.R_ERROR_5XX] + rows[:, k.R_REFUSED]
+    unavailable, lost_with_instance = (
+        (rows[:, e.R_UNAVAILABLE], rows[:, e.R_FAILED]) if c.dynamics(role).evented else (0.0, 0.0)
+    )
     lost = dict(zip(LOST_CAUSES, lost_copies, strict=True))
     copies = n.astype(np.int64) if role == "shadow" else pd.NA
     sized = c.request.mean >= 0 or c.source_answer.mean >= 0
@@ -66,26 +83,69 @@ def _window_columns(
         "role": role,
         "instance_count": pool.n_instances,
         "Invocations": n.astype(np.int64),
-        "InvocationsPerInstance": n / pool.n_instances,
+        "InvocationsPerInstance": _ratio(n, serving),
         "ModelLatency_SampleCount": accepted.astype(np.int64),
-        "ModelLatency_Average": mean(rows[:, k.R_LATENCY_SUM]) * US_PER_S,
+        "ModelLatency_Average": _ratio(rows[:, k.R_LATENCY_SUM], accepted) * US_PER_S,
         "ModelLatency_Minimum": if_answered(rows[:, k.R_LATENCY_MIN]) * US_PER_S,
         "ModelLatency_Maximum": if_answered(rows[:, k.R_LATENCY_MAX]) * US_PER_S,
         **{f"ModelLatency_{p}": if_answered(rows[:, k.R_QUANTILES + i]) * US_PER_S for i, p in enumerate(PERCENTILES)},
         "OverheadLatency_Average": np.where(n > 0, scenario.overhead_s * US_PER_S, np.nan),
         "Invocation4XXErrors": rows[:, k.R_ERROR_4XX].astype(np.int64),
-        "Invocation5XXErrors": failed_5xx.astype(np.int64),
-        "InvocationModelErrors": (rows[:, k.R_ERROR_4XX] + failed_5xx + rows[:, k.R_TIMED_OUT]).astype(np.int64),
+        "Invocation5XXErrors": (failed_5xx + unavailable).astype(np.int64),
+        "InvocationModelErrors": (
+            rows[:, k.R_ERROR_4XX] + failed_5xx + rows[:, k.R_TIMED_OUT] + lost_with_instance
+        ).astype(np.int64),
         "ConcurrentRequestsPerModel_Minimum": concurrent(k.R_CONCURRENT_MIN),
         "ConcurrentRequestsPerModel_Maximum": concurrent(k.R_CONCURRENT_MAX),
-        "wait_mean_s": mean(rows[:, k.R_WAIT_SUM]),
-        "utilisation": np.clip(worked / capacity, 0.0, 1.0),  # rounding alone could pass the bounds
-        "offered_load": (rows[:, k.R_WORK] + rows[:, k.R_REFUSED_WORK]) / capacity,
+        "wait_mean_s": _ratio(rows[:, k.R_WAIT_SUM], started),
+        "utilisation": np.clip(_ratio(worked, capacity), 0.0, 1.0),  # rounding alone could pass the bounds
+        "offered_load": _ratio(rows[:, k.R_WORK] + rows[:, k.R_REFUSED_WORK], capacity),
         "copies_made": copies,
         **{f"copies_lost_{cause}": n.astype(np.int64) if role == "shadow" else pd.NA for cause, n in lost.items()},
         "captured_records": n.astype(np.int64) if scenario.capture else 0,
         "captured_bytes": (size if sized else pd.NA) if scenario.capture else 0,
     }
+
+
+def _event_columns(c: Columns, role: str, rows: Floats) -> dict[str, Any]:
+    """Return the columns that only evented runs have; for a pool without events they say that nothing changes."""
+    pool, dynamics = c.pool(role), c.dynamics(role)
+    if not dynamics.evented:
+        none = {column.name: pd.NA if column.dtype == "Int64" else np.nan for column in EVENT_WINDOWS}
+        return none | dict.fromkeys([column.name for column in EVENT_WINDOWS[:3]], pool.n_instances)
+    length = np.diff(np.minimum(np.arange(c.n_windows + 1) * c.period_s, c.horizon_s))
+    retried = dynamics.retries.max_attempts > 1
+    calls = rows[:, e.R_CALLS]
+
+    def number(column: int, known: bool = True) -> Any:
+        return rows[:, column].astype(np.int64) if known else pd.NA
+
+    return {
+        "desired_instance_count": number(e.R_DESIRED),
+        "serving_instance_count": rows[:, e.R_SERVING_S] / length,
+        "existing_instance_count": rows[:, e.R_EXISTING_S] / length,
+        "requests_unavailable": number(e.R_UNAVAILABLE),
+        "requests_failed": number(e.R_FAILED),
+        "retries": number(e.R_RETRIES, retried),
+        "batch_size_mean": _ratio(rows[:, e.R_STARTED], rows[:, e.R_BATCHES]),
+        "calls": number(e.R_CALLS, retried),
+        "calls_answered": number(e.R_CALLS_ANSWERED, retried),
+        "call_latency_mean_s": _ratio(rows[:, e.R_CALL_SUM], calls) if retried else np.nan,
+    }
+
+
+def _accepted(rows: Floats) -> Floats:
+    """Return the number of requests with a ModelLatency by window."""
+    accepted: Floats = rows[:, k.R_REQUESTS] - rows[:, k.R_REFUSED]
+    if rows.shape[1] > k.R_WIDTH:
+        accepted = accepted - rows[:, e.R_UNAVAILABLE] - rows[:, e.R_FAILED]
+    return accepted
+
+
+def _ratio(total: Floats, n: Floats) -> Floats:
+    """Return total / n, and NaN where n is 0."""
+    out: Floats = np.divide(total, n, out=np.full(total.size, np.nan), where=n > 0)
+    return out
 
 
 def latency_frame(scenario: Scenario, tallies: Sequence[k.Tally]) -> pd.DataFrame:
@@ -114,14 +174,24 @@ def requests_frame(
 
     `tally` is the source's: the requests of the run are numbered by its windows' counts.
     """
-    before = np.concatenate([[0], np.cumsum(tally.rows[:, k.R_REQUESTS].astype(np.int64))])
+    arrived = tally.rows[:, k.R_REQUESTS].copy()
+    if c.source_dynamics.evented:
+        arrived -= tally.rows[:, e.R_RETRIES]
+    before = np.concatenate([[0], np.cumsum(arrived.astype(np.int64))])
     source, shadow = (_numbered(sample, before) for sample in samples)
-    kept = source[np.lexsort((source[:, -1], source[:, k.S_ORDER]))[:n_sampled]]
-    shadow = shadow[np.isin(shadow[:, -1], kept[:, -1])]
-    parts = [_request_columns(scenario, c, role, rows) for role, rows in zip(ROLES, (kept, shadow), strict=True)]
+    first = source[source[:, k.S_WIDTH] == 0] if source.shape[1] > k.S_WIDTH + 1 else source
+    chosen = first[np.lexsort((first[:, -1], first[:, k.S_ORDER]))[:n_sampled], -1]
+    source, shadow = source[np.isin(source[:, -1], chosen)], shadow[np.isin(shadow[:, -1], chosen)]
+    parts = [_request_columns(scenario, c, role, rows) for role, rows in zip(ROLES, (source, shadow), strict=True)]
+    evented = c.source_dynamics.evented or c.shadow_dynamics.evented
+    if evented:
+        for part, rows in zip(parts, (source, shadow), strict=True):
+            part["attempt"] = _attempts(rows)
     both = {name: _concatenated([part[name] for part in parts]) for name in parts[0]}
-    order = np.lexsort((np.asarray(both["role"]) == "shadow", np.asarray(both["request"])))
-    return build(REQUESTS, {name: values[order] for name, values in both.items()})
+    keys = [np.asarray(both["role"]) == "shadow", np.asarray(both["request"])]
+    order = np.lexsort([np.asarray(both["attempt"]), *keys] if "attempt" in both else keys)
+    schema = REQUESTS + EVENT_REQUESTS if evented else REQUESTS
+    return build(schema, {name: values[order] for name, values in both.items()})
 
 
 def _numbered(sample: k.Sample, before: k.Ints) -> Floats:
@@ -129,6 +199,13 @@ def _numbered(sample: k.Sample, before: k.Ints) -> Floats:
     rows = sample.rows[: int(sample.n[0])]
     request = before[rows[:, k.S_WINDOW].astype(np.int64)] + rows[:, k.S_NUMBER].astype(np.int64)
     return np.column_stack([rows, request])[np.argsort(request)]
+
+
+def _attempts(rows: Floats) -> k.Ints:
+    """Return the numbers of attempts; those of a pool without events are first ones."""
+    if rows.shape[1] > k.S_WIDTH + 1:
+        return rows[:, e.S_ATTEMPT].astype(np.int64)
+    return np.zeros(len(rows), np.int64)
 
 
 def _concatenated(parts: list[Any]) -> Any:
@@ -141,15 +218,20 @@ def _request_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) ->
     pool = c.pool(role)
     window, number, request = (rows[:, i].astype(np.int64) for i in (k.S_WINDOW, k.S_NUMBER, -1))
     arrival, start, service = rows[:, k.S_ARRIVAL], rows[:, k.S_START], rows[:, k.S_SERVICE]
-    refused = start < 0
-    latency = (start + service) - arrival
-    status = np.zeros(latency.size, np.int64)
-    if pool.error_4xx + pool.error_5xx > 0:
-        u = _by_window(c, pool.error, window, number, k.uniform_all)
-        status = np.where(u <= pool.error_4xx, 1, np.where(u <= pool.error_4xx + pool.error_5xx, 2, 0))
-    status[latency > pool.timeout_s] = 3
-    status[refused] = 4
-    answer = _bytes(c, c.source_answer if role == "source" else c.shadow_answer, window, number, request)
+    attempt = _attempts(rows)
+    if c.dynamics(role).evented:
+        status, latency = rows[:, e.S_STATUS].astype(np.int64), rows[:, e.S_LATENCY]
+    else:
+        latency = (start + service) - arrival
+        status = np.zeros(latency.size, np.int64)
+        if pool.error_4xx + pool.error_5xx > 0:
+            u = _by_window(c, pool.error, window, number, attempt, k.uniform_all)
+            status = np.where(u <= pool.error_4xx, 1, np.where(u <= pool.error_4xx + pool.error_5xx, 2, 0))
+        status[latency > pool.timeout_s] = 3
+        status[start < 0] = 4
+        latency = np.where(start < 0, np.nan, np.minimum(latency, pool.timeout_s))
+    never = ~(start >= 0)  # it never started
+    answer = _bytes(c, c.source_answer if role == "source" else c.shadow_answer, window, number, attempt, request)
     if answer is not None:
         answer[status >= 3] = pd.NA
     return {
@@ -159,34 +241,41 @@ def _request_columns(scenario: Scenario, c: Columns, role: str, rows: Floats) ->
         "role": np.full(latency.size, role),
         "arrival_s": arrival,
         "instance": rows[:, k.S_INSTANCE].astype(np.int64),
-        "wait_s": np.where(refused, np.nan, start - arrival),
-        "service_s": np.where(refused, np.nan, service),
-        "latency_s": np.where(refused, np.nan, np.minimum(latency, pool.timeout_s)),
+        "wait_s": np.where(never, np.nan, start - arrival),
+        "service_s": np.where(never, np.nan, service),
+        "latency_s": latency,
         "status": STATUSES[status],
-        "request_bytes": _bytes(c, c.request, window, number, request),
+        "request_bytes": _bytes(c, c.request, window, number, np.zeros_like(attempt), request),
         "response_bytes": answer,
     }
 
 
-def _by_window(c: Columns, column: int, window: k.Ints, number: k.Ints, draws: Any, *law: Any) -> Floats:
-    """Return the draws of single requests, recomputed from their windows and numbers."""
+def _by_window(
+    c: Columns, column: int, window: k.Ints, number: k.Ints, attempt: k.Ints, draws: Any, *law: Any
+) -> Floats:
+    """Return the draws of single attempts, recomputed from their windows and numbers."""
     out = np.empty(window.size)
-    edges = np.flatnonzero(np.diff(window)) + 1
+    edges = np.flatnonzero((np.diff(window) != 0) | (np.diff(attempt) != 0)) + 1
     with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
         for lo, hi in zip([0, *edges], [*edges, window.size], strict=True):
             if hi > lo:
                 # a compiled function returns a plain int
-                draws(np.uint64(k.key(c.seed, column, int(window[lo]))), number[lo:hi], *law, out[lo:hi])
+                draws(
+                    np.uint64(k.key(c.seed, column + e.ATTEMPT * int(attempt[lo]), int(window[lo]))),
+                    number[lo:hi],
+                    *law,
+                    out[lo:hi],
+                )
     return out
 
 
-def _bytes(c: Columns, payload: k.Payload, window: k.Ints, number: k.Ints, request: k.Ints) -> Any:
+def _bytes(c: Columns, payload: k.Payload, window: k.Ints, number: k.Ints, attempt: k.Ints, request: k.Ints) -> Any:
     if payload.mean < 0:
         return pd.array([pd.NA] * window.size, dtype="Int64")
     if payload.by_request.size:
         size = payload.by_request[request % payload.by_request.size]
     else:
-        size = _by_window(c, payload.column, window, number, k.draw_all, payload.table, payload.mean)
+        size = _by_window(c, payload.column, window, number, attempt, k.draw_all, payload.table, payload.mean)
     return pd.array(np.floor(size + 0.5).astype(np.int64), dtype="Int64")
 
 
@@ -202,6 +291,6 @@ def check_conserved(tallies: Sequence[k.Tally], arrived: int) -> None:
     if source != arrived:
         raise SimulationError(f"{arrived} requests arrived, {source:.0f} were counted")
     for role, tally in zip(ROLES, tallies, strict=True):
-        accepted = (tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED]).sum()
+        accepted = _accepted(tally.rows).sum()
         if tally.sections.sum() != accepted:
             raise SimulationError(f"{role}: {accepted:.0f} latencies are due, {tally.sections.sum()} were counted")

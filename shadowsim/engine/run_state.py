@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from shadowsim.engine import _kernel as k
+from shadowsim.engine._event_kernel import EVENT_SAMPLE_WIDTH
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
 from shadowsim.errors import SimulationError
@@ -74,6 +75,18 @@ class RunState:
         if self.copies.arrival.size - int(self.cursor[k.C_OUT]) < chunk:
             self.copies = k.Copies(*(_longer(column) for column in self.copies))
 
+    def hand_over(self) -> tuple[k.Copies, k.Ints]:
+        """Return the copies that the source's side has made since the last time, and where each window's end."""
+        copies, ends = self.copies, self.copies_end
+        self.copies, self.copies_end = new_copies(copies.arrival.size), ends.copy()
+        self.cursor[k.C_OUT] = 0
+        return copies, ends
+
+    def take_copies(self, copies: k.Copies, ends: k.Ints) -> None:
+        """Take the copies that the source's side handed over, for the shadow's side."""
+        self.copies, self.copies_end = copies, ends
+        self.cursor[k.C_COPIES] = 0
+
     def begin_at(self, window: int, arrived: int) -> None:
         """Move to the beginning of a window, before which `arrived` requests came; the pools are empty."""
         self.cursor[k.C_WINDOW], self.cursor[k.C_ARRIVED] = window, arrived
@@ -119,10 +132,10 @@ def new_run_state(c: Columns, arrivals: ArrivalStream, chunk: int, samples: tupl
         shadow=_new_state(c.shadow, c.horizon_s, chunk if shadow_tracked else 0, max(c.mirror.max_per_s, 0)),
         tallies=(_new_tally(c), _new_tally(c)),
         samples=samples,
-        pending=_new_pending(2 * chunk if at_response else 0),
+        pending=new_pending(2 * chunk if at_response else 0),
         copies=new_copies(chunk),
         copies_end=np.zeros(c.n_windows, np.int64),
-        scratch=_new_scratch(chunk, arrivals.n_knots),
+        scratch=new_scratch(chunk, arrivals.n_knots),
         cursor=np.zeros(10, np.int64),
         reached=np.zeros(2),
     )
@@ -229,7 +242,8 @@ def _new_tally(c: Columns) -> k.Tally:
     )
 
 
-def _new_pending(n: int) -> k.Pending:
+def new_pending(n: int) -> k.Pending:
+    """Return room for n copies that wait for a response."""
     window, number, request, count = (np.zeros(size, np.int64) for size in (n, n, n, 1))
     return k.Pending(np.zeros(n), window, number, request, count)
 
@@ -246,7 +260,7 @@ def new_copies(n: int) -> k.Copies:
     return k.Copies(arrival=np.zeros(n), window=integers(), offset=hashes(), request=integers(), order=hashes())
 
 
-def _new_scratch(chunk: int, n_knots: int) -> k.Scratch:
+def new_scratch(chunk: int, n_knots: int) -> k.Scratch:
     """Return room for chunks of up to `chunk` requests, and for the stretches between `n_knots` knots of the rate."""
 
     def real() -> k.Floats:
@@ -261,15 +275,16 @@ def _new_scratch(chunk: int, n_knots: int) -> k.Scratch:
     )  # fmt: skip
 
 
-def new_sample(n: int, expected: float, widen: int = 0) -> k.Sample:
+def new_sample(n: int, expected: float, widen: int = 0, attempts: int = 1, evented: bool = False) -> k.Sample:
     """Return room for a sample of n of about `expected` requests.
 
     A request enters when the 32 bits of its order are below the threshold. This is chosen so that the sample has fewer
     than n requests, or more than there is room for, at most once in 10^15 runs; `widen` is how often that has happened
-    to this run.
+    to this run. Each request may be attempted `attempts` times.
     """
+    width = EVENT_SAMPLE_WIDTH if evented else k.S_WIDTH
     if n == 0:
-        return k.Sample(np.uint64(0), np.zeros((0, k.S_WIDTH)), np.zeros(1, np.int64))
+        return k.Sample(np.uint64(0), np.zeros((0, width)), np.zeros(1, np.int64))
     slack = 8.0 * 2.0**widen
     candidates = n + slack * math.sqrt(n) + 8.0 * slack
     low = expected - slack * math.sqrt(expected) - slack
@@ -278,6 +293,7 @@ def new_sample(n: int, expected: float, widen: int = 0) -> k.Sample:
     else:
         threshold = math.ceil(candidates / low * 2**32)
         room = candidates * expected / low + slack * math.sqrt(candidates) + 8.0 * slack
+    room *= attempts
     if room > 2**31:
         raise SimulationError(f"a sample of {n} requests does not fit")
-    return k.Sample(np.uint64(threshold), np.zeros((math.ceil(room), k.S_WIDTH)), np.zeros(1, np.int64))
+    return k.Sample(np.uint64(threshold), np.zeros((math.ceil(room), width)), np.zeros(1, np.int64))

@@ -1,8 +1,9 @@
 """Computes the cost of a shadow test: instances while they are deployed, and data in and out.
 
 SageMaker bills the instances of both variants by the hour, whatever share is copied, and data in and out of the
-endpoint by the GB. Prices of instances are the caller's or those of the catalogue (aws/instances.py), each of which is
-an example with a date. An unknown price stays unknown, a NaN with a sentence, and never counts as zero.
+endpoint by the GB. A variant that scales is charged for its InstanceCount, with which it begins. Prices of instances
+are the caller's or those of the catalogue (aws/instances.py), each of which is an example with a date. An unknown price
+stays unknown, a NaN with a sentence, and never counts as zero.
 
 The test lasts as long as its Schedule, or SageMaker's default of 7 days. The number of requests is the traffic's mean
 rate over the simulated horizon times that length. A GB is 10^9 bytes.

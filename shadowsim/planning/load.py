@@ -44,7 +44,7 @@ class Demand:
     instances : float
         Mean offered load of one instance over the horizon: how many instances the work keeps busy.
     least_instances : float
-        The same if the pool always served at the fastest of its slowdown factors.
+        The same if the pool always served at the fastest of its slowdown factors and sizes of batches.
     peak_instances : float
         The same as `instances` at the highest expected rate.
     rate_per_s : float
@@ -75,7 +75,10 @@ class Demand:
 
 
 def demand_of(scenario: Scenario, role: str) -> Demand:
-    """Compute the work that a scenario brings to the source's or the shadow's pool."""
+    """Compute the work that a scenario brings to the source's or the shadow's pool.
+
+    Batches are counted as full, as they are under load. Retries are left out, which depend on the answers.
+    """
     traffic = scenario.traffic
     rate, rates = traffic.mean_rate(scenario.horizon_s, scenario.start), _rates(scenario)
     side = scenario.side(role)
@@ -86,14 +89,13 @@ def demand_of(scenario: Scenario, role: str) -> Demand:
     else:
         lower, upper = law.tails(_PROBABILITIES)
         service_s, mean_s = np.concatenate([lower, upper[::-1]]), law.mean
-    factors = side.service.slowdown or (1.0,)
-    all_busy = factors[-1]  # a pool under load has all workers busy
+    all_busy = side.service.saturated_factor  # a pool under load has all workers busy
     busy = side.share * mean_s * all_busy / side.workers
     instances = rate * busy
     peak = float(max([rate, *rates])) + traffic.jump_per_s
     return Demand(
         instances=instances,
-        least_instances=instances * (min(factors) / all_busy),
+        least_instances=instances * (side.service.fastest_factor / all_busy),
         peak_instances=peak * busy,
         rate_per_s=rate,
         share=side.share,
@@ -120,7 +122,12 @@ def with_headroom(scenario: Scenario, headroom_pct: float) -> Scenario:
 
 
 def repeating_s(scenario: Scenario) -> float:
-    """Return the length of a run that stands for the whole one: a period if traffic is steady, else a day or a week."""
+    """Return the length of a run that stands for the whole one: a period if traffic is steady, else a day or a week.
+
+    No shorter run does if a pool scales or fails, or callers retry: its state is not the same at every hour.
+    """
+    if scenario.traffic.retries is not None or any(s.scaling or s.outages for s in scenario.services.values()):
+        return scenario.horizon_s
     length = max(scenario.period_s, *(stream.cycle_s for stream in scenario.traffic.streams))
     return length if length < scenario.horizon_s and _stands_for_all(scenario, length) else scenario.horizon_s
 
@@ -190,7 +197,7 @@ def figure_in_fluid(goal: Goal, demand: Demand, n: int, timeout_s: float) -> flo
 def figure_without_waits(goal: Goal, scenario: Scenario, role: str, demand: Demand) -> float:
     """Return a goal's figure if no request ever waited."""
     service = scenario.side(role).service
-    latencies = np.minimum(demand.service_s * min(service.slowdown or (1.0,)), scenario.timeout_s)
+    latencies = np.minimum(demand.service_s * service.least_latency_factor, scenario.timeout_s)
     return figure_of_service(goal, latencies, service.error_4xx + service.error_5xx)
 
 

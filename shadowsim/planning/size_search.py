@@ -5,9 +5,9 @@ thinner stream than each of n, and the waits of a FIFO queue can only fall when 
 Wolfowitz, 1955: the workload vector is monotone in its input); LEAST_OUTSTANDING_REQUESTS with one instance more has
 one more place to choose from. So figures fall with the count, up to chance, and goals with an upper limit are met from
 some count on. Goals with a lower limit (of utilisation) are then tested at that count, since more instances only lower
-their figures. Two things break this: a slowdown that does not rise with the number of busy workers, which makes
-sharing an instance welcome, and `mirror.max_in_flight`, under which a slower shadow is sent less. Then every count is
-tried in turn, up to `SCANNED` counts.
+their figures. Three things break this: a slowdown that does not rise with the number of busy workers, which makes
+sharing an instance welcome; a batcher, whose batches fill more slowly on more instances; and `mirror.max_in_flight`,
+under which a slower shadow is sent less. Then every count is tried in turn, up to `SCANNED` counts.
 
 The bisection starts at the count that the load law suggests, and runs each count once. The answer and the count below
 it are then replicated until both are certain. A run lasts the whole horizon or as much as stands for it (load.py). One
@@ -167,8 +167,8 @@ class Search:
     @property
     def _is_monotone(self) -> bool:
         """Whether figures can only fall with the count, up to chance."""
-        factors = self._service.slowdown
-        return not self._speed_decides_demand and list(factors) == sorted(factors)
+        factors, batches = self._service.slowdown, self._service.batching is not None
+        return not self._speed_decides_demand and not batches and list(factors) == sorted(factors)
 
     def _fewest_by_bisection(self) -> CountFound:
         """Bisect by one run per count; then replicate the answer and the count below, which may move the answer."""
@@ -266,6 +266,8 @@ class Search:
     def overload_figures(self, n: int) -> Floats | None:
         """Return lower bounds of the figures of a count that is hopelessly overloaded, None for any other count."""
         if self._service.queue_limit is not None or self._service.slowdown or self._speed_decides_demand:
+            return None
+        if self.scenario.side(self.role).evented:  # whose load the count alone does not tell
             return None
         if not (self.demand.load(n) > 1.0).any():
             return None

@@ -13,12 +13,13 @@ from shadowsim.text import grid, rate, trimmed_number, trimmed_time, wrapped
 if TYPE_CHECKING:
     from shadowsim.aws.experiment import Variant
     from shadowsim.scenario.scenario import Scenario
+    from shadowsim.scenario.service import Service
 
 
 def scenario_text(scenario: Scenario) -> str:
     """Return a scenario's name and length, its traffic, and one line per pool."""
     s, e = scenario, scenario.experiment
-    length = duration_text(s.horizon_s) if s.horizon_s >= 60.0 else trimmed_time(s.horizon_s)
+    length = _length_text(s.horizon_s)
     rows = [
         ("run", f"{e.name}: {length} in windows of {trimmed_time(s.period_s)}, seed {s.seed}"),
         ("traffic", _traffic_text(s)),
@@ -52,24 +53,46 @@ def _known(figure: float | None) -> str:
 def _traffic_text(scenario: Scenario) -> str:
     traffic = scenario.traffic
     mean = traffic.mean_rate(scenario.horizon_s, scenario.start)
+    retried = traffic.retries
+    again = "" if retried is None else f", up to {retried.max_attempts} attempts each"
     if traffic.process == "trace":
         n = traffic.trace().n_before(scenario.horizon_s)
         file = traffic.file.name if traffic.file else ""
         faster = "" if traffic.speed == 1.0 else f" at {trimmed_number(traffic.speed)} times its speed"
         played = "" if traffic.repeat == 1 else f", played {traffic.repeat:,} times"
-        return f"trace {file}{faster}{played}: {n:,} requests, {rate(mean)} in the mean"
+        return f"trace {file}{faster}{played}: {n:,} requests, {rate(mean)} in the mean{again}"
     kind = traffic.title
     if traffic.profile is None:
-        return f"{kind}, {rate(mean)}"
+        return f"{kind}, {rate(mean)}{again}"
     peak = float(traffic.knots(scenario.horizon_s, scenario.start)[1].max())
-    return f"{kind}, {rate(mean)} in the mean and {trimmed_number(peak)} at the peak"
+    return f"{kind}, {rate(mean)} in the mean and {trimmed_number(peak)} at the peak{again}"
 
 
 def _pool_text(scenario: Scenario, variant: Variant, workers: int) -> str:
-    law = scenario.services[variant.name].time
+    service = scenario.services[variant.name]
+    law = service.time
     time = law.kind if math.isnan(law.mean) else f"{law.kind} {trimmed_time(law.mean)}"
     pool, noun = variant.pool, "worker" if workers == 1 else "workers"
-    return f"{variant.name}: {pool.instance_count:,} x {pool.instance_type}, {workers} {noun} each, service {time}"
+    text = f"{variant.name}: {pool.instance_count:,} x {pool.instance_type}, {workers} {noun} each, service {time}"
+    return text + _events_text(service)
+
+
+def _events_text(service: Service) -> str:
+    """Describe how a service's instances batch, scale and fail; "" if they do not."""
+    text, batcher, policy, plan = "", service.batching, service.scaling, service.outages
+    if batcher is not None:
+        text += f", in batches of up to {batcher.max_size}"
+    if policy is not None:
+        text += f", scales from {policy.least:,} to {policy.most:,} at {trimmed_number(policy.target)} {policy.metric}"
+    if plan is not None and plan.listed:
+        text += f", {len(plan.listed):,} outage{'s' if len(plan.listed) > 1 else ''}"
+    elif plan is not None:
+        text += f", an instance fails every {_length_text(plan.mtbf_s)} for {_length_text(plan.mttr_s)} in the mean"
+    return text
+
+
+def _length_text(length_s: float) -> str:
+    return duration_text(length_s) if length_s >= 60.0 else trimmed_time(length_s)
 
 
 def _unusual(s: Scenario) -> str:

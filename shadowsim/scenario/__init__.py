@@ -1,17 +1,21 @@
 """Reads a scenario file: traffic, services, endpoint, mirror and run.
 
+batching     reads dynamic batchers
 defaults     holds default values, the built-in scenario, and the one that a plain request stands for
 fields       reads and checks values of JSON objects and parameters of functions
 laws         defines distributions of service times and sizes, with their quantiles and moments
+outages      reads outages of instances, listed or by chance
 paths        finds and changes values in a scenario's JSON document by dotted paths
 rates        computes rates that change over time: profiles, and paths and moments of an MMPP
 reading      reads the blocks that depend on each other, and checks them against each other
 relaxation   computes how fast a pool's queue forgets its past
+retries      reads the retries of the callers, by generation of boto3
 routing      names the routing strategies
+scaling      reads auto scaling policies
 scenario     defines `Scenario`, which holds all of it and can be edited and saved
-service      reads service models: time, workers, queue limit, slowdown, errors
+service      reads service models: time, workers, queue limit, slowdown, errors, and how instances change
 table_files  reads tables: CSV of common dialects, Parquet, JSON lines and arrays
 trace_times  finds the arrivals in a trace's table, and states how it read them
 traces       reads traces: recorded arrivals with the columns beside them
-traffic      describes arrival processes, body sizes and sessions
+traffic      describes arrival processes, body sizes, sessions and retries
 """

@@ -22,9 +22,9 @@ BLOCK_KEYS = {
 BLOCK_LATER = {"run": ("warmup_s", "precision")}
 SERVICE_KEYS = (
     *("time", "workers", "queue_limit", "slowdown", "error_4xx", "error_5xx", "discipline"),
-    "by_instance_type",
+    *("batching", "scaling", "cold_start_s", "outages", "by_instance_type"),
 )
-SERVICE_LATER = ("batching", "cold_start_s", "cpu_per_request_s", "autoscaling", "outages")
+SERVICE_LATER = ("tokens", "cpu_per_request_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,16 @@ class Block:
         """Return the object below the key; an empty one when it is left out."""
         return Block.of(self.values[key] if self.has(key) else {}, self.at(key))
 
-    def numbers(self, key: str, *, above: float | None = None, least: float | None = None) -> tuple[float, ...]:
+    def numbers(
+        self, key: str, *, above: float | None = None, least: float | None = None, most: float | None = None
+    ) -> tuple[float, ...]:
         """Return the finite numbers of a list, which is required and not empty."""
         value = self.need(key)
         if not isinstance(value, list) or not value:
             raise InputError(self.at(key), "must be a list [...] of at least one number", value)
         return tuple(
-            _quantity(key, item, f"{self.at(key)}.{i}", above=above, least=least) for i, item in enumerate(value)
+            _quantity(key, item, f"{self.at(key)}.{i}", above=above, least=least, most=most)
+            for i, item in enumerate(value)
         )
 
     def items(self, key: str) -> list[Block]:

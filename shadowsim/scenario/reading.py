@@ -26,7 +26,7 @@ from shadowsim.scenario.defaults import (
 )
 from shadowsim.scenario.fields import BLOCK_KEYS, BLOCK_LATER, Block
 from shadowsim.scenario.laws import Law
-from shadowsim.scenario.paths import instance_count_path
+from shadowsim.scenario.paths import instance_count_path, value_at
 from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.scenario.traces import Trace
@@ -40,6 +40,7 @@ MAX_SESSION = 2**53  # integers that float64 holds
 MAX_WINDOWS = 5_000_000
 MAX_REQUESTS_PER_WINDOW = 1e9
 MAX_POOL_WORKERS = 10_000_000
+MAX_RANDOM_OUTAGES = 10_000_000  # expected in a run
 MOST_REPLICATIONS = 100_000
 
 
@@ -230,6 +231,43 @@ def check_pool(variant: Variant, workers: int, document: Mapping[str, object]) -
     path, n = instance_count_path(document, variant.name), variant.pool.instance_count
     if n * workers > MAX_POOL_WORKERS:
         raise InputError(path, f"must give at most {MAX_POOL_WORKERS:,} workers, {workers} each", n)
+
+
+def check_changes_of_pool(variant: Variant, service: Service, workers: int, horizon_s: float) -> None:
+    """Raise `InputError` for scaling and outages that do not fit the variant's instances, or are too many."""
+    n, errors, policy, plan = variant.pool.instance_count, Collector(), service.scaling, service.outages
+    most = n if policy is None else policy.most
+    if policy is not None:
+        path = _service_path(variant, service, "scaling")
+        with errors:
+            if policy.least > n:
+                raise InputError(f"{path}.min", f"must be at most the variant's InstanceCount of {n}", policy.least)
+        with errors:
+            if policy.most < n:
+                raise InputError(f"{path}.max", f"must be at least the variant's InstanceCount of {n}", policy.most)
+        with errors:
+            if policy.most * workers > MAX_POOL_WORKERS:
+                constraint = f"must give at most {MAX_POOL_WORKERS:,} workers, {workers} each"
+                raise InputError(f"{path}.max", constraint, policy.most)
+    if plan is not None:
+        path = _service_path(variant, service, "outages")
+        for outage in plan.listed if policy is None else ():
+            with errors:
+                if outage.instance >= n:
+                    constraint = f"must name instances 0 to {n - 1} of a variant that has {n} and no scaling"
+                    raise InputError(path, constraint, outage.instance)
+        with errors:
+            if most * horizon_s / (plan.mtbf_s + plan.mttr_s) > MAX_RANDOM_OUTAGES:
+                constraint = f"must bring at most {MAX_RANDOM_OUTAGES:,} outages of {most:,} instances in the run"
+                raise InputError(f"{path}.mtbf_s", constraint, plan.mtbf_s)
+    errors.check()
+
+
+def _service_path(variant: Variant, service: Service, key: str) -> str:
+    """Return the path of a variant's key: that of its instance type where this overrides the service's."""
+    path, instance_type = f"services.{variant.name}", variant.pool.instance_type
+    of_type = value_at(service.block, f"by_instance_type.{instance_type}.{key}")
+    return f"{path}.{key}" if of_type is None else f"{path}.by_instance_type.{instance_type}.{key}"
 
 
 def check_windows(horizon_s: float, period_s: float) -> None:

@@ -17,6 +17,11 @@ def relaxation_s(scenario: Scenario, role: str, load: float, busiest_load: float
     the SCV of the service times, at most `MOST_SCV`. A queue that holds at most K requests forgets them in about K^2
     service times, whatever arrives.
 
+    A batcher serves batches of `max_size` near its capacity. Its departures are then those of a queue with E[S] divided
+    by that size (times the factor of a full batch), but come `max_size` at a time, which multiplies c_s^2 by it. It
+    remembers at least one batch and its delay. That instances fail or their number changes is left out: this is the
+    relaxation time of the queue, not of the pool's size.
+
     Parameters
     ----------
     scenario : Scenario
@@ -34,14 +39,18 @@ def relaxation_s(scenario: Scenario, role: str, load: float, busiest_load: float
     """
     side = scenario.side(role)
     mean_s, scv = work_moments(scenario, role)
+    batcher, at_once = side.service.batching, 1
+    if batcher is not None:
+        at_once = batcher.max_size
     dispersion = max(scenario.traffic.dispersion or 1.0, 1.0)
     if busiest_load is not None and busiest_load < 1.0:
         load, dispersion = busiest_load, 1.0
     services = 1.0 / (1.0 - math.sqrt(load)) ** 2 if load < 1.0 else math.inf
     if side.service.queue_limit is not None:
-        services = min(services, (side.service.queue_limit + side.workers + 1.0) ** 2)
-    slowest_s = mean_s * max(side.service.slowdown or (1.0,))
-    return (dispersion + min(scv, MOST_SCV)) / 2.0 * slowest_s / side.workers * services
+        services = min(services, (side.service.queue_limit + side.workers * at_once + 1.0) ** 2)
+    slowest_s = mean_s * side.service.slowest_factor
+    queue_s = (dispersion + at_once * min(scv, MOST_SCV)) / 2.0 * slowest_s / side.workers * services
+    return queue_s if batcher is None else max(queue_s, slowest_s * at_once) + batcher.max_delay_s
 
 
 def work_moments(scenario: Scenario, role: str) -> tuple[float, float]:

@@ -42,6 +42,7 @@ from shadowsim.scenario.fields import BLOCKS, Block
 from shadowsim.scenario.paths import check_changes, edited, plain, value_at
 from shadowsim.scenario.reading import (
     Mirroring,
+    check_changes_of_pool,
     check_columns,
     check_mirror,
     check_pool,
@@ -57,6 +58,7 @@ from shadowsim.scenario.reading import (
     wanted_horizon_s,
     workers_of,
 )
+from shadowsim.scenario.retries import retry_assumptions
 from shadowsim.scenario.service import Service
 from shadowsim.scenario.table_files import BUILTIN
 from shadowsim.scenario.traffic import Traffic, parse_traffic
@@ -81,7 +83,9 @@ class Side:
     routing : str
         A name in `routing.ROUTINGS`.
     share : float
-        Share of the endpoint's requests that reach it, 0..1.
+        Share of the endpoint's requests that reach it, 0..1; retries apart.
+    evented : bool
+        Whether the pool has to be simulated event by event: it batches, scales or fails, or callers retry.
     """
 
     role: str
@@ -90,11 +94,25 @@ class Side:
     workers: int
     routing: str
     share: float
+    evented: bool
 
     @property
     def n_instances(self) -> int:
-        """InstanceCount."""
+        """InstanceCount; a variant that scales begins with it."""
         return self.variant.pool.instance_count
+
+    def assumptions(self, horizon_s: float) -> list[str]:
+        """Return sentences on values of its service that were assumed, or are not used in a run of this length."""
+        name, service, sentences = self.variant.name, self.service, []
+        if service.scaling is not None and service.cold_start_s is None:
+            sentences.append(f"{name}: new instances serve at once (cold_start_s is left out).")
+        if service.scaling is None and service.cold_start_s is not None:
+            sentences.append(f"{name}: cold_start_s is not used, since the variant does not scale.")
+        if service.outages is not None:
+            late = sum(outage.at_s >= horizon_s for outage in service.outages.listed)
+            if late:
+                sentences.append(f"{name}: the run ends before {late:,} of {len(service.outages.listed):,} outages.")
+        return sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +298,7 @@ class Scenario:
             with errors:
                 workers[variant.name] = workers_of(variant, services[variant.name])
                 check_pool(variant, workers[variant.name], values)
+                check_changes_of_pool(variant, services[variant.name], workers[variant.name], horizon_s)
         with errors:
             check_mirror(mirror, traffic)
         with errors:
@@ -317,14 +336,21 @@ class Scenario:
         """Return the source's or the shadow's side; `role` is "source" or "shadow"."""
         source = role == "source"
         variant = self.experiment.source if source else self.experiment.shadow
+        service = self.services[variant.name]
         return Side(
             role=role,
             variant=variant,
-            service=self.services[variant.name],
+            service=service,
             workers=self.source_workers if source else self.shadow_workers,
             routing=self.routing[variant.name],
             share=1.0 if source else self.share,
+            evented=service.has_events or self.traffic.retries is not None,
         )
+
+    @property
+    def evented(self) -> bool:
+        """Whether a pool has to be simulated event by event."""
+        return any(self.side(role).evented for role in ("source", "shadow"))
 
     @property
     def source_service(self) -> Service:
@@ -384,8 +410,10 @@ class Scenario:
             inside = trace.n_before(self.horizon_s)
             if inside < trace.n_requests:
                 sentences.append(f"The run ends before its trace: {inside:,} of {trace.n_requests:,} requests come.")
-        sentences += filter(None, map(self._unlikely_service, ("source", "shadow")))
-        return tuple(sentences)
+        for role in ("source", "shadow"):
+            sentences += [text for text in (self._unlikely_service(role),) if text]
+            sentences += self.side(role).assumptions(self.horizon_s)
+        return (*sentences, *retry_assumptions(self.traffic.retries, self.traffic.block))
 
     def _unlikely_service(self, role: str) -> str:
         """Return a sentence on a service time that is probably in milliseconds without saying so; "" for others."""

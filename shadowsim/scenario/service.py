@@ -5,6 +5,9 @@ drawn `time` on one worker, multiplied by the factor of `slowdown` for the numbe
 starts (workers that share memory bandwidth or an accelerator slow each other down). The factor does not change during
 the service. With a `queue_limit`, a request that finds as many others waiting is refused at once.
 
+Instances may serve several requests at once (`batching`, batching.py), their number may follow the traffic (`scaling`
+and `cold_start_s`, scaling.py), and they may fail (`outages`, outages.py).
+
 `by_instance_type` overrides keys on other instance types: {TYPE: {`time`, `workers`, ...}}. If a variant runs on such a
 type, each of that type's keys replaces the service's.
 """
@@ -17,8 +20,11 @@ from pathlib import Path
 
 from shadowsim.aws.instances import lookup
 from shadowsim.errors import Collector, InputError
+from shadowsim.scenario.batching import Batcher, parse_batching
 from shadowsim.scenario.fields import SERVICE_KEYS, SERVICE_LATER, Block
 from shadowsim.scenario.laws import Law, parse_law
+from shadowsim.scenario.outages import OutagePlan, parse_outages
+from shadowsim.scenario.scaling import ScalingPolicy, parse_scaling
 
 MAX_WORKERS = 65_536
 MAX_QUEUE = 2**31 - 1
@@ -41,6 +47,14 @@ class Service:
         the last holds for more. Empty for none.
     error_4xx, error_5xx : float
         Shares of the served requests that are answered with a 4XX or a 5XX status; together at most 1.
+    batching : Batcher or None
+        None for one request at a time on each worker.
+    scaling : ScalingPolicy or None
+        None for a fixed number of instances.
+    cold_start_s : float or None
+        From a scale-out until the new instances serve; None if left out, which counts as 0.
+    outages : OutagePlan or None
+        None for instances that never fail.
     by_instance_type : mapping of str to Service
         The service on each type that the block lists, whose own `by_instance_type` is empty.
     block : mapping
@@ -53,8 +67,37 @@ class Service:
     slowdown: tuple[float, ...] = ()
     error_4xx: float = 0.0
     error_5xx: float = 0.0
+    batching: Batcher | None = None
+    scaling: ScalingPolicy | None = None
+    cold_start_s: float | None = None
+    outages: OutagePlan | None = None
     by_instance_type: Mapping[str, Service] = field(default_factory=dict)
     block: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether its instances batch, scale or fail, so that they have to be simulated event by event."""
+        return self.batching is not None or self.scaling is not None or self.outages is not None
+
+    @property
+    def saturated_factor(self) -> float:
+        """A worker's time per request, in service times, while all workers are busy and batches are full."""
+        return (self.slowdown or (1.0,))[-1] * (1.0 if self.batching is None else self.batching.full_share)
+
+    @property
+    def slowest_factor(self) -> float:
+        """The same at the slowest of its slowdown factors."""
+        return max(self.slowdown or (1.0,)) * (1.0 if self.batching is None else self.batching.full_share)
+
+    @property
+    def fastest_factor(self) -> float:
+        """The least time of a worker per request, in service times, at any number of busy workers and size of batch."""
+        return min(self.slowdown or (1.0,)) * (1.0 if self.batching is None else self.batching.least_share)
+
+    @property
+    def least_latency_factor(self) -> float:
+        """The least that a service takes, in drawn times: at the fastest of slowdowns and sizes of batches."""
+        return min(self.slowdown or (1.0,)) * (1.0 if self.batching is None else min(self.batching.factors))
 
 
 def parse_service(value: object, path: str, base_dir: Path | None = None, instance_type: str | None = None) -> Service:
@@ -128,7 +171,27 @@ def _service(block: Block, base_dir: Path | None) -> Service:
         error_4xx = block.number("error_4xx", 0.0, least=0.0, most=1.0)
     with errors:
         error_5xx = block.number("error_5xx", 0.0, least=0.0, most=1.0)
+    with errors:
+        batching = parse_batching(block.block("batching")) if block.has("batching") else None
+    with errors:
+        scaling = parse_scaling(block.block("scaling")) if block.has("scaling") else None
+    with errors:
+        cold_start_s = block.number("cold_start_s", least=0.0) if block.has("cold_start_s") else None
+    with errors:
+        outages = parse_outages(block) if block.has("outages") else None
     errors.check()
     if error_4xx + error_5xx > 1.0:
         raise InputError(block.path, "must have error_4xx + error_5xx <= 1", error_4xx + error_5xx)
-    return Service(time, workers, queue_limit, slowdown, error_4xx, error_5xx, block=block.values)
+    return Service(
+        time=time,
+        workers=workers,
+        queue_limit=queue_limit,
+        slowdown=slowdown,
+        error_4xx=error_4xx,
+        error_5xx=error_5xx,
+        batching=batching,
+        scaling=scaling,
+        cold_start_s=cold_start_s,
+        outages=outages,
+        block=block.values,
+    )

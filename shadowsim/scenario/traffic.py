@@ -1,4 +1,4 @@
-"""Describes arrival processes, body sizes and sessions, and reads a scenario's `traffic` block.
+"""Describes arrivals of requests, their sizes, sessions and retries, and reads the `traffic` block.
 
 ===========  =========================================================================================================
 poisson      at `rate_per_s`, or by a `profile`
@@ -22,8 +22,10 @@ optional. If both are given, the profile is only a shape: all of it is multiplie
 Gamma gaps under a profile are measured in expected requests, not in seconds: they are stretched where the rate is low.
 
 A list of such blocks is their superposition: the requests of all of them, in order of time. `request_bytes`,
-`response_bytes` and `sessions` then hold for all requests alike, and must be the same in every block. Rates are set
-block by block (`traffic.0.rate_per_s`).
+`response_bytes`, `sessions` and `retries` then hold for all requests alike, and must be the same in every block. Rates
+are set block by block (`traffic.0.rate_per_s`).
+
+`retries` (retries.py) lets callers make failed requests again; the rates are then those of the requests without them.
 
 A diurnal profile follows the clock of the experiment: its Schedule's StartTime in UTC. Without one, t = 0 is a Monday
 at 00:00.
@@ -52,12 +54,13 @@ from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import Block
 from shadowsim.scenario.laws import MAX_SCV, Law, parse_law
 from shadowsim.scenario.rates import DAY_S, Knots, Profile, mmpp_dispersion, mmpp_rate, mmpp_scv, parse_profile
+from shadowsim.scenario.retries import RetryPolicy, parse_retries
 from shadowsim.scenario.table_files import resolve
 from shadowsim.scenario.trace_times import NO_TIME_OPTIONS, WITHIN, TimeOptions
 from shadowsim.scenario.traces import Trace, read_trace
 
-SHARED = ("request_bytes", "response_bytes", "sessions")
-LATER = ("retries", "resample")
+SHARED = ("request_bytes", "response_bytes", "sessions", "retries")
+LATER = ("resample",)
 MAX_REPEAT = 1_000_000
 MAX_SESSIONS = 2**31 - 1
 MAX_STATES = 100
@@ -84,12 +87,14 @@ class Traffic:
     file, time_options, speed, repeat
         Trace: its file, what the scenario says of its times, the factor on its speed, and how many times it is played.
     superposed : tuple of Traffic
-        Superposition: its streams, without sizes and sessions, which are those of the superposition.
+        Superposition: its streams, without sizes, sessions and retries, which are those of the superposition.
     request_bytes, response_bytes : Law or None
         Sizes of the bodies.
     sessions : int, str or None
         Number of sessions, each request belonging to any of them with equal probability; or the trace's column with
         session numbers. Only the copy rule `hash` uses it.
+    retries : RetryPolicy or None
+        What callers do about failures; None for nothing.
     path : str
         Where it stands in the scenario, for errors.
     block : object
@@ -110,6 +115,7 @@ class Traffic:
     request_bytes: Law | None = None
     response_bytes: Law | None = None
     sessions: int | str | None = None
+    retries: RetryPolicy | None = None
     path: str = "traffic"
     block: object = None
 
@@ -512,7 +518,7 @@ def _parse_block(block: Block, base_dir: Path) -> Traffic:
                 raise InputError(block.at(key), constraint, block.values[key], hint=hint)
     errors.check()
     with errors:
-        traffic = _with_sizes(Traffic(process, path=block.path, block=block.values), block, base_dir)
+        traffic = _with_shared(Traffic(process, path=block.path, block=block.values), block, base_dir)
     with errors:
         fields = PROCESSES[process].parse(block, base_dir)
     errors.check()
@@ -526,7 +532,7 @@ def _superposition(values: list[object], path: str, base_dir: Path) -> Traffic:
     for key in SHARED:
         for block in blocks:
             if block.values.get(key) != blocks[0].values.get(key):
-                constraint = "must be the same in every block of a list: it is drawn for all requests alike"
+                constraint = "must be the same in every block of a list: it holds for all requests alike"
                 raise InputError(block.at(key), constraint, block.values.get(key))
     errors, streams = Collector(), []
     for block in blocks:
@@ -535,10 +541,10 @@ def _superposition(values: list[object], path: str, base_dir: Path) -> Traffic:
             streams.append(_parse_block(stream, base_dir))
     errors.check()
     superposed = Traffic("superposition", superposed=tuple(streams), path=path, block=values)
-    return _with_sizes(superposed, blocks[0], base_dir)
+    return _with_shared(superposed, blocks[0], base_dir)
 
 
-def _with_sizes(traffic: Traffic, block: Block, base_dir: Path) -> Traffic:
+def _with_shared(traffic: Traffic, block: Block, base_dir: Path) -> Traffic:
     errors = Collector()
     with errors:
         request_bytes = _bytes(block, "request_bytes", traffic.process, base_dir)
@@ -546,8 +552,12 @@ def _with_sizes(traffic: Traffic, block: Block, base_dir: Path) -> Traffic:
         response_bytes = _bytes(block, "response_bytes", traffic.process, base_dir)
     with errors:
         sessions = _sessions(block, traffic.process)
+    with errors:
+        retries = parse_retries(block) if block.has("retries") else None
     errors.check()
-    return replace(traffic, request_bytes=request_bytes, response_bytes=response_bytes, sessions=sessions)
+    return replace(
+        traffic, request_bytes=request_bytes, response_bytes=response_bytes, sessions=sessions, retries=retries
+    )
 
 
 def _bytes(block: Block, key: str, process: str, base_dir: Path) -> Law | None:

@@ -82,6 +82,20 @@ def test_settings_of_a_scenario(tmp_path):
     assert scenario_settings(None, None).timeout_s == 60.0
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batching", {"max_size": 2, "marginal": 0.5}),
+        ("scaling", {"metric": "InvocationsPerInstance", "target": 900, "min": 1, "max": 3}),
+        ("outages", {"mtbf_s": "1d", "mttr_s": 60}),
+    ],
+)
+def test_a_server_refuses_what_it_would_leave_out(tmp_path, key, value):
+    default_scenario().replace({f"shadow.{key}": value}).save(tmp_path / "scenario.json")
+    with pytest.raises(InputError, match=rf"services\.Shadow-01\.{key}: is not simulated by a server: leave it out"):
+        scenario_settings(tmp_path / "scenario.json", None)
+
+
 def test_backends_and_choices_are_parsed():
     assert parse_backend("m=http://a:1, http://b:2/") == ("m", ("http://a:1", "http://b:2/"))
     for text in ("=http://a", "m=", "m=http://", "m=http://a?b", "m=http://a b", "m=http://a:x"):

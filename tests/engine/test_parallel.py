@@ -199,3 +199,75 @@ def test_progress_reaches_the_end_however_it_is_run():
 def test_at_least_one_worker(workers):
     with pytest.raises(InputError, match="workers: must be a whole number >= 1"):
         simulate(default_scenario(), workers=workers)
+
+
+# ---- Pools that batch, scale, fail or are retried ----
+
+CHANGES = {
+    "batching": {"max_size": 4, "max_delay_s": 0.02, "marginal": 0.3},
+    "scaling": {"metric": "InvocationsPerInstance", "target": 600, "min": 1, "max": 6, "delay_s": 30.0, "in_points": 3},
+    "cold_start_s": 45.0,
+    "outages": {"mtbf_s": 900.0, "mttr_s": 60.0},
+}
+RETRIED = {"mode": "standard", "timeout_s": 0.3, "quota": 500, "clients": 3, "on": ["timeout", "outage", "refused"]}
+
+
+def changing(rule, instant, sides, retries="none"):
+    changes = {f"{side}.{key}": value for side in sides for key, value in CHANGES.items()}
+    return busy_later(rule, instant).replace(changes | {"traffic.retries": retries})
+
+
+def busy_later(rule, instant):
+    steps = [
+        {"from_s": 0, "rate_per_s": 20.0},
+        {"from_s": 2000, "rate_per_s": 60.0},
+        {"from_s": 4000, "rate_per_s": 20},
+    ]
+    s = stable(rule, instant, "LEAST_OUTSTANDING_REQUESTS")
+    return s.replace({"traffic.profile": {"kind": "steps", "steps": steps}})
+
+
+def assert_everything_happened(windows, sides, retried):
+    for side in sides:
+        rows = windows[windows["role"] == side]
+        assert rows["requests_failed"].sum() > 0
+        assert rows["desired_instance_count"].nunique() > 1
+        assert rows["batch_size_mean"].max() > 1.1
+    if retried:
+        assert windows["retries"].sum() > 100
+        assert (windows["calls_answered"] < windows["calls"]).any()
+
+
+@pytest.mark.parametrize(("rule", "instant"), RULES)
+def test_everything_that_changes_pools_together(rule, instant, monkeypatch):
+    monkeypatch.setattr(parallel, "_REQUESTS_PER_CALL", 80_000)  # a dozen batches
+    s = changing(rule, instant, ("source", "shadow"), RETRIED)
+    single = simulate(s, workers=1)
+    assert_everything_happened(single.windows, ("source", "shadow"), retried=True)
+    assert single.requests["attempt"].max() >= 1
+    for workers in (2, 3):
+        same_to_the_bit(single, simulate(s, workers=workers))
+    same_to_the_bit(single, simulate(s, workers=2, chunk=100))
+
+
+@pytest.mark.parametrize("instant", ["arrival", "response"])
+@pytest.mark.parametrize("side", ["source", "shadow"])
+def test_a_pool_that_changes_beside_one_that_does_not(side, instant, monkeypatch):
+    monkeypatch.setattr(parallel, "_REQUESTS_PER_CALL", 80_000)
+    s = changing("counter", instant, (side,))
+    single = simulate(s, workers=1)
+    assert_everything_happened(single.windows, (side,), retried=False)
+    plain = simulate(busy_later("counter", instant), workers=1)
+    other = "shadow" if side == "source" else "source"
+    if (other, instant) != ("shadow", "response"):  # whose copies come when the other pool answers
+        one, two = (r.windows.loc[r.windows["role"] == other, plain.windows.columns] for r in (single, plain))
+        assert_frame_equal(one, two, check_exact=True)
+    for workers in (2, 3):
+        same_to_the_bit(single, simulate(s, workers=workers))
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_with_pools_that_change():
+    s = changing("hash", "response", ("source", "shadow"), RETRIED)
+    with dask_executor() as executor:
+        same_to_the_bit(simulate(s, workers=1), simulate(s, executor=executor))

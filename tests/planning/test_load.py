@@ -45,6 +45,32 @@ def test_the_load_law():
     assert demand_of(linear, "source").instances == pytest.approx(500 / linear.horizon_s * s_mean)
 
 
+def test_full_batches_do_more():
+    """200 requests per second of 0.1 s on 2 workers, whose 4 at once take twice as long, slowed down by 1.5."""
+    batching = {"max_size": 4, "factors": [0.8, 0.8, 1.8, 2.0], "max_delay_s": 1}
+    pool = service("deterministic", 0.1, 2, slowdown=[1.0, 1.5], batching=batching)
+    s = scenario({"process": "poisson", "rate_per_s": 200.0}, pool)
+    demand = demand_of(s, "source")
+    assert demand.instances == pytest.approx(200 * 0.1 * 1.5 * (2.0 / 4) / 2)
+    assert demand.least_instances == pytest.approx(200 * 0.1 * (0.8 / 2) / 2)
+    (goal,) = parse_slo("p50 <= 1s").goals
+    assert figure_without_waits(goal, s, "source", demand) == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize(
+    ("changes", "length_s"),
+    [
+        ({"shadow.batching": {"max_size": 2, "marginal": 0}}, 60.0),
+        ({"shadow.outages": {"mtbf_s": "1d", "mttr_s": 60}}, WEEK),
+        ({"source.outages": [{"instance": 0, "at_s": "2d", "for_s": 60}]}, WEEK),
+        ({"shadow.scaling": {"metric": "InvocationsPerInstance", "target": 9, "min": 1, "max": 2}}, WEEK),
+        ({"traffic.retries": "legacy"}, WEEK),
+    ],
+)
+def test_no_part_of_a_run_stands_for_pools_that_change(changes, length_s):
+    assert repeating_s(scenario(FLAT, horizon_s=WEEK).replace(changes)) == length_s
+
+
 @pytest.mark.parametrize("traffic", [FLAT, profiled(**DIURNAL), MMPP, TRACE, [FLAT, MMPP]])
 def test_headroom_raises_the_mean_rate(traffic):
     s = scenario(traffic, horizon_s=86_400.0 if traffic != TRACE else 700.0)

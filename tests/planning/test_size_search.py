@@ -118,3 +118,16 @@ def test_a_search_ends_at_the_greatest_count():
     assert (answer.n, answer.certain) == (None, True)
     assert answer.note.startswith("not with 100 instances: mean 1.5")
     assert len(search.tried) < 20
+
+
+def test_pools_that_change_are_neither_bisected_nor_judged_by_the_load_law_alone():
+    """Batches fill more slowly on more instances; how many instances serve is more than the count."""
+    (goal,) = parse_slo("p99 <= 1s").goals
+    busy = scenario({"process": "poisson", "rate_per_s": 100.0}, service(), horizon_s=86_400.0)
+    batching = {"shadow.batching": {"max_size": 2, "marginal": 0.5, "max_delay_s": 1}}
+    outages = {"shadow.outages": {"mtbf_s": "1d", "mttr_s": 60}}
+    for changes, monotone, judged in (({}, True, True), (batching, False, False), (outages, True, False)):
+        changed = busy.replace(changes)
+        search = Search(changed, "shadow", (goal,), demand_of(changed, "shadow"), None, 0.05, 100, 24)
+        assert search._is_monotone is monotone
+        assert (search.overload_figures(1) is not None) is judged

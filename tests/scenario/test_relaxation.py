@@ -64,3 +64,30 @@ def test_a_run_of_heavy_tailed_services_can_be_long_enough(load, status):
     heavy = {"time": {"law": "pareto", "shape": 1.9, "minimum_s": 0.0009 / 1.9}, "workers": 1}  # its mean is 1 ms
     case = scenario({"process": "poisson", "rate_per_s": 1000.0 * load}, heavy, sample_requests=0, horizon_s=90.0)
     assert simulate(case).verdict.source.status == status
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 16])
+@pytest.mark.parametrize("load", [0.8, 0.95, 0.99])
+def test_a_batch_queue_near_capacity(size, load):
+    """Batches that all take an exponential time: up by 1 at rate lambda, down by `size` at rate mu.
+
+    Such a walk with a wall at 0 forgets at the rate lambda + mu - min over z of (lambda z + mu / z^size), as M/M/1 does
+    at (sqrt(mu) - sqrt(lambda))^2 (Kingman, 1963). At the minimum z^(size + 1) = size mu / lambda. The approximation by
+    two moments differs by less than 1 - sqrt(load).
+    """
+    mu, rate = 0.5, load * size * 0.5
+    z = (size * mu / rate) ** (1.0 / (size + 1))
+    exact_s = 1.0 / (rate + mu - rate * z - mu * z**-size)
+    batched = service(mean_s=1.0 / mu) | {"batching": {"max_size": size, "marginal": 0.0, "max_delay_s": 0.25}}
+    approximate_s = relaxation_s(scenario(POISSON, batched), "source", load)
+    assert approximate_s - 0.25 == pytest.approx(exact_s, rel=1.0 - math.sqrt(load))
+    if size == 1:
+        assert approximate_s - 0.25 == pytest.approx(exact_s)
+
+
+def test_a_batcher_remembers_at_least_a_batch_and_its_delay():
+    batching = {"max_size": 10, "factors": [1.0, 2.0], "max_delay_s": 3.0}
+    case = scenario(POISSON, service("deterministic", 0.5, 2, slowdown=[1.0, 1.5]) | {"batching": batching})
+    assert relaxation_s(case, "source", 1e-9) == pytest.approx(0.5 * 1.5 * 2.0 + 3.0)
+    limited = case.replace({"source.queue_limit": 7})
+    assert relaxation_s(limited, "source", 1.0) == pytest.approx(0.5 * 0.5 * 1.5 * 0.2 / 2 * (7 + 20 + 1) ** 2 + 3.0)

@@ -373,7 +373,7 @@ def test_replace_makes_all_changes_before_it_checks():
         ("experiment.ModelVariants.2.ModelName", "x", "experiment.ModelVariants", "has 2 items"),
         ("experiment.ModelVariants.x", "x", "experiment.ModelVariants", "has 2 items"),
         ("shadow.time.mean_s", 5, "services.Shadow-01.time", "over-determined"),
-        ("shadow.batching.max_size", 5, "services.Shadow-01.batching", "not built yet"),
+        ("shadow.batching.max_size", 5, "services.Shadow-01.batching", "needs `factors` or `marginal`"),
         ("seed", -1, "run.seed", "integer from 0"),
         ("seed", "7", "run.seed", "integer"),
         ("horizon_s", math.nan, "run.horizon_s", "finite"),
@@ -515,6 +515,11 @@ WRONG = {  # by path: each is independent of the others
     "run.seed": -1,
     "run.period_s": 0,
     "run.horizon": 60,
+    "services.Shadow-01.batching": {"max_size": 0},
+    "services.Shadow-01.scaling": {"metric": "InvocationsPerInstance", "target": 1, "min": 1, "max": 0},
+    "services.Shadow-01.cold_start_s": -1,
+    "services.Shadow-01.outages": [{"instance": -1, "at_s": 1, "for_s": 1}],
+    "traffic.retries": {"mode": "legacy", "clients": 0},
 }
 
 
@@ -527,6 +532,159 @@ def test_all_errors_are_reported_at_once(paths):
     assert all(any(at.startswith(path) for at in found) for path in paths)
     assert str(caught.value).count("\n") == (len(paths) if len(paths) > 1 else 0)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+SCALING = {"metric": "InvocationsPerInstance", "target": 900, "min": 1, "max": 3}
+CHANGES = {  # by path: each makes the shadow's or both pools evented
+    "shadow.batching": {"max_size": 4, "marginal": 0.1, "max_delay_s": "5ms"},
+    "shadow.scaling": SCALING,
+    "shadow.outages": {"mtbf_s": "1d", "mttr_s": 60},
+    "traffic.retries": "standard",
+}
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_what_makes_a_pool_need_events(path):
+    plain = default_scenario()
+    changed = plain.replace({path: CHANGES[path]})
+    both = path == "traffic.retries"
+    assert (plain.evented, plain.side("shadow").evented) == (False, False)
+    assert (changed.evented, changed.side("shadow").evented, changed.side("source").evented) == (True, True, both)
+    assert not changed.replace({path: None}).evented
+
+
+def test_keys_of_scaling_have_aliases_and_synonyms():
+    scenario = default_scenario().replace({"shadow.scaling": SCALING, "shadow.cold_start_s": "4m"})
+    assert scenario.replace({"shadow.scaling.target": 500}).shadow_service.scaling.target == 500.0
+    assert scenario.replace({"shadow.cold_start_s": 7}).shadow_service.cold_start_s == 7.0
+    retried = scenario.replace({"traffic.retries": "legacy"})
+    assert retried.traffic.retries.max_attempts == 5
+    for path, near in (("target", "scaling"), ("batch_size", "batching"), ("mtbf_s", "outages")):
+        with pytest.raises(InputError, match=rf"did you mean shadow\.{near}\?"):
+            scenario.replace({f"shadow.{path}": 5})
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "why"),
+    [
+        ({"scaling": SCALING | {"min": 3}}, "scaling.min", "must be at most the variant's InstanceCount of 2, got 3"),
+        ({"scaling": SCALING | {"max": 1}}, "scaling.max", "must be at least the variant's InstanceCount of 2, got 1"),
+        ({"scaling": SCALING | {"max": 9_999_999}}, "scaling.max", "must give at most 10,000,000 workers, 4 each, got"),
+        ({"outages": [{"instance": 2, "at_s": 0, "for_s": 1}]}, "outages", "must name instances 0 to 1 of a variant"),
+        (
+            {"outages": {"mtbf_s": 1e-3, "mttr_s": "1ms"}},
+            "outages.mtbf_s",
+            "must bring at most 10,000,000 outages of 2 instances in the run, got 0.001",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_instances(changes, path, why):
+    kind = default_scenario().experiment.shadow.pool.instance_type
+    for where in ("", f"by_instance_type.{kind}."):
+        blocks = default_scenario().to_dict()
+        service = blocks["services"]["Shadow-01"]
+        service.update({"by_instance_type": {kind: changes}} if where else changes)
+        with pytest.raises(InputError) as caught:
+            Scenario.from_dict(blocks)
+        assert caught.value.path == f"services.Shadow-01.{where}{path}"
+        assert why in str(caught.value)
+
+
+def test_a_scaling_variant_may_lose_instances_that_it_does_not_have_yet():
+    late = {"instance": 7, "at_s": "1h", "for_s": 1}
+    assert default_scenario().replace({"shadow.scaling": SCALING, "shadow.outages": [late]}).evented
+
+
+def test_assumptions_about_instances_are_said():
+    scenario = default_scenario().replace({"shadow.scaling": SCALING})
+    assert scenario.assumptions == ("Shadow-01: new instances serve at once (cold_start_s is left out).",)
+    assert scenario.replace({"shadow.cold_start_s": 0}).assumptions == ()
+    alone = scenario.replace({"shadow.cold_start_s": "4m", "shadow.scaling": None})
+    assert alone.assumptions == ("Shadow-01: cold_start_s is not used, since the variant does not scale.",)
+    outages = [{"instance": i, "at_s": 50 + i, "for_s": 1} for i in range(2)]
+    failing = default_scenario().replace({"shadow.outages": outages, "horizon_s": 51})
+    assert failing.assumptions == ("Shadow-01: the run ends before 1 of 2 outages.",)
+    retried = default_scenario().replace({"traffic.retries": "standard"})
+    assert retried.assumptions[0].startswith("traffic.retries: all requests come from one client")
+
+
+def test_retries_are_those_of_all_superposed_blocks():
+    flat = {"process": "poisson", "rate_per_s": 5}
+    both = Scenario.from_dict(document(traffic=[flat | {"retries": "legacy"}, flat | {"retries": "legacy"}]))
+    assert both.traffic.retries.max_attempts == 5
+    assert all(stream.retries is None for stream in both.traffic.streams)
+    with pytest.raises(InputError, match=r"traffic\.1\.retries: must be the same in every block of a list"):
+        Scenario.from_dict(document(traffic=[flat | {"retries": "legacy"}, flat]))
+
+
+def durations(least, most):
+    return st.floats(least, most) | st.integers(math.ceil(least), 100).map(lambda n: f"{n}m" if n else "0s")
+
+
+BATCHING = st.integers(1, 6).flatmap(
+    lambda n: (
+        st.fixed_dictionaries(
+            {"max_size": st.just(n), "factors": st.lists(st.floats(0.1, 9.0), min_size=1, max_size=n)},
+            optional={"max_delay_s": durations(0.0, 1.0)},
+        )
+        | st.fixed_dictionaries({"max_size": st.just(n), "marginal": st.floats(0.0, 2.0)})
+    )
+)
+POLICIES = st.fixed_dictionaries(
+    {
+        "metric": st.sampled_from(["InvocationsPerInstance", "ConcurrentRequestsPerModel"]),
+        "target": st.floats(0.01, 1e6),
+        "min": st.integers(1, 2),
+        "max": st.integers(2, 50),
+    },
+    optional={
+        "scale_out_cooldown_s": durations(0.0, 900.0),
+        "scale_in_cooldown_s": durations(0.0, 900.0),
+        "out_points": st.integers(1, 20),
+        "in_points": st.integers(1, 20),
+        "delay_s": durations(0.0, 900.0),
+    },
+)
+LISTED = st.lists(st.integers(0, 1), max_size=4).map(
+    lambda numbers: [{"instance": j, "at_s": 100.0 * i, "for_s": "50s"} for i, j in enumerate(numbers)]
+)
+RANDOM_OUTAGES = st.fixed_dictionaries({"mtbf_s": durations(60.0, 1e6), "mttr_s": durations(1.0, 1e4)})
+RETRIES = st.sampled_from(["none", "legacy", "standard", "standard-2026"]) | st.fixed_dictionaries(
+    {"mode": st.sampled_from(["legacy", "standard", "standard-2026"])},
+    optional={
+        "max_attempts": st.integers(1, 9),
+        "backoff_base_s": durations(0.0, 5.0),
+        "backoff_cap_s": durations(0.0, 50.0),
+        "quota": st.integers(0, 1000),
+        "cost": st.integers(0, 20),
+        "timeout_cost": st.integers(0, 20),
+        "timeout_s": durations(0.1, 60.0),
+        "clients": st.integers(1, 1000),
+        "on": st.lists(st.sampled_from(["timeout", "refused", "model_error"]), min_size=1),
+    },
+)
+
+
+@settings(deadline=None)
+@given(st.none() | BATCHING, st.none() | POLICIES, st.none() | LISTED | RANDOM_OUTAGES, st.none() | RETRIES)
+def test_round_trips_of_pools_that_change(batching, scaling, outages, retries):
+    """Through JSON, and by one key at a time: what a scenario holds is what its document says."""
+    changes = {"shadow.batching": batching, "shadow.scaling": scaling, "shadow.outages": outages}
+    changes["traffic.retries"] = retries
+    scenario = default_scenario().replace(changes)
+    assert Scenario.from_dict(json.loads(json.dumps(scenario.to_dict()))) == scenario
+    assert pickle.loads(pickle.dumps(scenario)) == scenario
+    one_by_one = default_scenario()
+    for path, value in changes.items():
+        one_by_one = one_by_one.replace({path: value})
+    assert one_by_one == scenario
+    service = scenario.shadow_service
+    assert service.has_events == any((batching, scaling, outages))
+    assert scenario.evented == (service.has_events or scenario.traffic.retries is not None)
+    if batching:
+        assert len(service.batching.factors) == service.batching.max_size == batching["max_size"]
+    if isinstance(outages, list) and outages:
+        assert [o.instance for o in service.outages.listed] == [o["instance"] for o in outages]
 
 
 def test_errors_of_the_request_stand_with_those_of_the_scenario():

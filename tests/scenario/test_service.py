@@ -59,11 +59,13 @@ def test_everything_given_and_null_counts_as_left_out():
         ({"time": 1, "slowdown": [1.0, 0]}, f"{PATH}.slowdown.1", "> 0, got 0"),
         ({"time": 1, "slowdown": [math.inf]}, f"{PATH}.slowdown.0", "finite"),
         ({"time": 1, "slowdown": ["1"]}, f"{PATH}.slowdown.0", "number"),
-        ({"time": 1, "batching": {}}, f"{PATH}.batching", "`batching` is not built yet"),
-        ({"time": 1, "cold_start_s": 1}, f"{PATH}.cold_start_s", "not built yet"),
+        ({"time": 1, "tokens": {}}, f"{PATH}.tokens", "`tokens` is not built yet"),
+        ({"time": 1, "cold_start_s": -1}, f"{PATH}.cold_start_s", ">= 0, got -1"),
         ({"time": 1, "cpu_per_request_s": 1}, f"{PATH}.cpu_per_request_s", "not built yet"),
-        ({"time": 1, "autoscaling": {}}, f"{PATH}.autoscaling", "not built yet"),
-        ({"time": 1, "outages": []}, f"{PATH}.outages", "not built yet"),
+        ({"time": 1, "autoscaling": {}}, f"{PATH}.autoscaling", "did you mean scaling?"),
+        ({"time": 1, "batching": 8}, f"{PATH}.batching", "must be an object {...}, got 8"),
+        ({"time": 1, "scaling": []}, f"{PATH}.scaling", "must be an object {...}, got []"),
+        ({"time": 1, "outages": 5}, f"{PATH}.outages", "must be a list"),
         ({"time": 1, "by_instance_type": []}, f"{PATH}.by_instance_type", "object"),
         ({"time": 1, "by_instance_type": {G5: 1}}, f"{PATH}.by_instance_type.{G5}", "object"),
         ({"time": 1, "by_instance_type": {"ml.g5.xlarg": {}}}, f"{PATH}.by_instance_type.ml.g5.xlarg", "ml.g5.xlarge?"),
@@ -83,6 +85,48 @@ def test_bad_input_names_path_and_constraint(block, path, why):
         parse_service(block, PATH)
     assert caught.value.path.startswith(path)
     assert why in str(caught.value)
+
+
+CHANGING = {
+    "time": 1,
+    "slowdown": [1.0, 0.5],
+    "batching": {"max_size": 4, "factors": [1.0, 1.2, 2.0, 3.0]},
+    "scaling": {"metric": "InvocationsPerInstance", "target": 900, "min": 1, "max": 3},
+    "cold_start_s": "90s",
+    "outages": {"mtbf_s": "1d", "mttr_s": 60},
+}
+
+
+def test_instances_that_batch_scale_and_fail():
+    service = parse_service(CHANGING, PATH)
+    assert (service.batching.max_size, service.scaling.most, service.outages.mttr_s) == (4, 3, 60.0)
+    assert service.cold_start_s == 90.0
+    plain = parse_service({"time": 1, "cold_start_s": 90, "outages": []}, PATH)
+    assert (plain.outages, plain.has_events) == (None, False)
+    for key in ("batching", "scaling", "outages"):
+        assert parse_service({"time": 1, key: CHANGING[key]}, PATH).has_events
+
+
+def test_factors_of_work():
+    """Slowdowns 1 and 0.5; a full batch of 4 takes 3, and 2 in 1.2 are the most per second."""
+    service, plain = parse_service(CHANGING, PATH), parse_service({"time": 1}, PATH)
+    assert service.saturated_factor == 0.5 * 3.0 / 4
+    assert service.slowest_factor == 3.0 / 4
+    assert service.fastest_factor == 0.5 * 1.2 / 2
+    assert service.least_latency_factor == 0.5
+    factors = (plain.saturated_factor, plain.slowest_factor, plain.fastest_factor, plain.least_latency_factor)
+    assert factors == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_a_type_overrides_whole_keys():
+    other = {"max_size": 2, "marginal": 0.5}
+    block = CHANGING | {"by_instance_type": {G5: {"batching": other, "cold_start_s": 5}}}
+    service = parse_service(block, PATH, None, G5)
+    assert (service.batching.factors, service.cold_start_s, service.scaling.most) == ((1.0, 1.5), 5.0, 3)
+    with pytest.raises(InputError) as caught:
+        parse_service(CHANGING | {"by_instance_type": {G5: {"outages": {"mtbf_s": -1}}}}, PATH)
+    where = f"{PATH}.by_instance_type.{G5}.outages"
+    assert [error.path for error in caught.value.each] == [f"{where}.mtbf_s", f"{where}.mttr_s"]
 
 
 MEASURED = {"time": 1, "workers": 4, "queue_limit": 7, "by_instance_type": {G5: {"time": 0.25, "queue_limit": None}}}

@@ -1,0 +1,1391 @@
+"""Simulates one pool event by event: batches, auto scaling, outages and retries.
+
+The loops of `_kernel` know when a request ends as soon as it arrives. Here that is not known: a batch waits for later
+arrivals, an instance may fail, and another attempt depends on the answer to the first. So a pool is a set of machines,
+each with the time of its next event, and `_advance` lets the earliest of all events happen, one after the other. The
+rules of `_kernel` hold here, too; `watch` makes numba's cache notice a change in either file.
+
+Events
+------
+At one instant: services and batches finish, by instance and order of admission; callers give up, then the endpoint's
+time-outs come; instances fail, then are repaired; scaling takes effect, then new instances begin to serve; waiting
+requests and due batches start; ConcurrentRequestsPerModel is sampled, then the scaling policy decides; requests arrive
+by (window, number); retries arrive by (window, number, attempt).
+
+A run of a side is cut into windows only for its counts. A figure of an attempt belongs to the window in which it
+arrived, and is booked when the attempt ends; a window is closed when all of its attempts have ended, in order. What is
+in the pool at the horizon is followed to its end.
+
+Instances
+---------
+An instance has a queue and `n_workers` workers, each with one request or one batch. Where requests wait, workers are
+asked to start them after all changes of an instant. With a batcher (Triton's dynamic batcher, with a queue for each
+instance), an idle worker takes the first `max_size` requests once so many wait, or all of them once the oldest has
+waited `max_delay_s`.
+
+The worker that ends first, and the batch that is due first, are found by tournaments (Knuth, The Art of Computer
+Programming, volume 3, 5.4.1): a change costs one comparison per level, and the winner is read at the top.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shadowsim.engine import _kernel
+from shadowsim.engine._kernel import (
+    ARRIVE,
+    AT_RESPONSE,
+    BUCKETS,
+    C_ARRIVED,
+    C_BASE,
+    C_MORE,
+    C_OUT,
+    C_PHASE,
+    C_WINDOW,
+    CLOSE,
+    COIN,
+    CONCURRENCY_EVERY_S,
+    COPY,
+    COUNTER,
+    DONE,
+    GOLDEN,
+    LOW32,
+    NEEDS_ROOM,
+    NUMBER_OF_OFFSET,
+    OPEN,
+    R_CONCURRENT_MAX,
+    R_CONCURRENT_MIN,
+    R_ERROR_4XX,
+    R_ERROR_5XX,
+    R_LATENCY_MAX,
+    R_LATENCY_MIN,
+    R_LATENCY_SUM,
+    R_LOST_BODY,
+    R_LOST_IN_FLIGHT,
+    R_LOST_PER_S,
+    R_REFUSED,
+    R_REQUEST_BYTES,
+    R_REQUESTS,
+    R_RESPONSE_BYTES,
+    R_TIMED_OUT,
+    R_WAIT_SUM,
+    R_WORK,
+    RANDOM,
+    REACHED_COUNT,
+    REACHED_S,
+    RELEASE,
+    S_ARRIVAL,
+    S_INSTANCE,
+    S_NUMBER,
+    S_ORDER,
+    S_SERVICE,
+    S_START,
+    S_WINDOW,
+    SESSION,
+    SESSION_COPY,
+    Arrivals,
+    Floats,
+    Hashes,
+    Int32s,
+    Ints,
+    Mirror,
+    Payload,
+    Pending,
+    Pool,
+    Progress,
+    RunSettings,
+    Sample,
+    Scratch,
+    Tally,
+    arrive,
+    bucket_of,
+    bytes_of,
+    close_histogram,
+    draw,
+    inline,
+    inner,
+    just_below,
+    key,
+    mix,
+    neg_log,
+    njit,
+    open_arrivals,
+    open_row,
+    pop,
+    rise,
+    session_of,
+    uniform,
+)  # fmt: skip
+
+# ---- More columns of draws. Attempt a of a request (0: the first) uses column + ATTEMPT a for its service, route,
+# error, response bytes and copy. ----
+ATTEMPT = 64
+MOST_ATTEMPTS = 128
+TICKS_PER_MINUTE = 6
+HIGH = np.uint64(32)
+SOURCE_OUTAGE, SHADOW_OUTAGE = 14, 15  # keyed by the instance's number in place of a window: up, repair, up, ...
+CLIENT, BACKOFF = 16, 17  # which client makes a request; how long attempt a waits before it is made again
+
+# ---- Metrics that a scaling policy follows ----
+NO_SCALING, INVOCATIONS, CONCURRENCY = 0, 1, 2
+
+# ---- Causes for which a caller retries, as bits ----
+ON_TIMEOUT, ON_UNAVAILABLE, ON_OUTAGE, ON_REFUSED, ON_MODEL_ERROR = 1, 2, 4, 8, 16
+
+
+class Batching(NamedTuple):
+    """A dynamic batcher; `max_size` 0: none. `factors` (max_size,): on the service time of a batch of 1, 2, ..."""
+
+    max_size: int
+    max_delay_s: float
+    factors: Floats
+
+
+class Scaling(NamedTuple):
+    """A target-tracking policy; `target` is per instance: invocations per minute, or concurrent requests."""
+
+    metric: int
+    target: float
+    least: int
+    most: int
+    out_cooldown_s: float
+    in_cooldown_s: float
+    out_points: int
+    in_points: int
+    delay_s: float
+    cold_start_s: float
+
+
+class Outages(NamedTuple):
+    """Failures of instances: those listed, ordered by time and instance, and random ones unless `mtbf_s` is inf."""
+
+    instance: Ints
+    at_s: Floats
+    for_s: Floats
+    mtbf_s: float
+    mttr_s: float
+    column: int
+
+
+class Retries(NamedTuple):
+    """The callers' retries; `max_attempts` 1: none.
+
+    Attempt a + 1 is made u min(base_s 2^a, cap_s) after the answer to attempt a = 0, 1, ... `timeout_s`: when a caller
+    gives up, inf: never. `quota`: tokens of each of `n_clients` clients, -1 for no limit; a retry costs `cost`, after a
+    time-out `timeout_cost`. `causes`: the bits ON_... .
+    """
+
+    max_attempts: int
+    base_s: float
+    cap_s: float
+    timeout_s: float
+    quota: int
+    cost: int
+    timeout_cost: int
+    n_clients: int
+    causes: int
+
+
+class Dynamics(NamedTuple):
+    """What makes a pool need events; `evented` tells whether it does."""
+
+    evented: bool
+    batching: Batching
+    scaling: Scaling
+    outages: Outages
+    retries: Retries
+
+
+# ---- Columns of a window's row after those of `_kernel` ----
+R_UNAVAILABLE, R_FAILED, R_STARTED, R_BATCHES, R_RETRIES = 24, 25, 26, 27, 28
+R_BUSY_S, R_SERVING_S, R_UP_S, R_EXISTING_S, R_DESIRED = 29, 30, 31, 32, 33  # worker-seconds, then instance-seconds
+R_CALLS, R_CALLS_ANSWERED, R_CALL_SUM = 34, 35, 36  # by the window of a call's first attempt
+EVENT_ROW_WIDTH = 37
+
+# ---- Columns of the sample after those of `_kernel` ----
+S_ATTEMPT, S_STATUS, S_LATENCY = 7, 8, 9
+EVENT_SAMPLE_WIDTH = 10
+
+# ---- How an attempt ended for the endpoint; `run_frames.STATUSES` names them in this order ----
+ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED, UNAVAILABLE, FAILED = range(7)
+
+# ---- Columns of `Machines.node_s` and `Machines.node` ----
+N_ARRIVAL, N_WORK, N_START, N_FIRST = range(4)
+NODE_S_WIDTH = 4
+(
+    N_WINDOW, N_NUMBER, N_REQUEST, N_ATTEMPT, N_ORDER, N_OWN_WINDOW, N_SLOT, N_ADMITTED, N_NEXT, N_FLAGS, N_STATUS,
+    N_CLIENT, N_PAID, N_EARLIER, N_LATER, N_EARLIER_CALL, N_LATER_CALL,
+) = range(17)  # fmt: skip
+NODE_WIDTH = 17
+# flags of a node: it ended for the endpoint; its caller knows; its caller may give up; it is to be copied at its end
+F_ENDED, F_TOLD, F_CALLING, F_COPIED = 1, 2, 4, 8
+
+# ---- Columns of `Machines.slot`, and an instance's status ----
+I_NUMBER, I_STATUS, I_BUSY, I_HEAD, I_TAIL, I_QUEUED, I_PRESENT, I_OUTSTANDING, I_PLACE, I_OUTAGES, I_READY = range(11)
+SLOT_WIDTH = 11
+EMPTY, STARTING, SERVING, DRAINING, DOWN = range(5)
+
+# ---- Elements of `Machines.count` and `Machines.clock` ----
+(
+    M_FREE, M_N_FREE, M_DEADLINES, M_LAST_DEADLINE, M_CALLS, M_LAST_CALL, M_READY, M_SERVING, M_ADMITTED, M_BUSY,
+    M_OUTSTANDING, M_RETRIES, M_TICK, M_MINUTE, M_INVOCATIONS, M_HIGH, M_LOW, M_DESIRED, M_NEXT_NUMBER, M_LISTED,
+    M_EFFECT, M_EFFECTS, M_OPEN, M_UP, M_EXISTING, M_ACTIONS, M_FREE_SLOTS,
+) = range(27)  # fmt: skip
+N_COUNTS = 27
+T_NOW, T_BUSY, T_POOL, T_WORLD, T_OUT_COOLDOWN, T_IN_COOLDOWN, T_MINUTE_SUM = range(7)
+N_CLOCKS = 7
+
+# ---- Columns of `Machines.effect` and `Machines.action` ----
+E_WANTED, E_DESIRED, E_OUT = 0, 1, 2
+A_DECIDED_S, A_EFFECT_S, A_WANTED, A_BEFORE = 0, 1, 2, 3
+
+# ---- More elements of `Progress.cursor`: the next attempt of a chunk, and how many it has ----
+C_AT, C_CHUNK = 10, 11
+CURSOR = 12
+RELEASED, CLOSING, ENDED = 4, 5, 6  # phases of a window besides those of `_kernel`
+
+# ---- Kinds of events, in their order at one instant ----
+FINISH, GIVE_UP, DEADLINE, WORLD, READY, DUE, TICK, ARRIVAL, RETRY = range(9)
+LEAVE, NOTHING = 9, 10  # the next of those that leave together; no event
+
+
+class Attempts(NamedTuple):
+    """Attempts on their way to a pool, in order of time; as `_kernel.Copies`, with the number of the attempt."""
+
+    arrival: Floats
+    window: Ints
+    offset: Hashes
+    request: Ints
+    order: Hashes
+    attempt: Ints
+
+
+class Machines(NamedTuple):
+    """The state of an evented pool; updated in place.
+
+    A request is a node: `node_s` (nodes, NODE_S_WIDTH) and `node` (nodes, NODE_WIDTH); N_NEXT links the queue of an
+    instance, the members of a batch and the free nodes. Nodes that may time out are a list in order of arrival, from
+    M_DEADLINES to M_LAST_DEADLINE by N_EARLIER and N_LATER; those whose callers may give up before are another.
+
+    An instance is a slot, used again once it is gone: `slot` (slots, SLOT_WIDTH). Its worker j is leaf
+    slot x workers + j: `end_s` (leaves,) is when the worker ends, `job` (leaves,) the first node that it serves, and
+    `idle` (leaves,) holds the slot's idle workers as a stack. `end_tree` (2 leaves,) is a tournament: element i is the
+    leaf that ends first of those below. `due_s` (slots,) and `due_tree` are the same for the time at which an
+    instance's forming batch is due. `world_s` (slots,) is when an instance starts, fails or is repaired next.
+
+    `serving` (slots,) are the slots that serve, by number, and `load` (slots,) their outstanding requests; `ready`
+    (slots,): slots that may start waiting requests now; `free_slot` (slots,): a stack.
+
+    `retry` (nodes,): a heap of nodes that will be attempts. `effect_s`, `effect` (effects, 3): scaling decisions on
+    their way, a ring. `action` (actions, 4): those that took effect. `tokens` (clients,). `open_bucket` (ring,
+    BUCKETS) and `open_n` (ring,): histogram and unanswered requests of a window that is not closed, at w mod ring, a
+    power of two.
+    `call_sections` (sections, BUCKETS): the histogram of the callers' latencies.
+    """
+
+    node_s: Floats
+    node: Ints
+    slot: Ints
+    end_s: Floats
+    end_tree: Int32s
+    job: Int32s
+    idle: Int32s
+    due_s: Floats
+    due_tree: Int32s
+    world_s: Floats
+    serving: Int32s
+    load: Int32s
+    ready: Int32s
+    free_slot: Int32s
+    retry: Int32s
+    effect_s: Floats
+    effect: Ints
+    action: Floats
+    tokens: Ints
+    open_bucket: NDArray[np.uint32]
+    open_n: Ints
+    call_sections: Ints
+    count: Ints
+    clock: Floats
+    copied_s: Floats
+    copied_at: Ints
+
+
+class EventRun(NamedTuple):
+    """One evented side of a run, with all that is updated."""
+
+    pool: Pool
+    dynamics: Dynamics
+    answer: Payload
+    machines: Machines
+    tally: Tally
+    sample: Sample
+
+
+# ---- Tournaments: element i of a tree is the leaf that comes first of those below it ----
+
+
+@inline
+def _ends_first(a: int, b: int, workers: int, end_s: Floats, job: Int32s, node: Ints, slot: Ints) -> bool:
+    """Return whether worker a ends before worker b: by (time, instance's number, order of admission)."""
+    first = end_s[a] < end_s[b]
+    if end_s[a] == end_s[b] and end_s[a] < np.inf:
+        number_a, number_b = slot[a // workers, I_NUMBER], slot[b // workers, I_NUMBER]
+        first = number_a < number_b
+        if number_a == number_b:
+            first = node[job[a], N_ADMITTED] < node[job[b], N_ADMITTED]
+    return first
+
+
+@inline
+def _set_end(
+    leaf: int, t: float, workers: int, end_s: Floats, tree: Int32s, job: Int32s, node: Ints, slot: Ints
+) -> None:
+    """Set when a worker ends; inf: it is idle."""
+    end_s[leaf] = t
+    i = (leaf + end_s.size) >> 1
+    while i > 0:
+        a, b, before = tree[2 * i], tree[2 * i + 1], tree[i]
+        first = a if _ends_first(a, b, workers, end_s, job, node, slot) else b
+        tree[i] = first
+        # where another leaf came first and still does, nothing changes above
+        i = 0 if first == before and first != leaf else i >> 1
+
+
+@inline
+def _set_due(i: int, t: float, due_s: Floats, tree: Int32s) -> None:
+    """Set when slot i's forming batch is due; inf: never."""
+    if due_s[i] != t:
+        due_s[i] = t
+        j = (i + due_s.size) >> 1
+        while j > 0:
+            a, b = tree[2 * j], tree[2 * j + 1]
+            tree[j] = a if due_s[a] <= due_s[b] else b
+            j >>= 1
+
+
+# ---- Nodes ----
+
+
+@inline
+def _take_node(node: Ints, count: Ints) -> int:
+    x = count[M_FREE]
+    count[M_FREE] = node[x, N_NEXT]
+    count[M_N_FREE] -= 1
+    return x
+
+
+@inline
+def _give_node(x: int, node: Ints, count: Ints) -> None:
+    node[x, N_NEXT] = count[M_FREE]
+    count[M_FREE] = x
+    count[M_N_FREE] += 1
+
+
+@inline
+def _append(x: int, head: int, tail: int, earlier: int, later: int, node: Ints, count: Ints) -> None:
+    """Add a node to the list of deadlines or of calls, whose ends and links are at the given columns."""
+    last = count[tail]
+    node[x, earlier], node[x, later] = last, -1
+    if last >= 0:
+        node[last, later] = x
+    else:
+        count[head] = x
+    count[tail] = x
+
+
+@inline
+def _unlink(x: int, head: int, tail: int, earlier: int, later: int, node: Ints, count: Ints) -> None:
+    before, after = node[x, earlier], node[x, later]
+    if before >= 0:
+        node[before, later] = after
+    else:
+        count[head] = after
+    if after >= 0:
+        node[after, earlier] = before
+    else:
+        count[tail] = before
+
+
+@inline
+def _comes_before(a: int, b: int, node_s: Floats, node: Ints) -> bool:
+    """Return whether retry a is made before b: by (time, window, number, attempt)."""
+    if node_s[a, N_ARRIVAL] != node_s[b, N_ARRIVAL]:
+        first = node_s[a, N_ARRIVAL] < node_s[b, N_ARRIVAL]
+    elif node[a, N_WINDOW] != node[b, N_WINDOW]:
+        first = node[a, N_WINDOW] < node[b, N_WINDOW]
+    elif node[a, N_NUMBER] != node[b, N_NUMBER]:
+        first = node[a, N_NUMBER] < node[b, N_NUMBER]
+    else:
+        first = node[a, N_ATTEMPT] < node[b, N_ATTEMPT]
+    return first
+
+
+@inner
+def _push_retry(x: int, retry: Int32s, node_s: Floats, node: Ints, count: Ints) -> None:
+    i = count[M_RETRIES]
+    count[M_RETRIES] = i + 1
+    while i > 0 and _comes_before(x, retry[(i - 1) >> 1], node_s, node):
+        retry[i] = retry[(i - 1) >> 1]
+        i = (i - 1) >> 1
+    retry[i] = x
+
+
+@inner
+def _pop_retry(retry: Int32s, node_s: Floats, node: Ints, count: Ints) -> int:
+    first, n = np.int64(retry[0]), count[M_RETRIES] - 1
+    count[M_RETRIES] = n
+    x, i = np.int64(retry[n]), 0
+    while 2 * i + 1 < n:
+        child = 2 * i + 1
+        if child + 1 < n and _comes_before(retry[child + 1], retry[child], node_s, node):
+            child += 1
+        if not _comes_before(retry[child], x, node_s, node):
+            break
+        retry[i] = retry[child]
+        i = child
+    retry[i] = x
+    return first
+
+
+# ---- Callers ----
+# What is called once per request takes arrays, not tuples of them, and returns once: see `_kernel`, Requests in flight.
+
+
+@inline
+def _tell(
+    x: int, cause: int, now: float, settings: RunSettings, retries: Retries, node_s: Floats, node: Ints, count: Ints,
+    tokens: Ints, retry: Int32s, rows: Floats, call_sections: Ints,
+) -> None:  # fmt: skip
+    """Tell a caller how attempt x ended, by an ON_... or 0 for success: another attempt is due, or the call ends."""
+    if node[x, N_FLAGS] & F_CALLING:
+        _unlink(x, M_CALLS, M_LAST_CALL, N_EARLIER_CALL, N_LATER_CALL, node, count)
+    node[x, N_FLAGS] = (node[x, N_FLAGS] | F_TOLD) & ~F_CALLING
+    window, attempt, client = node[x, N_WINDOW], node[x, N_ATTEMPT], node[x, N_CLIENT]
+    cost = retries.timeout_cost if cause == ON_TIMEOUT else retries.cost
+    limited, again = retries.quota >= 0, False
+    if cause == 0:
+        if limited:
+            tokens[client] = min(tokens[client] + (1 if attempt == 0 else node[x, N_PAID]), retries.quota)
+    elif retries.causes & cause != 0 and attempt + 1 < retries.max_attempts and (not limited or tokens[client] >= cost):
+        if limited:
+            tokens[client] -= cost
+        k_wait = key(settings.seed, BACKOFF + ATTEMPT * attempt, window)
+        u = uniform(mix(k_wait + GOLDEN * np.uint64(node[x, N_NUMBER])))
+        t = now + u * min(retries.base_s * np.float64(np.int64(1) << attempt), retries.cap_s)
+        again = t < settings.horizon_s
+        if again:
+            y = _take_node(node, count)
+            for column in range(NODE_WIDTH):
+                node[y, column] = node[x, column]
+            node_s[y, N_ARRIVAL], node_s[y, N_FIRST] = t, node_s[x, N_FIRST]
+            node[y, N_ATTEMPT], node[y, N_PAID] = attempt + 1, cost
+            _push_retry(y, retry, node_s, node, count)
+    if not again:
+        latency = now - node_s[x, N_FIRST]
+        rows[window, R_CALLS] += 1.0
+        rows[window, R_CALLS_ANSWERED] += np.float64(cause == 0)
+        rows[window, R_CALL_SUM] += latency
+        section = window * call_sections.shape[0] // settings.n_windows
+        call_sections[section, bucket_of(latency)] += 1
+
+
+# ---- Attempts ----
+
+
+@inline
+def _book(
+    x: int, status: int, now: float, timeout_s: float, patience_s: float, node_s: Floats, node: Ints, slot: Ints,
+    load: Int32s, count: Ints, rows: Floats, open_bucket: NDArray[np.uint32], open_n: Ints,
+) -> int:  # fmt: skip
+    """Book how an attempt ended for the endpoint; return what its caller is told, an ON_... or 0 for success."""
+    own, latency, cause = node[x, N_OWN_WINDOW], -1.0, 0
+    if status != REFUSED and status != UNAVAILABLE:
+        i = node[x, N_SLOT]
+        slot[i, I_OUTSTANDING] -= 1
+        count[M_OUTSTANDING] -= 1
+        if slot[i, I_PLACE] >= 0:
+            load[slot[i, I_PLACE]] -= np.int32(1)
+        _unlink(x, M_DEADLINES, M_LAST_DEADLINE, N_EARLIER, N_LATER, node, count)
+    if status == ANSWERED:
+        latency, status = min(now - node_s[x, N_ARRIVAL], timeout_s), node[x, N_STATUS]
+        if status != ANSWERED:
+            rows[own, R_ERROR_4XX] += np.float64(status == ERROR_4XX)
+            rows[own, R_ERROR_5XX] += np.float64(status == ERROR_5XX)
+            cause = ON_MODEL_ERROR
+    elif status == TIMED_OUT:
+        rows[own, R_TIMED_OUT] += 1.0
+        latency, cause = timeout_s, ON_TIMEOUT if patience_s <= timeout_s else ON_MODEL_ERROR
+    elif status == REFUSED:
+        rows[own, R_REFUSED] += 1.0
+        cause = ON_REFUSED
+    elif status == UNAVAILABLE:
+        rows[own, R_UNAVAILABLE] += 1.0
+        cause = ON_UNAVAILABLE
+    else:
+        rows[own, R_FAILED] += 1.0
+        cause = ON_OUTAGE
+    at = own & (open_n.size - 1)
+    open_n[at] -= 1
+    if latency >= 0.0:
+        rows[own, R_LATENCY_SUM] += latency
+        rows[own, R_LATENCY_MIN] = min(rows[own, R_LATENCY_MIN], latency)
+        rows[own, R_LATENCY_MAX] = max(rows[own, R_LATENCY_MAX], latency)
+        open_bucket[at, bucket_of(latency)] += np.uint32(1)
+    node[x, N_STATUS] = status
+    node[x, N_FLAGS] |= F_ENDED
+    return cause
+
+
+@inline
+def _keep(x: int, latency_s: float, node_s: Floats, node: Ints, slot: Ints, rows: Floats, n: Ints) -> None:
+    """Write an attempt to the sample. `n` also counts attempts without room."""
+    at = n[0]
+    n[0] = at + 1
+    if at < rows.shape[0]:
+        i = node[x, N_SLOT]
+        rows[at, S_WINDOW], rows[at, S_NUMBER], rows[at, S_ORDER] = (
+            node[x, N_WINDOW],
+            node[x, N_NUMBER],
+            node[x, N_ORDER],
+        )
+        rows[at, S_ARRIVAL], rows[at, S_START], rows[at, S_SERVICE] = (
+            node_s[x, N_ARRIVAL], node_s[x, N_START], node_s[x, N_WORK],
+        )  # fmt: skip
+        rows[at, S_INSTANCE] = slot[i, I_NUMBER] if i >= 0 else -1
+        rows[at, S_ATTEMPT], rows[at, S_STATUS], rows[at, S_LATENCY] = node[x, N_ATTEMPT], node[x, N_STATUS], latency_s
+
+
+# ---- Instances ----
+
+
+@inline
+def _count_busy(by: int, now: float, count: Ints, clock: Floats, row: Floats) -> None:
+    """Integrate the busy workers up to now, and change their number."""
+    row[R_BUSY_S] += np.float64(count[M_BUSY]) * (now - clock[T_BUSY])
+    clock[T_BUSY] = now
+    count[M_BUSY] += by
+
+
+@inner
+def _count_pool(now: float, machines: Machines, row: Floats) -> None:
+    """Integrate the instances that serve, are up, and exist, up to now."""
+    count, clock = machines.count, machines.clock
+    length = now - clock[T_POOL]
+    row[R_SERVING_S] += np.float64(count[M_SERVING]) * length
+    row[R_UP_S] += np.float64(count[M_UP]) * length
+    row[R_EXISTING_S] += np.float64(count[M_EXISTING]) * length
+    clock[T_POOL] = now
+
+
+@inline
+def _start_waiting(
+    i: int, now: float, workers: int, most: int, max_delay_s: float, slowdown: Floats, factors: Floats, node_s: Floats,
+    node: Ints, slot: Ints, job: Int32s, idle: Int32s, end_s: Floats, end_tree: Int32s, due_s: Floats,
+    due_tree: Int32s, count: Ints, clock: Floats, rows: Floats, row: Floats,
+) -> None:  # fmt: skip
+    """Start what an instance may start now: waiting requests on idle workers, or batches that are full or due.
+
+    `most` requests fill a batch; without a batcher, `factors` is empty and each request starts alone.
+    """
+    queued, busy = slot[i, I_QUEUED], slot[i, I_BUSY]
+    while queued > 0 and busy < workers:
+        head, size = slot[i, I_HEAD], min(queued, most)
+        if size < most and now < node_s[head, N_ARRIVAL] + max_delay_s:
+            break
+        work = node_s[head, N_WORK]
+        if slowdown.size:
+            work *= slowdown[min(busy, slowdown.size - 1)]
+        if factors.size:
+            work *= factors[size - 1]
+        x, last = head, head
+        for _ in range(size):
+            own = node[x, N_OWN_WINDOW]
+            rows[own, R_WAIT_SUM] += now - node_s[x, N_ARRIVAL]
+            rows[own, R_STARTED] += 1.0
+            node_s[x, N_START], node_s[x, N_WORK] = now, work
+            last = x
+            x = node[x, N_NEXT]
+        node[last, N_NEXT] = -1
+        slot[i, I_HEAD] = x
+        queued -= size
+        _count_busy(1, now, count, clock, row)
+        row[R_BATCHES] += 1.0
+        worker = np.int64(idle[i * workers + workers - busy - 1])
+        busy += 1
+        job[worker] = head
+        _set_end(worker, now + work, workers, end_s, end_tree, job, node, slot)
+    slot[i, I_QUEUED], slot[i, I_BUSY] = queued, busy
+    if factors.size:
+        due = np.inf
+        if queued > 0 and busy < workers:
+            due = node_s[slot[i, I_HEAD], N_ARRIVAL] + max_delay_s
+        _set_due(i, due, due_s, due_tree)
+
+
+@inner
+def _remove(i: int, now: float, machines: Machines, row: Floats) -> None:
+    """Free the slot of an instance that is gone."""
+    slot, count = machines.slot, machines.count
+    _count_pool(now, machines, row)
+    count[M_EXISTING] -= 1
+    if slot[i, I_STATUS] == DRAINING:
+        count[M_UP] -= 1
+    slot[i, I_STATUS] = EMPTY
+    machines.world_s[i] = np.inf
+    machines.free_slot[count[M_FREE_SLOTS]] = i
+    count[M_FREE_SLOTS] += 1
+
+
+@inner
+def _serve_from(i: int, now: float, seed: np.uint64, outages: Outages, machines: Machines, row: Floats) -> None:
+    """Let an instance serve, until its next random outage."""
+    slot, count, serving, load = machines.slot, machines.count, machines.serving, machines.load
+    _count_pool(now, machines, row)
+    slot[i, I_STATUS] = SERVING
+    count[M_UP] += 1
+    place = count[M_SERVING]
+    count[M_SERVING] = place + 1
+    while place > 0 and slot[serving[place - 1], I_NUMBER] > slot[i, I_NUMBER]:
+        serving[place], load[place] = serving[place - 1], load[place - 1]
+        slot[serving[place], I_PLACE] = place
+        place -= 1
+    serving[place], load[place], slot[i, I_PLACE] = i, slot[i, I_OUTSTANDING], place
+    machines.world_s[i] = np.inf
+    if outages.mtbf_s < np.inf:
+        z = mix(key(seed, outages.column, slot[i, I_NUMBER]) + GOLDEN * np.uint64(2 * slot[i, I_OUTAGES]))
+        machines.world_s[i] = now + neg_log(uniform(z)) * outages.mtbf_s
+
+
+@inner
+def _leave(i: int, now: float, status: int, machines: Machines, row: Floats) -> None:
+    """Take an instance from those that serve: it drains, or is down."""
+    slot, count, serving, load = machines.slot, machines.count, machines.serving, machines.load
+    _count_pool(now, machines, row)
+    n = count[M_SERVING] - 1
+    count[M_SERVING] = n
+    for place in range(slot[i, I_PLACE], n):
+        serving[place], load[place] = serving[place + 1], load[place + 1]
+        slot[serving[place], I_PLACE] = place
+    slot[i, I_PLACE] = -1
+    slot[i, I_STATUS] = status
+    if status == DOWN:
+        count[M_UP] -= 1
+
+
+@inner
+def _fail(i: int, now: float, repair_s: float, workers: int, machines: Machines, row: Floats) -> int:
+    """Fail an instance until `repair_s`; return the first of what was in it, linked by N_NEXT in order of admission."""
+    node, slot, end_s, job = machines.node, machines.slot, machines.end_s, machines.job
+    first, last = np.int64(-1), np.int64(-1)
+    for _ in range(slot[i, I_BUSY] + 1):
+        earliest = np.int64(-1)
+        for worker in range(i * workers, (i + 1) * workers):
+            if end_s[worker] < np.inf and (
+                earliest < 0 or node[job[worker], N_ADMITTED] < node[job[earliest], N_ADMITTED]
+            ):
+                earliest = np.int64(worker)
+        # what waits was admitted after what is in service
+        x = np.int64(job[earliest]) if earliest >= 0 else (slot[i, I_HEAD] if slot[i, I_QUEUED] > 0 else np.int64(-1))
+        if earliest >= 0:
+            _set_end(earliest, np.inf, workers, end_s, machines.end_tree, job, node, slot)
+        if x >= 0:
+            if first < 0:
+                first = x
+            else:
+                node[last, N_NEXT] = x
+            while x >= 0:
+                last = x
+                x = node[x, N_NEXT]
+    _count_busy(-slot[i, I_BUSY], now, machines.count, machines.clock, row)
+    slot[i, I_BUSY], slot[i, I_QUEUED], slot[i, I_PRESENT] = 0, 0, 0
+    for worker in range(i * workers, (i + 1) * workers):
+        machines.idle[worker] = worker
+    _set_due(i, np.inf, machines.due_s, machines.due_tree)
+    slot[i, I_OUTAGES] += 1
+    if slot[i, I_STATUS] == DRAINING:
+        _remove(i, now, machines, row)
+    else:
+        _leave(i, now, DOWN, machines, row)
+        machines.world_s[i] = repair_s
+    return first
+
+
+# ---- What changes a pool: outages, repairs, scaling ----
+
+
+@inner
+def _next_world(outages: Outages, machines: Machines) -> float:
+    """Return when the next outage, repair, scaling or start of an instance happens."""
+    count, world_s, t = machines.count, machines.world_s, np.inf
+    for i in range(world_s.size):
+        t = min(t, world_s[i])
+    if count[M_LISTED] < outages.at_s.size:
+        t = min(t, outages.at_s[count[M_LISTED]])
+    if count[M_EFFECTS] > 0:
+        t = min(t, machines.effect_s[count[M_EFFECT]])
+    return t
+
+
+@inner
+def _first_slot(now: float, status: int, other: int, machines: Machines) -> int:
+    """Return the slot with the lowest number among those whose time has come with one of two statuses; -1: none."""
+    slot, world_s, first = machines.slot, machines.world_s, np.int64(-1)
+    for i in range(world_s.size):
+        due = world_s[i] <= now and slot[i, I_STATUS] in (status, other)
+        if due and (first < 0 or slot[i, I_NUMBER] < slot[first, I_NUMBER]):
+            first = np.int64(i)
+    return first
+
+
+@inner
+def _change_world(
+    now: float, seed: np.uint64, workers: int, dynamics: Dynamics, machines: Machines, row: Floats
+) -> int:
+    """Make the first change that is due now: outages come before repairs, scaling, and starts of instances.
+
+    Return the first of the requests that fail with their instance, linked by N_NEXT; -1: none.
+    """
+    count, slot, world_s, outages = machines.count, machines.slot, machines.world_s, dynamics.outages
+    down, repair_s, failing = _first_slot(now, SERVING, DRAINING, machines), 0.0, np.int64(-1)
+    listed = count[M_LISTED]
+    by_list = listed < outages.at_s.size and outages.at_s[listed] <= now
+    if by_list:
+        count[M_LISTED] = listed + 1
+        down = -1
+        for i in range(world_s.size):
+            up = slot[i, I_STATUS] in (SERVING, DRAINING)
+            if up and slot[i, I_NUMBER] == outages.instance[listed]:
+                down, repair_s = np.int64(i), now + outages.for_s[listed]
+    elif down >= 0:
+        k_outage = key(seed, outages.column, slot[down, I_NUMBER])
+        z = mix(k_outage + GOLDEN * np.uint64(2 * slot[down, I_OUTAGES] + 1))
+        repair_s = now + neg_log(uniform(z)) * outages.mttr_s
+    repaired = _first_slot(now, DOWN, DOWN, machines)
+    if down >= 0:
+        failing = _fail(down, now, repair_s, workers, machines, row)
+    elif by_list:
+        pass  # its instance is not up
+    elif repaired >= 0:
+        _serve_from(repaired, now, seed, outages, machines, row)
+    elif count[M_EFFECTS] > 0 and machines.effect_s[count[M_EFFECT]] <= now:
+        _scale(now, dynamics.scaling, machines, row)
+    else:
+        _serve_from(_first_slot(now, STARTING, STARTING, machines), now, seed, outages, machines, row)
+    machines.clock[T_WORLD] = _next_world(outages, machines)
+    return failing
+
+
+@inner
+def _scale(now: float, scaling: Scaling, machines: Machines, row: Floats) -> None:
+    """Let the oldest scaling decision take effect; one to scale in is dropped if the desired count has changed."""
+    count, clock, slot, at = machines.count, machines.clock, machines.slot, machines.count[M_EFFECT]
+    wanted, before, desired = machines.effect[at, E_WANTED], machines.effect[at, E_DESIRED], count[M_DESIRED]
+    out = wanted > before
+    count[M_EFFECT] = (at + 1) % machines.effect_s.size
+    count[M_EFFECTS] -= 1
+    if (wanted <= desired) if out else (before != desired):
+        return
+    action = machines.action[count[M_ACTIONS]]
+    action[A_DECIDED_S], action[A_EFFECT_S] = now - scaling.delay_s, now
+    action[A_WANTED], action[A_BEFORE] = wanted, desired
+    count[M_ACTIONS] += 1
+    count[M_DESIRED] = wanted
+    _count_pool(now, machines, row)
+    if out:
+        clock[T_OUT_COOLDOWN] = now + scaling.out_cooldown_s
+        for _ in range(wanted - desired):
+            count[M_FREE_SLOTS] -= 1
+            i = np.int64(machines.free_slot[count[M_FREE_SLOTS]])
+            slot[i, I_NUMBER], slot[i, I_STATUS], slot[i, I_OUTAGES] = count[M_NEXT_NUMBER], STARTING, 0
+            count[M_NEXT_NUMBER] += 1
+            count[M_EXISTING] += 1
+            machines.world_s[i] = now + scaling.cold_start_s
+        return
+    clock[T_IN_COOLDOWN] = now + scaling.in_cooldown_s
+    for _ in range(desired - wanted):
+        # starting ones first, then those with the highest numbers
+        last = np.int64(-1)
+        for i in range(machines.world_s.size):
+            status = slot[i, I_STATUS]
+            if status in (STARTING, SERVING, DOWN):
+                starting, other = status == STARTING, last >= 0 and slot[last, I_STATUS] == STARTING
+                if (
+                    last < 0
+                    or (starting and not other)
+                    or (starting == other and slot[i, I_NUMBER] > slot[last, I_NUMBER])
+                ):
+                    last = np.int64(i)
+        if slot[last, I_STATUS] == SERVING:
+            _leave(last, now, DRAINING, machines, row)
+        if slot[last, I_PRESENT] == 0:
+            _remove(last, now, machines, row)
+
+
+@inner
+def _decide(now: float, value: float, scale_in: bool, scaling: Scaling, machines: Machines) -> None:
+    """Evaluate one data point of the scaling metric for scaling out, or in, and pass a decision on."""
+    count, clock, n = machines.count, machines.clock, np.float64(machines.count[M_SERVING])
+    desired = count[M_DESIRED]
+    wanted = np.int64(math.ceil(min(value / scaling.target, np.float64(scaling.most))))
+    while wanted > 0 and np.float64(wanted - 1) * scaling.target >= value:
+        wanted -= 1
+    while wanted < scaling.most and np.float64(wanted) * scaling.target < value:
+        wanted += 1
+    wanted = min(max(wanted, scaling.least), scaling.most)
+    if scale_in:
+        count[M_LOW] = count[M_LOW] + 1 if value < (0.9 * scaling.target) * n else 0
+        cool = now >= clock[T_OUT_COOLDOWN] and now >= clock[T_IN_COOLDOWN]
+        decided = count[M_LOW] >= scaling.in_points and wanted < desired and cool
+    else:
+        count[M_HIGH] = count[M_HIGH] + 1 if value > scaling.target * n else 0
+        decided = count[M_HIGH] >= scaling.out_points and wanted > desired
+    if decided:
+        at = (count[M_EFFECT] + count[M_EFFECTS]) % machines.effect_s.size
+        machines.effect_s[at] = now + scaling.delay_s
+        machines.effect[at, E_WANTED], machines.effect[at, E_DESIRED] = wanted, desired
+        count[M_EFFECTS] += 1
+        clock[T_WORLD] = min(clock[T_WORLD], now + scaling.delay_s)
+
+
+@inner
+def _tick(now: float, scaling: Scaling, machines: Machines, row: Floats) -> None:
+    """Sample ConcurrentRequestsPerModel, and let the scaling policy look at its metric."""
+    count, clock, slot, present = machines.count, machines.clock, machines.slot, 0
+    for i in range(machines.world_s.size):
+        status, here = slot[i, I_STATUS], slot[i, I_PRESENT]
+        if status in (SERVING, DRAINING):
+            row[R_CONCURRENT_MIN] = min(row[R_CONCURRENT_MIN], np.float64(here))
+            row[R_CONCURRENT_MAX] = max(row[R_CONCURRENT_MAX], np.float64(here))
+            present += here
+    tick = count[M_TICK]
+    count[M_TICK] = tick + 1
+    if scaling.metric == NO_SCALING or tick == 0:
+        return
+    clock[T_MINUTE_SUM] += np.float64(present)
+    if scaling.metric == CONCURRENCY:
+        _decide(now, np.float64(present), False, scaling, machines)
+    if tick % TICKS_PER_MINUTE == 0:
+        if scaling.metric == INVOCATIONS:
+            invocations = np.float64(count[M_INVOCATIONS])
+            _decide(now, invocations, False, scaling, machines)
+            _decide(now, invocations, True, scaling, machines)
+        else:
+            _decide(now, clock[T_MINUTE_SUM] / TICKS_PER_MINUTE, True, scaling, machines)
+        count[M_INVOCATIONS] = 0
+        clock[T_MINUTE_SUM] = 0.0
+
+
+# ---- Arrivals ----
+
+
+@inline
+def _choose(route: np.uint64, routing: int, serving: Int32s, load: Int32s, n: int) -> int:
+    """Return the place, among the n instances that serve, to which a request goes."""
+    place = np.int64(0)
+    if n > 1:
+        if routing == RANDOM:
+            place = np.int64((route * np.uint64(n)) >> HIGH)
+        else:
+            least, ties = load[0], 0
+            for j in range(n):
+                least = min(least, load[j])
+            for j in range(n):
+                ties += np.int64(load[j] == least)
+            m = np.int64((route * np.uint64(ties)) >> HIGH)
+            for j in range(n):
+                tied = np.int64(load[j] == least)
+                place += np.int64(m >= tied)
+                m -= tied
+                if m < 0:
+                    break
+    return place
+
+
+@inner
+def _advance(
+    w: int, through: float, last_retry: float, called: bool, settings: RunSettings, mirror: Mirror, sent: Payload,
+    side: EventRun, incoming: Attempts, cursor: Ints, pending: Pending, copies: Attempts,
+) -> int:  # fmt: skip
+    """Let all events up to `through` happen, among them the attempts `incoming` and retries up to `last_retry`.
+
+    `called`: this is the source, whose attempts are copied and whose callers retry; else the caps of copies apply.
+    Return NEEDS_ROOM, to be called again, when a structure is full.
+    """
+    # unpacked once: reading a field of a tuple in a loop counts references
+    pool, dynamics, answer, machines, tally, sample = side
+    batching, scaling, outages, retries = dynamics.batching, dynamics.scaling, dynamics.outages, dynamics.retries
+    node_s, node, slot, end_s, end_tree = (
+        machines.node_s,
+        machines.node,
+        machines.slot,
+        machines.end_s,
+        machines.end_tree,
+    )
+    job, idle, due_s, due_tree, ready = machines.job, machines.idle, machines.due_s, machines.due_tree, machines.ready
+    count, clock, retry, open_n, open_bucket = (
+        machines.count, machines.clock, machines.retry, machines.open_n, machines.open_bucket,
+    )  # fmt: skip
+    serving, load, tokens, call_sections = machines.serving, machines.load, machines.tokens, machines.call_sections
+    copied_s, copied_at, action = machines.copied_s, machines.copied_at, machines.action
+    in_arrival, in_window, in_offset, in_request, in_order, in_attempt = incoming
+    to_arrival, to_window, to_offset, to_request, to_order, to_attempt = copies
+    pending_s, pending_window, pending_number, pending_request, n_pending = pending
+    threshold, kept, n_kept = sample
+    rows, table, work_s, slowdown, factors = tally.rows, pool.table, pool.work_s, pool.slowdown, batching.factors
+    seed, horizon_s, row, workers = settings.seed, settings.horizon_s, rows[w], pool.n_workers
+    timeout_s, patience_s, most = pool.timeout_s, retries.timeout_s, max(batching.max_size, 1)
+    mean_s, routing, queue_limit, most_new = pool.mean_s, pool.routing, pool.queue_limit, scaling.most
+    late, impatient = called and mirror.instant == AT_RESPONSE, called and patience_s < timeout_s
+    bodies, answers, failing = sent.mean >= 0.0, answer.mean >= 0.0, pool.error_4xx + pool.error_5xx
+    share_of_worker = factors[most - 1] / np.float64(most) if factors.size else 1.0
+    k_work, k_route, k_error = key(seed, pool.service, w), key(seed, pool.route, w), key(seed, pool.error, w)
+    k_sent, k_copy, k_client = key(seed, sent.column, w), key(seed, COPY, w), key(seed, CLIENT, w)
+    k_session, k_session_copy = key(seed, SESSION, w), key(seed, SESSION_COPY, 0)
+    # requests that leave together, linked by N_NEXT, and how they end; the instance that they leave
+    leaving, leaving_status, left = np.int64(-1), ANSWERED, np.int64(-1)
+    result = -1
+    while result < 0:
+        # What happens is chosen here; the end of an attempt and starts on an instance are common to several events.
+        t, x, status, told, released, start = clock[T_NOW], np.int64(-1), -1, False, False, np.int64(-1)
+        latency, cause, kind = timeout_s, 0, LEAVE
+        if leaving >= 0:
+            x = leaving
+            leaving = node[x, N_NEXT]
+            released = True
+            if leaving_status == ANSWERED:
+                slot[left, I_PRESENT] -= 1
+            if not node[x, N_FLAGS] & F_ENDED:
+                status = leaving_status
+                latency = min(t - node_s[x, N_ARRIVAL], timeout_s) if status == ANSWERED else np.nan
+        else:
+            kind, t = FINISH, end_s[end_tree[1]]
+            if impatient and count[M_CALLS] >= 0 and node_s[count[M_CALLS], N_ARRIVAL] + patience_s < t:
+                kind, t = GIVE_UP, node_s[count[M_CALLS], N_ARRIVAL] + patience_s
+            if count[M_DEADLINES] >= 0 and node_s[count[M_DEADLINES], N_ARRIVAL] + timeout_s < t:
+                kind, t = DEADLINE, node_s[count[M_DEADLINES], N_ARRIVAL] + timeout_s
+            if clock[T_WORLD] < t:
+                kind, t = WORLD, clock[T_WORLD]
+            if count[M_READY] > 0 and clock[T_NOW] < t:
+                kind, t = READY, clock[T_NOW]
+            if due_s[due_tree[1]] < t:
+                kind, t = DUE, due_s[due_tree[1]]
+            tick_s = np.float64(count[M_TICK]) * CONCURRENCY_EVERY_S
+            if tick_s < t and tick_s < horizon_s:
+                kind, t = TICK, tick_s
+            at = cursor[C_AT]
+            if at < cursor[C_CHUNK] and in_arrival[at] < t:
+                kind, t = ARRIVAL, in_arrival[at]
+            if count[M_RETRIES] > 0:
+                retry_s = node_s[retry[0], N_ARRIVAL]
+                if retry_s < t and retry_s <= last_retry:
+                    kind, t = RETRY, retry_s
+            full = (
+                count[M_N_FREE] < 2
+                or (kind == WORLD and (count[M_FREE_SLOTS] < most_new or count[M_ACTIONS] == action.shape[0]))
+                or (late and pending_s.size - n_pending[0] < node.shape[0])
+                or (called and to_arrival.size == cursor[C_OUT])
+            )
+            # after the horizon outages would go on for ever
+            if t > through or (through == np.inf and count[M_N_FREE] == node.shape[0]):
+                kind, result = NOTHING, DONE
+            elif full:
+                kind, result = NOTHING, NEEDS_ROOM
+            else:
+                clock[T_NOW] = t
+        if kind == FINISH:
+            worker = np.int64(end_tree[1])
+            left, leaving, leaving_status = worker // workers, np.int64(job[worker]), ANSWERED
+            _set_end(worker, np.inf, workers, end_s, end_tree, job, node, slot)
+            _count_busy(-1, t, count, clock, row)
+            busy = slot[left, I_BUSY] - 1
+            slot[left, I_BUSY] = busy
+            idle[left * workers + workers - busy - 1] = worker
+            if slot[left, I_QUEUED] > 0 and slot[left, I_READY] == 0:
+                slot[left, I_READY] = 1
+                ready[count[M_READY]] = left
+                count[M_READY] += 1
+        elif kind == GIVE_UP:
+            x, told, cause = count[M_CALLS], True, ON_TIMEOUT
+        elif kind == DEADLINE:
+            x, status = count[M_DEADLINES], TIMED_OUT
+        elif kind == WORLD:
+            leaving, leaving_status = _change_world(t, seed, workers, dynamics, machines, row), FAILED
+        elif kind == READY:
+            n = count[M_READY] - 1
+            count[M_READY] = n
+            start = np.int64(ready[n])
+            slot[start, I_READY] = 0
+        elif kind == DUE:
+            start = np.int64(due_tree[1])
+        elif kind == TICK:
+            _tick(t, scaling, machines, row)
+        elif kind in (ARRIVAL, RETRY):
+            lost = 0
+            window, attempt, request, offset = w, np.int64(0), np.int64(0), np.uint64(0)
+            if kind == ARRIVAL:
+                window, attempt, request, offset = in_window[at], in_attempt[at], in_request[at], in_offset[at]
+                cursor[C_AT] = at + 1
+                if not called:
+                    if mirror.max_in_flight >= 0 and count[M_OUTSTANDING] >= mirror.max_in_flight:
+                        lost = R_LOST_IN_FLIGHT
+                    elif mirror.max_per_s >= 0:
+                        if mirror.max_per_s == 0 or copied_s[copied_at[0]] > t - 1.0:
+                            lost = R_LOST_PER_S
+                        else:
+                            copied_s[copied_at[0]] = t
+                            copied_at[0] = (copied_at[0] + 1) % mirror.max_per_s
+                if lost:
+                    row[lost] += 1.0
+                else:
+                    x = _take_node(node, count)
+                    node_s[x, N_ARRIVAL], node_s[x, N_FIRST] = t, t
+                    node[x, N_WINDOW], node[x, N_REQUEST], node[x, N_ATTEMPT] = window, request, attempt
+                    node[x, N_NUMBER], node[x, N_ORDER] = np.int64(offset * NUMBER_OF_OFFSET), np.int64(in_order[at])
+                    node[x, N_CLIENT] = 0
+                    if called and retries.n_clients > 1:
+                        z = mix(k_client + offset) >> HIGH
+                        node[x, N_CLIENT] = np.int64((z * np.uint64(retries.n_clients)) >> HIGH)
+            else:
+                x = _pop_retry(retry, node_s, node, count)
+                window, attempt, request = node[x, N_WINDOW], node[x, N_ATTEMPT], node[x, N_REQUEST]
+                offset = GOLDEN * np.uint64(node[x, N_NUMBER])
+                row[R_RETRIES] += 1.0
+            if not lost:
+                row[R_REQUESTS] += 1.0
+                count[M_INVOCATIONS] += 1
+                open_n[w & (open_n.size - 1)] += 1
+                own_keys, shift = attempt == 0 and window == w, ATTEMPT * attempt
+                node[x, N_OWN_WINDOW], node[x, N_SLOT], node[x, N_NEXT], node[x, N_FLAGS] = w, -1, -1, 0
+                node[x, N_STATUS] = ANSWERED
+                node_s[x, N_START] = np.nan
+                if failing > 0.0:
+                    u = uniform(mix((k_error if own_keys else key(seed, pool.error + shift, window)) + offset))
+                    if u <= pool.error_4xx:
+                        node[x, N_STATUS] = ERROR_4XX
+                    elif u <= failing:
+                        node[x, N_STATUS] = ERROR_5XX
+                if work_s.size:
+                    work = work_s[request % work_s.size]
+                else:
+                    z = mix((k_work if own_keys else key(seed, pool.service + shift, window)) + offset)
+                    work = draw(z, table) * mean_s
+                node_s[x, N_WORK] = work
+                row[R_WORK] += work * share_of_worker
+                body = 0.0
+                if bodies:
+                    k_body = k_sent if window == w else key(seed, sent.column, window)
+                    body = bytes_of(mix(k_body + offset), request, sent)
+                    row[R_REQUEST_BYTES] += body
+                if called:
+                    # the mirror sees each attempt
+                    copied = False
+                    if mirror.rule == COIN:
+                        z = mix((k_copy if own_keys else key(seed, COPY + shift, window)) + offset)
+                        copied = (z >> HIGH) < mirror.coin
+                    elif mirror.rule == COUNTER:
+                        g = cursor[C_ARRIVED] + 1
+                        copied = g * mirror.percent // 100 > (g - 1) * mirror.percent // 100
+                    else:
+                        z = mix((k_session if window == w else key(seed, SESSION, window)) + offset)
+                        session = session_of(z, request, mirror)
+                        copied = (mix(k_session_copy + GOLDEN * session) >> HIGH) < mirror.coin
+                    cursor[C_ARRIVED] += 1
+                    if copied and mirror.max_body_bytes >= 0.0 and body > mirror.max_body_bytes:
+                        row[R_LOST_BODY] += 1.0
+                    elif copied and late:
+                        node[x, N_FLAGS] = F_COPIED
+                    elif copied:
+                        out = cursor[C_OUT]
+                        to_arrival[out], to_window[out], to_offset[out] = t, window, offset
+                        to_request[out], to_attempt[out] = request, attempt
+                        to_order[out] = np.uint64(node[x, N_ORDER])
+                        cursor[C_OUT] = out + 1
+                n = count[M_SERVING]
+                i, place = np.int64(-1), np.int64(0)
+                if n > 0:
+                    if n > 1:
+                        z = mix((k_route if own_keys else key(seed, pool.route + shift, window)) + offset) >> HIGH
+                        place = _choose(z, routing, serving, load, n)
+                    i = np.int64(serving[place])
+                node[x, N_SLOT] = i
+                if n == 0 or (slot[i, I_BUSY] == workers and slot[i, I_QUEUED] >= queue_limit >= 0):
+                    status, released, latency = (UNAVAILABLE if n == 0 else REFUSED), True, np.nan
+                else:
+                    node[x, N_ADMITTED] = count[M_ADMITTED]
+                    count[M_ADMITTED] += 1
+                    slot[i, I_PRESENT] += 1
+                    slot[i, I_OUTSTANDING] += 1
+                    count[M_OUTSTANDING] += 1
+                    load[place] += np.int32(1)
+                    _append(x, M_DEADLINES, M_LAST_DEADLINE, N_EARLIER, N_LATER, node, count)
+                    if impatient:
+                        node[x, N_FLAGS] |= F_CALLING
+                        _append(x, M_CALLS, M_LAST_CALL, N_EARLIER_CALL, N_LATER_CALL, node, count)
+                    if slot[i, I_QUEUED] > 0:
+                        node[slot[i, I_TAIL], N_NEXT] = x
+                    else:
+                        slot[i, I_HEAD] = x
+                    slot[i, I_TAIL] = x
+                    slot[i, I_QUEUED] += 1
+                    start = i
+        if status >= 0:
+            cause = _book(
+                x, status, t, timeout_s, patience_s, node_s, node, slot, load, count, rows, open_bucket, open_n
+            )
+            window, attempt, number = node[x, N_WINDOW], node[x, N_ATTEMPT], node[x, N_NUMBER]
+            if answers and status == ANSWERED:
+                k_answer = key(seed, answer.column + ATTEMPT * attempt, window)
+                body = bytes_of(mix(k_answer + GOLDEN * np.uint64(number)), node[x, N_REQUEST], answer)
+                rows[node[x, N_OWN_WINDOW], R_RESPONSE_BYTES] += body
+            if late and node[x, N_FLAGS] & F_COPIED:
+                n = n_pending[0]
+                pending_s[n], pending_window[n], pending_request[n] = t, window, node[x, N_REQUEST]
+                pending_number[n] = number * MOST_ATTEMPTS + attempt
+                rise(n, pending_s, pending_window, pending_number, pending_request)
+                n_pending[0] = n + 1
+            told = called and not node[x, N_FLAGS] & F_TOLD
+        if told:
+            _tell(x, cause, t, settings, retries, node_s, node, count, tokens, retry, rows, call_sections)
+        if released:
+            if np.uint64(node[x, N_ORDER]) < threshold:
+                _keep(x, latency, node_s, node, slot, kept, n_kept)
+            _give_node(x, node, count)
+            emptied = kind == LEAVE and leaving_status == ANSWERED and slot[left, I_PRESENT] == 0
+            if emptied and slot[left, I_STATUS] == DRAINING:
+                _remove(left, t, machines, row)
+                clock[T_WORLD] = _next_world(outages, machines)
+        if start >= 0:
+            _start_waiting(
+                start, t, workers, most, batching.max_delay_s, slowdown, factors, node_s, node, slot, job, idle,
+                end_s, end_tree, due_s, due_tree, count, clock, rows, row,
+            )  # fmt: skip
+    return result
+
+
+# ---- The run of one side ----
+
+
+@inner
+def _close_row(w: int, row: Floats, section: int, machines: Machines, tally: Tally) -> None:
+    """Compute a window's quantiles, and move its histogram to its section; all that arrived in it have ended."""
+    bucket = machines.open_bucket[w & (machines.open_n.size - 1)]
+    n = 0.0
+    for b in range(BUCKETS):
+        n += np.float64(bucket[b])
+    if n > 0.0:
+        close_histogram(n, row, section, bucket, tally.sections)
+
+
+@inner
+def _close_ended(last: int, settings: RunSettings, machines: Machines, tally: Tally) -> None:
+    """Close the windows up to `last` in order, as far as all that arrived in them have ended."""
+    count, open_n = machines.count, machines.open_n
+    while count[M_OPEN] <= last and open_n[count[M_OPEN] & (open_n.size - 1)] == 0:
+        w = count[M_OPEN]
+        _close_row(w, tally.rows[w], w * settings.n_sections // settings.n_windows, machines, tally)
+        count[M_OPEN] = w + 1
+
+
+@inner
+def _close_clocks(end: float, machines: Machines, row: Floats) -> None:
+    """Integrate busy workers and instances up to a window's end."""
+    _count_busy(0, end, machines.count, machines.clock, row)
+    _count_pool(end, machines, row)
+    row[R_DESIRED] = np.float64(machines.count[M_DESIRED])
+
+
+@njit
+def start_pool(seed: np.uint64, n_instances: int, outages: Outages, machines: Machines, row: Floats) -> None:
+    """Let the first instances serve from time 0; their slots and numbers are 0 to n_instances - 1."""
+    count = machines.count
+    for i in range(n_instances):
+        count[M_FREE_SLOTS] -= 1  # the stack's top is slot i
+        machines.slot[i, I_NUMBER] = i
+        count[M_EXISTING] += 1
+        _serve_from(i, 0.0, seed, outages, machines, row)
+    count[M_NEXT_NUMBER], count[M_DESIRED] = n_instances, n_instances
+    machines.clock[T_WORLD] = _next_world(outages, machines)
+
+
+@njit
+def plant_trees(workers: int, machines: Machines) -> None:
+    """Compute both tournaments from their leaves."""
+    end_s, tree, due_s, due_tree = machines.end_s, machines.end_tree, machines.due_s, machines.due_tree
+    for leaf in range(end_s.size):
+        tree[end_s.size + leaf] = leaf
+    for i in range(end_s.size - 1, 0, -1):
+        a, b = tree[2 * i], tree[2 * i + 1]
+        tree[i] = a if _ends_first(a, b, workers, end_s, machines.job, machines.node, machines.slot) else b
+    for leaf in range(due_s.size):
+        due_tree[due_s.size + leaf] = leaf
+    for i in range(due_s.size - 1, 0, -1):
+        a, b = due_tree[2 * i], due_tree[2 * i + 1]
+        due_tree[i] = a if due_s[a] <= due_s[b] else b
+
+
+@njit
+def run_source(
+    last_window: int, settings: RunSettings, arrivals: Arrivals, mirror: Mirror, sent: Payload, side: EventRun,
+    counted: bool, pending: Pending, incoming: Attempts, copies: Attempts, copies_end: Ints, scratch: Scratch,
+    progress: Progress,
+) -> int:  # fmt: skip
+    """Simulate the source's side up to window `last_window`; the copies of window w end at `copies_end[w]`.
+
+    Returns
+    -------
+    int
+        DONE, or NEEDS_ROOM: a structure is full; the call is to be repeated once it has more room.
+    """
+    n_windows, _, period_s, horizon_s, seed = settings
+    cursor, reached = progress
+    machines, rows = side.machines, side.tally.rows
+    late = mirror.instant == AT_RESPONSE
+    while cursor[C_WINDOW] < last_window:
+        w = cursor[C_WINDOW]
+        begin, end = np.float64(w) * period_s, min(np.float64(w + 1) * period_s, horizon_s)
+        if cursor[C_PHASE] == OPEN:
+            if w - machines.count[M_OPEN] >= machines.open_n.size:
+                return NEEDS_ROOM
+            open_row(rows[w])
+            open_arrivals(begin, end, arrivals, scratch.stretch, cursor)
+            reached[REACHED_COUNT], reached[REACHED_S] = 0.0, begin
+            cursor[C_BASE], cursor[C_MORE], cursor[C_AT], cursor[C_CHUNK] = 0, 1, 0, 0
+            cursor[C_PHASE] = ARRIVE
+        elif cursor[C_PHASE] == ARRIVE:
+            cursor[C_AT], cursor[C_CHUNK], cursor[C_PHASE] = 0, 0, RELEASE
+            if cursor[C_MORE] == 0:
+                reached[REACHED_S], cursor[C_PHASE] = just_below(end), CLOSING
+            else:
+                n = arrive(w, end, seed, arrivals, counted, scratch, scratch.stretch, cursor, reached)
+                _number(w, n, seed, counted, cursor[C_BASE], scratch, incoming)
+                cursor[C_BASE] += n
+                cursor[C_CHUNK] = n
+        elif cursor[C_PHASE] == RELEASE or cursor[C_PHASE] == CLOSING:
+            through = reached[REACHED_S]
+            # a retry at the instant of the last arrival comes after any other arrival then
+            last_retry = through if cursor[C_PHASE] == CLOSING or through == 0.0 else just_below(through)
+            status = _advance(
+                w, through, last_retry, True, settings, mirror, sent, side, incoming, cursor, pending, copies
+            )
+            if status == NEEDS_ROOM:
+                return NEEDS_ROOM
+            cursor[C_PHASE] = RELEASED if cursor[C_PHASE] == RELEASE else CLOSE
+        else:
+            if late and not _release_copies(seed, reached[REACHED_S], pending, copies, cursor):
+                return NEEDS_ROOM
+            if cursor[C_PHASE] == RELEASED:
+                cursor[C_PHASE] = ARRIVE
+            else:
+                _close_clocks(end, machines, rows[w])
+                _close_ended(w, settings, machines, side.tally)
+                copies_end[w] = cursor[C_OUT]
+                cursor[C_WINDOW], cursor[C_PHASE] = w + 1, OPEN
+    if last_window == n_windows:
+        return _finish_run(settings, mirror, sent, side, incoming, cursor, pending, copies, True)
+    return DONE
+
+
+@njit
+def run_shadow(
+    last_window: int, settings: RunSettings, mirror: Mirror, sent: Payload, side: EventRun, pending: Pending,
+    incoming: Attempts, copies_end: Ints, progress: Progress,
+) -> int:  # fmt: skip
+    """Simulate the shadow's side up to window `last_window`; `incoming` up to `copies_end[w]` are window w's copies.
+
+    Returns
+    -------
+    int
+        As `run_source`.
+    """
+    n_windows, _, period_s, horizon_s, _ = settings
+    cursor, machines, rows = progress.cursor, side.machines, side.tally.rows
+    while cursor[C_WINDOW] < last_window:
+        w = cursor[C_WINDOW]
+        if cursor[C_PHASE] == OPEN:
+            if w - machines.count[M_OPEN] >= machines.open_n.size:
+                return NEEDS_ROOM
+            open_row(rows[w])
+            cursor[C_PHASE], cursor[C_CHUNK] = CLOSING, copies_end[w]
+        end = min(np.float64(w + 1) * period_s, horizon_s)
+        status = _advance(
+            w, just_below(end), -1.0, False, settings, mirror, sent, side, incoming, cursor, pending, incoming
+        )
+        if status == NEEDS_ROOM:
+            return NEEDS_ROOM
+        _close_clocks(end, machines, rows[w])
+        _close_ended(w, settings, machines, side.tally)
+        cursor[C_WINDOW], cursor[C_PHASE] = w + 1, OPEN
+    if last_window == n_windows:
+        return _finish_run(settings, mirror, sent, side, incoming, cursor, pending, incoming, False)
+    return DONE
+
+
+@inner
+def _finish_run(
+    settings: RunSettings, mirror: Mirror, sent: Payload, side: EventRun, incoming: Attempts, cursor: Ints,
+    pending: Pending, copies: Attempts, called: bool,
+) -> int:  # fmt: skip
+    """Follow what is in the pool at the horizon to its end; what happens then counts in a spare row of no window."""
+    w = settings.n_windows
+    status = DONE
+    if cursor[C_PHASE] != ENDED:
+        open_row(side.tally.rows[w])
+        status = _advance(w, np.inf, -1.0, called, settings, mirror, sent, side, incoming, cursor, pending, copies)
+        if status == DONE:
+            _close_ended(w - 1, settings, side.machines, side.tally)
+            cursor[C_PHASE] = ENDED
+    return status
+
+
+@inner
+def _number(w: int, n: int, seed: np.uint64, counted: bool, base: int, scratch: Scratch, incoming: Attempts) -> None:
+    """Write a chunk of arrivals of window w as first attempts."""
+    arrival, window, offset, request, order, attempt = incoming
+    k, k_copy, chunk_offset = GOLDEN * np.uint64(base), key(seed, COPY, w), scratch.offset
+    for i in range(n):
+        arrival[i], window[i], offset[i], attempt[i] = scratch.arrival[i], w, k + chunk_offset[i], 0
+        order[i] = mix(k_copy + offset[i]) & LOW32
+        request[i] = 0
+    if counted:
+        for i in range(n):
+            request[i] = scratch.request[i]
+
+
+@inner
+def _release_copies(seed: np.uint64, through: float, pending: Pending, copies: Attempts, cursor: Ints) -> bool:
+    """Move pending copies with a response at or before `through` to `copies`; return whether there was room for all."""
+    while pending.n[0] > 0 and pending.time_s[0] <= through:
+        out = cursor[C_OUT]
+        if out == copies.arrival.size:
+            return False
+        window, number = pending.window[0], pending.number[0] // MOST_ATTEMPTS
+        copies.arrival[out], copies.window[out] = pending.time_s[0], window
+        copies.offset[out], copies.request[out] = GOLDEN * np.uint64(number), pending.request[0]
+        copies.attempt[out] = pending.number[0] % MOST_ATTEMPTS
+        copies.order[out] = mix(key(seed, COPY, window) + copies.offset[out]) & LOW32
+        pending.n[0] -= 1
+        pop(pending.n[0], pending.time_s, pending.window, pending.number, pending.request)
+        cursor[C_OUT] = out + 1
+    return True
+
+
+def _watch(*functions: Any) -> None:
+    """Let numba's cache see that what it holds was compiled from `_kernel.py` as well.
+
+    It stamps a function with its own file's time and size only. Where another version of numba stores this elsewhere,
+    or compiling is off, nothing is done.
+    """
+    other = os.stat(str(_kernel.__file__))
+    for function in functions:
+        index: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
+        if hasattr(index, "_source_stamp"):
+            index._source_stamp = (index._source_stamp, other.st_mtime, other.st_size)
+
+
+_watch(*(function for function in list(globals().values()) if hasattr(function, "py_func")))

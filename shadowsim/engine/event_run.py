@@ -1,0 +1,274 @@
+"""Runs one evented side of a run: creates and grows its arrays, and calls the compiled loop with them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shadowsim.engine import _event_kernel as e
+from shadowsim.engine import _kernel as k
+from shadowsim.engine.arrivals import ArrivalStream
+from shadowsim.engine.columns import Columns
+from shadowsim.engine.run_state import new_pending, new_scratch
+
+_FIRST_NODES, _FIRST_SLOTS, _FIRST_RING, _FIRST_ACTIONS = 1024, 8, 4, 64
+
+
+@dataclass(slots=True)
+class EventSide:
+    """One evented side of a run in progress."""
+
+    columns: Columns
+    arrivals: ArrivalStream | None
+    pool: k.Pool
+    dynamics: e.Dynamics
+    answer: k.Payload
+    machines: e.Machines
+    tally: k.Tally
+    sample: k.Sample
+    pending: k.Pending
+    incoming: e.Attempts
+    copies: e.Attempts
+    copies_end: k.Ints
+    scratch: k.Scratch
+    cursor: k.Ints
+    reached: k.Floats
+
+    @property
+    def is_source(self) -> bool:
+        """Whether this is the source's side."""
+        return self.arrivals is not None
+
+    def advance(self, last_window: int) -> None:
+        """Simulate up to `last_window`, with more room whenever the kernel asks for it."""
+        arrivals = None
+        if self.arrivals is not None:
+            arrivals = self.arrivals.of_windows(int(self.cursor[k.C_WINDOW]), last_window)
+        with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
+            while self._call_kernel(last_window, arrivals) == k.NEEDS_ROOM:
+                self._grow()
+
+    def hand_over(self) -> tuple[e.Attempts, k.Ints]:
+        """Return the copies that the source's side has made since the last time, and where each window's end."""
+        copies, ends = self.copies, self.copies_end
+        self.copies, self.copies_end = new_attempts(copies.arrival.size), ends.copy()
+        self.cursor[k.C_OUT] = 0
+        return copies, ends
+
+    def take_copies(self, copies: e.Attempts, ends: k.Ints) -> None:
+        """Take the copies that the source's side handed over, for the shadow's side."""
+        self.incoming, self.copies_end = copies, ends
+        self.cursor[e.C_AT] = 0
+
+    @property
+    def arrived(self) -> int:
+        """Number of attempts that have arrived."""
+        return int(self.cursor[k.C_ARRIVED])
+
+    @property
+    def counts(self) -> k.Tally:
+        """The counts of the run's windows."""
+        return self.tally._replace(rows=self.tally.rows[:-1])
+
+    def _call_kernel(self, last_window: int, arrivals: k.Arrivals | None) -> int:
+        c = self.columns
+        settings = k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed)
+        side = e.EventRun(self.pool, self.dynamics, self.answer, self.machines, self.tally, self.sample)
+        progress = k.Progress(self.cursor, self.reached)
+        status: int
+        if arrivals is not None:
+            status = e.run_source(
+                last_window, settings, arrivals, c.mirror, c.request, side, self._reads_trace, self.pending,
+                self.incoming, self.copies, self.copies_end, self.scratch, progress,
+            )  # fmt: skip
+        else:
+            status = e.run_shadow(
+                last_window, settings, c.mirror, c.request, side, self.pending, self.incoming, self.copies_end, progress
+            )
+        return status
+
+    @property
+    def _reads_trace(self) -> bool:
+        """Whether the numbers of requests are needed, to find their rows in a trace."""
+        c = self.columns
+        payloads = c.request, c.source_answer, c.shadow_answer
+        columns = (c.source.work_s, c.shadow.work_s, c.mirror.session_by_request, *(p.by_request for p in payloads))
+        return any(column.size for column in columns)
+
+    def _grow(self) -> None:
+        """Double what has no room left."""
+        m, count = self.machines, self.machines.count
+        if count[e.M_N_FREE] < 2:
+            self.machines = m = _with_nodes(m, m.node.shape[0])
+        if self.is_source and self.pending.time_s.size:
+            n = int(self.pending.n[0])
+            if self.pending.time_s.size - n < m.node.shape[0]:
+                longer = {name: _longer(getattr(self.pending, name), n + m.node.shape[0]) for name in _PENDING}
+                self.pending = self.pending._replace(**longer)
+        if count[e.M_FREE_SLOTS] < self.dynamics.scaling.most:
+            self.machines = m = _with_slots(m, m.world_s.size + self.dynamics.scaling.most, self.pool.n_workers)
+        if count[e.M_ACTIONS] == m.action.shape[0]:
+            self.machines = m = m._replace(action=_longer(m.action, len(m.action)))
+        if self.is_source and self.copies.arrival.size == int(self.cursor[k.C_OUT]):
+            self.copies = e.Attempts(*(_longer(column, column.size) for column in self.copies))
+        ring = m.open_n.size
+        if int(self.cursor[k.C_WINDOW]) - int(count[e.M_OPEN]) >= ring:
+            self.machines = _with_ring(m, int(count[e.M_OPEN]))
+
+
+_PENDING = ("time_s", "window", "number", "request")
+
+
+def new_event_side(c: Columns, role: str, arrivals: ArrivalStream | None, chunk: int, sample: k.Sample) -> EventSide:
+    """Return the evented side of a run at its start; the source's has the run's arrivals."""
+    source = role == "source"
+    pool, dynamics = c.pool(role), c.source_dynamics if source else c.shadow_dynamics
+    late = source and c.mirror.instant == k.AT_RESPONSE
+    tally = k.Tally(
+        rows=np.zeros((c.n_windows + 1, e.EVENT_ROW_WIDTH)),  # the last row is of no window
+        sections=np.zeros((c.n_sections, k.BUCKETS), np.int64),
+        bucket=np.zeros(0, np.uint32),
+    )
+    side = EventSide(
+        columns=c,
+        arrivals=arrivals if source else None,
+        pool=pool,
+        dynamics=dynamics,
+        answer=c.source_answer if source else c.shadow_answer,
+        machines=_new_machines(c, pool, dynamics, 0 if source else max(c.mirror.max_per_s, 0)),
+        tally=tally,
+        sample=sample,
+        pending=new_pending(4 * _FIRST_NODES if late else 0),
+        incoming=new_attempts(chunk),
+        copies=new_attempts(chunk),
+        copies_end=np.zeros(c.n_windows, np.int64),
+        scratch=new_scratch(chunk, arrivals.n_knots if source and arrivals else 1),
+        cursor=np.zeros(e.CURSOR, np.int64),
+        reached=np.zeros(2),
+    )
+    with np.errstate(over="ignore"):
+        e.start_pool(c.seed, pool.n_instances, dynamics.outages, side.machines, tally.rows[0])
+    return side
+
+
+def new_attempts(n: int) -> e.Attempts:
+    """Return room for n attempts."""
+    window, request, attempt = (np.zeros(n, np.int64) for _ in range(3))
+    return e.Attempts(np.zeros(n), window, np.zeros(n, np.uint64), request, np.zeros(n, np.uint64), attempt)
+
+
+def attempts_of(copies: k.Copies, ends: k.Ints, first: int, last: int, late: bool) -> e.Attempts:
+    """Return the copies that a plain source made in windows first..last-1 as attempts.
+
+    Copies at a response (`late`) know their source request's window; others belong to that in which they are made.
+    """
+    n = int(ends[last - 1])
+    window = copies.window[:n]
+    if not late:
+        window = np.repeat(np.arange(first, last), np.diff(ends[first:last], prepend=0))
+    none = np.zeros(n, np.int64)
+    return e.Attempts(copies.arrival[:n], window, copies.offset[:n], copies.request[:n], copies.order[:n], none)
+
+
+def copies_of(attempts: e.Attempts) -> k.Copies:
+    """Return first attempts, those of an evented source without retries, as copies for a plain shadow."""
+    return k.Copies(*attempts[:5])
+
+
+def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int) -> e.Machines:
+    scaling, count = dynamics.scaling, np.zeros(e.N_COUNTS, np.int64)
+    for at in (e.M_FREE, e.M_DEADLINES, e.M_LAST_DEADLINE, e.M_CALLS, e.M_LAST_CALL):
+        count[at] = -1
+    clock = np.zeros(e.N_CLOCKS)
+    clock[e.T_OUT_COOLDOWN] = clock[e.T_IN_COOLDOWN] = -math.inf
+    effects = math.ceil(scaling.delay_s / k.CONCURRENCY_EVERY_S) * 2 + 16 if scaling.metric else 1
+    n_clients = max(dynamics.retries.n_clients, 1)
+    machines = e.Machines(
+        node_s=np.zeros((0, e.NODE_S_WIDTH)),
+        node=np.zeros((0, e.NODE_WIDTH), np.int64),
+        slot=np.zeros((0, e.SLOT_WIDTH), np.int64),
+        end_s=np.zeros(0),
+        end_tree=np.zeros(0, np.int32),
+        job=np.zeros(0, np.int32),
+        idle=np.zeros(0, np.int32),
+        due_s=np.zeros(0),
+        due_tree=np.zeros(0, np.int32),
+        world_s=np.zeros(0),
+        serving=np.zeros(0, np.int32),
+        load=np.zeros(0, np.int32),
+        ready=np.zeros(0, np.int32),
+        free_slot=np.zeros(0, np.int32),
+        retry=np.zeros(0, np.int32),
+        effect_s=np.zeros(effects),
+        effect=np.zeros((effects, 3), np.int64),
+        action=np.zeros((_FIRST_ACTIONS if scaling.metric else 1, 4)),
+        tokens=np.full(n_clients, max(dynamics.retries.quota, 0), np.int64),
+        open_bucket=np.zeros((_FIRST_RING, k.BUCKETS), np.uint32),
+        open_n=np.zeros(_FIRST_RING, np.int64),
+        call_sections=np.zeros((c.n_sections, k.BUCKETS), np.int64),
+        count=count,
+        clock=clock,
+        copied_s=np.full(max(max_per_s, 1), -math.inf),
+        copied_at=np.zeros(1, np.int64),
+    )
+    slots = max(_FIRST_SLOTS, pool.n_instances + scaling.most)
+    return _with_slots(_with_nodes(machines, _FIRST_NODES), slots, pool.n_workers)
+
+
+def _with_nodes(m: e.Machines, more: int) -> e.Machines:
+    """Return machines with room for `more` nodes more."""
+    size = m.node.shape[0]
+    node = np.concatenate([m.node, np.zeros((more, e.NODE_WIDTH), np.int64)])
+    node[size:, e.N_NEXT] = np.arange(size + 1, size + more + 1)
+    node[-1, e.N_NEXT] = m.count[e.M_FREE]
+    m.count[e.M_FREE] = size
+    m.count[e.M_N_FREE] += more
+    return m._replace(node=node, node_s=_longer(m.node_s, more), retry=_longer(m.retry, more))
+
+
+def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
+    """Return machines with room for at least `wanted` instances, a power of two."""
+    size, slots = m.world_s.size, 1 << math.ceil(math.log2(wanted))
+    leaves = 1 << math.ceil(math.log2(slots * workers))
+    more = slots - size
+    slot = _longer(m.slot, more)
+    slot[size:, [e.I_HEAD, e.I_TAIL, e.I_PLACE]] = -1
+    idle = np.arange(leaves, dtype=np.int32)
+    idle[: size * workers] = m.idle[: size * workers]
+    # the lowest new slot is taken first
+    free, n_free = np.zeros(slots, np.int32), int(m.count[e.M_FREE_SLOTS])
+    free[:more] = np.arange(slots - 1, size - 1, -1)
+    free[more : more + n_free] = m.free_slot[:n_free]
+    m.count[e.M_FREE_SLOTS] += more
+    longer = m._replace(
+        slot=slot,
+        end_s=_longer(m.end_s[: size * workers], leaves - size * workers, math.inf),
+        end_tree=np.zeros(2 * leaves, np.int32),
+        job=_longer(m.job[: size * workers], leaves - size * workers),
+        idle=idle,
+        due_s=_longer(m.due_s, more, math.inf),
+        due_tree=np.zeros(2 * slots, np.int32),
+        world_s=_longer(m.world_s, more, math.inf),
+        serving=_longer(m.serving, more),
+        load=_longer(m.load, more),
+        ready=_longer(m.ready, more),
+        free_slot=free,
+    )
+    e.plant_trees(workers, longer)
+    return longer
+
+
+def _with_ring(m: e.Machines, first_open: int) -> e.Machines:
+    """Return machines with room for twice as many open windows, the first of which is `first_open`."""
+    size = m.open_n.size
+    windows = np.arange(first_open, first_open + size)
+    bucket, n = np.zeros((2 * size, k.BUCKETS), np.uint32), np.zeros(2 * size, np.int64)
+    bucket[windows % (2 * size)], n[windows % (2 * size)] = m.open_bucket[windows % size], m.open_n[windows % size]
+    return m._replace(open_bucket=bucket, open_n=n)
+
+
+def _longer(column: Any, more: int, value: float = 0) -> Any:
+    return np.concatenate([column, np.full((more, *column.shape[1:]), value, column.dtype)])
