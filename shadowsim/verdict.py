@@ -45,6 +45,7 @@ _CERTAIN_OF_WORK = 5.0  # standard errors of measured work, whose distribution i
 _JUST = 0.8  # load above which requests wait longer for each other than they are served
 _SATURATED = 0.98  # utilisation of a pool that is never idle
 _EXPONENTIAL_POISSON = 2.0  # relative dispersion of the work of Poisson requests with exponential times
+_NO_CAPACITY = 1e6  # offered load where no instance serves
 _ENOUGH_PAIRS = 20  # pairs of neighbouring windows that show the dispersion by themselves
 
 
@@ -65,7 +66,8 @@ class PoolVerdict:
     stretches : tuple of (float, float)
         Start and end of each stretch of overload, in seconds.
     instances_needed : int or None
-        The smallest number of instances whose capacity exceeds the peak load; None if not overloaded or unknown. They
+        The smallest number of instances whose capacity exceeds the peak load; None if not overloaded or unknown, as for
+        a pool that scales or fails. They
         only just keep up: `size` finds the number that meets a latency goal.
     why : str
         The reason, in one or two sentences.
@@ -132,6 +134,7 @@ def verdict(windows: pd.DataFrame, scenario: Scenario | None = None) -> Verdict:
 def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerdict:
     variant, n_instances = str(part["variant"].iloc[0]), int(part["instance_count"].iloc[0])
     load, dispersion = _load(part, role, scenario)
+    changes = _changes(scenario, role)
     if dispersion is None:
         length = np.diff(_edges(part, scenario))
         load = np.where(length > _SLIVER * length.max(), load, 0.0)
@@ -152,7 +155,7 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
     if intervals:
         edge = _edges(part, scenario)
         stretches = tuple((float(edge[a]), float(edge[b])) for a, b in intervals)
-        needed = None if math.isnan(peak) else max(math.floor(peak * n_instances), n_instances) + 1
+        needed = None if math.isnan(peak) or changes else max(math.floor(peak * n_instances), n_instances) + 1
         why = _overload_text(variant, peak, stretches, n_instances, needed)
         return PoolVerdict(role, variant, OVERLOADED, peak, stretches, needed, why)
     short = _too_short(part, role, scenario, peak)
@@ -219,18 +222,32 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
     side, traffic = scenario.side(role), scenario.traffic
     period_s = _period_s(part, scenario)
     known = all(stream.has_knots or _jumps_within(stream, period_s) for stream in traffic.streams)
+    known = known and traffic.retries is None  # how many attempts a request takes is not known
     dispersion = None if known else _dispersion_of_counts(part, role, scenario)
     if dispersion is not None and side.service.time.kind == "linear":
         return measured, dispersion + work_moments(scenario, role)[1]
     edge = _edges(part, scenario)
-    workers = int(part["instance_count"].iloc[0]) * side.workers
+    capacity_s = np.diff(edge) * _serving(part) * side.workers
     mean_s = side.service.time.mean * side.service.saturated_factor
     if dispersion is None:
         n = _expected_requests(edge, scenario) * side.share
     else:
         n = part["Invocations"].to_numpy(np.float64)
-    load: Floats = n * mean_s / (np.diff(edge) * workers)
+    none_serves = np.where(n > 0.0, _NO_CAPACITY, 0.0)
+    load: Floats = np.divide(n * mean_s, capacity_s, out=none_serves, where=capacity_s > 0.0)
     return load, dispersion
+
+
+def _serving(part: pd.DataFrame) -> Floats:
+    """Return the mean number of instances that serve by window."""
+    name = "serving_instance_count" if "serving_instance_count" in part.columns else "instance_count"
+    return part[name].to_numpy(np.float64)
+
+
+def _changes(scenario: Scenario | None, role: str) -> bool:
+    """Return whether the pool's instances scale or fail, so that no one number of instances is what it has."""
+    service = scenario.side(role).service if scenario else None
+    return service is not None and bool(service.scaling or service.outages)
 
 
 def _expected_requests(edge: Floats, scenario: Scenario) -> Floats:
@@ -286,7 +303,7 @@ def _busiest_load(part: pd.DataFrame, role: str, scenario: Scenario) -> float | 
         return None
     side, (mean_s, _) = scenario.side(role), work_moments(scenario, role)
     rate_per_s = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start) + scenario.traffic.jump_per_s
-    workers = int(part["instance_count"].iloc[0]) * side.workers
+    workers = float(_serving(part).mean()) * side.workers
     return rate_per_s * side.share * mean_s * side.service.slowest_factor / workers
 
 
@@ -405,7 +422,13 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
 def _overload_text(
     variant: str, peak: float, stretches: tuple[tuple[float, float], ...], n_instances: int, needed: int | None
 ) -> str:
-    what = "'s backlog keeps growing" if needed is None else f" receives {peak:.2f} times its capacity"
+    what = f" receives {peak:.2f} times the capacity of the instances that serve"
+    if peak >= _NO_CAPACITY:
+        what = " receives requests while no instance serves"
+    if needed is not None:
+        what = f" receives {peak:.2f} times its capacity"
+    elif math.isnan(peak):
+        what = "'s backlog keeps growing"
     begin, end = stretches[0]
     first = "" if len(stretches) == 1 else f", the first of {len(stretches)} such stretches"
     text = f"{variant}{what} from {clock(begin)} to {clock(end)}{first}."

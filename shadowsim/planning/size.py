@@ -127,6 +127,11 @@ def size(
     integer(max_replications, "max_replications", least=FIRST_LOOK)
     _check(goals, variants)
     sized = Scenario.of(scenario, rate_per_s=rate_per_s)
+    for role in variants:
+        side = sized.side(role)
+        if side.service.scaling is not None:
+            constraint = "must be left out (null): a fixed number of instances is sought"
+            raise InputError(f"services.{side.variant.name}.scaling", constraint)
     run = partial(simulate, workers=workers, executor=executor, progress=progress)
     rows: list[Row] = []
     tried: list[Row] = []
