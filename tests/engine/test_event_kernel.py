@@ -27,6 +27,7 @@ print(repr(float(side.machines.world_s[0])), sum(e.start_pool.stats.cache_hits.v
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
 def test_a_change_of_the_other_kernel_is_compiled_again(tmp_path):
     """The event kernel's compiled code holds code of `_kernel`, of which numba knows nothing."""
