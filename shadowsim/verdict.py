@@ -36,6 +36,7 @@ STATUSES = ("STABLE", TOO_SHORT, OVERLOADED)  # from good to grave
 MIN_BEYOND_P99 = 30  # answers beyond p99 that an estimate of it needs
 MIN_RELAXATIONS = 10  # relaxation times that a run must last
 MIN_RELAXATIONS_OF_TAIL = 100  # that it must last for quantiles beyond p95
+UNCERTAIN = "uncertain"  # column of a sweep: the uncertain quantiles of a row, as `p99_s, p99_9_s`
 _LAST_BODY = 0.95  # quantiles beyond are those of a tail
 _MIN_BEYOND = 20  # answers beyond a quantile that is shown
 MOST_RELAXATION_S = 3 * 86400.0  # so that ten last no longer than the longest shadow test, 30 days
@@ -191,6 +192,17 @@ def uncertain_quantiles(windows: pd.DataFrame, scenario: Scenario) -> dict[str, 
             )
         )
     return uncertain
+
+
+def is_uncertain_in(frame: pd.DataFrame, quantile: str) -> pd.Series[bool]:
+    """Return for each row of a sweep whether its column `uncertain` names a quantile, such as p99_s.
+
+    Rows of frames without that column name none.
+    """
+    if UNCERTAIN not in frame:
+        return pd.Series(False, index=frame.index)
+    names = frame[UNCERTAIN].fillna("").astype(str)  # pandas reads empty texts of a CSV file as NaN
+    return names.map(lambda text: quantile in text.split(", ")).astype(bool)
 
 
 def _edges(part: pd.DataFrame, scenario: Scenario | None) -> Floats:

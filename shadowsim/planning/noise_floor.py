@@ -26,8 +26,8 @@ from shadowsim.option_defaults import NOISE_FLOOR_RUNS
 from shadowsim.quantities import integer
 from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import compare, limit_of, terms_of
-from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, OUTCOMES
+from shadowsim.statistics.comparison import compare
+from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, OUTCOMES, limit_of, terms_of
 from shadowsim.verdict import TOO_SHORT
 
 

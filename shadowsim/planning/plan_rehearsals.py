@@ -36,7 +36,7 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import sequential_looks
 from shadowsim.statistics.batch_means import STEADY, Course, traffic_moments
-from shadowsim.statistics.comparison import RowBuilder, n_effective_of_tails
+from shadowsim.statistics.metric_rows import RowBuilder, n_effective_of_tails
 from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections, share_cv
 from shadowsim.statistics.terms import Terms

@@ -35,18 +35,10 @@ from shadowsim.quantities import per_cent
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.batch_means import MIN_BATCHES
-from shadowsim.statistics.comparison import (
-    MIN_CYCLES,
-    compare,
-    is_one_sided,
-    is_uncertain,
-    limit_of,
-    metric_rows,
-    terms_of,
-    verdict_of,
-)
+from shadowsim.statistics.comparison import compare
 from shadowsim.statistics.loads import ATTRIBUTE as LOADS
 from shadowsim.statistics.loads import loads_of_runs
+from shadowsim.statistics.metric_rows import MIN_CYCLES, is_one_sided, is_uncertain, metric_rows, verdict_of
 from shadowsim.statistics.sections import Sections, frames_of, given_traffic, sections_of
 from shadowsim.statistics.terms import (
     BETTER,
@@ -57,6 +49,8 @@ from shadowsim.statistics.terms import (
     NOT_ENOUGH_DATA,
     SAME,
     WORSE,
+    limit_of,
+    terms_of,
 )
 from shadowsim.text import OVERLOADED, grid, percent, short_name, time_text
 from shadowsim.verdict import TOO_SHORT, Verdict

@@ -28,7 +28,7 @@ from shadowsim.result import Result
 from shadowsim.scenario.paths import plain
 from shadowsim.scenario.reading import MOST_REPLICATIONS
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.verdict import STATUSES
+from shadowsim.verdict import STATUSES, UNCERTAIN, uncertain_quantiles
 
 # These settings change no figure of a sweep. With fixed values equal cells have equal keys, and no run keeps requests.
 _WITHOUT_EFFECT = {"run.sample_requests": 0, "run.replications": 1}
@@ -105,7 +105,9 @@ def sweep(
         One row per (cell, replication, variant), in the order of the grid, source first, with the same bits on any
         number of threads and any executor. The columns are the grid's paths, where objects and lists are shown as text
         (`law=exponential mean_s=0.02`); replication; variant and the columns of `Result.summary`, where one with the
-        name of a grid's path is prefixed with `achieved_`; run_verdict (the worse of both pools' verdicts).
+        name of a grid's path is prefixed with `achieved_`; run_verdict (the worse of both pools' verdicts);
+        uncertain (the quantiles that say little of a longer run, as `p99_s, p99_9_s`: texts, pages and figures leave
+        them out).
 
     Raises
     ------
@@ -187,6 +189,8 @@ def _rows(result: Result) -> list[Row]:
     """Return the summary as plain values, with None for missing ones, so that JSON keeps every bit."""
     summary = result.summary().reset_index()
     summary["run_verdict"] = max(summary["verdict"], key=STATUSES.index)
+    uncertain = uncertain_quantiles(result.windows, result.scenario)
+    summary[UNCERTAIN] = [", ".join(c for c in summary if c in uncertain[str(v)]) for v in summary["variant"]]
     return [
         {str(name): None if pd.isna(value) else cast(str | int | float, plain(value)) for name, value in row.items()}
         for row in summary.to_dict("records")

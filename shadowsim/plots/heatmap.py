@@ -1,6 +1,7 @@
 """Draws metrics over one setting as lines, and over two as a heat map.
 
-An overloaded pool's latency depends on the length of the run, so it is never shown without the word OVERLOADED.
+An overloaded pool's latency depends on the length of the run, so it is never shown without the word OVERLOADED. A
+quantile that a run is too short for is left out, unless the error bar of replications stands beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from shadowsim.errors import InputError
 from shadowsim.planning.sheet import recommend
 from shadowsim.plots.style import COLOURS, INK, SCALE, SHADE, SHADE_TEXT, canvas, value_axis
 from shadowsim.text import OVERLOADED, significant
+from shadowsim.verdict import is_uncertain_in
 
 _ERRORS = 2.0  # standard errors to either side of a mark
 _SHARES = ("share", "utilisation", "error_rate")
@@ -70,7 +72,8 @@ def sweep(frame: pd.DataFrame, metric: str = "p99_s", role: str = "shadow") -> g
     Figure
         For one setting, one line per pool with two standard errors between replications; for two settings, a heat
         map with the first setting on the y axis. A cell that was overloaded in any replication is marked, and a heat
-        map shows no value for it.
+        map shows no value for it, nor for a quantile that a run of the cell is too short for; lines have a gap there
+        unless there are replications.
 
     Raises
     ------
@@ -95,7 +98,10 @@ def _lines(frame: pd.DataFrame, path: str, metric: str) -> go.Figure:
     scale, unit, title = _scale_unit_title(metric)
     n = frame["replication"].nunique()
     means = f"Means of {n} replications, ± 2 standard errors. " if n > 1 else ""
-    figure = canvas(title, f"{means}Crosses: {OVERLOADED}, where latencies grow with the length of the run.")
+    gap = is_uncertain_in(frame, metric) if n == 1 else pd.Series(False, index=frame.index)
+    gaps = " Gaps: the run is too short." if gap.any() else ""
+    figure = canvas(title, f"{means}Crosses: {OVERLOADED}, where latencies grow with the length of the run.{gaps}")
+    frame = frame.assign(**{metric: frame[metric].mask(gap)})
     numeric = pd.api.types.is_numeric_dtype(frame[path])
     values = [np.empty(0)]
     for role, colour in COLOURS.items():
@@ -122,15 +128,21 @@ def _heatmap(frame: pd.DataFrame, paths: Sequence[str], metric: str, role: str) 
     by = frame[frame["role"] == role].groupby(list(paths), sort=False, dropna=False)
     value = (scale * by[metric].mean()).unstack()
     over = by["verdict"].agg(_any_overloaded).unstack().reindex_like(value).eq(True)
-    text = value.map(lambda x: "" if np.isnan(x) else significant(x)).mask(over, "")
+    uncertain = frame.assign(uncertain=is_uncertain_in(frame, metric))
+    by = uncertain[frame["role"] == role].groupby(list(paths), sort=False, dropna=False)
+    short = by["uncertain"].any().unstack().reindex_like(value).eq(True) & ~over
+    value = value.mask(over | short)
+    text = value.map(lambda x: "" if np.isnan(x) else significant(x))
     n = frame["replication"].nunique()
     figure = canvas(f"{title} of the {role}", f"Means of {n} replications." if n > 1 else "One run per cell.")
     names = [_setting_text(x) for x in value.columns], [_setting_text(y) for y in value.index]
-    figure.add_trace(_heat_trace(names, value.mask(over), text, f"{escape(title)} %{{z:,.4~r}} {unit}"))
+    figure.add_trace(_heat_trace(names, value, text, f"{escape(title)} %{{z:,.4~r}} {unit}"))
     figure.update_traces(colorbar_title_text=unit)
     for y, x in np.argwhere(over.to_numpy(bool)):
         _add_rectangle(figure, int(x), int(y), fillcolor=SHADE, line_width=0, layer="below")
         figure.add_annotation(x=x, y=y, text=OVERLOADED, showarrow=False, font={"size": 11, "color": SHADE_TEXT})
+    for y, x in np.argwhere(short.to_numpy(bool)):
+        figure.add_annotation(x=x, y=y, text="too short", showarrow=False, font={"size": 11, "color": SHADE_TEXT})
     return _with_axes(figure, escape(paths[1]), escape(paths[0]), len(value))
 
 

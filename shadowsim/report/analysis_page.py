@@ -146,7 +146,7 @@ _KINDS = (
     AnalysisKind(
         ("run_verdict", "replication"),
         "Sweep of shadow tests",
-        "One row per run and variant.",
+        "One row per run and variant. Quantiles that a run is too short for are dashes.",
         _sweep_figures,
         "A chart shows one or two settings that vary: select rows of the frame.",
     ),

@@ -20,12 +20,15 @@ from shadowsim.planning.sheet import NO_REQUEST, NO_REQUEST_IN_RUN, NOT_MEASURED
 from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.comparison_text import label, records
 from shadowsim.report.run_text import overload_note
+from shadowsim.statistics.estimates import critical
+from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.text import OVERLOADED, compact, count, grid, percent, significant, time_text, wrapped
-from shadowsim.verdict import STATUSES, TOO_SHORT
+from shadowsim.verdict import STATUSES, TOO_SHORT, is_uncertain_in
 
 Row = Mapping[str, Any]
 
 _PERCENTAGE = re.compile(r"(.*?)(?:(\d+)(?= ?%))?((?(2) ?%.*|)$)", re.DOTALL)
+_SWEPT_QUANTILES, _SWEPT_SHARES = ("p50_s", "p99_s", "p99_9_s"), ("utilisation", "error_rate")
 _NORMAL = 1.96  # half-width of a 95 % interval, in standard errors
 
 
@@ -273,7 +276,11 @@ def _share_text(share: float, error: float) -> str:
 
 
 def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
-    """Return one row per cell and variant of `sweep`; the source only once if it is the same in all cells."""
+    """Return one row per cell and variant of `sweep`; the source only once if it is the same in all cells.
+
+    A quantile that a run of the cell is too short for (`verdict.uncertain_quantiles`) is a dash, or has the interval of
+    its mean over replications.
+    """
     values = {path: frame[path].map(setting_text) for path in paths}
     varied = [path for path in values if values[path].nunique() > 1]
     n = int(frame["replication"].max()) + 1
@@ -294,6 +301,9 @@ def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
     notes = [f"{count(len(worst))} {'cell' if len(worst) == 1 else 'cells'}: {', '.join(counts)}."]
     notes += ["The source is the same in all cells."] if same and len(worst) > 1 else []
     notes += [f"Figures are means over {n} replications."] if n > 1 else []
+    if any(is_uncertain_in(frame, name).any() for name in _SWEPT_QUANTILES):
+        interval = f"with the {percent(CONFIDENCE, 0)} interval of their mean" if n > 1 else "as dashes"
+        notes.append(f"Quantiles that a run is too short for are shown {interval}.")
     fixed = [f"{path} = {values[path].iloc[0]}" for path in values if path not in varied]
     lines = [wrapped(f"in all cells: {', '.join(fixed)}", hanging="  "), ""] if fixed else []
     lines.append(grid(rows, left=(0, len(rows[0]) - 1)) + overload_note(frame["verdict"]))
@@ -303,12 +313,22 @@ def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
 def _sweep_cells(part: pd.DataFrame) -> list[str]:
     worst = max(part["verdict"], key=STATUSES.index)
     mark = "*" if worst == OVERLOADED else ""
-    p50, p99, p99_9, used, errors = (
-        float(part[name if name in part else f"achieved_{name}"].mean())
-        for name in ("p50_s", "p99_s", "p99_9_s", "utilisation", "error_rate")
-    )
-    times = [time_text(x) + mark for x in (p50, p99, p99_9)]
+    columns = {name: part[name if name in part else f"achieved_{name}"] for name in (*_SWEPT_QUANTILES, *_SWEPT_SHARES)}
+    times = [
+        _uncertain_text(columns[name]) if is_uncertain_in(part, name).any() else time_text(columns[name].mean()) + mark
+        for name in _SWEPT_QUANTILES
+    ]
+    used, errors = (float(columns[name].mean()) for name in _SWEPT_SHARES)
     return [*times, percent(used), "none" if errors == 0.0 else percent(errors, 2), worst]
+
+
+def _uncertain_text(values: pd.Series[float]) -> str:
+    """Return the mean of a quantile over replications with its half-width; a dash for a single run."""
+    n = int(values.count())
+    if n < 2:
+        return "-"
+    half = critical(1.0 - CONFIDENCE, n - 1) * float(values.std()) / math.sqrt(n)
+    return f"{time_text(values.mean())} +- {time_text(half)}"
 
 
 def setting_text(value: object) -> str:

@@ -25,8 +25,9 @@ from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.comparison import compare, is_one_sided, is_uncertain
+from shadowsim.statistics.comparison import compare
 from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of_table, note_of_sessions
+from shadowsim.statistics.metric_rows import is_one_sided, is_uncertain
 from shadowsim.statistics.sections import Frames, frames_of
 from shadowsim.statistics.terms import (
     BETTER,

@@ -1,7 +1,8 @@
 """Turns frames of `size`, `plan` and other analyses into texts with units under short headings.
 
 Times get the unit that suits them and shares are per cent. A standard error is shown beside its figure, as plus or
-minus two standard errors. Columns without a value in any row are left out.
+minus two standard errors. Columns without a value in any row are left out. Quantiles that a run of a sweep is too short
+for are dashes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pandas as pd
 
 from shadowsim.aws.instances import duration_text
 from shadowsim.text import count, percent, significant, time_text
+from shadowsim.verdict import UNCERTAIN, is_uncertain_in
 
 NONE = "–"
 _HEADS = {
@@ -33,7 +35,7 @@ _HEADS = {
     "simulated_h": "hours simulated",
 }
 _SHARES = ("utilisation", "error_rate", "power", "false_alarm", "share")
-_REDUNDANT = ("duration_h",)  # `duration_s` says the same
+_NOT_SHOWN = ("duration_h", UNCERTAIN)  # `duration_s` says the same; uncertain quantiles are dashes
 _ERRORS = 2.0  # standard errors to either side of a figure
 
 
@@ -53,10 +55,13 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """
     columns = {}
     for name in map(str, frame.columns):
-        if name in _REDUNDANT or (name.endswith("_error") and name.removesuffix("_error") in frame):
+        if name in _NOT_SHOWN or (name.endswith("_error") and name.removesuffix("_error") in frame):
             continue
         errors = frame[f"{name}_error"] if f"{name}_error" in frame else [0.0] * len(frame)
-        cells = [_cell_text(name, value, error) for value, error in zip(frame[name], errors, strict=True)]
+        cells = [
+            NONE if uncertain else _cell_text(name, value, error)
+            for value, error, uncertain in zip(frame[name], errors, is_uncertain_in(frame, name), strict=True)
+        ]
         if any(cell not in ("", NONE) for cell in cells):
             columns[name] = cells
     texts = pd.DataFrame(columns, index=frame.index, dtype=str)

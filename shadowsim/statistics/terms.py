@@ -1,8 +1,16 @@
-"""Terms of a comparison: margins, confidence, and the codes of its outcomes. Imports nothing heavy."""
+"""Terms of a comparison, read from arguments: margins, confidence, and the codes of its outcomes.
+
+Importing it loads nothing heavy, since the command line takes its defaults from here.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
+
+from shadowsim.errors import InputError
+from shadowsim.quantities import parse_duration
 
 MARGIN_PCT = 10.0
 MARGIN_POINTS = 0.1
@@ -42,3 +50,66 @@ class Terms:
         if outcome == SAME:
             return f"no difference larger than {self.margin_text(unit)}"
         return NOT_ENOUGH_DATA if outcome == NOT_ENOUGH else outcome
+
+
+def terms_of(
+    margin_pct: float,
+    margin_points: float,
+    confidence: float,
+    look: int | None = None,
+    looks: int | None = None,
+    spending: str = DEFAULT_SPENDING,
+) -> Terms:
+    """Return the terms that arguments of `compare` describe.
+
+    Raises
+    ------
+    InputError
+        When an argument is out of its range.
+    """
+    return Terms(
+        _number("margin_pct", margin_pct, 0.0, math.inf),
+        _number("margin_points", margin_points, 0.0, 100.0),
+        _level(_number("confidence", confidence, 0.0, 1.0), look, looks, spending),
+    )
+
+
+def limit_of(slo_s: float | str | None) -> float | None:
+    """Return the argument `slo_s` of `compare` in seconds, or None.
+
+    Raises
+    ------
+    InputError
+        When it is no time above 0, such as 0.2 or "200ms".
+    """
+    if slo_s is None:
+        return None
+    if not isinstance(slo_s, str):
+        return _number("slo_s", slo_s, 0.0, math.inf)
+    limit_s = parse_duration(slo_s, "slo_s")
+    if limit_s <= 0.0:
+        raise InputError("slo_s", "must be > 0", slo_s)
+    return limit_s
+
+
+def _number(name: str, value: object, above: float, below: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not above < float(value) < below:
+        raise InputError(name, f"must be > {above:g}" + (f" and < {below:g}" if below < math.inf else ""), value)
+    return float(value)
+
+
+def _level(confidence: float, look: int | None, looks: int | None, spending: str) -> float:
+    """Return the two-sided level of the intervals; for a look, the level of a single test with the look's bound."""
+    if look is None and looks is None:
+        return 1.0 - confidence
+    if look is None or looks is None:
+        name = "look" if look is None else "looks"
+        raise InputError(name, "must be given together with " + ("looks" if look is None else "look"), None)
+    from scipy.special import ndtr  # type: ignore[import-untyped]  # imported late, since scipy loads slowly
+
+    from shadowsim.statistics import sequential_looks
+
+    bounds = sequential_looks.bounds(looks, 1.0 - confidence, spending)
+    if not isinstance(look, int) or not 1 <= look <= looks:
+        raise InputError("look", f"must be an integer from 1 to looks, which is {looks}", look)
+    return 2.0 * float(ndtr(-bounds[look - 1]))

@@ -16,6 +16,7 @@ from pandas.testing import assert_frame_equal
 
 from shadowsim import ExecutorError, InputError, Scenario, replication, simulate, sweep
 from shadowsim.planning import sweep as sweeps
+from shadowsim.verdict import uncertain_quantiles
 
 BASE = scenario({"process": "poisson", "rate_per_s": 20.0}, service(mean_s=0.05, workers=2))
 GRID = {
@@ -65,6 +66,8 @@ def test_each_row_is_what_simulate_says(replications):
                 settings = {"sampling_percentage": share, "shadow.time": str(text)}
                 expected.append(settings | {"replication": r, "variant": variant} | dict(row))
                 expected[-1]["run_verdict"] = result.verdict.status
+                uncertain = uncertain_quantiles(result.windows, result.scenario)[variant]
+                expected[-1]["uncertain"] = ", ".join(name for name in result.summary() if name in uncertain)
     expected = pd.DataFrame(expected).astype({"captured_bytes": "Int64"})
     same_to_the_bit(frame, expected)
     assert (frame["p99_s"].isna() == ((frame["role"] == "shadow") & (frame["sampling_percentage"] == 0))).all()

@@ -112,3 +112,29 @@ def test_a_map_of_power_shows_power_and_cost_and_frames_the_cheapest_that_reache
     assert ((framed.x0 + framed.x1) / 2, (framed.y0 + framed.y1) / 2) == (0, 1)
     assert not heatmap.power(plan.assign(reaches=False)).layout.shapes
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("duration of the test", "share copied")
+
+
+def test_a_quantile_of_too_short_a_run_is_a_gap_unless_an_error_bar_stands_beside_it():
+    cells = [{"n": 1}, {"n": 2}]
+    single, several = (sweep_frame(cells, replications=r) for r in (1, 2))
+    for frame in (single, several):
+        frame["uncertain"] = np.where((frame["role"] == "shadow") & (frame["n"] == 1), "p99_s, p99_9_s", "")
+    figure = heatmap.sweep(single)
+    assert np.isnan(figure.data[1].y).tolist() == [True, False]
+    assert not np.isnan(figure.data[0].y).any()
+    assert "too short" in figure.layout.title.subtitle.text
+    assert not np.isnan(heatmap.sweep(single, "utilisation").data[1].y).any()
+    figure = heatmap.sweep(several)
+    assert figure.data[1].y == pytest.approx([1.0, 2.0])  # ms
+    assert (np.asarray(figure.data[1].error_y.array) > 0.0).all()
+
+
+def test_a_map_says_where_a_run_is_too_short():
+    frame = sweep_frame(TWO, overloaded=[4])
+    short = (frame["role"] == "shadow") & (frame["replication"] == 1) & (frame["share"] == 10)
+    frame["uncertain"] = np.where(short, "p99_s, p99_9_s", "")
+    figure = heatmap.sweep(frame)
+    assert np.isnan(figure.data[0].z).tolist() == [[True, True], [False, False], [True, False]]
+    assert [(a.text, a.x, a.y) for a in figure.layout.annotations] == [
+        ("OVERLOADED", 0, 2), ("too short", 0, 0), ("too short", 1, 0),
+    ]  # fmt: skip

@@ -85,6 +85,19 @@ def test_a_frame_has_a_page_of_its_figures_and_its_table(which):
     assert EVIL not in page
 
 
+def test_a_sweep_shows_no_quantile_of_too_short_a_run():
+    frame = SWEEP.assign(p95_s=[0.11, 0.12, 0.13, 0.14], uncertain=["", "", "", "p99_s, p99_9_s"])
+    page = analysis_page.html(frame)
+    assert "300 ms" in analysis_page.html(SWEEP)
+    assert "300 ms" not in page
+    assert "140 ms" in page
+    assert "p99_9_s" not in page  # dashes tell it
+    drawn_ms = analysis_page.kind_of(frame).figures(frame, None)["p99"].data[1].y
+    np.testing.assert_array_equal(drawn_ms, [200.0, np.nan])
+    read_back = frame.assign(uncertain=[np.nan, np.nan, np.nan, "p99_s, p99_9_s"])  # as read_csv has it
+    assert analysis_page.html(read_back) == page
+
+
 def test_the_goal_is_drawn():
     assert figures_of(analysis_page.html(SIZES, "p99 <= 300ms"))["cost"]["layout"]["shapes"][0]["y0"] == 300.0
     assert figures_of(analysis_page.html(PLAN, 0.9))["cost"]["layout"]["shapes"][0]["y0"] == 90.0

@@ -13,8 +13,11 @@ from shadowsim.planning.costs import cost
 from shadowsim.planning.sheet import NOT_MEASURED
 from shadowsim.planning.slo import parse_slo
 from shadowsim.report.analysis_text import data_text, figure, goals_text, noise_text, plan_text, sizing_text, sweep_text
+from shadowsim.text import time_text
 
 BASE = default_scenario().replace({"horizon_s": 120})
+# 12,000 requests: 120 answers lie beyond p99 and 12 beyond p99.9, of which 20 are needed
+SHORT = BASE.replace({"rate_per_s": 100, "sampling_percentage": 100})
 
 
 def fitting(text):
@@ -150,7 +153,7 @@ def test_a_sweep():
     assert [row[1:3] for row in table[1:]] == [["10", "1"], ["10", "2"], ["50", "1"], ["50", "2"]]
     shadow = frame[frame["role"] == "shadow"]
     assert [float(row[3]) for row in table[1:]] == pytest.approx(1e3 * shadow["p50_s"], rel=5e-3)
-    assert lines[-1].endswith("The source is the same in all cells.")
+    assert "The source is the same in all cells." in " ".join(lines[-2:])
 
 
 def test_a_sweep_that_changes_the_source_shows_it_in_each_cell():
@@ -170,6 +173,27 @@ def test_a_sweep_marks_overloaded_cells():
     row = next(line for line in text.splitlines() if line.endswith("OVERLOADED"))
     assert row.count(" s*") == 3
     assert "\n* the pool is OVERLOADED" in text
+
+
+def test_a_sweep_shows_no_quantile_of_too_short_a_run():
+    grid = {"shadow.time.mean_s": [0.02, 0.03]}
+    frame = sweep(SHORT, grid)
+    assert set(frame["uncertain"]) == {"p99_9_s"}
+    text = fitting(sweep_text(frame, grid))
+    rows = [line.split() for line in text.splitlines() if line.startswith("shadow ")]
+    p99_ms = 1e3 * frame[frame["role"] == "shadow"]["p99_s"]
+    assert [float(row[4]) for row in rows] == pytest.approx(p99_ms, rel=5e-3)  # three digits
+    assert [row[6] for row in rows] == ["-", "-"]
+    assert "Quantiles that a run is too short for are shown as dashes." in " ".join(text.split())
+    assert "dashes" not in sweep_text(frame.assign(uncertain=""), grid)
+
+
+def test_replications_show_the_interval_of_a_quantile_that_each_is_too_short_for():
+    grid = {"shadow.time.mean_s": [0.02]}
+    frame = sweep(SHORT, grid, replications=3)
+    values = frame[frame["role"] == "shadow"]["p99_9_s"]
+    half = 4.303 * values.std() / 3**0.5  # Student's t of 2 degrees of freedom
+    assert f"{time_text(values.mean())} +- {time_text(half)}" in fitting(sweep_text(frame, grid))
 
 
 def plan_frame(*rows):

@@ -5,7 +5,17 @@ import inspect
 import pytest
 
 import shadowsim as ss
-from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, NOT_JUDGED, OUTCOMES, Terms
+from shadowsim.errors import InputError
+from shadowsim.statistics.terms import (
+    CONFIDENCE,
+    MARGIN_PCT,
+    MARGIN_POINTS,
+    NOT_JUDGED,
+    OUTCOMES,
+    Terms,
+    limit_of,
+    terms_of,
+)
 
 
 def test_each_outcome_has_its_sentence():
@@ -26,3 +36,16 @@ def test_all_comparisons_have_the_same_defaults(function):
         name: value for name, value in defaults.items() if name in parameters
     }
     assert {"margin_points", "confidence"} <= set(parameters)
+
+
+def test_arguments_become_terms_and_seconds():
+    assert terms_of(5.0, 0.2, 0.9) == Terms(5.0, 0.2, 1.0 - 0.9)
+    last = terms_of(5.0, 0.2, 0.95, look=3, looks=3)
+    assert 0.0 < last.alpha < 1.0 - 0.95  # the looks before have spent a part of the level
+    assert terms_of(5.0, 0.2, 0.95, look=1, looks=3).alpha < last.alpha
+    assert [limit_of(x) for x in (None, 0.2, "200ms")] == [None, 0.2, 0.2]
+
+
+def test_a_limit_of_no_time_is_refused():
+    with pytest.raises(InputError, match="slo_s: must be > 0, got '0ms'"):
+        limit_of("0ms")
