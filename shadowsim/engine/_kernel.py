@@ -2,13 +2,13 @@
 
 Rules of this file
 ------------------
-Compiled code is here and in `_event_kernel`, with every constant that it reads; both import numpy and numba only. numba's
-cache notices a change in the file that it compiles, but not in files that this one imports; the other file sees to it.
-Functions take scalars, arrays and the named tuples below: inputs first, then state, then outputs. They never raise, never
-allocate in a loop over requests, and run without the interpreter's lock. The same functions run uncompiled under
-`NUMBA_DISABLE_JIT=1` and give the same bits: arithmetic is + - * /, sqrt, comparisons and integers, all of which IEEE 754
-fixes to the last bit; there is no call to a mathematics library, no contraction and no reordering. Hash arithmetic has
-np.uint64 operands only, since a signed operand would turn it into floating point.
+Compiled code is here and in `_event_kernel`, with every constant that it reads; both import numpy and numba only.
+numba's cache notices a change in the file that it compiles, but not in files that this one imports; the other file sees
+to it. Functions take scalars, arrays and the named tuples below: inputs first, then state, then outputs. They never
+raise, never allocate in a loop over requests, and run without the interpreter's lock. The same functions run uncompiled
+under `NUMBA_DISABLE_JIT=1` and give the same bits: arithmetic is + - * /, sqrt, comparisons and integers, all of which
+IEEE 754 fixes to the last bit; there is no call to a mathematics library, no contraction and no reordering. Hash
+arithmetic has np.uint64 operands only, since a signed operand would turn it into floating point.
 
 What a run is
 -------------
