@@ -40,6 +40,7 @@ left out, times begin at 2024-03-04 09:00:00 and are rounded down to 100 ns.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -252,7 +253,7 @@ class Traffic:
         return self.block
 
 
-class Process:
+class Process(ABC):
     """An arrival process; this base class has a rate that is known before the run.
 
     Attributes
@@ -295,9 +296,9 @@ class Process:
         """Return the period after which the expected rate repeats; 0 for a steady rate, infinity for never."""
         return 0.0 if traffic.profile is None else traffic.profile.cycle_s
 
+    @abstractmethod
     def scv(self, traffic: Traffic) -> float | None:
         """Return variance / mean² of the gaps without a profile."""
-        raise NotImplementedError
 
     def dispersion(self, traffic: Traffic) -> float | None:
         """Return the limit of variance / mean of counts without a profile."""
