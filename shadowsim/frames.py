@@ -115,7 +115,7 @@ EVENT_WINDOWS = (
     Column("requests_unavailable", FLAG, "", "requests that came while no instance served: 5XX"),
     Column("requests_failed", FLAG, "", "requests that were lost with their instance"),
     Column("retries", FLAG, "", "arrivals that are no first attempts"),
-    Column("batch_size_mean", REAL, "", "requests per start of a worker"),
+    Column("batch_size_mean", REAL, "", "mean size of the batches that start in the window"),
     Column("calls", FLAG, "", "callers' requests, with all their attempts, whose first attempt came in the window"),
     Column("calls_answered", FLAG, "", "calls that ended with an answer 2XX"),
     Column("call_latency_mean_s", REAL, "s", "mean time from a call's first attempt to its end"),

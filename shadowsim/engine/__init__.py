@@ -1,10 +1,10 @@
 """Simulates a scenario: turns it into arrays, runs the compiled kernel, and returns frames.
 
 _event_kernel  simulates one pool event by event: batches, auto scaling, outages and retries
-_kernel        simulates requests through both pools; the fastest loops
+_kernel        simulates requests through both pools; holds all compiled code but the event loop
 arrivals       computes arrival times, a batch of windows at a time
 columns        converts a scenario into the numbers that the kernel reads
-event_run      runs a side of a run that has events, and grows its arrays
+event_run      runs one evented side of a run, with arrays that grow
 executors      runs many tasks on threads or on an executor, a bounded number at a time
 law_tables     tabulates a law's quantiles for the kernel
 parallel       runs one simulation on several workers with identical results

@@ -205,7 +205,8 @@ class Dynamics(NamedTuple):
 R_UNAVAILABLE, R_FAILED, R_STARTED, R_BATCHES, R_RETRIES = 24, 25, 26, 27, 28
 R_BUSY_S, R_SERVING_S, R_UP_S, R_EXISTING_S, R_DESIRED = 29, 30, 31, 32, 33  # worker-seconds, then instance-seconds
 R_CALLS, R_CALLS_ANSWERED, R_CALL_SUM = 34, 35, 36  # by the window of a call's first attempt
-EVENT_ROW_WIDTH = 37
+R_BATCHED = 37  # requests in the batches of R_BATCHES, by the window in which these start
+EVENT_ROW_WIDTH = 38
 
 # ---- Columns of the sample after those of `_kernel` ----
 S_ATTEMPT, S_STATUS, S_LATENCY = 7, 8, 9
@@ -616,6 +617,7 @@ def _start_waiting(
         queued -= size
         _count_busy(1, now, count, clock, row)
         row[R_BATCHES] += 1.0
+        row[R_BATCHED] += np.float64(size)
         worker = np.int64(idle[i * workers + workers - busy - 1])
         busy += 1
         job[worker] = head

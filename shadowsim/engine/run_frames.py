@@ -127,7 +127,7 @@ def _event_columns(c: Columns, role: str, rows: Floats) -> dict[str, Any]:
         "requests_unavailable": number(e.R_UNAVAILABLE),
         "requests_failed": number(e.R_FAILED),
         "retries": number(e.R_RETRIES, retried),
-        "batch_size_mean": _ratio(rows[:, e.R_STARTED], rows[:, e.R_BATCHES]),
+        "batch_size_mean": _ratio(rows[:, e.R_BATCHED], rows[:, e.R_BATCHES]),
         "calls": number(e.R_CALLS, retried),
         "calls_answered": number(e.R_CALLS_ANSWERED, retried),
         "call_latency_mean_s": _ratio(rows[:, e.R_CALL_SUM], calls) if retried else np.nan,

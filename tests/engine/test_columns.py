@@ -102,9 +102,9 @@ def test_a_sample_that_did_not_fit_is_drawn_again(wanted, monkeypatch):
     ):
         calls = []
 
-        def spoilt(wanted, expected, widen, *kind, spoil=spoil, calls=calls):
+        def spoilt(wanted, expected, widen, attempts, evented, spoil=spoil, calls=calls):
             calls.append(widen)
-            sample = new_sample(wanted, expected, widen, *kind)
+            sample = new_sample(wanted, expected, widen, attempts, evented)
             return spoil(sample) if widen == 0 else sample
 
         monkeypatch.setattr(parallel, "new_sample", spoilt)

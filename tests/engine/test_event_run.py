@@ -63,6 +63,10 @@ def check_windows(rows, c, history, name):
     samples = [[] for _ in range(c.n_windows)]
     for t, present in history.samples:
         samples[naive.window_of(c, t)] += present.values()
+    sizes = [[] for _ in range(c.n_windows)]
+    for t, size in history.batches:
+        if t < c.horizon_s:
+            sizes[naive.window_of(c, t)].append(size)
     for w, (_, row) in enumerate(rows.iterrows()):
         attempts = [a for a in here[w] if not a.status.startswith("lost")]
         counts = {status: sum(a.status == status for a in here[w]) for status in {a.status for a in here[w]}}
@@ -95,6 +99,8 @@ def check_windows(rows, c, history, name):
             up_s = history.up_s[w] * pool.n_workers
             if up_s > 0.0:
                 assert row["utilisation"] * up_s == pytest.approx(history.busy_s[w], abs=1e-9)
+            if sizes[w]:
+                assert row["batch_size_mean"] == sum(sizes[w]) / len(sizes[w])
             if samples[w]:
                 assert row["ConcurrentRequestsPerModel_Minimum"] == min(samples[w])
                 assert row["ConcurrentRequestsPerModel_Maximum"] == max(samples[w])

@@ -139,6 +139,7 @@ class History:
     """A pool's run; lists by window have one element per window."""
 
     attempts: list  # in order of arrival
+    batches: list  # (start, size); without a batcher of single requests
     samples: list  # (time, {instance: requests present}) of instances that serve or drain
     actions: list
     steps: list  # (time, number of serving instances), from time 0 on, before the horizon
@@ -194,7 +195,7 @@ class Variant:
         self.c, self.pool, self.dynamics, self.callers = c, pool, dynamics, callers
         self.events, self.n_events, self.n_admitted = [], 0, 0
         self.attempts, self.copy_times, self.samples, self.actions, self.held = [], [], [], [], []
-        self.instances = []
+        self.instances, self.batches = [], []
         self.desired = pool.n_instances
         self.high_streak = self.low_streak = 0
         self.out_cooldown_end = self.in_cooldown_end = -math.inf
@@ -363,6 +364,7 @@ class Variant:
             if batching.max_size:
                 service *= batching.factors[size - 1]
             work = Work(members, now, float(service), float(now + service))
+            self.batches.append((now, size))
             instance.works.append(work)
             for a in members:
                 a.start, a.service = work.start, work.service
@@ -511,6 +513,7 @@ class Variant:
                     up.append((begin, end))
         return History(
             attempts=self.attempts,
+            batches=self.batches,
             samples=self.samples,
             actions=self.actions,
             steps=steps(serving, horizon_s),
