@@ -172,9 +172,11 @@ def noise_floor(
     refuse_both_formats(as_json, as_csv)
     scenario = scenario_of(file, rate, edits, seed)
     from shadowsim.planning.noise_floor import noise_floor as measure_noise_floor
+    from shadowsim.planning.noise_floor import other_share_text
     from shadowsim.report.analysis_text import noise_text
 
-    print_assumptions(scenario, as_json or as_csv)
+    other_share = other_share_text(scenario)
+    print_assumptions(scenario, as_json or as_csv, [other_share] if other_share else [])
     floor = measure_noise_floor(
         scenario,
         margin_pct=margin_pct,
@@ -188,7 +190,7 @@ def noise_floor(
     if as_json or as_csv:
         print_frame(floor, as_json)
     else:
-        typer.echo(noise_text(floor, scenario.horizon_s, scenario.experiment.sampling_percentage))
+        typer.echo(noise_text(floor, scenario.horizon_s))
 
 
 @app.command(epilog="Example: shadowsim agreement AllTraffic Shadow-01 --ignore '$.request_id' --at-least 99%")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,16 +121,16 @@ def scenario_of(
     return Scenario.of(source, rate, changes)
 
 
-def assumption_lines(scenario: Scenario) -> list[str]:
-    """Return what was assumed for a scenario and how its traces were read, in wrapped lines."""
+def assumption_lines(scenario: Scenario, more: Iterable[str] = ()) -> list[str]:
+    """Return what was assumed for a scenario, how its traces were read, and further sentences, in wrapped lines."""
     from shadowsim.text import wrapped
 
-    return [wrapped(sentence, "assumed  ", " " * 9) for sentence in scenario.assumptions]
+    return [wrapped(sentence, "assumed  ", " " * 9) for sentence in (*scenario.assumptions, *more)]
 
 
-def print_assumptions(scenario: Scenario, for_machines: bool = False) -> None:
-    """Print the lines of `assumption_lines` above an answer; nothing in output for machines."""
-    lines = [] if for_machines else assumption_lines(scenario)
+def print_assumptions(scenario: Scenario, for_machines: bool = False, more: Iterable[str] = ()) -> None:
+    """Print the lines of `assumption_lines`, and of further sentences, above an answer; nothing for machines."""
+    lines = [] if for_machines else assumption_lines(scenario, more)
     typer.echo("\n".join([*lines, "", ""]) if lines else "", nl=False)
 
 

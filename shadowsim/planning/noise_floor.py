@@ -132,6 +132,17 @@ def as_aa_test(scenario: Scenario) -> Scenario:
     )
 
 
+def other_share_text(scenario: Scenario) -> str | None:
+    """Return a sentence on the share that the runs have in place of the scenario's; None where they have its own."""
+    asked, measured = (s.experiment.sampling_percentage for s in (scenario, as_aa_test(scenario)))
+    if asked in (0, measured):  # of 0 % there is no noise to measure
+        return None
+    return (
+        f"sampling_percentage: {measured} % in place of {asked} %, for which no pool is as busy as the source's. "
+        "A test with fewer copies has more noise."
+    )
+
+
 def _row(metric: str, rows: pd.DataFrame) -> dict[str, Any]:
     unit, value = rows["unit"].iloc[0], float(rows["source"].mean())
     distance = rows["difference"].abs().dropna().to_numpy(np.float64)

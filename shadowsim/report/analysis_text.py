@@ -32,11 +32,8 @@ _SWEPT_QUANTILES, _SWEPT_SHARES = ("p50_s", "p99_s", "p99_9_s"), ("utilisation",
 _NORMAL = 1.96  # half-width of a 95 % interval, in standard errors
 
 
-def noise_text(floor: pd.DataFrame, horizon_s: float, asked_pct: int | None = None) -> str:
-    """Return the table of `noise_floor`, the smallest difference of p99 that means something, and false alarms.
-
-    `asked_pct` is the scenario's sampling percentage, of which a note is made where the shadow had another.
-    """
+def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
+    """Return the table of `noise_floor`, the smallest difference of p99 that means something, and false alarms."""
     first = floor.iloc[0]
     rows = [["", "value", "typical", "19 of 20 below", "worse", "better", "same", "not enough"]]
     for row in records(floor):
@@ -59,13 +56,6 @@ def noise_text(floor: pd.DataFrame, horizon_s: float, asked_pct: int | None = No
         grid(rows),
         "",
     ]
-    if asked_pct is not None and asked_pct != first["sampling_percentage"]:
-        lines.append(
-            wrapped(
-                f"Measured with {first['sampling_percentage']} %, not {asked_pct} % of the requests: no pool for "
-                f"{asked_pct} % is as busy as the source's. A test with fewer copies has more noise."
-            )
-        )
     p99 = floor[floor["metric"] == "p99"]
     if len(p99) and math.isfinite(p99["most"].iloc[0]):
         most, pct = p99["most"].iloc[0], p99["most_pct"].iloc[0]

@@ -316,6 +316,8 @@ def _clock(column: pd.Series[Any], name: str, file: Path, options: TimeOptions, 
         row = int(np.argmax(bad))
         line = line_of(file, row)
         where = f"line {line}" if line is not None else f"row {row + 1}"
+        if pd.isna(given.iloc[row]) or not str(given.iloc[row]).strip():
+            raise InputError(at, f"{file} must have a time in column {name}, which is empty in {where}")
         what = f"must have a time in column {name}, ISO 8601, common log format or a number, which fails in {where}"
         hint = "; any other date needs its strptime format in time_unit" if texts else ""
         raise InputError(at, f"{file} {what}", given.iloc[row], hint=hint)

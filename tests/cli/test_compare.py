@@ -127,6 +127,13 @@ class TestNoiseFloor:
         assert [row["most"] for row in answer] == want["most"].tolist()
         assert answer[-1]["most_pct"] is None
 
+    def test_another_share_is_said_to_be_assumed(self):
+        share = "assumed sampling_percentage: 100 % in place of 33 %, for which no pool is as busy as the source's."
+        text = good("noise-floor", *self.OPTIONS, "--set", "sampling_percentage=33")
+        assert " ".join(text.split()).startswith(share)
+        assert "assumed" not in good("noise-floor", *self.OPTIONS, "--set", "sampling_percentage=50")
+        assert "assumed" not in good("noise-floor", *self.OPTIONS, "--set", "sampling_percentage=33", "--csv")
+
     def test_slips(self):
         assert refused("noise-floor", "--replications", 1) == "--replications: must be a whole number >= 2, got 1"
         assert "did you mean horizon_s?" in refused("noise-floor", "--set", "run.horizon=5")

@@ -167,10 +167,9 @@ def test_cached_arrays_cannot_be_written(tmp_path):
         ("", "is empty"),
         ("time,n\n", "has no rows"),
         ("when,n\n1,2\n", "no column known as a time; name the column of the arrivals in time_column; it has"),
-        (
-            " time ,n\n1,2\n,3\n",
-            "must have a time in column time, ISO 8601, common log format or a number, which fails in line 3",
-        ),
+        (" time ,n\n1,2\n,3\n", "must have a time in column time, which is empty in line 3"),
+        ("timestamp,n\n2024-01-01,1\n\n,2\n", "must have a time in column timestamp, which is empty in line 4"),
+        ("timestamp,n\n2024-01-01,1\n  ,2\n", "must have a time in column timestamp, which is empty in line 3"),
         ("time,n\n1,2\nabc,3\n5,5\n", "line 3, got 'abc'"),
         ("timestamp\n2024-01-01\nnow\n", "line 3, got 'now'"),
         ("timestamp\n2024-01-01\n2024-13-01\n", "line 3, got '2024-13-01'"),
