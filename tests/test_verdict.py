@@ -241,6 +241,7 @@ def test_a_rate_that_jumps_rarely_is_load():
     assert p.peak_load == pytest.approx(1.3, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("load", "over"), [(0.8, False), (1.1, True)])
 def test_a_trace_of_bursts_and_heavy_work_is_judged_beyond_its_dispersion(tmp_path, load, over):
     for seed in range(4):

@@ -357,6 +357,7 @@ def test_a_mean_without_an_interval_is_bounded_by_latencies_that_are_cut_off():
     assert 1.0 < mean["ratio_low"] < mean["ratio"]
 
 
+@pytest.mark.slow
 def test_equal_variants_have_no_one_sided_answers():
     """Sides that have data or not by chance; a false answer has half the level on each side at most."""
     n, n_one_sided, n_silent = 60, 0, 0

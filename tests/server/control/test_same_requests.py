@@ -126,7 +126,7 @@ times = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.fixed_dictionaries({}, optional={"StartTime": times, "EndTime": times}))
 def test_schedules(schedule):
     request = experiment(Schedule=schedule)
