@@ -1,6 +1,7 @@
 """Settings of the whole suite: failures must be reproducible, and nothing depends on how fast the machine is."""
 
 import gc
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ from hypothesis import settings
 
 settings.register_profile("shadowsim", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("shadowsim")
+
+# A shell starts its background jobs with interrupts ignored: tests of Ctrl-C, and processes that they start, would wait.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Modules and items are there to the end: to look through them for garbage while they are made takes five seconds.
 gc.disable()
