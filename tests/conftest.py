@@ -10,7 +10,7 @@ from hypothesis import settings
 settings.register_profile("shadowsim", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("shadowsim")
 
-# A shell starts its background jobs with interrupts ignored: tests of Ctrl-C, and processes that they start, would wait.
+# A shell starts its background jobs with interrupts ignored: tests of Ctrl-C and their processes would wait.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
