@@ -127,7 +127,7 @@ from shadowsim.engine._kernel import (
 ATTEMPT = 64
 MOST_ATTEMPTS = 128
 TICKS_PER_MINUTE = 6
-HIGH = np.uint64(32)
+HIGH, ONE = np.uint64(32), np.uint64(1)
 SOURCE_OUTAGE, SHADOW_OUTAGE = 14, 15  # keyed by the instance's number in place of a window: up, repair, up, ...
 CLIENT, BACKOFF = 16, 17  # which client makes a request; how long attempt a waits before it is made again
 
@@ -334,8 +334,9 @@ class EventRun(NamedTuple):
 @inline
 def _ends_first(a: int, b: int, workers: int, end_s: Floats, job: Int32s, node: Ints, slot: Ints) -> bool:
     """Return whether worker a ends before worker b: by (time, instance's number, order of admission)."""
-    first = end_s[a] < end_s[b]
-    if end_s[a] == end_s[b] and end_s[a] < np.inf:
+    end_a, end_b = end_s[np.uint64(a)], end_s[np.uint64(b)]
+    first = end_a < end_b
+    if end_a == end_b and end_a < np.inf:
         number_a, number_b = slot[a // workers, I_NUMBER], slot[b // workers, I_NUMBER]
         first = number_a < number_b
         if number_a == number_b:
@@ -348,14 +349,14 @@ def _set_end(
     leaf: int, t: float, workers: int, end_s: Floats, tree: Int32s, job: Int32s, node: Ints, slot: Ints
 ) -> None:
     """Set when a worker ends; inf: it is idle."""
-    end_s[leaf] = t
-    i = (leaf + end_s.size) >> 1
+    end_s[np.uint64(leaf)] = t
+    i = np.uint64((leaf + end_s.size) >> 1)  # unsigned: an index that may be negative is tested at each access
     while i > 0:
-        a, b, before = tree[2 * i], tree[2 * i + 1], tree[i]
+        a, b, before = tree[i << ONE], tree[(i << ONE) | ONE], tree[i]
         first = a if _ends_first(a, b, workers, end_s, job, node, slot) else b
         tree[i] = first
         # where another leaf came first and still does, nothing changes above
-        i = 0 if first == before and first != leaf else i >> 1
+        i = np.uint64(0) if first == before and first != leaf else i >> ONE
 
 
 @inline
@@ -363,11 +364,11 @@ def _set_due(i: int, t: float, due_s: Floats, tree: Int32s) -> None:
     """Set when slot i's forming batch is due; inf: never."""
     if due_s[i] != t:
         due_s[i] = t
-        j = (i + due_s.size) >> 1
+        j = np.uint64((i + due_s.size) >> 1)
         while j > 0:
-            a, b = tree[2 * j], tree[2 * j + 1]
-            tree[j] = a if due_s[a] <= due_s[b] else b
-            j >>= 1
+            a, b = tree[j << ONE], tree[(j << ONE) | ONE]
+            tree[j] = a if due_s[np.uint64(a)] <= due_s[np.uint64(b)] else b
+            j = j >> ONE
 
 
 # ---- Nodes ----
@@ -391,10 +392,10 @@ def _give_node(x: int, node: Ints, count: Ints) -> None:
 @inline
 def _append(x: int, head: int, tail: int, earlier: int, later: int, node: Ints, count: Ints) -> None:
     """Add a node to the list of deadlines or of calls, whose ends and links are at the given columns."""
-    last = count[tail]
-    node[x, earlier], node[x, later] = last, -1
+    at, last = np.uint64(x), count[tail]
+    node[at, earlier], node[at, later] = last, -1
     if last >= 0:
-        node[last, later] = x
+        node[np.uint64(last), later] = x
     else:
         count[head] = x
     count[tail] = x
@@ -402,13 +403,14 @@ def _append(x: int, head: int, tail: int, earlier: int, later: int, node: Ints, 
 
 @inline
 def _unlink(x: int, head: int, tail: int, earlier: int, later: int, node: Ints, count: Ints) -> None:
-    before, after = node[x, earlier], node[x, later]
+    at = np.uint64(x)
+    before, after = node[at, earlier], node[at, later]
     if before >= 0:
-        node[before, later] = after
+        node[np.uint64(before), later] = after
     else:
         count[head] = after
     if after >= 0:
-        node[after, earlier] = before
+        node[np.uint64(after), earlier] = before
     else:
         count[tail] = before
 
@@ -505,41 +507,44 @@ def _book(
     load: Int32s, count: Ints, rows: Floats, open_bucket: NDArray[np.uint32], open_n: Ints,
 ) -> int:  # fmt: skip
     """Book how an attempt ended for the endpoint; return what its caller is told, an ON_... or 0 for success."""
-    own, latency, cause = node[x, N_OWN_WINDOW], -1.0, 0
+    u = np.uint64(x)  # an index that may be negative is tested at each access
+    own, latency, cause = node[u, N_OWN_WINDOW], -1.0, 0
+    w = np.uint64(own)
     if status != REFUSED and status != UNAVAILABLE:
-        i = node[x, N_SLOT]
-        slot[i, I_OUTSTANDING] -= 1
+        s = np.uint64(node[u, N_SLOT])
+        slot[s, I_OUTSTANDING] -= 1
         count[M_OUTSTANDING] -= 1
-        if slot[i, I_PLACE] >= 0:
-            load[slot[i, I_PLACE]] -= np.int32(1)
+        place = slot[s, I_PLACE]
+        if place >= 0:
+            load[np.uint64(place)] -= np.int32(1)
         _unlink(x, M_DEADLINES, M_LAST_DEADLINE, N_EARLIER, N_LATER, node, count)
     if status == ANSWERED:
-        latency, status = min(now - node_s[x, N_ARRIVAL], timeout_s), node[x, N_STATUS]
+        latency, status = min(now - node_s[u, N_ARRIVAL], timeout_s), node[u, N_STATUS]
         if status != ANSWERED:
-            rows[own, R_ERROR_4XX] += np.float64(status == ERROR_4XX)
-            rows[own, R_ERROR_5XX] += np.float64(status == ERROR_5XX)
+            rows[w, R_ERROR_4XX] += np.float64(status == ERROR_4XX)
+            rows[w, R_ERROR_5XX] += np.float64(status == ERROR_5XX)
             cause = ON_MODEL_ERROR
     elif status == TIMED_OUT:
-        rows[own, R_TIMED_OUT] += 1.0
+        rows[w, R_TIMED_OUT] += 1.0
         latency, cause = timeout_s, ON_TIMEOUT if patience_s <= timeout_s else ON_MODEL_ERROR
     elif status == REFUSED:
-        rows[own, R_REFUSED] += 1.0
+        rows[w, R_REFUSED] += 1.0
         cause = ON_REFUSED
     elif status == UNAVAILABLE:
-        rows[own, R_UNAVAILABLE] += 1.0
+        rows[w, R_UNAVAILABLE] += 1.0
         cause = ON_UNAVAILABLE
     else:
-        rows[own, R_FAILED] += 1.0
+        rows[w, R_FAILED] += 1.0
         cause = ON_OUTAGE
     at = own & (open_n.size - 1)
-    open_n[at] -= 1
+    open_n[np.uint64(at)] -= 1
     if latency >= 0.0:
-        rows[own, R_LATENCY_SUM] += latency
-        rows[own, R_LATENCY_MIN] = min(rows[own, R_LATENCY_MIN], latency)
-        rows[own, R_LATENCY_MAX] = max(rows[own, R_LATENCY_MAX], latency)
-        open_bucket[at, bucket_of(latency)] += np.uint32(1)
-    node[x, N_STATUS] = status
-    node[x, N_FLAGS] |= F_ENDED
+        rows[w, R_LATENCY_SUM] += latency
+        rows[w, R_LATENCY_MIN] = min(rows[w, R_LATENCY_MIN], latency)
+        rows[w, R_LATENCY_MAX] = max(rows[w, R_LATENCY_MAX], latency)
+        open_bucket[np.uint64(at), np.uint64(bucket_of(latency))] += np.uint32(1)
+    node[u, N_STATUS] = status
+    node[u, N_FLAGS] |= F_ENDED
     return cause
 
 
@@ -594,9 +599,10 @@ def _start_waiting(
 
     `most` requests fill a batch; without a batcher, `factors` is empty and each request starts alone.
     """
-    queued, busy = slot[i, I_QUEUED], slot[i, I_BUSY]
+    s = np.uint64(i)
+    queued, busy = slot[s, I_QUEUED], slot[s, I_BUSY]
     while queued > 0 and busy < workers:
-        head, size = slot[i, I_HEAD], min(queued, most)
+        head, size = np.uint64(slot[s, I_HEAD]), min(queued, most)
         if size < most and now < node_s[head, N_ARRIVAL] + max_delay_s:
             break
         work = node_s[head, N_WORK]
@@ -604,29 +610,30 @@ def _start_waiting(
             work *= slowdown[min(busy, slowdown.size - 1)]
         if factors.size:
             work *= factors[size - 1]
-        x, last = head, head
+        x, last, following = head, head, np.int64(-1)
         for _ in range(size):
-            own = node[x, N_OWN_WINDOW]
+            own = np.uint64(node[x, N_OWN_WINDOW])
             rows[own, R_WAIT_SUM] += now - node_s[x, N_ARRIVAL]
             rows[own, R_STARTED] += 1.0
             node_s[x, N_START], node_s[x, N_WORK] = now, work
             last = x
-            x = node[x, N_NEXT]
+            following = node[x, N_NEXT]
+            x = np.uint64(max(following, 0))
         node[last, N_NEXT] = -1
-        slot[i, I_HEAD] = x
+        slot[s, I_HEAD] = following
         queued -= size
         _count_busy(1, now, count, clock, row)
         row[R_BATCHES] += 1.0
         row[R_BATCHED] += np.float64(size)
-        worker = np.int64(idle[i * workers + workers - busy - 1])
+        worker = np.int64(idle[np.uint64(i * workers + workers - busy - 1)])
         busy += 1
-        job[worker] = head
+        job[np.uint64(worker)] = np.int32(head)
         _set_end(worker, now + work, workers, end_s, end_tree, job, node, slot)
-    slot[i, I_QUEUED], slot[i, I_BUSY] = queued, busy
+    slot[s, I_QUEUED], slot[s, I_BUSY] = queued, busy
     if factors.size:
         due = np.inf
         if queued > 0 and busy < workers:
-            due = node_s[slot[i, I_HEAD], N_ARRIVAL] + max_delay_s
+            due = node_s[np.uint64(slot[s, I_HEAD]), N_ARRIVAL] + max_delay_s
         _set_due(i, due, due_s, due_tree)
 
 
@@ -1002,7 +1009,8 @@ def _advance(
                 clock[T_NOW] = t
         if kind == FINISH:
             worker = np.int64(end_tree[1])
-            left, leaving, leaving_status = worker // workers, np.int64(job[worker]), ANSWERED
+            leaving, leaving_status = np.int64(job[np.uint64(worker)]), ANSWERED
+            left = node[np.uint64(leaving), N_SLOT]
             _set_end(worker, np.inf, workers, end_s, end_tree, job, node, slot)
             _count_busy(-1, t, count, clock, row)
             busy = slot[left, I_BUSY] - 1
@@ -1059,25 +1067,26 @@ def _advance(
                 offset = GOLDEN * np.uint64(node[x, N_NUMBER])
                 row[R_RETRIES] += 1.0
             if not lost:
+                u = np.uint64(x)  # an index that may be negative is tested at each access
                 row[R_REQUESTS] += 1.0
                 count[M_INVOCATIONS] += 1
-                open_n[w & (open_n.size - 1)] += 1
+                open_n[np.uint64(w & (open_n.size - 1))] += 1
                 own_keys, shift = attempt == 0 and window == w, ATTEMPT * attempt
-                node[x, N_OWN_WINDOW], node[x, N_SLOT], node[x, N_NEXT], node[x, N_FLAGS] = w, -1, -1, 0
-                node[x, N_STATUS] = ANSWERED
-                node_s[x, N_START] = np.nan
+                node[u, N_OWN_WINDOW], node[u, N_SLOT], node[u, N_NEXT], node[u, N_FLAGS] = w, -1, -1, 0
+                node[u, N_STATUS] = ANSWERED
+                node_s[u, N_START] = np.nan
                 if failing > 0.0:
-                    u = uniform(mix((k_error if own_keys else key(seed, pool.error + shift, window)) + offset))
-                    if u <= pool.error_4xx:
-                        node[x, N_STATUS] = ERROR_4XX
-                    elif u <= failing:
-                        node[x, N_STATUS] = ERROR_5XX
+                    chance = uniform(mix((k_error if own_keys else key(seed, pool.error + shift, window)) + offset))
+                    if chance <= pool.error_4xx:
+                        node[u, N_STATUS] = ERROR_4XX
+                    elif chance <= failing:
+                        node[u, N_STATUS] = ERROR_5XX
                 if work_s.size:
                     work = work_s[request % work_s.size]
                 else:
                     z = mix((k_work if own_keys else key(seed, pool.service + shift, window)) + offset)
                     work = draw(z, table) * mean_s
-                node_s[x, N_WORK] = work
+                node_s[u, N_WORK] = work
                 row[R_WORK] += work * share_of_worker
                 body = 0.0
                 if bodies:
@@ -1101,12 +1110,12 @@ def _advance(
                     if copied and mirror.max_body_bytes >= 0.0 and body > mirror.max_body_bytes:
                         row[R_LOST_BODY] += 1.0
                     elif copied and late:
-                        node[x, N_FLAGS] = F_COPIED
+                        node[u, N_FLAGS] = F_COPIED
                     elif copied:
                         out = cursor[C_OUT]
                         to_arrival[out], to_window[out], to_offset[out] = t, window, offset
                         to_request[out], to_attempt[out] = request, attempt
-                        to_order[out] = np.uint64(node[x, N_ORDER])
+                        to_order[out] = np.uint64(node[u, N_ORDER])
                         cursor[C_OUT] = out + 1
                 n = count[M_SERVING]
                 i, place = np.int64(-1), np.int64(0)
@@ -1114,27 +1123,28 @@ def _advance(
                     if n > 1:
                         z = mix((k_route if own_keys else key(seed, pool.route + shift, window)) + offset) >> HIGH
                         place = _choose(z, routing, serving, load, n)
-                    i = np.int64(serving[place])
-                node[x, N_SLOT] = i
-                if n == 0 or (slot[i, I_BUSY] == workers and slot[i, I_QUEUED] >= queue_limit >= 0):
+                    i = np.int64(serving[np.uint64(place)])
+                node[u, N_SLOT] = i
+                s = np.uint64(max(i, 0))
+                if n == 0 or (slot[s, I_BUSY] == workers and slot[s, I_QUEUED] >= queue_limit >= 0):
                     status, released, latency = (UNAVAILABLE if n == 0 else REFUSED), True, np.nan
                 else:
-                    node[x, N_ADMITTED] = count[M_ADMITTED]
+                    node[u, N_ADMITTED] = count[M_ADMITTED]
                     count[M_ADMITTED] += 1
-                    slot[i, I_PRESENT] += 1
-                    slot[i, I_OUTSTANDING] += 1
+                    slot[s, I_PRESENT] += 1
+                    slot[s, I_OUTSTANDING] += 1
                     count[M_OUTSTANDING] += 1
-                    load[place] += np.int32(1)
+                    load[np.uint64(place)] += np.int32(1)
                     _append(x, M_DEADLINES, M_LAST_DEADLINE, N_EARLIER, N_LATER, node, count)
                     if impatient:
-                        node[x, N_FLAGS] |= F_CALLING
+                        node[u, N_FLAGS] |= F_CALLING
                         _append(x, M_CALLS, M_LAST_CALL, N_EARLIER_CALL, N_LATER_CALL, node, count)
-                    if slot[i, I_QUEUED] > 0:
-                        node[slot[i, I_TAIL], N_NEXT] = x
+                    if slot[s, I_QUEUED] > 0:
+                        node[np.uint64(slot[s, I_TAIL]), N_NEXT] = x
                     else:
-                        slot[i, I_HEAD] = x
-                    slot[i, I_TAIL] = x
-                    slot[i, I_QUEUED] += 1
+                        slot[s, I_HEAD] = x
+                    slot[s, I_TAIL] = x
+                    slot[s, I_QUEUED] += 1
                     start = i
         if status >= 0:
             cause = _book(
