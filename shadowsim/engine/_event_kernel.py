@@ -234,15 +234,15 @@ EMPTY, STARTING, SERVING, DRAINING, DOWN = range(5)
 # ---- Elements of `Machines.count` and `Machines.clock` ----
 (
     M_FREE, M_N_FREE, M_DEADLINES, M_LAST_DEADLINE, M_CALLS, M_LAST_CALL, M_READY, M_SERVING, M_ADMITTED, M_BUSY,
-    M_OUTSTANDING, M_RETRIES, M_TICK, M_MINUTE, M_INVOCATIONS, M_HIGH, M_LOW, M_DESIRED, M_NEXT_NUMBER, M_LISTED,
+    M_OUTSTANDING, M_RETRIES, M_TICK, M_INVOCATIONS, M_HIGH, M_LOW, M_DESIRED, M_NEXT_NUMBER, M_LISTED,
     M_EFFECT, M_EFFECTS, M_OPEN, M_UP, M_EXISTING, M_ACTIONS, M_FREE_SLOTS,
-) = range(27)  # fmt: skip
-N_COUNTS = 27
+) = range(26)  # fmt: skip
+N_COUNTS = 26
 T_NOW, T_BUSY, T_POOL, T_WORLD, T_OUT_COOLDOWN, T_IN_COOLDOWN, T_MINUTE_SUM = range(7)
 N_CLOCKS = 7
 
 # ---- Columns of `Machines.effect` and `Machines.action` ----
-E_WANTED, E_DESIRED, E_OUT = 0, 1, 2
+E_WANTED, E_DESIRED = 0, 1
 A_DECIDED_S, A_EFFECT_S, A_WANTED, A_BEFORE = 0, 1, 2, 3
 
 # ---- More elements of `Progress.cursor`: the next attempt of a chunk, and how many it has ----
@@ -282,7 +282,7 @@ class Machines(NamedTuple):
     `serving` (slots,) are the slots that serve, by number, and `load` (slots,) their outstanding requests; `ready`
     (slots,): slots that may start waiting requests now; `free_slot` (slots,): a stack.
 
-    `retry` (nodes,): a heap of nodes that will be attempts. `effect_s`, `effect` (effects, 3): scaling decisions on
+    `retry` (nodes,): a heap of nodes that will be attempts. `effect_s`, `effect` (effects, 2): scaling decisions on
     their way, a ring. `action` (actions, 4): those that took effect. `tokens` (clients,). `open_bucket` (ring,
     BUCKETS) and `open_n` (ring,): histogram and unanswered requests of a window that is not closed, at w mod ring, a
     power of two.

@@ -203,7 +203,7 @@ def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int
         free_slot=np.zeros(0, np.int32),
         retry=np.zeros(0, np.int32),
         effect_s=np.zeros(effects),
-        effect=np.zeros((effects, 3), np.int64),
+        effect=np.zeros((effects, 2), np.int64),
         action=np.zeros((_FIRST_ACTIONS if scaling.metric else 1, 4)),
         tokens=np.full(n_clients, max(dynamics.retries.quota, 0), np.int64),
         open_bucket=np.zeros((_FIRST_RING, k.BUCKETS), np.uint32),
