@@ -2,7 +2,8 @@
 
 A frame is a pandas DataFrame with plain columns and a RangeIndex. Simulator, local server and load generator write
 the same schemas: `WINDOWS` has one row per period and variant, `LATENCY` one per section, variant and bucket,
-`REQUESTS` one per request and variant. Counts that a row cannot have (copies, in a source row) are missing.
+`REQUESTS` one per request and variant. Counts that a row cannot have (copies, in a source row) are missing. `ACTIONS`
+is what changed the pools of a simulation with scaling or outages: one row per scaling action and per outage.
 """
 
 from __future__ import annotations
@@ -115,12 +116,28 @@ EVENT_WINDOWS = (
     Column("requests_unavailable", FLAG, "", "requests that came while no instance served: 5XX"),
     Column("requests_failed", FLAG, "", "requests that were lost with their instance"),
     Column("retries", FLAG, "", "arrivals that are no first attempts"),
-    Column("batch_size_mean", REAL, "", "mean size of the batches that start in the window"),
+    Column("batches", FLAG, "", "batches that start in the window; without batching one request each"),
+    Column("batch_size_mean", REAL, "", "mean size of these batches"),
     Column("calls", FLAG, "", "callers' requests, with all their attempts, whose first attempt came in the window"),
     Column("calls_answered", FLAG, "", "calls that ended with an answer 2XX"),
     Column("call_latency_mean_s", REAL, "s", "mean time from a call's first attempt to its end"),
 )
 EVENT_REQUESTS = (Column("attempt", COUNT, "", "0 for the first attempt, 1 for the first retry, ..."),)
+
+SCALE_OUT, SCALE_IN, OUTAGE = "scale_out", "scale_in", "outage"
+ACTIONS = (
+    Column("time_s", REAL, "s", "when it takes effect, or the instance fails, from the start of the run"),
+    Column("variant", TEXT, "", "VariantName"),
+    Column("role", TEXT, "", "source or shadow"),
+    Column("action", TEXT, "", f"{SCALE_OUT}, {SCALE_IN} or {OUTAGE}"),
+    Column("desired_before", FLAG, "", "desired instances before a scaling action"),
+    Column("desired_after", FLAG, "", "desired instances after it"),
+    Column("decided_s", REAL, "s", "time of the data point at which a scaling action was decided"),
+    Column("metric_value", REAL, "", "the policy's metric at that data point, per serving instance"),
+    Column("instance", FLAG, "", "number of the instance that fails"),
+    Column("serving_after", COUNT, "", "instances that serve right after the action or outage"),
+    Column("done_s", REAL, "s", "when new instances serve, or the failed one is repaired; missing where it is gone"),
+)
 
 OPTIONAL = {"windows": EVENT_WINDOWS, "latency": (), "requests": EVENT_REQUESTS}
 SCHEMAS = {"windows": WINDOWS, "latency": LATENCY, "requests": REQUESTS}
@@ -146,6 +163,11 @@ def build(schema: tuple[Column, ...], columns: Mapping[str, object]) -> pd.DataF
         raise KeyError(f"not in the schema: {sorted(unknown)}")
     frame = pd.DataFrame({c.name: columns[c.name] for c in schema})
     return frame.astype({c.name: c.dtype for c in schema})
+
+
+def empty(schema: tuple[Column, ...]) -> pd.DataFrame:
+    """Return a frame of a schema without rows."""
+    return build(schema, {c.name: [] for c in schema})
 
 
 def repeated(texts: Sequence[str], which: NDArray[np.intp]) -> ExtensionArray:

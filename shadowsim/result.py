@@ -25,7 +25,7 @@ from shadowsim.verdict import Verdict, verdict
 if TYPE_CHECKING:
     import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-_ASSUMED = "assumed.json"
+_ASSUMED, _ACTIONS = "assumed.json", "actions.parquet"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +39,8 @@ class Result:
         Frames of the schemas `frames.WINDOWS`, `frames.LATENCY` and `frames.REQUESTS`.
     how : str
         The way a simulation was run, in words: in one piece or in slices. The frames do not depend on it.
+    actions : DataFrame
+        The scaling actions and outages of a simulation, of schema `frames.ACTIONS`; without rows where there are none.
     """
 
     scenario: Scenario
@@ -46,6 +48,7 @@ class Result:
     latency: pd.DataFrame = field(repr=False)
     requests: pd.DataFrame = field(repr=False)
     how: str = ""
+    actions: pd.DataFrame = field(default_factory=lambda: frames.empty(frames.ACTIONS), repr=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -138,7 +141,10 @@ class Result:
         DataFrame
             Indexed by variant: role, verdict, instance_type, instance_count, requests, rate_per_s, share (of the
             source's requests, achieved), mean_s, p50_s, p90_s, p95_s, p99_s, p99_9_s, maximum_s (ModelLatency),
-            wait_mean_s, utilisation, error_rate (share of answers other than 2XX), captured_bytes.
+            wait_mean_s, utilisation, error_rate (share of answers other than 2XX), captured_bytes. A run with scaling,
+            batching, outages or retries also has serving_mean and serving_maximum (instances that serve, in the mean
+            and in the window with most), instance_h (of instances that exist, which are billed), batch_size_mean,
+            retries_per_request and success_rate (share of the callers' requests that ended with an answer 2XX).
         """
         statuses = {p.variant: p.status for p in self.verdict.pools}
         quantiles = self._quantiles(list(frames.PERCENTILES.values()))
@@ -168,12 +174,14 @@ class Result:
                     "error_rate": _failures(part) / n.sum() if n.sum() else np.nan,
                     "captured_bytes": part["captured_bytes"].sum(min_count=1),
                 }
+                | _event_figures(part, self.scenario.horizon_s)
             )
         return pd.DataFrame(rows).set_index("variant")
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write scenario.json and one Parquet file per frame into a directory, which is created if missing.
 
+        A run without scaling actions and outages has no actions.parquet.
         What was assumed for the scenario goes to assumed.json. The page of an earlier run in this directory,
         report.html, is removed, since it shows other frames.
         """
@@ -189,6 +197,9 @@ class Result:
         (folder / _ASSUMED).write_text(assumed + "\n", encoding="utf-8")
         for name in frames.SCHEMAS:
             getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
+        (folder / _ACTIONS).unlink(missing_ok=True)  # of an earlier run in this directory
+        if len(self.actions):
+            self.actions.to_parquet(folder / _ACTIONS, index=False)
         return folder
 
     @classmethod
@@ -216,7 +227,10 @@ class Result:
         # Saved runs outlive their Schedules; whether one has ended since is not what was assumed in the run.
         since = {"experiment.Schedule"} - saved.keys()
         assumed = {path: text for path, text in scenario.assumed.items() if path not in since}
-        return cls(replace(scenario, assumed=assumed), windows, latency, requests)
+        actions = frames.empty(frames.ACTIONS)
+        if (folder / _ACTIONS).exists():
+            actions = frames.read(folder / _ACTIONS, frames.ACTIONS)
+        return cls(replace(scenario, assumed=assumed), windows, latency, requests, actions=actions)
 
 
 def _weighted_mean(values: pd.Series[float], n: Floats) -> float:
@@ -232,5 +246,29 @@ def _failures(part: pd.DataFrame) -> float:
 
 def _mean_utilisation(part: pd.DataFrame, horizon_s: float) -> float:
     """Return the mean over time: the last window may be shorter."""
-    length = np.diff(np.append(part["time_s"].to_numpy(np.float64), horizon_s))
-    return float(np.average(part["utilisation"], weights=length))
+    return float(np.average(part["utilisation"], weights=_lengths(part, horizon_s)))
+
+
+def _lengths(part: pd.DataFrame, horizon_s: float) -> Floats:
+    lengths: Floats = np.diff(np.append(part["time_s"].to_numpy(np.float64), horizon_s))
+    return lengths
+
+
+def _event_figures(part: pd.DataFrame, horizon_s: float) -> dict[str, float]:
+    """Return a pool's instances, batches and retries; nothing for a run that has no such columns."""
+    if frames.EVENT_WINDOWS[0].name not in part.columns:
+        return {}
+    serving, existing, size = (
+        part[name].to_numpy(np.float64)
+        for name in ("serving_instance_count", "existing_instance_count", "batch_size_mean")
+    )
+    lengths, batches = _lengths(part, horizon_s), part["batches"].fillna(0).to_numpy(np.float64)
+    calls = float(part["calls"].sum())
+    return {
+        "serving_mean": float(np.average(serving, weights=lengths)),
+        "serving_maximum": float(serving.max()),
+        "instance_h": float(existing @ lengths) / 3600.0,
+        "batch_size_mean": float(np.nansum(size * batches) / batches.sum()) if batches.any() else np.nan,
+        "retries_per_request": float(part["retries"].sum()) / calls if calls else np.nan,
+        "success_rate": float(part["calls_answered"].sum()) / calls if calls else np.nan,
+    }

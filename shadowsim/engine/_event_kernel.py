@@ -241,9 +241,12 @@ N_COUNTS = 26
 T_NOW, T_BUSY, T_POOL, T_WORLD, T_OUT_COOLDOWN, T_IN_COOLDOWN, T_MINUTE_SUM = range(7)
 N_CLOCKS = 7
 
-# ---- Columns of `Machines.effect` and `Machines.action` ----
+# ---- Columns of `Machines.effect_s`, `Machines.effect` and `Machines.action`, in which NaN is what a row has not ----
+E_TIME_S, E_DECIDED_S, E_METRIC = 0, 1, 2
+EFFECT_S_WIDTH = 3
 E_WANTED, E_DESIRED = 0, 1
-A_DECIDED_S, A_EFFECT_S, A_WANTED, A_BEFORE = 0, 1, 2, 3
+A_TIME_S, A_DECIDED_S, A_DONE_S, A_BEFORE, A_AFTER, A_METRIC, A_INSTANCE, A_SERVING = range(8)
+ACTION_WIDTH = 8
 
 # ---- More elements of `Progress.cursor`: the next attempt of a chunk, and how many it has ----
 C_AT, C_CHUNK = 10, 11
@@ -282,10 +285,10 @@ class Machines(NamedTuple):
     `serving` (slots,) are the slots that serve, by number, and `load` (slots,) their outstanding requests; `ready`
     (slots,): slots that may start waiting requests now; `free_slot` (slots,): a stack.
 
-    `retry` (nodes,): a heap of nodes that will be attempts. `effect_s`, `effect` (effects, 2): scaling decisions on
-    their way, a ring. `action` (actions, 4): those that took effect. `tokens` (clients,). `open_bucket` (ring,
-    BUCKETS) and `open_n` (ring,): histogram and unanswered requests of a window that is not closed, at w mod ring, a
-    power of two.
+    `retry` (nodes,): a heap of nodes that will be attempts. `effect_s` (effects, EFFECT_S_WIDTH) and `effect`
+    (effects, 2): scaling decisions on their way, a ring. `action` (actions, ACTION_WIDTH): those that took effect, and
+    outages, in order. `tokens` (clients,). `open_bucket` (ring, BUCKETS) and `open_n` (ring,): histogram and unanswered
+    requests of a window that is not closed, at w mod ring, a power of two.
     `call_sections` (sections, BUCKETS): the histogram of the callers' latencies.
     """
 
@@ -737,8 +740,19 @@ def _next_world(outages: Outages, machines: Machines) -> float:
     if count[M_LISTED] < outages.at_s.size:
         t = min(t, outages.at_s[count[M_LISTED]])
     if count[M_EFFECTS] > 0:
-        t = min(t, machines.effect_s[count[M_EFFECT]])
+        t = min(t, machines.effect_s[count[M_EFFECT], E_TIME_S])
     return t
+
+
+@inner
+def _note_action(now: float, machines: Machines) -> int:
+    """Return the row of `action` for what happens now; there is room for it."""
+    row = machines.count[M_ACTIONS]
+    machines.count[M_ACTIONS] = row + 1
+    for column in range(ACTION_WIDTH):
+        machines.action[row, column] = np.nan
+    machines.action[row, A_TIME_S] = now
+    return row
 
 
 @inner
@@ -777,12 +791,17 @@ def _change_world(
         repair_s = now + neg_log(uniform(z)) * outages.mttr_s
     repaired = _first_slot(now, DOWN, DOWN, machines)
     if down >= 0:
+        action = machines.action[_note_action(now, machines)]
+        action[A_INSTANCE] = slot[down, I_NUMBER]
+        if slot[down, I_STATUS] == SERVING:
+            action[A_DONE_S] = repair_s
         failing = _fail(down, now, repair_s, workers, machines, row)
+        action[A_SERVING] = count[M_SERVING]
     elif by_list:
         pass  # its instance is not up
     elif repaired >= 0:
         _serve_from(repaired, now, seed, outages, machines, row)
-    elif count[M_EFFECTS] > 0 and machines.effect_s[count[M_EFFECT]] <= now:
+    elif count[M_EFFECTS] > 0 and machines.effect_s[count[M_EFFECT], E_TIME_S] <= now:
         _scale(now, dynamics.scaling, machines, row)
     else:
         _serve_from(_first_slot(now, STARTING, STARTING, machines), now, seed, outages, machines, row)
@@ -796,17 +815,18 @@ def _scale(now: float, scaling: Scaling, machines: Machines, row: Floats) -> Non
     count, clock, slot, at = machines.count, machines.clock, machines.slot, machines.count[M_EFFECT]
     wanted, before, desired = machines.effect[at, E_WANTED], machines.effect[at, E_DESIRED], count[M_DESIRED]
     out = wanted > before
-    count[M_EFFECT] = (at + 1) % machines.effect_s.size
+    count[M_EFFECT] = (at + 1) % machines.effect.shape[0]
     count[M_EFFECTS] -= 1
     if (wanted <= desired) if out else (before != desired):
         return
-    action = machines.action[count[M_ACTIONS]]
-    action[A_DECIDED_S], action[A_EFFECT_S] = now - scaling.delay_s, now
-    action[A_WANTED], action[A_BEFORE] = wanted, desired
-    count[M_ACTIONS] += 1
+    action = machines.action[_note_action(now, machines)]
+    action[A_DECIDED_S], action[A_METRIC] = machines.effect_s[at, E_DECIDED_S], machines.effect_s[at, E_METRIC]
+    action[A_BEFORE], action[A_AFTER] = desired, wanted
     count[M_DESIRED] = wanted
     _count_pool(now, machines, row)
     if out:
+        action[A_DONE_S] = now + scaling.cold_start_s
+        action[A_SERVING] = count[M_SERVING]
         clock[T_OUT_COOLDOWN] = now + scaling.out_cooldown_s
         for _ in range(wanted - desired):
             count[M_FREE_SLOTS] -= 1
@@ -834,6 +854,7 @@ def _scale(now: float, scaling: Scaling, machines: Machines, row: Floats) -> Non
             _leave(last, now, DRAINING, machines, row)
         if slot[last, I_PRESENT] == 0:
             _remove(last, now, machines, row)
+    action[A_SERVING] = count[M_SERVING]
 
 
 @inner
@@ -855,8 +876,9 @@ def _decide(now: float, value: float, scale_in: bool, scaling: Scaling, machines
         count[M_HIGH] = count[M_HIGH] + 1 if value > scaling.target * n else 0
         decided = count[M_HIGH] >= scaling.out_points and wanted > desired
     if decided:
-        at = (count[M_EFFECT] + count[M_EFFECTS]) % machines.effect_s.size
-        machines.effect_s[at] = now + scaling.delay_s
+        at = (count[M_EFFECT] + count[M_EFFECTS]) % machines.effect.shape[0]
+        machines.effect_s[at, E_TIME_S], machines.effect_s[at, E_DECIDED_S] = now + scaling.delay_s, now
+        machines.effect_s[at, E_METRIC] = value / n if n > 0 else np.inf
         machines.effect[at, E_WANTED], machines.effect[at, E_DESIRED] = wanted, desired
         count[M_EFFECTS] += 1
         clock[T_WORLD] = min(clock[T_WORLD], now + scaling.delay_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
-from shadowsim.engine.run_state import new_pending, new_scratch
+from shadowsim.engine.run_state import longer, longer_pending, new_pending, new_scratch
 
 _FIRST_NODES, _FIRST_SLOTS, _FIRST_RING, _FIRST_ACTIONS = 1024, 8, 4, 64
 
@@ -69,6 +68,15 @@ class EventSide:
         return int(self.cursor[k.C_ARRIVED])
 
     @property
+    def actions(self) -> k.Floats:
+        """The scaling actions that took effect before the horizon and the outages, in order.
+
+        Their columns are those of `Machines.action`. While requests are followed past the horizon, pools still change.
+        """
+        actions = self.machines.action[: self.machines.count[e.M_ACTIONS]]
+        return actions[actions[:, e.A_TIME_S] < self.columns.horizon_s]
+
+    @property
     def counts(self) -> k.Tally:
         """The counts of the run's windows."""
         return self.tally._replace(rows=self.tally.rows[:-1])
@@ -106,20 +114,16 @@ class EventSide:
         if self.is_source and self.pending.time_s.size:
             n = int(self.pending.n[0])
             if self.pending.time_s.size - n < m.node.shape[0]:
-                longer = {name: _longer(getattr(self.pending, name), n + m.node.shape[0]) for name in _PENDING}
-                self.pending = self.pending._replace(**longer)
+                self.pending = longer_pending(self.pending, n + m.node.shape[0])
         if count[e.M_FREE_SLOTS] < self.dynamics.scaling.most:
             self.machines = m = _with_slots(m, m.world_s.size + self.dynamics.scaling.most, self.pool.n_workers)
         if count[e.M_ACTIONS] == m.action.shape[0]:
-            self.machines = m = m._replace(action=_longer(m.action, len(m.action)))
+            self.machines = m = m._replace(action=longer(m.action, len(m.action)))
         if self.is_source and self.copies.arrival.size == int(self.cursor[k.C_OUT]):
-            self.copies = e.Attempts(*(_longer(column, column.size) for column in self.copies))
+            self.copies = e.Attempts(*(longer(column, column.size) for column in self.copies))
         ring = m.open_n.size
         if int(self.cursor[k.C_WINDOW]) - int(count[e.M_OPEN]) >= ring:
             self.machines = _with_ring(m, int(count[e.M_OPEN]))
-
-
-_PENDING = ("time_s", "window", "number", "request")
 
 
 def new_event_side(c: Columns, role: str, arrivals: ArrivalStream | None, chunk: int, sample: k.Sample) -> EventSide:
@@ -202,9 +206,9 @@ def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int
         ready=np.zeros(0, np.int32),
         free_slot=np.zeros(0, np.int32),
         retry=np.zeros(0, np.int32),
-        effect_s=np.zeros(effects),
+        effect_s=np.zeros((effects, e.EFFECT_S_WIDTH)),
         effect=np.zeros((effects, 2), np.int64),
-        action=np.zeros((_FIRST_ACTIONS if scaling.metric else 1, 4)),
+        action=np.zeros((_FIRST_ACTIONS, e.ACTION_WIDTH)),
         tokens=np.full(n_clients, max(dynamics.retries.quota, 0), np.int64),
         open_bucket=np.zeros((_FIRST_RING, k.BUCKETS), np.uint32),
         open_n=np.zeros(_FIRST_RING, np.int64),
@@ -226,7 +230,7 @@ def _with_nodes(m: e.Machines, more: int) -> e.Machines:
     node[-1, e.N_NEXT] = m.count[e.M_FREE]
     m.count[e.M_FREE] = size
     m.count[e.M_N_FREE] += more
-    return m._replace(node=node, node_s=_longer(m.node_s, more), retry=_longer(m.retry, more))
+    return m._replace(node=node, node_s=longer(m.node_s, more), retry=longer(m.retry, more))
 
 
 def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
@@ -234,7 +238,7 @@ def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
     size, slots = m.world_s.size, 1 << math.ceil(math.log2(wanted))
     leaves = 1 << math.ceil(math.log2(slots * workers))
     more = slots - size
-    slot = _longer(m.slot, more)
+    slot = longer(m.slot, more)
     slot[size:, [e.I_HEAD, e.I_TAIL, e.I_PLACE]] = -1
     idle = np.arange(leaves, dtype=np.int32)
     idle[: size * workers] = m.idle[: size * workers]
@@ -243,22 +247,22 @@ def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
     free[:more] = np.arange(slots - 1, size - 1, -1)
     free[more : more + n_free] = m.free_slot[:n_free]
     m.count[e.M_FREE_SLOTS] += more
-    longer = m._replace(
+    machines = m._replace(
         slot=slot,
-        end_s=_longer(m.end_s[: size * workers], leaves - size * workers, math.inf),
+        end_s=longer(m.end_s[: size * workers], leaves - size * workers, math.inf),
         end_tree=np.zeros(2 * leaves, np.int32),
-        job=_longer(m.job[: size * workers], leaves - size * workers),
+        job=longer(m.job[: size * workers], leaves - size * workers),
         idle=idle,
-        due_s=_longer(m.due_s, more, math.inf),
+        due_s=longer(m.due_s, more, math.inf),
         due_tree=np.zeros(2 * slots, np.int32),
-        world_s=_longer(m.world_s, more, math.inf),
-        serving=_longer(m.serving, more),
-        load=_longer(m.load, more),
-        ready=_longer(m.ready, more),
+        world_s=longer(m.world_s, more, math.inf),
+        serving=longer(m.serving, more),
+        load=longer(m.load, more),
+        ready=longer(m.ready, more),
         free_slot=free,
     )
-    e.plant_trees(workers, longer)
-    return longer
+    e.plant_trees(workers, machines)
+    return machines
 
 
 def _with_ring(m: e.Machines, first_open: int) -> e.Machines:
@@ -268,7 +272,3 @@ def _with_ring(m: e.Machines, first_open: int) -> e.Machines:
     bucket, n = np.zeros((2 * size, k.BUCKETS), np.uint32), np.zeros(2 * size, np.int64)
     bucket[windows % (2 * size)], n[windows % (2 * size)] = m.open_bucket[windows % size], m.open_n[windows % size]
     return m._replace(open_bucket=bucket, open_n=n)
-
-
-def _longer(column: Any, more: int, value: float = 0) -> Any:
-    return np.concatenate([column, np.full((more, *column.shape[1:]), value, column.dtype)])

@@ -30,6 +30,9 @@ from shadowsim.verdict import STATUSES, Verdict
 
 FIGURES = ("requests", "rate_per_s", "share", "mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "p99_9_s", "maximum_s",
            "wait_mean_s", "utilisation", "error_rate", "captured_bytes")  # fmt: skip
+# Only runs with scaling, batching, outages or retries have these.
+EVENT_FIGURES = ("serving_mean", "serving_maximum", "instance_h", "batch_size_mean", "retries_per_request",
+                 "success_rate")  # fmt: skip
 
 
 def replication(scenario: Scenario, r: int) -> Scenario:
@@ -150,7 +153,7 @@ def summarise(results: Sequence[Result], confidence: float = CONFIDENCE) -> pd.D
         raise InputError("results", "must hold at least one result")
     rows = []
     for (variant, role), part in pd.concat([x.summary() for x in results]).groupby(["variant", "role"], sort=False):
-        for figure in FIGURES:
+        for figure in (*FIGURES, *(name for name in EVENT_FIGURES if name in part)):
             values = pd.to_numeric(part[figure]).dropna().to_numpy(np.float64)
             n = len(values)
             half = stdtrit(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan

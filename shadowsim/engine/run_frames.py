@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,20 @@ from shadowsim.arrays import Floats
 from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.columns import Columns
+from shadowsim.engine.event_run import EventSide
 from shadowsim.errors import SimulationError
 from shadowsim.frames import (
+    ACTIONS,
     EVENT_REQUESTS,
     EVENT_WINDOWS,
     LATENCY,
     LOST_CAUSES,
+    OUTAGE,
     PERCENTILES,
     REQUESTS,
     ROLES,
+    SCALE_IN,
+    SCALE_OUT,
     US_PER_S,
     WINDOWS,
     build,
@@ -127,11 +132,44 @@ def _event_columns(c: Columns, role: str, rows: Floats) -> dict[str, Any]:
         "requests_unavailable": number(e.R_UNAVAILABLE),
         "requests_failed": number(e.R_FAILED),
         "retries": number(e.R_RETRIES, retried),
+        "batches": number(e.R_BATCHES),
         "batch_size_mean": _ratio(rows[:, e.R_BATCHED], rows[:, e.R_BATCHES]),
         "calls": number(e.R_CALLS, retried),
         "calls_answered": number(e.R_CALLS_ANSWERED, retried),
         "call_latency_mean_s": _ratio(rows[:, e.R_CALL_SUM], calls) if retried else np.nan,
     }
+
+
+def actions_frame(scenario: Scenario, evented: Mapping[str, EventSide]) -> pd.DataFrame:
+    """Return the `ACTIONS` frame of evented sides, by role: scaling actions and outages in order of time."""
+    sides = [(role, evented[role].actions) for role in ROLES if role in evented]
+    rows = np.concatenate([np.zeros((0, e.ACTION_WIDTH)), *(actions for _, actions in sides)])
+    role_index = np.repeat([ROLES.index(role) for role, _ in sides], [len(actions) for _, actions in sides])
+    order = np.argsort(rows[:, e.A_TIME_S], kind="stable")
+    rows, role_index = rows[order], role_index.astype(np.intp)[order]
+    before, after = rows[:, e.A_BEFORE], rows[:, e.A_AFTER]
+    kind = np.where(np.isnan(after), 2, np.where(after > before, 0, 1))
+    return build(
+        ACTIONS,
+        {
+            "time_s": rows[:, e.A_TIME_S],
+            "variant": repeated([scenario.side(role).variant.name for role in ROLES], role_index),
+            "role": repeated(ROLES, role_index),
+            "action": repeated((SCALE_OUT, SCALE_IN, OUTAGE), kind),
+            "desired_before": _whole(before),
+            "desired_after": _whole(after),
+            "decided_s": rows[:, e.A_DECIDED_S],
+            "metric_value": rows[:, e.A_METRIC],
+            "instance": _whole(rows[:, e.A_INSTANCE]),
+            "serving_after": rows[:, e.A_SERVING],
+            "done_s": rows[:, e.A_DONE_S],
+        },
+    )
+
+
+def _whole(values: Floats) -> Any:
+    """Return whole numbers as integers, and NaN as missing."""
+    return pd.array(values, dtype="Float64").astype("Int64")
 
 
 def _accepted(rows: Floats) -> Floats:

@@ -70,10 +70,9 @@ class RunState:
         chunk = self.scratch.arrival.size
         self.source, self.shadow = _with_nodes(self.source, chunk), _with_nodes(self.shadow, chunk)
         if self.pending.time_s.size - int(self.pending.n[0]) < chunk:
-            longer = {name: _longer(getattr(self.pending, name)) for name in ("time_s", "window", "number", "request")}
-            self.pending = self.pending._replace(**longer)
+            self.pending = longer_pending(self.pending, self.pending.time_s.size)
         if self.copies.arrival.size - int(self.cursor[k.C_OUT]) < chunk:
-            self.copies = k.Copies(*(_longer(column) for column in self.copies))
+            self.copies = k.Copies(*(longer(column, column.size) for column in self.copies))
 
     def hand_over(self) -> tuple[k.Copies, k.Ints]:
         """Return the copies that the source's side has made since the last time, and where each window's end."""
@@ -229,8 +228,15 @@ def _more_nodes(flight: k.Flight, n: int) -> k.Flight:
     )
 
 
-def _longer(column: Any) -> Any:
-    return np.concatenate([column, np.zeros_like(column)])
+def longer(column: Any, more: int, value: float = 0) -> Any:
+    """Return a column with `more` rows more, all of `value`."""
+    return np.concatenate([column, np.full((more, *column.shape[1:]), value, column.dtype)])
+
+
+def longer_pending(pending: k.Pending, more: int) -> k.Pending:
+    """Return the pending copies with room for `more` others."""
+    columns = ("time_s", "window", "number", "request")
+    return pending._replace(**{name: longer(getattr(pending, name), more) for name in columns})
 
 
 def _new_tally(c: Columns) -> k.Tally:

@@ -15,7 +15,7 @@ from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import ArrivalStream, arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
-from shadowsim.engine.run_frames import check_conserved, latency_frame, requests_frame, windows_frame
+from shadowsim.engine.run_frames import actions_frame, check_conserved, latency_frame, requests_frame, windows_frame
 from shadowsim.errors import InputError
 from shadowsim.quantities import integer
 from shadowsim.result import Result
@@ -110,6 +110,7 @@ def run(
         latency=latency_frame(scenario, counts.tallies),
         requests=requests_frame(scenario, inputs, n_sampled, counts.samples, counts.tallies[0]),
         how=counts.how,
+        actions=actions_frame(scenario, counts.evented),
     )
 
 

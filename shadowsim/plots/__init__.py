@@ -2,9 +2,12 @@
 
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
 heatmap     draws figures over one or two settings: `power` of a plan, `sweep`
+pools       draws pools that change: `instances_over_time`, `failures_over_time`, `batch_size_over_time`, and their
+            callers: `callers_over_time`
 run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`
 size        draws designs and their costs: `latency_against_instances`, `cost_frontier`
 style       defines the colours, the frame and the axes that all figures share
+time_axis   groups the windows of a run, and draws their steps, bands, time axis and overload
 """
 
 from __future__ import annotations
@@ -15,13 +18,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shadowsim.plots.comparison import differences, noise_floor
     from shadowsim.plots.heatmap import power, sweep
+    from shadowsim.plots.pools import (
+        batch_size_over_time,
+        callers_over_time,
+        failures_over_time,
+        instances_over_time,
+    )
     from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
     from shadowsim.plots.size import cost_frontier, latency_against_instances
 
 _HOME = {
+    "batch_size_over_time": "pools",
+    "callers_over_time": "pools",
     "copies": "run",
     "cost_frontier": "size",
     "differences": "comparison",
+    "failures_over_time": "pools",
+    "instances_over_time": "pools",
     "latency_against_instances": "size",
     "latency_distribution": "run",
     "latency_over_time": "run",
@@ -33,9 +46,13 @@ _HOME = {
 }
 
 __all__ = [
+    "batch_size_over_time",
+    "callers_over_time",
     "copies",
     "cost_frontier",
     "differences",
+    "failures_over_time",
+    "instances_over_time",
     "latency_against_instances",
     "latency_distribution",
     "latency_over_time",

@@ -17,6 +17,7 @@ from shadowsim import __version__, plots
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import cost
 from shadowsim.planning.enough_instances import enough_texts
+from shadowsim.plots.pools import action_text
 from shadowsim.report.analysis_text import usd_text
 from shadowsim.report.comparison_text import change, equal_load, interval, load_sentences, records, values
 from shadowsim.report.html_page import (
@@ -33,15 +34,18 @@ from shadowsim.report.html_page import (
     table,
     text,
 )
+from shadowsim.report.run_text import event_labels, or_dash
+from shadowsim.report.scenario_text import event_rows
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
 from shadowsim.statistics.loads import SESSIONS, loads_of_table
 from shadowsim.statistics.terms import BETTER, NOT_JUDGED, WORSE
 from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant
-from shadowsim.verdict import Verdict, uncertain_quantiles
+from shadowsim.verdict import Verdict, clock, uncertain_quantiles
 
 _NONE = "–"
+_MOST_ACTIONS = 200  # rows of the table of scaling actions and outages
 _HEADLINES = {
     "STABLE": "Both pools keep up with their requests.",
     OVERLOADED: "{} cannot keep up with its requests. Its latencies depend on the length of the run, not on the pool.",
@@ -53,6 +57,9 @@ _SPANS = {
     "p99": ("ModelLatency_p99", 1e-3, " ms"),
     "offered load": ("offered_load", 100.0, " %"),
     "number of requests": ("Invocations", 1.0, ""),
+    "number of serving instances": ("serving_instance_count", 1.0, ""),
+    "number of unavailable requests": ("requests_unavailable", 1.0, ""),
+    "mean batch size": ("batch_size_mean", 1.0, ""),
 }
 
 
@@ -87,7 +94,8 @@ def html(result: Result) -> str:
 <noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>
 {placed(charts[0])}
 {_comparison_section(compared, verdict)}
-{"".join(placed(chart) for chart in charts[1:])}"""
+{"".join(placed(chart) for chart in charts[1:])}
+{_actions_section(result.actions)}"""
     footer = f"""<p>Made by shadowsim {text(__version__)}. To reproduce: save the scenario as
 <code>scenario.json</code> and run <code>shadowsim simulate scenario.json --report</code>. The same version and
 seed give the same result, bit for bit.</p>
@@ -134,7 +142,8 @@ def _sentences(result: Result) -> list[str]:
         f"{e.sampling_percentage} % of the requests to {e.source.name} are copied to {e.shadow.name} (rule "
         f"{s.mirror_rule}, at {s.mirror_instant}). Routing is {routing}; the seed is {s.seed}."
     )
-    return [traffic, " ".join(pools), share]
+    events = [f"{label.capitalize()}, {text_of}." for label, text_of in event_rows(s)]
+    return [traffic, " ".join(pools), " ".join(events), share]
 
 
 def _service_text(service: Service) -> str:
@@ -170,6 +179,8 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         ("utilisation", [percent(r["utilisation"]) for r in variants]),
         ("errors", [percent(r["error_rate"], 2) if r["requests"] else _NONE for r in variants]),
     ]
+    for name, (label, formatter) in event_labels(result.scenario).items():
+        rest.append((label, [or_dash(formatter, float(r[name])) for r in variants]))
     if result.scenario.capture:
         unknown = "size not known"
         rest.append(("captured", [unknown if pd.isna(b) else bytes_text(float(b)) for b in summary["captured_bytes"]]))
@@ -194,7 +205,7 @@ def _charts(result: Result, verdict: Verdict, compared: pd.DataFrame) -> list[Ch
     labels = {p.variant: p.variant + (f" ({OVERLOADED})" if p.status == OVERLOADED else "") for p in verdict.pools}
     n_copies, n = (int(w.loc[w["role"] == role, "Invocations"].sum()) for role in ("shadow", "source"))
     copied = f"{count(n_copies)} copies of {count(n)} requests."
-    return [
+    charts = [
         Chart("comparison", plots.differences(compared, verdict), _changes_text(compared, labels)),
         Chart("latency", plots.latency_over_time(w, verdict, end), _range_text(w, labels, "p99")),
         Chart("distribution", plots.latency_distribution(result.latency, verdict), _quantiles_text(result, labels)),
@@ -202,6 +213,41 @@ def _charts(result: Result, verdict: Verdict, compared: pd.DataFrame) -> list[Ch
         Chart("copies", plots.copies(w, result.scenario.share, verdict, end), copied),
         Chart("requests", plots.requests_over_time(w, verdict, end), _range_text(w, labels, "number of requests")),
     ]
+    return charts + _event_charts(result, verdict, labels)
+
+
+def _event_charts(result: Result, verdict: Verdict, labels: Mapping[str, str]) -> list[Chart]:
+    """Return the charts of pools that scale, fail or batch, and of callers that retry: those that a run has."""
+    w, end, scenario, charts = result.windows, result.scenario.horizon_s, result.scenario, []
+    services = [scenario.services[variant] for variant in labels]
+    if any(service.scaling or service.outages for service in services):
+        figure = plots.instances_over_time(w, result.actions, verdict, end)
+        charts.append(Chart("instances", figure, _range_text(w, labels, "number of serving instances")))
+    if any(service.outages for service in services) or scenario.traffic.retries:
+        gist = _range_text(w, labels, "number of unavailable requests")
+        charts.append(Chart("failures", plots.failures_over_time(w, verdict, end), gist))
+    if scenario.traffic.retries:
+        source = result.summary().iloc[0]
+        gist = f"{significant(source['retries_per_request'])} retries per request; {percent(source['success_rate'], 3)}"
+        charts.append(Chart("callers", plots.callers_over_time(w, verdict, end), f"{gist} of the requests succeeded."))
+    if any(service.batching for service in services):
+        gist = _range_text(w, labels, "mean batch size")
+        charts.append(Chart("batches", plots.batch_size_over_time(w, verdict, end), gist))
+    return charts
+
+
+def _actions_section(actions: pd.DataFrame) -> str:
+    """Return the scaling actions and outages as a table that can be opened, "" if there are none."""
+    if actions.empty:
+        return ""
+    cells = [
+        (clock(row.time_s), [str(row.variant), action_text(row), str(row.serving_after)])  # type: ignore[arg-type]
+        for row in actions.head(_MOST_ACTIONS).itertuples()
+    ]
+    n = len(actions)
+    shown = f", the first {_MOST_ACTIONS}" if n > _MOST_ACTIONS else ""
+    actions_table = table("", ["time", "variant", "action", "serving after"], cells)
+    return f"<details>\n<summary>Scaling actions and outages: {n:,}{shown}</summary>\n{actions_table}\n</details>"
 
 
 def _comparison_section(compared: pd.DataFrame, verdict: Verdict) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from shadowsim.engine.replicate import summarise, worst, worst_by_variant
+from shadowsim.engine.replicate import FIGURES, summarise, worst, worst_by_variant
 from shadowsim.frames import LOST_CAUSES
 from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.planning.slo import Slo
 from shadowsim.result import Result
+from shadowsim.scenario.scenario import Scenario
 from shadowsim.text import (
     OVERLOADED,
     bytes_text,
@@ -33,6 +35,15 @@ Formatter = Callable[[float], str]
 _QUANTILES = {"p50": "p50_s", "p90": "p90_s", "p95": "p95_s", "p99": "p99_s", "p99.9": "p99_9_s", "max": "maximum_s"}
 LABELS = ("", "variant", "verdict", "requests", "rate", "share copied", "latency mean",
           *(f"        {name}" for name in _QUANTILES), "wait mean", "utilisation", "errors", "captured")  # fmt: skip
+# Of pools that scale, batch or fail, and of callers that retry: figures of `Result.summary`, labels and formats.
+_EVENT_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
+    "serving_mean": ("instances serving", significant),
+    "serving_maximum": ("        at most", significant),
+    "instance_h": ("instance-hours", lambda x: f"{x:,.1f}"),
+    "batch_size_mean": ("batch size", significant),
+    "retries_per_request": ("retries per request", lambda x: "< 0.0001" if 0.0 < x < 1e-4 else significant(x)),
+    "success_rate": ("callers' success", lambda x: "> 99.999 %" if 0.99999 < x < 1.0 else percent(x, 3)),
+})  # fmt: skip
 _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 
 
@@ -106,11 +117,15 @@ def _summary_object(result: Result) -> dict[str, object]:
 def _spread_table(results: Sequence[Result]) -> str:
     texts: list[Formatter] = [lambda x: count(round(x)), lambda x: f"{significant(x, 4)}/s", lambda x: percent(x, 3)]
     texts += [time_text] * (len(LABELS) - 9) + [percent, _share_of_errors, bytes_text]
-    columns = [[label if label != "verdict" else "worst verdict" for label in LABELS]]
+    extra_labels = event_labels(results[0].scenario)
+    texts += [formatter for _, formatter in extra_labels.values()]
+    labels = [*LABELS, *(label for label, _ in extra_labels.values())]
+    columns = [[label if label != "verdict" else "worst verdict" for label in labels]]
     statuses, capture = worst_by_variant(results), results[0].scenario.capture
     uncertain = uncertain_quantiles(results[0].windows, results[0].scenario)
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         status = statuses[str(variant)]
+        part = part[part["figure"].isin([*FIGURES, *extra_labels])]
         cells = [
             ("-" if math.isnan(half) and figure in uncertain[str(variant)] else _with_half_width(formatter, mean, half))
             + (" *" if formatter is time_text and status == OVERLOADED else "")
@@ -119,7 +134,8 @@ def _spread_table(results: Sequence[Result]) -> str:
             )
         ]
         cells[2] = cells[2] if role == "shadow" else ""
-        cells[-1] = cells[-1] if capture else "-"
+        captured = FIGURES.index("captured_bytes")
+        cells[captured] = cells[captured] if capture else "-"
         columns.append([str(role), short_name(str(variant)), status, *cells])
         if status == OVERLOADED:
             columns[-1] = [cell if cell.endswith("*") else f"{cell}  " for cell in columns[-1]]
@@ -146,7 +162,8 @@ def summary_table(result: Result) -> str:
     """
     summary = result.summary()
     uncertain = uncertain_quantiles(result.windows, result.scenario)
-    columns = [list(LABELS)]
+    extra_labels = event_labels(result.scenario)
+    columns = [[*LABELS, *(label for label, _ in extra_labels.values())]]
     for variant, row in summary.iterrows():
         part = result.windows[result.windows["variant"] == variant]
         mark, blank = (" *", "  ") if row["verdict"] == OVERLOADED else ("", "")
@@ -165,8 +182,9 @@ def summary_table(result: Result) -> str:
                 share + blank if row["role"] == "shadow" else "",
                 *figures,
                 percent(row["utilisation"]) + blank,
-                _errors(int(part["InvocationModelErrors"].sum()), int(row["requests"])) + blank,
+                _errors(row["error_rate"], int(row["requests"])) + blank,
                 _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
+                *(f"{or_dash(formatter, row[name])}{blank}" for name, (_, formatter) in extra_labels.items()),
             ]
         )
     table = grid(list(zip(*columns, strict=True)))
@@ -185,11 +203,29 @@ def overload_note(statuses: Iterable[str]) -> str:
     return "\n" + wrapped(note, "* ", "  ")
 
 
-def _errors(n: int, requests: int) -> str:
+def event_labels(scenario: Scenario) -> dict[str, tuple[str, Formatter]]:
+    """Return labels and formats of the figures of `Result.summary` on what changes pools and on retries, as it has."""
+    services = [scenario.services[v.name] for v in (scenario.experiment.source, scenario.experiment.shadow)]
+    names = set()
+    if any(service.scaling or service.outages for service in services):
+        names |= {"serving_mean", "serving_maximum", "instance_h"}
+    if any(service.batching for service in services):
+        names.add("batch_size_mean")
+    if scenario.traffic.retries:
+        names |= {"retries_per_request", "success_rate"}
+    return {name: label for name, label in _EVENT_LABELS.items() if name in names}
+
+
+def or_dash(formatter: Formatter, figure: float) -> str:
+    """Return a figure as text, "-" for NaN."""
+    return "-" if math.isnan(figure) else formatter(figure)
+
+
+def _errors(error_rate: float, requests: int) -> str:
+    n = round(error_rate * requests) if requests else 0
     if n == 0:
         return "none"
-    share = n / requests
-    return f"{n:,} ({'< 0.01 %' if share < 1e-4 else percent(share, 2)})"
+    return f"{n:,} ({'< 0.01 %' if error_rate < 1e-4 else percent(error_rate, 2)})"
 
 
 def _captured(capture: bool, records: int, n_bytes: Any) -> str:

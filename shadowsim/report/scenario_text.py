@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 from shadowsim.aws.instances import InstanceType, duration_text
 from shadowsim.scenario.routing import DEFAULT_ROUTING
 from shadowsim.text import grid, rate, trimmed_number, trimmed_time, wrapped
+from shadowsim.verdict import clock
 
 if TYPE_CHECKING:
     from shadowsim.aws.experiment import Variant
+    from shadowsim.scenario.retries import RetryPolicy
     from shadowsim.scenario.scenario import Scenario
     from shadowsim.scenario.service import Service
 
 
 def scenario_text(scenario: Scenario) -> str:
-    """Return a scenario's name and length, its traffic, and one line per pool."""
+    """Return a scenario's name and length, its traffic, one line per pool, and one for each thing that changes them."""
     s, e = scenario, scenario.experiment
     length = _length_text(s.horizon_s)
     rows = [
@@ -26,6 +28,7 @@ def scenario_text(scenario: Scenario) -> str:
         ("source", _pool_text(s, e.source, s.source_workers)),
         ("shadow", _pool_text(s, e.shadow, s.shadow_workers) + f", gets {e.sampling_percentage} % of the requests"),
     ]
+    rows += event_rows(s)
     unusual = _unusual(s)
     if unusual:
         rows.append(("copies", unusual))
@@ -53,19 +56,17 @@ def _known(figure: float | None) -> str:
 def _traffic_text(scenario: Scenario) -> str:
     traffic = scenario.traffic
     mean = traffic.mean_rate(scenario.horizon_s, scenario.start)
-    retried = traffic.retries
-    again = "" if retried is None else f", up to {retried.max_attempts} attempts each"
     if traffic.process == "trace":
         n = traffic.trace().n_before(scenario.horizon_s)
         file = traffic.file.name if traffic.file else ""
         faster = "" if traffic.speed == 1.0 else f" at {trimmed_number(traffic.speed)} times its speed"
         played = "" if traffic.repeat == 1 else f", played {traffic.repeat:,} times"
-        return f"trace {file}{faster}{played}: {n:,} requests, {rate(mean)} in the mean{again}"
+        return f"trace {file}{faster}{played}: {n:,} requests, {rate(mean)} in the mean"
     kind = traffic.title
     if traffic.profile is None:
-        return f"{kind}, {rate(mean)}{again}"
+        return f"{kind}, {rate(mean)}"
     peak = float(traffic.knots(scenario.horizon_s, scenario.start)[1].max())
-    return f"{kind}, {rate(mean)} in the mean and {trimmed_number(peak)} at the peak{again}"
+    return f"{kind}, {rate(mean)} in the mean and {trimmed_number(peak)} at the peak"
 
 
 def _pool_text(scenario: Scenario, variant: Variant, workers: int) -> str:
@@ -73,22 +74,67 @@ def _pool_text(scenario: Scenario, variant: Variant, workers: int) -> str:
     law = service.time
     time = law.kind if math.isnan(law.mean) else f"{law.kind} {trimmed_time(law.mean)}"
     pool, noun = variant.pool, "worker" if workers == 1 else "workers"
-    text = f"{variant.name}: {pool.instance_count:,} x {pool.instance_type}, {workers} {noun} each, service {time}"
-    return text + _events_text(service)
+    return f"{variant.name}: {pool.instance_count:,} x {pool.instance_type}, {workers} {noun} each, service {time}"
 
 
-def _events_text(service: Service) -> str:
-    """Describe how a service's instances batch, scale and fail; "" if they do not."""
-    text, batcher, policy, plan = "", service.batching, service.scaling, service.outages
-    if batcher is not None:
-        text += f", in batches of up to {batcher.max_size}"
-    if policy is not None:
-        text += f", scales from {policy.least:,} to {policy.most:,} at {trimmed_number(policy.target)} {policy.metric}"
-    if plan is not None and plan.listed:
-        text += f", {len(plan.listed):,} outage{'s' if len(plan.listed) > 1 else ''}"
-    elif plan is not None:
-        text += f", an instance fails every {_length_text(plan.mtbf_s)} for {_length_text(plan.mttr_s)} in the mean"
-    return text
+def event_rows(scenario: Scenario) -> list[tuple[str, str]]:
+    """Return label and text of what changes pools or repeats requests: batching, scaling, outages, retries."""
+    variants = scenario.experiment.source, scenario.experiment.shadow
+    rows = []
+    for label, describe in (("batching", _batching_text), ("scaling", _scaling_text), ("outages", _outages_text)):
+        texts = {variant.name: describe(scenario.services[variant.name]) for variant in variants}
+        if len(set(texts.values())) == 1:
+            texts = {"both variants": next(iter(texts.values()))}
+        rows += [(label, f"{name}: {text}") for name, text in texts.items() if text]
+    if scenario.traffic.retries is not None:
+        rows.append(("retries", _retries_text(scenario.traffic.retries)))
+    return rows
+
+
+def _batching_text(service: Service) -> str:
+    batcher = service.batching
+    if batcher is None:
+        return ""
+    size = batcher.max_size
+    wait = f"the oldest waits up to {trimmed_time(batcher.max_delay_s)} for more" if batcher.max_delay_s else "no wait"
+    full = f"a full batch takes {trimmed_number(batcher.factors[-1])} times as long as one request"
+    return f"up to {size} {'request' if size == 1 else 'requests'} in a batch, {wait}; {full}"
+
+
+def _scaling_text(service: Service) -> str:
+    policy = service.scaling
+    if policy is None:
+        return ""
+    late = [f"serves {_length_text(service.cold_start_s)} later" if service.cold_start_s else "serves at once"]
+    if policy.delay_s:
+        late.append(f"decisions take effect after {_length_text(policy.delay_s)}")
+    return (
+        f"{policy.least:,} to {policy.most:,} instances, to hold {trimmed_number(policy.target)} {policy.metric}; "
+        f"a new one {', '.join(late)}"
+    )
+
+
+def _outages_text(service: Service) -> str:
+    plan = service.outages
+    if plan is None:
+        return ""
+    if not plan.listed:
+        return f"each instance fails every {_length_text(plan.mtbf_s)} for {_length_text(plan.mttr_s)} in the mean"
+    first = plan.listed[0]
+    text = f"instance {first.instance} fails at {clock(first.at_s)} for {_length_text(first.for_s)}"
+    n = len(plan.listed)
+    return text if n == 1 else f"{n:,} are listed, in the first of which {text}"
+
+
+def _retries_text(policy: RetryPolicy) -> str:
+    cap = "" if policy.backoff_cap_s is None else f", at most {trimmed_time(policy.backoff_cap_s)}"
+    waits = f"waits of up to {trimmed_time(policy.backoff_base_s)}, doubled each time{cap}"
+    clients = "one client" if policy.clients == 1 else f"each of {policy.clients:,} clients"
+    quota = "no quota" if policy.quota is None else f"a quota of {policy.quota:,} tokens for {clients}"
+    return (
+        f"up to {policy.max_attempts} attempts per request, {waits}; callers give up after "
+        f"{trimmed_time(policy.timeout_s)}; {quota}"
+    )
 
 
 def _length_text(length_s: float) -> str:

@@ -99,6 +99,7 @@ def check_windows(rows, c, history, name):
             up_s = history.up_s[w] * pool.n_workers
             if up_s > 0.0:
                 assert row["utilisation"] * up_s == pytest.approx(history.busy_s[w], abs=1e-9)
+            assert row["batches"] == len(sizes[w])
             if sizes[w]:
                 assert row["batch_size_mean"] == sum(sizes[w]) / len(sizes[w])
             if samples[w]:
@@ -129,11 +130,8 @@ def check(s, c, arrivals, chunk, workers=1):
         check_attempts(role(requests, name), history)
         check_windows(role(windows, name), c, history, name)
         if name in sides:
-            side = sides[name]
-            taken = [a for a in history.actions if a.desired is not None and not a.dropped]
-            actions = side.machines.action[: side.machines.count[e.M_ACTIONS]]
-            assert actions[:, e.A_EFFECT_S].tolist() == [a.effect for a in taken]
-            assert actions[:, e.A_WANTED].tolist() == [a.wanted for a in taken]
+            log = np.array(history.log, float).reshape(-1, e.ACTION_WIDTH)
+            np.testing.assert_array_equal(sides[name].actions, log)
     if c.source_dynamics.retries.max_attempts > 1:
         check_callers(role(windows, "source"), c, sides["source"], histories[0])
     lost = role(windows, "shadow")["copies_lost_max_body_bytes"].tolist()

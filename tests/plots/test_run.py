@@ -6,15 +6,8 @@ import pytest
 from cases import scenario
 
 from shadowsim import frames, simulate
-from shadowsim.plots.run import (
-    MAX_POINTS,
-    copies,
-    group_windows,
-    latency_distribution,
-    latency_over_time,
-    requests_over_time,
-    utilisation,
-)
+from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
+from shadowsim.plots.time_axis import MAX_POINTS, group_windows
 from shadowsim.verdict import PoolVerdict, Verdict
 
 POISSON = {"process": "poisson", "rate_per_s": 20.0}

@@ -118,6 +118,7 @@ class Action:
     effect: float
     wanted: int
     desired_before: int  # at the decision
+    metric: float  # per serving instance
     desired: int | None = None
     dropped: bool = False  # it changed nothing
 
@@ -142,6 +143,7 @@ class History:
     batches: list  # (start, size); without a batcher of single requests
     samples: list  # (time, {instance: requests present}) of instances that serve or drain
     actions: list
+    log: list  # what changed the pool before the horizon, as columns of `Machines.action`
     steps: list  # (time, number of serving instances), from time 0 on, before the horizon
     serving_s: list
     up_s: list  # serving and draining
@@ -194,7 +196,8 @@ class Variant:
     def __init__(self, c, pool, dynamics, first_attempts, callers):
         self.c, self.pool, self.dynamics, self.callers = c, pool, dynamics, callers
         self.events, self.n_events, self.n_admitted = [], 0, 0
-        self.attempts, self.copy_times, self.samples, self.actions, self.held = [], [], [], [], []
+        self.attempts, self.copy_times, self.samples, self.held = [], [], [], []
+        self.actions, self.log = [], []
         self.instances, self.batches = [], []
         self.desired = pool.n_instances
         self.high_streak = self.low_streak = 0
@@ -278,9 +281,11 @@ class Variant:
         instance.queue.clear()
         if instance.state == "draining":
             instance.history.append((now, "gone"))
+            self.note(now, instance=number)
         else:
             instance.history.append((now, "down"))
             self.at(now + for_s, REPAIR, number, instance)
+            self.note(now, done=now + for_s, instance=number)
         for a in present:
             if not a.over:
                 self.end(a, "failed", now, e.ON_OUTAGE)
@@ -452,17 +457,20 @@ class Variant:
         s, wanted = self.dynamics.scaling, self.wanted(count)
         if self.high_streak < s.out_points or wanted <= self.desired:
             return False
-        self.decide("out", SCALE_OUT, wanted, now)
+        self.decide("out", SCALE_OUT, wanted, now, count)
         return True
 
     def decide_in(self, count, now):
         s, wanted = self.dynamics.scaling, self.wanted(count)
         cooling = now < self.out_cooldown_end or now < self.in_cooldown_end
         if self.low_streak >= s.in_points and wanted < self.desired and not cooling:
-            self.decide("in", SCALE_IN, wanted, now)
+            self.decide("in", SCALE_IN, wanted, now, count)
 
-    def decide(self, name, kind, wanted, now):
-        action = Action(name, now, now + self.dynamics.scaling.delay_s, wanted, self.desired)
+    def decide(self, name, kind, wanted, now, count):
+        n = len(self.in_state("serving"))
+        metric = count / n if n else math.inf
+        effect = now + self.dynamics.scaling.delay_s
+        action = Action(name, now, effect, wanted, self.desired, metric)
         self.actions.append(action)
         self.at(action.effect, kind, len(self.actions), action)
 
@@ -471,14 +479,23 @@ class Variant:
         action.desired = self.desired if now < self.c.horizon_s else None
         assert len(self.in_state("starting", "serving", "down")) == self.desired
 
+    def note(self, now, *, done=math.nan, before=math.nan, action=None, instance=math.nan):
+        """Log a scaling action or an outage after it happened."""
+        if now < self.c.horizon_s:
+            of_action = (action.decided, action.wanted, action.metric) if action else (math.nan,) * 3
+            decided, after, metric = of_action
+            serving = len(self.in_state("serving"))
+            self.log.append((now, decided, done, before, after, metric, instance, serving))
+
     def scale_out(self, action, now):
-        s, dropped = self.dynamics.scaling, action.wanted <= self.desired
+        s, dropped, before = self.dynamics.scaling, action.wanted <= self.desired, self.desired
         if not dropped:
             for _ in range(action.wanted - self.desired):
                 instance = self.add("starting", now)
                 self.at(now + s.cold_start_s, COLD_START_END, instance.number, instance)
             self.desired = action.wanted
             self.out_cooldown_end = now + s.out_cooldown_s
+            self.note(now, done=now + s.cold_start_s, before=before, action=action)
         self.note_effect(action, now, dropped)
 
     def scale_in(self, action, now):
@@ -491,6 +508,7 @@ class Variant:
                 instance.history.append((now, "draining" if drains else "gone"))
             self.desired = action.wanted
             self.in_cooldown_end = now + self.dynamics.scaling.in_cooldown_s
+            self.note(now, before=action.desired_before, action=action)
         self.note_effect(action, now, dropped)
 
     def end_cold_start(self, instance, now):
@@ -516,6 +534,7 @@ class Variant:
             batches=self.batches,
             samples=self.samples,
             actions=self.actions,
+            log=self.log,
             steps=steps(serving, horizon_s),
             serving_s=by_window(self.c, serving),
             up_s=by_window(self.c, up),
