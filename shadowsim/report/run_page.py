@@ -34,7 +34,7 @@ from shadowsim.report.html_page import (
     table,
     text,
 )
-from shadowsim.report.run_text import event_labels, or_dash
+from shadowsim.report.run_text import event_labels
 from shadowsim.report.scenario_text import event_rows
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
@@ -130,7 +130,7 @@ def _sentences(result: Result) -> list[str]:
     shape = f" with a profile ({s.traffic.block['profile']['kind']})" if s.traffic.profile else ""  # type: ignore[index]
     traffic = (
         f"Traffic: {s.traffic.title}{shape}, {significant(n / s.horizon_s)} requests "
-        f"per second in the mean for {length}, in {windows}."
+        f"per second{', retries among them,' if s.traffic.retries else ''} in the mean for {length}, in {windows}."
     )
     pools = [
         f"{v.name} has {count(v.pool.instance_count)} × {v.pool.instance_type} with {workers} "
@@ -142,7 +142,7 @@ def _sentences(result: Result) -> list[str]:
         f"{e.sampling_percentage} % of the requests to {e.source.name} are copied to {e.shadow.name} (rule "
         f"{s.mirror_rule}, at {s.mirror_instant}). Routing is {routing}; the seed is {s.seed}."
     )
-    events = [f"{label.capitalize()}, {text_of}." for label, text_of in event_rows(s)]
+    events = [f"{label.capitalize()} of {text_of}." for label, text_of in event_rows(s)]
     return [traffic, " ".join(pools), " ".join(events), share]
 
 
@@ -180,7 +180,7 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         ("errors", [percent(r["error_rate"], 2) if r["requests"] else _NONE for r in variants]),
     ]
     for name, (label, formatter) in event_labels(result.scenario).items():
-        rest.append((label, [or_dash(formatter, float(r[name])) for r in variants]))
+        rest.append((label, [_NONE if pd.isna(r[name]) else formatter(float(r[name])) for r in variants]))
     if result.scenario.capture:
         unknown = "size not known"
         rest.append(("captured", [unknown if pd.isna(b) else bytes_text(float(b)) for b in summary["captured_bytes"]]))

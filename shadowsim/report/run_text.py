@@ -38,7 +38,7 @@ LABELS = ("", "variant", "verdict", "requests", "rate", "share copied", "latency
 # Of pools that scale, batch or fail, and of callers that retry: figures of `Result.summary`, labels and formats.
 _EVENT_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
     "serving_mean": ("instances serving", significant),
-    "serving_maximum": ("        at most", significant),
+    "serving_maximum": ("most serving", significant),
     "instance_h": ("instance-hours", lambda x: f"{x:,.1f}"),
     "batch_size_mean": ("batch size", significant),
     "retries_per_request": ("retries per request", lambda x: "< 0.0001" if 0.0 < x < 1e-4 else significant(x)),
@@ -184,7 +184,10 @@ def summary_table(result: Result) -> str:
                 percent(row["utilisation"]) + blank,
                 _errors(row["error_rate"], int(row["requests"])) + blank,
                 _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
-                *(f"{or_dash(formatter, row[name])}{blank}" for name, (_, formatter) in extra_labels.items()),
+                *(
+                    ("-" if pd.isna(row[name]) else formatter(row[name])) + blank
+                    for name, (_, formatter) in extra_labels.items()
+                ),
             ]
         )
     table = grid(list(zip(*columns, strict=True)))
@@ -214,11 +217,6 @@ def event_labels(scenario: Scenario) -> dict[str, tuple[str, Formatter]]:
     if scenario.traffic.retries:
         names |= {"retries_per_request", "success_rate"}
     return {name: label for name, label in _EVENT_LABELS.items() if name in names}
-
-
-def or_dash(formatter: Formatter, figure: float) -> str:
-    """Return a figure as text, "-" for NaN."""
-    return "-" if math.isnan(figure) else formatter(figure)
 
 
 def _errors(error_rate: float, requests: int) -> str:

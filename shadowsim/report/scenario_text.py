@@ -132,7 +132,7 @@ def _retries_text(policy: RetryPolicy) -> str:
     clients = "one client" if policy.clients == 1 else f"each of {policy.clients:,} clients"
     quota = "no quota" if policy.quota is None else f"a quota of {policy.quota:,} tokens for {clients}"
     return (
-        f"up to {policy.max_attempts} attempts per request, {waits}; callers give up after "
+        f"callers: up to {policy.max_attempts} attempts per request, {waits}; they give up after "
         f"{trimmed_time(policy.timeout_s)}; {quota}"
     )
 

@@ -51,7 +51,7 @@ def test_pools_that_change_are_described():
     assert "scaling Shadow: 1 to 9 instances, to hold 1,500 InvocationsPerInstance; a new one serves at once" in text
     assert "outages Source: instance 0 fails at 00:00:01 for 1 s" in text
     assert "outages Shadow: each instance fails every 1 day for 1 min 30 s in the mean" in text
-    assert "retries up to 5 attempts per request, waits of up to 1 s, doubled each time; callers give up" in text
+    assert "retries callers: up to 5 attempts per request, waits of up to 1 s, doubled each time; they give" in text
     assert not any(label in before for label in ("batching", "scaling", "outages", "retries"))
 
 
@@ -65,4 +65,4 @@ def test_what_both_variants_have_is_said_once():
     assert "batching both variants: up to 4 requests in a batch, the oldest waits up to 5 ms for more;" in text
     assert "a new one serves 4 min later, decisions take effect after 1 min" in text
     assert "2 are listed, in the first of which instance 0 fails at 00:00:08 for 1 min" in text
-    assert "doubled each time, at most 20 s; callers give up after 60 s; a quota of 500 tokens for one client" in text
+    assert "doubled each time, at most 20 s; they give up after 60 s; a quota of 500 tokens for one client" in text

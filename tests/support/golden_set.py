@@ -1,11 +1,12 @@
 """Makes and reads the golden set: results of an earlier version that every later one must reproduce to the bit.
 
-`python tests/support/golden_set.py NAME...` writes the digests of some scenarios' frames anew, and the commit says why
-results changed. Without a name it writes the whole set, which makes what is read the work of the present version.
+`python tests/support/golden_set.py NAME...` writes some scenarios and the digests of their frames anew, and the commit
+says why results changed. Without a name it writes the whole set, which makes what is read the work of the present
+version.
 
-Scenarios cover all routings, copy rules, instants, caps, traffic processes and laws. Frames are kept as a digest per
-column, a saved run, a sweep's cache and a server's database as the files that were written, `--json` as each command's
-keys.
+Scenarios cover all routings, copy rules, instants, caps, traffic processes and laws, and pools that change. Frames are
+kept as a digest per column, a saved run, a sweep's cache and a server's database as the files that were written,
+`--json` as each command's keys.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ DESCRIBED = [
 
 
 def golden_scenarios() -> dict[str, Scenario]:
-    """Return the ten scenarios by name."""
+    """Return the twelve scenarios by name."""
     time = {"law": "linear", "base_s": 0.05, "GeneratedTokens": 0.004}
     law = {"law": "exponential", "mean_bytes": 900.0}
     sized = {"request_bytes": law, "response_bytes": law | {"mean_bytes": 90.0}}
@@ -49,6 +50,9 @@ def golden_scenarios() -> dict[str, Scenario]:
     steps = [{"from_s": 0, "rate_per_s": 20.0}, {"from_s": 300.0, "rate_per_s": 60.0}]
     diurnal = {"kind": "diurnal", "base_per_s": 0.2, "peak_per_s": 1.5, "peak_hour": 14, "weekend_factor": 0.5}
     spikes = {"kind": "spikes", "base_per_s": 10.0, "spikes": [{"at_s": 200.0, "for_s": 50.0, "rate_per_s": 90.0}]}
+    policy = {"metric": "InvocationsPerInstance", "target": 900, "min": 1, "max": 6, "in_points": 5, "delay_s": 30}
+    scaled = {"scaling": policy, "cold_start_s": 45.0}
+    retries = {"mode": "standard-2026", "timeout_s": 1.0, "clients": 10}
     return {
         "random_poisson": scenario(
             poisson | sized, service(mean_s=0.08, workers=2), source_instances=2, capture=True, **run
@@ -120,15 +124,34 @@ def golden_scenarios() -> dict[str, Scenario]:
             share=70,
             **(run | {"seed": 2**64 - 1, "period_s": 17.5}),
         ),
+        "batching": scenario(
+            poisson,
+            service("lognormal", 0.1, 2, scv=0.5) | {"batching": {"max_size": 4, "max_delay_s": 0.05, "marginal": 0.2}},
+            service("exponential", 0.1, 1) | {"queue_limit": 20, "batching": {"max_size": 8, "factors": [1.0, 1.5]}},
+            source_instances=2,
+            share=100,
+            endpoint={"routing": {"Shadow": LEAST}},
+            **run,
+        ),
+        "scaling_outages_retries": scenario(
+            {"process": "poisson", "profile": {"kind": "steps", "steps": steps}, "retries": retries},
+            service("gamma", 0.1, 2, scv=0.5) | scaled | {"outages": {"mtbf_s": 400.0, "mttr_s": 30.0}},
+            service(mean_s=0.1, workers=2) | scaled | {"outages": [{"instance": 0, "at_s": 500.0, "for_s": 60.0}]},
+            source_instances=2,
+            shadow_instances=2,
+            mirror={"instant": "response"},
+            endpoint={"routing": {"Source": LEAST}, "timeout_s": 5.0},
+            **run,
+        ),
     }
 
 
 def digests(result) -> dict[str, dict[str, str]]:
     """Return a SHA-256 per column of each of a result's frames; missing values and the order of rows count."""
-    return {
-        name: {str(column): _digest(frame[column]) for column in frame}
-        for name, frame in (("windows", result.windows), ("latency", result.latency), ("requests", result.requests))
-    }
+    frames = {"windows": result.windows, "latency": result.latency, "requests": result.requests}
+    if len(result.actions):
+        frames["actions"] = result.actions
+    return {name: {str(column): _digest(frame[column]) for column in frame} for name, frame in frames.items()}
 
 
 def _digest(column: pd.Series) -> str:
@@ -239,7 +262,9 @@ def _write(file: Path, value: object) -> None:
 def update_digests(names: list[str]) -> None:
     """Write the digests of some scenarios' frames anew."""
     file = GOLDEN / "frames.json"
-    scenarios = {name: Scenario.load(GOLDEN / "scenarios" / f"{name}.json") for name in names}
+    scenarios = {name: golden_scenarios()[name] for name in names}
+    for name, scenario_of_name in scenarios.items():
+        scenario_of_name.save(GOLDEN / "scenarios" / f"{name}.json")
     new = {name: digests(simulate(scenario)) for name, scenario in scenarios.items()}
     _write(file, json.loads(file.read_text()) | new)
 
