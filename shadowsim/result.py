@@ -246,12 +246,8 @@ def _failures(part: pd.DataFrame) -> float:
 
 def _mean_utilisation(part: pd.DataFrame, horizon_s: float) -> float:
     """Return the mean over time: the last window may be shorter."""
-    return float(np.average(part["utilisation"], weights=_lengths(part, horizon_s)))
-
-
-def _lengths(part: pd.DataFrame, horizon_s: float) -> Floats:
-    lengths: Floats = np.diff(np.append(part["time_s"].to_numpy(np.float64), horizon_s))
-    return lengths
+    length = np.diff(np.append(part["time_s"].to_numpy(np.float64), horizon_s))
+    return float(np.average(part["utilisation"], weights=length))
 
 
 def _event_figures(part: pd.DataFrame, horizon_s: float) -> dict[str, float]:
@@ -262,7 +258,8 @@ def _event_figures(part: pd.DataFrame, horizon_s: float) -> dict[str, float]:
         part[name].to_numpy(np.float64)
         for name in ("serving_instance_count", "existing_instance_count", "batch_size_mean")
     )
-    lengths, batches = _lengths(part, horizon_s), part["batches"].fillna(0).to_numpy(np.float64)
+    lengths = np.diff(np.append(part["time_s"].to_numpy(np.float64), horizon_s))
+    batches = part["batches"].fillna(0).to_numpy(np.float64)
     calls = float(part["calls"].sum())
     return {
         "serving_mean": float(np.average(serving, weights=lengths)),

@@ -182,7 +182,7 @@ def summary_table(result: Result) -> str:
                 share + blank if row["role"] == "shadow" else "",
                 *figures,
                 percent(row["utilisation"]) + blank,
-                _errors(row["error_rate"], int(row["requests"])) + blank,
+                _errors(int(part["InvocationModelErrors"].sum()), int(row["requests"])) + blank,
                 _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
                 *(
                     ("-" if pd.isna(row[name]) else formatter(row[name])) + blank
@@ -219,11 +219,11 @@ def event_labels(scenario: Scenario) -> dict[str, tuple[str, Formatter]]:
     return {name: label for name, label in _EVENT_LABELS.items() if name in names}
 
 
-def _errors(error_rate: float, requests: int) -> str:
-    n = round(error_rate * requests) if requests else 0
+def _errors(n: int, requests: int) -> str:
     if n == 0:
         return "none"
-    return f"{n:,} ({'< 0.01 %' if error_rate < 1e-4 else percent(error_rate, 2)})"
+    share = n / requests
+    return f"{n:,} ({'< 0.01 %' if share < 1e-4 else percent(share, 2)})"
 
 
 def _captured(capture: bool, records: int, n_bytes: Any) -> str:

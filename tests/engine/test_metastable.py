@@ -115,7 +115,7 @@ def test_it_ends_when_the_load_falls_below_a_fifth_of_what_the_pool_can_do():
         windows = source(LEGACY, later=(fall_s, rate))
         # 30 s later the retries of those who came before are over
         check_drift(windows, rate, fall_s + PERIOD_S, 450.0)
-        if MU > ATTEMPTS * rate:
+        if ATTEMPTS * rate < MU:
             wait = windows["wait_mean_s"].loc[fall_s + PERIOD_S]
             left_s = wait / (1.0 - ATTEMPTS * rate / MU)
             late_s = 4.0 * ATTEMPTS * math.sqrt(rate * left_s) / MU / (1.0 - ATTEMPTS * rate / MU)
