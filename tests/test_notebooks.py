@@ -27,6 +27,7 @@ ALL = [
     "04_trace_to_scenario",
     "05_accuracy",
     "06_sweeps_on_dask",
+    "07_scaling_outages_retries",
 ]
 # folders of the machine that made the outputs, this checkout's among them, and addresses
 PLACES = re.compile(

@@ -202,6 +202,8 @@ def _mark_scaling(figure: go.Figure, g: WindowGroups, actions: pd.DataFrame, rol
 def _mark_outages(figure: go.Figure, g: WindowGroups, actions: pd.DataFrame, role: str, row: int) -> None:
     """Put a cross at each outage, and a line from it to the repair."""
     rows = _of(actions, role, frames.OUTAGE)
+    if rows.empty:
+        return
     nothing = np.full(len(rows), np.nan)
     begin, y = rows["time_s"].to_numpy(np.float64), rows["serving_after"].to_numpy(np.float64)
     end = rows["done_s"].fillna(rows["time_s"]).to_numpy(np.float64)

@@ -1,4 +1,4 @@
-"""Groups the windows of a run for figures over time, and draws their steps, bands, time axis and overload.
+"""Groups a run's windows for figures over time, and draws steps, bands, the time axis and overload.
 
 Time is counted from the start of the run, as in the frames and in the verdict. A run of more than 500 windows is shown
 in at most 500 groups of whole windows, which last a time that people can name: 3 minutes, half an hour, a day. The
@@ -194,7 +194,7 @@ def _shade(figure: go.Figure, g: WindowGroups, pool: PoolVerdict, nth: int) -> N
     for begin, end in pool.stretches:
         figure.add_shape(
             type="rect", x0=begin / g.unit[0], x1=min(end, float(g.edge_s[-1])) / g.unit[0], y0=0, y1=1,
-            xref="x", yref="paper", fillcolor=SHADE, line={"width": 0}, layer="below",
+            xref="x", yref="paper", fillcolor=SHADE, line={"width": 1, "color": SHADE}, layer="below",
         )  # fmt: skip
     stretches = f" ({pool.n_stretches} stretches)" if pool.n_stretches > 1 else ""
     figure.add_annotation(
