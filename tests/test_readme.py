@@ -162,6 +162,22 @@ def test_every_time_law_in_the_table_can_be_read():
     assert [parse_law(block, "time", "s").kind for block in laws] == ["lognormal", "empirical", "linear"]
 
 
+def test_the_table_has_all_keys_of_pools_that_change_and_its_examples_can_be_read():
+    from shadowsim import default_scenario
+    from shadowsim.scenario import batching, retries, scaling
+
+    rows = re.findall(r"^\| `(\"\w+\": \{.*?\})` \|(.*)", README, re.MULTILINE)
+    examples = {key: value for row, _ in rows for key, value in json.loads(f"{{{row}}}").items()}
+    assert list(examples) == ["batching", "scaling", "outages", "retries"]
+    edits = {f"shadow.{key}": value for key, value in examples.items() if key != "retries"}
+    with_all = default_scenario().replace(edits | {"traffic.retries": examples["retries"]})
+    assert with_all.services["Shadow-01"].scaling.most == 9
+    documented = " ".join(f"{row} {rest}" for row, rest in rows)
+    others = ("cold_start_s", "instance", "at_s", "for_s", "mtbf_s", "mttr_s", *retries.MODES)
+    for key in {*batching.KEYS, *scaling.KEYS, *retries.KEYS, *others} - {"none"}:
+        assert re.search(rf"[`\"]{key}[`\"]", documented), key
+
+
 def test_every_choice_is_in_the_table_with_its_default():
     rows = [line.split("|") for line in README.splitlines() if line.startswith("| ")]
     assumed = {name: row[2].lower() for row in rows if len(row) == 5 for name in re.findall(r"`(\w+)`", row[3])}

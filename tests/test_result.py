@@ -78,6 +78,47 @@ def test_saving_and_loading_loses_nothing(result, tmp_path):
     result.save(folder)
 
 
+def test_actions_are_saved_and_those_of_an_earlier_run_are_removed(result, tmp_path):
+    outage = [{"instance": 0, "at_s": 10.0, "for_s": 5.0}]
+    changed = simulate(result.scenario.replace({"shadow.outages": outage}))
+    assert changed.actions[["time_s", "variant", "action", "done_s"]].to_numpy().tolist() == [
+        [10.0, "Shadow", "outage", 15.0]
+    ]
+    again = Result.load(changed.save(tmp_path))
+    assert_frame_equal(again.actions, changed.actions, check_exact=True)
+    assert_frame_equal(again.windows, changed.windows, check_exact=True)
+    result.save(tmp_path)
+    assert not (tmp_path / "actions.parquet").exists()
+    assert_frame_equal(Result.load(tmp_path).actions, result.actions)
+
+
+def test_the_summary_of_a_run_with_events():
+    policy = {"metric": "InvocationsPerInstance", "target": 60, "min": 1, "max": 3, "out_points": 1}
+    s = scenario(
+        {"process": "poisson", "rate_per_s": 2.0, "retries": {"mode": "standard", "on": ["model_error"]}},
+        service(mean_s=0.1, error_5xx=0.2, scaling=policy),
+        service(mean_s=0.1, workers=1, batching={"max_size": 4, "max_delay_s": 1.0, "marginal": 0.0}),
+        horizon_s=90.0,
+        period_s=60.0,
+    )
+    r = simulate(s)
+    source, shadow = (row for _, row in r.summary().iterrows())
+    # one instance for a minute, and then two or three for half a minute
+    n = int(r.actions["desired_after"].iloc[0])
+    assert source["serving_mean"] == pytest.approx((60.0 + 30.0 * n) / 90.0)
+    assert source["serving_maximum"] == n
+    assert source["instance_h"] == pytest.approx((60.0 + 30.0 * n) / 3600.0)
+    windows = r.windows.query("role == 'source'")
+    assert source["retries_per_request"] == windows["retries"].sum() / windows["calls"].sum() > 0.1
+    assert source["success_rate"] == windows["calls_answered"].sum() / windows["calls"].sum() > 0.9
+    copies = r.requests.query("role == 'shadow'")
+    started = copies["arrival_s"] + copies["wait_s"]
+    before_end = started[started < 90.0]
+    assert shadow["batch_size_mean"] == pytest.approx(len(before_end) / before_end.nunique())
+    assert np.isnan(shadow["success_rate"])
+    assert "serving_mean" not in simulate(default_scenario().replace({"horizon_s": 60})).summary()
+
+
 def test_a_saved_trace_scenario_still_finds_its_trace(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "t.csv").write_text("time,n\n0,1\n1,2\n2.5,3\n")

@@ -111,7 +111,8 @@ def init(
 
     With a request, print its scenario with every main key spelled out and a placeholder for the traffic; without one,
     print the built-in scenario. All keys are tabled in the docstrings of shadowsim.scenario.traffic, rates (profiles),
-    laws (times), service, and paths (aliases): `python -m pydoc shadowsim.scenario.traffic`.
+    laws (times), service, batching, scaling, outages, retries, and paths (aliases):
+    `python -m pydoc shadowsim.scenario.traffic`.
     """
     from shadowsim.scenario.fields import BLOCKS
     from shadowsim.scenario.scenario import Scenario, init_scenario

@@ -20,11 +20,11 @@ from shadowsim.planning.sheet import recommend
 from shadowsim.report.analysis_text import no_answer_text
 from shadowsim.report.comparison_text import equal_load, load_sentences
 from shadowsim.report.readable_frame import NONE, heading, readable
-from shadowsim.report.run_text import overload_note
+from shadowsim.report.run_text import event_labels, overload_note
 from shadowsim.report.scenario_text import scenario_text
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.statistics.loads import loads_of, note_of_sessions
+from shadowsim.statistics.loads import loads_of, note_of_pools, note_of_sessions
 from shadowsim.statistics.sections import frames_of
 from shadowsim.text import OVERLOADED, count, percent, time_text
 from shadowsim.verdict import Verdict, uncertain_quantiles
@@ -97,6 +97,8 @@ def _result_card(result: Result) -> Card:
         rows.append([name, *texts])
     rows.append(["utilisation", *map(percent, summary["utilisation"])])
     rows.append(["errors", *(percent(x, 2) for x in summary["error_rate"])])
+    for name, (label, formatter) in event_labels(scenario).items():
+        rows.append([label, *(NONE if pd.isna(x) else formatter(x) for x in summary[name])])
     heads = ["", *(f"{name} ({role})" for name, role in zip(summary.index, summary["role"], strict=True))]
     note = overload_note(summary["verdict"]).strip()
     small = f'<div style="{_QUIET}">{escape(note)}</div>' if note else ""
@@ -148,7 +150,9 @@ def _load_lines(result: Result, verdict: Verdict) -> str:
     runs = frames_of(result)
     loads = loads_of(runs)
     equal = equal_load(result.scenario, loads, verdict.source.status)
-    sentences = enough_texts(result.scenario, verdict) + load_sentences(loads, equal, [note_of_sessions(runs)])
+    sentences = enough_texts(result.scenario, verdict) + load_sentences(
+        loads, equal, [note_of_sessions(runs), note_of_pools(runs)]
+    )
     return "".join(f"<div>{_escaped(sentence)}</div>" for sentence in sentences)
 
 

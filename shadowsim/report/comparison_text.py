@@ -26,7 +26,7 @@ from shadowsim.frames import ROLES
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.comparison import compare
-from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of_table, note_of_sessions
+from shadowsim.statistics.loads import ATTRIBUTE, Loads, loads_of_table, note_of_pools, note_of_sessions
 from shadowsim.statistics.metric_rows import is_one_sided, is_uncertain
 from shadowsim.statistics.sections import Frames, frames_of
 from shadowsim.statistics.terms import (
@@ -226,7 +226,7 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
     source_status = statuses["source"].status if "source" in statuses else ""
     equal = equal_load(scenarios[0], loads, source_status, **_plain_terms(asked))
     head, short, confidence = f"{requests}{replications}", _too_short(statuses), asked.get("confidence", CONFIDENCE)
-    notes = tuple(filter(None, [note_of_sessions(runs)]))
+    notes = tuple(filter(None, [note_of_sessions(runs), note_of_pools(runs)]))
     return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal, notes)
 
 

@@ -39,7 +39,8 @@ from shadowsim.report.scenario_text import event_rows
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
-from shadowsim.statistics.loads import SESSIONS, loads_of_table
+from shadowsim.statistics.loads import SESSIONS, loads_of_table, note_of_pools
+from shadowsim.statistics.sections import frames_of
 from shadowsim.statistics.terms import BETTER, NOT_JUDGED, WORSE
 from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant
 from shadowsim.verdict import Verdict, clock, uncertain_quantiles
@@ -80,7 +81,7 @@ def html(result: Result) -> str:
     compared = result.compare()
     charts = _charts(result, verdict, compared)
     loads = loads_of_table(compared)
-    notes = [compared.attrs.get(SESSIONS, "")]
+    notes = [compared.attrs.get(SESSIONS, ""), note_of_pools(frames_of(result))]
     enough = enough_texts(scenario, verdict)
     load_texts = enough + load_sentences(loads, equal_load(scenario, loads, verdict.source.status), notes)
     main = f"""{_verdict_section(verdict, load_texts)}

@@ -42,7 +42,7 @@ _EVENT_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
     "instance_h": ("instance-hours", lambda x: f"{x:,.1f}"),
     "batch_size_mean": ("batch size", significant),
     "retries_per_request": ("retries per request", lambda x: "< 0.0001" if 0.0 < x < 1e-4 else significant(x)),
-    "success_rate": ("callers' success", lambda x: "> 99.999 %" if 0.99999 < x < 1.0 else percent(x, 3)),
+    "success_rate": ("success of callers", lambda x: "> 99.999 %" if 0.99999 < x < 1.0 else percent(x, 3)),
 })  # fmt: skip
 _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 

@@ -88,7 +88,8 @@ def _side(runs: Sequence[Frames], role: str) -> tuple[float, float]:
     if {"Invocations", "instance_count"} <= set(part.columns):
         start = np.unique(part["time_s"].to_numpy(np.float64))
         period_s = float(start[1] - start[0]) if start.size > 1 else 1.0
-        per_instance = float((part["Invocations"] / part["instance_count"]).mean()) / period_s
+        serving = part.get("serving_instance_count", part["instance_count"])
+        per_instance = float((part["Invocations"] / serving.where(serving > 0)).mean()) / period_s
     return float(part["utilisation"].mean()), per_instance
 
 
@@ -96,6 +97,22 @@ def _differing(source: tuple[float, float], shadow: tuple[float, float]) -> Load
     if math.isnan(source[0] + shadow[0]) or abs(shadow[0] - source[0]) <= MOST_APART:
         return None
     return Loads(source[0], shadow[0], abs(shadow[1] - source[1]) <= MOST_APART * source[1])
+
+
+def note_of_pools(runs: Sequence[Frames]) -> str:
+    """Return which pools had a changing number of serving instances, in a sentence; "" if there is none."""
+    windows = runs[0].get("windows")
+    if windows is None or "serving_instance_count" not in windows:
+        return ""
+    served = windows.groupby("role").agg({"variant": "first", "serving_instance_count": ["min", "max"]})
+    changed = [
+        f"{low:.3g} to {high:.3g} instances of {variant}"
+        for variant, low, high in (served.loc[role] for role in ROLES if role in served.index)
+        if low != high
+    ]
+    if not changed:
+        return ""
+    return f"{' and '.join(changed)} served, by scaling and outages: all figures are means over such times."
 
 
 def note_of_sessions(runs: Sequence[Frames]) -> str:

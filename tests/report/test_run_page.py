@@ -16,7 +16,9 @@ from cases import REQUEST, scenario
 import shadowsim
 from shadowsim import Result, cost, simulate
 from shadowsim.report import analysis_page
+from shadowsim.report.card import card
 from shadowsim.report.run_page import html, write
+from shadowsim.report.run_text import summary_table
 
 EVIL = "</script><script>document.body.dataset.harm='1'</script><!--<img src=x onerror=alert(1)>\"'&"
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
@@ -246,6 +248,31 @@ def test_a_week_adds_little_to_plotlys_script():
     text = html(week)
     script = max(Page(text).all("script"), key=lambda e: len(e[2]))[2]
     assert len(text.encode()) - len(script.encode()) < 1_000_000
+
+
+def test_pools_that_change_and_callers_that_retry_are_shown():
+    policy = {"metric": "InvocationsPerInstance", "target": 300, "min": 1, "max": 4, "out_points": 1}
+    s = scenario(
+        POISSON | {"retries": "legacy"},
+        service(0.05) | {"scaling": policy, "outages": [{"instance": 0, "at_s": 90.0, "for_s": 20.0}]},
+        service(0.05) | {"batching": {"max_size": 4, "max_delay_s": 0.1, "marginal": 0.1}},
+        horizon_s=300.0,
+    )
+    run = simulate(s)
+    text, summary = html(run), run.summary()
+    assert len(Page(text).all("figure")) == N_CHARTS + 4
+    table = cells(text)
+    assert table["success of callers"][0] == f"{100 * summary['success_rate'].iloc[0]:.3f} %"
+    assert table["success of callers"][1] == "–"
+    assert float(table["batch size"][1]) == pytest.approx(summary["batch_size_mean"].iloc[1], abs=0.005)
+    assert f"Scaling actions and outages: {len(run.actions)}" in text
+    assert "instance 0 fails, until 00:01:50" in text
+    assert "Retries of callers: up to 5 attempts per request" in text
+    assert "instances of Source served, by scaling and outages" in text
+    shown = summary_table(run)
+    for label in ("instances serving", "instance-hours", "batch size", "retries per request", "success of callers"):
+        assert label in shown
+        assert label in card(run)
 
 
 @pytest.mark.parametrize("case", ["no copies", "one window", "trace", "no requests"])

@@ -6,7 +6,7 @@ import pytest
 from cases import scenario, service
 
 from shadowsim import compare, compare_runs, simulate
-from shadowsim.statistics.loads import Loads, loads_of, loads_of_table
+from shadowsim.statistics.loads import Loads, loads_of, loads_of_table, note_of_pools
 
 POISSON = {"process": "poisson", "rate_per_s": 20.0}
 
@@ -52,6 +52,16 @@ def test_a_slower_shadow_with_the_same_requests_is_slower_by_itself():
 def test_runs_are_taken_together():
     runs = [{"windows": windows(0.4, 0.2, 50)}, {"windows": windows(0.6, 0.4, 50)}]
     assert loads_of(runs) == Loads(pytest.approx(0.5), pytest.approx(0.3))
+
+
+def test_pools_that_change_are_noted():
+    assert note_of_pools([{"windows": windows(0.5, 0.5)}]) == ""
+    changing = windows(0.5, 0.5, variant="A").assign(serving_instance_count=[2.0, 1.0, 2.5, 1.0, 11.0, 1.0])
+    assert note_of_pools([{"windows": changing}]).startswith("2 to 11 instances of A served, by scaling and outages:")
+    assert note_of_pools([{"windows": changing.assign(serving_instance_count=1.0)}]) == ""
+    # requests per serving instance are compared: 100 / 2 of the source, as many of the shadow
+    loads = loads_of([{"windows": windows(0.5, 0.7, 50).assign(serving_instance_count=[2.0, 1.0] * 3)}])
+    assert loads.same_requests
 
 
 def test_compare_notes_them_and_says_so_after_each_verdict():
