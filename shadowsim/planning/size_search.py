@@ -27,7 +27,7 @@ missed" is shown by the worst of k goals, at 1/k of the level (Bonferroni).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -57,6 +57,7 @@ FIRST_LOOK = 3  # replications
 SAMPLED = 100_000  # requests of a run, for figures that need them
 RAREST = 0.9999  # the furthest quantile that sets the length of a run
 MET, MISSED, OPEN = "met", "missed", "open"
+_NO_MATTER = {"time": {"law": "deterministic", "mean_s": 0.001}, "workers": 1}  # a source whose answers do not matter
 _MOVES = 20  # of the answer of the bisection, while it is replicated
 
 
@@ -128,6 +129,10 @@ class Search:
         if role == "source":
             # The source's figures do not depend on its shadow, which can be left out of the runs.
             scenario = scenario.replace({"sampling_percentage": 0})
+        elif scenario.mirror_instant == "arrival" and scenario.traffic.retries is None:
+            # Nor do the shadow's on the source, from which it then gets nothing but arrivals: the quickest pool will do.
+            name = scenario.experiment.source.name
+            scenario = scenario.replace({f"services.{name}": _NO_MATTER, "source.instance_count": 1})
         demand = demand_of(scenario, role)
         return cls(scenario, role, goals, demand, simulate, alpha, max_instances, max_replications)
 
@@ -232,13 +237,7 @@ class Search:
 
     def settle(self, n: int, goals: Sequence[Goal]) -> str:
         """Replicate a count until it is MET or MISSED, or OPEN after `max_replications`; return which."""
-        looks = looks_of(self.max_replications)
-        state = OPEN
-        for n_replications in (1, *looks):
-            state = self.try_count(n, n_replications).state(goals, self.alpha / len(looks))
-            if state != OPEN:
-                break
-        return state
+        return settled(lambda n_runs: self.try_count(n, n_runs), goals, self.alpha, self.max_replications)
 
     def try_count(self, n: int, n_replications: int = 1) -> CountTried:
         """Return what is known of n instances after at least so many replications."""
@@ -289,10 +288,14 @@ class Search:
         ndarray of float64, shape (2, figures)
             The figures, and their standard errors by sections.
         """
-        sampled = SAMPLED if any(goal.is_of_sample for goal in self.goals) else 0
-        changes = {f"{self.role}.instance_count": n, "horizon_s": horizon_s, "run.sample_requests": sampled}
-        result = self.simulate(replication(self.scenario.replace(changes), r))
+        result = self.run({f"{self.role}.instance_count": n}, horizon_s, r)
         return np.array([measure(goal, result) for goal in self.figures]).T
+
+    def run(self, changes: Mapping[str, object], horizon_s: float, r: int) -> Result:
+        """Simulate replication r of the scenario with changes, which keeps as many requests as the goals need."""
+        sampled = SAMPLED if any(goal.is_of_sample for goal in self.goals) else 0
+        lengths = {"horizon_s": horizon_s, "run.sample_requests": sampled}
+        return self.simulate(replication(self.scenario.replace({**changes, **lengths}), r))
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +365,22 @@ class CountTried:
         if n < 2:
             return CLEAR, CLEAR
         return -float(stdtrit(n - 1, alpha)), -float(stdtrit(n - 1, alpha / n_goals))
+
+
+def settled(
+    runs_of: Callable[[int], CountTried], goals: Sequence[Goal], alpha: float, max_replications: int
+) -> str:
+    """Replicate a design until it is MET or MISSED, or OPEN after `max_replications`; return which.
+
+    `runs_of` returns what is known of it after at least so many replications.
+    """
+    looks = looks_of(max_replications)
+    state = OPEN
+    for n_replications in (1, *looks):
+        state = runs_of(n_replications).state(goals, alpha / len(looks))
+        if state != OPEN:
+            break
+    return state
 
 
 def looks_of(max_replications: int) -> list[int]:
