@@ -180,10 +180,11 @@ def failures(windows: pd.DataFrame) -> Floats:
 
     Those that came while no instance served are 5XX of the endpoint, and no model errors.
     """
-    model_errors = windows["InvocationModelErrors"].to_numpy(np.float64, na_value=np.nan)
+    model_errors: Floats = windows["InvocationModelErrors"].to_numpy(np.float64, na_value=np.nan)
     if "requests_unavailable" not in windows.columns:
         return model_errors
-    return model_errors + windows["requests_unavailable"].fillna(0).to_numpy(np.float64)
+    unavailable: Floats = windows["requests_unavailable"].fillna(0).to_numpy(np.float64)
+    return model_errors + unavailable
 
 
 def weighted_utilisation(windows: pd.DataFrame, horizon_s: float) -> tuple[Floats, Floats]:
@@ -201,7 +202,7 @@ def weighted_utilisation(windows: pd.DataFrame, horizon_s: float) -> tuple[Float
 
 def lengths_s(windows: pd.DataFrame, horizon_s: float) -> Floats:
     """Return the lengths of one variant's windows, the last of which may be shorter."""
-    return np.diff(np.append(windows["time_s"].to_numpy(np.float64), horizon_s))
+    return np.asarray(np.diff(np.append(windows["time_s"].to_numpy(np.float64), horizon_s)), np.float64)
 
 
 def billed_instances(windows: pd.DataFrame, horizon_s: float) -> float:

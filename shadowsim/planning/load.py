@@ -128,6 +128,11 @@ def repeating_s(scenario: Scenario) -> float:
     """
     if scenario.traffic.retries is not None or any(s.scaling or s.outages for s in scenario.services.values()):
         return scenario.horizon_s
+    return cycle_s(scenario)
+
+
+def cycle_s(scenario: Scenario) -> float:
+    """Return after which time the traffic repeats itself: a period if it is steady, a day, a week, or the horizon."""
     length = max(scenario.period_s, *(stream.cycle_s for stream in scenario.traffic.streams))
     return length if length < scenario.horizon_s and _stands_for_all(scenario, length) else scenario.horizon_s
 

@@ -99,7 +99,7 @@ class Search:
         The chance of error of each of an answer's two statements.
     max_instances, max_replications : int
         Greater counts are not tried, and no count is run more often.
-    tried : dict of int to CountTried
+    tried : dict of int to DesignTried
     """
 
     scenario: Scenario
@@ -110,7 +110,7 @@ class Search:
     alpha: float
     max_instances: int
     max_replications: int
-    tried: dict[int, CountTried] = field(default_factory=dict)
+    tried: dict[int, DesignTried] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -130,7 +130,7 @@ class Search:
             # The source's figures do not depend on its shadow, which can be left out of the runs.
             scenario = scenario.replace({"sampling_percentage": 0})
         elif scenario.mirror_instant == "arrival" and scenario.traffic.retries is None:
-            # Nor do the shadow's on the source, from which it then gets nothing but arrivals: the quickest pool will do.
+            # The shadow then gets nothing but arrivals from the source, which may be as quick to simulate as can be.
             name = scenario.experiment.source.name
             scenario = scenario.replace({f"services.{name}": _NO_MATTER, "source.instance_count": 1})
         demand = demand_of(scenario, role)
@@ -239,7 +239,7 @@ class Search:
         """Replicate a count until it is MET or MISSED, or OPEN after `max_replications`; return which."""
         return settled(lambda n_runs: self.try_count(n, n_runs), goals, self.alpha, self.max_replications)
 
-    def try_count(self, n: int, n_replications: int = 1) -> CountTried:
+    def try_count(self, n: int, n_replications: int = 1) -> DesignTried:
         """Return what is known of n instances after at least so many replications."""
         tried = self.tried.get(n) or self._first_run(n)
         n_done = len(tried.values)
@@ -249,18 +249,18 @@ class Search:
         self.tried[n] = tried
         return tried
 
-    def _first_run(self, n: int) -> CountTried:
+    def _first_run(self, n: int) -> DesignTried:
         least = self.overload_figures(n)
         if least is not None:
-            return CountTried(least[None, :], np.full(len(least), math.nan), math.nan, is_overload=True)
+            return DesignTried(least[None, :], np.full(len(least), math.nan), math.nan, is_overload=True)
         length = self.length(n)
         if length.short_s < length.long_s:
             values, errors = self.replicate(n, length.short_s, 0)
-            short = CountTried(values[None, :], errors, length.short_s)
+            short = DesignTried(values[None, :], errors, length.short_s)
             if short.state(self.upper_limits, 0.0) == MISSED:
                 return short
         values, errors = self.replicate(n, length.long_s, 0)
-        return CountTried(values[None, :], errors, length.long_s, length.enough)
+        return DesignTried(values[None, :], errors, length.long_s, length.enough)
 
     def overload_figures(self, n: int) -> Floats | None:
         """Return lower bounds of the figures of a count that is hopelessly overloaded, None for any other count."""
@@ -299,13 +299,13 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class CountTried:
-    """What is known of one count of instances.
+class DesignTried:
+    """What is known of one count of instances, or of one scaling policy.
 
     Attributes
     ----------
     values : ndarray of float64, shape (replications, figures)
-        One column per goal, and the utilisation.
+        One column per goal, the utilisation, and for a scaling policy the instances that are billed.
     own_error : ndarray of float64, shape (figures,)
         Standard errors of the first replication, by its sections.
     horizon_s : float
@@ -367,9 +367,7 @@ class CountTried:
         return -float(stdtrit(n - 1, alpha)), -float(stdtrit(n - 1, alpha / n_goals))
 
 
-def settled(
-    runs_of: Callable[[int], CountTried], goals: Sequence[Goal], alpha: float, max_replications: int
-) -> str:
+def settled(runs_of: Callable[[int], DesignTried], goals: Sequence[Goal], alpha: float, max_replications: int) -> str:
     """Replicate a design until it is MET or MISSED, or OPEN after `max_replications`; return which.
 
     `runs_of` returns what is known of it after at least so many replications.

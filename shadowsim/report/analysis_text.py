@@ -16,7 +16,7 @@ import pandas as pd
 
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import Cost
-from shadowsim.planning.sheet import NO_REQUEST, NO_REQUEST_IN_RUN, NOT_MEASURED, recommend
+from shadowsim.planning.sheet import FIXED, NO_REQUEST, NO_REQUEST_IN_RUN, NOT_MEASURED, answers, recommend
 from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.comparison_text import label, records
 from shadowsim.report.run_text import overload_note
@@ -109,11 +109,14 @@ def sizing_text(frame: pd.DataFrame, slo: Slo, duration_s: float) -> str:
     blocks = []
     for role, part in frame.groupby("role", sort=False):
         goals = slo.of(str(role))
-        head = [str(role), "instances", *(g.column.removesuffix("_s").replace("_", ".") if g.metric == "quantile"
-                                          else g.column.removesuffix("_s") for g in goals)]  # fmt: skip
+        scales = "pool" in part
+        head = [str(role), *(["pool", "target"] if scales else []), "instances"]
+        for goal in goals:
+            name = goal.column.removesuffix("_s")
+            head.append(name.replace("_", ".") if goal.metric == "quantile" else name)
         # A goal of utilisation has its own column.
         used = [] if any(g.metric == "utilisation" for g in goals) else ["utilisation"]
-        table = [[*head, *used, "USD/h", "USD", "certain"]]
+        table = [[*head, *used, "USD/h", "USD", *(["met"] if scales else []), "certain"]]
         notes = []
         for row in records(part):
             answered = not pd.isna(row["instance_count"])
@@ -121,39 +124,66 @@ def sizing_text(frame: pd.DataFrame, slo: Slo, duration_s: float) -> str:
             table.append(
                 [
                     row["instance_type"],
-                    count(row["instance_count"]) if answered else "-",
+                    *([row["pool"], _target_text(row["target"])] if scales else []),
+                    _instances_text(row) if answered else "-",
                     *cells,
                     *(percent(row[name]) for name in used),
                     usd_text(row["price_usd_per_h"], 3),
                     usd_text(row["cost_usd"]) if answered else "-",
-                    ("yes" if row["certain"] else "no") if answered else "-",
+                    *([_yes(row["met"]) if answered else "-"] if scales else []),
+                    _yes(row["certain"]) if answered else "-",
                 ]
             )
             notes += _size_notes(row, answered)
-        blocks.append("\n".join([grid(table), "", *notes, "", _cheapest(part, str(role), duration_s)]))
+        columns = grid(table, left=(0, 1)) if scales else grid(table)
+        blocks.append("\n".join([columns, "", *notes, "", _cheapest(part, str(role), duration_s)]))
     blocks.insert(0, wrapped(f"goals: {slo}", hanging="  "))
     return "\n\n".join(blocks)
 
 
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _target_text(target: float) -> str:
+    return "" if math.isnan(target) else f"{target:,.6g}"
+
+
+def _instances_text(row: Row) -> str:
+    """Return a count; for a scaling policy its bounds, and the mean that is charged for."""
+    if row.get("pool", FIXED) == FIXED:
+        return count(row["instance_count"])
+    return f"{row['min']:,} to {row['max']:,}, mean {row['billed_instances']:.2f}"
+
+
 def _size_notes(row: Row, answered: bool) -> list[str]:
-    notes = [f"decided by {row['binding']}", f"one fewer: {row['one_fewer']}"] if answered else []
-    notes += [f"quotas: {row['quota']}"] if row["quota"] else []
+    notes = [f"decided by {row['binding']}"] if answered else []
+    heads = {"one_fewer": "one fewer", "one_lost": "one down", "zone_lost": "a third down", "quota": "quotas"}
+    notes += [f"{head}: {row[name]}" for name, head in heads.items() if row[name]]
     notes += [row["note"]] if row["note"] else []
-    notes[:1] = [f"{row['instance_type']}: {note}" for note in notes[:1]]
+    name = row["instance_type"] if row.get("pool", FIXED) == FIXED else f"{row['instance_type']}, {row['pool']}"
+    notes[:1] = [f"{name}: {note}" for note in notes[:1]]
     return [wrapped(note, "  " if i else "", "    " if i else "  ") for i, note in enumerate(notes)]
 
 
 def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:
-    answers = part[part["instance_count"].notna()]
-    if answers.empty:
+    able = answers(part)
+    if able.empty:
         return no_answer_text(part, role)
-    best = answers.iloc[0]
-    pool = f"{best['instance_count']:,} x {best['instance_type']}"
+    best = able.iloc[0]
+    pool = pool_text(best)
     if math.isnan(best["cost_usd"]):
         return wrapped(f"The {role} needs {pool}, at an unknown price.")
-    least = "Cheapest" if len(answers) > 1 else "Enough"
+    least = "Cheapest" if len(able) > 1 else "Enough"
     text = f"{least} for the {role}: {pool}, {best['cost_usd']:,.2f} USD for {duration_text(duration_s)}"
     return wrapped(f"{text}{'' if best['certain'] else ', which is not certain'}.")
+
+
+def pool_text(row: Row | pd.Series[Any]) -> str:
+    """Return the pool of a row of `size`: "4 x ml.m5.xlarge", "2 to 8 x ml.m5.xlarge by a target of 1,430"."""
+    if row.get("pool", FIXED) == FIXED:
+        return f"{row['instance_count']:,} x {row['instance_type']}"
+    return f"{row['min']:,} to {row['max']:,} x {row['instance_type']} by a target of {_target_text(row['target'])}"
 
 
 def no_answer_text(part: pd.DataFrame, role: str) -> str:

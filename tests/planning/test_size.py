@@ -83,8 +83,8 @@ def test_a_row_on_paper():
     frame = size(s, "mean <= 250ms and utilisation >= 30%", prices={"ml.m5.xlarge": 0.5})
     assert frame.columns.to_list() == [
         *("role", "instance_type", "instance_count", "mean_s", "mean_s_error", "utilisation_error", "utilisation"),
-        *("price_usd_per_h", "cost_usd", "binding", "one_fewer", "certain", "quota", "replications", "simulated_h"),
-        "note",
+        *("price_usd_per_h", "cost_usd", "binding", "one_fewer", "one_lost", "zone_lost", "certain", "quota"),
+        *("replications", "simulated_h", "note"),
     ]
     (row,) = frame.to_dict("records")
     # 1 / (10 - 25 / n): 0.27 s with 4, 0.2 s with 5
