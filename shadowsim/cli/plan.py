@@ -123,7 +123,7 @@ def size(
     report: Report = None,
     quiet: Quiet = False,
 ) -> None:
-    """Find the fewest instances that meet goals, and the scaling policy.
+    """Find the fewest instances that meet goals.
 
     Shows for each instance type, cheapest first, the number of instances, cost, quotas, what decides, and what one
     instance fewer would do, or the loss of one or of a third. For a variant with `scaling` it also finds the cheapest

@@ -188,9 +188,7 @@ class PolicySearch:
         if self.policy.metric != INVOCATIONS:
             note = "AWS's rule is for InvocationsPerInstance: the requests present at MAX_RPS x 0.5"
         if math.isnan(self.max_rps):
-            return PolicyFound(
-                RULE_OF_THUMB, None, _NOTHING, False, True, note="one instance meets the goals at no rate"
-            )
+            return self._no_rate(RULE_OF_THUMB)
         design = self._design(SAFETY_FACTOR, self._least_min(SAFETY_FACTOR))
         state = self._settle(design)
         tried = self.try_design(design)
@@ -244,10 +242,13 @@ class PolicySearch:
 
     def _count_minutes(self) -> Floats:
         """Return the requests of each minute of the fixed count's run, whose windows may be longer than minutes."""
-        flat = replace(self.search, scenario=fixed_pool(self.search.scenario, self.role))
-        result = flat.run({f"{self.role}.instance_count": self.fixed}, self.horizon_s, 0)
+        flat = fixed_pool(self.search.scenario, self.role, ("scaling", "outages"))
+        alone = replace(self.search, scenario=flat)
+        result = alone.run({f"{self.role}.instance_count": self.fixed}, self.horizon_s, 0)
         windows = result.windows[result.windows["role"] == self.role]
         count = np.append(0.0, np.cumsum(windows["Invocations"].to_numpy(np.float64)))
+        if self.horizon_s < 60.0:  # no minute is full
+            return count[-1:] * (60.0 / self.horizon_s)
         edge = np.append(0.0, np.cumsum(lengths_s(windows, self.horizon_s)))
         minutes = np.arange(0.0, self.horizon_s + 30.0, 60.0)
         return np.asarray(np.diff(np.interp(minutes, edge, count)), np.float64)

@@ -38,6 +38,7 @@ from shadowsim.engine.replicate import replication
 from shadowsim.planning.load import (
     Demand,
     RunLength,
+    count_settings,
     demand_of,
     figure_in_fluid,
     figure_without_waits,
@@ -288,7 +289,7 @@ class Search:
         ndarray of float64, shape (2, figures)
             The figures, and their standard errors by sections.
         """
-        result = self.run({f"{self.role}.instance_count": n}, horizon_s, r)
+        result = self.run(count_settings(self.scenario, self.role, n), horizon_s, r)
         return np.array([measure(goal, result) for goal in self.figures]).T
 
     def run(self, changes: Mapping[str, object], horizon_s: float, r: int) -> Result:

@@ -159,7 +159,7 @@ def _instances_text(row: Row) -> str:
 def _size_notes(row: Row, answered: bool) -> list[str]:
     notes = [f"decided by {row['binding']}"] if answered else []
     heads = {"one_fewer": "one fewer", "one_lost": "one down", "zone_lost": "a third down", "quota": "quotas"}
-    notes += [f"{head}: {row[name]}" for name, head in heads.items() if row[name]]
+    notes += [f"{head}: {row[name]}" for name, head in heads.items() if row.get(name)]
     notes += [row["note"]] if row["note"] else []
     name = row["instance_type"] if row.get("pool", FIXED) == FIXED else f"{row['instance_type']}, {row['pool']}"
     notes[:1] = [f"{name}: {note}" for note in notes[:1]]
@@ -309,18 +309,22 @@ def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
     same = all((source[name].nunique(dropna=False) == 1).all() for name in ("mean_s", "maximum_s", "utilisation"))
     # Long paths take two lines.
     heads = [path.rpartition(".") for path in varied]
-    rows = [["", *(f"{a}{dot}" for a, dot, _ in heads), *[""] * 6]] if any(dot for _, dot, _ in heads) else []
-    rows.append(["", *(name for _, _, name in heads), "p50", "p99", "p99.9", "utilised", "errors", "verdict"])
+    changing = "billed_instances" in frame and bool((frame["billed_instances"] != frame["instance_count"]).any())
+    figures = [*(["instances"] if changing else []), "p50", "p99", "p99.9", "utilised", "errors", "verdict"]
+    long = any(dot for _, dot, _ in heads)
+    rows = [["", *(f"{a}{dot}" for a, dot, _ in heads), *[""] * len(figures)]] if long else []
+    rows.append(["", *(name for _, _, name in heads), *figures])
     for (i, role), part in frame.groupby([cell, "role"], sort=False):
         if not (same and role == "source"):
-            rows.append([str(role), *(values[path][part.index[0]] for path in varied), *_sweep_cells(part)])
+            rows.append([str(role), *(values[path][part.index[0]] for path in varied), *_sweep_cells(part, changing)])
         elif i == 0:
-            rows.append(["source", *[""] * len(varied), *_sweep_cells(part)])
+            rows.append(["source", *[""] * len(varied), *_sweep_cells(part, changing)])
     worst = [max(part["run_verdict"], key=STATUSES.index) for _, part in frame.groupby(cell)]
     counts = [f"{count(worst.count(status))} {status}" for status in STATUSES if status in worst]
     notes = [f"{count(len(worst))} {'cell' if len(worst) == 1 else 'cells'}: {', '.join(counts)}."]
     notes += ["The source is the same in all cells."] if same and len(worst) > 1 else []
     notes += [f"Figures are means over {n} replications."] if n > 1 else []
+    notes += ["Instances: the mean over the run that is charged for."] if changing else []
     if any(is_uncertain_in(frame, name).any() for name in _SWEPT_QUANTILES):
         interval = f"with the {percent(CONFIDENCE, 0)} interval of their mean" if n > 1 else "as dashes"
         notes.append(f"Quantiles that a run is too short for are shown {interval}.")
@@ -330,7 +334,7 @@ def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
     return "\n".join([*lines, "", wrapped(" ".join(notes))])
 
 
-def _sweep_cells(part: pd.DataFrame) -> list[str]:
+def _sweep_cells(part: pd.DataFrame, changing: bool) -> list[str]:
     worst = max(part["verdict"], key=STATUSES.index)
     mark = "*" if worst == OVERLOADED else ""
     columns = {name: part[name if name in part else f"achieved_{name}"] for name in (*_SWEPT_QUANTILES, *_SWEPT_SHARES)}
@@ -339,7 +343,8 @@ def _sweep_cells(part: pd.DataFrame) -> list[str]:
         for name in _SWEPT_QUANTILES
     ]
     used, errors = (float(columns[name].mean()) for name in _SWEPT_SHARES)
-    return [*times, percent(used), "none" if errors == 0.0 else percent(errors, 2), worst]
+    instances = [f"{part['billed_instances'].mean():.2f}"] if changing else []
+    return [*instances, *times, percent(used), "none" if errors == 0.0 else percent(errors, 2), worst]
 
 
 def _uncertain_text(values: pd.Series[float]) -> str:

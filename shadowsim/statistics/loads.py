@@ -85,10 +85,10 @@ def _side(runs: Sequence[Frames], role: str) -> tuple[float, float]:
     windows = pd.concat(frames)
     part = windows[windows["role"] == role]
     per_instance = math.nan
-    if {"Invocations", "instance_count"} <= set(part.columns):
+    if "InvocationsPerInstance" in part.columns:  # by those that serve
         start = np.unique(part["time_s"].to_numpy(np.float64))
         period_s = float(start[1] - start[0]) if start.size > 1 else 1.0
-        per_instance = float((part["Invocations"] / part["instance_count"]).mean()) / period_s
+        per_instance = float(part["InvocationsPerInstance"].mean()) / period_s
     return float(part["utilisation"].mean()), per_instance
 
 

@@ -188,7 +188,11 @@ def _saved(folder: Path) -> Frames:
     if not os.path.isdir(folder):
         raise InputError(str(folder), "is not a directory with a saved result")
     files = {name: folder / f"{name}.parquet" for name in schema.SCHEMAS}
-    frames = {name: schema.read(file, schema.SCHEMAS[name]) for name, file in files.items() if file.exists()}
+    frames = {
+        name: schema.read(file, schema.SCHEMAS[name], schema.OPTIONAL[name])
+        for name, file in files.items()
+        if file.exists()
+    }
     if not frames:
         raise InputError(str(folder), f"holds none of {', '.join(f.name for f in files.values())}")
     scenario = folder / SCENARIO_FILE

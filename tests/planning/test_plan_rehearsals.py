@@ -61,7 +61,7 @@ def test_errors_are_added_to_the_sources():
     rehearsal = Rehearsal.of(
         case(shadow=service("exponential", 0.02, 2)), parse_effect("error_rate +3%"), levels_of(0.05, 1)
     )
-    counts = [rehearsal.with_shadow(1.0, 0.03).sections(r).shadow for r in range(4)]
+    counts = [rehearsal.with_shadow(1.0, 0.03).sections(r)[0].shadow for r in range(4)]
     hits, n = (
         sum(float(x.sum()) for x in of)
         for of in ([c.errors["error_rate"] for c in counts], [c.requests for c in counts])

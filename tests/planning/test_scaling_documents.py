@@ -91,7 +91,5 @@ def test_what_cannot_be_printed():
 def test_a_policy_that_is_sought_may_not_exist():
     """At a steady rate a policy cannot cost less than the instances that are needed."""
     steady = scaled(None, SCALING | {"min": 1}).replace({"horizon_s": 3600})
-    with pytest.raises(
-        InputError, match=r"slo: cannot be met: No scaling policy .* less than 1 inst"
-    ):
+    with pytest.raises(InputError, match=r"slo: cannot be met: No scaling policy .* less than 1 inst"):
         shadowsim.scaling_policy(steady, "p99 <= 100ms")
