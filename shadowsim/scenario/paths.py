@@ -74,7 +74,7 @@ def edited(document: Mapping[str, object], path: str, value: object) -> dict[str
     """Return a copy of a JSON object with the value at a dotted path set.
 
     A key may itself contain dots (`time.quantiles_s.0.5`): the longest existing key wins. Missing objects on the way
-    are created, and short forms (`"retries": "legacy"`, `"time": 0.02`) become objects; list items must exist.
+    are created, and `"retries": "legacy"` becomes an object with that mode; list items must exist.
 
     Raises
     ------
@@ -105,12 +105,8 @@ def _set(node: object, parts: list[str], value: object, trail: list[str]) -> obj
 
 
 def _long_form(node: object, key: str) -> object:
-    """Return the object that a short form of a block stands for, so that one of its keys can be set."""
-    if key == "retries" and isinstance(node, str):
-        return {"mode": node}
-    if key == "time" and isinstance(node, int | float | str):
-        return {"law": "deterministic", "mean_s": node}
-    return node
+    """Return the object that a mode of retries stands for, so that its other keys can be set; or else `node`."""
+    return {"mode": node} if key == "retries" and isinstance(node, str) else node
 
 
 def value_at(document: object, path: str) -> object:
