@@ -1,4 +1,4 @@
-"""Prints scaling policies as the documents that AWS takes: Application Auto Scaling's requests, or CloudFormation.
+"""Writes scaling policies as requests of Application Auto Scaling, or as CloudFormation resources.
 
 A variant's `scaling` becomes a RegisterScalableTarget and a PutScalingPolicy request, or the two CloudFormation
 resources of the same content. AWS makes the alarms of target tracking itself: how many data points they take, and how

@@ -55,7 +55,10 @@ def size(
     prices: PriceSource | Prices = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Find the fewest instances that meet goals, for each instance type.
+    """Find the fewest instances that meet goals, for each instance type, and the cheapest scaling policy.
+
+    A variant with `scaling` gets three rows per type: the fixed count, the policy of the least cost that meets the
+    goals (size_policies.py), and AWS's rule of thumb, whether it meets them or not.
 
     Parameters
     ----------
@@ -86,23 +89,36 @@ def size(
     Returns
     -------
     DataFrame
-        One row per (role, type): the source's first, then the cheapest first, at equal costs that with the fewest
-        instances; unknown prices and types without an answer come last. The columns are
+        One row per (role, type), or (role, type, pool): the source's first, then the cheapest first, at equal costs
+        that with the fewest instances; unknown prices, missed goals and types without an answer come last. The columns
+        are
 
         role, instance_type : str
         instance_count : int
-            Missing where no count meets the goals or the type is not measured.
+            Missing where no count meets the goals or the type is not measured. A policy begins with it.
+        pool : str
+            fixed, policy, or rule of thumb; like the next five only where a variant has `scaling`.
+        target : float
+        min, max : int
+            Of a policy; missing for a fixed count.
+        billed_instances : float
+            Mean number that is charged for: all that exist, also while they start, drain or are down.
+        met : bool
+            Whether the goals are met; otherwise a row with a count always meets them.
         p99_s, p99_s_error, ... : float
             Each goal's figure and its standard error; times in seconds. The error is that between replications, or of
             a single run, by its sections.
         utilisation : float
         price_usd_per_h : float
         cost_usd : float
-            Of these instances for the length of the Schedule.
+            Of these instances, or the mean number that a policy has, for the length of the Schedule.
         binding : str
             The goal that decides.
         one_fewer : str
-            What one instance fewer would do.
+            What one instance fewer would do, as count or as a policy's `min`.
+        one_lost, zone_lost : str
+            Of a fixed count: what the pool does while one instance is down, or a third of them, as those of one of
+            three zones; and how many instances hold the goals then.
         certain : bool
         quota : str
             The default quotas that the test would exceed, the other variant included.

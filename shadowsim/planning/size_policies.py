@@ -397,7 +397,8 @@ class PolicySearch:
         return PolicyFound(kind, None, _NOTHING, False, True, note="one instance meets the goals at no rate")
 
     def _none_found(self) -> PolicyFound:
-        note = f"no policy meets the goals and costs less than {self.fixed:,} instances"
+        noun = "instance" if self.fixed == 1 else "instances"
+        note = f"no policy meets the goals and costs less than {self.fixed:,} {noun}"
         missed = [design for design, tried in self.tried.items() if not tried.meets(self.goals)]
         if missed:
             nearest = max(missed, key=lambda design: (design.least, -self.billed(design)))

@@ -110,32 +110,34 @@ def sizing_text(frame: pd.DataFrame, slo: Slo, duration_s: float) -> str:
     for role, part in frame.groupby("role", sort=False):
         goals = slo.of(str(role))
         scales = "pool" in part
-        head = [str(role), *(["pool", "target"] if scales else []), "instances"]
+        several = part["instance_type"].nunique() > 1 or not scales
+        # Beside policies there is no room for figures that decide nothing; a goal of utilisation has its own column.
+        used = [] if scales or any(g.metric == "utilisation" for g in goals) else ["utilisation"]
+        prices = [] if scales else ["price_usd_per_h"]
+        head = [str(role), *(["pool"] if scales and several else []), *(["target"] if scales else []), "instances"]
         for goal in goals:
             name = goal.column.removesuffix("_s")
             head.append(name.replace("_", ".") if goal.metric == "quantile" else name)
-        # A goal of utilisation has its own column.
-        used = [] if any(g.metric == "utilisation" for g in goals) else ["utilisation"]
-        table = [[*head, *used, "USD/h", "USD", *(["met"] if scales else []), "certain"]]
+        table = [[*head, *used, *(["USD/h"] if prices else []), "USD", *(["met"] if scales else []), "certain"]]
         notes = []
         for row in records(part):
             answered = not pd.isna(row["instance_count"])
             cells = [figure(g, row[g.column], _NORMAL * row[f"{g.column}_error"]) if answered else "-" for g in goals]
             table.append(
                 [
-                    row["instance_type"],
+                    *([row["instance_type"]] if several else []),
                     *([row["pool"], _target_text(row["target"])] if scales else []),
                     _instances_text(row) if answered else "-",
                     *cells,
                     *(percent(row[name]) for name in used),
-                    usd_text(row["price_usd_per_h"], 3),
+                    *(usd_text(row[name], 3) for name in prices),
                     usd_text(row["cost_usd"]) if answered else "-",
                     *([_yes(row["met"]) if answered else "-"] if scales else []),
                     _yes(row["certain"]) if answered else "-",
                 ]
             )
             notes += _size_notes(row, answered)
-        columns = grid(table, left=(0, 1)) if scales else grid(table)
+        columns = grid(table, left=(0, 1) if scales and several else (0,))
         blocks.append("\n".join([columns, "", *notes, "", _cheapest(part, str(role), duration_s)]))
     blocks.insert(0, wrapped(f"goals: {slo}", hanging="  "))
     return "\n\n".join(blocks)
