@@ -1,4 +1,4 @@
-"""Searches for the cheapest scaling policy that meets goals: its target, min and max.
+"""Finds the cheapest scaling policy that meets goals: its target, min and max.
 
 MAX_RPS is the highest rate of Poisson traffic at which one instance, alone and steady, meets the goals. A candidate's
 target is a share of it: that many requests per minute and instance, or the requests that are then present in the
@@ -429,7 +429,8 @@ class PolicySearch:
             return ""
         start = np.append(windows["time_s"].to_numpy(np.float64), self.horizon_s)
         first = f"from {clock(start[edge[0]])} to {clock(start[edge[1]])}"
-        more = f" and in {edge.size // 2 - 1} more stretches" if edge.size > 2 else ""
+        n_more = edge.size // 2 - 1
+        more = f" and in {n_more} more {'stretch' if n_more == 1 else 'stretches'}" if n_more else ""
         return f"{first}{more}, {length[mark].sum() / 60.0:.3g} min in all"
 
 
@@ -470,9 +471,13 @@ def fixed_pool(scenario: Scenario, role: str, keys: Sequence[str] = ("scaling",)
 
 
 def policy_run_s(scenario: Scenario) -> float:
-    """Return the length of a policy's run: the horizon, or a cycle of the traffic if that has too many requests."""
+    """Return the length of a policy's run: the horizon, or a cycle of the traffic if that has too many requests.
+
+    No cycle stands for all where instances fail or callers retry.
+    """
     rate = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start)
-    if rate * scenario.horizon_s <= MOST_REQUESTS:
+    fails = scenario.traffic.retries is not None or any(service.outages for service in scenario.services.values())
+    if fails or rate * scenario.horizon_s <= MOST_REQUESTS:
         return scenario.horizon_s
     cycle = cycle_s(scenario)
     if cycle > scenario.period_s:

@@ -220,6 +220,12 @@ def data_text(cost: Cost) -> str:
     """
     lines = []
     for row in records(cost.items):
+        _, scales, bounds = row["note"].partition("; it scales ")
+        if scales:
+            role = row["item"].removesuffix(" instances")
+            lines.append(
+                wrapped(f"{bounds}; above it is charged for InstanceCount", f"{role + ' scales':<16}", " " * 16)
+            )
         if row["unit"] == "instance-hours" or not row["quantity"] > 0.0:
             continue  # `experiment_text` has the instances; unknown quantities and zeros are left out
         amount = f"{significant(row['quantity'])} {row['unit']}"
