@@ -7,6 +7,7 @@
     result.summary()                                        # one row per variant
     result.compare()                                        # one row per metric, source against shadow
     ss.size(scenario, "shadow.p99 <= 200ms")                # the fewest instances that meet the goals
+    ss.scaling_policy(scenario, "shadow.p99 <= 200ms")      # the cheapest policy that does, as AWS takes it
     ss.plan(scenario, "p99 +5%")                            # the share and duration that show an effect
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from shadowsim.planning.noise_floor import noise_floor
     from shadowsim.planning.plan import plan
     from shadowsim.planning.run_comparison import assert_no_regression, compare_runs
+    from shadowsim.planning.scaling_documents import scaling_policy
     from shadowsim.planning.sheet import recommend
     from shadowsim.planning.size import size
     from shadowsim.planning.sweep import sweep
@@ -78,6 +80,7 @@ _HOME = {
     "recommend": "planning.sheet",
     "replicate": "engine.replicate",
     "replication": "engine.replicate",
+    "scaling_policy": "planning.scaling_documents",
     "simulate": "engine.simulate",
     "size": "planning.size",
     "summarise": "engine.replicate",
@@ -110,6 +113,7 @@ __all__ = [
     "recommend",
     "replicate",
     "replication",
+    "scaling_policy",
     "simulate",
     "size",
     "summarise",

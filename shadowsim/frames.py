@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pandas.api.extensions import ExtensionArray
 
 from shadowsim import histogram
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 
 
@@ -194,6 +195,45 @@ def read(file: Path, schema: tuple[Column, ...], optional: tuple[Column, ...] = 
         raise InputError(str(file), f"lacks the columns {', '.join(missing)}")
     schema += tuple(c for c in optional if c.name in frame.columns)
     return build(schema, {c.name: frame[c.name] for c in schema})
+
+
+def failures(windows: pd.DataFrame) -> Floats:
+    """Return by row of a `WINDOWS` frame how many requests were not answered with a status 2XX.
+
+    Those that came while no instance served are 5XX of the endpoint, and no model errors.
+    """
+    model_errors: Floats = windows["InvocationModelErrors"].to_numpy(np.float64, na_value=np.nan)
+    if "requests_unavailable" not in windows.columns:
+        return model_errors
+    unavailable: Floats = windows["requests_unavailable"].fillna(0).to_numpy(np.float64)
+    return model_errors + unavailable
+
+
+def weighted_utilisation(windows: pd.DataFrame, horizon_s: float) -> tuple[Floats, Floats]:
+    """Return the utilisation of each window of one variant, and its weight in the mean over the run.
+
+    The weight is the window's length, and where the number of instances changes, times those that serve. A window in
+    which none serves has the weight 0.
+    """
+    weight = lengths_s(windows, horizon_s)
+    if "serving_instance_count" in windows.columns:
+        weight = weight * windows["serving_instance_count"].to_numpy(np.float64)
+    values = windows["utilisation"].to_numpy(np.float64)
+    return np.where(np.isnan(values), 0.0, values), np.where(np.isnan(values), 0.0, weight)
+
+
+def lengths_s(windows: pd.DataFrame, horizon_s: float) -> Floats:
+    """Return the lengths of one variant's windows, the last of which may be shorter."""
+    return np.asarray(np.diff(np.append(windows["time_s"].to_numpy(np.float64), horizon_s)), np.float64)
+
+
+def billed_instances(windows: pd.DataFrame, horizon_s: float) -> float:
+    """Return the mean number of one variant's instances over the run that are charged for.
+
+    They are all that exist: also while they start, drain or have failed.
+    """
+    name = "existing_instance_count" if "existing_instance_count" in windows.columns else "instance_count"
+    return float(np.average(windows[name].to_numpy(np.float64), weights=lengths_s(windows, horizon_s)))
 
 
 def quantile(latency: pd.DataFrame, q: float) -> pd.Series[float]:

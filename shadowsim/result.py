@@ -139,11 +139,12 @@ class Result:
         Returns
         -------
         DataFrame
-            Indexed by variant: role, verdict, instance_type, instance_count, requests, rate_per_s, share (of the
-            source's requests, achieved), mean_s, p50_s, p90_s, p95_s, p99_s, p99_9_s, maximum_s (ModelLatency),
-            wait_mean_s, utilisation, error_rate (share of answers other than 2XX), captured_bytes. A run with scaling,
-            batching, outages or retries also has serving_mean and serving_maximum (instances that serve, in the mean
-            and in the window with most), instance_h (of instances that exist, which are billed), batch_size_mean,
+            Indexed by variant: role, verdict, instance_type, instance_count, billed_instances (their mean over
+            the run, which scaling changes; those that start, drain or have failed count), requests, rate_per_s, share
+            (of the source's requests, achieved), mean_s, p50_s, p90_s, p95_s, p99_s, p99_9_s, maximum_s (ModelLatency),
+            wait_mean_s, utilisation, error_rate (share of requests without an answer 2XX), captured_bytes. A run with
+            scaling, batching, outages or retries also has serving_mean and serving_maximum (instances that serve, in
+            the mean and in the window with most), instance_h (of billed instances), batch_size_mean,
             retries_per_request and success_rate (share of the callers' requests that ended with an answer 2XX).
         """
         statuses = {p.variant: p.status for p in self.verdict.pools}
@@ -163,6 +164,7 @@ class Result:
                     "verdict": statuses[variant],
                     "instance_type": pool.instance_type,
                     "instance_count": pool.instance_count,
+                    "billed_instances": frames.billed_instances(part, self.scenario.horizon_s),
                     "requests": int(n.sum()),
                     "rate_per_s": n.sum() / self.scenario.horizon_s,
                     "share": n.sum() / source_n if source_n else np.nan,
@@ -170,8 +172,8 @@ class Result:
                     **{name: float(values.get(variant, np.nan)) for name, values in quantiles.items()},
                     "maximum_s": part["ModelLatency_Maximum"].max() / frames.US_PER_S,
                     "wait_mean_s": _weighted_mean(part["wait_mean_s"], answered),
-                    "utilisation": _mean_utilisation(part, self.scenario.horizon_s),
-                    "error_rate": _failures(part) / n.sum() if n.sum() else np.nan,
+                    "utilisation": _mean(*frames.weighted_utilisation(part, self.scenario.horizon_s)),
+                    "error_rate": frames.failures(part).sum() / n.sum() if n.sum() else np.nan,
                     "captured_bytes": part["captured_bytes"].sum(min_count=1),
                 }
                 | _event_figures(part, self.scenario.horizon_s)
@@ -238,16 +240,8 @@ def _weighted_mean(values: pd.Series[float], n: Floats) -> float:
     return float(np.average(values[known], weights=n[known])) if known.any() else float("nan")
 
 
-def _failures(part: pd.DataFrame) -> float:
-    """Return how many answers were other than 2XX; those of an endpoint without instances are no model errors."""
-    unavailable = part["requests_unavailable"].sum() if "requests_unavailable" in part.columns else 0
-    return float(part["InvocationModelErrors"].sum() + unavailable)
-
-
-def _mean_utilisation(part: pd.DataFrame, horizon_s: float) -> float:
-    """Return the mean over time: the last window may be shorter."""
-    length = np.diff(np.append(part["time_s"].to_numpy(np.float64), horizon_s))
-    return float(np.average(part["utilisation"], weights=length))
+def _mean(values: Floats, weights: Floats) -> float:
+    return float(np.average(values, weights=weights)) if weights.any() else float("nan")
 
 
 def _event_figures(part: pd.DataFrame, horizon_s: float) -> dict[str, float]:

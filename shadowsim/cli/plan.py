@@ -1,4 +1,4 @@
-"""Defines size, plan and sweep: the commands that propose a test."""
+"""Defines size, scaling-policy, plan and sweep: the commands that propose a test."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ from shadowsim.option_defaults import (
     SAMPLING_PERCENTAGES,
 )
 from shadowsim.statistics.terms import CONFIDENCE
+from shadowsim.text import wrapped
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -51,6 +52,12 @@ Examples:
   shadowsim size scenario.json --slo "p99 <= 200ms and error_rate < 0.1%"
   shadowsim size s.json --slo "mean < 25ms" --types ml.m5.large,ml.c5.large
   shadowsim size request.json --rate 400 --slo "p99 < 1s" --prices prices.csv
+"""
+_SCALING_EXAMPLES = """\b
+Examples:
+  shadowsim scaling-policy scenario.json
+  shadowsim scaling-policy scenario.json --slo "shadow.p99 <= 200ms"
+  shadowsim scaling-policy scenario.json --format cloudformation > scaling.json
 """
 _PLAN_EXAMPLES = """\b
 Examples:
@@ -119,13 +126,15 @@ def size(
     """Find the fewest instances that meet goals.
 
     Shows for each instance type, cheapest first, the number of instances, cost, quotas, what decides, and what one
-    instance fewer would do. Goals are METRIC OP VALUE joined by `and`: p50 to p99.9, mean, wait_mean,
-    share(latency > T), share(wait > T), error_rate, utilisation. Exits with 1 when no type meets them.
+    instance fewer would do, or the loss of one or of a third. For a variant with `scaling` it also finds the cheapest
+    target, min and max, and simulates AWS's rule of thumb. Goals are METRIC OP VALUE joined by `and`: p50 to p99.9,
+    mean, wait_mean, share(latency > T), share(wait > T), error_rate, utilisation. Exits with 1 when no type meets them.
     """
     refuse_both_formats(as_json, as_csv)
     if not slo:
         raise InputError("--slo", 'is required: the goals to meet, as in --slo "p99 <= 200ms and error_rate < 0.1%"')
     scenario = scenario_of(file, rate, edits, seed)
+    from shadowsim.planning.sheet import answers
     from shadowsim.planning.size import size as find_sizes
     from shadowsim.planning.slo import parse_slo
     from shadowsim.report.analysis_text import sizing_text
@@ -150,9 +159,60 @@ def size(
     else:
         typer.echo(sizing_text(frame, goals, scenario.experiment.duration_s))
     _print_lines(write_analysis(frame, report, goals, scenario), as_json or as_csv)
-    solved = frame[frame["instance_count"].notna()].groupby("role").first()
+    solved = answers(frame).groupby("role").first()
     if len(solved) < frame["role"].nunique() or (strict and not solved["certain"].all()):
         raise typer.Exit(FAILED_GOAL)
+
+
+@app.command("scaling-policy", epilog=_SCALING_EXAMPLES)
+def scaling_policy(
+    file: File = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GOALS",
+            help="Find the cheapest policy that meets these goals first, as size does.",
+            show_default="the scenario's own policy",
+        ),
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="FORMAT", help="json (requests, for boto3) or cloudformation."),
+    ] = "json",
+    rate: Rate = None,
+    edits: Edits = None,
+    seed: Seed = None,
+    prices: PriceFile = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Print scaling policies as AWS takes them.
+
+    Prints RegisterScalableTarget and PutScalingPolicy of Application Auto Scaling for each variant with `scaling`, or a
+    CloudFormation template; and on standard error what the documents cannot say. Exits with 1 when no policy meets the
+    goals.
+    """
+    from shadowsim.planning.scaling_documents import check_request, documents_of
+    from shadowsim.planning.size import size as find_sizes
+    from shadowsim.planning.size_policies import no_policy_text, with_cheapest_policy
+    from shadowsim.planning.slo import parse_slo
+
+    goals = None if slo is None else parse_slo(slo)
+    scenario = scenario_of(file, rate, edits, seed)
+    roles = check_request(scenario, goals, form)
+    print_assumptions(scenario, for_machines=True)
+    if goals is not None:
+        progress = shows_progress(True, False, quiet)
+        frame = find_sizes(scenario, goals, variants=roles, workers=workers, prices=prices, progress=progress)
+        why = no_policy_text(frame)
+        if why:
+            typer.echo(wrapped(why), err=True)
+            raise typer.Exit(FAILED_GOAL)
+        scenario = with_cheapest_policy(scenario, frame)
+    printed = documents_of(scenario, form)
+    print_json(printed.documents)
+    if not quiet:
+        _print_lines([wrapped(note, "note  ", "      ") for note in printed.notes], for_machines=True)
 
 
 @app.command(epilog=_PLAN_EXAMPLES)

@@ -58,7 +58,7 @@ def _window_columns(
     pool = c.pool(role)
     start = np.arange(c.n_windows) * c.period_s
     length = np.minimum(start + c.period_s, c.horizon_s) - start
-    n, accepted = rows[:, k.R_REQUESTS], _accepted(rows)
+    n, accepted = rows[:, k.R_REQUESTS], count_accepted(rows)
     any_accepted = accepted > 0
     if c.dynamics(role).evented:
         started, serving = rows[:, e.R_STARTED], rows[:, e.R_SERVING_S] / length
@@ -172,7 +172,7 @@ def _whole(values: Floats) -> Any:
     return pd.array(values, dtype="Float64").astype("Int64")
 
 
-def _accepted(rows: Floats) -> Floats:
+def count_accepted(rows: Floats) -> Floats:
     """Return the number of requests with a ModelLatency by window."""
     accepted: Floats = rows[:, k.R_REQUESTS] - rows[:, k.R_REFUSED]
     if rows.shape[1] > k.R_WIDTH:
@@ -329,6 +329,6 @@ def check_conserved(tallies: Sequence[k.Tally], arrived: int) -> None:
     if source != arrived:
         raise SimulationError(f"{arrived} requests arrived, {source:.0f} were counted")
     for role, tally in zip(ROLES, tallies, strict=True):
-        accepted = _accepted(tally.rows).sum()
+        accepted = count_accepted(tally.rows).sum()
         if tally.sections.sum() != accepted:
             raise SimulationError(f"{role}: {accepted:.0f} latencies are due, {tally.sections.sum()} were counted")

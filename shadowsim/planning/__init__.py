@@ -10,8 +10,11 @@ plan_effects      parses an effect, and finds the service times that cause it
 plan_power        estimates how often a test finds an effect, from its rehearsals
 plan_rehearsals   simulates a test many times, and judges it as `compare` would
 run_comparison    compares two runs, asserts that there is no regression, and compares the sides at the same load
+scaling_documents writes scaling policies as the documents that AWS takes
 sheet             holds the frames of `size` and `plan`, and picks a plan's best row
-size              finds the fewest instances of each type that meet goals, and their cost
+size              finds the fewest instances of each type that meet goals, the scaling policy, and their cost
+size_policies     finds the cheapest scaling policy of one pool and type
+size_rows         makes the rows of `size`
 size_search       searches for the fewest instances of one pool and type
 slo               parses goals, and measures them in runs
 sweep             simulates every cell of a grid of settings

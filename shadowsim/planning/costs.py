@@ -1,12 +1,15 @@
 """Computes the cost of a shadow test: instances while they are deployed, and data in and out.
 
 SageMaker bills the instances of both variants by the hour, whatever share is copied, and data in and out of the
-endpoint by the GB. A variant that scales is charged for its InstanceCount, with which it begins. Prices of instances
+endpoint by the GB. A variant that scales is charged for the mean number of instances that existed in a run, also while
+they started, drained or were down; without a run it is charged for its InstanceCount, and the item gives the range of
+its min and max. Prices of instances
 are the caller's or those of the catalogue (aws/instances.py), each of which is an example with a date. An unknown price
 stays unknown, a NaN with a sentence, and never counts as zero.
 
 The test lasts as long as its Schedule, or SageMaker's default of 7 days. The number of requests is the traffic's mean
-rate over the simulated horizon times that length. A GB is 10^9 bytes.
+rate over the simulated horizon times that length, and the copies are the share of it; callers' retries add those of a
+run. A GB is 10^9 bytes.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ import pandas as pd
 from shadowsim.aws.experiment import DataStorage
 from shadowsim.aws.instances import duration_text, lookup
 from shadowsim.errors import InputError
-from shadowsim.frames import ROLES
+from shadowsim.frames import ROLES, billed_instances
 from shadowsim.json_files import path_of, read_json
 from shadowsim.quantities import number
+from shadowsim.result import Result
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.scenario import Scenario
 
@@ -119,7 +123,7 @@ class Cost:
 
 
 def cost(
-    scenario: Scenario | Mapping[str, object] | str | os.PathLike[str],
+    scenario: Scenario | Result | Mapping[str, object] | str | os.PathLike[str],
     prices: PriceSource | Prices = None,
     *,
     rate_per_s: float | None = None,
@@ -129,8 +133,9 @@ def cost(
 
     Parameters
     ----------
-    scenario : Scenario, mapping, JSON text or path
-        A scenario, or a plain CreateInferenceExperiment request, which needs `rate_per_s`.
+    scenario : Scenario, Result, mapping, JSON text or path
+        A scenario, or a plain CreateInferenceExperiment request, which needs `rate_per_s`. Or a run: it tells how many
+        instances a variant that scales had, and how many attempts callers made.
     prices : mapping of str to float, path or Prices, optional
         US dollars per hour by instance type, in place of the catalogue's; see `read_prices`.
     rate_per_s : float, optional
@@ -143,10 +148,14 @@ def cost(
     InputError, ValidationError
         When the scenario or the prices cannot be used.
     """
-    priced, price_list = Scenario.of(scenario, rate_per_s=rate_per_s), read_prices(prices)
+    run = scenario if isinstance(scenario, Result) else None
+    given = scenario.scenario if isinstance(scenario, Result) else scenario
+    priced, price_list = Scenario.of(given, rate_per_s=rate_per_s), read_prices(prices)
     duration_s = priced.experiment.duration_s
-    rows = [_instances(priced, role, duration_s / 3600.0, price_list) for role in ROLES]
+    rows = [_instances(priced, role, duration_s / 3600.0, price_list, run) for role in ROLES]
     rate = priced.traffic.mean_rate(priced.horizon_s, priced.start)
+    if run is not None and priced.traffic.retries is not None:
+        rate = float(run.windows.loc[run.windows["role"] == "source", "Invocations"].sum()) / priced.horizon_s
     sizes = [_mean_bytes(priced, law) for law in (priced.traffic.request_bytes, priced.traffic.response_bytes)]
     if data_usd_per_gb is None:
         price, origin = DATA_USD_PER_GB, f"an example of {DATA_AS_OF}"
@@ -240,12 +249,19 @@ def _item(item: str, description: str, quantity: float, unit: str, price: float,
     }
 
 
-def _instances(scenario: Scenario, role: str, hours: float, prices: Prices) -> dict[str, object]:
-    pool = scenario.side(role).variant.pool
+def _instances(scenario: Scenario, role: str, hours: float, prices: Prices, run: Result | None) -> dict[str, object]:
+    side = scenario.side(role)
+    pool, scaling, n = side.variant.pool, side.service.scaling, float(side.n_instances)
     price = prices.of(pool.instance_type)
     note = price.origin if math.isnan(price.usd_per_h) else f"{price.usd_per_h:g} USD per hour, {price.origin}"
     description = f"{pool.instance_count} x {pool.instance_type}"
-    return _item(f"{role} instances", description, pool.instance_count * hours, "instance-hours", price.usd_per_h, note)
+    if scaling is not None and run is not None:
+        n = billed_instances(run.windows[run.windows["role"] == role], scenario.horizon_s)
+        description = f"{n:.2f} x {pool.instance_type} in the mean of the run"
+    elif scaling is not None:
+        ends = " to ".join(f"{count * hours:,.1f}" for count in (scaling.least, scaling.most))
+        note += f"; it scales from {scaling.least} to {scaling.most}, {ends} instance-hours: a run tells the mean"
+    return _item(f"{role} instances", description, n * hours, "instance-hours", price.usd_per_h, note)
 
 
 def _capture(scenario: Scenario, n: float, sizes: Iterable[float]) -> dict[str, object]:

@@ -17,13 +17,14 @@ which a search begins, and three facts that save simulation:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from shadowsim.arrays import Floats
 from shadowsim.planning.slo import Goal, figure_of_service, figure_of_waits
 from shadowsim.scenario.relaxation import relaxation_s
+from shadowsim.scenario.scaling import INVOCATIONS
 from shadowsim.scenario.scenario import Scenario
 
 RELAXATIONS = 200  # relaxation times in a shortened run
@@ -121,13 +122,48 @@ def with_headroom(scenario: Scenario, headroom_pct: float) -> Scenario:
     return scenario.replace(changes)
 
 
+def count_settings(scenario: Scenario, role: str, n: int) -> dict[str, object]:
+    """Return the settings that give a variant n instances, or as near as its scaling policy allows.
+
+    Listed outages of instances that it then has not would do nothing, and are left out.
+    """
+    service = scenario.side(role).service
+    if service.scaling is not None:
+        return {f"{role}.instance_count": min(max(n, service.scaling.least), service.scaling.most)}
+    settings: dict[str, object] = {f"{role}.instance_count": n}
+    listed = () if service.outages is None else service.outages.listed
+    if any(outage.instance >= n for outage in listed):
+        settings[f"{role}.outages"] = [asdict(outage) for outage in listed if outage.instance < n]
+    return settings
+
+
+def instances_at_peak(scenario: Scenario, role: str, demand: Demand) -> int:
+    """Return InstanceCount; for a scaling policy on requests what it wants at the highest rate, else its max."""
+    side = scenario.side(role)
+    policy = side.service.scaling
+    if policy is None:
+        return side.n_instances
+    if policy.metric != INVOCATIONS or not demand.instances:
+        return policy.most
+    per_minute = 60.0 * demand.rate_per_s * demand.share * (demand.peak_instances / demand.instances)
+    return min(max(math.ceil(per_minute / policy.target), policy.least), policy.most)
+
+
+def takes_its_time(scenario: Scenario) -> bool:
+    """Whether a pool scales or fails, or callers retry, so that a run cannot stand for a longer or slower one."""
+    return scenario.traffic.retries is not None or any(s.scaling or s.outages for s in scenario.services.values())
+
+
 def repeating_s(scenario: Scenario) -> float:
     """Return the length of a run that stands for the whole one: a period if traffic is steady, else a day or a week.
 
     No shorter run does if a pool scales or fails, or callers retry: its state is not the same at every hour.
     """
-    if scenario.traffic.retries is not None or any(s.scaling or s.outages for s in scenario.services.values()):
-        return scenario.horizon_s
+    return scenario.horizon_s if takes_its_time(scenario) else cycle_s(scenario)
+
+
+def cycle_s(scenario: Scenario) -> float:
+    """Return after which time the traffic repeats itself: a period if it is steady, a day, a week, or the horizon."""
     length = max(scenario.period_s, *(stream.cycle_s for stream in scenario.traffic.streams))
     return length if length < scenario.horizon_s and _stands_for_all(scenario, length) else scenario.horizon_s
 

@@ -5,9 +5,10 @@ test, both receive the same arrivals and draw everything else independently.
 
 The shadow must be truly equal, so its instances must be as busy as the source's. Under RANDOM routing, a coin that
 copies a share s of the requests to s times as many instances achieves that, with as few copies as the real test. If s
-times the source's instances is not a whole number, or the routing looks at queues, or the rule is not a coin, no pool
-for a share is equal: then every request is copied, to as many instances as the source has, and the shadow's part of the
-noise is that of a test with all copies. The column `sampling_percentage` tells which case holds.
+times the source's instances is not a whole number, or the routing looks at queues, or the rule is not a coin, or the
+source scales or fails, no pool for a share is equal: then every request is copied, to as many instances as the source
+has, and the shadow's part of the noise is that of a test with all copies. The column `sampling_percentage` tells which
+case holds.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ def as_aa_test(scenario: Scenario) -> Scenario:
     thinned = (
         splits_independently(routing)
         and scenario.mirror_rule == "coin"
+        and not (scenario.source_service.scaling or scenario.source_service.outages)
         and instances_pct > 0
         and instances_pct % 100 == 0
     )

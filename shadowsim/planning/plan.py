@@ -134,9 +134,10 @@ def plan(
         n_copies : float
             Expected number of copies.
         shadow_instances : int
-            Instances that the share needs.
+            Instances that the share needs; a shadow that scales begins with them.
         cost_usd : float
-            Cost of the instances of both variants for the duration; NaN when a price is not known.
+            Cost of the instances of both variants for the duration; NaN when a price is not known. A variant that
+            scales costs what it had in the mean of the rehearsals.
         reaches : bool
             Whether the power is reached.
         scale : float
@@ -185,18 +186,20 @@ def plan(
         for percentage in percentages:
             test = at_share(base, percentage)
             estimators: dict[Segment, tuple[PowerEstimator, PowerEstimator]] = {}
+            billed: dict[Segment, tuple[float, float]] = {}
             for duration_s in lengths_s:
                 segment = segments[duration_s]
                 if segment not in estimators:
                     rehearsal = Rehearsal.of(segment.of(test), effect, levels)
                     without = rehearse(rehearsal.with_shadow(factors.none), runs, advance)
                     with_effect = rehearse(rehearsal.with_shadow(factors.effect, effect.amount), runs, advance)
+                    billed[segment] = _mean_billed(without)
                     estimators[segment] = _estimators(
                         without, with_effect, effect, sees_same_arrivals(test), segment.mixture == longest.mixture
                     )
-                rows.append(_row(test, duration_s, segment, estimators[segment], effect, power))
+                row = _row(test, duration_s, segment, estimators[segment], effect, power)
+                rows.append(row | {"cost_usd": _cost_usd(test, duration_s, billed[segment], price_list)})
     frame = pd.DataFrame(rows)
-    frame["cost_usd"] = _costs(frame, base, price_list)
     frame["scale"] = factors.effect / factors.none
     return Sheet(frame[COLUMNS])
 
@@ -295,8 +298,14 @@ def _row(
     }
 
 
-def _costs(frame: pd.DataFrame, scenario: Scenario, prices: Prices) -> pd.Series[float]:
-    """Return the cost of the instances of both variants for each row, NaN where a price is not known."""
-    source, shadow = (variant.pool for variant in (scenario.experiment.source, scenario.experiment.shadow))
-    per_h = source.instance_count * prices.of(source.instance_type).usd_per_h
-    return frame["duration_h"] * (per_h + frame["shadow_instances"] * prices.of(shadow.instance_type).usd_per_h)
+def _mean_billed(results: Sequence[RehearsalResult]) -> tuple[float, float]:
+    """Return the mean numbers of instances of source and shadow that are charged for, over rehearsals."""
+    source, shadow = np.mean([x.billed for x in results], axis=0).tolist()
+    return source, shadow
+
+
+def _cost_usd(scenario: Scenario, duration_s: float, billed: tuple[float, float], prices: Prices) -> float:
+    """Return the cost of the instances of both variants, NaN where a price is not known."""
+    pools = scenario.experiment.source.pool, scenario.experiment.shadow.pool
+    usd_per_h = [prices.of(pool.instance_type).usd_per_h for pool in pools]
+    return duration_s / HOUR_S * (billed[0] * usd_per_h[0] + billed[1] * usd_per_h[1])

@@ -5,7 +5,8 @@ the source's instances is a whole number, each instance then sees just what an i
 
 The whole duration is rehearsed if that can be afforded, else a segment. Of steady traffic any segment will do, and one
 serves all durations. A day's profile is run through faster (plan_rehearsals.py), with as many sections as the test has,
-since `compare` joins sections by how they vary with the traffic.
+since `compare` joins sections by how they vary with the traffic. Where a pool scales or fails, or callers retry,
+nothing can be run through faster: the beginning of the test is rehearsed at its own speed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.option_defaults import SAMPLING_PERCENTAGES
-from shadowsim.planning.load import demand_of, repeating_s
+from shadowsim.planning.load import count_settings, demand_of, repeating_s, takes_its_time
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.planning.plan_rehearsals import least_length_s, mean_rate, stand_in
 from shadowsim.quantities import number, parse_duration
@@ -30,6 +32,7 @@ HOUR_S = 3600.0
 DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's length
 LONGEST_S = 30.0 * DAY_S  # SageMaker's limit
 MOST_REQUESTS = 200_000_000  # in all rehearsals together: some five seconds on two cores
+EVENTED_COST = 8  # times as long takes a request of a pool that is simulated event by event
 MOST_WINDOWS = 1500  # a day of minutes; beyond, sections differ by hardly one window in a hundred
 STRETCH = 4.0  # times as many requests where a queue's memory or a far tail asks for them
 LEAST_COPIES = 100.0  # in the tail that determines the metric
@@ -77,8 +80,8 @@ class Segment(NamedTuple):
 
 def at_share(scenario: Scenario, percentage: int) -> Scenario:
     """Return the scenario with a share and the pool that it needs."""
-    n = _instances_needed(scenario, percentage)
-    return scenario.replace({"sampling_percentage": percentage, "shadow.instance_count": n})
+    pool = count_settings(scenario, "shadow", _instances_needed(scenario, percentage))
+    return scenario.replace({"sampling_percentage": percentage} | pool)
 
 
 def in_production(scenario: Scenario) -> Scenario:
@@ -101,7 +104,7 @@ def sees_same_arrivals(scenario: Scenario) -> bool:
     source, shadow = scenario.experiment.source, scenario.experiment.shadow
     share, routing = scenario.experiment.sampling_percentage, scenario.routing[source.name]
     capped = any(x is not None for x in (scenario.max_in_flight, scenario.max_body_bytes, scenario.max_per_s))
-    thinned = splits_independently(routing) and scenario.mirror_rule == "coin"
+    thinned = splits_independently(routing) and scenario.mirror_rule == "coin" and not changes_instances(scenario)
     return (
         same_model(scenario)
         and scenario.mirror_instant == "arrival"
@@ -109,6 +112,11 @@ def sees_same_arrivals(scenario: Scenario) -> bool:
         and shadow.pool.instance_count * 100 == source.pool.instance_count * share
         and (thinned or share == 100)
     )
+
+
+def changes_instances(scenario: Scenario) -> bool:
+    """Whether a pool scales or fails: then a share of it is no smaller copy of the whole."""
+    return any(service.scaling or service.outages for service in scenario.services.values())
 
 
 def load_ratio(scenario: Scenario) -> float:
@@ -120,7 +128,8 @@ def load_ratio(scenario: Scenario) -> float:
 
 def check_keeps_up(scenario: Scenario) -> None:
     """Raise `InputError` when the source is overloaded: its latencies then depend on the length of the run."""
-    demand, n = demand_of(scenario, "source"), scenario.experiment.source.pool.instance_count
+    demand, scaling = demand_of(scenario, "source"), scenario.source_service.scaling
+    n = scenario.experiment.source.pool.instance_count if scaling is None else scaling.most
     load = max([demand.instances / n, *demand.load(n)])
     if load >= 1.0 and scenario.source_service.queue_limit is None:
         what = f"must have a source that keeps up: it receives {load:.2f} times its capacity"
@@ -177,9 +186,10 @@ def choose_segments(
     effect : Effect
     """
     cycle = _cycle_s(production)
-    is_steady = cycle == 0.0
+    is_steady, in_real_time = cycle == 0.0, takes_its_time(production)
     n_segments = 1 if is_steady else len(durations_s)
-    affordable = MOST_REQUESTS / (2.0 * replications * len(shares) * n_segments)
+    n_requests = MOST_REQUESTS / (EVENTED_COST if production.evented else 1)
+    affordable = n_requests / (2.0 * replications * len(shares) * n_segments)
     segments = {}
     for duration_s in durations_s:
         n_windows = _n_windows(math.ceil(duration_s / production.period_s), is_steady)
@@ -188,11 +198,14 @@ def choose_segments(
         tail = LEAST_COPIES / (effect.tail * min(shares) / 100.0 * rate)
         length = min(max(length, min(STRETCH * length, max(memory, tail))), duration_s)
         is_time_invariant = is_steady or duration_s % cycle == 0.0
+        covered = length if is_steady or in_real_time else duration_s
+        if in_real_time:
+            n_windows = _n_windows(math.ceil(length / production.period_s), is_steady)
         segments[duration_s] = Segment(
-            covered_s=length if is_steady else duration_s,
+            covered_s=covered,
             length_s=length,
             n_windows=n_windows,
-            mixture=cycle if is_time_invariant else duration_s,
+            mixture=cycle if is_time_invariant else covered,
             is_time_invariant=is_time_invariant,
             is_long_enough=length >= min(memory, duration_s),
         )
@@ -213,7 +226,13 @@ def limitation_notes(test: Scenario, segment: Segment, k: float) -> list[str]:
     share, load = test.experiment.sampling_percentage, load_ratio(test)
     has_profile = any(stream.profile is not None for stream in test.traffic.streams)
     notes = []
-    if load < 0.995:
+    if changes_instances(test):
+        if share < 100:
+            notes.append(
+                "a pool for a share of the traffic scales and fails otherwise than one for all of it: "
+                "even equal models may differ"
+            )
+    elif load < 0.995:
         notes.append(
             f"the shadow's workers get {load:.0%} of the load of the source's: "
             "the test does not show the shadow under full load"
@@ -228,7 +247,12 @@ def limitation_notes(test: Scenario, segment: Segment, k: float) -> list[str]:
     if not segment.is_time_invariant and has_profile:
         start = test.start.isoformat(" ", "minutes") if test.start else "Monday 00:00"
         notes.append(f"the traffic has a profile, and the test begins at {start}")
-    if k != 1.0 and has_profile:
+    if k != 1.0 and takes_its_time(test):
+        notes.append(
+            f"only the first {duration_text(segment.length_s)} were rehearsed, at their own speed: "
+            "scaling, outages and retries take their time"
+        )
+    elif k != 1.0 and has_profile:
         notes.append(
             "compare may find too little data even in so long a test, because its sections vary with the traffic"
         )

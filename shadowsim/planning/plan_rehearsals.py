@@ -21,15 +21,17 @@ import numpy as np
 from scipy.special import ndtr  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
+from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import Columns, columns
 from shadowsim.engine.replicate import replication
+from shadowsim.engine.run_frames import count_accepted
 from shadowsim.engine.simulate import CHUNK
 from shadowsim.errors import InputError
 from shadowsim.frames import ROLES
-from shadowsim.planning.load import CYCLES, demand_of, pool_relaxation_s
+from shadowsim.planning.load import CYCLES, demand_of, instances_at_peak, pool_relaxation_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.quantities import integer
 from shadowsim.scenario.scenario import Scenario
@@ -51,6 +53,7 @@ _ERRORS = {
     "error_rate_5xx": (k.R_ERROR_5XX, k.R_REFUSED),
     "error_rate": (k.R_ERROR_4XX, k.R_ERROR_5XX, k.R_REFUSED, k.R_TIMED_OUT),
 }
+_EVENT_ERRORS = {"error_rate_5xx": (e.R_UNAVAILABLE,), "error_rate": (e.R_UNAVAILABLE, e.R_FAILED)}  # besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class RehearsalResult:
         are missing because sections vary with the traffic however they are joined, at any length.
     n_copies : float
         Requests of the shadow.
+    billed : tuple of float
+        Mean numbers of instances of both variants that are charged for, source first.
     """
 
     source: float
@@ -77,6 +82,7 @@ class RehearsalResult:
     high: float
     short: bool
     n_copies: float
+    billed: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +136,16 @@ class Rehearsal:
             pool = pool._replace(error_4xx=errors[0], error_5xx=errors[1])
         return replace(self, prepared=replace(self.prepared, shadow=pool))
 
-    def sections(self, r: int, advance: Advance = lambda _: None) -> Sections:
-        """Simulate replication `r` and return its sections, the same that `compare` takes from the frames of a run."""
+    def sections(self, r: int, advance: Advance = lambda _: None) -> tuple[Sections, tuple[float, float]]:
+        """Simulate replication `r`.
+
+        Returns
+        -------
+        Sections
+            The same that `compare` takes from the frames of a run.
+        tuple of float
+            Mean numbers of instances that are charged for, source first.
+        """
         seeded = replication(self.scenario, r)
         job = parallel.Job(replace(self.prepared, seed=np.uint64(seeded.seed)), arrivals_of(seeded), CHUNK, 0, 0)
         counts = parallel.run(job, 1, None, advance)
@@ -140,11 +154,18 @@ class Rehearsal:
         source, shadow = (_side_sections(tally, edges, steady) for tally in counts.tallies)
         cycle_s = seeded.traffic.modulation_s
         shadow = replace(shadow, course=replace(shadow.course, share_cv=share_cv(seeded.document)))
-        return Sections(source, shadow, "sections", cycles=seeded.horizon_s / cycle_s if cycle_s else math.inf)
+        cycles = seeded.horizon_s / cycle_s if cycle_s else math.inf
+        billed = tuple(
+            float(tally.rows[:, e.R_EXISTING_S].sum() / seeded.horizon_s)
+            if self.prepared.dynamics(role).evented
+            else float(seeded.side(role).n_instances)
+            for role, tally in zip(ROLES, counts.tallies, strict=True)
+        )
+        return Sections(source, shadow, "sections", cycles=cycles), (billed[0], billed[1])
 
     def run(self, r: int, advance: Advance = lambda _: None) -> RehearsalResult:
         """Simulate replication `r` and judge it."""
-        sections = self.sections(r, advance)
+        sections, billed = self.sections(r, advance)
         n, n_looks = sections.source.n.size, len(self.levels)
         looks = [
             judge(_first_sections(sections, n * (i + 1) // n_looks), self.effect, level)
@@ -159,6 +180,7 @@ class Rehearsal:
             high=min(highs, default=math.nan),
             short=too_few and not lows and all(stream.profile is None for stream in self.scenario.traffic.streams),
             n_copies=float(sections.shadow.requests.sum()),
+            billed=billed,
         )
 
 
@@ -233,8 +255,9 @@ def least_length_s(scenario: Scenario, n_sections: int) -> float:
     """
     memories_s = [CYCLES * scenario.traffic.modulation_s / (RELAXATIONS * n_sections)]
     for role in ROLES:
-        n = scenario.side(role).n_instances
-        memories_s.append(pool_relaxation_s(scenario, role, demand_of(scenario, role), n))
+        demand = demand_of(scenario, role)
+        n = instances_at_peak(scenario, role, demand)
+        memories_s.append(pool_relaxation_s(scenario, role, demand, n))
     return RELAXATIONS * n_sections * max(memories_s)
 
 
@@ -252,20 +275,25 @@ def _side_sections(tally: k.Tally, edges: Floats, steady: bool) -> SideSections:
     n_windows, n_sections = len(tally.rows), len(tally.sections)
     least, greatest = tally.rows[:, k.R_LATENCY_MIN], tally.rows[:, k.R_LATENCY_MAX]
     begin = -(-np.arange(n_sections) * n_windows // n_sections)
-    rows = np.add.reduceat(tally.rows[:, : k.R_LATENCY_SUM + 1], begin, axis=0)
-    requests = rows[:, k.R_REQUESTS]
-    answered = requests - rows[:, k.R_REFUSED]
-    sample = None
-    has_answers = tally.rows[:, k.R_REQUESTS] > tally.rows[:, k.R_REFUSED]
+
+    def by_section(values: Floats) -> Floats:
+        sums: Floats = np.add.reduceat(values, begin, axis=0)
+        return sums
+
+    requests, n_answered = by_section(tally.rows[:, k.R_REQUESTS]), count_accepted(tally.rows)
+    sample, has_answers = None, n_answered > 0
     if has_answers.any():
         ends = least[has_answers].min(), greatest[has_answers].max()
         first, last = np.clip(np.searchsorted(edges, ends, side="right") - 1, 0, edges.size - 2)
         counts = tally.sections[:, first : last + 1]
         sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], counts, ends)
-    errors = {name: rows[:, list(kinds)].sum(axis=1) for name, kinds in _ERRORS.items()}
-    n_answered = tally.rows[:, k.R_REQUESTS] - tally.rows[:, k.R_REFUSED]
+    more = _EVENT_ERRORS if tally.rows.shape[1] > k.R_WIDTH else {}
+    errors = {
+        name: by_section(tally.rows[:, [*kinds, *more.get(name, ())]]).sum(axis=1) for name, kinds in _ERRORS.items()
+    }
     course = STEADY if steady else Course(traffic_moments(n_answered, n_sections))
-    return SideSections(sample, rows[:, k.R_LATENCY_SUM], answered, requests, errors, course)
+    total_s = by_section(tally.rows[:, k.R_LATENCY_SUM])
+    return SideSections(sample, total_s, by_section(n_answered), requests, errors, course)
 
 
 def _first_sections(sections: Sections, n: int) -> Sections:

@@ -16,6 +16,8 @@ T = TypeVar("T", float, "pd.Series[float]")
 NOT_MEASURED = "not measured: by_instance_type has no service for it"
 NO_REQUEST = "no request reaches it: nothing to size"
 NO_REQUEST_IN_RUN = "no request reaches it in the run: nothing to size"
+FIXED, POLICY, RULE_OF_THUMB = "fixed", "policy", "rule of thumb"  # pools that `size` compares
+POOL_COLUMNS = ("pool", "target", "min", "max", "billed_instances", "met")  # of `size` for a variant that scales
 _RANKED_BY = {"reaches", "cost_usd", "shadow_instances", "duration_s"}
 
 
@@ -35,6 +37,12 @@ class Sheet(pd.DataFrame):
         from shadowsim import card
 
         return card(self)
+
+
+def answers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `size` that meet the goals: all with a count, but for a rule of thumb that misses them."""
+    answered = frame[frame["instance_count"].notna()]
+    return answered[answered["met"]] if "met" in frame else answered
 
 
 def recommend(frame: pd.DataFrame) -> pd.Series[Any] | None:

@@ -5,30 +5,38 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from shadowsim.aws.instances import lookup, quota_note
+from shadowsim.aws.instances import lookup
 from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError
 from shadowsim.frames import ROLES
 from shadowsim.option_defaults import HEADROOM_PCT, MAX_INSTANCES
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.load import with_headroom
-from shadowsim.planning.sheet import NOT_MEASURED, Sheet, comparable_usd
-from shadowsim.planning.size_search import FIRST_LOOK, CountFound, CountTried, Search
-from shadowsim.planning.slo import Goal, Slo, parse_slo
+from shadowsim.planning.sheet import FIXED, NOT_MEASURED, Sheet
+from shadowsim.planning.size_policies import Design, PolicySearch, fixed_pool, settings_of
+from shadowsim.planning.size_rows import (
+    Row,
+    beside_policies,
+    blank,
+    dearness,
+    fixed_row,
+    frame_of,
+    policy_row,
+    tried_counts,
+)
+from shadowsim.planning.size_search import FIRST_LOOK, CountFound, Search
+from shadowsim.planning.slo import Slo, parse_slo
 from shadowsim.quantities import integer, number
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE
-
-Row = dict[str, object]
 
 
 def size(
@@ -47,7 +55,10 @@ def size(
     prices: PriceSource | Prices = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Find the fewest instances that meet goals, for each instance type.
+    """Find the fewest instances that meet goals, for each instance type, and the cheapest scaling policy.
+
+    A variant with `scaling` gets three rows per type: the fixed count, the policy of the least cost that meets the
+    goals (size_policies.py), and AWS's rule of thumb, whether it meets them or not.
 
     Parameters
     ----------
@@ -78,23 +89,36 @@ def size(
     Returns
     -------
     DataFrame
-        One row per (role, type): the source's first, then the cheapest first, at equal costs that with the fewest
-        instances; unknown prices and types without an answer come last. The columns are
+        One row per (role, type), or (role, type, pool): the source's first, then the cheapest first, at equal costs
+        that with the fewest instances; unknown prices, missed goals and types without an answer come last. The columns
+        are
 
         role, instance_type : str
         instance_count : int
-            Missing where no count meets the goals or the type is not measured.
+            Missing where no count meets the goals or the type is not measured. A policy begins with it.
+        pool : str
+            fixed, policy, or rule of thumb; like the next five only where a variant has `scaling`.
+        target : float
+        min, max : int
+            Of a policy; missing for a fixed count.
+        billed_instances : float
+            Mean number that is charged for: all that exist, also while they start, drain or are down.
+        met : bool
+            Whether the goals are met; otherwise a row with a count always meets them.
         p99_s, p99_s_error, ... : float
             Each goal's figure and its standard error; times in seconds. The error is that between replications, or of
             a single run, by its sections.
         utilisation : float
         price_usd_per_h : float
         cost_usd : float
-            Of these instances for the length of the Schedule.
+            Of these instances, or the mean number that a policy has, for the length of the Schedule.
         binding : str
             The goal that decides.
         one_fewer : str
-            What one instance fewer would do.
+            What one instance fewer would do, as count or as a policy's `min`.
+        one_lost, zone_lost : str
+            Of a fixed count: what the pool does while one instance is down, or a third of them, as those of one of
+            three zones; and how many instances hold the goals then.
         certain : bool
         quota : str
             The default quotas that the test would exceed, the other variant included.
@@ -127,12 +151,14 @@ def size(
     integer(max_replications, "max_replications", least=FIRST_LOOK)
     _check(goals, variants)
     sized = Scenario.of(scenario, rate_per_s=rate_per_s)
-    for role in variants:
-        side = sized.side(role)
-        if side.service.scaling is not None:
-            constraint = "must be left out (null): a fixed number of instances is sought"
-            raise InputError(f"services.{side.variant.name}.scaling", constraint)
-    run = partial(simulate, workers=workers, executor=executor, progress=progress)
+    search_of = partial(
+        Search.of,
+        slo=goals,
+        simulate=partial(simulate, workers=workers, executor=executor, progress=progress),
+        alpha=alpha,
+        max_instances=max_instances,
+        max_replications=max_replications,
+    )
     rows: list[Row] = []
     tried: list[Row] = []
     for role in ROLES:
@@ -141,23 +167,42 @@ def size(
         answers = []
         for kind in _types(sized, role, instance_types):
             if kind not in _measured_types(sized, role):
-                answers.append(_blank(role, kind, price_list, NOT_MEASURED))
+                answers.append(blank(role, kind, price_list, NOT_MEASURED))
                 continue
             busier = with_headroom(sized.replace({f"{role}.instance_type": kind}), headroom_pct)
-            search = Search.of(
-                busier, role, goals, run, alpha=alpha, max_instances=max_instances, max_replications=max_replications
-            )
-            answers.append(_answer(search, search.fewest(), sized, price_list))
-            tried += _tried_counts(search, sized, price_list)
-        answers.sort(key=_dearness)
+            search = search_of(fixed_pool(busier, role), role)
+            fewest = search.fewest()
+            row = fixed_row(search, fewest, sized, price_list)
+            if busier.side(role).service.scaling is None:
+                answers.append(row)
+            else:
+                answers += [beside_policies(row), *_policy_rows(search_of(busier, role), fewest, sized, price_list)]
+            tried += tried_counts(search, sized, price_list)
+        answers.sort(key=dearness)
         best = answers[0]
         if role == "source" and best["instance_count"] is not pd.NA:
-            changes = {f"source.{key}": best[key] for key in ("instance_type", "instance_count")}
-            sized = sized.replace(changes)
+            sized = _with_answer(sized, role, best)
         rows += answers
-    sheet = Sheet(_frame(rows))
+    sheet = Sheet(frame_of(rows))
     sheet.attrs["tried"] = tried
     return sheet
+
+
+def _policy_rows(search: Search, fewest: CountFound, sized: Scenario, prices: Prices) -> list[Row]:
+    """Return the rows of the cheapest policy and of the rule of thumb; none where no fixed count meets the goals."""
+    if fewest.n is None:
+        return []
+    policies = PolicySearch.of(search, fewest.n)
+    return [policy_row(policies, found, sized, prices) for found in (policies.cheapest(), policies.rule_of_thumb())]
+
+
+def _with_answer(scenario: Scenario, role: str, best: Row) -> Scenario:
+    """Return the scenario with the pool of a row."""
+    typed = scenario.replace({f"{role}.instance_type": best["instance_type"]})
+    if best.get("pool", FIXED) == FIXED:
+        return fixed_pool(typed, role).replace({f"{role}.instance_count": best["instance_count"]})
+    design = Design(best["target"], best["min"], best["max"], best["instance_count"])
+    return typed.replace(settings_of(role, design))
 
 
 def _check(slo: Slo, variants: Sequence[str]) -> None:
@@ -185,113 +230,3 @@ def _types(scenario: Scenario, role: str, wanted: Collection[str] | None) -> lis
     if not names:
         raise InputError("instance_types", "must name at least one type")
     return list(dict.fromkeys(names))
-
-
-def _blank(role: str, kind: str, prices: Prices, note: str) -> Row:
-    """Return the row of a type without an answer."""
-    return {
-        "role": role,
-        "instance_type": kind,
-        "instance_count": pd.NA,
-        "price_usd_per_h": prices.of(kind).usd_per_h,
-        "binding": "",
-        "one_fewer": "",
-        "certain": False,
-        "quota": "",
-        "note": note,
-    }
-
-
-def _answer(search: Search, fewest: CountFound, scenario: Scenario, prices: Prices) -> Row:
-    """Return the row of a type that was searched."""
-    kind = _type(search)
-    row = _blank(search.role, kind, prices, fewest.note) | {"certain": fewest.certain}
-    if fewest.n is None:
-        return row
-    n, answer, price = fewest.n, search.try_count(fewest.n), prices.of(kind)
-    one_fewer = search.try_count(n - 1) if n > 1 else None
-    n_runs = max(len(tried.values) for tried in (answer, one_fewer) if tried)
-    notes = [] if fewest.certain else [f"not certain after {n_runs} replications"]
-    if not answer.enough:
-        notes.append(f"runs of {answer.horizon_s / 3600.0:.3g} h are shorter than its queues' memory asks for")
-    notes += [price.origin] if math.isnan(price.usd_per_h) else []
-    return {
-        **row,
-        **dict(_figures(search, answer)),
-        "instance_count": n,
-        "utilisation": answer.mean[-1],
-        "cost_usd": n * scenario.experiment.duration_s / 3600.0 * price.usd_per_h,
-        "binding": str(_tightest(one_fewer or answer, search.goals)),
-        "one_fewer": _one_fewer_text(search, one_fewer, n),
-        "quota": quota_note(_instances_needed(search.role, kind, n, scenario)),
-        "replications": len(answer.values),
-        "simulated_h": answer.horizon_s / 3600.0,
-        "note": "; ".join(notes),
-    }
-
-
-def _tried_counts(search: Search, scenario: Scenario, prices: Prices) -> list[Row]:
-    """Return one record per count that was tried, in order; an overloaded pool's figures may be lower bounds."""
-    kind = _type(search)
-    usd = scenario.experiment.duration_s / 3600.0 * prices.of(kind).usd_per_h
-    return [
-        {"role": search.role, "instance_type": kind, "instance_count": n}
-        | dict(_figures(search, tried))
-        | {"cost_usd": n * usd}
-        for n, tried in sorted(search.tried.items())
-    ]
-
-
-def _type(search: Search) -> str:
-    return search.scenario.side(search.role).variant.pool.instance_type
-
-
-def _figures(search: Search, tried: CountTried) -> Iterator[tuple[str, float]]:
-    """Yield the columns of the goals' figures and standard errors with their values."""
-    for goal, value, error in zip(search.goals, tried.mean, tried.error, strict=False):
-        yield goal.column, float(value)
-        yield f"{goal.column}_error", float(error)
-
-
-def _instances_needed(role: str, kind: str, n: int, scenario: Scenario) -> dict[str, int]:
-    """Return the instances of both variants by type."""
-    other = scenario.side("source" if role == "shadow" else "shadow").variant.pool
-    needed = {kind: n}
-    needed[other.instance_type] = needed.get(other.instance_type, 0) + other.instance_count
-    return needed
-
-
-def _tightest(tried: CountTried, goals: Sequence[Goal]) -> Goal:
-    """Return the goal with the least margin, relative to its limit."""
-    figures = zip(goals, tried.mean, strict=False)
-    return min(figures, key=lambda figure: figure[0].margin(figure[1]) / (figure[0].limit or 1e-12))[0]
-
-
-def _one_fewer_text(search: Search, one_fewer: CountTried | None, n: int) -> str:
-    if one_fewer is None:
-        return "one instance is the least"
-    missed = one_fewer.missed_text(search.goals)
-    if one_fewer.is_overload:
-        load = search.demand.peak_instances / (n - 1)
-        return f"overloaded, receives up to {load:.3g} times its capacity: at least {missed}"
-    return missed or "meets the goals, too"
-
-
-def _dearness(row: Row) -> tuple[bool, bool, float, object]:
-    """Return a sort key: by cost, at equal costs by count; then unknown costs, then types without an answer."""
-    if row["instance_count"] is pd.NA:
-        return True, True, 0.0, 0
-    cost = float(row["cost_usd"])  # type: ignore[arg-type]
-    known = 0.0 if math.isnan(cost) else comparable_usd(cost)
-    return False, math.isnan(cost), known, row["instance_count"]
-
-
-def _frame(rows: list[Row]) -> pd.DataFrame:
-    first = ["role", "instance_type", "instance_count"]
-    last = ["utilisation", "price_usd_per_h", "cost_usd", "binding", "one_fewer", "certain", "quota", "replications"]
-    last += ["simulated_h", "note"]
-    figures = [key for row in rows for key in row if key not in (*first, *last)]
-    frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*first, *figures, *last])))
-    reals = [*figures, "utilisation", "price_usd_per_h", "cost_usd", "simulated_h"]
-    dtypes: dict[str, Any] = dict.fromkeys(reals, float)
-    return frame.astype(dtypes | {"instance_count": "Int64", "replications": "Int64", "certain": bool})

@@ -27,7 +27,7 @@ missed" is shown by the worst of k goals, at 1/k of the level (Bonferroni).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -38,6 +38,7 @@ from shadowsim.engine.replicate import replication
 from shadowsim.planning.load import (
     Demand,
     RunLength,
+    count_settings,
     demand_of,
     figure_in_fluid,
     figure_without_waits,
@@ -57,6 +58,7 @@ FIRST_LOOK = 3  # replications
 SAMPLED = 100_000  # requests of a run, for figures that need them
 RAREST = 0.9999  # the furthest quantile that sets the length of a run
 MET, MISSED, OPEN = "met", "missed", "open"
+_NO_MATTER = {"time": {"law": "deterministic", "mean_s": 0.001}, "workers": 1}  # a source whose answers do not matter
 _MOVES = 20  # of the answer of the bisection, while it is replicated
 
 
@@ -98,7 +100,7 @@ class Search:
         The chance of error of each of an answer's two statements.
     max_instances, max_replications : int
         Greater counts are not tried, and no count is run more often.
-    tried : dict of int to CountTried
+    tried : dict of int to DesignTried
     """
 
     scenario: Scenario
@@ -109,7 +111,7 @@ class Search:
     alpha: float
     max_instances: int
     max_replications: int
-    tried: dict[int, CountTried] = field(default_factory=dict)
+    tried: dict[int, DesignTried] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -128,6 +130,10 @@ class Search:
         if role == "source":
             # The source's figures do not depend on its shadow, which can be left out of the runs.
             scenario = scenario.replace({"sampling_percentage": 0})
+        elif scenario.mirror_instant == "arrival" and scenario.traffic.retries is None:
+            # The shadow then gets nothing but arrivals from the source, which may be as quick to simulate as can be.
+            name = scenario.experiment.source.name
+            scenario = scenario.replace({f"services.{name}": _NO_MATTER, "source.instance_count": 1})
         demand = demand_of(scenario, role)
         return cls(scenario, role, goals, demand, simulate, alpha, max_instances, max_replications)
 
@@ -232,15 +238,9 @@ class Search:
 
     def settle(self, n: int, goals: Sequence[Goal]) -> str:
         """Replicate a count until it is MET or MISSED, or OPEN after `max_replications`; return which."""
-        looks = looks_of(self.max_replications)
-        state = OPEN
-        for n_replications in (1, *looks):
-            state = self.try_count(n, n_replications).state(goals, self.alpha / len(looks))
-            if state != OPEN:
-                break
-        return state
+        return settled(lambda n_runs: self.try_count(n, n_runs), goals, self.alpha, self.max_replications)
 
-    def try_count(self, n: int, n_replications: int = 1) -> CountTried:
+    def try_count(self, n: int, n_replications: int = 1) -> DesignTried:
         """Return what is known of n instances after at least so many replications."""
         tried = self.tried.get(n) or self._first_run(n)
         n_done = len(tried.values)
@@ -250,18 +250,18 @@ class Search:
         self.tried[n] = tried
         return tried
 
-    def _first_run(self, n: int) -> CountTried:
+    def _first_run(self, n: int) -> DesignTried:
         least = self.overload_figures(n)
         if least is not None:
-            return CountTried(least[None, :], np.full(len(least), math.nan), math.nan, is_overload=True)
+            return DesignTried(least[None, :], np.full(len(least), math.nan), math.nan, is_overload=True)
         length = self.length(n)
         if length.short_s < length.long_s:
             values, errors = self.replicate(n, length.short_s, 0)
-            short = CountTried(values[None, :], errors, length.short_s)
+            short = DesignTried(values[None, :], errors, length.short_s)
             if short.state(self.upper_limits, 0.0) == MISSED:
                 return short
         values, errors = self.replicate(n, length.long_s, 0)
-        return CountTried(values[None, :], errors, length.long_s, length.enough)
+        return DesignTried(values[None, :], errors, length.long_s, length.enough)
 
     def overload_figures(self, n: int) -> Floats | None:
         """Return lower bounds of the figures of a count that is hopelessly overloaded, None for any other count."""
@@ -289,20 +289,24 @@ class Search:
         ndarray of float64, shape (2, figures)
             The figures, and their standard errors by sections.
         """
-        sampled = SAMPLED if any(goal.is_of_sample for goal in self.goals) else 0
-        changes = {f"{self.role}.instance_count": n, "horizon_s": horizon_s, "run.sample_requests": sampled}
-        result = self.simulate(replication(self.scenario.replace(changes), r))
+        result = self.run(count_settings(self.scenario, self.role, n), horizon_s, r)
         return np.array([measure(goal, result) for goal in self.figures]).T
+
+    def run(self, changes: Mapping[str, object], horizon_s: float, r: int) -> Result:
+        """Simulate replication r of the scenario with changes, which keeps as many requests as the goals need."""
+        sampled = SAMPLED if any(goal.is_of_sample for goal in self.goals) else 0
+        lengths = {"horizon_s": horizon_s, "run.sample_requests": sampled}
+        return self.simulate(replication(self.scenario.replace({**changes, **lengths}), r))
 
 
 @dataclass(frozen=True, slots=True)
-class CountTried:
-    """What is known of one count of instances.
+class DesignTried:
+    """What is known of one count of instances, or of one scaling policy.
 
     Attributes
     ----------
     values : ndarray of float64, shape (replications, figures)
-        One column per goal, and the utilisation.
+        One column per goal, the utilisation, and for a scaling policy the instances that are billed.
     own_error : ndarray of float64, shape (figures,)
         Standard errors of the first replication, by its sections.
     horizon_s : float
@@ -362,6 +366,20 @@ class CountTried:
         if n < 2:
             return CLEAR, CLEAR
         return -float(stdtrit(n - 1, alpha)), -float(stdtrit(n - 1, alpha / n_goals))
+
+
+def settled(runs_of: Callable[[int], DesignTried], goals: Sequence[Goal], alpha: float, max_replications: int) -> str:
+    """Replicate a design until it is MET or MISSED, or OPEN after `max_replications`; return which.
+
+    `runs_of` returns what is known of it after at least so many replications.
+    """
+    looks = looks_of(max_replications)
+    state = OPEN
+    for n_replications in (1, *looks):
+        state = runs_of(n_replications).state(goals, alpha / len(looks))
+        if state != OPEN:
+            break
+    return state
 
 
 def looks_of(max_replications: int) -> list[int]:

@@ -8,7 +8,8 @@ mean                mean of ModelLatency
 wait_mean           mean wait in an instance's queue
 share(wait > T)     share of the requests that wait longer than T
 share(latency > T)  share of the requests whose ModelLatency is above T
-error_rate          responses other than 2xx, including time-outs and refusals, over requests
+error_rate          requests without an answer 2xx over requests: errors, time-outs, refusals, lost with an instance,
+                    or while none served
 utilisation         share of the workers' time spent working
 ==================  ==================================================================================================
 
@@ -228,10 +229,9 @@ def measure(goal: Goal, result: Result) -> tuple[float, float]:
         case "wait_mean":
             return _mean_of_windows(windows["wait_mean_s"].to_numpy(np.float64), answered)
         case "error_rate":
-            return _mean_of_windows(windows["InvocationModelErrors"].to_numpy(np.float64) / np.maximum(n, 1.0), n)
+            return _mean_of_windows(frames.failures(windows) / np.maximum(n, 1.0), n)
         case "utilisation":
-            length_s = np.diff(np.append(windows["time_s"].to_numpy(np.float64), result.scenario.horizon_s))
-            return _mean_of_windows(windows["utilisation"].to_numpy(np.float64), length_s)
+            return _mean_of_windows(*frames.weighted_utilisation(windows, result.scenario.horizon_s))
         case _:
             assert_never(goal.metric)
 

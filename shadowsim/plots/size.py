@@ -16,7 +16,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from shadowsim.arrays import Floats
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
-from shadowsim.planning.sheet import comparable_usd
+from shadowsim.planning.sheet import FIXED, comparable_usd
 from shadowsim.planning.slo import Goal, Slo, parse_slo
 from shadowsim.plots.style import COLOURS, GREY, INK, KINDS, SYMBOLS, canvas, value_axis
 
@@ -213,6 +213,7 @@ def _counts(frame: pd.DataFrame, goal: Goal) -> pd.DataFrame:
     if goal.column not in frame.columns:
         raise InputError("slo", f"needs the column {goal.column}, which the frame lacks", str(goal))
     rows = frame[(frame["role"] == goal.role) & frame["instance_count"].notna()]
+    rows = rows[rows["pool"] == FIXED] if "pool" in rows else rows
     if "replication" in frame.columns:  # a sweep
         by = rows.groupby(["instance_type", "instance_count"], sort=False)
         if rows.duplicated(["instance_type", "instance_count", "replication"]).any():
@@ -238,8 +239,22 @@ def _size_points(frame: pd.DataFrame, slo: str | Slo | float | None) -> tuple[pd
     designs = [
         f"{n} × {escape(str(kind))}" for n, kind in zip(points["instance_count"], points["instance_type"], strict=True)
     ]
-    points = points.assign(meets=meets, design=designs).sort_index()  # at equal costs, the frame's first
+    points = points.assign(meets=meets, design=designs)
+    if "pool" in frame:
+        points = pd.concat([points, _policy_points(frame, goals[0])])
+    points = points.sort_index()  # at equal costs, the frame's first
     return points, _Target.of(goals[0])
+
+
+def _policy_points(frame: pd.DataFrame, goal: Goal) -> pd.DataFrame:
+    """Return one row per scaling policy, as `_size_points` does for counts."""
+    rows = frame[(frame["role"] == goal.role) & frame["instance_count"].notna() & (frame["pool"] != FIXED)]
+    designs = [
+        f"{pool}: {least} to {most} × {escape(str(kind))}, target {target:,.6g}"
+        for pool, least, most, kind, target in rows[["pool", "min", "max", "instance_type", "target"]].to_numpy()
+    ]
+    named = rows.rename(columns={goal.column: "value", f"{goal.column}_error": "error", "met": "meets"})
+    return named.assign(answer=True, design=designs)[[*_COUNTS, "meets", "design"]]
 
 
 def _plan_points(frame: pd.DataFrame, power: str | Slo | float | None) -> tuple[pd.DataFrame, _Target]:

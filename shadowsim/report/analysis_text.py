@@ -16,7 +16,7 @@ import pandas as pd
 
 from shadowsim.aws.instances import duration_text
 from shadowsim.planning.costs import Cost
-from shadowsim.planning.sheet import NO_REQUEST, NO_REQUEST_IN_RUN, NOT_MEASURED, recommend
+from shadowsim.planning.sheet import FIXED, NO_REQUEST, NO_REQUEST_IN_RUN, NOT_MEASURED, answers, recommend
 from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.comparison_text import label, records
 from shadowsim.report.run_text import overload_note
@@ -109,51 +109,83 @@ def sizing_text(frame: pd.DataFrame, slo: Slo, duration_s: float) -> str:
     blocks = []
     for role, part in frame.groupby("role", sort=False):
         goals = slo.of(str(role))
-        head = [str(role), "instances", *(g.column.removesuffix("_s").replace("_", ".") if g.metric == "quantile"
-                                          else g.column.removesuffix("_s") for g in goals)]  # fmt: skip
-        # A goal of utilisation has its own column.
-        used = [] if any(g.metric == "utilisation" for g in goals) else ["utilisation"]
-        table = [[*head, *used, "USD/h", "USD", "certain"]]
+        scales = "pool" in part
+        several = part["instance_type"].nunique() > 1 or not scales
+        # Beside policies there is no room for figures that decide nothing; a goal of utilisation has its own column.
+        used = [] if scales or any(g.metric == "utilisation" for g in goals) else ["utilisation"]
+        prices = [] if scales else ["price_usd_per_h"]
+        head = [str(role), *(["pool"] if scales and several else []), *(["target"] if scales else []), "instances"]
+        for goal in goals:
+            name = goal.column.removesuffix("_s")
+            head.append(name.replace("_", ".") if goal.metric == "quantile" else name)
+        table = [[*head, *used, *(["USD/h"] if prices else []), "USD", *(["met"] if scales else []), "certain"]]
         notes = []
         for row in records(part):
             answered = not pd.isna(row["instance_count"])
             cells = [figure(g, row[g.column], _NORMAL * row[f"{g.column}_error"]) if answered else "-" for g in goals]
             table.append(
                 [
-                    row["instance_type"],
-                    count(row["instance_count"]) if answered else "-",
+                    *([row["instance_type"]] if several else []),
+                    *([row["pool"], _target_text(row["target"])] if scales else []),
+                    _instances_text(row) if answered else "-",
                     *cells,
                     *(percent(row[name]) for name in used),
-                    usd_text(row["price_usd_per_h"], 3),
+                    *(usd_text(row[name], 3) for name in prices),
                     usd_text(row["cost_usd"]) if answered else "-",
-                    ("yes" if row["certain"] else "no") if answered else "-",
+                    *([_yes(row["met"]) if answered else "-"] if scales else []),
+                    _yes(row["certain"]) if answered else "-",
                 ]
             )
             notes += _size_notes(row, answered)
-        blocks.append("\n".join([grid(table), "", *notes, "", _cheapest(part, str(role), duration_s)]))
+        columns = grid(table, left=(0, 1) if scales and several else (0,))
+        blocks.append("\n".join([columns, "", *notes, "", _cheapest(part, str(role), duration_s)]))
     blocks.insert(0, wrapped(f"goals: {slo}", hanging="  "))
     return "\n\n".join(blocks)
 
 
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _target_text(target: float) -> str:
+    return "" if math.isnan(target) else f"{target:,.6g}"
+
+
+def _instances_text(row: Row) -> str:
+    """Return a count; for a scaling policy its bounds, and the mean that is charged for."""
+    if row.get("pool", FIXED) == FIXED:
+        return count(row["instance_count"])
+    return f"{row['min']:,} to {row['max']:,}, mean {row['billed_instances']:.2f}"
+
+
 def _size_notes(row: Row, answered: bool) -> list[str]:
-    notes = [f"decided by {row['binding']}", f"one fewer: {row['one_fewer']}"] if answered else []
-    notes += [f"quotas: {row['quota']}"] if row["quota"] else []
+    notes = [f"decided by {row['binding']}"] if answered else []
+    heads = {"one_fewer": "one fewer", "one_lost": "one down", "zone_lost": "a third down", "quota": "quotas"}
+    notes += [f"{head}: {row[name]}" for name, head in heads.items() if row.get(name)]
     notes += [row["note"]] if row["note"] else []
-    notes[:1] = [f"{row['instance_type']}: {note}" for note in notes[:1]]
+    name = row["instance_type"] if row.get("pool", FIXED) == FIXED else f"{row['instance_type']}, {row['pool']}"
+    notes[:1] = [f"{name}: {note}" for note in notes[:1]]
     return [wrapped(note, "  " if i else "", "    " if i else "  ") for i, note in enumerate(notes)]
 
 
 def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:
-    answers = part[part["instance_count"].notna()]
-    if answers.empty:
+    able = answers(part)
+    if able.empty:
         return no_answer_text(part, role)
-    best = answers.iloc[0]
-    pool = f"{best['instance_count']:,} x {best['instance_type']}"
+    best = able.iloc[0]
+    pool = pool_text(best)
     if math.isnan(best["cost_usd"]):
         return wrapped(f"The {role} needs {pool}, at an unknown price.")
-    least = "Cheapest" if len(answers) > 1 else "Enough"
+    least = "Cheapest" if len(able) > 1 else "Enough"
     text = f"{least} for the {role}: {pool}, {best['cost_usd']:,.2f} USD for {duration_text(duration_s)}"
     return wrapped(f"{text}{'' if best['certain'] else ', which is not certain'}.")
+
+
+def pool_text(row: Row | pd.Series[Any]) -> str:
+    """Return the pool of a row of `size`: "4 x ml.m5.xlarge", "2 to 8 x ml.m5.xlarge by a target of 1,430"."""
+    if row.get("pool", FIXED) == FIXED:
+        return f"{row['instance_count']:,} x {row['instance_type']}"
+    return f"{row['min']:,} to {row['max']:,} x {row['instance_type']} by a target of {_target_text(row['target'])}"
 
 
 def no_answer_text(part: pd.DataFrame, role: str) -> str:
@@ -188,6 +220,12 @@ def data_text(cost: Cost) -> str:
     """
     lines = []
     for row in records(cost.items):
+        _, scales, bounds = row["note"].partition("; it scales ")
+        if scales:
+            role = row["item"].removesuffix(" instances")
+            lines.append(
+                wrapped(f"{bounds}; above it is charged for InstanceCount", f"{role + ' scales':<16}", " " * 16)
+            )
         if row["unit"] == "instance-hours" or not row["quantity"] > 0.0:
             continue  # `experiment_text` has the instances; unknown quantities and zeros are left out
         amount = f"{significant(row['quantity'])} {row['unit']}"
@@ -279,18 +317,22 @@ def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
     same = all((source[name].nunique(dropna=False) == 1).all() for name in ("mean_s", "maximum_s", "utilisation"))
     # Long paths take two lines.
     heads = [path.rpartition(".") for path in varied]
-    rows = [["", *(f"{a}{dot}" for a, dot, _ in heads), *[""] * 6]] if any(dot for _, dot, _ in heads) else []
-    rows.append(["", *(name for _, _, name in heads), "p50", "p99", "p99.9", "utilised", "errors", "verdict"])
+    changing = "billed_instances" in frame and bool((frame["billed_instances"] != frame["instance_count"]).any())
+    figures = [*(["instances"] if changing else []), "p50", "p99", "p99.9", "utilised", "errors", "verdict"]
+    long = any(dot for _, dot, _ in heads)
+    rows = [["", *(f"{a}{dot}" for a, dot, _ in heads), *[""] * len(figures)]] if long else []
+    rows.append(["", *(name for _, _, name in heads), *figures])
     for (i, role), part in frame.groupby([cell, "role"], sort=False):
         if not (same and role == "source"):
-            rows.append([str(role), *(values[path][part.index[0]] for path in varied), *_sweep_cells(part)])
+            rows.append([str(role), *(values[path][part.index[0]] for path in varied), *_sweep_cells(part, changing)])
         elif i == 0:
-            rows.append(["source", *[""] * len(varied), *_sweep_cells(part)])
+            rows.append(["source", *[""] * len(varied), *_sweep_cells(part, changing)])
     worst = [max(part["run_verdict"], key=STATUSES.index) for _, part in frame.groupby(cell)]
     counts = [f"{count(worst.count(status))} {status}" for status in STATUSES if status in worst]
     notes = [f"{count(len(worst))} {'cell' if len(worst) == 1 else 'cells'}: {', '.join(counts)}."]
     notes += ["The source is the same in all cells."] if same and len(worst) > 1 else []
     notes += [f"Figures are means over {n} replications."] if n > 1 else []
+    notes += ["Instances: the mean over the run that is charged for."] if changing else []
     if any(is_uncertain_in(frame, name).any() for name in _SWEPT_QUANTILES):
         interval = f"with the {percent(CONFIDENCE, 0)} interval of their mean" if n > 1 else "as dashes"
         notes.append(f"Quantiles that a run is too short for are shown {interval}.")
@@ -300,7 +342,7 @@ def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
     return "\n".join([*lines, "", wrapped(" ".join(notes))])
 
 
-def _sweep_cells(part: pd.DataFrame) -> list[str]:
+def _sweep_cells(part: pd.DataFrame, changing: bool) -> list[str]:
     worst = max(part["verdict"], key=STATUSES.index)
     mark = "*" if worst == OVERLOADED else ""
     columns = {name: part[name if name in part else f"achieved_{name}"] for name in (*_SWEPT_QUANTILES, *_SWEPT_SHARES)}
@@ -309,7 +351,8 @@ def _sweep_cells(part: pd.DataFrame) -> list[str]:
         for name in _SWEPT_QUANTILES
     ]
     used, errors = (float(columns[name].mean()) for name in _SWEPT_SHARES)
-    return [*times, percent(used), "none" if errors == 0.0 else percent(errors, 2), worst]
+    instances = [f"{part['billed_instances'].mean():.2f}"] if changing else []
+    return [*instances, *times, percent(used), "none" if errors == 0.0 else percent(errors, 2), worst]
 
 
 def _uncertain_text(values: pd.Series[float]) -> str:

@@ -16,8 +16,8 @@ from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import experiment_text
 from shadowsim.errors import InputError
 from shadowsim.planning.enough_instances import enough_texts
-from shadowsim.planning.sheet import recommend
-from shadowsim.report.analysis_text import no_answer_text
+from shadowsim.planning.sheet import answers, recommend
+from shadowsim.report.analysis_text import no_answer_text, pool_text
 from shadowsim.report.comparison_text import equal_load, load_sentences
 from shadowsim.report.readable_frame import NONE, heading, readable
 from shadowsim.report.run_text import event_labels, overload_note
@@ -38,7 +38,8 @@ _CARD = (
 )
 _CELL = f"padding:.15em 1.2em .15em 0;border:0;border-bottom:1px solid {_LINE};vertical-align:top;background:none"
 _NO_LINE = ";border-bottom:0"
-_BELOW = ("binding", "one_fewer", "quota", "replications", "simulated_h", "note", "how", "scale")
+_LOSSES = ("one_fewer", "one_lost", "zone_lost")
+_BELOW = ("binding", *_LOSSES, "quota", "replications", "simulated_h", "note", "how", "scale")
 _QUIET = "font-size:12px;opacity:.75"
 
 
@@ -118,16 +119,18 @@ def _plan_card(plan: pd.DataFrame) -> Card:
 
 
 def _answers_text(frame: pd.DataFrame) -> str:
-    best = readable(frame.loc[_cheapest_rows(frame)])
-    answers = [f"{row['role']}: {row['instances']} × {row['type']}, {row['USD']} USD" for _, row in best.iterrows()]
-    return "; ".join(answers) or "; ".join(
+    best = frame.loc[_cheapest_rows(frame)]
+    usd = readable(best)["USD"] if len(best) else ()
+    pools = [pool_text(row).replace(" x ", " × ") for _, row in best.iterrows()]
+    texts = [f"{role}: {pool}, {cost} USD" for role, pool, cost in zip(best["role"], pools, usd, strict=True)]
+    return "; ".join(texts) or "; ".join(
         no_answer_text(part, str(role)) for role, part in frame.groupby("role", sort=False)
     )
 
 
 def _cheapest_rows(frame: pd.DataFrame) -> list[object]:
     """Return the index of each role's first row with an answer, which is the cheapest."""
-    return list(frame[frame["instance_count"].notna()].drop_duplicates("role").index)
+    return list(answers(frame).drop_duplicates("role").index)
 
 
 def _card(kicker: str, title: str, *parts: str, badge: str = "") -> Card:

@@ -37,7 +37,6 @@ from shadowsim.report.html_page import (
 from shadowsim.report.run_text import event_labels
 from shadowsim.report.scenario_text import event_rows
 from shadowsim.result import Result
-from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
 from shadowsim.statistics.loads import SESSIONS, loads_of_table, note_of_pools
 from shadowsim.statistics.sections import frames_of
@@ -91,7 +90,7 @@ def html(result: Result) -> str:
 {assumptions_list(scenario.assumptions)}
 </section>
 {_summary_section(result, summary)}
-{_cost_section(scenario)}
+{_cost_section(result)}
 <noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>
 {placed(charts[0])}
 {_comparison_section(compared, verdict)}
@@ -268,8 +267,8 @@ def _metric_text(row: Mapping[str, Any]) -> str:
     return str(row["metric"]).replace("_", " ")
 
 
-def _cost_section(scenario: Scenario) -> str:
-    costs = cost(scenario)
+def _cost_section(result: Result) -> str:
+    costs = cost(result)
     cells = []
     for row in costs.items.to_dict("records"):
         quantity = f"{row['quantity']:,.1f} {row['unit']}" if math.isfinite(row["quantity"]) else "unknown"

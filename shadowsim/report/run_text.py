@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.engine.replicate import FIGURES, summarise, worst, worst_by_variant
-from shadowsim.frames import LOST_CAUSES
+from shadowsim.frames import LOST_CAUSES, failures
 from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.planning.slo import Slo
 from shadowsim.result import Result
@@ -182,7 +182,7 @@ def summary_table(result: Result) -> str:
                 share + blank if row["role"] == "shadow" else "",
                 *figures,
                 percent(row["utilisation"]) + blank,
-                _errors(int(part["InvocationModelErrors"].sum()), int(row["requests"])) + blank,
+                _errors(int(failures(part).sum()), int(row["requests"])) + blank,
                 _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
                 *(
                     ("-" if pd.isna(row[name]) else formatter(row[name])) + blank

@@ -74,7 +74,7 @@ def edited(document: Mapping[str, object], path: str, value: object) -> dict[str
     """Return a copy of a JSON object with the value at a dotted path set.
 
     A key may itself contain dots (`time.quantiles_s.0.5`): the longest existing key wins. Missing objects on the way
-    are created; list items must exist.
+    are created, and `"retries": "legacy"` becomes an object with that mode; list items must exist.
 
     Raises
     ------
@@ -90,6 +90,7 @@ def _set(node: object, parts: list[str], value: object, trail: list[str]) -> obj
     if not parts:
         return value
     here = ".".join(trail)
+    node = _long_form(node, trail[-1] if trail else "")
     if isinstance(node, Mapping):
         n = next((n for n in range(len(parts), 1, -1) if ".".join(parts[:n]) in node), 1)
         key = ".".join(parts[:n])
@@ -101,6 +102,11 @@ def _set(node: object, parts: list[str], value: object, trail: list[str]) -> obj
         i = int(parts[0])
         return [*node[:i], _set(node[i], parts[1:], value, [*trail, parts[0]]), *node[i + 1 :]]
     raise InputError(here, f"holds no object, so that {'.'.join(parts)} cannot be set in it", node)
+
+
+def _long_form(node: object, key: str) -> object:
+    """Return the object that a mode of retries stands for, so that its other keys can be set; or else `node`."""
+    return {"mode": node} if key == "retries" and isinstance(node, str) else node
 
 
 def value_at(document: object, path: str) -> object:
@@ -115,7 +121,8 @@ def value_at(document: object, path: str) -> object:
             document = dict(enumerate(document)).get(int(parts[0])) if parts[0].isdecimal() else None
         elif isinstance(document, Mapping):
             n = next((n for n in range(len(parts), 1, -1) if ".".join(parts[:n]) in document), 1)
-            document = document.get(".".join(parts[:n]))
+            key = ".".join(parts[:n])
+            document = document.get(key) if n == len(parts) else _long_form(document.get(key), key)
         else:
             return None
         parts = parts[n:]

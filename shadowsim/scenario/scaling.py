@@ -46,6 +46,7 @@ KEYS = (
     "delay_s",
 )
 COOLDOWN_S = 300.0
+MINUTE_S, TICK_S = 60.0, 10.0  # between data points of InvocationsPerInstance and of ConcurrentRequestsPerModel
 OUT_POINTS, IN_POINTS = 3, 15
 LEAST_TARGET = 1e-6  # so that the number of instances that a count asks for stays an exact float
 MAX_INSTANCES = 10_000_000
@@ -81,6 +82,17 @@ class ScalingPolicy:
     out_points: int = OUT_POINTS
     in_points: int = IN_POINTS
     delay_s: float = 0.0
+
+    @property
+    def block(self) -> dict[str, object]:
+        """The JSON object that describes it, with all keys."""
+        values = (self.metric, self.target, self.least, self.most, self.out_cooldown_s, self.in_cooldown_s)
+        return dict(zip(KEYS, (*values, self.out_points, self.in_points, self.delay_s), strict=True))
+
+    @property
+    def point_s(self) -> float:
+        """Distance of the data points that start a scale-out, in seconds."""
+        return TICK_S if self.metric == CONCURRENCY else MINUTE_S
 
 
 def parse_scaling(block: Block) -> ScalingPolicy:

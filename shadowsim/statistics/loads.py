@@ -85,11 +85,10 @@ def _side(runs: Sequence[Frames], role: str) -> tuple[float, float]:
     windows = pd.concat(frames)
     part = windows[windows["role"] == role]
     per_instance = math.nan
-    if {"Invocations", "instance_count"} <= set(part.columns):
+    if "InvocationsPerInstance" in part.columns:  # by those that serve
         start = np.unique(part["time_s"].to_numpy(np.float64))
         period_s = float(start[1] - start[0]) if start.size > 1 else 1.0
-        serving = part.get("serving_instance_count", part["instance_count"])
-        per_instance = float((part["Invocations"] / serving.where(serving > 0)).mean()) / period_s
+        per_instance = float(part["InvocationsPerInstance"].mean()) / period_s
     return float(part["utilisation"].mean()), per_instance
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from shadowsim import frames as schema
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, did_you_mean
-from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE, US_PER_S
+from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE, US_PER_S, failures
 from shadowsim.json_files import read_json
 from shadowsim.statistics.batch_means import MIN_BATCHES, STEADY, UNKNOWN, Course, changes_gradually, traffic_moments
 from shadowsim.statistics.samples import Buckets, Sample, Values
@@ -33,8 +33,8 @@ ERRORS = {
 }
 _STATUSES = {
     "error_rate_4xx": ("error_4xx",),
-    "error_rate_5xx": ("error_5xx", "refused"),
-    "error_rate": ("error_4xx", "error_5xx", "timed_out", "refused", "broken"),
+    "error_rate_5xx": ("error_5xx", "refused", "unavailable"),
+    "error_rate": ("error_4xx", "error_5xx", "timed_out", "refused", "unavailable", "failed", "broken"),
 }
 
 _AXIS = {"windows": "time_s", "latency": "section", "requests": "request"}
@@ -188,7 +188,11 @@ def _saved(folder: Path) -> Frames:
     if not os.path.isdir(folder):
         raise InputError(str(folder), "is not a directory with a saved result")
     files = {name: folder / f"{name}.parquet" for name in schema.SCHEMAS}
-    frames = {name: schema.read(file, schema.SCHEMAS[name]) for name, file in files.items() if file.exists()}
+    frames = {
+        name: schema.read(file, schema.SCHEMAS[name], schema.OPTIONAL[name])
+        for name, file in files.items()
+        if file.exists()
+    }
     if not frames:
         raise InputError(str(folder), f"holds none of {', '.join(f.name for f in files.values())}")
     scenario = folder / SCENARIO_FILE
@@ -354,9 +358,13 @@ def _window_sums(run: Frames, role: str, n_sections: int) -> SideSections:
         total_s=total,
         n=np.zeros(n_sections) if answered is None else section_sums(answered),
         requests=requests,
-        errors={m: section_sums(_column(windows, column)) for m, column in ERRORS.items() if column in windows},
+        errors={m: section_sums(_failures(windows, column)) for m, column in ERRORS.items() if column in windows},
         course=STEADY if steady else Course(traffic_moments(by_window(mark), n_sections)),
     )
+
+
+def _failures(windows: pd.DataFrame, name: str) -> Floats:
+    return failures(windows) if name == ERRORS["error_rate"] else _column(windows, name)
 
 
 def _column(frame: pd.DataFrame, name: str) -> Floats:

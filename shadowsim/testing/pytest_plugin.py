@@ -239,7 +239,7 @@ def _simulated_figures(result: Result) -> dict[str, object]:
     from shadowsim.planning.costs import cost
 
     roles = result.summary().set_index("role").to_dict("index")
-    usd = cost(result.scenario)
+    usd = cost(result)
     figures: dict[str, float] = {}
     for role in ("source", "shadow"):
         figures |= {f"{role}_{p}_s": roles[role][f"{p}_s"] for p in ("p50", "p99")}

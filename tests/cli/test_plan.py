@@ -219,3 +219,49 @@ def test_a_page_of_a_sweep(tmp_path):
     assert "sampling_percentage" in page.read_text()
     assert str(page) not in good(*words, page, "--csv")
     assert "is a directory" in refused(*words, tmp_path)
+
+
+class TestScalingPolicy:
+    """shadowsim scaling-policy"""
+
+    SCALING = '{"metric": "InvocationsPerInstance", "target": 1500, "min": 1, "max": 10}'
+    SET = ("--set", f"shadow.scaling={SCALING}", "--set", "horizon_s=600")
+
+    def test_prints_what_boto3_takes_and_notes_apart_from_it(self):
+        result = run("scaling-policy", *self.SET)
+        requests = json.loads(result.stdout)["Shadow-01"]
+        assert list(requests) == ["RegisterScalableTarget", "PutScalingPolicy"]
+        assert requests["RegisterScalableTarget"]["MaxCapacity"] == 10
+        assert "note  Shadow-01: simulated with scale-outs after 3 data points of 60 s" in result.stderr
+        assert "note" not in run("scaling-policy", *self.SET, "--quiet").stderr
+        template = json.loads(run("scaling-policy", *self.SET, "--format", "cloudformation").stdout)
+        assert list(template["Resources"]) == ["ShadowScalableTarget", "ShadowScalingPolicy"]
+
+    def test_a_policy_that_does_not_exist_is_a_failed_goal(self):
+        """The traffic of ten minutes hardly changes, so that no policy costs less than what it needs."""
+        result = run("scaling-policy", *self.SET, "--slo", "p99 <= 200ms")
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert "No scaling policy of the shadow meets its goals: no policy meets the goals" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            (
+                (),
+                "scenario: must have a variant that scales, by services.AllTraffic.scaling or services.",
+            ),
+            ((*SET, "--format", "yaml"), "format: must be one of json, cloudformation, got 'yaml'"),
+            ((*SET, "--slo", "source.p99 <= 1s"), "slo: has a goal for the source, which has no scaling"),
+            ((*SET, "--slo", "p99 <= 1"), "slo: needs a unit"),
+        ],
+    )
+    def test_slips(self, options, says):
+        assert says in refused("scaling-policy", *options)
+
+    def test_size_shows_policies_and_fails_if_only_the_rule_of_thumb_is_left(self):
+        text = good("size", *self.SET, "--slo", "p99 <= 200ms", "-q")
+        assert "rule of thumb" in text
+        assert "policy: no policy meets the goals and costs less than" in text
+        # the service alone takes longer
+        assert run("size", *self.SET, "--slo", "p99 <= 30ms", "-q").exit_code == 1

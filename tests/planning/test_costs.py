@@ -8,7 +8,7 @@ import pytest
 from cases import REQUEST, STORAGE, scenario
 
 import shadowsim
-from shadowsim import InputError, Scenario
+from shadowsim import InputError, Scenario, simulate
 from shadowsim.aws.instances import catalogue, quota_note
 from shadowsim.planning.costs import ENVELOPE_BYTES, cost, read_prices
 
@@ -136,3 +136,47 @@ def test_quotas():
         "needs 6 x ml.m5.xlarge; default quota 0; needs 6 instances on one endpoint; default quota 4"
     )
     assert quota_note({"ml.t2.medium": 2, "ml.m6g.xlarge": 2}) == "needs 2 x ml.m6g.xlarge; default quota 1"
+
+
+SCALING = {"metric": "InvocationsPerInstance", "target": 100, "min": 1, "max": 4, "delay_s": 30}
+
+
+def a_scaled_run(**traffic):
+    """One request per second for 10 minutes, then four, to 30 minutes: 60 and 240 per minute."""
+    steps = [{"from_s": 0.0, "rate_per_s": 1.0}, {"from_s": 600.0, "rate_per_s": 4.0}]
+    profile = {"process": "constant", "profile": {"kind": "steps", "steps": steps}}
+    block = {"time": 0.01, "workers": 1, "scaling": SCALING, "cold_start_s": 60}
+    s = scenario(profile | traffic, {"time": 0.01, "workers": 4}, share=100, horizon_s=1800.0)
+    return s.replace({"services.Shadow": block})
+
+
+def test_a_scaled_pool_costs_the_instances_that_existed():
+    """The third minute of 240 requests ends at 780 s, and three are wanted; 30 s later they exist, and start for 60 s.
+
+    So there is one for 810 s and three for 990 s, 2.1 in the mean; 240 is not below 0.9 x 100 x 3, and none goes.
+    """
+    run = simulate(a_scaled_run())
+    rows = items(cost(run, {"ml.m5.xlarge": 0.5}))
+    assert rows["quantity"]["shadow instances"] == pytest.approx(2.1 * 7 * 24)
+    assert rows["cost_usd"]["shadow instances"] == pytest.approx(2.1 * 7 * 24 * 0.5)
+    assert rows["of"]["shadow instances"] == "2.10 x ml.m5.xlarge in the mean of the run"
+    assert rows["of"]["source instances"] == "1 x ml.m5.xlarge"
+    summary = run.summary().set_index("role")["billed_instances"]
+    assert summary.to_dict() == pytest.approx({"source": 1.0, "shadow": 2.1})
+
+
+def test_without_a_run_a_scaled_pool_costs_its_instance_count_and_says_so():
+    row = items(cost(a_scaled_run())).loc["shadow instances"]
+    assert row["quantity"] == 7 * 24
+    assert row["note"].endswith("; it scales from 1 to 4, 168.0 to 672.0 instance-hours: a run tells the mean")
+
+
+def test_retries_are_requests_of_the_run():
+    """A source whose only instance is down for half of the time: who came then tries again."""
+    sized = {"request_bytes": 1000, "response_bytes": 0}
+    s = a_scaled_run(retries={"mode": "legacy", "max_attempts": 2}, **sized)
+    down = s.replace({"source.outages": [{"instance": 0, "at_s": 900, "for_s": 900}]})
+    run = simulate(down)
+    n = run.windows.loc[run.windows["role"] == "source", "Invocations"].sum()
+    assert n > 600 + 4 * 1200 + 3000
+    assert items(cost(run))["quantity"]["data in"] == pytest.approx(n / 1800 * 7 * 86_400 * 1000 / 1e9)

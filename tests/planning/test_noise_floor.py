@@ -78,3 +78,20 @@ def test_more_requests_have_a_lower_floor():
 def test_one_run_is_refused():
     with pytest.raises(InputError, match="replications: must be a whole number >= 2, got 1"):
         noise_floor(case(), replications=1)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"scaling": {"metric": "InvocationsPerInstance", "target": 6000, "min": 1, "max": 4}},
+        {"outages": [{"instance": 0, "at_s": 10.0, "for_s": 20.0}]},
+        {"outages": {"mtbf_s": 1000.0, "mttr_s": 10.0}},
+    ],
+)
+def test_a_pool_that_scales_or_fails_has_no_smaller_equal(block):
+    """One instance of two that is down is half of the pool; the only one of a pool for half of the requests is all."""
+    s = case()
+    name = s.experiment.source.name
+    equal = as_aa_test(s.replace({f"services.{name}": {**s.document["services"][name], **block}}))
+    assert (equal.share, equal.experiment.shadow.pool.instance_count) == (1.0, 2)
+    assert equal.shadow_service == equal.source_service

@@ -168,3 +168,46 @@ def test_notes_say_what_a_test_cannot_show():
         "compare may find too little data even in so long a test, because its sections vary with the traffic",
         "approximate: the memory of the queues is longer than the rehearsals' sections",
     ]
+
+
+SCALING = {"metric": "InvocationsPerInstance", "target": 2000, "min": 2, "max": 6}
+
+
+def a_changing(**keys):
+    block = service("exponential", 0.02, 2) | keys
+    return case(DAY).replace({"services.Source": block, "services.Shadow": block, "shadow.instance_count": 4})
+
+
+@pytest.mark.parametrize(
+    "s",
+    [
+        a_changing(scaling=SCALING),
+        a_changing(outages=[{"instance": 3, "at_s": 600.0, "for_s": 60.0}]),
+        a_changing(batching={"max_size": 2, "max_delay_s": 0.01, "marginal": 0.5}).replace(
+            {"traffic.retries": "legacy"}
+        ),
+    ],
+)
+def test_what_takes_its_time_is_rehearsed_at_its_own_speed(s, monkeypatch):
+    """Alarms, repairs and back-off last as long in a rehearsal as in the test: its beginning stands for it."""
+    monkeypatch.setattr(plan_designs, "MOST_REQUESTS", 2 * 10 * 100 * HOUR_S * plan_designs.EVENTED_COST)
+    segment = choose_segments(in_production(s), [DAY_S], [50], 10, P99)[DAY_S]
+    assert HOUR_S <= segment.covered_s == segment.length_s < DAY_S
+    assert not segment.is_time_invariant
+    rehearsed = segment.of(in_production(s))
+    assert rehearsed.horizon_s == segment.length_s
+    # the rates of the day's beginning, and not those of a day in an hour
+    assert rehearsed.traffic.mean_rate(HOUR_S, None) == pytest.approx(s.traffic.mean_rate(HOUR_S, None), rel=0.05)
+    notes = plan_designs.limitation_notes(at_share(s, 50), segment, DAY_S / segment.length_s)
+    assert any("were rehearsed, at their own speed" in note for note in notes)
+
+
+def test_the_pool_of_a_share_scales_within_its_policy_and_has_no_outages_of_others():
+    scaled = a_changing(scaling=SCALING)
+    assert at_share(scaled, 10).experiment.shadow.pool.instance_count == 2  # the policy's min
+    assert not sees_same_arrivals(at_share(scaled, 50))
+    assert sees_same_arrivals(at_share(scaled, 100))
+    failing = a_changing(outages=[{"instance": i, "at_s": 600.0, "for_s": 60.0} for i in (0, 3)])
+    assert [outage.instance for outage in at_share(failing, 50).shadow_service.outages.listed] == [0]
+    notes = plan_designs.limitation_notes(at_share(failing, 50), plan_designs.Segment(1, 1, 1, 1, True, True), 1.0)
+    assert any("scales and fails otherwise than one for all of it" in note for note in notes)

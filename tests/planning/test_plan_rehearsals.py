@@ -48,6 +48,33 @@ def test_a_rehearsal_is_judged_as_compare_judges_the_run(text):
     assert not all(np.isnan(row["low"]) for row in rows)
 
 
+def evented_case():
+    """A batcher that scales and fails, with callers that retry, and a shadow that fails."""
+    scaling = {"metric": "InvocationsPerInstance", "target": 2400, "min": 1, "max": 4}
+    down = [{"instance": 0, "at_s": 100.0, "for_s": 60.0}]
+    batching = {"max_size": 4, "max_delay_s": 0.01, "marginal": 0.2}
+    source = service("exponential", 0.02, 2, error_5xx=0.02) | {"batching": batching, "scaling": scaling}
+    shadow = service("exponential", 0.021, 2) | {"outages": down}
+    changes = {"services.Source": source, "services.Shadow": shadow, "traffic.retries": "standard-2026"}
+    return case().replace(changes)
+
+
+@pytest.mark.parametrize("text", ["p99 +5%", "mean +5%", "error_rate +1%", "error_rate_5xx +1%"])
+def test_a_rehearsal_with_events_is_judged_likewise(text):
+    effect, base = parse_effect(text), evented_case()
+    result = Rehearsal.of(base, effect, levels_of(0.1, 1)).run(0)
+    simulated = run(replication(base, 0))
+    compared = compare({"windows": simulated.windows, "latency": simulated.latency}, confidence=0.9)
+    row = compared.set_index("metric").loc[effect.metric]
+    assert [result.source, result.shadow, result.low, result.high] == pytest.approx(
+        [row["source"], row["shadow"], row["low"], row["high"]], rel=1e-9, nan_ok=True
+    )
+    billed = simulated.summary().set_index("role")["billed_instances"]
+    assert result.billed == pytest.approx((billed["source"], billed["shadow"]))
+    assert result.billed[0] > 2.0  # it has scaled out
+    assert result.shadow > 0.1 or not effect.of_errors  # a minute of 400 s without any instance
+
+
 def test_the_shadow_alone_is_changed_and_as_a_scenario_would_change_it():
     rehearsal = Rehearsal.of(case(), parse_effect("mean +5%"), levels_of(0.05, 1))
     slower = service("exponential", 0.021 * 1.25, 2, error_4xx=0.01, error_5xx=0.01, queue_limit=3)
@@ -61,7 +88,7 @@ def test_errors_are_added_to_the_sources():
     rehearsal = Rehearsal.of(
         case(shadow=service("exponential", 0.02, 2)), parse_effect("error_rate +3%"), levels_of(0.05, 1)
     )
-    counts = [rehearsal.with_shadow(1.0, 0.03).sections(r).shadow for r in range(4)]
+    counts = [rehearsal.with_shadow(1.0, 0.03).sections(r)[0].shadow for r in range(4)]
     hits, n = (
         sum(float(x.sum()) for x in of)
         for of in ([c.errors["error_rate"] for c in counts], [c.requests for c in counts])

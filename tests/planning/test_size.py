@@ -1,6 +1,7 @@
 """Counts of instances against queueing theory; frames, prices and quotas on paper; what has no answer."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -83,8 +84,8 @@ def test_a_row_on_paper():
     frame = size(s, "mean <= 250ms and utilisation >= 30%", prices={"ml.m5.xlarge": 0.5})
     assert frame.columns.to_list() == [
         *("role", "instance_type", "instance_count", "mean_s", "mean_s_error", "utilisation_error", "utilisation"),
-        *("price_usd_per_h", "cost_usd", "binding", "one_fewer", "certain", "quota", "replications", "simulated_h"),
-        "note",
+        *("price_usd_per_h", "cost_usd", "binding", "one_fewer", "one_lost", "zone_lost", "certain", "quota"),
+        *("replications", "simulated_h", "note"),
     ]
     (row,) = frame.to_dict("records")
     # 1 / (10 - 25 / n): 0.27 s with 4, 0.2 s with 5
@@ -97,6 +98,51 @@ def test_a_row_on_paper():
         "needs 8 x ml.m5.xlarge; default quota 0; needs 8 instances on one endpoint; default quota 4"
     )
     assert 0 < row["simulated_h"] < 168
+
+
+def test_what_the_loss_of_instances_costs():
+    """RANDOM over n M/M/1 at 25 requests/s of 0.1 s: the mean is 1 / (10 - 25 / n), for those that are left."""
+    rate, mean_s = 25.0, 0.1
+    s = a_pool(rate, service("exponential", mean_s))
+    (row,) = size(s, "mean <= 250ms").to_dict("records")
+    assert row["instance_count"] == 5
+
+    def mean_ms(text):
+        return float(re.search(r"mean (\d+) ms, against", text)[1]) / 1000
+
+    one, zone = row["one_lost"], row["zone_lost"]
+    assert one.startswith("1 of 5: mean ")
+    assert mean_ms(one) == pytest.approx(1 / (10 - rate / 4), rel=0.03)
+    assert one.endswith("; 6 instances hold the goals with one down")
+    before = float(re.search(r"from mean (\d+) ms", one)[1]) / 1000
+    assert before == pytest.approx(1 / (10 - rate / 5), rel=0.02)
+    assert zone.startswith("2 of 5: mean ")
+    assert mean_ms(zone) == pytest.approx(1 / (10 - rate / 3), rel=0.05)
+    assert zone.endswith("; 8 instances hold the goals with a third down")  # 8 - 3
+    (alone,) = size(a_pool(2.0, service("exponential", 0.1)), "p50 <= 2s").to_dict("records")
+    assert alone["one_lost"] == (
+        "1 of 1: every request fails until the repair; 2 instances hold the goals with one down"
+    )
+
+
+def test_a_pool_that_lost_instances_is_the_smaller_pool():
+    """An outage from the start leaves the pool that fewer instances would be, by both routings."""
+    for routing in ("RANDOM", "LEAST_OUTSTANDING_REQUESTS"):
+        s = a_pool(25.0, service("exponential", 0.1), horizon_s=40_000.0, endpoint={"routing": routing})
+        two_down = [{"instance": i, "at_s": 0.0, "for_s": 1e6} for i in (1, 3)]
+        lost = simulate(s.replace({"shadow.instance_count": 6, "shadow.outages": two_down}))
+        fewer = simulate(s.replace({"shadow.instance_count": 4}))
+        means = [run.summary().set_index("role")["mean_s"]["shadow"] for run in (lost, fewer)]
+        errors = [measure(parse_slo("mean <= 1s").goals[0], run)[1] for run in (lost, fewer)]
+        assert abs(means[0] - means[1]) < 4 * math.hypot(*errors)
+        assert lost.summary().set_index("role")["error_rate"]["shadow"] == 0.0
+
+
+def test_listed_outages_of_instances_that_a_count_has_not_are_left_out():
+    """The fifth instance fails for an hour of eleven; counts up to four have none to fail."""
+    s = a_pool(25.0, service("exponential", 0.1), horizon_s=40_000.0).replace({"shadow.instance_count": 5})
+    failing = s.replace({"shadow.outages": [{"instance": 4, "at_s": 1000, "for_s": 3600}]})
+    assert size(failing, "mean <= 300ms")["instance_count"][0] == size(s, "mean <= 300ms")["instance_count"][0] == 4
 
 
 def test_one_fewer_may_be_overloaded_or_nothing():

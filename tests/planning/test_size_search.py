@@ -6,7 +6,7 @@ from cases import scenario, service
 from scipy import stats
 
 from shadowsim.planning.load import RunLength, demand_of
-from shadowsim.planning.size_search import CLEAR, MET, MISSED, OPEN, CountTried, Search, looks_of
+from shadowsim.planning.size_search import CLEAR, MET, MISSED, OPEN, DesignTried, Search, looks_of
 from shadowsim.planning.slo import parse_slo
 
 GOALS = parse_slo("mean <= 1s and wait_mean <= 2s").goals
@@ -76,7 +76,7 @@ def test_one_run_does_where_its_own_error_is_clear():
 
 def test_any_goal_missed_is_enough_and_an_unknown_figure_is_never_met():
     def state(*values):
-        return CountTried(np.array([values] * 3, float), np.full(2, np.nan), 1.0).state(GOALS, 0.05)
+        return DesignTried(np.array([values] * 3, float), np.full(2, np.nan), 1.0).state(GOALS, 0.05)
 
     assert [state(0.5, 0.5), state(0.5, 3.0), state(3.0, 0.5), state(np.nan, 0.5)] == [MET, MISSED, MISSED, MISSED]
 

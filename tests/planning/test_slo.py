@@ -213,3 +213,19 @@ def test_standard_errors_are_those_between_runs(traffic, n):
     ratio = (error**2).mean(axis=0) / value.var(axis=0, ddof=1)
     low, high = stats.f.ppf([0.0005, 0.9995], 10 * n, n - 1)
     assert ((0.95 * low < ratio) & (ratio < high)).all(), dict(zip(runs[0]["goal"], ratio, strict=True))
+
+
+def test_requests_that_no_instance_served_are_errors_and_no_utilisation():
+    """Down for two of ten minutes: a fifth of the requests fail, and the eight other minutes have a load of a half."""
+    down = [{"instance": 0, "at_s": 120.0, "for_s": 120.0}]
+    s = scenario({"process": "poisson", "rate_per_s": 100.0}, share=100, horizon_s=600.0)
+    run = simulate(s.replace({"services.Shadow": service("deterministic", 0.005) | {"outages": down}}))
+    goals = parse_slo("error_rate <= 1% and utilisation <= 60%")
+    errors, used = goals.evaluate(run)["value"]
+    assert errors == pytest.approx(0.2, abs=0.01)
+    assert used == pytest.approx(0.5, abs=0.01)
+    summary = run.summary().set_index("role").loc["shadow"]
+    assert (summary["error_rate"], summary["utilisation"]) == pytest.approx((errors, used))
+    compared = run.compare().set_index("metric")["shadow"]
+    assert compared["error_rate"] == pytest.approx(errors)
+    assert compared["error_rate_5xx"] == pytest.approx(errors, abs=0.001)

@@ -944,3 +944,12 @@ def test_arrays_are_lists():
 
 def test_a_value_that_json_gives_up_on_is_text():
     assert parse_set("seed=" + "9" * 5000) == ("seed", "9" * 5000)
+
+
+def test_keys_of_retries_can_be_set_where_the_file_has_a_mode():
+    legacy = default_scenario().replace({"traffic.retries": "legacy"})
+    assert legacy.replace({"traffic.retries.mode": "standard"}).traffic.retries.quota == 500
+    changed = legacy.replace({"traffic.retries.max_attempts": 7}).traffic.retries
+    assert (changed.max_attempts, changed.backoff_base_s) == (7, 1.0)
+    assert legacy.replace({"traffic.retries.mode": "none"}).traffic.retries is None
+    assert default_scenario().replace({"traffic.retries.mode": "legacy"}).traffic.retries == legacy.traffic.retries
