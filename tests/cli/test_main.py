@@ -32,7 +32,8 @@ from shadowsim.scenario.scenario import init_scenario
 SHORT = ("--set", "horizon_s=600")
 COMMANDS = (
     *("init", "validate", "simulate", "report", "instances"),
-    *("compare", "noise-floor", "agreement", "size", "plan", "sweep", "benchmark-compare", "serve"),
+    *("compare", "noise-floor", "agreement", "size", "plan", "sweep", "step-model"),
+    *("benchmark-compare", "serve"),
 )
 
 
