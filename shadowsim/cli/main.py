@@ -1,7 +1,7 @@
 """Defines the program `shadowsim` and its commands init, validate, simulate, report and instances.
 
-compare.py, measure.py, plan.py and serve.py define the other commands. Modules that are slow to import are imported inside the
-command that needs them, so that help appears at once.
+compare.py, measure.py, plan.py and serve.py define the other commands. Modules that are slow to import are imported
+inside the command that needs them, so that help appears at once.
 """
 
 from __future__ import annotations

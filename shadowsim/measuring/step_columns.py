@@ -120,7 +120,7 @@ def measurements_of(
     for column in by or ():
         _refuse_unknown(column, known, name)
     configuration = [c for c in (CONFIGURATION if by is None else by) if c in known]
-    notes = []
+    notes: list[str] = []
     if "failures" in names:
         table, notes = _without_failures(table, names["failures"], name, place)
     names |= {q: q for q in QUANTILES if is_stages and q in known}

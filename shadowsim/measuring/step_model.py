@@ -245,20 +245,20 @@ def configuration_text(configuration: Mapping[str, str]) -> str:
 
 def presets_text(presets: Sequence[StepPreset]) -> str:
     """Return presets as a table, with their sources below it."""
-    head = ("preset", "base", "token", "sequence", "per token", "first", "before")
+    head = ("preset", "base", "token", "sequence", "per token", "first")
     rows = [
         (
             p.name,
             *(time_text(p.step[key]) if p.step[key] else "-" for key in STEP_KEYS[:3]),
-            *(percent(p.per_token_miss), percent(p.first_token_miss, 0)),
-            "-" if p.before_s is None else time_text(p.before_s),
+            percent(p.per_token_miss),
+            percent(p.first_token_miss, 0),
         )
         for p in presets
     ]
     notes = [
-        "base, token, sequence and before: base_s, per_prefill_token_s, per_sequence_s and before_s; --json and --csv "
-        "have all coefficients. Per token, first: how far the model misses the times per token, and prefills or first "
-        "tokens, in the mean.",
+        "base, token and sequence are base_s, per_prefill_token_s and per_sequence_s; --json and --csv have all "
+        "coefficients. Per token and first: how far the model misses times per token, and prefills or first tokens, in "
+        "the mean.",
         *dict.fromkeys(f"{p.measured}: {p.source}." for p in presets),
     ]
     return "\n\n".join([grid([head, *rows]), "\n".join(wrapped(note, hanging="  ") for note in notes)])

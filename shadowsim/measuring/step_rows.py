@@ -66,11 +66,9 @@ def fit_rows(columns: Mapping[str, Floats], name: str) -> tuple[Coefficients, Ce
     """
     output, notes = _outputs(columns)
     cells = _cells(columns, output)
-    shapes = {tuple(row) for row in np.column_stack([columns[c] for c in ("prompt_tokens", "batch", "output_tokens")])}
-    if len(shapes) < 2 or len(cells.measured_s) < 2:
-        raise InputError(
-            name, "must have at least two measurements that differ in prompt_tokens, batch or output_tokens"
-        )
+    if np.bincount(cells.group, minlength=2).max() < 2:
+        what = "must have at least two measurements that differ in prompt_tokens, batch or output_tokens"
+        raise InputError(name, " ".join([what, *(f"({note.rstrip('.')})" for note in notes)]))
     fit = fit_nonnegative(cells.columns, cells.measured_s, cells.group)
     return fit, cells, notes + _prefill_note(cells, fit)
 

@@ -169,11 +169,9 @@ def _errors(x: Floats, b: Floats, spread: Floats) -> tuple[Floats, Floats]:
     correlations = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
     if n <= k:
         return np.full(k, np.nan), correlations
-    s2 = (((x @ b - 1.0) / spread) ** 2).sum() / (n - k)
-    errors: Floats = np.sqrt(s2 * np.diag(covariance))
-    return errors, correlations
+    variance = float((((x @ b - 1.0) / spread) ** 2).sum()) / (n - k)
+    return np.sqrt(variance * np.diag(covariance)), correlations
 
 
 def _solve(x: Floats, y: Floats) -> Floats:
-    solution: Floats = np.linalg.lstsq(x, y, rcond=None)[0]
-    return solution
+    return np.asarray(np.linalg.lstsq(x, y, rcond=None)[0], np.float64)

@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from shadowsim.errors import InputError, did_you_mean
 
+_NEAR = 0.3  # names are long, and most of one may be left out
 STEP_KEYS = ("base_s", "per_prefill_token_s", "per_sequence_s", "per_kv_token_s", "per_prefill_pair_s")
 
 
@@ -77,8 +78,14 @@ def presets() -> Mapping[str, StepPreset]:
     return MappingProxyType({row["name"]: _preset(row) for row in csv.DictReader(lines)})
 
 
-def preset(name: str) -> StepPreset:
+def preset(name: str, path: str = "step") -> StepPreset:
     """Return the preset of a name; upper and lower case are the same.
+
+    Parameters
+    ----------
+    name : str
+    path : str
+        Where the scenario names it, for errors.
 
     Raises
     ------
@@ -89,8 +96,8 @@ def preset(name: str) -> StepPreset:
     found = known.get(name.lower())
     if found is None:
         beginning = next((f"; did you mean {k}?" for k in known if name and k.startswith(name.lower())), "")
-        near = beginning or did_you_mean(name.lower(), known)
-        raise InputError("step", "must be a preset that `shadowsim step-model --presets` lists", name, hint=near)
+        near = beginning or did_you_mean(name.lower(), known, _NEAR)
+        raise InputError(path, "must be a preset that `shadowsim step-model --presets` lists", name, hint=near)
     return found
 
 

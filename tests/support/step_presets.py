@@ -1,7 +1,7 @@
 """Makes the presets of step times from the public tables that they were fitted to.
 
-`python tests/support/step_presets.py` writes shadowsim/scenario/data/step_models.csv anew, from the tables in the folder
-`shared/data` beside the project.
+`python tests/support/step_presets.py` writes shadowsim/scenario/data/step_models.csv anew, from the tables in the
+folder `shared/data` beside the project.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PRESETS = Path(shadowsim.__file__).parent / "scenario" / "data" / "step_models.c
 TABLES = {
     "splitwise_perf_model.csv": (
         "prefill and token times",
-        "Splitwise (Patel et al., ISCA 2024), splitwise-sim's perf_model.csv, MIT; h100-80gb-pcap has the token times of "
-        "h100-80gb",
+        "Splitwise (Patel et al., ISCA 2024), splitwise-sim's perf_model.csv, MIT; h100-80gb-pcap has the token times "
+        "of h100-80gb",
     ),
     "vllm_h100_2026.csv": (
         "load stages",
