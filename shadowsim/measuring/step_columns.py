@@ -1,4 +1,4 @@
-"""Finds the columns of a table of measured step times or of load stages, and divides its rows by configuration.
+"""Finds the columns of measured step times or load stages, and divides rows by configuration.
 
 Single measurements have the columns `prompt_tokens`, `batch`, `output_tokens`, `prefill_ms` and `token_ms`, and may
 have `e2e_ms`. Load stages have `rate_per_s`, `output_tokens`, `e2e_s` and `ttft_s`, and may have `prompt_tokens`,

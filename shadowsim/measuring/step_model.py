@@ -1,4 +1,4 @@
-"""Fits the step times of a language model's server to measurements, with their errors and what they leave open.
+"""Fits the step times of a language model's server to measurements, and says what they leave open.
 
 A step with P tokens of prompts and n sequences lasts base_s + per_prefill_token_s P + per_sequence_s n +
 per_kv_token_s K + per_prefill_pair_s Q, where K is the tokens that the decoding sequences have so far, and Q the sum

@@ -1,4 +1,4 @@
-"""Fits step times to stages of a load test, and predicts the latency at another rate.
+"""Computes step times from stages of a load test, and predicts the latency at another rate.
 
 A stage is a rate of requests with the means of the end-to-end time and of the time to the first token. Of a request
 with o tokens, o - 1 come after the first, so a step takes (E2E - TTFT) / (o - 1). By Little's law (1961, Operations

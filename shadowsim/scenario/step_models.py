@@ -1,4 +1,4 @@
-"""Looks up presets of step times: coefficients that were fitted to public measurements of language models.
+"""Looks up presets of step times, which were fitted to public measurements of language models.
 
 The presets are data/step_models.csv in this folder, made by `shadowsim step-model` from the tables that `source` names.
 They hold our coefficients and how far they miss, not the measurements. `shadowsim step-model --presets` lists them. In
