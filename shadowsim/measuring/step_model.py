@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shadowsim.arrays import Floats, Ints
+from shadowsim.errors import InputError
 from shadowsim.measuring.step_columns import Measurements, joined, measurements_of
 from shadowsim.measuring.step_rows import DECODE, PREFILL, fit_rows
 from shadowsim.measuring.step_stages import Prediction, fit_stages, predict_highest
@@ -36,7 +37,7 @@ _PRINTED = 6  # significant digits of coefficients for a scenario
 
 @dataclass(frozen=True, slots=True)
 class Misses:
-    """The mean and the greatest relative miss of modelled times; NaN where none was measured."""
+    """The mean and the greatest relative miss of modelled times; NaN where none is known."""
 
     mean: float
     worst: float
@@ -48,7 +49,7 @@ class Misses:
         return cls(float(sizes.mean()), float(sizes.max())) if sizes.size else cls(math.nan, math.nan)
 
     def text(self, what: str) -> str:
-        """Return both as text, or "" where none was measured."""
+        """Return both as text, or "" where none is known."""
         return "" if math.isnan(self.mean) else f"{what} {percent(self.mean)} (worst {percent(self.worst)})"
 
 
@@ -159,7 +160,7 @@ class StepFits:
     def _fit_text(self, fit: StepFit) -> str:
         unit, first = ("stages", "first tokens") if self.is_stages else ("cells", "prefills")
         rows = [
-            (key, time_text(fit.step[key]), f"+- {time_text(fit.errors[key])}")
+            (key, time_text(fit.step[key]), "" if math.isnan(fit.errors[key]) else f"+- {time_text(fit.errors[key])}")
             for key in STEP_KEYS
             if fit.step[key] or key == "base_s"
         ]
@@ -169,7 +170,7 @@ class StepFits:
         lines = [
             wrapped(f"{fit.name}: {fit.n_cells} {unit}"),
             "\n".join(f"  {line}" for line in grid(rows).splitlines()),
-            wrapped(f"misses: {missed}", "  "),
+            *([wrapped(f"misses: {missed}", "  ")] if missed else []),
             *(wrapped(note, "  ", "    ") for note in fit.notes),
         ]
         return "\n".join(lines)
@@ -201,7 +202,8 @@ def step_model(
     Raises
     ------
     InputError
-        When columns are missing, a value is no positive number, or a configuration has too few rows.
+        When columns are missing, a value is no positive number, or no configuration has enough rows; `notes` name
+        those that have not.
 
     Examples
     --------
@@ -225,7 +227,14 @@ def step_model(
 
     read = measurements_of(table, name, where or {}, by, place)
     fit = _fit_of_stages if read.is_stages else _fit_of_rows
-    fits = [fit(part, _place_of(name, part)) for part in read.by_configuration]
+    fits, refused = [], []
+    for part in read.by_configuration:
+        try:
+            fits.append(fit(part, _place_of(name, part)))
+        except InputError as error:
+            refused.append(error)
+    if not fits:
+        raise refused[0]
     shared = [note for note in fits[0].notes if all(note in one.notes for one in fits)]
     unit = (
         "stages" if read.is_stages else "cells, in which repeats count once; so they hold what the model does not fit"
@@ -234,7 +243,12 @@ def step_model(
     return StepFits(
         fits=tuple(_without(one, shared) if len(fits) > 1 else one for one in fits),
         is_stages=read.is_stages,
-        notes=(*read.notes, *general, *(shared if len(fits) > 1 else ())),
+        notes=(
+            *(f"Not fitted: {error}." for error in refused),
+            *read.notes,
+            *general,
+            *(shared if len(fits) > 1 else ()),
+        ),
     )
 
 
@@ -296,8 +310,8 @@ def _fit_of_rows(part: Measurements, name: str) -> StepFit:
         errors={**dict.fromkeys(STEP_KEYS, math.nan), **fit.errors},
         before_s=None,
         n_cells=len(cells.measured_s),
-        first_token=Misses.of(fit.misses[cells.group == PREFILL]),
-        per_token=Misses.of(fit.misses[cells.group == DECODE]),
+        first_token=Misses.of(fit.misses[(cells.group == PREFILL) & (fit.n_free > 0)]),
+        per_token=Misses.of(fit.misses[(cells.group == DECODE) & (fit.n_free > 0)]),
         notes=(*_unmeasured(cells.group), *_open_questions(fit, unvaried), *notes),
     )
 
@@ -315,7 +329,7 @@ def _fit_of_stages(part: Measurements, name: str) -> StepFit:
         before_s=fitted.before_s,
         n_cells=len(fitted.step_s),
         first_token=Misses.of(ttft_s / columns["ttft_s"] - 1.0),
-        per_token=Misses.of(coefficients.misses),
+        per_token=Misses.of(coefficients.misses if coefficients.n_free else np.empty(0)),
         notes=(*_open_questions(coefficients), *fitted.notes, *_prediction_note(prediction)),
     )
 
@@ -356,7 +370,7 @@ def _open_questions(fit: Coefficients, unvaried: str = "") -> list[str]:
         else:
             notes.append(f"{key} is left out: others would be negative beside it.")
     if fit.n_free == 0:
-        notes.append("There are as many coefficients as cells, so that neither errors nor misses can be known.")
+        notes.append("There are as many coefficients as cells, so that neither their errors nor misses can be known.")
     for (key, other), correlation in fit.correlations.items():
         notes.append(f"{other} and {key} are known together only: their estimates are correlated by {correlation:.3f}.")
     for key, error in fit.errors.items():

@@ -83,11 +83,17 @@ class TestNotes:
         fits = step_model(stages)
         assert note(fits, "There are as many coefficients as cells")
         assert math.isnan(fits.fits[0].errors["base_s"])
-        assert "+- -" in str(fits)
+        assert math.isnan(fits.fits[0].per_token.worst)
+        assert "times per token" not in str(fits)
 
     def test_kinds_that_were_not_measured(self):
         assert note(step_model(rows(prefill_ms=None)), "No prefill was measured")
         assert note(step_model(rows(token_ms=None)), "No times of tokens were measured")
+
+    def test_a_configuration_with_too_few_rows_does_not_stop_the_others(self):
+        fits = step_model(pd.concat([rows(model="a"), rows(model="b").head(1)]))
+        assert [fit.name for fit in fits.fits] == ["a"]
+        assert fits.notes[0].startswith("Not fitted: measurements (b): must have at least two measurements")
 
     def test_notes_of_all_fits_are_said_once(self):
         both = pd.concat([rows(batches=(1,), model="a"), rows(batches=(1,), model="b")])
