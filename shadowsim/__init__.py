@@ -11,7 +11,8 @@
     ss.plan(scenario, "p99 +5%")                            # the share and duration that show an effect
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
-take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement` and `replicate` answer further questions.
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate` and `step_model` answer
+further questions.
 `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         SimulationError,
         ValidationError,
     )
+    from shadowsim.measuring.step_model import step_model
     from shadowsim.planning.costs import cost
     from shadowsim.planning.noise_floor import noise_floor
     from shadowsim.planning.plan import plan
@@ -83,6 +85,7 @@ _HOME = {
     "scaling_policy": "planning.scaling_documents",
     "simulate": "engine.simulate",
     "size": "planning.size",
+    "step_model": "measuring.step_model",
     "summarise": "engine.replicate",
     "sweep": "planning.sweep",
 }
@@ -116,6 +119,7 @@ __all__ = [
     "scaling_policy",
     "simulate",
     "size",
+    "step_model",
     "summarise",
     "sweep",
 ]

@@ -268,7 +268,7 @@ def json_kind(value: object) -> str:
     return next((name for types, name in _KINDS if isinstance(value, types)), f"a {type(value).__name__}")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the known name nearest to `name`, or "" when none is near."""
-    matches = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return "; did you mean X?" for the known name nearest to `name`, or "" when none is as near as `cutoff`."""
+    matches = get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
     return f"; did you mean {matches[0]}?" if matches else ""

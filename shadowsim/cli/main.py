@@ -1,7 +1,7 @@
 """Defines the program `shadowsim` and its commands init, validate, simulate, report and instances.
 
-compare.py, plan.py and serve.py define the other commands. Modules that are slow to import are imported inside the
-command that needs them, so that help appears at once.
+compare.py, measure.py, plan.py and serve.py define the other commands. Modules that are slow to import are imported
+inside the command that needs them, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shadowsim import __version__
-from shadowsim.cli import compare, plan, serve
+from shadowsim.cli import compare, measure, plan, serve
 from shadowsim.cli.console import (
     BAD_INPUT,
     FAILED_GOAL,
@@ -301,6 +301,7 @@ def instances(
 
 app.add_typer(compare.app)
 app.add_typer(plan.app)
+app.add_typer(measure.app)
 app.add_typer(serve.app)
 
 

@@ -14,6 +14,7 @@ routing      names the routing strategies
 scaling      reads auto scaling policies
 scenario     defines `Scenario`, which holds all of it and can be edited and saved
 service      reads service models: time, workers, queue limit, slowdown, errors, and how instances change
+step_models  looks up presets of the step times of language models
 table_files  reads tables: CSV of common dialects, Parquet, JSON lines and arrays
 trace_times  finds the arrivals in a trace's table, and states how it read them
 traces       reads traces: recorded arrivals with the columns beside them

@@ -32,7 +32,7 @@ from shadowsim.scenario.scenario import init_scenario
 SHORT = ("--set", "horizon_s=600")
 COMMANDS = (
     *("init", "validate", "simulate", "report", "instances"),
-    *("compare", "noise-floor", "agreement", "size", "scaling-policy", "plan", "sweep"),
+    *("compare", "noise-floor", "agreement", "size", "scaling-policy", "plan", "sweep", "step-model"),
     *("benchmark-compare", "serve"),
 )
 

@@ -1,0 +1,89 @@
+"""The command step-model: output, exit statuses and errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from commands import good, refused, written
+
+from shadowsim import step_model
+from shadowsim.scenario.step_models import presets
+
+ROWS = """model,prompt_tokens,batch,output_tokens,prefill_ms,token_ms
+small,128,1,64,33.9,21.1
+small,128,8,64,125.2,28.2
+small,512,1,64,72.0,21.2
+small,512,8,64,437.1,28.5
+large,128,1,64,63.9,41.1
+large,128,8,64,225.2,58.2
+large,512,1,64,142.0,41.2
+large,512,8,64,837.1,58.5
+"""
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return written(tmp_path / "rows.csv", ROWS)
+
+
+def test_shows_coefficients_with_errors_and_misses(rows):
+    text = good("step-model", rows)
+    assert text.startswith("small: 8 cells\n  base_s ")
+    assert "\nlarge: 8 cells\n" in text
+    assert "\n  misses: times per token " in text
+    assert "Standard errors (+-) are those between cells" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_for_machines(rows):
+    fits = step_model(rows)
+    answer = json.loads(good("step-model", rows, "--json"))
+    assert [fit["configuration"] for fit in answer["fits"]] == [{"model": "small"}, {"model": "large"}]
+    assert answer["fits"][0]["tokens"] == fits.fits[0].tokens
+    lines = good("step-model", rows, "--csv").splitlines()
+    assert float(next(csv.DictReader(lines))["base_s"]) == pytest.approx(fits.fits[0].step["base_s"])
+
+
+def test_where_and_by(rows):
+    assert good("step-model", rows, "--where", "model=large").startswith("large: 8 cells")
+    assert good("step-model", rows, "--by", "model,prompt_tokens").startswith("small, prompt_tokens 128: 4 cells")
+
+
+def test_lists_presets():
+    text = good("step-model", "--presets")
+    assert all(f"\n{name} " in text for name in presets())
+    assert max(map(len, text.splitlines())) <= 80
+    answer = json.loads(good("step-model", "--presets", "--json"))
+    assert answer[0]["step"] == dict(presets()[answer[0]["name"]].step)
+    assert len(good("step-model", "--presets", "--csv").splitlines()) == len(presets()) + 1
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ((), "MEASUREMENTS: must be given"),
+        (("rows.csv", "--presets"), "MEASUREMENTS: must not be given together with --presets"),
+        (("none.csv",), "measurements: there is no file none.csv"),
+        (("rows.csv", "--where", "model"), "--where: must be COLUMN=VALUE, got 'model'"),
+        (("rows.csv", "--where", "model=smal"), "rows.csv: has no row whose model is smal; it has small, large"),
+        (("rows.csv", "--by", "modl"), "rows.csv: has no column modl; it has"),
+        (("rows.csv", "--json", "--csv"), "--csv: must not be given together with --json"),
+        (("zero.csv",), "zero.csv: line 3: batch must be a number > 0, got 0.0"),
+        (("text.csv",), "text.csv: line 2: token_ms must be a number > 0, got 'fast'"),
+        (("short.csv",), "short.csv (small): must have at least two measurements that differ in"),
+        (("columns.csv",), "columns.csv: must have the columns prompt_tokens, batch, output_tokens, prefill_ms and"),
+    ],
+)
+def test_mistakes_get_one_line(args, line, tmp_path, monkeypatch):
+    for name, text in {
+        "rows.csv": ROWS,
+        "zero.csv": ROWS.replace("128,8,64,125.2", "128,0,64,125.2"),
+        "text.csv": ROWS.replace("21.1", "fast"),
+        "short.csv": "".join(ROWS.splitlines(keepends=True)[:2]),
+        "columns.csv": "a,b\n1,2\n",
+    }.items():
+        written(tmp_path / name, text)
+    monkeypatch.chdir(tmp_path)
+    assert refused("step-model", *args).startswith(line)
