@@ -332,17 +332,28 @@ def mean_work_s(tokens: Tokens, columns: Mapping[str, Floats]) -> float:
     tokens that a sequence has in it. Roundings of drawn lengths and hits of the prefix cache are left out.
     """
     step = tokens.step
-    prompt, output = (law.values(columns) if law.kind == "linear" else None for law in (tokens.prompt, tokens.output))
-    p, pp = _moments(tokens.prompt, prompt)
-    o, oo = _moments(tokens.output, output)
-    op = float((output * prompt).mean()) if prompt is not None and output is not None else o * p
-    read = op + (oo - o) / 2.0
-    at_once = max(1.0, min(float(tokens.max_sequences), tokens.kv_tokens / (read / o)))
+    p, pp, o, read = _moments(tokens, columns)
     prefill_s = step.per_prefill_token_s * p + step.per_prefill_pair_s * pp
-    return prefill_s + (o * (step.base_s / at_once + step.per_sequence_s) + step.per_kv_token_s * read)
+    each_s = step.base_s / full_batch(tokens, columns) + step.per_sequence_s
+    return prefill_s + (o * each_s + step.per_kv_token_s * read)
 
 
-def _moments(law: Law, values: Floats | None) -> tuple[float, float]:
+def full_batch(tokens: Tokens, columns: Mapping[str, Floats]) -> float:
+    """Return the number B of sequences that run while all that can run do, as for `mean_work_s`; at least 1."""
+    _, _, o, read = _moments(tokens, columns)
+    return max(1.0, min(float(tokens.max_sequences), tokens.kv_tokens / (read / o)))
+
+
+def _moments(tokens: Tokens, columns: Mapping[str, Floats]) -> tuple[float, float, float, float]:
+    """Return means of a request's prompt tokens, their square, its output tokens, and the tokens read for these."""
+    prompt, output = (law.values(columns) if law.kind == "linear" else None for law in (tokens.prompt, tokens.output))
+    p, pp = _two_moments(tokens.prompt, prompt)
+    o, oo = _two_moments(tokens.output, output)
+    op = float((output * prompt).mean()) if prompt is not None and output is not None else o * p
+    return p, pp, o, op + (oo - o) / 2.0
+
+
+def _two_moments(law: Law, values: Floats | None) -> tuple[float, float]:
     if values is not None:
         return float(values.mean()), float((values * values).mean())
     return law.mean, law.mean**2 * (1.0 + law.scv)
