@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
+from shadowsim.frames import of_measure
 from shadowsim.plots.style import COLOURS, GREY, canvas, log_axis, value_axis
 from shadowsim.plots.time_axis import band, labels_of, steps, window_groups, with_time_axis
 from shadowsim.verdict import Verdict
@@ -66,7 +67,7 @@ def latency_distribution(latency: pd.DataFrame, verdict: Verdict | None = None) 
     Parameters
     ----------
     latency : DataFrame
-        A `frames.LATENCY` frame, whose sections are added up.
+        A `frames.LATENCY` frame, whose sections are added up. Rows of other measures are left out.
     verdict : Verdict, optional
         Lets the legend mark overloaded variants, which a latency frame alone does not show.
 
@@ -77,6 +78,7 @@ def latency_distribution(latency: pd.DataFrame, verdict: Verdict | None = None) 
     """
     subtitle = "Both axes are logarithmic. Exact at the edges of the histogram's buckets, which are at most 0.8 % wide."
     figure = canvas("Latency distribution", subtitle)
+    latency = of_measure(latency)
     ends: list[float] = []
     for role, label in labels_of(latency[latency["count"] > 0], verdict).items():
         edge, share = _tail(latency[latency["role"] == role])

@@ -45,6 +45,8 @@ Frames = Mapping[str, pd.DataFrame]
 class RunFrames(dict[str, pd.DataFrame]):
     """Frames of a run by name, and what its scenario tells of its traffic.
 
+    Of the latency frame only ModelLatency's rows are kept.
+
     Attributes
     ----------
     has_profile : bool or None
@@ -59,6 +61,8 @@ class RunFrames(dict[str, pd.DataFrame]):
 
     def __init__(self, frames: Frames, document: Mapping[str, Any] | None = None):
         super().__init__(frames)
+        if "latency" in self:
+            self["latency"] = schema.of_measure(self["latency"])
         self.has_profile: bool | None = None
         self.cycle_s = 0.0
         self.sessions: int | str | None = None
