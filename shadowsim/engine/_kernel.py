@@ -38,10 +38,14 @@ queue that may hold L requests is full exactly when the L-th last accepted reque
 
 LEAST_OUTSTANDING_REQUESTS needs to know, at each arrival, which instances have the fewest unfinished requests. The time
 at which a request leaves is known as soon as it is accepted. A timing wheel (Varghese and Lauck, 1987) holds these
-times in buckets, with a bit for each bucket that is not empty, and one bitset per level holds the instances with 0, 1,
-2, ... unfinished requests. The m-th tied instance in index order is the m-th set bit: a function of the tied set and
-the draw, never of a structure's history. The outcome of each search is unpredictable, and a mispredicted branch costs
-as much as everything else, so the structures are searched by counting bits, without branches.
+times in buckets, with a bit for each bucket that is not empty, and one bitset per level holds the instances with a
+number of unfinished requests. The m-th tied instance in index order is the m-th set bit: a function of the tied set
+and the draw, never of a structure's history. The outcome of each search is unpredictable, and a mispredicted branch
+costs as much as everything else, so the structures are searched by counting bits, without branches.
+
+A backlog costs no more than an empty queue. What leaves later than within a turn of the wheel waits in lists, each of
+one turn, beyond 4,096 turns of 4,096 turns, and so on (Varghese and Lauck's hierarchical wheels), and is looked at
+again only when that time begins. The levels are 64 numbers of requests round the least one, and move with it.
 
 Laws
 ----
@@ -140,8 +144,11 @@ C_WINDOW, C_PHASE, C_BASE, C_FIRST, C_STRETCHES, C_STRETCH, C_MORE, C_COPIES, C_
 REACHED_COUNT, REACHED_S = 0, 1  # expected requests in the window, time of the last arrival
 OPEN, ARRIVE, RELEASE, CLOSE = 0, 1, 2, 3  # phases of a window
 
-# ---- Elements of `Flight.counts`: a free node, the number of requests, the bucket up to which all have left ----
-F_FREE, F_TOTAL, F_LAST = 0, 1, 2
+# ---- Elements of `Flight.counts`: a free node, the number of requests, the bucket up to which all have left, how many
+# requests leave after a turn of the wheel, the number of requests of level 0 ----
+F_FREE, F_TOTAL, F_LAST, F_FAR, F_BASE = range(5)
+LEVELS = 64  # the bits of a word
+FAR_BITS, FAR_SCALES = 12, 4  # 48 bits and those of the wheel, at least 6, are more than buckets have
 
 CONCURRENCY_EVERY_S = 10.0  # CloudWatch emits ConcurrentRequestsPerModel every ten seconds
 
@@ -217,18 +224,21 @@ class Payload(NamedTuple):
 class Flight(NamedTuple):
     """Requests in flight, if they are tracked.
 
-    `counts` (3,): F_... . A request is a node: `next_node`, `leave_s`, `instance` (nodes,). Nodes whose requests leave
+    `counts` (5,): F_... . A request is a node: `next_node`, `leave_s`, `instance` (nodes,). Nodes whose requests leave
     in one bucket of time are a list, ended by -1, from `wheel` (buckets,) on, and bit b of `occupied` (buckets / 64,)
-    says that bucket b has one; nodes that are free are another list.
+    says that bucket b has one. `far` (FAR_SCALES, 2^FAR_BITS) are lists of those that leave later than within a turn of
+    the wheel: row 0 by turns, modulo the row's length, the next row by times as long as row 0, and so on. Nodes that
+    are free are another list.
 
-    `outstanding` (n_instances,): how many requests an instance has in flight. Bit i of `level` (levels, words) is set
-    when instance i has as many as the level, or, at the last level, at least so many; `at_level` (levels,) counts those
-    bits, and bit l of `some` (levels / 64,) says that level l has one.
+    `outstanding` (n_instances,): how many requests an instance has in flight. Bit i of `level` (LEVELS, words) is set
+    when instance i has as many as the level says, counted from F_BASE, or, at the first and last level, at most and at
+    least so many; `at_level` (LEVELS,) counts those bits, and bit l of `some` (1,) says that level l has one.
     """
 
     counts: Ints
     wheel: Int32s
     occupied: Hashes
+    far: Int32s
     next_node: Int32s
     leave_s: Floats
     instance: Int32s
@@ -742,7 +752,8 @@ def _draw_requests(
 ) -> None:  # fmt: skip
     """Write service times, by the pool's law or from a trace, and instances; draws are mix(k + key + offset).
 
-    RANDOM chooses the instance here. For LEAST_OUTSTANDING the draw is kept in `route` until the tie is known.
+    RANDOM chooses the instance here; one instance needs no choice. For LEAST_OUTSTANDING the draw is kept in `route`
+    until the tie is known.
     """
     n = offset.size
     if pool.work_s.size:
@@ -754,7 +765,10 @@ def _draw_requests(
         for i in range(n):
             work[i] = draw(mix(k_work + offset[i]), table) * mean_s
     k_route, count = k + key(seed, pool.route, window), np.uint64(pool.n_instances)
-    if pool.routing == RANDOM:
+    if pool.n_instances == 1:
+        for i in range(n):
+            instance[i] = 0
+    elif pool.routing == RANDOM:
         for i in range(n):
             instance[i] = np.int32(((mix(k_route + offset[i]) >> _32) * count) >> _32)
     else:
@@ -809,32 +823,36 @@ def select(x: np.uint64, m: np.uint64) -> np.uint64:
 
 
 @inner
-def _least_by_scan(route: np.uint64, outstanding: Ints) -> np.uint64:
-    """Return the instance as `_least_outstanding` does, for a backlog beyond all levels."""
-    least, ties = outstanding[0], _0
+def _centre_levels(counts: Ints, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes) -> None:
+    """Move the levels so that the fewest requests in flight are in their middle.
+
+    It takes LEVELS / 2 arrivals or departures at least until this is necessary again.
+    """
+    least = outstanding[0]
     for i in range(outstanding.size):
         least = min(least, outstanding[i])
+    counts[F_BASE], some[0] = max(least - LEVELS // 2, 0), _0
+    level[:], at_level[:] = _0, 0
     for i in range(outstanding.size):
-        ties += np.uint64(outstanding[i] == least)
-    m, chosen = (route * ties) >> _32, _0
-    for i in range(outstanding.size):
-        tied = np.uint64(outstanding[i] == least)
-        chosen += np.uint64(i) * np.uint64(tied > m)
-        m -= tied
-    return chosen
+        n = _level_of(outstanding[i], counts[F_BASE])
+        level[n, i >> 6] |= _1 << (np.uint64(i) & _63)
+        at_level[n] += 1
+        some[0] |= _1 << n
 
 
 @inline
-def _least_outstanding(route: np.uint64, level: Hashes, at_level: Ints, some: Hashes) -> np.uint64:
-    """Return the instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order.
+def _level_of(n: int, base: int) -> np.uint64:
+    return np.uint64(min(max(n - base, 0), LEVELS - 1))
 
-    Return _FF when all have at least as many as the last level.
-    """
-    # one return only: with several, each call would count references
-    word = _0
-    while some[word] == _0:
-        word += _1
-    least = (word << _6) + _lowest_bit(some[word])
+
+@inline
+def _least_outstanding(
+    route: np.uint64, counts: Ints, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes
+) -> np.uint64:  # fmt: skip
+    """Return the instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order."""
+    if some[0] == _1 << np.uint64(LEVELS - 1) or (counts[F_BASE] > 0 and some[0] & _1 != _0):
+        _centre_levels(counts, outstanding, level, at_level, some)
+    least = _lowest_bit(some[0])
     m, word = (route * np.uint64(at_level[least])) >> _32, _0
     if level.shape[1] > 1:
         seen, before = _0, _0
@@ -844,23 +862,24 @@ def _least_outstanding(route: np.uint64, level: Hashes, at_level: Ints, some: Ha
             word += past
             before += past * (seen - before)
         m -= before
-    chosen = (word << _6) + select(level[least, word], m)
-    return _FF if least == np.uint64(at_level.size - 1) else chosen
+    return (word << _6) + select(level[least, word], m)
 
 
 @inline
-def _move(instance: np.uint64, by: int, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes) -> None:
+def _move(
+    instance: np.uint64, by: int, counts: Ints, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes
+) -> None:
     """Count one request more (by = 1) or less (-1) at an instance."""
-    word, bit, top = instance >> _6, _1 << (instance & _63), at_level.size - 1
+    word, bit, base = instance >> _6, _1 << (instance & _63), counts[F_BASE]
     n = outstanding[instance]
     outstanding[instance] = n + by
-    before, after = np.uint64(min(n, top)), np.uint64(min(n + by, top))
+    before, after = _level_of(n, base), _level_of(n + by, base)
     level[before, word] &= ~bit
     level[after, word] |= bit
     at_level[before] -= 1
-    some[before >> _6] &= ~(np.uint64(at_level[before] == 0) << (before & _63))
+    some[0] &= ~(np.uint64(at_level[before] == 0) << before)
     at_level[after] += 1
-    some[after >> _6] |= _1 << (after & _63)
+    some[0] |= _1 << after
 
 
 @inline
@@ -870,12 +889,13 @@ def _bucket(t: float, per_s: float) -> int:
 
 @inline
 def _leave_until(
-    t: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, next_node: Int32s, leave_s: Floats,
-    instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
+    t: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, far: Int32s, next_node: Int32s,
+    leave_s: Floats, instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
 ) -> None:  # fmt: skip
     """Remove the requests that leave at or before t from those in flight."""
-    now = _bucket(t, per_s)
-    b = max(counts[F_LAST], now - wheel.size + 1)
+    now, last = _bucket(t, per_s), counts[F_LAST]
+    counts[F_LAST] = now
+    b = max(last, now - wheel.size + 1)
     while b <= now:
         # the buckets from b on that share a word of bits
         word, first = np.uint64(b & (wheel.size - 1)) >> _6, np.uint64(b) & _63
@@ -892,7 +912,7 @@ def _leave_until(
                     next_node[at] = counts[F_FREE]
                     counts[F_FREE] = node
                     counts[F_TOTAL] -= 1
-                    _move(np.uint64(instance[at]), -1, outstanding, level, at_level, some)
+                    _move(np.uint64(instance[at]), -1, counts, outstanding, level, at_level, some)
                 else:
                     next_node[at] = staying
                     staying = node
@@ -900,22 +920,82 @@ def _leave_until(
             wheel[slot] = staying
             occupied[word] &= ~(np.uint64(staying < 0) << (slot & _63))
         b += n
-    counts[F_LAST] = now
+    if counts[F_FAR] > 0:
+        _come_near(
+            t, last, per_s, counts, wheel, occupied, far, next_node, leave_s, instance, outstanding, level, at_level,
+            some,
+        )  # fmt: skip
+
+
+@inner
+def _come_near(
+    t: float, last: int, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, far: Int32s, next_node: Int32s,
+    leave_s: Floats, instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
+) -> None:  # fmt: skip
+    """Look again at the far requests whose turns, or longer times, have begun since bucket `last`."""
+    shift, now = np.int64(_popcount(np.uint64(wheel.size - 1))), counts[F_LAST]
+    for scale in range(FAR_SCALES):
+        begun = now >> shift
+        if begun == last >> shift:
+            break
+        # what was in an earlier row comes into the wheel, and from this one nothing into those looked at already
+        for u in range(max(last >> shift, begun - far.shape[1]) + 1, begun + 1):
+            slot = u & (far.shape[1] - 1)
+            node = np.int64(far[scale, slot])
+            far[scale, slot] = -1
+            while node >= 0:
+                after = np.int64(next_node[node])
+                counts[F_FAR] -= 1
+                if leave_s[node] <= t:
+                    next_node[node] = counts[F_FREE]
+                    counts[F_FREE] = node
+                    counts[F_TOTAL] -= 1
+                    _move(np.uint64(instance[node]), -1, counts, outstanding, level, at_level, some)
+                else:
+                    _file(np.uint64(node), _bucket(leave_s[node], per_s), counts, wheel, occupied, far, next_node)
+                node = after
+        shift += FAR_BITS
+
+
+@inline
+def _file(
+    node: np.uint64, bucket: int, counts: Ints, wheel: Int32s, occupied: Hashes, far: Int32s, next_node: Int32s
+) -> None:
+    """Put a request into its bucket of the wheel, or among those that leave later."""
+    if bucket - counts[F_LAST] < wheel.size:
+        slot = np.uint64(bucket & (wheel.size - 1))
+        next_node[node] = wheel[slot]
+        wheel[slot] = node
+        occupied[slot >> _6] |= _1 << (slot & _63)
+    else:
+        _put_far(node, bucket, counts, wheel, far, next_node)
+
+
+@inner
+def _put_far(node: np.uint64, bucket: int, counts: Ints, wheel: Int32s, far: Int32s, next_node: Int32s) -> None:
+    shift, scale = np.int64(_popcount(np.uint64(wheel.size - 1))), 0
+    u, begun = bucket >> shift, counts[F_LAST] >> shift
+    while u - begun >= far.shape[1]:
+        u, begun, scale = u >> FAR_BITS, begun >> FAR_BITS, scale + 1
+    slot = u & (far.shape[1] - 1)
+    next_node[node] = far[scale, slot]
+    far[scale, slot] = node
+    counts[F_FAR] += 1
 
 
 @inline
 def _enter(
-    at: np.uint64, leave: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, next_node: Int32s,
-    leave_s: Floats, instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
+    at: np.uint64, leave: float, per_s: float, counts: Ints, wheel: Int32s, occupied: Hashes, far: Int32s,
+    next_node: Int32s, leave_s: Floats, instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints,
+    some: Hashes,
 ) -> None:  # fmt: skip
     """Add a request at instance `at` to those in flight, until `leave`."""
-    node, slot = np.uint64(counts[F_FREE]), np.uint64(_bucket(leave, per_s) & (wheel.size - 1))
+    node = np.uint64(counts[F_FREE])
     counts[F_FREE] = next_node[node]
     counts[F_TOTAL] += 1
-    leave_s[node], instance[node], next_node[node] = leave, at, wheel[slot]
-    wheel[slot] = node
-    occupied[slot >> _6] |= _1 << (slot & _63)
-    _move(at, 1, outstanding, level, at_level, some)
+    leave_s[node], instance[node] = leave, at
+    _file(node, _bucket(leave, per_s), counts, wheel, occupied, far, next_node)
+    _move(at, 1, counts, outstanding, level, at_level, some)
 
 
 # ---- One pool ----
@@ -991,20 +1071,19 @@ def _serve_least(
     The result is that of `_serve_any` when nothing can be refused, lost or slowed down, but a tenth faster.
     """
     k, timeout, per_s, free_s = pool.n_workers, pool.timeout_s, pool.buckets_per_s, state.free_s
-    counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = state.flight
+    counts, wheel, occupied, far, next_node, leave_s, node_instance, outstanding, level, at_level, some = state.flight
     for i in range(lo, hi):
         t = arrival[i]
         _leave_until(
-            t, per_s, counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some
-        )
-        at = _least_outstanding(route[i], level, at_level, some)
-        if at == _FF:
-            at = _least_by_scan(route[i], outstanding)
+            t, per_s, counts, wheel, occupied, far, next_node, leave_s, node_instance, outstanding, level, at_level,
+            some,
+        )  # fmt: skip
+        at = _least_outstanding(route[i], counts, outstanding, level, at_level, some)
         begin = _start(at * np.uint64(k), k, t, work[i], free_s)
         instance[i], start[i] = at, begin
         _enter(
-            at, min(begin + work[i], t + timeout), per_s, counts, wheel, occupied, next_node, leave_s, node_instance,
-            outstanding, level, at_level, some,
+            at, min(begin + work[i], t + timeout), per_s, counts, wheel, occupied, far, next_node, leave_s,
+            node_instance, outstanding, level, at_level, some,
         )  # fmt: skip
 
 
@@ -1026,13 +1105,14 @@ def _serve_any(
     flying = least or most_in_flight >= 0
     free_s, start_s, start_at = state.free_s, state.start_s, state.start_at
     copied_s, copied_at = state.copied_s, state.copied_at
-    counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some = state.flight
+    counts, wheel, occupied, far, next_node, leave_s, node_instance, outstanding, level, at_level, some = state.flight
     for i in range(lo, hi):
         t = arrival[i]
         if flying:
             _leave_until(
-                t, per_s, counts, wheel, occupied, next_node, leave_s, node_instance, outstanding, level, at_level, some
-            )
+                t, per_s, counts, wheel, occupied, far, next_node, leave_s, node_instance, outstanding, level, at_level,
+                some,
+            )  # fmt: skip
             if most_in_flight >= 0 and counts[F_TOTAL] >= most_in_flight:
                 start[i] = LOST_IN_FLIGHT
                 continue
@@ -1043,10 +1123,7 @@ def _serve_any(
             copied_s[copied_at[0]] = t
             copied_at[0] = (copied_at[0] + 1) % most_per_s
         if least:
-            chosen = _least_outstanding(route[i], level, at_level, some)
-            if chosen == _FF:
-                chosen = _least_by_scan(route[i], outstanding)
-            instance[i] = np.int32(chosen)
+            instance[i] = np.int32(_least_outstanding(route[i], counts, outstanding, level, at_level, some))
         at = np.int64(instance[i])
         if limit >= 0:
             ring = at * limit + start_at[at]
@@ -1064,8 +1141,8 @@ def _serve_any(
             start_at[at] = (start_at[at] + 1) % limit
         if flying:
             _enter(
-                np.uint64(at), min(start[i] + work[i], t + timeout), per_s, counts, wheel, occupied, next_node, leave_s,
-                node_instance, outstanding, level, at_level, some,
+                np.uint64(at), min(start[i] + work[i], t + timeout), per_s, counts, wheel, occupied, far, next_node,
+                leave_s, node_instance, outstanding, level, at_level, some,
             )  # fmt: skip
 
 

@@ -19,7 +19,6 @@ from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
 from shadowsim.errors import SimulationError
 
-_MOST_LEVELS = 16  # words of 64
 _NONE = np.empty(0)
 _NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
 
@@ -155,7 +154,8 @@ def _relevant_state(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
     f = s.flight
     if f.leave_s.size:
         flying = np.zeros(f.leave_s.size, bool)
-        for node in f.wheel[f.wheel >= 0]:
+        heads = np.concatenate([f.wheel, f.far.ravel()])
+        for node in heads[heads >= 0]:
             while node >= 0:
                 flying[node] = f.leave_s[node] > now
                 node = f.next_node[node]
@@ -188,16 +188,16 @@ def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
     n = pool.n_instances
     # a turn of the wheel is several service times long, so that few requests stay for more than one
     buckets = 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
-    levels = 64 * min(2 + pool.n_workers // 32, _MOST_LEVELS)
     instances = np.arange(n, dtype=np.uint64)
-    level = np.zeros((levels, -(-n // 64)), np.uint64)
-    at_level, some = np.zeros(levels, np.int64), np.zeros(levels // 64, np.uint64)
+    level = np.zeros((k.LEVELS, -(-n // 64)), np.uint64)
+    at_level, some = np.zeros(k.LEVELS, np.int64), np.ones(1, np.uint64)
     np.bitwise_or.at(level[0], instances // 64, np.uint64(1) << instances % 64)
-    at_level[0], some[0] = n, 1
+    at_level[0] = n
     flight = k.Flight(
-        counts=np.array([-1, 0, 0]),
+        counts=np.array([-1, 0, 0, 0, 0]),
         wheel=np.full(buckets if nodes else 1, -1, np.int32),
         occupied=np.zeros(buckets // 64, np.uint64),
+        far=np.full((k.FAR_SCALES, 1 << k.FAR_BITS) if nodes else (1, 1), -1, np.int32),
         next_node=np.empty(0, np.int32),
         leave_s=np.empty(0),
         instance=np.empty(0, np.int32),
