@@ -802,7 +802,7 @@ def _popcount(x: np.uint64) -> np.uint64:
 
 
 @inline
-def _lowest_bit(x: np.uint64) -> np.uint64:
+def lowest_bit(x: np.uint64) -> np.uint64:
     """Return the position of the lowest set bit of x > 0; likewise one instruction."""
     return _popcount((x & (~x + _1)) - _1)
 
@@ -852,7 +852,7 @@ def _least_outstanding(
     """Return the instance with the fewest requests in flight; of m tied ones the (route m / 2^32)-th in index order."""
     if some[0] == _1 << np.uint64(LEVELS - 1) or (counts[F_BASE] > 0 and some[0] & _1 != _0):
         _centre_levels(counts, outstanding, level, at_level, some)
-    least = _lowest_bit(some[0])
+    least = lowest_bit(some[0])
     m, word = (route * np.uint64(at_level[least])) >> _32, _0
     if level.shape[1] > 1:
         seen, before = _0, _0
@@ -883,7 +883,7 @@ def _move(
 
 
 @inline
-def _bucket(t: float, per_s: float) -> int:
+def wheel_bucket(t: float, per_s: float) -> int:
     return np.int64(min(t * per_s, 9e15))
 
 
@@ -893,7 +893,7 @@ def _leave_until(
     leave_s: Floats, instance: Int32s, outstanding: Ints, level: Hashes, at_level: Ints, some: Hashes,
 ) -> None:  # fmt: skip
     """Remove the requests that leave at or before t from those in flight."""
-    now, last = _bucket(t, per_s), counts[F_LAST]
+    now, last = wheel_bucket(t, per_s), counts[F_LAST]
     counts[F_LAST] = now
     b = max(last, now - wheel.size + 1)
     while b <= now:
@@ -902,7 +902,7 @@ def _leave_until(
         n = min(64 - np.int64(first), now - b + 1)
         bits = (occupied[word] >> first) & (_FF >> np.uint64(64 - n))
         while bits != _0:
-            slot = (word << _6) + first + _lowest_bit(bits)
+            slot = (word << _6) + first + lowest_bit(bits)
             bits &= bits - _1
             node, staying = np.int64(wheel[slot]), np.int64(-1)
             while node >= 0:
@@ -952,7 +952,7 @@ def _come_near(
                     counts[F_TOTAL] -= 1
                     _move(np.uint64(instance[node]), -1, counts, outstanding, level, at_level, some)
                 else:
-                    _file(np.uint64(node), _bucket(leave_s[node], per_s), counts, wheel, occupied, far, next_node)
+                    _file(np.uint64(node), wheel_bucket(leave_s[node], per_s), counts, wheel, occupied, far, next_node)
                 node = after
         shift += FAR_BITS
 
@@ -994,7 +994,7 @@ def _enter(
     counts[F_FREE] = next_node[node]
     counts[F_TOTAL] += 1
     leave_s[node], instance[node] = leave, at
-    _file(node, _bucket(leave, per_s), counts, wheel, occupied, far, next_node)
+    _file(node, wheel_bucket(leave, per_s), counts, wheel, occupied, far, next_node)
     _move(at, 1, counts, outstanding, level, at_level, some)
 
 

@@ -12,7 +12,7 @@ from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
-from shadowsim.engine.run_state import new_pending, new_scratch
+from shadowsim.engine.run_state import new_pending, new_scratch, wheel_size
 
 _FIRST_NODES, _FIRST_SLOTS, _FIRST_RING, _FIRST_ACTIONS = 1024, 8, 4, 64
 
@@ -180,9 +180,10 @@ def copies_of(attempts: e.Attempts) -> k.Copies:
 
 def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int) -> e.Machines:
     scaling, count = dynamics.scaling, np.zeros(e.N_COUNTS, np.int64)
-    for at in (e.M_FREE, e.M_DEADLINES, e.M_LAST_DEADLINE, e.M_CALLS, e.M_LAST_CALL):
+    for at in (e.M_FREE, e.M_DEADLINES, e.M_LAST_DEADLINE, e.M_CALLS, e.M_LAST_CALL, e.M_FIRST):
         count[at] = -1
-    clock = np.zeros(e.N_CLOCKS)
+    clock, buckets = np.zeros(e.N_CLOCKS), wheel_size(pool)
+    clock[e.T_END] = math.inf
     clock[e.T_OUT_COOLDOWN] = clock[e.T_IN_COOLDOWN] = -math.inf
     effects = math.ceil(scaling.delay_s / k.CONCURRENCY_EVERY_S) * 2 + 16 if scaling.metric else 1
     n_clients = max(dynamics.retries.n_clients, 1)
@@ -191,7 +192,9 @@ def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int
         node=np.zeros((0, e.NODE_WIDTH), np.int64),
         slot=np.zeros((0, e.SLOT_WIDTH), np.int64),
         end_s=np.zeros(0),
-        end_tree=np.zeros(0, np.int32),
+        next_worker=np.zeros(0, np.int32),
+        wheel=np.full(buckets, -1, np.int32),
+        occupied=np.zeros(buckets // 64, np.uint64),
         job=np.zeros(0, np.int32),
         idle=np.zeros(0, np.int32),
         due_s=np.zeros(0),
@@ -232,12 +235,11 @@ def _with_nodes(m: e.Machines, more: int) -> e.Machines:
 def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
     """Return machines with room for at least `wanted` instances, a power of two."""
     size, slots = m.world_s.size, 1 << math.ceil(math.log2(wanted))
-    leaves = 1 << math.ceil(math.log2(slots * workers))
     more = slots - size
     slot = _longer(m.slot, more)
     slot[size:, [e.I_HEAD, e.I_TAIL, e.I_PLACE]] = -1
-    idle = np.arange(leaves, dtype=np.int32)
-    idle[: size * workers] = m.idle[: size * workers]
+    idle = np.arange(slots * workers, dtype=np.int32)
+    idle[: size * workers] = m.idle
     # the lowest new slot is taken first
     free, n_free = np.zeros(slots, np.int32), int(m.count[e.M_FREE_SLOTS])
     free[:more] = np.arange(slots - 1, size - 1, -1)
@@ -245,9 +247,9 @@ def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
     m.count[e.M_FREE_SLOTS] += more
     longer = m._replace(
         slot=slot,
-        end_s=_longer(m.end_s[: size * workers], leaves - size * workers, math.inf),
-        end_tree=np.zeros(2 * leaves, np.int32),
-        job=_longer(m.job[: size * workers], leaves - size * workers),
+        end_s=_longer(m.end_s, more * workers, math.inf),
+        next_worker=_longer(m.next_worker, more * workers),
+        job=_longer(m.job, more * workers),
         idle=idle,
         due_s=_longer(m.due_s, more, math.inf),
         due_tree=np.zeros(2 * slots, np.int32),
@@ -257,7 +259,7 @@ def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
         ready=_longer(m.ready, more),
         free_slot=free,
     )
-    e.plant_trees(workers, longer)
+    e.plant_tree(longer)
     return longer
 
 

@@ -186,8 +186,7 @@ def _new_state(pool: k.Pool, horizon_s: float, nodes: int, max_per_s: int) -> k.
 def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
     """Return an empty in-flight table with room for 2 `nodes` requests (0 if the pool's requests are not tracked)."""
     n = pool.n_instances
-    # a turn of the wheel is several service times long, so that few requests stay for more than one
-    buckets = 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
+    buckets = wheel_size(pool)
     instances = np.arange(n, dtype=np.uint64)
     level = np.zeros((k.LEVELS, -(-n // 64)), np.uint64)
     at_level, some = np.zeros(k.LEVELS, np.int64), np.ones(1, np.uint64)
@@ -207,6 +206,11 @@ def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
         some=some,
     )
     return _more_nodes(flight, 2 * nodes) if nodes else flight
+
+
+def wheel_size(pool: k.Pool) -> int:
+    """Return the number of buckets of a pool's timing wheel: a turn is several service times, so few stay longer."""
+    return 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
 
 
 def _with_nodes(state: k.State, n: int) -> k.State:
