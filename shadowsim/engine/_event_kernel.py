@@ -239,9 +239,9 @@ EMPTY, STARTING, SERVING, DRAINING, DOWN = range(5)
 (
     M_FREE, M_N_FREE, M_DEADLINES, M_LAST_DEADLINE, M_CALLS, M_LAST_CALL, M_READY, M_SERVING, M_ADMITTED, M_BUSY,
     M_OUTSTANDING, M_RETRIES, M_TICK, M_INVOCATIONS, M_HIGH, M_LOW, M_DESIRED, M_NEXT_NUMBER, M_LISTED,
-    M_EFFECT, M_EFFECTS, M_OPEN, M_UP, M_EXISTING, M_ACTIONS, M_FREE_SLOTS, M_FIRST,
-) = range(27)  # fmt: skip
-N_COUNTS = 27
+    M_EFFECT, M_EFFECTS, M_OPEN, M_UP, M_EXISTING, M_ACTIONS, M_FREE_SLOTS, M_FIRST, M_FRESH,
+) = range(28)  # fmt: skip
+N_COUNTS = 28
 T_NOW, T_BUSY, T_POOL, T_WORLD, T_OUT_COOLDOWN, T_IN_COOLDOWN, T_MINUTE_SUM, T_END = range(8)
 N_CLOCKS = 8
 
@@ -274,7 +274,8 @@ class Machines(NamedTuple):
     """The state of an evented pool; updated in place.
 
     A request is a node: `node_s` (nodes, NODE_S_WIDTH) and `node` (nodes, NODE_WIDTH); N_NEXT links the queue of an
-    instance, the members of a batch and the free nodes. Nodes that may time out are a list in order of arrival, from
+    instance, the members of a batch and the free nodes, but for those from M_FRESH on, which were never used: so their
+    memory is not touched yet. Nodes that may time out are a list in order of arrival, from
     M_DEADLINES to M_LAST_DEADLINE by N_EARLIER and N_LATER; those whose callers may give up before are another.
 
     An instance is a slot, used again once it is gone: `slot` (slots, SLOT_WIDTH). Its worker j is number
@@ -435,7 +436,11 @@ def _set_due(i: int, t: float, due_s: Floats, tree: Int32s) -> None:
 @inline
 def _take_node(node: Ints, count: Ints) -> int:
     x = count[M_FREE]
-    count[M_FREE] = node[x, N_NEXT]
+    if x >= 0:
+        count[M_FREE] = node[x, N_NEXT]
+    else:
+        x = count[M_FRESH]
+        count[M_FRESH] = x + 1
     count[M_N_FREE] -= 1
     return x
 

@@ -223,13 +223,10 @@ def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int
 
 def _with_nodes(m: e.Machines, more: int) -> e.Machines:
     """Return machines with room for `more` nodes more."""
-    size = m.node.shape[0]
-    node = np.concatenate([m.node, np.zeros((more, e.NODE_WIDTH), np.int64)])
-    node[size:, e.N_NEXT] = np.arange(size + 1, size + more + 1)
-    node[-1, e.N_NEXT] = m.count[e.M_FREE]
-    m.count[e.M_FREE] = size
     m.count[e.M_N_FREE] += more
-    return m._replace(node=node, node_s=_longer(m.node_s, more), retry=_longer(m.retry, more))
+    return m._replace(
+        node=_longer(m.node, more), node_s=_longer(m.node_s, more), retry=_longer(m.retry, more)
+    )  # fmt: skip
 
 
 def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
@@ -273,4 +270,8 @@ def _with_ring(m: e.Machines, first_open: int) -> e.Machines:
 
 
 def _longer(column: Any, more: int, value: float = 0) -> Any:
-    return np.concatenate([column, np.full((more, *column.shape[1:]), value, column.dtype)])
+    longer = np.zeros((len(column) + more, *column.shape[1:]), column.dtype)  # zeros take no memory until they change
+    longer[: len(column)] = column
+    if value:
+        longer[len(column) :] = value
+    return longer
