@@ -503,21 +503,21 @@ def _moment(count: float, t0: float, rate: float, slope: float) -> float:
 
 
 @inner
-def _moments(count: Floats, lo: int, hi: int, last: float, stretch: Floats, out: Floats) -> float:
-    """Write the arrival times of the counts lo..hi-1, all in one stretch; `last` is the arrival before them.
+def _moments(count: Floats, last: float, stretch: Floats, out: Floats) -> float:
+    """Write the arrival times of the counts, all in one stretch; `last` is the arrival before them.
 
     Rounding may put a time past the stretch's end or, where the rate changes, an ulp before the last one; both are
     corrected.
     """
     t0, rate, slope, origin, end = stretch[0], stretch[1], stretch[2], stretch[3], stretch[5]
     if slope == 0.0:
-        for i in range(lo, hi):
+        for i in range(count.size):
             out[i] = min(t0 + (count[i] - origin) / rate, end)
     else:
-        for i in range(lo, hi):
+        for i in range(count.size):
             last = max(min(_moment(count[i] - origin, t0, rate, slope), end), last)
             out[i] = last
-    return out[hi - 1]
+    return out[count.size - 1]
 
 
 @inner
@@ -655,7 +655,7 @@ def _poisson(
             hi = lo
             while reached[hi] < edge:
                 hi += 1
-        last = _moments(reached, lo, hi, last, stretch[at], arrival)
+        last = _moments(reached[lo:hi], last, stretch[at], arrival[lo:hi])
         lo = hi
     return n, count, at
 
@@ -742,7 +742,8 @@ def renewal_arrivals(
 
 
 # ---- Draws for the requests of a chunk ----
-# Columns are first cut to these requests: an index that may be negative, like lo + i, is tested at each access.
+# Columns are first cut to these requests: an index that may be negative, like lo + i, is tested at each access, and
+# makes compilers gather and scatter what stands side by side.
 
 
 @inner
@@ -1017,8 +1018,8 @@ def _sample_concurrency(pool: Pool, state: State, row: Floats) -> None:
 
 
 @inner
-def _note_queued(lo: int, hi: int, instance: Int32s, start: Floats, pool: Pool, state: State) -> None:
-    """Count which of the requests lo..hi-1, all of which arrived before the next tick, wait at it and at later ones.
+def _note_queued(instance: Int32s, start: Floats, pool: Pool, state: State) -> None:
+    """Count which of these requests, all of which arrived before the next tick, wait at it and at later ones.
 
     In most pools none waits at the tick, which the workers that become free first show without reading the requests.
     """
@@ -1030,7 +1031,7 @@ def _note_queued(lo: int, hi: int, instance: Int32s, start: Floats, pool: Pool, 
     if not waiting:
         return
     n = state.queued_change.shape[0]
-    for i in range(lo, hi):
+    for i in range(start.size):
         if start[i] > tick_s:
             gone = min(np.int64(math.ceil(min(start[i] / CONCURRENCY_EVERY_S, np.float64(n)))), n - 1)
             state.queued_change[tick, instance[i]] += np.int32(1)
@@ -1053,18 +1054,17 @@ def _start(at: np.uint64, n_workers: int, t: float, work: float, free_s: Floats)
 
 @inner
 def _serve(
-    arrival: Floats, work: Floats, instance: Int32s, lo: int, hi: int, n_workers: int, free_s: Floats, start: Floats
-) -> None:
-    """Serve requests lo..hi-1 of a chunk in FIFO queues: write `start`."""
-    for i in range(lo, hi):
+    arrival: Floats, work: Floats, instance: Int32s, n_workers: int, free_s: Floats, start: Floats
+) -> None:  # fmt: skip
+    """Serve requests in FIFO queues: write `start`."""
+    for i in range(arrival.size):
         at = np.uint64(np.int64(instance[i]) * n_workers)
         start[i] = _start(at, n_workers, arrival[i], work[i], free_s)
 
 
 @inner
 def _serve_least(
-    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, pool: Pool, state: State,
-    start: Floats,
+    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, pool: Pool, state: State, start: Floats
 ) -> None:  # fmt: skip
     """Serve as `_serve` does, each request on an instance with the fewest in flight: write `instance`, too.
 
@@ -1072,7 +1072,7 @@ def _serve_least(
     """
     k, timeout, per_s, free_s = pool.n_workers, pool.timeout_s, pool.buckets_per_s, state.free_s
     counts, wheel, occupied, far, next_node, leave_s, node_instance, outstanding, level, at_level, some = state.flight
-    for i in range(lo, hi):
+    for i in range(arrival.size):
         t = arrival[i]
         _leave_until(
             t, per_s, counts, wheel, occupied, far, next_node, leave_s, node_instance, outstanding, level, at_level,
@@ -1089,8 +1089,8 @@ def _serve_least(
 
 @inner
 def _serve_any(
-    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, lo: int, hi: int, capped: bool, mirror: Mirror,
-    pool: Pool, state: State, start: Floats,
+    arrival: Floats, work: Floats, route: Hashes, instance: Int32s, capped: bool, mirror: Mirror, pool: Pool,
+    state: State, start: Floats,
 ) -> None:  # fmt: skip
     """Serve as `_serve` does, with refusals, losses and slowdown; `start` is the reason if there is no start.
 
@@ -1106,7 +1106,7 @@ def _serve_any(
     free_s, start_s, start_at = state.free_s, state.start_s, state.start_at
     copied_s, copied_at = state.copied_s, state.copied_at
     counts, wheel, occupied, far, next_node, leave_s, node_instance, outstanding, level, at_level, some = state.flight
-    for i in range(lo, hi):
+    for i in range(arrival.size):
         t = arrival[i]
         if flying:
             _leave_until(
@@ -1151,8 +1151,7 @@ def _serve_to(
     arrival: Floats, capped: bool, mirror: Mirror, pool: Pool, state: State, scratch: Scratch, row: Floats
 ) -> None:
     """Serve a chunk, and sample concurrency at each tick on the way."""
-    n = arrival.size
-    work, instance, start = scratch.work, scratch.instance, scratch.start
+    n, free_s = arrival.size, state.free_s
     plain = pool.queue_limit < 0 and pool.slowdown.size == 0 and not capped
     lo = np.int64(0)
     while lo < n:
@@ -1161,22 +1160,24 @@ def _serve_to(
             hi = lo
             while arrival[hi] < tick_s:
                 hi += 1
+        t, work, route = arrival[lo:hi], scratch.work[lo:hi], scratch.route[lo:hi]
+        instance, start = scratch.instance[lo:hi], scratch.start[lo:hi]
         # a literal number of workers lets the compiler unroll the insertion
         if not plain:
-            _serve_any(arrival, work, scratch.route, instance, lo, hi, capped, mirror, pool, state, start)
+            _serve_any(t, work, route, instance, capped, mirror, pool, state, start)
         elif pool.routing == LEAST_OUTSTANDING:
-            _serve_least(arrival, work, scratch.route, instance, lo, hi, pool, state, start)
+            _serve_least(t, work, route, instance, pool, state, start)
         elif pool.n_workers == 1:
-            _serve(arrival, work, instance, lo, hi, np.int64(1), state.free_s, start)
+            _serve(t, work, instance, np.int64(1), free_s, start)
         elif pool.n_workers == 2:
-            _serve(arrival, work, instance, lo, hi, np.int64(2), state.free_s, start)
+            _serve(t, work, instance, np.int64(2), free_s, start)
         elif pool.n_workers == 4:
-            _serve(arrival, work, instance, lo, hi, np.int64(4), state.free_s, start)
+            _serve(t, work, instance, np.int64(4), free_s, start)
         elif pool.n_workers == 8:
-            _serve(arrival, work, instance, lo, hi, np.int64(8), state.free_s, start)
+            _serve(t, work, instance, np.int64(8), free_s, start)
         else:
-            _serve(arrival, work, instance, lo, hi, pool.n_workers, state.free_s, start)
-        _note_queued(lo, hi, instance, start, pool, state)
+            _serve(t, work, instance, pool.n_workers, free_s, start)
+        _note_queued(instance, start, pool, state)
         if hi < n:
             _sample_concurrency(pool, state, row)
         lo = hi
