@@ -189,11 +189,11 @@ def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
     buckets = wheel_size(pool)
     instances = np.arange(n, dtype=np.uint64)
     level = np.zeros((k.LEVELS, -(-n // 64)), np.uint64)
-    at_level, some = np.zeros(k.LEVELS, np.int64), np.ones(1, np.uint64)
+    at_level = np.zeros(k.LEVELS, np.int64)
     np.bitwise_or.at(level[0], instances // 64, np.uint64(1) << instances % 64)
     at_level[0] = n
     flight = k.Flight(
-        counts=np.array([-1, 0, 0, 0, 0]),
+        counts=np.array([-1, 0, 0, 0, 0, 0]),
         wheel=np.full(buckets if nodes else 1, -1, np.int32),
         occupied=np.zeros(buckets // 64, np.uint64),
         far=np.full((k.FAR_SCALES, 1 << k.FAR_BITS) if nodes else (1, 1), -1, np.int32),
@@ -203,7 +203,6 @@ def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
         outstanding=np.zeros(n, np.int64),
         level=level,
         at_level=at_level,
-        some=some,
     )
     return _more_nodes(flight, 2 * nodes) if nodes else flight
 
