@@ -99,10 +99,11 @@ class EventSide:
         return any(column.size for column in columns)
 
     def _grow(self) -> None:
-        """Double what has no room left."""
+        """Make more room where none is left."""
         m, count = self.machines, self.machines.count
         if count[e.M_N_FREE] < 2:
-            self.machines = m = _with_nodes(m, m.node.shape[0])
+            # four times as many: to copy costs more than to reserve memory that is not touched
+            self.machines = m = _with_nodes(m, 3 * m.node.shape[0])
         if self.is_source and self.pending.time_s.size:
             n = int(self.pending.n[0])
             if self.pending.time_s.size - n < m.node.shape[0]:
