@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, process_time
 
 import pytest
 from plain_case import plain_case
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from shadowsim import default_scenario, simulate
+from shadowsim import Scenario, default_scenario, simulate
 
 PAIRS = 5
 
 
 CASES = [
     ("RANDOM", 8, 60_000_000, 0.8),
-    ("LEAST_OUTSTANDING_REQUESTS", 8, 30_000_000, 0.25),
-    ("LEAST_OUTSTANDING_REQUESTS", 512, 30_000_000, 0.2),
+    ("LEAST_OUTSTANDING_REQUESTS", 8, 30_000_000, 0.3),
+    ("LEAST_OUTSTANDING_REQUESTS", 512, 30_000_000, 0.22),
 ]
 
 
@@ -83,6 +83,73 @@ def test_two_workers(
     met = "met" if ratio >= goal else "missed"
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     table(f"{routing}, 2 workers", f"{ratio:.2f} x one ({spread}), goal {goal:g} {met}", f"{PAIRS} pairs")
+
+
+BATCHER = {"max_size": 32, "max_delay_s": 0.05, "marginal": 0.05}
+ONE_BY_ONE = {"max_size": 1, "factors": [1.0]}
+LONG_WORK = {"law": "lognormal", "mean_s": 0.04, "scv": 0.284}
+POLICY = {"metric": "InvocationsPerInstance", "target": 8000, "min": 2, "max": 20}
+OUTAGES = {"mtbf_s": 2000.0, "mttr_s": 60.0}
+DAY = {"kind": "diurnal", "base_per_s": 500.0, "peak_per_s": 1500.0}
+EVENTED: list[tuple[str, dict[str, object], float]] = [
+    ("batches of 1", {"source.batching": ONE_BY_ONE, "shadow.batching": ONE_BY_ONE}, 3e6),
+    (
+        "batches of 32",
+        {
+            "traffic.rate_per_s": 4000.0,
+            "source.time": LONG_WORK,
+            "shadow.time": LONG_WORK,
+            "horizon_s": 1000.0,
+            "source.batching": BATCHER,
+            "shadow.batching": BATCHER,
+        },
+        5e6,
+    ),
+    (
+        "everything on",
+        {
+            "endpoint.routing": "LEAST_OUTSTANDING_REQUESTS",
+            "traffic": {"process": "poisson", "profile": DAY, "retries": "standard"},
+            "source.scaling": POLICY,
+            "shadow.scaling": POLICY | {"min": 1, "max": 10},
+            "source.outages": OUTAGES,
+            "shadow.outages": OUTAGES,
+        },
+        3e6,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "goal"), EVENTED, ids=[case[0] for case in EVENTED])
+def test_pools_with_events(
+    benchmark: BenchmarkFixture,
+    table: Callable[[str, str, str], None],
+    name: str,
+    changes: dict[str, object],
+    goal: float,
+) -> None:
+    """Time one core in turn with the plain case, in processor time."""
+    plain, evented = plain_case(20_000_000), plain_case(4_000_000).replace(changes)
+    for scenario in (plain, evented):
+        simulate(scenario.replace({"horizon_s": 61.0}), workers=1)  # compiles
+    plain_ns, evented_ns = [], []
+
+    def time_of(scenario: Scenario) -> float:
+        began = process_time()
+        result = simulate(scenario, workers=1)
+        return 1e9 * (process_time() - began) / int(result.summary()["requests"].iloc[0])
+
+    benchmark.pedantic(
+        lambda: evented_ns.append(time_of(evented)), setup=lambda: plain_ns.append(time_of(plain)), rounds=PAIRS
+    )
+    ratio = statistics.median(a / b for a, b in zip(evented_ns, plain_ns, strict=True))
+    rate = 1e9 / statistics.median(evented_ns)
+    benchmark.extra_info.update(ratio_to_plain=ratio, requests_per_s=rate)
+    table(
+        f"events, {name}, 1 core",
+        f"{rate / 1e6:.1f} million requests/s, goal {goal / 1e6:g} {'met' if rate >= goal else 'missed'}",
+        f"{ratio:.1f} x the plain case's {statistics.median(plain_ns):.0f} ns, {PAIRS} pairs",
+    )
 
 
 def test_the_built_in_day(benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]) -> None:

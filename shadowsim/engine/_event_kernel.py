@@ -23,8 +23,10 @@ asked to start them after all changes of an instant. With a batcher (Triton's dy
 instance), an idle worker takes the first `max_size` requests once so many wait, or all of them once the oldest has
 waited `max_delay_s`.
 
-The worker that ends first, and the batch that is due first, are found by tournaments (Knuth, The Art of Computer
-Programming, volume 3, 5.4.1): a change costs one comparison per level, and the winner is read at the top.
+The worker that ends first is found by a timing wheel as in `_kernel`. It holds only what is in service, and a turn is
+several service times long, so that hardly any request is met in an earlier turn than its own. The batch that is due
+first is found by a tournament (Knuth, The Art of Computer Programming, volume 3, 5.4.1): a change costs one comparison
+per level, and the winner is read at the top.
 """
 
 from __future__ import annotations
@@ -111,6 +113,7 @@ from shadowsim.engine._kernel import (
     inner,
     just_below,
     key,
+    lowest_bit,
     mix,
     neg_log,
     njit,
@@ -120,6 +123,7 @@ from shadowsim.engine._kernel import (
     rise,
     session_of,
     uniform,
+    wheel_bucket,
 )  # fmt: skip
 
 # ---- More columns of draws. Attempt a of a request (0: the first) uses column + ATTEMPT a for its service, route,
@@ -127,7 +131,7 @@ from shadowsim.engine._kernel import (
 ATTEMPT = 64
 MOST_ATTEMPTS = 128
 TICKS_PER_MINUTE = 6
-HIGH, ONE = np.uint64(32), np.uint64(1)
+HIGH, ONE, _0, _6, _63 = (np.uint64(n) for n in (32, 1, 0, 6, 63))
 SOURCE_OUTAGE, SHADOW_OUTAGE = 14, 15  # keyed by the instance's number in place of a window: up, repair, up, ...
 CLIENT, BACKOFF = 16, 17  # which client makes a request; how long attempt a waits before it is made again
 
@@ -235,11 +239,11 @@ EMPTY, STARTING, SERVING, DRAINING, DOWN = range(5)
 (
     M_FREE, M_N_FREE, M_DEADLINES, M_LAST_DEADLINE, M_CALLS, M_LAST_CALL, M_READY, M_SERVING, M_ADMITTED, M_BUSY,
     M_OUTSTANDING, M_RETRIES, M_TICK, M_INVOCATIONS, M_HIGH, M_LOW, M_DESIRED, M_NEXT_NUMBER, M_LISTED,
-    M_EFFECT, M_EFFECTS, M_OPEN, M_UP, M_EXISTING, M_ACTIONS, M_FREE_SLOTS,
-) = range(26)  # fmt: skip
-N_COUNTS = 26
-T_NOW, T_BUSY, T_POOL, T_WORLD, T_OUT_COOLDOWN, T_IN_COOLDOWN, T_MINUTE_SUM = range(7)
-N_CLOCKS = 7
+    M_EFFECT, M_EFFECTS, M_OPEN, M_UP, M_EXISTING, M_ACTIONS, M_FREE_SLOTS, M_FIRST, M_FRESH,
+) = range(28)  # fmt: skip
+N_COUNTS = 28
+T_NOW, T_BUSY, T_POOL, T_WORLD, T_OUT_COOLDOWN, T_IN_COOLDOWN, T_MINUTE_SUM, T_END = range(8)
+N_CLOCKS = 8
 
 # ---- Columns of `Machines.effect_s`, `Machines.effect` and `Machines.action`, in which NaN is what a row has not ----
 E_TIME_S, E_DECIDED_S, E_METRIC = 0, 1, 2
@@ -273,14 +277,17 @@ class Machines(NamedTuple):
     """The state of an evented pool; updated in place.
 
     A request is a node: `node_s` (nodes, NODE_S_WIDTH) and `node` (nodes, NODE_WIDTH); N_NEXT links the queue of an
-    instance, the members of a batch and the free nodes. Nodes that may time out are a list in order of arrival, from
+    instance, the members of a batch and the free nodes, but for those from M_FRESH on, which were never used: so their
+    memory is not touched yet. Nodes that may time out are a list in order of arrival, from
     M_DEADLINES to M_LAST_DEADLINE by N_EARLIER and N_LATER; those whose callers may give up before are another.
 
-    An instance is a slot, used again once it is gone: `slot` (slots, SLOT_WIDTH). Its worker j is leaf
-    slot x workers + j: `end_s` (leaves,) is when the worker ends, `job` (leaves,) the first node that it serves, and
-    `idle` (leaves,) holds the slot's idle workers as a stack. `end_tree` (2 leaves,) is a tournament: element i is the
-    leaf that ends first of those below. `due_s` (slots,) and `due_tree` are the same for the time at which an
-    instance's forming batch is due. `world_s` (slots,) is when an instance starts, fails or is repaired next.
+    An instance is a slot, used again once it is gone: `slot` (slots, SLOT_WIDTH). Its worker j is number
+    slot x workers + j: `end_s` (all,) is when the worker ends, inf if it is idle, `job` (all,) the first node that it
+    serves, and `idle` (all,) holds the slot's idle workers as a stack. Workers that end in one bucket of time are a
+    list by `next_worker` (all,), from `wheel` (buckets,) on, and bit b of `occupied` (buckets / 64,) says that bucket b
+    has one; M_FIRST ends first, at T_END. `due_s` (slots,) is when an instance's forming batch is due, and `due_tree`
+    (2 slots,) a tournament: element i is the slot that is due first of those below. `world_s` (slots,) is when an
+    instance starts, fails or is repaired next.
 
     `serving` (slots,) are the slots that serve, by number, and `load` (slots,) their outstanding requests; `ready`
     (slots,): slots that may start waiting requests now; `free_slot` (slots,): a stack.
@@ -296,7 +303,9 @@ class Machines(NamedTuple):
     node: Ints
     slot: Ints
     end_s: Floats
-    end_tree: Int32s
+    next_worker: Int32s
+    wheel: Int32s
+    occupied: Hashes
     job: Int32s
     idle: Int32s
     due_s: Floats
@@ -331,35 +340,85 @@ class EventRun(NamedTuple):
     sample: Sample
 
 
-# ---- Tournaments: element i of a tree is the leaf that comes first of those below it ----
+# ---- Workers that are busy ----
 
 
 @inline
-def _ends_first(a: int, b: int, workers: int, end_s: Floats, job: Int32s, node: Ints, slot: Ints) -> bool:
-    """Return whether worker a ends before worker b: by (time, instance's number, order of admission)."""
+def _ends_before(a: int, b: int, workers: int, end_s: Floats, job: Int32s, node: Ints, slot: Ints) -> bool:
+    """Return whether busy worker a ends before b: by (time, instance's number, order of admission)."""
     end_a, end_b = end_s[np.uint64(a)], end_s[np.uint64(b)]
-    first = end_a < end_b
-    if end_a == end_b and end_a < np.inf:
+    before = end_a < end_b
+    if end_a == end_b:
         number_a, number_b = slot[a // workers, I_NUMBER], slot[b // workers, I_NUMBER]
-        first = number_a < number_b
+        before = number_a < number_b
         if number_a == number_b:
-            first = node[job[a], N_ADMITTED] < node[job[b], N_ADMITTED]
-    return first
+            before = node[job[a], N_ADMITTED] < node[job[b], N_ADMITTED]
+    return before
 
 
 @inline
-def _set_end(
-    leaf: int, t: float, workers: int, end_s: Floats, tree: Int32s, job: Int32s, node: Ints, slot: Ints
-) -> None:
-    """Set when a worker ends; inf: it is idle."""
-    end_s[np.uint64(leaf)] = t
-    i = np.uint64((leaf + end_s.size) >> 1)  # unsigned: an index that may be negative is tested at each access
-    while i > 0:
-        a, b, before = tree[i << ONE], tree[(i << ONE) | ONE], tree[i]
-        first = a if _ends_first(a, b, workers, end_s, job, node, slot) else b
-        tree[i] = first
-        # where another leaf came first and still does, nothing changes above
-        i = np.uint64(0) if first == before and first != leaf else i >> ONE
+def _begin_work(
+    worker: int, t: float, workers: int, per_s: float, end_s: Floats, next_worker: Int32s, wheel: Int32s,
+    occupied: Hashes, job: Int32s, node: Ints, slot: Ints, count: Ints, clock: Floats,
+) -> None:  # fmt: skip
+    """Let a worker be busy until t."""
+    u, b = np.uint64(worker), np.uint64(wheel_bucket(t, per_s) & (wheel.size - 1))
+    end_s[u], next_worker[u] = t, wheel[b]
+    wheel[b] = np.int32(worker)
+    occupied[b >> _6] |= ONE << (b & _63)
+    first = count[M_FIRST]
+    if first < 0 or (t <= clock[T_END] and _ends_before(worker, first, workers, end_s, job, node, slot)):
+        count[M_FIRST], clock[T_END] = worker, t
+
+
+@inline
+def _end_work(worker: int, per_s: float, end_s: Floats, next_worker: Int32s, wheel: Int32s, occupied: Hashes) -> None:
+    """Let a worker be idle; `_find_first` must come after."""
+    u = np.uint64(worker)
+    b = np.uint64(wheel_bucket(end_s[u], per_s) & (wheel.size - 1))
+    end_s[u] = np.inf
+    before = np.int64(wheel[b])
+    if before == worker:
+        wheel[b] = next_worker[u]
+        occupied[b >> _6] &= ~(np.uint64(next_worker[u] < 0) << (b & _63))
+    else:
+        while next_worker[np.uint64(before)] != worker:
+            before = np.int64(next_worker[np.uint64(before)])
+        next_worker[np.uint64(before)] = next_worker[u]
+
+
+@inline
+def _find_first(
+    now: float, workers: int, per_s: float, end_s: Floats, next_worker: Int32s, wheel: Int32s, occupied: Hashes,
+    job: Int32s, node: Ints, slot: Ints, count: Ints, clock: Floats,
+) -> None:  # fmt: skip
+    """Find the worker that ends first; none does before now."""
+    first, b = np.int64(-1), wheel_bucket(now, per_s)
+    stop = b + (wheel.size if count[M_BUSY] > 0 else 0)
+    while b < stop:
+        # the buckets from b on that share a word of bits; a worker may end in a later turn of the wheel
+        bits = occupied[np.uint64(b & (wheel.size - 1)) >> _6] >> (np.uint64(b) & _63)
+        while bits != _0:
+            at = b + np.int64(lowest_bit(bits))
+            bits &= bits - ONE
+            worker = np.int64(wheel[np.uint64(at & (wheel.size - 1))])
+            while worker >= 0:
+                this_turn = wheel_bucket(end_s[np.uint64(worker)], per_s) == at
+                if this_turn and (first < 0 or _ends_before(worker, first, workers, end_s, job, node, slot)):
+                    first = worker
+                worker = np.int64(next_worker[np.uint64(worker)])
+            if first >= 0:
+                bits, stop = _0, b
+        b += 64 - (b & 63)
+    if first < 0 and count[M_BUSY] > 0:
+        for worker in range(end_s.size):
+            busy = end_s[worker] < np.inf
+            if busy and (first < 0 or _ends_before(worker, first, workers, end_s, job, node, slot)):
+                first = np.int64(worker)
+    count[M_FIRST], clock[T_END] = first, end_s[np.uint64(first)] if first >= 0 else np.inf
+
+
+# ---- Batches that form ----
 
 
 @inline
@@ -380,7 +439,11 @@ def _set_due(i: int, t: float, due_s: Floats, tree: Int32s) -> None:
 @inline
 def _take_node(node: Ints, count: Ints) -> int:
     x = count[M_FREE]
-    count[M_FREE] = node[x, N_NEXT]
+    if x >= 0:
+        count[M_FREE] = node[x, N_NEXT]
+    else:
+        x = count[M_FRESH]
+        count[M_FRESH] = x + 1
     count[M_N_FREE] -= 1
     return x
 
@@ -594,9 +657,10 @@ def _count_pool(now: float, machines: Machines, row: Floats) -> None:
 
 @inline
 def _start_waiting(
-    i: int, now: float, workers: int, most: int, max_delay_s: float, slowdown: Floats, factors: Floats, node_s: Floats,
-    node: Ints, slot: Ints, job: Int32s, idle: Int32s, end_s: Floats, end_tree: Int32s, due_s: Floats,
-    due_tree: Int32s, count: Ints, clock: Floats, rows: Floats, row: Floats,
+    i: int, now: float, workers: int, per_s: float, most: int, max_delay_s: float, slowdown: Floats, factors: Floats,
+    node_s: Floats, node: Ints, slot: Ints, job: Int32s, idle: Int32s, end_s: Floats, next_worker: Int32s,
+    wheel: Int32s, occupied: Hashes, due_s: Floats, due_tree: Int32s, count: Ints, clock: Floats, rows: Floats,
+    row: Floats,
 ) -> None:  # fmt: skip
     """Start what an instance may start now: waiting requests on idle workers, or batches that are full or due.
 
@@ -631,7 +695,9 @@ def _start_waiting(
         worker = np.int64(idle[np.uint64(i * workers + workers - busy - 1)])
         busy += 1
         job[np.uint64(worker)] = np.int32(head)
-        _set_end(worker, now + work, workers, end_s, end_tree, job, node, slot)
+        _begin_work(
+            worker, now + work, workers, per_s, end_s, next_worker, wheel, occupied, job, node, slot, count, clock
+        )  # fmt: skip
     slot[s, I_QUEUED], slot[s, I_BUSY] = queued, busy
     if factors.size:
         due = np.inf
@@ -691,9 +757,12 @@ def _leave(i: int, now: float, status: int, machines: Machines, row: Floats) -> 
 
 
 @inner
-def _fail(i: int, now: float, repair_s: float, workers: int, machines: Machines, row: Floats) -> int:
+def _fail(
+    i: int, now: float, repair_s: float, workers: int, per_s: float, machines: Machines, row: Floats
+) -> int:  # fmt: skip
     """Fail an instance until `repair_s`; return the first of what was in it, linked by N_NEXT in order of admission."""
-    node, slot, end_s, job = machines.node, machines.slot, machines.end_s, machines.job
+    node, slot, end_s, job, count = machines.node, machines.slot, machines.end_s, machines.job, machines.count
+    next_worker, wheel, occupied = machines.next_worker, machines.wheel, machines.occupied
     first, last = np.int64(-1), np.int64(-1)
     for _ in range(slot[i, I_BUSY] + 1):
         earliest = np.int64(-1)
@@ -705,7 +774,7 @@ def _fail(i: int, now: float, repair_s: float, workers: int, machines: Machines,
         # what waits was admitted after what is in service
         x = np.int64(job[earliest]) if earliest >= 0 else (slot[i, I_HEAD] if slot[i, I_QUEUED] > 0 else np.int64(-1))
         if earliest >= 0:
-            _set_end(earliest, np.inf, workers, end_s, machines.end_tree, job, node, slot)
+            _end_work(earliest, per_s, end_s, next_worker, wheel, occupied)
         if x >= 0:
             if first < 0:
                 first = x
@@ -714,7 +783,10 @@ def _fail(i: int, now: float, repair_s: float, workers: int, machines: Machines,
             while x >= 0:
                 last = x
                 x = node[x, N_NEXT]
-    _count_busy(-slot[i, I_BUSY], now, machines.count, machines.clock, row)
+    _count_busy(-slot[i, I_BUSY], now, count, machines.clock, row)
+    _find_first(
+        now, workers, per_s, end_s, next_worker, wheel, occupied, job, node, slot, count, machines.clock
+    )  # fmt: skip
     slot[i, I_BUSY], slot[i, I_QUEUED], slot[i, I_PRESENT] = 0, 0, 0
     for worker in range(i * workers, (i + 1) * workers):
         machines.idle[worker] = worker
@@ -768,7 +840,7 @@ def _first_slot(now: float, status: int, other: int, machines: Machines) -> int:
 
 @inner
 def _change_world(
-    now: float, seed: np.uint64, workers: int, dynamics: Dynamics, machines: Machines, row: Floats
+    now: float, seed: np.uint64, workers: int, per_s: float, dynamics: Dynamics, machines: Machines, row: Floats
 ) -> int:
     """Make the first change that is due now: outages come before repairs, scaling, and starts of instances.
 
@@ -795,7 +867,7 @@ def _change_world(
         action[A_INSTANCE] = slot[down, I_NUMBER]
         if slot[down, I_STATUS] == SERVING:
             action[A_DONE_S] = repair_s
-        failing = _fail(down, now, repair_s, workers, machines, row)
+        failing = _fail(down, now, repair_s, workers, per_s, machines, row)
         action[A_SERVING] = count[M_SERVING]
     elif by_list:
         pass  # its instance is not up
@@ -912,6 +984,12 @@ def _tick(now: float, scaling: Scaling, machines: Machines, row: Floats) -> None
         clock[T_MINUTE_SUM] = 0.0
 
 
+@inner
+def _next_tick(horizon_s: float, count: Ints) -> float:
+    t = np.float64(count[M_TICK]) * CONCURRENCY_EVERY_S
+    return t if t < horizon_s else np.inf
+
+
 # ---- Arrivals ----
 
 
@@ -951,13 +1029,8 @@ def _advance(
     # unpacked once: reading a field of a tuple in a loop counts references
     pool, dynamics, answer, machines, tally, sample = side
     batching, scaling, outages, retries = dynamics.batching, dynamics.scaling, dynamics.outages, dynamics.retries
-    node_s, node, slot, end_s, end_tree = (
-        machines.node_s,
-        machines.node,
-        machines.slot,
-        machines.end_s,
-        machines.end_tree,
-    )
+    node_s, node, slot, end_s = machines.node_s, machines.node, machines.slot, machines.end_s
+    next_worker, wheel, occupied, per_s = machines.next_worker, machines.wheel, machines.occupied, pool.buckets_per_s
     job, idle, due_s, due_tree, ready = machines.job, machines.idle, machines.due_s, machines.due_tree, machines.ready
     count, clock, retry, open_n, open_bucket = (
         machines.count, machines.clock, machines.retry, machines.open_n, machines.open_bucket,
@@ -980,34 +1053,26 @@ def _advance(
     k_session, k_session_copy = key(seed, SESSION, w), key(seed, SESSION_COPY, 0)
     # requests that leave together, linked by N_NEXT, and how they end; the instance that they leave
     leaving, leaving_status, left = np.int64(-1), ANSWERED, np.int64(-1)
+    tick_s = _next_tick(horizon_s, count)
+    calm_s = min(clock[T_WORLD], tick_s)  # until then the pool does not change, and is not looked at
     result = -1
     while result < 0:
         # What happens is chosen here; the end of an attempt and starts on an instance are common to several events.
         t, x, status, told, released, start = clock[T_NOW], np.int64(-1), -1, False, False, np.int64(-1)
         latency, cause, kind = timeout_s, 0, LEAVE
-        if leaving >= 0:
-            x = leaving
-            leaving = node[x, N_NEXT]
-            released = True
-            if leaving_status == ANSWERED:
-                slot[left, I_PRESENT] -= 1
-            if not node[x, N_FLAGS] & F_ENDED:
-                status = leaving_status
-                latency = min(t - node_s[x, N_ARRIVAL], timeout_s) if status == ANSWERED else np.nan
-        else:
-            kind, t = FINISH, end_s[end_tree[1]]
+        if leaving < 0:
+            kind, t = FINISH, clock[T_END]
             if impatient and count[M_CALLS] >= 0 and node_s[count[M_CALLS], N_ARRIVAL] + patience_s < t:
                 kind, t = GIVE_UP, node_s[count[M_CALLS], N_ARRIVAL] + patience_s
             if count[M_DEADLINES] >= 0 and node_s[count[M_DEADLINES], N_ARRIVAL] + timeout_s < t:
                 kind, t = DEADLINE, node_s[count[M_DEADLINES], N_ARRIVAL] + timeout_s
-            if clock[T_WORLD] < t:
+            if calm_s < t and clock[T_WORLD] < t:
                 kind, t = WORLD, clock[T_WORLD]
             if count[M_READY] > 0 and clock[T_NOW] < t:
                 kind, t = READY, clock[T_NOW]
             if due_s[due_tree[1]] < t:
                 kind, t = DUE, due_s[due_tree[1]]
-            tick_s = np.float64(count[M_TICK]) * CONCURRENCY_EVERY_S
-            if tick_s < t and tick_s < horizon_s:
+            if calm_s < t and tick_s < t:
                 kind, t = TICK, tick_s
             at = cursor[C_AT]
             if at < cursor[C_CHUNK] and in_arrival[at] < t:
@@ -1030,11 +1095,14 @@ def _advance(
             else:
                 clock[T_NOW] = t
         if kind == FINISH:
-            worker = np.int64(end_tree[1])
-            leaving, leaving_status = np.int64(job[np.uint64(worker)]), ANSWERED
+            worker = count[M_FIRST]
+            leaving, leaving_status, kind = np.int64(job[np.uint64(worker)]), ANSWERED, LEAVE
             left = node[np.uint64(leaving), N_SLOT]
-            _set_end(worker, np.inf, workers, end_s, end_tree, job, node, slot)
+            _end_work(worker, per_s, end_s, next_worker, wheel, occupied)
             _count_busy(-1, t, count, clock, row)
+            _find_first(
+                t, workers, per_s, end_s, next_worker, wheel, occupied, job, node, slot, count, clock
+            )  # fmt: skip
             busy = slot[left, I_BUSY] - 1
             slot[left, I_BUSY] = busy
             idle[left * workers + workers - busy - 1] = worker
@@ -1042,12 +1110,21 @@ def _advance(
                 slot[left, I_READY] = 1
                 ready[count[M_READY]] = left
                 count[M_READY] += 1
+        if kind == LEAVE:
+            x, released = leaving, True
+            leaving = node[x, N_NEXT]
+            if leaving_status == ANSWERED:
+                slot[left, I_PRESENT] -= 1
+            if not node[x, N_FLAGS] & F_ENDED:
+                status = leaving_status
+                latency = min(t - node_s[x, N_ARRIVAL], timeout_s) if status == ANSWERED else np.nan
         elif kind == GIVE_UP:
             x, told, cause = count[M_CALLS], True, ON_TIMEOUT
         elif kind == DEADLINE:
             x, status = count[M_DEADLINES], TIMED_OUT
         elif kind == WORLD:
-            leaving, leaving_status = _change_world(t, seed, workers, dynamics, machines, row), FAILED
+            leaving, leaving_status = _change_world(t, seed, workers, per_s, dynamics, machines, row), FAILED
+            calm_s = min(clock[T_WORLD], tick_s)
         elif kind == READY:
             n = count[M_READY] - 1
             count[M_READY] = n
@@ -1057,6 +1134,8 @@ def _advance(
             start = np.int64(due_tree[1])
         elif kind == TICK:
             _tick(t, scaling, machines, row)
+            tick_s = _next_tick(horizon_s, count)
+            calm_s = min(clock[T_WORLD], tick_s)
         elif kind in (ARRIVAL, RETRY):
             lost = 0
             window, attempt, request, offset = w, np.int64(0), np.int64(0), np.uint64(0)
@@ -1194,10 +1273,11 @@ def _advance(
             if emptied and slot[left, I_STATUS] == DRAINING:
                 _remove(left, t, machines, row)
                 clock[T_WORLD] = _next_world(outages, machines)
+                calm_s = min(clock[T_WORLD], tick_s)
         if start >= 0:
             _start_waiting(
-                start, t, workers, most, batching.max_delay_s, slowdown, factors, node_s, node, slot, job, idle,
-                end_s, end_tree, due_s, due_tree, count, clock, rows, row,
+                start, t, workers, per_s, most, batching.max_delay_s, slowdown, factors, node_s, node, slot, job, idle,
+                end_s, next_worker, wheel, occupied, due_s, due_tree, count, clock, rows, row,
             )  # fmt: skip
     return result
 
@@ -1248,19 +1328,14 @@ def start_pool(seed: np.uint64, n_instances: int, outages: Outages, machines: Ma
 
 
 @njit
-def plant_trees(workers: int, machines: Machines) -> None:
-    """Compute both tournaments from their leaves."""
-    end_s, tree, due_s, due_tree = machines.end_s, machines.end_tree, machines.due_s, machines.due_tree
-    for leaf in range(end_s.size):
-        tree[end_s.size + leaf] = leaf
-    for i in range(end_s.size - 1, 0, -1):
-        a, b = tree[2 * i], tree[2 * i + 1]
-        tree[i] = a if _ends_first(a, b, workers, end_s, machines.job, machines.node, machines.slot) else b
+def plant_tree(machines: Machines) -> None:
+    """Compute the tournament of forming batches."""
+    due_s, tree = machines.due_s, machines.due_tree
     for leaf in range(due_s.size):
-        due_tree[due_s.size + leaf] = leaf
+        tree[due_s.size + leaf] = leaf
     for i in range(due_s.size - 1, 0, -1):
-        a, b = due_tree[2 * i], due_tree[2 * i + 1]
-        due_tree[i] = a if due_s[a] <= due_s[b] else b
+        a, b = tree[2 * i], tree[2 * i + 1]
+        tree[i] = a if due_s[a] <= due_s[b] else b
 
 
 @njit

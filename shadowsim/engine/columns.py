@@ -21,7 +21,7 @@ from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.outages import OutagePlan
 from shadowsim.scenario.retries import RetryPolicy
-from shadowsim.scenario.routing import LEAST_OUTSTANDING, RANDOM, splits_independently
+from shadowsim.scenario.routing import LEAST_OUTSTANDING, RANDOM
 from shadowsim.scenario.scaling import CONCURRENCY, INVOCATIONS
 from shadowsim.scenario.scenario import Scenario, Side
 
@@ -82,6 +82,7 @@ def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
     traffic = scenario.traffic
     trace = traffic.trace().columns if traffic.process == "trace" else {}
     peak = arrivals.peak_per_s
+    source, shadow = _pool(scenario, "source", trace, peak), _pool(scenario, "shadow", trace, peak * scenario.share)
     return Columns(
         n_windows=scenario.n_windows,
         n_sections=min(MOST_SECTIONS, scenario.n_windows),
@@ -89,14 +90,14 @@ def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
         horizon_s=scenario.horizon_s,
         seed=np.uint64(scenario.seed),
         mirror=_mirror(scenario, trace),
-        source=_pool(scenario, "source", trace, peak),
-        shadow=_pool(scenario, "shadow", trace, peak * scenario.share),
+        source=source,
+        shadow=shadow,
         source_dynamics=_dynamics(scenario.side("source"), traffic.retries),
         shadow_dynamics=_dynamics(scenario.side("shadow"), None),
         request=_payload(traffic.request_bytes, k.REQUEST_BYTES, trace),
         source_answer=_payload(traffic.response_bytes, k.SOURCE_RESPONSE_BYTES, trace),
         shadow_answer=_payload(traffic.response_bytes, k.SHADOW_RESPONSE_BYTES, trace),
-        forgets=not scenario.evented and all(map(splits_independently, scenario.routing.values())),
+        forgets=not scenario.evented and source.routing == shadow.routing == k.RANDOM,
     )
 
 
@@ -117,7 +118,7 @@ def _pool(scenario: Scenario, role: str, trace: Mapping[str, Floats], peak_per_s
         slowdown=np.array(service.slowdown or (), np.float64),
         error_4xx=service.error_4xx,
         error_5xx=service.error_5xx,
-        routing=_ROUTINGS[side.routing],
+        routing=k.RANDOM if side.n_instances == 1 and not side.evented else _ROUTINGS[side.routing],
         buckets_per_s=max(8.0 * peak_per_s, 1e-3),  # hardly ever two requests in a bucket of the timing wheel
         service=k.SOURCE_SERVICE if source else k.SHADOW_SERVICE,
         route=k.SOURCE_ROUTE if source else k.SHADOW_ROUTE,

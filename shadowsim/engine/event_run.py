@@ -11,7 +11,7 @@ from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
-from shadowsim.engine.run_state import longer, longer_pending, new_pending, new_scratch
+from shadowsim.engine.run_state import longer, longer_pending, new_pending, new_scratch, wheel_size
 
 _FIRST_NODES, _FIRST_SLOTS, _FIRST_RING, _FIRST_ACTIONS = 1024, 8, 4, 64
 
@@ -107,10 +107,11 @@ class EventSide:
         return any(column.size for column in columns)
 
     def _grow(self) -> None:
-        """Double what has no room left."""
+        """Make more room where none is left."""
         m, count = self.machines, self.machines.count
         if count[e.M_N_FREE] < 2:
-            self.machines = m = _with_nodes(m, m.node.shape[0])
+            # four times as many: to copy costs more than to reserve memory that is not touched
+            self.machines = m = _with_nodes(m, 3 * m.node.shape[0])
         if self.is_source and self.pending.time_s.size:
             n = int(self.pending.n[0])
             if self.pending.time_s.size - n < m.node.shape[0]:
@@ -184,9 +185,10 @@ def copies_of(attempts: e.Attempts) -> k.Copies:
 
 def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int) -> e.Machines:
     scaling, count = dynamics.scaling, np.zeros(e.N_COUNTS, np.int64)
-    for at in (e.M_FREE, e.M_DEADLINES, e.M_LAST_DEADLINE, e.M_CALLS, e.M_LAST_CALL):
+    for at in (e.M_FREE, e.M_DEADLINES, e.M_LAST_DEADLINE, e.M_CALLS, e.M_LAST_CALL, e.M_FIRST):
         count[at] = -1
-    clock = np.zeros(e.N_CLOCKS)
+    clock, buckets = np.zeros(e.N_CLOCKS), wheel_size(pool)
+    clock[e.T_END] = math.inf
     clock[e.T_OUT_COOLDOWN] = clock[e.T_IN_COOLDOWN] = -math.inf
     effects = math.ceil(scaling.delay_s / k.CONCURRENCY_EVERY_S) * 2 + 16 if scaling.metric else 1
     n_clients = max(dynamics.retries.n_clients, 1)
@@ -195,7 +197,9 @@ def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int
         node=np.zeros((0, e.NODE_WIDTH), np.int64),
         slot=np.zeros((0, e.SLOT_WIDTH), np.int64),
         end_s=np.zeros(0),
-        end_tree=np.zeros(0, np.int32),
+        next_worker=np.zeros(0, np.int32),
+        wheel=np.full(buckets, -1, np.int32),
+        occupied=np.zeros(buckets // 64, np.uint64),
         job=np.zeros(0, np.int32),
         idle=np.zeros(0, np.int32),
         due_s=np.zeros(0),
@@ -224,24 +228,18 @@ def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int
 
 def _with_nodes(m: e.Machines, more: int) -> e.Machines:
     """Return machines with room for `more` nodes more."""
-    size = m.node.shape[0]
-    node = np.concatenate([m.node, np.zeros((more, e.NODE_WIDTH), np.int64)])
-    node[size:, e.N_NEXT] = np.arange(size + 1, size + more + 1)
-    node[-1, e.N_NEXT] = m.count[e.M_FREE]
-    m.count[e.M_FREE] = size
     m.count[e.M_N_FREE] += more
-    return m._replace(node=node, node_s=longer(m.node_s, more), retry=longer(m.retry, more))
+    return m._replace(node=longer(m.node, more), node_s=longer(m.node_s, more), retry=longer(m.retry, more))
 
 
 def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
     """Return machines with room for at least `wanted` instances, a power of two."""
     size, slots = m.world_s.size, 1 << math.ceil(math.log2(wanted))
-    leaves = 1 << math.ceil(math.log2(slots * workers))
     more = slots - size
     slot = longer(m.slot, more)
     slot[size:, [e.I_HEAD, e.I_TAIL, e.I_PLACE]] = -1
-    idle = np.arange(leaves, dtype=np.int32)
-    idle[: size * workers] = m.idle[: size * workers]
+    idle = np.arange(slots * workers, dtype=np.int32)
+    idle[: size * workers] = m.idle
     # the lowest new slot is taken first
     free, n_free = np.zeros(slots, np.int32), int(m.count[e.M_FREE_SLOTS])
     free[:more] = np.arange(slots - 1, size - 1, -1)
@@ -249,9 +247,9 @@ def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
     m.count[e.M_FREE_SLOTS] += more
     machines = m._replace(
         slot=slot,
-        end_s=longer(m.end_s[: size * workers], leaves - size * workers, math.inf),
-        end_tree=np.zeros(2 * leaves, np.int32),
-        job=longer(m.job[: size * workers], leaves - size * workers),
+        end_s=longer(m.end_s, more * workers, math.inf),
+        next_worker=longer(m.next_worker, more * workers),
+        job=longer(m.job, more * workers),
         idle=idle,
         due_s=longer(m.due_s, more, math.inf),
         due_tree=np.zeros(2 * slots, np.int32),
@@ -261,7 +259,7 @@ def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
         ready=longer(m.ready, more),
         free_slot=free,
     )
-    e.plant_trees(workers, machines)
+    e.plant_tree(machines)
     return machines
 
 

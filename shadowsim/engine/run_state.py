@@ -19,7 +19,6 @@ from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
 from shadowsim.errors import SimulationError
 
-_MOST_LEVELS = 16  # words of 64
 _NONE = np.empty(0)
 _NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
 
@@ -154,7 +153,8 @@ def _relevant_state(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
     f = s.flight
     if f.leave_s.size:
         flying = np.zeros(f.leave_s.size, bool)
-        for node in f.wheel[f.wheel >= 0]:
+        heads = np.concatenate([f.wheel, f.far.ravel()])
+        for node in heads[heads >= 0]:
             while node >= 0:
                 flying[node] = f.leave_s[node] > now
                 node = f.next_node[node]
@@ -185,27 +185,30 @@ def _new_state(pool: k.Pool, horizon_s: float, nodes: int, max_per_s: int) -> k.
 def _new_flight(pool: k.Pool, nodes: int) -> k.Flight:
     """Return an empty in-flight table with room for 2 `nodes` requests (0 if the pool's requests are not tracked)."""
     n = pool.n_instances
-    # a turn of the wheel is several service times long, so that few requests stay for more than one
-    buckets = 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
-    levels = 64 * min(2 + pool.n_workers // 32, _MOST_LEVELS)
+    buckets = wheel_size(pool)
     instances = np.arange(n, dtype=np.uint64)
-    level = np.zeros((levels, -(-n // 64)), np.uint64)
-    at_level, some = np.zeros(levels, np.int64), np.zeros(levels // 64, np.uint64)
+    level = np.zeros((k.LEVELS, -(-n // 64)), np.uint64)
+    at_level = np.zeros(k.LEVELS, np.int64)
     np.bitwise_or.at(level[0], instances // 64, np.uint64(1) << instances % 64)
-    at_level[0], some[0] = n, 1
+    at_level[0] = n
     flight = k.Flight(
-        counts=np.array([-1, 0, 0]),
+        counts=np.array([-1, 0, 0, 0, 0, 0]),
         wheel=np.full(buckets if nodes else 1, -1, np.int32),
         occupied=np.zeros(buckets // 64, np.uint64),
+        far=np.full((k.FAR_SCALES, 1 << k.FAR_BITS) if nodes else (1, 1), -1, np.int32),
         next_node=np.empty(0, np.int32),
         leave_s=np.empty(0),
         instance=np.empty(0, np.int32),
         outstanding=np.zeros(n, np.int64),
         level=level,
         at_level=at_level,
-        some=some,
     )
     return _more_nodes(flight, 2 * nodes) if nodes else flight
+
+
+def wheel_size(pool: k.Pool) -> int:
+    """Return the number of buckets of a pool's timing wheel: a turn is several service times, so few stay longer."""
+    return 1 << min(max(math.ceil(math.log2(4 * pool.buckets_per_s * max(pool.mean_s, 1e-9) + 1)), 6), 16)
 
 
 def _with_nodes(state: k.State, n: int) -> k.State:
@@ -230,7 +233,11 @@ def _more_nodes(flight: k.Flight, n: int) -> k.Flight:
 
 def longer(column: Any, more: int, value: float = 0) -> Any:
     """Return a column with `more` rows more, all of `value`."""
-    return np.concatenate([column, np.full((more, *column.shape[1:]), value, column.dtype)])
+    grown = np.zeros((len(column) + more, *column.shape[1:]), column.dtype)  # zeros take no memory until they change
+    grown[: len(column)] = column
+    if value:
+        grown[len(column) :] = value
+    return grown
 
 
 def longer_pending(pending: k.Pending, more: int) -> k.Pending:

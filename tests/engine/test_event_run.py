@@ -182,3 +182,19 @@ def test_an_evented_side_grows_while_it_runs():
     assert machines.node.shape[0] > 1024
     assert machines.open_n.size > 4
     assert machines.count[e.M_NEXT_NUMBER] > 20
+
+
+def test_work_far_longer_than_usual_ends_in_its_turn(tmp_path):
+    """Most work takes half a second, and ends at the same instants; some a thousand turns of the timing wheel."""
+    times = [i // 3 * 0.5 for i in range(600)] + [200.0 + 50.0 * i for i in range(16)]
+    rows = [f"{t},{900.0 if i % 150 == 7 else 700.0 if i % 211 == 9 else 0.5}" for i, t in enumerate(times)]
+    (tmp_path / "t.csv").write_text("time,size\n" + "\n".join(rows) + "\n")
+    traffic = {"process": "trace", "path": "t.csv", "time_column": "time"}
+    served = {"time": {"law": "linear", "base_s": 0.0, "size": 1.0}, "workers": 3}
+    s = scenario(traffic, served, source_instances=3, shadow_instances=2, base_dir=tmp_path, horizon_s=950.0)
+    # listed failures, one while workers of the instance are to end at one instant
+    outages = events.outages([(1, 20.25, 5.0), (0, 300.0, 2.0)])
+    c, arrivals = with_events(s, events.NO_BATCHING, events.NO_SCALING, outages, events.NO_RETRIES, (True, True))
+    for mean_s in (c.source.mean_s, 1e-3):  # the wheel is made for the mean, which may mislead
+        pools = {name: c.pool(name)._replace(mean_s=mean_s, buckets_per_s=64.0 / mean_s) for name in NAMES}
+        check(s, replace(c, **pools), arrivals, 64)

@@ -21,6 +21,7 @@ from shadowsim import InputError, default_scenario, simulate
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
+from shadowsim.engine.parallel import Job
 from shadowsim.engine.simulate import COMPILING, _is_compiled
 
 JIT = not os.environ.get("NUMBA_DISABLE_JIT")
@@ -167,6 +168,43 @@ def check_trace(tenths, repeat, speed, queue_limit, chunk):
             horizon_s=45.0,
         )
         check(s, chunk)
+
+
+LEAST = {"routing": "LEAST_OUTSTANDING_REQUESTS"}
+
+
+def burst(n, then_per_s, mean_s, timeout_s, instances, **more):
+    """About n requests in 15 us, and few ones afterwards."""
+    spike = {"at_s": 0.0, "for_s": 15e-6, "rate_per_s": n / 15e-6}
+    traffic = {"process": "poisson", "profile": {"kind": "spikes", "base_per_s": then_per_s, "spikes": [spike]}}
+    endpoint = LEAST | {"timeout_s": timeout_s}
+    served, pools = service("exponential", mean_s), {"source_instances": instances, "shadow_instances": instances}
+    return scenario(traffic, served, **pools, endpoint=endpoint, horizon_s=3e3, period_s=10.0, **more)
+
+
+@pytest.mark.parametrize(("instances", "timeout_s"), [(1, 9e3), (2, 9e3), (3, 1e3), (65, 9e3)])
+def test_a_backlog_of_hundreds_per_instance_equals_the_oracle(instances, timeout_s):
+    check(burst(1200, 0.05, 1.6 * instances, timeout_s, instances, mirror={"max_in_flight": 500}), 4096)
+
+
+def test_a_backlog_reaches_every_part_of_the_structures_that_hold_it():
+    s = burst(1200, 0.05, 4.0, 9e3, 2)
+    arrivals = arrivals_of(s)
+    state = Job(columns(s, arrivals), arrivals, 4096, 0, 0).new_state()
+    for window in range(1, s.n_windows + 1):
+        state.advance(window)
+        flight = state.source.flight
+        in_flight, base = int(flight.counts[k.F_TOTAL]), int(flight.counts[k.F_BASE])
+        far = int(flight.counts[k.F_FAR])
+        assert flight.outstanding.sum() == in_flight >= far
+        assert base <= flight.outstanding.max() < base + k.LEVELS
+        assert flight.at_level.sum() == 2
+        if window == 1:
+            assert far > 500
+            assert base > 500
+            assert [bool((lists >= 0).any()) for lists in flight.far] == [False, True, True, False]
+    assert far < 200
+    assert base < 200
 
 
 @pytest.mark.slow
