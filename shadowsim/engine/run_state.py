@@ -22,7 +22,7 @@ from shadowsim.errors import SimulationError
 _MOST_LEVELS = 16  # words of 64
 _NONE = np.empty(0)
 _ABSENT: Any = None  # a column that the kernel's variant does not read
-_NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
+NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
 
 
 @dataclass(slots=True)
@@ -49,31 +49,39 @@ class RunState:
     def advance(self, last_window: int, sides: int = k.BOTH_SIDES) -> None:
         """Simulate up to `last_window`, with more room whenever the kernel asks for it."""
         first = int(self.cursor[k.C_WINDOW])
-        arrivals = _NO_ARRIVALS if sides == k.SHADOW_SIDE else self.arrivals.of_windows(first, last_window)
-        if not self.general:
-            arrivals = arrivals._replace(trace_s=_ABSENT)
+        arrivals = NO_ARRIVALS if sides == k.SHADOW_SIDE else self.arrivals.of_windows(first, last_window)
         with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
-            while self._call_kernel(last_window, sides, arrivals) == k.NEEDS_ROOM:
+            while k.run(*self._arguments(last_window, sides, arrivals)) == k.NEEDS_ROOM:
                 self._grow()
 
-    def _call_kernel(self, last_window: int, sides: int, arrivals: k.Arrivals) -> int:
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the kernel's variant for this run is in this process or in numba's cache."""
+        return is_compiled(k.run, self._arguments(0, k.BOTH_SIDES, NO_ARRIVALS))
+
+    def compile(self) -> None:
+        """Compile the kernel's variant for this run, or load it from numba's cache; nothing is simulated."""
+        k.run(*self._arguments(0, k.BOTH_SIDES, NO_ARRIVALS))
+
+    def _arguments(self, last_window: int, sides: int, arrivals: k.Arrivals) -> tuple[Any, ...]:
         c, (source_tally, shadow_tally), (source_sample, shadow_sample) = self.columns, self.tallies, self.samples
-        status: int = k.run(
-            last_window=last_window,
-            sides=sides,
-            general=_need(self.general),
-            tracked=_need(self.source.flight is not None),
-            settings=k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed),
-            arrivals=arrivals,
-            mirror=c.mirror,
-            sent=c.request,
-            source=k.PoolRun(c.source, c.source_answer, self.source, source_tally, source_sample),
-            shadow=k.PoolRun(c.shadow, c.shadow_answer, self.shadow, shadow_tally, shadow_sample),
-            transit=k.Transit(self.pending, self.copies, self.copies_end),
-            scratch=self.scratch,
-            progress=k.Progress(self.cursor, self.reached),
+        if not self.general:
+            arrivals = arrivals._replace(trace_s=_ABSENT)
+        return (
+            last_window,
+            sides,
+            _need(self.general),
+            _need(self.source.flight is not None),
+            k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed),
+            arrivals,
+            c.mirror,
+            c.request,
+            k.PoolRun(c.source, c.source_answer, self.source, source_tally, source_sample),
+            k.PoolRun(c.shadow, c.shadow_answer, self.shadow, shadow_tally, shadow_sample),
+            k.Transit(self.pending, self.copies, self.copies_end),
+            self.scratch,
+            k.Progress(self.cursor, self.reached),
         )
-        return status
 
     def _grow(self) -> None:
         chunk = self.scratch.arrival.size
@@ -128,6 +136,22 @@ class RunState:
     def arrived(self) -> int:
         """Number of requests that have arrived."""
         return int(self.cursor[k.C_ARRIVED])
+
+
+def is_compiled(function: Any, arguments: tuple[Any, ...] | None = None) -> bool:
+    """Return whether this process or numba's cache has a function compiled, for these arguments or for any.
+
+    True if that cannot be told: numba is switched off, or another version of it.
+    """
+    try:
+        cache = function._cache
+        index = cache._cache_file._load_index()
+        if arguments is None:
+            return bool(function.signatures or index)
+        types = tuple(map(function.typeof_pyval, arguments))
+        return types in function.overloads or cache._index_key(types, function.targetctx.codegen()) in index
+    except (AttributeError, OSError):
+        return True
 
 
 def new_run_state(c: Columns, arrivals: ArrivalStream, chunk: int, samples: tuple[k.Sample, k.Sample]) -> RunState:
