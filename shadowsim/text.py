@@ -52,6 +52,13 @@ def time_text(x: float) -> str:
     return f"{significant(rounded)} s"
 
 
+def duration(x: float) -> str:
+    """Return a long time roughly, for people who wait: "45 s", "12 min", "3.5 h"."""
+    if x < 90.0:
+        return f"{x:.0f} s"
+    return f"{x / 60.0:.0f} min" if x < 5400.0 else f"{x / 3600.0:.1f} h"
+
+
 def percent(share: float, decimals: int = 1) -> str:
     """Return a share as "50.0 %"; "-" for NaN and infinity."""
     return f"{100.0 * share:.{decimals}f} %" if math.isfinite(share) else "-"

@@ -213,7 +213,7 @@ def simulate(
     if out is not None:
         make_folder(out)
     from shadowsim.engine.replicate import replicate, worst
-    from shadowsim.engine.simulate import compile_kernel
+    from shadowsim.engine.simulate import compile_for
     from shadowsim.engine.simulate import simulate as run_once
     from shadowsim.planning.slo import parse_slo
     from shadowsim.report.run_text import goals_frame, results_frame, results_object, results_text
@@ -225,7 +225,7 @@ def simulate(
         typer.echo(scenario_text(scenario))
         typer.echo("".join(f"{line}\n" for line in assumption_lines(scenario)), nl=False)
     run = run_once if n == 1 else replicate
-    compile_kernel(lambda notice: None if quiet else typer.echo(notice, err=True))  # which the timing leaves out
+    compile_for(scenario, lambda notice: None if quiet else typer.echo(notice, err=True))  # which the timing leaves out
     if shows_progress(as_json, as_csv, quiet):
         for notice in _long_run_lines(scenario):
             typer.echo(notice, err=True)
@@ -307,15 +307,16 @@ app.add_typer(serve.app)
 
 
 def _long_run_lines(scenario: Scenario) -> list[str]:
-    """Return how long a run of very many requests takes, roughly, and that one window shows no progress."""
-    from shadowsim.text import compact, time_text
+    """Return how long a run of very many requests in one window takes, roughly: no bar can tell that."""
+    from shadowsim.text import compact, duration
 
     per_s = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start)
     n = per_s * scenario.horizon_s * scenario.replications
-    if n < _MANY_REQUESTS:
+    if n < _MANY_REQUESTS or scenario.n_windows > 1:
         return []
-    bar = "; a run of one window shows no progress" if scenario.n_windows == 1 else ""
-    return [f"about {compact(n)} requests: roughly {time_text(n / _REQUESTS_PER_S)}{bar}"]
+    return [
+        f"about {compact(n)} requests: roughly {duration(n / _REQUESTS_PER_S)}; a run of one window shows no progress"
+    ]
 
 
 def _read_prices(file: Path) -> Prices:

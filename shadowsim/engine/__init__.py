@@ -8,6 +8,7 @@ event_run      runs one evented side of a run, with arrays that grow
 executors      runs many tasks on threads or on an executor, a bounded number at a time
 law_tables     tabulates a law's quantiles for the kernel
 parallel       runs one simulation on several workers with identical results
+progress       shows how far a run is, how long it takes, and that code is compiled
 replicate      simulates a scenario several times with independent draws, and summarises the runs
 run_frames     builds the three frames from the kernel's counts
 run_state      holds the arrays that change during a run

@@ -1362,7 +1362,7 @@ def run_source(
             if w - machines.count[M_OPEN] >= machines.open_n.size:
                 return NEEDS_ROOM
             open_row(rows[w])
-            open_arrivals(begin, end, arrivals, scratch.stretch, cursor)
+            open_arrivals(begin, end, arrivals, True, scratch.stretch, cursor)
             reached[REACHED_COUNT], reached[REACHED_S] = 0.0, begin
             cursor[C_BASE], cursor[C_MORE], cursor[C_AT], cursor[C_CHUNK] = 0, 1, 0, 0
             cursor[C_PHASE] = ARRIVE
@@ -1371,7 +1371,7 @@ def run_source(
             if cursor[C_MORE] == 0:
                 reached[REACHED_S], cursor[C_PHASE] = just_below(end), CLOSING
             else:
-                n = arrive(w, end, seed, arrivals, counted, scratch, scratch.stretch, cursor, reached)
+                n = arrive(w, end, seed, arrivals, True, counted, scratch, scratch.stretch, cursor, reached)
                 _number(w, n, seed, counted, cursor[C_BASE], scratch, incoming)
                 cursor[C_BASE] += n
                 cursor[C_CHUNK] = n

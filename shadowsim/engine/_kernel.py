@@ -47,6 +47,19 @@ A backlog costs no more than an empty queue. What leaves later than within a tur
 one turn, beyond 4,096 turns of 4,096 turns, and so on (Varghese and Lauck's hierarchical wheels), and is looked at
 again only when that time begins. The levels are 64 numbers of requests round the least one, and move with it.
 
+Variants
+--------
+Compiling takes longest of all, so `run` is compiled for what a scenario needs. numba compiles a function for
+the types of its arguments, and drops a branch on `argument is None`, or `is not None`, where the argument is None. (It
+does so for arguments only, not for fields of a tuple, so these two are passed on.) There are three variants:
+
+    general None, tracked None    plain: Poisson arrivals, a coin for each copy, which is made at the arrival, RANDOM
+                                  pools without refusals, slowdown, errors or payloads, no caps
+    general None, tracked True    the same with LEAST_OUTSTANDING_REQUESTS
+    general True, tracked True    everything
+
+In a plain run the columns that nothing reads are None, too: taking an array from Python is much code.
+
 Laws
 ----
 A law is a table of quantiles of mean 1. A draw's low bit chooses the half (upper or lower tail), its high 53 bits are a
@@ -58,7 +71,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal, localcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numba
 import numpy as np
@@ -72,7 +85,7 @@ Hashes = NDArray[np.uint64]
 # error_model="numpy": divisions are then not tested for zero, and loops round them can be vectorised. No divisor here
 # can be zero (each is guarded where it is formed). _nrt=False: arrays are borrowed from the caller, and no access to
 # them counts references, which is atomic; a function can then neither allocate nor return an array.
-njit = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
+njit = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cfunc_wrapper=True)
 # For functions that only compiled code calls: without the wrappers for Python they compile faster, and a call from
 # Python would crash. Never for a public function.
 inner = numba.njit(
@@ -151,6 +164,10 @@ LEVELS = 64
 FAR_BITS, FAR_SCALES = 12, 4  # 48 bits and those of the wheel, at least 6, are more than buckets have
 
 CONCURRENCY_EVERY_S = 10.0  # CloudWatch emits ConcurrentRequestsPerModel every ten seconds
+
+
+# Whether a run needs a part of the code. None: it does not, and the part is not compiled; see `Variants`.
+Need = Literal[True] | None
 
 
 class Arrivals(NamedTuple):
@@ -256,6 +273,8 @@ class State(NamedTuple):
     next one.
 
     `copied_s` (max_per_s,) and `copied_at` (1,): when the last copies were made, as a ring.
+
+    `flight` is None where requests are not tracked; so are the starts and the times of copies in a plain run.
     """
 
     free_s: Floats
@@ -454,6 +473,7 @@ def neg_log_all(u: Floats) -> None:
 _ONE_BITS = np.int64(0x3FF0000000000000)
 _CELL_SHIFT = np.uint64(52 - CELL_BITS)
 _CELL_MASK = np.uint64((1 << (52 - CELL_BITS)) - 1)
+_CELL_SHARE = 2.0 ** -(52 - CELL_BITS)  # named: numba would compute a power
 _CELL_ORIGIN = np.uint64(0x3FF << CELL_BITS)
 _HALF = np.uint64(TABLE_HALF)
 
@@ -469,7 +489,7 @@ def draw(z: np.uint64, table: Floats) -> float:
     """Return a table's quantile for a draw: its low bit is the half, its high 53 bits are the tail probability."""
     bits = np.float64(np.int64(z >> _11) + 1).view(np.uint64)
     at = (bits >> _CELL_SHIFT) + (z & _1) * _HALF - _CELL_ORIGIN
-    inside = np.float64(np.int64(bits & _CELL_MASK)) * 2.0 ** -(52 - CELL_BITS)
+    inside = np.float64(np.int64(bits & _CELL_MASK)) * _CELL_SHARE
     low = table[at]
     return low + (table[at + _1] - low) * inside
 
@@ -747,8 +767,8 @@ def renewal_arrivals(
 
 @inner
 def _draw_requests(
-    seed: np.uint64, window: int, k: np.uint64, offset: Hashes, request: Ints, pool: Pool, work: Floats, route: Hashes,
-    instance: Int32s,
+    seed: np.uint64, window: int, k: np.uint64, offset: Hashes, request: Ints, general: Need, pool: Pool, work: Floats,
+    route: Hashes, instance: Int32s,
 ) -> None:  # fmt: skip
     """Write service times, by the pool's law or from a trace, and instances; draws are mix(k + key + offset).
 
@@ -756,7 +776,7 @@ def _draw_requests(
     until the tie is known.
     """
     n = offset.size
-    if pool.work_s.size:
+    if general is not None and pool.work_s.size:
         m = pool.work_s.size
         for i in range(n):
             work[i] = pool.work_s[request[i] % m]
@@ -1144,11 +1164,14 @@ def _serve_any(
 
 @inner
 def _serve_to(
-    arrival: Floats, capped: bool, mirror: Mirror, pool: Pool, state: State, scratch: Scratch, row: Floats
-) -> None:
+    arrival: Floats, general: Need, tracked: Need, capped: bool, mirror: Mirror, pool: Pool, state: State,
+    scratch: Scratch, row: Floats,
+) -> None:  # fmt: skip
     """Serve a chunk, and sample concurrency at each tick on the way."""
     n, free_s = arrival.size, state.free_s
-    plain = pool.queue_limit < 0 and pool.slowdown.size == 0 and not capped
+    plain = True
+    if general is not None:
+        plain = pool.queue_limit < 0 and pool.slowdown.size == 0 and not capped
     lo = np.int64(0)
     while lo < n:
         hi, tick_s = n, np.float64(state.tick[0]) * CONCURRENCY_EVERY_S
@@ -1159,9 +1182,9 @@ def _serve_to(
         t, work, route = arrival[lo:hi], scratch.work[lo:hi], scratch.route[lo:hi]
         instance, start = scratch.instance[lo:hi], scratch.start[lo:hi]
         # a literal number of workers lets the compiler unroll the insertion
-        if not plain:
+        if general is not None and not plain:
             _serve_any(t, work, route, instance, capped, mirror, pool, state, start)
-        elif pool.routing == LEAST_OUTSTANDING:
+        elif tracked is not None and pool.routing == LEAST_OUTSTANDING:
             _serve_least(t, work, route, instance, pool, state, start)
         elif pool.n_workers == 1:
             _serve(t, work, instance, np.int64(1), free_s, start)
@@ -1198,7 +1221,7 @@ def bucket_edges() -> Floats:
 
 @inner
 def _tally(
-    arrival: Floats, work: Floats, start: Floats, timeout: float, row: Floats, bucket: NDArray[np.uint32]
+    arrival: Floats, work: Floats, start: Floats, general: Need, timeout: float, row: Floats, bucket: NDArray[np.uint32]
 ) -> None:
     """Add a chunk to its window's row, request by request in order of arrival."""
     work_sum, wait_sum, latency_sum = row[R_WORK], row[R_WAIT_SUM], row[R_LATENCY_SUM]
@@ -1206,7 +1229,7 @@ def _tally(
     n = arrival.size
     came, timed_out = n, 0
     for i in range(n):
-        if start[i] < 0.0:
+        if general is not None and start[i] < 0.0:
             came -= _tally_without_start(start[i], work[i], row)
             continue
         t = arrival[i]
@@ -1456,18 +1479,18 @@ def _release(seed: np.uint64, through: float, pending: Pending, at: int, room: i
 
 @inner
 def _hand_over(
-    window: int, base: int, copied: int, counted: bool, timeout: float, mirror: Mirror, scratch: Scratch,
-    pending: Pending, at: int, copies: Copies,
+    window: int, base: int, copied: int, general: Need, counted: bool, timeout: float, mirror: Mirror,
+    scratch: Scratch, pending: Pending, at: int, copies: Copies,
 ) -> int:  # fmt: skip
     """Write a chunk's copies to `copies` from `at` on, or to `pending`; return how many were written to `copies`."""
     picked, arrival = scratch.picked, scratch.arrival
-    if mirror.instant == AT_ARRIVAL:
+    if general is None or mirror.instant == AT_ARRIVAL:
         k, offset, order = GOLDEN * np.uint64(base), scratch.offset, scratch.order
         to_arrival, to_offset, to_order = copies.arrival[at:], copies.offset[at:], copies.order[at:]
         for j in range(copied):
             i = np.uint64(picked[j])
             to_arrival[j], to_offset[j], to_order[j] = arrival[i], k + offset[i], order[j]
-        if counted:
+        if general is not None and counted:
             for j in range(copied):
                 copies.request[at + j] = scratch.request[picked[j]]
         return copied
@@ -1491,29 +1514,34 @@ def _hand_over(
 
 @inner
 def open_row(row: Floats) -> None:
-    row[:] = 0.0
+    for i in range(row.size):
+        row[i] = 0.0
     row[R_LATENCY_MIN], row[R_LATENCY_MAX] = np.inf, -np.inf
     row[R_CONCURRENT_MIN], row[R_CONCURRENT_MAX] = np.inf, -np.inf
 
 
 @inner
-def open_arrivals(begin: float, end: float, arrivals: Arrivals, stretch: Floats, cursor: Ints) -> None:
+def open_arrivals(begin: float, end: float, arrivals: Arrivals, general: Need, stretch: Floats, cursor: Ints) -> None:
     """Set the cursor to a window's first arrival."""
     cursor[C_STRETCH], cursor[C_STRETCHES], cursor[C_FIRST] = 0, 0, 0
-    if arrivals.process == POISSON:
-        cursor[C_STRETCHES] = _stretches(begin, end, arrivals, _last_knot(begin, arrivals.knot_s), stretch)
-    else:
+    if general is not None and arrivals.process != POISSON:
         cursor[C_FIRST] = first_from(begin, arrivals)
+    else:
+        cursor[C_STRETCHES] = _stretches(begin, end, arrivals, _last_knot(begin, arrivals.knot_s), stretch)
 
 
 @inner
 def arrive(
-    w: int, end: float, seed: np.uint64, arrivals: Arrivals, counted: bool, scratch: Scratch, stretch: Floats,
-    cursor: Ints, reached: Floats,
+    w: int, end: float, seed: np.uint64, arrivals: Arrivals, general: Need, counted: bool, scratch: Scratch,
+    stretch: Floats, cursor: Ints, reached: Floats,
 ) -> int:  # fmt: skip
     """Write the next arrivals of window w, at most a chunk, and, if `counted`, their numbers; return how many."""
     chunk, base, first = scratch.arrival.size, cursor[C_BASE], cursor[C_FIRST]
-    if arrivals.process == POISSON:
+    if general is not None and arrivals.process != POISSON:
+        size = min(chunk, arrivals.n_total - first - base)
+        n = _next_global(first + base, size, end, arrivals, scratch.arrival)
+        more = n == size and first + base + n < arrivals.n_total
+    else:
         # draw about as many as the rest of the window needs: more are lost time, fewer cost another call
         rest = stretch[cursor[C_STRETCHES] - 1, 4] - reached[REACHED_COUNT]
         size = min(chunk, np.int64(rest + 6.0 * math.sqrt(rest)) + 8)
@@ -1522,14 +1550,10 @@ def arrive(
             cursor[C_STRETCHES], cursor[C_STRETCH], scratch.start, scratch.reached, scratch.arrival,
         )  # fmt: skip
         more = n == size
-    else:
-        size = min(chunk, arrivals.n_total - first - base)
-        n = _next_global(first + base, size, end, arrivals, scratch.arrival)
-        more = n == size and first + base + n < arrivals.n_total
     cursor[C_MORE] = np.int64(more)
     if n > 0:
         reached[REACHED_S] = scratch.arrival[n - 1]
-    if counted:
+    if general is not None and counted:
         for i in range(n):
             scratch.request[i] = first + base + i
     return n
@@ -1546,21 +1570,21 @@ def _same_window(window: Ints, lo: int) -> int:
 
 @inner
 def _copy(
-    w: int, n: int, counted: bool, seed: np.uint64, timeout: float, mirror: Mirror, sent: Payload, row: Floats,
-    sample: Sample, pending: Pending, copies: Copies, scratch: Scratch, cursor: Ints,
+    w: int, n: int, general: Need, counted: bool, seed: np.uint64, timeout: float, mirror: Mirror, sent: Payload,
+    row: Floats, sample: Sample, pending: Pending, copies: Copies, scratch: Scratch, cursor: Ints,
 ) -> None:  # fmt: skip
     """Choose a chunk's requests to copy, pass the copies on, and sample the requests."""
     base = cursor[C_BASE]
     k = GOLDEN * np.uint64(base)
     k_copy = key(seed, COPY, w) + k
-    if mirror.rule == COIN:
-        copied, kept = _choose_coin(k_copy, n, mirror, sample.threshold, scratch)
-    else:
+    if general is not None and mirror.rule != COIN:
         k_session, k_session_copy = key(seed, SESSION, w) + k, key(seed, SESSION_COPY, 0)
         copied, kept = _choose_otherwise(
             k_copy, k_session, k_session_copy, cursor[C_ARRIVED], n, mirror, sample.threshold, scratch
         )
-    if mirror.max_body_bytes >= 0.0:
+    else:
+        copied, kept = _choose_coin(k_copy, n, mirror, sample.threshold, scratch)
+    if general is not None and mirror.max_body_bytes >= 0.0:
         copied = _small_enough(key(seed, sent.column, w) + k, copied, mirror, sent, scratch, row)
     number, offset, arrival = scratch.kept, scratch.offset, scratch.arrival
     rows, n_rows, instance, start, work = sample.rows, sample.n, scratch.instance, scratch.start, scratch.work
@@ -1568,7 +1592,9 @@ def _copy(
         i = number[j]
         order = mix(k_copy + offset[i]) & LOW32
         _keep_one(w, base + i, order, arrival[i], instance[i], start[i], work[i], rows, n_rows)
-    cursor[C_OUT] += _hand_over(w, base, copied, counted, timeout, mirror, scratch, pending, cursor[C_OUT], copies)
+    cursor[C_OUT] += _hand_over(
+        w, base, copied, general, counted, timeout, mirror, scratch, pending, cursor[C_OUT], copies
+    )
     cursor[C_BASE] = base + n
     cursor[C_ARRIVED] += n
 
@@ -1582,74 +1608,90 @@ def _keep_one(
     at = n[0]
     n[0] = at + 1
     if at < rows.shape[0]:
-        rows[at, S_WINDOW], rows[at, S_NUMBER], rows[at, S_ORDER] = window, number, np.float64(np.int64(order))
-        rows[at, S_ARRIVAL], rows[at, S_INSTANCE], rows[at, S_START] = arrival, instance, start
-        rows[at, S_SERVICE] = work
+        row = rows[at]
+        row[S_WINDOW], row[S_NUMBER], row[S_ORDER] = window, number, np.float64(np.int64(order))
+        row[S_ARRIVAL], row[S_INSTANCE], row[S_START], row[S_SERVICE] = arrival, instance, start, work
 
 
 @inner
-def _keep_copies(w: int, lo: int, n: int, mixed: bool, copies: Copies, sample: Sample, scratch: Scratch) -> None:
+def _keep_copies(
+    w: int, lo: int, n: int, general: Need, mixed: bool, copies: Copies, sample: Sample, scratch: Scratch
+) -> None:
     """Sample the copies that reached the shadow."""
     order, arrival = copies.order[lo : lo + n], copies.arrival[lo:]
-    offset, windows = copies.offset[lo:], copies.window[lo:]
+    offset = copies.offset[lo:]
     rows, n_rows, instance, start, work = sample.rows, sample.n, scratch.instance, scratch.start, scratch.work
     threshold = sample.threshold
     for i in range(n):
         if order[i] < threshold and start[i] >= REFUSED:
-            window = windows[i] if mixed else w
+            window = w
+            if general is not None and mixed:
+                window = copies.window[lo + i]
             number = np.int64(offset[i] * NUMBER_OF_OFFSET)
             _keep_one(window, number, order[i], arrival[i], instance[i], start[i], work[i], rows, n_rows)
 
 
 @inner
 def _through_pool(
-    w: int, mixed: bool, k: np.uint64, arrival: Floats, offset: Hashes, request: Ints, window: Ints, capped: bool,
-    seed: np.uint64, pool: Pool, mirror: Mirror, sent: Payload, answer: Payload, state: State, tally: Tally,
-    scratch: Scratch,
+    w: int, general: Need, tracked: Need, mixed: bool, k: np.uint64, lo: int, hi: int, arrival: Floats, offset: Hashes,
+    request: Ints, window: Ints, capped: bool, seed: np.uint64, pool: Pool, mirror: Mirror, sent: Payload,
+    answer: Payload, state: State, tally: Tally, scratch: Scratch,
 ) -> None:  # fmt: skip
-    """Serve requests, one per element of the columns, and count them in the row of window w, in which they arrive.
+    """Serve requests, elements lo..hi-1 of the columns, and count them in the row of window w, in which they arrive.
 
     `mixed`: they come from several windows, as copies at a response do: `window` (n,) holds these.
     """
-    n, row = arrival.size, tally.rows[w]
+    n, row = hi - lo, tally.rows[w]
+    arrival, offset = arrival[lo:hi], offset[lo:hi]
     work, start = scratch.work[:n], scratch.start[:n]
-    lo = np.int64(0)
-    while lo < n:
-        hi = _same_window(window, lo) if mixed else n
-        _draw_requests(
-            seed, window[lo] if mixed else w, k, offset[lo:hi], request[lo:hi], pool, work[lo:hi], scratch.route[lo:hi],
-            scratch.instance[lo:hi],
-        )  # fmt: skip
-        lo = hi
-    _serve_to(arrival, capped, mirror, pool, state, scratch, row)
-    _tally(arrival, work, start, pool.timeout_s, row, tally.bucket)
-    lo = 0 if pool.error_4xx + pool.error_5xx > 0.0 or sent.mean >= 0.0 or answer.mean >= 0.0 else n
-    while lo < n:
-        hi = _same_window(window, lo) if mixed else n
-        _tally_answers(
-            seed, window[lo] if mixed else w, k, offset[lo:hi], request[lo:hi], arrival[lo:hi], work[lo:hi],
-            start[lo:hi], pool, sent, answer, row,
-        )  # fmt: skip
-        lo = hi
+    if general is None:
+        _draw_requests(seed, w, k, offset, request, general, pool, work, scratch.route[:n], scratch.instance[:n])
+    else:
+        request, window = request[lo:hi], window[lo:hi]
+        i = np.int64(0)
+        while i < n:
+            j = _same_window(window, i) if mixed else n
+            _draw_requests(
+                seed, window[i] if mixed else w, k, offset[i:j], request[i:j], general, pool, work[i:j],
+                scratch.route[i:j], scratch.instance[i:j],
+            )  # fmt: skip
+            i = j
+    _serve_to(arrival, general, tracked, capped, mirror, pool, state, scratch, row)
+    _tally(arrival, work, start, general, pool.timeout_s, row, tally.bucket)
+    if general is not None:
+        i = np.int64(0)
+        if pool.error_4xx + pool.error_5xx == 0.0 and sent.mean < 0.0 and answer.mean < 0.0:
+            i = n
+        while i < n:
+            j = _same_window(window, i) if mixed else n
+            _tally_answers(
+                seed, window[i] if mixed else w, k, offset[i:j], request[i:j], arrival[i:j], work[i:j], start[i:j],
+                pool, sent, answer, row,
+            )  # fmt: skip
+            i = j
 
 
 @inner
 def _room_for_source(
-    chunk: int, mirror: Mirror, state: State, pending: Pending, copies: Copies, cursor: Ints
+    chunk: int, general: Need, tracked: Need, mirror: Mirror, flight: Flight, pending: Pending, copies: Copies,
+    cursor: Ints,
 ) -> bool:  # fmt: skip
-    waiting = mirror.instant == AT_ARRIVAL or pending.time_s.size - pending.n[0] >= chunk
-    return _room_in_flight(state, chunk) and waiting and copies.arrival.size - cursor[C_OUT] >= chunk
+    waiting = general is None or mirror.instant == AT_ARRIVAL or pending.time_s.size - pending.n[0] >= chunk
+    return _room_in_flight(tracked, flight, chunk) and waiting and copies.arrival.size - cursor[C_OUT] >= chunk
 
 
 @inner
-def _room_in_flight(state: State, n: int) -> bool:
-    return state.flight.leave_s.size == 0 or state.flight.leave_s.size - state.flight.counts[F_TOTAL] >= n
+def _room_in_flight(tracked: Need, flight: Flight, n: int) -> bool:
+    if tracked is None:
+        return True
+    return flight.leave_s.size == 0 or flight.leave_s.size - flight.counts[F_TOTAL] >= n
 
 
 @njit
 def run(
-    last_window: int, sides: int, settings: RunSettings, arrivals: Arrivals, mirror: Mirror, sent: Payload,
-    source: PoolRun, shadow: PoolRun, transit: Transit, scratch: Scratch, progress: Progress,
+    last_window: int, sides: int, general: Need, tracked: Need, settings: RunSettings, arrivals: Arrivals,
+    mirror: Mirror, sent: Payload, source: PoolRun, shadow: PoolRun, transit: Transit, scratch: Scratch,
+    progress: Progress,
 ) -> int:  # fmt: skip
     """Simulate up to window `last_window`, from where `progress` stands.
 
@@ -1658,6 +1700,8 @@ def run(
     sides : int
         BOTH_SIDES; or SOURCE_SIDE, which leaves the copies of window w in `transit.copies` up to
         `transit.copies_end[w]`; or SHADOW_SIDE, which takes them from there.
+    general, tracked
+        Which variant of this function; see the file's `Variants`.
     sent : Payload
         Bodies of requests.
     source, shadow, transit, progress
@@ -1672,16 +1716,18 @@ def run(
     """
     # unpacked once: reading a field counts references
     n_windows, n_sections, period_s, horizon_s, seed = settings
-    pending, copies, copies_end = transit
+    pending, copies, copies_end = transit.pending, transit.copies, transit.copies_end
     cursor, reached = progress
     source_state, shadow_state, source_tally, shadow_tally = source.state, shadow.state, source.tally, shadow.tally
     stretch, chunk = scratch.stretch, scratch.arrival.size
     with_source, with_shadow = sides != SHADOW_SIDE, sides != SOURCE_SIDE
     late = mirror.instant == AT_RESPONSE
-    counted = (
-        source.pool.work_s.size + shadow.pool.work_s.size + sent.by_request.size + source.answer.by_request.size
-        + mirror.session_by_request.size > 0
-    )  # fmt: skip
+    counted = False
+    if general is not None:
+        counted = (
+            source.pool.work_s.size + shadow.pool.work_s.size + sent.by_request.size + source.answer.by_request.size
+            + mirror.session_by_request.size > 0
+        )  # fmt: skip
     while cursor[C_WINDOW] < last_window:
         w = cursor[C_WINDOW]
         begin, end = np.float64(w) * period_s, min(np.float64(w + 1) * period_s, horizon_s)
@@ -1689,7 +1735,7 @@ def run(
         if cursor[C_PHASE] == OPEN:
             if with_source:
                 open_row(source_tally.rows[w])
-                open_arrivals(begin, end, arrivals, stretch, cursor)
+                open_arrivals(begin, end, arrivals, general, stretch, cursor)
                 reached[REACHED_COUNT], reached[REACHED_S] = 0.0, begin
             if with_shadow:
                 open_row(shadow_tally.rows[w])
@@ -1698,19 +1744,19 @@ def run(
             if cursor[C_MORE] == 0:
                 # a response at the window's end belongs to the next window
                 reached[REACHED_S], cursor[C_PHASE] = just_below(end), RELEASE
-            elif not _room_for_source(chunk, mirror, source_state, pending, copies, cursor):
+            elif not _room_for_source(chunk, general, tracked, mirror, source_state.flight, pending, copies, cursor):
                 return NEEDS_ROOM
             else:
-                n, came = arrive(w, end, seed, arrivals, counted, scratch, stretch, cursor, reached), True
+                n, came = arrive(w, end, seed, arrivals, general, counted, scratch, stretch, cursor, reached), True
         elif cursor[C_PHASE] == RELEASE:
-            if late and with_source:
+            if general is not None and late and with_source:
                 room = (chunk if with_shadow else copies.arrival.size) - cursor[C_OUT]
                 cursor[C_OUT] += _release(seed, reached[REACHED_S], pending, cursor[C_OUT], room, copies)
             if with_shadow:
                 n = min((cursor[C_OUT] if with_source else copies_end[w]) - cursor[C_COPIES], chunk)
-                if not _room_in_flight(shadow_state, n):
+                if not _room_in_flight(tracked, shadow_state.flight, n):
                     return NEEDS_ROOM
-            elif late and pending.n[0] > 0 and pending.time_s[0] <= reached[REACHED_S]:
+            elif general is not None and late and pending.n[0] > 0 and pending.time_s[0] <= reached[REACHED_S]:
                 return NEEDS_ROOM
             if n == 0:
                 ended = not with_source or (cursor[C_MORE] == 0 and reached[REACHED_S] == just_below(end))
@@ -1727,24 +1773,22 @@ def run(
             # one call for both sides: code that is inlined here is compiled once
             side, lo, k = source, 0, GOLDEN * np.uint64(cursor[C_BASE])
             arrival, offset, request = scratch.arrival, scratch.offset, scratch.request
-            hi = n
             if not came:
                 side, lo, k = shadow, cursor[C_COPIES], _0
                 arrival, offset, request = copies.arrival, copies.offset, copies.request
-                hi = lo + n
             capped = not came and (mirror.max_in_flight >= 0 or mirror.max_per_s >= 0)
             mixed = late and not came
             _through_pool(
-                w, mixed, k, arrival[lo:hi], offset[lo:hi], request[lo:hi], copies.window[lo:hi], capped, seed,
+                w, general, tracked, mixed, k, lo, lo + n, arrival, offset, request, copies.window, capped, seed,
                 side.pool, mirror, sent, side.answer, side.state, side.tally, scratch,
             )  # fmt: skip
             if came:
                 _copy(
-                    w, n, counted, seed, side.pool.timeout_s, mirror, sent, side.tally.rows[w], side.sample, pending,
-                    copies, scratch, cursor,
+                    w, n, general, counted, seed, side.pool.timeout_s, mirror, sent, side.tally.rows[w], side.sample,
+                    pending, copies, scratch, cursor,
                 )  # fmt: skip
             else:
-                _keep_copies(w, lo, n, mixed, copies, side.sample, scratch)
+                _keep_copies(w, lo, n, general, mixed, copies, side.sample, scratch)
                 cursor[C_COPIES] += n
                 if with_source:
                     cursor[C_COPIES], cursor[C_OUT] = 0, 0

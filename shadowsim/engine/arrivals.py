@@ -60,6 +60,11 @@ class ArrivalStream:
         """Greatest number of the rate's knots in a window."""
         return max(max(s.arrivals.knot_s.size for s in self.streams), 1)
 
+    @property
+    def is_poisson(self) -> bool:
+        """Whether the kernel itself draws all arrivals, at a rate that may vary."""
+        return len(self.streams) == 1 and self.streams[0].arrivals.process == k.POISSON
+
     def of_windows(self, first: int, last: int) -> k.Arrivals:
         """Return the kernel's input for the arrivals of windows first..last-1."""
         if len(self.streams) == 1 and not self.streams[0].sums.size:

@@ -11,7 +11,15 @@ from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
-from shadowsim.engine.run_state import longer, longer_pending, new_pending, new_scratch, wheel_size
+from shadowsim.engine.run_state import (
+    NO_ARRIVALS,
+    is_compiled,
+    longer,
+    longer_pending,
+    new_pending,
+    new_scratch,
+    wheel_size,
+)
 
 _FIRST_NODES, _FIRST_SLOTS, _FIRST_RING, _FIRST_ACTIONS = 1024, 8, 4, 64
 
@@ -47,8 +55,17 @@ class EventSide:
         if self.arrivals is not None:
             arrivals = self.arrivals.of_windows(int(self.cursor[k.C_WINDOW]), last_window)
         with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
-            while self._call_kernel(last_window, arrivals) == k.NEEDS_ROOM:
+            while self._kernel(*self._arguments(last_window, arrivals)) == k.NEEDS_ROOM:
                 self._grow()
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the kernel of this side is in this process or in numba's cache."""
+        return is_compiled(self._kernel, self._arguments(0, NO_ARRIVALS))
+
+    def compile(self) -> None:
+        """Compile the kernel of this side, or load it from numba's cache; nothing is simulated."""
+        self._kernel(*self._arguments(0, NO_ARRIVALS))
 
     def hand_over(self) -> tuple[e.Attempts, k.Ints]:
         """Return the copies that the source's side has made since the last time, and where each window's end."""
@@ -81,22 +98,22 @@ class EventSide:
         """The counts of the run's windows."""
         return self.tally._replace(rows=self.tally.rows[:-1])
 
-    def _call_kernel(self, last_window: int, arrivals: k.Arrivals | None) -> int:
+    @property
+    def _kernel(self) -> Any:
+        return e.run_source if self.is_source else e.run_shadow
+
+    def _arguments(self, last_window: int, arrivals: k.Arrivals | None) -> tuple[Any, ...]:
+        """Return the arguments of the kernel."""
         c = self.columns
         settings = k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed)
         side = e.EventRun(self.pool, self.dynamics, self.answer, self.machines, self.tally, self.sample)
         progress = k.Progress(self.cursor, self.reached)
-        status: int
-        if arrivals is not None:
-            status = e.run_source(
+        if self.is_source:
+            return (
                 last_window, settings, arrivals, c.mirror, c.request, side, self._reads_trace, self.pending,
                 self.incoming, self.copies, self.copies_end, self.scratch, progress,
             )  # fmt: skip
-        else:
-            status = e.run_shadow(
-                last_window, settings, c.mirror, c.request, side, self.pending, self.incoming, self.copies_end, progress
-            )
-        return status
+        return last_window, settings, c.mirror, c.request, side, self.pending, self.incoming, self.copies_end, progress
 
     @property
     def _reads_trace(self) -> bool:

@@ -21,14 +21,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shadowsim.engine import _kernel as k
+from shadowsim.engine._event_kernel import start_pool
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
 from shadowsim.engine.event_run import EventSide, attempts_of, copies_of, new_event_side
-from shadowsim.engine.run_state import RunState, new_run_state, new_sample
+from shadowsim.engine.run_state import RunState, is_compiled, new_run_state, new_sample
 from shadowsim.frames import ROLES
 
 PROBATION = 64  # windows in which a slice may reach the true state
 _BATCHES_PER_STEP = 8  # small batches of the pipeline keep the copies in the cache
+_PLAIN_COMPILES_S, _GENERAL_COMPILES_S, _EVENTS_COMPILE_S = 8, 20, 40  # on a machine of 2020
 _REQUESTS_PER_CALL = 2e6  # about a twentieth of a second: progress moves, Ctrl-C works
 
 Advance = Callable[[int], object]
@@ -120,16 +122,39 @@ def _in_one_piece(job: Job, advance: Advance) -> RunCounts:
     return RunCounts(state.tallies, state.samples, state.arrived, "in one piece")
 
 
+def seconds_to_compile(job: Job) -> int:
+    """Return about how long the kernels of a run take to compile; 0 if they are compiled."""
+    if job.columns.source_dynamics.evented or job.columns.shadow_dynamics.evented:
+        # asked first, since this one is called when a side is made
+        compiled = is_compiled(start_pool) and all(side.is_compiled for side in _new_sides(job))
+        return 0 if compiled else _EVENTS_COMPILE_S
+    state = job.new_state()
+    return 0 if state.is_compiled else _GENERAL_COMPILES_S if state.general else _PLAIN_COMPILES_S
+
+
+def compile_kernel(job: Job) -> None:
+    """Compile the kernels of a run, or load them from numba's cache; nothing is simulated."""
+    evented = job.columns.source_dynamics.evented or job.columns.shadow_dynamics.evented
+    for side in _new_sides(job) if evented else (job.new_state(),):
+        side.compile()
+
+
+def _new_sides(job: Job) -> tuple[RunState | EventSide, RunState | EventSide]:
+    """Return the source's and the shadow's side at the start of a run by sides."""
+    c, samples = job.columns, job.new_samples()
+    source: RunState | EventSide = job.new_state(samples=samples)
+    shadow: RunState | EventSide = job.new_state(samples=samples)
+    if c.source_dynamics.evented:
+        source = new_event_side(c, "source", job.arrivals, job.chunk, samples[0])
+    if c.shadow_dynamics.evented:
+        shadow = new_event_side(c, "shadow", None, job.chunk, samples[1])
+    return source, shadow
+
+
 def _by_sides(job: Job, threaded: bool, advance: Advance) -> RunCounts:
     """Simulate batches of windows, the source first; if `threaded`, beside the shadow's side of the batch before."""
     c, late = job.columns, job.columns.mirror.instant == k.AT_RESPONSE
-    source_sample, shadow_sample = job.new_samples()
-    source: RunState | EventSide = job.new_state(samples=(source_sample, shadow_sample))
-    shadow: RunState | EventSide = job.new_state(samples=(source_sample, shadow_sample))
-    if c.source_dynamics.evented:
-        source = new_event_side(c, "source", job.arrivals, job.chunk, source_sample)
-    if c.shadow_dynamics.evented:
-        shadow = new_event_side(c, "shadow", None, job.chunk, shadow_sample)
+    source, shadow = _new_sides(job)
     step = max(1, job.step // _BATCHES_PER_STEP)
     with ThreadPoolExecutor(1) as thread:
         shadow_done: Future[None] | None = None

@@ -18,7 +18,8 @@ import pandas as pd
 
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.executors import IN_FLIGHT, work_off
-from shadowsim.engine.simulate import cores, progress_bar, run
+from shadowsim.engine.progress import print_notice, progress_bar
+from shadowsim.engine.simulate import compile_for, cores, run
 from shadowsim.errors import InputError
 from shadowsim.quantities import integer
 from shadowsim.result import Result
@@ -109,6 +110,8 @@ def replicate(
     base.check_simulated()
     n = integer(base.replications if n is None else n, "n", least=1, most=MOST_REPLICATIONS)
     results: dict[int, Result] = {}
+    if progress and executor is None:
+        compile_for(base, print_notice)
     with progress_bar(n * base.n_windows, progress) as advance:
 
         def done(r: int, result: Result) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,13 +20,18 @@ from shadowsim.engine.columns import Columns
 from shadowsim.errors import SimulationError
 
 _NONE = np.empty(0)
-_NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
+_ABSENT: Any = None  # a column that the kernel's variant does not read
+NO_ARRIVALS = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, _NONE, 0.0, 0)
 
 
 @dataclass(slots=True)
 class RunState:
-    """A run in progress; pairs are (source, shadow)."""
+    """A run in progress; pairs are (source, shadow).
 
+    `general` is False for a run that a plain variant of the kernel simulates: columns that it does not read are None.
+    """
+
+    general: bool
     columns: Columns
     arrivals: ArrivalStream
     source: k.State
@@ -43,40 +48,52 @@ class RunState:
     def advance(self, last_window: int, sides: int = k.BOTH_SIDES) -> None:
         """Simulate up to `last_window`, with more room whenever the kernel asks for it."""
         first = int(self.cursor[k.C_WINDOW])
-        arrivals = _NO_ARRIVALS if sides == k.SHADOW_SIDE else self.arrivals.of_windows(first, last_window)
+        arrivals = NO_ARRIVALS if sides == k.SHADOW_SIDE else self.arrivals.of_windows(first, last_window)
         with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
-            while self._call_kernel(last_window, sides, arrivals) == k.NEEDS_ROOM:
+            while k.run(*self._arguments(last_window, sides, arrivals)) == k.NEEDS_ROOM:
                 self._grow()
 
-    def _call_kernel(self, last_window: int, sides: int, arrivals: k.Arrivals) -> int:
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the kernel's variant for this run is in this process or in numba's cache."""
+        return is_compiled(k.run, self._arguments(0, k.BOTH_SIDES, NO_ARRIVALS))
+
+    def compile(self) -> None:
+        """Compile the kernel's variant for this run, or load it from numba's cache; nothing is simulated."""
+        k.run(*self._arguments(0, k.BOTH_SIDES, NO_ARRIVALS))
+
+    def _arguments(self, last_window: int, sides: int, arrivals: k.Arrivals) -> tuple[Any, ...]:
         c, (source_tally, shadow_tally), (source_sample, shadow_sample) = self.columns, self.tallies, self.samples
-        status: int = k.run(
-            last_window=last_window,
-            sides=sides,
-            settings=k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed),
-            arrivals=arrivals,
-            mirror=c.mirror,
-            sent=c.request,
-            source=k.PoolRun(c.source, c.source_answer, self.source, source_tally, source_sample),
-            shadow=k.PoolRun(c.shadow, c.shadow_answer, self.shadow, shadow_tally, shadow_sample),
-            transit=k.Transit(self.pending, self.copies, self.copies_end),
-            scratch=self.scratch,
-            progress=k.Progress(self.cursor, self.reached),
+        if not self.general:
+            arrivals = arrivals._replace(trace_s=_ABSENT)
+        return (
+            last_window,
+            sides,
+            _need(self.general),
+            _need(self.source.flight is not None),
+            k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed),
+            arrivals,
+            c.mirror,
+            c.request,
+            k.PoolRun(c.source, c.source_answer, self.source, source_tally, source_sample),
+            k.PoolRun(c.shadow, c.shadow_answer, self.shadow, shadow_tally, shadow_sample),
+            k.Transit(self.pending, self.copies, self.copies_end),
+            self.scratch,
+            k.Progress(self.cursor, self.reached),
         )
-        return status
 
     def _grow(self) -> None:
         chunk = self.scratch.arrival.size
         self.source, self.shadow = _with_nodes(self.source, chunk), _with_nodes(self.shadow, chunk)
-        if self.pending.time_s.size - int(self.pending.n[0]) < chunk:
+        if self.pending is not None and self.pending.time_s.size - int(self.pending.n[0]) < chunk:
             self.pending = longer_pending(self.pending, self.pending.time_s.size)
         if self.copies.arrival.size - int(self.cursor[k.C_OUT]) < chunk:
-            self.copies = k.Copies(*(longer(column, column.size) for column in self.copies))
+            self.copies = k.Copies(*(c if c is None else longer(c, c.size) for c in self.copies))
 
     def hand_over(self) -> tuple[k.Copies, k.Ints]:
         """Return the copies that the source's side has made since the last time, and where each window's end."""
         copies, ends = self.copies, self.copies_end
-        self.copies, self.copies_end = new_copies(copies.arrival.size), ends.copy()
+        self.copies, self.copies_end = new_copies(copies.arrival.size, self.general), ends.copy()
         self.cursor[k.C_OUT] = 0
         return copies, ends
 
@@ -106,10 +123,11 @@ class RunState:
         for pool, state in ((self.columns.source, self.source), (self.columns.shadow, self.shadow)):
             for values in _relevant_state(now, pool, state):
                 digest.update(np.ascontiguousarray(values).tobytes())
-        pending, n = self.pending, int(self.pending.n[0])
-        for column in (pending.time_s, pending.window, pending.number, pending.request):
-            order = np.lexsort((pending.number[:n], pending.window[:n], pending.time_s[:n]))
-            digest.update(column[:n][order].tobytes())
+        if self.pending is not None:
+            pending, n = self.pending, int(self.pending.n[0])
+            for column in (pending.time_s, pending.window, pending.number, pending.request):
+                order = np.lexsort((pending.number[:n], pending.window[:n], pending.time_s[:n]))
+                digest.update(column[:n][order].tobytes())
         return digest.digest()
 
     @property
@@ -118,25 +136,85 @@ class RunState:
         return int(self.cursor[k.C_ARRIVED])
 
 
+def is_compiled(function: Any, arguments: tuple[Any, ...] | None = None) -> bool:
+    """Return whether this process or numba's cache has a function compiled, for these arguments or for any.
+
+    True if that cannot be told: numba is switched off, or another version of it.
+    """
+    try:
+        cache = function._cache
+        index = cache._cache_file._load_index()
+        if arguments is None:
+            return bool(function.signatures or index)
+        types = tuple(map(function.typeof_pyval, arguments))
+        return types in function.overloads or cache._index_key(types, function.targetctx.codegen()) in index
+    except (AttributeError, OSError):
+        return True
+
+
 def new_run_state(c: Columns, arrivals: ArrivalStream, chunk: int, samples: tuple[k.Sample, k.Sample]) -> RunState:
     """Return the state at the start of a run, with empty pools."""
+    general = not _is_plain(c, arrivals)
     source_tracked = c.source.routing == k.LEAST_OUTSTANDING
     shadow_tracked = c.shadow.routing == k.LEAST_OUTSTANDING or c.mirror.max_in_flight >= 0
     at_response = c.mirror.instant == k.AT_RESPONSE
+    source = _new_state(c.source, c.horizon_s, chunk if source_tracked else 0, 0)
+    shadow = _new_state(c.shadow, c.horizon_s, chunk if shadow_tracked else 0, max(c.mirror.max_per_s, 0))
+    scratch = new_scratch(chunk, arrivals.n_knots)
+    if not general:
+        source, shadow, scratch = _plain_state(source), _plain_state(shadow), scratch._replace(request=_ABSENT)
+    if not (general or source_tracked or shadow_tracked):
+        source, shadow = source._replace(flight=_ABSENT), shadow._replace(flight=_ABSENT)
     return RunState(
-        columns=c,
+        general=general,
+        columns=c if general else _plain_columns(c),
         arrivals=arrivals,
-        source=_new_state(c.source, c.horizon_s, chunk if source_tracked else 0, 0),
-        shadow=_new_state(c.shadow, c.horizon_s, chunk if shadow_tracked else 0, max(c.mirror.max_per_s, 0)),
+        source=source,
+        shadow=shadow,
         tallies=(_new_tally(c), _new_tally(c)),
         samples=samples,
-        pending=new_pending(2 * chunk if at_response else 0),
-        copies=new_copies(chunk),
+        pending=new_pending(2 * chunk if at_response else 0) if general else _ABSENT,
+        copies=new_copies(chunk, general),
         copies_end=np.zeros(c.n_windows, np.int64),
-        scratch=new_scratch(chunk, arrivals.n_knots),
+        scratch=scratch,
         cursor=np.zeros(10, np.int64),
         reached=np.zeros(2),
     )
+
+
+def _is_plain(c: Columns, arrivals: ArrivalStream) -> bool:
+    """Return whether a plain variant of the kernel can simulate a run."""
+    pools, payloads, mirror = (c.source, c.shadow), (c.request, c.source_answer, c.shadow_answer), c.mirror
+    return (
+        arrivals.is_poisson
+        and not (c.source_dynamics.evented or c.shadow_dynamics.evented)
+        and not any(p.queue_limit >= 0 or p.slowdown.size or p.work_s.size for p in pools)
+        and all(p.error_4xx == p.error_5xx == 0.0 for p in pools)
+        and all(payload.mean < 0.0 for payload in payloads)
+        and (mirror.rule, mirror.instant) == (k.COIN, k.AT_ARRIVAL)
+        and max(mirror.max_body_bytes, mirror.max_in_flight, mirror.max_per_s) < 0
+    )
+
+
+def _need(needed: bool) -> Literal[True] | None:
+    return True if needed else None
+
+
+def _plain_columns(c: Columns) -> Columns:
+    """Return a plain run's columns without those that the kernel does not read."""
+    return replace(
+        c,
+        mirror=c.mirror._replace(session_by_request=_ABSENT),
+        source=c.source._replace(work_s=_ABSENT, slowdown=_ABSENT),
+        shadow=c.shadow._replace(work_s=_ABSENT, slowdown=_ABSENT),
+        request=_ABSENT,
+        source_answer=_ABSENT,
+        shadow_answer=_ABSENT,
+    )
+
+
+def _plain_state(state: k.State) -> k.State:
+    return state._replace(start_s=_ABSENT, start_at=_ABSENT, copied_s=_ABSENT, copied_at=_ABSENT)
 
 
 def _relevant_state(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
@@ -151,7 +229,7 @@ def _relevant_state(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
     # how many wait at future ticks; the last row is never read
     yield s.queued + np.cumsum(s.queued_change[tick : max(last, tick)], axis=0, dtype=np.int64)
     f = s.flight
-    if f.leave_s.size:
+    if f is not None and f.leave_s.size:
         flying = np.zeros(f.leave_s.size, bool)
         heads = np.concatenate([f.wheel, f.far.ravel()])
         for node in heads[heads >= 0]:
@@ -162,7 +240,8 @@ def _relevant_state(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
         order = np.lexsort((instance, leave))
         yield leave[order]
         yield instance[order]
-    yield np.maximum(np.roll(s.copied_s, -int(s.copied_at[0])), now - 1.0)
+    if s.copied_s is not None:
+        yield np.maximum(np.roll(s.copied_s, -int(s.copied_at[0])), now - 1.0)
 
 
 def _new_state(pool: k.Pool, horizon_s: float, nodes: int, max_per_s: int) -> k.State:
@@ -213,7 +292,7 @@ def wheel_size(pool: k.Pool) -> int:
 
 def _with_nodes(state: k.State, n: int) -> k.State:
     """Return the state with room for n more requests in flight, if they are tracked."""
-    size = state.flight.leave_s.size
+    size = 0 if state.flight is None else state.flight.leave_s.size
     if size == 0 or size - int(state.flight.counts[k.F_TOTAL]) >= n:
         return state
     return state._replace(flight=_more_nodes(state.flight, size))
@@ -261,8 +340,8 @@ def new_pending(n: int) -> k.Pending:
     return k.Pending(np.zeros(n), window, number, request, count)
 
 
-def new_copies(n: int) -> k.Copies:
-    """Return room for n copies on their way to the shadow."""
+def new_copies(n: int, general: bool) -> k.Copies:
+    """Return room for n copies on their way to the shadow, with the columns that the kernel's variant writes."""
 
     def integers() -> k.Ints:
         return np.zeros(n, np.int64)
@@ -270,7 +349,8 @@ def new_copies(n: int) -> k.Copies:
     def hashes() -> k.Hashes:
         return np.zeros(n, np.uint64)
 
-    return k.Copies(arrival=np.zeros(n), window=integers(), offset=hashes(), request=integers(), order=hashes())
+    window, request = (integers(), integers()) if general else (_ABSENT, _ABSENT)
+    return k.Copies(arrival=np.zeros(n), window=window, offset=hashes(), request=request, order=hashes())
 
 
 def new_scratch(chunk: int, n_knots: int) -> k.Scratch:

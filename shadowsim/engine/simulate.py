@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-from shadowsim.engine import _kernel as k
 from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import ArrivalStream, arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
+from shadowsim.engine.progress import compile_kernel, print_notice, progress_bar
 from shadowsim.engine.run_frames import actions_frame, check_conserved, latency_frame, requests_frame, windows_frame
 from shadowsim.errors import InputError
 from shadowsim.quantities import integer
 from shadowsim.result import Result
-from shadowsim.scenario.scenario import Scenario, default_scenario
+from shadowsim.scenario.scenario import Scenario
 
 CHUNK = 4096
-COMPILING = "compiling, once on this machine: 20 to 60 s"
 _SHORT_RUN = 2e6  # requests, which one core simulates in a twentieth of a second
 
 
@@ -82,6 +78,8 @@ def simulate(
         raise InputError("executor", "must be a concurrent.futures.Executor, such as a ProcessPoolExecutor", executor)
     checked = Scenario.of(scenario, rate_per_s=rate_per_s)
     checked.check_simulated()
+    if progress:
+        compile_for(checked, print_notice)
     with progress_bar(checked.n_windows, progress) as advance:
         return run(checked, workers, executor, advance, chunk)
 
@@ -115,6 +113,12 @@ def run(
     )
 
 
+def compile_for(scenario: Scenario, announce: Callable[[str], object]) -> None:
+    """Compile what a scenario's run needs, unless it is compiled, and announce that before."""
+    arrivals = arrivals_of(scenario)
+    compile_kernel(Job(columns(scenario, arrivals), arrivals, CHUNK, 0, 0), announce)
+
+
 def _default_workers(arrivals: ArrivalStream, executor: Executor | None) -> int:
     """Return one worker per core, one in all for a short run, and eight for an executor, whose size is not known."""
     if executor is not None:
@@ -127,34 +131,3 @@ def _default_workers(arrivals: ArrivalStream, executor: Executor | None) -> int:
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def compile_kernel(announce: Callable[[str], object]) -> None:
-    """Compile the kernel where numba's cache does not hold it, and announce that before: it takes long, once."""
-    if _is_compiled():
-        return
-    announce(COMPILING)
-    run(default_scenario().replace({"horizon_s": 1.0, "run.sample_requests": 0}))
-
-
-def _is_compiled() -> bool:
-    """Return whether this process or numba's cache has the compiled kernel; true if that cannot be told."""
-    kernel: Any = k.run
-    try:
-        return bool(kernel.signatures or kernel._cache._cache_file._load_index())
-    except (AttributeError, OSError):  # numba is switched off, or another version of it
-        return True
-
-
-@contextmanager
-def progress_bar(total: int, wanted: bool, unit: str = "windows") -> Iterator[Callable[[int], object]]:
-    """Yield a function that advances a progress bar, or does nothing if none is wanted or it could not move."""
-    if wanted:
-        compile_kernel(partial(print, file=sys.stderr, flush=True))
-    if not wanted or total <= 1:
-        yield lambda _: None
-        return
-    from tqdm.auto import tqdm  # here: in a notebook without widgets the import alone prints a warning
-
-    with tqdm(total=total, unit=f" {unit}", leave=False) as bar:
-        yield bar.update

@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.engine.executors import IN_FLIGHT, work_off
-from shadowsim.engine.simulate import cores, progress_bar
+from shadowsim.engine.progress import print_notice, progress_bar
+from shadowsim.engine.simulate import compile_for, cores
 from shadowsim.option_defaults import ALPHA, EFFECT, LOOKS, POWER, REHEARSALS
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.plan_designs import (
@@ -180,6 +181,8 @@ def plan(
     n_runs = 2 * replications * len(percentages) * len(set(segments.values()))
     at_once = workers or (cores() if executor is None else IN_FLIGHT)
     rehearse = partial(_rehearse, workers=at_once, executor=executor)
+    if progress and executor is None:
+        compile_for(longest.of(base), print_notice)
     with progress_bar(n_runs, progress, "runs") as advance:
         factors = _factors(production, longest, effect, range(replications, replications + SOLVING_RUNS), rehearse)
         rows, runs = [], range(replications)

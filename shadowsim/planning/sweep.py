@@ -18,8 +18,9 @@ from typing import Any, cast
 import pandas as pd
 
 from shadowsim.engine.executors import IN_FLIGHT, work_off
+from shadowsim.engine.progress import print_notice, progress_bar
 from shadowsim.engine.replicate import replication
-from shadowsim.engine.simulate import cores, progress_bar, run
+from shadowsim.engine.simulate import compile_for, cores, run
 from shadowsim.errors import ExecutorError, InputError
 from shadowsim.planning.sweep_cache import Cache, Row, key_of
 from shadowsim.planning.sweep_grid import Cell, Grid, cells_of, columns_of
@@ -129,6 +130,9 @@ def sweep(
     row_cache = None if cache is None else Cache.open(cache)
     tasks = _tasks(cells, n, base.base_dir.resolve())
     rows_of_runs: list[list[Row]] = [[]] * (len(cells) * n)
+    if progress and executor is None:
+        for cell in (cells[0], cells[-1]):  # the ends of each axis; another kind between them compiles on the way
+            compile_for(Scenario.from_dict(json.loads(cell.document), base.base_dir), print_notice)
     with progress_bar(len(rows_of_runs), progress, "runs") as advance:
 
         def done(task: Task, rows: list[Row]) -> None:

@@ -6,6 +6,7 @@ from decimal import Decimal, localcontext
 from itertools import pairwise
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from cases import scenario, service
@@ -166,11 +167,15 @@ def test_the_mth_set_bit(word, data):
         assert k.select(np.uint64(word), np.uint64(m)) == places[m]
 
 
-def test_one_version_of_the_kernel_serves_every_scenario():
+def test_each_variant_of_the_kernel_is_compiled_once():
     """A second compilation would mean that a caller passed other types: an int for a float, a strided array."""
-    simulate(scenario({"process": "poisson", "rate_per_s": 1}, service("deterministic", 1)))
-    simulate(scenario({"process": "constant", "rate_per_s": 2.5, "request_bytes": 3}, service(queue_limit=2), share=7))
-    assert len(getattr(k.run, "signatures", ["uncompiled"])) == 1
+    poisson, constant = {"process": "poisson", "rate_per_s": 1}, {"process": "constant", "rate_per_s": 2.5}
+    for least in ({}, {"endpoint": {"routing": "LEAST_OUTSTANDING_REQUESTS"}}):
+        simulate(scenario(poisson, service("deterministic", 1)).replace(least))
+        simulate(scenario(poisson | {"rate_per_s": 2.5}, service(), share=7).replace(least))
+        simulate(scenario(constant | {"request_bytes": 3}, service(queue_limit=2), share=7).replace(least))
+    variants = [signature[2:4] for signature in getattr(k.run, "signatures", [])]
+    assert len(set(variants)) == len(variants) == (0 if numba.config.DISABLE_JIT else 3)
 
 
 def test_the_kernel_uses_no_function_whose_bits_vary():

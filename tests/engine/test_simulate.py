@@ -22,7 +22,6 @@ from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
-from shadowsim.engine.simulate import COMPILING, _is_compiled
 
 JIT = not os.environ.get("NUMBA_DISABLE_JIT")
 EXAMPLES = 50 if JIT else 15
@@ -432,23 +431,6 @@ def test_progress_is_silent_unless_wanted(capfd):
     assert "windows" in capfd.readouterr().err
 
 
-def test_the_first_run_says_that_it_compiles(monkeypatch, capfd):
-    compiled = iter([False, True])
-    monkeypatch.setattr("shadowsim.engine.simulate._is_compiled", lambda: next(compiled))
-    short = default_scenario().replace({"horizon_s": 180})
-    for expected in (1, 0):
-        simulate(short, progress=True)
-        shown = capfd.readouterr()
-        assert shown.out == ""
-        assert shown.err.count(COMPILING) == expected
-    assert shown.err  # the bar
-
-
 def test_a_run_of_one_window_shows_no_frozen_bar(capfd):
     simulate(default_scenario().replace({"horizon_s": 50}), progress=True)
     assert capfd.readouterr().err == ""
-
-
-def test_a_compiled_kernel_is_recognised():
-    simulate(default_scenario().replace({"horizon_s": 1}))
-    assert _is_compiled()
