@@ -170,7 +170,8 @@ def test_the_mth_set_bit(word, data):
 def test_each_variant_of_the_kernel_is_compiled_once():
     """A second compilation would mean that a caller passed other types: an int for a float, a strided array."""
     poisson, constant = {"process": "poisson", "rate_per_s": 1}, {"process": "constant", "rate_per_s": 2.5}
-    for least in ({}, {"endpoint": {"routing": "LEAST_OUTSTANDING_REQUESTS"}}):
+    several = {"source.instance_count": 2}  # one instance needs no choice
+    for least in ({}, several | {"endpoint": {"routing": "LEAST_OUTSTANDING_REQUESTS"}}):
         simulate(scenario(poisson, service("deterministic", 1)).replace(least))
         simulate(scenario(poisson | {"rate_per_s": 2.5}, service(), share=7).replace(least))
         simulate(scenario(constant | {"request_bytes": 3}, service(queue_limit=2), share=7).replace(least))
