@@ -205,6 +205,7 @@ def simulate(
     """
     refuse_both_formats(as_json, as_csv)
     scenario = scenario_of(file, rate, edits, seed)
+    scenario.check_simulated()
     n = scenario.replications
     if n > 1 and report:
         raise InputError("--report", "makes a page of one run; use -o DIR, then `shadowsim report DIR/replication-0`")

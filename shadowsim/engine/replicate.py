@@ -103,6 +103,7 @@ def replicate(
     if workers is not None and executor is not None:
         raise InputError("workers", "must not be given together with an executor, which has its own number", workers)
     base = Scenario.of(scenario)
+    base.check_simulated()
     n = integer(base.replications if n is None else n, "n", least=1, most=MOST_REPLICATIONS)
     results: dict[int, Result] = {}
     with progress_bar(n * base.n_windows, progress) as advance:

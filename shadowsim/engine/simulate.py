@@ -81,6 +81,7 @@ def simulate(
     if executor is not None and not hasattr(executor, "submit"):
         raise InputError("executor", "must be a concurrent.futures.Executor, such as a ProcessPoolExecutor", executor)
     checked = Scenario.of(scenario, rate_per_s=rate_per_s)
+    checked.check_simulated()
     with progress_bar(checked.n_windows, progress) as advance:
         return run(checked, workers, executor, advance, chunk)
 

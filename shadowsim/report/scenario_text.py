@@ -12,8 +12,10 @@ from shadowsim.text import grid, rate, trimmed_number, trimmed_time, wrapped
 
 if TYPE_CHECKING:
     from shadowsim.aws.experiment import Variant
+    from shadowsim.scenario.laws import Law
     from shadowsim.scenario.scenario import Scenario
     from shadowsim.scenario.service import Service
+    from shadowsim.scenario.tokens import Tokens
 
 
 def scenario_text(scenario: Scenario) -> str:
@@ -70,11 +72,27 @@ def _traffic_text(scenario: Scenario) -> str:
 
 def _pool_text(scenario: Scenario, variant: Variant, workers: int) -> str:
     service = scenario.services[variant.name]
+    pool = variant.pool
+    text = f"{variant.name}: {pool.instance_count:,} x {pool.instance_type}, "
+    if service.tokens is not None:
+        return text + _tokens_text(service.tokens) + _events_text(service)
     law = service.time
     time = law.kind if math.isnan(law.mean) else f"{law.kind} {trimmed_time(law.mean)}"
-    pool, noun = variant.pool, "worker" if workers == 1 else "workers"
-    text = f"{variant.name}: {pool.instance_count:,} x {pool.instance_type}, {workers} {noun} each, service {time}"
-    return text + _events_text(service)
+    noun = "worker" if workers == 1 else "workers"
+    return text + f"{workers} {noun} each, service {time}" + _events_text(service)
+
+
+def _tokens_text(tokens: Tokens) -> str:
+    """Describe a service in tokens."""
+    room = f"up to {tokens.max_sequences:,} sequences and {tokens.kv_tokens:,} cached tokens each"
+    return f"{room}, prompts of {_length_law_text(tokens.prompt)} and answers of {_length_law_text(tokens.output)}"
+
+
+def _length_law_text(law: Law) -> str:
+    if law.kind == "linear":
+        return f"the trace's {' and '.join(law.columns)}"
+    drawn = "" if law.kind == "deterministic" else f"{law.kind} "
+    return f"{drawn}{trimmed_number(law.mean)} tokens"
 
 
 def _events_text(service: Service) -> str:

@@ -15,6 +15,7 @@ scaling      reads auto scaling policies
 scenario     defines `Scenario`, which holds all of it and can be edited and saved
 service      reads service models: time, workers, queue limit, slowdown, errors, and how instances change
 table_files  reads tables: CSV of common dialects, Parquet, JSON lines and arrays
+tokens       reads language models that batch continuously: requests in tokens, and the time of a step
 trace_times  finds the arrivals in a trace's table, and states how it read them
 traces       reads traces: recorded arrivals with the columns beside them
 traffic      describes arrival processes, body sizes, sessions and retries

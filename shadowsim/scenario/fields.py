@@ -17,14 +17,14 @@ BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
 BLOCK_KEYS = {
     "endpoint": ("routing", "overhead_s", "timeout_s"),
     "mirror": ("rule", "instant", "max_in_flight", "max_body_bytes", "max_per_s"),
-    "run": ("horizon_s", "period_s", "seed", "sample_requests", "replications"),
+    "run": ("horizon_s", "period_s", "seed", "sample_requests", "replications", "goodput"),
 }
 BLOCK_LATER = {"run": ("warmup_s", "precision")}
 SERVICE_KEYS = (
     *("time", "workers", "queue_limit", "slowdown", "error_4xx", "error_5xx", "discipline"),
-    *("batching", "scaling", "cold_start_s", "outages", "by_instance_type"),
+    *("batching", "tokens", "scaling", "cold_start_s", "outages", "by_instance_type"),
 )
-SERVICE_LATER = ("tokens", "cpu_per_request_s")
+SERVICE_LATER = ("cpu_per_request_s",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,13 @@ class Block:
     def cap(self, key: str, most: int) -> int | None:
         """Return an integer from 0 to `most`, or None for no limit when it is left out."""
         return self.integer(key, least=0, most=most) if self.has(key) else None
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Return true or false."""
+        value = self.values[key] if self.has(key) else default
+        if not isinstance(value, bool):
+            raise InputError(self.at(key), "must be true or false", value)
+        return value
 
     def text(self, key: str) -> str:
         """Return a text, which is required and not empty."""

@@ -1,8 +1,8 @@
-"""Defines the distributions ("laws") of service times and of body sizes, and reads them from JSON.
+"""Defines the distributions ("laws") of times, sizes and numbers of tokens, and reads them from JSON.
 
-A law is written in a scenario as an object `{"law": NAME, ...}` whose other keys carry the unit (`_s` or `_bytes`).
-`LAWS` lists each law with its parameters and its quantiles; a new one needs a function for its quantiles and an entry
-there. Too few parameters are an error, and so are too many.
+A law is written in a scenario as an object `{"law": NAME, ...}` whose other keys carry the unit: `_s`, `_bytes` or
+`_tokens`. `LAWS` lists each law with its parameters and its quantiles; a new one needs a function for its quantiles and
+an entry there. Too few parameters are an error, and so are too many.
 
 `scv` is the squared coefficient of variation, variance / mean². It is at most 100: the moments of a law with a heavier
 tail depend on draws so rare that no run of a sensible length contains them. A Pareto given by its `shape` is the
@@ -119,7 +119,8 @@ class LawFamily:
     Attributes
     ----------
     parse : callable
-        Returns the law of a JSON object, given its unit ("s" or "bytes") and the folder that its paths are relative to.
+        Returns the law of a JSON object, given its unit ("s", "bytes" or "tokens") and the folder that its paths are
+        relative to.
     tails : callable
         Returns a law's quantiles as `Law.tails` does.
     """
@@ -159,11 +160,11 @@ def parse_law(value: object, path: str, unit: str, base_dir: Path | None = None)
     Parameters
     ----------
     value : dict, number or str
-        An object as the module describes it. A number is deterministic, and so is a text such as "20ms"; for bytes, a
-        text is a trace column.
+        An object as the module describes it. A number is deterministic, and so is a text such as "20ms"; for bytes
+        and tokens, a text is a trace column.
     path : str
         Where it stands, for errors.
-    unit : {"s", "bytes"}
+    unit : {"s", "bytes", "tokens"}
         The suffix of its keys. A time must have a mean > 0; a size may always be 0.
     base_dir : Path, optional
         What the `path` of an empirical law is relative to; by default the working directory.
@@ -173,14 +174,14 @@ def parse_law(value: object, path: str, unit: str, base_dir: Path | None = None)
     InputError
         When the value does not describe a law.
     """
-    if unit == "bytes" and isinstance(value, str) and value:
+    if unit != "s" and isinstance(value, str) and value:
         return Law("linear", math.nan, math.nan, columns={value: 1.0}, block=value)
     if isinstance(value, int | float):
         return Law("deterministic", number(value, path, **_mean_bound(unit)), 0.0, block=value)
     if unit == "s" and isinstance(value, str):
         return Law("deterministic", number(_duration_s(value, path), path, above=0.0), 0.0, block=value)
     if not isinstance(value, Mapping):
-        allowed = _TIMES if unit == "s" else "a number of bytes, a trace column"
+        allowed = _TIMES if unit == "s" else f"a number of {unit}, a trace column"
         raise InputError(path, f'must be {allowed} or an object {{"law": ...}}', value)
     block = Block.of(value, path)
     return LAWS[block.choice("law", None, tuple(LAWS))].parse(block, unit, base_dir or Path())

@@ -36,6 +36,7 @@ _SYNONYMS = {  # what people type, and the nearest by meaning, not by spelling
     **dict.fromkeys(("model", "name"), "model_name"),
     **dict.fromkeys(("service", "latency", "mean_s", "service_time"), "time"),
     **dict.fromkeys(("max_size", "batch_size", "max_batch_size", "max_delay_s", "batch"), "batching"),
+    **dict.fromkeys(("prompt", "output", "step", "max_sequences", "max_step_tokens", "kv_tokens", "llm"), "tokens"),
     **dict.fromkeys(("autoscaling", "auto_scaling", "target", "min", "max", "policy"), "scaling"),
     **dict.fromkeys(("failures", "mtbf_s", "mttr_s"), "outages"),
     **dict.fromkeys(("startup_s", "warmup_s", "start_s"), "cold_start_s"),

@@ -29,6 +29,7 @@ from shadowsim.scenario.laws import Law
 from shadowsim.scenario.paths import instance_count_path, value_at
 from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.scenario.service import Service, parse_service
+from shadowsim.scenario.tokens import Goodput, check_tokens, read_goodput
 from shadowsim.scenario.traces import Trace
 from shadowsim.scenario.traffic import Traffic
 
@@ -36,7 +37,6 @@ RULES = ("coin", "counter", "hash")
 INSTANTS = ("arrival", "response")
 MAX_IN_FLIGHT = 2**31 - 1
 MAX_PER_S = 10_000_000  # as many times of copies are kept in memory
-MAX_SESSION = 2**53  # integers that float64 holds
 MAX_WINDOWS = 5_000_000
 MAX_REQUESTS_PER_WINDOW = 1e9
 MAX_POOL_WORKERS = 10_000_000
@@ -178,6 +178,7 @@ class RunBlock:
     seed: int
     sample_requests: int
     replications: int
+    goodput: tuple[Goodput, ...]
 
 
 def read_run(run: Block) -> RunBlock:
@@ -193,8 +194,10 @@ def read_run(run: Block) -> RunBlock:
         sample_requests = run.integer("sample_requests", SAMPLE_REQUESTS, least=0, most=2**53)
     with errors:
         replications = run.integer("replications", REPLICATIONS, least=1, most=MOST_REPLICATIONS)
+    with errors:
+        goodput = read_goodput(run)
     errors.check()
-    return RunBlock(period_s, seed, sample_requests, replications)
+    return RunBlock(period_s, seed, sample_requests, replications, goodput)
 
 
 def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:
@@ -215,7 +218,12 @@ def wanted_horizon_s(run: Block, experiment: Experiment) -> float | None:
 
 
 def workers_of(variant: Variant, service: Service) -> int:
-    """Return the number of workers per instance of a variant, or raise `InputError` when it is not known."""
+    """Return the number of workers per instance of a variant, or raise `InputError` when it is not known.
+
+    A service in tokens has one: its steps come one after the other.
+    """
+    if service.tokens is not None:
+        return 1
     workers = service.workers or lookup(variant.pool.instance_type).workers
     if workers is None:
         constraint = f"is required, since neither accelerators nor vCPUs of {variant.pool.instance_type} are known"
@@ -289,31 +297,32 @@ def check_rate(traffic: Traffic, horizon_s: float, period_s: float, start: datet
 
 def check_columns(traffic: Traffic, services: Mapping[str, Service]) -> None:
     """Raise `InputError` for trace columns that are used but missing or unusable; this also reads the trace."""
-    laws = {f"services.{name}.time": service.time for name, service in services.items()}
-    sizes = {"request_bytes": traffic.request_bytes, "response_bytes": traffic.response_bytes}
-    laws |= {f"traffic.{key}": law for key, law in sizes.items() if law is not None}
+    laws = {f"services.{name}.time": service.time_law for name, service in services.items()}
+    laws |= {"traffic.request_bytes": traffic.request_bytes, "traffic.response_bytes": traffic.response_bytes}
+    in_tokens = [service.tokens for service in services.values() if service.tokens is not None]
+    for tokens in in_tokens:
+        laws |= {f"{tokens.path}.prompt": tokens.prompt, f"{tokens.path}.output": tokens.output}
     traces = traffic.traces
     trace = traces[0] if traffic.process == "trace" else None
     if trace is not None and isinstance(traffic.sessions, str):
-        session = trace.column(traffic.sessions, "traffic.sessions")
-        bad = (session != np.floor(session)) | (session > MAX_SESSION)
-        if bad.any():
-            row = int(np.argmax(bad))
-            constraint = f"needs whole numbers as session numbers in trace column {traffic.sessions}"
-            raise InputError("traffic.sessions", constraint, float(session[row]))
+        trace.whole_numbers(traffic.sessions, "traffic.sessions")
     for path, law in laws.items():
-        if law.kind == "linear":
+        if law is not None and law.kind == "linear":
             if trace is None:
                 alone = ", and no list," if traces else ""
                 raise InputError(path, f"needs trace traffic{alone} for a law of trace columns", law.block)
             _check_linear(trace, law, path)
+    for tokens in in_tokens:
+        check_tokens(tokens, trace)
 
 
 def _check_linear(trace: Trace, law: Law, path: str) -> None:
     is_object = isinstance(law.block, Mapping)
     for name in law.columns:
         # A misspelt base reads like a column.
-        trace.column(name, f"{path}.{name}" if is_object else path, ["base_s", "base_bytes"] if is_object else [])
+        trace.column(
+            name, f"{path}.{name}" if is_object else path, ["base_s", "base_bytes", "base_tokens"] if is_object else []
+        )
     with np.errstate(over="ignore"):
         values = law.values(trace.columns)
     if not np.isfinite(values).all() or (path.endswith(".time") and not values.any()):

@@ -61,6 +61,7 @@ from shadowsim.scenario.reading import (
 from shadowsim.scenario.retries import retry_assumptions
 from shadowsim.scenario.service import Service
 from shadowsim.scenario.table_files import BUILTIN
+from shadowsim.scenario.tokens import Goodput, Tokens, mean_work_s
 from shadowsim.scenario.traffic import Traffic, parse_traffic
 
 _LONG_SERVICE_S = 1.0
@@ -106,6 +107,8 @@ class Side:
         name, service, sentences = self.variant.name, self.service, []
         if service.scaling is not None and service.cold_start_s is None:
             sentences.append(f"{name}: new instances serve at once (cold_start_s is left out).")
+        if service.tokens is not None and service.tokens.on_timeout is None:
+            sentences.append(f"{name}: requests that time out are served to their end (tokens.on_timeout is left out).")
         if service.scaling is None and service.cold_start_s is not None:
             sentences.append(f"{name}: cold_start_s is not used, since the variant does not scale.")
         if service.outages is not None:
@@ -148,6 +151,8 @@ class Scenario:
         Number of requests that the `requests` frame keeps.
     replications : int
         Number of runs that `replicate` makes; `simulate` makes one.
+    goodput : tuple of Goodput
+        Limits within which requests of services in tokens are counted.
     assumed : mapping of str to str
         Assumptions made for a plain request: one sentence per path.
     document : mapping
@@ -185,6 +190,7 @@ class Scenario:
     seed: int
     sample_requests: int
     replications: int
+    goodput: tuple[Goodput, ...]
     assumed: Mapping[str, str] = field(compare=False)
     document: Mapping[str, object] = field(compare=False, repr=False)
     base_dir: Path = field(compare=False)
@@ -302,6 +308,9 @@ class Scenario:
         with errors:
             check_mirror(mirror, traffic)
         with errors:
+            if settings.goodput and not any(service.tokens for service in services.values()):
+                raise InputError("run.goodput", "needs a service with `tokens`", run.values["goodput"])
+        with errors:
             check_columns(traffic, services)
         with errors:
             check_windows(horizon_s, period_s)
@@ -327,6 +336,7 @@ class Scenario:
             seed=settings.seed,
             sample_requests=settings.sample_requests,
             replications=settings.replications,
+            goodput=settings.goodput,
             assumed=assumed,
             document=values,
             base_dir=base,
@@ -346,6 +356,12 @@ class Scenario:
             share=1.0 if source else self.share,
             evented=service.has_events or self.traffic.retries is not None,
         )
+
+    def check_simulated(self) -> None:
+        """Raise `InputError` for a service that is read and checked, but not simulated yet."""
+        for service in self.services.values():
+            if service.tokens is not None:
+                raise service.tokens.not_simulated
 
     @property
     def evented(self) -> bool:
@@ -418,15 +434,25 @@ class Scenario:
     def _unlikely_service(self, role: str) -> str:
         """Return a sentence on a service time that is probably in milliseconds without saying so; "" for others."""
         side = self.side(role)
+        rate_per_s = side.share * self.traffic.mean_rate(self.horizon_s, self.start)
+        if side.service.tokens is not None:
+            return self._unlikely_step(side.service.tokens, rate_per_s / side.n_instances)
         law = side.service.time
         if law.kind == "linear" or not law.mean >= _LONG_SERVICE_S:  # a linear law has a unit for each column
             return ""
-        rate_per_s = side.share * self.traffic.mean_rate(self.horizon_s, self.start)
         load = rate_per_s * law.mean / (side.n_instances * side.workers)
         if load < _ABSURD_LOAD:
             return ""
         what = f"services.{side.variant.name}.time: a service of {law.mean:g} s per request"
         return f'{what} is {load:,.0f} times what the pool can do; are {law.mean:g} ms meant ("{law.mean:g}ms")?'
+
+    def _unlikely_step(self, tokens: Tokens, rate_per_s: float) -> str:
+        columns = self.traffic.trace().columns if self.traffic.process == "trace" else {}
+        load = rate_per_s * mean_work_s(tokens, columns)
+        if load < _ABSURD_LOAD:
+            return ""
+        what = f"{tokens.path}.step: steps take {load:,.0f} times the time that there is"
+        return f'{what}; are its coefficients milliseconds ("{tokens.step.base_s:g}ms")?'
 
     def to_dict(self) -> dict[str, object]:
         """Return the scenario's JSON object, with all edits."""
@@ -441,7 +467,8 @@ class Scenario:
         times = [f"services.{name}.time" for name in self.services]
         for name, service in self.services.items():
             times += [f"services.{name}.by_instance_type.{kind}.time" for kind in service.by_instance_type]
-        for where in (*blocks, *sizes, *times):
+        lengths = [f"{service[: -len('time')]}tokens.{key}" for service in times for key in ("prompt", "output")]
+        for where in (*blocks, *sizes, *times, *lengths):
             old = value_at(document, f"{where}.path")
             if isinstance(old, str) and not old.startswith(BUILTIN) and not Path(old).is_absolute():
                 moved = os.path.relpath(self.base_dir.resolve() / old, folder)

@@ -5,8 +5,9 @@ drawn `time` on one worker, multiplied by the factor of `slowdown` for the numbe
 starts (workers that share memory bandwidth or an accelerator slow each other down). The factor does not change during
 the service. With a `queue_limit`, a request that finds as many others waiting is refused at once.
 
-Instances may serve several requests at once (`batching`, batching.py), their number may follow the traffic (`scaling`
-and `cold_start_s`, scaling.py), and they may fail (`outages`, outages.py).
+Instances may serve several requests at once (`batching`, batching.py), or serve tokens instead of whole requests
+(`tokens`, tokens.py). Their number may follow the traffic (`scaling` and `cold_start_s`, scaling.py), and they may fail
+(`outages`, outages.py).
 
 `by_instance_type` overrides keys on other instance types: {TYPE: {`time`, `workers`, ...}}. If a variant runs on such a
 type, each of that type's keys replaces the service's.
@@ -25,6 +26,7 @@ from shadowsim.scenario.fields import SERVICE_KEYS, SERVICE_LATER, Block
 from shadowsim.scenario.laws import Law, parse_law
 from shadowsim.scenario.outages import OutagePlan, parse_outages
 from shadowsim.scenario.scaling import ScalingPolicy, parse_scaling
+from shadowsim.scenario.tokens import Tokens, parse_tokens
 
 MAX_WORKERS = 65_536
 MAX_QUEUE = 2**31 - 1
@@ -36,8 +38,8 @@ class Service:
 
     Attributes
     ----------
-    time : Law
-        Seconds that a request holds a worker.
+    time_law : Law or None
+        Law of `time`; None with `tokens`.
     workers : int or None
         Workers per instance; None for as many as its type has accelerators, or else vCPUs.
     queue_limit : int or None
@@ -49,6 +51,8 @@ class Service:
         Shares of the served requests that are answered with a 4XX or a 5XX status; together at most 1.
     batching : Batcher or None
         None for one request at a time on each worker.
+    tokens : Tokens or None
+        None for a service in whole requests.
     scaling : ScalingPolicy or None
         None for a fixed number of instances.
     cold_start_s : float or None
@@ -61,13 +65,14 @@ class Service:
         The JSON object that this was made from.
     """
 
-    time: Law
+    time_law: Law | None
     workers: int | None = None
     queue_limit: int | None = None
     slowdown: tuple[float, ...] = ()
     error_4xx: float = 0.0
     error_5xx: float = 0.0
     batching: Batcher | None = None
+    tokens: Tokens | None = None
     scaling: ScalingPolicy | None = None
     cold_start_s: float | None = None
     outages: OutagePlan | None = None
@@ -75,9 +80,17 @@ class Service:
     block: Mapping[str, object] = field(default_factory=dict)
 
     @property
+    def time(self) -> Law:
+        """Law of the seconds that a request holds a worker; raises `InputError` for a service in tokens."""
+        if self.time_law is None:
+            assert self.tokens is not None
+            raise self.tokens.not_simulated
+        return self.time_law
+
+    @property
     def has_events(self) -> bool:
         """Whether its instances batch, scale or fail, so that they have to be simulated event by event."""
-        return self.batching is not None or self.scaling is not None or self.outages is not None
+        return any(part is not None for part in (self.batching, self.tokens, self.scaling, self.outages))
 
     @property
     def saturated_factor(self) -> float:
@@ -156,8 +169,14 @@ class _Merged(Block):
 
 def _service(block: Block, base_dir: Path | None) -> Service:
     errors = Collector()
+    time_law = tokens = None
     with errors:
-        time = parse_law(block.need("time"), block.at("time"), "s", base_dir)
+        if block.has("tokens"):
+            with errors:
+                tokens = parse_tokens(block.block("tokens"), base_dir)
+            _only_tokens(block)
+        else:
+            time_law = parse_law(block.need("time"), block.at("time"), "s", base_dir)
     with errors:
         workers = block.integer("workers", least=1, most=MAX_WORKERS) if block.has("workers") else None
     with errors:
@@ -183,15 +202,27 @@ def _service(block: Block, base_dir: Path | None) -> Service:
     if error_4xx + error_5xx > 1.0:
         raise InputError(block.path, "must have error_4xx + error_5xx <= 1", error_4xx + error_5xx)
     return Service(
-        time=time,
+        time_law=time_law,
         workers=workers,
         queue_limit=queue_limit,
         slowdown=slowdown,
         error_4xx=error_4xx,
         error_5xx=error_5xx,
         batching=batching,
+        tokens=tokens,
         scaling=scaling,
         cold_start_s=cold_start_s,
         outages=outages,
         block=block.values,
     )
+
+
+def _only_tokens(block: Block) -> None:
+    """Raise `InputError` for keys that `tokens` has in its own way."""
+    errors = Collector()
+    for key in ("time", "batching", "workers", "slowdown"):
+        with errors:
+            if block.has(key) and block.values[key] != []:
+                constraint = "must be left out beside `tokens`, whose `step` and `max_sequences` are in its place"
+                raise InputError(block.at(key), constraint, block.values[key])
+    errors.check()

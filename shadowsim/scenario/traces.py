@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from shadowsim.arrays import Floats
+from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, did_you_mean
 from shadowsim.scenario.table_files import line_of, listing, read_table, sizes
 from shadowsim.scenario.trace_times import TimeOptions, read_times
+
+MOST_NUMBER = 2**53  # integers that float64 holds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +37,8 @@ class Trace:
         of coarse times. Read-only, as are all arrays here.
     columns : mapping of str to ndarray of float64, shape (n,)
         Every numeric column of the file but the time and the count, in the order of the arrivals.
+    row : ndarray of int64, shape (n,)
+        The file's row (from 0, the header left out) of each request.
     flaws : mapping of str to (int, object)
         For each column that cannot be used as a size: the first row (counted from 1, the header left out) that holds no
         finite number >= 0, and its value. It is an error only when the column is used.
@@ -51,6 +55,7 @@ class Trace:
 
     arrival_s: Floats
     columns: Mapping[str, Floats]
+    row: Ints
     flaws: Mapping[str, tuple[int, object]]
     pass_s: float
     file: Path
@@ -84,14 +89,31 @@ class Trace:
         """
         if name in self.flaws:
             row, value = self.flaws[name]
-            line = line_of(self.file, row - 1)
-            where = f"row {row}" if line is None else f"line {line}"
+            where = self._place_of_row(row - 1)
             raise InputError(path, f"needs finite numbers >= 0 in trace column {name}, which fails in {where}", value)
         if name not in self.columns:
             known = list(self.columns)
             hint = did_you_mean(name, [*known, *others])
             raise InputError(path, f"the trace has no column {name!r}; it has {listing(known)}{hint}")
         return self.columns[name]
+
+    def whole_numbers(self, name: str, path: str) -> Floats:
+        """Return a column of whole numbers, such as those of sessions, or raise `InputError` as `column` does."""
+        values = self.column(name, path)
+        bad = (values != np.floor(values)) | (values > MOST_NUMBER)
+        if bad.any():
+            i = int(np.argmax(bad))
+            constraint = f"needs whole numbers in trace column {name}, which fails in {self.place(i)}"
+            raise InputError(path, constraint, float(values[i]))
+        return values
+
+    def place(self, i: int) -> str:
+        """Return where request i of a pass stands in the file, for errors: "line 7"."""
+        return self._place_of_row(int(self.row[i]))
+
+    def _place_of_row(self, row: int) -> str:
+        line = line_of(self.file, row)
+        return f"row {row + 1}" if line is None else f"line {line}"
 
 
 def read_trace(file: Path, options: TimeOptions, speed: float, repeat: int, path: str) -> Trace:
@@ -121,7 +143,7 @@ def read_trace(file: Path, options: TimeOptions, speed: float, repeat: int, path
     if repeat > 1 and once.pass_s == 0.0:
         raise InputError(f"{path}.repeat", "must be 1 for a trace whose requests all come at one time", repeat)
     arrival_s, pass_s = _frozen(once.arrival_s / speed), once.pass_s / speed
-    return Trace(arrival_s, once.columns, once.flaws, pass_s, once.file, once.reading, repeat)
+    return Trace(arrival_s, once.columns, once.row, once.flaws, pass_s, once.file, once.reading, repeat)
 
 
 def _stamp(file: Path, path: str) -> tuple[int, int]:
@@ -149,7 +171,9 @@ def _read_once(file: Path, mtime_ns: int, size: int, options: TimeOptions, path:
                 columns[name] = _frozen(values[reading.row])
             if flaw is not None:
                 flaws[name] = flaw
-    return Trace(_frozen(reading.arrival_s), columns, flaws, reading.pass_s, file, reading.sentence)
+    row = reading.row.copy()
+    row.flags.writeable = False
+    return Trace(_frozen(reading.arrival_s), columns, row, flaws, reading.pass_s, file, reading.sentence)
 
 
 def _frozen(values: Floats) -> Floats:

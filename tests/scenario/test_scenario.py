@@ -823,7 +823,7 @@ def test_saved_paths_of_a_list_still_resolve(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
-        ("0,1\n5,2.5\n", "whole numbers .* column who, got 2.5"),
+        ("0,1\n5,2.5\n", "whole numbers .* column who, which fails in line 3, got 2.5"),
         ("0,1\n5,x\n", "fails in line 3"),
         ("0,1\n1,-1\n", "line 3"),
     ],

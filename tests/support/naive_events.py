@@ -1,7 +1,8 @@
 """A slow, obvious simulator of pools that batch, scale, fail or are retried, which the engine must equal.
 
 One heap holds all events of a pool. Its entries are (time, kind, tie, ...): events of one instant happen in the order
-of the kinds below, and within a kind in the order of their ties. Arrivals and draws come from `naive`.
+of the kinds below, and within a kind in the order of their ties. Arrivals and draws come from `naive`. What an instance
+does with its requests stands in its own part of `Variant`, which naive_tokens.py replaces.
 """
 
 import heapq
@@ -17,9 +18,10 @@ from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 
 # The order of events at one instant.
-(FINISH, GIVE_UP, TIME_OUT, OUTAGE, REPAIR, SCALE_OUT, SCALE_IN, COLD_START_END, START, TICK, ARRIVAL, RETRY) = range(
-    12
-)
+(
+    ANSWER, FINISH, GIVE_UP, TIME_OUT, OUTAGE, REPAIR, SCALE_OUT, SCALE_IN, COLD_START_END, START, TICK, ENTRY, ARRIVAL,
+    RETRY,
+) = range(14)  # fmt: skip
 
 SUCCESS = 0  # what a caller learns, unless it is one of the bits e.ON_...
 
@@ -191,6 +193,8 @@ class Callers:
 class Variant:
     """One variant's pool of instances; `callers` only for the source, the mirror's caps only for the shadow."""
 
+    kind_of_instance = Instance
+
     def __init__(self, c, pool, dynamics, first_attempts, callers):
         self.c, self.pool, self.dynamics, self.callers = c, pool, dynamics, callers
         self.events, self.n_events, self.n_admitted = [], 0, 0
@@ -213,8 +217,8 @@ class Variant:
         self.n_events += 1
         heapq.heappush(self.events, (time, kind, tie, self.n_events, subject))
 
-    def run(self):
-        handlers = {
+    def handlers(self):
+        return {
             FINISH: self.finish,
             GIVE_UP: self.give_up,
             TIME_OUT: self.time_out,
@@ -228,9 +232,12 @@ class Variant:
             ARRIVAL: self.arrive,
             RETRY: self.arrive,
         }
+
+    def run(self):
+        handlers = self.handlers()
         while self.events:
             now, kind, _, _, subject = heapq.heappop(self.events)
-            if now >= self.c.horizon_s and not any(i.present for i in self.instances):
+            if now >= self.c.horizon_s and self.is_empty():
                 break  # nothing arrives any more, and nobody is left whom anything could happen to
             handlers[kind](subject, now)
         if not self.dynamics.evented:
@@ -238,13 +245,16 @@ class Variant:
                 self.book_as_plain(a)
         return self.history()
 
+    def is_empty(self):
+        return not any(i.present for i in self.instances)
+
     # ---- Instances ----
 
     def in_state(self, *states):
         return [i for i in self.instances if i.state in states]
 
     def add(self, state, now):
-        instance = Instance(len(self.instances), [(now, state)])
+        instance = self.kind_of_instance(len(self.instances), [(now, state)])
         self.instances.append(instance)
         return instance
 
@@ -271,11 +281,7 @@ class Variant:
             for_s = self.outage_draw(instance, 2 * instance.spell + 1) * self.dynamics.outages.mttr_s
         instance.spell += 1
         present = instance.present
-        for work in instance.works:
-            work.stopped = True
-            self.held.append((work.start, now))
-        instance.works.clear()
-        instance.queue.clear()
+        self.stop(instance, now)
         if instance.state == "draining":
             instance.history.append((now, "gone"))
         else:
@@ -321,10 +327,7 @@ class Variant:
             self.copy_times.append(now)
         elif a.attempt == 0:
             self.callers.call(a)
-        if pool.work_s.size:
-            a.drawn = float(pool.work_s[a.number % pool.work_s.size])
-        else:
-            a.drawn = float(k.draw(self.z(pool.service, a), pool.table) * pool.mean_s)
+        a.drawn = self.work_of(a)
         serving = self.in_state("serving")
         if not serving:
             self.end(a, "unavailable", now, e.ON_UNAVAILABLE)
@@ -334,7 +337,7 @@ class Variant:
             serving = [i for i in serving if i.outstanding == fewest]
         instance = serving[(int(self.z(pool.route, a)) >> 32) * len(serving) >> 32]
         a.instance = instance.number
-        if len(instance.works) == pool.n_workers and 0 <= pool.queue_limit <= len(instance.queue):
+        if self.is_full(instance):
             self.end(a, "refused", now, e.ON_REFUSED)
             return
         a.admission = self.n_admitted
@@ -342,6 +345,34 @@ class Variant:
         if self.callers is not None:
             self.at(now + self.callers.retries.timeout_s, GIVE_UP, a.admission, a)
         self.at(now + pool.timeout_s, TIME_OUT, a.admission, a)
+        self.take(instance, a, now)
+
+    def give_up(self, a, now):
+        if not a.told:
+            self.tell(a, e.ON_TIMEOUT, now)
+
+    def time_out(self, a, now):
+        if not a.over:
+            a.latency = self.pool.timeout_s
+            self.end(a, "timed_out", now, e.ON_MODEL_ERROR)
+
+    def answer(self, a):
+        u = k.uniform(self.z(self.pool.error, a))
+        if u <= self.pool.error_4xx:
+            return "error_4xx"
+        return "error_5xx" if u <= self.pool.error_4xx + self.pool.error_5xx else "answered"
+
+    # ---- Workers, with or without a batcher ----
+
+    def work_of(self, a):
+        if self.pool.work_s.size:
+            return float(self.pool.work_s[a.number % self.pool.work_s.size])
+        return float(k.draw(self.z(self.pool.service, a), self.pool.table) * self.pool.mean_s)
+
+    def is_full(self, instance):
+        return len(instance.works) == self.pool.n_workers and 0 <= self.pool.queue_limit <= len(instance.queue)
+
+    def take(self, instance, a, now):
         if self.dynamics.batching.max_size:
             self.at(now + self.dynamics.batching.max_delay_s, START, instance.number, instance)
         instance.queue.append(a)
@@ -385,20 +416,13 @@ class Variant:
                 status = self.answer(a)
                 self.end(a, status, now, SUCCESS if status == "answered" else e.ON_MODEL_ERROR)
 
-    def answer(self, a):
-        u = k.uniform(self.z(self.pool.error, a))
-        if u <= self.pool.error_4xx:
-            return "error_4xx"
-        return "error_5xx" if u <= self.pool.error_4xx + self.pool.error_5xx else "answered"
-
-    def give_up(self, a, now):
-        if not a.told:
-            self.tell(a, e.ON_TIMEOUT, now)
-
-    def time_out(self, a, now):
-        if not a.over:
-            a.latency = self.pool.timeout_s
-            self.end(a, "timed_out", now, e.ON_MODEL_ERROR)
+    def stop(self, instance, now):
+        """An outage ends all services, and empties the queue."""
+        for work in instance.works:
+            work.stopped = True
+            self.held.append((work.start, now))
+        instance.works.clear()
+        instance.queue.clear()
 
     def book_as_plain(self, a):
         """A plain pool compares latencies, not instants, with the limit; the two differ by rounding only."""
@@ -550,11 +574,11 @@ def copied(c, n_before, a):
     return naive.copied(c, number, a.window, a.in_window)
 
 
-def simulate(c, all_streams):
+def simulate(c, all_streams, source_kind=Variant, shadow_kind=Variant):
     """Both pools' histories, and how many copies the body limit kept back, by window of the attempt's arrival."""
     requests = [Attempt(n, window, i, 0, float(t)) for n, (window, i, t) in enumerate(naive.arrivals(c, all_streams))]
     callers = Callers(c, c.source_dynamics.retries)
-    source = Variant(c, c.source, c.source_dynamics, requests, callers).run()
+    source = source_kind(c, c.source, c.source_dynamics, requests, callers).run()
     kept_back, copies = {}, []
     for n, a in enumerate(source.attempts):
         if not copied(c, n, a):
@@ -568,4 +592,4 @@ def simulate(c, all_streams):
             copies.append(Attempt(a.number, a.window, a.in_window, a.attempt, at))
     if c.mirror.instant == k.AT_RESPONSE:
         copies.sort(key=lambda a: (a.arrival, a.window, a.in_window, a.attempt))
-    return source, Variant(c, c.shadow, c.shadow_dynamics, copies, None).run(), kept_back
+    return source, shadow_kind(c, c.shadow, c.shadow_dynamics, copies, None).run(), kept_back

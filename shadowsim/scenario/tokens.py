@@ -1,0 +1,397 @@
+"""Reads language models that batch continuously: requests in tokens, and the time of a step.
+
+`tokens` in a service, in place of `time`, gives each instance a continuous batcher, as vLLM has it. It works in steps.
+In a step each running sequence produces a token, or works on its prompt; between steps sequences join and leave. The
+keys and values of all tokens so far are kept in a cache of blocks. Where it is full, the sequence that was admitted
+last gives its blocks back and is computed again later::
+
+    "tokens": {"prompt": "ContextTokens", "output": {"law": "gamma", "mean_tokens": 200, "scv": 1},
+               "max_sequences": 256, "max_step_tokens": 8192, "kv_tokens": 400000,
+               "step": {"base_s": "12ms", "per_prefill_token_s": "0.03ms", "per_sequence_s": "0.1ms"}}
+
+===============  ======================================================================================================
+prompt, output   tokens per request: a number, a law (its keys end in `_tokens`), or a column of the trace. Draws are
+                 rounded to whole numbers, at least 1
+max_sequences    most running sequences of an instance
+max_step_tokens  most tokens of a step: one per sequence that decodes, and those of prompts; at least `max_sequences`
+kv_tokens        tokens that an instance's cache holds, in blocks of `block_tokens` (16 if left out)
+step             seconds of a step, see below
+before_s         from a request's arrival until it waits for its admission; 0 if left out
+after_s          from its last token to its answer; 0 if left out
+chunked          whether a prompt may be divided among steps; true if left out
+on_timeout       what becomes of a request whose time is out: `finish` (if left out), or `abort` at the end of the step
+prefix           the beginnings that prompts share, see below
+===============  ======================================================================================================
+
+A step with P tokens of prompts and n sequences, of which those that decode have K tokens so far, lasts `base_s` +
+`per_prefill_token_s` P + `per_sequence_s` n + `per_kv_token_s` K + `per_prefill_pair_s` Q. Q is the sum over prompts of
+(tokens done after the step)² - (those done before it), since each token attends to all before. Terms that are left out
+are 0, but for `base_s`.
+
+`prefix` {`length`, `groups` or `session`, `cache_tokens`}: the first `length` tokens of a prompt are the same for all
+requests of a group; an instance remembers `cache_tokens` of such tokens, and computes them no second time while they
+are there. Groups are drawn evenly from `groups`, or numbered by the trace's column `session`.
+
+`run.goodput` lists pairs of limits, for the time to the first token and the time per token after it. A request that
+is answered within both is counted::
+
+    "run": {"goodput": [{"ttft_s": "500ms", "tpot_s": "50ms"}]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from shadowsim.arrays import Floats
+from shadowsim.errors import Collector, InputError
+from shadowsim.scenario.fields import Block
+from shadowsim.scenario.laws import Law, parse_law
+from shadowsim.scenario.traces import Trace
+
+KEYS = (
+    *("prompt", "output", "max_sequences", "max_step_tokens", "kv_tokens", "block_tokens", "step"),
+    *("before_s", "after_s", "chunked", "on_timeout", "prefix"),
+)
+STEP_KEYS = ("base_s", "per_prefill_token_s", "per_sequence_s", "per_kv_token_s", "per_prefill_pair_s")
+PREFIX_KEYS = ("length", "groups", "session", "cache_tokens")
+ON_TIMEOUT = ("finish", "abort")
+BLOCK_TOKENS = 16
+MOST_SEQUENCES = MOST_BLOCK_TOKENS = 65_536
+MOST_TOKENS = 2**26  # of a cache or a step: the tokens read in a segment of steps, at most its square, are below 2**53
+MOST_GROUPS = 2**31 - 1
+LEAST_STEP_S = 1e-6  # so that the end of a step differs from its start, also after thousands of years
+MOST_GOODPUT = 8  # pairs of limits
+
+
+@dataclass(frozen=True, slots=True)
+class StepModel:
+    """Seconds of a step: a constant, and coefficients as the module describes them.
+
+    Attributes
+    ----------
+    base_s : float
+        What every step takes.
+    per_prefill_token_s : float
+        For each token of prompts that is computed.
+    per_sequence_s : float
+        For each running sequence.
+    per_kv_token_s : float
+        For each token in the cache of the sequences that decode.
+    per_prefill_pair_s : float
+        For each difference of squares of a prompt's tokens after and before the step.
+    """
+
+    base_s: float
+    per_prefill_token_s: float = 0.0
+    per_sequence_s: float = 0.0
+    per_kv_token_s: float = 0.0
+    per_prefill_pair_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The beginnings that prompts share.
+
+    Attributes
+    ----------
+    length : int
+        Tokens at the beginning of a prompt that are the same within a group.
+    cache_tokens : int
+        Tokens that an instance remembers, apart from those of its running sequences.
+    groups : int or None
+        Number of groups, each request belonging to any of them with equal probability; None with `session`.
+    session : str or None
+        The trace's column with the groups' numbers.
+    """
+
+    length: int
+    cache_tokens: int
+    groups: int | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Goodput:
+    """Limits within which a request counts as good: to the first token, and per token after it."""
+
+    ttft_s: float
+    tpot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The continuous batcher of each instance of a variant.
+
+    Attributes
+    ----------
+    prompt, output : Law
+        Tokens of a request's prompt and answer.
+    max_sequences, max_step_tokens : int
+        Most running sequences, and most tokens of a step.
+    kv_tokens, block_tokens : int
+        Tokens in an instance's cache and in one of its blocks.
+    step : StepModel
+    before_s, after_s : float
+        From arrival to the instance's queue, and from the last token to the answer.
+    chunked : bool
+        Whether a prompt may be divided among steps.
+    on_timeout : str or None
+        "finish" or "abort"; None if left out, which counts as "finish".
+    prefix : Prefix or None
+        None for prompts that have nothing in common.
+    path : str
+        Where it stands in the scenario, for errors.
+    """
+
+    prompt: Law
+    output: Law
+    max_sequences: int
+    max_step_tokens: int
+    kv_tokens: int
+    step: StepModel
+    block_tokens: int = BLOCK_TOKENS
+    before_s: float = 0.0
+    after_s: float = 0.0
+    chunked: bool = True
+    on_timeout: str | None = None
+    prefix: Prefix | None = None
+    path: str = field(default="tokens", compare=False)
+
+    @property
+    def blocks(self) -> int:
+        """Whole blocks in an instance's cache."""
+        return self.kv_tokens // self.block_tokens
+
+    @property
+    def not_simulated(self) -> InputError:
+        """The error for whatever needs a run of it."""
+        return InputError(self.path, "is read and checked, but not simulated yet in this version")
+
+    def fits(self, prompt: int, output: int) -> bool:
+        """Whether an instance can serve a request of so many tokens; its last token is never in the cache."""
+        tokens = prompt + output - 1
+        return -(-tokens // self.block_tokens) <= self.blocks and (self.chunked or tokens <= self.max_step_tokens)
+
+
+def parse_tokens(block: Block, base_dir: Path | None = None) -> Tokens:
+    """Return the batcher that a JSON object describes.
+
+    Raises
+    ------
+    InputError
+        When a key is unknown, or a value breaks its constraint.
+    """
+    errors = Collector()
+    with errors:
+        block.only(KEYS)
+    with errors:
+        prompt = _length(block, "prompt", base_dir)
+    with errors:
+        output = _length(block, "output", base_dir)
+    with errors:
+        block_tokens = block.integer("block_tokens", BLOCK_TOKENS, least=1, most=MOST_BLOCK_TOKENS)
+        with errors:
+            kv_tokens = block.integer("kv_tokens", least=block_tokens, most=MOST_TOKENS)
+        with errors:
+            prefix = _prefix(block.block("prefix"), block_tokens) if block.has("prefix") else None
+    with errors:
+        max_sequences = block.integer("max_sequences", least=1, most=MOST_SEQUENCES)
+        with errors:
+            max_step_tokens = block.integer("max_step_tokens", least=1, most=MOST_TOKENS)
+            if max_step_tokens < max_sequences:
+                constraint = f"must be at least `max_sequences`, which is {max_sequences}, a token for each"
+                raise InputError(block.at("max_step_tokens"), constraint, max_step_tokens)
+    with errors:
+        step = parse_step(block.need("step"), block.at("step"))
+    with errors:
+        before_s = block.number("before_s", 0.0, least=0.0)
+    with errors:
+        after_s = block.number("after_s", 0.0, least=0.0)
+    with errors:
+        chunked = block.flag("chunked", True)
+    with errors:
+        on_timeout = block.choice("on_timeout", None, ON_TIMEOUT) if block.has("on_timeout") else None
+    errors.check()
+    return Tokens(
+        prompt=prompt,
+        output=output,
+        max_sequences=max_sequences,
+        max_step_tokens=max_step_tokens,
+        kv_tokens=kv_tokens,
+        step=step,
+        block_tokens=block_tokens,
+        before_s=before_s,
+        after_s=after_s,
+        chunked=chunked,
+        on_timeout=on_timeout,
+        prefix=prefix,
+        path=block.path,
+    )
+
+
+def parse_step(value: object, path: str) -> StepModel:
+    """Return the step model that a JSON object describes."""
+    if isinstance(value, str):
+        raise InputError(path, "must be an object {...}: step models have no names in this version", value)
+    block, errors = Block.of(value, path), Collector()
+    with errors:
+        block.only(STEP_KEYS)
+    coefficients = dict[str, float]()
+    for key in STEP_KEYS:
+        with errors:
+            coefficients[key] = block.number(key, None if key == "base_s" else 0.0, least=0.0)
+    errors.check()
+    model = StepModel(**coefficients)
+    least_s = model.base_s + model.per_sequence_s
+    if least_s < LEAST_STEP_S:
+        constraint = f"must have base_s + per_sequence_s >= {LEAST_STEP_S:g}, since each step takes time"
+        raise InputError(path, constraint, least_s)
+    return model
+
+
+def read_goodput(run: Block) -> tuple[Goodput, ...]:
+    """Return the pairs of limits in `run.goodput`."""
+    if not run.has("goodput"):
+        return ()
+    errors, pairs = Collector(), list[Goodput]()
+    for block in run.items("goodput"):
+        with errors:
+            pairs.append(_goodput(block))
+            if pairs[-1] in pairs[:-1]:
+                raise InputError(block.path, "must differ from the pairs before it", dict(block.values))
+    errors.check()
+    if len(pairs) > MOST_GOODPUT:
+        raise InputError(run.at("goodput"), f"must list at most {MOST_GOODPUT} pairs", len(pairs))
+    return tuple(pairs)
+
+
+def check_tokens(tokens: Tokens, trace: Trace | None) -> None:
+    """Raise `InputError` for columns of a trace that hold no numbers of tokens, or more than an instance can serve."""
+    prompt = token_lengths(tokens, "prompt", trace)
+    output = token_lengths(tokens, "output", trace)
+    prefix = tokens.prefix
+    if prefix is not None and prefix.session is not None:
+        if trace is None:
+            raise InputError(f"{tokens.path}.prefix.session", "needs trace traffic for a column", prefix.session)
+        trace.whole_numbers(prefix.session, f"{tokens.path}.prefix.session")
+    # Of lengths that are drawn, what is known is that they are at least 1.
+    inputs, outputs = np.broadcast_arrays(prompt if prompt.size else 1.0, output if output.size else 1.0)
+    needed = inputs + outputs - 1.0
+    blocks = np.ceil(needed / tokens.block_tokens)
+    for key, fails in (
+        ("kv_tokens", blocks > tokens.blocks),
+        ("max_step_tokens", (needed > tokens.max_step_tokens) & (not tokens.chunked)),
+    ):
+        if fails.any():
+            i = int(np.argmax(fails))
+            whose = "a request"
+            if trace is not None and "linear" in (tokens.prompt.kind, tokens.output.kind):
+                whose = f"the request in {trace.place(i)}"
+            room = "in whole blocks" if key == "kv_tokens" else "in one step, since `chunked` is false"
+            constraint = f"must hold all tokens of {whose} but the last, {needed.flat[i]:,.0f}, {room}"
+            raise InputError(f"{tokens.path}.{key}", constraint, getattr(tokens, key))
+
+
+def token_lengths(tokens: Tokens, key: str, trace: Trace | None) -> Floats:
+    """Return the whole numbers of tokens by row of the trace, or one number for all; empty where they are drawn.
+
+    Raises
+    ------
+    InputError
+        When a row has less than one token, or a column that is used as it is has a broken number.
+    """
+    law: Law = getattr(tokens, key)
+    path = f"{tokens.path}.{key}"
+    if law.kind == "deterministic":
+        return np.array([np.floor(law.mean + 0.5)])
+    if law.kind != "linear":
+        return np.empty(0)
+    if trace is None:
+        raise InputError(path, "needs trace traffic for a law of trace columns", law.block)
+    values = law.values(trace.columns)
+    lengths: Floats = np.floor(values + 0.5)
+    bad = ~(lengths >= 1.0) | ~(lengths <= MOST_TOKENS)
+    if isinstance(law.block, str):
+        bad |= lengths != values
+    if bad.any():
+        i = int(np.argmax(bad))
+        constraint = f"must give whole numbers of tokens from 1 to {MOST_TOKENS}, which fails in {trace.place(i)}"
+        raise InputError(path, constraint, float(values[i]))
+    return lengths
+
+
+def mean_work_s(tokens: Tokens, columns: Mapping[str, Floats]) -> float:
+    """Return the mean time of an instance per request, in seconds, while its batch is full.
+
+    A request of P and o tokens takes p P + q P² to prefill. Its o tokens take o (base / B + s) + c (o P +
+    o (o - 1) / 2) with B sequences in each step: as many as `max_sequences` and the cache allow at the mean number of
+    tokens that a sequence has in it. Roundings of drawn lengths and hits of the prefix cache are left out.
+    """
+    step = tokens.step
+    p, pp, o, read = _moments(tokens, columns)
+    prefill_s = step.per_prefill_token_s * p + step.per_prefill_pair_s * pp
+    each_s = step.base_s / full_batch(tokens, columns) + step.per_sequence_s
+    return prefill_s + (o * each_s + step.per_kv_token_s * read)
+
+
+def full_batch(tokens: Tokens, columns: Mapping[str, Floats]) -> float:
+    """Return the number B of sequences that run while all that can run do, as for `mean_work_s`; at least 1."""
+    _, _, o, read = _moments(tokens, columns)
+    return max(1.0, min(float(tokens.max_sequences), tokens.kv_tokens / (read / o)))
+
+
+def _moments(tokens: Tokens, columns: Mapping[str, Floats]) -> tuple[float, float, float, float]:
+    """Return means of a request's prompt tokens, their square, its output tokens, and the tokens read for these."""
+    prompt, output = (law.values(columns) if law.kind == "linear" else None for law in (tokens.prompt, tokens.output))
+    p, pp = _two_moments(tokens.prompt, prompt)
+    o, oo = _two_moments(tokens.output, output)
+    op = float((output * prompt).mean()) if prompt is not None and output is not None else o * p
+    return p, pp, o, op + (oo - o) / 2.0
+
+
+def _two_moments(law: Law, values: Floats | None) -> tuple[float, float]:
+    if values is not None:
+        return float(values.mean()), float((values * values).mean())
+    return law.mean, law.mean**2 * (1.0 + law.scv)
+
+
+def _length(block: Block, key: str, base_dir: Path | None) -> Law:
+    law = parse_law(block.need(key), block.at(key), "tokens", base_dir)
+    if law.mean < 1.0:
+        raise InputError(block.at(key), "must have a mean of at least 1 token", law.mean)
+    return law
+
+
+def _prefix(block: Block, block_tokens: int) -> Prefix:
+    errors = Collector()
+    with errors:
+        block.only(PREFIX_KEYS)
+    with errors:
+        length = block.integer("length", least=1, most=MOST_TOKENS)
+    with errors:
+        cache_tokens = block.integer("cache_tokens", least=block_tokens, most=MOST_TOKENS)
+    with errors:
+        groups = block.integer("groups", least=1, most=MOST_GROUPS) if block.has("groups") else None
+    with errors:
+        session = block.text("session") if block.has("session") else None
+    errors.check()
+    if (groups is None) == (session is None):
+        given = {key: block.values[key] for key in ("groups", "session") if block.has(key)}
+        raise InputError(block.path, "needs either `groups` or `session`, a column of the trace", given)
+    return Prefix(length, cache_tokens, groups, session)
+
+
+def _goodput(block: Block) -> Goodput:
+    errors = Collector()
+    with errors:
+        block.only(("ttft_s", "tpot_s"))
+    with errors:
+        ttft_s = block.number("ttft_s", above=0.0)
+    with errors:
+        tpot_s = block.number("tpot_s", above=0.0)
+    errors.check()
+    return Goodput(ttft_s, tpot_s)
