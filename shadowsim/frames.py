@@ -122,7 +122,60 @@ EVENT_WINDOWS = (
 )
 EVENT_REQUESTS = (Column("attempt", COUNT, "", "0 for the first attempt, 1 for the first retry, ..."),)
 
-OPTIONAL = {"windows": EVENT_WINDOWS, "latency": (), "requests": EVENT_REQUESTS}
+# Columns that only runs with services in tokens have. Times to the first token and per token have histograms of their
+# own, with the buckets of ModelLatency: that of a window gives its quantiles, and those of a section's windows together
+# the rows of `latency` with that measure. `of_measure` picks rows, so that measures are never mixed.
+MEASURES = LATENCY_MEASURE, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"
+_TOKEN_TIMES = {
+    "FirstChunkModelLatency": ("the time from arrival to the first token", "requests that had their first token"),
+    "TimePerOutputToken": ("the mean time between tokens", "answered requests of at least two tokens"),
+}
+TOKEN_WINDOWS = (
+    *(
+        column
+        for name, (time, whose) in _TOKEN_TIMES.items()
+        for column in (
+            Column(f"{name}_SampleCount", FLAG, "", f"{whose} in time, of those that arrived in the window"),
+            Column(f"{name}_Average", REAL, "us", f"mean of {time}, of these requests"),
+            Column(f"{name}_Minimum", REAL, "us", "the least such time"),
+            Column(f"{name}_Maximum", REAL, "us", "the greatest such time"),
+            *(
+                Column(f"{name}_{p}", REAL, "us", f"quantile of these times at {q:g}, to within a bucket of 0.8 %")
+                for p, q in PERCENTILES.items()
+            ),
+        )
+    ),
+    Column("output_tokens", FLAG, "", "tokens that were produced in the window"),
+    Column("prefill_tokens", FLAG, "", "tokens of prompts that were computed in the window, again after preemptions"),
+    Column("preemptions", FLAG, "", "sequences that gave their blocks back in the window"),
+    Column("running_sequences_mean", REAL, "", "mean number of running sequences of an instance, every 10 s"),
+    Column("running_sequences_maximum", REAL, "", "greatest such number"),
+    Column("cache_use_mean", REAL, "", "mean share of an instance's cache that running sequences hold, every 10 s"),
+    Column("cache_use_maximum", REAL, "", "greatest such share"),
+    *(
+        Column(f"goodput_{i}", FLAG, "", f"requests answered within pair {i} of run.goodput, counted from 1")
+        for i in range(1, 9)
+    ),
+)
+TOKEN_LATENCY = (
+    Column(
+        "measure",
+        TEXT,
+        "",
+        f"what was measured: {LATENCY_MEASURE} (ModelLatency), {FIRST_TOKEN} or {PER_TOKEN}",
+    ),
+)
+TOKEN_REQUESTS = (
+    Column("first_token_s", REAL, "s", "time from arrival to the first token; missing if that did not come in time"),
+    Column("prompt_tokens", FLAG, "", "tokens of the prompt"),
+    Column("output_tokens", FLAG, "", "tokens of a whole answer, whether or not they were all produced"),
+)
+
+OPTIONAL = {
+    "windows": EVENT_WINDOWS + TOKEN_WINDOWS,
+    "latency": TOKEN_LATENCY,
+    "requests": EVENT_REQUESTS + TOKEN_REQUESTS,
+}
 SCHEMAS = {"windows": WINDOWS, "latency": LATENCY, "requests": REQUESTS}
 
 
@@ -174,7 +227,14 @@ def read(file: Path, schema: tuple[Column, ...], optional: tuple[Column, ...] = 
     return build(schema, {c.name: frame[c.name] for c in schema})
 
 
-def quantile(latency: pd.DataFrame, q: float) -> pd.Series[float]:
+def of_measure(latency: pd.DataFrame, measure: str = LATENCY_MEASURE) -> pd.DataFrame:
+    """Return the rows of a latency frame for one of `MEASURES`; without a column `measure` all are of ModelLatency."""
+    if "measure" not in latency.columns:
+        return latency if measure == LATENCY_MEASURE else latency.iloc[:0]
+    return latency[latency["measure"] == measure]
+
+
+def quantile(latency: pd.DataFrame, q: float, measure: str = LATENCY_MEASURE) -> pd.Series[float]:
     """Return a quantile of ModelLatency by variant, in seconds, from a latency frame.
 
     Parameters
@@ -183,6 +243,8 @@ def quantile(latency: pd.DataFrame, q: float) -> pd.Series[float]:
         A `LATENCY` frame; its sections are taken together.
     q : float
         In [0, 1].
+    measure : str
+        One of `MEASURES`, if the quantile is not of ModelLatency.
 
     Returns
     -------
@@ -190,14 +252,17 @@ def quantile(latency: pd.DataFrame, q: float) -> pd.Series[float]:
         Indexed by variant, source first, without variants that have no answers. It is linear inside a bucket, and so
         within 0.8 % of the empirical quantile.
     """
-    return quantiles(latency, [q]).iloc[:, 0]
+    return quantiles(latency, [q], measure).iloc[:, 0]
 
 
-def quantiles(latency: pd.DataFrame, qs: Sequence[float]) -> pd.DataFrame:
+def quantiles(latency: pd.DataFrame, qs: Sequence[float], measure: str = LATENCY_MEASURE) -> pd.DataFrame:
     """Return several quantiles like `quantile`: one row per variant, one column per quantile (`p50`, `p99.9`)."""
     for q in qs:
         if not isinstance(q, Real) or not 0.0 <= q <= 1.0:
             raise InputError("q", "must be in [0, 1], as 0.99 for p99", q)
+    if measure not in MEASURES:
+        raise InputError("measure", f"must be one of {', '.join(MEASURES)}", measure)
+    latency = of_measure(latency, measure)
     by_variant = {
         str(variant): _bucket_quantiles(part, qs)
         for (_, variant), part in sorted(latency.groupby(["role", "variant"]), key=lambda item: item[0], reverse=True)

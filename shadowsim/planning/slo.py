@@ -373,13 +373,18 @@ def _ratio(x: Floats, n: Floats) -> tuple[float, float]:
 
 def _latencies_above(result: Result, role: str, threshold_s: float) -> tuple[Floats, Floats]:
     """Return, by section, how many latencies are above a threshold, and how many there are."""
-    buckets = result.latency[result.latency["role"] == role]
+    buckets = _buckets(result, role)
     low, high = buckets["low_s"].to_numpy(np.float64), buckets["high_s"].to_numpy(np.float64)
     count, section = buckets["count"].to_numpy(np.float64), buckets["section"].to_numpy(np.int64)
     width = np.where(np.isfinite(high), high - low, 1.0)
     share = np.clip((low + width - threshold_s) / width, 0.0, 1.0)
     n_sections = min(MOST_SECTIONS, result.scenario.n_windows)
     return _sums(section, count * share, n_sections), _sums(section, count, n_sections)
+
+
+def _buckets(result: Result, role: str) -> pd.DataFrame:
+    latency = frames.of_measure(result.latency)
+    return latency[latency["role"] == role]
 
 
 def _quantile(result: Result, goal: Goal) -> tuple[float, float]:
@@ -390,7 +395,7 @@ def _quantile(result: Result, goal: Goal) -> tuple[float, float]:
     _, error = _ratio(*_latencies_above(result, goal.role, value))
     if not (q - error > 0.0 and q + error < 1.0):  # too few beyond it, or no sections
         return value, math.nan
-    buckets = result.latency[result.latency["role"] == goal.role]
+    buckets = _buckets(result, goal.role)
     low, high = (float(frames.quantile(buckets, level).iloc[0]) for level in (q - error, q + error))
     return value, (high - low) / 2.0
 

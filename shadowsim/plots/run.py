@@ -22,6 +22,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from shadowsim.arrays import Floats
+from shadowsim.frames import of_measure
 from shadowsim.plots.style import BANDS, COLOURS, GREY, SHADE, SHADE_TEXT, canvas, log_axis, value_axis
 from shadowsim.text import OVERLOADED
 from shadowsim.verdict import PoolVerdict, Verdict, clock
@@ -178,7 +179,7 @@ def latency_distribution(latency: pd.DataFrame, verdict: Verdict | None = None) 
     Parameters
     ----------
     latency : DataFrame
-        A `frames.LATENCY` frame, whose sections are added up.
+        A `frames.LATENCY` frame, whose sections are added up. Rows of other measures are left out.
     verdict : Verdict, optional
         Lets the legend mark overloaded variants, which a latency frame alone does not show.
 
@@ -189,6 +190,7 @@ def latency_distribution(latency: pd.DataFrame, verdict: Verdict | None = None) 
     """
     subtitle = "Both axes are logarithmic. Exact at the edges of the histogram's buckets, which are at most 0.8 % wide."
     figure = canvas("Latency distribution", subtitle)
+    latency = of_measure(latency)
     ends: list[float] = []
     for role, label in _labels(latency[latency["count"] > 0], verdict).items():
         edge, share = _tail(latency[latency["role"] == role])

@@ -63,8 +63,8 @@ BLOCK_TOKENS = 16
 MOST_SEQUENCES = MOST_BLOCK_TOKENS = 65_536
 MOST_TOKENS = 2**26  # of a cache or a step: the tokens read in a segment of steps, at most its square, are below 2**53
 MOST_GROUPS = 2**31 - 1
+MOST_GOODPUT = 8  # as many as frames.py has columns for
 LEAST_STEP_S = 1e-6  # so that the end of a step differs from its start, also after thousands of years
-MOST_GOODPUT = 8  # pairs of limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ Frames = Mapping[str, pd.DataFrame]
 class RunFrames(dict[str, pd.DataFrame]):
     """Frames of a run by name, and what its scenario tells of its traffic.
 
+    Of the latency frame only ModelLatency's rows are kept.
+
     Attributes
     ----------
     has_profile : bool or None
@@ -59,6 +61,8 @@ class RunFrames(dict[str, pd.DataFrame]):
 
     def __init__(self, frames: Frames, document: Mapping[str, Any] | None = None):
         super().__init__(frames)
+        if "latency" in self:
+            self["latency"] = schema.of_measure(self["latency"])
         self.has_profile: bool | None = None
         self.cycle_s = 0.0
         self.sessions: int | str | None = None
@@ -188,7 +192,11 @@ def _saved(folder: Path) -> Frames:
     if not os.path.isdir(folder):
         raise InputError(str(folder), "is not a directory with a saved result")
     files = {name: folder / f"{name}.parquet" for name in schema.SCHEMAS}
-    frames = {name: schema.read(file, schema.SCHEMAS[name]) for name, file in files.items() if file.exists()}
+    frames = {
+        name: schema.read(file, schema.SCHEMAS[name], schema.OPTIONAL[name])
+        for name, file in files.items()
+        if file.exists()
+    }
     if not frames:
         raise InputError(str(folder), f"holds none of {', '.join(f.name for f in files.values())}")
     scenario = folder / SCENARIO_FILE

@@ -8,7 +8,7 @@ import naive_tokens as tokens
 import numpy as np
 import pytest
 from cases import runs, scenario, service, traffics
-from event_dynamics import OUTAGES, RETRIES, SCALINGS
+from event_dynamics import OUTAGES, RETRIES, SCALINGS, scaling
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from token_cases import drawn, listed, server, servers
@@ -220,6 +220,39 @@ def test_windows_count_tokens_by_the_end_of_their_step():
     assert h.tokens_by_window == [0, 10, 4]  # 20 .. 23: after the horizon
 
 
+def scaled_in(times, s, timeout_s=60.0):
+    """Two instances, of which the second is dropped at 60 s, since fewer than 18 requests came in a minute."""
+    dynamics = events.dynamics(scaling=scaling(target=10.0, points=(3, 1)))
+    routing = {"routing": "LEAST_OUTSTANDING_REQUESTS"}
+    return run(times, s, dynamics, 120.0, {"timeout_s": timeout_s}, source_instances=2, endpoint=routing)
+
+
+def test_an_instance_that_drains_works_on_what_it_has_and_is_gone():
+    h = scaled_in([58.0, 58.0, 58.5, 58.5], server(listed(1), listed(5), sequences=1))  # one runs and one waits at each
+    assert sorted(each(h, "instance", "last", "status")) == [(i, t, "answered") for i in (0, 1) for t in (63.0, 68.0)]
+    assert (h.steps, h.existing_s) == ([(0.0, 2), (60.0, 1)], [120.0, 68.0])
+
+
+def test_an_instance_that_drains_is_gone_when_its_last_request_leaves_early():
+    """Its time is out at 60.5, and it leaves at the start of the next step; or at once, if it has not entered."""
+    h = scaled_in([58.0, 58.0], server(listed(1), listed(5), abort=True), timeout_s=2.5)
+    assert each(h, "status", "ended", "produced") == [("timed_out", 60.5, 3)] * 2
+    assert (h.existing_s, h.busy_s) == ([120.0, 61.0], [4.0, 2.0])
+    h = scaled_in([59.0, 59.0], server(listed(1), listed(5), abort=True, before_s=10.0), timeout_s=4.5)
+    assert each(h, "status", "ended", "produced") == [("timed_out", 63.5, 0)] * 2
+    assert (h.existing_s, h.busy_s) == ([120.0, 63.5], [0.0, 0.0])
+
+
+def test_goodput_asks_for_both_limits():
+    h = run([0.0, 0.5, 10.0], server(listed(1), listed(3, 3, 1), sequences=1, after_s=0.5))
+    # first tokens after 1.5, 4.0 and 1.5 s, each further one after a second
+    first, second, lone = h.sequences.values()
+    assert [q.is_good(1.5, 1.0) for q in (first, second, lone)] == [True, False, True]
+    assert [q.is_good(4.0, 0.9) for q in (first, second, lone)] == [False, False, True]
+    late = run([0.0], server(listed(1), listed(9)), pool={"timeout_s": 5.0})
+    assert not late.sequences[0, 0].is_good(9.0, 9.0)
+
+
 # ---- Prefixes ----
 
 
@@ -254,6 +287,46 @@ def test_requests_that_run_at_once_compute_their_prefix_both():
     assert run([0.0, 0.0, 0.5], cached([1, 1, 1], [10], step_tokens=10)).prefill_by_window == [10 + 2 + 2, 0]
     at_once = run([0.0, 0.5, 0.75], cached([3, 1, 1], [10]))
     assert at_once.prefill_by_window == [30, 0]
+
+
+# ---- Draws ----
+
+
+def test_servers_of_scenarios(tmp_path):
+    """A trace's columns by request; laws by draws, so that equal laws give a request and its copy equal prompts."""
+    (tmp_path / "t.csv").write_text("time,input,who\n" + "".join(f"{n},{n + 1},{n % 3}\n" for n in range(40)))
+    law = {"law": "exponential", "mean_tokens": 20}
+    block = {"output": law, "max_sequences": 8, "max_step_tokens": 64, "kv_tokens": 4000, "before_s": "1ms",
+             "step": {"base_s": 0.01, "per_kv_token_s": 1e-5}, "on_timeout": "abort"}  # fmt: skip
+    source = {"tokens": block | {"prompt": "input", "prefix": {"length": 9, "session": "who", "cache_tokens": 90}}}
+    shadow = {"tokens": block | {"prompt": law, "prefix": {"length": 9, "groups": 5, "cache_tokens": 90}}}
+    traffic = {"process": "trace", "path": "t.csv"}
+    whole = scenario(traffic, source, shadow, share=100, base_dir=tmp_path)
+    trace = whole.traffic.trace()
+    by_row, by_law = (tokens.server_of(s.tokens, trace) for s in (whole.source_service, whole.shadow_service))
+    assert (by_row.base_s, by_row.per_kv_token_s, by_row.abort, by_row.before_s) == (0.01, 1e-5, True, 0.001)
+    arrivals = arrivals_of(whole)
+    c = events.with_dynamics(columns(scenario(traffic, base_dir=tmp_path, share=100), arrivals),
+                             events.dynamics(), events.dynamics())  # fmt: skip
+    histories = tokens.simulate(c, arrivals, by_row, by_law)[:2]
+    one, other = ([h.sequences[n, 0] for n in range(40)] for h in histories)
+    assert [(q.prompt, q.group) for q in one] == [(n + 1, n % 3) for n in range(40)]
+    assert {q.group for q in other} == set(range(5))
+    assert len({q.prompt for q in other}) > 15
+    assert [q.output for q in one] != [q.output for q in other]
+    again = tokens.simulate(c, arrivals, by_law, by_law)[:2]
+    prompts = [[(h.sequences[n, 0].prompt, h.sequences[n, 0].group) for n in range(40)] for h in again]
+    assert prompts[0] == prompts[1] == [(q.prompt, q.group) for q in other]
+
+
+def test_drawn_lengths_are_rounded_and_at_least_one():
+    lengths = drawn(2.0)
+    hashes = np.random.default_rng(1).integers(0, 2**64, 4000, dtype=np.uint64)
+    values = [lengths.of(z, 0) for z in hashes]
+    p = rounded_exponential(2.0)
+    for n in (1, 2, 3):
+        assert abs(np.mean(np.array(values) == n) - p[n - 1]) < 4.0 * math.sqrt(p[n - 1] * (1 - p[n - 1]) / 4000)
+    assert drawn(1e300).of(hashes[0], 0) == 2**31
 
 
 # ---- Any scenario ----

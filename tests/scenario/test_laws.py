@@ -253,6 +253,8 @@ def test_bytes_by_number_and_by_column():
     assert (by_column.kind, by_column.base, dict(by_column.columns)) == ("linear", 0.0, {"ContextTokens": 1.0})
     assert by_column.block == "ContextTokens"
     assert parse_law({"law": "gamma", "mean_bytes": 1000, "scv": 2}, "traffic.request_bytes", "bytes").scv == 2.0
+    assert parse_law({"law": "lognormal", "p50_tokens": 90, "p99_tokens": 900}, PATH, "tokens").mean > 90.0
+    assert parse_law("ContextTokens", PATH, "tokens").columns == {"ContextTokens": 1.0}
 
 
 @pytest.mark.parametrize("block", [block for block, _, _ in CLOSED_FORMS])
