@@ -131,6 +131,8 @@ from shadowsim.engine._token_kernel import (
     G_PREFILL,
     G_RUNNING,
     LEFT,
+    NO_LENGTHS,
+    NO_SCHEDULER,
     Q_LATER,
     Q_OUTPUT,
     Q_EARLIER,
@@ -230,8 +232,8 @@ class Dynamics(NamedTuple):
     scaling: Scaling
     outages: Outages
     retries: Retries
-    scheduler: Scheduler
-    lengths: Lengths
+    scheduler: Scheduler = NO_SCHEDULER
+    lengths: Lengths = NO_LENGTHS
 
 
 # ---- Columns of a window's row after those of `_kernel` ----
@@ -952,13 +954,9 @@ def _leave(i: int, now: float, status: int, machines: Machines, row: Floats) -> 
 
 
 @inner
-def _fail(
-    i: int, now: float, repair_s: float, workers: int, per_s: float, scheduler: Scheduler, engines: Engines | None,
-    machines: Machines, row: Floats,
-) -> int:  # fmt: skip
-    """Fail an instance until `repair_s`; return the first of what was in it, linked by N_NEXT in order of admission."""
-    node, slot, end_s, job, count = machines.node, machines.slot, machines.end_s, machines.job, machines.count
-    next_worker, wheel, occupied = machines.next_worker, machines.wheel, machines.occupied
+def _empty_workers(i: int, workers: int, per_s: float, machines: Machines) -> int:
+    """Let an instance's workers be idle; return the first of what was in it, linked by N_NEXT in order of admission."""
+    node, slot, end_s, job = machines.node, machines.slot, machines.end_s, machines.job
     first, last = np.int64(-1), np.int64(-1)
     for _ in range(slot[i, I_BUSY] + 1):
         earliest = np.int64(-1)
@@ -970,7 +968,7 @@ def _fail(
         # what waits was admitted after what is in service
         x = np.int64(job[earliest]) if earliest >= 0 else (slot[i, I_HEAD] if slot[i, I_QUEUED] > 0 else np.int64(-1))
         if earliest >= 0:
-            _end_work(earliest, per_s, end_s, next_worker, wheel, occupied)
+            _end_work(earliest, per_s, end_s, machines.next_worker, machines.wheel, machines.occupied)
         if x >= 0:
             if first < 0:
                 first = x
@@ -979,9 +977,24 @@ def _fail(
             while x >= 0:
                 last = x
                 x = node[x, N_NEXT]
-    if engines is not None:
+    return first
+
+
+@inner
+def _fail(
+    i: int, now: float, repair_s: float, workers: int, per_s: float, scheduler: Scheduler, engines: Engines | None,
+    machines: Machines, row: Floats,
+) -> int:  # fmt: skip
+    """Fail an instance until `repair_s`; return the first of what was in it, linked by N_NEXT."""
+    node, slot, end_s, job, count = machines.node, machines.slot, machines.end_s, machines.job, machines.count
+    next_worker, wheel, occupied = machines.next_worker, machines.wheel, machines.occupied
+    if engines is None:
+        first = _empty_workers(i, workers, per_s, machines)
+    else:
         row[R_OUTPUT_TOKENS] += np.float64(count_tokens(now, i, engines, scheduler))
         first = _linked(_empty_engine(i, scheduler, engines, node, count), engines, node)
+        if slot[i, I_BUSY] > 0:
+            _end_work(i, per_s, end_s, next_worker, wheel, occupied)
     _count_busy(-slot[i, I_BUSY], now, count, machines.clock, row)
     _find_first(
         now, workers, per_s, end_s, next_worker, wheel, occupied, job, node, slot, count, machines.clock

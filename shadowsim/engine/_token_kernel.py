@@ -41,6 +41,7 @@ from shadowsim.engine._kernel import (
 
 # ---- More columns of draws; attempt a of a request uses column + 64 a for its output ----
 PROMPT, SOURCE_OUTPUT, SHADOW_OUTPUT = 24, 25, 26
+LONGEST = 2.0**31  # tokens of a prompt or an output, which no engine can hold
 
 
 class Scheduler(NamedTuple):
@@ -76,6 +77,10 @@ class Lengths(NamedTuple):
     output_by_request: Floats
     output_column: int
     mean_batch: float
+
+
+NO_SCHEDULER = Scheduler(0, 0, 0, 1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, True, False)
+NO_LENGTHS = Lengths(np.empty(0), 0.0, np.empty(0), np.empty(0), 0.0, np.empty(0), 0, 1.0)
 
 
 class Measure(NamedTuple):
@@ -466,7 +471,7 @@ def clear_engine(i: int, engines: Engines, scheduler: Scheduler) -> None:
 def _length(z: np.uint64, request: int, table: Floats, mean: float, by_request: Floats) -> int:
     if by_request.size:
         return np.int64(by_request[request % by_request.size])
-    return max(np.int64(draw(z, table) * mean + 0.5), np.int64(1))
+    return max(np.int64(min(draw(z, table) * mean + 0.5, LONGEST)), np.int64(1))
 
 
 @inner

@@ -56,5 +56,5 @@ def servers(draw):
         after_s=draw(st.sampled_from([0.0, 0.0, 0.1])),
         chunked=chunked,
         abort=draw(st.booleans()),
-        **draw(st.sampled_from([{}, {}, {"prefix_length": 8, "prefix_groups": 2, "cache_tokens": 16}])),
+        **draw(st.sampled_from([{}])),
     )
