@@ -32,13 +32,12 @@ per level, and the winner is read at the top.
 from __future__ import annotations
 
 import math
-import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shadowsim.engine import _kernel
+from shadowsim.engine import _kernel, _token_kernel
 from shadowsim.engine._kernel import (
     ARRIVE,
     AT_RESPONSE,
@@ -123,8 +122,38 @@ from shadowsim.engine._kernel import (
     rise,
     session_of,
     uniform,
+    watch,
     wheel_bucket,
 )  # fmt: skip
+from shadowsim.engine._token_kernel import (
+    ENTERING,
+    G_HEAD,
+    G_PREFILL,
+    G_RUNNING,
+    LEFT,
+    NO_LENGTHS,
+    NO_SCHEDULER,
+    Q_EARLIER,
+    Q_LATER,
+    Q_OUTPUT,
+    Q_PLACE,
+    Q_PROMPT,
+    RUNNING,
+    Engines,
+    Lengths,
+    Scheduler,
+    TokenTally,
+    abort,
+    book,
+    cached_blocks,
+    count_tokens,
+    end_steps,
+    enter_queue,
+    fail_engine,
+    new_sequence,
+    start_steps,
+    work_of,
+)
 
 # ---- More columns of draws. Attempt a of a request (0: the first) uses column + ATTEMPT a for its service, route,
 # error, response bytes and copy. ----
@@ -203,6 +232,8 @@ class Dynamics(NamedTuple):
     scaling: Scaling
     outages: Outages
     retries: Retries
+    scheduler: Scheduler = NO_SCHEDULER
+    lengths: Lengths = NO_LENGTHS
 
 
 # ---- Columns of a window's row after those of `_kernel` ----
@@ -210,11 +241,15 @@ R_UNAVAILABLE, R_FAILED, R_STARTED, R_BATCHES, R_RETRIES = 24, 25, 26, 27, 28
 R_BUSY_S, R_SERVING_S, R_UP_S, R_EXISTING_S, R_DESIRED = 29, 30, 31, 32, 33  # worker-seconds, then instance-seconds
 R_CALLS, R_CALLS_ANSWERED, R_CALL_SUM = 34, 35, 36  # by the window of a call's first attempt
 R_BATCHED = 37  # requests in the batches of R_BATCHES, by the window in which these start
-EVENT_ROW_WIDTH = 38
+# tokens made, tokens of prompts processed, and preemptions, by the window in which they happen; then sums and greatest
+# values over R_SAMPLES instances at ticks
+R_OUTPUT_TOKENS, R_PREFILL_TOKENS, R_PREEMPTIONS = 38, 39, 40
+R_SAMPLES, R_RUNNING, R_RUNNING_MAX, R_CACHE, R_CACHE_MAX = 41, 42, 43, 44, 45
+EVENT_ROW_WIDTH = 46
 
 # ---- Columns of the sample after those of `_kernel` ----
-S_ATTEMPT, S_STATUS, S_LATENCY = 7, 8, 9
-EVENT_SAMPLE_WIDTH = 10
+S_ATTEMPT, S_STATUS, S_LATENCY, S_FIRST_TOKEN, S_PROMPT, S_OUTPUT = 7, 8, 9, 10, 11, 12
+EVENT_SAMPLE_WIDTH = 13
 
 # ---- How an attempt ended for the endpoint; `run_frames.STATUSES` names them in this order ----
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED, UNAVAILABLE, FAILED = range(7)
@@ -227,8 +262,9 @@ NODE_S_WIDTH = 4
     N_CLIENT, N_PAID, N_EARLIER, N_LATER, N_EARLIER_CALL, N_LATER_CALL,
 ) = range(17)  # fmt: skip
 NODE_WIDTH = 17
-# flags of a node: it ended for the endpoint; its caller knows; its caller may give up; it is to be copied at its end
-F_ENDED, F_TOLD, F_CALLING, F_COPIED = 1, 2, 4, 8
+# flags of a node: it ended for the endpoint; its caller knows; its caller may give up; it is to be copied at its end;
+# it has left its instance, and its answer is on its way
+F_ENDED, F_TOLD, F_CALLING, F_COPIED, F_LEFT = 1, 2, 4, 8, 16
 
 # ---- Columns of `Machines.slot`, and an instance's status ----
 I_NUMBER, I_STATUS, I_BUSY, I_HEAD, I_TAIL, I_QUEUED, I_PRESENT, I_OUTSTANDING, I_PLACE, I_OUTAGES, I_READY = range(11)
@@ -240,8 +276,9 @@ EMPTY, STARTING, SERVING, DRAINING, DOWN = range(5)
     M_FREE, M_N_FREE, M_DEADLINES, M_LAST_DEADLINE, M_CALLS, M_LAST_CALL, M_READY, M_SERVING, M_ADMITTED, M_BUSY,
     M_OUTSTANDING, M_RETRIES, M_TICK, M_INVOCATIONS, M_HIGH, M_LOW, M_DESIRED, M_NEXT_NUMBER, M_LISTED,
     M_EFFECT, M_EFFECTS, M_OPEN, M_UP, M_EXISTING, M_ACTIONS, M_FREE_SLOTS, M_FIRST, M_FRESH,
-) = range(28)  # fmt: skip
-N_COUNTS = 28
+    M_ENTERING, M_LAST_ENTERING, M_ANSWERING, M_LAST_ANSWERING, M_FAULT,
+) = range(33)  # fmt: skip
+N_COUNTS = 33
 T_NOW, T_BUSY, T_POOL, T_WORLD, T_OUT_COOLDOWN, T_IN_COOLDOWN, T_MINUTE_SUM, T_END = range(8)
 N_CLOCKS = 8
 
@@ -260,6 +297,8 @@ RELEASED, CLOSING, ENDED = 4, 5, 6  # phases of a window besides those of `_kern
 # ---- Kinds of events, in their order at one instant ----
 FINISH, GIVE_UP, DEADLINE, WORLD, READY, DUE, TICK, ARRIVAL, RETRY = range(9)
 LEAVE, NOTHING = 9, 10  # the next of those that leave together; no event
+ANSWER, ENTER = 11, 12  # with tokens: an answer arrives, before any finish; a sequence enters a queue, before arrivals
+TOO_LONG = 2  # what `run_source` returns for a request that no instance can hold; M_FAULT is its number
 
 
 class Attempts(NamedTuple):
@@ -338,6 +377,8 @@ class EventRun(NamedTuple):
     machines: Machines
     tally: Tally
     sample: Sample
+    engines: Engines | None
+    token_tally: TokenTally | None
 
 
 # ---- Workers that are busy ----
@@ -568,6 +609,16 @@ def _tell(
 
 
 @inline
+def _let_go(s: np.uint64, slot: Ints, load: Int32s, count: Ints) -> None:
+    """Count one outstanding request less in an instance."""
+    slot[s, I_OUTSTANDING] -= 1
+    count[M_OUTSTANDING] -= 1
+    place = slot[s, I_PLACE]
+    if place >= 0:
+        load[np.uint64(place)] -= np.int32(1)
+
+
+@inline
 def _book(
     x: int, status: int, now: float, timeout_s: float, patience_s: float, node_s: Floats, node: Ints, slot: Ints,
     load: Int32s, count: Ints, rows: Floats, open_bucket: NDArray[np.uint32], open_n: Ints,
@@ -577,12 +628,8 @@ def _book(
     own, latency, cause = node[u, N_OWN_WINDOW], -1.0, 0
     w = np.uint64(own)
     if status != REFUSED and status != UNAVAILABLE:
-        s = np.uint64(node[u, N_SLOT])
-        slot[s, I_OUTSTANDING] -= 1
-        count[M_OUTSTANDING] -= 1
-        place = slot[s, I_PLACE]
-        if place >= 0:
-            load[np.uint64(place)] -= np.int32(1)
+        if not node[u, N_FLAGS] & F_LEFT:
+            _let_go(np.uint64(node[u, N_SLOT]), slot, load, count)
         _unlink(x, M_DEADLINES, M_LAST_DEADLINE, N_EARLIER, N_LATER, node, count)
     if status == ANSWERED:
         latency, status = min(now - node_s[u, N_ARRIVAL], timeout_s), node[u, N_STATUS]
@@ -615,7 +662,10 @@ def _book(
 
 
 @inline
-def _keep(x: int, latency_s: float, node_s: Floats, node: Ints, slot: Ints, rows: Floats, n: Ints) -> None:
+def _keep(
+    x: int, latency_s: float, after_s: float, node_s: Floats, node: Ints, slot: Ints, engines: Engines | None,
+    rows: Floats, n: Ints,
+) -> None:  # fmt: skip
     """Write an attempt to the sample. `n` also counts attempts without room."""
     at = n[0]
     n[0] = at + 1
@@ -631,6 +681,9 @@ def _keep(x: int, latency_s: float, node_s: Floats, node: Ints, slot: Ints, rows
         )  # fmt: skip
         rows[at, S_INSTANCE] = slot[i, I_NUMBER] if i >= 0 else -1
         rows[at, S_ATTEMPT], rows[at, S_STATUS], rows[at, S_LATENCY] = node[x, N_ATTEMPT], node[x, N_STATUS], latency_s
+        if engines is not None:
+            rows[at, S_FIRST_TOKEN] = (engines.first_token_s[x] + after_s) - node_s[x, N_ARRIVAL]
+            rows[at, S_PROMPT], rows[at, S_OUTPUT] = engines.sequence[x, Q_PROMPT], engines.sequence[x, Q_OUTPUT]
 
 
 # ---- Instances ----
@@ -707,6 +760,153 @@ def _start_waiting(
 
 
 @inner
+def _move_end(worker: int, t: float, now: float, workers: int, per_s: float, machines: Machines) -> None:
+    """Let a busy worker end at another time."""
+    end_s, next_worker, wheel, occupied = machines.end_s, machines.next_worker, machines.wheel, machines.occupied
+    job, node, slot, count, clock = machines.job, machines.node, machines.slot, machines.count, machines.clock
+    _end_work(worker, per_s, end_s, next_worker, wheel, occupied)
+    _begin_work(worker, t, workers, per_s, end_s, next_worker, wheel, occupied, job, node, slot, count, clock)
+    _find_first(now, workers, per_s, end_s, next_worker, wheel, occupied, job, node, slot, count, clock)
+
+
+# ---- Engines: instances that make tokens; their one worker is busy while a step is in progress ----
+
+
+@inner
+def _start_engine(
+    i: int, now: float, per_s: float, scheduler: Scheduler, engines: Engines, machines: Machines, rows: Floats,
+    row: Floats,
+) -> int:  # fmt: skip
+    """Start an engine's next step; return the first of the aborted requests that leave it, linked by N_NEXT."""
+    node, node_s, slot, count, clock = machines.node, machines.node_s, machines.slot, machines.count, machines.clock
+    end, leaving, preempted, n_admitted = start_steps(now, i, engines, scheduler)
+    row[R_PREEMPTIONS] += np.float64(preempted)
+    for j in range(n_admitted):
+        x = engines.listed[j]
+        if np.isnan(node_s[x, N_START]):  # one that was preempted has started before
+            own = node[x, N_OWN_WINDOW]
+            rows[own, R_WAIT_SUM] += now - node_s[x, N_ARRIVAL]
+            rows[own, R_STARTED] += 1.0
+            node_s[x, N_START] = now
+    if end < np.inf:
+        _count_busy(1, now, count, clock, row)
+        slot[i, I_BUSY] = 1
+        _begin_work(
+            i, end, 1, per_s, machines.end_s, machines.next_worker, machines.wheel, machines.occupied, machines.job,
+            node, slot, count, clock,
+        )  # fmt: skip
+    return _linked(leaving, engines, node)
+
+
+@inner
+def _end_engine(
+    i: int, now: float, timeout_s: float, scheduler: Scheduler, engines: Engines, token_tally: TokenTally,
+    machines: Machines, row: Floats,
+) -> int:  # fmt: skip
+    """Book the tokens of an engine's steps; return the first of those that made their last, linked by N_NEXT."""
+    node, node_s = machines.node, machines.node_s
+    row[R_PREFILL_TOKENS] += np.float64(engines.engine[i, G_PREFILL])
+    made, leaving, n_first = end_steps(i, engines, scheduler.block_tokens)
+    row[R_OUTPUT_TOKENS] += np.float64(made)
+    told = now + scheduler.after_s
+    for j in range(n_first):
+        x = engines.listed[j]
+        engines.first_token_s[x] = now
+        if not node[x, N_FLAGS] & F_ENDED and told <= node_s[x, N_ARRIVAL] + timeout_s:
+            own = node[x, N_OWN_WINDOW]
+            at = own & (machines.open_n.size - 1)
+            book(own, at, told - node_s[x, N_ARRIVAL], token_tally.first_token)
+    x = leaving
+    while x >= 0:
+        engines.last_token_s[x] = now
+        node_s[x, N_WORK] = told - node_s[x, N_START]
+        x = engines.sequence[x, Q_LATER]
+    return _linked(leaving, engines, node)
+
+
+@inner
+def _linked(first: int, engines: Engines, node: Ints) -> int:
+    """Link sequences by N_NEXT as they are by Q_LATER; return the first."""
+    x = first
+    while x >= 0:
+        node[x, N_NEXT] = engines.sequence[x, Q_LATER]
+        x = node[x, N_NEXT]
+    return first
+
+
+@inner
+def _empty_engine(i: int, scheduler: Scheduler, engines: Engines, node: Ints, count: Ints) -> int:
+    """Empty an engine; return the first of what was in it, linked by Q_LATER: what has not entered yet comes last."""
+    sequence = engines.sequence
+    first = fail_engine(i, engines, scheduler)
+    last, x = first, first
+    while x >= 0:
+        last = x
+        x = sequence[x, Q_LATER]
+    x = count[M_ENTERING]
+    while x >= 0:
+        following = sequence[x, Q_LATER]
+        if node[x, N_SLOT] == i:
+            _unlink(x, M_ENTERING, M_LAST_ENTERING, Q_EARLIER, Q_LATER, sequence, count)
+            sequence[x, Q_LATER] = -1
+            if first < 0:
+                first = x
+            else:
+                sequence[last, Q_LATER] = x
+            last = x
+        x = following
+    return first
+
+
+@inner
+def _enter(
+    x: int, i: int, now: float, per_s: float, scheduler: Scheduler, engines: Engines, machines: Machines
+) -> int:  # fmt: skip
+    """Let a request enter an engine's queue; return the engine if it is to be started, or -1."""
+    moved = enter_queue(now, x, i, engines, scheduler)
+    if moved >= 0.0:
+        _move_end(i, moved, now, 1, per_s, machines)
+    return i if machines.slot[i, I_BUSY] == 0 else -1
+
+
+@inner
+def _give_up_tokens(
+    x: int, now: float, per_s: float, scheduler: Scheduler, engines: Engines, machines: Machines
+) -> bool:  # fmt: skip
+    """Abort a request that timed out; return whether it left its instance at once."""
+    sequence, i = engines.sequence, machines.node[x, N_SLOT]
+    place = sequence[x, Q_PLACE]
+    if place == LEFT:
+        return False  # its answer is on its way
+    if place == ENTERING:
+        _unlink(x, M_ENTERING, M_LAST_ENTERING, Q_EARLIER, Q_LATER, sequence, machines.count)
+        sequence[x, Q_PLACE] = LEFT
+        return True
+    moved = abort(now, x, i, engines, scheduler)
+    if moved >= 0.0:
+        _move_end(i, moved, now, 1, per_s, machines)
+    return place != RUNNING
+
+
+@inline
+def _book_tokens(
+    x: int, answered: bool, ring: int, after_s: float, node_s: Floats, node: Ints, engines: Engines,
+    token_tally: TokenTally,
+) -> None:  # fmt: skip
+    """Book an answer's time per token, and the joint goals that it meets if it is no error."""
+    own, output = node[x, N_OWN_WINDOW], engines.sequence[x, Q_OUTPUT]
+    per_token = 0.0
+    if output > 1:
+        per_token = (engines.last_token_s[x] - engines.first_token_s[x]) / np.float64(output - 1)
+        book(own, own & (ring - 1), per_token, token_tally.per_token)
+    if answered:
+        first = (engines.first_token_s[x] + after_s) - node_s[x, N_ARRIVAL]
+        for goal in range(token_tally.goal_s.shape[0]):
+            met = first <= token_tally.goal_s[goal, 0] and per_token <= token_tally.goal_s[goal, 1]
+            token_tally.met[own, goal] += np.float64(met)
+
+
+@inner
 def _remove(i: int, now: float, machines: Machines, row: Floats) -> None:
     """Free the slot of an instance that is gone."""
     slot, count = machines.slot, machines.count
@@ -757,12 +957,9 @@ def _leave(i: int, now: float, status: int, machines: Machines, row: Floats) -> 
 
 
 @inner
-def _fail(
-    i: int, now: float, repair_s: float, workers: int, per_s: float, machines: Machines, row: Floats
-) -> int:  # fmt: skip
-    """Fail an instance until `repair_s`; return the first of what was in it, linked by N_NEXT in order of admission."""
-    node, slot, end_s, job, count = machines.node, machines.slot, machines.end_s, machines.job, machines.count
-    next_worker, wheel, occupied = machines.next_worker, machines.wheel, machines.occupied
+def _empty_workers(i: int, workers: int, per_s: float, machines: Machines) -> int:
+    """Let an instance's workers be idle; return the first of what was in it, linked by N_NEXT in order of admission."""
+    node, slot, end_s, job = machines.node, machines.slot, machines.end_s, machines.job
     first, last = np.int64(-1), np.int64(-1)
     for _ in range(slot[i, I_BUSY] + 1):
         earliest = np.int64(-1)
@@ -774,7 +971,7 @@ def _fail(
         # what waits was admitted after what is in service
         x = np.int64(job[earliest]) if earliest >= 0 else (slot[i, I_HEAD] if slot[i, I_QUEUED] > 0 else np.int64(-1))
         if earliest >= 0:
-            _end_work(earliest, per_s, end_s, next_worker, wheel, occupied)
+            _end_work(earliest, per_s, end_s, machines.next_worker, machines.wheel, machines.occupied)
         if x >= 0:
             if first < 0:
                 first = x
@@ -783,6 +980,24 @@ def _fail(
             while x >= 0:
                 last = x
                 x = node[x, N_NEXT]
+    return first
+
+
+@inner
+def _fail(
+    i: int, now: float, repair_s: float, workers: int, per_s: float, scheduler: Scheduler, engines: Engines | None,
+    machines: Machines, row: Floats,
+) -> int:  # fmt: skip
+    """Fail an instance until `repair_s`; return the first of what was in it, linked by N_NEXT."""
+    node, slot, end_s, job, count = machines.node, machines.slot, machines.end_s, machines.job, machines.count
+    next_worker, wheel, occupied = machines.next_worker, machines.wheel, machines.occupied
+    if engines is None:
+        first = _empty_workers(i, workers, per_s, machines)
+    else:
+        row[R_OUTPUT_TOKENS] += np.float64(count_tokens(now, i, engines, scheduler))
+        first = _linked(_empty_engine(i, scheduler, engines, node, count), engines, node)
+        if slot[i, I_BUSY] > 0:
+            _end_work(i, per_s, end_s, next_worker, wheel, occupied)
     _count_busy(-slot[i, I_BUSY], now, count, machines.clock, row)
     _find_first(
         now, workers, per_s, end_s, next_worker, wheel, occupied, job, node, slot, count, machines.clock
@@ -840,7 +1055,14 @@ def _first_slot(now: float, status: int, other: int, machines: Machines) -> int:
 
 @inner
 def _change_world(
-    now: float, seed: np.uint64, workers: int, per_s: float, dynamics: Dynamics, machines: Machines, row: Floats
+    now: float,
+    seed: np.uint64,
+    workers: int,
+    per_s: float,
+    dynamics: Dynamics,
+    engines: Engines | None,
+    machines: Machines,
+    row: Floats,
 ) -> int:
     """Make the first change that is due now: outages come before repairs, scaling, and starts of instances.
 
@@ -867,7 +1089,7 @@ def _change_world(
         action[A_INSTANCE] = slot[down, I_NUMBER]
         if slot[down, I_STATUS] == SERVING:
             action[A_DONE_S] = repair_s
-        failing = _fail(down, now, repair_s, workers, per_s, machines, row)
+        failing = _fail(down, now, repair_s, workers, per_s, dynamics.scheduler, engines, machines, row)
         action[A_SERVING] = count[M_SERVING]
     elif by_list:
         pass  # its instance is not up
@@ -957,7 +1179,9 @@ def _decide(now: float, value: float, scale_in: bool, scaling: Scaling, machines
 
 
 @inner
-def _tick(now: float, scaling: Scaling, machines: Machines, row: Floats) -> None:
+def _tick(
+    now: float, scaling: Scaling, scheduler: Scheduler, engines: Engines | None, machines: Machines, row: Floats
+) -> None:  # fmt: skip
     """Sample ConcurrentRequestsPerModel, and let the scaling policy look at its metric."""
     count, clock, slot, present = machines.count, machines.clock, machines.slot, 0
     for i in range(machines.world_s.size):
@@ -966,6 +1190,14 @@ def _tick(now: float, scaling: Scaling, machines: Machines, row: Floats) -> None
             row[R_CONCURRENT_MIN] = min(row[R_CONCURRENT_MIN], np.float64(here))
             row[R_CONCURRENT_MAX] = max(row[R_CONCURRENT_MAX], np.float64(here))
             present += here
+            if engines is not None:
+                n_running = np.float64(engines.engine[i, G_RUNNING])
+                cached = np.float64(cached_blocks(now, i, engines, scheduler)) / np.float64(scheduler.blocks)
+                row[R_SAMPLES] += 1.0
+                row[R_RUNNING] += n_running
+                row[R_RUNNING_MAX] = max(row[R_RUNNING_MAX], n_running)
+                row[R_CACHE] += cached
+                row[R_CACHE_MAX] = max(row[R_CACHE_MAX], cached)
     tick = count[M_TICK]
     count[M_TICK] = tick + 1
     if scaling.metric == NO_SCALING or tick == 0:
@@ -1019,7 +1251,7 @@ def _choose(route: np.uint64, routing: int, serving: Int32s, load: Int32s, n: in
 @inner
 def _advance(
     w: int, through: float, last_retry: float, called: bool, settings: RunSettings, mirror: Mirror, sent: Payload,
-    side: EventRun, incoming: Attempts, cursor: Ints, pending: Pending, copies: Attempts,
+    side: EventRun, engines: Engines | None, incoming: Attempts, cursor: Ints, pending: Pending, copies: Attempts,
 ) -> int:  # fmt: skip
     """Let all events up to `through` happen, among them the attempts `incoming` and retries up to `last_retry`.
 
@@ -1027,7 +1259,8 @@ def _advance(
     Return NEEDS_ROOM, to be called again, when a structure is full.
     """
     # unpacked once: reading a field of a tuple in a loop counts references
-    pool, dynamics, answer, machines, tally, sample = side
+    pool, dynamics, answer, machines, tally, sample, _, token_tally = side
+    scheduler, lengths = dynamics.scheduler, dynamics.lengths
     batching, scaling, outages, retries = dynamics.batching, dynamics.scaling, dynamics.outages, dynamics.retries
     node_s, node, slot, end_s = machines.node_s, machines.node, machines.slot, machines.end_s
     next_worker, wheel, occupied, per_s = machines.next_worker, machines.wheel, machines.occupied, pool.buckets_per_s
@@ -1059,9 +1292,14 @@ def _advance(
     while result < 0:
         # What happens is chosen here; the end of an attempt and starts on an instance are common to several events.
         t, x, status, told, released, start = clock[T_NOW], np.int64(-1), -1, False, False, np.int64(-1)
+        emptied = np.int64(-1)
         latency, cause, kind = timeout_s, 0, LEAVE
         if leaving < 0:
             kind, t = FINISH, clock[T_END]
+            if engines is not None and count[M_ANSWERING] >= 0:
+                answer_s = engines.last_token_s[count[M_ANSWERING]] + scheduler.after_s
+                if answer_s <= t:
+                    kind, t = ANSWER, answer_s
             if impatient and count[M_CALLS] >= 0 and node_s[count[M_CALLS], N_ARRIVAL] + patience_s < t:
                 kind, t = GIVE_UP, node_s[count[M_CALLS], N_ARRIVAL] + patience_s
             if count[M_DEADLINES] >= 0 and node_s[count[M_DEADLINES], N_ARRIVAL] + timeout_s < t:
@@ -1074,6 +1312,10 @@ def _advance(
                 kind, t = DUE, due_s[due_tree[1]]
             if calm_s < t and tick_s < t:
                 kind, t = TICK, tick_s
+            if engines is not None and count[M_ENTERING] >= 0:
+                enter_s = node_s[count[M_ENTERING], N_ARRIVAL] + scheduler.before_s
+                if enter_s < t:
+                    kind, t = ENTER, enter_s
             at = cursor[C_AT]
             if at < cursor[C_CHUNK] and in_arrival[at] < t:
                 kind, t = ARRIVAL, in_arrival[at]
@@ -1095,9 +1337,12 @@ def _advance(
             else:
                 clock[T_NOW] = t
         if kind == FINISH:
-            worker = count[M_FIRST]
-            leaving, leaving_status, kind = np.int64(job[np.uint64(worker)]), ANSWERED, LEAVE
-            left = node[np.uint64(leaving), N_SLOT]
+            worker, leaving_status = count[M_FIRST], ANSWERED
+            if engines is None:
+                leaving, kind = np.int64(job[np.uint64(worker)]), LEAVE
+                left = node[np.uint64(leaving), N_SLOT]
+            else:
+                left = worker
             _end_work(worker, per_s, end_s, next_worker, wheel, occupied)
             _count_busy(-1, t, count, clock, row)
             _find_first(
@@ -1106,7 +1351,13 @@ def _advance(
             busy = slot[left, I_BUSY] - 1
             slot[left, I_BUSY] = busy
             idle[left * workers + workers - busy - 1] = worker
-            if slot[left, I_QUEUED] > 0 and slot[left, I_READY] == 0:
+            if engines is None:
+                waits = slot[left, I_QUEUED] > 0
+            else:
+                leaving = _end_engine(left, t, timeout_s, scheduler, engines, token_tally, machines, row)
+                kind = LEAVE if leaving >= 0 else FINISH
+                waits = engines.engine[left, G_RUNNING] > 0 or engines.engine[left, G_HEAD] >= 0
+            if waits and slot[left, I_READY] == 0:
                 slot[left, I_READY] = 1
                 ready[count[M_READY]] = left
                 count[M_READY] += 1
@@ -1115,15 +1366,38 @@ def _advance(
             leaving = node[x, N_NEXT]
             if leaving_status == ANSWERED:
                 slot[left, I_PRESENT] -= 1
+                emptied = left
             if not node[x, N_FLAGS] & F_ENDED:
-                status = leaving_status
-                latency = min(t - node_s[x, N_ARRIVAL], timeout_s) if status == ANSWERED else np.nan
+                if engines is not None and scheduler.after_s > 0.0 and leaving_status == ANSWERED:
+                    released = False
+                    _let_go(np.uint64(left), slot, load, count)
+                    node[x, N_FLAGS] |= F_LEFT
+                    _append(x, M_ANSWERING, M_LAST_ANSWERING, Q_EARLIER, Q_LATER, engines.sequence, count)
+                else:
+                    status = leaving_status
+                    latency = min(t - node_s[x, N_ARRIVAL], timeout_s) if status == ANSWERED else np.nan
+        elif kind == ANSWER:
+            if engines is not None:
+                x, released = count[M_ANSWERING], True
+                _unlink(x, M_ANSWERING, M_LAST_ANSWERING, Q_EARLIER, Q_LATER, engines.sequence, count)
+                if not node[x, N_FLAGS] & F_ENDED:
+                    status, latency = ANSWERED, min(t - node_s[x, N_ARRIVAL], timeout_s)
+        elif kind == ENTER:
+            if engines is not None:
+                entering = count[M_ENTERING]
+                _unlink(entering, M_ENTERING, M_LAST_ENTERING, Q_EARLIER, Q_LATER, engines.sequence, count)
+                start = _enter(entering, node[entering, N_SLOT], t, per_s, scheduler, engines, machines)
         elif kind == GIVE_UP:
             x, told, cause = count[M_CALLS], True, ON_TIMEOUT
         elif kind == DEADLINE:
             x, status = count[M_DEADLINES], TIMED_OUT
+            if engines is not None and scheduler.aborts:
+                released = _give_up_tokens(x, t, per_s, scheduler, engines, machines)
+                if released:
+                    emptied = node[x, N_SLOT]
+                    slot[emptied, I_PRESENT] -= 1
         elif kind == WORLD:
-            leaving, leaving_status = _change_world(t, seed, workers, per_s, dynamics, machines, row), FAILED
+            leaving, leaving_status = _change_world(t, seed, workers, per_s, dynamics, engines, machines, row), FAILED
             calm_s = min(clock[T_WORLD], tick_s)
         elif kind == READY:
             n = count[M_READY] - 1
@@ -1133,7 +1407,7 @@ def _advance(
         elif kind == DUE:
             start = np.int64(due_tree[1])
         elif kind == TICK:
-            _tick(t, scaling, machines, row)
+            _tick(t, scaling, scheduler, engines, machines, row)
             tick_s = _next_tick(horizon_s, count)
             calm_s = min(clock[T_WORLD], tick_s)
         elif kind in (ARRIVAL, RETRY):
@@ -1182,12 +1456,19 @@ def _advance(
                         node[u, N_STATUS] = ERROR_4XX
                     elif chance <= failing:
                         node[u, N_STATUS] = ERROR_5XX
-                if work_s.size:
+                if engines is not None:
+                    if not new_sequence(x, window, offset, request, shift, seed, scheduler, lengths, engines):
+                        count[M_FAULT], result = (
+                            request if lengths.prompt_by_request.size else node[u, N_NUMBER],
+                            TOO_LONG,
+                        )
+                    work = work_of(x, scheduler, lengths, engines)
+                elif work_s.size:
                     work = work_s[request % work_s.size]
                 else:
                     z = mix((k_work if own_keys else key(seed, pool.service + shift, window)) + offset)
                     work = draw(z, table) * mean_s
-                node_s[u, N_WORK] = work
+                node_s[u, N_WORK] = work if engines is None else np.nan
                 row[R_WORK] += work * share_of_worker
                 body = 0.0
                 if bodies:
@@ -1227,7 +1508,11 @@ def _advance(
                     i = np.int64(serving[np.uint64(place)])
                 node[u, N_SLOT] = i
                 s = np.uint64(max(i, 0))
-                if n == 0 or (slot[s, I_BUSY] == workers and slot[s, I_QUEUED] >= queue_limit >= 0):
+                if engines is None:
+                    no_room = slot[s, I_BUSY] == workers and slot[s, I_QUEUED] >= queue_limit >= 0
+                else:
+                    no_room = queue_limit >= 0 and slot[s, I_PRESENT] >= scheduler.max_sequences + queue_limit
+                if n == 0 or no_room:
                     status, released, latency = (UNAVAILABLE if n == 0 else REFUSED), True, np.nan
                 else:
                     node[u, N_ADMITTED] = count[M_ADMITTED]
@@ -1240,18 +1525,27 @@ def _advance(
                     if impatient:
                         node[u, N_FLAGS] |= F_CALLING
                         _append(x, M_CALLS, M_LAST_CALL, N_EARLIER_CALL, N_LATER_CALL, node, count)
-                    if slot[s, I_QUEUED] > 0:
-                        node[np.uint64(slot[s, I_TAIL]), N_NEXT] = x
+                    if engines is None:
+                        if slot[s, I_QUEUED] > 0:
+                            node[np.uint64(slot[s, I_TAIL]), N_NEXT] = x
+                        else:
+                            slot[s, I_HEAD] = x
+                        slot[s, I_TAIL] = x
+                        slot[s, I_QUEUED] += 1
+                        start = i
+                    elif scheduler.before_s > 0.0:
+                        engines.sequence[x, Q_PLACE] = ENTERING
+                        _append(x, M_ENTERING, M_LAST_ENTERING, Q_EARLIER, Q_LATER, engines.sequence, count)
                     else:
-                        slot[s, I_HEAD] = x
-                    slot[s, I_TAIL] = x
-                    slot[s, I_QUEUED] += 1
-                    start = i
+                        start = _enter(x, i, t, per_s, scheduler, engines, machines)
         if status >= 0:
             cause = _book(
                 x, status, t, timeout_s, patience_s, node_s, node, slot, load, count, rows, open_bucket, open_n
             )
             window, attempt, number = node[x, N_WINDOW], node[x, N_ATTEMPT], node[x, N_NUMBER]
+            if engines is not None and status == ANSWERED:
+                good = node[x, N_STATUS] == ANSWERED
+                _book_tokens(x, good, open_n.size, scheduler.after_s, node_s, node, engines, token_tally)
             if answers and status == ANSWERED:
                 k_answer = key(seed, answer.column + ATTEMPT * attempt, window)
                 body = bytes_of(mix(k_answer + GOLDEN * np.uint64(number)), node[x, N_REQUEST], answer)
@@ -1267,14 +1561,17 @@ def _advance(
             _tell(x, cause, t, settings, retries, node_s, node, count, tokens, retry, rows, call_sections)
         if released:
             if np.uint64(node[x, N_ORDER]) < threshold:
-                _keep(x, latency, node_s, node, slot, kept, n_kept)
+                _keep(x, latency, scheduler.after_s, node_s, node, slot, engines, kept, n_kept)
             _give_node(x, node, count)
-            emptied = kind == LEAVE and leaving_status == ANSWERED and slot[left, I_PRESENT] == 0
-            if emptied and slot[left, I_STATUS] == DRAINING:
-                _remove(left, t, machines, row)
-                clock[T_WORLD] = _next_world(outages, machines)
-                calm_s = min(clock[T_WORLD], tick_s)
-        if start >= 0:
+        if emptied >= 0 and slot[emptied, I_PRESENT] == 0 and slot[emptied, I_STATUS] == DRAINING:
+            _remove(emptied, t, machines, row)
+            clock[T_WORLD] = _next_world(outages, machines)
+            calm_s = min(clock[T_WORLD], tick_s)
+        if start >= 0 and engines is not None:
+            leaving, leaving_status, left = (
+                _start_engine(start, t, per_s, scheduler, engines, machines, rows, row), ANSWERED, start,
+            )  # fmt: skip
+        elif start >= 0:
             _start_waiting(
                 start, t, workers, per_s, most, batching.max_delay_s, slowdown, factors, node_s, node, slot, job, idle,
                 end_s, next_worker, wheel, occupied, due_s, due_tree, count, clock, rows, row,
@@ -1286,29 +1583,48 @@ def _advance(
 
 
 @inner
-def _close_row(w: int, row: Floats, section: int, machines: Machines, tally: Tally) -> None:
+def _open_rows(w: int, rows: Floats, token_tally: TokenTally | None) -> None:
+    open_row(rows[w])
+    if token_tally is not None:
+        open_row(token_tally.first_token.rows[w])
+        open_row(token_tally.per_token.rows[w])
+
+
+@inner
+def _close_row(row: Floats, section: int, bucket: NDArray[np.uint32], sections: Ints) -> None:
     """Compute a window's quantiles, and move its histogram to its section; all that arrived in it have ended."""
-    bucket = machines.open_bucket[w & (machines.open_n.size - 1)]
     n = 0.0
     for b in range(BUCKETS):
         n += np.float64(bucket[b])
     if n > 0.0:
-        close_histogram(n, row, section, bucket, tally.sections)
+        close_histogram(n, row, section, bucket, sections)
 
 
 @inner
-def _close_ended(last: int, settings: RunSettings, machines: Machines, tally: Tally) -> None:
+def _close_ended(
+    last: int, settings: RunSettings, machines: Machines, tally: Tally, token_tally: TokenTally | None
+) -> None:  # fmt: skip
     """Close the windows up to `last` in order, as far as all that arrived in them have ended."""
     count, open_n = machines.count, machines.open_n
     while count[M_OPEN] <= last and open_n[count[M_OPEN] & (open_n.size - 1)] == 0:
         w = count[M_OPEN]
-        _close_row(w, tally.rows[w], w * settings.n_sections // settings.n_windows, machines, tally)
+        section, at = w * settings.n_sections // settings.n_windows, w & (open_n.size - 1)
+        _close_row(tally.rows[w], section, machines.open_bucket[at], tally.sections)
+        if token_tally is not None:
+            first, per = token_tally.first_token, token_tally.per_token
+            _close_row(first.rows[w], section, first.open_bucket[at], first.sections)
+            _close_row(per.rows[w], section, per.open_bucket[at], per.sections)
         count[M_OPEN] = w + 1
 
 
 @inner
-def _close_clocks(end: float, machines: Machines, row: Floats) -> None:
-    """Integrate busy workers and instances up to a window's end."""
+def _close_clocks(
+    end: float, scheduler: Scheduler, engines: Engines | None, machines: Machines, row: Floats
+) -> None:  # fmt: skip
+    """Integrate busy workers and instances up to a window's end, and count the tokens made until then."""
+    if engines is not None:
+        for i in range(machines.world_s.size):
+            row[R_OUTPUT_TOKENS] += np.float64(count_tokens(just_below(end), i, engines, scheduler))
     _count_busy(0, end, machines.count, machines.clock, row)
     _count_pool(end, machines, row)
     row[R_DESIRED] = np.float64(machines.count[M_DESIRED])
@@ -1361,7 +1677,7 @@ def run_source(
         if cursor[C_PHASE] == OPEN:
             if w - machines.count[M_OPEN] >= machines.open_n.size:
                 return NEEDS_ROOM
-            open_row(rows[w])
+            _open_rows(w, rows, side.token_tally)
             open_arrivals(begin, end, arrivals, True, scratch.stretch, cursor)
             reached[REACHED_COUNT], reached[REACHED_S] = 0.0, begin
             cursor[C_BASE], cursor[C_MORE], cursor[C_AT], cursor[C_CHUNK] = 0, 1, 0, 0
@@ -1380,10 +1696,22 @@ def run_source(
             # a retry at the instant of the last arrival comes after any other arrival then
             last_retry = through if cursor[C_PHASE] == CLOSING or through == 0.0 else just_below(through)
             status = _advance(
-                w, through, last_retry, True, settings, mirror, sent, side, incoming, cursor, pending, copies
+                w,
+                through,
+                last_retry,
+                True,
+                settings,
+                mirror,
+                sent,
+                side,
+                side.engines,
+                incoming,
+                cursor,
+                pending,
+                copies,
             )
-            if status == NEEDS_ROOM:
-                return NEEDS_ROOM
+            if status != DONE:
+                return status
             cursor[C_PHASE] = RELEASED if cursor[C_PHASE] == RELEASE else CLOSE
         else:
             if late and not _release_copies(seed, reached[REACHED_S], pending, copies, cursor):
@@ -1391,8 +1719,8 @@ def run_source(
             if cursor[C_PHASE] == RELEASED:
                 cursor[C_PHASE] = ARRIVE
             else:
-                _close_clocks(end, machines, rows[w])
-                _close_ended(w, settings, machines, side.tally)
+                _close_clocks(end, side.dynamics.scheduler, side.engines, machines, rows[w])
+                _close_ended(w, settings, machines, side.tally, side.token_tally)
                 copies_end[w] = cursor[C_OUT]
                 cursor[C_WINDOW], cursor[C_PHASE] = w + 1, OPEN
     if last_window == n_windows:
@@ -1419,16 +1747,28 @@ def run_shadow(
         if cursor[C_PHASE] == OPEN:
             if w - machines.count[M_OPEN] >= machines.open_n.size:
                 return NEEDS_ROOM
-            open_row(rows[w])
+            _open_rows(w, rows, side.token_tally)
             cursor[C_PHASE], cursor[C_CHUNK] = CLOSING, copies_end[w]
         end = min(np.float64(w + 1) * period_s, horizon_s)
         status = _advance(
-            w, just_below(end), -1.0, False, settings, mirror, sent, side, incoming, cursor, pending, incoming
+            w,
+            just_below(end),
+            -1.0,
+            False,
+            settings,
+            mirror,
+            sent,
+            side,
+            side.engines,
+            incoming,
+            cursor,
+            pending,
+            incoming,
         )
-        if status == NEEDS_ROOM:
-            return NEEDS_ROOM
-        _close_clocks(end, machines, rows[w])
-        _close_ended(w, settings, machines, side.tally)
+        if status != DONE:
+            return status
+        _close_clocks(end, side.dynamics.scheduler, side.engines, machines, rows[w])
+        _close_ended(w, settings, machines, side.tally, side.token_tally)
         cursor[C_WINDOW], cursor[C_PHASE] = w + 1, OPEN
     if last_window == n_windows:
         return _finish_run(settings, mirror, sent, side, incoming, cursor, pending, incoming, False)
@@ -1444,10 +1784,12 @@ def _finish_run(
     w = settings.n_windows
     status = DONE
     if cursor[C_PHASE] != ENDED:
-        open_row(side.tally.rows[w])
-        status = _advance(w, np.inf, -1.0, called, settings, mirror, sent, side, incoming, cursor, pending, copies)
+        _open_rows(w, side.tally.rows, side.token_tally)
+        status = _advance(
+            w, np.inf, -1.0, called, settings, mirror, sent, side, side.engines, incoming, cursor, pending, copies
+        )  # fmt: skip
         if status == DONE:
-            _close_ended(w - 1, settings, side.machines, side.tally)
+            _close_ended(w - 1, settings, side.machines, side.tally, side.token_tally)
             cursor[C_PHASE] = ENDED
     return status
 
@@ -1484,17 +1826,4 @@ def _release_copies(seed: np.uint64, through: float, pending: Pending, copies: A
     return True
 
 
-def _watch(*functions: Any) -> None:
-    """Let numba's cache see that what it holds was compiled from `_kernel.py` as well.
-
-    It stamps a function with its own file's time and size only. Where another version of numba stores this elsewhere,
-    or compiling is off, nothing is done.
-    """
-    other = os.stat(str(_kernel.__file__))
-    for function in functions:
-        index: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
-        if hasattr(index, "_source_stamp"):
-            index._source_stamp = (index._source_stamp, other.st_mtime, other.st_size)
-
-
-_watch(*(function for function in list(globals().values()) if hasattr(function, "py_func")))
+watch(__name__, _kernel, _token_kernel)

@@ -70,8 +70,11 @@ the tail: `draw` interpolates linearly inside a cell.
 from __future__ import annotations
 
 import math
+import os
+import sys
 from decimal import Decimal, localcontext
-from typing import Literal, NamedTuple
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
 
 import numba
 import numpy as np
@@ -1795,3 +1798,17 @@ def run(
         if came:
             cursor[C_PHASE] = RELEASE
     return DONE
+
+
+def watch(name: str, *others: ModuleType) -> None:
+    """Let numba's cache see that what it holds of a module was compiled from other modules as well.
+
+    It stamps a function with its own file's time and size only. Where another version of numba stores this elsewhere,
+    or compiling is off, nothing is done.
+    """
+    files = [os.stat(str(other.__file__)) for other in others]
+    stamps = tuple(value for file in files for value in (file.st_mtime, file.st_size))
+    for function in list(vars(sys.modules[name]).values()):
+        index: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
+        if hasattr(index, "_source_stamp") and function.py_func.__module__ == name:
+            index._source_stamp = (index._source_stamp, *stamps)

@@ -15,6 +15,7 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.engine import _event_kernel as events
 from shadowsim.engine import _kernel as k
+from shadowsim.engine import _token_kernel as tokens
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
 from shadowsim.frames import MOST_SECTIONS
@@ -24,6 +25,8 @@ from shadowsim.scenario.retries import RetryPolicy
 from shadowsim.scenario.routing import LEAST_OUTSTANDING, RANDOM
 from shadowsim.scenario.scaling import CONCURRENCY, INVOCATIONS
 from shadowsim.scenario.scenario import Scenario, Side
+from shadowsim.scenario.tokens import full_batch, token_lengths
+from shadowsim.scenario.traces import Trace
 
 _NONE = np.empty(0)
 _ROUTINGS = {RANDOM: k.RANDOM, LEAST_OUTSTANDING: k.LEAST_OUTSTANDING}
@@ -67,6 +70,7 @@ class Columns:
     source_answer: k.Payload
     shadow_answer: k.Payload
     forgets: bool
+    goodput_s: Floats
 
     def pool(self, role: str) -> k.Pool:
         """Return the source's or the shadow's pool."""
@@ -80,9 +84,13 @@ class Columns:
 def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
     """Return a scenario's columns; this builds the tables of its laws."""
     traffic = scenario.traffic
-    trace = traffic.trace().columns if traffic.process == "trace" else {}
+    recorded = traffic.trace() if traffic.process == "trace" else None
+    trace: Mapping[str, Floats] = recorded.columns if recorded is not None else {}
     peak = arrivals.peak_per_s
-    source, shadow = _pool(scenario, "source", trace, peak), _pool(scenario, "shadow", trace, peak * scenario.share)
+    source, shadow = (
+        _pool(scenario, "source", recorded, peak),
+        _pool(scenario, "shadow", recorded, peak * scenario.share),
+    )
     return Columns(
         n_windows=scenario.n_windows,
         n_sections=min(MOST_SECTIONS, scenario.n_windows),
@@ -92,28 +100,34 @@ def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
         mirror=_mirror(scenario, trace),
         source=source,
         shadow=shadow,
-        source_dynamics=_dynamics(scenario.side("source"), traffic.retries),
-        shadow_dynamics=_dynamics(scenario.side("shadow"), None),
+        source_dynamics=_dynamics(scenario.side("source"), traffic.retries, recorded),
+        shadow_dynamics=_dynamics(scenario.side("shadow"), None, recorded),
         request=_payload(traffic.request_bytes, k.REQUEST_BYTES, trace),
         source_answer=_payload(traffic.response_bytes, k.SOURCE_RESPONSE_BYTES, trace),
         shadow_answer=_payload(traffic.response_bytes, k.SHADOW_RESPONSE_BYTES, trace),
+        goodput_s=np.array([(pair.ttft_s, pair.tpot_s) for pair in scenario.goodput]).reshape(-1, 2),
         forgets=not scenario.evented and source.routing == shadow.routing == k.RANDOM,
     )
 
 
-def _pool(scenario: Scenario, role: str, trace: Mapping[str, Floats], peak_per_s: float) -> k.Pool:
+def _pool(scenario: Scenario, role: str, recorded: Trace | None, peak_per_s: float) -> k.Pool:
+    trace = recorded.columns if recorded is not None else {}
     side = scenario.side(role)
-    service, law = side.service, side.service.time
-    linear = law.kind == "linear"
-    work = law.values(trace) if linear else _NONE
+    service, law = side.service, None if side.service.tokens else side.service.time
+    work = law.values(trace) if law is not None and law.kind == "linear" else _NONE
+    drawn = law is not None and not work.size
+    lengths = _lengths(side, recorded)
+    if lengths.prompt_by_request.size or lengths.output_by_request.size:
+        # requests in tokens have no time of their own; a column says that copies need the numbers of their requests
+        work = max(lengths.prompt_by_request, lengths.output_by_request, key=len)
     source = role == "source"
     return k.Pool(
         n_instances=side.n_instances,
         n_workers=side.workers,
         queue_limit=-1 if service.queue_limit is None else service.queue_limit,
         timeout_s=scenario.timeout_s,
-        mean_s=float(work.mean()) if linear else law.mean,
-        table=_NONE if linear else law_table(law),
+        mean_s=law.mean if law is not None and drawn else float(work.mean()) if work.size else 0.0,
+        table=law_table(law) if law is not None and drawn else _NONE,
         work_s=work,
         slowdown=np.array(service.slowdown or (), np.float64),
         error_4xx=service.error_4xx,
@@ -126,9 +140,53 @@ def _pool(scenario: Scenario, role: str, trace: Mapping[str, Floats], peak_per_s
     )
 
 
-def _dynamics(side: Side, retries: RetryPolicy | None) -> events.Dynamics:
+def _dynamics(side: Side, retries: RetryPolicy | None, trace: Trace | None) -> events.Dynamics:
     """Return what makes a pool need events; `retries` are those of its requests, which copies do not have."""
-    return events.Dynamics(side.evented, _batching(side), _scaling(side), _outages(side), _retries(retries))
+    changes = _scaling(side), _outages(side), _retries(retries)
+    return events.Dynamics(side.evented, _batching(side), *changes, _scheduler(side), _lengths(side, trace))
+
+
+def _scheduler(side: Side) -> tokens.Scheduler:
+    served = side.service.tokens
+    if served is None:
+        return tokens.NO_SCHEDULER
+    return tokens.Scheduler(
+        max_sequences=served.max_sequences,
+        max_step_tokens=served.max_step_tokens,
+        blocks=served.blocks,
+        block_tokens=served.block_tokens,
+        base_s=served.step.base_s,
+        prefill_s=served.step.per_prefill_token_s,
+        sequence_s=served.step.per_sequence_s,
+        kv_s=served.step.per_kv_token_s,
+        pair_s=served.step.per_prefill_pair_s,
+        before_s=served.before_s,
+        after_s=served.after_s,
+        chunked=served.chunked,
+        aborts=served.on_timeout == "abort",
+    )
+
+
+def _lengths(side: Side, trace: Trace | None) -> tokens.Lengths:
+    served = side.service.tokens
+    if served is None:
+        return tokens.NO_LENGTHS
+
+    def drawn(key: str) -> tuple[Floats, float, Floats]:
+        law, by_request = getattr(served, key), token_lengths(served, key, trace)
+        return (_NONE, 0.0, by_request) if by_request.size else (law_table(law), law.mean, by_request)
+
+    (prompt, prompt_mean, prompts), (output, output_mean, outputs) = drawn("prompt"), drawn("output")
+    return tokens.Lengths(
+        prompt_table=prompt,
+        prompt_mean=prompt_mean,
+        prompt_by_request=prompts,
+        output_table=output,
+        output_mean=output_mean,
+        output_by_request=outputs,
+        output_column=tokens.SOURCE_OUTPUT if side.role == "source" else tokens.SHADOW_OUTPUT,
+        mean_batch=full_batch(served, trace.columns if trace is not None else {}),
+    )
 
 
 def _batching(side: Side) -> events.Batching:

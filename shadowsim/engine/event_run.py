@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
+from shadowsim.engine import _token_kernel as t
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
 from shadowsim.engine.run_state import (
@@ -21,6 +22,7 @@ from shadowsim.engine.run_state import (
     new_scratch,
     wheel_size,
 )
+from shadowsim.errors import InputError
 
 _FIRST_NODES, _FIRST_SLOTS, _FIRST_RING, _FIRST_ACTIONS = 1024, 8, 4, 64
 
@@ -35,7 +37,9 @@ class EventSide:
     dynamics: e.Dynamics
     answer: k.Payload
     machines: e.Machines
+    engines: t.Engines | None
     tally: k.Tally
+    token_tally: t.TokenTally | None
     sample: k.Sample
     pending: k.Pending
     incoming: e.Attempts
@@ -56,7 +60,9 @@ class EventSide:
         if self.arrivals is not None:
             arrivals = self.arrivals.of_windows(int(self.cursor[k.C_WINDOW]), last_window)
         with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
-            while self._kernel(*self._arguments(last_window, arrivals)) == k.NEEDS_ROOM:
+            while status := self._kernel(*self._arguments(last_window, arrivals)):
+                if status == e.TOO_LONG:
+                    self._refuse()
                 self._grow()
 
     @property
@@ -107,7 +113,10 @@ class EventSide:
         """Return the arguments of the kernel."""
         c = self.columns
         settings = k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed)
-        side = e.EventRun(self.pool, self.dynamics, self.answer, self.machines, self.tally, self.sample)
+        side = e.EventRun(
+            self.pool, self.dynamics, self.answer, self.machines, self.tally, self.sample, self.engines,
+            self.token_tally,
+        )  # fmt: skip
         progress = k.Progress(self.cursor, self.reached)
         if self.is_source:
             return (
@@ -121,28 +130,57 @@ class EventSide:
         """Whether the numbers of requests are needed, to find their rows in a trace."""
         c = self.columns
         payloads = c.request, c.source_answer, c.shadow_answer
-        columns = (c.source.work_s, c.shadow.work_s, c.mirror.session_by_request, *(p.by_request for p in payloads))
+        lengths = c.source_dynamics.lengths, c.shadow_dynamics.lengths
+        columns = (
+            c.source.work_s, c.shadow.work_s, c.mirror.session_by_request, *(p.by_request for p in payloads),
+            *(n.prompt_by_request for n in lengths), *(n.output_by_request for n in lengths),
+        )  # fmt: skip
         return any(column.size for column in columns)
+
+    def _refuse(self) -> NoReturn:
+        """Raise `InputError` for a request that no instance can hold."""
+        side = "source" if self.is_source else "shadow"
+        s, row = self.dynamics.scheduler, int(self.machines.count[e.M_FAULT])
+        room = s.blocks * s.block_tokens if s.chunked else min(s.blocks * s.block_tokens, s.max_step_tokens)
+        constraint = f"must fit an instance, which holds {room:,} of prompt and output"
+        raise InputError(f"the {side}'s tokens", constraint, f"request {row}")
 
     def _grow(self) -> None:
         """Make more room where none is left."""
         m, count = self.machines, self.machines.count
         if count[e.M_N_FREE] < 2:
             # four times as many: to copy costs more than to reserve memory that is not touched
-            self.machines = m = _with_nodes(m, 3 * m.node.shape[0])
+            more = 3 * m.node.shape[0]
+            if self.engines is not None:
+                self.engines = _with_sequences(self.engines, more)
+            self.machines = m = _with_nodes(m, more)
         if self.is_source and self.pending.time_s.size:
             n = int(self.pending.n[0])
             if self.pending.time_s.size - n < m.node.shape[0]:
                 self.pending = longer_pending(self.pending, n + m.node.shape[0])
         if count[e.M_FREE_SLOTS] < self.dynamics.scaling.most:
             self.machines = m = _with_slots(m, m.world_s.size + self.dynamics.scaling.most, self.pool.n_workers)
+            if self.engines is not None:
+                self.engines = _with_engines(self.engines, m.world_s.size, self.dynamics.scheduler)
         if count[e.M_ACTIONS] == m.action.shape[0]:
             self.machines = m = m._replace(action=longer(m.action, len(m.action)))
         if self.is_source and self.copies.arrival.size == int(self.cursor[k.C_OUT]):
             self.copies = e.Attempts(*(longer(column, column.size) for column in self.copies))
         ring = m.open_n.size
         if int(self.cursor[k.C_WINDOW]) - int(count[e.M_OPEN]) >= ring:
-            self.machines = _with_ring(m, int(count[e.M_OPEN]))
+            first = int(count[e.M_OPEN])
+            self.machines = _with_ring(m, first)
+            if self.token_tally is not None:
+                self.token_tally = self.token_tally._replace(
+                    first_token=_with_longer_ring(self.token_tally.first_token, first),
+                    per_token=_with_longer_ring(self.token_tally.per_token, first),
+                )
+
+
+_HEADS = (
+    e.M_FREE, e.M_FIRST, e.M_DEADLINES, e.M_LAST_DEADLINE, e.M_CALLS, e.M_LAST_CALL, e.M_ENTERING, e.M_LAST_ENTERING,
+    e.M_ANSWERING, e.M_LAST_ANSWERING,
+)  # fmt: skip
 
 
 def new_event_side(c: Columns, role: str, arrivals: ArrivalStream | None, chunk: int, sample: k.Sample) -> EventSide:
@@ -162,7 +200,9 @@ def new_event_side(c: Columns, role: str, arrivals: ArrivalStream | None, chunk:
         dynamics=dynamics,
         answer=c.source_answer if source else c.shadow_answer,
         machines=_new_machines(c, pool, dynamics, 0 if source else max(c.mirror.max_per_s, 0)),
+        engines=None,
         tally=tally,
+        token_tally=None,
         sample=sample,
         pending=new_pending(4 * _FIRST_NODES if late else 0),
         incoming=new_attempts(chunk),
@@ -172,9 +212,38 @@ def new_event_side(c: Columns, role: str, arrivals: ArrivalStream | None, chunk:
         cursor=np.zeros(e.CURSOR, np.int64),
         reached=np.zeros(2),
     )
+    if dynamics.scheduler.max_sequences:
+        side.engines = _new_engines(side.machines, dynamics.scheduler)
+        side.token_tally = _new_token_tally(c)
     with np.errstate(over="ignore"):
         e.start_pool(c.seed, pool.n_instances, dynamics.outages, side.machines, tally.rows[0])
     return side
+
+
+def _new_engines(m: e.Machines, scheduler: t.Scheduler) -> t.Engines:
+    most, nodes = scheduler.max_sequences, m.node.shape[0]
+    engines = t.Engines(
+        sequence=np.zeros((nodes, t.SEQUENCE_WIDTH), np.int64),
+        first_token_s=np.zeros(nodes),
+        last_token_s=np.zeros(nodes),
+        listed=np.zeros(most, np.int32),
+        running=np.zeros((0, most), np.int32),
+        engine=np.zeros((0, t.ENGINE_WIDTH), np.int64),
+        segment_s=np.zeros(0),
+        wraps=np.zeros(scheduler.block_tokens + 1, np.int64),
+    )
+    return _with_engines(engines, m.world_s.size, scheduler)
+
+
+def _new_token_tally(c: Columns) -> t.TokenTally:
+    def measure() -> t.Measure:
+        return t.Measure(
+            rows=np.zeros((c.n_windows + 1, k.R_WIDTH)),
+            sections=np.zeros((c.n_sections, k.BUCKETS), np.int64),
+            open_bucket=np.zeros((_FIRST_RING, k.BUCKETS), np.uint32),
+        )
+
+    return t.TokenTally(measure(), measure(), c.goodput_s, np.zeros((c.n_windows + 1, len(c.goodput_s))))
 
 
 def new_attempts(n: int) -> e.Attempts:
@@ -203,7 +272,7 @@ def copies_of(attempts: e.Attempts) -> k.Copies:
 
 def _new_machines(c: Columns, pool: k.Pool, dynamics: e.Dynamics, max_per_s: int) -> e.Machines:
     scaling, count = dynamics.scaling, np.zeros(e.N_COUNTS, np.int64)
-    for at in (e.M_FREE, e.M_DEADLINES, e.M_LAST_DEADLINE, e.M_CALLS, e.M_LAST_CALL, e.M_FIRST):
+    for at in _HEADS:
         count[at] = -1
     clock, buckets = np.zeros(e.N_CLOCKS), wheel_size(pool)
     clock[e.T_END] = math.inf
@@ -250,6 +319,25 @@ def _with_nodes(m: e.Machines, more: int) -> e.Machines:
     return m._replace(node=longer(m.node, more), node_s=longer(m.node_s, more), retry=longer(m.retry, more))
 
 
+def _with_sequences(engines: t.Engines, more: int) -> t.Engines:
+    """Return engines with room for the sequences of `more` nodes more."""
+    return engines._replace(
+        sequence=longer(engines.sequence, more),
+        first_token_s=longer(engines.first_token_s, more),
+        last_token_s=longer(engines.last_token_s, more),
+    )
+
+
+def _with_engines(engines: t.Engines, slots: int, scheduler: t.Scheduler) -> t.Engines:
+    """Return engines for this many slots; new ones are empty."""
+    size = engines.segment_s.size
+    engine = longer(engines.engine, slots - size)
+    engine[size:, [t.G_HEAD, t.G_TAIL]] = -1
+    engine[size:, t.G_FREE] = scheduler.blocks
+    running, segment_s = (longer(column, slots - size) for column in (engines.running, engines.segment_s))
+    return engines._replace(engine=engine, running=running, segment_s=segment_s)
+
+
 def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
     """Return machines with room for at least `wanted` instances, a power of two."""
     size, slots = m.world_s.size, 1 << math.ceil(math.log2(wanted))
@@ -283,8 +371,17 @@ def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:
 
 def _with_ring(m: e.Machines, first_open: int) -> e.Machines:
     """Return machines with room for twice as many open windows, the first of which is `first_open`."""
-    size = m.open_n.size
-    windows = np.arange(first_open, first_open + size)
-    bucket, n = np.zeros((2 * size, k.BUCKETS), np.uint32), np.zeros(2 * size, np.int64)
-    bucket[windows % (2 * size)], n[windows % (2 * size)] = m.open_bucket[windows % size], m.open_n[windows % size]
-    return m._replace(open_bucket=bucket, open_n=n)
+    return m._replace(open_bucket=_longer_ring(m.open_bucket, first_open), open_n=_longer_ring(m.open_n, first_open))
+
+
+def _with_longer_ring(measure: t.Measure, first: int) -> t.Measure:
+    return measure._replace(open_bucket=_longer_ring(measure.open_bucket, first))
+
+
+def _longer_ring(ring: Any, first: int) -> Any:
+    """Return a ring of twice the size; what belongs to number i, from `first` on, is at i modulo its size."""
+    size = len(ring)
+    at = np.arange(first, first + size)
+    longer = np.zeros((2 * size, *ring.shape[1:]), ring.dtype)
+    longer[at % (2 * size)] = ring[at % size]
+    return longer
