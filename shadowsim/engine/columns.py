@@ -17,6 +17,7 @@ from shadowsim.engine import _event_kernel as events
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
+from shadowsim.engine.resampling import trace_of
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.outages import OutagePlan
@@ -80,7 +81,7 @@ class Columns:
 def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
     """Return a scenario's columns; this builds the tables of its laws."""
     traffic = scenario.traffic
-    trace = traffic.trace().columns if traffic.process == "trace" else {}
+    trace = trace_of(scenario).columns if traffic.process == "trace" else {}
     peak = arrivals.peak_per_s
     return Columns(
         n_windows=scenario.n_windows,

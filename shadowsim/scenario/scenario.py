@@ -58,6 +58,7 @@ from shadowsim.scenario.reading import (
     wanted_horizon_s,
     workers_of,
 )
+from shadowsim.scenario.resample import resampling_note
 from shadowsim.scenario.retries import retry_assumptions
 from shadowsim.scenario.service import Service
 from shadowsim.scenario.table_files import BUILTIN
@@ -413,6 +414,11 @@ class Scenario:
         for role in ("source", "shadow"):
             sentences += [text for text in (self._unlikely_service(role),) if text]
             sentences += self.side(role).assumptions(self.horizon_s)
+        sentences += [
+            resampling_note(stream.resample, stream.trace(), stream.path)
+            for stream in self.traffic.streams
+            if stream.resample is not None
+        ]
         return (*sentences, *retry_assumptions(self.traffic.retries, self.traffic.block))
 
     def _unlikely_service(self, role: str) -> str:
