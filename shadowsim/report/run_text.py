@@ -84,7 +84,7 @@ def goals_frame(slo: Slo, results: Sequence[Result]) -> pd.DataFrame:
 def _summary_object(result: Result) -> dict[str, object]:
     """Return a run's figures for JSON: summary and verdict of each variant; NaN where there is none."""
     pools = {p.variant: p for p in result.verdict.pools}
-    uncertain = uncertain_quantiles(result.windows, result.scenario)
+    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
     variants: list[dict[Any, object]] = []
     for row in result.summary().reset_index().to_dict("records"):
         pool = pools[row["variant"]]
@@ -108,7 +108,7 @@ def _spread_table(results: Sequence[Result]) -> str:
     texts += [time_text] * (len(LABELS) - 9) + [percent, _share_of_errors, bytes_text]
     columns = [[label if label != "verdict" else "worst verdict" for label in LABELS]]
     statuses, capture = worst_by_variant(results), results[0].scenario.capture
-    uncertain = uncertain_quantiles(results[0].windows, results[0].scenario)
+    uncertain = uncertain_quantiles(results[0].settled.windows, results[0].scenario)
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         status = statuses[str(variant)]
         cells = [
@@ -145,7 +145,7 @@ def summary_table(result: Result) -> str:
     uncertain quantile is a dash (`verdict.uncertain_quantiles`); `Result.summary` has it nevertheless.
     """
     summary = result.summary()
-    uncertain = uncertain_quantiles(result.windows, result.scenario)
+    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
     columns = [list(LABELS)]
     for variant, row in summary.iterrows():
         part = result.windows[result.windows["variant"] == variant]

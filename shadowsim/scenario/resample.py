@@ -52,7 +52,7 @@ class Resampling:
 
 
 def parse_resampling(block: Block) -> Resampling | None:
-    """Return what the `resample` of a trace's block says: true, false, or an object with one of `KEYS`.
+    """Return what the `resample` of a trace's block says: true or "auto", false, or an object with one of `KEYS`.
 
     Raises
     ------
@@ -62,11 +62,11 @@ def parse_resampling(block: Block) -> Resampling | None:
     value = block.values.get("resample")
     if value is None or value is False:
         return None
-    if value is True:
+    if value is True or value == "auto":
         return Resampling()
     if not isinstance(value, dict):
         raise InputError(
-            block.at("resample"), "must be true, false or an object with mean_block or mean_block_s", value
+            block.at("resample"), 'must be true, false, "auto" or an object with mean_block or mean_block_s', value
         )
     given = block.block("resample")
     given.only(KEYS)

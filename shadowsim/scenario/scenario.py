@@ -40,6 +40,7 @@ from shadowsim.scenario.defaults import (
 )
 from shadowsim.scenario.fields import BLOCKS, Block
 from shadowsim.scenario.paths import check_changes, edited, plain, value_at
+from shadowsim.scenario.precision import Auto, Precision
 from shadowsim.scenario.reading import (
     Mirroring,
     check_changes_of_pool,
@@ -47,6 +48,7 @@ from shadowsim.scenario.reading import (
     check_mirror,
     check_pool,
     check_rate,
+    check_warmup,
     check_windows,
     horizon_of,
     read_endpoint,
@@ -149,6 +151,10 @@ class Scenario:
         Number of requests that the `requests` frame keeps.
     replications : int
         Number of runs that `replicate` makes; `simulate` makes one.
+    warmup_s : float or "auto"
+        Beginning of the run that figures leave out; the frames have it.
+    precision : Precision or None
+        How precise `replicate` makes a figure, by more runs than `replications`.
     assumed : mapping of str to str
         Assumptions made for a plain request: one sentence per path.
     document : mapping
@@ -186,6 +192,8 @@ class Scenario:
     seed: int
     sample_requests: int
     replications: int
+    warmup_s: float | Auto
+    precision: Precision | None
     assumed: Mapping[str, str] = field(compare=False)
     document: Mapping[str, object] = field(compare=False, repr=False)
     base_dir: Path = field(compare=False)
@@ -306,6 +314,7 @@ class Scenario:
             check_columns(traffic, services)
         with errors:
             check_windows(horizon_s, period_s)
+            check_warmup(settings.warmup_s, horizon_s, traffic, services)
             # Only after it: the rates of a horizon of too many windows would fill the memory.
             check_rate(traffic, horizon_s, period_s, experiment.schedule.start)
         errors.check()
@@ -328,6 +337,8 @@ class Scenario:
             seed=settings.seed,
             sample_requests=settings.sample_requests,
             replications=settings.replications,
+            warmup_s=settings.warmup_s,
+            precision=settings.precision,
             assumed=assumed,
             document=values,
             base_dir=base,

@@ -251,6 +251,11 @@ class Traffic:
         """Whether all requests come from traces, so that they end by themselves."""
         return all(stream.process == "trace" for stream in self.streams)
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether all requests come from traces as they were recorded, so that each run has the same ones."""
+        return self.only_traces and all(stream.resample is None for stream in self.streams)
+
     def to_dict(self) -> object:
         """Return the JSON value that this was made from."""
         return self.block

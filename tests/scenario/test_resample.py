@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shadowsim.scenario.resample import Resampling, block_by_rule, gaps, resampling_note
+from shadowsim.scenario.fields import Block
+from shadowsim.scenario.resample import Resampling, block_by_rule, gaps, parse_resampling, resampling_note
 from shadowsim.scenario.traces import Trace
 
 
@@ -63,3 +64,8 @@ def test_the_note_says_how_long_blocks_are():
     assert "some 40 independent blocks" in note
     assert "Politis" not in note
     assert "Politis" in resampling_note(Resampling(), trace(np.ones(1000)), "traffic")
+
+
+def test_auto_and_true_are_the_rule_and_false_is_none():
+    parsed = [parse_resampling(Block.of({"resample": value}, "traffic")) for value in ("auto", True, {}, False, None)]
+    assert parsed == [Resampling(), Resampling(), Resampling(), None, None]
