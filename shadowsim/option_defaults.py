@@ -6,6 +6,8 @@ of all comparisons are in statistics/terms.py.
 
 from __future__ import annotations
 
+from typing import Literal
+
 # noise-floor, benchmark-compare, agreement
 NOISE_FLOOR_RUNS = 10  # where the scenario itself asks for one run
 BENCHMARK_MARGIN_PCT = 5.0
@@ -35,3 +37,4 @@ MAX_BODY_BYTES = 6_291_456  # SageMaker's limit of an invocation
 SERVER_SEED = 7
 
 PAGE_IN_RUN = "report.html"  # the page of a saved run, beside its frames
+AUTO: Literal["auto"] = "auto"  # run.warmup_s: by MSER-5

@@ -20,6 +20,7 @@ from shadowsim.json_files import path_of, read_json
 from shadowsim.option_defaults import PAGE_IN_RUN
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
+from shadowsim.statistics.warm_up import NO_WARM_UP, WarmUp, cut, warm_up
 from shadowsim.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Result:
         The way a simulation was run, in words: in one piece or in slices. The frames do not depend on it.
     actions : DataFrame
         The scaling actions and outages of a simulation, of schema `frames.ACTIONS`; without rows where there are none.
+    left_out : WarmUp
+        Of `settled`: the beginning of the run that its frames lack.
     """
 
     scenario: Scenario
@@ -49,11 +52,37 @@ class Result:
     requests: pd.DataFrame = field(repr=False)
     how: str = ""
     actions: pd.DataFrame = field(default_factory=lambda: frames.empty(frames.ACTIONS), repr=False)
+    left_out: WarmUp = NO_WARM_UP
 
     @property
     def verdict(self) -> Verdict:
         """STABLE, OVERLOADED or TOO SHORT; if overloaded, with pool, times, excess and the instances needed."""
-        return verdict(self.windows, self.scenario)
+        return verdict(self.settled.windows, self.scenario, self.warm_up.too_short)
+
+    @property
+    def warm_up(self) -> WarmUp:
+        """The beginning of the run that its figures leave out, by the scenario's `run.warmup_s`; the frames have it."""
+        return warm_up(self.windows, self.scenario.warmup_s, min(frames.MOST_SECTIONS, self.scenario.n_windows))
+
+    @property
+    def settled(self) -> Result:
+        """The run without its warm-up, as all figures see it; itself if nothing is left out."""
+        warm = self.warm_up if self.scenario.warmup_s else NO_WARM_UP
+        if not warm.first_section:
+            return self
+        kept = cut({name: getattr(self, name) for name in ("windows", "latency", "requests")}, warm)
+        rest = Result(replace(self.scenario, warmup_s=0.0), kept["windows"], kept["latency"], kept["requests"])
+        return replace(rest, how=self.how, actions=self.actions, left_out=warm)
+
+    @property
+    def length_s(self) -> float:
+        """Length of what the frames show: the horizon, less the warm-up that a settled run lacks."""
+        return self.scenario.horizon_s - self.left_out.from_s
+
+    @property
+    def n_sections(self) -> int:
+        """Number of sections of the `latency` frame, with those in which nothing was answered."""
+        return min(frames.MOST_SECTIONS, self.scenario.n_windows) - self.left_out.first_section
 
     def quantile(self, q: float) -> pd.Series[float]:
         """Return a quantile of ModelLatency by variant, in seconds.
@@ -104,8 +133,11 @@ class Result:
 
     def _quantiles(self, qs: Sequence[float]) -> pd.DataFrame:
         """Return quantiles within the extremes: one row per variant, one column per quantile."""
-        extremes = self.windows.groupby("variant").agg({"ModelLatency_Minimum": "min", "ModelLatency_Maximum": "max"})
-        quantiles = frames.quantiles(self.latency, qs)
+        settled = self.settled
+        extremes = settled.windows.groupby("variant").agg(
+            {"ModelLatency_Minimum": "min", "ModelLatency_Maximum": "max"}
+        )
+        quantiles = frames.quantiles(settled.latency, qs)
         seconds = extremes.loc[quantiles.index] / frames.US_PER_S
         return quantiles.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"], axis=0)
 
@@ -129,12 +161,17 @@ class Result:
 
         return card(self)
 
-    def summary(self) -> pd.DataFrame:
-        """Return the main figures of the run: one row per variant, source first.
+    def summary(self, standard_errors: bool = True) -> pd.DataFrame:
+        """Return the main figures of the run and their standard errors: one row per variant, source first.
 
-        Figures are given whatever the length of the run. `compare` has the intervals of mean and quantiles; a quantile
-        that has none there, and all of a run that is TOO SHORT, may be far from those of a long run. Texts, pages and
-        cards leave out what `verdict.uncertain_quantiles` names.
+        Figures are given whatever the length of the run, without its warm-up. One without a standard error, and all of
+        a run that is TOO SHORT, may be far from those of a long run. Texts, pages and cards leave out what
+        `verdict.uncertain_quantiles` names: quantiles beyond p95 of a run of fewer than a hundred relaxation times.
+
+        Parameters
+        ----------
+        standard_errors : bool
+            Add a column `<figure>_error` for each figure of `statistics.standard_errors.FIGURES`.
 
         Returns
         -------
@@ -145,14 +182,16 @@ class Result:
             wait_mean_s, utilisation, error_rate (share of requests without an answer 2XX), captured_bytes. A run with
             scaling, batching, outages or retries also has serving_mean and serving_maximum (instances that serve, in
             the mean and in the window with most), instance_h (of billed instances), batch_size_mean,
-            retries_per_request and success_rate (share of the callers' requests that ended with an answer 2XX).
+            retries_per_request and success_rate (share of the callers' requests that ended with an answer 2XX). Then
+            come the standard errors, NaN where the run is too short for one.
         """
+        run = self.settled
         statuses = {p.variant: p.status for p in self.verdict.pools}
         quantiles = self._quantiles(list(frames.PERCENTILES.values()))
         quantiles.columns = pd.Index([f"{name}_s" for name in frames.PERCENTILES])
-        source_n = int(self.windows.loc[self.windows["role"] == "source", "Invocations"].sum())
+        source_n = int(run.windows.loc[run.windows["role"] == "source", "Invocations"].sum())
         rows = []
-        for role, part in sorted(self.windows.groupby("role"), reverse=True):
+        for role, part in sorted(run.windows.groupby("role"), reverse=True):
             variant = str(part["variant"].iloc[0])
             pool = self.scenario.side(str(role)).variant.pool
             n = part["Invocations"].to_numpy(np.float64)
@@ -166,7 +205,7 @@ class Result:
                     "instance_count": pool.instance_count,
                     "billed_instances": frames.billed_instances(part, self.scenario.horizon_s),
                     "requests": int(n.sum()),
-                    "rate_per_s": n.sum() / self.scenario.horizon_s,
+                    "rate_per_s": n.sum() / run.length_s,
                     "share": n.sum() / source_n if source_n else np.nan,
                     "mean_s": _weighted_mean(part["ModelLatency_Average"], answered) / frames.US_PER_S,
                     **{name: float(values.get(variant, np.nan)) for name, values in quantiles.items()},
@@ -178,7 +217,15 @@ class Result:
                 }
                 | _event_figures(part, self.scenario.horizon_s)
             )
-        return pd.DataFrame(rows).set_index("variant")
+        table = pd.DataFrame(rows).set_index("variant")
+        if standard_errors:
+            # imported late, since scipy loads slowly
+            from shadowsim.statistics.standard_errors import standard_errors_of
+
+            errors = standard_errors_of(self)
+            for figure in errors.columns:
+                table[f"{figure}_error"] = table["role"].map(errors[figure])
+        return table
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write scenario.json and one Parquet file per frame into a directory, which is created if missing.

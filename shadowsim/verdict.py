@@ -123,7 +123,7 @@ class Verdict:
         return f"{self.status}: " + " ".join(reasons)
 
 
-def verdict(windows: pd.DataFrame, scenario: Scenario | None = None) -> Verdict:
+def verdict(windows: pd.DataFrame, scenario: Scenario | None = None, too_short: str = "") -> Verdict:
     """Judge a run by its `WINDOWS` frame, and by its scenario if there is one."""
     pools = tuple(
         _judge(part.reset_index(drop=True), str(role), scenario)
@@ -149,7 +149,7 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
         of_work = scenario is None or scenario.side(role).service.time.kind == "linear"
         n_errors = _CERTAIN_OF_WORK if of_work else _CERTAIN
         intervals = [interval] if _excess_in_errors(interval, load, n, dispersion) > n_errors else []
-        drawn = scenario is None or not scenario.traffic.only_traces  # a trace brings what it brings
+        drawn = scenario is None or not scenario.traffic.is_recorded  # a trace brings what it brings
         tenths = _peak_of_tenths(load, n, dispersion if drawn else 0.0)
         peak = max([float(load[a:b].mean()) for a, b in intervals], default=tenths)
     intervals = intervals or _growing_backlog(part)
@@ -180,7 +180,7 @@ def uncertain_quantiles(windows: pd.DataFrame, scenario: Scenario) -> dict[str, 
     uncertain = {}
     for pool in verdict(windows, scenario).pools:
         part = windows[windows["role"] == pool.role]
-        n, length = int(part["Invocations"].sum()), float(_edges(part, scenario)[-1])
+        n, length = int(part["Invocations"].sum()), _length_s(part, scenario)
         relaxation = relaxation_s(scenario, pool.role, pool.peak_load, _busiest_load(part, pool.role, scenario))
         uncertain[pool.variant] = frozenset(
             f"{name}_s"
@@ -208,8 +208,13 @@ def is_uncertain_in(frame: pd.DataFrame, quantile: str) -> pd.Series[bool]:
 def _edges(part: pd.DataFrame, scenario: Scenario | None) -> Floats:
     """Return the starts of the windows and the end of the last: the horizon, or one period after its start."""
     start = part["time_s"].to_numpy(np.float64)
-    end = scenario.horizon_s if scenario is not None else start[-1] + (start[1] if start.size > 1 else 0.0)
+    end = scenario.horizon_s if scenario is not None else start[-1] + (start[1] - start[0] if start.size > 1 else 0.0)
     return np.append(start, end)
+
+
+def _length_s(part: pd.DataFrame, scenario: Scenario | None) -> float:
+    edge = _edges(part, scenario)
+    return float(edge[-1] - edge[0])
 
 
 def _period_s(part: pd.DataFrame, scenario: Scenario | None) -> float:
@@ -423,7 +428,7 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
     relaxation = relaxation_s(scenario, role, peak, _busiest_load(part, role, scenario))
     if relaxation > MOST_RELAXATION_S:
         return f"is at {peak:.3f} of capacity, where no run is long enough: add an instance or lower the rate"
-    if relaxation * MIN_RELAXATIONS > _edges(part, scenario)[-1]:
+    if relaxation * MIN_RELAXATIONS > _length_s(part, scenario):
         return (
             f"has a relaxation time of {relaxation:.3g} s at {peak:.3f} of its capacity; "
             f"the run should last at least {MIN_RELAXATIONS} times as long"

@@ -249,7 +249,7 @@ def simulate(
         typer.echo("".join(f"\n{line}" for line in written), nl=bool(written))
         if not quiet:
             method = results[0].how.partition(",")[0] if n == 1 else f"{n} replications"
-            n_requests = sum(int(result.summary()["requests"].iloc[0]) for result in results)
+            n_requests = sum(int(result.summary(standard_errors=False)["requests"].iloc[0]) for result in results)
             typer.echo(f"{speed(n_requests, took_s)}, {method}", err=True)
     missed = goal_rows is not None and not goal_rows["met"].all()
     if missed or (strict and worst(results).status != "STABLE"):

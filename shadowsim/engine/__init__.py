@@ -10,6 +10,7 @@ law_tables     tabulates a law's quantiles for the kernel
 parallel       runs one simulation on several workers with identical results
 progress       shows how far a run is, how long it takes, and that code is compiled
 replicate      simulates a scenario several times with independent draws, and summarises the runs
+resampling     draws other traces that might as well have been recorded, by a stationary block bootstrap
 run_frames     builds the three frames from the kernel's counts
 run_state      holds the arrays that change during a run
 simulate       simulates a scenario: the public function, and how many workers it uses

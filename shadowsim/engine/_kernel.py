@@ -113,6 +113,7 @@ SOURCE_SERVICE, SOURCE_ROUTE, SOURCE_ERROR, SOURCE_RESPONSE_BYTES = 2, 3, 4, 5
 SHADOW_SERVICE, SHADOW_ROUTE, SHADOW_ERROR, SHADOW_RESPONSE_BYTES = 6, 7, 8, 9
 REQUEST_BYTES = 10
 SESSION, SESSION_COPY, MODULATION = 11, 12, 13  # a request's session; which sessions are copied; states of an MMPP
+RESAMPLE = 18  # where blocks of a resampled trace begin; 14 to 17 are those of events
 
 # ---- Arrival processes ----
 POISSON, CONSTANT, TRACE = 0, 1, 2

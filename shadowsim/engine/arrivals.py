@@ -17,6 +17,7 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.law_tables import law_table
+from shadowsim.engine.resampling import trace_of
 from shadowsim.scenario.rates import mmpp_knots
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
@@ -147,7 +148,7 @@ def _rate(traffic: Traffic, j: int, scenario: Scenario, seed: np.uint64) -> tupl
 def _stream(traffic: Traffic, j: int, scenario: Scenario, seed: np.uint64) -> _Stream:
     column = k.ARRIVAL + k.PART * j
     if traffic.process == "trace":
-        trace = traffic.trace()
+        trace = trace_of(scenario, j)
         times = np.require(trace.arrival_s, np.float64, ["C", "W"])
         arrivals = k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, times, trace.pass_s, trace.n_requests)
         return _Stream(arrivals, column, _NONE, _NONE, float(trace.n_before(scenario.horizon_s)))

@@ -18,6 +18,7 @@ from shadowsim.engine import _kernel as k
 from shadowsim.engine import _token_kernel as tokens
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
+from shadowsim.engine.resampling import trace_of
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.outages import OutagePlan
@@ -84,7 +85,7 @@ class Columns:
 def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
     """Return a scenario's columns; this builds the tables of its laws."""
     traffic = scenario.traffic
-    recorded = traffic.trace() if traffic.process == "trace" else None
+    recorded = trace_of(scenario) if traffic.process == "trace" else None
     trace: Mapping[str, Floats] = recorded.columns if recorded is not None else {}
     peak = arrivals.peak_per_s
     source, shadow = (

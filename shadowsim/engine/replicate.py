@@ -156,7 +156,8 @@ def summarise(results: Sequence[Result], confidence: float = CONFIDENCE) -> pd.D
     if not results:
         raise InputError("results", "must hold at least one result")
     rows = []
-    for (variant, role), part in pd.concat([x.summary() for x in results]).groupby(["variant", "role"], sort=False):
+    summaries = pd.concat([x.summary(standard_errors=False) for x in results])
+    for (variant, role), part in summaries.groupby(["variant", "role"], sort=False):
         for figure in (*FIGURES, *(name for name in EVENT_FIGURES if name in part)):
             values = pd.to_numeric(part[figure]).dropna().to_numpy(np.float64)
             n = len(values)

@@ -61,5 +61,5 @@ def _outcome(document: str, base_dir: Path, role: str) -> tuple[str, float]:
     result = simulate(Scenario.from_dict(json.loads(document), base_dir))
     variant = result.scenario.side(role).variant.name
     status = next(pool.status for pool in result.verdict.pools if pool.role == role)
-    uncertain = "p99_s" in uncertain_quantiles(result.windows, result.scenario)[variant]
+    uncertain = "p99_s" in uncertain_quantiles(result.settled.windows, result.scenario)[variant]
     return status, math.nan if uncertain else float(result.quantile(_QUANTILE)[variant])

@@ -214,6 +214,7 @@ def parse_slo(text: str | Slo) -> Slo:
 
 def measure(goal: Goal, result: Result) -> tuple[float, float]:
     """Return a goal's figure of a run and its standard error; NaN where the run has too little data."""
+    result = result.settled
     windows = result.windows[result.windows["role"] == goal.role]
     n = windows["Invocations"].to_numpy(np.float64)
     answered = windows["ModelLatency_SampleCount"].to_numpy(np.float64)
@@ -378,7 +379,7 @@ def _latencies_above(result: Result, role: str, threshold_s: float) -> tuple[Flo
     count, section = buckets["count"].to_numpy(np.float64), buckets["section"].to_numpy(np.int64)
     width = np.where(np.isfinite(high), high - low, 1.0)
     share = np.clip((low + width - threshold_s) / width, 0.0, 1.0)
-    n_sections = min(MOST_SECTIONS, result.scenario.n_windows)
+    n_sections = result.n_sections
     return _sums(section, count * share, n_sections), _sums(section, count, n_sections)
 
 
@@ -405,7 +406,7 @@ def _waits_above(result: Result, role: str, threshold_s: float) -> tuple[Floats,
     sample = result.requests[(result.requests["role"] == role) & result.requests["wait_s"].notna()]
     n_windows, period_s = result.scenario.n_windows, result.scenario.period_s
     window = (sample["arrival_s"].to_numpy(np.float64) / period_s).astype(np.int64)
-    section = _sections(np.minimum(window, n_windows - 1), n_windows)
-    n_sections = min(MOST_SECTIONS, n_windows)
+    section = _sections(np.minimum(window, n_windows - 1), n_windows) - result.left_out.first_section
+    n_sections = result.n_sections
     late = sample["wait_s"].to_numpy(np.float64) > threshold_s
     return _sums(section, late.astype(np.float64), n_sections), _sums(section, np.ones(len(late)), n_sections)

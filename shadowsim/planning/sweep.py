@@ -191,9 +191,9 @@ def _tasks(cells: Sequence[Cell], n: int, base_dir: Path) -> Iterator[Task]:
 
 def _rows(result: Result) -> list[Row]:
     """Return the summary as plain values, with None for missing ones, so that JSON keeps every bit."""
-    summary = result.summary().reset_index()
+    summary = result.summary(standard_errors=False).reset_index()
     summary["run_verdict"] = max(summary["verdict"], key=STATUSES.index)
-    uncertain = uncertain_quantiles(result.windows, result.scenario)
+    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
     summary[UNCERTAIN] = [", ".join(c for c in summary if c in uncertain[str(v)]) for v in summary["variant"]]
     return [
         {str(name): None if pd.isna(value) else cast(str | int | float, plain(value)) for name, value in row.items()}

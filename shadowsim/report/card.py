@@ -89,7 +89,7 @@ def _result_card(result: Result) -> Card:
         ["requests", *map(count, summary["requests"])],
         ["share copied", *("" if r.role == "source" else percent(float(r.share), 2) for r in summary.itertuples())],  # type: ignore[arg-type]
     ]
-    uncertain = uncertain_quantiles(result.windows, scenario)
+    uncertain = uncertain_quantiles(result.settled.windows, scenario)
     for name, key in _LATENCIES.items():
         texts = [
             NONE if key in uncertain[str(variant)] else time_text(x) + (" *" if variant in over else "")

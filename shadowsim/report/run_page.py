@@ -170,7 +170,7 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         ("requests per second", [significant(r["rate_per_s"], 4) for r in variants]),
         ("share copied", ["" if r["role"] == "source" else f"{percent(r['share'], 3)} of {share}" for r in variants]),
     ]
-    uncertain = uncertain_quantiles(result.windows, result.scenario)
+    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
     latency = [
         (name, [_NONE if key in uncertain[str(r.name)] else _ms(r[key]) for r in variants])
         for name, key in _LATENCIES.items()
@@ -306,7 +306,7 @@ def _range_text(windows: pd.DataFrame, labels: Mapping[str, str], quantity: str)
 
 
 def _quantiles_text(result: Result, labels: Mapping[str, str]) -> str:
-    uncertain = uncertain_quantiles(result.windows, result.scenario)
+    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
     quantiles = {q: result.quantile(float(q[1:]) / 100.0) for q in ("p50", "p99", "p99.9")}
     known = {v: [q for q in quantiles if _LATENCIES[q] not in uncertain[v]] for v in labels}
     texts = (

@@ -95,7 +95,7 @@ def goals_frame(slo: Slo, results: Sequence[Result]) -> pd.DataFrame:
 def _summary_object(result: Result) -> dict[str, object]:
     """Return a run's figures for JSON: summary and verdict of each variant; NaN where there is none."""
     pools = {p.variant: p for p in result.verdict.pools}
-    uncertain = uncertain_quantiles(result.windows, result.scenario)
+    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
     variants: list[dict[Any, object]] = []
     for row in result.summary().reset_index().to_dict("records"):
         pool = pools[row["variant"]]
@@ -122,7 +122,7 @@ def _spread_table(results: Sequence[Result]) -> str:
     labels = [*LABELS, *(label for label, _ in extra_labels.values())]
     columns = [[label if label != "verdict" else "worst verdict" for label in labels]]
     statuses, capture = worst_by_variant(results), results[0].scenario.capture
-    uncertain = uncertain_quantiles(results[0].windows, results[0].scenario)
+    uncertain = uncertain_quantiles(results[0].settled.windows, results[0].scenario)
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         status = statuses[str(variant)]
         part = part[part["figure"].isin([*FIGURES, *extra_labels])]
@@ -161,7 +161,7 @@ def summary_table(result: Result) -> str:
     uncertain quantile is a dash (`verdict.uncertain_quantiles`); `Result.summary` has it nevertheless.
     """
     summary = result.summary()
-    uncertain = uncertain_quantiles(result.windows, result.scenario)
+    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
     extra_labels = event_labels(result.scenario)
     columns = [[*LABELS, *(label for label, _ in extra_labels.values())]]
     for variant, row in summary.iterrows():

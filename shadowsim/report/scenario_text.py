@@ -63,7 +63,8 @@ def _traffic_text(scenario: Scenario) -> str:
         file = traffic.file.name if traffic.file else ""
         faster = "" if traffic.speed == 1.0 else f" at {trimmed_number(traffic.speed)} times its speed"
         played = "" if traffic.repeat == 1 else f", played {traffic.repeat:,} times"
-        return f"trace {file}{faster}{played}: {n:,} requests, {rate(mean)} in the mean"
+        drawn = "" if traffic.resample is None else "in blocks that are drawn from it, about "
+        return f"trace {file}{faster}{played}: {drawn}{n:,} requests, {rate(mean)} in the mean"
     kind = traffic.title
     if traffic.profile is None:
         return f"{kind}, {rate(mean)}"

@@ -9,6 +9,7 @@ paths        finds and changes values in a scenario's JSON document by dotted pa
 rates        computes rates that change over time: profiles, and paths and moments of an MMPP
 reading      reads the blocks that depend on each other, and checks them against each other
 relaxation   computes how fast a pool's queue forgets its past
+resample     describes how a trace is resampled: the length of the blocks of a stationary bootstrap
 retries      reads the retries of the callers, by generation of boto3
 routing      names the routing strategies
 scaling      reads auto scaling policies

@@ -17,9 +17,8 @@ BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
 BLOCK_KEYS = {
     "endpoint": ("routing", "overhead_s", "timeout_s"),
     "mirror": ("rule", "instant", "max_in_flight", "max_body_bytes", "max_per_s"),
-    "run": ("horizon_s", "period_s", "seed", "sample_requests", "replications", "goodput"),
+    "run": (*("horizon_s", "period_s", "seed", "sample_requests", "replications", "goodput", "warmup_s", "precision"),),
 }
-BLOCK_LATER = {"run": ("warmup_s", "precision")}
 SERVICE_KEYS = (
     *("time", "workers", "queue_limit", "slowdown", "error_4xx", "error_5xx", "discipline"),
     *("batching", "tokens", "scaling", "cold_start_s", "outages", "by_instance_type"),

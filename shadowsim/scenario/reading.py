@@ -24,9 +24,10 @@ from shadowsim.scenario.defaults import (
     SEED,
     TIMEOUT_S,
 )
-from shadowsim.scenario.fields import BLOCK_KEYS, BLOCK_LATER, Block
+from shadowsim.scenario.fields import BLOCK_KEYS, Block
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.paths import instance_count_path, value_at
+from shadowsim.scenario.precision import Auto, Precision, parse_precision, parse_warmup
 from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.scenario.tokens import Goodput, check_tokens, read_goodput
@@ -179,13 +180,15 @@ class RunBlock:
     sample_requests: int
     replications: int
     goodput: tuple[Goodput, ...]
+    warmup_s: float | Auto
+    precision: Precision | None
 
 
 def read_run(run: Block) -> RunBlock:
     """Return the settings of a run; `horizon_of` reads its length."""
     errors = Collector()
     with errors:
-        run.only(BLOCK_KEYS["run"], BLOCK_LATER["run"])
+        run.only(BLOCK_KEYS["run"])
     with errors:
         period_s = run.number("period_s", PERIOD_S, above=0.0)
     with errors:
@@ -196,8 +199,12 @@ def read_run(run: Block) -> RunBlock:
         replications = run.integer("replications", REPLICATIONS, least=1, most=MOST_REPLICATIONS)
     with errors:
         goodput = read_goodput(run)
+    with errors:
+        warmup_s = parse_warmup(run)
+    with errors:
+        precision = parse_precision(run)
     errors.check()
-    return RunBlock(period_s, seed, sample_requests, replications, goodput)
+    return RunBlock(period_s, seed, sample_requests, replications, goodput, warmup_s, precision)
 
 
 def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:
@@ -283,6 +290,22 @@ def check_windows(horizon_s: float, period_s: float) -> None:
     if horizon_s / period_s > MAX_WINDOWS:
         limit = f"must cut the horizon of {horizon_s:g} s into at most {MAX_WINDOWS:,} windows"
         raise InputError("run.period_s", limit, period_s)
+
+
+def check_warmup(warmup_s: float | Auto, horizon_s: float, traffic: Traffic, services: Mapping[str, Service]) -> None:
+    """Raise `InputError` for a warm-up that leaves nothing of the run, or whose end cannot be found."""
+    if not isinstance(warmup_s, str):
+        if warmup_s >= horizon_s:
+            raise InputError("run.warmup_s", f"must be shorter than the run of {horizon_s:g} s", warmup_s)
+        return
+    scaled = [name for name, service in services.items() if service.scaling is not None]
+    changing = next((s for s in traffic.streams if s.profile is not None or s.process == "trace"), None)
+    why = f"{', '.join(scaled)} scales" if scaled else ""
+    if changing is not None:
+        why = "the traffic has a profile" if changing.profile is not None else "the traffic is a trace"
+    if why:
+        constraint = f"must be a number of seconds where the state is not the same at every hour: {why}"
+        raise InputError("run.warmup_s", constraint, warmup_s)
 
 
 def check_rate(traffic: Traffic, horizon_s: float, period_s: float, start: datetime | None) -> None:

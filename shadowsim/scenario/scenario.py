@@ -40,6 +40,7 @@ from shadowsim.scenario.defaults import (
 )
 from shadowsim.scenario.fields import BLOCKS, Block
 from shadowsim.scenario.paths import check_changes, edited, plain, value_at
+from shadowsim.scenario.precision import Auto, Precision
 from shadowsim.scenario.reading import (
     Mirroring,
     check_changes_of_pool,
@@ -47,6 +48,7 @@ from shadowsim.scenario.reading import (
     check_mirror,
     check_pool,
     check_rate,
+    check_warmup,
     check_windows,
     horizon_of,
     read_endpoint,
@@ -58,6 +60,7 @@ from shadowsim.scenario.reading import (
     wanted_horizon_s,
     workers_of,
 )
+from shadowsim.scenario.resample import resampling_note
 from shadowsim.scenario.retries import retry_assumptions
 from shadowsim.scenario.service import Service
 from shadowsim.scenario.table_files import BUILTIN
@@ -153,6 +156,10 @@ class Scenario:
         Number of runs that `replicate` makes; `simulate` makes one.
     goodput : tuple of Goodput
         Limits within which requests of services in tokens are counted.
+    warmup_s : float or "auto"
+        Beginning of the run that figures leave out; the frames have it.
+    precision : Precision or None
+        How precise `replicate` makes a figure, by more runs than `replications`.
     assumed : mapping of str to str
         Assumptions made for a plain request: one sentence per path.
     document : mapping
@@ -191,6 +198,8 @@ class Scenario:
     sample_requests: int
     replications: int
     goodput: tuple[Goodput, ...]
+    warmup_s: float | Auto
+    precision: Precision | None
     assumed: Mapping[str, str] = field(compare=False)
     document: Mapping[str, object] = field(compare=False, repr=False)
     base_dir: Path = field(compare=False)
@@ -314,6 +323,7 @@ class Scenario:
             check_columns(traffic, services)
         with errors:
             check_windows(horizon_s, period_s)
+            check_warmup(settings.warmup_s, horizon_s, traffic, services)
             # Only after it: the rates of a horizon of too many windows would fill the memory.
             check_rate(traffic, horizon_s, period_s, experiment.schedule.start)
         errors.check()
@@ -337,6 +347,8 @@ class Scenario:
             sample_requests=settings.sample_requests,
             replications=settings.replications,
             goodput=settings.goodput,
+            warmup_s=settings.warmup_s,
+            precision=settings.precision,
             assumed=assumed,
             document=values,
             base_dir=base,
@@ -429,6 +441,11 @@ class Scenario:
         for role in ("source", "shadow"):
             sentences += [text for text in (self._unlikely_service(role),) if text]
             sentences += self.side(role).assumptions(self.horizon_s)
+        sentences += [
+            resampling_note(stream.resample, stream.trace(), stream.path)
+            for stream in self.traffic.streams
+            if stream.resample is not None
+        ]
         return (*sentences, *retry_assumptions(self.traffic.retries, self.traffic.block))
 
     def _unlikely_service(self, role: str) -> str:

@@ -8,7 +8,7 @@ gamma        likewise, with independent gamma gaps of squared coefficient of var
 mmpp         Poisson with a rate that jumps (rates.py): `rates_per_s`, one rate per state, and `mean_sojourn_s`, one for
              all or one per state
 trace        replays a file (traces.py): `path`, `speed`, `repeat`; trace_times.py reads `time_column`, `time_unit`,
-             `count_column`, `within` and `span_s`
+             `count_column`, `within` and `span_s`; `resample` (resample.py) draws another trace from it for each seed
 ===========  =========================================================================================================
 
 A new process is a subclass of `Process` with an entry in `PROCESSES`, and its arrivals in engine/arrivals.py.
@@ -55,13 +55,13 @@ from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import Block
 from shadowsim.scenario.laws import MAX_SCV, Law, parse_law
 from shadowsim.scenario.rates import DAY_S, Knots, Profile, mmpp_dispersion, mmpp_rate, mmpp_scv, parse_profile
+from shadowsim.scenario.resample import Resampling, parse_resampling
 from shadowsim.scenario.retries import RetryPolicy, parse_retries
 from shadowsim.scenario.table_files import resolve
 from shadowsim.scenario.trace_times import NO_TIME_OPTIONS, WITHIN, TimeOptions
 from shadowsim.scenario.traces import Trace, read_trace
 
 SHARED = ("request_bytes", "response_bytes", "sessions", "retries")
-LATER = ("resample",)
 MAX_REPEAT = 1_000_000
 MAX_SESSIONS = 2**31 - 1
 MAX_STATES = 100
@@ -87,6 +87,8 @@ class Traffic:
         MMPP: one rate and one mean sojourn per state; already scaled to `rate_per_s`.
     file, time_options, speed, repeat
         Trace: its file, what the scenario says of its times, the factor on its speed, and how many times it is played.
+    resample : Resampling or None
+        Trace: how other traces are drawn from it; None: it is replayed as it is.
     superposed : tuple of Traffic
         Superposition: its streams, without sizes, sessions and retries, which are those of the superposition.
     request_bytes, response_bytes : Law or None
@@ -112,6 +114,7 @@ class Traffic:
     time_options: TimeOptions = NO_TIME_OPTIONS
     speed: float = 1.0
     repeat: int = 1
+    resample: Resampling | None = None
     superposed: tuple[Traffic, ...] = ()
     request_bytes: Law | None = None
     response_bytes: Law | None = None
@@ -247,6 +250,11 @@ class Traffic:
     def only_traces(self) -> bool:
         """Whether all requests come from traces, so that they end by themselves."""
         return all(stream.process == "trace" for stream in self.streams)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether all requests come from traces as they were recorded, so that each run has the same ones."""
+        return self.only_traces and all(stream.resample is None for stream in self.streams)
 
     def to_dict(self) -> object:
         """Return the JSON value that this was made from."""
@@ -395,7 +403,7 @@ def _time_options(block: Block) -> TimeOptions:
 
 class _RecordedTrace(Process):
     title = "a recorded trace"
-    keys = ("path", "time_column", "time_unit", "count_column", "within", "span_s", "speed", "repeat")
+    keys = ("path", "time_column", "time_unit", "count_column", "within", "span_s", "speed", "repeat", "resample")
     has_knots = False
 
     def parse(self, block: Block, base_dir: Path) -> dict[str, Any]:
@@ -404,6 +412,7 @@ class _RecordedTrace(Process):
             "time_options": _time_options(block),
             "speed": block.number("speed", 1.0, above=0.0),
             "repeat": block.integer("repeat", 1, least=1, most=MAX_REPEAT),
+            "resample": parse_resampling(block),
         }
 
     def mean_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
@@ -505,7 +514,7 @@ def _parse_block(block: Block, base_dir: Path) -> Traffic:
     every = dict.fromkeys(key for own in keys.values() for key in own)
     errors = Collector()
     with errors:
-        block.only(("process", *SHARED, *every), LATER)
+        block.only(("process", *SHARED, *every))
     with errors:
         process = block.choice("process", None, list(keys))
     errors.check()  # what the other keys must be depends on the process

@@ -22,8 +22,11 @@ from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE, US_PER_S, failures
 from shadowsim.json_files import read_json
+from shadowsim.option_defaults import AUTO
+from shadowsim.quantities import parse_duration
 from shadowsim.statistics.batch_means import MIN_BATCHES, STEADY, UNKNOWN, Course, changes_gradually, traffic_moments
 from shadowsim.statistics.samples import Buckets, Sample, Values
+from shadowsim.statistics.warm_up import cut, warm_up
 
 METHODS = ("sections", "replications", "requests", "windows")
 ERRORS = {
@@ -57,6 +60,10 @@ class RunFrames(dict[str, pd.DataFrame]):
         Number of the sessions that are copied whole or not at all, or the trace's column with them; None for others.
     share_cv : float
         Coefficient of variation of the copied requests between choices of sessions: `share_cv`; 0 if unknown.
+    n_sections : int
+        Number of sections of all windows; 0 if only the frames tell.
+
+    The warm-up that the scenario asks for is left out.
     """
 
     def __init__(self, frames: Frames, document: Mapping[str, Any] | None = None):
@@ -67,13 +74,29 @@ class RunFrames(dict[str, pd.DataFrame]):
         self.cycle_s = 0.0
         self.sessions: int | str | None = None
         self.share_cv = 0.0
+        self.n_sections = 0
         if document is not None:
+            self._leave_out_warm_up(document)
             traffic = document["traffic"]
             blocks = traffic if isinstance(traffic, (list, tuple)) else [traffic]
-            self.has_profile = any(block.get("profile") or block["process"] == "trace" for block in blocks)
+            self.has_profile = any(
+                block.get("profile") or (block["process"] == "trace" and not block.get("resample")) for block in blocks
+            )
             self.cycle_s = max(math.fsum(block.get("mean_sojourn_s") or ()) for block in blocks)
             if (document.get("mirror") or {}).get("rule") == "hash":
                 self.sessions, self.share_cv = blocks[0].get("sessions"), share_cv(document)
+
+    def _leave_out_warm_up(self, document: Mapping[str, Any]) -> None:
+        warmup_s = (document.get("run") or {}).get("warmup_s")
+        if warmup_s and "windows" in self:
+            n = min(MOST_SECTIONS, self["windows"]["time_s"].nunique())
+            seconds = warmup_s if warmup_s == AUTO else parse_duration(warmup_s, "run.warmup_s")
+            warm = warm_up(self["windows"], seconds, n)
+            self.update(cut(self, warm))
+            self.n_sections = n - warm.first_section
+            if "requests" in self and warm.first_section:
+                # sections of requests are cut from 0
+                self["requests"] = self["requests"].assign(arrival_s=self["requests"]["arrival_s"] - warm.from_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +247,7 @@ def sections_of(runs: Sequence[Frames], method: str | None) -> Sections:
     if method == "requests":
         sections = _of_requests(runs[0])
     elif method == "windows":
-        n = min(MOST_SECTIONS, runs[0]["windows"]["time_s"].nunique())
+        n = _n_sections(runs[0])
         source, shadow = (_window_sums(runs[0], role, n) for role in ROLES)
         sections = Sections(source, shadow, method)
     else:
@@ -236,13 +259,19 @@ def sections_of(runs: Sequence[Frames], method: str | None) -> Sections:
     return replace(sections, cycles=math.fsum(map(_cycles, runs)))
 
 
+def _n_sections(run: Frames) -> int:
+    """Return the number of sections of a run's windows."""
+    known = run.n_sections if isinstance(run, RunFrames) else 0
+    return known or min(MOST_SECTIONS, run["windows"]["time_s"].nunique())
+
+
 def _cycles(run: Frames) -> float:
     """Return how many cycles of the slowest modulated rate a run lasted; infinite without any, or if unknown."""
     if not isinstance(run, RunFrames) or not run.cycle_s:
         return math.inf
     if "windows" in run:
         start = np.unique(_column(run["windows"], "time_s"))
-        length_s = start[-1] + (start[1] if start.size > 1 else 0.0)
+        length_s = start[-1] - start[0] + (start[1] - start[0] if start.size > 1 else 0.0)
     elif "requests" in run:
         length_s = _column(run["requests"], "arrival_s").max()
     else:
@@ -303,7 +332,7 @@ def _of_latency(runs: Sequence[Frames], method: str) -> Sections:
         latency = run["latency"]
         n = int(latency["section"].max()) + 1
         if "windows" in run:
-            n = max(n, min(MOST_SECTIONS, run["windows"]["time_s"].nunique()))
+            n = max(n, _n_sections(run))
         at = latency["section"].to_numpy() * low_s.size + np.searchsorted(low_s, _column(latency, "low_s"))
         is_shadow, count = (latency["role"] == "shadow").to_numpy(), latency["count"].to_numpy()
         by_section = np.bincount(latency["section"].to_numpy()[~is_shadow], count[~is_shadow], n).astype(np.float64)
@@ -369,6 +398,23 @@ def _window_sums(run: Frames, role: str, n_sections: int) -> SideSections:
 
 def _failures(windows: pd.DataFrame, name: str) -> Floats:
     return failures(windows) if name == ERRORS["error_rate"] else _column(windows, name)
+
+
+def window_sums(run: Frames, role: str) -> dict[str, Floats]:
+    """Return sums per section of a run's windows: wait_s of answered requests, busy_s and length_s of the pool."""
+    windows = run["windows"]
+    part = windows[windows["role"] == role]
+    start, n = _column(part, "time_s"), _n_sections(run)
+    section = np.arange(start.size) * n // start.size
+    # the last window may be shorter, by what only the horizon tells: its length is a period's
+    length_s = np.diff(start, append=2.0 * start[-1] - start[-2] if start.size > 1 else start[-1] + 1.0)
+    answered = np.nan_to_num(_column(part, "ModelLatency_SampleCount"))
+    terms = {
+        "wait_s": np.nan_to_num(_column(part, "wait_mean_s")) * answered,
+        "busy_s": np.nan_to_num(_column(part, "utilisation")) * length_s,
+        "length_s": length_s,
+    }
+    return {name: np.bincount(section, values, n).astype(np.float64) for name, values in terms.items()}
 
 
 def _column(frame: pd.DataFrame, name: str) -> Floats:

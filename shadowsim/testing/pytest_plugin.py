@@ -238,7 +238,7 @@ def _simulated_figures(result: Result) -> dict[str, object]:
     """Return the figures of a result that a benchmark records, independent of any clock (`SIMULATED`)."""
     from shadowsim.planning.costs import cost
 
-    roles = result.summary().set_index("role").to_dict("index")
+    roles = result.summary(standard_errors=False).set_index("role").to_dict("index")
     usd = cost(result)
     figures: dict[str, float] = {}
     for role in ("source", "shadow"):

@@ -291,7 +291,16 @@ def profiled(kind, **keys):
         ({"process": "trace", "path": "x", "speed": 0}, "traffic.speed", "> 0"),
         ({"process": "trace", "path": "x", "repeat": 0}, "traffic.repeat", "integer from 1"),
         ({"process": "trace", "path": "x", "repeat": 1.5}, "traffic.repeat", "integer"),
-        ({"process": "trace", "path": "x", "resample": True}, "traffic.resample", "`resample` is not built yet"),
+        ({"process": "trace", "path": "x", "resample": 3}, "traffic.resample", 'true, false, "auto" or an object'),
+        ({"process": "trace", "path": "x", "resample": {"mean_block": 0.5}}, "traffic.resample.mean_block", ">= 1"),
+        ({"process": "trace", "path": "x", "resample": {"mean_block_s": 0}}, "traffic.resample.mean_block_s", "> 0"),
+        ({"process": "trace", "path": "x", "resample": {"block": 5}}, "traffic.resample.block", "not a known key"),
+        (
+            {"process": "trace", "path": "x", "resample": {"mean_block": 5, "mean_block_s": 5}},
+            "traffic.resample",
+            "not both",
+        ),
+        ({"process": "poisson", "rate_per_s": 1, "resample": True}, "traffic.resample", "belongs to trace"),
     ],
 )
 def test_bad_input_names_path_and_constraint(block, path, why):

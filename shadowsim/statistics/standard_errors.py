@@ -1,0 +1,85 @@
+"""Computes the standard errors of a run's figures, from the scatter of groups of its sections.
+
+The errors are those of the intervals that `compare` gives (batch_means.py, estimates.py): each figure's sections are
+joined until neighbouring groups are uncorrelated. A figure has none where they stay correlated, which means that the
+run is too short for it, and a quantile also has none with fewer than twenty independent answers beyond it. A cycle of
+a modulated rate must have come ten times.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from shadowsim.arrays import Floats
+from shadowsim.frames import PERCENTILES, ROLES
+from shadowsim.statistics import estimates
+from shadowsim.statistics.batch_means import Course, Deviations, uncorrelated_batches
+from shadowsim.statistics.metric_rows import MIN_BEYOND, MIN_CYCLES, n_effective_of_tails
+from shadowsim.statistics.samples import Sample
+from shadowsim.statistics.sections import Frames, frames_of, sections_of, window_sums
+
+FIGURES = ("rate_per_s", "mean_s", *(f"{name}_s" for name in PERCENTILES), "wait_mean_s", "utilisation", "error_rate")
+
+
+def standard_errors_of(run: object) -> pd.DataFrame:
+    """Return the standard errors of a run's figures: one row per role, one column per name in `FIGURES`.
+
+    Parameters
+    ----------
+    run : Result, mapping or path
+        What `compare` takes, of one run with its windows; its warm-up is left out.
+    """
+    frames = frames_of(run)[0]
+    sections = sections_of([frames], None)
+    known = sections.cycles >= MIN_CYCLES
+    return pd.DataFrame({role: _errors(frames, role, known) for role in ROLES}, index=list(FIGURES)).T
+
+
+def _errors(frames: Frames, role: str, known: bool) -> dict[str, float]:
+    side, errors = sections_of([frames], None).side(role), dict.fromkeys(FIGURES, math.nan)
+    if not known or not side.requests.sum():
+        return errors
+    sums = window_sums(frames, role)
+    pairs = {
+        "rate_per_s": (side.requests, sums["length_s"]),
+        "wait_mean_s": (sums["wait_s"], side.n),
+        "utilisation": (sums["busy_s"], sums["length_s"]),
+    }
+    if side.total_s is not None:
+        pairs["mean_s"] = (side.total_s, side.n)
+    if "error_rate" in side.errors:
+        pairs["error_rate"] = (side.errors["error_rate"], side.requests)
+    for figure, (total, n) in pairs.items():
+        errors[figure] = _error_of_ratio(total, n, side.course)
+    n_eff = n_effective_of_tails(side)
+    if side.sample is not None and n_eff is not None:
+        for name, q in PERCENTILES.items():
+            if n_eff * min(q, 1.0 - q) >= MIN_BEYOND:
+                errors[f"{name}_s"] = _error_of_quantile(side.sample, q, side.course)
+    return errors
+
+
+def _error_of_ratio(total: Floats, n: Floats, course: Course) -> float:
+    """Return the standard error of sum total / sum n over the sections."""
+    if not n.sum() > 0.0:
+        return math.nan
+    deviations = Deviations(total - total.sum() / n.sum() * n, n, course)
+    if not np.any(deviations.sums):
+        return 0.0
+    batches = uncorrelated_batches(deviations)
+    return batches.error(deviations)[0] / float(n.sum()) if batches is not None else math.nan
+
+
+def _error_of_quantile(sample: Sample, q: float, course: Course) -> float:
+    """Return half the distance between the quantiles one standard error of the share beyond above and below."""
+    deviations = estimates.beyond(sample, q, course)
+    batches = uncorrelated_batches(deviations)
+    if batches is None:
+        return math.nan
+    error = batches.error(deviations)[0] / sample.n
+    if not (q - error > 0.0 and q + error < 1.0):
+        return math.nan
+    return 0.5 * (sample.quantile(q + error) - sample.quantile(q - error))
