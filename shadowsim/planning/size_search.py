@@ -43,6 +43,7 @@ from shadowsim.planning.load import (
     figure_without_waits,
     repeating_s,
     run_length,
+    with_length,
 )
 from shadowsim.planning.sheet import NO_REQUEST, NO_REQUEST_IN_RUN
 from shadowsim.planning.slo import Goal, Slo, measure
@@ -290,8 +291,8 @@ class Search:
             The figures, and their standard errors by sections.
         """
         sampled = SAMPLED if any(goal.is_of_sample for goal in self.goals) else 0
-        changes = {f"{self.role}.instance_count": n, "horizon_s": horizon_s, "run.sample_requests": sampled}
-        result = self.simulate(replication(self.scenario.replace(changes), r))
+        changes = {f"{self.role}.instance_count": n, "run.sample_requests": sampled}
+        result = self.simulate(replication(with_length(self.scenario, horizon_s, changes), r))
         return np.array([measure(goal, result) for goal in self.figures]).T
 
 
