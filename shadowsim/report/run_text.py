@@ -179,12 +179,12 @@ def _spread_table(results: Sequence[Result]) -> str:
     return grid(list(zip(*columns, strict=True))) + overload_note(statuses.values())
 
 
-def _with_half_width(formatter: Formatter, mean: float, half: float) -> str:
+def _with_half_width(formatter: Formatter, mean: float, half: float, of_half: Formatter | None = None) -> str:
     """Return mean and half-width; the mean alone where only one run has the figure."""
     if not math.isfinite(mean):
         return "-"
     text = formatter(mean)
-    return f"{text} +- {formatter(half)}" if math.isfinite(half) and text != "none" else text
+    return f"{text} +- {(of_half or formatter)(half)}" if math.isfinite(half) and text != "none" else text
 
 
 def _share_of_errors(share: float) -> str:
@@ -206,9 +206,15 @@ def summary_table(result: Result) -> str:
         mark, blank = (" *", "  ") if over else ("", "")
         share = f"{percent(row['share'], 3)} of {trimmed_number(100.0 * result.scenario.share)} %"
 
-        def with_error(key: str, formatter: Formatter, row: pd.Series[Any] = row, over: bool = over) -> str:
+        def with_error(
+            key: str,
+            formatter: Formatter,
+            of_error: Formatter | None = None,
+            row: pd.Series[Any] = row,
+            over: bool = over,
+        ) -> str:
             error = math.nan if over else 2.0 * row.get(f"{key}_error", math.nan)
-            return _with_half_width(formatter, row[key], error)
+            return _with_half_width(formatter, row[key], error, of_error)
 
         figures = [
             "-" if key in uncertain[str(variant)] else with_error(key, time_text) + mark
@@ -224,7 +230,7 @@ def summary_table(result: Result) -> str:
                 with_error("rate_per_s", lambda x: f"{significant(x, 4)}/s") + blank,
                 share + blank if row["role"] == "shadow" else "",
                 *figures,
-                with_error("utilisation", percent) + blank,
+                with_error("utilisation", percent, lambda x: percent(x, 2)) + blank,
                 errors + blank,
                 _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
             ]
