@@ -21,7 +21,7 @@ from shadowsim.option_defaults import PAGE_IN_RUN
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE, DEFAULT_SPENDING, MARGIN_PCT, MARGIN_POINTS
 from shadowsim.statistics.warm_up import NO_WARM_UP, WarmUp, cut, warm_up
-from shadowsim.verdict import Verdict, verdict
+from shadowsim.verdict import Verdict, uncertain_quantiles, verdict
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go  # type: ignore[import-untyped]
@@ -57,17 +57,28 @@ class Result:
     @property
     def verdict(self) -> Verdict:
         """STABLE, OVERLOADED or TOO SHORT; if overloaded, with pool, times, excess and the instances needed."""
-        return verdict(self.settled.windows, self.scenario, self.warm_up.too_short)
+        warm = self.warm_up
+        return verdict(self._without(warm).windows, self.scenario, warm.unsettled)
+
+    @property
+    def uncertain(self) -> dict[str, frozenset[str]]:
+        """The quantiles of each variant that the run is too short for: `verdict.uncertain_quantiles`."""
+        warm = self.warm_up
+        return uncertain_quantiles(self._without(warm).windows, self.scenario, warm.unsettled)
 
     @property
     def warm_up(self) -> WarmUp:
         """The beginning of the run that its figures leave out, by the scenario's `run.warmup_s`; the frames have it."""
+        if not self.scenario.warmup_s:
+            return NO_WARM_UP
         return warm_up(self.windows, self.scenario.warmup_s, min(frames.MOST_SECTIONS, self.scenario.n_windows))
 
     @property
     def settled(self) -> Result:
         """The run without its warm-up, as all figures see it; itself if nothing is left out."""
-        warm = self.warm_up if self.scenario.warmup_s else NO_WARM_UP
+        return self._without(self.warm_up)
+
+    def _without(self, warm: WarmUp) -> Result:
         if not warm.first_section:
             return self
         kept = cut({name: getattr(self, name) for name in ("windows", "latency", "requests")}, warm)
@@ -226,6 +237,15 @@ class Result:
             for figure in errors.columns:
                 table[f"{figure}_error"] = table["role"].map(errors[figure])
         return table
+
+    def theory(self) -> pd.DataFrame:
+        """Return what queueing theory says beside the simulated: one row per variant and figure that has a formula.
+
+        Mean wait and latency, and the share that waits, by Erlang's C (M/M/c) or Pollaczek and Khinchine (M/G/1); by
+        Allen and Cunneen's approximation for other laws. Columns and limits: `shadowsim.planning.queueing_theory`.
+        """
+        # Imported by name: planning/ imports this module.
+        return cast(pd.DataFrame, import_module("shadowsim.planning.queueing_theory").theory(self))
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write scenario.json and one Parquet file per frame into a directory, which is created if missing.

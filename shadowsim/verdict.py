@@ -16,7 +16,8 @@ the pool. Every text and page therefore shows this verdict together with the qua
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -36,9 +37,13 @@ STATUSES = ("STABLE", TOO_SHORT, OVERLOADED)  # from good to grave
 MIN_BEYOND_P99 = 30  # answers beyond p99 that an estimate of it needs
 MIN_RELAXATIONS = 10  # relaxation times that a run must last
 MIN_RELAXATIONS_OF_TAIL = 100  # that it must last for quantiles beyond p95
+_MIN_BEYOND = 20  # answers beyond a quantile that is shown
 UNCERTAIN = "uncertain"  # column of a sweep: the uncertain quantiles of a row, as `p99_s, p99_9_s`
 _LAST_BODY = 0.95  # quantiles beyond are those of a tail
-_MIN_BEYOND = 20  # answers beyond a quantile that is shown
+UNCERTAIN_RULE = (  # why a quantile is left out
+    f"a quantile needs {MIN_RELAXATIONS} relaxation times of its pool, beyond p95 {MIN_RELAXATIONS_OF_TAIL}, and "
+    f"{_MIN_BEYOND} answers beyond it"
+)
 MOST_RELAXATION_S = 3 * 86400.0  # so that ten last no longer than the longest shadow test, 30 days
 _SLIVER = 1e-6  # of a window: what rounding leaves of a horizon after its last window has no load of its own
 _CERTAIN = 4.0  # standard errors of counts
@@ -47,6 +52,9 @@ _JUST = 0.8  # load above which requests wait longer for each other than they ar
 _SATURATED = 0.98  # utilisation of a pool that is never idle
 _EXPONENTIAL_POISSON = 2.0  # relative dispersion of the work of Poisson requests with exponential times
 _NO_CAPACITY = 1e6  # offered load where no instance serves
+_UNSETTLED = (
+    "still warms up in the second half of the run, by MSER-5: it is too short, and its figures leave out nothing"
+)
 _ENOUGH_PAIRS = 20  # pairs of neighbouring windows that show the dispersion by themselves
 
 
@@ -123,11 +131,20 @@ class Verdict:
         return f"{self.status}: " + " ".join(reasons)
 
 
-def verdict(windows: pd.DataFrame, scenario: Scenario | None = None, too_short: str = "") -> Verdict:
-    """Judge a run by its `WINDOWS` frame, and by its scenario if there is one."""
+def verdict(windows: pd.DataFrame, scenario: Scenario | None = None, unsettled: Collection[str] = ()) -> Verdict:
+    """Judge a run by its `WINDOWS` frame, and by its scenario if there is one.
+
+    Pools of the roles `unsettled`, whose warm-up does not end in the first half of the run, are TOO SHORT.
+    """
     pools = tuple(
         _judge(part.reset_index(drop=True), str(role), scenario)
         for role, part in sorted(windows.groupby("role"), reverse=True)
+    )
+    pools = tuple(
+        replace(p, status=TOO_SHORT, why=f"{p.variant} {_UNSETTLED}.")
+        if p.role in unsettled and p.status == STATUSES[0]
+        else p
+        for p in pools
     )
     return Verdict(max((p.status for p in pools), key=STATUSES.index), pools)
 
@@ -166,16 +183,20 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
     return PoolVerdict(role, variant, "STABLE", peak, (), None, f"{variant} keeps up{known}.")
 
 
-def uncertain_quantiles(windows: pd.DataFrame, scenario: Scenario) -> dict[str, frozenset[str]]:
+def uncertain_quantiles(
+    windows: pd.DataFrame, scenario: Scenario, unsettled: Collection[str] = ()
+) -> dict[str, frozenset[str]]:
     """Return by variant the quantiles of a run that say little of a long one, as columns of `Result.summary`.
 
-    No text, page or card shows such a quantile, unless its interval or standard error stands beside it. They are
+        No text, page or card shows such a quantile, unless its interval stands beside it. They are
 
     * all of a run of less than `MIN_RELAXATIONS` relaxation times of the pool, and those beyond p95 of a run of less
       than `MIN_RELAXATIONS_OF_TAIL`, where the standard deviation of p99 is a sixth of it (M/M/4);
-    * those with fewer than 20 answers beyond.
+    * those with fewer than 20 answers beyond;
+    * all of a pool whose warm-up does not end in the first half of the run.
 
-    Quantiles of an OVERLOADED pool are shown with a mark, since no run is long enough.
+    `UNCERTAIN_RULE` says it in words. Quantiles of an OVERLOADED pool are shown with a mark, since no run is long
+    enough.
     """
     uncertain = {}
     for pool in verdict(windows, scenario).pools:
@@ -187,7 +208,8 @@ def uncertain_quantiles(windows: pd.DataFrame, scenario: Scenario) -> dict[str, 
             for name, q in PERCENTILES.items()
             if pool.status != OVERLOADED
             and (
-                n * (1.0 - q) < _MIN_BEYOND
+                pool.role in unsettled
+                or n * (1.0 - q) < _MIN_BEYOND
                 or length < relaxation * (MIN_RELAXATIONS if q <= _LAST_BODY else MIN_RELAXATIONS_OF_TAIL)
             )
         )

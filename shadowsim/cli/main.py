@@ -61,6 +61,7 @@ Examples:
   shadowsim simulate scenario.json --set shadow.instance_count=4 --strict
   shadowsim simulate --set sampling_percentage=25 --json
   shadowsim simulate --set horizon_s=3600 --set run.replications=8
+  shadowsim simulate --set horizon_s=3600 --set run.precision=0.01
   shadowsim simulate --slo "shadow.p99 <= 100ms and error_rate < 0.1%"
 """
 
@@ -202,13 +203,14 @@ def simulate(
     Shows source and shadow side by side, and whether both pools keep up: STABLE, OVERLOADED or TOO SHORT. Without -o or
     --report nothing is written. A scenario with run.replications is run that many times with different seeds: the
     output has means with half-widths of 95 % intervals and the worst verdict, and -o writes DIR/replication-0 and so
-    on.
+    on. With run.precision=0.01 there are as many as bring the means to within 1 %. Figures leave out run.warmup_s, and
+    have two standard errors beside them.
     """
     refuse_both_formats(as_json, as_csv)
     scenario = scenario_of(file, rate, edits, seed)
     scenario.check_simulated()
-    n = scenario.replications
-    if n > 1 and report:
+    several = scenario.replications > 1 or scenario.precision is not None
+    if several and report:
         raise InputError("--report", "makes a page of one run; use -o DIR, then `shadowsim report DIR/replication-0`")
     if out is not None:
         make_folder(out)
@@ -224,7 +226,7 @@ def simulate(
     if not (as_json or as_csv):
         typer.echo(scenario_text(scenario))
         typer.echo("".join(f"{line}\n" for line in assumption_lines(scenario)), nl=False)
-    run = run_once if n == 1 else replicate
+    run = replicate if several else run_once
     compile_for(scenario, lambda notice: None if quiet else typer.echo(notice, err=True))  # which the timing leaves out
     if shows_progress(as_json, as_csv, quiet):
         for notice in _long_run_lines(scenario):
@@ -248,7 +250,7 @@ def simulate(
             typer.echo("\n" + goals_text(goal_rows, goals))
         typer.echo("".join(f"\n{line}" for line in written), nl=bool(written))
         if not quiet:
-            method = results[0].how.partition(",")[0] if n == 1 else f"{n} replications"
+            method = f"{len(results)} replications" if several else results[0].how.partition(",")[0]
             n_requests = sum(int(result.summary(standard_errors=False)["requests"].iloc[0]) for result in results)
             typer.echo(f"{speed(n_requests, took_s)}, {method}", err=True)
     missed = goal_rows is not None and not goal_rows["met"].all()
@@ -308,14 +310,17 @@ app.add_typer(serve.app)
 
 def _long_run_lines(scenario: Scenario) -> list[str]:
     """Return how long a run of very many requests in one window takes, roughly: no bar can tell that."""
+    from shadowsim.scenario.precision import LEAST_REPLICATIONS
     from shadowsim.text import compact, duration
 
     per_s = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start)
-    n = per_s * scenario.horizon_s * scenario.replications
+    least = scenario.replications if scenario.precision is None else max(LEAST_REPLICATIONS, scenario.replications)
+    n = per_s * scenario.horizon_s * least
     if n < _MANY_REQUESTS or scenario.n_windows > 1:
         return []
+    about = "about" if scenario.precision is None else "at least"
     return [
-        f"about {compact(n)} requests: roughly {duration(n / _REQUESTS_PER_S)}; a run of one window shows no progress"
+        f"{about} {compact(n)} requests: roughly {duration(n / _REQUESTS_PER_S)}; a run of one window shows no progress"
     ]
 
 

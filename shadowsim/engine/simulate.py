@@ -31,7 +31,7 @@ def simulate(
     progress: bool = False,
     chunk: int = CHUNK,
 ) -> Result:
-    """Simulate a shadow test.
+    """Simulate a shadow test, in one run; `replicate` makes those of `run.replications` and `run.precision`.
 
     Parameters
     ----------

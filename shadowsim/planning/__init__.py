@@ -9,6 +9,7 @@ plan_designs      chooses the pool of each share, and the part of each duration 
 plan_effects      parses an effect, and finds the service times that cause it
 plan_power        estimates how often a test finds an effect, from its rehearsals
 plan_rehearsals   simulates a test many times, and judges it as `compare` would
+queueing_theory   computes what queueing theory says of a pool, where a formula holds
 run_comparison    compares two runs, asserts that there is no regression, and compares the sides at the same load
 scaling_documents writes scaling policies as the documents that AWS takes
 sheet             holds the frames of `size` and `plan`, and picks a plan's best row

@@ -14,10 +14,10 @@ from pathlib import Path
 from shadowsim.aws.instances import duration_text
 from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError
-from shadowsim.planning.load import MOST_REQUESTS, demand_of, run_length
+from shadowsim.planning.load import MOST_REQUESTS, demand_of, run_length, with_length
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.text import OVERLOADED, time_text
-from shadowsim.verdict import PoolVerdict, Verdict, uncertain_quantiles
+from shadowsim.verdict import PoolVerdict, Verdict
 
 _QUANTILE = 0.99
 _LEAST_WINDOWS = 100
@@ -42,7 +42,7 @@ def _enough_text(scenario: Scenario, pool: PoolVerdict) -> str:
         if length.long_s * demand.rate_per_s > 2 * MOST_REQUESTS:
             return ""
         period_s = min(enough.period_s, length.long_s / _LEAST_WINDOWS)
-        enough = enough.replace({"run.horizon_s": length.long_s, "run.period_s": period_s})
+        enough = with_length(enough, length.long_s, {"run.period_s": period_s})
         status, p99_s = _outcome(json.dumps(enough.to_dict(), sort_keys=True), enough.base_dir, pool.role)
     except InputError:
         return ""  # such as a pool that would be too large
@@ -61,5 +61,5 @@ def _outcome(document: str, base_dir: Path, role: str) -> tuple[str, float]:
     result = simulate(Scenario.from_dict(json.loads(document), base_dir))
     variant = result.scenario.side(role).variant.name
     status = next(pool.status for pool in result.verdict.pools if pool.role == role)
-    uncertain = "p99_s" in uncertain_quantiles(result.settled.windows, result.scenario)[variant]
+    uncertain = "p99_s" in result.uncertain[variant]
     return status, math.nan if uncertain else float(result.quantile(_QUANTILE)[variant])

@@ -17,6 +17,7 @@ which a search begins, and three facts that save simulation:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ from shadowsim.planning.slo import Goal, figure_of_service, figure_of_waits
 from shadowsim.scenario.relaxation import relaxation_s
 from shadowsim.scenario.scaling import INVOCATIONS
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.statistics.warm_up import LEAST_WINDOWS
 
 RELAXATIONS = 200  # relaxation times in a shortened run
 LEAST_REQUESTS = 200_000  # of the pool, in a shortened run
@@ -205,6 +207,22 @@ def run_length(scenario: Scenario, role: str, demand: Demand, n: int, furthest_q
     affordable = MOST_REQUESTS / demand.rate_per_s
     short_s, long_s = (min(math.ceil(min(x, affordable) / cycle) * cycle, horizon) for x in (short, long))
     return RunLength(short_s, long_s, long <= affordable)
+
+
+def with_length(scenario: Scenario, horizon_s: float, changes: Mapping[str, object]) -> Scenario:
+    """Return a scenario with changes and another length, which is longer by a warm-up of a given number of seconds.
+
+    An automatic warm-up is left out where the run has too few windows for its rule: such a run is long against the
+    queue's memory, and its empty start is no more than half a per cent of a mean.
+    """
+    warmup_s = scenario.warmup_s
+    if isinstance(warmup_s, str):
+        period_s = changes.get("run.period_s", scenario.period_s)
+        assert isinstance(period_s, float)
+        few = math.ceil(horizon_s / period_s) < LEAST_WINDOWS
+        return scenario.replace({**changes, "horizon_s": horizon_s} | ({"run.warmup_s": None} if few else {}))
+    more_s = math.ceil(warmup_s / scenario.period_s) * scenario.period_s if horizon_s < scenario.horizon_s else 0.0
+    return scenario.replace({**changes, "horizon_s": min(horizon_s + more_s, scenario.horizon_s)})
 
 
 def pool_relaxation_s(scenario: Scenario, role: str, demand: Demand, n: int) -> float:

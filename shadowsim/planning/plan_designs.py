@@ -277,5 +277,5 @@ def _instances_needed(scenario: Scenario, percentage: int) -> int:
 def _cycle_s(scenario: Scenario) -> float:
     """Return after which time the traffic repeats itself: 0 for steady traffic, infinity for never."""
     calendar = 4.0 * WEEK_S
-    cycle = repeating_s(scenario.replace({"horizon_s": calendar, "run.period_s": _PERIOD_S}))
+    cycle = repeating_s(scenario.replace({"horizon_s": calendar, "run.period_s": _PERIOD_S, "run.warmup_s": None}))
     return 0.0 if cycle == _PERIOD_S else math.inf if cycle == calendar else cycle

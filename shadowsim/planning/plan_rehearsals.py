@@ -226,7 +226,7 @@ def stand_in(scenario: Scenario, covered_s: float, length_s: float, n_windows: i
     first `length_s` are taken. At full length a profile is left alone if it defines its rates itself.
     """
     changes: dict[str, object] = {"horizon_s": length_s, "run.period_s": length_s / n_windows}
-    changes["run.sample_requests"] = 0
+    changes |= {"run.sample_requests": 0, "run.warmup_s": None}  # a real test is judged as a whole
     for stream in scenario.traffic.streams:
         is_unchanged = length_s == covered_s and (stream.rate_per_s is None or covered_s == scenario.horizon_s)
         if stream.profile is None or is_unchanged:

@@ -15,14 +15,14 @@ traces, limits of queues and copies, slowdown, and pools that batch, scale, fail
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from shadowsim.frames import ROLES, US_PER_S
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.text import OVERLOADED
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,15 @@ class QueueingModel:
         Whether the formula is exact.
     wait_s, service_s : float
         Mean wait and mean service time, seconds.
+    wait_share : float
+        Share of the requests that wait; NaN where no formula is exact.
     """
 
     name: str
     exact: bool
     wait_s: float
     service_s: float
+    wait_share: float
 
 
 def queueing_model(scenario: Scenario, role: str) -> QueueingModel | None:
@@ -72,14 +75,15 @@ def queueing_model(scenario: Scenario, role: str) -> QueueingModel | None:
     if not 0.0 < load < 1.0:
         return None
     poisson = arrivals_scv == 1.0
-    erlang_s = erlang_c(c, c * load) * law.mean / (c * (1.0 - load))
+    waiting = erlang_c(c, c * load)
+    erlang_s = waiting * law.mean / (c * (1.0 - load))
     if poisson and law.kind == "exponential":
-        return QueueingModel(f"M/M/{c} (Erlang C)", True, erlang_s, law.mean)
+        return QueueingModel(f"M/M/{c} (Erlang C)", True, erlang_s, law.mean, waiting)
     wait_s = erlang_s * 0.5 * (arrivals_scv + law.scv)
     if poisson and c == 1:  # the same formula, which then is exact
-        return QueueingModel("M/G/1 (Pollaczek-Khinchine)", True, wait_s, law.mean)
+        return QueueingModel("M/G/1 (Pollaczek-Khinchine)", True, wait_s, law.mean, load)
     queue = f"{'M' if poisson else 'G'}/G/{c}"
-    return QueueingModel(f"{queue} (Allen-Cunneen's approximation)", False, wait_s, law.mean)
+    return QueueingModel(f"{queue} (Allen-Cunneen's approximation)", False, wait_s, law.mean, math.nan)
 
 
 def erlang_c(servers: int, offered: float) -> float:
@@ -96,38 +100,42 @@ def erlang_c(servers: int, offered: float) -> float:
 def theory(result: Result) -> pd.DataFrame:
     """Compare the figures of a run with those of queueing theory: one row per variant and figure that has a formula.
 
-    A variant whose requests timed out has none, since their latencies are cut off.
+    The mean latency of a variant whose requests timed out has none, since latencies are cut off.
 
     Returns
     -------
     DataFrame
-        Columns variant, role, figure (wait_mean_s or mean_s), model, exact, theory, simulated, standard_error (NaN
-        where the run has none), in seconds.
+        Columns variant, role, figure (wait_mean_s, mean_s, or wait_share: the share of the requests that wait, which
+        the run's sample of requests tells), model, exact, theory, simulated, standard_error (NaN where the run has
+        none).
     """
-    summary: dict[Any, dict[Any, Any]] = result.summary().to_dict("index")
-    rows = []
-    for role in ROLES:
+    summary = result.summary()
+    rows: list[tuple[object, ...]] = []
+    for variant, role in zip(summary.index, summary["role"], strict=True):
         model = queueing_model(result.scenario, role)
-        part = result.windows[result.windows["role"] == role]
-        cut_off = part["ModelLatency_Maximum"].max() / US_PER_S >= result.scenario.timeout_s
-        if model is None or cut_off or not len(part):
+        if model is None or summary["verdict"][variant] == OVERLOADED:
             continue
-        variant = str(part["variant"].iloc[0])
-        for figure, value in (("wait_mean_s", model.wait_s), ("mean_s", model.wait_s + model.service_s)):
-            rows.append(
-                {
-                    "variant": variant,
-                    "role": role,
-                    "figure": figure,
-                    "model": model.name,
-                    "exact": model.exact,
-                    "theory": value,
-                    "simulated": summary[variant][figure],
-                    "standard_error": summary[variant][f"{figure}_error"],
-                }
-            )
+        figures = {"wait_mean_s": model.wait_s}
+        if summary["maximum_s"][variant] < result.scenario.timeout_s:
+            figures["mean_s"] = model.wait_s + model.service_s
+        for figure, value in figures.items():
+            simulated, error = summary[figure][variant], summary[f"{figure}_error"][variant]
+            rows.append((variant, role, figure, model.name, model.exact, value, simulated, error))
+        if not math.isnan(model.wait_share):
+            simulated, error = _wait_share(result, role)
+            rows.append((variant, role, "wait_share", model.name, model.exact, model.wait_share, simulated, error))
     columns = ["variant", "role", "figure", "model", "exact", "theory", "simulated", "standard_error"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _wait_share(result: Result, role: str) -> tuple[float, float]:
+    """Return the share of a run's sampled requests that waited, and its standard error: they lie far apart."""
+    sample = result.settled.requests
+    waits = sample.loc[(sample["role"] == role) & sample["wait_s"].notna(), "wait_s"]
+    if waits.empty:
+        return math.nan, math.nan
+    p = float((waits > 0.0).mean())
+    return p, math.sqrt(p * (1.0 - p) / len(waits))
 
 
 def _arrivals_scv(scenario: Scenario) -> float | None:

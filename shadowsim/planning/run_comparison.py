@@ -30,7 +30,7 @@ from shadowsim.engine.replicate import worst_by_variant
 from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import ROLES
-from shadowsim.planning.load import MOST_REQUESTS, demand_of, run_length
+from shadowsim.planning.load import MOST_REQUESTS, demand_of, run_length, with_length
 from shadowsim.quantities import per_cent
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
@@ -294,7 +294,7 @@ def equal_scenario(scenario: Scenario) -> Scenario:
     enough_s = max(run_length(equal, role, demand, n, _FURTHEST).long_s for role, demand, n in pools)
     horizon_s = min(enough_s, _most_s(equal))
     period_s = min(equal.period_s, horizon_s / _LEAST_WINDOWS)
-    return equal.replace({"run.horizon_s": horizon_s, "run.period_s": period_s})
+    return with_length(equal, horizon_s, {"run.period_s": period_s})
 
 
 def _most_s(scenario: Scenario) -> float:

@@ -44,6 +44,7 @@ from shadowsim.planning.load import (
     figure_without_waits,
     repeating_s,
     run_length,
+    with_length,
 )
 from shadowsim.planning.sheet import NO_REQUEST, NO_REQUEST_IN_RUN
 from shadowsim.planning.slo import Goal, Slo, measure
@@ -295,8 +296,8 @@ class Search:
     def run(self, changes: Mapping[str, object], horizon_s: float, r: int) -> Result:
         """Simulate replication r of the scenario with changes, which keeps as many requests as the goals need."""
         sampled = SAMPLED if any(goal.is_of_sample for goal in self.goals) else 0
-        lengths = {"horizon_s": horizon_s, "run.sample_requests": sampled}
-        return self.simulate(replication(self.scenario.replace({**changes, **lengths}), r))
+        settings = {**changes, "run.sample_requests": sampled}
+        return self.simulate(replication(with_length(self.scenario, horizon_s, settings), r))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,12 @@ from shadowsim.planning.sweep_grid import Cell, Grid, cells_of, columns_of
 from shadowsim.quantities import integer
 from shadowsim.result import Result
 from shadowsim.scenario.paths import plain
-from shadowsim.scenario.reading import MOST_REPLICATIONS
+from shadowsim.scenario.precision import MOST_REPLICATIONS
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.verdict import STATUSES, UNCERTAIN, uncertain_quantiles
+from shadowsim.verdict import STATUSES, UNCERTAIN
 
 # These settings change no figure of a sweep. With fixed values equal cells have equal keys, and no run keeps requests.
-_WITHOUT_EFFECT = {"run.sample_requests": 0, "run.replications": 1}
+_WITHOUT_EFFECT = {"run.sample_requests": 0, "run.replications": 1, "run.precision": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def _rows(result: Result) -> list[Row]:
     """Return the summary as plain values, with None for missing ones, so that JSON keeps every bit."""
     summary = result.summary(standard_errors=False).reset_index()
     summary["run_verdict"] = max(summary["verdict"], key=STATUSES.index)
-    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
+    uncertain = result.uncertain
     summary[UNCERTAIN] = [", ".join(c for c in summary if c in uncertain[str(v)]) for v in summary["variant"]]
     return [
         {str(name): None if pd.isna(value) else cast(str | int | float, plain(value)) for name, value in row.items()}

@@ -23,6 +23,7 @@ Grid = Mapping[str, Iterable[object]] | Iterable[Mapping[str, object]]
 MAX_CELLS = 100_000
 _NOT_FOR_A_GRID = {
     "run.replications": "cannot vary in a grid: use the sweep's `replications`",
+    "run.precision": "cannot vary in a grid: use the sweep's `replications`",
     "run.sample_requests": "cannot vary in a grid: a sweep keeps no requests",
 }
 

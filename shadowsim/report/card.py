@@ -20,14 +20,14 @@ from shadowsim.planning.sheet import answers, recommend
 from shadowsim.report.analysis_text import no_answer_text, pool_text
 from shadowsim.report.comparison_text import equal_load, load_sentences
 from shadowsim.report.readable_frame import NONE, heading, readable
-from shadowsim.report.run_text import event_labels, overload_note
+from shadowsim.report.run_text import event_labels, overload_note, theory_notes, warm_up_notes
 from shadowsim.report.scenario_text import scenario_text
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.loads import loads_of, note_of_pools, note_of_sessions
 from shadowsim.statistics.sections import frames_of
 from shadowsim.text import OVERLOADED, count, percent, time_text
-from shadowsim.verdict import Verdict, uncertain_quantiles
+from shadowsim.verdict import Verdict
 
 BADGES = {"STABLE": "#0B7A4B", OVERLOADED: "#A32A6C", "TOO SHORT": "#8A6100"}  # white text is legible on all of them
 _LINE = "rgba(128,128,128,.4)"
@@ -89,7 +89,7 @@ def _result_card(result: Result) -> Card:
         ["requests", *map(count, summary["requests"])],
         ["share copied", *("" if r.role == "source" else percent(float(r.share), 2) for r in summary.itertuples())],  # type: ignore[arg-type]
     ]
-    uncertain = uncertain_quantiles(result.settled.windows, scenario)
+    uncertain = result.uncertain
     for name, key in _LATENCIES.items():
         texts = [
             NONE if key in uncertain[str(variant)] else time_text(x) + (" *" if variant in over else "")
@@ -103,6 +103,8 @@ def _result_card(result: Result) -> Card:
     heads = ["", *(f"{name} ({role})" for name, role in zip(summary.index, summary["role"], strict=True))]
     note = overload_note(summary["verdict"]).strip()
     small = f'<div style="{_QUIET}">{escape(note)}</div>' if note else ""
+    notes = "".join(f"<div>{_escaped(x)}</div>" for x in [*warm_up_notes([result]), *theory_notes(result)])
+    small += f'<div style="{_QUIET}">{notes}</div>' if notes else ""
     parts = [_load_lines(result, verdict), _why(verdict), _table(heads, rows), small]
     return _card("Shadow test, simulated", scenario.experiment.name, *parts, _assumed(scenario), badge=verdict.status)
 

@@ -34,7 +34,7 @@ from shadowsim.report.html_page import (
     table,
     text,
 )
-from shadowsim.report.run_text import event_labels
+from shadowsim.report.run_text import event_labels, theory_notes, warm_up_notes
 from shadowsim.report.scenario_text import event_rows
 from shadowsim.result import Result
 from shadowsim.scenario.service import Service
@@ -42,7 +42,7 @@ from shadowsim.statistics.loads import SESSIONS, loads_of_table, note_of_pools
 from shadowsim.statistics.sections import frames_of
 from shadowsim.statistics.terms import BETTER, NOT_JUDGED, WORSE
 from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant
-from shadowsim.verdict import Verdict, clock, uncertain_quantiles
+from shadowsim.verdict import UNCERTAIN_RULE, Verdict, clock
 
 _NONE = "–"
 _MOST_ACTIONS = 200  # rows of the table of scaling actions and outages
@@ -143,7 +143,7 @@ def _sentences(result: Result) -> list[str]:
         f"{s.mirror_rule}, at {s.mirror_instant}). Routing is {routing}; the seed is {s.seed}."
     )
     events = [f"{label.capitalize()} of {text_of}." for label, text_of in event_rows(s)]
-    return [traffic, " ".join(pools), " ".join(events), share]
+    return [traffic, " ".join(pools), " ".join(events), share, *warm_up_notes([result]), *theory_notes(result)]
 
 
 def _service_text(service: Service) -> str:
@@ -170,9 +170,15 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         ("requests per second", [significant(r["rate_per_s"], 4) for r in variants]),
         ("share copied", ["" if r["role"] == "source" else f"{percent(r['share'], 3)} of {share}" for r in variants]),
     ]
-    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
+    uncertain = result.uncertain
+
+    def with_error(row: pd.Series[Any], key: str) -> str:
+        error = 2.0 * row.get(f"{key}_error", math.nan)
+        known = math.isfinite(error) and row["verdict"] != OVERLOADED
+        return _ms(row[key]) + (f" ± {_ms(error)}" if known else "")
+
     latency = [
-        (name, [_NONE if key in uncertain[str(r.name)] else _ms(r[key]) for r in variants])
+        (name, [_NONE if key in uncertain[str(r.name)] else with_error(r, key) for r in variants])
         for name, key in _LATENCIES.items()
     ]
     rest = [
@@ -189,8 +195,8 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
 <h2 id="figures">Source beside shadow</h2>
 <table>
 <caption>ModelLatency is queueing plus service time, capped at the {s.timeout_s:g} s time-out; waits are not capped. The
-platform’s overhead of {_ms(s.overhead_s)} ms is added to it. Quantiles are exact to 0.8 %; a dash means no
-requests.</caption>
+platform’s overhead of {_ms(s.overhead_s)} ms is added to it. Quantiles are exact to 0.8 %; ± two
+standard errors. A dash means no requests, or too short a run: {UNCERTAIN_RULE}.</caption>
 <thead><tr><td></td>{heads}</tr></thead>
 <tbody>{rows(traffic)}</tbody>
 <tbody><tr class="group"><th scope="rowgroup">ModelLatency, ms</th>{marks}</tr>{rows(latency)}</tbody>
@@ -306,7 +312,7 @@ def _range_text(windows: pd.DataFrame, labels: Mapping[str, str], quantity: str)
 
 
 def _quantiles_text(result: Result, labels: Mapping[str, str]) -> str:
-    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
+    uncertain = result.uncertain
     quantiles = {q: result.quantile(float(q[1:]) / 100.0) for q in ("p50", "p99", "p99.9")}
     known = {v: [q for q in quantiles if _LATENCIES[q] not in uncertain[v]] for v in labels}
     texts = (

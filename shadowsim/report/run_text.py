@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shadowsim.engine.replicate import FIGURES, summarise, worst, worst_by_variant
-from shadowsim.frames import LOST_CAUSES, failures
+from shadowsim.engine.replicate import FIGURES, precision_reached, summarise, worst, worst_by_variant
+from shadowsim.frames import LOST_CAUSES, ROLES, failures
+from shadowsim.option_defaults import AUTO
 from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.planning.slo import Slo
 from shadowsim.result import Result
@@ -28,7 +29,7 @@ from shadowsim.text import (
     trimmed_number,
     wrapped,
 )
-from shadowsim.verdict import uncertain_quantiles
+from shadowsim.verdict import UNCERTAIN_RULE
 
 Formatter = Callable[[float], str]
 
@@ -51,9 +52,41 @@ def results_text(results: Sequence[Result]) -> str:
     """Return the figures and the verdict of one run; for several, means with half-widths and the worst verdict."""
     gravest = worst(results)
     enough = " ".join(["", *enough_texts(results[0].scenario, gravest)])
-    if len(results) == 1:
-        return f"{summary_table(results[0])}\n\n{wrapped(f'{gravest}{enough}')}"
-    return f"{_spread_table(results)}\n\n{wrapped(f'worst of {len(results)} replications: {gravest}{enough}')}"
+    table = summary_table(results[0]) if len(results) == 1 else _spread_table(results)
+    several = "" if len(results) == 1 else f"worst of {len(results)} replications: "
+    reached = precision_reached(results)
+    notes = [*warm_up_notes(results), *theory_notes(results[0])]
+    notes += [] if reached is None else [f"Precision: {reached}."]
+    lines = "".join(f"\n{wrapped(note)}" for note in notes)
+    return f"{table}{lines}\n\n{wrapped(f'{several}{gravest}{enough}')}"
+
+
+def warm_up_notes(results: Sequence[Result]) -> list[str]:
+    """Return a sentence on the beginning of the runs that their figures leave out, if they leave out any."""
+    wanted = results[0].scenario.warmup_s
+    if not wanted:
+        return []
+    left_out = [result.warm_up for result in results]
+    least, most = min(x.from_s for x in left_out), max(x.from_s for x in left_out)
+    length = f"the first {time_text(least)}" if least == most else f"between {time_text(least)} and {time_text(most)}"
+    rule = ""
+    if wanted == AUTO:
+        ends = {role: max(x.by_role_s.get(role, 0.0) for x in left_out) for role in ROLES}
+        longest = "" if len(results) == 1 else "at most "
+        texts = [f"{longest}after {time_text(end_s)} in the {role}" for role, end_s in ends.items()]
+        rule = f" By MSER-5 it ends {' and '.join(texts)}."
+    return [f"Warm-up: figures leave out {length if most else 'nothing'}, in whole sections.{rule}"]
+
+
+def theory_notes(result: Result) -> list[str]:
+    """Return what queueing theory says of each pool, where a formula holds."""
+    notes = []
+    for variant, rows in result.theory().groupby("variant", sort=False):
+        values = dict(zip(rows["figure"], rows["theory"], strict=True))
+        share = f", and that {percent(values['wait_share'])} of the requests wait" if "wait_share" in values else ""
+        says = f"Theory: {rows['model'].iloc[0]} says that {short_name(str(variant))}'s wait mean is"
+        notes.append(f"{says} {time_text(values['wait_mean_s'])}{share}.")
+    return notes
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:
@@ -64,15 +97,32 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
 def results_object(results: Sequence[Result]) -> dict[str, object]:
     """Return the figures for JSON: for several runs {"mean": ..., "half_width": ...} each; NaN where there is none."""
     first = _summary_object(results[0])
+    reached = precision_reached(results)
+    if reached is not None:
+        wanted = reached.wanted
+        first["precision"] = {
+            "metric": wanted.metric,
+            "relative": wanted.relative,
+            "replications": reached.n,
+            "half_widths": dict(reached.relative),
+            "reached": reached.reached,
+            "why_not": reached.why_not,
+        }
     if len(results) == 1:
         return first
     statuses, variants = worst_by_variant(results), []
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         figures: dict[str, object] = {"variant": variant, "role": role, "verdict": statuses[str(variant)]}
-        for figure, mean, half in zip(part["figure"], part["mean"], part["half_width"], strict=True):
-            figures[figure] = {"mean": mean, "half_width": half}
+        for row in part.itertuples():
+            figures[str(row.figure)] = {
+                "mean": row.mean,
+                "half_width": row.half_width,
+                "standard_error": row.standard_error,
+            }
         variants.append(figures)
     gravest = worst(results)
+    first["warmup_s"] = [result.warm_up.from_s for result in results]
+    del first["warmup_by_rule_s"], first["theory"]  # of a single run
     several = {"seed": [result.scenario.seed for result in results], "replications": len(results)}
     return first | several | {"verdict": gravest.status, "why": str(gravest), "variants": variants}
 
@@ -95,7 +145,7 @@ def goals_frame(slo: Slo, results: Sequence[Result]) -> pd.DataFrame:
 def _summary_object(result: Result) -> dict[str, object]:
     """Return a run's figures for JSON: summary and verdict of each variant; NaN where there is none."""
     pools = {p.variant: p for p in result.verdict.pools}
-    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
+    uncertain = result.uncertain
     variants: list[dict[Any, object]] = []
     for row in result.summary().reset_index().to_dict("records"):
         pool = pools[row["variant"]]
@@ -108,6 +158,9 @@ def _summary_object(result: Result) -> dict[str, object]:
         "horizon_s": scenario.horizon_s,
         "sampling_percentage": scenario.experiment.sampling_percentage,
         "assumptions": list(scenario.assumptions),
+        "warmup_s": result.warm_up.from_s,
+        "warmup_by_rule_s": dict(result.warm_up.by_role_s),
+        "theory": result.theory().to_dict("records"),
         "verdict": result.verdict.status,
         "why": str(result.verdict),
         "variants": variants,
@@ -122,7 +175,7 @@ def _spread_table(results: Sequence[Result]) -> str:
     labels = [*LABELS, *(label for label, _ in extra_labels.values())]
     columns = [[label if label != "verdict" else "worst verdict" for label in labels]]
     statuses, capture = worst_by_variant(results), results[0].scenario.capture
-    uncertain = uncertain_quantiles(results[0].settled.windows, results[0].scenario)
+    uncertain = results[0].uncertain
     for (variant, role), part in summarise(results).groupby(["variant", "role"], sort=False):
         status = statuses[str(variant)]
         part = part[part["figure"].isin([*FIGURES, *extra_labels])]
@@ -142,12 +195,12 @@ def _spread_table(results: Sequence[Result]) -> str:
     return grid(list(zip(*columns, strict=True))) + overload_note(statuses.values())
 
 
-def _with_half_width(formatter: Formatter, mean: float, half: float) -> str:
+def _with_half_width(formatter: Formatter, mean: float, half: float, of_half: Formatter | None = None) -> str:
     """Return mean and half-width; the mean alone where only one run has the figure."""
     if not math.isfinite(mean):
         return "-"
     text = formatter(mean)
-    return f"{text} +- {formatter(half)}" if math.isfinite(half) and text != "none" else text
+    return f"{text} +- {(of_half or formatter)(half)}" if math.isfinite(half) and text != "none" else text
 
 
 def _share_of_errors(share: float) -> str:
@@ -157,32 +210,45 @@ def _share_of_errors(share: float) -> str:
 def summary_table(result: Result) -> str:
     """Return a run's figures, source beside shadow: one row per metric.
 
-    Latencies of an overloaded pool carry a mark, because they depend on the length of the run and not on the pool. An
-    uncertain quantile is a dash (`verdict.uncertain_quantiles`); `Result.summary` has it nevertheless.
+    Latencies of an overloaded pool carry a mark, because they depend on the length of the run and not on the pool.
+    Other figures have two standard errors beside them, where the run is long enough for one. An uncertain quantile is a
+    dash (`Result.uncertain`); `Result.summary` has it nevertheless.
     """
-    summary = result.summary()
-    uncertain = uncertain_quantiles(result.settled.windows, result.scenario)
+    summary, uncertain = result.summary(), result.uncertain
     extra_labels = event_labels(result.scenario)
     columns = [[*LABELS, *(label for label, _ in extra_labels.values())]]
     for variant, row in summary.iterrows():
-        part = result.windows[result.windows["variant"] == variant]
-        mark, blank = (" *", "  ") if row["verdict"] == OVERLOADED else ("", "")
+        part = result.settled.windows[result.settled.windows["variant"] == variant]
+        over = row["verdict"] == OVERLOADED
+        mark, blank = (" *", "  ") if over else ("", "")
         share = f"{percent(row['share'], 3)} of {trimmed_number(100.0 * result.scenario.share)} %"
+
+        def with_error(
+            key: str,
+            formatter: Formatter,
+            of_error: Formatter | None = None,
+            row: pd.Series[Any] = row,
+            over: bool = over,
+        ) -> str:
+            error = math.nan if over else 2.0 * row.get(f"{key}_error", math.nan)
+            return _with_half_width(formatter, row[key], error, of_error)
+
         figures = [
-            "-" if key in uncertain[str(variant)] else time_text(row[key]) + mark
+            "-" if key in uncertain[str(variant)] else with_error(key, time_text) + mark
             for key in ("mean_s", *_QUANTILES.values(), "wait_mean_s")
         ]
+        errors = _errors(int(failures(part).sum()), int(row["requests"]))
         columns.append(
             [
                 *(
                     cell + blank
                     for cell in (row["role"], short_name(str(variant)), row["verdict"], count(row["requests"]))
                 ),
-                f"{significant(row['rate_per_s'], 4)}/s{blank}",
+                with_error("rate_per_s", lambda x: f"{significant(x, 4)}/s") + blank,
                 share + blank if row["role"] == "shadow" else "",
                 *figures,
-                percent(row["utilisation"]) + blank,
-                _errors(int(failures(part).sum()), int(row["requests"])) + blank,
+                with_error("utilisation", percent, lambda x: percent(x, 2)) + blank,
+                errors + blank,
                 _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
                 *(
                     ("-" if pd.isna(row[name]) else formatter(row[name])) + blank
@@ -195,6 +261,11 @@ def summary_table(result: Result) -> str:
     if any(lost.values()):
         causes = ", ".join(f"{n:,} to mirror.{cause}" for cause, n in lost.items() if n)
         table += "\n" + wrapped(f"copies lost: {causes}")
+    cells = [cell for column in columns for cell in column]
+    if any("+-" in cell for cell in cells):
+        table += "\n" + wrapped("two standard errors, by the scatter of the run's sections", "+- ", "   ")
+    if any(uncertain.values()):
+        table += "\n" + wrapped(f"the run is too short: {UNCERTAIN_RULE}", "-  ", "   ")
     return table + overload_note(summary["verdict"])
 
 

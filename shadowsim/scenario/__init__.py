@@ -6,6 +6,7 @@ fields       reads and checks values of JSON objects and parameters of functions
 laws         defines distributions of service times and sizes, with their quantiles and moments
 outages      reads outages of instances, listed or by chance
 paths        finds and changes values in a scenario's JSON document by dotted paths
+precision    reads the warm-up, and the precision that replications are to reach
 rates        computes rates that change over time: profiles, and paths and moments of an MMPP
 reading      reads the blocks that depend on each other, and checks them against each other
 relaxation   computes how fast a pool's queue forgets its past

@@ -1,8 +1,9 @@
-"""Reads how precise the figures of a run are to be: its warm-up, and the precision that replications reach.
+"""Reads the warm-up that figures leave out, and the precision that replications are to reach.
 
 `run.warmup_s` is the beginning of a run that its figures leave out: seconds, or "auto" (statistics/warm_up.py).
 `run.precision` is a relative half-width of 95 % intervals, as a number (of the mean latency of both variants) or as an
-object {"metric": "shadow.p99", "relative": 0.01}. A metric without a variant's role is that of both.
+object {"metric": "shadow.p99", "relative": 0.01, "max_replications": 1000}. A metric without a variant's role is that
+of both. engine/replicate.py adds replications until it is reached, and never a longer horizon.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shadowsim.errors import InputError, did_you_mean
-from shadowsim.frames import ROLES
 from shadowsim.option_defaults import AUTO
 from shadowsim.scenario.fields import Block
 
@@ -29,6 +29,8 @@ METRICS = {
     "utilisation": "utilisation",
     "error_rate": "error_rate",
 }
+LEAST_REPLICATIONS, MOST_REPLICATIONS = 10, 100_000
+MAX_REPLICATIONS = 1000  # if nothing else is said
 _LEAST_RELATIVE, _MOST_RELATIVE = 1e-4, 0.5
 
 
@@ -44,11 +46,14 @@ class Precision:
         The variants whose figure is meant.
     relative : float
         Half-width of the 95 % interval over the figure.
+    max_replications : int
+        Most runs, whether they reach it or not.
     """
 
     metric: str
     roles: tuple[str, ...]
     relative: float
+    max_replications: int = MAX_REPLICATIONS
 
     @property
     def figure(self) -> str:
@@ -56,7 +61,7 @@ class Precision:
         return METRICS[self.metric]
 
     def __str__(self) -> str:
-        return f"{self.metric} of {' and '.join(self.roles)}"
+        return f"{self.metric} of {' and '.join(self.roles)} to within {100.0 * self.relative:g} %"
 
 
 def parse_warmup(run: Block) -> float | Auto:
@@ -73,11 +78,13 @@ def parse_precision(run: Block) -> Precision | None:
     """Return the `precision` of a run, or raise `InputError`."""
     if not run.has("precision"):
         return None
+    from shadowsim.frames import ROLES  # imported late, since pandas loads slowly
+
     if not isinstance(run.values["precision"], dict):
         relative = run.number("precision", least=_LEAST_RELATIVE, most=_MOST_RELATIVE)
         return Precision("mean", ROLES, relative)
     block = run.block("precision")
-    block.only(("metric", "relative"))
+    block.only(("metric", "relative", "max_replications"))
     relative = block.number("relative", least=_LEAST_RELATIVE, most=_MOST_RELATIVE)
     written = block.text("metric") if block.has("metric") else "mean"
     role, dot, metric = written.partition(".")
@@ -87,4 +94,5 @@ def parse_precision(run: Block) -> Precision | None:
         known = [*METRICS, *(f"{role}.{name}" for role in ROLES for name in METRICS)]
         hint = did_you_mean(written, known) or f"; known are {', '.join(METRICS)}"
         raise InputError(block.at("metric"), "is not a metric", written, hint=hint)
-    return Precision(metric, roles, relative)
+    most = block.integer("max_replications", MAX_REPLICATIONS, least=LEAST_REPLICATIONS, most=MOST_REPLICATIONS)
+    return Precision(metric, roles, relative, most)

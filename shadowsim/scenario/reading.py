@@ -27,7 +27,7 @@ from shadowsim.scenario.defaults import (
 from shadowsim.scenario.fields import BLOCK_KEYS, Block
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.paths import instance_count_path, value_at
-from shadowsim.scenario.precision import Auto, Precision, parse_precision, parse_warmup
+from shadowsim.scenario.precision import MOST_REPLICATIONS, Auto, Precision, parse_precision, parse_warmup
 from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.scenario.service import Service, parse_service
 from shadowsim.scenario.tokens import Goodput, check_tokens, read_goodput
@@ -42,7 +42,6 @@ MAX_WINDOWS = 5_000_000
 MAX_REQUESTS_PER_WINDOW = 1e9
 MAX_POOL_WORKERS = 10_000_000
 MAX_RANDOM_OUTAGES = 10_000_000  # expected in a run
-MOST_REPLICATIONS = 100_000
 
 
 def read_experiment(document: Block) -> Experiment:
@@ -292,19 +291,37 @@ def check_windows(horizon_s: float, period_s: float) -> None:
         raise InputError("run.period_s", limit, period_s)
 
 
-def check_warmup(warmup_s: float | Auto, horizon_s: float, traffic: Traffic, services: Mapping[str, Service]) -> None:
-    """Raise `InputError` for a warm-up that leaves nothing of the run, or whose end cannot be found."""
-    if not isinstance(warmup_s, str):
-        if warmup_s >= horizon_s:
-            raise InputError("run.warmup_s", f"must be shorter than the run of {horizon_s:g} s", warmup_s)
+def check_warmup(
+    warmup_s: float | Auto, horizon_s: float, period_s: float, traffic: Traffic, services: Mapping[str, Service]
+) -> None:
+    """Raise `InputError` for a warm-up that leaves nothing of the run, or whose end no rule can find."""
+    if not warmup_s:
         return
-    scaled = [name for name, service in services.items() if service.scaling is not None]
-    changing = next((s for s in traffic.streams if s.profile is not None or s.process == "trace"), None)
-    why = f"{', '.join(scaled)} scales" if scaled else ""
-    if changing is not None:
-        why = "the traffic has a profile" if changing.profile is not None else "the traffic is a trace"
-    if why:
-        constraint = f"must be a number of seconds where the state is not the same at every hour: {why}"
+    from shadowsim.frames import MOST_SECTIONS  # imported late, since pandas loads slowly
+    from shadowsim.statistics.warm_up import LEAST_WINDOWS
+
+    n_windows = math.ceil(horizon_s / period_s)
+    if not isinstance(warmup_s, str):
+        n_sections = min(MOST_SECTIONS, n_windows)
+        last_s = period_s * math.ceil((n_sections - 1) * n_windows / n_sections)
+        if warmup_s > last_s:
+            constraint = f"must be at most {last_s:g} s, where the last of the run's {n_sections} sections begins"
+            raise InputError("run.warmup_s", constraint, warmup_s)
+        return
+    reasons = [
+        f"{name} {'scales' if service.scaling is not None else 'has listed outages'}"
+        for name, service in services.items()
+        if service.scaling is not None or (service.outages is not None and service.outages.listed)
+    ]
+    if any(stream.profile is not None for stream in traffic.streams):
+        reasons.append("the traffic has a profile")
+    if any(stream.process == "trace" and stream.resample is None for stream in traffic.streams):
+        reasons.append("the traffic has a recorded trace")
+    if reasons:
+        constraint = f"must be a number of seconds, since the state is not the same at every hour: {', '.join(reasons)}"
+        raise InputError("run.warmup_s", constraint, warmup_s)
+    if n_windows < LEAST_WINDOWS:
+        constraint = f"needs at least {LEAST_WINDOWS} windows (run.period_s), and the run has {n_windows}"
         raise InputError("run.warmup_s", constraint, warmup_s)
 
 

@@ -323,7 +323,7 @@ class Scenario:
             check_columns(traffic, services)
         with errors:
             check_windows(horizon_s, period_s)
-            check_warmup(settings.warmup_s, horizon_s, traffic, services)
+            check_warmup(settings.warmup_s, horizon_s, period_s, traffic, services)
             # Only after it: the rates of a horizon of too many windows would fill the memory.
             check_rate(traffic, horizon_s, period_s, experiment.schedule.start)
         errors.check()

@@ -62,6 +62,8 @@ class RunFrames(dict[str, pd.DataFrame]):
         Coefficient of variation of the copied requests between choices of sessions: `share_cv`; 0 if unknown.
     n_sections : int
         Number of sections of all windows; 0 if only the frames tell.
+    horizon_s : float
+        End of the last window; NaN if only the frames tell.
 
     The warm-up that the scenario asks for is left out.
     """
@@ -75,6 +77,7 @@ class RunFrames(dict[str, pd.DataFrame]):
         self.sessions: int | str | None = None
         self.share_cv = 0.0
         self.n_sections = 0
+        self.horizon_s = math.nan
         if document is not None:
             self._leave_out_warm_up(document)
             traffic = document["traffic"]
@@ -200,14 +203,18 @@ def frames_of(runs: object) -> list[Frames]:
         if not frame["role"].isin(ROLES).all():
             wrong = frame["role"][~frame["role"].isin(ROLES)].iloc[0]
             raise InputError(f"frames.{name}.role", "must be source or shadow", wrong)
-    return [RunFrames(frames, getattr(getattr(runs, "scenario", None), "document", None))]
+    scenario = getattr(runs, "scenario", None)
+    run = RunFrames(frames, getattr(scenario, "document", None))
+    run.horizon_s = getattr(scenario, "horizon_s", math.nan)
+    return [run]
 
 
 def given_traffic(runs: Sequence[Frames]) -> list[Frames]:
     """Return the frames of runs whose rates are taken as given, even if their paths were drawn."""
     given = [RunFrames(run) for run in runs]
-    for run in given:
+    for run, original in zip(given, runs, strict=True):
         run.has_profile = True
+        run.n_sections = original.n_sections if isinstance(original, RunFrames) else 0
     return [*given]
 
 
@@ -406,8 +413,10 @@ def window_sums(run: Frames, role: str) -> dict[str, Floats]:
     part = windows[windows["role"] == role]
     start, n = _column(part, "time_s"), _n_sections(run)
     section = np.arange(start.size) * n // start.size
-    # the last window may be shorter, by what only the horizon tells: its length is a period's
-    length_s = np.diff(start, append=2.0 * start[-1] - start[-2] if start.size > 1 else start[-1] + 1.0)
+    end_s = run.horizon_s if isinstance(run, RunFrames) else math.nan
+    if math.isnan(end_s):  # the last window is as long as the one before
+        end_s = 2.0 * start[-1] - start[-2] if start.size > 1 else start[-1] + 1.0
+    length_s = np.diff(start, append=end_s)
     answered = np.nan_to_num(_column(part, "ModelLatency_SampleCount"))
     terms = {
         "wait_s": np.nan_to_num(_column(part, "wait_mean_s")) * answered,

@@ -16,10 +16,10 @@ import pandas as pd
 from shadowsim.arrays import Floats
 from shadowsim.frames import PERCENTILES, ROLES
 from shadowsim.statistics import estimates
-from shadowsim.statistics.batch_means import Course, Deviations, uncorrelated_batches
+from shadowsim.statistics.batch_means import MIN_BATCHES, Course, Deviations, uncorrelated_batches
 from shadowsim.statistics.metric_rows import MIN_BEYOND, MIN_CYCLES, n_effective_of_tails
 from shadowsim.statistics.samples import Sample
-from shadowsim.statistics.sections import Frames, frames_of, sections_of, window_sums
+from shadowsim.statistics.sections import Frames, SideSections, frames_of, sections_of, window_sums
 
 FIGURES = ("rate_per_s", "mean_s", *(f"{name}_s" for name in PERCENTILES), "wait_mean_s", "utilisation", "error_rate")
 
@@ -33,13 +33,14 @@ def standard_errors_of(run: object) -> pd.DataFrame:
         What `compare` takes, of one run with its windows; its warm-up is left out.
     """
     frames = frames_of(run)[0]
-    sections = sections_of([frames], None)
+    sections = sections_of([frames], "sections" if "latency" in frames else "windows")
     known = sections.cycles >= MIN_CYCLES
-    return pd.DataFrame({role: _errors(frames, role, known) for role in ROLES}, index=list(FIGURES)).T
+    errors = {role: _errors(frames, role, sections.side(role), known) for role in ROLES}
+    return pd.DataFrame(errors, index=list(FIGURES)).T
 
 
-def _errors(frames: Frames, role: str, known: bool) -> dict[str, float]:
-    side, errors = sections_of([frames], None).side(role), dict.fromkeys(FIGURES, math.nan)
+def _errors(frames: Frames, role: str, side: SideSections, known: bool) -> dict[str, float]:
+    errors = dict.fromkeys(FIGURES, math.nan)
     if not known or not side.requests.sum():
         return errors
     sums = window_sums(frames, role)
@@ -64,7 +65,7 @@ def _errors(frames: Frames, role: str, known: bool) -> dict[str, float]:
 
 def _error_of_ratio(total: Floats, n: Floats, course: Course) -> float:
     """Return the standard error of sum total / sum n over the sections."""
-    if not n.sum() > 0.0:
+    if not n.sum() > 0.0 or n.size < MIN_BATCHES:
         return math.nan
     deviations = Deviations(total - total.sum() / n.sum() * n, n, course)
     if not np.any(deviations.sums):

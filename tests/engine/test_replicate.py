@@ -130,7 +130,7 @@ def test_the_interval_is_students():
     row = nothing.set_index(["variant", "figure"]).loc[("Shadow", "p99_s")]
     assert (row["n"], math.isnan(row["half_width"])) == (1, True)  # a run without copies has no p99
     assert summarise(results[:1])["half_width"].isna().all()
-    assert set(table.index.get_level_values("figure")) == set(results[0].summary()) - {
+    assert set(table.index.get_level_values("figure")) == set(results[0].summary(standard_errors=False)) - {
         "role", "verdict", "instance_type", "instance_count",
     }  # fmt: skip
 
@@ -265,3 +265,58 @@ def test_slips(more, words):
         summarise([None], confidence=95)
     with pytest.raises(InputError, match="r: must be an integer from 0"):
         replication(SMALL, -1)
+
+
+def test_a_wanted_precision_decides_how_many_runs_there_are():
+    wanted = {"metric": "source.mean", "relative": 0.05, "max_replications": 200}
+    made = small().replace({"run.precision": wanted})
+    results = replicate(made)
+    reached = replications.precision_reached(results)
+    table = summarise(results).set_index(["role", "figure"]).loc[("source", "mean_s")]
+    assert reached.reached
+    assert reached.n == len(results) >= 10
+    assert reached.relative["source"] <= 0.05
+    assert table["half_width"] / table["mean"] == pytest.approx(reached.relative["source"])
+    assert f"reached after {len(results)} replications" in str(reached)
+    # neither the workers nor the precision change a run, and none is longer
+    again = replicate(made, workers=1)
+    assert [r.scenario.seed for r in again] == [replication(made, i).seed for i in range(len(results))]
+    assert all(made.horizon_s == r.scenario.horizon_s for r in results)
+    assert len(replicate(made, 3)) == 3
+
+
+def test_the_most_runs_are_stated_when_they_do_not_reach_it():
+    wanted = {"metric": "p99", "relative": 1e-4, "max_replications": 12}
+    reached = replications.precision_reached(replicate(small().replace({"run.precision": wanted})))
+    assert (reached.n, reached.reached) == (12, False)
+    assert "not reached with 12 replications" in str(reached)
+    assert "12 are the most" in str(reached)
+    assert set(reached.relative) == {"source", "shadow"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric", "why"),
+    [({}, "error_rate", "is 0"), ({"sampling_percentage": 0}, "shadow.mean", "no such figure")],
+)
+def test_a_figure_that_is_zero_or_missing_ends_it_after_ten_runs(changes, metric, why):
+    results = replicate(small().replace({**changes, "run.precision": {"metric": metric, "relative": 0.1}}))
+    assert len(results) == 10
+    assert why in str(replications.precision_reached(results))
+
+
+def test_no_precision_is_asked_for_by_default():
+    assert replications.precision_reached(replicate(small(), 2)) is None
+
+
+def test_the_command_shows_precision_warm_up_and_theory():
+    words = ["simulate", "--set", 'traffic={"process":"poisson","rate_per_s":300}', "--set", "horizon_s=100"]
+    words += ["--set", "run.period_s=1", "--set", "run.warmup_s=9.5", "--set", "run.precision=0.05", "-q"]
+    text = " ".join(CliRunner().invoke(app, words).stdout.split())
+    assert "Warm-up: figures leave out the first 10.0 s, in whole sections." in text
+    assert "mean of source and shadow to within 5 % reached after 10 replications (source" in text
+    assert "says that AllTraffic's wait mean is" in text
+    said = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert said["precision"]["reached"]
+    assert said["precision"]["replications"] == said["replications"] == 10
+    assert said["warmup_s"] == [10.0] * 10
+    assert set(said["variants"][0]["mean_s"]) == {"mean", "half_width", "standard_error"}

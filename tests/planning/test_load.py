@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import scenario, service
 
-from shadowsim import simulate
+from shadowsim import default_scenario, simulate
 from shadowsim.planning.load import (
     LEAST_REQUESTS,
     MOST_REQUESTS,
@@ -18,6 +18,7 @@ from shadowsim.planning.load import (
     repeating_s,
     run_length,
     with_headroom,
+    with_length,
 )
 from shadowsim.planning.slo import measure, parse_slo
 
@@ -172,3 +173,11 @@ def test_the_floor_is_the_service_alone():
     figures = [figure_without_waits(parse_slo(f"source.{name} <= 0").goals[0], s, "source", demand) for name in names]
     # a million draws: relative errors of some 0.002
     assert figures == pytest.approx(exact, rel=0.01)
+
+
+def test_a_shortened_run_keeps_its_warm_up():
+    steady = {"traffic": {"process": "poisson", "rate_per_s": 100}, "horizon_s": 86400}
+    for asked, length_s, made_s, kept in ((90, 600, 720, 90.0), (0, 600, 600, 0.0), ("auto", 600, 600, 0.0),
+                                          ("auto", 12_000, 12_000, "auto"), (90, 86_400, 86_400, 90.0)):  # fmt: skip
+        made = with_length(default_scenario().replace({**steady, "run.warmup_s": asked}), length_s, {"seed": 3})
+        assert (made.horizon_s, made.warmup_s, made.seed) == (made_s, kept, 3)

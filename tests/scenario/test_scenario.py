@@ -458,8 +458,6 @@ def test_parse_set_needs_path_and_value(text):
         ({"run": {"seed": 2**64}}, "run.seed", "integer from 0"),
         ({"run": {"seed": 7.0}}, "run.seed", "integer"),
         ({"run": {"sample_requests": -1}}, "run.sample_requests", "integer from 0"),
-        ({"run": {"warmup_s": 60}}, "run.warmup_s", "`warmup_s` is not built yet"),
-        ({"run": {"precision": 0.1}}, "run.precision", "`precision` is not built yet"),
         ({"run": {"replications": 0}}, "run.replications", "integer from 1 to 100000, got 0"),
         ({"run": {"replications": 2.0}}, "run.replications", "integer from 1"),
         ({"traffic": {"process": "poisson", "rate_per_s": 1e300}}, "traffic", "at most 1,000,000,000 requests"),
