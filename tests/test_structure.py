@@ -60,8 +60,8 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))
-def test_a_folder_holds_at_most_twenty_modules(package):
-    assert len(list(MODULES[package].parent.glob("*.py"))) - 1 <= 20
+def test_a_folder_holds_at_most_twenty_five_modules(package):
+    assert len(list(MODULES[package].parent.glob("*.py"))) - 1 <= 25
 
 
 def test_only_what_shows_itself_looks_ahead():

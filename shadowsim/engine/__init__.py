@@ -1,7 +1,8 @@
 """Simulates a scenario: turns it into arrays, runs the compiled kernel, and returns frames.
 
 _event_kernel  simulates one pool event by event: batches, auto scaling, outages and retries
-_kernel        simulates requests through both pools; holds all compiled code but the event loop
+_token_kernel  simulates a language model's server, whose requests join a running batch
+_kernel        simulates requests through both pools that need no events
 arrivals       computes arrival times, a batch of windows at a time
 columns        converts a scenario into the numbers that the kernel reads
 event_run      runs one evented side of a run, with arrays that grow
