@@ -7,7 +7,17 @@ import pytest
 
 import shadowsim
 
-EXPLAINED = ["simulate", "size", "plan", "compare", "compare_runs", "Scenario", "Result"]
+EXPLAINED = [
+    "simulate",
+    "size",
+    "plan",
+    "compare",
+    "compare_runs",
+    "Scenario",
+    "Result",
+    "scaling_policy",
+    "step_model",
+]
 
 
 @pytest.mark.parametrize("name", EXPLAINED)

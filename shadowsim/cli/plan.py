@@ -57,7 +57,7 @@ _SCALING_EXAMPLES = """\b
 Examples:
   shadowsim scaling-policy scenario.json
   shadowsim scaling-policy scenario.json --slo "shadow.p99 <= 200ms"
-  shadowsim scaling-policy scenario.json --format cloudformation > scaling.json
+  shadowsim scaling-policy s.json --format cloudformation > scaling.json
 """
 _PLAN_EXAMPLES = """\b
 Examples:

@@ -292,7 +292,7 @@ ACTION_WIDTH = 8
 # ---- More elements of `Progress.cursor`: the next attempt of a chunk, and how many it has ----
 C_AT, C_CHUNK = 10, 11
 CURSOR = 12
-RELEASED, CLOSING, ENDED = 4, 5, 6  # phases of a window besides those of `_kernel`
+RELEASED, CLOSING, FINISHING, ENDED = 4, 5, 6, 7  # phases of a window besides those of `_kernel`
 
 # ---- Kinds of events, in their order at one instant ----
 FINISH, GIVE_UP, DEADLINE, WORLD, READY, DUE, TICK, ARRIVAL, RETRY = range(9)
@@ -1783,8 +1783,10 @@ def _finish_run(
     """Follow what is in the pool at the horizon to its end; what happens then counts in a spare row of no window."""
     w = settings.n_windows
     status = DONE
-    if cursor[C_PHASE] != ENDED:
+    if cursor[C_PHASE] == OPEN:
         _open_rows(w, side.tally.rows, side.token_tally)
+        cursor[C_PHASE] = FINISHING
+    if cursor[C_PHASE] == FINISHING:
         status = _advance(
             w, np.inf, -1.0, called, settings, mirror, sent, side, side.engines, incoming, cursor, pending, copies
         )  # fmt: skip

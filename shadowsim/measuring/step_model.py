@@ -208,10 +208,11 @@ def step_model(
     Examples
     --------
     >>> import pandas as pd
+    >>> import shadowsim as ss
     >>> sizes = ((64, 1, 9), (64, 8, 9), (512, 1, 9))
     >>> rows = [(p, n, o, 20 + 0.1 * n * p + 0.5 * n, 20 + 0.5 * n) for p, n, o in sizes]
     >>> table = pd.DataFrame(rows, columns=["prompt_tokens", "batch", "output_tokens", "prefill_ms", "token_ms"])
-    >>> fits = step_model(table)
+    >>> fits = ss.step_model(table)
     >>> round(fits.fits[0].step["base_s"], 6), round(fits.fits[0].step["per_sequence_s"], 6)
     (0.02, 0.0005)
     """

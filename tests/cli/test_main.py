@@ -559,7 +559,7 @@ HURRIED = [
         "Member must have value greater than or equal to 1, because each variant",
     ),
     ("simulate --set shadow.batching={}", "Shadow-01.batching.max_size: is required"),
-    ("simulate --set shadow.tokens={}", "`tokens` is not built yet"),
+    ("simulate --set shadow.cpu_per_request_s=1", "`cpu_per_request_s` is not built yet"),
     ("simulate --set sampling_percentage=101", "samplingPercentage' failed to satisfy constraint"),
     ("simulate --set sampling_percentage=12.5", "Member must be an integer, not a float"),
     ("simulate --set shadow.instance_type=ml.m5.xlrge", "did you mean ml.m5.xlarge?"),

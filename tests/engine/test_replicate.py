@@ -131,7 +131,7 @@ def test_the_interval_is_students():
     assert (row["n"], math.isnan(row["half_width"])) == (1, True)  # a run without copies has no p99
     assert summarise(results[:1])["half_width"].isna().all()
     assert set(table.index.get_level_values("figure")) == set(results[0].summary(standard_errors=False)) - {
-        "role", "verdict", "instance_type", "instance_count",
+        "role", "verdict", "instance_type", "instance_count", "billed_instances",
     }  # fmt: skip
 
 

@@ -8,13 +8,14 @@ from shadowsim.planning.plan_power import PowerEstimator
 from shadowsim.planning.plan_rehearsals import RehearsalResult
 
 N, SD, Z = 4000, 0.1, 1.96
+BILLED = (1.0, 1.0)  # instances of source and shadow
 
 
 def results(true, seed=1, missing=0, short=False):
     """Rehearsals of a source of 1 with normal errors and intervals of their right width."""
     d = true + SD * np.random.default_rng(seed).standard_normal(N)
-    complete = [RehearsalResult(1.0, 1.0 + x, x - Z * SD, x + Z * SD, False, 500.0) for x in d]
-    without = [RehearsalResult(1.0, x.shadow, np.nan, np.nan, short, 500.0) for x in complete[:missing]]
+    complete = [RehearsalResult(1.0, 1.0 + x, x - Z * SD, x + Z * SD, False, 500.0, BILLED) for x in d]
+    without = [RehearsalResult(1.0, x.shadow, np.nan, np.nan, short, 500.0, BILLED) for x in complete[:missing]]
     return without + complete[missing:]
 
 

@@ -14,7 +14,13 @@ POISSON = {"process": "poisson", "rate_per_s": 20.0}
 def windows(source, shadow, n_shadow=100, **more):
     n = {"source": 100, "shadow": n_shadow}
     rows = [
-        {"time_s": 60.0 * i, "role": role, "utilisation": busy, "Invocations": n[role], "instance_count": 1}
+        {
+            "time_s": 60.0 * i,
+            "role": role,
+            "utilisation": busy,
+            "Invocations": n[role],
+            "InvocationsPerInstance": n[role],
+        }
         for i in range(3)
         for role, busy in (("source", source), ("shadow", shadow))
     ]
@@ -46,7 +52,7 @@ def test_a_slower_shadow_with_the_same_requests_is_slower_by_itself():
     assert loads.same_requests
     assert loads.qualifier == ""
     assert "that difference is the shadow's own" in loads.note
-    assert not loads_of([{"windows": windows(0.5, 0.7).drop(columns="instance_count")}]).same_requests
+    assert not loads_of([{"windows": windows(0.5, 0.7).drop(columns="InvocationsPerInstance")}]).same_requests
 
 
 def test_runs_are_taken_together():
@@ -60,7 +66,7 @@ def test_pools_that_change_are_noted():
     assert note_of_pools([{"windows": changing}]).startswith("2 to 11 instances of A served, by scaling and outages:")
     assert note_of_pools([{"windows": changing.assign(serving_instance_count=1.0)}]) == ""
     # requests per serving instance are compared: 100 / 2 of the source, as many of the shadow
-    loads = loads_of([{"windows": windows(0.5, 0.7, 50).assign(serving_instance_count=[2.0, 1.0] * 3)}])
+    loads = loads_of([{"windows": windows(0.5, 0.7, 50).assign(InvocationsPerInstance=50.0)}])
     assert loads.same_requests
 
 
