@@ -466,8 +466,16 @@ def fixed_pool(scenario: Scenario, role: str, keys: Sequence[str] = ("scaling",)
     for key in keys:
         # A key may stand in the service, and again for its instance type.
         while getattr(scenario.side(role).service, key) is not None:
-            scenario = scenario.replace({f"{role}.{key}": None})
+            scenario = scenario.replace({f"{role}.{key}": None} | _enough_for_outages(scenario, role, key))
     return scenario
+
+
+def _enough_for_outages(scenario: Scenario, role: str, key: str) -> dict[str, object]:
+    """Return the InstanceCount that a pool without scaling needs, to have all instances whose outages are listed."""
+    side = scenario.side(role)
+    listed = () if side.service.outages is None or key != "scaling" else side.service.outages.listed
+    needed = 1 + max((outage.instance for outage in listed), default=-1)
+    return {f"{role}.instance_count": needed} if needed > side.n_instances else {}
 
 
 def policy_run_s(scenario: Scenario) -> float:

@@ -15,6 +15,7 @@ from shadowsim.planning.size_policies import (
     LEAST_SHARE,
     SHARE_STEP,
     PolicySearch,
+    fixed_pool,
     no_policy_text,
     settings_of,
     with_cheapest_policy,
@@ -196,3 +197,14 @@ def test_a_day_is_searched_in_few_runs():
     assert found.met
     assert sum(run.horizon_s == 86_400.0 for run in runs) <= 16
     assert replace(found, note="").design.least < 7
+
+
+def test_a_fixed_pool_keeps_the_outages_of_instances_that_only_scaling_would_make():
+    scaling = {"metric": "InvocationsPerInstance", "target": 60, "min": 1, "max": 9}
+    outages = [{"instance": i, "at_s": 5, "for_s": 1} for i in range(9)]
+    scaled = scenario({"process": "poisson", "rate_per_s": 2}, service(scaling=scaling, outages=outages))
+    fixed = fixed_pool(scaled, "shadow")
+    assert fixed.side("shadow").service.scaling is None
+    assert fixed.side("shadow").n_instances == 9
+    assert len(fixed.side("shadow").service.outages.listed) == 9
+    assert fixed.side("source").n_instances == 1
