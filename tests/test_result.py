@@ -1,6 +1,7 @@
 """Results: the summary, saving and loading."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -172,3 +173,9 @@ def test_a_result_writes_its_page_and_draws_itself(tmp_path):
     assert result.report(tmp_path / "page.html") == tmp_path / "page.html"
     assert (tmp_path / "page.html").stat().st_size > 1_000_000
     assert len(result.plot().data) >= 2
+
+
+def test_a_result_can_be_sent_to_another_process():
+    result = simulate(scenario({"process": "poisson", "rate_per_s": 2.0}, service(mean_s=0.25), horizon_s=90.0))
+    again = pickle.loads(pickle.dumps(result))
+    assert again.summary().equals(result.summary())

@@ -12,7 +12,6 @@ Both variants leave out the same time, the longer of the two, since their reques
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -47,11 +46,11 @@ class WarmUp(NamedTuple):
 
     first_section: int
     from_s: float
-    by_role_s: Mapping[str, float] = MappingProxyType({})
+    by_role_s: Mapping[str, float]
     unsettled: tuple[str, ...] = ()
 
 
-NO_WARM_UP = WarmUp(0, 0.0)
+NO_WARM_UP = WarmUp(0, 0.0, {})
 
 
 def mser5(x: Floats) -> int | None:

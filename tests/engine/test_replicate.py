@@ -223,7 +223,9 @@ def test_the_command_line_for_machines():
         rows = table[table["variant"] == variant["variant"]]
         assert {key for key, value in variant.items() if isinstance(value, dict)} == set(rows["figure"])
         for row in rows.itertuples():
-            assert variant[row.figure] == {"mean": row.mean, "half_width": row.half_width}
+            assert variant[row.figure] == {
+                "mean": row.mean, "half_width": row.half_width, "standard_error": row.standard_error
+            }  # fmt: skip
     csv = pd.read_csv(io.StringIO(cli("--csv").stdout))
     assert_frame_equal(csv, table, check_exact=False, rtol=1e-12)
 
@@ -239,7 +241,7 @@ def test_the_command_line_fails_for_the_worst():
     empty = cli("--set", "sampling_percentage=0")
     assert next(line for line in empty.stdout.splitlines() if "p99 " in line).endswith("  -")
     shadow = json.loads(cli("--set", "sampling_percentage=0", "--json").stdout)["variants"][1]
-    assert shadow["p99_s"] == {"mean": None, "half_width": None}
+    assert shadow["p99_s"] == {"mean": None, "half_width": None, "standard_error": None}
 
 
 def test_the_command_line_makes_no_page_of_several_runs():
