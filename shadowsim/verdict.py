@@ -163,7 +163,7 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
         interval = _greatest_excess(load)
         if scenario is None or scenario.traffic.traces:
             dispersion = max(dispersion, _window_dispersion(load, n, full, interval))
-        of_work = scenario is None or scenario.side(role).service.time.kind == "linear"
+        of_work = scenario is None or scenario.side(role).service.follows_trace
         n_errors = _CERTAIN_OF_WORK if of_work else _CERTAIN
         intervals = [interval] if _excess_in_errors(interval, load, n, dispersion) > n_errors else []
         drawn = scenario is None or not scenario.traffic.is_recorded  # a trace brings what it brings
@@ -263,11 +263,11 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
     known = all(stream.has_knots or _jumps_within(stream, period_s) for stream in traffic.streams)
     known = known and traffic.retries is None  # how many attempts a request takes is not known
     dispersion = None if known else _dispersion_of_counts(part, role, scenario)
-    if dispersion is not None and side.service.time.kind == "linear":
+    if dispersion is not None and side.service.follows_trace:
         return measured, dispersion + work_moments(scenario, role)[1]
     edge = _edges(part, scenario)
     capacity_s = np.diff(edge) * _serving(part) * side.workers
-    mean_s = side.service.time.mean * side.service.saturated_factor
+    mean_s = work_moments(scenario, role)[0] * side.service.saturated_factor
     if dispersion is None:
         n = _expected_requests(edge, scenario) * side.share
     else:

@@ -208,7 +208,6 @@ def simulate(
     """
     refuse_both_formats(as_json, as_csv)
     scenario = scenario_of(file, rate, edits, seed)
-    scenario.check_simulated()
     several = scenario.replications > 1 or scenario.precision is not None
     if several and report:
         raise InputError("--report", "makes a page of one run; use -o DIR, then `shadowsim report DIR/replication-0`")

@@ -111,7 +111,6 @@ def replicate(
     if workers is not None and executor is not None:
         raise InputError("workers", "must not be given together with an executor, which has its own number", workers)
     base = Scenario.of(scenario)
-    base.check_simulated()
     if n is None and base.precision is not None:
         return _precise(base, base.precision, workers, executor, progress)
     n = integer(base.replications if n is None else n, "n", least=1, most=MOST_REPLICATIONS)

@@ -35,7 +35,7 @@ from shadowsim.report.html_page import (
     text,
 )
 from shadowsim.report.run_text import event_labels, theory_notes, warm_up_notes
-from shadowsim.report.scenario_text import event_rows
+from shadowsim.report.scenario_text import event_rows, tokens_text
 from shadowsim.result import Result
 from shadowsim.scenario.service import Service
 from shadowsim.statistics.loads import SESSIONS, loads_of_table, note_of_pools
@@ -133,8 +133,8 @@ def _sentences(result: Result) -> list[str]:
         f"per second{', retries among them,' if s.traffic.retries else ''} in the mean for {length}, in {windows}."
     )
     pools = [
-        f"{v.name} has {count(v.pool.instance_count)} × {v.pool.instance_type} with {workers} "
-        f"{'worker' if workers == 1 else 'workers'} each; {_service_text(s.services[v.name])}."
+        f"{v.name} has {count(v.pool.instance_count)} × {v.pool.instance_type}"
+        f"{_service_text(s.services[v.name], workers)}."
         for v, workers in ((e.source, s.source_workers), (e.shadow, s.shadow_workers))
     ]
     routing = " and ".join(sorted(set(s.routing.values())))
@@ -146,11 +146,13 @@ def _sentences(result: Result) -> list[str]:
     return [traffic, " ".join(pools), " ".join(events), share, *warm_up_notes([result]), *theory_notes(result)]
 
 
-def _service_text(service: Service) -> str:
-    law = service.time
+def _service_text(service: Service, workers: int) -> str:
+    if service.tokens is not None:
+        return f"; each runs {tokens_text(service.tokens)}"
+    each, law = f" with {workers} {'worker' if workers == 1 else 'workers'} each; its service times are", service.time
     if law.kind == "linear":
-        return f"its service times are linear in {' and '.join(law.columns)}"
-    return f"its service times are {law.kind} with mean {_ms(law.mean)} ms and SCV {law.scv:.3g}"
+        return f"{each} linear in {' and '.join(law.columns)}"
+    return f"{each} {law.kind} with mean {_ms(law.mean)} ms and SCV {law.scv:.3g}"
 
 
 def _summary_section(result: Result, summary: pd.DataFrame) -> str:
