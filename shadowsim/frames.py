@@ -149,6 +149,7 @@ TIME_COLUMNS = {  # beginnings of the names of columns of `windows`, by measure
     FIRST_TOKEN: "FirstChunkModelLatency",
     PER_TOKEN: "TimePerOutputToken",
 }
+SHORT_NAMES = {FIRST_TOKEN: "ttft", PER_TOKEN: "tpot"}  # in figures of summaries and goals
 _TOKEN_TIMES = {
     TIME_COLUMNS[FIRST_TOKEN]: ("the time from arrival to the first token", "requests that had their first token"),
     TIME_COLUMNS[PER_TOKEN]: ("the mean time between tokens", "answered requests of at least two tokens"),

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim.arrays import Floats
-from shadowsim.frames import PERCENTILES
+from shadowsim.frames import PERCENTILES, SHORT_NAMES
 from shadowsim.scenario.relaxation import relaxation_s, work_moments
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
@@ -203,9 +203,12 @@ def uncertain_quantiles(
         part = windows[windows["role"] == pool.role]
         n, length = int(part["Invocations"].sum()), _length_s(part, scenario)
         relaxation = relaxation_s(scenario, pool.role, pool.peak_load, _busiest_load(part, pool.role, scenario))
+        in_tokens = scenario.side(pool.role).service.tokens is not None
+        prefixes = ["", *(f"{short}_" for short in SHORT_NAMES.values())] if in_tokens else [""]
         uncertain[pool.variant] = frozenset(
-            f"{name}_s"
+            f"{prefix}{name}_s"
             for name, q in PERCENTILES.items()
+            for prefix in prefixes
             if pool.status != OVERLOADED
             and (
                 pool.role in unsettled

@@ -188,10 +188,12 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         ("errors", [percent(r["error_rate"], 2) if r["requests"] else _NONE for r in variants]),
     ]
     for name, (label, formatter) in event_labels(result.scenario).items():
-        rest.append((label, [_NONE if pd.isna(r[name]) else formatter(float(r[name])) for r in variants]))
+        unknown = [pd.isna(r[name]) or name in uncertain[str(r.name)] for r in variants]
+        texts = [_NONE if no else formatter(float(r[name])) for r, no in zip(variants, unknown, strict=True)]
+        rest.append((label, texts))
     if result.scenario.capture:
-        unknown = "size not known"
-        rest.append(("captured", [unknown if pd.isna(b) else bytes_text(float(b)) for b in summary["captured_bytes"]]))
+        no_size = "size not known"
+        rest.append(("captured", [no_size if pd.isna(b) else bytes_text(float(b)) for b in summary["captured_bytes"]]))
     s = result.scenario
     return f"""<section aria-labelledby="figures">
 <h2 id="figures">Source beside shadow</h2>

@@ -10,7 +10,10 @@ from cases import scenario, service
 import shadowsim as ss
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
+from shadowsim.engine.replicate import replicate, summarise
 from shadowsim.frames import FIRST_TOKEN, LATENCY_MEASURE, MEASURES, PER_TOKEN, TIME_COLUMNS, TOKEN_WINDOWS, of_measure
+from shadowsim.report.run_text import results_text
+from shadowsim.text import time_text
 
 STEP = {"base_s": 0.02, "per_prefill_token_s": 0.0005, "per_sequence_s": 0.002, "per_kv_token_s": 1e-5}
 SERVED = {
@@ -132,3 +135,47 @@ def test_the_number_of_workers_changes_no_bit_and_a_saved_run_has_all_columns(tm
     for name in ("windows", "latency", "requests"):
         pd.testing.assert_frame_equal(getattr(first, name), getattr(loaded, name), check_exact=True)
     assert loaded.scenario.goodput == s.goodput
+
+
+def test_a_summary_has_the_figures_of_its_requests():
+    s = token_run(shadow=service(mean_s=0.2, workers=2))
+    result = ss.simulate(s)
+    summary = result.summary().set_index("role")
+    requests = result.requests[result.requests["role"] == "source"]
+    row, windows = summary.loc["source"], result.windows[result.windows["role"] == "source"]
+    first = requests["first_token_s"].dropna().to_numpy()
+    assert row["ttft_mean_s"] == pytest.approx(first.mean(), rel=1e-9)
+    for level in (50, 99):
+        exact = np.quantile(first, level / 100, method="inverted_cdf")
+        assert row[f"ttft_p{level}_s"] == pytest.approx(exact, rel=0.009)
+    # all requests are in the sample, so that per-token times can be had from it: last token minus first
+    done = requests[(requests["status"] == "answered") & (requests["output_tokens"] >= 2)]
+    per = (done["latency_s"] - done["first_token_s"]).to_numpy() / (done["output_tokens"].to_numpy(float) - 1)
+    assert row["tpot_mean_s"] == pytest.approx(per.mean(), rel=1e-9)
+    assert row["tpot_p95_s"] == pytest.approx(np.quantile(per, 0.95, method="inverted_cdf"), rel=0.009)
+    assert row["output_tokens_per_s"] == windows["output_tokens"].sum() / s.horizon_s
+    assert row["preemptions"] == windows["preemptions"].sum() > 0
+    answered = requests["status"] == "answered"
+    single = requests["output_tokens"] == 1
+    for i, pair in enumerate(PAIRS, start=1):
+        in_time = requests["first_token_s"] <= pair["ttft_s"]
+        fast = single | ((requests["latency_s"] - requests["first_token_s"]) <= pair["tpot_s"] * (
+            requests["output_tokens"].astype(float) - 1))  # fmt: skip
+        assert row[f"goodput_share_{i}"] == pytest.approx((answered & in_time & fast).mean(), rel=1e-12)
+    assert summary.loc["shadow", ["ttft_p99_s", "tpot_mean_s", "output_tokens_per_s", "goodput_share_1"]].isna().all()
+    assert not {"ttft_mean_s", "preemptions"} & set(ss.simulate(scenario(POISSON, horizon_s=60.0)).summary())
+
+
+def test_text_card_and_page_show_the_figures_in_words(tmp_path):
+    result = ss.simulate(token_run(horizon_s=600.0))
+    summary = result.summary().iloc[0]
+    label, n = "goodput (500 ms, 50 ms)", f"{summary['preemptions']:,.0f}"
+    for text in (results_text([result]), ss.card(result), result.report(tmp_path / "p.html").read_text("utf-8")):
+        for words in ("first token p50", "per token p95", "running sequences", "cache use", "preemptions", label):
+            assert words in text
+        assert n in text
+        assert time_text(summary["tpot_mean_s"]) in text
+    several = replicate(token_run(horizon_s=600.0), 2)
+    assert f"{label} " in results_text(several)
+    figures = set(summarise(several)["figure"])
+    assert {"ttft_p99_s", "goodput_share_2"} <= figures
