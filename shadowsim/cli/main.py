@@ -216,12 +216,13 @@ def simulate(
     from shadowsim.engine.replicate import replicate, worst
     from shadowsim.engine.simulate import compile_for
     from shadowsim.engine.simulate import simulate as run_once
-    from shadowsim.planning.slo import parse_slo
+    from shadowsim.planning.slo import parse_slo, with_goodput
     from shadowsim.report.run_text import goals_frame, results_frame, results_object, results_text
     from shadowsim.report.scenario_text import scenario_text
     from shadowsim.text import speed
 
     goals = None if slo is None else parse_slo(slo)
+    scenario = with_goodput(scenario, goals)
     if not (as_json or as_csv):
         typer.echo(scenario_text(scenario))
         typer.echo("".join(f"{line}\n" for line in assumption_lines(scenario)), nl=False)

@@ -261,7 +261,8 @@ def figure_without_waits(goal: Goal, scenario: Scenario, role: str, demand: Dema
     """Return a goal's figure if no request ever waited."""
     service = scenario.side(role).service
     latencies = np.minimum(demand.service_s * service.least_latency_factor, scenario.timeout_s)
-    return figure_of_service(goal, latencies, service.error_4xx + service.error_5xx)
+    error_rate = service.error_4xx + service.error_5xx
+    return figure_of_service(goal, latencies, error_rate, demand.alone, scenario.timeout_s)
 
 
 def _rates(scenario: Scenario) -> Floats:

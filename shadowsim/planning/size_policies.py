@@ -260,7 +260,7 @@ class PolicySearch:
 
         def meets(load: float) -> bool:
             result = self._one_instance(load * self._capacity)
-            return all(goal.met(measure(goal, result)[0]) for goal in self.search.upper_limits)
+            return all(goal.met(measure(goal, result)[0]) for goal in self.search.helped_goals)
 
         load, step = HIGHEST_LOAD, _LOAD_STEP
         while load > 0.0 and not meets(load):

@@ -31,8 +31,7 @@ class Requests(NamedTuple):
 class TimesAlone(NamedTuple):
     """Seconds of typical requests that find an instance idle and stay alone, shape (requests,) each.
 
-    `first_token_s` and `latency_s` count from a request's arrival. `per_token_s` is that of the requests with at least
-    two tokens, and may be empty.
+    `first_token_s` and `latency_s` count from a request's arrival. `per_token_s` is NaN for requests of one token.
     """
 
     first_token_s: Floats
@@ -74,8 +73,8 @@ def times_alone(tokens: Tokens, requests: Requests) -> TimesAlone:
     more = o - 1.0
     decode_s = more * each_s + step.per_kv_token_s * (more * p + more * o * 0.5)
     first_token_s = tokens.before_s + prefill_s + tokens.after_s
-    several = more > 0.0
-    return TimesAlone(first_token_s, decode_s[several] / more[several], first_token_s + decode_s)
+    per_token_s = np.divide(decode_s, more, out=np.full(more.size, np.nan), where=more > 0.0)
+    return TimesAlone(first_token_s, per_token_s, first_token_s + decode_s)
 
 
 def _quantiles(law: Law, n: int) -> Floats:
