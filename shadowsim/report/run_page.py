@@ -60,6 +60,8 @@ _SPANS = {
     "number of serving instances": ("serving_instance_count", 1.0, ""),
     "number of unavailable requests": ("requests_unavailable", 1.0, ""),
     "mean batch size": ("batch_size_mean", 1.0, ""),
+    "p99 to the first token": ("FirstChunkModelLatency_p99", 1e-3, " ms"),
+    "mean number of running sequences": ("running_sequences_mean", 1.0, ""),
 }
 
 
@@ -227,7 +229,7 @@ def _charts(result: Result, verdict: Verdict, compared: pd.DataFrame) -> list[Ch
 
 
 def _event_charts(result: Result, verdict: Verdict, labels: Mapping[str, str]) -> list[Chart]:
-    """Return the charts of pools that scale, fail or batch, and of callers that retry: those that a run has."""
+    """Return the charts of pools that scale, fail, batch or serve tokens, and of callers that retry, as a run has."""
     w, end, scenario, charts = result.windows, result.scenario.horizon_s, result.scenario, []
     services = [scenario.services[variant] for variant in labels]
     if any(service.scaling or service.outages for service in services):
@@ -243,6 +245,11 @@ def _event_charts(result: Result, verdict: Verdict, labels: Mapping[str, str]) -
     if any(service.batching for service in services):
         gist = _range_text(w, labels, "mean batch size")
         charts.append(Chart("batches", plots.batch_size_over_time(w, verdict, end), gist))
+    if any(service.tokens for service in services):
+        gist = _range_text(w, labels, "p99 to the first token")
+        charts.append(Chart("first-token", plots.first_token_over_time(w, verdict, end), gist))
+        gist = _range_text(w, labels, "mean number of running sequences")
+        charts.append(Chart("sequences", plots.sequences_over_time(w, verdict, end), gist))
     return charts
 
 
