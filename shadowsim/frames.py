@@ -144,10 +144,23 @@ ACTIONS = (
 # own, with the buckets of ModelLatency: that of a window gives its quantiles, and those of a section's windows together
 # the rows of `latency` with that measure. `of_measure` picks rows, so that measures are never mixed.
 MEASURES = LATENCY_MEASURE, FIRST_TOKEN, PER_TOKEN = "latency", "first_token", "per_token"
-_TOKEN_TIMES = {
-    "FirstChunkModelLatency": ("the time from arrival to the first token", "requests that had their first token"),
-    "TimePerOutputToken": ("the mean time between tokens", "answered requests of at least two tokens"),
+TIME_COLUMNS = {  # beginnings of the names of columns of `windows`, by measure
+    LATENCY_MEASURE: "ModelLatency",
+    FIRST_TOKEN: "FirstChunkModelLatency",
+    PER_TOKEN: "TimePerOutputToken",
 }
+SHORT_NAMES = {FIRST_TOKEN: "ttft", PER_TOKEN: "tpot"}  # in figures of summaries and goals
+_TOKEN_TIMES = {
+    TIME_COLUMNS[FIRST_TOKEN]: ("the time from arrival to the first token", "requests that had their first token"),
+    TIME_COLUMNS[PER_TOKEN]: ("the mean time between tokens", "answered requests of at least two tokens"),
+}
+
+
+def goodput_column(i: int) -> str:
+    """Return the column of windows that counts requests within pair `i` of run.goodput, counted from 0."""
+    return f"goodput_{i + 1}"
+
+
 TOKEN_WINDOWS = (
     *(
         column
@@ -171,8 +184,8 @@ TOKEN_WINDOWS = (
     Column("cache_use_mean", REAL, "", "mean share of an instance's cache that running sequences hold, every 10 s"),
     Column("cache_use_maximum", REAL, "", "greatest such share"),
     *(
-        Column(f"goodput_{i}", FLAG, "", f"requests answered within pair {i} of run.goodput, counted from 1")
-        for i in range(1, 9)
+        Column(goodput_column(i), FLAG, "", f"requests answered within pair {i + 1} of run.goodput, counted from 1")
+        for i in range(8)
     ),
 )
 TOKEN_LATENCY = (

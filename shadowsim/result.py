@@ -26,6 +26,7 @@ from shadowsim.verdict import Verdict, uncertain_quantiles, verdict
 if TYPE_CHECKING:
     import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+TOKEN_QUANTILES = {frames.FIRST_TOKEN: ("p50", "p99"), frames.PER_TOKEN: ("p95", "p99")}  # of summaries
 _ASSUMED, _ACTIONS = "assumed.json", "actions.parquet"
 
 
@@ -95,12 +96,12 @@ class Result:
         """Number of sections of the `latency` frame, with those in which nothing was answered."""
         return min(frames.MOST_SECTIONS, self.scenario.n_windows) - self.left_out.first_section
 
-    def quantile(self, q: float) -> pd.Series[float]:
-        """Return a quantile of ModelLatency by variant, in seconds.
+    def quantile(self, q: float, measure: str = frames.LATENCY_MEASURE) -> pd.Series[float]:
+        """Return a quantile of ModelLatency by variant, in seconds; or of another of `frames.MEASURES`.
 
         It is within 0.8 % of the empirical quantile, and within the least and the greatest latency.
         """
-        return self._quantiles([q]).iloc[:, 0]
+        return self._quantiles([q], measure).iloc[:, 0]
 
     def compare(
         self,
@@ -142,15 +143,14 @@ class Result:
             method=method,
         )
 
-    def _quantiles(self, qs: Sequence[float]) -> pd.DataFrame:
+    def _quantiles(self, qs: Sequence[float], measure: str = frames.LATENCY_MEASURE) -> pd.DataFrame:
         """Return quantiles within the extremes: one row per variant, one column per quantile."""
         settled = self.settled
-        extremes = settled.windows.groupby("variant").agg(
-            {"ModelLatency_Minimum": "min", "ModelLatency_Maximum": "max"}
-        )
-        quantiles = frames.quantiles(settled.latency, qs)
+        least, greatest = (f"{frames.TIME_COLUMNS[measure]}_{extreme}" for extreme in ("Minimum", "Maximum"))
+        extremes = settled.windows.groupby("variant").agg({least: "min", greatest: "max"})
+        quantiles = frames.quantiles(settled.latency, qs, measure)
         seconds = extremes.loc[quantiles.index] / frames.US_PER_S
-        return quantiles.clip(seconds["ModelLatency_Minimum"], seconds["ModelLatency_Maximum"], axis=0)
+        return quantiles.clip(seconds[least], seconds[greatest], axis=0)
 
     def report(self, path: str | os.PathLike[str] = PAGE_IN_RUN) -> Path:
         """Write the run as one self-contained HTML page, and return its path."""
@@ -193,13 +193,18 @@ class Result:
             wait_mean_s, utilisation, error_rate (share of requests without an answer 2XX), captured_bytes. A run with
             scaling, batching, outages or retries also has serving_mean and serving_maximum (instances that serve, in
             the mean and in the window with most), instance_h (of billed instances), batch_size_mean,
-            retries_per_request and success_rate (share of the callers' requests that ended with an answer 2XX). Then
-            come the standard errors, NaN where the run is too short for one.
+            retries_per_request and success_rate (share of the callers' requests that ended with an answer 2XX). A run
+            with services in tokens has ttft_mean_s, ttft_p50_s, ttft_p99_s (times to the first token), tpot_mean_s,
+            tpot_p95_s, tpot_p99_s (per token after it), output_tokens_per_s (of the whole pool),
+            running_sequences_mean and cache_use_mean (of an instance), preemptions, and for each pair of limits in
+            run.goodput goodput_share_1 and so on (share of the requests that are answered within both). Then come the
+            standard errors, NaN where the run is too short for one.
         """
         run = self.settled
         statuses = {p.variant: p.status for p in self.verdict.pools}
         quantiles = self._quantiles(list(frames.PERCENTILES.values()))
         quantiles.columns = pd.Index([f"{name}_s" for name in frames.PERCENTILES])
+        times = self._token_times()
         source_n = int(run.windows.loc[run.windows["role"] == "source", "Invocations"].sum())
         rows = []
         for role, part in sorted(run.windows.groupby("role"), reverse=True):
@@ -227,6 +232,8 @@ class Result:
                     "captured_bytes": part["captured_bytes"].sum(min_count=1),
                 }
                 | _event_figures(part, self.scenario.horizon_s)
+                | {name: float(values.get(variant, np.nan)) for name, values in times.items()}
+                | _token_figures(part, self.scenario.horizon_s, run.length_s)
             )
         table = pd.DataFrame(rows).set_index("variant")
         if standard_errors:
@@ -237,6 +244,28 @@ class Result:
             for figure in errors.columns:
                 table[f"{figure}_error"] = table["role"].map(errors[figure])
         return table
+
+    def _token_times(self) -> dict[str, pd.Series[float]]:
+        """Return means and quantiles of times of tokens, in seconds by variant; nothing for a run without tokens."""
+        run = self.settled
+        if "measure" not in run.latency.columns:
+            return {}
+        times = {}
+        for measure, levels in TOKEN_QUANTILES.items():
+            name, short = frames.TIME_COLUMNS[measure], frames.SHORT_NAMES[measure]
+            times[f"{short}_mean_s"] = pd.Series(
+                {
+                    str(variant): _weighted_mean(
+                        part[f"{name}_Average"],
+                        part[f"{name}_SampleCount"].fillna(0).to_numpy(np.float64),
+                    )
+                    / frames.US_PER_S
+                    for variant, part in run.windows.groupby("variant")
+                }
+            )
+            quantiles = self._quantiles([frames.PERCENTILES[level] for level in levels], measure)
+            times |= {f"{short}_{level}_s": quantiles.iloc[:, i] for i, level in enumerate(levels)}
+        return times
 
     def theory(self) -> pd.DataFrame:
         """Return what queueing theory says beside the simulated: one row per variant and figure that has a formula.
@@ -330,3 +359,24 @@ def _event_figures(part: pd.DataFrame, horizon_s: float) -> dict[str, float]:
         "retries_per_request": float(part["retries"].sum()) / calls if calls else np.nan,
         "success_rate": float(part["calls_answered"].sum()) / calls if calls else np.nan,
     }
+
+
+def _token_figures(part: pd.DataFrame, horizon_s: float, length_s: float) -> dict[str, float]:
+    """Return what a pool did with tokens; nothing for a run without them, NaN for a variant that serves none."""
+    if frames.TOKEN_WINDOWS[0].name not in part.columns:
+        return {}
+    n = float(part["Invocations"].sum())
+    serving = part["serving_instance_count"].to_numpy(np.float64) * frames.lengths_s(part, horizon_s)
+    met = [name for name in part.columns if name.startswith("goodput_")]
+    return {
+        "output_tokens_per_s": _total(part["output_tokens"]) / length_s,
+        "running_sequences_mean": _weighted_mean(part["running_sequences_mean"], serving),
+        "cache_use_mean": _weighted_mean(part["cache_use_mean"], serving),
+        "preemptions": _total(part["preemptions"]),
+        **{f"goodput_share_{i}": _total(part[name]) / n if n else np.nan for i, name in enumerate(met, start=1)},
+    }
+
+
+def _total(counts: pd.Series[int]) -> float:
+    """Return the sum of counts; NaN if all are missing."""
+    return float(counts.fillna(0).sum()) if counts.notna().any() else np.nan

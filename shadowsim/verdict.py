@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shadowsim.arrays import Floats
-from shadowsim.frames import PERCENTILES
+from shadowsim.frames import PERCENTILES, SHORT_NAMES
 from shadowsim.scenario.relaxation import relaxation_s, work_moments
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
@@ -163,7 +163,7 @@ def _judge(part: pd.DataFrame, role: str, scenario: Scenario | None) -> PoolVerd
         interval = _greatest_excess(load)
         if scenario is None or scenario.traffic.traces:
             dispersion = max(dispersion, _window_dispersion(load, n, full, interval))
-        of_work = scenario is None or scenario.side(role).service.time.kind == "linear"
+        of_work = scenario is None or scenario.side(role).service.follows_trace
         n_errors = _CERTAIN_OF_WORK if of_work else _CERTAIN
         intervals = [interval] if _excess_in_errors(interval, load, n, dispersion) > n_errors else []
         drawn = scenario is None or not scenario.traffic.is_recorded  # a trace brings what it brings
@@ -203,9 +203,12 @@ def uncertain_quantiles(
         part = windows[windows["role"] == pool.role]
         n, length = int(part["Invocations"].sum()), _length_s(part, scenario)
         relaxation = relaxation_s(scenario, pool.role, pool.peak_load, _busiest_load(part, pool.role, scenario))
+        in_tokens = scenario.side(pool.role).service.tokens is not None
+        prefixes = ["", *(f"{short}_" for short in SHORT_NAMES.values())] if in_tokens else [""]
         uncertain[pool.variant] = frozenset(
-            f"{name}_s"
+            f"{prefix}{name}_s"
             for name, q in PERCENTILES.items()
+            for prefix in prefixes
             if pool.status != OVERLOADED
             and (
                 pool.role in unsettled
@@ -263,11 +266,11 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
     known = all(stream.has_knots or _jumps_within(stream, period_s) for stream in traffic.streams)
     known = known and traffic.retries is None  # how many attempts a request takes is not known
     dispersion = None if known else _dispersion_of_counts(part, role, scenario)
-    if dispersion is not None and side.service.time.kind == "linear":
+    if dispersion is not None and side.service.follows_trace:
         return measured, dispersion + work_moments(scenario, role)[1]
     edge = _edges(part, scenario)
     capacity_s = np.diff(edge) * _serving(part) * side.workers
-    mean_s = side.service.time.mean * side.service.saturated_factor
+    mean_s = work_moments(scenario, role)[0] * side.service.saturated_factor
     if dispersion is None:
         n = _expected_requests(edge, scenario) * side.share
     else:

@@ -25,8 +25,8 @@ def same_rows(frame, rows):
         assert values == [row[name] for row in rows], name
 
 
-def test_there_are_twelve():
-    assert len(NAMES) == 12
+def test_there_are_thirteen():
+    assert len(NAMES) == 13
     assert set(expected("frames.json")) == set(NAMES)
 
 

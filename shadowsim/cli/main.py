@@ -208,7 +208,6 @@ def simulate(
     """
     refuse_both_formats(as_json, as_csv)
     scenario = scenario_of(file, rate, edits, seed)
-    scenario.check_simulated()
     several = scenario.replications > 1 or scenario.precision is not None
     if several and report:
         raise InputError("--report", "makes a page of one run; use -o DIR, then `shadowsim report DIR/replication-0`")
@@ -217,12 +216,13 @@ def simulate(
     from shadowsim.engine.replicate import replicate, worst
     from shadowsim.engine.simulate import compile_for
     from shadowsim.engine.simulate import simulate as run_once
-    from shadowsim.planning.slo import parse_slo
+    from shadowsim.planning.slo import parse_slo, with_goodput
     from shadowsim.report.run_text import goals_frame, results_frame, results_object, results_text
     from shadowsim.report.scenario_text import scenario_text
     from shadowsim.text import speed
 
     goals = None if slo is None else parse_slo(slo)
+    scenario = with_goodput(scenario, goals)
     if not (as_json or as_csv):
         typer.echo(scenario_text(scenario))
         typer.echo("".join(f"{line}\n" for line in assumption_lines(scenario)), nl=False)

@@ -811,10 +811,10 @@ def _end_engine(
     told = now + scheduler.after_s
     for j in range(n_first):
         x = engines.listed[j]
-        engines.first_token_s[x] = now
         if not node[x, N_FLAGS] & F_ENDED and told <= node_s[x, N_ARRIVAL] + timeout_s:
             own = node[x, N_OWN_WINDOW]
             at = own & (machines.open_n.size - 1)
+            engines.first_token_s[x] = now
             book(own, at, told - node_s[x, N_ARRIVAL], token_tally.first_token)
     x = leaving
     while x >= 0:

@@ -19,6 +19,7 @@ from shadowsim.engine import _token_kernel as tokens
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
 from shadowsim.engine.resampling import trace_of
+from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.outages import OutagePlan
@@ -76,6 +77,10 @@ class Columns:
     def pool(self, role: str) -> k.Pool:
         """Return the source's or the shadow's pool."""
         return self.source if role == "source" else self.shadow
+
+    def in_tokens(self, role: str) -> bool:
+        """Return whether the source or the shadow serves requests in tokens."""
+        return self.dynamics(role).scheduler.max_sequences > 0
 
     def dynamics(self, role: str) -> events.Dynamics:
         """Return what makes the source's or the shadow's pool need events."""
@@ -151,6 +156,10 @@ def _scheduler(side: Side) -> tokens.Scheduler:
     served = side.service.tokens
     if served is None:
         return tokens.NO_SCHEDULER
+    if served.prefix is not None:
+        raise InputError(
+            f"{served.path}.prefix", "is read and checked, but not simulated yet; leave it out to simulate"
+        )
     return tokens.Scheduler(
         max_sequences=served.max_sequences,
         max_step_tokens=served.max_step_tokens,

@@ -29,6 +29,7 @@ from shadowsim.result import Result
 from shadowsim.scenario.paths import edited
 from shadowsim.scenario.precision import LEAST_REPLICATIONS, MOST_REPLICATIONS, Precision
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.tokens import MOST_GOODPUT
 from shadowsim.statistics.terms import CONFIDENCE
 from shadowsim.verdict import STATUSES, Verdict
 
@@ -37,6 +38,10 @@ FIGURES = ("requests", "rate_per_s", "share", "mean_s", "p50_s", "p90_s", "p95_s
 # Only runs with scaling, batching, outages or retries have these.
 EVENT_FIGURES = ("serving_mean", "serving_maximum", "instance_h", "batch_size_mean", "retries_per_request",
                  "success_rate")  # fmt: skip
+# Only runs with services in tokens have these.
+TOKEN_FIGURES = ("ttft_mean_s", "ttft_p50_s", "ttft_p99_s", "tpot_mean_s", "tpot_p95_s", "tpot_p99_s",
+                 "output_tokens_per_s", "running_sequences_mean", "cache_use_mean", "preemptions",
+                 *(f"goodput_share_{i}" for i in range(1, MOST_GOODPUT + 1)))  # fmt: skip
 
 
 def replication(scenario: Scenario, r: int) -> Scenario:
@@ -111,7 +116,6 @@ def replicate(
     if workers is not None and executor is not None:
         raise InputError("workers", "must not be given together with an executor, which has its own number", workers)
     base = Scenario.of(scenario)
-    base.check_simulated()
     if n is None and base.precision is not None:
         return _precise(base, base.precision, workers, executor, progress)
     n = integer(base.replications if n is None else n, "n", least=1, most=MOST_REPLICATIONS)
@@ -233,7 +237,7 @@ def summarise(results: Sequence[Result], confidence: float = CONFIDENCE) -> pd.D
     rows = []
     summaries = pd.concat([x.summary(standard_errors=False) for x in results])
     for (variant, role), part in summaries.groupby(["variant", "role"], sort=False):
-        for figure in (*FIGURES, *(name for name in EVENT_FIGURES if name in part)):
+        for figure in (*FIGURES, *(name for name in (*EVENT_FIGURES, *TOKEN_FIGURES) if name in part)):
             values = pd.to_numeric(part[figure]).dropna().to_numpy(np.float64)
             n = len(values)
             mean = values.mean() if n else np.nan

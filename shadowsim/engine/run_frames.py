@@ -13,42 +13,58 @@ from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.columns import Columns
 from shadowsim.engine.event_run import EventSide
+from shadowsim.engine.parallel import RunCounts
 from shadowsim.errors import SimulationError
 from shadowsim.frames import (
     ACTIONS,
     EVENT_REQUESTS,
     EVENT_WINDOWS,
+    FIRST_TOKEN,
     LATENCY,
+    LATENCY_MEASURE,
     LOST_CAUSES,
     OUTAGE,
+    PER_TOKEN,
     PERCENTILES,
     REQUESTS,
     ROLES,
     SCALE_IN,
     SCALE_OUT,
+    TIME_COLUMNS,
+    TOKEN_LATENCY,
+    TOKEN_REQUESTS,
+    TOKEN_WINDOWS,
     US_PER_S,
     WINDOWS,
+    Column,
     build,
+    goodput_column,
     repeated,
 )
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.tokens import MOST_GOODPUT
 
 STATUSES = np.array(["answered", "error_4xx", "error_5xx", "timed_out", "refused", "unavailable", "failed"])
 
 
-def windows_frame(scenario: Scenario, c: Columns, tallies: Sequence[k.Tally]) -> pd.DataFrame:
+def windows_frame(scenario: Scenario, c: Columns, counts: RunCounts) -> pd.DataFrame:
     """Return the `WINDOWS` frame from both variants' rows, source before shadow in each window."""
-    source, shadow = (t.rows for t in tallies)
+    source, shadow = (t.rows for t in counts.tallies)
     # copies lost to the body limit are counted in the source's rows
     lost = source[:, k.R_LOST_BODY], shadow[:, k.R_LOST_IN_FLIGHT], shadow[:, k.R_LOST_PER_S]
     evented = c.source_dynamics.evented or c.shadow_dynamics.evented
+    token_columns = _token_schema(c)
     parts = []
     for role, rows in zip(ROLES, (source, shadow), strict=True):
         columns = _window_columns(scenario, c, role, rows, lost)
-        parts.append(pd.DataFrame(columns | (_event_columns(c, role, rows) if evented else {})))
+        if evented:
+            columns |= _event_columns(c, role, rows)
+        if token_columns:
+            columns |= _token_columns(token_columns, c, rows, counts.evented.get(role))
+        parts.append(pd.DataFrame(columns))
     both = pd.concat(parts, keys=range(len(parts)), names=["part", "window"])
     both = both.reset_index().sort_values(["window", "part"], ignore_index=True)
-    schema = WINDOWS + EVENT_WINDOWS if evented else WINDOWS
+    schema = WINDOWS + (EVENT_WINDOWS if evented else ()) + token_columns
     return build(schema, {name: both[name] for name in both.columns if name not in ("part", "window")})
 
 
@@ -140,6 +156,54 @@ def _event_columns(c: Columns, role: str, rows: Floats) -> dict[str, Any]:
     }
 
 
+def _token_schema(c: Columns) -> tuple[Column, ...]:
+    """Return the columns of windows that a run has for services in tokens, with those of the pairs in `run.goodput`."""
+    if not (c.in_tokens("source") or c.in_tokens("shadow")):
+        return ()
+    pairs = {goodput_column(i) for i in range(len(c.goodput_s), MOST_GOODPUT)}
+    return tuple(column for column in TOKEN_WINDOWS if column.name not in pairs)
+
+
+def _token_columns(schema: tuple[Column, ...], c: Columns, rows: Floats, side: EventSide | None) -> dict[str, Any]:
+    """Return the columns of a variant in tokens; those of another are missing."""
+    tally = None if side is None else side.token_tally
+    if side is None or tally is None:
+        return {column.name: pd.NA if column.dtype == "Int64" else np.nan for column in schema}
+    samples = rows[:, e.R_SAMPLES]
+
+    def greatest(column: int) -> Floats:
+        return np.where(samples > 0, rows[:, column], np.nan)
+
+    return {
+        **_time_columns(TIME_COLUMNS[FIRST_TOKEN], tally.first_token.rows[:-1]),
+        **_time_columns(TIME_COLUMNS[PER_TOKEN], tally.per_token.rows[:-1]),
+        "output_tokens": rows[:, e.R_OUTPUT_TOKENS].astype(np.int64),
+        "prefill_tokens": rows[:, e.R_PREFILL_TOKENS].astype(np.int64),
+        "preemptions": rows[:, e.R_PREEMPTIONS].astype(np.int64),
+        "running_sequences_mean": _ratio(rows[:, e.R_RUNNING], samples),
+        "running_sequences_maximum": greatest(e.R_RUNNING_MAX),
+        "cache_use_mean": _ratio(rows[:, e.R_CACHE], samples),
+        "cache_use_maximum": greatest(e.R_CACHE_MAX),
+        **{goodput_column(i): tally.met[:-1, i].astype(np.int64) for i in range(len(c.goodput_s))},
+    }
+
+
+def _time_columns(name: str, rows: Floats) -> dict[str, Any]:
+    """Return the columns of windows for a time that is measured per request, from its rows."""
+    n = rows[:, k.R_REQUESTS]
+
+    def if_any(values: Floats) -> Floats:
+        return np.where(n > 0, values, np.nan) * US_PER_S
+
+    return {
+        f"{name}_SampleCount": n.astype(np.int64),
+        f"{name}_Average": _ratio(rows[:, k.R_LATENCY_SUM], n) * US_PER_S,
+        f"{name}_Minimum": if_any(rows[:, k.R_LATENCY_MIN]),
+        f"{name}_Maximum": if_any(rows[:, k.R_LATENCY_MAX]),
+        **{f"{name}_{p}": if_any(rows[:, k.R_QUANTILES + i]) for i, p in enumerate(PERCENTILES)},
+    }
+
+
 def actions_frame(scenario: Scenario, evented: Mapping[str, EventSide]) -> pd.DataFrame:
     """Return the `ACTIONS` frame of evented sides, by role: scaling actions and outages in order of time."""
     sides = [(role, evented[role].actions) for role in ROLES if role in evented]
@@ -186,10 +250,27 @@ def _ratio(total: Floats, n: Floats) -> Floats:
     return out
 
 
-def latency_frame(scenario: Scenario, tallies: Sequence[k.Tally]) -> pd.DataFrame:
-    """Return the `LATENCY` frame: the buckets of each section that are not empty."""
+def latency_frame(scenario: Scenario, counts: RunCounts) -> pd.DataFrame:
+    """Return the `LATENCY` frame: the buckets of each section that are not empty, one measure after the other."""
+    latencies = [tally.sections for tally in counts.tallies]
+    none = np.zeros_like(latencies[0])
+    tallies = [counts.evented[role].token_tally if role in counts.evented else None for role in ROLES]
+    measures = {LATENCY_MEASURE: latencies}
+    if any(tallies):
+        measures[FIRST_TOKEN] = [none if tally is None else tally.first_token.sections for tally in tallies]
+        measures[PER_TOKEN] = [none if tally is None else tally.per_token.sections for tally in tallies]
+    parts = [_buckets_frame(scenario, sections) for sections in measures.values()]
+    if len(parts) == 1:
+        return parts[0]
+    both = pd.concat(parts, ignore_index=True)
+    measure = repeated(list(measures), np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
+    return build(LATENCY + TOKEN_LATENCY, {name: both[name] for name in both.columns} | {"measure": measure})
+
+
+def _buckets_frame(scenario: Scenario, sections: Sequence[k.Ints]) -> pd.DataFrame:
+    """Return the `LATENCY` frame of one measure, from the histograms of source and shadow by section."""
     edges = k.bucket_edges()
-    counts = np.stack([tally.sections for tally in tallies], axis=1)
+    counts = np.stack(sections, axis=1)
     section, role_index, bucket = np.nonzero(counts)
     names = [scenario.side(role).variant.name for role in ROLES]
     return build(
@@ -225,11 +306,28 @@ def requests_frame(
     if evented:
         for part, rows in zip(parts, (source, shadow), strict=True):
             part["attempt"] = _attempts(rows)
+    in_tokens = c.in_tokens("source") or c.in_tokens("shadow")
+    if in_tokens:
+        for role, part, rows in zip(ROLES, parts, (source, shadow), strict=True):
+            part |= _token_times(c, role, rows)
     both = {name: _concatenated([part[name] for part in parts]) for name in parts[0]}
     keys = [np.asarray(both["role"]) == "shadow", np.asarray(both["request"])]
     order = np.lexsort([np.asarray(both["attempt"]), *keys] if "attempt" in both else keys)
-    schema = REQUESTS + EVENT_REQUESTS if evented else REQUESTS
+    schema = REQUESTS + (EVENT_REQUESTS if evented else ())
+    schema += TOKEN_REQUESTS if in_tokens else ()
     return build(schema, {name: values[order] for name, values in both.items()})
+
+
+def _token_times(c: Columns, role: str, rows: Floats) -> dict[str, Any]:
+    """Return the columns of requests of a variant in tokens; those of another are missing."""
+    if not c.in_tokens(role):
+        unknown = pd.array([pd.NA] * len(rows), dtype="Int64")
+        return {"first_token_s": np.full(len(rows), np.nan), "prompt_tokens": unknown, "output_tokens": unknown}
+    return {
+        "first_token_s": rows[:, e.S_FIRST_TOKEN],
+        "prompt_tokens": _whole(rows[:, e.S_PROMPT]),
+        "output_tokens": _whole(rows[:, e.S_OUTPUT]),
+    }
 
 
 def _numbered(sample: k.Sample, before: k.Ints) -> Floats:

@@ -77,7 +77,6 @@ def simulate(
     if executor is not None and not hasattr(executor, "submit"):
         raise InputError("executor", "must be a concurrent.futures.Executor, such as a ProcessPoolExecutor", executor)
     checked = Scenario.of(scenario, rate_per_s=rate_per_s)
-    checked.check_simulated()
     if progress:
         compile_for(checked, print_notice)
     with progress_bar(checked.n_windows, progress) as advance:
@@ -105,8 +104,8 @@ def run(
     check_conserved(counts.tallies, counts.arrived)
     return Result(
         scenario=scenario,
-        windows=windows_frame(scenario, inputs, counts.tallies),
-        latency=latency_frame(scenario, counts.tallies),
+        windows=windows_frame(scenario, inputs, counts),
+        latency=latency_frame(scenario, counts),
         requests=requests_frame(scenario, inputs, n_sampled, counts.samples, counts.tallies[0]),
         how=counts.how,
         actions=actions_frame(scenario, counts.evented),

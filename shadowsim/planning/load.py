@@ -24,9 +24,10 @@ import numpy as np
 
 from shadowsim.arrays import Floats
 from shadowsim.planning.slo import Goal, figure_of_service, figure_of_waits
-from shadowsim.scenario.relaxation import relaxation_s
+from shadowsim.scenario.relaxation import relaxation_s, trace_columns, work_moments
 from shadowsim.scenario.scaling import INVOCATIONS
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.token_times import TimesAlone, times_alone, typical_requests
 from shadowsim.statistics.warm_up import LEAST_WINDOWS
 
 RELAXATIONS = 200  # relaxation times in a shortened run
@@ -55,7 +56,10 @@ class Demand:
     share : float
         The pool's share of these requests, 0..1.
     service_s : Floats
-        Service times without slowdown: 40,000 quantiles in equal steps of probability, or the values of a trace.
+        Service times without slowdown: 40,000 quantiles in equal steps of probability, or the values of a trace. For a
+        service in tokens, latencies of typical requests that are alone.
+    alone : TimesAlone or None
+        Times of these requests, for a service in tokens.
     rates_per_s : Floats
         The expected rate at the endpoint in the middle of `STEPS` equal parts of the horizon; empty for a trace.
     step_s : float
@@ -68,6 +72,7 @@ class Demand:
     rate_per_s: float
     share: float
     service_s: Floats
+    alone: TimesAlone | None
     rates_per_s: Floats
     step_s: float
 
@@ -80,18 +85,21 @@ class Demand:
 def demand_of(scenario: Scenario, role: str) -> Demand:
     """Compute the work that a scenario brings to the source's or the shadow's pool.
 
-    Batches are counted as full, as they are under load. Retries are left out, which depend on the answers.
+    Batches, also those of requests in tokens, are counted as full, as they are under load. Retries are left out, which
+    depend on the answers.
     """
     traffic = scenario.traffic
     rate, rates = traffic.mean_rate(scenario.horizon_s, scenario.start), _rates(scenario)
     side = scenario.side(role)
-    law = side.service.time
-    if law.kind == "linear":
-        service_s = law.values(traffic.trace().columns)
-        mean_s = float(service_s.mean())
+    mean_s, alone = work_moments(scenario, role)[0], None
+    if side.service.tokens is not None:
+        alone = times_alone(side.service.tokens, typical_requests(side.service.tokens, trace_columns(scenario)))
+        service_s = alone.latency_s
+    elif side.service.time.kind == "linear":
+        service_s = side.service.time.values(traffic.trace().columns)
     else:
-        lower, upper = law.tails(_PROBABILITIES)
-        service_s, mean_s = np.concatenate([lower, upper[::-1]]), law.mean
+        lower, upper = side.service.time.tails(_PROBABILITIES)
+        service_s = np.concatenate([lower, upper[::-1]])
     all_busy = side.service.saturated_factor  # a pool under load has all workers busy
     busy = side.share * mean_s * all_busy / side.workers
     instances = rate * busy
@@ -103,6 +111,7 @@ def demand_of(scenario: Scenario, role: str) -> Demand:
         rate_per_s=rate,
         share=side.share,
         service_s=service_s,
+        alone=alone,
         rates_per_s=rates,
         step_s=scenario.horizon_s / STEPS,
     )
@@ -252,7 +261,8 @@ def figure_without_waits(goal: Goal, scenario: Scenario, role: str, demand: Dema
     """Return a goal's figure if no request ever waited."""
     service = scenario.side(role).service
     latencies = np.minimum(demand.service_s * service.least_latency_factor, scenario.timeout_s)
-    return figure_of_service(goal, latencies, service.error_4xx + service.error_5xx)
+    error_rate = service.error_4xx + service.error_5xx
+    return figure_of_service(goal, latencies, error_rate, demand.alone, scenario.timeout_s)
 
 
 def _rates(scenario: Scenario) -> Floats:

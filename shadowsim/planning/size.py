@@ -33,7 +33,7 @@ from shadowsim.planning.size_rows import (
     tried_counts,
 )
 from shadowsim.planning.size_search import FIRST_LOOK, CountFound, Search
-from shadowsim.planning.slo import Slo, parse_slo
+from shadowsim.planning.slo import Slo, parse_slo, with_goodput
 from shadowsim.quantities import integer, number
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE
@@ -150,7 +150,7 @@ def size(
     integer(max_instances, "max_instances", least=1)
     integer(max_replications, "max_replications", least=FIRST_LOOK)
     _check(goals, variants)
-    sized = Scenario.of(scenario, rate_per_s=rate_per_s)
+    sized = with_goodput(Scenario.of(scenario, rate_per_s=rate_per_s), goals)
     search_of = partial(
         Search.of,
         slo=goals,

@@ -40,9 +40,11 @@ from shadowsim.planning.sheet import POLICY, RULE_OF_THUMB
 from shadowsim.planning.size_search import MET, MISSED, DesignTried, Search, settled
 from shadowsim.planning.slo import Goal, measure
 from shadowsim.result import Result
+from shadowsim.scenario.relaxation import trace_columns
 from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scaling import INVOCATIONS, ScalingPolicy
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.token_times import typical_requests
 from shadowsim.text import significant
 from shadowsim.verdict import clock
 
@@ -258,7 +260,7 @@ class PolicySearch:
 
         def meets(load: float) -> bool:
             result = self._one_instance(load * self._capacity)
-            return all(goal.met(measure(goal, result)[0]) for goal in self.search.upper_limits)
+            return all(goal.met(measure(goal, result)[0]) for goal in self.search.helped_goals)
 
         load, step = HIGHEST_LOAD, _LOAD_STEP
         while load > 0.0 and not meets(load):
@@ -498,12 +500,12 @@ def one_instance(scenario: Scenario, role: str, demand: Demand) -> Scenario:
     """Return a scenario in which one instance of the role's pool, that neither scales nor fails, gets all requests."""
     changes: dict[str, object] = {"run.sample_requests": 0, "sampling_percentage": 0}
     side = scenario.side(role)
-    if side.service.time.kind == "linear":  # of the columns of a trace, which steady traffic has not
-        levels = (np.arange(_QUANTILES) + 1.0) / _QUANTILES
-        values = np.quantile(demand.service_s, levels)
-        changes[f"{role}.time"] = {
-            "law": "empirical", "quantiles_s": {f"{q:g}": float(x) for q, x in zip(levels, values, strict=True)}
-        }  # fmt: skip
+    if side.service.follows_trace:  # of the columns of a trace, which steady traffic has not
+        if side.service.tokens is None:
+            changes[f"{role}.time"] = _law_of(demand.service_s, "quantiles_s")
+        else:
+            requests = typical_requests(side.service.tokens, trace_columns(scenario))
+            changes |= {f"{role}.tokens.{key}": _law_of(x, "quantiles_tokens") for key, x in requests._asdict().items()}
     if role == "shadow":
         free = {"rule": "coin", "instant": "arrival", "max_in_flight": None, "max_body_bytes": None, "max_per_s": None}
         changes |= {f"mirror.{key}": value for key, value in free.items()}
@@ -511,3 +513,10 @@ def one_instance(scenario: Scenario, role: str, demand: Demand) -> Scenario:
     changes["traffic"] = {"process": "poisson", "rate_per_s": 1.0}
     fixed = fixed_pool(scenario, role, ("scaling", "outages"))
     return fixed.replace(changes | {f"{role}.instance_count": 1})
+
+
+def _law_of(values: Floats, key: str) -> dict[str, object]:
+    """Return an empirical law of values, with its quantiles under `key`."""
+    levels = (np.arange(_QUANTILES) + 1.0) / _QUANTILES
+    quantiles = np.quantile(values, levels)
+    return {"law": "empirical", key: {f"{q:g}": float(x) for q, x in zip(levels, quantiles, strict=True)}}

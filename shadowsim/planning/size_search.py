@@ -4,10 +4,12 @@ Where more instances are never worse, the search is a bisection. RANDOM routing 
 thinner stream than each of n, and the waits of a FIFO queue can only fall when arrivals are taken away (Kiefer and
 Wolfowitz, 1955: the workload vector is monotone in its input); LEAST_OUTSTANDING_REQUESTS with one instance more has
 one more place to choose from. So figures fall with the count, up to chance, and goals with an upper limit are met from
-some count on. Goals with a lower limit (of utilisation) are then tested at that count, since more instances only lower
-their figures. Three things break this: a slowdown that does not rise with the number of busy workers, which makes
-sharing an instance welcome; a batcher, whose batches fill more slowly on more instances; and `mirror.max_in_flight`,
-under which a slower shadow is sent less. Then every count is tried in turn, up to `SCANNED` counts.
+some count on; so is the lower limit of a goodput, which rises with the count. Other goals with a lower limit (of
+utilisation) are then tested at that count, since more instances only lower their figures. Three things break this: a
+slowdown that does not rise with the number of busy workers, which makes sharing an instance welcome; a batcher, whose
+batches fill more slowly on more instances; and `mirror.max_in_flight`, under which a slower shadow is sent less. Then
+every count is tried in turn, up to `SCANNED` counts. Instances in tokens are taken to be no worse with fewer sequences,
+whose steps take no longer.
 
 The bisection starts at the count that the load law suggests, and runs each count once. The answer and the count below
 it are then replicated until both are certain. A run lasts the whole horizon or as much as stands for it (load.py). One
@@ -92,7 +94,7 @@ class Search:
     role : str
         source or shadow.
     goals : tuple of Goal
-        The role's; those with an upper limit come first.
+        The role's; those that more instances help to meet come first.
     demand : Demand
         The work that comes to the pool.
     simulate : callable
@@ -127,14 +129,17 @@ class Search:
         max_replications: int,
     ) -> Search:
         """Set up the search for a role's pool in a scenario."""
-        goals = tuple(sorted(slo.of(role), key=lambda goal: not goal.is_upper_limit))
+        goals = tuple(sorted(slo.of(role), key=lambda goal: not goal.more_instances_help))
         if role == "source":
             # The source's figures do not depend on its shadow, which can be left out of the runs.
             scenario = scenario.replace({"sampling_percentage": 0})
         elif scenario.mirror_instant == "arrival" and scenario.traffic.retries is None:
             # The shadow then gets nothing but arrivals from the source, which may be as quick to simulate as can be.
             name = scenario.experiment.source.name
-            scenario = scenario.replace({f"services.{name}": _NO_MATTER, "source.instance_count": 1})
+            changes = {f"services.{name}": _NO_MATTER, "source.instance_count": 1}
+            if scenario.shadow_service.tokens is None:
+                changes["run.goodput"] = None  # which needs a service in tokens
+            scenario = scenario.replace(changes)
         demand = demand_of(scenario, role)
         return cls(scenario, role, goals, demand, simulate, alpha, max_instances, max_replications)
 
@@ -142,10 +147,10 @@ class Search:
         """Find the fewest instances that meet all goals."""
         if self.demand.instances == 0.0:
             return CountFound(None, True, NO_REQUEST)
-        for goal in self.upper_limits:
-            least = figure_without_waits(goal, self.scenario, self.role, self.demand)
-            if least > 1.01 * goal.limit:
-                note = f"no count will do: {goal.figure_text(least)} without any wait, against {goal}"
+        for goal in self.helped_goals:
+            best = figure_without_waits(goal, self.scenario, self.role, self.demand)
+            if goal.margin(best) < -0.01 * goal.limit:
+                note = f"no count will do: {goal.figure_text(best)} without any wait, against {goal}"
                 return CountFound(None, True, note)
         found = self._fewest_by_bisection() if self._is_monotone else self._fewest_by_scan()
         if found.n is None and all(np.isnan(tried.mean[: len(self.goals)]).all() for tried in self.tried.values()):
@@ -153,9 +158,9 @@ class Search:
         return found
 
     @property
-    def upper_limits(self) -> tuple[Goal, ...]:
+    def helped_goals(self) -> tuple[Goal, ...]:
         """The goals that more instances can only help to meet."""
-        return tuple(goal for goal in self.goals if goal.is_upper_limit)
+        return tuple(goal for goal in self.goals if goal.more_instances_help)
 
     @property
     def figures(self) -> tuple[Goal, ...]:
@@ -183,13 +188,13 @@ class Search:
         state = state_below = OPEN
         for _ in range(_MOVES):
             if n > self.max_instances:
-                state = self.settle(self.max_instances, self.upper_limits)
+                state = self.settle(self.max_instances, self.helped_goals)
                 return CountFound(None, state == MISSED, self._missed_note(self.max_instances))
             state = self.settle(n, self.goals)
-            state_below = self.settle(n - 1, self.upper_limits) if n > 1 else MISSED
-            if not self.try_count(n).meets(self.upper_limits):
+            state_below = self.settle(n - 1, self.helped_goals) if n > 1 else MISSED
+            if not self.try_count(n).meets(self.helped_goals):
                 n += 1
-            elif n > 1 and self.try_count(n - 1).meets(self.upper_limits):
+            elif n > 1 and self.try_count(n - 1).meets(self.helped_goals):
                 n -= 1
             else:
                 break
@@ -201,11 +206,11 @@ class Search:
         return CountFound(None, certain, f"{note}: {tried.missed_text(self.goals)}")
 
     def _bisected(self) -> int:
-        """Return the fewest instances that meet the upper limits in one run each, `max_instances` + 1 for none."""
+        """Return the fewest instances that meet the helped goals in one run each, `max_instances` + 1 for none."""
         low, high, step = 0, self.max_instances + 1, 1
         n = min(max(math.ceil(self.demand.peak_instances / AIMED_LOAD), 1), self.max_instances)
         while high - low > 1:
-            if self.try_count(n).meets(self.upper_limits):
+            if self.try_count(n).meets(self.helped_goals):
                 high = n
             else:
                 low = n
@@ -259,7 +264,7 @@ class Search:
         if length.short_s < length.long_s:
             values, errors = self.replicate(n, length.short_s, 0)
             short = DesignTried(values[None, :], errors, length.short_s)
-            if short.state(self.upper_limits, 0.0) == MISSED:
+            if short.state(self.helped_goals, 0.0) == MISSED:
                 return short
         values, errors = self.replicate(n, length.long_s, 0)
         return DesignTried(values[None, :], errors, length.long_s, length.enough)

@@ -13,6 +13,18 @@ error_rate          requests without an answer 2xx over requests: errors, time-o
 utilisation         share of the workers' time spent working
 ==================  ==================================================================================================
 
+Services in tokens also have:
+
+===============================  =====================================================================================
+ttft.p50 ..., ttft.mean          time from arrival to the first token; only of requests that had it in time
+tpot.p50 ..., tpot.mean          time per token after the first; only of answered requests of at least two tokens
+share(ttft > T), share(tpot > T)  share of these requests whose time is above T
+goodput(ttft <= T, tpot <= U)    share of all requests that are answered within both limits
+===============================  =====================================================================================
+
+Whether a request meets both limits of a goodput is counted while it is simulated: `with_goodput` adds the pairs that
+goals name to the scenario's `run.goodput`, and a run without such a pair is refused.
+
 OP is one of <=, <, >=, >. A time has a unit, unless it is 0: `300us`, `200ms`, `1.5s`, `2min`; a share is a number from
 0 to 1 or a percentage: `5%`. Figures are those of the whole run. A refused request has no
 latency and no wait: it counts in `error_rate` alone, so a pool that may refuse requests needs a goal for that, too.
@@ -24,7 +36,7 @@ S / (6 (S - 2)) sum (e_(s-1) - 2 e_s + e_(s+1))^2 / (sum n_s)^2 (after Wolter, I
 jump of the rate makes the estimate too large. Sections that are short against the memory of a queue make it too small;
 replications give an error without that assumption.
 
-* mean, wait_mean, error_rate and utilisation come from the windows, which hold every request.
+* mean, wait_mean, error_rate, utilisation and goodput come from the windows, which hold every request.
 * share(latency > T) comes from the latency frame, which holds every request; inside the bucket of T it is interpolated.
 * A quantile's error is that of the share above it, e, carried over by the distribution: [Q(q + e) - Q(q - e)] / 2
   (Woodruff, 1952).
@@ -52,18 +64,24 @@ from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import MOST_SECTIONS, ROLES, US_PER_S
 from shadowsim.quantities import TIME_UNITS
 from shadowsim.result import Result
+from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.token_times import TimesAlone
+from shadowsim.scenario.tokens import Goodput
 from shadowsim.text import time_text
 
-Metric = Literal["quantile", "mean", "wait_mean", "share_wait", "share_latency", "error_rate", "utilisation"]
+Metric = Literal["quantile", "mean", "wait_mean", "share_wait", "share_latency", "error_rate", "utilisation", "goodput"]
 
 LEAST_SECTIONS = 10  # fewer say nothing about their own scatter
 _TIMES: tuple[Metric, ...] = ("quantile", "mean", "wait_mean")  # in seconds; all others are shares
 _WITHOUT_PARAMETER: tuple[Metric, ...] = ("mean", "wait_mean", "error_rate", "utilisation")
-_KNOWN = ("p50", "p90", "p95", "p99", "p99.9", *_WITHOUT_PARAMETER, "share(wait > T)", "share(latency > T)")
+_KNOWN = ("p50", "p90", "p95", "p99", "p99.9", *_WITHOUT_PARAMETER, "share(wait > T)", "share(latency > T)",
+          "ttft.p99", "tpot.p95", "share(ttft > T)", "goodput(ttft <= T, tpot <= U)")  # fmt: skip
+_MEASURES = {"latency": frames.LATENCY_MEASURE} | {short: measure for measure, short in frames.SHORT_NAMES.items()}
 # Decimal, since neither 0.01 x 5 nor 99.9 / 100 is the float that 0.05 or 0.999 is.
 _SHARE_UNITS = {"": "1", "%": "0.01"}
-_GOAL = re.compile(r"((?:\w+\.)?share\s*\([^)]*\)|[^<>=()]+?)\s*(<=|>=|<|>)\s*(.+)", re.DOTALL)
+_GOAL = re.compile(r"((?:\w+\.)?(?:share|goodput)\s*\([^)]*\)|[^<>=()]+?)\s*(<=|>=|<|>)\s*(.+)", re.DOTALL)
 _SHARE_ABOVE = re.compile(r"share\s*\(\s*(\w+)\s*>\s*(.+?)\s*\)")
+_GOODPUT = re.compile(r"goodput\s*\(\s*ttft\s*<=\s*([^,]+?)\s*,\s*tpot\s*<=\s*(.+?)\s*\)")
 _VALUE = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?)\s*([^\s\d.]*)", re.IGNORECASE)
 
 
@@ -76,7 +94,7 @@ class Goal:
     role : str
         source or shadow.
     metric : str
-        quantile, mean, wait_mean, share_wait, share_latency, error_rate or utilisation.
+        quantile, mean, wait_mean, share_wait, share_latency, error_rate, utilisation or goodput.
     at : float or None
         A quantile's level, 0..1; the T of a share, in seconds; None for a metric without a parameter.
     op : str
@@ -85,6 +103,10 @@ class Goal:
         In seconds, or a share.
     text : str
         The goal as it was written; not part of equality.
+    measure : str
+        Of `frames.MEASURES`: what a quantile, a mean or a share_latency is of.
+    pair : Goodput or None
+        The limits of a goodput.
     """
 
     role: str
@@ -93,6 +115,8 @@ class Goal:
     op: str
     limit: float
     text: str = field(compare=False, default="")
+    measure: str = frames.LATENCY_MEASURE
+    pair: Goodput | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -108,6 +132,16 @@ class Goal:
         return self.op in ("<=", "<")
 
     @property
+    def more_instances_help(self) -> bool:
+        """Whether more instances can only help to meet it."""
+        return self.is_upper_limit != (self.metric == "goodput")
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether only services in tokens have the figure."""
+        return self.measure != frames.LATENCY_MEASURE or self.metric == "goodput"
+
+    @property
     def parameter(self) -> float:
         """`at`, for a metric that has a parameter."""
         assert self.at is not None
@@ -121,6 +155,8 @@ class Goal:
                 return self.parameter
             case "share_wait" | "share_latency" | "error_rate":
                 return 1.0 - self.limit
+            case "goodput":
+                return self.limit
             case "mean" | "wait_mean" | "utilisation":
                 return 0.0
             case _:
@@ -134,11 +170,15 @@ class Goal:
     @property
     def column(self) -> str:
         """Name of the figure's column: p99_s, wait_mean_s, utilisation, share(wait > 0.1 s)."""
+        if self.pair is not None:
+            return f"goodput(ttft <= {self.pair.ttft_s:g} s, tpot <= {self.pair.tpot_s:g} s)"
+        short = frames.SHORT_NAMES.get(self.measure, "")
+        prefix = f"{short}_" if short else ""
         if self.at is None:
-            return f"{self.metric}_s" if self.is_time else self.metric
+            return f"{prefix}{self.metric}_s" if self.is_time else self.metric
         if self.metric == "quantile":
-            return f"p{100 * self.at:g}_s".replace(".", "_")
-        return f"share({self.metric.removeprefix('share_')} > {self.at:g} s)"
+            return f"{prefix}p{100 * self.at:g}_s".replace(".", "_")
+        return f"share({short or self.metric.removeprefix('share_')} > {self.at:g} s)"
 
     def margin(self, value: float) -> float:
         """Return how far inside the limit a value is, in the metric's unit; negative outside."""
@@ -215,26 +255,63 @@ def parse_slo(text: str | Slo) -> Slo:
 def measure(goal: Goal, result: Result) -> tuple[float, float]:
     """Return a goal's figure of a run and its standard error; NaN where the run has too little data."""
     result = result.settled
-    windows = result.windows[result.windows["role"] == goal.role]
+    _check_tokens(goal, result.scenario)
+    windows, name = result.windows[result.windows["role"] == goal.role], frames.TIME_COLUMNS[goal.measure]
     n = windows["Invocations"].to_numpy(np.float64)
-    answered = windows["ModelLatency_SampleCount"].to_numpy(np.float64)
+    answered = windows[f"{name}_SampleCount"].to_numpy(np.float64)
     match goal.metric:
         case "quantile":
             return _quantile(result, goal)
         case "share_latency":
-            return _ratio(*_latencies_above(result, goal.role, goal.parameter))
+            return _ratio(*_latencies_above(result, goal, goal.parameter))
         case "share_wait":
             return _ratio(*_waits_above(result, goal.role, goal.parameter))
         case "mean":
-            return _mean_of_windows(windows["ModelLatency_Average"].to_numpy(np.float64) / US_PER_S, answered)
+            return _mean_of_windows(windows[f"{name}_Average"].to_numpy(np.float64) / US_PER_S, answered)
         case "wait_mean":
             return _mean_of_windows(windows["wait_mean_s"].to_numpy(np.float64), answered)
         case "error_rate":
             return _mean_of_windows(frames.failures(windows) / np.maximum(n, 1.0), n)
         case "utilisation":
             return _mean_of_windows(*frames.weighted_utilisation(windows, result.scenario.horizon_s))
+        case "goodput":
+            met = windows[frames.goodput_column(_pair_index(goal, result.scenario))].to_numpy(np.float64)
+            return _mean_of_windows(met / np.maximum(n, 1.0), n)
         case _:
             assert_never(goal.metric)
+
+
+def with_goodput(scenario: Scenario, slo: Slo | None) -> Scenario:
+    """Return the scenario with the pairs of limits that goals name in `run.goodput`, so that runs count them.
+
+    Raises
+    ------
+    InputError
+        When a goal for tokens is of a variant without `tokens`.
+    """
+    pairs = list(scenario.goodput)
+    for goal in slo.goals if slo is not None else ():
+        _check_tokens(goal, scenario)
+        if goal.pair is not None and goal.pair not in pairs:
+            pairs.append(goal.pair)
+    if len(pairs) == len(scenario.goodput):
+        return scenario
+    return scenario.replace({"run.goodput": [{"ttft_s": pair.ttft_s, "tpot_s": pair.tpot_s} for pair in pairs]})
+
+
+def _check_tokens(goal: Goal, scenario: Scenario) -> None:
+    side = scenario.side(goal.role)
+    if goal.of_tokens and side.service.tokens is None:
+        raise InputError("slo", f"needs a service in tokens, which {side.variant.name} is not", str(goal))
+
+
+def _pair_index(goal: Goal, scenario: Scenario) -> int:
+    """Return the number of a goodput's pair in `run.goodput`, from 0."""
+    if goal.pair in scenario.goodput:
+        return scenario.goodput.index(goal.pair)
+    listed = ", ".join(f"(ttft <= {pair.ttft_s:g}s, tpot <= {pair.tpot_s:g}s)" for pair in scenario.goodput) or "none"
+    what = "must be a pair of limits that the run counted, those in its run.goodput"
+    raise InputError("slo", what, str(goal), hint=f"; it has {listed}")
 
 
 def figure_of_waits(goal: Goal, waits_s: Floats, requests: Floats, utilisation: float, timeout_s: float) -> float:
@@ -249,7 +326,8 @@ def figure_of_waits(goal: Goal, waits_s: Floats, requests: Floats, utilisation: 
     timeout_s : float
         Latencies are cut there, and requests that wait longer are errors.
     """
-    latency = np.minimum(waits_s, timeout_s)
+    # no token after the first has to wait
+    latency = np.zeros(waits_s.size) if goal.measure == frames.PER_TOKEN else np.minimum(waits_s, timeout_s)
     match goal.metric:
         case "quantile":
             order = np.argsort(latency)
@@ -267,11 +345,16 @@ def figure_of_waits(goal: Goal, waits_s: Floats, requests: Floats, utilisation: 
             return float(np.average(waits_s > timeout_s, weights=requests))
         case "utilisation":
             return utilisation
+        case "goodput":
+            assert goal.pair is not None
+            return float(np.average(waits_s <= goal.pair.ttft_s, weights=requests))
         case _:
             assert_never(goal.metric)
 
 
-def figure_of_service(goal: Goal, latencies_s: Floats, error_rate: float) -> float:
+def figure_of_service(
+    goal: Goal, latencies_s: Floats, error_rate: float, alone: TimesAlone | None = None, timeout_s: float = math.inf
+) -> float:
     """Return a goal's figure where no request waits, and the pool is as good as idle.
 
     Parameters
@@ -280,14 +363,30 @@ def figure_of_service(goal: Goal, latencies_s: Floats, error_rate: float) -> flo
         Service times, all equally likely.
     error_rate : float
         Share of the responses that are errors.
+    alone : TimesAlone or None
+        Times of these requests, of a service in tokens.
+    timeout_s : float
+        Requests that take longer are errors, and have no times of tokens from then on.
     """
+    times_s = latencies_s
+    if alone is not None and goal.measure != frames.LATENCY_MEASURE:
+        is_first = goal.measure == frames.FIRST_TOKEN
+        times_s, until_s = (alone.first_token_s,) * 2 if is_first else (alone.per_token_s, alone.latency_s)
+        times_s = times_s[(until_s <= timeout_s) & ~np.isnan(times_s)]
+        if not times_s.size:
+            return math.nan
     match goal.metric:
         case "quantile":
-            return float(np.quantile(latencies_s, goal.parameter))
+            return float(np.quantile(times_s, goal.parameter))
         case "mean":
-            return float(latencies_s.mean())
+            return float(times_s.mean())
         case "share_latency":
-            return float((latencies_s > goal.parameter).mean())
+            return float((times_s > goal.parameter).mean())
+        case "goodput":
+            assert alone is not None
+            assert goal.pair is not None
+            late = (alone.first_token_s > goal.pair.ttft_s) | (alone.per_token_s > goal.pair.tpot_s)
+            return float((~late & (alone.latency_s <= timeout_s)).mean()) * (1.0 - error_rate)
         case "error_rate":
             return error_rate
         case "wait_mean" | "share_wait" | "utilisation":
@@ -303,8 +402,31 @@ def _goal(text: str) -> Goal:
     left, op, right = match[1].strip(), match[2], match[3].strip()
     head, dot, rest = left.partition(".")
     role, name = (head.lower(), rest.strip()) if dot and head.lower() in ROLES else ("shadow", left)
+    pair = _pair(name.lower(), left)
+    if pair is not None:
+        return Goal(role, "goodput", None, op, _value(right, False, text), text, pair=pair)
+    measure = frames.LATENCY_MEASURE
+    short, dot, rest = name.lower().partition(".")
+    if dot and short in frames.SHORT_NAMES.values():
+        measure, name = _MEASURES[short], rest.strip()
+        if not re.fullmatch(r"mean|p\d.*", name):
+            raise InputError("slo", "must be a quantile or the mean of a time, as in ttft.p99 or tpot.mean", left)
+    elif share := _SHARE_ABOVE.fullmatch(name.lower()):
+        measure = _MEASURES.get(share[1], measure)
     metric, at = _metric(name.lower(), left)
-    return Goal(role, metric, at, op, _value(right, metric in _TIMES, text), text)
+    return Goal(role, metric, at, op, _value(right, metric in _TIMES, text), text, measure)
+
+
+def _pair(name: str, written: str) -> Goodput | None:
+    """Return the limits of a goodput; None for another metric."""
+    limits = _GOODPUT.fullmatch(name)
+    if limits is not None:
+        ttft_s, tpot_s = (_value(limit, True, written) for limit in limits.groups())
+        if min(ttft_s, tpot_s) > 0.0:
+            return Goodput(ttft_s, tpot_s)
+    if name.startswith("goodput"):
+        raise InputError("slo", "must have two limits > 0, as in goodput(ttft <= 500ms, tpot <= 50ms)", written)
+    return None
 
 
 def _metric(name: str, written: str) -> tuple[Metric, float | None]:
@@ -318,7 +440,7 @@ def _metric(name: str, written: str) -> tuple[Metric, float | None]:
             raise InputError("slo", "must have a quantile above p0 and below p100 (p99.9 has a point)", written)
         return "quantile", q
     share = _SHARE_ABOVE.fullmatch(name)
-    if share and share[1] in ("wait", "latency"):
+    if share and share[1] in ("wait", *_MEASURES):
         return "share_wait" if share[1] == "wait" else "share_latency", _value(share[2], True, written)
     known = [*_KNOWN, *(f"{role}.{metric}" for role in ROLES for metric in _KNOWN)]
     near = did_you_mean(written, known) or f"; known are {', '.join(_KNOWN)}"
@@ -372,9 +494,9 @@ def _ratio(x: Floats, n: Floats) -> tuple[float, float]:
     return ratio, math.sqrt(variance) / total
 
 
-def _latencies_above(result: Result, role: str, threshold_s: float) -> tuple[Floats, Floats]:
-    """Return, by section, how many latencies are above a threshold, and how many there are."""
-    buckets = _buckets(result, role)
+def _latencies_above(result: Result, goal: Goal, threshold_s: float) -> tuple[Floats, Floats]:
+    """Return, by section, how many of a goal's times are above a threshold, and how many there are."""
+    buckets = _buckets(result, goal)
     low, high = buckets["low_s"].to_numpy(np.float64), buckets["high_s"].to_numpy(np.float64)
     count, section = buckets["count"].to_numpy(np.float64), buckets["section"].to_numpy(np.int64)
     width = np.where(np.isfinite(high), high - low, 1.0)
@@ -383,21 +505,21 @@ def _latencies_above(result: Result, role: str, threshold_s: float) -> tuple[Flo
     return _sums(section, count * share, n_sections), _sums(section, count, n_sections)
 
 
-def _buckets(result: Result, role: str) -> pd.DataFrame:
-    latency = frames.of_measure(result.latency)
-    return latency[latency["role"] == role]
+def _buckets(result: Result, goal: Goal) -> pd.DataFrame:
+    latency = frames.of_measure(result.latency, goal.measure)
+    return latency[latency["role"] == goal.role]
 
 
 def _quantile(result: Result, goal: Goal) -> tuple[float, float]:
     q, variant = goal.parameter, result.scenario.side(goal.role).variant.name
-    value = float(result.quantile(q).get(variant, math.nan))
+    value = float(result.quantile(q, goal.measure).get(variant, math.nan))
     if math.isnan(value):
         return value, math.nan
-    _, error = _ratio(*_latencies_above(result, goal.role, value))
+    _, error = _ratio(*_latencies_above(result, goal, value))
     if not (q - error > 0.0 and q + error < 1.0):  # too few beyond it, or no sections
         return value, math.nan
-    buckets = _buckets(result, goal.role)
-    low, high = (float(frames.quantile(buckets, level).iloc[0]) for level in (q - error, q + error))
+    buckets = _buckets(result, goal)
+    low, high = (float(frames.quantile(buckets, level, goal.measure).iloc[0]) for level in (q - error, q + error))
     return value, (high - low) / 2.0
 
 

@@ -8,6 +8,7 @@ run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation
 size        draws designs and their costs: `latency_against_instances`, `cost_frontier`
 style       defines the colours, the frame and the axes that all figures share
 time_axis   groups the windows of a run, and draws their steps, bands, time axis and overload
+tokens      draws pools that serve tokens: `first_token_over_time`, `sequences_over_time`
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
     from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
     from shadowsim.plots.size import cost_frontier, latency_against_instances
+    from shadowsim.plots.tokens import first_token_over_time, sequences_over_time
 
 _HOME = {
     "batch_size_over_time": "pools",
@@ -34,6 +36,7 @@ _HOME = {
     "cost_frontier": "size",
     "differences": "comparison",
     "failures_over_time": "pools",
+    "first_token_over_time": "tokens",
     "instances_over_time": "pools",
     "latency_against_instances": "size",
     "latency_distribution": "run",
@@ -41,6 +44,7 @@ _HOME = {
     "noise_floor": "comparison",
     "power": "heatmap",
     "requests_over_time": "run",
+    "sequences_over_time": "tokens",
     "sweep": "heatmap",
     "utilisation": "run",
 }
@@ -52,6 +56,7 @@ __all__ = [
     "cost_frontier",
     "differences",
     "failures_over_time",
+    "first_token_over_time",
     "instances_over_time",
     "latency_against_instances",
     "latency_distribution",
@@ -59,6 +64,7 @@ __all__ = [
     "noise_floor",
     "power",
     "requests_over_time",
+    "sequences_over_time",
     "sweep",
     "utilisation",
 ]

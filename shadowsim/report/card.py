@@ -99,7 +99,8 @@ def _result_card(result: Result) -> Card:
     rows.append(["utilisation", *map(percent, summary["utilisation"])])
     rows.append(["errors", *(percent(x, 2) for x in summary["error_rate"])])
     for name, (label, formatter) in event_labels(scenario).items():
-        rows.append([label, *(NONE if pd.isna(x) else formatter(x) for x in summary[name])])
+        unknown = [pd.isna(x) or name in uncertain[str(variant)] for variant, x in summary[name].items()]
+        rows.append([label, *(NONE if no else formatter(x) for x, no in zip(summary[name], unknown, strict=True))])
     heads = ["", *(f"{name} ({role})" for name, role in zip(summary.index, summary["role"], strict=True))]
     note = overload_note(summary["verdict"]).strip()
     small = f'<div style="{_QUIET}">{escape(note)}</div>' if note else ""

@@ -35,7 +35,7 @@ from shadowsim.report.html_page import (
     text,
 )
 from shadowsim.report.run_text import event_labels, theory_notes, warm_up_notes
-from shadowsim.report.scenario_text import event_rows
+from shadowsim.report.scenario_text import event_rows, tokens_text
 from shadowsim.result import Result
 from shadowsim.scenario.service import Service
 from shadowsim.statistics.loads import SESSIONS, loads_of_table, note_of_pools
@@ -60,6 +60,8 @@ _SPANS = {
     "number of serving instances": ("serving_instance_count", 1.0, ""),
     "number of unavailable requests": ("requests_unavailable", 1.0, ""),
     "mean batch size": ("batch_size_mean", 1.0, ""),
+    "p99 to the first token": ("FirstChunkModelLatency_p99", 1e-3, " ms"),
+    "mean number of running sequences": ("running_sequences_mean", 1.0, ""),
 }
 
 
@@ -133,8 +135,8 @@ def _sentences(result: Result) -> list[str]:
         f"per second{', retries among them,' if s.traffic.retries else ''} in the mean for {length}, in {windows}."
     )
     pools = [
-        f"{v.name} has {count(v.pool.instance_count)} × {v.pool.instance_type} with {workers} "
-        f"{'worker' if workers == 1 else 'workers'} each; {_service_text(s.services[v.name])}."
+        f"{v.name} has {count(v.pool.instance_count)} × {v.pool.instance_type}"
+        f"{_service_text(s.services[v.name], workers)}."
         for v, workers in ((e.source, s.source_workers), (e.shadow, s.shadow_workers))
     ]
     routing = " and ".join(sorted(set(s.routing.values())))
@@ -146,11 +148,13 @@ def _sentences(result: Result) -> list[str]:
     return [traffic, " ".join(pools), " ".join(events), share, *warm_up_notes([result]), *theory_notes(result)]
 
 
-def _service_text(service: Service) -> str:
-    law = service.time
+def _service_text(service: Service, workers: int) -> str:
+    if service.tokens is not None:
+        return f"; each runs {tokens_text(service.tokens)}"
+    each, law = f" with {workers} {'worker' if workers == 1 else 'workers'} each; its service times are", service.time
     if law.kind == "linear":
-        return f"its service times are linear in {' and '.join(law.columns)}"
-    return f"its service times are {law.kind} with mean {_ms(law.mean)} ms and SCV {law.scv:.3g}"
+        return f"{each} linear in {' and '.join(law.columns)}"
+    return f"{each} {law.kind} with mean {_ms(law.mean)} ms and SCV {law.scv:.3g}"
 
 
 def _summary_section(result: Result, summary: pd.DataFrame) -> str:
@@ -186,10 +190,12 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         ("errors", [percent(r["error_rate"], 2) if r["requests"] else _NONE for r in variants]),
     ]
     for name, (label, formatter) in event_labels(result.scenario).items():
-        rest.append((label, [_NONE if pd.isna(r[name]) else formatter(float(r[name])) for r in variants]))
+        unknown = [pd.isna(r[name]) or name in uncertain[str(r.name)] for r in variants]
+        texts = [_NONE if no else formatter(float(r[name])) for r, no in zip(variants, unknown, strict=True)]
+        rest.append((label, texts))
     if result.scenario.capture:
-        unknown = "size not known"
-        rest.append(("captured", [unknown if pd.isna(b) else bytes_text(float(b)) for b in summary["captured_bytes"]]))
+        no_size = "size not known"
+        rest.append(("captured", [no_size if pd.isna(b) else bytes_text(float(b)) for b in summary["captured_bytes"]]))
     s = result.scenario
     return f"""<section aria-labelledby="figures">
 <h2 id="figures">Source beside shadow</h2>
@@ -223,7 +229,7 @@ def _charts(result: Result, verdict: Verdict, compared: pd.DataFrame) -> list[Ch
 
 
 def _event_charts(result: Result, verdict: Verdict, labels: Mapping[str, str]) -> list[Chart]:
-    """Return the charts of pools that scale, fail or batch, and of callers that retry: those that a run has."""
+    """Return the charts of pools that scale, fail, batch or serve tokens, and of callers that retry, as a run has."""
     w, end, scenario, charts = result.windows, result.scenario.horizon_s, result.scenario, []
     services = [scenario.services[variant] for variant in labels]
     if any(service.scaling or service.outages for service in services):
@@ -239,6 +245,11 @@ def _event_charts(result: Result, verdict: Verdict, labels: Mapping[str, str]) -
     if any(service.batching for service in services):
         gist = _range_text(w, labels, "mean batch size")
         charts.append(Chart("batches", plots.batch_size_over_time(w, verdict, end), gist))
+    if any(service.tokens for service in services):
+        gist = _range_text(w, labels, "p99 to the first token")
+        charts.append(Chart("first-token", plots.first_token_over_time(w, verdict, end), gist))
+        gist = _range_text(w, labels, "mean number of running sequences")
+        charts.append(Chart("sequences", plots.sequences_over_time(w, verdict, end), gist))
     return charts
 
 

@@ -27,6 +27,7 @@ from shadowsim.text import (
     significant,
     time_text,
     trimmed_number,
+    trimmed_time,
     wrapped,
 )
 from shadowsim.verdict import UNCERTAIN_RULE
@@ -44,6 +45,19 @@ _EVENT_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
     "batch_size_mean": ("batch size", significant),
     "retries_per_request": ("retries per request", lambda x: "< 0.0001" if 0.0 < x < 1e-4 else significant(x)),
     "success_rate": ("success of callers", lambda x: "> 99.999 %" if 0.99999 < x < 1.0 else percent(x, 3)),
+})  # fmt: skip
+# Of services in tokens.
+_TOKEN_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
+    "ttft_mean_s": ("first token mean", time_text),
+    "ttft_p50_s": ("first token p50", time_text),
+    "ttft_p99_s": ("first token p99", time_text),
+    "tpot_mean_s": ("per token mean", time_text),
+    "tpot_p95_s": ("per token p95", time_text),
+    "tpot_p99_s": ("per token p99", time_text),
+    "output_tokens_per_s": ("output tokens", lambda x: f"{significant(x, 4)}/s"),
+    "running_sequences_mean": ("running sequences", significant),
+    "cache_use_mean": ("cache use", percent),
+    "preemptions": ("preemptions", lambda x: count(round(x))),
 })  # fmt: skip
 _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 
@@ -150,7 +164,7 @@ def _summary_object(result: Result) -> dict[str, object]:
     for row in result.summary().reset_index().to_dict("records"):
         pool = pools[row["variant"]]
         variants.append(row | {key: getattr(pool, key) for key in _POOL_KEYS})
-        variants[-1]["uncertain"] = sorted(uncertain[row["variant"]])
+        variants[-1]["uncertain"] = sorted(uncertain[row["variant"]] & row.keys())
     scenario = result.scenario
     return {
         "scenario": scenario.experiment.name,
@@ -251,7 +265,8 @@ def summary_table(result: Result) -> str:
                 errors + blank,
                 _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
                 *(
-                    ("-" if pd.isna(row[name]) else formatter(row[name])) + blank
+                    ("-" if pd.isna(row[name]) or name in uncertain[str(variant)] else formatter(row[name]))
+                    + (mark if formatter is time_text else blank)
                     for name, (_, formatter) in extra_labels.items()
                 ),
             ]
@@ -278,7 +293,7 @@ def overload_note(statuses: Iterable[str]) -> str:
 
 
 def event_labels(scenario: Scenario) -> dict[str, tuple[str, Formatter]]:
-    """Return labels and formats of the figures of `Result.summary` on what changes pools and on retries, as it has."""
+    """Return labels and formats of the figures of `Result.summary` on changing pools, retries and tokens, as it has."""
     services = [scenario.services[v.name] for v in (scenario.experiment.source, scenario.experiment.shadow)]
     names = set()
     if any(service.scaling or service.outages for service in services):
@@ -287,7 +302,13 @@ def event_labels(scenario: Scenario) -> dict[str, tuple[str, Formatter]]:
         names.add("batch_size_mean")
     if scenario.traffic.retries:
         names |= {"retries_per_request", "success_rate"}
-    return {name: label for name, label in _EVENT_LABELS.items() if name in names}
+    labels = {name: label for name, label in _EVENT_LABELS.items() if name in names}
+    if any(service.tokens for service in services):
+        labels |= _TOKEN_LABELS
+        for i, pair in enumerate(scenario.goodput, start=1):
+            limits = f"{trimmed_time(pair.ttft_s)}, {trimmed_time(pair.tpot_s)}"
+            labels[f"goodput_share_{i}"] = (f"goodput ({limits})", lambda share: percent(share, 3))
+    return labels
 
 
 def _errors(n: int, requests: int) -> str:

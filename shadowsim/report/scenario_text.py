@@ -77,16 +77,16 @@ def _pool_text(scenario: Scenario, variant: Variant, workers: int) -> str:
     pool = variant.pool
     text = f"{variant.name}: {pool.instance_count:,} x {pool.instance_type}, "
     if service.tokens is not None:
-        return text + _tokens_text(service.tokens)
+        return text + tokens_text(service.tokens)
     law = service.time
     time = law.kind if math.isnan(law.mean) else f"{law.kind} {trimmed_time(law.mean)}"
     noun = "worker" if workers == 1 else "workers"
     return text + f"{workers} {noun} each, service {time}"
 
 
-def _tokens_text(tokens: Tokens) -> str:
-    """Describe a service in tokens."""
-    room = f"up to {tokens.max_sequences:,} sequences and {tokens.kv_tokens:,} cached tokens each"
+def tokens_text(tokens: Tokens) -> str:
+    """Return how many sequences an instance runs, of which lengths."""
+    room = f"up to {tokens.max_sequences:,} sequences with {tokens.kv_tokens:,} cached tokens"
     return f"{room}, prompts of {_length_law_text(tokens.prompt)} and answers of {_length_law_text(tokens.output)}"
 
 

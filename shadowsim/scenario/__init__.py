@@ -18,6 +18,7 @@ scenario     defines `Scenario`, which holds all of it and can be edited and sav
 service      reads service models: time, workers, queue limit, slowdown, errors, and how instances change
 step_models  looks up presets of the step times of language models
 table_files  reads tables: CSV of common dialects, Parquet, JSON lines and arrays
+token_times  computes the work of requests in tokens, and how long they take alone
 tokens       reads language models that batch continuously: requests in tokens, and the time of a step
 trace_times  finds the arrivals in a trace's table, and states how it read them
 traces       reads traces: recorded arrivals with the columns beside them

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from shadowsim.arrays import Floats
 from shadowsim.scenario.scenario import Scenario
+from shadowsim.scenario.token_times import typical_requests, work_s
+from shadowsim.scenario.tokens import full_batch, mean_work_s
 
 MOST_SCV = 100.0  # of service times: no run of a finite length shows more of a heavier tail
 
@@ -21,6 +25,9 @@ def relaxation_s(scenario: Scenario, role: str, load: float, busiest_load: float
     by that size (times the factor of a full batch), but come `max_size` at a time, which multiplies c_s^2 by it. It
     remembers at least one batch and its delay. That instances fail or their number changes is left out: this is the
     relaxation time of the queue, not of the pool's size.
+
+    An instance that serves tokens has its full batch near its capacity. Requests then leave it like those of a queue
+    with their mean work as E[S], and it remembers as many of them as the batch holds.
 
     Parameters
     ----------
@@ -39,25 +46,41 @@ def relaxation_s(scenario: Scenario, role: str, load: float, busiest_load: float
     """
     side = scenario.side(role)
     mean_s, scv = work_moments(scenario, role)
-    batcher, at_once = side.service.batching, 1
+    batcher, at_once, in_batch = side.service.batching, 1.0, 1.0
     if batcher is not None:
-        at_once = batcher.max_size
+        at_once = in_batch = batcher.max_size
+    elif side.service.tokens is not None:
+        in_batch = full_batch(side.service.tokens, trace_columns(scenario))
     dispersion = max(scenario.traffic.dispersion or 1.0, 1.0)
     if busiest_load is not None and busiest_load < 1.0:
         load, dispersion = busiest_load, 1.0
     services = 1.0 / (1.0 - math.sqrt(load)) ** 2 if load < 1.0 else math.inf
     if side.service.queue_limit is not None:
-        services = min(services, (side.service.queue_limit + side.workers * at_once + 1.0) ** 2)
+        services = min(services, (side.service.queue_limit + side.workers * in_batch + 1.0) ** 2)
     slowest_s = mean_s * side.service.slowest_factor
     queue_s = (dispersion + at_once * min(scv, MOST_SCV)) / 2.0 * slowest_s / side.workers * services
-    return queue_s if batcher is None else max(queue_s, slowest_s * at_once) + batcher.max_delay_s
+    if batcher is None and side.service.tokens is None:
+        return queue_s
+    return max(queue_s, slowest_s * in_batch) + (0.0 if batcher is None else batcher.max_delay_s)
 
 
 def work_moments(scenario: Scenario, role: str) -> tuple[float, float]:
-    """Return mean (seconds) and SCV of a variant's service times; those of a linear law come from the trace's rows."""
-    law = scenario.side(role).service.time
-    if law.kind != "linear":
-        return law.mean, law.scv
-    work_s = law.values(scenario.traffic.trace().columns)
-    mean_s = float(work_s.mean())
-    return mean_s, float(work_s.var()) / mean_s**2 if mean_s > 0.0 else 0.0
+    """Return mean (seconds) and SCV of a variant's service times; those of a linear law come from the trace's rows.
+
+    A request in tokens has the time that it keeps an instance with a full batch busy.
+    """
+    service, columns = scenario.side(role).service, trace_columns(scenario)
+    if service.tokens is not None:
+        seconds = work_s(service.tokens, typical_requests(service.tokens, columns), columns)
+        mean_s = mean_work_s(service.tokens, columns)
+        return mean_s, float(seconds.var()) / mean_s**2
+    if service.time.kind != "linear":
+        return service.time.mean, service.time.scv
+    seconds = service.time.values(columns)
+    mean_s = float(seconds.mean())
+    return mean_s, float(seconds.var()) / mean_s**2 if mean_s > 0.0 else 0.0
+
+
+def trace_columns(scenario: Scenario) -> Mapping[str, Floats]:
+    """Return the columns of a scenario's trace; none for other traffic."""
+    return scenario.traffic.trace().columns if scenario.traffic.process == "trace" else {}

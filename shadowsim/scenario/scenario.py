@@ -112,6 +112,8 @@ class Side:
             sentences.append(f"{name}: new instances serve at once (cold_start_s is left out).")
         if service.tokens is not None and service.tokens.on_timeout is None:
             sentences.append(f"{name}: requests that time out are served to their end (tokens.on_timeout is left out).")
+        if service.tokens is not None and service.tokens.preset is not None:
+            sentences.append(f"{name}: {service.tokens.preset.assumption}")
         if service.scaling is None and service.cold_start_s is not None:
             sentences.append(f"{name}: cold_start_s is not used, since the variant does not scale.")
         if service.outages is not None:
@@ -369,12 +371,6 @@ class Scenario:
             evented=service.has_events or self.traffic.retries is not None,
         )
 
-    def check_simulated(self) -> None:
-        """Raise `InputError` for a service that is read and checked, but not simulated yet."""
-        for service in self.services.values():
-            if service.tokens is not None:
-                raise service.tokens.not_simulated
-
     @property
     def evented(self) -> bool:
         """Whether a pool has to be simulated event by event."""
@@ -469,6 +465,8 @@ class Scenario:
         if load < _ABSURD_LOAD:
             return ""
         what = f"{tokens.path}.step: steps take {load:,.0f} times the time that there is"
+        if tokens.preset is not None:
+            return f"{what}."
         return f'{what}; are its coefficients milliseconds ("{tokens.step.base_s:g}ms")?'
 
     def to_dict(self) -> dict[str, object]:

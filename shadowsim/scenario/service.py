@@ -81,11 +81,14 @@ class Service:
 
     @property
     def time(self) -> Law:
-        """Law of the seconds that a request holds a worker; raises `InputError` for a service in tokens."""
-        if self.time_law is None:
-            assert self.tokens is not None
-            raise self.tokens.not_simulated
+        """Law of the seconds that a request holds a worker; a service in tokens has none."""
+        assert self.time_law is not None
         return self.time_law
+
+    @property
+    def follows_trace(self) -> bool:
+        """Whether the work of a request comes from columns of a trace."""
+        return self.time.kind == "linear" if self.tokens is None else self.tokens.follows_trace
 
     @property
     def has_events(self) -> bool:

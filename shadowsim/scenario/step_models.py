@@ -2,7 +2,7 @@
 
 The presets are data/step_models.csv in this folder, made by `shadowsim step-model` from the tables that `source` names.
 They hold our coefficients and how far they miss, not the measurements. `shadowsim step-model --presets` lists them. In
-a scenario, a preset's name may stand for `tokens.step`.
+a scenario, a preset's name may stand for `tokens.step`, and its `before_s` where the scenario has none.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ prompt, output   tokens per request: a number, a law (its keys end in `_tokens`)
 max_sequences    most running sequences of an instance
 max_step_tokens  most tokens of a step: one per sequence that decodes, and those of prompts; at least `max_sequences`
 kv_tokens        tokens that an instance's cache holds, in blocks of `block_tokens` (16 if left out)
-step             seconds of a step, see below
-before_s         from a request's arrival until it waits for its admission; 0 if left out
+step             seconds of a step, see below, or the name of a preset, as `shadowsim step-model --presets` lists them
+before_s         from a request's arrival until it waits for its admission; if left out the preset's, or 0
 after_s          from its last token to its answer; 0 if left out
 chunked          whether a prompt may be divided among steps; true if left out
 on_timeout       what becomes of a request whose time is out: `finish` (if left out), or `abort` at the end of the step
@@ -50,13 +50,13 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import Block
 from shadowsim.scenario.laws import Law, parse_law
+from shadowsim.scenario.step_models import STEP_KEYS, StepPreset, preset
 from shadowsim.scenario.traces import Trace
 
 KEYS = (
     *("prompt", "output", "max_sequences", "max_step_tokens", "kv_tokens", "block_tokens", "step"),
     *("before_s", "after_s", "chunked", "on_timeout", "prefix"),
 )
-STEP_KEYS = ("base_s", "per_prefill_token_s", "per_sequence_s", "per_kv_token_s", "per_prefill_pair_s")
 PREFIX_KEYS = ("length", "groups", "session", "cache_tokens")
 ON_TIMEOUT = ("finish", "abort")
 BLOCK_TOKENS = 16
@@ -143,6 +143,8 @@ class Tokens:
         "finish" or "abort"; None if left out, which counts as "finish".
     prefix : Prefix or None
         None for prompts that have nothing in common.
+    preset : StepPreset or None
+        Where `step` comes from, if the scenario names one.
     path : str
         Where it stands in the scenario, for errors.
     """
@@ -159,6 +161,7 @@ class Tokens:
     chunked: bool = True
     on_timeout: str | None = None
     prefix: Prefix | None = None
+    preset: StepPreset | None = None
     path: str = field(default="tokens", compare=False)
 
     @property
@@ -167,9 +170,9 @@ class Tokens:
         return self.kv_tokens // self.block_tokens
 
     @property
-    def not_simulated(self) -> InputError:
-        """The error for whatever needs a run of it."""
-        return InputError(self.path, "is read and checked, but not simulated yet in this version")
+    def follows_trace(self) -> bool:
+        """Whether lengths of prompts or answers come from columns of a trace."""
+        return "linear" in (self.prompt.kind, self.output.kind)
 
     def fits(self, prompt: int, output: int) -> bool:
         """Whether an instance can serve a request of so many tokens; its last token is never in the cache."""
@@ -206,9 +209,12 @@ def parse_tokens(block: Block, base_dir: Path | None = None) -> Tokens:
                 constraint = f"must be at least `max_sequences`, which is {max_sequences}, a token for each"
                 raise InputError(block.at("max_step_tokens"), constraint, max_step_tokens)
     with errors:
-        step = parse_step(block.need("step"), block.at("step"))
-    with errors:
-        before_s = block.number("before_s", 0.0, least=0.0)
+        value, named = block.need("step"), None
+        if isinstance(value, str):
+            named = preset(value, block.at("step"))
+        step = parse_step(value if named is None else named.step, block.at("step"))
+        with errors:
+            before_s = block.number("before_s", (named.before_s if named is not None else None) or 0.0, least=0.0)
     with errors:
         after_s = block.number("after_s", 0.0, least=0.0)
     with errors:
@@ -229,14 +235,13 @@ def parse_tokens(block: Block, base_dir: Path | None = None) -> Tokens:
         chunked=chunked,
         on_timeout=on_timeout,
         prefix=prefix,
+        preset=named,
         path=block.path,
     )
 
 
 def parse_step(value: object, path: str) -> StepModel:
     """Return the step model that a JSON object describes."""
-    if isinstance(value, str):
-        raise InputError(path, "must be an object {...}: step models have no names in this version", value)
     block, errors = Block.of(value, path), Collector()
     with errors:
         block.only(STEP_KEYS)
@@ -289,7 +294,7 @@ def check_tokens(tokens: Tokens, trace: Trace | None) -> None:
         if fails.any():
             i = int(np.argmax(fails))
             whose = "a request"
-            if trace is not None and "linear" in (tokens.prompt.kind, tokens.output.kind):
+            if trace is not None and tokens.follows_trace:
                 whose = f"the request in {trace.place(i)}"
             room = "in whole blocks" if key == "kv_tokens" else "in one step, since `chunked` is false"
             constraint = f"must hold all tokens of {whose} but the last, {needed.flat[i]:,.0f}, {room}"

@@ -12,6 +12,7 @@ from shadowsim.scenario.defaults import builtin_document
 from shadowsim.scenario.fields import Block
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import parse_service
+from shadowsim.scenario.step_models import preset
 from shadowsim.scenario.tokens import (
     BLOCK_TOKENS,
     MOST_SEQUENCES,
@@ -91,7 +92,7 @@ def test_keys_and_defaults():
         ({"kv_tokens": MOST_TOKENS + 1}, ".kv_tokens", "integer from 16"),
         ({"block_tokens": 0}, ".block_tokens", "integer from 1"),
         ({"step": ...}, ".step", "is required"),
-        ({"step": "llama"}, ".step", "must be an object {...}: step models have no names in this version, got 'llama'"),
+        ({"step": "llama"}, ".step", "must be a preset that `shadowsim step-model --presets` lists, got 'llama'"),
         ({"step": {}}, ".step.base_s", "is required"),
         ({"step": {"base_s": 0}}, ".step", "base_s + per_sequence_s >= 1e-06, since each step takes time, got 0"),
         ({"step": {"base_s": 1, "per_token_s": 1}}, ".step.per_token_s", "did you mean per_kv_token_s"),
@@ -244,23 +245,38 @@ def test_mean_work():
 # ---- As a part of a scenario ----
 
 
-def test_a_scenario_in_tokens_is_described_and_refused_by_name():
+def test_a_scenario_in_tokens_is_described():
     s = token_scenario(POISSON)
     assert s.evented
     assert s.side("source").workers == 1
     assert (
-        "AllTraffic: 4 x ml.m5.xlarge, up to 256 sequences and 400,000 cached tokens each, prompts of lognormal 1,000 "
+        "AllTraffic: 4 x ml.m5.xlarge, up to 256 sequences with 400,000 cached tokens, prompts of lognormal 1,000 "
         "tokens and answers of 200 tokens"
     ) in " ".join(scenario_text(s).split())
     assumed = "AllTraffic: requests that time out are served to their end (tokens.on_timeout is left out)."
     assert assumed in s.assumptions
-    refused = r"^services\.(AllTraffic|Shadow-01)\.tokens: is read and checked, but not simulated yet in this version$"
-    for question in (ss.simulate, lambda s: ss.size(s, "p99 <= 1s"), lambda s: ss.plan(s, "p99 +5%")):
-        with pytest.raises(InputError, match=refused):
-            question(s)
     slow = token_scenario(POISSON | {"rate_per_s": 50.0}, {"step": {"base_s": 12}})
     assert any('are its coefficients milliseconds ("12ms")?' in text for text in slow.assumptions)
     assert not any("milliseconds" in text for text in s.assumptions)
+
+
+def test_prefixes_are_refused_by_name_until_they_are_simulated():
+    s = token_scenario(POISSON, {"prefix": {"length": 9, "groups": 2, "cache_tokens": 16}})
+    with pytest.raises(InputError, match=r"^services\.AllTraffic\.tokens\.prefix: is read and checked, but not simul"):
+        ss.simulate(s)
+
+
+def test_a_step_may_be_a_presets_name():
+    """The preset's time before the entry holds where the scenario has none, and its misses are said."""
+    name = "llama-2-7b-hf-h100-tp1"
+    s = token_scenario(POISSON, {"step": name.upper()})
+    tokens = s.source_service.tokens
+    assert tokens.step == StepModel(**preset(name).step)
+    assert tokens.before_s == preset(name).before_s > 0.0
+    assert f"AllTraffic: {preset(name).assumption}" in s.assumptions
+    assert s.to_dict()["services"]["AllTraffic"]["tokens"]["step"] == name.upper()
+    assert token_scenario(POISSON, {"step": name, "before_s": 0}).source_service.tokens.before_s == 0.0
+    assert token_scenario(POISSON, {"step": "llama2-70b-h100-80gb-tp8"}).source_service.tokens.before_s == 0.0
 
 
 def test_it_is_edited_and_saved_with_its_files(tmp_path):

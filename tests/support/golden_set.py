@@ -42,7 +42,7 @@ DESCRIBED = [
 
 
 def golden_scenarios() -> dict[str, Scenario]:
-    """Return the twelve scenarios by name."""
+    """Return the thirteen scenarios by name."""
     time = {"law": "linear", "base_s": 0.05, "GeneratedTokens": 0.004}
     law = {"law": "exponential", "mean_bytes": 900.0}
     sized = {"request_bytes": law, "response_bytes": law | {"mean_bytes": 90.0}}
@@ -53,6 +53,12 @@ def golden_scenarios() -> dict[str, Scenario]:
     policy = {"metric": "InvocationsPerInstance", "target": 900, "min": 1, "max": 6, "in_points": 5, "delay_s": 30}
     scaled = {"scaling": policy, "cold_start_s": 45.0}
     retries = {"mode": "standard-2026", "timeout_s": 1.0, "clients": 10}
+    step = {"base_s": 0.012, "per_prefill_token_s": 4e-5, "per_sequence_s": 2e-4, "per_kv_token_s": 1e-7}
+    lengths = {law: {"law": law, "scv": 0.8} for law in ("lognormal", "gamma")}
+    tokens = {
+        "prompt": lengths["lognormal"] | {"mean_tokens": 300}, "output": lengths["gamma"] | {"mean_tokens": 120},
+        "max_sequences": 32, "max_step_tokens": 8192, "kv_tokens": 8192, "step": step,
+    }  # fmt: skip
     return {
         "random_poisson": scenario(
             poisson | sized, service(mean_s=0.08, workers=2), source_instances=2, capture=True, **run
@@ -142,6 +148,15 @@ def golden_scenarios() -> dict[str, Scenario]:
             mirror={"instant": "response"},
             endpoint={"routing": {"Source": LEAST}, "timeout_s": 5.0},
             **run,
+        ),
+        "tokens": scenario(
+            poisson | {"rate_per_s": 8.0, "retries": retries | {"timeout_s": 5.0}},
+            {"tokens": tokens | {"chunked": False, "after_s": 0.01}, "queue_limit": 20},
+            {"tokens": tokens | {"kv_tokens": 4000, "before_s": 0.005, "on_timeout": "abort"}},
+            source_instances=2,
+            shadow_instances=2,
+            endpoint={"routing": {"Source": LEAST}, "timeout_s": 8.0},
+            **(run | {"goodput": [{"ttft_s": 0.5, "tpot_s": 0.03}, {"ttft_s": 1.0, "tpot_s": 0.05}]}),
         ),
     }
 
