@@ -248,7 +248,7 @@ class Result:
     def _token_times(self) -> dict[str, pd.Series[float]]:
         """Return means and quantiles of times of tokens, in seconds by variant; nothing for a run without tokens."""
         run = self.settled
-        if "measure" not in run.latency.columns:
+        if frames.TOKEN_WINDOWS[0].name not in run.windows.columns:
             return {}
         times = {}
         for measure, levels in TOKEN_QUANTILES.items():

@@ -32,7 +32,7 @@ def run(c, s, arrivals, chunk, workers=1):
     job = parallel.Job(c, arrivals, chunk, s.sample_requests, 0)
     counts = parallel.run(job, workers, None, lambda _: None)
     check_conserved(counts.tallies, counts.arrived)
-    windows = windows_frame(s, c, counts.tallies)
+    windows = windows_frame(s, c, counts)
     return windows, requests_frame(s, c, s.sample_requests, counts.samples, counts.tallies[0]), counts.evented
 
 
