@@ -348,7 +348,7 @@ def _event_figures(part: pd.DataFrame, horizon_s: float) -> dict[str, float]:
         part[name].to_numpy(np.float64)
         for name in ("serving_instance_count", "existing_instance_count", "batch_size_mean")
     )
-    lengths = np.diff(np.append(part["time_s"].to_numpy(np.float64), horizon_s))
+    lengths = frames.lengths_s(part, horizon_s)
     batches = part["batches"].fillna(0).to_numpy(np.float64)
     calls = float(part["calls"].sum())
     return {

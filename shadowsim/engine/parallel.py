@@ -30,7 +30,7 @@ from shadowsim.frames import ROLES
 
 PROBATION = 64  # windows in which a slice may reach the true state
 _BATCHES_PER_STEP = 8  # small batches of the pipeline keep the copies in the cache
-_PLAIN_COMPILES_S, _GENERAL_COMPILES_S, _EVENTS_COMPILE_S = 8, 20, 40  # on a machine of 2020
+_PLAIN_COMPILES_S, _GENERAL_COMPILES_S, _EVENTS_COMPILE_S = 10, 20, 40  # about; it is announced
 _REQUESTS_PER_CALL = 2e6  # about a twentieth of a second: progress moves, Ctrl-C works
 
 Advance = Callable[[int], object]

@@ -84,12 +84,6 @@ class ScalingPolicy:
     delay_s: float = 0.0
 
     @property
-    def block(self) -> dict[str, object]:
-        """The JSON object that describes it, with all keys."""
-        values = (self.metric, self.target, self.least, self.most, self.out_cooldown_s, self.in_cooldown_s)
-        return dict(zip(KEYS, (*values, self.out_points, self.in_points, self.delay_s), strict=True))
-
-    @property
     def point_s(self) -> float:
         """Distance of the data points that start a scale-out, in seconds."""
         return TICK_S if self.metric == CONCURRENCY else MINUTE_S
