@@ -102,7 +102,10 @@ def load_scenario(
     length_s = parse_duration(length_s, "horizon_s") if isinstance(length_s, str) else length_s
     document = builtin_document()
     experiment = dict(document["experiment"])  # type: ignore[call-overload]
-    experiment |= {"Name": "load", "EndpointName": name if re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name) else "load"}
+    experiment |= {
+        "Name": "load",
+        "EndpointName": name if re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name) else "load",
+    }
     document["experiment"] = experiment
     document["traffic"] = {"process": "poisson", "rate_per_s": rate_per_s if rate_per_s is not None else 1.0}
     period_s = _period_s(float(length_s)) if isinstance(length_s, int | float) else RUN["period_s"]
@@ -138,7 +141,9 @@ def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) 
     """
     expected = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start) * scenario.horizon_s
     if expected > MOST_REQUESTS:
-        what = f"must bring at most {MOST_REQUESTS:,} requests within {scenario.horizon_s:g} s, which are kept in memory"
+        what = (
+            f"must bring at most {MOST_REQUESTS:,} requests within {scenario.horizon_s:g} s, which are kept in memory"
+        )
         raise InputError("traffic", what, round(expected), hint="; give a shorter --duration")
     from shadowsim.engine.arrivals import arrivals_of  # loads the compiler
 

@@ -3,7 +3,7 @@
 backends           answers calls by containers behind URLs
 captures           writes capture files while the server runs
 connections        keeps connections to containers, and reads their answers within limits
-continuous_batcher steps one instance of a language model's server: batch, cache and queue, in plain Python
+continuous_batcher steps one instance of a language model's server: batch, cache and queue
 counts             counts requests by variant and minute
 dynamic_batcher    batches the requests of one simulated instance
 experiment_frames  builds the frames of a live experiment

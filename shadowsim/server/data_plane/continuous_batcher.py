@@ -1,4 +1,4 @@
-"""Steps one instance of a language model's server: batch, cache and queue, in plain Python.
+"""Steps one instance of a language model's server: batch, cache and queue.
 
 It is the continuous batcher of scenario/tokens.py, with the rules of the simulator, and gives the same times to the
 bit. But it makes every step, where the simulator jumps from event to event: here time passes anyway, and whoever
@@ -19,7 +19,7 @@ from shadowsim.scenario.tokens import Tokens
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
+class TokenSequence:
     """A request on its way through an instance; times are NaN until they are known.
 
     Attributes
@@ -83,10 +83,10 @@ class ContinuousBatcher:
     def __init__(self, tokens: Tokens, queue_limit: int | None = None):
         self._tokens, self._queue_limit = tokens, queue_limit
         self._free_blocks = tokens.blocks
-        self._running: list[Sequence] = []  # in order of admission
-        self._queue: deque[Sequence] = deque()
-        self._entering: deque[tuple[float, Sequence]] = deque()  # on their way to the queue
-        self._leaving: list[tuple[float, int, Sequence]] = []  # a heap: when callers give up
+        self._running: list[TokenSequence] = []  # in order of admission
+        self._queue: deque[TokenSequence] = deque()
+        self._entering: deque[tuple[float, TokenSequence]] = deque()  # on their way to the queue
+        self._leaving: list[tuple[float, int, TokenSequence]] = []  # a heap: when callers give up
         self._n_entered = 0
         self._step: tuple[float, float] | None = None  # start and end of the step in progress
         # (begin, tokens read in the first step, number of this step) while the same sequences decode
@@ -115,7 +115,7 @@ class ContinuousBatcher:
         """Share of the cache's blocks that running sequences hold."""
         return 1.0 - self._free_blocks / self._tokens.blocks
 
-    def enter(self, sequence: Sequence) -> bool:
+    def enter(self, sequence: TokenSequence) -> bool:
         """Take a sequence at its arrival; return False if there is no room for it. `advance` to its arrival first."""
         n_present = len(self._running) + len(self._queue) + len(self._entering)
         if self._queue_limit is not None and n_present - self._tokens.max_sequences >= self._queue_limit:
@@ -131,9 +131,9 @@ class ContinuousBatcher:
             self._start(sequence.arrival_s)
         return True
 
-    def advance(self, now: float) -> list[Sequence]:
+    def advance(self, now: float) -> list[TokenSequence]:
         """Let everything happen up to a moment, and return the sequences that have had their last token since."""
-        finished: list[Sequence] = []
+        finished: list[TokenSequence] = []
         while (at := self.next_s) <= now:
             if self._step is not None and self._step[1] == at:
                 finished += self._finish(*self._step)
@@ -145,7 +145,7 @@ class ContinuousBatcher:
                 self._start(at)
         return finished
 
-    def _leave(self, sequence: Sequence) -> None:
+    def _leave(self, sequence: TokenSequence) -> None:
         """Drop a sequence whose caller has left: at once while it waits, else before the next step."""
         if sequence in self._running:
             sequence._gone = True
@@ -154,7 +154,7 @@ class ContinuousBatcher:
         else:
             self._entering = deque(entry for entry in self._entering if entry[1] is not sequence)
 
-    def _finish(self, start: float, end: float) -> list[Sequence]:
+    def _finish(self, start: float, end: float) -> list[TokenSequence]:
         self._step = None
         share_s = (end - start) / len(self._running)
         finished = []
@@ -177,7 +177,7 @@ class ContinuousBatcher:
             self._remove(finished)
         return finished
 
-    def _remove(self, sequences: list[Sequence]) -> None:
+    def _remove(self, sequences: list[TokenSequence]) -> None:
         self._running = [s for s in self._running if s not in sequences]
         self._free_blocks += sum(s._blocks for s in sequences)
         self._segment = None
@@ -266,12 +266,12 @@ class ContinuousBatcher:
         tokens = j * read + n * (j * (j - 1) // 2)
         return begin + ((step.base_s + step.per_sequence_s * n) * j + step.per_kv_token_s * tokens)
 
-    def _n_keys(self, s: Sequence) -> int:
+    def _n_keys(self, s: TokenSequence) -> int:
         """Whole blocks of a prompt that others of its group share."""
         prefix = self._tokens.prefix
         return 0 if prefix is None else min(prefix.length, s.prompt) // self._tokens.block_tokens
 
-    def _hits(self, s: Sequence) -> int:
+    def _hits(self, s: TokenSequence) -> int:
         """How many of a prompt's first blocks are in the cache of prefixes."""
         n, n_keys = 0, self._n_keys(s)
         while n < n_keys and (s.group, n) in self._prefixes:

@@ -138,7 +138,7 @@ class LiveEndpoint:
     def sample(self, now_s: float) -> None:
         """Record each instance's concurrent requests, which also gives idle variants their zeros."""
         for pool in self.serving():
-            name, sample = pool.variant.name, (now_s, pool.outstanding, cores_of(pool))
+            name, sample = pool.variant.name, (now_s, pool.outstanding, cores_of(pool), pool.batches())
             self.series_of(name).sample(*sample)
             if self.logbook is not None and name in self.logbook.variants:
                 self.logbook.series[self.logbook.variants.index(name)].sample(*sample)
@@ -270,6 +270,7 @@ class LiveEndpoints:
                 began_s=time(),
                 n_workers=workers,
                 created_s=view.experiment_s,
+                in_tokens=any(pool is not None and bool(pool.batches()) for pool in (source, live.shadow)),
             )
             live.mirror.restart()
 

@@ -37,8 +37,7 @@ from shadowsim.server.data_plane.backends import (
     Call,
     TokenFigures,
 )
-from shadowsim.server.data_plane.continuous_batcher import ContinuousBatcher
-from shadowsim.server.data_plane.continuous_batcher import Sequence as TokenSequence
+from shadowsim.server.data_plane.continuous_batcher import ContinuousBatcher, TokenSequence
 from shadowsim.server.data_plane.dynamic_batcher import BatchedRequest, DynamicBatcher
 
 _DRAWS_AT_ONCE = 256  # some laws take a microsecond per draw, during which the event loop stands still
@@ -153,7 +152,9 @@ class _InBatches:
         self.n_workers = n_workers
         self._offered = service.saturated_factor
         self._instances = [
-            _RealTime[BatchedRequest](DynamicBatcher(service.batching, n_workers, service.queue_limit, service.slowdown))
+            _RealTime[BatchedRequest](
+                DynamicBatcher(service.batching, n_workers, service.queue_limit, service.slowdown)
+            )
             for _ in range(n_instances)
         ]
         self._outcomes = _Outcomes(service, seed)

@@ -15,7 +15,7 @@ from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.scenario.service import parse_service
 from shadowsim.scenario.tokens import Prefix, StepModel, Tokens
-from shadowsim.server.data_plane.continuous_batcher import ContinuousBatcher, Sequence
+from shadowsim.server.data_plane.continuous_batcher import ContinuousBatcher, TokenSequence
 
 
 def tokens_of(served):
@@ -52,7 +52,7 @@ def live(history, tokens, limit, timeout_s):
     batcher, all_finished, out = ContinuousBatcher(tokens, limit), [], {}
     for a in sorted(history.attempts, key=lambda a: (a.arrival, a.window, a.in_window)):
         s = history.sequences[a.number, a.attempt]
-        sequence = Sequence(a.arrival, s.prompt, s.output, s.group, give_up_s=a.arrival + timeout_s)
+        sequence = TokenSequence(a.arrival, s.prompt, s.output, s.group, give_up_s=a.arrival + timeout_s)
         all_finished += batcher.advance(a.arrival)
         out[a.number] = sequence if batcher.enter(sequence) else None
     all_finished += batcher.advance(1e12)
@@ -93,7 +93,7 @@ def test_an_idle_batcher_waits_for_nothing():
 def test_steps_and_their_work_by_hand():
     """Steps of 1 s: alone in three, the first of which ends before the second comes, and together in two."""
     batcher = ContinuousBatcher(tokens_of(server(listed(3), listed(4))))
-    first, second = Sequence(0.0, 3, 4), Sequence(1.5, 3, 3)
+    first, second = TokenSequence(0.0, 3, 4), TokenSequence(1.5, 3, 3)
     assert batcher.enter(first)
     assert batcher.advance(1.5) == []
     assert (first.first_s, first.produced, batcher.next_s, batcher.n_running) == (1.0, 1, 2.0, 1)

@@ -6,13 +6,15 @@ from time import monotonic
 
 import numpy as np
 import pytest
+import virtual_time
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shadowsim.errors import InputError
 from shadowsim.scenario.laws import parse_law
 from shadowsim.scenario.service import parse_service
-from shadowsim.server.data_plane.backends import Call, Simulated, SimulatedQueue, draws, outcome_of
+from shadowsim.server.data_plane.backends import Call
+from shadowsim.server.data_plane.simulated import SimulatedQueue, check_simulable, draws, simulated
 
 
 def plain(arrivals, works, n_workers, limit, slowdown):
@@ -67,7 +69,7 @@ def service(**more):
 
 def test_a_worker_is_held_and_the_body_is_echoed():
     async def run():
-        backend = Simulated(service(), 1, 1, 7)
+        backend = simulated(service(), 1, 1, 7)
         call = Call(b"body", {"Content-Type": "a/b"})
         return await asyncio.gather(*(backend.invoke(0, call, 60.0) for _ in range(3)))
 
@@ -82,7 +84,7 @@ def test_a_worker_is_held_and_the_body_is_echoed():
 
 def test_a_full_queue_refuses_and_a_time_out_leaves_the_worker_at_work():
     async def run():
-        backend = Simulated(service(queue_limit=1), 1, 1, 7)
+        backend = simulated(service(queue_limit=1), 1, 1, 7)
         return await asyncio.gather(*(backend.invoke(0, Call(b""), 0.03) for _ in range(3)))
 
     first, second, third = asyncio.run(run())
@@ -93,7 +95,7 @@ def test_a_full_queue_refuses_and_a_time_out_leaves_the_worker_at_work():
 
 @pytest.mark.parametrize(("share", "status"), [("error_4xx", 400), ("error_5xx", 500)])
 def test_shares_of_errors(share, status):
-    backend = Simulated(service(**{share: 1.0}), 1, 1, 7)
+    backend = simulated(service(**{share: 1.0}), 1, 1, 7)
     answer = asyncio.run(backend.invoke(0, Call(b""), 60.0))
     assert (answer.outcome, answer.status) == (share, status)
 
@@ -101,12 +103,99 @@ def test_shares_of_errors(share, status):
 def test_a_law_of_trace_columns_is_refused():
     linear = parse_service({"time": {"law": "linear", "base_s": 0.1, "tokens": 0.01}}, "services.x")
     with pytest.raises(InputError, match="no trace"):
-        Simulated(linear, 1, 1, 7)
+        simulated(linear, 1, 1, 7)
+
+
+TOKENS = {
+    "prompt": 100, "output": 4, "max_sequences": 2, "max_step_tokens": 100, "kv_tokens": 1000,
+    "step": {"base_s": 0.01, "per_prefill_token_s": 0.0002},
+}  # fmt: skip
+
+
+def in_tokens(**more):
+    return parse_service({"tokens": TOKENS | more.pop("tokens", {}), **more}, "services.x")
+
+
+def asked(backend, n, timeout_s=60.0):
+    async def run():
+        return await asyncio.gather(*(backend.invoke(0, Call(b"body"), timeout_s) for _ in range(n)))
+
+    return virtual_time.run(run())
+
+
+def test_tokens_come_when_the_model_says():
+    """Steps of 30 ms, 29.8, 10.2 and 10: a decoding sequence leaves 99 tokens of a step to the next one's prompt."""
+    first, second, third = asked(simulated(in_tokens(), 1, 1, 7), 3)
+    assert [a.outcome for a in (first, second, third)] == ["answered"] * 3
+    assert [a.body for a in (first, second, third)] == [b"body"] * 3
+    assert first.tokens.first_token_s == pytest.approx(0.03)
+    assert second.tokens.first_token_s == pytest.approx(0.07)
+    assert first.latency_s == pytest.approx(0.08)
+    assert third.wait_s == pytest.approx(0.08)
+    assert first.tokens.per_token_s == pytest.approx((first.latency_s - first.tokens.first_token_s) / 3)
+    assert (first.tokens.prompt, first.tokens.output, first.tokens.produced, first.tokens.prefilled) == (100, 4, 4, 100)
+    # Alone in the batch for 30 ms, then with another for 50 ms: the instance was busy for as long as their shares say.
+    assert first.work_s == pytest.approx(0.03 + 0.05 / 2)
+
+
+@pytest.mark.parametrize("on_timeout", ["finish", "abort"])
+def test_a_caller_who_gives_up_frees_its_place_where_the_model_says_so(on_timeout):
+    backend = simulated(in_tokens(tokens={"on_timeout": on_timeout, "output": 1000, "kv_tokens": 4000}), 1, 1, 7)
+
+    async def run():
+        answer = await backend.invoke(0, Call(b""), 0.065)
+        await asyncio.sleep(0.02)  # over the end of the step in progress
+        return answer, backend.batches()
+
+    answer, batches = virtual_time.run(run())
+    assert (answer.outcome, answer.latency_s) == ("timed_out", 0.065)
+    assert answer.tokens.first_token_s == pytest.approx(0.03)
+    assert math.isnan(answer.tokens.per_token_s)
+    assert [running for running, _ in batches] == ([0] if on_timeout == "abort" else [1])
+
+
+def test_a_full_batch_with_a_full_queue_refuses():
+    answers = asked(simulated(in_tokens(queue_limit=1), 1, 1, 7), 4)
+    assert [a.outcome for a in answers] == ["answered", "answered", "answered", "refused"]
+
+
+def test_a_request_that_never_fits_is_a_bad_one():
+    (answer,) = asked(simulated(in_tokens(tokens={"prompt": 2000}), 1, 1, 7), 1)
+    assert (answer.outcome, answer.status) == ("error_4xx", 400)
+    assert b"2000 tokens" in answer.body
+
+
+def test_a_batch_leaves_together():
+    batching = {"max_size": 2, "max_delay_s": 0.05, "marginal": 0.5}
+    answers = asked(simulated(service(batching=batching), 1, 1, 7), 3)
+    assert [a.service_s for a in answers] == pytest.approx([0.03, 0.03, 0.02])
+    assert [a.wait_s for a in answers] == pytest.approx([0.0, 0.0, 0.05])  # the last waits for a fourth
+    assert [a.work_s for a in answers] == pytest.approx([0.015, 0.015, 0.02])
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome"),
-    [(200, "answered"), (204, "answered"), (302, "error_5xx"), (404, "error_4xx"), (503, "error_5xx")],
+    ("block", "named"),
+    [
+        ({"scaling": {"metric": "InvocationsPerInstance", "target": 100, "min": 1, "max": 2}}, "scaling"),
+        ({"outages": {"mtbf_s": 100, "mttr_s": 10}}, "outages"),
+        ({"time": {"law": "linear", "base_s": 0.1, "tokens": 0.01}}, "time"),
+    ],
 )
-def test_outcomes(status, outcome):
-    assert outcome_of(status) == outcome
+def test_what_a_server_cannot_simulate_is_refused_by_name(block, named):
+    with pytest.raises(InputError) as raised:
+        check_simulable(service(**block), "services.x")
+    assert raised.value.path == f"services.x.{named}"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "named"),
+    [
+        ({"prompt": "ContextTokens"}, "prompt"),
+        ({"output": "GeneratedTokens"}, "output"),
+        ({"prefix": {"length": 32, "session": "user", "cache_tokens": 320}}, "prefix"),
+    ],
+)
+def test_tokens_from_a_trace_are_refused_by_name(tokens, named):
+    with pytest.raises(InputError) as raised:
+        check_simulable(in_tokens(tokens=tokens), "services.x")
+    assert raised.value.path == f"services.x.tokens.{named}"
