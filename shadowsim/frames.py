@@ -161,6 +161,7 @@ def goodput_column(i: int) -> str:
     return f"goodput_{i + 1}"
 
 
+PREFIX_QUERIED, PREFIX_HIT = "prefix_queried_tokens", "prefix_hit_tokens"
 TOKEN_WINDOWS = (
     *(
         column
@@ -179,6 +180,13 @@ TOKEN_WINDOWS = (
     Column("output_tokens", FLAG, "", "tokens that were produced in the window"),
     Column("prefill_tokens", FLAG, "", "tokens of prompts that were computed in the window, again after preemptions"),
     Column("preemptions", FLAG, "", "sequences that gave their blocks back in the window"),
+    Column(
+        PREFIX_QUERIED,
+        FLAG,
+        "",
+        "tokens of the prompts that were admitted first in the window; with prefix caches only",
+    ),
+    Column(PREFIX_HIT, FLAG, "", "of these, tokens that the instance's prefix cache had"),
     Column("running_sequences_mean", REAL, "", "mean number of running sequences of an instance, every 10 s"),
     Column("running_sequences_maximum", REAL, "", "greatest such number"),
     Column("cache_use_mean", REAL, "", "mean share of an instance's cache that running sequences hold, every 10 s"),
@@ -201,11 +209,14 @@ TOKEN_REQUESTS = (
     Column("prompt_tokens", FLAG, "", "tokens of the prompt"),
     Column("output_tokens", FLAG, "", "tokens of a whole answer, whether or not they were all produced"),
 )
+PREFIX_REQUESTS = (
+    Column("cached_tokens", FLAG, "", "tokens of the prompt in the prefix cache when it was admitted first"),
+)
 
 OPTIONAL = {
     "windows": EVENT_WINDOWS + TOKEN_WINDOWS,
     "latency": TOKEN_LATENCY,
-    "requests": EVENT_REQUESTS + TOKEN_REQUESTS,
+    "requests": EVENT_REQUESTS + TOKEN_REQUESTS + PREFIX_REQUESTS,
 }
 SCHEMAS = {"windows": WINDOWS, "latency": LATENCY, "requests": REQUESTS}
 

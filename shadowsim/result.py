@@ -196,7 +196,8 @@ class Result:
             retries_per_request and success_rate (share of the callers' requests that ended with an answer 2XX). A run
             with services in tokens has ttft_mean_s, ttft_p50_s, ttft_p99_s (times to the first token), tpot_mean_s,
             tpot_p95_s, tpot_p99_s (per token after it), output_tokens_per_s (of the whole pool),
-            running_sequences_mean and cache_use_mean (of an instance), preemptions, and for each pair of limits in
+            running_sequences_mean and cache_use_mean (of an instance), preemptions, with prefix caches prefix_hit_share
+            (of the tokens of prompts those that were there), and for each pair of limits in
             run.goodput goodput_share_1 and so on (share of the requests that are answered within both). Then come the
             standard errors, NaN where the run is too short for one.
         """
@@ -367,12 +368,17 @@ def _token_figures(part: pd.DataFrame, horizon_s: float, length_s: float) -> dic
         return {}
     n = float(part["Invocations"].sum())
     serving = part["serving_instance_count"].to_numpy(np.float64) * frames.lengths_s(part, horizon_s)
+    prefix = {}
+    if frames.PREFIX_HIT in part.columns:
+        queried = _total(part[frames.PREFIX_QUERIED])
+        prefix["prefix_hit_share"] = _total(part[frames.PREFIX_HIT]) / queried if queried else np.nan
     met = [name for name in part.columns if name.startswith("goodput_")]
     return {
         "output_tokens_per_s": _total(part["output_tokens"]) / length_s,
         "running_sequences_mean": _weighted_mean(part["running_sequences_mean"], serving),
         "cache_use_mean": _weighted_mean(part["cache_use_mean"], serving),
         "preemptions": _total(part["preemptions"]),
+        **prefix,
         **{f"goodput_share_{i}": _total(part[name]) / n if n else np.nan for i, name in enumerate(met, start=1)},
     }
 

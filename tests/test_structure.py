@@ -86,8 +86,9 @@ def test_only_the_engine_compiles():
 def test_compiled_code_imports_nothing_of_ours():
     """numba's cache does not see a change in another file, except where `watch` lets it."""
     assert not list(imports("engine._kernel"))
-    assert set(imports("engine._token_kernel")) == {"engine._kernel"}
-    assert set(imports("engine._event_kernel")) == {"engine._kernel", "engine._token_kernel"}
+    assert set(imports("engine._prefix_kernel")) == {"engine._kernel"}
+    assert set(imports("engine._token_kernel")) == {"engine._kernel", "engine._prefix_kernel"}
+    assert set(imports("engine._event_kernel")) == {"engine._kernel", "engine._prefix_kernel", "engine._token_kernel"}
 
 
 def test_statistics_know_nothing_of_the_simulator():

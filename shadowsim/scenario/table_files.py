@@ -30,7 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from shadowsim.arrays import Floats
+from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,10 +44,13 @@ VEGETA = (
     *("seq", "method", "url", "headers"),
 )
 _LEAST_VEGETA = 9
+MOST_NUMBER = 2**53  # integers that float64 holds
 _DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 20
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _DATE = re.compile(r"\[?\d{1,4}[-/]\w{2,3}[-/]\d{2,4}[T :]?.*|\d{8}T\d{6}.*")
+_LIST = re.compile(r"\s*(\d+(\s+\d+)*|\[\s*(\d+(\s*,\s*\d+|\s+\d+)*)?\s*\])\s*", re.ASCII)
+_DIGITS = re.compile(r"\d+", re.ASCII)
 _DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile)
 
 
@@ -145,6 +148,43 @@ def sizes(column: pd.Series[Any]) -> tuple[Floats | None, tuple[int, object] | N
         bad[0] = True
     row = int(np.argmax(bad))
     return (values if numeric else None), ((row + 1, column.iloc[row]) if bad[row] else None)
+
+
+def number_lists(column: pd.Series[Any]) -> tuple[Ints | None, tuple[int, object] | None]:
+    """Return a column of lists of whole numbers, and its first row (from 1) that holds none, with its value.
+
+    A list is a JSON array, or a text with numbers apart by blanks, in brackets or not; an empty cell is an empty list.
+
+    Returns
+    -------
+    lists : ndarray of int64, shape (n, longest)
+        A row's numbers, then -1; None for a column whose first cell that is not empty is no list.
+    flaw : (int, object) or None
+    """
+    cells = column.tolist()
+    kinds = (str, list, np.ndarray)
+    first = next((cell for cell in cells if isinstance(cell, kinds) or cell == cell), None)
+    if not isinstance(first, kinds) or (isinstance(first, str) and not _LIST.fullmatch(first)):
+        return None, None
+    lists: list[list[int]] = []
+    for i, cell in enumerate(cells):
+        numbers: list[Any] = []
+        if isinstance(cell, str):
+            if cell.strip() and not _LIST.fullmatch(cell):
+                return None, (i + 1, cell)
+            numbers = [int(digits) for digits in _DIGITS.findall(cell)]
+        elif isinstance(cell, kinds):
+            numbers = list(cell)
+        elif cell is not None and cell == cell:  # a missing cell is NaN
+            return None, (i + 1, cell)
+        if not all(isinstance(x, (int, np.integer)) and 0 <= x <= MOST_NUMBER for x in numbers):
+            return None, (i + 1, cell)
+        lists.append(numbers)
+    longest = max(map(len, lists))
+    table = np.full((len(lists), longest), -1, np.int64)
+    for row, numbers in zip(table, lists, strict=True):
+        row[: len(numbers)] = numbers
+    return (table, None) if longest else (None, None)
 
 
 def listing(names: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ SERVED = {
 }
 PAIRS = [{"ttft_s": 0.5, "tpot_s": 0.05}, {"ttft_s": 2.0, "tpot_s": 0.06}]
 POISSON = {"process": "poisson", "rate_per_s": 6.0}
+PREFIX = {"length": 40, "groups": 5, "cache_tokens": 100}
 
 
 def token_run(source=None, shadow=None, **more):
@@ -74,6 +75,14 @@ def check_windows(c, windows, history, server):
     exact(windows["running_sequences_maximum"], greatest)
 
 
+def check_prefixes(c, windows, requests, history):
+    exact = np.testing.assert_array_equal
+    exact(windows["prefix_queried_tokens"], history.queried_by_window[: c.n_windows])
+    exact(windows["prefix_hit_tokens"], history.hit_by_window[: c.n_windows])
+    cached = [history.sequences[row.request, row.attempt].cached for row in requests.itertuples()]
+    exact(requests["cached_tokens"].to_numpy(float, na_value=np.nan), cached)
+
+
 def check_requests(requests, history):
     reached = {(a.number, a.attempt): a for a in history.attempts if not a.status.startswith("lost")}
     assert len(requests) == len(reached)
@@ -115,6 +124,44 @@ def test_a_plain_variant_beside_has_no_figures_of_tokens():
     assert set(latency["measure"]) == {LATENCY_MEASURE}
     requests = result.requests[result.requests["role"] == "shadow"]
     assert requests[["first_token_s", "prompt_tokens", "output_tokens"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("roles", [("source",), ("shadow",), ("source", "shadow")])
+def test_prefix_caches_have_the_oracles_figures_on_any_number_of_workers(roles, tmp_path):
+    served = {role: {"tokens": SERVED | ({"prefix": PREFIX} if role in roles else {})} for role in ("source", "shadow")}
+    s = token_run(served["source"], served["shadow"])
+    c, _, histories = oracle(s)
+    result = ss.simulate(s, workers=1)
+    for workers in (2, 3):
+        again = ss.simulate(s, workers=workers)
+        for name in ("windows", "latency", "requests"):
+            pd.testing.assert_frame_equal(getattr(result, name), getattr(again, name), check_exact=True)
+    summary = result.summary().set_index("role")
+    for role, history in zip(("source", "shadow"), histories, strict=True):
+        windows, requests = (frame[frame["role"] == role] for frame in (result.windows, result.requests))
+        check_requests(requests, history)
+        if role in roles:
+            check_prefixes(c, windows, requests, history)
+            share = windows["prefix_hit_tokens"].sum() / windows["prefix_queried_tokens"].sum()
+            assert summary.loc[role, "prefix_hit_share"] == share > 0.05
+        else:
+            assert windows[["prefix_queried_tokens", "prefix_hit_tokens"]].isna().all(axis=None)
+            assert requests["cached_tokens"].isna().all()
+            assert np.isnan(summary.loc[role, "prefix_hit_share"])
+    loaded = ss.Result.load(result.save(tmp_path / "run"))
+    for name in ("windows", "requests"):
+        pd.testing.assert_frame_equal(getattr(result, name), getattr(loaded, name), check_exact=True)
+    share = f"{100 * summary.loc[roles[0], 'prefix_hit_share']:.3g} %"
+    for text in (results_text([result]), ss.card(result), result.report(tmp_path / "p.html").read_text("utf-8")):
+        assert "prefix hits" in text
+        assert share in text
+
+
+def test_runs_without_prefix_caches_have_no_such_columns():
+    result = ss.simulate(token_run())
+    assert not {"prefix_queried_tokens", "prefix_hit_tokens"} & set(result.windows)
+    assert "cached_tokens" not in result.requests
+    assert "prefix_hit_share" not in result.summary()
 
 
 def test_runs_without_tokens_have_no_such_columns():

@@ -242,3 +242,32 @@ def test_sizes_are_float64(tmp_path):
     trace = traced(written(tmp_path, "time,n\n0,1\n1,2\n")).trace()
     assert trace.columns["n"].dtype == np.float64
     assert trace.arrival_s.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "time,hashes\n1,3 4 5\n0, 7\n2,\n",
+        'time,hashes\n1,"[3, 4, 5]"\n0,[7]\n2,[]\n',
+        '{"time": 1, "hashes": [3, 4, 5]}\n{"time": 0, "hashes": [7]}\n{"time": 2}\n',
+    ],
+)
+def test_columns_of_lists(tmp_path, text):
+    trace = traced(written(tmp_path, text, "t")).trace()
+    assert trace.lists["hashes"].tolist() == [[7, -1, -1], [3, 4, 5], [-1, -1, -1]]
+    assert "hashes" not in trace.columns
+    for name, why in (
+        ("hashes", r"column hashes holds lists; name one of its numbers, as hashes\[0\]"),
+        ("hashes[3]", r"the longest list in trace column hashes has 3, from \[0\] on, got 3"),
+        ("hashes[1]", "needs a list with a number in trace column hashes, which fails in"),
+        ("hash", r"it has hashes\[0\]"),
+    ):
+        with pytest.raises(InputError, match=f"here: .*{why}"):
+            trace.whole_numbers(name, "here")
+
+
+def test_a_column_of_lists_is_one_in_each_row(tmp_path):
+    trace = traced(written(tmp_path, "time,hashes\n0,3 4\n1,3 x\n")).trace()
+    assert not trace.lists
+    with pytest.raises(InputError, match="needs finite numbers >= 0 in trace column hashes, which fails in line 3"):
+        trace.whole_numbers("hashes[0]", "here")
