@@ -60,7 +60,7 @@ _TOKEN_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
     "preemptions": ("preemptions", lambda x: count(round(x))),
 })  # fmt: skip
 _PREFIX_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
-    "prefix_hit_share": ("prefix hits", lambda share: percent(share, 3)),
+    "prefix_hit_share": ("prefix hits", percent),
 })  # fmt: skip
 _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 

@@ -13,7 +13,7 @@ from shadowsim.engine.columns import columns
 from shadowsim.engine.replicate import replicate, summarise
 from shadowsim.frames import FIRST_TOKEN, LATENCY_MEASURE, MEASURES, PER_TOKEN, TIME_COLUMNS, TOKEN_WINDOWS, of_measure
 from shadowsim.report.run_text import results_text
-from shadowsim.text import time_text
+from shadowsim.text import percent, time_text
 
 STEP = {"base_s": 0.02, "per_prefill_token_s": 0.0005, "per_sequence_s": 0.002, "per_kv_token_s": 1e-5}
 SERVED = {
@@ -151,7 +151,7 @@ def test_prefix_caches_have_the_oracles_figures_on_any_number_of_workers(roles, 
     loaded = ss.Result.load(result.save(tmp_path / "run"))
     for name in ("windows", "requests"):
         pd.testing.assert_frame_equal(getattr(result, name), getattr(loaded, name), check_exact=True)
-    share = f"{100 * summary.loc[roles[0], 'prefix_hit_share']:.3g} %"
+    share = percent(summary.loc[roles[0], "prefix_hit_share"])
     for text in (results_text([result]), ss.card(result), result.report(tmp_path / "p.html").read_text("utf-8")):
         assert "prefix hits" in text
         assert share in text
