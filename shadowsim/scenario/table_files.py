@@ -161,6 +161,10 @@ def number_lists(column: pd.Series[Any]) -> tuple[Ints | None, tuple[int, object
         A row's numbers, then -1; None for a column whose first cell that is not empty is no list.
     flaw : (int, object) or None
     """
+    from pandas.api import types
+
+    if types.is_numeric_dtype(column.dtype):
+        return None, None
     cells = column.tolist()
     kinds = (str, list, np.ndarray)
     first = next((cell for cell in cells if isinstance(cell, kinds) or cell == cell), None)
@@ -181,6 +185,8 @@ def number_lists(column: pd.Series[Any]) -> tuple[Ints | None, tuple[int, object
             return None, (i + 1, cell)
         lists.append(numbers)
     longest = max(map(len, lists))
+    if longest == 1 and isinstance(first, str) and "[" not in first:
+        return None, None  # single numbers as texts
     table = np.full((len(lists), longest), -1, np.int64)
     for row, numbers in zip(table, lists, strict=True):
         row[: len(numbers)] = numbers

@@ -128,7 +128,8 @@ class Trace:
         if (last < 0).any():
             where = self.place(int(np.argmax(last < 0)))
             raise InputError(path, f"needs a list with a number in trace column {name}, which fails in {where}")
-        return lists[np.arange(len(lists)), last].astype(np.float64)
+        values: Floats = lists[np.arange(len(lists)), last].astype(np.float64)
+        return values
 
     def place(self, i: int) -> str:
         """Return where request i of a pass stands in the file, for errors: "line 7"."""

@@ -267,7 +267,9 @@ def test_columns_of_lists(tmp_path, text):
 
 
 def test_a_column_of_lists_is_one_in_each_row(tmp_path):
-    trace = traced(written(tmp_path, "time,hashes\n0,3 4\n1,3 x\n")).trace()
+    texts = '{"time": 0, "size": "3"}\n{"time": 1, "size": "4"}\n'
+    assert not traced(written(tmp_path, texts)).trace().lists  # numbers as texts
+    trace = traced(written(tmp_path, "time,hashes\n0,3 4\n1,3 x\n", "u.csv")).trace()
     assert not trace.lists
     with pytest.raises(InputError, match="needs finite numbers >= 0 in trace column hashes, which fails in line 3"):
         trace.whole_numbers("hashes[0]", "here")
