@@ -414,8 +414,7 @@ def _prefix(block: Block, block_tokens: int) -> Prefix:
     given = {key: block.values[key] for key in _NAMED_BY if block.has(key)}
     with errors:
         if len(given) != 1:
-            constraint = "needs one of `groups`, `session`, a column of the trace, and `hashes`, columns of the trace"
-            raise InputError(block.path, constraint, given)
+            raise InputError(block.path, "needs one of `groups`, `session` and `hashes`", given)
     unit, other = ("hash_tokens", "length") if "hashes" in given else ("length", "hash_tokens")
     with errors:
         if block.has(other):

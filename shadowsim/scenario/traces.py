@@ -1,9 +1,10 @@
 """Reads trace files: recorded arrivals, with the columns that were recorded beside them.
 
 A trace is a table with one row per request, or per interval with a count of requests. trace_times.py says how arrivals
-are read; every other numeric column (token counts, bytes) can be used by a linear law. Rows need not be in order. Times
-are kept as integer nanoseconds until the first of them has been subtracted: a float64 of seconds since 1970 resolves
-only a quarter of a microsecond.
+are read; every other numeric column (token counts, bytes) can be used by a linear law. A column may also hold lists of
+whole numbers, such as the hashes of a prompt's blocks; `NAME[i]` is number i of each list, from 0, or the last of a
+shorter one. Rows need not be in order. Times are kept as integer nanoseconds until the first of them has been
+subtracted: a float64 of seconds since 1970 resolves only a quarter of a microsecond.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Trace:
             where = self._place_of_row(row - 1)
             raise InputError(path, f"needs finite numbers >= 0 in trace column {name}, which fails in {where}", value)
         if name not in self.columns:
-            known = [*self.columns, *(f"{name}[0]" for name in self.lists)]
+            known = [*self.columns, *self.lists]
             hint = did_you_mean(name, [*known, *others])
             raise InputError(path, f"the trace has no column {name!r}; it has {listing(known)}{hint}")
         return self.columns[name]

@@ -111,7 +111,7 @@ def test_keys_and_defaults():
         ({"after_s": "1"}, ".after_s", "must be seconds, or have a unit"),
         ({"chunked": 1}, ".chunked", "must be true or false, got 1"),
         ({"on_timeout": "stop"}, ".on_timeout", "must be one of finish, abort, got 'stop'"),
-        ({"prefix": {}}, ".prefix", "needs one of `groups`, `session`"),
+        ({"prefix": {}}, ".prefix", "needs one of `groups`, `session` and"),
         ({"prefix": {"groups": 3}}, ".prefix.length", "is required"),
         ({"prefix": {"hashes": "h"}}, ".prefix.hash_tokens", "is required"),
         ({"prefix": {"hashes": [], "hash_tokens": 1, "cache_tokens": 16}}, ".prefix.hashes", "or a list of such"),
@@ -121,7 +121,7 @@ def test_keys_and_defaults():
         ({"prefix": {"groups": 2, "length": 9, "hash_tokens": 9, "cache_tokens": 16}}, ".prefix.hash_tokens",
          "must be left out with `groups`, got 9"),
         ({"prefix": {"length": 1, "cache_tokens": 15, "groups": 1}}, ".prefix.cache_tokens", "integer from 16"),
-        ({"prefix": {"length": 1, "cache_tokens": 16}}, ".prefix", "needs one of `groups`, `session`"),
+        ({"prefix": {"length": 1, "cache_tokens": 16}}, ".prefix", "needs one of `groups`, `session` and"),
         ({"prefix": {"length": 1, "cache_tokens": 16, "groups": 1, "session": "x"}}, ".prefix", "needs one of"),
     ],
 )  # fmt: skip
