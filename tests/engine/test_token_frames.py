@@ -1,5 +1,7 @@
 """Frames of runs in tokens, through `simulate`: equal to the oracle's figures, saved, and the same on all workers."""
 
+from pathlib import Path
+
 import naive
 import naive_tokens as tokens
 import numpy as np
@@ -157,6 +159,37 @@ def test_prefix_caches_have_the_oracles_figures_on_any_number_of_workers(roles, 
     for text in (results_text([result]), ss.card(result), result.report(tmp_path / "p.html").read_text("utf-8")):
         assert "prefix hits" in text
         assert share in text
+
+
+def test_hashes_of_a_recorded_trace_have_the_oracles_figures():
+    """Two minutes of the Mooncake conversations; copies by session, which is the second hash."""
+    file = Path(__file__).resolve().parents[3] / "shared" / "data" / "mooncake_conversation_2025.csv"
+    if not file.exists():
+        pytest.skip(f"the Mooncake trace is not at {file}")
+    served = SERVED | {
+        "prompt": "input_length", "output": "output_length", "max_step_tokens": 8192, "kv_tokens": 200_000,
+        "prefix": {"hashes": "first_hashes", "hash_tokens": 512, "cache_tokens": 40_000},
+        "step": {"base_s": 0.03, "per_prefill_token_s": 6e-5, "per_kv_token_s": 1e-7},
+    }  # fmt: skip
+    traffic = {"process": "trace", "path": str(file), "sessions": "first_hashes[1]"}
+    s = scenario(
+        traffic, {"tokens": served}, {"tokens": served}, source_instances=2, share=40, mirror={"rule": "hash"},
+        endpoint={"timeout_s": 60.0}, horizon_s=120.0, period_s=20.0,
+    )  # fmt: skip
+    trace = s.traffic.trace()
+    arrivals = arrivals_of(s)
+    c = columns(s, arrivals)
+    servers = [tokens.server_of(side.service.tokens, trace) for side in map(s.side, ("source", "shadow"))]
+    histories = tokens.simulate(c, arrivals, *servers)[:2]
+    result = ss.simulate(s)
+    for role, history in zip(("source", "shadow"), histories, strict=True):
+        windows, requests = (frame[frame["role"] == role] for frame in (result.windows, result.requests))
+        check_requests(requests, history)
+        check_prefixes(c, windows, requests, history)
+    session = trace.whole_numbers("first_hashes[1]", "")[: (result.requests["role"] == "source").sum()]
+    copied = np.isin(np.arange(session.size), requests["request"])
+    assert not {*session[copied]} & {*session[~copied]}
+    assert set(requests["cached_tokens"]) >= {0, 512, 2048}
 
 
 def test_runs_without_prefix_caches_have_no_such_columns():
