@@ -373,7 +373,7 @@ class Machines(NamedTuple):
 
 
 class EventRun(NamedTuple):
-    """One evented side of a run, with all that is updated."""
+    """One evented side of a run, with all that is updated; None is what it has not, and is compiled without."""
 
     pool: Pool
     dynamics: Dynamics

@@ -11,6 +11,9 @@ may change: a sequence makes its last token, or the cache is full. What enters o
 event to the first end of a step after it. Each event costs one pass over the running sequences, and the number of
 events does not depend on the number of tokens.
 
+With a prefix cache (`_prefix_kernel`) a sequence that is admitted, also again after a preemption, begins its prefill
+after the blocks that are known; its own are remembered when its prefill ends.
+
 A sequence has a row in `Sequences`, at its request's node. `running` holds an engine's sequences in order of admission.
 """
 
