@@ -1,4 +1,4 @@
-"""Finds the greatest rate of the traffic that the given pools hold while goals are met, with an interval.
+"""Finds the greatest rate of the traffic that the given pools hold within goals, with an interval.
 
 `capacity` is the public function, and makes the rows; capacity_search.py searches one pool.
 """

@@ -1,4 +1,4 @@
-"""Searches for the greatest rate of the traffic at which one pool meets its goals, with an interval.
+"""Searches one pool for the greatest rate of the traffic at which it meets its goals.
 
 All rates are tried with the same draws (common random numbers), so that a figure changes with the rate because of the
 rate. The search has two stages.

@@ -1,4 +1,4 @@
-"""Draws the metrics of goals against the rate of the traffic, with the greatest rate that a pool holds."""
+"""Draws metrics against the rate of the traffic, with their goals and the greatest rate."""
 
 from __future__ import annotations
 
@@ -63,11 +63,9 @@ def latency_against_rate(frame: pd.DataFrame, slo: str | Slo | None = None) -> g
         )  # fmt: skip
         add_arrows(figure, row, x[far], y[far], colour)
         add_goal_line(figure, target, axis.scale, row)
-        for answer in frame[frame["role"] == goal.role].itertuples():
-            if np.isfinite([answer.low_per_s, answer.high_per_s]).all():
-                figure.add_vrect(
-                    answer.low_per_s, answer.high_per_s, row=row, col=1, fillcolor=colour, opacity=0.25, line_width=0
-                )
+        ends = frame.loc[frame["role"] == goal.role, ["low_per_s", "high_per_s"]].to_numpy(np.float64)
+        for low, high in ends[np.isfinite(ends).all(axis=1)]:
+            figure.add_vrect(low, high, row=row, col=1, fillcolor=colour, opacity=0.25, line_width=0)
         figure.update_yaxes(row=row, col=1, **axis.options)
     figure.update_xaxes(rangemode="tozero")
     list(figure.select_xaxes())[-1].update(title_text="requests per second at the endpoint")

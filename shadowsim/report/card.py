@@ -1,4 +1,4 @@
-"""Builds the cards that notebooks show for results, scenarios, experiments, sizes, capacities and plans.
+"""Builds the cards that notebooks show for results, scenarios, experiments, sizes, rates and plans.
 
 A card is plain HTML with inline styles and without scripts. All text is escaped, since users choose names and
 descriptions. Only badges have a background and a text colour, so that a card can be read on white and on black. Where
