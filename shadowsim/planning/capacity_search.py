@@ -12,7 +12,8 @@ rate. The search has two stages.
    rate, which then holds the true rate exactly if the figure's interval at the true rate holds the limit: a test is
    inverted, and nothing is assumed of how replications' own rates would scatter. The ends are carried to the limit
    along the closeness, whose slope comes from two rates. An end that is further than `FAR` from f is simulated, too,
-   and interpolated. If the estimate is further from f than a quarter of the interval, stage 2 is repeated there.
+   and interpolated. If the estimate is further from f than `NEAR` and a quarter of the interval, stage 2 is
+   repeated there.
 
 With several goals the answer is the least of their rates. Its lower end is the least of their lower ends at the full
 level: it is too high only if the end of the goal that decides is. Its upper end is the least of their upper ends at 1/k
@@ -64,11 +65,12 @@ SATURATED = 2.0  # estimated stability limits: a rate that overloads a service i
 SATURATED_WINDOWS = 40
 SCANNED_PARTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)  # of the highest rate
 LEAST_PART = 1e-3  # of the highest rate: no lower one is tried
-REACH = 1.2  # the factor by which a rate that holds is raised at most, while no higher one is known to miss
+REACH = 1.2  # how far a rate that holds is raised while no higher one is known to miss; 2 where requests can be lost
 CLOSE = 0.01  # relative change of the rate at which stage 1 ends
 FAR, MOST_FAR = 0.05, 0.5  # relative distances between which an end of the interval is simulated
 SLOPE_STEPS = (0.03, 0.1, 0.3)  # relative distance of two rates that give a slope
 MOST_TRIED = 40  # rates of stage 1
+NEAR = 2e-3  # relative distance over which the slope carries the estimate, whatever the interval
 MOST_MOVES = 8  # repetitions of stage 2
 MOST_STEP = 0.1  # relative step between the first two of them; later steps may be longer
 MOST_CLOSE = 1e3
@@ -327,16 +329,16 @@ class RateSearch:
         for _ in range(MOST_TRIED):
             if factor == 0.0:
                 # Until a rate is missed, one soon above the peak's capacity is thought to be.
-                reach = high if high in self.tried else min(high, max(peak, REACH * low))
+                reach = high if high in self.tried else min(high, max(peak, (2.0 if self._loses else REACH) * low))
                 factor = low + (reach - low) * max(y_low, 1e-3) / (max(y_low, 1e-3) - y_high)
                 if reach == top and factor > (1.0 - FAR) * top:
                     factor = top
                 near = low if factor - low < high - factor else high
                 if near in self.tried and abs(factor - near) <= CLOSE * factor and high in self.tried:
                     return factor, ""
-                factor = (
-                    min(max(factor, low + 0.02 * (high - low)), high - 0.02 * (high - low)) if factor < top else top
-                )
+                if factor < top:
+                    inset = 0.02 * (high - low)
+                    factor = min(max(factor, low + inset), high - inset)
             y = self._closeness(factor)
             if y >= 0.0:
                 if factor == top:
@@ -370,7 +372,7 @@ class RateSearch:
             rates = [self._met_from(factor, i, 0.0) for i in indices]
             best = min(rates)
             low, high = (self._end(factor, sign) for sign in (1.0, -1.0))
-            if best > 0.0 and abs(best - factor) <= max(1e-3 * factor, 0.25 * min(high - best, best - low)):
+            if best > 0.0 and abs(best - factor) <= max(NEAR * factor, 0.25 * min(high - best, best - low)):
                 binding = str(self.limiting[rates.index(best)])
                 low, high = self._simulated(low, factor, 1.0), self._simulated(high, factor, -1.0)
                 return GreatestRate(best, low, high, point, binding)
@@ -387,25 +389,14 @@ class RateSearch:
 
     def _at_a_jump(self, held: float, missed: float) -> GreatestRate:
         """Return the answer where the figures jump from met to missed: between rates at which that is certain."""
-        sure = [
-            x for x in self._settled_rates if all(self._shifted(x, i, 1.0) >= 0.0 for i in range(len(self.limiting)))
-        ]
-        not_ = [
-            x for x in self._settled_rates if any(self._shifted(x, i, -1.0) < 0.0 for i in range(len(self.limiting)))
-        ]
-        low = max([x for x in sure if x <= held], default=0.0)
-        high = min([x for x in not_ if x >= missed], default=math.inf)
-        ys = [self._shifted(min(missed, self.top), i, 0.0) for i in range(len(self.limiting))]
-        point, note = (
-            self._point(held, self.n_replications),
-            "the figures jump near this rate, which is the highest tried that holds",
-        )
-        return GreatestRate(held, low, high, point, str(self.limiting[ys.index(min(ys))]), note)
-
-    @property
-    def _settled_rates(self) -> list[float]:
-        """Rates at which all replications were run."""
-        return [factor for factor, point in self.tried.items() if len(point.values) >= self.n_replications]
+        indices = range(len(self.limiting))
+        settled = [factor for factor, point in self.tried.items() if len(point.values) >= self.n_replications]
+        met = [x for x in settled if x <= held and all(self._shifted(x, i, 1.0) >= 0.0 for i in indices)]
+        not_met = [x for x in settled if x >= missed and any(self._shifted(x, i, -1.0) < 0.0 for i in indices)]
+        ys = [self._shifted(missed if missed < math.inf else held, i, 0.0) for i in indices]
+        binding, point = str(self.limiting[ys.index(min(ys))]), self.tried[held]
+        note = "the figures jump near this rate, which is the highest tried that holds"
+        return GreatestRate(held, max(met, default=0.0), min(not_met, default=math.inf), point, binding, note)
 
     def _end(self, factor: float, sign: float) -> float:
         """Return the lower (sign 1) or upper end (sign -1) of the interval of the greatest rate."""
@@ -424,7 +415,7 @@ class RateSearch:
         y, slope = self._shifted(factor, i, sign), self._slope(factor, i)
         if slope == 0.0:  # it does not react to the rate
             return math.inf if y >= 0.0 else 0.0
-        return max(factor - y / slope, 0.0)
+        return float(max(factor - y / slope, 0.0))
 
     def _shifted(self, factor: float, i: int, sign: float) -> float:
         """Return the closeness of the mean figure i (sign 0), or of the end of its interval on the worse (1) side."""
