@@ -7,6 +7,7 @@
     result.summary()                                        # one row per variant
     result.compare()                                        # one row per metric, source against shadow
     ss.size(scenario, "shadow.p99 <= 200ms")                # the fewest instances that meet the goals
+    ss.capacity(scenario, "shadow.p99 <= 200ms")            # the greatest rate that the pools hold
     ss.scaling_policy(scenario, "shadow.p99 <= 200ms")      # the cheapest policy that does, as AWS takes it
     ss.plan(scenario, "p99 +5%")                            # the share and duration that show an effect
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from shadowsim.measuring.step_model import step_model
+    from shadowsim.planning.capacity import capacity
     from shadowsim.planning.costs import cost
     from shadowsim.planning.noise_floor import noise_floor
     from shadowsim.planning.plan import plan
@@ -69,6 +71,7 @@ _HOME = {
     "ValidationError": "errors",
     "agreement": "captures.agreement",
     "assert_no_regression": "planning.run_comparison",
+    "capacity": "planning.capacity",
     "captured_arrivals": "captures.folders",
     "card": "report.card",
     "compare": "statistics.comparison",
@@ -103,6 +106,7 @@ __all__ = [
     "ValidationError",
     "agreement",
     "assert_no_regression",
+    "capacity",
     "captured_arrivals",
     "card",
     "compare",

@@ -121,13 +121,18 @@ def demand_of(scenario: Scenario, role: str) -> Demand:
 
 
 def with_headroom(scenario: Scenario, headroom_pct: float) -> Scenario:
-    """Return the scenario with its traffic's rate raised by a percentage.
+    """Return the scenario with its traffic's rate raised by a percentage; see `with_factor`."""
+    return with_factor(scenario, 1.0 + headroom_pct / 100.0)
 
-    A trace is played faster by that percentage, and the run is shorter accordingly: it holds the same requests.
+
+def with_factor(scenario: Scenario, factor: float) -> Scenario:
+    """Return the scenario with its traffic's rate multiplied by a factor.
+
+    A trace is played faster by that factor, and the run is shorter accordingly: it holds the same requests.
     """
-    if headroom_pct == 0.0:
+    if factor == 1.0:
         return scenario
-    factor, changes = 1.0 + headroom_pct / 100.0, dict[str, object]()
+    changes = dict[str, object]()
     for stream in scenario.traffic.streams:
         if stream.process == "trace":
             changes |= {f"{stream.path}.speed": stream.speed * factor, "run.horizon_s": scenario.horizon_s / factor}

@@ -1,6 +1,8 @@
 """Draws frames as Plotly figures, which the caller may change; loads each function at its first use.
 
+capacity    draws figures against the rate of the traffic: `latency_against_rate`
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
+goal_axis   scales axes to goals, and draws their lines
 heatmap     draws figures over one or two settings: `power` of a plan, `sweep`
 pools       draws pools that change: `instances_over_time`, `failures_over_time`, `batch_size_over_time`, and their
             callers: `callers_over_time`
@@ -17,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shadowsim.plots.capacity import latency_against_rate
     from shadowsim.plots.comparison import differences, noise_floor
     from shadowsim.plots.heatmap import power, sweep
     from shadowsim.plots.pools import (
@@ -39,6 +42,7 @@ _HOME = {
     "first_token_over_time": "tokens",
     "instances_over_time": "pools",
     "latency_against_instances": "size",
+    "latency_against_rate": "capacity",
     "latency_distribution": "run",
     "latency_over_time": "run",
     "noise_floor": "comparison",
@@ -59,6 +63,7 @@ __all__ = [
     "first_token_over_time",
     "instances_over_time",
     "latency_against_instances",
+    "latency_against_rate",
     "latency_distribution",
     "latency_over_time",
     "noise_floor",
