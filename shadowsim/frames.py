@@ -161,6 +161,8 @@ def goodput_column(i: int) -> str:
     return f"goodput_{i + 1}"
 
 
+GOODPUT_COLUMNS = tuple(goodput_column(i) for i in range(8))
+
 TOKEN_WINDOWS = (
     *(
         column
@@ -184,8 +186,8 @@ TOKEN_WINDOWS = (
     Column("cache_use_mean", REAL, "", "mean share of an instance's cache that running sequences hold, every 10 s"),
     Column("cache_use_maximum", REAL, "", "greatest such share"),
     *(
-        Column(goodput_column(i), FLAG, "", f"requests answered within pair {i + 1} of run.goodput, counted from 1")
-        for i in range(8)
+        Column(name, FLAG, "", f"requests answered within pair {i} of run.goodput, counted from 1")
+        for i, name in enumerate(GOODPUT_COLUMNS, start=1)
     ),
 )
 TOKEN_LATENCY = (
