@@ -64,7 +64,7 @@ COLUMNS = [
 ]
 LEAST_RUNS, MOST_RUNS = 10, 10_000
 # From which the service factor is found: runs, as many more as have no more requests in all, and requests of each.
-SOLVING_RUNS, MOST_SOLVING_RUNS, SOLVING_REQUESTS = 8, 40, 1_000_000
+SOLVING_RUNS, MOST_SOLVING_RUNS, SOLVING_REQUESTS = 8, 20, 1_000_000
 
 
 def plan(

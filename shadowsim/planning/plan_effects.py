@@ -173,7 +173,7 @@ def _metric(name: str, text: str) -> tuple[str, float | None, str, Goodput | Non
         return "slo_miss", limit_s, _MEASURES.get(share[1], LATENCY_MEASURE), None
     if limits := _GOODPUT.fullmatch(name):
         ttft_s, tpot_s = (
-            _limit_s(*limits.group(i, i + 1), f"{short} <= {{}}", text) for i, short in ((1, "ttft"), (3, "tpot"))
+            _limit_s(limits[i], limits[i + 1], f"{short} <= {{}}", text) for i, short in ((1, "ttft"), (3, "tpot"))
         )
         return "goodput_miss", None, LATENCY_MEASURE, Goodput(ttft_s, tpot_s)
     known = (*_KNOWN, *_OF_TOKENS)

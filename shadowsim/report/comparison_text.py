@@ -42,7 +42,7 @@ from shadowsim.statistics.terms import (
     WORSE,
     Terms,
 )
-from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, wrapped
+from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, trimmed_time, wrapped
 from shadowsim.verdict import STATUSES, TOO_SHORT, PoolVerdict, verdict
 
 Row = Mapping[str, Any]
@@ -372,7 +372,7 @@ def _overloaded(pool: PoolVerdict | None, other: PoolVerdict | None, contrast: s
 def label(metric: str) -> str:
     """Return the name of a metric in text tables."""
     if pair := _MISSED_PAIR.fullmatch(metric):
-        return f"missed {' / '.join(time_text(float(limit)) for limit in pair.groups())}"
+        return f"missed {' / '.join(trimmed_time(float(limit)) for limit in pair.groups())}"
     return _METRICS.get(metric, _OF_TOKENS.sub(r"\1 ", metric))
 
 
