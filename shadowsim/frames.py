@@ -161,7 +161,9 @@ def goodput_column(i: int) -> str:
     return f"goodput_{i + 1}"
 
 
+GOODPUT_COLUMNS = tuple(goodput_column(i) for i in range(8))
 PREFIX_QUERIED, PREFIX_HIT = "prefix_queried_tokens", "prefix_hit_tokens"
+
 TOKEN_WINDOWS = (
     *(
         column
@@ -192,8 +194,8 @@ TOKEN_WINDOWS = (
     Column("cache_use_mean", REAL, "", "mean share of an instance's cache that running sequences hold, every 10 s"),
     Column("cache_use_maximum", REAL, "", "greatest such share"),
     *(
-        Column(goodput_column(i), FLAG, "", f"requests answered within pair {i + 1} of run.goodput, counted from 1")
-        for i in range(8)
+        Column(name, FLAG, "", f"requests answered within pair {i} of run.goodput, counted from 1")
+        for i, name in enumerate(GOODPUT_COLUMNS, start=1)
     ),
 )
 TOKEN_LATENCY = (

@@ -110,6 +110,8 @@ class Result:
         margin_points: float = MARGIN_POINTS,
         confidence: float = CONFIDENCE,
         slo_s: float | str | None = None,
+        ttft_slo_s: float | str | None = None,
+        tpot_slo_s: float | str | None = None,
         look: int | None = None,
         looks: int | None = None,
         spending: str = DEFAULT_SPENDING,
@@ -137,6 +139,8 @@ class Result:
             margin_points=margin_points,
             confidence=confidence,
             slo_s=slo_s,
+            ttft_slo_s=ttft_slo_s,
+            tpot_slo_s=tpot_slo_s,
             look=look,
             looks=looks,
             spending=spending,
@@ -182,7 +186,7 @@ class Result:
         Parameters
         ----------
         standard_errors : bool
-            Add a column `<figure>_error` for each figure of `statistics.standard_errors.FIGURES`.
+            Add a column `<figure>_error` for each figure that `statistics.standard_errors` knows of.
 
         Returns
         -------
@@ -242,7 +246,7 @@ class Result:
             from shadowsim.statistics.standard_errors import standard_errors_of
 
             errors = standard_errors_of(self)
-            for figure in errors.columns:
+            for figure in errors.columns.intersection(table.columns, sort=False):
                 table[f"{figure}_error"] = table["role"].map(errors[figure])
         return table
 

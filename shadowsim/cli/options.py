@@ -96,6 +96,24 @@ SloS = Annotated[
         help="Also compare the share of requests slower than this, as in 200ms.",
     ),
 ]
+TtftSloS = Annotated[
+    float | None,
+    typer.Option(
+        "--ttft-slo-s",
+        parser=option_parser(time_s),
+        metavar="T",
+        help="Also compare the share of first tokens that come later than this, of services in tokens.",
+    ),
+]
+TpotSloS = Annotated[
+    float | None,
+    typer.Option(
+        "--tpot-slo-s",
+        parser=option_parser(time_s),
+        metavar="T",
+        help="Also compare the share of answers that take longer than this per token after the first.",
+    ),
+]
 
 
 def document_of(file: str) -> dict[str, Any]:

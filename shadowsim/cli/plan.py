@@ -70,6 +70,7 @@ _PLAN_EXAMPLES = """\b
 Examples:
   shadowsim plan --effect "p99 +5%"
   shadowsim plan s.json --effect "mean +2ms" --durations 6h,1d --power 0.9
+  shadowsim plan s.json --effect "ttft p99 +10%" --replications 20
   shadowsim plan request.json --rate 400 --shares 10,50 --looks 3 --json
 """
 _SWEEP_EXAMPLES = """\b
@@ -284,7 +285,10 @@ def scaling_policy(
 def plan(
     file: File = None,
     effect: Annotated[
-        str, typer.Option(metavar="EFFECT", help='Effect to find: "p99 +5%", "mean +2ms", "error_rate +0.5%".')
+        str,
+        typer.Option(
+            metavar="EFFECT", help='Effect to find: "p99 +5%", "mean +2ms", "error_rate +0.5%", "tpot p95 +5%".'
+        ),
     ] = EFFECT,
     rate: Rate = None,
     edits: Edits = None,

@@ -49,7 +49,7 @@ from shadowsim.statistics.terms import (
     NOT_ENOUGH_DATA,
     SAME,
     WORSE,
-    limit_of,
+    limits_of,
     terms_of,
 )
 from shadowsim.text import OVERLOADED, grid, percent, short_name, time_text
@@ -75,6 +75,8 @@ def compare_runs(
     margin_points: float = MARGIN_POINTS,
     confidence: float = CONFIDENCE,
     slo_s: float | str | None = None,
+    ttft_slo_s: float | str | None = None,
+    tpot_slo_s: float | str | None = None,
     method: str | None = None,
 ) -> pd.DataFrame:
     """Compare each variant of a run with the same variant of an earlier run.
@@ -92,6 +94,8 @@ def compare_runs(
         Confidence level of each interval.
     slo_s : float or str, optional
         Adds the metric slo_miss: the share of answers that take longer than this, in seconds or as in "200ms".
+    ttft_slo_s, tpot_slo_s : float or str, optional
+        Add ttft_slo_miss and tpot_slo_miss of services in tokens, as for `compare`.
     method : str, optional
         As for `compare`; by default "replications" if both sides have at least ten runs, else the first that the frames
         of both sides allow.
@@ -125,7 +129,7 @@ def compare_runs(
     AllTraffic    same
      Shadow-01   worse
     """
-    terms, limit_s = terms_of(margin_pct, margin_points, confidence), limit_of(slo_s)
+    terms, limits_s = terms_of(margin_pct, margin_points, confidence), limits_of(slo_s, ttft_slo_s, tpot_slo_s)
     new, old = _runs(result, "result"), _runs(baseline, "baseline")
     same_requests = _same_requests(new, old)
     after, before = _sections(new, old, method, same_requests)
@@ -136,7 +140,7 @@ def compare_runs(
             loads[names[role]] = differing
         cycles = min(before.cycles, after.cycles)
         pair = Sections(before.side(role), after.side(role), after.method, after.independent, cycles)
-        for row in metric_rows(pair, terms, limit_s, same_requests):
+        for row in metric_rows(pair, terms, limits_s, same_requests):
             renamed = {_renamed(key): value for key, value in row.items()}
             renamed["verdict"] = verdict_of(row, terms)
             if differing and differing.qualifier and row["outcome"] in (WORSE, BETTER, SAME):
@@ -162,6 +166,8 @@ def assert_no_regression(
     roles: Sequence[str] = ROLES,
     confidence: float = CONFIDENCE,
     slo_s: float | str | None = None,
+    ttft_slo_s: float | str | None = None,
+    tpot_slo_s: float | str | None = None,
 ) -> pd.DataFrame:
     """Fail if a run is worse than its baseline.
 
@@ -188,6 +194,8 @@ def assert_no_regression(
         divided among the variants; runs of the same seed give the same answer each time.
     slo_s : float or str, optional
         Adds the metric slo_miss, as in `compare_runs`.
+    ttft_slo_s, tpot_slo_s : float or str, optional
+        Add ttft_slo_miss and tpot_slo_miss, as in `compare_runs`.
 
     Returns
     -------
@@ -206,7 +214,8 @@ def assert_no_regression(
     if wrong or not roles:
         raise InputError("roles", "must be a list of source and shadow", *wrong[:1])
     new, old = _runs(result, "result"), _runs(baseline, "baseline")
-    terms: dict[str, Any] = {"margin_pct": per_cent(margin, "margin"), "margin_points": margin_points, "slo_s": slo_s}
+    terms: dict[str, Any] = {"margin_pct": per_cent(margin, "margin"), "margin_points": margin_points}
+    terms |= {"slo_s": slo_s, "ttft_slo_s": ttft_slo_s, "tpot_slo_s": tpot_slo_s}
     table = compare_runs(new, old, confidence=confidence, **terms)
     certain = table["outcome"] == WORSE
     if certain.any() and len(roles) > 1 and not _same_requests(new, old):

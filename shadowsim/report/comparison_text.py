@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ from shadowsim.statistics.terms import (
     WORSE,
     Terms,
 )
-from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, wrapped
+from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, trimmed_time, wrapped
 from shadowsim.verdict import STATUSES, TOO_SHORT, PoolVerdict, verdict
 
 Row = Mapping[str, Any]
@@ -107,11 +108,15 @@ _METRICS = {
     "error_rate_5xx": "5XX errors",
     "error_rate": "errors",
     "slo_miss": "SLO missed",
+    "ttft_slo_miss": "ttft SLO missed",
+    "tpot_slo_miss": "tpot SLO missed",
     "paired_mean": "pairs mean",
     "paired_p5": "      p5",
     "paired_p50": "      p50",
     "paired_p95": "      p95",
 }
+_MISSED_PAIR = re.compile(r"goodput_miss\(ttft <= (\S+) s, tpot <= (\S+) s\)")
+_OF_TOKENS = re.compile(r"^(ttft|tpot)_")
 _NO_DIFFERENCE = "no difference"
 
 
@@ -311,7 +316,8 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
 
 def _plain_terms(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return those arguments of `compare` that hold for another run as well."""
-    return {name: asked[name] for name in ("margin_pct", "margin_points", "confidence", "slo_s") if name in asked}
+    plain = ("margin_pct", "margin_points", "confidence", "slo_s", "ttft_slo_s", "tpot_slo_s")
+    return {name: asked[name] for name in plain if name in asked}
 
 
 def _terms(asked: Mapping[str, Any]) -> Terms:
@@ -365,7 +371,9 @@ def _overloaded(pool: PoolVerdict | None, other: PoolVerdict | None, contrast: s
 
 def label(metric: str) -> str:
     """Return the name of a metric in text tables."""
-    return _METRICS.get(metric, metric)
+    if pair := _MISSED_PAIR.fullmatch(metric):
+        return f"missed {' / '.join(trimmed_time(float(limit)) for limit in pair.groups())}"
+    return _METRICS.get(metric, _OF_TOKENS.sub(r"\1 ", metric))
 
 
 def _name(runs: Sequence[Frames], role: str) -> str:
@@ -433,6 +441,10 @@ def _notes(table: pd.DataFrame, terms: Terms) -> list[str]:
         )
     if any(is_one_sided(row) for row in records(table)):
         notes.append("or more, or less: one side has too few independent answers for the other end; run longer.")
+    if table["metric"].str.match(_OF_TOKENS).any():
+        notes.append("ttft, tpot: times from arrival to the first token, and per token after it.")
+    if table["metric"].str.match(_MISSED_PAIR).any():
+        notes.append("missed: requests that are not answered within both limits, of ttft and of tpot (run.goodput).")
     if table["metric"].str.startswith("paired").any():
         notes.append("pairs: shadow minus source of the same request; equal variants have a p5 and a p95, too.")
     notes.append("n_eff: effective sample size of the smaller side.")

@@ -268,7 +268,7 @@ def summary_table(result: Result) -> str:
                 errors + blank,
                 _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
                 *(
-                    ("-" if pd.isna(row[name]) or name in uncertain[str(variant)] else formatter(row[name]))
+                    ("-" if pd.isna(row[name]) or name in uncertain[str(variant)] else with_error(name, formatter))
                     + (mark if formatter is time_text else blank)
                     for name, (_, formatter) in extra_labels.items()
                 ),

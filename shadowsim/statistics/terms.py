@@ -74,21 +74,28 @@ def terms_of(
     )
 
 
-def limit_of(slo_s: float | str | None) -> float | None:
-    """Return the argument `slo_s` of `compare` in seconds, or None.
+def limits_of(
+    slo_s: float | str | None, ttft_slo_s: float | str | None = None, tpot_slo_s: float | str | None = None
+) -> dict[str, float]:
+    """Return those arguments of `compare` that are given, in seconds, by the row that each adds.
 
     Raises
     ------
     InputError
-        When it is no time above 0, such as 0.2 or "200ms".
+        When one is no time above 0, such as 0.2 or "200ms".
     """
-    if slo_s is None:
-        return None
-    if not isinstance(slo_s, str):
-        return _number("slo_s", slo_s, 0.0, math.inf)
-    limit_s = parse_duration(slo_s, "slo_s")
+    given = {"slo_s": slo_s, "ttft_slo_s": ttft_slo_s, "tpot_slo_s": tpot_slo_s}
+    return {
+        name.replace("slo_s", "slo_miss"): _limit_s(name, value) for name, value in given.items() if value is not None
+    }
+
+
+def _limit_s(name: str, value: float | str) -> float:
+    if not isinstance(value, str):
+        return _number(name, value, 0.0, math.inf)
+    limit_s = parse_duration(value, name)
     if limit_s <= 0.0:
-        raise InputError("slo_s", "must be > 0", slo_s)
+        raise InputError(name, "must be > 0", value)
     return limit_s
 
 
