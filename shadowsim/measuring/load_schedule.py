@@ -16,7 +16,7 @@ import numpy as np
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError
 from shadowsim.measuring.bodies import Bodies, random_bodies
-from shadowsim.measuring.generator import Stage
+from shadowsim.measuring.generator import LoadStage
 from shadowsim.quantities import parse_duration
 from shadowsim.scenario.defaults import RUN, builtin_document
 from shadowsim.scenario.laws import Law
@@ -35,7 +35,7 @@ _PLACE_HOLDER = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Schedule:
+class LoadSchedule:
     """The planned requests of a run.
 
     Attributes
@@ -44,12 +44,12 @@ class Schedule:
         Ascending, from the start of the run.
     stage : ndarray of int64, shape (n,)
         -1 without stages.
-    stages : tuple of Stage
+    stages : tuple of LoadStage
     """
 
     due_s: Floats
     stage: Ints
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[LoadStage, ...] = ()
 
 
 def load_scenario(
@@ -102,7 +102,10 @@ def load_scenario(
     length_s = parse_duration(length_s, "horizon_s") if isinstance(length_s, str) else length_s
     document = builtin_document()
     experiment = dict(document["experiment"])  # type: ignore[call-overload]
-    experiment |= {"Name": "load", "EndpointName": name if re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name) else "load"}
+    experiment |= {
+        "Name": "load",
+        "EndpointName": name if re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name) else "load",
+    }
     document["experiment"] = experiment
     document["traffic"] = {"process": "poisson", "rate_per_s": rate_per_s if rate_per_s is not None else 1.0}
     period_s = _period_s(float(length_s)) if isinstance(length_s, int | float) else RUN["period_s"]
@@ -128,7 +131,7 @@ def parse_stages(text: str) -> list[tuple[float, float]]:
     return stages
 
 
-def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) -> Schedule:
+def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) -> LoadSchedule:
     """Return the moments of a scenario's requests.
 
     Raises
@@ -138,7 +141,9 @@ def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) 
     """
     expected = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start) * scenario.horizon_s
     if expected > MOST_REQUESTS:
-        what = f"must bring at most {MOST_REQUESTS:,} requests within {scenario.horizon_s:g} s, which are kept in memory"
+        what = (
+            f"must bring at most {MOST_REQUESTS:,} requests within {scenario.horizon_s:g} s, which are kept in memory"
+        )
         raise InputError("traffic", what, round(expected), hint="; give a shorter --duration")
     from shadowsim.engine.arrivals import arrivals_of  # loads the compiler
 
@@ -146,13 +151,13 @@ def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) 
     if not due_s.size:
         raise InputError("traffic", f"must bring a request within {scenario.horizon_s:g} s; expected are", expected)
     if not stages:
-        return Schedule(due_s, np.full(due_s.size, -1))
+        return LoadSchedule(due_s, np.full(due_s.size, -1))
     edges = np.cumsum([0.0, *(length for _, length in stages)])
     parts = tuple(
-        Stage("rate", float(begin), float(end), rate_per_s=rate)
+        LoadStage("rate", float(begin), float(end), rate_per_s=rate)
         for begin, end, (rate, _) in zip(edges[:-1], edges[1:], stages, strict=True)
     )
-    return Schedule(due_s, np.searchsorted(edges[1:-1], due_s, side="right").astype(np.int64), parts)
+    return LoadSchedule(due_s, np.searchsorted(edges[1:-1], due_s, side="right").astype(np.int64), parts)
 
 
 def bodies_of(scenario: Scenario, n_requests: int) -> Bodies | None:

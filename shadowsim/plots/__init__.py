@@ -2,6 +2,7 @@
 
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
 heatmap     draws figures over one or two settings: `power` of a plan, `sweep`
+load        draws a load run: `load_latency_over_time`, `load_quantiles`, `load_over_time`
 pools       draws pools that change: `instances_over_time`, `failures_over_time`, `batch_size_over_time`, and their
             callers: `callers_over_time`
 run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shadowsim.plots.comparison import differences, noise_floor
     from shadowsim.plots.heatmap import power, sweep
+    from shadowsim.plots.load import load_latency_over_time, load_over_time, load_quantiles
     from shadowsim.plots.pools import (
         batch_size_over_time,
         callers_over_time,
@@ -41,6 +43,9 @@ _HOME = {
     "latency_against_instances": "size",
     "latency_distribution": "run",
     "latency_over_time": "run",
+    "load_latency_over_time": "load",
+    "load_over_time": "load",
+    "load_quantiles": "load",
     "noise_floor": "comparison",
     "power": "heatmap",
     "requests_over_time": "run",
@@ -61,6 +66,9 @@ __all__ = [
     "latency_against_instances",
     "latency_distribution",
     "latency_over_time",
+    "load_latency_over_time",
+    "load_over_time",
+    "load_quantiles",
     "noise_floor",
     "power",
     "requests_over_time",
