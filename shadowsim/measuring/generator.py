@@ -233,7 +233,9 @@ class Generator:
         reporter = loop.create_task(self._report())
         thresholds = gc.get_threshold()
         gc.collect()
-        gc.freeze()  # what is there already need not be searched again while requests wait
+        freezes = not gc.get_freeze_count()
+        if freezes:
+            gc.freeze()  # what is there already need not be searched again while requests wait
         gc.set_threshold(50_000, 20, 100)
         stages: tuple[LoadStage, ...] = ()
         cpu_s, starved_s, began = process_time(), waited_for_core_s(), monotonic()
@@ -249,7 +251,8 @@ class Generator:
             await self._drain()
         finally:
             gc.set_threshold(*thresholds)
-            gc.unfreeze()
+            if freezes:
+                gc.unfreeze()
             reporter.cancel()
             for task in self._tasks:
                 task.cancel()

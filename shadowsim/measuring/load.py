@@ -1,4 +1,4 @@
-"""Loads a real service with the traffic of a scenario, and measures it: `load`, and its core `load_async`."""
+"""Loads a real service with the traffic of a scenario, and measures it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds what a load run measured: its frames and scenario, how it was sent, and whether the generator kept up.
+"""Holds what a load run measured: frames and scenario, how it was sent, the verdict on the generator.
 
 A saved run is a directory with the files of `Result.save` and `load.json`. Its figures count every request from its
 planned time, and take them one by one, without buckets.

@@ -1,4 +1,4 @@
-"""Draws a load run: latency over time, the distribution of latency, and requests planned, sent and failed."""
+"""Draws a load run: latency over time and by percentile, and requests planned, sent and failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows a load run as text: what was asked and sent, latencies, failures, and whether the generator kept up."""
+"""Shows a load run as text: what was asked and sent, latencies, failures, the verdict."""
 
 from __future__ import annotations
 
