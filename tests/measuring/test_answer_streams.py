@@ -2,29 +2,11 @@
 
 import json
 import math
-import struct
-from binascii import crc32
 
 import pytest
+from loading import frame, part
 
 from shadowsim.measuring.answer_streams import EventLines, EventStreamFrames, WholeAnswer, usage_of
-
-
-def frame(payload, **headers):
-    """Return a frame of AWS's event stream; all its headers are strings (type 7)."""
-    pairs = {":" + name.replace("_", "-"): value for name, value in headers.items()}
-    head = b"".join(
-        struct.pack(">B", len(name)) + name.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode()
-        for name, value in pairs.items()
-    )
-    prelude = struct.pack(">II", 16 + len(head) + len(payload), len(head))
-    prelude += struct.pack(">I", crc32(prelude))
-    body = prelude + head + payload
-    return body + struct.pack(">I", crc32(body))
-
-
-def part(payload):
-    return frame(payload, message_type="event", event_type="PayloadPart")
 
 
 def event(text=None, **more):

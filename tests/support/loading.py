@@ -1,6 +1,8 @@
 """Services for load runs to measure, and short runs of a generator against them."""
 
 import asyncio
+import struct
+from binascii import crc32
 from contextlib import contextmanager
 from time import monotonic
 
@@ -73,3 +75,20 @@ def sent(planned, control=None, during=None, late_s=-0.05):
         return result
 
     return asyncio.run(run())
+
+
+def frame(payload, **headers):
+    """Return a frame of AWS's event stream; all its headers are strings (type 7)."""
+    pairs = {":" + name.replace("_", "-"): value for name, value in headers.items()}
+    head = b"".join(
+        struct.pack(">B", len(name)) + name.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode()
+        for name, value in pairs.items()
+    )
+    prelude = struct.pack(">II", 16 + len(head) + len(payload), len(head))
+    prelude += struct.pack(">I", crc32(prelude))
+    body = prelude + head + payload
+    return body + struct.pack(">I", crc32(body))
+
+
+def part(payload):
+    return frame(payload, message_type="event", event_type="PayloadPart")
