@@ -397,10 +397,13 @@ class Generator:
         senders = [asyncio.get_running_loop().create_task(sender()) for _ in range(limit)]
         self._tasks.update(senders)
         stop = asyncio.get_running_loop().create_task(self._control.cut.wait())
+        finished = asyncio.get_running_loop().create_task(_all_of(set(senders)))
+        waited: list[Task[Any]] = [finished, stop]
         try:
-            await asyncio.wait([asyncio.gather(*senders), stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stop.cancel()
+            finished.cancel()
             for task in senders:
                 task.cancel()
             await asyncio.gather(*senders, return_exceptions=True)

@@ -25,7 +25,7 @@ from shadowsim.scenario.scenario import Scenario
 DURATION_S = 60.0
 MOST_REQUESTS = 20_000_000  # whose rows are kept in memory
 _MOST_SIZES = 1_000_000  # of random bodies, after which they come again
-_PERIODS = (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
+_PERIODS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 _MOST_PERIODS = 120
 _STAGE = re.compile(r"\s*([\d.eE+-]+)\s*/\s*(s|min|h)\s+(\S+)\s*")
 _PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -149,7 +149,9 @@ def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) 
 
     due_s = arrivals_of(scenario).times(scenario.n_windows)
     if not due_s.size:
-        raise InputError("traffic", f"must bring a request within {scenario.horizon_s:g} s; expected are", expected)
+        raise InputError(
+            "traffic", f"must bring a request within {scenario.horizon_s:g} s; the mean number is", expected
+        )
     if not stages:
         return LoadSchedule(due_s, np.full(due_s.size, -1))
     edges = np.cumsum([0.0, *(length for _, length in stages)])

@@ -33,7 +33,7 @@ def test_arrivals_are_those_of_a_simulation_to_the_bit(traffic):
 
 def test_a_rate_alone_makes_a_scenario():
     scenario = load_scenario(rate_per_s=50, duration_s=10, seed=3, name="my-endpoint")
-    assert (scenario.horizon_s, scenario.period_s, scenario.seed) == (10.0, 1.0, 3)
+    assert (scenario.horizon_s, scenario.period_s, scenario.seed) == (10.0, 0.1, 3)
     assert scenario.experiment.to_request()["EndpointName"] == "my-endpoint"
     assert any("no figure uses it" in sentence for sentence in scenario.assumptions)
     assert load_scenario(rate_per_s=1).horizon_s == 60.0
