@@ -10,6 +10,7 @@
     ss.capacity(scenario, "shadow.p99 <= 200ms")            # the greatest rate that the pools hold
     ss.scaling_policy(scenario, "shadow.p99 <= 200ms")      # the cheapest policy that does, as AWS takes it
     ss.plan(scenario, "p99 +5%")                            # the share and duration that show an effect
+    ss.load("http://127.0.0.1:8080", rate_per_s=200)        # what a real service does at that rate
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
 take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate` and `step_model` answer
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
         SimulationError,
         ValidationError,
     )
+    from shadowsim.measuring.load import load
+    from shadowsim.measuring.load_run import LoadRun
     from shadowsim.measuring.step_model import step_model
     from shadowsim.planning.capacity import capacity
     from shadowsim.planning.costs import cost
@@ -63,6 +66,7 @@ _HOME = {
     "ExecutorError": "errors",
     "Experiment": "aws.experiment",
     "InputError": "errors",
+    "LoadRun": "measuring.load_run",
     "Result": "result",
     "Scenario": "scenario.scenario",
     "SerializationError": "errors",
@@ -79,6 +83,7 @@ _HOME = {
     "compare_runs": "planning.run_comparison",
     "cost": "planning.costs",
     "default_scenario": "scenario.scenario",
+    "load": "measuring.load",
     "noise_floor": "planning.noise_floor",
     "plan": "planning.plan",
     "read_captures": "captures.folders",
@@ -98,6 +103,7 @@ __all__ = [
     "ExecutorError",
     "Experiment",
     "InputError",
+    "LoadRun",
     "Result",
     "Scenario",
     "SerializationError",
@@ -114,6 +120,7 @@ __all__ = [
     "compare_runs",
     "cost",
     "default_scenario",
+    "load",
     "noise_floor",
     "plan",
     "read_captures",

@@ -215,10 +215,25 @@ PREFIX_REQUESTS = (
     Column("cached_tokens", FLAG, "", "tokens of the prompt in the prefix cache when it was admitted first"),
 )
 
+# Columns that only runs of the load generator have. Their `arrival_s` is the planned time, and latency counts from it.
+LOAD_WINDOWS = (
+    Column("requests_planned", FLAG, "", "requests whose planned time lies in the window"),
+    Column("requests_dropped", FLAG, "", "of these, requests that the generator did not send"),
+    Column("generator_lag_p99_s", REAL, "s", "p99 of how late the generator sent these requests"),
+)
+LOAD_REQUESTS = (
+    Column("sent_s", REAL, "s", "when it was sent, from the start of the run; missing if it was not"),
+    Column("first_byte_s", REAL, "s", "when the head of the answer came, from the start of the run"),
+    Column("done_s", REAL, "s", "when the answer was complete, or the request failed, from the start of the run"),
+    Column("cause", TEXT, "", 'why it was not answered, in words; its status may also be dropped or cut; "" for none'),
+    Column("stage", FLAG, "", "number of the stage that it belongs to"),
+    Column("in_flight_limit", FLAG, "", "number of requests that its stage kept in flight"),
+)
+
 OPTIONAL = {
-    "windows": EVENT_WINDOWS + TOKEN_WINDOWS,
+    "windows": EVENT_WINDOWS + TOKEN_WINDOWS + LOAD_WINDOWS,
     "latency": TOKEN_LATENCY,
-    "requests": EVENT_REQUESTS + TOKEN_REQUESTS + PREFIX_REQUESTS,
+    "requests": EVENT_REQUESTS + TOKEN_REQUESTS + PREFIX_REQUESTS + LOAD_REQUESTS,
 }
 SCHEMAS = {"windows": WINDOWS, "latency": LATENCY, "requests": REQUESTS}
 

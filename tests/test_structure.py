@@ -24,6 +24,7 @@ ORDER = [
         "arrays",
         "histogram",
         "frames",
+        "period_counts",
         "aws",
         "statistics",
         "scenario",

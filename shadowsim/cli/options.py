@@ -132,11 +132,12 @@ def scenario_of(
 
     changes: dict[str, object] = {} if seed is None else {"seed": seed}
     changes |= map(parse_set, edits or [])
-    if file is None:
-        source: object = default_scenario()
-    else:
-        source = document_of(file) if file == "-" else Path(file)
-    return Scenario.of(source, rate, changes)
+    return Scenario.of(default_scenario() if file is None else scenario_source(file), rate, changes)
+
+
+def scenario_source(file: str) -> object:
+    """Return what `Scenario.of` reads for a file; - is standard input."""
+    return document_of(file) if file == "-" else Path(file)
 
 
 def assumption_lines(scenario: Scenario, more: Iterable[str] = ()) -> list[str]:

@@ -75,6 +75,11 @@ class ArrivalStream:
         merged = np.sort(np.concatenate(times), kind="stable")
         return k.Arrivals(k.TRACE, _NONE, _NONE, _NONE, merged, 0.0, merged.size)
 
+    def times(self, n_windows: int) -> Floats:
+        """Return the times of all requests in the first windows, ascending."""
+        with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
+            return np.sort(np.concatenate([self._times(s, 0, n_windows) for s in self.streams]), kind="stable")
+
     def count(self, first: int, last: int) -> int:
         """Return the number of requests in windows first..last-1."""
         with np.errstate(over="ignore"):

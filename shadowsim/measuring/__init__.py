@@ -1,9 +1,21 @@
-"""Fits models of services to what was measured on real ones.
+"""Measures real services, and fits models to what was measured.
 
-measurement    holds what was measured on a real service: requests one by one, or counts and quantiles alone
-step_columns   finds the columns of a table of step times or load stages, and its configurations
-step_model     fits the step times of a language model's server, and tells what the fit leaves open
-step_rows      fits step times to single measurements of prefill and decode
-step_stages    computes step times from stages of a load test, and predicts the latency at another rate
-weighted_fit   solves least squares of relative errors without negative coefficients
+answer_streams  reads streamed answers: first tokens, and how many there were
+bodies          reads or draws the bodies of requests
+generator       sends requests at planned times, and notes when each was sent and answered
+load            loads a real service with the traffic of a scenario
+load_frames     builds the three frames of a load run
+load_processes  runs a load job in one or several processes
+load_records    keeps a row per request of a load run
+load_run        holds, saves and reads what a load run measured
+load_schedule   plans a load run: its scenario, moments and bodies
+measurement     holds what was measured on a real service: requests one by one, or counts and quantiles alone
+pacer           calls a function at planned moments
+saturation      judges whether a load generator kept up
+step_columns    finds the columns of a table of step times or load stages, and its configurations
+step_model      fits the step times of a language model's server, and tells what the fit leaves open
+step_rows       fits step times to single measurements of prefill and decode
+step_stages     computes step times from stages of a load test, and predicts the latency at another rate
+targets         forms and signs the requests of a load run
+weighted_fit    solves least squares of relative errors without negative coefficients
 """

@@ -4,6 +4,7 @@ capacity    draws figures against the rate of the traffic: `latency_against_rate
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
 goal_axis   scales axes to goals, and draws their lines
 heatmap     draws figures over one or two settings: `power` of a plan, `sweep`
+load        draws a load run: `load_latency_over_time`, `load_quantiles`, `load_over_time`
 pools       draws pools that change: `instances_over_time`, `failures_over_time`, `batch_size_over_time`, and their
             callers: `callers_over_time`
 run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from shadowsim.plots.capacity import latency_against_rate
     from shadowsim.plots.comparison import differences, noise_floor
     from shadowsim.plots.heatmap import power, sweep
+    from shadowsim.plots.load import load_latency_over_time, load_over_time, load_quantiles
     from shadowsim.plots.pools import (
         batch_size_over_time,
         callers_over_time,
@@ -45,6 +47,9 @@ _HOME = {
     "latency_against_rate": "capacity",
     "latency_distribution": "run",
     "latency_over_time": "run",
+    "load_latency_over_time": "load",
+    "load_over_time": "load",
+    "load_quantiles": "load",
     "noise_floor": "comparison",
     "power": "heatmap",
     "requests_over_time": "run",
@@ -66,6 +71,9 @@ __all__ = [
     "latency_against_rate",
     "latency_distribution",
     "latency_over_time",
+    "load_latency_over_time",
+    "load_over_time",
+    "load_quantiles",
     "noise_floor",
     "power",
     "requests_over_time",

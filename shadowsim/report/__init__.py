@@ -6,6 +6,8 @@ capacity_text    formats the greatest rates that pools hold
 card             builds the cards that notebooks show
 comparison_text  formats comparisons of saved runs, and tells whether one is worse
 html_page        assembles a self-contained HTML page from charts and text
+load_page        shows a load run on one HTML page
+load_text        formats a load run: what was sent, times, failures, the generator's verdict
 readable_frame   turns a frame into texts with units under short headings
 run_page         shows a run on one HTML page
 run_text         formats the figures of one run, or of several with their spread

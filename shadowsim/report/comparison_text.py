@@ -24,6 +24,7 @@ import pandas as pd
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import ROLES
+from shadowsim.measuring.load_run import is_load_run
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.comparison import compare
@@ -218,6 +219,8 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
     `asked` are keyword arguments of `compare`.
     """
     folders = _folders(directory)
+    if is_load_run(directory):
+        raise InputError(str(directory), "is a load run of one service: compare it with another run of it (DIR DIR2)")
     runs = frames_of(folders)
     table = compare(runs, **asked)
     scenarios = [_scenario_of(folder) for folder in folders]
@@ -298,6 +301,8 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
     if role is not None and role not in ROLES:
         raise InputError("--role", "must be source or shadow", role)
     roles = ROLES if role is None else (role,)
+    if is_load_run(earlier) or is_load_run(later):
+        roles = ("source",)  # a load run has no other
     table = compare_runs(later, earlier, **asked)
     before, after = (_statuses_in(folder) for folder in (earlier, later))
     short = tuple(
@@ -334,7 +339,12 @@ def _folders(directory: Path) -> list[Path]:
 
 
 def _scenario_of(folder: Path) -> Scenario | None:
-    """Return the scenario of a saved run; None for frames alone, or if it cannot be read, as without its trace."""
+    """Return the scenario of a saved run; None for frames alone, or if it cannot be read, as without its trace.
+
+    That of a load run says nothing about the service, and None is returned, too.
+    """
+    if is_load_run(folder):
+        return None
     try:
         return Scenario.load(folder / "scenario.json") if (folder / "scenario.json").is_file() else None
     except InputError:

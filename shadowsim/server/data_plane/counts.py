@@ -9,12 +9,12 @@ grow.
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from shadowsim.histogram import bucket_of
+from shadowsim.period_counts import PeriodCounts
 from shadowsim.server.data_plane.backends import ANSWERED, ERROR_4XX, ERROR_5XX, REFUSED, Answer
 
 MINUTE_S = 60.0
@@ -83,105 +83,6 @@ class Totals:
             self.below[bisect_left(BOUNDS_S, answer.latency_s)] += 1
 
 
-@dataclass(slots=True)
-class PeriodCounts:
-    """Counts of one period, with latencies in seconds.
-
-    `lost` counts lost copies by cause, and `worked` seconds of work by instance. `n_cores` is the number of cores per
-    instance; None if an instance's workers are not its cores, or before the first sample.
-    """
-
-    n: int = 0
-    n_per_instance: float = 0.0
-    n_instances: int = 0
-    errors_4xx: int = 0
-    errors_5xx: int = 0
-    model_errors: int = 0
-    n_latency: int = 0
-    latency_sum: float = 0.0
-    latency_min: float = math.inf
-    latency_max: float = -math.inf
-    n_overhead: int = 0
-    overhead_sum: float = 0.0
-    overhead_min: float = math.inf
-    overhead_max: float = -math.inf
-    n_wait: int = 0
-    wait_sum: float = 0.0
-    work_arrived_s: float = 0.0
-    worked: dict[int, float] = field(default_factory=dict)
-    n_cores: int | None = None
-    n_concurrent: int = 0
-    concurrent_sum: int = 0
-    concurrent_min: float = math.inf
-    concurrent_max: float = -math.inf
-    captured_records: int = 0
-    captured_bytes: int = 0
-    lost: dict[str, int] = field(default_factory=dict)
-    buckets: dict[int, int] | None = field(default_factory=dict)
-    packed: tuple[array[int], array[int]] | None = None
-
-    def add(self, served: ServedRequest) -> None:
-        """Count a request."""
-        answer = served.answer
-        self.n += 1
-        self.n_per_instance += 1.0 / served.n_instances
-        self.n_instances = served.n_instances
-        outcome = answer.outcome
-        if outcome != ANSWERED:
-            self.model_errors += 1
-            self.errors_4xx += outcome == ERROR_4XX
-            self.errors_5xx += outcome in (ERROR_5XX, REFUSED)
-        if outcome != REFUSED:
-            latency = answer.latency_s
-            self.n_latency += 1
-            self.latency_sum += latency
-            self.latency_min = min(self.latency_min, latency)
-            self.latency_max = max(self.latency_max, latency)
-            counts, bucket = self.unpacked_counts(), bucket_of(latency)
-            counts[bucket] = counts.get(bucket, 0) + 1
-        self.n_overhead += 1
-        self.overhead_sum += served.overhead_s
-        self.overhead_min = min(self.overhead_min, served.overhead_s)
-        self.overhead_max = max(self.overhead_max, served.overhead_s)
-        if not math.isnan(answer.wait_s):
-            self.n_wait += 1
-            self.wait_sum += answer.wait_s
-            self.work_arrived_s += answer.service_s
-        if served.captured_bytes is not None:
-            self.captured_records += 1
-            self.captured_bytes += served.captured_bytes
-
-    @property
-    def worked_s(self) -> float:
-        """Seconds of work of all workers of all instances."""
-        return math.fsum(self.worked.values())
-
-    def sample(self, outstanding: Sequence[int], n_cores: int | None = None) -> None:
-        """Record the number of waiting and served requests of each instance at one moment."""
-        self.n_instances, self.n_cores = len(outstanding), n_cores
-        self.n_concurrent += len(outstanding)
-        self.concurrent_sum += sum(outstanding)
-        self.concurrent_min = min(self.concurrent_min, *outstanding)
-        self.concurrent_max = max(self.concurrent_max, *outstanding)
-
-    def unpacked_counts(self) -> dict[int, int]:
-        """Unpack the latencies' counts by bucket if need be, and return them for changes."""
-        if self.buckets is None:
-            assert self.packed is not None
-            self.buckets, self.packed = dict(zip(*self.packed, strict=True)), None
-        return self.buckets
-
-    def pack(self) -> None:
-        """Move the latencies' counts to arrays, which take less memory."""
-        if self.buckets is not None:
-            self.packed = array("H", self.buckets), array("L", self.buckets.values())
-            self.buckets = None
-
-    def bucket_counts(self) -> Mapping[int, int]:
-        """Return a copy of the latencies' counts by bucket."""
-        return dict(zip(*self.packed, strict=True)) if self.packed else dict(self.buckets or {})
-
-
 class Series:
     """Counts of a variant over time, by period.
 
@@ -226,7 +127,7 @@ class Series:
 
     def add(self, served: ServedRequest) -> None:
         """Count a request in the period of its arrival, and its work in the periods of its service."""
-        self.at(served.arrival_s).add(served)
+        _count(self.at(served.arrival_s), served)
         self._totals("shadow" if served.is_copy else "source").add(served)
         if not math.isnan(served.answer.wait_s):
             start = served.arrival_s + served.answer.wait_s
@@ -252,3 +153,34 @@ class Series:
         """Record the number of requests of each instance, and its cores if its workers are these."""
         self.at(time_s).sample(outstanding, n_cores)
         self.knows_cores = self.knows_cores or n_cores is not None
+
+
+def _count(period: PeriodCounts, served: ServedRequest) -> None:
+    answer = served.answer
+    period.n += 1
+    period.n_per_instance += 1.0 / served.n_instances
+    period.n_instances = served.n_instances
+    outcome = answer.outcome
+    if outcome != ANSWERED:
+        period.model_errors += 1
+        period.errors_4xx += outcome == ERROR_4XX
+        period.errors_5xx += outcome in (ERROR_5XX, REFUSED)
+    if outcome != REFUSED:
+        latency = answer.latency_s
+        period.n_latency += 1
+        period.latency_sum += latency
+        period.latency_min = min(period.latency_min, latency)
+        period.latency_max = max(period.latency_max, latency)
+        counts, bucket = period.unpacked_counts(), bucket_of(latency)
+        counts[bucket] = counts.get(bucket, 0) + 1
+    period.n_overhead += 1
+    period.overhead_sum += served.overhead_s
+    period.overhead_min = min(period.overhead_min, served.overhead_s)
+    period.overhead_max = max(period.overhead_max, served.overhead_s)
+    if not math.isnan(answer.wait_s):
+        period.n_wait += 1
+        period.wait_sum += answer.wait_s
+        period.work_arrived_s += answer.service_s
+    if served.captured_bytes is not None:
+        period.captured_records += 1
+        period.captured_bytes += served.captured_bytes

@@ -17,20 +17,17 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.frames import (
-    LATENCY,
     LIVE_WINDOWS,
     LOST_CAUSES,
     MOST_SECTIONS,
-    PERCENTILES,
     REQUESTS,
     ROLES,
     SERVER_LAG,
-    US_PER_S,
     build,
 )
-from shadowsim.histogram import edge_of, quantile_within
+from shadowsim.period_counts import PeriodCounts, latency_rows, window_row
 from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG
-from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series, ServedRequest
+from shadowsim.server.data_plane.counts import MINUTE_S, Series, ServedRequest
 
 KEPT_ROWS = 4_000_000
 CHUNK_ROWS = 65_536
@@ -161,7 +158,7 @@ class Logbook:
                 "time_s": number * MINUTE_S,
                 "variant": self.variants[role],
                 "role": ROLES[role],
-                **_window(self.series[role].periods.get(number, PeriodCounts()), self.n_workers[role]),
+                **window_row(self.series[role].periods.get(number, PeriodCounts()), MINUTE_S, self.n_workers[role]),
                 **_copies(self.series[role].periods.get(number, PeriodCounts()), role),
             }
             for number in range(last + 1)
@@ -179,44 +176,7 @@ class Logbook:
                 for bucket, count in period.bucket_counts().items():
                     key = number // length, role, bucket
                     counts[key] = counts.get(key, 0) + count
-        rows = [
-            (section, self.variants[role], ROLES[role], edge_of(bucket), edge_of(bucket + 1), count)
-            for (section, role, bucket), count in sorted(counts.items())
-        ]
-        return build(LATENCY, {c.name: [row[i] for row in rows] for i, c in enumerate(LATENCY)})
-
-
-def _window(period: PeriodCounts, n_workers: int | None) -> dict[str, object]:
-    counts = period.bucket_counts()
-    n_latency, latency = period.n_latency, period.latency_sum
-    capacity_s = MINUTE_S * period.n_instances * (n_workers or 0)
-    is_known = capacity_s > 0.0 and period.n_wait > 0
-    return {
-        "instance_count": period.n_instances,
-        "Invocations": period.n,
-        "InvocationsPerInstance": period.n_per_instance,
-        "ModelLatency_SampleCount": n_latency,
-        "ModelLatency_Average": latency / n_latency * US_PER_S if n_latency else math.nan,
-        "ModelLatency_Minimum": period.latency_min * US_PER_S if n_latency else math.nan,
-        "ModelLatency_Maximum": period.latency_max * US_PER_S if n_latency else math.nan,
-        **{
-            f"ModelLatency_{name}": quantile_within(counts, q, period.latency_min, period.latency_max) * US_PER_S
-            for name, q in PERCENTILES.items()
-        },
-        "OverheadLatency_Average": period.overhead_sum / period.n_overhead * US_PER_S
-        if period.n_overhead
-        else math.nan,
-        "Invocation4XXErrors": period.errors_4xx,
-        "Invocation5XXErrors": period.errors_5xx,
-        "InvocationModelErrors": period.model_errors,
-        "ConcurrentRequestsPerModel_Minimum": period.concurrent_min if period.n_concurrent else math.nan,
-        "ConcurrentRequestsPerModel_Maximum": period.concurrent_max if period.n_concurrent else math.nan,
-        "wait_mean_s": period.wait_sum / period.n_wait if period.n_wait else math.nan,
-        "utilisation": min(period.worked_s / capacity_s, 1.0) if is_known else math.nan,
-        "offered_load": period.work_arrived_s / capacity_s if is_known else math.nan,
-        "captured_records": period.captured_records,
-        "captured_bytes": period.captured_bytes,
-    }
+        return latency_rows(counts, self.variants)
 
 
 def _copies(period: PeriodCounts, role: int) -> dict[str, object]:

@@ -27,7 +27,8 @@ from typing import Any
 from shadowsim.errors import UnknownOperationError, shown
 from shadowsim.frames import US_PER_S
 from shadowsim.histogram import quantile_within
-from shadowsim.server.data_plane.counts import MINUTE_S, PeriodCounts, Series
+from shadowsim.period_counts import PeriodCounts
+from shadowsim.server.data_plane.counts import MINUTE_S, Series
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.metrics.cloudwatch_wire import (
     InvalidParameterError,
