@@ -13,8 +13,90 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from shadowsim.frames import LATENCY, PERCENTILES, ROLES, US_PER_S, build
-from shadowsim.histogram import edge_of, quantile_within
+from shadowsim.frames import LATENCY, PERCENTILES, ROLES, SHORT_NAMES, TIME_COLUMNS, US_PER_S, build
+from shadowsim.histogram import bucket_of, edge_of, quantile_within
+
+
+@dataclass(slots=True)
+class TimeCounts:
+    """Times of some kind in a period: number, sum, extremes in seconds, and numbers by bucket."""
+
+    n: int = 0
+    total_s: float = 0.0
+    least_s: float = math.inf
+    most_s: float = -math.inf
+    buckets: dict[int, int] = field(default_factory=dict)
+
+    def add(self, seconds: float) -> None:
+        """Count a time; NaN is none."""
+        if math.isnan(seconds):
+            return
+        self.n += 1
+        self.total_s += seconds
+        self.least_s, self.most_s = min(self.least_s, seconds), max(self.most_s, seconds)
+        bucket = bucket_of(seconds)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+
+    def columns(self, name: str) -> dict[str, object]:
+        """Return the columns of `frames.TOKEN_WINDOWS` whose names begin so, in microseconds."""
+        mean, least, most = (
+            (self.total_s / self.n, self.least_s, self.most_s) if self.n else (math.nan, math.nan, math.nan)
+        )
+        return {
+            f"{name}_SampleCount": self.n,
+            f"{name}_Average": mean * US_PER_S,
+            f"{name}_Minimum": least * US_PER_S,
+            f"{name}_Maximum": most * US_PER_S,
+            **{f"{name}_{p}": quantile_within(self.buckets, q, least, most) * US_PER_S for p, q in PERCENTILES.items()},
+        }
+
+
+@dataclass(slots=True)
+class TokenCounts:
+    """Counts of one period of a service in tokens; the samples are of running sequences and of cache use.
+
+    Attributes
+    ----------
+    times : dict of str to TimeCounts
+        By measure of `frames.SHORT_NAMES`.
+    """
+
+    times: dict[str, TimeCounts] = field(default_factory=lambda: {measure: TimeCounts() for measure in SHORT_NAMES})
+    output_tokens: int = 0
+    prefill_tokens: int = 0
+    preemptions: int = 0
+    n_samples: int = 0
+    running_sum: int = 0
+    running_max: int = 0
+    cache_sum: float = 0.0
+    cache_max: float = 0.0
+
+    def sample(self, batches: Sequence[tuple[int, float]]) -> None:
+        """Record of each instance the running sequences and the share of its cache that they hold."""
+        for running, cache_use in batches:
+            self.n_samples += 1
+            self.running_sum += running
+            self.running_max = max(self.running_max, running)
+            self.cache_sum += cache_use
+            self.cache_max = max(self.cache_max, cache_use)
+
+    def columns(self) -> dict[str, object]:
+        """Return the columns of `frames.TOKEN_WINDOWS`, without those of goodput."""
+        n = self.n_samples
+        return {
+            **{
+                name: value
+                for measure, times in self.times.items()
+                for name, value in times.columns(TIME_COLUMNS[measure]).items()
+            },
+            "output_tokens": self.output_tokens,
+            "prefill_tokens": self.prefill_tokens,
+            "preemptions": self.preemptions,
+            "running_sequences_mean": self.running_sum / n if n else math.nan,
+            "running_sequences_maximum": self.running_max if n else math.nan,
+            "cache_use_mean": self.cache_sum / n if n else math.nan,
+            "cache_use_maximum": self.cache_max if n else math.nan,
+        }
 
 
 @dataclass(slots=True)
@@ -22,7 +104,8 @@ class PeriodCounts:
     """Counts of one period, with latencies in seconds.
 
     `lost` counts lost copies by cause, and `worked` seconds of work by instance. `n_cores` is the number of cores per
-    instance; None if an instance's workers are not its cores, or before the first sample.
+    instance; None if an instance's workers are not its cores, or before the first sample. `tokens` is None but for a
+    service in tokens.
     """
 
     n: int = 0
@@ -53,11 +136,18 @@ class PeriodCounts:
     lost: dict[str, int] = field(default_factory=dict)
     buckets: dict[int, int] | None = field(default_factory=dict)
     packed: tuple[array[int], array[int]] | None = None
+    tokens: TokenCounts | None = None
 
     @property
     def worked_s(self) -> float:
         """Seconds of work of all workers of all instances."""
         return math.fsum(self.worked.values())
+
+    def in_tokens(self) -> TokenCounts:
+        """Return the counts of a service in tokens, which are made if need be."""
+        if self.tokens is None:
+            self.tokens = TokenCounts()
+        return self.tokens
 
     def sample(self, outstanding: Sequence[int], n_cores: int | None = None) -> None:
         """Record the number of waiting and served requests of each instance at one moment."""

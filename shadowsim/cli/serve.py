@@ -236,18 +236,14 @@ def scenario_settings(file: Path | None, timeout_s: float | None) -> ScenarioSet
     from shadowsim.scenario.defaults import TIMEOUT_S
     from shadowsim.scenario.reading import Mirroring
     from shadowsim.scenario.scenario import Scenario
+    from shadowsim.server.data_plane.simulated import check_simulable
 
     if file is None:
         return ScenarioSettings({}, {}, Mirroring(), timeout_s or TIMEOUT_S)
 
     scenario = Scenario.load(file)
     for name, service in scenario.services.items():
-        for key in ("batching", "tokens", "scaling", "outages"):
-            if getattr(service, key) is not None:
-                raise InputError(f"services.{name}.{key}", "is not simulated by a server: leave it out for `serve`")
-        if service.time.kind == "linear":
-            what = "must not be linear: a server has no trace with the columns that a linear law needs"
-            raise InputError(f"services.{name}.time", what)
+        check_simulable(service, f"services.{name}")
     # Routing that the scenario leaves open is the endpoint configuration's.
     routing = scenario.routing if scenario.document.get("endpoint", {}).get("routing") else {}  # type: ignore[attr-defined]
     return ScenarioSettings(scenario.services, routing, scenario.mirroring, timeout_s or scenario.timeout_s)

@@ -82,24 +82,15 @@ def test_settings_of_a_scenario(tmp_path):
     assert scenario_settings(None, None).timeout_s == 60.0
 
 
-TOKENS = {
-    **{"prompt": 100, "output": 20, "max_sequences": 8, "max_step_tokens": 64, "kv_tokens": 1000},
-    "step": {"base_s": "10ms"},
-}
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("batching", {"max_size": 2, "marginal": 0.5}),
         ("scaling", {"metric": "InvocationsPerInstance", "target": 900, "min": 1, "max": 3}),
         ("outages", {"mtbf_s": "1d", "mttr_s": 60}),
-        ("tokens", TOKENS),
     ],
 )
 def test_a_server_refuses_what_it_would_leave_out(tmp_path, key, value):
-    alone = dict.fromkeys(("shadow.time", "shadow.workers")) if key == "tokens" else {}
-    default_scenario().replace(alone | {f"shadow.{key}": value}).save(tmp_path / "scenario.json")
+    default_scenario().replace({f"shadow.{key}": value}).save(tmp_path / "scenario.json")
     with pytest.raises(InputError, match=rf"services\.Shadow-01\.{key}: is not simulated by a server: leave it out"):
         scenario_settings(tmp_path / "scenario.json", None)
 

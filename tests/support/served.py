@@ -11,9 +11,11 @@ from shadowsim.server.state.views import EndpointView
 
 
 def served(
-    arrival_s, latency_s=0.01, outcome="answered", instance=0, wait_s=math.nan, service_s=math.nan, is_copy=False
-):
-    answer = Answer(outcome, latency_s, 200 if outcome == "answered" else 500, b"", {}, wait_s, service_s)
+    arrival_s, latency_s=0.01, outcome="answered", instance=0, wait_s=math.nan, service_s=math.nan, is_copy=False,
+    tokens=None,
+):  # fmt: skip
+    status, work = 200 if outcome == "answered" else 500, {"work_s": service_s, "offered_s": service_s}
+    answer = Answer(outcome, latency_s, status, b"", {}, wait_s, service_s, tokens=tokens, **work)
     return ServedRequest(
         request=0,
         inference_id="",

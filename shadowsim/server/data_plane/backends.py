@@ -1,31 +1,19 @@
-"""Backends of variants: containers behind URLs, and simulated instances of a service model.
+"""Backends of variants: what they are asked and answer, and containers behind URLs.
 
 A backend answers an invocation with one of its variant's instances. It never raises for a failure of that instance: a
 container that refuses, drops the connection, sends garbage or never ends gives an `Answer`, too.
-
-A simulated instance follows the simulator. It knows when each of its workers is free, so it gives an arriving request
-its start and its end at once, first in, first out. The caller then waits until that end. So timers that fire late, by
-up to a millisecond on an idle machine, neither add up in the queue nor count as latency: they are OverheadLatency.
 """
 
 from __future__ import annotations
 
-import asyncio
-import heapq
 import math
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
 from time import perf_counter
 from typing import Protocol
 
 import aiohttp
-import numpy as np
 
-from shadowsim.errors import InputError
-from shadowsim.scenario.laws import Law
-from shadowsim.scenario.service import Service
 from shadowsim.server.data_plane.connections import AllowanceExceededError, ExcessError, read
 from shadowsim.server.data_plane.loop_clock import LoopClock
 
@@ -38,7 +26,6 @@ CONTENT_TYPE = "Content-Type"
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 NEW_SESSION, CLOSED_SESSION = "X-Amzn-SageMaker-New-Session-Id", "X-Amzn-SageMaker-Closed-Session-Id"
 _PASSED = (CONTENT_TYPE, CUSTOM_ATTRIBUTES, NEW_SESSION, CLOSED_SESSION)
-_DRAWS_AT_ONCE = 256  # some laws take a microsecond per draw, during which the event loop stands still
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +41,31 @@ class Call:
 
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFigures:
+    """What a service in tokens did for a call.
+
+    Attributes
+    ----------
+    first_token_s, per_token_s : float
+        Time from arrival to the first token, and mean time per token after it; NaN where they did not come in time.
+    prompt, output : int
+        Tokens of the prompt, and of a whole answer.
+    produced, prefilled : int
+        Tokens that were produced, and tokens of prompts that were computed, until the caller had its answer.
+    preemptions : int
+        How often the call's sequence gave its blocks back.
+    """
+
+    first_token_s: float
+    per_token_s: float
+    prompt: int
+    output: int
+    produced: int
+    prefilled: int
+    preemptions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,13 @@ class Answer:
         Parts of the latency in the instance's queue and in service; NaN for a container, which does not report them.
     failure : str
         Why a call is "broken", as a text for people.
+    work_s : float
+        Its share of the time of an instance's worker, which instances that batch divide among calls; NaN for a
+        container.
+    offered_s : float
+        The least such share that it can have had: in full batches. It makes up the offered load.
+    tokens : TokenFigures or None
+        None but for a simulated service in tokens.
     """
 
     outcome: str
@@ -87,6 +106,9 @@ class Answer:
     wait_s: float = math.nan
     service_s: float = math.nan
     failure: str = ""
+    work_s: float = math.nan
+    offered_s: float = math.nan
+    tokens: TokenFigures | None = None
 
 
 class Backend(Protocol):
@@ -99,6 +121,10 @@ class Backend(Protocol):
 
     async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
         """Answer a call with an instance, within a time limit."""
+        ...
+
+    def batches(self) -> Sequence[tuple[int, float]]:
+        """Return of each instance the running sequences, and the share of its cache that they hold; or nothing."""
         ...
 
 
@@ -167,6 +193,10 @@ class Container:
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: garbage in a header
             return Answer(BROKEN, perf_counter() - began, failure=_failure(error))
 
+    def batches(self) -> Sequence[tuple[int, float]]:
+        """Return nothing: a container does not say what it runs."""
+        return ()
+
     async def ping(self, n_instances: int) -> str | None:
         """Return None if the containers of all instances answer /ping with 200, else what the first other one did."""
         limits = aiohttp.ClientTimeout(total=None)
@@ -185,88 +215,6 @@ class Container:
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 return f"{url}/ping: {_failure(error)}"
         return None
-
-
-class Simulated:
-    """Simulated instances of a service model; answers echo the call's body.
-
-    Parameters
-    ----------
-    service : Service
-        Its law may not be linear, as that needs a trace.
-    n_instances, n_workers : int
-        Instances, and workers per instance.
-    seed : int
-
-    Raises
-    ------
-    InputError
-        For a linear law.
-    """
-
-    def __init__(self, service: Service, n_instances: int, n_workers: int, seed: int):
-        if service.time.kind == "linear":
-            raise InputError(
-                "time.law", "must not be linear: a server has no trace with the columns that a linear law needs"
-            )
-        self.n_workers = n_workers
-        self._service = service
-        self._queues = [SimulatedQueue(n_workers, service.queue_limit, service.slowdown) for _ in range(n_instances)]
-        self._coin = Random(seed)
-        self._times = draws(service.time, np.random.default_rng(seed))
-
-    async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
-        """Hold a worker of an instance for a drawn time, after the requests that came before."""
-        loop = asyncio.get_running_loop()
-        arrival = loop.time()
-        service = self._queues[instance].enter(arrival, next(self._times))
-        error = self._coin.random()
-        if service is None:
-            return Answer(REFUSED, 0.0, 503, b"the queue is full")
-        start, end = service
-        wait_s, service_s = start - arrival, end - start
-        await _until(loop, min(end, arrival + timeout_s))
-        if end - arrival > timeout_s:  # the worker stays busy until the end
-            return Answer(TIMED_OUT, timeout_s, wait_s=wait_s, service_s=service_s)
-        latency_s = end - arrival  # without the timer's delay, which is overhead of the server
-        if error < self._service.error_4xx:
-            return Answer(ERROR_4XX, latency_s, 400, b"a simulated error", wait_s=wait_s, service_s=service_s)
-        if error < self._service.error_4xx + self._service.error_5xx:
-            return Answer(ERROR_5XX, latency_s, 500, b"a simulated error", wait_s=wait_s, service_s=service_s)
-        headers = {CONTENT_TYPE: call.headers[CONTENT_TYPE]} if CONTENT_TYPE in call.headers else {}
-        return Answer(ANSWERED, latency_s, 200, call.body, headers, wait_s, service_s)
-
-
-class SimulatedQueue:
-    """One simulated instance: the times at which its workers are free, and at which waiting requests start."""
-
-    def __init__(self, n_workers: int, limit: int | None, slowdown: tuple[float, ...]):
-        self._free_s = [0.0] * n_workers  # a heap
-        self._starts_s: deque[float] = deque()  # of waiting requests, ascending
-        self._limit, self._slowdown = limit, slowdown
-
-    def enter(self, arrival: float, work_s: float) -> tuple[float, float] | None:
-        """Return start and end of a request's service, None if the queue is full."""
-        while self._starts_s and self._starts_s[0] <= arrival:
-            self._starts_s.popleft()
-        start = max(arrival, self._free_s[0])
-        if start > arrival:
-            if self._limit is not None and len(self._starts_s) >= self._limit:
-                return None
-            self._starts_s.append(start)
-        if self._slowdown:
-            busy = 1 + sum(free > start for free in self._free_s)
-            work_s *= self._slowdown[min(busy, len(self._slowdown)) - 1]
-        heapq.heapreplace(self._free_s, start + work_s)
-        return start, start + work_s
-
-
-def draws(law: Law, random: np.random.Generator) -> Iterator[float]:
-    """Yield draws of a law without end, by inversion from both tails."""
-    while True:
-        v = 0.5 - 0.5 * random.random(_DRAWS_AT_ONCE)  # in (0, 0.5]
-        lower, upper = law.tails(v)
-        yield from np.where(random.random(_DRAWS_AT_ONCE) < 0.5, lower, upper).tolist()
 
 
 def outcome_of(status: int) -> str:
@@ -291,19 +239,3 @@ def _failure(error: Exception) -> str:
             return f"the connection broke: {error.strerror or error}"
         case _:
             return f"the answer is not HTTP: {error}"
-
-
-async def _until(loop: asyncio.AbstractEventLoop, moment: float) -> None:
-    """Sleep until a moment of the loop's clock."""
-    if moment > loop.time():
-        done = loop.create_future()
-        timer = loop.call_at(moment, _set, done)
-        try:
-            await done
-        finally:
-            timer.cancel()
-
-
-def _set(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)

@@ -1,6 +1,7 @@
 """Counts of a variant's requests: one record per period for CloudWatch and the frames, and totals.
 
-A request counts in the period of its arrival, as soon as its answer is known. Latencies are kept as counts per bucket
+A request counts in the period of its arrival, as soon as its answer is known. Its work and the tokens of its answer
+are spread evenly over the time in which they were done. Latencies are kept as counts per bucket
 of the simulator (0.8 % wide), so that a quiet minute takes some hundred bytes and a busy one a few thousand. Past
 minutes are packed, and the oldest are dropped when there are more than 30 days of them. Totals since the start only
 grow.
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from shadowsim.frames import FIRST_TOKEN, PER_TOKEN
 from shadowsim.histogram import bucket_of
 from shadowsim.period_counts import PeriodCounts
 from shadowsim.server.data_plane.backends import ANSWERED, ERROR_4XX, ERROR_5XX, REFUSED, Answer
@@ -129,17 +131,37 @@ class Series:
         """Count a request in the period of its arrival, and its work in the periods of its service."""
         _count(self.at(served.arrival_s), served)
         self._totals("shadow" if served.is_copy else "source").add(served)
-        if not math.isnan(served.answer.wait_s):
-            start = served.arrival_s + served.answer.wait_s
-            end = start + served.answer.service_s
-            for _ in range(_MOST_SPANNED):
-                number = math.floor((start - self.origin_s) / self.period_s)
-                boundary = self.origin_s + (number + 1) * self.period_s
-                worked = self.at(start).worked
-                worked[served.instance] = worked.get(served.instance, 0.0) + min(end, boundary) - start
-                if end <= boundary:
-                    break
-                start = boundary
+        answer = served.answer
+        if math.isnan(answer.wait_s):
+            return
+        start = served.arrival_s + answer.wait_s
+        # The service of a request that ran out of time in a batch of tokens has no known end.
+        lasted_s = answer.latency_s - answer.wait_s if math.isnan(answer.service_s) else answer.service_s
+        for period, part in self._spread(start, start + lasted_s):
+            period.worked[served.instance] = period.worked.get(served.instance, 0.0) + answer.work_s * part
+        if (figures := answer.tokens) is not None:
+            first_s = figures.first_token_s
+            begin = start if math.isnan(first_s) else served.arrival_s + first_s
+            tokens = self.at(begin).in_tokens()
+            tokens.prefill_tokens += figures.prefilled
+            tokens.preemptions += figures.preemptions
+            counted, upto = 0, 0.0
+            for period, part in self._spread(begin, served.arrival_s + answer.latency_s):
+                upto += figures.produced * part
+                period.in_tokens().output_tokens += round(upto) - counted
+                counted = round(upto)
+
+    def _spread(self, start: float, end: float) -> Iterator[tuple[PeriodCounts, float]]:
+        """Yield the counts of the periods that a span touches, and the part of the span in each."""
+        begin = start
+        for _ in range(_MOST_SPANNED):
+            number = math.floor((begin - self.origin_s) / self.period_s)
+            boundary = self.origin_s + (number + 1) * self.period_s
+            part = (min(end, boundary) - begin) / (end - start) if end > start else 1.0
+            yield self.at(begin), part
+            if end <= boundary:
+                return
+            begin = boundary
 
     def lose(self, time_s: float, cause: str) -> None:
         """Count a copy that was not made."""
@@ -149,9 +171,18 @@ class Series:
     def _totals(self, role: str) -> Totals:
         return self.totals.setdefault(role, Totals())
 
-    def sample(self, time_s: float, outstanding: Sequence[int], n_cores: int | None) -> None:
-        """Record the number of requests of each instance, and its cores if its workers are these."""
-        self.at(time_s).sample(outstanding, n_cores)
+    def sample(
+        self,
+        time_s: float,
+        outstanding: Sequence[int],
+        n_cores: int | None,
+        batches: Sequence[tuple[int, float]] = (),
+    ) -> None:
+        """Record each instance's requests, its cores if its workers are these, and its batch of tokens."""
+        period = self.at(time_s)
+        period.sample(outstanding, n_cores)
+        if batches:
+            period.in_tokens().sample(batches)
         self.knows_cores = self.knows_cores or n_cores is not None
 
 
@@ -180,7 +211,12 @@ def _count(period: PeriodCounts, served: ServedRequest) -> None:
     if not math.isnan(answer.wait_s):
         period.n_wait += 1
         period.wait_sum += answer.wait_s
-        period.work_arrived_s += answer.service_s
+    if not math.isnan(answer.offered_s):
+        period.work_arrived_s += answer.offered_s
+    if (figures := answer.tokens) is not None:
+        times = period.in_tokens().times
+        times[FIRST_TOKEN].add(figures.first_token_s)
+        times[PER_TOKEN].add(figures.per_token_s)
     if served.captured_bytes is not None:
         period.captured_records += 1
         period.captured_bytes += served.captured_bytes

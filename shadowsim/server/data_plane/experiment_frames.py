@@ -10,23 +10,31 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from shadowsim.frames import (
+    LATENCY,
+    LATENCY_MEASURE,
     LIVE_WINDOWS,
     LOST_CAUSES,
     MOST_SECTIONS,
     REQUESTS,
     ROLES,
     SERVER_LAG,
+    SHORT_NAMES,
+    TOKEN_LATENCY,
+    TOKEN_REQUESTS,
+    TOKEN_WINDOWS,
     build,
 )
-from shadowsim.period_counts import PeriodCounts, latency_rows, window_row
-from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG
+from shadowsim.period_counts import PeriodCounts, TokenCounts, latency_rows, window_row
+from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG, TokenFigures
 from shadowsim.server.data_plane.counts import MINUTE_S, Series, ServedRequest
 
 KEPT_ROWS = 4_000_000
@@ -36,6 +44,9 @@ _COLUMNS = {
     "request": "q", "role": "b", "arrival_s": "d", "instance": "l", "wait_s": "d", "service_s": "d", "latency_s": "d",
     "request_bytes": "q", "response_bytes": "q",
 }  # fmt: skip
+_TOKEN_COLUMNS = {"first_token_s": "d", "prompt_tokens": "l", "output_tokens": "l"}
+_NO_TOKEN_COUNTS = TokenCounts().columns()  # the columns of windows that services in tokens have
+_NO_TOKENS = TokenFigures(math.nan, math.nan, -1, -1, 0, 0, 0)
 
 
 class _Rows:
@@ -43,8 +54,8 @@ class _Rows:
 
     __slots__ = ("columns", "inference_ids", "statuses")
 
-    def __init__(self) -> None:
-        self.columns: dict[str, array[Any]] = {name: array(code) for name, code in _COLUMNS.items()}
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self.columns: dict[str, array[Any]] = {name: array(code) for name, code in columns.items()}
         self.inference_ids: list[str] = []
         self.statuses: list[str] = []
 
@@ -67,6 +78,8 @@ class Logbook:
         Workers per instance of each; None if unknown.
     created_s : float or None
         Creation time (control clock). Distinguishes successive experiments that reuse a name.
+    in_tokens : bool
+        Whether a variant is a simulated service in tokens, whose times the frames have, too.
     kept_rows : int
         Rows to keep at least, if there are as many.
     n_requests : int
@@ -83,6 +96,7 @@ class Logbook:
     began_s: float
     n_workers: tuple[int | None, int | None] = (None, None)
     created_s: float | None = None
+    in_tokens: bool = False
     kept_rows: int = KEPT_ROWS
     n_requests: int = 0
     n_forgotten: int = 0
@@ -91,7 +105,11 @@ class Logbook:
 
     def __post_init__(self) -> None:
         self.series = Series(self.began_s), Series(self.began_s)
-        self._chunks = deque([_Rows()])
+        self._chunks = deque([_Rows(self._columns)])
+
+    @property
+    def _columns(self) -> dict[str, str]:
+        return _COLUMNS | _TOKEN_COLUMNS if self.in_tokens else _COLUMNS
 
     def number(self) -> int:
         """Return the number of a new request of the source."""
@@ -103,16 +121,19 @@ class Logbook:
         self.series[role].add(served)
         rows = self._chunks[-1]
         if len(rows) >= CHUNK_ROWS:
-            rows = _Rows()
+            rows = _Rows(self._columns)
             self._chunks.append(rows)
             if len(self._chunks) * CHUNK_ROWS > self.kept_rows + CHUNK_ROWS:
                 self.n_forgotten += len(self._chunks.popleft())
         answer = served.answer
         latency_s = math.nan if answer.outcome == REFUSED else answer.latency_s
-        values = (
+        values: tuple[float, ...] = (
             served.request, role, max(served.arrival_s - self.began_s, 0.0), served.instance, answer.wait_s,
             answer.service_s, latency_s, served.request_bytes, len(answer.body) if answer.status else -1,
         )  # fmt: skip
+        if self.in_tokens:
+            figures = answer.tokens or _NO_TOKENS
+            values += (figures.first_token_s, figures.prompt, figures.output)
         for column, value in zip(rows.columns.values(), values, strict=True):
             column.append(value)
         rows.inference_ids.append(served.inference_id)
@@ -122,26 +143,27 @@ class Logbook:
         """Return the `REQUESTS` frame, in order of the requests."""
         chunks = [chunk for chunk in self._chunks if len(chunk)]
         n = [len(chunk) for chunk in chunks]  # fixed now: rows may be added meanwhile
-        empty = _Rows()
+        empty = _Rows(self._columns)
         column = {
             name: np.concatenate(
                 [np.array(c.columns[name][:k]) for c, k in zip([empty, *chunks], [0, *n], strict=True)]
             )
-            for name in _COLUMNS
+            for name in self._columns
         }
         role = column["role"].astype(np.intp)
         order = np.lexsort((role, column["request"]))
         size = {}
-        for name in ("request_bytes", "response_bytes"):
+        counts = "request_bytes", "response_bytes", *(n for n in ("prompt_tokens", "output_tokens") if self.in_tokens)
+        for name in counts:
             size[name] = pd.array(column[name][order].astype(np.int64), dtype="Int64")
             size[name][column[name][order] < 0] = pd.NA
         ids = np.array([i for c, k in zip(chunks, n, strict=True) for i in c.inference_ids[:k]], object)
         statuses = np.array([s for c, k in zip(chunks, n, strict=True) for s in c.statuses[:k]], object)
+        times = "wait_s", "service_s", "latency_s", *(("first_token_s",) if self.in_tokens else ())
         return build(
-            REQUESTS,
+            REQUESTS + (TOKEN_REQUESTS if self.in_tokens else ()),
             {
-                **{name: column[name][order] for name in ("request", "arrival_s", "instance")},
-                **{name: column[name][order] for name in ("wait_s", "service_s", "latency_s")},
+                **{name: column[name][order] for name in ("request", "arrival_s", "instance", *times)},
                 **size,
                 "inference_id": ids[order],
                 "variant": np.array(self.variants, object)[role[order]],
@@ -160,23 +182,51 @@ class Logbook:
                 "role": ROLES[role],
                 **window_row(self.series[role].periods.get(number, PeriodCounts()), MINUTE_S, self.n_workers[role]),
                 **_copies(self.series[role].periods.get(number, PeriodCounts()), role),
+                **(self._tokens(role, number) if self.in_tokens else {}),
             }
             for number in range(last + 1)
             for role in (0, 1)
         ]
-        return build(LIVE_WINDOWS, {c.name: [row[c.name] for row in rows] for c in LIVE_WINDOWS})
+        schema = LIVE_WINDOWS
+        if self.in_tokens:
+            schema += tuple(c for c in TOKEN_WINDOWS if c.name in _NO_TOKEN_COUNTS)
+        return build(schema, {c.name: [row[c.name] for row in rows] for c in schema})
+
+    def _tokens(self, role: int, number: int) -> dict[str, object]:
+        """Return a minute's columns of tokens; missing values for a variant that is not in tokens."""
+        series = self.series[role]
+        if not any(period.tokens is not None for period in list(series.periods.values())):
+            return dict.fromkeys(_NO_TOKEN_COUNTS)
+        period = series.periods.get(number)
+        return (TokenCounts() if period is None or period.tokens is None else period.tokens).columns()
 
     def latency(self) -> pd.DataFrame:
         """Return the `LATENCY` frame: the non-empty buckets of each section of whole minutes."""
+        frames = [latency_rows(self._by_section(PeriodCounts.bucket_counts), self.variants)]
+        if not self.in_tokens:
+            return frames[0]
+        for measure in SHORT_NAMES:
+            counts = self._by_section(partial(_token_buckets, measure))
+            frames.append(latency_rows(counts, self.variants))
+        whole = pd.concat(frames, keys=(LATENCY_MEASURE, *SHORT_NAMES), names=["measure"])
+        whole = whole.reset_index(level="measure").sort_values("section", kind="stable", ignore_index=True)
+        return build(LATENCY + TOKEN_LATENCY, dict(whole))
+
+    def _by_section(self, buckets: Callable[[PeriodCounts], Mapping[int, int]]) -> dict[tuple[int, int, int], int]:
+        """Return counts by section, role and bucket; `buckets` returns those of a minute."""
         last = max((number for series in self.series for number in list(series.periods)), default=0)
         length = math.ceil((last + 1) / MOST_SECTIONS)
         counts: dict[tuple[int, int, int], int] = {}
         for role, series in enumerate(self.series):
             for number, period in sorted(series.periods.items()):
-                for bucket, count in period.bucket_counts().items():
+                for bucket, count in buckets(period).items():
                     key = number // length, role, bucket
                     counts[key] = counts.get(key, 0) + count
-        return latency_rows(counts, self.variants)
+        return counts
+
+
+def _token_buckets(measure: str, period: PeriodCounts) -> Mapping[int, int]:
+    return {} if period.tokens is None else dict(period.tokens.times[measure].buckets)
 
 
 def _copies(period: PeriodCounts, role: int) -> dict[str, object]:

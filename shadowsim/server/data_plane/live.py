@@ -20,12 +20,13 @@ from shadowsim.scenario.defaults import TIME
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.scenario.routing import DEFAULT_ROUTING
 from shadowsim.scenario.service import Service, parse_service
-from shadowsim.server.data_plane.backends import Backend, Container, Simulated
+from shadowsim.server.data_plane.backends import Backend, Container
 from shadowsim.server.data_plane.counts import Series, ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
 from shadowsim.server.data_plane.pools import VariantPool
+from shadowsim.server.data_plane.simulated import simulated
 from shadowsim.server.state.views import EndpointView, VariantView
 
 REFRESH_S = 0.02  # greatest age of a view
@@ -85,7 +86,7 @@ class BackendSources:
                 _LOG.warning("model %s (variant %s) %s", variant.model_name, variant.name, what)
         workers = service.workers or lookup(variant.instance_type).workers or 1
         seed = crc32(f"{self.seed} {variant.name} {copies}".encode())  # independent draws for each variant
-        return Simulated(service, variant.instance_count, workers, seed)
+        return simulated(service, variant.instance_count, workers, seed)
 
 
 @dataclass(slots=True)
@@ -137,7 +138,7 @@ class LiveEndpoint:
     def sample(self, now_s: float) -> None:
         """Record each instance's concurrent requests, which also gives idle variants their zeros."""
         for pool in self.serving():
-            name, sample = pool.variant.name, (now_s, pool.outstanding, cores_of(pool))
+            name, sample = pool.variant.name, (now_s, pool.outstanding, cores_of(pool), pool.batches())
             self.series_of(name).sample(*sample)
             if self.logbook is not None and name in self.logbook.variants:
                 self.logbook.series[self.logbook.variants.index(name)].sample(*sample)
@@ -269,6 +270,7 @@ class LiveEndpoints:
                 began_s=time(),
                 n_workers=workers,
                 created_s=view.experiment_s,
+                in_tokens=any(pool is not None and bool(pool.batches()) for pool in (source, live.shadow)),
             )
             live.mirror.restart()
 

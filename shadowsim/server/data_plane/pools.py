@@ -46,6 +46,10 @@ class VariantPool:
         finally:
             self.outstanding[instance] -= 1
 
+    def batches(self) -> Sequence[tuple[int, float]]:
+        """Return of each instance in tokens the running sequences and its cache use; nothing for other services."""
+        return self._backend.batches()
+
 
 def pick(outstanding: Sequence[int], routing: str, z: int) -> int:
     """Return the index of the instance that takes a request, for a draw z in 0 .. 2**32 - 1."""

@@ -12,9 +12,9 @@ import pytest
 from serving import SHADOW_ACTIONS, serving, until
 
 from shadowsim import compare
-from shadowsim.frames import LATENCY, LIVE_WINDOWS, PERCENTILES, REQUESTS, SCHEMAS
+from shadowsim.frames import LATENCY, LIVE_WINDOWS, OPTIONAL, PERCENTILES, REQUESTS, SCHEMAS, quantile
 from shadowsim.server.data_plane import experiment_frames
-from shadowsim.server.data_plane.backends import TOO_LONG, Answer
+from shadowsim.server.data_plane.backends import TOO_LONG, Answer, TokenFigures
 from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
 
@@ -22,8 +22,10 @@ BEGAN_S = 1_800_000_030.0
 OUTCOMES = {"answered": 200, "error_4xx": 400, "error_5xx": 500, "timed_out": 0, "refused": 503, "broken": 0}
 
 
-def served(request, arrival_s, outcome="answered", latency_s=0.01, wait_s=math.nan, service_s=math.nan, **more):
-    answer = Answer(outcome, latency_s, OUTCOMES[outcome], b"four", {}, wait_s, service_s)
+def served(request, arrival_s, outcome="answered", latency_s=0.01, wait_s=math.nan, service_s=math.nan, tokens=None,
+           **more):  # fmt: skip
+    work = {"work_s": service_s, "offered_s": service_s}
+    answer = Answer(outcome, latency_s, OUTCOMES[outcome], b"four", {}, wait_s, service_s, tokens=tokens, **work)
     return ServedRequest(
         request=request,
         inference_id=f"id-{request}",
@@ -188,3 +190,36 @@ def test_an_experiment_without_requests_has_empty_frames(tmp_path):
         until(lambda: server.app.endpoints.logbook("test"))
         assert server.frame("test", "requests") == server.frame("te%73t", "latency") == []
         assert all(row["Invocations"] == 0 for row in server.frame("test", "windows"))
+
+
+def test_frames_of_a_service_in_tokens():
+    """A source in tokens beside a container; answers in minutes 0 and 1, tokens produced over both."""
+    book = Logbook("test", "endpoint", ("source", "shadow"), BEGAN_S, (1, None), in_tokens=True)
+    figures = TokenFigures(10.0, 0.5, prompt=100, output=81, produced=81, prefilled=150, preemptions=1)
+    book.add(0, served(0, BEGAN_S + 30.0, latency_s=50.0, wait_s=1.0, service_s=49.0, tokens=figures))
+    late = TokenFigures(math.nan, math.nan, prompt=7, output=9, produced=0, prefilled=3, preemptions=0)
+    book.add(0, served(1, BEGAN_S + 70.0, "timed_out", 5.0, 4.0, tokens=late))
+    book.add(1, served(0, BEGAN_S + 30.0))
+    book.series[0].sample(BEGAN_S + 35.0, [2], None, [(2, 0.5)])
+    book.series[0].sample(BEGAN_S + 45.0, [1], None, [(1, 0.25)])
+    windows = book.windows()
+    source, shadow = (windows[windows["role"] == role].reset_index() for role in ("source", "shadow"))
+    assert source["FirstChunkModelLatency_SampleCount"].tolist() == [1, 0]
+    assert source["FirstChunkModelLatency_Average"][0] == 10e6
+    assert source["TimePerOutputToken_p99"][0] == pytest.approx(0.5e6)
+    # 81 tokens in the 40 s from the first to the last, of which 20 are in each minute
+    assert source["output_tokens"].tolist() == [40, 41]
+    assert source["prefill_tokens"].tolist() == [150, 3]
+    assert source["preemptions"].tolist() == [1, 0]
+    assert source["running_sequences_mean"][0] == 1.5
+    assert source["cache_use_maximum"][0] == 0.5
+    assert shadow["FirstChunkModelLatency_SampleCount"].isna().all()
+    requests = book.requests()
+    assert requests["first_token_s"].tolist()[0] == 10.0
+    assert requests["prompt_tokens"].tolist() == [100, pd.NA, 7]
+    latency = book.latency()
+    assert latency.groupby("measure")["count"].sum().to_dict() == {"latency": 3, "first_token": 1, "per_token": 1}
+    assert quantile(latency, 0.5, "first_token")["source"] == pytest.approx(10.0, rel=0.008)
+    for frame, name in ((windows, "windows"), (latency, "latency"), (requests, "requests")):
+        allowed = {c.name: c.dtype for c in (*LIVE_WINDOWS, *SCHEMAS[name], *OPTIONAL[name])}
+        assert {n: str(frame[n].dtype) for n in frame} == {n: allowed[n] for n in frame}
