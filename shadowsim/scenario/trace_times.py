@@ -497,14 +497,14 @@ def _spread(ns: Ints, distinct: Ints, row: Ints, width_s: Floats, within: str) -
     n_in_unit = np.bincount(unit, minlength=len(distinct))
     if within == "even":
         return np.asarray(start_s + width_s[unit] * rank / n_in_unit[unit])
-    share = _uniform(row, rank)
+    share = uniform_by_row(row, rank)
     order = np.lexsort((share, unit))
     row[:] = row[order]
     inside = np.minimum(share[order] * width_s[unit], np.nextafter(width_s[unit], 0.0))
     return np.asarray(start_s + inside)
 
 
-def _uniform(row: Ints, rank: Ints) -> Floats:
+def uniform_by_row(row: Ints, rank: Ints) -> Floats:
     """Return a number in [0, 1) for each request, a hash of its row and its number in it (splitmix64's finaliser)."""
     golden = np.uint64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):
