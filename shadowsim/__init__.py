@@ -11,8 +11,8 @@
     ss.plan(scenario, "p99 +5%")                            # the share and duration that show an effect
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
-take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate` and `step_model` answer
-further questions.
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model` and
+`read_measurement` answer further questions.
 `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
@@ -39,7 +39,10 @@ if TYPE_CHECKING:
         SimulationError,
         ValidationError,
     )
+    from shadowsim.measuring.logs.reading import read_measurement
+    from shadowsim.measuring.measurement import Measurement
     from shadowsim.measuring.step_model import step_model
+    from shadowsim.measuring.traffic_table import traffic_table
     from shadowsim.planning.costs import cost
     from shadowsim.planning.noise_floor import noise_floor
     from shadowsim.planning.plan import plan
@@ -61,6 +64,7 @@ _HOME = {
     "ExecutorError": "errors",
     "Experiment": "aws.experiment",
     "InputError": "errors",
+    "Measurement": "measuring.measurement",
     "Result": "result",
     "Scenario": "scenario.scenario",
     "SerializationError": "errors",
@@ -79,6 +83,7 @@ _HOME = {
     "noise_floor": "planning.noise_floor",
     "plan": "planning.plan",
     "read_captures": "captures.folders",
+    "read_measurement": "measuring.logs.reading",
     "recommend": "planning.sheet",
     "replicate": "engine.replicate",
     "replication": "engine.replicate",
@@ -88,6 +93,7 @@ _HOME = {
     "step_model": "measuring.step_model",
     "summarise": "engine.replicate",
     "sweep": "planning.sweep",
+    "traffic_table": "measuring.traffic_table",
 }
 
 __all__ = [
@@ -95,6 +101,7 @@ __all__ = [
     "ExecutorError",
     "Experiment",
     "InputError",
+    "Measurement",
     "Result",
     "Scenario",
     "SerializationError",
@@ -113,6 +120,7 @@ __all__ = [
     "noise_floor",
     "plan",
     "read_captures",
+    "read_measurement",
     "recommend",
     "replicate",
     "replication",
@@ -122,6 +130,7 @@ __all__ = [
     "step_model",
     "summarise",
     "sweep",
+    "traffic_table",
 ]
 
 

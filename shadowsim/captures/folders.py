@@ -195,7 +195,10 @@ def captured_arrivals(source: Source, *, seed: int = 0) -> pd.DataFrame:
 
 
 def arrivals_of(captures: Captures, source: Source, *, seed: int = 0) -> pd.DataFrame:
-    """Return what `captured_arrivals` does of captures that were read, with their `inference_id`; errors name `source`."""
+    """Return what `captured_arrivals` does, of captures that were read, and their `inference_id`.
+
+    Errors name `source`.
+    """
     records, name = captures.records, str(source)
     if records["variant"].nunique(dropna=False) > 1:
         variants = ", ".join(sorted(map(str, records["variant"].dropna().unique())))

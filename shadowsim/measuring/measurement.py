@@ -17,6 +17,7 @@ REQUEST_COLUMNS = (
     *("arrival_s", "latency_s", "status", "sent_s", "first_byte_s", "done_s", "first_token_s"),
     *("prompt_tokens", "output_tokens", "request_bytes", "response_bytes", "instance", "inference_id", "stage"),
 )
+_CLOSE = 0.1
 _COARSE_S = 0.5  # times of arrival in such steps tell nothing of the gaps between them
 
 
@@ -30,10 +31,10 @@ class Measurement:
         The format that it was read from, as people call it: "k6 CSV", "nginx access log", "shadowsim load run".
     requests : DataFrame or None
         A row per request in order of `arrival_s` (s from the first one; the planned time where there is one), with
-        `latency_s` (s from `arrival_s`; missing without an answer) and `status` (the words of `frames.REQUESTS`; missing
-        where the format does not tell), and of these what is known: `sent_s`, `first_byte_s`, `done_s` (s on the clock
-        of `arrival_s`), `first_token_s` (s from `arrival_s`), `prompt_tokens`, `output_tokens`, `request_bytes`,
-        `response_bytes`, `instance`, `inference_id`, `stage` (the number of a stage of constant load).
+        `latency_s` (s from `arrival_s`; missing without an answer) and `status` (the words of `frames.REQUESTS`;
+        missing where the format does not tell), and of these what is known: `sent_s`, `first_byte_s`, `done_s` (s on
+        the clock of `arrival_s`), `first_token_s` (s from `arrival_s`), `prompt_tokens`, `output_tokens`,
+        `request_bytes`, `response_bytes`, `instance`, `inference_id`, `stage` (the number of a stage of constant load).
     windows : DataFrame or None
         A row per period, with `time_s`, `period_s` and those columns of `frames.WINDOWS` that are known, and further
         percentiles of ModelLatency named as those. A report of totals is one period.
@@ -114,10 +115,19 @@ class Measurement:
         return self.requests is not None and bool(self.requests["latency_s"].notna().any())
 
     def quantile(self, q: float) -> float | None:
-        """Return a quantile of the latencies in seconds: of the requests, or as the format says it; None if unknown."""
+        """Return a quantile of the latencies in seconds: of the requests, or as the format says it; None if unknown.
+
+        Between two quantiles that the format says it is interpolated only where they are within 10 % of each other.
+        """
         if self.requests is not None and self.has_latencies:
             return float(self.requests["latency_s"].quantile(q))
-        return self.quantiles.get(q)
+        if q in self.quantiles or not self.quantiles:
+            return self.quantiles.get(q)
+        known = np.array(sorted(self.quantiles.items()))
+        after = int(np.searchsorted(known[:, 0], q))
+        if after in (0, len(known)) or known[after, 1] > (1.0 + _CLOSE) * known[after - 1, 1]:
+            return None
+        return float(np.interp(q, known[:, 0], known[:, 1]))
 
     def mean_latency_s(self) -> float | None:
         """Return the mean latency in seconds; None where it is not known."""

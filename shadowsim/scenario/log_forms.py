@@ -7,13 +7,12 @@ than one form when several were written into it; whoever asks gets all of them.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shadowsim.scenario.table_files import open_text
+from shadowsim.scenario.table_files import DAMAGED_ERRORS, open_text
 
 K6_CSV, K6_JSON = "k6 CSV", "k6 JSON lines"
 VEGETA_CSV, VEGETA_JSON, VEGETA_REPORT = "vegeta CSV", "vegeta JSON lines", "vegeta report"
@@ -27,8 +26,11 @@ INFERENCE_PERF, INFERENCE_PERF_REPORT = "inference-perf requests", "inference-pe
 AIPERF, AIPERF_REPORT = "AIPerf records", "AIPerf report"
 CAPTURES = "SageMaker captures"
 
-# Forms that a trace's own reader takes as the tables that they are.
-PLAIN_TABLES = (VEGETA_CSV, VEGETA_JSON, JMETER_CSV, CLOUDWATCH_TABLE, NGINX_TABLE)
+# Forms that are no tables with a row a request or a period: a trace has to be made of them first.
+NO_TABLES = (
+    *(K6_JSON, VEGETA_REPORT, WRK, HDR, JMETER_XML, ACCESS_LOG, ALB, CLOUDWATCH_STATISTICS, CLOUDWATCH_DATA),
+    *(INFERENCE_PERF_REPORT, AIPERF, AIPERF_REPORT),
+)
 
 NGINX_TIMES = ("msec", "time_iso8601", "time_local")
 CLOUDWATCH_METRICS = (
@@ -42,8 +44,8 @@ COMBINED = re.compile(
 )
 ALB_LINE = re.compile(
     r"(?:https?|h2|grpcs?|wss?) (?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.?\d*Z) \S+ \S+ (?P<target>\S+) "
-    r"(?P<before>-?\d+\.?\d*) (?P<latency>-?\d+\.?\d*) (?P<after>-?\d+\.?\d*) (?P<status>\d{3}|-) (?P<of_target>\d{3}|-) "
-    r"(?P<received>\d+) (?P<sent>\d+) \""
+    r"(?P<before>-?\d+\.?\d*) (?P<latency>-?\d+\.?\d*) (?P<after>-?\d+\.?\d*) (?P<status>\d{3}|-) "
+    r"(?P<of_target>\d{3}|-) (?P<received>\d+) (?P<sent>\d+) \""
 )
 VEGETA_ROW = re.compile(r"\d{18,19},\d{1,3},\d+,\d+,\d+,.*")
 
@@ -112,13 +114,13 @@ def forms_of(head: Head) -> list[str]:
     return [form for form, looks in _RULES.items() if looks(head)]
 
 
-def is_json_lines(head: Head) -> bool:
-    """Tell whether the first line is a JSON value by itself, or too long to be seen whole."""
+def no_table(file: Path) -> str | None:
+    """Return the form of a file of which a trace has to be made first; None for any other file."""
     try:
-        json.loads(head.lines[0])
-    except ValueError:
-        return len(head.lines) == 1 and len(head.text) == _HEAD_CHARS
-    return True
+        forms = forms_of(head_of(file))
+    except (*DAMAGED_ERRORS, ValueError):
+        return None
+    return forms[0] if forms and forms[0] in NO_TABLES else None
 
 
 def _has(*names: str) -> Callable[[Head], bool]:

@@ -205,7 +205,7 @@ def _read_json(text: IO[str], first: str, file: Path, path: str) -> pd.DataFrame
             where = "line" if first == "{" else "element"
             raise InputError(path, f"{file} must hold objects with a time each; {where} {number} is none", value)
         if "captureData" in value:
-            what = "holds SageMaker's captures; shadowsim.captured_arrivals makes a trace of them"
+            what = "holds SageMaker's captures; `shadowsim measured FOLDER -o trace.csv` makes a trace of them"
             raise InputError(path, f"{file} {what}")
         rows.append({str(key).strip(): inner for key, inner in value.items()})
     return pd.DataFrame(rows)

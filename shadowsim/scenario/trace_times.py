@@ -241,7 +241,9 @@ def _refuse_other_tables(table: pd.DataFrame, file: Path, options: TimeOptions, 
         return InputError(at, f"{file} {what}")
 
     if {"metric_name", "metric_value"} <= names:
-        what = "is k6's output, with several rows per request; keep the rows whose metric_name is http_reqs"
+        what = (
+            "is k6's output, with several rows per request; `shadowsim measured FILE -o trace.csv` makes a trace of it"
+        )
         metric = table[stems["metric_name"]]
         if (metric.astype(str) != "http_reqs").any():
             raise refused(what)

@@ -42,6 +42,7 @@ class _Requests:
         self.columns = RequestColumns("request_bytes", "response_bytes")
         self.names: set[str] = set()
         self.step_s = 1.0
+        self.n_without = 0  # requests without $request_time
 
     def add(self, values: _Values) -> None:
         """Add a request with the values of nginx's variables; raise ValueError when they cannot be read."""
@@ -61,6 +62,7 @@ class _Requests:
         sent = values.get("bytes_sent") or values.get(BODY_BYTES)
         code = int(str(values.get("status") or 0))
         before_s = 0.0 if whole_s != whole_s else whole_s
+        self.n_without += whole_s != whole_s
         self.columns.add(
             *(end_ns, before_s, latency_s, status_of(code)), *(_seconds(values.get("request_length")), _seconds(sent))
         )
@@ -122,6 +124,8 @@ def _measurement(form: str, lines: LogLines, requests: _Requests, is_named: bool
             )
     else:
         lacks.append("There is no $request_time: arrivals are the ends of requests, which come later by their latency.")
+    if requests.n_without and "request_time" in names:
+        lacks.append(f"{requests.n_without:,} requests have no $request_time: their arrivals are their ends.")
     if "upstream_response_time" in names:
         lacks.append("Latencies are $upstream_response_time; those of requests that were not passed on are missing.")
     elif "request_time" in names:

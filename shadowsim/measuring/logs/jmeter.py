@@ -1,8 +1,8 @@
 """Reads JMeter's results (.jtl), in CSV with a line of names or in XML.
 
-`timeStamp` is the start of a sample and `elapsed` its length, both in milliseconds, `Latency` the time to the first byte;
-in XML `ts`, `t` and `lt`. Samples of transaction controllers sum up those within them and are no requests. In XML a
-request that was redirected, or fetched resources of a page, holds the single requests, and these are counted.
+`timeStamp` is the start of a sample and `elapsed` its length, both in milliseconds, `Latency` the time to the first
+byte; in XML `ts`, `t` and `lt`. Samples of transaction controllers sum up those within them and are no requests. In XML
+a request that was redirected, or fetched resources of a page, holds the single requests, and these are counted.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def read_jmeter_xml(files: list[Path], form: str) -> Measurement:
     try:
         with open_text(file, errors="replace") as text:
             root = None
-            for event, element in ET.iterparse(text, events=("start", "end")):  # type: ignore[arg-type]
+            for event, element in ET.iterparse(text, events=("start", "end")):
                 root = element if root is None else root
                 if event == "start":
                     has_inner.append(False)

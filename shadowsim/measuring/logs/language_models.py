@@ -1,8 +1,8 @@
 """Reads the results of load tools for language models: inference-perf and AIPerf, by request and as reports.
 
 inference-perf writes an array of requests (per_request_lifecycle_metrics.json) with start, end and the times of output
-tokens on a clock of its own, in seconds. AIPerf writes a record a line (profile_export.jsonl) with nanoseconds since 1970
-and metrics that name their units.
+tokens on a clock of its own, in seconds. AIPerf writes a record a line (profile_export.jsonl) with nanoseconds since
+1970 and metrics that name their units.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads access logs of AWS's Application Load Balancer, as it writes them to S3 (gzip).
 
-`target_processing_time` runs from the moment the balancer passed a request on to the first byte of the answer's headers;
-it is what CloudWatch calls TargetResponseTime, and -1 where no target answered. A request was received at
+`target_processing_time` runs from the moment the balancer passed a request on to the first byte of the answer's
+headers; it is what CloudWatch calls TargetResponseTime, and -1 where no target answered. A request was received at
 `request_creation_time`; `time` is when the answer was made.
 """
 
@@ -51,7 +51,7 @@ def read_load_balancer(files: list[Path], form: str) -> Measurement:
             *(float(match["received"]), float(match["sent"])),
         )
     lacks = [
-        "Latencies are target_processing_time, to the first byte of an answer's headers; a streamed answer lasts longer.",
+        "Latencies are target_processing_time, to the first byte of an answer's headers: a streamed one lasts longer.",
         "Bytes include headers.",
     ]
     if n_without:

@@ -19,13 +19,12 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 def format_text(log_format: str) -> str:
-    """Return the format alone of a whole log_format directive, or of its quoted parts; a bare format is left as it is."""
+    """Return the format alone of a whole log_format directive, or of its quoted parts; leave a bare format as it is."""
     directive = _DIRECTIVE.fullmatch(log_format)
     quoted = directive["parts"] if directive else log_format.strip()
     parts = _PART.findall(quoted)
-    if directive or (quoted.startswith("'") and quoted.endswith("'")):
-        if parts:
-            return "".join(single or double for single, double in parts).replace("\\'", "'")
+    if parts and (directive or (quoted.startswith("'") and quoted.endswith("'"))):
+        return "".join(single or double for single, double in parts).replace("\\'", "'")
     return quoted
 
 

@@ -59,8 +59,7 @@ def read_capture_files(source: Path) -> Measurement:
 def read_run(folder: Path) -> Measurement:
     """Read the frames of a run in a folder: those of its source, if it has two variants.
 
-    A simulation keeps only a sample of its requests. Such a sample is no traffic, so that only windows and quantiles are
-    taken.
+    A simulation keeps only a sample of its requests. Such a sample is no traffic: only windows and quantiles are taken.
     """
     windows = frames.read(folder / _WINDOWS, frames.WINDOWS, (*frames.LIVE_WINDOWS, *frames.OPTIONAL["windows"]))
     roles, lacks = list(windows["role"].unique()), []

@@ -57,6 +57,10 @@ _SEVERAL = (
     *(log_forms.ACCESS_LOG, log_forms.NGINX_JSON, log_forms.ALB, log_forms.VEGETA_CSV, log_forms.VEGETA_JSON),
     *(log_forms.CLOUDWATCH_STATISTICS, log_forms.CLOUDWATCH_DATA, log_forms.CLOUDWATCH_TABLE, log_forms.AIPERF),
 )
+_KNOWN = (
+    "results of k6, vegeta, wrk, wrk2, JMeter, inference-perf or AIPerf, a percentile spectrum, an access log of "
+    "nginx, Apache or an ALB, an export of CloudWatch, SageMaker's captures"
+)
 
 
 def read_measurement(
@@ -94,7 +98,7 @@ def read_measurement(
     if latency_unit is not None and latency_unit not in UNIT_S:
         raise InputError("latency_unit", f"must be one of {', '.join(UNIT_S)}", latency_unit)
     single = isinstance(source, str | os.PathLike)
-    sources = [path_of(one, "source") for one in ([source] if single else source)]  # type: ignore[list-item,union-attr]
+    sources = [path_of(one, "source") for one in ([source] if single else source)]  # type: ignore[union-attr]
     if not sources:
         raise InputError("source", "must name at least one file")
     if len(sources) == 1 and sources[0].is_dir():
@@ -155,12 +159,11 @@ def _form_of_file(file: Path) -> str:
         return forms[0]
     if "\0" in head.text:
         raise InputError(name, f"is neither text nor compressed text{_gob(head.text)}")
-    known = ", ".join(log_forms.FORMS)
-    what = f"has none of the known forms ({known}); an access log in another format needs its log_format"
+    what = f"is none of these: {_KNOWN}; an access log in another format needs its log_format (--log-format)"
     raise InputError(name, what, head.lines[0][:80])
 
 
 def _gob(text: str) -> str:
-    """Return what to do with the results that `vegeta attack` writes: Go's gob, which names the type at its beginning."""
+    """Return what to do with what `vegeta attack` writes: Go's gob, which names its type at the beginning."""
     is_vegeta = "Result" in text[:200] and "Attack" in text[:200]
     return "; `vegeta encode --to json` makes lines of vegeta's results" if is_vegeta else ""

@@ -108,14 +108,14 @@ class RequestColumns:
         status = np.frombuffer(self._status, np.int8)[order].astype(np.intp)
         latency_s = np.frombuffer(self._latency_s, np.float64)[order]
         latency_s = np.where((status == TIMED_OUT) | (status == FAILED), np.nan, latency_s)
-        requests = {"arrival_s": arrival_s, "latency_s": latency_s, "status": frames.repeated(STATUSES, status)}
+        requests: dict[str, object] = {"arrival_s": arrival_s, "latency_s": latency_s, "status": frames.repeated(STATUSES, status)}
         for name, values in self._more.items():
             column = np.frombuffer(values, np.float64)[order]
             if np.isnan(column).all():
                 continue
             if name in _MOMENTS:
                 column = arrival_s + column
-            requests[name] = pd.array(column, dtype="Int64") if name in _WHOLE else column
+            requests[name] = pd.Series(column).astype("Int64") if name in _WHOLE else column
         started = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=first_ns // 1000) if since_1970 else None
         return Measurement(
             form,
@@ -133,6 +133,6 @@ class RequestColumns:
 
 def _coarse(resolution_s: float) -> str:
     return (
-        f"Times are in steps of {resolution_s:g} s: they were spread at random within them, so that neither the gaps nor "
-        "the order of requests of one step are measured."
+        f"Times are in steps of {resolution_s:g} s: they were spread at random within them, so that neither the gaps "
+        "nor the order of requests of one step are measured."
     )

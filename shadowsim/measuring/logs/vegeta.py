@@ -1,7 +1,7 @@
 """Reads vegeta's results, as `vegeta encode --to json` or `--to csv` writes them, and its JSON report.
 
-A result has the time at which the request was sent and its latency in nanoseconds, whichever encoding it has (lib/results.go
-of vegeta). The gob encoding, which `vegeta attack` writes, can only be read by vegeta.
+A result has the time at which the request was sent and its latency in nanoseconds, whichever encoding it has
+(lib/results.go of vegeta). The gob encoding, which `vegeta attack` writes, can only be read by vegeta.
 """
 
 from __future__ import annotations
