@@ -1,4 +1,4 @@
-"""Defines measured and step-model: the commands that read what was measured, and fit models of services to it."""
+"""Defines measured and step-model: what logs say, and models of services that fit to measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads access logs of web servers: nginx in any log_format, Apache in the common and the combined format.
+"""Reads access logs of web servers: nginx in any log_format, Apache in its two usual formats.
 
 A server logs a request when it ends: it arrived $request_time before the logged time. The latency of the service behind
 it is $upstream_response_time, the sum over several servers tried ("0.010, 0.020"); without that variable it is
@@ -21,13 +21,14 @@ from shadowsim.measuring.logs.log_times import common_log_ns, resolution_s, time
 from shadowsim.measuring.logs.nginx_formats import BODY_BYTES, pattern_of
 from shadowsim.measuring.logs.request_columns import NAN, RequestColumns, status_of
 from shadowsim.measuring.measurement import Measurement
-from shadowsim.scenario.log_forms import COMBINED, NGINX_JSON, NGINX_TIMES, head_of
+from shadowsim.scenario.log_forms import COMBINED, IN_QUOTES, NGINX_JSON, NGINX_TIMES, head_of
 
 _REST = re.compile(
-    r'(?:\s+"(?:[^"\\]|\\.)*")*'
+    rf'(?:\s+"{IN_QUOTES}")*'
     r"(?:\s+(?P<request_time>\d+\.\d{3})(?=\s*$))?"
     r'(?P<named>(?:\s+\w+="?[^"\s]*"?)*)\s*'
 )
+_LINE = re.compile(COMBINED.pattern.removesuffix("(?P<rest>.*)") + _REST.pattern)
 _NAMED = re.compile(r'(\w+)="?([^"\s]*)"?')
 _TRIED = re.compile(r"[,:]")
 _FIRST = 1_000
@@ -41,31 +42,35 @@ class _Requests:
     def __init__(self) -> None:
         self.columns = RequestColumns("request_bytes", "response_bytes")
         self.names: set[str] = set()
+        self.time_name = NGINX_TIMES[0]
+        self.has_upstream = False
         self.step_s = 1.0
         self.n_without = 0  # requests without $request_time
 
     def add(self, values: _Values) -> None:
         """Add a request with the values of nginx's variables; raise ValueError when they cannot be read."""
-        at = next((name for name in NGINX_TIMES if values.get(name)), None)
-        if at is None:
-            raise ValueError("it has no time")
-        text = str(values[at])
+        get, at = values.get, self.time_name
+        text = get(at)
+        if not text:
+            at = self.time_name = next((name for name in NGINX_TIMES if get(name)), at)
+            text = get(at)
+            if not text:
+                raise ValueError("it has no time")
         end_ns = common_log_ns(text) if at == "time_local" else time_ns(text)
-        whole_s, upstream_s = _seconds(values.get("request_time")), _tried_s(values.get("upstream_response_time"))
         n = len(self.columns)
         if n == 0:
-            self.step_s = resolution_s(text) if at != "time_local" else 1.0
+            self.step_s = 1.0 if at == "time_local" else resolution_s(text)
         if n < _FIRST:  # which variables the format has is known after a few lines
             self.names |= {name for name, value in values.items() if value is not None}
-        has_upstream = "upstream_response_time" in self.names
-        latency_s = upstream_s if has_upstream else whole_s
-        sent = values.get("bytes_sent") or values.get(BODY_BYTES)
-        code = int(str(values.get("status") or 0))
-        before_s = 0.0 if whole_s != whole_s else whole_s
-        self.n_without += whole_s != whole_s
-        self.columns.add(
-            *(end_ns, before_s, latency_s, status_of(code)), *(_seconds(values.get("request_length")), _seconds(sent))
-        )
+            self.has_upstream = "upstream_response_time" in self.names
+        before_s = whole_s = _seconds(get("request_time"))
+        if whole_s != whole_s:
+            before_s = 0.0
+            self.n_without += 1
+        latency_s = _tried_s(get("upstream_response_time")) if self.has_upstream else whole_s
+        status = status_of(int(get("status") or 0))
+        sent = _seconds(get("bytes_sent") or get(BODY_BYTES))
+        self.columns.add(end_ns, before_s, latency_s, status, _seconds(get("request_length")), sent)
 
 
 def read_access_log(files: list[Path], form: str, log_format: str | None) -> Measurement:
@@ -142,18 +147,20 @@ def _measurement(form: str, lines: LogLines, requests: _Requests, is_named: bool
 
 
 def _combined(line: str) -> _Values | None:
-    match = COMBINED.fullmatch(line)
-    rest = match and _REST.fullmatch(match["rest"])
-    if match is None or rest is None:
+    match = _LINE.fullmatch(line)
+    if match is None:
         return None
+    time, status, n_bytes, request_time, rest = match.group("time", "status", "bytes", "request_time", "named")
     values: dict[str, str | None] = {
-        "time_local": match["time"],
-        "status": match["status"],
-        BODY_BYTES: None if match["bytes"] == "-" else match["bytes"],
+        "time_local": time,
+        "status": status,
+        BODY_BYTES: None if n_bytes == "-" else n_bytes,
     }
-    named = dict(_NAMED.findall(rest["named"])) if rest["named"] else {}
-    if rest["request_time"] is not None:
-        values["request_time"] = rest["request_time"]
+    if request_time is not None:
+        values["request_time"] = request_time
+    if not rest:
+        return values
+    named = dict(_NAMED.findall(rest))
     if "rt" in named:
         values |= {"request_time": named["rt"], "named": ""}
     if "urt" in named:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.errors import InputError
+from shadowsim.frames import US_PER_S
 from shadowsim.measuring.logs.log_lines import LogLines, json_document
 from shadowsim.measuring.logs.log_times import date_ns, has_zone, time_ns
+from shadowsim.measuring.logs.run_totals import probability
 from shadowsim.measuring.measurement import Measurement
 from shadowsim.scenario.log_forms import CLOUDWATCH_METRICS, delimiter_of
 
@@ -134,19 +137,22 @@ def read_cloudwatch_data(files: list[Path], form: str) -> Measurement:
 
 def read_cloudwatch_table(files: list[Path], form: str) -> Measurement:
     """Read a table with a column of times and columns that name a metric and a statistic."""
-    periods, lines = _Periods(), LogLines(files)
-    for file in files:
-        for named, at, value in _cells(LogLines([file]), lines, periods, file):
-            periods.put(*named, at, value, file)
+    periods, read = _Periods(), [LogLines([file]) for file in files]
+    for lines in read:
+        for named, at, value in _cells(lines, periods):
+            periods.put(*named, at, value, lines.files[0])
     if any(metric in _LATENCIES for metric, _ in periods.series):
         periods.say("A table names no unit: latencies were taken for microseconds, as SageMaker's are.")
-    measured = _measurement(form, periods, files)
-    return measured
+    return replace(
+        _measurement(form, periods, files),
+        n_lines=sum(lines.n_lines for lines in read),
+        n_damaged=sum(lines.n_damaged for lines in read),
+        first_damaged=next((lines.first_damaged for lines in read if lines.n_damaged), ""),
+    )
 
 
-def _cells(
-    lines: LogLines, total: LogLines, periods: _Periods, file: Path
-) -> Iterator[tuple[tuple[str, str], int, float]]:
+def _cells(lines: LogLines, periods: _Periods) -> Iterator[tuple[tuple[str, str], int, float]]:
+    """Yield metric with statistic, time and value of each cell; damaged lines have none."""
     header: list[list[str]] = []
     columns: list[tuple[str, str] | None] = []
     delimiter = ","
@@ -165,13 +171,22 @@ def _cells(
         if not columns:
             if not has_zone(row[0]):
                 periods.say("Times name no zone and were read as UTC.")
-            width = max(map(len, header), default=0)
-            texts = [" ".join(cells[i] for cells in header if i < len(cells)) for i in range(width)]
-            columns = [None, *(periods.name_of(text, "", file) for text in texts[1:])]
-        for named, cell in zip(columns, row, strict=False):
-            if named is not None and cell.strip():
-                yield named, ns, float(cell)
-    total.n_lines += lines.n_lines
+            columns = _columns_of(header, periods, lines.files[0])
+        known = [(named, cell) for named, cell in zip(columns, row, strict=False) if named is not None and cell.strip()]
+        try:
+            values = [float(cell) for _, cell in known]
+        except ValueError as error:
+            lines.damaged(str(error))
+            continue
+        for (named, _), value in zip(known, values, strict=True):
+            yield named, ns, value
+
+
+def _columns_of(header: list[list[str]], periods: _Periods, file: Path) -> list[tuple[str, str] | None]:
+    """Return what each column holds, by all cells above its first value; None for another metric, and the times."""
+    width = max(map(len, header), default=0)
+    texts = [" ".join(cells[i] for cells in header if i < len(cells)) for i in range(width)]
+    return [None, *(periods.name_of(text, "", file) for text in texts[1:])]
 
 
 def _measurement(form: str, periods: _Periods, files: list[Path]) -> Measurement:
@@ -196,7 +211,7 @@ def _measurement(form: str, periods: _Periods, files: list[Path]) -> Measurement
     percentiles = {name: values for name, values in columns.items() if re.fullmatch(r"ModelLatency_p[\d_]+", name)}
     if len(times) == 1:
         quantiles = {
-            float(name.split("_p")[1].replace("_", ".")) / 100.0: v[0] / 1e6 for name, v in percentiles.items()
+            probability(name.split("_p")[1].replace("_", ".")): v[0] / US_PER_S for name, v in percentiles.items()
         }
     elif percentiles:
         lacks.append("Percentiles are those of single periods: those of the whole run cannot be had from them.")

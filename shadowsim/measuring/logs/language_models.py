@@ -1,4 +1,4 @@
-"""Reads the results of load tools for language models: inference-perf and AIPerf, by request and as reports.
+"""Reads results of load tools for language models, inference-perf and AIPerf, and their reports.
 
 inference-perf writes an array of requests (per_request_lifecycle_metrics.json) with start, end and the times of output
 tokens on a clock of its own, in seconds. AIPerf writes a record a line (profile_export.jsonl) with nanoseconds since
@@ -24,7 +24,7 @@ from shadowsim.measuring.logs.request_columns import (
     RequestColumns,
     status_of,
 )
-from shadowsim.measuring.logs.run_totals import Totals, totals_measurement
+from shadowsim.measuring.logs.run_totals import RunTotals, probability, totals_measurement
 from shadowsim.measuring.measurement import Measurement
 
 _COLUMNS = ("first_token_s", "prompt_tokens", "output_tokens")
@@ -104,7 +104,7 @@ def read_inference_perf_report(files: list[Path], form: str) -> Measurement:
         successes, failures, load = report["successes"], report["failures"], report.get("load_summary") or {}
         latency = (successes.get("latency") or {})["request_latency"]
         quantiles = _quantiles(latency, 1.0)
-        totals = Totals(
+        totals = RunTotals(
             n_requests=int(successes["count"]) + int(failures["count"]),
             length_s=load.get("send_duration", report.get("benchmark_time_seconds")),
             mean_s=latency.get("mean"),
@@ -131,7 +131,7 @@ def read_aiperf_report(files: list[Path], form: str) -> Measurement:
         length_s = None
         if began and ended:
             length_s = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
-        totals = Totals(
+        totals = RunTotals(
             n_requests=n_answered + n_errors,
             length_s=length_s,
             started_ns=date_ns(began) if began else None,
@@ -147,7 +147,7 @@ def read_aiperf_report(files: list[Path], form: str) -> Measurement:
     return totals_measurement(form, totals, quantiles, lacks, open_loop=None)
 
 
-def _no_requests(totals: Totals) -> str:
+def _no_requests(totals: RunTotals) -> str:
     more = "" if totals.length_s else ", nor how long it took"
     return f"A report has no single requests: neither gaps nor the course of the run are known{more}."
 
@@ -155,7 +155,7 @@ def _no_requests(totals: Totals) -> str:
 def _quantiles(block: Mapping[str, Any], scale: float) -> dict[float, float]:
     named = {match[1]: value for key, value in block.items() if (match := _PERCENTILE.fullmatch(key))}
     named |= {"50": block["median"]} if "median" in block else {}
-    return {float(p) / 100.0: float(value) * scale for p, value in named.items() if value is not None}
+    return {probability(p): float(value) * scale for p, value in named.items() if value is not None}
 
 
 def _metric(metrics: Mapping[str, Any], *names: str) -> float:

@@ -1,4 +1,4 @@
-"""Reads access logs of AWS's Application Load Balancer, as it writes them to S3 (gzip).
+"""Reads what AWS's Application Load Balancer logs to S3 (gzip): a line a request.
 
 `target_processing_time` runs from the moment the balancer passed a request on to the first byte of the answer's
 headers; it is what CloudWatch calls TargetResponseTime, and -1 where no target answered. A request was received at

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 
 from shadowsim.errors import InputError
-from shadowsim.scenario.log_forms import NGINX_TIMES
+from shadowsim.scenario.log_forms import IN_QUOTES, NGINX_TIMES
 
-COMBINED_FORMAT = (
-    '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"'
-)
 READ = (*NGINX_TIMES, "request_time", "upstream_response_time", "status", "request_length", "bytes_sent")
 BODY_BYTES = "body_bytes_sent"
 
@@ -50,7 +47,7 @@ def pattern_of(log_format: str) -> re.Pattern[str]:
         pieces.append(re.escape(literal))
         following = text[match.end() : match.end() + 1]
         # nginx escapes quotes within values; other values may hold the next sign, so the shortest that fits is taken.
-        value = r'(?:[^"\\]|\\.)*' if following == '"' else r".*?" if following else r".*"
+        value = IN_QUOTES if following == '"' else r".*?" if following else r".*"
         wanted = name in (*READ, BODY_BYTES) and name not in known
         pieces.append(f"(?P<{name}>{value})" if wanted else f"(?:{value})")
         known.add(name)

@@ -43,7 +43,7 @@ def read_capture_files(source: Path) -> Measurement:
     return Measurement(
         CAPTURES,
         requests=requests,
-        started=moments.iloc[0].to_pydatetime().astimezone(UTC),
+        started=moments.iloc[0].floor("us").to_pydatetime().astimezone(UTC),
         resolution_s=1.0,
         lacks=(
             "Captures hold neither latencies nor whether a request was answered.",

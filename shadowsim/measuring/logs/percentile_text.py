@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shadowsim.errors import InputError
 from shadowsim.measuring.logs.log_lines import LogLines
-from shadowsim.measuring.logs.run_totals import Totals, totals_measurement
+from shadowsim.measuring.logs.run_totals import RunTotals, probability, totals_measurement
 from shadowsim.measuring.measurement import Measurement
 from shadowsim.scenario.log_forms import HDR, WRK
 
@@ -41,7 +41,7 @@ def read_spectrum(files: list[Path], form: str, latency_unit: str | None) -> Mea
     lines.refuse_unless_read(len(quantiles), form)
     scale = UNIT_S[unit]
     seconds = {q: value * scale for q, value in quantiles.items()}
-    totals = Totals(
+    totals = RunTotals(
         n_requests=n,
         mean_s=foot["Mean"] * scale if "Mean" in foot else None,
         least_s=seconds.get(0.0),
@@ -51,7 +51,7 @@ def read_spectrum(files: list[Path], form: str, latency_unit: str | None) -> Mea
         "A spectrum has no single requests and no times: rate, gaps and errors are not known.",
         "It does not say whether latencies count from the planned time of a request.",
     ]
-    return totals_measurement(HDR, totals, seconds, lacks, open_loop=None)
+    return totals_measurement(HDR, totals, seconds, lacks, None, lines)
 
 
 def read_wrk(files: list[Path], form: str) -> Measurement:
@@ -66,13 +66,13 @@ def read_wrk(files: list[Path], form: str) -> Measurement:
     shares = [match for line in text if (match := _PERCENT.fullmatch(line))]
     quantiles: dict[float, float] = {}
     for match in shares:
-        quantiles.setdefault(float(match[1]) / 100.0, _wrk_seconds(match[2], match[3]))
+        quantiles.setdefault(probability(match[1]), _wrk_seconds(match[2], match[3]))
     if is_wrk2 and any(_HEADER.match(line) for line in text):
         spectrum, _, _, _ = _spectrum(text)
         quantiles = {q: value * 1e-3 for q, value in spectrum.items()}
     latency = _first(_LATENCY, text)
     other, sockets = _first(_NOT_2XX, text), _first(_SOCKETS, text)
-    totals = Totals(
+    totals = RunTotals(
         n_requests=int(done[1]),
         length_s=_wrk_seconds(done[2], done[3]),
         mean_s=_wrk_seconds(latency[1], latency[2]) if latency else None,

@@ -74,7 +74,7 @@ class RequestColumns:
         self._before_s.append(before_s)
         self._latency_s.append(latency_s)
         self._status.append(status)
-        for append, value in zip(self._appends, more, strict=True):
+        for append, value in zip(self._appends, more):  # noqa: B905  this runs for every line
             append(value)
 
     def measurement(
@@ -108,7 +108,11 @@ class RequestColumns:
         status = np.frombuffer(self._status, np.int8)[order].astype(np.intp)
         latency_s = np.frombuffer(self._latency_s, np.float64)[order]
         latency_s = np.where((status == TIMED_OUT) | (status == FAILED), np.nan, latency_s)
-        requests: dict[str, object] = {"arrival_s": arrival_s, "latency_s": latency_s, "status": frames.repeated(STATUSES, status)}
+        requests: dict[str, object] = {
+            "arrival_s": arrival_s,
+            "latency_s": latency_s,
+            "status": frames.repeated(STATUSES, status),
+        }
         for name, values in self._more.items():
             column = np.frombuffer(values, np.float64)[order]
             if np.isnan(column).all():

@@ -9,11 +9,17 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 
 from shadowsim.frames import PERCENTILES, US_PER_S
+from shadowsim.measuring.logs.log_lines import LogLines
 from shadowsim.measuring.measurement import Measurement
 
 
+def probability(percentile: str) -> float:
+    """Return a percentile as a probability: 0.999 for "99.9", where a plain quotient is 0.9990000000000001."""
+    return round(float(percentile) / 100.0, 12)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class RunTotals:
     """What a report says of a whole run; None where it does not.
 
     Attributes
@@ -43,12 +49,13 @@ class Totals:
 
 def totals_measurement(
     form: str,
-    totals: Totals,
+    totals: RunTotals,
     quantiles: Mapping[float, float],
     lacks: list[str],
     open_loop: bool | None,
+    lines: LogLines | None = None,
 ) -> Measurement:
-    """Return a measurement with one window, that of the whole run, and its quantiles."""
+    """Return a measurement with one window, that of the whole run, and its quantiles; `lines` has its damaged ones."""
     row: dict[str, object] = {"time_s": 0.0, "period_s": totals.length_s, "Invocations": totals.n_requests}
     latencies = {
         "ModelLatency_Average": totals.mean_s,
@@ -71,4 +78,7 @@ def totals_measurement(
         started=started,
         open_loop=open_loop,
         lacks=tuple(lacks),
+        n_lines=lines.n_lines if lines else 0,
+        n_damaged=lines.n_damaged if lines else 0,
+        first_damaged=lines.first_damaged if lines else "",
     )

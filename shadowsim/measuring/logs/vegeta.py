@@ -12,7 +12,7 @@ from shadowsim.errors import InputError
 from shadowsim.measuring.logs.log_lines import LogLines, json_document, json_objects
 from shadowsim.measuring.logs.log_times import date_ns, time_ns
 from shadowsim.measuring.logs.request_columns import FAILED, TIMED_OUT, RequestColumns, status_of
-from shadowsim.measuring.logs.run_totals import Totals, totals_measurement
+from shadowsim.measuring.logs.run_totals import RunTotals, probability, totals_measurement
 from shadowsim.measuring.measurement import Measurement
 from shadowsim.scenario.log_forms import VEGETA_CSV, VEGETA_REPORT
 
@@ -39,11 +39,11 @@ def read_vegeta_report(files: list[Path], form: str) -> Measurement:
     try:
         latencies, codes = report["latencies"], report["status_codes"]
         quantiles = {
-            float(key.removesuffix("th")) / 100.0: value / 1e9
+            probability(key.removesuffix("th")): value / 1e9
             for key, value in latencies.items()
             if key.endswith("th") and key[:-2].isdigit()
         }
-        totals = Totals(
+        totals = RunTotals(
             n_requests=int(report["requests"]),
             length_s=report["duration"] / 1e9,
             started_ns=date_ns(report["earliest"]),
