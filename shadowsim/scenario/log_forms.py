@@ -25,6 +25,7 @@ CLOUDWATCH_TABLE = "CloudWatch table"
 INFERENCE_PERF, INFERENCE_PERF_REPORT = "inference-perf requests", "inference-perf report"
 AIPERF, AIPERF_REPORT = "AIPerf records", "AIPerf report"
 CAPTURES = "SageMaker captures"
+REQUESTS_TABLE = "table of requests"  # with the columns of a measurement
 
 # Forms that are no tables with a row a request or a period: a trace has to be made of them first.
 NO_TABLES = (
@@ -53,7 +54,7 @@ VEGETA_ROW = re.compile(r"\d{18,19},\d{1,3},\d+,\d+,\d+,.*")
 
 _HEAD_CHARS, _HEAD_LINES = 65_536, 50
 _KEY = re.compile(r'"([A-Za-z_][\w.]*)"\s*:')
-_SPECTRUM = re.compile(r"^\W*Value\W.*\bPercentile\b.*\bTotalCount\b.*1/\(1-Percentile\)", re.MULTILINE)
+_SPECTRUM = re.compile(r"^[^\w\n]*Value\W.*\bPercentile\b.*\bTotalCount\b.*1/\(1-Percentile\)", re.MULTILINE)
 _DATE_CELL = re.compile(r"\"?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d")
 
 
@@ -162,5 +163,6 @@ _RULES: dict[str, Callable[[Head], bool]] = {
     AIPERF: _has("metadata", "metrics", "request_start_ns"),
     AIPERF_REPORT: lambda head: {"request_latency", "unit", "avg"} <= head.keys and "request_start_ns" not in head.keys,
     CAPTURES: _has("captureData", "eventMetadata"),
+    REQUESTS_TABLE: lambda head: {"arrival_s", "latency_s"} <= head.columns | head.keys,
 }
 FORMS = tuple(_RULES)

@@ -9,7 +9,7 @@ load_balancer       reads access logs of AWS's Application Load Balancer
 log_lines           reads lines, CSV and JSON one by one, and counts the damaged ones
 log_times           reads times in every form of the logs, as nanoseconds
 nginx_formats       turns an nginx log_format into a pattern
-own_files           reads SageMaker's captures, and folders of frames
+own_files           reads SageMaker's captures, folders of frames, and tables of requests
 percentile_text     reads the text of wrk and wrk2, and percentile spectra
 reading             recognises a file and calls its reader
 request_columns     collects requests column by column, and makes a measurement of them

@@ -7,7 +7,18 @@ import re
 from shadowsim.errors import InputError
 from shadowsim.scenario.log_forms import IN_QUOTES, NGINX_TIMES
 
-READ = (*NGINX_TIMES, "request_time", "upstream_response_time", "status", "request_length", "bytes_sent")
+# The variables that are read, and what their values look like: it tells where a free text before them ends.
+VALUES = {
+    "msec": r"\d+\.\d+",
+    "time_iso8601": r"\d{4}-\S+",
+    "time_local": r"\d{1,2}/\w{3}/\d{4}:\S+ [+-]\d{4}",
+    "status": r"\d{3}",
+    "request_time": r"\d+\.\d+",
+    "upstream_response_time": r"(?:\d+\.\d+|-)(?:(?:, | : )(?:\d+\.\d+|-))*|",
+    "request_length": r"\d+",
+    "bytes_sent": r"\d+",
+    "body_bytes_sent": r"\d+|-",
+}
 BODY_BYTES = "body_bytes_sent"
 
 _DIRECTIVE = re.compile(r"\s*log_format\s+\S+\s+(?:escape=\w+\s+)?(?P<parts>.*?);?\s*", re.DOTALL)
@@ -48,7 +59,8 @@ def pattern_of(log_format: str) -> re.Pattern[str]:
         following = text[match.end() : match.end() + 1]
         # nginx escapes quotes within values; other values may hold the next sign, so the shortest that fits is taken.
         value = IN_QUOTES if following == '"' else r".*?" if following else r".*"
-        wanted = name in (*READ, BODY_BYTES) and name not in known
+        wanted = name in VALUES and name not in known
+        value = VALUES.get(name, value)
         pieces.append(f"(?P<{name}>{value})" if wanted else f"(?:{value})")
         known.add(name)
         end = match.end()

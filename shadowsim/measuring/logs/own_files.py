@@ -1,4 +1,4 @@
-"""Reads what SageMaker's data capture and shadowsim itself wrote: folders of captures and of frames."""
+"""Reads what SageMaker's data capture and shadowsim itself wrote: captures, frames, tables of requests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import pandas as pd
 
 from shadowsim import frames
 from shadowsim.captures.folders import arrivals_of, read_captures
-from shadowsim.errors import InputError
+from shadowsim.errors import InputError, shown
 from shadowsim.measuring.measurement import REQUEST_COLUMNS, Measurement
 from shadowsim.scenario.log_forms import CAPTURES
+from shadowsim.scenario.table_files import line_of, listing, read_table
 
 FRAMES = "shadowsim run"
 _WINDOWS, _LATENCY, _REQUESTS = "windows.parquet", "latency.parquet", "requests.parquet"
+_NUMBERS = [name for name in REQUEST_COLUMNS if name not in ("status", "inference_id")]
 _QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 
@@ -86,6 +88,31 @@ def read_run(folder: Path) -> Measurement:
         open_loop=True,
         lacks=tuple(lacks),
     )
+
+
+def read_requests_table(files: list[Path], form: str) -> Measurement:
+    """Read a table in CSV, JSON lines or Parquet with columns of `Measurement.requests`; the status may be left out."""
+    file = files[0]
+    table = read_table(file, shown(file))
+    for name in ("arrival_s", "latency_s"):
+        if name not in table.columns:
+            raise InputError(shown(file), f"must have a column {name}; it has {listing(map(str, table.columns))}")
+    for name in table.columns.intersection(_NUMBERS):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        wrong = numbers.isna() if name == "arrival_s" else (numbers.isna() & table[name].notna()) | (numbers < 0.0)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            line = line_of(file, row)
+            where = f"row {row + 1}" if line is None else f"line {line}"
+            raise InputError(shown(file), f"must have a number in column {name}, in {where}", table[name].iloc[row])
+        table[name] = numbers
+    lacks = []
+    if "status" not in table.columns:
+        lacks.append("There is no status: errors cannot be told from answers.")
+        table["status"] = pd.Series([pd.NA] * len(table), dtype=frames.TEXT)
+    kept = table[[name for name in REQUEST_COLUMNS if name in table.columns]]
+    requests = kept.sort_values("arrival_s", kind="stable", ignore_index=True)
+    return Measurement(form, requests=requests, lacks=tuple(lacks), n_lines=len(table))
 
 
 def _requests(file: Path, role: str) -> pd.DataFrame | None:

@@ -23,7 +23,7 @@ from shadowsim.measuring.logs.language_models import (
     read_inference_perf_report,
 )
 from shadowsim.measuring.logs.load_balancer import read_load_balancer
-from shadowsim.measuring.logs.own_files import is_run, read_capture_files, read_run
+from shadowsim.measuring.logs.own_files import is_run, read_capture_files, read_requests_table, read_run
 from shadowsim.measuring.logs.percentile_text import UNIT_S, read_spectrum, read_wrk
 from shadowsim.measuring.logs.vegeta import read_vegeta, read_vegeta_report
 from shadowsim.measuring.measurement import Measurement
@@ -51,6 +51,7 @@ _READERS: dict[str, Callable[[list[Path], str], Measurement]] = {
     log_forms.INFERENCE_PERF_REPORT: read_inference_perf_report,
     log_forms.AIPERF: read_aiperf,
     log_forms.AIPERF_REPORT: read_aiperf_report,
+    log_forms.REQUESTS_TABLE: read_requests_table,
 }
 # Forms whose files are pieces of one log, or metrics of one service.
 _SEVERAL = (
@@ -59,7 +60,7 @@ _SEVERAL = (
 )
 _KNOWN = (
     "results of k6, vegeta, wrk, wrk2, JMeter, inference-perf or AIPerf, a percentile spectrum, an access log of "
-    "nginx, Apache or an ALB, an export of CloudWatch, SageMaker's captures"
+    "nginx, Apache or an ALB, an export of CloudWatch, SageMaker's captures, a table with arrival_s and latency_s"
 )
 
 
@@ -70,8 +71,9 @@ def read_measurement(
 
     The form is recognised by the content: results of k6 (CSV, JSON lines), vegeta (CSV, JSON lines, report), wrk, wrk2,
     JMeter (CSV, XML), inference-perf and AIPerf; percentile spectra of HdrHistogram; access logs of nginx, Apache and
-    AWS's Application Load Balancer; exports of CloudWatch; SageMaker's captures; and folders that shadowsim wrote.
-    Compressed files are unpacked. Lines that cannot be read are counted.
+    AWS's Application Load Balancer; exports of CloudWatch; SageMaker's captures; folders that shadowsim wrote; and
+    tables with the columns of `Measurement.requests`, of which `arrival_s` and `latency_s` are needed. Compressed files
+    are unpacked. Lines that cannot be read are counted.
 
     Parameters
     ----------
@@ -157,6 +159,8 @@ def _form_of_file(file: Path) -> str:
         raise InputError(name, f"could be any of {', '.join(forms)}: is it several files in one?")
     if forms:
         return forms[0]
+    if head.text.startswith("PAR1"):
+        return log_forms.REQUESTS_TABLE
     if "\0" in head.text:
         raise InputError(name, f"is neither text nor compressed text{_gob(head.text)}")
     what = f"is none of these: {_KNOWN}; an access log in another format needs its log_format (--log-format)"

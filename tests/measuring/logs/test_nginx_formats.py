@@ -43,3 +43,11 @@ def test_what_cannot_be_read_is_refused(log_format, why):
         pattern_of(log_format)
     assert why in str(caught.value)
     assert caught.value.path == "log_format"
+
+
+def test_free_text_before_a_value_may_hold_the_sign_between_them():
+    pattern = pattern_of("$msec $http_user_agent $status $upstream_response_time $request_time")
+    match = pattern.fullmatch("1795914641.347 Mozilla/5.0 (X11; Linux) 2 200 0.010, 0.020 : - 0.031")
+    values = {"msec": "1795914641.347", "status": "200", "upstream_response_time": "0.010, 0.020 : -"}
+    assert match.groupdict() == values | {"request_time": "0.031"}
+    assert pattern.fullmatch("1795914641.347 Mozilla 2OO 0.010 0.031") is None

@@ -1,6 +1,7 @@
 """SageMaker's captures, and folders of frames: what is a run, and what a sample of one."""
 
 import captured
+import pandas as pd
 import pytest
 
 from shadowsim import captured_arrivals, default_scenario, read_measurement, simulate
@@ -60,3 +61,24 @@ def test_a_whole_run_has_its_requests(run, tmp_path):
     by_arrival = source.sort_values("arrival_s", kind="stable")
     assert measured.requests["done_s"].tolist() == by_arrival["done_s"].tolist()
     assert measured.open_loop is True
+
+
+def test_a_table_of_requests(tmp_path):
+    columns = {"arrival_s": [2.0, 0.5, 1.0], "latency_s": [0.1, 0.2, None], "status": ["answered"] * 3, "other": 1}
+    table = pd.DataFrame(columns)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_parquet(tmp_path / "t.parquet")
+    table.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    for file in sorted(tmp_path.iterdir()):
+        measured = read_measurement(file)
+        assert measured.requests["arrival_s"].tolist() == [0.5, 1.0, 2.0]
+        assert measured.requests["latency_s"].isna().tolist() == [False, True, False]
+        assert list(measured.requests) == ["arrival_s", "latency_s", "status"]
+        assert measured.lacks == ()
+    file = tmp_path / "bad"
+    file.write_text("arrival_s,latency_s\n1,2\n\n2,x\n")
+    with pytest.raises(InputError, match="must have a number in column latency_s, in line 4, got 'x'"):
+        read_measurement(file)
+    table[["latency_s"]].to_parquet(file)
+    with pytest.raises(InputError, match="must have a column arrival_s; it has latency_s"):
+        read_measurement(file)
