@@ -155,13 +155,16 @@ _RULES: dict[str, Callable[[Head], bool]] = {
     ),
     NGINX_TABLE: lambda head: bool(head.columns & set(NGINX_TIMES)) and "request_time" in head.columns,
     ALB: lambda head: head.mostly(ALB_LINE),
-    CLOUDWATCH_STATISTICS: _has("Label", "Datapoints"),
+    # The AWS CLI may write Label behind all data points.
+    CLOUDWATCH_STATISTICS: lambda head: "Datapoints" in head.keys and bool(head.keys & {"Label", "Timestamp"}),
     CLOUDWATCH_DATA: _has("MetricDataResults"),
     CLOUDWATCH_TABLE: _cloudwatch_table,
     INFERENCE_PERF: lambda head: head.text.lstrip().startswith("[") and {"start_time", "end_time", "info"} <= head.keys,
-    INFERENCE_PERF_REPORT: _has("successes", "failures"),
+    INFERENCE_PERF_REPORT: lambda head: "successes" in head.keys and bool(head.keys & {"failures", "request_latency"}),
     AIPERF: _has("metadata", "metrics", "request_start_ns"),
-    AIPERF_REPORT: lambda head: {"request_latency", "unit", "avg"} <= head.keys and "request_start_ns" not in head.keys,
+    AIPERF_REPORT: lambda head: (
+        {"request_latency", "unit", "avg"} <= head.keys and not head.keys & {"request_start_ns", "successes"}
+    ),
     CAPTURES: _has("captureData", "eventMetadata"),
     REQUESTS_TABLE: lambda head: {"arrival_s", "latency_s"} <= head.columns | head.keys,
 }

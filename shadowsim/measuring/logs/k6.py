@@ -20,6 +20,7 @@ from shadowsim.scenario.log_forms import K6_CSV
 _REQUESTS, _DURATION, _SENDING, _WAITING = "http_reqs", "http_req_duration", "http_req_sending", "http_req_waiting"
 _DROPPED = "dropped_iterations"
 _METRICS = {_REQUESTS, _DURATION, _SENDING, _WAITING, _DROPPED}
+_FIRST = 100
 _TIMED_OUT_CODE = "1050"
 _COLUMNS = ("metric_name", "timestamp", "metric_value")
 
@@ -33,9 +34,10 @@ def read_k6(files: list[Path], form: str) -> Measurement:
     columns = RequestColumns("first_byte_s")
     request: dict[str, float] = {}
     end = status = error = ""
-    step_s, dropped = 1.0, 0.0
+    step_s, dropped, n_without = 1.0, 0.0, 0
 
     def finish() -> None:
+        nonlocal n_without
         if not request:
             return
         try:
@@ -45,6 +47,7 @@ def read_k6(files: list[Path], form: str) -> Measurement:
             return
         duration_s = request.get(_DURATION, NAN)
         sent_s = request.get(_SENDING, NAN) + request.get(_WAITING, NAN)
+        n_without += not status
         code = int(status) if status.isdigit() else 0
         result = TIMED_OUT if error == _TIMED_OUT_CODE else status_of(code) if code else FAILED
         columns.add(end_ns, 0.0 if duration_s != duration_s else duration_s, duration_s, result, sent_s)
@@ -58,10 +61,13 @@ def read_k6(files: list[Path], form: str) -> Measurement:
             request.clear()
         if not request:
             end, status, error = at, of_status, of_error
-            if not len(columns):
-                step_s = resolution_s(at)
+            if len(columns) < _FIRST:  # Go leaves out zeros at the end of a fraction
+                step_s = min(step_s, resolution_s(at))
         request[metric] = value / 1000.0
     finish()
+    if n_without == len(columns) > 0:
+        what = "has no status in any point: k6's option systemTags left it out, and errors cannot be told from answers"
+        raise InputError(str(files[0]), what)
     lacks = [
         "k6 does not say which executor made the load: that of ramping or constant VUs waits for answers.",
         "Latencies are http_req_duration, which leaves out waiting for a connection; arrivals are that long before "
@@ -84,9 +90,6 @@ def _csv_points(lines: LogLines) -> Iterator[_Point]:
     metric_at, time_at, value_at = (names.index(name) for name in _COLUMNS)
     status_at = names.index("status") if "status" in names else None
     error_at = names.index("error_code") if "error_code" in names else None
-    if status_at is None:
-        what = "has no column status: k6's option systemTags left it out, and errors cannot be told from answers"
-        raise InputError(str(lines.files[0]), what)
     for row in rows:
         metric = row[metric_at]
         if metric in _METRICS:
@@ -95,7 +98,13 @@ def _csv_points(lines: LogLines) -> Iterator[_Point]:
             except ValueError:
                 lines.damaged(f"its metric_value is no number: {row[value_at][:40]}")
                 continue
-            yield metric, row[time_at], value, row[status_at], "" if error_at is None else row[error_at]
+            yield (
+                metric,
+                row[time_at],
+                value,
+                "" if status_at is None else row[status_at],
+                "" if error_at is None else row[error_at],
+            )
 
 
 def _json_points(lines: LogLines) -> Iterator[_Point]:

@@ -133,7 +133,6 @@ def _files_in(folder: Path) -> list[Path]:
 def _form_of(files: list[Path]) -> str:
     """Return the one form that all files have."""
     first = _form_of_file(files[0])
-    # A folder of a thousand logs is not opened a thousand times more than it has to be.
     for file in files[1:]:
         form = _form_of_file(file)
         if form != first:

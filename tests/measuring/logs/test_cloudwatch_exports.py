@@ -114,6 +114,13 @@ def test_series_that_are_not_clear_are_refused(tmp_path):
         read(tmp_path, statistics("Invocations", [{"Sum": 1.0}]))
 
 
+def test_a_label_behind_a_day_of_data_points(tmp_path):
+    points = [{"Timestamp": f"2026-11-29T{h:02d}:{m:02d}:00Z", "Sum": 1.0} for h in range(24) for m in range(60)]
+    text = json.dumps({"Datapoints": points, "Label": "Invocations"}, indent=4)
+    assert len(text) > 65_536
+    assert read(tmp_path, text).rate_per_s == 1 / 60
+
+
 def test_one_period_and_no_invocations(tmp_path):
     text = statistics("ModelLatency", [json.loads(LATENCY)["Datapoints"][0]])
     measured = read(tmp_path, text)

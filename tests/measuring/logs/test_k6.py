@@ -67,5 +67,16 @@ def test_rows_of_one_metric_alone(tmp_path):
         measured = read(tmp_path, "".join([lines[0], *(line for line in lines if line.startswith(metric + ","))]))
         assert measured.n_requests == len(MANY)
         assert measured.has_latencies == known
-    with pytest.raises(InputError, match="has no column status"):
+
+
+def test_points_without_a_status_are_refused(tmp_path):
+    with pytest.raises(InputError, match="has no status in any point"):
         read(tmp_path, "metric_name,timestamp,metric_value\nhttp_reqs,1795914728,1\n")
+    with pytest.raises(InputError, match="has no status in any point"):
+        read(tmp_path, samples.k6_json(MANY).replace('"status"', '"other"'))
+
+
+def test_zeros_that_go_leaves_out_do_not_make_times_coarse(tmp_path):
+    text = samples.k6_json([Sent(r.arrival_ms + 413, 1000) for r in MANY]).replace(".000Z", "Z")
+    assert text.count(':10Z"') == 9  # all points of the first request
+    assert read(tmp_path, text).resolution_s < 1.0

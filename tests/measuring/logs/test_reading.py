@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import tracemalloc
 
 import log_samples as samples
 import numpy as np
@@ -220,3 +221,22 @@ def test_a_key_of_another_format_inside_a_body_does_not_mislead(tmp_path):
     line = json.loads(samples.vegeta_json(FEW[:1]))
     text = json.dumps(line | {"error": body}) + "\n"
     assert read_measurement(written(tmp_path, text)).form == log_forms.VEGETA_JSON
+
+
+@pytest.mark.parametrize("write", [samples.vegeta_json, samples.inference_perf, samples.nginx_own])
+def test_memory_holds_numbers_and_not_the_text(tmp_path, write):
+    """Another request costs less than 600 bytes, though its text has 20,000."""
+    peaks = []
+    for n in (300, 600):
+        text = write([Sent(1000 * i, 20, 200, 1, 1) for i in range(n)])
+        for body in ("e30=", "],[", "b\\x22"):
+            text = text.replace(body, "x" * 20_000)
+        file = written(tmp_path, text)
+        del text
+        options_of = options("nginx log_format") if write is samples.nginx_own else {}
+        tracemalloc.start()
+        read_measurement(file, **options_of)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 300 * 600
+    assert peaks[1] < 6e6  # of a text of 12 MB: an array is read by megabytes
