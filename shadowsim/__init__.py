@@ -13,8 +13,8 @@
     ss.load("http://127.0.0.1:8080", rate_per_s=200)        # what a real service does at that rate
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
-take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate` and `step_model` answer
-further questions.
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model` and
+`read_measurement` answer further questions.
 `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     )
     from shadowsim.measuring.load import load
     from shadowsim.measuring.load_run import LoadRun
+    from shadowsim.measuring.logs.reading import read_measurement
+    from shadowsim.measuring.measurement import Measurement
     from shadowsim.measuring.step_model import step_model
+    from shadowsim.measuring.traffic_table import traffic_table
     from shadowsim.planning.capacity import capacity
     from shadowsim.planning.costs import cost
     from shadowsim.planning.noise_floor import noise_floor
@@ -67,6 +70,7 @@ _HOME = {
     "Experiment": "aws.experiment",
     "InputError": "errors",
     "LoadRun": "measuring.load_run",
+    "Measurement": "measuring.measurement",
     "Result": "result",
     "Scenario": "scenario.scenario",
     "SerializationError": "errors",
@@ -87,6 +91,7 @@ _HOME = {
     "noise_floor": "planning.noise_floor",
     "plan": "planning.plan",
     "read_captures": "captures.folders",
+    "read_measurement": "measuring.logs.reading",
     "recommend": "planning.sheet",
     "replicate": "engine.replicate",
     "replication": "engine.replicate",
@@ -96,6 +101,7 @@ _HOME = {
     "step_model": "measuring.step_model",
     "summarise": "engine.replicate",
     "sweep": "planning.sweep",
+    "traffic_table": "measuring.traffic_table",
 }
 
 __all__ = [
@@ -104,6 +110,7 @@ __all__ = [
     "Experiment",
     "InputError",
     "LoadRun",
+    "Measurement",
     "Result",
     "Scenario",
     "SerializationError",
@@ -124,6 +131,7 @@ __all__ = [
     "noise_floor",
     "plan",
     "read_captures",
+    "read_measurement",
     "recommend",
     "replicate",
     "replication",
@@ -133,6 +141,7 @@ __all__ = [
     "step_model",
     "summarise",
     "sweep",
+    "traffic_table",
 ]
 
 

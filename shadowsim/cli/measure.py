@@ -1,4 +1,4 @@
-"""Defines step-model: the command that fits models of services to measurements."""
+"""Defines measured and step-model: what logs say, and models of services that fit to measurements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shadowsim.cli.console import print_frame, print_json
+from shadowsim.cli.console import print_frame, print_json, writing
 from shadowsim.cli.option_parsers import split_commas
 from shadowsim.cli.options import Csv, Json, refuse_both_formats
 from shadowsim.errors import InputError
@@ -21,7 +21,69 @@ Examples:
   shadowsim step-model --presets
 """
 
+_MEASURED_EXAMPLES = """\b
+Examples:
+  shadowsim measured access.log
+  shadowsim measured access.log* --log-format '$msec $status $request_time'
+  shadowsim measured k6.csv -o trace.csv
+  shadowsim measured invocations.json latency.json --json
+"""
+
 app = typer.Typer()
+
+
+@app.command(epilog=_MEASURED_EXAMPLES)
+def measured(
+    logs: Annotated[
+        list[Path], typer.Argument(metavar="LOG...", help="A file or folder; several are pieces of one log.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="TRACE",
+            dir_okay=False,
+            help="Write the arrivals to TRACE (.csv, .csv.gz, .parquet).",
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="log_format of nginx, if the log's is not the combined one."),
+    ] = None,
+    latency_unit: Annotated[
+        str | None,
+        typer.Option(metavar="UNIT", help="ns, us, ms or s: unit of a percentile spectrum that does not say it."),
+    ] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Show what a log of a real service says, and make traffic of it.
+
+    LOG is recognised by its content: results of k6, vegeta, wrk, wrk2, JMeter, inference-perf or AIPerf, a percentile
+    spectrum, an access log of nginx, Apache or an ALB, an export of CloudWatch, SageMaker's captures, or a folder that
+    shadowsim wrote. Shows its span, rate, latencies and errors, damaged lines, and what such a log does not know. -o
+    writes a trace, which a scenario replays: {"process": "trace", "path": "TRACE"}.
+    """
+    refuse_both_formats(as_json, as_csv)
+    from shadowsim.measuring.logs.reading import read_measurement
+    from shadowsim.measuring.overview import overview_object, overview_text
+    from shadowsim.measuring.traffic_table import write_trace
+
+    measurement = read_measurement(logs, log_format=log_format, latency_unit=latency_unit)
+    said = overview_object(measurement)
+    n_rows = None if out is None else writing(out, lambda: write_trace(measurement, out))
+    if as_json:
+        print_json(said)
+    elif as_csv:
+        from shadowsim.text import csv_text
+
+        plain = {name: value for name, value in said.items() if not isinstance(value, list | dict)}
+        typer.echo(csv_text([plain]), nl=False)
+    else:
+        typer.echo(overview_text(measurement))
+        if n_rows is not None:
+            typer.echo(f"\nwrote {out} ({n_rows:,} rows)")
 
 
 @app.command(epilog=_STEP_MODEL_EXAMPLES)

@@ -1,4 +1,4 @@
-"""Measures real services, and fits models to what was measured.
+"""Measures real services, reads what others measured, and fits models of services to it.
 
 answer_streams  reads streamed answers: first tokens, and how many there were
 bodies          reads or draws the bodies of requests
@@ -9,7 +9,9 @@ load_processes  runs a load job in one or several processes
 load_records    keeps a row per request of a load run
 load_run        holds, saves and reads what a load run measured
 load_schedule   plans a load run: its scenario, moments and bodies
+logs            reads logs, results of load tools and exports of CloudWatch
 measurement     holds what was measured on a real service: requests one by one, or counts and quantiles alone
+overview        describes a measurement: its span, rate, latencies, errors, and what it lacks
 pacer           calls a function at planned moments
 saturation      judges whether a load generator kept up
 step_columns    finds the columns of a table of step times or load stages, and its configurations
@@ -17,5 +19,6 @@ step_model      fits the step times of a language model's server, and tells what
 step_rows       fits step times to single measurements of prefill and decode
 step_stages     computes step times from stages of a load test, and predicts the latency at another rate
 targets         forms and signs the requests of a load run
+traffic_table   makes of a measurement the table that a scenario replays
 weighted_fit    solves least squares of relative errors without negative coefficients
 """

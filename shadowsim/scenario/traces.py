@@ -19,6 +19,7 @@ import numpy as np
 
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, did_you_mean
+from shadowsim.scenario.log_forms import no_table
 from shadowsim.scenario.table_files import MOST_NUMBER, line_of, listing, number_lists, read_table, sizes
 from shadowsim.scenario.trace_times import TimeOptions, read_times
 
@@ -185,6 +186,10 @@ def _stamp(file: Path, path: str) -> tuple[int, int]:
 # state, so that an edited file is read again; two, so that memory stays bounded.
 @lru_cache(maxsize=2)
 def _read_once(file: Path, mtime_ns: int, size: int, options: TimeOptions, path: str) -> Trace:
+    form = no_table(file)
+    if form is not None:
+        what = f"{file} is no table but {form}: `shadowsim measured {file.name} -o trace.csv` makes a trace of it"
+        raise InputError(f"{path}.path", what)
     table = read_table(file, f"{path}.path")
     reading = read_times(table, file, options, path)
     columns: dict[str, Floats] = {}

@@ -1,14 +1,16 @@
-"""The command step-model: output, exit statuses and errors."""
+"""The commands measured and step-model: output, exit statuses and errors."""
 
 from __future__ import annotations
 
 import csv
 import json
 
+import log_samples
 import pytest
 from commands import good, refused, written
+from log_samples import Sent
 
-from shadowsim import step_model
+from shadowsim import default_scenario, step_model
 from shadowsim.scenario.step_models import presets
 
 ROWS = """model,prompt_tokens,batch,output_tokens,prefill_ms,token_ms
@@ -87,3 +89,48 @@ def test_mistakes_get_one_line(args, line, tmp_path, monkeypatch):
         written(tmp_path / name, text)
     monkeypatch.chdir(tmp_path)
     assert refused("step-model", *args).startswith(line)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return written(tmp_path / "access.log", log_samples.nginx_json([Sent(100 * i, 20) for i in range(50)]))
+
+
+def test_measured_shows_a_log_and_writes_a_trace(log, tmp_path):
+    text = good("measured", log, "-o", tmp_path / "trace.csv")
+    assert text.startswith("nginx JSON log\n  arrivals 50 requests in 4.90 s from 2026-11-29")
+    assert text.endswith(f"\n\nwrote {tmp_path / 'trace.csv'} (50 rows)\n")
+    scenario = written(
+        tmp_path / "s.json",
+        json.dumps(default_scenario().to_dict() | {"traffic": {"process": "trace", "path": "trace.csv"}}),
+    )
+    assert "50 requests" in good("validate", scenario)
+
+
+def test_measured_for_machines(log):
+    said = json.loads(good("measured", log, "--json"))
+    assert (said["form"], said["requests"]) == ("nginx JSON log", 50)
+    (row,) = csv.DictReader(good("measured", log, "--csv").splitlines())
+    assert row["requests"] == "50"
+    assert float(row["p50_s"]) == 0.02
+
+
+def test_measured_refuses_in_one_line(log, tmp_path):
+    assert refused("measured", tmp_path / "none").endswith("there is no such file")
+    assert "must end in .csv" in refused("measured", log, "-o", tmp_path / "trace.txt")
+    assert "--csv: must not be given together with --json" in refused("measured", log, "--json", "--csv")
+    spectrum = written(tmp_path / "h", "Value Percentile TotalCount 1/(1-Percentile)\n")
+    assert "give latency_unit" in refused("measured", spectrum)
+    assert refused("measured").startswith("Missing argument 'LOG...'")
+    assert "cannot be written" in refused("measured", log, "-o", tmp_path / "no" / "trace.csv")
+
+
+def test_a_log_in_place_of_a_trace_names_the_command(log, tmp_path):
+    """Of an access log no table can be read; the error tells what makes a trace of it."""
+    written(tmp_path / "alb.log", log_samples.alb([Sent(0, 20), Sent(10, 20)]))
+    scenario = written(
+        tmp_path / "s.json",
+        json.dumps(default_scenario().to_dict() | {"traffic": {"process": "trace", "path": "alb.log"}}),
+    )
+    error = refused("simulate", scenario)
+    assert "is no table but ALB access log: `shadowsim measured alb.log -o trace.csv` makes a trace of it" in error

@@ -186,7 +186,7 @@ def test_cached_arrays_cannot_be_written(tmp_path):
         ("time,n\n1,2,3\n4,5,6\n", "line 2 has 3 fields, and the header names 2"),
         ("time,n\n1,2\n\n4,5,6\n", "line 4 has 3 fields, and the header names 2"),
         ('time,n\n1,"2\n', "cannot be read"),
-        ("time\0\1\2", "neither text nor Parquet; a compressed file has to end in .gz, .bz2"),
+        ("time\0\1\2", "neither text nor Parquet, nor compressed as gzip, bzip2, xz, Zstandard or zip"),
         ("PAR1 and then nothing", "damaged Parquet"),
     ],
 )
@@ -205,16 +205,22 @@ def test_bad_paths(tmp_path):
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"time\n" + b"1\n" * 5000)[:40])
     (tmp_path / "no.csv.gz").write_bytes(b"\x1f\x8bnothing")
     (tmp_path / "plain.csv.gz").write_text("time\n1\n")
-    (tmp_path / "zipped.csv").write_bytes(gzip.compress(b"time\n1\n"))
     pq.write_table(pa.table([[1], [2], [3]], names=["time", "n", "n"]), tmp_path / "twice.parquet")
     pq.write_table(pa.table([[1], [2], [3]], names=["time", "n", "n "]), tmp_path / "alike.parquet")
-    names = [file.name for file in tmp_path.iterdir()]
+    names = [file.name for file in tmp_path.iterdir() if file.name != "plain.csv.gz"]
     for name in (*names, "none.csv", "plain.csv.gz/none.csv", "null\0.csv", "."):
         with pytest.raises(InputError) as caught:
             parse_traffic({"process": "trace", "path": name}, "traffic", tmp_path).trace()
         assert caught.value.path == "traffic.path"
         assert str(tmp_path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_compression_is_that_of_the_content_whatever_the_name(tmp_path):
+    (tmp_path / "plain.csv.gz").write_text("time\n1\n2\n")
+    (tmp_path / "zipped.csv").write_bytes(gzip.compress(b"time\n1\n2\n"))
+    for name in ("plain.csv.gz", "zipped.csv"):
+        assert traced(tmp_path / name).trace().n_requests == 2
 
 
 def test_named_time_column(tmp_path):
