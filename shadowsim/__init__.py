@@ -11,8 +11,8 @@
     ss.plan(scenario, "p99 +5%")                            # the share and duration that show an effect
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
-take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate` and `step_model` answer
-further questions.
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate` and
+`predict` answer further questions.
 `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
         SimulationError,
         ValidationError,
     )
+    from shadowsim.measuring.calibrate import calibrate
+    from shadowsim.measuring.predict import predict
     from shadowsim.measuring.step_model import step_model
     from shadowsim.planning.costs import cost
     from shadowsim.planning.noise_floor import noise_floor
@@ -69,6 +71,7 @@ _HOME = {
     "ValidationError": "errors",
     "agreement": "captures.agreement",
     "assert_no_regression": "planning.run_comparison",
+    "calibrate": "measuring.calibrate",
     "captured_arrivals": "captures.folders",
     "card": "report.card",
     "compare": "statistics.comparison",
@@ -78,6 +81,7 @@ _HOME = {
     "default_scenario": "scenario.scenario",
     "noise_floor": "planning.noise_floor",
     "plan": "planning.plan",
+    "predict": "measuring.predict",
     "read_captures": "captures.folders",
     "recommend": "planning.sheet",
     "replicate": "engine.replicate",
@@ -103,6 +107,7 @@ __all__ = [
     "ValidationError",
     "agreement",
     "assert_no_regression",
+    "calibrate",
     "captured_arrivals",
     "card",
     "compare",
@@ -112,6 +117,7 @@ __all__ = [
     "default_scenario",
     "noise_floor",
     "plan",
+    "predict",
     "read_captures",
     "recommend",
     "replicate",

@@ -1,9 +1,17 @@
 """Fits models of services to what was measured on real ones.
 
-measurement    holds what was measured on a real service: requests one by one, or counts and quantiles alone
-step_columns   finds the columns of a table of step times or load stages, and its configurations
-step_model     fits the step times of a language model's server, and tells what the fit leaves open
-step_rows      fits step times to single measurements of prefill and decode
-step_stages    computes step times from stages of a load test, and predicts the latency at another rate
-weighted_fit   solves least squares of relative errors without negative coefficients
+calibrate          calibrates a service model to a measured run, and says what the run leaves open: `calibrate`
+calibration        holds a calibrated service model: its block, intervals, and what the data left open
+fifo_calibration   describes FIFO workers that were fitted, with intervals and what is left open
+fifo_fit           finds the workers, overhead and slowdown of FIFO instances by likelihood
+fifo_starts        reconstructs waits and services from when requests arrived and were answered
+law_fit            chooses a law for measured times: the best of the named ones, or a table of quantiles
+measurement        holds what was measured on a real service: requests one by one, or counts and quantiles alone
+measurement_files  reads measurements from the folder of a run, or from a table with a row per request
+predict            predicts a measured run with a calibrated service, and judges whether the model is right: `predict`
+step_columns       finds the columns of a table of step times or load stages, and its configurations
+step_model         fits the step times of a language model's server, and tells what the fit leaves open
+step_rows          fits step times to single measurements of prefill and decode
+step_stages        computes step times from stages of a load test, and predicts the latency at another rate
+weighted_fit       solves least squares of relative errors without negative coefficients
 """

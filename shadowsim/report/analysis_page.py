@@ -1,4 +1,4 @@
-"""Writes analyses as HTML pages: frames of `size`, `plan`, `sweep`, `compare` or `noise_floor`.
+"""Writes the frames of analyses as HTML pages: `size`, `plan`, `sweep`, `compare` and others.
 
 `html(frame)` recognises the analysis by the columns of its frame and returns a page with figures and a table;
 `write(frame, file)` saves it. html_page.py assembles it.
@@ -54,7 +54,7 @@ def html(frame: pd.DataFrame, goal: Goal = None, scenario: Scenario | None = Non
     Parameters
     ----------
     frame : DataFrame
-        A frame that `size`, `plan`, `sweep`, `compare` or `noise_floor` returned.
+        A frame that `size`, `plan`, `sweep`, `compare` or `noise_floor` returned, or the `curve` of a prediction.
     goal : str, Slo or float, optional
         The goals of `size`, by default those that decided its answers; or the power that `plan` was asked for.
     scenario : Scenario, optional
@@ -104,7 +104,7 @@ def kind_of(frame: pd.DataFrame) -> AnalysisKind:
     for kind in _KINDS:
         if set(kind.columns) <= set(frame.columns):
             return kind
-    raise InputError("frame", "must be one of size, plan, sweep, compare or noise_floor")
+    raise InputError("frame", "must be one of size, plan, sweep, compare, noise_floor or predict")
 
 
 def _gist(n_rows: int) -> str:
@@ -161,5 +161,11 @@ _KINDS = (
         "Noise floor of a shadow test",
         "Typical and most: median and 95 % quantile of the difference.",
         lambda frame, _: {"noise": plots.noise_floor(frame)},
+    ),
+    AnalysisKind(
+        ("measured_s", "predicted_s"),
+        "Prediction of a measured run",
+        "Low and high: the band of each quantile alone.",
+        lambda frame, _: {"prediction": plots.measured_and_predicted(frame)},
     ),
 )
