@@ -15,6 +15,8 @@
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
 take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model` and
 `read_measurement` answer further questions.
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate` and
+`predict` answer further questions.
 `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
@@ -41,10 +43,12 @@ if TYPE_CHECKING:
         SimulationError,
         ValidationError,
     )
+    from shadowsim.measuring.calibrate import calibrate
     from shadowsim.measuring.load import load
     from shadowsim.measuring.load_run import LoadRun
     from shadowsim.measuring.logs.reading import read_measurement
     from shadowsim.measuring.measurement import Measurement
+    from shadowsim.measuring.predict import predict
     from shadowsim.measuring.step_model import step_model
     from shadowsim.measuring.traffic_table import traffic_table
     from shadowsim.planning.capacity import capacity
@@ -80,6 +84,7 @@ _HOME = {
     "agreement": "captures.agreement",
     "assert_no_regression": "planning.run_comparison",
     "capacity": "planning.capacity",
+    "calibrate": "measuring.calibrate",
     "captured_arrivals": "captures.folders",
     "card": "report.card",
     "compare": "statistics.comparison",
@@ -90,6 +95,7 @@ _HOME = {
     "load": "measuring.load",
     "noise_floor": "planning.noise_floor",
     "plan": "planning.plan",
+    "predict": "measuring.predict",
     "read_captures": "captures.folders",
     "read_measurement": "measuring.logs.reading",
     "recommend": "planning.sheet",
@@ -119,6 +125,7 @@ __all__ = [
     "ValidationError",
     "agreement",
     "assert_no_regression",
+    "calibrate",
     "capacity",
     "captured_arrivals",
     "card",
@@ -130,6 +137,7 @@ __all__ = [
     "load",
     "noise_floor",
     "plan",
+    "predict",
     "read_captures",
     "read_measurement",
     "recommend",

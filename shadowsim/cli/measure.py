@@ -1,4 +1,4 @@
-"""Defines measured and step-model: what logs say, and models of services that fit to measurements."""
+"""Defines measured, calibrate, predict and step-model: what logs say, and services that fit to it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from shadowsim.cli.console import print_frame, print_json, writing
-from shadowsim.cli.option_parsers import split_commas
-from shadowsim.cli.options import Csv, Json, refuse_both_formats
+from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, writing
+from shadowsim.cli.option_parsers import number, option_parser, share, split_commas, whole
+from shadowsim.cli.options import Csv, Json, Quiet, Report, refuse_both_formats, shows_progress
 from shadowsim.errors import InputError
+from shadowsim.option_defaults import PREDICTION_DRAWS, PREDICTION_MARGIN_PCT, PREDICTION_TOLERANCE_PCT
 
 # \b keeps the lines of a help text as they are.
 _STEP_MODEL_EXAMPLES = """\b
@@ -84,6 +85,98 @@ def measured(
         typer.echo(overview_text(measurement))
         if n_rows is not None:
             typer.echo(f"\nwrote {out} ({n_rows:,} rows)")
+_CALIBRATE_EXAMPLES = """\b
+  shadowsim calibrate load-run -o service.json
+  shadowsim calibrate requests.csv -o service.json --reserve 30%
+  shadowsim calibrate load-run --json
+_PREDICT_EXAMPLES = """\b
+  shadowsim predict service.json load-run
+  shadowsim predict service.json load-run --workers 8 --report prediction.html
+  shadowsim predict service.json requests.csv --strict --json
+Variant = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of a run with several variants the one to take.", show_default="the source"),
+]
+@app.command(epilog=_CALIBRATE_EXAMPLES)
+def calibrate(
+    measurements: Annotated[
+        Path, typer.Argument(metavar="MEASUREMENTS", help="A run's directory, or a table with a row per request.")
+        typer.Option("-o", "--out", metavar="FILE.json", dir_okay=False, help="Write the service, for `predict`."),
+    reserve: Annotated[
+        float | None,
+            parser=option_parser(share),
+            metavar="SHARE",
+            help="Share of the run's time, at its end, to leave to `predict`, such as 30%.",
+    instances: Annotated[
+        int,
+            parser=option_parser(whole), metavar="N", help="Instances that served it, where no column tells which."
+    ] = 1,
+    variant: Variant = None,
+    """Calibrate a service model to a measured run.
+    MEASUREMENTS is the directory of a run, or a table with a row per request and the columns arrival_s and latency_s.
+    Shows each parameter with its interval, and which ones the data leave open and why. FILE.json holds the block for
+    services.VARIANT of a scenario under `service`, and its uncertainty beside it.
+    from shadowsim.measuring.calibrate import calibrate as fit_service
+    calibration = fit_service(measurements, reserve=reserve, instances=instances, variant=variant)
+    if out is not None:
+        writing(out, lambda: calibration.save(out))
+        print_json(calibration.to_dict())
+        print_frame(calibration.table, as_json=False)
+        typer.echo(str(calibration))
+        typer.echo("\n".join([] if out is None else ["", f"wrote {out} (service: a block for services.VARIANT)"]))
+@app.command(epilog=_PREDICT_EXAMPLES)
+def predict(
+    service: Annotated[Path, typer.Argument(metavar="SERVICE.json", help="What `calibrate -o` wrote.")],
+    load_run: Annotated[
+        Path, typer.Argument(metavar="LOAD_DIR", help="A run that was not used: its directory, or a table of requests.")
+    workers: Annotated[
+        int | None,
+        typer.Option(parser=option_parser(whole), metavar="N", help="Workers, where they differ from the calibrated."),
+    instances: Annotated[
+        int | None,
+        typer.Option(parser=option_parser(whole), metavar="N", help="Instances, where they differ."),
+    routing: Annotated[str, typer.Option(metavar="R", help="RANDOM or LEAST_OUTSTANDING_REQUESTS.")] = "RANDOM",
+    variant: Variant = None,
+    margin_pct: Annotated[
+        float,
+        typer.Option(parser=option_parser(number), metavar="PCT", help="By how much the band is widened, in %."),
+    ] = PREDICTION_MARGIN_PCT,
+    tolerance_pct: Annotated[
+        float,
+        typer.Option(parser=option_parser(number), metavar="PCT", help="The widest band that gives a verdict, in %."),
+    ] = PREDICTION_TOLERANCE_PCT,
+    draws: Annotated[
+        int, typer.Option(parser=option_parser(whole, least=20), metavar="N", help="Runs to simulate.")
+    ] = PREDICTION_DRAWS,
+    report: Report = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Also exit with 1 when it cannot tell.")] = False,
+    quiet: Quiet = False,
+    """Predict the latencies of a measured run, and judge whether the model is right.
+    Simulates the run's own arrivals with the calibrated service, and shows measured and predicted quantiles with a band
+    that holds the uncertainty of the service and the chance of one run. Exits with 1 when the model is not right.
+    from shadowsim.engine.progress import progress_bar
+    from shadowsim.measuring.predict import NOT_RIGHT, RIGHT
+    from shadowsim.measuring.predict import predict as try_service
+    with progress_bar(draws, shows_progress(as_json, as_csv, quiet)) as advance:
+        prediction = try_service(
+            service,
+            load_run,
+            workers=workers,
+            instances=instances,
+            routing=routing,
+            variant=variant,
+            margin_pct=margin_pct,
+            tolerance_pct=tolerance_pct,
+            draws=draws,
+            advance=advance,
+        )
+    page = None if report is None else writing(report, lambda: prediction.report(report))
+        print_json(prediction.to_dict())
+        print_frame(prediction.table, as_json=False)
+        typer.echo(str(prediction))
+        typer.echo("\n".join([] if page is None else ["", f"page: {page}"]))
+    if prediction.verdict == NOT_RIGHT or (strict and prediction.verdict != RIGHT):
+        raise typer.Exit(FAILED_GOAL)
 
 
 @app.command(epilog=_STEP_MODEL_EXAMPLES)

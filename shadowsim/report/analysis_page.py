@@ -54,7 +54,8 @@ def html(frame: pd.DataFrame, goal: Goal = None, scenario: Scenario | None = Non
     Parameters
     ----------
     frame : DataFrame
-        A frame that `size`, `capacity`, `plan`, `sweep`, `compare` or `noise_floor` returned.
+        A frame that `size`, `capacity`, `plan`, `sweep`, `compare` or `noise_floor` returned, or the `curve` of a
+        prediction.
     goal : str, Slo or float, optional
         The goals of `size` or `capacity`, by default those that decided; or the power that `plan` was asked for.
     scenario : Scenario, optional
@@ -104,7 +105,7 @@ def kind_of(frame: pd.DataFrame) -> AnalysisKind:
     for kind in _KINDS:
         if set(kind.columns) <= set(frame.columns):
             return kind
-    raise InputError("frame", "must be one of size, capacity, plan, sweep, compare or noise_floor")
+    raise InputError("frame", "must be one of size, capacity, plan, sweep, compare, noise_floor or predict")
 
 
 def _gist(n_rows: int) -> str:
@@ -174,5 +175,11 @@ _KINDS = (
         "Noise floor of a shadow test",
         "Typical and most: median and 95 % quantile of the difference.",
         lambda frame, _: {"noise": plots.noise_floor(frame)},
+    ),
+    AnalysisKind(
+        ("measured_s", "predicted_s"),
+        "Prediction of a measured run",
+        "Low and high: the band of each quantile alone.",
+        lambda frame, _: {"prediction": plots.measured_and_predicted(frame)},
     ),
 )

@@ -1,4 +1,4 @@
-"""The commands measured and step-model: output, exit statuses and errors."""
+"""The commands measured, calibrate, predict and step-model: output, exit statuses and errors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 
 import log_samples
 import pytest
-from commands import good, refused, written
+from commands import good, refused, run, written
 from log_samples import Sent
+from served_logs import fifo_log
 
 from shadowsim import default_scenario, step_model
 from shadowsim.scenario.step_models import presets
@@ -134,3 +135,38 @@ def test_a_log_in_place_of_a_trace_names_the_command(log, tmp_path):
     )
     error = refused("simulate", scenario)
     assert "is no table but ALB access log: `shadowsim measured alb.log -o trace.csv` makes a trace of it" in error
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Two logs of a service and one of a service that became slower; the first is calibrated."""
+    folder = tmp_path_factory.mktemp("logs")
+    for name, seed, mean_s in (("first", 1, 0.02), ("later", 2, 0.02), ("slower", 3, 0.023)):
+        arrival, latency = fifo_log("gamma", 2, 0.5, n=5_000, seed=seed, mean_s=mean_s)
+        rows = "\n".join(f"{a},{x}" for a, x in zip(arrival, latency, strict=True))
+        written(folder / f"{name}.csv", f"arrival_s,latency_s\n{rows}\n")
+    text = good("calibrate", folder / "first.csv", "-o", folder / "service.json")
+    assert text.startswith("Calibrated on 5,000 requests (table of requests); intervals hold 95 %.\n")
+    assert max(map(len, text.split("\nwrote")[0].splitlines())) <= 80
+    return folder
+def test_calibrate_for_machines(logs):
+    answer = json.loads(good("calibrate", logs / "first.csv", "--json", "--reserve", "20%"))
+    assert answer["service"]["workers"] == 2
+    assert answer["calibration"]["reserve"]["n_requests"] == 5_000
+    lines = good("calibrate", logs / "first.csv", "--csv").splitlines()
+    assert lines[0] == "name,value,low,high,identified,why_not"
+def test_predict_exits_with_its_verdict(logs):
+    service = logs / "service.json"
+    assert good("predict", service, logs / "later.csv", "--draws", "20").startswith("The model is right")
+    done = run("predict", service, logs / "slower.csv", "--draws", "20", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["verdict"] == "not right"
+    page = logs / "page.html"
+    text = good("predict", service, logs / "later.csv", "--draws", "20", "--tolerance-pct", "1", "--report", page)
+    assert text.startswith("cannot tell: the band of ")
+    assert text.endswith(f"page: {page}\n")
+    assert (
+        run("predict", service, logs / "later.csv", "--draws", "20", "--tolerance-pct", "1", "--strict").exit_code == 1
+def test_wrong_lines_of_calibrate_and_predict(logs):
+    assert refused("calibrate", logs / "none.csv").startswith("measurements: there is no file ")
+    assert refused("calibrate", logs / "first.csv", "--reserve", "130%").startswith("--reserve: must be a share ")
+    assert refused("predict", logs / "first.csv", logs / "later.csv").startswith(f"{logs / 'first.csv'}: ")
+    assert refused("predict", logs / "service.json", logs / "none.csv").startswith("measurements: there is no file ")
