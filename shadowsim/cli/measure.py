@@ -85,56 +85,90 @@ def measured(
         typer.echo(overview_text(measurement))
         if n_rows is not None:
             typer.echo(f"\nwrote {out} ({n_rows:,} rows)")
+
+
 _CALIBRATE_EXAMPLES = """\b
+Examples:
   shadowsim calibrate load-run -o service.json
   shadowsim calibrate requests.csv -o service.json --reserve 30%
   shadowsim calibrate load-run --json
+"""
+
 _PREDICT_EXAMPLES = """\b
+Examples:
   shadowsim predict service.json load-run
   shadowsim predict service.json load-run --workers 8 --report prediction.html
   shadowsim predict service.json requests.csv --strict --json
+"""
+
 Variant = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Of a run with several variants the one to take.", show_default="the source"),
 ]
+
+
 @app.command(epilog=_CALIBRATE_EXAMPLES)
 def calibrate(
     measurements: Annotated[
         Path, typer.Argument(metavar="MEASUREMENTS", help="A run's directory, or a table with a row per request.")
+    ],
+    out: Annotated[
+        Path | None,
         typer.Option("-o", "--out", metavar="FILE.json", dir_okay=False, help="Write the service, for `predict`."),
+    ] = None,
     reserve: Annotated[
         float | None,
+        typer.Option(
             parser=option_parser(share),
             metavar="SHARE",
             help="Share of the run's time, at its end, to leave to `predict`, such as 30%.",
+        ),
+    ] = None,
     instances: Annotated[
         int,
+        typer.Option(
             parser=option_parser(whole), metavar="N", help="Instances that served it, where no column tells which."
+        ),
     ] = 1,
     variant: Variant = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
     """Calibrate a service model to a measured run.
+
     MEASUREMENTS is the directory of a run, or a table with a row per request and the columns arrival_s and latency_s.
     Shows each parameter with its interval, and which ones the data leave open and why. FILE.json holds the block for
     services.VARIANT of a scenario under `service`, and its uncertainty beside it.
+    """
+    refuse_both_formats(as_json, as_csv)
     from shadowsim.measuring.calibrate import calibrate as fit_service
+
     calibration = fit_service(measurements, reserve=reserve, instances=instances, variant=variant)
     if out is not None:
         writing(out, lambda: calibration.save(out))
+    if as_json:
         print_json(calibration.to_dict())
+    elif as_csv:
         print_frame(calibration.table, as_json=False)
+    else:
         typer.echo(str(calibration))
         typer.echo("\n".join([] if out is None else ["", f"wrote {out} (service: a block for services.VARIANT)"]))
+
+
 @app.command(epilog=_PREDICT_EXAMPLES)
 def predict(
     service: Annotated[Path, typer.Argument(metavar="SERVICE.json", help="What `calibrate -o` wrote.")],
     load_run: Annotated[
         Path, typer.Argument(metavar="LOAD_DIR", help="A run that was not used: its directory, or a table of requests.")
+    ],
     workers: Annotated[
         int | None,
         typer.Option(parser=option_parser(whole), metavar="N", help="Workers, where they differ from the calibrated."),
+    ] = None,
     instances: Annotated[
         int | None,
         typer.Option(parser=option_parser(whole), metavar="N", help="Instances, where they differ."),
+    ] = None,
     routing: Annotated[str, typer.Option(metavar="R", help="RANDOM or LEAST_OUTSTANDING_REQUESTS.")] = "RANDOM",
     variant: Variant = None,
     margin_pct: Annotated[
@@ -151,12 +185,19 @@ def predict(
     report: Report = None,
     strict: Annotated[bool, typer.Option("--strict", help="Also exit with 1 when it cannot tell.")] = False,
     quiet: Quiet = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
     """Predict the latencies of a measured run, and judge whether the model is right.
+
     Simulates the run's own arrivals with the calibrated service, and shows measured and predicted quantiles with a band
     that holds the uncertainty of the service and the chance of one run. Exits with 1 when the model is not right.
+    """
+    refuse_both_formats(as_json, as_csv)
     from shadowsim.engine.progress import progress_bar
     from shadowsim.measuring.predict import NOT_RIGHT, RIGHT
     from shadowsim.measuring.predict import predict as try_service
+
     with progress_bar(draws, shows_progress(as_json, as_csv, quiet)) as advance:
         prediction = try_service(
             service,
@@ -171,8 +212,11 @@ def predict(
             advance=advance,
         )
     page = None if report is None else writing(report, lambda: prediction.report(report))
+    if as_json:
         print_json(prediction.to_dict())
+    elif as_csv:
         print_frame(prediction.table, as_json=False)
+    else:
         typer.echo(str(prediction))
         typer.echo("\n".join([] if page is None else ["", f"page: {page}"]))
     if prediction.verdict == NOT_RIGHT or (strict and prediction.verdict != RIGHT):

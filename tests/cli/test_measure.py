@@ -135,6 +135,8 @@ def test_a_log_in_place_of_a_trace_names_the_command(log, tmp_path):
     )
     error = refused("simulate", scenario)
     assert "is no table but ALB access log: `shadowsim measured alb.log -o trace.csv` makes a trace of it" in error
+
+
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
     """Two logs of a service and one of a service that became slower; the first is calibrated."""
@@ -147,12 +149,16 @@ def logs(tmp_path_factory):
     assert text.startswith("Calibrated on 5,000 requests (table of requests); intervals hold 95 %.\n")
     assert max(map(len, text.split("\nwrote")[0].splitlines())) <= 80
     return folder
+
+
 def test_calibrate_for_machines(logs):
     answer = json.loads(good("calibrate", logs / "first.csv", "--json", "--reserve", "20%"))
     assert answer["service"]["workers"] == 2
     assert answer["calibration"]["reserve"]["n_requests"] == 5_000
     lines = good("calibrate", logs / "first.csv", "--csv").splitlines()
     assert lines[0] == "name,value,low,high,identified,why_not"
+
+
 def test_predict_exits_with_its_verdict(logs):
     service = logs / "service.json"
     assert good("predict", service, logs / "later.csv", "--draws", "20").startswith("The model is right")
@@ -165,6 +171,9 @@ def test_predict_exits_with_its_verdict(logs):
     assert text.endswith(f"page: {page}\n")
     assert (
         run("predict", service, logs / "later.csv", "--draws", "20", "--tolerance-pct", "1", "--strict").exit_code == 1
+    )
+
+
 def test_wrong_lines_of_calibrate_and_predict(logs):
     assert refused("calibrate", logs / "none.csv").startswith("measurements: there is no file ")
     assert refused("calibrate", logs / "first.csv", "--reserve", "130%").startswith("--reserve: must be a share ")
