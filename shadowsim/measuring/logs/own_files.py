@@ -1,4 +1,4 @@
-"""Reads what SageMaker's data capture and shadowsim itself wrote: captures, frames, tables of requests."""
+"""Reads what SageMaker and shadowsim wrote: data captures, frames, tables of requests."""
 
 from __future__ import annotations
 
