@@ -121,7 +121,7 @@ def test_measured_refuses_in_one_line(log, tmp_path):
     assert "--csv: must not be given together with --json" in refused("measured", log, "--json", "--csv")
     spectrum = written(tmp_path / "h", "Value Percentile TotalCount 1/(1-Percentile)\n")
     assert "give latency_unit" in refused("measured", spectrum)
-    assert refused("measured").startswith("Missing argument 'LOG...'")
+    assert refused("measured").startswith("Missing argument 'LOG")
     assert "cannot be written" in refused("measured", log, "-o", tmp_path / "no" / "trace.csv")
 
 
