@@ -133,4 +133,4 @@ def test_a_log_in_place_of_a_trace_names_the_command(log, tmp_path):
         json.dumps(default_scenario().to_dict() | {"traffic": {"process": "trace", "path": "alb.log"}}),
     )
     error = refused("simulate", scenario)
-    assert "is no table but ALB access log: `shadowsim measured alb.log -o trace.csv` makes a trace of it" in error
+    assert f"is no table but ALB access log: `shadowsim measured {tmp_path / 'alb.log'} -o trace.csv` makes" in error
