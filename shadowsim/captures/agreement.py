@@ -71,7 +71,7 @@ _LEFT_OUT = {
     "n_without_id": "records without an inference id",
     "n_duplicates": "duplicates of an id, of which the earliest counts",
     "n_unpaired": "ids that the other side does not have",
-    "n_other_errors": "pairs without this side's answer",
+    "n_unanswered": "pairs without this side's answer",
     "n_torn": "last lines cut short",
     "n_broken": "other lines that cannot be read",
     "n_other_versions": "records of another eventVersion, read all the same",
@@ -94,7 +94,7 @@ class SideCounts:
         Records with the id of an earlier record.
     n_unpaired : int
         Ids that the other side does not have.
-    n_other_errors : int
+    n_unanswered : int
         Pairs in which this side has no answer.
     n_torn, n_broken : int
         Last lines of files that are cut short, and other lines that cannot be read.
@@ -109,7 +109,7 @@ class SideCounts:
     n_without_id: int
     n_duplicates: int
     n_unpaired: int
-    n_other_errors: int
+    n_unanswered: int
     n_torn: int
     n_broken: int
     n_other_versions: int
@@ -357,7 +357,7 @@ def agreement(
     )
 
 
-def _side_counts(index: CaptureIndex, n_ids: int, n_pairs: int, n_other_errors: int) -> SideCounts:
+def _side_counts(index: CaptureIndex, n_ids: int, n_pairs: int, n_unanswered: int) -> SideCounts:
     reading = index.reading
     return SideCounts(
         variant=index.variant,
@@ -365,7 +365,7 @@ def _side_counts(index: CaptureIndex, n_ids: int, n_pairs: int, n_other_errors: 
         n_without_id=index.n_without_id,
         n_duplicates=index.ids.size - n_ids,
         n_unpaired=n_ids - n_pairs,
-        n_other_errors=n_other_errors,
+        n_unanswered=n_unanswered,
         n_torn=reading.n_torn,
         n_broken=reading.n_broken,
         n_other_versions=reading.n_other_versions,
