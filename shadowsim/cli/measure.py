@@ -35,9 +35,7 @@ app = typer.Typer()
 
 @app.command(epilog=_MEASURED_EXAMPLES)
 def measured(
-    logs: Annotated[
-        list[Path], typer.Argument(metavar="LOG...", help="A file or folder; several are pieces of one log.")
-    ],
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG", help="A file or folder; several are pieces of one log.")],
     out: Annotated[
         Path | None,
         typer.Option(

@@ -241,12 +241,15 @@ def _refuse_other_tables(table: pd.DataFrame, file: Path, options: TimeOptions, 
         return InputError(at, f"{file} {what}")
 
     if {"metric_name", "metric_value"} <= names:
-        what = (
-            "is k6's output, with several rows per request; `shadowsim measured FILE -o trace.csv` makes a trace of it"
-        )
+        what = "is k6's output, with several rows per request"
+        what = f"{what}; `shadowsim measured {file} -o trace.csv` makes a trace of it"
         metric = table[stems["metric_name"]]
         if (metric.astype(str) != "http_reqs").any():
             raise refused(what)
+    message = stems.get("response_message")
+    if message is not None and table[message].astype(str).str.startswith("Number of samples in transaction").any():
+        what = "is JMeter's output with rows of transaction controllers, which are no requests"
+        raise refused(f"{what}; `shadowsim measured {file} -o trace.csv` makes a trace without them")
     if options.count_column is None and "user_count" in names and any(name.startswith("requests") for name in names):
         what = "is locust's history, with one row per second and not per request; write its rates as a `steps` profile"
         raise refused(f"{what}, or name a column of counts per row in count_column")

@@ -188,7 +188,7 @@ def _stamp(file: Path, path: str) -> tuple[int, int]:
 def _read_once(file: Path, mtime_ns: int, size: int, options: TimeOptions, path: str) -> Trace:
     form = no_table(file)
     if form is not None:
-        what = f"{file} is no table but {form}: `shadowsim measured {file.name} -o trace.csv` makes a trace of it"
+        what = f"{file} is no table but {form}: `shadowsim measured {file} -o trace.csv` makes a trace of it"
         raise InputError(f"{path}.path", what)
     table = read_table(file, f"{path}.path")
     reading = read_times(table, file, options, path)

@@ -110,7 +110,7 @@ def read_inference_perf_report(files: list[Path], form: str) -> Measurement:
             mean_s=latency.get("mean"),
             least_s=latency.get("min"),
             most_s=latency.get("max"),
-            n_unanswered=int(failures["count"]),
+            n_other_errors=int(failures["count"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(str(files[0]), f"is no report of inference-perf's: {error!r} cannot be read") from None
@@ -138,7 +138,7 @@ def read_aiperf_report(files: list[Path], form: str) -> Measurement:
             mean_s=latency["avg"] * scale,
             least_s=latency["min"] * scale if "min" in latency else None,
             most_s=latency["max"] * scale if "max" in latency else None,
-            n_unanswered=n_errors,
+            n_other_errors=n_errors,
         )
         quantiles = _quantiles(latency, scale)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -63,7 +63,9 @@ def read_run(folder: Path) -> Measurement:
 
     A simulation keeps only a sample of its requests. Such a sample is no traffic: only windows and quantiles are taken.
     """
-    windows = frames.read(folder / _WINDOWS, frames.WINDOWS, (*frames.LIVE_WINDOWS, *frames.OPTIONAL["windows"]))
+    windows = frames.read(
+        folder / _WINDOWS, frames.WINDOWS, (*frames.LIVE_WINDOWS[len(frames.WINDOWS) :], *frames.OPTIONAL["windows"])
+    )
     roles, lacks = list(windows["role"].unique()), []
     if len(roles) > 1:
         lacks.append("The run has two variants: this is its source.")

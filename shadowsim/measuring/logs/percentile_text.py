@@ -77,7 +77,7 @@ def read_wrk(files: list[Path], form: str) -> Measurement:
         length_s=_wrk_seconds(done[2], done[3]),
         mean_s=_wrk_seconds(latency[1], latency[2]) if latency else None,
         most_s=_wrk_seconds(latency[5], latency[6]) if latency else None,
-        n_unanswered=(int(other[1]) if other else 0) + (sum(map(int, sockets.groups())) if sockets else 0),
+        n_other_errors=(int(other[1]) if other else 0) + (sum(map(int, sockets.groups())) if sockets else 0),
     )
     lacks = ["wrk keeps no single requests: neither gaps nor the course of the run are known."]
     lacks += [] if quantiles else ["Without --latency wrk prints no quantiles."]

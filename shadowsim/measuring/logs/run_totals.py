@@ -32,8 +32,8 @@ class RunTotals:
         When, in nanoseconds since 1970.
     mean_s, least_s, most_s : float or None
         Of the latencies.
-    n_4xx, n_5xx, n_unanswered : int or None
-        Errors; requests without an answer.
+    n_4xx, n_5xx, n_other_errors : int or None
+        Errors by their status, and others: requests without an answer, or with a status that the report does not tell.
     """
 
     n_requests: int
@@ -44,7 +44,7 @@ class RunTotals:
     most_s: float | None = None
     n_4xx: int | None = None
     n_5xx: int | None = None
-    n_unanswered: int | None = None
+    n_other_errors: int | None = None
 
 
 def totals_measurement(
@@ -66,7 +66,7 @@ def totals_measurement(
     row |= {name: value * US_PER_S for name, value in latencies.items() if value is not None}
     row |= {} if totals.n_4xx is None else {"Invocation4XXErrors": totals.n_4xx}
     row |= {} if totals.n_5xx is None else {"Invocation5XXErrors": totals.n_5xx}
-    errors = [n for n in (totals.n_4xx, totals.n_5xx, totals.n_unanswered) if n is not None]
+    errors = [n for n in (totals.n_4xx, totals.n_5xx, totals.n_other_errors) if n is not None]
     row |= {"InvocationModelErrors": sum(errors)} if errors else {}
     started = None
     if totals.started_ns is not None:

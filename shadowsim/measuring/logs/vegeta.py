@@ -52,7 +52,7 @@ def read_vegeta_report(files: list[Path], form: str) -> Measurement:
             most_s=latencies["max"] / 1e9,
             n_4xx=sum(n for code, n in codes.items() if code.startswith("4")),
             n_5xx=sum(n for code, n in codes.items() if code.startswith("5")),
-            n_unanswered=codes.get("0", 0),
+            n_other_errors=codes.get("0", 0),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(str(files[0]), f"is no report of vegeta's: {error!r} cannot be read") from None
