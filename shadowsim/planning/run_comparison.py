@@ -49,6 +49,7 @@ from shadowsim.statistics.terms import (
     NOT_ENOUGH_DATA,
     SAME,
     WORSE,
+    check_limits,
     limits_of,
     terms_of,
 )
@@ -147,6 +148,7 @@ def compare_runs(
                 renamed["verdict"] += f", {differing.qualifier}"
             renamed["method"] += ", same requests" if same_requests else ""
             rows.append({"variant": names[role], "role": role, **renamed})
+    check_limits(limits_s, {row["metric"] for row in rows})
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_baseline": "int64", "n_result": "int64"})
     if loads:
         table.attrs[LOADS] = {

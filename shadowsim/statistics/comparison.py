@@ -48,6 +48,7 @@ from shadowsim.statistics.terms import (
     SAME,
     WORSE,
     Terms,
+    check_limits,
     limits_of,
     terms_of,
 )
@@ -164,6 +165,7 @@ def compare(
     runs = frames_of(frames)
     sections = sections_of(runs, method)
     rows = list(metric_rows(sections, terms, limits_s))
+    check_limits(limits_s, {row["metric"] for row in rows})
     if sections.method == "windows":
         at = 0
         for measure in MEASURES:

@@ -6,6 +6,7 @@ Importing it loads nothing heavy, since the command line takes its defaults from
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from numbers import Real
 
@@ -88,6 +89,14 @@ def limits_of(
     return {
         name.replace("slo_s", "slo_miss"): _limit_s(name, value) for name, value in given.items() if value is not None
     }
+
+
+def check_limits(limits_s: Mapping[str, float], metrics: Container[str]) -> None:
+    """Raise `InputError` for a limit of `limits_of` on tokens, where no variant that is compared has such a metric."""
+    for metric in limits_s:
+        if metric != "slo_miss" and metric not in metrics:
+            name = metric.replace("slo_miss", "slo_s")
+            raise InputError(name, "is for services in tokens, which these runs do not compare", limits_s[metric])
 
 
 def _limit_s(name: str, value: float | str) -> float:

@@ -8,7 +8,7 @@ import pytest
 from cases import scenario, service
 from token_pairs import MISSED, SERVED, token_pair
 
-from shadowsim import assert_no_regression, compare, compare_runs, noise_floor, replicate, simulate
+from shadowsim import InputError, assert_no_regression, compare, compare_runs, noise_floor, replicate, simulate
 from shadowsim.frames import FIRST_TOKEN, PER_TOKEN
 from shadowsim.report.comparison_text import compare_saved
 from shadowsim.statistics.standard_errors import standard_errors_of
@@ -65,7 +65,14 @@ def test_every_kind_of_frames_has_them(run):
 
 def test_a_variant_without_tokens_is_not_compared_in_them():
     mixed = scenario({"process": "poisson", "rate_per_s": 5.0}, {"tokens": SERVED}, service(mean_s=0.1), share=100)
-    assert not set(compare(simulate(mixed), **LIMITS)["metric"]) & {*TIMES, "ttft_slo_miss"}
+    result = simulate(mixed)
+    assert not set(compare(result)["metric"]) & {*TIMES}
+    with pytest.raises(InputError, match="tpot_slo_s: is for services in tokens, which these runs do not compare"):
+        compare(result, tpot_slo_s="50ms")
+    assert "ttft_slo_miss" in set(compare_runs(result, result, ttft_slo_s=1.0)["metric"])  # of the source
+    plain = simulate(scenario({"process": "poisson", "rate_per_s": 5.0}, service(mean_s=0.1)))
+    with pytest.raises(InputError, match="ttft_slo_s: is for services in tokens"):
+        compare_runs(plain, plain, ttft_slo_s=1.0)
 
 
 def test_two_runs_are_compared_and_asserted():
