@@ -1,8 +1,9 @@
 """Fits models of services to what was measured on real ones.
 
+batch_fit          finds dynamic batchers in a run: size, delay, workers, and the time of a batch by its size
 calibrate          calibrates a service model to a measured run, and says what the run leaves open: `calibrate`
 calibration        holds a calibrated service model: its block, intervals, and what the data left open
-fifo_calibration   describes FIFO workers that were fitted, with intervals and what is left open
+fifo_calibration   describes workers or a batcher that were fitted, with intervals and what is left open
 fifo_fit           finds the workers, overhead and slowdown of FIFO instances by likelihood
 fifo_starts        reconstructs waits and services from when requests arrived and were answered
 law_fit            chooses a law for measured times: the best of the named ones, or a table of quantiles
