@@ -1,10 +1,11 @@
 """Measures real services, reads what others measured, and fits models of services to it.
 
 answer_streams     reads streamed answers: first tokens, and how many there were
+batch_fit          finds dynamic batchers in a run: size, delay, workers, and the time of a batch by its size
 bodies             reads or draws the bodies of requests
 calibrate          calibrates a service model to a measured run, and says what the run leaves open: `calibrate`
 calibration        holds a calibrated service model: its block, intervals, and what the data left open
-fifo_calibration   describes FIFO workers that were fitted, with intervals and what is left open
+fifo_calibration   describes workers or a batcher that were fitted, with intervals and what is left open
 fifo_fit           finds the workers, overhead and slowdown of FIFO instances by likelihood
 fifo_starts        reconstructs waits and services from when requests arrived and were answered
 generator          sends requests at planned times, and notes when each was sent and answered

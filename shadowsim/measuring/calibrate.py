@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shadowsim.errors import InputError
+from shadowsim.measuring.batch_fit import batches_of, fit_batches
 from shadowsim.measuring.calibration import Calibration, FittedParameter, Reserve
-from shadowsim.measuring.fifo_calibration import FifoModel, describe_fifo
+from shadowsim.measuring.fifo_calibration import FifoModel, describe_batcher, describe_fifo
 from shadowsim.measuring.fifo_fit import MOST_REQUESTS, fit_fifo
 from shadowsim.measuring.fifo_starts import Answered, in_flight
 from shadowsim.measuring.measurement import Measurement
@@ -83,7 +84,7 @@ def calibrate(
     used = answered.rows(slice(0, MOST_REQUESTS))
     if len(used) < len(answered):
         notes.append(f"The first {count(len(used))} of {count(len(answered))} answered requests were used.")
-    model = _fifo(used, measurement)
+    model = _model(used, measurement, seed)
     service = dict(model.service)
     errors = error_parameters(requests)
     service |= {one.name: one.value for one in errors if one.value}
@@ -158,9 +159,13 @@ def _shares(service: dict[str, object]) -> dict[str, object]:
     return {name: service[name] for name in ("error_4xx", "error_5xx") if name in service}
 
 
-def _fifo(answered: Answered, measurement: Measurement) -> FifoModel:
+def _model(answered: Answered, measurement: Measurement, seed: int) -> FifoModel:
+    """Return the service of a run: a batcher where requests are answered together, else workers."""
     middle = float(np.median(answered.latency_s))
     if not middle > 0.0:
         raise InputError("measurements", "must have a median latency > 0 s", middle)
-    width = max(measurement.resolution_s, measurement.latency_resolution_s) / middle
-    return describe_fifo(answered, fit_fifo(answered, width))
+    resolution_s = max(measurement.resolution_s, measurement.latency_resolution_s)
+    batches = batches_of(answered, resolution_s)
+    if batches is not None:
+        return describe_batcher(fit_batches(batches, resolution_s / middle), seed)
+    return describe_fifo(answered, fit_fifo(answered, resolution_s / middle), seed)

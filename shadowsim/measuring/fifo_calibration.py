@@ -1,4 +1,4 @@
-"""Describes FIFO workers that were fitted as a service block, with intervals and what is left open.
+"""Describes workers or a batcher that were fitted as a service block, with intervals and what is left open.
 
 Given the workers, services are independent of each other and of the queue in the model, but those of a real server
 drift. So intervals come from a bootstrap of blocks of neighbouring requests: in each of its samples the overhead is
@@ -8,19 +8,20 @@ drawn from its own error, services are computed anew, and factors and law are fi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from shadowsim.arrays import Floats
+from shadowsim.measuring.batch_fit import BatchFit, batch_starts
 from shadowsim.measuring.calibration import Draw, FittedParameter
-from shadowsim.measuring.fifo_fit import CONSTANT, FEW, LINEAR, FifoFit, WorkerFit, busy_factors
-from shadowsim.measuring.fifo_starts import Answered, blocked_until, in_flight, starts
+from shadowsim.measuring.fifo_fit import CONSTANT, FEW, FREE, LINEAR, FifoFit, WorkerFit, busy_factors
+from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, in_flight, starts
 from shadowsim.measuring.law_fit import LawFit, fit_law, quantile_table, refit, rounded
 from shadowsim.scenario.laws import parse_law
-from shadowsim.text import count, percent
+from shadowsim.text import count, percent, significant
 
 N_DRAWS = 100
 _BLOCKS = 200  # of neighbouring requests
@@ -40,7 +41,7 @@ class FifoModel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sample:
+class BootstrapSample:
     """One outcome of the bootstrap."""
 
     workers: int
@@ -52,7 +53,7 @@ class _Sample:
 
 
 def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FifoModel:
-    """Return the service that a fit stands for.
+    """Return the service that fitted workers stand for.
 
     Parameters
     ----------
@@ -62,12 +63,19 @@ def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FifoModel:
     seed : int
         Of the bootstrap.
     """
+    blocked: dict[int, Floats] = {}
+
+    def begin(workers: int, overhead_s: float) -> Starts:
+        if workers not in blocked:
+            blocked[workers] = blocked_until(answered, workers)
+        return starts(answered, blocked[workers], in_flight(answered, overhead_s), workers, overhead_s)
+
     best = fit.best
     service_s = best.starts.service_s / best.factor_of_each
     possible = service_s > 0.0
     law = fit_law(service_s[possible])
     rng = np.random.default_rng(seed)
-    samples = _bootstrap(answered, fit, law, rng)
+    samples = bootstrap(fit, begin, law, rng)
     own = [one for one in samples if one.workers == best.workers]
     parameters = [
         *_law_parameters(law, own),
@@ -88,35 +96,113 @@ def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FifoModel:
     return FifoModel(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples))
 
 
-def _bootstrap(answered: Answered, fit: FifoFit, law: LawFit, rng: np.random.Generator) -> list[_Sample]:
-    """Return what the uncertainty of the data leaves possible; rare numbers of workers come as often as they may."""
+def describe_batcher(found: BatchFit, seed: int = 0) -> FifoModel:
+    """Return the service that a fitted batcher stands for."""
+    fit, best, batches = found.fit, found.fit.best, found.batches
+    service_s = best.starts.service_s / best.factor_of_each
+    law = fit_law(service_s[service_s > 0.0])
+
+    def begin(workers: int, overhead_s: float) -> Starts:
+        return batch_starts(batches, found.delay.value_s, workers, overhead_s)
+
+    samples = bootstrap(fit, begin, law, np.random.default_rng(seed))
+    own = [one for one in samples if one.workers == best.workers]
+    most, delay = batches.max_size, found.delay
+    why_size = (
+        ""
+        if found.n_full >= FEW
+        else (
+            f"only {count(found.n_full)} batches of that size left requests behind, so that larger ones may be allowed"
+        )
+    )
+    why_delay = "" if math.isfinite(delay.high_s) else "hardly any batch found a free worker"
+    parameters = [
+        *_law_parameters(law, own),
+        _workers_parameter(fit),
+        FittedParameter("batching.max_size", most, most, math.inf if why_size else most, why_size),
+        FittedParameter("batching.max_delay_s", delay.value_s, delay.low_s, delay.high_s, why_delay),
+        *_size_parameters(best, own),
+        _overhead_parameter(best),
+    ]
+    batching = {"max_size": most, "max_delay_s": rounded(delay.value_s)}
+    block = {"time": dict(law.block), "workers": best.workers, "batching": batching | _size_factors(best.factors)}
+    draws = []
+    for one in samples:
+        batching_of_one = batching | _size_factors(one.factors)
+        draws.append(
+            Draw({"time": dict(one.law), "workers": one.workers, "batching": batching_of_one}, rounded(one.overhead_s))
+        )
+    mean_size = float(batches.size.mean())
+    notes = [
+        f"Requests are answered in batches, {significant(mean_size)} at a time in the mean and {most} at most: the "
+        "service is a dynamic batcher.",
+        law.sentence,
+        "That workers of a batcher slow each other down is not looked for.",
+    ]
+    return FifoModel(block, best.overhead.value_s, tuple(parameters), tuple(notes), tuple(draws))
+
+
+def _size_factors(factors: Floats) -> dict[str, Any]:
+    """Return the keys of `batching` that say how long a batch takes by its size."""
+    steps = np.diff(factors)
+    if np.allclose(steps, steps[0], rtol=1e-9, atol=1e-12) and steps[0] >= 0.0:
+        return {"marginal": rounded(float(steps[0]))}
+    return {"factors": [rounded(x) for x in factors]}
+
+
+def _size_parameters(best: WorkerFit, samples: Sequence[BootstrapSample]) -> list[FittedParameter]:
+    """Return `marginal`, or the factors of the sizes."""
+    if best.shape != FREE:
+        n = len(best.factors) - 1
+        values = np.array([(one.ratio - 1.0) / n for one in samples])
+        value, error = float((best.factors[-1] - 1.0) / n), float(values.std())
+        low, high = (min(value, float(values.mean())) - _Z * error, max(value, float(values.mean())) + _Z * error)
+        return [FittedParameter("batching.marginal", value, max(low, 0.0), high)]
+    parameters = []
+    for i in range(1, len(best.factors)):
+        value, error = float(best.factors[i]), float(np.log([one.factors[i] for one in samples]).std())
+        spread = math.exp(_Z * error)
+        parameters.append(FittedParameter(f"batching.factors[{i + 1}]", value, value / spread, value * spread))
+    return parameters
+
+
+def bootstrap(
+    fit: FifoFit, begin: Callable[[int, float], Starts], law: LawFit, rng: np.random.Generator
+) -> list[BootstrapSample]:
+    """Return what the uncertainty of the data leaves possible; rare numbers of workers come as often as they may.
+
+    Parameters
+    ----------
+    fit : FifoFit
+    begin : callable
+        Returns the starts for a number of workers and an overhead.
+    law : LawFit
+        Of the best fit.
+    rng : Generator
+    """
     scores = np.array([one.score for one in fit.alternatives])
     odds = np.exp(scores - scores.max())
-    n = len(answered)
-    edges = np.linspace(0, n, min(_BLOCKS, n) + 1).astype(np.int64)
     samples = []
-    blocked: dict[int, Floats] = {}
     for _ in range(N_DRAWS):
         one = fit.alternatives[int(rng.choice(len(odds), p=odds / odds.sum()))]
-        if one.workers not in blocked:
-            blocked[one.workers] = blocked_until(answered, one.workers)
         error = one.overhead.error_s if one.overhead.is_known else 0.0
         overhead_s = max(one.overhead.value_s + error * rng.standard_normal(), 0.0)
-        begun = starts(answered, blocked[one.workers], in_flight(answered, overhead_s), one.workers, overhead_s)
+        begun = begin(one.workers, overhead_s)
+        n = len(begun.service_s)
+        edges = np.linspace(0, n, min(_BLOCKS, n) + 1).astype(np.int64)
         picked = rng.integers(0, len(edges) - 1, len(edges) - 1)
         rows = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in picked.tolist()])
         begun = begun.rows(rows[begun.service_s[rows] > 0.0])
         factors = busy_factors(begun, one.groups, one.shape)
-        line = busy_factors(begun, one.groups, LINEAR) if one.workers > 1 else np.ones(1)
-        samples.append(
-            _sample(begun.service_s / factors[begun.busy - 1], one, overhead_s, factors, law, float(line[-1]))
-        )
+        line = busy_factors(begun, one.groups, LINEAR) if len(factors) > 1 else np.ones(1)
+        service_s = begun.service_s / factors[begun.busy - 1]
+        samples.append(_sample(service_s, one, overhead_s, factors, law, float(line[-1])))
     return samples
 
 
 def _sample(
     service_s: Floats, fit: WorkerFit, overhead_s: float, factors: Floats, law: LawFit, ratio: float
-) -> _Sample:
+) -> BootstrapSample:
     named = refit(law.best.name, service_s) if law.best is not None and law.is_named else None
     if law.best is None:
         block: Mapping[str, Any] = {"law": "deterministic", "mean_s": rounded(float(service_s.mean()))}
@@ -124,7 +210,7 @@ def _sample(
         block = dict(named.block)
     else:
         block = quantile_table(np.sort(service_s))
-    return _Sample(fit.workers, overhead_s, factors, block, law_figures(block), ratio)
+    return BootstrapSample(fit.workers, overhead_s, factors, block, law_figures(block), ratio)
 
 
 def law_figures(block: Mapping[str, Any]) -> dict[str, float]:
@@ -134,7 +220,7 @@ def law_figures(block: Mapping[str, Any]) -> dict[str, float]:
     return {"time.mean_s": law.mean, "time.p50_s": float(lower[1]), "time.p99_s": float(upper[0])}
 
 
-def _law_parameters(law: LawFit, samples: Sequence[_Sample]) -> list[FittedParameter]:
+def _law_parameters(law: LawFit, samples: Sequence[BootstrapSample]) -> list[FittedParameter]:
     parameters = []
     for name, value in law_figures(law.block).items():
         error = float(np.log([one.figures[name] for one in samples]).std()) if len(samples) > 1 else math.nan
@@ -160,7 +246,7 @@ def _workers_parameter(fit: FifoFit) -> FittedParameter:
     return FittedParameter("workers", best, best, best)
 
 
-def _slowdown_parameters(best: WorkerFit, samples: Sequence[_Sample]) -> list[FittedParameter]:
+def _slowdown_parameters(best: WorkerFit, samples: Sequence[BootstrapSample]) -> list[FittedParameter]:
     """Return the factor of all busy workers, and with a slowdown each of the others."""
     c = best.workers
     if c == 1:
@@ -231,7 +317,7 @@ def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]
     return notes
 
 
-def _draws(samples: Sequence[_Sample]) -> tuple[Draw, ...]:
+def _draws(samples: Sequence[BootstrapSample]) -> tuple[Draw, ...]:
     draws = []
     for one in samples:
         block: dict[str, Any] = {"time": dict(one.law), "workers": one.workers}

@@ -77,10 +77,10 @@ class WorkerFit:
     overhead : Overhead
     shape : str
         That of the slowdown: one of `SHAPES`.
-    groups : ndarray of int64, shape (workers,)
-        Which numbers of busy workers share a factor.
-    factors : ndarray of float64, shape (workers,)
-        The factor on a service for 1, 2, ... busy workers.
+    groups : ndarray of int64, shape (levels,)
+        Which numbers of busy workers share a factor; of a batcher, which sizes of a batch.
+    factors : ndarray of float64, shape (levels,)
+        The factor on a service for 1, 2, ... busy workers, or requests in a batch.
     score : float
         Log likelihood less half of log n for each parameter.
     starts : Starts
@@ -133,17 +133,16 @@ class FifoFit:
         return len(self.possible) == 1 and self.is_bounded
 
 
-def fit_fifo(answered: Answered, least_width: float = 0.0) -> FifoFit:
+def fit_fifo(answered: Answered, width: float = 0.0) -> FifoFit:
     """Fit the workers of each instance, and what depends on their number.
 
     Parameters
     ----------
     answered : Answered
         At least two requests, of which the first `MOST_REQUESTS` are used.
-    least_width : float
+    width : float
         The relative width below which services are not told apart, such as that of rounded latencies.
     """
-    width = max(least_width, _LEAST_WIDTH)
     few = answered.rows(slice(0, _GLANCED))
     many = answered.rows(slice(0, MOST_REQUESTS))
     most = int(in_flight(many).max()) + 1
@@ -168,25 +167,61 @@ def fit_fifo(answered: Answered, least_width: float = 0.0) -> FifoFit:
     return FifoFit(best, tuple(alternatives), most)
 
 
-def fit_workers(answered: Answered, workers: int, width: float, shapes: Sequence[str] = SHAPES) -> WorkerFit:
-    """Return the best fit of a number of workers, of those with the given shapes of the slowdown."""
+def fit_workers(answered: Answered, workers: int, width: float) -> WorkerFit:
+    """Return the best fit of a number of workers, with the shape of the slowdown that it needs."""
     blocked = blocked_until(answered, workers)
 
-    def fit(overhead: Overhead, shape: str) -> WorkerFit:
-        begun = starts(answered, blocked, in_flight(answered, overhead.value_s), workers, overhead.value_s)
-        return _fit(answered, begun, workers, overhead, shape, width)
+    def begin(overhead_s: float) -> Starts:
+        return starts(answered, blocked, in_flight(answered, overhead_s), workers, overhead_s)
 
-    fits = [fit(overhead_of(answered, blocked), CONSTANT)] if CONSTANT in shapes or workers == 1 else []
-    if workers > 1 and (LINEAR in shapes or FREE in shapes):
-        shape = LINEAR if LINEAR in shapes else FREE
-        overhead = likeliest_overhead(answered, lambda d_s: fit(Overhead(d_s, math.nan), shape).score)
-        fits += [fit(overhead, shape) for shape in shapes if shape != CONSTANT]
+    plain = overhead_of(answered, blocked)
+    return fit_shapes(
+        answered, begin, workers, workers, width, lambda score: likeliest_overhead(answered.latency_s, score), plain
+    )
+
+
+def fit_shapes(
+    answered: Answered,
+    begin: Callable[[float], Starts],
+    workers: int,
+    levels: int,
+    width: float,
+    overhead_by: Callable[[Callable[[float], float]], Overhead],
+    plain: Overhead | None = None,
+) -> WorkerFit:
+    """Return the fit with the best score, of those with factors that are all 1, on a line, or free.
+
+    Parameters
+    ----------
+    answered : Answered
+    begin : callable
+        Returns the starts for an overhead in seconds.
+    workers, levels : int
+        The number of workers, and that of the levels (busy workers, sizes of a batch) that may have factors.
+    width : float
+        Of the kernel, at least.
+    overhead_by : callable
+        Returns the overhead for which a score is greatest.
+    plain : Overhead, optional
+        The overhead where all factors are 1; by default it is found by the score, too.
+    """
+
+    def fit(overhead: Overhead, shape: str) -> WorkerFit:
+        return _fit(answered, begin(overhead.value_s), workers, levels, overhead, shape, width)
+
+    def likeliest(shape: str) -> Overhead:
+        return overhead_by(lambda d_s: fit(Overhead(d_s, math.nan), shape).score)
+
+    fits = [fit(likeliest(CONSTANT) if plain is None else plain, CONSTANT)]
+    if levels > 1:
+        overhead = likeliest(LINEAR)
+        fits += [fit(overhead, LINEAR), fit(overhead, FREE)]
     return max(fits, key=lambda fit: fit.score)
 
 
 def overhead_of(answered: Answered, blocked_s: Floats) -> Overhead:
     """Return the overhead that makes the services of requests that waited and of others alike, without slowdown."""
-    most_s, d, new = _most_overhead(answered), 0.0, UNKNOWN_OVERHEAD
+    most_s, d, new = _most_overhead(answered.latency_s), 0.0, UNKNOWN_OVERHEAD
     for _ in range(_ROUNDS):
         waited = blocked_s > answered.arrival_s + d
         new = shift(answered.latency_s[~waited], answered.finish_s[waited] - blocked_s[waited])
@@ -198,9 +233,9 @@ def overhead_of(answered: Answered, blocked_s: Floats) -> Overhead:
     return Overhead(d if new.is_known else 0.0, new.error_s)
 
 
-def likeliest_overhead(answered: Answered, score: Callable[[float], float]) -> Overhead:
+def likeliest_overhead(latency_s: Floats, score: Callable[[float], float]) -> Overhead:
     """Return the overhead with the greatest score, and its error from the score's curvature there."""
-    tried = {float(d): score(float(d)) for d in np.linspace(0.0, _most_overhead(answered), _GRID)}
+    tried = {float(d): score(float(d)) for d in np.linspace(0.0, _most_overhead(latency_s), _GRID)}
     for _ in range(_REFINED):
         at = sorted(tried)
         i = at.index(max(tried, key=lambda d: tried[d]))
@@ -250,8 +285,8 @@ def _reaches(best: float, tried: Mapping[float, float], fall: float) -> tuple[fl
     return reach(at[i::-1], below[i::-1]), reach(at[i:], below[i:])
 
 
-def _most_overhead(answered: Answered) -> float:
-    return _MOST_SHARE * float(np.quantile(answered.latency_s, 0.001))
+def _most_overhead(latency_s: Floats) -> float:
+    return _MOST_SHARE * float(np.quantile(latency_s, 0.001))
 
 
 def _glances(answered: Answered, most: int, width: float) -> dict[int, float]:
@@ -270,11 +305,13 @@ def _glance(answered: Answered, workers: int, width: float) -> float:
     blocked = blocked_until(answered, workers)
     overheads = [(overhead_of(answered, blocked), CONSTANT)]
     if workers > 1:
-        overheads += [(Overhead(d, math.nan), LINEAR) for d in np.linspace(0.0, _most_overhead(answered), _GLANCES)]
+        overheads += [
+            (Overhead(d, math.nan), LINEAR) for d in np.linspace(0.0, _most_overhead(answered.latency_s), _GLANCES)
+        ]
     scores = []
     for overhead, shape in overheads:
         begun = starts(answered, blocked, in_flight(answered, overhead.value_s), workers, overhead.value_s)
-        scores.append(_fit(answered, begun, workers, overhead, shape, width).score)
+        scores.append(_fit(answered, begun, workers, workers, overhead, shape, width).score)
     return max(scores)
 
 
@@ -330,12 +367,14 @@ def slowdown_groups(busy: Ints, workers: int) -> Ints:
     return groups
 
 
-def _fit(answered: Answered, begun: Starts, workers: int, overhead: Overhead, shape: str, width: float) -> WorkerFit:
-    groups = np.zeros(workers, np.int64) if shape == CONSTANT else slowdown_groups(begun.busy, workers)
+def _fit(
+    answered: Answered, begun: Starts, workers: int, levels: int, overhead: Overhead, shape: str, width: float
+) -> WorkerFit:
+    groups = np.zeros(levels, np.int64) if shape == CONSTANT else slowdown_groups(begun.busy, levels)
     factors = busy_factors(begun, groups, shape)
     n_parameters = overhead.is_known + {CONSTANT: 0, LINEAR: 1, FREE: int(groups.max())}[shape]
     scale, longest = float(np.quantile(answered.latency_s, 0.25)), float(answered.latency_s.max())
-    likelihood = log_likelihood(begun.service_s, factors[begun.busy - 1], scale, longest, width)
+    likelihood = log_likelihood(begun.service_s, factors[begun.busy - 1], scale, longest, max(width, _LEAST_WIDTH))
     score = likelihood - 0.5 * n_parameters * math.log(len(answered))
     return WorkerFit(workers, overhead, shape, groups, factors, score, begun)
 

@@ -64,3 +64,23 @@ def measured(arrival_s, latency_s, **columns):
     """As `calibrate` and `predict` take them."""
     table = pd.DataFrame({"arrival_s": arrival_s, "latency_s": latency_s, **columns})
     return Measurement("test", requests=tidy(table, "test"))
+
+
+def batch_log(
+    max_size=4, max_delay_s=0.004, marginal=0.2, workers=2, rate_per_s=150.0, n=6_000, seed=0, overhead_s=0.0
+):
+    """Arrivals and latencies of a dynamic batcher with gamma services of 20 ms, by a loop over its events."""
+    rng = np.random.default_rng(seed)
+    arrival_s = np.cumsum(rng.exponential(1.0 / rate_per_s, n))
+    free = [0.0] * workers
+    latency, i = np.empty(n), 0
+    while i < n:
+        worker = free.index(min(free))
+        full_s = arrival_s[i + max_size - 1] if i + max_size <= n else math.inf
+        start = max(free[worker], min(arrival_s[i] + max_delay_s, full_s))
+        size = min(int(np.searchsorted(arrival_s, start, side="right")) - i, max_size)
+        size = max(size, 1)
+        free[worker] = start + rng.gamma(4.0, 0.005) * (1.0 + marginal * (size - 1))
+        latency[i : i + size] = free[worker] - arrival_s[i : i + size] + overhead_s
+        i += size
+    return arrival_s, latency
