@@ -7,12 +7,16 @@
     result.summary()                                        # one row per variant
     result.compare()                                        # one row per metric, source against shadow
     ss.size(scenario, "shadow.p99 <= 200ms")                # the fewest instances that meet the goals
+    ss.capacity(scenario, "shadow.p99 <= 200ms")            # the greatest rate that the pools hold
     ss.scaling_policy(scenario, "shadow.p99 <= 200ms")      # the cheapest policy that does, as AWS takes it
     ss.plan(scenario, "p99 +5%")                            # the share and duration that show an effect
+    ss.load("http://127.0.0.1:8080", rate_per_s=200)        # what a real service does at that rate
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
-take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate` and `step_model` answer
-further questions.
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model` and
+`read_measurement` answer further questions.
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate` and
+`predict` answer further questions.
 `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
@@ -39,7 +43,15 @@ if TYPE_CHECKING:
         SimulationError,
         ValidationError,
     )
+    from shadowsim.measuring.calibrate import calibrate
+    from shadowsim.measuring.load import load
+    from shadowsim.measuring.load_run import LoadRun
+    from shadowsim.measuring.logs.reading import read_measurement
+    from shadowsim.measuring.measurement import Measurement
+    from shadowsim.measuring.predict import predict
     from shadowsim.measuring.step_model import step_model
+    from shadowsim.measuring.traffic_table import traffic_table
+    from shadowsim.planning.capacity import capacity
     from shadowsim.planning.costs import cost
     from shadowsim.planning.noise_floor import noise_floor
     from shadowsim.planning.plan import plan
@@ -61,6 +73,8 @@ _HOME = {
     "ExecutorError": "errors",
     "Experiment": "aws.experiment",
     "InputError": "errors",
+    "LoadRun": "measuring.load_run",
+    "Measurement": "measuring.measurement",
     "Result": "result",
     "Scenario": "scenario.scenario",
     "SerializationError": "errors",
@@ -69,6 +83,8 @@ _HOME = {
     "ValidationError": "errors",
     "agreement": "captures.agreement",
     "assert_no_regression": "planning.run_comparison",
+    "capacity": "planning.capacity",
+    "calibrate": "measuring.calibrate",
     "captured_arrivals": "captures.folders",
     "card": "report.card",
     "compare": "statistics.comparison",
@@ -76,9 +92,12 @@ _HOME = {
     "compare_runs": "planning.run_comparison",
     "cost": "planning.costs",
     "default_scenario": "scenario.scenario",
+    "load": "measuring.load",
     "noise_floor": "planning.noise_floor",
     "plan": "planning.plan",
+    "predict": "measuring.predict",
     "read_captures": "captures.folders",
+    "read_measurement": "measuring.logs.reading",
     "recommend": "planning.sheet",
     "replicate": "engine.replicate",
     "replication": "engine.replicate",
@@ -88,6 +107,7 @@ _HOME = {
     "step_model": "measuring.step_model",
     "summarise": "engine.replicate",
     "sweep": "planning.sweep",
+    "traffic_table": "measuring.traffic_table",
 }
 
 __all__ = [
@@ -95,6 +115,8 @@ __all__ = [
     "ExecutorError",
     "Experiment",
     "InputError",
+    "LoadRun",
+    "Measurement",
     "Result",
     "Scenario",
     "SerializationError",
@@ -103,6 +125,8 @@ __all__ = [
     "ValidationError",
     "agreement",
     "assert_no_regression",
+    "calibrate",
+    "capacity",
     "captured_arrivals",
     "card",
     "compare",
@@ -110,9 +134,12 @@ __all__ = [
     "compare_runs",
     "cost",
     "default_scenario",
+    "load",
     "noise_floor",
     "plan",
+    "predict",
     "read_captures",
+    "read_measurement",
     "recommend",
     "replicate",
     "replication",
@@ -122,6 +149,7 @@ __all__ = [
     "step_model",
     "summarise",
     "sweep",
+    "traffic_table",
 ]
 
 

@@ -161,6 +161,9 @@ def goodput_column(i: int) -> str:
     return f"goodput_{i + 1}"
 
 
+GOODPUT_COLUMNS = tuple(goodput_column(i) for i in range(8))
+PREFIX_QUERIED, PREFIX_HIT = "prefix_queried_tokens", "prefix_hit_tokens"
+
 TOKEN_WINDOWS = (
     *(
         column
@@ -179,13 +182,20 @@ TOKEN_WINDOWS = (
     Column("output_tokens", FLAG, "", "tokens that were produced in the window"),
     Column("prefill_tokens", FLAG, "", "tokens of prompts that were computed in the window, again after preemptions"),
     Column("preemptions", FLAG, "", "sequences that gave their blocks back in the window"),
+    Column(
+        PREFIX_QUERIED,
+        FLAG,
+        "",
+        "tokens of the prompts that were admitted first in the window; with prefix caches only",
+    ),
+    Column(PREFIX_HIT, FLAG, "", "of these, tokens that the instance's prefix cache had"),
     Column("running_sequences_mean", REAL, "", "mean number of running sequences of an instance, every 10 s"),
     Column("running_sequences_maximum", REAL, "", "greatest such number"),
     Column("cache_use_mean", REAL, "", "mean share of an instance's cache that running sequences hold, every 10 s"),
     Column("cache_use_maximum", REAL, "", "greatest such share"),
     *(
-        Column(goodput_column(i), FLAG, "", f"requests answered within pair {i + 1} of run.goodput, counted from 1")
-        for i in range(8)
+        Column(name, FLAG, "", f"requests answered within pair {i} of run.goodput, counted from 1")
+        for i, name in enumerate(GOODPUT_COLUMNS, start=1)
     ),
 )
 TOKEN_LATENCY = (
@@ -200,6 +210,9 @@ TOKEN_REQUESTS = (
     Column("first_token_s", REAL, "s", "time from arrival to the first token; missing if that did not come in time"),
     Column("prompt_tokens", FLAG, "", "tokens of the prompt"),
     Column("output_tokens", FLAG, "", "tokens of a whole answer, whether or not they were all produced"),
+)
+PREFIX_REQUESTS = (
+    Column("cached_tokens", FLAG, "", "tokens of the prompt in the prefix cache when it was admitted first"),
 )
 
 # Columns that only runs of the load generator have. Their `arrival_s` is the planned time, and latency counts from it.
@@ -220,7 +233,7 @@ LOAD_REQUESTS = (
 OPTIONAL = {
     "windows": EVENT_WINDOWS + TOKEN_WINDOWS + LOAD_WINDOWS,
     "latency": TOKEN_LATENCY,
-    "requests": EVENT_REQUESTS + TOKEN_REQUESTS + LOAD_REQUESTS,
+    "requests": EVENT_REQUESTS + TOKEN_REQUESTS + PREFIX_REQUESTS + LOAD_REQUESTS,
 }
 SCHEMAS = {"windows": WINDOWS, "latency": LATENCY, "requests": REQUESTS}
 

@@ -1,4 +1,4 @@
-"""Counts the requests of a variant by period, and builds rows of the frames `windows` and `latency` from the counts.
+"""Counts the requests of a variant by period, and builds rows of `windows` and `latency` from that.
 
 Who measures a real service keeps one record per period: the live server adds request by request, a load run fills them
 from its rows at the end. Latencies are counts per bucket of the simulator, 0.8 % wide.

@@ -110,6 +110,8 @@ class Result:
         margin_points: float = MARGIN_POINTS,
         confidence: float = CONFIDENCE,
         slo_s: float | str | None = None,
+        ttft_slo_s: float | str | None = None,
+        tpot_slo_s: float | str | None = None,
         look: int | None = None,
         looks: int | None = None,
         spending: str = DEFAULT_SPENDING,
@@ -137,6 +139,8 @@ class Result:
             margin_points=margin_points,
             confidence=confidence,
             slo_s=slo_s,
+            ttft_slo_s=ttft_slo_s,
+            tpot_slo_s=tpot_slo_s,
             look=look,
             looks=looks,
             spending=spending,
@@ -182,7 +186,7 @@ class Result:
         Parameters
         ----------
         standard_errors : bool
-            Add a column `<figure>_error` for each figure of `statistics.standard_errors.FIGURES`.
+            Add a column `<figure>_error` for each figure that `statistics.standard_errors` knows of.
 
         Returns
         -------
@@ -196,7 +200,8 @@ class Result:
             retries_per_request and success_rate (share of the callers' requests that ended with an answer 2XX). A run
             with services in tokens has ttft_mean_s, ttft_p50_s, ttft_p99_s (times to the first token), tpot_mean_s,
             tpot_p95_s, tpot_p99_s (per token after it), output_tokens_per_s (of the whole pool),
-            running_sequences_mean and cache_use_mean (of an instance), preemptions, and for each pair of limits in
+            running_sequences_mean and cache_use_mean (of an instance), preemptions, with prefix caches prefix_hit_share
+            (of the tokens of prompts those that were there), and for each pair of limits in
             run.goodput goodput_share_1 and so on (share of the requests that are answered within both). Then come the
             standard errors, NaN where the run is too short for one.
         """
@@ -241,7 +246,7 @@ class Result:
             from shadowsim.statistics.standard_errors import standard_errors_of
 
             errors = standard_errors_of(self)
-            for figure in errors.columns:
+            for figure in errors.columns.intersection(table.columns, sort=False):
                 table[f"{figure}_error"] = table["role"].map(errors[figure])
         return table
 
@@ -367,12 +372,17 @@ def _token_figures(part: pd.DataFrame, horizon_s: float, length_s: float) -> dic
         return {}
     n = float(part["Invocations"].sum())
     serving = part["serving_instance_count"].to_numpy(np.float64) * frames.lengths_s(part, horizon_s)
+    prefix = {}
+    if frames.PREFIX_HIT in part.columns:
+        queried = _total(part[frames.PREFIX_QUERIED])
+        prefix["prefix_hit_share"] = _total(part[frames.PREFIX_HIT]) / queried if queried else np.nan
     met = [name for name in part.columns if name.startswith("goodput_")]
     return {
         "output_tokens_per_s": _total(part["output_tokens"]) / length_s,
         "running_sequences_mean": _weighted_mean(part["running_sequences_mean"], serving),
         "cache_use_mean": _weighted_mean(part["cache_use_mean"], serving),
         "preemptions": _total(part["preemptions"]),
+        **prefix,
         **{f"goodput_share_{i}": _total(part[name]) / n if n else np.nan for i, name in enumerate(met, start=1)},
     }
 

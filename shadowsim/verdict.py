@@ -255,8 +255,9 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
     the number of requests plus the SCV of their work. It is None where the load is expected and not measured.
 
     With a scenario only the number of requests is measured, since their mean work is known, but for times that follow
-    a trace's columns. That of a service with slowdowns or batches is the work of a saturated instance, whose workers
-    are all busy and whose batches are full: it decides whether a backlog grows.
+    a trace's columns, and where prefix caches save an unknown part of it. That of a service with slowdowns or batches
+    is the work of a saturated instance, whose workers are all busy and whose batches are full: it decides whether a
+    backlog grows.
     """
     measured = part["offered_load"].to_numpy(np.float64)
     if scenario is None:
@@ -264,9 +265,11 @@ def _load(part: pd.DataFrame, role: str, scenario: Scenario | None) -> tuple[Flo
     side, traffic = scenario.side(role), scenario.traffic
     period_s = _period_s(part, scenario)
     known = all(stream.has_knots or _jumps_within(stream, period_s) for stream in traffic.streams)
-    known = known and traffic.retries is None  # how many attempts a request takes is not known
+    caches = side.service.tokens is not None and side.service.tokens.prefix is not None
+    # how many attempts a request takes is not known, nor what is computed of it
+    known = known and traffic.retries is None and not caches
     dispersion = None if known else _dispersion_of_counts(part, role, scenario)
-    if dispersion is not None and side.service.follows_trace:
+    if dispersion is not None and (side.service.follows_trace or caches):
         return measured, dispersion + work_moments(scenario, role)[1]
     edge = _edges(part, scenario)
     capacity_s = np.diff(edge) * _serving(part) * side.workers

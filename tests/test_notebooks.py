@@ -28,6 +28,7 @@ ALL = [
     "05_accuracy",
     "06_sweeps_on_dask",
     "07_scaling_outages_retries",
+    "08_prefix_caches",
 ]
 # folders of the machine that made the outputs, this checkout's among them, and addresses
 PLACES = re.compile(

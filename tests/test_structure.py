@@ -31,7 +31,7 @@ ORDER = [
         "text",
     ),
     *("captures", "verdict", "result"),
-    *("engine", "planning", "measuring", "plots", "testing", "report"),
+    *("engine", "planning", "measuring.measurement", "measuring.logs", "measuring", "plots", "testing", "report"),
     *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server", "cli"),
     "__main__",
 ]
@@ -87,8 +87,9 @@ def test_only_the_engine_compiles():
 def test_compiled_code_imports_nothing_of_ours():
     """numba's cache does not see a change in another file, except where `watch` lets it."""
     assert not list(imports("engine._kernel"))
-    assert set(imports("engine._token_kernel")) == {"engine._kernel"}
-    assert set(imports("engine._event_kernel")) == {"engine._kernel", "engine._token_kernel"}
+    assert set(imports("engine._prefix_kernel")) == {"engine._kernel"}
+    assert set(imports("engine._token_kernel")) == {"engine._kernel", "engine._prefix_kernel"}
+    assert set(imports("engine._event_kernel")) == {"engine._kernel", "engine._prefix_kernel", "engine._token_kernel"}
 
 
 def test_statistics_know_nothing_of_the_simulator():

@@ -190,8 +190,16 @@ def captured_arrivals(source: Source, *, seed: int = 0) -> pd.DataFrame:
     InputError
         As for `read_captures`; or there are several variants, or a record without a time.
     """
-    records = read_captures(source, bodies=False).records
-    name = str(source)
+    columns = ["timestamp", "request_bytes", "response_bytes"]
+    return arrivals_of(read_captures(source, bodies=False), source, seed=seed)[columns]
+
+
+def arrivals_of(captures: Captures, source: Source, *, seed: int = 0) -> pd.DataFrame:
+    """Return what `captured_arrivals` does, of captures that were read, and their `inference_id`.
+
+    Errors name `source`.
+    """
+    records, name = captures.records, str(source)
     if records["variant"].nunique(dropna=False) > 1:
         variants = ", ".join(sorted(map(str, records["variant"].dropna().unique())))
         raise InputError(name, f"must hold one variant, not several ({variants}): a copy is no arrival")
@@ -199,9 +207,9 @@ def captured_arrivals(source: Source, *, seed: int = 0) -> pd.DataFrame:
     if n_timeless:
         raise InputError(name, "must have an inferenceTime in every record; records without one", n_timeless)
     within_second_ns = np.random.default_rng(seed).integers(0, 1_000_000_000, len(records)).astype("timedelta64[ns]")
-    records["timestamp"] = records["inference_time"].dt.as_unit("ns") + within_second_ns
-    columns = ["timestamp", "request_bytes", "response_bytes"]
-    return records.sort_values("timestamp", kind="stable", ignore_index=True)[columns]
+    arrivals = records[["inference_id", "request_bytes", "response_bytes"]].copy()
+    arrivals.insert(0, "timestamp", records["inference_time"].dt.as_unit("ns") + within_second_ns)
+    return arrivals.sort_values("timestamp", kind="stable", ignore_index=True)
 
 
 def refuse_empty(source: Source, reading: Reading) -> None:

@@ -3,6 +3,7 @@
 compare         defines compare, noise-floor, agreement and benchmark-compare
 console         prints JSON and CSV, and turns errors into one line and an exit status
 main            defines the program and its commands init, validate, simulate, report and instances
+load            defines load, which measures a real service
 measure         defines step-model
 option_parsers  reads the values of options, and names the option when one is wrong
 options         declares the options that several commands share, and makes the scenario of a command line

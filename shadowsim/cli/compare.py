@@ -21,6 +21,8 @@ from shadowsim.cli.options import (
     Rate,
     Seed,
     SloS,
+    TpotSloS,
+    TtftSloS,
     Workers,
     print_assumptions,
     refuse_both_formats,
@@ -65,7 +67,7 @@ def compare(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar="M", help="Show only this metric, such as p99; repeatable."),
+        typer.Option("--metric", metavar="M", help="Show only this metric, such as p99 or ttft_p99; repeatable."),
     ] = None,
     role: Annotated[
         str | None,
@@ -75,6 +77,8 @@ def compare(
     margin_points: MarginPoints = MARGIN_POINTS,
     confidence: Confidence = CONFIDENCE,
     slo_s: SloS = None,
+    ttft_slo_s: TtftSloS = None,
+    tpot_slo_s: TpotSloS = None,
     look: Annotated[
         int | None,
         typer.Option(parser=option_parser(whole), metavar="K", help="This is look K of --looks at a running test."),
@@ -123,6 +127,8 @@ def compare(
         "margin_points": margin_points,
         "confidence": confidence,
         "slo_s": slo_s,
+        "ttft_slo_s": ttft_slo_s,
+        "tpot_slo_s": tpot_slo_s,
         "method": method,
     }
     if later is None:
@@ -159,6 +165,8 @@ def noise_floor(
     margin_points: MarginPoints = MARGIN_POINTS,
     confidence: Confidence = CONFIDENCE,
     slo_s: SloS = None,
+    ttft_slo_s: TtftSloS = None,
+    tpot_slo_s: TpotSloS = None,
     workers: Workers = None,
     as_json: Json = False,
     as_csv: Csv = False,
@@ -183,6 +191,8 @@ def noise_floor(
         margin_points=margin_points,
         confidence=confidence,
         slo_s=slo_s,
+        ttft_slo_s=ttft_slo_s,
+        tpot_slo_s=tpot_slo_s,
         replications=replications,
         workers=workers,
         progress=shows_progress(as_json, as_csv, quiet),

@@ -1,7 +1,7 @@
 """Defines the program `shadowsim` and its commands init, validate, simulate, report and instances.
 
-compare.py, measure.py, plan.py and serve.py define the other commands. Modules that are slow to import are imported
-inside the command that needs them, so that help appears at once.
+compare.py, load.py, measure.py, plan.py and serve.py define the other commands. Modules that are slow to import are
+imported inside the command that needs them, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shadowsim import __version__
-from shadowsim.cli import compare, measure, plan, serve
+from shadowsim.cli import compare, load, measure, plan, serve
 from shadowsim.cli.console import (
     BAD_INPUT,
     FAILED_GOAL,
@@ -260,7 +260,7 @@ def simulate(
 
 @app.command(epilog="Example: shadowsim report run")
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A saved run, as `simulate -o DIR` writes it.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A saved run of `simulate -o` or `load -o`.")],
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="File to write.", show_default=f"DIR/{PAGE_IN_RUN}"),
@@ -270,10 +270,11 @@ def report(
 
     The page is a single file that loads nothing from elsewhere.
     """
+    from shadowsim.measuring.load_run import LoadRun, is_load_run
     from shadowsim.result import Result
 
-    result = Result.load(directory)
-    typer.echo(f"wrote {write_page(result, out or directory / PAGE_IN_RUN)}")
+    run = LoadRun.load(directory) if is_load_run(directory) else Result.load(directory)
+    typer.echo(f"wrote {write_page(run, out or directory / PAGE_IN_RUN)}")
 
 
 @app.command(epilog="Example: shadowsim instances 'ml.g5*'")
@@ -304,6 +305,7 @@ def instances(
 
 app.add_typer(compare.app)
 app.add_typer(plan.app)
+app.add_typer(load.app)
 app.add_typer(measure.app)
 app.add_typer(serve.app)
 

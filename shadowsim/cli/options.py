@@ -96,6 +96,24 @@ SloS = Annotated[
         help="Also compare the share of requests slower than this, as in 200ms.",
     ),
 ]
+TtftSloS = Annotated[
+    float | None,
+    typer.Option(
+        "--ttft-slo-s",
+        parser=option_parser(time_s),
+        metavar="T",
+        help="Also compare the share of first tokens that come later than this, of services in tokens.",
+    ),
+]
+TpotSloS = Annotated[
+    float | None,
+    typer.Option(
+        "--tpot-slo-s",
+        parser=option_parser(time_s),
+        metavar="T",
+        help="Also compare the share of answers that take longer than this per token after the first.",
+    ),
+]
 
 
 def document_of(file: str) -> dict[str, Any]:
@@ -114,11 +132,12 @@ def scenario_of(
 
     changes: dict[str, object] = {} if seed is None else {"seed": seed}
     changes |= map(parse_set, edits or [])
-    if file is None:
-        source: object = default_scenario()
-    else:
-        source = document_of(file) if file == "-" else Path(file)
-    return Scenario.of(source, rate, changes)
+    return Scenario.of(default_scenario() if file is None else scenario_source(file), rate, changes)
+
+
+def scenario_source(file: str) -> object:
+    """Return what `Scenario.of` reads for a file; - is standard input."""
+    return document_of(file) if file == "-" else Path(file)
 
 
 def assumption_lines(scenario: Scenario, more: Iterable[str] = ()) -> list[str]:

@@ -15,12 +15,14 @@ from shadowsim.option_defaults import PAGE_IN_RUN
 if TYPE_CHECKING:
     import pandas as pd
 
+    from shadowsim.measuring.load_run import LoadRun
     from shadowsim.report.analysis_page import Goal
     from shadowsim.result import Result
     from shadowsim.scenario.scenario import Scenario
 
 PAGE_ALONE = "shadowsim-report.html"
-RUN_FILES = ("scenario.json", "assumed.json", "windows.parquet", "latency.parquet", "requests.parquet", PAGE_IN_RUN)
+_FRAMES = ("windows.parquet", "latency.parquet", "requests.parquet")
+RUN_FILES = ("scenario.json", "assumed.json", "load.json", *_FRAMES, PAGE_IN_RUN)
 
 
 def make_folder(out: Path) -> None:
@@ -78,13 +80,11 @@ def remove_earlier(out: Path, folders: Sequence[Path], report: bool) -> list[Pat
     return removed
 
 
-def write_page(result: Result, file: Path) -> Path:
+def write_page(run: Result | LoadRun, file: Path) -> Path:
     """Write a run as an HTML page."""
-    from shadowsim.report.run_page import write
-
     if os.path.isdir(file):
         raise InputError("-o", f"must be a file, but {file} is a directory")
-    return writing(file, lambda: write(result, file))
+    return writing(file, lambda: run.report(file))
 
 
 def write_analysis(frame: pd.DataFrame, file: Path | None, goal: Goal, scenario: Scenario) -> list[str]:

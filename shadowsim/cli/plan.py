@@ -1,4 +1,4 @@
-"""Defines size, scaling-policy, plan and sweep: the commands that propose a test."""
+"""Defines size, capacity, scaling-policy, plan and sweep: the commands that propose a test."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from shadowsim.cli.outputs import write_analysis
 from shadowsim.errors import InputError
 from shadowsim.option_defaults import (
     ALPHA,
+    CAPACITY_REPLICATIONS,
     EFFECT,
     HEADROOM_PCT,
     LOOKS,
@@ -53,6 +54,12 @@ Examples:
   shadowsim size s.json --slo "mean < 25ms" --types ml.m5.large,ml.c5.large
   shadowsim size request.json --rate 400 --slo "p99 < 1s" --prices prices.csv
 """
+_CAPACITY_EXAMPLES = """\b
+Examples:
+  shadowsim capacity --slo "shadow.p99 <= 100ms"
+  shadowsim capacity s.json --slo "source.p95 <= 1s and p99 <= 2s"
+  shadowsim capacity llm.json --slo "ttft.p99 <= 1s" --report page.html
+"""
 _SCALING_EXAMPLES = """\b
 Examples:
   shadowsim scaling-policy scenario.json
@@ -63,6 +70,7 @@ _PLAN_EXAMPLES = """\b
 Examples:
   shadowsim plan --effect "p99 +5%"
   shadowsim plan s.json --effect "mean +2ms" --durations 6h,1d --power 0.9
+  shadowsim plan s.json --effect "ttft p99 +10%" --replications 20
   shadowsim plan request.json --rate 400 --shares 10,50 --looks 3 --json
 """
 _SWEEP_EXAMPLES = """\b
@@ -164,6 +172,64 @@ def size(
         raise typer.Exit(FAILED_GOAL)
 
 
+@app.command(epilog=_CAPACITY_EXAMPLES)
+def capacity(
+    file: File = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(metavar="GOALS", help='Goals to hold: "shadow.p99 <= 200ms and error_rate < 0.1%".'),
+    ] = None,
+    rate: Rate = None,
+    edits: Edits = None,
+    seed: Seed = None,
+    confidence: Annotated[
+        float, typer.Option(parser=option_parser(number), metavar="C", help="Confidence level of the interval.")
+    ] = CONFIDENCE,
+    replications: Annotated[
+        int,
+        typer.Option(
+            parser=option_parser(whole), metavar="N", help="Number of runs at the answer, which give its interval."
+        ),
+    ] = CAPACITY_REPLICATIONS,
+    workers: Workers = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    report: Report = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find the greatest rate that the pools hold.
+
+    Multiplies the whole traffic by a factor, and finds the greatest at which the goals are met, with an interval; the
+    share that is copied stays. A trace is played faster, not thinned. Shows what decides, the figures and the
+    utilisation at that rate, and from which rate on queues grow without end. Exits with 1 when no rate holds.
+    """
+    refuse_both_formats(as_json, as_csv)
+    if not slo:
+        raise InputError("--slo", 'is required: the goals to hold, as in --slo "p99 <= 200ms and error_rate < 0.1%"')
+    scenario = scenario_of(file, rate, edits, seed)
+    from shadowsim.planning.capacity import capacity as find_rates
+    from shadowsim.planning.slo import parse_slo
+    from shadowsim.report.capacity_text import capacity_text
+
+    goals = parse_slo(slo)
+    print_assumptions(scenario, as_json or as_csv)
+    frame = find_rates(
+        scenario,
+        goals,
+        confidence=confidence,
+        replications=replications,
+        workers=workers,
+        progress=shows_progress(as_json, as_csv, quiet),
+    )
+    if as_json or as_csv:
+        print_frame(frame, as_json)
+    else:
+        typer.echo(capacity_text(frame, goals, confidence))
+    _print_lines(write_analysis(frame, report, goals, scenario), as_json or as_csv)
+    if frame["rate_per_s"].isna().any():
+        raise typer.Exit(FAILED_GOAL)
+
+
 @app.command("scaling-policy", epilog=_SCALING_EXAMPLES)
 def scaling_policy(
     file: File = None,
@@ -219,7 +285,10 @@ def scaling_policy(
 def plan(
     file: File = None,
     effect: Annotated[
-        str, typer.Option(metavar="EFFECT", help='Effect to find: "p99 +5%", "mean +2ms", "error_rate +0.5%".')
+        str,
+        typer.Option(
+            metavar="EFFECT", help='Effect to find: "p99 +5%", "mean +2ms", "error_rate +0.5%", "tpot p95 +5%".'
+        ),
     ] = EFFECT,
     rate: Rate = None,
     edits: Edits = None,

@@ -1,6 +1,7 @@
 """Simulates a scenario: turns it into arrays, runs the compiled kernel, and returns frames.
 
 _event_kernel  simulates one pool event by event: batches, auto scaling, outages and retries
+_prefix_kernel keeps the blocks that prompts begin with in each engine's prefix cache
 _token_kernel  simulates a language model's server, whose requests join a running batch
 _kernel        simulates requests through both pools that need no events
 arrivals       computes arrival times, a batch of windows at a time

@@ -37,7 +37,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shadowsim.engine import _kernel, _token_kernel
+from shadowsim.engine import _kernel, _prefix_kernel, _token_kernel
 from shadowsim.engine._kernel import (
     ARRIVE,
     AT_RESPONSE,
@@ -125,6 +125,7 @@ from shadowsim.engine._kernel import (
     watch,
     wheel_bucket,
 )  # fmt: skip
+from shadowsim.engine._prefix_kernel import P_CACHED, Prefixes, PrefixNames, forget
 from shadowsim.engine._token_kernel import (
     ENTERING,
     G_HEAD,
@@ -234,6 +235,7 @@ class Dynamics(NamedTuple):
     retries: Retries
     scheduler: Scheduler = NO_SCHEDULER
     lengths: Lengths = NO_LENGTHS
+    prefix: PrefixNames | None = None
 
 
 # ---- Columns of a window's row after those of `_kernel` ----
@@ -245,11 +247,13 @@ R_BATCHED = 37  # requests in the batches of R_BATCHES, by the window in which t
 # values over R_SAMPLES instances at ticks
 R_OUTPUT_TOKENS, R_PREFILL_TOKENS, R_PREEMPTIONS = 38, 39, 40
 R_SAMPLES, R_RUNNING, R_RUNNING_MAX, R_CACHE, R_CACHE_MAX = 41, 42, 43, 44, 45
-EVENT_ROW_WIDTH = 46
+# tokens of prompts that were looked up in prefix caches, and found, by the window of a request's first admission
+R_PREFIX_QUERIED, R_PREFIX_HIT = 46, 47
+EVENT_ROW_WIDTH = 48
 
 # ---- Columns of the sample after those of `_kernel` ----
-S_ATTEMPT, S_STATUS, S_LATENCY, S_FIRST_TOKEN, S_PROMPT, S_OUTPUT = 7, 8, 9, 10, 11, 12
-EVENT_SAMPLE_WIDTH = 13
+S_ATTEMPT, S_STATUS, S_LATENCY, S_FIRST_TOKEN, S_PROMPT, S_OUTPUT, S_CACHED = 7, 8, 9, 10, 11, 12, 13
+EVENT_SAMPLE_WIDTH = 14
 
 # ---- How an attempt ended for the endpoint; `run_frames.STATUSES` names them in this order ----
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED, UNAVAILABLE, FAILED = range(7)
@@ -369,7 +373,7 @@ class Machines(NamedTuple):
 
 
 class EventRun(NamedTuple):
-    """One evented side of a run, with all that is updated."""
+    """One evented side of a run, with all that is updated; None is what it has not, and is compiled without."""
 
     pool: Pool
     dynamics: Dynamics
@@ -378,6 +382,7 @@ class EventRun(NamedTuple):
     tally: Tally
     sample: Sample
     engines: Engines | None
+    prefixes: Prefixes | None
     token_tally: TokenTally | None
 
 
@@ -664,7 +669,7 @@ def _book(
 @inline
 def _keep(
     x: int, latency_s: float, after_s: float, node_s: Floats, node: Ints, slot: Ints, engines: Engines | None,
-    rows: Floats, n: Ints,
+    prefixes: Prefixes | None, rows: Floats, n: Ints,
 ) -> None:  # fmt: skip
     """Write an attempt to the sample. `n` also counts attempts without room."""
     at = n[0]
@@ -684,6 +689,9 @@ def _keep(
         if engines is not None:
             rows[at, S_FIRST_TOKEN] = (engines.first_token_s[x] + after_s) - node_s[x, N_ARRIVAL]
             rows[at, S_PROMPT], rows[at, S_OUTPUT] = engines.sequence[x, Q_PROMPT], engines.sequence[x, Q_OUTPUT]
+            rows[at, S_CACHED] = np.nan
+        if prefixes is not None and prefixes.of_node[x, P_CACHED] >= 0:
+            rows[at, S_CACHED] = prefixes.of_node[x, P_CACHED]
 
 
 # ---- Instances ----
@@ -774,12 +782,12 @@ def _move_end(worker: int, t: float, now: float, workers: int, per_s: float, mac
 
 @inner
 def _start_engine(
-    i: int, now: float, per_s: float, scheduler: Scheduler, engines: Engines, machines: Machines, rows: Floats,
-    row: Floats,
+    i: int, now: float, per_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes | None,
+    machines: Machines, rows: Floats, row: Floats,
 ) -> int:  # fmt: skip
     """Start an engine's next step; return the first of the aborted requests that leave it, linked by N_NEXT."""
     node, node_s, slot, count, clock = machines.node, machines.node_s, machines.slot, machines.count, machines.clock
-    end, leaving, preempted, n_admitted = start_steps(now, i, engines, scheduler)
+    end, leaving, preempted, n_admitted = start_steps(now, i, engines, prefixes, scheduler)
     row[R_PREEMPTIONS] += np.float64(preempted)
     for j in range(n_admitted):
         x = engines.listed[j]
@@ -788,6 +796,12 @@ def _start_engine(
             rows[own, R_WAIT_SUM] += now - node_s[x, N_ARRIVAL]
             rows[own, R_STARTED] += 1.0
             node_s[x, N_START] = now
+            if prefixes is not None:
+                hit = np.float64(prefixes.of_node[x, P_CACHED])
+                row[R_PREFIX_QUERIED] += np.float64(engines.sequence[x, Q_PROMPT])
+                row[R_PREFIX_HIT] += hit
+                # its work was booked at its arrival, when this was not known
+                rows[own, R_WORK] -= scheduler.prefill_s * hit + scheduler.pair_s * (hit * hit)
     if end < np.inf:
         _count_busy(1, now, count, clock, row)
         slot[i, I_BUSY] = 1
@@ -800,13 +814,13 @@ def _start_engine(
 
 @inner
 def _end_engine(
-    i: int, now: float, timeout_s: float, scheduler: Scheduler, engines: Engines, token_tally: TokenTally,
-    machines: Machines, row: Floats,
+    i: int, now: float, timeout_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes | None,
+    token_tally: TokenTally, machines: Machines, row: Floats,
 ) -> int:  # fmt: skip
     """Book the tokens of an engine's steps; return the first of those that made their last, linked by N_NEXT."""
     node, node_s = machines.node, machines.node_s
     row[R_PREFILL_TOKENS] += np.float64(engines.engine[i, G_PREFILL])
-    made, leaving, n_first = end_steps(i, engines, scheduler.block_tokens)
+    made, leaving, n_first = end_steps(i, engines, prefixes, scheduler.block_tokens)
     row[R_OUTPUT_TOKENS] += np.float64(made)
     told = now + scheduler.after_s
     for j in range(n_first):
@@ -921,8 +935,12 @@ def _remove(i: int, now: float, machines: Machines, row: Floats) -> None:
 
 
 @inner
-def _serve_from(i: int, now: float, seed: np.uint64, outages: Outages, machines: Machines, row: Floats) -> None:
-    """Let an instance serve, until its next random outage."""
+def _serve_from(
+    i: int, now: float, seed: np.uint64, outages: Outages, prefixes: Prefixes | None, machines: Machines, row: Floats
+) -> None:  # fmt: skip
+    """Let an instance serve, until its next random outage; its prefix cache is empty."""
+    if prefixes is not None:
+        forget(i, prefixes)
     slot, count, serving, load = machines.slot, machines.count, machines.serving, machines.load
     _count_pool(now, machines, row)
     slot[i, I_STATUS] = SERVING
@@ -1061,6 +1079,7 @@ def _change_world(
     per_s: float,
     dynamics: Dynamics,
     engines: Engines | None,
+    prefixes: Prefixes | None,
     machines: Machines,
     row: Floats,
 ) -> int:
@@ -1094,11 +1113,12 @@ def _change_world(
     elif by_list:
         pass  # its instance is not up
     elif repaired >= 0:
-        _serve_from(repaired, now, seed, outages, machines, row)
+        _serve_from(repaired, now, seed, outages, prefixes, machines, row)
     elif count[M_EFFECTS] > 0 and machines.effect_s[count[M_EFFECT], E_TIME_S] <= now:
         _scale(now, dynamics.scaling, machines, row)
     else:
-        _serve_from(_first_slot(now, STARTING, STARTING, machines), now, seed, outages, machines, row)
+        starting = _first_slot(now, STARTING, STARTING, machines)
+        _serve_from(starting, now, seed, outages, prefixes, machines, row)
     machines.clock[T_WORLD] = _next_world(outages, machines)
     return failing
 
@@ -1251,7 +1271,8 @@ def _choose(route: np.uint64, routing: int, serving: Int32s, load: Int32s, n: in
 @inner
 def _advance(
     w: int, through: float, last_retry: float, called: bool, settings: RunSettings, mirror: Mirror, sent: Payload,
-    side: EventRun, engines: Engines | None, incoming: Attempts, cursor: Ints, pending: Pending, copies: Attempts,
+    side: EventRun, engines: Engines | None, prefixes: Prefixes | None, incoming: Attempts, cursor: Ints,
+    pending: Pending, copies: Attempts,
 ) -> int:  # fmt: skip
     """Let all events up to `through` happen, among them the attempts `incoming` and retries up to `last_retry`.
 
@@ -1259,7 +1280,7 @@ def _advance(
     Return NEEDS_ROOM, to be called again, when a structure is full.
     """
     # unpacked once: reading a field of a tuple in a loop counts references
-    pool, dynamics, answer, machines, tally, sample, _, token_tally = side
+    pool, dynamics, answer, machines, tally, sample, _, _, token_tally = side
     scheduler, lengths = dynamics.scheduler, dynamics.lengths
     batching, scaling, outages, retries = dynamics.batching, dynamics.scaling, dynamics.outages, dynamics.retries
     node_s, node, slot, end_s = machines.node_s, machines.node, machines.slot, machines.end_s
@@ -1354,7 +1375,9 @@ def _advance(
             if engines is None:
                 waits = slot[left, I_QUEUED] > 0
             else:
-                leaving = _end_engine(left, t, timeout_s, scheduler, engines, token_tally, machines, row)
+                leaving = _end_engine(
+                    left, t, timeout_s, scheduler, engines, prefixes, token_tally, machines, row
+                )  # fmt: skip
                 kind = LEAVE if leaving >= 0 else FINISH
                 waits = engines.engine[left, G_RUNNING] > 0 or engines.engine[left, G_HEAD] >= 0
             if waits and slot[left, I_READY] == 0:
@@ -1397,7 +1420,9 @@ def _advance(
                     emptied = node[x, N_SLOT]
                     slot[emptied, I_PRESENT] -= 1
         elif kind == WORLD:
-            leaving, leaving_status = _change_world(t, seed, workers, per_s, dynamics, engines, machines, row), FAILED
+            leaving, leaving_status = _change_world(
+                t, seed, workers, per_s, dynamics, engines, prefixes, machines, row
+            ), FAILED  # fmt: skip
             calm_s = min(clock[T_WORLD], tick_s)
         elif kind == READY:
             n = count[M_READY] - 1
@@ -1457,7 +1482,9 @@ def _advance(
                     elif chance <= failing:
                         node[u, N_STATUS] = ERROR_5XX
                 if engines is not None:
-                    if not new_sequence(x, window, offset, request, shift, seed, scheduler, lengths, engines):
+                    if not new_sequence(
+                        x, window, offset, request, shift, seed, scheduler, lengths, engines, prefixes
+                    ):  # fmt: skip
                         count[M_FAULT], result = (
                             request if lengths.prompt_by_request.size else node[u, N_NUMBER],
                             TOO_LONG,
@@ -1561,7 +1588,7 @@ def _advance(
             _tell(x, cause, t, settings, retries, node_s, node, count, tokens, retry, rows, call_sections)
         if released:
             if np.uint64(node[x, N_ORDER]) < threshold:
-                _keep(x, latency, scheduler.after_s, node_s, node, slot, engines, kept, n_kept)
+                _keep(x, latency, scheduler.after_s, node_s, node, slot, engines, prefixes, kept, n_kept)
             _give_node(x, node, count)
         if emptied >= 0 and slot[emptied, I_PRESENT] == 0 and slot[emptied, I_STATUS] == DRAINING:
             _remove(emptied, t, machines, row)
@@ -1569,7 +1596,7 @@ def _advance(
             calm_s = min(clock[T_WORLD], tick_s)
         if start >= 0 and engines is not None:
             leaving, leaving_status, left = (
-                _start_engine(start, t, per_s, scheduler, engines, machines, rows, row), ANSWERED, start,
+                _start_engine(start, t, per_s, scheduler, engines, prefixes, machines, rows, row), ANSWERED, start,
             )  # fmt: skip
         elif start >= 0:
             _start_waiting(
@@ -1638,7 +1665,7 @@ def start_pool(seed: np.uint64, n_instances: int, outages: Outages, machines: Ma
         count[M_FREE_SLOTS] -= 1  # the stack's top is slot i
         machines.slot[i, I_NUMBER] = i
         count[M_EXISTING] += 1
-        _serve_from(i, 0.0, seed, outages, machines, row)
+        _serve_from(i, 0.0, seed, outages, None, machines, row)
     count[M_NEXT_NUMBER], count[M_DESIRED] = n_instances, n_instances
     machines.clock[T_WORLD] = _next_world(outages, machines)
 
@@ -1705,6 +1732,7 @@ def run_source(
                 sent,
                 side,
                 side.engines,
+                side.prefixes,
                 incoming,
                 cursor,
                 pending,
@@ -1760,6 +1788,7 @@ def run_shadow(
             sent,
             side,
             side.engines,
+            side.prefixes,
             incoming,
             cursor,
             pending,
@@ -1788,7 +1817,8 @@ def _finish_run(
         cursor[C_PHASE] = FINISHING
     if cursor[C_PHASE] == FINISHING:
         status = _advance(
-            w, np.inf, -1.0, called, settings, mirror, sent, side, side.engines, incoming, cursor, pending, copies
+            w, np.inf, -1.0, called, settings, mirror, sent, side, side.engines, side.prefixes, incoming, cursor,
+            pending, copies,
         )  # fmt: skip
         if status == DONE:
             _close_ended(w - 1, settings, side.machines, side.tally, side.token_tally)
@@ -1828,4 +1858,4 @@ def _release_copies(seed: np.uint64, through: float, pending: Pending, copies: A
     return True
 
 
-watch(__name__, _kernel, _token_kernel)
+watch(__name__, _kernel, _prefix_kernel, _token_kernel)

@@ -11,6 +11,9 @@ may change: a sequence makes its last token, or the cache is full. What enters o
 event to the first end of a step after it. Each event costs one pass over the running sequences, and the number of
 events does not depend on the number of tokens.
 
+With a prefix cache (`_prefix_kernel`) a sequence that is admitted, also again after a preemption, begins its prefill
+after the blocks that are known; its own are remembered when its prefill ends.
+
 A sequence has a row in `Sequences`, at its request's node. `running` holds an engine's sequences in order of admission.
 """
 
@@ -21,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shadowsim.engine import _kernel
+from shadowsim.engine import _kernel, _prefix_kernel
 from shadowsim.engine._kernel import (
     R_LATENCY_MAX,
     R_LATENCY_MIN,
@@ -38,6 +41,7 @@ from shadowsim.engine._kernel import (
     mix,
     watch,
 )
+from shadowsim.engine._prefix_kernel import Prefixes, known_blocks, name_prefix, remember, use_known
 
 # ---- More columns of draws; attempt a of a request uses column + 64 a for its output ----
 PROMPT, SOURCE_OUTPUT, SHADOW_OUTPUT = 24, 25, 26
@@ -227,7 +231,7 @@ def _take(x: int, i: int, sequence: Ints, engine: Ints) -> None:
 
 
 @inner
-def end_steps(i: int, engines: Engines, b: int) -> tuple[int, int, int]:
+def end_steps(i: int, engines: Engines, prefixes: Prefixes | None, b: int) -> tuple[int, int, int]:
     """Book the steps of an engine up to its next event, which happens now.
 
     `b`: tokens per block. Return the tokens that they made which are not counted yet, the first of the sequences that
@@ -243,6 +247,8 @@ def end_steps(i: int, engines: Engines, b: int) -> tuple[int, int, int]:
         if sequence[x, Q_DONE] < sequence[x, Q_PREFILL]:
             sequence[x, Q_DONE] += sequence[x, Q_CHUNK]
             if sequence[x, Q_DONE] == sequence[x, Q_PREFILL]:
+                if prefixes is not None:
+                    remember(x, i, sequence[x, Q_PROMPT], prefixes)
                 sequence[x, Q_PRODUCED] += 1
                 if sequence[x, Q_PRODUCED] == 1:
                     first[n_first] = np.int32(x)
@@ -276,7 +282,9 @@ def end_steps(i: int, engines: Engines, b: int) -> tuple[int, int, int]:
 
 
 @inner
-def start_steps(t: float, i: int, engines: Engines, scheduler: Scheduler) -> tuple[float, int, int, int]:
+def start_steps(
+    t: float, i: int, engines: Engines, prefixes: Prefixes | None, scheduler: Scheduler
+) -> tuple[float, int, int, int]:
     """Decide which sequences an engine's next step has, and start it.
 
     Return when the engine's next event is (inf: it is idle), the first of the aborted sequences that leave, linked by
@@ -335,17 +343,26 @@ def start_steps(t: float, i: int, engines: Engines, scheduler: Scheduler) -> tup
             pairs += (done + chunk) * (done + chunk) - done * done
     while preempted == 0 and engine[i, G_HEAD] >= 0 and n < scheduler.max_sequences and budget > 0:
         x = np.uint64(engine[i, G_HEAD])
-        whole = sequence[x, Q_PREFILL]
+        whole, hit = sequence[x, Q_PREFILL], np.int64(0)
         blocks = (whole + b - 1) // b
-        if blocks > free or (not scheduler.chunked and whole > budget):
+        if blocks > free:
             break
+        if prefixes is not None:
+            known = known_blocks(x, i, sequence[x, Q_PROMPT], prefixes)
+            hit = min(known * b, whole - 1)
+        if not scheduler.chunked and whole - hit > budget:
+            break
+        if prefixes is not None:
+            use_known(x, i, known, hit, prefixes)
         _take(np.int64(x), i, sequence, engine)
         free -= blocks
-        chunk = min(whole, budget)
-        sequence[x, Q_BLOCKS], sequence[x, Q_CHUNK], sequence[x, Q_PLACE] = blocks, chunk, RUNNING
+        chunk = min(whole - hit, budget)
+        sequence[x, Q_BLOCKS], sequence[x, Q_DONE], sequence[x, Q_CHUNK], sequence[x, Q_PLACE] = (
+            blocks, hit, chunk, RUNNING,
+        )  # fmt: skip
         budget -= chunk
         prefill += chunk
-        pairs += chunk * chunk
+        pairs += (hit + chunk) * (hit + chunk) - hit * hit
         running[i, n] = np.int32(x)
         admitted[n_admitted] = np.int32(x)
         n += 1
@@ -478,7 +495,7 @@ def _length(z: np.uint64, request: int, table: Floats, mean: float, by_request: 
 @inner
 def new_sequence(
     x: int, window: int, offset: np.uint64, request: int, shift: int, seed: np.uint64, scheduler: Scheduler,
-    lengths: Lengths, engines: Engines,
+    lengths: Lengths, engines: Engines, prefixes: Prefixes | None,
 ) -> bool:  # fmt: skip
     """Draw the lengths of a request's prompt and output; return whether an engine can hold it.
 
@@ -493,6 +510,8 @@ def new_sequence(
         sequence[x, column] = 0
     sequence[x, Q_PROMPT], sequence[x, Q_OUTPUT], sequence[x, Q_PREFILL] = prompt, output, prompt
     engines.first_token_s[x], engines.last_token_s[x] = np.nan, np.nan
+    if prefixes is not None:
+        name_prefix(x, window, offset, request, seed, prefixes)
     whole = prompt + output - 1
     fits = (whole + scheduler.block_tokens - 1) // scheduler.block_tokens <= scheduler.blocks
     return fits and (scheduler.chunked or whole <= scheduler.max_step_tokens)
@@ -519,4 +538,4 @@ def book(own: int, at: int, seconds: float, measure: Measure) -> None:
     measure.open_bucket[at, bucket_of(seconds)] += np.uint32(1)
 
 
-watch(__name__, _kernel)
+watch(__name__, _kernel, _prefix_kernel)

@@ -15,11 +15,11 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.engine import _event_kernel as events
 from shadowsim.engine import _kernel as k
+from shadowsim.engine import _prefix_kernel as prefixes
 from shadowsim.engine import _token_kernel as tokens
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.law_tables import law_table
 from shadowsim.engine.resampling import trace_of
-from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.outages import OutagePlan
@@ -27,7 +27,7 @@ from shadowsim.scenario.retries import RetryPolicy
 from shadowsim.scenario.routing import LEAST_OUTSTANDING, RANDOM
 from shadowsim.scenario.scaling import CONCURRENCY, INVOCATIONS
 from shadowsim.scenario.scenario import Scenario, Side
-from shadowsim.scenario.tokens import full_batch, token_lengths
+from shadowsim.scenario.tokens import full_batch, prefix_names, token_lengths
 from shadowsim.scenario.traces import Trace
 
 _NONE = np.empty(0)
@@ -103,7 +103,7 @@ def columns(scenario: Scenario, arrivals: ArrivalStream) -> Columns:
         period_s=scenario.period_s,
         horizon_s=scenario.horizon_s,
         seed=np.uint64(scenario.seed),
-        mirror=_mirror(scenario, trace),
+        mirror=_mirror(scenario, recorded),
         source=source,
         shadow=shadow,
         source_dynamics=_dynamics(scenario.side("source"), traffic.retries, recorded),
@@ -126,6 +126,9 @@ def _pool(scenario: Scenario, role: str, recorded: Trace | None, peak_per_s: flo
     if lengths.prompt_by_request.size or lengths.output_by_request.size:
         # requests in tokens have no time of their own; a column says that copies need the numbers of their requests
         work = max(lengths.prompt_by_request, lengths.output_by_request, key=len)
+    names = _prefix(side, recorded)
+    if names is not None and names.by_request.size:
+        work = names.length_by_request.astype(np.float64)
     source = role == "source"
     return k.Pool(
         n_instances=side.n_instances,
@@ -149,17 +152,15 @@ def _pool(scenario: Scenario, role: str, recorded: Trace | None, peak_per_s: flo
 def _dynamics(side: Side, retries: RetryPolicy | None, trace: Trace | None) -> events.Dynamics:
     """Return what makes a pool need events; `retries` are those of its requests, which copies do not have."""
     changes = _scaling(side), _outages(side), _retries(retries)
-    return events.Dynamics(side.evented, _batching(side), *changes, _scheduler(side), _lengths(side, trace))
+    return events.Dynamics(
+        side.evented, _batching(side), *changes, _scheduler(side), _lengths(side, trace), _prefix(side, trace)
+    )
 
 
 def _scheduler(side: Side) -> tokens.Scheduler:
     served = side.service.tokens
     if served is None:
         return tokens.NO_SCHEDULER
-    if served.prefix is not None:
-        raise InputError(
-            f"{served.path}.prefix", "is read and checked, but not simulated yet; leave it out to simulate"
-        )
     return tokens.Scheduler(
         max_sequences=served.max_sequences,
         max_step_tokens=served.max_step_tokens,
@@ -196,6 +197,31 @@ def _lengths(side: Side, trace: Trace | None) -> tokens.Lengths:
         output_by_request=outputs,
         output_column=tokens.SOURCE_OUTPUT if side.role == "source" else tokens.SHADOW_OUTPUT,
         mean_batch=full_batch(served, trace.columns if trace is not None else {}),
+    )
+
+
+def _prefix(side: Side, trace: Trace | None) -> prefixes.PrefixNames | None:
+    served = side.service.tokens
+    if served is None or served.prefix is None:
+        return None
+    prefix, b = served.prefix, served.block_tokens
+    by_request = prefix_names(served, trace)
+    lengths = (by_request >= 0).sum(axis=1) * prefix.name_tokens
+    if by_request.size:
+        # at most as many blocks as have different names
+        ends = np.arange(1, by_request.shape[1] + 1) * prefix.name_tokens // b
+        each = np.diff(ends, prepend=0)
+        distinct = sum(int(n) * np.unique(column).size for n, column in zip(each, by_request.T, strict=True))
+    else:
+        distinct = (prefix.groups or 0) * (prefix.name_tokens // b)
+    return prefixes.PrefixNames(
+        groups=prefix.groups or 0,
+        length=prefix.name_tokens,
+        by_request=by_request,
+        length_by_request=lengths,
+        name_tokens=prefix.name_tokens,
+        block_tokens=b,
+        most_blocks=min(prefix.cache_tokens // b, distinct),
     )
 
 
@@ -252,12 +278,14 @@ def _retries(policy: RetryPolicy | None) -> events.Retries:
     )
 
 
-def _mirror(scenario: Scenario, trace: Mapping[str, Floats]) -> k.Mirror:
+def _mirror(scenario: Scenario, trace: Trace | None) -> k.Mirror:
     def cap(value: float | None) -> float:
         return -1.0 if value is None else value
 
     sessions = scenario.traffic.sessions
-    by_request = trace[sessions].astype(np.int64) if isinstance(sessions, str) else np.empty(0, np.int64)
+    by_request = np.empty(0, np.int64)
+    if isinstance(sessions, str) and trace is not None:
+        by_request = trace.whole_numbers(sessions, "traffic.sessions").astype(np.int64)
     return k.Mirror(
         rule=_RULES[scenario.mirror_rule],
         instant=_INSTANTS[scenario.mirror_instant],

@@ -10,6 +10,7 @@ import numpy as np
 
 from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
+from shadowsim.engine import _prefix_kernel as p
 from shadowsim.engine import _token_kernel as t
 from shadowsim.engine.arrivals import ArrivalStream
 from shadowsim.engine.columns import Columns
@@ -38,6 +39,7 @@ class EventSide:
     answer: k.Payload
     machines: e.Machines
     engines: t.Engines | None
+    prefixes: p.Prefixes | None
     tally: k.Tally
     token_tally: t.TokenTally | None
     sample: k.Sample
@@ -115,7 +117,7 @@ class EventSide:
         settings = k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed)
         side = e.EventRun(
             self.pool, self.dynamics, self.answer, self.machines, self.tally, self.sample, self.engines,
-            self.token_tally,
+            self.prefixes, self.token_tally,
         )  # fmt: skip
         progress = k.Progress(self.cursor, self.reached)
         if self.is_source:
@@ -131,9 +133,10 @@ class EventSide:
         c = self.columns
         payloads = c.request, c.source_answer, c.shadow_answer
         lengths = c.source_dynamics.lengths, c.shadow_dynamics.lengths
+        names = [d.prefix.by_request for d in (c.source_dynamics, c.shadow_dynamics) if d.prefix is not None]
         columns = (
             c.source.work_s, c.shadow.work_s, c.mirror.session_by_request, *(p.by_request for p in payloads),
-            *(n.prompt_by_request for n in lengths), *(n.output_by_request for n in lengths),
+            *(n.prompt_by_request for n in lengths), *(n.output_by_request for n in lengths), *names,
         )  # fmt: skip
         return any(column.size for column in columns)
 
@@ -153,6 +156,8 @@ class EventSide:
             more = 3 * m.node.shape[0]
             if self.engines is not None:
                 self.engines = _with_sequences(self.engines, more)
+            if self.prefixes is not None:
+                self.prefixes = self.prefixes._replace(of_node=longer(self.prefixes.of_node, more))
             self.machines = m = _with_nodes(m, more)
         if self.is_source and self.pending.time_s.size:
             n = int(self.pending.n[0])
@@ -162,6 +167,8 @@ class EventSide:
             self.machines = m = _with_slots(m, m.world_s.size + self.dynamics.scaling.most, self.pool.n_workers)
             if self.engines is not None:
                 self.engines = _with_engines(self.engines, m.world_s.size, self.dynamics.scheduler)
+            if self.prefixes is not None:
+                self.prefixes = _with_caches(self.prefixes, m.world_s.size)
         if count[e.M_ACTIONS] == m.action.shape[0]:
             self.machines = m = m._replace(action=longer(m.action, len(m.action)))
         if self.is_source and self.copies.arrival.size == int(self.cursor[k.C_OUT]):
@@ -201,6 +208,7 @@ def new_event_side(c: Columns, role: str, arrivals: ArrivalStream | None, chunk:
         answer=c.source_answer if source else c.shadow_answer,
         machines=_new_machines(c, pool, dynamics, 0 if source else max(c.mirror.max_per_s, 0)),
         engines=None,
+        prefixes=None,
         tally=tally,
         token_tally=None,
         sample=sample,
@@ -215,6 +223,8 @@ def new_event_side(c: Columns, role: str, arrivals: ArrivalStream | None, chunk:
     if dynamics.scheduler.max_sequences:
         side.engines = _new_engines(side.machines, dynamics.scheduler)
         side.token_tally = _new_token_tally(c)
+        if dynamics.prefix is not None:
+            side.prefixes = _new_prefixes(side.machines, dynamics.prefix)
     with np.errstate(over="ignore"):
         e.start_pool(c.seed, pool.n_instances, dynamics.outages, side.machines, tally.rows[0])
     return side
@@ -233,6 +243,24 @@ def _new_engines(m: e.Machines, scheduler: t.Scheduler) -> t.Engines:
         wraps=np.zeros(scheduler.block_tokens + 1, np.int64),
     )
     return _with_engines(engines, m.world_s.size, scheduler)
+
+
+def _new_prefixes(m: e.Machines, names: p.PrefixNames) -> p.Prefixes:
+    room = max(names.most_blocks, 1)
+    longest = int(names.length_by_request.max(initial=0)) if names.by_request.size else names.length
+    prefixes = p.Prefixes(
+        names=names,
+        of_node=np.zeros((m.node.shape[0], 2), np.int64),
+        n_blocks=np.zeros(0, np.int64),
+        name=np.zeros((0, room + 1), np.int64),
+        place=np.zeros((0, room + 1), np.int32),
+        newer=np.zeros((0, room + 1), np.int32),
+        older=np.zeros((0, room + 1), np.int32),
+        chain=np.zeros((0, room + 1), np.int32),
+        bucket=np.zeros((0, 1 << math.ceil(math.log2(room))), np.int32),
+        known=np.zeros(max(longest // names.block_tokens, 1), np.int32),
+    )
+    return _with_caches(prefixes, m.world_s.size)
 
 
 def _new_token_tally(c: Columns) -> t.TokenTally:
@@ -336,6 +364,13 @@ def _with_engines(engines: t.Engines, slots: int, scheduler: t.Scheduler) -> t.E
     engine[size:, t.G_FREE] = scheduler.blocks
     running, segment_s = (longer(column, slots - size) for column in (engines.running, engines.segment_s))
     return engines._replace(engine=engine, running=running, segment_s=segment_s)
+
+
+def _with_caches(prefixes: p.Prefixes, slots: int) -> p.Prefixes:
+    """Return prefix caches for this many slots; new ones are empty."""
+    more = slots - prefixes.n_blocks.size
+    columns = "n_blocks", "name", "place", "newer", "older", "chain", "bucket"
+    return prefixes._replace(**{name: longer(getattr(prefixes, name), more) for name in columns})
 
 
 def _with_slots(m: e.Machines, wanted: int, workers: int) -> e.Machines:

@@ -41,6 +41,7 @@ EVENT_FIGURES = ("serving_mean", "serving_maximum", "instance_h", "batch_size_me
 # Only runs with services in tokens have these.
 TOKEN_FIGURES = ("ttft_mean_s", "ttft_p50_s", "ttft_p99_s", "tpot_mean_s", "tpot_p95_s", "tpot_p99_s",
                  "output_tokens_per_s", "running_sequences_mean", "cache_use_mean", "preemptions",
+                 "prefix_hit_share",
                  *(f"goodput_share_{i}" for i in range(1, MOST_GOODPUT + 1)))  # fmt: skip
 
 

@@ -45,7 +45,10 @@ def _drawn(trace: Trace, resampling: Resampling, seed: np.uint64, j: int, horizo
         room *= 2
     row = row[: max(int(np.searchsorted(arrival_s, horizon_s)), 1)]
     columns = {name: values[row] for name, values in trace.columns.items()}
-    drawn = replace(trace, columns=columns, row=trace.row[row], pass_s=max(horizon_s, trace.pass_s), repeat=1)
+    lists = {name: values[row] for name, values in trace.lists.items()}
+    drawn = replace(
+        trace, columns=columns, lists=lists, row=trace.row[row], pass_s=max(horizon_s, trace.pass_s), repeat=1
+    )
     return replace(drawn, arrival_s=arrival_s[: row.size])
 
 

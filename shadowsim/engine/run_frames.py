@@ -26,6 +26,9 @@ from shadowsim.frames import (
     OUTAGE,
     PER_TOKEN,
     PERCENTILES,
+    PREFIX_HIT,
+    PREFIX_QUERIED,
+    PREFIX_REQUESTS,
     REQUESTS,
     ROLES,
     SCALE_IN,
@@ -157,11 +160,20 @@ def _event_columns(c: Columns, role: str, rows: Floats) -> dict[str, Any]:
 
 
 def _token_schema(c: Columns) -> tuple[Column, ...]:
-    """Return the columns of windows that a run has for services in tokens, with those of the pairs in `run.goodput`."""
+    """Return the columns of windows that a run has for services in tokens.
+
+    Those are the pairs' in `run.goodput`, and where a variant has prefix caches, theirs.
+    """
     if not (c.in_tokens("source") or c.in_tokens("shadow")):
         return ()
-    pairs = {goodput_column(i) for i in range(len(c.goodput_s), MOST_GOODPUT)}
-    return tuple(column for column in TOKEN_WINDOWS if column.name not in pairs)
+    others = {goodput_column(i) for i in range(len(c.goodput_s), MOST_GOODPUT)}
+    if not _any_prefix(c):
+        others |= {PREFIX_QUERIED, PREFIX_HIT}
+    return tuple(column for column in TOKEN_WINDOWS if column.name not in others)
+
+
+def _any_prefix(c: Columns) -> bool:
+    return any(c.dynamics(role).prefix is not None for role in ROLES)
 
 
 def _token_columns(schema: tuple[Column, ...], c: Columns, rows: Floats, side: EventSide | None) -> dict[str, Any]:
@@ -170,6 +182,13 @@ def _token_columns(schema: tuple[Column, ...], c: Columns, rows: Floats, side: E
     if side is None or tally is None:
         return {column.name: pd.NA if column.dtype == "Int64" else np.nan for column in schema}
     samples = rows[:, e.R_SAMPLES]
+    prefix = {}
+    if _any_prefix(c):
+        counted = {PREFIX_QUERIED: e.R_PREFIX_QUERIED, PREFIX_HIT: e.R_PREFIX_HIT}
+        prefix = {
+            name: pd.NA if side.prefixes is None else rows[:, column].astype(np.int64)
+            for name, column in counted.items()
+        }
 
     def greatest(column: int) -> Floats:
         return np.where(samples > 0, rows[:, column], np.nan)
@@ -180,6 +199,7 @@ def _token_columns(schema: tuple[Column, ...], c: Columns, rows: Floats, side: E
         "output_tokens": rows[:, e.R_OUTPUT_TOKENS].astype(np.int64),
         "prefill_tokens": rows[:, e.R_PREFILL_TOKENS].astype(np.int64),
         "preemptions": rows[:, e.R_PREEMPTIONS].astype(np.int64),
+        **prefix,
         "running_sequences_mean": _ratio(rows[:, e.R_RUNNING], samples),
         "running_sequences_maximum": greatest(e.R_RUNNING_MAX),
         "cache_use_mean": _ratio(rows[:, e.R_CACHE], samples),
@@ -310,11 +330,15 @@ def requests_frame(
     if in_tokens:
         for role, part, rows in zip(ROLES, parts, (source, shadow), strict=True):
             part |= _token_times(c, role, rows)
+            if _any_prefix(c):
+                cached = rows[:, e.S_CACHED] if c.dynamics(role).prefix is not None else np.full(len(rows), np.nan)
+                part["cached_tokens"] = _whole(cached)
     both = {name: _concatenated([part[name] for part in parts]) for name in parts[0]}
     keys = [np.asarray(both["role"]) == "shadow", np.asarray(both["request"])]
     order = np.lexsort([np.asarray(both["attempt"]), *keys] if "attempt" in both else keys)
     schema = REQUESTS + (EVENT_REQUESTS if evented else ())
     schema += TOKEN_REQUESTS if in_tokens else ()
+    schema += PREFIX_REQUESTS if _any_prefix(c) else ()
     return build(schema, {name: values[order] for name, values in both.items()})
 
 

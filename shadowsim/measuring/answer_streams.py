@@ -118,9 +118,10 @@ class EventStreamFrames:
         self._buffer.add_data(data)
         try:
             for message in self._buffer:
-                kind = message.headers.get(":event-type") or message.headers.get(":exception-type")
-                if message.headers.get(":message-type") in ("exception", "error"):
-                    self.error = str(kind or message.headers.get(":error-code") or "exception in the stream")
+                headers: Mapping[str, Any] = message.headers  # type: ignore[assignment]
+                if headers.get(":message-type") in ("exception", "error"):
+                    name = headers.get(":exception-type") or headers.get(":error-code")
+                    self.error = str(name or "exception in the stream")
                 elif message.payload:
                     self._read(message.payload, now)
         except ParserError:

@@ -1,4 +1,4 @@
-"""Reads or draws the bodies of requests: a file, a folder, lines of JSON, rows of an array, captures, random bytes.
+"""Reads or draws the bodies of requests: files, lines of JSON, rows of arrays, captures, random bytes.
 
 =====================  ================================================================================================
 a file                 the same body for every request

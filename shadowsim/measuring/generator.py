@@ -26,10 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from time import monotonic, process_time
+from typing import Any
 
 import aiohttp
 import numpy as np
-from asyncio_throttle import Throttler
+from asyncio_throttle.throttler import Throttler
 from yarl import URL
 
 from shadowsim.arrays import Floats, Ints
@@ -97,7 +98,7 @@ class Ladder:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class LoadStage:
     """A part of a run with one load.
 
     Attributes
@@ -120,7 +121,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LoadJob:
     """What one process sends.
 
     Attributes
@@ -158,8 +159,8 @@ class Sent:
     Attributes
     ----------
     table : RecordTable
-    lag_s : ndarray of float64
-        How late the generator came to each request that was due, also to those that it dropped.
+    start_s : float
+        Moment of `time.monotonic` that is 0 in the table.
     cpu_share : float
         CPU time of the process over the time of sending.
     starved_share : float
@@ -168,17 +169,17 @@ class Sent:
         Length of the time of sending.
     stopped : bool
         Whether it was ended before its time.
-    stages : tuple of Stage
+    stages : tuple of LoadStage
         Of a ladder.
     """
 
     table: RecordTable
-    lag_s: Floats
+    start_s: float
     cpu_share: float
     starved_share: float
     sending_s: float
     stopped: bool
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[LoadStage, ...] = ()
 
 
 @dataclass(slots=True)
@@ -198,7 +199,7 @@ class Generator:
 
     Parameters
     ----------
-    job : Job
+    job : LoadJob
     start_s : float
         Moment of `time.monotonic` at which the run starts.
     control : Control
@@ -207,14 +208,13 @@ class Generator:
     """
 
     def __init__(
-        self, job: Job, start_s: float, control: Control, on_counts: Callable[[LiveCounts], None] | None = None
+        self, job: LoadJob, start_s: float, control: Control, on_counts: Callable[[LiveCounts], None] | None = None
     ):
         self._job, self._start, self._control, self._on_counts = job, start_s, control, on_counts
         self._maker = RequestMaker(job.target, job.bodies)
         self._url = URL(job.target.url, encoded=True)
         self._asks_model = job.target.protocol in (INVOKE, INVOKE_STREAM)
         self.records, self.counts = Records(), LiveCounts()
-        self._lag: list[float] = []
         self._tasks: set[Task[None]] = set()
         self._ready: dict[int, PreparedRequest] = {}
         self._n_prepared = 0
@@ -233,9 +233,11 @@ class Generator:
         reporter = loop.create_task(self._report())
         thresholds = gc.get_threshold()
         gc.collect()
-        gc.freeze()  # what is there already need not be searched again while requests wait
+        freezes = not gc.get_freeze_count()
+        if freezes:
+            gc.freeze()  # what is there already need not be searched again while requests wait
         gc.set_threshold(50_000, 20, 100)
-        stages: tuple[Stage, ...] = ()
+        stages: tuple[LoadStage, ...] = ()
         cpu_s, starved_s, began = process_time(), waited_for_core_s(), monotonic()
         try:
             if self._job.ladder is None:
@@ -249,16 +251,16 @@ class Generator:
             await self._drain()
         finally:
             gc.set_threshold(*thresholds)
-            gc.unfreeze()
+            if freezes:
+                gc.unfreeze()
             reporter.cancel()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._session.close()
         self._tell()
-        lag_s = np.array(self._lag, np.float64)
         shares, stopped = (cpu_share, starved_share), self._control.stopped.is_set()
-        return Sent(self.records.table(), lag_s, *shares, sending_s, stopped, stages)
+        return Sent(self.records.table(), self._start, *shares, sending_s, stopped, stages)
 
     # -- an open loop
 
@@ -302,9 +304,8 @@ class Generator:
 
     def _come_due(self, planned_s: float, number: int, stage: int) -> None:
         now = monotonic()
-        row = self.records.begin(number, planned_s, stage)
         lag = now - self._start - planned_s
-        self._lag.append(lag)
+        row = self.records.begin(number, planned_s, stage, lag_s=lag)
         self.counts.due += 1
         self.counts.note_lag(max(lag, 0.0))
         if lag > MOST_LATE_S:
@@ -340,15 +341,15 @@ class Generator:
         throttler = Throttler(rate_limit=n, period=period_s, retry_interval=min(0.01, period_s))
         while True:
             row, number, since = await self._waiting.get()
-            await throttler.acquire()
+            await throttler.acquire()  # type: ignore[no-untyped-call]
             self.records.held[row] = int(monotonic() - since > HELD_S)
             self._launch(row, number)
 
     # -- a closed loop
 
-    async def _climb(self, ladder: Ladder) -> tuple[Stage, ...]:
+    async def _climb(self, ladder: Ladder) -> tuple[LoadStage, ...]:
         """Run the stages of a designed experiment, and return them."""
-        stages: list[Stage] = []
+        stages: list[LoadStage] = []
         await asyncio.sleep(max(self._start - monotonic(), 0.0))
         stages.append(await self._closed_stage(0, 1, ladder, pauses=True))
         best, idle, limit = 0.0, 0, 1
@@ -370,11 +371,11 @@ class Generator:
             numbers = np.arange(first, first + n)
             await self._send_schedule(np.array(due), numbers, np.full(n, len(stages)))
             end = min(begin + ladder.mixed_s, monotonic() - self._start)
-            stages.append(Stage("mixed", begin, max(end, begin), rate_per_s=share * best))
+            stages.append(LoadStage("mixed", begin, max(end, begin), rate_per_s=share * best))
             await self._drain()
         return tuple(stages)
 
-    async def _closed_stage(self, number: int, limit: int, ladder: Ladder, pauses: bool = False) -> Stage:
+    async def _closed_stage(self, number: int, limit: int, ladder: Ladder, pauses: bool = False) -> LoadStage:
         begin = monotonic()
         first = len(self.records)
 
@@ -396,16 +397,19 @@ class Generator:
         senders = [asyncio.get_running_loop().create_task(sender()) for _ in range(limit)]
         self._tasks.update(senders)
         stop = asyncio.get_running_loop().create_task(self._control.cut.wait())
+        finished = asyncio.get_running_loop().create_task(_all_of(set(senders)))
+        waited: list[Task[Any]] = [finished, stop]
         try:
-            await asyncio.wait([asyncio.gather(*senders), stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stop.cancel()
+            finished.cancel()
             for task in senders:
                 task.cancel()
             await asyncio.gather(*senders, return_exceptions=True)
             self._tasks.difference_update(senders)
         end = monotonic() - self._start
-        return Stage("unloaded" if pauses else "ladder", begin - self._start, end, in_flight=limit)
+        return LoadStage("unloaded" if pauses else "ladder", begin - self._start, end, in_flight=limit)
 
     # -- one request
 
@@ -486,10 +490,10 @@ class Generator:
         try:
             while self._tasks and not cut.done():
                 wait_s = GRACE_S if stopped.done() else None
-                others = {cut} if stopped.done() else {cut, stopped}
-                waited_for = loop.create_task(asyncio.wait(set(self._tasks)))  # type: ignore[arg-type]
-                done, _ = await asyncio.wait({waited_for, *others}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-                waited_for.cancel()
+                answered = loop.create_task(_all_of(set(self._tasks)))
+                waited: list[Task[Any]] = [answered, cut, *([] if stopped.done() else [stopped])]
+                done, _ = await asyncio.wait(waited, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                answered.cancel()
                 if not done:  # the moment is over
                     break
             for task in self._tasks:
@@ -507,6 +511,10 @@ class Generator:
     def _tell(self) -> None:
         if self._on_counts is not None:
             self._on_counts(self.counts)
+
+
+async def _all_of(tasks: set[Task[None]]) -> None:
+    await asyncio.wait(tasks)
 
 
 def model_failure(body: bytes) -> tuple[int, str]:

@@ -9,6 +9,7 @@ them, and they end when their pipe does. A signal of the terminal reaches the ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import struct
 import subprocess
@@ -21,10 +22,8 @@ from functools import reduce
 from time import monotonic
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from shadowsim.errors import ShadowsimError
-from shadowsim.measuring.generator import Control, Generator, Job, Sent
+from shadowsim.measuring.generator import Control, Generator, LoadJob, Sent
 from shadowsim.measuring.load_records import LiveCounts
 
 LEAD_S = 0.25  # from readiness to the start
@@ -37,13 +36,13 @@ class LoadProcessError(ShadowsimError, RuntimeError):
     """A process of a load run has ended before its time."""
 
 
-async def run_job(job: Job, control: Control, on_counts: Callable[[LiveCounts], None] | None = None) -> list[Sent]:
+async def run_job(job: LoadJob, control: Control, on_counts: Callable[[LiveCounts], None] | None = None) -> list[Sent]:
     """Run a job in this process; `on_counts` is given the counts once a second."""
     return [await Generator(job, monotonic() + LEAD_S, control, on_counts).run()]
 
 
 async def run_jobs(
-    jobs: Sequence[Job], control: Control, on_counts: Callable[[LiveCounts], None] | None = None
+    jobs: Sequence[LoadJob], control: Control, on_counts: Callable[[LiveCounts], None] | None = None
 ) -> list[Sent]:
     """Run each job in a process of its own, all at once; `on_counts` is given the sums of their counts.
 
@@ -72,7 +71,7 @@ async def run_jobs(
             worker.close()
 
 
-def shares(job: Job, n: int) -> list[Job]:
+def shares(job: LoadJob, n: int) -> list[LoadJob]:
     """Return a job's shares for n processes; caps and ceilings are shared, too."""
     cap, rate = job.max_in_flight, job.max_rate_per_s
     return [
@@ -104,7 +103,7 @@ async def _tell(workers: Sequence[_Worker], on_counts: Callable[[LiveCounts], No
 class _Worker:
     """A process that runs a job, as its parent sees it."""
 
-    def __init__(self, job: Job, loop: AbstractEventLoop):
+    def __init__(self, job: LoadJob, loop: AbstractEventLoop):
         self.counts = LiveCounts()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.sent: asyncio.Future[Sent] = loop.create_future()
@@ -117,10 +116,8 @@ class _Worker:
 
     def send(self, message: tuple[Any, ...]) -> None:
         """Tell the process something; one that has ended hears nothing."""
-        try:
+        with contextlib.suppress(OSError, ValueError):
             _write(self._process.stdin, message)
-        except (OSError, ValueError):
-            pass
 
     def close(self) -> None:
         """End the process, if it has not ended by itself."""
@@ -131,12 +128,10 @@ class _Worker:
             self._process.terminate()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            try:
+            with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
-            except OSError:
-                pass
 
-    def _talk(self, job: Job) -> None:
+    def _talk(self, job: LoadJob) -> None:
         try:
             _write(self._process.stdin, job)
             while True:
@@ -144,10 +139,8 @@ class _Worker:
         except (EOFError, OSError, ValueError):
             code = self._process.poll()
             error = LoadProcessError(f"a load process has ended before its time (exit status {code})")
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
                 self._loop.call_soon_threadsafe(self._hear, "error", error)
-            except RuntimeError:  # the loop is closed: the run is over
-                pass
 
     def _hear(self, kind: str, value: Any) -> None:
         if kind == "counts":
@@ -166,12 +159,12 @@ def work() -> None:
     """Run the job that comes through standard input, and write what was measured to standard output."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # what anything prints must not get among the messages
-    job: Job = _read(source)
+    job: LoadJob = _read(source)
     with runner() as run:
         run.run(_work(job, source, sink))
 
 
-async def _work(job: Job, source: BinaryIO, sink: BinaryIO) -> None:
+async def _work(job: LoadJob, source: BinaryIO, sink: BinaryIO) -> None:
     loop, control = asyncio.get_running_loop(), Control()
     start: asyncio.Future[float] = loop.create_future()
 
@@ -212,11 +205,6 @@ def runner() -> asyncio.Runner:
     except ImportError:
         return asyncio.Runner()
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
-
-
-def lag_of(sent: Sequence[Sent]) -> Any:
-    """Return how late the generator came to each request, over all processes."""
-    return np.concatenate([part.lag_s for part in sent])
 
 
 def _write(pipe: Any, message: object) -> None:

@@ -26,7 +26,7 @@ UNFINISHED = "unanswered when the run was ended"
 _COLUMNS = {  # type codes of arrays
     "number": "q", "planned": "d", "sent": "d", "first_byte": "d", "done": "d", "first_token": "d", "status": "b",
     "cause": "h", "request_bytes": "q", "response_bytes": "q", "prompt_tokens": "l", "output_tokens": "l",
-    "stage": "l", "limit": "l", "held": "b",
+    "stage": "l", "limit": "l", "held": "b", "lag": "d",
 }  # fmt: skip
 _MOST_CAUSES = 2_000  # of texts: HTTP statuses, and words for what went wrong with a connection
 _OTHER = "other"
@@ -49,6 +49,8 @@ class Records:
         The number of the stage, and its limit of requests in flight; -1 without one.
     held : array of int
         Whether the ceiling of the rate held it back.
+    lag : array of float
+        How late the generator came to it; NaN in a closed loop, which has no plan.
     causes : list of str
         What kept requests from a good answer, in words.
     """
@@ -60,6 +62,7 @@ class Records:
         self.first_byte, self.done = self._columns["first_byte"], self._columns["done"]
         self.first_token = self._columns["first_token"]
         self.status, self.cause, self.held = (self._columns[n] for n in ("status", "cause", "held"))
+        self.lag = self._columns["lag"]
         self.request_bytes, self.response_bytes = self._columns["request_bytes"], self._columns["response_bytes"]
         self.prompt_tokens, self.output_tokens = self._columns["prompt_tokens"], self._columns["output_tokens"]
         self.stage, self.limit = self._columns["stage"], self._columns["limit"]
@@ -68,7 +71,7 @@ class Records:
     def __len__(self) -> int:
         return len(self.status)
 
-    def begin(self, number: int, planned_s: float, stage: int = -1, limit: int = -1) -> int:
+    def begin(self, number: int, planned_s: float, stage: int = -1, limit: int = -1, lag_s: float = math.nan) -> int:
         """Add a request that is due, and return its row."""
         nan = math.nan
         self.number.append(number)
@@ -81,6 +84,7 @@ class Records:
         self.stage.append(stage)
         self.limit.append(limit)
         self.held.append(0)
+        self.lag.append(lag_s)
         return len(self.status) - 1
 
     def fail(self, row: int, status: int, cause: str) -> None:

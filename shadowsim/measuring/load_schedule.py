@@ -16,7 +16,7 @@ import numpy as np
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError
 from shadowsim.measuring.bodies import Bodies, random_bodies
-from shadowsim.measuring.generator import Stage
+from shadowsim.measuring.generator import LoadStage
 from shadowsim.quantities import parse_duration
 from shadowsim.scenario.defaults import RUN, builtin_document
 from shadowsim.scenario.laws import Law
@@ -25,7 +25,7 @@ from shadowsim.scenario.scenario import Scenario
 DURATION_S = 60.0
 MOST_REQUESTS = 20_000_000  # whose rows are kept in memory
 _MOST_SIZES = 1_000_000  # of random bodies, after which they come again
-_PERIODS = (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
+_PERIODS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 _MOST_PERIODS = 120
 _STAGE = re.compile(r"\s*([\d.eE+-]+)\s*/\s*(s|min|h)\s+(\S+)\s*")
 _PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -35,7 +35,7 @@ _PLACE_HOLDER = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Schedule:
+class LoadSchedule:
     """The planned requests of a run.
 
     Attributes
@@ -44,12 +44,12 @@ class Schedule:
         Ascending, from the start of the run.
     stage : ndarray of int64, shape (n,)
         -1 without stages.
-    stages : tuple of Stage
+    stages : tuple of LoadStage
     """
 
     due_s: Floats
     stage: Ints
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[LoadStage, ...] = ()
 
 
 def load_scenario(
@@ -131,7 +131,7 @@ def parse_stages(text: str) -> list[tuple[float, float]]:
     return stages
 
 
-def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) -> Schedule:
+def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) -> LoadSchedule:
     """Return the moments of a scenario's requests.
 
     Raises
@@ -149,15 +149,17 @@ def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) 
 
     due_s = arrivals_of(scenario).times(scenario.n_windows)
     if not due_s.size:
-        raise InputError("traffic", f"must bring a request within {scenario.horizon_s:g} s; expected are", expected)
+        raise InputError(
+            "traffic", f"must bring a request within {scenario.horizon_s:g} s; the mean number is", expected
+        )
     if not stages:
-        return Schedule(due_s, np.full(due_s.size, -1))
+        return LoadSchedule(due_s, np.full(due_s.size, -1))
     edges = np.cumsum([0.0, *(length for _, length in stages)])
     parts = tuple(
-        Stage("rate", float(begin), float(end), rate_per_s=rate)
+        LoadStage("rate", float(begin), float(end), rate_per_s=rate)
         for begin, end, (rate, _) in zip(edges[:-1], edges[1:], stages, strict=True)
     )
-    return Schedule(due_s, np.searchsorted(edges[1:-1], due_s, side="right").astype(np.int64), parts)
+    return LoadSchedule(due_s, np.searchsorted(edges[1:-1], due_s, side="right").astype(np.int64), parts)
 
 
 def bodies_of(scenario: Scenario, n_requests: int) -> Bodies | None:

@@ -1,4 +1,4 @@
-"""Forms the requests of a load run: plain HTTP, InvokeEndpoint with AWS's signature, or OpenAI's completions.
+"""Forms the requests of a load run: plain HTTP, signed InvokeEndpoint, OpenAI's completions.
 
 A signature takes some 60 us, and its date may be minutes old, so requests are signed ahead of the moment at which they
 are due. It covers the hash of the body, which is kept for bodies that come again.

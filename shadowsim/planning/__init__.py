@@ -1,5 +1,7 @@
 """Answers questions about a shadow test by simulating it: its pools, length, share and cost.
 
+capacity          finds the greatest rate that the given pools hold, with an interval
+capacity_search   searches one pool for the greatest rate
 costs             computes the cost of a test, and reads prices
 enough_instances  simulates an overloaded pool with the instances that would just keep up
 load              computes the load of a pool, and how long a run must be

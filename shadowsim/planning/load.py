@@ -27,7 +27,7 @@ from shadowsim.planning.slo import Goal, figure_of_service, figure_of_waits
 from shadowsim.scenario.relaxation import relaxation_s, trace_columns, work_moments
 from shadowsim.scenario.scaling import INVOCATIONS
 from shadowsim.scenario.scenario import Scenario
-from shadowsim.scenario.token_times import TimesAlone, times_alone, typical_requests
+from shadowsim.scenario.token_times import TimesAlone, least_work_share, times_alone, typical_requests
 from shadowsim.statistics.warm_up import LEAST_WINDOWS
 
 RELAXATIONS = 200  # relaxation times in a shortened run
@@ -85,15 +85,18 @@ class Demand:
 def demand_of(scenario: Scenario, role: str) -> Demand:
     """Compute the work that a scenario brings to the source's or the shadow's pool.
 
-    Batches, also those of requests in tokens, are counted as full, as they are under load. Retries are left out, which
+    Batches, also those of requests in tokens, are counted as full, as they are under load. What prefix caches save is
+    left out, but of the least number of instances. Retries are left out, which
     depend on the answers.
     """
     traffic = scenario.traffic
     rate, rates = traffic.mean_rate(scenario.horizon_s, scenario.start), _rates(scenario)
     side = scenario.side(role)
-    mean_s, alone = work_moments(scenario, role)[0], None
+    mean_s, alone, computed = work_moments(scenario, role)[0], None, 1.0
     if side.service.tokens is not None:
-        alone = times_alone(side.service.tokens, typical_requests(side.service.tokens, trace_columns(scenario)))
+        requests = typical_requests(side.service.tokens, trace_columns(scenario))
+        alone = times_alone(side.service.tokens, requests)
+        computed = least_work_share(side.service.tokens, requests, trace_columns(scenario))
         service_s = alone.latency_s
     elif side.service.time.kind == "linear":
         service_s = side.service.time.values(traffic.trace().columns)
@@ -106,7 +109,7 @@ def demand_of(scenario: Scenario, role: str) -> Demand:
     peak = float(max([rate, *rates])) + traffic.jump_per_s
     return Demand(
         instances=instances,
-        least_instances=instances * (side.service.fastest_factor / all_busy),
+        least_instances=instances * computed * (side.service.fastest_factor / all_busy),
         peak_instances=peak * busy,
         rate_per_s=rate,
         share=side.share,
@@ -118,13 +121,18 @@ def demand_of(scenario: Scenario, role: str) -> Demand:
 
 
 def with_headroom(scenario: Scenario, headroom_pct: float) -> Scenario:
-    """Return the scenario with its traffic's rate raised by a percentage.
+    """Return the scenario with its traffic's rate raised by a percentage; see `with_factor`."""
+    return with_factor(scenario, 1.0 + headroom_pct / 100.0)
 
-    A trace is played faster by that percentage, and the run is shorter accordingly: it holds the same requests.
+
+def with_factor(scenario: Scenario, factor: float) -> Scenario:
+    """Return the scenario with its traffic's rate multiplied by a factor.
+
+    A trace is played faster by that factor, and the run is shorter accordingly: it holds the same requests.
     """
-    if headroom_pct == 0.0:
+    if factor == 1.0:
         return scenario
-    factor, changes = 1.0 + headroom_pct / 100.0, dict[str, object]()
+    changes = dict[str, object]()
     for stream in scenario.traffic.streams:
         if stream.process == "trace":
             changes |= {f"{stream.path}.speed": stream.speed * factor, "run.horizon_s": scenario.horizon_s / factor}

@@ -28,7 +28,7 @@ from shadowsim.quantities import integer
 from shadowsim.scenario.routing import splits_independently
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.comparison import compare
-from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, OUTCOMES, limit_of, terms_of
+from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, OUTCOMES, limits_of, terms_of
 from shadowsim.verdict import TOO_SHORT
 
 
@@ -39,6 +39,8 @@ def noise_floor(
     margin_points: float = MARGIN_POINTS,
     confidence: float = CONFIDENCE,
     slo_s: float | str | None = None,
+    ttft_slo_s: float | str | None = None,
+    tpot_slo_s: float | str | None = None,
     replications: int | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -50,7 +52,7 @@ def noise_floor(
     ----------
     scenario : Scenario, mapping, JSON text or path
         The shadow's model is not used; see `as_aa_test` for the pool.
-    margin_pct, margin_points, confidence, slo_s
+    margin_pct, margin_points, confidence, slo_s, ttft_slo_s, tpot_slo_s
         As for `compare`, which compares each run.
     replications : int, optional
         Number of runs, at least 2; by default the scenario's `run.replications`, or 10 if that is 1.
@@ -93,13 +95,13 @@ def noise_floor(
     integer(n, "replications", least=2)
     # Both before the runs, which take long.
     terms_of(margin_pct, margin_points, confidence)
-    limit_s = limit_of(slo_s)
+    limits_of(slo_s, ttft_slo_s, tpot_slo_s)
+    terms: dict[str, Any] = {"margin_pct": margin_pct, "margin_points": margin_points, "confidence": confidence}
+    terms |= {"slo_s": slo_s, "ttft_slo_s": ttft_slo_s, "tpot_slo_s": tpot_slo_s}
     tables, n_short = [], 0
     for run in replicate(equal, n, workers=workers, executor=executor, progress=progress):
         n_short += run.verdict.status == TOO_SHORT
-        tables.append(
-            compare(run, margin_pct=margin_pct, margin_points=margin_points, confidence=confidence, slo_s=limit_s)
-        )
+        tables.append(compare(run, **terms))
     floor = pd.DataFrame([_row(str(m), rows) for m, rows in pd.concat(tables).groupby("metric", sort=False)])
     floor["too_short"] = n_short / n
     floor["sampling_percentage"] = equal.experiment.sampling_percentage

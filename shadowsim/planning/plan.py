@@ -18,6 +18,7 @@ one that is worse by the effect, and each time judged as `compare` would judge i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -37,10 +38,12 @@ from shadowsim.planning.plan_designs import (
     Segment,
     at_share,
     check_keeps_up,
+    check_tokens,
     choose_segments,
     durations_of,
     in_production,
     limitation_notes,
+    request_cost,
     same_model,
     sees_same_arrivals,
     shares_of,
@@ -49,6 +52,7 @@ from shadowsim.planning.plan_effects import Effect, ServiceFactors, parse_effect
 from shadowsim.planning.plan_power import PowerEstimator, differences, mean_and_error, mean_source
 from shadowsim.planning.plan_rehearsals import Rehearsal, RehearsalResult, levels_of, mean_rate
 from shadowsim.planning.sheet import Sheet
+from shadowsim.planning.slo import with_pairs
 from shadowsim.quantities import integer, number
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import NOT_ENOUGH_DATA
@@ -59,7 +63,8 @@ COLUMNS = [
     *("scale", "how", "simulated_h", "note"),
 ]
 LEAST_RUNS, MOST_RUNS = 10, 10_000
-SOLVING_RUNS, SOLVING_REQUESTS = 8, 1_000_000  # from which the service factor is found: runs, and requests of each
+# From which the service factor is found: runs, as many more as have no more requests in all, and requests of each.
+SOLVING_RUNS, MOST_SOLVING_RUNS, SOLVING_REQUESTS = 8, 20, 1_000_000
 
 
 def plan(
@@ -86,7 +91,8 @@ def plan(
         A scenario, or a plain CreateInferenceExperiment request, which needs `rate_per_s`. Its sampling percentage, its
         shadow's instance count and its horizon are replaced by those that are planned.
     effect : str
-        How much worse the shadow is than the source: "p99 +5%", "mean +2ms", "error_rate +0.5%" (plan_effects.py).
+        How much worse the shadow is than the source: "p99 +5%", "mean +2ms", "error_rate +0.5%", of services in tokens
+        also "ttft p99 +10%", "tpot p95 +5%" (plan_effects.py).
     power : float
         How often a test should find the effect, as a share of tests.
     alpha : float
@@ -142,7 +148,7 @@ def plan(
         reaches : bool
             Whether the power is reached.
         scale : float
-            Factor by which the effect makes the shadow's service times longer; 1 for errors.
+            Factor by which the effect makes the shadow's service times longer, or the times of its steps; 1 for errors.
         how : str
             "simulated": rehearsals as long as the test; "extrapolated" from shorter ones.
         simulated_h : float
@@ -173,6 +179,9 @@ def plan(
     if workers is not None:
         integer(workers, "workers", least=1)
     base = Scenario.of(scenario, rate_per_s=rate_per_s)
+    check_tokens(base, effect)
+    if effect.pair is not None:
+        base = with_pairs(base, [effect.pair])
     percentages, lengths_s = shares_of(shares), durations_of(durations, base)
     production = in_production(base)
     check_keeps_up(production)
@@ -184,7 +193,7 @@ def plan(
     if progress and executor is None:
         compile_for(longest.of(base), print_notice)
     with progress_bar(n_runs, progress, "runs") as advance:
-        factors = _factors(production, longest, effect, range(replications, replications + SOLVING_RUNS), rehearse)
+        factors = _factors(production, longest, effect, replications, rehearse)
         rows, runs = [], range(replications)
         for percentage in percentages:
             test = at_share(base, percentage)
@@ -230,11 +239,14 @@ def _factors(
     production: Scenario,
     segment: Segment,
     effect: Effect,
-    runs: Sequence[int],
+    first_run: int,
     rehearse: Callable[..., list[RehearsalResult]],
 ) -> ServiceFactors:
     """Return the factors on service times, found where all of the traffic is copied."""
-    longer = segment.longer(SOLVING_REQUESTS / max(mean_rate(production, segment.covered_s), 1e-9))
+    enough_s = SOLVING_REQUESTS / request_cost(production) / max(mean_rate(production, segment.covered_s), 1e-9)
+    longer = segment.longer(enough_s)
+    n_runs = min(max(SOLVING_RUNS, int(SOLVING_RUNS * enough_s / longer.length_s)), MOST_SOLVING_RUNS)
+    runs = range(first_run, first_run + n_runs)
     rehearsal = Rehearsal.of(longer.of(production), effect, levels_of(0.05, 1))
 
     def metrics(factor: float) -> tuple[float, float]:
@@ -278,6 +290,8 @@ def _row(
     hits = with_effect.worse(k) if effect.amount > 0.0 else with_effect.better(k)
     alarms = none.either(k)
     notes = limitation_notes(test, segment, k)
+    if math.isnan(hits.value):
+        notes.append("rehearsals are too short for an interval: fewer shares or replications make them longer")
     if with_effect.undecided > 0.05:
         notes.append(f"compare says {NOT_ENOUGH_DATA} in {with_effect.undecided:.0%} of the rehearsals")
     pct = 100.0 if effect.is_share else 100.0 / with_effect.source

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
-from shadowsim.frames import MOST_SECTIONS
+from shadowsim.frames import MOST_SECTIONS, ROLES
 from shadowsim.option_defaults import SAMPLING_PERCENTAGES
 from shadowsim.planning.load import count_settings, demand_of, repeating_s, takes_its_time
 from shadowsim.planning.plan_effects import Effect
@@ -33,6 +33,8 @@ DURATIONS_S = (HOUR_S, 6.0 * HOUR_S, DAY_S)  # and the Schedule's length
 LONGEST_S = 30.0 * DAY_S  # SageMaker's limit
 MOST_REQUESTS = 200_000_000  # in all rehearsals together: some five seconds on two cores
 EVENTED_COST = 8  # times as long takes a request of a pool that is simulated event by event
+TOKENS_COST, SEQUENCE_COST = 25, 2  # one in tokens, and for each sequence that runs beside it
+TOKENS_PATIENCE = 2  # times as long may rehearsals of these take, so that an hour of a trace is rehearsed in full
 MOST_WINDOWS = 1500  # a day of minutes; beyond, sections differ by hardly one window in a hundred
 STRETCH = 4.0  # times as many requests where a queue's memory or a far tail asks for them
 LEAST_COPIES = 100.0  # in the tail that determines the metric
@@ -188,7 +190,7 @@ def choose_segments(
     cycle = _cycle_s(production)
     is_steady, in_real_time = cycle == 0.0, takes_its_time(production)
     n_segments = 1 if is_steady else len(durations_s)
-    n_requests = MOST_REQUESTS / (EVENTED_COST if production.evented else 1)
+    n_requests = MOST_REQUESTS / request_cost(production)
     affordable = n_requests / (2.0 * replications * len(shares) * n_segments)
     segments = {}
     for duration_s in durations_s:
@@ -210,6 +212,33 @@ def choose_segments(
             is_long_enough=length >= min(memory, duration_s),
         )
     return segments
+
+
+def request_cost(scenario: Scenario) -> float:
+    """Return how many times as long a request may take to be simulated as one that only waits and is served.
+
+    In tokens it takes longer the more sequences run: by Little's law as many as come while a request is alone, which is
+    less than under load.
+    """
+    if not scenario.evented:
+        return 1.0
+    running = 0.0
+    for role in ROLES:
+        demand, side = demand_of(scenario, role), scenario.side(role)
+        if side.service.tokens is not None:
+            mean = demand.rate_per_s * demand.share * float(demand.service_s.mean()) / side.n_instances
+            running = max(running, min(mean, side.service.tokens.max_sequences))
+    if not running:
+        return EVENTED_COST
+    return max(EVENTED_COST, TOKENS_COST + SEQUENCE_COST * running) / TOKENS_PATIENCE
+
+
+def check_tokens(scenario: Scenario, effect: Effect) -> None:
+    """Raise `InputError` for an effect on tokens of a scenario where a variant has none."""
+    for role in ROLES:
+        side = scenario.side(role)
+        if effect.of_tokens and side.service.tokens is None:
+            raise InputError("effect", f"needs services in tokens, which {side.variant.name} is not", str(effect))
 
 
 def limitation_notes(test: Scenario, segment: Segment, k: float) -> list[str]:

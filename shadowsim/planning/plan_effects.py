@@ -10,7 +10,16 @@ error_rate_5xx
 share(latency > T)           `+1%`: one percentage point; the slo_miss of `compare(slo_s=T)`
 ===========================  =========================================================================================
 
-`-5%` is a shadow that is better.
+Services in tokens also have:
+
+================================  ====================================================================================
+ttft mean, ttft p50, ... p99.9    of the time from arrival to the first token, as for latency: `ttft p99 +10%`
+tpot mean, tpot p50, ... p99.9    of the time per token after it
+share(ttft > T), share(tpot > T)  `+1%`: one percentage point; ttft_slo_miss and tpot_slo_miss of `compare`
+goodput(ttft <= T, tpot <= U)     `-2%`: two percentage points fewer requests within both limits
+================================  ====================================================================================
+
+`-5%` is a shadow that is better; of a goodput, `+5%`.
 
 The service factor is the factor on all service times of the shadow that makes its latency r times as long. Because
 requests wait for each other, latency grows faster than the service times that cause it: with service times x times as
@@ -18,6 +27,10 @@ long, on the same arrivals, every latency is at least x times as long. So the fa
 there by bisection and interpolation (Brent, 1973). All simulations have the same arrivals and the same draws of
 service; only the factor differs, so that the noise of a metric, which is far larger than a small effect, nearly
 cancels.
+
+A service in tokens has no service times: the factor is on all times of its step model, and the whole schedule follows,
+batches and waits included. This is so for the time to the first token, too: a slower prefill alone would also delay
+the tokens of the sequences that wait for it, and step models that were fitted to load stages have none.
 """
 
 from __future__ import annotations
@@ -26,20 +39,31 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
 
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 
 from shadowsim.errors import InputError, did_you_mean
-from shadowsim.frames import PERCENTILES
+from shadowsim.frames import LATENCY_MEASURE, PERCENTILES, SHORT_NAMES
 from shadowsim.quantities import TIME_UNITS
+from shadowsim.scenario.tokens import Goodput
 
 PRECISION = 1e-3  # of the way from 1 to r
 ERROR_RATES = ("error_rate", "error_rate_4xx", "error_rate_5xx")
+_SHARES = ("slo_miss", "goodput_miss")
 _QUANTILES = {f"p{100 * q:g}": q for q in PERCENTILES.values()}
 _KNOWN = ("mean", *_QUANTILES, *ERROR_RATES, "share(latency > T)")
-_TEXT = re.compile(r"(share\s*\([^)]*\)|\S*?)\s*([+-])\s*(\d+\.?\d*|\.\d+)\s*([^\s\d.]*)")
+_OF_TOKENS = ("ttft mean", "ttft p99", "tpot mean", "tpot p95", "share(ttft > T)", "share(tpot > T)",
+              "goodput(ttft <= T, tpot <= U)")  # fmt: skip
+_MEASURES = {short: measure for measure, short in SHORT_NAMES.items()}
+_TEXT = re.compile(
+    r"((?:share|goodput)\s*\([^)]*\)|(?:ttft|tpot)[\s.]+[^\s+-]+|\S*?)\s*([+-])\s*(\d+\.?\d*|\.\d+)\s*([^\s\d.]*)",
+    re.IGNORECASE,
+)
 _STEPS = 10  # of growing length, until the factor is bracketed
-_SHARE = re.compile(r"share\s*\(\s*latency\s*>\s*(\d+\.?\d*|\.\d+)\s*([^\s\d.)]*)\s*\)")
+_LIMIT = r"(\d+\.?\d*|\.\d+)\s*([^\s\d.),]*)\s*"
+_SHARE = re.compile(rf"share\s*\(\s*(latency|ttft|tpot)\s*>\s*{_LIMIT}\)")
+_GOODPUT = re.compile(rf"goodput\s*\(\s*ttft\s*<=\s*{_LIMIT},\s*tpot\s*<=\s*{_LIMIT}\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +73,7 @@ class Effect:
     Attributes
     ----------
     metric : str
-        The metric's name in `compare`: slo_miss for share(latency > T).
+        The metric's name in `compare` without that of the measure: slo_miss for shares, goodput_miss for a goodput.
     amount : float
         How much greater the shadow's metric is than the source's; negative for a shadow that is better.
     relative : bool
@@ -58,6 +82,10 @@ class Effect:
         A quantile's level, 0..1; the T of a share, in seconds.
     text : str
         The effect as it was written; not part of equality.
+    measure : str
+        Of `frames.MEASURES`: what a mean, a quantile or a share is of.
+    pair : Goodput or None
+        The limits of a goodput.
     """
 
     metric: str
@@ -65,6 +93,8 @@ class Effect:
     relative: bool
     at: float | None = None
     text: str = field(compare=False, default="")
+    measure: str = LATENCY_MEASURE
+    pair: Goodput | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -72,7 +102,12 @@ class Effect:
     @property
     def is_share(self) -> bool:
         """Whether the metric is a share of the requests, not a time."""
-        return self.of_errors or self.metric == "slo_miss"
+        return self.of_errors or self.metric in _SHARES
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether only services in tokens have the metric."""
+        return self.measure != LATENCY_MEASURE or self.pair is not None
 
     @property
     def of_errors(self) -> bool:
@@ -105,8 +140,8 @@ def parse_effect(text: str | Effect) -> Effect:
     if not match:
         raise InputError("effect", 'must be METRIC +X% or METRIC +Xms, such as "p99 +5%" or "error_rate +0.5%"', text)
     name, sign, number, unit = match.groups()
-    metric, at = _metric(name.lower(), text)
-    is_time = metric not in (*ERROR_RATES, "slo_miss")
+    metric, at, measure, pair = _metric(name.lower(), text)
+    is_time = metric not in (*ERROR_RATES, *_SHARES)
     units = {"%": "0.01"} | (TIME_UNITS if is_time else {})
     if not unit or unit not in units:
         what = "a percentage or a time, such as +5% or +20ms" if is_time else "percentage points, such as +0.5%"
@@ -115,7 +150,8 @@ def parse_effect(text: str | Effect) -> Effect:
         near = "" if unit else f"; {name} {choices}?"
         raise InputError("effect", f"needs {what}", text, hint=near)
     size = float(Decimal(number) * Decimal(units[unit]))
-    effect = Effect(metric, size if sign == "+" else -size, is_time and unit == "%", at, text.strip())
+    is_more = (sign == "+") == (pair is None)  # less goodput is more that miss it
+    effect = Effect(metric, size if is_more else -size, is_time and unit == "%", at, text.strip(), measure, pair)
     if size == 0.0:
         raise InputError("effect", "must not be 0, which no test can find", text)
     if (effect.relative or effect.is_share) and not -1.0 < effect.amount <= (1.0 if effect.is_share else 100.0):
@@ -123,20 +159,36 @@ def parse_effect(text: str | Effect) -> Effect:
     return effect
 
 
-def _metric(name: str, text: str) -> tuple[str, float | None]:
-    if name in _QUANTILES:
-        return name, _QUANTILES[name]
-    if name == "mean" or name in ERROR_RATES:
-        return name, None
-    share = _SHARE.fullmatch(name)
-    if share and not share[2]:
-        raise InputError("effect", "needs a unit", text, hint=f"; share(latency > {share[1]}ms or {share[1]}s)?")
-    if share and share[2] in TIME_UNITS:
-        limit = float(Decimal(share[1]) * Decimal(TIME_UNITS[share[2]]))
-        if limit > 0.0:
-            return "slo_miss", limit
-    near = did_you_mean(name, _KNOWN)
-    raise InputError("effect", f"must begin with one of {', '.join(_KNOWN)}", text, hint=near)
+def _metric(name: str, text: str) -> tuple[str, float | None, str, Goodput | None]:
+    """Return the fields of an effect that its metric decides: metric, at, measure and pair."""
+    measure, of_time = LATENCY_MEASURE, name
+    if parts := re.fullmatch(r"(ttft|tpot)[\s.]+(.*)", name):
+        measure, of_time = _MEASURES[parts[1]], parts[2]
+    if of_time in _QUANTILES:
+        return of_time, _QUANTILES[of_time], measure, None
+    if of_time == "mean" or name in ERROR_RATES:
+        return of_time, None, measure, None
+    if share := _SHARE.fullmatch(name):
+        limit_s = _limit_s(share[2], share[3], f"share({share[1]} > {{}})", text)
+        return "slo_miss", limit_s, _MEASURES.get(share[1], LATENCY_MEASURE), None
+    if limits := _GOODPUT.fullmatch(name):
+        ttft_s, tpot_s = (
+            _limit_s(limits[i], limits[i + 1], f"{short} <= {{}}", text) for i, short in ((1, "ttft"), (3, "tpot"))
+        )
+        return "goodput_miss", None, LATENCY_MEASURE, Goodput(ttft_s, tpot_s)
+    known = (*_KNOWN, *_OF_TOKENS)
+    raise InputError("effect", f"must begin with one of {', '.join(known)}", text, hint=did_you_mean(name, known))
+
+
+def _limit_s(number: str, unit: str, written: str, text: str) -> float:
+    """Return a limit in seconds; `written` is how it stands in the effect, for the hint of a unit that is missing."""
+    if not unit:
+        near = f"; {written.format(f'{number}ms')} or {written.format(f'{number}s')}?"
+        raise InputError("effect", "needs a unit", text, hint=near)
+    limit_s = float(Decimal(number) * Decimal(TIME_UNITS[unit])) if unit in TIME_UNITS else 0.0
+    if not limit_s > 0.0:
+        raise InputError("effect", "must have limits > 0, such as 200ms", text)
+    return limit_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +231,7 @@ def service_factors(
     if not source > 0.0 and not effect.is_share:
         raise InputError("effect", "is on a metric that the scenario has no requests for", str(effect))
 
+    @cache
     def shadow_metric(factor: float) -> float:
         return metrics(factor)[1]
 

@@ -24,13 +24,15 @@ from shadowsim.arrays import Floats
 from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
 from shadowsim.engine import parallel
+from shadowsim.engine._token_kernel import Scheduler
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import Columns, columns
+from shadowsim.engine.event_run import EventSide
 from shadowsim.engine.replicate import replication
 from shadowsim.engine.run_frames import count_accepted
 from shadowsim.engine.simulate import CHUNK
 from shadowsim.errors import InputError
-from shadowsim.frames import ROLES
+from shadowsim.frames import FIRST_TOKEN, ROLES
 from shadowsim.planning.load import CYCLES, demand_of, instances_at_peak, pool_relaxation_s
 from shadowsim.planning.plan_effects import Effect
 from shadowsim.quantities import integer
@@ -38,9 +40,9 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.traffic import Traffic
 from shadowsim.statistics import sequential_looks
 from shadowsim.statistics.batch_means import STEADY, Course, traffic_moments
-from shadowsim.statistics.metric_rows import RowBuilder, n_effective_of_tails
+from shadowsim.statistics.metric_rows import RowBuilder, effective_sizes
 from shadowsim.statistics.samples import Buckets
-from shadowsim.statistics.sections import Sections, SideSections, share_cv
+from shadowsim.statistics.sections import Sections, SideSections, share_cv, with_share_cv
 from shadowsim.statistics.terms import Terms
 
 Advance = Callable[[int], object]
@@ -116,7 +118,7 @@ class Rehearsal:
         Parameters
         ----------
         service_factor : float
-            The shadow's service times are multiplied by it.
+            The shadow's service times are multiplied by it; of a service in tokens, all times of its step model.
         added_errors : float
             Added to the source's share of errors of the effect's metric; used for an effect on errors only.
 
@@ -127,6 +129,8 @@ class Rehearsal:
         """
         pool, source = self.prepared.shadow, self.prepared.source
         pool = pool._replace(mean_s=pool.mean_s * service_factor, work_s=pool.work_s * service_factor)
+        dynamics = self.prepared.shadow_dynamics
+        dynamics = dynamics._replace(scheduler=_slower(dynamics.scheduler, service_factor))
         if self.effect.of_errors:
             added = (added_errors, 0.0) if self.effect.metric == "error_rate_4xx" else (0.0, added_errors)
             errors = source.error_4xx + added[0], source.error_5xx + added[1]
@@ -134,7 +138,7 @@ class Rehearsal:
                 what = f"takes the shadow's shares of errors to {errors[0]:g} (4XX) and {errors[1]:g} (5XX)"
                 raise InputError("effect", what, str(self.effect))
             pool = pool._replace(error_4xx=errors[0], error_5xx=errors[1])
-        return replace(self, prepared=replace(self.prepared, shadow=pool))
+        return replace(self, prepared=replace(self.prepared, shadow=pool, shadow_dynamics=dynamics))
 
     def sections(self, r: int, advance: Advance = lambda _: None) -> tuple[Sections, tuple[float, float]]:
         """Simulate replication `r`.
@@ -151,9 +155,12 @@ class Rehearsal:
         counts = parallel.run(job, 1, None, advance)
         edges = k.bucket_edges()
         steady = not seeded.traffic.has_course
-        source, shadow = (_side_sections(tally, edges, steady) for tally in counts.tallies)
+        source, shadow = (
+            self._side_sections(tally, counts.evented.get(role), edges, steady)
+            for role, tally in zip(ROLES, counts.tallies, strict=True)
+        )
         cycle_s = seeded.traffic.modulation_s
-        shadow = replace(shadow, course=replace(shadow.course, share_cv=share_cv(seeded.document)))
+        shadow = with_share_cv(shadow, share_cv(seeded.document))
         cycles = seeded.horizon_s / cycle_s if cycle_s else math.inf
         billed = tuple(
             float(tally.rows[:, e.R_EXISTING_S].sum() / seeded.horizon_s)
@@ -162,6 +169,26 @@ class Rehearsal:
             for role, tally in zip(ROLES, counts.tallies, strict=True)
         )
         return Sections(source, shadow, "sections", cycles=cycles), (billed[0], billed[1])
+
+    def _side_sections(self, tally: k.Tally, side: EventSide | None, edges: Floats, steady: bool) -> SideSections:
+        """Return one variant's sections from the kernel's counts."""
+        sections = _sections_of(tally.rows, tally.sections, count_accepted(tally.rows), edges, steady)
+        n_sections, requests = len(tally.sections), sections.requests
+        more = _EVENT_ERRORS if tally.rows.shape[1] > k.R_WIDTH else {}
+        errors = {
+            name: _by_section(tally.rows[:, [*kinds, *more.get(name, ())]], n_sections).sum(axis=1)
+            for name, kinds in _ERRORS.items()
+        }
+        tokens = None if side is None else side.token_tally
+        if tokens is None or not self.effect.of_tokens:
+            return replace(sections, errors=errors)
+        if self.effect.pair is not None:
+            met = tokens.met[:-1, self.scenario.goodput.index(self.effect.pair)]
+            return replace(sections, errors=errors | {self.effect.metric: requests - _by_section(met, n_sections)})
+        measured = tokens.first_token if self.effect.measure == FIRST_TOKEN else tokens.per_token
+        rows = measured.rows[:-1]
+        of_time = _sections_of(rows, measured.sections, rows[:, k.R_REQUESTS], edges, steady)
+        return replace(sections, errors=errors, times={self.effect.measure: of_time})
 
     def run(self, r: int, advance: Advance = lambda _: None) -> RehearsalResult:
         """Simulate replication `r` and judge it."""
@@ -198,9 +225,12 @@ def levels_of(alpha: float, looks: int) -> tuple[float, ...]:
 
 def judge(sections: Sections, effect: Effect, level: float) -> tuple[dict[str, Any], bool]:
     """Return `compare`'s row for an effect's metric, and whether there were too few requests for an interval."""
-    sides = (sections.source, sections.shadow)
-    n_effective = [n_effective_of_tails(side) for side in sides]
-    builder = RowBuilder.of(sections, None, n_effective, Terms(_NO_MARGIN, _NO_MARGIN, level))
+    of_measure = sections.of(effect.measure)
+    if of_measure is None:  # no request of a side had such a time
+        return dict.fromkeys(("source", "shadow", "low", "high"), math.nan), True
+    n_effective = effective_sizes(sections, effect.measure)
+    builder = RowBuilder.of(of_measure, None, n_effective, Terms(_NO_MARGIN, _NO_MARGIN, level))
+    sides = (of_measure.source, of_measure.shadow)
     return _metric_row(builder, sides, effect, n_effective), not all(builder.has_data(effect.tail))
 
 
@@ -208,9 +238,9 @@ def _metric_row(
     builder: RowBuilder, sides: Sequence[SideSections], effect: Effect, n_effective: Sequence[float | None]
 ) -> dict[str, Any]:
     courses = [side.course for side in sides]
-    if effect.of_errors:
+    if effect.of_errors or effect.pair is not None:
         counts = [(side.errors[effect.metric], side.requests) for side in sides]
-        return builder.share(effect.metric, counts, n_effective, courses)
+        return builder.share(effect.metric, counts, n_effective, courses, of_tail=effect.pair is not None)
     if effect.metric == "mean":
         return builder.mean(effect.metric, sides)
     assert effect.at is not None
@@ -270,46 +300,58 @@ def _rates(scenario: Scenario, stream: Traffic, covered_s: float) -> Floats:
     return rates
 
 
-def _side_sections(tally: k.Tally, edges: Floats, steady: bool) -> SideSections:
-    """Return one variant's sections from the kernel's counts; window w of W is in section w n // W of n."""
-    n_windows, n_sections = len(tally.rows), len(tally.sections)
-    least, greatest = tally.rows[:, k.R_LATENCY_MIN], tally.rows[:, k.R_LATENCY_MAX]
-    begin = -(-np.arange(n_sections) * n_windows // n_sections)
+def _sections_of(rows: Floats, counts: k.Ints, n_measured: Floats, edges: Floats, steady: bool) -> SideSections:
+    """Return sections, without errors, from a kernel's rows by window and histograms by section.
 
-    def by_section(values: Floats) -> Floats:
-        sums: Floats = np.add.reduceat(values, begin, axis=0)
-        return sums
-
-    requests, n_answered = by_section(tally.rows[:, k.R_REQUESTS]), count_accepted(tally.rows)
-    sample, has_answers = None, n_answered > 0
-    if has_answers.any():
-        ends = least[has_answers].min(), greatest[has_answers].max()
+    Window w of W is in section w n // W of n.
+    """
+    n_sections = len(counts)
+    least, greatest = rows[:, k.R_LATENCY_MIN], rows[:, k.R_LATENCY_MAX]
+    sample, has_any = None, n_measured > 0
+    if has_any.any():
+        ends = least[has_any].min(), greatest[has_any].max()
         first, last = np.clip(np.searchsorted(edges, ends, side="right") - 1, 0, edges.size - 2)
-        counts = tally.sections[:, first : last + 1]
-        sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], counts, ends)
-    more = _EVENT_ERRORS if tally.rows.shape[1] > k.R_WIDTH else {}
-    errors = {
-        name: by_section(tally.rows[:, [*kinds, *more.get(name, ())]]).sum(axis=1) for name, kinds in _ERRORS.items()
-    }
-    course = STEADY if steady else Course(traffic_moments(n_answered, n_sections))
-    total_s = by_section(tally.rows[:, k.R_LATENCY_SUM])
-    return SideSections(sample, total_s, by_section(n_answered), requests, errors, course)
+        sample = Buckets(edges[first : last + 1], edges[first + 1 : last + 2], counts[:, first : last + 1], ends)
+    return SideSections(
+        sample=sample,
+        total_s=_by_section(rows[:, k.R_LATENCY_SUM], n_sections),
+        n=_by_section(n_measured, n_sections),
+        requests=_by_section(rows[:, k.R_REQUESTS], n_sections),
+        errors={},
+        course=STEADY if steady else Course(traffic_moments(n_measured, n_sections)),
+    )
+
+
+def _by_section(values: Floats, n_sections: int) -> Floats:
+    """Return sums of windows by section."""
+    begin = -(-np.arange(n_sections) * len(values) // n_sections)
+    sums: Floats = np.add.reduceat(values, begin, axis=0)
+    return sums
+
+
+def _slower(scheduler: Scheduler, factor: float) -> Scheduler:
+    """Return a scheduler whose steps last `factor` times as long."""
+    terms = ("base_s", "prefill_s", "sequence_s", "kv_s", "pair_s")
+    return scheduler._replace(**{term: getattr(scheduler, term) * factor for term in terms})
+
+
+def _first_of(side: SideSections, n: int) -> SideSections:
+    """Return the first `n` sections of a side."""
+    assert side.total_s is not None
+    sample = side.sample
+    if isinstance(sample, Buckets):
+        counts = sample.counts[:n]
+        sample = Buckets(sample.low_s, sample.high_s, counts, sample.extremes_s) if counts.any() else None
+    errors = {name: hits[:n] for name, hits in side.errors.items()}
+    moments = side.course.moments
+    course = replace(side.course, moments=None if moments is None else moments[:n])
+    times = {measure: _first_of(of_time, n) for measure, of_time in side.times.items()}
+    return SideSections(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, course, times)
 
 
 def _first_sections(sections: Sections, n: int) -> Sections:
     """Return the first `n` sections of a run, which an early look has."""
     if n == sections.source.n.size:
         return sections
-    sides = []
-    for side in (sections.source, sections.shadow):
-        assert side.total_s is not None
-        sample = side.sample
-        if isinstance(sample, Buckets):
-            counts = sample.counts[:n]
-            sample = Buckets(sample.low_s, sample.high_s, counts, sample.extremes_s) if counts.any() else None
-        errors = {name: hits[:n] for name, hits in side.errors.items()}
-        moments = side.course.moments
-        course = replace(side.course, moments=None if moments is None else moments[:n])
-        sides.append(SideSections(sample, side.total_s[:n], side.n[:n], side.requests[:n], errors, course))
-    cycles = sections.cycles * n / sections.source.n.size
-    return Sections(sides[0], sides[1], sections.method, cycles=cycles)
+    source, shadow = (_first_of(side, n) for side in (sections.source, sections.shadow))
+    return Sections(source, shadow, sections.method, cycles=sections.cycles * n / sections.source.n.size)

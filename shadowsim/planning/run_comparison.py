@@ -49,7 +49,8 @@ from shadowsim.statistics.terms import (
     NOT_ENOUGH_DATA,
     SAME,
     WORSE,
-    limit_of,
+    check_limits,
+    limits_of,
     terms_of,
 )
 from shadowsim.text import OVERLOADED, grid, percent, short_name, time_text
@@ -75,6 +76,8 @@ def compare_runs(
     margin_points: float = MARGIN_POINTS,
     confidence: float = CONFIDENCE,
     slo_s: float | str | None = None,
+    ttft_slo_s: float | str | None = None,
+    tpot_slo_s: float | str | None = None,
     method: str | None = None,
 ) -> pd.DataFrame:
     """Compare each variant of a run with the same variant of an earlier run.
@@ -92,6 +95,8 @@ def compare_runs(
         Confidence level of each interval.
     slo_s : float or str, optional
         Adds the metric slo_miss: the share of answers that take longer than this, in seconds or as in "200ms".
+    ttft_slo_s, tpot_slo_s : float or str, optional
+        Add ttft_slo_miss and tpot_slo_miss of services in tokens, as for `compare`.
     method : str, optional
         As for `compare`; by default "replications" if both sides have at least ten runs, else the first that the frames
         of both sides allow.
@@ -125,7 +130,7 @@ def compare_runs(
     AllTraffic    same
      Shadow-01   worse
     """
-    terms, limit_s = terms_of(margin_pct, margin_points, confidence), limit_of(slo_s)
+    terms, limits_s = terms_of(margin_pct, margin_points, confidence), limits_of(slo_s, ttft_slo_s, tpot_slo_s)
     new, old = _runs(result, "result"), _runs(baseline, "baseline")
     same_requests = _same_requests(new, old)
     after, before = _sections(new, old, method, same_requests)
@@ -136,13 +141,14 @@ def compare_runs(
             loads[names[role]] = differing
         cycles = min(before.cycles, after.cycles)
         pair = Sections(before.side(role), after.side(role), after.method, after.independent, cycles)
-        for row in metric_rows(pair, terms, limit_s, same_requests):
+        for row in metric_rows(pair, terms, limits_s, same_requests):
             renamed = {_renamed(key): value for key, value in row.items()}
             renamed["verdict"] = verdict_of(row, terms)
             if differing and differing.qualifier and row["outcome"] in (WORSE, BETTER, SAME):
                 renamed["verdict"] += f", {differing.qualifier}"
             renamed["method"] += ", same requests" if same_requests else ""
             rows.append({"variant": names[role], "role": role, **renamed})
+    check_limits(limits_s, {row["metric"] for row in rows})
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_baseline": "int64", "n_result": "int64"})
     if loads:
         table.attrs[LOADS] = {
@@ -162,6 +168,8 @@ def assert_no_regression(
     roles: Sequence[str] = ROLES,
     confidence: float = CONFIDENCE,
     slo_s: float | str | None = None,
+    ttft_slo_s: float | str | None = None,
+    tpot_slo_s: float | str | None = None,
 ) -> pd.DataFrame:
     """Fail if a run is worse than its baseline.
 
@@ -188,6 +196,8 @@ def assert_no_regression(
         divided among the variants; runs of the same seed give the same answer each time.
     slo_s : float or str, optional
         Adds the metric slo_miss, as in `compare_runs`.
+    ttft_slo_s, tpot_slo_s : float or str, optional
+        Add ttft_slo_miss and tpot_slo_miss, as in `compare_runs`.
 
     Returns
     -------
@@ -206,7 +216,8 @@ def assert_no_regression(
     if wrong or not roles:
         raise InputError("roles", "must be a list of source and shadow", *wrong[:1])
     new, old = _runs(result, "result"), _runs(baseline, "baseline")
-    terms: dict[str, Any] = {"margin_pct": per_cent(margin, "margin"), "margin_points": margin_points, "slo_s": slo_s}
+    terms: dict[str, Any] = {"margin_pct": per_cent(margin, "margin"), "margin_points": margin_points}
+    terms |= {"slo_s": slo_s, "ttft_slo_s": ttft_slo_s, "tpot_slo_s": tpot_slo_s}
     table = compare_runs(new, old, confidence=confidence, **terms)
     certain = table["outcome"] == WORSE
     if certain.any() and len(roles) > 1 and not _same_requests(new, old):

@@ -130,16 +130,7 @@ class Search:
     ) -> Search:
         """Set up the search for a role's pool in a scenario."""
         goals = tuple(sorted(slo.of(role), key=lambda goal: not goal.more_instances_help))
-        if role == "source":
-            # The source's figures do not depend on its shadow, which can be left out of the runs.
-            scenario = scenario.replace({"sampling_percentage": 0})
-        elif scenario.mirror_instant == "arrival" and scenario.traffic.retries is None:
-            # The shadow then gets nothing but arrivals from the source, which may be as quick to simulate as can be.
-            name = scenario.experiment.source.name
-            changes = {f"services.{name}": _NO_MATTER, "source.instance_count": 1}
-            if scenario.shadow_service.tokens is None:
-                changes["run.goodput"] = None  # which needs a service in tokens
-            scenario = scenario.replace(changes)
+        scenario = without_other_side(scenario, role)
         demand = demand_of(scenario, role)
         return cls(scenario, role, goals, demand, simulate, alpha, max_instances, max_replications)
 
@@ -303,6 +294,20 @@ class Search:
         sampled = SAMPLED if any(goal.is_of_sample for goal in self.goals) else 0
         settings = {**changes, "run.sample_requests": sampled}
         return self.simulate(replication(with_length(self.scenario, horizon_s, settings), r))
+
+
+def without_other_side(scenario: Scenario, role: str) -> Scenario:
+    """Return a scenario whose runs have the same figures of one role, and are as quick as can be."""
+    if role == "source":
+        # The source's figures do not depend on its shadow, which can be left out of the runs.
+        return scenario.replace({"sampling_percentage": 0})
+    if scenario.mirror_instant != "arrival" or scenario.traffic.retries is not None:
+        return scenario
+    # The shadow gets nothing but arrivals from the source, which may be as quick to simulate as can be.
+    changes = {f"services.{scenario.experiment.source.name}": _NO_MATTER, "source.instance_count": 1}
+    if scenario.shadow_service.tokens is None:
+        changes["run.goodput"] = None  # which needs a service in tokens
+    return scenario.replace(changes)
 
 
 @dataclass(frozen=True, slots=True)

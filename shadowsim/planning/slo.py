@@ -50,6 +50,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, assert_never
@@ -289,14 +290,18 @@ def with_goodput(scenario: Scenario, slo: Slo | None) -> Scenario:
     InputError
         When a goal for tokens is of a variant without `tokens`.
     """
-    pairs = list(scenario.goodput)
-    for goal in slo.goals if slo is not None else ():
+    goals = slo.goals if slo is not None else ()
+    for goal in goals:
         _check_tokens(goal, scenario)
-        if goal.pair is not None and goal.pair not in pairs:
-            pairs.append(goal.pair)
-    if len(pairs) == len(scenario.goodput):
+    return with_pairs(scenario, [goal.pair for goal in goals if goal.pair is not None])
+
+
+def with_pairs(scenario: Scenario, pairs: Sequence[Goodput]) -> Scenario:
+    """Return the scenario with these pairs of limits in `run.goodput`, besides its own."""
+    wanted = list(dict.fromkeys([*scenario.goodput, *pairs]))
+    if len(wanted) == len(scenario.goodput):
         return scenario
-    return scenario.replace({"run.goodput": [{"ttft_s": pair.ttft_s, "tpot_s": pair.tpot_s} for pair in pairs]})
+    return scenario.replace({"run.goodput": [{"ttft_s": pair.ttft_s, "tpot_s": pair.tpot_s} for pair in wanted]})
 
 
 def _check_tokens(goal: Goal, scenario: Scenario) -> None:

@@ -1,9 +1,13 @@
 """Draws frames as Plotly figures, which the caller may change; loads each function at its first use.
 
+capacity    draws figures against the rate of the traffic: `latency_against_rate`
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
+goal_axis   scales axes to goals, and draws their lines
 heatmap     draws figures over one or two settings: `power` of a plan, `sweep`
+load        draws a load run: `load_latency_over_time`, `load_quantiles`, `load_over_time`
 pools       draws pools that change: `instances_over_time`, `failures_over_time`, `batch_size_over_time`, and their
             callers: `callers_over_time`
+prediction  draws measured latencies beside predicted ones: `measured_and_predicted`
 run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`
 size        draws designs and their costs: `latency_against_instances`, `cost_frontier`
 style       defines the colours, the frame and the axes that all figures share
@@ -17,14 +21,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shadowsim.plots.capacity import latency_against_rate
     from shadowsim.plots.comparison import differences, noise_floor
     from shadowsim.plots.heatmap import power, sweep
+    from shadowsim.plots.load import load_latency_over_time, load_over_time, load_quantiles
     from shadowsim.plots.pools import (
         batch_size_over_time,
         callers_over_time,
         failures_over_time,
         instances_over_time,
     )
+    from shadowsim.plots.prediction import measured_and_predicted
     from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
     from shadowsim.plots.size import cost_frontier, latency_against_instances
     from shadowsim.plots.tokens import first_token_over_time, sequences_over_time
@@ -39,8 +46,13 @@ _HOME = {
     "first_token_over_time": "tokens",
     "instances_over_time": "pools",
     "latency_against_instances": "size",
+    "latency_against_rate": "capacity",
     "latency_distribution": "run",
     "latency_over_time": "run",
+    "load_latency_over_time": "load",
+    "load_over_time": "load",
+    "load_quantiles": "load",
+    "measured_and_predicted": "prediction",
     "noise_floor": "comparison",
     "power": "heatmap",
     "requests_over_time": "run",
@@ -59,8 +71,13 @@ __all__ = [
     "first_token_over_time",
     "instances_over_time",
     "latency_against_instances",
+    "latency_against_rate",
     "latency_distribution",
     "latency_over_time",
+    "load_latency_over_time",
+    "load_over_time",
+    "load_quantiles",
+    "measured_and_predicted",
     "noise_floor",
     "power",
     "requests_over_time",

@@ -165,7 +165,7 @@ def _rows_canvas(title: str, subtitle: str, panels: Sequence[tuple[str, pd.DataF
 def _name_rows(figure: go.Figure, row: int, col: int, names: Sequence[str]) -> None:
     """Give the panel one row per metric, the first at the top."""
     order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5]}
-    figure.update_yaxes(row=row, col=col, showgrid=False, ticklabelstandoff=6, **order)
+    figure.update_yaxes(row=row, col=col, showgrid=False, ticklabelstandoff=6, automargin=True, **order)
 
 
 def _annotate_beside(figure: go.Figure, row: int, names: Iterable[str], texts: Iterable[str]) -> None:

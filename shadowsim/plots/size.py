@@ -6,22 +6,20 @@ overloaded pool, whose latency depends on the length of the run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from shadowsim.arrays import Floats
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
 from shadowsim.planning.sheet import FIXED, comparable_usd
-from shadowsim.planning.slo import Goal, Slo, parse_slo
+from shadowsim.planning.slo import Goal, Slo
+from shadowsim.plots.goal_axis import FAR, GoalTarget, TargetAxis, add_arrows, add_goal_line, goals_of
 from shadowsim.plots.style import COLOURS, GREY, INK, KINDS, SYMBOLS, canvas, value_axis
 
 _ERRORS = 2.0  # standard errors to either side of a mark
-_FAR = 3.0  # multiples of the limit beyond which a value is drawn as an arrow
 _COUNTS = ["instance_type", "instance_count", "value", "error", "cost_usd", "answer"]
 
 
@@ -48,14 +46,14 @@ def latency_against_instances(frame: pd.DataFrame, slo: str | Slo | None = None)
     InputError
         If neither the frame nor `slo` has goals, the frame lacks a goal's column, or it varies in more than instances.
     """
-    goals = _goals(frame, slo)
+    goals = goals_of(frame, slo)
     counts = {goal: _counts(frame, goal) for goal in goals}
     several = len({(goal.role, kind) for goal in goals for kind in counts[goal]["instance_type"]}) > 1
-    subtitle = f"Lines reach 2 standard errors to either side. Arrows are beyond {_FAR:g} times the goal."
+    subtitle = f"Lines reach 2 standard errors to either side. Arrows are beyond {FAR:g} times the goal."
     figure = canvas("Latency against instances", subtitle, rows=len(goals))
     for row, goal in enumerate(goals, start=1):
-        target = _Target.of(goal)
-        axis = _TargetAxis.of(target, counts[goal]["value"])
+        target = GoalTarget.of(goal)
+        axis = TargetAxis.of(target, counts[goal]["value"])
         for i, (kind, part) in enumerate(counts[goal].groupby("instance_type", sort=False)):
             colour = KINDS[i % len(KINDS)] if several else COLOURS[goal.role]
             y, error = axis.scaled(part["value"]), _ERRORS * axis.scale * part["error"].to_numpy(np.float64)
@@ -73,8 +71,8 @@ def latency_against_instances(frame: pd.DataFrame, slo: str | Slo | None = None)
                     hovertemplate=f"%{{x}} × {escape(str(kind))}: %{{customdata:,.4~r}} {axis.unit}<extra></extra>",
                 ), row, 1,
             )  # fmt: skip
-            _add_arrows(figure, row, part["instance_count"][far], y[far], colour)
-        _add_goal_line(figure, target, axis.scale, row)
+            add_arrows(figure, row, part["instance_count"][far], y[far], colour)
+        add_goal_line(figure, target, axis.scale, row)
         figure.update_yaxes(row=row, col=1, **axis.options)
     most = max([int(part["instance_count"].max()) for part in counts.values() if len(part)], default=1)
     figure.update_xaxes(range=[0.5, most + 0.5], tickformat="d", dtick=max(1, most // 12))
@@ -113,7 +111,7 @@ def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) ->
     if n_left_out:
         subtitle += f" Left out: {n_left_out} without a price or a value."
     figure = canvas("Cost frontier", subtitle)
-    axis = _TargetAxis.of(target, known["value"])
+    axis = TargetAxis.of(target, known["value"])
     x, y, meets = known["cost_usd"].to_numpy(np.float64), axis.scaled(known["value"]), known["meets"].to_numpy(bool)
     best = (np.minimum if target.is_upper_limit else np.maximum).accumulate(known["value"].to_numpy(np.float64))
     step = np.append(True, best[1:] != best[:-1]) if best.size else np.zeros(0, bool)
@@ -133,7 +131,7 @@ def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) ->
                 "<extra></extra>",
             )
         )  # fmt: skip
-    _add_arrows(figure, 1, x[far], y[far], colour)
+    add_arrows(figure, 1, x[far], y[far], colour)
     if meets.any():
         first = int(np.argmax(meets))
         figure.add_trace(
@@ -144,68 +142,9 @@ def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) ->
             )
         )  # fmt: skip
     if np.isfinite(target.limit):
-        _add_goal_line(figure, target, axis.scale, 1)
+        add_goal_line(figure, target, axis.scale, 1)
     figure.update_yaxes(**axis.options).update_xaxes(**value_axis(x, "cost", "USD"))
     return figure.update_layout(hovermode="closest", margin_l=75)
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A goal of `size`, or the power that a `plan` must reach: title and limit of an axis."""
-
-    title: str
-    is_time: bool
-    is_upper_limit: bool
-    limit: float
-    text: str
-
-    @classmethod
-    def of(cls, goal: Goal) -> _Target:
-        name = goal.column.removesuffix("_s").replace("_", "." if goal.metric == "quantile" else " ")
-        return cls(f"{goal.role}'s {name}", goal.is_time, goal.is_upper_limit, goal.limit, str(goal))
-
-
-@dataclass(frozen=True, slots=True)
-class _TargetAxis:
-    """An axis for a target: its title, its scale and unit, and its upper end, which is not scaled."""
-
-    title: str
-    scale: float
-    unit: str
-    top: float
-
-    @classmethod
-    def of(cls, target: _Target, values: pd.Series[float]) -> _TargetAxis:
-        raw = values.to_numpy(np.float64)
-        if target.is_upper_limit and np.isfinite(target.limit):
-            top = max(1.25 * target.limit, float(np.nanmax(np.where(raw <= _FAR * target.limit, raw, 0.0), initial=0)))
-            top = _FAR * target.limit if (raw > _FAR * target.limit).any() else top
-        else:
-            top = max(float(np.nanmax(raw, initial=0.0)), target.limit if np.isfinite(target.limit) else 0.0)
-        return cls(target.title, *((1e3, "ms") if target.is_time else (100.0, "%")), top)
-
-    def far(self, values: pd.Series[float]) -> np.ndarray:
-        """Return which values are beyond the upper end."""
-        return values.to_numpy(np.float64) > self.top
-
-    def scaled(self, values: pd.Series[float]) -> Floats:
-        """Return the values in the unit of the axis; those beyond its end are put at the end."""
-        scaled: Floats = self.scale * np.minimum(values.to_numpy(np.float64), self.top)
-        return scaled
-
-    @property
-    def options(self) -> dict[str, object]:
-        """Title and range, for Plotly."""
-        return {"title_text": f"{self.title} ({self.unit})", "range": [0.0, 1.06 * self.scale * self.top or 1.0]}
-
-
-def _goals(frame: pd.DataFrame, slo: str | Slo | None) -> list[Goal]:
-    if slo is not None:
-        return list(parse_slo(slo).goals)
-    texts = dict.fromkeys(text for text in frame.get("binding", []) if text)
-    if not texts:
-        raise InputError("slo", "is required, since the frame does not say which goal decided")
-    return list(parse_slo(" and ".join(texts)).goals)
 
 
 def _counts(frame: pd.DataFrame, goal: Goal) -> pd.DataFrame:
@@ -229,9 +168,9 @@ def _counts(frame: pd.DataFrame, goal: Goal) -> pd.DataFrame:
     return both[_COUNTS].sort_values("instance_count").astype({"instance_count": int, "answer": bool})
 
 
-def _size_points(frame: pd.DataFrame, slo: str | Slo | float | None) -> tuple[pd.DataFrame, _Target]:
+def _size_points(frame: pd.DataFrame, slo: str | Slo | float | None) -> tuple[pd.DataFrame, GoalTarget]:
     """Return one row per type and count: cost, the first goal's metric, and whether all goals are met."""
-    goals = _goals(frame, slo if isinstance(slo, str | Slo) else None)
+    goals = goals_of(frame, slo if isinstance(slo, str | Slo) else None)
     goals = [goal for goal in goals if goal.role == goals[0].role]
     points = _counts(frame, goals[0])
     figures = zip(*(_counts(frame, goal)["value"] for goal in goals), strict=True)
@@ -243,7 +182,7 @@ def _size_points(frame: pd.DataFrame, slo: str | Slo | float | None) -> tuple[pd
     if "pool" in frame:
         points = pd.concat([points, _policy_points(frame, goals[0])])
     points = points.sort_index()  # at equal costs, the frame's first
-    return points, _Target.of(goals[0])
+    return points, GoalTarget.of(goals[0])
 
 
 def _policy_points(frame: pd.DataFrame, goal: Goal) -> pd.DataFrame:
@@ -257,7 +196,7 @@ def _policy_points(frame: pd.DataFrame, goal: Goal) -> pd.DataFrame:
     return named.assign(answer=True, design=designs)[[*_COUNTS, "meets", "design"]]
 
 
-def _plan_points(frame: pd.DataFrame, power: str | Slo | float | None) -> tuple[pd.DataFrame, _Target]:
+def _plan_points(frame: pd.DataFrame, power: str | Slo | float | None) -> tuple[pd.DataFrame, GoalTarget]:
     """Return one row per share and duration: cost, power, and whether that is enough."""
     limit = float(power) if isinstance(power, int | float) else np.nan
     designs = [
@@ -266,20 +205,4 @@ def _plan_points(frame: pd.DataFrame, power: str | Slo | float | None) -> tuple[
     ]
     points = frame.assign(value=frame["power"], meets=frame["reaches"], design=designs)
     points = points.assign(hours=frame["shadow_instances"] * frame["duration_s"]).sort_values(["hours", "duration_s"])
-    return points, _Target("power", False, False, limit, f"power {100 * limit:g} %")
-
-
-def _add_goal_line(figure: go.Figure, target: _Target, scale: float, row: int) -> None:
-    figure.add_hline(
-        scale * target.limit, row=row, col=1, line={"color": INK, "width": 1.5, "dash": "dash"},
-        label={"text": escape(target.text), "textposition": "end", "yanchor": "bottom", "font": {"size": 12}},
-    )  # fmt: skip
-
-
-def _add_arrows(figure: go.Figure, row: int, x: object, y: Floats, colour: str) -> None:
-    """Mark the points beyond the upper edge; the invisible marks below them show the values to the pointer."""
-    marker = {"symbol": "triangle-up-open", "size": 12, "color": colour, "line": {"width": 2}}
-    figure.add_trace(
-        go.Scatter(x=x, y=y, mode="markers", marker=marker, showlegend=False, hoverinfo="skip", cliponaxis=False,
-                   name="beyond the edge"), row, 1,
-    )  # fmt: skip
+    return points, GoalTarget("power", False, False, limit, f"power {100 * limit:g} %")

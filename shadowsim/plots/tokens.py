@@ -1,4 +1,4 @@
-"""Plots times to the first token, running sequences and cache use of pools that serve tokens."""
+"""Plots times to the first token, running sequences and use of caches of pools that serve tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.errors import InputError
-from shadowsim.frames import FIRST_TOKEN, TIME_COLUMNS, TOKEN_WINDOWS
+from shadowsim.frames import FIRST_TOKEN, PREFIX_HIT, PREFIX_QUERIED, TIME_COLUMNS, TOKEN_WINDOWS
 from shadowsim.plots.style import canvas, value_axis
 from shadowsim.plots.time_axis import band, steps, window_groups, with_time_axis
 from shadowsim.verdict import Verdict
@@ -41,6 +41,7 @@ def sequences_over_time(
     -------
     Figure
         Two panels: the mean number of running sequences, and the mean share of the cache that they hold, in per cent.
+        With prefix caches a third: the share of the prompts' tokens that were there.
 
     Raises
     ------
@@ -48,6 +49,11 @@ def sequences_over_time(
         When no variant serves tokens.
     """
     panels = [("running_sequences_mean", "sequences", "per instance", 1.0), ("cache_use_mean", "cache use", "%", 100.0)]
+    if PREFIX_HIT in windows.columns:
+        hit, queried = (windows[name].to_numpy(np.float64, na_value=np.nan) for name in (PREFIX_HIT, PREFIX_QUERIED))
+        share = np.divide(hit, queried, out=np.full(hit.size, np.nan), where=queried > 0)
+        windows = windows.assign(prefix_hit_share=share)
+        panels.append(("prefix_hit_share", "prefix hits", "%", 100.0))
     return _over_time(windows, verdict, horizon_s, "Running sequences and cache use", panels)
 
 

@@ -1,10 +1,13 @@
 """Renders results for people: text for terminals, HTML pages and notebook cards.
 
-analysis_page    writes frames of `size`, `plan`, `sweep`, `compare` and `noise_floor` as HTML pages
+analysis_page    writes frames of `size`, `capacity`, `plan`, `sweep` and others as HTML pages
 analysis_text    formats noise floors, goals, sizes, plans and sweeps as tables with conclusions
+capacity_text    formats the greatest rates that pools hold
 card             builds the cards that notebooks show
 comparison_text  formats comparisons of saved runs, and tells whether one is worse
 html_page        assembles a self-contained HTML page from charts and text
+load_page        shows a load run on one HTML page
+load_text        formats a load run: what was sent, times, failures, the generator's verdict
 readable_frame   turns a frame into texts with units under short headings
 run_page         shows a run on one HTML page
 run_text         formats the figures of one run, or of several with their spread

@@ -1,4 +1,4 @@
-"""Writes analyses as HTML pages: frames of `size`, `plan`, `sweep`, `compare` or `noise_floor`.
+"""Writes analyses as HTML pages: frames of `size`, `capacity`, `plan`, `sweep`, `compare` and others.
 
 `html(frame)` recognises the analysis by the columns of its frame and returns a page with figures and a table;
 `write(frame, file)` saves it. html_page.py assembles it.
@@ -54,9 +54,10 @@ def html(frame: pd.DataFrame, goal: Goal = None, scenario: Scenario | None = Non
     Parameters
     ----------
     frame : DataFrame
-        A frame that `size`, `plan`, `sweep`, `compare` or `noise_floor` returned.
+        A frame that `size`, `capacity`, `plan`, `sweep`, `compare` or `noise_floor` returned, or the `curve` of a
+        prediction.
     goal : str, Slo or float, optional
-        The goals of `size`, by default those that decided its answers; or the power that `plan` was asked for.
+        The goals of `size` or `capacity`, by default those that decided; or the power that `plan` was asked for.
     scenario : Scenario, optional
         The scenario of the analysis: it gives the page its name and is shown at its end.
 
@@ -104,7 +105,7 @@ def kind_of(frame: pd.DataFrame) -> AnalysisKind:
     for kind in _KINDS:
         if set(kind.columns) <= set(frame.columns):
             return kind
-    raise InputError("frame", "must be one of size, plan, sweep, compare or noise_floor")
+    raise InputError("frame", "must be one of size, capacity, plan, sweep, compare, noise_floor or predict")
 
 
 def _gist(n_rows: int) -> str:
@@ -117,6 +118,12 @@ def _size_figures(frame: pd.DataFrame, goal: Goal) -> dict[str, go.Figure]:
         return {}
     slo = goal if isinstance(goal, str | Slo) else None
     return {"instances": plots.latency_against_instances(frame, slo), "cost": plots.cost_frontier(frame, slo)}
+
+
+def _capacity_figures(frame: pd.DataFrame, goal: Goal) -> dict[str, go.Figure]:
+    if not frame["rate_per_s"].notna().any():
+        return {}
+    return {"rates": plots.latency_against_rate(frame, goal if isinstance(goal, str | Slo) else None)}
 
 
 def _plan_figures(frame: pd.DataFrame, goal: Goal) -> dict[str, go.Figure]:
@@ -141,6 +148,13 @@ _KINDS = (
         "No count of instances is known to meet the goals; the table tells why.",
     ),
     AnalysisKind(
+        ("limit_per_s", "factor"),
+        "Greatest rate that the pools hold",
+        "Low and high: the interval of the rate. After ±: two standard errors.",
+        _capacity_figures,
+        "No rate holds; the table tells why.",
+    ),
+    AnalysisKind(
         ("power", "reaches"), "Plan of a shadow test", "Visible: the smallest difference found so often.", _plan_figures
     ),
     AnalysisKind(
@@ -161,5 +175,11 @@ _KINDS = (
         "Noise floor of a shadow test",
         "Typical and most: median and 95 % quantile of the difference.",
         lambda frame, _: {"noise": plots.noise_floor(frame)},
+    ),
+    AnalysisKind(
+        ("measured_s", "predicted_s"),
+        "Prediction of a measured run",
+        "Low and high: the band of each quantile alone.",
+        lambda frame, _: {"prediction": plots.measured_and_predicted(frame)},
     ),
 )

@@ -1,4 +1,4 @@
-"""Builds the cards that notebooks show for results, scenarios, experiments, sizes and plans.
+"""Builds the cards that notebooks show for results, scenarios, experiments, sizes, rates and plans.
 
 A card is plain HTML with inline styles and without scripts. All text is escaped, since users choose names and
 descriptions. Only badges have a background and a text colour, so that a card can be read on white and on black. Where
@@ -18,6 +18,7 @@ from shadowsim.errors import InputError
 from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.planning.sheet import answers, recommend
 from shadowsim.report.analysis_text import no_answer_text, pool_text
+from shadowsim.report.capacity_text import answer_text
 from shadowsim.report.comparison_text import equal_load, load_sentences
 from shadowsim.report.readable_frame import NONE, heading, readable
 from shadowsim.report.run_text import event_labels, overload_note, theory_notes, warm_up_notes
@@ -58,7 +59,7 @@ def card(thing: Result | Experiment | Scenario | pd.DataFrame) -> Card:
     Parameters
     ----------
     thing : Result, Experiment, Scenario or DataFrame
-        A frame as `size` or `plan` returns it.
+        A frame as `size`, `capacity` or `plan` returns it.
 
     Raises
     ------
@@ -78,7 +79,12 @@ def card(thing: Result | Experiment | Scenario | pd.DataFrame) -> Card:
         )
     if isinstance(thing, pd.DataFrame) and {"power", "reaches"} <= set(thing.columns):
         return _plan_card(thing)
-    raise InputError("thing", "must be a Result, an Experiment, a Scenario, or a frame of size or plan", thing)
+    if isinstance(thing, pd.DataFrame) and {"limit_per_s", "factor"} <= set(thing.columns):
+        answer = answer_text(thing)
+        return _card("Greatest rate that the pools hold", answer, _frame_table(thing, list(thing.index[:1])))
+    raise InputError(
+        "thing", "must be a Result, an Experiment, a Scenario, or a frame of size, capacity or plan", thing
+    )
 
 
 def _result_card(result: Result) -> Card:

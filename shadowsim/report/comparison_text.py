@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ import pandas as pd
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import ROLES
+from shadowsim.measuring.load_run import is_load_run
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.comparison import compare
@@ -41,7 +43,7 @@ from shadowsim.statistics.terms import (
     WORSE,
     Terms,
 )
-from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, wrapped
+from shadowsim.text import OVERLOADED, compact, grid, percent, significant, time_text, trimmed_time, wrapped
 from shadowsim.verdict import STATUSES, TOO_SHORT, PoolVerdict, verdict
 
 Row = Mapping[str, Any]
@@ -107,11 +109,15 @@ _METRICS = {
     "error_rate_5xx": "5XX errors",
     "error_rate": "errors",
     "slo_miss": "SLO missed",
+    "ttft_slo_miss": "ttft SLO missed",
+    "tpot_slo_miss": "tpot SLO missed",
     "paired_mean": "pairs mean",
     "paired_p5": "      p5",
     "paired_p50": "      p50",
     "paired_p95": "      p95",
 }
+_MISSED_PAIR = re.compile(r"goodput_miss\(ttft <= (\S+) s, tpot <= (\S+) s\)")
+_OF_TOKENS = re.compile(r"^(ttft|tpot)_")
 _NO_DIFFERENCE = "no difference"
 
 
@@ -213,6 +219,8 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
     `asked` are keyword arguments of `compare`.
     """
     folders = _folders(directory)
+    if is_load_run(directory):
+        raise InputError(str(directory), "is a load run of one service: compare it with another run of it (DIR DIR2)")
     runs = frames_of(folders)
     table = compare(runs, **asked)
     scenarios = [_scenario_of(folder) for folder in folders]
@@ -293,6 +301,8 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
     if role is not None and role not in ROLES:
         raise InputError("--role", "must be source or shadow", role)
     roles = ROLES if role is None else (role,)
+    if is_load_run(earlier) or is_load_run(later):
+        roles = ("source",)  # a load run has no other
     table = compare_runs(later, earlier, **asked)
     before, after = (_statuses_in(folder) for folder in (earlier, later))
     short = tuple(
@@ -311,7 +321,8 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
 
 def _plain_terms(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return those arguments of `compare` that hold for another run as well."""
-    return {name: asked[name] for name in ("margin_pct", "margin_points", "confidence", "slo_s") if name in asked}
+    plain = ("margin_pct", "margin_points", "confidence", "slo_s", "ttft_slo_s", "tpot_slo_s")
+    return {name: asked[name] for name in plain if name in asked}
 
 
 def _terms(asked: Mapping[str, Any]) -> Terms:
@@ -328,7 +339,12 @@ def _folders(directory: Path) -> list[Path]:
 
 
 def _scenario_of(folder: Path) -> Scenario | None:
-    """Return the scenario of a saved run; None for frames alone, or if it cannot be read, as without its trace."""
+    """Return the scenario of a saved run; None for frames alone, or if it cannot be read, as without its trace.
+
+    That of a load run says nothing about the service, and None is returned, too.
+    """
+    if is_load_run(folder):
+        return None
     try:
         return Scenario.load(folder / "scenario.json") if (folder / "scenario.json").is_file() else None
     except InputError:
@@ -365,7 +381,9 @@ def _overloaded(pool: PoolVerdict | None, other: PoolVerdict | None, contrast: s
 
 def label(metric: str) -> str:
     """Return the name of a metric in text tables."""
-    return _METRICS.get(metric, metric)
+    if pair := _MISSED_PAIR.fullmatch(metric):
+        return f"missed {' / '.join(trimmed_time(float(limit)) for limit in pair.groups())}"
+    return _METRICS.get(metric, _OF_TOKENS.sub(r"\1 ", metric))
 
 
 def _name(runs: Sequence[Frames], role: str) -> str:
@@ -433,6 +451,10 @@ def _notes(table: pd.DataFrame, terms: Terms) -> list[str]:
         )
     if any(is_one_sided(row) for row in records(table)):
         notes.append("or more, or less: one side has too few independent answers for the other end; run longer.")
+    if table["metric"].str.match(_OF_TOKENS).any():
+        notes.append("ttft, tpot: times from arrival to the first token, and per token after it.")
+    if table["metric"].str.match(_MISSED_PAIR).any():
+        notes.append("missed: requests that are not answered within both limits, of ttft and of tpot (run.goodput).")
     if table["metric"].str.startswith("paired").any():
         notes.append("pairs: shadow minus source of the same request; equal variants have a p5 and a p95, too.")
     notes.append("n_eff: effective sample size of the smaller side.")

@@ -37,6 +37,10 @@ _HEADS = {
     "seen_none_pct": "seen without the effect",
     "seen_effect_pct": "seen with it",
     "simulated_h": "hours simulated",
+    "low_per_s": "low",
+    "high_per_s": "high",
+    "factor": "times the rate now",
+    "limit_per_s": "stable below",
 }
 _SHARES = ("utilisation", "error_rate", "power", "false_alarm", "share")
 _NOT_SHOWN = ("duration_h", UNCERTAIN)  # `duration_s` says the same; uncertain quantiles are dashes
@@ -108,4 +112,6 @@ def _number_text(name: str, value: float) -> str:
         return f"{value:,.2f}" if name == "cost_usd" else f"{value:,.4f}"
     if name.endswith("_s") and not name.endswith("_per_s"):
         return time_text(value)
+    if np.isinf(value):
+        return "∞"
     return count(value) if value.is_integer() or abs(value) >= 1000.0 else significant(value)

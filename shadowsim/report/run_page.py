@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +176,10 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
     ]
     uncertain = result.uncertain
 
-    def with_error(row: pd.Series[Any], key: str) -> str:
+    def with_error(row: pd.Series[Any], key: str, formatter: Callable[[float], str] = _ms) -> str:
         error = 2.0 * row.get(f"{key}_error", math.nan)
         known = math.isfinite(error) and row["verdict"] != OVERLOADED
-        return _ms(row[key]) + (f" ± {_ms(error)}" if known else "")
+        return formatter(float(row[key])) + (f" ± {formatter(error)}" if known else "")
 
     latency = [
         (name, [_NONE if key in uncertain[str(r.name)] else with_error(r, key) for r in variants])
@@ -191,7 +191,7 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
     ]
     for name, (label, formatter) in event_labels(result.scenario).items():
         unknown = [pd.isna(r[name]) or name in uncertain[str(r.name)] for r in variants]
-        texts = [_NONE if no else formatter(float(r[name])) for r, no in zip(variants, unknown, strict=True)]
+        texts = [_NONE if no else with_error(r, name, formatter) for r, no in zip(variants, unknown, strict=True)]
         rest.append((label, texts))
     if result.scenario.capture:
         no_size = "size not known"

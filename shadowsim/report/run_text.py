@@ -59,6 +59,9 @@ _TOKEN_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
     "cache_use_mean": ("cache use", percent),
     "preemptions": ("preemptions", lambda x: count(round(x))),
 })  # fmt: skip
+_PREFIX_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
+    "prefix_hit_share": ("prefix hits", percent),
+})  # fmt: skip
 _POOL_KEYS = ("peak_load", "from_s", "to_s", "n_stretches", "instances_needed", "why")
 
 
@@ -265,7 +268,7 @@ def summary_table(result: Result) -> str:
                 errors + blank,
                 _captured(result.scenario.capture, int(part["captured_records"].sum()), row["captured_bytes"]) + blank,
                 *(
-                    ("-" if pd.isna(row[name]) or name in uncertain[str(variant)] else formatter(row[name]))
+                    ("-" if pd.isna(row[name]) or name in uncertain[str(variant)] else with_error(name, formatter))
                     + (mark if formatter is time_text else blank)
                     for name, (_, formatter) in extra_labels.items()
                 ),
@@ -305,6 +308,8 @@ def event_labels(scenario: Scenario) -> dict[str, tuple[str, Formatter]]:
     labels = {name: label for name, label in _EVENT_LABELS.items() if name in names}
     if any(service.tokens for service in services):
         labels |= _TOKEN_LABELS
+        if any(service.tokens and service.tokens.prefix for service in services):
+            labels |= _PREFIX_LABELS
         for i, pair in enumerate(scenario.goodput, start=1):
             limits = f"{trimmed_time(pair.ttft_s)}, {trimmed_time(pair.tpot_s)}"
             labels[f"goodput_share_{i}"] = (f"goodput ({limits})", lambda share: percent(share, 3))

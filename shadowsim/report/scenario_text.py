@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shadowsim.scenario.retries import RetryPolicy
     from shadowsim.scenario.scenario import Scenario
     from shadowsim.scenario.service import Service
-    from shadowsim.scenario.tokens import Tokens
+    from shadowsim.scenario.tokens import Prefix, Tokens
 
 
 def scenario_text(scenario: Scenario) -> str:
@@ -87,7 +87,19 @@ def _pool_text(scenario: Scenario, variant: Variant, workers: int) -> str:
 def tokens_text(tokens: Tokens) -> str:
     """Return how many sequences an instance runs, of which lengths."""
     room = f"up to {tokens.max_sequences:,} sequences with {tokens.kv_tokens:,} cached tokens"
-    return f"{room}, prompts of {_length_law_text(tokens.prompt)} and answers of {_length_law_text(tokens.output)}"
+    lengths = f"prompts of {_length_law_text(tokens.prompt)} and answers of {_length_law_text(tokens.output)}"
+    prefix = "" if tokens.prefix is None else f", and remembers {_prefix_text(tokens.prefix)}"
+    return f"{room}, {lengths}{prefix}"
+
+
+def _prefix_text(prefix: Prefix) -> str:
+    if prefix.hashes:
+        named = f"by the trace's {' and '.join(prefix.hashes)}, one for {prefix.hash_tokens:,} tokens"
+    elif prefix.session is not None:
+        named = f"{prefix.length:,} a group, numbered by the trace's {prefix.session}"
+    else:
+        named = f"{prefix.length:,} for each of {prefix.groups:,} groups"
+    return f"{prefix.cache_tokens:,} tokens that prompts begin with ({named})"
 
 
 def _length_law_text(law: Law) -> str:

@@ -1,7 +1,7 @@
 """Reads tables from files: CSV of the common dialects, Parquet, JSON lines and JSON arrays of objects.
 
-The dialect is read off the file and never asked for: UTF-8 or UTF-16 text, fields apart by comma, semicolon, tab or
-bar, a decimal comma where fields are apart by semicolons, and compression by the file's suffix. The one table without
+The dialect is read off the file and never asked for: compression by its first bytes, UTF-8 or UTF-16 text, fields
+apart by comma, semicolon, tab or bar, a decimal comma where fields are apart by semicolons. The one table without
 a line of column names that is understood is vegeta's (`vegeta encode --to csv`); any other is refused. An error names
 the line of the file, blank lines counted.
 
@@ -30,25 +30,29 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from shadowsim.arrays import Floats
+from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BUILTIN = "builtin:"
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+# The first bytes of compressed files.
+_GZIP, _BZIP2, _XZ, _ZSTANDARD, _ZIP = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"PK\3\4"
 # Columns of `vegeta encode --to csv`, the only table without names that is common; older versions write fewer.
 VEGETA = (
     *("timestamp_ns", "code", "latency_ns", "bytes_out", "bytes_in", "error", "body", "attack"),
     *("seq", "method", "url", "headers"),
 )
 _LEAST_VEGETA = 9
+MOST_NUMBER = 2**53  # integers that float64 holds
 _DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 20
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _DATE = re.compile(r"\[?\d{1,4}[-/]\w{2,3}[-/]\d{2,4}[T :]?.*|\d{8}T\d{6}.*")
-_DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile)
+_LIST = re.compile(r"\s*(\d+(\s+\d+)*|\[\s*(\d+(\s*,\s*\d+|\s+\d+)*)?\s*\])\s*", re.ASCII)
+_DIGITS = re.compile(r"\d+", re.ASCII)
+DAMAGED_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def read_table(file: Path, path: str) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         what = f"is not text in {error.encoding.upper()}: its byte {error.start + 1} cannot be read; save it as UTF-8"
         raise InputError(path, f"{file} {what}") from None
-    except _DAMAGED as error:
+    except DAMAGED_ERRORS as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:120]
         raise InputError(path, f"{file} cannot be read; is it cut short or damaged? ({reason})") from None
     if table.empty:
@@ -119,7 +123,7 @@ def line_of(file: Path, row: int) -> int | None:
     with file.open("rb") as stream:
         if stream.read(4) == b"PAR1":
             return None
-    with _text(file) as text:
+    with open_text(file) as text:
         first = _first_character(text)
         if first == "[":
             return None
@@ -147,6 +151,49 @@ def sizes(column: pd.Series[Any]) -> tuple[Floats | None, tuple[int, object] | N
     return (values if numeric else None), ((row + 1, column.iloc[row]) if bad[row] else None)
 
 
+def number_lists(column: pd.Series[Any]) -> tuple[Ints | None, tuple[int, object] | None]:
+    """Return a column of lists of whole numbers, and its first row (from 1) that holds none, with its value.
+
+    A list is a JSON array, or a text with numbers apart by blanks, in brackets or not; an empty cell is an empty list.
+
+    Returns
+    -------
+    lists : ndarray of int64, shape (n, longest)
+        A row's numbers, then -1; None for a column whose first cell that is not empty is no list.
+    flaw : (int, object) or None
+    """
+    from pandas.api import types
+
+    if types.is_numeric_dtype(column.dtype):
+        return None, None
+    cells = column.tolist()
+    kinds = (str, list, np.ndarray)
+    first = next((cell for cell in cells if isinstance(cell, kinds) or cell == cell), None)
+    if not isinstance(first, kinds) or (isinstance(first, str) and not _LIST.fullmatch(first)):
+        return None, None
+    lists: list[list[int]] = []
+    for i, cell in enumerate(cells):
+        numbers: list[Any] = []
+        if isinstance(cell, str):
+            if cell.strip() and not _LIST.fullmatch(cell):
+                return None, (i + 1, cell)
+            numbers = [int(digits) for digits in _DIGITS.findall(cell)]
+        elif isinstance(cell, kinds):
+            numbers = list(cell)
+        elif cell is not None and cell == cell:  # a missing cell is NaN
+            return None, (i + 1, cell)
+        if not all(isinstance(x, (int, np.integer)) and 0 <= x <= MOST_NUMBER for x in numbers):
+            return None, (i + 1, cell)
+        lists.append(numbers)
+    longest = max(map(len, lists))
+    if longest == 1 and isinstance(first, str) and "[" not in first:
+        return None, None  # single numbers as texts
+    table = np.full((len(lists), longest), -1, np.int64)
+    for row, numbers in zip(table, lists, strict=True):
+        row[: len(numbers)] = numbers
+    return (table, None) if longest else (None, None)
+
+
 def listing(names: Iterable[str]) -> str:
     """Return names for an error's sentence, cut short when they are many or long."""
     names = [name if len(name) <= 40 else name[:37] + "..." for name in names]
@@ -168,7 +215,7 @@ def _read_parquet(file: Path, path: str) -> pd.DataFrame:
 
 
 def _read_text(file: Path, path: str) -> pd.DataFrame:
-    with _text(file) as text:
+    with open_text(file) as text:
         first = _first_character(text)
         if not first:
             raise InputError(path, f"{file} is empty")
@@ -204,7 +251,7 @@ def _read_json(text: IO[str], first: str, file: Path, path: str) -> pd.DataFrame
             where = "line" if first == "{" else "element"
             raise InputError(path, f"{file} must hold objects with a time each; {where} {number} is none", value)
         if "captureData" in value:
-            what = "holds SageMaker's captures; shadowsim.captured_arrivals makes a trace of them"
+            what = "holds SageMaker's captures; `shadowsim measured FOLDER -o trace.csv` makes a trace of them"
             raise InputError(path, f"{file} {what}")
         rows.append({str(key).strip(): inner for key, inner in value.items()})
     return pd.DataFrame(rows)
@@ -234,7 +281,7 @@ def _read_csv(file: Path, path: str) -> pd.DataFrame:
     numbers, longer = list(range(len(names))), pd.errors.ParserWarning
     try:
         skipped = _lines_before_data(file, dialect)
-        with _text(file, dialect.encoding) as text, warnings.catch_warnings(action="error", category=longer):
+        with open_text(file, dialect.encoding) as text, warnings.catch_warnings(action="error", category=longer):
             for _ in range(skipped):
                 text.readline()
             table: pd.DataFrame = pd.read_csv(text, header=None, names=numbers, index_col=False, **options)
@@ -266,7 +313,7 @@ def _refuse_ragged(file: Path, dialect: Dialect, n_names: int, path: str) -> Non
 
 def _records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     """Yield each record that is not blank with the number of its last line."""
-    with _text(file, dialect.encoding) as text:
+    with open_text(file, dialect.encoding) as text:
         reader = csv.reader(text, delimiter=dialect.delimiter)
         for fields in reader:
             if fields:
@@ -274,11 +321,11 @@ def _records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
 
 
 def _dialect(file: Path, path: str) -> Dialect:
-    with _text(file) as text:
+    with open_text(file) as text:
         encoding = text.encoding
         lines = list(islice((line.rstrip("\r\n") for line in text if line.strip()), _SAMPLE_LINES))
     if any("\0" in line for line in lines):
-        what = f"is neither text nor Parquet; a compressed file has to end in {', '.join(COMPRESSED)}"
+        what = "is neither text nor Parquet, nor compressed as gzip, bzip2, xz, Zstandard or zip"
         raise InputError(path, f"{file} {what}")
     delimiter = _delimiter(lines)
     fields = [next(csv.reader([line], delimiter=delimiter), []) for line in lines]
@@ -310,12 +357,12 @@ def _names_of_headerless(first: list[str], file: Path, path: str) -> tuple[str, 
 
 
 @contextmanager
-def _text(file: Path, encoding: str | None = None) -> Iterator[io.TextIOWrapper]:
-    """Open a file as text, decompressed by its suffix, in the encoding that its first bytes show."""
-    with _binary(file) as stream:
+def open_text(file: Path, encoding: str | None = None, errors: str = "strict") -> Iterator[io.TextIOWrapper]:
+    """Open a file as text: decompressed, in the encoding that its first bytes show, line ends as they are."""
+    with open_binary(file) as stream:
         head = stream.read(4096)
         stream.seek(0)
-        with io.TextIOWrapper(stream, encoding=encoding or _encoding(head), newline="") as text:
+        with io.TextIOWrapper(stream, encoding=encoding or _encoding(head), errors=errors, newline="") as text:
             yield text
 
 
@@ -330,22 +377,24 @@ def _encoding(head: bytes) -> str:
     return "utf-8-sig"
 
 
-def _binary(file: Path) -> IO[bytes]:
-    match file.suffix:
-        case ".gz":
-            return gzip.open(file)  # type: ignore[return-value]
-        case ".bz2":
-            return bz2.open(file)
-        case ".xz":
-            return lzma.open(file)
-        case ".zip":
-            with zipfile.ZipFile(file) as archive:
-                return io.BytesIO(archive.read(archive.namelist()[0]))
-        case ".zst":
-            try:
-                import zstandard
-            except ImportError:
-                raise OSError("to read .zst, pip install zstandard") from None
-            with zstandard.open(file, "rb") as stream:
-                return io.BytesIO(stream.read())
+def open_binary(file: Path) -> IO[bytes]:
+    """Open a file, decompressed when its first bytes are those of gzip, bzip2, xz, Zstandard or zip."""
+    with file.open("rb") as stream:
+        head = stream.read(6)
+    if head.startswith(_GZIP):
+        return gzip.open(file)  # type: ignore[return-value]
+    if head.startswith(_BZIP2):
+        return bz2.open(file)
+    if head.startswith(_XZ):
+        return lzma.open(file)
+    if head.startswith(_ZIP):
+        with zipfile.ZipFile(file) as archive:
+            return io.BytesIO(archive.read(archive.namelist()[0]))
+    if head.startswith(_ZSTANDARD):
+        try:
+            import zstandard
+        except ImportError:
+            raise OSError("to read Zstandard, pip install zstandard") from None
+        with zstandard.open(file, "rb") as packed:
+            return io.BytesIO(packed.read())
     return file.open("rb")

@@ -22,10 +22,14 @@ _GOLDEN_RATIO = (1.0 + math.sqrt(5.0)) / 2.0
 
 
 class Requests(NamedTuple):
-    """Tokens of prompts and answers of typical requests, all equally likely, shape (requests,) each."""
+    """Tokens of prompts and answers of typical requests, all equally likely, shape (requests,) each.
+
+    Of a prompt at most `cached` can be in a prefix cache.
+    """
 
     prompt: Floats
     output: Floats
+    cached: Floats
 
 
 class TimesAlone(NamedTuple):
@@ -52,24 +56,45 @@ def typical_requests(tokens: Tokens, columns: Mapping[str, Floats]) -> Requests:
         output = output[order]
     elif traced[0] is None:
         prompt = prompt[order]
-    return Requests(*(np.maximum(np.floor(values + 0.5), 1.0) for values in (prompt, output)))
+    prompt, output = (np.maximum(np.floor(values + 0.5), 1.0) for values in (prompt, output))
+    return Requests(prompt, output, _most_cached(tokens, prompt))
+
+
+def _most_cached(tokens: Tokens, prompt: Floats) -> Floats:
+    """Return how much of each prompt can be in a prefix cache; all, where hashes may stand in lists of any length."""
+    prefix = tokens.prefix
+    if prefix is None:
+        return np.zeros(prompt.size)
+    most = np.inf if len(prefix.hashes) == 1 else float(prefix.length or len(prefix.hashes) * prefix.hash_tokens)
+    whole: Floats = np.minimum(prompt, most) // tokens.block_tokens * tokens.block_tokens
+    return np.minimum(whole, prompt - 1.0)
 
 
 def work_s(tokens: Tokens, requests: Requests, columns: Mapping[str, Floats]) -> Floats:
     """Return how long each request keeps an instance busy that runs its full batch: `tokens.mean_work_s` of each."""
-    step, (p, o) = tokens.step, requests
+    step, (p, o, _) = tokens.step, requests
     prefill_s = step.per_prefill_token_s * p + step.per_prefill_pair_s * (p * p)
     each_s = step.base_s / full_batch(tokens, columns) + step.per_sequence_s
     seconds: Floats = prefill_s + (o * each_s + step.per_kv_token_s * (o * p + o * (o - 1.0) * 0.5))
     return seconds
 
 
+def least_work_share(tokens: Tokens, requests: Requests, columns: Mapping[str, Floats]) -> float:
+    """Return the share of the requests' work that is left while prefix caches have all that they can have."""
+    step, cached = tokens.step, requests.cached
+    saved_s = step.per_prefill_token_s * cached + step.per_prefill_pair_s * (cached * cached)
+    return 1.0 - float(saved_s.sum() / work_s(tokens, requests, columns).sum())
+
+
 def times_alone(tokens: Tokens, requests: Requests) -> TimesAlone:
-    """Return the times of each request alone: the least that it takes, whatever the number of instances."""
-    step, (p, o) = tokens.step, requests
+    """Return the times of each request alone: the least that it takes, whatever the number of instances.
+
+    Prefix caches have all that they can have.
+    """
+    step, (p, o, cached) = tokens.step, requests
     each_s = step.base_s + step.per_sequence_s
-    prefill_s = np.ceil(p / tokens.max_step_tokens) * each_s + step.per_prefill_token_s * p
-    prefill_s = prefill_s + step.per_prefill_pair_s * (p * p)
+    prefill_s = np.ceil((p - cached) / tokens.max_step_tokens) * each_s + step.per_prefill_token_s * (p - cached)
+    prefill_s = prefill_s + step.per_prefill_pair_s * (p * p - cached * cached)
     more = o - 1.0
     decode_s = more * each_s + step.per_kv_token_s * (more * p + more * o * 0.5)
     first_token_s = tokens.before_s + prefill_s + tokens.after_s

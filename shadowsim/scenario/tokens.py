@@ -30,7 +30,13 @@ are 0, but for `base_s`.
 
 `prefix` {`length`, `groups` or `session`, `cache_tokens`}: the first `length` tokens of a prompt are the same for all
 requests of a group; an instance remembers `cache_tokens` of such tokens, and computes them no second time while they
-are there. Groups are drawn evenly from `groups`, or numbered by the trace's column `session`.
+are there. Groups are drawn evenly from `groups`, or numbered by the trace's column `session`. `prefix` {`hashes`,
+`hash_tokens`, `cache_tokens`} takes what prompts share from a trace instead: from columns that hold a hash for each
+`hash_tokens` tokens of a prompt, or one column with lists of them. Two prompts with one hash are the same up to its
+end. Tokens after the last hash are taken to be shared by nobody. The cache holds whole blocks, those that were used
+last; an instance that starts or is repaired has none::
+
+    "prefix": {"hashes": "hash_ids", "hash_tokens": 512, "cache_tokens": 1000000}
 
 `run.goodput` lists pairs of limits, for the time to the first token and the time per token after it. A request that
 is answered within both is counted::
@@ -46,7 +52,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shadowsim.arrays import Floats
+from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import Block
 from shadowsim.scenario.laws import Law, parse_law
@@ -57,7 +63,8 @@ KEYS = (
     *("prompt", "output", "max_sequences", "max_step_tokens", "kv_tokens", "block_tokens", "step"),
     *("before_s", "after_s", "chunked", "on_timeout", "prefix"),
 )
-PREFIX_KEYS = ("length", "groups", "session", "cache_tokens")
+PREFIX_KEYS = ("length", "groups", "session", "hashes", "hash_tokens", "cache_tokens")
+_NAMED_BY = ("groups", "session", "hashes")
 ON_TIMEOUT = ("finish", "abort")
 BLOCK_TOKENS = 16
 MOST_SEQUENCES = MOST_BLOCK_TOKENS = 65_536
@@ -99,19 +106,30 @@ class Prefix:
     Attributes
     ----------
     length : int
-        Tokens at the beginning of a prompt that are the same within a group.
+        Tokens at the beginning of a prompt that are the same within a group; 0 with `hashes`.
     cache_tokens : int
         Tokens that an instance remembers, apart from those of its running sequences.
     groups : int or None
-        Number of groups, each request belonging to any of them with equal probability; None with `session`.
+        Number of groups, each request belonging to any of them with equal probability; None with the others.
     session : str or None
         The trace's column with the groups' numbers.
+    hashes : tuple of str
+        The trace's columns with hashes of beginnings, or one with lists of them.
+    hash_tokens : int
+        Tokens by which a beginning is longer than that of the hash before it.
     """
 
     length: int
     cache_tokens: int
     groups: int | None = None
     session: str | None = None
+    hashes: tuple[str, ...] = ()
+    hash_tokens: int = 0
+
+    @property
+    def name_tokens(self) -> int:
+        """Tokens for each of which `prefix_names` has a name."""
+        return self.hash_tokens or self.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,11 +296,7 @@ def check_tokens(tokens: Tokens, trace: Trace | None) -> None:
     """Raise `InputError` for columns of a trace that hold no numbers of tokens, or more than an instance can serve."""
     prompt = token_lengths(tokens, "prompt", trace)
     output = token_lengths(tokens, "output", trace)
-    prefix = tokens.prefix
-    if prefix is not None and prefix.session is not None:
-        if trace is None:
-            raise InputError(f"{tokens.path}.prefix.session", "needs trace traffic for a column", prefix.session)
-        trace.whole_numbers(prefix.session, f"{tokens.path}.prefix.session")
+    prefix_names(tokens, trace)
     # Of lengths that are drawn, what is known is that they are at least 1.
     inputs, outputs = np.broadcast_arrays(prompt if prompt.size else 1.0, output if output.size else 1.0)
     needed = inputs + outputs - 1.0
@@ -327,6 +341,28 @@ def token_lengths(tokens: Tokens, key: str, trace: Trace | None) -> Floats:
         constraint = f"must give whole numbers of tokens from 1 to {MOST_TOKENS}, which fails in {trace.place(i)}"
         raise InputError(path, constraint, float(values[i]))
     return lengths
+
+
+def prefix_names(tokens: Tokens, trace: Trace | None) -> Ints:
+    """Return the names of prompts' beginnings by row of the trace, one for each `name_tokens` tokens; -1: none.
+
+    Shape (rows, names); empty where groups are drawn, or nothing is shared.
+
+    Raises
+    ------
+    InputError
+        When the trace or a column is missing, or a column holds something else than whole numbers.
+    """
+    prefix = tokens.prefix
+    if prefix is None or prefix.groups is not None:
+        return np.empty((0, 1), np.int64)
+    columns = prefix.hashes if prefix.session is None else (prefix.session,)
+    path = f"{tokens.path}.prefix.{'hashes' if prefix.session is None else 'session'}"
+    if trace is None:
+        raise InputError(path, "needs trace traffic for a column", columns[0] if len(columns) == 1 else list(columns))
+    if prefix.session is None and len(columns) == 1 and columns[0] in trace.lists:
+        return trace.lists[columns[0]]
+    return np.stack([trace.whole_numbers(name, path).astype(np.int64) for name in columns], axis=1)
 
 
 def mean_work_s(tokens: Tokens, columns: Mapping[str, Floats]) -> float:
@@ -375,19 +411,35 @@ def _prefix(block: Block, block_tokens: int) -> Prefix:
     errors = Collector()
     with errors:
         block.only(PREFIX_KEYS)
+    given = {key: block.values[key] for key in _NAMED_BY if block.has(key)}
     with errors:
-        length = block.integer("length", least=1, most=MOST_TOKENS)
+        if len(given) != 1:
+            raise InputError(block.path, "needs one of `groups`, `session` and `hashes`", given)
+    unit, other = ("hash_tokens", "length") if "hashes" in given else ("length", "hash_tokens")
+    with errors:
+        if block.has(other):
+            raise InputError(block.at(other), f"must be left out with `{', '.join(given)}`", block.values[other])
+    with errors:
+        tokens = block.integer(unit, least=1, most=MOST_TOKENS)
     with errors:
         cache_tokens = block.integer("cache_tokens", least=block_tokens, most=MOST_TOKENS)
     with errors:
         groups = block.integer("groups", least=1, most=MOST_GROUPS) if block.has("groups") else None
     with errors:
         session = block.text("session") if block.has("session") else None
+    with errors:
+        hashes = _hashes(block.values["hashes"], block.at("hashes")) if block.has("hashes") else ()
     errors.check()
-    if (groups is None) == (session is None):
-        given = {key: block.values[key] for key in ("groups", "session") if block.has(key)}
-        raise InputError(block.path, "needs either `groups` or `session`, a column of the trace", given)
-    return Prefix(length, cache_tokens, groups, session)
+    if hashes:
+        return Prefix(0, cache_tokens, hashes=hashes, hash_tokens=tokens)
+    return Prefix(tokens, cache_tokens, groups, session)
+
+
+def _hashes(value: object, path: str) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name for name in names) or len({*names}) < len(names):
+        raise InputError(path, "must be the name of a column of the trace, or a list of such names, each once", value)
+    return tuple(names)
 
 
 def _goodput(block: Block) -> Goodput:

@@ -241,10 +241,15 @@ def _refuse_other_tables(table: pd.DataFrame, file: Path, options: TimeOptions, 
         return InputError(at, f"{file} {what}")
 
     if {"metric_name", "metric_value"} <= names:
-        what = "is k6's output, with several rows per request; keep the rows whose metric_name is http_reqs"
+        what = "is k6's output, with several rows per request"
+        what = f"{what}; `shadowsim measured {file} -o trace.csv` makes a trace of it"
         metric = table[stems["metric_name"]]
         if (metric.astype(str) != "http_reqs").any():
             raise refused(what)
+    message = stems.get("response_message")
+    if message is not None and table[message].astype(str).str.startswith("Number of samples in transaction").any():
+        what = "is JMeter's output with rows of transaction controllers, which are no requests"
+        raise refused(f"{what}; `shadowsim measured {file} -o trace.csv` makes a trace without them")
     if options.count_column is None and "user_count" in names and any(name.startswith("requests") for name in names):
         what = "is locust's history, with one row per second and not per request; write its rates as a `steps` profile"
         raise refused(f"{what}, or name a column of counts per row in count_column")
@@ -497,14 +502,14 @@ def _spread(ns: Ints, distinct: Ints, row: Ints, width_s: Floats, within: str) -
     n_in_unit = np.bincount(unit, minlength=len(distinct))
     if within == "even":
         return np.asarray(start_s + width_s[unit] * rank / n_in_unit[unit])
-    share = _uniform(row, rank)
+    share = uniform_by_row(row, rank)
     order = np.lexsort((share, unit))
     row[:] = row[order]
     inside = np.minimum(share[order] * width_s[unit], np.nextafter(width_s[unit], 0.0))
     return np.asarray(start_s + inside)
 
 
-def _uniform(row: Ints, rank: Ints) -> Floats:
+def uniform_by_row(row: Ints, rank: Ints) -> Floats:
     """Return a number in [0, 1) for each request, a hash of its row and its number in it (splitmix64's finaliser)."""
     golden = np.uint64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):

@@ -1,15 +1,17 @@
 """Reads trace files: recorded arrivals, with the columns that were recorded beside them.
 
 A trace is a table with one row per request, or per interval with a count of requests. trace_times.py says how arrivals
-are read; every other numeric column (token counts, bytes) can be used by a linear law. Rows need not be in order. Times
-are kept as integer nanoseconds until the first of them has been subtracted: a float64 of seconds since 1970 resolves
-only a quarter of a microsecond.
+are read; every other numeric column (token counts, bytes) can be used by a linear law. A column may also hold lists of
+whole numbers, such as the hashes of a prompt's blocks; `NAME[i]` is number i of each list, from 0, or the last of a
+shorter one. Rows need not be in order. Times are kept as integer nanoseconds until the first of them has been
+subtracted: a float64 of seconds since 1970 resolves only a quarter of a microsecond.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,10 +19,11 @@ import numpy as np
 
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, did_you_mean
-from shadowsim.scenario.table_files import line_of, listing, read_table, sizes
+from shadowsim.scenario.log_forms import no_table
+from shadowsim.scenario.table_files import MOST_NUMBER, line_of, listing, number_lists, read_table, sizes
 from shadowsim.scenario.trace_times import TimeOptions, read_times
 
-MOST_NUMBER = 2**53  # integers that float64 holds
+_ELEMENT = re.compile(r"(.*)\[(\d+)\]", re.ASCII)  # one number of a column of lists
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +54,8 @@ class Trace:
         How the file was read, in one sentence.
     repeat : int
         How many passes.
+    lists : mapping of str to ndarray of int64, shape (n, longest)
+        Columns that hold lists of whole numbers; -1 after the end of a list. `NAME[i]` names their numbers i.
     """
 
     arrival_s: Floats
@@ -61,6 +66,7 @@ class Trace:
     file: Path
     reading: str
     repeat: int = 1
+    lists: Mapping[str, Ints] = field(default_factory=dict)
 
     @property
     def n_requests(self) -> int:
@@ -87,24 +93,44 @@ class Trace:
 
         `others` are names that are no columns and could have been meant.
         """
+        if name in self.lists:
+            raise InputError(path, f"trace column {name} holds lists; name one of its numbers, as {name}[0]")
         if name in self.flaws:
             row, value = self.flaws[name]
             where = self._place_of_row(row - 1)
             raise InputError(path, f"needs finite numbers >= 0 in trace column {name}, which fails in {where}", value)
         if name not in self.columns:
-            known = list(self.columns)
+            known = [*self.columns, *self.lists]
             hint = did_you_mean(name, [*known, *others])
             raise InputError(path, f"the trace has no column {name!r}; it has {listing(known)}{hint}")
         return self.columns[name]
 
     def whole_numbers(self, name: str, path: str) -> Floats:
-        """Return a column of whole numbers, such as those of sessions, or raise `InputError` as `column` does."""
-        values = self.column(name, path)
+        """Return a column of whole numbers, such as those of sessions, or raise `InputError` as `column` does.
+
+        `NAME[i]` is number i, from 0, of each list in a column, or the last of a shorter list.
+        """
+        element = _ELEMENT.fullmatch(name)
+        if element and element[1] in self.lists:
+            return self._element(element[1], int(element[2]), path)
+        # one of a column that is no column of lists because of one row
+        values = self.column(element[1] if element and element[1] in self.flaws else name, path)
         bad = (values != np.floor(values)) | (values > MOST_NUMBER)
         if bad.any():
             i = int(np.argmax(bad))
             constraint = f"needs whole numbers in trace column {name}, which fails in {self.place(i)}"
             raise InputError(path, constraint, float(values[i]))
+        return values
+
+    def _element(self, name: str, i: int, path: str) -> Floats:
+        lists = self.lists[name]
+        if i >= lists.shape[1]:
+            raise InputError(path, f"the longest list in trace column {name} has {lists.shape[1]}, from [0] on", i)
+        last = np.minimum((lists >= 0).sum(axis=1) - 1, i)
+        if (last < 0).any():
+            where = self.place(int(np.argmax(last < 0)))
+            raise InputError(path, f"needs a list with a number in trace column {name}, which fails in {where}")
+        values: Floats = lists[np.arange(len(lists)), last].astype(np.float64)
         return values
 
     def place(self, i: int) -> str:
@@ -143,7 +169,7 @@ def read_trace(file: Path, options: TimeOptions, speed: float, repeat: int, path
     if repeat > 1 and once.pass_s == 0.0:
         raise InputError(f"{path}.repeat", "must be 1 for a trace whose requests all come at one time", repeat)
     arrival_s, pass_s = _frozen(once.arrival_s / speed), once.pass_s / speed
-    return Trace(arrival_s, once.columns, once.row, once.flaws, pass_s, once.file, once.reading, repeat)
+    return Trace(arrival_s, once.columns, once.row, once.flaws, pass_s, once.file, once.reading, repeat, once.lists)
 
 
 def _stamp(file: Path, path: str) -> tuple[int, int]:
@@ -160,20 +186,32 @@ def _stamp(file: Path, path: str) -> tuple[int, int]:
 # state, so that an edited file is read again; two, so that memory stays bounded.
 @lru_cache(maxsize=2)
 def _read_once(file: Path, mtime_ns: int, size: int, options: TimeOptions, path: str) -> Trace:
+    form = no_table(file)
+    if form is not None:
+        what = f"{file} is no table but {form}: `shadowsim measured {file} -o trace.csv` makes a trace of it"
+        raise InputError(f"{path}.path", what)
     table = read_table(file, f"{path}.path")
     reading = read_times(table, file, options, path)
     columns: dict[str, Floats] = {}
     flaws: dict[str, tuple[int, object]] = {}
+    lists: dict[str, Ints] = {}
     for name in map(str, table.columns):
         if name not in reading.used:
-            values, flaw = sizes(table[name])
+            numbers, flaw = number_lists(table[name])
+            if numbers is not None:
+                lists[name] = numbers[reading.row]
+                lists[name].flags.writeable = False
+                continue
+            values, other = sizes(table[name])
+            flaw = flaw or other
             if values is not None:
                 columns[name] = _frozen(values[reading.row])
             if flaw is not None:
                 flaws[name] = flaw
     row = reading.row.copy()
     row.flags.writeable = False
-    return Trace(_frozen(reading.arrival_s), columns, row, flaws, reading.pass_s, file, reading.sentence)
+    arrival_s = _frozen(reading.arrival_s)
+    return Trace(arrival_s, columns, row, flaws, reading.pass_s, file, reading.sentence, lists=lists)
 
 
 def _frozen(values: Floats) -> Floats:

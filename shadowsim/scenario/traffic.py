@@ -25,6 +25,8 @@ A list of such blocks is their superposition: the requests of all of them, in or
 `response_bytes`, `sessions` and `retries` then hold for all requests alike, and must be the same in every block. Rates
 are set block by block (`traffic.0.rate_per_s`).
 
+`sessions` is a number of sessions, or the trace's column with their numbers; one of a column of lists is `"NAME[1]"`.
+
 `retries` (retries.py) lets callers make failed requests again; the rates are then those of the requests without them.
 
 A diurnal profile follows the clock of the experiment: its Schedule's StartTime in UTC. Without one, t = 0 is a Monday

@@ -22,12 +22,20 @@ import pandas as pd
 
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.frames import MOST_SECTIONS, PERCENTILES, ROLES, US_PER_S
+from shadowsim.frames import LATENCY_MEASURE, MEASURES, MOST_SECTIONS, PERCENTILES, ROLES, TIME_COLUMNS, US_PER_S
 from shadowsim.statistics import estimates
 from shadowsim.statistics.batch_means import STEADY, UNKNOWN, Deviations, uncorrelated_batches
 from shadowsim.statistics.estimates import Estimate
 from shadowsim.statistics.loads import ATTRIBUTE, SESSIONS, Loads, loads_of, note_of_sessions
-from shadowsim.statistics.metric_rows import MIN_BEYOND, metric_rows, outcome_of, row_of, verdict_of
+from shadowsim.statistics.metric_rows import (
+    MIN_BEYOND,
+    TOKEN_QUANTILES,
+    metric_rows,
+    outcome_of,
+    prefix_of,
+    row_of,
+    verdict_of,
+)
 from shadowsim.statistics.samples import Values
 from shadowsim.statistics.sections import arrivals_cut, frames_of, sections_of
 from shadowsim.statistics.terms import (
@@ -40,7 +48,8 @@ from shadowsim.statistics.terms import (
     SAME,
     WORSE,
     Terms,
-    limit_of,
+    check_limits,
+    limits_of,
     terms_of,
 )
 
@@ -58,6 +67,8 @@ def compare(
     margin_points: float = MARGIN_POINTS,
     confidence: float = CONFIDENCE,
     slo_s: float | str | None = None,
+    ttft_slo_s: float | str | None = None,
+    tpot_slo_s: float | str | None = None,
     look: int | None = None,
     looks: int | None = None,
     spending: str = DEFAULT_SPENDING,
@@ -80,6 +91,9 @@ def compare(
         Confidence level of the intervals; of all looks together when `looks` is given.
     slo_s : float or str, optional
         Adds the metric slo_miss: the share of answers that take longer than this, in seconds or as in "200ms".
+    ttft_slo_s, tpot_slo_s : float or str, optional
+        Add ttft_slo_miss and tpot_slo_miss, where both variants serve tokens: the share of first tokens that take
+        longer than this, and of answers whose mean time between tokens is longer.
     look, looks : int, optional
         This is look number `look` of `looks` planned ones at equal distances. The intervals are wide enough for all
         looks together to be wrong no more often than 1 - confidence.
@@ -96,7 +110,10 @@ def compare(
     DataFrame
         One row per metric: mean, p50, p90, p95, p99, p99.9 (of ModelLatency), error_rate_4xx, error_rate_5xx,
         error_rate (all answers other than 2XX), slo_miss, and if `requests` has both variants' rows of a request,
-        paired_mean, paired_p5, paired_p50 and paired_p95 of shadow minus source over the copied requests. Columns:
+        paired_mean, paired_p5, paired_p50 and paired_p95 of shadow minus source over the copied requests. Where both
+        variants serve tokens, also ttft_mean, ttft_p50, ttft_p95, ttft_p99 (time from arrival to the first token), the
+        same of tpot (time per token after it), and for each pair of limits in `run.goodput` the share of requests that
+        missed it: goodput_miss(ttft <= 0.5 s, tpot <= 0.05 s). Columns:
 
         metric, unit : "s" or "share"
         source, shadow, difference, ratio : float
@@ -143,12 +160,19 @@ def compare(
     """
     if other_runs:
         raise InputError("compare", "compares both sides of one run; compare_runs(result, baseline) compares two runs")
-    terms, limit_s = terms_of(margin_pct, margin_points, confidence, look, looks, spending), limit_of(slo_s)
+    terms = terms_of(margin_pct, margin_points, confidence, look, looks, spending)
+    limits_s = limits_of(slo_s, ttft_slo_s, tpot_slo_s)
     runs = frames_of(frames)
     sections = sections_of(runs, method)
-    rows = list(metric_rows(sections, terms, limit_s))
+    rows = list(metric_rows(sections, terms, limits_s))
+    check_limits(limits_s, {row["metric"] for row in rows})
     if sections.method == "windows":
-        rows[1:1] = period_rows(runs[0]["windows"], terms)
+        at = 0
+        for measure in MEASURES:
+            at = next((i + 1 for i, row in enumerate(rows) if row["metric"] == f"{prefix_of(measure)}mean"), at)
+            of_periods = list(period_rows(runs[0]["windows"], terms, measure))
+            rows[at:at] = of_periods
+            at += len(of_periods)
     if len(runs) == 1 and "requests" in runs[0]:
         rows += paired_rows(runs[0]["requests"], terms, sections.source.course.is_steady)
     if not rows:
@@ -172,17 +196,23 @@ def _with_loads(table: pd.DataFrame, loads: Loads | None) -> pd.DataFrame:
     return table
 
 
-def period_rows(windows: pd.DataFrame, terms: Terms) -> Iterator[dict[str, Any]]:
-    """Yield rows of percentiles that are known per period: the median of the periods' differences."""
+def period_rows(windows: pd.DataFrame, terms: Terms, measure: str = LATENCY_MEASURE) -> Iterator[dict[str, Any]]:
+    """Yield rows of percentiles that are known per period: the median of the periods' differences.
+
+    `measure` is one of `frames.MEASURES`.
+    """
+    prefix, column = prefix_of(measure), TIME_COLUMNS[measure]
     n = [windows.loc[windows["role"] == role, "Invocations"].sum() if "Invocations" in windows else 0 for role in ROLES]
     for name, q in PERCENTILES.items():
-        if f"ModelLatency_{name}" not in windows:
+        if f"{column}_{name}" not in windows or (prefix and q not in TOKEN_QUANTILES):
             continue
-        table = windows.pivot_table(index="time_s", columns="role", values=f"ModelLatency_{name}", dropna=False)
+        table = windows.pivot_table(index="time_s", columns="role", values=f"{column}_{name}", dropna=False)
         table = table.reindex(columns=list(ROLES)).dropna() / US_PER_S
+        if prefix and table.empty:  # a variant that serves no tokens
+            continue
         source, shadow = (table[role].to_numpy(np.float64) for role in ROLES)
         medians = [float(np.median(x)) if x.size else math.nan for x in (source, shadow)]
-        row = row_of(f"p{100 * q:g}", "s", medians, n, terms)
+        row = row_of(f"{prefix}p{100 * q:g}", "s", medians, n, terms)
         row["method"] = f"windows, median of {len(table)} differences of their p{100 * q:g}"
         if len(table):
             difference = _median(shadow - source, terms.alpha)

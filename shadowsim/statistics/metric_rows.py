@@ -24,14 +24,14 @@ points.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from shadowsim.arrays import Floats
-from shadowsim.frames import PERCENTILES, ROLES
+from shadowsim.frames import LATENCY_MEASURE, PERCENTILES, ROLES, SHORT_NAMES
 from shadowsim.statistics import estimates
 from shadowsim.statistics.batch_means import UNKNOWN, Batches, Course, Deviations, uncorrelated_batches
 from shadowsim.statistics.estimates import Estimate
@@ -43,29 +43,82 @@ MIN_CYCLES = 10  # of a modulated rate; batches of fewer seem uncorrelated by ch
 _PEAK = 0.9  # quantile that tells of the peak of traffic with a profile
 _MEAN_TAIL = 0.1  # the upper tenth of latencies determines their mean
 _STEP = 1.001  # precision of the end of a one-sided answer; a bucket is 0.8 % wide
-_QUANTILE_METRICS = frozenset(f"p{100 * q:g}" for q in PERCENTILES.values())
+TOKEN_QUANTILES = (0.5, 0.95, 0.99)  # that rows of tokens' times are of; fewer, since two more times are in a table
+_QUANTILE_METRICS = frozenset(
+    [f"p{100 * q:g}" for q in PERCENTILES.values()]
+    + [f"{short}_p{100 * q:g}" for short in SHORT_NAMES.values() for q in PERCENTILES.values()]
+)
 _INTERVALS = ("low", "high", "ratio_low", "ratio_high", "source_low", "source_high", "shadow_low", "shadow_high")
 
 
 def metric_rows(
-    sections: Sections, terms: Terms, limit_s: float | None, same_arrivals: bool = True
+    sections: Sections, terms: Terms, limits_s: Mapping[str, float], same_arrivals: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all metrics but the paired ones; `same_arrivals` as for `RowBuilder`."""
+    """Yield the rows of all metrics but the paired ones.
+
+    Parameters
+    ----------
+    sections : Sections
+    terms : Terms
+    limits_s : mapping of str to float
+        From `limits_of`.
+    same_arrivals : bool
+        As for `RowBuilder`.
+    """
     sides = (sections.source, sections.shadow)
     # each independent run is a batch
     batches = Batches(min(s.n.size for s in sides)) if sections.independent else None
-    n_eff = [n_effective_of_tails(s, batches) for s in sides]
-    courses = [s.course for s in sides]
+    n_eff, courses = effective_sizes(sections, LATENCY_MEASURE, batches), [s.course for s in sides]
     builder = RowBuilder.of(sections, batches, n_eff, terms, same_arrivals)
+    yield from _time_rows(builder, sides, "", PERCENTILES.values())
+    late = {"slo_miss": (builder, sides)}
+    for measure in SHORT_NAMES:
+        if of_time := sections.of(measure):
+            times = RowBuilder.of(of_time, batches, effective_sizes(sections, measure, batches), terms, same_arrivals)
+            late[f"{prefix_of(measure)}slo_miss"] = times, (of_time.source, of_time.shadow)
+            yield from _time_rows(times, (of_time.source, of_time.shadow), prefix_of(measure), TOKEN_QUANTILES)
+    for name in sides[0].errors:
+        if name in sides[1].errors:
+            counts = [(s.errors[name], s.requests) for s in sides]
+            yield builder.share(name, counts, n_eff, courses, of_tail=name not in ERRORS)
+    for name, (of_late, pair) in late.items():
+        if name in limits_s and any(s.sample for s in pair):
+            yield of_late.late(name, pair, limits_s[name])
+
+
+def _time_rows(
+    builder: RowBuilder, sides: Sequence[SideSections], prefix: str, quantiles: Iterable[float]
+) -> Iterator[dict[str, Any]]:
     if all(s.total_s is not None for s in sides):
-        yield builder.mean("mean", sides)
+        yield builder.mean(f"{prefix}mean", sides)
     if any(s.sample for s in sides):
-        yield from (builder.quantile(f"p{100 * q:g}", sides, q) for q in PERCENTILES.values())
-    for name in ERRORS:
-        if all(name in s.errors for s in sides):
-            yield builder.share(name, [(s.errors[name], s.requests) for s in sides], n_eff, courses)
-    if limit_s is not None and any(s.sample for s in sides):
-        yield builder.late("slo_miss", sides, limit_s)
+        yield from (builder.quantile(f"{prefix}p{100 * q:g}", sides, q) for q in quantiles)
+
+
+def prefix_of(measure: str) -> str:
+    """Return the beginning of the names of the metrics of one of `frames.MEASURES`: "", "ttft_" or "tpot_"."""
+    return f"{SHORT_NAMES[measure]}_" if measure in SHORT_NAMES else ""
+
+
+def effective_sizes(sections: Sections, measure: str, batches: Batches | None = None) -> list[float | None]:
+    """Return for each side the effective sample size by which the tails of one of `frames.MEASURES` are judged.
+
+    Times of tokens have at most that of latencies, which tells how often the pool forgot its past: most first tokens
+    wait for nothing, and tell little of it.
+    """
+    measured = [sections]
+    if measure != LATENCY_MEASURE:
+        of_time = sections.of(measure)
+        assert of_time is not None
+        measured.append(of_time)
+    by_side = [[n_effective_of_tails(s.side(role), batches) for s in measured] for role in ROLES]
+    return [least_effective(*sizes) for sizes in by_side]
+
+
+def least_effective(*sizes: float | None) -> float | None:
+    """Return the least effective sample size, None where one is None, as it is without latencies."""
+    known = [n for n in sizes if n is not None]
+    return min(known) if len(known) == len(sizes) else None
 
 
 def n_effective_of_tails(side: SideSections, batches: Batches | None = None) -> float | None:
@@ -274,6 +327,7 @@ class RowBuilder:
         counts: Sequence[tuple[Floats, Floats]],
         max_n_eff: Sequence[float | None],
         courses: Sequence[Course],
+        of_tail: bool = False,
     ) -> dict[str, Any]:
         """Return the row of a share.
 
@@ -286,6 +340,8 @@ class RowBuilder:
             For each side, the effective sample size of few hits at most; None for the number of requests.
         courses : sequence of Course
             For each side, what is known of its traffic.
+        of_tail : bool
+            Whether hits are requests that waited long, so that the effective sample size limits many hits, too.
         """
         if not all(n.sum() > 0 for _, n in counts):
             values = [hits.sum() / n.sum() if n.sum() else math.nan for hits, n in counts]
@@ -295,7 +351,7 @@ class RowBuilder:
         ]
         batches = self._batches(deviations)
         pair = [
-            estimates.share(hits, n, float(n.sum()) if most is None else most, batches, self.terms.alpha, m)
+            estimates.share(hits, n, float(n.sum()) if most is None else most, batches, self.terms.alpha, m, of_tail)
             for (hits, n), most, m in zip(counts, max_n_eff, courses, strict=True)
         ]
         row = self._compared(metric, "share", pair, deviations, batches)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,19 @@ from numpy.typing import NDArray
 from shadowsim import frames as schema
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError, did_you_mean
-from shadowsim.frames import MOST_SECTIONS, ROLES, SCENARIO_FILE, US_PER_S, failures
+from shadowsim.frames import (
+    FIRST_TOKEN,
+    GOODPUT_COLUMNS,
+    LATENCY_MEASURE,
+    MEASURES,
+    MOST_SECTIONS,
+    PER_TOKEN,
+    ROLES,
+    SCENARIO_FILE,
+    TIME_COLUMNS,
+    US_PER_S,
+    failures,
+)
 from shadowsim.json_files import read_json
 from shadowsim.option_defaults import AUTO
 from shadowsim.quantities import parse_duration
@@ -48,8 +60,6 @@ Frames = Mapping[str, pd.DataFrame]
 class RunFrames(dict[str, pd.DataFrame]):
     """Frames of a run by name, and what its scenario tells of its traffic.
 
-    Of the latency frame only ModelLatency's rows are kept.
-
     Attributes
     ----------
     has_profile : bool or None
@@ -64,22 +74,24 @@ class RunFrames(dict[str, pd.DataFrame]):
         Number of sections of all windows; 0 if only the frames tell.
     horizon_s : float
         End of the last window; NaN if only the frames tell.
+    goodput : tuple of str
+        Texts of the pairs of limits in run.goodput, whose requests `windows` counts.
 
     The warm-up that the scenario asks for is left out.
     """
 
     def __init__(self, frames: Frames, document: Mapping[str, Any] | None = None):
         super().__init__(frames)
-        if "latency" in self:
-            self["latency"] = schema.of_measure(self["latency"])
         self.has_profile: bool | None = None
         self.cycle_s = 0.0
         self.sessions: int | str | None = None
         self.share_cv = 0.0
         self.n_sections = 0
         self.horizon_s = math.nan
+        self.goodput: tuple[str, ...] = ()
         if document is not None:
             self._leave_out_warm_up(document)
+            self.goodput = tuple(map(_pair_text, (document.get("run") or {}).get("goodput") or ()))
             traffic = document["traffic"]
             blocks = traffic if isinstance(traffic, (list, tuple)) else [traffic]
             self.has_profile = any(
@@ -115,9 +127,11 @@ class SideSections:
     requests : ndarray of float64, shape (sections,)
         Number of requests.
     errors : mapping of str to ndarray
-        Number of failed requests, by metric.
+        Number of failed requests, by metric, and of those that missed a pair of limits of run.goodput.
     course : Course
         What is known of its traffic.
+    times : mapping of str to SideSections
+        The same sums of times to the first token and per token, by measure, where the variant has them.
     """
 
     sample: Sample | None
@@ -126,6 +140,7 @@ class SideSections:
     requests: Floats
     errors: Mapping[str, Floats]
     course: Course = UNKNOWN
+    times: Mapping[str, SideSections] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +167,14 @@ class Sections:
     def side(self, role: str) -> SideSections:
         """Return the sections of "source" or "shadow"."""
         return self.source if role == "source" else self.shadow
+
+    def of(self, measure: str) -> Sections | None:
+        """Return the sections of one of `frames.MEASURES`; None where a side has no such times."""
+        if measure == LATENCY_MEASURE:
+            return self
+        if not all(measure in side.times for side in (self.source, self.shadow)):
+            return None
+        return replace(self, source=self.source.times[measure], shadow=self.shadow.times[measure])
 
 
 def share_cv(document: Mapping[str, Any]) -> float:
@@ -214,7 +237,8 @@ def given_traffic(runs: Sequence[Frames]) -> list[Frames]:
     given = [RunFrames(run) for run in runs]
     for run, original in zip(given, runs, strict=True):
         run.has_profile = True
-        run.n_sections = original.n_sections if isinstance(original, RunFrames) else 0
+        if isinstance(original, RunFrames):
+            run.n_sections, run.goodput = original.n_sections, original.goodput
     return [*given]
 
 
@@ -255,14 +279,17 @@ def sections_of(runs: Sequence[Frames], method: str | None) -> Sections:
         sections = _of_requests(runs[0])
     elif method == "windows":
         n = _n_sections(runs[0])
-        source, shadow = (_window_sums(runs[0], role, n) for role in ROLES)
+        measures = [m for m in MEASURES[1:] if TIME_COLUMNS[m] + "_Average" in runs[0]["windows"]]
+        source, shadow = (
+            _with_times(_window_sums(runs[0], role, n), {m: _window_sums(runs[0], role, n, m) for m in measures})
+            for role in ROLES
+        )
         sections = Sections(source, shadow, method)
     else:
         sections = _of_latency(runs, method)
     if not sections.independent:
         cv = math.sqrt(math.fsum(run.share_cv**2 for run in runs if isinstance(run, RunFrames))) / len(runs)
-        shadow = sections.shadow
-        sections = replace(sections, shadow=replace(shadow, course=replace(shadow.course, share_cv=cv)))
+        sections = replace(sections, shadow=with_share_cv(sections.shadow, cv))
     return replace(sections, cycles=math.fsum(map(_cycles, runs)))
 
 
@@ -330,14 +357,39 @@ def _best(runs: Sequence[Frames]) -> str:
 
 def _of_latency(runs: Sequence[Frames], method: str) -> Sections:
     """Return the sections of one run, or of several runs one after another; each replication is one section."""
+    times = {m: _of_measure(runs, m, method) for m in MEASURES[1:] if all(_has(run, m) for run in runs)}
+    sections = _of_measure(runs, LATENCY_MEASURE, method)
+    source, shadow = (
+        _with_times(sections.side(role), {m: of_time.side(role) for m, of_time in times.items()}) for role in ROLES
+    )
+    return replace(sections, source=source, shadow=shadow)
+
+
+def _has(run: Frames, measure: str) -> bool:
+    return bool(len(schema.of_measure(run["latency"], measure)))
+
+
+def _with_times(side: SideSections, times: Mapping[str, SideSections]) -> SideSections:
+    """Return the sections with those of other times that the variant has."""
+    return replace(side, times={measure: of_time for measure, of_time in times.items() if of_time.n.sum() > 0})
+
+
+def with_share_cv(side: SideSections, cv: float) -> SideSections:
+    """Return the sections of a shadow whose requests vary so between choices of sessions (`Course.share_cv`)."""
+    times = {measure: with_share_cv(of_time, cv) for measure, of_time in side.times.items()}
+    return replace(side, course=replace(side.course, share_cv=cv), times=times)
+
+
+def _of_measure(runs: Sequence[Frames], measure: str, method: str) -> Sections:
+    """Return the sections of one of `frames.MEASURES`."""
     replications = method == "replications"
-    low_s, first = np.unique(np.concatenate([_column(run["latency"], "low_s") for run in runs]), return_index=True)
-    high_s = np.concatenate([_column(run["latency"], "high_s") for run in runs])[first]
+    latencies = [schema.of_measure(run["latency"], measure) for run in runs]
+    low_s, first = np.unique(np.concatenate([_column(latency, "low_s") for latency in latencies]), return_index=True)
+    high_s = np.concatenate([_column(latency, "high_s") for latency in latencies])[first]
     counts: dict[str, list[NDArray[np.int64]]] = {role: [] for role in ROLES}
     sides: dict[str, list[SideSections]] = {role: [] for role in ROLES}
-    for run in runs:
-        latency = run["latency"]
-        n = int(latency["section"].max()) + 1
+    for run, latency in zip(runs, latencies, strict=True):
+        n = int(run["latency"]["section"].max()) + 1
         if "windows" in run:
             n = max(n, _n_sections(run))
         at = latency["section"].to_numpy() * low_s.size + np.searchsorted(low_s, _column(latency, "low_s"))
@@ -347,20 +399,22 @@ def _of_latency(runs: Sequence[Frames], method: str) -> Sections:
         for role in ROLES:
             mark = is_shadow if role == "shadow" else ~is_shadow
             table = np.bincount(at[mark], count[mark], n * low_s.size).astype(np.int64).reshape(n, low_s.size)
-            side = _window_sums(run, role, n) if "windows" in run else _bucket_sums(low_s, high_s, table)
+            side = _window_sums(run, role, n, measure) if "windows" in run else _bucket_sums(low_s, high_s, table)
             side = replace(side, course=STEADY) if steady else side
             counts[role].append(table.sum(axis=0, keepdims=True) if replications else table)
             sides[role].append(_total(side) if replications else side)
-    samples = {role: Buckets(low_s, high_s, np.concatenate(counts[role]), _extremes_s(runs, role)) for role in ROLES}
+    samples = {
+        role: Buckets(low_s, high_s, np.concatenate(counts[role]), _extremes_s(runs, role, measure)) for role in ROLES
+    }
     source, shadow = (
         replace(_concatenated(sides[role]), sample=samples[role] if samples[role].n else None) for role in ROLES
     )
     return Sections(source, shadow, method, independent=replications)
 
 
-def _extremes_s(runs: Sequence[Frames], role: str) -> tuple[float, float]:
-    """Return the least and the greatest latency of all runs; infinite if a run does not have them."""
-    names = ["ModelLatency_Minimum", "ModelLatency_Maximum"]
+def _extremes_s(runs: Sequence[Frames], role: str, measure: str) -> tuple[float, float]:
+    """Return the least and the greatest time of all runs; infinite if a run does not have them."""
+    names = [f"{TIME_COLUMNS[measure]}_{end}" for end in ("Minimum", "Maximum")]
     if not all("windows" in run and set(names) <= set(run["windows"].columns) for run in runs):
         return -math.inf, math.inf
     extremes = pd.concat([run["windows"].loc[run["windows"]["role"] == role, names] for run in runs]) / US_PER_S
@@ -368,9 +422,12 @@ def _extremes_s(runs: Sequence[Frames], role: str) -> tuple[float, float]:
     return (-math.inf, math.inf) if math.isnan(least + greatest) else (least, greatest)
 
 
-def _window_sums(run: Frames, role: str, n_sections: int) -> SideSections:
-    """Return sums of the windows of each section; window w of W is in section w n // W."""
-    windows = run["windows"]
+def _window_sums(run: Frames, role: str, n_sections: int, measure: str = LATENCY_MEASURE) -> SideSections:
+    """Return sums of the windows of each section; window w of W is in section w n // W.
+
+    Failures belong to the sums of ModelLatency.
+    """
+    windows, name, whole = run["windows"], TIME_COLUMNS[measure], measure == LATENCY_MEASURE
     mark = (windows["role"] == role).to_numpy()
     times, window = np.unique(_column(windows, "time_s"), return_inverse=True)
     section = window[mark] * n_sections // times.size
@@ -380,11 +437,12 @@ def _window_sums(run: Frames, role: str, n_sections: int) -> SideSections:
         return sums
 
     requests = section_sums(_column(windows, "Invocations")) if "Invocations" in windows else np.zeros(n_sections)
-    count_column = next((c for c in ("ModelLatency_SampleCount", "Invocations") if c in windows), None)
+    count_columns = (f"{name}_SampleCount", *(["Invocations"] if whole else []))
+    count_column = next((c for c in count_columns if c in windows), None)
     answered = _column(windows, count_column) if count_column else None
     total = None
-    if answered is not None and "ModelLatency_Average" in windows:
-        total = section_sums(_column(windows, "ModelLatency_Average") * answered) / US_PER_S
+    if answered is not None and f"{name}_Average" in windows:
+        total = section_sums(_column(windows, f"{name}_Average") * answered) / US_PER_S
 
     def by_window(mark: NDArray[np.bool_]) -> Floats:
         counts = np.zeros(times.size)
@@ -393,14 +451,31 @@ def _window_sums(run: Frames, role: str, n_sections: int) -> SideSections:
         return counts
 
     steady = not follows_profile(run, by_window((windows["role"] == "source").to_numpy()), n_sections)
+    errors = {m: section_sums(_failures(windows, column)) for m, column in ERRORS.items() if column in windows}
+    for column, metric in _goodput_columns(run).items():
+        missed = _column(windows, "Invocations") - _column(windows, column)
+        if not np.isnan(missed[mark]).all():  # of a variant in tokens
+            errors[metric] = section_sums(missed)
     return SideSections(
         sample=None,
         total_s=total,
         n=np.zeros(n_sections) if answered is None else section_sums(answered),
         requests=requests,
-        errors={m: section_sums(_failures(windows, column)) for m, column in ERRORS.items() if column in windows},
+        errors=errors if whole else {},
         course=STEADY if steady else Course(traffic_moments(by_window(mark), n_sections)),
     )
+
+
+def _goodput_columns(run: Frames) -> dict[str, str]:
+    """Return the metric of each of the columns of windows that count a pair of limits of run.goodput."""
+    pairs = run.goodput if isinstance(run, RunFrames) else ()
+    named = zip(GOODPUT_COLUMNS, pairs, strict=False)
+    return {column: f"goodput_miss({text})" for column, text in named if column in run["windows"]}
+
+
+def _pair_text(pair: Mapping[str, Any]) -> str:
+    ttft_s, tpot_s = (parse_duration(pair[key], key) for key in ("ttft_s", "tpot_s"))
+    return f"ttft <= {ttft_s:g} s, tpot <= {tpot_s:g} s"
 
 
 def _failures(windows: pd.DataFrame, name: str) -> Floats:
@@ -408,7 +483,10 @@ def _failures(windows: pd.DataFrame, name: str) -> Floats:
 
 
 def window_sums(run: Frames, role: str) -> dict[str, Floats]:
-    """Return sums per section of a run's windows: wait_s of answered requests, busy_s and length_s of the pool."""
+    """Return sums per section of a run's windows.
+
+    wait_s of answered requests, busy_s and length_s of the pool; of services in tokens, also their columns of counts.
+    """
     windows = run["windows"]
     part = windows[windows["role"] == role]
     start, n = _column(part, "time_s"), _n_sections(run)
@@ -423,6 +501,9 @@ def window_sums(run: Frames, role: str) -> dict[str, Floats]:
         "busy_s": np.nan_to_num(_column(part, "utilisation")) * length_s,
         "length_s": length_s,
     }
+    for name in ("output_tokens", *GOODPUT_COLUMNS):
+        if name in part and part[name].notna().any():
+            terms[name] = np.nan_to_num(_column(part, name))
     return {name: np.bincount(section, values, n).astype(np.float64) for name, values in terms.items()}
 
 
@@ -455,7 +536,7 @@ def _concatenated(runs: Sequence[SideSections]) -> SideSections:
         requests=np.concatenate([run.requests for run in runs]),
         errors={
             name: np.concatenate([run.errors[name] for run in runs])
-            for name in ERRORS
+            for name in runs[0].errors
             if all(name in run.errors for run in runs)
         },
         course=STEADY if all(run.course.is_steady for run in runs) else UNKNOWN,
@@ -470,17 +551,40 @@ def _of_requests(run: Frames) -> Sections:
     for role in ROLES:
         part = requests[requests["role"] == role].sort_values("arrival_s", kind="stable")
         section = arrivals_cut(part["arrival_s"].to_numpy(np.float64), end_s)
-        latency = part["latency_s"].to_numpy(np.float64)
-        answered = ~np.isnan(latency)
-        sample = Values(latency[answered], section[answered], MOST_SECTIONS) if answered.any() else None
-
-        def n_marked(mark: NDArray[np.bool_], section: Ints = section) -> Floats:
-            counts: Floats = np.bincount(section[mark], minlength=MOST_SECTIONS).astype(np.float64)
-            return counts
-
-        errors = {n: n_marked(part["status"].isin(s).to_numpy()) for n, s in _STATUSES.items()}
-        total = np.bincount(section[answered], latency[answered], MOST_SECTIONS).astype(np.float64)
-        sides[role] = SideSections(sample, total, n_marked(answered), n_marked(np.ones(section.size, np.bool_)), errors)
+        n = _n_by_section(section)
+        errors = {name: _n_by_section(section[part["status"].isin(s).to_numpy()]) for name, s in _STATUSES.items()}
+        side = replace(_of_values(part["latency_s"].to_numpy(np.float64), section), requests=n, errors=errors)
+        sides[role] = _with_times(side, {m: _of_values(x, section) for m, x in _token_times(part).items()})
     if not follows_profile(run, sides["source"].requests, MOST_SECTIONS):
-        sides = {role: replace(side, course=STEADY) for role, side in sides.items()}
+        sides = {role: _steady(side) for role, side in sides.items()}
     return Sections(sides["source"], sides["shadow"], "requests")
+
+
+def _of_values(seconds: Floats, section: Ints) -> SideSections:
+    """Return the sums of requests' times, NaN where a request has none."""
+    known = ~np.isnan(seconds)
+    sample = Values(seconds[known], section[known], MOST_SECTIONS) if known.any() else None
+    total = np.bincount(section[known], seconds[known], MOST_SECTIONS).astype(np.float64)
+    n = _n_by_section(section[known])
+    return SideSections(sample, total, n, n, {})
+
+
+def _n_by_section(section: Ints) -> Floats:
+    counts: Floats = np.bincount(section, minlength=MOST_SECTIONS).astype(np.float64)
+    return counts
+
+
+def _token_times(requests: pd.DataFrame) -> dict[str, Floats]:
+    """Return times to the first token and per token of requests, NaN where a request has none, by measure."""
+    if "first_token_s" not in requests:
+        return {}
+    first = _column(requests, "first_token_s")
+    more = _column(requests, "output_tokens") - 1.0 if "output_tokens" in requests else np.full(first.size, np.nan)
+    answered = (requests["status"] == "answered").to_numpy() & (more > 0.0)
+    rest = _column(requests, "latency_s") - first
+    per_token = np.divide(rest, more, out=np.full(first.size, np.nan), where=answered)
+    return {FIRST_TOKEN: first, PER_TOKEN: per_token}
+
+
+def _steady(side: SideSections) -> SideSections:
+    return replace(side, course=STEADY, times={m: replace(of_time, course=STEADY) for m, of_time in side.times.items()})

@@ -14,18 +14,22 @@ import numpy as np
 import pandas as pd
 
 from shadowsim.arrays import Floats
-from shadowsim.frames import PERCENTILES, ROLES
+from shadowsim.frames import GOODPUT_COLUMNS, PERCENTILES, ROLES, SHORT_NAMES
 from shadowsim.statistics import estimates
 from shadowsim.statistics.batch_means import MIN_BATCHES, Course, Deviations, uncorrelated_batches
-from shadowsim.statistics.metric_rows import MIN_BEYOND, MIN_CYCLES, n_effective_of_tails
+from shadowsim.statistics.metric_rows import MIN_BEYOND, MIN_CYCLES, least_effective, n_effective_of_tails
 from shadowsim.statistics.samples import Sample
-from shadowsim.statistics.sections import Frames, SideSections, frames_of, sections_of, window_sums
+from shadowsim.statistics.sections import Frames, Sections, SideSections, frames_of, sections_of, window_sums
 
 FIGURES = ("rate_per_s", "mean_s", *(f"{name}_s" for name in PERCENTILES), "wait_mean_s", "utilisation", "error_rate")
+_PER_SECOND = ("output_tokens",)  # columns of windows whose sums are divided by the run's length
 
 
 def standard_errors_of(run: object) -> pd.DataFrame:
     """Return the standard errors of a run's figures: one row per role, one column per name in `FIGURES`.
+
+    A run of services in tokens also has columns for ttft_mean_s, ttft_p50_s, ... and tpot_... (all of `PERCENTILES`),
+    output_tokens_per_s, and goodput_share_1 and so on.
 
     Parameters
     ----------
@@ -35,8 +39,23 @@ def standard_errors_of(run: object) -> pd.DataFrame:
     frames = frames_of(run)[0]
     sections = sections_of([frames], "sections" if "latency" in frames else "windows")
     known = sections.cycles >= MIN_CYCLES
+    figures = [*FIGURES, *_token_figures(frames, sections)]
     errors = {role: _errors(frames, role, sections.side(role), known) for role in ROLES}
-    return pd.DataFrame(errors, index=list(FIGURES)).T
+    return pd.DataFrame(errors, index=figures).T
+
+
+def _token_figures(frames: Frames, sections: Sections) -> list[str]:
+    """Return the names of the figures that a run of services in tokens has besides `FIGURES`."""
+    times = [s for m, s in SHORT_NAMES.items() if any(m in sections.side(role).times for role in ROLES)]
+    names = [f"{short}_{name}_s" for short in times for name in ("mean", *PERCENTILES)]
+    in_windows = frames.get("windows", pd.DataFrame()).columns
+    names += [f"{column}_per_s" for column in _PER_SECOND if column in in_windows]
+    return names + [_goodput_share(column) for column in GOODPUT_COLUMNS if column in in_windows]
+
+
+def _goodput_share(column: str) -> str:
+    """Return the figure of a column of windows that counts a pair of limits: goodput_1 is of goodput_share_1."""
+    return column.replace("goodput", "goodput_share")
 
 
 def _errors(frames: Frames, role: str, side: SideSections, known: bool) -> dict[str, float]:
@@ -53,14 +72,33 @@ def _errors(frames: Frames, role: str, side: SideSections, known: bool) -> dict[
         pairs["mean_s"] = (side.total_s, side.n)
     if "error_rate" in side.errors:
         pairs["error_rate"] = (side.errors["error_rate"], side.requests)
+    for column in GOODPUT_COLUMNS:
+        if column in sums:
+            pairs[_goodput_share(column)] = (sums[column], side.requests)
+    for column in _PER_SECOND:
+        if column in sums:
+            pairs[f"{column}_per_s"] = (sums[column], sums["length_s"])
     for figure, (total, n) in pairs.items():
         errors[figure] = _error_of_ratio(total, n, side.course)
     n_eff = n_effective_of_tails(side)
-    if side.sample is not None and n_eff is not None:
-        for name, q in PERCENTILES.items():
-            if n_eff * min(q, 1.0 - q) >= MIN_BEYOND:
-                errors[f"{name}_s"] = _error_of_quantile(side.sample, q, side.course)
+    errors |= _errors_of_quantiles(side, n_eff, "")
+    for measure, short in SHORT_NAMES.items():
+        of_time = side.times.get(measure)
+        if of_time is not None and of_time.total_s is not None:
+            errors[f"{short}_mean_s"] = _error_of_ratio(of_time.total_s, of_time.n, of_time.course)
+            errors |= _errors_of_quantiles(of_time, least_effective(n_eff, n_effective_of_tails(of_time)), f"{short}_")
     return errors
+
+
+def _errors_of_quantiles(side: SideSections, n_eff: float | None, prefix: str) -> dict[str, float]:
+    """Return the standard errors of the quantiles that have enough independent answers beyond them."""
+    if side.sample is None or n_eff is None:
+        return {}
+    return {
+        f"{prefix}{name}_s": _error_of_quantile(side.sample, q, side.course)
+        for name, q in PERCENTILES.items()
+        if n_eff * min(q, 1.0 - q) >= MIN_BEYOND
+    }
 
 
 def _error_of_ratio(total: Floats, n: Floats, course: Course) -> float:

@@ -6,6 +6,7 @@ Importing it loads nothing heavy, since the command line takes its defaults from
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from numbers import Real
 
@@ -74,21 +75,36 @@ def terms_of(
     )
 
 
-def limit_of(slo_s: float | str | None) -> float | None:
-    """Return the argument `slo_s` of `compare` in seconds, or None.
+def limits_of(
+    slo_s: float | str | None, ttft_slo_s: float | str | None = None, tpot_slo_s: float | str | None = None
+) -> dict[str, float]:
+    """Return those arguments of `compare` that are given, in seconds, by the row that each adds.
 
     Raises
     ------
     InputError
-        When it is no time above 0, such as 0.2 or "200ms".
+        When one is no time above 0, such as 0.2 or "200ms".
     """
-    if slo_s is None:
-        return None
-    if not isinstance(slo_s, str):
-        return _number("slo_s", slo_s, 0.0, math.inf)
-    limit_s = parse_duration(slo_s, "slo_s")
+    given = {"slo_s": slo_s, "ttft_slo_s": ttft_slo_s, "tpot_slo_s": tpot_slo_s}
+    return {
+        name.replace("slo_s", "slo_miss"): _limit_s(name, value) for name, value in given.items() if value is not None
+    }
+
+
+def check_limits(limits_s: Mapping[str, float], metrics: Container[str]) -> None:
+    """Raise `InputError` for a limit of `limits_of` on tokens, where no variant that is compared has such a metric."""
+    for metric in limits_s:
+        if metric != "slo_miss" and metric not in metrics:
+            name = metric.replace("slo_miss", "slo_s")
+            raise InputError(name, "is for services in tokens, which these runs do not compare", limits_s[metric])
+
+
+def _limit_s(name: str, value: float | str) -> float:
+    if not isinstance(value, str):
+        return _number(name, value, 0.0, math.inf)
+    limit_s = parse_duration(value, name)
     if limit_s <= 0.0:
-        raise InputError("slo_s", "must be > 0", slo_s)
+        raise InputError(name, "must be > 0", value)
     return limit_s
 
 

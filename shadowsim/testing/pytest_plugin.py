@@ -139,11 +139,19 @@ def shadow_scenario(request: pytest.FixtureRequest) -> Scenario:
 
 @pytest.fixture
 def shadow_result(request: pytest.FixtureRequest, shadow_scenario: Scenario) -> Result:
-    """The result of simulating shadow_scenario; tests of one scenario share it, so it must not be changed."""
+    """The result of simulating shadow_scenario; tests of one scenario share it, so it must not be changed.
+
+    It counts the pairs of limits of the goodputs in the test's marks, besides those of the scenario.
+    """
+    from shadowsim.planning.slo import parse_slo, with_goodput
     from shadowsim.scenario.scenario import Scenario
 
+    goals = [goal for mark in request.node.iter_markers("slo") for goal in _goals(mark)]
     with _short_failures():
-        return _session_result(request.session, Scenario.of(shadow_scenario))
+        scenario = Scenario.of(shadow_scenario)
+        for slo in map(parse_slo, goals):
+            scenario = with_goodput(scenario, slo)
+        return _session_result(request.session, scenario)
 
 
 @pytest.fixture

@@ -337,7 +337,7 @@ CELLS = [
     ("ss.sweep(scenario, {'rate_per_s': 100})", "grid.rate_per_s: must be a list of values, got 100"),
     ("ss.sweep(scenario, {'rate_per_s': []})", "grid.rate_per_s: must have at least one value"),
     ("ss.plan(result, 'p99 +5%')", "scenario: must be an object, JSON text or a path, not a Result"),
-    ("ss.card(5)", "thing: must be a Result, an Experiment, a Scenario, or a frame of size or plan, got 5"),
+    ("ss.card(5)", "thing: must be a Result, an Experiment, a Scenario, or a frame of size, capacity or plan, got 5"),
     ("ss.agreement(None, None)", "captures: must be a path, not null"),
     ("ss.agreement('nothing', 'nothing', rtol='1%')", "rtol: must be a finite number >= 0, got '1%'"),
     ("ss.read_captures(None)", "captures: must be a path, not null"),

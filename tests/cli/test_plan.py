@@ -1,4 +1,4 @@
-"""The commands size, plan and sweep: output, exit statuses and errors."""
+"""The commands size, capacity, plan and sweep: output, exit statuses and errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from commands import good, refused, run, written
 
-from shadowsim import default_scenario, plan, size, sweep
+from shadowsim import capacity, default_scenario, plan, size, sweep
 from shadowsim.scenario.scenario import init_scenario
 
 BASE = default_scenario().replace({"traffic.profile": None, "rate_per_s": 100, "horizon_s": 1200})
@@ -79,6 +79,42 @@ class TestSize:
     )
     def test_slips(self, options, says):
         assert says in refused("size", *options)
+
+
+class TestCapacity:
+    GOALS = ("--slo", "p99 <= 100ms", "--replications", 3)
+
+    def test_answers_with_the_greatest_rate(self, scenario_file, tmp_path):
+        text = good("capacity", scenario_file, *self.GOALS, "--report", tmp_path / "page.html")
+        assert "goals: p99 <= 100ms" in text
+        assert "shadow: decided by p99 <= 100ms; stable below 800 requests/s; 3 runs of" in text
+        assert "Latency against the rate" in (tmp_path / "page.html").read_text()
+
+    def test_for_machines(self, scenario_file):
+        want = capacity(scenario_file, "p99 <= 100ms", replications=3)
+        got = pd.read_csv(io.StringIO(good("capacity", scenario_file, *self.GOALS, "--csv")))
+        assert got.loc[0, "rate_per_s"] == pytest.approx(want.loc[0, "rate_per_s"])
+        (answer,) = json.loads(good("capacity", scenario_file, *self.GOALS, "--json"))
+        assert answer["low_per_s"] == want.loc[0, "low_per_s"]
+        assert answer["binding"] == "p99 <= 100ms"
+
+    def test_fails_when_no_rate_holds(self, scenario_file):
+        done = run("capacity", scenario_file, "--slo", "p50 < 1ms")
+        assert done.exit_code == 1
+        assert "The shadow holds no rate." in done.stdout
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ([], "--slo: is required"),
+            (["--slo", "p99 <= 100"], "slo: needs a unit"),
+            (["--slo", "utilisation >= 5%"], "slo: needs a goal that a higher rate breaks"),
+            (["--slo", "p99 < 1s", "--replications", "2"], "replications: must be"),
+            (["--slo", "p99 < 1s", "--confidence", "95"], "confidence: must be"),
+        ],
+    )
+    def test_slips(self, scenario_file, options, says):
+        assert says in refused("capacity", scenario_file, *options)
 
 
 class TestPlan:

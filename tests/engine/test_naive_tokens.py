@@ -277,6 +277,16 @@ def test_a_cache_keeps_the_beginnings_of_the_latest_groups():
     assert each(h, "latency") == [(2.25,), (2.25,), (1.75,), (1.75,)]
 
 
+def test_a_block_is_named_by_the_hash_of_its_last_token():
+    s = server(listed(10), listed(1), p=0.125, cache_tokens=100)
+    s.prefix_hashes, s.hash_tokens = [[1, 2], [1, 3], [1, 2], []], 6
+    h = run([0.0, 10.0, 20.0, 30.0], s)
+    # the second block ends with the eighth token, which the second hash covers
+    assert each(h, "latency") == [(2.25,), (1.75,), (1.25,), (2.25,)]
+    assert each(h, "cached") == [(0,), (4,), (8,), (0,)]
+    assert (h.queried_by_window[0], h.hit_by_window[0]) == (40, 12)
+
+
 def test_an_instance_that_fails_forgets():
     failing = events.dynamics(outages=events.outages([(0, 5.0, 1.0)]))
     assert each(run([0.0, 10.0], cached([1, 1], [10]), failing), "latency") == [(2.25,), (2.25,)]

@@ -1,5 +1,7 @@
 """Frames of runs in tokens, through `simulate`: equal to the oracle's figures, saved, and the same on all workers."""
 
+from pathlib import Path
+
 import naive
 import naive_tokens as tokens
 import numpy as np
@@ -13,7 +15,7 @@ from shadowsim.engine.columns import columns
 from shadowsim.engine.replicate import replicate, summarise
 from shadowsim.frames import FIRST_TOKEN, LATENCY_MEASURE, MEASURES, PER_TOKEN, TIME_COLUMNS, TOKEN_WINDOWS, of_measure
 from shadowsim.report.run_text import results_text
-from shadowsim.text import time_text
+from shadowsim.text import percent, time_text
 
 STEP = {"base_s": 0.02, "per_prefill_token_s": 0.0005, "per_sequence_s": 0.002, "per_kv_token_s": 1e-5}
 SERVED = {
@@ -29,6 +31,7 @@ SERVED = {
 }
 PAIRS = [{"ttft_s": 0.5, "tpot_s": 0.05}, {"ttft_s": 2.0, "tpot_s": 0.06}]
 POISSON = {"process": "poisson", "rate_per_s": 6.0}
+PREFIX = {"length": 40, "groups": 5, "cache_tokens": 100}
 
 
 def token_run(source=None, shadow=None, **more):
@@ -74,6 +77,14 @@ def check_windows(c, windows, history, server):
     exact(windows["running_sequences_maximum"], greatest)
 
 
+def check_prefixes(c, windows, requests, history):
+    exact = np.testing.assert_array_equal
+    exact(windows["prefix_queried_tokens"], history.queried_by_window[: c.n_windows])
+    exact(windows["prefix_hit_tokens"], history.hit_by_window[: c.n_windows])
+    cached = [history.sequences[row.request, row.attempt].cached for row in requests.itertuples()]
+    exact(requests["cached_tokens"].to_numpy(float, na_value=np.nan), cached)
+
+
 def check_requests(requests, history):
     reached = {(a.number, a.attempt): a for a in history.attempts if not a.status.startswith("lost")}
     assert len(requests) == len(reached)
@@ -115,6 +126,77 @@ def test_a_plain_variant_beside_has_no_figures_of_tokens():
     assert set(latency["measure"]) == {LATENCY_MEASURE}
     requests = result.requests[result.requests["role"] == "shadow"]
     assert requests[["first_token_s", "prompt_tokens", "output_tokens"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("roles", [("source",), ("shadow",), ("source", "shadow")])
+def test_prefix_caches_have_the_oracles_figures_on_any_number_of_workers(roles, tmp_path):
+    served = {role: {"tokens": SERVED | ({"prefix": PREFIX} if role in roles else {})} for role in ("source", "shadow")}
+    s = token_run(served["source"], served["shadow"])
+    c, _, histories = oracle(s)
+    result = ss.simulate(s, workers=1)
+    for workers in (2, 3):
+        again = ss.simulate(s, workers=workers)
+        for name in ("windows", "latency", "requests"):
+            pd.testing.assert_frame_equal(getattr(result, name), getattr(again, name), check_exact=True)
+    summary = result.summary().set_index("role")
+    for role, history in zip(("source", "shadow"), histories, strict=True):
+        windows, requests = (frame[frame["role"] == role] for frame in (result.windows, result.requests))
+        check_requests(requests, history)
+        if role in roles:
+            check_prefixes(c, windows, requests, history)
+            share = windows["prefix_hit_tokens"].sum() / windows["prefix_queried_tokens"].sum()
+            assert summary.loc[role, "prefix_hit_share"] == share > 0.05
+        else:
+            assert windows[["prefix_queried_tokens", "prefix_hit_tokens"]].isna().all(axis=None)
+            assert requests["cached_tokens"].isna().all()
+            assert np.isnan(summary.loc[role, "prefix_hit_share"])
+    if len(roles) == 2:
+        return
+    loaded = ss.Result.load(result.save(tmp_path / "run"))
+    for name in ("windows", "requests"):
+        pd.testing.assert_frame_equal(getattr(result, name), getattr(loaded, name), check_exact=True)
+    share = percent(summary.loc[roles[0], "prefix_hit_share"])
+    for text in (results_text([result]), ss.card(result), result.report(tmp_path / "p.html").read_text("utf-8")):
+        assert "prefix hits" in text
+        assert share in text
+
+
+def test_hashes_of_a_recorded_trace_have_the_oracles_figures():
+    """Two minutes of the Mooncake conversations; copies by session, which is the second hash."""
+    file = Path(__file__).resolve().parents[3] / "shared" / "data" / "mooncake_conversation_2025.csv"
+    if not file.exists():
+        pytest.skip(f"the Mooncake trace is not at {file}")
+    served = SERVED | {
+        "prompt": "input_length", "output": "output_length", "max_step_tokens": 8192, "kv_tokens": 200_000,
+        "prefix": {"hashes": "first_hashes", "hash_tokens": 512, "cache_tokens": 40_000},
+        "step": {"base_s": 0.03, "per_prefill_token_s": 6e-5, "per_kv_token_s": 1e-7},
+    }  # fmt: skip
+    traffic = {"process": "trace", "path": str(file), "sessions": "first_hashes[1]"}
+    s = scenario(
+        traffic, {"tokens": served}, {"tokens": served}, source_instances=2, share=40, mirror={"rule": "hash"},
+        endpoint={"timeout_s": 60.0}, horizon_s=120.0, period_s=20.0,
+    )  # fmt: skip
+    trace = s.traffic.trace()
+    arrivals = arrivals_of(s)
+    c = columns(s, arrivals)
+    servers = [tokens.server_of(side.service.tokens, trace) for side in map(s.side, ("source", "shadow"))]
+    histories = tokens.simulate(c, arrivals, *servers)[:2]
+    result = ss.simulate(s)
+    for role, history in zip(("source", "shadow"), histories, strict=True):
+        windows, requests = (frame[frame["role"] == role] for frame in (result.windows, result.requests))
+        check_requests(requests, history)
+        check_prefixes(c, windows, requests, history)
+    session = trace.whole_numbers("first_hashes[1]", "")[: (result.requests["role"] == "source").sum()]
+    copied = np.isin(np.arange(session.size), requests["request"])
+    assert not {*session[copied]} & {*session[~copied]}
+    assert set(requests["cached_tokens"]) >= {0, 512, 2048}
+
+
+def test_runs_without_prefix_caches_have_no_such_columns():
+    result = ss.simulate(token_run())
+    assert not {"prefix_queried_tokens", "prefix_hit_tokens"} & set(result.windows)
+    assert "cached_tokens" not in result.requests
+    assert "prefix_hit_share" not in result.summary()
 
 
 def test_runs_without_tokens_have_no_such_columns():

@@ -1,7 +1,6 @@
 """Services in tokens, against the oracle that makes every step: each token's time, preemption and count."""
 
 import os
-from dataclasses import replace
 
 import naive
 import naive_events as events
@@ -10,18 +9,18 @@ import numpy as np
 import pytest
 from cases import scenario, service
 from event_dynamics import OUTAGES, RETRIES, SCALINGS
-from hypothesis import Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_cases import servers as any_servers
+from token_cases import servers
 
 from shadowsim.engine import _event_kernel as e
 from shadowsim.engine import _kernel as k
+from shadowsim.engine import _prefix_kernel as p
 from shadowsim.engine import _token_kernel as t
 from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 
-PHASES = [Phase.generate]
 EXAMPLES = 15 if os.environ.get("NUMBA_DISABLE_JIT") else 60
 GOALS = np.array([[0.5, 0.2], [2.0, 0.5]])
 
@@ -38,24 +37,49 @@ def lengths_of(s, column):
     return t.Lengths(*parts, column, s.full_batch)
 
 
+def names_of(s):
+    """The kernel's names of a server's prefixes; None: it has no prefix cache."""
+    if not s.cache_tokens:
+        return None
+    rows = s.prefix_hashes or [[int(group)] for group in s.prefix_by_request]
+    by_request = np.full((len(rows), max(map(len, rows), default=1)), -1)
+    for names, row in zip(by_request, rows, strict=True):
+        names[: len(row)] = row
+    each = s.hash_tokens if s.prefix_hashes else s.prefix_length
+    lengths = (by_request >= 0).sum(axis=1) * each
+    blocks = s.cache_tokens // s.block_tokens
+    return p.PrefixNames(s.prefix_groups, s.prefix_length, by_request, lengths, each, s.block_tokens, blocks)
+
+
 def with_servers(c, source, shadow, dynamics):
     """Columns of a run whose variants are in tokens where there is a server, with these dynamics."""
     made = []
     for server, column, more in zip((source, shadow), (t.SOURCE_OUTPUT, t.SHADOW_OUTPUT), dynamics, strict=True):
         if server is not None:
-            more = more._replace(evented=True, scheduler=scheduler_of(server), lengths=lengths_of(server, column))
+            more = more._replace(
+                evented=True,
+                scheduler=scheduler_of(server),
+                lengths=lengths_of(server, column),
+                prefix=names_of(server),
+            )
         made.append(more)
     c = events.with_dynamics(c, *made)
     for role, server in (("source", source), ("shadow", shadow)):
         pool = getattr(c, role)
         if server is not None:
             # a trace's column tells the kernel of a plain source that its copies need the numbers of their requests
-            column = next((x.by_request for x in (server.prompt, server.output) if x.by_request.size), np.empty(0))
+            column = next((x for x in columns_of(server) if len(x)), np.empty(0))
+            column = np.ones(len(column))
             setattr(c, role, pool._replace(n_workers=1, work_s=np.asarray(column, float)))
     c.goodput_s = GOALS
     c.pool = lambda role: getattr(c, role)
     c.dynamics = lambda role: getattr(c, f"{role}_dynamics")
     return c
+
+
+def columns_of(s):
+    """The columns of a trace that a server has, some of them empty."""
+    return s.prompt.by_request, s.output.by_request, s.prefix_by_request, s.prefix_hashes
 
 
 def run(c, arrivals, chunk):
@@ -85,6 +109,7 @@ def check_sequences(sample, history):
     exact(rows[:, k.S_START], [a.start for a in reached], "start")
     exact(rows[:, e.S_LATENCY], [a.latency for a in reached], "latency")
     exact(rows[:, e.S_FIRST_TOKEN], [s.first_token_s for s in sequences], "first token")
+    exact(rows[:, e.S_CACHED], [s.cached for s in sequences], "cached tokens")
     exact(rows[:, k.S_SERVICE], [a.service for a in reached], "service")
     names = np.array(["answered", "error_4xx", "error_5xx", "timed_out", "refused", "unavailable", "failed"])
     assert names[rows[:, e.S_STATUS].astype(int)].tolist() == [a.status for a in reached]
@@ -108,6 +133,8 @@ def check_windows(c, side, history, server):
     exact(rows[:, e.R_OUTPUT_TOKENS], history.tokens_by_window, "output tokens")
     exact(rows[:, e.R_PREFILL_TOKENS], history.prefill_by_window, "prefill tokens")
     exact(rows[:, e.R_PREEMPTIONS], history.preemptions_by_window, "preemptions")
+    exact(rows[:, e.R_PREFIX_QUERIED], history.queried_by_window, "queried tokens")
+    exact(rows[:, e.R_PREFIX_HIT], history.hit_by_window, "tokens found")
     first, per = ([[] for _ in range(c.n_windows)] for _ in range(2))
     met = np.zeros((c.n_windows, len(GOALS)))
     for a in history.attempts:
@@ -146,19 +173,14 @@ def check(c, arrivals, chunk, source, shadow):
     return histories
 
 
-def servers():
-    """Servers without a prefix cache, which the kernel does not have."""
-    return any_servers().map(lambda server: replace(server, prefix_length=0, prefix_groups=0, cache_tokens=0))
-
-
 @st.composite
 def runs(draw):
     """Columns, arrivals and servers of a run with everything on."""
     source = draw(st.one_of(servers(), servers(), st.none()))
     shadow = draw(servers()) if source is None else draw(st.one_of(servers(), st.none()))
     # only arrivals that are numbered through the run have columns of a trace
-    columns_of = [x.by_request.size for s in (source, shadow) if s is not None for x in (s.prompt, s.output)]
-    process = "constant" if max(columns_of) > 1 else draw(st.sampled_from(["poisson", "constant"]))
+    most = max(len(x) for s in (source, shadow) if s is not None for x in columns_of(s))
+    process = "constant" if most > 1 else draw(st.sampled_from(["poisson", "constant"]))
     rate = draw(st.sampled_from([0.3, 1.0, 3.0]))
     traffic = {"process": process, "rate_per_s": rate}
     s = scenario(

@@ -195,3 +195,98 @@ def test_a_plan_on_a_cluster_is_the_same(monkeypatch):
     arguments = {"shares": [50], "durations": ["5min"], "replications": 10}
     with dask_executor() as executor:
         pd.testing.assert_frame_equal(plan(case(), executor=executor, **arguments), plan(case(), **arguments))
+
+
+SERVED = {
+    "prompt": "ContextTokens",
+    "output": "GeneratedTokens",
+    "max_sequences": 64,
+    "max_step_tokens": 2048,
+    "kv_tokens": 100_000,
+    "step": {"base_s": 0.02, "per_prefill_token_s": 0.0001, "per_sequence_s": 0.0005},
+}
+
+
+@pytest.fixture
+def token_trace(tmp_path):
+    """A trace of ten minutes with 3,000 requests, their prompts and answers."""
+    rng = np.random.default_rng(5)
+    n = 3000
+    arrival = np.sort(rng.uniform(0.0, 600.0, n))
+    prompt, output = rng.lognormal(5.0, 0.7, n).round() + 1.0, rng.geometric(1.0 / 30.0, n)
+    file = tmp_path / "trace.csv"
+    lines = [f"{a:.4f},{p:.0f},{o:d}" for a, p, o in zip(arrival, prompt, output, strict=True)]
+    file.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines]) + "\n")
+    return {"process": "trace", "path": str(file), "time_column": "TIMESTAMP", "time_unit": "s"}
+
+
+def token_case(token_trace):
+    """Source and shadow have different step models."""
+    shadow = {"tokens": SERVED | {"step": {"base_s": 0.015, "per_prefill_token_s": 0.00005, "per_sequence_s": 0.0002}}}
+    return case(token_trace, source={"tokens": SERVED}, shadow=shadow, horizon_s=590.0, period_s=5.0)
+
+
+@pytest.mark.usefixtures("small")
+def test_an_effect_on_tokens_is_that_of_production(token_trace):
+    """Without the effect both are equal in production, with it they are not."""
+    row = plan(token_case(token_trace), "tpot mean +20%", shares=[100], replications=10).iloc[0]
+    # Runs differ by chance, by a hundredth of their mean: from 8 and from 10 of them, to 4 standard errors.
+    assert row["seen_none_pct"] == pytest.approx(0.0, abs=2.0)
+    assert row["seen_effect_pct"] == pytest.approx(20.0, abs=2.5)
+    assert row["power"] == 1.0
+    # slower steps make more sequences run, so that steps last longer still
+    assert 1.05 < row["scale"] < 1.2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("text", "points"), [("ttft p95 +20%", 20.0), ("goodput(ttft <= 100ms, tpot <= 30ms) -5%", 5.0)]
+)
+def test_effects_on_tails_of_tokens_are_those_of_production(token_trace, text, points):
+    frame = plan(token_case(token_trace), text, shares=[50, 100], replications=10)
+    # of a share they are points more that miss the limits; tails differ by some hundredths from run to run
+    assert (frame["seen_effect_pct"] - frame["seen_none_pct"]).tolist() == pytest.approx([points] * 2, rel=0.25)
+    assert frame["shadow_instances"].tolist() == [1, 2]
+
+
+def test_an_effect_on_tokens_needs_services_in_tokens():
+    with pytest.raises(InputError, match="effect: needs services in tokens, which Source is not, got 'ttft p99"):
+        plan(case(), "ttft p99 +10%")
+
+
+def public_trace(azure_trace, name):
+    traffic, lengths = {
+        "azure": ({"path": str(azure_trace), "time_column": "TIMESTAMP"}, ("ContextTokens", "GeneratedTokens")),
+        "mooncake": (
+            {"path": str(azure_trace.with_name("mooncake_conversation_2025.csv")), "time_column": "timestamp_ms",
+             "time_unit": "ms"},
+            ("input_length", "output_length"),
+        ),
+    }[name]  # fmt: skip
+    served = {"prompt": lengths[0], "output": lengths[1], "max_sequences": 256, "max_step_tokens": 8192,
+              "kv_tokens": 800_000}  # fmt: skip
+    n = {"azure": 6, "mooncake": 32}[name]
+    return scenario(
+        {"process": "trace"} | traffic,
+        {"tokens": served | {"step": "llama2-70b-a100-80gb-tp8"}},
+        {"tokens": served | {"step": "llama2-70b-h100-80gb-tp8"}},
+        source_instances=n,
+        shadow_instances=n // 2,
+        endpoint={"timeout_s": 480.0},
+        horizon_s=None,
+        period_s=10.0,
+        sample_requests=0,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["azure", "mooncake"])
+def test_public_traces_of_language_models_are_planned(azure_trace, name):
+    """In full at ten rehearsals; what a hundred take is in benchmarks."""
+    frame = plan(public_trace(azure_trace, name), "tpot p95 +5%", shares=[50], replications=10)
+    row = frame.iloc[0]
+    assert row["how"] == "simulated"
+    assert row["simulated_h"] == row["duration_h"]
+    assert row["seen_effect_pct"] - row["seen_none_pct"] == pytest.approx(5.0, abs=2.5)
+    assert 1.01 < row["scale"] < 1.05

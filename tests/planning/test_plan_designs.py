@@ -114,6 +114,20 @@ def test_long_memories_and_far_tails_ask_for_more(monkeypatch):
     assert not far.is_long_enough
 
 
+def test_requests_in_tokens_cost_more_the_more_run_at_once():
+    served = {"prompt": 100, "output": 200, "max_sequences": 32, "max_step_tokens": 2048, "kv_tokens": 100_000,
+              "step": {"base_s": 0.01}}  # fmt: skip
+    assert plan_designs.request_cost(case()) == 1.0
+
+    def cost(rate_per_s):
+        traffic = {"process": "poisson", "rate_per_s": rate_per_s}
+        return plan_designs.request_cost(case(traffic, source={"tokens": served}, source_instances=2))
+
+    # a request alone takes 2 s
+    costs = [(25.0 + 2.0 * running) / plan_designs.TOKENS_PATIENCE for running in (0.5, 5.0, 32.0)]
+    assert [cost(rate) for rate in (0.5, 5.0, 500.0)] == pytest.approx(costs)
+
+
 def test_shares_and_durations_are_read():
     assert shares_of(None) == [10, 25, 50, 100]
     assert shares_of([100, 5.0, 5]) == [5, 100]

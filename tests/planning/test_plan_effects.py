@@ -3,7 +3,9 @@
 import pytest
 
 from shadowsim import InputError
+from shadowsim.frames import FIRST_TOKEN, PER_TOKEN
 from shadowsim.planning.plan_effects import Effect, ServiceFactors, parse_effect, service_factors
+from shadowsim.scenario.tokens import Goodput
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,11 @@ from shadowsim.planning.plan_effects import Effect, ServiceFactors, parse_effect
         ("error_rate +0.5%", Effect("error_rate", 0.005, False)),
         ("error_rate_4xx +2%", Effect("error_rate_4xx", 0.02, False)),
         ("share(latency > 200ms) +1%", Effect("slo_miss", 0.01, False, 0.2)),
+        ("ttft p99 +10%", Effect("p99", 0.1, True, 0.99, measure=FIRST_TOKEN)),
+        ("TPOT.p99.9 -2ms", Effect("p99.9", -0.002, False, 0.999, measure=PER_TOKEN)),
+        ("tpot mean+5%", Effect("mean", 0.05, True, measure=PER_TOKEN)),
+        ("share(ttft > 1s) +1%", Effect("slo_miss", 0.01, False, 1.0, measure=FIRST_TOKEN)),
+        ("goodput(ttft <= 1s, tpot<=50ms) -2%", Effect("goodput_miss", 0.02, False, pair=Goodput(1.0, 0.05))),
     ],
 )
 def test_an_effect_is_read(text, effect):
@@ -37,7 +44,13 @@ def test_an_effect_is_read(text, effect):
         ("p99 +0%", "must not be 0"),
         ("p99 -100%", "above -100%"),
         ("error_rate +101%", "at most 100 points"),
-        ("share(latency > 0s) +1%", "must begin with one of"),
+        ("share(latency > 0s) +1%", "must have limits > 0"),
+        ("share(tpot > 50) +1%", "needs a unit, got 'share(tpot > 50) +1%'; share(tpot > 50ms) or share(tpot > 50s)?"),
+        ("ttft p98 +5%", "did you mean ttft p99"),
+        ("ttft +5%", "did you mean ttft p99"),
+        ("goodput(ttft <= 1s) -2%", "did you mean goodput(ttft <= T, tpot <= U)"),
+        ("goodput(ttft <= 1s, tpot <= 50) -2%", "tpot <= 50ms or tpot <= 50s?"),
+        ("goodput(ttft <= 1s, tpot <= 5ms) -20ms", "needs percentage points"),
         (5, "must be METRIC"),
     ],
 )

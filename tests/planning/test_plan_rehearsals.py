@@ -75,6 +75,53 @@ def test_a_rehearsal_with_events_is_judged_likewise(text):
     assert result.shadow > 0.1 or not effect.of_errors  # a minute of 400 s without any instance
 
 
+SERVED = {
+    "prompt": {"law": "lognormal", "mean_tokens": 60, "scv": 0.5},
+    "output": {"law": "gamma", "mean_tokens": 20, "scv": 0.7},
+    "max_sequences": 16,
+    "max_step_tokens": 128,
+    "kv_tokens": 4000,
+    "step": {"base_s": 0.01, "per_prefill_token_s": 0.0002, "per_sequence_s": 0.001, "per_kv_token_s": 1e-6,
+             "per_prefill_pair_s": 1e-7},
+    "before_s": 0.002,
+}  # fmt: skip
+
+
+def token_case(factor=1.0):
+    step = {key: seconds * factor for key, seconds in SERVED["step"].items()}
+    pools = {"services.Source": {"tokens": SERVED}, "services.Shadow": {"tokens": SERVED | {"step": step}}}
+    pair = [{"ttft_s": 0.04, "tpot_s": 0.016}]
+    traffic = {"process": "poisson", "rate_per_s": 20.0}
+    return case(traffic, horizon_s=2000.0, period_s=20.0).replace(pools | {"run.goodput": pair})
+
+
+@pytest.mark.parametrize(
+    ("text", "metric"),
+    [
+        ("ttft p95 +5%", "ttft_p95"),
+        ("tpot p99 +5%", "tpot_p99"),
+        ("tpot mean +1ms", "tpot_mean"),
+        ("share(ttft > 40ms) +1%", "ttft_slo_miss"),
+        ("goodput(ttft <= 40ms, tpot <= 16ms) -2%", "goodput_miss(ttft <= 0.04 s, tpot <= 0.016 s)"),
+    ],
+)
+def test_a_rehearsal_of_tokens_is_judged_likewise(text, metric):
+    base = token_case(1.05)
+    result = Rehearsal.of(base, parse_effect(text), levels_of(0.1, 1)).run(0)
+    compared = compare(run(replication(base, 0)), confidence=0.9, ttft_slo_s=0.04).set_index("metric")
+    row = compared.loc[metric]
+    assert [result.source, result.shadow, result.low, result.high] == pytest.approx(
+        [row["source"], row["shadow"], row["low"], row["high"]], rel=1e-9
+    )
+
+
+def test_slower_steps_of_the_shadow_are_those_of_a_scenario():
+    effect = parse_effect("tpot mean +5%")
+    changed = Rehearsal.of(token_case(), effect, levels_of(0.05, 1)).with_shadow(1.25).run(0)
+    assert changed == Rehearsal.of(token_case(1.25), effect, levels_of(0.05, 1)).run(0)
+    assert changed.shadow > 1.2 * changed.source
+
+
 def test_the_shadow_alone_is_changed_and_as_a_scenario_would_change_it():
     rehearsal = Rehearsal.of(case(), parse_effect("mean +5%"), levels_of(0.05, 1))
     slower = service("exponential", 0.021 * 1.25, 2, error_4xx=0.01, error_5xx=0.01, queue_limit=3)

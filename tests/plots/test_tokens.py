@@ -39,6 +39,19 @@ def test_each_panel_shows_its_column(run, name, columns, factors):
     assert all(np.isnan(t.y).all() for t in figure.data if t.legendgroup == "shadow")
 
 
+def test_prefix_caches_have_a_panel():
+    prefix = {"length": 32, "groups": 3, "cache_tokens": 64}
+    run = {"horizon_s": 600.0, "period_s": 30.0}
+    result = simulate(scenario(POISSON, {"tokens": SERVED | {"prefix": prefix}}, {"tokens": SERVED}, share=100, **run))
+    figure = plots.sequences_over_time(result.windows, result.verdict, 600.0)
+    source, shadow = (result.windows[result.windows["role"] == role] for role in ("source", "shadow"))
+    hits = [t for t in figure.data if t.yaxis == "y3"]
+    share = (source["prefix_hit_tokens"] / source["prefix_queried_tokens"]).to_numpy(float)
+    assert hits[0].y[::2] == pytest.approx(100.0 * share)
+    assert np.isnan(hits[1].y).all()
+    assert shadow["prefix_hit_tokens"].isna().all()
+
+
 def test_many_windows_are_grouped_in_bands():
     run = {"horizon_s": 9600.0, "period_s": 10.0}
     result = simulate(scenario(POISSON, {"tokens": SERVED}, share=50, **run))

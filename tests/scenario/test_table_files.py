@@ -99,7 +99,7 @@ def test_vegetas_table_has_no_names(tmp_path):
         ("\n \n", "is empty"),
         ("a,a\n1,2\n", "must not have two columns of one name, got 'a'"),
         (b"a,b\n\xe9,2\n", "is not text in UTF-8"),
-        ('{"captureData": {}, "eventMetadata": {}}\n', "shadowsim.captured_arrivals makes a trace"),
+        ('{"captureData": {}, "eventMetadata": {}}\n', "shadowsim measured FOLDER"),
     ],
 )
 def test_what_is_no_table_is_refused_with_its_line(tmp_path, text, why):

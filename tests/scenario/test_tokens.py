@@ -22,6 +22,7 @@ from shadowsim.scenario.tokens import (
     StepModel,
     mean_work_s,
     parse_tokens,
+    prefix_names,
     read_goodput,
     token_lengths,
 )
@@ -74,6 +75,15 @@ def test_keys_and_defaults():
     assert (tokens.block_tokens, tokens.blocks) == (7, 57_142)
     assert parsed(prefix={"length": 64, "groups": 10, "cache_tokens": 16}).prefix == Prefix(64, 16, 10)
     assert parsed(prefix={"length": 64, "session": "hash", "cache_tokens": 99}).prefix == Prefix(64, 99, None, "hash")
+    by_hash = parsed(prefix={"hashes": ["a", "b"], "hash_tokens": 512, "cache_tokens": 99}).prefix
+    assert by_hash == Prefix(0, 99, hashes=("a", "b"), hash_tokens=512)
+    assert (
+        by_hash.name_tokens,
+        parsed(prefix={"length": 64, "groups": 10, "cache_tokens": 16}).prefix.name_tokens,
+    ) == (
+        512,
+        64,
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,10 +111,18 @@ def test_keys_and_defaults():
         ({"after_s": "1"}, ".after_s", "must be seconds, or have a unit"),
         ({"chunked": 1}, ".chunked", "must be true or false, got 1"),
         ({"on_timeout": "stop"}, ".on_timeout", "must be one of finish, abort, got 'stop'"),
-        ({"prefix": {}}, ".prefix.length", "is required"),
+        ({"prefix": {}}, ".prefix", "needs one of `groups`, `session` and"),
+        ({"prefix": {"groups": 3}}, ".prefix.length", "is required"),
+        ({"prefix": {"hashes": "h"}}, ".prefix.hash_tokens", "is required"),
+        ({"prefix": {"hashes": [], "hash_tokens": 1, "cache_tokens": 16}}, ".prefix.hashes", "or a list of such"),
+        ({"prefix": {"hashes": ["a", "a"], "hash_tokens": 1, "cache_tokens": 16}}, ".prefix.hashes", "each once"),
+        ({"prefix": {"hashes": "h", "hash_tokens": 9, "length": 9, "cache_tokens": 16}}, ".prefix.length",
+         "must be left out with `hashes`, got 9"),
+        ({"prefix": {"groups": 2, "length": 9, "hash_tokens": 9, "cache_tokens": 16}}, ".prefix.hash_tokens",
+         "must be left out with `groups`, got 9"),
         ({"prefix": {"length": 1, "cache_tokens": 15, "groups": 1}}, ".prefix.cache_tokens", "integer from 16"),
-        ({"prefix": {"length": 1, "cache_tokens": 16}}, ".prefix", "needs either `groups` or `session`"),
-        ({"prefix": {"length": 1, "cache_tokens": 16, "groups": 1, "session": "x"}}, ".prefix", "needs either"),
+        ({"prefix": {"length": 1, "cache_tokens": 16}}, ".prefix", "needs one of `groups`, `session` and"),
+        ({"prefix": {"length": 1, "cache_tokens": 16, "groups": 1, "session": "x"}}, ".prefix", "needs one of"),
     ],
 )  # fmt: skip
 def test_errors_name_path_constraint_and_value(keys, where, why):
@@ -184,6 +202,25 @@ def test_lengths_of_a_trace(tmp_path):
     assert token_lengths(parsed(), "prompt", None).size == 0
 
 
+def test_names_of_prefixes_are_groups_or_hashes(tmp_path):
+    (tmp_path / "t.csv").write_text("time,who,a,b,hashes\n0,7,1,2,5 6\n1,8,1,3,5\n")
+    traffic = {"process": "trace", "path": "t.csv"}
+
+    def names(**prefix):
+        s = token_scenario(traffic, {"prefix": {"cache_tokens": 99} | prefix}, tmp_path)
+        return prefix_names(s.source_service.tokens, s.traffic.trace()).tolist()
+
+    assert names(length=9, session="who") == [[7], [8]]
+    assert names(length=9, session="hashes[1]") == [[6], [5]]  # or the last
+    assert names(hashes="hashes", hash_tokens=16) == [[5, 6], [5, -1]]
+    assert names(hashes=["a", "b"], hash_tokens=16) == [[1, 2], [1, 3]]
+    assert names(hashes="a", hash_tokens=16) == [[1], [1]]
+    assert names(length=9, groups=3) == []
+    for wrong, why in (("hash", "no column 'hash'; .*did you mean hashes"), (["a", "hashes"], "as hashes\\[0\\]")):
+        with pytest.raises(InputError, match=rf"tokens\.prefix\.hashes: .*{why}"):
+            names(hashes=wrong, hash_tokens=16)
+
+
 @pytest.mark.parametrize(
     ("rows", "tokens", "path", "why"),
     [
@@ -213,6 +250,11 @@ def test_a_wrong_row_is_named(tmp_path, rows, tokens, path, why):
     [
         ({"prompt": "input"}, "prompt", "needs trace traffic for a law of trace columns, got 'input'"),
         ({"prefix": {"length": 9, "cache_tokens": 16, "session": "who"}}, "prefix.session", "needs trace traffic"),
+        (
+            {"prefix": {"hashes": ["a", "b"], "hash_tokens": 9, "cache_tokens": 16}},
+            "prefix.hashes",
+            "needs trace traffic for a column, got",
+        ),
         (
             {"prompt": 400_000},
             "kv_tokens",
@@ -260,10 +302,20 @@ def test_a_scenario_in_tokens_is_described():
     assert not any("milliseconds" in text for text in s.assumptions)
 
 
-def test_prefixes_are_refused_by_name_until_they_are_simulated():
-    s = token_scenario(POISSON, {"prefix": {"length": 9, "groups": 2, "cache_tokens": 16}})
-    with pytest.raises(InputError, match=r"^services\.AllTraffic\.tokens\.prefix: is read and checked, but not simul"):
-        ss.simulate(s)
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"length": 9, "groups": 2}, "9 for each of 2 groups"),
+        ({"length": 9, "session": "who"}, "9 a group, numbered by the trace's who"),
+        ({"hashes": ["who", "a"], "hash_tokens": 512}, "by the trace's who and a, one for 512 tokens"),
+    ],
+)
+def test_what_prompts_share_is_told(tmp_path, keys, text):
+    (tmp_path / "t.csv").write_text("time,who,a\n0,1,2\n5,1,3\n")
+    traffic = {"process": "trace", "path": "t.csv"}
+    s = token_scenario(traffic, {"prefix": keys | {"cache_tokens": 1600}}, tmp_path)
+    told = " ".join(scenario_text(s).split())
+    assert f"of 200 tokens, and remembers 1,600 tokens that prompts begin with ({text})" in told
 
 
 def test_a_step_may_be_a_presets_name():

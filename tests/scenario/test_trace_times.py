@@ -222,6 +222,10 @@ def test_a_table_of_counts_is_read_as_requests(tmp_path):
             {"metric_name": ["http_reqs", "http_req_duration"], "timestamp": [1, 1], "metric_value": [1, 2]},
             "k6's output",
         ),
+        (
+            {"timeStamp": [1, 2], "elapsed": [5, 9], "responseMessage": ["OK", "Number of samples in transaction : 1"]},
+            "rows of transaction controllers",
+        ),
         ({"Timestamp": [1, 2], "User Count": [5, 5], "Requests/s": [250.0, 251.0]}, "locust's history"),
         ({"timestamp": range(6), "request_id": list("aabbcc"), "metric": list("xyxyxy")}, "several rows per request"),
     ],
@@ -229,7 +233,7 @@ def test_a_table_of_counts_is_read_as_requests(tmp_path):
 def test_rows_that_are_no_requests_are_refused(tmp_path, table, why):
     text = refusal(written(tmp_path, table))
     assert why in text
-    assert any(word in text for word in ("keep", "steps"))
+    assert any(word in text for word in ("keep", "steps", "shadowsim measured"))
 
 
 # ---- The end ----

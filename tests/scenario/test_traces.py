@@ -186,7 +186,7 @@ def test_cached_arrays_cannot_be_written(tmp_path):
         ("time,n\n1,2,3\n4,5,6\n", "line 2 has 3 fields, and the header names 2"),
         ("time,n\n1,2\n\n4,5,6\n", "line 4 has 3 fields, and the header names 2"),
         ('time,n\n1,"2\n', "cannot be read"),
-        ("time\0\1\2", "neither text nor Parquet; a compressed file has to end in .gz, .bz2"),
+        ("time\0\1\2", "neither text nor Parquet, nor compressed as gzip, bzip2, xz, Zstandard or zip"),
         ("PAR1 and then nothing", "damaged Parquet"),
     ],
 )
@@ -205,16 +205,22 @@ def test_bad_paths(tmp_path):
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"time\n" + b"1\n" * 5000)[:40])
     (tmp_path / "no.csv.gz").write_bytes(b"\x1f\x8bnothing")
     (tmp_path / "plain.csv.gz").write_text("time\n1\n")
-    (tmp_path / "zipped.csv").write_bytes(gzip.compress(b"time\n1\n"))
     pq.write_table(pa.table([[1], [2], [3]], names=["time", "n", "n"]), tmp_path / "twice.parquet")
     pq.write_table(pa.table([[1], [2], [3]], names=["time", "n", "n "]), tmp_path / "alike.parquet")
-    names = [file.name for file in tmp_path.iterdir()]
+    names = [file.name for file in tmp_path.iterdir() if file.name != "plain.csv.gz"]
     for name in (*names, "none.csv", "plain.csv.gz/none.csv", "null\0.csv", "."):
         with pytest.raises(InputError) as caught:
             parse_traffic({"process": "trace", "path": name}, "traffic", tmp_path).trace()
         assert caught.value.path == "traffic.path"
         assert str(tmp_path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_compression_is_that_of_the_content_whatever_the_name(tmp_path):
+    (tmp_path / "plain.csv.gz").write_text("time\n1\n2\n")
+    (tmp_path / "zipped.csv").write_bytes(gzip.compress(b"time\n1\n2\n"))
+    for name in ("plain.csv.gz", "zipped.csv"):
+        assert traced(tmp_path / name).trace().n_requests == 2
 
 
 def test_named_time_column(tmp_path):
@@ -242,3 +248,34 @@ def test_sizes_are_float64(tmp_path):
     trace = traced(written(tmp_path, "time,n\n0,1\n1,2\n")).trace()
     assert trace.columns["n"].dtype == np.float64
     assert trace.arrival_s.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "time,hashes\n1,3 4 5\n0, 7\n2,\n",
+        'time,hashes\n1,"[3, 4, 5]"\n0,[7]\n2,[]\n',
+        '{"time": 1, "hashes": [3, 4, 5]}\n{"time": 0, "hashes": [7]}\n{"time": 2}\n',
+    ],
+)
+def test_columns_of_lists(tmp_path, text):
+    trace = traced(written(tmp_path, text, "t")).trace()
+    assert trace.lists["hashes"].tolist() == [[7, -1, -1], [3, 4, 5], [-1, -1, -1]]
+    assert "hashes" not in trace.columns
+    for name, why in (
+        ("hashes", r"column hashes holds lists; name one of its numbers, as hashes\[0\]"),
+        ("hashes[3]", r"the longest list in trace column hashes has 3, from \[0\] on, got 3"),
+        ("hashes[1]", "needs a list with a number in trace column hashes, which fails in"),
+        ("hash", "it has hashes; did you mean hashes"),
+    ):
+        with pytest.raises(InputError, match=f"here: .*{why}"):
+            trace.whole_numbers(name, "here")
+
+
+def test_a_column_of_lists_is_one_in_each_row(tmp_path):
+    texts = '{"time": 0, "size": "3"}\n{"time": 1, "size": "4"}\n'
+    assert not traced(written(tmp_path, texts)).trace().lists  # numbers as texts
+    trace = traced(written(tmp_path, "time,hashes\n0,3 4\n1,3 x\n", "u.csv")).trace()
+    assert not trace.lists
+    with pytest.raises(InputError, match="needs finite numbers >= 0 in trace column hashes, which fails in line 3"):
+        trace.whole_numbers("hashes[0]", "here")

@@ -13,7 +13,7 @@ from shadowsim.statistics.terms import (
     NOT_JUDGED,
     OUTCOMES,
     Terms,
-    limit_of,
+    limits_of,
     terms_of,
 )
 
@@ -43,9 +43,12 @@ def test_arguments_become_terms_and_seconds():
     last = terms_of(5.0, 0.2, 0.95, look=3, looks=3)
     assert 0.0 < last.alpha < 1.0 - 0.95  # the looks before have spent a part of the level
     assert terms_of(5.0, 0.2, 0.95, look=1, looks=3).alpha < last.alpha
-    assert [limit_of(x) for x in (None, 0.2, "200ms")] == [None, 0.2, 0.2]
+    assert [limits_of(x) for x in (None, 0.2, "200ms")] == [{}, {"slo_miss": 0.2}, {"slo_miss": 0.2}]
+    assert limits_of(None, "1s", 0.05) == {"ttft_slo_miss": 1.0, "tpot_slo_miss": 0.05}
 
 
 def test_a_limit_of_no_time_is_refused():
     with pytest.raises(InputError, match="slo_s: must be > 0, got '0ms'"):
-        limit_of("0ms")
+        limits_of("0ms")
+    with pytest.raises(InputError, match="tpot_slo_s: must be > 0, got 0"):
+        limits_of(None, None, 0)

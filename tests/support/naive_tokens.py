@@ -14,7 +14,7 @@ import numpy as np
 
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.law_tables import law_table
-from shadowsim.scenario.tokens import full_batch, token_lengths
+from shadowsim.scenario.tokens import full_batch, prefix_names, token_lengths
 
 # The columns of draws. Attempt a of a request uses the columns of outputs + 64 a.
 PROMPT, SOURCE_OUTPUT, SHADOW_OUTPUT, PREFIX = 24, 25, 26, 27
@@ -62,6 +62,8 @@ class Server:
     prefix_length: int = 0
     prefix_groups: int = 0
     prefix_by_request: np.ndarray = field(default_factory=lambda: np.empty(0))
+    prefix_hashes: list = field(default_factory=list)  # by request: hashes, each of all tokens up to its end
+    hash_tokens: int = 0  # by which each has more than the one before
     cache_tokens: int = 0
 
     @property
@@ -110,7 +112,10 @@ def server_of(tokens, trace=None):
         prefix = {"prefix_length": tokens.prefix.length, "cache_tokens": tokens.prefix.cache_tokens}
         prefix["prefix_groups"] = tokens.prefix.groups or 0
         if tokens.prefix.session:
-            prefix["prefix_by_request"] = columns[tokens.prefix.session]
+            prefix["prefix_by_request"] = trace.whole_numbers(tokens.prefix.session, "session")
+        if tokens.prefix.hashes:
+            prefix["prefix_hashes"] = [[n for n in row if n >= 0] for row in prefix_names(tokens, trace).tolist()]
+            prefix["hash_tokens"] = tokens.prefix.hash_tokens
     return Server(
         lengths("prompt"),
         lengths("output"),
@@ -136,6 +141,7 @@ class Sequence:
     prompt: int
     output: int
     group: int
+    hashes: list
     produced: int = 0  # tokens
     to_prefill: int = 0
     done: int = 0  # of those to prefill; all of them while it decodes
@@ -143,6 +149,7 @@ class Sequence:
     blocks: int = 0
     aborted: bool = False  # its time is out while it runs: it is removed before the next step
     preemptions: int = 0
+    cached: float = np.nan  # tokens of the prompt that were in the prefix cache at its first admission
     first: float = np.nan  # the end of the step of its first token, and of its last
     last: float = np.nan
     first_token_s: float = np.nan  # as it is booked, and the time per token
@@ -209,6 +216,8 @@ class TokenHistory(events.History):
     tokens_by_window: list
     prefill_by_window: list
     preemptions_by_window: list
+    queried_by_window: list  # tokens of prompts that were looked up in prefix caches, and those found
+    hit_by_window: list
     batches_sampled: dict  # by window: [(running sequences, used blocks)] of each tick and instance
 
 
@@ -222,6 +231,7 @@ class TokenVariant(events.Variant):
         self.sequences, self.sampled = {}, {}
         self.n_answers = self.n_answering = 0
         self.produced_at, self.prefilled_at, self.preempted_at = [], [], []
+        self.queried_at, self.hit_at = [], []
         super().__init__(c, pool, dynamics, first_attempts, callers)
 
     def handlers(self):
@@ -241,7 +251,8 @@ class TokenVariant(events.Variant):
         group = int(naive.z(self.c, PREFIX, a.window, a.in_window) >> np.uint64(32)) * server.prefix_groups >> 32
         if server.prefix_by_request.size:
             group = int(server.prefix_by_request[a.number % server.prefix_by_request.size])
-        s = Sequence(a, prompt, output, group)
+        hashes = server.prefix_hashes[a.number % len(server.prefix_hashes)] if server.prefix_hashes else []
+        s = Sequence(a, prompt, output, group, hashes)
         s.begin()
         self.sequences[a.number, a.attempt] = s
         return server.work_s(prompt, output)
@@ -354,6 +365,10 @@ class TokenVariant(events.Variant):
             budget -= s.chunk
             if np.isnan(s.attempt.start):
                 s.attempt.start = now
+                if server.cache_tokens:
+                    s.cached = hit
+                    self.queried_at.append((now, s.prompt))
+                    self.hit_at.append((now, hit))
 
     def make_step(self, instance, previous, now):
         server, running = self.server, list(instance.running)
@@ -430,19 +445,25 @@ class TokenVariant(events.Variant):
     # ---- The prefix cache: a group's first block is the most recent of its blocks ----
 
     def n_keys(self, s):
-        return min(self.server.prefix_length, s.prompt) // self.server.block_tokens
+        length = len(s.hashes) * self.server.hash_tokens if self.server.prefix_hashes else self.server.prefix_length
+        return min(length, s.prompt) // self.server.block_tokens
+
+    def block_key(self, s, n):
+        """Block n, counted from 0, belongs to a group, or to the hash that covers its last token."""
+        last_token = (n + 1) * self.server.block_tokens - 1
+        return (s.hashes[last_token // self.server.hash_tokens] if self.server.prefix_hashes else s.group), n
 
     def hits(self, instance, s):
         """How many of a sequence's first blocks are there."""
         n = 0
-        while n < self.n_keys(s) and (s.group, n) in instance.prefixes:
+        while n < self.n_keys(s) and self.block_key(s, n) in instance.prefixes:
             n += 1
         return n
 
     def remember(self, instance, s, n_keys):
         for n in reversed(range(n_keys)):
-            instance.prefixes[s.group, n] = True
-            instance.prefixes.move_to_end((s.group, n))
+            instance.prefixes[self.block_key(s, n)] = True
+            instance.prefixes.move_to_end(self.block_key(s, n))
             if len(instance.prefixes) > self.server.cache_tokens // self.server.block_tokens:
                 instance.prefixes.popitem(last=False)
 
@@ -461,6 +482,8 @@ class TokenVariant(events.Variant):
             tokens_by_window=self.counted((now, 1) for now in self.produced_at),
             prefill_by_window=self.counted(self.prefilled_at),
             preemptions_by_window=self.counted((now, 1) for now in self.preempted_at),
+            queried_by_window=self.counted(self.queried_at),
+            hit_by_window=self.counted(self.hit_at),
             batches_sampled=self.sampled,
         )
 

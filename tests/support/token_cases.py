@@ -31,6 +31,21 @@ def lengths(draw, longest):
 
 
 @st.composite
+def prefixes(draw, block):
+    """What prompts share: drawn groups, groups by request, or hashes; caches from one block on."""
+    blocks = draw(st.sampled_from([1, 2, 3, 5, 9, 1000]))
+    named = {"cache_tokens": blocks * block + draw(st.integers(0, block - 1))}
+    kind = draw(st.sampled_from(["drawn", "groups", "hashes"]))
+    if kind == "hashes":
+        rows = draw(st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=5))
+        return named | {"prefix_hashes": rows, "hash_tokens": draw(st.sampled_from([1, 4, 7]))}
+    named |= {"prefix_length": draw(st.sampled_from([1, 8, 30]))}
+    if kind == "drawn":
+        return named | {"prefix_groups": draw(st.integers(1, 4))}
+    return named | {"prefix_by_request": np.array(draw(st.lists(st.integers(0, 3), min_size=1, max_size=5)), float)}
+
+
+@st.composite
 def servers(draw):
     """Servers with tight caches and budgets, which serve every request of the lengths that they get."""
     longest = draw(st.sampled_from([12, 12, 40]))
@@ -56,5 +71,5 @@ def servers(draw):
         after_s=draw(st.sampled_from([0.0, 0.0, 0.1])),
         chunked=chunked,
         abort=draw(st.booleans()),
-        **draw(st.sampled_from([{}, {}, {"prefix_length": 8, "prefix_groups": 2, "cache_tokens": 16}])),
+        **draw(st.one_of(st.just({}), prefixes(block))),
     )

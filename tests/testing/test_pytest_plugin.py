@@ -364,3 +364,32 @@ def test_the_package_may_have_been_imported_before(tmp_path):
     """pytest rewrites the assertions of a distribution that has a plugin, and warns of what it comes too late for."""
     code = "import sys, shadowsim, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     assert "1 passed" in pytest_output(tmp_path, code, "-Werror")
+
+
+def test_a_goodput_in_a_mark_is_counted(suite):
+    suite.makepyfile(
+        """
+        import pytest
+        import shadowsim
+
+        @pytest.fixture
+        def shadow_scenario():
+            step = {"base_s": 0.02, "per_sequence_s": 0.001}
+            served = {"prompt": 50, "output": 20, "max_sequences": 8, "max_step_tokens": 512, "kv_tokens": 8000}
+            service = {"tokens": served | {"step": step}}
+            return shadowsim.default_scenario().replace({
+                "traffic": {"process": "poisson", "rate_per_s": 5.0}, "horizon_s": 120.0, "run.period_s": 10.0,
+                "services": {"AllTraffic": service, "Shadow-01": service},
+            })
+
+        @pytest.mark.slo("goodput(ttft <= 1s, tpot <= 100ms) >= 50%")
+        def test_met():
+            pass
+
+        @pytest.mark.slo("ttft.p50 <= 1s and goodput(ttft <= 1s, tpot <= 1ms) >= 50%")
+        def test_missed():
+            pass
+        """
+    )
+    text = outcome(suite.runpytest(), passed=1, failed=1)
+    assert "goal missed: goodput(ttft <= 1s, tpot <= 1ms) >= 50%: Shadow-01 has 0.000 % (standard error" in text

@@ -339,7 +339,7 @@ def _token_draws(tokens: Tokens, random: np.random.Generator) -> Iterator[tuple[
     while True:
         drawn = ([next(law) for law in laws] for _ in range(_DRAWS_AT_ONCE))
         prompt, output = np.clip(np.floor(np.array(list(drawn)).T + 0.5), 1.0, _LONGEST)
-        offered_s = work_s(tokens, Requests(prompt, output), {})
+        offered_s = work_s(tokens, Requests(prompt, output, np.zeros_like(prompt)), {})
         group = random.integers(groups, size=_DRAWS_AT_ONCE)
         columns = prompt.astype(np.int64), output.astype(np.int64), group, offered_s
         yield from zip(*(column.tolist() for column in columns), strict=True)

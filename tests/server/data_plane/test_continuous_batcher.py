@@ -32,7 +32,7 @@ def tokens_of(served):
 
 @st.composite
 def runs(draw):
-    served = draw(servers())
+    served = draw(servers().filter(lambda s: s.prefix_groups or not s.cache_tokens))  # a live server has no trace
     traced = max(x.by_request.size for x in (served.prompt, served.output)) > 1
     process = "constant" if traced else draw(st.sampled_from(["poisson", "constant"]))
     s = scenario(

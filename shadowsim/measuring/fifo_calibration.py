@@ -1,0 +1,327 @@
+"""Describes workers or a batcher that were fitted as a service block, with intervals and what is left open.
+
+Given the workers, services are independent of each other and of the queue in the model, but those of a real server
+drift. So intervals come from a bootstrap of blocks of neighbouring requests: in each of its samples the overhead is
+drawn from its own error, services are computed anew, and factors and law are fitted again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shadowsim.arrays import Floats
+from shadowsim.measuring.batch_fit import BatchFit, batch_starts
+from shadowsim.measuring.calibration import Draw, FittedParameter
+from shadowsim.measuring.fifo_fit import CONSTANT, FEW, FREE, LINEAR, FifoFit, WorkerFit, busy_factors
+from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, in_flight, starts
+from shadowsim.measuring.law_fit import LawFit, fit_law, quantile_table, refit, rounded
+from shadowsim.scenario.laws import parse_law
+from shadowsim.text import count, percent, significant
+
+N_DRAWS = 100
+_BLOCKS = 200  # of neighbouring requests
+_Z = 1.959964
+_RELATED = 0.05  # a correlation that is said
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FifoModel:
+    """Workers in words and numbers: what `Calibration` holds of them."""
+
+    service: Mapping[str, Any]
+    overhead_s: float
+    parameters: tuple[FittedParameter, ...]
+    notes: tuple[str, ...]
+    draws: tuple[Draw, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BootstrapSample:
+    """One outcome of the bootstrap."""
+
+    workers: int
+    overhead_s: float
+    factors: Floats
+    law: Mapping[str, Any]
+    figures: Mapping[str, float]
+    ratio: float  # the factor of all busy workers over that of one, along a straight line
+
+
+def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FifoModel:
+    """Return the service that fitted workers stand for.
+
+    Parameters
+    ----------
+    answered : Answered
+        The requests that were fitted.
+    fit : FifoFit
+    seed : int
+        Of the bootstrap.
+    """
+    blocked: dict[int, Floats] = {}
+
+    def begin(workers: int, overhead_s: float) -> Starts:
+        if workers not in blocked:
+            blocked[workers] = blocked_until(answered, workers)
+        return starts(answered, blocked[workers], in_flight(answered, overhead_s), workers, overhead_s)
+
+    best = fit.best
+    service_s = best.starts.service_s / best.factor_of_each
+    possible = service_s > 0.0
+    law = fit_law(service_s[possible])
+    rng = np.random.default_rng(seed)
+    samples = bootstrap(fit, begin, law, rng)
+    own = [one for one in samples if one.workers == best.workers]
+    parameters = [
+        *_law_parameters(law, own),
+        _workers_parameter(fit),
+        *_slowdown_parameters(best, own),
+        _overhead_parameter(best),
+    ]
+    block: dict[str, Any] = {"time": dict(law.block), "workers": best.workers}
+    if best.shape != CONSTANT:
+        block["slowdown"] = [rounded(x) for x in best.factors]
+    notes = [law.sentence, _slowdown_sentence(best), *_checks(answered, best, service_s)]
+    n_impossible = int((~possible).sum())
+    if n_impossible:
+        notes.append(
+            f"{count(n_impossible)} requests ({percent(n_impossible / len(answered))}) were answered before their "
+            f"service could begin with {best.workers} workers; they are left out of the law."
+        )
+    return FifoModel(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples))
+
+
+def describe_batcher(found: BatchFit, seed: int = 0) -> FifoModel:
+    """Return the service that a fitted batcher stands for."""
+    fit, best, batches = found.fit, found.fit.best, found.batches
+    service_s = best.starts.service_s / best.factor_of_each
+    law = fit_law(service_s[service_s > 0.0])
+
+    def begin(workers: int, overhead_s: float) -> Starts:
+        return batch_starts(batches, found.delay.value_s, workers, overhead_s)
+
+    samples = bootstrap(fit, begin, law, np.random.default_rng(seed))
+    own = [one for one in samples if one.workers == best.workers]
+    most, delay = batches.max_size, found.delay
+    why_size = (
+        ""
+        if found.n_full >= FEW
+        else (
+            f"only {count(found.n_full)} batches of that size left requests behind, so that larger ones may be allowed"
+        )
+    )
+    why_delay = "" if math.isfinite(delay.high_s) else "hardly any batch found a free worker"
+    parameters = [
+        *_law_parameters(law, own),
+        _workers_parameter(fit),
+        FittedParameter("batching.max_size", most, most, math.inf if why_size else most, why_size),
+        FittedParameter("batching.max_delay_s", delay.value_s, delay.low_s, delay.high_s, why_delay),
+        *_size_parameters(best, own),
+        _overhead_parameter(best),
+    ]
+    batching = {"max_size": most, "max_delay_s": rounded(delay.value_s)}
+    block = {"time": dict(law.block), "workers": best.workers, "batching": batching | _size_factors(best.factors)}
+    draws = []
+    for one in samples:
+        batching_of_one = batching | _size_factors(one.factors)
+        draws.append(
+            Draw({"time": dict(one.law), "workers": one.workers, "batching": batching_of_one}, rounded(one.overhead_s))
+        )
+    mean_size = float(batches.size.mean())
+    notes = [
+        f"Requests are answered in batches, {significant(mean_size)} at a time in the mean and {most} at most: the "
+        "service is a dynamic batcher.",
+        law.sentence,
+        "That workers of a batcher slow each other down is not looked for.",
+    ]
+    return FifoModel(block, best.overhead.value_s, tuple(parameters), tuple(notes), tuple(draws))
+
+
+def _size_factors(factors: Floats) -> dict[str, Any]:
+    """Return the keys of `batching` that say how long a batch takes by its size."""
+    steps = np.diff(factors)
+    if np.allclose(steps, steps[0], rtol=1e-9, atol=1e-12) and steps[0] >= 0.0:
+        return {"marginal": rounded(float(steps[0]))}
+    return {"factors": [rounded(x) for x in factors]}
+
+
+def _size_parameters(best: WorkerFit, samples: Sequence[BootstrapSample]) -> list[FittedParameter]:
+    """Return `marginal`, or the factors of the sizes."""
+    if best.shape != FREE:
+        n = len(best.factors) - 1
+        values = np.array([(one.ratio - 1.0) / n for one in samples])
+        value, error = float((best.factors[-1] - 1.0) / n), float(values.std())
+        low, high = (min(value, float(values.mean())) - _Z * error, max(value, float(values.mean())) + _Z * error)
+        return [FittedParameter("batching.marginal", value, max(low, 0.0), high)]
+    parameters = []
+    for i in range(1, len(best.factors)):
+        value, error = float(best.factors[i]), float(np.log([one.factors[i] for one in samples]).std())
+        spread = math.exp(_Z * error)
+        parameters.append(FittedParameter(f"batching.factors[{i + 1}]", value, value / spread, value * spread))
+    return parameters
+
+
+def bootstrap(
+    fit: FifoFit, begin: Callable[[int, float], Starts], law: LawFit, rng: np.random.Generator
+) -> list[BootstrapSample]:
+    """Return what the uncertainty of the data leaves possible; rare numbers of workers come as often as they may.
+
+    Parameters
+    ----------
+    fit : FifoFit
+    begin : callable
+        Returns the starts for a number of workers and an overhead.
+    law : LawFit
+        Of the best fit.
+    rng : Generator
+    """
+    scores = np.array([one.score for one in fit.alternatives])
+    odds = np.exp(scores - scores.max())
+    samples = []
+    for _ in range(N_DRAWS):
+        one = fit.alternatives[int(rng.choice(len(odds), p=odds / odds.sum()))]
+        error = one.overhead.error_s if one.overhead.is_known else 0.0
+        overhead_s = max(one.overhead.value_s + error * rng.standard_normal(), 0.0)
+        begun = begin(one.workers, overhead_s)
+        n = len(begun.service_s)
+        edges = np.linspace(0, n, min(_BLOCKS, n) + 1).astype(np.int64)
+        picked = rng.integers(0, len(edges) - 1, len(edges) - 1)
+        rows = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in picked.tolist()])
+        begun = begun.rows(rows[begun.service_s[rows] > 0.0])
+        factors = busy_factors(begun, one.groups, one.shape)
+        line = busy_factors(begun, one.groups, LINEAR) if len(factors) > 1 else np.ones(1)
+        service_s = begun.service_s / factors[begun.busy - 1]
+        samples.append(_sample(service_s, one, overhead_s, factors, law, float(line[-1])))
+    return samples
+
+
+def _sample(
+    service_s: Floats, fit: WorkerFit, overhead_s: float, factors: Floats, law: LawFit, ratio: float
+) -> BootstrapSample:
+    named = refit(law.best.name, service_s) if law.best is not None and law.is_named else None
+    if law.best is None:
+        block: Mapping[str, Any] = {"law": "deterministic", "mean_s": rounded(float(service_s.mean()))}
+    elif named is not None:
+        block = dict(named.block)
+    else:
+        block = quantile_table(np.sort(service_s))
+    return BootstrapSample(fit.workers, overhead_s, factors, block, law_figures(block), ratio)
+
+
+def law_figures(block: Mapping[str, Any]) -> dict[str, float]:
+    """Return the mean, the median and p99 of a law in seconds."""
+    law = parse_law(block, "time", "s")
+    lower, upper = law.tails(np.array([0.01, 0.5]))
+    return {"time.mean_s": law.mean, "time.p50_s": float(lower[1]), "time.p99_s": float(upper[0])}
+
+
+def _law_parameters(law: LawFit, samples: Sequence[BootstrapSample]) -> list[FittedParameter]:
+    parameters = []
+    for name, value in law_figures(law.block).items():
+        error = float(np.log([one.figures[name] for one in samples]).std()) if len(samples) > 1 else math.nan
+        spread = math.exp(_Z * error)
+        parameters.append(FittedParameter(name, value, value / spread, value * spread))
+    return parameters
+
+
+def _workers_parameter(fit: FifoFit) -> FittedParameter:
+    low, high = min(fit.possible), max(fit.possible)
+    best, most = fit.best.workers, fit.most_in_flight
+    if not fit.is_bounded:
+        if fit.possible == (most,) or low == most:
+            why = (
+                f"no request had to wait: never more than {most} were in flight at an instance, so that there are "
+                f"{most} workers or more"
+            )
+        else:
+            why = f"too few requests waited to exclude that there are more; {low} or more are possible"
+        return FittedParameter("workers", best, low, math.inf, why)
+    if not fit.is_identified:
+        return FittedParameter("workers", best, low, high, f"the data fit {low} to {high} workers about equally well")
+    return FittedParameter("workers", best, best, best)
+
+
+def _slowdown_parameters(best: WorkerFit, samples: Sequence[BootstrapSample]) -> list[FittedParameter]:
+    """Return the factor of all busy workers, and with a slowdown each of the others."""
+    c = best.workers
+    if c == 1:
+        return []
+    seen = np.flatnonzero(np.bincount(best.starts.busy - 1, minlength=c) >= FEW)
+    if len(seen) < 2:
+        level = f"{seen[0] + 1} busy workers" if len(seen) else "any number of busy workers"
+        why = f"nearly all services were seen with {level}; only their time at that load is known"
+        return [FittedParameter(f"slowdown[{c}]", None, why_not=why)]
+    if best.shape == CONSTANT:
+        error = float(np.log([one.ratio for one in samples]).std())
+        mid = float(np.log([one.ratio for one in samples]).mean())
+        low, high = math.exp(mid - _Z * error), math.exp(mid + _Z * error)
+        return [FittedParameter(f"slowdown[{c}]", 1.0, min(low, 1.0), max(high, 1.0))]
+    parameters = []
+    for b in range(1, c) if c <= 8 else [c - 1]:
+        error = float(np.log([one.factors[b] for one in samples]).std())
+        value = float(best.factors[b])
+        parameters.append(
+            FittedParameter(f"slowdown[{b + 1}]", value, value * math.exp(-_Z * error), value * math.exp(_Z * error))
+        )
+    return parameters
+
+
+def _overhead_parameter(best: WorkerFit) -> FittedParameter:
+    overhead, name = best.overhead, "endpoint.overhead_s"
+    if not overhead.is_known:
+        n = int(best.starts.waited.sum())
+        seen = "hardly any request waited" if n < FEW else "nearly all requests waited"
+        part = "the service time holds it" if n < FEW else "it is taken as 0"
+        why = f"{seen}, and only the difference between those that did and those that did not shows it; {part}"
+        return FittedParameter(name, None, why_not=why)
+    low = max(overhead.value_s - _Z * overhead.error_s, 0.0)
+    return FittedParameter(name, overhead.value_s, low, overhead.value_s + _Z * overhead.error_s)
+
+
+def _slowdown_sentence(best: WorkerFit) -> str:
+    if best.workers == 1:
+        return "One worker has no other to slow it down."
+    return {
+        CONSTANT: "Services take as long however many workers are busy (by BIC): there is no slowdown.",
+        LINEAR: "Services take longer the more workers are busy, in a straight line (by BIC).",
+    }.get(best.shape, "Services take longer or shorter with busy workers, and a straight line does not fit (by BIC).")
+
+
+def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]:
+    """Return sentences where services depend on what the model says they do not depend on."""
+    from scipy.stats import rankdata  # type: ignore[import-untyped]
+
+    notes = []
+    waited = best.starts.waited & (service_s > 0.0)
+    if waited.sum() >= 10 * FEW:
+        x, y = rankdata(best.starts.wait_s[waited]), rankdata(service_s[waited])
+        r = float(np.corrcoef(x, y)[0, 1])
+        if abs(r) > max(_RELATED, 4.0 / math.sqrt(len(x))):
+            notes.append(
+                f"Services {'grow' if r > 0.0 else 'shrink'} with the wait before them (rank correlation {r:.2f}), "
+                "which FIFO workers do not explain: predictions at other loads may be off."
+            )
+    logs = np.log(np.maximum(service_s, 1e-12))
+    logs = logs - logs.mean()
+    r = float((logs[1:] * logs[:-1]).mean() / max(float((logs**2).mean()), 1e-300))
+    if r > max(_RELATED, 4.0 / math.sqrt(len(logs))):
+        notes.append(
+            f"Services of neighbouring requests are alike (correlation {r:.2f}), as where a server drifts; the model "
+            "draws them one by one, and its queues are shorter than the real ones."
+        )
+    return notes
+
+
+def _draws(samples: Sequence[BootstrapSample]) -> tuple[Draw, ...]:
+    draws = []
+    for one in samples:
+        block: dict[str, Any] = {"time": dict(one.law), "workers": one.workers}
+        if not np.all(one.factors == 1.0):
+            block["slowdown"] = [rounded(x) for x in one.factors]
+        draws.append(Draw(block, rounded(one.overhead_s)))
+    return tuple(draws)

@@ -1,0 +1,468 @@
+"""Loads a real service with the traffic of a scenario, and measures it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from shadowsim import __version__
+from shadowsim.errors import InputError
+from shadowsim.measuring.bodies import Bodies, read_bodies
+from shadowsim.measuring.generator import Control, Ladder, LoadJob, LoadStage, Sent
+from shadowsim.measuring.load_frames import load_frames
+from shadowsim.measuring.load_processes import run_job, run_jobs, runner, shares
+from shadowsim.measuring.load_records import DROPPED, LiveCounts, RecordTable, merged
+from shadowsim.measuring.load_run import LoadRun
+from shadowsim.measuring.load_schedule import (
+    LoadSchedule,
+    bodies_of,
+    load_assumptions,
+    load_scenario,
+    parse_stages,
+    schedule_of,
+)
+from shadowsim.measuring.saturation import GeneratorLimits, held_open, judge
+from shadowsim.measuring.targets import HTTP, OPENAI, Target, checked_url, endpoint_target
+from shadowsim.quantities import integer, number
+from shadowsim.scenario.scenario import Scenario
+
+URL_PROTOCOLS = (HTTP, OPENAI)
+_SECRET = ("authorization", "cookie", "token", "secret", "key")  # in names of headers whose values are not written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """A load run before it starts: what to send where.
+
+    Attributes
+    ----------
+    target : Target
+    scenario : Scenario
+    schedule : LoadSchedule
+        Empty with a ladder.
+    bodies : Bodies
+    timeout_s : float
+    max_in_flight : int or None
+    max_rate_per_s : float or None
+    processes : int
+    ladder : Ladder or None
+    limits : GeneratorLimits
+    """
+
+    target: Target
+    scenario: Scenario
+    schedule: LoadSchedule
+    bodies: Bodies
+    timeout_s: float
+    max_in_flight: int | None
+    max_rate_per_s: float | None
+    processes: int
+    ladder: Ladder | None
+    limits: GeneratorLimits
+
+    @property
+    def job(self) -> LoadJob:
+        """All of it, for one process."""
+        due_s = self.schedule.due_s
+        return LoadJob(
+            target=self.target,
+            bodies=self.bodies,
+            due_s=due_s,
+            number=np.arange(due_s.size),
+            stage=self.schedule.stage,
+            timeout_s=self.timeout_s,
+            max_in_flight=self.max_in_flight,
+            max_rate_per_s=self.max_rate_per_s,
+            ladder=self.ladder,
+        )
+
+
+def load(
+    url: str | None = None,
+    *,
+    on_counts: Callable[[LiveCounts, float], None] | None = None,
+    **options: Any,
+) -> LoadRun:
+    """Load a service with planned requests and measure it, as `load_async` does; also inside a notebook.
+
+    An interrupt (Ctrl-C) ends the run and keeps what was measured: `about["interrupted"]` says so. A second one does
+    not wait for answers.
+
+    Parameters
+    ----------
+    url : str, optional
+    on_counts : callable, optional
+        Is given the counts since the start and the seconds since then, once a second.
+    **options
+        As for `load_async`.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> run = ss.load("http://127.0.0.1:8080/invocations", rate_per_s=200, duration_s=60)  # doctest: +SKIP
+    >>> run.verdict.status, run.quantile(0.99)  # doctest: +SKIP
+    ('valid', 0.0231)
+    """
+    planned = plan_load(url, **options)
+    control = Control()
+    outcome: list[LoadRun | BaseException] = []
+    loops: list[asyncio.AbstractEventLoop] = []
+    interrupts = 0
+
+    async def core() -> LoadRun:
+        loops.append(asyncio.get_running_loop())
+        return await run_plan(planned, control, on_counts)
+
+    def go() -> None:
+        try:
+            with runner() as run:
+                outcome.append(run.run(core()))
+        except BaseException as error:
+            outcome.append(error)
+
+    def stop(*_: object) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if loops:
+            loops[0].call_soon_threadsafe(control.stop)
+
+    # A thread of its own: a notebook's has a running loop, and the main one stays free for signals.
+    thread = threading.Thread(target=go, name="shadowsim-load", daemon=True)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, stop) if in_main else None
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+    finally:
+        if in_main:
+            signal.signal(signal.SIGINT, before)
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+async def load_async(
+    url: str | None = None,
+    *,
+    control: Control | None = None,
+    on_counts: Callable[[LiveCounts, float], None] | None = None,
+    **options: Any,
+) -> LoadRun:
+    """Load a service from a running event loop; parameters as for `plan_load`, and a `Control` that can stop it."""
+    planned = await asyncio.to_thread(lambda: plan_load(url, **options))
+    return await run_plan(planned, control or Control(), on_counts)
+
+
+def plan_load(
+    url: str | None = None,
+    *,
+    endpoint: str | None = None,
+    scenario: object = None,
+    rate_per_s: float | None = None,
+    duration_s: float | None = None,
+    stages: str | Sequence[tuple[float, float]] = (),
+    characterise: bool | Ladder = False,
+    changes: Mapping[str, object] | None = None,
+    seed: int | None = None,
+    body: bytes | str | os.PathLike[str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    method: str = "POST",
+    protocol: str = HTTP,
+    stream: bool = False,
+    inference_ids: bool | None = None,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    real_aws: bool = False,
+    max_rate_per_s: float | None = None,
+    max_in_flight: int | None = None,
+    timeout_s: float | None = None,
+    processes: int = 1,
+    limits: GeneratorLimits | None = None,
+) -> LoadPlan:
+    """Check what a run is asked to do, and plan it.
+
+    Parameters
+    ----------
+    url : str, optional
+        Where requests go; or else `endpoint`.
+    endpoint : str, optional
+        A SageMaker endpoint, whose requests are signed.
+    scenario : Scenario, mapping or path, optional
+        Its traffic, horizon and seed; by default Poisson arrivals at `rate_per_s` for `duration_s` (60 s).
+    rate_per_s, duration_s : float, optional
+    stages : str or sequence of (float, float), optional
+        "10/s 30s, 20/s 30s", or rates per second and lengths in seconds: Poisson arrivals at one after the other.
+    characterise : bool or Ladder
+        Run the designed experiment for `calibrate` instead: single requests, rising concurrency, mixed load.
+    changes : mapping, optional
+        Changes of the scenario, as for `Scenario.replace`.
+    seed : int, optional
+    body : bytes or path, optional
+        As `bodies` describes; by default random bytes of the scenario's `request_bytes`, or an empty body.
+    headers : mapping, optional
+    method : str
+    protocol : str
+        Of a URL: http, or openai for completions, whose tokens are timed and counted.
+    stream : bool
+        Of an endpoint: InvokeEndpointWithResponseStream.
+    inference_ids : bool, optional
+        Whether requests bear an inference id; by default those of an endpoint do.
+    endpoint_url, region : str, optional
+        Of the SageMaker runtime.
+    real_aws : bool
+        Must be set for requests that go to AWS, together with `max_rate_per_s`.
+    max_rate_per_s : float, optional
+        A ceiling of the rate. Requests that it holds back make the run no longer open.
+    max_in_flight : int, optional
+        A cap; requests beyond it are dropped and counted.
+    timeout_s : float, optional
+        By default the scenario's `endpoint.timeout_s`, 60 s.
+    processes : int
+    limits : GeneratorLimits, optional
+        Beyond which the run is invalid.
+
+    Raises
+    ------
+    InputError
+        What is wrong, by the name of the option.
+    """
+    if (url is None) == (endpoint is None):
+        raise InputError("URL", "must be given, or --endpoint, and not both", *([] if url is None else [url]))
+    if protocol not in URL_PROTOCOLS:
+        raise InputError("--protocol", f"must be one of {', '.join(URL_PROTOCOLS)}", protocol)
+    processes = integer(processes, "--processes", least=1, most=64)
+    if max_in_flight is not None and integer(max_in_flight, "--max-in-flight", least=1) < processes:
+        raise InputError("--max-in-flight", f"must be >= {processes}, the number of processes", max_in_flight)
+    if max_rate_per_s is not None:
+        max_rate_per_s = number(max_rate_per_s, "--max-rate", above=0.0)
+    if timeout_s is not None:
+        timeout_s = number(timeout_s, "--timeout", above=0.0, most=3600.0)
+    ids = f"load-{uuid4().hex[:12]}-" if inference_ids or (inference_ids is None and endpoint is not None) else ""
+    target = _target(url, endpoint, protocol, stream, method, headers, endpoint_url, region, ids)
+    if target.is_aws:
+        if not real_aws:
+            what = "must be given to send requests to AWS itself, where they cost money and may hurt an endpoint"
+            raise InputError("--real-aws", what)
+        if max_rate_per_s is None:
+            raise InputError("--max-rate", "must be given together with --real-aws: the most requests per second")
+    ladder = (Ladder() if seed is None else Ladder(seed=seed)) if characterise is True else characterise or None
+    steps = parse_stages(stages) if isinstance(stages, str) else list(stages)
+    if ladder is not None:
+        given = {
+            "--rate": rate_per_s,
+            "--duration": duration_s,
+            "--stages": steps or None,
+            "--max-rate": max_rate_per_s,
+        }
+        given |= {"--max-in-flight": max_in_flight, "--processes": None if processes == 1 else processes}
+        for option, value in given.items():
+            if value is not None:
+                raise InputError(option, "must not be given together with --characterise", value)
+        rate_per_s = None if scenario is not None else 1.0  # a place holder, until the run has its rate
+    planned = load_scenario(
+        scenario,
+        rate_per_s=rate_per_s,
+        duration_s=duration_s,
+        stages=steps,
+        changes=changes,
+        seed=seed,
+        name=endpoint or "load",
+    )
+    planned = load_assumptions(planned)
+    none = np.empty(0, np.int64)
+    schedule = LoadSchedule(np.empty(0), none) if ladder is not None else schedule_of(planned, steps)
+    return LoadPlan(
+        target=target,
+        scenario=planned,
+        schedule=schedule,
+        bodies=_bodies(body, planned, schedule.due_s.size),
+        timeout_s=timeout_s or planned.timeout_s,
+        max_in_flight=max_in_flight,
+        max_rate_per_s=max_rate_per_s,
+        processes=processes,
+        ladder=ladder,
+        limits=limits or GeneratorLimits(),
+    )
+
+
+async def run_plan(
+    plan: LoadPlan, control: Control, on_counts: Callable[[LiveCounts, float], None] | None = None
+) -> LoadRun:
+    """Send what was planned, and return what was measured."""
+    _raise_file_limit()
+    began_s = monotonic()
+
+    def tell(counts: LiveCounts) -> None:
+        if on_counts is not None:
+            on_counts(counts, monotonic() - began_s)
+
+    if plan.processes == 1:
+        sent = await run_job(plan.job, control, tell)
+    else:
+        sent = await run_jobs(shares(plan.job, plan.processes), control, tell)
+    return await asyncio.to_thread(_measured, plan, sent)
+
+
+def _measured(plan: LoadPlan, sent: Sequence[Sent]) -> LoadRun:
+    started = datetime.now(UTC) - timedelta(seconds=monotonic() - sent[0].start_s)
+    table = merged([part.table for part in sent])
+    stages = sent[0].stages if plan.ladder is not None else plan.schedule.stages
+    interrupted = any(part.stopped for part in sent)
+    scenario = _followed(plan, table, stages, interrupted, max(part.sending_s for part in sent))
+    frames = load_frames(scenario, table, plan.target.id_prefix)
+    verdict = judge(table, sent, len(table), plan.limits)
+    about = {
+        "shadowsim": __version__,
+        "started": started.isoformat(),
+        "target": {
+            "protocol": plan.target.protocol,
+            "method": plan.target.method,
+            "url": plan.target.url,
+            "headers": {
+                n: "..." if any(s in n.lower() for s in _SECRET) else v for n, v in plan.target.headers.items()
+            },
+        },
+        "timeout_s": plan.timeout_s,
+        "max_in_flight": plan.max_in_flight,
+        "max_rate_per_s": plan.max_rate_per_s,
+        "asked": _asked(plan, table, scenario),
+        "achieved": _achieved(table, sent, scenario),
+        "causes": _causes(table),
+        "stages": [
+            {
+                "kind": s.kind,
+                "begin_s": s.begin_s,
+                "end_s": s.end_s,
+                "rate_per_s": s.rate_per_s,
+                "in_flight": s.in_flight,
+            }
+            for s in stages
+        ],
+        "open_loop": held_open(table, plan.ladder is not None),
+        "interrupted": interrupted,
+        "limits": {
+            "lag_s": plan.limits.lag_s,
+            "lag_share": plan.limits.lag_share,
+            "dropped": plan.limits.dropped,
+            "cpu": plan.limits.cpu,
+        },
+        "verdict": verdict.status,
+        "why": list(verdict.why),
+    }
+    return LoadRun(scenario, frames["windows"], frames["latency"], frames["requests"], about)
+
+
+def _followed(
+    plan: LoadPlan, table: RecordTable, stages: Sequence[LoadStage], interrupted: bool, sending_s: float
+) -> Scenario:
+    """Return the scenario as it was followed: up to an interrupt, or with the mean rate of a ladder."""
+    scenario = plan.scenario
+    if plan.ladder is None and not interrupted:
+        return scenario
+    last = float(np.max(table["planned"], initial=0.0))
+    if plan.ladder is None:
+        # all planned times lie before it, also where that is the last
+        return scenario.replace({"horizon_s": min(max(sending_s, last * (1.0 + 1e-12) + 1e-9), scenario.horizon_s)})
+    end_s = max([last * (1.0 + 1e-12) + 1e-9, *(stage.end_s for stage in stages)])
+    rate = max(len(table), 1) / end_s
+    followed = scenario.replace({"traffic": {"process": "poisson", "rate_per_s": rate}, "horizon_s": end_s})
+    text = "traffic: requests came in the stages that load.json lists, partly as answers came; the rate is their mean."
+    return replace(followed, assumed={**followed.assumed, "traffic": text})
+
+
+def _asked(plan: LoadPlan, table: RecordTable, scenario: Scenario) -> dict[str, object]:
+    n = plan.schedule.due_s.size or len(table)
+    horizon_s = plan.scenario.horizon_s if plan.schedule.due_s.size else scenario.horizon_s
+    return {
+        "requests": int(n),
+        "duration_s": horizon_s,
+        "rate_per_s": plan.scenario.traffic.mean_rate(horizon_s, plan.scenario.start)
+        if plan.ladder is None
+        else n / horizon_s,
+        "drawn_rate_per_s": n / horizon_s,
+        "seed": plan.scenario.seed,
+    }
+
+
+def _achieved(table: RecordTable, sent: Sequence[Sent], scenario: Scenario) -> dict[str, object]:
+    moments = np.sort(table["sent"][~np.isnan(table["sent"])])
+    gaps, lag = np.diff(moments), table["lag"][~np.isnan(table["lag"])]
+    inside = int((moments < scenario.horizon_s + 0.1).sum())  # one that left in the last moment counts
+    return {
+        "requests": int(len(table) - (table["status"] == DROPPED).sum()),
+        "dropped": int((table["status"] == DROPPED).sum()),
+        "held_back": int(table["held"].astype(bool).sum()),
+        "rate_per_s": inside / scenario.horizon_s,
+        "gap_scv": float(gaps.var() / gaps.mean() ** 2) if gaps.size > 1 and gaps.mean() > 0.0 else None,
+        "lag_p50_s": float(np.quantile(lag, 0.5)) if lag.size else None,
+        "lag_p99_s": float(np.quantile(lag, 0.99)) if lag.size else None,
+        "lag_maximum_s": float(lag.max()) if lag.size else None,
+        "processes": len(sent),
+        "cpu_share": [part.cpu_share for part in sent],
+        "starved_share": [None if np.isnan(part.starved_share) else part.starved_share for part in sent],
+    }
+
+
+def _causes(table: RecordTable) -> dict[str, int]:
+    counts = np.bincount(table["cause"][table["cause"] >= 0], minlength=len(table.causes)).tolist()
+    return dict(sorted(zip(table.causes, counts, strict=True), key=lambda one: -one[1]))
+
+
+def _target(
+    url: str | None,
+    endpoint: str | None,
+    protocol: str,
+    stream: bool,
+    method: str,
+    headers: Mapping[str, str] | None,
+    endpoint_url: str | None,
+    region: str | None,
+    ids: str,
+) -> Target:
+    if not method.isalpha():
+        raise InputError("--method", "must be a method of HTTP such as POST", method)
+    for name, value in (headers or {}).items():
+        if not name or not name.isascii() or any(c in f"{name}{value}" for c in "\r\n\0") or " " in name:
+            raise InputError("--header", "must be a name and a value of HTTP", f"{name}: {value}")
+    if url is not None:
+        given = {"--endpoint-url": endpoint_url, "--region": region, "--stream": stream or None}
+        for option in (name for name, one in given.items() if one is not None):
+            raise InputError(option, "is for --endpoint, not for a URL", given[option])
+        return Target(protocol, checked_url(url), method.upper(), dict(headers or {}), id_prefix=ids)
+    assert endpoint is not None
+    if method.upper() != "POST" or protocol != HTTP:
+        raise InputError("--method" if method.upper() != "POST" else "--protocol", "is for a URL, not for --endpoint")
+    return endpoint_target(
+        endpoint, endpoint_url=endpoint_url, stream=stream, region=region, headers=headers, id_prefix=ids
+    )
+
+
+def _bodies(body: bytes | str | os.PathLike[str] | None, scenario: Scenario, n_requests: int) -> Bodies:
+    if isinstance(body, bytes):
+        return Bodies((body,), ("application/octet-stream",))
+    if body is not None:
+        return read_bodies(body)
+    return bodies_of(scenario, n_requests) or Bodies()
+
+
+def _raise_file_limit() -> None:
+    """Let this process and its children have as many sockets as the system allows."""
+    try:
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ImportError, ValueError, OSError):  # not on this system
+        pass

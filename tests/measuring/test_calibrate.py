@@ -1,0 +1,144 @@
+"""Calibrations: what made a log is found, intervals cover it, and what the data leave open is said with its reason."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from served_logs import fifo_log, measured
+
+import shadowsim as ss
+from shadowsim.errors import InputError
+from shadowsim.measuring.calibration import Calibration
+from shadowsim.scenario.service import parse_service
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    return ss.calibrate(measured(*fifo_log(n=12_000, seed=1, overhead_s=0.002)))
+
+
+def test_recovers_what_made_the_log(calibrated):
+    # a mean of 12,000 with an scv of 0.5 is known to 0.7 %, and the overhead's error adds as much
+    assert calibrated["time.mean_s"].value == pytest.approx(0.02, rel=0.03)
+    assert calibrated["time.p99_s"].value == pytest.approx(0.0716, rel=0.05)
+    assert calibrated.service["workers"] == calibrated["workers"].value == 4
+    assert calibrated.service["time"]["law"] == "lognormal"
+    assert "slowdown" not in calibrated.service
+    assert calibrated["slowdown[4]"].low < 1.0 < calibrated["slowdown[4]"].high
+    assert calibrated["endpoint.overhead_s"].low < 0.002 < calibrated["endpoint.overhead_s"].high
+    assert calibrated.unidentified == ()
+
+
+def test_the_block_is_a_service_of_a_scenario(calibrated):
+    scenario = ss.default_scenario().to_dict()
+    scenario["services"]["AllTraffic"] = dict(calibrated.service)
+    scenario["endpoint"] |= calibrated.endpoint
+    assert ss.Scenario.from_dict(scenario).side("source").workers == 4
+    for draw in calibrated.draws:
+        parse_service(draw.service, "draw")
+
+
+def test_saves_and_loads(calibrated, tmp_path):
+    file = tmp_path / "service.json"
+    calibrated.save(file)
+    loaded = Calibration.load(file)
+    assert loaded.to_dict() == calibrated.to_dict()
+    assert str(loaded) == str(calibrated)
+    assert len(loaded.table) == len(calibrated.parameters)
+
+
+def test_says_what_low_load_leaves_open():
+    calibration = ss.calibrate(measured(*fifo_log("gamma", 4, 0.1, n=3_000, seed=2)))
+    assert math.isinf(calibration["workers"].high)
+    assert "wait" in calibration["workers"].why_not
+    assert "not identifiable: workers" in str(calibration)
+    overhead = calibration["endpoint.overhead_s"]
+    assert overhead.value is None
+    assert "hardly any request waited" in overhead.why_not
+
+
+def test_says_what_saturation_leaves_open():
+    calibration = ss.calibrate(measured(*fifo_log("gamma", 2, 1.6, n=3_000, seed=3, overhead_s=0.001)))
+    assert calibration["workers"].value == 2
+    assert "nearly all requests waited" in calibration["endpoint.overhead_s"].why_not
+    assert "nearly all services were seen with 2 busy workers" in calibration["slowdown[2]"].why_not
+
+
+def test_a_drifting_server_is_noted():
+    arrival, latency = fifo_log("gamma", 1, 0.3, n=4_000, seed=4)
+    drift = 1.0 + 0.8 * np.sin(np.arange(4_000) / 300.0)
+    notes = ss.calibrate(measured(arrival * 3.0, latency * drift)).notes
+    assert any("neighbouring requests are alike" in note for note in notes)
+
+
+def test_shares_of_errors():
+    arrival, latency = fifo_log(n=2_000, seed=5)
+    status = np.where(np.arange(2_000) % 50 == 0, "error_5xx", "answered")
+    calibration = ss.calibrate(measured(arrival, latency, status=status))
+    assert calibration.service["error_5xx"] == 0.02
+    assert calibration["error_5xx"].low < 0.02 < calibration["error_5xx"].high
+    assert "error_4xx" not in calibration.service
+
+
+def test_requests_without_answer_are_said():
+    arrival, latency = fifo_log(n=2_000, seed=6)
+    latency[::100] = np.nan
+    calibration = ss.calibrate(measured(arrival, latency))
+    assert calibration.n_requests == 1_980
+    assert any("1.0 % of the requests had no answer" in note for note in calibration.notes)
+
+
+def test_calibrates_a_simulated_run_of_two_instances(tmp_path):
+    scenario = ss.default_scenario().replace(
+        {
+            "traffic": {"process": "poisson", "rate_per_s": 210.0},
+            "source.instance_count": 2,
+            "services.AllTraffic": {"time": {"law": "gamma", "mean_s": 0.02, "scv": 0.25}, "workers": 3},
+            "horizon_s": 60,
+            "run.sample_requests": 20_000,
+        }
+    )
+    ss.simulate(scenario).save(tmp_path)
+    calibration = ss.calibrate(tmp_path)
+    assert calibration.n_instances == 2
+    assert calibration.service["workers"] == 3
+    assert calibration["time.mean_s"].low < 0.02 < calibration["time.mean_s"].high
+
+
+def test_a_sample_of_requests_is_refused(tmp_path):
+    scenario = ss.default_scenario().replace({"horizon_s": 60, "run.sample_requests": 100})
+    ss.simulate(scenario).save(tmp_path)
+    with pytest.raises(InputError, match="must have all requests, and has a sample of 100"):
+        ss.calibrate(tmp_path)
+
+
+BAD = [
+    ({"latency_s": [0.1]}, "must have the columns arrival_s and latency_s, in seconds; it has latency_s"),
+    ({"arrival_s": [0.0], "latency_s": [0.1]}, "must have at least 200 answered requests, got 1"),
+    ({"arrival_s": [0.0, 1.0], "latency_s": [0.1, -2.0]}, "fails in row 2, got -2.0"),
+    ({"arrival_s": [0.0, None], "latency_s": [0.1, 0.1]}, "must have a time in column arrival_s, which fails in row 2"),
+    ({"arrival_s": [0.0, 1.0], "latency_s": ["a", "b"]}, "must have numbers in column latency_s, which fails in row 1"),
+]
+
+
+@pytest.mark.parametrize(("columns", "message"), BAD)
+def test_bad_tables_are_refused(columns, message, tmp_path):
+    pd.DataFrame(columns).to_csv(tmp_path / "requests.csv", index=False)
+    with pytest.raises(InputError) as error:
+        ss.calibrate(tmp_path / "requests.csv")
+    assert message in str(error.value)
+
+
+def test_bad_parameters_are_refused():
+    log = measured(*fifo_log(n=300))
+    for arguments, message in [
+        ({"reserve": 1.5}, "reserve: must be a share above 0 and below 1, got 1.5"),
+        ({"instances": 0}, "instances: must be"),
+        ({"instances": 3}, "instances: must be 1 where no column `instance` tells"),
+    ]:
+        with pytest.raises(InputError) as error:
+            ss.calibrate(log, **arguments)
+        assert str(error.value).startswith(message)

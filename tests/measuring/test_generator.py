@@ -1,0 +1,241 @@
+"""The generator: open loop, three clocks, caps and ceilings, failures by cause, stalls counted from planned times."""
+
+import asyncio
+import socket
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from loading import answering, job, sent, service, stalling
+from serving import answer
+
+from shadowsim.measuring.generator import MOST_LATE_S, Ladder, model_failure
+from shadowsim.measuring.load_records import (
+    ANSWERED,
+    BROKEN,
+    CAP,
+    DROPPED,
+    ERROR_4XX,
+    ERROR_5XX,
+    FAILED,
+    LATE,
+    STATUSES,
+    TIMED_OUT,
+    UNAVAILABLE,
+    UNFINISHED,
+)
+
+
+def causes(table):
+    """Return how often each pair of status and cause came."""
+    names = ["", *table.causes]
+    pairs = zip(table["status"].tolist(), table["cause"].tolist(), strict=True)
+    counts: dict[tuple[str, str], int] = {}
+    for status, cause in pairs:
+        key = STATUSES[status], names[cause + 1]
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def test_sends_each_request_once_and_its_clocks_are_in_order():
+    due = np.sort(np.random.default_rng(3).uniform(0.0, 0.5, 100))
+    with service() as target:
+        result = sent(job(target.url, due))
+        assert [request.body for request in target.requests] == [b"abc"] * 100
+    table = result.table
+    assert (table["status"] == ANSWERED).all()
+    assert table["number"].tolist() == list(range(100))
+    assert np.array_equal(table["planned"], due)
+    clocks = [table[name] for name in ("planned", "sent", "first_byte", "done")]
+    assert all((earlier <= later + 1e-6).all() for earlier, later in pairwise(clocks))
+    assert (table["request_bytes"] == 3).all()
+    assert (table["response_bytes"] == 3).all()
+    assert not result.stopped
+
+
+def test_answers_do_not_hold_back_requests():
+    """All requests have left before the first answer, which takes far longer than the schedule."""
+    with service(answering(after_s=1.0)) as target:
+        table = sent(job(target.url, np.linspace(0.0, 0.2, 40))).table
+    assert (table["status"] == ANSWERED).all()
+    assert table["sent"].max() < table["done"].min()
+
+
+def test_a_cap_drops_what_is_beyond_it():
+    with service(answering(after_s=0.5)) as target:
+        table = sent(job(target.url, np.linspace(0.0, 0.1, 10), max_in_flight=3)).table
+        assert len(target.requests) == 3
+    assert causes(table) == {("answered", ""): 3, ("dropped", CAP): 7}
+    assert np.isnan(table["sent"][table["status"] == DROPPED]).all()
+
+
+def test_a_ceiling_of_the_rate_holds_back_and_says_so():
+    with service() as target:
+        table = sent(job(target.url, np.zeros(12), max_rate_per_s=10.0)).table
+    assert (table["status"] == ANSWERED).all()
+    moments = np.sort(table["sent"])
+    # 10 in any window of a second: the 11th leaves a second after the first
+    assert moments[10] - moments[0] > 0.99
+    assert table["held"].sum() >= 2
+    with service() as target:
+        assert not sent(job(target.url, np.array([0.0, 0.5]), max_rate_per_s=10.0)).table["held"].any()
+
+
+def test_a_generator_that_is_far_too_late_drops():
+    with service() as target:
+        table = sent(job(target.url, [0.0, MOST_LATE_S + 1.0]), late_s=MOST_LATE_S + 0.5).table
+    assert causes(table) == {("dropped", LATE): 1, ("answered", ""): 1}
+
+
+async def _closes(writer, request):
+    writer.close()
+
+
+async def _resets(writer, request):
+    linger = b"\1\0\0\0\0\0\0\0"
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
+async def _garbage(writer, request):
+    writer.write(b"\0\1\2 this is no HTTP\r\n\r\n")
+
+
+async def _short(writer, request):
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+    await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("behave", "status", "cause"),
+    [
+        (answering(404), ERROR_4XX, "HTTP 404"),
+        (answering(301, Location="http://127.0.0.1:1/"), ERROR_4XX, "HTTP 301"),
+        (answering(503), ERROR_5XX, "HTTP 503"),
+        (answering(424), ERROR_4XX, "HTTP 424"),
+        (answering(after_s=5.0), TIMED_OUT, "no answer within 0.2 s"),
+        (_closes, FAILED, "connection closed without an answer"),
+        (_resets, FAILED, "connection reset"),
+        (_garbage, BROKEN, "no HTTP answer"),
+        (_short, BROKEN, "answer cut short"),
+    ],
+)
+def test_failures_are_counted_by_cause(behave, status, cause):
+    with service(behave) as target:
+        limit = {"timeout_s": 0.2} if status == TIMED_OUT else {}
+        table = sent(job(target.url, [0.0, 0.02], **limit)).table
+    assert causes(table) == {(STATUSES[status], cause): 2}
+    assert np.isfinite(table["done"]).all()
+
+
+def test_a_service_that_is_not_there_is_counted():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    table = sent(job(f"http://127.0.0.1:{port}", np.linspace(0.0, 0.1, 20))).table
+    assert causes(table) == {(STATUSES[UNAVAILABLE], "connection refused"): 20}
+
+
+def test_a_models_own_status_is_in_the_model_error():
+    assert model_failure(b'{"OriginalStatusCode": 404}') == (ERROR_4XX, "model answered 404 (ModelError)")
+    assert model_failure(b'{"OriginalStatusCode": 500}') == (ERROR_5XX, "model answered 500 (ModelError)")
+    assert model_failure(b'{"OriginalStatusCode": 0}')[0] == TIMED_OUT
+    assert model_failure(b"[]") == model_failure(b"\xff") == (ERROR_5XX, "HTTP 424")
+
+
+def test_a_stopped_run_keeps_what_it_has_and_ends_when_it_is_cut():
+    async def stop_twice(control, generator):
+        while generator.counts.sent < 3:
+            await asyncio.sleep(0.01)
+        control.stop()
+        control.stop()
+
+    with service(answering(after_s=15.0)) as target:
+        result = sent(job(target.url, [0.0, 0.0, 0.0, 60.0]), during=stop_twice)
+    assert result.stopped
+    assert causes(result.table) == {("cut", UNFINISHED): 3}
+    assert np.isnan(result.table["done"]).all()
+
+
+def test_a_stopped_run_waits_a_moment_for_answers():
+    async def stop(control, generator):
+        while generator.counts.sent < 1:
+            await asyncio.sleep(0.01)
+        control.stop()
+
+    with service(answering(after_s=0.3)) as target:
+        result = sent(job(target.url, [0.0, 60.0]), during=stop)
+    assert causes(result.table) == {("answered", ""): 1}
+
+
+def _stalled_p99(rate_per_s, length_s, begin_s, for_s):
+    """Return p99 of a run through a stall, what it must be, and the greatest latency outside the stall."""
+    n = int(rate_per_s * length_s)
+    due = np.arange(n) / rate_per_s
+    with service(stalling(begin_s, for_s)) as target:
+        table = sent(job(target.url, due)).table
+    assert (table["status"] == ANSWERED).all()
+    latency = table["done"] - table["planned"]
+    # The stall begins `begin_s` after the first request: whoever is planned within it waits for its end.
+    since = due - begin_s
+    inside = (since >= 0.0) & (since < for_s)
+    exact = np.where(inside, for_s - since, 0.0)
+    at = int(np.ceil(0.99 * n)) - 1
+    return np.sort(latency)[at], np.sort(exact)[at], latency[~inside].max()
+
+
+def _check_stall(p99, exact, outside):
+    """Each request takes what the stall leaves and an ordinary latency, at most the greatest one outside the stall.
+
+    Requests at the end of the stall come back together, so twice that is allowed; 20 ms is for the server's own timer
+    and for the beginning, which counts from the arrival of the first request.
+    """
+    assert abs(p99 - exact) < 2.0 * outside + 0.02
+
+
+def test_latency_counts_from_planned_times_through_a_stall():
+    p99, exact, outside = _stalled_p99(rate_per_s=100.0, length_s=3.0, begin_s=1.0, for_s=0.5)
+    assert exact == pytest.approx(0.47)  # the third longest of 300: 0.50, 0.49, 0.48, then 0.47
+    _check_stall(p99, exact, outside)
+
+
+@pytest.mark.slow
+def test_latency_counts_from_planned_times_through_two_seconds_in_twenty():
+    p99, exact, outside = _stalled_p99(rate_per_s=100.0, length_s=20.0, begin_s=9.0, for_s=2.0)
+    assert exact == pytest.approx(1.8)  # the 21st longest of 2,000: 2.00, 1.99, ..., 1.80
+    _check_stall(p99, exact, outside)
+
+
+def test_a_ladder_keeps_its_requests_in_flight_and_ends_with_mixed_load():
+    running, most = 0, 0
+
+    async def behave(writer, request):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+        writer.write(answer(200, b"{}"))
+
+    ladder = Ladder(stage_s=0.3, greatest=4, least=5, mixed=(0.5,), mixed_s=0.5)
+    with service(behave) as target:
+        result = sent(job(target.url, [], ladder=ladder))
+    kinds = [(stage.kind, stage.in_flight) for stage in result.stages]
+    assert kinds[:3] == [("unloaded", 1), ("ladder", 1), ("ladder", 2)]
+    assert kinds[-1] == ("mixed", None)
+    table = result.table
+    assert (table["status"] == ANSWERED).all()
+    assert sorted(set(table["stage"].tolist())) == list(range(len(kinds)))
+    closed = table["stage"] < len(kinds) - 1
+    assert np.isnan(table["lag"][closed]).all()
+    assert (table["limit"][~closed] == -1).all()
+    for number, stage in enumerate(result.stages[:-1]):
+        rows = table["stage"] == number
+        assert set(table["limit"][rows].tolist()) == {stage.in_flight}
+        moments = np.sort(table["planned"][rows])
+        in_flight = np.searchsorted(moments, moments, side="right") - np.searchsorted(
+            np.sort(table["done"][rows]), moments, side="left"
+        )
+        assert in_flight.max() <= stage.in_flight
+    assert len(set(table["number"].tolist())) == len(table)

@@ -1,0 +1,97 @@
+"""Predictions: a right model is called right, one that is 10 % off is not, and too little data give no verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from served_logs import fifo_log, measured
+
+import shadowsim as ss
+from shadowsim.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    return ss.calibrate(measured(*fifo_log("gamma", 2, 0.5, n=12_000, seed=1, overhead_s=0.002)))
+
+
+def test_right(calibrated):
+    log = measured(*fifo_log("gamma", 2, 0.6, n=12_000, seed=14, overhead_s=0.002))
+    prediction = ss.predict(calibrated, log)
+    assert prediction.verdict == "right"
+    assert prediction.table["inside"].all()
+    assert str(prediction).startswith("The model is right")
+    assert prediction.curve["depth"].is_monotonic_increasing
+    assert (prediction.curve["low_s"] < prediction.curve["high_s"]).all()
+    # an interval of a queue's quantile contains it
+    assert (prediction.table["measured_low_s"] <= prediction.table["measured_s"]).sum() >= 3
+
+
+def test_a_service_that_became_slower_is_not_right(calibrated):
+    log = fifo_log("gamma", 2, 0.7, n=8_000, seed=2, overhead_s=0.002, mean_s=0.022)
+    prediction = ss.predict(calibrated, measured(*log), draws=20)
+    assert prediction.verdict == "not right"
+    assert prediction.reason.startswith("measured p")
+    assert "% above, outside the band" in prediction.reason
+
+
+def test_twice_the_workers(calibrated):
+    log = measured(*fifo_log("gamma", 4, 0.7, n=8_000, seed=3, overhead_s=0.002))
+    assert ss.predict(calibrated, log, workers=4, draws=20).verdict == "right"
+    assert ss.predict(calibrated, log, draws=20).verdict == "not right"
+
+
+def test_few_requests_cannot_tell(calibrated):
+    log = measured(*fifo_log("gamma", 2, 0.8, n=300, seed=4, overhead_s=0.002))
+    prediction = ss.predict(calibrated, log, draws=20)
+    assert prediction.verdict == "cannot tell"
+    assert "calibrate on more requests, or measure for longer" in prediction.reason
+
+
+def test_the_reserve_alone_is_compared():
+    log = measured(*fifo_log("gamma", 2, 0.6, n=12_000, seed=5))
+    calibration = ss.calibrate(log, reserve=0.4)
+    prediction = ss.predict(calibration, log, draws=20)
+    assert prediction.n_requests + calibration.n_requests == 12_000
+    assert "Compared is the reserve, the last 40 % of the run." in prediction.notes
+    same = ss.predict(ss.calibrate(log), log, draws=20)
+    assert any("no test of it" in note for note in same.notes)
+
+
+def test_unknown_workers_decide_nothing():
+    calibration = ss.calibrate(measured(*fifo_log("gamma", 6, 0.1, n=3_000, seed=6)))
+    prediction = ss.predict(calibration, measured(*fifo_log("gamma", 6, 0.9, n=3_000, seed=7)), draws=20)
+    assert prediction.verdict == "cannot tell"
+    assert "left the number of workers open" in prediction.reason
+
+
+def test_a_service_block_alone_has_no_uncertainty(calibrated):
+    log = measured(*fifo_log("gamma", 2, 0.5, n=2_000, seed=8))
+    prediction = ss.predict(dict(calibrated.service), log, draws=20)
+    assert any("no uncertainty of its own" in note for note in prediction.notes)
+
+
+def test_bad_input_is_refused(calibrated, tmp_path):
+    log = measured(*fifo_log(n=300))
+    for arguments, message in [
+        ({"draws": 5}, "draws: must be"),
+        ({"workers": 0}, "workers: must be"),
+        ({"margin_pct": -1.0}, "margin_pct: must be a percentage >= 0"),
+        ({"routing": "NEAREST"}, "endpoint.routing: must be"),
+    ]:
+        with pytest.raises(InputError) as error:
+            ss.predict(calibrated, log, **arguments)
+        assert str(error.value).startswith(message)
+    with pytest.raises(InputError, match="there is no such file"):
+        ss.predict(tmp_path / "none.json", log)
+    with pytest.raises(InputError, match="is not a known key"):
+        ss.predict({"service": dict(calibrated.service), "calibratoin": {}}, log)
+
+
+def test_figure_and_page(calibrated, tmp_path):
+    prediction = ss.predict(calibrated, measured(*fifo_log("gamma", 2, 0.5, n=2_000, seed=9)), draws=20)
+    names = [trace.name for trace in prediction.plot().data]
+    assert names[-2:] == ["predicted", "measured"]
+    page = prediction.report(tmp_path / "page.html").read_text("utf-8")
+    assert "Prediction of a measured run" in page
+    assert np.isfinite(prediction.curve.drop(columns="measure").to_numpy()).all()
