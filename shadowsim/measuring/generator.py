@@ -49,6 +49,7 @@ from shadowsim.measuring.load_records import (
     TIMED_OUT,
     UNAVAILABLE,
     UNFINISHED,
+    UNSENT,
     LiveCounts,
     Records,
     RecordTable,
@@ -268,7 +269,10 @@ class Generator:
         loop = asyncio.get_running_loop()
         # plain lists: numpy's single numbers are slow
         due, numbers, stages = due_s.tolist(), number.tolist(), stage.tolist()
-        gate = loop.create_task(self._hold_back()) if self._job.max_rate_per_s is not None else None
+        gate = None
+        if self._job.max_rate_per_s is not None:
+            self._waiting = Queue()
+            gate = loop.create_task(self._hold_back(self._waiting, self._job.max_rate_per_s))
         self._prepare_ahead(0, due, numbers)
 
         def call(i: int) -> None:
@@ -280,13 +284,17 @@ class Generator:
         stop.add_done_callback(lambda _: pacer.stop())
         try:
             await pacer.finished
-            while self._waiting is not None and self._waiting.qsize() and not self._control.stopped.is_set():
+            while self._waiting and self._waiting.qsize() and not self._control.stopped.is_set():
                 await asyncio.sleep(0.01)
+                if gate is not None and gate.done():
+                    gate.result()  # raises what ended it
         finally:
             pacer.stop()
             stop.cancel()
             if gate is not None:
                 gate.cancel()
+        while self._waiting and self._waiting.qsize():
+            self.records.fail(self._waiting.get_nowait()[0], CUT, UNSENT)
         self._ready.clear()
         self._n_prepared = 0
 
@@ -331,16 +339,13 @@ class Generator:
         self.records.fail(row, DROPPED, cause)
         self.counts.dropped += 1
 
-    async def _hold_back(self) -> None:
+    async def _hold_back(self, waiting: Queue[tuple[int, int, float]], most_per_s: float) -> None:
         """Pass requests on no faster than the ceiling of the rate, in order."""
-        assert self._job.max_rate_per_s is not None
-        self._waiting = Queue()
-        n = max(math.floor(self._job.max_rate_per_s), 1)
-        # A window of a second lets n requests through at once; a tenth is as smooth as whole numbers allow.
-        n, period_s = (n // 10, n // 10 / self._job.max_rate_per_s) if n >= 20 else (n, n / self._job.max_rate_per_s)
-        throttler = Throttler(rate_limit=n, period=period_s, retry_interval=min(0.01, period_s))
+        # The throttler lets as many through at once as its window allows: of a second that would be a second's load.
+        n = max(math.floor(most_per_s / (10.0 if most_per_s >= 20.0 else 1.0)), 1)
+        throttler = Throttler(rate_limit=n, period=n / most_per_s, retry_interval=min(0.01, n / most_per_s))
         while True:
-            row, number, since = await self._waiting.get()
+            row, number, since = await waiting.get()
             await throttler.acquire()  # type: ignore[no-untyped-call]
             self.records.held[row] = int(monotonic() - since > HELD_S)
             self._launch(row, number)

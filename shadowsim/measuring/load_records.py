@@ -22,7 +22,7 @@ STATUSES = (
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED, UNAVAILABLE, FAILED, BROKEN, DROPPED, CUT = range(len(STATUSES))
 SENT_STATUSES = tuple(range(DROPPED))  # those that the service had a part in
 CAP, LATE, NO_SOCKET = "cap of requests in flight", "generator too late", "no free socket"  # causes of drops
-UNFINISHED = "unanswered when the run was ended"
+UNFINISHED, UNSENT = "unanswered when the run was ended", "held back when the run was ended"
 _COLUMNS = {  # type codes of arrays
     "number": "q", "planned": "d", "sent": "d", "first_byte": "d", "done": "d", "first_token": "d", "status": "b",
     "cause": "h", "request_bytes": "q", "response_bytes": "q", "prompt_tokens": "l", "output_tokens": "l",
