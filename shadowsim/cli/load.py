@@ -328,16 +328,13 @@ def live_text(counts: LiveCounts, elapsed_s: float, due: int, sent: int, since_s
     def quantile(buckets: Mapping[int, int], q: float) -> str:
         return time_text(quantile_within(buckets, q, 0.0, float("inf")))
 
-    return "  ".join(
-        (
-            f"{elapsed_s:.0f} s",
-            f"asked {due / since_s:,.0f}/s",
-            f"sent {sent / since_s:,.0f}/s",
-            f"in flight {count(counts.in_flight)}",
-            f"p50 {quantile(dict(counts.latency), 0.5)}",
-            f"p99 {quantile(dict(counts.latency), 0.99)}",
-            f"errors {count(counts.failed)}",
-            *((f"dropped {count(counts.dropped)}",) if counts.dropped else ()),
-            f"lag p99 {quantile(dict(counts.lag), 0.99)}",
-        )
+    parts = (
+        f"{elapsed_s:.0f} s: sent {sent / since_s:,.0f} of {due / since_s:,.0f}/s",
+        f"p50 {quantile(dict(counts.latency), 0.5)}",
+        f"p99 {quantile(dict(counts.latency), 0.99)}",
+        f"{count(counts.failed)} errors",
+        f"lag p99 {quantile(dict(counts.lag), 0.99)}",
+        *((f"{count(counts.dropped)} dropped",) if counts.dropped else ()),
+        f"{count(counts.in_flight)} in flight",
     )
+    return ", ".join(parts)

@@ -219,7 +219,8 @@ class Generator:
         self._tasks: set[Task[None]] = set()
         self._ready: dict[int, PreparedRequest] = {}
         self._n_prepared = 0
-        self._waiting: Queue[tuple[int, int, float]] | None = None
+        self._waiting: Queue[tuple[int, int, float]] | None = None  # for the ceiling of the rate
+        self._n_waiting = 0  # with the one that is next
         self._session: aiohttp.ClientSession
 
     async def run(self) -> Sent:
@@ -284,7 +285,7 @@ class Generator:
         stop.add_done_callback(lambda _: pacer.stop())
         try:
             await pacer.finished
-            while self._waiting and self._waiting.qsize() and not self._control.stopped.is_set():
+            while self._n_waiting and not self._control.stopped.is_set():
                 await asyncio.sleep(0.01)
                 if gate is not None and gate.done():
                     gate.result()  # raises what ended it
@@ -321,6 +322,7 @@ class Generator:
         elif self._job.max_rate_per_s is not None:
             assert self._waiting is not None
             self._waiting.put_nowait((row, number, now))
+            self._n_waiting += 1
         else:
             self._launch(row, number)
 
@@ -346,7 +348,12 @@ class Generator:
         throttler = Throttler(rate_limit=n, period=n / most_per_s, retry_interval=min(0.01, n / most_per_s))
         while True:
             row, number, since = await waiting.get()
-            await throttler.acquire()  # type: ignore[no-untyped-call]
+            try:
+                await throttler.acquire()  # type: ignore[no-untyped-call]
+            except CancelledError:
+                self.records.fail(row, CUT, UNSENT)
+                raise
+            self._n_waiting -= 1
             self.records.held[row] = int(monotonic() - since > HELD_S)
             self._launch(row, number)
 

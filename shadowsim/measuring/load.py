@@ -171,12 +171,12 @@ def load(
     InputError
         What is wrong, by the name of the option.
 
-    Examples
-    --------
-    >>> import shadowsim as ss
-    >>> run = ss.load("http://127.0.0.1:8080/invocations", rate_per_s=200, duration_s=60)  # doctest: +SKIP
-    >>> run.verdict.status, run.quantile(0.99)  # doctest: +SKIP
-    ('valid', 0.0231)
+    Notes
+    -----
+    With a service at this address::
+
+        run = ss.load("http://127.0.0.1:8080/invocations", rate_per_s=200, duration_s=60)
+        run.verdict.status, run.quantile(0.99)
     """
     planned = plan_load(
         url,

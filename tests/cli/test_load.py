@@ -111,8 +111,7 @@ def test_the_line_of_a_run():
         counts.note_latency(0.010)
         counts.note_lag(0.0002)
     line = live_text(counts, 7.0, 100, 99, 1.0)
-    assert line.startswith("7 s  asked 100/s  sent 99/s  in flight 5  p50 9.98 ms  p99 10.0 ms  ")
-    assert "errors 2  dropped 3  lag p99 200 us" in line
+    assert line == "7 s: sent 99 of 100/s, p50 9.98 ms, p99 10.0 ms, 2 errors, lag p99 200 us, 3 dropped, 5 in flight"
     assert "p50 -" in live_text(LiveCounts(), 0.0, 0, 0, 0.0)
 
 
