@@ -8,12 +8,16 @@ rate ends in time and in bounded memory.
 
 A ladder of concurrency is closed on purpose: each stage keeps its number of requests in flight.
 
+A request counts as sent when it is handed to the pool of connections. If none is idle one is opened, and that time is
+part of its latency, as it is for every caller.
+
 Nothing that a service does ends a run: what went wrong with a request is its status and cause.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import io
@@ -294,7 +298,7 @@ class Generator:
             stop.cancel()
             if gate is not None:
                 gate.cancel()
-        while self._waiting and self._waiting.qsize():
+        while self._waiting is not None and self._waiting.qsize():
             self.records.fail(self._waiting.get_nowait()[0], CUT, UNSENT)
         self._ready.clear()
         self._n_prepared = 0
@@ -308,21 +312,23 @@ class Generator:
             at = self._n_prepared
             if at >= last or due[at] > until:
                 return
-            self._ready[numbers[at]] = self._maker.prepared(numbers[at])
             self._n_prepared += 1
+            with contextlib.suppress(Exception):  # keys that cannot be renewed: the request will fail with that cause
+                self._ready[numbers[at]] = self._maker.prepared(numbers[at])
 
     def _come_due(self, planned_s: float, number: int, stage: int) -> None:
         now = monotonic()
         lag = now - self._start - planned_s
         row = self.records.begin(number, planned_s, stage, lag_s=lag)
         self.counts.due += 1
-        self.counts.note_lag(max(lag, 0.0))
         if lag > MOST_LATE_S:
+            self.counts.note_lag(lag)
             self._drop(row, number, LATE)
-        elif self._job.max_rate_per_s is not None:
-            assert self._waiting is not None
+        elif self._waiting is not None:
             self._waiting.put_nowait((row, number, now))
             self._n_waiting += 1
+            if self._n_waiting > _AHEAD:  # it will be made when its turn comes, lest those that wait fill the memory
+                self._ready.pop(number, None)
         else:
             self._launch(row, number)
 
@@ -354,7 +360,10 @@ class Generator:
                 self.records.fail(row, CUT, UNSENT)
                 raise
             self._n_waiting -= 1
-            self.records.held[row] = int(monotonic() - since > HELD_S)
+            held_s = monotonic() - since
+            self.records.held[row] = int(held_s > HELD_S)
+            if held_s > _AHEAD_S:  # its signature would be too old
+                self._ready.pop(number, None)
             self._launch(row, number)
 
     # -- a closed loop
@@ -433,7 +442,11 @@ class Generator:
             records.request_bytes[row] = len(body)
             data = body if len(body) <= _LARGE_BYTES else io.BytesIO(body)
             self.counts.sent += 1
-            records.sent[row] = monotonic() - self._start
+            records.sent[row] = sent_s = monotonic() - self._start
+            if not math.isnan(records.lag[row]):
+                if not records.held[row]:
+                    records.lag[row] = sent_s - records.planned[row]
+                self.counts.note_lag(max(records.lag[row], 0.0))
             async with self._session.request(
                 job.target.method, self._url, data=data, headers=prepared.headers, allow_redirects=False
             ) as response:

@@ -23,7 +23,7 @@ from shadowsim.scenario.laws import Law
 from shadowsim.scenario.scenario import Scenario
 
 DURATION_S = 60.0
-MOST_REQUESTS = 20_000_000  # whose rows are kept in memory
+MOST_REQUESTS = 10_000_000  # whose rows are kept in memory
 _MOST_SIZES = 1_000_000  # of random bodies, after which they come again
 _PERIODS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 _MOST_PERIODS = 120
