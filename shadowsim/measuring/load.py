@@ -17,6 +17,7 @@ from uuid import uuid4
 import numpy as np
 
 from shadowsim import __version__
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.measuring.bodies import Bodies, read_bodies
 from shadowsim.measuring.generator import Control, Ladder, LoadJob, LoadStage, Sent
@@ -456,20 +457,21 @@ def _asked(plan: LoadPlan, table: RecordTable, scenario: Scenario) -> dict[str, 
         if plan.ladder is None
         else n / horizon_s,
         "drawn_rate_per_s": n / horizon_s,
+        "gap_scv": _gap_scv(table["planned"]),
         "seed": plan.scenario.seed,
     }
 
 
 def _achieved(table: RecordTable, sent: Sequence[Sent], scenario: Scenario) -> dict[str, object]:
     moments = np.sort(table["sent"][~np.isnan(table["sent"])])
-    gaps, lag = np.diff(moments), table["lag"][~np.isnan(table["lag"])]
+    lag = table["lag"][~np.isnan(table["lag"])]
     inside = int((moments < scenario.horizon_s + 0.1).sum())  # one that left in the last moment counts
     return {
         "requests": int(moments.size),
         "dropped": int((table["status"] == DROPPED).sum()),
         "held_back": int(table["held"].astype(bool).sum()),
         "rate_per_s": inside / scenario.horizon_s,
-        "gap_scv": float(gaps.var() / gaps.mean() ** 2) if gaps.size > 1 and gaps.mean() > 0.0 else None,
+        "gap_scv": _gap_scv(moments),
         "lag_p50_s": float(np.quantile(lag, 0.5)) if lag.size else None,
         "lag_p99_s": float(np.quantile(lag, 0.99)) if lag.size else None,
         "lag_maximum_s": float(lag.max()) if lag.size else None,
@@ -477,6 +479,12 @@ def _achieved(table: RecordTable, sent: Sequence[Sent], scenario: Scenario) -> d
         "cpu_share": [part.cpu_share for part in sent],
         "starved_share": [None if np.isnan(part.starved_share) else part.starved_share for part in sent],
     }
+
+
+def _gap_scv(moments: Floats) -> float | None:
+    """Return variance / mean² of the times between moments."""
+    gaps = np.diff(np.sort(moments))
+    return float(gaps.var() / gaps.mean() ** 2) if gaps.size > 1 and gaps.mean() > 0.0 else None
 
 
 def _causes(table: RecordTable) -> dict[str, int]:

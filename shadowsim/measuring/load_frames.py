@@ -136,7 +136,8 @@ def _windows(
     for i in range(n_windows):
         at = order[edges[i] : edges[i + 1]]
         begin, end = i * period_s, min((i + 1) * period_s, scenario.horizon_s)
-        samples = in_flight[(in_flight[:, 0] >= begin) & (in_flight[:, 0] < end), 1]
+        first, last = np.searchsorted(in_flight[:, 0], (begin, end))
+        samples = in_flight[first:last, 1]
         period = _counts(latency[at], status[at], ~np.isnan(table["sent"][at]), samples)
         row = {"time_s": begin, "variant": scenario.side("source").variant.name, "role": "source"}
         row |= window_row(period, end - begin)

@@ -137,7 +137,9 @@ class _Worker:
             while True:
                 self._loop.call_soon_threadsafe(self._hear, *_read(self._process.stdout))
         except (EOFError, OSError, ValueError):
-            code = self._process.poll()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5.0)
+            code = self._process.returncode
             error = LoadProcessError(f"a load process has ended before its time (exit status {code})")
             with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
                 self._loop.call_soon_threadsafe(self._hear, "error", error)
