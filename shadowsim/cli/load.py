@@ -269,7 +269,8 @@ def load(
     elif as_csv:
         print_frame(run.summary(), as_json=False, index=True)
     else:
-        lines = assumption_lines(run.scenario)
+        # what a plain run assumes is in its scenario file alone
+        lines = assumption_lines(run.scenario) if out is not None or scenario is not None or edits else []
         typer.echo("\n".join([*lines, *([""] if lines else []), str(run)]))
         if rows is not None:
             typer.echo("\n" + _goal_lines(rows.to_dict("records")))

@@ -306,6 +306,8 @@ def plan_load(
         if not real_aws:
             what = "must be given to send requests to AWS itself, where they cost money and may hurt an endpoint"
             raise InputError("--real-aws", what)
+        if characterise:
+            raise InputError("--characterise", "must not be given for AWS itself: no ceiling holds for its ladder")
         if max_rate_per_s is None:
             raise InputError("--max-rate", "must be given together with --real-aws: the most requests per second")
     ladder = (Ladder() if seed is None else Ladder(seed=seed)) if characterise is True else characterise or None

@@ -235,6 +235,10 @@ def test_tokens_of_completions_are_timed():
         ({"url": "https://runtime.sagemaker.us-east-1.amazonaws.com/x", "rate_per_s": 1}, "--real-aws: must be given"),
         ({"endpoint": "e", "region": "us-east-1", "rate_per_s": 1, "endpoint_url": None}, "--real-aws: must be given"),
         ({"endpoint": "e", "region": "us-east-1", "rate_per_s": 1, "real_aws": True}, "--max-rate: must be given"),
+        (
+            {"endpoint": "e", "region": "us-east-1", "real_aws": True, "max_rate_per_s": 5, "characterise": True},
+            "--characterise: must not be given for AWS itself",
+        ),
         ({"url": "http://h/", "characterise": True, "rate_per_s": 1}, "--rate: must not be given together"),
         ({"url": "http://h/", "characterise": True, "processes": 2}, "--processes: must not be given together"),
     ],
