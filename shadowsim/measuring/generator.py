@@ -205,17 +205,13 @@ class Generator:
     Parameters
     ----------
     job : LoadJob
-    start_s : float
-        Moment of `time.monotonic` at which the run starts.
     control : Control
     on_counts : callable, optional
         Is given the counts once a second.
     """
 
-    def __init__(
-        self, job: LoadJob, start_s: float, control: Control, on_counts: Callable[[LiveCounts], None] | None = None
-    ):
-        self._job, self._start, self._control, self._on_counts = job, start_s, control, on_counts
+    def __init__(self, job: LoadJob, control: Control, on_counts: Callable[[LiveCounts], None] | None = None):
+        self._job, self._control, self._on_counts, self._start = job, control, on_counts, math.inf
         self._maker = RequestMaker(job.target, job.bodies)
         self._url = URL(job.target.url, encoded=True)
         self._asks_model = job.target.protocol in (INVOKE, INVOKE_STREAM)
@@ -227,18 +223,28 @@ class Generator:
         self._n_waiting = 0  # with the one that is next
         self._session: aiohttp.ClientSession
 
-    async def run(self) -> Sent:
-        """Send everything, wait for the answers, and return what was measured."""
-        loop = asyncio.get_running_loop()
+    def get_ready(self) -> None:
+        """Do, in the run's event loop, what takes long and must not be done when requests are due."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S, ttl_dns_cache=300)
         timeout = aiohttp.ClientTimeout(total=self._job.timeout_s)
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=timeout, auto_decompress=False, skip_auto_headers=_UNSENT,
             cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=2**18,
         )  # fmt: skip
-        reporter = loop.create_task(self._report())
-        thresholds = gc.get_threshold()
+        self._prepare_ahead(0, self._job.due_s[:_AHEAD].tolist(), self._job.number[:_AHEAD].tolist(), _AHEAD)
         gc.collect()
+
+    async def run(self, start_s: float) -> Sent:
+        """Send everything, wait for the answers, and return what was measured; `get_ready` must have been called.
+
+        Parameters
+        ----------
+        start_s : float
+            Moment of `time.monotonic` from which planned times count.
+        """
+        self._start = start_s
+        reporter = asyncio.get_running_loop().create_task(self._report())
+        thresholds = gc.get_threshold()
         freezes = not gc.get_freeze_count()
         if freezes:
             gc.freeze()  # what is there already need not be searched again while requests wait
@@ -303,12 +309,14 @@ class Generator:
         self._ready.clear()
         self._n_prepared = 0
 
-    def _prepare_ahead(self, i: int, due: list[float], numbers: list[int]) -> None:
-        """Make requests that are due soon, from number i on in the schedule; sending comes first."""
+    def _prepare_ahead(self, i: int, due: list[float], numbers: list[int], most: int = 2) -> None:
+        """Make requests that are due soon, from number i on in the schedule; sending comes first.
+
+        Two at a time make those that are ahead more, while no request has to wait for long.
+        """
         self._n_prepared = max(self._n_prepared, i)
-        last, until = min(i + _AHEAD, len(due)), monotonic() - self._start + _AHEAD_S
-        # two at a time, so that those ahead become more while no request has to wait for long
-        for _ in range(2):
+        last, until = min(i + _AHEAD, len(due)), max(monotonic() - self._start, 0.0) + _AHEAD_S
+        for _ in range(most):
             at = self._n_prepared
             if at >= last or due[at] > until:
                 return
