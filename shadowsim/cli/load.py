@@ -30,8 +30,8 @@ from shadowsim.errors import InputError
 from shadowsim.option_defaults import PAGE_IN_RUN
 
 if TYPE_CHECKING:
-    from shadowsim.measuring.load_records import LiveCounts
-    from shadowsim.measuring.load_run import LoadRun
+    from shadowsim.measuring.generator.load_records import LiveCounts
+    from shadowsim.measuring.generator.load_run import LoadRun
 
 # \b keeps the lines of a help text as they are.
 _EXAMPLES = """\b
@@ -205,11 +205,11 @@ def load(
     refuse_both_formats(as_json, as_csv)
     if report and out is None:
         raise InputError("--report", "needs -o DIR, in which the page is written")
-    from shadowsim.measuring.generator import Ladder
+    from shadowsim.measuring.generator.load_run import load_goals
+    from shadowsim.measuring.generator.load_schedule import captured_traffic
+    from shadowsim.measuring.generator.saturation import GeneratorLimits
+    from shadowsim.measuring.generator.sender import Ladder
     from shadowsim.measuring.load import load as load_service
-    from shadowsim.measuring.load_run import load_goals
-    from shadowsim.measuring.load_schedule import captured_traffic
-    from shadowsim.measuring.saturation import GeneratorLimits
     from shadowsim.scenario.paths import parse_set
 
     goals = None if slo is None else load_goals(slo)

@@ -19,13 +19,12 @@ import numpy as np
 from shadowsim import __version__
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.measuring.bodies import Bodies, read_bodies
-from shadowsim.measuring.generator import Control, Ladder, LoadJob, LoadStage, Sent
-from shadowsim.measuring.load_frames import load_frames
-from shadowsim.measuring.load_processes import run_job, run_jobs, runner, shares
-from shadowsim.measuring.load_records import DROPPED, LiveCounts, RecordTable, merged
-from shadowsim.measuring.load_run import LoadRun
-from shadowsim.measuring.load_schedule import (
+from shadowsim.measuring.generator.bodies import Bodies, read_bodies
+from shadowsim.measuring.generator.load_frames import load_frames
+from shadowsim.measuring.generator.load_processes import run_job, run_jobs, runner, shares
+from shadowsim.measuring.generator.load_records import DROPPED, LiveCounts, RecordTable, merged
+from shadowsim.measuring.generator.load_run import LoadRun
+from shadowsim.measuring.generator.load_schedule import (
     LoadSchedule,
     bodies_of,
     load_assumptions,
@@ -33,8 +32,9 @@ from shadowsim.measuring.load_schedule import (
     parse_stages,
     schedule_of,
 )
-from shadowsim.measuring.saturation import GeneratorLimits, held_open, judge
-from shadowsim.measuring.targets import HTTP, OPENAI, Target, checked_url, endpoint_target
+from shadowsim.measuring.generator.saturation import GeneratorLimits, held_open, judge
+from shadowsim.measuring.generator.sender import Control, Ladder, LoadJob, LoadStage, Sent
+from shadowsim.measuring.generator.targets import HTTP, OPENAI, Target, checked_url, endpoint_target
 from shadowsim.quantities import integer, number
 from shadowsim.scenario.scenario import Scenario
 

@@ -13,7 +13,7 @@ from commands import good, refused, run
 from loading import answering, service
 
 from shadowsim.cli.load import live_text
-from shadowsim.measuring.load_records import LiveCounts
+from shadowsim.measuring.generator.load_records import LiveCounts
 
 LENIENT = ("--max-lag", "20s")  # a test must not depend on a busy machine
 SHORT = ("--rate", "60", "--duration", "500ms", *LENIENT)

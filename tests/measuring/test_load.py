@@ -11,11 +11,11 @@ from loading import answering, part, service
 
 import shadowsim as ss
 from shadowsim.errors import InputError
-from shadowsim.measuring.generator import Control, Ladder
+from shadowsim.measuring.generator.load_run import LoadRun, read_load_run
+from shadowsim.measuring.generator.load_schedule import schedule_of
+from shadowsim.measuring.generator.saturation import INVALID, VALID, GeneratorLimits
+from shadowsim.measuring.generator.sender import Control, Ladder
 from shadowsim.measuring.load import load_async, plan_load
-from shadowsim.measuring.load_run import LoadRun, read_load_run
-from shadowsim.measuring.load_schedule import schedule_of
-from shadowsim.measuring.saturation import INVALID, VALID, GeneratorLimits
 
 LENIENT = GeneratorLimits(lag_s=20.0, dropped=0.0, cpu=100.0)  # a test must not depend on a busy machine
 

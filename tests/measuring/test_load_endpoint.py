@@ -5,7 +5,7 @@ from captured import record, write
 from serving import KEYS, Container, serving
 
 import shadowsim as ss
-from shadowsim.measuring.saturation import GeneratorLimits
+from shadowsim.measuring.generator.saturation import GeneratorLimits
 
 LENIENT = GeneratorLimits(lag_s=20.0, dropped=0.0, cpu=100.0)
 KEY, SECRET = KEYS.values()

@@ -6,7 +6,7 @@ from loading import service
 
 import shadowsim as ss
 from shadowsim import plots
-from shadowsim.measuring.saturation import GeneratorLimits
+from shadowsim.measuring.generator.saturation import GeneratorLimits
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["answered", "dead"])

@@ -9,9 +9,9 @@ from time import monotonic
 import numpy as np
 from serving import Container, Loop, answer
 
-from shadowsim.measuring.bodies import Bodies
-from shadowsim.measuring.generator import Control, Generator, LoadJob
-from shadowsim.measuring.targets import HTTP, Target
+from shadowsim.measuring.generator.bodies import Bodies
+from shadowsim.measuring.generator.sender import Control, Generator, LoadJob
+from shadowsim.measuring.generator.targets import HTTP, Target
 
 TIMEOUT_S = 20.0
 

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from shadowsim.measuring.generator import Sent
-from shadowsim.measuring.load_records import ANSWERED, CAP, DROPPED, LATE, Records
-from shadowsim.measuring.saturation import INVALID, VALID, held_open, judge
+from shadowsim.measuring.generator.load_records import ANSWERED, CAP, DROPPED, LATE, Records
+from shadowsim.measuring.generator.saturation import INVALID, VALID, held_open, judge
+from shadowsim.measuring.generator.sender import Sent
 
 
 def ran(lag_s=0.0001, latency_s=0.02, dropped=0, cause=LATE, cpu=0.2, starved=0.0, held=0, n=1000):

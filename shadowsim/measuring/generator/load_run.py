@@ -24,9 +24,9 @@ from shadowsim import frames
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.json_files import path_of, read_json
-from shadowsim.measuring.load_frames import time_per_token_s
+from shadowsim.measuring.generator.load_frames import time_per_token_s
+from shadowsim.measuring.generator.saturation import GeneratorVerdict
 from shadowsim.measuring.measurement import Measurement
-from shadowsim.measuring.saturation import GeneratorVerdict
 from shadowsim.option_defaults import PAGE_IN_RUN
 from shadowsim.planning.slo import Goal, Slo, parse_slo
 from shadowsim.result import Result

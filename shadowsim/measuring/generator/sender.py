@@ -38,8 +38,8 @@ from asyncio_throttle.throttler import Throttler
 from yarl import URL
 
 from shadowsim.arrays import Floats, Ints
-from shadowsim.measuring.bodies import Bodies
-from shadowsim.measuring.load_records import (
+from shadowsim.measuring.generator.bodies import Bodies
+from shadowsim.measuring.generator.load_records import (
     ANSWERED,
     BROKEN,
     CAP,
@@ -58,8 +58,8 @@ from shadowsim.measuring.load_records import (
     Records,
     RecordTable,
 )
-from shadowsim.measuring.pacer import Pacer
-from shadowsim.measuring.targets import INVOKE, INVOKE_STREAM, PreparedRequest, RequestMaker, Target
+from shadowsim.measuring.generator.pacer import Pacer
+from shadowsim.measuring.generator.targets import INVOKE, INVOKE_STREAM, PreparedRequest, RequestMaker, Target
 
 MOST_LATE_S = 2.0
 SNAPSHOT_S = 1.0

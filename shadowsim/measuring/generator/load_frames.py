@@ -33,7 +33,7 @@ from shadowsim.frames import (
     repeated,
 )
 from shadowsim.histogram import N_BUCKETS, keys_of, quantile_within
-from shadowsim.measuring.load_records import (
+from shadowsim.measuring.generator.load_records import (
     ANSWERED,
     CUT,
     DROPPED,

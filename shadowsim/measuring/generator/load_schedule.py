@@ -18,8 +18,8 @@ import numpy as np
 from shadowsim.arrays import Floats, Ints
 from shadowsim.captures.folders import captured_arrivals
 from shadowsim.errors import InputError
-from shadowsim.measuring.bodies import Bodies, random_bodies
-from shadowsim.measuring.generator import LoadStage
+from shadowsim.measuring.generator.bodies import Bodies, random_bodies
+from shadowsim.measuring.generator.sender import LoadStage
 from shadowsim.quantities import parse_duration
 from shadowsim.scenario.defaults import RUN, builtin_document
 from shadowsim.scenario.laws import Law

@@ -9,8 +9,7 @@ import pytest
 from loading import answering, job, sent, service, stalling
 from serving import answer
 
-from shadowsim.measuring.generator import MOST_LATE_S, Ladder, model_failure
-from shadowsim.measuring.load_records import (
+from shadowsim.measuring.generator.load_records import (
     ANSWERED,
     BROKEN,
     CAP,
@@ -25,6 +24,7 @@ from shadowsim.measuring.load_records import (
     UNFINISHED,
     UNSENT,
 )
+from shadowsim.measuring.generator.sender import MOST_LATE_S, Ladder, model_failure
 
 
 def causes(table):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from loading import job, service
 
-from shadowsim.measuring import load_processes
-from shadowsim.measuring.generator import Control
-from shadowsim.measuring.load_processes import LoadProcessError, run_jobs, shares
-from shadowsim.measuring.load_records import LiveCounts, merged
+from shadowsim.measuring.generator import load_processes
+from shadowsim.measuring.generator.load_processes import LoadProcessError, run_jobs, shares
+from shadowsim.measuring.generator.load_records import LiveCounts, merged
+from shadowsim.measuring.generator.sender import Control
 
 
 def test_shares_are_all_of_a_job():

@@ -7,8 +7,8 @@ import pytest
 
 from shadowsim import frames
 from shadowsim.histogram import bucket_of, edge_of
-from shadowsim.measuring.load_frames import load_frames
-from shadowsim.measuring.load_records import (
+from shadowsim.measuring.generator.load_frames import load_frames
+from shadowsim.measuring.generator.load_records import (
     ANSWERED,
     CUT,
     DROPPED,
@@ -21,7 +21,7 @@ from shadowsim.measuring.load_records import (
     Records,
     merged,
 )
-from shadowsim.measuring.load_schedule import load_scenario
+from shadowsim.measuring.generator.load_schedule import load_scenario
 
 ENDS = (ANSWERED, ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, UNAVAILABLE, FAILED, DROPPED, CUT)
 

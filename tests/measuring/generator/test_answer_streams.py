@@ -6,7 +6,7 @@ import math
 import pytest
 from loading import frame, part
 
-from shadowsim.measuring.answer_streams import EventLines, EventStreamFrames, WholeAnswer, usage_of
+from shadowsim.measuring.generator.answer_streams import EventLines, EventStreamFrames, WholeAnswer, usage_of
 
 
 def event(text=None, **more):

@@ -5,7 +5,13 @@ import pytest
 
 import shadowsim as ss
 from shadowsim.errors import InputError
-from shadowsim.measuring.load_schedule import bodies_of, load_assumptions, load_scenario, parse_stages, schedule_of
+from shadowsim.measuring.generator.load_schedule import (
+    bodies_of,
+    load_assumptions,
+    load_scenario,
+    parse_stages,
+    schedule_of,
+)
 
 
 @pytest.mark.parametrize(

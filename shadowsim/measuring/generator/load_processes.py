@@ -23,13 +23,13 @@ from time import monotonic
 from typing import Any, BinaryIO
 
 from shadowsim.errors import ShadowsimError
-from shadowsim.measuring.generator import Control, Generator, LoadJob, Sent
-from shadowsim.measuring.load_records import LiveCounts
+from shadowsim.measuring.generator.load_records import LiveCounts
+from shadowsim.measuring.generator.sender import Control, Generator, LoadJob, Sent
 
 LEAD_S = 0.1  # from readiness to the start
 _READY_S = 120.0
 _LENGTH = struct.Struct(">Q")
-_COMMAND = (sys.executable, "-c", "from shadowsim.measuring.load_processes import work; work()")
+_COMMAND = (sys.executable, "-c", "from shadowsim.measuring.generator.load_processes import work; work()")
 
 
 class LoadProcessError(ShadowsimError, RuntimeError):
