@@ -21,6 +21,7 @@ from shadowsim.measuring.fifo_fit import MOST_REQUESTS, fit_fifo
 from shadowsim.measuring.fifo_starts import Answered, in_flight
 from shadowsim.measuring.measurement import Measurement
 from shadowsim.measuring.measurement_files import ANSWERED, measurement_of
+from shadowsim.measuring.token_fit import COLUMNS, TokenModel, fit_tokens
 from shadowsim.quantities import integer
 from shadowsim.text import count, percent, time_text
 
@@ -84,7 +85,10 @@ def calibrate(
     used = answered.rows(slice(0, MOST_REQUESTS))
     if len(used) < len(answered):
         notes.append(f"The first {count(len(used))} of {count(len(answered))} answered requests were used.")
-    model = _model(used, measurement, seed)
+    if all(column in requests.columns and requests[column].notna().any() for column in COLUMNS):
+        model: FifoModel | TokenModel = fit_tokens(requests[requests["status"].isin(ANSWERED)], seed)
+    else:
+        model = _model(used, measurement, seed)
     service = dict(model.service)
     errors = error_parameters(requests)
     service |= {one.name: one.value for one in errors if one.value}

@@ -1,4 +1,4 @@
-"""Describes workers or a batcher that were fitted as a service block, with intervals and what is left open.
+"""Describes fitted workers or batchers as service blocks, with intervals and what is left open.
 
 Given the workers, services are independent of each other and of the queue in the model, but those of a real server
 drift. So intervals come from a bootstrap of blocks of neighbouring requests: in each of its samples the overhead is

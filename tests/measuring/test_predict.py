@@ -62,7 +62,7 @@ def test_unknown_workers_decide_nothing():
     calibration = ss.calibrate(measured(*fifo_log("gamma", 6, 0.1, n=3_000, seed=6)))
     prediction = ss.predict(calibration, measured(*fifo_log("gamma", 6, 0.9, n=3_000, seed=7)), draws=20)
     assert prediction.verdict == "cannot tell"
-    assert "left the number of workers open" in prediction.reason
+    assert "left workers open" in prediction.reason
 
 
 def test_a_service_block_alone_has_no_uncertainty(calibrated):
