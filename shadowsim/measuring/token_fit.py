@@ -24,7 +24,7 @@ import numpy as np
 
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError
-from shadowsim.measuring.calibration import Draw, FittedParameter
+from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService
 from shadowsim.measuring.law_fit import quantile_table, rounded
 from shadowsim.measuring.weighted_fit import Coefficients, fit_nonnegative
 from shadowsim.scenario.step_models import STEP_KEYS
@@ -89,18 +89,7 @@ class StepCells:
         return fit
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenModel:
-    """A service in tokens in words and numbers: what `Calibration` holds of it."""
-
-    service: Mapping[str, Any]
-    overhead_s: float
-    parameters: tuple[FittedParameter, ...]
-    notes: tuple[str, ...]
-    draws: tuple[Draw, ...]
-
-
-def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> TokenModel:
+def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
     """Return the service in tokens that requests show.
 
     Parameters
@@ -164,7 +153,7 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> TokenModel:
         return {"tokens": {**lengths, **room, "step": step, "before_s": rounded(values.get("before_s", 0.0))}}
 
     draws = tuple(Draw(service(values), 0.0) for values in samples)
-    return TokenModel(service(fit.values), 0.0, tuple(parameters), tuple(notes), draws)
+    return FittedService(service(fit.values), 0.0, tuple(parameters), tuple(notes), draws)
 
 
 def step_cells(log: TokenLog) -> StepCells:
