@@ -1,7 +1,8 @@
 """Calibrates a service model to a measured run: `calibrate`, which says what the run leaves open.
 
 Requests one by one tell most: waits and services follow from arrivals and finishes (fifo_starts.py), and so do the
-workers (fifo_fit.py).
+workers (fifo_fit.py) or the batcher (batch_fit.py). Requests in tokens give the steps of a continuous batcher
+(token_fit.py), and windows with percentiles a rougher estimate (window_fit.py).
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import numpy as np
 
 from shadowsim.errors import InputError
 from shadowsim.measuring.batch_fit import batches_of, fit_batches
-from shadowsim.measuring.calibration import Calibration, FittedParameter, Reserve
-from shadowsim.measuring.fifo_calibration import FifoModel, describe_batcher, describe_fifo
+from shadowsim.measuring.calibration import Calibration, FittedParameter, FittedService, Reserve
+from shadowsim.measuring.fifo_calibration import describe_batcher, describe_fifo
 from shadowsim.measuring.fifo_fit import MOST_REQUESTS, fit_fifo
 from shadowsim.measuring.fifo_starts import Answered, in_flight
 from shadowsim.measuring.measurement import Measurement
 from shadowsim.measuring.measurement_files import ANSWERED, measurement_of
+from shadowsim.measuring.token_fit import COLUMNS, fit_tokens
+from shadowsim.measuring.window_fit import describe_quantiles, fit_windows
 from shadowsim.quantities import integer
 from shadowsim.text import count, percent, time_text
 
@@ -71,7 +74,7 @@ def calibrate(
     integer(instances, "instances", least=1)
     measurement = measurement_of(measurements, variant)
     if measurement.requests is None:
-        raise InputError("measurements", f"must have single requests, which a {measurement.form} has not")
+        return _without_requests(measurement, reserve, instances, seed)
     requests = measurement.requests
     arrival = requests["arrival_s"].to_numpy(np.float64)
     span = Reserve(math.inf, len(requests), float(arrival[-1]))
@@ -84,7 +87,10 @@ def calibrate(
     used = answered.rows(slice(0, MOST_REQUESTS))
     if len(used) < len(answered):
         notes.append(f"The first {count(len(used))} of {count(len(answered))} answered requests were used.")
-    model = _model(used, measurement, seed)
+    if all(column in requests.columns and requests[column].notna().any() for column in COLUMNS):
+        model: FittedService = fit_tokens(requests[requests["status"].isin(ANSWERED)], seed)
+    else:
+        model = _model(used, measurement, seed)
     service = dict(model.service)
     errors = error_parameters(requests)
     service |= {one.name: one.value for one in errors if one.value}
@@ -99,6 +105,25 @@ def calibrate(
         n_requests=len(used),
         most_in_flight=int(in_flight(used).max()) + 1,
         reserve=span,
+    )
+
+
+def _without_requests(measurement: Measurement, reserve: float | None, instances: int, seed: int) -> Calibration:
+    if reserve is not None:
+        raise InputError("reserve", f"must be left out for a {measurement.form}, which has no single requests", reserve)
+    if measurement.windows is not None:
+        model = fit_windows(measurement.windows, instances, seed)
+    else:
+        model = describe_quantiles(measurement.quantiles)
+    return Calibration(
+        form=measurement.form,
+        service=model.service,
+        endpoint={},
+        n_instances=instances,
+        parameters=model.parameters,
+        notes=(*model.notes, *measurement.lacks),
+        draws=model.draws,
+        n_requests=model.n_requests,
     )
 
 
@@ -159,7 +184,7 @@ def _shares(service: dict[str, object]) -> dict[str, object]:
     return {name: service[name] for name in ("error_4xx", "error_5xx") if name in service}
 
 
-def _model(answered: Answered, measurement: Measurement, seed: int) -> FifoModel:
+def _model(answered: Answered, measurement: Measurement, seed: int) -> FittedService:
     """Return the service of a run: a batcher where requests are answered together, else workers."""
     middle = float(np.median(answered.latency_s))
     if not middle > 0.0:

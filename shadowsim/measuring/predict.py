@@ -357,7 +357,7 @@ def _intervals(
 
 def _beyond_seen(calibrated: Calibration, requests: pd.DataFrame, n_instances: int) -> str:
     """Return a sentence where unknown workers decide a run, since more requests were in flight than ever before."""
-    workers = next((one for one in calibrated.parameters if one.name == "workers"), None)
+    workers = next((one for one in calibrated.parameters if one.name in ("workers", "tokens.max_sequences")), None)
     if workers is None or workers.is_identified or not calibrated.most_in_flight:
         return ""
     done = requests["latency_s"].notna().to_numpy()
@@ -370,7 +370,7 @@ def _beyond_seen(calibrated: Calibration, requests: pd.DataFrame, n_instances: i
         return ""
     return (
         f"Up to {most:g} requests were in flight at an instance, and {calibrated.most_in_flight} when it was "
-        "calibrated, which left the number of workers open."
+        f"calibrated, which left {workers.name} open."
     )
 
 

@@ -142,3 +142,28 @@ def test_bad_parameters_are_refused():
         with pytest.raises(InputError) as error:
             ss.calibrate(log, **arguments)
         assert str(error.value).startswith(message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("law", "workers", "load", "slowest"), [("gamma", 2, 0.5, 1.0), ("gamma", 3, 0.6, 1.5)])
+def test_intervals_cover(law, workers, load, slowest):
+    """benchmarks/test_calibration.py has 200 repetitions."""
+    truths = {"time.mean_s": 0.02, "endpoint.overhead_s": 0.002, f"slowdown[{workers}]": slowest}
+    hits = dict.fromkeys(truths, 0)
+    for seed in range(40):
+        slowdown = np.linspace(1.0, slowest, workers)
+        log = fifo_log(law, workers, load, n=4_000, seed=seed, slowdown=slowdown, overhead_s=0.002)
+        calibration = ss.calibrate(measured(*log))
+        assert calibration["workers"].value == workers
+        for name, truth in truths.items():
+            hits[name] += calibration[name].low <= truth <= calibration[name].high
+    # 0.95 of 40, less three standard errors of a share of 0.9
+    assert min(hits.values()) >= 38 - 3.0 * math.sqrt(0.9 * 0.1 * 40)
+
+
+def test_answers_together_by_chance_are_no_batcher():
+    arrival, latency = fifo_log("gamma", 4, 0.6, n=4_000, seed=7)
+    finish = np.ceil((arrival + latency) / 0.0005) * 0.0005  # timers that tick
+    calibration = ss.calibrate(measured(arrival, finish - arrival))
+    assert "batching" not in calibration.service
+    assert calibration["workers"].value == 4
