@@ -125,7 +125,7 @@ def predict(
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
-    """Predict the latencies of a measured run, and judge whether the model is right.
+    """Predict a measured run, and judge the model.
 
     Simulates the run's own arrivals with the calibrated service, and shows measured and predicted quantiles with a band
     that holds the uncertainty of the service and the chance of one run. Exits with 1 when the model is not right.
