@@ -49,7 +49,8 @@ def calibrate(
     ----------
     measurements : Measurement or path
         A run's folder, or a table with a row per request and the columns `arrival_s` and `latency_s`; also `sent_s`,
-        `status`, `instance`, ... as in `Measurement`.
+        `status`, `instance`, ... as in `Measurement`. With `first_token_s`, `prompt_tokens` and `output_tokens` the
+        service is in tokens. A measurement may have windows or quantiles alone.
     reserve : float, optional
         The share of the run's time, at its end, that is left to `predict`.
     instances : int

@@ -358,8 +358,10 @@ def _intervals(
 def _beyond_seen(calibrated: Calibration, requests: pd.DataFrame, n_instances: int) -> str:
     """Return a sentence where unknown workers decide a run, since more requests were in flight than ever before."""
     workers = next((one for one in calibrated.parameters if one.name in ("workers", "tokens.max_sequences")), None)
-    if workers is None or workers.is_identified or not calibrated.most_in_flight:
+    if workers is None or workers.is_identified:
         return ""
+    if not calibrated.most_in_flight:
+        return f"The calibration left {workers.name} open, and does not tell how many requests were in flight."
     done = requests["latency_s"].notna().to_numpy()
     arrival = requests["arrival_s"].to_numpy(np.float64)[done]
     found = in_flight(

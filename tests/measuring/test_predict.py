@@ -8,6 +8,7 @@ from served_logs import fifo_log, measured
 
 import shadowsim as ss
 from shadowsim.errors import InputError
+from shadowsim.measuring.measurement import Measurement
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,13 @@ def test_the_reserve_alone_is_compared():
 def test_unknown_workers_decide_nothing():
     calibration = ss.calibrate(measured(*fifo_log("gamma", 6, 0.1, n=3_000, seed=6)))
     prediction = ss.predict(calibration, measured(*fifo_log("gamma", 6, 0.9, n=3_000, seed=7)), draws=20)
+    assert prediction.verdict == "cannot tell"
+    assert "left workers open" in prediction.reason
+
+
+def test_quantiles_alone_cannot_tell():
+    calibration = ss.calibrate(Measurement("wrk2 histogram", quantiles={0.5: 0.02, 0.9: 0.04, 0.99: 0.08}))
+    prediction = ss.predict(calibration, measured(*fifo_log("gamma", 2, 0.5, n=1_000, seed=6)), draws=20)
     assert prediction.verdict == "cannot tell"
     assert "left workers open" in prediction.reason
 
