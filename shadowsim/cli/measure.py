@@ -57,7 +57,7 @@ def measured(
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
-    """Show what a log of a real service says, and make traffic of it.
+    """Show what a log says, and make traffic of it.
 
     LOG is recognised by its content: results of k6, vegeta, wrk, wrk2, JMeter, inference-perf or AIPerf, a percentile
     spectrum, an access log of nginx, Apache or an ALB, an export of CloudWatch, SageMaker's captures, or a folder that
