@@ -89,7 +89,10 @@ def batches_of(answered: Answered, least_s: float = 0.0) -> RequestBatches | Non
         Answers that are no further apart came together, whatever the latencies, such as the resolution of clocks.
     """
     finish = answered.finish_s
-    near_s = _near_s(answered, max(TOGETHER * float(np.median(answered.latency_s)), least_s), least_s)
+    # Latencies of a saturated run are waits; there the time between answers is the measure of what is near.
+    between_s = float(np.ptp(finish)) * answered.n_instances / len(answered)
+    most_s = min(TOGETHER * float(np.median(answered.latency_s)), 10.0 * TOGETHER * between_s)
+    near_s = _near_s(answered, max(most_s, least_s), least_s)
     head = np.ones(len(answered), np.bool_)
     following = np.full(len(answered), np.inf)  # the next arrival at the same instance
     order = []

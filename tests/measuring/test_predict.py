@@ -36,6 +36,7 @@ def test_a_service_that_became_slower_is_not_right(calibrated):
     assert "% above, outside the band" in prediction.reason
 
 
+@pytest.mark.slow
 def test_twice_the_workers(calibrated):
     log = measured(*fifo_log("gamma", 4, 0.7, n=8_000, seed=3, overhead_s=0.002))
     assert ss.predict(calibrated, log, workers=4, draws=20).verdict == "right"
@@ -49,6 +50,7 @@ def test_few_requests_cannot_tell(calibrated):
     assert "calibrate on more requests, or measure for longer" in prediction.reason
 
 
+@pytest.mark.slow
 def test_the_reserve_alone_is_compared():
     log = measured(*fifo_log("gamma", 2, 0.6, n=12_000, seed=5))
     calibration = ss.calibrate(log, reserve=0.4)
