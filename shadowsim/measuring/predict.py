@@ -25,8 +25,8 @@ from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.measuring.calibration import Calibration, Draw
 from shadowsim.measuring.fifo_starts import Answered, in_flight
-from shadowsim.measuring.measurement import Measurement
-from shadowsim.measuring.measurement_files import ANSWERED, measurement_of
+from shadowsim.measuring.logs.reading import measurement_of
+from shadowsim.measuring.measurement import Measurement, answered
 from shadowsim.option_defaults import PREDICTION_DRAWS, PREDICTION_MARGIN_PCT, PREDICTION_TOLERANCE_PCT
 from shadowsim.quantities import integer
 from shadowsim.scenario.defaults import builtin_document
@@ -169,7 +169,10 @@ def predict(
     calibrated = service if isinstance(service, Calibration) else Calibration.load(service)
     measurement = measurement_of(load_run, variant)
     if measurement.requests is None:
-        raise InputError("load_run", f"must have single requests, which a {measurement.form} has not")
+        why = " ".join(["", *measurement.lacks])
+        raise InputError(
+            "load_run", f"must have single requests, which this {measurement.form} has not.{why}".rstrip(".")
+        )
     requests = measurement.requests
     if len(requests) < 2:
         raise InputError("load_run", "must have at least two requests", len(requests))
@@ -227,13 +230,13 @@ def _compared(requests: pd.DataFrame, calibrated: Calibration) -> tuple[np.ndarr
 
 def _measured(requests: pd.DataFrame, compared: np.ndarray[Any, Any]) -> dict[str, Floats]:
     """Return the times of the answered requests that are compared, by measure."""
-    answered = requests["status"].isin(ANSWERED).to_numpy() & compared
+    used = answered(requests) & compared
     measures = {LATENCY: "latency_s"}
     if "first_token_s" in requests.columns and requests["first_token_s"].notna().any():
         measures[FIRST_TOKEN] = "first_token_s"
     measured = {}
     for measure, column in measures.items():
-        times = requests[column].to_numpy(np.float64)[answered]
+        times = requests[column].to_numpy(np.float64)[used]
         measured[measure] = times[np.isfinite(times)]
         if len(measured[measure]) < 2:
             raise InputError("load_run", "must have at least two answered requests to compare", len(measured[measure]))
@@ -343,7 +346,7 @@ def _intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return the intervals of the measured quantiles, which allow for the correlation of neighbours."""
     column = "latency_s" if measure == LATENCY else "first_token_s"
-    used = requests["status"].isin(ANSWERED).to_numpy() & compared & np.isfinite(requests[column].to_numpy(np.float64))
+    used = answered(requests) & compared & np.isfinite(requests[column].to_numpy(np.float64))
     arrival = requests["arrival_s"].to_numpy(np.float64)[used]
     begin = float(arrival[0])
     sample = Values(values, arrivals_cut(arrival - begin, float(arrival[-1]) - begin or 1.0), MOST_SECTIONS)

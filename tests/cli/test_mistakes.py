@@ -122,7 +122,10 @@ LINES = [
     ("simulate --set endpoint.routing=LOR", "did you mean LEAST_OUTSTANDING_REQUESTS?"),
     ("simulate --set endpoint.routing=random", "did you mean RANDOM?"),
     ("plan --effect 'mean +2'", "got 'mean +2'; mean +2%, +2ms or +2s?"),
-    ("plan --effect 'share(latency > 1) +2%'", "got 'share(latency > 1) +2%'; share(latency > 1ms) or share(latency > 1s)?"),
+    (
+        "plan --effect 'share(latency > 1) +2%'",
+        "got 'share(latency > 1) +2%'; share(latency > 1ms) or share(latency > 1s)?",
+    ),
     ("noise-floor --slo-s 50", "--slo-s: needs a unit, got 50; 50ms or 50s?"),
     ("simulate --slo 'p999 <= 200ms'", "p99.9 has a point"),
     ("simulate --slo 'shadw.p99 <= 1s'", "did you mean shadow.p99?"),

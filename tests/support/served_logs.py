@@ -9,7 +9,6 @@ import pandas as pd
 
 from shadowsim.measuring.fifo_starts import Answered
 from shadowsim.measuring.measurement import Measurement
-from shadowsim.measuring.measurement_files import tidy
 
 LAWS = ("exponential", "lognormal", "gamma", "deterministic", "weibull", "uniform", "pareto")
 
@@ -63,7 +62,9 @@ def answered(arrival_s, latency_s, instance=None):
 def measured(arrival_s, latency_s, **columns):
     """As `calibrate` and `predict` take them."""
     table = pd.DataFrame({"arrival_s": arrival_s, "latency_s": latency_s, **columns})
-    return Measurement("test", requests=tidy(table, "test"))
+    if "status" not in table.columns:
+        table["status"] = np.where(np.isnan(table["latency_s"]), "failed", "answered")
+    return Measurement("test", requests=table.sort_values("arrival_s", kind="stable", ignore_index=True))
 
 
 def batch_log(
