@@ -124,7 +124,7 @@ LINES = [
     ("plan --effect 'mean +2'", "got 'mean +2'; mean +2%, +2ms or +2s?"),
     (
         "plan --effect 'share(latency > 1) +2%'",
-        "got 'share(latency > 1) +2%'; share(latency > 1ms) or share(latency > 1s)?",
+        "+2%'; share(latency > 1ms) or share(latency > 1s)?",
     ),
     ("noise-floor --slo-s 50", "--slo-s: needs a unit, got 50; 50ms or 50s?"),
     ("simulate --slo 'p999 <= 200ms'", "p99.9 has a point"),
