@@ -1,4 +1,4 @@
-"""Measures the rehearsal server: copied invocations per second, added latency, and the harm of bad shadows.
+"""Measures the rehearsal server: copied invocations per second, added latency, harm of bad shadows, starts.
 
 The generator, the backends, the server and nginx with its `mirror`, which only copies, are separate processes on one
 machine. Throughput is measured in alternating rounds. For latencies one generator calls both URLs at the same time, in
@@ -8,7 +8,9 @@ over blocks of requests. Goals for times are reported but not asserted, since ot
 
 from __future__ import annotations
 
+import gc
 import json
+import math
 import os
 import re
 import shutil
@@ -26,6 +28,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy import stats
 
+from shadowsim.server.state.store import SNAPSHOT_EVENTS, Store
+
 WIRE = Path(__file__).parents[1] / "tests" / "support" / "wire.py"
 RATE_PER_S, RACE_S, SHORT_RACE_S, BLOCKS = 100.0, 60.0, 8.0, 12
 ROUNDS, ROUND_S = 4, 2.0
@@ -40,6 +44,7 @@ CPU_S = 1e-3  # of the server per copied invocation: a thousand per second on on
 ADDED_S = 1.5e-3  # added to the median of a direct call
 HARM = 0.05, 0.2e-3  # share of the quantile without a shadow, plus seconds
 MEMORY_MB = 50.0  # in ten minutes
+N_EVENTS, START_S = 100_000, 3.0
 ROLE = "arn:aws:iam::111122223333:role/shadowsim"
 
 
@@ -238,6 +243,69 @@ def test_copied_invocations_per_second(
         f"{1 / cpu_s:,.0f} invocations/s of a whole core",
     )
     assert not any(load.bad for rounds in loads.values() for load in rounds)
+
+
+def actions_of(number: int) -> Iterator[tuple[float, str, dict[str, object]]]:
+    """Yield the moment, name and request of each action in the life of an experiment that is kept."""
+    began_s = 30.0 * number
+    variants: list[dict[str, object]] = []
+    for model in (f"old-{number}", f"new-{number}"):
+        yield began_s, "CreateModel", {"ModelName": model, "PrimaryContainer": {"Image": "i"}, "ExecutionRoleArn": ROLE}
+        pool = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1}
+        infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
+        variants.append({"ModelName": model, "VariantName": model, "InfrastructureConfig": infrastructure})
+    shadows = [{"ShadowModelVariantName": f"new-{number}", "SamplingPercentage": 50}]
+    request = {"Name": f"e-{number}", "Type": "ShadowMode", "RoleArn": ROLE, "EndpointName": f"live-{number}"}
+    request |= {"Schedule": {"StartTime": 1e9, "EndTime": 1e9 + 86_400.0}}  # type: ignore[dict-item]
+    config = {"SourceModelVariantName": f"old-{number}", "ShadowModelVariants": shadows}
+    yield began_s, "CreateInferenceExperiment", {**request, "ModelVariants": variants, "ShadowModeConfig": config}
+    name = {"Name": f"e-{number}"}
+    yield began_s + 2.0, "StartInferenceExperiment", name
+    yield began_s + 6.0, "UpdateInferenceExperiment", {**name, "Description": "more"}
+    actions = {f"old-{number}": "Retain", f"new-{number}": "Remove"}
+    yield began_s + 10.0, "StopInferenceExperiment", {**name, "ModelVariantActions": actions}
+    arn = f"arn:aws:sagemaker:us-east-1:111122223333:model/old-{number}"
+    yield began_s + 14.0, "AddTags", {"ResourceArn": arn, "Tags": [{"Key": "a", "Value": "b"}]}
+
+
+def test_a_start_after_many_events(
+    tmp_path: Path, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
+) -> None:
+    """Start on snapshots, and for comparison on the log of all events; nothing is deleted, so the account is large."""
+    took_s = {}
+    gc.disable()  # it would look for cycles in the whole account, as the server does not
+    for name, snapshot_events in (("snapshots", SNAPSHOT_EVENTS), ("the log alone", 10 * N_EVENTS)):
+        path = tmp_path / name
+        options = {"wall": lambda: 0.0, "steady": lambda: 0.0, "snapshot_events": snapshot_events}
+        longest_s = 0.0
+        with Store(path, **options) as store:  # type: ignore[arg-type]
+            store._connection.execute("PRAGMA synchronous = OFF")
+            store._keep_time = lambda: None  # type: ignore[method-assign]  # it would sync again
+            for number in range(math.ceil(N_EVENTS / 7)):
+                for now, action, body in actions_of(number):
+                    began = time.process_time()
+                    store.accept(action, body, now)
+                    longest_s = max(longest_s, time.process_time() - began)
+        opened: list[Store] = []
+
+        def start(path: Path = path, options: dict[str, object] = options, opened: list[Store] = opened) -> None:
+            opened.append(Store(path, **options))  # type: ignore[arg-type]
+
+        began, cpu = time.perf_counter(), time.process_time()
+        if name == "snapshots":
+            benchmark.pedantic(start, rounds=1)
+        else:
+            start()
+        took_s[name], cpu = time.perf_counter() - began, time.process_time() - cpu
+        opened.pop().close()
+        met = f", goal {START_S:g} s {'met' if took_s[name] < START_S else 'missed'}" if name == "snapshots" else ""
+        table(
+            f"start after {N_EVENTS:,} events, {name}",
+            f"{took_s[name]:.1f} s ({cpu:.1f} s of a core){met}",
+            f"{path.stat().st_size / 1e6:.0f} MB, longest action {longest_s * 1e3:.0f} ms of a core",
+        )
+    gc.enable()
+    assert took_s["snapshots"] < took_s["the log alone"]
 
 
 @pytest.mark.parametrize(
