@@ -161,6 +161,7 @@ def serve(
     AWS. Requests are copied to containers or to simulated instances. State is kept in a file or in memory. The server
     fetches nothing that a request names.
     """
+    from shadowsim.server.data_plane.capture_journal import CaptureJournal
     from shadowsim.server.data_plane.invoke import Limits
     from shadowsim.server.data_plane.mirror import CopyLimits
     from shadowsim.server.http.access import check_bind
@@ -198,6 +199,7 @@ def serve(
             port=port,
             seed=seed,
             flush_s=flush_s,
+            journal=CaptureJournal(Path(f"{db}-captures")) if store.is_kept else None,
             skew_s=skew_s,
             refuse_replays=refuse_replays,
         )
@@ -278,9 +280,12 @@ async def _serve(settings: Settings, store: Store) -> None:
         typer.echo("stopping: finishing requests in flight, writing captures")
     finally:
         await app.stop()
-    n_lost = sum(app.captures.n_lost.values())
+    n_lost, n_left = sum(app.captures.n_lost.values()), app.captures.n_left
     if n_lost:
         typer.echo(f"{n_lost} lines of captures were lost; see the log", err=True)
+    if n_left and settings.journal:
+        typer.echo(f"{n_left} lines of captures could not be written, and wait for the next server", err=True)
+    if n_lost or n_left:
         raise typer.Exit(1)
 
 
@@ -289,7 +294,7 @@ def _handle_signals(stopping: asyncio.Event) -> None:
 
     def handle(number: int) -> None:
         if stopping.is_set():
-            typer.echo("ending at once: requests in flight and captures since the last write are lost", err=True)
+            typer.echo("ending at once, as by kill -9: requests in flight are lost", err=True)
             os._exit(128 + number)
         stopping.set()
 

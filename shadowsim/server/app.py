@@ -31,6 +31,7 @@ from aiohttp import web
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
 from shadowsim.server.control import actions
 from shadowsim.server.data_plane.backends import Container
+from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
@@ -133,7 +134,7 @@ class App:
             for model, urls in s.containers.items()
         }
         self._containers = containers
-        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s)
+        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
         self.endpoints = LiveEndpoints(
             view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
             sources=BackendSources(containers, s.services, s.seed),
@@ -160,6 +161,7 @@ class App:
         self.url = url_of(*self._runner.addresses[0][:2])
         periodic = (
             self.captures.run(),
+            _every(JOURNAL_S, self.captures.journal),
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
             _every(PING_S, self._ping),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from shadowsim.option_defaults import FLUSH_S, PORT, SERVER_SEED, SKEW_S
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.scenario.service import Service
+from shadowsim.server.data_plane.capture_journal import CaptureJournal
 from shadowsim.server.data_plane.invoke import Limits
 from shadowsim.server.data_plane.mirror import CopyLimits
 from shadowsim.server.state.destinations import Sink
@@ -41,6 +42,8 @@ class Settings:
         Destination of captures.
     flush_s : float
         Interval between writes of captures.
+    journal : CaptureJournal or None
+        Keeps captures between two writes.
     secrets : mapping of str to str, or None
         Secret access keys by id; None to accept unsigned requests.
     skew_s : float
@@ -65,6 +68,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     sink: Sink
     flush_s: float = FLUSH_S
+    journal: CaptureJournal | None = None
     secrets: Mapping[str, str] | None = None
     skew_s: float = SKEW_S
     refuse_replays: bool = False

@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from time import sleep
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -24,6 +25,7 @@ from serving import KEYS, Container, answer, create_experiment, create_models, s
 
 from shadowsim import InputError, default_scenario, read_captures
 from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
+from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.metrics.cloudwatch_wire import answer_form
 
 N = 12
@@ -378,6 +380,8 @@ def test_a_killed_server_serves_on_when_it_is_started_again(tmp_path, monkeypatc
         assert lines[0].startswith("state is kept in ")
         create_captured_experiment(sagemaker)
         runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")
+        until(lambda: n_unanswered(runtime) == 0)
+        sleep(4 * JOURNAL_S)  # the captures of both variants reach the journal
         process.kill()
         process.wait(10)
     with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
@@ -386,7 +390,7 @@ def test_a_killed_server_serves_on_when_it_is_started_again(tmp_path, monkeypatc
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
     reading = read_captures(tmp_path / "s3")
-    assert sorted(reading.records["variant"]) == ["AllTraffic", "Shadow-01"]  # only lines since the last flush are lost
+    assert sorted(reading.records["variant"]) == 2 * ["AllTraffic"] + 2 * ["Shadow-01"]
     assert (reading.reading.n_torn, reading.reading.n_broken) == (0, 0)
 
 

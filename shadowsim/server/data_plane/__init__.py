@@ -1,6 +1,7 @@
 """Answers invocations, mirrors them to the shadow, and counts and captures them.
 
 backends           answers calls by containers behind URLs or by simulated instances
+capture_journal    keeps captured lines until they are written, also over kill -9
 captures           writes capture files while the server runs
 connections        keeps connections to containers, and reads their answers within limits
 counts             counts requests by variant and minute
