@@ -3,6 +3,7 @@
     POST /                                              an action, by X-Amz-Target (JSON): control's or CloudWatch's;
                                                         CloudWatch's also as a form, answered in XML
     POST /endpoints/<name>/invocations                  InvokeEndpoint
+    GET  /ping                                          200 while the server answers, without a signature or a name
     GET  /metrics                                       Prometheus
     GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
 
@@ -45,6 +46,7 @@ from shadowsim.server.http.access import (
     Token,
     check_origin,
     open_server,
+    origin_form,
     read_body,
     url_of,
 )
@@ -153,12 +155,13 @@ class App:
         self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, s.host, s.port).start()
+            context = s.certificate.context if s.certificate else None
+            await web.TCPSite(self._runner, s.host, s.port, ssl_context=context).start()
         except OSError:
             await self._close()
             raise
         self.loop_clock.start()
-        self.url = url_of(*self._runner.addresses[0][:2])
+        self.url = url_of(*self._runner.addresses[0][:2], scheme="https" if s.certificate else "http")
         periodic = (
             self.captures.run(),
             _every(JOURNAL_S, self.captures.journal),
@@ -182,6 +185,11 @@ class App:
         self.loop_clock.stop()
         await self._close()
 
+    def replace_secrets(self, secrets: Mapping[str, str]) -> None:
+        """Verify signatures with other keys from now on, if the server verifies any."""
+        if self._verifier is not None:
+            self._verifier.replace_secrets(secrets)
+
     async def _close(self) -> None:
         await self._runner.cleanup()
         for session in self._sessions:
@@ -189,10 +197,16 @@ class App:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         began, request_id = perf_counter(), str(uuid4())
-        path, _, query = request.raw_path.partition("?")
+        target, authority = origin_form(request.raw_path)
+        path = target.partition("?")[0]
         invoked = _INVOCATIONS.fullmatch(path)
         try:
-            reply = await self._reply(request, path, query, invoked, began)
+            if path == "/ping" and request.method in ("GET", "HEAD"):
+                reply = Reply(200, b"", {})
+            else:
+                if authority is not None:
+                    self._hosts.check([authority])
+                reply = await self._reply(request, target, invoked, began)
         except ShadowsimError as error:
             reply = error_reply(error) if invoked else _refusal(error)
             if isinstance(error, UnknownOperationError):
@@ -206,9 +220,8 @@ class App:
         headers = {REQUEST_ID: request_id, "Server": "shadowsim", **reply.headers}
         return web.Response(status=reply.status, body=reply.body, headers=headers)
 
-    async def _reply(
-        self, request: web.BaseRequest, path: str, query: str, invoked: re.Match[str] | None, began: float
-    ) -> Reply:
+    async def _reply(self, request: web.BaseRequest, target: str, invoked: re.Match[str] | None, began: float) -> Reply:
+        path, _, query = target.partition("?")
         self._hosts.check(request.headers.getall("Host", []))
         check_origin(request.method, request.headers)
         if request.method == "GET":
@@ -226,7 +239,7 @@ class App:
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)
-            signed = SignedRequest(request.method, request.raw_path, headers, b"")
+            signed = SignedRequest(request.method, target, headers, b"")
             try:
                 self._verifier.check_head(signed, time())
             except ShadowsimError:

@@ -11,6 +11,7 @@ from shadowsim.scenario.service import Service
 from shadowsim.server.data_plane.capture_journal import CaptureJournal
 from shadowsim.server.data_plane.invoke import Limits
 from shadowsim.server.data_plane.mirror import CopyLimits
+from shadowsim.server.http.tls import Certificate
 from shadowsim.server.state.destinations import Sink
 
 SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0
@@ -46,6 +47,8 @@ class Settings:
         Keeps captures between two writes.
     secrets : mapping of str to str, or None
         Secret access keys by id; None to accept unsigned requests.
+    certificate : Certificate or None
+        Certificate for TLS; None to serve plain HTTP.
     skew_s : float
         Permitted difference of a signature's date.
     refuse_replays : bool
@@ -70,6 +73,7 @@ class Settings:
     flush_s: float = FLUSH_S
     journal: CaptureJournal | None = None
     secrets: Mapping[str, str] | None = None
+    certificate: Certificate | None = None
     skew_s: float = SKEW_S
     refuse_replays: bool = False
     silent_s: float = SILENT_S

@@ -192,6 +192,10 @@ class Store:
         if number >= self._next_snapshot:
             self._snapshot()
 
+    def replace_quotas(self, quotas: Quotas) -> None:
+        """Enforce other quotas from now on."""
+        self.quotas, self.throttle = quotas, Throttle(quotas)
+
     def events(self) -> Iterator[tuple[int, float, str, str]]:
         """Yield (number, at_s, kind, JSON text of the body) of each event since the snapshot, in order."""
         yield from self._connection.execute("SELECT number, at_s, kind, body FROM events ORDER BY number")
