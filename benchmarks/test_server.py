@@ -8,6 +8,7 @@ over blocks of requests. Goals for times are reported but not asserted, since ot
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import math
@@ -17,7 +18,9 @@ import shutil
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -28,6 +31,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy import stats
 
+from shadowsim.server.app import App
+from shadowsim.server.data_plane.backends import Answer
+from shadowsim.server.data_plane.counts import ServedRequest
+from shadowsim.server.data_plane.experiment_frames import CHUNK_ROWS, Logbook
+from shadowsim.server.settings import Settings
+from shadowsim.server.state.destinations import Folders
 from shadowsim.server.state.store import SNAPSHOT_EVENTS, Store
 
 WIRE = Path(__file__).parents[1] / "tests" / "support" / "wire.py"
@@ -45,6 +54,8 @@ ADDED_S = 1.5e-3  # added to the median of a direct call
 HARM = 0.05, 0.2e-3  # share of the quantile without a shadow, plus seconds
 MEMORY_MB = 50.0  # in ten minutes
 N_EVENTS, START_S = 100_000, 3.0
+N_EXPERIMENTS, N_ENDPOINTS, N_ROWS, HELD_S = 15_000, 1_500, 4_000_000, 20e-3
+SOON = {"Schedule": {"StartTime": 0.0, "EndTime": 1e9}}
 ROLE = "arn:aws:iam::111122223333:role/shadowsim"
 
 
@@ -306,6 +317,99 @@ def test_a_start_after_many_events(
         )
     gc.enable()
     assert took_s["snapshots"] < took_s["the log alone"]
+
+
+class LoopWatcher:
+    """Measures by how much a timer of an event loop is late at worst, in wall time."""
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+
+    async def run(self) -> None:
+        while True:
+            due_s = time.monotonic() + 1e-3
+            await asyncio.sleep(1e-3)
+            self.worst_s = max(self.worst_s, time.monotonic() - due_s)
+
+
+def test_the_largest_questions_do_not_hold_the_event_loop(
+    tmp_path: Path, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
+) -> None:
+    """Ask for lists, metrics and frames of the largest sizes from another process, and watch the loop meanwhile."""
+    with Store(wall=lambda: 0.0, steady=lambda: 0.0) as store:
+        for number in range(N_EXPERIMENTS):
+            for now, action, body in list(actions_of(number))[:3]:
+                store.accept(action, {**body, **SOON} if "Schedule" in body else body, now)
+        app = App(Settings(port=0, sink=Folders(tmp_path / "s3")), store)
+        asyncio.run(ask_for_much(app, benchmark, table))
+
+
+async def ask_for_much(app: App, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]) -> None:
+    await app.start()
+    gc.collect()
+    gc.freeze()  # as `shadowsim serve` does
+    gc.set_threshold(500, 3, 500)
+    names = [f"live-{number}" for number in range(N_ENDPOINTS)]
+    for i in range(0, N_ENDPOINTS, 10):
+        app.endpoints.refresh(names[i : i + 10])
+    for name in names:
+        for variant in ("a", "b"):
+            app.endpoints.by_name[name].series_of(variant)
+    app.endpoints._ended["long"] = long_logbook(N_ROWS)
+    app._refresh = lambda: None  # type: ignore[method-assign]  # it goes through all experiments of this store
+    target = ("-X", "POST", "-d")
+    questions = {
+        f"a list page of {N_EXPERIMENTS:,}": (*target, "{}", "-H", "X-Amz-Target: SageMaker.ListInferenceExperiments"),
+        "the same by name and status": (
+            *(*target, '{"SortBy": "Name", "StatusEquals": "Created", "NameContains": "7"}'),
+            *("-H", "X-Amz-Target: SageMaker.ListInferenceExperiments"),
+        ),
+        f"/metrics of {N_ENDPOINTS:,} endpoints": ("metrics",),
+        f"{N_ROWS:,} rows as JSON": ("shadowsim/experiments/long/requests.json",),
+        f"{N_ROWS:,} rows as Parquet": ("shadowsim/experiments/long/requests.parquet",),
+    }
+    idle = LoopWatcher()
+    watching = asyncio.create_task(idle.run())
+    await asyncio.sleep(5.0)
+    watching.cancel()
+    table("event loop, idle", f"worst {idle.worst_s * 1e3:.1f} ms late", "in 5 s")
+    for name, (path, *options) in questions.items():
+        url, arguments = (f"{app.url}/", (path, *options)) if options else (f"{app.url}/{path}", ())
+        watcher = LoopWatcher()
+        watching = asyncio.create_task(watcher.run())
+        began = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            *("curl", "-sS", "-f", "-o", "/dev/null", "-w", "%{size_download}", *arguments, url), stdout=subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        took_s = time.perf_counter() - began
+        watching.cancel()
+        assert process.returncode == 0, name
+        met = "met" if watcher.worst_s < HELD_S else "missed"
+        figure = f"worst {watcher.worst_s * 1e3:.1f} ms late, goal {HELD_S * 1e3:g} ms {met}"
+        table(name, figure, f"{int(out) / 1e6:,.1f} MB in {took_s:.1f} s")
+    benchmark.pedantic(lambda: None, rounds=1)
+    gc.unfreeze()
+    await app.stop()
+
+
+def long_logbook(n_rows: int) -> Logbook:
+    """Return a logbook of many rows: one chunk of requests, again and again under new numbers."""
+    logbook = Logbook("long", "live-0", ("a", "b"), 0.0, (1, 1), kept_rows=n_rows)
+    for i in range(CHUNK_ROWS // 2):
+        for role in (0, 1):
+            answer = Answer("answered", 0.01, 200, b"four", {}, 0.001, 0.009)
+            request = ServedRequest(
+                **{"request": i, "inference_id": f"id-{i}", "arrival_s": i * 1e-3, "instance": 0, "n_instances": 1},
+                **{"answer": answer, "overhead_s": 1e-3, "request_bytes": 10, "is_copy": bool(role)},
+            )
+            logbook.add(role, request)
+    (first,) = logbook._chunks
+    for k in range(1, math.ceil(n_rows / CHUNK_ROWS)):
+        chunk = deepcopy(first)
+        chunk.columns["request"] = array("q", [number + k * CHUNK_ROWS // 2 for number in first.columns["request"]])
+        logbook._chunks.append(chunk)
+    return logbook
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from io import BytesIO
 from random import Random
 from time import perf_counter, time
 from typing import Any
@@ -35,6 +34,7 @@ from shadowsim.server.data_plane.backends import Container
 from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
+from shadowsim.server.data_plane.frame_slices import encoded, request_slices, slices
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
 from shadowsim.server.data_plane.loop_clock import LoopClock
@@ -280,11 +280,14 @@ class App:
 
     async def _page(self, path: str) -> Reply:
         if path == "/metrics":
-            from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_text
+            from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_slices
 
             self._refresh()
-            text = prometheus_text(self.endpoints.by_name, self.captures, self.loop_clock)
-            return Reply(200, text, {"Content-Type": CONTENT_TYPE})
+            parts = []
+            for part in prometheus_slices(self.endpoints.by_name, self.captures, self.loop_clock):
+                parts.append(part)
+                await asyncio.sleep(0)
+            return Reply(200, b"".join(parts), {"Content-Type": CONTENT_TYPE})
         match = _FRAME.fullmatch(path)
         if match is None:
             raise _NoPageError(f"There is no GET {shown(path)} on this server.")
@@ -292,8 +295,11 @@ class App:
         logbook = self.endpoints.logbook(experiment)
         if logbook is None:
             raise _NoPageError(f"No experiment {shown(experiment)} has served since the server started.")
-        build = {"windows": logbook.windows, "latency": logbook.latency, "requests": logbook.requests}[frame]
-        body = await asyncio.to_thread(_encoded, build, form)
+        if frame == "requests":
+            frames = request_slices(logbook)
+        else:
+            frames = slices(await asyncio.to_thread({"windows": logbook.windows, "latency": logbook.latency}[frame]))
+        body: Any = encoded(frames, form)  # sent as it is made
         headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if frame == "requests" else {}
         types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}
         return Reply(200, body, {"Content-Type": types[form], **headers})
@@ -354,12 +360,3 @@ def _refused(error: ShadowsimError, status: int) -> web.Response:
     reply = _refusal(error)
     headers = {REQUEST_ID: str(uuid4()), "Server": "shadowsim", **reply.headers}
     return web.Response(status=status, body=reply.body, headers=headers)
-
-
-def _encoded(build: Callable[[], Any], form: str) -> bytes:
-    frame = build()
-    if form == "json":
-        return bytes(frame.to_json(orient="records").encode())
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()

@@ -6,6 +6,7 @@ captures           writes capture files while the server runs
 connections        keeps connections to containers, and reads their answers within limits
 counts             counts requests by variant and minute
 experiment_frames  builds the frames of a live experiment
+frame_slices       encodes frames piece by piece, without holding the event loop
 invoke             implements InvokeEndpoint
 live               keeps the endpoints that serve in step with the control plane
 loop_clock         measures the lag of the event loop, and lets no time-out expire by it
