@@ -17,7 +17,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -255,11 +255,11 @@ class App:
         if invoked:
             self._store.throttle.admit(INVOKE)
             return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
-        return self._action(request.headers, body)
+        return await self._action(request.headers, body)
 
-    def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if cloudwatch_wire.is_form(headers):
-            self._refresh()
+            await self._refresh()
             status, text = cloudwatch_wire.answer_form(
                 body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name)
             )
@@ -267,7 +267,7 @@ class App:
         service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
         if service == cloudwatch.TARGET:
             document = _object(body)
-            self._refresh()
+            await self._refresh()
             result = cloudwatch.handle(action, document, self.endpoints.by_name)
             return _json(result, "application/x-amz-json-1.0")
         if service != SAGEMAKER:
@@ -282,12 +282,10 @@ class App:
         if path == "/metrics":
             from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_slices
 
-            self._refresh()
-            parts = []
-            for part in prometheus_slices(self.endpoints.by_name, self.captures, self.loop_clock):
-                parts.append(part)
-                await asyncio.sleep(0)
-            return Reply(200, b"".join(parts), {"Content-Type": CONTENT_TYPE})
+            await self._refresh()
+            parts = prometheus_slices(self.endpoints.by_name, self.captures, self.loop_clock)
+            page: Any = _in_turns(parts)  # sent as it is made
+            return Reply(200, page, {"Content-Type": CONTENT_TYPE})
         match = _FRAME.fullmatch(path)
         if match is None:
             raise _NoPageError(f"There is no GET {shown(path)} on this server.")
@@ -304,8 +302,8 @@ class App:
         types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}
         return Reply(200, body, {"Content-Type": types[form], **headers})
 
-    def _refresh(self) -> None:
-        self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
+    async def _refresh(self) -> None:
+        await self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
 
     async def _ping(self) -> None:
         """Ping the containers that deployments wait for, and record the results."""
@@ -332,6 +330,14 @@ async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) ->
         except Exception:
             _LOG.exception("a defect of the server in its periodic work")
         await asyncio.sleep(period_s)
+
+
+async def _in_turns(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield parts, and let other work go on before each."""
+    for part in parts:
+        await asyncio.sleep(0)
+        if part:
+            yield part
 
 
 def _object(body: bytes) -> dict[str, Any]:

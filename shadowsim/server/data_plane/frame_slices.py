@@ -57,7 +57,8 @@ def request_slices(logbook: Logbook) -> Iterator[pd.DataFrame]:
     for name in chunks[0].columns:
         parts = [np.array(chunk.columns[name][:n]) for chunk, n in zip(chunks, n_rows, strict=True)]
         columns[name] = np.concatenate(parts)
-    order = np.lexsort((columns["role"], columns["request"]))
+    # Unlike np.lexsort, sorting by one number lets other threads run.
+    order = np.argsort(2 * columns["request"] + columns["role"], kind="stable")
     starts = np.concatenate([[0], np.cumsum(n_rows)])
     for begin in range(0, len(order), SLICE_ROWS):
         rows = order[begin : begin + SLICE_ROWS]
