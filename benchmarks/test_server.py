@@ -32,7 +32,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from scipy import stats
 
 from shadowsim.server.app import App
-from shadowsim.server.control.actions import handle
 from shadowsim.server.data_plane.backends import Answer
 from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import CHUNK_ROWS, Logbook
@@ -321,16 +320,21 @@ def test_a_start_after_many_events(
 
 
 class LoopWatcher:
-    """Measures by how much a timer of an event loop is late at worst, in wall time."""
+    """Measures for how long this process holds its event loop at worst.
+
+    That is the delay of a timer, but no more than the processor time that all threads of the process took meanwhile:
+    the rest of a delay is that of other programs on the machine.
+    """
 
     def __init__(self) -> None:
         self.worst_s = 0.0
 
     async def run(self) -> None:
         while True:
-            due_s = time.monotonic() + 1e-3
+            due_s, cpu_s = time.monotonic() + 1e-3, time.process_time()
             await asyncio.sleep(1e-3)
-            self.worst_s = max(self.worst_s, time.monotonic() - due_s)
+            late_s = min(time.monotonic() - due_s, time.process_time() - cpu_s)
+            self.worst_s = max(self.worst_s, late_s)
 
 
 def test_the_largest_questions_do_not_hold_the_event_loop(
@@ -358,7 +362,6 @@ async def ask_for_much(app: App, benchmark: BenchmarkFixture, table: Callable[[s
             live.series_of(variant)
     import shadowsim.server.metrics.prometheus  # noqa: F401  # an import takes some tens of ms, once
 
-    handle("ListInferenceExperiments", {}, 0.0, app._store)  # which reads the service model, once
     app.endpoints._ended["long"] = long_logbook(N_ROWS)
     target = ("-X", "POST", "-d")
     questions = {
@@ -371,11 +374,14 @@ async def ask_for_much(app: App, benchmark: BenchmarkFixture, table: Callable[[s
         f"{N_ROWS:,} rows as JSON": ("shadowsim/experiments/long/requests.json",),
         f"{N_ROWS:,} rows as Parquet": ("shadowsim/experiments/long/requests.parquet",),
     }
-    idle = LoopWatcher()  # for as long as some of the periodic work takes to come
+    idle = LoopWatcher()
     watching = asyncio.create_task(idle.run())
     await asyncio.sleep(5.0)
     watching.cancel()
-    table("event loop, idle", f"worst {idle.worst_s * 1e3:.1f} ms late", "in 5 s")
+    table("event loop, idle", f"held for {idle.worst_s * 1e3:.1f} ms at worst", "in 5 s")
+    once = ("-X", "POST", "-d", '{"MaxResults": 1}', "-H", "X-Amz-Target: SageMaker.ListInferenceExperiments")
+    first = await asyncio.create_subprocess_exec("curl", "-sS", "-f", "-o", "/dev/null", *once, f"{app.url}/")
+    assert await first.wait() == 0  # it reads the service model
     for name, (path, *options) in questions.items():
         url, arguments = (f"{app.url}/", (path, *options)) if options else (f"{app.url}/{path}", ())
         watcher = LoopWatcher()
@@ -389,7 +395,7 @@ async def ask_for_much(app: App, benchmark: BenchmarkFixture, table: Callable[[s
         watching.cancel()
         assert process.returncode == 0, name
         met = "met" if watcher.worst_s < HELD_S else "missed"
-        figure = f"worst {watcher.worst_s * 1e3:.1f} ms late, goal {HELD_S * 1e3:g} ms {met}"
+        figure = f"held for {watcher.worst_s * 1e3:.1f} ms at worst, goal {HELD_S * 1e3:g} ms {met}"
         table(name, figure, f"{int(out) / 1e6:,.1f} MB in {took_s:.1f} s")
     benchmark.pedantic(lambda: None, rounds=1)
     gc.unfreeze()

@@ -161,7 +161,8 @@ class App:
             await self._close()
             raise
         self.loop_clock.start()
-        self.url = url_of(*self._runner.addresses[0][:2], scheme="https" if s.certificate else "http")
+        host, port, *_ = self._runner.addresses[0]
+        self.url = url_of(host, port, "https" if s.certificate else "http")
         periodic = (
             self.captures.run(),
             _every(JOURNAL_S, self.captures.journal),

@@ -35,10 +35,11 @@ def prometheus_slices(
     for samples_of in (_invocations, _errors, _lost, _captured, _latency, _unanswered):
         for i, group in enumerate(groups):
             yield _text(samples_of(group), is_first=i == 0)
-    captures_lost = CounterMetricFamily("shadowsim_captures_lost", "Capture lines lost", labels=("endpoint",))
-    for name in names:
-        captures_lost.add_metric((name,), captures.n_lost.get(name, 0))
-    yield _text(captures_lost)
+    for i in range(0, max(len(names), 1), 16 * SLICE_ENDPOINTS):
+        captures_lost = CounterMetricFamily("shadowsim_captures_lost", "Capture lines lost", labels=("endpoint",))
+        for name in names[i : i + 16 * SLICE_ENDPOINTS]:
+            captures_lost.add_metric((name,), captures.n_lost.get(name, 0))
+        yield _text(captures_lost, is_first=i == 0)
     lag = CounterMetricFamily("shadowsim_loop_lag_seconds", "Time for which the server's event loop was late")
     lag.add_metric((), loop_clock.total_s)
     yield _text(lag)
@@ -57,7 +58,7 @@ class _OneFamily:
 
 def _text(family: Metric, *, is_first: bool = True) -> bytes:
     """Return a family's lines; those that describe it only for the first of its slices."""
-    text = generate_latest(_OneFamily(family))  # type: ignore[arg-type]  # it asks for nothing but `collect`
+    text = generate_latest(_OneFamily(family))  # which asks for nothing but `collect`
     if is_first:
         return text
     return b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(b"#"))
