@@ -357,6 +357,7 @@ def process_of(tmp_path, monkeypatch, *options):
     keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
     for name, value in {**variables, **keys}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it may have read other keys
     try:
         yield process, boto3.client("sagemaker"), boto3.client("sagemaker-runtime"), lines
     finally:
