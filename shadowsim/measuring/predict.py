@@ -169,10 +169,8 @@ def predict(
     calibrated = service if isinstance(service, Calibration) else Calibration.load(service)
     measurement = measurement_of(load_run, variant)
     if measurement.requests is None:
-        why = " ".join(["", *measurement.lacks])
-        raise InputError(
-            "load_run", f"must have single requests, which this {measurement.form} has not.{why}".rstrip(".")
-        )
+        why = "".join(f"; {lack[0].lower()}{lack[1:].rstrip('.')}" for lack in measurement.lacks)
+        raise InputError("load_run", f"must have single requests, which a {measurement.form} has not{why}")
     requests = measurement.requests
     if len(requests) < 2:
         raise InputError("load_run", "must have at least two requests", len(requests))

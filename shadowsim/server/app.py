@@ -3,6 +3,7 @@
     POST /                                              an action, by X-Amz-Target (JSON): control's or CloudWatch's;
                                                         CloudWatch's also as a form, answered in XML
     POST /endpoints/<name>/invocations                  InvokeEndpoint
+    GET  /ping                                          200 while the server answers, without a signature or a name
     GET  /metrics                                       Prometheus
     GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
 
@@ -16,10 +17,9 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from io import BytesIO
 from random import Random
 from time import perf_counter, time
 from typing import Any
@@ -31,8 +31,10 @@ from aiohttp import web
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
 from shadowsim.server.control import actions
 from shadowsim.server.data_plane.backends import Container
+from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
+from shadowsim.server.data_plane.frame_slices import encoded, request_slices, slices
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
 from shadowsim.server.data_plane.loop_clock import LoopClock
@@ -44,6 +46,7 @@ from shadowsim.server.http.access import (
     Token,
     check_origin,
     open_server,
+    origin_form,
     read_body,
     url_of,
 )
@@ -133,7 +136,7 @@ class App:
             for model, urls in s.containers.items()
         }
         self._containers = containers
-        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s)
+        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
         self.endpoints = LiveEndpoints(
             view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
             sources=BackendSources(containers, s.services, s.seed),
@@ -152,14 +155,17 @@ class App:
         self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, s.host, s.port).start()
+            context = s.certificate.context if s.certificate else None
+            await web.TCPSite(self._runner, s.host, s.port, ssl_context=context).start()
         except OSError:
             await self._close()
             raise
         self.loop_clock.start()
-        self.url = url_of(*self._runner.addresses[0][:2])
+        host, port, *_ = self._runner.addresses[0]
+        self.url = url_of(host, port, "https" if s.certificate else "http")
         periodic = (
             self.captures.run(),
+            _every(JOURNAL_S, self.captures.journal),
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
             _every(PING_S, self._ping),
@@ -180,6 +186,11 @@ class App:
         self.loop_clock.stop()
         await self._close()
 
+    def replace_secrets(self, secrets: Mapping[str, str]) -> None:
+        """Verify signatures with other keys from now on, if the server verifies any."""
+        if self._verifier is not None:
+            self._verifier.replace_secrets(secrets)
+
     async def _close(self) -> None:
         await self._runner.cleanup()
         for session in self._sessions:
@@ -187,10 +198,16 @@ class App:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         began, request_id = perf_counter(), str(uuid4())
-        path, _, query = request.raw_path.partition("?")
+        target, authority = origin_form(request.raw_path)
+        path = target.partition("?")[0]
         invoked = _INVOCATIONS.fullmatch(path)
         try:
-            reply = await self._reply(request, path, query, invoked, began)
+            if path == "/ping" and request.method in ("GET", "HEAD"):
+                reply = Reply(200, b"", {})
+            else:
+                if authority is not None:
+                    self._hosts.check([authority])
+                reply = await self._reply(request, target, invoked, began)
         except ShadowsimError as error:
             reply = error_reply(error) if invoked else _refusal(error)
             if isinstance(error, UnknownOperationError):
@@ -204,9 +221,8 @@ class App:
         headers = {REQUEST_ID: request_id, "Server": "shadowsim", **reply.headers}
         return web.Response(status=reply.status, body=reply.body, headers=headers)
 
-    async def _reply(
-        self, request: web.BaseRequest, path: str, query: str, invoked: re.Match[str] | None, began: float
-    ) -> Reply:
+    async def _reply(self, request: web.BaseRequest, target: str, invoked: re.Match[str] | None, began: float) -> Reply:
+        path, _, query = target.partition("?")
         self._hosts.check(request.headers.getall("Host", []))
         check_origin(request.method, request.headers)
         if request.method == "GET":
@@ -224,7 +240,7 @@ class App:
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)
-            signed = SignedRequest(request.method, request.raw_path, headers, b"")
+            signed = SignedRequest(request.method, target, headers, b"")
             try:
                 self._verifier.check_head(signed, time())
             except ShadowsimError:
@@ -240,11 +256,11 @@ class App:
         if invoked:
             self._store.throttle.admit(INVOKE)
             return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
-        return self._action(request.headers, body)
+        return await self._action(request.headers, body)
 
-    def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if cloudwatch_wire.is_form(headers):
-            self._refresh()
+            await self._refresh()
             status, text = cloudwatch_wire.answer_form(
                 body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name)
             )
@@ -252,7 +268,7 @@ class App:
         service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
         if service == cloudwatch.TARGET:
             document = _object(body)
-            self._refresh()
+            await self._refresh()
             result = cloudwatch.handle(action, document, self.endpoints.by_name)
             return _json(result, "application/x-amz-json-1.0")
         if service != SAGEMAKER:
@@ -265,11 +281,12 @@ class App:
 
     async def _page(self, path: str) -> Reply:
         if path == "/metrics":
-            from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_text
+            from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_slices
 
-            self._refresh()
-            text = prometheus_text(self.endpoints.by_name, self.captures, self.loop_clock)
-            return Reply(200, text, {"Content-Type": CONTENT_TYPE})
+            await self._refresh()
+            parts = prometheus_slices(self.endpoints.by_name, self.captures, self.loop_clock)
+            page: Any = _in_turns(parts)  # sent as it is made
+            return Reply(200, page, {"Content-Type": CONTENT_TYPE})
         match = _FRAME.fullmatch(path)
         if match is None:
             raise _NoPageError(f"There is no GET {shown(path)} on this server.")
@@ -277,14 +294,17 @@ class App:
         logbook = self.endpoints.logbook(experiment)
         if logbook is None:
             raise _NoPageError(f"No experiment {shown(experiment)} has served since the server started.")
-        build = {"windows": logbook.windows, "latency": logbook.latency, "requests": logbook.requests}[frame]
-        body = await asyncio.to_thread(_encoded, build, form)
+        if frame == "requests":
+            frames = request_slices(logbook)
+        else:
+            frames = slices(await asyncio.to_thread({"windows": logbook.windows, "latency": logbook.latency}[frame]))
+        body: Any = encoded(frames, form)  # sent as it is made
         headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if frame == "requests" else {}
         types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}
         return Reply(200, body, {"Content-Type": types[form], **headers})
 
-    def _refresh(self) -> None:
-        self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
+    async def _refresh(self) -> None:
+        await self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
 
     async def _ping(self) -> None:
         """Ping the containers that deployments wait for, and record the results."""
@@ -313,6 +333,14 @@ async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) ->
         await asyncio.sleep(period_s)
 
 
+async def _in_turns(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield parts, and let other work go on before each."""
+    for part in parts:
+        await asyncio.sleep(0)
+        if part:
+            yield part
+
+
 def _object(body: bytes) -> dict[str, Any]:
     if body.count(b",") >= MAX_VALUES:  # a comma in a text counts, too
         raise SerializationError(f"The body must have less than {MAX_VALUES} values.")
@@ -339,12 +367,3 @@ def _refused(error: ShadowsimError, status: int) -> web.Response:
     reply = _refusal(error)
     headers = {REQUEST_ID: str(uuid4()), "Server": "shadowsim", **reply.headers}
     return web.Response(status=status, body=reply.body, headers=headers)
-
-
-def _encoded(build: Callable[[], Any], form: str) -> bytes:
-    frame = build()
-    if form == "json":
-        return bytes(frame.to_json(orient="records").encode())
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()

@@ -2,4 +2,5 @@
 
 access      limits the addresses, names, body sizes and times of callers, and checks the token of pages
 signatures  verifies AWS Signature Version 4
+tls         reads the certificate and the key with which the port is encrypted
 """
