@@ -15,7 +15,7 @@ import numpy as np
 from shadowsim.arrays import Floats, Ints
 from shadowsim.histogram import bucket_of
 
-# in `Records.status`; the words are those of the `requests` frame, see `frames.REQUESTS` and `frames.LOAD_REQUESTS`
+# in `LoadRecords.status`; the words are those of the `requests` frame, see `frames.REQUESTS` and `frames.LOAD_REQUESTS`
 STATUSES = (
     "answered", "error_4xx", "error_5xx", "timed_out", "refused", "unavailable", "failed", "broken", "dropped", "cut",
 )  # fmt: skip
@@ -32,7 +32,7 @@ _MOST_CAUSES = 2_000  # of texts: HTTP statuses, and words for what went wrong w
 _OTHER = "other"
 
 
-class Records:
+class LoadRecords:
     """The rows of a run, in the order in which their planned times came.
 
     Attributes
@@ -105,7 +105,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordTable:
-    """Rows of `Records` as arrays by name, and the causes that `cause` indexes."""
+    """Rows of `LoadRecords` as arrays by name, and the causes that `cause` indexes."""
 
     columns: dict[str, Floats | Ints]
     causes: tuple[str, ...]

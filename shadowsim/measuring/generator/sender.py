@@ -55,7 +55,7 @@ from shadowsim.measuring.generator.load_records import (
     UNFINISHED,
     UNSENT,
     LiveCounts,
-    Records,
+    LoadRecords,
     RecordTable,
 )
 from shadowsim.measuring.generator.pacer import Pacer
@@ -215,7 +215,7 @@ class Generator:
         self._maker = RequestMaker(job.target, job.bodies)
         self._url = URL(job.target.url, encoded=True)
         self._asks_model = job.target.protocol in (INVOKE, INVOKE_STREAM)
-        self.records, self.counts = Records(), LiveCounts()
+        self.records, self.counts = LoadRecords(), LiveCounts()
         self._tasks: set[Task[None]] = set()
         self._ready: dict[int, PreparedRequest] = {}
         self._n_prepared = 0

@@ -64,7 +64,7 @@ def request_slices(logbook: Logbook) -> Iterator[pd.DataFrame]:
         rows = order[begin : begin + SLICE_ROWS]
         of_chunk = np.searchsorted(starts, rows, side="right") - 1
         places = list(zip(of_chunk.tolist(), (rows - starts[of_chunk]).tolist(), strict=True))
-        part = type(chunks[0])()
+        part = type(chunks[0])(logbook._columns)
         for name, values in columns.items():
             part.columns[name] = array(part.columns[name].typecode, values[rows].tobytes())
         for name in part.__slots__:

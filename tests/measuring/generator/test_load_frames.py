@@ -18,7 +18,7 @@ from shadowsim.measuring.generator.load_records import (
     STATUSES,
     TIMED_OUT,
     UNAVAILABLE,
-    Records,
+    LoadRecords,
     merged,
 )
 from shadowsim.measuring.generator.load_schedule import load_scenario
@@ -28,7 +28,7 @@ ENDS = (ANSWERED, ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, UNAVAILABLE, FAILED
 
 def rows(n=900, tokens=False):
     """Return rows of 9 s with every way to end, in turn."""
-    records, rng = Records(), np.random.default_rng(2)
+    records, rng = LoadRecords(), np.random.default_rng(2)
     for number, planned in enumerate(np.sort(rng.uniform(0.0, 9.0, n)).tolist()):
         row, status = records.begin(number, planned, lag_s=0.001), ENDS[number % len(ENDS)]
         if status != ANSWERED:
@@ -135,7 +135,7 @@ def test_rows_of_processes_are_put_together_exactly(scenario):
 
 
 def test_a_run_without_requests_has_frames(scenario):
-    made = load_frames(scenario, Records().table())
+    made = load_frames(scenario, LoadRecords().table())
     assert len(made["windows"]) == 5
     assert made["windows"]["Invocations"].sum() == 0
     assert len(made["requests"]) == len(made["latency"]) == 0

@@ -6,13 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from shadowsim.measuring.generator.load_records import ANSWERED, CAP, DROPPED, LATE, Records
+from shadowsim.measuring.generator.load_records import ANSWERED, CAP, DROPPED, LATE, LoadRecords
 from shadowsim.measuring.generator.saturation import INVALID, VALID, held_open, judge
 from shadowsim.measuring.generator.sender import Sent
 
 
 def ran(lag_s=0.0001, latency_s=0.02, dropped=0, cause=LATE, cpu=0.2, starved=0.0, held=0, n=1000):
-    records = Records()
+    records = LoadRecords()
     for number in range(n):
         row = records.begin(number, 0.01 * number, lag_s=lag_s)
         if number < dropped:
@@ -65,6 +65,6 @@ def test_other_programs_are_named_where_the_generator_had_no_core():
 def test_caps_and_ceilings_close_the_loop():
     assert not held_open(ran(dropped=1, cause=CAP)[0], is_ladder=False)
     assert not held_open(ran(held=1)[0], is_ladder=False)
-    empty = Records().table()
+    empty = LoadRecords().table()
     assert judge(empty, [], 0).is_valid
     assert np.asarray(empty["number"]).size == 0
