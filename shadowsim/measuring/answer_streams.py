@@ -52,18 +52,26 @@ class EventLines:
     ----------
     bare : bool
         Whether each line is JSON itself, without `data:` before it.
+    most_line_bytes : int
+        Longest line that is read.
+
+    Attributes
+    ----------
+    last_token : float
+        Moment of the last token; NaN before the first.
     """
 
-    def __init__(self, bare: bool = False):
+    def __init__(self, bare: bool = False, most_line_bytes: int = MOST_LINE_BYTES):
         self.first_token, self.output_tokens, self.prompt_tokens, self.error = math.nan, 0, -1, ""
         self._rest, self._bare, self._usage = b"", bare, -1
-        self._last = math.nan
+        self._last = self.last_token = math.nan
+        self._most_line_bytes = most_line_bytes
 
     def feed(self, data: bytes, now: float) -> None:
         """Read bytes that arrived at a moment."""
         self._last = now
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MOST_LINE_BYTES:
+        if len(self._rest) > self._most_line_bytes:
             self.error, self._rest = "line too long", b""
         for line in lines:
             self._read(line, now)
@@ -95,6 +103,7 @@ class EventLines:
                 return
         if not self.output_tokens:
             self.first_token = now
+        self.last_token = now
         self.output_tokens += 1
 
     def _note_usage(self, usage: Any) -> None:

@@ -3,6 +3,7 @@
     POST /                                              an action, by X-Amz-Target (JSON): control's or CloudWatch's;
                                                         CloudWatch's also as a form, answered in XML
     POST /endpoints/<name>/invocations                  InvokeEndpoint
+    POST /endpoints/<name>/invocations-response-stream  InvokeEndpointWithResponseStream
     GET  /metrics                                       Prometheus
     GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
 
@@ -48,6 +49,7 @@ from shadowsim.server.http.access import (
     url_of,
 )
 from shadowsim.server.http.signatures import SignedRequest, Verifier
+from shadowsim.server.http.streamed_replies import INTERNAL_STREAM_FAILURE, StreamedReply
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
 from shadowsim.server.state import views
@@ -58,10 +60,9 @@ SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
 MAX_VALUES = 100_000  # of a JSON body: more take longer to parse than the event loop can spare
 SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S = 10.0, 0.5, 0.1, 0.5  # periods
-_INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
+_INVOCATIONS = re.compile(r"/endpoints/([^/]+)/(invocations|invocations-response-stream)")
 _OTHERS = {
     "async-invocations": "InvokeEndpointAsync is for asynchronous endpoints, which shadow tests exclude.",
-    "invocations-response-stream": "InvokeEndpointWithResponseStream is not supported; InvokeEndpoint is.",
 }
 _OTHER_INVOCATIONS = re.compile(f"/endpoints/[^/]+/({'|'.join(_OTHERS)})")
 _FRAME = re.compile(r"/shadowsim/experiments/([^/]+)/(windows|latency|requests)\.(parquet|json)")
@@ -108,6 +109,7 @@ class App:
         most = max(settings.limits.max_body_bytes, MAX_ACTION_BYTES)
         self._arriving = ArrivingBodies(max(MAX_ARRIVING_BYTES, 2 * most))
         self._tasks: list[asyncio.Task[None]] = []
+        self._streams: dict[int, StreamedReply] = {}  # by identity of the caller's transport
         self._probed_since_s: dict[tuple[str, int, str], float] = {}  # by probe, when it was first seen
 
     async def start(self) -> None:
@@ -120,15 +122,16 @@ class App:
         """
         s = self.settings
         self.loop_clock = LoopClock()
+        allowance = ReadAllowance()
         self._sessions = (
             open_session(loop_clock=self.loop_clock),
-            open_session(s.copy_connections, ReadAllowance(), self.loop_clock),
+            open_session(s.copy_connections, allowance, self.loop_clock),
         )
         most = s.limits.max_body_bytes
         containers = {
             model: ModelContainers(
                 callers=Container(urls, self._sessions[0], most, self.loop_clock),
-                copies=Container(urls, self._sessions[1], most, self.loop_clock),
+                copies=Container(urls, self._sessions[1], most, self.loop_clock, allowance),
             )
             for model, urls in s.containers.items()
         }
@@ -163,9 +166,18 @@ class App:
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
             _every(PING_S, self._ping),
-            _every(STALLED_CHECK_S, lambda: stalled_writes.check(self.server.connections)),
+            _every(STALLED_CHECK_S, lambda: stalled_writes.check(self._answering())),
         )
         self._tasks = [asyncio.create_task(work) for work in periodic]
+
+    def _answering(self) -> list[web.RequestHandler]:
+        """Return the connections without those of streams, which watch over their callers themselves."""
+        return [c for c in self.server.connections if id(c.transport) not in self._streams]
+
+    @property
+    def n_held_for_callers(self) -> int:
+        """Bytes of parts of streamed answers that wait for slow callers."""
+        return sum(stream.n_held for stream in self._streams.values())
 
     async def stop(self) -> None:
         """Finish requests in flight (within `grace_s`), flush captures (within as long again), and close."""
@@ -190,7 +202,7 @@ class App:
         path, _, query = request.raw_path.partition("?")
         invoked = _INVOCATIONS.fullmatch(path)
         try:
-            reply = await self._reply(request, path, query, invoked, began)
+            reply = await self._reply(request, path, query, invoked, began, request_id)
         except ShadowsimError as error:
             reply = error_reply(error) if invoked else _refusal(error)
             if isinstance(error, UnknownOperationError):
@@ -201,12 +213,20 @@ class App:
             _LOG.exception("a defect of the server while answering %s %s", request.method, path)
             defect = ShadowsimError("The server has a defect; see its log.")
             reply = error_reply(defect) if invoked else _refusal(defect)
-        headers = {REQUEST_ID: request_id, "Server": "shadowsim", **reply.headers}
+        if isinstance(reply, web.StreamResponse):
+            return reply
+        headers = {**_own_headers(request_id), **reply.headers}
         return web.Response(status=reply.status, body=reply.body, headers=headers)
 
     async def _reply(
-        self, request: web.BaseRequest, path: str, query: str, invoked: re.Match[str] | None, began: float
-    ) -> Reply:
+        self,
+        request: web.BaseRequest,
+        path: str,
+        query: str,
+        invoked: re.Match[str] | None,
+        began: float,
+        request_id: str,
+    ) -> Reply | web.StreamResponse:
         self._hosts.check(request.headers.getall("Host", []))
         check_origin(request.method, request.headers)
         if request.method == "GET":
@@ -239,8 +259,40 @@ class App:
             self._verifier.check(replace(signed, body=body), time())
         if invoked:
             self._store.throttle.admit(INVOKE)
-            return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
+            return await self._invoke(request, invoked, body, began, request_id)
         return self._action(request.headers, body)
+
+    async def _invoke(
+        self, request: web.BaseRequest, invoked: re.Match[str], body: bytes, began: float, request_id: str
+    ) -> Reply | web.StreamResponse:
+        name, operation = unquote(invoked[1]), invoked[2]
+        if operation == "invocations":
+            reply = await self._runtime.invoke(name, request.headers, body, began)
+            assert reply is not None
+            return reply
+        stream = StreamedReply(
+            request,
+            as_events=True,
+            within_s=self.settings.limits.stream_s,
+            stall_s=self.settings.body_s,
+            within=self.loop_clock.within,
+        )
+        stream.headers.update(_own_headers(request_id))
+        self._streams[id(request.transport)] = stream
+        try:
+            reply = await self._runtime.invoke(name, request.headers, body, began, stream=stream)
+        except Exception:
+            if stream.response is None:
+                raise
+            _LOG.exception("a defect of the server while streaming an answer of endpoint %s", name)
+            await stream.fail(INTERNAL_STREAM_FAILURE, "The server has a defect; see its log.")
+            reply = None
+        finally:
+            self._streams.pop(id(request.transport), None)
+        if reply is None:
+            assert stream.response is not None
+            return stream.response
+        return reply
 
     def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if cloudwatch_wire.is_form(headers):
@@ -335,9 +387,13 @@ def _refusal(error: ShadowsimError) -> Reply:
     return Reply(error.http_status, json.dumps(body).encode(), headers)
 
 
+def _own_headers(request_id: str) -> dict[str, str]:
+    return {REQUEST_ID: request_id, "Server": "shadowsim"}
+
+
 def _refused(error: ShadowsimError, status: int) -> web.Response:
     reply = _refusal(error)
-    headers = {REQUEST_ID: str(uuid4()), "Server": "shadowsim", **reply.headers}
+    headers = {**_own_headers(str(uuid4())), **reply.headers}
     return web.Response(status=status, body=reply.body, headers=headers)
 
 

@@ -12,5 +12,6 @@ live               keeps the endpoints that serve in step with the control plane
 loop_clock         measures the lag of the event loop, and lets no time-out expire by it
 mirror             chooses which requests are copied, and sends the copies
 pools              picks the variant and the instance for a request
+streamed_bodies    measures a streamed answer while it passes: bytes, first part, tokens
 simulated          simulates the instances of a service model in real time, in place of containers
 """

@@ -1,7 +1,8 @@
 """Captures invocations: buffers their lines, and writes them as files every minute and at the end.
 
 CaptureViews choose a share of the requests, one side or both, of all production variants or of named variants. Only
-invocations that the model answered with 2XX are captured. A file holds the lines of one variant and one UTC hour since
+invocations that the model answered with 2XX are captured; of a streamed answer, its parts together as far as they are
+kept, and nothing if the caller left before its end. A file holds the lines of one variant and one UTC hour since
 the last flush; its key is that of captures/record.py. Files appear whole: a crash loses the lines since the last flush,
 and leaves no torn line.
 
@@ -135,7 +136,7 @@ class CaptureWriter:
         int or None
             Bytes of the captured payloads; None if nothing was captured.
         """
-        if invocation.answer.outcome != ANSWERED:
+        if invocation.answer.outcome != ANSWERED or invocation.answer.is_left:
             return None
         sides = {"Input": len(invocation.call.body), "Output": len(invocation.answer.body)}
         captured: int | None = None

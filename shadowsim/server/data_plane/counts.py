@@ -45,6 +45,8 @@ class ServedRequest:
     overhead_s : float
         Time that the server added to the latency.
     request_bytes : int
+    first_part_s : float
+        Time until the caller had the first part of a streamed answer; NaN for any other.
     captured_bytes : int or None
         Bytes of the captured payloads; None if it was not captured.
     is_copy : bool
@@ -59,6 +61,7 @@ class ServedRequest:
     answer: Answer
     overhead_s: float
     request_bytes: int
+    first_part_s: float = math.nan
     captured_bytes: int | None = None
     is_copy: bool = False
 

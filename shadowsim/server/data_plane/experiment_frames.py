@@ -34,8 +34,9 @@ from shadowsim.frames import (
     build,
 )
 from shadowsim.period_counts import PeriodCounts, TokenCounts, latency_rows, window_row
-from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG, TokenFigures
+from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG
 from shadowsim.server.data_plane.counts import MINUTE_S, Series, ServedRequest
+from shadowsim.server.data_plane.streamed_bodies import TokenFigures
 
 KEPT_ROWS = 4_000_000
 CHUNK_ROWS = 65_536
@@ -127,9 +128,10 @@ class Logbook:
                 self.n_forgotten += len(self._chunks.popleft())
         answer = served.answer
         latency_s = math.nan if answer.outcome == REFUSED else answer.latency_s
+        n_bytes = len(answer.body) + answer.cut_bytes if answer.status else -1
         values: tuple[float, ...] = (
             served.request, role, max(served.arrival_s - self.began_s, 0.0), served.instance, answer.wait_s,
-            answer.service_s, latency_s, served.request_bytes, len(answer.body) if answer.status else -1,
+            answer.service_s, latency_s, served.request_bytes, n_bytes,
         )  # fmt: skip
         if self.in_tokens:
             figures = answer.tokens or _NO_TOKENS

@@ -35,10 +35,11 @@ from shadowsim.server.data_plane.backends import (
     Answer,
     Backend,
     Call,
-    TokenFigures,
+    Receiver,
 )
 from shadowsim.server.data_plane.continuous_batcher import ContinuousBatcher, TokenSequence
 from shadowsim.server.data_plane.dynamic_batcher import BatchedRequest, DynamicBatcher
+from shadowsim.server.data_plane.streamed_bodies import TokenFigures
 
 _DRAWS_AT_ONCE = 256  # some laws take a microsecond per draw, during which the event loop stands still
 _REFUSED = Answer(REFUSED, 0.0, 503, b"the queue is full")
@@ -118,7 +119,7 @@ class _OneByOne:
         self._outcomes = _Outcomes(service, seed)
         self._times = draws(service.time, np.random.default_rng(seed))
 
-    async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
+    async def invoke(self, instance: int, call: Call, timeout_s: float, receiver: Receiver | None = None) -> Answer:
         """Hold a worker of an instance for a drawn time, after the requests that came before."""
         loop = asyncio.get_running_loop()
         arrival = loop.time()
@@ -160,7 +161,7 @@ class _InBatches:
         self._outcomes = _Outcomes(service, seed)
         self._times = draws(service.time, np.random.default_rng(seed))
 
-    async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
+    async def invoke(self, instance: int, call: Call, timeout_s: float, receiver: Receiver | None = None) -> Answer:
         """Wait for the batch of a request, and until its end."""
         loop = asyncio.get_running_loop()
         request = BatchedRequest(loop.time(), next(self._times))
@@ -199,7 +200,7 @@ class _InTokens:
         self._outcomes = _Outcomes(service, seed)
         self._requests = _token_draws(tokens, np.random.default_rng(seed))
 
-    async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
+    async def invoke(self, instance: int, call: Call, timeout_s: float, receiver: Receiver | None = None) -> Answer:
         """Have a drawn prompt prefilled and a drawn number of tokens produced."""
         loop, tokens = asyncio.get_running_loop(), self._tokens
         prompt, output, group, offered_s = next(self._requests)
