@@ -4,6 +4,8 @@
                                                         CloudWatch's also as a form, answered in XML
     POST /endpoints/<name>/invocations                  InvokeEndpoint
     POST /endpoints/<name>/invocations-response-stream  InvokeEndpointWithResponseStream
+    POST /endpoints/<name>/openai/v1/chat/completions   OpenAI's API, with server-sent events if "stream" is true; also
+                                                        /completions
     GET  /metrics                                       Prometheus
     GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
 
@@ -31,8 +33,9 @@ from aiohttp import web
 
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
 from shadowsim.server.control import actions
-from shadowsim.server.data_plane.backends import Container
+from shadowsim.server.data_plane.backends import INVOCATIONS, Container
 from shadowsim.server.data_plane.captures import CaptureWriter
+from shadowsim.server.data_plane.completions import completion_request
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
@@ -48,6 +51,7 @@ from shadowsim.server.http.access import (
     read_body,
     url_of,
 )
+from shadowsim.server.http.bearer_tokens import check_token, is_bearer
 from shadowsim.server.http.signatures import SignedRequest, Verifier
 from shadowsim.server.http.streamed_replies import INTERNAL_STREAM_FAILURE, StreamedReply
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
@@ -60,7 +64,9 @@ SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
 MAX_VALUES = 100_000  # of a JSON body: more take longer to parse than the event loop can spare
 SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S = 10.0, 0.5, 0.1, 0.5  # periods
-_INVOCATIONS = re.compile(r"/endpoints/([^/]+)/(invocations|invocations-response-stream)")
+_INVOCATIONS = re.compile(
+    r"/endpoints/([^/]+)/(invocations|invocations-response-stream|openai(/v1/(?:chat/)?completions))"
+)
 _OTHERS = {
     "async-invocations": "InvokeEndpointAsync is for asynchronous endpoints, which shadow tests exclude.",
 }
@@ -240,16 +246,17 @@ class App:
             raise UnknownOperationError(f"There is no {shown(request.method)} {shown(path)} on this server.")
         most = self.settings.limits.max_body_bytes if invoked else MAX_ACTION_BYTES
         signed = None
-        if self._verifier is not None:
+        authorization = request.headers.get("Authorization", "")
+        if self.settings.secrets is not None and invoked and invoked[3] and is_bearer(authorization):
+            await self._check(
+                request, partial(check_token, authorization, self.settings.secrets, self.settings.skew_s, time())
+            )
+        elif self._verifier is not None:
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)
             signed = SignedRequest(request.method, request.raw_path, headers, b"")
-            try:
-                self._verifier.check_head(signed, time())
-            except ShadowsimError:
-                await read_body(request, 0, self.settings.body_s, self._arriving)  # its sender reads the refusal then
-                raise
+            await self._check(request, partial(self._verifier.check_head, signed, time()))
         body = await read_body(request, most, self.settings.body_s, self._arriving)
         if body is None:
             if invoked:
@@ -265,14 +272,17 @@ class App:
     async def _invoke(
         self, request: web.BaseRequest, invoked: re.Match[str], body: bytes, began: float, request_id: str
     ) -> Reply | web.StreamResponse:
-        name, operation = unquote(invoked[1]), invoked[2]
-        if operation == "invocations":
-            reply = await self._runtime.invoke(name, request.headers, body, began)
+        name, operation, path = unquote(invoked[1]), invoked[2], invoked[3] or INVOCATIONS
+        completion = completion_request(path, _object(body)) if invoked[3] else None
+        call = partial(self._runtime.invoke, name, request.headers, body, began, path=path, completion=completion)
+        as_events = operation == "invocations-response-stream"
+        if not (as_events or (completion is not None and completion.is_streamed)):
+            reply = await call()
             assert reply is not None
             return reply
         stream = StreamedReply(
             request,
-            as_events=True,
+            as_events=as_events,
             within_s=self.settings.limits.stream_s,
             stall_s=self.settings.body_s,
             within=self.loop_clock.within,
@@ -280,7 +290,7 @@ class App:
         stream.headers.update(_own_headers(request_id))
         self._streams[id(request.transport)] = stream
         try:
-            reply = await self._runtime.invoke(name, request.headers, body, began, stream=stream)
+            reply = await call(stream=stream)
         except Exception:
             if stream.response is None:
                 raise
@@ -293,6 +303,14 @@ class App:
             assert stream.response is not None
             return stream.response
         return reply
+
+    async def _check(self, request: web.BaseRequest, check: Callable[[], object]) -> None:
+        """Check what stands in the head of a request, before its body is read."""
+        try:
+            check()
+        except ShadowsimError:
+            await read_body(request, 0, self.settings.body_s, self._arriving)  # its sender reads the refusal then
+            raise
 
     def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if cloudwatch_wire.is_form(headers):

@@ -2,6 +2,7 @@
 
 backends           answers calls by containers behind URLs
 captures           writes capture files while the server runs
+completions        reads requests in the form of OpenAI's API, and writes simulated completions
 connections        keeps connections to containers, and reads their answers within limits
 continuous_batcher steps one instance of a language model's server: batch, cache and queue
 counts             counts requests by variant and minute

@@ -18,6 +18,7 @@ from typing import Protocol
 import aiohttp
 from aiohttp.client import _RequestContextManager
 
+from shadowsim.server.data_plane.completions import CompletionRequest
 from shadowsim.server.data_plane.connections import (
     AllowanceExceededError,
     ExcessError,
@@ -54,11 +55,14 @@ class Call:
         The headers that SageMaker passes on.
     path : str
         Path at the container.
+    completion : CompletionRequest or None
+        What it asks for in the form of OpenAI's API; None for any other call.
     """
 
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     path: str = INVOCATIONS
+    completion: CompletionRequest | None = None
 
 
 class Receiver(Protocol):

@@ -38,6 +38,7 @@ from shadowsim.server.data_plane.backends import (
     Unread,
 )
 from shadowsim.server.data_plane.captures import CaptureWriter, Invocation
+from shadowsim.server.data_plane.completions import CompletionRequest
 from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
@@ -161,6 +162,7 @@ class Runtime:
         began: float,
         *,
         path: str = INVOCATIONS,
+        completion: CompletionRequest | None = None,
         stream: StreamedReply | None = None,
     ) -> Reply | None:
         """Answer an invocation.
@@ -176,6 +178,8 @@ class Runtime:
             Arrival of the request, by `perf_counter`.
         path : str
             Path at the container.
+        completion : CompletionRequest, optional
+            What the body asks for in the form of OpenAI's API.
         stream : StreamedReply, optional
             Gets the answer of a model in parts.
 
@@ -198,7 +202,7 @@ class Runtime:
         passed = {key: headers[key] for key in _PASSED_ON if key in headers}
         if stream is not None and STREAM_ACCEPT in headers:
             passed["Accept"] = headers[STREAM_ACCEPT]
-        call = Call(body, passed, path)
+        call = Call(body, passed, path, completion)
         inference_id = headers.get(INFERENCE_ID, "")
         # An experiment counts its source's requests; a request keeps its experiment even if the endpoint changes.
         logbook = live.logbook if live.logbook is not None and pool.variant.name == live.logbook.variants[0] else None

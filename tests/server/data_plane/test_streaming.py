@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from urllib.request import Request, urlopen
 
@@ -140,6 +141,7 @@ def test_the_error_code_of_a_stream_is_in_its_last_frame(rehearsal):
     *_, last = buffer
     assert last.headers[":exception-type"] == "ModelStreamError"
     assert json.loads(last.payload)["ErrorCode"] == "StreamBroken"
+    rehearsal.answered(1, "AllTraffic")
 
 
 def test_a_stream_without_end_takes_its_time_limit(rehearsal):
@@ -303,3 +305,56 @@ def raw_post(rehearsal, path, body=b"x"):
         b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body
     )
     return caller
+
+
+def test_cloudwatch_has_the_first_chunk_s_times_and_streams_that_broke(tmp_path):
+    """The first chunk comes after 0.1 s or more, and the rest as long again: ModelLatency has both."""
+    pause = lambda: asyncio.sleep(0.1)  # noqa: E731
+    good, broken = streams(b"one", b"two", between=pause), streams(b"one", ending=b"")
+    with serving(tmp_path, {"source": Container(good), "shadow": Container(good)}) as server:
+        server.experiment()
+        read_stream(invoke_stream(server))
+        server.containers["source"].behave = broken
+        read_stream(invoke_stream(server))
+        server.answered(2)
+        cloudwatch = server.client("cloudwatch")
+        names = {metric["MetricName"] for metric in cloudwatch.list_metrics()["Metrics"]}
+        assert {"FirstChunkLatency", "FirstChunkOverheadLatency", "MidStreamErrors"} <= names
+        end = datetime.now(UTC) + timedelta(minutes=1)
+
+        def figures(metric, variant="AllTraffic"):
+            dimensions = {"EndpointName": "endpoint", "VariantName": variant}
+            points = cloudwatch.get_metric_statistics(
+                Namespace="AWS/SageMaker",
+                MetricName=metric,
+                Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
+                StartTime=end - timedelta(minutes=60),
+                EndTime=end,
+                Period=3600,
+                Statistics=["Sum", "SampleCount", "Maximum", "Minimum"],
+            )["Datapoints"]
+            return {name: sum(point[name] for point in points) for name in ("Sum", "SampleCount", "Maximum")}
+
+        assert figures("MidStreamErrors") == {"Sum": 1.0, "SampleCount": 2.0, "Maximum": 1.0}
+        assert figures("MidStreamErrors", "Shadow-01")["Sum"] == 0.0
+        first, model, whole = map(figures, ("FirstChunkLatency", "FirstChunkModelLatency", "ModelLatency"))
+        assert 100e3 <= model["Maximum"] <= first["Maximum"]
+        assert model["Sum"] + 100e3 <= whole["Sum"]
+        assert whole["Maximum"] >= 200e3
+        assert model["Sum"] + figures("FirstChunkOverheadLatency")["Sum"] == pytest.approx(first["Sum"])
+
+
+def test_a_request_counts_as_concurrent_until_its_last_byte(rehearsal):
+    seen = asyncio.Semaphore(1)
+    rehearsal.containers["source"].behave = streams(
+        b"one", b"two", between=lambda: asyncio.wait_for(seen.acquire(), 10)
+    )
+    pool = rehearsal.app.endpoints.by_name["endpoint"].pools["AllTraffic"]
+    reply = invoke_stream(rehearsal)
+    events = iter(reply["Body"])
+    next(events)
+    assert pool.outstanding == [1]
+    rehearsal.loop.loop.call_soon_threadsafe(seen.release)
+    assert len(list(events)) == 1
+    until(lambda: pool.outstanding == [0])
+    reply["Body"].close()
