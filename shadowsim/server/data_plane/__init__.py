@@ -14,5 +14,8 @@ loop_clock         measures the lag of the event loop, and lets no time-out expi
 mirror             chooses which requests are copied, and sends the copies
 pools              picks the variant and the instance for a request
 streamed_bodies    measures a streamed answer while it passes: bytes, first part, tokens
+real_time          tells simulated instances that batch what time it is
 simulated          simulates the instances of a service model in real time, in place of containers
+simulated_answers  forms what simulated instances answer: errors, echoes, completions
+simulated_tokens   serves calls by simulated language models, whose tokens come in real time
 """

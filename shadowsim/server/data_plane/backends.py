@@ -253,11 +253,11 @@ class Container:
         return replace(
             answer,
             status=response.status,
-            body=body.joined(),
+            body=body.kept.joined(),
             headers=passed,
             tokens=body.figures(),
             first_part_s=body.first_part_s,
-            cut_bytes=body.cut_bytes,
+            cut_bytes=body.kept.cut_bytes,
         )
 
     def _post(self, url: str, call: Call) -> _RequestContextManager:

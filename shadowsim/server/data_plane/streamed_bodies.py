@@ -47,6 +47,37 @@ class TokenFigures:
     preemptions: int
 
 
+class KeptParts:
+    """The first bytes of a body that comes in parts.
+
+    Parameters
+    ----------
+    most_bytes : int
+        Bytes that are kept.
+
+    Attributes
+    ----------
+    cut_bytes : int
+        Bytes that were not kept.
+    """
+
+    def __init__(self, most_bytes: int):
+        self.cut_bytes = 0
+        self._room, self._parts = most_bytes, list[bytes]()
+
+    def add(self, part: bytes) -> None:
+        """Keep as much of a part as there is room for."""
+        n = min(len(part), self._room)
+        if n:
+            self._parts.append(part[:n])
+        self._room -= n
+        self.cut_bytes += len(part) - n
+
+    def joined(self) -> bytes:
+        """Return what was kept."""
+        return b"".join(self._parts)
+
+
 class StreamedBody:
     """The body of a streamed answer.
 
@@ -67,15 +98,14 @@ class StreamedBody:
         Time to the first part; NaN before it.
     lasted_s : float
         Time to the last part or the end, without that for which the receiver held the parts up.
-    cut_bytes : int
-        Bytes that were not kept.
+    kept : KeptParts
     """
 
     def __init__(self, began: float, most_bytes: int, has_events: bool, allowance: ReadAllowance | None = None):
-        self.first_part_s, self.lasted_s, self.cut_bytes = math.nan, 0.0, 0
-        self._began, self._most_bytes, self._allowance = began, most_bytes, allowance
-        self._kept: list[bytes] = []
-        self._n_kept = self._n_events_bytes = 0
+        self.first_part_s, self.lasted_s = math.nan, 0.0
+        self.kept = KeptParts(most_bytes)
+        self._began, self._allowance = began, allowance
+        self._n_events_bytes = 0
         self._waited_s = 0.0
         self._events = EventLines(most_line_bytes=MAX_LINE_BYTES) if has_events else None
 
@@ -102,11 +132,7 @@ class StreamedBody:
             return
         if math.isnan(self.first_part_s):
             self.first_part_s = self.lasted_s
-        room = self._most_bytes - self._n_kept
-        if room > 0:
-            self._kept.append(part if len(part) <= room else part[:room])
-        self._n_kept += min(len(part), max(room, 0))
-        self.cut_bytes += max(len(part) - max(room, 0), 0)
+        self.kept.add(part)
         if self._events is not None:
             self._count(self._events, part)
 
@@ -119,10 +145,6 @@ class StreamedBody:
         events.feed(part, self.lasted_s)
         if self._allowance is not None and not self._allowance.spend(0, thread_time() - began):
             raise AllowanceExceededError
-
-    def joined(self) -> bytes:
-        """Return what was kept."""
-        return b"".join(self._kept)
 
     def figures(self) -> TokenFigures:
         """Return the tokens and their times, once the answer has ended."""
