@@ -338,7 +338,7 @@ class App:
             from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_text
 
             self._refresh()
-            text = prometheus_text(self.endpoints.by_name, self.captures, self.loop_clock)
+            text = prometheus_text(self.endpoints.by_name, self.captures, self.loop_clock, self.n_held_for_callers)
             return Reply(200, text, {"Content-Type": CONTENT_TYPE})
         match = _FRAME.fullmatch(path)
         if match is None:

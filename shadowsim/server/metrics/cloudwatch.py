@@ -5,8 +5,8 @@ VariantName. As in AWS, EndpointName alone has no data. Counts are kept per minu
 multiple of a minute. A page's token holds the metric or the moment after which the next page begins, so that endpoints
 and minutes that appear meanwhile are neither skipped nor repeated.
 
-Namespace `AWS/SageMaker` holds the metrics of requests and copies. Latencies are in microseconds. Only ModelLatency has
-percentiles, which are exact to within a bucket of 0.8 %. A minute without requests has zeros.
+Namespace `AWS/SageMaker` holds the metrics of requests and copies. Latencies are in microseconds. ModelLatency has
+percentiles, OverheadLatency has none; they are exact to within a bucket of 0.8 %. A minute without requests has zeros.
 
 FirstChunkLatency, FirstChunkModelLatency and FirstChunkOverheadLatency are the time to the first part of streamed
 answers: at the caller, at the model, and the difference; they have percentiles, too. MidStreamErrors is 1 for a stream

@@ -25,16 +25,20 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _LABELS = ("endpoint", "variant", "role")
 
 
-def prometheus_text(endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter, loop_clock: LoopClock) -> bytes:
-    """Return all metrics in Prometheus's text format."""
+def prometheus_text(
+    endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter, loop_clock: LoopClock, n_held: int = 0
+) -> bytes:
+    """Return all metrics in Prometheus's text format; `n_held` are the bytes of streams that wait for callers."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_ServerCollector(endpoints, captures, loop_clock))
+    registry.register(_ServerCollector(endpoints, captures, loop_clock, n_held))
     return generate_latest(registry)
 
 
 class _ServerCollector(Collector):
-    def __init__(self, endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter, loop_clock: LoopClock):
-        self._endpoints, self._captures, self._loop_clock = endpoints, captures, loop_clock
+    def __init__(
+        self, endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter, loop_clock: LoopClock, n_held: int
+    ):
+        self._endpoints, self._captures, self._loop_clock, self._n_held = endpoints, captures, loop_clock, n_held
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric families, with samples per variant and role, or per endpoint."""
@@ -76,3 +80,6 @@ class _ServerCollector(Collector):
         lag = CounterMetricFamily("shadowsim_loop_lag_seconds", "Time for which the server's event loop was late")
         lag.add_metric((), self._loop_clock.total_s)
         yield lag
+        held = GaugeMetricFamily("shadowsim_stream_held_bytes", "Bytes of streamed parts that wait for slow callers")
+        held.add_metric((), self._n_held)
+        yield held
