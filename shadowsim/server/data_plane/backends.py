@@ -219,6 +219,8 @@ class Container:
     async def _stream(self, url: str, call: Call, timeout_s: float, receiver: Receiver) -> Answer:
         """Pass an answer on in parts; the time for which the receiver holds them up is not the container's."""
         began, passed = perf_counter(), {}
+        if self._allowance is not None:
+            self._allowance.n_streams += 1
         body: StreamedBody | None = None
         response: aiohttp.ClientResponse | None = None
         try:
@@ -226,7 +228,7 @@ class Container:
                 response = await self._post(url, call)
                 if outcome_of(response.status) != ANSWERED:
                     return await self._whole(response, began)
-                source = parts(response)
+                source = parts(response, self._allowance)
                 part = await anext(source, b"")
             passed = _passed_on(response)
             is_sse = response.content_type == "text/event-stream"
@@ -246,6 +248,8 @@ class Container:
                 return _failed(error, perf_counter() - began, timeout_s)
             answer = _failed(error, body.elapsed_s, body.elapsed_s)
         finally:
+            if self._allowance is not None:
+                self._allowance.n_streams -= 1
             if response is not None:
                 response.release()  # closes the connection of an incomplete answer
         if body is None or response is None:

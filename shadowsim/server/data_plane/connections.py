@@ -16,10 +16,15 @@ saves nothing. The time counts from FREE_S on, which no ordinary answer takes.
 
 An answer that is passed on in parts is read no further ahead than MAX_AHEAD_BYTES and what one read of the socket
 brings. Whoever takes its parts slowly so slows the container down, by TCP's own means.
+
+A copy's answer in parts, which nobody waits for, would use the allowance up by many small reads: those of tokens. While
+less than half of the loop's time is left, each such stream rests after a read, for REST_S times the streams that there
+are. Its parts then come together, so times between them are known to this rest alone; that to the first part stays.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sys
 from asyncio import AbstractEventLoop, BaseTransport, Transport
@@ -50,6 +55,7 @@ BYTES_PER_S, BURST_BYTES, HELD_BYTES = 64 * 2**20, 16 * 2**20, 32 * 2**20
 TIME_SHARE, BURST_S = 0.1, 0.05
 READ_S = 50e-6  # the loop's time per arrival of bytes, apart from their parsing
 MAX_AHEAD_BYTES = 64 * 2**10  # of an answer in parts, beyond which its connection is not read
+REST_S, LONGEST_REST_S = 1e-3, 1.0  # a thousand reads a second in all take half of the allowance
 FREE_S = 1e-3  # of the loop's time, for each answer: as much as it takes to send a copy
 _UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=None)
 # aiohttp would add its own headers, but a container must get the caller's
@@ -74,6 +80,8 @@ class ReadAllowance:
     ----------
     n_held : int
         Bytes of incomplete answers.
+    n_streams : int
+        Answers that are being read in parts.
     """
 
     def __init__(
@@ -85,7 +93,7 @@ class ReadAllowance:
         burst_s: float = BURST_S,
         clock: Callable[[], float] = perf_counter,
     ):
-        self.n_held = 0
+        self.n_held = self.n_streams = 0
         self._most_held = most_held
         self._bytes, self._time = TokenBucket(per_s, burst, clock), TokenBucket(share, burst_s, clock)
 
@@ -93,6 +101,10 @@ class ReadAllowance:
         """Count bytes and the time that they took, and return whether reading may go on."""
         in_bytes, in_time = self._bytes.overdraw(n_bytes), self._time.overdraw(spent_s)
         return in_bytes and in_time and self.n_held <= self._most_held
+
+    def rest_s(self) -> float:
+        """Return for how long an answer in parts is not read now: 0 as long as there is time."""
+        return 0.0 if self._time.level > 0.5 else min(self.n_streams * REST_S, LONGEST_REST_S)
 
 
 class AllowanceExceededError(Exception):
@@ -141,21 +153,34 @@ async def read(content: aiohttp.StreamReader, most: int) -> bytes | None:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def parts(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Yield the parts of a body as they arrive; not much is read ahead while one is in use."""
+async def parts(response: aiohttp.ClientResponse, allowance: ReadAllowance | None = None) -> AsyncIterator[bytes]:
+    """Yield the parts of a body as they arrive; not much is read ahead while one is in use.
+
+    Parameters
+    ----------
+    response : aiohttp.ClientResponse
+    allowance : ReadAllowance, optional
+        Lets the stream rest.
+    """
     content, connection = response.content, response.connection
-    reader = connection.protocol if connection is not None else None  # it is complete without one
-    if isinstance(reader, _AnswerReader):
+    protocol = connection.protocol if connection is not None else None  # it is complete without one
+    reader = protocol if isinstance(protocol, _AnswerReader) else None
+    if reader is not None:
         reader.is_in_parts = True
     while True:
-        if isinstance(reader, _AnswerReader):
+        if reader is not None:
             reader.read_on()
         if content.exception() is not None and content._size:
             yield content._read_nowait(-1)  # what came before it broke off
         part = await content.readany()
         if not part:
             return
+        rest_s = 0.0 if allowance is None or reader is None or content.is_eof() else allowance.rest_s()
+        if rest_s and reader is not None:
+            reader.hold_up()
         yield part
+        if rest_s:
+            await asyncio.sleep(rest_s)
 
 
 class _AnswerReader(ResponseHandler):
@@ -219,7 +244,14 @@ class _AnswerReader(ResponseHandler):
             if allowance is not None:
                 self._spent_s += thread_time() - began_s
             self._check(len(piece))
-        self._hold_up()
+        body = self._answer
+        if self.is_in_parts and body is not None and not body.is_eof() and body._size > MAX_AHEAD_BYTES:
+            self.hold_up()
+
+    def hold_up(self) -> None:
+        """Leave the connection unread until `read_on`; only while the answer is incomplete."""
+        self._is_held_up = True
+        self._pause_transport_reading()
 
     def read_on(self) -> None:
         """Read the connection again, as what had arrived is in use."""
@@ -238,12 +270,6 @@ class _AnswerReader(ResponseHandler):
         """Forget the incomplete answer."""
         self._release()
         super().connection_lost(exc)
-
-    def _hold_up(self) -> None:
-        body = self._answer
-        if self.is_in_parts and body is not None and not body.is_eof() and body._size > MAX_AHEAD_BYTES:
-            self._is_held_up = True
-            self._pause_transport_reading()
 
     def _piece_bytes(self) -> int:
         if self._answer is None:
