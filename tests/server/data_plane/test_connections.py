@@ -261,19 +261,19 @@ def test_streams_of_copies_rest_once_half_of_the_loop_s_time_is_used():
 
 
 def test_a_copy_s_stream_that_rests_comes_whole_and_leaves_its_connection_for_another():
-    """Without rests so many small parts would use the allowance up: each costs 50 us, and there are 25 ms."""
-    n = 600
+    """Without rests so many small parts would use the allowance up: each costs 50 us or more, and there are 50 ms."""
+    n, event = 1200, b'data: {"choices": [{"text": "a"}]}\n\n'
 
     async def tokens(writer, request):
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n")
         for _ in range(n):
-            writer.write(b"b\r\ndata: a b\n\n\r\n")
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
             await writer.drain()
             await asyncio.sleep(0.0005)
         writer.write(b"0\r\n\r\n")
 
     async def run():
-        container, allowance = Container(tokens), ReadAllowance(share=0.001, burst_s=0.025)
+        container, allowance = Container(tokens), ReadAllowance(share=0.01, burst_s=0.05)
         allowance.n_streams = 20  # others, so that a rest takes 21 ms
         await container.start()
         async with open_session(1, allowance) as session:
@@ -285,5 +285,5 @@ def test_a_copy_s_stream_that_rests_comes_whole_and_leaves_its_connection_for_an
     answers, allowance = asyncio.run(run())
     assert [a.outcome for a in answers] == ["answered"] * 2
     assert [a.tokens.output for a in answers] == [n] * 2
-    assert [len(a.body) for a in answers] == [n * len(b"data: a b\n\n")] * 2
+    assert [len(a.body) for a in answers] == [n * len(event)] * 2
     assert (allowance.n_streams, allowance.n_held) == (20, 0)
