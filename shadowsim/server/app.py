@@ -247,10 +247,9 @@ class App:
         most = self.settings.limits.max_body_bytes if invoked else MAX_ACTION_BYTES
         signed = None
         authorization = request.headers.get("Authorization", "")
-        if self.settings.secrets is not None and invoked and invoked[3] and is_bearer(authorization):
-            await self._check(
-                request, partial(check_token, authorization, self.settings.secrets, self.settings.skew_s, time())
-            )
+        if self._verifier is not None and invoked and invoked[3] and is_bearer(authorization):
+            check = partial(check_token, authorization, self._verifier.secrets, self.settings.skew_s, time())
+            await self._check(request, check)
         elif self._verifier is not None:
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
@@ -288,7 +287,8 @@ class App:
             within=self.loop_clock.within,
         )
         stream.headers.update(_own_headers(request_id))
-        self._streams[id(request.transport)] = stream
+        key = id(request.transport)  # which is gone once the caller is
+        self._streams[key] = stream
         try:
             reply = await call(stream=stream)
         except Exception:
@@ -298,7 +298,7 @@ class App:
             await stream.fail(INTERNAL_STREAM_FAILURE, "The server has a defect; see its log.")
             reply = None
         finally:
-            self._streams.pop(id(request.transport), None)
+            del self._streams[key]
         if reply is None:
             assert stream.response is not None
             return stream.response

@@ -10,7 +10,7 @@ An answer may be streamed: its parts go to a `Receiver` as they come, and the `A
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol
@@ -223,6 +223,7 @@ class Container:
             self._allowance.n_streams += 1
         body: StreamedBody | None = None
         response: aiohttp.ClientResponse | None = None
+        source: AsyncGenerator[bytes, None] | None = None
         try:
             async with self._loop_clock.within(timeout_s):
                 response = await self._post(url, call)
@@ -250,6 +251,8 @@ class Container:
         finally:
             if self._allowance is not None:
                 self._allowance.n_streams -= 1
+            if source is not None:
+                await source.aclose()
             if response is not None:
                 response.release()  # closes the connection of an incomplete answer
         if body is None or response is None:

@@ -28,7 +28,7 @@ import asyncio
 import math
 import sys
 from asyncio import AbstractEventLoop, BaseTransport, Transport
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
@@ -153,7 +153,9 @@ async def read(content: aiohttp.StreamReader, most: int) -> bytes | None:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def parts(response: aiohttp.ClientResponse, allowance: ReadAllowance | None = None) -> AsyncIterator[bytes]:
+async def parts(
+    response: aiohttp.ClientResponse, allowance: ReadAllowance | None = None
+) -> AsyncGenerator[bytes, None]:
     """Yield the parts of a body as they arrive; not much is read ahead while one is in use.
 
     Parameters

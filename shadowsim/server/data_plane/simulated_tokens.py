@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -98,7 +98,7 @@ class InTokens:
         n, limit_s, is_left = 0, timeout_s, False
         try:
             while n < sequence.output:
-                token_s = await told.next(arrival + limit_s)
+                token_s = await told.next(arrival + limit_s, machine.advance)
                 if not token_s + after_s - arrival <= limit_s:  # it is NaN if none came
                     break
                 await until(loop, token_s + after_s)
@@ -180,8 +180,15 @@ class TokenTimes:
         if self._waiter is not None:
             set_done(self._waiter)
 
-    async def next(self, give_up_s: float) -> float:
-        """Return the time of the next token; NaN if it has not come by a moment of the loop's clock."""
+    async def next(self, give_up_s: float, advance: Callable[[float], None]) -> float:
+        """Return the time of the next token; NaN if it has not come by a moment of the loop's clock.
+
+        Parameters
+        ----------
+        give_up_s : float
+        advance : callable
+            Tells the instance a moment, since this timer may fire before the instance's own.
+        """
         loop = asyncio.get_running_loop()
         if self._times:
             await asyncio.sleep(0)  # after a delay there are many, and others have work, too
@@ -193,6 +200,8 @@ class TokenTimes:
             finally:
                 timer.cancel()
                 self._waiter = None
+            if not self._times:
+                advance(loop.time())
         return self._times.popleft() if self._times else math.nan
 
 

@@ -261,8 +261,8 @@ def test_streams_of_copies_rest_once_half_of_the_loop_s_time_is_used():
 
 
 def test_a_copy_s_stream_that_rests_comes_whole_and_leaves_its_connection_for_another():
-    """Without rests so many small parts would use the allowance up: each costs 50 us or more, and there are 50 ms."""
-    n, event = 1200, b'data: {"choices": [{"text": "a"}]}\n\n'
+    """Without rests so many small parts would use the allowance up: each costs 50 us or more, and there are 30 ms."""
+    n, event = 700, b'data: {"choices": [{"text": "a"}]}\n\n'
 
     async def tokens(writer, request):
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n")
@@ -273,7 +273,7 @@ def test_a_copy_s_stream_that_rests_comes_whole_and_leaves_its_connection_for_an
         writer.write(b"0\r\n\r\n")
 
     async def run():
-        container, allowance = Container(tokens), ReadAllowance(share=0.01, burst_s=0.05)
+        container, allowance = Container(tokens), ReadAllowance(share=0.01, burst_s=0.03)
         allowance.n_streams = 20  # others, so that a rest takes 21 ms
         await container.start()
         async with open_session(1, allowance) as session:
