@@ -22,6 +22,7 @@ from uuid import uuid4
 
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
 JSON, EVENTS = "application/json", "text/event-stream"
+MOST_TOKENS = 2**31  # as the simulator cuts lengths
 TOKEN = " token"  # the text of every simulated token
 _DONE = b"data: [DONE]\n\n"
 
@@ -60,7 +61,7 @@ def completion_request(path: str, body: Mapping[str, Any]) -> CompletionRequest:
     """Return the request in a parsed body; fields that are not as they should be count as not given."""
     options, model = body.get("stream_options"), body.get("model")
     limits = [body.get(name) for name in ("max_completion_tokens", "max_tokens")]
-    given = [n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    given = [min(n, MOST_TOKENS) for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0]
     return CompletionRequest(
         is_chat=path == CHAT,
         is_streamed=body.get("stream") is True,

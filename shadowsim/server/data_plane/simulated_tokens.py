@@ -29,14 +29,12 @@ from shadowsim.server.data_plane.backends import (
     Call,
     Receiver,
 )
-from shadowsim.server.data_plane.completions import TOKEN, Completion
+from shadowsim.server.data_plane.completions import MOST_TOKENS, TOKEN, Completion
 from shadowsim.server.data_plane.continuous_batcher import ContinuousBatcher, TokenSequence
 from shadowsim.server.data_plane.real_time import RealTime, set_done, until
 from shadowsim.server.data_plane.simulated_answers import DRAWS_AT_ONCE, FULL, Outcomes, draws
 from shadowsim.server.data_plane.streamed_bodies import KeptParts, TokenFigures
 from shadowsim.server.http.streamed_replies import CallerGoneError
-
-_LONGEST = 2.0**31  # as the simulator cuts lengths
 
 
 class InTokens:
@@ -234,7 +232,7 @@ def _token_draws(tokens: Tokens, random: np.random.Generator) -> Iterator[tuple[
     groups = 1 if tokens.prefix is None else tokens.prefix.groups or 1
     while True:
         drawn = ([next(law) for law in laws] for _ in range(DRAWS_AT_ONCE))
-        prompt, output = np.clip(np.floor(np.array(list(drawn)).T + 0.5), 1.0, _LONGEST)
+        prompt, output = np.clip(np.floor(np.array(list(drawn)).T + 0.5), 1.0, MOST_TOKENS)
         offered_s = _offered_s(tokens, np.array((prompt, output)))
         group = random.integers(groups, size=DRAWS_AT_ONCE)
         columns = (column.tolist() for column in (prompt.astype(np.int64), output.astype(np.int64), group))

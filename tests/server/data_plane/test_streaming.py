@@ -276,6 +276,19 @@ def test_the_capture_holds_the_joined_parts(tmp_path):
         assert captured["endpointOutput"]["data"] == "one,two"
 
 
+def test_of_a_long_stream_the_capture_holds_the_first_bytes(tmp_path):
+    containers = {"source": Container(streams(b"one,", b"two", content_type="text/csv")), "shadow": Container()}
+    with serving(tmp_path, containers, flush_s=0.05, limits=Limits(max_body_bytes=5)) as server:
+        storage = {"Destination": "s3://bucket/captured", "ContentType": {"CsvContentTypes": ["text/csv"]}}
+        server.experiment(DataStorageConfig=storage)
+        got, _ = read_stream(invoke_stream(server))
+        assert b"".join(got) == b"one,two"
+        files = lambda: [f for f in (tmp_path / "s3").rglob("*.jsonl") if "AllTraffic" in str(f)]  # noqa: E731
+        until(files)
+        assert json.loads(files()[0].read_text())["captureData"]["endpointOutput"]["data"] == "one,t"
+        assert rows_of(server, "source")[-1]["response_bytes"] == 7
+
+
 def test_a_defect_in_mid_stream_is_an_internal_failure(rehearsal, monkeypatch):
     def breaks(self, part):
         if part != b"one":
