@@ -22,7 +22,16 @@ import typer
 from shadowsim.cli.log_format import FORMATS, start_log
 from shadowsim.cli.option_parsers import number, option_parser, positive_s, seconds, whole
 from shadowsim.errors import InputError, ShadowsimError
-from shadowsim.option_defaults import FLUSH_S, MAX_BODY_BYTES, PORT, SERVER_SEED, SKEW_S, TIME_SCALE, TRANSITION_S
+from shadowsim.option_defaults import (
+    FLUSH_S,
+    MAX_BODY_BYTES,
+    PORT,
+    SERVER_SEED,
+    SKEW_S,
+    STREAM_S,
+    TIME_SCALE,
+    TRANSITION_S,
+)
 
 if TYPE_CHECKING:
     from shadowsim.scenario.reading import Mirroring
@@ -145,6 +154,14 @@ def serve(
             show_default="the scenario's, or SageMaker's 60",
         ),
     ] = None,
+    stream_timeout_s: Annotated[
+        float,
+        typer.Option(
+            parser=option_parser(positive_s, most=3600.0),
+            metavar="S",
+            help="Time limit of a whole streamed answer, in seconds; its first byte has that of any answer.",
+        ),
+    ] = STREAM_S,
     seed: Annotated[
         int,
         typer.Option(
@@ -209,7 +226,9 @@ def serve(
             routing=of_scenario.routing,
             mirroring=of_scenario.mirroring,
             copy_limits=CopyLimits(timeout_s=of_scenario.timeout_s),
-            limits=Limits(max_body_bytes, of_scenario.timeout_s, store.account, store.region),
+            limits=Limits(
+                max_body_bytes, of_scenario.timeout_s, stream_timeout_s, account=store.account, region=store.region
+            ),
             sink=sink_of(s3_root, dict(os.environ)),
             secrets=None if credentials is None else read_credentials(credentials),
             port=port,

@@ -1,9 +1,10 @@
 """Captures invocations: buffers their lines, and writes them as files every minute and at the end.
 
 CaptureViews choose a share of the requests, one side or both, of all production variants or of named variants. Only
-invocations that the model answered with 2XX are captured. A file holds the lines of one variant and one UTC hour since
-the last flush; its key is that of captures/record.py. Files appear whole, without torn lines. With a journal a crash
-loses no more than the lines of the last JOURNAL_S, without one those since the last flush.
+invocations that the model answered with 2XX are captured; of a streamed answer, its parts together as far as they are
+kept, and nothing if the caller left before its end. A file holds the lines of one variant and one UTC hour since the
+last flush; its key is that of captures/record.py. Files appear whole, without torn lines. With a journal a crash loses
+no more than the lines of the last JOURNAL_S, without one those since the last flush.
 
 A file that cannot be written is tried again at the next flush, and with a journal by the next server, too. Lines that
 do not fit in memory meanwhile are lost and counted. Neither affects the caller.
@@ -138,7 +139,7 @@ class CaptureWriter:
         int or None
             Bytes of the captured payloads; None if nothing was captured.
         """
-        if invocation.answer.outcome != ANSWERED:
+        if invocation.answer.outcome != ANSWERED or invocation.answer.is_left:
             return None
         sides = {"Input": len(invocation.call.body), "Output": len(invocation.answer.body)}
         captured: int | None = None

@@ -120,6 +120,11 @@ class Verifier:
         self._secrets = dict(secrets)
 
     @property
+    def secrets(self) -> Mapping[str, str]:
+        """Secret access keys by access key id."""
+        return self._secrets
+
+    @property
     def n_remembered(self) -> int:
         """Number of requests that are remembered to refuse their replays."""
         return len(self._order)

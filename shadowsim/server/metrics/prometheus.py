@@ -25,9 +25,12 @@ SLICE_ENDPOINTS = 16
 
 
 def prometheus_slices(
-    endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter, loop_clock: LoopClock
+    endpoints: Mapping[str, LiveEndpoint], captures: CaptureWriter, loop_clock: LoopClock, n_held: int = 0
 ) -> Iterator[bytes]:
-    """Yield the page of all metrics in Prometheus's text format, in slices that take a few ms each."""
+    """Yield the page of all metrics in Prometheus's text format, in slices that take a few ms each.
+
+    `n_held` are the bytes of streams that wait for callers.
+    """
     lives = sorted(endpoints.items())
     groups = [lives[i : i + SLICE_ENDPOINTS] for i in range(0, len(lives), SLICE_ENDPOINTS)] or [[]]
     names = [name for name, _ in lives]
@@ -43,6 +46,9 @@ def prometheus_slices(
     lag = CounterMetricFamily("shadowsim_loop_lag_seconds", "Time for which the server's event loop was late")
     lag.add_metric((), loop_clock.total_s)
     yield _text(lag)
+    held = GaugeMetricFamily("shadowsim_stream_held_bytes", "Bytes of streamed parts that wait for slow callers")
+    held.add_metric((), n_held)
+    yield _text(held)
 
 
 class _OneFamily:
