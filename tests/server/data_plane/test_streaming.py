@@ -54,7 +54,7 @@ def streams(*parts, between=None, ending=b"0\r\n\r\n", content_type="application
 def server(tmp_path_factory):
     """An experiment at 100 % between two containers."""
     containers = {"source": Container(), "shadow": Container()}
-    limits = Limits(max_body_bytes=100_000, timeout_s=1.5, stream_s=1.6)
+    limits = Limits(max_body_bytes=100_000, timeout_s=1.0, stream_s=1.2)
     with serving(tmp_path_factory.mktemp("serving"), containers, limits=limits) as server:
         server.experiment()
         yield server
@@ -154,10 +154,10 @@ def test_a_stream_without_end_takes_its_time_limit(rehearsal):
     rehearsal.containers["source"].behave = streams(*[b"x"] * 1000, between=lambda: asyncio.sleep(0.05))
     began = monotonic()
     got, error = read_stream(invoke_stream(rehearsal))
-    assert monotonic() - began >= 1.6  # stream_s
+    assert monotonic() - began >= 1.2  # stream_s
     assert error["Code"] == "ModelStreamError"
-    assert "within 1.6 s" in error["Message"]
-    assert 1 <= len(got) <= 1.6 / 0.05
+    assert "within 1.2 s" in error["Message"]
+    assert 1 <= len(got) <= 1.2 / 0.05
     rehearsal.answered(1, "AllTraffic")
     assert rows_of(rehearsal, "source")[-1]["status"] == "timed_out"
 
