@@ -183,6 +183,7 @@ LINES = [
     ("serve --port http", "--port: must be a number, got 'http'"),
     ("serve --port 70000", "--port: must be a whole number >= 0 and <= 65535, got 70000"),
     ("serve --max-body-bytes 6MB", "--max-body-bytes: must be a number, got '6MB'"),
+    ("serve --stream-timeout-s 2h", "--stream-timeout-s: must be > 0 and <= 3600, got 7200"),
     ("serve --timeout-s 1hour", "--timeout-s: must be seconds, or have a unit (us,"),
     ("serve --flush-s 0", "--flush-s: must be > 0 and <= 86400, got 0"),
     ("serve --host 192.0.2.1 --insecure", "--host: must be an address or a name of this machine, got '192.0.2.1'"),

@@ -1,6 +1,7 @@
 """The paths of OpenAI's API, as its own client and curl see them."""
 
 import json
+import logging
 import shutil
 import subprocess
 
@@ -88,13 +89,14 @@ def test_tokens_of_a_container_s_events_are_counted(rehearsal):
         assert 0.0 < row["first_token_s"] <= row["latency_s"]
 
 
-def test_a_stream_that_breaks_off_is_an_error_of_the_client(rehearsal):
+def test_a_stream_that_breaks_off_is_an_error_of_the_client(rehearsal, caplog):
     rehearsal.containers["source"].behave = model_server(breaks=True)
     with client(rehearsal) as api, api.chat.completions.create(model="m", messages=MESSAGES, stream=True) as stream:
         got = []
         with pytest.raises(openai.APIConnectionError):
             got += [event.choices[0].delta.content for event in stream]
     rehearsal.answered(1)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_errors_are_those_of_the_runtime(rehearsal):
