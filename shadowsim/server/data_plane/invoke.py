@@ -1,4 +1,4 @@
-"""Implements InvokeEndpoint, whole or streamed: turns a request into the answer of SageMaker's runtime.
+"""Implements InvokeEndpoint, whole or streamed: turns requests into answers of SageMaker's runtime.
 
 HTTP itself is in app.py. A request is checked, goes to a production variant by weight (or to the one that it targets),
 and from there to an instance. The body of a 2XX answer passes unchanged; any other answer becomes a ModelError with
