@@ -43,9 +43,8 @@ CHUNK_ROWS = 65_536
 # name in the frame, and type code of the array
 _COLUMNS = {
     "request": "q", "role": "b", "arrival_s": "d", "instance": "l", "wait_s": "d", "service_s": "d", "latency_s": "d",
-    "request_bytes": "q", "response_bytes": "q",
+    "request_bytes": "q", "response_bytes": "q", "first_token_s": "d", "prompt_tokens": "i", "output_tokens": "i",
 }  # fmt: skip
-_TOKEN_COLUMNS = {"first_token_s": "d", "prompt_tokens": "i", "output_tokens": "i"}
 _NO_TOKEN_COUNTS = TokenCounts().columns()  # the columns of windows that services in tokens have
 _NO_TOKENS = TokenFigures(math.nan, math.nan, -1, -1, 0, 0, 0)
 
@@ -55,8 +54,8 @@ class _Rows:
 
     __slots__ = ("columns", "inference_ids", "statuses")
 
-    def __init__(self, columns: Mapping[str, str]) -> None:
-        self.columns: dict[str, array[Any]] = {name: array(code) for name, code in columns.items()}
+    def __init__(self) -> None:
+        self.columns: dict[str, array[Any]] = {name: array(code) for name, code in _COLUMNS.items()}
         self.inference_ids: list[str] = []
         self.statuses: list[str] = []
 
@@ -107,11 +106,7 @@ class Logbook:
 
     def __post_init__(self) -> None:
         self.series = Series(self.began_s), Series(self.began_s)
-        self._chunks = deque([_Rows(self._columns)])
-
-    @property
-    def _columns(self) -> dict[str, str]:
-        return _COLUMNS | _TOKEN_COLUMNS
+        self._chunks = deque([_Rows()])
 
     def number(self) -> int:
         """Return the number of a new request of the source."""
@@ -123,7 +118,7 @@ class Logbook:
         self.series[role].add(served)
         rows = self._chunks[-1]
         if len(rows) >= CHUNK_ROWS:
-            rows = _Rows(self._columns)
+            rows = _Rows()
             self._chunks.append(rows)
             if len(self._chunks) * CHUNK_ROWS > self.kept_rows + CHUNK_ROWS:
                 self.n_forgotten += len(self._chunks.popleft())
@@ -146,12 +141,12 @@ class Logbook:
         """Return the `REQUESTS` frame, in order of the requests."""
         chunks = [chunk for chunk in self._chunks if len(chunk)]
         n = [len(chunk) for chunk in chunks]  # fixed now: rows may be added meanwhile
-        empty = _Rows(self._columns)
+        empty = _Rows()
         column = {
             name: np.concatenate(
                 [np.array(c.columns[name][:k]) for c, k in zip([empty, *chunks], [0, *n], strict=True)]
             )
-            for name in self._columns
+            for name in _COLUMNS
         }
         role = column["role"].astype(np.intp)
         order = np.lexsort((role, column["request"]))

@@ -60,17 +60,17 @@ def request_slices(logbook: Logbook) -> Iterator[pd.DataFrame]:
     # Unlike np.lexsort, sorting by one number lets other threads run.
     order = np.argsort(2 * columns["request"] + columns["role"], kind="stable")
     starts = np.concatenate([[0], np.cumsum(n_rows)])
+    alone = copy(logbook)  # as it is now: it may get columns of tokens meanwhile
     for begin in range(0, len(order), SLICE_ROWS):
         rows = order[begin : begin + SLICE_ROWS]
         of_chunk = np.searchsorted(starts, rows, side="right") - 1
         places = list(zip(of_chunk.tolist(), (rows - starts[of_chunk]).tolist(), strict=True))
-        part = type(chunks[0])(logbook._columns)
+        part = type(chunks[0])()
         for name, values in columns.items():
             part.columns[name] = array(part.columns[name].typecode, values[rows].tobytes())
         for name in part.__slots__:
             if name != "columns":
                 setattr(part, name, [getattr(chunks[chunk], name)[i] for chunk, i in places])
-        alone = copy(logbook)
         alone._chunks = deque([part])
         yield alone.requests()
 

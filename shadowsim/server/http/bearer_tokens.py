@@ -1,9 +1,11 @@
 """Verifies bearer tokens of OpenAI's clients, which are requests that were signed ahead.
 
-In the form of SageMaker's SDK, such a token is `sagemaker-api-key-` and, in base64, a URL of `POST sagemaker.amazonaws.com/?Action=CallWithBearerToken`
-that is signed in its query, with a `Version` added after that. It is valid for the time in X-Amz-Expires, at most 12
-hours, for every endpoint and every body: AWS checks permissions then, of which there are none here. The SDK makes one
-by `sagemaker.core.token_generator.generate_token`.
+In the form of SageMaker's SDK, such a token is `sagemaker-api-key-` and a URL in base64, that of
+`POST sagemaker.amazonaws.com/?Action=CallWithBearerToken`. The URL is signed in its query, and `Version` is added after
+that. A token is valid for the time in X-Amz-Expires, at most 12 hours, for every endpoint and every body: AWS checks
+permissions then, of which there are none here. The SDK makes one by `sagemaker.core.token_generator.generate_token`.
+
+A signature in the head is accepted on the same paths, too. Whether AWS accepts one there is not documented.
 """
 
 from __future__ import annotations
