@@ -1,4 +1,4 @@
-"""Measures the rehearsal server: copied invocations per second, added latency, and the harm of bad shadows.
+"""Measures the rehearsal server: copied invocations per second, added latency, harm of bad shadows, starts.
 
 The generator, the backends, the server and nginx with its `mirror`, which only copies, are separate processes on one
 machine. Throughput is measured in alternating rounds. For latencies one generator calls both URLs at the same time, in
@@ -8,14 +8,19 @@ over blocks of requests. Goals for times are reported but not asserted, since ot
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -25,6 +30,14 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy import stats
+
+from shadowsim.server.app import App
+from shadowsim.server.data_plane.backends import Answer
+from shadowsim.server.data_plane.counts import ServedRequest
+from shadowsim.server.data_plane.experiment_frames import CHUNK_ROWS, Logbook
+from shadowsim.server.settings import Settings
+from shadowsim.server.state.destinations import Folders
+from shadowsim.server.state.store import SNAPSHOT_EVENTS, Store
 
 WIRE = Path(__file__).parents[1] / "tests" / "support" / "wire.py"
 RATE_PER_S, RACE_S, SHORT_RACE_S, BLOCKS = 100.0, 60.0, 8.0, 12
@@ -40,6 +53,9 @@ CPU_S = 1e-3  # of the server per copied invocation: a thousand per second on on
 ADDED_S = 1.5e-3  # added to the median of a direct call
 HARM = 0.05, 0.2e-3  # share of the quantile without a shadow, plus seconds
 MEMORY_MB = 50.0  # in ten minutes
+N_EVENTS, START_S = 100_000, 3.0
+N_EXPERIMENTS, N_ENDPOINTS, N_ROWS, HELD_S = 15_000, 1_500, 4_000_000, 20e-3
+SOON = {"Schedule": {"StartTime": 0.0, "EndTime": 1e9}}
 ROLE = "arn:aws:iam::111122223333:role/shadowsim"
 
 
@@ -238,6 +254,171 @@ def test_copied_invocations_per_second(
         f"{1 / cpu_s:,.0f} invocations/s of a whole core",
     )
     assert not any(load.bad for rounds in loads.values() for load in rounds)
+
+
+def actions_of(number: int) -> Iterator[tuple[float, str, dict[str, object]]]:
+    """Yield the moment, name and request of each action in the life of an experiment that is kept."""
+    began_s = 30.0 * number
+    variants: list[dict[str, object]] = []
+    for model in (f"old-{number}", f"new-{number}"):
+        yield began_s, "CreateModel", {"ModelName": model, "PrimaryContainer": {"Image": "i"}, "ExecutionRoleArn": ROLE}
+        pool = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1}
+        infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
+        variants.append({"ModelName": model, "VariantName": model, "InfrastructureConfig": infrastructure})
+    shadows = [{"ShadowModelVariantName": f"new-{number}", "SamplingPercentage": 50}]
+    request = {"Name": f"e-{number}", "Type": "ShadowMode", "RoleArn": ROLE, "EndpointName": f"live-{number}"}
+    request |= {"Schedule": {"StartTime": 1e9, "EndTime": 1e9 + 86_400.0}}  # type: ignore[dict-item]
+    config = {"SourceModelVariantName": f"old-{number}", "ShadowModelVariants": shadows}
+    yield began_s, "CreateInferenceExperiment", {**request, "ModelVariants": variants, "ShadowModeConfig": config}
+    name = {"Name": f"e-{number}"}
+    yield began_s + 2.0, "StartInferenceExperiment", name
+    yield began_s + 6.0, "UpdateInferenceExperiment", {**name, "Description": "more"}
+    actions = {f"old-{number}": "Retain", f"new-{number}": "Remove"}
+    yield began_s + 10.0, "StopInferenceExperiment", {**name, "ModelVariantActions": actions}
+    arn = f"arn:aws:sagemaker:us-east-1:111122223333:model/old-{number}"
+    yield began_s + 14.0, "AddTags", {"ResourceArn": arn, "Tags": [{"Key": "a", "Value": "b"}]}
+
+
+def test_a_start_after_many_events(
+    tmp_path: Path, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
+) -> None:
+    """Start on snapshots, and for comparison on the log of all events; nothing is deleted, so the account is large."""
+    took_s = {}
+    gc.disable()  # it would look for cycles in the whole account, as the server does not
+    for name, snapshot_events in (("snapshots", SNAPSHOT_EVENTS), ("the log alone", 10 * N_EVENTS)):
+        path = tmp_path / name
+        options = {"wall": lambda: 0.0, "steady": lambda: 0.0, "snapshot_events": snapshot_events}
+        longest_s = 0.0
+        with Store(path, **options) as store:  # type: ignore[arg-type]
+            store._connection.execute("PRAGMA synchronous = OFF")
+            store._keep_time = lambda: None  # type: ignore[method-assign]  # it would sync again
+            for number in range(math.ceil(N_EVENTS / 7)):
+                for now, action, body in actions_of(number):
+                    began = time.process_time()
+                    store.accept(action, body, now)
+                    longest_s = max(longest_s, time.process_time() - began)
+        opened: list[Store] = []
+
+        def start(path: Path = path, options: dict[str, object] = options, opened: list[Store] = opened) -> None:
+            opened.append(Store(path, **options))  # type: ignore[arg-type]
+
+        began, cpu = time.perf_counter(), time.process_time()
+        if name == "snapshots":
+            benchmark.pedantic(start, rounds=1)
+        else:
+            start()
+        took_s[name], cpu = time.perf_counter() - began, time.process_time() - cpu
+        opened.pop().close()
+        met = f", goal {START_S:g} s {'met' if took_s[name] < START_S else 'missed'}" if name == "snapshots" else ""
+        table(
+            f"start after {N_EVENTS:,} events, {name}",
+            f"{took_s[name]:.1f} s ({cpu:.1f} s of a core){met}",
+            f"{path.stat().st_size / 1e6:.0f} MB, longest action {longest_s * 1e3:.0f} ms of a core",
+        )
+    gc.enable()
+    assert took_s["snapshots"] < took_s["the log alone"]
+
+
+class LoopWatcher:
+    """Measures for how long this process holds its event loop at worst.
+
+    That is the delay of a timer, but no more than the processor time that all threads of the process took meanwhile:
+    the rest of a delay is that of other programs on the machine.
+    """
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+
+    async def run(self) -> None:
+        while True:
+            due_s, cpu_s = time.monotonic() + 1e-3, time.process_time()
+            await asyncio.sleep(1e-3)
+            late_s = min(time.monotonic() - due_s, time.process_time() - cpu_s)
+            self.worst_s = max(self.worst_s, late_s)
+
+
+def test_the_largest_questions_do_not_hold_the_event_loop(
+    tmp_path: Path, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
+) -> None:
+    """Ask for lists, metrics and frames of the largest sizes from another process, and watch the loop meanwhile."""
+    with Store(wall=lambda: 0.0, steady=lambda: 0.0) as store:
+        for number in range(N_EXPERIMENTS):
+            for now, action, body in list(actions_of(number))[:3]:
+                is_live = "Schedule" in body and number < N_ENDPOINTS  # the others wait for their start
+                store.accept(action, {**body, **SOON} if is_live else body, now)
+        app = App(Settings(port=0, sink=Folders(tmp_path / "s3")), store)
+        asyncio.run(ask_for_much(app, benchmark, table))
+
+
+async def ask_for_much(app: App, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]) -> None:
+    await app.start()
+    gc.collect()
+    gc.freeze()  # as `shadowsim serve` does
+    gc.set_threshold(500, 3, 500)
+    await app._refresh()
+    assert len(app.endpoints.by_name) == N_ENDPOINTS
+    for live in app.endpoints.by_name.values():
+        for variant in ("a", "b"):
+            live.series_of(variant)
+    import shadowsim.server.metrics.prometheus  # noqa: F401  # an import takes some tens of ms, once
+
+    app.endpoints._ended["long"] = long_logbook(N_ROWS)
+    target = ("-X", "POST", "-d")
+    questions = {
+        f"a list page of {N_EXPERIMENTS:,}": (*target, "{}", "-H", "X-Amz-Target: SageMaker.ListInferenceExperiments"),
+        "the same by name and status": (
+            *(*target, '{"SortBy": "Name", "StatusEquals": "Created", "NameContains": "7"}'),
+            *("-H", "X-Amz-Target: SageMaker.ListInferenceExperiments"),
+        ),
+        f"/metrics of {N_ENDPOINTS:,} endpoints": ("metrics",),
+        f"{N_ROWS:,} rows as JSON": ("shadowsim/experiments/long/requests.json",),
+        f"{N_ROWS:,} rows as Parquet": ("shadowsim/experiments/long/requests.parquet",),
+    }
+    idle = LoopWatcher()
+    watching = asyncio.create_task(idle.run())
+    await asyncio.sleep(5.0)
+    watching.cancel()
+    table("event loop, idle", f"held for {idle.worst_s * 1e3:.1f} ms at worst", "in 5 s")
+    once = ("-X", "POST", "-d", '{"MaxResults": 1}', "-H", "X-Amz-Target: SageMaker.ListInferenceExperiments")
+    first = await asyncio.create_subprocess_exec("curl", "-sS", "-f", "-o", "/dev/null", *once, f"{app.url}/")
+    assert await first.wait() == 0  # it reads the service model
+    for name, (path, *options) in questions.items():
+        url, arguments = (f"{app.url}/", (path, *options)) if options else (f"{app.url}/{path}", ())
+        watcher = LoopWatcher()
+        watching = asyncio.create_task(watcher.run())
+        began = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            *("curl", "-sS", "-f", "-o", "/dev/null", "-w", "%{size_download}", *arguments, url), stdout=subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        took_s = time.perf_counter() - began
+        watching.cancel()
+        assert process.returncode == 0, name
+        met = "met" if watcher.worst_s < HELD_S else "missed"
+        figure = f"held for {watcher.worst_s * 1e3:.1f} ms at worst, goal {HELD_S * 1e3:g} ms {met}"
+        table(name, figure, f"{int(out) / 1e6:,.1f} MB in {took_s:.1f} s")
+    benchmark.pedantic(lambda: None, rounds=1)
+    gc.unfreeze()
+    await app.stop()
+
+
+def long_logbook(n_rows: int) -> Logbook:
+    """Return a logbook of many rows: one chunk of requests, again and again under new numbers."""
+    logbook = Logbook("long", "live-0", ("a", "b"), 0.0, (1, 1), kept_rows=n_rows)
+    for i in range(CHUNK_ROWS // 2):
+        for role in (0, 1):
+            answer = Answer("answered", 0.01, 200, b"four", {}, 0.001, 0.009)
+            request = ServedRequest(
+                **{"request": i, "inference_id": f"id-{i}", "arrival_s": i * 1e-3, "instance": 0, "n_instances": 1},
+                **{"answer": answer, "overhead_s": 1e-3, "request_bytes": 10, "is_copy": bool(role)},
+            )
+            logbook.add(role, request)
+    (first,) = logbook._chunks
+    for k in range(1, math.ceil(n_rows / CHUNK_ROWS)):
+        chunk = deepcopy(first)
+        chunk.columns["request"] = array("q", [number + k * CHUNK_ROWS // 2 for number in first.columns["request"]])
+        logbook._chunks.append(chunk)
+    return logbook
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from shadowsim.measuring.calibrate import calibrate
+    from shadowsim.measuring.generator.load_run import LoadRun
     from shadowsim.measuring.load import load
-    from shadowsim.measuring.load_run import LoadRun
     from shadowsim.measuring.logs.reading import read_measurement
     from shadowsim.measuring.measurement import Measurement
     from shadowsim.measuring.predict import predict
@@ -73,7 +73,7 @@ _HOME = {
     "ExecutorError": "errors",
     "Experiment": "aws.experiment",
     "InputError": "errors",
-    "LoadRun": "measuring.load_run",
+    "LoadRun": "measuring.generator.load_run",
     "Measurement": "measuring.measurement",
     "Result": "result",
     "Scenario": "scenario.scenario",

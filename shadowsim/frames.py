@@ -35,6 +35,7 @@ class Column(NamedTuple):
 US_PER_S = 1e6  # latencies of windows are in microseconds, as CloudWatch's are
 COUNT, FLAG, REAL, TEXT = "int64", "Int64", "float64", "str"
 SCENARIO_FILE = "scenario.json"  # of a saved result, beside its frames
+LOAD_FILE = "load.json"  # of a saved load run, beside them
 ROLES = ("source", "shadow")
 MOST_SECTIONS = 100  # of a run: groups of whole windows
 LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")

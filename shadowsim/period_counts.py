@@ -100,12 +100,31 @@ class TokenCounts:
 
 
 @dataclass(slots=True)
+class StreamCounts:
+    """Counts of the streamed answers of a period.
+
+    Attributes
+    ----------
+    n, broken : int
+        Streams that began, and those of them that failed later.
+    model, caller, overhead : TimeCounts
+        Time to the first part: at the model, at the caller, and the difference.
+    """
+
+    n: int = 0
+    broken: int = 0
+    model: TimeCounts = field(default_factory=TimeCounts)
+    caller: TimeCounts = field(default_factory=TimeCounts)
+    overhead: TimeCounts = field(default_factory=TimeCounts)
+
+
+@dataclass(slots=True)
 class PeriodCounts:
     """Counts of one period, with latencies in seconds.
 
     `lost` counts lost copies by cause, and `worked` seconds of work by instance. `n_cores` is the number of cores per
     instance; None if an instance's workers are not its cores, or before the first sample. `tokens` is None but for a
-    service in tokens.
+    service in tokens, and `streams` without streamed answers.
     """
 
     n: int = 0
@@ -137,6 +156,7 @@ class PeriodCounts:
     buckets: dict[int, int] | None = field(default_factory=dict)
     packed: tuple[array[int], array[int]] | None = None
     tokens: TokenCounts | None = None
+    streams: StreamCounts | None = None
 
     @property
     def worked_s(self) -> float:

@@ -10,6 +10,7 @@ import shadowsim
 EXPLAINED = [
     "simulate",
     "size",
+    "capacity",
     "plan",
     "compare",
     "compare_runs",

@@ -28,9 +28,10 @@ def blocks(language):
     return [text for name, text in BLOCKS if name == language]
 
 
-def commands():
-    lines = [line for text in blocks("sh") for line in text.splitlines()]
-    return [line for line in lines if line.startswith("shadowsim ")]
+def commands(*, need_a_server=False):
+    """The README's commands; those of the block with `load` need the server of the block before it."""
+    texts = [text for text in blocks("sh") if ("shadowsim load" in text) == need_a_server]
+    return [line for text in texts for line in text.splitlines() if line.startswith("shadowsim ")]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,9 @@ def test_the_automation_runs_against_the_server(folder, monkeypatch, capsys):
         names = {}
         exec(compile(block, "README's automation", "exec"), names)
         assert names["sagemaker"].describe_inference_experiment(Name="ranker-v2")["Status"] in ("Stopping", "Completed")
-    assert capsys.readouterr().out.split()[0] in ("Stopping", "Completed")
+        assert capsys.readouterr().out.split()[0] in ("Stopping", "Completed")
+        for line in commands(need_a_server=True):
+            check_measured(line, good(*shlex.split(line.replace("20s", "4s"))[1:]), folder)
     captured = folder / "shadowsim-s3" / "ranker-captures" / "shadow" / "ranker"
     n = {path.name: sum(len(f.read_bytes().splitlines()) for f in path.rglob("*.jsonl")) for path in captured.iterdir()}
     assert n["AllTraffic"] == 100
@@ -120,6 +123,16 @@ def check_output(command, stdout, folder):
         assert {p.name for p in (folder / "run").iterdir()} >= {"report.html", "windows.parquet", "scenario.json"}
 
 
+def check_measured(command, stdout, folder):
+    """Check what the commands on a running endpoint print and write; how well it kept up depends on the machine."""
+    if " load " in command:
+        assert {p.name for p in (folder / "measured").iterdir()} >= {"requests.parquet", "load.json", "report.html"}
+    elif " calibrate " in command:
+        assert "service" in json.loads((folder / "service.json").read_text())
+    else:
+        assert "reserve" in stdout
+
+
 def test_init_writes_a_scenario(folder, monkeypatch):
     assert "`shadowsim init request.json --rate 500 -o scenario.json`" in README
     monkeypatch.chdir(folder)
@@ -144,8 +157,8 @@ def test_the_test_suite_in_the_readme_passes(tmp_path, monkeypatch):
     scenario = default_scenario().replace({"horizon_s": 3600})
     scenario.save(tmp_path / "scenario.json")
     good("simulate", "--set", "horizon_s=3600", "-o", "last-release")
-    assert "pytest test_shadow.py --benchmark-json new.json\n" in blocks("sh")[-2]
-    assert blocks("sh")[-2].startswith("shadowsim simulate -o last-release\n")
+    (gate,) = (text for text in blocks("sh") if "--benchmark-json" in text)
+    assert gate == "shadowsim simulate -o last-release\npytest test_shadow.py --benchmark-json new.json\n"
     options = ["--benchmark-json", "new.json", "--shadow-scenario", "scenario.json"]
     words = ["pytest", "-q", "-p", "no:cacheprovider", "test_shadow.py", *options]
     completed = subprocess.run(
@@ -168,8 +181,9 @@ def test_the_table_has_all_keys_of_pools_that_change_and_its_examples_can_be_rea
 
     rows = re.findall(r"^\| `(\"\w+\": \{.*?\})` \|(.*)", README, re.MULTILINE)
     examples = {key: value for row, _ in rows for key, value in json.loads(f"{{{row}}}").items()}
-    assert list(examples) == ["batching", "scaling", "outages", "retries"]
-    edits = {f"shadow.{key}": value for key, value in examples.items() if key != "retries"}
+    assert list(examples) == ["batching", "tokens", "scaling", "outages", "retries"]
+    default_scenario().replace({"shadow.tokens": examples["tokens"], "shadow.time": None, "shadow.workers": None})
+    edits = {f"shadow.{key}": value for key, value in examples.items() if key not in ("retries", "tokens")}
     with_all = default_scenario().replace(edits | {"traffic.retries": examples["retries"]})
     assert with_all.services["Shadow-01"].scaling.most == 9
     documented = " ".join(f"{row} {rest}" for row, rest in rows)

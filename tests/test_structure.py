@@ -31,7 +31,17 @@ ORDER = [
         "text",
     ),
     *("captures", "verdict", "result"),
-    *("engine", "planning", "measuring.measurement", "measuring.logs", "measuring", "plots", "testing", "report"),
+    *(
+        "engine",
+        "planning",
+        "measuring.measurement",
+        "measuring.generator",
+        "measuring.logs",
+        "measuring",
+        "plots",
+        "testing",
+        "report",
+    ),
     *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server", "cli"),
     "__main__",
 ]

@@ -30,8 +30,8 @@ from shadowsim.errors import InputError
 from shadowsim.option_defaults import PAGE_IN_RUN
 
 if TYPE_CHECKING:
-    from shadowsim.measuring.load_records import LiveCounts
-    from shadowsim.measuring.load_run import LoadRun
+    from shadowsim.measuring.generator.load_records import LiveCounts
+    from shadowsim.measuring.generator.load_run import LoadRun
 
 # \b keeps the lines of a help text as they are.
 _EXAMPLES = """\b
@@ -43,7 +43,7 @@ Examples:
   shadowsim load URL --characterise --body request.json -o run
   shadowsim load http://127.0.0.1:8000/v1/completions --protocol openai \\
       --rate 2 --body prompts.jsonl
-  shadowsim load --endpoint my-endpoint --rate 20 --body captures/ \\
+  shadowsim load --endpoint my-endpoint --replay captures/ -o run \\
       --real-aws --max-rate 25
 """
 _WEEK_S, _HOUR_S = 604_800.0, 3_600.0
@@ -109,6 +109,12 @@ def load(
             metavar="PATH",
             help="Bodies to send in turn: a file, a folder, lines of a .jsonl, rows of an .npy, or captures.",
             show_default="random bytes by the scenario's request_bytes, or none",
+        ),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CAPTURES", help="Send the requests of SageMaker's capture files at their own times; needs -o."
         ),
     ] = None,
     header: Annotated[
@@ -199,10 +205,11 @@ def load(
     refuse_both_formats(as_json, as_csv)
     if report and out is None:
         raise InputError("--report", "needs -o DIR, in which the page is written")
-    from shadowsim.measuring.generator import Ladder
+    from shadowsim.measuring.generator.load_run import load_goals
+    from shadowsim.measuring.generator.load_schedule import captured_traffic
+    from shadowsim.measuring.generator.saturation import GeneratorLimits
+    from shadowsim.measuring.generator.sender import Ladder
     from shadowsim.measuring.load import load as load_service
-    from shadowsim.measuring.load_run import load_goals
-    from shadowsim.measuring.saturation import GeneratorLimits
     from shadowsim.scenario.paths import parse_set
 
     goals = None if slo is None else load_goals(slo)
@@ -216,8 +223,13 @@ def load(
     elif stage_length is not None or max_concurrency is not None:
         option = "--stage-length" if stage_length is not None else "--max-concurrency"
         raise InputError(option, "is for --characterise")
+    changes = dict(map(parse_set, edits or []))
+    if replay is not None:
+        _check_replay(out, {"--body": body, "--scenario": scenario, "--rate": rate, "--stages": stages} | dict(changes))
     if out is not None:
         make_folder(out)
+    if replay is not None and out is not None:
+        body, changes = replay, {"traffic": captured_traffic(replay, out, seed or 0)} | changes
     live = _LiveLine() if shows_progress(as_json, as_csv, quiet) else None
     options: dict[str, Any] = {
         "endpoint": endpoint,
@@ -226,7 +238,7 @@ def load(
         "duration_s": duration,
         "stages": stages or (),
         "characterise": ladder,
-        "changes": dict(map(parse_set, edits or [])),
+        "changes": changes,
         "seed": seed,
         "body": body,
         "headers": _headers(header or []),
@@ -257,7 +269,8 @@ def load(
     elif as_csv:
         print_frame(run.summary(), as_json=False, index=True)
     else:
-        lines = assumption_lines(run.scenario)
+        # what a plain run assumes is in its scenario file alone
+        lines = assumption_lines(run.scenario) if out is not None or scenario is not None or edits else []
         typer.echo("\n".join([*lines, *([""] if lines else []), str(run)]))
         if rows is not None:
             typer.echo("\n" + _goal_lines(rows.to_dict("records")))
@@ -276,6 +289,15 @@ def _save(run: LoadRun, out: Path, report: bool) -> list[str]:
     if report:
         lines.append(f"wrote {writing(out, lambda: run.report(out / PAGE_IN_RUN))}")
     return lines
+
+
+def _check_replay(out: Path | None, others: Mapping[str, object]) -> None:
+    """Refuse what cannot be given together with --replay."""
+    if out is None:
+        raise InputError("--replay", "needs -o DIR, in which the arrival times are kept")
+    for option, value in others.items():
+        if value is not None and (option.startswith("--") or option.partition(".")[0] == "traffic"):
+            raise InputError(option, "must not be given together with --replay", value)
 
 
 def _headers(texts: list[str]) -> dict[str, str]:
@@ -328,16 +350,13 @@ def live_text(counts: LiveCounts, elapsed_s: float, due: int, sent: int, since_s
     def quantile(buckets: Mapping[int, int], q: float) -> str:
         return time_text(quantile_within(buckets, q, 0.0, float("inf")))
 
-    return "  ".join(
-        (
-            f"{elapsed_s:.0f} s",
-            f"asked {due / since_s:,.0f}/s",
-            f"sent {sent / since_s:,.0f}/s",
-            f"in flight {count(counts.in_flight)}",
-            f"p50 {quantile(dict(counts.latency), 0.5)}",
-            f"p99 {quantile(dict(counts.latency), 0.99)}",
-            f"errors {count(counts.failed)}",
-            *((f"dropped {count(counts.dropped)}",) if counts.dropped else ()),
-            f"lag p99 {quantile(dict(counts.lag), 0.99)}",
-        )
+    parts = (
+        f"{elapsed_s:.0f} s: sent {sent / since_s:,.0f} of {due / since_s:,.0f}/s",
+        f"p50 {quantile(dict(counts.latency), 0.5)}",
+        f"p99 {quantile(dict(counts.latency), 0.99)}",
+        f"{count(counts.failed)} errors",
+        f"lag p99 {quantile(dict(counts.lag), 0.99)}",
+        *((f"{count(counts.dropped)} dropped",) if counts.dropped else ()),
+        f"{count(counts.in_flight)} in flight",
     )
+    return ", ".join(parts)

@@ -270,7 +270,7 @@ def report(
 
     The page is a single file that loads nothing from elsewhere.
     """
-    from shadowsim.measuring.load_run import LoadRun, is_load_run
+    from shadowsim.measuring.generator.load_run import LoadRun, is_load_run
     from shadowsim.result import Result
 
     run = LoadRun.load(directory) if is_load_run(directory) else Result.load(directory)

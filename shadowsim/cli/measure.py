@@ -57,7 +57,7 @@ def measured(
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
-    """Show what a log of a real service says, and make traffic of it.
+    """Show what a log says, and make traffic of it.
 
     LOG is recognised by its content: results of k6, vegeta, wrk, wrk2, JMeter, inference-perf or AIPerf, a percentile
     spectrum, an access log of nginx, Apache or an ALB, an export of CloudWatch, SageMaker's captures, or a folder that
@@ -186,7 +186,7 @@ def predict(
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
-    """Predict the latencies of a measured run, and judge whether the model is right.
+    """Predict a measured run, and judge the model.
 
     Simulates the run's own arrivals with the calibrated service, and shows measured and predicted quantiles with a band
     that holds the uncertainty of the service and the chance of one run. Exits with 1 when the model is not right.

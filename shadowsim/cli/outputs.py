@@ -15,7 +15,7 @@ from shadowsim.option_defaults import PAGE_IN_RUN
 if TYPE_CHECKING:
     import pandas as pd
 
-    from shadowsim.measuring.load_run import LoadRun
+    from shadowsim.measuring.generator.load_run import LoadRun
     from shadowsim.report.analysis_page import Goal
     from shadowsim.result import Result
     from shadowsim.scenario.scenario import Scenario

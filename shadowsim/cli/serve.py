@@ -9,18 +9,29 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
+from shadowsim.cli.log_format import FORMATS, start_log
 from shadowsim.cli.option_parsers import number, option_parser, positive_s, seconds, whole
-from shadowsim.errors import InputError
-from shadowsim.option_defaults import FLUSH_S, MAX_BODY_BYTES, PORT, SERVER_SEED, SKEW_S, TIME_SCALE, TRANSITION_S
+from shadowsim.errors import InputError, ShadowsimError
+from shadowsim.option_defaults import (
+    FLUSH_S,
+    MAX_BODY_BYTES,
+    PORT,
+    SERVER_SEED,
+    SKEW_S,
+    STREAM_S,
+    TIME_SCALE,
+    TRANSITION_S,
+)
 
 if TYPE_CHECKING:
     from shadowsim.scenario.reading import Mirroring
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
 _MOST_FILES, _FIRST_FILES = 65_536, 8_192
 _GC_THRESHOLDS = 500, 3, 500  # frequent and so short collections of young objects, hardly any of old ones
 VARIABLES = ("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH")
+_LOG = logging.getLogger(__name__)
 _EXAMPLES = """\b
 Examples:
   shadowsim serve
@@ -116,6 +128,11 @@ def serve(
     refuse_replays: Annotated[
         bool, typer.Option("--refuse-replays", help="Refuse a signed request that has come before, as AWS does not.")
     ] = False,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificate in PEM, for https; needs --tls-key.", show_default="plain http"),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Key of the certificate, in PEM.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Accept unsigned requests from other machines.")] = False,
     allow_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Additional name to accept in the Host header; repeatable.")
@@ -137,6 +154,14 @@ def serve(
             show_default="the scenario's, or SageMaker's 60",
         ),
     ] = None,
+    stream_timeout_s: Annotated[
+        float,
+        typer.Option(
+            parser=option_parser(positive_s, most=3600.0),
+            metavar="S",
+            help="Time limit of a whole streamed answer, in seconds; its first byte has that of any answer.",
+        ),
+    ] = STREAM_S,
     seed: Annotated[
         int,
         typer.Option(
@@ -145,6 +170,9 @@ def serve(
             help="Seed of simulated backends, sampling and routing.",
         ),
     ] = SERVER_SEED,
+    log_format: Annotated[
+        str, typer.Option(parser=parse_log_format, metavar="text|json", help="Form of the log; json has times.")
+    ] = "text",
     region: Annotated[str, typer.Option(help="Region used in ARNs.")] = "us-east-1",
     account: Annotated[str, typer.Option(help="Account used in ARNs: 12 digits.")] = "111122223333",
     choose: Annotated[
@@ -159,12 +187,15 @@ def serve(
 
     It serves boto3, the AWS CLI and callers of endpoints. Shadow tests are created, started, stopped and deleted as on
     AWS. Requests are copied to containers or to simulated instances. State is kept in a file or in memory. The server
-    fetches nothing that a request names.
+    fetches nothing that a request names. On SIGHUP it writes captures and reads the files of --credentials, --tls-cert,
+    --tls-key and --quotas again.
     """
+    from shadowsim.server.data_plane.capture_journal import CaptureJournal
     from shadowsim.server.data_plane.invoke import Limits
     from shadowsim.server.data_plane.mirror import CopyLimits
     from shadowsim.server.http.access import check_bind
     from shadowsim.server.http.signatures import read_credentials
+    from shadowsim.server.http.tls import Certificate
     from shadowsim.server.settings import Settings
     from shadowsim.server.state.destinations import sink_of
     from shadowsim.server.state.quotas import Quotas
@@ -173,7 +204,10 @@ def serve(
     check_bind(host, credentials is not None, insecure)
     containers = dict(map(parse_backend, backend or []))
     of_scenario = scenario_settings(scenario, timeout_s)
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    if (tls_cert is None) != (tls_key is None):
+        raise InputError("--tls-cert", "needs --tls-key, and --tls-key needs --tls-cert: give both, or none")
+    certificate = Certificate(tls_cert, tls_key) if tls_cert and tls_key else None
+    start_log(log_format)
     with Store(
         db,
         choices=parse_choices(choose or []),
@@ -192,16 +226,28 @@ def serve(
             routing=of_scenario.routing,
             mirroring=of_scenario.mirroring,
             copy_limits=CopyLimits(timeout_s=of_scenario.timeout_s),
-            limits=Limits(max_body_bytes, of_scenario.timeout_s, store.account, store.region),
+            limits=Limits(
+                max_body_bytes, of_scenario.timeout_s, stream_timeout_s, account=store.account, region=store.region
+            ),
             sink=sink_of(s3_root, dict(os.environ)),
             secrets=None if credentials is None else read_credentials(credentials),
             port=port,
             seed=seed,
             flush_s=flush_s,
+            journal=CaptureJournal(Path(f"{db}-captures")) if store.is_kept else None,
+            certificate=certificate,
             skew_s=skew_s,
             refuse_replays=refuse_replays,
         )
-        asyncio.run(_serve(settings, store))
+        asyncio.run(_serve(settings, store, ReloadedFiles(credentials, None if quotas == "default" else quotas)))
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadedFiles:
+    """The files that SIGHUP reads again, besides the certificate's; None for those that were not given."""
+
+    credentials: Path | None
+    quotas: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,12 +295,19 @@ def scenario_settings(file: Path | None, timeout_s: float | None) -> ScenarioSet
     return ScenarioSettings(scenario.services, routing, scenario.mirroring, timeout_s or scenario.timeout_s)
 
 
-async def _serve(settings: Settings, store: Store) -> None:
+async def _serve(settings: Settings, store: Store, files: ReloadedFiles) -> None:
     from shadowsim.server.app import App
 
     _allow_connections()
     app, stopping = App(settings, store), asyncio.Event()
-    _handle_signals(stopping)
+    reloads: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+
+    def start_reload() -> None:
+        if app.url and not stopping.is_set():
+            reloads.add(task := asyncio.get_running_loop().create_task(_reload(app, store, files)))
+            task.add_done_callback(reloads.discard)
+
+    _handle_signals(stopping, start_reload)
     try:
         await app.start()
     except OSError as error:
@@ -274,26 +327,58 @@ async def _serve(settings: Settings, store: Store) -> None:
         typer.echo("stopping: finishing requests in flight, writing captures")
     finally:
         await app.stop()
-    n_lost = sum(app.captures.n_lost.values())
+    n_lost, n_left = sum(app.captures.n_lost.values()), app.captures.n_left
     if n_lost:
-        typer.echo(f"{n_lost} lines of captures were lost; see the log", err=True)
+        _LOG.error("%d lines of captures were lost", n_lost)
+    if n_left and settings.journal:
+        _LOG.error("%d lines of captures could not be written, and wait for the next server", n_left)
+    if n_lost or n_left:
         raise typer.Exit(1)
 
 
-def _handle_signals(stopping: asyncio.Event) -> None:
-    """Stop at the first SIGTERM, Ctrl-C or SIGHUP, and end at once at the second."""
+async def _reload(app: App, store: Store, files: ReloadedFiles) -> None:
+    """Read files again and write captures; a file that cannot be used leaves in force what was."""
+    from shadowsim.server.http.signatures import read_credentials
+    from shadowsim.server.state.quotas import Quotas
+
+    certificate, done = app.settings.certificate, []
+
+    def of_credentials(file: Path) -> None:
+        app.replace_secrets(read_credentials(file))
+
+    def of_quotas(file: str) -> None:
+        store.replace_quotas(Quotas.read(file))
+
+    for name, work in (
+        ("credentials", files.credentials and partial(of_credentials, files.credentials)),
+        ("quotas", files.quotas and partial(of_quotas, files.quotas)),
+        ("certificate", certificate and certificate.read_again),
+    ):
+        if work:
+            try:
+                work()
+                done.append(name)
+            except ShadowsimError as error:
+                _LOG.error("SIGHUP: the %s in force stay, since the new ones cannot be used: %s", name, error)
+    await app.captures.flush()
+    read = f"read {', '.join(done)} again, and " if done else ""
+    _LOG.info("SIGHUP: %swrote captures", read)
+
+
+def _handle_signals(stopping: asyncio.Event, start_reload: Callable[[], None]) -> None:
+    """Stop at the first SIGTERM or Ctrl-C, end at once at the second, and reload at SIGHUP."""
 
     def handle(number: int) -> None:
         if stopping.is_set():
-            typer.echo("ending at once: requests in flight and captures since the last write are lost", err=True)
+            _LOG.error("ending at once, as by kill -9: requests in flight are lost")
             os._exit(128 + number)
         stopping.set()
 
-    stops = [signal.SIGTERM, signal.SIGINT]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
-        stops.append(signal.SIGHUP)
-    for stop in stops:
-        asyncio.get_running_loop().add_signal_handler(stop, handle, stop)
+    loop = asyncio.get_running_loop()
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(stop, handle, stop)
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, start_reload)
 
 
 def _allow_connections() -> None:
@@ -330,6 +415,19 @@ def startup_lines(app: App, store: Store) -> Iterator[str]:
         yield "# requests are not authenticated: any credentials and any region will do"
     else:
         yield f"# requests must be signed; {app.url}/metrics and frames need ?token={app.token.text}"
+
+
+def parse_log_format(text: str) -> str:
+    """Parse the value of --log-format.
+
+    Raises
+    ------
+    InputError
+        It is none of its formats.
+    """
+    if text not in FORMATS:
+        raise InputError("--log-format", f"must be {' or '.join(FORMATS)}", text)
+    return text
 
 
 def parse_choices(texts: Sequence[str]) -> Undocumented:

@@ -1,33 +1,24 @@
 """Measures real services, reads what others measured, and fits models of services to it.
 
-answer_streams     reads streamed answers: first tokens, and how many there were
-batch_fit          finds dynamic batchers in a run: size, delay, workers, and the time of a batch by its size
-bodies             reads or draws the bodies of requests
-calibrate          calibrates a service model to a measured run, and says what the run leaves open: `calibrate`
-calibration        holds a calibrated service model: its block, intervals, and what the data left open
-fifo_calibration   describes workers or a batcher that were fitted, with intervals and what is left open
-fifo_fit           finds the workers, overhead and slowdown of FIFO instances by likelihood
-fifo_starts        reconstructs waits and services from when requests arrived and were answered
-generator          sends requests at planned times, and notes when each was sent and answered
-law_fit            chooses a law for measured times: the best of the named ones, or a table of quantiles
-load               loads a real service with the traffic of a scenario
-load_frames        builds the three frames of a load run
-load_processes     runs a load job in one or several processes
-load_records       keeps a row per request of a load run
-load_run           holds, saves and reads what a load run measured
-load_schedule      plans a load run: its scenario, moments and bodies
-logs               reads logs, results of load tools and exports of CloudWatch
-measurement        holds what was measured on a real service: requests one by one, or counts and quantiles alone
-measurement_files  reads measurements from the folder of a run, or from a table with a row per request
-overview           describes a measurement: its span, rate, latencies, errors, and what it lacks
-pacer              calls a function at planned moments
-predict            predicts a measured run with a calibrated service, and judges whether the model is right: `predict`
-saturation         judges whether a load generator kept up
-step_columns       finds the columns of a table of step times or load stages, and its configurations
-step_model         fits the step times of a language model's server, and tells what the fit leaves open
-step_rows          fits step times to single measurements of prefill and decode
-step_stages        computes step times from stages of a load test, and predicts the latency at another rate
-targets            forms and signs the requests of a load run
-traffic_table      makes of a measurement the table that a scenario replays
-weighted_fit       solves least squares of relative errors without negative coefficients
+batch_fit         finds dynamic batchers in a run: size, delay, workers, and the time of a batch by its size
+calibrate         calibrates a service model to a measured run, and says what the run leaves open: `calibrate`
+calibration       holds a calibrated service model: its block, intervals, and what the data left open
+fifo_calibration  describes workers or a batcher that were fitted, with intervals and what is left open
+fifo_fit          finds the workers, overhead and slowdown of FIFO instances by likelihood
+fifo_starts       reconstructs waits and services from when requests arrived and were answered
+generator         generates load in an open loop
+law_fit           chooses a law for measured times: the best of the named ones, or a table of quantiles
+load              loads a real service with the traffic of a scenario
+logs              reads logs, results of load tools and exports of CloudWatch
+measurement       holds what was measured on a real service: requests one by one, or counts and quantiles alone
+overview          describes a measurement: its span, rate, latencies, errors, and what it lacks
+predict           predicts a measured run with a calibrated service, and judges whether the model is right: `predict`
+step_columns      finds the columns of a table of step times or load stages, and its configurations
+step_model        fits the step times of a language model's server, and tells what the fit leaves open
+step_rows         fits step times to single measurements of prefill and decode
+step_stages       computes step times from stages of a load test, and predicts the latency at another rate
+token_fit         fits the step times of a language model's server to requests with first and last tokens
+traffic_table     makes of a measurement the table that a scenario replays
+weighted_fit      solves least squares of relative errors without negative coefficients
+window_fit        estimates a service from counts and percentiles a period, without single requests
 """

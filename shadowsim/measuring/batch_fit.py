@@ -19,7 +19,7 @@ from shadowsim.measuring.fifo_fit import CLEAR, FifoFit, fit_shapes, likeliest_o
 from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until
 
 TOGETHER = 0.002  # of the median latency: answers that are no further apart came together
-LEAST_SHARE = 0.05  # of requests that were answered with a neighbour, in a log of batches
+LEAST_SHARE = 0.25  # of requests that were answered with a neighbour; busy event loops alone reach a tenth
 _MOST_WORKERS = 16
 _USUAL = 5.0
 _RARE = 0.003  # share of batches
@@ -27,7 +27,7 @@ _OUTLIERS = 0.002  # share of batches that may contradict a delay
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batches:
+class RequestBatches:
     """The batches of a run, in the order in which they began.
 
     Attributes
@@ -65,21 +65,21 @@ class BatchFit:
 
     Attributes
     ----------
-    batches : Batches
+    batches : RequestBatches
     delay : Delay
     fit : FifoFit
-        Its factors are by the size of a batch, from 1 to `Batches.max_size`.
+        Its factors are by the size of a batch, from 1 to `RequestBatches.max_size`.
     n_full : int
-        Batches of the largest size that left requests behind.
+        RequestBatches of the largest size that left requests behind.
     """
 
-    batches: Batches
+    batches: RequestBatches
     delay: Delay
     fit: FifoFit
     n_full: int
 
 
-def batches_of(answered: Answered, least_s: float = 0.0) -> Batches | None:
+def batches_of(answered: Answered, least_s: float = 0.0) -> RequestBatches | None:
     """Return the batches of a run; None where requests are answered one by one.
 
     Parameters
@@ -89,7 +89,10 @@ def batches_of(answered: Answered, least_s: float = 0.0) -> Batches | None:
         Answers that are no further apart came together, whatever the latencies, such as the resolution of clocks.
     """
     finish = answered.finish_s
-    near_s = _near_s(answered, max(TOGETHER * float(np.median(answered.latency_s)), least_s), least_s)
+    # Latencies of a saturated run are waits; there the time between answers is the measure of what is near.
+    between_s = float(np.ptp(finish)) * answered.n_instances / len(answered)
+    most_s = min(TOGETHER * float(np.median(answered.latency_s)), 10.0 * TOGETHER * between_s)
+    near_s = _near_s(answered, max(most_s, least_s), least_s)
     head = np.ones(len(answered), np.bool_)
     following = np.full(len(answered), np.inf)  # the next arrival at the same instance
     order = []
@@ -100,7 +103,7 @@ def batches_of(answered: Answered, least_s: float = 0.0) -> Batches | None:
     rows = np.concatenate(order)
     first = np.flatnonzero(head[rows])
     size = np.diff(np.append(first, len(rows)))
-    # Batches of several workers end at about one time by chance: rare sizes above the others are two of them.
+    # RequestBatches of several workers end at about one time by chance: rare sizes above the others are two of them.
     counts = np.bincount(size)
     most = int(np.flatnonzero(counts >= max(_RARE * len(size), 1.0))[-1])
     for i in np.flatnonzero(size > most):
@@ -114,7 +117,7 @@ def batches_of(answered: Answered, least_s: float = 0.0) -> Batches | None:
     by_arrival = np.argsort(answered.arrival_s[oldest], kind="stable")
     oldest, last, end, size = oldest[by_arrival], last[by_arrival], end[by_arrival], size[by_arrival]
     arrival = answered.arrival_s[oldest]
-    return Batches(
+    return RequestBatches(
         Answered(arrival, end - arrival, answered.instance[oldest]),
         answered.arrival_s[last],
         following[last],
@@ -131,12 +134,12 @@ def _near_s(answered: Answered, most_s: float, least_s: float) -> float:
     return min(max(_USUAL * usual, 1e-9 * float(finish[-1]), least_s), most_s)
 
 
-def fit_batches(batches: Batches, width: float) -> BatchFit:
+def fit_batches(batches: RequestBatches, width: float) -> BatchFit:
     """Fit a batcher to batches.
 
     Parameters
     ----------
-    batches : Batches
+    batches : RequestBatches
     width : float
         The relative width below which times are not told apart.
     """
@@ -162,7 +165,7 @@ def fit_batches(batches: Batches, width: float) -> BatchFit:
     return BatchFit(batches, delay, FifoFit(best, alternatives, most + 1), int(full.sum()))
 
 
-def delay_of(batches: Batches, workers: int) -> Delay:
+def delay_of(batches: RequestBatches, workers: int) -> Delay:
     """Return the delay that batches which found a worker free allow."""
     units = batches.answered
     free = (blocked_until(units, workers) < units.arrival_s) & (batches.size < batches.max_size)
@@ -179,7 +182,7 @@ def delay_of(batches: Batches, workers: int) -> Delay:
     return Delay(0.5 * (low + high), low, high)
 
 
-def batch_starts(batches: Batches, delay_s: float, workers: int, overhead_s: float) -> Starts:
+def batch_starts(batches: RequestBatches, delay_s: float, workers: int, overhead_s: float) -> Starts:
     """Return waits for a worker, and the time of each batch; its size takes the place of the busy workers."""
     units = batches.answered
     due = units.arrival_s + delay_s
@@ -190,7 +193,7 @@ def batch_starts(batches: Batches, delay_s: float, workers: int, overhead_s: flo
     return Starts(service_s, wait_s, wait_s > 0.0, batches.size)
 
 
-def _most_running(batches: Batches) -> int:
+def _most_running(batches: RequestBatches) -> int:
     """Return how many batches of an instance may have run at a time, at most."""
     units = batches.answered
     most = 1

@@ -1,7 +1,8 @@
 """Calibrates a service model to a measured run: `calibrate`, which says what the run leaves open.
 
 Requests one by one tell most: waits and services follow from arrivals and finishes (fifo_starts.py), and so do the
-workers (fifo_fit.py).
+workers (fifo_fit.py) or the batcher (batch_fit.py). Requests in tokens give the steps of a continuous batcher
+(token_fit.py), and windows with percentiles a rougher estimate (window_fit.py).
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import numpy as np
 
 from shadowsim.errors import InputError
 from shadowsim.measuring.batch_fit import batches_of, fit_batches
-from shadowsim.measuring.calibration import Calibration, FittedParameter, Reserve
-from shadowsim.measuring.fifo_calibration import FifoModel, describe_batcher, describe_fifo
+from shadowsim.measuring.calibration import Calibration, FittedParameter, FittedService, Reserve
+from shadowsim.measuring.fifo_calibration import describe_batcher, describe_fifo
 from shadowsim.measuring.fifo_fit import MOST_REQUESTS, fit_fifo
 from shadowsim.measuring.fifo_starts import Answered, in_flight
-from shadowsim.measuring.measurement import Measurement
-from shadowsim.measuring.measurement_files import ANSWERED, measurement_of
+from shadowsim.measuring.logs.reading import measurement_of
+from shadowsim.measuring.measurement import Measurement, answered
+from shadowsim.measuring.token_fit import COLUMNS, fit_tokens
+from shadowsim.measuring.window_fit import describe_quantiles, fit_windows
 from shadowsim.quantities import integer
 from shadowsim.text import count, percent, time_text
 
@@ -46,7 +49,8 @@ def calibrate(
     ----------
     measurements : Measurement or path
         A run's folder, or a table with a row per request and the columns `arrival_s` and `latency_s`; also `sent_s`,
-        `status`, `instance`, ... as in `Measurement`.
+        `status`, `instance`, ... as in `Measurement`. With `first_token_s`, `prompt_tokens` and `output_tokens` the
+        service is in tokens. A measurement may have windows or quantiles alone.
     reserve : float, optional
         The share of the run's time, at its end, that is left to `predict`.
     instances : int
@@ -71,20 +75,27 @@ def calibrate(
     integer(instances, "instances", least=1)
     measurement = measurement_of(measurements, variant)
     if measurement.requests is None:
-        raise InputError("measurements", f"must have single requests, which a {measurement.form} has not")
+        try:
+            return _without_requests(measurement, reserve, instances, seed)
+        except InputError as error:
+            hint = "".join(f"; {lack[0].lower()}{lack[1:].rstrip('.')}" for lack in measurement.lacks)
+            raise InputError(error.path, error.constraint, *error.value, hint=hint) from None
     requests = measurement.requests
     arrival = requests["arrival_s"].to_numpy(np.float64)
     span = Reserve(math.inf, len(requests), float(arrival[-1]))
     if reserve is not None:
         span = replace(span, from_s=float(arrival[-1]) * (1.0 - reserve))
         requests = requests[arrival < span.from_s]
-    answered, notes = answered_requests(requests, instances)
-    if len(answered) < LEAST_REQUESTS:
-        raise InputError("measurements", f"must have at least {LEAST_REQUESTS} answered requests", len(answered))
-    used = answered.rows(slice(0, MOST_REQUESTS))
-    if len(used) < len(answered):
-        notes.append(f"The first {count(len(used))} of {count(len(answered))} answered requests were used.")
-    model = _model(used, measurement, seed)
+    served, notes = answered_requests(requests, instances)
+    if len(served) < LEAST_REQUESTS:
+        raise InputError("measurements", f"must have at least {LEAST_REQUESTS} answered requests", len(served))
+    used = served.rows(slice(0, MOST_REQUESTS))
+    if len(used) < len(served):
+        notes.append(f"The first {count(len(used))} of {count(len(served))} answered requests were used.")
+    if all(column in requests.columns and requests[column].notna().any() for column in COLUMNS):
+        model: FittedService = fit_tokens(requests[answered(requests)], seed)
+    else:
+        model = _model(used, measurement, seed)
     service = dict(model.service)
     errors = error_parameters(requests)
     service |= {one.name: one.value for one in errors if one.value}
@@ -92,13 +103,32 @@ def calibrate(
         form=measurement.form,
         service=service,
         endpoint={"overhead_s": model.overhead_s},
-        n_instances=answered.n_instances,
+        n_instances=served.n_instances,
         parameters=(*model.parameters, *errors),
         notes=(*notes, *model.notes, *measurement.lacks),
         draws=tuple(replace(one, service={**one.service, **_shares(service)}) for one in model.draws),
         n_requests=len(used),
         most_in_flight=int(in_flight(used).max()) + 1,
         reserve=span,
+    )
+
+
+def _without_requests(measurement: Measurement, reserve: float | None, instances: int, seed: int) -> Calibration:
+    if reserve is not None:
+        raise InputError("reserve", f"must be left out for a {measurement.form}, which has no single requests", reserve)
+    if measurement.windows is not None:
+        model = fit_windows(measurement.windows, instances, seed)
+    else:
+        model = describe_quantiles(measurement.quantiles)
+    return Calibration(
+        form=measurement.form,
+        service=model.service,
+        endpoint={},
+        n_instances=instances,
+        parameters=model.parameters,
+        notes=(*model.notes, *measurement.lacks),
+        draws=model.draws,
+        n_requests=model.n_requests,
     )
 
 
@@ -111,7 +141,7 @@ def answered_requests(requests: pd.DataFrame, instances: int) -> tuple[Answered,
         When there are several instances, and no column tells which served a request.
     """
     notes = []
-    has_answer = requests["status"].isin(ANSWERED).to_numpy() & requests["latency_s"].notna().to_numpy()
+    has_answer = answered(requests) & requests["latency_s"].notna().to_numpy()
     share = 1.0 - float(has_answer.mean()) if len(has_answer) else 0.0
     if share > _UNANSWERED:
         notes.append(
@@ -144,7 +174,7 @@ def answered_requests(requests: pd.DataFrame, instances: int) -> tuple[Answered,
 
 def error_parameters(requests: pd.DataFrame) -> list[FittedParameter]:
     """Return the shares of answers 4XX and 5XX, with Wilson's intervals (1927)."""
-    n = int(requests["status"].isin(ANSWERED).sum())
+    n = int(answered(requests).sum())
     parameters = []
     for name in ("error_4xx", "error_5xx"):
         value = int((requests["status"] == name).sum()) / n
@@ -159,13 +189,13 @@ def _shares(service: dict[str, object]) -> dict[str, object]:
     return {name: service[name] for name in ("error_4xx", "error_5xx") if name in service}
 
 
-def _model(answered: Answered, measurement: Measurement, seed: int) -> FifoModel:
+def _model(served: Answered, measurement: Measurement, seed: int) -> FittedService:
     """Return the service of a run: a batcher where requests are answered together, else workers."""
-    middle = float(np.median(answered.latency_s))
+    middle = float(np.median(served.latency_s))
     if not middle > 0.0:
         raise InputError("measurements", "must have a median latency > 0 s", middle)
     resolution_s = max(measurement.resolution_s, measurement.latency_resolution_s)
-    batches = batches_of(answered, resolution_s)
+    batches = batches_of(served, resolution_s)
     if batches is not None:
         return describe_batcher(fit_batches(batches, resolution_s / middle), seed)
-    return describe_fifo(answered, fit_fifo(answered, resolution_s / middle), seed)
+    return describe_fifo(served, fit_fifo(served, resolution_s / middle), seed)

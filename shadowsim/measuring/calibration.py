@@ -84,6 +84,30 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class FittedService:
+    """What one way of fitting finds: the fields of `Calibration` that depend on it.
+
+    Attributes
+    ----------
+    service : mapping
+        A block for a scenario's `services.VARIANT`.
+    overhead_s : float
+    parameters : tuple of FittedParameter
+    notes : tuple of str
+    draws : tuple of Draw
+    n_requests : int
+        Requests that were counted, where they are not known one by one.
+    """
+
+    service: Mapping[str, Any]
+    overhead_s: float
+    parameters: tuple[FittedParameter, ...]
+    notes: tuple[str, ...]
+    draws: tuple[Draw, ...]
+    n_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """A service model that was calibrated; `str()` gives a report.
 

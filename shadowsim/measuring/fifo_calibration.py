@@ -1,4 +1,4 @@
-"""Describes workers or a batcher that were fitted as a service block, with intervals and what is left open.
+"""Describes fitted workers or batchers as service blocks, with intervals and what is left open.
 
 Given the workers, services are independent of each other and of the queue in the model, but those of a real server
 drift. So intervals come from a bootstrap of blocks of neighbouring requests: in each of its samples the overhead is
@@ -16,7 +16,7 @@ import numpy as np
 
 from shadowsim.arrays import Floats
 from shadowsim.measuring.batch_fit import BatchFit, batch_starts
-from shadowsim.measuring.calibration import Draw, FittedParameter
+from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService
 from shadowsim.measuring.fifo_fit import CONSTANT, FEW, FREE, LINEAR, FifoFit, WorkerFit, busy_factors
 from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, in_flight, starts
 from shadowsim.measuring.law_fit import LawFit, fit_law, quantile_table, refit, rounded
@@ -27,17 +27,6 @@ N_DRAWS = 100
 _BLOCKS = 200  # of neighbouring requests
 _Z = 1.959964
 _RELATED = 0.05  # a correlation that is said
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FifoModel:
-    """Workers in words and numbers: what `Calibration` holds of them."""
-
-    service: Mapping[str, Any]
-    overhead_s: float
-    parameters: tuple[FittedParameter, ...]
-    notes: tuple[str, ...]
-    draws: tuple[Draw, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +41,7 @@ class BootstrapSample:
     ratio: float  # the factor of all busy workers over that of one, along a straight line
 
 
-def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FifoModel:
+def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FittedService:
     """Return the service that fitted workers stand for.
 
     Parameters
@@ -93,10 +82,10 @@ def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FifoModel:
             f"{count(n_impossible)} requests ({percent(n_impossible / len(answered))}) were answered before their "
             f"service could begin with {best.workers} workers; they are left out of the law."
         )
-    return FifoModel(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples))
+    return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples))
 
 
-def describe_batcher(found: BatchFit, seed: int = 0) -> FifoModel:
+def describe_batcher(found: BatchFit, seed: int = 0) -> FittedService:
     """Return the service that a fitted batcher stands for."""
     fit, best, batches = found.fit, found.fit.best, found.batches
     service_s = best.starts.service_s / best.factor_of_each
@@ -139,7 +128,7 @@ def describe_batcher(found: BatchFit, seed: int = 0) -> FifoModel:
         law.sentence,
         "That workers of a batcher slow each other down is not looked for.",
     ]
-    return FifoModel(block, best.overhead.value_s, tuple(parameters), tuple(notes), tuple(draws))
+    return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), tuple(draws))
 
 
 def _size_factors(factors: Floats) -> dict[str, Any]:

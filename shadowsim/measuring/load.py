@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -16,14 +17,14 @@ from uuid import uuid4
 import numpy as np
 
 from shadowsim import __version__
+from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.measuring.bodies import Bodies, read_bodies
-from shadowsim.measuring.generator import Control, Ladder, LoadJob, LoadStage, Sent
-from shadowsim.measuring.load_frames import load_frames
-from shadowsim.measuring.load_processes import run_job, run_jobs, runner, shares
-from shadowsim.measuring.load_records import DROPPED, LiveCounts, RecordTable, merged
-from shadowsim.measuring.load_run import LoadRun
-from shadowsim.measuring.load_schedule import (
+from shadowsim.measuring.generator.bodies import Bodies, read_bodies
+from shadowsim.measuring.generator.load_frames import load_frames
+from shadowsim.measuring.generator.load_processes import run_job, run_jobs, runner, shares
+from shadowsim.measuring.generator.load_records import DROPPED, LiveCounts, RecordTable, merged
+from shadowsim.measuring.generator.load_run import LoadRun
+from shadowsim.measuring.generator.load_schedule import (
     LoadSchedule,
     bodies_of,
     load_assumptions,
@@ -31,8 +32,9 @@ from shadowsim.measuring.load_schedule import (
     parse_stages,
     schedule_of,
 )
-from shadowsim.measuring.saturation import GeneratorLimits, held_open, judge
-from shadowsim.measuring.targets import HTTP, OPENAI, Target, checked_url, endpoint_target
+from shadowsim.measuring.generator.saturation import GeneratorLimits, held_open, judge
+from shadowsim.measuring.generator.sender import Control, Ladder, LoadJob, LoadStage, Sent
+from shadowsim.measuring.generator.targets import HTTP, OPENAI, Target, checked_url, endpoint_target
 from shadowsim.quantities import integer, number
 from shadowsim.scenario.scenario import Scenario
 
@@ -90,83 +92,6 @@ class LoadPlan:
 def load(
     url: str | None = None,
     *,
-    on_counts: Callable[[LiveCounts, float], None] | None = None,
-    **options: Any,
-) -> LoadRun:
-    """Load a service with planned requests and measure it, as `load_async` does; also inside a notebook.
-
-    An interrupt (Ctrl-C) ends the run and keeps what was measured: `about["interrupted"]` says so. A second one does
-    not wait for answers.
-
-    Parameters
-    ----------
-    url : str, optional
-    on_counts : callable, optional
-        Is given the counts since the start and the seconds since then, once a second.
-    **options
-        As for `load_async`.
-
-    Examples
-    --------
-    >>> import shadowsim as ss
-    >>> run = ss.load("http://127.0.0.1:8080/invocations", rate_per_s=200, duration_s=60)  # doctest: +SKIP
-    >>> run.verdict.status, run.quantile(0.99)  # doctest: +SKIP
-    ('valid', 0.0231)
-    """
-    planned = plan_load(url, **options)
-    control = Control()
-    outcome: list[LoadRun | BaseException] = []
-    loops: list[asyncio.AbstractEventLoop] = []
-    interrupts = 0
-
-    async def core() -> LoadRun:
-        loops.append(asyncio.get_running_loop())
-        return await run_plan(planned, control, on_counts)
-
-    def go() -> None:
-        try:
-            with runner() as run:
-                outcome.append(run.run(core()))
-        except BaseException as error:
-            outcome.append(error)
-
-    def stop(*_: object) -> None:
-        nonlocal interrupts
-        interrupts += 1
-        if loops:
-            loops[0].call_soon_threadsafe(control.stop)
-
-    # A thread of its own: a notebook's has a running loop, and the main one stays free for signals.
-    thread = threading.Thread(target=go, name="shadowsim-load", daemon=True)
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, stop) if in_main else None
-    try:
-        thread.start()
-        while thread.is_alive():
-            thread.join(0.2)
-    finally:
-        if in_main:
-            signal.signal(signal.SIGINT, before)
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
-
-
-async def load_async(
-    url: str | None = None,
-    *,
-    control: Control | None = None,
-    on_counts: Callable[[LiveCounts, float], None] | None = None,
-    **options: Any,
-) -> LoadRun:
-    """Load a service from a running event loop; parameters as for `plan_load`, and a `Control` that can stop it."""
-    planned = await asyncio.to_thread(lambda: plan_load(url, **options))
-    return await run_plan(planned, control or Control(), on_counts)
-
-
-def plan_load(
-    url: str | None = None,
-    *,
     endpoint: str | None = None,
     scenario: object = None,
     rate_per_s: float | None = None,
@@ -189,8 +114,12 @@ def plan_load(
     timeout_s: float | None = None,
     processes: int = 1,
     limits: GeneratorLimits | None = None,
-) -> LoadPlan:
-    """Check what a run is asked to do, and plan it.
+    on_counts: Callable[[LiveCounts, float], None] | None = None,
+) -> LoadRun:
+    """Load a service with planned requests and measure it; works in scripts, threads and notebooks alike.
+
+    Requests leave at their planned times, whatever the answers, and latency counts from there. An interrupt (Ctrl-C)
+    ends the run and keeps what was measured: `about["interrupted"]` says so. A second one does not wait for answers.
 
     Parameters
     ----------
@@ -231,12 +160,135 @@ def plan_load(
     processes : int
     limits : GeneratorLimits, optional
         Beyond which the run is invalid.
+    on_counts : callable, optional
+        Is given the counts since the start and the seconds since then, once a second.
+
+    Returns
+    -------
+    LoadRun
 
     Raises
     ------
     InputError
         What is wrong, by the name of the option.
+
+    Notes
+    -----
+    With a service at this address::
+
+        run = ss.load("http://127.0.0.1:8080/invocations", rate_per_s=200, duration_s=60)
+        run.verdict.status, run.quantile(0.99)
     """
+    planned = plan_load(
+        url,
+        endpoint=endpoint,
+        scenario=scenario,
+        rate_per_s=rate_per_s,
+        duration_s=duration_s,
+        stages=stages,
+        characterise=characterise,
+        changes=changes,
+        seed=seed,
+        body=body,
+        headers=headers,
+        method=method,
+        protocol=protocol,
+        stream=stream,
+        inference_ids=inference_ids,
+        endpoint_url=endpoint_url,
+        region=region,
+        real_aws=real_aws,
+        max_rate_per_s=max_rate_per_s,
+        max_in_flight=max_in_flight,
+        timeout_s=timeout_s,
+        processes=processes,
+        limits=limits,
+    )
+    return run_in_thread(planned, on_counts)
+
+
+def run_in_thread(plan: LoadPlan, on_counts: Callable[[LiveCounts, float], None] | None = None) -> LoadRun:
+    """Send what was planned from outside of any event loop, or from inside of one, which then stands still."""
+    control = Control()
+    outcome: list[LoadRun | BaseException] = []
+    loops: list[asyncio.AbstractEventLoop] = []
+    interrupts: list[int] = []
+
+    async def core() -> LoadRun:
+        loops.append(asyncio.get_running_loop())
+        for _ in interrupts:  # that came before there was a loop
+            control.stop()
+        return await run_plan(plan, control, on_counts)
+
+    def go() -> None:
+        try:
+            with runner() as run:
+                outcome.append(run.run(core()))
+        except BaseException as error:
+            outcome.append(error)
+
+    def stop(signal_number: int, *_: object) -> None:
+        if not loops:
+            interrupts.append(signal_number)
+            return
+        with contextlib.suppress(RuntimeError):  # the run has just ended
+            loops[0].call_soon_threadsafe(control.stop)
+
+    # A thread of its own: a notebook's has a running loop, and the main one stays free for signals.
+    thread = threading.Thread(target=go, name="shadowsim-load", daemon=True)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, stop) if in_main else None
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+    finally:
+        if in_main:
+            signal.signal(signal.SIGINT, before)
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+async def load_async(
+    url: str | None = None,
+    *,
+    control: Control | None = None,
+    on_counts: Callable[[LiveCounts, float], None] | None = None,
+    **options: Any,
+) -> LoadRun:
+    """Load a service from a running event loop; options as for `load`, and a `Control` that can stop it."""
+    planned = await asyncio.to_thread(lambda: plan_load(url, **options))
+    return await run_plan(planned, control or Control(), on_counts)
+
+
+def plan_load(
+    url: str | None = None,
+    *,
+    endpoint: str | None = None,
+    scenario: object = None,
+    rate_per_s: float | None = None,
+    duration_s: float | None = None,
+    stages: str | Sequence[tuple[float, float]] = (),
+    characterise: bool | Ladder = False,
+    changes: Mapping[str, object] | None = None,
+    seed: int | None = None,
+    body: bytes | str | os.PathLike[str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    method: str = "POST",
+    protocol: str = HTTP,
+    stream: bool = False,
+    inference_ids: bool | None = None,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    real_aws: bool = False,
+    max_rate_per_s: float | None = None,
+    max_in_flight: int | None = None,
+    timeout_s: float | None = None,
+    processes: int = 1,
+    limits: GeneratorLimits | None = None,
+) -> LoadPlan:
+    """Check what a run is asked to do, and plan it; parameters and errors are those of `load`."""
     if (url is None) == (endpoint is None):
         raise InputError("URL", "must be given, or --endpoint, and not both", *([] if url is None else [url]))
     if protocol not in URL_PROTOCOLS:
@@ -254,6 +306,8 @@ def plan_load(
         if not real_aws:
             what = "must be given to send requests to AWS itself, where they cost money and may hurt an endpoint"
             raise InputError("--real-aws", what)
+        if characterise:
+            raise InputError("--characterise", "must not be given for AWS itself: no ceiling holds for its ladder")
         if max_rate_per_s is None:
             raise InputError("--max-rate", "must be given together with --real-aws: the most requests per second")
     ladder = (Ladder() if seed is None else Ladder(seed=seed)) if characterise is True else characterise or None
@@ -373,12 +427,26 @@ def _followed(
     last = float(np.max(table["planned"], initial=0.0))
     if plan.ladder is None:
         # all planned times lie before it, also where that is the last
-        return scenario.replace({"horizon_s": min(max(sending_s, last * (1.0 + 1e-12) + 1e-9), scenario.horizon_s)})
+        return _cut(plan, min(max(sending_s, last * (1.0 + 1e-12) + 1e-9), scenario.horizon_s))
     end_s = max([last * (1.0 + 1e-12) + 1e-9, *(stage.end_s for stage in stages)])
     rate = max(len(table), 1) / end_s
     followed = scenario.replace({"traffic": {"process": "poisson", "rate_per_s": rate}, "horizon_s": end_s})
     text = "traffic: requests came in the stages that load.json lists, partly as answers came; the rate is their mean."
     return replace(followed, assumed={**followed.assumed, "traffic": text})
+
+
+def _cut(plan: LoadPlan, end_s: float) -> Scenario:
+    """Return the scenario up to an interrupt, if its arrivals stay the same; a profile may be scaled by its mean."""
+    due_s = plan.schedule.due_s
+    try:
+        shorter = plan.scenario.replace({"horizon_s": end_s})
+        planned, sent = schedule_of(shorter).due_s, due_s[due_s < end_s]
+        if planned.size == sent.size and np.allclose(planned, sent, rtol=0.0, atol=1e-6):  # knots are rounded
+            return shorter
+    except InputError:
+        pass
+    text = f"run.horizon_s: the run was interrupted after {end_s:.3g} s; its later windows are empty."
+    return replace(plan.scenario, assumed={**plan.scenario.assumed, "run.horizon_s": text})
 
 
 def _asked(plan: LoadPlan, table: RecordTable, scenario: Scenario) -> dict[str, object]:
@@ -391,20 +459,21 @@ def _asked(plan: LoadPlan, table: RecordTable, scenario: Scenario) -> dict[str, 
         if plan.ladder is None
         else n / horizon_s,
         "drawn_rate_per_s": n / horizon_s,
+        "gap_scv": _gap_scv(table["planned"]),
         "seed": plan.scenario.seed,
     }
 
 
 def _achieved(table: RecordTable, sent: Sequence[Sent], scenario: Scenario) -> dict[str, object]:
     moments = np.sort(table["sent"][~np.isnan(table["sent"])])
-    gaps, lag = np.diff(moments), table["lag"][~np.isnan(table["lag"])]
+    lag = table["lag"][~np.isnan(table["lag"])]
     inside = int((moments < scenario.horizon_s + 0.1).sum())  # one that left in the last moment counts
     return {
-        "requests": int(len(table) - (table["status"] == DROPPED).sum()),
+        "requests": int(moments.size),
         "dropped": int((table["status"] == DROPPED).sum()),
         "held_back": int(table["held"].astype(bool).sum()),
         "rate_per_s": inside / scenario.horizon_s,
-        "gap_scv": float(gaps.var() / gaps.mean() ** 2) if gaps.size > 1 and gaps.mean() > 0.0 else None,
+        "gap_scv": _gap_scv(moments),
         "lag_p50_s": float(np.quantile(lag, 0.5)) if lag.size else None,
         "lag_p99_s": float(np.quantile(lag, 0.99)) if lag.size else None,
         "lag_maximum_s": float(lag.max()) if lag.size else None,
@@ -412,6 +481,12 @@ def _achieved(table: RecordTable, sent: Sequence[Sent], scenario: Scenario) -> d
         "cpu_share": [part.cpu_share for part in sent],
         "starved_share": [None if np.isnan(part.starved_share) else part.starved_share for part in sent],
     }
+
+
+def _gap_scv(moments: Floats) -> float | None:
+    """Return variance / mean² of the times between moments."""
+    gaps = np.diff(np.sort(moments))
+    return float(gaps.var() / gaps.mean() ** 2) if gaps.size > 1 and gaps.mean() > 0.0 else None
 
 
 def _causes(table: RecordTable) -> dict[str, int]:

@@ -13,12 +13,22 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
+from shadowsim.arrays import Flags
+
 REQUEST_COLUMNS = (
     *("arrival_s", "latency_s", "status", "sent_s", "first_byte_s", "done_s", "first_token_s"),
     *("prompt_tokens", "output_tokens", "request_bytes", "response_bytes", "instance", "inference_id", "stage"),
 )
+ANSWERED = ("answered", "error_4xx", "error_5xx")  # statuses of requests that the service worked on to their end
 _CLOSE = 0.1
 _COARSE_S = 0.5  # times of arrival in such steps tell nothing of the gaps between them
+
+
+def answered(requests: pd.DataFrame) -> Flags:
+    """Return by row of `Measurement.requests` whether it was answered: without a status, whether it has a latency."""
+    status = requests["status"]
+    flags: Flags = (status.isin(ANSWERED) | (status.isna() & requests["latency_s"].notna())).to_numpy(np.bool_)
+    return flags
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,8 +25,8 @@ from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.measuring.calibration import Calibration, Draw
 from shadowsim.measuring.fifo_starts import Answered, in_flight
-from shadowsim.measuring.measurement import Measurement
-from shadowsim.measuring.measurement_files import ANSWERED, measurement_of
+from shadowsim.measuring.logs.reading import measurement_of
+from shadowsim.measuring.measurement import Measurement, answered
 from shadowsim.option_defaults import PREDICTION_DRAWS, PREDICTION_MARGIN_PCT, PREDICTION_TOLERANCE_PCT
 from shadowsim.quantities import integer
 from shadowsim.scenario.defaults import builtin_document
@@ -169,7 +169,8 @@ def predict(
     calibrated = service if isinstance(service, Calibration) else Calibration.load(service)
     measurement = measurement_of(load_run, variant)
     if measurement.requests is None:
-        raise InputError("load_run", f"must have single requests, which a {measurement.form} has not")
+        why = "".join(f"; {lack[0].lower()}{lack[1:].rstrip('.')}" for lack in measurement.lacks)
+        raise InputError("load_run", f"must have single requests, which a {measurement.form} has not{why}")
     requests = measurement.requests
     if len(requests) < 2:
         raise InputError("load_run", "must have at least two requests", len(requests))
@@ -227,13 +228,13 @@ def _compared(requests: pd.DataFrame, calibrated: Calibration) -> tuple[np.ndarr
 
 def _measured(requests: pd.DataFrame, compared: np.ndarray[Any, Any]) -> dict[str, Floats]:
     """Return the times of the answered requests that are compared, by measure."""
-    answered = requests["status"].isin(ANSWERED).to_numpy() & compared
+    used = answered(requests) & compared
     measures = {LATENCY: "latency_s"}
     if "first_token_s" in requests.columns and requests["first_token_s"].notna().any():
         measures[FIRST_TOKEN] = "first_token_s"
     measured = {}
     for measure, column in measures.items():
-        times = requests[column].to_numpy(np.float64)[answered]
+        times = requests[column].to_numpy(np.float64)[used]
         measured[measure] = times[np.isfinite(times)]
         if len(measured[measure]) < 2:
             raise InputError("load_run", "must have at least two answered requests to compare", len(measured[measure]))
@@ -343,7 +344,7 @@ def _intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return the intervals of the measured quantiles, which allow for the correlation of neighbours."""
     column = "latency_s" if measure == LATENCY else "first_token_s"
-    used = requests["status"].isin(ANSWERED).to_numpy() & compared & np.isfinite(requests[column].to_numpy(np.float64))
+    used = answered(requests) & compared & np.isfinite(requests[column].to_numpy(np.float64))
     arrival = requests["arrival_s"].to_numpy(np.float64)[used]
     begin = float(arrival[0])
     sample = Values(values, arrivals_cut(arrival - begin, float(arrival[-1]) - begin or 1.0), MOST_SECTIONS)
@@ -357,9 +358,11 @@ def _intervals(
 
 def _beyond_seen(calibrated: Calibration, requests: pd.DataFrame, n_instances: int) -> str:
     """Return a sentence where unknown workers decide a run, since more requests were in flight than ever before."""
-    workers = next((one for one in calibrated.parameters if one.name == "workers"), None)
-    if workers is None or workers.is_identified or not calibrated.most_in_flight:
+    workers = next((one for one in calibrated.parameters if one.name in ("workers", "tokens.max_sequences")), None)
+    if workers is None or workers.is_identified:
         return ""
+    if not calibrated.most_in_flight:
+        return f"The calibration left {workers.name} open, and does not tell how many requests were in flight."
     done = requests["latency_s"].notna().to_numpy()
     arrival = requests["arrival_s"].to_numpy(np.float64)[done]
     found = in_flight(
@@ -370,7 +373,7 @@ def _beyond_seen(calibrated: Calibration, requests: pd.DataFrame, n_instances: i
         return ""
     return (
         f"Up to {most:g} requests were in flight at an instance, and {calibrated.most_in_flight} when it was "
-        "calibrated, which left the number of workers open."
+        f"calibrated, which left {workers.name} open."
     )
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError, did_you_mean
 from shadowsim.frames import ROLES
-from shadowsim.measuring.load_run import is_load_run
+from shadowsim.measuring.generator.load_run import is_load_run
 from shadowsim.planning.run_comparison import EqualLoad, at_source_load, compare_runs
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.comparison import compare

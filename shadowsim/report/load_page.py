@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shadowsim import __version__
 from shadowsim.frames import of_measure
-from shadowsim.measuring.load_run import LoadRun
+from shadowsim.measuring.generator.load_run import LoadRun
 from shadowsim.plots.load import load_latency_over_time, load_over_time, load_quantiles
 from shadowsim.report.html_page import Chart, assumptions_list, document, page, paragraphs, placed, save, table, text
 from shadowsim.report.load_text import HEAD, NO_LATENCIES, failure_lines, rows, stage_rows, target_lines, verdict_lines

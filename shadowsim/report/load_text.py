@@ -11,7 +11,7 @@ from shadowsim.text import count, grid, percent, significant, time_text, trimmed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from shadowsim.measuring.load_run import LoadRun
+    from shadowsim.measuring.generator.load_run import LoadRun
 
 MEASURES = {LATENCY_MEASURE: "latency", FIRST_TOKEN: "first token", PER_TOKEN: "time per token"}
 HEAD = ["", "requests", "mean", *(name.replace("_", ".") for name in PERCENTILES), "maximum"]  # of `rows`

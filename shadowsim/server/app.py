@@ -3,6 +3,10 @@
     POST /                                              an action, by X-Amz-Target (JSON): control's or CloudWatch's;
                                                         CloudWatch's also as a form, answered in XML
     POST /endpoints/<name>/invocations                  InvokeEndpoint
+    POST /endpoints/<name>/invocations-response-stream  InvokeEndpointWithResponseStream
+    POST /endpoints/<name>/openai/v1/chat/completions   OpenAI's API, with server-sent events if "stream" is true; also
+                                                        /completions
+    GET  /ping                                          200 while the server answers, without a signature or a name
     GET  /metrics                                       Prometheus
     GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
 
@@ -16,10 +20,9 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from io import BytesIO
 from random import Random
 from time import perf_counter, time
 from typing import Any
@@ -30,9 +33,12 @@ from aiohttp import web
 
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
 from shadowsim.server.control import actions
-from shadowsim.server.data_plane.backends import Container
+from shadowsim.server.data_plane.backends import INVOCATIONS, Container
+from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.data_plane.captures import CaptureWriter
+from shadowsim.server.data_plane.completions import completion_request
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
+from shadowsim.server.data_plane.frame_slices import encoded, request_slices, slices
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
 from shadowsim.server.data_plane.loop_clock import LoopClock
@@ -44,10 +50,13 @@ from shadowsim.server.http.access import (
     Token,
     check_origin,
     open_server,
+    origin_form,
     read_body,
     url_of,
 )
+from shadowsim.server.http.bearer_tokens import check_token, is_bearer
 from shadowsim.server.http.signatures import SignedRequest, Verifier
+from shadowsim.server.http.streamed_replies import INTERNAL_STREAM_FAILURE, StreamedReply
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
 from shadowsim.server.state import views
@@ -58,10 +67,11 @@ SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
 MAX_VALUES = 100_000  # of a JSON body: more take longer to parse than the event loop can spare
 SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S = 10.0, 0.5, 0.1, 0.5  # periods
-_INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
+_INVOCATIONS = re.compile(
+    r"/endpoints/([^/]+)/(invocations|invocations-response-stream|openai(/v1/(?:chat/)?completions))"
+)
 _OTHERS = {
     "async-invocations": "InvokeEndpointAsync is for asynchronous endpoints, which shadow tests exclude.",
-    "invocations-response-stream": "InvokeEndpointWithResponseStream is not supported; InvokeEndpoint is.",
 }
 _OTHER_INVOCATIONS = re.compile(f"/endpoints/[^/]+/({'|'.join(_OTHERS)})")
 _FRAME = re.compile(r"/shadowsim/experiments/([^/]+)/(windows|latency|requests)\.(parquet|json)")
@@ -108,6 +118,7 @@ class App:
         most = max(settings.limits.max_body_bytes, MAX_ACTION_BYTES)
         self._arriving = ArrivingBodies(max(MAX_ARRIVING_BYTES, 2 * most))
         self._tasks: list[asyncio.Task[None]] = []
+        self._streams: dict[int, StreamedReply] = {}  # by identity of the caller's transport
         self._probed_since_s: dict[tuple[str, int, str], float] = {}  # by probe, when it was first seen
 
     async def start(self) -> None:
@@ -120,20 +131,21 @@ class App:
         """
         s = self.settings
         self.loop_clock = LoopClock()
+        allowance = ReadAllowance()
         self._sessions = (
             open_session(loop_clock=self.loop_clock),
-            open_session(s.copy_connections, ReadAllowance(), self.loop_clock),
+            open_session(s.copy_connections, allowance, self.loop_clock),
         )
         most = s.limits.max_body_bytes
         containers = {
             model: ModelContainers(
                 callers=Container(urls, self._sessions[0], most, self.loop_clock),
-                copies=Container(urls, self._sessions[1], most, self.loop_clock),
+                copies=Container(urls, self._sessions[1], most, self.loop_clock, allowance),
             )
             for model, urls in s.containers.items()
         }
         self._containers = containers
-        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s)
+        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
         self.endpoints = LiveEndpoints(
             view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
             sources=BackendSources(containers, s.services, s.seed),
@@ -152,20 +164,32 @@ class App:
         self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, s.host, s.port).start()
+            context = s.certificate.context if s.certificate else None
+            await web.TCPSite(self._runner, s.host, s.port, ssl_context=context).start()
         except OSError:
             await self._close()
             raise
         self.loop_clock.start()
-        self.url = url_of(*self._runner.addresses[0][:2])
+        host, port, *_ = self._runner.addresses[0]
+        self.url = url_of(host, port, "https" if s.certificate else "http")
         periodic = (
             self.captures.run(),
+            _every(JOURNAL_S, self.captures.journal),
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
             _every(PING_S, self._ping),
-            _every(STALLED_CHECK_S, lambda: stalled_writes.check(self.server.connections)),
+            _every(STALLED_CHECK_S, lambda: stalled_writes.check(self._answering())),
         )
         self._tasks = [asyncio.create_task(work) for work in periodic]
+
+    def _answering(self) -> list[web.RequestHandler]:
+        """Return the connections without those of streams, which watch over their callers themselves."""
+        return [c for c in self.server.connections if id(c.transport) not in self._streams]
+
+    @property
+    def n_held_for_callers(self) -> int:
+        """Bytes of parts of streamed answers that wait for slow callers."""
+        return sum(stream.n_held for stream in self._streams.values())
 
     async def stop(self) -> None:
         """Finish requests in flight (within `grace_s`), flush captures (within as long again), and close."""
@@ -180,6 +204,11 @@ class App:
         self.loop_clock.stop()
         await self._close()
 
+    def replace_secrets(self, secrets: Mapping[str, str]) -> None:
+        """Verify signatures with other keys from now on, if the server verifies any."""
+        if self._verifier is not None:
+            self._verifier.replace_secrets(secrets)
+
     async def _close(self) -> None:
         await self._runner.cleanup()
         for session in self._sessions:
@@ -187,10 +216,16 @@ class App:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         began, request_id = perf_counter(), str(uuid4())
-        path, _, query = request.raw_path.partition("?")
+        target, authority = origin_form(request.raw_path)
+        path = target.partition("?")[0]
         invoked = _INVOCATIONS.fullmatch(path)
         try:
-            reply = await self._reply(request, path, query, invoked, began)
+            if path == "/ping" and request.method in ("GET", "HEAD"):
+                reply: Reply | web.StreamResponse = Reply(200, b"", {})
+            else:
+                if authority is not None:
+                    self._hosts.check([authority])
+                reply = await self._reply(request, target, invoked, began, request_id)
         except ShadowsimError as error:
             reply = error_reply(error) if invoked else _refusal(error)
             if isinstance(error, UnknownOperationError):
@@ -201,12 +236,15 @@ class App:
             _LOG.exception("a defect of the server while answering %s %s", request.method, path)
             defect = ShadowsimError("The server has a defect; see its log.")
             reply = error_reply(defect) if invoked else _refusal(defect)
-        headers = {REQUEST_ID: request_id, "Server": "shadowsim", **reply.headers}
+        if isinstance(reply, web.StreamResponse):
+            return reply
+        headers = {**_own_headers(request_id), **reply.headers}
         return web.Response(status=reply.status, body=reply.body, headers=headers)
 
     async def _reply(
-        self, request: web.BaseRequest, path: str, query: str, invoked: re.Match[str] | None, began: float
-    ) -> Reply:
+        self, request: web.BaseRequest, target: str, invoked: re.Match[str] | None, began: float, request_id: str
+    ) -> Reply | web.StreamResponse:
+        path, _, query = target.partition("?")
         self._hosts.check(request.headers.getall("Host", []))
         check_origin(request.method, request.headers)
         if request.method == "GET":
@@ -220,16 +258,16 @@ class App:
             raise UnknownOperationError(f"There is no {shown(request.method)} {shown(path)} on this server.")
         most = self.settings.limits.max_body_bytes if invoked else MAX_ACTION_BYTES
         signed = None
-        if self._verifier is not None:
+        authorization = request.headers.get("Authorization", "")
+        if self._verifier is not None and invoked and invoked[3] and is_bearer(authorization):
+            check = partial(check_token, authorization, self._verifier.secrets, self.settings.skew_s, time())
+            await self._check(request, check)
+        elif self._verifier is not None:
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)
-            signed = SignedRequest(request.method, request.raw_path, headers, b"")
-            try:
-                self._verifier.check_head(signed, time())
-            except ShadowsimError:
-                await read_body(request, 0, self.settings.body_s, self._arriving)  # its sender reads the refusal then
-                raise
+            signed = SignedRequest(request.method, target, headers, b"")
+            await self._check(request, partial(self._verifier.check_head, signed, time()))
         body = await read_body(request, most, self.settings.body_s, self._arriving)
         if body is None:
             if invoked:
@@ -239,12 +277,56 @@ class App:
             self._verifier.check(replace(signed, body=body), time())
         if invoked:
             self._store.throttle.admit(INVOKE)
-            return await self._runtime.invoke(unquote(invoked[1]), request.headers, body, began)
-        return self._action(request.headers, body)
+            return await self._invoke(request, invoked, body, began, request_id)
+        return await self._action(request.headers, body)
 
-    def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def _invoke(
+        self, request: web.BaseRequest, invoked: re.Match[str], body: bytes, began: float, request_id: str
+    ) -> Reply | web.StreamResponse:
+        name, operation, path = unquote(invoked[1]), invoked[2], invoked[3] or INVOCATIONS
+        completion = completion_request(path, _object(body)) if invoked[3] else None
+        call = partial(self._runtime.invoke, name, request.headers, body, began, path=path, completion=completion)
+        as_events = operation == "invocations-response-stream"
+        if not (as_events or (completion is not None and completion.is_streamed)):
+            reply = await call()
+            assert reply is not None
+            return reply
+        stream = StreamedReply(
+            request,
+            as_events=as_events,
+            within_s=self.settings.limits.stream_s,
+            stall_s=self.settings.body_s,
+            within=self.loop_clock.within,
+        )
+        stream.headers.update(_own_headers(request_id))
+        key = id(request.transport)  # which is gone once the caller is
+        self._streams[key] = stream
+        try:
+            reply = await call(stream=stream)
+        except Exception:
+            if stream.response is None:
+                raise
+            _LOG.exception("a defect of the server while streaming an answer of endpoint %s", name)
+            await stream.fail(INTERNAL_STREAM_FAILURE, "The server has a defect; see its log.")
+            reply = None
+        finally:
+            del self._streams[key]
+        if reply is None:
+            assert stream.response is not None
+            return stream.response
+        return reply
+
+    async def _check(self, request: web.BaseRequest, check: Callable[[], object]) -> None:
+        """Check what stands in the head of a request, before its body is read."""
+        try:
+            check()
+        except ShadowsimError:
+            await read_body(request, 0, self.settings.body_s, self._arriving)  # its sender reads the refusal then
+            raise
+
+    async def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if cloudwatch_wire.is_form(headers):
-            self._refresh()
+            await self._refresh()
             status, text = cloudwatch_wire.answer_form(
                 body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name)
             )
@@ -252,7 +334,7 @@ class App:
         service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
         if service == cloudwatch.TARGET:
             document = _object(body)
-            self._refresh()
+            await self._refresh()
             result = cloudwatch.handle(action, document, self.endpoints.by_name)
             return _json(result, "application/x-amz-json-1.0")
         if service != SAGEMAKER:
@@ -265,11 +347,12 @@ class App:
 
     async def _page(self, path: str) -> Reply:
         if path == "/metrics":
-            from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_text
+            from shadowsim.server.metrics.prometheus import CONTENT_TYPE, prometheus_slices
 
-            self._refresh()
-            text = prometheus_text(self.endpoints.by_name, self.captures, self.loop_clock)
-            return Reply(200, text, {"Content-Type": CONTENT_TYPE})
+            await self._refresh()
+            parts = prometheus_slices(self.endpoints.by_name, self.captures, self.loop_clock, self.n_held_for_callers)
+            page: Any = _in_turns(parts)  # sent as it is made
+            return Reply(200, page, {"Content-Type": CONTENT_TYPE})
         match = _FRAME.fullmatch(path)
         if match is None:
             raise _NoPageError(f"There is no GET {shown(path)} on this server.")
@@ -277,14 +360,17 @@ class App:
         logbook = self.endpoints.logbook(experiment)
         if logbook is None:
             raise _NoPageError(f"No experiment {shown(experiment)} has served since the server started.")
-        build = {"windows": logbook.windows, "latency": logbook.latency, "requests": logbook.requests}[frame]
-        body = await asyncio.to_thread(_encoded, build, form)
+        if frame == "requests":
+            frames = request_slices(logbook)
+        else:
+            frames = slices(await asyncio.to_thread({"windows": logbook.windows, "latency": logbook.latency}[frame]))
+        body: Any = encoded(frames, form)  # sent as it is made
         headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if frame == "requests" else {}
         types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}
         return Reply(200, body, {"Content-Type": types[form], **headers})
 
-    def _refresh(self) -> None:
-        self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
+    async def _refresh(self) -> None:
+        await self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
 
     async def _ping(self) -> None:
         """Ping the containers that deployments wait for, and record the results."""
@@ -313,6 +399,14 @@ async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) ->
         await asyncio.sleep(period_s)
 
 
+async def _in_turns(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield parts, and let other work go on before each."""
+    for part in parts:
+        await asyncio.sleep(0)
+        if part:
+            yield part
+
+
 def _object(body: bytes) -> dict[str, Any]:
     if body.count(b",") >= MAX_VALUES:  # a comma in a text counts, too
         raise SerializationError(f"The body must have less than {MAX_VALUES} values.")
@@ -335,16 +429,11 @@ def _refusal(error: ShadowsimError) -> Reply:
     return Reply(error.http_status, json.dumps(body).encode(), headers)
 
 
+def _own_headers(request_id: str) -> dict[str, str]:
+    return {REQUEST_ID: request_id, "Server": "shadowsim"}
+
+
 def _refused(error: ShadowsimError, status: int) -> web.Response:
     reply = _refusal(error)
-    headers = {REQUEST_ID: str(uuid4()), "Server": "shadowsim", **reply.headers}
+    headers = {**_own_headers(str(uuid4())), **reply.headers}
     return web.Response(status=status, body=reply.body, headers=headers)
-
-
-def _encoded(build: Callable[[], Any], form: str) -> bytes:
-    frame = build()
-    if form == "json":
-        return bytes(frame.to_json(orient="records").encode())
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()

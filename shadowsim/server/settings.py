@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from shadowsim.option_defaults import FLUSH_S, PORT, SERVER_SEED, SKEW_S
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.scenario.service import Service
+from shadowsim.server.data_plane.capture_journal import CaptureJournal
 from shadowsim.server.data_plane.invoke import Limits
 from shadowsim.server.data_plane.mirror import CopyLimits
+from shadowsim.server.http.tls import Certificate
 from shadowsim.server.state.destinations import Sink
 
 SILENT_S, BODY_S, GRACE_S = 75.0, 60.0, 30.0
@@ -41,8 +43,12 @@ class Settings:
         Destination of captures.
     flush_s : float
         Interval between writes of captures.
+    journal : CaptureJournal or None
+        Keeps captures between two writes.
     secrets : mapping of str to str, or None
         Secret access keys by id; None to accept unsigned requests.
+    certificate : Certificate or None
+        Certificate for TLS; None to serve plain HTTP.
     skew_s : float
         Permitted difference of a signature's date.
     refuse_replays : bool
@@ -65,7 +71,9 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     sink: Sink
     flush_s: float = FLUSH_S
+    journal: CaptureJournal | None = None
     secrets: Mapping[str, str] | None = None
+    certificate: Certificate | None = None
     skew_s: float = SKEW_S
     refuse_replays: bool = False
     silent_s: float = SILENT_S

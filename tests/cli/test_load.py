@@ -8,11 +8,12 @@ import sys
 import time
 
 import pytest
+from captured import record, write
 from commands import good, refused, run
 from loading import answering, service
 
 from shadowsim.cli.load import live_text
-from shadowsim.measuring.load_records import LiveCounts
+from shadowsim.measuring.generator.load_records import LiveCounts
 
 LENIENT = ("--max-lag", "20s")  # a test must not depend on a busy machine
 SHORT = ("--rate", "60", "--duration", "500ms", *LENIENT)
@@ -75,6 +76,22 @@ def test_a_scenario_and_its_edits(url, tmp_path):
     assert "asked 40/s for 0.500 s: 20 requests planned, 20 sent" in text
 
 
+def test_captures_are_replayed_at_their_own_times(tmp_path):
+    records = [record(str(i), request={"n": i}, after_s=second) for i, second in enumerate((0, 0, 1, 2, 2))]
+    captures, out = write(tmp_path / "captured", "AllTraffic", records), tmp_path / "run"
+    with service() as target:
+        text = good("load", target.url, "--replay", captures, "-o", out, *LENIENT)
+        sent = [json.loads(request.body)["n"] for request in target.requests]
+    assert "5 requests planned, 5 sent" in text
+    assert sorted(sent[:2]) == [0, 1]
+    assert sent[2] == 2
+    assert (out / "arrivals.parquet").is_file()
+    assert json.loads((out / "scenario.json").read_text())["traffic"]["path"] == "arrivals.parquet"
+    assert refused("load", "http://h/", "--replay", captures).startswith("--replay: needs -o DIR")
+    together = refused("load", "http://h/", "--replay", captures, "-o", out, "--rate", "3")
+    assert together.startswith("--rate: must not be given together with --replay")
+
+
 def test_the_designed_experiment(url):
     text = good("load", url, "--characterise", "--stage-length", "100ms", "--max-concurrency", "2", *LENIENT)
     assert "not an open loop" in " ".join(text.split())
@@ -111,8 +128,7 @@ def test_the_line_of_a_run():
         counts.note_latency(0.010)
         counts.note_lag(0.0002)
     line = live_text(counts, 7.0, 100, 99, 1.0)
-    assert line.startswith("7 s  asked 100/s  sent 99/s  in flight 5  p50 9.98 ms  p99 10.0 ms  ")
-    assert "errors 2  dropped 3  lag p99 200 us" in line
+    assert line == "7 s: sent 99 of 100/s, p50 9.98 ms, p99 10.0 ms, 2 errors, lag p99 200 us, 3 dropped, 5 in flight"
     assert "p50 -" in live_text(LiveCounts(), 0.0, 0, 0, 0.0)
 
 

@@ -33,7 +33,7 @@ SHORT = ("--set", "horizon_s=600")
 COMMANDS = (
     *("init", "validate", "simulate", "report", "instances"),
     *("compare", "noise-floor", "agreement", "size", "scaling-policy", "plan", "sweep", "step-model"),
-    *("benchmark-compare", "serve"),
+    *("benchmark-compare", "serve", "calibrate", "predict"),
 )
 
 

@@ -175,7 +175,7 @@ def test_predict_exits_with_its_verdict(logs):
 
 
 def test_wrong_lines_of_calibrate_and_predict(logs):
-    assert refused("calibrate", logs / "none.csv").startswith("measurements: there is no file ")
+    assert refused("calibrate", logs / "none.csv").endswith("none.csv: there is no such file")
     assert refused("calibrate", logs / "first.csv", "--reserve", "130%").startswith("--reserve: must be a share ")
     assert refused("predict", logs / "first.csv", logs / "later.csv").startswith(f"{logs / 'first.csv'}: ")
-    assert refused("predict", logs / "service.json", logs / "none.csv").startswith("measurements: there is no file ")
+    assert refused("predict", logs / "service.json", logs / "none.csv").endswith("none.csv: there is no such file")

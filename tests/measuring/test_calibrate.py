@@ -108,19 +108,25 @@ def test_calibrates_a_simulated_run_of_two_instances(tmp_path):
     assert calibration["time.mean_s"].low < 0.02 < calibration["time.mean_s"].high
 
 
-def test_a_sample_of_requests_is_refused(tmp_path):
+def test_a_sample_of_requests_is_no_run_of_single_requests(tmp_path):
     scenario = ss.default_scenario().replace({"horizon_s": 60, "run.sample_requests": 100})
     ss.simulate(scenario).save(tmp_path)
-    with pytest.raises(InputError, match="must have all requests, and has a sample of 100"):
+    with pytest.raises(InputError, match=r"must have at least 10 windows .*kept a sample of 100, which is no traffic"):
         ss.calibrate(tmp_path)
 
 
 BAD = [
-    ({"latency_s": [0.1]}, "must have the columns arrival_s and latency_s, in seconds; it has latency_s"),
+    ({"latency_s": [0.1]}, "is none of these: "),
     ({"arrival_s": [0.0], "latency_s": [0.1]}, "must have at least 200 answered requests, got 1"),
-    ({"arrival_s": [0.0, 1.0], "latency_s": [0.1, -2.0]}, "fails in row 2, got -2.0"),
-    ({"arrival_s": [0.0, None], "latency_s": [0.1, 0.1]}, "must have a time in column arrival_s, which fails in row 2"),
-    ({"arrival_s": [0.0, 1.0], "latency_s": ["a", "b"]}, "must have numbers in column latency_s, which fails in row 1"),
+    (
+        {"arrival_s": [0.0, 1.0], "latency_s": [0.1, -2.0]},
+        "must have a number, 0 or more, in column latency_s, in line 3, got -2.0",
+    ),
+    ({"arrival_s": [0.0, None], "latency_s": [0.1, 0.1]}, "must have a number in column arrival_s, in line 3"),
+    (
+        {"arrival_s": [0.0, 1.0], "latency_s": ["a", "b"]},
+        "must have a number, 0 or more, in column latency_s, in line 2",
+    ),
 ]
 
 
@@ -142,3 +148,28 @@ def test_bad_parameters_are_refused():
         with pytest.raises(InputError) as error:
             ss.calibrate(log, **arguments)
         assert str(error.value).startswith(message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("law", "workers", "load", "slowest"), [("gamma", 2, 0.5, 1.0), ("gamma", 3, 0.6, 1.5)])
+def test_intervals_cover(law, workers, load, slowest):
+    """benchmarks/test_calibration.py has 200 repetitions."""
+    truths = {"time.mean_s": 0.02, "endpoint.overhead_s": 0.002, f"slowdown[{workers}]": slowest}
+    hits = dict.fromkeys(truths, 0)
+    for seed in range(40):
+        slowdown = np.linspace(1.0, slowest, workers)
+        log = fifo_log(law, workers, load, n=4_000, seed=seed, slowdown=slowdown, overhead_s=0.002)
+        calibration = ss.calibrate(measured(*log))
+        assert calibration["workers"].value == workers
+        for name, truth in truths.items():
+            hits[name] += calibration[name].low <= truth <= calibration[name].high
+    # 0.95 of 40, less three standard errors of a share of 0.9
+    assert min(hits.values()) >= 38 - 3.0 * math.sqrt(0.9 * 0.1 * 40)
+
+
+def test_answers_together_by_chance_are_no_batcher():
+    arrival, latency = fifo_log("gamma", 4, 0.6, n=4_000, seed=7)
+    finish = np.ceil((arrival + latency) / 0.0005) * 0.0005  # timers that tick
+    calibration = ss.calibrate(measured(arrival, finish - arrival))
+    assert "batching" not in calibration.service
+    assert calibration["workers"].value == 4

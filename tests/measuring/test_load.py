@@ -11,11 +11,11 @@ from loading import answering, part, service
 
 import shadowsim as ss
 from shadowsim.errors import InputError
-from shadowsim.measuring.generator import Ladder
+from shadowsim.measuring.generator.load_run import LoadRun, read_load_run
+from shadowsim.measuring.generator.load_schedule import schedule_of
+from shadowsim.measuring.generator.saturation import INVALID, VALID, GeneratorLimits
+from shadowsim.measuring.generator.sender import Control, Ladder
 from shadowsim.measuring.load import load_async, plan_load
-from shadowsim.measuring.load_run import LoadRun, read_load_run
-from shadowsim.measuring.load_schedule import schedule_of
-from shadowsim.measuring.saturation import INVALID, VALID, GeneratorLimits
 
 LENIENT = GeneratorLimits(lag_s=20.0, dropped=0.0, cpu=100.0)  # a test must not depend on a busy machine
 
@@ -137,6 +137,26 @@ def test_stages_and_warm_up():
     assert "stage" in run.measurement().requests
 
 
+@pytest.mark.parametrize("rate_per_s", [None, 100.0])
+def test_an_interrupted_run_keeps_its_scenario(rate_per_s):
+    """A profile alone is cut; one that is scaled to a mean over the horizon would be another, and is left whole."""
+    profile = {"kind": "linear", "from_per_s": 50, "to_per_s": 150, "to_s": 60}
+    changes = {"traffic.rate_per_s": rate_per_s, "traffic.profile": profile, "horizon_s": 60}
+    control, seen = Control(), []
+
+    def stop_soon(counts, elapsed_s):
+        seen.append(elapsed_s)
+        control.stop()
+
+    with service() as target:
+        run = asyncio.run(load_async(target.url, control=control, on_counts=stop_soon, changes=changes, limits=LENIENT))
+    assert run.about["interrupted"]
+    assert (run.scenario.horizon_s < 30.0) == (rate_per_s is None)
+    due = schedule_of(run.scenario).due_s
+    assert np.allclose(run.requests["arrival_s"], due[: len(run.requests)], rtol=0.0, atol=1e-6)
+    assert run.windows["Invocations"].sum() == len(run.requests)
+
+
 def test_the_designed_experiment_is_a_run_too(tmp_path):
     ladder = Ladder(stage_s=0.2, greatest=2, least=5, mixed=(0.5,), mixed_s=0.3)
     with service(answering(after_s=0.01)) as target:
@@ -215,6 +235,10 @@ def test_tokens_of_completions_are_timed():
         ({"url": "https://runtime.sagemaker.us-east-1.amazonaws.com/x", "rate_per_s": 1}, "--real-aws: must be given"),
         ({"endpoint": "e", "region": "us-east-1", "rate_per_s": 1, "endpoint_url": None}, "--real-aws: must be given"),
         ({"endpoint": "e", "region": "us-east-1", "rate_per_s": 1, "real_aws": True}, "--max-rate: must be given"),
+        (
+            {"endpoint": "e", "region": "us-east-1", "real_aws": True, "max_rate_per_s": 5, "characterise": True},
+            "--characterise: must not be given for AWS itself",
+        ),
         ({"url": "http://h/", "characterise": True, "rate_per_s": 1}, "--rate: must not be given together"),
         ({"url": "http://h/", "characterise": True, "processes": 2}, "--processes: must not be given together"),
     ],

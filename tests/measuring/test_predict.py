@@ -8,6 +8,7 @@ from served_logs import fifo_log, measured
 
 import shadowsim as ss
 from shadowsim.errors import InputError
+from shadowsim.measuring.measurement import Measurement
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def test_a_service_that_became_slower_is_not_right(calibrated):
     assert "% above, outside the band" in prediction.reason
 
 
+@pytest.mark.slow
 def test_twice_the_workers(calibrated):
     log = measured(*fifo_log("gamma", 4, 0.7, n=8_000, seed=3, overhead_s=0.002))
     assert ss.predict(calibrated, log, workers=4, draws=20).verdict == "right"
@@ -48,6 +50,7 @@ def test_few_requests_cannot_tell(calibrated):
     assert "calibrate on more requests, or measure for longer" in prediction.reason
 
 
+@pytest.mark.slow
 def test_the_reserve_alone_is_compared():
     log = measured(*fifo_log("gamma", 2, 0.6, n=12_000, seed=5))
     calibration = ss.calibrate(log, reserve=0.4)
@@ -62,7 +65,14 @@ def test_unknown_workers_decide_nothing():
     calibration = ss.calibrate(measured(*fifo_log("gamma", 6, 0.1, n=3_000, seed=6)))
     prediction = ss.predict(calibration, measured(*fifo_log("gamma", 6, 0.9, n=3_000, seed=7)), draws=20)
     assert prediction.verdict == "cannot tell"
-    assert "left the number of workers open" in prediction.reason
+    assert "left workers open" in prediction.reason
+
+
+def test_quantiles_alone_cannot_tell():
+    calibration = ss.calibrate(Measurement("wrk2 histogram", quantiles={0.5: 0.02, 0.9: 0.04, 0.99: 0.08}))
+    prediction = ss.predict(calibration, measured(*fifo_log("gamma", 2, 0.5, n=1_000, seed=6)), draws=20)
+    assert prediction.verdict == "cannot tell"
+    assert "left workers open" in prediction.reason
 
 
 def test_a_service_block_alone_has_no_uncertainty(calibrated):
@@ -95,3 +105,18 @@ def test_figure_and_page(calibrated, tmp_path):
     page = prediction.report(tmp_path / "page.html").read_text("utf-8")
     assert "Prediction of a measured run" in page
     assert np.isfinite(prediction.curve.drop(columns="measure").to_numpy()).all()
+
+
+@pytest.mark.long  # test_right and test_a_service_that_became_slower_is_not_right are its short form
+def test_false_alarms_and_what_is_found():
+    alarms = found = 0
+    for seed in range(40):
+        calibration = ss.calibrate(measured(*fifo_log("gamma", 2, 0.5, n=12_000, seed=1_000 + seed, overhead_s=0.002)))
+        log = fifo_log("gamma", 2, 0.7, n=8_000, seed=5_000 + seed, overhead_s=0.002)
+        alarms += ss.predict(calibration, measured(*log), draws=40, seed=seed).verdict == "not right"
+        if seed % 4 == 0:
+            log = fifo_log("gamma", 2, 0.7, n=8_000, seed=9_000 + seed, overhead_s=0.002, mean_s=0.022)
+            found += ss.predict(calibration, measured(*log), draws=40, seed=seed).verdict == "not right"
+    # 5 % of 40, and three standard errors of that; a tenth more service is about 20 % more latency at this load
+    assert alarms <= 2 + 3.0 * np.sqrt(0.05 * 0.95 * 40)
+    assert found >= 9

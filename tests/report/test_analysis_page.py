@@ -136,5 +136,5 @@ def test_a_page_is_written_unchanged(tmp_path):
 
 
 def test_another_frame_is_refused():
-    with pytest.raises(InputError, match="size, plan, sweep, compare, noise_floor or predict"):
+    with pytest.raises(InputError, match="size, capacity, plan, sweep, compare, noise_floor or predict"):
         analysis_page.html(pd.DataFrame({"x": [1]}))

@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from time import sleep
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -24,6 +25,7 @@ from serving import KEYS, Container, answer, create_experiment, create_models, s
 
 from shadowsim import InputError, default_scenario, read_captures
 from shadowsim.frames import LATENCY, REQUESTS, WINDOWS, build
+from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.metrics.cloudwatch_wire import answer_form
 
 N = 12
@@ -221,6 +223,64 @@ def test_bad_http_is_refused_in_the_port_s_form(server, sent):
     assert len(error["message"]) < 200
 
 
+def exchange(server, sent, half_close=True):
+    """Send bytes, close the sending side, and return all that comes back until the server closes, too."""
+    address = urlsplit(server.url)
+    with closing(socket.create_connection((address.hostname, address.port), timeout=20.0)) as connection:
+        connection.sendall(sent)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while part := connection.recv(65_536):
+            received += part
+    return received
+
+
+INVOCATION = b"POST /endpoints/endpoint/invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    ("sent", "n_answers"),
+    [
+        (INVOCATION, 1),
+        (2 * INVOCATION, 2),
+        (INVOCATION.replace(b"POST /", b"POST http://localhost/"), 1),
+        (INVOCATION[:-1], 0),  # the caller is gone in the middle of a body
+        (INVOCATION[:30], 0),
+        (b"", 0),
+    ],
+)
+def test_a_caller_who_closes_his_side_gets_his_answers(server, sent, n_answers):
+    received = exchange(server, sent)
+    assert received.count(b"HTTP/1.1 200 OK") == n_answers
+    assert received.count(b"\r\n\r\n{}") == n_answers
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://localhost/endpoints/endpoint/invocations", 200),
+        (b"HTTPS://127.0.0.1:80/endpoints/endpoint/invocations", 200),
+        (b"http://evil.org/endpoints/endpoint/invocations", 403),
+        (b"http://localhost@evil.org/endpoints/endpoint/invocations", 400),
+        (b"http://localhost", 400),
+    ],
+)
+def test_absolute_targets_are_served(server, target, status):
+    line = b"POST %b HTTP/1.1\r\nConnection: close\r\n" % target
+    received = exchange(server, line + INVOCATION.partition(b"\r\n")[2], half_close=False)
+    assert received.startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_ping_needs_neither_signature_nor_name(tmp_path):
+    with serving(tmp_path, secrets={"AKID": "secret"}) as server:
+        assert server.get("/ping", Host="10.0.0.7:80") == b""
+        for path in ("/ping2", "/metrics", "/endpoints/endpoint/ping"):
+            with pytest.raises(HTTPError) as caught:
+                server.get(path)
+            caught.value.close()
+
+
 def test_errors_of_callers_are_not_logged(server, caplog):
     caplog.set_level(0)
     for sent in (b"BREW / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1"):
@@ -239,16 +299,9 @@ def test_a_long_header_is_refused_with_reason(server):
     assert caught.value.response["Error"]["Code"] == "ValidationError"
 
 
-@pytest.mark.parametrize(
-    ("method", "request_of", "words"),
-    [
-        ("invoke_endpoint_async", {"InputLocation": "s3://b/k"}, "asynchronous endpoints"),
-        ("invoke_endpoint_with_response_stream", {"Body": b"x"}, "is not supported"),
-    ],
-)
-def test_other_ways_to_invoke_are_refused_by_name(server, method, request_of, words):
-    with pytest.raises(ClientError, match=words) as caught:
-        getattr(server.client("sagemaker-runtime"), method)(EndpointName="endpoint", **request_of)
+def test_asynchronous_invocations_are_refused_by_name(server):
+    with pytest.raises(ClientError, match="asynchronous endpoints") as caught:
+        server.client("sagemaker-runtime").invoke_endpoint_async(EndpointName="endpoint", InputLocation="s3://b/k")
     assert caught.value.response["Error"]["Code"] == "UnknownOperationException"
 
 
@@ -297,6 +350,7 @@ def process_of(tmp_path, monkeypatch, *options):
     keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
     for name, value in {**variables, **keys}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it may have read other keys
     try:
         yield process, boto3.client("sagemaker"), boto3.client("sagemaker-runtime"), lines
     finally:
@@ -335,7 +389,38 @@ def test_sigterm_finishes_requests_in_flight_and_flushes_captures(tmp_path, monk
         assert sorted(read_captures(tmp_path / "s3").records["variant"]) == ["AllTraffic", "Shadow-01"]
 
 
-def test_sighup_stops_and_a_second_signal_ends_at_once(tmp_path, monkeypatch):
+def test_sighup_reads_files_again_writes_captures_and_never_ends(tmp_path, monkeypatch):
+    keys, quotas = tmp_path / "keys", tmp_path / "quotas.json"
+    keys.write_text("[default]\naws_access_key_id = any\naws_secret_access_key = any\n")
+    quotas.write_text("{}")
+    options = ("--credentials", str(keys), "--quotas", str(quotas), "--log-format", "json", "--flush-s", "3600")
+    with process_of(tmp_path, monkeypatch, *options, "--transition-s", "0") as (process, sagemaker, runtime, _):
+
+        def reload():
+            process.send_signal(signal.SIGHUP)
+            lines = []
+            while not (lines and lines[-1]["message"].endswith("wrote captures")):
+                lines.append(json.loads(process.stderr.readline()))
+            return [line["message"] for line in lines if line["message"].startswith("SIGHUP")]
+
+        create_captured_experiment(sagemaker)
+        runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")
+        assert reload() == ["SIGHUP: read credentials, quotas again, and wrote captures"]
+        assert "AllTraffic" in set(read_captures(tmp_path / "s3").records["variant"])
+        keys.write_text("[default]\naws_access_key_id = other\naws_secret_access_key = any\n")
+        quotas.write_text('{"nothing": 1}')
+        refused, done = reload()
+        assert refused.startswith("SIGHUP: the quotas in force stay, since the new ones cannot be used: ")
+        assert "must be a quota of Service Quotas" in refused
+        assert done == "SIGHUP: read credentials again, and wrote captures"
+        with pytest.raises(ClientError) as caught:
+            sagemaker.list_models()
+        assert caught.value.response["Error"]["Code"] == "UnrecognizedClientException"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_a_second_signal_ends_at_once(tmp_path, monkeypatch):
     """A request of a minute is in flight, for which the first signal waits and the second does not."""
     service = {"time": {"law": "deterministic", "mean_s": 50.0}, "workers": 8}
     changes = {f"services.{name}": service for name in ("AllTraffic", "Shadow-01")}
@@ -346,7 +431,7 @@ def test_sighup_stops_and_a_second_signal_ends_at_once(tmp_path, monkeypatch):
         with ThreadPoolExecutor(1) as callers:
             answering = callers.submit(runtime.invoke_endpoint, EndpointName="endpoint", Body=b"x")
             until(lambda: n_unanswered(runtime) >= 1)
-            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
             while "stopping" not in process.stdout.readline():
                 pass
             process.send_signal(signal.SIGINT)
@@ -378,6 +463,8 @@ def test_a_killed_server_serves_on_when_it_is_started_again(tmp_path, monkeypatc
         assert lines[0].startswith("state is kept in ")
         create_captured_experiment(sagemaker)
         runtime.invoke_endpoint(EndpointName="endpoint", Body=b"x")
+        until(lambda: n_unanswered(runtime) == 0)
+        sleep(4 * JOURNAL_S)  # the captures of both variants reach the journal
         process.kill()
         process.wait(10)
     with process_of(tmp_path, monkeypatch, *options) as (process, sagemaker, runtime, lines):
@@ -386,7 +473,7 @@ def test_a_killed_server_serves_on_when_it_is_started_again(tmp_path, monkeypatc
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
     reading = read_captures(tmp_path / "s3")
-    assert sorted(reading.records["variant"]) == ["AllTraffic", "Shadow-01"]  # only lines since the last flush are lost
+    assert sorted(reading.records["variant"]) == 2 * ["AllTraffic"] + 2 * ["Shadow-01"]
     assert (reading.reading.n_torn, reading.reading.n_broken) == (0, 0)
 
 
@@ -401,6 +488,9 @@ def test_a_killed_server_serves_on_when_it_is_started_again(tmp_path, monkeypatc
         (["--scenario", "missing.json"], "missing.json"),
         (["--credentials", "missing"], "missing: cannot be read"),
         (["--time-scale", "-1"], "--time-scale: must be > 0"),
+        (["--log-format", "xml"], "--log-format: must be text or json, got 'xml'"),
+        (["--tls-cert", "a.crt"], "--tls-cert: needs --tls-key"),
+        (["--tls-cert", "a.crt", "--tls-key", "a.key"], "--tls-cert: a.crt cannot be read: No such file"),
         (["--quotas", "missing.json"], "missing.json"),
     ],
 )

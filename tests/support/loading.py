@@ -9,9 +9,9 @@ from time import monotonic
 import numpy as np
 from serving import Container, Loop, answer
 
-from shadowsim.measuring.bodies import Bodies
-from shadowsim.measuring.generator import Control, Generator, LoadJob
-from shadowsim.measuring.targets import HTTP, Target
+from shadowsim.measuring.generator.bodies import Bodies
+from shadowsim.measuring.generator.sender import Control, Generator, LoadJob
+from shadowsim.measuring.generator.targets import HTTP, Target
 
 TIMEOUT_S = 20.0
 
@@ -66,10 +66,11 @@ def sent(planned, control=None, during=None, late_s=-0.05):
 
     async def run():
         own = control or Control()
-        generator = Generator(planned, monotonic() - late_s, own)
+        generator = Generator(planned, own)
+        generator.get_ready()
         also = asyncio.create_task(during(own, generator)) if during else None
         async with asyncio.timeout(4 * TIMEOUT_S):
-            result = await generator.run()
+            result = await generator.run(monotonic() - late_s)
         if also is not None:
             await also
         return result

@@ -1,13 +1,17 @@
-"""Served requests and a live endpoint, for tests of counts and metrics."""
+"""Served requests, a live endpoint and captured invocations, for tests of counts, metrics and captures."""
 
 import math
 
 from shadowsim.scenario.reading import Mirroring
-from shadowsim.server.data_plane.backends import Answer
+from shadowsim.server.data_plane.backends import CUSTOM_ATTRIBUTES, Answer, Call
+from shadowsim.server.data_plane.captures import Invocation
 from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
-from shadowsim.server.state.views import EndpointView
+from shadowsim.server.state.views import CaptureView, EndpointView
+
+BOTH = frozenset({"Input", "Output"})
+TYPES = {"csv_content_types": ("text/csv",), "json_content_types": ("application/json",)}
 
 
 def served(
@@ -31,3 +35,21 @@ def served(
 
 def endpoint(name):
     return LiveEndpoint(EndpointView(name, "InService", 1), RequestMirror(Mirroring(), CopyLimits(), None))
+
+
+def view(destination="s3://bucket/some/prefix", percentage=100, modes=BOTH, **more):
+    return CaptureView(destination, percentage, modes, **{**TYPES, **more})
+
+
+def take(captures, *views, body=b"1,2", content_type="text/csv", attributes=None, outcome="answered", **changes):
+    """Let a writer capture an invocation, and return the bytes that it captured."""
+    headers = {"Content-Type": content_type, CUSTOM_ATTRIBUTES: attributes}
+    fields = {
+        "endpoint": "endpoint",
+        "variant": "AllTraffic",
+        "production": True,
+        "call": Call(body, {name: value for name, value in headers.items() if value}),
+        "answer": Answer(outcome, 0.0, 200, b'{"y": 1}', {"Content-Type": "application/json"}),
+        "arrival_s": 1_800_000_000.0,
+    }
+    return captures.take(views, Invocation(**{**fields, **changes}))

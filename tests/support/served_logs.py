@@ -9,7 +9,6 @@ import pandas as pd
 
 from shadowsim.measuring.fifo_starts import Answered
 from shadowsim.measuring.measurement import Measurement
-from shadowsim.measuring.measurement_files import tidy
 
 LAWS = ("exponential", "lognormal", "gamma", "deterministic", "weibull", "uniform", "pareto")
 
@@ -63,7 +62,9 @@ def answered(arrival_s, latency_s, instance=None):
 def measured(arrival_s, latency_s, **columns):
     """As `calibrate` and `predict` take them."""
     table = pd.DataFrame({"arrival_s": arrival_s, "latency_s": latency_s, **columns})
-    return Measurement("test", requests=tidy(table, "test"))
+    if "status" not in table.columns:
+        table["status"] = np.where(np.isnan(table["latency_s"]), "failed", "answered")
+    return Measurement("test", requests=table.sort_values("arrival_s", kind="stable", ignore_index=True))
 
 
 def batch_log(
@@ -84,3 +85,40 @@ def batch_log(
         latency[i : i + size] = free[worker] - arrival_s[i : i + size] + overhead_s
         i += size
     return arrival_s, latency
+
+
+STEP = {"base_s": 0.0012, "per_prefill_token_s": 0.00034, "per_sequence_s": 0.00066, "per_kv_token_s": 1e-6}
+
+
+def token_log(rate_per_s=8.0, n=1_500, seed=0, places=8, before_s=0.001, slower=1.0):
+    """Requests of a continuous batcher that reads a whole prompt in one step, by a loop over its steps."""
+    rng = np.random.default_rng(seed)
+    arrival_s = np.cumsum(rng.exponential(1.0 / rate_per_s, n))
+    prompt, output = rng.integers(32, 129, n), rng.integers(16, 65, n)
+    first, last = np.empty(n), np.empty(n)
+    running, i, t = {}, 0, 0.0
+    while i < n or running:
+        if not running:
+            t = max(t, arrival_s[i] + before_s)
+        decoding = list(running)
+        read = 0
+        while i < n and arrival_s[i] + before_s <= t and len(running) < places:
+            running[i] = 0
+            read += int(prompt[i])
+            i += 1
+        context = sum(int(prompt[r]) + running[r] for r in decoding)
+        t += slower * (
+            STEP["base_s"]
+            + STEP["per_prefill_token_s"] * read
+            + STEP["per_sequence_s"] * len(running)
+            + STEP["per_kv_token_s"] * context
+        )
+        for r in list(running):
+            running[r] += 1
+            if running[r] == 1:
+                first[r] = t
+            if running[r] == output[r]:
+                last[r] = t
+                del running[r]
+    columns = {"first_token_s": first - arrival_s, "prompt_tokens": prompt, "output_tokens": output}
+    return measured(arrival_s, last - arrival_s, **columns)

@@ -10,13 +10,15 @@ import pandas as pd
 
 from shadowsim import frames
 from shadowsim.captures.folders import arrivals_of, read_captures
-from shadowsim.errors import InputError, shown
+from shadowsim.errors import InputError, did_you_mean, shown
+from shadowsim.measuring.generator.load_run import is_load_run, read_load_run
 from shadowsim.measuring.measurement import REQUEST_COLUMNS, Measurement
 from shadowsim.scenario.log_forms import CAPTURES
 from shadowsim.scenario.table_files import line_of, listing, read_table
 
 FRAMES = "shadowsim run"
 _WINDOWS, _LATENCY, _REQUESTS = "windows.parquet", "latency.parquet", "requests.parquet"
+_MOMENTS = ("arrival_s", "sent_s", "first_byte_s", "done_s")
 _NUMBERS = [name for name in REQUEST_COLUMNS if name not in ("status", "inference_id")]
 _QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
@@ -58,18 +60,28 @@ def read_capture_files(source: Path) -> Measurement:
     )
 
 
-def read_run(folder: Path) -> Measurement:
-    """Read the frames of a run in a folder: those of its source, if it has two variants.
+def read_run(folder: Path, variant: str | None = None) -> Measurement:
+    """Read the frames of a run in a folder: those of a variant, by default its source.
 
     A simulation keeps only a sample of its requests. Such a sample is no traffic: only windows and quantiles are taken.
     """
+    if is_load_run(folder):
+        measured = read_load_run(folder)
+        if variant is not None:
+            raise InputError("variant", f"must be left out: a {measured.form} is of one service", variant)
+        return measured
     windows = frames.read(
         folder / _WINDOWS, frames.WINDOWS, (*frames.LIVE_WINDOWS[len(frames.WINDOWS) :], *frames.OPTIONAL["windows"])
     )
-    roles, lacks = list(windows["role"].unique()), []
-    if len(roles) > 1:
+    roles, lacks = dict(zip(windows["role"], windows["variant"], strict=True)), []
+    role = "source" if "source" in roles else next(iter(roles))
+    if variant is not None:
+        known = list(roles.values())
+        if variant not in known:
+            raise InputError("variant", f"must be one of {listing(known)}", variant, hint=did_you_mean(variant, known))
+        role = next(role for role, name in roles.items() if name == variant)
+    elif len(roles) > 1:
         lacks.append("The run has two variants: this is its source.")
-    role = "source" if "source" in roles else roles[0]
     windows = windows[windows["role"] == role].reset_index(drop=True)
     gaps = np.diff(windows["time_s"].to_numpy(np.float64))
     windows.insert(1, "period_s", float(gaps[0]) if gaps.size else np.nan)
@@ -92,10 +104,13 @@ def read_run(folder: Path) -> Measurement:
     )
 
 
-def read_requests_table(files: list[Path], form: str) -> Measurement:
-    """Read a table in CSV, JSON lines or Parquet with columns of `Measurement.requests`; the status may be left out."""
+def read_requests_table(files: list[Path], form: str, variant: str | None = None) -> Measurement:
+    """Read a table in CSV, JSON lines or Parquet with columns of `Measurement.requests`; the status may be left out.
+
+    Of a table with columns `variant` and `role`, the rows of a variant are taken, by default those of the source.
+    """
     file = files[0]
-    table = read_table(file, shown(file))
+    table = _of_variant(read_table(file, shown(file)), variant, shown(file))
     for name in ("arrival_s", "latency_s"):
         if name not in table.columns:
             raise InputError(shown(file), f"must have a column {name}; it has {listing(map(str, table.columns))}")
@@ -106,7 +121,10 @@ def read_requests_table(files: list[Path], form: str) -> Measurement:
             row = int(np.argmax(wrong))
             line = line_of(file, row)
             where = f"row {row + 1}" if line is None else f"line {line}"
-            raise InputError(shown(file), f"must have a number in column {name}, in {where}", table[name].iloc[row])
+            least = "" if name == "arrival_s" else ", 0 or more,"
+            raise InputError(
+                shown(file), f"must have a number{least} in column {name}, in {where}", table[name].iloc[row]
+            )
         table[name] = numbers
     lacks = []
     if "status" not in table.columns:
@@ -114,7 +132,20 @@ def read_requests_table(files: list[Path], form: str) -> Measurement:
         table["status"] = pd.Series([pd.NA] * len(table), dtype=frames.TEXT)
     kept = table[[name for name in REQUEST_COLUMNS if name in table.columns]]
     requests = kept.sort_values("arrival_s", kind="stable", ignore_index=True)
+    for name in requests.columns.intersection(list(_MOMENTS)):
+        requests[name] -= table["arrival_s"].min()
     return Measurement(form, requests=requests, lacks=tuple(lacks), n_lines=len(table))
+
+
+def _of_variant(table: pd.DataFrame, variant: str | None, name: str) -> pd.DataFrame:
+    if variant is None:
+        return table[table["role"] == "source"].reset_index(drop=True) if "role" in table.columns else table
+    if "variant" not in table.columns:
+        raise InputError("variant", f"must be left out, since {name} has no column variant", variant)
+    known = [*map(str, table["variant"].unique())]
+    if variant not in known:
+        raise InputError("variant", f"must be one of {listing(known)}", variant, hint=did_you_mean(variant, known))
+    return table[table["variant"] == variant].reset_index(drop=True)
 
 
 def _requests(file: Path, role: str) -> pd.DataFrame | None:

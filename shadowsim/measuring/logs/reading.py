@@ -65,7 +65,11 @@ _KNOWN = (
 
 
 def read_measurement(
-    source: Source | Sequence[Source], *, log_format: str | None = None, latency_unit: str | None = None
+    source: Source | Sequence[Source],
+    *,
+    log_format: str | None = None,
+    latency_unit: str | None = None,
+    variant: str | None = None,
 ) -> Measurement:
     """Read what was measured on a real service, from the files that people have.
 
@@ -85,6 +89,8 @@ def read_measurement(
         the directive's name.
     latency_unit : str, optional
         ns, us, ms or s: the unit of a percentile spectrum that does not say it.
+    variant : str, optional
+        Of a folder that shadowsim wrote, or a table with a column `variant`, the one to take; by default the source.
 
     Returns
     -------
@@ -105,7 +111,7 @@ def read_measurement(
         raise InputError("source", "must name at least one file")
     if len(sources) == 1 and sources[0].is_dir():
         if is_run(sources[0]):
-            return read_run(sources[0])
+            return read_run(sources[0], variant)
         files = _files_in(sources[0])
     else:
         files = sources
@@ -116,11 +122,20 @@ def read_measurement(
         return read_capture_files(sources[0])
     if len(files) > 1 and form not in _SEVERAL:
         raise InputError(shown(files[1]), f"must not be given beside {files[0].name}: {form} is one file a run")
+    if form == log_forms.REQUESTS_TABLE:
+        return read_requests_table(files, form, variant)
+    if variant is not None:
+        raise InputError("variant", f"must be left out: {form} is of one service", variant)
     if form == log_forms.ACCESS_LOG:
         return read_access_log(files, form, log_format)
     if form == log_forms.HDR:
         return read_spectrum(files, form, latency_unit)
     return _READERS[form](files, form)
+
+
+def measurement_of(source: Measurement | Source, variant: str | None = None) -> Measurement:
+    """Return a measurement, read by `read_measurement` if it is a path."""
+    return source if isinstance(source, Measurement) else read_measurement(source, variant=variant)
 
 
 def _files_in(folder: Path) -> list[Path]:

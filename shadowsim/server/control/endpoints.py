@@ -19,7 +19,7 @@ from shadowsim.aws.experiment import excluded_type
 from shadowsim.errors import RefusedError, ResourceInUseError, ValidationError
 from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
 from shadowsim.server.control.models import find_model, find_single_model, refuse_tags
-from shadowsim.server.control.pagination import Row, page
+from shadowsim.server.control.pagination import page
 from shadowsim.server.state.account import Endpoint, ResourceRecord, World
 from shadowsim.server.state.events import configured_fleet
 from shadowsim.server.state.fleet import Body, Fleet, VariantView
@@ -61,20 +61,12 @@ def describe_endpoint_config(store: Store, world: World, body: Body) -> dict[str
 
 def list_endpoint_configs(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer ListEndpointConfigs."""
-    rows = [
-        Row(
-            r.name,
-            r.created_s,
-            r.created_s,
-            {
-                "EndpointConfigName": r.name,
-                "EndpointConfigArn": world.arn("endpoint-config", r.name),
-                "CreationTime": r.created_s,
-            },
-        )
-        for r in world.configs.values()
-    ]
-    answer = page("ListEndpointConfigs", body, rows, store.key)
+    summary = lambda r: {  # noqa: E731
+        "EndpointConfigName": r.name,
+        "EndpointConfigArn": world.arn("endpoint-config", r.name),
+        "CreationTime": r.created_s,
+    }
+    answer = page("ListEndpointConfigs", body, world.configs.values(), store.key, summary)
     return {"EndpointConfigs": answer.pop("Items"), **answer}
 
 
@@ -183,23 +175,16 @@ def describe_endpoint(store: Store, world: World, body: Body) -> dict[str, Any]:
 
 def list_endpoints(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer ListEndpoints."""
-    rows = [
-        Row(
-            e.name,
-            e.created_s,
-            e.modified_s,
-            {
-                "EndpointName": e.name,
-                "EndpointArn": world.arn("endpoint", e.name),
-                "CreationTime": e.created_s,
-                "LastModifiedTime": e.modified_s,
-                "EndpointStatus": e.status,
-            },
-            e.status,
-        )
-        for e in world.endpoints.values()
-    ]
-    answer = page("ListEndpoints", body, rows, store.key)
+    summary = lambda e: {  # noqa: E731
+        "EndpointName": e.name,
+        "EndpointArn": world.arn("endpoint", e.name),
+        "CreationTime": e.created_s,
+        "LastModifiedTime": e.modified_s,
+        "EndpointStatus": e.status,
+    }
+    answer = page(
+        "ListEndpoints", body, world.endpoints.values(), store.key, summary, modified="modified_s", status="status"
+    )
     return {"Endpoints": answer.pop("Items"), **answer}
 
 

@@ -9,7 +9,7 @@ records that result.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from shadowsim.errors import (
     ValidationError,
 )
 from shadowsim.server.control.models import find_model, find_single_model
-from shadowsim.server.control.pagination import Row, page
+from shadowsim.server.control.pagination import page
 from shadowsim.server.state.account import Endpoint, ExperimentRecord, World
 from shadowsim.server.state.events import merged_request
 from shadowsim.server.state.fleet import Body
@@ -279,12 +279,14 @@ def describe_experiment(store: Store, world: World, body: Body) -> dict[str, Any
 
 def list_experiments(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer ListInferenceExperiments."""
-    rows = [
-        Row(t.name, t.created_s, t.modified_s, _summary(t), t.stage.status)
-        for t in world.experiments.values()
-        if body.get("Type", t.request["Type"]) == t.request["Type"]
-    ]
-    answer = page("ListInferenceExperiments", body, rows, store.key)
+    experiments: Iterable[ExperimentRecord] = world.experiments.values()
+    if "Type" in body:
+        experiments = [record for record in experiments if record.request["Type"] == body["Type"]]
+    answer = page(
+        *("ListInferenceExperiments", body, experiments, store.key, _summary),
+        modified="modified_s",
+        status="stage.status",
+    )
     return {"InferenceExperiments": answer.pop("Items"), **answer}
 
 

@@ -5,16 +5,24 @@ A model is only recorded: what it names (an image, a URL) is never fetched or in
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from shadowsim.aws.experiment import tag_rules
 from shadowsim.errors import RefusedError, ResourceNotFoundError, ValidationError
-from shadowsim.server.control.pagination import Row, page
+from shadowsim.server.control.pagination import page
 from shadowsim.server.state.account import ResourceRecord, World, containers_of
 from shadowsim.server.state.fleet import Body
 from shadowsim.server.state.store import Store
 
 _MAX_TAGS = 50
+
+
+class _Tag(NamedTuple):
+    """A tag as a record of a list, in the order in which tags were added."""
+
+    name: str
+    created_s: float
+    value: str
 
 
 def create_model(store: Store, world: World, body: Body) -> dict[str, Any]:
@@ -42,11 +50,12 @@ def describe_model(store: Store, world: World, body: Body) -> dict[str, Any]:
 
 def list_models(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer ListModels."""
-    rows = [
-        Row(r.name, r.created_s, r.created_s, {"ModelName": r.name, "ModelArn": world.arn("model", r.name)})
-        for r in world.models.values()
-    ]
-    return _answer_with("Models", page("ListModels", body, map(_with_creation_time, rows), store.key))
+    summary = lambda r: {  # noqa: E731
+        "ModelName": r.name,
+        "ModelArn": world.arn("model", r.name),
+        "CreationTime": r.created_s,
+    }
+    return _answer_with("Models", page("ListModels", body, world.models.values(), store.key, summary))
 
 
 def delete_model(store: Store, world: World, body: Body) -> dict[str, Any]:
@@ -66,11 +75,11 @@ def add_tags(store: Store, world: World, body: Body) -> dict[str, Any]:
 
 def list_tags(store: Store, world: World, body: Body) -> dict[str, Any]:
     """Answer ListTags, in the order in which the tags were added."""
-    items = _tags_of(world, body).items()
     # One page holds all tags that a resource can have, so no token is ever needed.
-    rows = [Row(key, float(i), 0.0, {"Key": key, "Value": value}) for i, (key, value) in enumerate(items)]
+    tags = [_Tag(key, float(i), value) for i, (key, value) in enumerate(_tags_of(world, body).items())]
+    summary = lambda tag: {"Key": tag.name, "Value": tag.value}  # noqa: E731
     ascending = {**body, "SortOrder": "Ascending"}
-    return _answer_with("Tags", page("ListTags", ascending, rows, store.key, per_page=_MAX_TAGS))
+    return _answer_with("Tags", page("ListTags", ascending, tags, store.key, summary, per_page=_MAX_TAGS))
 
 
 def delete_tags(store: Store, world: World, body: Body) -> dict[str, Any]:
@@ -112,10 +121,6 @@ def _tags_of(world: World, body: Body) -> dict[str, str]:
 
 def _tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
-
-
-def _with_creation_time(row: Row) -> Row:
-    return Row(row.name, row.created_s, row.modified_s, {**row.summary, "CreationTime": row.created_s}, row.status)
 
 
 def _answer_with(member: str, answer: dict[str, Any]) -> dict[str, Any]:

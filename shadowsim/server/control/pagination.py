@@ -11,9 +11,10 @@ from __future__ import annotations
 import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar
 
 from shadowsim.aws.contract import sentence
 from shadowsim.errors import ValidationError
@@ -21,39 +22,55 @@ from shadowsim.server.state.fleet import Body
 
 _MAC_BYTES = 16
 _PER_PAGE = 10
+_NAME = attrgetter("name")
 _PAGE_MEMBERS = ("NextToken", "MaxResults")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A resource as an item of a list.
+class Record(Protocol):
+    """A resource in a list: its name is unique."""
 
-    Attributes
-    ----------
-    summary : mapping
-        The item in the answer.
-    status : str
-        "" for resources without a status.
-    """
+    @property
+    def name(self) -> str:
+        """Name."""
+        ...
 
-    name: str
-    created_s: float
-    modified_s: float
-    summary: Body
-    status: str = ""
+    @property
+    def created_s(self) -> float:
+        """Creation time."""
+        ...
 
 
-def page(action: str, body: Body, rows: Iterable[Row], key: bytes, per_page: int = _PER_PAGE) -> dict[str, Any]:
+_Listed = TypeVar("_Listed", bound=Record)
+
+
+def page(
+    action: str,
+    body: Body,
+    records: Iterable[_Listed],
+    key: bytes,
+    summary: Callable[[_Listed], Body],
+    *,
+    modified: str = "created_s",
+    status: str = "",
+    per_page: int = _PER_PAGE,
+) -> dict[str, Any]:
     """Return one page of summaries, under "Items", and "NextToken" when there are more.
+
+    Summaries are made for the page alone, and all else is one pass a filter, so that a page of many thousand resources
+    takes some ms.
 
     Parameters
     ----------
     action : str
     body : mapping
         The List request.
-    rows : iterable of Row
+    records : iterable of Record
     key : bytes
         Signs the tokens.
+    summary : callable
+        Returns a record's item in the answer.
+    modified, status : str
+        The records' attributes for LastModifiedTime and Status; "" for resources without a status.
     per_page : int
         The page size if the request has no MaxResults.
 
@@ -64,35 +81,44 @@ def page(action: str, body: Body, rows: Iterable[Row], key: bytes, per_page: int
     """
     order = body.get("SortBy", "CreationTime")
     descending = body.get("SortOrder", "Descending") == "Descending"
-
-    def place(row: Row) -> tuple[Any, str]:
-        sort_values = {"Name": "", "CreationTime": row.created_s, "Status": row.status}
-        return sort_values[order], row.name
-
+    attribute = {"CreationTime": "created_s", "Status": status}.get(order, "")
     question = [action, {name: value for name, value in sorted(body.items()) if name not in _PAGE_MEMBERS}]
-    matching = sorted((row for row in rows if _matches(row, body)), key=place, reverse=descending)
+    matching = _matching(list(records), body, modified, status)
+    names = map(_NAME, matching)
+    values = map(attrgetter(attribute), matching) if attribute else repeat("")
+    places = list(zip(values, names, matching, strict=False))  # names are unique, so records are not compared
     if body.get("NextToken"):
-        last = _open_token(body["NextToken"], question, key)
-        matching = [row for row in matching if (place(row) < last if descending else place(row) > last)]
+        value, name = _open_token(body["NextToken"], question, key)
+        if descending:
+            places = [place for place in places if place[0] < value or (place[0] == value and place[1] < name)]
+        else:
+            places = [place for place in places if place[0] > value or (place[0] == value and place[1] > name)]
+    places.sort(reverse=descending)
     size = body.get("MaxResults", per_page)
-    answer: dict[str, Any] = {"Items": [row.summary for row in matching[:size]]}
-    if len(matching) > size:
-        answer["NextToken"] = _seal_token(place(matching[size - 1]), question, key)
+    answer: dict[str, Any] = {"Items": [summary(record) for _, _, record in places[:size]]}
+    if len(places) > size:
+        answer["NextToken"] = _seal_token(places[size - 1][:2], question, key)
     return answer
 
 
-def _matches(row: Row, body: Body) -> bool:
-    bounds = (
-        ("CreationTimeAfter", row.created_s, 1),
-        ("CreationTimeBefore", row.created_s, -1),
-        ("LastModifiedTimeAfter", row.modified_s, 1),
-        ("LastModifiedTimeBefore", row.modified_s, -1),
-    )
-    return (
-        body.get("NameContains", "") in row.name
-        and body.get("StatusEquals", row.status) == row.status
-        and all(name not in body or (value - body[name]) * sign > 0 for name, value, sign in bounds)
-    )
+def _matching(records: list[_Listed], body: Body, modified: str, status: str) -> list[_Listed]:
+    """Return the records that a request's filters leave; only the filters that it has cost time."""
+    if "NameContains" in body:
+        part = body["NameContains"]
+        records = [record for record in records if part in record.name]
+    if "StatusEquals" in body and status:
+        wanted, status_of = body["StatusEquals"], attrgetter(status)
+        records = [record for record in records if status_of(record) == wanted]
+    for bound, attribute, sign in (
+        ("CreationTimeAfter", "created_s", 1),
+        ("CreationTimeBefore", "created_s", -1),
+        ("LastModifiedTimeAfter", modified, 1),
+        ("LastModifiedTimeBefore", modified, -1),
+    ):
+        if bound in body:
+            limit, value_of = body[bound] * sign, attrgetter(attribute)
+            records = [record for record in records if value_of(record) * sign > limit]
+    return records
 
 
 def _seal_token(place: tuple[Any, str], question: list[Any], key: bytes) -> str:

@@ -2,20 +2,33 @@
 
 A backend answers an invocation with one of its variant's instances. It never raises for a failure of that instance: a
 container that refuses, drops the connection, sends garbage or never ends gives an `Answer`, too.
+
+An answer may be streamed: its parts go to a `Receiver` as they come, and the `Answer` follows at the end. What is not
+2XX is not streamed, so it can become an ordinary error.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol
 
 import aiohttp
+from aiohttp.client import _RequestContextManager
 
-from shadowsim.server.data_plane.connections import AllowanceExceededError, ExcessError, read
+from shadowsim.server.data_plane.completions import CompletionRequest
+from shadowsim.server.data_plane.connections import (
+    AllowanceExceededError,
+    ExcessError,
+    ReadAllowance,
+    parts,
+    read,
+)
 from shadowsim.server.data_plane.loop_clock import LoopClock
+from shadowsim.server.data_plane.streamed_bodies import StreamedBody, TokenFigures
+from shadowsim.server.http.streamed_replies import CallerGoneError
 
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED = "answered", "error_4xx", "error_5xx", "timed_out", "refused"
 BROKEN = "broken"  # no readable answer
@@ -23,8 +36,11 @@ TOO_LONG = "too_long"  # an answer above the limit, which is not read on; "broke
 GIVEN_UP = "given_up"  # a copy whose answer exceeded the allowance; a lost copy in frames
 CONNECT_S, PING_S = 0.25, 2.0  # SageMaker's time-outs for a container's socket and for /ping
 CONTENT_TYPE = "Content-Type"
+INVOCATIONS = "/invocations"  # of every container
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 NEW_SESSION, CLOSED_SESSION = "X-Amzn-SageMaker-New-Session-Id", "X-Amzn-SageMaker-Closed-Session-Id"
+# ValueError: garbage in a header
+_FAILURES = (AllowanceExceededError, ExcessError, aiohttp.ClientError, OSError, ValueError)
 _PASSED = (CONTENT_TYPE, CUSTOM_ATTRIBUTES, NEW_SESSION, CLOSED_SESSION)
 
 
@@ -37,35 +53,46 @@ class Call:
     body : bytes
     headers : mapping of str to str
         The headers that SageMaker passes on.
+    path : str
+        Path at the container.
+    completion : CompletionRequest or None
+        What it asks for in the form of OpenAI's API; None for any other call.
     """
 
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    path: str = INVOCATIONS
+    completion: CompletionRequest | None = None
+
+
+class Receiver(Protocol):
+    """Who takes the parts of a streamed answer; each call returns when the next may follow."""
+
+    @property
+    def within_s(self) -> float:
+        """Time limit of the whole answer; its first part has that of an invocation."""
+        ...
+
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        """Take the headers, before any part; raises `CallerGoneError`."""
+        ...
+
+    async def part(self, part: bytes) -> None:
+        """Take a part; raises `CallerGoneError`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class TokenFigures:
-    """What a service in tokens did for a call.
+class Unread:
+    """Takes the parts of a copy's answer, which nobody reads."""
 
-    Attributes
-    ----------
-    first_token_s, per_token_s : float
-        Time from arrival to the first token, and mean time per token after it; NaN where they did not come in time.
-    prompt, output : int
-        Tokens of the prompt, and of a whole answer.
-    produced, prefilled : int
-        Tokens that were produced, and tokens of prompts that were computed, until the caller had its answer.
-    preemptions : int
-        How often the call's sequence gave its blocks back.
-    """
+    within_s: float
 
-    first_token_s: float
-    per_token_s: float
-    prompt: int
-    output: int
-    produced: int
-    prefilled: int
-    preemptions: int
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    async def part(self, part: bytes) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +122,13 @@ class Answer:
     offered_s : float
         The least such share that it can have had: in full batches. It makes up the offered load.
     tokens : TokenFigures or None
-        None but for a simulated service in tokens.
+        None but for a simulated service in tokens, and for a streamed answer.
+    first_part_s : float
+        Time to the first part of a streamed answer; NaN without one.
+    cut_bytes : int
+        Bytes of a streamed answer that follow those of `body`, which has a limit.
+    is_left : bool
+        Whether the caller left before the end of a streamed answer.
     """
 
     outcome: str
@@ -109,6 +142,14 @@ class Answer:
     work_s: float = math.nan
     offered_s: float = math.nan
     tokens: TokenFigures | None = None
+    first_part_s: float = math.nan
+    cut_bytes: int = 0
+    is_left: bool = False
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the caller got a part of it before its end was known."""
+        return not math.isnan(self.first_part_s)
 
 
 class Backend(Protocol):
@@ -119,8 +160,8 @@ class Backend(Protocol):
         """Workers per instance; None if unknown."""
         ...
 
-    async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
-        """Answer a call with an instance, within a time limit."""
+    async def invoke(self, instance: int, call: Call, timeout_s: float, receiver: Receiver | None = None) -> Answer:
+        """Answer a call with an instance, within a time limit; streamed if there is a receiver."""
         ...
 
     def batches(self) -> Sequence[tuple[int, float]]:
@@ -129,7 +170,7 @@ class Backend(Protocol):
 
 
 class Container:
-    """Containers behind URLs: `POST /invocations`, `GET /ping`.
+    """Containers behind URLs: `POST /invocations` or another path, `GET /ping`.
 
     Parameters
     ----------
@@ -138,9 +179,12 @@ class Container:
     session : aiohttp.ClientSession
         Made by `connections.open_session`, which leaves bodies unchanged.
     max_answer_bytes : int
-        Longest answer; reading a longer one stops, and its connection is closed.
+        Longest answer; reading a longer one stops, and its connection is closed. A streamed one is read on, but no more
+        of it is kept.
     loop_clock : LoopClock, optional
         Clock of the time-outs.
+    allowance : ReadAllowance, optional
+        Also pays for the time in which the tokens of streamed answers are counted.
     """
 
     n_workers = None
@@ -151,47 +195,90 @@ class Container:
         session: aiohttp.ClientSession,
         max_answer_bytes: int,
         loop_clock: LoopClock | None = None,
+        allowance: ReadAllowance | None = None,
     ):
         self._urls = [url.rstrip("/") for url in urls]
-        self._invocations = [f"{url}/invocations" for url in self._urls]
         self._limits = aiohttp.ClientTimeout()
         self._session, self._max_answer_bytes = session, max_answer_bytes
-        self._loop_clock = loop_clock or LoopClock()
+        self._loop_clock, self._allowance = loop_clock or LoopClock(), allowance
 
-    async def invoke(self, instance: int, call: Call, timeout_s: float) -> Answer:
+    async def invoke(self, instance: int, call: Call, timeout_s: float, receiver: Receiver | None = None) -> Answer:
         """Post a call to an instance's container."""
-        url = self._invocations[instance % len(self._invocations)]
+        url = self._urls[instance % len(self._urls)] + call.path
         if self._limits.sock_connect != CONNECT_S:
             self._limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+        if receiver is not None:
+            return await self._stream(url, call, timeout_s, receiver)
         began = perf_counter()
         try:
-            async with (
-                self._loop_clock.within(timeout_s),
-                self._session.post(
-                    url, data=call.body, headers=call.headers, timeout=self._limits, allow_redirects=False
-                ) as response,
-            ):
-                body = await read(response.content, self._max_answer_bytes)
-                latency_s = perf_counter() - began
-                if body is None:
-                    response.close()  # leaves the rest unread
-                    return Answer(TOO_LONG, latency_s)
-                headers = response.headers
-                # an unprintable value cannot be sent on
-                passed = {name: headers[name] for name in _PASSED if name in headers and headers[name].isprintable()}
-                return Answer(outcome_of(response.status), latency_s, response.status, body, passed)
-        except AllowanceExceededError as error:
-            error.__traceback__ = None  # the connection keeps the error, whose frames would keep what was read
-            return Answer(GIVEN_UP, perf_counter() - began)
-        except ExcessError as error:
-            error.__traceback__ = None
-            return Answer(BROKEN, perf_counter() - began, failure=str(error))
-        except aiohttp.ConnectionTimeoutError:
-            return Answer(BROKEN, perf_counter() - began, failure=f"no connection within {CONNECT_S:g} s")
-        except TimeoutError:
-            return Answer(TIMED_OUT, timeout_s)
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: garbage in a header
-            return Answer(BROKEN, perf_counter() - began, failure=_failure(error))
+            async with self._loop_clock.within(timeout_s), self._post(url, call) as response:
+                return await self._whole(response, began)
+        except _FAILURES as error:
+            return _failed(error, perf_counter() - began, timeout_s)
+
+    async def _stream(self, url: str, call: Call, timeout_s: float, receiver: Receiver) -> Answer:
+        """Pass an answer on in parts; the time for which the receiver holds them up is not the container's."""
+        began, passed = perf_counter(), {}
+        if self._allowance is not None:
+            self._allowance.n_streams += 1
+        body: StreamedBody | None = None
+        response: aiohttp.ClientResponse | None = None
+        source: AsyncGenerator[bytes, None] | None = None
+        try:
+            async with self._loop_clock.within(timeout_s):
+                response = await self._post(url, call)
+                if outcome_of(response.status) != ANSWERED:
+                    return await self._whole(response, began)
+                source = parts(response, self._allowance)
+                part = await anext(source, b"")
+            passed = _passed_on(response)
+            is_sse = response.content_type == "text/event-stream"
+            body = StreamedBody(began, self._max_answer_bytes, is_sse, self._allowance)
+            async with self._loop_clock.within(receiver.within_s - (perf_counter() - began)):
+                body.add(part)
+                await body.hand_over(receiver.begin(passed))
+                while part:
+                    await body.hand_over(receiver.part(part))
+                    part = await anext(source, b"")
+                    body.add(part)
+            answer = Answer(ANSWERED, body.lasted_s)
+        except CallerGoneError:
+            answer = Answer(ANSWERED, perf_counter() - began, is_left=True)
+        except _FAILURES as error:
+            if response is None or body is None:
+                return _failed(error, perf_counter() - began, timeout_s)
+            answer = _failed(error, body.elapsed_s, body.elapsed_s)
+        finally:
+            if self._allowance is not None:
+                self._allowance.n_streams -= 1
+            if source is not None:
+                await source.aclose()
+            if response is not None:
+                response.release()  # closes the connection of an incomplete answer
+        if body is None or response is None:
+            return answer
+        return replace(
+            answer,
+            status=response.status,
+            body=body.kept.joined(),
+            headers=passed,
+            tokens=body.figures(),
+            first_part_s=body.first_part_s,
+            cut_bytes=body.kept.cut_bytes,
+        )
+
+    def _post(self, url: str, call: Call) -> _RequestContextManager:
+        return self._session.post(
+            url, data=call.body, headers=call.headers, timeout=self._limits, allow_redirects=False
+        )
+
+    async def _whole(self, response: aiohttp.ClientResponse, began: float) -> Answer:
+        body = await read(response.content, self._max_answer_bytes)
+        latency_s = perf_counter() - began
+        if body is None:
+            response.close()  # leaves the rest unread
+            return Answer(TOO_LONG, latency_s)
+        return Answer(outcome_of(response.status), latency_s, response.status, body, _passed_on(response))
 
     def batches(self) -> Sequence[tuple[int, float]]:
         """Return nothing: a container does not say what it runs."""
@@ -217,11 +304,33 @@ class Container:
         return None
 
 
+def _passed_on(response: aiohttp.ClientResponse) -> dict[str, str]:
+    headers = response.headers
+    # an unprintable value cannot be sent on
+    return {name: headers[name] for name in _PASSED if name in headers and headers[name].isprintable()}
+
+
 def outcome_of(status: int) -> str:
     """Return the outcome of an HTTP status; any status but 2XX and 4XX counts as the server's fault."""
     if 200 <= status < 300:
         return ANSWERED
     return ERROR_4XX if 400 <= status < 500 else ERROR_5XX
+
+
+def _failed(error: Exception, latency_s: float, timeout_s: float) -> Answer:
+    """Return the answer that a failure makes; `timeout_s` is the latency of one that came too late."""
+    match error:
+        case AllowanceExceededError():
+            error.__traceback__ = None  # the connection keeps the error, whose frames would keep what was read
+            return Answer(GIVEN_UP, latency_s)
+        case ExcessError():
+            error.__traceback__ = None
+            return Answer(BROKEN, latency_s, failure=str(error))
+        case aiohttp.ConnectionTimeoutError():
+            return Answer(BROKEN, latency_s, failure=f"no connection within {CONNECT_S:g} s")
+        case TimeoutError():
+            return Answer(TIMED_OUT, timeout_s)
+    return Answer(BROKEN, latency_s, failure=_failure(error))
 
 
 def _failure(error: Exception) -> str:

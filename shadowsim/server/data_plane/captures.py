@@ -1,12 +1,13 @@
 """Captures invocations: buffers their lines, and writes them as files every minute and at the end.
 
 CaptureViews choose a share of the requests, one side or both, of all production variants or of named variants. Only
-invocations that the model answered with 2XX are captured. A file holds the lines of one variant and one UTC hour since
-the last flush; its key is that of captures/record.py. Files appear whole: a crash loses the lines since the last flush,
-and leaves no torn line.
+invocations that the model answered with 2XX are captured; of a streamed answer, its parts together as far as they are
+kept, and nothing if the caller left before its end. A file holds the lines of one variant and one UTC hour since the
+last flush; its key is that of captures/record.py. Files appear whole, without torn lines. With a journal a crash loses
+no more than the lines of the last JOURNAL_S, without one those since the last flush.
 
-A file that cannot be written is tried again at the next flush. Lines that do not fit in memory meanwhile are lost and
-counted. Neither affects the caller.
+A file that cannot be written is tried again at the next flush, and with a journal by the next server, too. Lines that
+do not fit in memory meanwhile are lost and counted. Neither affects the caller.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from shadowsim.captures.record import CapturedPayload, CaptureRecord, key_of, li
 from shadowsim.errors import ValidationError
 from shadowsim.option_defaults import FLUSH_S
 from shadowsim.server.data_plane.backends import ANSWERED, CONTENT_TYPE, CUSTOM_ATTRIBUTES, Answer, Call
+from shadowsim.server.data_plane.capture_journal import CapturedObject, CaptureJournal
 from shadowsim.server.state.destinations import Sink
 from shadowsim.server.state.views import CaptureView
 
@@ -83,20 +85,17 @@ class Invocation:
 
 @dataclass(slots=True)
 class _Buffer:
-    """Lines of one file, its place, and the moment of its first line."""
+    """Lines of one file, and how many of them are in the journal, whose file has so many bytes."""
 
-    bucket: str
-    prefix: str
-    endpoint: str
-    variant: str
-    began: datetime
+    file: CapturedObject
     lines: list[bytes] = field(default_factory=list)
     n_bytes: int = 0
+    n_journalled: int = 0
+    journal_bytes: int = 0
 
     @property
-    def key(self) -> str:
-        key = key_of(self.endpoint, self.variant, self.began, str(uuid4()))
-        return f"{self.prefix}/{key}" if self.prefix else key
+    def place(self) -> tuple[str, str, str, str]:
+        return self.file.destination, self.file.endpoint, self.file.variant, self.file.hour
 
 
 class CaptureWriter:
@@ -110,19 +109,24 @@ class CaptureWriter:
         Generator for the sampling.
     flush_s : float
         Interval between flushes.
+    journal : CaptureJournal, optional
+        Keeps lines that are not yet written. What it has from an earlier server is written first.
 
     Attributes
     ----------
     n_lost : dict of str to int
         Lines lost, by endpoint.
+    n_left : int
+        Lines that the journal keeps for the next server, once this writer is closed.
     """
 
-    def __init__(self, sink: Sink, random: Random, flush_s: float = FLUSH_S):
+    def __init__(self, sink: Sink, random: Random, flush_s: float = FLUSH_S, journal: CaptureJournal | None = None):
         self.n_lost: dict[str, int] = {}
-        self._sink, self._random, self._flush_s = sink, random, flush_s
+        self.n_left = 0
+        self._sink, self._random, self._flush_s, self._journal = sink, random, flush_s, journal
         self._buffers: dict[tuple[str, str, str, str], _Buffer] = {}
         self._n_bytes = 0  # in buffers, and on their way to the sink
-        self._writing = asyncio.Lock()
+        self._writing, self._journalling = asyncio.Lock(), asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
         self._warned: set[str] = set()
         self._failing = False
@@ -135,7 +139,7 @@ class CaptureWriter:
         int or None
             Bytes of the captured payloads; None if nothing was captured.
         """
-        if invocation.answer.outcome != ANSWERED:
+        if invocation.answer.outcome != ANSWERED or invocation.answer.is_left:
             return None
         sides = {"Input": len(invocation.call.body), "Output": len(invocation.answer.body)}
         captured: int | None = None
@@ -149,7 +153,8 @@ class CaptureWriter:
         return captured
 
     async def run(self) -> None:
-        """Flush at each interval, until cancelled."""
+        """Write what an earlier server has left, then flush at each interval, until cancelled."""
+        await asyncio.shield(self._start(self._write_left()))
         while True:
             await asyncio.sleep(self._flush_s)
             await asyncio.shield(self._start(self.flush()))  # a flush that has begun is finished
@@ -157,19 +162,34 @@ class CaptureWriter:
     async def flush(self) -> None:
         """Write all buffered lines."""
         async with self._writing:
-            for key in list(self._buffers):
-                buffer = self._buffers.pop(key, None)
+            for place in list(self._buffers):
+                buffer = self._buffers.pop(place, None)
                 if buffer is not None:
-                    await self._write(key, buffer)
+                    await self._write(buffer)
+
+    async def journal(self) -> None:
+        """Append to the journal what has been captured since the last time."""
+        async with self._journalling:
+            for buffer in list(self._buffers.values()):
+                await self._journal_lines(buffer)
 
     async def close(self, within_s: float = CLOSE_S) -> None:
-        """Finish all writes, then write all buffered lines; lines that remain after the time are lost."""
+        """Finish all writes, then write all buffered lines; lines that remain after the time are left in the journal.
+
+        Without a journal they are lost.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await asyncio.gather(*self._tasks)
                 await self.flush()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self.journal()
         for (_, endpoint, _, _), buffer in self._buffers.items():
-            self._lose(endpoint, len(buffer.lines), f"{len(buffer.lines)} lines were not written before the end")
+            n_lost = len(buffer.lines) - buffer.n_journalled
+            self.n_left += buffer.n_journalled
+            if n_lost:
+                self._lose(endpoint, n_lost, f"{n_lost} lines were not written before the end")
         self._buffers.clear()
 
     def _keep(self, view: CaptureView, invocation: Invocation) -> bool:
@@ -179,21 +199,23 @@ class CaptureWriter:
         if self._n_bytes + len(line) > MAX_BUFFERED_BYTES:
             self._lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes are waiting to be written")
             return False
-        key = view.destination, endpoint, variant, f"{moment:%Y%m%d%H}"
-        buffer = self._buffers.get(key)
+        place = view.destination, endpoint, variant, f"{moment:%Y%m%d%H}"
+        buffer = self._buffers.get(place)
         if buffer is None:
             try:
                 bucket, prefix = parse_destination(view.destination)
             except ValidationError as error:
                 self._lose(endpoint, 1, str(error))
                 return False
-            buffer = self._buffers[key] = _Buffer(bucket, prefix, endpoint, variant, moment)
+            key = key_of(endpoint, variant, moment, str(uuid4()))
+            file = CapturedObject(view.destination, bucket, f"{prefix}/{key}" if prefix else key, *place[1:])
+            buffer = self._buffers[place] = _Buffer(file)
         buffer.lines.append(line)
         buffer.n_bytes += len(line)
         self._n_bytes += len(line)
         if buffer.n_bytes >= FILE_BYTES and not self._failing:
-            del self._buffers[key]
-            self._start(self._write(key, buffer))
+            del self._buffers[place]
+            self._start(self._write(buffer))
         return True
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -202,21 +224,69 @@ class CaptureWriter:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _write(self, key: tuple[str, str, str, str], buffer: _Buffer) -> None:
+    async def _write_left(self) -> None:
+        """Write what an earlier server has left in the journal."""
+        if self._journal is None:
+            return
         try:
-            await asyncio.to_thread(self._sink.write, buffer.bucket, buffer.key, b"".join(buffer.lines))
-            self._n_bytes -= buffer.n_bytes
-            self._failing = False
+            left = await asyncio.to_thread(lambda journal: list(journal.read()), self._journal)
+        except OSError as error:
+            self._warn(f"the journal of captures cannot be read: {error}")
+            return
+        if left:
+            n = sum(len(lines) for _, lines, _ in left)
+            _LOG.info("%d captured lines that an earlier server has left are written now", n)
+        for file, lines, journal_bytes in left:
+            buffer = _Buffer(file, lines, sum(map(len, lines)), len(lines), journal_bytes)
+            self._n_bytes += buffer.n_bytes
+            await self._write(buffer)
+
+    async def _journal_lines(self, buffer: _Buffer) -> None:
+        """Append a buffer's new lines to the journal; what cannot be written is tried again."""
+        new = buffer.lines[buffer.n_journalled :]
+        if self._journal is None or not new:
+            return
+        try:
+            at_bytes = buffer.journal_bytes
+            buffer.journal_bytes = await asyncio.to_thread(self._journal.append, buffer.file, at_bytes, new)
+            buffer.n_journalled += len(new)
+        except OSError as error:
+            self._warn(f"the journal of captures cannot be written, and does not have the latest: {error}")
+
+    async def _write(self, buffer: _Buffer) -> None:
+        try:
+            async with self._journalling:  # the journal must not have less than the object that it would write again
+                await self._journal_lines(buffer)
+            if buffer.lines:
+                await asyncio.to_thread(self._sink.write, buffer.file.bucket, buffer.file.key, b"".join(buffer.lines))
         except BaseException as error:  # from the file system or S3's client; or it was cancelled
-            younger = self._buffers.get(key)
+            younger = self._buffers.get(buffer.place)
             if younger is not None:
                 buffer.lines += younger.lines
                 buffer.n_bytes += younger.n_bytes
-            self._buffers[key] = buffer
+            self._buffers[buffer.place] = buffer
             if not isinstance(error, Exception):
                 raise
             self._failing = True
-            self._warn(f"captures for {key[0]} cannot be written, and are kept for another try: {error}")
+            self._warn(
+                f"captures for {buffer.file.destination} cannot be written, and are kept for another try: {error}"
+            )
+            if younger is not None:
+                async with self._journalling:
+                    await self._journal_lines(buffer)
+                await self._forget(younger)
+        else:
+            self._n_bytes -= buffer.n_bytes
+            self._failing = False
+            await self._forget(buffer)
+
+    async def _forget(self, buffer: _Buffer) -> None:
+        """Remove a buffer's file from the journal: its lines are written, or in another file."""
+        if self._journal is not None and buffer.journal_bytes:
+            try:
+                await asyncio.to_thread(self._journal.remove, buffer.file)
+            except OSError as error:
+                self._warn(f"the journal of captures keeps what is written, and writes it again: {error}")
 
     def _lose(self, endpoint: str, n: int, why: str) -> None:
         self.n_lost[endpoint] = self.n_lost.get(endpoint, 0) + n

@@ -13,14 +13,22 @@ A shadow may answer without end and as fast as this process can read. Reading al
 ever more memory, while callers wait. So all copies' answers together have an allowance of bytes and of the loop's time,
 and a copy whose answer is incomplete when it is exhausted is given up. A complete answer only counts: giving it up
 saves nothing. The time counts from FREE_S on, which no ordinary answer takes.
+
+An answer that is passed on in parts is read no further ahead than MAX_AHEAD_BYTES and what one read of the socket
+brings. Whoever takes its parts slowly so slows the container down, by TCP's own means.
+
+A copy's answer in parts, which nobody waits for, would use the allowance up by many small reads: those of tokens. While
+less than half of the loop's time is left, each such stream rests after a read, for REST_S times the streams that there
+are. Its parts then come together, so times between them are known to this rest alone; that to the first part stays.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sys
 from asyncio import AbstractEventLoop, BaseTransport, Transport
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
@@ -46,6 +54,8 @@ _NEVER_PAUSED = 2**30  # bytes that aiohttp may keep: reading is not paused, but
 BYTES_PER_S, BURST_BYTES, HELD_BYTES = 64 * 2**20, 16 * 2**20, 32 * 2**20
 TIME_SHARE, BURST_S = 0.1, 0.05
 READ_S = 50e-6  # the loop's time per arrival of bytes, apart from their parsing
+MAX_AHEAD_BYTES = 64 * 2**10  # of an answer in parts, beyond which its connection is not read
+REST_S, LONGEST_REST_S = 1e-3, 1.0  # a thousand reads a second in all take half of the allowance
 FREE_S = 1e-3  # of the loop's time, for each answer: as much as it takes to send a copy
 _UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=None)
 # aiohttp would add its own headers, but a container must get the caller's
@@ -70,6 +80,8 @@ class ReadAllowance:
     ----------
     n_held : int
         Bytes of incomplete answers.
+    n_streams : int
+        Answers that are being read in parts.
     """
 
     def __init__(
@@ -81,7 +93,7 @@ class ReadAllowance:
         burst_s: float = BURST_S,
         clock: Callable[[], float] = perf_counter,
     ):
-        self.n_held = 0
+        self.n_held = self.n_streams = 0
         self._most_held = most_held
         self._bytes, self._time = TokenBucket(per_s, burst, clock), TokenBucket(share, burst_s, clock)
 
@@ -89,6 +101,10 @@ class ReadAllowance:
         """Count bytes and the time that they took, and return whether reading may go on."""
         in_bytes, in_time = self._bytes.overdraw(n_bytes), self._time.overdraw(spent_s)
         return in_bytes and in_time and self.n_held <= self._most_held
+
+    def rest_s(self) -> float:
+        """Return for how long an answer in parts is not read now: 0 as long as there is time."""
+        return 0.0 if self._time.level > 0.5 else min(self.n_streams * REST_S, LONGEST_REST_S)
 
 
 class AllowanceExceededError(Exception):
@@ -137,6 +153,38 @@ async def read(content: aiohttp.StreamReader, most: int) -> bytes | None:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+async def parts(
+    response: aiohttp.ClientResponse, allowance: ReadAllowance | None = None
+) -> AsyncGenerator[bytes, None]:
+    """Yield the parts of a body as they arrive; not much is read ahead while one is in use.
+
+    Parameters
+    ----------
+    response : aiohttp.ClientResponse
+    allowance : ReadAllowance, optional
+        Lets the stream rest.
+    """
+    content, connection = response.content, response.connection
+    protocol = connection.protocol if connection is not None else None  # it is complete without one
+    reader = protocol if isinstance(protocol, _AnswerReader) else None
+    if reader is not None:
+        reader.is_in_parts = True
+    while True:
+        if reader is not None:
+            reader.read_on()
+        if content.exception() is not None and content._size:
+            yield content._read_nowait(-1)  # what came before it broke off
+        part = await content.readany()
+        if not part:
+            return
+        rest_s = 0.0 if allowance is None or reader is None or content.is_eof() else allowance.rest_s()
+        if rest_s and reader is not None:
+            reader.hold_up()
+        yield part
+        if rest_s:
+            await asyncio.sleep(rest_s)
+
+
 class _AnswerReader(ResponseHandler):
     """The protocol of a connection: parses answers piece by piece, and stops at the limits.
 
@@ -144,6 +192,11 @@ class _AnswerReader(ResponseHandler):
     ----------
     allowance : ReadAllowance or None
         Allowance that it shares.
+
+    Attributes
+    ----------
+    is_in_parts : bool
+        Whether the present answer is read by `parts`.
     """
 
     def __init__(self, loop: AbstractEventLoop, allowance: ReadAllowance | None):
@@ -153,12 +206,14 @@ class _AnswerReader(ResponseHandler):
         self._answer: aiohttp.StreamReader | None = None
         self._n_raw = self._n_interim = self._n_before_body = self._n_joined = self._n_body_seen = self._n_held = 0
         self._spent_s = 0.0  # at most FREE_S between two checks
+        self.is_in_parts = self._is_held_up = False
 
     def set_response_params(self, **params: Any) -> None:
         """Expect the answer to a new request."""
         self._answer = None
         self._n_raw = self._n_interim = self._n_before_body = self._n_joined = self._n_body_seen = 0
         self._spent_s = 0.0
+        self.is_in_parts = False
         super().set_response_params(**params)
 
     def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
@@ -191,10 +246,27 @@ class _AnswerReader(ResponseHandler):
             if allowance is not None:
                 self._spent_s += thread_time() - began_s
             self._check(len(piece))
+        body = self._answer
+        if self.is_in_parts and body is not None and not body.is_eof() and body._size > MAX_AHEAD_BYTES:
+            self.hold_up()
+
+    def hold_up(self) -> None:
+        """Leave the connection unread until `read_on`; only while the answer is incomplete."""
+        self._is_held_up = True
+        self._pause_transport_reading()
+
+    def read_on(self) -> None:
+        """Read the connection again, as what had arrived is in use."""
+        if self._is_held_up:
+            self._is_held_up = False
+            self._resume_transport_reading()
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Keep the first failure, which ended the connection."""
         super().set_exception(self._failure or exc, *cause)
+        body = self._answer
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(self._failure or aiohttp.ClientPayloadError(str(exc)))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the incomplete answer."""

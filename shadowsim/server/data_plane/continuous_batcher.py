@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shadowsim.scenario.tokens import Tokens
@@ -42,6 +43,8 @@ class TokenSequence:
         Tokens of its prompt that were found in the cache of prefixes when it was last admitted.
     preemptions : int
         How often it gave its blocks back.
+    told : callable or None
+        Gets the time of each token: the end of the step that produced it.
     """
 
     arrival_s: float
@@ -57,6 +60,7 @@ class TokenSequence:
     prefilled: int = 0
     cached: int = 0
     preemptions: int = 0
+    told: Callable[[float], None] | None = None
     # Of the tokens to prefill, what is done, and what the step in progress does; 0 while it decodes.
     _to_prefill: int = 0
     _done: int = 0
@@ -145,6 +149,11 @@ class ContinuousBatcher:
                 self._start(at)
         return finished
 
+    def leave(self, sequence: TokenSequence) -> None:
+        """Drop a sequence whose caller has left, as at a time-out; `advance` to now first, and again."""
+        if self._tokens.on_timeout == "abort" and math.isnan(sequence.last_s):
+            self._leave(sequence)
+
     def _leave(self, sequence: TokenSequence) -> None:
         """Drop a sequence whose caller has left: at once while it waits, else before the next step."""
         if sequence in self._running:
@@ -168,6 +177,8 @@ class ContinuousBatcher:
                 self._remember(s.group, self._n_keys(s))
                 s._chunk = 0
             s.produced += 1
+            if s.told is not None:
+                s.told(end)
             if s.produced == 1:
                 s.first_s = end
             if s.produced == s.output:

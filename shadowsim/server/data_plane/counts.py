@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 from shadowsim.frames import FIRST_TOKEN, PER_TOKEN
 from shadowsim.histogram import bucket_of
-from shadowsim.period_counts import PeriodCounts
+from shadowsim.period_counts import PeriodCounts, StreamCounts
 from shadowsim.server.data_plane.backends import ANSWERED, ERROR_4XX, ERROR_5XX, REFUSED, Answer
+from shadowsim.server.data_plane.streamed_bodies import TokenFigures
 
 MINUTE_S = 60.0
 KEPT_PERIODS = 43_200  # 30 days of minutes
@@ -45,6 +46,8 @@ class ServedRequest:
     overhead_s : float
         Time that the server added to the latency.
     request_bytes : int
+    first_part_s : float
+        Time until the caller had the first part of a streamed answer; NaN for any other.
     captured_bytes : int or None
         Bytes of the captured payloads; None if it was not captured.
     is_copy : bool
@@ -59,6 +62,7 @@ class ServedRequest:
     answer: Answer
     overhead_s: float
     request_bytes: int
+    first_part_s: float = math.nan
     captured_bytes: int | None = None
     is_copy: bool = False
 
@@ -99,15 +103,15 @@ class Series:
         By number of the period.
     totals : dict of str to Totals
         By the role that the variant had, "source" or "shadow": a promotion does not change what was counted before.
-    knows_cores : bool
-        Whether the workers of an instance ever were its cores.
+    knows_cores, knows_streams : bool
+        Whether the workers of an instance ever were its cores, and whether it ever streamed an answer.
     """
 
     def __init__(self, origin_s: float = 0.0, period_s: float = MINUTE_S):
         self.origin_s, self.period_s = origin_s, period_s
         self.periods: dict[int, PeriodCounts] = {}
         self.totals: dict[str, Totals] = {}
-        self.knows_cores = False
+        self.knows_cores = self.knows_streams = False
         self._newest = -1
 
     def at(self, time_s: float) -> PeriodCounts:
@@ -132,24 +136,32 @@ class Series:
         _count(self.at(served.arrival_s), served)
         self._totals("shadow" if served.is_copy else "source").add(served)
         answer = served.answer
-        if math.isnan(answer.wait_s):
-            return
-        start = served.arrival_s + answer.wait_s
+        self.knows_streams = self.knows_streams or answer.is_streamed
+        start = served.arrival_s + answer.wait_s  # NaN for a container
+        if not math.isnan(start):
+            self._add_work(served, start)
+        if (figures := answer.tokens) is not None:
+            first_s = figures.first_token_s
+            begin = start if math.isnan(first_s) else served.arrival_s + first_s
+            if not math.isnan(begin):
+                self._add_tokens(figures, begin, served.arrival_s + answer.latency_s)
+
+    def _add_work(self, served: ServedRequest, start: float) -> None:
+        answer = served.answer
         # The service of a request that ran out of time in a batch of tokens has no known end.
         lasted_s = answer.latency_s - answer.wait_s if math.isnan(answer.service_s) else answer.service_s
         for period, part in self._spread(start, start + lasted_s):
             period.worked[served.instance] = period.worked.get(served.instance, 0.0) + answer.work_s * part
-        if (figures := answer.tokens) is not None:
-            first_s = figures.first_token_s
-            begin = start if math.isnan(first_s) else served.arrival_s + first_s
-            tokens = self.at(begin).in_tokens()
-            tokens.prefill_tokens += figures.prefilled
-            tokens.preemptions += figures.preemptions
-            counted, upto = 0, 0.0
-            for period, part in self._spread(begin, served.arrival_s + answer.latency_s):
-                upto += figures.produced * part
-                period.in_tokens().output_tokens += round(upto) - counted
-                counted = round(upto)
+
+    def _add_tokens(self, figures: TokenFigures, begin: float, end: float) -> None:
+        tokens = self.at(begin).in_tokens()
+        tokens.prefill_tokens += figures.prefilled
+        tokens.preemptions += figures.preemptions
+        counted, upto = 0, 0.0
+        for period, part in self._spread(begin, end):
+            upto += figures.produced * part
+            period.in_tokens().output_tokens += round(upto) - counted
+            counted = round(upto)
 
     def _spread(self, start: float, end: float) -> Iterator[tuple[PeriodCounts, float]]:
         """Yield the counts of the periods that a span touches, and the part of the span in each."""
@@ -217,6 +229,13 @@ def _count(period: PeriodCounts, served: ServedRequest) -> None:
         times = period.in_tokens().times
         times[FIRST_TOKEN].add(figures.first_token_s)
         times[PER_TOKEN].add(figures.per_token_s)
+    if answer.is_streamed:
+        period.streams = streams = period.streams or StreamCounts()
+        streams.n += 1
+        streams.broken += outcome != ANSWERED
+        streams.model.add(answer.first_part_s)
+        streams.caller.add(served.first_part_s)
+        streams.overhead.add(max(served.first_part_s - answer.first_part_s, 0.0))
     if served.captured_bytes is not None:
         period.captured_records += 1
         period.captured_bytes += served.captured_bytes

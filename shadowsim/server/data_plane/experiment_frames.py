@@ -1,8 +1,8 @@
 """Frames of a live experiment: its requests, one row per minute and variant, and latency buckets.
 
 Time 0 is the moment at which the server first saw the experiment's shadow serve. Rows are kept in plain arrays, some
-sixty bytes each. When there are too many, the oldest thousands are dropped and counted in `n_forgotten`; the counts per
-minute keep them. A logbook lives in the server's memory, so a restarted server begins a new one.
+eighty bytes each. When there are too many, the oldest thousands are dropped and counted in `n_forgotten`; the counts
+per minute keep them. A logbook lives in the server's memory, so a restarted server begins a new one.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from shadowsim.frames import (
     build,
 )
 from shadowsim.period_counts import PeriodCounts, TokenCounts, latency_rows, window_row
-from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG, TokenFigures
+from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG
 from shadowsim.server.data_plane.counts import MINUTE_S, Series, ServedRequest
+from shadowsim.server.data_plane.streamed_bodies import TokenFigures
 
 KEPT_ROWS = 4_000_000
 CHUNK_ROWS = 65_536
 # name in the frame, and type code of the array
 _COLUMNS = {
     "request": "q", "role": "b", "arrival_s": "d", "instance": "l", "wait_s": "d", "service_s": "d", "latency_s": "d",
-    "request_bytes": "q", "response_bytes": "q",
+    "request_bytes": "q", "response_bytes": "q", "first_token_s": "d", "prompt_tokens": "i", "output_tokens": "i",
 }  # fmt: skip
-_TOKEN_COLUMNS = {"first_token_s": "d", "prompt_tokens": "l", "output_tokens": "l"}
 _NO_TOKEN_COUNTS = TokenCounts().columns()  # the columns of windows that services in tokens have
 _NO_TOKENS = TokenFigures(math.nan, math.nan, -1, -1, 0, 0, 0)
 
@@ -54,8 +54,8 @@ class _Rows:
 
     __slots__ = ("columns", "inference_ids", "statuses")
 
-    def __init__(self, columns: Mapping[str, str]) -> None:
-        self.columns: dict[str, array[Any]] = {name: array(code) for name, code in columns.items()}
+    def __init__(self) -> None:
+        self.columns: dict[str, array[Any]] = {name: array(code) for name, code in _COLUMNS.items()}
         self.inference_ids: list[str] = []
         self.statuses: list[str] = []
 
@@ -79,7 +79,8 @@ class Logbook:
     created_s : float or None
         Creation time (control clock). Distinguishes successive experiments that reuse a name.
     in_tokens : bool
-        Whether a variant is a simulated service in tokens, whose times the frames have, too.
+        Whether a variant is a simulated service in tokens, or has streamed an answer: the frames then have the columns
+        of tokens, too.
     kept_rows : int
         Rows to keep at least, if there are as many.
     n_requests : int
@@ -105,11 +106,7 @@ class Logbook:
 
     def __post_init__(self) -> None:
         self.series = Series(self.began_s), Series(self.began_s)
-        self._chunks = deque([_Rows(self._columns)])
-
-    @property
-    def _columns(self) -> dict[str, str]:
-        return _COLUMNS | _TOKEN_COLUMNS if self.in_tokens else _COLUMNS
+        self._chunks = deque([_Rows()])
 
     def number(self) -> int:
         """Return the number of a new request of the source."""
@@ -121,19 +118,20 @@ class Logbook:
         self.series[role].add(served)
         rows = self._chunks[-1]
         if len(rows) >= CHUNK_ROWS:
-            rows = _Rows(self._columns)
+            rows = _Rows()
             self._chunks.append(rows)
             if len(self._chunks) * CHUNK_ROWS > self.kept_rows + CHUNK_ROWS:
                 self.n_forgotten += len(self._chunks.popleft())
         answer = served.answer
         latency_s = math.nan if answer.outcome == REFUSED else answer.latency_s
+        n_bytes = len(answer.body) + answer.cut_bytes if answer.status else -1
         values: tuple[float, ...] = (
             served.request, role, max(served.arrival_s - self.began_s, 0.0), served.instance, answer.wait_s,
-            answer.service_s, latency_s, served.request_bytes, len(answer.body) if answer.status else -1,
+            answer.service_s, latency_s, served.request_bytes, n_bytes,
         )  # fmt: skip
-        if self.in_tokens:
-            figures = answer.tokens or _NO_TOKENS
-            values += (figures.first_token_s, figures.prompt, figures.output)
+        self.in_tokens = self.in_tokens or answer.tokens is not None
+        figures = answer.tokens or _NO_TOKENS
+        values += (figures.first_token_s, figures.prompt, figures.output)
         for column, value in zip(rows.columns.values(), values, strict=True):
             column.append(value)
         rows.inference_ids.append(served.inference_id)
@@ -143,12 +141,12 @@ class Logbook:
         """Return the `REQUESTS` frame, in order of the requests."""
         chunks = [chunk for chunk in self._chunks if len(chunk)]
         n = [len(chunk) for chunk in chunks]  # fixed now: rows may be added meanwhile
-        empty = _Rows(self._columns)
+        empty = _Rows()
         column = {
             name: np.concatenate(
                 [np.array(c.columns[name][:k]) for c, k in zip([empty, *chunks], [0, *n], strict=True)]
             )
-            for name in self._columns
+            for name in _COLUMNS
         }
         role = column["role"].astype(np.intp)
         order = np.lexsort((role, column["request"]))
@@ -195,10 +193,13 @@ class Logbook:
     def _tokens(self, role: int, number: int) -> dict[str, object]:
         """Return a minute's columns of tokens; missing values for a variant that is not in tokens."""
         series = self.series[role]
-        if not any(period.tokens is not None for period in list(series.periods.values())):
+        counts = [period.tokens for period in list(series.periods.values()) if period.tokens is not None]
+        if not counts:
             return dict.fromkeys(_NO_TOKEN_COUNTS)
         period = series.periods.get(number)
-        return (TokenCounts() if period is None or period.tokens is None else period.tokens).columns()
+        row = (TokenCounts() if period is None or period.tokens is None else period.tokens).columns()
+        # a container does not say what it runs
+        return row if any(c.n_samples for c in counts) else {**row, "prefill_tokens": None, "preemptions": None}
 
     def latency(self) -> pd.DataFrame:
         """Return the `LATENCY` frame: the non-empty buckets of each section of whole minutes."""

@@ -1,15 +1,21 @@
-"""Implements InvokeEndpoint: turns a request into the answer of SageMaker's runtime.
+"""Implements InvokeEndpoint, whole or streamed: turns requests into answers of SageMaker's runtime.
 
 HTTP itself is in app.py. A request is checked, goes to a production variant by weight (or to the one that it targets),
 and from there to an instance. The body of a 2XX answer passes unchanged; any other answer becomes a ModelError with
 SageMaker's body. A copy is sent when the source's request is on its way (or was answered), and never delays the caller.
 Requests are counted and captured after their answers have been written.
+
+An answer is streamed if the caller asks for it. An error before the first byte is a ModelError as ever. One after it
+ends the stream: by `ModelStreamError` in an event stream, with the code StreamBroken if the container's answer broke
+off, and ModelInvocationTimeExceeded if it took too long. The time-out of an invocation holds for the first byte; the
+whole stream has one of its own, which is 8 minutes. AWS says only that it is longer than 60 seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,27 +25,32 @@ from uuid import uuid4
 
 from shadowsim.aws.contract import sentence
 from shadowsim.errors import ShadowsimError, ThrottlingError, ValidationError, shown
-from shadowsim.option_defaults import MAX_BODY_BYTES
+from shadowsim.option_defaults import MAX_BODY_BYTES, STREAM_S
 from shadowsim.server.data_plane.backends import (
     ANSWERED,
     CONTENT_TYPE,
     CUSTOM_ATTRIBUTES,
+    INVOCATIONS,
     TIMED_OUT,
     TOO_LONG,
     Answer,
     Call,
+    Unread,
 )
 from shadowsim.server.data_plane.captures import CaptureWriter, Invocation
+from shadowsim.server.data_plane.completions import CompletionRequest
 from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
 from shadowsim.server.data_plane.mirror import RESPONSE
 from shadowsim.server.data_plane.pools import VariantPool, pick_variant
+from shadowsim.server.http.streamed_replies import MODEL_STREAM_ERROR, StreamedReply
 from shadowsim.server.state.views import EndpointView
 
 TIMEOUT_S = 60.0
 ERROR_TYPE, REQUEST_ID = "x-amzn-ErrorType", "x-amzn-RequestId"
 INVOKED = "x-Amzn-Invoked-Production-Variant"
+STREAM_ACCEPT = "X-Amzn-SageMaker-Accept"  # in place of Accept where the answer is an event stream
 INFERENCE_ID, SESSION_ID = "X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Session-Id"
 TARGET_VARIANT = "X-Amzn-SageMaker-Target-Variant"
 _PASSED_ON = (CONTENT_TYPE, "Accept", CUSTOM_ATTRIBUTES, SESSION_ID)
@@ -47,6 +58,7 @@ _PASSED_ON = (CONTENT_TYPE, "Accept", CUSTOM_ATTRIBUTES, SESSION_ID)
 _LIMITS = {
     CONTENT_TYPE: ("contentType", 1024),
     "Accept": ("accept", 1024),
+    STREAM_ACCEPT: ("accept", 1024),
     CUSTOM_ATTRIBUTES: ("customAttributes", 1024),
     INFERENCE_ID: ("inferenceId", 64),
     SESSION_ID: ("sessionId", 256),
@@ -90,13 +102,16 @@ class Limits:
     max_body_bytes : int
         Longest body of a request and of an answer.
     timeout_s : float
-        Time limit for a model's answer.
+        Time limit for a model's answer; for the first byte of a streamed one.
+    stream_s : float
+        Time limit for the whole of a streamed answer.
     account, region : str
         Account and region in error texts.
     """
 
     max_body_bytes: int = MAX_BODY_BYTES
     timeout_s: float = TIMEOUT_S
+    stream_s: float = STREAM_S
     account: str = "123456789012"
     region: str = "us-east-1"
 
@@ -115,6 +130,7 @@ class _InFlight:
     arrival_s: float
     began: float
     event_id: str | None = None
+    stream: StreamedReply | None = None
 
 
 class Runtime:
@@ -138,7 +154,17 @@ class Runtime:
         self.limits, self.share_event_ids = limits, share_event_ids
         self._endpoints, self._captures, self._random = endpoints, captures, random
 
-    async def invoke(self, name: str, headers: Mapping[str, str], body: bytes, began: float) -> Reply:
+    async def invoke(
+        self,
+        name: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        began: float,
+        *,
+        path: str = INVOCATIONS,
+        completion: CompletionRequest | None = None,
+        stream: StreamedReply | None = None,
+    ) -> Reply | None:
         """Answer an invocation.
 
         Parameters
@@ -150,6 +176,17 @@ class Runtime:
         body : bytes
         began : float
             Arrival of the request, by `perf_counter`.
+        path : str
+            Path at the container.
+        completion : CompletionRequest, optional
+            What the body asks for in the form of OpenAI's API.
+        stream : StreamedReply, optional
+            Gets the answer of a model in parts.
+
+        Returns
+        -------
+        Reply or None
+            None if the answer has been streamed.
 
         Raises
         ------
@@ -162,7 +199,10 @@ class Runtime:
         if len(body) > self.limits.max_body_bytes:
             raise oversized(self.limits.max_body_bytes)
         pool = self._choose(name, live, headers.get(TARGET_VARIANT))
-        call = Call(body, {key: headers[key] for key in _PASSED_ON if key in headers})
+        passed = {key: headers[key] for key in _PASSED_ON if key in headers}
+        if stream is not None and STREAM_ACCEPT in headers:
+            passed["Accept"] = headers[STREAM_ACCEPT]
+        call = Call(body, passed, path, completion)
         inference_id = headers.get(INFERENCE_ID, "")
         # An experiment counts its source's requests; a request keeps its experiment even if the endpoint changes.
         logbook = live.logbook if live.logbook is not None and pool.variant.name == live.logbook.variants[0] else None
@@ -178,16 +218,22 @@ class Runtime:
             arrival_s=arrival_s,
             began=began,
             event_id=str(uuid4()) if self.share_event_ids else None,
+            stream=stream,
         )
+        if stream is not None:
+            stream.headers[INVOKED] = pool.variant.name
         copied = self._is_copied(request, headers.get(SESSION_ID) or inference_id)
         shadow = live.shadow if copied else None
         at_response = live.mirror.mirroring.instant == RESPONSE
         if shadow is not None and not at_response:
             self._copy(request, shadow, arrival_s)
-        instance, answer = await pool.invoke(call, self.limits.timeout_s)
+        instance, answer = await pool.invoke(call, self.limits.timeout_s, stream)
         if shadow is not None and at_response:
             self._copy(request, shadow, time())
         asyncio.get_running_loop().call_soon(self._done, request, instance, answer, perf_counter())
+        if stream is not None and stream.response is not None:
+            await self._end(stream, answer)
+            return None
         return self._reply(name, pool.variant.name, answer)
 
     def _choose(self, name: str, live: LiveEndpoint, target: str | None) -> VariantPool:
@@ -206,9 +252,10 @@ class Runtime:
         return request.live.mirror.chooses(shadow.sampling_percentage, session)
 
     def _copy(self, request: _InFlight, pool: VariantPool, at_s: float) -> None:
-        copy = replace(request, pool=pool, arrival_s=at_s, began=perf_counter())
+        copy = replace(request, pool=pool, arrival_s=at_s, began=perf_counter(), stream=None)
         lost = partial(request.live.lose, request.logbook, pool.variant.name, at_s)
-        request.live.mirror.copy(pool, request.call, partial(self._done, copy), lost)
+        receiver = None if request.stream is None else Unread(request.stream.within_s)
+        request.live.mirror.copy(pool, request.call, partial(self._done, copy), lost, receiver)
 
     def _done(self, request: _InFlight, instance: int, answer: Answer, ended: float) -> None:
         """Capture and count a request whose answer was ready for the caller at `ended` (by `perf_counter`)."""
@@ -234,11 +281,23 @@ class Runtime:
             n_instances=len(pool.outstanding),
             answer=answer,
             overhead_s=max(ended - request.began - answer.latency_s, 0.0),
+            first_part_s=_first_part_s(request, answer),
             request_bytes=len(call.body),
             captured_bytes=captured,
             is_copy=pool.copies,
         )
         request.live.record(request.logbook, name, served)
+
+    async def _end(self, stream: StreamedReply, answer: Answer) -> None:
+        if answer.is_left:
+            return
+        if answer.outcome == ANSWERED:
+            await stream.end()
+        elif answer.outcome == TIMED_OUT:
+            text = f"The model did not end its answer within {stream.within_s:g} s."
+            await stream.fail(MODEL_STREAM_ERROR, text, "ModelInvocationTimeExceeded")
+        else:
+            await stream.fail(MODEL_STREAM_ERROR, f"The model's stream ended early: {answer.failure}.", "StreamBroken")
 
     def _reply(self, endpoint: str, variant: str, answer: Answer) -> Reply:
         if answer.outcome != ANSWERED:
@@ -266,6 +325,14 @@ class Runtime:
             "OriginalStatusCode": status,
         }
         return Reply(424, json.dumps(body).encode(), {ERROR_TYPE: "ModelError", CONTENT_TYPE: "application/json"})
+
+
+def _first_part_s(request: _InFlight, answer: Answer) -> float:
+    """Return the time until the caller had the first part; for a copy, whose parts nobody gets, until it came."""
+    stream = request.stream
+    if stream is None:
+        return answer.first_part_s
+    return math.nan if stream.first_part_s is None else stream.first_part_s - request.began
 
 
 def oversized(max_body_bytes: int) -> InvocationError:

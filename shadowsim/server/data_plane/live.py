@@ -7,6 +7,7 @@ requests.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from shadowsim.server.data_plane.simulated import simulated
 from shadowsim.server.state.views import EndpointView, VariantView
 
 REFRESH_S = 0.02  # greatest age of a view
+SLICE_ENDPOINTS = 8  # looked at in one go
 KEPT_LOGBOOKS = 16  # of experiments that have ended
 KEPT_DELETED = 256  # deleted endpoints whose counts can still be read
 _LOG = logging.getLogger(__name__)
@@ -225,10 +227,13 @@ class LiveEndpoints:
         for live in self.by_name.values():
             live.fresh_until_s = 0.0
 
-    def refresh(self, names: Iterable[str]) -> None:
-        """Bring known and named endpoints in step, whether or not they get requests."""
+    async def refresh(self, names: Iterable[str]) -> None:
+        """Bring known and named endpoints in step, whether or not they get requests; other work goes on meanwhile."""
         deleted = []
-        for name in [*self.by_name, *(name for name in names if name not in self.by_name)]:
+        known = [*self.by_name, *(name for name in names if name not in self.by_name)]
+        for i, name in enumerate(known):
+            if i % SLICE_ENDPOINTS == SLICE_ENDPOINTS - 1:
+                await asyncio.sleep(0)
             try:
                 self.endpoint(name)
             except ShadowsimError:
@@ -243,9 +248,11 @@ class LiveEndpoints:
                 return live.logbook
         return self._ended.get(experiment)
 
-    def sample(self) -> None:
-        """Record the concurrent requests of all endpoints."""
-        for live in self.by_name.values():
+    async def sample(self) -> None:
+        """Record the concurrent requests of all endpoints; other work goes on meanwhile."""
+        for i, live in enumerate(list(self.by_name.values())):
+            if i % SLICE_ENDPOINTS == SLICE_ENDPOINTS - 1:
+                await asyncio.sleep(0)
             live.sample(time())
 
     def _follow(self, live: LiveEndpoint) -> None:

@@ -25,7 +25,7 @@ from asyncio_throttle.throttler import Throttler
 
 from shadowsim.frames import SERVER_LAG
 from shadowsim.scenario.reading import Mirroring
-from shadowsim.server.data_plane.backends import BROKEN, GIVEN_UP, Answer, Call
+from shadowsim.server.data_plane.backends import BROKEN, GIVEN_UP, Answer, Call, Receiver
 from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.pools import VariantPool
 
@@ -130,6 +130,7 @@ class RequestMirror:
         call: Call,
         done: Callable[[int, Answer, float], None],
         lost: Callable[[str], None],
+        receiver: Receiver | None = None,
     ) -> None:
         """Send a copy, or report the limit that forbids it.
 
@@ -142,6 +143,8 @@ class RequestMirror:
             Gets the instance, the answer, and the moment of the answer (by `perf_counter`).
         lost : callable
             Gets the limit's name, for a copy that is not made.
+        receiver : Receiver, optional
+            Takes the parts of an answer that is streamed, as the source's is.
         """
         cause = self._limit_reached(len(call.body))
         if cause:
@@ -149,7 +152,7 @@ class RequestMirror:
             return
         self.n_unanswered += 1
         self.n_unanswered_bytes += len(call.body)
-        task = asyncio.get_running_loop().create_task(self._run(pool, call, done, lost))
+        task = asyncio.get_running_loop().create_task(self._run(pool, call, done, lost, receiver))
         self._tasks.add(task)  # a loop holds its tasks weakly
         task.add_done_callback(self._tasks.discard)
 
@@ -174,12 +177,17 @@ class RequestMirror:
         return "" if self._rate_limit is None or self._rate_limit.admits() else "max_per_s"
 
     async def _run(
-        self, pool: VariantPool, call: Call, done: Callable[[int, Answer, float], None], lost: Callable[[str], None]
+        self,
+        pool: VariantPool,
+        call: Call,
+        done: Callable[[int, Answer, float], None],
+        lost: Callable[[str], None],
+        receiver: Receiver | None,
     ) -> None:
         await asyncio.sleep(0)  # lets the source's request be written first
         began = perf_counter()
         try:
-            instance, answer = await pool.invoke(call, self.limits.timeout_s)
+            instance, answer = await pool.invoke(call, self.limits.timeout_s, receiver)
         except Exception as error:  # a defect of the server, which must not reach the caller
             _LOG.exception("a copy failed inside the server")
             instance, answer = 0, Answer(BROKEN, perf_counter() - began, failure=repr(error))

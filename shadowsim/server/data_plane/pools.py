@@ -2,7 +2,7 @@
 
 The rules are the simulator's. RANDOM picks instance (z n) >> 32 of n, for a draw z of 32 bits.
 LEAST_OUTSTANDING_REQUESTS picks, of the t instances tied for the fewest unanswered requests, number (z t) >> 32 in
-index order. A request counts until its caller has an answer, so not beyond its time-out.
+index order. A request counts until its caller has the whole answer, so not beyond its time-out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 from shadowsim.scenario.routing import LEAST_OUTSTANDING
-from shadowsim.server.data_plane.backends import Answer, Backend, Call
+from shadowsim.server.data_plane.backends import Answer, Backend, Call, Receiver
 from shadowsim.server.state.views import VariantView
 
 
@@ -37,12 +37,12 @@ class VariantPool:
         self.n_workers = backend.n_workers
         self._backend, self._random = backend, random
 
-    async def invoke(self, call: Call, timeout_s: float) -> tuple[int, Answer]:
-        """Answer a call; return the instance's index and its answer."""
+    async def invoke(self, call: Call, timeout_s: float, receiver: Receiver | None = None) -> tuple[int, Answer]:
+        """Answer a call, streamed if there is a receiver; return the instance's index and its answer."""
         instance = pick(self.outstanding, self.routing, self._random.getrandbits(32))
         self.outstanding[instance] += 1
         try:
-            return instance, await self._backend.invoke(instance, call, timeout_s)
+            return instance, await self._backend.invoke(instance, call, timeout_s, receiver)
         finally:
             self.outstanding[instance] -= 1
 

@@ -34,6 +34,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 MAX_SURPLUS_BYTES = 32 * 2**20  # read of a body above its limit, so that its sender gets to read the refusal
 MAX_ARRIVING_BYTES = 64 * 2**20  # of bodies on all connections, and at least two of the longest
 MAX_FIELD_BYTES = 32_768  # of a header's value: far above SageMaker's limits, whose violations get a reason
+_ABSOLUTE = re.compile(r"https?://([^/?#@]*)(?=[/?]|\Z)", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")
 
 
@@ -65,10 +66,10 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, scheme: str = "http") -> str:
     """Return the URL of a server that is bound to an address; for the wildcard address, a loopback one."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class Hosts:
@@ -113,6 +114,12 @@ class Hosts:
         except ValueError:
             return False
         return self._any_address
+
+
+def origin_form(target: str) -> tuple[str, str | None]:
+    """Return a request's target as path and query, and the authority of an absolute one, as sent through a proxy."""
+    match = _ABSOLUTE.match(target)
+    return (target, None) if match is None else (target[match.end() :] or "/", match[1])
 
 
 def check_origin(method: str, headers: CIMultiDictProxy[str]) -> None:
@@ -164,6 +171,16 @@ class _Handler(web.RequestHandler):
     """Answers what is not HTTP in the port's form of errors."""
 
     refusal: Refusal
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's protocols may return True
+        """Answer the last request of a caller who has closed his side and reads on."""
+        assert self.transport is not None
+        n_unanswered = len(self._messages) + (self._waiter is None)
+        if not (n_unanswered and self._request_count) or self.transport.get_extra_info("sslcontext"):
+            return None  # closes the connection
+        if n_unanswered == 1:
+            self.close()  # after the answer
+        return True
 
     def handle_error(
         self,

@@ -115,6 +115,15 @@ class Verifier:
         self._seen: set[bytes] = set()
         self._order: deque[tuple[float, bytes]] = deque()
 
+    def replace_secrets(self, secrets: Mapping[str, str]) -> None:
+        """Verify with other keys from now on."""
+        self._secrets = dict(secrets)
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """Secret access keys by access key id."""
+        return self._secrets
+
     @property
     def n_remembered(self) -> int:
         """Number of requests that are remembered to refuse their replays."""

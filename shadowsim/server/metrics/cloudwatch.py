@@ -5,8 +5,14 @@ VariantName. As in AWS, EndpointName alone has no data. Counts are kept per minu
 multiple of a minute. A page's token holds the metric or the moment after which the next page begins, so that endpoints
 and minutes that appear meanwhile are neither skipped nor repeated.
 
-Namespace `AWS/SageMaker` holds the metrics of requests and copies. Latencies are in microseconds. Only ModelLatency has
-percentiles, which are exact to within a bucket of 0.8 %. A minute without requests has zeros.
+Namespace `AWS/SageMaker` holds the metrics of requests and copies. Latencies are in microseconds. ModelLatency has
+percentiles, OverheadLatency has none; they are exact to within a bucket of 0.8 %. A minute without requests has zeros.
+
+FirstChunkLatency, FirstChunkModelLatency and FirstChunkOverheadLatency are the time to the first part of streamed
+answers: at the caller, at the model, and the difference; they have percentiles, too. MidStreamErrors is 1 for a stream
+that failed after its first part, else 0. AWS names these for bidirectional streams and does not define them further.
+That they are published for the other streams, and that nobody reads a copy's parts, so that its FirstChunkLatency is
+its model's, is assumed.
 
 Namespace `/aws/sagemaker/Endpoints` holds CPUUtilization: the sum over cores (0 to 100 x vCPU), with one sample per
 instance and minute. It is not measured but follows from the busy time of simulated workers: if an instance has as many
@@ -27,7 +33,7 @@ from typing import Any
 from shadowsim.errors import UnknownOperationError, shown
 from shadowsim.frames import US_PER_S
 from shadowsim.histogram import quantile_within
-from shadowsim.period_counts import PeriodCounts
+from shadowsim.period_counts import PeriodCounts, TimeCounts
 from shadowsim.server.data_plane.counts import MINUTE_S, Series
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.metrics.cloudwatch_wire import (
@@ -126,6 +132,16 @@ def _sampled(
     return StatisticSet(n, total * unit, least * unit, most * unit, counts) if n else None
 
 
+def _first_chunk(name: str) -> Callable[[PeriodCounts], StatisticSet | None]:
+    def of_minute(period: PeriodCounts) -> StatisticSet | None:
+        if period.streams is None:
+            return None
+        times: TimeCounts = getattr(period.streams, name)
+        return _sampled(times.n, times.total_s, times.least_s, times.most_s, US_PER_S, times.buckets)
+
+    return of_minute
+
+
 def _cores(period: PeriodCounts) -> StatisticSet | None:
     if period.n_cores is None or not period.n_instances:
         return None
@@ -152,13 +168,26 @@ METRICS: Mapping[tuple[str, str], Metric] = {
     (SAGEMAKER, "ConcurrentRequestsPerModel"): Metric(
         "None", lambda p: _sampled(p.n_concurrent, p.concurrent_sum, p.concurrent_min, p.concurrent_max, 1.0, {})
     ),
+    (SAGEMAKER, "FirstChunkLatency"): Metric("Microseconds", _first_chunk("caller")),
+    (SAGEMAKER, "FirstChunkModelLatency"): Metric("Microseconds", _first_chunk("model")),
+    (SAGEMAKER, "FirstChunkOverheadLatency"): Metric("Microseconds", _first_chunk("overhead")),
+    (SAGEMAKER, "MidStreamErrors"): Metric(
+        "None", lambda p: None if p.streams is None else _flags(p.streams.broken, p.streams.n)
+    ),
     (INSTANCES, "CPUUtilization"): Metric("Percent", _cores, when_over=True),
 }
 
 
+_OF_STREAMS = {key for key in METRICS if key[1].startswith("FirstChunk") or key[1] == "MidStreamErrors"}
+
+
 def metrics_of(series: Series) -> list[tuple[str, str]]:
     """Return the namespace and name of each metric of a variant."""
-    return [key for key in METRICS if key[0] == SAGEMAKER or series.knows_cores]
+    return [
+        key
+        for key in METRICS
+        if (series.knows_streams if key in _OF_STREAMS else key[0] == SAGEMAKER or series.knows_cores)
+    ]
 
 
 def by_period(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from shadowsim.aws.lifecycle import TERMINAL, Stage
 from shadowsim.server.state.fleet import Body, Fleet
 from shadowsim.server.state.undocumented import Undocumented
 
+_Record = TypeVar("_Record")
 NEVER = float("inf")
 ENDPOINT_RANK, EXPERIMENT_RANK = 0, 1  # the order in which they advance at equal moments
 
@@ -153,6 +154,46 @@ class ExperimentRecord:
         return shadow
 
 
+class Records(dict[str, _Record]):
+    """A dictionary that knows what has changed, so that a snapshot writes no more than that.
+
+    Entries are changed by assignment, `del` and `pop` only.
+
+    Attributes
+    ----------
+    changed : dict of str to None
+        Names that were assigned, the new ones in the order of the dictionary.
+    removed : set of str
+        Names that were removed, and may have been assigned again.
+    """
+
+    __slots__ = ("changed", "removed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forget_changes()
+
+    def forget_changes(self) -> None:
+        """Take what the dictionary holds now as unchanged."""
+        self.changed: dict[str, None] = {}
+        self.removed: set[str] = set()
+
+    def __setitem__(self, name: str, record: _Record) -> None:
+        if name not in self:
+            self.changed.pop(name, None)
+        self.changed[name] = None
+        super().__setitem__(name, record)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self.removed.add(name)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Remove an entry and return it, or the default."""
+        self.removed.add(name)
+        return super().pop(name, *default)
+
+
 @dataclass(slots=True)
 class World:
     """The state of the account at the moment `now_s`.
@@ -189,12 +230,12 @@ class World:
     transition_s: float = 1.0
     probed: frozenset[str] = frozenset()
     choices: Undocumented = field(default_factory=Undocumented)
-    models: dict[str, ResourceRecord] = field(default_factory=dict)
-    configs: dict[str, ResourceRecord] = field(default_factory=dict)
-    endpoints: dict[str, Endpoint] = field(default_factory=dict)
-    experiments: dict[str, ExperimentRecord] = field(default_factory=dict)
-    tags: dict[str, dict[str, str]] = field(default_factory=dict)
-    latest_experiment: dict[str, str] = field(default_factory=dict)
+    models: Records[ResourceRecord] = field(default_factory=Records)
+    configs: Records[ResourceRecord] = field(default_factory=Records)
+    endpoints: Records[Endpoint] = field(default_factory=Records)
+    experiments: Records[ExperimentRecord] = field(default_factory=Records)
+    tags: Records[dict[str, str]] = field(default_factory=Records)
+    latest_experiment: Records[str] = field(default_factory=Records)
     n_changes: int = 0
     agenda: list[tuple[float, int, str]] = field(default_factory=list, repr=False)
     changed: set[tuple[int, str]] = field(default_factory=set, repr=False)
@@ -203,9 +244,17 @@ class World:
         """Return a resource's ARN; kind is "model", "endpoint-config", "endpoint" or "inference-experiment"."""
         return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name}"
 
-    def first_containers(self) -> dict[str, Body]:
-        """Return the first container of every model, by model name."""
-        return {name: containers_of(record.request)[0] for name, record in self.models.items()}
+    @property
+    def records(self) -> dict[str, Records[Any]]:
+        """The dictionaries of records, by the names of their attributes."""
+        names = ("models", "configs", "endpoints", "experiments", "tags", "latest_experiment")
+        return {name: getattr(self, name) for name in names}
+
+    def first_containers(self, config: Body) -> dict[str, Body]:
+        """Return the first container of every existing model that an endpoint configuration names, by model name."""
+        variants = [*config["ProductionVariants"], *config.get("ShadowProductionVariants", ())]
+        records = {v["ModelName"]: self.models.get(v["ModelName"]) for v in variants}
+        return {name: containers_of(record.request)[0] for name, record in records.items() if record is not None}
 
     def live_experiment(self, endpoint: str) -> ExperimentRecord | None:
         """Return the live experiment on an endpoint."""

@@ -137,8 +137,8 @@ def _add_tags(world: World, body: Body) -> None:
 
 
 def _delete_tags(world: World, body: Body) -> None:
-    for key in body["TagKeys"]:
-        world.tags[body["ResourceArn"]].pop(key, None)
+    arn, keys = body["ResourceArn"], set(body["TagKeys"])
+    world.tags[arn] = {key: value for key, value in world.tags[arn].items() if key not in keys}
 
 
 def _create_experiment(world: World, body: Body) -> None:
@@ -196,7 +196,7 @@ def _delete_experiment(world: World, body: Body) -> None:
 def configured_fleet(world: World, body: Body) -> Fleet:
     """Return the fleet of the endpoint configuration that a request names."""
     config = world.configs[body["EndpointConfigName"]]
-    return fleet_of(config.name, config.request, world.first_containers(), world.choices.shadow_weight)
+    return fleet_of(config.name, config.request, world.first_containers(config.request), world.choices.shadow_weight)
 
 
 EFFECTS: dict[str, Callable[[World, Body], None]] = {

@@ -1,27 +1,33 @@
-"""Keeps the log of accepted events in SQLite, and folds it into the world again at every start.
+"""Keeps the log of accepted events in SQLite, and folds it into the account again at every start.
 
 An event is written and synced to the disk before its action is answered (WAL with synchronous=FULL), so a process that
 is killed at any moment loses nothing that it answered. Only one process can use the file: it holds an exclusive lock
-while the store is open. Requests are kept as accepted, rows are never updated, and the log is never shortened: it grows
-by less than a kilobyte per action, and a start reads some ten thousand events per second. After a kill the newest
-events are in the -wal file beside the database: copy both.
+while the store is open. After a kill the newest events are in the -wal file beside the database: copy both.
+
+Every so many events, one transaction writes the records of the account that have changed since the last snapshot to the
+table `records`, and deletes the events before it. So the file always holds one whole account, as it was after an event,
+and the events since. It grows with the account, not with its history, and neither a start nor a snapshot takes longer
+for a longer history. Requests are kept as accepted, and events are never updated.
 
 The table `facts` holds the server's own values by name: region and account for ARNs, the key that signs page tokens,
-the origin of the clock, the log's checksum and the latest time told. The checksum chains the events, so that a start
-detects any damage to them; a log without one is from an earlier version and gets it. The time told is kept whenever a
-status has changed by itself, before the status is told, so that no restart takes it back, even if the wall clock was
-set back. It is not synced, so that it survives a kill but not a loss of power.
+the origin of the clock, the checksum of the log, the snapshot (its event's number, the checksum of the log up to it,
+and the sum of the checksums of its records), the latest time told, and a checksum of these facts. The checksum of the
+log chains its events. So a start detects any damage to what it reads. A file of version 1 has no snapshot; it is read
+as it is, and gets one. The time told is kept after each event, and whenever a status has changed by itself, before the
+status is told, so that no restart takes it back, even if the wall clock was set back. It is not synced, so that it
+survives a kill but not a loss of power.
 """
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import math
-import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -32,20 +38,19 @@ from typing import Any
 
 from shadowsim.errors import InputError, StoreError
 from shadowsim.option_defaults import TIME_SCALE, TRANSITION_S
-from shadowsim.server.state import events, transitions
+from shadowsim.server.state import events, snapshot, transitions
 from shadowsim.server.state.account import World
 from shadowsim.server.state.clock import Clock, Origin
+from shadowsim.server.state.database import IN_MEMORY, VERSION, damaged, open_database, unusable, upgrade
 from shadowsim.server.state.quotas import Quotas, Throttle
 from shadowsim.server.state.undocumented import Undocumented
 
-IN_MEMORY = ":memory:"
 KEEP_S = 1.0  # wall time after which the time told is kept again
-_APPLICATION_ID = 0x53484457  # in the file's header: marks the file as a store
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE events (number INTEGER PRIMARY KEY, at_s REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL) STRICT;
-"""
+SNAPSHOT_EVENTS = 100  # a snapshot of their changes holds the event loop for some ms
+_CHECKSUM_BYTES = 16
+_SUMS = 1 << 8 * _CHECKSUM_BYTES  # sums of checksums are modulo this
+_FACTS = "facts"  # the fact that is the checksum of all others
+_LOG = logging.getLogger(__name__)
 
 
 class Store:
@@ -67,6 +72,8 @@ class Store:
         Generous ones by default.
     region, account : str
         Used in ARNs. An existing file keeps its own.
+    snapshot_events : int
+        Events after which they are replaced by a snapshot.
     wall, steady : callable
         The wall clock, and one that is never set.
 
@@ -87,6 +94,7 @@ class Store:
         quotas: Quotas | None = None,
         region: str = "us-east-1",
         account: str = "111122223333",
+        snapshot_events: int = SNAPSHOT_EVENTS,
         wall: Callable[[], float] = time,
         steady: Callable[[], float] = monotonic,
     ):
@@ -104,21 +112,29 @@ class Store:
             raise InputError("--db", "must name a file, or be :memory:", self.path)
         self.quotas = quotas or Quotas.read()
         self.throttle = Throttle(self.quotas)
-        self._checksum = ""
+        self._snapshot_events = snapshot_events
+        self._number, self._checksum = 0, ""  # of the last event
+        self._next_snapshot, self._place, self._total = 0, 0, 0
         self._kept_s = math.inf  # the time told that is in the file
-        self._connection = _open_database(self.path)
+        self._connection, self._version = open_database(self.path)
         try:
-            self._facts = dict(self._connection.execute("SELECT name, value FROM facts"))
-            self.region, self.account = self._fact("region", region), self._fact("account", account)
-            self.key, origin, told_s = self._read_facts()
+            self._facts = self._read_facts()
+            with self._transaction():
+                defaults = {"region": region, "account": account, "key": token_bytes(32).hex()}
+                self._write_facts({**defaults, **self._facts})
+            self.region, self.account = self._facts["region"], self._facts["account"]
+            self.key, origin, told_s = self._parse_facts()
             self.world = self._fold()
             self.clock = Clock.resumed(origin, time_scale, wall, steady, max(told_s, self.world.now_s))
-            self._write_fact("origin", json.dumps(self.clock.origin))
+            with self._transaction():
+                self._write_facts({"origin": json.dumps(self.clock.origin)})
             self._configure(transition_s, choices or Undocumented(), probed)
+            if self._number >= self._next_snapshot or self._version < VERSION:
+                self._snapshot()
             self._kept_s = self.world.now_s if self.is_kept else math.inf
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self.close()
-            raise InputError("--db", f"{self.path} cannot be used: {error}") from None
+            raise unusable(self.path, error) from None
         except BaseException:
             self.close()
             raise
@@ -155,37 +171,38 @@ class Store:
             The event cannot be written; it is not applied either.
         """
         at_s, text = max(_rounded_to_us(now), self.world.now_s), json.dumps(body)
-        before, checksum = self._checksum, _chained(self._checksum, at_s, kind, text)
+        before, number, checksum = self._checksum, self._number + 1, _chained(self._checksum, at_s, kind, text)
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            statement = "INSERT INTO events (at_s, kind, body) VALUES (?, ?, ?)"
-            number = self._connection.execute(statement, (at_s, kind, text)).lastrowid
-            self._write_fact("checksum", f"{number} {checksum}")
-            self._connection.execute("COMMIT")
+            with self._transaction():
+                self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (number, at_s, kind, text))
+                self._write_facts({"checksum": f"{number} {checksum}"})
         except sqlite3.Error as error:
-            self._facts.pop("checksum", None)
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
             raise StoreError(f"{self.path}: cannot be written: {error}") from None
         try:
             events.apply(self.world, kind, body, at_s)
         except BaseException:  # a defect: the event must not stay in the log
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
+            with self._transaction():
                 self._connection.execute("DELETE FROM events WHERE number = ?", (number,))
-                self._write_fact("checksum", f"{(number or 1) - 1} {before}")
+                self._write_facts({"checksum": f"{number - 1} {before}"})
             self.world = self._fold()
             raise
-        self._checksum = checksum
+        self._number, self._checksum = number, checksum
+        if self.is_kept:  # also so that damage to this event in the -wal file does not look like its end
+            self._keep_time()
+        if number >= self._next_snapshot:
+            self._snapshot()
+
+    def replace_quotas(self, quotas: Quotas) -> None:
+        """Enforce other quotas from now on."""
+        self.quotas, self.throttle = quotas, Throttle(quotas)
 
     def events(self) -> Iterator[tuple[int, float, str, str]]:
-        """Yield (number, at_s, kind, JSON text of the body) of each event, in order."""
+        """Yield (number, at_s, kind, JSON text of the body) of each event since the snapshot, in order."""
         yield from self._connection.execute("SELECT number, at_s, kind, body FROM events ORDER BY number")
 
     def n_events(self) -> int:
-        """Return the number of accepted events."""
-        (count,) = self._connection.execute("SELECT count(*) FROM events").fetchone()
-        return int(count)
+        """Return the number of events ever accepted."""
+        return self._number
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -203,26 +220,105 @@ class Store:
         self.close()
 
     def _fold(self) -> World:
-        world, expected, checksum = World(region=self.region, account=self.account), 1, ""
+        """Return the account of the snapshot with the events after it applied."""
+        gc_was_enabled = gc.isenabled()
+        gc.disable()  # a fold makes many objects, and hardly any cycles
+        try:
+            return self._folded(self._restored())
+        finally:
+            if gc_was_enabled:
+                gc.enable()
+
+    def _restored(self) -> World:
+        number, _, rest = self._facts.get("snapshot", "0  0").partition(" ")
+        self._checksum, _, total = rest.partition(" ")
+        self._number, self._next_snapshot = int(number), int(number) + self._snapshot_events
+        world = World(region=self.region, account=self.account)
+        if self._version < VERSION:
+            return world
+        self._place = self._total = 0
+        try:
+            snapshot.restore(world, self._records())
+        except (ValueError, LookupError, TypeError) as error:  # of another version
+            if isinstance(error, InputError):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise damaged(self.path, f"its snapshot cannot be read: {reason}") from None
+        if f"{self._total:x}" != total:
+            raise damaged(self.path, "records of its snapshot are missing, or older than others")
+        return world
+
+    def _records(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the kind, name and JSON text of the snapshot's records, and sum up their checksums."""
+        total = 0
+        statement = "SELECT place, kind, name, body, checksum FROM records ORDER BY place"
+        for place, kind, name, body, checksum in self._connection.execute(statement):
+            if checksum != _record_checksum(kind, name, place, body):
+                raise damaged(self.path, f"the checksum of its record {kind} {name} is wrong")
+            total += int.from_bytes(checksum)
+            yield kind, name, body
+            self._place = place
+        self._total = total % _SUMS
+
+    def _folded(self, world: World) -> World:
         checked, _, kept = self._facts.get("checksum", "").partition(" ")
         for number, at_s, kind, body in self.events():
-            if number != expected:  # numbers have no gaps
-                raise InputError("--db", f"{self.path} is damaged: event {expected} is missing")
-            checksum = _chained(checksum, at_s, kind, body)
+            if number != self._number + 1:  # numbers have no gaps
+                raise damaged(self.path, f"event {self._number + 1} is missing")
+            self._number, self._checksum = number, _chained(self._checksum, at_s, kind, body)
             try:
                 events.apply(world, kind, json.loads(body), at_s)
             except Exception as error:  # an event of another version, or damage that SQLite did not detect
                 reason = f"{type(error).__name__}: {error}"
-                raise InputError("--db", f"{self.path}: event {number}, {kind}, cannot be applied: {reason}") from None
-            expected += 1
-            if str(number) == checked and checksum != kept:
-                raise InputError("--db", f"{self.path} is damaged: the checksum of events 1 to {number} is wrong")
-        if checked and not checked.isdecimal():
-            raise InputError("--db", f"{self.path} is damaged: its facts cannot be read: the checksum's number")
-        if checked and int(checked) >= expected:
-            raise InputError("--db", f"{self.path} is damaged: event {checked} is missing")
-        self._checksum = checksum
+                raise damaged(self.path, f"event {number}, {kind}, cannot be applied: {reason}") from None
+            if str(number) == checked and self._checksum != kept:
+                raise damaged(self.path, f"the checksum of events 1 to {number} is wrong")
+        if checked and int(checked) > self._number:
+            raise damaged(self.path, f"event {checked} is missing")
+        if (
+            checked and int(checked) < self._number and self._version == VERSION
+        ):  # version 1 may lack the latest checksum
+            raise damaged(self.path, f"event {self._number} was not written by a server")
         return world
+
+    def _snapshot(self) -> None:
+        """Write the records that have changed, and delete the events; a file that cannot be written keeps both."""
+        self._next_snapshot = self._number + self._snapshot_events
+        place, total, rows, version = self._place, self._total, [], self._version
+        try:
+            with self._transaction():
+                if version < VERSION:
+                    upgrade(self._connection)
+                    self._version = VERSION
+                for kind, name in snapshot.removed_rows(self.world):
+                    total = _sum(total, self._record_sum(kind, name), -1)
+                    self._connection.execute("DELETE FROM records WHERE kind = ? AND name = ?", (kind, name))
+                for kind, name, body in snapshot.changed_rows(self.world):
+                    found = self._connection.execute(
+                        "SELECT place, checksum FROM records WHERE kind = ? AND name = ?", (kind, name)
+                    ).fetchone()
+                    if found is None:
+                        place += 1
+                    else:
+                        total = _sum(total, found[1], -1)
+                    row_place = place if found is None else found[0]
+                    checksum = _record_checksum(kind, name, row_place, body)
+                    total = _sum(total, checksum)
+                    rows.append((row_place, kind, name, body, checksum))
+                self._connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", rows)
+                self._connection.execute("DELETE FROM events")
+                self._write_facts({"snapshot": f"{self._number} {self._checksum} {total:x}"})
+        except sqlite3.Error as error:
+            self._version = version
+            _LOG.warning("%s: no snapshot could be written, the log goes on: %s", self.path, error)
+            return
+        self._place, self._total = place, total
+        snapshot.forget_changes(self.world)
+
+    def _record_sum(self, kind: str, name: str) -> bytes:
+        statement = "SELECT checksum FROM records WHERE kind = ? AND name = ?"
+        found = self._connection.execute(statement, (kind, name)).fetchone()
+        return found[0] if found else b""
 
     def _keep_time(self) -> None:
         """Keep the world's moment as the latest time told; a file that cannot be written is told by the next event."""
@@ -230,20 +326,31 @@ class Store:
         with suppress(sqlite3.Error):
             self._connection.execute("PRAGMA synchronous = NORMAL")
             try:
-                self._write_fact("told", json.dumps(self._kept_s))
+                with self._transaction():
+                    self._write_facts({"told": f"{json.dumps(self._kept_s)} {self._number}"})
             finally:
                 self._connection.execute("PRAGMA synchronous = FULL")
 
-    def _read_facts(self) -> tuple[bytes, Origin | None, float]:
-        """Return the key, created if there is none, the clock's origin, None for a new store, and the time told."""
-        key, origin = self._fact("key", token_bytes(32).hex()), self._facts.get("origin")
+    def _read_facts(self) -> dict[str, str]:
+        facts = dict(self._connection.execute("SELECT name, value FROM facts"))
+        checksum = facts.pop(_FACTS, None)
+        (is_used,) = self._connection.execute("SELECT EXISTS (SELECT 1 FROM events)").fetchone()
+        is_new = not (facts or checksum or is_used)
+        if not is_new and checksum != (_facts_checksum(facts) if self._version == VERSION else None):
+            raise damaged(self.path, "its facts cannot be read: their checksum is wrong")
+        return facts
+
+    def _parse_facts(self) -> tuple[bytes, Origin | None, float]:
+        """Return the key, the clock's origin, None for a new store, and the time told."""
+        key, origin = self._facts["key"], self._facts.get("origin")
         try:
             wall_s, scaled_s, scale = json.loads(origin) if origin else (0.0, 0.0, 1.0)
             checked = Clock(float(wall_s), float(scaled_s), float(scale)).origin
-            told_s = float(json.loads(self._facts.get("told", "-Infinity")))
+            told_s = float(json.loads(self._facts.get("told", "-Infinity").partition(" ")[0]))
+            int(self._facts.get("checksum", "0").partition(" ")[0])
             return bytes.fromhex(key), checked if origin else None, told_s
-        except (ValueError, TypeError) as error:
-            raise InputError("--db", f"{self.path} is damaged: its facts cannot be read: {error}") from None
+        except (ValueError, TypeError) as error:  # a file of version 1 has no checksum of them
+            raise damaged(self.path, f"its facts cannot be read: {error}") from None
 
     def _configure(self, transition_s: float, choices: Undocumented, probed: frozenset[str]) -> None:
         # The fold depends on these options, so they are events too: the first one, and one for each change.
@@ -252,65 +359,52 @@ class Store:
             body = {"transition_s": transition_s, "choices": asdict(choices), "probed": sorted(probed)}
             self.accept("Configure", body, self.clock.now())
 
-    def _fact(self, name: str, value: str) -> str:
-        if name not in self._facts:
-            self._write_fact(name, value)
-        return str(self._facts[name])
+    def _write_facts(self, facts: Mapping[str, str]) -> None:
+        """Write facts that have changed, and their checksum; to be called within a transaction."""
+        changed = {name: value for name, value in facts.items() if self._facts.get(name) != value}
+        if not changed:
+            return
+        self._facts |= changed
+        if self._version == VERSION:
+            changed[_FACTS] = _facts_checksum(self._facts)
+        self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", changed.items())
 
-    def _write_fact(self, name: str, value: str) -> None:
-        if self._facts.get(name) != value:
-            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
-            self._facts[name] = value
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit what is written within, or, after an exception, nothing of it."""
+        facts = dict(self._facts)
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._facts = facts
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+
+
+def _facts_checksum(facts: Mapping[str, str]) -> str:
+    text = json.dumps(sorted(facts.items()))
+    return blake2b(text.encode(), digest_size=_CHECKSUM_BYTES).hexdigest()
+
+
+def _record_checksum(kind: str, name: str, place: int, body: str) -> bytes:
+    text = f"{kind} {name} {place} {body}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_CHECKSUM_BYTES).digest()
+
+
+def _sum(total: int, checksum: bytes, sign: int = 1) -> int:
+    """Return the sum of records' checksums with one added or taken away."""
+    return (total + sign * int.from_bytes(checksum)) % _SUMS
 
 
 def _chained(checksum: str, at_s: float, kind: str, body: str) -> str:
     """Return the checksum of a log that ends with an event, from that of the log before it."""
     text = f"{checksum} {at_s!r} {kind} {body}"
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_CHECKSUM_BYTES).hexdigest()
 
 
 def _rounded_to_us(now: float) -> float:
     # Clients send times in whole microseconds; rounded alike, a schedule of exactly 30 days is not longer than that.
     return round(now, 6)
-
-
-def _open_database(path: str) -> sqlite3.Connection:
-    """Return a connection that holds the file's lock; a new file gets the tables."""
-    file = Path(path)
-    for place in () if path == IN_MEMORY else (file, file.parent):
-        if place.exists() and not os.access(place, os.W_OK):  # SQLite would report an I/O error
-            raise InputError("--db", f"must be a writable file, and {place} is not writable")
-    connection = None
-    try:
-        # Only one thread uses the connection at a time, but the finaliser may run on another.
-        connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-        # The lock is held from the first statement on, so that two servers never fold the same log.
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN EXCLUSIVE")
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if n_tables == 0 and application_id == 0:
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-        elif application_id != _APPLICATION_ID:
-            raise InputError("--db", f"must be a file created by shadowsim, or a new one, and {path} is neither")
-        elif version != _VERSION:
-            raise InputError("--db", f"{path} must be of version {_VERSION}", version)
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")  # changes the file, so only after the checks
-    except sqlite3.Error as error:
-        if connection is not None:
-            connection.close()
-        reason = "is in use by another process" if "locked" in str(error) else f"cannot be used: {error}"
-        raise InputError("--db", f"{path} {reason}") from None
-    except BaseException:
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            connection.close()
-        raise
-    return connection

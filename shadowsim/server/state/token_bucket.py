@@ -43,6 +43,12 @@ class TokenBucket:
         self._tokens -= n
         return self._tokens >= 0.0
 
+    @property
+    def level(self) -> float:
+        """Share of the burst that it holds; negative while tokens are owed."""
+        self._fill()
+        return self._tokens / self.burst
+
     def _fill(self) -> None:
         now = self.clock()
         self._tokens = min(self._tokens + (now - self._filled_s) * self.per_s, self.burst)

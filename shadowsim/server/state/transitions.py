@@ -167,11 +167,11 @@ def begin_experiment(world: World, experiment: ExperimentRecord, percentage: int
     created = experiment.created_endpoint or (not experiment.deployed and name not in world.endpoints)
     old = _intended_fleet(world, name)
     before = experiment.fleet_before if experiment.deployed else old
-    containers = world.first_containers()
-    if experiment.deployed:  # its models may have been deleted since; they go on serving
-        containers = {**_containers_of(old), **containers}
     captured = world.choices.captured_percentage
     request = config_with_experiment(experiment.request, before.request if before else None, percentage, captured)
+    containers = world.first_containers(request)
+    if experiment.deployed:  # its models may have been deleted since; they go on serving
+        containers = {**_containers_of(old), **containers}
     try:
         fleet = fleet_of(_unused_config_name(world, experiment), request, containers, world.choices.shadow_weight)
     except RefusedError as error:
@@ -201,7 +201,7 @@ def _end_experiment(world: World, experiment: ExperimentRecord) -> None:
         before = experiment.fleet_before.request if experiment.fleet_before else None
         actions = experiment.variant_actions or scheduled_end_actions(current)
         request = config_after_experiment(current, before, actions, experiment.desired_variants)
-        containers = {**_containers_of(current), **world.first_containers()}
+        containers = {**_containers_of(current), **world.first_containers(request)}
         fleet = fleet_of(_unused_config_name(world, experiment), request, containers, choices.shadow_weight)
         if experiment.fleet_before is not None and fleet.serves_as(experiment.fleet_before):
             fleet = experiment.fleet_before

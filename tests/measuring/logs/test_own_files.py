@@ -71,13 +71,13 @@ def test_a_table_of_requests(tmp_path):
     table.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
     for file in sorted(tmp_path.iterdir()):
         measured = read_measurement(file)
-        assert measured.requests["arrival_s"].tolist() == [0.5, 1.0, 2.0]
+        assert measured.requests["arrival_s"].tolist() == [0.0, 0.5, 1.5]
         assert measured.requests["latency_s"].isna().tolist() == [False, True, False]
         assert list(measured.requests) == ["arrival_s", "latency_s", "status"]
         assert measured.lacks == ()
     file = tmp_path / "bad"
     file.write_text("arrival_s,latency_s\n1,2\n\n2,x\n")
-    with pytest.raises(InputError, match="must have a number in column latency_s, in line 4, got 'x'"):
+    with pytest.raises(InputError, match="must have a number, 0 or more, in column latency_s, in line 4, got 'x'"):
         read_measurement(file)
     table[["latency_s"]].to_parquet(file)
     with pytest.raises(InputError, match="must have a column arrival_s; it has latency_s"):

@@ -1,6 +1,7 @@
 """Compares pages with a plain list, and checks that tokens survive changes and cannot be forged."""
 
 import base64
+from collections import namedtuple
 
 import pytest
 from hypothesis import given, settings
@@ -8,9 +9,17 @@ from hypothesis import strategies as st
 from rehearsed_account import T0, client, experiment, new_account
 
 from shadowsim.errors import ValidationError
-from shadowsim.server.control.pagination import Row, page
+from shadowsim.server.control import pagination
 
 KEY = b"k" * 32
+Row = namedtuple("Row", ["name", "created_s", "modified_s", "summary", "status"], defaults=[""])
+
+
+def page(action, body, rows, key):
+    summary = lambda row: row.summary  # noqa: E731
+    return pagination.page(action, body, rows, key, summary, modified="modified_s", status="status")
+
+
 NAMES = st.text("abC-1", min_size=1, max_size=4)
 ROWS = st.dictionaries(NAMES, st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from("XYZ")), max_size=12).map(
     lambda rows: [

@@ -10,34 +10,13 @@ from random import Random
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from served import take, view
 from serving import serving
 
 from shadowsim import read_captures
-from shadowsim.server.data_plane.backends import CUSTOM_ATTRIBUTES, Answer, Call
+from shadowsim.server.data_plane.backends import Answer, Call
 from shadowsim.server.data_plane.captures import CaptureWriter, Invocation
 from shadowsim.server.state.destinations import S3, Folders, sink_of
-from shadowsim.server.state.views import CaptureView
-
-BOTH = frozenset({"Input", "Output"})
-TYPES = {"csv_content_types": ("text/csv",), "json_content_types": ("application/json",)}
-
-
-def view(destination="s3://bucket/some/prefix", percentage=100, modes=BOTH, **more):
-    return CaptureView(destination, percentage, modes, **{**TYPES, **more})
-
-
-def take(captures, *views, body=b"1,2", content_type="text/csv", attributes=None, outcome="answered", **changes):
-    """Let a writer capture an invocation, and return the bytes that it captured."""
-    headers = {"Content-Type": content_type, CUSTOM_ATTRIBUTES: attributes}
-    fields = {
-        "endpoint": "endpoint",
-        "variant": "AllTraffic",
-        "production": True,
-        "call": Call(body, {name: value for name, value in headers.items() if value}),
-        "answer": Answer(outcome, 0.0, 200, b'{"y": 1}', {"Content-Type": "application/json"}),
-        "arrival_s": 1_800_000_000.0,
-    }
-    return captures.take(views, Invocation(**{**fields, **changes}))
 
 
 def written(tmp_path, fill):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from serving import CONNECT_S, Container, answer
 
 from shadowsim.server.data_plane import backends
-from shadowsim.server.data_plane.backends import GIVEN_UP, Call
+from shadowsim.server.data_plane.backends import GIVEN_UP, Call, Unread
 from shadowsim.server.data_plane.backends import Container as Backend
-from shadowsim.server.data_plane.connections import ReadAllowance, open_session
+from shadowsim.server.data_plane.connections import LONGEST_REST_S, ReadAllowance, open_session
 
 
 @pytest.fixture(autouse=True)
@@ -245,3 +245,45 @@ def test_a_complete_answer_is_never_given_up():
 
     answers, _ = asyncio.run(answers_of(behave, per_s=0, burst=0, share=0, burst_s=0))
     assert {answer.outcome for answer in answers} == {"answered"}
+
+
+def test_streams_of_copies_rest_once_half_of_the_loop_s_time_is_used():
+    now_s = 0.0
+    allowance = ReadAllowance(share=0.1, burst_s=0.05, clock=lambda: now_s)
+    allowance.n_streams = 30
+    assert allowance.rest_s() == 0.0
+    assert allowance.spend(0, 0.026)
+    assert allowance.rest_s() == pytest.approx(0.03)
+    allowance.n_streams = 5_000
+    assert allowance.rest_s() == LONGEST_REST_S
+    now_s = 0.1  # ten milliseconds have come back
+    assert allowance.rest_s() == 0.0
+
+
+def test_a_copy_s_stream_that_rests_comes_whole_and_leaves_its_connection_for_another():
+    """Without rests so many small parts would use the allowance up: each costs 50 us or more, and there are 30 ms."""
+    n, event = 700, b'data: {"choices": [{"text": "a"}]}\n\n'
+
+    async def tokens(writer, request):
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n")
+        for _ in range(n):
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await writer.drain()
+            await asyncio.sleep(0.0005)
+        writer.write(b"0\r\n\r\n")
+
+    async def run():
+        container, allowance = Container(tokens), ReadAllowance(share=0.01, burst_s=0.03)
+        allowance.n_streams = 20  # others, so that a rest takes 21 ms
+        await container.start()
+        async with open_session(1, allowance) as session:
+            backend = Backend([container.url], session, 100_000, allowance=allowance)
+            answers = [await backend.invoke(0, Call(b"x"), 10.0, Unread(20.0)) for _ in range(2)]
+        await container.stop()
+        return answers, allowance
+
+    answers, allowance = asyncio.run(run())
+    assert [a.outcome for a in answers] == ["answered"] * 2
+    assert [a.tokens.output for a in answers] == [n] * 2
+    assert [len(a.body) for a in answers] == [n * len(event)] * 2
+    assert (allowance.n_streams, allowance.n_held) == (20, 0)

@@ -50,14 +50,24 @@ def runs(draw):
 def live(history, tokens, limit, timeout_s):
     """The same requests, brought to a live batcher in order of arrival; None for the refused."""
     batcher, all_finished, out = ContinuousBatcher(tokens, limit), [], {}
+    all_told = []
     for a in sorted(history.attempts, key=lambda a: (a.arrival, a.window, a.in_window)):
         s = history.sequences[a.number, a.attempt]
         sequence = TokenSequence(a.arrival, s.prompt, s.output, s.group, give_up_s=a.arrival + timeout_s)
+        sequence.told = (told := []).append
+        all_told.append((sequence, told))
         all_finished += batcher.advance(a.arrival)
         out[a.number] = sequence if batcher.enter(sequence) else None
     all_finished += batcher.advance(1e12)
     assert batcher.next_s == math.inf
     assert (batcher.n_running, batcher.cache_use) == (0, 0.0)
+    for sequence, told in all_told:  # whose ends are those of the oracle
+        assert told == sorted(told)
+        assert len(told) == sequence.produced
+        if told:
+            assert told[0] == sequence.first_s
+        if not math.isnan(sequence.last_s):
+            assert told[-1] == sequence.last_s
     assert len(all_finished) == len(set(map(id, all_finished)))
     assert {id(s) for s in all_finished} == {id(s) for s in out.values() if s is not None and not math.isnan(s.last_s)}
     return out

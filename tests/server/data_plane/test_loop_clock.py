@@ -169,7 +169,7 @@ def test_callers_of_a_late_server_get_their_answers_and_copies_are_shed(tmp_path
 
 
 class Pool:
-    async def invoke(self, call, timeout_s):
+    async def invoke(self, call, timeout_s, receiver=None):
         return 0, Answer("answered", 0.1, 200)
 
 

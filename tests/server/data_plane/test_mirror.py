@@ -20,7 +20,7 @@ class VariantPool:
     def __init__(self, error=None):
         self.open, self.error = asyncio.Event(), error
 
-    async def invoke(self, call, timeout_s):
+    async def invoke(self, call, timeout_s, receiver=None):
         await self.open.wait()
         if self.error:
             raise self.error
@@ -130,7 +130,7 @@ def test_a_drain_cancels_late_copies():
 
 def test_a_copy_that_is_given_up_is_lost():
     class GivingUp(VariantPool):
-        async def invoke(self, call, timeout_s):
+        async def invoke(self, call, timeout_s, receiver=None):
             return 0, Answer("given_up", 0.1)
 
     async def run():

@@ -28,7 +28,7 @@ class Gate:
         self.open = asyncio.Event()
         self.seen = []
 
-    async def invoke(self, instance, call, timeout_s):
+    async def invoke(self, instance, call, timeout_s, receiver=None):
         self.seen.append(instance)
         await self.open.wait()
         return Answer("answered", 0.0, 200)

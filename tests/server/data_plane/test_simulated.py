@@ -14,7 +14,8 @@ from shadowsim.errors import InputError
 from shadowsim.scenario.laws import parse_law
 from shadowsim.scenario.service import parse_service
 from shadowsim.server.data_plane.backends import Call
-from shadowsim.server.data_plane.simulated import SimulatedQueue, check_simulable, draws, simulated
+from shadowsim.server.data_plane.simulated import SimulatedQueue, check_simulable, simulated
+from shadowsim.server.data_plane.simulated_answers import draws
 
 
 def plain(arrivals, works, n_workers, limit, slowdown):

@@ -11,12 +11,13 @@ from shadowsim.server.data_plane import counts
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import BOUNDS_S, Series
 from shadowsim.server.data_plane.loop_clock import LoopClock
-from shadowsim.server.metrics.prometheus import prometheus_text
+from shadowsim.server.metrics.prometheus import SLICE_ENDPOINTS, prometheus_slices
 
 
 def scraped(live, captures=None):
     """Return {(sample, labels except endpoint): value} of an endpoint, as Prometheus' own parser reads it."""
-    text = prometheus_text({"e": live}, captures or CaptureWriter(None, Random(1)), LoopClock()).decode()
+    captures = captures or CaptureWriter(None, Random(1))
+    text = b"".join(prometheus_slices({"e": live}, captures, LoopClock())).decode()
     families = list(text_string_to_metric_families(text))
     assert all(family.documentation and family.type != "unknown" for family in families)
     values = {}
@@ -90,3 +91,17 @@ def test_a_promotion_leaves_what_was_counted_before_as_it_was():
     counted = [after["shadowsim_invocations_total", (("role", r), ("variant", "v"))] for r in ("shadow", "source")]
     assert counted == [56, 7]
     assert [key for key in after if key[0] == "shadowsim_copies_lost_total" and ("role", "source") in key[1]] == []
+
+
+def test_slices_make_one_page_whose_families_are_described_once():
+    lives = {f"e-{i:04}": endpoint(f"e-{i:04}") for i in range(3 * SLICE_ENDPOINTS + 1)}
+    for i, live in enumerate(lives.values()):
+        live.series["v"] = Series()
+        live.series["v"].add(served(0.0, 0.001 * i))
+    slices = list(prometheus_slices(lives, CaptureWriter(None, Random(1)), LoopClock()))
+    assert max(part.count(b"\n") for part in slices[:-2]) < SLICE_ENDPOINTS * max(len(BOUNDS_S) + 6, 17)
+    families = list(text_string_to_metric_families(b"".join(slices).decode()))
+    assert len({family.name for family in families}) == len(families) == 8
+    (invocations,) = (family for family in families if family.name == "shadowsim_invocations")
+    assert [sample.labels["endpoint"] for sample in invocations.samples] == list(lives)
+    assert {sample.value for sample in invocations.samples} == {1}

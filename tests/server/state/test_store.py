@@ -1,4 +1,4 @@
-"""Tests that every answered action survives kill -9, and that the log alone restores the world."""
+"""Tests that every answered action survives kill -9, and that snapshot and log alone restore the world."""
 
 import itertools
 import json
@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from kill_model import NAME_MEMBERS, campaign
@@ -20,6 +21,8 @@ from rehearsed_account import DAY, ROLE, T0, experiment, new_account, production
 from shadowsim.aws.lifecycle import EXPERIMENT
 from shadowsim.errors import InputError, StoreError
 from shadowsim.server.control.actions import handle
+from shadowsim.server.state import snapshot
+from shadowsim.server.state import store as store_module
 from shadowsim.server.state.events import EFFECTS
 from shadowsim.server.state.store import Store
 from shadowsim.server.state.undocumented import Undocumented
@@ -31,7 +34,7 @@ from shadowsim.errors import ShadowsimError
 from shadowsim.server.control.actions import handle
 from shadowsim.server.state.events import EFFECTS
 from shadowsim.server.state.store import Store
-store = Store(sys.argv[1], wall=lambda: 0.0)
+store = Store(sys.argv[1], wall=lambda: 0.0, snapshot_events=int(sys.argv[2]))
 print("ready", flush=True)
 for line in sys.stdin:
     action, body, now = json.loads(line)
@@ -57,10 +60,12 @@ def connections(monkeypatch):
 
 
 def logged(path):
+    """Return the number of events ever accepted, and those since the snapshot but for Configure."""
     with sqlite3.connect(path) as connection:
         rows = connection.execute("SELECT kind, body FROM events WHERE kind != 'Configure' ORDER BY number").fetchall()
+        (number,) = connection.execute("SELECT value FROM facts WHERE name = 'checksum'").fetchone()
     connection.close()
-    return [(kind, json.loads(body)) for kind, body in rows]
+    return int(number.split()[0]), [(kind, json.loads(body)) for kind, body in rows]
 
 
 def load(number):
@@ -78,13 +83,16 @@ def load(number):
     yield "DeleteInferenceExperiment", name
 
 
-def kill_while_working(path, rng, answered, first):
+def kill_while_working(path, rng, answered, first, snapshot_events):
     """Let a process answer some actions and kill it during the next one; return the next load's number and that action.
 
-    Accepted actions are appended to `answered`.
+    Accepted actions are appended to `answered`, with their moments.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", LOOP, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOOP, str(path), str(snapshot_events)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     n_left, number, now = rng.randint(0, 12), first, T0 + 1000 * first
     with process:
@@ -98,25 +106,31 @@ def kill_while_working(path, rng, answered, first):
                     time.sleep(rng.random() * 0.004)  # about as long as an action takes
                     process.kill()
                     assert process.wait() == -9
-                    return number + 1, (action, body)
+                    return number + 1, (action, body, now)
                 if process.stdout.readline() == "accepted\n":
-                    answered.append((action, body))
+                    answered.append((action, body, now))
                 n_left -= 1
 
 
-def survives(path, n_kills, seed):
+def survives(path, n_kills, seed, snapshot_events):
     """Kill a process `n_kills` times; each time the log must hold all answered actions, and at most one more."""
     rng, answered, number, n_unheard = random.Random(seed), [], 0, 0
     for _ in range(n_kills):
-        number, sent = kill_while_working(path, rng, answered, number)
-        events = logged(path)
-        if len(events) == len(answered) + 1:
-            assert events[-1] == sent  # accepted, but not answered before the kill
-            answered.append(sent)
+        number, sent = kill_while_working(path, rng, answered, number, snapshot_events)
+        n_events, events = logged(path)
+        if n_events - 1 == len(answered) + 1:  # the Configure event is one of them
+            answered.append(sent)  # accepted, but not answered before the kill
             n_unheard += 1
-        assert events == answered
+        assert n_events - 1 == len(answered)
+        assert len(events) <= snapshot_events
+        assert events == [(action, body) for action, body, _ in answered[len(answered) - len(events) :]]
     store = Store(path, wall=lambda: T0)
-    assert store.n_events() == len(answered) + 1  # and the Configure event
+    assert store.n_events() == len(answered) + 1
+    with Store(wall=lambda: 0.0) as folded:  # from all events
+        for action, body, now in answered:
+            handle(action, body, now, folded)
+        now = store.world.now_s
+        assert repr(folded.world_at(now)) == repr(store.world)
     # Experiments whose schedule had begun run, and end when they should.
     live = [t for t in store.world.experiments.values() if t.live]
     after = store.world_at(store.world.now_s + 100 * DAY)
@@ -125,8 +139,9 @@ def survives(path, n_kills, seed):
     return len(answered), n_unheard
 
 
-def test_nothing_answered_is_lost_when_killed_at_random_moments(tmp_path):
-    n_answered, _ = survives(tmp_path / "state.db", 5, seed=1)
+@pytest.mark.parametrize("snapshot_events", [1, 3, 100])
+def test_nothing_answered_is_lost_when_killed_at_random_moments(tmp_path, snapshot_events):
+    n_answered, _ = survives(tmp_path / "state.db", 3, snapshot_events, snapshot_events)
     assert n_answered > 5
 
 
@@ -241,9 +256,9 @@ def test_only_stores_are_opened(tmp_path):
         Store(tmp_path / "none" / "state.db")
 
 
-def spoiled(path, *statements):
+def spoiled(path, *statements, **options):
     """Create a store's file and change it with SQL statements."""
-    account = new_account(path=path)
+    account = new_account(path=path, **options)
     account.store.close()
     connection = sqlite3.connect(path)
     with connection:
@@ -270,7 +285,15 @@ def spoiled(path, *statements):
         ("UPDATE events SET body = '{}' WHERE number = 2", "event 2, CreateModel, cannot be applied: KeyError"),
         ("UPDATE facts SET value = 'x' WHERE name = 'key'", "its facts cannot be read"),
         ("UPDATE facts SET value = '[1]' WHERE name = 'origin'", "its facts cannot be read"),
-        ("PRAGMA user_version = 9", "must be of version 1"),
+        ("PRAGMA user_version = 9", "must be of version 1 or 2"),
+        ("PRAGMA user_version = 1", "its facts cannot be read"),
+        ("UPDATE facts SET value = '444455556666' WHERE name = 'account'", "its facts cannot be read"),
+        ("UPDATE facts SET value = replace(value, '0', '1') WHERE name = 'told'", "its facts cannot be read"),
+        ("DELETE FROM facts WHERE name = 'told'", "its facts cannot be read"),
+        ("DELETE FROM facts", "its facts cannot be read"),
+        ("INSERT INTO events VALUES (99, 0, 'Ping', '{}')", "event [0-9]+ is missing"),
+        ("DROP TABLE records", "no such table: records"),
+        ("ALTER TABLE events RENAME COLUMN body TO text", "no such table: events, as this version has it"),
     ],
 )
 def test_a_log_that_makes_no_world_is_refused_in_one_line(tmp_path, statement, message):
@@ -283,48 +306,178 @@ def test_a_log_that_makes_no_world_is_refused_in_one_line(tmp_path, statement, m
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (
+            "UPDATE records SET body = replace(body, 'old', 'odd') WHERE kind = 'models'",
+            "its record models old is wrong",
+        ),
+        (
+            "UPDATE records SET place = 99 WHERE name = 'new' AND kind = 'models'",
+            "its record models new is wrong",
+        ),
+        ("DELETE FROM records WHERE name = 'new'", "records of its snapshot are missing"),
+        ("DELETE FROM records", "records of its snapshot are missing"),
+        ("UPDATE facts SET value = value || '0' WHERE name = 'snapshot'", "its facts cannot be read"),
+    ],
+)
+def test_a_snapshot_that_was_changed_is_refused_with_what_can_be_done(tmp_path, statement, message):
+    path = tmp_path / "state.db"
+    spoiled(path, statement, snapshot_events=2)
+    with pytest.raises(InputError, match=f"is damaged: .*{message}.*; restore it from a copy, or name another file"):
+        Store(path)
+
+
 def whole_page(raw, rng):
     at = rng.randrange(len(raw) // 4096) * 4096
     raw[at : at + 4096] = rng.choice([bytes(4096), rng.randbytes(4096)])
+
+
+def any_bit(raw, rng):
+    raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
 
 
 def bit_in_a_text(raw, rng):
     raw[raw.index(b"TEXT", rng.randrange(len(raw) - 8192)) + 10] ^= 1
 
 
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("damage", [whole_page, bit_in_a_text])
-def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, seed, damage):
-    path, rng = tmp_path / "state.db", random.Random(seed)
-    account = new_account(path=path)
-    for i in range(40):
+def damaged_files(path, snapshot_events, damage, suffix=""):
+    """Damage one file of a store many times; yield each store that opens in spite of it, and what it must hold."""
+    account = new_account(path=path, snapshot_events=snapshot_events)
+    for i in range(20):
         account.do(
             "CreateModel", ModelName=f"m{i}", PrimaryContainer={"Image": "x", "Environment": {"TEXT": "x" * 500}}
         )
-    before = repr(account.store.world_at(account.now))
+    account.do("CreateInferenceExperiment", **experiment())
+    world, key = repr(account.store.world_at(account.now)), account.store.key
+    files = {name: name.read_bytes() for name in (path, *([path.with_name(f"{path.name}{suffix}")] if suffix else []))}
+    if not suffix:
+        account.store.close()
+        files[path] = path.read_bytes()
+    name = list(files)[-1]
+    copy = path.with_name("copy.db")
+    target = copy.with_name(f"copy.db{suffix}")
+    for seed in range(30):
+        raw = bytearray(files[name])
+        damage(raw, random.Random(seed))
+        copy.write_bytes(files[path])
+        target.write_bytes(raw)
+        with suppress(InputError), Store(copy, wall=lambda: account.now, snapshot_events=snapshot_events) as again:
+            yield again, (repr(again.world_at(account.now)), again.key) == (world, key)
+            again.accept("AddTags", {"ResourceArn": again.world.arn("model", "m1"), "Tags": []}, account.now)
+            again.close()
+            Store(copy, wall=lambda: account.now).close()
     account.store.close()
-    raw = bytearray(path.read_bytes())
-    damage(raw, rng)
-    path.write_bytes(raw)
-    with suppress(InputError), Store(path, wall=lambda: account.now) as again:
-        assert repr(again.world_at(account.now)) == before
+
+
+@pytest.mark.parametrize("snapshot_events", [5, 100])
+@pytest.mark.parametrize("damage", [whole_page, bit_in_a_text, any_bit])
+def test_a_damaged_file_is_refused_or_holds_what_it_held(tmp_path, damage, snapshot_events):
+    for _, is_same in damaged_files(tmp_path / "state.db", snapshot_events, damage):
+        assert is_same
+
+
+@pytest.mark.parametrize("snapshot_events", [5, 100])
+@pytest.mark.parametrize("damage", [any_bit, lambda raw, rng: raw.__setitem__(slice(0, 4), b"none")])
+def test_damage_to_the_newest_changes_is_not_taken_for_their_end(tmp_path, damage, snapshot_events):
+    """A killed server leaves them in the -wal file, of which SQLite reads what comes before the damage."""
+    for _, is_same in damaged_files(tmp_path / "state.db", snapshot_events, damage, "-wal"):
+        assert is_same
+
+
+def test_a_torn_end_of_the_newest_changes_is_no_damage(tmp_path):
+    """As a kill leaves it in the middle of a write: what was not yet answered is not there."""
+    path, copy = tmp_path / "state.db", tmp_path / "copy.db"
+    account = new_account(path=path)
+    main, before, n_events = path.read_bytes(), Path(f"{path}-wal").read_bytes(), account.store.n_events()
+    account.do("CreateModel", ModelName="m", PrimaryContainer={"Image": "x"})
+    after = Path(f"{path}-wal").read_bytes()
+    for n_bytes in range(len(before), len(after), 997):
+        copy.write_bytes(main)
+        Path(f"{copy}-wal").write_bytes(after[:n_bytes])
+        with Store(copy, wall=lambda: account.now) as again:
+            assert again.n_events() in (n_events, n_events + 1)
+    account.store.close()
+
+
+def of_version_1(path):
+    """Take a file's snapshots away, so that it is as an earlier version wrote it; it must have all its events."""
+    connection = sqlite3.connect(path)
+    with connection:
+        assert connection.execute("SELECT min(number) FROM events").fetchone() == (1,)
+        connection.execute("DROP TABLE records")
+        connection.execute("DELETE FROM facts WHERE name IN ('facts', 'snapshot')")
+        connection.execute("UPDATE facts SET value = substr(value, 1, instr(value, ' ')) WHERE name = 'told'")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def test_a_file_of_version_1_opens_as_before_and_gets_a_snapshot(tmp_path):
+    path = tmp_path / "state.db"
+    account = new_account(path=path)
+    account.do("CreateInferenceExperiment", **experiment())
+    before, key = account.snapshot(), account.store.key
+    account.store.close()
+    of_version_1(path)
+    for _ in range(2):
+        with Store(path, wall=lambda: account.now, steady=lambda: account.now) as again:
+            assert (f"{again.n_events()} {again.world_at(account.now)!r}", again.key) == (before, key)
+            assert list(again.events()) == []
 
 
 def test_a_log_without_a_checksum_gets_one(tmp_path):
-    """As of an earlier version, which may also have added events to a log that had one."""
+    """As of the first version, a later one of which may also have added events to a log that had one."""
     path = tmp_path / "state.db"
-    spoiled(path, "DELETE FROM facts WHERE name = 'checksum'")
-    with Store(path, transition_s=5.0) as store:
-        n_events = store.n_events()
-        assert store._facts["checksum"].split()[0] == str(n_events)
+    new_account(path=path).store.close()
+    of_version_1(path)
     with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE facts SET value = '3' || substr(value, instr(value, ' ')) WHERE name = 'checksum'")
         columns = "at_s, kind, body"
-        connection.execute(f"INSERT INTO events ({columns}) SELECT {columns} FROM events WHERE number = {n_events}")
+        kept = connection.execute("SELECT max(number) FROM events").fetchone()[0]
+        chained = ""
+        for at_s, kind, body in connection.execute(f"SELECT {columns} FROM events WHERE number <= 3 ORDER BY number"):
+            chained = store_module._chained(chained, at_s, kind, body)
+        connection.execute("UPDATE facts SET value = ? WHERE name = 'checksum'", (f"3 {chained}",))
     connection.close()
     for transition_s in (5.0, 6.0, 6.0):
         with Store(path, transition_s=transition_s) as store:
             pass
-    assert store._facts["checksum"].split()[0] == str(n_events + 2)
+    assert store._facts["checksum"].split()[0] == str(kept + 2)
+
+
+def test_the_file_does_not_grow_with_its_history(tmp_path):
+    path = tmp_path / "state.db"
+    with Store(path, snapshot_events=10) as store:
+        store._connection.execute("PRAGMA synchronous = OFF")
+        sizes = []
+        for i in range(240):
+            store.accept("CreateModel", {"ModelName": "m", "PrimaryContainer": {"Image": "x" * 500}}, float(i))
+            if i % 80 == 70:
+                store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                sizes.append(path.stat().st_size)
+    assert sizes[1] == sizes[2]
+
+
+def test_a_snapshot_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, caplog):
+    """The events stay, and the next snapshot has the changes of both."""
+    path = tmp_path / "state.db"
+    account = new_account(path=path, snapshot_events=1)
+
+    def full(connection):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "removed_rows", full)
+        account.do("CreateModel", ModelName="m", PrimaryContainer={"Image": "x"})
+    assert "no snapshot could be written, the log goes on: database or disk is full" in caplog.text
+    assert len(list(account.store.events())) == 1
+    account.do("DeleteModel", ModelName="old")
+    assert list(account.store.events()) == []
+    before = account.snapshot()
+    account.store.close()
+    with Store(path, wall=lambda: account.now, steady=lambda: account.now) as again:
+        assert f"{again.n_events()} {again.world_at(account.now)!r}" == before
 
 
 @pytest.mark.parametrize("place", ["state.db", ""])

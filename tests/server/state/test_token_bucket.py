@@ -1,5 +1,6 @@
 """Token buckets: bursts, refills and debts."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,3 +32,13 @@ def test_a_debt_is_paid_before_anything_is_taken():
     assert not bucket.take(1)
     now_s = 2.5
     assert bucket.take(1)
+
+
+def test_the_level_is_the_share_of_the_burst_that_is_left():
+    now_s = 0.0
+    bucket = TokenBucket(per_s=2, burst=10, clock=lambda: now_s)
+    assert bucket.level == 1.0
+    bucket.overdraw(12)
+    assert bucket.level == pytest.approx(-0.2)
+    now_s = 3.5
+    assert bucket.level == pytest.approx(0.5)

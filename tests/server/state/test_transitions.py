@@ -11,6 +11,7 @@ from rehearsed_account import DAY, SHADOW, SOURCE, experiment, new_account, prod
 from shadowsim.aws.contract import violations
 from shadowsim.aws.lifecycle import ENDPOINT, EXPERIMENT
 from shadowsim.errors import ShadowsimError
+from shadowsim.server.state import snapshot
 from shadowsim.server.state.account import World
 from shadowsim.server.state.events import apply
 from shadowsim.server.state.transitions import advance
@@ -125,6 +126,18 @@ def refolded(account):
     return world
 
 
+def restored(account, rows):
+    """The world from its last snapshot, which is `rows`, and what has changed since; the rows get it, too."""
+    world = account.store.world_at(account.now)
+    for key in snapshot.removed_rows(world):
+        rows.pop(key, None)
+    rows |= {(kind, name): body for kind, name, body in snapshot.changed_rows(world)}
+    snapshot.forget_changes(world)
+    again = World(region=account.store.region, account=account.store.account)
+    snapshot.restore(again, [(*key, body) for key, body in rows.items()])
+    return again
+
+
 @settings(max_examples=120)
 @given(st.lists(STEPS, max_size=14), CHOICES, PROBED)
 def test_any_actions_at_any_time_leave_a_consistent_world(steps, choices, probed):
@@ -132,7 +145,7 @@ def test_any_actions_at_any_time_leave_a_consistent_world(steps, choices, probed
     account.do("CreateModel", ModelName="third", PrimaryContainer={"Image": "c"})
     both = {"ProductionVariants": [production()], "ShadowProductionVariants": [production(SHADOW, "new")]}
     account.do("CreateEndpointConfig", EndpointConfigName="both", **both)
-    refusals = []
+    refusals, rows = [], {}
     for name, payload in steps:
         if name == "wait":
             account.wait(payload)
@@ -153,6 +166,7 @@ def test_any_actions_at_any_time_leave_a_consistent_world(steps, choices, probed
             except ShadowsimError as error:
                 refusals.append(error)
         consistent(account)
+        assert repr(restored(account, rows)) == repr(account.store.world)
     assert all(400 <= error.http_status < 500 for error in refusals)
     assert repr(refolded(account)) == repr(account.store.world)
     for _ in range(10):  # after each answer the next deployment begins

@@ -9,8 +9,8 @@ from botocore.credentials import Credentials
 from serving import KEYS
 
 from shadowsim.errors import InputError
-from shadowsim.measuring.bodies import Bodies
-from shadowsim.measuring.targets import HTTP, INFERENCE_ID, RequestMaker, Target, checked_url, endpoint_target
+from shadowsim.measuring.generator.bodies import Bodies
+from shadowsim.measuring.generator.targets import HTTP, INFERENCE_ID, RequestMaker, Target, checked_url, endpoint_target
 from shadowsim.server.http.signatures import SignedRequest, Verifier
 
 KEY, SECRET = KEYS.values()

@@ -19,8 +19,8 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
 from shadowsim.errors import InputError
-from shadowsim.measuring.answer_streams import EventLines, EventStreamFrames, StreamReader, WholeAnswer
-from shadowsim.measuring.bodies import Bodies
+from shadowsim.measuring.generator.answer_streams import EventLines, EventStreamFrames, StreamReader, WholeAnswer
+from shadowsim.measuring.generator.bodies import Bodies
 
 PROTOCOLS = HTTP, INVOKE, INVOKE_STREAM, OPENAI = "http", "invoke", "invoke-stream", "openai"
 INFERENCE_ID = "X-Amzn-SageMaker-Inference-Id"

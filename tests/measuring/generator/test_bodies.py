@@ -9,8 +9,8 @@ import pytest
 from captured import record, write
 
 from shadowsim.errors import InputError
-from shadowsim.measuring import bodies as module
-from shadowsim.measuring.bodies import Bodies, random_bodies, read_bodies
+from shadowsim.measuring.generator import bodies as module
+from shadowsim.measuring.generator.bodies import Bodies, random_bodies, read_bodies
 
 
 def test_one_file_is_sent_each_time(tmp_path):

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -23,17 +24,15 @@ from shadowsim import frames
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.json_files import path_of, read_json
-from shadowsim.measuring.load_frames import time_per_token_s
+from shadowsim.measuring.generator.load_frames import time_per_token_s
+from shadowsim.measuring.generator.saturation import GeneratorVerdict
 from shadowsim.measuring.measurement import Measurement
-from shadowsim.measuring.saturation import GeneratorVerdict
 from shadowsim.option_defaults import PAGE_IN_RUN
 from shadowsim.planning.slo import Goal, Slo, parse_slo
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 
-LOAD_FILE = "load.json"  # of a saved load run, beside scenario and frames
 FORM = "shadowsim load run"
-_NOT_SENT = ("dropped",)
 _NO_ERROR = ("answered", "cut")
 _MEASURED = ("quantile", "mean", "share_latency", "error_rate", "goodput")
 _KEPT = (  # columns of `Measurement.requests` that the frame has under the same names
@@ -88,7 +87,7 @@ class LoadRun:
         warmup_s = self.scenario.warmup_s
         begin_s = float(warmup_s) if isinstance(warmup_s, int | float) else 0.0
         requests = self.requests
-        return requests[~requests["status"].isin(_NOT_SENT) & (requests["arrival_s"] >= begin_s)]
+        return requests[requests["sent_s"].notna() & (requests["arrival_s"] >= begin_s)]
 
     def quantile(self, q: float, measure: str = frames.LATENCY_MEASURE) -> float:
         """Return the smallest time that at least a share q of the requests do not exceed, in seconds.
@@ -209,7 +208,7 @@ class LoadRun:
 
     def measurement(self) -> Measurement:
         """Return the run as a measurement of a service, for calibration."""
-        requests = self.requests[~self.requests["status"].isin(_NOT_SENT)]
+        requests = self.requests[self.requests["sent_s"].notna()]
         part = requests[[name for name in _KEPT if name in requests.columns]].copy()
         # a time-out is no answer: its time is only a bound
         part["latency_s"] = part["latency_s"].where(part["status"] != "timed_out")
@@ -225,7 +224,7 @@ class LoadRun:
         """Write load.json, scenario.json and one Parquet file per frame into a directory, which is made if missing."""
         folder = Result(self.scenario, self.windows, self.latency, self.requests).save(directory)
         text = json.dumps(self.about, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / LOAD_FILE).write_text(text + "\n", encoding="utf-8")
+        (folder / frames.LOAD_FILE).write_text(text + "\n", encoding="utf-8")
         return folder
 
     @classmethod
@@ -239,11 +238,11 @@ class LoadRun:
         """
         folder = path_of(directory, "directory")
         if not is_load_run(folder):
-            raise InputError(str(folder), f"must be a directory of a load run, with {LOAD_FILE}")
-        about = read_json(folder / LOAD_FILE)
+            raise InputError(str(folder), f"must be a directory of a load run, with {frames.LOAD_FILE}")
+        about = read_json(folder / frames.LOAD_FILE)
         missing = [key for key in ("verdict", "why", "open_loop", "asked", "achieved", "started") if key not in about]
         if missing:
-            raise InputError(str(folder / LOAD_FILE), f"lacks {', '.join(missing)}")
+            raise InputError(str(folder / frames.LOAD_FILE), f"lacks {', '.join(missing)}")
         result = Result.load(folder)
         return cls(result.scenario, result.windows, result.latency, result.requests, about)
 
@@ -256,13 +255,16 @@ class LoadRun:
         target, verdict = self.about["target"]["url"], self.verdict.status
         return f"<LoadRun of {target}: {verdict}, {len(self.counted):,} requests>"
 
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
     def __str__(self) -> str:
         return str(import_module("shadowsim.report.load_text").load_text(self))
 
 
 def is_load_run(directory: str | os.PathLike[str]) -> bool:
     """Return whether a directory holds a saved load run."""
-    return os.path.isfile(os.path.join(directory, LOAD_FILE))
+    return os.path.isfile(os.path.join(directory, frames.LOAD_FILE))
 
 
 def read_load_run(directory: str | os.PathLike[str]) -> Measurement:

@@ -33,7 +33,7 @@ from shadowsim.frames import (
     repeated,
 )
 from shadowsim.histogram import N_BUCKETS, keys_of, quantile_within
-from shadowsim.measuring.load_records import (
+from shadowsim.measuring.generator.load_records import (
     ANSWERED,
     CUT,
     DROPPED,
@@ -136,7 +136,9 @@ def _windows(
     for i in range(n_windows):
         at = order[edges[i] : edges[i + 1]]
         begin, end = i * period_s, min((i + 1) * period_s, scenario.horizon_s)
-        period = _counts(latency[at], status[at], in_flight[(in_flight[:, 0] >= begin) & (in_flight[:, 0] < end), 1])
+        first, last = np.searchsorted(in_flight[:, 0], (begin, end))
+        samples = in_flight[first:last, 1]
+        period = _counts(latency[at], status[at], ~np.isnan(table["sent"][at]), samples)
         row = {"time_s": begin, "variant": scenario.side("source").variant.name, "role": "source"}
         row |= window_row(period, end - begin)
         row |= {"copies_made": None, **{f"copies_lost_{cause}": None for cause in LOST_CAUSES}}
@@ -153,16 +155,17 @@ def _windows(
         schema += tuple(c for c in TOKEN_WINDOWS if not c.name.startswith(_GOODPUT))
         produced = requests["output_tokens"].fillna(0).to_numpy(np.float64)
         done = requests["done_s"].to_numpy(np.float64)
-        inside = np.isfinite(done) & (done >= 0.0) & (done < n_windows * period_s)
-        tokens = np.bincount((done[inside] / period_s).astype(np.int64), produced[inside], n_windows)
+        is_done = np.isfinite(done)
+        # answers that end after the run count in its last window
+        at_end = np.minimum((done[is_done] / period_s).astype(np.int64), n_windows - 1)
+        tokens = np.bincount(at_end, produced[is_done], n_windows)
         for row, n_tokens in zip(rows, tokens, strict=False):
             row["output_tokens"] = int(n_tokens)
     schema += LOAD_WINDOWS
     return build(schema, {c.name: [row.get(c.name) for row in rows] for c in schema})
 
 
-def _counts(latency: Floats, status: Ints, in_flight: Floats) -> PeriodCounts:
-    sent = status != DROPPED
+def _counts(latency: Floats, status: Ints, sent: NDArray[np.bool_], in_flight: Floats) -> PeriodCounts:
     known = latency[~np.isnan(latency)]
     period = PeriodCounts(n=int(sent.sum()), n_per_instance=float(sent.sum()), n_instances=1)
     period.errors_4xx = int((status == ERROR_4XX).sum())

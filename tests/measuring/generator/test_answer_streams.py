@@ -4,9 +4,17 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from loading import frame, part
 
-from shadowsim.measuring.answer_streams import EventLines, EventStreamFrames, WholeAnswer, usage_of
+from shadowsim.measuring.generator.answer_streams import (
+    EventLines,
+    EventStreamFrames,
+    WholeAnswer,
+    carries_text,
+    usage_of,
+)
 
 
 def event(text=None, **more):
@@ -91,3 +99,19 @@ def test_the_usage_of_a_whole_answer():
 @pytest.mark.parametrize("usage", [None, [], {"completion_tokens": True}, {"completion_tokens": -4}, {}])
 def test_odd_usages_say_nothing(usage):
     assert usage_of(usage) == (-1, -1)
+
+
+PARTS = st.dictionaries(
+    st.sampled_from(["content", "text", "role", "reasoning_content", "refusal"]),
+    st.none() | st.text(max_size=5) | st.sampled_from(['"content":"x"', '\\"text": "a']),
+    max_size=3,
+)
+
+
+@given(PARTS, st.booleans(), st.none() | st.just([]) | st.just([{"id": "a"}]), st.booleans())
+def test_events_are_told_apart_as_by_their_parsed_form(said, is_chat, tools, is_compact):
+    said = said | ({} if tools is None else {"tool_calls": tools})
+    choice = {"index": 0, "finish_reason": None, **({"delta": said} if is_chat else said)}
+    parsed = {"id": "c", "choices": [choice], "usage": None}
+    text = json.dumps(parsed, separators=(",", ":") if is_compact else None, ensure_ascii=is_compact)
+    assert read(EventLines(), [b"data: " + text.encode() + b"\n"]).output_tokens == carries_text(parsed)

@@ -7,23 +7,27 @@ a load run of one scenario have the same requests. Retries of the scenario's cal
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from shadowsim.arrays import Floats, Ints
+from shadowsim.captures.folders import captured_arrivals
 from shadowsim.errors import InputError
-from shadowsim.measuring.bodies import Bodies, random_bodies
-from shadowsim.measuring.generator import LoadStage
+from shadowsim.measuring.generator.bodies import Bodies, random_bodies
+from shadowsim.measuring.generator.sender import LoadStage
 from shadowsim.quantities import parse_duration
 from shadowsim.scenario.defaults import RUN, builtin_document
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.scenario import Scenario
 
+ARRIVALS_FILE = "arrivals.parquet"  # of replayed captures, in the directory of the run
 DURATION_S = 60.0
-MOST_REQUESTS = 20_000_000  # whose rows are kept in memory
+MOST_REQUESTS = 10_000_000  # whose rows are kept in memory
 _MOST_SIZES = 1_000_000  # of random bodies, after which they come again
 _PERIODS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
 _MOST_PERIODS = 120
@@ -98,7 +102,10 @@ def load_scenario(
         return Scenario.of(source, rate_per_s, edits)
     if rate_per_s is None and not any(path.split(".")[0] in ("traffic", "rate_per_s") for path in edits):
         raise InputError("--rate", "must be given, or --scenario or --stages, which say how many requests to send")
-    length_s = edits.get("horizon_s", edits.get("run.horizon_s", DURATION_S))
+    traffic = edits.get("traffic")
+    is_trace = isinstance(traffic, Mapping) and traffic.get("process") == "trace"
+    # a trace alone is played to its end
+    length_s = edits.get("horizon_s", edits.get("run.horizon_s", None if is_trace else DURATION_S))
     length_s = parse_duration(length_s, "horizon_s") if isinstance(length_s, str) else length_s
     document = builtin_document()
     experiment = dict(document["experiment"])  # type: ignore[call-overload]
@@ -109,8 +116,20 @@ def load_scenario(
     document["experiment"] = experiment
     document["traffic"] = {"process": "poisson", "rate_per_s": rate_per_s if rate_per_s is not None else 1.0}
     period_s = _period_s(float(length_s)) if isinstance(length_s, int | float) else RUN["period_s"]
-    document["run"] = {**RUN, "horizon_s": DURATION_S, "period_s": period_s}
+    document["run"] = {**RUN, "horizon_s": None if is_trace else DURATION_S, "period_s": period_s}
     return Scenario.from_dict(document, None, {"services": _PLACE_HOLDER}).replace(edits)
+
+
+def captured_traffic(captures: str | os.PathLike[str], folder: Path, seed: int = 0) -> dict[str, object]:
+    """Write the arrival times of SageMaker's captures into a folder, and return the traffic that replays them.
+
+    Captures have times in whole seconds; where within its second a request comes is drawn (`captured_arrivals`). The
+    bodies of `read_bodies` are in the order of seconds, too, so that each is sent in its own.
+    """
+    file = folder / ARRIVALS_FILE
+    captured_arrivals(captures, seed=seed).to_parquet(file, index=False)
+    # relative to the working directory, and so, once it is saved, to the run's: the directory may be moved
+    return {"process": "trace", "path": os.path.relpath(file), "time_column": "timestamp"}
 
 
 def parse_stages(text: str) -> list[tuple[float, float]]:

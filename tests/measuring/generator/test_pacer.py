@@ -6,7 +6,7 @@ from time import monotonic, sleep
 import numpy as np
 import pytest
 
-from shadowsim.measuring.pacer import MOST_IN_A_ROW, LoopTimer, Pacer, best_alarm
+from shadowsim.measuring.generator.pacer import MOST_IN_A_ROW, LoopTimer, Pacer, best_alarm
 
 DEADLINE_S = 20.0
 ALARMS = sorted({LoopTimer, best_alarm()}, key=lambda kind: kind.__name__)

@@ -15,24 +15,24 @@ import numpy as np
 from shadowsim.arrays import Floats, Ints
 from shadowsim.histogram import bucket_of
 
-# in `Records.status`; the words are those of the `requests` frame, see `frames.REQUESTS` and `frames.LOAD_REQUESTS`
+# in `LoadRecords.status`; the words are those of the `requests` frame, see `frames.REQUESTS` and `frames.LOAD_REQUESTS`
 STATUSES = (
     "answered", "error_4xx", "error_5xx", "timed_out", "refused", "unavailable", "failed", "broken", "dropped", "cut",
 )  # fmt: skip
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED, UNAVAILABLE, FAILED, BROKEN, DROPPED, CUT = range(len(STATUSES))
 SENT_STATUSES = tuple(range(DROPPED))  # those that the service had a part in
 CAP, LATE, NO_SOCKET = "cap of requests in flight", "generator too late", "no free socket"  # causes of drops
-UNFINISHED = "unanswered when the run was ended"
+UNFINISHED, UNSENT = "unanswered when the run was ended", "held back when the run was ended"
 _COLUMNS = {  # type codes of arrays
     "number": "q", "planned": "d", "sent": "d", "first_byte": "d", "done": "d", "first_token": "d", "status": "b",
-    "cause": "h", "request_bytes": "q", "response_bytes": "q", "prompt_tokens": "l", "output_tokens": "l",
-    "stage": "l", "limit": "l", "held": "b", "lag": "d",
+    "cause": "h", "request_bytes": "q", "response_bytes": "q", "prompt_tokens": "i", "output_tokens": "i",
+    "stage": "i", "limit": "i", "held": "b", "lag": "d",
 }  # fmt: skip
 _MOST_CAUSES = 2_000  # of texts: HTTP statuses, and words for what went wrong with a connection
 _OTHER = "other"
 
 
-class Records:
+class LoadRecords:
     """The rows of a run, in the order in which their planned times came.
 
     Attributes
@@ -50,7 +50,8 @@ class Records:
     held : array of int
         Whether the ceiling of the rate held it back.
     lag : array of float
-        How late the generator came to it; NaN in a closed loop, which has no plan.
+        How late the generator sent it, or came to it if it did not send it or had to hold it back; NaN in a closed
+        loop, which has no plan.
     causes : list of str
         What kept requests from a good answer, in words.
     """
@@ -104,7 +105,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordTable:
-    """Rows of `Records` as arrays by name, and the causes that `cause` indexes."""
+    """Rows of `LoadRecords` as arrays by name, and the causes that `cause` indexes."""
 
     columns: dict[str, Floats | Ints]
     causes: tuple[str, ...]

@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shadowsim.measuring.generator import Sent
-from shadowsim.measuring.load_records import CAP, DROPPED, RecordTable
+from shadowsim.measuring.generator.load_records import CAP, DROPPED, RecordTable
 from shadowsim.text import count, percent, time_text
+
+if TYPE_CHECKING:  # who reads a saved run needs no HTTP client
+    from shadowsim.measuring.generator.sender import Sent
 
 VALID, INVALID = "valid", "invalid: generator saturated"
 

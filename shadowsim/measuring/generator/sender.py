@@ -8,12 +8,16 @@ rate ends in time and in bounded memory.
 
 A ladder of concurrency is closed on purpose: each stage keeps its number of requests in flight.
 
+A request counts as sent when it is handed to the pool of connections. If none is idle one is opened, and that time is
+part of its latency, as it is for every caller.
+
 Nothing that a service does ends a run: what went wrong with a request is its status and cause.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import io
@@ -34,8 +38,8 @@ from asyncio_throttle.throttler import Throttler
 from yarl import URL
 
 from shadowsim.arrays import Floats, Ints
-from shadowsim.measuring.bodies import Bodies
-from shadowsim.measuring.load_records import (
+from shadowsim.measuring.generator.bodies import Bodies
+from shadowsim.measuring.generator.load_records import (
     ANSWERED,
     BROKEN,
     CAP,
@@ -49,12 +53,13 @@ from shadowsim.measuring.load_records import (
     TIMED_OUT,
     UNAVAILABLE,
     UNFINISHED,
+    UNSENT,
     LiveCounts,
-    Records,
+    LoadRecords,
     RecordTable,
 )
-from shadowsim.measuring.pacer import Pacer
-from shadowsim.measuring.targets import INVOKE, INVOKE_STREAM, PreparedRequest, RequestMaker, Target
+from shadowsim.measuring.generator.pacer import Pacer
+from shadowsim.measuring.generator.targets import INVOKE, INVOKE_STREAM, PreparedRequest, RequestMaker, Target
 
 MOST_LATE_S = 2.0
 SNAPSHOT_S = 1.0
@@ -200,39 +205,46 @@ class Generator:
     Parameters
     ----------
     job : LoadJob
-    start_s : float
-        Moment of `time.monotonic` at which the run starts.
     control : Control
     on_counts : callable, optional
         Is given the counts once a second.
     """
 
-    def __init__(
-        self, job: LoadJob, start_s: float, control: Control, on_counts: Callable[[LiveCounts], None] | None = None
-    ):
-        self._job, self._start, self._control, self._on_counts = job, start_s, control, on_counts
+    def __init__(self, job: LoadJob, control: Control, on_counts: Callable[[LiveCounts], None] | None = None):
+        self._job, self._control, self._on_counts, self._start = job, control, on_counts, math.inf
         self._maker = RequestMaker(job.target, job.bodies)
         self._url = URL(job.target.url, encoded=True)
         self._asks_model = job.target.protocol in (INVOKE, INVOKE_STREAM)
-        self.records, self.counts = Records(), LiveCounts()
+        self.records, self.counts = LoadRecords(), LiveCounts()
         self._tasks: set[Task[None]] = set()
         self._ready: dict[int, PreparedRequest] = {}
         self._n_prepared = 0
-        self._waiting: Queue[tuple[int, int, float]] | None = None
+        self._waiting: Queue[tuple[int, int, float]] | None = None  # for the ceiling of the rate
+        self._n_waiting = 0  # with the one that is next
         self._session: aiohttp.ClientSession
 
-    async def run(self) -> Sent:
-        """Send everything, wait for the answers, and return what was measured."""
-        loop = asyncio.get_running_loop()
+    def get_ready(self) -> None:
+        """Do, in the run's event loop, what takes long and must not be done when requests are due."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S, ttl_dns_cache=300)
         timeout = aiohttp.ClientTimeout(total=self._job.timeout_s)
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=timeout, auto_decompress=False, skip_auto_headers=_UNSENT,
             cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=2**18,
         )  # fmt: skip
-        reporter = loop.create_task(self._report())
-        thresholds = gc.get_threshold()
+        self._prepare_ahead(0, self._job.due_s[:_AHEAD].tolist(), self._job.number[:_AHEAD].tolist(), _AHEAD)
         gc.collect()
+
+    async def run(self, start_s: float) -> Sent:
+        """Send everything, wait for the answers, and return what was measured; `get_ready` must have been called.
+
+        Parameters
+        ----------
+        start_s : float
+            Moment of `time.monotonic` from which planned times count.
+        """
+        self._start = start_s
+        reporter = asyncio.get_running_loop().create_task(self._report())
+        thresholds = gc.get_threshold()
         freezes = not gc.get_freeze_count()
         if freezes:
             gc.freeze()  # what is there already need not be searched again while requests wait
@@ -268,7 +280,10 @@ class Generator:
         loop = asyncio.get_running_loop()
         # plain lists: numpy's single numbers are slow
         due, numbers, stages = due_s.tolist(), number.tolist(), stage.tolist()
-        gate = loop.create_task(self._hold_back()) if self._job.max_rate_per_s is not None else None
+        gate = None
+        if self._job.max_rate_per_s is not None:
+            self._waiting = Queue()
+            gate = loop.create_task(self._hold_back(self._waiting, self._job.max_rate_per_s))
         self._prepare_ahead(0, due, numbers)
 
         def call(i: int) -> None:
@@ -280,39 +295,48 @@ class Generator:
         stop.add_done_callback(lambda _: pacer.stop())
         try:
             await pacer.finished
-            while self._waiting is not None and self._waiting.qsize() and not self._control.stopped.is_set():
+            while self._n_waiting and not self._control.stopped.is_set():
                 await asyncio.sleep(0.01)
+                if gate is not None and gate.done():
+                    gate.result()  # raises what ended it
         finally:
             pacer.stop()
             stop.cancel()
             if gate is not None:
                 gate.cancel()
+        while self._waiting is not None and self._waiting.qsize():
+            self.records.fail(self._waiting.get_nowait()[0], CUT, UNSENT)
         self._ready.clear()
         self._n_prepared = 0
 
-    def _prepare_ahead(self, i: int, due: list[float], numbers: list[int]) -> None:
-        """Make requests that are due soon, from number i on in the schedule; sending comes first."""
+    def _prepare_ahead(self, i: int, due: list[float], numbers: list[int], most: int = 2) -> None:
+        """Make requests that are due soon, from number i on in the schedule; sending comes first.
+
+        Two at a time make those that are ahead more, while no request has to wait for long.
+        """
         self._n_prepared = max(self._n_prepared, i)
-        last, until = min(i + _AHEAD, len(due)), monotonic() - self._start + _AHEAD_S
-        # two at a time, so that those ahead become more while no request has to wait for long
-        for _ in range(2):
+        last, until = min(i + _AHEAD, len(due)), max(monotonic() - self._start, 0.0) + _AHEAD_S
+        for _ in range(most):
             at = self._n_prepared
             if at >= last or due[at] > until:
                 return
-            self._ready[numbers[at]] = self._maker.prepared(numbers[at])
             self._n_prepared += 1
+            with contextlib.suppress(Exception):  # keys that cannot be renewed: the request will fail with that cause
+                self._ready[numbers[at]] = self._maker.prepared(numbers[at])
 
     def _come_due(self, planned_s: float, number: int, stage: int) -> None:
         now = monotonic()
         lag = now - self._start - planned_s
         row = self.records.begin(number, planned_s, stage, lag_s=lag)
         self.counts.due += 1
-        self.counts.note_lag(max(lag, 0.0))
         if lag > MOST_LATE_S:
+            self.counts.note_lag(lag)
             self._drop(row, number, LATE)
-        elif self._job.max_rate_per_s is not None:
-            assert self._waiting is not None
+        elif self._waiting is not None:
             self._waiting.put_nowait((row, number, now))
+            self._n_waiting += 1
+            if self._n_waiting > _AHEAD:  # it will be made when its turn comes, lest those that wait fill the memory
+                self._ready.pop(number, None)
         else:
             self._launch(row, number)
 
@@ -331,18 +355,23 @@ class Generator:
         self.records.fail(row, DROPPED, cause)
         self.counts.dropped += 1
 
-    async def _hold_back(self) -> None:
+    async def _hold_back(self, waiting: Queue[tuple[int, int, float]], most_per_s: float) -> None:
         """Pass requests on no faster than the ceiling of the rate, in order."""
-        assert self._job.max_rate_per_s is not None
-        self._waiting = Queue()
-        n = max(math.floor(self._job.max_rate_per_s), 1)
-        # A window of a second lets n requests through at once; a tenth is as smooth as whole numbers allow.
-        n, period_s = (n // 10, n // 10 / self._job.max_rate_per_s) if n >= 20 else (n, n / self._job.max_rate_per_s)
-        throttler = Throttler(rate_limit=n, period=period_s, retry_interval=min(0.01, period_s))
+        # The throttler lets as many through at once as its window allows: of a second that would be a second's load.
+        n = max(math.floor(most_per_s / (10.0 if most_per_s >= 20.0 else 1.0)), 1)
+        throttler = Throttler(rate_limit=n, period=n / most_per_s, retry_interval=min(0.01, n / most_per_s))
         while True:
-            row, number, since = await self._waiting.get()
-            await throttler.acquire()  # type: ignore[no-untyped-call]
-            self.records.held[row] = int(monotonic() - since > HELD_S)
+            row, number, since = await waiting.get()
+            try:
+                await throttler.acquire()  # type: ignore[no-untyped-call]
+            except CancelledError:
+                self.records.fail(row, CUT, UNSENT)
+                raise
+            self._n_waiting -= 1
+            held_s = monotonic() - since
+            self.records.held[row] = int(held_s > HELD_S)
+            if held_s > _AHEAD_S:  # its signature would be too old
+                self._ready.pop(number, None)
             self._launch(row, number)
 
     # -- a closed loop
@@ -421,7 +450,11 @@ class Generator:
             records.request_bytes[row] = len(body)
             data = body if len(body) <= _LARGE_BYTES else io.BytesIO(body)
             self.counts.sent += 1
-            records.sent[row] = monotonic() - self._start
+            records.sent[row] = sent_s = monotonic() - self._start
+            if not math.isnan(records.lag[row]):
+                if not records.held[row]:
+                    records.lag[row] = sent_s - records.planned[row]
+                self.counts.note_lag(max(records.lag[row], 0.0))
             async with self._session.request(
                 job.target.method, self._url, data=data, headers=prepared.headers, allow_redirects=False
             ) as response:

@@ -5,7 +5,13 @@ import pytest
 
 import shadowsim as ss
 from shadowsim.errors import InputError
-from shadowsim.measuring.load_schedule import bodies_of, load_assumptions, load_scenario, parse_stages, schedule_of
+from shadowsim.measuring.generator.load_schedule import (
+    bodies_of,
+    load_assumptions,
+    load_scenario,
+    parse_stages,
+    schedule_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,15 @@ def test_arrivals_are_those_of_a_simulation_to_the_bit(traffic):
     simulated = requests.loc[requests["role"] == "source", "arrival_s"].to_numpy()
     assert np.array_equal(schedule_of(scenario).due_s, simulated)
     assert simulated.size > 100
+
+
+@pytest.mark.parametrize("rate", [500, 1_000])
+def test_poisson_arrivals_are_poisson(rate):
+    """Counts within three standard deviations; the SCV of n exponential gaps has the standard error sqrt(8 / n)."""
+    due = schedule_of(load_scenario(rate_per_s=rate, duration_s=30)).due_s
+    n, gaps = 30 * rate, np.diff(due)
+    assert abs(due.size - n) < 3 * n**0.5
+    assert abs(gaps.var() / gaps.mean() ** 2 - 1.0) < min(3 * (8 / n) ** 0.5, 0.05)
 
 
 def test_a_rate_alone_makes_a_scenario():
@@ -66,7 +81,7 @@ def test_a_run_needs_a_rate_and_an_end():
         load_scenario(duration_s=5)
     with pytest.raises(InputError, match="--stages: must not be given together"):
         load_scenario(stages=[(1.0, 1.0)], rate_per_s=3)
-    with pytest.raises(InputError, match="at most 20,000,000 requests"):
+    with pytest.raises(InputError, match="at most 10,000,000 requests"):
         schedule_of(load_scenario(rate_per_s=1e6, duration_s=100))
     with pytest.raises(InputError, match="must bring a request within 1 s"):
         schedule_of(load_scenario(rate_per_s=1e-6, duration_s=1))

@@ -23,13 +23,13 @@ from time import monotonic
 from typing import Any, BinaryIO
 
 from shadowsim.errors import ShadowsimError
-from shadowsim.measuring.generator import Control, Generator, LoadJob, Sent
-from shadowsim.measuring.load_records import LiveCounts
+from shadowsim.measuring.generator.load_records import LiveCounts
+from shadowsim.measuring.generator.sender import Control, Generator, LoadJob, Sent
 
-LEAD_S = 0.25  # from readiness to the start
+LEAD_S = 0.1  # from readiness to the start
 _READY_S = 120.0
 _LENGTH = struct.Struct(">Q")
-_COMMAND = (sys.executable, "-c", "from shadowsim.measuring.load_processes import work; work()")
+_COMMAND = (sys.executable, "-c", "from shadowsim.measuring.generator.load_processes import work; work()")
 
 
 class LoadProcessError(ShadowsimError, RuntimeError):
@@ -38,7 +38,9 @@ class LoadProcessError(ShadowsimError, RuntimeError):
 
 async def run_job(job: LoadJob, control: Control, on_counts: Callable[[LiveCounts], None] | None = None) -> list[Sent]:
     """Run a job in this process; `on_counts` is given the counts once a second."""
-    return [await Generator(job, monotonic() + LEAD_S, control, on_counts).run()]
+    generator = Generator(job, control, on_counts)
+    generator.get_ready()
+    return [await generator.run(monotonic() + LEAD_S)]
 
 
 async def run_jobs(
@@ -137,7 +139,9 @@ class _Worker:
             while True:
                 self._loop.call_soon_threadsafe(self._hear, *_read(self._process.stdout))
         except (EOFError, OSError, ValueError):
-            code = self._process.poll()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5.0)
+            code = self._process.returncode
             error = LoadProcessError(f"a load process has ended before its time (exit status {code})")
             with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
                 self._loop.call_soon_threadsafe(self._hear, "error", error)
@@ -189,9 +193,10 @@ async def _work(job: LoadJob, source: BinaryIO, sink: BinaryIO) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
+        generator = Generator(job, control, lambda counts: _write(sink, ("counts", counts)))
+        generator.get_ready()
         _write(sink, ("ready", None))
-        generator = Generator(job, await start, control, lambda counts: _write(sink, ("counts", counts)))
-        _write(sink, ("sent", await generator.run()))
+        _write(sink, ("sent", await generator.run(await start)))
     except ShadowsimError as error:
         _write(sink, ("error", error))
     except (asyncio.CancelledError, OSError):  # the parent is gone

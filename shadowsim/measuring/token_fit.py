@@ -1,0 +1,402 @@
+"""Fits a language model's step times to requests with the times of their first and last token.
+
+Between its first and its last token a request of o tokens takes part in o - 1 steps, each of which gives one token to
+every sequence that runs. So how long it takes is base_s (o - 1) + per_sequence_s N + per_prefill_token_s P +
+per_kv_token_s K, where N is the tokens that all sequences got meanwhile, P the prompts whose first token came
+meanwhile, and K the contexts that these tokens read.
+
+A first fit takes the tokens of a sequence to lie evenly between its first and last. With its coefficients the steps
+between one first or last token of any sequence and the next are counted, as whole numbers; the second fit takes the
+requests whose steps then add up to o - 1, as they must.
+
+A request that found nobody in flight adds before_s: its first token comes after before_s and one step with its own
+prompt. The coefficients are those of least relative squares, none below 0 (weighted_fit.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shadowsim.arrays import Floats, Ints
+from shadowsim.errors import InputError
+from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService
+from shadowsim.measuring.law_fit import quantile_table, rounded
+from shadowsim.measuring.weighted_fit import Coefficients, fit_nonnegative
+from shadowsim.scenario.step_models import STEP_KEYS
+from shadowsim.text import count, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DECODE, FIRST = 0, 1  # groups of cells
+FEW = 30
+COLUMNS = ("prompt_tokens", "output_tokens", "first_token_s")
+_AT_ONCE = 0.25  # of a step: tokens that are no further apart came with one step
+_DRAWS, _BLOCKS, _Z = 60, 100, 1.959964
+_NOTHING = 0.005  # of a time: what pairs of prompt tokens must add at least to be told
+_COUNTED = 0.25  # share of requests whose steps add up
+_STEP_TOKENS = 2048  # vLLM's default on small accelerators, and llama.cpp's n_batch
+_BLOCK = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenLog:
+    """Requests in tokens, in order of arrival; times in s, and the instance of each."""
+
+    arrival_s: Floats
+    first_s: Floats
+    last_s: Floats
+    prompt: Floats
+    output: Floats
+    instance: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepCells:
+    """What was measured, and what each coefficient is multiplied by.
+
+    Attributes
+    ----------
+    measured_s : ndarray of float64, shape (n,)
+    columns : mapping of str to ndarray
+        Keys are `STEP_KEYS` and "before_s".
+    group : ndarray of int64, shape (n,)
+        DECODE or FIRST.
+    """
+
+    measured_s: Floats
+    columns: Mapping[str, Floats]
+    group: Ints
+
+    def rows(self, which: Ints) -> StepCells:
+        """Return some of the cells, which may be repeated."""
+        columns = {name: column[which] for name, column in self.columns.items()}
+        return StepCells(self.measured_s[which], columns, self.group[which])
+
+    def fit(self) -> Coefficients:
+        """Return the coefficients; a column that is 0 throughout has none."""
+        used = {name: column for name, column in self.columns.items() if column.any()}
+        fit = fit_nonnegative(used, self.measured_s, self.group)
+        pair = "per_prefill_pair_s"
+        if pair in used and float((fit.values[pair] * used[pair] / self.measured_s).max()) < _NOTHING:
+            del used[pair]
+            fit = fit_nonnegative(used, self.measured_s, self.group)
+        return fit
+
+
+def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
+    """Return the service in tokens that requests show.
+
+    Parameters
+    ----------
+    requests : DataFrame
+        Answered requests with `arrival_s`, `latency_s` and `COLUMNS`, and `instance` where there are several.
+    seed : int
+        Of the bootstrap.
+
+    Raises
+    ------
+    InputError
+        When there are too few requests with two tokens or more.
+    """
+    log = _log(requests)
+    cells = step_cells(log)
+    if int((cells.group == DECODE).sum()) < FEW:
+        raise InputError("measurements", f"must have at least {FEW} requests with two output tokens or more")
+    counted = counted_cells(log, cells.fit())
+    share = (counted.group == DECODE).sum() / (cells.group == DECODE).sum()
+    if share >= _COUNTED:
+        cells = counted
+    fit = cells.fit()
+    has_first = bool((cells.group == FIRST).any())
+    samples = _bootstrap(cells, np.random.default_rng(seed))
+    step_s = float(np.median((log.last_s - log.first_s)[log.output > 1] / (log.output - 1.0)[log.output > 1]))
+    most, n_waited = most_sequences(log, step_s)
+    most_flying = _most_at_once(log.arrival_s, log.last_s, log.instance)
+    known = n_waited >= FEW
+    max_sequences = most if known else most_flying
+    room = {
+        "max_sequences": max_sequences,
+        "max_step_tokens": max(_STEP_TOKENS, max_sequences, int(log.prompt.max())),
+        "kv_tokens": min(max_sequences * (int((log.prompt + log.output).max()) + _BLOCK), 2**26),
+    }
+    lengths = {"prompt": _length_law(log.prompt), "output": _length_law(log.output)}
+    parameters = [
+        *(_parameter(f"tokens.step.{key}", key, fit, samples) for key in STEP_KEYS),
+        _before_parameter(fit, samples, has_first),
+        _sequences_parameter(room["max_sequences"], known, most_flying),
+        FittedParameter("tokens.max_step_tokens", None, why_not="steps are not seen one by one; taken as enough"),
+        FittedParameter("tokens.kv_tokens", None, why_not="a log does not show the cache; taken as enough for all"),
+    ]
+    misses = {
+        name: np.abs(fit.misses[cells.group == group])
+        for name, group in (("decoding", DECODE), ("first tokens", FIRST))
+    }
+    notes = [
+        "Requests have first and last tokens: the service is a continuous batcher. "
+        + "; ".join(f"{name} missed by {percent(float(m.mean()))} in the mean" for name, m in misses.items() if len(m))
+        + ".",
+        f"Steps could be counted for {percent(float(share), 0)} of the requests"
+        + (", on which the fit rests." if share >= _COUNTED else ", too few: the fit takes tokens as evenly spaced."),
+        *(f"{key} is left out: it would be negative." for key in fit.negative),
+        *(f"{key} cannot be told from {', '.join(others)}: it is 0." for key, others in fit.dependent.items()),
+        "after_s is 0: when a server sent its last token is not known apart from when it arrived.",
+    ]
+
+    def service(values: Mapping[str, float]) -> dict[str, Any]:
+        step = {key: rounded(values[key]) for key in STEP_KEYS if values.get(key, 0.0) > 0.0 or key == "base_s"}
+        return {"tokens": {**lengths, **room, "step": step, "before_s": rounded(values.get("before_s", 0.0))}}
+
+    draws = tuple(Draw(service(values), 0.0) for values in samples)
+    return FittedService(service(fit.values), 0.0, tuple(parameters), tuple(notes), draws)
+
+
+def step_cells(log: TokenLog) -> StepCells:
+    """Return the decoding of each request, and the first tokens of those that found nobody in flight."""
+    parts: list[StepCells] = []
+    for i in np.unique(log.instance):
+        mine = log.instance == i
+        parts += _cells_of_instance(
+            log.arrival_s[mine], log.first_s[mine], log.last_s[mine], log.prompt[mine], log.output[mine]
+        )
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[StepCells]) -> StepCells:
+    return StepCells(
+        np.concatenate([part.measured_s for part in parts]),
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+        np.concatenate([part.group for part in parts]),
+    )
+
+
+def _cells_of_instance(arrival: Floats, first: Floats, last: Floats, prompt: Floats, output: Floats) -> list[StepCells]:
+    several = output > 1.0
+    steps = output[several] - 1.0
+    near_s = _AT_ONCE * float(np.median((last - first)[several] / steps)) if several.any() else 0.0
+    rate = np.where(several, (output - 1.0) / np.maximum(last - first, 1e-12), 0.0)
+    begin = float(arrival[0])
+    t1, t2, zero = first - begin, last - begin, np.zeros(len(first))
+    ones = np.ones(len(first))
+    # What a sequence has had by the time t, m = rate (t - t1) being its tokens after the first: polynomials in t.
+    tokens = (1.0 - rate * t1, rate, zero)
+    linear = prompt + 0.5
+    context = (-linear * rate * t1 + 0.5 * (rate * t1) ** 2, linear * rate - rate**2 * t1, 0.5 * rate**2)
+    n_after = output - 1.0
+    ended = {
+        "n": output,
+        "k": linear * n_after + 0.5 * n_after**2,
+        "p": prompt,
+        "q": prompt**2,
+    }
+    begun = {"n": tokens, "k": context, "p": (prompt, zero, zero), "q": (prompt**2, zero, zero)}
+    between = {
+        name: _progress(t1, t2, begun[name], ended[name], t2[several], near_s)
+        - _progress(t1, t2, begun[name], ended[name], t1[several], near_s)
+        for name in begun
+    }
+    none = zero[several]
+    decoding = StepCells(
+        (last - first)[several],
+        {
+            "base_s": steps,
+            "per_prefill_token_s": np.maximum(between["p"], 0.0),
+            "per_sequence_s": between["n"],
+            "per_kv_token_s": np.maximum(between["k"], 0.0),
+            "per_prefill_pair_s": np.maximum(between["q"], 0.0),
+            "before_s": none,
+        },
+        np.full(len(none), DECODE, np.int64),
+    )
+    busy_until = np.concatenate(([-np.inf], np.maximum.accumulate(last)[:-1]))
+    next_arrival = np.concatenate((arrival[1:], [np.inf]))
+    alone = (busy_until < arrival) & (next_arrival > first)
+    p = prompt[alone]
+    firsts = StepCells(
+        (first - arrival)[alone],
+        {
+            "base_s": ones[alone],
+            "per_prefill_token_s": p,
+            "per_sequence_s": ones[alone],
+            "per_kv_token_s": zero[alone],
+            "per_prefill_pair_s": p**2,
+            "before_s": ones[alone],
+        },
+        np.full(int(alone.sum()), FIRST, np.int64),
+    )
+    return [decoding, firsts]
+
+
+def counted_cells(log: TokenLog, fit: Coefficients) -> StepCells:
+    """Return the cells of the requests whose steps, counted with the coefficients of a fit, add up."""
+    parts: list[StepCells] = []
+    for i in np.unique(log.instance):
+        mine = log.instance == i
+        own = log.arrival_s[mine], log.first_s[mine], log.last_s[mine], log.prompt[mine], log.output[mine]
+        parts += [_counted(*own[1:], fit.values), _cells_of_instance(*own)[1]]
+    return _joined(parts)
+
+
+def _counted(first: Floats, last: Floats, prompt: Floats, output: Floats, values: Mapping[str, float]) -> StepCells:
+    n = len(first)
+    base, each, p, c = (
+        values.get(key, 0.0) for key in ("base_s", "per_sequence_s", "per_prefill_token_s", "per_kv_token_s")
+    )
+    near_s = _AT_ONCE * (base + each)
+    times = np.concatenate([first, last])
+    order = np.argsort(times, kind="stable")
+    ends = np.empty(2 * n, np.int64)  # at which end of a step each first and last token came
+    ends[order] = np.cumsum(np.diff(times[order], prepend=-np.inf) > near_s) - 1
+    at_first, at_last = ends[:n], ends[n:]
+    n_ends = int(ends.max()) + 1
+    end_s = np.zeros(n_ends)
+    end_s[ends[order][::-1]] = times[order][::-1]
+
+    def at(where: Ints, what: Floats) -> Floats:
+        return np.bincount(where, what, n_ends).astype(np.float64)
+
+    ones = np.ones(n)
+    begun, prompts, squares = (at(at_first, what) for what in (ones, prompt, prompt**2))
+    running = np.cumsum(begun - at(at_last, ones))
+    joined, left = at(at_first, prompt + 1.0), at(at_last, prompt + output)
+    steps, context = np.zeros(n_ends), np.zeros(n_ends)  # of the interval that ends there
+    held = joined[0] - left[0]
+    for j in range(1, n_ends):
+        if running[j - 1] > 0.0:
+            spent = end_s[j] - end_s[j - 1] - p * prompts[j] - each * begun[j]
+            one = base + each * running[j - 1] + c * held
+            steps[j] = k = max(round(spent / one), 1)
+            context[j] = k * held + running[j - 1] * k * (k - 1.0) / 2.0
+            held += running[j - 1] * k + joined[j] - left[j]
+        else:
+            held = joined[j] - left[j]
+    before = np.concatenate(([0.0], running[:-1]))
+    sums = {
+        "base_s": np.cumsum(steps),
+        "per_prefill_token_s": np.cumsum(prompts),
+        "per_sequence_s": np.cumsum(steps * before + begun),
+        "per_kv_token_s": np.cumsum(context),
+        "per_prefill_pair_s": np.cumsum(squares),
+    }
+    whole = (output > 1.0) & (sums["base_s"][at_last] - sums["base_s"][at_first] == output - 1.0)
+    columns = {key: (total[at_last] - total[at_first])[whole] for key, total in sums.items()}
+    columns["before_s"] = np.zeros(int(whole.sum()))
+    return StepCells((last - first)[whole], columns, np.full(int(whole.sum()), DECODE, np.int64))
+
+
+def _progress(
+    first: Floats, last: Floats, begun: tuple[Floats, Floats, Floats], ended: Floats, at: Floats, near_s: float
+) -> Floats:
+    """Return the sum over sequences of what each has had by some times: polynomials while it runs, then a constant."""
+    by_first, by_last = np.argsort(first), np.argsort(last)
+    n_first = np.searchsorted(first[by_first], at + near_s, side="right")
+    n_last = np.searchsorted(last[by_last], at + near_s, side="right")
+
+    def upto(values: Floats, order: Ints, n: Ints) -> Floats:
+        return np.concatenate(([0.0], np.cumsum(values[order])))[n]
+
+    total = upto(ended, by_last, n_last)
+    power = np.ones(len(at))
+    for coefficient in begun:
+        total += power * (upto(coefficient, by_first, n_first) - upto(coefficient, by_last, n_last))
+        power = power * at
+    return np.asarray(total, np.float64)
+
+
+def most_sequences(log: TokenLog, step_s: float) -> tuple[int, int]:
+    """Return the most sequences that decoded at a time, and how many requests waited for a place meanwhile."""
+    most = _most_at_once(log.first_s, log.last_s, log.instance)
+    n_waited = 0
+    for i in np.unique(log.instance):
+        mine = log.instance == i
+        first, last = np.sort(log.first_s[mine]), np.sort(log.last_s[mine])
+        # half way from its arrival to its first token, which came too late for a step or two
+        middle = 0.5 * (log.arrival_s[mine] + log.first_s[mine])
+        running = np.searchsorted(first, middle, side="right") - np.searchsorted(last, middle, side="right")
+        late = log.first_s[mine] - log.arrival_s[mine] > 10.0 * step_s
+        n_waited += int((late & (running >= most - 1)).sum())
+    return most, n_waited if most > 1 else 0
+
+
+def _most_at_once(begin: Floats, end: Floats, instance: Ints) -> int:
+    most = 1
+    for i in np.unique(instance):
+        mine = instance == i
+        times = np.concatenate([begin[mine], end[mine]])
+        change = np.concatenate([np.ones(int(mine.sum())), -np.ones(int(mine.sum()))])
+        order = np.lexsort((change, times))
+        most = max(most, int(np.cumsum(change[order]).max()))
+    return most
+
+
+def _log(requests: pd.DataFrame) -> TokenLog:
+    values = {c: requests[c].to_numpy(np.float64) for c in ("arrival_s", "latency_s", *COLUMNS)}
+    whole = np.all([np.isfinite(column) for column in values.values()], axis=0)
+    whole &= (values["output_tokens"] >= 1.0) & (values["first_token_s"] <= values["latency_s"])
+    values = {c: column[whole] for c, column in values.items()}
+    instance = np.zeros(int(whole.sum()), np.int64)
+    if "instance" in requests.columns and requests["instance"].notna().all():
+        instance = np.unique(requests["instance"].to_numpy()[whole], return_inverse=True)[1].astype(np.int64)
+    arrival = values["arrival_s"]
+    return TokenLog(
+        arrival,
+        arrival + values["first_token_s"],
+        arrival + values["latency_s"],
+        values["prompt_tokens"],
+        values["output_tokens"],
+        instance,
+    )
+
+
+def _bootstrap(cells: StepCells, rng: np.random.Generator) -> list[dict[str, float]]:
+    """Return coefficients of blocks of neighbouring cells, drawn again."""
+    n = len(cells.measured_s)
+    edges = np.linspace(0, n, min(_BLOCKS, n) + 1).astype(np.int64)
+    samples = []
+    for _ in range(_DRAWS):
+        picked = rng.integers(0, len(edges) - 1, len(edges) - 1)
+        rows = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in picked.tolist()])
+        samples.append(dict(cells.rows(rows).fit().values))
+    return samples
+
+
+def _parameter(name: str, key: str, fit: Coefficients, samples: Sequence[Mapping[str, float]]) -> FittedParameter:
+    value = fit.values.get(key, 0.0)
+    if key in fit.dependent:
+        return FittedParameter(name, None, why_not=f"it cannot be told from {', '.join(fit.dependent[key])}")
+    if key not in fit.values and key == "per_prefill_pair_s":
+        return FittedParameter(name, 0.0)
+    if key not in fit.values:
+        return FittedParameter(name, None, why_not="nothing that it multiplies was measured")
+    error = float(np.std([one.get(key, 0.0) for one in samples]))
+    return FittedParameter(name, value, max(value - _Z * error, 0.0), value + _Z * error)
+
+
+def _before_parameter(fit: Coefficients, samples: Sequence[Mapping[str, float]], has_first: bool) -> FittedParameter:
+    if not has_first:
+        why = "no request found the server idle, and only such a one shows what comes before its first step"
+        return FittedParameter("tokens.before_s", None, why_not=why)
+    return _parameter("tokens.before_s", "before_s", fit, samples)
+
+
+def _sequences_parameter(value: int, known: bool, most_flying: int) -> FittedParameter:
+    if known:
+        return FittedParameter("tokens.max_sequences", value, value, value)
+    why = (
+        f"hardly any request waited for a place, with up to {count(most_flying)} in flight at an instance: "
+        "there are as many places or more"
+    )
+    return FittedParameter("tokens.max_sequences", value, value, math.inf, why)
+
+
+def _length_law(lengths: Floats) -> object:
+    """Return the law of lengths, as in a scenario: one number, or a table of quantiles."""
+    x = np.sort(lengths)
+    if x[0] == x[-1]:
+        return {"law": "deterministic", "mean_tokens": float(x[0])}
+    return {"law": "empirical", "quantiles_tokens": quantile_table(x)["quantiles_s"]}

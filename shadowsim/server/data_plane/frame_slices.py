@@ -1,0 +1,126 @@
+"""Encodes frames of any length piece by piece, so that no piece holds the interpreter's lock for long.
+
+A frame of a live experiment can have four million rows, which take gigabytes and many seconds to encode at once, and
+pandas keeps the lock meanwhile. Here each piece is a few thousand rows: they are put in order, built and encoded in a
+thread, and sent before the next piece is begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from shadowsim.server.data_plane.experiment_frames import Logbook
+
+SLICE_ROWS = 2_048  # a piece of JSON takes some ms
+GROUP_ROWS = 65_536  # of a Parquet file
+
+
+async def encoded(frames: Iterator[pd.DataFrame], form: str) -> AsyncIterator[bytes]:
+    """Yield the bytes of slices of a frame, as one Parquet file or as one JSON list of objects.
+
+    Parameters
+    ----------
+    frames : iterator of DataFrame
+        At least one, all of the same columns; each is made in a thread.
+    form : {"json", "parquet"}
+    """
+    pieces = _json(frames) if form == "json" else _parquet(frames)
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        if piece:
+            yield piece
+
+
+def slices(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield a frame in slices."""
+    for begin in range(0, max(len(frame), 1), SLICE_ROWS):
+        yield frame.iloc[begin : begin + SLICE_ROWS]
+
+
+def request_slices(logbook: Logbook) -> Iterator[pd.DataFrame]:
+    """Yield the `REQUESTS` frame of a logbook in slices, in order of the requests."""
+    chunks = [chunk for chunk in list(logbook._chunks) if len(chunk)]
+    n_rows = [len(chunk) for chunk in chunks]  # fixed now: rows may be added meanwhile
+    if not chunks:
+        yield logbook.requests()
+        return
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    for name in chunks[0].columns:
+        parts = [np.array(chunk.columns[name][:n]) for chunk, n in zip(chunks, n_rows, strict=True)]
+        columns[name] = np.concatenate(parts)
+    # Unlike np.lexsort, sorting by one number lets other threads run.
+    order = np.argsort(2 * columns["request"] + columns["role"], kind="stable")
+    starts = np.concatenate([[0], np.cumsum(n_rows)])
+    alone = copy(logbook)  # as it is now: it may get columns of tokens meanwhile
+    for begin in range(0, len(order), SLICE_ROWS):
+        rows = order[begin : begin + SLICE_ROWS]
+        of_chunk = np.searchsorted(starts, rows, side="right") - 1
+        places = list(zip(of_chunk.tolist(), (rows - starts[of_chunk]).tolist(), strict=True))
+        part = type(chunks[0])()
+        for name, values in columns.items():
+            part.columns[name] = array(part.columns[name].typecode, values[rows].tobytes())
+        for name in part.__slots__:
+            if name != "columns":
+                setattr(part, name, [getattr(chunks[chunk], name)[i] for chunk, i in places])
+        alone._chunks = deque([part])
+        yield alone.requests()
+
+
+def _json(frames: Iterator[pd.DataFrame]) -> Iterator[bytes]:
+    separator = b"["
+    for frame in frames:
+        rows = frame.to_json(orient="records").encode()[1:-1]
+        yield separator + rows if rows else b""
+        separator = b"," if rows else separator
+    yield b"[]" if separator == b"[" else b"]"
+
+
+class _Written:
+    """A file for pyarrow whose bytes are taken away as they come."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        return len(self._parts[-1])
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _parquet(frames: Iterator[pd.DataFrame]) -> Iterator[bytes]:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    first = next(frames)
+    file, schema = _Written(), pa.Schema.from_pandas(first, preserve_index=False)
+    with ParquetWriter(pa.PythonFile(file, mode="w"), schema) as writer:
+        tables = [pa.Table.from_pandas(first, schema=schema, preserve_index=False)]
+        for frame in frames:
+            if sum(map(len, tables)) >= GROUP_ROWS:
+                writer.write_table(pa.concat_tables(tables))
+                tables.clear()
+            tables.append(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+            yield file.take()
+        writer.write_table(pa.concat_tables(tables))
+    yield file.take()

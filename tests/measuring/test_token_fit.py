@@ -1,0 +1,64 @@
+"""Step times from first and last tokens: they are those of the batcher that made the log."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from served_logs import STEP, measured, token_log
+
+import shadowsim as ss
+from shadowsim.errors import InputError
+from shadowsim.scenario.service import parse_service
+
+
+@pytest.mark.parametrize("rate_per_s", [2.0, 9.0])
+def test_recovers_step_times(rate_per_s):
+    calibration = ss.calibrate(token_log(rate_per_s, seed=1))
+    tokens = calibration.service["tokens"]
+    # steps are counted, so that only the clock limits them
+    for key, value in STEP.items():
+        assert tokens["step"][key] == pytest.approx(value, rel=0.02)
+    assert tokens["before_s"] == pytest.approx(0.001, rel=0.05)
+    assert "per_prefill_pair_s" not in tokens["step"]
+    parse_service(calibration.service, "service")
+
+
+def test_places_are_found_where_requests_wait_for_them():
+    assert ss.calibrate(token_log(11.0, seed=2))["tokens.max_sequences"].value == 8
+    at_low_load = ss.calibrate(token_log(1.0, n=600, seed=3))["tokens.max_sequences"]
+    assert "hardly any request waited for a place" in at_low_load.why_not
+
+
+def test_noise_of_clocks_leaves_the_step_times():
+    log = token_log(6.0, seed=4)
+    rng = np.random.default_rng(5)
+    requests = log.requests
+    noise = rng.normal(0.0, 0.0002, len(requests))  # a tenth of the least step
+    first = np.maximum(requests["first_token_s"] + noise, 1e-6)
+    last = np.maximum(requests["latency_s"] + rng.normal(0.0, 0.0002, len(requests)), first)
+    columns = {name: requests[name] for name in ("prompt_tokens", "output_tokens")}
+    noisy = measured(requests["arrival_s"], last, first_token_s=first, **columns)
+    step = ss.calibrate(noisy).service["tokens"]["step"]
+    # a step of four sequences
+    modelled = step["base_s"] + 4 * step["per_sequence_s"] + 400 * step.get("per_kv_token_s", 0.0)
+    assert modelled == pytest.approx(0.0012 + 4 * 0.00066 + 400e-6, rel=0.05)
+    assert step["per_prefill_token_s"] == pytest.approx(0.00034, rel=0.05)
+
+
+@pytest.mark.slow  # compiles the kernel of tokens
+def test_predicts_another_load():
+    calibration = ss.calibrate(token_log(9.0, seed=6))
+    prediction = ss.predict(calibration, token_log(7.0, seed=7), draws=20)
+    assert prediction.verdict == "right"
+    assert set(prediction.table["measure"]) == {"latency", "first token"}
+    slower = ss.predict(calibration, token_log(7.0, seed=7, slower=1.1), draws=20)
+    assert slower.verdict == "not right"
+    low = ss.calibrate(token_log(1.0, n=600, seed=8))
+    assert ss.predict(low, token_log(11.0, seed=9), draws=20).verdict == "cannot tell"
+
+
+def test_answers_of_one_token_are_refused():
+    log = token_log(2.0, n=300, seed=10).requests
+    columns = {"first_token_s": log["first_token_s"], "prompt_tokens": 10, "output_tokens": 1}
+    with pytest.raises(InputError, match="two output tokens or more"):
+        ss.calibrate(measured(log["arrival_s"], log["first_token_s"], **columns))
