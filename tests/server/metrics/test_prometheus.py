@@ -99,9 +99,9 @@ def test_slices_make_one_page_whose_families_are_described_once():
         live.series["v"] = Series()
         live.series["v"].add(served(0.0, 0.001 * i))
     slices = list(prometheus_slices(lives, CaptureWriter(None, Random(1)), LoopClock()))
-    assert max(part.count(b"\n") for part in slices[:-2]) < SLICE_ENDPOINTS * max(len(BOUNDS_S) + 6, 17)
+    assert max(part.count(b"\n") for part in slices[:-3]) < SLICE_ENDPOINTS * max(len(BOUNDS_S) + 6, 17)
     families = list(text_string_to_metric_families(b"".join(slices).decode()))
-    assert len({family.name for family in families}) == len(families) == 8
+    assert len({family.name for family in families}) == len(families) == 9
     (invocations,) = (family for family in families if family.name == "shadowsim_invocations")
     assert [sample.labels["endpoint"] for sample in invocations.samples] == list(lives)
     assert {sample.value for sample in invocations.samples} == {1}
