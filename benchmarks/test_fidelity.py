@@ -35,6 +35,7 @@ SECONDS = float(os.environ.get("SHADOWSIM_FIDELITY_SECONDS", "60"))
 SHORT_S = 15.0
 UTILISATIONS = (0.3, 0.5, 0.7, 0.85)
 GOAL = 0.15
+SHORT_GOAL = 0.5  # of a median of some seconds, on any machine
 QUANTILES = ("p50", "p95", "p99")
 SLEEP_S, WORKERS = 0.02, 4  # of the sleeping server
 SLOTS = 8  # of the language model's
@@ -72,6 +73,8 @@ def server(*command: object) -> Iterator[str]:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
+        process.stdout.close()
 
 
 def mean_s_of(calibration: ss.Calibration) -> float:
@@ -144,7 +147,7 @@ def test_a_sleeping_server_short(table: Table) -> None:
         runs = [loaded(url, 0.7 * WORKERS / SLEEP_S, SHORT_S, 2) for _ in range(2)]
     got = compared(calibration, *runs, ("latency",), workers=WORKERS)
     show(table, "sleeping server, utilisation 0.7, short", [got])
-    assert abs(got.errors["latency p50"]) < GOAL + abs(got.again["latency p50"])
+    assert abs(got.errors["latency p50"]) < SHORT_GOAL
 
 
 @pytest.mark.long
@@ -177,12 +180,12 @@ def test_a_sleeping_server(table: Table) -> None:
 def test_a_forest_short(table: Table) -> None:
     """Calibrate at a low load, predict at a utilisation of about 0.6."""
     with server(HERE / "real_servers.py", "forest", 50) as url:
-        calibration = ss.calibrate(loaded(url, 10.0, SHORT_S, 1).measurement())
+        calibration = ss.calibrate(loaded(url, 20.0, SHORT_S, 1).measurement())
         rate = 0.6 / mean_s_of(calibration)
         runs = [loaded(url, rate, SHORT_S, 2) for _ in range(2)]
     got = compared(calibration, *runs, ("latency",), workers=1)
     show(table, "forest, utilisation 0.6, short", [got])
-    assert abs(got.errors["latency p50"]) < GOAL + abs(got.again["latency p50"])
+    assert abs(got.errors["latency p50"]) < SHORT_GOAL
 
 
 @pytest.mark.long
