@@ -189,7 +189,10 @@ def predict(
         document = _document(requests, Path(folder), n_instances, routing)
         for i in range(draws):
             draw = pool[int(picks[i % len(pool)])]
-            run = _simulated(document, {**draw.service, **changes}, requests, int(rng.integers(2**31)))
+            service_block = {**draw.service, **changes}
+            if workers is not None and "slowdown" in service_block:
+                service_block["slowdown"] = service_block["slowdown"][:workers]  # fewer workers are never more busy
+            run = _simulated(document, service_block, requests, int(rng.integers(2**31)))
             for measure, curves in simulated.items():
                 times = run[measure][compared] + draw.overhead_s
                 curves.append(np.quantile(times[np.isfinite(times)], depths[measure]))

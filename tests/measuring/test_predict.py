@@ -120,3 +120,11 @@ def test_false_alarms_and_what_is_found():
     # 5 % of 40, and three standard errors of that; a tenth more service is about 20 % more latency at this load
     assert alarms <= 2 + 3.0 * np.sqrt(0.05 * 0.95 * 40)
     assert found >= 9
+
+
+def test_fewer_workers_take_the_first_factors_of_a_slowdown():
+    service = {"time": {"law": "gamma", "mean_s": 0.02, "scv": 0.5}, "workers": 2, "slowdown": [1.0, 1.3]}
+    log = measured(*fifo_log("gamma", 1, 0.4, n=1_000, seed=3))
+    prediction = ss.predict({"service": service}, log, workers=1, draws=20)
+    alone = ss.predict({"service": service | {"workers": 1, "slowdown": [1.0]}}, log, draws=20)
+    assert prediction.table["predicted_s"].tolist() == alone.table["predicted_s"].tolist()
