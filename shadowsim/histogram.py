@@ -33,6 +33,13 @@ def bucket_of(latency_s: float) -> int:
     return min(max(bucket, 0), N_BUCKETS - 1)
 
 
+def buckets_of(latencies_s: Floats) -> Ints:
+    """Return the bucket of each latency, as `bucket_of` does of one."""
+    keys = keys_of(np.ascontiguousarray(np.maximum(latencies_s, 0.0))).astype(np.int64)
+    buckets: Ints = np.clip(keys - (_LOWEST >> _SHIFT), 0, N_BUCKETS - 1)
+    return buckets
+
+
 def edge_of(bucket: int) -> float:
     """Return the lower edge of a latency's bucket in seconds."""
     edge: float = _DOUBLE.unpack(_LONG.pack(_LOWEST + (bucket << _SHIFT)))[0]

@@ -11,10 +11,21 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
-from shadowsim.frames import LATENCY, PERCENTILES, ROLES, SHORT_NAMES, TIME_COLUMNS, US_PER_S, build
-from shadowsim.histogram import bucket_of, edge_of, quantile_within
+from shadowsim.arrays import Floats
+from shadowsim.frames import (
+    LATENCY,
+    LATENCY_MEASURE,
+    PERCENTILES,
+    ROLES,
+    SHORT_NAMES,
+    TIME_COLUMNS,
+    US_PER_S,
+    build,
+)
+from shadowsim.histogram import bucket_of, buckets_of, edge_of, quantile_within
 
 
 @dataclass(slots=True)
@@ -25,29 +36,54 @@ class TimeCounts:
     total_s: float = 0.0
     least_s: float = math.inf
     most_s: float = -math.inf
-    buckets: dict[int, int] = field(default_factory=dict)
+    _buckets: dict[int, int] = field(default_factory=dict)
+    _packed: tuple[array[int], array[int]] | None = None
 
-    def add(self, seconds: float) -> None:
-        """Count a time; NaN is none."""
+    @classmethod
+    def of(cls, times_s: Floats) -> TimeCounts:
+        """Count times at once; NaN is none."""
+        known = times_s[~np.isnan(times_s)]
+        if not known.size:
+            return cls()
+        found, count = np.unique(buckets_of(known), return_counts=True)
+        by_bucket = dict(zip(found.tolist(), count.tolist(), strict=True))
+        return cls(int(known.size), float(known.sum()), float(known.min()), float(known.max()), by_bucket)
+
+    def add(self, seconds: float, *, by_bucket: bool = True) -> None:
+        """Count a time; NaN is none. Times that are not counted by bucket have no quantiles."""
         if math.isnan(seconds):
             return
         self.n += 1
         self.total_s += seconds
         self.least_s, self.most_s = min(self.least_s, seconds), max(self.most_s, seconds)
-        bucket = bucket_of(seconds)
-        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        if by_bucket:
+            if self._packed is not None:
+                self._buckets, self._packed = self.buckets(), None
+            bucket = bucket_of(seconds)
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+
+    def buckets(self) -> dict[int, int]:
+        """Return a copy of the numbers by bucket."""
+        return dict(self._buckets) if self._packed is None else dict(zip(*self._packed, strict=True))
+
+    def pack(self) -> None:
+        """Move the numbers by bucket to arrays, which take less memory; a later time moves them back."""
+        if self._packed is None and self._buckets:
+            self._packed = array("H", self._buckets), array("L", self._buckets.values())
+            self._buckets = {}
 
     def columns(self, name: str) -> dict[str, object]:
-        """Return the columns of `frames.TOKEN_WINDOWS` whose names begin so, in microseconds."""
+        """Return the columns of windows whose names begin so, in microseconds."""
         mean, least, most = (
             (self.total_s / self.n, self.least_s, self.most_s) if self.n else (math.nan, math.nan, math.nan)
         )
+        buckets = self.buckets()
         return {
             f"{name}_SampleCount": self.n,
             f"{name}_Average": mean * US_PER_S,
             f"{name}_Minimum": least * US_PER_S,
             f"{name}_Maximum": most * US_PER_S,
-            **{f"{name}_{p}": quantile_within(self.buckets, q, least, most) * US_PER_S for p, q in PERCENTILES.items()},
+            **{f"{name}_{p}": quantile_within(buckets, q, least, most) * US_PER_S for p, q in PERCENTILES.items()},
         }
 
 
@@ -133,14 +169,8 @@ class PeriodCounts:
     errors_4xx: int = 0
     errors_5xx: int = 0
     model_errors: int = 0
-    n_latency: int = 0
-    latency_sum: float = 0.0
-    latency_min: float = math.inf
-    latency_max: float = -math.inf
-    n_overhead: int = 0
-    overhead_sum: float = 0.0
-    overhead_min: float = math.inf
-    overhead_max: float = -math.inf
+    latency: TimeCounts = field(default_factory=TimeCounts)
+    overhead: TimeCounts = field(default_factory=TimeCounts)  # not by bucket
     n_wait: int = 0
     wait_sum: float = 0.0
     work_arrived_s: float = 0.0
@@ -153,8 +183,6 @@ class PeriodCounts:
     captured_records: int = 0
     captured_bytes: int = 0
     lost: dict[str, int] = field(default_factory=dict)
-    buckets: dict[int, int] | None = field(default_factory=dict)
-    packed: tuple[array[int], array[int]] | None = None
     tokens: TokenCounts | None = None
     streams: StreamCounts | None = None
 
@@ -177,22 +205,12 @@ class PeriodCounts:
         self.concurrent_min = min(self.concurrent_min, *outstanding)
         self.concurrent_max = max(self.concurrent_max, *outstanding)
 
-    def unpacked_counts(self) -> dict[int, int]:
-        """Unpack the latencies' counts by bucket if need be, and return them for changes."""
-        if self.buckets is None:
-            assert self.packed is not None
-            self.buckets, self.packed = dict(zip(*self.packed, strict=True)), None
-        return self.buckets
-
     def pack(self) -> None:
-        """Move the latencies' counts to arrays, which take less memory."""
-        if self.buckets is not None:
-            self.packed = array("H", self.buckets), array("L", self.buckets.values())
-            self.buckets = None
-
-    def bucket_counts(self) -> Mapping[int, int]:
-        """Return a copy of the latencies' counts by bucket."""
-        return dict(zip(*self.packed, strict=True)) if self.packed else dict(self.buckets or {})
+        """Make all counts by bucket take less memory."""
+        of_tokens = () if self.tokens is None else self.tokens.times.values()
+        of_streams = () if self.streams is None else (self.streams.model, self.streams.caller, self.streams.overhead)
+        for times in (self.latency, *of_tokens, *of_streams):
+            times.pack()
 
 
 def window_row(period: PeriodCounts, period_s: float, n_workers: int | None = None) -> dict[str, object]:
@@ -206,25 +224,15 @@ def window_row(period: PeriodCounts, period_s: float, n_workers: int | None = No
     n_workers : int, optional
         Workers of an instance; without them utilisation and offered load are unknown.
     """
-    counts = period.bucket_counts()
-    n_latency, latency = period.n_latency, period.latency_sum
+    overhead = period.overhead
     capacity_s = period_s * period.n_instances * (n_workers or 0)
     is_known = capacity_s > 0.0 and period.n_wait > 0
     return {
         "instance_count": period.n_instances,
         "Invocations": period.n,
         "InvocationsPerInstance": period.n_per_instance,
-        "ModelLatency_SampleCount": n_latency,
-        "ModelLatency_Average": latency / n_latency * US_PER_S if n_latency else math.nan,
-        "ModelLatency_Minimum": period.latency_min * US_PER_S if n_latency else math.nan,
-        "ModelLatency_Maximum": period.latency_max * US_PER_S if n_latency else math.nan,
-        **{
-            f"ModelLatency_{name}": quantile_within(counts, q, period.latency_min, period.latency_max) * US_PER_S
-            for name, q in PERCENTILES.items()
-        },
-        "OverheadLatency_Average": period.overhead_sum / period.n_overhead * US_PER_S
-        if period.n_overhead
-        else math.nan,
+        **period.latency.columns(TIME_COLUMNS[LATENCY_MEASURE]),
+        "OverheadLatency_Average": overhead.total_s / overhead.n * US_PER_S if overhead.n else math.nan,
         "Invocation4XXErrors": period.errors_4xx,
         "Invocation5XXErrors": period.errors_5xx,
         "InvocationModelErrors": period.model_errors,

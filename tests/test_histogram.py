@@ -16,6 +16,7 @@ from shadowsim.histogram import (
     LOWEST_S,
     N_BUCKETS,
     bucket_of,
+    buckets_of,
     edge_of,
     edges_of,
     keys_of,
@@ -33,6 +34,7 @@ def test_buckets_are_the_kernels(latency_s):
     bucket = bucket_of(latency_s)
     assert bucket == k.bucket_of(latency_s)
     assert edge_of(bucket) == k.bucket_edges()[bucket]
+    assert buckets_of(np.array([latency_s, 0.0, latency_s])).tolist() == [bucket, 0, bucket]
 
 
 def test_quantiles_of_a_window_are_the_kernels_to_the_bit():

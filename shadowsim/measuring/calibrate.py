@@ -16,7 +16,7 @@ import numpy as np
 
 from shadowsim.errors import InputError
 from shadowsim.measuring.batch_fit import batches_of, fit_batches
-from shadowsim.measuring.calibration import Calibration, FittedParameter, FittedService, Reserve
+from shadowsim.measuring.calibration import Calibration, FittedParameter, FittedService, Reserve, Z
 from shadowsim.measuring.fifo_calibration import describe_batcher, describe_fifo
 from shadowsim.measuring.fifo_fit import MOST_REQUESTS, fit_fifo
 from shadowsim.measuring.fifo_starts import Answered, in_flight
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEAST_REQUESTS = 200
-_Z = 1.959964
 _UNANSWERED = 0.001  # a share that is said
 
 
@@ -178,7 +177,7 @@ def error_parameters(requests: pd.DataFrame) -> list[FittedParameter]:
     parameters = []
     for name in ("error_4xx", "error_5xx"):
         value = int((requests["status"] == name).sum()) / n
-        c = _Z**2 / n
+        c = Z**2 / n
         middle, half = value + 0.5 * c, math.sqrt(value * (1.0 - value) * c + 0.25 * c * c)
         low, high = max((middle - half) / (1.0 + c), 0.0), (middle + half) / (1.0 + c)
         parameters.append(FittedParameter(name, value, low if value else 0.0, high))

@@ -14,8 +14,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from shadowsim.arrays import Ints
 from shadowsim.errors import InputError
 from shadowsim.json_files import path_of, read_json
 from shadowsim.scenario.fields import Block
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIDENCE = 0.95
+Z = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE)  # standard errors to each side of an interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,12 @@ class FittedParameter:
     low: float = math.nan
     high: float = math.nan
     why_not: str = ""
+
+    @classmethod
+    def by_factor(cls, name: str, value: float, samples: ArrayLike) -> FittedParameter:
+        """Return a positive parameter with an interval by the scatter of its logarithms in a bootstrap."""
+        spread = math.exp(Z * float(np.log(samples).std()))
+        return cls(name, value, value / spread, value * spread)
 
     @property
     def is_identified(self) -> bool:
@@ -237,6 +249,13 @@ class Calibration:
         lines = [wrapped(f"{head}; intervals hold {percent(CONFIDENCE, 0)}."), "", grid(rows)]
         lines += [wrapped(f"not identifiable: {one.name}: {one.why_not}", hanging="  ") for one in self.unidentified]
         return "\n".join([*lines, "", *(wrapped(note, hanging="  ") for note in self.notes)])
+
+
+def resampled_rows(n: int, n_blocks: int, rng: np.random.Generator) -> Ints:
+    """Return as many rows as there are, or about so: whole blocks of neighbours, each drawn again and again."""
+    edges = np.linspace(0, n, min(n_blocks, n) + 1).astype(np.int64)
+    picked = rng.integers(0, len(edges) - 1, len(edges) - 1)
+    return np.concatenate([np.arange(edges[i], edges[i + 1]) for i in picked.tolist()])
 
 
 def figure_text(name: str, x: float | None) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from shadowsim.arrays import Floats
 from shadowsim.measuring.batch_fit import BatchFit, batch_starts
-from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService
+from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z, resampled_rows
 from shadowsim.measuring.fifo_fit import CONSTANT, FEW, FREE, LINEAR, FifoFit, WorkerFit, busy_factors
 from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, in_flight, starts
 from shadowsim.measuring.law_fit import LawFit, fit_law, quantile_table, refit, rounded
@@ -25,7 +25,6 @@ from shadowsim.text import count, percent, significant
 
 N_DRAWS = 100
 _BLOCKS = 200  # of neighbouring requests
-_Z = 1.959964
 _RELATED = 0.05  # a correlation that is said
 
 
@@ -145,14 +144,12 @@ def _size_parameters(best: WorkerFit, samples: Sequence[BootstrapSample]) -> lis
         n = len(best.factors) - 1
         values = np.array([(one.ratio - 1.0) / n for one in samples])
         value, error = float((best.factors[-1] - 1.0) / n), float(values.std())
-        low, high = (min(value, float(values.mean())) - _Z * error, max(value, float(values.mean())) + _Z * error)
+        low, high = (min(value, float(values.mean())) - Z * error, max(value, float(values.mean())) + Z * error)
         return [FittedParameter("batching.marginal", value, max(low, 0.0), high)]
-    parameters = []
-    for i in range(1, len(best.factors)):
-        value, error = float(best.factors[i]), float(np.log([one.factors[i] for one in samples]).std())
-        spread = math.exp(_Z * error)
-        parameters.append(FittedParameter(f"batching.factors[{i + 1}]", value, value / spread, value * spread))
-    return parameters
+    return [
+        FittedParameter.by_factor(f"batching.factors[{i + 1}]", float(best.factors[i]), [x.factors[i] for x in samples])
+        for i in range(1, len(best.factors))
+    ]
 
 
 def bootstrap(
@@ -178,9 +175,7 @@ def bootstrap(
         overhead_s = max(one.overhead.value_s + error * rng.standard_normal(), 0.0)
         begun = begin(one.workers, overhead_s)
         n = len(begun.service_s)
-        edges = np.linspace(0, n, min(_BLOCKS, n) + 1).astype(np.int64)
-        picked = rng.integers(0, len(edges) - 1, len(edges) - 1)
-        rows = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in picked.tolist()])
+        rows = resampled_rows(n, _BLOCKS, rng)
         begun = begun.rows(rows[begun.service_s[rows] > 0.0])
         factors = busy_factors(begun, one.groups, one.shape)
         line = busy_factors(begun, one.groups, LINEAR) if len(factors) > 1 else np.ones(1)
@@ -210,12 +205,12 @@ def law_figures(block: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _law_parameters(law: LawFit, samples: Sequence[BootstrapSample]) -> list[FittedParameter]:
-    parameters = []
-    for name, value in law_figures(law.block).items():
-        error = float(np.log([one.figures[name] for one in samples]).std()) if len(samples) > 1 else math.nan
-        spread = math.exp(_Z * error)
-        parameters.append(FittedParameter(name, value, value / spread, value * spread))
-    return parameters
+    figures = law_figures(law.block)
+    if len(samples) < 2:
+        return [FittedParameter(name, value) for name, value in figures.items()]
+    return [
+        FittedParameter.by_factor(name, value, [x.figures[name] for x in samples]) for name, value in figures.items()
+    ]
 
 
 def _workers_parameter(fit: FifoFit) -> FittedParameter:
@@ -248,16 +243,12 @@ def _slowdown_parameters(best: WorkerFit, samples: Sequence[BootstrapSample]) ->
     if best.shape == CONSTANT:
         error = float(np.log([one.ratio for one in samples]).std())
         mid = float(np.log([one.ratio for one in samples]).mean())
-        low, high = math.exp(mid - _Z * error), math.exp(mid + _Z * error)
+        low, high = math.exp(mid - Z * error), math.exp(mid + Z * error)
         return [FittedParameter(f"slowdown[{c}]", 1.0, min(low, 1.0), max(high, 1.0))]
-    parameters = []
-    for b in range(1, c) if c <= 8 else [c - 1]:
-        error = float(np.log([one.factors[b] for one in samples]).std())
-        value = float(best.factors[b])
-        parameters.append(
-            FittedParameter(f"slowdown[{b + 1}]", value, value * math.exp(-_Z * error), value * math.exp(_Z * error))
-        )
-    return parameters
+    return [
+        FittedParameter.by_factor(f"slowdown[{b + 1}]", float(best.factors[b]), [x.factors[b] for x in samples])
+        for b in (range(1, c) if c <= 8 else [c - 1])
+    ]
 
 
 def _overhead_parameter(best: WorkerFit) -> FittedParameter:
@@ -268,8 +259,8 @@ def _overhead_parameter(best: WorkerFit) -> FittedParameter:
         part = "the service time holds it" if n < FEW else "it is taken as 0"
         why = f"{seen}, and only the difference between those that did and those that did not shows it; {part}"
         return FittedParameter(name, None, why_not=why)
-    low = max(overhead.value_s - _Z * overhead.error_s, 0.0)
-    return FittedParameter(name, overhead.value_s, low, overhead.value_s + _Z * overhead.error_s)
+    low = max(overhead.value_s - Z * overhead.error_s, 0.0)
+    return FittedParameter(name, overhead.value_s, low, overhead.value_s + Z * overhead.error_s)
 
 
 def _slowdown_sentence(best: WorkerFit) -> str:

@@ -116,7 +116,7 @@ def fit_law(times_s: Floats) -> LawFit:
     if high - low <= ALIKE * middle:
         block = {"law": "deterministic", "mean_s": rounded(float(x.mean()))}
         return LawFit(None, {}, math.nan, quantile_table(x), block, len(x))
-    laws = [law for fit in _FITS if (law := fit(x)) is not None]
+    laws = [law for fit in _FITS.values() if (law := fit(x)) is not None]
     aic = {law.name: 2.0 * law.n_parameters - 2.0 * float(law.log_density(x).sum()) for law in laws}
     best = min(laws, key=lambda law: aic[law.name])
     ks = distance(x, best.below)
@@ -127,8 +127,7 @@ def fit_law(times_s: Floats) -> LawFit:
 
 def refit(name: str, times_s: Floats) -> NamedLaw | None:
     """Return a named law fitted to times; None where they have no such law."""
-    x = np.sort(times_s)
-    return next((law for fit in _FITS if (law := fit(x)) is not None and law.name == name), None)
+    return _FITS[name](np.sort(times_s))
 
 
 def distance(x: Floats, below: Callable[[Floats], Floats]) -> float:
@@ -304,11 +303,11 @@ def _uniform(x: Floats) -> NamedLaw:
     )
 
 
-_FITS: tuple[Callable[[Floats], NamedLaw | None], ...] = (
-    _exponential,
-    _lognormal,
-    _gamma,
-    _weibull,
-    _pareto,
-    _uniform,
-)
+_FITS: Mapping[str, Callable[[Floats], NamedLaw | None]] = {
+    "exponential": _exponential,
+    "lognormal": _lognormal,
+    "gamma": _gamma,
+    "weibull": _weibull,
+    "pareto": _pareto,
+    "uniform": _uniform,
+}

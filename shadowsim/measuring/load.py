@@ -290,39 +290,39 @@ def plan_load(
 ) -> LoadPlan:
     """Check what a run is asked to do, and plan it; parameters and errors are those of `load`."""
     if (url is None) == (endpoint is None):
-        raise InputError("URL", "must be given, or --endpoint, and not both", *([] if url is None else [url]))
+        raise InputError("url", "must be given, or `endpoint`, and not both", *([] if url is None else [url]))
     if protocol not in URL_PROTOCOLS:
-        raise InputError("--protocol", f"must be one of {', '.join(URL_PROTOCOLS)}", protocol)
-    processes = integer(processes, "--processes", least=1, most=64)
-    if max_in_flight is not None and integer(max_in_flight, "--max-in-flight", least=1) < processes:
-        raise InputError("--max-in-flight", f"must be >= {processes}, the number of processes", max_in_flight)
+        raise InputError("protocol", f"must be one of {', '.join(URL_PROTOCOLS)}", protocol)
+    processes = integer(processes, "processes", least=1, most=64)
+    if max_in_flight is not None and integer(max_in_flight, "max_in_flight", least=1) < processes:
+        raise InputError("max_in_flight", f"must be >= {processes}, the number of processes", max_in_flight)
     if max_rate_per_s is not None:
-        max_rate_per_s = number(max_rate_per_s, "--max-rate", above=0.0)
+        max_rate_per_s = number(max_rate_per_s, "max_rate_per_s", above=0.0)
     if timeout_s is not None:
-        timeout_s = number(timeout_s, "--timeout", above=0.0, most=3600.0)
+        timeout_s = number(timeout_s, "timeout_s", above=0.0, most=3600.0)
     ids = f"load-{uuid4().hex[:12]}-" if inference_ids or (inference_ids is None and endpoint is not None) else ""
     target = _target(url, endpoint, protocol, stream, method, headers, endpoint_url, region, ids)
     if target.is_aws:
         if not real_aws:
             what = "must be given to send requests to AWS itself, where they cost money and may hurt an endpoint"
-            raise InputError("--real-aws", what)
+            raise InputError("real_aws", what)
         if characterise:
-            raise InputError("--characterise", "must not be given for AWS itself: no ceiling holds for its ladder")
+            raise InputError("characterise", "must not be given for AWS itself: no ceiling holds for its ladder")
         if max_rate_per_s is None:
-            raise InputError("--max-rate", "must be given together with --real-aws: the most requests per second")
+            raise InputError("max_rate_per_s", "must be given together with `real_aws`: the most requests per second")
     ladder = (Ladder() if seed is None else Ladder(seed=seed)) if characterise is True else characterise or None
     steps = parse_stages(stages) if isinstance(stages, str) else list(stages)
     if ladder is not None:
         given = {
-            "--rate": rate_per_s,
-            "--duration": duration_s,
-            "--stages": steps or None,
-            "--max-rate": max_rate_per_s,
+            "rate_per_s": rate_per_s,
+            "duration_s": duration_s,
+            "stages": steps or None,
+            "max_rate_per_s": max_rate_per_s,
         }
-        given |= {"--max-in-flight": max_in_flight, "--processes": None if processes == 1 else processes}
+        given |= {"max_in_flight": max_in_flight, "processes": None if processes == 1 else processes}
         for option, value in given.items():
             if value is not None:
-                raise InputError(option, "must not be given together with --characterise", value)
+                raise InputError(option, "must not be given together with `characterise`", value)
         rate_per_s = None if scenario is not None else 1.0  # a place holder, until the run has its rate
     planned = load_scenario(
         scenario,
@@ -506,18 +506,18 @@ def _target(
     ids: str,
 ) -> Target:
     if not method.isalpha():
-        raise InputError("--method", "must be a method of HTTP such as POST", method)
+        raise InputError("method", "must be a method of HTTP such as POST", method)
     for name, value in (headers or {}).items():
         if not name or not name.isascii() or any(c in f"{name}{value}" for c in "\r\n\0") or " " in name:
-            raise InputError("--header", "must be a name and a value of HTTP", f"{name}: {value}")
+            raise InputError("headers", "must be a name and a value of HTTP", f"{name}: {value}")
     if url is not None:
-        given = {"--endpoint-url": endpoint_url, "--region": region, "--stream": stream or None}
+        given = {"endpoint_url": endpoint_url, "region": region, "stream": stream or None}
         for option in (name for name, one in given.items() if one is not None):
-            raise InputError(option, "is for --endpoint, not for a URL", given[option])
+            raise InputError(option, "is for `endpoint`, not for a URL", given[option])
         return Target(protocol, checked_url(url), method.upper(), dict(headers or {}), id_prefix=ids)
     assert endpoint is not None
     if method.upper() != "POST" or protocol != HTTP:
-        raise InputError("--method" if method.upper() != "POST" else "--protocol", "is for a URL, not for --endpoint")
+        raise InputError("method" if method.upper() != "POST" else "protocol", "is for a URL, not for `endpoint`")
     return endpoint_target(
         endpoint, endpoint_url=endpoint_url, stream=stream, region=region, headers=headers, id_prefix=ids
     )

@@ -23,7 +23,7 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
-from shadowsim.measuring.calibration import Calibration, Draw
+from shadowsim.measuring.calibration import CONFIDENCE, Calibration, Draw, Z
 from shadowsim.measuring.fifo_starts import Answered, in_flight
 from shadowsim.measuring.logs.reading import measurement_of
 from shadowsim.measuring.measurement import Measurement, answered
@@ -44,7 +44,6 @@ RIGHT, NOT_RIGHT, CANNOT_TELL = "right", "not right", "cannot tell"
 JUDGED = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 NEEDED = ("p50", "p90", "p95")  # quantiles whose bands must be narrow for a verdict
 LATENCY, FIRST_TOKEN = "latency", "first token"
-_CONFIDENCE, _Z = 0.95, 1.959964
 _CURVE = (*(i / 50.0 for i in range(1, 48)), 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
 _LEAST_BEYOND = 5  # measured requests beyond the last point of a curve
 
@@ -208,7 +207,7 @@ def predict(
     beyond_seen = _beyond_seen(calibrated, requests, n_instances)
     verdict, reason = _verdict(table, beyond_seen, tolerance_pct)
     notes += [
-        f"The band holds {percent(_CONFIDENCE, 0)} of {count(draws)} simulated runs with these arrivals at all of "
+        f"The band holds {percent(CONFIDENCE, 0)} of {count(draws)} simulated runs with these arrivals at all of "
         f"these quantiles, and {margin_pct:g} % more to either side.",
         *([beyond_seen] if beyond_seen else []),
         *measurement.lacks,
@@ -306,7 +305,7 @@ def _judged(
     below, above = np.maximum(below, 1e-12), np.maximum(above, 1e-12)
     n = len(JUDGED)
     farthest = np.maximum(off[:, :n] / above[:n], -off[:, :n] / below[:n]).max(axis=1)
-    reach = max(float(np.quantile(farthest, _CONFIDENCE)), _Z)
+    reach = max(float(np.quantile(farthest, CONFIDENCE)), Z)
     margin = 1.0 + margin_pct / 100.0
     measured = np.quantile(values, depths)
     low, high = np.exp(middle - reach * below) / margin, np.exp(middle + reach * above) * margin
@@ -335,8 +334,8 @@ def _judged(
             "depth": depths[order],
             "measured_s": measured[order],
             "predicted_s": np.exp(middle)[order],
-            "low_s": (np.exp(middle - _Z * below) / margin)[order],
-            "high_s": (np.exp(middle + _Z * above) * margin)[order],
+            "low_s": (np.exp(middle - Z * below) / margin)[order],
+            "high_s": (np.exp(middle + Z * above) * margin)[order],
         }
     )
     return pd.DataFrame(rows), curve
@@ -354,7 +353,7 @@ def _intervals(
     intervals = {}
     for name, p in JUDGED.items():
         batches = uncorrelated_batches(beyond(sample, p))
-        found = quantile(sample, p, batches, 1.0 - _CONFIDENCE) if batches else None
+        found = quantile(sample, p, batches, 1.0 - CONFIDENCE) if batches else None
         intervals[name] = (math.nan, math.nan) if found is None else (found.low, found.high)
     return intervals
 

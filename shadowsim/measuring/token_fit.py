@@ -24,7 +24,7 @@ import numpy as np
 
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError
-from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService
+from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z, resampled_rows
 from shadowsim.measuring.law_fit import quantile_table, rounded
 from shadowsim.measuring.weighted_fit import Coefficients, fit_nonnegative
 from shadowsim.scenario.step_models import STEP_KEYS
@@ -37,7 +37,7 @@ DECODE, FIRST = 0, 1  # groups of cells
 FEW = 30
 COLUMNS = ("prompt_tokens", "output_tokens", "first_token_s")
 _AT_ONCE = 0.25  # of a step: tokens that are no further apart came with one step
-_DRAWS, _BLOCKS, _Z = 60, 100, 1.959964
+_DRAWS, _BLOCKS = 60, 100
 _NOTHING = 0.005  # of a time: what pairs of prompt tokens must add at least to be told
 _COUNTED = 0.25  # share of requests whose steps add up
 _STEP_TOKENS = 2048  # vLLM's default on small accelerators, and llama.cpp's n_batch
@@ -356,13 +356,7 @@ def _log(requests: pd.DataFrame) -> TokenLog:
 def _bootstrap(cells: StepCells, rng: np.random.Generator) -> list[dict[str, float]]:
     """Return coefficients of blocks of neighbouring cells, drawn again."""
     n = len(cells.measured_s)
-    edges = np.linspace(0, n, min(_BLOCKS, n) + 1).astype(np.int64)
-    samples = []
-    for _ in range(_DRAWS):
-        picked = rng.integers(0, len(edges) - 1, len(edges) - 1)
-        rows = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in picked.tolist()])
-        samples.append(dict(cells.rows(rows).fit().values))
-    return samples
+    return [dict(cells.rows(resampled_rows(n, _BLOCKS, rng)).fit().values) for _ in range(_DRAWS)]
 
 
 def _parameter(name: str, key: str, fit: Coefficients, samples: Sequence[Mapping[str, float]]) -> FittedParameter:
@@ -374,7 +368,7 @@ def _parameter(name: str, key: str, fit: Coefficients, samples: Sequence[Mapping
     if key not in fit.values:
         return FittedParameter(name, None, why_not="nothing that it multiplies was measured")
     error = float(np.std([one.get(key, 0.0) for one in samples]))
-    return FittedParameter(name, value, max(value - _Z * error, 0.0), value + _Z * error)
+    return FittedParameter(name, value, max(value - Z * error, 0.0), value + Z * error)
 
 
 def _before_parameter(fit: Coefficients, samples: Sequence[Mapping[str, float]], has_first: bool) -> FittedParameter:

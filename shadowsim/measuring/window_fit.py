@@ -19,7 +19,7 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import PERCENTILES, US_PER_S
-from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService
+from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z
 from shadowsim.measuring.law_fit import rounded
 from shadowsim.planning.queueing_theory import erlang_c
 from shadowsim.text import count, percent, significant
@@ -33,7 +33,7 @@ _NUMBERS = (*range(1, 17), 20, 24, 32, 48, 64)  # of workers that are tried
 _PER_TAIL = 10.0  # requests of a window beyond a percentile, for it to be used
 _CLEAR = 4.0  # of log likelihood
 _VARIES = 1.2  # the greatest rate over the least, for waits to be told from services
-_Z, _DRAWS = 1.959964, 60
+_DRAWS = 60
 _NAMES = ("p50", "p90", "p95", "p99")
 _DEPTHS = (np.arange(80) + 0.5) / 80.0
 _NORMAL = np.array([NormalDist().inv_cdf(p) for p in _DEPTHS.tolist()])
@@ -103,7 +103,7 @@ def fit_windows(windows: pd.DataFrame, instances: int, seed: int = 0) -> FittedS
     parameters = []
     for name, value in _figures(best.log_mean, best.log_scv).items():
         values = np.log([figure[name] for figure in figures])
-        reach = math.exp(_Z * float(np.hypot(values.std(), values.mean() - math.log(value))))
+        reach = math.exp(Z * float(np.hypot(values.std(), values.mean() - math.log(value))))
         parameters.append(FittedParameter(name, value, value / reach, value * reach))
     parameters += [
         FittedParameter("workers", best.workers, low if varied else 1, math.inf if open_end else high, why),

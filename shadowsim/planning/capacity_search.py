@@ -54,7 +54,7 @@ from shadowsim.scenario.relaxation import trace_columns
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
 from shadowsim.scenario.token_times import typical_requests
-from shadowsim.statistics.estimates import critical
+from shadowsim.statistics.estimates import critical, error_of_mean
 from shadowsim.text import rate
 
 STABILITY = "stability"  # what decides where the goals hold up to the stability limit
@@ -100,10 +100,7 @@ class RatePoint:
     @property
     def error(self) -> Floats:
         """Standard errors of the means by the scatter of the replications, shape (figures,); NaN for a single one."""
-        n = len(self.values)
-        if n < 2:
-            return np.full(self.values.shape[1], math.nan)
-        return np.asarray(self.values.std(axis=0, ddof=1) / math.sqrt(n), np.float64)
+        return np.full(self.values.shape[1], math.nan) if len(self.values) < 2 else error_of_mean(self.values)
 
 
 @dataclass(frozen=True, slots=True)

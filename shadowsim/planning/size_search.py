@@ -53,6 +53,7 @@ from shadowsim.planning.slo import Goal, Slo, measure
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.scenario.service import Service
+from shadowsim.statistics.estimates import error_of_mean
 
 AIMED_LOAD = 0.8  # of the peak, at the first count that is tried
 SCANNED = 64  # counts that are tried where figures need not fall with the count
@@ -342,10 +343,7 @@ class DesignTried:
     @property
     def error(self) -> Floats:
         """Standard errors of the means, shape (figures,): between replications; of a single one, by its sections."""
-        n = len(self.values)
-        if n < 2:
-            return self.own_error
-        return np.asarray(self.values.std(axis=0, ddof=1) / math.sqrt(n), np.float64)
+        return self.own_error if len(self.values) < 2 else error_of_mean(self.values)
 
     def meets(self, goals: Sequence[Goal]) -> bool:
         """Whether the means meet the goals, which are the first figures."""

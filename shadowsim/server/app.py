@@ -38,7 +38,7 @@ from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.completions import completion_request
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
-from shadowsim.server.data_plane.frame_slices import encoded, request_slices, slices
+from shadowsim.server.data_plane.frame_slices import SLICE_ROWS, encoded, slices
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
 from shadowsim.server.data_plane.loop_clock import LoopClock
@@ -361,7 +361,7 @@ class App:
         if logbook is None:
             raise _NoPageError(f"No experiment {shown(experiment)} has served since the server started.")
         if frame == "requests":
-            frames = request_slices(logbook)
+            frames = logbook.request_slices(SLICE_ROWS)
         else:
             frames = slices(await asyncio.to_thread({"windows": logbook.windows, "latency": logbook.latency}[frame]))
         body: Any = encoded(frames, form)  # sent as it is made

@@ -186,6 +186,17 @@ def _n_effective(variance: float, n: int, error: float) -> float:
     return min(float(n), variance * (n / error) ** 2) if error > 0.0 else float(n)
 
 
+def error_of_mean(values: Floats) -> Floats:
+    """Return the standard errors of means over independent runs, by the runs' scatter.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (runs, figures)
+        Of at least two runs.
+    """
+    return np.asarray(values.std(axis=0, ddof=1) / math.sqrt(len(values)), np.float64)
+
+
 def difference(source: Estimate, shadow: Estimate, rho: float) -> tuple[float, float]:
     """Return the interval of shadow minus source from both intervals (Zou and Donner, 2008, with correlated errors)."""
     d = shadow.value - source.value

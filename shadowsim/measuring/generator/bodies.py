@@ -150,7 +150,7 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError("--body", f"{path} cannot be read: {error.strerror or error}") from None
+        raise InputError("body", f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _check_size(name: str, total: int) -> None:

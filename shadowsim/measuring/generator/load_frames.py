@@ -20,19 +20,17 @@ from shadowsim.frames import (
     LOST_CAUSES,
     MOST_SECTIONS,
     PER_TOKEN,
-    PERCENTILES,
     REQUESTS,
     TIME_COLUMNS,
     TOKEN_LATENCY,
     TOKEN_REQUESTS,
     TOKEN_WINDOWS,
-    US_PER_S,
     WINDOWS,
     Column,
     build,
     repeated,
 )
-from shadowsim.histogram import N_BUCKETS, keys_of, quantile_within
+from shadowsim.histogram import N_BUCKETS, buckets_of
 from shadowsim.measuring.generator.load_records import (
     ANSWERED,
     CUT,
@@ -44,13 +42,12 @@ from shadowsim.measuring.generator.load_records import (
     UNAVAILABLE,
     RecordTable,
 )
-from shadowsim.period_counts import PeriodCounts, latency_rows, window_row
+from shadowsim.period_counts import PeriodCounts, TimeCounts, latency_rows, window_row
 from shadowsim.scenario.scenario import Scenario
 
 SAMPLE_S = 10.0  # between two samples of the requests in flight, as in all windows
 _WITH_LATENCY = (ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT)
 _GOODPUT = "goodput_"
-_LOWEST_KEY = int(keys_of(np.array([2.0**-20]))[0])
 
 
 def load_frames(scenario: Scenario, table: RecordTable, id_prefix: str = "") -> dict[str, pd.DataFrame]:
@@ -148,7 +145,7 @@ def _windows(
         row["requests_dropped"] = int((status[at] == DROPPED).sum())
         row["generator_lag_p99_s"] = float(np.quantile(late, 0.99)) if late.size else np.nan
         for measure in measures.keys() - {LATENCY_MEASURE}:
-            row |= _times(TIME_COLUMNS[measure], measures[measure][at])
+            row |= TimeCounts.of(measures[measure][at]).columns(TIME_COLUMNS[measure])
         rows.append(row)
     schema: tuple[Column, ...] = WINDOWS
     if len(measures) > 1:
@@ -166,33 +163,14 @@ def _windows(
 
 
 def _counts(latency: Floats, status: Ints, sent: NDArray[np.bool_], in_flight: Floats) -> PeriodCounts:
-    known = latency[~np.isnan(latency)]
     period = PeriodCounts(n=int(sent.sum()), n_per_instance=float(sent.sum()), n_instances=1)
+    period.latency = TimeCounts.of(latency)
     period.errors_4xx = int((status == ERROR_4XX).sum())
     period.errors_5xx = int(np.isin(status, (ERROR_5XX, UNAVAILABLE)).sum())
     period.model_errors = int((sent & (status != ANSWERED) & (status != CUT)).sum())
-    if known.size:
-        period.n_latency, period.latency_sum = int(known.size), float(known.sum())
-        period.latency_min, period.latency_max = float(known.min()), float(known.max())
-        period.buckets = _bucket_counts(known)
     for number in in_flight.tolist():
         period.sample([int(number)])
     return period
-
-
-def _times(name: str, values: Floats) -> dict[str, object]:
-    """Return the columns of one kind of time, whose names begin with `name`."""
-    known = values[~np.isnan(values)]
-    if not known.size:
-        return {f"{name}_SampleCount": 0}
-    least, greatest, counts = float(known.min()), float(known.max()), _bucket_counts(known)
-    return {
-        f"{name}_SampleCount": int(known.size),
-        f"{name}_Average": float(known.mean()) * US_PER_S,
-        f"{name}_Minimum": least * US_PER_S,
-        f"{name}_Maximum": greatest * US_PER_S,
-        **{f"{name}_{p}": quantile_within(counts, q, least, greatest) * US_PER_S for p, q in PERCENTILES.items()},
-    }
 
 
 def _latency(scenario: Scenario, window: Ints, measures: dict[str, Floats]) -> pd.DataFrame:
@@ -202,7 +180,7 @@ def _latency(scenario: Scenario, window: Ints, measures: dict[str, Floats]) -> p
     parts = []
     for values in measures.values():
         is_known = ~np.isnan(values)
-        key = section[is_known] * N_BUCKETS + _buckets(values[is_known])
+        key = section[is_known] * N_BUCKETS + buckets_of(values[is_known])
         found, count = np.unique(key, return_counts=True)
         places = zip(*(part.tolist() for part in np.divmod(found, N_BUCKETS)), strict=True)
         parts.append(latency_rows({(s, 0, b): n for (s, b), n in zip(places, count.tolist(), strict=True)}, variants))
@@ -219,17 +197,6 @@ def _samples_in_flight(table: RecordTable, horizon_s: float) -> Floats:
     at = np.arange(SAMPLE_S, horizon_s, SAMPLE_S)
     n = np.searchsorted(sent, at, side="right") - np.searchsorted(done, at, side="right")  # NaN sorts last
     return np.column_stack([at, n]).astype(np.float64)
-
-
-def _buckets(values: Floats) -> NDArray[np.int64]:
-    """Return the bucket of each latency, as `histogram.bucket_of` does."""
-    keys = keys_of(np.ascontiguousarray(np.maximum(values, 0.0))).astype(np.int64)
-    return np.clip(keys - _LOWEST_KEY, 0, N_BUCKETS - 1)
-
-
-def _bucket_counts(values: Floats) -> dict[int, int]:
-    found, count = np.unique(_buckets(values), return_counts=True)
-    return dict(zip(found.tolist(), count.tolist(), strict=True))
 
 
 def _known(values: Ints) -> pd.arrays.IntegerArray:

@@ -89,7 +89,7 @@ def load_scenario(
     edits = dict(changes or {})
     if stages:
         if rate_per_s is not None or duration_s is not None:
-            raise InputError("--stages", "must not be given together with --rate or --duration")
+            raise InputError("stages", "must not be given together with `rate_per_s` or `duration_s`")
         begins = np.cumsum([0.0, *(length for _, length in stages)])
         steps = [{"from_s": t, "rate_per_s": rate} for t, (rate, _) in zip(begins.tolist(), stages, strict=False)]
         profile = {"kind": "steps", "steps": steps}
@@ -101,7 +101,7 @@ def load_scenario(
     if source is not None:
         return Scenario.of(source, rate_per_s, edits)
     if rate_per_s is None and not any(path.split(".")[0] in ("traffic", "rate_per_s") for path in edits):
-        raise InputError("--rate", "must be given, or --scenario or --stages, which say how many requests to send")
+        raise InputError("rate_per_s", "must be given, or `scenario` or `stages`, which say how many requests to send")
     traffic = edits.get("traffic")
     is_trace = isinstance(traffic, Mapping) and traffic.get("process") == "trace"
     # a trace alone is played to its end
@@ -138,14 +138,14 @@ def parse_stages(text: str) -> list[tuple[float, float]]:
     for part in text.split(","):
         match = _STAGE.fullmatch(part)
         if not match:
-            raise InputError("--stages", 'must be rates and lengths such as "10/s 30s, 20/s 1min"', part.strip())
+            raise InputError("stages", 'must be rates and lengths such as "10/s 30s, 20/s 1min"', part.strip())
         try:
             rate = float(match[1]) / _PER_S[match[2]]
         except ValueError:
-            raise InputError("--stages", "must have a number as its rate", part.strip()) from None
-        length_s = parse_duration(match[3], "--stages")
+            raise InputError("stages", "must have a number as its rate", part.strip()) from None
+        length_s = parse_duration(match[3], "stages")
         if not (math.isfinite(rate) and rate >= 0.0 and length_s > 0.0):
-            raise InputError("--stages", "must have a rate >= 0 and a length > 0", part.strip())
+            raise InputError("stages", "must have a rate >= 0 and a length > 0", part.strip())
         stages.append((rate, length_s))
     return stages
 
@@ -163,7 +163,7 @@ def schedule_of(scenario: Scenario, stages: Sequence[tuple[float, float]] = ()) 
         what = (
             f"must bring at most {MOST_REQUESTS:,} requests within {scenario.horizon_s:g} s, which are kept in memory"
         )
-        raise InputError("traffic", what, round(expected), hint="; give a shorter --duration")
+        raise InputError("traffic", what, round(expected), hint="; give a shorter `duration_s`")
     from shadowsim.engine.arrivals import arrivals_of  # loads the compiler
 
     due_s = arrivals_of(scenario).times(scenario.n_windows)

@@ -143,11 +143,11 @@ def credentials(target: Target) -> Credentials | _FixedKeys:
     try:
         keys = Session().get_credentials()
     except BotoCoreError as error:
-        raise InputError("--endpoint", f"AWS's credentials cannot be read: {error}") from None
+        raise InputError("endpoint", f"AWS's credentials cannot be read: {error}") from None
     if keys is not None:
         return keys
     if target.is_aws:
-        raise InputError("--endpoint", "needs AWS credentials, which were not found (`aws configure`)")
+        raise InputError("endpoint", "needs AWS credentials, which were not found (`aws configure`)")
     return _FixedKeys(_LOCAL_KEYS)
 
 
@@ -181,18 +181,18 @@ def endpoint_target(
         region = region or session.get_config_variable("region")
         base = endpoint_url or _configured_url(session)
     except BotoCoreError as error:
-        raise InputError("--endpoint", f"AWS's settings cannot be read: {error}") from None
+        raise InputError("endpoint", f"AWS's settings cannot be read: {error}") from None
     if base is None:
         if not region:
-            raise InputError("--region", "must be given, since neither AWS_DEFAULT_REGION nor a profile names one")
+            raise InputError("region", "must be given, since neither AWS_DEFAULT_REGION nor a profile names one")
         domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         base = f"https://runtime.sagemaker.{region}.{domain}"
     protocol = INVOKE_STREAM if stream else INVOKE
-    url = f"{checked_url(base, '--endpoint-url').rstrip('/')}/endpoints/{quote(name, safe='')}/{_OPERATIONS[protocol]}"
+    url = f"{checked_url(base, 'endpoint_url').rstrip('/')}/endpoints/{quote(name, safe='')}/{_OPERATIONS[protocol]}"
     return Target(protocol, url, "POST", dict(headers or {}), region or _LOCAL_REGION, id_prefix)
 
 
-def checked_url(url: str, name: str = "URL") -> str:
+def checked_url(url: str, name: str = "url") -> str:
     """Return a URL of HTTP with a host, or raise `InputError`."""
     try:
         parts = urlsplit(url)

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from shadowsim.frames import FIRST_TOKEN, PER_TOKEN
-from shadowsim.histogram import bucket_of
 from shadowsim.period_counts import PeriodCounts, StreamCounts
 from shadowsim.server.data_plane.backends import ANSWERED, ERROR_4XX, ERROR_5XX, REFUSED, Answer
 from shadowsim.server.data_plane.streamed_bodies import TokenFigures
@@ -209,17 +208,8 @@ def _count(period: PeriodCounts, served: ServedRequest) -> None:
         period.errors_4xx += outcome == ERROR_4XX
         period.errors_5xx += outcome in (ERROR_5XX, REFUSED)
     if outcome != REFUSED:
-        latency = answer.latency_s
-        period.n_latency += 1
-        period.latency_sum += latency
-        period.latency_min = min(period.latency_min, latency)
-        period.latency_max = max(period.latency_max, latency)
-        counts, bucket = period.unpacked_counts(), bucket_of(latency)
-        counts[bucket] = counts.get(bucket, 0) + 1
-    period.n_overhead += 1
-    period.overhead_sum += served.overhead_s
-    period.overhead_min = min(period.overhead_min, served.overhead_s)
-    period.overhead_max = max(period.overhead_max, served.overhead_s)
+        period.latency.add(answer.latency_s)
+    period.overhead.add(served.overhead_s, by_bucket=False)
     if not math.isnan(answer.wait_s):
         period.n_wait += 1
         period.wait_sum += answer.wait_s

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -139,34 +139,51 @@ class Logbook:
 
     def requests(self) -> pd.DataFrame:
         """Return the `REQUESTS` frame, in order of the requests."""
-        chunks = [chunk for chunk in self._chunks if len(chunk)]
-        n = [len(chunk) for chunk in chunks]  # fixed now: rows may be added meanwhile
-        empty = _Rows()
-        column = {
-            name: np.concatenate(
-                [np.array(c.columns[name][:k]) for c, k in zip([empty, *chunks], [0, *n], strict=True)]
+        return next(self.request_slices(max(sum(map(len, self._chunks)), 1)))
+
+    def request_slices(self, n_rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the `REQUESTS` frame in slices of at most so many rows, at least one; rows that come later are left."""
+        in_tokens = self.in_tokens
+        chunks = [chunk for chunk in list(self._chunks) if len(chunk)] or [_Rows()]
+        n = [len(chunk) for chunk in chunks]
+        columns: dict[str, np.ndarray[Any, Any]] = {}
+        for name in _COLUMNS:
+            columns[name] = np.concatenate([np.array(c.columns[name][:k]) for c, k in zip(chunks, n, strict=True)])
+        # Unlike np.lexsort, sorting by one number lets other threads run.
+        order = np.argsort(2 * columns["request"] + columns["role"], kind="stable")
+        starts = np.concatenate([[0], np.cumsum(n)])
+        for begin in range(0, max(len(order), 1), n_rows):
+            rows = order[begin : begin + n_rows]
+            chunk = np.searchsorted(starts, rows, side="right") - 1
+            places = list(zip(chunk.tolist(), (rows - starts[chunk]).tolist(), strict=True))
+            part = {name: values[rows] for name, values in columns.items()}
+            ids, statuses = (
+                np.array([getattr(chunks[c], name)[i] for c, i in places], object)
+                for name in ("inference_ids", "statuses")
             )
-            for name in _COLUMNS
-        }
-        role = column["role"].astype(np.intp)
-        order = np.lexsort((role, column["request"]))
-        size = {}
-        counts = "request_bytes", "response_bytes", *(n for n in ("prompt_tokens", "output_tokens") if self.in_tokens)
-        for name in counts:
-            size[name] = pd.array(column[name][order].astype(np.int64), dtype="Int64")
-            size[name][column[name][order] < 0] = pd.NA
-        ids = np.array([i for c, k in zip(chunks, n, strict=True) for i in c.inference_ids[:k]], object)
-        statuses = np.array([s for c, k in zip(chunks, n, strict=True) for s in c.statuses[:k]], object)
-        times = "wait_s", "service_s", "latency_s", *(("first_token_s",) if self.in_tokens else ())
+            yield self._requests(part, ids, statuses, in_tokens)
+
+    def _requests(
+        self,
+        columns: Mapping[str, np.ndarray[Any, Any]],
+        ids: np.ndarray[Any, Any],
+        statuses: np.ndarray[Any, Any],
+        in_tokens: bool,
+    ) -> pd.DataFrame:
+        role, sizes = columns["role"].astype(np.intp), {}
+        for name in ("request_bytes", "response_bytes", *(("prompt_tokens", "output_tokens") if in_tokens else ())):
+            values = columns[name].astype(np.int64)
+            sizes[name] = pd.arrays.IntegerArray(values, values < 0)
+        times = "wait_s", "service_s", "latency_s", *(("first_token_s",) if in_tokens else ())
         return build(
-            REQUESTS + (TOKEN_REQUESTS if self.in_tokens else ()),
+            REQUESTS + (TOKEN_REQUESTS if in_tokens else ()),
             {
-                **{name: column[name][order] for name in ("request", "arrival_s", "instance", *times)},
-                **size,
-                "inference_id": ids[order],
-                "variant": np.array(self.variants, object)[role[order]],
-                "role": np.array(ROLES, object)[role[order]],
-                "status": statuses[order],
+                **{name: columns[name] for name in ("request", "arrival_s", "instance", *times)},
+                **sizes,
+                "inference_id": ids,
+                "variant": np.array(self.variants, object)[role],
+                "role": np.array(ROLES, object)[role],
+                "status": statuses,
             },
         )
 
@@ -203,7 +220,7 @@ class Logbook:
 
     def latency(self) -> pd.DataFrame:
         """Return the `LATENCY` frame: the non-empty buckets of each section of whole minutes."""
-        frames = [latency_rows(self._by_section(PeriodCounts.bucket_counts), self.variants)]
+        frames = [latency_rows(self._by_section(lambda period: period.latency.buckets()), self.variants)]
         if not self.in_tokens:
             return frames[0]
         for measure in SHORT_NAMES:
@@ -227,7 +244,7 @@ class Logbook:
 
 
 def _token_buckets(measure: str, period: PeriodCounts) -> Mapping[int, int]:
-    return {} if period.tokens is None else dict(period.tokens.times[measure].buckets)
+    return {} if period.tokens is None else period.tokens.times[measure].buckets()
 
 
 def _copies(period: PeriodCounts, role: int) -> dict[str, object]:

@@ -8,18 +8,11 @@ thread, and sent before the next piece is begun.
 from __future__ import annotations
 
 import asyncio
-from array import array
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from copy import copy
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from shadowsim.server.data_plane.experiment_frames import Logbook
 
 SLICE_ROWS = 2_048  # a piece of JSON takes some ms
 GROUP_ROWS = 65_536  # of a Parquet file
@@ -44,35 +37,6 @@ def slices(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Yield a frame in slices."""
     for begin in range(0, max(len(frame), 1), SLICE_ROWS):
         yield frame.iloc[begin : begin + SLICE_ROWS]
-
-
-def request_slices(logbook: Logbook) -> Iterator[pd.DataFrame]:
-    """Yield the `REQUESTS` frame of a logbook in slices, in order of the requests."""
-    chunks = [chunk for chunk in list(logbook._chunks) if len(chunk)]
-    n_rows = [len(chunk) for chunk in chunks]  # fixed now: rows may be added meanwhile
-    if not chunks:
-        yield logbook.requests()
-        return
-    columns: dict[str, np.ndarray[Any, Any]] = {}
-    for name in chunks[0].columns:
-        parts = [np.array(chunk.columns[name][:n]) for chunk, n in zip(chunks, n_rows, strict=True)]
-        columns[name] = np.concatenate(parts)
-    # Unlike np.lexsort, sorting by one number lets other threads run.
-    order = np.argsort(2 * columns["request"] + columns["role"], kind="stable")
-    starts = np.concatenate([[0], np.cumsum(n_rows)])
-    alone = copy(logbook)  # as it is now: it may get columns of tokens meanwhile
-    for begin in range(0, len(order), SLICE_ROWS):
-        rows = order[begin : begin + SLICE_ROWS]
-        of_chunk = np.searchsorted(starts, rows, side="right") - 1
-        places = list(zip(of_chunk.tolist(), (rows - starts[of_chunk]).tolist(), strict=True))
-        part = type(chunks[0])()
-        for name, values in columns.items():
-            part.columns[name] = array(part.columns[name].typecode, values[rows].tobytes())
-        for name in part.__slots__:
-            if name != "columns":
-                setattr(part, name, [getattr(chunks[chunk], name)[i] for chunk, i in places])
-        alone._chunks = deque([part])
-        yield alone.requests()
 
 
 def _json(frames: Iterator[pd.DataFrame]) -> Iterator[bytes]:

@@ -87,16 +87,10 @@ class _OneByOne:
             return FULL
         start, end = service
         await until(loop, min(end, arrival + timeout_s))
-        late = end - arrival > timeout_s  # the worker stays busy until the end
-        answer = Answer(
-            outcome=TIMED_OUT if late else ANSWERED,
-            latency_s=timeout_s if late else end - arrival,  # without the timer's delay, which is overhead
-            wait_s=start - arrival,
-            service_s=end - start,
-            work_s=end - start,
-            offered_s=end - start,
-        )
-        return answer if late else await handed_over(self._outcomes.answer(call, draw, answer), receiver)
+        answer = _of_times(arrival, start, end, timeout_s, work_s=end - start, offered_s=end - start)
+        if answer.outcome == TIMED_OUT:
+            return answer
+        return await handed_over(self._outcomes.answer(call, draw, answer), receiver)
 
     def batches(self) -> Sequence[tuple[int, float]]:
         """Return nothing: its workers have no batches of tokens."""
@@ -129,20 +123,31 @@ class _InBatches:
         if request.size == 0:
             return Answer(TIMED_OUT, timeout_s, offered_s=offered_s)
         await until(loop, min(request.end_s, give_up))
-        late, service_s = request.end_s - arrival > timeout_s, request.end_s - request.start_s
-        answer = Answer(
-            outcome=TIMED_OUT if late else ANSWERED,
-            latency_s=timeout_s if late else request.end_s - arrival,
-            wait_s=request.start_s - arrival,
-            service_s=service_s,
-            work_s=service_s / request.size,
-            offered_s=offered_s,
-        )
-        return answer if late else await handed_over(self._outcomes.answer(call, draw, answer), receiver)
+        work_s = (request.end_s - request.start_s) / request.size
+        answer = _of_times(arrival, request.start_s, request.end_s, timeout_s, work_s=work_s, offered_s=offered_s)
+        if answer.outcome == TIMED_OUT:
+            return answer
+        return await handed_over(self._outcomes.answer(call, draw, answer), receiver)
 
     def batches(self) -> Sequence[tuple[int, float]]:
         """Return nothing: its workers have no batches of tokens."""
         return ()
+
+
+def _of_times(arrival: float, start: float, end: float, timeout_s: float, *, work_s: float, offered_s: float) -> Answer:
+    """Return the answer of a service from start to end; the worker goes on to the end when the caller's time is out.
+
+    The delay of the timer that wakes the caller is not in it: it is overhead.
+    """
+    late = end - arrival > timeout_s
+    return Answer(
+        outcome=TIMED_OUT if late else ANSWERED,
+        latency_s=timeout_s if late else end - arrival,
+        wait_s=start - arrival,
+        service_s=end - start,
+        work_s=work_s,
+        offered_s=offered_s,
+    )
 
 
 class SimulatedQueue:

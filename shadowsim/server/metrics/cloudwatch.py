@@ -126,18 +126,19 @@ def _per_instance(period: PeriodCounts) -> StatisticSet:
     return StatisticSet(max(period.n, 1), period.n_per_instance, one, one)
 
 
-def _sampled(
-    n: int, total: float, least: float, most: float, unit: float, counts: Mapping[int, int]
-) -> StatisticSet | None:
-    return StatisticSet(n, total * unit, least * unit, most * unit, counts) if n else None
+def _times(times: TimeCounts) -> StatisticSet | None:
+    total, least, most = (x * US_PER_S for x in (times.total_s, times.least_s, times.most_s))
+    return StatisticSet(times.n, total, least, most, times.buckets()) if times.n else None
+
+
+def _concurrent(period: PeriodCounts) -> StatisticSet | None:
+    extremes = period.concurrent_min, period.concurrent_max
+    return StatisticSet(period.n_concurrent, period.concurrent_sum, *extremes) if period.n_concurrent else None
 
 
 def _first_chunk(name: str) -> Callable[[PeriodCounts], StatisticSet | None]:
     def of_minute(period: PeriodCounts) -> StatisticSet | None:
-        if period.streams is None:
-            return None
-        times: TimeCounts = getattr(period.streams, name)
-        return _sampled(times.n, times.total_s, times.least_s, times.most_s, US_PER_S, times.buckets)
+        return None if period.streams is None else _times(getattr(period.streams, name))
 
     return of_minute
 
@@ -154,20 +155,12 @@ def _cores(period: PeriodCounts) -> StatisticSet | None:
 METRICS: Mapping[tuple[str, str], Metric] = {
     (SAGEMAKER, "Invocations"): Metric("None", lambda p: _flags(p.n, p.n)),
     (SAGEMAKER, "InvocationsPerInstance"): Metric("None", _per_instance),
-    (SAGEMAKER, "ModelLatency"): Metric(
-        "Microseconds",
-        lambda p: _sampled(p.n_latency, p.latency_sum, p.latency_min, p.latency_max, US_PER_S, p.bucket_counts()),
-    ),
-    (SAGEMAKER, "OverheadLatency"): Metric(
-        "Microseconds",
-        lambda p: _sampled(p.n_overhead, p.overhead_sum, p.overhead_min, p.overhead_max, US_PER_S, {}),
-    ),
+    (SAGEMAKER, "ModelLatency"): Metric("Microseconds", lambda p: _times(p.latency)),
+    (SAGEMAKER, "OverheadLatency"): Metric("Microseconds", lambda p: _times(p.overhead)),
     (SAGEMAKER, "Invocation4XXErrors"): Metric("None", lambda p: _flags(p.errors_4xx, p.n)),
     (SAGEMAKER, "Invocation5XXErrors"): Metric("None", lambda p: _flags(p.errors_5xx, p.n)),
     (SAGEMAKER, "InvocationModelErrors"): Metric("None", lambda p: _flags(p.model_errors, p.n)),
-    (SAGEMAKER, "ConcurrentRequestsPerModel"): Metric(
-        "None", lambda p: _sampled(p.n_concurrent, p.concurrent_sum, p.concurrent_min, p.concurrent_max, 1.0, {})
-    ),
+    (SAGEMAKER, "ConcurrentRequestsPerModel"): Metric("None", _concurrent),
     (SAGEMAKER, "FirstChunkLatency"): Metric("Microseconds", _first_chunk("caller")),
     (SAGEMAKER, "FirstChunkModelLatency"): Metric("Microseconds", _first_chunk("model")),
     (SAGEMAKER, "FirstChunkOverheadLatency"): Metric("Microseconds", _first_chunk("overhead")),

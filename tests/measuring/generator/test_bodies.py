@@ -82,7 +82,7 @@ def test_files_without_bodies_are_refused(tmp_path, name, content, says):
 
 
 def test_missing_and_empty_places_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"--body: .*nowhere cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"body: .*nowhere cannot be read: No such file"):
         read_bodies(tmp_path / "nowhere")
     with pytest.raises(InputError, match="has no files to send"):
         read_bodies(tmp_path)

@@ -72,14 +72,14 @@ def test_stages_follow_each_other():
 
 @pytest.mark.parametrize("text", ["", "10/s", "10 30s", "x/s 3s", "10/d 3s", "10/s 0s", "10/s 3parsec", "1/s 1s,"])
 def test_other_stages_are_refused(text):
-    with pytest.raises(InputError, match=r"--stages|duration"):
+    with pytest.raises(InputError, match=r"stages|duration"):
         parse_stages(text)
 
 
 def test_a_run_needs_a_rate_and_an_end():
-    with pytest.raises(InputError, match="--rate: must be given, or --scenario or --stages"):
+    with pytest.raises(InputError, match="rate_per_s: must be given, or `scenario` or `stages`"):
         load_scenario(duration_s=5)
-    with pytest.raises(InputError, match="--stages: must not be given together"):
+    with pytest.raises(InputError, match="stages: must not be given together"):
         load_scenario(stages=[(1.0, 1.0)], rate_per_s=3)
     with pytest.raises(InputError, match="at most 10,000,000 requests"):
         schedule_of(load_scenario(rate_per_s=1e6, duration_s=100))

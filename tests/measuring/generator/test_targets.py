@@ -65,7 +65,7 @@ def test_an_endpoints_address_is_that_of_boto3(monkeypatch):
     real = endpoint_target("e", region="eu-central-1")
     assert real.url == "https://runtime.sagemaker.eu-central-1.amazonaws.com/endpoints/e/invocations"
     assert real.region == "eu-central-1"
-    with pytest.raises(InputError, match="--region: must be given"):
+    with pytest.raises(InputError, match="region: must be given"):
         endpoint_target("e")
     monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "http://127.0.0.1:4599")
     assert endpoint_target("e").url == "http://127.0.0.1:4599/endpoints/e/invocations"
@@ -97,5 +97,5 @@ def test_aws_needs_credentials_and_a_local_server_does_not():
 
 @pytest.mark.parametrize("url", ["", "localhost:80", "ftp://h/x", "http://", "http://h:x/", "http://h:99999/"])
 def test_other_urls_are_refused(url):
-    with pytest.raises(InputError, match="URL: must be a URL such as"):
+    with pytest.raises(InputError, match="url: must be a URL such as"):
         checked_url(url)

@@ -13,13 +13,12 @@ from served import served
 from shadowsim.frames import LIVE_WINDOWS, empty
 from shadowsim.server.data_plane import experiment_frames, frame_slices
 from shadowsim.server.data_plane.experiment_frames import Logbook
-from shadowsim.server.data_plane.frame_slices import encoded, request_slices, slices
+from shadowsim.server.data_plane.frame_slices import encoded, slices
 
 
 def logbook(n, monkeypatch):
     """Return a logbook of several chunks, whose rows come in another order than their requests."""
     monkeypatch.setattr(experiment_frames, "CHUNK_ROWS", 50)
-    monkeypatch.setattr(frame_slices, "SLICE_ROWS", 16)
     monkeypatch.setattr(frame_slices, "GROUP_ROWS", 40)
     book, random = Logbook("test", "endpoint", ("source", "shadow"), 0.0, (2, 2)), Random(1)
     numbers = sorted(range(n), key=lambda i: i + random.random() * 60)
@@ -47,15 +46,15 @@ def test_slices_of_requests_are_the_frame(n, monkeypatch):
     book = logbook(n, monkeypatch)
     whole = book.requests()
     assert list(whole["request"]) == sorted(whole["request"])
-    frames = list(request_slices(book))
+    frames = list(book.request_slices(16))
     assert all(len(frame) <= 16 for frame in frames)
     pd.testing.assert_frame_equal(pd.concat(frames, ignore_index=True), whole)
     buffer = BytesIO()
     whole.to_parquet(buffer, index=False)
-    parquet, n_pieces = read(request_slices(book), "parquet")
+    parquet, n_pieces = read(book.request_slices(16), "parquet")
     pd.testing.assert_frame_equal(parquet, pd.read_parquet(buffer))
     assert n_pieces > 1 or n < 20
-    rows, n_pieces = read(request_slices(book), "json")
+    rows, n_pieces = read(book.request_slices(16), "json")
     assert rows == json.loads(whole.to_json(orient="records"))
     assert n_pieces == max(math.ceil(len(whole) / 16), 0) + 1
 
@@ -63,7 +62,7 @@ def test_slices_of_requests_are_the_frame(n, monkeypatch):
 def test_rows_that_come_meanwhile_are_left_for_the_next_time(monkeypatch):
     book = logbook(100, monkeypatch)
     n = len(book.requests())
-    frames = request_slices(book)
+    frames = book.request_slices(16)
     seen = [next(frames)]
     for _ in range(200):
         book.add(0, served(1000.0))
