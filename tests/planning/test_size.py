@@ -129,6 +129,7 @@ def test_a_pool_that_lost_instances_is_the_smaller_pool():
     """An outage from the start leaves the pool that fewer instances would be, by both routings."""
     for routing in ("RANDOM", "LEAST_OUTSTANDING_REQUESTS"):
         s = a_pool(25.0, service("exponential", 0.1), horizon_s=40_000.0, endpoint={"routing": routing})
+        s = s.replace({"run.sample_requests": 0})
         two_down = [{"instance": i, "at_s": 0.0, "for_s": 1e6} for i in (1, 3)]
         lost = simulate(s.replace({"shadow.instance_count": 6, "shadow.outages": two_down}))
         fewer = simulate(s.replace({"shadow.instance_count": 4}))

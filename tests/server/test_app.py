@@ -348,6 +348,7 @@ def process_of(tmp_path, monkeypatch, *options):
     """Run a server in its own process, with boto3 clients that find it by the variables that it prints."""
     process, variables, lines = started(tmp_path, *options)
     keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+    keys["AWS_MAX_ATTEMPTS"] = "1"  # a server that has ended is not asked again
     for name, value in {**variables, **keys}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it may have read other keys

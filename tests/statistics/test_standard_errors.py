@@ -18,14 +18,19 @@ def runs():
     return replicate(alike("exponential", 0.6, 60_000, 1), RUNS)
 
 
+@pytest.fixture(scope="module")
+def table(runs):
+    """All runs' summaries with their errors."""
+    return pd.concat([run.summary() for run in runs])
+
+
 @pytest.mark.parametrize("figure", FIGURES)
-def test_they_are_as_large_as_the_scatter_between_runs(runs, figure):
+def test_they_are_as_large_as_the_scatter_between_runs(table, figure):
     # The scatter of 60 runs is known to 1 / sqrt(2 x 59), 9 %. The mean of their standard errors is known far better,
     # but one of 16 to 30 batches is too small by some percent, which the choice of uncorrelated batches adds to
     # (Schmeiser, 1982): 5 %. Together within 4 x 9 % + 5 %.
     if figure == "error_rate":
         pytest.skip("no errors in these runs: see below")
-    table = pd.concat([run.summary() for run in runs])
     for variant in ("Source", "Shadow"):
         scatter = table.loc[variant, figure].std(ddof=1)
         errors = table.loc[variant, f"{figure}_error"].dropna()
