@@ -1,4 +1,4 @@
-"""Waits with timers of the kernel (timerfd, Linux), which are exact to some hundredths of a millisecond.
+"""Waits with timers of the kernel (timerfd, Linux), exact to some hundredths of a millisecond.
 
 An event loop waits in whole milliseconds, so that its timers are late by half a millisecond in the mean, which is much
 beside answers of some milliseconds. `exact_loop` makes a loop whose timers are as exact as the kernel's.

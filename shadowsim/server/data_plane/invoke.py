@@ -1,10 +1,12 @@
 """Implements InvokeEndpoint, whole or streamed: turns requests into answers of SageMaker's runtime.
 
 HTTP itself is in app.py. A request is checked, goes to a production variant by weight (or to the one that it targets),
-and from there to an instance. A simulated one's answer leaves when the model's latency and the scenario's overhead have
-passed, the server's own time being part of that overhead. The body of a 2XX answer passes unchanged; any other answer becomes a ModelError with
+and from there to an instance. The body of a 2XX answer passes unchanged; any other answer becomes a ModelError with
 SageMaker's body. A copy is sent when the source's request is on its way (or was answered), and never delays the caller.
 Requests are counted and captured after their answers have been written.
+
+A simulated instance's answer leaves when the model's latency and the scenario's overhead have passed since the request
+came: the server's own time is part of that overhead.
 
 An answer is streamed if the caller asks for it. An error before the first byte is a ModelError as ever. One after it
 ends the stream: by `ModelStreamError` in an event stream, with the code StreamBroken if the container's answer broke
