@@ -275,7 +275,8 @@ def report(
         typer.Option(metavar="DIR", help="The simulation of the live shadow test whose frames are in DIR."),
     ] = None,
     load_run: Annotated[
-        Path | None, typer.Option("--load", metavar="DIR", help="With --simulated: the load run that sent its requests.")
+        Path | None,
+        typer.Option("--load", metavar="DIR", help="With --simulated: the load run that sent its requests."),
     ] = None,
     out: Annotated[
         Path | None,

@@ -49,7 +49,9 @@ def measured_and_predicted(curve: pd.DataFrame) -> go.Figure:
                 go.Scatter(x=x, y=y, name=name, mode="lines", line=line, hovertemplate=hover, showlegend=first), row, 1
             )
         figure.update_yaxes(row=row, col=1, **value_axis(np.concatenate([low, high, measured]), measure, "ms"))
-    return _quantile_axis(figure, float(curve["depth"].max())).update_xaxes(title_text="quantile", row=len(measures), col=1)
+    return _quantile_axis(figure, float(curve["depth"].max())).update_xaxes(
+        title_text="quantile", row=len(measures), col=1
+    )
 
 
 def live_and_simulated(curves: pd.DataFrame) -> go.Figure:
@@ -88,7 +90,9 @@ def live_and_simulated(curves: pd.DataFrame) -> go.Figure:
 def _quantile_axis(figure: go.Figure, deepest: float) -> go.Figure:
     """Name the quantiles along the axis, down to the deepest."""
     ticks = [p for p in _TICKS if p <= deepest + 1e-9]
-    return figure.update_xaxes(tickvals=_scale(np.array(ticks)), ticktext=["p0", *(f"p{100.0 * p:g}" for p in ticks[1:])])
+    return figure.update_xaxes(
+        tickvals=_scale(np.array(ticks)), ticktext=["p0", *(f"p{100.0 * p:g}" for p in ticks[1:])]
+    )
 
 
 def _scale(depths: Floats) -> Floats:

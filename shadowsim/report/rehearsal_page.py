@@ -47,8 +47,14 @@ def html(run: Rehearsal) -> str:
 </section>
 <section aria-labelledby="figures">
 <h2 id="figures">Live beside simulated</h2>
-{table("Callers count from the planned time of a request to its last byte; the rest is ModelLatency.", heads,
-       [(name, cells) for name, *cells in figures], wide=True)}
+{
+        table(
+            "Callers count from the planned time of a request to its last byte; the rest is ModelLatency.",
+            heads,
+            [(name, cells) for name, *cells in figures],
+            wide=True,
+        )
+    }
 </section>
 <noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>
 {placed(charts[0])}
@@ -80,6 +86,7 @@ def _against(run: Rehearsal, role: str, sentence: str) -> str:
 
 def _compared(frame: pd.DataFrame, sides: tuple[str, str], verdict_of: Callable[[Mapping[str, Any]], str]) -> str:
     cells = [
-        (label(str(row["metric"])), [*values(row), change(row), interval(row), verdict_of(row)]) for row in records(frame)
+        (label(str(row["metric"])), [*values(row), change(row), interval(row), verdict_of(row)])
+        for row in records(frame)
     ]
     return table("", ["", *sides, "change", "95 % interval", "verdict"], cells, wide=True)

@@ -42,7 +42,10 @@ def what_ran(run: Rehearsal) -> list[str]:
 def figure_rows(run: Rehearsal) -> list[list[str]]:
     """Return the figures under two rows of headings: who, and whether live or simulated."""
     names = [name.partition("_") for name in run.figures.columns]
-    rows = [["", *(role or kind for kind, _, role in names)], ["", *(kind if role else "live" for kind, _, role in names)]]
+    rows = [
+        ["", *(role or kind for kind, _, role in names)],
+        ["", *(kind if role else "live" for kind, _, role in names)],
+    ]
     for figure, values in run.figures.iterrows():
         rows.append([label(str(figure)), *(figure_text(str(figure), float(value)) for value in values)])
     return rows

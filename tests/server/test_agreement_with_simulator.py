@@ -1,6 +1,7 @@
 """Simulator and server agree on one scenario, run live and simulated with the same arrivals."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ from serving import ROLE, create_models, serving, until
 
 import shadowsim as ss
 from shadowsim import default_scenario, simulate
-from shadowsim.measuring.generator.saturation import GeneratorLimits
 
 RATE_PER_S = 210.0  # of 20 ms on 7 workers: rho 0.6
 WIRE = Path(__file__).parents[1] / "support" / "wire.py"
@@ -71,7 +71,6 @@ OVERHEAD_S, MEASURED_S, TRUTH_S, RUNS = 0.003, 20.0, 100.0, 30
 TAIL = 4.5  # standard errors; Student's t with 29 degrees of freedom is beyond in 1 of 10,000
 FIFO = {"time": {"law": "lognormal", "mean_s": 0.02, "scv": 0.5}, "workers": 3}
 BATCHER = {"time": 0.01, "workers": 1, "batching": {"max_size": 8, "max_delay_s": 0.005, "marginal": 0.1}}
-LENIENT = GeneratorLimits(lag_s=20.0, cpu=100.0)  # what the machine delays is measured, and simulated
 
 
 @pytest.mark.slow
@@ -106,11 +105,13 @@ def test_what_a_client_measures_at_a_calibrated_service_is_what_is_simulated(
         name = request["Name"]
         sagemaker.create_inference_experiment(**request | {"RoleArn": ROLE})
         until(lambda: sagemaker.describe_inference_experiment(Name=name)["Status"] == "Running")
-        load = ss.load(endpoint=request["EndpointName"], scenario=file, body=b"x" * 100, limits=LENIENT)
+        load = ss.load(endpoint=request["EndpointName"], scenario=file, body=b"x" * 100)
+        if not load.verdict.is_valid:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(" ".join(load.verdict.why))
         url = next(line.split()[-1] for line in lines if line.startswith("shadowsim serves"))
         live = pd.read_parquet(f"{url}/shadowsim/experiments/{quote(name)}/requests.parquet")
     live = live[live["role"] == "source"].set_index("inference_id").loc[load.requests["inference_id"]]
-    assert set(live["status"]) == set(load.requests["status"]) == {"answered"}
+    assert set(live["status"]) == set(load.requests["status"]) == {"answered"}, load.about["causes"]
     latency_s = load.requests["latency_s"].to_numpy()
     added_s = latency_s - live["latency_s"].to_numpy()
     assert added_s.min() > OVERHEAD_S

@@ -45,9 +45,7 @@ def check_simulable(service: Service, path: str) -> None:
         raise InputError(f"{path}.tokens.prefix", what)
 
 
-def simulated(
-    service: Service, n_instances: int, n_workers: int, seed: int, overhead_s: float = 0.0
-) -> Backend:
+def simulated(service: Service, n_instances: int, n_workers: int, seed: int, overhead_s: float = 0.0) -> Backend:
     """Return simulated instances of a service model; answers echo the call's body, or are completions.
 
     Parameters
