@@ -122,7 +122,7 @@ def test_what_cannot_be_compared_is_said(scenario, simulated):
     with pytest.raises(InputError, match=r"live: must have requests in all three frames; without any: latency"):
         ss.rehearsal({name: frames[name] for name in ("windows", "requests")}, simulated)
     renamed = {name: frame.replace({"Shadow-01": "Other"}) for name, frame in frames.items()}
-    with pytest.raises(InputError, match="live: must have the simulation's shadow, Shadow-01.*Other"):
+    with pytest.raises(InputError, match=r"live: must have the simulation's shadow, Shadow-01.*Other"):
         ss.rehearsal(renamed, simulated)
 
 
