@@ -114,7 +114,9 @@ def _timer() -> tuple[Callable[[int, int], None], int]:
             os.timerfd_settime_ns(fd, flags=os.TFD_TIMER_ABSTIME, initial=at_ns)
 
         return set_ns, os.timerfd_create(_MONOTONIC, flags=flags)
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.PyDLL(
+        None, use_errno=True
+    )  # keeps the interpreter's lock, which another thread may not give back soon
     fd = libc.timerfd_create(_MONOTONIC, _NONBLOCK | _CLOEXEC)
     if fd < 0:
         raise OSError(ctypes.get_errno(), "no timerfd")

@@ -152,7 +152,7 @@ def rehearsal(
     """
     simulation = simulated if isinstance(simulated, Result) else Result.load(simulated)
     callers = load if load is None or isinstance(load, LoadRun) else LoadRun.load(load)
-    terms = {"margin_pct": margin_pct, "margin_points": margin_points, "confidence": confidence}
+    terms: dict[str, Any] = {"margin_pct": margin_pct, "margin_points": margin_points, "confidence": confidence}
     [held] = frames_of(live)
     missing = [name for name in frames.SCHEMAS if name not in held]
     if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shadowsim.frames import ROLES
@@ -13,6 +13,8 @@ from shadowsim.statistics.terms import BETTER, NOT_ENOUGH_DATA, NOT_JUDGED, SAME
 from shadowsim.text import count, grid, percent, time_text, wrapped
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from shadowsim.measuring.rehearsal import Rehearsal
 
 _AGAINST = {WORSE: "higher than simulated", BETTER: "lower than simulated", SAME: "as simulated"}
@@ -29,12 +31,13 @@ def rehearsal_text(run: Rehearsal) -> str:
 
 def what_ran(run: Rehearsal) -> list[str]:
     """Return sentences on the live test: its requests, the share copied, and lost copies."""
-    experiment, n = run.simulated.scenario.experiment, run.figures.loc["requests"]
-    share = percent(n["live_shadow"] / n["live_source"], 3) if n["live_source"] else "none"
+    experiment = run.simulated.scenario.experiment
+    n, n_copies = (int((run.live.requests["role"] == role).sum()) for role in ROLES)
+    share = percent(n_copies / n, 3) if n else "none"
     lost = ", ".join(f"{count(number)} by {cause}" for cause, number in run.lost.items())
     return [
-        f"Live: {experiment.name}, {count(int(n['live_source']))} requests to {experiment.source.name}; "
-        f"{count(int(n['live_shadow']))} ({share} of {experiment.sampling_percentage} %) were copied to "
+        f"Live: {experiment.name}, {count(n)} requests to {experiment.source.name}; "
+        f"{count(n_copies)} ({share} of {experiment.sampling_percentage} %) were copied to "
         f"{experiment.shadow.name}. Copies lost: {lost or 'none'}."
     ]
 
@@ -85,7 +88,7 @@ def agreement_text(row: Mapping[str, Any]) -> str:
     return _AGAINST.get(row["outcome"], NOT_ENOUGH_DATA)
 
 
-def _by_verdict(table: Any, verdict_of: Any) -> str:
+def _by_verdict(table: pd.DataFrame, verdict_of: Callable[[Mapping[str, Any]], str]) -> str:
     """Return the metrics by verdict, those that differ with their changes."""
     groups: dict[str, list[str]] = {}
     for row in records(table):
