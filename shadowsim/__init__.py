@@ -13,10 +13,8 @@
     ss.load("http://127.0.0.1:8080", rate_per_s=200)        # what a real service does at that rate
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
-take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model` and
-`read_measurement` answer further questions.
-take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate` and
-`predict` answer further questions.
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate`,
+`predict`, `rehearsal` and `read_measurement` answer further questions.
 `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
     from shadowsim.measuring.logs.reading import read_measurement
     from shadowsim.measuring.measurement import Measurement
     from shadowsim.measuring.predict import predict
+    from shadowsim.measuring.rehearsal import rehearsal
     from shadowsim.measuring.step_model import step_model
     from shadowsim.measuring.traffic_table import traffic_table
     from shadowsim.planning.capacity import capacity
@@ -99,6 +98,7 @@ _HOME = {
     "read_captures": "captures.folders",
     "read_measurement": "measuring.logs.reading",
     "recommend": "planning.sheet",
+    "rehearsal": "measuring.rehearsal",
     "replicate": "engine.replicate",
     "replication": "engine.replicate",
     "scaling_policy": "planning.scaling_documents",
@@ -141,6 +141,7 @@ __all__ = [
     "read_captures",
     "read_measurement",
     "recommend",
+    "rehearsal",
     "replicate",
     "replication",
     "scaling_policy",

@@ -25,6 +25,7 @@ ORDER = [
         "histogram",
         "frames",
         "period_counts",
+        "kernel_timer",
         "aws",
         "statistics",
         "scenario",

@@ -54,6 +54,12 @@ if TYPE_CHECKING:
     from shadowsim.scenario.scenario import Scenario
 
 # \b keeps the lines of a help text as they are.
+_REPORT_EXAMPLES = """\b
+Examples:
+  shadowsim report run
+  shadowsim report live --simulated run --load measured
+"""
+
 _SIMULATE_EXAMPLES = """\b
 Examples:
   shadowsim simulate
@@ -258,9 +264,20 @@ def simulate(
         raise typer.Exit(FAILED_GOAL)
 
 
-@app.command(epilog="Example: shadowsim report run")
+@app.command(epilog=_REPORT_EXAMPLES)
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A saved run of `simulate -o` or `load -o`.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A saved run of `simulate -o` or `load -o`; frames of a server, see below."),
+    ],
+    simulated: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The simulation of the live shadow test whose frames are in DIR."),
+    ] = None,
+    load_run: Annotated[
+        Path | None,
+        typer.Option("--load", metavar="DIR", help="With --simulated: the load run that sent its requests."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="File to write.", show_default=f"DIR/{PAGE_IN_RUN}"),
@@ -268,13 +285,23 @@ def report(
 ) -> None:
     """Write a saved run as an HTML page.
 
-    The page is a single file that loads nothing from elsewhere.
+    The page is a single file that loads nothing from elsewhere. With --simulated it shows a live shadow test beside its
+    simulation: DIR then holds the windows.parquet, latency.parquet and requests.parquet that `serve` gives under
+    /shadowsim/experiments/NAME/. The figures and verdicts are also printed.
     """
     from shadowsim.measuring.generator.load_run import LoadRun, is_load_run
     from shadowsim.result import Result
 
-    run = LoadRun.load(directory) if is_load_run(directory) else Result.load(directory)
-    typer.echo(f"wrote {write_page(run, out or directory / PAGE_IN_RUN)}")
+    if simulated is None:
+        if load_run is not None:
+            raise InputError("--load", "needs --simulated, the simulation of the live test", str(load_run))
+        run = LoadRun.load(directory) if is_load_run(directory) else Result.load(directory)
+        typer.echo(f"wrote {write_page(run, out or directory / PAGE_IN_RUN)}")
+        return
+    from shadowsim.measuring.rehearsal import rehearsal
+
+    rehearsed = rehearsal(directory, simulated, load_run)
+    typer.echo(f"{rehearsed}\n\nwrote {write_page(rehearsed, out or directory / PAGE_IN_RUN)}")
 
 
 @app.command(epilog="Example: shadowsim instances 'ml.g5*'")

@@ -190,6 +190,7 @@ def serve(
     fetches nothing that a request names. On SIGHUP it writes captures and reads the files of --credentials, --tls-cert,
     --tls-key and --quotas again.
     """
+    from shadowsim.kernel_timer import exact_loop
     from shadowsim.server.data_plane.capture_journal import CaptureJournal
     from shadowsim.server.data_plane.invoke import Limits
     from shadowsim.server.data_plane.mirror import CopyLimits
@@ -226,6 +227,7 @@ def serve(
             routing=of_scenario.routing,
             mirroring=of_scenario.mirroring,
             copy_limits=CopyLimits(timeout_s=of_scenario.timeout_s),
+            overhead_s=of_scenario.overhead_s,
             limits=Limits(
                 max_body_bytes, of_scenario.timeout_s, stream_timeout_s, account=store.account, region=store.region
             ),
@@ -239,7 +241,9 @@ def serve(
             skew_s=skew_s,
             refuse_replays=refuse_replays,
         )
-        asyncio.run(_serve(settings, store, ReloadedFiles(credentials, None if quotas == "default" else quotas)))
+        files = ReloadedFiles(credentials, None if quotas == "default" else quotas)
+        with asyncio.Runner(loop_factory=exact_loop) as runner:
+            runner.run(_serve(settings, store, files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +267,15 @@ class ScenarioSettings:
     mirroring : Mirroring
     timeout_s : float
         Time limit for an answer.
+    overhead_s : float
+        What answers of simulated instances take beyond the model's latency.
     """
 
     services: Mapping[str, Service]
     routing: Mapping[str, str]
     mirroring: Mirroring
     timeout_s: float
+    overhead_s: float = 0.0
 
 
 def scenario_settings(file: Path | None, timeout_s: float | None) -> ScenarioSettings:
@@ -292,7 +299,9 @@ def scenario_settings(file: Path | None, timeout_s: float | None) -> ScenarioSet
         check_simulable(service, f"services.{name}")
     # Routing that the scenario leaves open is the endpoint configuration's.
     routing = scenario.routing if scenario.document.get("endpoint", {}).get("routing") else {}  # type: ignore[attr-defined]
-    return ScenarioSettings(scenario.services, routing, scenario.mirroring, timeout_s or scenario.timeout_s)
+    return ScenarioSettings(
+        scenario.services, routing, scenario.mirroring, timeout_s or scenario.timeout_s, scenario.overhead_s
+    )
 
 
 async def _serve(settings: Settings, store: Store, files: ReloadedFiles) -> None:

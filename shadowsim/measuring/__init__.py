@@ -13,6 +13,7 @@ logs              reads logs, results of load tools and exports of CloudWatch
 measurement       holds what was measured on a real service: requests one by one, or counts and quantiles alone
 overview          describes a measurement: its span, rate, latencies, errors, and what it lacks
 predict           predicts a measured run with a calibrated service, and judges whether the model is right: `predict`
+rehearsal         puts a live shadow test beside its simulation and its callers' measurement: `rehearsal`
 step_columns      finds the columns of a table of step times or load stages, and its configurations
 step_model        fits the step times of a language model's server, and tells what the fit leaves open
 step_rows         fits step times to single measurements of prefill and decode

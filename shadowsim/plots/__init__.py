@@ -7,7 +7,7 @@ heatmap     draws figures over one or two settings: `power` of a plan, `sweep`
 load        draws a load run: `load_latency_over_time`, `load_quantiles`, `load_over_time`
 pools       draws pools that change: `instances_over_time`, `failures_over_time`, `batch_size_over_time`, and their
             callers: `callers_over_time`
-prediction  draws measured latencies beside predicted ones: `measured_and_predicted`
+prediction  draws measured latencies beside predicted ones: `measured_and_predicted`, `live_and_simulated`
 run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`
 size        draws designs and their costs: `latency_against_instances`, `cost_frontier`
 style       defines the colours, the frame and the axes that all figures share
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         failures_over_time,
         instances_over_time,
     )
-    from shadowsim.plots.prediction import measured_and_predicted
+    from shadowsim.plots.prediction import live_and_simulated, measured_and_predicted
     from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
     from shadowsim.plots.size import cost_frontier, latency_against_instances
     from shadowsim.plots.tokens import first_token_over_time, sequences_over_time
@@ -49,6 +49,7 @@ _HOME = {
     "latency_against_rate": "capacity",
     "latency_distribution": "run",
     "latency_over_time": "run",
+    "live_and_simulated": "prediction",
     "load_latency_over_time": "load",
     "load_over_time": "load",
     "load_quantiles": "load",
@@ -74,6 +75,7 @@ __all__ = [
     "latency_against_rate",
     "latency_distribution",
     "latency_over_time",
+    "live_and_simulated",
     "load_latency_over_time",
     "load_over_time",
     "load_quantiles",

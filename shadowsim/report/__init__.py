@@ -9,6 +9,8 @@ html_page        assembles a self-contained HTML page from charts and text
 load_page        shows a load run on one HTML page
 load_text        formats a load run: what was sent, times, failures, the generator's verdict
 readable_frame   turns a frame into texts with units under short headings
+rehearsal_page   shows a live test, its simulation and its callers' measurement on one HTML page
+rehearsal_text   formats a live test beside its simulation and its callers' measurement
 run_page         shows a run on one HTML page
 run_text         formats the figures of one run, or of several with their spread
 scenario_text    describes scenarios and instance types

@@ -148,7 +148,7 @@ class App:
         self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
         self.endpoints = LiveEndpoints(
             view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
-            sources=BackendSources(containers, s.services, s.seed),
+            sources=BackendSources(containers, s.services, s.seed, s.overhead_s),
             mirroring=s.mirroring,
             copy_limits=s.copy_limits,
             routing=s.routing,

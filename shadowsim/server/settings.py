@@ -35,6 +35,9 @@ class Settings:
     routing : mapping of str to str
         Routing strategies by variant that override the control plane's.
     mirroring : Mirroring
+    overhead_s : float
+        Time from a request's arrival to its answer beyond the model's latency, at simulated instances: an answer that
+        would leave earlier waits. The server's own time is part of it.
     copy_limits : CopyLimits
     copy_connections : int
         Connections to all shadows' containers together; further copies wait for one.
@@ -66,6 +69,7 @@ class Settings:
     services: Mapping[str, Service] = field(default_factory=dict)
     routing: Mapping[str, str] = field(default_factory=dict)
     mirroring: Mirroring = field(default_factory=Mirroring)
+    overhead_s: float = 0.0
     copy_limits: CopyLimits = field(default_factory=CopyLimits)
     copy_connections: int = COPY_CONNECTIONS
     limits: Limits = field(default_factory=Limits)

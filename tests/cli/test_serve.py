@@ -79,6 +79,8 @@ def test_settings_of_a_scenario(tmp_path):
     assert settings.mirroring == Mirroring(rule="counter", instant="response", max_per_s=5)
     assert (settings.timeout_s, settings.services) == (2.0, scenario.services)
     assert scenario_settings(tmp_path / "scenario.json", 3.0).timeout_s == 3.0
+    assert settings.overhead_s == 0.002
+    assert scenario_settings(None, None).overhead_s == 0.0
     assert scenario_settings(None, None).timeout_s == 60.0
 
 

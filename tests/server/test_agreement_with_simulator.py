@@ -1,14 +1,19 @@
 """Simulator and server agree on one scenario, run live and simulated with the same arrivals."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 import pytest
-from serving import serving
+from serve_process import process_of
+from serving import ROLE, create_models, serving, until
 
+import shadowsim as ss
 from shadowsim import default_scenario, simulate
 
 RATE_PER_S = 210.0  # of 20 ms on 7 workers: rho 0.6
@@ -56,10 +61,80 @@ def with_arrivals(scenario, requests, folder):
     """The scenario with the arrivals of a live run's requests."""
     # When other programs delay the generator or the server, requests come in bursts and wait for each other. The
     # simulation gets the real arrivals, so that this does not count against the service model.
-    arrivals = requests.loc[requests["role"] == "source", "arrival_s"].sort_values()
+    arrivals = requests.loc[requests["role"] == "source", "arrival_s"].sort_values(ignore_index=True)
     arrivals.to_frame("arrival_s").to_csv(folder / "arrivals.csv", index=False)
     traffic = {"process": "trace", "path": str(folder / "arrivals.csv"), "time_column": "arrival_s"}
     return scenario.replace({"traffic": traffic})
+
+
+OVERHEAD_S, MEASURED_S, TRUTH_S, RUNS = 0.003, 20.0, 100.0, 30
+TAIL = 4.5  # standard errors; Student's t with 29 degrees of freedom is beyond in 1 of 10,000
+FIFO = {"time": {"law": "lognormal", "mean_s": 0.02, "scv": 0.5}, "workers": 3}
+BATCHER = {"time": 0.01, "workers": 1, "batching": {"max_size": 8, "max_delay_s": 0.005, "marginal": 0.1}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("service", "rate_per_s"), [(FIFO, 90.0), (BATCHER, 200.0)], ids=["workers", "batcher"])
+def test_what_a_client_measures_at_a_calibrated_service_is_what_is_simulated(
+    tmp_path, monkeypatch, service, rate_per_s
+):
+    """A service is calibrated, served by `serve --scenario`, loaded over HTTP, and simulated.
+
+    The client's latency is the model's and what the path over HTTP adds, which the server's records tell request by
+    request. Simulations with the arrivals that the server saw, and other draws of the service, each with these
+    additions in random order, show how far quantiles scatter by chance. A service that takes 1.1 times as long is out
+    of that.
+    """
+    scenario = default_scenario().replace(
+        {
+            **{f"{role}.instance_count": 1 for role in ("source", "shadow")},
+            **{"services.AllTraffic": service, "sampling_percentage": 0, "run.sample_requests": 1_000_000},
+            **{"horizon_s": TRUTH_S, "endpoint.overhead_s": 0.0},
+            "traffic": {"process": "poisson", "rate_per_s": rate_per_s},
+        }
+    )
+    calibrated = ss.calibrate(simulate(scenario).save(tmp_path / "truth")).service
+    scenario = scenario.replace(
+        {"services.AllTraffic": calibrated, "endpoint.overhead_s": OVERHEAD_S, "horizon_s": MEASURED_S}
+    )
+    file, request = tmp_path / "scenario.json", scenario.to_dict()["experiment"]
+    scenario.save(file)
+    options = ("--scenario", str(file), "--transition-s", "0.01")
+    with process_of(tmp_path, monkeypatch, *options) as (_, sagemaker, _, lines):
+        create_models(sagemaker, *{variant["ModelName"] for variant in request["ModelVariants"]})
+        name = request["Name"]
+        sagemaker.create_inference_experiment(**request | {"RoleArn": ROLE})
+        until(lambda: sagemaker.describe_inference_experiment(Name=name)["Status"] == "Running")
+        load = ss.load(endpoint=request["EndpointName"], scenario=file, body=b"x" * 100)
+        if not load.verdict.is_valid:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(" ".join(load.verdict.why))
+        url = next(line.split()[-1] for line in lines if line.startswith("shadowsim serves"))
+        live = pd.read_parquet(f"{url}/shadowsim/experiments/{quote(name)}/requests.parquet")
+    live = live[live["role"] == "source"].set_index("inference_id").loc[load.requests["inference_id"]]
+    assert set(live["status"]) == set(load.requests["status"]) == {"answered"}, load.about["causes"]
+    latency_s = load.requests["latency_s"].to_numpy()
+    added_s = latency_s - live["latency_s"].to_numpy()
+    assert added_s.min() > OVERHEAD_S
+    levels = (0.5, 0.95, 0.99)
+    measured = np.log(np.quantile(latency_s, levels))
+
+    def deviations(changes):
+        """Return by how many standard errors the measured quantiles differ from simulated ones."""
+        played = with_arrivals(scenario.replace(changes), live, tmp_path).replace({"horizon_s": 2.0 * MEASURED_S})
+        random, logs = np.random.default_rng(1), []
+        for seed in range(RUNS):
+            run = simulate(played.replace({"seed": seed}), workers=1).requests
+            times = run.loc[run["role"] == "source", "latency_s"].to_numpy()
+            assert len(times) == len(latency_s)
+            logs.append(np.log(np.quantile(times + random.permutation(added_s), levels)))
+        error = np.std(logs, axis=0, ddof=1) * np.sqrt(1.0 + 1.0 / RUNS)
+        return (measured - np.mean(logs, axis=0)) / error
+
+    print(deviations({}), np.quantile(added_s, [0.0, 0.5, 0.99]), np.exp(measured))
+    assert np.abs(deviations({})).max() < TAIL
+    slower = deviations({"source.time.mean_s": 1.1 * scenario.services["AllTraffic"].time.mean})
+    print(slower)
+    assert np.abs(slower).max() > TAIL
 
 
 STEP_S = 0.02

@@ -5,10 +5,8 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from time import sleep
 from urllib.error import HTTPError
@@ -21,6 +19,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.loaders import Loader
 from prometheus_client.parser import text_string_to_metric_families
+from serve_process import process_of
 from serving import KEYS, Container, answer, create_experiment, create_models, serving, until
 
 from shadowsim import InputError, default_scenario, read_captures
@@ -327,36 +326,6 @@ def test_a_container_that_never_answers_ping_fails_the_endpoint(tmp_path):
         status = lambda name: sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"]  # noqa: E731
         until(lambda: status("source") == "InService")
         assert status("shadow") == "Creating"  # a container has four minutes to answer
-
-
-def started(tmp_path, *options):
-    """Start `shadowsim serve` as a process; return it, the variables that it prints, and all lines up to there."""
-    code = "from shadowsim.cli.main import app; app()"
-    command = [sys.executable, "-c", code, "serve", "--port", "0", "--s3-root", str(tmp_path / "s3"), *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    lines = []
-    for line in process.stdout:
-        lines.append(line.rstrip())
-        if line.startswith("#"):
-            break
-    variables = dict(line.removeprefix("export ").split("=", 1) for line in lines if "export" in line)
-    return process, variables, lines
-
-
-@contextmanager
-def process_of(tmp_path, monkeypatch, *options):
-    """Run a server in its own process, with boto3 clients that find it by the variables that it prints."""
-    process, variables, lines = started(tmp_path, *options)
-    keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
-    keys["AWS_MAX_ATTEMPTS"] = "1"  # a server that has ended is not asked again
-    for name, value in {**variables, **keys}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it may have read other keys
-    try:
-        yield process, boto3.client("sagemaker"), boto3.client("sagemaker-runtime"), lines
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def create_captured_experiment(sagemaker):

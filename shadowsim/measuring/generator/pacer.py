@@ -7,19 +7,15 @@ What is overdue is called at once, but only so many in a row, so that the loop a
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
 from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
 from shadowsim.arrays import Floats
+from shadowsim.kernel_timer import KernelTimer, has_kernel_timers
 
 MOST_IN_A_ROW = 32
-_MONOTONIC, _ABSOLUTE = 1, 1  # CLOCK_MONOTONIC and TFD_TIMER_ABSTIME of <sys/timerfd.h>
-_NONBLOCK, _CLOEXEC = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_CLOEXEC", 0)
 
 
 class Alarm(Protocol):
@@ -48,18 +44,14 @@ class TimerFd:
     """
 
     def __init__(self, loop: AbstractEventLoop, ring: Callable[[], None]):
-        self._set_ns, self._fd = _kernel_timer()
-        self._loop = loop
-        loop.add_reader(self._fd, ring)
-
-    def set(self, at_s: float) -> None:
-        """Call back at this moment; setting also takes back a call that is due."""
-        self._set_ns(self._fd, max(int(at_s * 1e9), 1))  # 0 would switch it off
+        self._loop, self._timer = loop, KernelTimer()
+        self.set = self._timer.set
+        loop.add_reader(self._timer.fd, ring)
 
     def close(self) -> None:
         """Give the timer back to the system."""
-        self._loop.remove_reader(self._fd)
-        os.close(self._fd)
+        self._loop.remove_reader(self._timer.fd)
+        self._timer.close()
 
 
 class LoopTimer:
@@ -140,41 +132,4 @@ class Pacer:
 
 def best_alarm() -> Callable[[AbstractEventLoop, Callable[[], None]], Alarm]:
     """Return the most exact kind of alarm that the system has."""
-    if not sys.platform.startswith("linux"):
-        return LoopTimer
-    try:
-        _, fd = _kernel_timer()
-    except (OSError, AttributeError):  # a system that looks like Linux, without timerfd
-        return LoopTimer
-    os.close(fd)
-    return TimerFd
-
-
-class _TimeSpec(ctypes.Structure):
-    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
-
-
-class _TimerSpec(ctypes.Structure):
-    _fields_ = (("it_interval", _TimeSpec), ("it_value", _TimeSpec))
-
-
-def _kernel_timer() -> tuple[Callable[[int, int], None], int]:
-    """Return a function that sets a timer to a moment in nanoseconds, and the timer's file descriptor."""
-    if sys.version_info >= (3, 13):
-        flags = os.TFD_NONBLOCK | os.TFD_CLOEXEC
-
-        def set_ns(fd: int, at_ns: int) -> None:
-            os.timerfd_settime_ns(fd, flags=os.TFD_TIMER_ABSTIME, initial=at_ns)
-
-        return set_ns, os.timerfd_create(_MONOTONIC, flags=flags)
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.timerfd_create(_MONOTONIC, _NONBLOCK | _CLOEXEC)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "no timerfd")
-    spec = _TimerSpec()
-
-    def set_spec(fd: int, at_ns: int) -> None:
-        spec.it_value.tv_sec, spec.it_value.tv_nsec = divmod(at_ns, 1_000_000_000)
-        libc.timerfd_settime(fd, _ABSOLUTE, ctypes.byref(spec), None)
-
-    return set_spec, fd
+    return TimerFd if has_kernel_timers() else LoopTimer

@@ -70,9 +70,7 @@ def read_run(folder: Path, variant: str | None = None) -> Measurement:
         if variant is not None:
             raise InputError("variant", f"must be left out: a {measured.form} is of one service", variant)
         return measured
-    windows = frames.read(
-        folder / _WINDOWS, frames.WINDOWS, (*frames.LIVE_WINDOWS[len(frames.WINDOWS) :], *frames.OPTIONAL["windows"])
-    )
+    windows = frames.read(folder / _WINDOWS, frames.WINDOWS, frames.OPTIONAL["windows"])
     roles, lacks = dict(zip(windows["role"], windows["variant"], strict=True)), []
     role = "source" if "source" in roles else next(iter(roles))
     if variant is not None:

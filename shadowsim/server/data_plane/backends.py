@@ -160,6 +160,11 @@ class Backend(Protocol):
         """Workers per instance; None if unknown."""
         ...
 
+    @property
+    def overhead_s(self) -> float:
+        """What an answer takes at least beyond its latency; parts of streamed ones wait for it in `invoke`."""
+        ...
+
     async def invoke(self, instance: int, call: Call, timeout_s: float, receiver: Receiver | None = None) -> Answer:
         """Answer a call with an instance, within a time limit; streamed if there is a receiver."""
         ...
@@ -187,7 +192,7 @@ class Container:
         Also pays for the time in which the tokens of streamed answers are counted.
     """
 
-    n_workers = None
+    n_workers, overhead_s = None, 0.0  # the network's time is in the latency
 
     def __init__(
         self,

@@ -5,6 +5,9 @@ and from there to an instance. The body of a 2XX answer passes unchanged; any ot
 SageMaker's body. A copy is sent when the source's request is on its way (or was answered), and never delays the caller.
 Requests are counted and captured after their answers have been written.
 
+A simulated instance's answer leaves when the model's latency and the scenario's overhead have passed since the request
+came: the server's own time is part of that overhead.
+
 An answer is streamed if the caller asks for it. An error before the first byte is a ModelError as ever. One after it
 ends the stream: by `ModelStreamError` in an event stream, with the code StreamBroken if the container's answer broke
 off, and ModelInvocationTimeExceeded if it took too long. The time-out of an invocation holds for the first byte; the
@@ -44,6 +47,7 @@ from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
 from shadowsim.server.data_plane.mirror import RESPONSE
 from shadowsim.server.data_plane.pools import VariantPool, pick_variant
+from shadowsim.server.data_plane.real_time import until
 from shadowsim.server.http.streamed_replies import MODEL_STREAM_ERROR, StreamedReply
 from shadowsim.server.state.views import EndpointView
 
@@ -230,6 +234,9 @@ class Runtime:
         instance, answer = await pool.invoke(call, self.limits.timeout_s, stream)
         if shadow is not None and at_response:
             self._copy(request, shadow, time())
+        if pool.overhead_s and (stream is None or stream.response is None):
+            loop, left_s = asyncio.get_running_loop(), began + answer.latency_s + pool.overhead_s - perf_counter()
+            await until(loop, loop.time() + left_s)
         asyncio.get_running_loop().call_soon(self._done, request, instance, answer, perf_counter())
         if stream is not None and stream.response is not None:
             await self._end(stream, answer)

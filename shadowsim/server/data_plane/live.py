@@ -65,6 +65,8 @@ class BackendSources:
         By variant, for models without a container.
     seed : int
         Seed of simulated backends.
+    overhead_s : float
+        What answers of simulated instances take beyond the model's latency.
     defaulted : set of str
         Models with neither, about which a warning was logged.
     """
@@ -72,6 +74,7 @@ class BackendSources:
     containers: Mapping[str, ModelContainers] = field(default_factory=dict)
     services: Mapping[str, Service] = field(default_factory=dict)
     seed: int = 7
+    overhead_s: float = 0.0
     defaulted: set[str] = field(default_factory=set, compare=False)
 
     def backend(self, variant: VariantView, copies: bool) -> Backend:
@@ -88,7 +91,7 @@ class BackendSources:
                 _LOG.warning("model %s (variant %s) %s", variant.model_name, variant.name, what)
         workers = service.workers or lookup(variant.instance_type).workers or 1
         seed = crc32(f"{self.seed} {variant.name} {copies}".encode())  # independent draws for each variant
-        return simulated(service, variant.instance_count, workers, seed)
+        return simulated(service, variant.instance_count, workers, seed, self.overhead_s)
 
 
 @dataclass(slots=True)

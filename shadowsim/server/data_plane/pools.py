@@ -29,12 +29,14 @@ class VariantPool:
         Whether the variant is a shadow.
     n_workers : int or None
         Workers per instance; None if unknown.
+    overhead_s : float
+        What an answer takes at least beyond its latency; whole ones are the caller's to hold back.
     """
 
     def __init__(self, variant: VariantView, routing: str, backend: Backend, random: Random, copies: bool = False):
         self.variant, self.routing, self.copies = variant, routing, copies
         self.outstanding = [0] * variant.instance_count
-        self.n_workers = backend.n_workers
+        self.n_workers, self.overhead_s = backend.n_workers, backend.overhead_s
         self._backend, self._random = backend, random
 
     async def invoke(self, call: Call, timeout_s: float, receiver: Receiver | None = None) -> tuple[int, Answer]:

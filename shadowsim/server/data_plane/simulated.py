@@ -45,7 +45,7 @@ def check_simulable(service: Service, path: str) -> None:
         raise InputError(f"{path}.tokens.prefix", what)
 
 
-def simulated(service: Service, n_instances: int, n_workers: int, seed: int) -> Backend:
+def simulated(service: Service, n_instances: int, n_workers: int, seed: int, overhead_s: float = 0.0) -> Backend:
     """Return simulated instances of a service model; answers echo the call's body, or are completions.
 
     Parameters
@@ -54,6 +54,8 @@ def simulated(service: Service, n_instances: int, n_workers: int, seed: int) -> 
     n_instances, n_workers : int
         Instances, and workers per instance; a service in tokens has none.
     seed : int
+    overhead_s : float
+        What answers take beyond the model's latency.
 
     Raises
     ------
@@ -62,17 +64,17 @@ def simulated(service: Service, n_instances: int, n_workers: int, seed: int) -> 
     """
     check_simulable(service, "services")
     if service.tokens is not None:
-        return InTokens(service, service.tokens, n_instances, seed)
+        return InTokens(service, service.tokens, n_instances, seed, overhead_s)
     if service.batching is not None:
-        return _InBatches(service, n_instances, n_workers, seed)
-    return _OneByOne(service, n_instances, n_workers, seed)
+        return _InBatches(service, n_instances, n_workers, seed, overhead_s)
+    return _OneByOne(service, n_instances, n_workers, seed, overhead_s)
 
 
 class _OneByOne:
     """Instances whose workers take one request at a time."""
 
-    def __init__(self, service: Service, n_instances: int, n_workers: int, seed: int):
-        self.n_workers = n_workers
+    def __init__(self, service: Service, n_instances: int, n_workers: int, seed: int, overhead_s: float):
+        self.n_workers, self.overhead_s = n_workers, overhead_s
         self._queues = [SimulatedQueue(n_workers, service.queue_limit, service.slowdown) for _ in range(n_instances)]
         self._outcomes = Outcomes(service, seed)
         self._times = draws(service.time, np.random.default_rng(seed))
@@ -90,6 +92,8 @@ class _OneByOne:
         answer = _of_times(arrival, start, end, timeout_s, work_s=end - start, offered_s=end - start)
         if answer.outcome == TIMED_OUT:
             return answer
+        if receiver is not None:
+            await until(loop, arrival + answer.latency_s + self.overhead_s)
         return await handed_over(self._outcomes.answer(call, draw, answer), receiver)
 
     def batches(self) -> Sequence[tuple[int, float]]:
@@ -100,9 +104,9 @@ class _OneByOne:
 class _InBatches:
     """Instances with a dynamic batcher."""
 
-    def __init__(self, service: Service, n_instances: int, n_workers: int, seed: int):
+    def __init__(self, service: Service, n_instances: int, n_workers: int, seed: int, overhead_s: float):
         assert service.batching is not None
-        self.n_workers = n_workers
+        self.n_workers, self.overhead_s = n_workers, overhead_s
         self._offered = service.saturated_factor
         self._instances = [
             RealTime[BatchedRequest](DynamicBatcher(service.batching, n_workers, service.queue_limit, service.slowdown))
@@ -127,6 +131,8 @@ class _InBatches:
         answer = _of_times(arrival, request.start_s, request.end_s, timeout_s, work_s=work_s, offered_s=offered_s)
         if answer.outcome == TIMED_OUT:
             return answer
+        if receiver is not None:
+            await until(loop, arrival + answer.latency_s + self.overhead_s)
         return await handed_over(self._outcomes.answer(call, draw, answer), receiver)
 
     def batches(self) -> Sequence[tuple[int, float]]:

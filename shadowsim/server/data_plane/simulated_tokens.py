@@ -40,8 +40,8 @@ from shadowsim.server.http.streamed_replies import CallerGoneError
 class InTokens:
     """Instances with a continuous batcher."""
 
-    def __init__(self, service: Service, tokens: Tokens, n_instances: int, seed: int):
-        self.n_workers = 1  # the whole instance works on a step
+    def __init__(self, service: Service, tokens: Tokens, n_instances: int, seed: int, overhead_s: float):
+        self.n_workers, self.overhead_s = 1, overhead_s  # the whole instance works on a step
         self._tokens = tokens
         self._batchers = [ContinuousBatcher(tokens, service.queue_limit) for _ in range(n_instances)]
         self._instances = [RealTime[TokenSequence](batcher) for batcher in self._batchers]
@@ -99,7 +99,7 @@ class InTokens:
                 token_s = await told.next(arrival + limit_s, machine.advance)
                 if not token_s + after_s - arrival <= limit_s:  # it is NaN if none came
                     break
-                await until(loop, token_s + after_s)
+                await until(loop, token_s + after_s + self.overhead_s)
                 if not n:
                     limit_s = receiver.within_s
                     await receiver.begin(texts.headers)

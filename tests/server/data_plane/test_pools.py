@@ -22,7 +22,7 @@ def test_the_least_loaded_of_the_tied_ones_by_the_draw(outstanding, z):
 class Gate:
     """A backend that answers once it is open."""
 
-    n_workers = 1
+    n_workers, overhead_s = 1, 0.0
 
     def __init__(self):
         self.open = asyncio.Event()

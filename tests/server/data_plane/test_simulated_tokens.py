@@ -86,6 +86,15 @@ def test_each_token_is_handed_over_at_the_model_s_time(takes_s):
     assert len({a.tokens.output for a in answers}) > 5
 
 
+def test_each_part_of_a_stream_leaves_the_overhead_later_and_the_model_s_times_are_without_it():
+    at_once, later = ([Receiver() for _ in range(20)] for _ in range(2))
+    plain = streamed(simulated(model(), 1, 1, 7), at_once)
+    with_overhead = streamed(simulated(model(), 1, 1, 7, overhead_s=0.004), later)
+    for before, after in zip(at_once, later, strict=True):
+        assert after.times == pytest.approx([t + 0.004 for t in before.times], abs=1e-9)
+    assert [a.latency_s for a in with_overhead] == pytest.approx([a.latency_s for a in plain])
+
+
 def test_streams_take_the_time_of_whole_answers():
     whole = streamed(simulated(model(), 1, 1, 7), [None] * 30)
     parts = streamed(simulated(model(), 1, 1, 7), [Receiver() for _ in range(30)])

@@ -1,0 +1,92 @@
+"""Makes one HTML page of a rehearsal: callers, live source and shadow, their comparison, the simulation beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from shadowsim import __version__
+from shadowsim.frames import ROLES
+from shadowsim.plots.comparison import differences
+from shadowsim.plots.prediction import live_and_simulated
+from shadowsim.report.comparison_text import change, interval, records, values
+from shadowsim.report.html_page import Chart, assumptions_list, badge, document, page, paragraphs, placed, save, table
+from shadowsim.report.load_text import target_lines, verdict_lines
+from shadowsim.report.rehearsal_text import (
+    CALIBRATED,
+    agreement_sentences,
+    agreement_text,
+    difference_sentence,
+    figure_rows,
+    label,
+    what_ran,
+)
+
+if TYPE_CHECKING:
+    from shadowsim.measuring.rehearsal import Rehearsal
+
+
+def html(run: Rehearsal) -> str:
+    """Return the page of a rehearsal: a complete HTML document of about 5 MB, nearly all of it Plotly's script."""
+    experiment = run.simulated.scenario.experiment
+    charts = [
+        Chart("quantiles", live_and_simulated(run.curves), "Latency at each percentile, live and simulated."),
+        Chart("comparison", differences(run.comparison), difference_sentence(run)),
+    ]
+    who, kinds, *figures = figure_rows(run)
+    heads = [f"{name}, {kind}" if name else "" for name, kind in zip(who, kinds, strict=True)]
+    callers = [] if run.load is None else [*target_lines(run.load), *verdict_lines(run.load)]
+    main = f"""<section aria-labelledby="what">
+<h2 id="what">What ran</h2>
+{paragraphs([*what_ran(run), *(" ".join(line.split()) for line in callers)])}
+{assumptions_list(run.simulated.scenario.assumptions)}
+</section>
+<section aria-labelledby="figures">
+<h2 id="figures">Live beside simulated</h2>
+{
+        table(
+            "Callers count from the planned time of a request to its last byte; the rest is ModelLatency.",
+            heads,
+            [(name, cells) for name, *cells in figures],
+            wide=True,
+        )
+    }
+</section>
+<noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>
+{placed(charts[0])}
+<section aria-labelledby="shadow">
+<h2 id="shadow">The live shadow against the live source</h2>
+{paragraphs([difference_sentence(run)])}
+{_compared(run.comparison, ("source", "shadow"), lambda row: str(row["verdict"]))}
+</section>
+{placed(charts[1])}
+{"".join(_against(run, role, sentence) for role, sentence in zip(ROLES, agreement_sentences(run), strict=True))}"""
+    footer = f"""<p>Made by shadowsim {__version__}. {CALIBRATED}</p>
+{document("The scenario, as JSON", run.simulated.scenario.to_dict())}"""
+    return page("Rehearsal", experiment.name, experiment.description or "", main, charts, footer)
+
+
+def write(run: Rehearsal, path: str | os.PathLike[str]) -> Path:
+    """Write the page of a rehearsal to a file, and return its path."""
+    return save(html(run), path)
+
+
+def _against(run: Rehearsal, role: str, sentence: str) -> str:
+    rows = run.against_simulation[run.against_simulation["role"] == role]
+    return f"""<section aria-labelledby="{role}">
+<h2 id="{role}">The live {role} against its simulation {badge(run.verdicts[role])}</h2>
+{paragraphs([sentence])}
+{_compared(rows, ("simulated", "live"), agreement_text)}
+</section>"""
+
+
+def _compared(frame: pd.DataFrame, sides: tuple[str, str], verdict_of: Callable[[Mapping[str, Any]], str]) -> str:
+    cells = [
+        (label(str(row["metric"])), [*values(row), change(row), interval(row), verdict_of(row)])
+        for row in records(frame)
+    ]
+    return table("", ["", *sides, "change", "95 % interval", "verdict"], cells, wide=True)
