@@ -43,6 +43,7 @@ from shadowsim.scenario.paths import check_changes, edited, plain, value_at
 from shadowsim.scenario.precision import Auto, Precision
 from shadowsim.scenario.reading import (
     Mirroring,
+    RunKeys,
     check_changes_of_pool,
     check_columns,
     check_mirror,
@@ -55,7 +56,6 @@ from shadowsim.scenario.reading import (
     read_experiment,
     read_mirror,
     read_routing,
-    read_run,
     read_services,
     wanted_horizon_s,
     workers_of,
@@ -298,7 +298,7 @@ class Scenario:
         with errors:
             mirror = read_mirror(root.block("mirror"))
         with errors:
-            settings = read_run(root.block("run"))
+            settings = RunKeys.read(root.block("run"))
         errors.check()
         run, period_s = root.block("run"), settings.period_s
         horizon_s = horizon_of(run, experiment, traffic, period_s)
@@ -348,7 +348,7 @@ class Scenario:
             seed=settings.seed,
             sample_requests=settings.sample_requests,
             replications=settings.replications,
-            goodput=settings.goodput,
+            goodput=settings.goodput or (),
             warmup_s=settings.warmup_s,
             precision=settings.precision,
             assumed=assumed,
