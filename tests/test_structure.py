@@ -29,6 +29,7 @@ ORDER = [
         "statistics",
         "scenario",
         "text",
+        "reference",
     ),
     *("captures", "verdict", "result"),
     *(

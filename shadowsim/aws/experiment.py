@@ -25,6 +25,7 @@ from shadowsim.json_files import read_json
 SHORTEST = timedelta(hours=1)
 LONGEST = timedelta(days=30)
 DEFAULT_DURATION = timedelta(days=7)
+LEAST_INSTANCES = 1  # of a variant: the model allows 0, but each variant is deployed
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +208,9 @@ def pool_rules(variants: Sequence[Any], path: str) -> Iterator[str]:
     for i, variant in enumerate(variants, start=1):
         pool = _member(_member(variant, "InfrastructureConfig"), "RealTimeInferenceConfig")
         count = _member(pool, "InstanceCount")
-        if isinstance(count, int) and not isinstance(count, bool) and count == 0:
-            constraint = "Member must have value greater than or equal to 1, because each variant is deployed"
+        if isinstance(count, int) and not isinstance(count, bool) and count == LEAST_INSTANCES - 1:
+            constraint = f"Member must have value greater than or equal to {LEAST_INSTANCES}, "
+            constraint += "because each variant is deployed"
             at = f"{path}.{i}.member.infrastructureConfig.realTimeInferenceConfig.instanceCount"
             yield sentence(count, at, constraint)
 

@@ -1,7 +1,7 @@
 """Defines the program `shadowsim` and its commands init, validate, simulate, report and instances.
 
-compare.py, load.py, measure.py, plan.py and serve.py define the other commands. Modules that are slow to import are
-imported inside the command that needs them, so that help appears at once.
+compare.py, load.py, measure.py, plan.py, reference.py and serve.py define the other commands. Modules that are slow to
+import are imported inside the command that needs them, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shadowsim import __version__
-from shadowsim.cli import compare, load, measure, plan, serve
+from shadowsim.cli import compare, load, measure, plan, reference, serve
 from shadowsim.cli.console import (
     BAD_INPUT,
     FAILED_GOAL,
@@ -111,9 +111,7 @@ def init(
     """Print a scenario to edit.
 
     With a request, print its scenario with every main key spelled out and a placeholder for the traffic; without one,
-    print the built-in scenario. All keys are tabled in the docstrings of shadowsim.scenario.traffic, rates (profiles),
-    laws (times), service, batching, scaling, outages, retries, and paths (aliases):
-    `python -m pydoc shadowsim.scenario.traffic`.
+    print the built-in scenario. `shadowsim explain` and `shadowsim explain PATH` tell what its keys mean.
     """
     from shadowsim.scenario.fields import BLOCKS
     from shadowsim.scenario.scenario import Scenario, init_scenario
@@ -307,6 +305,7 @@ app.add_typer(compare.app)
 app.add_typer(plan.app)
 app.add_typer(load.app)
 app.add_typer(measure.app)
+app.add_typer(reference.app)
 app.add_typer(serve.app)
 
 

@@ -29,8 +29,7 @@ VARIANT_ALIASES = {
     "model_name": "ModelName",
 }
 
-
-_SYNONYMS = {  # what people type, and the nearest by meaning, not by spelling
+SYNONYMS = {  # what people type, and the nearest by meaning, not by spelling
     **dict.fromkeys(("instances", "count", "n_instances", "replicas", "InitialInstanceCount"), "instance_count"),
     **dict.fromkeys(("instance", "type"), "instance_type"),
     **dict.fromkeys(("model", "name"), "model_name"),
@@ -171,7 +170,7 @@ def target_of(
         return path
     if head not in names:
         inside = [f"{block}.{head}" for block, known in keys.items() if head in known and block != "services"]
-        inside += [_SYNONYMS[head]] if _SYNONYMS.get(head) in ALIASES else []
+        inside += [SYNONYMS[head]] if SYNONYMS.get(head) in ALIASES else []
         hint = f"; did you mean {inside[0]}?" if inside else did_you_mean(head, [*ALIASES, *BLOCKS, *names])
         raise InputError(path, f"is not a path of a scenario{hint}")
     key = rest.partition(".")[0]
@@ -184,8 +183,8 @@ def target_of(
         of_type = f"{service}.by_instance_type.{pool}"
         return f"{of_type if value_at(document, f'{of_type}.{key}') is not None else service}.{rest}"
     words = (*VARIANT_ALIASES, *keys["services"])
-    if _SYNONYMS.get(key) in words:
-        raise InputError(path, f"is not a path of a scenario; did you mean {head}.{_SYNONYMS[key]}?")
+    if SYNONYMS.get(key) in words:
+        raise InputError(path, f"is not a path of a scenario; did you mean {head}.{SYNONYMS[key]}?")
     known = [f"{head}.{word}" for word in words]
     raise InputError(path, f"is not a path of a scenario{did_you_mean(f'{head}.{key}', known)}")
 

@@ -249,6 +249,8 @@ def parse_service(value: object, path: str, base_dir: Path | None = None, instan
     types = block.block("by_instance_type")
     shared = {key: item for key, item in block.values.items() if key != "by_instance_type"}
     services = {}
+    with errors:
+        ServiceKeys.read(Block(path, shared), base_dir)  # also what the variant's type overrides
     if instance_type not in types.values:
         with errors:
             service = _service(Block(path, shared), base_dir)

@@ -624,7 +624,10 @@ def traffic_schema() -> Schema:
     for name, process in processes.items():
         assert process.keys is not None
         own = process.keys.schema({"process": {"const": name}}, every)
-        kinds[name] = (process.title, {**own, "properties": own["properties"] | shared, "examples": process.examples})
+        kinds[name] = (
+            process.title,
+            {**own, "properties": own["properties"] | shared, "examples": list(process.examples)},
+        )
     block = chosen_by("process", "How requests arrive.", kinds)
     listed = {"type": "array", "items": {"$ref": "#/$defs/traffic"}, "minItems": 1, "maxItems": MAX_STREAMS}
     return {"description": "One stream of requests, or a list of them.", "anyOf": [block, listed]}
