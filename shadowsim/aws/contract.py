@@ -149,6 +149,60 @@ def json_schema(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     return _schema_of(_shape(name), definitions)
 
 
+def is_required(name: str, path: Sequence[str | int]) -> bool:
+    """Return whether a member of an action's input or of a shape, or an item of a list, must be where it stands."""
+    shape, required = _shape(name), True
+    for key in path:
+        required = isinstance(key, int) or key in shape.get("required", ())
+        shape = _resolved(shape["member"] if isinstance(key, int) else shape["members"][key])
+    return required
+
+
+def recased(name: str, document: object) -> Any:
+    """Return a document in snake case, as Terraform writes it, with the members of an action's input or of a shape.
+
+    What the shape does not know is left out, and a list of one stands for an object, as blocks of Terraform do.
+    """
+    return _recased(_shape(name), document)
+
+
+def _recased(shape: Shape, value: Any) -> Any:
+    if shape["type"] == "structure":
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if not isinstance(value, Mapping):
+            return value if value != [] else None
+        names = {member.lower(): member for member in shape.get("members", {})}
+        members = {}
+        for key, item in value.items():
+            member = names.get(str(key).replace("_", "").lower())
+            inner = None if member is None else _recased(_resolved(shape["members"][member]), item)
+            if member is not None and inner is not None:
+                members[member] = inner
+        return members
+    if shape["type"] == "list" and isinstance(value, list):
+        return [_recased(_resolved(shape["member"]), item) for item in value]
+    return value
+
+
+def with_numbers(name: str, document: object) -> Any:
+    """Return a document with numbers for texts of numbers where the shape has numbers, as CloudFormation reads them."""
+    return _with_numbers(_shape(name), document)
+
+
+def _with_numbers(shape: Shape, value: Any) -> Any:
+    if isinstance(value, Mapping) and shape["type"] == "structure":
+        known = shape.get("members", {})
+        return {k: _with_numbers(_resolved(known[k]), item) if k in known else item for k, item in value.items()}
+    if isinstance(value, list) and shape["type"] == "list":
+        return [_with_numbers(_resolved(shape["member"]), item) for item in value]
+    if isinstance(value, str) and _JSON_TYPES.get(shape["type"]) in ("integer", "number"):
+        try:
+            return int(value) if _JSON_TYPES[shape["type"]] == "integer" else float(value)
+        except ValueError:
+            return value
+    return value
+
+
 def sentence(value: object, path: str, constraint: str) -> str:
     """Return AWS's sentence for one violation; None is written as null, an empty path as the request itself."""
     quoted = "null" if value is None else f"'{shown(value)}'"

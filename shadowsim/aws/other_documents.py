@@ -46,8 +46,8 @@ def _other_kind(document: Mapping[Any, object]) -> str | None:
     known = members_of("CreateInferenceExperiment")
     if any(key in document for key in _ENDPOINT_CONFIG):
         return (
-            "is an endpoint configuration, which makes copies without an inference experiment; pass a "
-            "CreateInferenceExperiment request for the same models and instances"
+            "is an endpoint or a configuration of one, without ShadowProductionVariants; pass a configuration that has "
+            "them (describe-endpoint-config), or a CreateInferenceExperiment request"
         )
     if sum(key in document for key in _DESCRIPTION) > 1:
         return (

@@ -131,7 +131,7 @@ def service_schema() -> Schema:
         "description": "Keys that replace the service's where the variant runs on an instance type.",
         "type": "object",
         "propertyNames": {"$ref": "#/$defs/ProductionVariantInstanceType"},
-        "additionalProperties": ServiceKeys.schema(),
+        "additionalProperties": nullable(ServiceKeys.schema()),
     }
     own = ServiceKeys.schema()
     own["properties"]["by_instance_type"] = nullable(types)
