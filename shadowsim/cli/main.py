@@ -33,16 +33,19 @@ from shadowsim.cli.options import (
     Edits,
     File,
     Json,
+    Origin,
     PriceFile,
     Quiet,
     Rate,
+    RequiredFile,
     Seed,
     Workers,
     assumption_lines,
-    document_of,
+    from_anywhere,
     refuse_both_formats,
     scenario_of,
     shows_progress,
+    wrapped_assumptions,
 )
 from shadowsim.cli.outputs import PAGE_ALONE, make_folder, save_runs, write_page
 from shadowsim.errors import InputError, ShadowsimError, ValidationError
@@ -97,11 +100,9 @@ def main(
 
 
 @app.command(epilog="Example: shadowsim init request.json > scenario.json")
+@from_anywhere
 def init(
-    request: Annotated[
-        str | None,
-        typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request; - reads standard input."),
-    ] = None,
+    file: File = None,
     rate: Rate = None,
     out: Annotated[
         Path | None,
@@ -116,10 +117,10 @@ def init(
     from shadowsim.scenario.fields import BLOCKS
     from shadowsim.scenario.scenario import Scenario, init_scenario
 
-    document = None if request is None else document_of(request)
+    document = None if file is None else file.document()
     if document and any(key in BLOCKS for key in document):
-        raise InputError(str(request), "is a scenario already: edit the file itself")
-    scenario = init_scenario(document)
+        raise InputError(str(file), "is a scenario already: edit the file itself")
+    scenario = init_scenario(document) if file is None else init_scenario(document, file.resource, file.parameters)
     if rate is not None:
         scenario = Scenario.from_dict(scenario).replace({"rate_per_s": rate}).to_dict()
     if out is None:
@@ -130,14 +131,9 @@ def init(
 
 
 @app.command(epilog="Example: shadowsim validate request.json")
+@from_anywhere
 def validate(
-    request: Annotated[
-        str,
-        typer.Argument(
-            metavar="REQUEST.json",
-            help="A CreateInferenceExperiment request or a scenario; - reads standard input.",
-        ),
-    ],
+    file: RequiredFile = None,
     prices: PriceFile = None,
     now: Annotated[
         datetime | None,
@@ -154,10 +150,12 @@ def validate(
 
     If it is valid, describe it and what it costs; otherwise list every violation of the request, one per line.
     """
+    if file is None:
+        raise InputError("FILE", "is required: a request or a scenario (or --from-aws NAME)")
     own_prices = None if prices is None else _read_prices(prices)
     text, violations = "", []
     try:
-        text = _description(request, own_prices, now or datetime.now(UTC))
+        text = _description(file, own_prices, now or datetime.now(UTC))
     except ShadowsimError as error:
         if not (as_json or isinstance(error, ValidationError)):
             raise
@@ -171,6 +169,7 @@ def validate(
 
 
 @app.command(epilog=_SIMULATE_EXAMPLES)
+@from_anywhere
 def simulate(
     file: File = None,
     rate: Rate = None,
@@ -331,7 +330,7 @@ def _read_prices(file: Path) -> Prices:
     return read_prices(file)
 
 
-def _description(file: str, prices: Prices | None, now: datetime) -> str:
+def _description(file: Origin, prices: Prices | None, now: datetime) -> str:
     """Return a text on a request or a scenario.
 
     Raises
@@ -344,22 +343,28 @@ def _description(file: str, prices: Prices | None, now: datetime) -> str:
     from shadowsim.aws.contract import violations
     from shadowsim.aws.experiment import Experiment, past_rules
     from shadowsim.aws.instances import experiment_text
+    from shadowsim.aws.request_sources import request_source
+    from shadowsim.documents import refuse_doubtful
     from shadowsim.scenario.fields import BLOCKS
 
     price_of = None if prices is None else prices.quoted
-    document = document_of(file)
+    document = file.document()
     if not document:
         needed = re.findall(r"at '(\w+)'", "\n".join(violations("CreateInferenceExperiment", document)))
         names = ", ".join(name[0].upper() + name[1:] for name in needed)
-        raise InputError("stdin" if file == "-" else file, f"is an empty object; a request needs {names}")
+        raise InputError(str(file), f"is an empty object; a request needs {names}")
     if not any(key in BLOCKS for key in document):
-        return experiment_text(Experiment.from_request(document, now, refuse_past=True), price_of)
+        found = request_source(document, "request", file.resource, file.parameters)
+        refuse_doubtful(found.request)
+        experiment = Experiment.from_request(found.request, now, refuse_past=file.from_aws is None)
+        assumed = "".join(f"\n{line}" for line in wrapped_assumptions(found.assumed.values()))
+        return experiment_text(experiment, price_of) + (f"\n{assumed}" if assumed else "")
     from shadowsim.planning.costs import cost
     from shadowsim.report.analysis_text import data_text
     from shadowsim.report.scenario_text import scenario_text
     from shadowsim.scenario.scenario import Scenario
 
-    scenario = Scenario.from_dict(document, None if file == "-" else Path(file).parent)
+    scenario = Scenario.from_dict(document, file.folder)
     broken = list(past_rules(scenario.experiment.to_request().get("Schedule"), now))
     if broken:
         raise ValidationError(broken)

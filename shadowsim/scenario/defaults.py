@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import lookup
+from shadowsim.aws.request_sources import RequestSource
 from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import BLOCKS
 from shadowsim.scenario.paths import ALIASES, edited, plain, target_of
@@ -64,8 +65,8 @@ def builtin_document() -> dict[str, object]:
     }
 
 
-def draft_document(request: Mapping[str, object], experiment: Experiment) -> dict[str, object]:
-    """Return a scenario for a request with every main key spelled out, to be edited.
+def draft_document(found: RequestSource, experiment: Experiment) -> dict[str, object]:
+    """Return a scenario for the request of a source with every main key spelled out, to be edited.
 
     Workers are null, which means the instance type's, or 1 for an unknown type.
     """
@@ -73,10 +74,10 @@ def draft_document(request: Mapping[str, object], experiment: Experiment) -> dic
     for variant in (experiment.source, experiment.shadow):
         services[variant.name] = _service(None if lookup(variant.pool.instance_type).workers else 1)
     return {
-        "experiment": dict(request),
+        "experiment": dict(found.request),
         "traffic": {"process": "poisson", "rate_per_s": DRAFT_RATE_PER_S},
         "services": services,
-        "endpoint": dict(ENDPOINT),
+        "endpoint": ENDPOINT | ({"routing": dict(found.routing)} if found.routing else {}),
         "mirror": dict(MIRROR),
         "run": dict(RUN),
     }
@@ -97,12 +98,19 @@ def assumed_document(request: Mapping[str, object], experiment: Experiment) -> t
     return document, assumed
 
 
-def requested_document(
-    request: Mapping[str, object], changes: Mapping[str, object]
-) -> tuple[dict[str, object], dict[str, str]]:
-    """Return a changed request's scenario and what was assumed; raise `InputError` when it has no rate of traffic."""
-    experiment = Experiment.from_request(request)
-    document, assumed = assumed_document(request, experiment)
+def requested_document(found: RequestSource, changes: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the scenario of a source's request, changed, and what was assumed.
+
+    Raises
+    ------
+    InputError
+        It has no rate of traffic.
+    """
+    experiment = Experiment.from_request(found.request)
+    document, assumed = assumed_document(found.request, experiment)
+    if found.routing:
+        document["endpoint"] = {"routing": dict(found.routing)}
+    assumed = {**found.assumed, **assumed}
     bare = document["traffic"]
     document, assumed = changed_document(document, assumed, experiment, changes)
     if document["traffic"] == bare:
