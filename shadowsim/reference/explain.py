@@ -85,6 +85,7 @@ def full_path(path: str) -> str:
     elif head in ("source", "shadow") and rest:
         in_request = VARIANT_ALIASES.get(rest)
         path = f"experiment.ModelVariants.*.{in_request}" if in_request else f"services.*.{rest}"
+    path = re.sub(r"(?<=\.by_instance_type\.)ml\.[^.]+\.[^.]+", _ANY, path)
     return re.sub(r"(?<=\.)\d+(?=\.|$)", _ANY, path)
 
 

@@ -78,12 +78,14 @@ class Key(ABC, Generic[T]):
         """Return the schema of its value, null included if it may be left out."""
         schema = self.type()
         unit = next((unit for end, unit in _UNITS.items() if self.name.endswith(end)), None)
-        said: Schema = {"description": self.says} | ({"unit": unit} if unit and "unit" not in schema else {})
+        said: Schema = {"description": " ".join(filter(None, (self.says, schema.get("description"))))} | (
+            {"unit": unit} if unit and "unit" not in schema else {}
+        )
         if not self.required:
             schema = nullable(schema)
             said |= {} if self.default is None else {"default": _plain(self.default)}
             said |= {"otherwise": self.otherwise} if self.otherwise else {}
-        return said | schema
+        return {**said, **{key: value for key, value in schema.items() if key != "description"}}
 
 
 def optional(key: Key[T], otherwise: str = "") -> Key[T | None]:
