@@ -37,6 +37,7 @@ _DOUBTFUL = re.compile(
 _MOST_NODES = 200_000  # also where aliases repeat them
 _TOML = re.compile(r"\s*(#[^\n]*\n\s*)*(\[+\s*[A-Za-z_][\w.\s\"-]*\]+\s*(#|$)|[\w.\"-]+\s*=)", re.MULTILINE)
 _TOML_SPECIAL = re.compile(r"=[^\n#\"']*?\b(inf|nan)\b")
+_YAML = re.compile(r"(\s*#[^\n]*\n|\s*\n)*\s*(---\s|[\w\"'.<-]+\s*:(\s|$))")  # that it is, where no name tells
 _YAML_SUFFIXES, _TOML_SUFFIXES = (".yaml", ".yml"), (".toml",)
 
 
@@ -94,7 +95,7 @@ def _read_text(text: str, what: str, suffix: str) -> dict[str, Any]:
     begins = text.lstrip("\ufeff \t\r\n")[:1]
     if suffix in _TOML_SUFFIXES or (not suffix and begins != "{" and _TOML.match(text)):
         return _read_toml(text, what)
-    if suffix in _YAML_SUFFIXES or begins not in ("{", "[", ""):
+    if suffix in _YAML_SUFFIXES or (begins not in ("{", "[", "") and _YAML.match(text)):
         return _read_yaml(text, what)
     return read_json(text.encode(), what)
 

@@ -102,11 +102,11 @@ BROKEN = {
     "open list": (b"a: [1", "broken YAML at line 2, column 1"),
     "tab": (b"a:\n\tb: 1", "broken YAML at line 2, column 1"),
     "two documents": (b"a: 1\n---\nb: 2", "broken YAML at line 2, column 1"),
-    "list": (b"- 1\n- 2", "must be an object, not a list"),
+    "list": (b"---\n- 1\n- 2", "must be an object, not a list"),
     "round": (b"a: &x [*x]", "line 1, column 4: a.0: contains itself by its aliases"),
     "code": (b"a: !!python/object:os.system x", "line 1, column 4: a: the tag !!python/object:os.system is not known"),
     "binary": (b"a: \x01", "broken YAML at line 1: a character that YAML does not allow"),
-    "a key that is a list": (b"? [1]\n: 2", "line 1, column 3: a key must be a text"),
+    "a key that is a list": (b"a: 1\n? [1]\n: 2", "line 2, column 3: a key must be a text"),
     "merge of a text": (b"<<: x", "line 1, column 5: <<: merges objects only"),
     "laughs": (
         b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(

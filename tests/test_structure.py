@@ -20,6 +20,7 @@ ORDER = [
         "errors",
         "option_defaults",
         "json_files",
+        "documents",
         "quantities",
         "arrays",
         "histogram",

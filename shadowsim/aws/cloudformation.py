@@ -46,11 +46,12 @@ def resources_of(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if is_resource(document):
         return {"": document}
     resources = document.get("Resources", document)
-    if not isinstance(resources, Mapping) or not resources:
-        return {} if "AWSTemplateFormatVersion" in document else None
-    if "Resources" in document and any(map(is_resource, resources.values())):
-        return {name: resource for name, resource in resources.items() if is_resource(resource)}
-    return resources if all(map(is_resource, resources.values())) else None
+    if isinstance(resources, Mapping) and resources:
+        if "Resources" in document and any(map(is_resource, resources.values())):
+            return {name: resource for name, resource in resources.items() if is_resource(resource)}
+        if all(map(is_resource, resources.values())):
+            return resources
+    return {} if "AWSTemplateFormatVersion" in document else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Finds inference experiments and endpoint configurations in what `terraform show -json` prints of a plan or a state.
+"""Finds experiments and endpoint configurations in what `terraform show -json` prints.
 
 The provider aws has `aws_sagemaker_endpoint_configuration` and no inference experiments; awscc has both, as
 `awscc_sagemaker_inference_experiment` and `awscc_sagemaker_endpoint_config`. What is only known after the apply is

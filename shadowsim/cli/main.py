@@ -151,7 +151,7 @@ def validate(
     If it is valid, describe it and what it costs; otherwise list every violation of the request, one per line.
     """
     if file is None:
-        raise InputError("FILE", "is required: a request or a scenario (or --from-aws NAME)")
+        raise InputError("FILE", "is required, or --from-aws NAME (see shadowsim validate --help)")
     own_prices = None if prices is None else _read_prices(prices)
     text, violations = "", []
     try:

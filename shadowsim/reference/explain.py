@@ -1,4 +1,4 @@
-"""Explains a key of a scenario: its sentence, unit, default, range and alternatives, and the keys inside it."""
+"""Explains a key of a scenario by its path: its sentence, range, default and the keys inside it."""
 
 from __future__ import annotations
 

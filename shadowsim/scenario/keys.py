@@ -335,7 +335,7 @@ class Keys:
         """
         values, errors = cls(), Collector()
         with errors:
-            block.only([*cls.declared(), *known])
+            block.only([*known, *cls.declared()])
         for rule in cls.rules:
             with errors:
                 rule.check(block)

@@ -11,10 +11,11 @@ from shadowsim.aws.existing import described_experiment
 
 
 @pytest.fixture(scope="module")
-def rehearsal():
-    with serving() as server:
-        create_models(server)
-        server.client("sagemaker").create_inference_experiment(**experiment())
+def rehearsal(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("server")) as server:
+        sagemaker = server.client("sagemaker")
+        create_models(sagemaker, "old", "new")
+        sagemaker.create_inference_experiment(**experiment())
         yield server
 
 

@@ -96,18 +96,18 @@ def test_an_endpoint_configuration(document):
 @pytest.mark.parametrize(
     ("change", "path", "why"),
     [
-        ({"InitialVariantWeight": 3}, "ShadowProductionVariants.0.InitialVariantWeight", "must be at most production's"),
-        ({"InitialVariantWeight": -1}, "ShadowProductionVariants.0.InitialVariantWeight", "must be a number >= 0, got -1"),
-        ({"InitialVariantWeight": "x"}, "ShadowProductionVariants.0.InitialVariantWeight", "must be a number >= 0, got 'x'"),
-        ({"ServerlessConfig": {"MaxConcurrency": 1}}, "ShadowProductionVariants.0.ServerlessConfig", "is serverless"),
-        ({"InstanceType": None}, "ShadowProductionVariants.0", "needs InstanceType and InitialInstanceCount"),
+        ({"InitialVariantWeight": 3}, ".InitialVariantWeight", "must be at most production's"),
+        ({"InitialVariantWeight": -1}, ".InitialVariantWeight", "must be a number >= 0, got -1"),
+        ({"InitialVariantWeight": "x"}, ".InitialVariantWeight", "must be a number >= 0, got 'x'"),
+        ({"ServerlessConfig": {"MaxConcurrency": 1}}, ".ServerlessConfig", "is serverless"),
+        ({"InstanceType": None}, "", "needs InstanceType and InitialInstanceCount"),
     ],
 )  # fmt: skip
 def test_an_endpoint_configuration_that_is_no_shadow_test(change, path, why):
     shadow = CONFIG["ShadowProductionVariants"][0] | change
     with pytest.raises(InputError) as caught:
         request_source(CONFIG | {"ShadowProductionVariants": [shadow]})
-    assert caught.value.path == f"request.{path}"
+    assert caught.value.path == f"request.ShadowProductionVariants.0{path}"
     assert why in str(caught.value)
     with pytest.raises(InputError, match=r"^request\.ProductionVariants: must have exactly one variant, .* got 2"):
         request_source(CONFIG | {"ProductionVariants": CONFIG["ProductionVariants"] * 2})
@@ -141,7 +141,7 @@ def test_several_candidates_are_named_and_one_is_chosen(tmp_path):
         InputError, match=r"^resource: must be a resource of request .* got 'Conf'; did you mean Config\?"
     ):
         Experiment.from_request(document, resource="Conf")
-    with pytest.raises(InputError, match="^resource: chooses one of several resources, and request has none, got 'x'"):
+    with pytest.raises(InputError, match=r"^resource: chooses one of several resources, and request has none"):
         Experiment.from_request(REQUEST, resource="x")
     file = written(tmp_path / "template.json", document)
     assert refused("validate", file).endswith("(--resource NAME)")
@@ -159,7 +159,7 @@ def test_what_an_experiment_has_beside_a_request_is_not_used():
 
 def test_a_template_without_an_experiment():
     with pytest.raises(
-        InputError, match="^request: has no resource that is an inference experiment or an endpoint conf"
+        InputError, match="request: has no resource that is an inference experiment or an endpoint conf"
     ):
         request_source(template(Config=WITHOUT_SHADOW))
 
