@@ -108,6 +108,14 @@ class Experiment:
         Keys and values, in the request's order.
     read_at : datetime
         The time at which the request was read (UTC), the start of an experiment without StartTime. Not compared.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> request = ss.default_scenario().to_dict()["experiment"]
+    >>> experiment = ss.Experiment.from_request(request)
+    >>> experiment.source.pool.instance_type, experiment.sampling_percentage
+    ('ml.m5.xlarge', 50)
     """
 
     name: str

@@ -40,7 +40,14 @@ ACROSS_KEYS = (
 
 
 def scenario_schema() -> Schema:
-    """Return the JSON Schema of a scenario, as a new dict that `json.dumps` takes."""
+    """Return the JSON Schema of a scenario, as a new dict that `json.dumps` takes.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> ss.scenario_schema()["required"]
+    ['experiment', 'traffic', 'services']
+    """
     definitions: Schema = {f"law_{unit}": law_schema(unit) for unit in ("s", "bytes", "tokens")}
     experiment = json_schema("CreateInferenceExperiment", definitions)
     definitions["TaskCount"]["minimum"] = LEAST_INSTANCES

@@ -530,7 +530,15 @@ class Scenario:
 
 
 def default_scenario() -> Scenario:
-    """Return the built-in scenario (defaults.py)."""
+    """Return the built-in scenario (defaults.py).
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> scenario = ss.default_scenario()
+    >>> scenario.experiment.name, scenario.horizon_s
+    ('built-in', 86400.0)
+    """
     return Scenario.from_dict(builtin_document())
 
 

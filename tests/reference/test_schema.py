@@ -261,7 +261,7 @@ def test_types_of_instances_are_those_that_the_catalogue_knows():
 
 
 def test_both_refuse_the_same():
-    both, alone = check(islice(all_changes(), 0, None, 41))
+    both, alone = check(islice(all_changes(), 0, None, 97))
     assert both > 5 * alone > 0
 
 
