@@ -29,6 +29,7 @@ ALL = [
     "06_sweeps_on_dask",
     "07_scaling_outages_retries",
     "08_prefix_caches",
+    "10_scenario_reference",
 ]
 # folders of the machine that made the outputs, this checkout's among them, and addresses
 PLACES = re.compile(
