@@ -14,7 +14,8 @@
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
 take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate`,
-`predict`, `rehearsal` and `read_measurement` answer further questions.
+`predict`, `rehearsal` and `read_measurement` answer further questions; `explain("traffic.profile")` tells what a key of
+a scenario means.
 `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from shadowsim.planning.sheet import recommend
     from shadowsim.planning.size import size
     from shadowsim.planning.sweep import sweep
+    from shadowsim.reference.explain import explain
+    from shadowsim.reference.schema import scenario_schema
     from shadowsim.report.card import card
     from shadowsim.result import Result
     from shadowsim.scenario.scenario import Scenario, default_scenario
@@ -91,6 +94,7 @@ _HOME = {
     "compare_runs": "planning.run_comparison",
     "cost": "planning.costs",
     "default_scenario": "scenario.scenario",
+    "explain": "reference.explain",
     "load": "measuring.load",
     "noise_floor": "planning.noise_floor",
     "plan": "planning.plan",
@@ -102,6 +106,7 @@ _HOME = {
     "replicate": "engine.replicate",
     "replication": "engine.replicate",
     "scaling_policy": "planning.scaling_documents",
+    "scenario_schema": "reference.schema",
     "simulate": "engine.simulate",
     "size": "planning.size",
     "step_model": "measuring.step_model",
@@ -134,6 +139,7 @@ __all__ = [
     "compare_runs",
     "cost",
     "default_scenario",
+    "explain",
     "load",
     "noise_floor",
     "plan",
@@ -145,6 +151,7 @@ __all__ = [
     "replicate",
     "replication",
     "scaling_policy",
+    "scenario_schema",
     "simulate",
     "size",
     "step_model",

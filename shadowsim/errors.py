@@ -38,6 +38,12 @@ class ShadowsimError(Exception):
         AWS's error code, as `__type` carries it on the wire.
     http_status : int
         The HTTP status of an answer with this error.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> issubclass(ss.InputError, ss.ShadowsimError), issubclass(ss.ValidationError, ss.ShadowsimError)
+    (True, True)
     """
 
     code = "InternalFailure"
@@ -52,6 +58,16 @@ class ValidationError(ShadowsimError, ValueError):
     violations : sequence of str
         One sentence per violation, in AWS's words, in the order of the request's shape. The message lists 50 at most,
         and how many more there are. Whoever looks for violations may stop at MOST_VIOLATIONS.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> request = ss.default_scenario().to_dict()["experiment"]
+    >>> try:
+    ...     ss.Experiment.from_request(request | {"Type": "Shadow", "Name": "a b"})
+    ... except ss.ValidationError as error:
+    ...     len(error.violations)
+    2
     """
 
     code = "ValidationException"
@@ -70,7 +86,15 @@ class ValidationError(ShadowsimError, ValueError):
 
 
 class SerializationError(ShadowsimError, ValueError):
-    """A body that cannot be read at all: broken JSON, binary data, not an object."""
+    """A body that cannot be read at all: broken JSON, binary data, not an object.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> ss.Experiment.from_request('{"Name": ')
+    Traceback (most recent call last):
+    shadowsim.errors.SerializationError: request: broken JSON at line 1, column 10: Expecting value
+    """
 
     code = "SerializationException"
     http_status = 400
@@ -145,6 +169,13 @@ class InputError(ShadowsimError, ValueError):
         The offending value; left out when it would not help. At most one.
     hint : str
         A suggestion, as from `did_you_mean`; it ends the message.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> ss.default_scenario().replace({"run.seed": -1})
+    Traceback (most recent call last):
+    shadowsim.errors.InputError: run.seed: must be an integer from 0 to 18446744073709551615, got -1
     """
 
     code = "ValidationException"
@@ -229,11 +260,25 @@ class StoreError(ShadowsimError, OSError):
 
 
 class SimulationError(ShadowsimError, RuntimeError):
-    """A run that failed its own checks: a defect in shadowsim, never bad input."""
+    """A run that failed its own checks: a defect in shadowsim, never bad input.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> issubclass(ss.SimulationError, RuntimeError)
+    True
+    """
 
 
 class ExecutorError(ShadowsimError, RuntimeError):
-    """An executor that has broken, is closed, or keeps losing the workers of its tasks."""
+    """An executor that has broken, is closed, or keeps losing the workers of its tasks.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> issubclass(ss.ExecutorError, RuntimeError)
+    True
+    """
 
 
 def shown(value: object, depth: int = 3) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from shadowsim.errors import InputError, SerializationError, json_kind, shown
 
+_SUFFIXES = (".json", ".yaml", ".yml", ".toml")
 _YAML = re.compile(r"(?:\s*#[^\n]*\n)*(?:---\s|\s*[A-Za-z_][\w-]*:(?:\s|$))")
 
 
@@ -41,11 +42,11 @@ def read_json(source: object, what: str = "request", *, non_finite: bool = False
     if isinstance(source, Mapping):
         return dict(source)
     if isinstance(source, bytes | bytearray):
-        return _parsed(_decoded(source, what), what, non_finite)
+        return _parsed(decoded(source, what), what, non_finite)
     file = file_of(source)
     if file is not None:
         name = shown(file)
-        return _parsed(_decoded(_content(file, isinstance(source, str)), name), name, non_finite)
+        return _parsed(decoded(content_of(file, isinstance(source, str)), name), name, non_finite)
     if isinstance(source, str):
         return _parsed(source.lstrip("\ufeff"), what, non_finite)
     raise SerializationError(f"{what}: must be an object, JSON text or a path, not {json_kind(source)}")
@@ -64,7 +65,8 @@ def path_of(source: object, name: str) -> Path:
     return Path(source)
 
 
-def _content(file: Path, was_text: bool) -> bytes:
+def content_of(file: Path, was_text: bool = False) -> bytes:
+    """Return the bytes of a file; raise `InputError` when it cannot be read. `was_text`: its name was given as text."""
     name = shown(file)
     try:
         return file.read_bytes()
@@ -79,14 +81,15 @@ def _content(file: Path, was_text: bool) -> bytes:
 
 def _nearest_file(file: Path) -> str:
     try:
-        names = [path.name for path in file.parent.iterdir() if path.suffix == ".json"]
+        names = [path.name for path in file.parent.iterdir() if path.suffix in _SUFFIXES]
         near = get_close_matches(file.name, names, n=1, cutoff=0.8)
         return f"; did you mean {near[0]}?" if near else ""
     except OSError:
         return ""
 
 
-def _decoded(body: bytes | bytearray, what: str) -> str:
+def decoded(body: bytes | bytearray, what: str) -> str:
+    """Return bytes as text; raise `SerializationError` when they are not UTF-8."""
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -18,7 +18,9 @@ TIME_UNITS = {
     **{"us": "0.000001", "µs": "0.000001", "μs": "0.000001", "ms": "0.001", "s": "1"},
     **{"m": "60", "min": "60", "h": "3600", "d": "86400", "w": "604800"},
 }
-_DURATION = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([^\W\d_]+)")
+# A text with a unit, as a pattern that JSON Schema understands, too.
+DURATION = rf"^\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{{1,3}})?\s*({'|'.join(TIME_UNITS)})\s*$"
+_DURATION = re.compile(DURATION)
 
 
 def number(
@@ -75,10 +77,8 @@ def parse_duration(value: object, path: str) -> float:
     """
     if not isinstance(value, str):
         return number(value, path)
-    match = _DURATION.fullmatch(value.strip())
-    seconds = math.inf
-    if match and match[2] in TIME_UNITS:
-        seconds = float(Decimal(match[1]) * Decimal(TIME_UNITS[match[2]]))
+    match = _DURATION.fullmatch(value)
+    seconds = float(Decimal(match[1] + (match[2] or "")) * Decimal(TIME_UNITS[match[3]])) if match else math.inf
     if not math.isfinite(seconds):
         what = "must be seconds, or have a unit (us, ms, s, m or min, h, d, w), as in 30ms or 1.5h"
         raise InputError(path, what, value)

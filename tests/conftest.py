@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from schema_checks import check_all_scenarios
 
 settings.register_profile("shadowsim", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("shadowsim")
+
+check_all_scenarios()  # whatever scenario a test reads is valid by the schema, too
 
 # A shell starts its background jobs with interrupts ignored: tests of Ctrl-C and their processes would wait.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

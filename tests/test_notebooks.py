@@ -30,6 +30,7 @@ ALL = [
     "07_scaling_outages_retries",
     "08_prefix_caches",
     "09_live_rehearsal",
+    "10_scenario_reference",
 ]
 # folders of the machine that made the outputs, this checkout's among them, and addresses
 PLACES = re.compile(

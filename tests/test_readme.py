@@ -188,7 +188,8 @@ def test_the_table_has_all_keys_of_pools_that_change_and_its_examples_can_be_rea
     assert with_all.services["Shadow-01"].scaling.most == 9
     documented = " ".join(f"{row} {rest}" for row, rest in rows)
     others = ("cold_start_s", "instance", "at_s", "for_s", "mtbf_s", "mttr_s", *retries.MODES)
-    for key in {*batching.KEYS, *scaling.KEYS, *retries.KEYS, *others} - {"none"}:
+    blocks = (batching.BatchingKeys, scaling.ScalingKeys, retries.RetryKeys)
+    for key in {*others, *(key for keys in blocks for key in keys.declared())} - {"none"}:
         assert re.search(rf"[`\"]{key}[`\"]", documented), key
 
 

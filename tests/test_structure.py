@@ -20,6 +20,7 @@ ORDER = [
         "errors",
         "option_defaults",
         "json_files",
+        "documents",
         "quantities",
         "arrays",
         "histogram",
@@ -30,6 +31,7 @@ ORDER = [
         "statistics",
         "scenario",
         "text",
+        "reference",
     ),
     *("captures", "verdict", "result"),
     *(

@@ -43,8 +43,10 @@ MOST_VIOLATIONS. So a request of megabytes takes no longer than one of kilobytes
 from __future__ import annotations
 
 import gzip
+import html
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -74,6 +76,15 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "long": ("an integer", (int,)),
     "float": ("a finite number", (int, float)),
     "double": ("a finite number", (int, float)),
+}
+_JSON_TYPES = {
+    **{"structure": "object", "map": "object", "list": "array", "string": "string", "boolean": "boolean"},
+    **{"integer": "integer", "long": "integer", "float": "number", "double": "number"},
+}
+_VALUES = ("minimum", "maximum")
+_BOUNDS = {
+    **{"map": ("minProperties", "maxProperties"), "list": ("minItems", "maxItems"), "boolean": _VALUES},
+    **{"string": ("minLength", "maxLength"), "integer": _VALUES, "long": _VALUES, "float": _VALUES, "double": _VALUES},
 }
 # Deeper than any real request: shapes that contain themselves (Search's filters) must end before Python's stack does.
 _MAX_DEPTH = 50
@@ -120,6 +131,76 @@ def parsed(name: str, body: object) -> dict[str, Any]:
         A value has the wrong type. The message names the first one, where the service stops reading.
     """
     return _parsed(_shape(name), body, "")  # type: ignore[no-any-return]
+
+
+def json_schema(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return a request as JSON Schema (2020-12), as `violations` reads it.
+
+    Patterns that JSON Schema's implementations read in different ways (those with Unicode classes) are left out. A time
+    is a number or a text.
+
+    Parameters
+    ----------
+    name : str
+        A SageMaker action, or the name of a shape.
+    definitions : dict
+        Receives the schemas of the shapes inside by their names, to which `#/$defs/NAME` refers.
+    """
+    return _schema_of(_shape(name), definitions)
+
+
+def is_required(name: str, path: Sequence[str | int]) -> bool:
+    """Return whether a member of an action's input or of a shape, or an item of a list, must be where it stands."""
+    shape, required = _shape(name), True
+    for key in path:
+        required = isinstance(key, int) or key in shape.get("required", ())
+        shape = _resolved(shape["member"] if isinstance(key, int) else shape["members"][key])
+    return required
+
+
+def recased(name: str, document: object) -> Any:
+    """Return a document in snake case, as Terraform writes it, with the members of an action's input or of a shape.
+
+    What the shape does not know is left out, and a list of one stands for an object, as blocks of Terraform do.
+    """
+    return _recased(_shape(name), document)
+
+
+def _recased(shape: Shape, value: Any) -> Any:
+    if shape["type"] == "structure":
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if not isinstance(value, Mapping):
+            return value if value != [] else None
+        names = {member.lower(): member for member in shape.get("members", {})}
+        members = {}
+        for key, item in value.items():
+            member = names.get(str(key).replace("_", "").lower())
+            inner = None if member is None else _recased(_resolved(shape["members"][member]), item)
+            if member is not None and inner is not None:
+                members[member] = inner
+        return members
+    if shape["type"] == "list" and isinstance(value, list):
+        return [_recased(_resolved(shape["member"]), item) for item in value]
+    return value
+
+
+def with_numbers(name: str, document: object) -> Any:
+    """Return a document with numbers for texts of numbers where the shape has numbers, as CloudFormation reads them."""
+    return _with_numbers(_shape(name), document)
+
+
+def _with_numbers(shape: Shape, value: Any) -> Any:
+    if isinstance(value, Mapping) and shape["type"] == "structure":
+        known = shape.get("members", {})
+        return {k: _with_numbers(_resolved(known[k]), item) if k in known else item for k, item in value.items()}
+    if isinstance(value, list) and shape["type"] == "list":
+        return [_with_numbers(_resolved(shape["member"]), item) for item in value]
+    if isinstance(value, str) and _JSON_TYPES.get(shape["type"]) in ("integer", "number"):
+        try:
+            return int(value) if _JSON_TYPES[shape["type"]] == "integer" else float(value)
+        except ValueError:
+            return value
+    return value
 
 
 def sentence(value: object, path: str, constraint: str) -> str:
@@ -191,6 +272,52 @@ def _walk(shape: Shape, value: object, path: str, unknown: Unknown, depth: int) 
             yield from _entries(shape, value, path, unknown, depth)
         elif isinstance(value, list | tuple):
             yield from _items(shape, value, path, unknown, depth)
+
+
+def _schema_of(shape: Shape, definitions: dict[str, Any]) -> dict[str, Any]:
+    kind = shape["type"]
+    if kind == "structure":
+        required = shape.get("required", ())
+        members = {}
+        for name, member in shape.get("members", {}).items():
+            said = _text_of(member.get("documentation", ""))
+            inner = _reference(member, definitions)
+            members[name] = said | (inner if name in required else {"anyOf": [inner, {"type": "null"}]})
+        needed = {"required": list(required)} if required else {}
+        return {"type": "object", "properties": members, **needed, "additionalProperties": False}
+    if kind == "timestamp":
+        return {"type": ["number", "string"], "description": "Seconds since 1970, or a date such as 2026-12-01T00:00Z."}
+    low, high = _RANGES.get(kind, (None, None))
+    low = shape.get("min", _ADDED_MINIMUM.get(shape["shape"], low))
+    high = shape.get("max", _ADDED_MAXIMUM.get(shape["shape"], high))
+    least, most = _BOUNDS[kind]
+    schema: dict[str, Any] = {"type": _JSON_TYPES[kind]}
+    schema |= {} if low is None else {least: low}
+    schema |= {} if high is None else {most: high}
+    schema |= {"enum": shape["enum"]} if "enum" in shape else {}
+    if "\\p" not in shape.get("pattern", "\\p"):
+        schema["pattern"] = f"^(?:{shape['pattern'].removeprefix('^').removesuffix('$')})$"
+    if kind == "list":
+        schema["items"] = _reference(shape["member"], definitions)
+    if kind == "map":
+        schema["propertyNames"] = _reference(shape["key"], definitions)
+        schema["additionalProperties"] = _reference(shape["value"], definitions)
+    return schema
+
+
+def _reference(member: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    name = member["shape"]
+    if name not in definitions:
+        definitions[name] = {}  # a shape may contain itself
+        definitions[name] = _schema_of(_resolved({"shape": name}), definitions)
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _text_of(documentation: str) -> dict[str, str]:
+    """Return the first sentence of a member's documentation, which is HTML, as a description."""
+    text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", documentation).split()))
+    first = re.split(r"(?<=\.)\s", text, maxsplit=1)[0].replace(" .", ".")
+    return {"description": first} if first else {}
 
 
 def _parsed(shape: Shape, value: Any, path: str) -> Any:

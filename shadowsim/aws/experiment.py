@@ -17,14 +17,15 @@ from typing import Any
 
 from shadowsim.aws.contract import as_time, sentence, violations
 from shadowsim.aws.destinations import parse_destination
-from shadowsim.aws.other_documents import refuse_other_document
+from shadowsim.aws.request_sources import request_source
+from shadowsim.documents import read_document, refuse_doubtful
 from shadowsim.errors import ValidationError, shown
-from shadowsim.json_files import read_json
 
 # Limits from the developer guide; the service model has them in prose only.
 SHORTEST = timedelta(hours=1)
 LONGEST = timedelta(days=30)
 DEFAULT_DURATION = timedelta(days=7)
+LEAST_INSTANCES = 1  # of a variant: the model allows 0, but each variant is deployed
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,14 @@ class Experiment:
         Keys and values, in the request's order.
     read_at : datetime
         The time at which the request was read (UTC), the start of an experiment without StartTime. Not compared.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> request = ss.default_scenario().to_dict()["experiment"]
+    >>> experiment = ss.Experiment.from_request(request)
+    >>> experiment.source.pool.instance_type, experiment.sampling_percentage
+    ('ml.m5.xlarge', 50)
     """
 
     name: str
@@ -124,19 +133,33 @@ class Experiment:
     read_at: datetime = field(compare=False, repr=False)
 
     @classmethod
-    def from_request(cls, request: object, now: datetime | None = None, *, refuse_past: bool = False) -> Experiment:
+    def from_request(
+        cls,
+        request: object,
+        now: datetime | None = None,
+        *,
+        refuse_past: bool = False,
+        resource: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> Experiment:
         """Return the experiment that a request describes.
 
         Parameters
         ----------
         request : mapping, str, bytes or path
-            Keyword arguments for boto3 (times may be datetimes), JSON text, or the path of a JSON file; times in JSON
-            are seconds since 1970 or dates as text.
+            Keyword arguments for boto3 (times may be datetimes), JSON text, or the path of a file in JSON, YAML or
+            TOML; times in files are seconds since 1970 or dates as text. It may also be the answer of
+            DescribeInferenceExperiment, an endpoint configuration with a shadow variant, a template or a resource of
+            CloudFormation, or a plan of Terraform in JSON (request_sources.py).
         now : datetime, optional
             Start of an experiment without StartTime. The wall clock by default.
         refuse_past : bool
             Whether a Schedule that ends before `now` is a violation, as it is for SageMaker. By default it is not: what
             was valid once can be read again.
+        resource : str, optional
+            Which resource of a template or a plan is meant, where there are several.
+        parameters : mapping of str to object, optional
+            Values for what a template or a plan does not know before its deployment.
 
         Raises
         ------
@@ -147,8 +170,8 @@ class Experiment:
         InputError
             The file cannot be read, or holds another kind of document, such as a CloudFormation template.
         """
-        members = read_json(request)
-        refuse_other_document(members)
+        members = request_source(read_document(request), "request", resource, parameters).request
+        refuse_doubtful(members)
         read_at = as_time(now if now is not None else datetime.now(UTC))
         if read_at is None:
             raise TypeError(f"now must be a datetime, got {now!r}")
@@ -207,8 +230,9 @@ def pool_rules(variants: Sequence[Any], path: str) -> Iterator[str]:
     for i, variant in enumerate(variants, start=1):
         pool = _member(_member(variant, "InfrastructureConfig"), "RealTimeInferenceConfig")
         count = _member(pool, "InstanceCount")
-        if isinstance(count, int) and not isinstance(count, bool) and count == 0:
-            constraint = "Member must have value greater than or equal to 1, because each variant is deployed"
+        if isinstance(count, int) and not isinstance(count, bool) and count == LEAST_INSTANCES - 1:
+            constraint = f"Member must have value greater than or equal to {LEAST_INSTANCES}, "
+            constraint += "because each variant is deployed"
             at = f"{path}.{i}.member.infrastructureConfig.realTimeInferenceConfig.instanceCount"
             yield sentence(count, at, constraint)
 

@@ -155,6 +155,22 @@ class Agreement:
         The answers' format; "auto" takes what fits both answers of a pair, whatever their content types.
     n_bytes : int
         Compared pairs whose answers encode no values in one format: they are equal byte for byte, or differ.
+
+    Examples
+    --------
+    >>> import json, shadowsim as ss
+    >>> from pathlib import Path
+    >>> def captured(variant, answer):
+    ...     payload = {"observedContentType": "application/json", "mode": "OUTPUT", "data": answer, "encoding": "JSON"}
+    ...     about = {"eventId": "e1", "inferenceId": "r1", "inferenceTime": "2026-12-01T00:00:00Z"}
+    ...     file = Path("captures", "ranker", variant, "2026/12/01/00/00-00-000-a.jsonl")
+    ...     file.parent.mkdir(parents=True, exist_ok=True)
+    ...     line = {"captureData": {"endpointOutput": payload}, "eventMetadata": about, "eventVersion": "0"}
+    ...     with file.open("w") as lines:
+    ...         print(json.dumps(line), file=lines)
+    ...     return Path("captures", "ranker", variant)
+    >>> ss.agreement(captured("AllTraffic", "[1]"), captured("Shadow-01", "[1]")).within.low > 0.0
+    True
     """
 
     exact: Share
@@ -290,10 +306,20 @@ def agreement(
 
     Examples
     --------
-    >>> import shadowsim as ss
-    >>> answers = ss.agreement("AllTraffic", "Shadow-01", ignore="$.request_id", rtol=1e-6)  # doctest: +SKIP
-    >>> answers.within.low >= 0.99  # doctest: +SKIP
-    True
+    >>> import json, shadowsim as ss
+    >>> from pathlib import Path
+    >>> def captured(variant, answer):
+    ...     payload = {"observedContentType": "application/json", "mode": "OUTPUT", "data": answer, "encoding": "JSON"}
+    ...     about = {"eventId": "e1", "inferenceId": "r1", "inferenceTime": "2026-12-01T00:00:00Z"}
+    ...     file = Path("captures", "ranker", variant, "2026/12/01/00/00-00-000-a.jsonl")
+    ...     file.parent.mkdir(parents=True, exist_ok=True)
+    ...     line = {"captureData": {"endpointOutput": payload}, "eventMetadata": about, "eventVersion": "0"}
+    ...     with file.open("w") as lines:
+    ...         print(json.dumps(line), file=lines)
+    ...     return Path("captures", "ranker", variant)
+    >>> answers = ss.agreement(captured("AllTraffic", "[1]"), captured("Shadow-01", "[1.0]"))
+    >>> answers.n_pairs
+    1
     """
     for name, value in (("rtol", rtol), ("atol", atol)):
         number(value, name, least=0.0)

@@ -152,6 +152,23 @@ def read_captures(source: Source, *, bodies: bool = True) -> Captures:
     ------
     InputError
         There is no such file, no file with captures, or one that cannot be read.
+
+    Examples
+    --------
+    >>> import json, shadowsim as ss
+    >>> from pathlib import Path
+    >>> def captured(variant, answer):
+    ...     payload = {"observedContentType": "application/json", "mode": "OUTPUT", "data": answer, "encoding": "JSON"}
+    ...     about = {"eventId": "e1", "inferenceId": "r1", "inferenceTime": "2026-12-01T00:00:00Z"}
+    ...     file = Path("captures", "ranker", variant, "2026/12/01/00/00-00-000-a.jsonl")
+    ...     file.parent.mkdir(parents=True, exist_ok=True)
+    ...     line = {"captureData": {"endpointOutput": payload}, "eventMetadata": about, "eventVersion": "0"}
+    ...     with file.open("w") as lines:
+    ...         print(json.dumps(line), file=lines)
+    ...     return Path("captures", "ranker", variant)
+    >>> captures = ss.read_captures(captured("AllTraffic", "[1]"))
+    >>> captures.records[["variant", "inference_id", "response_bytes"]].to_numpy().tolist()
+    [['AllTraffic', 'r1', 3]]
     """
     import pandas as pd
 
@@ -189,6 +206,22 @@ def captured_arrivals(source: Source, *, seed: int = 0) -> pd.DataFrame:
     ------
     InputError
         As for `read_captures`; or there are several variants, or a record without a time.
+
+    Examples
+    --------
+    >>> import json, shadowsim as ss
+    >>> from pathlib import Path
+    >>> def captured(variant, answer):
+    ...     payload = {"observedContentType": "application/json", "mode": "OUTPUT", "data": answer, "encoding": "JSON"}
+    ...     about = {"eventId": "e1", "inferenceId": "r1", "inferenceTime": "2026-12-01T00:00:00Z"}
+    ...     file = Path("captures", "ranker", variant, "2026/12/01/00/00-00-000-a.jsonl")
+    ...     file.parent.mkdir(parents=True, exist_ok=True)
+    ...     line = {"captureData": {"endpointOutput": payload}, "eventMetadata": about, "eventVersion": "0"}
+    ...     with file.open("w") as lines:
+    ...         print(json.dumps(line), file=lines)
+    ...     return Path("captures", "ranker", variant)
+    >>> ss.captured_arrivals(captured("AllTraffic", "[1]")).columns.tolist()
+    ['timestamp', 'request_bytes', 'response_bytes']
     """
     columns = ["timestamp", "request_bytes", "response_bytes"]
     return arrivals_of(read_captures(source, bodies=False), source, seed=seed)[columns]

@@ -10,5 +10,6 @@ option_parsers  reads the values of options, and names the option when one is wr
 options         declares the options that several commands share, and makes the scenario of a command line
 outputs         writes saved runs and HTML pages
 plan            defines size, plan and sweep
+reference       defines schema and explain, the reference of a scenario
 serve           defines serve, which runs the local stand-in for SageMaker
 """

@@ -24,6 +24,7 @@ from shadowsim.cli.options import (
     TpotSloS,
     TtftSloS,
     Workers,
+    from_anywhere,
     print_assumptions,
     refuse_both_formats,
     scenario_of,
@@ -147,6 +148,7 @@ def compare(
 
 
 @app.command(epilog="Example: shadowsim noise-floor scenario.json --set sampling_percentage=10")
+@from_anywhere
 def noise_floor(
     file: File = None,
     rate: Rate = None,

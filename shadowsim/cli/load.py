@@ -19,11 +19,11 @@ from shadowsim.cli.options import (
     Csv,
     Edits,
     Json,
+    Origin,
     Quiet,
     Seed,
     assumption_lines,
     refuse_both_formats,
-    scenario_source,
     shows_progress,
 )
 from shadowsim.cli.outputs import make_folder, remove_earlier
@@ -239,7 +239,7 @@ def load(
     live = _LiveLine() if shows_progress(as_json, as_csv, quiet) else None
     options: dict[str, Any] = {
         "endpoint": endpoint,
-        "scenario": None if scenario is None else scenario_source(scenario),
+        "scenario": None if scenario is None else Origin(scenario).source(),
         "rate_per_s": rate,
         "duration_s": duration,
         "stages": stages or (),

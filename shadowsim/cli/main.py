@@ -1,7 +1,7 @@
 """Defines the program `shadowsim` and its commands init, validate, simulate, report and instances.
 
-compare.py, load.py, measure.py, plan.py and serve.py define the other commands. Modules that are slow to import are
-imported inside the command that needs them, so that help appears at once.
+compare.py, load.py, measure.py, plan.py, reference.py and serve.py define the other commands. Modules that are slow to
+import are imported inside the command that needs them, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shadowsim import __version__
-from shadowsim.cli import compare, load, measure, plan, serve
+from shadowsim.cli import compare, load, measure, plan, reference, serve
 from shadowsim.cli.console import (
     BAD_INPUT,
     FAILED_GOAL,
@@ -33,16 +33,19 @@ from shadowsim.cli.options import (
     Edits,
     File,
     Json,
+    Origin,
     PriceFile,
     Quiet,
     Rate,
+    RequiredFile,
     Seed,
     Workers,
     assumption_lines,
-    document_of,
+    from_anywhere,
     refuse_both_formats,
     scenario_of,
     shows_progress,
+    wrapped_assumptions,
 )
 from shadowsim.cli.outputs import PAGE_ALONE, make_folder, save_runs, write_page
 from shadowsim.errors import InputError, ShadowsimError, ValidationError
@@ -103,11 +106,9 @@ def main(
 
 
 @app.command(epilog="Example: shadowsim init request.json > scenario.json")
+@from_anywhere
 def init(
-    request: Annotated[
-        str | None,
-        typer.Argument(metavar="REQUEST.json", help="A CreateInferenceExperiment request; - reads standard input."),
-    ] = None,
+    file: File = None,
     rate: Rate = None,
     out: Annotated[
         Path | None,
@@ -117,17 +118,15 @@ def init(
     """Print a scenario to edit.
 
     With a request, print its scenario with every main key spelled out and a placeholder for the traffic; without one,
-    print the built-in scenario. All keys are tabled in the docstrings of shadowsim.scenario.traffic, rates (profiles),
-    laws (times), service, batching, scaling, outages, retries, and paths (aliases):
-    `python -m pydoc shadowsim.scenario.traffic`.
+    print the built-in scenario. `shadowsim explain` and `shadowsim explain PATH` tell what its keys mean.
     """
     from shadowsim.scenario.fields import BLOCKS
     from shadowsim.scenario.scenario import Scenario, init_scenario
 
-    document = None if request is None else document_of(request)
+    document = None if file is None else file.document()
     if document and any(key in BLOCKS for key in document):
-        raise InputError(str(request), "is a scenario already: edit the file itself")
-    scenario = init_scenario(document)
+        raise InputError(str(file), "is a scenario already: edit the file itself")
+    scenario = init_scenario(document) if file is None else init_scenario(document, file.resource, file.parameters)
     if rate is not None:
         scenario = Scenario.from_dict(scenario).replace({"rate_per_s": rate}).to_dict()
     if out is None:
@@ -138,14 +137,9 @@ def init(
 
 
 @app.command(epilog="Example: shadowsim validate request.json")
+@from_anywhere
 def validate(
-    request: Annotated[
-        str,
-        typer.Argument(
-            metavar="REQUEST.json",
-            help="A CreateInferenceExperiment request or a scenario; - reads standard input.",
-        ),
-    ],
+    file: RequiredFile = None,
     prices: PriceFile = None,
     now: Annotated[
         datetime | None,
@@ -162,10 +156,12 @@ def validate(
 
     If it is valid, describe it and what it costs; otherwise list every violation of the request, one per line.
     """
+    if file is None:
+        raise InputError("FILE", "is required, or --from-aws NAME (see shadowsim validate --help)")
     own_prices = None if prices is None else _read_prices(prices)
     text, violations = "", []
     try:
-        text = _description(request, own_prices, now or datetime.now(UTC))
+        text = _description(file, own_prices, now or datetime.now(UTC))
     except ShadowsimError as error:
         if not (as_json or isinstance(error, ValidationError)):
             raise
@@ -179,6 +175,7 @@ def validate(
 
 
 @app.command(epilog=_SIMULATE_EXAMPLES)
+@from_anywhere
 def simulate(
     file: File = None,
     rate: Rate = None,
@@ -334,6 +331,7 @@ app.add_typer(compare.app)
 app.add_typer(plan.app)
 app.add_typer(load.app)
 app.add_typer(measure.app)
+app.add_typer(reference.app)
 app.add_typer(serve.app)
 
 
@@ -359,7 +357,7 @@ def _read_prices(file: Path) -> Prices:
     return read_prices(file)
 
 
-def _description(file: str, prices: Prices | None, now: datetime) -> str:
+def _description(file: Origin, prices: Prices | None, now: datetime) -> str:
     """Return a text on a request or a scenario.
 
     Raises
@@ -372,22 +370,28 @@ def _description(file: str, prices: Prices | None, now: datetime) -> str:
     from shadowsim.aws.contract import violations
     from shadowsim.aws.experiment import Experiment, past_rules
     from shadowsim.aws.instances import experiment_text
+    from shadowsim.aws.request_sources import request_source
+    from shadowsim.documents import refuse_doubtful
     from shadowsim.scenario.fields import BLOCKS
 
     price_of = None if prices is None else prices.quoted
-    document = document_of(file)
+    document = file.document()
     if not document:
         needed = re.findall(r"at '(\w+)'", "\n".join(violations("CreateInferenceExperiment", document)))
         names = ", ".join(name[0].upper() + name[1:] for name in needed)
-        raise InputError("stdin" if file == "-" else file, f"is an empty object; a request needs {names}")
+        raise InputError(str(file), f"is an empty object; a request needs {names}")
     if not any(key in BLOCKS for key in document):
-        return experiment_text(Experiment.from_request(document, now, refuse_past=True), price_of)
+        found = request_source(document, "request", file.resource, file.parameters)
+        refuse_doubtful(found.request)
+        experiment = Experiment.from_request(found.request, now, refuse_past=file.from_aws is None)
+        assumed = "".join(f"\n{line}" for line in wrapped_assumptions(found.assumed.values()))
+        return experiment_text(experiment, price_of) + (f"\n{assumed}" if assumed else "")
     from shadowsim.planning.costs import cost
     from shadowsim.report.analysis_text import data_text
     from shadowsim.report.scenario_text import scenario_text
     from shadowsim.scenario.scenario import Scenario
 
-    scenario = Scenario.from_dict(document, None if file == "-" else Path(file).parent)
+    scenario = Scenario.from_dict(document, file.folder)
     broken = list(past_rules(scenario.experiment.to_request().get("Schedule"), now))
     if broken:
         raise ValidationError(broken)

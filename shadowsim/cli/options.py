@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,14 +18,115 @@ from shadowsim.errors import InputError
 if TYPE_CHECKING:
     from shadowsim.scenario.scenario import Scenario
 
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a command's request or scenario comes from.
+
+    Attributes
+    ----------
+    file : str
+        A file; - is standard input.
+    from_aws : str or None
+        Or an experiment that exists.
+    resource, parameters : str or None, and mapping
+        Which resource of a template or plan is meant, and values for what it does not know.
+    """
+
+    file: str
+    from_aws: str | None = None
+    resource: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.from_aws or ("stdin" if self.file == "-" else self.file)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that file paths are relative to."""
+        return None if self.from_aws or self.file == "-" else Path(self.file).parent
+
+    def document(self) -> dict[str, Any]:
+        """Return the object in it."""
+        from shadowsim.documents import read_document
+
+        if self.from_aws is not None:
+            from shadowsim.aws.existing import described_experiment
+
+            return described_experiment(self.from_aws, "--from-aws")
+        return read_document(sys.stdin.buffer.read(), "stdin") if self.file == "-" else read_document(Path(self.file))
+
+    def source(self) -> object:
+        """Return what `Scenario.of` reads: a path, or the object."""
+        return self.document() if self.from_aws or self.file == "-" else Path(self.file)
+
+
+_FILE_HELP = (
+    "A request or a scenario (JSON, YAML or TOML), a template or plan with a request, or an endpoint configuration; - "
+    "reads standard input."
+)
 File = Annotated[
+    Origin | None,
+    typer.Argument(parser=Origin, metavar="FILE", help=_FILE_HELP, show_default="the built-in scenario"),
+]
+RequiredFile = Annotated[
+    Origin | None, typer.Argument(parser=Origin, metavar="FILE", help=_FILE_HELP, show_default=False)
+]
+_FromAws = Annotated[
     str | None,
-    typer.Argument(
-        metavar="FILE.json",
-        help="A request or a scenario; - reads standard input.",
-        show_default="the built-in scenario",
+    typer.Option("--from-aws", metavar="NAME", help="Take the experiment that exists in AWS (boto3), and no file."),
+]
+_Resource = Annotated[
+    str | None,
+    typer.Option("--resource", metavar="NAME", help="The resource of a template or plan, where there are several."),
+]
+_Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parameter",
+        metavar="NAME=VALUE",
+        help="A value that a template or plan does not know, as in Role.Arn=...; repeatable.",
     ),
 ]
+_ORIGIN_OPTIONS = {"from_aws": _FromAws, "resource": _Resource, "parameter": _Parameters}
+
+
+def from_anywhere(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command with a `file` the options that say where it comes from; the command sees one `Origin`."""
+
+    @wraps(command)
+    def with_origin(
+        *args: Any,
+        file: Origin | None = None,
+        from_aws: str | None = None,
+        resource: str | None = None,
+        parameter: list[str] | None = None,
+        **options: Any,
+    ) -> None:
+        if from_aws is not None and file is not None:
+            raise InputError("--from-aws", "must not be given together with a file")
+        if file is None and from_aws is None and (resource or parameter):
+            raise InputError("--resource" if resource else "--parameter", "needs a file")
+        if from_aws is not None or file is not None:
+            file = Origin("" if file is None else file.file, from_aws, resource, dict(map(_parameter, parameter or [])))
+        command(*args, file=file, **options)
+
+    signature = inspect.signature(command, eval_str=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    new = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _ORIGIN_OPTIONS.items()]
+    own = [parameter.replace(kind=keyword) for parameter in signature.parameters.values()]
+    with_origin.__signature__ = signature.replace(parameters=[*own, *new])  # type: ignore[attr-defined]
+    with_origin.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *new)}
+    return with_origin
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise InputError("--parameter", "must be NAME=VALUE", text)
+    return name.strip(), value
+
+
 Rate = Annotated[
     float | None,
     typer.Option(
@@ -116,15 +220,8 @@ TpotSloS = Annotated[
 ]
 
 
-def document_of(file: str) -> dict[str, Any]:
-    """Return the JSON object in a file; - is standard input."""
-    from shadowsim.json_files import read_json
-
-    return read_json(sys.stdin.buffer.read(), "stdin") if file == "-" else read_json(Path(file))
-
-
 def scenario_of(
-    file: str | None, rate: float | None = None, edits: Sequence[str] | None = None, seed: int | None = None
+    file: Origin | None, rate: float | None = None, edits: Sequence[str] | None = None, seed: int | None = None
 ) -> Scenario:
     """Return the scenario of a command line with all its edits made."""
     from shadowsim.scenario.paths import parse_set
@@ -132,19 +229,21 @@ def scenario_of(
 
     changes: dict[str, object] = {} if seed is None else {"seed": seed}
     changes |= map(parse_set, edits or [])
-    return Scenario.of(default_scenario() if file is None else scenario_source(file), rate, changes)
-
-
-def scenario_source(file: str) -> object:
-    """Return what `Scenario.of` reads for a file; - is standard input."""
-    return document_of(file) if file == "-" else Path(file)
+    if file is None:
+        return Scenario.of(default_scenario(), rate, changes)
+    return Scenario.of(file.source(), rate, changes, resource=file.resource, parameters=file.parameters)
 
 
 def assumption_lines(scenario: Scenario, more: Iterable[str] = ()) -> list[str]:
     """Return what was assumed for a scenario, how its traces were read, and further sentences, in wrapped lines."""
+    return wrapped_assumptions((*scenario.assumptions, *more))
+
+
+def wrapped_assumptions(sentences: Iterable[str]) -> list[str]:
+    """Return sentences on what was assumed, in wrapped lines."""
     from shadowsim.text import wrapped
 
-    return [wrapped(sentence, "assumed  ", " " * 9) for sentence in (*scenario.assumptions, *more)]
+    return [wrapped(sentence, "assumed  ", " " * 9) for sentence in sentences]
 
 
 def print_assumptions(scenario: Scenario, for_machines: bool = False, more: Iterable[str] = ()) -> None:

@@ -22,6 +22,7 @@ from shadowsim.cli.options import (
     Report,
     Seed,
     Workers,
+    from_anywhere,
     print_assumptions,
     refuse_both_formats,
     scenario_of,
@@ -87,6 +88,7 @@ app = typer.Typer()
 
 
 @app.command(epilog=_SIZE_EXAMPLES)
+@from_anywhere
 def size(
     file: File = None,
     slo: Annotated[
@@ -173,6 +175,7 @@ def size(
 
 
 @app.command(epilog=_CAPACITY_EXAMPLES)
+@from_anywhere
 def capacity(
     file: File = None,
     slo: Annotated[
@@ -231,6 +234,7 @@ def capacity(
 
 
 @app.command("scaling-policy", epilog=_SCALING_EXAMPLES)
+@from_anywhere
 def scaling_policy(
     file: File = None,
     slo: Annotated[
@@ -282,6 +286,7 @@ def scaling_policy(
 
 
 @app.command(epilog=_PLAN_EXAMPLES)
+@from_anywhere
 def plan(
     file: File = None,
     effect: Annotated[
@@ -378,6 +383,7 @@ def plan(
 
 
 @app.command(epilog=_SWEEP_EXAMPLES)
+@from_anywhere
 def sweep(
     file: File = None,
     settings: Annotated[

@@ -286,8 +286,7 @@ def scenario_settings(file: Path | None, timeout_s: float | None) -> ScenarioSet
     InputError, ValidationError, SerializationError
         The file is not a scenario, or has a service that a server cannot simulate.
     """
-    from shadowsim.scenario.defaults import TIMEOUT_S
-    from shadowsim.scenario.reading import Mirroring
+    from shadowsim.scenario.reading import TIMEOUT_S, Mirroring
     from shadowsim.scenario.scenario import Scenario
     from shadowsim.server.data_plane.simulated import check_simulable
 

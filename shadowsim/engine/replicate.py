@@ -67,6 +67,13 @@ def replication(scenario: Scenario, r: int) -> Scenario:
     ------
     InputError
         When `r` is not the number of a replication.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> scenario = ss.default_scenario()
+    >>> scenario.seed, ss.replication(scenario, 0).seed != ss.replication(scenario, 1).seed
+    (7, True)
     """
     integer(r, "r", least=0, most=MOST_REPLICATIONS - 1)
     with np.errstate(over="ignore"):  # hash arithmetic wraps
@@ -111,6 +118,14 @@ def replicate(
         When the scenario or a parameter cannot be used.
     ExecutorError
         When the executor is broken, or has lost a run's worker for the third time.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 50}
+    >>> results = ss.replicate(ss.default_scenario().replace({"traffic": traffic, "horizon_s": 600}), 3)
+    >>> [result.verdict.status for result in results]
+    ['STABLE', 'STABLE', 'STABLE']
     """
     if workers is not None:
         integer(workers, "workers", least=1)
@@ -224,6 +239,15 @@ def summarise(results: Sequence[Result], confidence: float = CONFIDENCE) -> pd.D
     DataFrame
         One row per (variant, figure), source first: variant, role, figure (a column of `Result.summary`), mean,
         half_width (NaN for fewer than two runs), n (runs that have the figure), standard_error (likewise).
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 50}
+    >>> results = ss.replicate(ss.default_scenario().replace({"traffic": traffic, "horizon_s": 600}), 3)
+    >>> means = ss.summarise(results).set_index(["role", "figure"])
+    >>> float(means.loc[("source", "mean_s"), "mean"].round(3)), int(means.loc[("source", "mean_s"), "n"])
+    (0.02, 3)
     """
     from shadowsim.statistics.enough_replications import ALLOWANCE  # scipy takes a quarter of a second
     from shadowsim.statistics.estimates import critical

@@ -68,6 +68,16 @@ def calibrate(
     ------
     InputError
         When there are too few requests, or a parameter breaks its constraint.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, shadowsim as ss
+    >>> arrival_s = np.arange(400) * 0.1  # one request at a time, so that latencies are service times
+    >>> latency_s = np.random.default_rng(1).gamma(4.0, 0.005, 400)
+    >>> pd.DataFrame({"arrival_s": arrival_s, "latency_s": latency_s}).to_csv("measured.csv", index=False)
+    >>> model = ss.calibrate("measured.csv")
+    >>> sorted(model.service)
+    ['time', 'workers']
     """
     if reserve is not None and not 0.0 < reserve < 1.0:
         raise InputError("reserve", "must be a share above 0 and below 1", reserve)

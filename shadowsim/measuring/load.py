@@ -178,6 +178,26 @@ def load(
 
         run = ss.load("http://127.0.0.1:8080/invocations", rate_per_s=200, duration_s=60)
         run.verdict.status, run.quantile(0.99)
+
+    Examples
+    --------
+    >>> import threading, shadowsim as ss
+    >>> from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    >>> class Service(BaseHTTPRequestHandler):
+    ...     protocol_version = "HTTP/1.1"
+    ...     def do_POST(self):
+    ...         self.rfile.read(int(self.headers["Content-Length"]))
+    ...         self.send_response(200)
+    ...         self.send_header("Content-Length", "2")
+    ...         self.end_headers()
+    ...         self.wfile.write(b"ok")
+    ...     def log_message(self, *args): pass
+    >>> server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    >>> threading.Thread(target=server.serve_forever, daemon=True).start()
+    >>> run = ss.load(f"http://127.0.0.1:{server.server_port}", rate_per_s=20, duration_s=1)
+    >>> sorted(set(run.requests["status"]))
+    ['answered']
+    >>> server.shutdown(); server.server_close()
     """
     planned = plan_load(
         url,

@@ -64,6 +64,13 @@ class Measurement:
         Lines that were read from text, and those of them that could not be understood.
     first_damaged : str
         The place and cause of the first of these, or "".
+
+    Examples
+    --------
+    >>> import pandas as pd, shadowsim as ss
+    >>> pd.DataFrame({"arrival_s": [0.0, 0.5], "latency_s": [0.02, 0.03]}).to_csv("log.csv", index=False)
+    >>> ss.read_measurement("log.csv").requests["latency_s"].tolist()
+    [0.02, 0.03]
     """
 
     form: str

@@ -160,6 +160,16 @@ def predict(
     ------
     InputError
         When a file cannot be used, or a parameter breaks its constraint.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, shadowsim as ss
+    >>> arrival_s = np.arange(400) * 0.1
+    >>> latency_s = np.random.default_rng(1).gamma(4.0, 0.005, 400)
+    >>> pd.DataFrame({"arrival_s": arrival_s, "latency_s": latency_s}).to_csv("measured.csv", index=False)
+    >>> model = {"time": {"law": "gamma", "mean_s": 0.02, "scv": 0.25}, "workers": 1}
+    >>> ss.predict(model, "measured.csv", draws=20).verdict
+    'right'
     """
     integer(draws, "draws", least=20)
     for name, value in (("margin_pct", margin_pct), ("tolerance_pct", tolerance_pct)):

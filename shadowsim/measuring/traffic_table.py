@@ -25,6 +25,13 @@ def traffic_table(measurement: Measurement) -> pd.DataFrame:
     ------
     InputError
         Neither requests nor counts of more than one period are known.
+
+    Examples
+    --------
+    >>> import pandas as pd, shadowsim as ss
+    >>> pd.DataFrame({"arrival_s": [0.0, 0.5], "latency_s": [0.02, 0.03]}).to_csv("log.csv", index=False)
+    >>> ss.traffic_table(ss.read_measurement("log.csv")).columns.tolist()
+    ['arrival_s']
     """
     if measurement.requests is not None:
         columns = ["arrival_s", *(name for name in SIZES if name in measurement.requests.columns)]

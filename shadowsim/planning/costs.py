@@ -147,6 +147,13 @@ def cost(
     ------
     InputError, ValidationError
         When the scenario or the prices cannot be used.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> test = ss.cost(ss.default_scenario().replace({"horizon_s": "1h"}), {"ml.m5.xlarge": 0.25})
+    >>> test.instances_usd  # six instances for the seven days of a Schedule that is left out
+    252.0
     """
     run = scenario if isinstance(scenario, Result) else None
     given = scenario.scenario if isinstance(scenario, Result) else scenario

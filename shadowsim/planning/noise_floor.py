@@ -86,6 +86,14 @@ def noise_floor(
     ------
     InputError, ValidationError
         When the scenario or a parameter cannot be used.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 50}
+    >>> floor = ss.noise_floor(ss.default_scenario().replace({"traffic": traffic, "horizon_s": 600}), replications=2)
+    >>> int(floor.set_index("metric").loc["p50", "n"])
+    2
     """
     asked = Scenario.of(scenario)
     if asked.experiment.sampling_percentage == 0:

@@ -210,6 +210,15 @@ def assert_no_regression(
         With the table of the metrics that differ.
     InputError
         When a parameter or a run cannot be used.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 50}
+    >>> run = ss.simulate(ss.default_scenario().replace({"traffic": traffic, "horizon_s": 600}))
+    >>> _ = run.save("last-release")
+    >>> set(ss.assert_no_regression(run, "last-release", margin="5%")["outcome"]) <= {"same", "not_enough"}
+    True
     """
     __tracebackhide__ = True
     wrong = [roles] if isinstance(roles, str) else [role for role in roles if role not in ROLES]

@@ -54,6 +54,16 @@ def recommend(frame: pd.DataFrame) -> pd.Series[Any] | None:
     ------
     InputError
         When the frame is not one of `plan`.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 20}
+    >>> scenario = ss.default_scenario().replace({"traffic": traffic, "horizon_s": 600})
+    >>> plan = ss.plan(scenario, "p99 +300%", shares=[100], durations=["20min", "1h"], replications=10)
+    >>> best = ss.recommend(plan)
+    >>> float(best["duration_s"])
+    1200.0
     """
     if not isinstance(frame, pd.DataFrame) or not _RANKED_BY.issubset(frame.columns):
         raise InputError("frame", "must be what plan returned")

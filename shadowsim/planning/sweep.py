@@ -120,6 +120,15 @@ def sweep(
         their workers. The message says how many runs are kept in the cache; another sweep continues from there.
     KeyboardInterrupt
         Unfinished runs on threads are abandoned; finished runs are in the cache.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> traffic = {"process": "poisson", "rate_per_s": 50}
+    >>> scenario = ss.default_scenario().replace({"traffic": traffic, "horizon_s": 600})
+    >>> rows = ss.sweep(scenario, {"sampling_percentage": [10, 100], "shadow.instance_count": [1, 2]})
+    >>> rows[rows["role"] == "shadow"][["sampling_percentage", "shadow.instance_count"]].to_numpy().tolist()
+    [[10, 1], [10, 2], [100, 1], [100, 2]]
     """
     if workers is not None:
         integer(workers, "workers", least=1)

@@ -15,6 +15,7 @@ from itertools import product
 from typing import cast
 
 from shadowsim.errors import InputError, ShadowsimError, shown
+from shadowsim.scenario.defaults import KEY_NAMES
 from shadowsim.scenario.paths import parse_set, plain, target_of, value_at
 from shadowsim.scenario.scenario import Scenario
 
@@ -158,7 +159,7 @@ def _path(path: object) -> str:
 
 def _target(base: Scenario, path: str) -> str:
     names = {"source": base.experiment.source.name, "shadow": base.experiment.shadow.name}
-    return target_of(path, base.document, names)
+    return target_of(path, base.document, names, KEY_NAMES)
 
 
 def _check_paths(base: Scenario, settings: Mapping[str, object]) -> None:

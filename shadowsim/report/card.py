@@ -65,6 +65,13 @@ def card(thing: Result | Experiment | Scenario | pd.DataFrame) -> Card:
     ------
     InputError
         If `thing` is anything else.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> card = ss.card(ss.default_scenario())
+    >>> "built-in" in card._repr_html_()
+    True
     """
     if isinstance(thing, Result):
         return _result_card(thing)

@@ -3,6 +3,7 @@
 batching     reads dynamic batchers
 defaults     holds default values, the built-in scenario, and the one that a plain request stands for
 fields       reads and checks values of JSON objects and parameters of functions
+keys         declares the keys of blocks, so that one declaration reads and describes them
 laws         defines distributions of service times and sizes, with their quantiles and moments
 log_forms    recognises logs, results of load tools and exports of CloudWatch by their content
 outages      reads outages of instances, listed or by chance

@@ -21,14 +21,52 @@ Either `factors` or `marginal` is required, unless `max_size` is 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from shadowsim.errors import Collector, InputError
+from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
+from shadowsim.scenario.keys import Alternatives, Integer, Keys, Number, Numbers, Schema, given, optional
 
-KEYS = ("max_size", "max_delay_s", "factors", "marginal")
 MOST_IN_A_BATCH = 4096
 MAX_FACTOR = 1e6
+
+
+class BatchingKeys(Keys):
+    """Keys of `batching`."""
+
+    title = "A dynamic batcher: each worker takes several waiting requests at once."
+    max_size = Integer("Most requests in a batch.", least=1, most=MOST_IN_A_BATCH)
+    max_delay_s = Number(
+        "How long the oldest request may wait for the batch to fill; 0 takes whatever waits.", default=0.0, least=0.0
+    )
+    factors = optional(
+        Numbers(
+            "Factors on the time of a batch of 1, 2, ... requests, at most `max_size`; the last holds for more.",
+            longest=MOST_IN_A_BATCH,
+            above=0.0,
+            most=MAX_FACTOR,
+        )
+    )
+    marginal = optional(
+        Number(
+            "In place of `factors`: the factor is 1 + marginal x (size - 1). 0 is a batch that takes as long as one "
+            "request, 1 is no gain from batching.",
+            least=0.0,
+            most=MAX_FACTOR,
+        )
+    )
+    rules = (Alternatives(("factors", "marginal"), 0, 1, "must be left out where `factors` are given", at="marginal"),)
+    examples = (
+        {"max_size": 8, "max_delay_s": "5ms", "marginal": 0.1},
+        {"max_size": 4, "factors": [1.0, 1.1, 1.2, 1.5]},
+    )
+
+    @classmethod
+    def schema(cls, tag: Mapping[str, Schema] | None = None, null: Iterable[str] = ()) -> Schema:
+        """Return its schema; a batch of several requests needs to know how long it takes."""
+        own, single = super().schema(tag, null), {"properties": {"max_size": {"const": 1}}}
+        return own | {"allOf": [*own["allOf"], {"anyOf": [single, given("factors"), given("marginal")]}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,29 +106,16 @@ def parse_batching(block: Block) -> Batcher:
     InputError
         When a key is unknown, or a value breaks its constraint.
     """
-    errors = Collector()
-    with errors:
-        block.only(KEYS)
-    with errors:
-        max_delay_s = block.number("max_delay_s", 0.0, least=0.0)
-    with errors:
-        max_size = block.integer("max_size", least=1, most=MOST_IN_A_BATCH)
-        with errors:
-            factors = _factors(block, max_size)
-    errors.check()
-    return Batcher(max_size, max_delay_s, factors)
+    keys = BatchingKeys.read(block)
+    return Batcher(keys.max_size, keys.max_delay_s, _factors(block, keys))
 
 
-def _factors(block: Block, max_size: int) -> tuple[float, ...]:
-    if block.has("factors") and block.has("marginal"):
-        raise InputError(block.at("marginal"), "must be left out where `factors` are given", block.values["marginal"])
-    if block.has("factors"):
-        factors = block.numbers("factors", above=0.0, most=MAX_FACTOR)
-        if len(factors) > max_size:
-            constraint = f"must have at most one factor for each size up to {max_size}"
-            raise InputError(block.at("factors"), constraint, len(factors))
-        return factors + factors[-1:] * (max_size - len(factors))
-    if max_size > 1 and not block.has("marginal"):
+def _factors(block: Block, keys: BatchingKeys) -> tuple[float, ...]:
+    if keys.factors is not None:
+        if len(keys.factors) > keys.max_size:
+            constraint = f"must have at most one factor for each size up to {keys.max_size}"
+            raise InputError(block.at("factors"), constraint, len(keys.factors))
+        return keys.factors + keys.factors[-1:] * (keys.max_size - len(keys.factors))
+    if keys.max_size > 1 and keys.marginal is None:
         raise InputError(block.path, "needs `factors` or `marginal`: how much longer a batch takes than one request")
-    marginal = block.number("marginal", 0.0, least=0.0, most=MAX_FACTOR)
-    return tuple(1.0 + marginal * (size - 1) for size in range(1, max_size + 1))
+    return tuple(1.0 + (keys.marginal or 0.0) * (size - 1) for size in range(1, keys.max_size + 1))

@@ -6,33 +6,26 @@ value that is assumed instead comes with a sentence, which the caller can read a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import lookup
+from shadowsim.aws.request_sources import RequestSource
 from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import BLOCKS
 from shadowsim.scenario.paths import ALIASES, edited, plain, target_of
-from shadowsim.scenario.routing import DEFAULT_ROUTING
+from shadowsim.scenario.reading import BLOCK_KEYS, RunKeys
+from shadowsim.scenario.service import ServiceKeys
 
-OVERHEAD_S, TIMEOUT_S = 0.002, 60.0
-RULE, INSTANT = "coin", "arrival"
-PERIOD_S, SEED, SAMPLE_REQUESTS, REPLICATIONS = 60.0, 7, 10_000, 1
-
-ENDPOINT: dict[str, object] = {"routing": DEFAULT_ROUTING, "overhead_s": OVERHEAD_S, "timeout_s": TIMEOUT_S}
-MIRROR: dict[str, object] = {
-    "rule": RULE,
-    "instant": INSTANT,
-    "max_in_flight": None,
-    "max_body_bytes": None,
-    "max_per_s": None,
+KEY_NAMES: Mapping[str, Sequence[str]] = {
+    **{block: tuple(keys.declared()) for block, keys in BLOCK_KEYS.items()},
+    "services": (*ServiceKeys.declared(), "by_instance_type"),
 }
+ENDPOINT: dict[str, object] = {name: key.default for name, key in BLOCK_KEYS["endpoint"].declared().items()}
+MIRROR: dict[str, object] = {name: key.default for name, key in BLOCK_KEYS["mirror"].declared().items()}
 RUN: dict[str, object] = {
-    "horizon_s": None,
-    "period_s": PERIOD_S,
-    "seed": SEED,
-    "sample_requests": SAMPLE_REQUESTS,
-    "replications": REPLICATIONS,
+    name: RunKeys.declared()[name].default
+    for name in ("horizon_s", "period_s", "seed", "sample_requests", "replications")
 }
 TIME: dict[str, object] = {"law": "lognormal", "mean_s": 0.02, "scv": 0.25}
 DRAFT_RATE_PER_S = 100.0
@@ -72,8 +65,8 @@ def builtin_document() -> dict[str, object]:
     }
 
 
-def draft_document(request: Mapping[str, object], experiment: Experiment) -> dict[str, object]:
-    """Return a scenario for a request with every main key spelled out, to be edited.
+def draft_document(found: RequestSource, experiment: Experiment) -> dict[str, object]:
+    """Return a scenario for the request of a source with every main key spelled out, to be edited.
 
     Workers are null, which means the instance type's, or 1 for an unknown type.
     """
@@ -81,10 +74,10 @@ def draft_document(request: Mapping[str, object], experiment: Experiment) -> dic
     for variant in (experiment.source, experiment.shadow):
         services[variant.name] = _service(None if lookup(variant.pool.instance_type).workers else 1)
     return {
-        "experiment": dict(request),
+        "experiment": dict(found.request),
         "traffic": {"process": "poisson", "rate_per_s": DRAFT_RATE_PER_S},
         "services": services,
-        "endpoint": dict(ENDPOINT),
+        "endpoint": ENDPOINT | ({"routing": dict(found.routing)} if found.routing else {}),
         "mirror": dict(MIRROR),
         "run": dict(RUN),
     }
@@ -105,12 +98,19 @@ def assumed_document(request: Mapping[str, object], experiment: Experiment) -> t
     return document, assumed
 
 
-def requested_document(
-    request: Mapping[str, object], changes: Mapping[str, object]
-) -> tuple[dict[str, object], dict[str, str]]:
-    """Return a changed request's scenario and what was assumed; raise `InputError` when it has no rate of traffic."""
-    experiment = Experiment.from_request(request)
-    document, assumed = assumed_document(request, experiment)
+def requested_document(found: RequestSource, changes: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the scenario of a source's request, changed, and what was assumed.
+
+    Raises
+    ------
+    InputError
+        It has no rate of traffic.
+    """
+    experiment = Experiment.from_request(found.request)
+    document, assumed = assumed_document(found.request, experiment)
+    if found.routing:
+        document["endpoint"] = {"routing": dict(found.routing)}
+    assumed = {**found.assumed, **assumed}
     bare = document["traffic"]
     document, assumed = changed_document(document, assumed, experiment, changes)
     if document["traffic"] == bare:
@@ -127,10 +127,10 @@ def changed_document(
     changed, still, errors = dict(document), dict(assumed), Collector()
     for path in changes:
         with errors:
-            target_of(path, document, names)
+            target_of(path, document, names, KEY_NAMES)
     errors.check()
     for path, value in changes.items():
-        target = target_of(path, document, names)
+        target = target_of(path, document, names, KEY_NAMES)
         if _overlap(target, "experiment.Schedule") and "run.horizon_s" in still:
             # The horizon was derived from the Schedule.
             changed = edited(changed, "run.horizon_s", None)

@@ -14,16 +14,6 @@ from shadowsim.errors import Collector, InputError, did_you_mean
 from shadowsim.quantities import integer, number, parse_duration
 
 BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
-BLOCK_KEYS = {
-    "endpoint": ("routing", "overhead_s", "timeout_s"),
-    "mirror": ("rule", "instant", "max_in_flight", "max_body_bytes", "max_per_s"),
-    "run": (*("horizon_s", "period_s", "seed", "sample_requests", "replications", "goodput", "warmup_s", "precision"),),
-}
-SERVICE_KEYS = (
-    *("time", "workers", "queue_limit", "slowdown", "error_4xx", "error_5xx", "discipline"),
-    *("batching", "tokens", "scaling", "cold_start_s", "outages", "by_instance_type"),
-)
-SERVICE_LATER = ("cpu_per_request_s",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +46,12 @@ class Block:
         """Return whether the key is given and not null."""
         return self.values.get(key) is not None
 
-    def only(self, known: Iterable[str], later: Iterable[str] = ()) -> None:
-        """Raise `InputError` for a key that is not `known`; those of `later` are refused as not built yet."""
-        known, later, errors = list(known), set(later), Collector()
-        for key, value in self.values.items():
+    def only(self, known: Iterable[str]) -> None:
+        """Raise `InputError` for a key that is not `known`."""
+        known, errors = list(known), Collector()
+        for key in self.values:
             with errors:
-                if key in later and value is not None:
-                    raise not_built(self.at(key), key)
-                if key not in known and key not in later:
+                if key not in known:
                     raise InputError(self.at(key), f"is not a known key{_hint(key, known)}")
         errors.check()
 
@@ -119,10 +107,6 @@ class Block:
             return default
         return integer(self.need(key), self.at(key), least=least, most=most)
 
-    def cap(self, key: str, most: int) -> int | None:
-        """Return an integer from 0 to `most`, or None for no limit when it is left out."""
-        return self.integer(key, least=0, most=most) if self.has(key) else None
-
     def flag(self, key: str, default: bool) -> bool:
         """Return true or false."""
         value = self.values[key] if self.has(key) else default
@@ -144,9 +128,14 @@ class Block:
         return choice(self.need(key), self.at(key), known, later)
 
 
+def takes_duration(key: str) -> bool:
+    """Return whether a key is in seconds, so that its value may be a text with a unit."""
+    return key.endswith("_s") and not key.endswith("per_s")
+
+
 def _quantity(key: str, value: object, path: str, **bounds: float | None) -> float:
     """Return the number of a key; where the key is in seconds, a text with a unit is one, too."""
-    if not isinstance(value, str) or not key.endswith("_s") or key.endswith("per_s"):
+    if not isinstance(value, str) or not takes_duration(key):
         return number(value, path, **bounds)
     seconds = parse_duration(value, path)
     try:

@@ -19,6 +19,7 @@ formulas are those of Johnson, Kotz and Balakrishnan, Continuous Univariate Dist
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -32,8 +33,11 @@ from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.quantities import number, parse_duration
 from shadowsim.scenario.fields import Block
+from shadowsim.scenario.keys import Schema, absent, chosen_by, given, nullable, quantity
 from shadowsim.scenario.table_files import listing, read_table, resolve, sizes
 
+_UNITS = {"s": "seconds", "bytes": "bytes", "tokens": "tokens"}
+_PROBABILITY = re.compile(r"^(0(\.[0-9]*)?|1(\.0*)?|\.[0-9]+|[0-9](\.[0-9]*)?[eE]-[1-9][0-9]{0,2})$")
 _TIMES = "a number of seconds, a time such as 20ms"
 Tails = tuple[Floats, Floats]
 Points = tuple[Floats, Floats]
@@ -118,15 +122,21 @@ class LawFamily:
 
     Attributes
     ----------
+    says : str
+        The law in words.
     parse : callable
         Returns the law of a JSON object, given its unit ("s", "bytes" or "tokens") and the folder that its paths are
         relative to.
     tails : callable
         Returns a law's quantiles as `Law.tails` does.
+    form : callable
+        Returns the schema of such an object, given its unit.
     """
 
+    says: str
     parse: Callable[[Block, str, Path], Law]
     tails: Callable[[Law, Floats], Tails]
+    form: Callable[[str], Schema]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +162,37 @@ class ParameterSet:
     bounds: tuple[Mapping[str, float], ...] = ()
     rising: bool = False
     max_scv: float = MAX_SCV
+
+    def bounds_of(self, i: int) -> Mapping[str, float]:
+        """Return what `Block.number` checks for key number `i`."""
+        return self.bounds[i] if i < len(self.bounds) else {"above": 0.0}
+
+
+def law_form(unit: str) -> Callable[[], Schema]:
+    """Return the form of a law in seconds ("s"), "bytes" or "tokens", which the whole schema defines once."""
+
+    def form() -> Schema:
+        return {"$ref": f"#/$defs/law_{unit}"}
+
+    return form
+
+
+def law_schema(unit: str) -> Schema:
+    """Return the schema of a law in a unit."""
+    number = quantity(f"mean_{unit}", **_mean_bound(unit))
+    alone = number["anyOf"] if unit == "s" else [number, {"type": "string", "minLength": 1}]
+    kinds = {name: (law.says, law.form(unit)) for name, law in LAWS.items()}
+    return {
+        "description": (
+            "A distribution: an object with its `law`, a number for one that does not vary"
+            + ("." if unit == "s" else ", or the name of a trace's column.")
+        ),
+        "anyOf": [*alone, chosen_by("law", "The family of distributions.", kinds)],
+        "examples": [
+            *([{"law": "lognormal", "p50_s": 0.018, "p99_s": 0.06}, "20ms"] if unit == "s" else []),
+            {"law": "gamma", f"mean_{unit}": 0.02 if unit == "s" else 500, "scv": 1.0},
+        ],
+    }
 
 
 def parse_law(value: object, path: str, unit: str, base_dir: Path | None = None) -> Law:
@@ -212,16 +253,16 @@ def _given_keys(block: Block, ways: Sequence[tuple[str, ...]], unit: str, also: 
     raise InputError(block.path, f"is {fault}: {block.text('law')} takes {taken}", sorted(given))
 
 
-def _by_parameters(*sets: ParameterSet) -> Callable[[Block, str, Path], Law]:
-    """Return a `LawFamily.parse` for laws that one of several sets of parameters determines."""
+def _by_parameters(says: str, tails: Callable[[Law, Floats], Tails], *sets: ParameterSet) -> LawFamily:
+    """Return the family of laws that one of several sets of parameters determines."""
 
     def parse(block: Block, unit: str, base_dir: Path) -> Law:
         chosen = sets[_given_keys(block, [each.keys for each in sets], unit)]
         keys = [key.format(u=unit) for key in chosen.keys]
         values: list[float] = []
         for i, key in enumerate(keys):
-            bounds: Mapping[str, float] = chosen.bounds[i] if i < len(chosen.bounds) else {"above": 0.0}
-            values.append(block.number(key, **({"above": values[0]} if i and chosen.rising else bounds)))
+            rising = {"above": values[0]} if i and chosen.rising else {}
+            values.append(block.number(key, **(rising or chosen.bounds_of(i))))
         mean, scv, form = chosen.moments(*values)
         named = " and ".join(keys)
         if not 0.0 < mean < math.inf:
@@ -230,7 +271,48 @@ def _by_parameters(*sets: ParameterSet) -> Callable[[Block, str, Path], Law]:
             raise InputError(block.path, f"must have an scv <= {chosen.max_scv:g} with its {named}", scv)
         return Law(block.text("law"), mean, scv, form, block=block.values)
 
-    return parse
+    def form_of(unit: str) -> Schema:
+        ways = [
+            {key.format(u=unit): quantity(key.format(u=unit), **each.bounds_of(i)) for i, key in enumerate(each.keys)}
+            for each in sets
+        ]
+        return _ways(unit, ways)
+
+    return LawFamily(says, parse, tails, form_of)
+
+
+_PARAMETERS = {
+    "mean": "The mean.",
+    "scv": "Variance / mean².",
+    "p50": "The median.",
+    "p99": "The value below which 99 % lie; greater than the median.",
+    "shape": "The shape.",
+    "scale": "The scale.",
+    "minimum": "The least value.",
+    "low": "The least value.",
+    "high": "The greatest value, above the least.",
+}
+
+
+def _ways(unit: str, ways: Sequence[Mapping[str, Schema]], also: Mapping[str, Schema] | None = None) -> Schema:
+    """Return the schema of a law that one of several sets of keys determines; `also` may stand beside each."""
+    every = {key: schema for way in ways for key, schema in way.items()} | dict(also or {})
+    said = {
+        key: {"description": _PARAMETERS[stem]} if (stem := key.removesuffix(f"_{unit}")) in _PARAMETERS else {}
+        for key in [*every, "scv"]
+    }
+    properties = {key: {**said[key], **nullable(schema)} for key, schema in every.items()}
+    properties.setdefault("scv", {"type": "null"})
+    return {
+        "properties": {"law": {"type": "string"}, **properties},
+        "additionalProperties": False,
+        "anyOf": [_alone(way, [key for other in ways for key in other if key not in way]) for way in ways],
+    }
+
+
+def _alone(way: Mapping[str, Schema], others: Sequence[str]) -> Schema:
+    both = given(*way)
+    return {**both, "properties": {**absent(*others)["properties"], **dict(way)}}
 
 
 def _mean_and_scv(form: Callable[[float], float] = lambda scv: 0.0, **scv_bounds: float) -> ParameterSet:
@@ -386,13 +468,9 @@ def _quantile_points(block: Block, unit: str) -> Points:
     quantiles = block.block(f"quantiles_{unit}")
     points = []
     for text in quantiles.values:
-        try:
-            p = float(text)
-        except ValueError:
-            p = math.nan
-        if not 0.0 <= p <= 1.0:
+        if not _PROBABILITY.match(text):
             raise InputError(quantiles.at(text), "must have a probability from 0 to 1 as its key", text)
-        points.append((p, quantiles.number(text, least=0.0)))
+        points.append((float(text), quantiles.number(text, least=0.0)))
     for (p, x), (q, y) in pairwise(points):
         if not (p < q and x <= y):
             rule = "must rise: probabilities strictly, values never falling"
@@ -441,6 +519,22 @@ def _empirical_tails(law: Law, v: Floats) -> Tails:
     return np.interp(v, p, x), np.interp(v, (1.0 - p)[::-1], x[::-1])
 
 
+def _empirical_form(unit: str) -> Schema:
+    quantiles = {
+        "description": "A quantile per probability, as text; both rise, and the law is a straight line between them.",
+        "type": "object",
+        "propertyNames": {"pattern": _PROBABILITY.pattern},
+        "additionalProperties": {"type": "number", "minimum": 0.0},
+        "minProperties": 2,
+    }
+    text = {"type": "string", "minLength": 1}
+    path = {"description": "A file with a sample: a table, relative to the scenario.", **text}
+    column = {"description": "The column of that table; needed where it has several.", **text}
+    own = _ways(unit, [{f"quantiles_{unit}": quantiles}, {"path": path}], {"column": column})
+    own["anyOf"][0]["properties"]["column"] = {"type": "null"}
+    return own
+
+
 # ---- linear ----
 
 
@@ -457,45 +551,75 @@ def _linear(block: Block, unit: str, base_dir: Path) -> Law:
     return Law("linear", math.nan, math.nan, base=base, columns=columns, block=block.values)
 
 
+def _linear_form(unit: str) -> Schema:
+    base, column = f"base_{unit}", quantity("", least=0.0)
+    return {
+        "properties": {
+            "law": {"type": "string"},
+            base: {"description": "What does not depend on the trace.", "default": 0.0}
+            | nullable(quantity(base, least=0.0)),
+        },
+        "patternProperties": {f"^(?!{base}$)(?!.*per_s$).*_s$": quantity("a_s", least=0.0)},
+        "additionalProperties": {"description": f"A trace's column: {_UNITS[unit]} per unit of it.", **column},
+        "minProperties": 2,
+        "if": {"required": [base]},
+        "then": {"minProperties": 3},
+    }
+
+
 def _linear_tails(law: Law, v: Floats) -> Tails:
     raise ValueError("a linear law has no quantiles without a trace")
 
 
 LAWS: Mapping[str, LawFamily] = MappingProxyType(
     {
-        "deterministic": LawFamily(_deterministic, _deterministic_tails),
-        "exponential": LawFamily(
-            _by_parameters(ParameterSet(("mean_{u}",), lambda mean: (mean, 1.0, 0.0))), _exponential_tails
+        "deterministic": LawFamily(
+            "always the mean",
+            _deterministic,
+            _deterministic_tails,
+            lambda unit: _ways(unit, [{f"mean_{unit}": quantity(f"mean_{unit}", **_mean_bound(unit))}]),
         ),
-        "lognormal": LawFamily(
-            _by_parameters(_mean_and_scv(), ParameterSet(("p50_{u}", "p99_{u}"), _lognormal_moments, rising=True)),
+        "exponential": _by_parameters(
+            "without memory; scv 1", _exponential_tails, ParameterSet(("mean_{u}",), lambda mean: (mean, 1.0, 0.0))
+        ),
+        "lognormal": _by_parameters(
+            "a lognormal, as many service times are",
             _lognormal_tails,
+            _mean_and_scv(),
+            ParameterSet(("p50_{u}", "p99_{u}"), _lognormal_moments, rising=True),
         ),
-        "gamma": LawFamily(
-            _by_parameters(_mean_and_scv(), ParameterSet(("shape", "scale_{u}"), _gamma_moments)), _gamma_tails
+        "gamma": _by_parameters(
+            "a gamma distribution",
+            _gamma_tails,
+            _mean_and_scv(),
+            ParameterSet(("shape", "scale_{u}"), _gamma_moments),
         ),
-        "weibull": LawFamily(
-            _by_parameters(
-                _mean_and_scv(weibull_shape, least=WEIBULL_SCV),
-                ParameterSet(("shape", "scale_{u}"), _weibull_moments, ({"above": 0.0, "most": WEIBULL_SHAPE},)),
-            ),
+        "weibull": _by_parameters(
+            "a power of an exponential",
             _weibull_tails,
+            _mean_and_scv(weibull_shape, least=WEIBULL_SCV),
+            ParameterSet(("shape", "scale_{u}"), _weibull_moments, ({"above": 0.0, "most": WEIBULL_SHAPE},)),
         ),
-        "pareto": LawFamily(
-            _by_parameters(
-                _mean_and_scv(_pareto_shape, most=PARETO_SCV),
-                ParameterSet(("shape", "minimum_{u}"), _pareto_moments, ({"least": PARETO_SHAPE},), max_scv=math.inf),
-            ),
+        "pareto": _by_parameters(
+            "a heavy tail from the minimum on",
             _pareto_tails,
+            _mean_and_scv(_pareto_shape, most=PARETO_SCV),
+            ParameterSet(("shape", "minimum_{u}"), _pareto_moments, ({"least": PARETO_SHAPE},), max_scv=math.inf),
         ),
-        "uniform": LawFamily(
-            _by_parameters(
-                _mean_and_scv(_uniform_spread, most=UNIFORM_SCV),
-                ParameterSet(("low_{u}", "high_{u}"), _uniform_moments, ({"least": 0.0},), rising=True),
-            ),
+        "uniform": _by_parameters(
+            "evenly between two values",
             _uniform_tails,
+            _mean_and_scv(_uniform_spread, most=UNIFORM_SCV),
+            ParameterSet(("low_{u}", "high_{u}"), _uniform_moments, ({"least": 0.0},), rising=True),
         ),
-        "empirical": LawFamily(_empirical, _empirical_tails),
-        "linear": LawFamily(_linear, _linear_tails),
+        "empirical": LawFamily(
+            "measured: straight lines between quantiles, or a sample in a file",
+            _empirical,
+            _empirical_tails,
+            _empirical_form,
+        ),
+        "linear": LawFamily(
+            "a base, and so much for each unit of columns of the trace", _linear, _linear_tails, _linear_form
+        ),
     }
 )

@@ -13,14 +13,40 @@ or repair of an instance to its next failure, and `mttr_s` the mean time to repa
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import Block
+from shadowsim.scenario.keys import Integer, Keys, Number, Schema, list_form
 
 MAX_OUTAGES = 100_000
 MAX_INSTANCE = 2**31 - 1
+
+
+class OutageKeys(Keys):
+    """Keys of a listed outage."""
+
+    title = "An outage of one instance; outages of an instance may not overlap."
+    instance = Integer("The number of the instance, from 0 on.", least=0, most=MAX_INSTANCE)
+    at_s = Number("When it fails.", least=0.0)
+    for_s = Number("How long it is down.", above=0.0)
+    examples = ({"instance": 0, "at_s": "2h", "for_s": "5m"},)
+
+
+class RandomOutageKeys(Keys):
+    """Keys of outages by chance."""
+
+    title = "Outages by chance, with exponential times up and down for each instance."
+    mtbf_s = Number("Mean time from the start or repair of an instance to its next failure.", above=0.0)
+    mttr_s = Number("Mean time to repair.", above=0.0)
+    examples = ({"mtbf_s": "30d", "mttr_s": "5m"},)
+
+
+def outages_form() -> Schema:
+    """Return the schema of `outages`."""
+    return {"anyOf": [list_form(OutageKeys, 0, MAX_OUTAGES)(), RandomOutageKeys.schema()]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +88,11 @@ def parse_outages(block: Block, key: str = "outages") -> OutagePlan | None:
         return None
     if isinstance(value, list):
         return _listed(block, key, value)
-    errors = Collector()
-    with errors:
-        try:
-            random = block.block(key)
-        except InputError:
-            constraint = "must be a list [...] of outages, or an object with mtbf_s and mttr_s"
-            raise InputError(block.at(key), constraint, value) from None
-        with errors:
-            random.only(("mtbf_s", "mttr_s"))
-        with errors:
-            mtbf_s = random.number("mtbf_s", above=0.0)
-        with errors:
-            mttr_s = random.number("mttr_s", above=0.0)
-    errors.check()
-    return OutagePlan(mtbf_s=mtbf_s, mttr_s=mttr_s)
+    if not isinstance(value, Mapping):
+        constraint = "must be a list [...] of outages, or an object with mtbf_s and mttr_s"
+        raise InputError(block.at(key), constraint, value)
+    keys = RandomOutageKeys.read(block.block(key))
+    return OutagePlan(mtbf_s=keys.mtbf_s, mttr_s=keys.mttr_s)
 
 
 def _listed(block: Block, key: str, values: list[object]) -> OutagePlan:
@@ -99,14 +115,5 @@ def _listed(block: Block, key: str, values: list[object]) -> OutagePlan:
 
 
 def _outage(block: Block) -> Outage:
-    errors = Collector()
-    with errors:
-        block.only(("instance", "at_s", "for_s"))
-    with errors:
-        instance = block.integer("instance", least=0, most=MAX_INSTANCE)
-    with errors:
-        at_s = block.number("at_s", least=0.0)
-    with errors:
-        for_s = block.number("for_s", above=0.0)
-    errors.check()
-    return Outage(instance, at_s, for_s)
+    keys = OutageKeys.read(block)
+    return Outage(keys.instance, keys.at_s, keys.for_s)

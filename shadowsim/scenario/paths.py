@@ -8,14 +8,14 @@ like a file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import PurePath
 
 import numpy as np
 
 from shadowsim.errors import InputError, did_you_mean, json_kind
-from shadowsim.scenario.fields import BLOCK_KEYS, BLOCKS, SERVICE_KEYS, SERVICE_LATER
+from shadowsim.scenario.fields import BLOCKS
 
 ALIASES = {
     "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
@@ -29,8 +29,7 @@ VARIANT_ALIASES = {
     "model_name": "ModelName",
 }
 
-
-_SYNONYMS = {  # what people type, and the nearest by meaning, not by spelling
+SYNONYMS = {  # what people type, and the nearest by meaning, not by spelling
     **dict.fromkeys(("instances", "count", "n_instances", "replicas", "InitialInstanceCount"), "instance_count"),
     **dict.fromkeys(("instance", "type"), "instance_type"),
     **dict.fromkeys(("model", "name"), "model_name"),
@@ -143,7 +142,9 @@ def instance_count_path(document: Mapping[str, object], name: str) -> str:
     return f"modelVariants.{number}.member.infrastructureConfig.realTimeInferenceConfig.instanceCount"
 
 
-def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str]) -> str:
+def target_of(
+    path: str, document: Mapping[str, object], names: Mapping[str, str], keys: Mapping[str, Sequence[str]]
+) -> str:
     """Return the path in the scenario file that a path or an alias stands for.
 
     Parameters
@@ -154,6 +155,8 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
         A valid scenario.
     names : mapping of str to str
         The VariantName of the `source` and of the `shadow`.
+    keys : mapping of str to sequence of str
+        The keys of `endpoint`, `mirror` and `run`, and for `services` those of a service.
 
     Raises
     ------
@@ -166,22 +169,22 @@ def target_of(path: str, document: Mapping[str, object], names: Mapping[str, str
     if head in BLOCKS:
         return path
     if head not in names:
-        inside = [f"{block}.{head}" for block, keys in BLOCK_KEYS.items() if head in keys]
-        inside += [_SYNONYMS[head]] if _SYNONYMS.get(head) in ALIASES else []
+        inside = [f"{block}.{head}" for block, known in keys.items() if head in known and block != "services"]
+        inside += [SYNONYMS[head]] if SYNONYMS.get(head) in ALIASES else []
         hint = f"; did you mean {inside[0]}?" if inside else did_you_mean(head, [*ALIASES, *BLOCKS, *names])
         raise InputError(path, f"is not a path of a scenario{hint}")
     key = rest.partition(".")[0]
     if rest in VARIANT_ALIASES:
         return f"{variant_path(document, names[head])}.{VARIANT_ALIASES[rest]}"
-    if key in SERVICE_KEYS or key in SERVICE_LATER:
+    if key in keys["services"]:
         service = f"services.{names[head]}"
         pool = value_at(document, f"{variant_path(document, names[head])}.{VARIANT_ALIASES['instance_type']}")
         # A key that by_instance_type sets for the variant's type overrides the service's.
         of_type = f"{service}.by_instance_type.{pool}"
         return f"{of_type if value_at(document, f'{of_type}.{key}') is not None else service}.{rest}"
-    words = (*VARIANT_ALIASES, *SERVICE_KEYS)
-    if _SYNONYMS.get(key) in words:
-        raise InputError(path, f"is not a path of a scenario; did you mean {head}.{_SYNONYMS[key]}?")
+    words = (*VARIANT_ALIASES, *keys["services"])
+    if SYNONYMS.get(key) in words:
+        raise InputError(path, f"is not a path of a scenario; did you mean {head}.{SYNONYMS[key]}?")
     known = [f"{head}.{word}" for word in words]
     raise InputError(path, f"is not a path of a scenario{did_you_mean(f'{head}.{key}', known)}")
 

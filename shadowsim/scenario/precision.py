@@ -9,12 +9,16 @@ of both. engine/replicate.py adds replications until it is reached, and never a 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from shadowsim.errors import InputError, did_you_mean
 from shadowsim.option_defaults import AUTO
+from shadowsim.quantities import DURATION
 from shadowsim.scenario.fields import Block
+from shadowsim.scenario.keys import Integer, Keys, Number, Parsed, Schema
 
 Auto = Literal["auto"]
 # By metric: the column of `Result.summary`.
@@ -31,7 +35,52 @@ METRICS = {
 }
 LEAST_REPLICATIONS, MOST_REPLICATIONS = 10, 100_000
 MAX_REPLICATIONS = 1000  # if nothing else is said
-_LEAST_RELATIVE, _MOST_RELATIVE = 1e-4, 0.5
+_RELATIVE = {"least": 1e-4, "most": 0.5}
+_ROLES = ("source", "shadow")
+
+
+def _metric(block: Block, key: str, base_dir: Path) -> str:
+    written, known = block.text(key), _metrics()
+    if written not in known:
+        hint = did_you_mean(written, known) or f"; known are {', '.join(METRICS)}"
+        raise InputError(block.at(key), "is not a metric", written, hint=hint)
+    return written
+
+
+def _metrics() -> list[str]:
+    return [*METRICS, *(f"{role}.{name}" for role in _ROLES for name in METRICS)]
+
+
+class PrecisionKeys(Keys):
+    """Keys of `precision`."""
+
+    title = "A figure that replications are to make precise."
+    metric = Parsed(
+        "The figure, that of both variants without `source.` or `shadow.` before it.",
+        _metric,
+        lambda: {"enum": _metrics()},
+        "mean",
+    )
+    relative = Number("Half-width of its 95 % interval over the figure.", **_RELATIVE)
+    max_replications = Integer(
+        "Most runs, whether they reach it or not.",
+        default=MAX_REPLICATIONS,
+        least=LEAST_REPLICATIONS,
+        most=MOST_REPLICATIONS,
+    )
+    examples = ({"metric": "shadow.p99", "relative": 0.01},)
+
+
+def precision_form() -> Schema:
+    """Return the schema of `precision`."""
+    number = {"type": "number", "minimum": _RELATIVE["least"], "maximum": _RELATIVE["most"]}
+    return {"anyOf": [number, PrecisionKeys.schema()]}
+
+
+def warmup_form() -> Schema:
+    """Return the schema of `warmup_s`."""
+    text = {"type": "string", "pattern": DURATION}
+    return {"anyOf": [{"const": AUTO}, {"type": "number", "minimum": 0.0}, text]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +127,10 @@ def parse_precision(run: Block) -> Precision | None:
     """Return the `precision` of a run, or raise `InputError`."""
     if not run.has("precision"):
         return None
-    from shadowsim.frames import ROLES  # imported late, since pandas loads slowly
-
-    if not isinstance(run.values["precision"], dict):
-        relative = run.number("precision", least=_LEAST_RELATIVE, most=_MOST_RELATIVE)
-        return Precision("mean", ROLES, relative)
-    block = run.block("precision")
-    block.only(("metric", "relative", "max_replications"))
-    relative = block.number("relative", least=_LEAST_RELATIVE, most=_MOST_RELATIVE)
-    written = block.text("metric") if block.has("metric") else "mean"
-    role, dot, metric = written.partition(".")
-    roles = (role,) if dot and role in ROLES else ROLES
-    metric = metric if dot and role in ROLES else written
-    if metric not in METRICS:
-        known = [*METRICS, *(f"{role}.{name}" for role in ROLES for name in METRICS)]
-        hint = did_you_mean(written, known) or f"; known are {', '.join(METRICS)}"
-        raise InputError(block.at("metric"), "is not a metric", written, hint=hint)
-    most = block.integer("max_replications", MAX_REPLICATIONS, least=LEAST_REPLICATIONS, most=MOST_REPLICATIONS)
-    return Precision(metric, roles, relative, most)
+    if not isinstance(run.values["precision"], Mapping):
+        return Precision("mean", _ROLES, run.number("precision", **_RELATIVE))
+    keys = PrecisionKeys.read(run.block("precision"))
+    role, dot, metric = keys.metric.partition(".")
+    of_one = bool(dot) and role in _ROLES
+    roles = (role,) if of_one else _ROLES
+    return Precision(metric if of_one else keys.metric, roles, keys.relative, keys.max_replications)

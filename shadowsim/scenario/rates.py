@@ -22,9 +22,11 @@ function of draws that the caller passes; this module draws nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -32,10 +34,9 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
+from shadowsim.scenario.keys import Alternatives, Keys, Number, Parsed, Schema, chosen_by, list_form, optional
 
 Knots = tuple[Floats, Floats]
-
-PROFILES = ("steps", "linear", "diurnal", "spikes")
 
 HALF_HOUR_S = 1_800
 DAY_S, WEEK_S = 86_400.0, 604_800.0
@@ -126,54 +127,130 @@ class Spikes:
 Profile = Steps | Linear | Diurnal | Spikes
 
 
+def _items(block: Block, key: str, base_dir: Path) -> list[Block]:
+    return block.items(key)
+
+
+class StepKeys(Keys):
+    """Keys of a step."""
+
+    title = "A rate that holds until the next step begins."
+    from_s = Number("When it begins; 0 for the first, then rising.", least=0.0)
+    rate_per_s = Number("Requests per second.", least=0.0)
+
+
+class SpikeKeys(Keys):
+    """Keys of a spike."""
+
+    title = "A spell of another rate; spikes stand in order and do not overlap."
+    at_s = Number("When it begins.", least=0.0)
+    for_s = Number("How long it lasts.", above=0.0)
+    rate_per_s = optional(Number("Requests per second.", least=0.0))
+    factor = optional(Number("Or times the base.", least=0.0))
+    rules = (Alternatives(("rate_per_s", "factor"), 1, 1, "must have either rate_per_s or factor"),)
+
+
+class StepsKeys(Keys):
+    """Keys of a profile of steps."""
+
+    steps = Parsed("The steps; the first begins at 0.", _items, list_form(StepKeys))
+    examples = ({"kind": "steps", "steps": [{"from_s": 0, "rate_per_s": 100}, {"from_s": "1h", "rate_per_s": 400}]},)
+
+
+class LinearKeys(Keys):
+    """Keys of a ramp."""
+
+    from_per_s = Number("The rate before the ramp, in requests per second.", least=0.0)
+    to_per_s = Number("The rate after it.", least=0.0)
+    from_s = Number("When it begins.", default=0.0, least=0.0)
+    to_s = Number("When it ends, after `from_s`.", above=0.0)
+    examples = ({"kind": "linear", "from_per_s": 100, "to_per_s": 800, "to_s": "6h"},)
+
+
+class DiurnalKeys(Keys):
+    """Keys of a profile of days."""
+
+    base_per_s = Number("The lowest rate of a day, in requests per second.", least=0.0)
+    peak_per_s = Number("The highest; at least `base_per_s`.", least=0.0)
+    peak_hour = Parsed(
+        "The hour of the peak in UTC, a multiple of 0.5.",
+        lambda block, key, base_dir: _peak_hour(block),
+        lambda: {"type": "number", "minimum": 0.0, "maximum": 23.5, "multipleOf": 0.5},
+        15.0,
+    )
+    weekend_factor = Number("Factor on Saturdays and Sundays.", default=1.0, least=0.0)
+    examples = ({"kind": "diurnal", "base_per_s": 160, "peak_per_s": 640, "weekend_factor": 0.6},)
+
+
+class SpikesKeys(Keys):
+    """Keys of a profile of spikes."""
+
+    base_per_s = Number("The rate elsewhere, in requests per second.", least=0.0)
+    spikes = Parsed("The spells, in order.", _items, list_form(SpikeKeys))
+    examples = ({"kind": "spikes", "base_per_s": 100, "spikes": [{"at_s": "2h", "for_s": "10min", "factor": 5}]},)
+
+
+_PROFILES: Mapping[str, tuple[str, type[Keys]]] = MappingProxyType(
+    {
+        "steps": ("rates that hold until the next begins", StepsKeys),
+        "linear": ("a ramp between two rates, which are held before and after", LinearKeys),
+        "diurnal": ("a raised cosine over each day, in straight lines between its half-hourly values", DiurnalKeys),
+        "spikes": ("a flat rate with spells of another", SpikesKeys),
+    }
+)
+
+
+def profile_form() -> Schema:
+    """Return the schema of `profile`."""
+    kinds = {kind: (says, keys.schema({"kind": {"const": kind}})) for kind, (says, keys) in _PROFILES.items()}
+    return chosen_by("kind", "The rate's course over time.", kinds)
+
+
 def parse_profile(block: Block) -> Profile:
     """Return the profile that a JSON object describes, or raise `InputError`."""
-    kind = block.choice("kind", None, PROFILES)
-    if kind == "steps":
-        block.only(("kind", "steps"))
-        return _steps(block)
-    if kind == "linear":
-        block.only(("kind", "from_per_s", "to_per_s", "from_s", "to_s"))
-        from_s = block.number("from_s", 0.0, least=0.0)
-        to_s = block.number("to_s", above=from_s)
-        return Linear(block.number("from_per_s", least=0.0), block.number("to_per_s", least=0.0), from_s, to_s)
-    if kind == "spikes":
-        block.only(("kind", "base_per_s", "spikes"))
-        return _spikes(block)
-    block.only(("kind", "base_per_s", "peak_per_s", "peak_hour", "weekend_factor"))
-    base = block.number("base_per_s", least=0.0)
-    peak = block.number("peak_per_s", least=base)
-    hour = block.number("peak_hour", 15.0, least=0.0, most=23.5)
+    kind = block.choice("kind", None, tuple(_PROFILES))
+    keys = _PROFILES[kind][1].read(block, known=["kind"])
+    match keys:
+        case StepsKeys():
+            return _steps(keys.steps)
+        case LinearKeys():
+            block.number("to_s", above=keys.from_s)
+            return Linear(keys.from_per_s, keys.to_per_s, keys.from_s, keys.to_s)
+        case SpikesKeys():
+            return _spikes(keys.base_per_s, keys.spikes)
+        case DiurnalKeys():
+            block.number("peak_per_s", least=keys.base_per_s)
+            return Diurnal(keys.base_per_s, keys.peak_per_s, keys.peak_hour, keys.weekend_factor)
+    raise AssertionError(kind)
+
+
+def _peak_hour(block: Block) -> float:
+    hour = block.number("peak_hour", least=0.0, most=23.5)
     if 2 * hour % 1:
         raise InputError(block.at("peak_hour"), "must be a multiple of 0.5", hour)
-    return Diurnal(base, peak, hour, block.number("weekend_factor", 1.0, least=0.0))
+    return hour
 
 
-def _steps(block: Block) -> Steps:
-    items = block.items("steps")
-    for item in items:
-        item.only(("from_s", "rate_per_s"))
-    from_s = tuple(item.number("from_s", least=0.0) for item in items)
+def _steps(items: Sequence[Block]) -> Steps:
+    steps = [StepKeys.read(item) for item in items]
+    from_s = tuple(step.from_s for step in steps)
     if from_s[0] != 0.0:
         raise InputError(items[0].at("from_s"), "must be 0: the first step begins the run", from_s[0])
     for item, (earlier, later) in zip(items[1:], pairwise(from_s), strict=True):
         if later <= earlier:
             raise InputError(item.at("from_s"), f"must be > {earlier:g}, where the step before begins", later)
-    return Steps(from_s, tuple(item.number("rate_per_s", least=0.0) for item in items))
+    return Steps(from_s, tuple(step.rate_per_s for step in steps))
 
 
-def _spikes(block: Block) -> Spikes:
-    base, free_s = block.number("base_per_s", least=0.0), 0.0
+def _spikes(base: float, items: Sequence[Block]) -> Spikes:
+    free_s = 0.0
     at_s, until_s, rates = [], [], []
-    for item in block.items("spikes"):
-        item.only(("at_s", "for_s", "rate_per_s", "factor"))
+    for item in items:
+        spike = SpikeKeys.read(item)
         at_s.append(item.number("at_s", least=free_s))
-        free_s = at_s[-1] + item.number("for_s", above=0.0)
+        free_s = spike.at_s + spike.for_s
         until_s.append(free_s)
-        if item.has("rate_per_s") == item.has("factor"):
-            raise InputError(item.path, "must have either rate_per_s or factor", dict(item.values))
-        absolute = item.has("rate_per_s")
-        rates.append(item.number("rate_per_s", least=0.0) if absolute else base * item.number("factor", least=0.0))
+        rates.append(base * (spike.factor or 0.0) if spike.rate_per_s is None else spike.rate_per_s)
     return Spikes(base, tuple(at_s), tuple(until_s), tuple(rates))
 
 

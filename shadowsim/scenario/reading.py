@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,34 +15,146 @@ from shadowsim.aws.contract import as_time
 from shadowsim.aws.experiment import LONGEST, SHORTEST, Experiment, Variant
 from shadowsim.aws.instances import lookup
 from shadowsim.errors import Collector, InputError, did_you_mean
-from shadowsim.scenario.defaults import (
-    INSTANT,
-    OVERHEAD_S,
-    PERIOD_S,
-    REPLICATIONS,
-    RULE,
-    SAMPLE_REQUESTS,
-    SEED,
-    TIMEOUT_S,
+from shadowsim.scenario.fields import Block
+from shadowsim.scenario.keys import (
+    Integer,
+    Keys,
+    Number,
+    Parsed,
+    Schema,
+    Word,
+    enumeration,
+    list_form,
+    nullable,
+    optional,
 )
-from shadowsim.scenario.fields import BLOCK_KEYS, Block
 from shadowsim.scenario.laws import Law
 from shadowsim.scenario.paths import instance_count_path, value_at
-from shadowsim.scenario.precision import MOST_REPLICATIONS, Auto, Precision, parse_precision, parse_warmup
-from shadowsim.scenario.routing import DEFAULT_ROUTING, ROUTINGS
+from shadowsim.scenario.precision import (
+    MOST_REPLICATIONS,
+    Auto,
+    parse_precision,
+    parse_warmup,
+    precision_form,
+    warmup_form,
+)
+from shadowsim.scenario.routing import DEFAULT_ROUTING, LEAST_OUTSTANDING, RANDOM, ROUTINGS
 from shadowsim.scenario.service import Service, parse_service
-from shadowsim.scenario.tokens import Goodput, check_tokens, read_goodput
+from shadowsim.scenario.tokens import MOST_GOODPUT, GoodputKeys, check_tokens, read_goodput
 from shadowsim.scenario.traces import Trace
 from shadowsim.scenario.traffic import Traffic
 
-RULES = ("coin", "counter", "hash")
-INSTANTS = ("arrival", "response")
+RULE, INSTANT = "coin", "arrival"
+TIMEOUT_S = 60.0
 MAX_IN_FLIGHT = 2**31 - 1
 MAX_PER_S = 10_000_000  # as many times of copies are kept in memory
 MAX_WINDOWS = 5_000_000
 MAX_REQUESTS_PER_WINDOW = 1e9
 MAX_POOL_WORKERS = 10_000_000
 MAX_RANDOM_OUTAGES = 10_000_000  # expected in a run
+_NO_LIMIT = "no limit"
+
+
+def _routing_form() -> Schema:
+    word = {"type": "string", **enumeration({name: _ROUTING_SAYS[name] for name in ROUTINGS})}
+    by_variant = {"type": "object", "description": "By variant.", "additionalProperties": nullable(word)}
+    return {"anyOf": [word, by_variant]}
+
+
+_ROUTING_SAYS = {
+    RANDOM: "evenly at random",
+    LEAST_OUTSTANDING: "to the instance with the fewest requests in flight, ties at random",
+}
+
+
+class EndpointKeys(Keys):
+    """Keys of the block `endpoint`."""
+
+    title = "The endpoint before the variants' instances."
+    routing = Parsed(
+        "How requests are routed to the instances of a variant: one strategy for all, or an object by variant.",
+        lambda block, key, base_dir: DEFAULT_ROUTING,  # `read_routing` reads it, since it needs the variants' names
+        _routing_form,
+        DEFAULT_ROUTING,
+    )
+    overhead_s = Number("OverheadLatency: what the endpoint adds to each request.", default=0.002, least=0.0)
+    timeout_s = Number("The time after which a request fails.", default=TIMEOUT_S, above=0.0)
+    examples = ({"routing": LEAST_OUTSTANDING, "overhead_s": "2ms"},)
+
+
+class MirrorKeys(Keys):
+    """Keys of the block `mirror`."""
+
+    title = "Which requests are copied to the shadow, when, and the limits beyond which copies are lost."
+    rule = Word(
+        "The rule that chooses the requests to copy.",
+        {
+            "coin": "each by chance, seeded",
+            "counter": "evenly: every second one for 50 %",
+            "hash": "by their session, all or none of its requests; needs traffic.sessions",
+        },
+        default=RULE,
+    )
+    instant = Word(
+        "When the copy leaves.",
+        {"arrival": "when the request arrives", "response": "when it has been answered"},
+        default=INSTANT,
+    )
+    max_in_flight = optional(
+        Integer("No copy is made while so many are unanswered.", least=0, most=MAX_IN_FLIGHT), _NO_LIMIT
+    )
+    max_body_bytes = optional(
+        Number("Longer bodies are not copied; needs traffic.request_bytes.", least=0.0), _NO_LIMIT
+    )
+    max_per_s = optional(Integer("Most copies within any second.", least=0, most=MAX_PER_S), _NO_LIMIT)
+    examples = ({"rule": "hash", "max_in_flight": 100},)
+
+
+class RunKeys(Keys):
+    """Keys of the block `run`."""
+
+    title = "How long is simulated, and what is kept."
+    horizon_s = optional(
+        Number("Length of the run.", above=0.0),
+        "the Schedule's length, or else 7 days; with traces alone at most theirs",
+    )
+    period_s = Number("Length of a window of the frames.", default=60.0, above=0.0)
+    seed = Integer("Seed of all random draws.", default=7, least=0, most=2**64 - 1)
+    sample_requests = Integer(
+        "Number of requests that the `requests` frame keeps.", default=10_000, least=0, most=2**53
+    )
+    replications = Integer(
+        "Number of runs, with different seeds, that `replicate` makes.", default=1, least=1, most=MOST_REPLICATIONS
+    )
+    goodput = optional(
+        Parsed(
+            "Limits within which requests of services in tokens are counted as good.",
+            lambda block, key, base_dir: read_goodput(block),
+            list_form(GoodputKeys, longest=MOST_GOODPUT),
+        ),
+        "none",
+    )
+    warmup_s = Parsed[float | Auto](
+        'The beginning of a run that its figures leave out: seconds, or "auto".',
+        lambda block, key, base_dir: parse_warmup(block),
+        warmup_form,
+        0.0,
+    )
+    precision = optional(
+        Parsed(
+            "Half-width of 95 % intervals over the figure, which more replications are to reach: a number for the "
+            "mean latency of both variants, or an object.",
+            lambda block, key, base_dir: parse_precision(block),
+            precision_form,
+        ),
+        "as many runs as `replications`",
+    )
+    examples = ({"horizon_s": "1d", "period_s": 60, "seed": 7},)
+
+
+BLOCK_KEYS: Mapping[str, type[Keys]] = MappingProxyType(
+    {"endpoint": EndpointKeys, "mirror": MirrorKeys, "run": RunKeys}
+)
 
 
 def read_experiment(document: Block) -> Experiment:
@@ -54,7 +167,7 @@ def read_experiment(document: Block) -> Experiment:
         # With an EndTime alone, the run begins when the scenario is first read. The horizon tells how long before the
         # EndTime that was, so that a saved scenario can still be read when its EndTime has passed.
         end = as_time(schedule.get("EndTime"))
-        length = timedelta(seconds=min(run.number("horizon_s", above=0.0), LONGEST.total_seconds()))
+        length = timedelta(seconds=min(RunKeys.horizon_s.value(run, Path()) or 0.0, LONGEST.total_seconds()))
         now = end - max(length, SHORTEST) if end else None
     return Experiment.from_request(request, now)
 
@@ -113,21 +226,8 @@ class Mirroring:
 
 def read_mirror(mirror: Block) -> Mirroring:
     """Return the mirror's settings; `check_mirror` checks them against the traffic."""
-    errors = Collector()
-    with errors:
-        mirror.only(BLOCK_KEYS["mirror"])
-    with errors:
-        rule = mirror.choice("rule", RULE, RULES)
-    with errors:
-        instant = mirror.choice("instant", INSTANT, INSTANTS)
-    with errors:
-        max_body_bytes = mirror.number("max_body_bytes", least=0.0) if mirror.has("max_body_bytes") else None
-    with errors:
-        max_in_flight = mirror.cap("max_in_flight", MAX_IN_FLIGHT)
-    with errors:
-        max_per_s = mirror.cap("max_per_s", MAX_PER_S)
-    errors.check()
-    return Mirroring(rule, instant, max_body_bytes, max_in_flight, max_per_s)
+    keys = MirrorKeys.read(mirror)
+    return Mirroring(keys.rule, keys.instant, keys.max_body_bytes, keys.max_in_flight, keys.max_per_s)
 
 
 def check_mirror(mirror: Mirroring, traffic: Traffic) -> None:
@@ -159,51 +259,8 @@ class EndpointTimes:
 
 def read_endpoint(endpoint: Block) -> EndpointTimes:
     """Return the endpoint's times; `read_routing` reads its routing."""
-    errors = Collector()
-    with errors:
-        endpoint.only(BLOCK_KEYS["endpoint"])
-    with errors:
-        overhead_s = endpoint.number("overhead_s", OVERHEAD_S, least=0.0)
-    with errors:
-        timeout_s = endpoint.number("timeout_s", TIMEOUT_S, above=0.0)
-    errors.check()
-    return EndpointTimes(overhead_s, timeout_s)
-
-
-@dataclass(frozen=True, slots=True)
-class RunBlock:
-    """Settings of a run; see `Scenario`."""
-
-    period_s: float
-    seed: int
-    sample_requests: int
-    replications: int
-    goodput: tuple[Goodput, ...]
-    warmup_s: float | Auto
-    precision: Precision | None
-
-
-def read_run(run: Block) -> RunBlock:
-    """Return the settings of a run; `horizon_of` reads its length."""
-    errors = Collector()
-    with errors:
-        run.only(BLOCK_KEYS["run"])
-    with errors:
-        period_s = run.number("period_s", PERIOD_S, above=0.0)
-    with errors:
-        seed = run.integer("seed", SEED, least=0, most=2**64 - 1)
-    with errors:
-        sample_requests = run.integer("sample_requests", SAMPLE_REQUESTS, least=0, most=2**53)
-    with errors:
-        replications = run.integer("replications", REPLICATIONS, least=1, most=MOST_REPLICATIONS)
-    with errors:
-        goodput = read_goodput(run)
-    with errors:
-        warmup_s = parse_warmup(run)
-    with errors:
-        precision = parse_precision(run)
-    errors.check()
-    return RunBlock(period_s, seed, sample_requests, replications, goodput, warmup_s, precision)
+    keys = EndpointKeys.read(endpoint)
+    return EndpointTimes(keys.overhead_s, keys.timeout_s)
 
 
 def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: float) -> float:
@@ -218,7 +275,7 @@ def horizon_of(run: Block, experiment: Experiment, traffic: Traffic, period_s: f
 def wanted_horizon_s(run: Block, experiment: Experiment) -> float | None:
     """Return the length of the run that `horizon_s` or the Schedule asks for; None if neither is given."""
     if run.has("horizon_s"):
-        return run.number("horizon_s", above=0.0)
+        return RunKeys.horizon_s.value(run, Path())
     schedule = experiment.schedule
     return None if schedule.start is None and schedule.end is None else experiment.duration_s
 

@@ -15,11 +15,26 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
+from shadowsim.scenario.keys import Alternatives, Keys, Number, Schema, optional
 from shadowsim.scenario.traces import Trace
 
-KEYS = ("mean_block", "mean_block_s")
 _NOT_CORRELATED = 2.0  # limit of an autocorrelation, in units of sqrt(log10(n) / n)
 _MOST_OF_TRACE = 1.0 / 10.0  # so that there are at least ten blocks
+
+
+class ResamplingKeys(Keys):
+    """Keys of `resample`."""
+
+    title = "A stationary block bootstrap; without a length of its blocks, a rule chooses it."
+    mean_block = optional(Number("Mean number of successive requests in a block.", least=1.0))
+    mean_block_s = optional(Number("Mean length of a block in the trace as it is played.", above=0.0))
+    rules = (Alternatives(("mean_block", "mean_block_s"), 0, 1, "must give mean_block or mean_block_s, not both"),)
+    examples = ({"mean_block_s": "10min"},)
+
+
+def resampling_form() -> Schema:
+    """Return the schema of `resample`."""
+    return {"anyOf": [{"enum": [True, False, "auto"]}, ResamplingKeys.schema()]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +67,7 @@ class Resampling:
 
 
 def parse_resampling(block: Block) -> Resampling | None:
-    """Return what the `resample` of a trace's block says: true or "auto", false, or an object with one of `KEYS`.
+    """Return what the `resample` of a trace's block says: true or "auto", false, or an object with one of the keys.
 
     Raises
     ------
@@ -68,15 +83,8 @@ def parse_resampling(block: Block) -> Resampling | None:
         raise InputError(
             block.at("resample"), 'must be true, false, "auto" or an object with mean_block or mean_block_s', value
         )
-    given = block.block("resample")
-    given.only(KEYS)
-    if given.has("mean_block") and given.has("mean_block_s"):
-        raise InputError(given.path, "must give mean_block or mean_block_s, not both", value)
-    if given.has("mean_block"):
-        return Resampling(mean_block=given.number("mean_block", least=1.0))
-    if given.has("mean_block_s"):
-        return Resampling(mean_block_s=given.number("mean_block_s", above=0.0))
-    return Resampling()
+    keys = ResamplingKeys.read(block.block("resample"))
+    return Resampling(keys.mean_block, keys.mean_block_s)
 
 
 def resampling_note(resampling: Resampling, trace: Trace, path: str) -> str:

@@ -33,11 +33,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import Block, choice
+from shadowsim.scenario.keys import Integer, Keys, Number, Schema, Word, WordList, enumeration, optional
 
-CAUSES = ("timeout", "unavailable", "outage", "refused", "model_error")
-RETRIED = CAUSES[:3]
+CAUSES: Mapping[str, str] = MappingProxyType(
+    {
+        "timeout": "the caller's time-out",
+        "unavailable": "no instance serves",
+        "outage": "the instance failed",
+        "refused": "the instance's queue was full",
+        "model_error": "a 4XX or 5XX answer, or the endpoint's time-out; botocore does not retry it",
+    }
+)
+RETRIED = tuple(CAUSES)[:3]
 TIMEOUT_S = 60.0
 MAX_ATTEMPTS = 100
 MAX_TOKENS = 2**31 - 1
@@ -87,10 +95,50 @@ MODES: Mapping[str, RetryPolicy | None] = MappingProxyType(
         "standard-2026": RetryPolicy(3, 0.05, 20.0, 500, 14, 14),
     }
 )
-KEYS = (
-    *("mode", "max_attempts", "backoff_base_s", "backoff_cap_s", "quota", "cost", "timeout_cost"),
-    *("timeout_s", "clients", "on"),
-)
+_MODES = {
+    "none": "each request is made once",
+    "legacy": "botocore's default until 1.43",
+    "standard": "botocore's opt-in mode before 1.44",
+    "standard-2026": "botocore's default from 1.44 on",
+}
+_BY_MODE = "the mode's number"
+
+
+class RetryKeys(Keys):
+    """Keys of `retries`."""
+
+    title = "What the callers do about failures: a mode of botocore, with some of its numbers replaced."
+    mode = Word("The mode whose numbers hold for what is left out.", _MODES)
+    max_attempts = optional(Integer("Most attempts, with the first.", least=1, most=MAX_ATTEMPTS), _BY_MODE)
+    backoff_base_s = optional(
+        Number(
+            "Longest wait before the first retry; that before attempt a + 1 is evenly distributed up to the lesser of "
+            "base x 2^a and `backoff_cap_s`.",
+            least=0.0,
+        ),
+        _BY_MODE,
+    )
+    backoff_cap_s = optional(Number("The longest wait of all.", least=0.0), _BY_MODE)
+    quota = optional(Integer("Tokens of each client.", least=0, most=MAX_TOKENS), _BY_MODE)
+    cost = optional(Integer("Tokens that a retry costs, if there is a quota.", least=0, most=MAX_TOKENS), _BY_MODE)
+    timeout_cost = optional(Integer("The same after a time-out.", least=0, most=MAX_TOKENS), _BY_MODE)
+    timeout_s = Number("After which a caller gives up.", default=TIMEOUT_S, above=0.0)
+    clients = Integer(
+        "Clients among whom the requests are divided at random, each with a quota.",
+        default=1,
+        least=1,
+        most=MAX_CLIENTS,
+    )
+    on = WordList("The causes that are retried.", CAUSES, default=RETRIED)
+    examples = ({"mode": "legacy", "timeout_s": "5s", "clients": 50},)
+
+
+KEYS = tuple(RetryKeys.declared())
+
+
+def retries_form() -> Schema:
+    """Return the schema of `retries`."""
+    return {"anyOf": [enumeration(_MODES), RetryKeys.schema()]}
 
 
 def parse_retries(block: Block, key: str = "retries") -> RetryPolicy | None:
@@ -106,17 +154,12 @@ def parse_retries(block: Block, key: str = "retries") -> RetryPolicy | None:
     value = block.need(key)
     if not isinstance(value, Mapping):
         return MODES[choice(value, block.at(key), tuple(MODES))]
-    numbers, errors = block.block(key), Collector()
-    with errors:
-        numbers.only(KEYS)
-    mode: RetryPolicy | None = None
-    with errors:
-        mode = MODES[numbers.choice("mode", None, tuple(MODES))]
-    default = mode or RetryPolicy(1, 0.0, None, None, 0, 0)
-    with errors:
-        policy = _replaced(default, numbers)
-    errors.check()
-    return policy if mode is not None and policy.max_attempts > 1 else None
+    keys = RetryKeys.read(block.block(key))
+    mode = MODES[keys.mode]
+    if mode is None:
+        return None
+    policy = _replaced(mode, keys)
+    return policy if policy.max_attempts > 1 else None
 
 
 def retry_assumptions(policy: RetryPolicy | None, traffic: object) -> list[str]:
@@ -132,49 +175,7 @@ def retry_assumptions(policy: RetryPolicy | None, traffic: object) -> list[str]:
     return [f"traffic.retries: all requests come from one client with a quota of {policy.quota} (clients is left out)."]
 
 
-def _replaced(mode: RetryPolicy, block: Block) -> RetryPolicy:
-    errors = Collector()
-    with errors:
-        max_attempts = block.integer("max_attempts", mode.max_attempts, least=1, most=MAX_ATTEMPTS)
-    with errors:
-        base_s = block.number("backoff_base_s", mode.backoff_base_s, least=0.0)
-    cap_s, quota = mode.backoff_cap_s, mode.quota
-    with errors:
-        cap_s = block.number("backoff_cap_s", least=0.0) if block.has("backoff_cap_s") else cap_s
-    with errors:
-        quota = block.integer("quota", least=0, most=MAX_TOKENS) if block.has("quota") else quota
-    with errors:
-        cost = block.integer("cost", mode.cost, least=0, most=MAX_TOKENS)
-    with errors:
-        timeout_cost = block.integer("timeout_cost", mode.timeout_cost, least=0, most=MAX_TOKENS)
-    with errors:
-        timeout_s = block.number("timeout_s", TIMEOUT_S, above=0.0)
-    with errors:
-        clients = block.integer("clients", 1, least=1, most=MAX_CLIENTS)
-    with errors:
-        on = _causes(block) if block.has("on") else RETRIED
-    errors.check()
-    return replace(
-        mode,
-        max_attempts=max_attempts,
-        backoff_base_s=base_s,
-        backoff_cap_s=cap_s,
-        quota=quota,
-        cost=cost,
-        timeout_cost=timeout_cost,
-        timeout_s=timeout_s,
-        clients=clients,
-        on=on,
-    )
-
-
-def _causes(block: Block) -> tuple[str, ...]:
-    values = block.values["on"]
-    if not isinstance(values, list) or not values:
-        raise InputError(block.at("on"), f"must be a list [...] of at least one of {', '.join(CAUSES)}", values)
-    errors, causes = Collector(), set[str]()
-    for i, value in enumerate(values):
-        with errors:
-            causes.add(choice(value, f"{block.at('on')}.{i}", CAUSES))
-    errors.check()
-    return tuple(cause for cause in CAUSES if cause in causes)
+def _replaced(mode: RetryPolicy, keys: RetryKeys) -> RetryPolicy:
+    by_mode = ("max_attempts", "backoff_base_s", "backoff_cap_s", "quota", "cost", "timeout_cost")
+    own = {key: value for key in by_mode if (value := getattr(keys, key)) is not None}
+    return replace(mode, **own, timeout_s=keys.timeout_s, clients=keys.clients, on=keys.on)

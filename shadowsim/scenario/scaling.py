@@ -29,8 +29,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from shadowsim.errors import Collector, InputError
+from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
+from shadowsim.scenario.keys import Integer, Keys, Number, Word
 
 INVOCATIONS, CONCURRENCY = "InvocationsPerInstance", "ConcurrentRequestsPerModel"
 METRICS: Mapping[str, str] = MappingProxyType(
@@ -41,16 +42,46 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "SageMakerVariantConcurrentRequestsPerModelHighResolution": CONCURRENCY,
     }
 )
-KEYS = (
-    *("metric", "target", "min", "max", "scale_out_cooldown_s", "scale_in_cooldown_s", "out_points", "in_points"),
-    "delay_s",
-)
 COOLDOWN_S = 300.0
 MINUTE_S, TICK_S = 60.0, 10.0  # between data points of InvocationsPerInstance and of ConcurrentRequestsPerModel
 OUT_POINTS, IN_POINTS = 3, 15
 LEAST_TARGET = 1e-6  # so that the number of instances that a count asks for stays an exact float
 MAX_INSTANCES = 10_000_000
 MAX_POINTS = 1440  # a day of minutes, the longest that a CloudWatch alarm evaluates
+
+
+class ScalingKeys(Keys):
+    """Keys of `scaling`."""
+
+    title = "Target tracking, as Application Auto Scaling does it; the pool begins with its InstanceCount."
+    metric = Word(
+        "The metric that the policy holds; the names of AWS's predefined metrics are taken, too.",
+        {
+            INVOCATIONS: "requests per minute and instance",
+            CONCURRENCY: "requests present per instance, sampled every 10 s",
+            "SageMakerVariantInvocationsPerInstance": f"the same as {INVOCATIONS}",
+            "SageMakerVariantConcurrentRequestsPerModelHighResolution": f"the same as {CONCURRENCY}",
+        },
+    )
+    target = Number("The value of the metric that the policy holds.", least=LEAST_TARGET)
+    min = Integer("Fewest instances; at most the variant's InstanceCount.", least=1, most=MAX_INSTANCES)
+    max = Integer("Most instances; at least `min` and the variant's InstanceCount.", least=1, most=MAX_INSTANCES)
+    scale_out_cooldown_s = Number("After a scale-out no scale-in for so long.", default=COOLDOWN_S, least=0.0)
+    scale_in_cooldown_s = Number("After a scale-in no other for so long.", default=COOLDOWN_S, least=0.0)
+    out_points = Integer(
+        "Successive data points above the target that start a scale-out; of one minute, or of 10 s for "
+        "ConcurrentRequestsPerModel.",
+        default=OUT_POINTS,
+        least=1,
+        most=MAX_POINTS,
+    )
+    in_points = Integer(
+        "Successive minutes below 0.9 x target that start a scale-in.", default=IN_POINTS, least=1, most=MAX_POINTS
+    )
+    delay_s = Number(
+        "From a decision until it takes effect; AWS has been seen to take minutes.", default=0.0, least=0.0
+    )
+    examples = ({"metric": INVOCATIONS, "target": 1500, "min": 2, "max": 10},)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,28 +128,17 @@ def parse_scaling(block: Block) -> ScalingPolicy:
     InputError
         When a key is unknown, or a value breaks its constraint.
     """
-    errors = Collector()
-    with errors:
-        block.only(KEYS)
-    with errors:
-        metric = METRICS[block.choice("metric", None, tuple(METRICS))]
-    with errors:
-        target = block.number("target", least=LEAST_TARGET)
-    with errors:
-        least = block.integer("min", least=1, most=MAX_INSTANCES)
-    with errors:
-        most = block.integer("max", least=1, most=MAX_INSTANCES)
-    with errors:
-        out_cooldown_s = block.number("scale_out_cooldown_s", COOLDOWN_S, least=0.0)
-    with errors:
-        in_cooldown_s = block.number("scale_in_cooldown_s", COOLDOWN_S, least=0.0)
-    with errors:
-        out_points = block.integer("out_points", OUT_POINTS, least=1, most=MAX_POINTS)
-    with errors:
-        in_points = block.integer("in_points", IN_POINTS, least=1, most=MAX_POINTS)
-    with errors:
-        delay_s = block.number("delay_s", 0.0, least=0.0)
-    errors.check()
-    if most < least:
-        raise InputError(block.at("max"), f"must be at least `min`, which is {least}", most)
-    return ScalingPolicy(metric, target, least, most, out_cooldown_s, in_cooldown_s, out_points, in_points, delay_s)
+    keys = ScalingKeys.read(block)
+    if keys.max < keys.min:
+        raise InputError(block.at("max"), f"must be at least `min`, which is {keys.min}", keys.max)
+    return ScalingPolicy(
+        metric=METRICS[keys.metric],
+        target=keys.target,
+        least=keys.min,
+        most=keys.max,
+        out_cooldown_s=keys.scale_out_cooldown_s,
+        in_cooldown_s=keys.scale_in_cooldown_s,
+        out_points=keys.out_points,
+        in_points=keys.in_points,
+        delay_s=keys.delay_s,
+    )

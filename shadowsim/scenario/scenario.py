@@ -29,8 +29,10 @@ from typing import cast
 from shadowsim.aws.experiment import Experiment, Variant, iso_time
 from shadowsim.aws.instances import duration_text
 from shadowsim.aws.other_documents import refuse_other_document
+from shadowsim.aws.request_sources import request_source
+from shadowsim.documents import read_document, refuse_doubtful
 from shadowsim.errors import Collector, InputError
-from shadowsim.json_files import file_of, path_of, read_json
+from shadowsim.json_files import file_of, path_of
 from shadowsim.scenario.defaults import (
     builtin_document,
     changed_document,
@@ -43,6 +45,7 @@ from shadowsim.scenario.paths import check_changes, edited, plain, value_at
 from shadowsim.scenario.precision import Auto, Precision
 from shadowsim.scenario.reading import (
     Mirroring,
+    RunKeys,
     check_changes_of_pool,
     check_columns,
     check_mirror,
@@ -55,7 +58,6 @@ from shadowsim.scenario.reading import (
     read_experiment,
     read_mirror,
     read_routing,
-    read_run,
     read_services,
     wanted_horizon_s,
     workers_of,
@@ -208,20 +210,28 @@ class Scenario:
 
     @classmethod
     def of(
-        cls, source: object, rate_per_s: float | None = None, changes: Mapping[str, object] | None = None
+        cls,
+        source: object,
+        rate_per_s: float | None = None,
+        changes: Mapping[str, object] | None = None,
+        *,
+        resource: str | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> Scenario:
-        """Return the scenario that an object, a JSON text or a file describes.
+        """Return the scenario that an object, a JSON text or a file in JSON, YAML or TOML describes.
 
         Parameters
         ----------
         source : Scenario, mapping, JSON text or path
-            A scenario, or a plain CreateInferenceExperiment request.
+            A scenario, or a plain CreateInferenceExperiment request, or what holds one (`Experiment.from_request`).
         rate_per_s : float, optional
             Mean rate over the horizon, in requests per second; required for a plain request, unless `changes` set its
             traffic.
         changes : mapping of str to object, optional
             As for `replace`. They are made before the scenario is checked, since a plain request may need them to be
             complete: for example, the workers of an unknown instance type.
+        resource, parameters : str and mapping, optional
+            As for `Experiment.from_request`.
 
         Raises
         ------
@@ -232,12 +242,15 @@ class Scenario:
         edits |= check_changes(changes) if changes else {}
         if isinstance(source, Scenario):
             return source.replace(edits) if edits else source
-        document = cast(dict[str, object], plain(read_json(source, "scenario")))
-        refuse_other_document(document)
-        if is_request(document):
-            document, assumed = requested_document(document, edits)
-            # File paths in a plain request are relative to the working directory.
-            return cls.from_dict(document, None, assumed)
+        document = cast(dict[str, object], plain(read_document(source, "scenario")))
+        if not any(key in BLOCKS for key in document):
+            found = request_source(document, "request", resource, parameters)
+            refuse_doubtful(found.request)
+            document = found.request
+            if is_request(document):
+                document, assumed = requested_document(found, edits)
+                # File paths in a plain request are relative to the working directory.
+                return cls.from_dict(document, None, assumed)
         file = file_of(source)
         if edits:
             # Before it is checked: a file may leave the rate of its traffic to the caller.
@@ -247,9 +260,9 @@ class Scenario:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scenario:
-        """Read a scenario file."""
+        """Read a scenario file: JSON, YAML or TOML, by its ending."""
         file = path_of(path, "scenario")
-        return cls.from_dict(read_json(file), file.parent)
+        return cls.from_dict(read_document(file), file.parent)
 
     @classmethod
     def from_dict(
@@ -281,6 +294,7 @@ class Scenario:
         if isinstance(document, Mapping) and is_request(document):
             hint = "`shadowsim init` makes a file of it to edit, Scenario.of(request, rate_per_s) a scenario"
             raise InputError("scenario", f"is a plain CreateInferenceExperiment request; {hint}")
+        refuse_doubtful(document)
         root, errors = Block.of(plain(document), ""), Collector()
         with errors:
             root.only(BLOCKS)
@@ -298,7 +312,7 @@ class Scenario:
         with errors:
             mirror = read_mirror(root.block("mirror"))
         with errors:
-            settings = read_run(root.block("run"))
+            settings = RunKeys.read(root.block("run"))
         errors.check()
         run, period_s = root.block("run"), settings.period_s
         horizon_s = horizon_of(run, experiment, traffic, period_s)
@@ -348,7 +362,7 @@ class Scenario:
             seed=settings.seed,
             sample_requests=settings.sample_requests,
             replications=settings.replications,
-            goodput=settings.goodput,
+            goodput=settings.goodput or (),
             warmup_s=settings.warmup_s,
             precision=settings.precision,
             assumed=assumed,
@@ -516,21 +530,34 @@ class Scenario:
 
 
 def default_scenario() -> Scenario:
-    """Return the built-in scenario (defaults.py)."""
+    """Return the built-in scenario (defaults.py).
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> scenario = ss.default_scenario()
+    >>> scenario.experiment.name, scenario.horizon_s
+    ('built-in', 86400.0)
+    """
     return Scenario.from_dict(builtin_document())
 
 
-def init_scenario(request: object = None) -> dict[str, object]:
+def init_scenario(
+    request: object = None, resource: str | None = None, parameters: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """Return a valid scenario to edit, with its main keys spelled out.
 
     Parameters
     ----------
     request : mapping, JSON text or path, optional
-        A CreateInferenceExperiment request; without one, the built-in scenario. Its traffic is a placeholder of 100
+        As for `Experiment.from_request`; without one, the built-in scenario. Its traffic is a placeholder of 100
         requests per second.
+    resource, parameters : str and mapping, optional
+        As for `Experiment.from_request`.
     """
     if request is None:
         return builtin_document()
-    body = cast(dict[str, object], plain(read_json(request)))
-    document = draft_document(body, Experiment.from_request(body))
+    body = cast(dict[str, object], plain(read_document(request)))
+    found = request_source(body, "request", resource, parameters)
+    document = draft_document(found, Experiment.from_request(found.request))
     return Scenario.from_dict(document).to_dict()

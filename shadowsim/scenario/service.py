@@ -15,21 +15,129 @@ type, each of that type's keys replaces the service's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shadowsim.aws.instances import lookup
 from shadowsim.errors import Collector, InputError
-from shadowsim.scenario.batching import Batcher, parse_batching
-from shadowsim.scenario.fields import SERVICE_KEYS, SERVICE_LATER, Block
-from shadowsim.scenario.laws import Law, parse_law
-from shadowsim.scenario.outages import OutagePlan, parse_outages
-from shadowsim.scenario.scaling import ScalingPolicy, parse_scaling
-from shadowsim.scenario.tokens import Tokens, parse_tokens
+from shadowsim.scenario.batching import Batcher, BatchingKeys, parse_batching
+from shadowsim.scenario.fields import Block
+from shadowsim.scenario.keys import (
+    Integer,
+    Keys,
+    Number,
+    Numbers,
+    Parsed,
+    Reserved,
+    Schema,
+    Word,
+    given,
+    nullable,
+    object_form,
+    optional,
+)
+from shadowsim.scenario.laws import Law, law_form, parse_law
+from shadowsim.scenario.outages import OutagePlan, outages_form, parse_outages
+from shadowsim.scenario.scaling import ScalingKeys, ScalingPolicy, parse_scaling
+from shadowsim.scenario.tokens import TokenKeys, Tokens, parse_tokens
 
 MAX_WORKERS = 65_536
 MAX_QUEUE = 2**31 - 1
+_NOT_WITH_TOKENS = ("time", "batching", "workers", "slowdown")
+
+
+class ServiceKeys(Keys):
+    """Keys of a service, but `by_instance_type`."""
+
+    title = "How the instances of a variant serve: one queue, first in, first out, before `workers` workers."
+    time = optional(
+        Parsed(
+            "How long a request holds a worker.",
+            lambda block, key, base_dir: parse_law(block.values[key], block.at(key), "s", base_dir),
+            law_form("s"),
+        ),
+        "required, unless there are `tokens`",
+    )
+    workers = optional(
+        Integer("Requests that an instance serves at once.", least=1, most=MAX_WORKERS),
+        "as many as its type has accelerators, or else vCPUs",
+    )
+    queue_limit = optional(
+        Integer("Requests that may wait on an instance; others are refused.", least=0, most=MAX_QUEUE), "no limit"
+    )
+    slowdown = optional(
+        Numbers(
+            "Factors on the time of a request that starts when 1, 2, ... workers are busy; the last holds for more.",
+            fewest=0,
+            above=0.0,
+        ),
+        "none",
+    )
+    error_4xx = Number(
+        "Share of served requests that are answered with a 4XX status.", default=0.0, least=0.0, most=1.0
+    )
+    error_5xx = Number("The same with a 5XX status; at most 1 together.", default=0.0, least=0.0, most=1.0)
+    discipline = Word("The order of service.", {"fifo": "first in, first out"}, default="fifo", later="ps")
+    batching = optional(
+        Parsed(
+            "A dynamic batcher.",
+            lambda block, key, base_dir: parse_batching(block.block(key)),
+            object_form(BatchingKeys),
+        ),
+        "one request at a time on each worker",
+    )
+    tokens = optional(
+        Parsed(
+            "A continuous batcher, in place of `time`, `workers`, `batching` and `slowdown`.",
+            lambda block, key, base_dir: parse_tokens(block.block(key), base_dir),
+            object_form(TokenKeys),
+        ),
+        "a service in whole requests",
+    )
+    scaling = optional(
+        Parsed(
+            "How the number of instances follows the traffic.",
+            lambda block, key, base_dir: parse_scaling(block.block(key)),
+            object_form(ScalingKeys),
+        ),
+        "a fixed number",
+    )
+    cold_start_s = optional(Number("From a scale-out until the new instances serve.", least=0.0), "0")
+    outages = optional(
+        Parsed(
+            "Failures of instances, with all requests that they hold: a list, or by chance.",
+            lambda block, key, base_dir: parse_outages(block, key),
+            outages_form,
+        ),
+        "none",
+    )
+    cpu_per_request_s = Reserved()
+    examples = (
+        {"time": {"law": "lognormal", "p50_s": "18ms", "p99_s": "60ms"}, "workers": 4},
+        {"time": "20ms", "queue_limit": 100, "slowdown": [1.0, 1.1, 1.3]},
+    )
+
+    @classmethod
+    def schema(cls, tag: Mapping[str, Schema] | None = None, null: Iterable[str] = ()) -> Schema:
+        """Return its schema; beside `tokens`, some keys must be left out."""
+        without: Schema = {key: {"type": "null"} for key in _NOT_WITH_TOKENS} | {"slowdown": {"enum": [None, []]}}
+        return super().schema(tag, null) | {"if": given("tokens"), "then": {"properties": without}}
+
+
+def service_schema() -> Schema:
+    """Return the schema of a service."""
+    types = {
+        "description": "Keys that replace the service's where the variant runs on an instance type.",
+        "type": "object",
+        "propertyNames": {"$ref": "#/$defs/ProductionVariantInstanceType"},
+        "additionalProperties": nullable(ServiceKeys.schema()),
+    }
+    own = ServiceKeys.schema()
+    own["properties"]["by_instance_type"] = nullable(types)
+    some = {"by_instance_type": {"type": "object", "minProperties": 1}}
+    of_type = {"required": list(some), "properties": some}
+    return own | {"anyOf": [given("time"), given("tokens"), of_type]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +245,19 @@ def parse_service(value: object, path: str, base_dir: Path | None = None, instan
     """
     block, errors = Block.of(value, path), Collector()
     with errors:
-        block.only(SERVICE_KEYS, SERVICE_LATER)
+        block.only([*ServiceKeys.declared(), "by_instance_type"])
     types = block.block("by_instance_type")
     shared = {key: item for key, item in block.values.items() if key != "by_instance_type"}
     services = {}
+    with errors:
+        ServiceKeys.read(Block(path, shared), base_dir)  # also what the variant's type overrides
     if instance_type not in types.values:
         with errors:
             service = _service(Block(path, shared), base_dir)
     for name in types.values:
         with errors:
             override = types.block(name)
-            override.only([key for key in SERVICE_KEYS if key != "by_instance_type"], SERVICE_LATER)
+            override.only(ServiceKeys.declared())
             try:
                 lookup(name)
             except InputError as error:
@@ -172,50 +282,29 @@ class _Merged(Block):
 
 def _service(block: Block, base_dir: Path | None) -> Service:
     errors = Collector()
-    time_law = tokens = None
+    with errors:
+        if not block.has("tokens"):
+            block.need("time")
+    with errors:
+        keys = ServiceKeys.read(block, base_dir)
     with errors:
         if block.has("tokens"):
-            with errors:
-                tokens = parse_tokens(block.block("tokens"), base_dir)
             _only_tokens(block)
-        else:
-            time_law = parse_law(block.need("time"), block.at("time"), "s", base_dir)
-    with errors:
-        workers = block.integer("workers", least=1, most=MAX_WORKERS) if block.has("workers") else None
-    with errors:
-        queue_limit = block.cap("queue_limit", MAX_QUEUE)
-    with errors:
-        has_slowdown = block.has("slowdown") and block.values["slowdown"] != []
-        slowdown = block.numbers("slowdown", above=0.0) if has_slowdown else ()
-    with errors:
-        block.choice("discipline", "fifo", ["fifo"], ["ps"])
-    with errors:
-        error_4xx = block.number("error_4xx", 0.0, least=0.0, most=1.0)
-    with errors:
-        error_5xx = block.number("error_5xx", 0.0, least=0.0, most=1.0)
-    with errors:
-        batching = parse_batching(block.block("batching")) if block.has("batching") else None
-    with errors:
-        scaling = parse_scaling(block.block("scaling")) if block.has("scaling") else None
-    with errors:
-        cold_start_s = block.number("cold_start_s", least=0.0) if block.has("cold_start_s") else None
-    with errors:
-        outages = parse_outages(block) if block.has("outages") else None
     errors.check()
-    if error_4xx + error_5xx > 1.0:
-        raise InputError(block.path, "must have error_4xx + error_5xx <= 1", error_4xx + error_5xx)
+    if keys.error_4xx + keys.error_5xx > 1.0:
+        raise InputError(block.path, "must have error_4xx + error_5xx <= 1", keys.error_4xx + keys.error_5xx)
     return Service(
-        time_law=time_law,
-        workers=workers,
-        queue_limit=queue_limit,
-        slowdown=slowdown,
-        error_4xx=error_4xx,
-        error_5xx=error_5xx,
-        batching=batching,
-        tokens=tokens,
-        scaling=scaling,
-        cold_start_s=cold_start_s,
-        outages=outages,
+        time_law=keys.time,
+        workers=keys.workers,
+        queue_limit=keys.queue_limit,
+        slowdown=keys.slowdown or (),
+        error_4xx=keys.error_4xx,
+        error_5xx=keys.error_5xx,
+        batching=keys.batching,
+        tokens=keys.tokens,
+        scaling=keys.scaling,
+        cold_start_s=keys.cold_start_s,
+        outages=keys.outages,
         block=block.values,
     )
 
@@ -223,7 +312,7 @@ def _service(block: Block, base_dir: Path | None) -> Service:
 def _only_tokens(block: Block) -> None:
     """Raise `InputError` for keys that `tokens` has in its own way."""
     errors = Collector()
-    for key in ("time", "batching", "workers", "slowdown"):
+    for key in _NOT_WITH_TOKENS:
         with errors:
             if block.has(key) and block.values[key] != []:
                 constraint = "must be left out beside `tokens`, whose `step` and `max_sequences` are in its place"

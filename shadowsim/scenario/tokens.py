@@ -46,7 +46,7 @@ is answered within both is counted::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,17 +55,27 @@ import numpy as np
 from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import Block
-from shadowsim.scenario.laws import Law, parse_law
-from shadowsim.scenario.step_models import STEP_KEYS, StepPreset, preset
+from shadowsim.scenario.keys import (
+    Alternatives,
+    Flag,
+    Integer,
+    Keys,
+    Number,
+    Parsed,
+    Schema,
+    Text,
+    Word,
+    alone,
+    given,
+    object_form,
+    optional,
+)
+from shadowsim.scenario.laws import Law, law_form, parse_law
+from shadowsim.scenario.step_models import STEP_KEYS, StepPreset, preset, presets
 from shadowsim.scenario.traces import Trace
 
-KEYS = (
-    *("prompt", "output", "max_sequences", "max_step_tokens", "kv_tokens", "block_tokens", "step"),
-    *("before_s", "after_s", "chunked", "on_timeout", "prefix"),
-)
-PREFIX_KEYS = ("length", "groups", "session", "hashes", "hash_tokens", "cache_tokens")
 _NAMED_BY = ("groups", "session", "hashes")
-ON_TIMEOUT = ("finish", "abort")
+ON_TIMEOUT = {"finish": "it is served to its end", "abort": "it leaves at the end of the step"}
 BLOCK_TOKENS = 16
 MOST_SEQUENCES = MOST_BLOCK_TOKENS = 65_536
 MOST_TOKENS = 2**26  # of a cache or a step: the tokens read in a segment of steps, at most its square, are below 2**53
@@ -206,53 +216,30 @@ def parse_tokens(block: Block, base_dir: Path | None = None) -> Tokens:
     InputError
         When a key is unknown, or a value breaks its constraint.
     """
+    keys = TokenKeys.read(block, base_dir)
     errors = Collector()
     with errors:
-        block.only(KEYS)
+        if keys.prefix is not None:
+            block.block("prefix").integer("cache_tokens", least=keys.block_tokens, most=MOST_TOKENS)
     with errors:
-        prompt = _length(block, "prompt", base_dir)
-    with errors:
-        output = _length(block, "output", base_dir)
-    with errors:
-        block_tokens = block.integer("block_tokens", BLOCK_TOKENS, least=1, most=MOST_BLOCK_TOKENS)
-        with errors:
-            kv_tokens = block.integer("kv_tokens", least=block_tokens, most=MOST_TOKENS)
-        with errors:
-            prefix = _prefix(block.block("prefix"), block_tokens) if block.has("prefix") else None
-    with errors:
-        max_sequences = block.integer("max_sequences", least=1, most=MOST_SEQUENCES)
-        with errors:
-            max_step_tokens = block.integer("max_step_tokens", least=1, most=MOST_TOKENS)
-            if max_step_tokens < max_sequences:
-                constraint = f"must be at least `max_sequences`, which is {max_sequences}, a token for each"
-                raise InputError(block.at("max_step_tokens"), constraint, max_step_tokens)
-    with errors:
-        value, named = block.need("step"), None
-        if isinstance(value, str):
-            named = preset(value, block.at("step"))
-        step = parse_step(value if named is None else named.step, block.at("step"))
-        with errors:
-            before_s = block.number("before_s", (named.before_s if named is not None else None) or 0.0, least=0.0)
-    with errors:
-        after_s = block.number("after_s", 0.0, least=0.0)
-    with errors:
-        chunked = block.flag("chunked", True)
-    with errors:
-        on_timeout = block.choice("on_timeout", None, ON_TIMEOUT) if block.has("on_timeout") else None
+        if keys.max_step_tokens < keys.max_sequences:
+            constraint = f"must be at least `max_sequences`, which is {keys.max_sequences}, a token for each"
+            raise InputError(block.at("max_step_tokens"), constraint, keys.max_step_tokens)
     errors.check()
+    step, named = keys.step
     return Tokens(
-        prompt=prompt,
-        output=output,
-        max_sequences=max_sequences,
-        max_step_tokens=max_step_tokens,
-        kv_tokens=kv_tokens,
+        prompt=keys.prompt,
+        output=keys.output,
+        max_sequences=keys.max_sequences,
+        max_step_tokens=keys.max_step_tokens,
+        kv_tokens=keys.kv_tokens,
         step=step,
-        block_tokens=block_tokens,
-        before_s=before_s,
-        after_s=after_s,
-        chunked=chunked,
-        on_timeout=on_timeout,
-        prefix=prefix,
+        block_tokens=keys.block_tokens,
+        before_s=(named.before_s if named and keys.before_s is None else keys.before_s) or 0.0,
+        after_s=keys.after_s,
+        chunked=keys.chunked,
+        on_timeout=keys.on_timeout,
+        prefix=keys.prefix,
         preset=named,
         path=block.path,
     )
@@ -260,15 +247,8 @@ def parse_tokens(block: Block, base_dir: Path | None = None) -> Tokens:
 
 def parse_step(value: object, path: str) -> StepModel:
     """Return the step model that a JSON object describes."""
-    block, errors = Block.of(value, path), Collector()
-    with errors:
-        block.only(STEP_KEYS)
-    coefficients = dict[str, float]()
-    for key in STEP_KEYS:
-        with errors:
-            coefficients[key] = block.number(key, None if key == "base_s" else 0.0, least=0.0)
-    errors.check()
-    model = StepModel(**coefficients)
+    keys = StepTimeKeys.read(Block.of(value, path))
+    model = StepModel(**{key: getattr(keys, key) for key in STEP_KEYS})
     least_s = model.base_s + model.per_sequence_s
     if least_s < LEAST_STEP_S:
         constraint = f"must have base_s + per_sequence_s >= {LEAST_STEP_S:g}, since each step takes time"
@@ -400,55 +380,162 @@ def _two_moments(law: Law, values: Floats | None) -> tuple[float, float]:
     return law.mean, law.mean**2 * (1.0 + law.scv)
 
 
-def _length(block: Block, key: str, base_dir: Path | None) -> Law:
+def _length(block: Block, key: str, base_dir: Path) -> Law:
     law = parse_law(block.need(key), block.at(key), "tokens", base_dir)
     if law.mean < 1.0:
         raise InputError(block.at(key), "must have a mean of at least 1 token", law.mean)
     return law
 
 
-def _prefix(block: Block, block_tokens: int) -> Prefix:
+def _whole_blocks(block: Block, key: str) -> int:
+    least = block.integer("block_tokens", BLOCK_TOKENS, least=1, most=MOST_BLOCK_TOKENS)
+    return block.integer(key, least=least, most=MOST_TOKENS)
+
+
+def _step(block: Block, key: str, base_dir: Path) -> tuple[StepModel, StepPreset | None]:
+    value, named = block.need(key), None
+    if isinstance(value, str):
+        named = preset(value, block.at(key))
+    return parse_step(value if named is None else named.step, block.at(key)), named
+
+
+def _step_form() -> Schema:
+    return {"anyOf": [{"enum": list(presets())}, StepTimeKeys.schema()]}
+
+
+def _prefix(block: Block, key: str, base_dir: Path) -> Prefix:
+    inside = block.block(key)
+    named = {name: inside.values[name] for name in _NAMED_BY if inside.has(name)}
+    unit, other = ("hash_tokens", "length") if "hashes" in named else ("length", "hash_tokens")
     errors = Collector()
     with errors:
-        block.only(PREFIX_KEYS)
-    given = {key: block.values[key] for key in _NAMED_BY if block.has(key)}
+        PrefixKeys.rules[0].check(inside)
     with errors:
-        if len(given) != 1:
-            raise InputError(block.path, "needs one of `groups`, `session` and `hashes`", given)
-    unit, other = ("hash_tokens", "length") if "hashes" in given else ("length", "hash_tokens")
+        if inside.has(other):
+            raise InputError(inside.at(other), f"must be left out with `{', '.join(named)}`", inside.values[other])
     with errors:
-        if block.has(other):
-            raise InputError(block.at(other), f"must be left out with `{', '.join(given)}`", block.values[other])
+        inside.need(unit)
     with errors:
-        tokens = block.integer(unit, least=1, most=MOST_TOKENS)
-    with errors:
-        cache_tokens = block.integer("cache_tokens", least=block_tokens, most=MOST_TOKENS)
-    with errors:
-        groups = block.integer("groups", least=1, most=MOST_GROUPS) if block.has("groups") else None
-    with errors:
-        session = block.text("session") if block.has("session") else None
-    with errors:
-        hashes = _hashes(block.values["hashes"], block.at("hashes")) if block.has("hashes") else ()
+        keys = PrefixKeys.read(inside)
     errors.check()
-    if hashes:
-        return Prefix(0, cache_tokens, hashes=hashes, hash_tokens=tokens)
-    return Prefix(tokens, cache_tokens, groups, session)
+    if keys.hashes is not None:
+        return Prefix(0, keys.cache_tokens, hashes=keys.hashes, hash_tokens=keys.hash_tokens or 0)
+    return Prefix(keys.length or 0, keys.cache_tokens, keys.groups, keys.session)
 
 
-def _hashes(value: object, path: str) -> tuple[str, ...]:
+def _hashes(block: Block, key: str, base_dir: Path) -> tuple[str, ...]:
+    value = block.values[key]
     names = value if isinstance(value, list) else [value]
     if not names or not all(isinstance(name, str) and name for name in names) or len({*names}) < len(names):
-        raise InputError(path, "must be the name of a column of the trace, or a list of such names, each once", value)
+        constraint = "must be the name of a column of the trace, or a list of such names, each once"
+        raise InputError(block.at(key), constraint, value)
     return tuple(names)
 
 
+def _hashes_form() -> Schema:
+    name = {"type": "string", "minLength": 1}
+    return {"anyOf": [name, {"type": "array", "items": name, "minItems": 1, "uniqueItems": True}]}
+
+
+class StepTimeKeys(Keys):
+    """Keys of `step`."""
+
+    title = (
+        "Seconds of a step with P tokens of prompts and n sequences, of which those that decode have K tokens so far: "
+        "base_s + per_prefill_token_s P + per_sequence_s n + per_kv_token_s K + per_prefill_pair_s Q, where Q is the "
+        "sum over prompts of (tokens done after the step)² - (those done before it). base_s + per_sequence_s is at "
+        f"least {LEAST_STEP_S:g}."
+    )
+    base_s = Number("What every step takes.", least=0.0)
+    per_prefill_token_s = Number("For each token of prompts.", default=0.0, least=0.0)
+    per_sequence_s = Number("For each running sequence.", default=0.0, least=0.0)
+    per_kv_token_s = Number("For each token in the cache of the sequences that decode.", default=0.0, least=0.0)
+    per_prefill_pair_s = Number("For each unit of Q: each token attends to all before.", default=0.0, least=0.0)
+    examples = ({"base_s": "12ms", "per_prefill_token_s": "0.03ms", "per_sequence_s": "0.1ms"},)
+
+
+class PrefixKeys(Keys):
+    """Keys of `prefix`."""
+
+    title = "The beginnings that prompts share, which an instance's cache remembers."
+    length = optional(
+        Integer("The first tokens of a prompt that are the same in a group.", least=1, most=MOST_TOKENS),
+        "required with `groups` or `session`",
+    )
+    groups = optional(Integer("How many groups, from which each request draws evenly.", least=1, most=MOST_GROUPS))
+    session = optional(Text("Or the trace's column with the groups' numbers."))
+    hashes = optional(
+        Parsed("Or the trace's columns with hashes of beginnings, or one with lists of them.", _hashes, _hashes_form)
+    )
+    hash_tokens = optional(Integer("Tokens for each hash.", least=1, most=MOST_TOKENS), "required with `hashes`")
+    cache_tokens = Integer("Tokens that an instance remembers, at least those of a block.", least=1, most=MOST_TOKENS)
+    rules = (Alternatives(_NAMED_BY, 1, 1, "needs one of `groups`, `session` and `hashes`"),)
+    examples = (
+        {"length": 400, "groups": 50, "cache_tokens": 100_000},
+        {"hashes": "hash_ids", "hash_tokens": 512, "cache_tokens": 1_000_000},
+    )
+
+    @classmethod
+    def schema(cls, tag: Mapping[str, Schema] | None = None, null: Iterable[str] = ()) -> Schema:
+        """Return its schema; the unit follows what names the beginnings."""
+        own = super().schema(tag, null)
+        by_hash = {"if": given("hashes"), "then": alone("hash_tokens", ("length", "hash_tokens"))}
+        return own | {"allOf": [*own["allOf"], {**by_hash, "else": alone("length", ("length", "hash_tokens"))}]}
+
+
+class TokenKeys(Keys):
+    """Keys of `tokens`."""
+
+    title = "A continuous batcher, as in vLLM: a language model's server, in place of `time`."
+    prompt = Parsed(
+        "Tokens of a request's prompt: a number, a law, or a column of the trace; draws are rounded, at least 1.",
+        _length,
+        law_form("tokens"),
+    )
+    output = Parsed("Tokens of its answer, likewise.", _length, law_form("tokens"))
+    max_sequences = Integer("Most running sequences of an instance.", least=1, most=MOST_SEQUENCES)
+    max_step_tokens = Integer(
+        "Most tokens of a step: one for each sequence that decodes, and those of prompts; at least `max_sequences`.",
+        least=1,
+        most=MOST_TOKENS,
+    )
+    kv_tokens = Parsed(
+        "Tokens that an instance's cache holds; at least those of a block, and of any request.",
+        lambda block, key, base_dir: _whole_blocks(block, key),
+        lambda: {"type": "integer", "minimum": 1, "maximum": MOST_TOKENS},
+    )
+    block_tokens = Integer("Tokens of a block of the cache.", default=BLOCK_TOKENS, least=1, most=MOST_BLOCK_TOKENS)
+    step = Parsed("Seconds of a step, or the name of a preset (`shadowsim step-model --presets`).", _step, _step_form)
+    before_s = optional(
+        Number("From a request's arrival until it waits for its admission.", least=0.0), "the preset's, or 0"
+    )
+    after_s = Number("From its last token to its answer.", default=0.0, least=0.0)
+    chunked = Flag("Whether a prompt may be divided among steps.", True)
+    on_timeout = optional(Word("What becomes of a request whose time is out.", ON_TIMEOUT), "finish")
+    prefix = optional(
+        Parsed("The beginnings that prompts share.", _prefix, object_form(PrefixKeys)), "nothing is shared"
+    )
+    examples = (
+        {
+            "prompt": 500,
+            "output": {"law": "gamma", "mean_tokens": 200, "scv": 1},
+            "max_sequences": 256,
+            "max_step_tokens": 8192,
+            "kv_tokens": 400_000,
+            "step": {"base_s": "12ms", "per_prefill_token_s": "0.03ms"},
+        },
+    )
+
+
+class GoodputKeys(Keys):
+    """Keys of a pair of limits."""
+
+    title = "A request that is answered within both counts as good."
+    ttft_s = Number("Longest time to the first token.", above=0.0)
+    tpot_s = Number("Longest time per token after it.", above=0.0)
+    examples = ({"ttft_s": "500ms", "tpot_s": "50ms"},)
+
+
 def _goodput(block: Block) -> Goodput:
-    errors = Collector()
-    with errors:
-        block.only(("ttft_s", "tpot_s"))
-    with errors:
-        ttft_s = block.number("ttft_s", above=0.0)
-    with errors:
-        tpot_s = block.number("tpot_s", above=0.0)
-    errors.check()
-    return Goodput(ttft_s, tpot_s)
+    keys = GoodputKeys.read(block)
+    return Goodput(keys.ttft_s, keys.tpot_s)

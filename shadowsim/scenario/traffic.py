@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,20 +55,165 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.errors import Collector, InputError
 from shadowsim.scenario.fields import Block
-from shadowsim.scenario.laws import MAX_SCV, Law, parse_law
-from shadowsim.scenario.rates import DAY_S, Knots, Profile, mmpp_dispersion, mmpp_rate, mmpp_scv, parse_profile
-from shadowsim.scenario.resample import Resampling, parse_resampling
-from shadowsim.scenario.retries import RetryPolicy, parse_retries
+from shadowsim.scenario.keys import (
+    Integer,
+    Keys,
+    Number,
+    Parsed,
+    Schema,
+    Text,
+    Word,
+    chosen_by,
+    given,
+    optional,
+    quantity,
+)
+from shadowsim.scenario.laws import MAX_SCV, Law, law_form, parse_law
+from shadowsim.scenario.rates import (
+    DAY_S,
+    Knots,
+    Profile,
+    mmpp_dispersion,
+    mmpp_rate,
+    mmpp_scv,
+    parse_profile,
+    profile_form,
+)
+from shadowsim.scenario.resample import Resampling, parse_resampling, resampling_form
+from shadowsim.scenario.retries import RetryPolicy, parse_retries, retries_form
 from shadowsim.scenario.table_files import resolve
 from shadowsim.scenario.trace_times import NO_TIME_OPTIONS, WITHIN, TimeOptions
 from shadowsim.scenario.traces import Trace, read_trace
 
-SHARED = ("request_bytes", "response_bytes", "sessions", "retries")
 MAX_REPEAT = 1_000_000
 MAX_SESSIONS = 2**31 - 1
 MAX_STATES = 100
 MAX_STREAMS = 100
 MAX_JUMPS = 2_000_000  # of a modulated rate, whose path is kept in memory
+
+
+class SharedKeys(Keys):
+    """Keys of every block of traffic, which hold for all requests alike."""
+
+    request_bytes = optional(
+        Parsed(
+            "Sizes of the requests' bodies.",
+            lambda block, key, base_dir: parse_law(block.values[key], block.at(key), "bytes", base_dir),
+            law_form("bytes"),
+        ),
+        "bodies have no size",
+    )
+    response_bytes = optional(
+        Parsed(
+            "Sizes of the answers' bodies.",
+            lambda block, key, base_dir: parse_law(block.values[key], block.at(key), "bytes", base_dir),
+            law_form("bytes"),
+        ),
+        "bodies have no size",
+    )
+    sessions = optional(
+        Parsed(
+            "Number of sessions, to any of which a request belongs, or the trace's column with their numbers; one of a "
+            "column of lists is NAME[1].",
+            lambda block, key, base_dir: _sessions(block, key),
+            lambda: {
+                "anyOf": [
+                    {"type": "integer", "minimum": 1, "maximum": MAX_SESSIONS},
+                    {"type": "string", "minLength": 1},
+                ]
+            },
+        ),
+        "no sessions",
+    )
+    retries = optional(
+        Parsed(
+            "What callers do about failures: a mode of botocore, or an object; the rates are those without retries.",
+            lambda block, key, base_dir: parse_retries(block, key),
+            retries_form,
+        ),
+        "none",
+    )
+
+
+SHARED = tuple(SharedKeys.declared())
+
+
+class RateKeys(Keys):
+    """Keys of traffic with a rate or a profile."""
+
+    rate_per_s = optional(
+        Number("Mean rate over the horizon, in requests per second; a profile is scaled to it.", above=0.0),
+        "required, unless there is a `profile`",
+    )
+    profile = optional(
+        Parsed(
+            "The course of the rate over time.",
+            lambda block, key, base_dir: parse_profile(block.block(key)),
+            profile_form,
+        ),
+        "a flat rate",
+    )
+
+    @classmethod
+    def schema(cls, tag: Mapping[str, Schema] | None = None, null: Iterable[str] = ()) -> Schema:
+        """Return its schema, which needs a rate or a profile."""
+        return super().schema(tag, null) | {"anyOf": [given("rate_per_s"), given("profile")]}
+
+
+class GammaKeys(RateKeys):
+    """Keys of traffic with gamma gaps."""
+
+    scv = Number("Variance / mean² of the gaps: 1 is Poisson, 100 is bursts with long pauses.", above=0.0, most=MAX_SCV)
+
+
+class ModulatedKeys(Keys):
+    """Keys of modulated traffic."""
+
+    rate_per_s = optional(
+        Number("The long-run mean that `rates_per_s` are scaled to, in requests per second.", above=0.0),
+        "the states' own mean",
+    )
+    rates_per_s = Parsed(
+        "One rate per state, one of them above 0.",
+        lambda block, key, base_dir: _state_rates(block, key),
+        lambda: {
+            "type": "array",
+            "items": {"type": "number", "minimum": 0.0},
+            "minItems": 2,
+            "maxItems": MAX_STATES,
+            "contains": {"type": "number", "exclusiveMinimum": 0.0},
+        },
+    )
+    mean_sojourn_s = Parsed[tuple[float, ...] | float](
+        "Mean time in a state: one for all, or one per state.",
+        lambda block, key, base_dir: _sojourns(block, key),
+        lambda: _one_or_each(quantity("mean_sojourn_s", above=0.0)),
+    )
+
+
+class TraceKeys(Keys):
+    """Keys of a trace."""
+
+    path = Text("The table of arrivals, relative to the scenario; `builtin:trace_small` ships with the package.")
+    time_column = optional(Text("The column of arrivals."), "the one whose name and values say so")
+    time_unit = optional(Text("s, ms, us, ns, iso or a strptime format."), "read off the column")
+    count_column = optional(Text("The column of how many requests a row is."), "one, unless a column says so")
+    within = Word(
+        "How requests that share a coarse time are spread.",
+        {"poisson": "at random", "even": "at equal distances", "together": "not at all"},
+        default=WITHIN[0],
+    )
+    span_s = optional(Number("Length of one pass in the trace's own clock.", above=0.0), "read off the trace")
+    speed = Number("Factor on its rate.", default=1.0, above=0.0)
+    repeat = Integer("How often it is played, one pass after the other.", default=1, least=1, most=MAX_REPEAT)
+    resample = optional(
+        Parsed(
+            "Draw another trace from it for each seed, in blocks.",
+            lambda block, key, base_dir: parse_resampling(block),
+            resampling_form,
+        ),
+        "it is replayed as it is",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,22 +415,25 @@ class Process(ABC):
     ----------
     title : str
         The process in words.
-    keys : tuple of str
-        Keys of its block beside `process` and those of `SHARED`.
+    keys : type of Keys, or None
+        Keys of its block beside `process` and those of `SharedKeys`; None for what no block can choose.
+    examples : tuple
+        Blocks that show it.
     has_knots : bool
         Whether the rate is a function of time that is known before the run.
     """
 
     title: str
-    keys: tuple[str, ...] = ("rate_per_s", "profile")
+    keys: type[Keys] | None = RateKeys
+    examples: tuple[object, ...] = ()
     has_knots = True
 
     def parse(self, block: Block, base_dir: Path) -> dict[str, Any]:
         """Return the fields of `Traffic` that the process's keys determine."""
-        profile = parse_profile(block.block("profile")) if block.has("profile") else None
-        # Without a profile the rate is required, which `number` checks.
-        rate = block.number("rate_per_s", above=0.0) if profile is None or block.has("rate_per_s") else None
-        return {"rate_per_s": rate, "profile": profile}
+        keys = RateKeys.read(block, base_dir, known=block.values)
+        if keys.profile is None:
+            block.need("rate_per_s")
+        return {"rate_per_s": keys.rate_per_s, "profile": keys.profile}
 
     def mean_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
         """Return the mean rate over the horizon."""
@@ -317,6 +465,10 @@ class Process(ABC):
 
 class _Poisson(Process):
     title = "Poisson"
+    examples = (
+        {"process": "poisson", "rate_per_s": 500.0},
+        {"process": "poisson", "profile": {"kind": "diurnal", "base_per_s": 160, "peak_per_s": 640}},
+    )
 
     def scv(self, traffic: Traffic) -> float | None:
         return 1.0
@@ -324,6 +476,7 @@ class _Poisson(Process):
 
 class _Constant(Process):
     title = "evenly spaced"
+    examples = ({"process": "constant", "rate_per_s": 500.0},)
 
     def scv(self, traffic: Traffic) -> float | None:
         return 0.0
@@ -331,13 +484,15 @@ class _Constant(Process):
 
 class _GammaGaps(Process):
     title = "gamma gaps"
-    keys = ("rate_per_s", "profile", "scv")
+    keys = GammaKeys
+    examples = ({"process": "gamma", "rate_per_s": 500.0, "scv": 4.0},)
 
     def parse(self, block: Block, base_dir: Path) -> dict[str, Any]:
         fields = super().parse(block, base_dir)
         if block.has("scv") and block.values["scv"] == 0:
             raise InputError(block.at("scv"), "must be > 0: gaps without variance are process constant", 0)
-        return {**fields, "gap_law": Law("gamma", 1.0, block.number("scv", above=0.0, most=MAX_SCV))}
+        keys = GammaKeys.read(block, base_dir, known=block.values)
+        return {**fields, "gap_law": Law("gamma", 1.0, keys.scv)}
 
     def scv(self, traffic: Traffic) -> float | None:
         return traffic.gap_law.scv if traffic.gap_law else None
@@ -345,26 +500,21 @@ class _GammaGaps(Process):
 
 class _MarkovModulatedPoisson(Process):
     title = "a modulated Poisson process (MMPP)"
-    keys = ("rate_per_s", "rates_per_s", "mean_sojourn_s")
+    keys = ModulatedKeys
+    examples = ({"process": "mmpp", "rates_per_s": [100, 1500], "mean_sojourn_s": ["10min", "1min"]},)
     has_knots = False
 
     def parse(self, block: Block, base_dir: Path) -> dict[str, Any]:
-        rates = block.numbers("rates_per_s", least=0.0)
-        n = len(rates)
-        if not 2 <= n <= MAX_STATES or not any(rates):
-            constraint = f"must have 2 to {MAX_STATES} rates, one of them > 0"
-            raise InputError(block.at("rates_per_s"), constraint, block.values["rates_per_s"])
-        if isinstance(block.need("mean_sojourn_s"), list):
-            sojourns = block.numbers("mean_sojourn_s", above=0.0)
-            if len(sojourns) != n:
-                constraint = f"must be one number, or one for each of {n} rates"
-                raise InputError(block.at("mean_sojourn_s"), constraint, sojourns)
-        else:
-            sojourns = (block.number("mean_sojourn_s", above=0.0),) * n
+        keys = ModulatedKeys.read(block, known=block.values)
+        rates, given_s = keys.rates_per_s, keys.mean_sojourn_s
+        sojourns = (given_s,) * len(rates) if isinstance(given_s, float) else given_s
+        if len(sojourns) != len(rates):
+            constraint = f"must be one number, or one for each of {len(rates)} rates"
+            raise InputError(block.at("mean_sojourn_s"), constraint, sojourns)
         fields = {"rates_per_s": rates, "mean_sojourn_s": sojourns}
-        if not block.has("rate_per_s"):
+        if keys.rate_per_s is None:
             return fields
-        wanted, mean = block.number("rate_per_s", above=0.0), mmpp_rate(rates, sojourns)
+        wanted, mean = keys.rate_per_s, mmpp_rate(rates, sojourns)
         # Rates that differ by hundreds of orders of magnitude have a mean of 0, or are scaled past all numbers.
         scaled = tuple(rate / mean * wanted for rate in rates) if mean > 0.0 else (math.inf,)
         if not all(map(math.isfinite, scaled)):
@@ -390,31 +540,21 @@ class _MarkovModulatedPoisson(Process):
         return mmpp_dispersion(traffic.rates_per_s, traffic.mean_sojourn_s)
 
 
-def _time_options(block: Block) -> TimeOptions:
-    def text(key: str) -> str | None:
-        return block.text(key) if block.has(key) else None
-
-    return TimeOptions(
-        time_column=text("time_column"),
-        time_unit=text("time_unit"),
-        count_column=text("count_column"),
-        within=block.choice("within", "poisson", WITHIN),
-        span_s=block.number("span_s", above=0.0) if block.has("span_s") else None,
-    )
-
-
 class _RecordedTrace(Process):
     title = "a recorded trace"
-    keys = ("path", "time_column", "time_unit", "count_column", "within", "span_s", "speed", "repeat", "resample")
+    keys = TraceKeys
+    examples = ({"process": "trace", "path": "builtin:trace_small", "speed": 20.0, "repeat": 40},)
     has_knots = False
 
     def parse(self, block: Block, base_dir: Path) -> dict[str, Any]:
+        keys = TraceKeys.read(block, known=block.values)
+        options = ("time_column", "time_unit", "count_column", "within", "span_s")
         return {
-            "file": resolve(block.text("path"), base_dir),
-            "time_options": _time_options(block),
-            "speed": block.number("speed", 1.0, above=0.0),
-            "repeat": block.integer("repeat", 1, least=1, most=MAX_REPEAT),
-            "resample": parse_resampling(block),
+            "file": resolve(keys.path, base_dir),
+            "time_options": TimeOptions(**{key: getattr(keys, key) for key in options}),
+            "speed": keys.speed,
+            "repeat": keys.repeat,
+            "resample": keys.resample,
         }
 
     def mean_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
@@ -445,7 +585,7 @@ class _RecordedTrace(Process):
 
 class _Superposition(Process):
     title = "several streams superposed"
-    keys = ()
+    keys = None
     has_knots = False
 
     def mean_rate(self, traffic: Traffic, horizon_s: float, start: datetime | None) -> float:
@@ -473,6 +613,24 @@ PROCESSES: Mapping[str, Process] = MappingProxyType(
         "superposition": _Superposition(),
     }
 )
+
+
+def traffic_schema() -> Schema:
+    """Return the schema of the block `traffic`: one block, or a list of them that are superposed."""
+    processes = {name: process for name, process in PROCESSES.items() if process.keys is not None}
+    every = dict.fromkeys(key for process in processes.values() if process.keys for key in process.keys.declared())
+    shared = {name: key.schema() for name, key in SharedKeys.declared().items()}
+    kinds = {}
+    for name, process in processes.items():
+        assert process.keys is not None
+        own = process.keys.schema({"process": {"const": name}}, every)
+        kinds[name] = (
+            process.title,
+            {**own, "properties": own["properties"] | shared, "examples": list(process.examples)},
+        )
+    block = chosen_by("process", "How requests arrive.", kinds)
+    listed = {"type": "array", "items": {"$ref": "#/$defs/traffic"}, "minItems": 1, "maxItems": MAX_STREAMS}
+    return {"description": "One stream of requests, or a list of them.", "anyOf": [block, listed]}
 
 
 def _mean(time: Floats, rate: Floats) -> float:
@@ -512,7 +670,7 @@ def parse_traffic(value: object, path: str = "traffic", base_dir: Path | None = 
 
 
 def _parse_block(block: Block, base_dir: Path) -> Traffic:
-    keys = {name: process.keys for name, process in PROCESSES.items() if process.keys}
+    keys = {name: tuple(kind.keys.declared()) for name, kind in PROCESSES.items() if kind.keys is not None}
     every = dict.fromkeys(key for own in keys.values() for key in own)
     errors = Collector()
     with errors:
@@ -557,38 +715,40 @@ def _superposition(values: list[object], path: str, base_dir: Path) -> Traffic:
 
 
 def _with_shared(traffic: Traffic, block: Block, base_dir: Path) -> Traffic:
-    errors = Collector()
+    keys, errors = SharedKeys.read(block, base_dir, known=block.values), Collector()
+    for key in ("request_bytes", "response_bytes"):
+        with errors:
+            law: Law | None = getattr(keys, key)
+            if law is not None and law.kind == "linear" and traffic.process != "trace":
+                raise InputError(block.at(key), _needs_trace("a law of trace columns", traffic.process), law.block)
     with errors:
-        request_bytes = _bytes(block, "request_bytes", traffic.process, base_dir)
-    with errors:
-        response_bytes = _bytes(block, "response_bytes", traffic.process, base_dir)
-    with errors:
-        sessions = _sessions(block, traffic.process)
-    with errors:
-        retries = parse_retries(block) if block.has("retries") else None
+        if isinstance(keys.sessions, str) and traffic.process != "trace":
+            raise InputError(block.at("sessions"), _needs_trace("a column", traffic.process), keys.sessions)
     errors.check()
-    return replace(
-        traffic, request_bytes=request_bytes, response_bytes=response_bytes, sessions=sessions, retries=retries
-    )
+    return replace(traffic, **{key: getattr(keys, key) for key in SHARED})
 
 
-def _bytes(block: Block, key: str, process: str, base_dir: Path) -> Law | None:
-    if not block.has(key):
-        return None
-    law = parse_law(block.values[key], block.at(key), "bytes", base_dir)
-    if law.kind == "linear" and process != "trace":
-        raise InputError(block.at(key), _needs_trace("a law of trace columns", process), law.block)
-    return law
+def _sessions(block: Block, key: str) -> int | str:
+    if isinstance(block.values[key], str):
+        return block.text(key)
+    return block.integer(key, least=1, most=MAX_SESSIONS)
 
 
-def _sessions(block: Block, process: str) -> int | str | None:
-    if not block.has("sessions"):
-        return None
-    if not isinstance(block.values["sessions"], str):
-        return block.integer("sessions", least=1, most=MAX_SESSIONS)
-    if process != "trace":
-        raise InputError(block.at("sessions"), _needs_trace("a column", process), block.values["sessions"])
-    return block.text("sessions")
+def _state_rates(block: Block, key: str) -> tuple[float, ...]:
+    rates = block.numbers(key, least=0.0)
+    if not 2 <= len(rates) <= MAX_STATES or not any(rates):
+        constraint = f"must have 2 to {MAX_STATES} rates, one of them > 0"
+        raise InputError(block.at(key), constraint, block.values[key])
+    return rates
+
+
+def _one_or_each(time: Schema) -> Schema:
+    return {"anyOf": [*time["anyOf"], {"type": "array", "items": time, "minItems": 2, "maxItems": MAX_STATES}]}
+
+
+def _sojourns(block: Block, key: str) -> tuple[float, ...] | float:
+    one = not isinstance(block.values[key], list)
+    return block.number(key, above=0.0) if one else block.numbers(key, above=0.0)
 
 
 def _needs_trace(what: str, process: str) -> str:

@@ -197,6 +197,17 @@ def compare_benchmarks(
     ------
     InputError, SerializationError
         A file or a parameter cannot be used, or the files have no benchmark in common.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> def timings(seconds):
+    ...     measured = {"fullname": "test_speed", "stats": {"data": seconds}}
+    ...     return {"machine_info": {"node": "ci"}, "benchmarks": [measured]}
+    >>> old = timings([1.00, 1.01, 0.99, 1.02, 1.00, 0.98])
+    >>> new = timings([1.20, 1.21, 1.19, 1.22, 1.20, 1.18])
+    >>> ss.compare_benchmarks(old, new)["verdict"].tolist()
+    ['slower']
     """
     margin = number(margin_pct, "margin_pct", above=0.0)
     if not 0.0 < confidence < 1.0:

@@ -12,14 +12,8 @@ from shadowsim import Experiment, InputError, Scenario
 from shadowsim.aws.other_documents import refuse_other_document
 
 RESOURCE = {"Type": "AWS::SageMaker::InferenceExperiment", "Properties": experiment()}
-ENDPOINT_CONFIG = {
-    "EndpointConfigName": "c",
-    "ProductionVariants": [{"VariantName": "p", "ModelName": "m1"}],
-    "ShadowProductionVariants": [{"VariantName": "s", "ModelName": "m2"}],
-}
 SHAPE = MODEL.operation_model("CreateInferenceExperiment").input_shape
 SKELETON = json.loads(json.dumps(ArgumentGenerator().generate_skeleton(SHAPE), default=str))
-MODEL_RESOURCE = {"Type": "AWS::SageMaker::Model", "Properties": {}}
 MEMBERS = "Name, Type, RoleArn, EndpointName, ModelVariants, ShadowModeConfig"
 
 
@@ -39,42 +33,18 @@ def snake(name):
 
 
 OTHER_DOCUMENTS = {
-    "resource": (
-        RESOURCE,
-        "is a CloudFormation resource (AWS::SageMaker::InferenceExperiment); pass its Properties",
-    ),
     "other resource": (
         {"Type": "AWS::SageMaker::Endpoint", "Properties": {}},
-        "is a CloudFormation resource of another type, AWS::SageMaker::Endpoint; pass the Properties of an "
-        "AWS::SageMaker::InferenceExperiment",
-    ),
-    "template": (
-        {"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Model": MODEL_RESOURCE, "Exp": RESOURCE}},
-        "is a CloudFormation template; pass the Properties of its resource Exp",
-    ),
-    "synthesised template": (
-        {"Resources": {"A": RESOURCE, "B": RESOURCE}, "Parameters": {}},
-        "is a CloudFormation template; pass the Properties of one of its resources A, B",
-    ),
-    "resources": ({"Exp": RESOURCE}, "is a CloudFormation template; pass the Properties of its resource Exp"),
-    "template of a model": (
-        {"Resources": {"Model": MODEL_RESOURCE}},
-        "is a CloudFormation template without an AWS::SageMaker::InferenceExperiment; pass the Properties of one",
+        "has no resource that is an inference experiment or an endpoint configuration with ShadowProductionVariants",
     ),
     "empty template": (
         {"AWSTemplateFormatVersion": "2010-09-09"},
-        "is a CloudFormation template without resources; pass the Properties of an AWS::SageMaker::InferenceExperiment",
+        "has no resource that is an inference experiment or an endpoint configuration with ShadowProductionVariants",
     ),
-    "endpoint configuration": (
-        ENDPOINT_CONFIG,
-        "is an endpoint configuration, which makes copies without an inference experiment; pass a "
-        "CreateInferenceExperiment request for the same models and instances",
-    ),
-    "description": (
-        experiment() | {"Arn": "arn", "Status": "Running", "EndpointMetadata": {"EndpointName": "live"}},
-        "is a description of an experiment (DescribeInferenceExperiment); pass a CreateInferenceExperiment request "
-        "with the members Name, Type, Schedule, Description, RoleArn, EndpointName, ModelVariants, DataStorageConfig, "
-        "ShadowModeConfig, KmsKey, Tags",
+    "endpoint": (
+        {"EndpointName": "e", "ProductionVariants": [{"VariantName": "p", "CurrentWeight": 1}]},
+        "is an endpoint or a configuration of one, without ShadowProductionVariants; pass a configuration that has "
+        "them (describe-endpoint-config), or a CreateInferenceExperiment request",
     ),
     "skeleton": (SKELETON, "is an empty skeleton of the AWS CLI (--generate-cli-skeleton); fill in its fields"),
     "CDK": (
@@ -96,7 +66,7 @@ OTHER_DOCUMENTS = {
 def test_one_line_tells_what_it_is_and_what_to_pass(name, tmp_path):
     document, constraint = OTHER_DOCUMENTS[name]
     line = f"request: {constraint}"
-    for read in (Experiment.from_request, Scenario.from_dict, Scenario.of):
+    for read in (Experiment.from_request, Scenario.of):
         with pytest.raises(InputError) as caught:
             read(copy.deepcopy(document))
         assert str(caught.value) == line

@@ -197,7 +197,7 @@ USAGES = [
     ("--json simulate", "--json", "shadowsim"),
     ("simulate --rte 400", "--rte", "shadowsim simulate"),
     ("simulate request.json scenario.json", "scenario.json", "shadowsim simulate"),
-    ("validate", "REQUEST.json", "shadowsim validate"),
+    ("validate", "FILE", "shadowsim validate"),
     ("report", "DIR", "shadowsim report"),
 ]
 

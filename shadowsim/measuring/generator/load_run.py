@@ -58,6 +58,13 @@ class LoadRun:
         All rows are the source's.
     about : mapping
         `load.json`: target, limits, what was asked and achieved, stages, causes of failures, and the verdict.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> ss.LoadRun.load("missing")
+    Traceback (most recent call last):
+    shadowsim.errors.InputError: missing: ...
     """
 
     scenario: Scenario

@@ -102,6 +102,14 @@ def read_measurement(
     InputError
         There is no such file; it has none of these forms, or could have several; most of its lines are damaged; or it
         needs `log_format` or `latency_unit`.
+
+    Examples
+    --------
+    >>> import pandas as pd, shadowsim as ss
+    >>> pd.DataFrame({"arrival_s": [0.0, 0.5], "latency_s": [0.02, 0.03]}).to_csv("log.csv", index=False)
+    >>> measured = ss.read_measurement("log.csv")
+    >>> len(measured.requests)
+    2
     """
     if latency_unit is not None and latency_unit not in UNIT_S:
         raise InputError("latency_unit", f"must be one of {', '.join(UNIT_S)}", latency_unit)
