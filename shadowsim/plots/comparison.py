@@ -14,7 +14,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, canvas
+from shadowsim.plots.style import ASIDE, COLOURS, GREY, INK, MARGIN, TEXTS, canvas
 from shadowsim.statistics.loads import loads_of_table
 from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, NOT_JUDGED, SAME, WORSE
 from shadowsim.text import OVERLOADED, percent, time_text
@@ -175,7 +175,7 @@ def _annotate_beside(figure: go.Figure, row: int, names: Iterable[str], texts: I
 
 def _beside(text: str) -> dict[str, object]:
     font = {"color": GREY, "size": 12}
-    return {"text": text, "x": 1.0, "xanchor": "left", "xshift": 8, "showarrow": False, "font": font}
+    return {"text": text, "x": 1.0, "xanchor": "left", "xshift": 8, "showarrow": False, "font": font, "name": ASIDE}
 
 
 def _interval_text(low: float, high: float) -> str:
@@ -216,7 +216,7 @@ def _margins(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
 def _both(part: pd.DataFrame, unit: str) -> list[str]:
     text = time_text if unit == "s" else lambda share: percent(share, 2)
     return [
-        " → ".join(f'<span style="color:{COLOURS[role]}">{text(pair[role])}</span>' for role in COLOURS)
+        " → ".join(f'<span style="color:{TEXTS[role]}">{text(pair[role])}</span>' for role in COLOURS)
         for pair in part[list(COLOURS)].to_dict("records")
     ]
 

@@ -77,7 +77,7 @@ def html(frame: pd.DataFrame, goal: Goal = None, scenario: Scenario | None = Non
 {figures}
 <section aria-labelledby="table">
 <h2 id="table">Data table</h2>
-<div class="scroll" tabindex="0">{table(caption, list(texts.columns), cells, wide=True)}</div>
+<div class="scroll" tabindex="0">{table(caption, list(texts.columns), cells)}</div>
 </section>"""
     footer = f"<p>Made by shadowsim {text(__version__)}.</p>"
     if scenario is not None:

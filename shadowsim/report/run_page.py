@@ -21,7 +21,9 @@ from shadowsim.plots.pools import action_text
 from shadowsim.report.analysis_text import usd_text
 from shadowsim.report.comparison_text import change, equal_load, interval, load_sentences, records, values
 from shadowsim.report.html_page import (
+    NO_SCRIPT,
     Chart,
+    answer,
     assumptions_list,
     badge,
     css_class,
@@ -31,6 +33,8 @@ from shadowsim.report.html_page import (
     placed,
     rows,
     save,
+    scrolling,
+    section,
     table,
     text,
 )
@@ -76,7 +80,7 @@ def html(result: Result) -> str:
     Returns
     -------
     str
-        A complete HTML document of about 5 MB, nearly all of which is Plotly's script.
+        A complete HTML document of about 2 MB, nearly all of which is Plotly's script.
     """
     verdict, summary, scenario = result.verdict, result.summary(), result.scenario
     compared = result.compare()
@@ -86,14 +90,10 @@ def html(result: Result) -> str:
     enough = enough_texts(scenario, verdict)
     load_texts = enough + load_sentences(loads, equal_load(scenario, loads, verdict.source.status), notes)
     main = f"""{_verdict_section(verdict, load_texts)}
-<section aria-labelledby="what">
-<h2 id="what">What was simulated</h2>
-{paragraphs(_sentences(result))}
-{assumptions_list(scenario.assumptions)}
-</section>
+{section("what", "What was simulated", paragraphs(_sentences(result)) + assumptions_list(scenario.assumptions))}
 {_summary_section(result, summary)}
 {_cost_section(result)}
-<noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>
+{NO_SCRIPT}
 {placed(charts[0])}
 {_comparison_section(compared, verdict)}
 {"".join(placed(chart) for chart in charts[1:])}
@@ -114,13 +114,9 @@ def write(result: Result, path: str | os.PathLike[str]) -> Path:
 def _verdict_section(verdict: Verdict, load_texts: Sequence[str]) -> str:
     """Return the verdict, and what the loads of both sides do to their comparison."""
     variants = " and ".join(p.variant for p in verdict.pools if p.status == verdict.status)
-    pools = "".join(f"<li>{badge(p.status)} {text(p.why)}</li>" for p in verdict.pools)
-    return f"""<section class="verdict {css_class(verdict.status)}" aria-labelledby="verdict">
-<h2 id="verdict">{text(verdict.status)}</h2>
-<p class="headline">{text(_HEADLINES[verdict.status].format(variants))}</p>
-{paragraphs(load_texts)}
-<ul>{pools}</ul>
-</section>"""
+    pools = [f"{badge(p.status)} {text(p.why)}" for p in verdict.pools]
+    headline = _HEADLINES[verdict.status].format(variants)
+    return answer(verdict.status, headline, load_texts, css_class(verdict.status), pools)
 
 
 def _sentences(result: Result) -> list[str]:
@@ -197,18 +193,19 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         no_size = "size not known"
         rest.append(("captured", [no_size if pd.isna(b) else bytes_text(float(b)) for b in summary["captured_bytes"]]))
     s = result.scenario
-    return f"""<section aria-labelledby="figures">
-<h2 id="figures">Source beside shadow</h2>
-<table>
-<caption>ModelLatency is queueing plus service time, capped at the {s.timeout_s:g} s time-out; waits are not capped. The
-platform’s overhead of {_ms(s.overhead_s)} ms is added to it. Quantiles are exact to 0.8 %; ± two
-standard errors. A dash means no requests, or too short a run: {UNCERTAIN_RULE}.</caption>
+    caption = (
+        f"ModelLatency is queueing plus service time, capped at the {s.timeout_s:g} s time-out; waits are not capped. "
+        f"The platform’s overhead of {_ms(s.overhead_s)} ms is added to it. Quantiles are exact to 0.8 %; ± two "
+        f"standard errors. A dash means no requests, or too short a run: {UNCERTAIN_RULE}."
+    )
+    figures = f"""<table class="full">
 <thead><tr><td></td>{heads}</tr></thead>
 <tbody>{rows(traffic)}</tbody>
 <tbody><tr class="group"><th scope="rowgroup">ModelLatency, ms</th>{marks}</tr>{rows(latency)}</tbody>
 <tbody>{rows(rest)}</tbody>
-</table>
-</section>"""
+</table>"""
+    about = f'<p class="caption">{text(caption)}</p>'
+    return section("figures", "Source beside shadow", f"{about}\n{scrolling('Source beside shadow', figures)}")
 
 
 def _charts(result: Result, verdict: Verdict, compared: pd.DataFrame) -> list[Chart]:
@@ -276,7 +273,7 @@ def _comparison_section(compared: pd.DataFrame, verdict: Verdict) -> str:
         cells.append((_metric_text(row), [*(_NONE if x == "-" else x for x in figures), n_eff, row["verdict"]]))
     roles = [p.role + (f", {OVERLOADED}" if p.status == OVERLOADED else "") for p in verdict.pools]
     caption = "n_eff: effective sample size of the smaller side."
-    figures_table = table(caption, ["", *roles, "change", "95 % interval", "n_eff", "verdict"], cells, wide=True)
+    figures_table = table(caption, ["", *roles, "change", "95 % interval", "n_eff", "verdict"], cells)
     return f'<section aria-label="Data table of the comparison">\n{figures_table}\n</section>'
 
 
@@ -295,8 +292,8 @@ def _cost_section(result: Result) -> str:
         ("with data", ["", usd_text(costs.total_usd), ""]),
     ]
     caption = f"For {duration_text(costs.duration_s)}, at the catalogue’s prices, which are examples."
-    cost_table = table(caption, ["", "quantity", "USD", "details"], cells, wide=True)
-    return f'<section aria-labelledby="cost">\n<h2 id="cost">Cost of the test</h2>\n{cost_table}\n</section>'
+    cost_table = table(caption, ["", "quantity", "USD", "details"], cells)
+    return section("cost", "Cost of the test", cost_table)
 
 
 def _changes_text(compared: pd.DataFrame, labels: Mapping[str, str]) -> str:
