@@ -17,7 +17,7 @@ take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `r
 `read_measurement` answer further questions.
 take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate` and
 `predict` answer further questions.
-`shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
+`write_report` writes any of them as an HTML page, `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
 
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from shadowsim.planning.size import size
     from shadowsim.planning.sweep import sweep
     from shadowsim.report.card import card
+    from shadowsim.report.report_file import write_report
     from shadowsim.result import Result
     from shadowsim.scenario.scenario import Scenario, default_scenario
     from shadowsim.statistics.comparison import compare
@@ -108,6 +109,7 @@ _HOME = {
     "summarise": "engine.replicate",
     "sweep": "planning.sweep",
     "traffic_table": "measuring.traffic_table",
+    "write_report": "report.report_file",
 }
 
 __all__ = [
@@ -150,6 +152,7 @@ __all__ = [
     "summarise",
     "sweep",
     "traffic_table",
+    "write_report",
 ]
 
 

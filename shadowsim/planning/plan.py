@@ -213,7 +213,9 @@ def plan(
                 rows.append(row | {"cost_usd": _cost_usd(test, duration_s, billed[segment], price_list)})
     frame = pd.DataFrame(rows)
     frame["scale"] = factors.effect / factors.none
-    return Sheet(frame[COLUMNS])
+    sheet = Sheet(frame[COLUMNS])
+    sheet.attrs |= {"effect": str(effect), "power": power}
+    return sheet
 
 
 def _rehearse(

@@ -184,7 +184,7 @@ def size(
             sized = _with_answer(sized, role, best)
         rows += answers
     sheet = Sheet(frame_of(rows))
-    sheet.attrs["tried"] = tried
+    sheet.attrs |= {"tried": tried, "goals": str(goals), "duration_s": sized.experiment.duration_s}
     return sheet
 
 

@@ -1,5 +1,6 @@
 """Draws frames as Plotly figures, which the caller may change; loads each function at its first use.
 
+benchmarks  draws a comparison of benchmarks: `benchmark_changes`
 capacity    draws figures against the rate of the traffic: `latency_against_rate`
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
 goal_axis   scales axes to goals, and draws their lines
@@ -21,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shadowsim.plots.benchmarks import benchmark_changes
     from shadowsim.plots.capacity import latency_against_rate
     from shadowsim.plots.comparison import differences, noise_floor
     from shadowsim.plots.heatmap import power, sweep
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "batch_size_over_time": "pools",
+    "benchmark_changes": "benchmarks",
     "callers_over_time": "pools",
     "copies": "run",
     "cost_frontier": "size",
@@ -63,6 +66,7 @@ _HOME = {
 
 __all__ = [
     "batch_size_over_time",
+    "benchmark_changes",
     "callers_over_time",
     "copies",
     "cost_frontier",

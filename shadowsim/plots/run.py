@@ -18,7 +18,7 @@ from shadowsim.plots.time_axis import band, labels_of, steps, window_groups, wit
 from shadowsim.verdict import Verdict
 
 _TAILS = {1.0: "100 %", 0.1: "10 % (p90)", 0.01: "1 % (p99)", 0.001: "0.1 % (p99.9)"}
-_TAILS |= {10.0**-i: f"10<sup>−{i}</sup>" for i in range(4, 13)}
+_TAILS |= {10.0**-i: f"{100.0 * 10.0**-i:.{i - 2}f} %" for i in range(4, 13)}
 
 
 def latency_over_time(

@@ -238,13 +238,13 @@ def _data_cell(plain: str) -> str:
 
 
 def _data(charts: Iterable[Chart]) -> str:
-    """Return the figures, without their titles, as JSON that cannot close the script element around it."""
+    """Return the figures, without their titles, as JSON."""
     members = []
     for chart in charts:
         bare = go.Figure(chart.figure).update_layout(title=None, height=_height(chart.figure))
         bare.update_layout(margin_t=max(int(chart.figure.layout.margin.t) - 70, 30))
         members.append(f'"{chart.key}": {bare.to_json()}')
-    return f"{{{', '.join(members)}}}".replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return f"{{{', '.join(members)}}}"
 
 
 def _height(figure: go.Figure) -> int:
@@ -255,7 +255,7 @@ def _scripts(charts: Sequence[Chart]) -> tuple[str, str]:
     """Return the hashes of the scripts that may run, and the elements with them and their data."""
     draw = _file_text("report.js")
     packed, plotly_hash = _packed_plotly()
-    elements = f"""<script type="application/json" id="data">{_data(charts)}</script>
+    elements = f"""<script type="text/plain" id="data">{_packed(_data(charts))}</script>
 <script type="application/json" id="dark">{json.dumps(DARK)}</script>
 <script type="text/plain" id="plotly">{packed}</script>
 <script>{draw}</script>
@@ -267,7 +267,12 @@ def _scripts(charts: Sequence[Chart]) -> tuple[str, str]:
 def _packed_plotly() -> tuple[str, str]:
     """Return Plotly's script, compressed and in base64, and the hash of the script itself."""
     script = get_plotlyjs()
-    return b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode(), _hash(script)
+    return _packed(script), _hash(script)
+
+
+def _packed(plain: str) -> str:
+    """Return a text compressed and in base64, in which no element can end."""
+    return b64encode(gzip.compress(plain.encode(), 9, mtime=0)).decode()
 
 
 def _file_text(name: str) -> str:
