@@ -13,11 +13,10 @@
     ss.load("http://127.0.0.1:8080", rate_per_s=200)        # what a real service does at that rate
 
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
-take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model` and
-`read_measurement` answer further questions.
-take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate` and
-`predict` answer further questions.
-`write_report` writes any of them as an HTML page, `shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
+take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate`,
+`predict` and `read_measurement` answer further questions.
+`write_report` writes what they return as an HTML page, `shadowsim.plots` draws the frames, and `shadowsim --help` lists
+the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
 

@@ -19,6 +19,7 @@ from shadowsim.cli.options import (
     MarginPoints,
     Quiet,
     Rate,
+    Report,
     Seed,
     SloS,
     TpotSloS,
@@ -29,6 +30,7 @@ from shadowsim.cli.options import (
     scenario_of,
     shows_progress,
 )
+from shadowsim.cli.outputs import write_analysis
 from shadowsim.errors import InputError
 from shadowsim.option_defaults import (
     ANSWER_FORMAT,
@@ -105,6 +107,7 @@ def compare(
     ] = False,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
 ) -> None:
     """Compare the shadow with the source, or two runs.
 
@@ -142,6 +145,7 @@ def compare(
         print_frame(comparison.table, as_json=False)
     else:
         typer.echo(str(comparison))
+    write_analysis(comparison, report, as_json or as_csv)
     if comparison.worse or (strict and comparison.unsure):
         raise typer.Exit(FAILED_GOAL)
 
@@ -170,6 +174,7 @@ def noise_floor(
     workers: Workers = None,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure the noise floor: the source against itself.
@@ -201,6 +206,7 @@ def noise_floor(
         print_frame(floor, as_json)
     else:
         typer.echo(noise_text(floor, scenario.horizon_s))
+    write_analysis(floor, report, as_json or as_csv, scenario=scenario)
 
 
 @app.command(epilog="Example: shadowsim agreement AllTraffic Shadow-01 --ignore '$.request_id' --at-least 99%")
@@ -243,6 +249,7 @@ def agreement(
     ] = None,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
 ) -> None:
     """Compare captured responses of source and shadow.
 
@@ -272,6 +279,10 @@ def agreement(
         typer.echo(str(result))
         if at_least is not None:
             typer.echo("\n" + _goal_text(result.within.share, result.within.low, result.within.high, at_least))
+    if report is not None:
+        from shadowsim.report.measured_analyses import agreement_analysis
+
+        write_analysis(agreement_analysis(result, at_least), report, as_json or as_csv)
     if not met:
         raise typer.Exit(FAILED_GOAL)
 
@@ -292,6 +303,7 @@ def benchmark_compare(
     confidence: Confidence = CONFIDENCE,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
 ) -> None:
     """Compare benchmarks of two versions.
 
@@ -312,6 +324,10 @@ def benchmark_compare(
         print_frame(table, as_json=False)
     else:
         typer.echo(benchmarks_text(table, before, after, margin_pct))
+    if report is not None:
+        from shadowsim.report.measured_analyses import benchmarks_analysis
+
+        write_analysis(benchmarks_analysis(table, before, after, margin_pct), report, as_json or as_csv)
     if (table["verdict"] == SLOWER).any():
         raise typer.Exit(FAILED_GOAL)
 

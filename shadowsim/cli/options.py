@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,14 @@ from shadowsim.errors import InputError
 
 if TYPE_CHECKING:
     from shadowsim.scenario.scenario import Scenario
+
+
+def _page_file(file: Path | None) -> Path | None:
+    """Refuse a page in a directory that does not exist, before the work that would be lost without it."""
+    if file is not None and not os.path.isdir(file.parent):
+        raise InputError("--report", "must be a file in a directory that exists", str(file))
+    return file
+
 
 File = Annotated[
     str | None,
@@ -66,7 +75,13 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print machine-readable CSV.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", "--no-progress", help="Show neither progress nor timing.")]
 Report = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE.html", dir_okay=False, help="Also write an HTML page with figures."),
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        dir_okay=False,
+        callback=_page_file,
+        help="Also write an HTML page with figures.",
+    ),
 ]
 
 # Options of comparisons.

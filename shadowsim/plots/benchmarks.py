@@ -13,7 +13,12 @@ from shadowsim.plots.style import GREY, canvas
 from shadowsim.statistics.terms import BETTER, NOT_JUDGED, SAME, WORSE
 
 _OUTCOMES = {"slower": WORSE, "faster": BETTER, "within the margin": SAME, "~": NOT_JUDGED}
-_NAMES = {"slower": "slower", "faster": "faster", "within the margin": "within the margin", "~": "no significant change"}
+_NAMES = {
+    "slower": "slower",
+    "faster": "faster",
+    "within the margin": "within the margin",
+    "~": "no significant change",
+}
 _ROW, _REST = 28, 190  # heights in pixels
 _LONGEST = 40  # characters of a name
 
@@ -33,7 +38,11 @@ def benchmark_changes(table: pd.DataFrame) -> go.Figure:
     """
     known = table[table["change_pct"].notna()]
     names = [_short(str(name)) for name in known["name"]]
-    figure = canvas("Changes", "Of the median time, with intervals. Slower is to the right.", height=_REST + _ROW * max(len(known), 1))
+    figure = canvas(
+        "Changes",
+        "Of the median time, with intervals. Slower is to the right.",
+        height=_REST + _ROW * max(len(known), 1),
+    )
     change, low, high = (known[name].to_numpy(np.float64) for name in ("change_pct", "low_pct", "high_pct"))
     for verdict, outcome in _OUTCOMES.items():
         rows = (known["verdict"] == verdict).to_numpy()

@@ -56,7 +56,8 @@ def latency_against_rate(frame: pd.DataFrame, slo: str | Slo | None = None) -> g
         hover = f"%{{x:,.5~r}} requests/s: %{{customdata:,.4~r}} {axis.unit}<extra></extra>"
         figure.add_trace(
             go.Scatter(
-                x=x, y=np.where(far, np.nan, y), name=escape(goal.role), showlegend=False, cliponaxis=False, mode="lines+markers",
+                x=x, y=np.where(far, np.nan, y), name=escape(goal.role), showlegend=False, cliponaxis=False,
+                mode="lines+markers",
                 line={"color": colour, "width": 2}, marker={"color": colour, "opacity": 1.0, "size": size},
                 error_y={"array": np.where(far, np.nan, error), "color": colour, "width": 4},
                 customdata=values, hovertemplate=hover,

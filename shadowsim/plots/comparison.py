@@ -117,7 +117,10 @@ def noise_floor(floor: pd.DataFrame) -> go.Figure:
     """
     panels = list(_panels(floor))
     n = int(floor["n"].iloc[0])
-    subtitle = f"The source against itself, {n:,} runs. Dots: the median difference; lines: up to the 95 % quantile."
+    subtitle = (
+        f"The source against itself, {n:,} runs. Left: the median difference, and a line up to its 95 % quantile. "
+        "Right: how often it was called what."
+    )
     figure = _rows_canvas(
         "Noise floor", subtitle, panels, cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.07, shared_yaxes=True
     )
@@ -146,9 +149,9 @@ def noise_floor(floor: pd.DataFrame) -> go.Figure:
                 ), row, 2,
             )  # fmt: skip
         unit_text = "% of the source's" if unit == "s" else "percentage points"
-        figure.update_xaxes(title_text=f"difference ({unit_text})", rangemode="tozero", row=row, col=1)
+        figure.update_xaxes(title_text=unit_text, rangemode="tozero", row=row, col=1)
         ticks = {"range": [0.0, 1.0], "tickvals": [0.0, 0.5, 1.0], "ticktext": ["0", "50 %", "100 %"]}
-        figure.update_xaxes(title_text="share of the runs", row=row, col=2, **ticks)
+        figure.update_xaxes(title_text="share of runs", row=row, col=2, **ticks)
         for col in (1, 2):
             _name_rows(figure, row, col, part["metric"].tolist())
     return figure.update_layout(barmode="stack", hovermode="closest", margin={"l": 110, "r": 30})
@@ -173,6 +176,7 @@ def _rows_canvas(title: str, subtitle: str, panels: Sequence[tuple[str, pd.DataF
 def _name_rows(figure: go.Figure, row: int, col: int, names: Sequence[str]) -> None:
     """Give the panel one row per metric, the first at the top."""
     order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5]}
+    order |= {"tickvals": names, "ticktext": [name.replace("_", " ") for name in names]}
     figure.update_yaxes(row=row, col=col, showgrid=False, ticklabelstandoff=6, automargin=True, **order)
 
 

@@ -125,7 +125,7 @@ def _lines(frame: pd.DataFrame, path: str, metric: str) -> go.Figure:
             )
         )  # fmt: skip
     ticks = sorted(frame[path].unique()) if numeric and frame[path].nunique() <= 12 else None
-    figure.update_xaxes(title_text=_axis_title(path), tickvals=ticks)
+    figure.update_xaxes(title_text=escape(setting_title(path)), tickvals=ticks)
     return figure.update_yaxes(**value_axis(np.concatenate(values), title, unit)).update_layout(margin_l=75)
 
 
@@ -140,7 +140,10 @@ def _heatmap(frame: pd.DataFrame, paths: Sequence[str], metric: str, role: str) 
     value = value.mask(over | short)
     text = value.map(lambda x: "" if np.isnan(x) else significant(x))
     n = frame["replication"].nunique()
-    figure = canvas(f"{title} of the {role}", f"Means of {n} replications." if n > 1 else "One run per cell.")
+    figure = canvas(
+        f"{title[0].upper()}{title[1:]} of the {role}" if title[1:2].isalpha() else f"{title} of the {role}",
+        f"Means of {n} replications." if n > 1 else "One run per cell.",
+    )
     names = [_setting_text(x) for x in value.columns], [_setting_text(y) for y in value.index]
     # As in a plan, bright is good: of times and errors that is the least.
     scale = SCALE if metric in _MORE_IS_GOOD else f"{SCALE}_r"
@@ -151,7 +154,7 @@ def _heatmap(frame: pd.DataFrame, paths: Sequence[str], metric: str, role: str) 
         figure.add_annotation(x=x, y=y, text=OVERLOADED, showarrow=False, font={"size": 11, "color": SHADE_TEXT})
     for y, x in np.argwhere(short.to_numpy(bool)):
         figure.add_annotation(x=x, y=y, text="too short", showarrow=False, font={"size": 11, "color": SHADE_TEXT})
-    return _with_axes(figure, _axis_title(paths[1]), _axis_title(paths[0]), len(value))
+    return _with_axes(figure, *(escape(setting_title(path)) for path in reversed(paths)), len(value))
 
 
 def _heat_trace(
@@ -177,20 +180,24 @@ def _add_rectangle(figure: go.Figure, x: int, y: int, **style: object) -> None:
 
 def _power_text(power: float, reaches: bool, cost_usd: float) -> str:
     share = f"<b>{100 * power:.0f} %</b>" if reaches else f"{100 * power:.0f} %"
-    return f"{share}<br>{'cost unknown' if np.isnan(cost_usd) else f'{cost_usd:,.{0 if cost_usd >= 100.0 else 2}f} USD'}"
+    return (
+        f"{share}<br>{'cost unknown' if np.isnan(cost_usd) else f'{cost_usd:,.{0 if cost_usd >= 100.0 else 2}f} USD'}"
+    )
 
 
 def _any_overloaded(verdicts: pd.Series[str]) -> bool:
     return bool((verdicts == OVERLOADED).any())
 
 
-def _axis_title(path: str) -> str:
+def setting_title(path: str) -> str:
     """Return the path of a setting in words, with its unit: "shadow: instance count", "shadow: time.mean (s)"."""
     role, dot, rest = path.partition(".")
     name = f"{role}: {rest}" if dot and role in COLOURS else path
-    unit = next((unit for end, unit in (("_per_s", "per second"), ("_s", "s"), ("_pct", "%")) if name.endswith(end)), "")
+    unit = next(
+        (unit for end, unit in (("_per_s", "per second"), ("_s", "s"), ("_pct", "%")) if name.endswith(end)), ""
+    )
     name = name.removesuffix("_per_s").removesuffix("_s").removesuffix("_pct").replace("_", " ")
-    return escape(_SETTINGS.get(path, f"{name} ({unit})" if unit else name))
+    return _SETTINGS.get(path, f"{name} ({unit})" if unit else name)
 
 
 def _setting_text(value: object) -> str:

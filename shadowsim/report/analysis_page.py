@@ -8,6 +8,7 @@ planned_analyses.py and measured_analyses.py say what a page shows, and html_pag
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -82,16 +83,18 @@ def html(thing: Analysed, goal: Goal = None, scenario: Scenario | None = None) -
     main = f"""{answer(a.status, typographic(a.answer), map(typographic, a.texts), a.tone)}
 {NO_SCRIPT if a.charts else ""}
 {"".join(map(placed, a.charts))}
-{section("table", "Data table", "".join(a.tables) + paragraphs(map(typographic, a.notes)))}
+{section("table", "Data table", "".join(a.tables) + _notes(a.notes))}
 {assumed}
 {"".join(document(title, value) for title, value in documents.items())}"""
     title = scenario.experiment.name if scenario else a.title or a.kicker
     return page(a.kicker, title, "", main, a.charts, f"<p>Made by shadowsim {text(__version__)}.</p>")
 
 
-def write(
-    thing: Analysed, path: str | os.PathLike[str], goal: Goal = None, scenario: Scenario | None = None
-) -> Path:
+def _notes(notes: Sequence[str]) -> str:
+    return f'<div class="notes">{paragraphs(map(typographic, notes))}</div>' if notes else ""
+
+
+def write(thing: Analysed, path: str | os.PathLike[str], goal: Goal = None, scenario: Scenario | None = None) -> Path:
     """Write the page of an analysis to a file, and return its path; see `html`."""
     return save(html(thing, goal, scenario), path)
 

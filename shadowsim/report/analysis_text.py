@@ -305,10 +305,9 @@ def plan_answer(frame: pd.DataFrame, power: float, effect: str = "it") -> str:
         return f"No share and duration finds {effect} in {percent(power, 0)} of tests."
     cost = "at an unknown cost" if math.isnan(best["cost_usd"]) else f"for {best['cost_usd']:,.2f} USD"
     n = best["shadow_instances"]
-    return (
-        f"Cheapest that finds {effect} in {percent(power, 0)} of tests: {best['sampling_percentage']} % of the requests "
-        f"for {duration_text(best['duration_s'])} on {count(n)} shadow {'instance' if n == 1 else 'instances'}, {cost}."
-    )
+    test = f"{best['sampling_percentage']} % of the requests for {duration_text(best['duration_s'])}"
+    pool = f"{count(n)} shadow {'instance' if n == 1 else 'instances'}"
+    return f"Cheapest that finds {effect} in {percent(power, 0)} of tests: {test} on {pool}, {cost}."
 
 
 class _Footnotes:

@@ -149,6 +149,8 @@ class SavedComparison:
         The shadow at the source's load, where it could be simulated.
     notes : tuple of str
         What else than the models makes sides differ: sessions that are copied whole, or loads that differ between runs.
+    name : str
+        What was compared, in short: the experiment, or the directories of two runs.
     """
 
     table: pd.DataFrame
@@ -160,6 +162,7 @@ class SavedComparison:
     loads: Loads | None = None
     equal_load: EqualLoad | None = None
     notes: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def worse(self) -> bool:
@@ -191,8 +194,11 @@ class SavedComparison:
         rows = self.rows()
         loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load, self.notes)]
         short = [wrapped(f"{TOO_SHORT}: {' '.join(self.too_short)}", hanging="  ")] if self.too_short else []
-        blocks = [short, loads, [wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
-                  *([wrapped(text, hanging="  ") for text in texts] for texts in (self.conclusions(), self.reading()))]  # fmt: skip
+        table = [grid(rows, left=(0, 6))] if len(rows) > 1 else []
+        said, notes = (
+            [wrapped(text, hanging="  ") for text in texts] for texts in (self.conclusions(), self.reading())
+        )
+        blocks = [short, loads, [wrapped(self.head)], table, said, notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def conclusions(self) -> list[str]:
@@ -257,7 +263,8 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
     equal = equal_load(scenarios[0], loads, source_status, **_plain_terms(asked))
     head, short, confidence = f"{requests}{replications}", _too_short(statuses), asked.get("confidence", CONFIDENCE)
     notes = tuple(filter(None, [note_of_sessions(runs), note_of_pools(runs)]))
-    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal, notes)
+    name = scenarios[0].experiment.name if scenarios[0] else directory.name
+    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal, notes, name)
 
 
 def equal_load(
@@ -338,7 +345,8 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
     differing = table.attrs.get(ATTRIBUTE, {})
     notes = tuple(load["note"] for name, load in differing.items() if name in set(shown["variant"]))
     confidence = asked.get("confidence", CONFIDENCE)
-    return SavedComparison(shown, _terms(asked), confidence, tuple(overloaded), head, short, notes=notes)
+    name = f"{later.name} against {earlier.name}"
+    return SavedComparison(shown, _terms(asked), confidence, tuple(overloaded), head, short, notes=notes, name=name)
 
 
 def _plain_terms(asked: Mapping[str, Any]) -> dict[str, Any]:

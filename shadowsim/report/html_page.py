@@ -53,7 +53,7 @@ class Chart:
 
 
 def page(kicker: str, title: str, intro: str, main: str, charts: Sequence[Chart], footer: str) -> str:
-    """Return a complete HTML document of about 2 MB, nearly all of which is Plotly's script; a small one without charts.
+    """Return a complete HTML document: of about 2 MB, nearly all of it Plotly's script, or a small one without charts.
 
     Parameters
     ----------
@@ -118,7 +118,9 @@ def placed(chart: Chart) -> str:
 """
 
 
-def answer(status: str, headline: str, texts: Iterable[str] = (), kind: str = "answer", items: Sequence[str] = ()) -> str:
+def answer(
+    status: str, headline: str, texts: Iterable[str] = (), kind: str = "answer", items: Sequence[str] = ()
+) -> str:
     """Return the section at the top of a page: a heading, the answer in a sentence, and what it rests on.
 
     Parameters
@@ -142,7 +144,11 @@ def answer(status: str, headline: str, texts: Iterable[str] = (), kind: str = "a
 
 def section(key: str, title: str, content: str) -> str:
     """Return a section under a heading; "" without content."""
-    return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{text(title)}</h2>\n{content}\n</section>' if content else ""
+    return (
+        f'<section aria-labelledby="{key}">\n<h2 id="{key}">{text(title)}</h2>\n{content}\n</section>'
+        if content
+        else ""
+    )
 
 
 def text(plain: str) -> str:
@@ -216,9 +222,7 @@ def table(
         f'<th scope="col"{_TEXT if is_text else ""}>{text(name)}</th>'
         for name, is_text in zip(heads[1:], words, strict=True)
     )
-    body = "".join(
-        _row(name, row, notes[i] if notes else "", i in chosen) for i, (name, row) in enumerate(listed)
-    )
+    body = "".join(_row(name, row, notes[i] if notes else "", i in chosen) for i, (name, row) in enumerate(listed))
     above = f'<p class="caption">{text(caption)}</p>\n' if caption else ""
     table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table>"
     return above + scrolling(caption or "Table", table_html)
@@ -228,7 +232,7 @@ def _row(name: str, cells: Sequence[str], note: str = "", is_chosen: bool = Fals
     kinds = [kind for kind, given in (("noted", note), ("chosen", is_chosen)) if given]
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
     row = f'<tr{kind}><th scope="row">{text(name)}</th>{"".join(map(_data_cell, cells))}</tr>\n'
-    below = f'<tr class="note"><td colspan="{len(cells) + 1}">{text(note)}</td></tr>\n' if note else ""
+    below = f'<tr class="note"><td colspan="{len(cells) + 1}"><p>{text(note)}</p></td></tr>\n' if note else ""
     return row + below
 
 

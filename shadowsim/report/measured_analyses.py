@@ -130,7 +130,7 @@ def benchmarks_analysis(table: pd.DataFrame, old: Timings, new: Timings, margin_
 
 
 def scaling_analysis(printed: ScalingDocuments, size: Analysis | None = None) -> Analysis:
-    """Return the page of scaling policies as AWS takes them, with that of the search that found them, if there was one."""
+    """Return the page of scaling policies as AWS takes them, and of the search that found them if there was one."""
     documents = {"The documents, as AWS takes them": printed.documents}
     if size is None:
         names = ", ".join(printed.documents.get("Resources", printed.documents))
@@ -145,5 +145,3 @@ def scaling_analysis(printed: ScalingDocuments, size: Analysis | None = None) ->
         notes=[*size.notes, *printed.notes],
         documents=documents,
     )
-
-

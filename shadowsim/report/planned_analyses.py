@@ -14,6 +14,7 @@ from shadowsim.option_defaults import EFFECT, POWER
 from shadowsim.planning.sheet import answers, recommend
 from shadowsim.planning.slo import Slo, parse_slo
 from shadowsim.plots.goal_axis import goals_of
+from shadowsim.plots.heatmap import setting_title
 from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, chart, table_of
 from shadowsim.report.analysis_text import (
     alarms_text,
@@ -32,7 +33,16 @@ from shadowsim.report.comparison_text import SavedComparison, change, load_sente
 from shadowsim.report.run_text import overload_note
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.loads import SESSIONS, loads_of_table
-from shadowsim.statistics.terms import BETTER, CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, NOT_ENOUGH, NOT_JUDGED, WORSE, Terms
+from shadowsim.statistics.terms import (
+    BETTER,
+    CONFIDENCE,
+    MARGIN_PCT,
+    MARGIN_POINTS,
+    NOT_ENOUGH,
+    NOT_JUDGED,
+    WORSE,
+    Terms,
+)
 from shadowsim.text import OVERLOADED, percent, time_text
 from shadowsim.verdict import TOO_SHORT, is_uncertain_in
 
@@ -69,7 +79,9 @@ def _size(frame: pd.DataFrame, goal: Goal, scenario: Scenario | None) -> Analysi
         best = answers(part).index[:1]
         if slo is not None:
             rows, notes = size_rows(part, slo)
+            names = tuple(f"{kind}: " for kind in part["instance_type"]) if "pool" not in part else ()
             texts = ["; ".join(of_row) for of_row in notes]
+            texts = [note.removeprefix(next(filter(note.startswith, names), "")) for note in texts]
             tables.append(table_of(rows, "", texts, [list(part.index).index(key) for key in best]))
     solved = answers(frame).groupby("role").first()
     all_solved = len(solved) == frame["role"].nunique()
@@ -142,7 +154,6 @@ def _plan(frame: pd.DataFrame, goal: Goal, _: Scenario | None) -> Analysis:
         charts=[chart("power", plots.power(frame), gist), chart("cost", plots.cost_frontier(frame, power), found)],
         tables=[table_of(rows, "The bold row is the answer." if chosen else "", chosen=chosen)],
         tone=NEUTRAL if chosen else BAD,
-        texts=[f"Effect: {effect}. Wanted: found in {percent(power, 0)} of tests."],
         notes=notes,
     )
 
@@ -160,6 +171,7 @@ def _sweep(frame: pd.DataFrame, _: Goal, __: Scenario | None) -> Analysis:
     columns = {"p99": "p99_s", "utilisation": "utilisation"}
     charts = [chart(key, figure, _swept_text(frame, paths, columns[key])) for key, figure in figures.items()]
     over = overload_note(frame["verdict"]).strip()
+    rows[0] = [setting_title(name) if name in paths else name for name in rows[0]]
     return Analysis(
         kicker="Sweep of shadow tests",
         answer=sweep_answer(frame),
@@ -180,7 +192,9 @@ def _swept_text(frame: pd.DataFrame, paths: list[str], column: str) -> str:
     name = column.removesuffix("_s")
     ends = [records(shadow.loc[[shadow[column].idxmin()]])[0], records(shadow.loc[[shadow[column].idxmax()]])[0]]
     varied = [path for path in paths if frame[path].nunique() > 1]
-    texts = [f"{show(row[column])} ({', '.join(f'{path} {row[path]}' for path in varied)})" for row in ends]
+    texts = [
+        f"{show(row[column])} ({', '.join(f'{setting_title(path)} {row[path]}' for path in varied)})" for row in ends
+    ]
     return f"The shadow's {name}, where it is not {OVERLOADED}: from {' to '.join(texts)}."
 
 
@@ -217,7 +231,7 @@ def comparison_analysis(comparison: SavedComparison) -> Analysis:
         for i, (name, part) in enumerate(parts)
     ]
     return Analysis(
-        kicker="A run against an earlier one" if between_runs else "Shadow against source",
+        kicker="Comparison of two runs" if between_runs else "Comparison within a run",
         answer=said[0],
         charts=charts,
         tables=[table_of(rows)] if len(rows) > 1 else [],
@@ -225,6 +239,7 @@ def comparison_analysis(comparison: SavedComparison) -> Analysis:
         tone=tone,
         texts=[*said[1:], *loads, *(f"{TOO_SHORT}: {text}" for text in comparison.too_short), comparison.head],
         notes=comparison.reading(),
+        title=comparison.name,
     )
 
 
@@ -249,7 +264,9 @@ def _noise(frame: pd.DataFrame, _: Goal, scenario: Scenario | None) -> Analysis:
     return Analysis(
         kicker="Noise floor of a shadow test",
         answer=said,
-        charts=[chart("noise", plots.noise_floor(frame), f"Typical differences: {', '.join(typical)}. {alarms_text(frame)}")],
+        charts=[
+            chart("noise", plots.noise_floor(frame), f"Typical differences: {', '.join(typical)}. {alarms_text(frame)}")
+        ],
         tables=[table_of(noise_rows(frame), "Value: of the source. Worse to not enough: shares of the runs.")],
         texts=[*set_up, alarms_text(frame)],
         notes=["Typical: the median difference; 19 of 20 below: its 95 % quantile; pt: percentage points."],

@@ -40,6 +40,7 @@ function squeeze(layout) {
 
 function draw(key, {data, layout}) {
   drawn.add(key);
+  document.getElementById(key).style.height = `${layout.height}px`;
   return Plotly.react(key, data, layout, {
     responsive: !printing, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
     displayModeBar: narrow.matches ? false : "hover", modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],

@@ -15,7 +15,7 @@ from datetime import datetime
 from html import escape
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
