@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json
+from shadowsim.cli.completions import metric_names
+from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, show
 from shadowsim.cli.option_parsers import number, option_parser, share, whole
 from shadowsim.cli.options import (
     Confidence,
@@ -69,7 +70,12 @@ def compare(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar="M", help="Show only this metric, such as p99 or ttft_p99; repeatable."),
+        typer.Option(
+            "--metric",
+            metavar="M",
+            autocompletion=metric_names,
+            help="Show only this metric, such as p99 or ttft_p99; repeatable.",
+        ),
     ] = None,
     role: Annotated[
         str | None,
@@ -144,7 +150,7 @@ def compare(
     elif as_csv:
         print_frame(comparison.table, as_json=False)
     else:
-        typer.echo(str(comparison))
+        show(str(comparison))
     write_analysis(comparison, report, as_json or as_csv)
     if comparison.worse or (strict and comparison.unsure):
         raise typer.Exit(FAILED_GOAL)
@@ -205,7 +211,7 @@ def noise_floor(
     if as_json or as_csv:
         print_frame(floor, as_json)
     else:
-        typer.echo(noise_text(floor, scenario.horizon_s))
+        show(noise_text(floor, scenario.horizon_s))
     write_analysis(floor, report, as_json or as_csv, scenario=scenario)
 
 
@@ -276,9 +282,9 @@ def agreement(
     elif as_csv:
         print_frame(result.fields, as_json=False)
     else:
-        typer.echo(str(result))
+        show(str(result))
         if at_least is not None:
-            typer.echo("\n" + _goal_text(result.within.share, result.within.low, result.within.high, at_least))
+            show("\n" + _goal_text(result.within.share, result.within.low, result.within.high, at_least))
     if report is not None:
         from shadowsim.report.measured_analyses import agreement_analysis
 
@@ -323,7 +329,7 @@ def benchmark_compare(
     elif as_csv:
         print_frame(table, as_json=False)
     else:
-        typer.echo(benchmarks_text(table, before, after, margin_pct))
+        show(benchmarks_text(table, before, after, margin_pct))
     if report is not None:
         from shadowsim.report.measured_analyses import benchmarks_analysis
 

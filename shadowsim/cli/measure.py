@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, writing
+from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, show, writing
 from shadowsim.cli.option_parsers import number, option_parser, share, split_commas, whole
 from shadowsim.cli.options import Csv, Json, Quiet, Report, refuse_both_formats, shows_progress
 from shadowsim.cli.outputs import write_analysis
@@ -219,7 +219,7 @@ def predict(
     elif as_csv:
         print_frame(prediction.table, as_json=False)
     else:
-        typer.echo(f"{prediction}\n")
+        show(f"{prediction}\n")
     write_analysis(prediction, report, as_json or as_csv)
     if prediction.verdict == NOT_RIGHT or (strict and prediction.verdict != RIGHT):
         raise typer.Exit(FAILED_GOAL)

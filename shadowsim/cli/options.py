@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shadowsim.cli.completions import setting_paths
 from shadowsim.cli.option_parsers import number, option_parser, time_s, whole
 from shadowsim.errors import InputError
 
@@ -45,6 +46,7 @@ Edits = Annotated[
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
+        autocompletion=setting_paths,
         help="Change a value, as in shadow.instance_count=4 or horizon_s=1d; repeatable.",
     ),
 ]

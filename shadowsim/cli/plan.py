@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json
+from shadowsim.cli.completions import instance_types, setting_paths
+from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, show
 from shadowsim.cli.option_parsers import number, option_parser, seconds, split_commas, whole
 from shadowsim.cli.options import (
     Csv,
@@ -100,6 +101,7 @@ def size(
         list[str] | None,
         typer.Option(
             metavar="TYPE,...",
+            autocompletion=instance_types,
             help="Instance types to try.",
             show_default="the variant's, and those in its by_instance_type",
         ),
@@ -165,7 +167,7 @@ def size(
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
-        typer.echo(sizing_text(frame, goals, scenario.experiment.duration_s))
+        show(sizing_text(frame, goals, scenario.experiment.duration_s))
     write_analysis(frame, report, as_json or as_csv, goals, scenario)
     solved = answers(frame).groupby("role").first()
     if len(solved) < frame["role"].nunique() or (strict and not solved["certain"].all()):
@@ -224,7 +226,7 @@ def capacity(
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
-        typer.echo(capacity_text(frame, goals, confidence))
+        show(capacity_text(frame, goals, confidence))
     write_analysis(frame, report, as_json or as_csv, goals, scenario)
     if frame["rate_per_s"].isna().any():
         raise typer.Exit(FAILED_GOAL)
@@ -380,7 +382,7 @@ def plan(
     elif as_csv:
         print_frame(frame, as_json=False)
     else:
-        typer.echo(plan_text(frame, effect, power))
+        show(plan_text(frame, effect, power))
     write_analysis(frame, report, as_json or as_csv, power, scenario)
     if best is None:
         raise typer.Exit(FAILED_GOAL)
@@ -391,7 +393,12 @@ def sweep(
     file: File = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=V,V,...", help="Values of a path; every combination is run; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="PATH=V,V,...",
+            autocompletion=setting_paths,
+            help="Values of a path; every combination is run; repeatable.",
+        ),
     ] = None,
     rate: Rate = None,
     seed: Seed = None,
@@ -444,7 +451,7 @@ def sweep(
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
-        typer.echo(sweep_text(frame, grid))
+        show(sweep_text(frame, grid))
     write_analysis(frame, report, as_json or as_csv, None, scenario)
     if strict and not (frame["run_verdict"] == "STABLE").all():
         raise typer.Exit(FAILED_GOAL)

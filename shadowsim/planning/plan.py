@@ -30,7 +30,7 @@ import pandas as pd
 
 from shadowsim.engine.executors import IN_FLIGHT, work_off
 from shadowsim.engine.progress import print_notice, progress_bar
-from shadowsim.engine.simulate import compile_for, cores
+from shadowsim.engine.simulate import announce_runs, compile_for, cores
 from shadowsim.option_defaults import ALPHA, EFFECT, LOOKS, POWER, REHEARSALS
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.plan_designs import (
@@ -192,6 +192,8 @@ def plan(
     rehearse = partial(_rehearse, workers=at_once, executor=executor)
     if progress and executor is None:
         compile_for(longest.of(base), print_notice)
+        rehearsed = [segment.of(base) for segment in set(segments.values())]
+        announce_runs(rehearsed, 2 * replications * len(percentages))
     with progress_bar(n_runs, progress, "runs") as advance:
         factors = _factors(production, longest, effect, replications, rehearse)
         rows, runs = [], range(replications)
@@ -221,7 +223,7 @@ def plan(
 def _rehearse(
     rehearsal: Rehearsal,
     runs: Sequence[int],
-    advance: Callable[[int], object] = lambda _: None,
+    advance: Callable[[float], object] = lambda _: None,
     *,
     workers: int,
     executor: Executor | None,

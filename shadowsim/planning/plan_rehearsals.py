@@ -45,7 +45,7 @@ from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections, share_cv, with_share_cv
 from shadowsim.statistics.terms import Terms
 
-Advance = Callable[[int], object]
+Advance = Callable[[float], object]
 
 STEPS = 1000  # of a profile that is run through faster: ten per section
 RELAXATIONS = 10  # relaxation times of the queue in a section

@@ -30,6 +30,7 @@ OUTCOME_STYLES = {
     NOT_JUDGED: (GREY, "line-ns-open", "not judged"),
 }
 _UNITS = ("s", "share")
+_FAR, _OTHER_SIDE = 10.0, 0.08  # times as far to one side, and the share of the axis that the other side then gets
 _ROW, _REST = 30, 205  # heights in pixels
 
 
@@ -95,7 +96,7 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None, name: st
             figure.add_vrect(-margin, margin, row=row, col=1, fillcolor=MARGIN, line_width=0, layer="below")
         _name_rows(figure, row, 1, part["metric"].tolist())
         _annotate_beside(figure, row, part["metric"], _both(part, unit))
-        span = [-1.05 * reach, 1.05 * reach] if reach > 0.0 else None
+        span = _span(finite, reach)
         figure.update_xaxes(title_text=titles[unit], range=span, row=row, col=1)
     figure.add_annotation(_beside(f"{first} → {second}"), y=1.0, yref="paper", yanchor="bottom", xref="paper")
     return figure.update_layout(hovermode="closest", margin={"l": 110, "r": 170})
@@ -155,6 +156,18 @@ def noise_floor(floor: pd.DataFrame) -> go.Figure:
         for col in (1, 2):
             _name_rows(figure, row, col, part["metric"].tolist())
     return figure.update_layout(barmode="stack", hovermode="closest", margin={"l": 110, "r": 30})
+
+
+def _span(drawn: Floats, reach: float) -> list[float] | None:
+    """Return the range of an axis: symmetrical, unless all that is drawn lies far to one side."""
+    least, greatest = float(np.nanmin(drawn, initial=0.0)), float(np.nanmax(drawn, initial=0.0))
+    if reach == 0.0:
+        return None
+    sides = [max(-least, _OTHER_SIDE * reach), max(greatest, _OTHER_SIDE * reach)]
+    return [
+        -1.05 * (sides[0] if greatest > _FAR * -least else reach),
+        1.05 * (sides[1] if -least > _FAR * greatest else reach),
+    ]
 
 
 def _panels(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

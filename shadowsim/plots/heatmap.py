@@ -106,7 +106,9 @@ def _lines(frame: pd.DataFrame, path: str, metric: str) -> go.Figure:
     means = f"Means of {n} replications, ± 2 standard errors. " if n > 1 else ""
     gap = is_uncertain_in(frame, metric) if n == 1 else pd.Series(False, index=frame.index)
     gaps = " Gaps: the run is too short." if gap.any() else ""
-    figure = canvas(title, f"{means}Crosses: {OVERLOADED}, where latencies grow with the length of the run.{gaps}")
+    figure = canvas(
+        _heading(title), f"{means}Crosses: {OVERLOADED}, where latencies grow with the length of the run.{gaps}"
+    )
     frame = frame.assign(**{metric: frame[metric].mask(gap)})
     numeric = pd.api.types.is_numeric_dtype(frame[path])
     values = [np.empty(0)]
@@ -141,20 +143,20 @@ def _heatmap(frame: pd.DataFrame, paths: Sequence[str], metric: str, role: str) 
     text = value.map(lambda x: "" if np.isnan(x) else significant(x))
     n = frame["replication"].nunique()
     figure = canvas(
-        f"{title[0].upper()}{title[1:]} of the {role}" if title[1:2].isalpha() else f"{title} of the {role}",
+        f"{_heading(title)} of the {role}",
         f"Means of {n} replications." if n > 1 else "One run per cell.",
     )
     names = [_setting_text(x) for x in value.columns], [_setting_text(y) for y in value.index]
     # As in a plan, bright is good: of times and errors that is the least.
-    scale = SCALE if metric in _MORE_IS_GOOD else f"{SCALE}_r"
+    colours = SCALE if metric in _MORE_IS_GOOD else f"{SCALE}_r"
     figure.add_trace(_heat_trace(names, value, text, f"{escape(title)} %{{z:,.4~r}} {unit}"))
-    figure.update_traces(colorbar_title_text=unit, colorscale=scale)
+    figure.update_traces(colorbar_title_text=unit, colorscale=colours)
     for y, x in np.argwhere(over.to_numpy(bool)):
         _add_rectangle(figure, int(x), int(y), fillcolor=SHADE, line_width=0, layer="below")
         figure.add_annotation(x=x, y=y, text=OVERLOADED, showarrow=False, font={"size": 11, "color": SHADE_TEXT})
     for y, x in np.argwhere(short.to_numpy(bool)):
         figure.add_annotation(x=x, y=y, text="too short", showarrow=False, font={"size": 11, "color": SHADE_TEXT})
-    return _with_axes(figure, *(escape(setting_title(path)) for path in reversed(paths)), len(value))
+    return _with_axes(figure, escape(setting_title(paths[1])), escape(setting_title(paths[0])), len(value))
 
 
 def _heat_trace(
@@ -187,6 +189,10 @@ def _power_text(power: float, reaches: bool, cost_usd: float) -> str:
 
 def _any_overloaded(verdicts: pd.Series[str]) -> bool:
     return bool((verdicts == OVERLOADED).any())
+
+
+def _heading(title: str) -> str:
+    return title if any(letter.isdigit() for letter in title) else title.capitalize()
 
 
 def setting_title(path: str) -> str:

@@ -75,6 +75,16 @@ def change(row: Row) -> str:
     return f"{signed(x)} {unit}" if math.isfinite(x) and not is_uncertain(row) else "-"
 
 
+def change_in_times(row: Row) -> tuple[str, str] | None:
+    """Return the difference of a latency and its interval as a factor, where that is large; else None."""
+    ratio = row["ratio"]
+    if not ratio >= _LARGE or is_uncertain(row):
+        return None
+    low, high = row["ratio_low"], row["ratio_high"]
+    bounds = "-" if math.isnan(low + high) or math.isinf(high) else f"{significant(low)} to {significant(high)}"
+    return f"{significant(ratio)} times", bounds
+
+
 def values(row: Row) -> list[str]:
     """Return the values of both sides as text.
 
@@ -122,6 +132,7 @@ _METRICS = {
 }
 _MISSED_PAIR = re.compile(r"goodput_miss\(ttft <= (\S+) s, tpot <= (\S+) s\)")
 _OF_TOKENS = re.compile(r"^(ttft|tpot)_")
+_LARGE = 10.0  # factors from which a change reads better as one than in per cent
 _NO_DIFFERENCE = "no difference"
 
 

@@ -29,7 +29,7 @@ from shadowsim.report.analysis_text import (
     sweep_rows,
 )
 from shadowsim.report.capacity_text import answer_text, capacity_rows
-from shadowsim.report.comparison_text import SavedComparison, change, load_sentences, pair_of, records
+from shadowsim.report.comparison_text import SavedComparison, change, change_in_times, load_sentences, pair_of, records
 from shadowsim.report.run_text import overload_note
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.loads import SESSIONS, loads_of_table
@@ -142,7 +142,7 @@ def _plan(frame: pd.DataFrame, goal: Goal, _: Scenario | None) -> Analysis:
     rows, notes = plan_rows(frame, effect)
     best = recommend(frame)
     chosen = [] if best is None else [list(frame.index).index(best.name)]
-    likeliest = frame.loc[frame["power"].fillna(-1.0).idxmax()]
+    likeliest = records(frame.sort_values("power", ascending=False, kind="stable"))[0]
     gist = (
         f"Found most often, in {percent(likeliest['power'], 0)} of tests: {likeliest['sampling_percentage']} % of the "
         f"requests for {duration_text(likeliest['duration_s'])}."
@@ -248,7 +248,8 @@ def changes_text(compared: pd.DataFrame) -> str:
     changes_by_verdict: dict[str, list[str]] = {}
     for row in records(compared[compared["outcome"] != NOT_JUDGED]):
         verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER, NOT_ENOUGH) else row["verdict"]
-        by = "" if change(row) == "-" else f" {change(row)}"
+        large = change_in_times(row)
+        by = f" {large[0]}" if large else "" if change(row) == "-" else f" {change(row)}"
         changes_by_verdict.setdefault(verdict, []).append(f"{str(row['metric']).replace('_', ' ')}{by}")
     return "; ".join(f"{verdict}: {', '.join(changes)}" for verdict, changes in changes_by_verdict.items()) + "."
 

@@ -2,7 +2,7 @@
 const textOf = (id) => document.getElementById(id).textContent;
 const [dark, narrow, coarse] = ["(prefers-color-scheme: dark)", "(max-width: 600px)", "(pointer: coarse)"]
   .map((query) => matchMedia(query));
-const paper = {width: 700, heightShare: 0.72};  // narrower than most screens, and Plotly does not measure it
+const paper = {width: 700, heightShare: 0.62};  // narrower than most screens, and Plotly does not measure it
 const drawn = new Set();
 let json = "", printing = false;
 

@@ -19,7 +19,15 @@ from shadowsim.planning.costs import cost
 from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.plots.pools import action_text
 from shadowsim.report.analysis_text import usd_text
-from shadowsim.report.comparison_text import change, equal_load, interval, load_sentences, records, values
+from shadowsim.report.comparison_text import (
+    change,
+    change_in_times,
+    equal_load,
+    interval,
+    load_sentences,
+    records,
+    values,
+)
 from shadowsim.report.html_page import (
     NO_SCRIPT,
     Chart,
@@ -38,17 +46,18 @@ from shadowsim.report.html_page import (
     table,
     text,
 )
+from shadowsim.report.planned_analyses import changes_text
 from shadowsim.report.run_text import event_labels, theory_notes, warm_up_notes
 from shadowsim.report.scenario_text import event_rows, tokens_text
 from shadowsim.result import Result
 from shadowsim.scenario.service import Service
 from shadowsim.statistics.loads import SESSIONS, loads_of_table, note_of_pools
 from shadowsim.statistics.sections import frames_of
-from shadowsim.statistics.terms import BETTER, NOT_JUDGED, WORSE
-from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant
+from shadowsim.text import OVERLOADED, bytes_text, compact, count, duration, percent, significant
 from shadowsim.verdict import UNCERTAIN_RULE, Verdict, clock
 
 _NONE = "–"
+_LONG_S = 600.0
 _MOST_ACTIONS = 200  # rows of the table of scaling actions and outages
 _HEADLINES = {
     "STABLE": "Both pools keep up with their requests.",
@@ -160,7 +169,7 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         f'<th scope="col">{text(name)} <span class="role">{row["role"]}</span> {badge(row["verdict"])}</th>'
         for name, row in zip(summary.index, variants, strict=True)
     )
-    warning = f"{OVERLOADED}: these grow with the run"
+    warning = f"{OVERLOADED}: these depend on its length"
     marks = "".join(f'<td class="mark">{warning if r["verdict"] == OVERLOADED else ""}</td>' for r in variants)
     share = f"{result.scenario.experiment.sampling_percentage} %"
     traffic = [
@@ -196,7 +205,8 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
     caption = (
         f"ModelLatency is queueing plus service time, capped at the {s.timeout_s:g} s time-out; waits are not capped. "
         f"The platform’s overhead of {_ms(s.overhead_s)} ms is added to it. Quantiles are exact to 0.8 %; ± two "
-        f"standard errors. A dash means no requests, or too short a run: {UNCERTAIN_RULE}."
+        "standard errors. Errors are answers 4XX and 5XX, and time-outs. A dash means no requests, or too short a run: "
+        f"{UNCERTAIN_RULE}."
     )
     figures = f"""<table class="full">
 <thead><tr><td></td>{heads}</tr></thead>
@@ -269,7 +279,7 @@ def _comparison_section(compared: pd.DataFrame, verdict: Verdict) -> str:
     cells = []
     for row in records(compared):
         n_eff = compact(row["n_eff"]) if math.isfinite(row["n_eff"]) else _NONE
-        figures = [*values(row), change(row), interval(row)]
+        figures = [*values(row), *(change_in_times(row) or (change(row), interval(row)))]
         cells.append((_metric_text(row), [*(_NONE if x == "-" else x for x in figures), n_eff, row["verdict"]]))
     roles = [p.role + (f", {OVERLOADED}" if p.status == OVERLOADED else "") for p in verdict.pools]
     caption = "n_eff: effective sample size of the smaller side."
@@ -298,13 +308,7 @@ def _cost_section(result: Result) -> str:
 
 def _changes_text(compared: pd.DataFrame, labels: Mapping[str, str]) -> str:
     """Return the metrics that are worse, better and undecided, with their changes."""
-    changes_by_verdict: dict[str, list[str]] = {}
-    for row in records(compared[compared["outcome"] != NOT_JUDGED]):
-        verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER) else row["verdict"]
-        by = "" if change(row) == "-" else f" {change(row)}"
-        changes_by_verdict.setdefault(verdict, []).append(f"{_metric_text(row)}{by}")
-    parts = "; ".join(f"{verdict}: {', '.join(changes)}" for verdict, changes in changes_by_verdict.items())
-    return f"{' and '.join(labels.values())} compared. {parts}."
+    return f"{' and '.join(labels.values())} compared. {changes_text(compared)}"
 
 
 def _range_text(windows: pd.DataFrame, labels: Mapping[str, str], quantity: str) -> str:
@@ -331,7 +335,11 @@ def _quantiles_text(result: Result, labels: Mapping[str, str]) -> str:
 
 
 def _ms(seconds: float | None) -> str:
-    return _NONE if seconds is None else "< 0.001" if 0.0 < seconds < 1e-6 else _number_text(1e3 * seconds)
+    if seconds is None:
+        return _NONE
+    if seconds > _LONG_S:  # as no answer takes, but waits in an endless queue do
+        return duration(seconds)
+    return "< 0.001" if 0.0 < seconds < 1e-6 else _number_text(1e3 * seconds)
 
 
 def _number_text(x: Any) -> str:
