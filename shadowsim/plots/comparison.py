@@ -63,7 +63,7 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None, name: st
     shown_rows = compared[~compared["metric"].isin(["paired_p5", "paired_p95"])]
     first, second = ("baseline", "result") if "baseline" in compared else ("source", "shadow")
     panels = _panels(shown_rows.rename(columns={"baseline": "source", "result": "shadow"}))
-    titles = {"s": f"{second} against {first}, in % of the {first}'s", "share": f"{second} minus {first}, in points"}
+    titles = {"s": f"difference in % of the {first}'s", "share": "difference in percentage points"}
     title = f"{escape(name)}: {second} against {first}" if name else f"{second} against {first}".capitalize()
     subtitle = f"With intervals. Shaded: the margin, {_margins(panels)}, within which a difference does not matter."
     figure = _rows_canvas(title, _overloaded(verdict) + _at_loads(compared) + subtitle, panels)

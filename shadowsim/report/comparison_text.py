@@ -224,11 +224,14 @@ class SavedComparison:
     def rows(self) -> list[list[str]]:
         """Return a head and a row of cells per metric; those of each variant below its name."""
         rows = [["", *pair_of(self.table), "change", f"{100 * self.confidence:g} % interval", "n_eff", "verdict"]]
-        for name, part in self._parts():
-            if not _is_same(name, part):
-                rows += [[name] + [""] * 6] if name else []
-                rows += [_at_its_load(_cells(row), row, self.loads) for row in records(part)]
+        for name, part in self.differing():
+            rows += [[name] + [""] * 6] if name else []
+            rows += [_at_its_load(_cells(row), row, self.loads) for row in records(part)]
         return rows
+
+    def differing(self) -> list[tuple[str, pd.DataFrame]]:
+        """Return the rows that are shown of each variant that is not the same in both runs, by its name."""
+        return [(name, part) for name, part in self._parts() if not _is_same(name, part)]
 
     @property
     def _shown(self) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from shadowsim.plots.style import DARK
 
 _MAX_FIGURE = 40  # characters; longer cells are sentences, which may be broken into lines
-_TEXT = ' class="text"'
+_TEXT, _WORDS = ' class="text"', ' class="words"'
 NO_SCRIPT = "<noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>"
 
 
@@ -222,23 +222,23 @@ def table(
         f'<th scope="col"{_TEXT if is_text else ""}>{text(name)}</th>'
         for name, is_text in zip(heads[1:], words, strict=True)
     )
-    body = "".join(_row(name, row, notes[i] if notes else "", i in chosen) for i, (name, row) in enumerate(listed))
+    body = "".join(
+        _row(name, row, words, notes[i] if notes else "", i in chosen) for i, (name, row) in enumerate(listed)
+    )
     above = f'<p class="caption">{text(caption)}</p>\n' if caption else ""
     table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table>"
     return above + scrolling(caption or "Table", table_html)
 
 
-def _row(name: str, cells: Sequence[str], note: str = "", is_chosen: bool = False) -> str:
+def _row(name: str, cells: Sequence[str], words: Sequence[bool] = (), note: str = "", is_chosen: bool = False) -> str:
     kinds = [kind for kind, given in (("noted", note), ("chosen", is_chosen)) if given]
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
-    row = f'<tr{kind}><th scope="row">{text(name)}</th>{"".join(map(_data_cell, cells))}</tr>\n'
+    data = "".join(
+        f"<td{_WORDS if i < len(words) and words[i] else ''}>{text(cell)}</td>" for i, cell in enumerate(cells)
+    )
+    row = f'<tr{kind}><th scope="row">{text(name)}</th>{data}</tr>\n'
     below = f'<tr class="note"><td colspan="{len(cells) + 1}"><p>{text(note)}</p></td></tr>\n' if note else ""
     return row + below
-
-
-def _data_cell(plain: str) -> str:
-    kind = ' class="words"' if len(plain) > _MAX_FIGURE else ""
-    return f"<td{kind}>{text(plain)}</td>"
 
 
 def _data(charts: Iterable[Chart]) -> str:

@@ -225,10 +225,9 @@ def comparison_analysis(comparison: SavedComparison) -> Analysis:
     tone = NEUTRAL if comparison.loads and not comparison.overloaded else tone
     loads = load_sentences(comparison.loads, comparison.equal_load, comparison.notes)
     between_runs = pair_of(table)[0] == "baseline"
-    parts = table.groupby("variant", sort=False) if "variant" in table else [("", table)]
     charts = [
-        chart(f"comparison{i or ''}", plots.differences(part, name=str(name)), changes_text(part))
-        for i, (name, part) in enumerate(parts)
+        chart(f"comparison{i or ''}", plots.differences(part, name=name), changes_text(part))
+        for i, (name, part) in enumerate(comparison.differing())
     ]
     return Analysis(
         kicker="Comparison of two runs" if between_runs else "Comparison within a run",
@@ -251,7 +250,8 @@ def changes_text(compared: pd.DataFrame) -> str:
         large = change_in_times(row)
         by = f" {large[0]}" if large else "" if change(row) == "-" else f" {change(row)}"
         changes_by_verdict.setdefault(verdict, []).append(f"{str(row['metric']).replace('_', ' ')}{by}")
-    return "; ".join(f"{verdict}: {', '.join(changes)}" for verdict, changes in changes_by_verdict.items()) + "."
+    parts = [f"{verdict}: {', '.join(changes)}" for verdict, changes in changes_by_verdict.items()]
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
 
 
 def _noise(frame: pd.DataFrame, _: Goal, scenario: Scenario | None) -> Analysis:
