@@ -140,11 +140,8 @@ class OneWindow:
 def test_a_long_window_is_reported_in_parts(monkeypatch):
     monkeypatch.setattr(parallel, "LONG_WINDOW", 50)
     monkeypatch.setattr(parallel, "_LOOK_EVERY_S", 0.001)
-    job, side, parts = (
-        job_of(SHORT.replace({"traffic": {"process": "constant", "rate_per_s": 100 / 60.0}})),
-        OneWindow(),
-        [],
-    )
+    job = job_of(SHORT.replace({"traffic": {"process": "constant", "rate_per_s": 100 / 60.0}}))
+    side, parts = OneWindow(), []
 
     def advance(part):
         if part > 0.0:

@@ -47,7 +47,7 @@ def log(place):
 
 def calibration():
     found = FittedParameter("time.mean_s", 0.05, 0.049, 0.051)
-    unknown = FittedParameter("workers", None, None, None, "never more than one request at a time")
+    unknown = FittedParameter("workers", None, why_not="never more than one request at a time")
     return Calibration(f"a table {EVIL}", {"time": {"mean_s": 0.05}}, {}, 1, (found, unknown), ("Assumed.",), (), 900)
 
 
@@ -68,13 +68,24 @@ def policies(_):
 # what makes it, its repr, the answer of its page
 THINGS = {
     "steps": (lambda _: steps(), f"<StepFits of {EVIL}>", "a step takes 20.0 ms, and 500 us more per sequence"),
-    "answers": (answers, "<Agreement of 40 pairs: 95.00 % equal as values>", "95.00 % of 40 answers are equal as values"),
+    "answers": (
+        answers,
+        "<Agreement of 40 pairs: 95.00 % equal as values>",
+        "95.00 % of 40 answers are equal as values",
+    ),
     "log": (log, "<Measurement: table of requests, 100 requests>", "100 requests"),
-    "calibration": (lambda _: calibration(), "<Calibration on 900 requests: time.mean_s; 1 not identifiable>",
-                    "The service has time.mean_s 50.0 ms."),
-    "prediction": (lambda _: prediction(), "<ServicePrediction of 1,000 requests: not right>", "p50 lies outside the band."),
+    "calibration": (
+        lambda _: calibration(),
+        "<Calibration on 900 requests: time.mean_s; 1 not identifiable>",
+        "The service has time.mean_s 50.0 ms.",
+    ),
+    "prediction": (
+        lambda _: prediction(),
+        "<ServicePrediction of 1,000 requests: not right>",
+        "p50 lies outside the band.",
+    ),
     "policies": (policies, "<ScalingDocuments of Shadow-01>", "Policies of Shadow-01."),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("which", THINGS)
