@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def answer(
     listed = f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>\n" if items else ""
     return f"""<section class="verdict {kind}" aria-labelledby="verdict">
 <h2 id="verdict">{text(status)}</h2>
-<p class="headline">{text(headline)}</p>
+<p class="headline">{prose(headline)}</p>
 {paragraphs(texts)}
 {listed}</section>"""
 
@@ -156,9 +157,14 @@ def text(plain: str) -> str:
     return escape(plain.encode("utf-8", "replace").decode())
 
 
+def prose(plain: str) -> str:
+    """Escape a sentence for HTML; what stands between backticks, such as a command, is shown as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(plain))
+
+
 def paragraphs(texts: Iterable[str]) -> str:
     """Return one paragraph per text that is not empty."""
-    return "\n".join(f"<p>{text(t)}</p>" for t in texts if t)
+    return "\n".join(f"<p>{prose(t)}</p>" for t in texts if t)
 
 
 def assumptions_list(sentences: Iterable[str]) -> str:

@@ -39,6 +39,7 @@ from shadowsim.report.html_page import (
     page,
     paragraphs,
     placed,
+    prose,
     rows,
     save,
     scrolling,
@@ -123,7 +124,7 @@ def write(result: Result, path: str | os.PathLike[str]) -> Path:
 def _verdict_section(verdict: Verdict, load_texts: Sequence[str]) -> str:
     """Return the verdict, and what the loads of both sides do to their comparison."""
     variants = " and ".join(p.variant for p in verdict.pools if p.status == verdict.status)
-    pools = [f"{badge(p.status)} {text(p.why)}" for p in verdict.pools]
+    pools = [f"{badge(p.status)} {prose(p.why)}" for p in verdict.pools]
     headline = _HEADLINES[verdict.status].format(variants)
     return answer(verdict.status, headline, load_texts, css_class(verdict.status), pools)
 

@@ -1,5 +1,6 @@
 """The page of a run shows the run, cannot do harm, and a browser draws it without contacting a server."""
 
+import itertools
 import json
 import os
 import re
@@ -118,7 +119,7 @@ def test_the_page_describes_the_run(run, text):
         "Source has 1 × ml.m5.xlarge with 4 workers each",
         "50 % of the requests to Source are copied to Shadow",
         "the seed is 7",
-        *(p.why for p in run.verdict.pools),
+        *(p.why.replace("`", "") for p in run.verdict.pools),
     ):
         assert re.sub(r"\s+", " ", words) in re.sub(r"\s+", " ", main), words
     assert f"shadowsim {shadowsim.__version__}" in page.text("footer")
@@ -174,6 +175,27 @@ def test_counts_and_captured_bytes_are_readable():
     assert cells(html(simulate(scenario(POISSON, service(0.05), capture=True))))["captured"] == ["size not known"] * 2
     busy = simulate(scenario({"process": "constant", "rate_per_s": 100.0}, service(0.01), horizon_s=100.0))
     assert cells(html(busy))["requests"][0] == "10,000"
+
+
+@pytest.mark.parametrize("which", ["run", "overloaded"])
+def test_readers_who_cannot_see_and_keyboards_reach_everything(which, request):
+    text = html(request.getfixturevalue(which))
+    page = Page(text)
+    ids = [e[1]["id"] for e in page.elements if "id" in e[1]]
+    assert len(ids) == len(set(ids))
+    assert {e[1]["aria-labelledby"] for e in page.elements if "aria-labelledby" in e[1]} <= set(ids)
+    scrolling = page.all("div", **{"class": "scroll"})
+    assert len(scrolling) == len(page.all("table"))
+    for _, attributes, _ in [*scrolling, *page.all("pre")]:
+        assert attributes["tabindex"] == "0"
+    assert all(attributes["aria-label"] for _, attributes, _ in scrolling)
+    for _, attributes, _ in page.all("div", **{"class": "chart"}):
+        assert attributes["role"] == "group"
+        assert re.search(r"\d", attributes["aria-label"]), "an alternative has figures"
+    assert all("scope" in attributes for _, attributes, _ in page.all("th"))
+    levels = [int(e[0][1]) for e in page.elements if re.fullmatch("h[1-6]", e[0])]
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
 
 
 def test_an_overloaded_pool_is_never_shown_without_that_word(overloaded):
