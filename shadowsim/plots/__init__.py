@@ -9,7 +9,8 @@ load        draws a load run: `load_latency_over_time`, `load_quantiles`, `load_
 pools       draws pools that change: `instances_over_time`, `failures_over_time`, `batch_size_over_time`, and their
             callers: `callers_over_time`
 prediction  draws measured latencies beside predicted ones: `measured_and_predicted`
-run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`
+run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`,
+            `waits_over_time`
 size        draws designs and their costs: `latency_against_instances`, `cost_frontier`
 style       defines the colours, the frame and the axes that all figures share
 time_axis   groups the windows of a run, and draws their steps, bands, time axis and overload
@@ -34,7 +35,14 @@ if TYPE_CHECKING:
         instances_over_time,
     )
     from shadowsim.plots.prediction import measured_and_predicted
-    from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
+    from shadowsim.plots.run import (
+        copies,
+        latency_distribution,
+        latency_over_time,
+        requests_over_time,
+        utilisation,
+        waits_over_time,
+    )
     from shadowsim.plots.size import cost_frontier, latency_against_instances
     from shadowsim.plots.tokens import first_token_over_time, sequences_over_time
 
@@ -62,6 +70,7 @@ _HOME = {
     "sequences_over_time": "tokens",
     "sweep": "heatmap",
     "utilisation": "run",
+    "waits_over_time": "run",
 }
 
 __all__ = [
@@ -88,6 +97,7 @@ __all__ = [
     "sequences_over_time",
     "sweep",
     "utilisation",
+    "waits_over_time",
 ]
 
 

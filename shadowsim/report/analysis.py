@@ -1,4 +1,4 @@
-"""Holds what the page of an analysis shows: an answer, charts, tables and notes, whichever command found them."""
+"""Holds what the page of an analysis shows: an answer, charts, tables and notes."""
 
 from __future__ import annotations
 

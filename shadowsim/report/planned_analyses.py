@@ -1,4 +1,4 @@
-"""Tells what the frames of `size`, `capacity`, `plan`, `sweep`, `compare` and `noise_floor` answer, for their pages."""
+"""Tells what frames of sizes, rates, plans, sweeps, comparisons and noise floors answer, for their pages."""
 
 from __future__ import annotations
 

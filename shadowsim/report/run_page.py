@@ -70,6 +70,7 @@ _LATENCIES |= {"maximum": "maximum_s", "mean wait": "wait_mean_s"}
 _SPANS = {
     "p99": ("ModelLatency_p99", 1e-3, " ms"),
     "offered load": ("offered_load", 100.0, " %"),
+    "mean wait": ("wait_mean_s", 1.0, " s"),
     "number of requests": ("Invocations", 1.0, ""),
     "number of serving instances": ("serving_instance_count", 1.0, ""),
     "number of unavailable requests": ("requests_unavailable", 1.0, ""),
@@ -233,6 +234,9 @@ def _charts(result: Result, verdict: Verdict, compared: pd.DataFrame) -> list[Ch
         Chart("copies", plots.copies(w, result.scenario.share, verdict, end), copied),
         Chart("requests", plots.requests_over_time(w, verdict, end), _range_text(w, labels, "number of requests")),
     ]
+    if verdict.status == OVERLOADED:
+        gist = _range_text(w, labels, "mean wait")
+        charts.insert(2, Chart("waits", plots.waits_over_time(w, verdict, end), gist))
     return charts + _event_charts(result, verdict, labels)
 
 

@@ -211,7 +211,7 @@ def test_an_overloaded_pool_is_never_shown_without_that_word(overloaded):
     assert marks[0] == ""
     assert "OVERLOADED" in marks[1]
     figures = figures_of(text)
-    assert set(figures) == {"comparison", "latency", "distribution", "utilisation", "copies", "requests"}
+    assert set(figures) == {"comparison", "latency", "waits", "distribution", "utilisation", "copies", "requests"}
     for key, figure in figures.items():
         shaded = [s for s in figure["layout"].get("shapes", []) if s["type"] == "rect"]
         # The comparison's rectangles are its margins. A pool that is overloaded all the time is named, not shaded.
