@@ -96,7 +96,7 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None, name: st
             figure.add_vrect(-margin, margin, row=row, col=1, fillcolor=MARGIN, line_width=0, layer="below")
         _name_rows(figure, row, 1, part["metric"].tolist())
         _annotate_beside(figure, row, part["metric"], _both(part, unit))
-        span = _span(finite, reach)
+        span = _span(np.append(finite, -1.3 * margin), reach)
         figure.update_xaxes(title_text=titles[unit], range=span, row=row, col=1)
     figure.add_annotation(_beside(f"{first} → {second}"), y=1.0, yref="paper", yanchor="bottom", xref="paper")
     return figure.update_layout(hovermode="closest", margin={"l": 110, "r": 170})
