@@ -47,7 +47,8 @@ DARK = {
     "#2a3f5f": "#E6E8EA",
 }
 SCALE = "Cividis"  # Nuñez, Anderton and Renslow (2018): uniform in lightness, for all kinds of colour vision
-ASIDE = "aside"  # the name of annotations that a narrow page leaves out
+# The names of annotations that pages leave out: narrow ones both, printed ones the second, which legends have, too.
+ASIDE, OVERLOAD_NAME = "aside", "overload"
 LOG_FROM = 20.0  # ratio of the greatest to the least value above which an axis is logarithmic
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": INK}
 

@@ -19,7 +19,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from shadowsim.arrays import Floats
-from shadowsim.plots.style import ASIDE, BANDS, COLOURS, SHADE, SHADE_TEXT
+from shadowsim.plots.style import BANDS, COLOURS, OVERLOAD_NAME, SHADE, SHADE_TEXT
 from shadowsim.text import OVERLOADED
 from shadowsim.verdict import PoolVerdict, Verdict, clock
 from shadowsim.verdict import verdict as verdict_of
@@ -202,5 +202,5 @@ def _shade(figure: go.Figure, g: WindowGroups, pool: PoolVerdict, nth: int) -> N
     stretches = f" ({pool.n_stretches} stretches)" if pool.n_stretches > 1 else " all the time" if all_of_it else ""
     figure.add_annotation(
         x=1, y=1, xref="paper", yref="paper", showarrow=False, xanchor="right", yanchor="bottom", yshift=2 + 16 * nth,
-        text=f"{escape(pool.variant)} {OVERLOADED}{stretches}", font={"color": SHADE_TEXT, "size": 12}, name=ASIDE,
+        text=f"{escape(pool.variant)} {OVERLOADED}{stretches}", font={"color": SHADE_TEXT, "size": 12}, name=OVERLOAD_NAME,
     )  # fmt: skip

@@ -77,13 +77,13 @@ def page(kicker: str, title: str, intro: str, main: str, charts: Sequence[Chart]
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{text(title)}: {text(kicker[:1].lower() + kicker[1:])}</title>
+<title>{text(title if kicker == title else f"{title}: {kicker[:1].lower()}{kicker[1:]}")}</title>
 <link rel="icon" href="data:,">
 <style>{_file_text("report.css")}</style>
 </head>
 <body>
 <header>
-<p class="kicker">{text(kicker)}</p>
+{f'<p class="kicker">{text(kicker)}</p>' if kicker != title else ""}
 <h1>{text(title)}</h1>
 {paragraphs([intro])}
 </header>

@@ -40,7 +40,8 @@ def prediction_analysis(prediction: ServicePrediction) -> Analysis:
 
 def calibration_analysis(calibration: Calibration) -> Analysis:
     """Return the page of a calibrated service."""
-    found = [f"{one.name} {figure_text(one.name, one.value)}" for one in calibration.parameters if one.is_identified]
+    known = [one for one in calibration.parameters if one.is_identified]
+    found = [f"{one.name} {figure_text(one.name, one.value)}" for one in known if one.value or "error" not in one.name]
     left_open = calibration.open_questions()
     return Analysis(
         kicker="Calibration of a service",
@@ -80,7 +81,7 @@ def measurement_analysis(measurement: Measurement) -> Analysis:
     return Analysis(
         kicker="What a log says",
         answer=f"{said['arrivals']}; latency: {said['latency']}; errors: {said['errors']}.",
-        tables=[table_of([["", measurement.form], *map(list, rows)])],
+        tables=[table_of([["", "says"], *map(list, rows)])],
         title=measurement.form,
     )
 
@@ -107,6 +108,7 @@ def agreement_analysis(agreement: Agreement, at_least: float | None = None) -> A
         tables=tables,
         tone=tone,
         texts=[f"{agreement.pairs_text()}."],
+        title=" and ".join(side.variant or "?" for side in (agreement.source, agreement.shadow)),
         notes=[agreement.method_text(), *agreement.byte_notes(), *agreement.left_out()],
     )
 

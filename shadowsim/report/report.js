@@ -2,7 +2,7 @@
 const textOf = (id) => document.getElementById(id).textContent;
 const [dark, narrow, coarse] = ["(prefers-color-scheme: dark)", "(max-width: 600px)", "(pointer: coarse)"]
   .map((query) => matchMedia(query));
-const paper = {width: 700, heightShare: 0.62};  // narrower than most screens, and Plotly does not measure it
+const paperWidth = 700;  // it is narrower than most screens, and Plotly does not measure it
 const drawn = new Set();
 let json = "", printing = false;
 
@@ -22,19 +22,20 @@ function figuresToDraw() {
     layout.hoverlabel = {...layout.hoverlabel, bgcolor: ground, font: {color: ink}};
     if (coarse.matches) layout.dragmode = false;  // a finger on a chart scrolls the page
     if (printing) {
-      Object.assign(layout, {width: paper.width, height: Math.round(paper.heightShare * layout.height)});
+      squeeze(layout, ["overload"]);
+      Object.assign(layout, {width: paperWidth, height: Math.round((layout.height > 500 ? 0.72 : 0.6) * layout.height)});
     } else if (narrow.matches) {
-      squeeze(layout);
+      squeeze(layout, ["aside", "overload"]);
     }
   }
   return figures;
 }
 
-// On a narrow screen, what stands beside rows and legends gives way to them; tables have it.
-function squeeze(layout) {
+// Where there is little room, what stands beside rows and legends gives way to them; tables and legends have it.
+function squeeze(layout, names) {
   layout.font.size = 11;
   const all = layout.annotations ?? [];
-  layout.annotations = all.filter((one) => one.name !== "aside");
+  layout.annotations = all.filter((one) => !names.includes(one.name));
   if (layout.annotations.length < all.length) layout.margin.r = 16;
 }
 
