@@ -202,5 +202,6 @@ def _shade(figure: go.Figure, g: WindowGroups, pool: PoolVerdict, nth: int) -> N
     stretches = f" ({pool.n_stretches} stretches)" if pool.n_stretches > 1 else " all the time" if all_of_it else ""
     figure.add_annotation(
         x=1, y=1, xref="paper", yref="paper", showarrow=False, xanchor="right", yanchor="bottom", yshift=2 + 16 * nth,
-        text=f"{escape(pool.variant)} {OVERLOADED}{stretches}", font={"color": SHADE_TEXT, "size": 12}, name=OVERLOAD_NAME,
+        text=f"{escape(pool.variant)} {OVERLOADED}{stretches}", font={"color": SHADE_TEXT, "size": 12},
+        name=OVERLOAD_NAME,
     )  # fmt: skip

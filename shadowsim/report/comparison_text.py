@@ -207,15 +207,19 @@ class SavedComparison:
         short = [wrapped(f"{TOO_SHORT}: {' '.join(self.too_short)}", hanging="  ")] if self.too_short else []
         table = [grid(rows, left=(0, 6))] if len(rows) > 1 else []
         said, notes = (
-            [wrapped(text, hanging="  ") for text in texts] for texts in (self.conclusions(), self.reading())
+            [wrapped(text, hanging="  ") for text in texts]
+            for texts in ([*self.unchanged(), *self.conclusions()], self.reading())
         )
         blocks = [short, loads, [wrapped(self.head)], table, said, notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
+    def unchanged(self) -> list[str]:
+        """Return a sentence per variant that is the same in both runs."""
+        return [f"{name}: the same in both runs, to the bit." for name, part in self._parts() if _is_same(name, part)]
+
     def conclusions(self) -> list[str]:
-        """Return sentences on what does not differ, what is overloaded, and what is worse, better and undecided."""
-        same = [f"{name}: the same in both runs, to the bit" for name, part in self._parts() if _is_same(name, part)]
-        return [*(f"{text}." for text in (*same, *self.overloaded)), *verdict_sentences(self.table, self.loads)]
+        """Return sentences on what is overloaded, and what is worse, better and undecided."""
+        return [*(f"{text}." for text in self.overloaded), *verdict_sentences(self.table, self.loads)]
 
     def reading(self) -> list[str]:
         """Return sentences on how to read the table."""

@@ -193,7 +193,7 @@ def _swept_text(frame: pd.DataFrame, paths: list[str], column: str) -> str:
     ends = [records(shadow.loc[[shadow[column].idxmin()]])[0], records(shadow.loc[[shadow[column].idxmax()]])[0]]
     varied = [path for path in paths if frame[path].nunique() > 1]
     texts = [
-        f"{show(row[column])} ({', '.join(f'{setting_title(path)} {row[path]}' for path in varied)})" for row in ends
+        f"{show(row[column])} at {', '.join(f'{setting_title(path)} {row[path]}' for path in varied)}" for row in ends
     ]
     return f"The shadow's {name}, where it is not {OVERLOADED}: from {' to '.join(texts)}."
 
@@ -236,7 +236,13 @@ def comparison_analysis(comparison: SavedComparison) -> Analysis:
         tables=[table_of(rows)] if len(rows) > 1 else [],
         status=outcome,
         tone=tone,
-        texts=[*said[1:], *loads, *(f"{TOO_SHORT}: {text}" for text in comparison.too_short), comparison.head],
+        texts=[
+            *said[1:],
+            *comparison.unchanged(),
+            *loads,
+            *(f"{TOO_SHORT}: {text}" for text in comparison.too_short),
+            comparison.head,
+        ],
         notes=comparison.reading(),
         title=comparison.name,
     )
