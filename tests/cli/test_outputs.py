@@ -49,7 +49,6 @@ COMMANDS = {
     "benchmark-compare": ["benchmark-compare", "old.json", "new.json"],
     "scaling-policy": ["scaling-policy", "scenario.json", "--set", SCALING],
     "measured": ["measured", "log.csv"],
-    "calibrate": ["calibrate", "log.csv"],
     "step-model": ["step-model", "rows.csv"],
 }
 
