@@ -15,8 +15,8 @@
 `default_scenario()` returns a scenario to start from, and `Scenario`, `Experiment` and `Result` are what the functions
 take and return. `sweep`, `noise_floor`, `cost`, `compare_runs`, `agreement`, `replicate`, `step_model`, `calibrate`,
 `predict`, `rehearsal` and `read_measurement` answer further questions; `explain("traffic.profile")` tells what a key of
-a scenario means.
-`shadowsim.plots` draws the frames, and `shadowsim --help` lists the commands.
+a scenario means. `write_report` writes what they return as an HTML page, `shadowsim.plots` draws the frames, and
+`shadowsim --help` lists the commands.
 
 Importing the package loads neither numba, pandas nor plotly: each public name loads its module when it is first used.
 
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from shadowsim.reference.explain import explain
     from shadowsim.reference.schema import scenario_schema
     from shadowsim.report.card import card
+    from shadowsim.report.report_file import write_report
     from shadowsim.result import Result
     from shadowsim.scenario.scenario import Scenario, default_scenario
     from shadowsim.statistics.comparison import compare
@@ -113,6 +114,7 @@ _HOME = {
     "summarise": "engine.replicate",
     "sweep": "planning.sweep",
     "traffic_table": "measuring.traffic_table",
+    "write_report": "report.report_file",
 }
 
 __all__ = [
@@ -158,6 +160,7 @@ __all__ = [
     "summarise",
     "sweep",
     "traffic_table",
+    "write_report",
 ]
 
 

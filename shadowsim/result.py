@@ -158,8 +158,9 @@ class Result:
 
     def report(self, path: str | os.PathLike[str] = PAGE_IN_RUN) -> Path:
         """Write the run as one self-contained HTML page, and return its path."""
-        # Imported by name: report/ and plots/ import this module.
-        return cast(Path, import_module("shadowsim.report.run_page").write(self, path))
+        from shadowsim import write_report  # imported late: report/ imports this module
+
+        return write_report(self, path)
 
     def plot(self) -> go.Figure:
         """Return the Plotly figure of latencies over time; `shadowsim.plots` has the others."""

@@ -213,6 +213,10 @@ class Experiment:
             Tags=[{"Key": key, "Value": value} for key, value in self.tags],
         )
 
+    def __repr__(self) -> str:
+        pair = f"{self.source.name} to {self.shadow.name}"
+        return f"<Experiment {self.name}: {self.sampling_percentage} % of {pair}>"
+
     def _repr_html_(self) -> str:
         from shadowsim import card  # deferred: a card needs modules further down
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import bisect
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shadowsim.captures.answers import FORMATS, Differences, IgnoredFields, fields_of, value_text, values_of
@@ -200,25 +202,48 @@ class Agreement:
         plain: dict[str, Any] = _json_value(document)
         return plain
 
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the agreement as an HTML page, and return its path."""
+        from shadowsim import write_report  # imported late: report/ imports this module
+
+        return write_report(self, path)
+
+    def __repr__(self) -> str:
+        return f"<Agreement of {count(self.n_pairs)} pairs: {percent(self.within.share, 2)} equal as values>"
+
     def __str__(self) -> str:
-        names = [side.variant or role for role, side in (("source", self.source), ("shadow", self.shadow))]
-        shares = {"equal byte for byte": self.exact, "equal as values": self.within, "copied and captured": self.copied}
-        without = f"without {', '.join(self.ignore)}, " if self.ignore else ""
-        note = f"As values: {without}within rtol {self.rtol:g} and atol {self.atol:g}."
+        fields, rest = self.field_rows()
         parts = [
-            f"{names[0]} (source) and {names[1]} (shadow): {count(self.n_pairs)} pairs by inference id",
-            grid([[name, *share.table_cells()] for name, share in shares.items()]),
-            wrapped(f"{note} Intervals: {100 * self.confidence:g} %, Clopper-Pearson."),
-            "\n".join(wrapped(line, hanging="  ") for line in self._byte_lines()),
-            self._fields_text(),
-            "\n".join(wrapped(line, hanging="  ") for line in self._left_out_lines()),
+            self.pairs_text(),
+            grid(self.share_rows()),
+            wrapped(self.method_text()),
+            "\n".join(wrapped(line, hanging="  ") for line in self.byte_notes()),
+            f"{grid(fields)}\n{rest}" if fields else "",
+            "\n".join(wrapped(line, hanging="  ") for line in self.left_out()),
             "\n".join(_example_text(example) for example in self.examples),
         ]
         return "\n\n".join(filter(None, parts))
 
-    def _fields_text(self) -> str:
+    def pairs_text(self) -> str:
+        """Return who is compared, and how many pairs there are."""
+        names = [side.variant or role for role, side in (("source", self.source), ("shadow", self.shadow))]
+        return f"{names[0]} (source) and {names[1]} (shadow): {count(self.n_pairs)} pairs by inference id"
+
+    def share_rows(self) -> list[list[str]]:
+        """Return a row of cells per share: name, share, count, interval."""
+        shares = {"equal byte for byte": self.exact, "equal as values": self.within, "copied and captured": self.copied}
+        return [[name, *share.table_cells()] for name, share in shares.items()]
+
+    def method_text(self) -> str:
+        """Return what values and intervals mean."""
+        without = f"without {', '.join(self.ignore)}, " if self.ignore else ""
+        note = f"As values: {without}within rtol {self.rtol:g} and atol {self.atol:g}."
+        return f"{note} Intervals: {100 * self.confidence:g} %, Clopper-Pearson."
+
+    def field_rows(self) -> tuple[list[list[str]], str]:
+        """Return the fields that differ most, a head first, and a note on the rest; nothing without fields."""
         if self.fields.empty:
-            return ""
+            return [], ""
         worst = self.fields.sort_values(["n_pairs_unequal", "abs_max"], ascending=False, kind="stable")
         head = ["field", "unequal", "values", "bias", "mean |d|", "p99 |d|", "max |d|"]
         rows = [
@@ -231,10 +256,9 @@ class Agreement:
         ]
         more = len(self.fields) - len(rows)
         rest = f"and {count(more)} more; " if more else ""
-        note = "unequal: pairs; d: shadow minus source, bias its mean"
-        return f"{grid([head, *rows])}\n{rest}{note}"
+        return [head, *rows], f"{rest}unequal: pairs; d: shadow minus source, bias its mean"
 
-    def _byte_lines(self) -> list[str]:
+    def byte_notes(self) -> list[str]:
         """Return the notes on answers that have no values, and on a tolerance without effect."""
         tolerances = " and ".join(name for name in ("rtol", "atol") if getattr(self, name))
         of = self.within.of
@@ -248,7 +272,7 @@ class Agreement:
             return [f"{tolerances} {'was' if ' ' not in tolerances else 'were'} not applied: no answers hold numbers."]
         return []
 
-    def _left_out_lines(self) -> list[str]:
+    def left_out(self) -> list[str]:
         """Return the counts of records that were not compared, with the reasons."""
         lines = []
         if self.n_requests_differ:

@@ -1,11 +1,12 @@
 """Holds the commands of `shadowsim`: each reads its options, calls one function and prints the answer.
 
 compare         defines compare, noise-floor, agreement and benchmark-compare
-console         prints JSON and CSV, and turns errors into one line and an exit status
+completions     completes paths of settings, metrics and instance types in shells
+console         prints texts in colour, JSON and CSV, and turns errors into one line and an exit status
 log_format      formats the lines of the log
 main            defines the program and its commands init, validate, simulate, report and instances
 load            defines load, which measures a real service
-measure         defines step-model
+measure         defines measured, calibrate, predict and step-model
 option_parsers  reads the values of options, and names the option when one is wrong
 options         declares the options that several commands share, and makes the scenario of a command line
 outputs         writes saved runs and HTML pages

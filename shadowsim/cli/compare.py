@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json
+from shadowsim.cli.completions import metric_names
+from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, show
 from shadowsim.cli.option_parsers import number, option_parser, share, whole
 from shadowsim.cli.options import (
     Confidence,
@@ -19,6 +20,7 @@ from shadowsim.cli.options import (
     MarginPoints,
     Quiet,
     Rate,
+    Report,
     Seed,
     SloS,
     TpotSloS,
@@ -30,6 +32,7 @@ from shadowsim.cli.options import (
     scenario_of,
     shows_progress,
 )
+from shadowsim.cli.outputs import write_analysis
 from shadowsim.errors import InputError
 from shadowsim.option_defaults import (
     ANSWER_FORMAT,
@@ -68,7 +71,12 @@ def compare(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar="M", help="Show only this metric, such as p99 or ttft_p99; repeatable."),
+        typer.Option(
+            "--metric",
+            metavar="M",
+            autocompletion=metric_names,
+            help="Show only this metric, such as p99 or ttft_p99; repeatable.",
+        ),
     ] = None,
     role: Annotated[
         str | None,
@@ -106,6 +114,7 @@ def compare(
     ] = False,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
 ) -> None:
     """Compare the shadow with the source, or two runs.
 
@@ -142,7 +151,8 @@ def compare(
     elif as_csv:
         print_frame(comparison.table, as_json=False)
     else:
-        typer.echo(str(comparison))
+        show(str(comparison))
+    write_analysis(comparison, report, as_json or as_csv)
     if comparison.worse or (strict and comparison.unsure):
         raise typer.Exit(FAILED_GOAL)
 
@@ -172,6 +182,7 @@ def noise_floor(
     workers: Workers = None,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure the noise floor: the source against itself.
@@ -202,7 +213,8 @@ def noise_floor(
     if as_json or as_csv:
         print_frame(floor, as_json)
     else:
-        typer.echo(noise_text(floor, scenario.horizon_s))
+        show(noise_text(floor, scenario.horizon_s))
+    write_analysis(floor, report, as_json or as_csv, scenario=scenario)
 
 
 @app.command(epilog="Example: shadowsim agreement AllTraffic Shadow-01 --ignore '$.request_id' --at-least 99%")
@@ -245,6 +257,7 @@ def agreement(
     ] = None,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
 ) -> None:
     """Compare captured responses of source and shadow.
 
@@ -271,9 +284,13 @@ def agreement(
     elif as_csv:
         print_frame(result.fields, as_json=False)
     else:
-        typer.echo(str(result))
+        show(str(result))
         if at_least is not None:
-            typer.echo("\n" + _goal_text(result.within.share, result.within.low, result.within.high, at_least))
+            show("\n" + _goal_text(result.within.share, result.within.low, result.within.high, at_least))
+    if report is not None:
+        from shadowsim.report.measured_analyses import agreement_analysis
+
+        write_analysis(agreement_analysis(result, at_least), report, as_json or as_csv)
     if not met:
         raise typer.Exit(FAILED_GOAL)
 
@@ -294,6 +311,7 @@ def benchmark_compare(
     confidence: Confidence = CONFIDENCE,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
 ) -> None:
     """Compare benchmarks of two versions.
 
@@ -313,7 +331,11 @@ def benchmark_compare(
     elif as_csv:
         print_frame(table, as_json=False)
     else:
-        typer.echo(benchmarks_text(table, before, after, margin_pct))
+        show(benchmarks_text(table, before, after, margin_pct))
+    if report is not None:
+        from shadowsim.report.measured_analyses import benchmarks_analysis
+
+        write_analysis(benchmarks_analysis(table, before, after, margin_pct), report, as_json or as_csv)
     if (table["verdict"] == SLOWER).any():
         raise typer.Exit(FAILED_GOAL)
 

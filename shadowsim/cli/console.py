@@ -31,6 +31,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Verdicts and outcomes in texts: a status is a word in capitals, an outcome ends a line or opens one.
+_STYLES = {
+    r"\b(STABLE|VALID)\b": "bold green",
+    r"\b(OVERLOADED|INVALID|MISSED)\b": "bold red",
+    r"\b(TOO SHORT|NOT ENOUGH)\b": "bold yellow",
+    r"(?m)\b(met|better|faster)$|^(valid|right|met)\b": "green",
+    r"(?m)\b(missed|worse|slower|unknown, so not met)$|^(missed|not right)\b|^(Worse)\b": "red",
+    r"(?m)\b(not enough data|too close to be certain)\b|^(cannot tell|not certain)\b|^(Not enough data)\b": "yellow",
+    r"^error:": "bold red",
+}
 FAILED_GOAL, BAD_INPUT, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 
 
@@ -80,6 +90,25 @@ class Commands(TyperGroup):
                 raise typer.Exit(READER_GONE) from None
             raise InputError("standard output", f"cannot be written: {error.strerror}") from None
         return value
+
+
+def show(text: str, for_machines: bool = False) -> None:
+    """Print a text for people, its verdicts and outcomes in colour where it goes to a terminal.
+
+    Elsewhere, and where NO_COLOR is set or the terminal is dumb, it is printed as it is. `for_machines` sends it to
+    standard error, since standard output holds an answer for machines.
+    """
+    stream = sys.stderr if for_machines else sys.stdout
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "") in ("", "dumb"):
+        typer.echo(text, err=for_machines)
+        return
+    from rich.console import Console  # a terminal waits for it, a pipe need not
+    from rich.text import Text
+
+    shown = Text(text)
+    for pattern, style in _STYLES.items():
+        shown.highlight_regex(pattern, style)
+    Console(file=stream, soft_wrap=True, highlight=False).print(shown)
 
 
 def print_json(value: object) -> None:
@@ -138,5 +167,5 @@ def writing(path: Path, write: Callable[[], T]) -> T:
 def _refused(lines: Iterable[str]) -> int:
     """Print one line per error, and return the exit status."""
     for line in lines:
-        typer.echo(f"error: {one_line(line)}", err=True)
+        show(f"error: {one_line(line)}", for_machines=True)
     return BAD_INPUT

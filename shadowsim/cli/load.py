@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shadowsim.cli.console import FAILED_GOAL, INTERRUPTED, print_frame, print_json, writing
+from shadowsim.cli.console import FAILED_GOAL, INTERRUPTED, print_frame, print_json, show, writing
 from shadowsim.cli.option_parsers import number, option_parser, positive_s, time_s, whole
 from shadowsim.cli.options import (
     Csv,
@@ -279,9 +279,9 @@ def load(
     else:
         # what a plain run assumes is in its scenario file alone
         lines = assumption_lines(run.scenario) if out is not None or scenario is not None or edits else []
-        typer.echo("\n".join([*lines, *([""] if lines else []), str(run)]))
+        show("\n".join([*lines, *([""] if lines else []), str(run)]))
         if rows is not None:
-            typer.echo("\n" + _goal_lines(rows.to_dict("records")))
+            show("\n" + _goal_lines(rows.to_dict("records")))
         typer.echo("".join(f"\n{line}" for line in written), nl=bool(written))
     if run.about["interrupted"]:
         raise typer.Exit(INTERRUPTED)

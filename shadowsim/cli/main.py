@@ -25,6 +25,7 @@ from shadowsim.cli.console import (
     one_line,
     print_frame,
     print_json,
+    show,
     writing,
 )
 from shadowsim.cli.option_parsers import moment, option_parser
@@ -54,7 +55,6 @@ from shadowsim.option_defaults import PAGE_IN_RUN
 if TYPE_CHECKING:
     from shadowsim.aws.instances import InstanceType
     from shadowsim.planning.costs import Prices
-    from shadowsim.scenario.scenario import Scenario
 
 # \b keeps the lines of a help text as they are.
 _REPORT_EXAMPLES = """\b
@@ -74,13 +74,9 @@ Examples:
   shadowsim simulate --slo "shadow.p99 <= 100ms and error_rate < 0.1%"
 """
 
-_MANY_REQUESTS = 2e8
-_REQUESTS_PER_S = 1e7  # that a few cores simulate
-
 app = typer.Typer(
     name="shadowsim",
     cls=Commands,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -169,7 +165,7 @@ def validate(
     if as_json:
         print_json({"valid": not violations, "violations": violations})
     else:
-        typer.echo("\n".join(map(one_line, violations)) or f"valid\n{text}")
+        show("\n".join(map(one_line, violations)) or f"valid\n{text}")
     if violations:
         raise typer.Exit(BAD_INPUT)
 
@@ -231,9 +227,6 @@ def simulate(
         typer.echo("".join(f"{line}\n" for line in assumption_lines(scenario)), nl=False)
     run = replicate if several else run_once
     compile_for(scenario, lambda notice: None if quiet else typer.echo(notice, err=True))  # which the timing leaves out
-    if shows_progress(as_json, as_csv, quiet):
-        for notice in _long_run_lines(scenario):
-            typer.echo(notice, err=True)
     began = perf_counter()
     outcome = run(scenario, workers=workers, progress=shows_progress(as_json, as_csv, quiet))
     took_s = perf_counter() - began
@@ -246,11 +239,11 @@ def simulate(
     elif as_csv:
         print_frame(results_frame(results), as_json=False, index=True)
     else:
-        typer.echo("\n" + results_text(results))
+        show("\n" + results_text(results))
         if goals is not None and goal_rows is not None:
             from shadowsim.report.analysis_text import goals_text
 
-            typer.echo("\n" + goals_text(goal_rows, goals))
+            show("\n" + goals_text(goal_rows, goals))
         typer.echo("".join(f"\n{line}" for line in written), nl=bool(written))
         if not quiet:
             method = f"{len(results)} replications" if several else results[0].how.partition(",")[0]
@@ -333,22 +326,6 @@ app.add_typer(load.app)
 app.add_typer(measure.app)
 app.add_typer(reference.app)
 app.add_typer(serve.app)
-
-
-def _long_run_lines(scenario: Scenario) -> list[str]:
-    """Return how long a run of very many requests in one window takes, roughly: no bar can tell that."""
-    from shadowsim.scenario.precision import LEAST_REPLICATIONS
-    from shadowsim.text import compact, duration
-
-    per_s = scenario.traffic.mean_rate(scenario.horizon_s, scenario.start)
-    least = scenario.replications if scenario.precision is None else max(LEAST_REPLICATIONS, scenario.replications)
-    n = per_s * scenario.horizon_s * least
-    if n < _MANY_REQUESTS or scenario.n_windows > 1:
-        return []
-    about = "about" if scenario.precision is None else "at least"
-    return [
-        f"{about} {compact(n)} requests: roughly {duration(n / _REQUESTS_PER_S)}; a run of one window shows no progress"
-    ]
 
 
 def _read_prices(file: Path) -> Prices:

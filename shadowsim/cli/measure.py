@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, writing
+from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, show, writing
 from shadowsim.cli.option_parsers import number, option_parser, share, split_commas, whole
 from shadowsim.cli.options import Csv, Json, Quiet, Report, refuse_both_formats, shows_progress
+from shadowsim.cli.outputs import write_analysis
 from shadowsim.errors import InputError
 from shadowsim.option_defaults import PREDICTION_DRAWS, PREDICTION_MARGIN_PCT, PREDICTION_TOLERANCE_PCT
 
@@ -56,6 +57,7 @@ def measured(
     ] = None,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
 ) -> None:
     """Show what a log says, and make traffic of it.
 
@@ -83,6 +85,7 @@ def measured(
         typer.echo(overview_text(measurement))
         if n_rows is not None:
             typer.echo(f"\nwrote {out} ({n_rows:,} rows)")
+    write_analysis(measurement, report, as_json or as_csv)
 
 
 _CALIBRATE_EXAMPLES = """\b
@@ -131,6 +134,7 @@ def calibrate(
     variant: Variant = None,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
 ) -> None:
     """Calibrate a service model to a measured run.
 
@@ -151,6 +155,7 @@ def calibrate(
     else:
         typer.echo(str(calibration))
         typer.echo("\n".join([] if out is None else ["", f"wrote {out} (service: a block for services.VARIANT)"]))
+    write_analysis(calibration, report, as_json or as_csv)
 
 
 @app.command(epilog=_PREDICT_EXAMPLES)
@@ -209,14 +214,13 @@ def predict(
             draws=draws,
             advance=advance,
         )
-    page = None if report is None else writing(report, lambda: prediction.report(report))
     if as_json:
         print_json(prediction.to_dict())
     elif as_csv:
         print_frame(prediction.table, as_json=False)
     else:
-        typer.echo(str(prediction))
-        typer.echo("\n".join([] if page is None else ["", f"page: {page}"]))
+        show(f"{prediction}\n")
+    write_analysis(prediction, report, as_json or as_csv)
     if prediction.verdict == NOT_RIGHT or (strict and prediction.verdict != RIGHT):
         raise typer.Exit(FAILED_GOAL)
 
@@ -244,6 +248,7 @@ def step_model(
     ] = False,
     as_json: Json = False,
     as_csv: Csv = False,
+    report: Report = None,
 ) -> None:
     """Fit step times of a language model's server.
 
@@ -255,6 +260,8 @@ def step_model(
     refuse_both_formats(as_json, as_csv)
     if presets == (measurements is not None):
         raise InputError("MEASUREMENTS", "must not be given together with --presets" if presets else "must be given")
+    if presets and report is not None:
+        raise InputError("--report", "must not be given together with --presets, which analyse nothing")
     if presets:
         _list_presets(as_json, as_csv)
         return
@@ -267,6 +274,7 @@ def step_model(
         print_frame(fits.table, as_json=False)
     else:
         typer.echo(str(fits))
+    write_analysis(fits, report, as_json or as_csv)
 
 
 def _condition(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shadowsim.cli.completions import setting_paths
 from shadowsim.cli.option_parsers import number, option_parser, time_s, whole
 from shadowsim.errors import InputError
 
@@ -65,6 +67,15 @@ _FILE_HELP = (
     "A request or a scenario (JSON, YAML or TOML), a template or plan with a request, or an endpoint configuration; - "
     "reads standard input."
 )
+
+
+def _page_file(file: Path | None) -> Path | None:
+    """Refuse a page in a directory that does not exist, before the work that would be lost without it."""
+    if file is not None and not os.path.isdir(file.parent):
+        raise InputError("--report", "must be a file in a directory that exists", str(file))
+    return file
+
+
 File = Annotated[
     Origin | None,
     typer.Argument(parser=Origin, metavar="FILE", help=_FILE_HELP, show_default="the built-in scenario"),
@@ -140,6 +151,7 @@ Edits = Annotated[
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
+        autocompletion=setting_paths,
         help="Change a value, as in shadow.instance_count=4 or horizon_s=1d; repeatable.",
     ),
 ]
@@ -170,7 +182,13 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print machine-readable CSV.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", "--no-progress", help="Show neither progress nor timing.")]
 Report = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE.html", dir_okay=False, help="Also write an HTML page with figures."),
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        dir_okay=False,
+        callback=_page_file,
+        help="Also write an HTML page with figures.",
+    ),
 ]
 
 # Options of comparisons.

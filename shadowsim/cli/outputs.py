@@ -8,16 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from shadowsim.cli.console import writing
 from shadowsim.errors import InputError
 from shadowsim.option_defaults import PAGE_IN_RUN
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from shadowsim.measuring.generator.load_run import LoadRun
     from shadowsim.measuring.rehearsal import Rehearsal
-    from shadowsim.report.analysis_page import Goal
+    from shadowsim.report.analysis_page import Analysed
+    from shadowsim.report.planned_analyses import Goal
     from shadowsim.result import Result
     from shadowsim.scenario.scenario import Scenario
 
@@ -88,10 +89,15 @@ def write_page(run: Result | LoadRun | Rehearsal, file: Path) -> Path:
     return writing(file, lambda: run.report(file))
 
 
-def write_analysis(frame: pd.DataFrame, file: Path | None, goal: Goal, scenario: Scenario) -> list[str]:
-    """Write the frame of an analysis as an HTML page where a file is given; return the line that says so."""
+def write_analysis(
+    thing: Analysed, file: Path | None, for_machines: bool, goal: Goal = None, scenario: Scenario | None = None
+) -> None:
+    """Write an analysis as an HTML page where a file is given, and print a line that says so.
+
+    The line goes to standard error where standard output is for machines.
+    """
     if file is None:
-        return []
+        return
     from shadowsim.report.analysis_page import write
 
-    return [f"page: {writing(file, lambda: write(frame, file, goal, scenario))}"]
+    typer.echo(f"page: {writing(file, lambda: write(thing, file, goal, scenario))}", err=for_machines)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json
+from shadowsim.cli.completions import instance_types, setting_paths
+from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, show
 from shadowsim.cli.option_parsers import number, option_parser, seconds, split_commas, whole
 from shadowsim.cli.options import (
     Csv,
@@ -102,6 +103,7 @@ def size(
         list[str] | None,
         typer.Option(
             metavar="TYPE,...",
+            autocompletion=instance_types,
             help="Instance types to try.",
             show_default="the variant's, and those in its by_instance_type",
         ),
@@ -167,8 +169,8 @@ def size(
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
-        typer.echo(sizing_text(frame, goals, scenario.experiment.duration_s))
-    _print_lines(write_analysis(frame, report, goals, scenario), as_json or as_csv)
+        show(sizing_text(frame, goals, scenario.experiment.duration_s))
+    write_analysis(frame, report, as_json or as_csv, goals, scenario)
     solved = answers(frame).groupby("role").first()
     if len(solved) < frame["role"].nunique() or (strict and not solved["certain"].all()):
         raise typer.Exit(FAILED_GOAL)
@@ -227,8 +229,8 @@ def capacity(
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
-        typer.echo(capacity_text(frame, goals, confidence))
-    _print_lines(write_analysis(frame, report, goals, scenario), as_json or as_csv)
+        show(capacity_text(frame, goals, confidence))
+    write_analysis(frame, report, as_json or as_csv, goals, scenario)
     if frame["rate_per_s"].isna().any():
         raise typer.Exit(FAILED_GOAL)
 
@@ -254,6 +256,7 @@ def scaling_policy(
     seed: Seed = None,
     prices: PriceFile = None,
     workers: Workers = None,
+    report: Report = None,
     quiet: Quiet = False,
 ) -> None:
     """Print scaling policies as AWS takes them.
@@ -271,6 +274,7 @@ def scaling_policy(
     scenario = scenario_of(file, rate, edits, seed)
     roles = check_request(scenario, goals, form)
     print_assumptions(scenario, for_machines=True)
+    frame = None
     if goals is not None:
         progress = shows_progress(True, False, quiet)
         frame = find_sizes(scenario, goals, variants=roles, workers=workers, prices=prices, progress=progress)
@@ -282,7 +286,14 @@ def scaling_policy(
     printed = documents_of(scenario, form)
     print_json(printed.documents)
     if not quiet:
-        _print_lines([wrapped(note, "note  ", "      ") for note in printed.notes], for_machines=True)
+        for note in printed.notes:
+            typer.echo(wrapped(note, "note  ", "      "), err=True)
+    if report is not None:
+        from shadowsim.report.measured_analyses import scaling_analysis
+        from shadowsim.report.planned_analyses import analysis_of_frame
+
+        size_found = None if frame is None else analysis_of_frame(frame, goals, scenario)
+        write_analysis(scaling_analysis(printed, size_found), report, True, scenario=scenario)
 
 
 @app.command(epilog=_PLAN_EXAMPLES)
@@ -376,8 +387,8 @@ def plan(
     elif as_csv:
         print_frame(frame, as_json=False)
     else:
-        typer.echo(plan_text(frame, effect, power))
-    _print_lines(write_analysis(frame, report, power, scenario), as_json or as_csv)
+        show(plan_text(frame, effect, power))
+    write_analysis(frame, report, as_json or as_csv, power, scenario)
     if best is None:
         raise typer.Exit(FAILED_GOAL)
 
@@ -388,7 +399,12 @@ def sweep(
     file: File = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=V,V,...", help="Values of a path; every combination is run; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="PATH=V,V,...",
+            autocompletion=setting_paths,
+            help="Values of a path; every combination is run; repeatable.",
+        ),
     ] = None,
     rate: Rate = None,
     seed: Seed = None,
@@ -441,16 +457,10 @@ def sweep(
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
-        typer.echo(sweep_text(frame, grid))
-    _print_lines(write_analysis(frame, report, None, scenario), as_json or as_csv)
+        show(sweep_text(frame, grid))
+    write_analysis(frame, report, as_json or as_csv, None, scenario)
     if strict and not (frame["run_verdict"] == "STABLE").all():
         raise typer.Exit(FAILED_GOAL)
-
-
-def _print_lines(lines: Sequence[str], for_machines: bool) -> None:
-    """Print what was written; on standard error when standard output is for machines."""
-    for line in lines:
-        typer.echo(line, err=for_machines)
 
 
 @contextmanager

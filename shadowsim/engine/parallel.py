@@ -15,7 +15,7 @@ simulates the shadow's side of the current one. Pools that batch, scale, fail or
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,8 +32,10 @@ PROBATION = 64  # windows in which a slice may reach the true state
 _BATCHES_PER_STEP = 8  # small batches of the pipeline keep the copies in the cache
 _PLAIN_COMPILES_S, _GENERAL_COMPILES_S, _EVENTS_COMPILE_S = 10, 20, 40  # about; it is announced
 _REQUESTS_PER_CALL = 2e6  # about a twentieth of a second: progress moves, Ctrl-C works
+LONG_WINDOW = 2e7  # requests of a window that is reported in parts
+_LOOK_EVERY_S = 0.25
 
-Advance = Callable[[int], object]
+Advance = Callable[[float], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,14 @@ class Job:
         return state
 
     @property
+    def requests_per_window(self) -> float:
+        """Mean number of source requests of a window, as far as it is known before the run."""
+        return self.arrivals.expected_requests / self.columns.n_windows
+
+    @property
     def step(self) -> int:
         """Windows per call of the kernel: enough to be efficient, few enough to notice Ctrl-C."""
-        return max(1, int(_REQUESTS_PER_CALL / max(self.arrivals.expected_requests / self.columns.n_windows, 1.0)))
+        return max(1, int(_REQUESTS_PER_CALL / max(self.requests_per_window, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +124,7 @@ def _in_one_piece(job: Job, advance: Advance) -> RunCounts:
     state = job.new_state()
     for first in range(0, job.columns.n_windows, job.step):
         last = min(first + job.step, job.columns.n_windows)
-        state.advance(last)
-        advance(last - first)
+        _advance_reporting(job, state, last, k.BOTH_SIDES, advance, last - first)
     return RunCounts(state.tallies, state.samples, state.arrived, "in one piece")
 
 
@@ -160,7 +166,7 @@ def _by_sides(job: Job, threaded: bool, advance: Advance) -> RunCounts:
         shadow_done: Future[None] | None = None
         for first in range(0, c.n_windows, step):
             last = min(first + step, c.n_windows)
-            _advance(source, last, k.SOURCE_SIDE)
+            _advance_reporting(job, source, last, k.SOURCE_SIDE, advance, 0.5 * (last - first))
             if shadow_done is not None:
                 shadow_done.result()
             _hand_over(source, shadow, first, last, late)
@@ -168,7 +174,7 @@ def _by_sides(job: Job, threaded: bool, advance: Advance) -> RunCounts:
                 shadow_done = thread.submit(_advance, shadow, last, k.SHADOW_SIDE)
             else:
                 _advance(shadow, last, k.SHADOW_SIDE)
-            advance(last - first)
+            advance(0.5 * (last - first))
         if shadow_done is not None:
             shadow_done.result()
     tallies = (
@@ -189,6 +195,27 @@ def _advance(side: RunState | EventSide, last: int, sides: int) -> None:
         side.advance(last)
     else:
         side.advance(last, sides)
+
+
+def _advance_reporting(
+    job: Job, side: RunState | EventSide, last: int, sides: int, advance: Advance, windows: float
+) -> None:
+    """Simulate up to window `last`, and report `windows`: those of a long window in parts, while it is simulated."""
+    expected = job.requests_per_window
+    if expected < LONG_WINDOW:
+        _advance(side, last, sides)
+        advance(windows)
+        return
+    arrived, reported = side.arrived, 0.0
+    with ThreadPoolExecutor(1) as thread:  # the kernel lets go of the interpreter, and counts what has arrived
+        work = thread.submit(_advance, side, last, sides)
+        while not work.done():
+            wait([work], _LOOK_EVERY_S)
+            part = min((side.arrived - arrived) / expected, 1.0) * windows - reported
+            reported += part
+            advance(part)
+        work.result()
+    advance(windows - reported)
 
 
 def _hand_over(source: RunState | EventSide, shadow: RunState | EventSide, first: int, last: int, late: bool) -> None:
@@ -225,8 +252,7 @@ def simulate_slice(job: Job, first: int, last: int, arrived: int, advance: Advan
         if job.cancelled:
             break
         stop = min(start + job.step, last)
-        state.advance(stop)
-        advance(stop - start)
+        _advance_reporting(job, state, stop, k.BOTH_SIDES, advance, stop - start)
     return Slice(first, last, state, tuple(early))
 
 

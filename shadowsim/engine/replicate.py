@@ -215,7 +215,7 @@ def _figures(results: Sequence[Result], wanted: Precision) -> Floats:
     return np.array([[float(row[role]) for role in wanted.roles] for row in rows])
 
 
-def _run_replication(scenario: Scenario, r: int, advance: Callable[[int], object] = lambda _: None) -> Result:
+def _run_replication(scenario: Scenario, r: int, advance: Callable[[float], object] = lambda _: None) -> Result:
     return run(replication(scenario, r), advance=advance)
 
 

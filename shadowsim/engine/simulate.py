@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -11,7 +11,7 @@ from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import ArrivalStream, arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
-from shadowsim.engine.progress import compile_kernel, print_notice, progress_bar
+from shadowsim.engine.progress import announce, compile_kernel, print_notice, progress_bar
 from shadowsim.engine.run_frames import actions_frame, check_conserved, latency_frame, requests_frame, windows_frame
 from shadowsim.errors import InputError
 from shadowsim.quantities import integer
@@ -19,6 +19,7 @@ from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 
 CHUNK = 4096
+_PLAIN_PER_S, _EVENTS_PER_S, _TOKENS_PER_S = 1e7, 1e6, 4e5  # requests that a few cores simulate, for announcements
 _SHORT_RUN = 2e6  # requests, which one core simulates in a twentieth of a second
 
 
@@ -79,7 +80,7 @@ def simulate(
     checked = Scenario.of(scenario, rate_per_s=rate_per_s)
     if progress:
         compile_for(checked, print_notice)
-    with progress_bar(checked.n_windows, progress) as advance:
+    with progress_bar(checked.n_windows, progress, in_parts=has_long_windows(checked)) as advance:
         return run(checked, workers, executor, advance, chunk)
 
 
@@ -87,7 +88,7 @@ def run(
     scenario: Scenario,
     workers: int | None = 1,
     executor: Executor | None = None,
-    advance: Callable[[int], object] = lambda _: None,
+    advance: Callable[[float], object] = lambda _: None,
     chunk: int = CHUNK,
 ) -> Result:
     """Simulate a scenario as `simulate` does, and call `advance` with numbers of windows as they become ready.
@@ -110,6 +111,33 @@ def run(
         how=counts.how,
         actions=actions_frame(scenario, counts.evented),
     )
+
+
+def has_long_windows(scenario: Scenario) -> bool:
+    """Return whether progress is reported within windows, since each has very many requests."""
+    return expected_requests(scenario) / scenario.n_windows >= parallel.LONG_WINDOW
+
+
+def expected_requests(scenario: Scenario) -> float:
+    """Return how many requests a run brings to the source, as its traffic tells."""
+    return scenario.traffic.mean_rate(scenario.horizon_s, scenario.start) * scenario.horizon_s
+
+
+def announce_runs(scenarios: Sequence[Scenario], runs_of_each: int, guessed: bool = False) -> None:
+    """Print how many requests all runs bring and how long they take, roughly, if that is long.
+
+    `guessed` is for a search, whose number of runs is not known before.
+    """
+    requests = [runs_of_each * expected_requests(scenario) for scenario in scenarios]
+    took_s = sum(n / _usual_speed(scenario) for n, scenario in zip(requests, scenarios, strict=True))
+    announce(sum(requests), took_s, runs_of_each * len(scenarios), guessed)
+
+
+def _usual_speed(scenario: Scenario) -> float:
+    """Return about how many requests per second a few cores simulate."""
+    if any(service.tokens is not None for service in scenario.services.values()):
+        return _TOKENS_PER_S
+    return _EVENTS_PER_S if scenario.evented else _PLAIN_PER_S
 
 
 def compile_for(scenario: Scenario, announce: Callable[[str], object]) -> None:

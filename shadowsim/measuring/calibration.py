@@ -238,17 +238,39 @@ class Calibration:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(block.at("calibration"), f"is not what calibrate writes ({error})") from None
 
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the calibration as an HTML page, and return its path."""
+        from shadowsim import write_report  # imported late: report/ imports this module
+
+        return write_report(self, path)
+
+    def __repr__(self) -> str:
+        n, found = len(self.unidentified), [one.name for one in self.parameters if one.is_identified]
+        return f"<Calibration on {count(self.n_requests)} requests: {', '.join(found)}; {n} not identifiable>"
+
     def __str__(self) -> str:
-        head = f"Calibrated on {count(self.n_requests)} requests ({self.form})"
+        lines = [wrapped(self.head), "", grid(self.parameter_rows())]
+        lines += [wrapped(note, hanging="  ") for note in self.open_questions()]
+        return "\n".join([*lines, "", *(wrapped(note, hanging="  ") for note in self.notes)])
+
+    @property
+    def head(self) -> str:
+        """What it was calibrated on, in a sentence."""
+        on = f"Calibrated on {count(self.n_requests)} requests ({self.form})"
+        return f"{on}; intervals hold {percent(CONFIDENCE, 0)}."
+
+    def parameter_rows(self) -> list[tuple[str, ...]]:
+        """Return a head and a row of cells per parameter that has a value."""
         rows: list[tuple[str, ...]] = [("parameter", "value", "from", "to")]
-        rows += [
+        return rows + [
             (one.name, *(figure_text(one.name, x) for x in (one.value, one.low, one.high)))
             for one in self.parameters
             if one.value is not None
         ]
-        lines = [wrapped(f"{head}; intervals hold {percent(CONFIDENCE, 0)}."), "", grid(rows)]
-        lines += [wrapped(f"not identifiable: {one.name}: {one.why_not}", hanging="  ") for one in self.unidentified]
-        return "\n".join([*lines, "", *(wrapped(note, hanging="  ") for note in self.notes)])
+
+    def open_questions(self) -> list[str]:
+        """Return a sentence per parameter that the data leave open, with the reason."""
+        return [f"not identifiable: {one.name}: {one.why_not}" for one in self.unidentified]
 
 
 def resampled_rows(n: int, n_blocks: int, rng: np.random.Generator) -> Ints:

@@ -6,9 +6,11 @@ and in `lacks`, in sentences, what it has not, so that no analysis takes a gap f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -85,6 +87,16 @@ class Measurement:
     n_lines: int = 0
     n_damaged: int = 0
     first_damaged: str = ""
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write what the measurement says as an HTML page, and return its path."""
+        from shadowsim import write_report  # imported late: report/ imports this module
+
+        return write_report(self, path)
+
+    def __repr__(self) -> str:
+        n = "unknown" if self.n_requests is None else f"{self.n_requests:,}"
+        return f"<Measurement: {self.form}, {n} requests>"
 
     @property
     def n_requests(self) -> int | None:

@@ -43,23 +43,21 @@ def overview_object(measurement: Measurement) -> dict[str, object]:
 
 def overview_text(measurement: Measurement) -> str:
     """Return what a measurement says, for people."""
-    lines = [measurement.form, *_arrivals(measurement)]
-    lines += _line("latency", _latencies(measurement))
-    lines += _line("errors", _errors(measurement))
-    lines += _line("loop", _LOOPS[measurement.open_loop])
+    lines = [wrapped(text, f"  {label}".ljust(_INDENT), " " * _INDENT) for label, text in overview_rows(measurement)]
+    return "\n".join([measurement.form, *lines])
+
+
+def overview_rows(measurement: Measurement) -> list[tuple[str, str]]:
+    """Return what a measurement says as labels and texts; a label "" continues the one above."""
+    rows = [*_arrivals(measurement), ("latency", _latencies(measurement)), ("errors", _errors(measurement))]
+    rows.append(("loop", _LOOPS[measurement.open_loop]))
     if measurement.n_damaged:
         what = f"{measurement.n_damaged:,} of {measurement.n_lines:,} lines; the first is {measurement.first_damaged}"
-        lines += _line("damaged", what)
-    for i, sentence in enumerate(measurement.lacks):
-        lines += _line("lacks" if i == 0 else "", sentence)
-    return "\n".join(lines)
+        rows.append(("damaged", what))
+    return rows + [("lacks" if i == 0 else "", sentence) for i, sentence in enumerate(measurement.lacks)]
 
 
-def _line(label: str, text: str) -> list[str]:
-    return [wrapped(text, f"  {label}".ljust(_INDENT), " " * _INDENT)]
-
-
-def _arrivals(measurement: Measurement) -> list[str]:
+def _arrivals(measurement: Measurement) -> list[tuple[str, str]]:
     n, span_s, per_s = measurement.n_requests, measurement.span_s, measurement.rate_per_s
     words = [] if n is None else [f"{count(n)} request{'s' if n != 1 else ''}"]
     if span_s:
@@ -67,14 +65,14 @@ def _arrivals(measurement: Measurement) -> list[str]:
     if measurement.started is not None:
         words.append(f"from {measurement.started:%Y-%m-%d %H:%M:%S} UTC")
     text = " ".join(words) + (f": {rate(float(significant(per_s).replace(',', '')))}" if per_s else "")
-    lines = _line("arrivals", text or "not known")
+    rows = [("arrivals", text or "not known")]
     if measurement.windows is not None and len(measurement.windows) > 1:
         period_s = float(measurement.windows["period_s"].iloc[0])
-        lines += _line("", f"{len(measurement.windows):,} periods of {time_text(period_s)}")
+        rows.append(("", f"{len(measurement.windows):,} periods of {time_text(period_s)}"))
     scv = measurement.gap_scv
     if scv is not None:
-        lines += _line("gaps", f"SCV {significant(scv)} (1 for Poisson arrivals, 0 for even ones)")
-    return lines
+        rows.append(("gaps", f"SCV {significant(scv)} (1 for Poisson arrivals, 0 for even ones)"))
+    return rows
 
 
 def _latencies(measurement: Measurement) -> str:

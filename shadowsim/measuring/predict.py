@@ -97,13 +97,21 @@ class ServicePrediction:
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write the prediction as an HTML page, and return its path."""
-        from importlib import import_module
+        from shadowsim import write_report  # imported late: report/ imports this module
 
-        page: Path = import_module("shadowsim.report.analysis_page").write(self.curve, path)
-        return page
+        return write_report(self, path)
+
+    def __repr__(self) -> str:
+        return f"<ServicePrediction of {count(self.n_requests)} requests: {self.verdict}>"
 
     def __str__(self) -> str:
-        rows = [("", "measured", "predicted", "band", "", "measured over predicted")]
+        head = f"{self.verdict}: {self.reason}" if self.verdict != RIGHT else self.reason
+        lines = [wrapped(head, hanging="  "), "", grid(self.quantile_rows()), ""]
+        return "\n".join([*lines, *(wrapped(note, hanging="  ") for note in self.notes)])
+
+    def quantile_rows(self) -> list[tuple[str, ...]]:
+        """Return a head and a row of cells per quantile: measured, predicted, both ends of the band, the error."""
+        rows: list[tuple[str, ...]] = [("", "measured", "predicted", "band", "", "measured over predicted")]
         several = self.table["measure"].nunique() > 1
         for row in self.table.to_dict("records"):
             name = f"{row['measure']} {row['quantile']}" if several else str(row["quantile"])
@@ -112,9 +120,7 @@ class ServicePrediction:
             )
             error = f"{row['error_pct']:+.1f} %{'' if row['inside'] else ' (outside)'}"
             rows.append((name, measured, predicted, low, f"to {high}", error))
-        head = f"{self.verdict}: {self.reason}" if self.verdict != RIGHT else self.reason
-        lines = [wrapped(head, hanging="  "), "", grid(rows), ""]
-        return "\n".join([*lines, *(wrapped(note, hanging="  ") for note in self.notes)])
+        return rows
 
 
 def predict(

@@ -10,6 +10,7 @@ test (step_stages.py; step_columns.py tells the columns of both). Its notes say 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -153,27 +154,47 @@ class StepFits:
         ]
         return {"fits": fits, "notes": list(self.notes)}
 
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fits as an HTML page, and return its path."""
+        from shadowsim import write_report  # imported late: report/ imports this module
+
+        return write_report(self, path)
+
+    def __repr__(self) -> str:
+        return f"<StepFits of {'; '.join(fit.name for fit in self.fits)}>"
+
     def __str__(self) -> str:
         notes = "\n".join(wrapped(note, hanging="  ") for note in self.notes)
         return "\n\n".join([*(self._fit_text(fit) for fit in self.fits), notes])
 
     def _fit_text(self, fit: StepFit) -> str:
-        unit, first = ("stages", "first tokens") if self.is_stages else ("cells", "prefills")
+        missed = self.misses_text(fit)
+        lines = [
+            wrapped(self.heading(fit)),
+            "\n".join(f"  {line}" for line in grid(self.coefficient_rows(fit)).splitlines()),
+            *([wrapped(missed, "  ")] if missed else []),
+            *(wrapped(note, "  ", "    ") for note in fit.notes),
+        ]
+        return "\n".join(lines)
+
+    def heading(self, fit: StepFit) -> str:
+        """Return a fit's configuration, and on how much it rests."""
+        return f"{fit.name}: {fit.n_cells} {'stages' if self.is_stages else 'cells'}"
+
+    def coefficient_rows(self, fit: StepFit) -> list[tuple[str, str, str]]:
+        """Return a row of cells per coefficient: its key, its time, its standard error."""
         rows = [
             (key, time_text(fit.step[key]), "" if math.isnan(fit.errors[key]) else f"+- {time_text(fit.errors[key])}")
             for key in STEP_KEYS
             if fit.step[key] or key == "base_s"
         ]
-        if fit.before_s is not None:
-            rows.append(("before_s", time_text(fit.before_s), ""))
-        missed = "; ".join(filter(None, (fit.per_token.text("times per token"), fit.first_token.text(first))))
-        lines = [
-            wrapped(f"{fit.name}: {fit.n_cells} {unit}"),
-            "\n".join(f"  {line}" for line in grid(rows).splitlines()),
-            *([wrapped(f"misses: {missed}", "  ")] if missed else []),
-            *(wrapped(note, "  ", "    ") for note in fit.notes),
-        ]
-        return "\n".join(lines)
+        return rows if fit.before_s is None else [*rows, ("before_s", time_text(fit.before_s), "")]
+
+    def misses_text(self, fit: StepFit) -> str:
+        """Return how far a fit misses the measured times; "" if that is not known."""
+        first = fit.first_token.text("first tokens" if self.is_stages else "prefills")
+        missed = "; ".join(filter(None, (fit.per_token.text("times per token"), first)))
+        return f"misses: {missed}" if missed else ""
 
 
 def step_model(

@@ -136,7 +136,7 @@ def capacity(
     figures = [key for row in rows for key in row if key not in (*_FIRST, *_LAST)]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*_FIRST, *figures, *_LAST])))
     sheet = Sheet(frame.astype({"instance_count": "Int64", "replications": "Int64"}))
-    sheet.attrs["tried"] = tried
+    sheet.attrs |= {"tried": tried, "goals": str(goals), "confidence": confidence}
     return sheet
 
 

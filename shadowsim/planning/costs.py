@@ -111,6 +111,9 @@ class Cost:
     def _sum(self, unit: str) -> float:
         return float(self.items.loc[self.items["unit"] == unit, "cost_usd"].sum(skipna=False))
 
+    def __repr__(self) -> str:
+        return f"<Cost of {duration_text(self.duration_s)}: {_usd(self.instances_usd)} for instances>"
+
     def __str__(self) -> str:
         lines = [f"Cost of the test for {duration_text(self.duration_s)}"]
         for row in self.items.itertuples():

@@ -114,6 +114,7 @@ def noise_floor(
     floor["too_short"] = n_short / n
     floor["sampling_percentage"] = equal.experiment.sampling_percentage
     floor["instance_count"] = equal.experiment.shadow.pool.instance_count
+    floor.attrs["horizon_s"] = equal.horizon_s
     return floor
 
 

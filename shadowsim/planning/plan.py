@@ -30,7 +30,7 @@ import pandas as pd
 
 from shadowsim.engine.executors import IN_FLIGHT, work_off
 from shadowsim.engine.progress import print_notice, progress_bar
-from shadowsim.engine.simulate import compile_for, cores
+from shadowsim.engine.simulate import announce_runs, compile_for, cores
 from shadowsim.option_defaults import ALPHA, EFFECT, LOOKS, POWER, REHEARSALS
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
 from shadowsim.planning.plan_designs import (
@@ -50,7 +50,7 @@ from shadowsim.planning.plan_designs import (
 )
 from shadowsim.planning.plan_effects import Effect, ServiceFactors, parse_effect, service_factors
 from shadowsim.planning.plan_power import PowerEstimator, differences, mean_and_error, mean_source
-from shadowsim.planning.plan_rehearsals import Rehearsal, RehearsalResult, levels_of, mean_rate
+from shadowsim.planning.plan_rehearsals import RehearsalResult, RehearsedTest, levels_of, mean_rate
 from shadowsim.planning.sheet import Sheet
 from shadowsim.planning.slo import with_pairs
 from shadowsim.quantities import integer, number
@@ -192,6 +192,8 @@ def plan(
     rehearse = partial(_rehearse, workers=at_once, executor=executor)
     if progress and executor is None:
         compile_for(longest.of(base), print_notice)
+        rehearsed = [segment.of(base) for segment in set(segments.values())]
+        announce_runs(rehearsed, 2 * replications * len(percentages))
     with progress_bar(n_runs, progress, "runs") as advance:
         factors = _factors(production, longest, effect, replications, rehearse)
         rows, runs = [], range(replications)
@@ -202,7 +204,7 @@ def plan(
             for duration_s in lengths_s:
                 segment = segments[duration_s]
                 if segment not in estimators:
-                    rehearsal = Rehearsal.of(segment.of(test), effect, levels)
+                    rehearsal = RehearsedTest.of(segment.of(test), effect, levels)
                     without = rehearse(rehearsal.with_shadow(factors.none), runs, advance)
                     with_effect = rehearse(rehearsal.with_shadow(factors.effect, effect.amount), runs, advance)
                     billed[segment] = _mean_billed(without)
@@ -213,13 +215,15 @@ def plan(
                 rows.append(row | {"cost_usd": _cost_usd(test, duration_s, billed[segment], price_list)})
     frame = pd.DataFrame(rows)
     frame["scale"] = factors.effect / factors.none
-    return Sheet(frame[COLUMNS])
+    sheet = Sheet(frame[COLUMNS])
+    sheet.attrs |= {"effect": str(effect), "power": power}
+    return sheet
 
 
 def _rehearse(
-    rehearsal: Rehearsal,
+    rehearsal: RehearsedTest,
     runs: Sequence[int],
-    advance: Callable[[int], object] = lambda _: None,
+    advance: Callable[[float], object] = lambda _: None,
     *,
     workers: int,
     executor: Executor | None,
@@ -247,7 +251,7 @@ def _factors(
     longer = segment.longer(enough_s)
     n_runs = min(max(SOLVING_RUNS, int(SOLVING_RUNS * enough_s / longer.length_s)), MOST_SOLVING_RUNS)
     runs = range(first_run, first_run + n_runs)
-    rehearsal = Rehearsal.of(longer.of(production), effect, levels_of(0.05, 1))
+    rehearsal = RehearsedTest.of(longer.of(production), effect, levels_of(0.05, 1))
 
     def metrics(factor: float) -> tuple[float, float]:
         results = rehearse(rehearsal.with_shadow(factor), runs)

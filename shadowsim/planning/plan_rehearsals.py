@@ -45,7 +45,7 @@ from shadowsim.statistics.samples import Buckets
 from shadowsim.statistics.sections import Sections, SideSections, share_cv, with_share_cv
 from shadowsim.statistics.terms import Terms
 
-Advance = Callable[[int], object]
+Advance = Callable[[float], object]
 
 STEPS = 1000  # of a profile that is run through faster: ten per section
 RELAXATIONS = 10  # relaxation times of the queue in a section
@@ -88,7 +88,7 @@ class RehearsalResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class RehearsedTest:
     """A rehearsal's scenario and the kernel's tables for it, which depend on no seed.
 
     Attributes
@@ -108,11 +108,11 @@ class Rehearsal:
     levels: tuple[float, ...]
 
     @classmethod
-    def of(cls, scenario: Scenario, effect: Effect, levels: tuple[float, ...]) -> Rehearsal:
+    def of(cls, scenario: Scenario, effect: Effect, levels: tuple[float, ...]) -> RehearsedTest:
         """Prepare the rehearsals of a scenario."""
         return cls(scenario, columns(scenario, arrivals_of(scenario)), effect, levels)
 
-    def with_shadow(self, service_factor: float, added_errors: float = 0.0) -> Rehearsal:
+    def with_shadow(self, service_factor: float, added_errors: float = 0.0) -> RehearsedTest:
         """Return the rehearsal of a shadow with other service times, or with other errors.
 
         Parameters

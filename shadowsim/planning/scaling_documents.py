@@ -48,6 +48,9 @@ class ScalingDocuments:
     documents: dict[str, Any]
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"<ScalingDocuments of {', '.join(self.documents.get('Resources', self.documents))}>"
+
     def __str__(self) -> str:
         return json.dumps(self.documents, indent=2, ensure_ascii=False)
 

@@ -5,6 +5,8 @@ This module needs no simulator, so that figures and reports can import it.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -37,6 +39,12 @@ class Sheet(pd.DataFrame):
         from shadowsim import card
 
         return card(self)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the frame as an HTML page with figures, and return its path; `write_report` has more options."""
+        from shadowsim import write_report
+
+        return write_report(self, path)
 
 
 def answers(frame: pd.DataFrame) -> pd.DataFrame:

@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 
 from shadowsim.aws.instances import lookup
-from shadowsim.engine.simulate import simulate
+from shadowsim.engine.simulate import announce_runs, simulate
 from shadowsim.errors import InputError
 from shadowsim.frames import ROLES
 from shadowsim.option_defaults import HEADROOM_PCT, MAX_INSTANCES
 from shadowsim.planning.costs import Prices, PriceSource, read_prices
-from shadowsim.planning.load import with_headroom
+from shadowsim.planning.load import with_headroom, with_length
 from shadowsim.planning.sheet import FIXED, NOT_MEASURED, Sheet
 from shadowsim.planning.size_policies import Design, PolicySearch, fixed_pool, settings_of
 from shadowsim.planning.size_rows import (
@@ -37,6 +37,8 @@ from shadowsim.planning.slo import Slo, parse_slo, with_goodput
 from shadowsim.quantities import integer, number
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.terms import CONFIDENCE
+
+_RUNS_OF_A_SEARCH = 10  # or so, for an announcement
 
 
 def size(
@@ -171,6 +173,9 @@ def size(
                 continue
             busier = with_headroom(sized.replace({f"{role}.instance_type": kind}), headroom_pct)
             search = search_of(fixed_pool(busier, role), role)
+            if progress and executor is None:
+                length_s = search.length(busier.side(role).n_instances).long_s
+                announce_runs([with_length(busier, length_s, {})], _RUNS_OF_A_SEARCH, guessed=True)
             fewest = search.fewest()
             row = fixed_row(search, fewest, sized, price_list)
             if busier.side(role).service.scaling is None:
@@ -184,7 +189,7 @@ def size(
             sized = _with_answer(sized, role, best)
         rows += answers
     sheet = Sheet(frame_of(rows))
-    sheet.attrs["tried"] = tried
+    sheet.attrs |= {"tried": tried, "goals": str(goals), "duration_s": sized.experiment.duration_s}
     return sheet
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from shadowsim.engine.executors import IN_FLIGHT, work_off
 from shadowsim.engine.progress import print_notice, progress_bar
 from shadowsim.engine.replicate import replication
-from shadowsim.engine.simulate import compile_for, cores, run
+from shadowsim.engine.simulate import announce_runs, compile_for, cores, run
 from shadowsim.errors import ExecutorError, InputError
 from shadowsim.planning.sweep_cache import Cache, Row, key_of
 from shadowsim.planning.sweep_grid import Cell, Grid, cells_of, columns_of
@@ -32,6 +32,7 @@ from shadowsim.scenario.scenario import Scenario
 from shadowsim.verdict import STATUSES, UNCERTAIN
 
 # These settings change no figure of a sweep. With fixed values equal cells have equal keys, and no run keeps requests.
+_CELLS_TO_ANNOUNCE = 50
 _WITHOUT_EFFECT = {"run.sample_requests": 0, "run.replications": 1, "run.precision": None}
 
 
@@ -142,6 +143,10 @@ def sweep(
     if progress and executor is None:
         for cell in (cells[0], cells[-1]):  # the ends of each axis; another kind between them compiles on the way
             compile_for(Scenario.from_dict(json.loads(cell.document), base.base_dir), print_notice)
+        # of a large grid some cells stand for all
+        some = cells[:: max(1, len(cells) // _CELLS_TO_ANNOUNCE)]
+        scenarios = [Scenario.from_dict(json.loads(cell.document), base.base_dir) for cell in some]
+        announce_runs(scenarios, round(n * len(cells) / len(some)))
     with progress_bar(len(rows_of_runs), progress, "runs") as advance:
 
         def done(task: Task, rows: list[Row]) -> None:
@@ -170,7 +175,7 @@ def sweep(
     return _frame(columns_of(base, cells), n, rows_of_runs)
 
 
-def run_task(task: Task, advance: Callable[[int], object] = lambda _: None) -> list[Row]:
+def run_task(task: Task, advance: Callable[[float], object] = lambda _: None) -> list[Row]:
     """Run a task in the process that it was sent to, and return its rows: one per variant, source first."""
     try:
         scenario = Scenario.from_dict(json.loads(task.document), task.base_dir)

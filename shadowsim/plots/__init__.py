@@ -1,5 +1,6 @@
 """Draws frames as Plotly figures, which the caller may change; loads each function at its first use.
 
+benchmarks  draws a comparison of benchmarks: `benchmark_changes`
 capacity    draws figures against the rate of the traffic: `latency_against_rate`
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
 goal_axis   scales axes to goals, and draws their lines
@@ -8,7 +9,8 @@ load        draws a load run: `load_latency_over_time`, `load_quantiles`, `load_
 pools       draws pools that change: `instances_over_time`, `failures_over_time`, `batch_size_over_time`, and their
             callers: `callers_over_time`
 prediction  draws measured latencies beside predicted ones: `measured_and_predicted`, `live_and_simulated`
-run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`
+run         draws a run: `latency_over_time`, `requests_over_time`, `utilisation`, `copies`, `latency_distribution`,
+            `waits_over_time`
 size        draws designs and their costs: `latency_against_instances`, `cost_frontier`
 style       defines the colours, the frame and the axes that all figures share
 time_axis   groups the windows of a run, and draws their steps, bands, time axis and overload
@@ -21,6 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shadowsim.plots.benchmarks import benchmark_changes
     from shadowsim.plots.capacity import latency_against_rate
     from shadowsim.plots.comparison import differences, noise_floor
     from shadowsim.plots.heatmap import power, sweep
@@ -32,12 +35,20 @@ if TYPE_CHECKING:
         instances_over_time,
     )
     from shadowsim.plots.prediction import live_and_simulated, measured_and_predicted
-    from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
+    from shadowsim.plots.run import (
+        copies,
+        latency_distribution,
+        latency_over_time,
+        requests_over_time,
+        utilisation,
+        waits_over_time,
+    )
     from shadowsim.plots.size import cost_frontier, latency_against_instances
     from shadowsim.plots.tokens import first_token_over_time, sequences_over_time
 
 _HOME = {
     "batch_size_over_time": "pools",
+    "benchmark_changes": "benchmarks",
     "callers_over_time": "pools",
     "copies": "run",
     "cost_frontier": "size",
@@ -60,10 +71,12 @@ _HOME = {
     "sequences_over_time": "tokens",
     "sweep": "heatmap",
     "utilisation": "run",
+    "waits_over_time": "run",
 }
 
 __all__ = [
     "batch_size_over_time",
+    "benchmark_changes",
     "callers_over_time",
     "copies",
     "cost_frontier",
@@ -86,6 +99,7 @@ __all__ = [
     "sequences_over_time",
     "sweep",
     "utilisation",
+    "waits_over_time",
 ]
 
 

@@ -51,17 +51,19 @@ def latency_against_rate(frame: pd.DataFrame, slo: str | Slo | None = None) -> g
         axis = TargetAxis.of(target, tried[goal.column])
         x, y, far = tried["rate_per_s"], axis.scaled(tried[goal.column]), axis.far(tried[goal.column])
         error = _ERRORS * axis.scale * tried[errors].to_numpy(np.float64)
-        size = np.where(far, 0, np.where(tried["replications"] > 1, 13, 7))
+        size = np.where(tried["replications"] > 1, 13, 7)
+        values = axis.scale * tried[goal.column].to_numpy(np.float64)
+        hover = f"%{{x:,.5~r}} requests/s: %{{customdata:,.4~r}} {axis.unit}<extra></extra>"
         figure.add_trace(
             go.Scatter(
-                x=x, y=y, name=escape(goal.role), showlegend=False, cliponaxis=False, mode="lines+markers",
+                x=x, y=np.where(far, np.nan, y), name=escape(goal.role), showlegend=False, cliponaxis=False,
+                mode="lines+markers",
                 line={"color": colour, "width": 2}, marker={"color": colour, "opacity": 1.0, "size": size},
                 error_y={"array": np.where(far, np.nan, error), "color": colour, "width": 4},
-                customdata=axis.scale * tried[goal.column],
-                hovertemplate=f"%{{x:,.5~r}} requests/s: %{{customdata:,.4~r}} {axis.unit}<extra></extra>",
+                customdata=values, hovertemplate=hover,
             ), row, 1,
         )  # fmt: skip
-        add_arrows(figure, row, x[far], y[far], colour)
+        add_arrows(figure, row, x[far], y[far], colour, values[far], hover)
         add_goal_line(figure, target, axis.scale, row)
         ends = frame.loc[frame["role"] == goal.role, ["low_per_s", "high_per_s"]].to_numpy(np.float64)
         for low, high in ends[np.isfinite(ends).all(axis=1)]:

@@ -7,6 +7,7 @@ a separate panel. A row shows its outcome by a mark as well as by colour.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.plots.style import COLOURS, GREY, INK, MARGIN, canvas
+from shadowsim.plots.style import ASIDE, COLOURS, GREY, INK, MARGIN, TEXTS, canvas
 from shadowsim.statistics.loads import loads_of_table
 from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, NOT_JUDGED, SAME, WORSE
 from shadowsim.text import OVERLOADED, percent, time_text
@@ -28,19 +29,23 @@ OUTCOME_STYLES = {
     BETTER: ("#009E73", "triangle-left", "better"),
     NOT_JUDGED: (GREY, "line-ns-open", "not judged"),
 }
-_PANELS = {"s": "shadow against source, in % of the source's", "share": "shadow minus source, in percentage points"}
+_UNITS = ("s", "share")
+_FAR, _OTHER_SIDE = 10.0, 0.08  # times as far to one side, and the share of the axis that the other side then gets
 _ROW, _REST = 30, 205  # heights in pixels
 
 
-def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Figure:
+def differences(compared: pd.DataFrame, verdict: Verdict | None = None, name: str = "") -> go.Figure:
     """Plot the differences between shadow and source per metric, with their intervals and the margin.
 
     Parameters
     ----------
     compared : DataFrame
-        A frame of `compare`. Rows `paired_p5` and `paired_p95` are left out: they are not differences of variants.
+        A frame of `compare`, or the rows of one variant of `compare_runs`. Rows `paired_p5` and `paired_p95` are left
+        out: they are not differences of variants.
     verdict : Verdict, optional
         Adds to the subtitle which pool is overloaded, which a comparison does not contain.
+    name : str
+        The variant of `compare_runs`, for the title.
 
     Returns
     -------
@@ -55,9 +60,13 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Fi
     """
     if "outcome" not in compared:
         raise InputError("compared", "lacks the column outcome, which compare has added: compare the runs again")
-    panels = _panels(compared[~compared["metric"].isin(["paired_p5", "paired_p95"])])
+    shown_rows = compared[~compared["metric"].isin(["paired_p5", "paired_p95"])]
+    first, second = ("baseline", "result") if "baseline" in compared else ("source", "shadow")
+    panels = _panels(shown_rows.rename(columns={"baseline": "source", "result": "shadow"}))
+    titles = {"s": f"difference in % of the {first}'s", "share": "difference in percentage points"}
+    title = f"{escape(name)}: {second} against {first}" if name else f"{second} against {first}".capitalize()
     subtitle = f"With intervals. Shaded: the margin, {_margins(panels)}, within which a difference does not matter."
-    figure = _rows_canvas("Shadow against source", _overloaded(verdict) + _at_loads(compared) + subtitle, panels)
+    figure = _rows_canvas(title, _overloaded(verdict) + _at_loads(compared) + subtitle, panels)
     shown: set[str] = set()
     for row, (unit, part) in enumerate(panels, start=1):
         value, low, high = (_relative(part, column) for column in ("difference", "low", "high"))
@@ -87,9 +96,9 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None) -> go.Fi
             figure.add_vrect(-margin, margin, row=row, col=1, fillcolor=MARGIN, line_width=0, layer="below")
         _name_rows(figure, row, 1, part["metric"].tolist())
         _annotate_beside(figure, row, part["metric"], _both(part, unit))
-        span = [-1.05 * reach, 1.05 * reach] if reach > 0.0 else None
-        figure.update_xaxes(title_text=_PANELS[unit], range=span, row=row, col=1)
-    figure.add_annotation(_beside("source → shadow"), y=1.0, yref="paper", yanchor="bottom", xref="paper")
+        span = _span(np.append(finite, -1.3 * margin), reach)
+        figure.update_xaxes(title_text=titles[unit], range=span, row=row, col=1)
+    figure.add_annotation(_beside(f"{first} → {second}"), y=1.0, yref="paper", yanchor="bottom", xref="paper")
     return figure.update_layout(hovermode="closest", margin={"l": 110, "r": 170})
 
 
@@ -109,9 +118,12 @@ def noise_floor(floor: pd.DataFrame) -> go.Figure:
     """
     panels = list(_panels(floor))
     n = int(floor["n"].iloc[0])
-    subtitle = f"The source against itself, {n:,} runs. Dots: the median difference; lines: up to the 95 % quantile."
+    subtitle = (
+        f"The source against itself, {n:,} runs. Left: the median difference, and a line up to its 95 % quantile. "
+        "Right: how often it was called what."
+    )
     figure = _rows_canvas(
-        "Noise floor", subtitle, panels, cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.04, shared_yaxes=True
+        "Noise floor", subtitle, panels, cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.07, shared_yaxes=True
     )
     for row, (unit, part) in enumerate(panels, start=1):
         typical, most = (
@@ -138,16 +150,28 @@ def noise_floor(floor: pd.DataFrame) -> go.Figure:
                 ), row, 2,
             )  # fmt: skip
         unit_text = "% of the source's" if unit == "s" else "percentage points"
-        figure.update_xaxes(title_text=f"difference ({unit_text})", rangemode="tozero", row=row, col=1)
-        ticks = {"range": [0.0, 1.0], "tickvals": [0.0, 0.5, 1.0], "tickformat": ".0%"}
-        figure.update_xaxes(title_text="share of the runs", row=row, col=2, **ticks)
+        figure.update_xaxes(title_text=unit_text, rangemode="tozero", row=row, col=1)
+        ticks = {"range": [0.0, 1.0], "tickvals": [0.0, 0.5, 1.0], "ticktext": ["0", "50 %", "100 %"]}
+        figure.update_xaxes(title_text="share of runs", row=row, col=2, **ticks)
         for col in (1, 2):
             _name_rows(figure, row, col, part["metric"].tolist())
     return figure.update_layout(barmode="stack", hovermode="closest", margin={"l": 110, "r": 30})
 
 
+def _span(drawn: Floats, reach: float) -> list[float] | None:
+    """Return the range of an axis: symmetrical, unless all that is drawn lies far to one side."""
+    least, greatest = float(np.nanmin(drawn, initial=0.0)), float(np.nanmax(drawn, initial=0.0))
+    if reach == 0.0:
+        return None
+    sides = [max(-least, _OTHER_SIDE * reach), max(greatest, _OTHER_SIDE * reach)]
+    return [
+        -1.05 * (sides[0] if greatest > _FAR * -least else reach),
+        1.05 * (sides[1] if -least > _FAR * greatest else reach),
+    ]
+
+
 def _panels(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    panels = [(unit, part) for unit in _PANELS if len(part := frame[frame["unit"] == unit])]
+    panels = [(unit, part) for unit in _UNITS if len(part := frame[frame["unit"] == unit])]
     if not panels:
         raise InputError("frame", "has no row to show")
     return panels
@@ -165,6 +189,7 @@ def _rows_canvas(title: str, subtitle: str, panels: Sequence[tuple[str, pd.DataF
 def _name_rows(figure: go.Figure, row: int, col: int, names: Sequence[str]) -> None:
     """Give the panel one row per metric, the first at the top."""
     order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5]}
+    order |= {"tickvals": names, "ticktext": [name.replace("_", " ") for name in names]}
     figure.update_yaxes(row=row, col=col, showgrid=False, ticklabelstandoff=6, automargin=True, **order)
 
 
@@ -175,7 +200,7 @@ def _annotate_beside(figure: go.Figure, row: int, names: Iterable[str], texts: I
 
 def _beside(text: str) -> dict[str, object]:
     font = {"color": GREY, "size": 12}
-    return {"text": text, "x": 1.0, "xanchor": "left", "xshift": 8, "showarrow": False, "font": font}
+    return {"text": text, "x": 1.0, "xanchor": "left", "xshift": 8, "showarrow": False, "font": font, "name": ASIDE}
 
 
 def _interval_text(low: float, high: float) -> str:
@@ -216,14 +241,14 @@ def _margins(panels: Sequence[tuple[str, pd.DataFrame]]) -> str:
 def _both(part: pd.DataFrame, unit: str) -> list[str]:
     text = time_text if unit == "s" else lambda share: percent(share, 2)
     return [
-        " → ".join(f'<span style="color:{COLOURS[role]}">{text(pair[role])}</span>' for role in COLOURS)
+        " → ".join(f'<span style="color:{TEXTS[role]}">{text(pair[role])}</span>' for role in COLOURS)
         for pair in part[list(COLOURS)].to_dict("records")
     ]
 
 
 def _at_loads(compared: pd.DataFrame) -> str:
     """Return a sentence on the loads of both sides if they are not the same, else ""."""
-    loads = loads_of_table(compared)
+    loads = loads_of_table(compared) if "source" in compared else None
     return f"The shadow is {loads.qualifier}. " if loads and loads.qualifier else ""
 
 

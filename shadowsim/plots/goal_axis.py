@@ -87,10 +87,10 @@ def add_goal_line(figure: go.Figure, target: GoalTarget, scale: float, row: int)
     )  # fmt: skip
 
 
-def add_arrows(figure: go.Figure, row: int, x: object, y: Floats, colour: str) -> None:
-    """Mark the points beyond the upper edge; the invisible marks below them show the values to the pointer."""
+def add_arrows(figure: go.Figure, row: int, x: object, y: Floats, colour: str, values: Floats, hover: str) -> None:
+    """Mark the points beyond the upper edge, which show their values to the pointer."""
     marker = {"symbol": "triangle-up-open", "size": 12, "color": colour, "line": {"width": 2}}
     figure.add_trace(
-        go.Scatter(x=x, y=y, mode="markers", marker=marker, showlegend=False, hoverinfo="skip", cliponaxis=False,
-                   name="beyond the edge"), row, 1,
+        go.Scatter(x=x, y=y, mode="markers", marker=marker, showlegend=False, cliponaxis=False, customdata=values,
+                   hovertemplate=hover, name="beyond the edge"), row, 1,
     )  # fmt: skip

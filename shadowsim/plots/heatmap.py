@@ -23,6 +23,12 @@ from shadowsim.verdict import is_uncertain_in
 _ERRORS = 2.0  # standard errors to either side of a mark
 _SHARES = ("share", "utilisation", "error_rate")
 _TITLES = {"rate_per_s": "requests per second", "captured_bytes": "captured bytes", "share": "share copied"}
+_MORE_IS_GOOD = ("requests", "rate_per_s", "share", "success_rate", "output_tokens_per_s", "prefix_hit_share")
+_SETTINGS = {  # paths of a sweep as titles of axes; others are followed by the unit that their name ends in
+    "sampling_percentage": "share copied (%)",
+    "rate_per_s": "traffic (requests per second)",
+    "horizon_s": "length of the run (s)",
+}
 _AFTER_SETTINGS = "replication"  # the first column of a sweep that is not a setting
 
 
@@ -100,7 +106,9 @@ def _lines(frame: pd.DataFrame, path: str, metric: str) -> go.Figure:
     means = f"Means of {n} replications, ± 2 standard errors. " if n > 1 else ""
     gap = is_uncertain_in(frame, metric) if n == 1 else pd.Series(False, index=frame.index)
     gaps = " Gaps: the run is too short." if gap.any() else ""
-    figure = canvas(title, f"{means}Crosses: {OVERLOADED}, where latencies grow with the length of the run.{gaps}")
+    figure = canvas(
+        _heading(title), f"{means}Crosses: {OVERLOADED}, where latencies grow with the length of the run.{gaps}"
+    )
     frame = frame.assign(**{metric: frame[metric].mask(gap)})
     numeric = pd.api.types.is_numeric_dtype(frame[path])
     values = [np.empty(0)]
@@ -119,7 +127,7 @@ def _lines(frame: pd.DataFrame, path: str, metric: str) -> go.Figure:
             )
         )  # fmt: skip
     ticks = sorted(frame[path].unique()) if numeric and frame[path].nunique() <= 12 else None
-    figure.update_xaxes(title_text=escape(path), tickvals=ticks)
+    figure.update_xaxes(title_text=escape(setting_title(path)), tickvals=ticks)
     return figure.update_yaxes(**value_axis(np.concatenate(values), title, unit)).update_layout(margin_l=75)
 
 
@@ -134,16 +142,21 @@ def _heatmap(frame: pd.DataFrame, paths: Sequence[str], metric: str, role: str) 
     value = value.mask(over | short)
     text = value.map(lambda x: "" if np.isnan(x) else significant(x))
     n = frame["replication"].nunique()
-    figure = canvas(f"{title} of the {role}", f"Means of {n} replications." if n > 1 else "One run per cell.")
+    figure = canvas(
+        f"{_heading(title)} of the {role}",
+        f"Means of {n} replications." if n > 1 else "One run per cell.",
+    )
     names = [_setting_text(x) for x in value.columns], [_setting_text(y) for y in value.index]
+    # As in a plan, bright is good: of times and errors that is the least.
+    colours = SCALE if metric in _MORE_IS_GOOD else f"{SCALE}_r"
     figure.add_trace(_heat_trace(names, value, text, f"{escape(title)} %{{z:,.4~r}} {unit}"))
-    figure.update_traces(colorbar_title_text=unit)
+    figure.update_traces(colorbar_title_text=unit, colorscale=colours)
     for y, x in np.argwhere(over.to_numpy(bool)):
         _add_rectangle(figure, int(x), int(y), fillcolor=SHADE, line_width=0, layer="below")
         figure.add_annotation(x=x, y=y, text=OVERLOADED, showarrow=False, font={"size": 11, "color": SHADE_TEXT})
     for y, x in np.argwhere(short.to_numpy(bool)):
         figure.add_annotation(x=x, y=y, text="too short", showarrow=False, font={"size": 11, "color": SHADE_TEXT})
-    return _with_axes(figure, escape(paths[1]), escape(paths[0]), len(value))
+    return _with_axes(figure, escape(setting_title(paths[1])), escape(setting_title(paths[0])), len(value))
 
 
 def _heat_trace(
@@ -169,11 +182,28 @@ def _add_rectangle(figure: go.Figure, x: int, y: int, **style: object) -> None:
 
 def _power_text(power: float, reaches: bool, cost_usd: float) -> str:
     share = f"<b>{100 * power:.0f} %</b>" if reaches else f"{100 * power:.0f} %"
-    return f"{share}<br>{'cost unknown' if np.isnan(cost_usd) else f'{cost_usd:,.0f} USD'}"
+    return (
+        f"{share}<br>{'cost unknown' if np.isnan(cost_usd) else f'{cost_usd:,.{0 if cost_usd >= 100.0 else 2}f} USD'}"
+    )
 
 
 def _any_overloaded(verdicts: pd.Series[str]) -> bool:
     return bool((verdicts == OVERLOADED).any())
+
+
+def _heading(title: str) -> str:
+    return title if any(letter.isdigit() for letter in title) else title.capitalize()
+
+
+def setting_title(path: str) -> str:
+    """Return the path of a setting in words, with its unit: "shadow: instance count", "shadow: time.mean (s)"."""
+    role, dot, rest = path.partition(".")
+    name = f"{role}: {rest}" if dot and role in COLOURS else path
+    unit = next(
+        (unit for end, unit in (("_per_s", "per second"), ("_s", "s"), ("_pct", "%")) if name.endswith(end)), ""
+    )
+    name = name.removesuffix("_per_s").removesuffix("_s").removesuffix("_pct").replace("_", " ")
+    return _SETTINGS.get(path, f"{name} ({unit})" if unit else name)
 
 
 def _setting_text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Draws measured latencies beside predicted or simulated ones: quantile curves, and a prediction's band."""
+"""Draws measured latencies beside predicted or simulated ones, with the band of a prediction."""
 
 from __future__ import annotations
 

@@ -13,12 +13,13 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
 from shadowsim.frames import of_measure
-from shadowsim.plots.style import COLOURS, GREY, canvas, log_axis, value_axis
+from shadowsim.plots.style import BANDS, COLOURS, GREY, canvas, log_axis, value_axis
 from shadowsim.plots.time_axis import band, labels_of, steps, window_groups, with_time_axis
 from shadowsim.verdict import Verdict
 
+_WAIT_UNITS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"))
 _TAILS = {1.0: "100 %", 0.1: "10 % (p90)", 0.01: "1 % (p99)", 0.001: "0.1 % (p99.9)"}
-_TAILS |= {10.0**-i: f"10<sup>−{i}</sup>" for i in range(4, 13)}
+_TAILS |= {10.0**-i: f"{100.0 * 10.0**-i:.{i - 2}f} %" for i in range(4, 13)}
 
 
 def latency_over_time(
@@ -102,15 +103,18 @@ def utilisation(windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s
         time; means over time of each group of windows. The line at 100 % is the capacity.
     """
     g = window_groups(windows, verdict, horizon_s)
-    subtitle = f"Solid: share of the workers' time spent working. Dotted: work that arrived. Means of {g.description}."
+    subtitle = (
+        f"Line: share of the workers' time spent working. Pale and wide below it: work that arrived. Means of "
+        f"{g.description}."
+    )
     figure = canvas("Utilisation and offered load", subtitle, rows=2)
     top = 1.0
     for row, role in enumerate(g.labels, start=1):
-        for column, dash in (("offered_load", "dot"), ("utilisation", "solid")):
+        for column, line in (("offered_load", {"width": 7, "color": BANDS[role]}), ("utilisation", {"width": 1.6})):
             values = g.mean(role, column)
             top = np.nanmax(values, initial=top)
             hover = f"{column.replace('_', ' ')} %{{y:.1%}}"
-            figure.add_trace(steps(g, values, role, hover, dash == "solid").update(line_dash=dash), row, 1)
+            figure.add_trace(steps(g, values, role, hover, column == "utilisation").update(line=line), row, 1)
         figure.add_hline(1.0, row=row, col=1, line={"color": GREY, "width": 1})
         figure.update_yaxes(title_text=f"{role}, of capacity", row=row, col=1)
     return with_time_axis(figure, g).update_yaxes(tickformat=".0%", range=[0.0, 1.08 * float(top)])
@@ -168,6 +172,22 @@ def requests_over_time(
         rate = g.aggregate(role, "Invocations", "sum") / np.diff(g.edge_s)
         figure.add_trace(steps(g, rate, role, "%{y:,.3~r} requests/s"))
     figure.update_yaxes(title_text="requests per second", rangemode="tozero", separatethousands=True)
+    return with_time_axis(figure, g)
+
+
+def waits_over_time(windows: pd.DataFrame, verdict: Verdict | None = None, horizon_s: float | None = None) -> go.Figure:
+    """Plot the mean wait of both variants over time; parameters as in `latency_over_time`.
+
+    Latencies end at the time-out, and waits do not: those of an overloaded pool grow as its backlog does.
+    """
+    g = window_groups(windows, verdict, horizon_s)
+    figure = canvas("Waits over time", f"Mean time in the queue, which no time-out ends. Means of {g.description}.")
+    waits_s = {role: g.mean(role, "wait_mean_s") for role in g.labels}
+    longest_s = float(np.nanmax(np.concatenate(list(waits_s.values())), initial=0.0))
+    unit_s, unit = next(((s, name) for s, name in _WAIT_UNITS if longest_s >= 2.0 * s), _WAIT_UNITS[-1])
+    for role, wait_s in waits_s.items():
+        figure.add_trace(steps(g, wait_s / unit_s, role, f"%{{y:,.3~r}} {unit}"))
+    figure.update_yaxes(title_text=f"mean wait ({unit})", rangemode="tozero", separatethousands=True)
     return with_time_axis(figure, g)
 
 

@@ -57,21 +57,22 @@ def latency_against_instances(frame: pd.DataFrame, slo: str | Slo | None = None)
         for i, (kind, part) in enumerate(counts[goal].groupby("instance_type", sort=False)):
             colour = KINDS[i % len(KINDS)] if several else COLOURS[goal.role]
             y, error = axis.scaled(part["value"]), _ERRORS * axis.scale * part["error"].to_numpy(np.float64)
-            far = axis.far(part["value"])
+            far, values = axis.far(part["value"]), axis.scale * part["value"].to_numpy(np.float64)
+            hover = f"%{{x}} × {escape(str(kind))}: %{{customdata:,.4~r}} {axis.unit}<extra></extra>"
             figure.add_trace(
                 go.Scatter(
-                    x=part["instance_count"], y=y, name=escape(str(kind)), legendgroup=str(kind), cliponaxis=False,
+                    x=part["instance_count"], y=np.where(far, np.nan, y), name=escape(str(kind)),
+                    legendgroup=str(kind), cliponaxis=False,
                     showlegend=several and row == 1, mode="lines+markers", line={"color": colour, "width": 2},
                     marker={
                         "symbol": SYMBOLS[i % len(SYMBOLS)], "color": colour, "opacity": 1.0,
-                        "size": np.where(far, 0, np.where(part["answer"], 13, 8)),
+                        "size": np.where(part["answer"], 13, 8),
                     },
                     error_y={"array": np.where(far, np.nan, error), "color": colour, "width": 4},
-                    customdata=axis.scale * part["value"],
-                    hovertemplate=f"%{{x}} × {escape(str(kind))}: %{{customdata:,.4~r}} {axis.unit}<extra></extra>",
+                    customdata=values, hovertemplate=hover,
                 ), row, 1,
             )  # fmt: skip
-            add_arrows(figure, row, part["instance_count"][far], y[far], colour)
+            add_arrows(figure, row, part["instance_count"][far], y[far], colour, values[far], hover)
         add_goal_line(figure, target, axis.scale, row)
         figure.update_yaxes(row=row, col=1, **axis.options)
     most = max([int(part["instance_count"].max()) for part in counts.values() if len(part)], default=1)
@@ -120,18 +121,19 @@ def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) ->
         go.Scatter(x=x[step], y=y[step], mode="lines", line=line, name="frontier", hoverinfo="skip", showlegend=False)
     )
     colour, far = COLOURS["shadow"], axis.far(known["value"])
+    hover = f"%{{customdata[0]}}: %{{x:,.2f}} USD, %{{customdata[1]:,.4~r}} {axis.unit}<extra></extra>"
+    values = np.column_stack([known["design"], axis.scale * known["value"]])
     for mark, name, symbol in ((meets, "meets the goal", "circle"), (~meets, "misses it", "circle-open")):
+        near = mark & ~far
         figure.add_trace(
             go.Scatter(
-                x=x[mark], y=y[mark], mode="markers", name=name, cliponaxis=False,
-                customdata=np.column_stack([known["design"][mark], axis.scale * known["value"][mark]]),
-                marker={"symbol": symbol, "size": np.where(far[mark], 0, 10), "color": colour,
-                        "opacity": 1.0, "line": {"width": 2, "color": colour}},
-                hovertemplate=f"%{{customdata[0]}}: %{{x:,.2f}} USD, %{{customdata[1]:,.4~r}} {axis.unit}"
-                "<extra></extra>",
+                x=x[near], y=y[near], mode="markers", name=name, cliponaxis=False, customdata=values[near],
+                marker={"symbol": symbol, "size": 10, "color": colour, "opacity": 1.0,
+                        "line": {"width": 2, "color": colour}},
+                hovertemplate=hover,
             )
         )  # fmt: skip
-    add_arrows(figure, 1, x[far], y[far], colour)
+    add_arrows(figure, 1, x[far], y[far], colour, values[far], hover)
     if meets.any():
         first = int(np.argmax(meets))
         figure.add_trace(
@@ -143,7 +145,9 @@ def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) ->
         )  # fmt: skip
     if np.isfinite(target.limit):
         add_goal_line(figure, target, axis.scale, 1)
-    figure.update_yaxes(**axis.options).update_xaxes(**value_axis(x, "cost", "USD"))
+    length_s = frame.attrs.get("duration_s")
+    cost = f"cost of {duration_text(length_s)}" if length_s else "cost of the test"
+    figure.update_yaxes(**axis.options).update_xaxes(**value_axis(x, cost, "USD"))
     return figure.update_layout(hovermode="closest", margin_l=75)
 
 

@@ -26,7 +26,29 @@ KINDS = (
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x")
 INK, GREY, MARGIN = "#222222", "#666666", "rgba(102, 102, 102, 0.13)"
 SHADE, SHADE_TEXT = "rgba(204, 121, 167, 0.20)", "#8A1C5B"  # for overloaded pools
+TEXTS = {"source": "#0067A0", "shadow": "#B34700"}  # of the colours above, dark enough for small letters on white
+# What stands for each colour on a dark screen, in the reports' pages.
+DARK = {
+    "#0072B2": "#56B4E9",
+    "#D55E00": "#F08A45",
+    "rgba(0, 114, 178, 0.22)": "rgba(86, 180, 233, 0.28)",
+    "rgba(213, 94, 0, 0.22)": "rgba(240, 138, 69, 0.28)",
+    "#0067A0": "#6CBCF0",
+    "#B34700": "#F59A5F",
+    "#222222": "#E6E8EA",
+    "#666666": "#AEB5BC",
+    "rgba(102, 102, 102, 0.13)": "rgba(174, 181, 188, 0.16)",
+    "#8A1C5B": "#F2A8D2",
+    "#C98A00": "#F0C766",
+    "#009E73": "#2FC498",
+    "#C4C4C4": "#59636E",
+    "#EBF0F8": "#2B3138",
+    "#C8D4E3": "#4A535D",
+    "#2a3f5f": "#E6E8EA",
+}
 SCALE = "Cividis"  # Nuñez, Anderton and Renslow (2018): uniform in lightness, for all kinds of colour vision
+# The names of annotations that pages leave out: narrow ones both, printed ones the second, which legends have, too.
+ASIDE, OVERLOAD_NAME = "aside", "overload"
 LOG_FROM = 20.0  # ratio of the greatest to the least value above which an axis is logarithmic
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": INK}
 

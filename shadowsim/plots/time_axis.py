@@ -19,7 +19,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from shadowsim.arrays import Floats
-from shadowsim.plots.style import BANDS, COLOURS, SHADE, SHADE_TEXT
+from shadowsim.plots.style import BANDS, COLOURS, OVERLOAD_NAME, SHADE, SHADE_TEXT
 from shadowsim.text import OVERLOADED
 from shadowsim.verdict import PoolVerdict, Verdict, clock
 from shadowsim.verdict import verdict as verdict_of
@@ -27,6 +27,7 @@ from shadowsim.verdict import verdict as verdict_of
 MAX_POINTS = 500
 _UNITS = ((240.0, 1.0, "s"), (4 * 3600.0, 60.0, "min"), (80 * 3600.0, 3600.0, "h"), (np.inf, 86_400.0, "days"))
 _SIZES = (1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 720, 1440)  # windows per group
+_ALL = 0.95  # share of a run that is as good as all of it
 _WIDTH = {"source": 2.6, "shadow": 1.3}  # the source stays visible below the shadow
 
 
@@ -190,14 +191,17 @@ def with_time_axis(figure: go.Figure, g: WindowGroups) -> go.Figure:
 
 
 def _shade(figure: go.Figure, g: WindowGroups, pool: PoolVerdict, nth: int) -> None:
-    """Shade a pool's stretches of overload across all panels, and name the pool above them."""
-    for begin, end in pool.stretches:
+    """Shade a pool's stretches of overload across all panels, unless they are all of the run, and name the pool."""
+    covered_s = sum(min(end, float(g.edge_s[-1])) - begin for begin, end in pool.stretches)
+    all_of_it = covered_s > _ALL * (g.edge_s[-1] - g.edge_s[0])  # a shade of everything would show nothing
+    for begin, end in () if all_of_it else pool.stretches:
         figure.add_shape(
             type="rect", x0=begin / g.unit[0], x1=min(end, float(g.edge_s[-1])) / g.unit[0], y0=0, y1=1,
             xref="x", yref="paper", fillcolor=SHADE, line={"width": 1, "color": SHADE}, layer="below",
         )  # fmt: skip
-    stretches = f" ({pool.n_stretches} stretches)" if pool.n_stretches > 1 else ""
+    stretches = f" ({pool.n_stretches} stretches)" if pool.n_stretches > 1 else " all the time" if all_of_it else ""
     figure.add_annotation(
         x=1, y=1, xref="paper", yref="paper", showarrow=False, xanchor="right", yanchor="bottom", yshift=2 + 16 * nth,
         text=f"{escape(pool.variant)} {OVERLOADED}{stretches}", font={"color": SHADE_TEXT, "size": 12},
+        name=OVERLOAD_NAME,
     )  # fmt: skip

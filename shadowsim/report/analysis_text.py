@@ -34,7 +34,26 @@ _NORMAL = 1.96  # half-width of a 95 % interval, in standard errors
 
 def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
     """Return the table of `noise_floor`, the smallest difference of p99 that means something, and false alarms."""
+    short = floor.iloc[0]["too_short"]
+    lines = [] if not short else [wrapped(f"{TOO_SHORT}: {percent(short, 0)} of the runs; their quantiles say little.")]
+    lines += [wrapped(noise_setup(floor, horizon_s)), "", grid(noise_rows(floor)), ""]
+    answer = noise_answer(floor)
+    lines += [wrapped(answer)] if answer else []
+    return "\n".join([*lines, wrapped(alarms_text(floor), hanging="  ")])
+
+
+def noise_setup(floor: pd.DataFrame, horizon_s: float) -> str:
+    """Return what was compared, in a sentence."""
     first = floor.iloc[0]
+    pool = f"{first['instance_count']:,} instances for {first['sampling_percentage']} % of the requests"
+    return (
+        f"The source against itself: {first['n']} runs of {duration_text(horizon_s)}; as shadow, {pool}: "
+        f"{compact(first['n_source'])} requests and {compact(first['n_shadow'])} copies per run."
+    )
+
+
+def noise_rows(floor: pd.DataFrame) -> list[list[str]]:
+    """Return a head and a row of cells per metric."""
     rows = [["", "value", "typical", "19 of 20 below", "worse", "better", "same", "not enough"]]
     for row in records(floor):
         if row["metric"] in ("error_rate_4xx", "error_rate_5xx") and row["value"] == 0.0:
@@ -44,33 +63,25 @@ def noise_text(floor: pd.DataFrame, horizon_s: float) -> str:
         cells += [formatter(row[name], row[f"{name}_pct"]) for name in ("typical", "most")]
         cells += [percent(row[name], 0) for name in ("worse", "better", "same", "not_enough")]
         rows.append([label(row["metric"]), *cells])
-    pool = f"{first['instance_count']:,} instances for {first['sampling_percentage']} % of the requests"
-    short = first["too_short"]
-    lines = [] if not short else [wrapped(f"{TOO_SHORT}: {percent(short, 0)} of the runs; their quantiles say little.")]
-    lines += [
-        wrapped(
-            f"The source against itself: {first['n']} runs of {duration_text(horizon_s)}; as shadow, {pool}: "
-            f"{compact(first['n_source'])} requests and {compact(first['n_shadow'])} copies per run."
-        ),
-        "",
-        grid(rows),
-        "",
-    ]
+    return rows
+
+
+def noise_answer(floor: pd.DataFrame) -> str:
+    """Return the smallest difference of p99 that means something, in a sentence; "" where none is known."""
     p99 = floor[floor["metric"] == "p99"]
-    if len(p99) and math.isfinite(p99["most"].iloc[0]):
-        most, pct = p99["most"].iloc[0], p99["most_pct"].iloc[0]
-        lines.append(
-            wrapped(f"A difference of p99 below {percent(pct / 100.0, 2)} ({time_text(most)}) is noise in this set-up.")
-        )
+    if p99.empty or not math.isfinite(p99["most"].iloc[0]):
+        return ""
+    most, pct = p99["most"].iloc[0], p99["most_pct"].iloc[0]
+    return f"A difference of p99 below {percent(pct / 100.0, 2)} ({time_text(most)}) is noise in this set-up."
+
+
+def alarms_text(floor: pd.DataFrame) -> str:
+    """Return how often each metric was called worse or better though nothing differs."""
     false = floor["worse"] + floor["better"]
     alarms = [f"{row.metric} in {percent(f, 0)}" for row, f in zip(floor.itertuples(), false, strict=True) if f > 0.0]
-    if alarms:
-        lines.append(
-            wrapped(f"False alarms (share of runs called worse or better): {', '.join(alarms)}.", hanging="  ")
-        )
-    else:
-        lines.append("No run gave a false alarm.")
-    return "\n".join(lines)
+    if not alarms:
+        return "No run gave a false alarm."
+    return f"False alarms (share of runs called worse or better): {', '.join(alarms)}."
 
 
 def _difference(x_s: float, pct: float) -> str:
@@ -108,39 +119,52 @@ def sizing_text(frame: pd.DataFrame, slo: Slo, duration_s: float) -> str:
     """Return one table per role of `size`, and below it what decides, quotas, notes and the cheapest answer."""
     blocks = []
     for role, part in frame.groupby("role", sort=False):
-        goals = slo.of(str(role))
-        scales = "pool" in part
-        several = part["instance_type"].nunique() > 1 or not scales
-        # Beside policies there is no room for figures that decide nothing; a goal of utilisation has its own column.
-        used = [] if scales or any(g.metric == "utilisation" for g in goals) else ["utilisation"]
-        prices = [] if scales else ["price_usd_per_h"]
-        head = [str(role), *(["pool"] if scales and several else []), *(["target"] if scales else []), "instances"]
-        for goal in goals:
-            name = goal.column.removesuffix("_s")
-            head.append(name.replace("_", ".") if goal.metric == "quantile" else name)
-        table = [[*head, *used, *(["USD/h"] if prices else []), "USD", *(["met"] if scales else []), "certain"]]
-        notes = []
-        for row in records(part):
-            answered = not pd.isna(row["instance_count"])
-            cells = [figure(g, row[g.column], _NORMAL * row[f"{g.column}_error"]) if answered else "-" for g in goals]
-            table.append(
-                [
-                    *([row["instance_type"]] if several else []),
-                    *([row["pool"], _target_text(row["target"])] if scales else []),
-                    _instances_text(row) if answered else "-",
-                    *cells,
-                    *(percent(row[name]) for name in used),
-                    *(usd_text(row[name], 3) for name in prices),
-                    usd_text(row["cost_usd"]) if answered else "-",
-                    *([_yes(row["met"]) if answered else "-"] if scales else []),
-                    _yes(row["certain"]) if answered else "-",
-                ]
-            )
-            notes += _size_notes(row, answered)
-        columns = grid(table, left=(0, 1) if scales and several else (0,))
-        blocks.append("\n".join([columns, "", *notes, "", _cheapest(part, str(role), duration_s)]))
+        table, notes = size_rows(part, slo)
+        left = (0, 1) if "pool" in part and part["instance_type"].nunique() > 1 else (0,)
+        lines = [
+            wrapped(note, "  " if i else "", "    " if i else "  ") for of_row in notes for i, note in enumerate(of_row)
+        ]
+        answer = size_answer(part, str(role), duration_s)
+        # an example of what to type stands in a line of its own
+        wrapped_answer = answer if "\n" in answer else wrapped(answer)
+        blocks.append("\n".join([grid(table, left=left), "", *lines, "", wrapped_answer]))
     blocks.insert(0, wrapped(f"goals: {slo}", hanging="  "))
     return "\n\n".join(blocks)
+
+
+def size_rows(part: pd.DataFrame, slo: Slo) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the table of a role's rows of `size`, its head first, and the notes on each row."""
+    role = str(part["role"].iloc[0])
+    goals = slo.of(role)
+    scales = "pool" in part
+    several = part["instance_type"].nunique() > 1 or not scales
+    # Beside policies there is no room for figures that decide nothing; a goal of utilisation has its own column.
+    used = [] if scales or any(g.metric == "utilisation" for g in goals) else ["utilisation"]
+    prices = [] if scales else ["price_usd_per_h"]
+    head = [role, *(["pool"] if scales and several else []), *(["target"] if scales else []), "instances"]
+    for goal in goals:
+        name = goal.column.removesuffix("_s")
+        head.append(name.replace("_", ".") if goal.metric == "quantile" else name)
+    table = [[*head, *used, *(["USD/h"] if prices else []), "USD", *(["met"] if scales else []), "certain"]]
+    notes = []
+    for row in records(part):
+        answered = not pd.isna(row["instance_count"])
+        cells = [figure(g, row[g.column], _NORMAL * row[f"{g.column}_error"]) if answered else "-" for g in goals]
+        table.append(
+            [
+                *([row["instance_type"]] if several else []),
+                *([row["pool"], _target_text(row["target"])] if scales else []),
+                _instances_text(row) if answered else "-",
+                *cells,
+                *(percent(row[name]) for name in used),
+                *(usd_text(row[name], 3) for name in prices),
+                usd_text(row["cost_usd"]) if answered else "-",
+                *([_yes(row["met"]) if answered else "-"] if scales else []),
+                _yes(row["certain"]) if answered else "-",
+            ]
+        )
+        notes.append(_size_notes(row, answered))
+    return table, notes
 
 
 def _yes(value: bool) -> str:
@@ -165,20 +189,21 @@ def _size_notes(row: Row, answered: bool) -> list[str]:
     notes += [row["note"]] if row["note"] else []
     name = row["instance_type"] if row.get("pool", FIXED) == FIXED else f"{row['instance_type']}, {row['pool']}"
     notes[:1] = [f"{name}: {note}" for note in notes[:1]]
-    return [wrapped(note, "  " if i else "", "    " if i else "  ") for i, note in enumerate(notes)]
+    return notes
 
 
-def _cheapest(part: pd.DataFrame, role: str, duration_s: float) -> str:
+def size_answer(part: pd.DataFrame, role: str, duration_s: float) -> str:
+    """Return the cheapest pool that meets a role's goals and its cost for a duration, or why there is none."""
     able = answers(part)
     if able.empty:
         return no_answer_text(part, role)
     best = able.iloc[0]
     pool = pool_text(best)
     if math.isnan(best["cost_usd"]):
-        return wrapped(f"The {role} needs {pool}, at an unknown price.")
+        return f"The {role} needs {pool}, at an unknown price."
     least = "Cheapest" if len(able) > 1 else "Enough"
     text = f"{least} for the {role}: {pool}, {best['cost_usd']:,.2f} USD for {duration_text(duration_s)}"
-    return wrapped(f"{text}{'' if best['certain'] else ', which is not certain'}.")
+    return f"{text}{'' if best['certain'] else ', which is not certain'}."
 
 
 def pool_text(row: Row | pd.Series[Any]) -> str:
@@ -236,6 +261,13 @@ def data_text(cost: Cost) -> str:
 
 def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
     """Return one row per share and duration of `plan`, notes on their limits, and the cheapest that suffices."""
+    rows, notes = plan_rows(frame, effect)
+    lines = [wrapped(note, hanging="  ") for note in notes]
+    return "\n".join([grid(rows, left=(1, 7, 8)), "", *lines, "", wrapped(plan_answer(frame, power))])
+
+
+def plan_rows(frame: pd.DataFrame, effect: str) -> tuple[list[list[str]], list[str]]:
+    """Return the table of `plan`, its head first, and the notes below it: what columns mean, and the rows' letters."""
     from shadowsim.planning.plan_effects import parse_effect
 
     parsed, notes = parse_effect(effect), _Footnotes()
@@ -263,20 +295,19 @@ def plan_text(frame: pd.DataFrame, effect: str, power: float) -> str:
         least, most = (duration_text(60.0 * max(1.0, round(60.0 * h))) for h in (far.min(), far.max()))
         rehearsed = least if least == most else f"{least} to {most}"
         legend.append(f"{len(far)} of {len(frame)} rows are extrapolated from rehearsals of {rehearsed}.")
-    lines = [wrapped(note, hanging="  ") for note in (*legend, *notes.lines())]
-    return "\n".join([grid(rows, left=(1, 7, 8)), "", *lines, "", wrapped(_recommended(frame, power))])
+    return rows, [*legend, *notes.lines()]
 
 
-def _recommended(frame: pd.DataFrame, power: float) -> str:
+def plan_answer(frame: pd.DataFrame, power: float, effect: str = "it") -> str:
+    """Return the cheapest test that finds an effect often enough, in a sentence, or that there is none."""
     best = recommend(frame)
     if best is None:
-        return f"No share and duration finds it in {percent(power, 0)} of tests."
+        return f"No share and duration finds {effect} in {percent(power, 0)} of tests."
     cost = "at an unknown cost" if math.isnan(best["cost_usd"]) else f"for {best['cost_usd']:,.2f} USD"
     n = best["shadow_instances"]
-    return (
-        f"Cheapest that finds it in {percent(power, 0)} of tests: {best['sampling_percentage']} % of the requests for "
-        f"{duration_text(best['duration_s'])} on {count(n)} shadow {'instance' if n == 1 else 'instances'}, {cost}."
-    )
+    test = f"{best['sampling_percentage']} % of the requests for {duration_text(best['duration_s'])}"
+    pool = f"{count(n)} shadow {'instance' if n == 1 else 'instances'}"
+    return f"Cheapest that finds {effect} in {percent(power, 0)} of tests: {test} on {pool}, {cost}."
 
 
 class _Footnotes:
@@ -309,37 +340,53 @@ def sweep_text(frame: pd.DataFrame, paths: Iterable[str]) -> str:
     A quantile that a run of the cell is too short for (`verdict.uncertain_quantiles`) is a dash, or has the interval of
     its mean over replications.
     """
+    swept = list(paths)
+    rows, fixed, notes = sweep_rows(frame, swept)
+    # Long paths take two lines.
+    heads = [head.rpartition(".") if head in swept else ("", "", head) for head in rows[0]]
+    above = [[f"{a}{dot}" for a, dot, _ in heads]] if any(dot for _, dot, _ in heads) else []
+    rows = [*above, [name for _, _, name in heads], *rows[1:]]
+    lines = [wrapped(f"in all cells: {fixed}", hanging="  "), ""] if fixed else []
+    lines.append(grid(rows, left=(0, len(rows[0]) - 1)) + overload_note(frame["verdict"]))
+    return "\n".join([*lines, "", wrapped(" ".join([sweep_answer(frame), *notes]))])
+
+
+def sweep_rows(frame: pd.DataFrame, paths: Iterable[str]) -> tuple[list[list[str]], str, list[str]]:
+    """Return the table of `sweep`, its head first, the settings that all cells share, and notes."""
     values = {path: frame[path].map(setting_text) for path in paths}
     varied = [path for path in values if values[path].nunique() > 1]
     n = int(frame["replication"].max()) + 1
-    cell = frame.index // (2 * n)
+    cell = _cells_of(frame)
     source = frame[frame["role"] == "source"].groupby("replication")
     same = all((source[name].nunique(dropna=False) == 1).all() for name in ("mean_s", "maximum_s", "utilisation"))
-    # Long paths take two lines.
-    heads = [path.rpartition(".") for path in varied]
     changing = "billed_instances" in frame and bool((frame["billed_instances"] != frame["instance_count"]).any())
     figures = [*(["instances"] if changing else []), "p50", "p99", "p99.9", "utilised", "errors", "verdict"]
-    long = any(dot for _, dot, _ in heads)
-    rows = [["", *(f"{a}{dot}" for a, dot, _ in heads), *[""] * len(figures)]] if long else []
-    rows.append(["", *(name for _, _, name in heads), *figures])
+    rows = [["", *varied, *figures]]
     for (i, role), part in frame.groupby([cell, "role"], sort=False):
         if not (same and role == "source"):
             rows.append([str(role), *(values[path][part.index[0]] for path in varied), *_sweep_cells(part, changing)])
         elif i == 0:
             rows.append(["source", *[""] * len(varied), *_sweep_cells(part, changing)])
-    worst = [max(part["run_verdict"], key=STATUSES.index) for _, part in frame.groupby(cell)]
-    counts = [f"{count(worst.count(status))} {status}" for status in STATUSES if status in worst]
-    notes = [f"{count(len(worst))} {'cell' if len(worst) == 1 else 'cells'}: {', '.join(counts)}."]
-    notes += ["The source is the same in all cells."] if same and len(worst) > 1 else []
+    n_cells = int(cell.nunique())
+    notes = ["The source is the same in all cells."] if same and n_cells > 1 else []
     notes += [f"Figures are means over {n} replications."] if n > 1 else []
     notes += ["Instances: the mean over the run that is charged for."] if changing else []
     if any(is_uncertain_in(frame, name).any() for name in _SWEPT_QUANTILES):
         interval = f"with the {percent(CONFIDENCE, 0)} interval of their mean" if n > 1 else "as dashes"
         notes.append(f"Quantiles that a run is too short for are shown {interval}.")
-    fixed = [f"{path} = {values[path].iloc[0]}" for path in values if path not in varied]
-    lines = [wrapped(f"in all cells: {', '.join(fixed)}", hanging="  "), ""] if fixed else []
-    lines.append(grid(rows, left=(0, len(rows[0]) - 1)) + overload_note(frame["verdict"]))
-    return "\n".join([*lines, "", wrapped(" ".join(notes))])
+    return rows, ", ".join(f"{path} = {values[path].iloc[0]}" for path in values if path not in varied), notes
+
+
+def sweep_answer(frame: pd.DataFrame) -> str:
+    """Return how many cells have which verdict, in a sentence."""
+    worst = [max(part["run_verdict"], key=STATUSES.index) for _, part in frame.groupby(_cells_of(frame))]
+    counts = [f"{count(worst.count(status))} {status}" for status in STATUSES if status in worst]
+    return f"{count(len(worst))} {'cell' if len(worst) == 1 else 'cells'}: {', '.join(counts)}."
+
+
+def _cells_of(frame: pd.DataFrame) -> pd.Index[int]:
+    """Return the number of each row's cell: rows are its replications' variants."""
+    return frame.index // (2 * (int(frame["replication"].max()) + 1))
 
 
 def _sweep_cells(part: pd.DataFrame, changing: bool) -> list[str]:

@@ -21,6 +21,14 @@ def capacity_text(frame: pd.DataFrame, slo: Slo, confidence: float = CONFIDENCE)
 
     After +- stand half-widths of intervals of the figures.
     """
+    rows, notes = capacity_rows(frame, slo, confidence)
+    lines = [wrapped(f"goals: {slo}", hanging="  "), "", grid(rows), ""]
+    lines += [wrapped(note, hanging="  ") for note in notes]
+    return "\n".join([*lines, "", wrapped(answer_text(frame))])
+
+
+def capacity_rows(frame: pd.DataFrame, slo: Slo, confidence: float = CONFIDENCE) -> tuple[list[list[str]], list[str]]:
+    """Return the table of `capacity`, its head first, and a note on each row."""
     names = list(dict.fromkeys(_name(goal) for goal in slo.goals if goal.metric != "utilisation"))
     table = [["", "requests/s", f"{100 * confidence:g} % interval", "x now", *names, "utilisation"]]
     notes = []
@@ -40,9 +48,8 @@ def capacity_text(frame: pd.DataFrame, slo: Slo, confidence: float = CONFIDENCE)
                 percent(row["utilisation"]) if _holds(row) else "-",
             ]
         )
-        notes += _notes(row)
-    lines = [wrapped(f"goals: {slo}", hanging="  "), "", grid(table), "", *notes, "", wrapped(answer_text(frame))]
-    return "\n".join(lines)
+        notes.append(_note(row))
+    return table, notes
 
 
 def answer_text(frame: pd.DataFrame) -> str:
@@ -63,7 +70,7 @@ def _holds(row: Row) -> bool:
     return not math.isnan(row["rate_per_s"])
 
 
-def _notes(row: dict[str, Any]) -> list[str]:
+def _note(row: dict[str, Any]) -> str:
     notes = []
     if row["binding"]:
         what = "the stability of its queues" if row["binding"] == STABILITY else row["binding"]
@@ -73,7 +80,7 @@ def _notes(row: dict[str, Any]) -> list[str]:
     if _holds(row):
         notes.append(f"{row['replications']} runs of {row['simulated_h']:.3g} h")
     notes += [row["note"]] if row["note"] else []
-    return [wrapped(f"{row['role']}: {'; '.join(notes)}", hanging="  ")]
+    return f"{row['role']}: {'; '.join(notes)}"
 
 
 def _interval(row: Row) -> str:

@@ -49,6 +49,11 @@ from shadowsim.verdict import STATUSES, TOO_SHORT, PoolVerdict, verdict
 Row = Mapping[str, Any]
 
 
+def pair_of(table: pd.DataFrame) -> tuple[str, str]:
+    """Return the names of a comparison's sides: baseline and result, or source and shadow."""
+    return ("baseline", "result") if "baseline" in table else ("source", "shadow")
+
+
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
@@ -70,14 +75,23 @@ def change(row: Row) -> str:
     return f"{signed(x)} {unit}" if math.isfinite(x) and not is_uncertain(row) else "-"
 
 
+def change_in_times(row: Row) -> tuple[str, str] | None:
+    """Return the difference of a latency and its interval as a factor, where that is large; else None."""
+    ratio = row["ratio"]
+    if not ratio >= _LARGE or is_uncertain(row):
+        return None
+    low, high = row["ratio_low"], row["ratio_high"]
+    bounds = "-" if math.isnan(low + high) or math.isinf(high) else f"{significant(low)} to {significant(high)}"
+    return f"{significant(ratio)} times", bounds
+
+
 def values(row: Row) -> list[str]:
     """Return the values of both sides as text.
 
     A quantile without an interval is a dash, and one with a lower end only, as of a one-sided answer, is "> 312 ms".
     """
-    pair = ("baseline", "result") if "baseline" in row else ("source", "shadow")
     texts = []
-    for side in pair:
+    for side in ("baseline", "result") if "baseline" in row else ("source", "shadow"):
         low, high = row[f"{side}_low"], row[f"{side}_high"]
         if row["unit"] != "s":
             texts.append(percent(row[side], 3))
@@ -118,6 +132,7 @@ _METRICS = {
 }
 _MISSED_PAIR = re.compile(r"goodput_miss\(ttft <= (\S+) s, tpot <= (\S+) s\)")
 _OF_TOKENS = re.compile(r"^(ttft|tpot)_")
+_LARGE = 10.0  # factors from which a change reads better as one than in per cent
 _NO_DIFFERENCE = "no difference"
 
 
@@ -145,6 +160,8 @@ class SavedComparison:
         The shadow at the source's load, where it could be simulated.
     notes : tuple of str
         What else than the models makes sides differ: sessions that are copied whole, or loads that differ between runs.
+    name : str
+        What was compared, in short: the experiment, or the directories of two runs.
     """
 
     table: pd.DataFrame
@@ -156,6 +173,7 @@ class SavedComparison:
     loads: Loads | None = None
     equal_load: EqualLoad | None = None
     notes: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def worse(self) -> bool:
@@ -184,22 +202,50 @@ class SavedComparison:
         return replace(self, table=self.table[self.table["metric"].isin(metrics)]) if metrics else self
 
     def __str__(self) -> str:
-        pair = ("baseline", "result") if "baseline" in self.table else ("source", "shadow")
-        table = _without_empty_errors(self.table, pair)
-        rows, same = [["", *pair, "change", f"{100 * self.confidence:g} % interval", "n_eff", "verdict"]], []
-        parts = table.groupby("variant", sort=False) if "variant" in table else [("", table)]
-        for name, part in ((str(name), part) for name, part in parts):
-            if name and (part["difference"] == 0.0).all():
-                same.append(f"{name}: the same in both runs, to the bit")
-                continue
-            rows += [[name] + [""] * 6] if name else []
-            rows += [_at_its_load(_cells(row), row, self.loads) for row in records(part)]
-        sentences = [wrapped(f"{text}.", hanging="  ") for text in (*same, *self.overloaded)]
+        rows = self.rows()
         loads = [wrapped(sentence) for sentence in load_sentences(self.loads, self.equal_load, self.notes)]
         short = [wrapped(f"{TOO_SHORT}: {' '.join(self.too_short)}", hanging="  ")] if self.too_short else []
-        blocks = [short, loads, [wrapped(self.head)], [grid(rows, left=(0, 6))] if len(rows) > 1 else [],
-                  [*sentences, *_verdict_lines(self.table, self.loads)], _notes(table, self.terms)]  # fmt: skip
+        table = [grid(rows, left=(0, 6))] if len(rows) > 1 else []
+        said, notes = (
+            [wrapped(text, hanging="  ") for text in texts]
+            for texts in ([*self.unchanged(), *self.conclusions()], self.reading())
+        )
+        blocks = [short, loads, [wrapped(self.head)], table, said, notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
+
+    def unchanged(self) -> list[str]:
+        """Return a sentence per variant that is the same in both runs."""
+        return [f"{name}: the same in both runs, to the bit." for name, part in self._parts() if _is_same(name, part)]
+
+    def conclusions(self) -> list[str]:
+        """Return sentences on what is overloaded, and what is worse, better and undecided."""
+        return [*(f"{text}." for text in self.overloaded), *verdict_sentences(self.table, self.loads)]
+
+    def reading(self) -> list[str]:
+        """Return sentences on how to read the table."""
+        return reading_notes(self._shown, self.terms)
+
+    def rows(self) -> list[list[str]]:
+        """Return a head and a row of cells per metric; those of each variant below its name."""
+        rows = [["", *pair_of(self.table), "change", f"{100 * self.confidence:g} % interval", "n_eff", "verdict"]]
+        for name, part in self.differing():
+            rows += [[name] + [""] * 6] if name else []
+            rows += [_at_its_load(_cells(row), row, self.loads) for row in records(part)]
+        return rows
+
+    def differing(self) -> list[tuple[str, pd.DataFrame]]:
+        """Return the rows that are shown of each variant that is not the same in both runs, by its name."""
+        return [(name, part) for name, part in self._parts() if not _is_same(name, part)]
+
+    @property
+    def _shown(self) -> pd.DataFrame:
+        return _without_empty_errors(self.table, pair_of(self.table))
+
+    def _parts(self) -> list[tuple[str, pd.DataFrame]]:
+        """Return the rows of each variant; all of them under "" in a comparison of two variants."""
+        if "variant" not in self._shown:
+            return [("", self._shown)]
+        return [(str(name), part) for name, part in self._shown.groupby("variant", sort=False)]
 
     def to_dict(self) -> dict[str, object]:
         """Return the comparison as a JSON object."""
@@ -235,7 +281,8 @@ def compare_saved(directory: Path, **asked: Any) -> SavedComparison:
     equal = equal_load(scenarios[0], loads, source_status, **_plain_terms(asked))
     head, short, confidence = f"{requests}{replications}", _too_short(statuses), asked.get("confidence", CONFIDENCE)
     notes = tuple(filter(None, [note_of_sessions(runs), note_of_pools(runs)]))
-    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal, notes)
+    name = scenarios[0].experiment.name if scenarios[0] else directory.name
+    return SavedComparison(table, _terms(asked), confidence, overloaded, head, short, loads, equal, notes, name)
 
 
 def equal_load(
@@ -316,7 +363,8 @@ def compare_two_saved(earlier: Path, later: Path, role: str | None, **asked: Any
     differing = table.attrs.get(ATTRIBUTE, {})
     notes = tuple(load["note"] for name, load in differing.items() if name in set(shown["variant"]))
     confidence = asked.get("confidence", CONFIDENCE)
-    return SavedComparison(shown, _terms(asked), confidence, tuple(overloaded), head, short, notes=notes)
+    name = f"{later.name} against {earlier.name}"
+    return SavedComparison(shown, _terms(asked), confidence, tuple(overloaded), head, short, notes=notes, name=name)
 
 
 def _plain_terms(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,6 +427,11 @@ def _overloaded(pool: PoolVerdict | None, other: PoolVerdict | None, contrast: s
     return (f"{pool.variant} is {OVERLOADED}, {contrast}",)
 
 
+def _is_same(name: str, part: pd.DataFrame) -> bool:
+    """Return whether a variant did not differ at all between two runs."""
+    return bool(name) and bool((part["difference"] == 0.0).all())
+
+
 def label(metric: str) -> str:
     """Return the name of a metric in text tables."""
     if pair := _MISSED_PAIR.fullmatch(metric):
@@ -406,7 +459,8 @@ def _at_its_load(cells: list[str], row: Row, loads: Loads | None) -> list[str]:
     return [*cells[:-1], f"{cells[-1].partition(',')[0]} at {100 * loads.shadow:.0f} % load"]
 
 
-def _verdict_lines(table: pd.DataFrame, loads: Loads | None) -> list[str]:
+def verdict_sentences(table: pd.DataFrame, loads: Loads | None) -> list[str]:
+    """Return what is worse, better and undecided in a comparison, a sentence each."""
     by_variant = "variant" in table
     qualifier = f", {loads.qualifier}" if loads and loads.qualifier else ""
     lines = []
@@ -418,7 +472,7 @@ def _verdict_lines(table: pd.DataFrame, loads: Loads | None) -> list[str]:
         if outcome != NOT_ENOUGH:
             names = [f"{name} {_sure_change(row)}" for name, row in zip(names, rows, strict=True)]
         where = qualifier if outcome != NOT_ENOUGH else ""
-        lines.append(wrapped(f"{heading}{where}: {', '.join(names)}.", hanging="  "))
+        lines.append(f"{heading}{where}: {', '.join(names)}.")
     judged = table["outcome"][table["outcome"] != NOT_JUDGED]
     if (judged == SAME).all():
         return [f"No metric differs by more than the margin{qualifier}."]
@@ -439,7 +493,8 @@ def _without_empty_errors(table: pd.DataFrame, pair: Sequence[str]) -> pd.DataFr
     return table if empty.all() else table[~empty]
 
 
-def _notes(table: pd.DataFrame, terms: Terms) -> list[str]:
+def reading_notes(table: pd.DataFrame, terms: Terms) -> list[str]:
+    """Return sentences on how to read a comparison's table."""
     notes = []
     units = dict.fromkeys(table["unit"][table["outcome"] == SAME])
     if units:
@@ -461,4 +516,4 @@ def _notes(table: pd.DataFrame, terms: Terms) -> list[str]:
     methods = dict.fromkeys(method.partition(",")[0] for method in table["method"])
     same = " Both runs have the same requests." if table["method"].str.endswith("same requests").any() else ""
     notes.append(f"Intervals from {' and '.join(methods)}.{same}")
-    return [wrapped(note, hanging="  ") for note in notes]
+    return notes

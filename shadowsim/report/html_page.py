@@ -1,18 +1,24 @@
 """Assembles a self-contained HTML page from charts and text.
 
-A page can be mailed, archived and printed. It contains Plotly's script once and loads nothing from elsewhere. Its
-Content-Security-Policy names its two scripts by their hashes, so that a browser runs no other script and contacts no
-server. All text and data that come from users are escaped. The same input gives the same page, byte for byte, with the
-same versions of shadowsim and Plotly.
+A page can be mailed, archived and printed. It contains Plotly's script once, compressed, and loads nothing from
+elsewhere. Its Content-Security-Policy names its two scripts by their hashes, Plotly's by that of the unpacked one, so
+that a browser runs no other script and contacts no server. All text and data that come from users are escaped. The same
+input gives the same page, byte for byte, with the same versions of shadowsim, Plotly and zlib.
+
+A page is light or dark as its reader's screen is, and printed light. The colours of its style sheet are variables;
+those of figures are exchanged by `plots.style.DARK`.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
@@ -21,7 +27,11 @@ from pathlib import Path
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
+from shadowsim.plots.style import DARK
+
 _MAX_FIGURE = 40  # characters; longer cells are sentences, which may be broken into lines
+_TEXT, _WORDS = ' class="text"', ' class="words"'
+NO_SCRIPT = "<noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,7 @@ class Chart:
 
 
 def page(kicker: str, title: str, intro: str, main: str, charts: Sequence[Chart], footer: str) -> str:
-    """Return a complete HTML document of about 5 MB, nearly all of which is Plotly's script.
+    """Return a complete HTML document: of about 2 MB, nearly all of it Plotly's script, or a small one without charts.
 
     Parameters
     ----------
@@ -55,9 +65,9 @@ def page(kicker: str, title: str, intro: str, main: str, charts: Sequence[Chart]
     charts : sequence of Chart
         The charts whose places (`placed`) `main` contains.
     """
-    plotly, draw = _script_text(get_plotlyjs()), _file_text("report.js")
+    hashes, scripts = _scripts(charts) if charts else ("'none'", "")
     policy = (
-        f"default-src 'none'; script-src {_hash(plotly)} {_hash(draw)}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     return f"""<!DOCTYPE html>
@@ -66,13 +76,14 @@ def page(kicker: str, title: str, intro: str, main: str, charts: Sequence[Chart]
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{text(title)}: {text(kicker[:1].lower() + kicker[1:])}</title>
+<meta name="color-scheme" content="light dark">
+<title>{text(title if kicker == title else f"{title}: {kicker[:1].lower()}{kicker[1:]}")}</title>
 <link rel="icon" href="data:,">
 <style>{_file_text("report.css")}</style>
 </head>
 <body>
 <header>
-<p class="kicker">{text(kicker)}</p>
+{f'<p class="kicker">{text(kicker)}</p>' if kicker != title else ""}
 <h1>{text(title)}</h1>
 {paragraphs([intro])}
 </header>
@@ -82,10 +93,7 @@ def page(kicker: str, title: str, intro: str, main: str, charts: Sequence[Chart]
 <footer>
 {footer}
 </footer>
-<script type="application/json" id="data">{_data(charts)}</script>
-<script>{plotly}</script>
-<script>{draw}</script>
-</body>
+{scripts}</body>
 </html>
 """
 
@@ -105,10 +113,43 @@ def placed(chart: Chart) -> str:
     return f"""<figure>
 <figcaption><h2>{title}</h2>
 <p>{subtitle}</p></figcaption>
-<div id="{chart.key}" role="group" aria-label="{title}. {gist}" style="height: {height}px"></div>
+<div id="{chart.key}" class="chart" role="group" aria-label="{title}. {gist}" style="height: {height}px"></div>
 <p class="gist">{gist}</p>
 </figure>
 """
+
+
+def answer(
+    status: str, headline: str, texts: Iterable[str] = (), kind: str = "answer", items: Sequence[str] = ()
+) -> str:
+    """Return the section at the top of a page: a heading, the answer in a sentence, and what it rests on.
+
+    Parameters
+    ----------
+    status, headline : str
+        Plain text.
+    texts : iterable of str
+        Paragraphs of plain text.
+    kind : str
+        A class of the style sheet: answer, stable, overloaded or too-short.
+    items : sequence of str
+        HTML of a list's items.
+    """
+    listed = f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>\n" if items else ""
+    return f"""<section class="verdict {kind}" aria-labelledby="verdict">
+<h2 id="verdict">{text(status)}</h2>
+<p class="headline">{prose(headline)}</p>
+{paragraphs(texts)}
+{listed}</section>"""
+
+
+def section(key: str, title: str, content: str) -> str:
+    """Return a section under a heading; "" without content."""
+    return (
+        f'<section aria-labelledby="{key}">\n<h2 id="{key}">{text(title)}</h2>\n{content}\n</section>'
+        if content
+        else ""
+    )
 
 
 def text(plain: str) -> str:
@@ -116,9 +157,14 @@ def text(plain: str) -> str:
     return escape(plain.encode("utf-8", "replace").decode())
 
 
+def prose(plain: str) -> str:
+    """Escape a sentence for HTML; what stands between backticks, such as a command, is shown as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(plain))
+
+
 def paragraphs(texts: Iterable[str]) -> str:
     """Return one paragraph per text that is not empty."""
-    return "\n".join(f"<p>{text(t)}</p>" for t in texts if t)
+    return "\n".join(f"<p>{prose(t)}</p>" for t in texts if t)
 
 
 def assumptions_list(sentences: Iterable[str]) -> str:
@@ -145,57 +191,102 @@ def css_class(status: str) -> str:
 
 def rows(cells: Iterable[tuple[str, Sequence[str]]]) -> str:
     """Return the rows of a table from names and cells of plain text."""
-    return "".join(
-        f'<tr><th scope="row">{text(name)}</th>{"".join(map(_data_cell, row))}</tr>\n' for name, row in cells
-    )
+    return "".join(_row(name, row) for name, row in cells)
 
 
-def table(caption: str, heads: Sequence[str], cells: Iterable[tuple[str, Sequence[str]]], wide: bool = False) -> str:
+def scrolling(name: str, table_html: str) -> str:
+    """Return a table in a frame that scrolls where the page is too narrow for it, by the keyboard, too."""
+    return f'<div class="scroll" role="group" aria-label="{text(name)}" tabindex="0">{table_html}</div>'
+
+
+def table(
+    caption: str,
+    heads: Sequence[str],
+    cells: Iterable[tuple[str, Sequence[str]]],
+    notes: Sequence[str] = (),
+    chosen: Sequence[int] = (),
+) -> str:
     """Return a table whose cells are plain text.
 
     Parameters
     ----------
     caption : str
+        A paragraph above it.
     heads : sequence of str
         Headings of all columns; the heading of the rows' names may be empty.
     cells : iterable of (str, sequence of str)
         The name and the cells of each row.
-    wide : bool
-        Whether the table is as wide as the page.
+    notes : sequence of str
+        A sentence to stand below each row, "" for none.
+    chosen : sequence of int
+        The numbers of the rows that are the answer.
     """
+    listed = list(cells)
+    words = [any(len(row[i]) > _MAX_FIGURE for _, row in listed) for i in range(len(heads) - 1)]
     first = f'<th scope="col">{text(heads[0])}</th>' if heads[0] else "<td></td>"
-    head = first + "".join(f'<th scope="col">{text(name)}</th>' for name in heads[1:])
-    caption_element = f"<caption>{text(caption)}</caption>\n" if caption else ""
-    width = ' class="wide"' if wide else ""
-    return f"<table{width}>\n{caption_element}<thead><tr>{head}</tr></thead>\n<tbody>{rows(cells)}</tbody>\n</table>"
+    head = first + "".join(
+        f'<th scope="col"{_TEXT if is_text else ""}>{text(name)}</th>'
+        for name, is_text in zip(heads[1:], words, strict=True)
+    )
+    body = "".join(
+        _row(name, row, words, notes[i] if notes else "", i in chosen) for i, (name, row) in enumerate(listed)
+    )
+    above = f'<p class="caption">{text(caption)}</p>\n' if caption else ""
+    table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table>"
+    return above + scrolling(caption or "Table", table_html)
 
 
-def _data_cell(plain: str) -> str:
-    kind = ' class="words"' if len(plain) > _MAX_FIGURE else ""
-    return f"<td{kind}>{text(plain)}</td>"
+def _row(name: str, cells: Sequence[str], words: Sequence[bool] = (), note: str = "", is_chosen: bool = False) -> str:
+    kinds = [kind for kind, given in (("noted", note), ("chosen", is_chosen)) if given]
+    kind = f' class="{" ".join(kinds)}"' if kinds else ""
+    data = "".join(
+        f"<td{_WORDS if i < len(words) and words[i] else ''}>{text(cell)}</td>" for i, cell in enumerate(cells)
+    )
+    row = f'<tr{kind}><th scope="row">{text(name)}</th>{data}</tr>\n'
+    below = f'<tr class="note"><td colspan="{len(cells) + 1}"><p>{text(note)}</p></td></tr>\n' if note else ""
+    return row + below
 
 
 def _data(charts: Iterable[Chart]) -> str:
-    """Return the figures, without their titles, as JSON that cannot close the script element around it."""
+    """Return the figures, without their titles, as JSON."""
     members = []
     for chart in charts:
         bare = go.Figure(chart.figure).update_layout(title=None, height=_height(chart.figure))
         bare.update_layout(margin_t=max(int(chart.figure.layout.margin.t) - 70, 30))
         members.append(f'"{chart.key}": {bare.to_json()}')
-    return f"{{{', '.join(members)}}}".replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return f"{{{', '.join(members)}}}"
 
 
 def _height(figure: go.Figure) -> int:
     return int(figure.layout.height) - 70  # less the space of its title
 
 
+def _scripts(charts: Sequence[Chart]) -> tuple[str, str]:
+    """Return the hashes of the scripts that may run, and the elements with them and their data."""
+    draw = _file_text("report.js")
+    packed, plotly_hash = _packed_plotly()
+    elements = f"""<script type="text/plain" id="data">{_packed(_data(charts))}</script>
+<script type="application/json" id="dark">{json.dumps(DARK)}</script>
+<script type="text/plain" id="plotly">{packed}</script>
+<script>{draw}</script>
+"""
+    return f"{plotly_hash} {_hash(draw)}", elements
+
+
+@cache
+def _packed_plotly() -> tuple[str, str]:
+    """Return Plotly's script, compressed and in base64, and the hash of the script itself."""
+    script = get_plotlyjs()
+    return _packed(script), _hash(script)
+
+
+def _packed(plain: str) -> str:
+    """Return a text compressed and in base64, in which no element can end."""
+    return b64encode(gzip.compress(plain.encode(), 9, mtime=0)).decode()
+
+
 def _file_text(name: str) -> str:
     return (files("shadowsim.report") / name).read_text(encoding="utf-8")
-
-
-def _script_text(script: str) -> str:
-    """Return a script that cannot end its own element early; the escapes do not change its strings."""
-    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _hash(script: str) -> str:

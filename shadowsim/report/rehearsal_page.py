@@ -1,4 +1,4 @@
-"""Makes one HTML page of a rehearsal: callers, live source and shadow, their comparison, the simulation beside them."""
+"""Puts callers, live variants, their comparison and the simulation on one HTML page."""
 
 from __future__ import annotations
 
@@ -52,7 +52,6 @@ def html(run: Rehearsal) -> str:
             "Callers count from the planned time of a request to its last byte; the rest is ModelLatency.",
             heads,
             [(name, cells) for name, *cells in figures],
-            wide=True,
         )
     }
 </section>
@@ -89,4 +88,4 @@ def _compared(frame: pd.DataFrame, sides: tuple[str, str], verdict_of: Callable[
         (label(str(row["metric"])), [*values(row), change(row), interval(row), verdict_of(row)])
         for row in records(frame)
     ]
-    return table("", ["", *sides, "change", "95 % interval", "verdict"], cells, wide=True)
+    return table("", ["", *sides, "change", "95 % interval", "verdict"], cells)

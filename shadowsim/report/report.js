@@ -1,17 +1,75 @@
 "use strict";
-const figures = JSON.parse(document.getElementById("data").textContent);
-const narrow = matchMedia("(max-width: 600px)").matches;
-const config = {
-  responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
-  displayModeBar: narrow ? false : "hover", modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
-};
-for (const [key, figure] of Object.entries(figures)) {
-  // A finger on a chart scrolls the page.
-  if (matchMedia("(pointer: coarse)").matches) figure.layout.dragmode = false;
-  if (narrow) figure.layout.font.size = 11;
-  Plotly.newPlot(key, figure.data, figure.layout, config);
+const textOf = (id) => document.getElementById(id).textContent;
+const [dark, narrow, coarse] = ["(prefers-color-scheme: dark)", "(max-width: 600px)", "(pointer: coarse)"]
+  .map((query) => matchMedia(query));
+const paperWidth = 700;  // it is narrower than most screens, and Plotly does not measure it
+const drawn = new Set();
+let json = "", printing = false;
+
+async function unpacked(id) {
+  const packed = Uint8Array.from(atob(textOf(id)), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 }
-// Paper is narrower than most screens, and Plotly does not measure it.
-const resize = (size) => Object.keys(figures).forEach((key) => Plotly.relayout(key, size));
-addEventListener("beforeprint", () => resize({width: 660}));
-addEventListener("afterprint", () => resize({width: null, autosize: true}));
+
+// Figures are made for white paper; on a dark screen each of their colours has another.
+function figuresToDraw() {
+  const colours = dark.matches && !printing ? Object.entries(JSON.parse(textOf("dark"))) : [];
+  const figures = JSON.parse(colours.reduce((all, [light, other]) => all.replaceAll(light, other), json));
+  const style = getComputedStyle(document.documentElement);
+  const [ground, ink] = ["--ground", "--ink"].map((name) => style.getPropertyValue(name));
+  for (const {layout} of Object.values(figures)) {
+    layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
+    layout.hoverlabel = {...layout.hoverlabel, bgcolor: ground, font: {color: ink}};
+    if (coarse.matches) layout.dragmode = false;  // a finger on a chart scrolls the page
+    if (printing) {
+      squeeze(layout, ["overload"]);
+      Object.assign(layout, {width: paperWidth, height: Math.round((layout.height > 500 ? 0.72 : 0.6) * layout.height)});
+    } else if (narrow.matches) {
+      squeeze(layout, ["aside", "overload"]);
+    }
+  }
+  return figures;
+}
+
+// Where there is little room, what stands beside rows and legends gives way to them; tables and legends have it.
+function squeeze(layout, names) {
+  layout.font.size = 11;
+  const all = layout.annotations ?? [];
+  layout.annotations = all.filter((one) => !names.includes(one.name));
+  if (layout.annotations.length < all.length) layout.margin.r = 16;
+}
+
+function draw(key, {data, layout}) {
+  drawn.add(key);
+  document.getElementById(key).style.height = `${layout.height}px`;
+  return Plotly.react(key, data, layout, {
+    responsive: !printing, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
+    displayModeBar: narrow.matches ? false : "hover", modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
+  });
+}
+
+function redraw() {
+  Object.entries(figuresToDraw()).forEach(([key, figure]) => draw(key, figure));
+}
+
+async function start() {
+  const [plotly, data] = await Promise.all(["plotly", "data"].map(unpacked));
+  json = data;
+  const script = document.createElement("script");
+  script.textContent = plotly;  // the policy allows it by its hash
+  document.head.append(script);
+  addEventListener("beforeprint", () => { printing = true; redraw(); });
+  addEventListener("afterprint", () => { printing = false; redraw(); });
+  for (const [key, figure] of Object.entries(figuresToDraw())) {
+    if (!drawn.has(key)) draw(key, figure);
+    await new Promise((next) => setTimeout(next));  // so that the page answers between two charts
+  }
+  document.documentElement.dataset.charts = "drawn";
+  for (const query of [dark, narrow]) query.addEventListener("change", redraw);
+}
+
+start().catch((error) => {
+  const sorry = "This browser cannot draw the chart; the page's tables and texts have its figures.";
+  for (const place of document.querySelectorAll("figure .chart")) place.textContent = sorry;
+  console.error(error);
+});

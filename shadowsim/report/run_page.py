@@ -19,9 +19,19 @@ from shadowsim.planning.costs import cost
 from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.plots.pools import action_text
 from shadowsim.report.analysis_text import usd_text
-from shadowsim.report.comparison_text import change, equal_load, interval, load_sentences, records, values
+from shadowsim.report.comparison_text import (
+    change,
+    change_in_times,
+    equal_load,
+    interval,
+    load_sentences,
+    records,
+    values,
+)
 from shadowsim.report.html_page import (
+    NO_SCRIPT,
     Chart,
+    answer,
     assumptions_list,
     badge,
     css_class,
@@ -29,22 +39,26 @@ from shadowsim.report.html_page import (
     page,
     paragraphs,
     placed,
+    prose,
     rows,
     save,
+    scrolling,
+    section,
     table,
     text,
 )
+from shadowsim.report.planned_analyses import changes_text
 from shadowsim.report.run_text import event_labels, theory_notes, warm_up_notes
 from shadowsim.report.scenario_text import event_rows, tokens_text
 from shadowsim.result import Result
 from shadowsim.scenario.service import Service
 from shadowsim.statistics.loads import SESSIONS, loads_of_table, note_of_pools
 from shadowsim.statistics.sections import frames_of
-from shadowsim.statistics.terms import BETTER, NOT_JUDGED, WORSE
-from shadowsim.text import OVERLOADED, bytes_text, compact, count, percent, significant
+from shadowsim.text import OVERLOADED, bytes_text, compact, count, duration, percent, significant
 from shadowsim.verdict import UNCERTAIN_RULE, Verdict, clock
 
 _NONE = "–"
+_LONG_S = 600.0
 _MOST_ACTIONS = 200  # rows of the table of scaling actions and outages
 _HEADLINES = {
     "STABLE": "Both pools keep up with their requests.",
@@ -56,6 +70,7 @@ _LATENCIES |= {"maximum": "maximum_s", "mean wait": "wait_mean_s"}
 _SPANS = {
     "p99": ("ModelLatency_p99", 1e-3, " ms"),
     "offered load": ("offered_load", 100.0, " %"),
+    "mean wait": ("wait_mean_s", 1.0, " s"),
     "number of requests": ("Invocations", 1.0, ""),
     "number of serving instances": ("serving_instance_count", 1.0, ""),
     "number of unavailable requests": ("requests_unavailable", 1.0, ""),
@@ -76,7 +91,7 @@ def html(result: Result) -> str:
     Returns
     -------
     str
-        A complete HTML document of about 5 MB, nearly all of which is Plotly's script.
+        A complete HTML document of about 2 MB, nearly all of which is Plotly's script.
     """
     verdict, summary, scenario = result.verdict, result.summary(), result.scenario
     compared = result.compare()
@@ -86,14 +101,10 @@ def html(result: Result) -> str:
     enough = enough_texts(scenario, verdict)
     load_texts = enough + load_sentences(loads, equal_load(scenario, loads, verdict.source.status), notes)
     main = f"""{_verdict_section(verdict, load_texts)}
-<section aria-labelledby="what">
-<h2 id="what">What was simulated</h2>
-{paragraphs(_sentences(result))}
-{assumptions_list(scenario.assumptions)}
-</section>
+{section("what", "What was simulated", paragraphs(_sentences(result)) + assumptions_list(scenario.assumptions))}
 {_summary_section(result, summary)}
 {_cost_section(result)}
-<noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>
+{NO_SCRIPT}
 {placed(charts[0])}
 {_comparison_section(compared, verdict)}
 {"".join(placed(chart) for chart in charts[1:])}
@@ -114,13 +125,9 @@ def write(result: Result, path: str | os.PathLike[str]) -> Path:
 def _verdict_section(verdict: Verdict, load_texts: Sequence[str]) -> str:
     """Return the verdict, and what the loads of both sides do to their comparison."""
     variants = " and ".join(p.variant for p in verdict.pools if p.status == verdict.status)
-    pools = "".join(f"<li>{badge(p.status)} {text(p.why)}</li>" for p in verdict.pools)
-    return f"""<section class="verdict {css_class(verdict.status)}" aria-labelledby="verdict">
-<h2 id="verdict">{text(verdict.status)}</h2>
-<p class="headline">{text(_HEADLINES[verdict.status].format(variants))}</p>
-{paragraphs(load_texts)}
-<ul>{pools}</ul>
-</section>"""
+    pools = [f"{badge(p.status)} {prose(p.why)}" for p in verdict.pools]
+    headline = _HEADLINES[verdict.status].format(variants)
+    return answer(verdict.status, headline, load_texts, css_class(verdict.status), pools)
 
 
 def _sentences(result: Result) -> list[str]:
@@ -164,7 +171,7 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         f'<th scope="col">{text(name)} <span class="role">{row["role"]}</span> {badge(row["verdict"])}</th>'
         for name, row in zip(summary.index, variants, strict=True)
     )
-    warning = f"{OVERLOADED}: these grow with the run"
+    warning = f"{OVERLOADED}: these depend on its length"
     marks = "".join(f'<td class="mark">{warning if r["verdict"] == OVERLOADED else ""}</td>' for r in variants)
     share = f"{result.scenario.experiment.sampling_percentage} %"
     traffic = [
@@ -197,18 +204,20 @@ def _summary_section(result: Result, summary: pd.DataFrame) -> str:
         no_size = "size not known"
         rest.append(("captured", [no_size if pd.isna(b) else bytes_text(float(b)) for b in summary["captured_bytes"]]))
     s = result.scenario
-    return f"""<section aria-labelledby="figures">
-<h2 id="figures">Source beside shadow</h2>
-<table>
-<caption>ModelLatency is queueing plus service time, capped at the {s.timeout_s:g} s time-out; waits are not capped. The
-platform’s overhead of {_ms(s.overhead_s)} ms is added to it. Quantiles are exact to 0.8 %; ± two
-standard errors. A dash means no requests, or too short a run: {UNCERTAIN_RULE}.</caption>
+    caption = (
+        f"ModelLatency is queueing plus service time, capped at the {s.timeout_s:g} s time-out; waits are not capped. "
+        f"The platform’s overhead of {_ms(s.overhead_s)} ms is added to it. Quantiles are exact to 0.8 %; ± two "
+        "standard errors. Errors are answers 4XX and 5XX, and time-outs. A dash means no requests, or too short a run: "
+        f"{UNCERTAIN_RULE}."
+    )
+    figures = f"""<table class="full">
 <thead><tr><td></td>{heads}</tr></thead>
 <tbody>{rows(traffic)}</tbody>
 <tbody><tr class="group"><th scope="rowgroup">ModelLatency, ms</th>{marks}</tr>{rows(latency)}</tbody>
 <tbody>{rows(rest)}</tbody>
-</table>
-</section>"""
+</table>"""
+    about = f'<p class="caption">{text(caption)}</p>'
+    return section("figures", "Source beside shadow", f"{about}\n{scrolling('Source beside shadow', figures)}")
 
 
 def _charts(result: Result, verdict: Verdict, compared: pd.DataFrame) -> list[Chart]:
@@ -225,6 +234,9 @@ def _charts(result: Result, verdict: Verdict, compared: pd.DataFrame) -> list[Ch
         Chart("copies", plots.copies(w, result.scenario.share, verdict, end), copied),
         Chart("requests", plots.requests_over_time(w, verdict, end), _range_text(w, labels, "number of requests")),
     ]
+    if verdict.status == OVERLOADED:
+        gist = _range_text(w, labels, "mean wait")
+        charts.insert(2, Chart("waits", plots.waits_over_time(w, verdict, end), gist))
     return charts + _event_charts(result, verdict, labels)
 
 
@@ -272,11 +284,11 @@ def _comparison_section(compared: pd.DataFrame, verdict: Verdict) -> str:
     cells = []
     for row in records(compared):
         n_eff = compact(row["n_eff"]) if math.isfinite(row["n_eff"]) else _NONE
-        figures = [*values(row), change(row), interval(row)]
+        figures = [*values(row), *(change_in_times(row) or (change(row), interval(row)))]
         cells.append((_metric_text(row), [*(_NONE if x == "-" else x for x in figures), n_eff, row["verdict"]]))
     roles = [p.role + (f", {OVERLOADED}" if p.status == OVERLOADED else "") for p in verdict.pools]
     caption = "n_eff: effective sample size of the smaller side."
-    figures_table = table(caption, ["", *roles, "change", "95 % interval", "n_eff", "verdict"], cells, wide=True)
+    figures_table = table(caption, ["", *roles, "change", "95 % interval", "n_eff", "verdict"], cells)
     return f'<section aria-label="Data table of the comparison">\n{figures_table}\n</section>'
 
 
@@ -295,19 +307,13 @@ def _cost_section(result: Result) -> str:
         ("with data", ["", usd_text(costs.total_usd), ""]),
     ]
     caption = f"For {duration_text(costs.duration_s)}, at the catalogue’s prices, which are examples."
-    cost_table = table(caption, ["", "quantity", "USD", "details"], cells, wide=True)
-    return f'<section aria-labelledby="cost">\n<h2 id="cost">Cost of the test</h2>\n{cost_table}\n</section>'
+    cost_table = table(caption, ["", "quantity", "USD", "details"], cells)
+    return section("cost", "Cost of the test", cost_table)
 
 
 def _changes_text(compared: pd.DataFrame, labels: Mapping[str, str]) -> str:
     """Return the metrics that are worse, better and undecided, with their changes."""
-    changes_by_verdict: dict[str, list[str]] = {}
-    for row in records(compared[compared["outcome"] != NOT_JUDGED]):
-        verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER) else row["verdict"]
-        by = "" if change(row) == "-" else f" {change(row)}"
-        changes_by_verdict.setdefault(verdict, []).append(f"{_metric_text(row)}{by}")
-    parts = "; ".join(f"{verdict}: {', '.join(changes)}" for verdict, changes in changes_by_verdict.items())
-    return f"{' and '.join(labels.values())} compared. {parts}."
+    return f"{' and '.join(labels.values())} compared. {changes_text(compared)}"
 
 
 def _range_text(windows: pd.DataFrame, labels: Mapping[str, str], quantity: str) -> str:
@@ -334,7 +340,11 @@ def _quantiles_text(result: Result, labels: Mapping[str, str]) -> str:
 
 
 def _ms(seconds: float | None) -> str:
-    return _NONE if seconds is None else "< 0.001" if 0.0 < seconds < 1e-6 else _number_text(1e3 * seconds)
+    if seconds is None:
+        return _NONE
+    if seconds > _LONG_S:  # as no answer takes, but waits in an endless queue do
+        return duration(seconds)
+    return "< 0.001" if 0.0 < seconds < 1e-6 else _number_text(1e3 * seconds)
 
 
 def _number_text(x: Any) -> str:

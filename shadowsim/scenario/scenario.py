@@ -523,6 +523,10 @@ class Scenario:
         document, assumed = changed_document(self.document, self.assumed, self.experiment, check_changes(changes))
         return Scenario.from_dict(document, self.base_dir, assumed)
 
+    def __repr__(self) -> str:
+        name, share = self.experiment.name, self.experiment.sampling_percentage
+        return f"<Scenario of {name}: {share} % copied, {self.horizon_s:g} s, seed {self.seed}>"
+
     def _repr_html_(self) -> str:
         from shadowsim import card  # inside the method: report/ stands below scenario/
 

@@ -251,20 +251,23 @@ def benchmarks_object(table: pd.DataFrame) -> dict[str, object]:
 
 def benchmarks_text(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float = BENCHMARK_MARGIN_PCT) -> str:
     """Return a comparison as a table for people, with notes on how to read it."""
-    names = _short_names(table["name"])
-    rows: list[Sequence[str]] = [("", "old", "", "new", "", "change", "interval", "p", "n", "")]
-    for name, row in zip(names, table.to_dict("records"), strict=True):
+    rows, notes = benchmark_rows(table), benchmark_notes(table, old, new, margin_pct)
+    return "\n".join([grid(rows, left=(0, 9)), "", *(wrapped(note, hanging="  ") for note in notes)]).rstrip()
+
+
+def benchmark_rows(table: pd.DataFrame) -> list[list[str]]:
+    """Return a head, a row of cells per benchmark, and one of the geometric mean of several."""
+    rows = [["", "old", "", "new", "", "change", "interval", "p", "n", ""]]
+    for name, row in zip(_short_names(table["name"]), table.to_dict("records"), strict=True):
         sides = [cell for side in ("old", "new") for cell in _median_cells(*(row[f"{side}{end}_s"] for end in _ENDS))]
         p = "-" if math.isnan(row["p"]) else f"{row['p']:.3f}" if row["p"] >= 0.001 else "<0.001"
         verdict = "" if row["verdict"] == UNSURE else row["verdict"]
         change, interval = _change_cells(row)
-        rows.append((name, *sides, change, interval, p, f"{row['n_old']}+{row['n_new']}", verdict))
+        rows.append([name, *sides, change, interval, p, f"{row['n_old']}+{row['n_new']}", verdict])
     if len(table) > 1:
         before, after, change_pct = geometric_mean(table)
-        rows.append(("geometric mean", time_text(before), "", time_text(after), "", f"{change_pct:+.1f} %", *[""] * 4))
-    notes = [f"{name}: {changes}" for name, changes in zip(names, table["simulated"], strict=True) if changes]
-    notes += _notes(table, old, new, margin_pct)
-    return "\n".join([grid(rows, left=(0, 9)), "", *(wrapped(note, hanging="  ") for note in notes)]).rstrip()
+        rows.append(["geometric mean", time_text(before), "", time_text(after), "", f"{change_pct:+.1f} %", *[""] * 4])
+    return rows
 
 
 def _median_cells(value: float, low: float, high: float) -> tuple[str, str]:
@@ -287,10 +290,17 @@ def _short_names(names: pd.Series[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(names)
 
 
-def _notes(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float) -> list[str]:
+def benchmark_answer(table: pd.DataFrame, margin_pct: float) -> str:
+    """Return how many benchmarks are slower, in a sentence."""
+    n, margin = int((table["verdict"] == SLOWER).sum()), f"by more than {margin_pct:g} %"
+    return f"{n} of {len(table)} slower {margin}." if n else f"Nothing is slower {margin}."
+
+
+def benchmark_notes(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float) -> list[str]:
+    """Return changes of simulated figures, how many are slower, and what the rounds cannot show."""
     verdicts, method = table["verdict"], table["method"]
-    n, margin = int((verdicts == SLOWER).sum()), f"by more than {margin_pct:g} %"
-    notes = [f"{n} of {len(table)} slower {margin}." if n else f"Nothing is slower {margin}."]
+    named = zip(_short_names(table["name"]), table["simulated"], strict=True)
+    notes = [*(f"{name}: {changes}" for name, changes in named if changes), benchmark_answer(table, margin_pct)]
     if (verdicts == UNSURE).any():
         notes.append(f"{UNSURE}: no significant change.")
     both = table[(table["n_old"] > 0) & (table["n_new"] > 0)]

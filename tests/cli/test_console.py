@@ -1,15 +1,17 @@
-"""Output for machines: JSON without NaN, and frames as CSV."""
+"""Output for machines: JSON without NaN, and frames as CSV; output for people: in colour on terminals alone."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from shadowsim.cli.console import plain, print_frame, print_json
+from shadowsim.cli.console import plain, print_frame, print_json, show
 
 
 @pytest.mark.parametrize("value", [None, pd.NA, math.nan, math.inf, np.float64("nan")])
@@ -33,3 +35,39 @@ def test_a_frame(capsys: pytest.CaptureFixture[str]):
     assert json.loads(capsys.readouterr().out) == [{"a": 1, "n": 3, "x": 0.5}, {"a": 2, "n": None, "x": None}]
     print_frame(frame.rename_axis("i"), as_json=False, index=True)
     assert capsys.readouterr().out == "i,a,n,x\nr,1,3,0.5\ns,2,,\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+TEXT = "a  STABLE\nb  OVERLOADED\ngoal  p99 <= 200ms  54.0 ms  met\ngoal  p50 < 1ms  2 ms  missed\n[b]x[/b]"
+
+
+def shown_on(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, **env: str) -> str:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"TERM": "xterm-256color"} | env).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout", stream)
+    show(TEXT)
+    return stream.getvalue()
+
+
+def test_a_terminal_shows_verdicts_and_goals_in_colour(monkeypatch: pytest.MonkeyPatch):
+    shown = shown_on(Terminal(), monkeypatch)
+    assert "\x1b[1;32mSTABLE\x1b[0m" in shown
+    assert "\x1b[1;31mOVERLOADED\x1b[0m" in shown
+    assert "\x1b[32mmet\x1b[0m" in shown
+    assert "\x1b[31mmissed\x1b[0m" in shown
+    assert re.sub(r"\x1b\[[\d;]*m", "", shown) == TEXT + "\n"  # nothing else is changed, nor wrapped
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_colour_can_be_refused(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]):
+    assert shown_on(Terminal(), monkeypatch, **env) == TEXT + "\n"
+
+
+def test_a_pipe_gets_plain_text(monkeypatch: pytest.MonkeyPatch):
+    assert shown_on(io.StringIO(), monkeypatch) == TEXT + "\n"

@@ -155,8 +155,10 @@ def test_calibrate_for_machines(logs):
     answer = json.loads(good("calibrate", logs / "first.csv", "--json", "--reserve", "20%"))
     assert answer["service"]["workers"] == 2
     assert answer["calibration"]["reserve"]["n_requests"] == 5_000
-    lines = good("calibrate", logs / "first.csv", "--csv").splitlines()
-    assert lines[0] == "name,value,low,high,identified,why_not"
+    done = run("calibrate", logs / "first.csv", "--csv", "--report", logs / "calibration.html")
+    assert done.stdout.splitlines()[0] == "name,value,low,high,identified,why_not"
+    assert done.stderr == f"page: {logs / 'calibration.html'}\n"
+    assert "The service has time.mean_s" in (logs / "calibration.html").read_text("utf-8")
 
 
 def test_predict_exits_with_its_verdict(logs):

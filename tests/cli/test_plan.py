@@ -252,7 +252,7 @@ def test_a_page_of_a_sweep(tmp_path):
     words = ["sweep", "--set", "horizon_s=600", "--set", "sampling_percentage=20,50", "-q", "--report"]
     page = tmp_path / "sweep.html"
     assert f"page: {page}" in good(*words, page)
-    assert "sampling_percentage" in page.read_text()
+    assert "share copied (%)" in page.read_text()
     assert str(page) not in good(*words, page, "--csv")
     assert "is a directory" in refused(*words, tmp_path)
 

@@ -1,5 +1,7 @@
 """What is said on the way: that code is compiled, and how long all of it takes."""
 
+from threading import Event
+
 import numba
 import numpy as np
 import pytest
@@ -10,10 +12,10 @@ from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
-from shadowsim.engine.progress import LONG_S, STRETCH_S, Forecast
+from shadowsim.engine.progress import LONG_S, STRETCH_S, Forecast, announce, progress_bar
 from shadowsim.engine.replicate import replicate
 from shadowsim.engine.run_state import is_compiled
-from shadowsim.engine.simulate import compile_for
+from shadowsim.engine.simulate import announce_runs, compile_for, run
 from shadowsim.planning.sweep import sweep
 
 SHORT = default_scenario().replace({"horizon_s": 180})
@@ -120,3 +122,65 @@ def test_another_kind_of_scenario_is_not_taken_for_compiled():
 def test_what_cannot_be_told_is_taken_for_compiled():
     assert is_compiled(lambda: None)
     assert is_compiled(lambda: None, (1,))
+
+
+class OneWindow:
+    """A side that simulates a window of 100 requests in steps of 25, each once the one before has been reported."""
+
+    def __init__(self):
+        self.arrived, self.reported = 0, Event()
+
+    def advance(self, last, sides):
+        for _ in range(4):
+            self.arrived += 25
+            assert self.reported.wait(30.0)
+            self.reported.clear()
+
+
+def test_a_long_window_is_reported_in_parts(monkeypatch):
+    monkeypatch.setattr(parallel, "LONG_WINDOW", 50)
+    monkeypatch.setattr(parallel, "_LOOK_EVERY_S", 0.001)
+    job = job_of(SHORT.replace({"traffic": {"process": "constant", "rate_per_s": 100 / 60.0}}))
+    side, parts = OneWindow(), []
+
+    def advance(part):
+        if part > 0.0:
+            parts.append(part)
+            side.reported.set()
+
+    parallel._advance_reporting(job, side, 1, k.BOTH_SIDES, advance, 1)
+    assert parts == pytest.approx([0.25] * 4)
+
+
+@pytest.mark.parametrize("scenario", [SHORT, LEAST, BATCHED], ids=["plain", "least", "batched"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_to_report_in_parts_changes_nothing(scenario, workers, monkeypatch):
+    plain, steps = run(scenario, workers), []
+    monkeypatch.setattr(parallel, "LONG_WINDOW", 0)
+    watched = run(scenario, workers, advance=steps.append)
+    assert sum(steps) == pytest.approx(scenario.n_windows)
+    for name in ("windows", "latency", "requests"):
+        assert getattr(watched, name).equals(getattr(plain, name))
+
+
+def test_a_bar_in_parts_shows_per_cent_though_there_is_one_window(capfd):
+    with progress_bar(1, True, in_parts=True) as advance:
+        advance(0.5)
+    assert "0%|" in capfd.readouterr().err  # and no count of windows
+    with progress_bar(1, True) as advance:
+        advance(1)
+    assert capfd.readouterr().err == ""
+
+
+def test_many_runs_are_announced_with_a_rough_time(capfd):
+    announce(2e9, 200.0, 40)
+    assert capfd.readouterr().err == "about 2.00G requests in 40 runs: roughly 3 min\n"
+    announce(2e9, 200.0, 10, guessed=True)
+    assert capfd.readouterr().err.startswith("perhaps 2.00G requests in 10 runs")
+    announce(2e9, 0.9 * LONG_S, 40)
+    assert capfd.readouterr().err == ""
+    week = default_scenario().replace({"horizon_s": "7d"})
+    announce_runs([week], 50)
+    assert "requests in 50 runs: roughly" in capfd.readouterr().err
+    announce_runs([SHORT], 2)
+    assert capfd.readouterr().err == ""

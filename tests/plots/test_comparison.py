@@ -6,6 +6,7 @@ import pytest
 
 from shadowsim import InputError
 from shadowsim.plots import comparison
+from shadowsim.plots.style import TEXTS
 from shadowsim.statistics.comparison import COLUMNS
 from shadowsim.verdict import PoolVerdict, Verdict
 
@@ -70,9 +71,26 @@ def test_the_margin_is_shaded_and_named():
         assert axis.range[0] < -low
         assert axis.range[1] > high
     assert [axis.title.text for axis in figure.select_xaxes()] == [
-        "shadow against source, in % of the source's",
-        "shadow minus source, in percentage points",
+        "difference in % of the source's",
+        "difference in percentage points",
     ]
+
+
+def test_differences_far_to_one_side_get_most_of_the_axis():
+    far = compared({"metric": "p99", "ratio": 2000.0, "ratio_low": 1900.0, "ratio_high": 2100.0, "outcome": "worse"})
+    (axis,) = comparison.differences(far).select_xaxes()
+    assert axis.range[1] > 209_900.0
+    assert -0.1 * axis.range[1] < axis.range[0] < -10.0
+
+
+def test_the_rows_of_a_variant_of_two_runs_are_named_by_their_sides():
+    renamed = FRAME.rename(columns={"source": "baseline", "shadow": "result"})
+    figure = comparison.differences(renamed, name="Shadow-01<b>")
+    assert figure.layout.title.text == "Shadow-01&lt;b&gt;: result against baseline"
+    assert next(figure.select_xaxes()).title.text == "difference in % of the baseline's"
+    drawn, expected = marks(figure), marks(comparison.differences(FRAME))
+    assert list(drawn) == list(expected)
+    assert drawn["p99"] == expected["p99"]
 
 
 def test_outcomes_have_marks_and_are_named_once():
@@ -86,7 +104,8 @@ def test_both_sides_values_stand_beside_in_their_colours():
     texts = [a.text for a in comparison.differences(FRAME).layout.annotations]
     assert len(texts) == 5 + 1
     assert texts[0].count("100 ms") == 2
-    assert "#0072B2" in texts[0]
+    assert TEXTS["source"] in texts[0]
+    assert TEXTS["shadow"] in texts[0]
 
 
 def test_an_overloaded_pool_is_named():
@@ -122,5 +141,5 @@ def test_the_noise_floor_shows_sizes_and_shares_of_verdicts():
     assert shares == {"worse": 0.1, "better": 0.0, SAME_NAME: 0.7, "not enough data": 0.2}
     assert "40 runs" in figure.layout.title.subtitle.text
     assert {axis.title.text for axis in figure.select_xaxes()} == {
-        "difference (% of the source's)", "difference (percentage points)", "share of the runs",
+        "% of the source's", "percentage points", "share of runs",
     }  # fmt: skip

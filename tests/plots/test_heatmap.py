@@ -56,8 +56,19 @@ def test_two_settings_make_a_map_of_means_where_overload_is_a_word():
     assert heat.text.tolist() == [["1.00", "2.00"], ["3.00", "4.00"], ["", "6.00"]]
     (word,) = figure.layout.annotations
     assert (word.text, word.x, word.y) == ("OVERLOADED", 0, 2)
-    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("shadow.instance_count", "share")
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("shadow: instance count", "share")
     assert heat.colorbar.title.text == "ms"
+
+
+def test_settings_are_titles_with_units_and_bright_is_good():
+    assert heatmap.setting_title("sampling_percentage") == "share copied (%)"
+    assert heatmap.setting_title("shadow.time.mean_s") == "shadow: time.mean (s)"
+    assert heatmap.setting_title("endpoint.routing") == "endpoint.routing"
+    least_is_best, most_is_best = (
+        heatmap.sweep(sweep_frame(TWO).assign(requests=1.0), metric).data[0].colorscale
+        for metric in ("p99_s", "requests")
+    )
+    assert least_is_best[0][1] == most_is_best[-1][1] != least_is_best[-1][1]
 
 
 def test_the_map_is_of_the_role_and_the_metric_asked_for():
@@ -105,8 +116,8 @@ def test_a_map_of_power_shows_power_and_cost_and_frames_the_cheapest_that_reache
     assert (list(heat.x), list(heat.y)) == (["1 h", "1 day"], ["10 %", "50 %"])
     np.testing.assert_array_equal(heat.z, [[0.2, 0.6], [0.85, 0.95]])
     assert heat.text.tolist() == [
-        ["20 %<br>2 USD", "60 %<br>20 USD"],
-        ["<b>85 %</b><br>12 USD", "<b>95 %</b><br>cost unknown"],
+        ["20 %<br>2.00 USD", "60 %<br>20.00 USD"],
+        ["<b>85 %</b><br>12.00 USD", "<b>95 %</b><br>cost unknown"],
     ]
     (framed,) = figure.layout.shapes
     assert ((framed.x0 + framed.x1) / 2, (framed.y0 + framed.y1) / 2) == (0, 1)

@@ -6,7 +6,14 @@ import pytest
 from cases import scenario
 
 from shadowsim import frames, simulate
-from shadowsim.plots.run import copies, latency_distribution, latency_over_time, requests_over_time, utilisation
+from shadowsim.plots.run import (
+    copies,
+    latency_distribution,
+    latency_over_time,
+    requests_over_time,
+    utilisation,
+    waits_over_time,
+)
 from shadowsim.plots.time_axis import MAX_POINTS, group_windows
 from shadowsim.verdict import PoolVerdict, Verdict
 
@@ -91,6 +98,15 @@ def test_utilisation_is_a_mean_over_time_also_with_a_shorter_last_window():
     used = lines(utilisation(windows, horizon_s=1000 * 60.0 + 6.0), "source")[1]
     # 1001 = 333 x 3 + 2: the last group is a whole window and a tenth of one.
     assert used.y[-1] == pytest.approx((999 + 0.1 * 1000) / 1.1 / 2000.0)
+
+
+@pytest.mark.parametrize(
+    ("most_s", "unit", "drawn"), [(9e-3, "ms", 9.0), (9.0, "s", 9.0), (540.0, "min", 9.0), (7200.0, "h", 2.0)]
+)
+def test_waits_have_the_unit_that_suits_them(most_s, unit, drawn):
+    figure = waits_over_time(windows_of(10, wait_mean_s=np.linspace(0.0, most_s, 10)))
+    assert figure.layout.yaxis.title.text == f"mean wait ({unit})"
+    assert lines(figure, "source")[0].y[-1] == pytest.approx(drawn)
 
 
 def test_windows_without_requests_are_gaps():

@@ -96,10 +96,10 @@ def test_counts_tried_make_a_line_and_far_values_are_arrows():
     assert list(line.customdata) == [
         pytest.approx(x) for x in (50_000.0, 220.0, 200.0)
     ]  # the answer, not the earlier trial of its count
-    assert list(line.y) == [pytest.approx(x) for x in (750.0, 220.0, 200.0)]
-    assert line.marker.size[1] > line.marker.size[2] > line.marker.size[0] == 0
+    np.testing.assert_allclose(line.y, [np.nan, 220.0, 200.0])  # no line leads to what is off the scale
+    assert line.marker.size[1] > line.marker.size[2]
     arrows = [t for t in figure.data if t.marker.symbol == "triangle-up-open" and len(t.x)]
-    assert [(list(t.x), list(t.y)) for t in arrows] == [([2], [750.0])]
+    assert [(list(t.x), list(t.y), list(t.customdata)) for t in arrows] == [([2], [750.0], [pytest.approx(50_000.0)])]
     assert figure.layout.yaxis.range[1] > 750.0
 
 
@@ -117,15 +117,16 @@ def test_a_sweep_of_counts_makes_a_line_of_means():
 
 def test_the_frontier_joins_designs_that_no_cheaper_one_equals():
     figure = size.cost_frontier(size_frame(tried=TRIED), SLO)
-    frontier, meets, misses, _, best = figure.data
+    frontier, meets, misses, arrows, best = figure.data
     assert list(frontier.x) == [67.0, 100.0, 130.0]
     assert list(meets.x) == [100.0, 130.0, 190.0]
-    assert list(misses.x) == [67.0]
+    assert len(misses.x) == 0
+    assert list(arrows.x) == [67.0]
     assert (list(best.x), list(best.y)) == ([100.0], [pytest.approx(220.0)])
     assert "3 × ml.c5.xlarge, 100.00 USD" in best.name
     assert figure.layout.shapes[0].y0 == 250.0
     assert "Left out" not in figure.layout.title.subtitle.text
-    assert figure.layout.xaxis.title.text == "cost (USD)"
+    assert figure.layout.xaxis.title.text == "cost of the test (USD)"
 
 
 def test_a_design_without_a_price_is_left_out_and_counted():

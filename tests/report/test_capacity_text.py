@@ -82,4 +82,4 @@ def test_card_and_page(high_per_s):
     assert "Greatest rate that the pools hold" in page
     assert "Latency against the rate" in page
     none = frame(row("source", **NOTHING, binding="", replications=pd.NA, note="why"))
-    assert "No rate holds; the table tells why." in html(none)
+    assert "The source holds no rate." in html(none)

@@ -15,7 +15,7 @@ from datetime import datetime
 from html import escape
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -255,8 +255,9 @@ class LoadRun:
 
     def report(self, path: str | os.PathLike[str] = PAGE_IN_RUN) -> Path:
         """Write the run as one self-contained HTML page, and return its path."""
-        # Imported by name: report/ imports this module.
-        return cast(Path, import_module("shadowsim.report.load_page").write(self, path))
+        from shadowsim import write_report  # imported late: report/ imports this module
+
+        return write_report(self, path)
 
     def __repr__(self) -> str:
         target, verdict = self.about["target"]["url"], self.verdict.status

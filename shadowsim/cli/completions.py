@@ -1,0 +1,32 @@
+"""Completes what shells cannot know: paths of settings, metrics, instance types. Files are completed by the shell."""
+
+from __future__ import annotations
+
+METRICS = (
+    *("mean", "p50", "p90", "p95", "p99", "p99.9", "error_rate_4xx", "error_rate_5xx", "error_rate", "slo_miss"),
+    *("ttft_mean", "ttft_p50", "ttft_p99", "tpot_mean", "tpot_p95", "tpot_p99", "paired_mean", "paired_p50"),
+)
+
+
+def metric_names(incomplete: str) -> list[str]:
+    """Return the metrics of `compare` that begin so."""
+    return [name for name in METRICS if name.startswith(incomplete)]
+
+
+def setting_paths(incomplete: str) -> list[str]:
+    """Return the paths of --set that begin so, each with its sign =; nothing once the value is being typed."""
+    from shadowsim.reference.explain import known_paths
+    from shadowsim.scenario.paths import ALIASES, VARIANT_ALIASES
+
+    of_a_service = [path.removeprefix("services.*.") for path in known_paths() if path.startswith("services.*.")]
+    paths = [*ALIASES, *(f"{role}.{key}" for role in ("source", "shadow") for key in (*VARIANT_ALIASES, *of_a_service))]
+    paths = [path for path in (*paths, *known_paths()) if "*" not in path]  # a number or name must be known
+    return [f"{path}=" for path in sorted(set(paths)) if path.startswith(incomplete)]
+
+
+def instance_types(incomplete: str) -> list[str]:
+    """Return the instance types that begin so; of a list by commas, the last."""
+    from shadowsim.aws.instances import matching_types
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{t.name}" for t in matching_types("*") if t.name.startswith(last)]

@@ -1,0 +1,149 @@
+"""Tells what calibrations, predictions, agreements, logs and benchmarks answer, for their pages."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from shadowsim import plots
+from shadowsim.captures.agreement import Agreement
+from shadowsim.measuring.calibration import Calibration, figure_text
+from shadowsim.measuring.measurement import Measurement
+from shadowsim.measuring.overview import overview_rows
+from shadowsim.measuring.predict import NOT_RIGHT, RIGHT, ServicePrediction
+from shadowsim.measuring.step_model import StepFits
+from shadowsim.planning.scaling_documents import ScalingDocuments
+from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, chart, table_of
+from shadowsim.report.html_page import text
+from shadowsim.testing.benchmark_comparison import SLOWER, benchmark_answer, benchmark_notes, benchmark_rows
+from shadowsim.testing.benchmark_files import Timings
+from shadowsim.text import count, percent
+
+_MOST_EXAMPLES = 20
+
+
+def prediction_analysis(prediction: ServicePrediction) -> Analysis:
+    """Return the page of a prediction of a measured run."""
+    tone = {RIGHT: GOOD, NOT_RIGHT: BAD}.get(prediction.verdict, UNSURE)
+    rows = prediction.quantile_rows()
+    said = [f"{row[0]}: measured {row[1]}, predicted {row[2]}" for row in rows[1:]]
+    joined = [(*row[:3], f"{row[3]} {row[4]}".strip(), *row[5:]) for row in rows]
+    return Analysis(
+        kicker="Prediction of a measured run",
+        answer=prediction.reason,
+        charts=[chart("prediction", plots.measured_and_predicted(prediction.curve), f"{'; '.join(said)}.")],
+        tables=[table_of(joined, "The band holds all judged quantiles together.")],
+        status=prediction.verdict.capitalize(),
+        tone=tone,
+        notes=prediction.notes,
+    )
+
+
+def calibration_analysis(calibration: Calibration) -> Analysis:
+    """Return the page of a calibrated service."""
+    known = [one for one in calibration.parameters if one.is_identified]
+    found = [f"{one.name} {figure_text(one.name, one.value)}" for one in known if one.value or "error" not in one.name]
+    left_open = calibration.open_questions()
+    return Analysis(
+        kicker="Calibration of a service",
+        answer=f"The service has {', '.join(found)}." if found else "The data identify no parameter of the service.",
+        tables=[table_of([*map(list, calibration.parameter_rows())], "From and to: the interval of each parameter.")],
+        tone=NEUTRAL if found else UNSURE,
+        texts=[calibration.head, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in left_open)],
+        notes=calibration.notes,
+        documents={"The service, for services.VARIANT of a scenario": dict(calibration.service)},
+    )
+
+
+def steps_analysis(fits: StepFits) -> Analysis:
+    """Return the page of fitted step times."""
+    n = len(fits.fits)
+    first = fits.fits[0]
+    base, per = (figure_text(f"{key}", first.step[key]) for key in ("base_s", "per_sequence_s"))
+    said = f"{first.name}: a step takes {base}, and {per} more per sequence."
+    tables = [
+        table_of([["", "value", "standard error"], *map(list, fits.coefficient_rows(fit))], fits.heading(fit))
+        + "".join(f"<p>{text(line)}</p>" for line in (fits.misses_text(fit), *fit.notes) if line)
+        for fit in fits.fits
+    ]
+    return Analysis(
+        kicker="Step times of a language model’s server",
+        answer=said if n == 1 else f"{n} configurations have step times. {said}",
+        tables=tables,
+        notes=fits.notes,
+        documents={f"tokens of {fit.name}": fit.tokens for fit in fits.fits},
+    )
+
+
+def measurement_analysis(measurement: Measurement) -> Analysis:
+    """Return the page of a log or a load test's results."""
+    rows = overview_rows(measurement)
+    said = dict(reversed(rows))
+    return Analysis(
+        kicker="What a log says",
+        answer=f"{said['arrivals']}; latency: {said['latency']}; errors: {said['errors']}.",
+        tables=[table_of([["", "says"], *map(list, rows)])],
+        title=measurement.form,
+    )
+
+
+def agreement_analysis(agreement: Agreement, at_least: float | None = None) -> Analysis:
+    """Return the page of two variants' answers, with a goal for the share that is equal as values."""
+    within = agreement.within
+    tone, goal = NEUTRAL, ""
+    if at_least is not None:
+        is_met = within.low >= at_least
+        tone = GOOD if is_met else BAD if within.high < at_least else UNSURE
+        goal = f" The goal, at least {100.0 * at_least:g} %, is {'met' if is_met else 'not met'}."
+    bounds = f" (interval {percent(within.low, 2)} to {percent(within.high, 2)})" if within.of else ""
+    said = f"{percent(within.share, 2)} of {count(within.of)} answers are equal as values{bounds}.{goal}"
+    fields, rest = agreement.field_rows()
+    examples = [[e.inference_id, e.why, e.source, e.shadow] for e in agreement.examples[:_MOST_EXAMPLES]]
+    tables = [table_of([["", "share", "pairs", "interval"], *agreement.share_rows()])]
+    tables += [table_of(fields, f"Fields that differ most; {rest}.")] if fields else []
+    if examples:
+        tables.append(table_of([["inference id", "why", "source", "shadow"], *examples], "Pairs that disagree."))
+    return Analysis(
+        kicker="Answers of source and shadow",
+        answer=said,
+        tables=tables,
+        tone=tone,
+        texts=[f"{agreement.pairs_text()}."],
+        title=" and ".join(side.variant or "?" for side in (agreement.source, agreement.shadow)),
+        notes=[agreement.method_text(), *agreement.byte_notes(), *agreement.left_out()],
+    )
+
+
+def benchmarks_analysis(table: pd.DataFrame, old: Timings, new: Timings, margin_pct: float) -> Analysis:
+    """Return the page of a comparison of benchmarks."""
+    slower = (table["verdict"] == SLOWER).any()
+    answer = benchmark_answer(table, margin_pct)
+    head, *rows = benchmark_rows(table)
+    joined = [[row[0], *(f"{row[i]} {row[i + 1]}".strip() for i in (1, 3)), *row[5:]] for row in rows]
+    heads = ["benchmark", head[1], head[3], *head[5:9], "verdict"]
+    return Analysis(
+        kicker="Benchmarks of two versions",
+        answer=answer,
+        charts=[chart("changes", plots.benchmark_changes(table), answer)],
+        tables=[table_of([heads, *joined])],
+        status="Slower" if slower else "Not slower",
+        tone=BAD if slower else GOOD,
+        notes=[note for note in benchmark_notes(table, old, new, margin_pct) if note != answer],
+    )
+
+
+def scaling_analysis(printed: ScalingDocuments, size: Analysis | None = None) -> Analysis:
+    """Return the page of scaling policies as AWS takes them, and of the search that found them if there was one."""
+    documents = {"The documents, as AWS takes them": printed.documents}
+    if size is None:
+        names = ", ".join(printed.documents.get("Resources", printed.documents))
+        return Analysis("Scaling policies", f"Policies of {names}.", notes=printed.notes, documents=documents)
+    return Analysis(
+        kicker="Cheapest scaling policy that meets the goals",
+        answer=size.answer,
+        charts=size.charts,
+        tables=size.tables,
+        tone=size.tone,
+        texts=size.texts,
+        notes=[*size.notes, *printed.notes],
+        documents=documents,
+    )

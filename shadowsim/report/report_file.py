@@ -1,0 +1,52 @@
+"""Writes any result as an HTML page: a run, a load run, or an analysis."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shadowsim.measuring.generator.load_run import LoadRun
+from shadowsim.report import analysis_page, load_page, run_page
+from shadowsim.report.analysis_page import Analysed
+from shadowsim.report.planned_analyses import Goal
+from shadowsim.result import Result
+from shadowsim.scenario.scenario import Scenario
+
+
+def write_report(
+    thing: Result | LoadRun | Analysed,
+    path: str | os.PathLike[str] = "report.html",
+    *,
+    goal: Goal = None,
+    scenario: Scenario | None = None,
+) -> Path:
+    """Write a result as one self-contained HTML page, and return its path.
+
+    Parameters
+    ----------
+    thing : Result, LoadRun, DataFrame or result of an analysis
+        What `simulate`, `load`, `size`, `capacity`, `plan`, `sweep`, `compare`, `noise_floor`, `calibrate`, `predict`,
+        `agreement`, `step_model`, `scaling_policy` or `read_measurement` returned.
+    path : path
+        The file to write.
+    goal : str, Slo or float, optional
+        The goals of `size` or `capacity`, or the power of `plan`, in place of those that the frame was made for.
+    scenario : Scenario, optional
+        The scenario of an analysis: it gives the page its name and is shown at its end.
+
+    Raises
+    ------
+    InputError
+        If `thing` is anything else.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> plan = ss.plan("scenario.json", "p99 +10%")  # doctest: +SKIP
+    >>> ss.write_report(plan, "plan.html")  # doctest: +SKIP
+    """
+    if isinstance(thing, Result):
+        return run_page.write(thing, path)
+    if isinstance(thing, LoadRun):
+        return load_page.write(thing, path)
+    return analysis_page.write(thing, path, goal, scenario)
