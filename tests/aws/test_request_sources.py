@@ -137,7 +137,7 @@ def test_a_parameter_that_nothing_refers_to_is_refused():
         InputError, match=r"^parameters: must be what request refers to, got 'Rol\.Arn'; did you mean Role"
     ):
         Experiment.from_request(document, parameters={"Role.Arn": ROLE, "Rol.Arn": ROLE})
-    with pytest.raises(InputError, match=r"^parameters: are for a template or a plan, which request is not, got 'Name'"):
+    with pytest.raises(InputError, match="parameters: are for a template or a plan, which request is not, got 'Name'"):
         Experiment.from_request(REQUEST, parameters={"Name": "x"})
 
 
