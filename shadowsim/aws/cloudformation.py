@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shadowsim.errors import InputError, shown
@@ -56,11 +56,25 @@ def resources_of(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template, and the values that the caller gives for its parameters and for what else it refers to."""
+    """A template, and the values that the caller gives for its parameters and for what else it refers to.
+
+    Attributes
+    ----------
+    document, resources : mapping
+    given : mapping of str to object
+    defaults : dict of str to object
+        The parameters that had their Default, as far as values were resolved.
+    """
 
     document: Mapping[str, Any]
     resources: Mapping[str, Any]
     given: Mapping[str, object]
+    defaults: dict[str, object] = field(default_factory=dict)
+
+    def is_made(self, name: str) -> bool:
+        """Return whether a resource is made: it has no Condition, or one that holds or is not known."""
+        condition = self.resources[name].get("Condition")
+        return condition is None or self._condition({"Condition": condition}, 0) is not False
 
     def properties(self, name: str) -> dict[str, Any]:
         """Return the properties of a resource, with references resolved or `Unresolved`."""
@@ -68,14 +82,10 @@ class Template:
         resolved = self._value(properties if isinstance(properties, Mapping) else {}, 0)
         return resolved if isinstance(resolved, dict) else {}
 
-    def parameter_notes(self) -> list[str]:
-        """Return a sentence on the Defaults that stand for parameters."""
-        used = [
-            f"{name} = {shown(parameter['Default'])}"
-            for name, parameter in self._section("Parameters").items()
-            if isinstance(parameter, Mapping) and "Default" in parameter and name not in self.given
-        ]
-        return [f"Parameters of the template have their Default: {', '.join(used)}."] if used else []
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence on the Defaults that stood for parameters."""
+        used = ", ".join(f"{name} = {shown(value)}" for name, value in self.defaults.items())
+        return (f"parameters of the template have their Default: {used}.",) if used else ()
 
     def _section(self, name: str) -> Mapping[str, Any]:
         section = self.document.get(name)
@@ -124,7 +134,7 @@ class Template:
         parameter = self._section("Parameters").get(name)
         if not isinstance(parameter, Mapping) or "Default" not in parameter:
             return Unresolved(name)
-        default = parameter["Default"]
+        default = self.defaults[name] = parameter["Default"]
         is_list = str(parameter.get("Type", "")).startswith(("List<", "CommaDelimitedList"))
         return [part.strip() for part in default.split(",")] if is_list and isinstance(default, str) else default
 

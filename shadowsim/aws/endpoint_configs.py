@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shadowsim.aws.cloudformation import Unresolved
 from shadowsim.errors import InputError
 
 PLACEHOLDER_ROLE = "arn:aws:iam::111122223333:role/shadowsim"
@@ -98,8 +97,6 @@ def _share(source: Mapping[str, Any], shadow: Mapping[str, Any], path: str) -> i
     for kind, variant in zip(_KINDS, (source, shadow), strict=True):
         weight = variant.get("InitialVariantWeight")
         where = f"{path}.{kind}.0.InitialVariantWeight"
-        if isinstance(weight, Unresolved):
-            raise InputError(where, f"refers to {weight}, which is not known before the deployment")
         if weight is not None and (
             isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0.0
         ):

@@ -49,6 +49,28 @@ class RequestSource:
     routing: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Given(dict[str, object]):
+    """Values that the caller gives, which remember what was asked for."""
+
+    def __init__(self, values: Mapping[str, object]):
+        super().__init__(values)
+        self.asked = set[str]()
+
+    @property
+    def used(self) -> set[str]:
+        """Those that were asked for."""
+        return self.asked & set(self)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(str(key))
+        return super().__contains__(key)
+
+    def get(self, key: str, default: object = None) -> object:
+        """Return a value, and remember that it was asked for."""
+        self.asked.add(key)
+        return super().get(key, default)
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     action: str
@@ -81,10 +103,13 @@ def request_source(
     InputError
         It holds no request, several, or one that refers to something unknown.
     """
-    candidates = _candidates(document, parameters or {})
+    given = _Given(parameters or {})
+    candidates = _candidates(document, given)
     if candidates is None:
         if resource is not None:
             raise InputError("resource", f"chooses one of several resources, and {path} has none", resource)
+        if given:
+            raise InputError("parameters", f"are for a template or a plan, which {path} is not", next(iter(given)))
         if has_shadow(document):
             return _of_config(document, path, {})
         if sum(key in document for key in _DESCRIPTION) > 1 and "EndpointConfigArn" not in document:
@@ -92,6 +117,9 @@ def request_source(
         refuse_other_document(document, path)
         return RequestSource(dict(document))
     name = _chosen(candidates, path, resource)
+    unused = next((key for key in given if key not in given.used), None)
+    if unused is not None:
+        raise InputError("parameters", f"must be what {path} refers to", unused, hint=did_you_mean(unused, given.asked))
     candidate, at = candidates[name], f"{path}.{name}" if name else path
     assumed = {f"experiment.{i}": f"experiment: {note}" for i, note in enumerate(candidate.notes)}
     if candidate.action == _CONFIG:
@@ -114,13 +142,12 @@ def _candidates(document: Mapping[str, Any], given: Mapping[str, object]) -> dic
         resources = resources_of(document)
         if resources is None:
             return None
-        template = Template(document, resources, given)
-        notes = tuple(template.parameter_notes())
-        known = {
-            name: _Candidate(_TYPES[resource["Type"]], template.properties(name), notes)
-            for name, resource in resources.items()
-            if resource["Type"] in _TYPES
-        }
+        known = {}
+        for name, resource in resources.items():
+            template = Template(document, resources, given)
+            if resource["Type"] in _TYPES and template.is_made(name):
+                members = template.properties(name)
+                known[name] = _Candidate(_TYPES[resource["Type"]], members, template.notes())
     return {
         name: candidate
         for name, candidate in known.items()

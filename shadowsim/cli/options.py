@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -78,11 +78,9 @@ def _page_file(file: Path | None) -> Path | None:
 
 File = Annotated[
     Origin | None,
-    typer.Argument(parser=Origin, metavar="FILE", help=_FILE_HELP, show_default="the built-in scenario"),
+    typer.Argument(metavar="FILE", help=_FILE_HELP, show_default="the built-in scenario"),
 ]
-RequiredFile = Annotated[
-    Origin | None, typer.Argument(parser=Origin, metavar="FILE", help=_FILE_HELP, show_default=False)
-]
+RequiredFile = Annotated[Origin | None, typer.Argument(metavar="FILE", help=_FILE_HELP, show_default=False)]
 _FromAws = Annotated[
     str | None,
     typer.Option("--from-aws", metavar="NAME", help="Take the experiment that exists in AWS (boto3), and no file."),
@@ -108,7 +106,7 @@ def from_anywhere(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def with_origin(
         *args: Any,
-        file: Origin | None = None,
+        file: str | None = None,
         from_aws: str | None = None,
         resource: str | None = None,
         parameter: list[str] | None = None,
@@ -118,14 +116,17 @@ def from_anywhere(command: Callable[..., None]) -> Callable[..., None]:
             raise InputError("--from-aws", "must not be given together with a file")
         if file is None and from_aws is None and (resource or parameter):
             raise InputError("--resource" if resource else "--parameter", "needs a file")
+        origin = None
         if from_aws is not None or file is not None:
-            file = Origin("" if file is None else file.file, from_aws, resource, dict(map(_parameter, parameter or [])))
-        command(*args, file=file, **options)
+            origin = Origin(file or "", from_aws, resource, dict(map(_parameter, parameter or [])))
+        command(*args, file=origin, **options)
 
     signature = inspect.signature(command, eval_str=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     new = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _ORIGIN_OPTIONS.items()]
     own = [parameter.replace(kind=keyword) for parameter in signature.parameters.values()]
+    place = [parameter.name for parameter in own].index("file")
+    own[place] = own[place].replace(annotation=Annotated[str | None, *get_args(own[place].annotation)[1:]])
     with_origin.__signature__ = signature.replace(parameters=[*own, *new])  # type: ignore[attr-defined]
     with_origin.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *new)}
     return with_origin

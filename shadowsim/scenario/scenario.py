@@ -488,7 +488,15 @@ class Scenario:
         return cast(dict[str, object], plain(self.document))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a scenario file. Relative paths in it are rewritten to be relative to its folder."""
+        """Write a scenario file in JSON, which is YAML, too. Relative paths are rewritten to be relative to its folder.
+
+        Raises
+        ------
+        InputError
+            The file's ending is that of TOML, as which it could not be read.
+        """
+        if Path(path).suffix.lower() == ".toml":
+            raise InputError(f"{path}", "must not end in .toml: scenarios are written in JSON")
         folder = Path(path).resolve().parent
         document = self.to_dict()
         blocks = [stream.path for stream in self.traffic.streams]

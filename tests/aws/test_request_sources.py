@@ -128,7 +128,23 @@ def test_references_are_resolved_or_refused_by_their_path():
     assert (found.role_arn, found.description, found.sampling_percentage) == (ROLE, "from a template", 5)
     scenario = Scenario.of(document, 10.0, parameters={"Role.Arn": ROLE, "N": 7})
     assert scenario.experiment.sampling_percentage == 7
-    assert "experiment: Parameters of the template have their Default: Note = from a template." in scenario.assumptions
+    assert "experiment: parameters of the template have their Default: Note = from a template." in scenario.assumptions
+
+
+def test_a_parameter_that_nothing_refers_to_is_refused():
+    document = with_properties(RoleArn={"Fn::GetAtt": ["Role", "Arn"]})
+    with pytest.raises(
+        InputError, match=r"^parameters: must be what request refers to, got 'Rol\.Arn'; did you mean Role"
+    ):
+        Experiment.from_request(document, parameters={"Role.Arn": ROLE, "Rol.Arn": ROLE})
+    with pytest.raises(InputError, match="parameters: are for a template or a plan, which request is not, got 'Name'"):
+        Experiment.from_request(REQUEST, parameters={"Name": "x"})
+
+
+def test_a_resource_whose_condition_does_not_hold_is_no_candidate():
+    document = template(Exp=RESOURCE, Other=RESOURCE | {"Condition": "Never"})
+    document["Conditions"] = {"Never": {"Fn::Equals": ["a", "b"]}}
+    assert request_source(document).request == REQUEST
 
 
 def test_several_candidates_are_named_and_one_is_chosen(tmp_path):
