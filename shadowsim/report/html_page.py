@@ -169,7 +169,7 @@ def paragraphs(texts: Iterable[str]) -> str:
 
 def assumptions_list(sentences: Iterable[str]) -> str:
     """Return what was assumed as a list with a heading, "" for nothing."""
-    items = "".join(f"<li>{text(s)}</li>" for s in sentences)
+    items = "".join(f"<li>{prose(s)}</li>" for s in sentences)
     return f"<h3>Assumed, since the input does not say</h3>\n<ul>{items}</ul>" if items else ""
 
 

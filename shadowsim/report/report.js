@@ -7,7 +7,8 @@ const drawn = new Set();
 let json = "", printing = false;
 
 async function unpacked(id) {
-  const packed = Uint8Array.from(atob(textOf(id)), (letter) => letter.charCodeAt(0));
+  const letters = atob(textOf(id)), packed = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) packed[i] = letters.charCodeAt(i);
   return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 }
 
