@@ -83,6 +83,14 @@ def test_the_same_model_is_as_simulated_and_another_one_is_not(equal, slower):
     assert set(slower.comparison.set_index("metric").loc[["mean", "p50"], "outcome"]) == {"worse"}
 
 
+def test_short_tests_are_compared_request_by_request(scenario):
+    minute = scenario.replace({"horizon_s": 60.0, "run.period_s": 60.0})
+    run = ss.rehearsal(live(minute), ss.simulate(minute.replace({"run.period_s": 1.0})))
+    assert run.against_simulation["method"].str.startswith("requests").all()
+    sampled = ss.rehearsal(live(minute), ss.simulate(minute.replace({"run.sample_requests": 100})))
+    assert not sampled.against_simulation["method"].str.startswith("requests").any()
+
+
 def test_a_short_test_tells_nothing(scenario):
     short = scenario.replace({"horizon_s": 3.0, "run.period_s": 1.0})
     run = ss.rehearsal(live(short), ss.simulate(short))
