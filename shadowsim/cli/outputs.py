@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from shadowsim.measuring.generator.load_run import LoadRun
-    from shadowsim.measuring.rehearsal import Rehearsal
+    from shadowsim.measuring.rehearsal import LiveRehearsal
     from shadowsim.report.analysis_page import Goal
     from shadowsim.result import Result
     from shadowsim.scenario.scenario import Scenario
@@ -81,7 +81,7 @@ def remove_earlier(out: Path, folders: Sequence[Path], report: bool) -> list[Pat
     return removed
 
 
-def write_page(run: Result | LoadRun | Rehearsal, file: Path) -> Path:
+def write_page(run: Result | LoadRun | LiveRehearsal, file: Path) -> Path:
     """Write a run as an HTML page."""
     if os.path.isdir(file):
         raise InputError("-o", f"must be a file, but {file} is a directory")
