@@ -296,6 +296,8 @@ def plan_load(
     processes = integer(processes, "processes", least=1, most=64)
     if max_in_flight is not None and integer(max_in_flight, "max_in_flight", least=1) < processes:
         raise InputError("max_in_flight", f"must be >= {processes}, the number of processes", max_in_flight)
+    if rate_per_s is not None:
+        rate_per_s = number(rate_per_s, "rate_per_s", above=0.0)
     if max_rate_per_s is not None:
         max_rate_per_s = number(max_rate_per_s, "max_rate_per_s", above=0.0)
     if timeout_s is not None:

@@ -29,7 +29,7 @@ from shadowsim.statistics.sections import frames_of, is_complete
 from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS
 
 AS_SIMULATED, DIFFERS, CANNOT_TELL = "as simulated", "not as simulated", "cannot tell"
-HIGHER, LOWER = "higher than simulated", "lower than simulated"
+HIGHER, LOWER, UNDECIDED = "higher than simulated", "lower than simulated", "undecided"
 NEEDED = ("mean", "p50", "p90", "p95")
 JUDGED = (*NEEDED, "p99")
 CALLERS = "callers"
@@ -56,7 +56,7 @@ class LiveRehearsal:
     against_simulation : DataFrame
         Each live variant compared with the simulated one: the frame of `compare_runs` with the simulation as its
         baseline, and the column `agreement`: "as simulated" where the interval of the difference lies within the
-        margin, "higher" or "lower than simulated" where it lies beyond it, else "cannot tell".
+        margin, "higher" or "lower than simulated" where it lies beyond it, else "undecided".
     """
 
     live: Result = field(repr=False)
@@ -212,7 +212,7 @@ def _agreement(row: pd.Series[Any]) -> str:
         return HIGHER
     if row["high"] < -row["margin"]:
         return LOWER
-    return AS_SIMULATED if row["low"] >= -row["margin"] and row["high"] <= row["margin"] else CANNOT_TELL
+    return AS_SIMULATED if row["low"] >= -row["margin"] and row["high"] <= row["margin"] else UNDECIDED
 
 
 def _verdict(agreements: dict[str, str]) -> str:

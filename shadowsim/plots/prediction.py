@@ -1,4 +1,4 @@
-"""Draws measured latencies beside predicted or simulated ones: quantile curves, and a prediction's band."""
+"""Draws measured latencies beside predicted or simulated ones: quantile curves, a prediction's band."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes one HTML page of a rehearsal: callers, live source and shadow, their comparison, the simulation beside them."""
+"""Makes one HTML page of a rehearsal: callers, live source and shadow, and the simulation beside."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_a_short_test_tells_nothing(scenario):
     short = scenario.replace({"horizon_s": 3.0, "run.period_s": 1.0})
     run = ss.rehearsal(live(short), ss.simulate(short))
     assert run.verdicts == {"source": "cannot tell", "shadow": "cannot tell"}
-    assert "cannot tell: mean" in str(run)
+    assert "undecided: mean" in str(run)
 
 
 def test_the_text_names_what_differs(equal, slower):
