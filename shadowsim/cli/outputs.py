@@ -16,7 +16,7 @@ from shadowsim.option_defaults import PAGE_IN_RUN
 
 if TYPE_CHECKING:
     from shadowsim.measuring.generator.load_run import LoadRun
-    from shadowsim.measuring.rehearsal import Rehearsal
+    from shadowsim.measuring.rehearsal import LiveRehearsal
     from shadowsim.report.analysis_page import Analysed
     from shadowsim.report.planned_analyses import Goal
     from shadowsim.result import Result
@@ -82,7 +82,7 @@ def remove_earlier(out: Path, folders: Sequence[Path], report: bool) -> list[Pat
     return removed
 
 
-def write_page(run: Result | LoadRun | Rehearsal, file: Path) -> Path:
+def write_page(run: Result | LoadRun | LiveRehearsal, file: Path) -> Path:
     """Write a run as an HTML page."""
     if os.path.isdir(file):
         raise InputError("-o", f"must be a file, but {file} is a directory")

@@ -316,6 +316,8 @@ def plan_load(
     processes = integer(processes, "processes", least=1, most=64)
     if max_in_flight is not None and integer(max_in_flight, "max_in_flight", least=1) < processes:
         raise InputError("max_in_flight", f"must be >= {processes}, the number of processes", max_in_flight)
+    if rate_per_s is not None:
+        rate_per_s = number(rate_per_s, "rate_per_s", above=0.0)
     if max_rate_per_s is not None:
         max_rate_per_s = number(max_rate_per_s, "max_rate_per_s", above=0.0)
     if timeout_s is not None:
@@ -531,9 +533,9 @@ def _target(
         if not name or not name.isascii() or any(c in f"{name}{value}" for c in "\r\n\0") or " " in name:
             raise InputError("headers", "must be a name and a value of HTTP", f"{name}: {value}")
     if url is not None:
-        given = {"endpoint_url": endpoint_url, "region": region, "stream": stream or None}
+        given = {"endpoint_url": endpoint_url, "region": region, "stream": "" if stream else None}
         for option in (name for name, one in given.items() if one is not None):
-            raise InputError(option, "is for `endpoint`, not for a URL", given[option])
+            raise InputError(option, "is for `endpoint`, not for a URL", *filter(None, [given[option]]))
         return Target(protocol, checked_url(url), method.upper(), dict(headers or {}), id_prefix=ids)
     assert endpoint is not None
     if method.upper() != "POST" or protocol != HTTP:

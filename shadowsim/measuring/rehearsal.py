@@ -25,10 +25,11 @@ from shadowsim.option_defaults import PAGE_IN_RUN
 from shadowsim.planning.run_comparison import compare_runs
 from shadowsim.result import Result
 from shadowsim.statistics.comparison import compare
-from shadowsim.statistics.sections import frames_of
-from shadowsim.statistics.terms import BETTER, CONFIDENCE, MARGIN_PCT, MARGIN_POINTS, SAME, WORSE
+from shadowsim.statistics.sections import frames_of, is_complete
+from shadowsim.statistics.terms import CONFIDENCE, MARGIN_PCT, MARGIN_POINTS
 
 AS_SIMULATED, DIFFERS, CANNOT_TELL = "as simulated", "not as simulated", "cannot tell"
+HIGHER, LOWER, UNDECIDED = "higher than simulated", "lower than simulated", "undecided"
 NEEDED = ("mean", "p50", "p90", "p95")
 JUDGED = (*NEEDED, "p99")
 CALLERS = "callers"
@@ -38,7 +39,7 @@ _DEPTHS = (*(i / 50.0 for i in range(1, 48)), 0.95, 0.96, 0.97, 0.98, 0.985, 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rehearsal:
+class LiveRehearsal:
     """A live shadow test, its simulation, and what its callers measured; `str()` gives a report.
 
     Attributes
@@ -54,7 +55,8 @@ class Rehearsal:
         The live shadow compared with the live source: the frame of `compare`.
     against_simulation : DataFrame
         Each live variant compared with the simulated one: the frame of `compare_runs` with the simulation as its
-        baseline.
+        baseline, and the column `agreement`: "as simulated" where the interval of the difference lies within the
+        margin, "higher" or "lower than simulated" where it lies beyond it, else "undecided".
     """
 
     live: Result = field(repr=False)
@@ -68,10 +70,10 @@ class Rehearsal:
     def verdicts(self) -> dict[str, str]:
         """Whether the live "source" and "shadow" are as simulated: "as simulated", "not as simulated", "cannot tell".
 
-        One difference in the mean, p50, p90, p95 or p99 makes a variant not as simulated; to be as simulated, all of
-        these but p99 must have been shown not to differ by more than the margin.
+        One of the mean, p50, p90, p95 and p99 that differs by more than the margin makes a variant not as simulated; to
+        be as simulated, all of these but p99 must have been shown not to.
         """
-        return {role: _verdict(dict(zip(part["metric"], part["outcome"], strict=True))) for role, part in self._roles()}
+        return {role: _verdict(dict(zip(p["metric"], p["agreement"], strict=True))) for role, p in self._roles()}
 
     def _roles(self) -> list[tuple[str, pd.DataFrame]]:
         table = self.against_simulation[self.against_simulation["metric"].isin(JUDGED)]
@@ -111,7 +113,7 @@ class Rehearsal:
 
     def __repr__(self) -> str:
         source, shadow = self.verdicts.values()
-        return f"<Rehearsal of {self.simulated.scenario.experiment.name}: source {source}, shadow {shadow}>"
+        return f"<LiveRehearsal of {self.simulated.scenario.experiment.name}: source {source}, shadow {shadow}>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
@@ -128,7 +130,7 @@ def rehearsal(
     margin_pct: float = MARGIN_PCT,
     margin_points: float = MARGIN_POINTS,
     confidence: float = CONFIDENCE,
-) -> Rehearsal:
+) -> LiveRehearsal:
     """Put a live shadow test beside its simulation and beside what its callers measured.
 
     Parameters
@@ -167,8 +169,11 @@ def rehearsal(
         scenario = replace(scenario, seed=scenario.seed + 1)  # other arrivals
     run = Result(scenario, held["windows"], held["latency"], held["requests"])
     comparison = compare(held, **terms)
-    against = compare_runs(run, simulation, **terms)
-    return Rehearsal(run, simulation, callers, _figures(comparison, against, callers), comparison, against)
+    # a server's windows are minutes: few for a short test, whose single requests tell more
+    by_requests = all("requests" in one and is_complete(one) for one in (held, *frames_of(simulation)))
+    against = compare_runs(run, simulation, method="requests" if by_requests else None, **terms)
+    against["agreement"] = against.apply(_agreement, axis=1)
+    return LiveRehearsal(run, simulation, callers, _figures(comparison, against, callers), comparison, against)
 
 
 def _same_traffic(load: LoadRun, simulation: Result) -> bool:
@@ -181,7 +186,7 @@ def _same_traffic(load: LoadRun, simulation: Result) -> bool:
 
 
 def _figures(comparison: pd.DataFrame, against: pd.DataFrame, load: LoadRun | None) -> pd.DataFrame:
-    """Return the frame `Rehearsal.figures`."""
+    """Return the frame `LiveRehearsal.figures`."""
     columns: dict[str, list[float]] = {} if load is None else {CALLERS: _of_callers(load)}
     live = comparison.set_index("metric")
     for role in ROLES:
@@ -202,7 +207,15 @@ def _column(table: pd.DataFrame, value: str, n: str) -> list[float]:
     return [n_requests, *(float(cast(Any, table[value].get(name, np.nan))) for name in FIGURES[1:])]
 
 
-def _verdict(outcomes: dict[str, str]) -> str:
-    if {WORSE, BETTER} & set(outcomes.values()):
+def _agreement(row: pd.Series[Any]) -> str:
+    if row["low"] > row["margin"]:
+        return HIGHER
+    if row["high"] < -row["margin"]:
+        return LOWER
+    return AS_SIMULATED if row["low"] >= -row["margin"] and row["high"] <= row["margin"] else UNDECIDED
+
+
+def _verdict(agreements: dict[str, str]) -> str:
+    if {HIGHER, LOWER} & set(agreements.values()):
         return DIFFERS
-    return AS_SIMULATED if all(outcomes.get(name) == SAME for name in NEEDED) else CANNOT_TELL
+    return AS_SIMULATED if all(agreements.get(name) == AS_SIMULATED for name in NEEDED) else CANNOT_TELL

@@ -50,7 +50,7 @@ from shadowsim.planning.plan_designs import (
 )
 from shadowsim.planning.plan_effects import Effect, ServiceFactors, parse_effect, service_factors
 from shadowsim.planning.plan_power import PowerEstimator, differences, mean_and_error, mean_source
-from shadowsim.planning.plan_rehearsals import RehearsalResult, RehearsedTest, levels_of, mean_rate
+from shadowsim.planning.plan_rehearsals import RehearsalResult, Rehearsal, levels_of, mean_rate
 from shadowsim.planning.sheet import Sheet
 from shadowsim.planning.slo import with_pairs
 from shadowsim.quantities import integer, number
@@ -204,7 +204,7 @@ def plan(
             for duration_s in lengths_s:
                 segment = segments[duration_s]
                 if segment not in estimators:
-                    rehearsal = RehearsedTest.of(segment.of(test), effect, levels)
+                    rehearsal = Rehearsal.of(segment.of(test), effect, levels)
                     without = rehearse(rehearsal.with_shadow(factors.none), runs, advance)
                     with_effect = rehearse(rehearsal.with_shadow(factors.effect, effect.amount), runs, advance)
                     billed[segment] = _mean_billed(without)
@@ -221,7 +221,7 @@ def plan(
 
 
 def _rehearse(
-    rehearsal: RehearsedTest,
+    rehearsal: Rehearsal,
     runs: Sequence[int],
     advance: Callable[[float], object] = lambda _: None,
     *,
@@ -251,7 +251,7 @@ def _factors(
     longer = segment.longer(enough_s)
     n_runs = min(max(SOLVING_RUNS, int(SOLVING_RUNS * enough_s / longer.length_s)), MOST_SOLVING_RUNS)
     runs = range(first_run, first_run + n_runs)
-    rehearsal = RehearsedTest.of(longer.of(production), effect, levels_of(0.05, 1))
+    rehearsal = Rehearsal.of(longer.of(production), effect, levels_of(0.05, 1))
 
     def metrics(factor: float) -> tuple[float, float]:
         results = rehearse(rehearsal.with_shadow(factor), runs)

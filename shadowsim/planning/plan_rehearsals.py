@@ -88,7 +88,7 @@ class RehearsalResult:
 
 
 @dataclass(frozen=True, slots=True)
-class RehearsedTest:
+class Rehearsal:
     """A rehearsal's scenario and the kernel's tables for it, which depend on no seed.
 
     Attributes
@@ -108,11 +108,11 @@ class RehearsedTest:
     levels: tuple[float, ...]
 
     @classmethod
-    def of(cls, scenario: Scenario, effect: Effect, levels: tuple[float, ...]) -> RehearsedTest:
+    def of(cls, scenario: Scenario, effect: Effect, levels: tuple[float, ...]) -> Rehearsal:
         """Prepare the rehearsals of a scenario."""
         return cls(scenario, columns(scenario, arrivals_of(scenario)), effect, levels)
 
-    def with_shadow(self, service_factor: float, added_errors: float = 0.0) -> RehearsedTest:
+    def with_shadow(self, service_factor: float, added_errors: float = 0.0) -> Rehearsal:
         """Return the rehearsal of a shadow with other service times, or with other errors.
 
         Parameters

@@ -60,7 +60,7 @@ def live_and_simulated(curves: pd.DataFrame) -> go.Figure:
     Parameters
     ----------
     curves : DataFrame
-        `Rehearsal.curves`.
+        `LiveRehearsal.curves`.
 
     Returns
     -------

@@ -27,10 +27,10 @@ from shadowsim.report.rehearsal_text import (
 )
 
 if TYPE_CHECKING:
-    from shadowsim.measuring.rehearsal import Rehearsal
+    from shadowsim.measuring.rehearsal import LiveRehearsal
 
 
-def html(run: Rehearsal) -> str:
+def html(run: LiveRehearsal) -> str:
     """Return the page of a rehearsal: a complete HTML document of about 5 MB, nearly all of it Plotly's script."""
     experiment = run.simulated.scenario.experiment
     charts = [
@@ -69,12 +69,12 @@ def html(run: Rehearsal) -> str:
     return page("Rehearsal", experiment.name, experiment.description or "", main, charts, footer)
 
 
-def write(run: Rehearsal, path: str | os.PathLike[str]) -> Path:
+def write(run: LiveRehearsal, path: str | os.PathLike[str]) -> Path:
     """Write the page of a rehearsal to a file, and return its path."""
     return save(html(run), path)
 
 
-def _against(run: Rehearsal, role: str, sentence: str) -> str:
+def _against(run: LiveRehearsal, role: str, sentence: str) -> str:
     rows = run.against_simulation[run.against_simulation["role"] == role]
     return f"""<section aria-labelledby="{role}">
 <h2 id="{role}">The live {role} against its simulation {badge(run.verdicts[role])}</h2>

@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shadowsim.frames import ROLES
+from shadowsim.measuring.rehearsal import HIGHER, LOWER
 from shadowsim.report.comparison_text import change, interval, records
 from shadowsim.report.load_text import target_lines, verdict_lines
-from shadowsim.statistics.terms import BETTER, NOT_ENOUGH_DATA, NOT_JUDGED, SAME, WORSE
+from shadowsim.statistics.terms import BETTER, NOT_JUDGED, WORSE
 from shadowsim.text import count, grid, percent, time_text, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from shadowsim.measuring.rehearsal import Rehearsal
+    from shadowsim.measuring.rehearsal import LiveRehearsal
 
-_AGAINST = {WORSE: "higher than simulated", BETTER: "lower than simulated", SAME: "as simulated"}
 CALIBRATED = "Intervals hold the chance of the runs; that the service was itself measured is in the bands of `predict`."
 
 
-def rehearsal_text(run: Rehearsal) -> str:
+def rehearsal_text(run: LiveRehearsal) -> str:
     """Return a rehearsal in lines of at most 80 columns."""
     callers = [] if run.load is None else ["", *target_lines(run.load), *verdict_lines(run.load)]
     lines = [*map(wrapped, what_ran(run)), *callers, "", grid(figure_rows(run)), ""]
@@ -29,7 +29,7 @@ def rehearsal_text(run: Rehearsal) -> str:
     return "\n".join([*lines, wrapped(CALIBRATED)])
 
 
-def what_ran(run: Rehearsal) -> list[str]:
+def what_ran(run: LiveRehearsal) -> list[str]:
     """Return sentences on the live test: its requests, the share copied, and lost copies."""
     experiment = run.simulated.scenario.experiment
     n, n_copies = (int((run.live.requests["role"] == role).sum()) for role in ROLES)
@@ -42,7 +42,7 @@ def what_ran(run: Rehearsal) -> list[str]:
     ]
 
 
-def figure_rows(run: Rehearsal) -> list[list[str]]:
+def figure_rows(run: LiveRehearsal) -> list[list[str]]:
     """Return the figures under two rows of headings: who, and whether live or simulated."""
     names = [name.partition("_") for name in run.figures.columns]
     rows = [
@@ -68,13 +68,13 @@ def figure_text(figure: str, value: float) -> str:
     return percent(value, 2) if figure == "error_rate" else time_text(value)
 
 
-def difference_sentence(run: Rehearsal) -> str:
+def difference_sentence(run: LiveRehearsal) -> str:
     """Return how the live shadow differs from the live source."""
     judged = run.comparison[run.comparison["outcome"] != NOT_JUDGED]
     return f"Shadow against source, live: {_by_verdict(judged, lambda row: str(row['verdict']))}."
 
 
-def agreement_sentences(run: Rehearsal) -> list[str]:
+def agreement_sentences(run: LiveRehearsal) -> list[str]:
     """Return for each variant whether it is as simulated, and which metrics are not."""
     sentences = []
     for role in ROLES:
@@ -84,16 +84,17 @@ def agreement_sentences(run: Rehearsal) -> list[str]:
 
 
 def agreement_text(row: Mapping[str, Any]) -> str:
-    """Return the verdict on a live metric against the simulated one."""
-    return _AGAINST.get(row["outcome"], NOT_ENOUGH_DATA)
+    """Return whether a live metric is as the simulated one."""
+    return str(row["agreement"])
 
 
 def _by_verdict(table: pd.DataFrame, verdict_of: Callable[[Mapping[str, Any]], str]) -> str:
     """Return the metrics by verdict, those that differ with their changes."""
     groups: dict[str, list[str]] = {}
     for row in records(table):
-        differs = row["outcome"] in (WORSE, BETTER)
+        verdict = verdict_of(row)
+        differs = verdict in (HIGHER, LOWER) or ("agreement" not in row and row["outcome"] in (WORSE, BETTER))
         within = "" if interval(row) == "-" else f" ({interval(row)})"
         shown = f" {change(row)}{within}" if differs and change(row) != "-" else ""
-        groups.setdefault(verdict_of(row), []).append(f"{label(str(row['metric']))}{shown}")
+        groups.setdefault(verdict, []).append(f"{label(str(row['metric']))}{shown}")
     return "; ".join(f"{verdict}: {', '.join(metrics)}" for verdict, metrics in groups.items()) or "nothing to compare"

@@ -106,6 +106,8 @@ def test_the_designed_experiment(url):
         (("http://h/",), "--rate: must be given, or --scenario or --stages"),
         (("http://h/", "--rate", "x"), "--rate: must be a number, got 'x'"),
         (("http://h/", "--rate", "1", "--duration", "0"), "--duration: must be > 0"),
+        (("http://h/", "--rate", "0"), "--rate: must be a finite number > 0"),
+        (("http://h/", "--rate", "1", "--stream"), "--stream: is for --endpoint, not for a URL"),
         (("http://h/", "--rate", "1", "--slo", "p99"), "slo: must be METRIC OP VALUE"),
         (("http://h/", "--rate", "1", "--slo", "shadow.p99 < 1s"), "slo: must not be the shadow's"),
         (("http://h/", "--rate", "1", "--header", "x"), "--header: must be a name and a value"),

@@ -83,11 +83,19 @@ def test_the_same_model_is_as_simulated_and_another_one_is_not(equal, slower):
     assert set(slower.comparison.set_index("metric").loc[["mean", "p50"], "outcome"]) == {"worse"}
 
 
+def test_short_tests_are_compared_request_by_request(scenario):
+    minute = scenario.replace({"horizon_s": 60.0, "run.period_s": 60.0})
+    run = ss.rehearsal(live(minute), ss.simulate(minute.replace({"run.period_s": 1.0})))
+    assert run.against_simulation["method"].str.startswith("requests").all()
+    sampled = ss.rehearsal(live(minute), ss.simulate(minute.replace({"run.sample_requests": 100})))
+    assert not sampled.against_simulation["method"].str.startswith("requests").any()
+
+
 def test_a_short_test_tells_nothing(scenario):
     short = scenario.replace({"horizon_s": 3.0, "run.period_s": 1.0})
     run = ss.rehearsal(live(short), ss.simulate(short))
     assert run.verdicts == {"source": "cannot tell", "shadow": "cannot tell"}
-    assert "not enough data: mean" in str(run)
+    assert "undecided: mean" in str(run)
 
 
 def test_the_text_names_what_differs(equal, slower):
@@ -96,7 +104,7 @@ def test_the_text_names_what_differs(equal, slower):
     assert "Shadow: not as simulated. higher than simulated: mean +5" in text
     assert "Copies lost: none." in text
     assert "3 by server_lag" in " ".join(str(equal).split())
-    assert repr(equal) == "<Rehearsal of built-in: source as simulated, shadow as simulated>"
+    assert repr(equal) == "<LiveRehearsal of built-in: source as simulated, shadow as simulated>"
 
 
 def test_callers_stand_beside_and_share_the_arrivals_of_the_simulation(scenario):

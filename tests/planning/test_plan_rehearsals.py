@@ -7,7 +7,7 @@ from cases import scenario, service
 from shadowsim import InputError, compare, replication
 from shadowsim.engine.simulate import run
 from shadowsim.planning.plan_effects import parse_effect
-from shadowsim.planning.plan_rehearsals import RehearsedTest, least_length_s, levels_of, mean_rate, stand_in
+from shadowsim.planning.plan_rehearsals import Rehearsal, least_length_s, levels_of, mean_rate, stand_in
 
 POISSON = {"process": "poisson", "rate_per_s": 100.0}
 DAY = {"kind": "diurnal", "base_per_s": 50.0, "peak_per_s": 150.0}
@@ -33,7 +33,7 @@ def frames(one):
 )
 def test_a_rehearsal_is_judged_as_compare_judges_the_run(text):
     effect, base = parse_effect(text), case()
-    rehearsal = RehearsedTest.of(base, effect, levels_of(0.1, 1))
+    rehearsal = Rehearsal.of(base, effect, levels_of(0.1, 1))
     rows = [
         compare(frames(replication(base, r)), confidence=0.9, slo_s=0.08).set_index("metric").loc[effect.metric]
         for r in range(3)
@@ -62,7 +62,7 @@ def evented_case():
 @pytest.mark.parametrize("text", ["p99 +5%", "mean +5%", "error_rate +1%", "error_rate_5xx +1%"])
 def test_a_rehearsal_with_events_is_judged_likewise(text):
     effect, base = parse_effect(text), evented_case()
-    result = RehearsedTest.of(base, effect, levels_of(0.1, 1)).run(0)
+    result = Rehearsal.of(base, effect, levels_of(0.1, 1)).run(0)
     simulated = run(replication(base, 0))
     compared = compare({"windows": simulated.windows, "latency": simulated.latency}, confidence=0.9)
     row = compared.set_index("metric").loc[effect.metric]
@@ -107,7 +107,7 @@ def token_case(factor=1.0):
 )
 def test_a_rehearsal_of_tokens_is_judged_likewise(text, metric):
     base = token_case(1.05)
-    result = RehearsedTest.of(base, parse_effect(text), levels_of(0.1, 1)).run(0)
+    result = Rehearsal.of(base, parse_effect(text), levels_of(0.1, 1)).run(0)
     compared = compare(run(replication(base, 0)), confidence=0.9, ttft_slo_s=0.04).set_index("metric")
     row = compared.loc[metric]
     assert [result.source, result.shadow, result.low, result.high] == pytest.approx(
@@ -117,22 +117,22 @@ def test_a_rehearsal_of_tokens_is_judged_likewise(text, metric):
 
 def test_slower_steps_of_the_shadow_are_those_of_a_scenario():
     effect = parse_effect("tpot mean +5%")
-    changed = RehearsedTest.of(token_case(), effect, levels_of(0.05, 1)).with_shadow(1.25).run(0)
-    assert changed == RehearsedTest.of(token_case(1.25), effect, levels_of(0.05, 1)).run(0)
+    changed = Rehearsal.of(token_case(), effect, levels_of(0.05, 1)).with_shadow(1.25).run(0)
+    assert changed == Rehearsal.of(token_case(1.25), effect, levels_of(0.05, 1)).run(0)
     assert changed.shadow > 1.2 * changed.source
 
 
 def test_the_shadow_alone_is_changed_and_as_a_scenario_would_change_it():
-    rehearsal = RehearsedTest.of(case(), parse_effect("mean +5%"), levels_of(0.05, 1))
+    rehearsal = Rehearsal.of(case(), parse_effect("mean +5%"), levels_of(0.05, 1))
     slower = service("exponential", 0.021 * 1.25, 2, error_4xx=0.01, error_5xx=0.01, queue_limit=3)
-    assert rehearsal.with_shadow(1.25).run(0) == RehearsedTest.of(
+    assert rehearsal.with_shadow(1.25).run(0) == Rehearsal.of(
         case(shadow=slower), rehearsal.effect, levels_of(0.05, 1)
     ).run(0)
     assert rehearsal.with_shadow(1.25).run(0).source == rehearsal.run(0).source
 
 
 def test_errors_are_added_to_the_sources():
-    rehearsal = RehearsedTest.of(
+    rehearsal = Rehearsal.of(
         case(shadow=service("exponential", 0.02, 2)), parse_effect("error_rate +3%"), levels_of(0.05, 1)
     )
     counts = [rehearsal.with_shadow(1.0, 0.03).sections(r)[0].shadow for r in range(4)]
@@ -144,7 +144,7 @@ def test_errors_are_added_to_the_sources():
 
 
 def test_a_share_of_errors_stays_one():
-    rehearsal = RehearsedTest.of(case(), parse_effect("error_rate -3%"), levels_of(0.05, 1))  # of a source with 2 %
+    rehearsal = Rehearsal.of(case(), parse_effect("error_rate -3%"), levels_of(0.05, 1))  # of a source with 2 %
     with pytest.raises(
         InputError, match=r"effect: takes the shadow's shares of errors to 0 \(4XX\) and -0\.01 \(5XX\)"
     ):
@@ -153,7 +153,7 @@ def test_a_share_of_errors_stays_one():
 
 def test_looks_are_compares_looks():
     base = case(horizon_s=800.0, period_s=8.0)
-    rehearsal = RehearsedTest.of(base, parse_effect("mean +5%"), levels_of(0.05, 2))
+    rehearsal = Rehearsal.of(base, parse_effect("mean +5%"), levels_of(0.05, 2))
     result = run(replication(base, 0))
     half = {
         "windows": result.windows[result.windows["time_s"] < 400.0],
