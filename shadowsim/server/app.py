@@ -327,16 +327,15 @@ class App:
     async def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if cloudwatch_wire.is_form(headers):
             await self._refresh()
-            status, text = cloudwatch_wire.answer_form(
-                body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name)
-            )
-            return Reply(status, text, {"Content-Type": "text/xml"})
+            handle = partial(cloudwatch.handle, endpoints=self.endpoints.by_name)
+            status, parts = await cloudwatch_wire.answer_form(body, handle)
+            return _in_parts(status, parts, "text/xml")
         service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
         if service == cloudwatch.TARGET:
             document = _object(body)
             await self._refresh()
-            result = cloudwatch.handle(action, document, self.endpoints.by_name)
-            return _json(result, "application/x-amz-json-1.0")
+            result = await cloudwatch.handle(action, document, self.endpoints.by_name)
+            return _in_parts(200, cloudwatch_wire.json_pieces(result), "application/x-amz-json-1.0")
         if service != SAGEMAKER:
             raise UnknownOperationError("X-Amz-Target must name an action of SageMaker or of CloudWatch.")
         try:
@@ -351,8 +350,7 @@ class App:
 
             await self._refresh()
             parts = prometheus_slices(self.endpoints.by_name, self.captures, self.loop_clock, self.n_held_for_callers)
-            page: Any = _in_turns(parts)  # sent as it is made
-            return Reply(200, page, {"Content-Type": CONTENT_TYPE})
+            return _in_parts(200, parts, CONTENT_TYPE)
         match = _FRAME.fullmatch(path)
         if match is None:
             raise _NoPageError(f"There is no GET {shown(path)} on this server.")
@@ -405,6 +403,12 @@ async def _in_turns(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
         if part:
             yield part
+
+
+def _in_parts(status: int, parts: Iterable[bytes], content_type: str) -> Reply:
+    """Return a reply that is sent as it is made."""
+    body: Any = _in_turns(parts)
+    return Reply(status, body, {"Content-Type": content_type})
 
 
 def _object(body: bytes) -> dict[str, Any]:
