@@ -73,7 +73,7 @@ class TargetTracker:
         minute = tick % TICKS_A_MINUTE == 0
         low_value = value
         if self.policy.metric == CONCURRENCY:
-            low_value = sum(self._present) / TICKS_A_MINUTE
+            low_value = sum(self._present) / len(self._present)  # fewer than six where it began
         self._n_high = self._n_high + 1 if value > self.policy.target * n_serving else 0
         if minute:
             self._n_low = self._n_low + 1 if low_value < (LOW * self.policy.target) * n_serving else 0

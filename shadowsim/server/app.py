@@ -1,7 +1,8 @@
 """Application: serves SageMaker, its runtime, CloudWatch and Prometheus on one port.
 
-    POST /                                              an action, by X-Amz-Target (JSON): control's or CloudWatch's;
-                                                        CloudWatch's also as a form, answered in XML
+    POST /                                              an action, by X-Amz-Target (JSON): of SageMaker, Application
+                                                        Auto Scaling or CloudWatch; CloudWatch's also as a form,
+                                                        answered in XML
     POST /endpoints/<name>/invocations                  InvokeEndpoint
     POST /endpoints/<name>/invocations-response-stream  InvokeEndpointWithResponseStream
     POST /endpoints/<name>/openai/v1/chat/completions   OpenAI's API, with server-sent events if "stream" is true; also
@@ -31,8 +32,10 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from shadowsim.aws.contract import AUTO_SCALING, SAGEMAKER
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
 from shadowsim.server.control import actions
+from shadowsim.server.control.scaler import Scaler
 from shadowsim.server.data_plane.backends import INVOCATIONS, Container
 from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.data_plane.captures import CaptureWriter
@@ -63,10 +66,10 @@ from shadowsim.server.state import views
 from shadowsim.server.state.quotas import INVOKE
 from shadowsim.server.state.store import Store
 
-SAGEMAKER = "SageMaker"
+SERVICES = {"SageMaker": SAGEMAKER, "AnyScaleFrontendService": AUTO_SCALING}  # by prefix of X-Amz-Target
 MAX_ACTION_BYTES = 2 * 2**20
 MAX_VALUES = 100_000  # of a JSON body: more take longer to parse than the event loop can spare
-SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S = 10.0, 0.5, 0.1, 0.5  # periods
+SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S, SCALE_S = 10.0, 0.5, 0.1, 0.5, 0.05  # periods
 _INVOCATIONS = re.compile(
     r"/endpoints/([^/]+)/(invocations|invocations-response-stream|openai(/v1/(?:chat/)?completions))"
 )
@@ -155,6 +158,7 @@ class App:
             clock=perf_counter,
             loop_clock=self.loop_clock,
         )
+        self._scaler = Scaler(self._store, s.services)
         choices = self._store.world.choices
         shared = choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
@@ -177,6 +181,7 @@ class App:
             _every(JOURNAL_S, self.captures.journal),
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
+            _every(SCALE_S, self._scale),
             _every(PING_S, self._ping),
             _every(STALLED_CHECK_S, lambda: stalled_writes.check(self._answering())),
         )
@@ -336,10 +341,11 @@ class App:
             await self._refresh()
             result = await cloudwatch.handle(action, document, self.endpoints.by_name)
             return _in_parts(200, cloudwatch_wire.json_pieces(result), "application/x-amz-json-1.0")
-        if service != SAGEMAKER:
-            raise UnknownOperationError("X-Amz-Target must name an action of SageMaker or of CloudWatch.")
+        if service not in SERVICES:
+            what = "must name an action of SageMaker, of Application Auto Scaling or of CloudWatch."
+            raise UnknownOperationError(f"X-Amz-Target {what}")
         try:
-            result = actions.handle(action, _object(body), self._store.clock.now(), self._store)
+            result = actions.handle(action, _object(body), self._store.clock.now(), self._store, SERVICES[service])
         finally:
             self.endpoints.expire()
         return _json(result, "application/x-amz-json-1.1")
@@ -369,6 +375,11 @@ class App:
 
     async def _refresh(self) -> None:
         await self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
+
+    def _scale(self) -> None:
+        """Let the scalable targets scale that are due to."""
+        if self._scaler.has_targets and self._scaler.look(self.endpoints.readings(), self._store.clock.now()):
+            self.endpoints.expire()
 
     async def _ping(self) -> None:
         """Ping the containers that deployments wait for, and record the results."""

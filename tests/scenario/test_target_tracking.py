@@ -79,16 +79,15 @@ POLICIES = st.builds(
 HORIZON_S = 900.0
 
 
-@settings(max_examples=60, deadline=None)
-@example(scaling(), [25] * 3 + [5] * 12, 0.125, 1)
-@example(scaling(e.CONCURRENCY, 1.0, points=(1, 1), out=0.0, into=0.0, delay=5.0), [12, 12, 0, 0, 6], 40.0, 1)
-@given(
+CASES = given(
     POLICIES,
     st.lists(st.integers(0, 40), min_size=15, max_size=15),
     st.sampled_from([0.125, 20.0, 70.0]),
     st.integers(1, 3),
 )
-def test_decisions_are_the_simulation_s(s, counts, work_s, n_instances):
+
+
+def check_decisions(s, counts, work_s, n_instances):
     """On the same minutes and samples: when, to how many, dropped or not, and how many serve at each moment."""
     if n_instances < s.least:
         n_instances = s.least
@@ -104,6 +103,21 @@ def test_decisions_are_the_simulation_s(s, counts, work_s, n_instances):
         assert m[4:] in ((), (a.dropped,))  # () takes effect after the last tick
     last_s = history.samples[-1][0]
     assert [x for x in steps if x[0] <= last_s] == [x for x in history.steps if x[0] <= last_s]
+
+
+@settings(max_examples=8, deadline=None)
+@example(scaling(), [25] * 3 + [5] * 12, 0.125, 1)
+@example(scaling(e.CONCURRENCY, 1.0, points=(1, 1), out=0.0, into=0.0, delay=5.0), [12, 12, 0, 0, 6], 40.0, 1)
+@CASES
+def test_decisions_are_the_simulation_s(s, counts, work_s, n_instances):
+    check_decisions(s, counts, work_s, n_instances)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@CASES
+def test_decisions_are_the_simulation_s_in_many_cases(s, counts, work_s, n_instances):
+    check_decisions(s, counts, work_s, n_instances)
 
 
 def test_a_scale_in_drops_starting_instances_first():

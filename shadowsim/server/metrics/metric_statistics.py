@@ -125,7 +125,8 @@ def _cores(period: PeriodCounts) -> StatisticSet | None:
     if period.n_cores is None or not period.n_instances:
         return None
     # A minute in which a pool was replaced has the work of both fleets, hence the minimum.
-    busy = [min(period.worked.get(i, 0.0) / MINUTE_S, period.n_cores) * 100.0 for i in range(period.n_instances)]
+    worked = [*period.worked.values(), *[0.0] * (period.n_instances - len(period.worked))]
+    busy = [min(worked_s / MINUTE_S, period.n_cores) * 100.0 for worked_s in worked]
     return StatisticSet(len(busy), math.fsum(busy), min(busy), max(busy))
 
 

@@ -7,6 +7,7 @@ destinations  writes objects to capture destinations in folders or S3
 events        applies accepted events to the world
 fleet         resolves configurations to fleets, and derives those that experiments deploy
 quotas        enforces quotas on instances and request rates
+scaling       defines the account's auto scaling: scalable targets, policies and activities
 snapshot      converts the account's records to rows and back
 store         writes the event log and its snapshots, and makes the world of them at every start
 token_bucket  limits rates of requests and of bytes
