@@ -323,6 +323,12 @@ def _wrong_type(type_name: str, value: object) -> str | None:
     return None if valid else f"Member must be {wanted}, not {json_kind(value)}"
 
 
+def preload() -> None:
+    """Read the service models now, which takes a tenth of a second, and not with the first request."""
+    for service in _SPOKEN:
+        _model(service)
+
+
 @cache
 def _model(service: str) -> dict[str, Any]:
     folder = files("botocore") / "data" / service

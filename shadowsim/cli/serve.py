@@ -409,6 +409,10 @@ def startup_lines(app: App, store: Store) -> Iterator[str]:
     if store.clock.scale != 1.0:
         scaled = datetime.fromtimestamp(store.clock.now(), UTC)
         yield f"schedules run {store.clock.scale:g} times as fast; their clock shows {scaled:%Y-%m-%dT%H:%M:%SZ}"
+    for name, service in app.settings.services.items():
+        if service.scaling is not None:
+            what = "nothing scales until RegisterScalableTarget and PutScalingPolicy say so"
+            yield f"{name}: {what}; out_points, in_points and delay_s are those of its scaling"
     yield f"shadowsim serves at {app.url}"
     for name in VARIABLES:
         yield f"export {name}={app.url}"

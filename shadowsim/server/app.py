@@ -32,7 +32,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from shadowsim.aws.contract import AUTO_SCALING, SAGEMAKER
+from shadowsim.aws.contract import AUTO_SCALING, SAGEMAKER, preload
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
 from shadowsim.server.control import actions
 from shadowsim.server.control.scaler import Scaler
@@ -158,6 +158,7 @@ class App:
             clock=perf_counter,
             loop_clock=self.loop_clock,
         )
+        preload()
         self._scaler = Scaler(self._store, s.services)
         choices = self._store.world.choices
         shared = choices.event_id == "shared"

@@ -82,7 +82,9 @@ def misfits(shape, value, path="answer"):
     size = value if is_number else len(value) if isinstance(value, str | list | dict) and kind != "structure" else None
     if size is not None and not rules.get("min", size) <= size <= rules.get("max", size):
         yield f"{path} is {value!r}, not within {rules}"
-    if "pattern" in rules and not regex.fullmatch(rules["pattern"], value):
+    # a range of UTF-16 surrogates is none of Python's
+    pattern = rules.get("pattern", "").replace(r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF")
+    if pattern and not regex.fullmatch(pattern, value):
         yield f"{path} is {value!r}, which does not match {rules['pattern']}"
     if rules.get("enum") and value not in rules["enum"]:
         yield f"{path} is {value!r}, not one of {rules['enum']}"

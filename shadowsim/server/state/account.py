@@ -213,7 +213,7 @@ class World:
         Models with real backends, which must answer /ping; "*" stands for all.
     choices : Undocumented
     tags : dict of str to dict
-        By ARN; every resource has an entry.
+        By ARN, of resources that have any.
     latest_experiment : dict of str to str
         The last experiment by endpoint: the only one that can be live.
     targets, policies, activities : dict of str to record
@@ -310,11 +310,29 @@ class World:
 
     def add_tags(self, kind: str, name: str, request: Mapping[str, Any]) -> None:
         """Store the tags of a new resource."""
-        self.tags[self.arn(kind, name)] = {tag["Key"]: tag["Value"] for tag in request.get("Tags", ())}
+        self.put_tags(self.arn(kind, name), {tag["Key"]: tag["Value"] for tag in request.get("Tags", ())})
 
     def remove_tags(self, kind: str, name: str) -> None:
         """Remove the tags of a resource."""
-        self.tags.pop(self.arn(kind, name), None)
+        self.put_tags(self.arn(kind, name), {})
+
+    def put_tags(self, arn: str, tags: dict[str, str]) -> None:
+        """Store all tags of a resource."""
+        if tags:
+            self.tags[arn] = tags
+        elif arn in self.tags:
+            del self.tags[arn]
+
+    def has_resource(self, arn: str) -> bool:
+        """Return whether a resource of an ARN exists."""
+        of_kind = {
+            "model": self.models,
+            "endpoint-config": self.configs,
+            "endpoint": self.endpoints,
+            "inference-experiment": self.experiments,
+        }
+        kind, _, name = arn.rpartition(":")[2].partition("/")
+        return kind in of_kind and arn == self.arn(kind, name) and name in of_kind[kind]
 
     def reserved_instances(self) -> Iterator[tuple[str, str, int]]:
         """Yield (endpoint, instance type, count) per variant deployed, being deployed, or of an experiment to come."""

@@ -143,12 +143,13 @@ def _delete_endpoint(world: World, body: Body) -> None:
 
 
 def _add_tags(world: World, body: Body) -> None:
-    world.tags[body["ResourceArn"]] |= {tag["Key"]: tag["Value"] for tag in body["Tags"]}
+    arn = body["ResourceArn"]
+    world.put_tags(arn, {**world.tags.get(arn, {}), **{tag["Key"]: tag["Value"] for tag in body["Tags"]}})
 
 
 def _delete_tags(world: World, body: Body) -> None:
     arn, keys = body["ResourceArn"], set(body["TagKeys"])
-    world.tags[arn] = {key: value for key, value in world.tags[arn].items() if key not in keys}
+    world.put_tags(arn, {key: value for key, value in world.tags.get(arn, {}).items() if key not in keys})
 
 
 def _create_experiment(world: World, body: Body) -> None:

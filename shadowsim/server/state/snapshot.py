@@ -68,7 +68,8 @@ def restore(world: World, rows: Iterable[tuple[str, str, str]]) -> None:
             world.probed, world.n_changes = frozenset(body["probed"]), body["n_changes"]
             world.choices = Undocumented(**body["choices"])
         else:
-            records[kind][name] = _RECORDS[kind](body)
+            if body or kind != "tags":  # an earlier version had rows of resources without tags
+                records[kind][name] = _RECORDS[kind](body)
     for kind, read in records.items():
         world.records[kind].update(read)  # not assignments: nothing has changed
     transitions.reschedule(world, everything=True)

@@ -95,8 +95,6 @@ def deploy(world: World, name: str, fleet: Fleet, fallback: Fleet | None = None)
     """
     now = world.now_s
     old = world.endpoints.get(name) or Endpoint(name, "Creating", now, now, now, 0)
-    if name not in world.endpoints:
-        world.add_tags("endpoint", name, {})
     serving = {(v.name, v.model_name, v.instance_type) for v in old.fleet.variants} if old.fleet else set()
     pending = frozenset(
         v.name
@@ -385,4 +383,3 @@ def _unused_config_name(world: World, experiment: ExperimentRecord) -> str:
 
 def _add_config(world: World, fleet: Fleet) -> None:
     world.configs[fleet.config_name] = ResourceRecord(fleet.config_name, fleet.request, world.now_s)
-    world.add_tags("endpoint-config", fleet.config_name, {})

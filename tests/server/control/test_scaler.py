@@ -172,14 +172,11 @@ def test_state_survives_a_restart(tmp_path):
     # low since minute 3, but 300 s after minute 1 are over at minute 6
     assert [(minute, wanted) for minute, wanted, _ in later.actions()] == [(1.0, 3), (6.0, 1)]
     assert later.counts[-1][1:] == (1, 1)
+    whole = again.snapshot()
     again.store.close()
     third = Account(path)
     third.now = again.now
-    assert third.snapshot() == again_snapshot(third)
-
-
-def again_snapshot(account):
-    return account.snapshot()
+    assert third.snapshot() == whole
 
 
 def test_a_snapshot_holds_all_of_scaling(tmp_path):
@@ -217,6 +214,10 @@ def test_suspended_and_disabled_directions_do_not_scale():
     driver.minutes([25, 25])
     assert driver.actions() == []
     account.do("RegisterScalableTarget", **VARIANT, SuspendedState={"DynamicScalingOutSuspended": False})
+    driver.tick(BEGIN_S + 130.0, driver.n_arrived)
+    for i in range(14, 19):
+        driver.tick(BEGIN_S + 10.0 * i, driver.n_arrived + 5 * (i - 13))
+    assert [action[:2] for action in driver.actions()] == [(3.0, 3)]
     account = account_of(2, configuration=tracking(DisableScaleIn=True))
     driver = Driver(account, {"AllTraffic": service(1, 1)})
     driver.minutes([0, 0, 0])

@@ -149,7 +149,7 @@ def test_lists_come_in_pages():
 
 
 def test_a_variant_in_a_container_is_registered_and_told_that_nothing_is_scaled():
-    account = scaled_account(probed=frozenset({"old"}), endpoint=False) if False else new_account(endpoint=False)
+    account = new_account(endpoint=False)
     account.store.accept("Configure", {"transition_s": 1.0, "probed": ["old"], "choices": {}}, account.now)
     account.do("CreateEndpointConfig", EndpointConfigName="first", ProductionVariants=[production()])
     account.do("CreateEndpoint", EndpointName="live", EndpointConfigName="first")
