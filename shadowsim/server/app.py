@@ -377,9 +377,11 @@ class App:
     async def _refresh(self) -> None:
         await self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
 
-    def _scale(self) -> None:
+    async def _scale(self) -> None:
         """Let the scalable targets scale that are due to."""
-        if self._scaler.has_targets and self._scaler.look(self.endpoints.readings(), self._store.clock.now()):
+        now = self._store.clock.now()
+        endpoints = self._scaler.endpoints(now)
+        if endpoints and await self._scaler.look(self.endpoints.readings(endpoints), now):
             self.endpoints.expire()
 
     async def _ping(self) -> None:

@@ -10,14 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 
-import boto3
 import pytest
 from aiobotocore.session import get_session
 from bearer import token
 from botocore.exceptions import ClientError
-from serving import KEYS, ROLE, Container, answer, serving
+from serving import KEYS, Container, answer, serving
 
 PARTS = [b"one", b" two", b" three"]
 QUESTION = {"messages": [{"role": "user", "content": "?"}]}
@@ -68,8 +68,8 @@ class Boto3:
 
     def stream(self):
         asked = {"EndpointName": "endpoint", "Body": b"stream"}
-        events = self.runtime.invoke_endpoint_with_response_stream(**asked)["Body"]
-        return [event["PayloadPart"]["Bytes"] for event in events]
+        with closing(self.runtime.invoke_endpoint_with_response_stream(**asked)["Body"]) as events:
+            return [event["PayloadPart"]["Bytes"] for event in events]
 
     def n_metrics(self):
         return len(self.cloudwatch.list_metrics(MetricName="Invocations")["Metrics"])
@@ -149,16 +149,17 @@ class OpenAI:
     def __init__(self, server):
         openai = pytest.importorskip("openai")
         base, key = f"{server.url}/endpoints/endpoint/openai/v1", token().removeprefix("Bearer ")
-        self.client = openai.OpenAI(base_url=base, api_key=key, max_retries=0, timeout=20.0)
+        self.open = partial(openai.OpenAI, base_url=base, api_key=key, max_retries=0, timeout=20.0)
 
     def invoke(self, body):
         if body == b"fail":
             return 424
-        chat = self.client.chat.completions.create(model="m", **QUESTION)
+        with self.open() as api:
+            chat = api.chat.completions.create(model="m", **QUESTION)
         return body if chat.choices[0].message.content == "one two three" else b""
 
     def stream(self):
-        with self.client.chat.completions.create(model="m", stream=True, **QUESTION) as events:
+        with self.open() as api, api.chat.completions.create(model="m", stream=True, **QUESTION) as events:
             return [event.choices[0].delta.content.encode() for event in events]
 
     def n_metrics(self):

@@ -12,9 +12,10 @@ says with how many points: `out_points`, `in_points` and `delay_s` are its, `col
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -38,6 +39,7 @@ from shadowsim.server.state.scaling import FAILED, PENDING, ScalableTarget, Trac
 from shadowsim.server.state.store import Store
 from shadowsim.server.state.transitions import capacity_of
 
+_TARGETS_AT_ONCE = 16  # looked at before other work may go on
 _MOST_TICKS = 6 * 24 * 60  # of one look: after a longer pause, such as a sleep of the machine, alarms begin again
 
 
@@ -80,14 +82,23 @@ class Scaler:
         self._store, self._services = store, services
         self._watched: dict[str, _Watched] = {}
         self._tick = math.floor(store.clock.now() / TICK_S)  # looked at
+        self._n_events = -1  # seen
 
-    @property
-    def has_targets(self) -> bool:
-        """Whether there is anything to read."""
-        return bool(self._store.world.targets)
+    def endpoints(self, now: float) -> set[str]:
+        """Return the endpoints whose variants must be read at a moment: none between ticks, but after actions.
 
-    def look(self, readings: Mapping[str, PoolReading], now: float) -> bool:
-        """Look at all ticks up to a moment, and return whether anything was decided.
+        Parameters
+        ----------
+        now : float
+            Scaled seconds since 1970.
+        """
+        world = self._store.world
+        if math.floor(now / TICK_S) <= self._tick and self._store.n_events() == self._n_events:
+            return set()
+        return {target.endpoint for target in world.targets.values()}
+
+    async def look(self, readings: Mapping[str, PoolReading], now: float) -> bool:
+        """Look at all ticks up to a moment, and return whether anything was decided; other work goes on meanwhile.
 
         Parameters
         ----------
@@ -103,32 +114,45 @@ class Scaler:
         """
         world = self._store.world_at(now)
         newest, first = math.floor(now / TICK_S), self._tick + 1
-        n_before = self._store.n_events()
+        self._n_events = n_before = self._store.n_events()
+        self._tick = max(newest, self._tick)
         for resource in self._watched.keys() - world.targets.keys():
             del self._watched[resource]
-        if newest - self._tick > _MOST_TICKS:
+        if newest - first >= _MOST_TICKS:
             self._watched.clear()
             first = newest
-        for target in list(world.targets.values()):
-            reading = readings.get(target.name, PoolReading(0, 0))
-            view = _view_of(world, target)
-            if view is None or is_real(world, view):
-                self._watched.pop(target.name, None)
+        policies: dict[str, list[TrackingPolicy]] = {}
+        for policy in world.policies.values():
+            policies.setdefault(policy.resource, []).append(policy)
+        for i, name in enumerate(list(world.targets)):
+            if i % _TARGETS_AT_ONCE == _TARGETS_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            target = self._store.world.targets.get(name)
+            view = None if target is None else _view_of(self._store.world, target)
+            if target is None or view is None or is_real(self._store.world, view):
+                self._watched.pop(name, None)
             else:
-                self._look_at(world, target, reading, range(first, newest + 1), now)
-        self._tick = max(newest, self._tick)
+                reading = readings.get(name, PoolReading(0, 0))
+                self._look_at(target, policies.get(name, []), reading, range(first, newest + 1), now)
         return self._store.n_events() > n_before
 
-    def _look_at(self, world: World, target: ScalableTarget, reading: PoolReading, ticks: range, now: float) -> None:
+    def _look_at(
+        self,
+        target: ScalableTarget,
+        policies: Sequence[TrackingPolicy],
+        reading: PoolReading,
+        ticks: range,
+        now: float,
+    ) -> None:
+        world = self._store.world
         self._keep_within_bounds(world, target, now)
+        if not ticks:
+            return
         watched = self._watched.get(target.name)
         if watched is None or reading.n_arrived < watched.n_arrived:  # new, or the pool was made again
             watched = self._watched[target.name] = _Watched({}, reading.n_arrived)
-        self._renew_trackers(world, target, watched)
+        self._renew_trackers(target, policies, watched)
         n_new, watched.n_arrived = reading.n_arrived - watched.n_arrived, reading.n_arrived
-        if not ticks:
-            watched.since_minute += n_new
-            return
         for tick in ticks:
             watched.since_minute += n_new / len(ticks)
             is_minute = tick % TICKS_A_MINUTE == 0
@@ -155,9 +179,9 @@ class Scaler:
                 if capacity.may(decision, at_s) and not target.is_suspended(decision.direction):
                     self._decide(world, target, watched.trackers, name, capacity, decision, at_s)
 
-    def _renew_trackers(self, world: World, target: ScalableTarget, watched: _Watched) -> None:
+    def _renew_trackers(self, target: ScalableTarget, policies: Sequence[TrackingPolicy], watched: _Watched) -> None:
         """Keep a tracker for each policy; one that has changed begins again."""
-        present = {policy.name: policy for policy in world.policies_of(target.name)}
+        present = {policy.name: policy for policy in policies}
         for name in watched.trackers.keys() - present.keys():
             del watched.trackers[name]
         service = self._services.get(target.variant)

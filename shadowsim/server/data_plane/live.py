@@ -243,11 +243,12 @@ class LiveEndpoints:
         for name in deleted[:-KEPT_DELETED]:
             self.by_name.pop(name, None)
 
-    def readings(self) -> dict[str, PoolReading]:
-        """Return what the scaler reads of each variant, by resource id."""
+    def readings(self, names: Iterable[str]) -> dict[str, PoolReading]:
+        """Return what the scaler reads of each variant of some endpoints, by resource id."""
         return {
             resource_id(name, pool.variant.name): PoolReading(pool.n_arrived, sum(pool.in_flight()))
-            for name, live in self.by_name.items()
+            for name in names
+            if (live := self.by_name.get(name)) is not None
             for pool in live.serving()
         }
 
