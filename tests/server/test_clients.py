@@ -184,9 +184,15 @@ def server(tmp_path_factory):
         yield server
 
 
+def renew(server):
+    server.renew()
+    for container in server.containers.values():
+        container.behave = behave
+
+
 @pytest.mark.parametrize("client", [Boto3, Aiobotocore, Curl, OpenAI])
 def test_a_client_is_answered_streamed_to_refused_and_told_metrics(server, client):
-    server.renew()
+    renew(server)
     checked(client(server))
     server.answered(3 if client is not OpenAI else 2)  # the shadow gets them all, too
 
@@ -232,7 +238,7 @@ print(json.dumps([whole, "".join(parts), failed]))
 
 @pytest.mark.slow
 def test_sagemaker_s_sdk_predicts_and_streams(server, tmp_path):
-    server.renew()
+    renew(server)
     python = environment_with(tmp_path / "sdk", "sagemaker<3") / "python"
     done = subprocess.run(
         [python, "-c", SDK], env=variables(server), capture_output=True, text=True, timeout=120, check=False
