@@ -325,7 +325,7 @@ class World:
 
     def has_resource(self, arn: str) -> bool:
         """Return whether a resource of an ARN exists."""
-        of_kind = {
+        of_kind: dict[str, Mapping[str, object]] = {
             "model": self.models,
             "endpoint-config": self.configs,
             "endpoint": self.endpoints,
