@@ -2,13 +2,13 @@ r"""Checks requests against botocore's service model and returns every violation
 
 Rules of the file
 -----------------
-*One source.* botocore ships the service model of SageMaker that boto3 itself is generated from. Patterns, lengths,
-ranges, enumerations and required members are read from there at run time and nowhere else, for every action and every
-shape, so that an upgrade of botocore upgrades the contract. The model is read straight from botocore's own data
-folder: no session, no credentials, no region, and none of the user's private models in `~/.aws/models`. botocore's
-loader would import an HTTP client and take a tenth of a second, longer than reading and checking together, so the
-model's entries are used directly: a `Shape` is an entry of the model with its name and whatever a reference to it
-adds. The tests compare every entry with botocore's loader.
+*One source.* botocore ships the service models that boto3 itself is generated from, here SageMaker's and Application
+Auto Scaling's. Patterns, lengths, ranges, enumerations and required members are read from there at run time and nowhere
+else, for every action and every shape, so that an upgrade of botocore upgrades the contract. The model is read straight
+from botocore's own data folder: no session, no credentials, no region, and none of the user's private models in
+`~/.aws/models`. botocore's loader would import an HTTP client and take a tenth of a second, longer than reading and
+checking together, so the model's entries are used directly: a `Shape` is an entry of the model with its name, its
+service, and whatever a reference to it adds. The tests compare every entry with botocore's loader.
 
 *Every violation.* boto3 checks types, required members and minimum lengths, and leaves patterns, enumerations and
 maxima to the service. Here the whole request is walked, in the order of its shape; only a value of the wrong type
@@ -32,8 +32,9 @@ JSON's 2.0, "2" and true are not integers. `min` and `max` are a range for numbe
 maps. A timestamp is whatever botocore's parser takes: seconds since 1970 as a number or as text, a date as text (ISO
 8601, "Dec 1 2026"), or a datetime; without an offset it is UTC.
 
-Two constraints are added here: SamplingPercentage must not be negative, since the model gives it a maximum only, and
-DesiredWeightsAndCapacities has at most 100 items, since the model does not bound them.
+These constraints are added here, since the model lacks them: SamplingPercentage must not be negative,
+DesiredWeightsAndCapacities has at most 100 items, a cooldown is not negative, and lists and maps of Application Auto
+Scaling have at most 50 entries.
 
 *Bounded work.* A list or map that is longer than its maximum breaks that constraint, and what is beyond the maximum is
 not looked at; a text above its maximum and 10,000 characters is not matched with its pattern; the walk ends at
@@ -61,10 +62,17 @@ if TYPE_CHECKING:
     from regex import Pattern
 
 Unknown = Literal["refuse", "ignore"]
-Shape = Mapping[str, Any]  # "shape" is its name
+Shape = Mapping[str, Any]  # "shape" is its name, "service" that of botocore's folder
+SAGEMAKER, AUTO_SCALING = "sagemaker", "application-autoscaling"
+_SPOKEN = {SAGEMAKER: "SageMaker", AUTO_SCALING: "Application Auto Scaling"}
 
-_ADDED_MINIMUM = {"Percentage": 0}
-_ADDED_MAXIMUM = {"DesiredWeightAndCapacityList": 100}
+_ADDED_MINIMUM = {"Percentage": 0, "Cooldown": 0}
+_ADDED_MAXIMUM = {
+    "DesiredWeightAndCapacityList": 100,
+    **dict.fromkeys(("MetricDimensions", "StepAdjustments", "TagMap", "TargetTrackingMetricDataQueries"), 50),
+    **dict.fromkeys(("TargetTrackingMetricDimensions", "PredictiveScalingMetricSpecifications"), 50),
+    **dict.fromkeys(("PredictiveScalingMetricDataQueries", "PredictiveScalingMetricDimensions"), 50),
+}
 _RANGES = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "structure": ("an object", (Mapping,)),
@@ -92,7 +100,7 @@ _MAX_ENUM_SHOWN = 12
 _MOST_MATCHED = 10_000  # characters
 
 
-def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> list[str]:
+def violations(name: str, request: object, *, unknown: Unknown = "refuse", service: str = SAGEMAKER) -> list[str]:
     """Return every violation of a request, up to MOST_VIOLATIONS, one sentence each, in the order of the shape.
 
     Parameters
@@ -104,16 +112,18 @@ def violations(name: str, request: object, *, unknown: Unknown = "refuse") -> li
     unknown : {"refuse", "ignore"}
         Whether a member that the shape does not know is a violation, which names the nearest known member, or is
         ignored, as on the wire.
+    service : str
+        `SAGEMAKER` or `AUTO_SCALING`.
 
     Raises
     ------
     InputError
-        SageMaker has no such action or shape.
+        The service has no such action or shape.
     """
-    return list(islice(_walk(_shape(name), request, "", unknown, 0), MOST_VIOLATIONS))
+    return list(islice(_walk(_shape(name, service), request, "", unknown, 0), MOST_VIOLATIONS))
 
 
-def parsed(name: str, body: object) -> dict[str, Any]:
+def parsed(name: str, body: object, service: str = SAGEMAKER) -> dict[str, Any]:
     """Return a request as the service reads it from the wire: without nulls and unknown members, times in seconds.
 
     A list or map above its maximum is cut after the first item too many, which suffices for `violations` to refuse it.
@@ -124,13 +134,15 @@ def parsed(name: str, body: object) -> dict[str, Any]:
         A SageMaker action.
     body : object
         The decoded JSON.
+    service : str
+        `SAGEMAKER` or `AUTO_SCALING`.
 
     Raises
     ------
     SerializationError
         A value has the wrong type. The message names the first one, where the service stops reading.
     """
-    return _parsed(_shape(name), body, "")  # type: ignore[no-any-return]
+    return _parsed(_shape(name, service), body, "")  # type: ignore[no-any-return]
 
 
 def json_schema(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +166,7 @@ def is_required(name: str, path: Sequence[str | int]) -> bool:
     shape, required = _shape(name), True
     for key in path:
         required = isinstance(key, int) or key in shape.get("required", ())
-        shape = _resolved(shape["member"] if isinstance(key, int) else shape["members"][key])
+        shape = _resolved(shape["member"] if isinstance(key, int) else shape["members"][key], shape["service"])
     return required
 
 
@@ -175,12 +187,12 @@ def _recased(shape: Shape, value: Any) -> Any:
         members = {}
         for key, item in value.items():
             member = names.get(str(key).replace("_", "").lower())
-            inner = None if member is None else _recased(_resolved(shape["members"][member]), item)
+            inner = None if member is None else _recased(_resolved(shape["members"][member], shape["service"]), item)
             if member is not None and inner is not None:
                 members[member] = inner
         return members
     if shape["type"] == "list" and isinstance(value, list):
-        return [_recased(_resolved(shape["member"]), item) for item in value]
+        return [_recased(_resolved(shape["member"], shape["service"]), item) for item in value]
     return value
 
 
@@ -192,9 +204,12 @@ def with_numbers(name: str, document: object) -> Any:
 def _with_numbers(shape: Shape, value: Any) -> Any:
     if isinstance(value, Mapping) and shape["type"] == "structure":
         known = shape.get("members", {})
-        return {k: _with_numbers(_resolved(known[k]), item) if k in known else item for k, item in value.items()}
+        return {
+            k: _with_numbers(_resolved(known[k], shape["service"]), item) if k in known else item
+            for k, item in value.items()
+        }
     if isinstance(value, list) and shape["type"] == "list":
-        return [_with_numbers(_resolved(shape["member"]), item) for item in value]
+        return [_with_numbers(_resolved(shape["member"], shape["service"]), item) for item in value]
     if isinstance(value, str) and _JSON_TYPES.get(shape["type"]) in ("integer", "number"):
         try:
             return int(value) if _JSON_TYPES[shape["type"]] == "integer" else float(value)
@@ -221,7 +236,7 @@ def members_of(name: str) -> tuple[str, ...]:
 
 def actions() -> tuple[str, ...]:
     """Return all actions of SageMaker, in the model's order."""
-    return tuple(_model()["operations"])
+    return tuple(_model(SAGEMAKER)["operations"])
 
 
 def as_time(value: object) -> datetime | None:
@@ -281,7 +296,7 @@ def _schema_of(shape: Shape, definitions: dict[str, Any]) -> dict[str, Any]:
         members = {}
         for name, member in shape.get("members", {}).items():
             said = _text_of(member.get("documentation", ""))
-            inner = _reference(member, definitions)
+            inner = _reference(member, shape["service"], definitions)
             members[name] = said | (inner if name in required else {"anyOf": [inner, {"type": "null"}]})
         needed = {"required": list(required)} if required else {}
         return {"type": "object", "properties": members, **needed, "additionalProperties": False}
@@ -298,18 +313,18 @@ def _schema_of(shape: Shape, definitions: dict[str, Any]) -> dict[str, Any]:
     if "\\p" not in shape.get("pattern", "\\p"):
         schema["pattern"] = f"^(?:{shape['pattern'].removeprefix('^').removesuffix('$')})$"
     if kind == "list":
-        schema["items"] = _reference(shape["member"], definitions)
+        schema["items"] = _reference(shape["member"], shape["service"], definitions)
     if kind == "map":
-        schema["propertyNames"] = _reference(shape["key"], definitions)
-        schema["additionalProperties"] = _reference(shape["value"], definitions)
+        schema["propertyNames"] = _reference(shape["key"], shape["service"], definitions)
+        schema["additionalProperties"] = _reference(shape["value"], shape["service"], definitions)
     return schema
 
 
-def _reference(member: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+def _reference(member: Mapping[str, Any], service: str, definitions: dict[str, Any]) -> dict[str, Any]:
     name = member["shape"]
     if name not in definitions:
         definitions[name] = {}  # a shape may contain itself
-        definitions[name] = _schema_of(_resolved({"shape": name}), definitions)
+        definitions[name] = _schema_of(_resolved({"shape": name}, service), definitions)
     return {"$ref": f"#/$defs/{name}"}
 
 
@@ -330,14 +345,14 @@ def _parsed(shape: Shape, value: Any, path: str) -> Any:
             for key, member in shape.get("members", {}).items():
                 if value.get(key) is not None:
                     inner = f"{path}{'.' if path else ''}{key[0].lower()}{key[1:]}"
-                    members[key] = _parsed(_resolved(member), value[key], inner)
+                    members[key] = _parsed(_resolved(member, shape["service"]), value[key], inner)
             return members
         case Mapping(), _:
-            entry = _resolved(shape["value"])
+            entry = _resolved(shape["value"], shape["service"])
             entries = islice(value.items(), _most_items(shape, surplus=1))
             return {key: _parsed(entry, item, f"{path}.{shown(key)}.member") for key, item in entries}
         case list() | tuple(), _:
-            item_shape = _resolved(shape["member"])
+            item_shape = _resolved(shape["member"], shape["service"])
             items = islice(value, _most_items(shape, surplus=1))
             return [_parsed(item_shape, item, f"{path}.{i}.member") for i, item in enumerate(items, start=1)]
         case _, "timestamp":
@@ -352,7 +367,7 @@ def _members(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unkn
     for name, member in members.items():
         inner = f"{inside}{name[0].lower()}{name[1:]}"
         if value.get(name) is not None:
-            yield from _walk(_resolved(member), value[name], inner, unknown, depth + 1)
+            yield from _walk(_resolved(member, shape["service"]), value[name], inner, unknown, depth + 1)
         elif name in shape.get("required", ()):
             yield sentence(None, inner, "Member must not be null")
     if shape.get("union") and sum(value.get(name) is not None for name in members) != 1:
@@ -366,15 +381,16 @@ def _members(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unkn
 
 
 def _entries(shape: Shape, value: Mapping[Any, object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
+    keys, values = (_resolved(shape[part], shape["service"]) for part in ("key", "value"))
     for key, entry in islice(value.items(), _most_items(shape)):
         wrong = _wrong_type("string", key)
-        for constraint in [wrong] if wrong else _constraints(_resolved(shape["key"]), key):
+        for constraint in [wrong] if wrong else _constraints(keys, key):
             yield sentence(key, path, f"Map keys must satisfy constraint: [{constraint}]")
-        yield from _item(_resolved(shape["value"]), entry, f"{path}.{shown(key)}.member", unknown, depth)
+        yield from _item(values, entry, f"{path}.{shown(key)}.member", unknown, depth)
 
 
 def _items(shape: Shape, value: Sequence[object], path: str, unknown: Unknown, depth: int) -> Iterator[str]:
-    member = _resolved(shape["member"])
+    member = _resolved(shape["member"], shape["service"])
     for i, item in enumerate(islice(value, _most_items(shape)), start=1):
         yield from _item(member, item, f"{path}.{i}.member", unknown, depth)
 
@@ -437,27 +453,34 @@ def _wrong_type(type_name: str, value: object) -> str | None:
     return None if valid else f"Member must be {wanted}, not {json_kind(value)}"
 
 
+def preload() -> None:
+    """Read the service models now, which takes a tenth of a second, and not with the first request."""
+    for service in _SPOKEN:
+        _model(service)
+
+
 @cache
-def _model() -> dict[str, Any]:
-    folder = files("botocore") / "data" / "sagemaker"
+def _model(service: str) -> dict[str, Any]:
+    folder = files("botocore") / "data" / service
     newest = max(version.name for version in folder.iterdir())  # a date
     model: dict[str, Any] = json.loads(gzip.decompress((folder / newest / "service-2.json.gz").read_bytes()))
     return model
 
 
 @cache
-def _shape(name: str) -> Shape:
-    operations, shapes = _model()["operations"], _model()["shapes"]
+def _shape(name: str, service: str = SAGEMAKER) -> Shape:
+    model = _model(service)
+    operations, shapes = model["operations"], model["shapes"]
     if "input" in operations.get(name, {}):
-        return _resolved(operations[name]["input"])
+        return _resolved(operations[name]["input"], service)
     if name not in shapes:
         near = did_you_mean(name, [*operations, *shapes])
-        raise InputError("action", "must be an action or a shape of SageMaker", name, hint=near)
-    return _resolved({"shape": name})
+        raise InputError("action", f"must be an action or a shape of {_SPOKEN[service]}", name, hint=near)
+    return _resolved({"shape": name}, service)
 
 
-def _resolved(reference: Mapping[str, Any]) -> Shape:
-    return {**_model()["shapes"][reference["shape"]], **reference}
+def _resolved(reference: Mapping[str, Any], service: str) -> Shape:
+    return {**_model(service)["shapes"][reference["shape"]], **reference, "service": service}
 
 
 @cache

@@ -43,7 +43,10 @@ if TYPE_CHECKING:
 
 _MOST_FILES, _FIRST_FILES = 65_536, 8_192
 _GC_THRESHOLDS = 500, 3, 500  # frequent and so short collections of young objects, hardly any of old ones
-VARIABLES = ("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH")
+VARIABLES = (
+    *("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH"),
+    "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING",
+)
 _LOG = logging.getLogger(__name__)
 _EXAMPLES = """\b
 Examples:
@@ -414,6 +417,10 @@ def startup_lines(app: App, store: Store) -> Iterator[str]:
     if store.clock.scale != 1.0:
         scaled = datetime.fromtimestamp(store.clock.now(), UTC)
         yield f"schedules run {store.clock.scale:g} times as fast; their clock shows {scaled:%Y-%m-%dT%H:%M:%SZ}"
+    for name, service in app.settings.services.items():
+        if service.scaling is not None:
+            what = "nothing scales until RegisterScalableTarget and PutScalingPolicy say so"
+            yield f"{name}: {what}; out_points, in_points and delay_s are those of its scaling"
     yield f"shadowsim serves at {app.url}"
     for name in VARIABLES:
         yield f"export {name}={app.url}"

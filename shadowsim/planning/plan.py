@@ -50,7 +50,7 @@ from shadowsim.planning.plan_designs import (
 )
 from shadowsim.planning.plan_effects import Effect, ServiceFactors, parse_effect, service_factors
 from shadowsim.planning.plan_power import PowerEstimator, differences, mean_and_error, mean_source
-from shadowsim.planning.plan_rehearsals import RehearsalResult, Rehearsal, levels_of, mean_rate
+from shadowsim.planning.plan_rehearsals import Rehearsal, RehearsalResult, levels_of, mean_rate
 from shadowsim.planning.sheet import Sheet
 from shadowsim.planning.slo import with_pairs
 from shadowsim.quantities import integer, number

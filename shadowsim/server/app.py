@@ -1,7 +1,8 @@
 """Application: serves SageMaker, its runtime, CloudWatch and Prometheus on one port.
 
-    POST /                                              an action, by X-Amz-Target (JSON): control's or CloudWatch's;
-                                                        CloudWatch's also as a form, answered in XML
+    POST /                                              an action, by X-Amz-Target (JSON): of SageMaker, Application
+                                                        Auto Scaling or CloudWatch; CloudWatch's also as a form,
+                                                        answered in XML
     POST /endpoints/<name>/invocations                  InvokeEndpoint
     POST /endpoints/<name>/invocations-response-stream  InvokeEndpointWithResponseStream
     POST /endpoints/<name>/openai/v1/chat/completions   OpenAI's API, with server-sent events if "stream" is true; also
@@ -31,8 +32,10 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from shadowsim.aws.contract import AUTO_SCALING, SAGEMAKER, preload
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
 from shadowsim.server.control import actions
+from shadowsim.server.control.scaler import Scaler
 from shadowsim.server.data_plane.backends import INVOCATIONS, Container
 from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.data_plane.captures import CaptureWriter
@@ -63,10 +66,10 @@ from shadowsim.server.state import views
 from shadowsim.server.state.quotas import INVOKE
 from shadowsim.server.state.store import Store
 
-SAGEMAKER = "SageMaker"
+SERVICES = {"SageMaker": SAGEMAKER, "AnyScaleFrontendService": AUTO_SCALING}  # by prefix of X-Amz-Target
 MAX_ACTION_BYTES = 2 * 2**20
 MAX_VALUES = 100_000  # of a JSON body: more take longer to parse than the event loop can spare
-SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S = 10.0, 0.5, 0.1, 0.5  # periods
+SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S, SCALE_S = 10.0, 0.5, 0.1, 0.5, 0.05  # periods
 _INVOCATIONS = re.compile(
     r"/endpoints/([^/]+)/(invocations|invocations-response-stream|openai(/v1/(?:chat/)?completions))"
 )
@@ -155,6 +158,8 @@ class App:
             clock=perf_counter,
             loop_clock=self.loop_clock,
         )
+        preload()
+        self._scaler = Scaler(self._store, s.services)
         choices = self._store.world.choices
         shared = choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
@@ -177,6 +182,7 @@ class App:
             _every(JOURNAL_S, self.captures.journal),
             _every(SAMPLE_S, self.endpoints.sample),
             _every(REFRESH_S, self._refresh),
+            _every(SCALE_S, self._scale),
             _every(PING_S, self._ping),
             _every(STALLED_CHECK_S, lambda: stalled_writes.check(self._answering())),
         )
@@ -327,20 +333,20 @@ class App:
     async def _action(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if cloudwatch_wire.is_form(headers):
             await self._refresh()
-            status, text = cloudwatch_wire.answer_form(
-                body, partial(cloudwatch.handle, endpoints=self.endpoints.by_name)
-            )
-            return Reply(status, text, {"Content-Type": "text/xml"})
+            handle = partial(cloudwatch.handle, endpoints=self.endpoints.by_name)
+            status, parts = await cloudwatch_wire.answer_form(body, handle)
+            return _in_parts(status, parts, "text/xml")
         service, _, action = headers.get("X-Amz-Target", "").rpartition(".")
         if service == cloudwatch.TARGET:
             document = _object(body)
             await self._refresh()
-            result = cloudwatch.handle(action, document, self.endpoints.by_name)
-            return _json(result, "application/x-amz-json-1.0")
-        if service != SAGEMAKER:
-            raise UnknownOperationError("X-Amz-Target must name an action of SageMaker or of CloudWatch.")
+            result = await cloudwatch.handle(action, document, self.endpoints.by_name)
+            return _in_parts(200, cloudwatch_wire.json_pieces(result), "application/x-amz-json-1.0")
+        if service not in SERVICES:
+            what = "must name an action of SageMaker, of Application Auto Scaling or of CloudWatch."
+            raise UnknownOperationError(f"X-Amz-Target {what}")
         try:
-            result = actions.handle(action, _object(body), self._store.clock.now(), self._store)
+            result = actions.handle(action, _object(body), self._store.clock.now(), self._store, SERVICES[service])
         finally:
             self.endpoints.expire()
         return _json(result, "application/x-amz-json-1.1")
@@ -351,8 +357,7 @@ class App:
 
             await self._refresh()
             parts = prometheus_slices(self.endpoints.by_name, self.captures, self.loop_clock, self.n_held_for_callers)
-            page: Any = _in_turns(parts)  # sent as it is made
-            return Reply(200, page, {"Content-Type": CONTENT_TYPE})
+            return _in_parts(200, parts, CONTENT_TYPE)
         match = _FRAME.fullmatch(path)
         if match is None:
             raise _NoPageError(f"There is no GET {shown(path)} on this server.")
@@ -371,6 +376,13 @@ class App:
 
     async def _refresh(self) -> None:
         await self.endpoints.refresh(self._store.world_at(self._store.clock.now()).endpoints)
+
+    async def _scale(self) -> None:
+        """Let the scalable targets scale that are due to."""
+        now = self._store.clock.now()
+        endpoints = self._scaler.endpoints(now)
+        if endpoints and await self._scaler.look(self.endpoints.readings(endpoints), now):
+            self.endpoints.expire()
 
     async def _ping(self) -> None:
         """Ping the containers that deployments wait for, and record the results."""
@@ -405,6 +417,12 @@ async def _in_turns(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
         if part:
             yield part
+
+
+def _in_parts(status: int, parts: Iterable[bytes], content_type: str) -> Reply:
+    """Return a reply that is sent as it is made."""
+    body: Any = _in_turns(parts)
+    return Reply(status, body, {"Content-Type": content_type})
 
 
 def _object(body: bytes) -> dict[str, Any]:

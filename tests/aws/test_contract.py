@@ -417,10 +417,10 @@ def test_the_model_is_read_as_botocore_reads_it():
         shape, other = contract._shape(name), MODEL.shape_for(name)
         assert our_facts(shape) == botocore_facts(other)
         for key, member in shape.get("members", {}).items():
-            assert our_facts(contract._resolved(member)) == botocore_facts(other.members[key])
+            assert our_facts(contract._resolved(member, "sagemaker")) == botocore_facts(other.members[key])
         for part in ("member", "key", "value"):
             assert (part in shape) == hasattr(other, part)
-            assert part not in shape or our_facts(contract._resolved(shape[part])) == botocore_facts(
+            assert part not in shape or our_facts(contract._resolved(shape[part], "sagemaker")) == botocore_facts(
                 getattr(other, part)
             )
 

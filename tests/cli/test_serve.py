@@ -62,13 +62,24 @@ def test_an_unknown_operation(tmp_path, choices, status):
 def test_lines_printed_at_the_start(tmp_path, scale):
     store = {"time_scale": scale, "path": str(tmp_path / "state.db")}
     with serving(tmp_path, store=store, secrets={"AKID": "secret"}) as server:
-        state, *scaled, url, one, two, three, region, authentication = startup_lines(server.app, server.store)
+        lines = list(startup_lines(server.app, server.store))
+        state, *scaled, url = lines[: len(lines) - len(VARIABLES) - 2]
+        *exports, region, authentication = lines[-len(VARIABLES) - 2 :]
         assert state.endswith("state.db")
         assert [line.split(";")[0] for line in scaled] == ["schedules run 3600 times as fast"] * (scale > 1)
         assert url.endswith(server.url)
-        assert [one, two, three] == [f"export {name}={server.url}" for name in VARIABLES]
+        assert exports == [f"export {name}={server.url}" for name in VARIABLES]
         assert region == "export AWS_DEFAULT_REGION=us-east-1"
         assert server.app.token.text in authentication
+
+
+def test_a_scenario_s_scaling_waits_for_a_policy(tmp_path):
+    policy = {"metric": "InvocationsPerInstance", "target": 900, "min": 1, "max": 3}
+    default_scenario().replace({"shadow.scaling": policy}).save(tmp_path / "scenario.json")
+    settings = scenario_settings(tmp_path / "scenario.json", None)
+    with serving(tmp_path, services=settings.services) as server:
+        (line,) = [line for line in startup_lines(server.app, server.store) if line.startswith("Shadow-01: ")]
+    assert "nothing scales until RegisterScalableTarget and PutScalingPolicy say so" in line
 
 
 def test_settings_of_a_scenario(tmp_path):
@@ -84,16 +95,10 @@ def test_settings_of_a_scenario(tmp_path):
     assert scenario_settings(None, None).timeout_s == 60.0
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("scaling", {"metric": "InvocationsPerInstance", "target": 900, "min": 1, "max": 3}),
-        ("outages", {"mtbf_s": "1d", "mttr_s": 60}),
-    ],
-)
-def test_a_server_refuses_what_it_would_leave_out(tmp_path, key, value):
-    default_scenario().replace({f"shadow.{key}": value}).save(tmp_path / "scenario.json")
-    with pytest.raises(InputError, match=rf"services\.Shadow-01\.{key}: is not simulated by a server: leave it out"):
+def test_a_server_refuses_what_it_would_leave_out(tmp_path):
+    outages = {"mtbf_s": "1d", "mttr_s": 60}
+    default_scenario().replace({"shadow.outages": outages}).save(tmp_path / "scenario.json")
+    with pytest.raises(InputError, match=r"services\.Shadow-01\.outages: is not simulated by a server: leave it out"):
         scenario_settings(tmp_path / "scenario.json", None)
 
 

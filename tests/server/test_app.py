@@ -1,5 +1,6 @@
 """The server as a whole: HTTP, pages, CloudWatch through boto3, limits, start and stop."""
 
+import asyncio
 import io
 import json
 import re
@@ -517,9 +518,9 @@ def test_cloudwatch_s_older_protocol(server, monkeypatch):
     "body", [b"\xff", b"Action=ListMetrics&A.b=1&A=2", b"A=1&A.b=2", b"", b"&" * 20_000, b"A." * 50 + b"=1"]
 )
 def test_malformed_forms_are_refused(body):
-    def handle(action, request):
+    async def handle(action, request):
         raise InputError("action", "is none")
 
-    status, text = answer_form(body, handle)
+    status, parts = asyncio.run(answer_form(body, handle))
     assert status == 400
-    assert b"<Code>" in text
+    assert b"<Code>" in b"".join(parts)

@@ -17,11 +17,15 @@ from botocore.awsrequest import AWSResponse
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
+from shadowsim.aws.contract import AUTO_SCALING, SAGEMAKER
 from shadowsim.errors import ShadowsimError
-from shadowsim.server.control.actions import handle
+from shadowsim.server.control.actions import SCALING_ACTIONS, handle
 from shadowsim.server.state.store import Store
 
-MODEL = ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
+MODELS = {
+    name: ServiceModel(Loader().load_service_model(name, "service-2"), name) for name in (SAGEMAKER, AUTO_SCALING)
+}
+MODEL = MODELS[SAGEMAKER]
 T0 = 1_800_000_000.0
 DAY = 86_400.0
 ROLE = "arn:aws:iam::111122223333:role/SageMaker"
@@ -78,7 +82,9 @@ def misfits(shape, value, path="answer"):
     size = value if is_number else len(value) if isinstance(value, str | list | dict) and kind != "structure" else None
     if size is not None and not rules.get("min", size) <= size <= rules.get("max", size):
         yield f"{path} is {value!r}, not within {rules}"
-    if "pattern" in rules and not regex.fullmatch(rules["pattern"], value):
+    # a range of UTF-16 surrogates is none of Python's
+    pattern = rules.get("pattern", "").replace(r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF")
+    if pattern and not regex.fullmatch(pattern, value):
         yield f"{path} is {value!r}, which does not match {rules['pattern']}"
     if rules.get("enum") and value not in rules["enum"]:
         yield f"{path} is {value!r}, not one of {rules['enum']}"
@@ -112,8 +118,9 @@ class Account:
 
     def do(self, action, **body):
         """Return the answer of an action, checked against its shape."""
-        answer = handle(action, copy.deepcopy(body), self.now, self.store)
-        assert list(misfits(MODEL.operation_model(action).output_shape, answer)) == []
+        service = AUTO_SCALING if action in SCALING_ACTIONS else SAGEMAKER
+        answer = handle(action, copy.deepcopy(body), self.now, self.store, service)
+        assert list(misfits(MODELS[service].operation_model(action).output_shape, answer)) == []
         return answer
 
     def refused(self, action, **body):
@@ -149,6 +156,27 @@ def new_account(endpoint=True, **options):
         account.do("CreateEndpointConfig", EndpointConfigName="first", ProductionVariants=[production()])
         account.do("CreateEndpoint", EndpointName="live", EndpointConfigName="first")
         account.wait(2)
+    return account
+
+
+VARIANT = {
+    "ServiceNamespace": "sagemaker",
+    "ResourceId": "endpoint/live/variant/AllTraffic",
+    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+}
+
+
+def tracking(metric="SageMakerVariantInvocationsPerInstance", target=10.0, **more):
+    """Return the configuration of a target tracking policy."""
+    return {"TargetValue": target, "PredefinedMetricSpecification": {"PredefinedMetricType": metric}, **more}
+
+
+def scaled_account(least=1, most=5, configuration=None, **options):
+    """Return an account whose variant scales by a policy called "p"."""
+    account = new_account(**options)
+    account.do("RegisterScalableTarget", **VARIANT, MinCapacity=least, MaxCapacity=most)
+    policy = {"TargetTrackingScalingPolicyConfiguration": configuration or tracking()}
+    account.do("PutScalingPolicy", **VARIANT, PolicyName="p", PolicyType="TargetTrackingScaling", **policy)
     return account
 
 

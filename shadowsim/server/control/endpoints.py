@@ -24,6 +24,7 @@ from shadowsim.server.state.account import Endpoint, ResourceRecord, World
 from shadowsim.server.state.events import configured_fleet
 from shadowsim.server.state.fleet import Body, Fleet, VariantView
 from shadowsim.server.state.store import Store
+from shadowsim.server.state.transitions import refuse_scaled_variants
 
 _LISTS = ("ProductionVariants", "ShadowProductionVariants")
 # Valid to SageMaker, but not supported here.
@@ -194,7 +195,9 @@ def update_endpoint(store: Store, world: World, body: Body) -> dict[str, Any]:
     _refuse_live_experiment(world, endpoint.name)
     find_config(world, body["EndpointConfigName"])
     _refuse_in_progress(world, endpoint)
-    _refuse_fleet_above_quota(store, world, endpoint.name, configured_fleet(world, body))
+    fleet = configured_fleet(world, body)
+    refuse_scaled_variants(world, endpoint.name, fleet)
+    _refuse_fleet_above_quota(store, world, endpoint.name, fleet)
     return {"EndpointArn": world.arn("endpoint", endpoint.name)}
 
 
@@ -264,7 +267,7 @@ def _refuse_live_experiment(world: World, name: str) -> None:
 def _refuse_fleet_above_quota(store: Store, world: World, name: str, fleet: Fleet) -> None:
     wanted: Counter[str] = Counter()
     for view in fleet.variants:
-        wanted[view.instance_type] += view.instance_count
+        wanted[view.instance_type] += view.desired_count
     store.quotas.check(world, name, wanted)
 
 
@@ -296,14 +299,14 @@ def _variant_summary(fleet: Fleet, view: VariantView, desired: VariantView) -> d
         "CurrentWeight": view.weight,
         "DesiredWeight": desired.weight,
         "CurrentInstanceCount": view.instance_count,
-        "DesiredInstanceCount": desired.instance_count,
+        "DesiredInstanceCount": desired.desired_count,
         "RoutingConfig": {"RoutingStrategy": fleet.routing[view.name]},
     }
 
 
 def _pending_summary(fleet: Fleet) -> dict[str, Any]:
     def summary(view: VariantView) -> dict[str, Any]:
-        without_instances = _variant_summary(fleet, replace(view, instance_count=0), view)
+        without_instances = _variant_summary(fleet, replace(view, instance_count=0, starting_s=()), view)
         return {**without_instances, "InstanceType": view.instance_type, "VariantStatus": [{"Status": "Creating"}]}
 
     answer: dict[str, Any] = {"ProductionVariants": [summary(view) for view in fleet.production]}

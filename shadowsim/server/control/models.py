@@ -114,9 +114,9 @@ def refuse_tags(body: Body) -> None:
 
 def _tags_of(world: World, body: Body) -> dict[str, str]:
     arn = body["ResourceArn"]
-    if arn not in world.tags:
+    if not world.has_resource(arn):
         raise ResourceNotFoundError(f"Could not find resource {arn}.")
-    return world.tags[arn]
+    return world.tags.get(arn, {})
 
 
 def _tag_list(tags: dict[str, str]) -> list[dict[str, str]]:

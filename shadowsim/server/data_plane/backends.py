@@ -173,6 +173,14 @@ class Backend(Protocol):
         """Return of each instance the running sequences, and the share of its cache that they hold; or nothing."""
         ...
 
+    def add_instance(self, instance: int) -> None:
+        """Make a further instance, with a number that was never used."""
+        ...
+
+    def remove_instance(self, instance: int) -> None:
+        """Forget an instance that gets no more requests and has none."""
+        ...
+
 
 class Container:
     """Containers behind URLs: `POST /invocations` or another path, `GET /ping`.
@@ -288,6 +296,12 @@ class Container:
     def batches(self) -> Sequence[tuple[int, float]]:
         """Return nothing: a container does not say what it runs."""
         return ()
+
+    def add_instance(self, instance: int) -> None:
+        """Do nothing: instances share the URLs."""
+
+    def remove_instance(self, instance: int) -> None:
+        """Do nothing."""
 
     async def ping(self, n_instances: int) -> str | None:
         """Return None if the containers of all instances answer /ping with 200, else what the first other one did."""

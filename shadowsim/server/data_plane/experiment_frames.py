@@ -62,6 +62,10 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.statuses)
 
+    def arrays(self, n: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the first n values of each column."""
+        return {name: np.array(values[:n]) for name, values in self.columns.items()}
+
 
 @dataclass(slots=True)
 class Logbook:
@@ -146,19 +150,30 @@ class Logbook:
         in_tokens = self.in_tokens
         chunks = [chunk for chunk in list(self._chunks) if len(chunk)] or [_Rows()]
         n = [len(chunk) for chunk in chunks]
-        columns: dict[str, np.ndarray[Any, Any]] = {}
-        for name in _COLUMNS:
-            columns[name] = np.concatenate([np.array(c.columns[name][:k]) for c, k in zip(chunks, n, strict=True)])
+        keys = [
+            2 * np.array(chunk.columns["request"][:k]) + np.array(chunk.columns["role"][:k])
+            for chunk, k in zip(chunks, n, strict=True)
+        ]
         # Unlike np.lexsort, sorting by one number lets other threads run.
-        order = np.argsort(2 * columns["request"] + columns["role"], kind="stable")
+        order = np.argsort(np.concatenate(keys), kind="stable")
+        del keys
         starts = np.concatenate([[0], np.cumsum(n)])
+        # Of the chunks of one slice: those of all together would hold the lock while they are made and freed.
+        arrays: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
         for begin in range(0, max(len(order), 1), n_rows):
             rows = order[begin : begin + n_rows]
             chunk = np.searchsorted(starts, rows, side="right") - 1
-            places = list(zip(chunk.tolist(), (rows - starts[chunk]).tolist(), strict=True))
-            part = {name: values[rows] for name, values in columns.items()}
+            places = rows - starts[chunk]
+            present = np.unique(chunk).tolist() or [0]
+            arrays = {c: arrays.get(c) or chunks[c].arrays(n[c]) for c in present}
+            part = {name: np.empty(len(rows), arrays[present[0]][name].dtype) for name in _COLUMNS}
+            for c in present:
+                inside = chunk == c
+                for name, values in part.items():
+                    values[inside] = arrays[c][name][places[inside]]
+            pairs = list(zip(chunk.tolist(), places.tolist(), strict=True))
             ids, statuses = (
-                np.array([getattr(chunks[c], name)[i] for c, i in places], object)
+                np.array([getattr(chunks[c], name)[i] for c, i in pairs], object)
                 for name in ("inference_ids", "statuses")
             )
             yield self._requests(part, ids, statuses, in_tokens)

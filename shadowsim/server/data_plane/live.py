@@ -21,6 +21,7 @@ from shadowsim.scenario.defaults import TIME
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.scenario.routing import DEFAULT_ROUTING
 from shadowsim.scenario.service import Service, parse_service
+from shadowsim.server.control.scaler import PoolReading
 from shadowsim.server.data_plane.backends import Backend, Container
 from shadowsim.server.data_plane.counts import Series, ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
@@ -28,6 +29,7 @@ from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
 from shadowsim.server.data_plane.pools import VariantPool
 from shadowsim.server.data_plane.simulated import simulated
+from shadowsim.server.state.scaling import resource_id
 from shadowsim.server.state.views import EndpointView, VariantView
 
 REFRESH_S = 0.02  # greatest age of a view
@@ -143,7 +145,7 @@ class LiveEndpoint:
     def sample(self, now_s: float) -> None:
         """Record each instance's concurrent requests, which also gives idle variants their zeros."""
         for pool in self.serving():
-            name, sample = pool.variant.name, (now_s, pool.outstanding, cores_of(pool), pool.batches())
+            name, sample = pool.variant.name, (now_s, pool.in_flight(), cores_of(pool), pool.batches())
             self.series_of(name).sample(*sample)
             if self.logbook is not None and name in self.logbook.variants:
                 self.logbook.series[self.logbook.variants.index(name)].sample(*sample)
@@ -244,6 +246,15 @@ class LiveEndpoints:
         for name in deleted[:-KEPT_DELETED]:
             self.by_name.pop(name, None)
 
+    def readings(self, names: Iterable[str]) -> dict[str, PoolReading]:
+        """Return what the scaler reads of each variant of some endpoints, by resource id."""
+        return {
+            resource_id(name, pool.variant.name): PoolReading(pool.n_arrived, sum(pool.in_flight()))
+            for name in names
+            if (live := self.by_name.get(name)) is not None
+            for pool in live.serving()
+        }
+
     def logbook(self, experiment: str) -> Logbook | None:
         """Return the logbook of an experiment that is live or has recently ended; None without one."""
         for live in self.by_name.values():
@@ -289,9 +300,9 @@ class LiveEndpoints:
     ) -> VariantPool:
         routing = self._routing.get(variant.name, view.routing.get(variant.name, DEFAULT_ROUTING))
         for pool in before:
-            same = replace(pool.variant, weight=variant.weight) == variant  # a weight does not affect the instances
-            if same and pool.routing == routing and pool.copies == copies:
+            if _is_same(pool.variant, variant) and pool.routing == routing and pool.copies == copies:
                 pool.variant = variant
+                pool.resize(variant.instance_count)
                 return pool
         return VariantPool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
 
@@ -301,6 +312,12 @@ class LiveEndpoints:
             live.logbook = None
             while len(self._ended) > KEPT_LOGBOOKS:
                 del self._ended[next(iter(self._ended))]
+
+
+def _is_same(one: VariantView, other: VariantView) -> bool:
+    """Return whether two views differ at most in weight and size, so that instances of one serve the other."""
+    alike = replace(one, weight=other.weight, instance_count=other.instance_count, starting_s=other.starting_s)
+    return alike == other
 
 
 def cores_of(pool: VariantPool) -> int | None:

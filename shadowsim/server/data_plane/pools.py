@@ -24,7 +24,9 @@ class VariantPool:
     routing : str
         A name in `routing.ROUTINGS`.
     outstanding : list of int
-        Unanswered requests per instance.
+        Unanswered requests per serving instance.
+    n_arrived : int
+        Requests so far.
     copies : bool
         Whether the variant is a shadow.
     n_workers : int or None
@@ -36,17 +38,47 @@ class VariantPool:
     def __init__(self, variant: VariantView, routing: str, backend: Backend, random: Random, copies: bool = False):
         self.variant, self.routing, self.copies = variant, routing, copies
         self.outstanding = [0] * variant.instance_count
+        self.n_arrived = 0
         self.n_workers, self.overhead_s = backend.n_workers, backend.overhead_s
         self._backend, self._random = backend, random
+        self._numbers = list(range(variant.instance_count))  # of the serving instances, ascending; never used again
+        self._next_number = variant.instance_count
+        self._draining: dict[int, int] = {}  # unanswered requests of instances that get no more
 
     async def invoke(self, call: Call, timeout_s: float, receiver: Receiver | None = None) -> tuple[int, Answer]:
         """Answer a call, streamed if there is a receiver; return the instance's index and its answer."""
-        instance = pick(self.outstanding, self.routing, self._random.getrandbits(32))
-        self.outstanding[instance] += 1
+        place = pick(self.outstanding, self.routing, self._random.getrandbits(32))
+        self.outstanding[place] += 1
+        self.n_arrived += 1
+        instance = self._numbers[place]
         try:
             return instance, await self._backend.invoke(instance, call, timeout_s, receiver)
         finally:
-            self.outstanding[instance] -= 1
+            if place < len(self._numbers) and self._numbers[place] == instance:
+                self.outstanding[place] -= 1
+            else:
+                self._drain(instance, self._draining[instance] - 1)
+
+    def resize(self, n_instances: int) -> None:
+        """Change the number of serving instances: new ones are idle, and the newest drain first."""
+        while len(self._numbers) < n_instances:
+            self._backend.add_instance(self._next_number)
+            self._numbers.append(self._next_number)
+            self.outstanding.append(0)
+            self._next_number += 1
+        while len(self._numbers) > n_instances:
+            self._drain(self._numbers.pop(), self.outstanding.pop())
+
+    def in_flight(self) -> list[int]:
+        """Return the unanswered requests per instance, of those that serve and then of those that drain."""
+        return [*self.outstanding, *self._draining.values()]
+
+    def _drain(self, instance: int, n_left: int) -> None:
+        if n_left:
+            self._draining[instance] = n_left
+        else:
+            self._draining.pop(instance, None)
+            self._backend.remove_instance(instance)
 
     def batches(self) -> Sequence[tuple[int, float]]:
         """Return of each instance in tokens the running sequences and its cache use; nothing for other services."""

@@ -27,9 +27,8 @@ from shadowsim.server.data_plane.simulated_tokens import InTokens
 
 def check_simulable(service: Service, path: str) -> None:
     """Raise `InputError` for a service that cannot be simulated in real time; `path` is where it stands."""
-    for key in ("scaling", "outages"):
-        if getattr(service, key) is not None:
-            raise InputError(f"{path}.{key}", "is not simulated by a server: leave it out for `serve`")
+    if service.outages is not None:
+        raise InputError(f"{path}.outages", "is not simulated by a server: leave it out for `serve`")
     tokens = service.tokens
     if tokens is None:
         if service.time.kind == "linear":
@@ -74,8 +73,10 @@ class _OneByOne:
     """Instances whose workers take one request at a time."""
 
     def __init__(self, service: Service, n_instances: int, n_workers: int, seed: int, overhead_s: float):
-        self.n_workers, self.overhead_s = n_workers, overhead_s
-        self._queues = [SimulatedQueue(n_workers, service.queue_limit, service.slowdown) for _ in range(n_instances)]
+        self.n_workers, self.overhead_s, self._service = n_workers, overhead_s, service
+        self._queues: dict[int, SimulatedQueue] = {}
+        for instance in range(n_instances):
+            self.add_instance(instance)
         self._outcomes = Outcomes(service, seed)
         self._times = draws(service.time, np.random.default_rng(seed))
 
@@ -100,18 +101,26 @@ class _OneByOne:
         """Return nothing: its workers have no batches of tokens."""
         return ()
 
+    def add_instance(self, instance: int) -> None:
+        """Make a further instance, idle."""
+        service = self._service
+        self._queues[instance] = SimulatedQueue(self.n_workers, service.queue_limit, service.slowdown)
+
+    def remove_instance(self, instance: int) -> None:
+        """Forget an instance."""
+        del self._queues[instance]
+
 
 class _InBatches:
     """Instances with a dynamic batcher."""
 
     def __init__(self, service: Service, n_instances: int, n_workers: int, seed: int, overhead_s: float):
         assert service.batching is not None
-        self.n_workers, self.overhead_s = n_workers, overhead_s
+        self.n_workers, self.overhead_s, self._service = n_workers, overhead_s, service
         self._offered = service.saturated_factor
-        self._instances = [
-            RealTime[BatchedRequest](DynamicBatcher(service.batching, n_workers, service.queue_limit, service.slowdown))
-            for _ in range(n_instances)
-        ]
+        self._instances: dict[int, RealTime[BatchedRequest]] = {}
+        for instance in range(n_instances):
+            self.add_instance(instance)
         self._outcomes = Outcomes(service, seed)
         self._times = draws(service.time, np.random.default_rng(seed))
 
@@ -138,6 +147,17 @@ class _InBatches:
     def batches(self) -> Sequence[tuple[int, float]]:
         """Return nothing: its workers have no batches of tokens."""
         return ()
+
+    def add_instance(self, instance: int) -> None:
+        """Make a further instance, idle."""
+        service = self._service
+        assert service.batching is not None
+        batcher = DynamicBatcher(service.batching, self.n_workers, service.queue_limit, service.slowdown)
+        self._instances[instance] = RealTime[BatchedRequest](batcher)
+
+    def remove_instance(self, instance: int) -> None:
+        """Forget an instance."""
+        del self._instances[instance]
 
 
 def _of_times(arrival: float, start: float, end: float, timeout_s: float, *, work_s: float, offered_s: float) -> Answer:

@@ -42,9 +42,11 @@ class InTokens:
 
     def __init__(self, service: Service, tokens: Tokens, n_instances: int, seed: int, overhead_s: float):
         self.n_workers, self.overhead_s = 1, overhead_s  # the whole instance works on a step
-        self._tokens = tokens
-        self._batchers = [ContinuousBatcher(tokens, service.queue_limit) for _ in range(n_instances)]
-        self._instances = [RealTime[TokenSequence](batcher) for batcher in self._batchers]
+        self._tokens, self._queue_limit = tokens, service.queue_limit
+        self._batchers: dict[int, ContinuousBatcher] = {}
+        self._instances: dict[int, RealTime[TokenSequence]] = {}
+        for instance in range(n_instances):
+            self.add_instance(instance)
         self._outcomes = Outcomes(service, seed)
         self._requests = _token_draws(tokens, np.random.default_rng(seed))
 
@@ -160,9 +162,18 @@ class InTokens:
     def batches(self) -> Sequence[tuple[int, float]]:
         """Return running sequences and cache use of each instance, now."""
         now = asyncio.get_running_loop().time()
-        for instance in self._instances:
+        for instance in self._instances.values():
             instance.advance(now)
-        return [(batcher.n_running, batcher.cache_use) for batcher in self._batchers]
+        return [(batcher.n_running, batcher.cache_use) for batcher in self._batchers.values()]
+
+    def add_instance(self, instance: int) -> None:
+        """Make a further instance, with an empty cache."""
+        batcher = self._batchers[instance] = ContinuousBatcher(self._tokens, self._queue_limit)
+        self._instances[instance] = RealTime[TokenSequence](batcher)
+
+    def remove_instance(self, instance: int) -> None:
+        """Forget an instance."""
+        del self._batchers[instance], self._instances[instance]
 
 
 class TokenTimes:

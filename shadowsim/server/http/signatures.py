@@ -28,7 +28,8 @@ from shadowsim.errors import InputError, ShadowsimError, shown
 from shadowsim.option_defaults import SKEW_S
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-SERVICES = ("sagemaker", "monitoring")  # signing names of SageMaker with its runtime, and of CloudWatch
+# The signing names of SageMaker with its runtime, of CloudWatch, and of Application Auto Scaling.
+SERVICES = ("sagemaker", "monitoring", "application-autoscaling")
 _ATTEMPT = ("amz-sdk-invocation-id", "amz-sdk-request")
 _STAMP = "%Y%m%dT%H%M%SZ"
 _MOST_REMEMBERED = 2_000_000

@@ -14,13 +14,13 @@ import json
 import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl
 from uuid import uuid4
-from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from shadowsim.aws.contract import as_time
 from shadowsim.errors import SerializationError, ShadowsimError, json_kind, shown
@@ -32,6 +32,7 @@ _NUMBERS, _FLAGS, _MAPS = ("Period", "MaxDatapoints"), ("ReturnData",), ("Extend
 _TIMES = ("Timestamp", "Timestamps")
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # not even as character references
 _MOST_FIELDS, _MOST_PARTS = 10_000, 12
+_ITEMS_AT_ONCE, _PIECE_CHARACTERS = 1000, 16_384
 _MOST_SPAN_MINUTES = 700_000  # 15 months
 _STATISTICS = ("SampleCount", "Average", "Sum", "Minimum", "Maximum")
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100(?:\.0{1,10})?)", re.ASCII)
@@ -156,8 +157,10 @@ def is_form(headers: Mapping[str, str]) -> bool:
     return "X-Amz-Target" not in headers and headers.get("Content-Type", "").partition(";")[0].strip().lower() == FORM
 
 
-def answer_form(body: bytes, handle: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> tuple[int, bytes]:
-    """Answer a form with an HTTP status and XML.
+async def answer_form(
+    body: bytes, handle: Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+) -> tuple[int, Iterator[bytes]]:
+    """Answer a form with an HTTP status and XML, which is made piece by piece.
 
     Parameters
     ----------
@@ -165,18 +168,53 @@ def answer_form(body: bytes, handle: Callable[[str, Mapping[str, Any]], Mapping[
     handle : callable
         Gets the action and its request as parsed JSON, and returns the answer as JSON, or raises ShadowsimError.
     """
-    root: ElementTree.Element
     try:
         request = parse_form(body)
         action = str(request.pop("Action", ""))
-        result = handle(action, request)
+        result = await handle(action, request)
     except ShadowsimError as error:
-        root = ElementTree.Element("ErrorResponse", xmlns=NAMESPACE)
-        _fill(root, {"Error": {"Type": "Sender", "Code": error.code, "Message": str(error)}, "RequestId": str(uuid4())})
-        return error.http_status, ElementTree.tostring(root)
-    root = ElementTree.Element(f"{action}Response", xmlns=NAMESPACE)
-    _fill(root, {f"{action}Result": result, "ResponseMetadata": {"RequestId": str(uuid4())}})
-    return 200, ElementTree.tostring(root)
+        refusal = {"Error": {"Type": "Sender", "Code": error.code, "Message": str(error)}, "RequestId": str(uuid4())}
+        return error.http_status, _pieces(_element("ErrorResponse", refusal, f' xmlns="{NAMESPACE}"'))
+    answer = {f"{action}Result": result, "ResponseMetadata": {"RequestId": str(uuid4())}}
+    return 200, _pieces(_element(f"{action}Response", answer, f' xmlns="{NAMESPACE}"'))
+
+
+def json_pieces(document: object) -> Iterator[bytes]:
+    """Yield JSON piece by piece: a long answer takes longer to encode than the event loop can spare."""
+    return _pieces(_json_texts(document))
+
+
+def _json_texts(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield "{"
+        for i, (key, item) in enumerate(value.items()):
+            yield f"{', ' if i else ''}{json.dumps(key)}: "
+            yield from _json_texts(item)
+        yield "}"
+    elif isinstance(value, list):
+        yield "["
+        if value and isinstance(value[0], Mapping):
+            for i, item in enumerate(value):
+                yield ", " if i else ""
+                yield from _json_texts(item)
+        else:
+            for i in range(0, len(value), _ITEMS_AT_ONCE):
+                yield (", " if i else "") + json.dumps(value[i : i + _ITEMS_AT_ONCE])[1:-1]
+        yield "]"
+    else:
+        yield json.dumps(value)
+
+
+def _pieces(texts: Iterable[str]) -> Iterator[bytes]:
+    """Yield texts joined to pieces of some kilobytes."""
+    piece, n = [], 0
+    for text in texts:
+        piece.append(text)
+        n += len(text)
+        if n > _PIECE_CHARACTERS:
+            yield "".join(piece).encode()
+            piece, n = [], 0
+    yield "".join(piece).encode()
 
 
 def parse_form(body: bytes) -> dict[str, Any]:
@@ -215,17 +253,22 @@ def _as_json(name: str, value: Any) -> Any:
     return value == "true" if name in _FLAGS else value
 
 
-def _fill(element: ElementTree.Element, value: Any, name: str = "") -> None:
+def _element(tag: str, value: object, attributes: str = "", name: str = "") -> Iterator[str]:
+    """Yield the texts of an element; `name` is that of the member whose value it holds, by default the tag."""
+    name = name or tag
+    yield f"<{tag}{attributes}>"
     if isinstance(value, Mapping):
         for key, item in value.items():
             if name in _MAPS:
-                _fill(ElementTree.SubElement(element, "entry"), {"key": key, "value": item})
+                yield from _element("entry", {"key": key, "value": item})
             else:
-                _fill(ElementTree.SubElement(element, key), item, key)
+                yield from _element(key, item)
     elif isinstance(value, list):
         for item in value:
-            _fill(ElementTree.SubElement(element, "member"), item, name)
+            yield from _element("member", item, name=name)
     elif name in _TIMES:
-        element.text = datetime.fromtimestamp(value, UTC).isoformat().replace("+00:00", "Z")
+        assert isinstance(value, int | float)
+        yield datetime.fromtimestamp(value, UTC).isoformat().replace("+00:00", "Z")
     else:
-        element.text = _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", str(value))
+        yield escape(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", str(value)))
+    yield f"</{tag}>"

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 from shadowsim.aws.lifecycle import TERMINAL, Stage
 from shadowsim.server.state.fleet import Body, Fleet
+from shadowsim.server.state.scaling import ScalableTarget, ScalingActivity, TrackingPolicy
 from shadowsim.server.state.undocumented import Undocumented
 
 _Record = TypeVar("_Record")
 NEVER = float("inf")
-ENDPOINT_RANK, EXPERIMENT_RANK = 0, 1  # the order in which they advance at equal moments
+ENDPOINT_RANK, EXPERIMENT_RANK, ACTIVITY_RANK = 0, 1, 2  # the order in which they advance at equal moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +213,11 @@ class World:
         Models with real backends, which must answer /ping; "*" stands for all.
     choices : Undocumented
     tags : dict of str to dict
-        By ARN; every resource has an entry.
+        By ARN, of resources that have any.
     latest_experiment : dict of str to str
         The last experiment by endpoint: the only one that can be live.
+    targets, policies, activities : dict of str to record
+        Auto scaling: by resource id, by resource id and policy name, and by activity id.
     n_changes : int
         Counts versions and deployments.
     agenda : list of (moment, rank, name)
@@ -236,6 +239,9 @@ class World:
     experiments: Records[ExperimentRecord] = field(default_factory=Records)
     tags: Records[dict[str, str]] = field(default_factory=Records)
     latest_experiment: Records[str] = field(default_factory=Records)
+    targets: Records[ScalableTarget] = field(default_factory=Records)
+    policies: Records[TrackingPolicy] = field(default_factory=Records)
+    activities: Records[ScalingActivity] = field(default_factory=Records)
     n_changes: int = 0
     agenda: list[tuple[float, int, str]] = field(default_factory=list, repr=False)
     changed: set[tuple[int, str]] = field(default_factory=set, repr=False)
@@ -248,7 +254,7 @@ class World:
     def records(self) -> dict[str, Records[Any]]:
         """The dictionaries of records, by the names of their attributes."""
         names = ("models", "configs", "endpoints", "experiments", "tags", "latest_experiment")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "targets", "policies", "activities")}
 
     def first_containers(self, config: Body) -> dict[str, Body]:
         """Return the first container of every existing model that an endpoint configuration names, by model name."""
@@ -278,6 +284,25 @@ class World:
         self.experiments[experiment.name] = experiment
         self.changed.add((EXPERIMENT_RANK, experiment.name))
 
+    def put_activity(self, activity: ScalingActivity) -> None:
+        """Store an activity's record."""
+        self.activities[activity.name] = activity
+        self.changed.add((ACTIVITY_RANK, activity.name))
+
+    def policies_of(self, resource: str) -> list[TrackingPolicy]:
+        """Return the policies of a scalable target."""
+        return [policy for policy in self.policies.values() if policy.resource == resource]
+
+    def activities_of(self, resource: str) -> list[ScalingActivity]:
+        """Return the activities of a scalable target, the oldest first."""
+        return [activity for activity in self.activities.values() if activity.resource == resource]
+
+    def remove_target(self, resource: str) -> None:
+        """Remove a scalable target with its policies; its activities stay."""
+        del self.targets[resource]
+        for key in [key for key, policy in self.policies.items() if policy.resource == resource]:
+            del self.policies[key]
+
     def renew_version(self, endpoint: str) -> None:
         """Give an endpoint a new version, if it exists: its experiment has changed."""
         if endpoint in self.endpoints:
@@ -285,11 +310,29 @@ class World:
 
     def add_tags(self, kind: str, name: str, request: Mapping[str, Any]) -> None:
         """Store the tags of a new resource."""
-        self.tags[self.arn(kind, name)] = {tag["Key"]: tag["Value"] for tag in request.get("Tags", ())}
+        self.put_tags(self.arn(kind, name), {tag["Key"]: tag["Value"] for tag in request.get("Tags", ())})
 
     def remove_tags(self, kind: str, name: str) -> None:
         """Remove the tags of a resource."""
-        self.tags.pop(self.arn(kind, name), None)
+        self.put_tags(self.arn(kind, name), {})
+
+    def put_tags(self, arn: str, tags: dict[str, str]) -> None:
+        """Store all tags of a resource."""
+        if tags:
+            self.tags[arn] = tags
+        elif arn in self.tags:
+            del self.tags[arn]
+
+    def has_resource(self, arn: str) -> bool:
+        """Return whether a resource of an ARN exists."""
+        of_kind: dict[str, Mapping[str, object]] = {
+            "model": self.models,
+            "endpoint-config": self.configs,
+            "endpoint": self.endpoints,
+            "inference-experiment": self.experiments,
+        }
+        kind, _, name = arn.rpartition(":")[2].partition("/")
+        return kind in of_kind and arn == self.arn(kind, name) and name in of_kind[kind]
 
     def reserved_instances(self) -> Iterator[tuple[str, str, int]]:
         """Yield (endpoint, instance type, count) per variant deployed, being deployed, or of an experiment to come."""
@@ -298,7 +341,7 @@ class World:
             fleet = endpoint.intended
             if endpoint.name not in reserved:
                 for view in fleet.variants if fleet else ():
-                    yield endpoint.name, view.instance_type, view.instance_count
+                    yield endpoint.name, view.instance_type, view.desired_count
         for name, experiment in reserved.items():
             for variant in experiment.request["ModelVariants"]:
                 pool = variant["InfrastructureConfig"]["RealTimeInferenceConfig"]

@@ -1,21 +1,31 @@
 """Applies accepted events to the account: an event is an action's request and when it was accepted.
 
 Nothing is refused here: the action was checked before its event was written, against the same world. Besides the
-actions there are two events of the server's own: "Configure", the options that the fold depends on, and "Ping", the
-result of a backend's health check.
+actions there are three events of the server's own: "Configure", the options that the fold depends on; "Ping", the
+result of a backend's health check; and "Scale", a scaling activity, with everything that it depends on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 from shadowsim.aws.experiment import DEFAULT_DURATION
 from shadowsim.aws.lifecycle import Stage, after_event
 from shadowsim.server.state import transitions
 from shadowsim.server.state.account import ExperimentRecord, ResourceRecord, World
 from shadowsim.server.state.fleet import Body, Fleet, fleet_of
+from shadowsim.server.state.scaling import (
+    KEPT_S,
+    MOST_KEPT,
+    ScalableTarget,
+    ScalingActivity,
+    TrackingPolicy,
+    policy_key,
+)
 from shadowsim.server.state.undocumented import Undocumented
 
 
@@ -27,7 +37,7 @@ def apply(world: World, kind: str, body: Body, at_s: float) -> None:
     world : World
         Modified.
     kind : str
-        An action, "Configure" or "Ping".
+        An action, or an event of the server's own.
     body : mapping
         Its request, as returned by `contract.parsed`.
     at_s : float
@@ -110,7 +120,7 @@ def _update_endpoint(world: World, body: Body) -> None:
         kept: dict[str, dict[str, Any]] = {view.name: {} for view in endpoint.fleet.variants}
         for view in endpoint.fleet.variants:
             if "DesiredInstanceCount" not in excluded:
-                kept[view.name]["DesiredInstanceCount"] = view.instance_count
+                kept[view.name]["DesiredInstanceCount"] = view.desired_count
             if "DesiredWeight" not in excluded:
                 kept[view.name]["DesiredWeight"] = view.weight
         fleet = fleet.scaled(kept, world.choices.shadow_weight)
@@ -133,12 +143,13 @@ def _delete_endpoint(world: World, body: Body) -> None:
 
 
 def _add_tags(world: World, body: Body) -> None:
-    world.tags[body["ResourceArn"]] |= {tag["Key"]: tag["Value"] for tag in body["Tags"]}
+    arn = body["ResourceArn"]
+    world.put_tags(arn, {**world.tags.get(arn, {}), **{tag["Key"]: tag["Value"] for tag in body["Tags"]}})
 
 
 def _delete_tags(world: World, body: Body) -> None:
     arn, keys = body["ResourceArn"], set(body["TagKeys"])
-    world.tags[arn] = {key: value for key, value in world.tags[arn].items() if key not in keys}
+    world.put_tags(arn, {key: value for key, value in world.tags.get(arn, {}).items() if key not in keys})
 
 
 def _create_experiment(world: World, body: Body) -> None:
@@ -193,6 +204,59 @@ def _delete_experiment(world: World, body: Body) -> None:
     world.renew_version(experiment.endpoint_name)
 
 
+def _register_target(world: World, body: Body) -> None:
+    resource = body["ResourceId"]
+    _, endpoint, _, variant = resource.split("/")
+    old = world.targets.get(resource)
+    if old is None:
+        world.n_changes += 1
+        identity = _identity(world, f"{resource} {world.n_changes}")
+        old = ScalableTarget(resource, endpoint, variant, 1, 1, world.now_s, identity)
+    world.targets[resource] = replace(
+        old,
+        least=body.get("MinCapacity", old.least),
+        most=body.get("MaxCapacity", old.most),
+        role=body.get("RoleARN", old.role),
+        suspended={**old.suspended, **body.get("SuspendedState", {})},
+    )
+
+
+def _deregister_target(world: World, body: Body) -> None:
+    world.remove_target(body["ResourceId"])
+
+
+def _put_policy(world: World, body: Body) -> None:
+    resource, name = body["ResourceId"], body["PolicyName"]
+    key = policy_key(resource, name)
+    old = world.policies.get(key)
+    if old is None:
+        world.n_changes += 1
+        old = TrackingPolicy(name, resource, body, world.now_s, _identity(world, f"{key} {world.n_changes}"))
+    world.policies[key] = replace(old, request={**old.request, **body})
+
+
+def _delete_policy(world: World, body: Body) -> None:
+    del world.policies[policy_key(body["ResourceId"], body["PolicyName"])]
+
+
+def _scale(world: World, body: Body) -> None:
+    given = {name: value for name, value in body.items() if name != "delay_s"}
+    activity = ScalingActivity(**given, created_s=world.now_s, effect_s=world.now_s + body["delay_s"])
+    if activity.ended_s is not None:
+        activity = replace(activity, ended_s=world.now_s)
+    old = world.activities_of(activity.resource)
+    n_surplus = len(old) + 1 - MOST_KEPT
+    for i, past in enumerate(old):
+        if past.ended_s is not None and (i < n_surplus or past.ended_s < world.now_s - KEPT_S):
+            del world.activities[past.name]
+    world.put_activity(activity)
+
+
+def _identity(world: World, text: str) -> str:
+    """Return an id in the form of AWS's, the same one after every restart."""
+    return str(UUID(sha256(f"{world.account} {text}".encode()).hexdigest()[:32]))
+
+
 def configured_fleet(world: World, body: Body) -> Fleet:
     """Return the fleet of the endpoint configuration that a request names."""
     config = world.configs[body["EndpointConfigName"]]
@@ -217,4 +281,9 @@ EFFECTS: dict[str, Callable[[World, Body], None]] = {
     "StopInferenceExperiment": _stop_experiment,
     "UpdateInferenceExperiment": _update_experiment,
     "DeleteInferenceExperiment": _delete_experiment,
+    "RegisterScalableTarget": _register_target,
+    "DeregisterScalableTarget": _deregister_target,
+    "PutScalingPolicy": _put_policy,
+    "DeleteScalingPolicy": _delete_policy,
+    "Scale": _scale,
 }

@@ -34,6 +34,8 @@ class VariantView:
     container : mapping
         The model's first container as recorded ("Image", "ModelDataUrl", "Environment", ...). Nothing that it names
         may be fetched.
+    starting_s : tuple of float
+        When each further instance will serve that scaling has started, ascending.
     """
 
     name: str
@@ -42,6 +44,12 @@ class VariantView:
     instance_count: int
     weight: float = 1.0
     container: Body = field(default_factory=dict)
+    starting_s: tuple[float, ...] = ()
+
+    @property
+    def desired_count(self) -> int:
+        """Instances that serve or are starting."""
+        return self.instance_count + len(self.starting_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,7 @@ class Fleet:
             return replace(
                 view,
                 instance_count=view.instance_count if count is None else count,
+                starting_s=view.starting_s if count is None else (),
                 weight=view.weight if weight is None else weight,
             )
 
@@ -146,6 +155,24 @@ class Fleet:
                 percentage = _shadow_percentage(variant.weight, production[0].weight, shadow_weight)
             shadow = replace(shadow, variant=variant, sampling_percentage=percentage)
         return replace(self, production=production, shadow=shadow)
+
+    def with_view(self, view: VariantView) -> Fleet:
+        """Return the fleet with another view of the variant of its name."""
+        production = tuple(view if old.name == view.name else old for old in self.production)
+        shadow = self.shadow
+        if shadow and shadow.variant.name == view.name:
+            shadow = replace(shadow, variant=view)
+        return replace(self, production=production, shadow=shadow)
+
+    def settled(self, now: float) -> Fleet:
+        """Return the fleet once all starting instances serve that do by a moment."""
+        fleet = self
+        for view in self.variants:
+            n = sum(moment <= now for moment in view.starting_s)
+            if n:
+                left = view.starting_s[n:]
+                fleet = fleet.with_view(replace(view, instance_count=view.instance_count + n, starting_s=left))
+        return fleet
 
 
 def fleet_of(config_name: str, request: Body, containers: Mapping[str, Body], shadow_weight: str) -> Fleet:
@@ -300,7 +327,7 @@ def _variant_config(variant: Body) -> dict[str, Any]:
 
 
 def _current_size(view: VariantView) -> dict[str, Any]:
-    return {"InitialInstanceCount": view.instance_count, "InitialVariantWeight": view.weight}
+    return {"InitialInstanceCount": view.desired_count, "InitialVariantWeight": view.weight}
 
 
 def _data_capture_config(storage: Body, percentage: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from shadowsim.aws.lifecycle import Stage
 from shadowsim.server.state import transitions
 from shadowsim.server.state.account import Deployment, Endpoint, ExperimentRecord, ResourceRecord, World
 from shadowsim.server.state.fleet import CaptureView, Fleet, ShadowView, VariantView
+from shadowsim.server.state.scaling import ScalableTarget, ScalingActivity, TrackingPolicy
 from shadowsim.server.state.undocumented import Undocumented
 
 ACCOUNT = "account"  # the kind of the row for what the account has once
@@ -67,7 +68,8 @@ def restore(world: World, rows: Iterable[tuple[str, str, str]]) -> None:
             world.probed, world.n_changes = frozenset(body["probed"]), body["n_changes"]
             world.choices = Undocumented(**body["choices"])
         else:
-            records[kind][name] = _RECORDS[kind](body)
+            if body or kind != "tags":  # an earlier version had rows of resources without tags
+                records[kind][name] = _RECORDS[kind](body)
     for kind, read in records.items():
         world.records[kind].update(read)  # not assignments: nothing has changed
     transitions.reschedule(world, everything=True)
@@ -130,11 +132,20 @@ def _fleet(body: dict[str, Any]) -> Fleet:
     return Fleet(
         config_name=body["config_name"],
         request=body["request"],
-        production=tuple(VariantView(**view) for view in body["production"]),
-        shadow=None if shadow is None else ShadowView(**{**shadow, "variant": VariantView(**shadow["variant"])}),
+        production=tuple(map(_variant, body["production"])),
+        shadow=None if shadow is None else ShadowView(**{**shadow, "variant": _variant(shadow["variant"])}),
         captures=tuple(map(_capture, body["captures"])),
         routing=body["routing"],
     )
+
+
+def _variant(body: dict[str, Any]) -> VariantView:
+    starting_s = body.get("starting_s")
+    if starting_s:
+        body["starting_s"] = tuple(starting_s)
+    else:
+        body.pop("starting_s", None)
+    return VariantView(**body)
 
 
 def _capture(body: dict[str, Any]) -> CaptureView:
@@ -150,4 +161,7 @@ _RECORDS: dict[str, Callable[[Any], object]] = {
     "experiments": _experiment,
     "tags": lambda body: body,
     "latest_experiment": lambda body: body,
+    "targets": lambda body: ScalableTarget(**body),
+    "policies": lambda body: TrackingPolicy(**body),
+    "activities": lambda body: ScalingActivity(**body),
 }

@@ -1,7 +1,7 @@
 """Advances the account to a moment: makes the transitions of endpoints and experiments that are due.
 
-Of transitions due at the same moment those of endpoints come first, then those of experiments, each in order of their
-names: so an experiment is Running only once its fleet serves.
+Of transitions due at the same moment those of endpoints come first, then those of experiments, then those of scaling
+activities, each in order of their names: so an experiment is Running only once its fleet serves.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from shadowsim.aws.lifecycle import ENDPOINT, after_event, next_clock_event, next_status
 from shadowsim.errors import RefusedError, SimulationError
 from shadowsim.server.state.account import (
+    ACTIVITY_RANK,
     ENDPOINT_RANK,
     EXPERIMENT_RANK,
     NEVER,
@@ -30,8 +31,10 @@ from shadowsim.server.state.fleet import (
     fleet_of,
     scheduled_end_actions,
 )
+from shadowsim.server.state.scaling import FAILED, IN_PROGRESS, OVERRIDDEN, ScalableTarget, ScalingActivity
+from shadowsim.server.state.target_tracking import OUT, Capacity
 
-# An experiment makes at most five transitions by itself; each takes its endpoint through at most three.
+# An experiment or activity makes at most five transitions by itself; each takes its endpoint through at most three.
 _MAX_EVENTS_EACH = 20
 
 
@@ -46,7 +49,9 @@ def advance(world: World, now: float) -> None:
         Scaled seconds since 1970.
     """
     if now >= world.due_s:
-        for _ in range(_MAX_EVENTS_EACH * (len(world.endpoints) + 2 * len(world.experiments) + 1)):
+        for _ in range(
+            _MAX_EVENTS_EACH * (len(world.endpoints) + 2 * len(world.experiments) + len(world.activities) + 1)
+        ):
             at_s, rank, name = _next_due(world)
             world.due_s = at_s
             if at_s > now:
@@ -54,6 +59,8 @@ def advance(world: World, now: float) -> None:
             world.now_s = max(world.now_s, at_s)  # after transitions were made shorter: due now, not in the past
             if rank == ENDPOINT_RANK:
                 _step_endpoint(world, world.endpoints[name])
+            elif rank == ACTIVITY_RANK:
+                _step_activity(world, world.activities[name])
             else:
                 experiment = world.experiments[name]
                 due = next_clock_event(experiment.stage, world.transition_s)
@@ -69,6 +76,7 @@ def reschedule(world: World, *, everything: bool = False) -> None:
     if everything:
         world.changed |= {(ENDPOINT_RANK, name) for name in world.endpoints}
         world.changed |= {(EXPERIMENT_RANK, name) for name in world.experiments}
+        world.changed |= {(ACTIVITY_RANK, name) for name in world.activities}
     world.due_s = _next_due(world)[0]
 
 
@@ -87,8 +95,6 @@ def deploy(world: World, name: str, fleet: Fleet, fallback: Fleet | None = None)
     """
     now = world.now_s
     old = world.endpoints.get(name) or Endpoint(name, "Creating", now, now, now, 0)
-    if name not in world.endpoints:
-        world.add_tags("endpoint", name, {})
     serving = {(v.name, v.model_name, v.instance_type) for v in old.fleet.variants} if old.fleet else set()
     pending = frozenset(
         v.name
@@ -174,12 +180,13 @@ def begin_experiment(world: World, experiment: ExperimentRecord, percentage: int
         containers = {**_containers_of(old), **containers}
     try:
         fleet = fleet_of(_unused_config_name(world, experiment), request, containers, world.choices.shadow_weight)
+        refuse_scaled_variants(world, name, fleet)
     except RefusedError as error:
         step_experiment(world, experiment, "failure", world.now_s, str(error))
         return
     _add_config(world, fleet)
     if experiment.deployed and old is not None:  # keep instance counts that were scaled during the experiment
-        counts = {view.name: {"DesiredInstanceCount": view.instance_count} for view in old.variants}
+        counts = {view.name: {"DesiredInstanceCount": view.desired_count} for view in old.variants}
         fleet = fleet.scaled(counts, world.choices.shadow_weight)
     deployed = deploy(world, name, fleet, before)
     world.put_experiment(replace(experiment, fleet_before=before, deployed=True, created_endpoint=created))
@@ -239,6 +246,10 @@ def _due_s(world: World, rank: int, name: str) -> float:
     if rank == ENDPOINT_RANK:
         endpoint = world.endpoints.get(name)
         return _endpoint_due_s(endpoint, world.transition_s) if endpoint else NEVER
+    if rank == ACTIVITY_RANK:
+        activity = world.activities.get(name)
+        due_s = activity.due_s if activity else None
+        return NEVER if due_s is None else due_s
     experiment = world.experiments.get(name)
     due = next_clock_event(experiment.stage, world.transition_s) if experiment else None
     return due[0] if due else NEVER
@@ -260,6 +271,7 @@ def _step_endpoint(world: World, endpoint: Endpoint) -> None:
         case "Deleting":
             del world.endpoints[endpoint.name]
             world.remove_tags("endpoint", endpoint.name)
+            _remove_targets(world, endpoint.name, set())
             return
         case "RollingBack":
             status = next_status(ENDPOINT, endpoint.status, "rolled back")
@@ -267,7 +279,83 @@ def _step_endpoint(world: World, endpoint: Endpoint) -> None:
         case _:
             status = next_status(ENDPOINT, endpoint.status, "deployed")
             fleet = deployment.fleet if deployment else endpoint.fleet
+    fleet = fleet.settled(now) if fleet else None
+    left = {view.name for view in fleet.variants} if fleet else set()
+    _remove_targets(world, endpoint.name, left)
     world.put_new_version(replace(endpoint, status=status, since_s=now, modified_s=now, fleet=fleet, deployment=None))
+
+
+def _remove_targets(world: World, endpoint: str, left: set[str]) -> None:
+    """Remove the scalable targets of an endpoint's variants but those that are left."""
+    for target in [target for target in world.targets.values() if target.endpoint == endpoint]:
+        if target.variant not in left:
+            world.remove_target(target.name)
+
+
+def refuse_scaled_variants(world: World, endpoint: str, fleet: Fleet) -> None:
+    """Raise RefusedError if a fleet lacks a variant that is a scalable target, or has it on another instance type."""
+    before = _intended_fleet(world, endpoint)
+    types = {view.name: view.instance_type for view in before.variants} if before else {}
+    after = {view.name: view.instance_type for view in fleet.variants}
+    scaled = [target.variant for target in world.targets.values() if target.endpoint == endpoint]
+    changed = [name for name in scaled if after.get(name) != types.get(name)]
+    if changed:
+        raise RefusedError(
+            f'The variant(s) "[{", ".join(changed)}]" must be deregistered as scalable targets with AWS Auto Scaling '
+            "before they can be removed or have their instance type updated."
+        )
+
+
+def capacity_of(world: World, resource: str) -> Capacity | None:
+    """Return the instances of a scalable target; None while its endpoint is not InService, or lacks the variant."""
+    target = world.targets.get(resource)
+    endpoint = world.endpoints.get(target.endpoint) if target else None
+    if target is None or endpoint is None or endpoint.status != "InService" or endpoint.fleet is None:
+        return None
+    for view in endpoint.fleet.variants:
+        if view.name == target.variant:
+            return Capacity(view.instance_count, view.starting_s, target.out_until_s, target.in_until_s)
+    return None
+
+
+def _step_activity(world: World, activity: ScalingActivity) -> None:
+    now = world.now_s
+    target, capacity = world.targets.get(activity.resource), capacity_of(world, activity.resource)
+    if activity.status == IN_PROGRESS:
+        if target is not None and capacity is not None:
+            _put_capacity(world, target, capacity.served(now))
+        fleet = _intended_fleet(world, target.endpoint) if target else None
+        counts = {view.name: view.desired_count for view in fleet.variants} if fleet else {}
+        is_left = target is not None and counts.get(target.variant, 0) >= activity.wanted
+        text = "The number of instances was changed again before these served."
+        world.put_activity(activity.succeeded(now) if is_left else activity.ended(OVERRIDDEN, now, text))
+        return
+    if target is None or capacity is None:
+        text = "The scalable target is gone, or its endpoint was being updated when the change was to take effect."
+        world.put_activity(activity.ended(FAILED, now, text))
+        return
+    changed = activity.applied(capacity)
+    if changed is None:
+        text = "The number of instances was changed already when the change was to take effect."
+        world.put_activity(activity.ended(OVERRIDDEN, now, text))
+        return
+    changed = changed.served(now)
+    _put_capacity(world, target, changed)
+    ready_s = activity.effect_s + activity.cold_start_s
+    if activity.direction == OUT and ready_s > now:
+        world.put_activity(replace(activity, status=IN_PROGRESS, ready_s=ready_s))
+    else:
+        world.put_activity(activity.succeeded(now))
+
+
+def _put_capacity(world: World, target: ScalableTarget, capacity: Capacity) -> None:
+    endpoint = world.endpoints[target.endpoint]
+    assert endpoint.fleet is not None
+    (view,) = (view for view in endpoint.fleet.variants if view.name == target.variant)
+    changed = replace(view, instance_count=capacity.n_serving, starting_s=capacity.starting_s)
+    if changed != view:
+        world.put_new_version(replace(endpoint, fleet=endpoint.fleet.with_view(changed), modified_s=world.now_s))
+    world.targets[target.name] = replace(target, out_until_s=capacity.out_until_s, in_until_s=capacity.in_until_s)
 
 
 def _hold_experiment(world: World, endpoint: str, until_s: float) -> None:
@@ -295,4 +383,3 @@ def _unused_config_name(world: World, experiment: ExperimentRecord) -> str:
 
 def _add_config(world: World, fleet: Fleet) -> None:
     world.configs[fleet.config_name] = ResourceRecord(fleet.config_name, fleet.request, world.now_s)
-    world.add_tags("endpoint-config", fleet.config_name, {})

@@ -70,3 +70,40 @@ def test_variants_get_their_weights_share(weights, shares):
     taken = [pick_variant(pools(*weights), (i + 0.5) / n).variant.name for i in range(n)]
     expected = shares or [w / sum(weights) for w in weights]
     assert [taken.count(f"v{i}") for i in range(len(weights))] == [round(n * share) for share in expected]
+
+
+def test_instances_come_and_go_while_requests_are_under_way():
+    """New instances have new numbers; those that go get no more requests, and are forgotten once they have none."""
+
+    class Growing(Gate):
+        def __init__(self):
+            super().__init__()
+            self.added, self.removed = [], []
+
+        def add_instance(self, instance):
+            self.added.append(instance)
+
+        def remove_instance(self, instance):
+            self.removed.append(instance)
+
+    async def run():
+        gate = Growing()
+        pool = VariantPool(VariantView("v", "m", "ml.m5.large", 2), LEAST_OUTSTANDING, gate, Random(1))
+        waiting = [asyncio.create_task(pool.invoke(Call(b""), 1.0)) for _ in range(4)]
+        await asyncio.sleep(0)
+        pool.resize(1)
+        assert (pool.outstanding, pool.in_flight(), gate.removed) == ([2], [2, 2], [])
+        pool.resize(3)
+        assert (pool.outstanding, gate.added) == ([2, 0, 0], [2, 3])
+        waiting += [asyncio.create_task(pool.invoke(Call(b""), 1.0)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert sorted(gate.seen[4:]) == [2, 3]
+        pool.resize(2)
+        gate.open.set()
+        await asyncio.gather(*waiting)
+        assert (pool.outstanding, pool.in_flight(), pool.n_arrived) == ([0, 0], [0, 0], 6)
+        assert sorted(gate.removed) == [1, 3]
+        pool.resize(1)
+        assert sorted(gate.removed) == [1, 2, 3]
+
+    asyncio.run(run())

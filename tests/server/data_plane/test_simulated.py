@@ -177,7 +177,6 @@ def test_a_batch_leaves_together():
 @pytest.mark.parametrize(
     ("block", "named"),
     [
-        ({"scaling": {"metric": "InvocationsPerInstance", "target": 100, "min": 1, "max": 2}}, "scaling"),
         ({"outages": {"mtbf_s": 100, "mttr_s": 10}}, "outages"),
         ({"time": {"law": "linear", "base_s": 0.1, "tokens": 0.01}}, "time"),
     ],

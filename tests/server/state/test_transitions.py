@@ -114,7 +114,9 @@ def consistent(account):
     arns = {world.arn("model", name) for name in world.models} | {world.arn("endpoint", n) for n in world.endpoints}
     arns |= {world.arn("endpoint-config", name) for name in world.configs}
     arns |= {world.arn("inference-experiment", name) for name in world.experiments}
-    assert arns == set(world.tags)
+    assert all(map(world.has_resource, arns))
+    assert set(world.tags) <= arns
+    assert all(world.tags.values())
 
 
 def refolded(account):
