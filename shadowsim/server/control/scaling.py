@@ -1,4 +1,4 @@
-"""Validates and answers the actions of Application Auto Scaling on variants.
+"""Registers scalable targets and policies, and answers the other actions of Application Auto Scaling.
 
 Policies are those that the simulation has: target tracking on InvocationsPerInstance or ConcurrentRequestsPerModel. The
 other types, metrics and dimensions of AWS are refused by name, as is a MinCapacity of 0, since a variant has at least
