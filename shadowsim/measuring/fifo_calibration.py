@@ -2,7 +2,8 @@
 
 Given the workers, services are independent of each other and of the queue in the model, but those of a real server
 drift. So intervals come from a bootstrap of blocks of neighbouring requests: in each of its samples the overhead is
-drawn from its own error, services are computed anew, and factors and law are fitted again.
+drawn from its own error, services are computed anew, and factors and law are fitted again. Where a drift shows, a
+sample's services are also longer or shorter as those of another run may be (`drift_of`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from shadowsim.text import count, percent, significant
 N_DRAWS = 100
 _BLOCKS = 200  # of neighbouring requests
 _RELATED = 0.05  # a correlation that is said
+_DRIFT_BLOCKS = 10  # of neighbouring requests, whose means tell how a server drifts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,6 +170,7 @@ def bootstrap(
     """
     scores = np.array([one.score for one in fit.alternatives])
     odds = np.exp(scores - scores.max())
+    drift = drift_of(fit.best.starts.service_s / fit.best.factor_of_each)
     samples = []
     for _ in range(N_DRAWS):
         one = fit.alternatives[int(rng.choice(len(odds), p=odds / odds.sum()))]
@@ -179,7 +182,7 @@ def bootstrap(
         begun = begun.rows(rows[begun.service_s[rows] > 0.0])
         factors = busy_factors(begun, one.groups, one.shape)
         line = busy_factors(begun, one.groups, LINEAR) if len(factors) > 1 else np.ones(1)
-        service_s = begun.service_s / factors[begun.busy - 1]
+        service_s = begun.service_s / factors[begun.busy - 1] * math.exp(drift * rng.standard_normal())
         samples.append(_sample(service_s, one, overhead_s, factors, law, float(line[-1])))
     return samples
 
@@ -272,6 +275,35 @@ def _slowdown_sentence(best: WorkerFit) -> str:
     }.get(best.shape, "Services take longer or shorter with busy workers, and a straight line does not fit (by BIC).")
 
 
+def drift_of(service_s: Floats) -> float:
+    """Return by how much the services of another run may be longer or shorter than these, as a standard deviation.
+
+    Half of the mean squared difference of the means of neighbouring blocks is Allan's variance (1966). It hardly
+    depends on the length of the blocks where noise is of 1/f, as that of machines often is, so that two runs differ by
+    twice as much. It is 0 where neighbouring services are not alike.
+
+    Parameters
+    ----------
+    service_s : ndarray of float64, shape (n,)
+        In order of their starts.
+    """
+    if not _alike(service_s):
+        return 0.0
+    blocks = np.array_split(service_s, _DRIFT_BLOCKS)
+    means = np.array([block.mean() for block in blocks])
+    by_chance = float(service_s.var()) * len(blocks) / len(service_s)
+    excess = max(0.5 * float((np.diff(means) ** 2).mean()) - by_chance, 0.0)
+    return math.sqrt(2.0 * excess) / float(means.mean())
+
+
+def _alike(service_s: Floats) -> float:
+    """Return the correlation of the logarithms of neighbouring services; 0 where it may be chance."""
+    logs = np.log(service_s[service_s > 0.0])
+    logs = logs - logs.mean()
+    r = float((logs[1:] * logs[:-1]).mean() / max(float((logs**2).mean()), 1e-300))
+    return r if r > max(_RELATED, 4.0 / math.sqrt(len(logs))) else 0.0
+
+
 def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]:
     """Return sentences where services depend on what the model says they do not depend on."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
@@ -286,13 +318,11 @@ def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]
                 f"Services {'grow' if r > 0.0 else 'shrink'} with the wait before them (rank correlation {r:.2f}), "
                 "which FIFO workers do not explain: predictions at other loads may be off."
             )
-    logs = np.log(np.maximum(service_s, 1e-12))
-    logs = logs - logs.mean()
-    r = float((logs[1:] * logs[:-1]).mean() / max(float((logs**2).mean()), 1e-300))
-    if r > max(_RELATED, 4.0 / math.sqrt(len(logs))):
+    if r := _alike(service_s):
         notes.append(
             f"Services of neighbouring requests are alike (correlation {r:.2f}), as where a server drifts; the model "
-            "draws them one by one, and its queues are shorter than the real ones."
+            "draws them one by one, and its queues are shorter than the real ones. Intervals allow for services of "
+            f"another run that are {percent(drift_of(service_s))} longer or shorter (a standard deviation)."
         )
     return notes
 

@@ -26,6 +26,7 @@ from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError
 from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z, resampled_rows
 from shadowsim.measuring.law_fit import quantile_table, rounded
+from shadowsim.measuring.measurement import sending_s
 from shadowsim.measuring.weighted_fit import Coefficients, fit_nonnegative
 from shadowsim.scenario.step_models import STEP_KEYS
 from shadowsim.text import count, percent
@@ -46,7 +47,7 @@ _BLOCK = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenLog:
-    """Requests in tokens, in order of arrival; times in s, and the instance of each."""
+    """Requests in tokens, in order of arrival, which is when they were sent; times in s, and the instance of each."""
 
     arrival_s: Floats
     first_s: Floats
@@ -336,15 +337,18 @@ def _most_at_once(begin: Floats, end: Floats, instance: Ints) -> int:
 
 def _log(requests: pd.DataFrame) -> TokenLog:
     values = {c: requests[c].to_numpy(np.float64) for c in ("arrival_s", "latency_s", *COLUMNS)}
+    values["sent_s"] = sending_s(requests)
     whole = np.all([np.isfinite(column) for column in values.values()], axis=0)
     whole &= (values["output_tokens"] >= 1.0) & (values["first_token_s"] <= values["latency_s"])
-    values = {c: column[whole] for c, column in values.items()}
-    instance = np.zeros(int(whole.sum()), np.int64)
+    rows = np.flatnonzero(whole)
+    rows = rows[np.argsort(values["sent_s"][rows], kind="stable")]
+    values = {c: column[rows] for c, column in values.items()}
+    instance = np.zeros(len(rows), np.int64)
     if "instance" in requests.columns and requests["instance"].notna().all():
-        instance = np.unique(requests["instance"].to_numpy()[whole], return_inverse=True)[1].astype(np.int64)
+        instance = np.unique(requests["instance"].to_numpy()[rows], return_inverse=True)[1].astype(np.int64)
     arrival = values["arrival_s"]
     return TokenLog(
-        arrival,
+        values["sent_s"],
         arrival + values["first_token_s"],
         arrival + values["latency_s"],
         values["prompt_tokens"],
