@@ -167,7 +167,7 @@ def judge(table: Table, name: str, rounds: list[Compared]) -> None:
 
 def sleeping(workers: int, seed: int, factor: float = 1.0) -> tuple[object, ...]:
     """The command of a server that sleeps."""
-    return HERE / "real_servers.py", "sleep", workers, SLEEP_S, 0.5, seed, factor
+    return HERE / "real_servers.py", "sleep", workers, SLEEP_S, 0.5, factor, seed
 
 
 def test_a_sleeping_server_short(table: Table) -> None:
@@ -216,7 +216,7 @@ def test_a_slower_sleeping_server(table: Table, kept: Path, n: int) -> None:
 
 def forest(seed: int, factor: float = 1.0) -> tuple[object, ...]:
     """The command of a server that predicts."""
-    return HERE / "real_servers.py", "forest", TREES, seed, factor
+    return HERE / "real_servers.py", "forest", TREES, factor, seed
 
 
 def test_a_forest_short(table: Table) -> None:

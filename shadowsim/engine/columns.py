@@ -171,6 +171,7 @@ def _scheduler(side: Side) -> tokens.Scheduler:
         sequence_s=served.step.per_sequence_s,
         kv_s=served.step.per_kv_token_s,
         pair_s=served.step.per_prefill_pair_s,
+        prompt_s=served.step.per_prompt_s,
         before_s=served.before_s,
         after_s=served.after_s,
         chunked=served.chunked,

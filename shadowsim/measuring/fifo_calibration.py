@@ -28,6 +28,7 @@ N_DRAWS = 100
 _BLOCKS = 200  # of neighbouring requests
 _RELATED = 0.05  # a correlation that is said
 _DRIFT_BLOCKS = 10  # of neighbouring requests, whose means tell how a server drifts
+_NO_CHANCE = 3.8  # of Allan's variance of so many blocks over what chance makes of it: one of 1,000 is above
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,28 +281,19 @@ def drift_of(service_s: Floats) -> float:
 
     Half of the mean squared difference of the means of neighbouring blocks is Allan's variance (1966). It hardly
     depends on the length of the blocks where noise is of 1/f, as that of machines often is, so that two runs differ by
-    twice as much. It is 0 where neighbouring services are not alike.
+    twice as much. It is 0 where it may be chance.
 
     Parameters
     ----------
     service_s : ndarray of float64, shape (n,)
         In order of their starts.
     """
-    if not _alike(service_s):
+    means = np.array([block.mean() for block in np.array_split(service_s, _DRIFT_BLOCKS)])
+    allan = 0.5 * float((np.diff(means) ** 2).mean())
+    by_chance = float(service_s.var()) * _DRIFT_BLOCKS / len(service_s)
+    if allan <= _NO_CHANCE * by_chance:
         return 0.0
-    blocks = np.array_split(service_s, _DRIFT_BLOCKS)
-    means = np.array([block.mean() for block in blocks])
-    by_chance = float(service_s.var()) * len(blocks) / len(service_s)
-    excess = max(0.5 * float((np.diff(means) ** 2).mean()) - by_chance, 0.0)
-    return math.sqrt(2.0 * excess) / float(means.mean())
-
-
-def _alike(service_s: Floats) -> float:
-    """Return the correlation of the logarithms of neighbouring services; 0 where it may be chance."""
-    logs = np.log(service_s[service_s > 0.0])
-    logs = logs - logs.mean()
-    r = float((logs[1:] * logs[:-1]).mean() / max(float((logs**2).mean()), 1e-300))
-    return r if r > max(_RELATED, 4.0 / math.sqrt(len(logs))) else 0.0
+    return math.sqrt(2.0 * (allan - by_chance)) / float(means.mean())
 
 
 def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]:
@@ -318,11 +310,18 @@ def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]
                 f"Services {'grow' if r > 0.0 else 'shrink'} with the wait before them (rank correlation {r:.2f}), "
                 "which FIFO workers do not explain: predictions at other loads may be off."
             )
-    if r := _alike(service_s):
+    logs = np.log(service_s[service_s > 0.0])
+    logs = logs - logs.mean()
+    r = float((logs[1:] * logs[:-1]).mean() / max(float((logs**2).mean()), 1e-300))
+    if r > max(_RELATED, 4.0 / math.sqrt(len(logs))):
         notes.append(
             f"Services of neighbouring requests are alike (correlation {r:.2f}), as where a server drifts; the model "
-            "draws them one by one, and its queues are shorter than the real ones. Intervals allow for services of "
-            f"another run that are {percent(drift_of(service_s))} longer or shorter (a standard deviation)."
+            "draws them one by one, and its queues are shorter than the real ones."
+        )
+    if drift := drift_of(service_s):
+        notes.append(
+            f"The server drifts: intervals allow for services of another run that are {percent(drift)} longer or "
+            "shorter (a standard deviation)."
         )
     return notes
 
