@@ -46,7 +46,7 @@ GOAL = 0.15
 SHORT_GOAL = 0.5  # of a median of some seconds, on any machine
 QUANTILES = ("p50", "p95", "p99")
 SLEEP_S, WORKERS = 0.02, 4  # of the sleeping server
-TREES = 50
+TREES, FOREST_RATE = 50, 60.0  # of the forest; a low load, per second
 SLOTS = 8  # of the language model's
 CORES = os.sched_getaffinity(0)
 MEASURES = ("latency", "first token")
@@ -117,17 +117,12 @@ def loaded(url: str, rate_per_s: float, seconds: float, seed: int, **more: objec
     return run
 
 
-def runs_in(
-    folder: Path, command: tuple[object, ...], n: int, rate_per_s: float, seconds: float, seed: int, **more: object
-) -> list[ss.LoadRun]:
-    """Return the runs that the folder keeps, or run the same load n times against a server, and keep them there."""
-    folders = [folder / str(i) for i in range(n)]
-    if not all(one.exists() for one in folders):
-        with server(*command) as url:
-            runs = [loaded(url, rate_per_s, seconds, seed, **more) for _ in folders]
-        for one, run in zip(folders, runs, strict=True):
-            run.save(one)
-    return [ss.LoadRun.load(one) for one in folders]
+def runs_in(folder: Path, measure: Callable[[], list[ss.LoadRun]]) -> list[ss.LoadRun]:
+    """Return the runs that the folder keeps, or measure them and keep them there."""
+    if not folder.exists():
+        for i, run in enumerate(measure()):
+            run.save(folder / str(i))
+    return [ss.LoadRun.load(one) for one in sorted(folder.iterdir())]
 
 
 def compared(
@@ -182,9 +177,23 @@ def test_a_sleeping_server_short(table: Table) -> None:
 
 def calibrated_sleeping(kept: Path) -> ss.Calibration:
     """A sleeping server, calibrated at a utilisation of 0.3."""
-    load = 0.3 * WORKERS / SLEEP_S, 4.0 * SECONDS, 1
-    (run,) = runs_in(kept / "sleeping" / "calibration", sleeping(WORKERS, 1), 1, *load)
-    return ss.calibrate(run.measurement())
+
+    def measure() -> list[ss.LoadRun]:
+        with server(*sleeping(WORKERS, 1)) as url:
+            return [loaded(url, 0.3 * WORKERS / SLEEP_S, 4.0 * SECONDS, 1)]
+
+    return ss.calibrate(runs_in(kept / "sleeping" / "calibration", measure)[0].measurement())
+
+
+def sleeping_pair(kept: Path, n: int, workers: int, utilisation: float) -> list[ss.LoadRun]:
+    """A load of a sleeping server, and the same again."""
+    seed = 100 * n + 10 * workers + UTILISATIONS.index(utilisation)
+
+    def measure() -> list[ss.LoadRun]:
+        with server(*sleeping(workers, seed)) as url:
+            return [loaded(url, utilisation * workers / SLEEP_S, SECONDS, seed) for _ in range(2)]
+
+    return runs_in(kept / "sleeping" / f"{workers} workers, utilisation {utilisation}" / f"round {n}", measure)
 
 
 @pytest.mark.long
@@ -193,22 +202,24 @@ def calibrated_sleeping(kept: Path) -> ss.Calibration:
 @pytest.mark.parametrize("n", range(ROUNDS))
 def test_a_sleeping_server(table: Table, kept: Path, n: int, workers: int, utilisation: float) -> None:
     """A server of limited concurrency, also with twice the workers; the last round judges all."""
-    calibration = calibrated_sleeping(kept)
-    name, pairs = f"{workers} workers, utilisation {utilisation}", []
-    for i in range(n, n + 1) if n < ROUNDS - 1 else range(ROUNDS):
-        seed = 100 * i + 10 * workers + UTILISATIONS.index(utilisation)
-        load = utilisation * workers / SLEEP_S, SECONDS, seed
-        pairs.append(runs_in(kept / "sleeping" / name / f"round {i}", sleeping(workers, seed), 2, *load))
+    calibration, pair = calibrated_sleeping(kept), sleeping_pair(kept, n, workers, utilisation)
+    assert len(pair) == 2
     if n == ROUNDS - 1:
-        rounds = [compared(calibration, *pair, ("latency",), workers=workers) for pair in pairs]
-        judge(table, f"sleeping server, {name}", rounds)
+        pairs = [sleeping_pair(kept, i, workers, utilisation) for i in range(ROUNDS)]
+        rounds = [compared(calibration, *one, measures=("latency",), workers=workers) for one in pairs]
+        judge(table, f"sleeping server, {workers} workers, utilisation {utilisation}", rounds)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("n", range(ROUNDS))
 def test_a_slower_sleeping_server(table: Table, kept: Path, n: int) -> None:
-    load = AT * WORKERS / SLEEP_S, 2.0 * SECONDS, 100 * n + 50
-    (run,) = runs_in(kept / "sleeping" / "slower" / f"round {n}", sleeping(WORKERS, 100 * n + 50, SLOWER), 1, *load)
+    seed = 100 * n + 50
+
+    def measure() -> list[ss.LoadRun]:
+        with server(*sleeping(WORKERS, seed, SLOWER)) as url:
+            return [loaded(url, AT * WORKERS / SLEEP_S, 2.0 * SECONDS, seed)]
+
+    (run,) = runs_in(kept / "sleeping" / "slower" / f"round {n}", measure)
     prediction = ss.predict(calibrated_sleeping(kept), run.measurement(), workers=WORKERS)
     table(f"sleeping server, {SLOWER} times as slow, round {n}", prediction.verdict, "must be: not right")
     assert prediction.verdict == "not right"
@@ -222,7 +233,7 @@ def forest(seed: int, factor: float = 1.0) -> tuple[object, ...]:
 def test_a_forest_short(table: Table) -> None:
     """Calibrate at a low load, predict at a utilisation of about 0.6."""
     with server(*forest(1)) as url:
-        calibration = ss.calibrate(loaded(url, 40.0, SHORT_S, 1).measurement())
+        calibration = ss.calibrate(loaded(url, FOREST_RATE, SHORT_S, 1).measurement())
         rate = 0.6 / mean_s_of(calibration)
         runs = [loaded(url, rate, SHORT_S, 2) for _ in range(2)]
     got = compared(calibration, *runs, ("latency",), workers=1)
@@ -230,34 +241,50 @@ def test_a_forest_short(table: Table) -> None:
     assert abs(got.errors["latency p50"]) < SHORT_GOAL
 
 
-def calibrated_forest(kept: Path) -> ss.Calibration:
-    """A forest, calibrated at a utilisation of about 0.3."""
-    (run,) = runs_in(kept / "forest" / "calibration", forest(1), 1, 60.0, 4.0 * SECONDS, 1)
-    return ss.calibrate(run.measurement())
+def forest_runs(kept: Path, n: int, utilisation: float) -> list[ss.LoadRun]:
+    """The low load that a forest is calibrated on, another load, and the same again."""
+    seed = 100 * n + UTILISATIONS.index(utilisation)
+
+    def measure() -> list[ss.LoadRun]:
+        with server(*forest(seed)) as url:
+            low = loaded(url, FOREST_RATE, 2.0 * SECONDS, seed)
+            rate = utilisation / mean_s_of(ss.calibrate(low.measurement()))
+            return [low, *(loaded(url, rate, SECONDS, seed + 10) for _ in range(2))]
+
+    return runs_in(kept / "forest" / f"utilisation {utilisation}" / f"round {n}", measure)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("utilisation", UTILISATIONS)
 @pytest.mark.parametrize("n", range(ROUNDS))
 def test_a_forest(table: Table, kept: Path, n: int, utilisation: float) -> None:
-    """A forest of scikit-learn's behind one process; the last round judges all."""
-    calibration = calibrated_forest(kept)
-    name, pairs = f"utilisation {utilisation}", []
-    for i in range(n, n + 1) if n < ROUNDS - 1 else range(ROUNDS):
-        seed = 100 * i + UTILISATIONS.index(utilisation)
-        load = utilisation / mean_s_of(calibration), SECONDS, seed
-        pairs.append(runs_in(kept / "forest" / name / f"round {i}", forest(seed), 2, *load))
+    """A forest of scikit-learn's behind one process; each load is calibrated just before; the last round judges all.
+
+    A processor that virtual machines share is some per cent faster or slower from one minute to the next.
+    """
+    assert len(forest_runs(kept, n, utilisation)) == 3
     if n == ROUNDS - 1:
-        judge(table, f"forest, {name}", [compared(calibration, *pair, ("latency",), workers=1) for pair in pairs])
+        rounds = []
+        for i in range(ROUNDS):
+            low, *pair = forest_runs(kept, i, utilisation)
+            rounds.append(compared(ss.calibrate(low.measurement()), *pair, measures=("latency",), workers=1))
+        judge(table, f"forest, utilisation {utilisation}", rounds)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("n", range(ROUNDS))
 def test_a_slower_forest(table: Table, kept: Path, n: int) -> None:
-    calibration = calibrated_forest(kept)
-    load = AT / mean_s_of(calibration), 2.0 * SECONDS, 100 * n + 50
-    (run,) = runs_in(kept / "forest" / "slower" / f"round {n}", forest(100 * n + 50, SLOWER), 1, *load)
-    prediction = ss.predict(calibration, run.measurement(), workers=1)
+    seed = 100 * n + 50
+
+    def measure() -> list[ss.LoadRun]:
+        with server(*forest(seed)) as url:
+            low = loaded(url, FOREST_RATE, 2.0 * SECONDS, seed)
+        with server(*forest(seed + 1, SLOWER)) as url:
+            rate = AT / mean_s_of(ss.calibrate(low.measurement()))
+            return [low, loaded(url, rate, 2.0 * SECONDS, seed + 10)]
+
+    low, run = runs_in(kept / "forest" / "slower" / f"round {n}", measure)
+    prediction = ss.predict(ss.calibrate(low.measurement()), run.measurement(), workers=1)
     table(f"forest, {SLOWER} times as slow, round {n}", prediction.verdict, "must be: not right")
     assert prediction.verdict == "not right"
 
@@ -268,22 +295,36 @@ def language_model(kept: Path) -> tuple[tuple[object, ...], dict[str, Any]]:
     pytest.importorskip("gguf")
     folder = kept / "language model"
     folder.mkdir(parents=True, exist_ok=True)
-    asks = {"protocol": "openai", "stream": True, "body": completions(folder / "bodies.jsonl")}
+    asks = {"protocol": "openai", "body": completions(folder / "bodies.jsonl")}
     return (HERE / "llama_server.py", folder, free_port(), SLOTS), asks
 
 
-def calibrated_language_model(kept: Path, stage_s: float, mixed_s: float) -> tuple[ss.Calibration, float]:
+def calibrated_language_model(kept: Path) -> tuple[ss.Calibration, float]:
     """llama.cpp's server, calibrated on a ladder of concurrency and mixed load, and its best rate."""
     command, asks = language_model(kept)
-    folder, ladder = kept / "language model" / "calibration", Ladder(stage_s, greatest=2 * SLOTS, mixed_s=mixed_s)
-    if not folder.exists():
+    ladder = Ladder(stage_s=SECONDS / 4.0, greatest=2 * SLOTS, mixed_s=1.5 * SECONDS)
+
+    def measure() -> list[ss.LoadRun]:
         with server(*command) as url:
             run = ss.load(url, characterise=ladder, **asks)
         if not run.verdict.is_valid:
             pytest.skip(" ".join(run.verdict.why))
-        run.save(folder)
-    run = ss.LoadRun.load(folder)
+        return [run]
+
+    (run,) = runs_in(kept / "language model" / "calibration", measure)
     return ss.calibrate(run.measurement()), run.about["stages"][-1]["rate_per_s"] / ladder.mixed[-1]
+
+
+def language_model_pair(kept: Path, n: int, utilisation: float, best: float) -> list[ss.LoadRun]:
+    """A load of the language model, and the same again."""
+    command, asks = language_model(kept)
+    seed = 100 * n + UTILISATIONS.index(utilisation)
+
+    def measure() -> list[ss.LoadRun]:
+        with server(*command) as url:
+            return [loaded(url, utilisation * best, 3.0 * SECONDS, seed, **asks) for _ in range(2)]
+
+    return runs_in(kept / "language model" / f"{utilisation} of its best rate" / f"round {n}", measure)
 
 
 @pytest.mark.long
@@ -291,14 +332,12 @@ def calibrated_language_model(kept: Path, stage_s: float, mixed_s: float) -> tup
 @pytest.mark.parametrize("n", range(ROUNDS))
 def test_a_language_model(table: Table, kept: Path, n: int, utilisation: float) -> None:
     """llama.cpp's server at shares of its best rate; the last round judges all."""
-    calibration, best = calibrated_language_model(kept, SECONDS / 6.0, SECONDS)
-    command, asks = language_model(kept)
-    name, pairs = f"{utilisation} of its best rate", []
-    for i in range(n, n + 1) if n < ROUNDS - 1 else range(ROUNDS):
-        load = utilisation * best, 2.0 * SECONDS, 100 * i + UTILISATIONS.index(utilisation)
-        pairs.append(runs_in(kept / "language model" / name / f"round {i}", command, 2, *load, **asks))
+    calibration, best = calibrated_language_model(kept)
+    assert len(language_model_pair(kept, n, utilisation, best)) == 2
     if n == ROUNDS - 1:
-        judge(table, f"language model, {name}", [compared(calibration, *pair, MEASURES) for pair in pairs])
+        pairs = [language_model_pair(kept, i, utilisation, best) for i in range(ROUNDS)]
+        rounds = [compared(calibration, *pair, measures=MEASURES) for pair in pairs]
+        judge(table, f"language model, {utilisation} of its best rate", rounds)
 
 
 def free_port() -> int:

@@ -139,6 +139,8 @@ def _pool(scenario: Scenario, role: str, recorded: Trace | None, peak_per_s: flo
         table=law_table(law) if law is not None and drawn else _NONE,
         work_s=work,
         slowdown=np.array(service.slowdown or (), np.float64),
+        wake_s=0.0 if service.wake is None else service.wake.most_s,
+        wake_half_s=0.0 if service.wake is None else service.wake.half_s,
         error_4xx=service.error_4xx,
         error_5xx=service.error_5xx,
         routing=k.RANDOM if side.n_instances == 1 and not side.evented else _ROUTINGS[side.routing],

@@ -196,4 +196,4 @@ def _model(served: Answered, measurement: Measurement, seed: int) -> FittedServi
     batches = batches_of(served, resolution_s)
     if batches is not None:
         return describe_batcher(fit_batches(batches, resolution_s / middle), seed)
-    return describe_fifo(served, fit_fifo(served, resolution_s / middle), seed)
+    return describe_fifo(*fit_fifo(served, resolution_s / middle), seed)

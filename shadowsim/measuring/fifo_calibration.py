@@ -21,8 +21,9 @@ from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService
 from shadowsim.measuring.fifo_fit import CONSTANT, FEW, FREE, LINEAR, FifoFit, WorkerFit, busy_factors
 from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, in_flight, starts
 from shadowsim.measuring.law_fit import LawFit, fit_law, quantile_table, refit, rounded
+from shadowsim.measuring.wake_fit import WakeFit
 from shadowsim.scenario.laws import parse_law
-from shadowsim.text import count, percent, significant
+from shadowsim.text import count, percent, significant, time_text
 
 N_DRAWS = 100
 _BLOCKS = 200  # of neighbouring requests
@@ -73,18 +74,20 @@ def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FittedServ
         _workers_parameter(fit),
         *_slowdown_parameters(best, own),
         _overhead_parameter(best),
+        *_wake_parameters(fit.wake),
     ]
     block: dict[str, Any] = {"time": dict(law.block), "workers": best.workers}
     if best.shape != CONSTANT:
         block["slowdown"] = [rounded(x) for x in best.factors]
-    notes = [law.sentence, _slowdown_sentence(best), *_checks(answered, best, service_s)]
+    block |= _wake_block(fit.wake)
+    notes = [law.sentence, _slowdown_sentence(best), *_wake_sentences(fit.wake), *_checks(answered, best, service_s)]
     n_impossible = int((~possible).sum())
     if n_impossible:
         notes.append(
             f"{count(n_impossible)} requests ({percent(n_impossible / len(answered))}) were answered before their "
             f"service could begin with {best.workers} workers; they are left out of the law."
         )
-    return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples))
+    return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples, fit.wake))
 
 
 def describe_batcher(found: BatchFit, seed: int = 0) -> FittedService:
@@ -267,6 +270,30 @@ def _overhead_parameter(best: WorkerFit) -> FittedParameter:
     return FittedParameter(name, overhead.value_s, low, overhead.value_s + Z * overhead.error_s)
 
 
+def _wake_block(wake: WakeFit | None) -> dict[str, Any]:
+    return {} if wake is None else {"wake": {"most_s": rounded(wake.most_s), "half_s": rounded(wake.half_s)}}
+
+
+def _wake_parameters(wake: WakeFit | None) -> list[FittedParameter]:
+    if wake is None:
+        return []
+    most_s, reach_s = wake.most_s, Z * wake.error_s
+    why = "it was chosen among some, and `most_s` goes with it"
+    return [
+        FittedParameter("wake.most_s", most_s, most_s - reach_s, most_s + reach_s),
+        FittedParameter("wake.half_s", wake.half_s, why_not=why),
+    ]
+
+
+def _wake_sentences(wake: WakeFit | None) -> list[str]:
+    if wake is None:
+        return []
+    return [
+        f"Services take longer the longer their instance was idle before (by BIC): by up to {time_text(wake.most_s)}, "
+        f"and by half of it after {time_text(wake.half_s)}."
+    ]
+
+
 def _slowdown_sentence(best: WorkerFit) -> str:
     if best.workers == 1:
         return "One worker has no other to slow it down."
@@ -326,11 +353,12 @@ def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]
     return notes
 
 
-def _draws(samples: Sequence[BootstrapSample]) -> tuple[Draw, ...]:
+def _draws(samples: Sequence[BootstrapSample], wake: WakeFit | None) -> tuple[Draw, ...]:
     draws = []
     for one in samples:
         block: dict[str, Any] = {"time": dict(one.law), "workers": one.workers}
         if not np.all(one.factors == 1.0):
             block["slowdown"] = [rounded(x) for x in one.factors]
+        block |= _wake_block(wake)
         draws.append(Draw(block, rounded(one.overhead_s)))
     return tuple(draws)

@@ -20,7 +20,7 @@ BLOCK_KEYS = {
     "run": (*("horizon_s", "period_s", "seed", "sample_requests", "replications", "goodput", "warmup_s", "precision"),),
 }
 SERVICE_KEYS = (
-    *("time", "workers", "queue_limit", "slowdown", "error_4xx", "error_5xx", "discipline"),
+    *("time", "workers", "queue_limit", "slowdown", "wake", "error_4xx", "error_5xx", "discipline"),
     *("batching", "tokens", "scaling", "cold_start_s", "outages", "by_instance_type"),
 )
 SERVICE_LATER = ("cpu_per_request_s",)

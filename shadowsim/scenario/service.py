@@ -5,6 +5,9 @@ drawn `time` on one worker, multiplied by the factor of `slowdown` for the numbe
 starts (workers that share memory bandwidth or an accelerator slow each other down). The factor does not change during
 the service. With a `queue_limit`, a request that finds as many others waiting is refused at once.
 
+Processors that had nothing to do are slower at first. With `wake` {`most_s`, `half_s`}, a request that finds its
+instance idle for x seconds takes `most_s` x / (x + `half_s`) longer, and holds its worker for it.
+
 Instances may serve several requests at once (`batching`, batching.py), or serve tokens instead of whole requests
 (`tokens`, tokens.py). Their number may follow the traffic (`scaling` and `cold_start_s`, scaling.py), and they may fail
 (`outages`, outages.py).
@@ -33,6 +36,14 @@ MAX_QUEUE = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
+class Wake:
+    """What a request takes longer that finds its instance idle: at most `most_s`, and half of it after `half_s`."""
+
+    most_s: float
+    half_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """The service model of a variant's instances.
 
@@ -47,6 +58,8 @@ class Service:
     slowdown : tuple of float
         Factors on `time` of a request that starts when 1, 2, ... workers of its instance are busy, including its own;
         the last holds for more. Empty for none.
+    wake : Wake or None
+        None where it makes no difference how long an instance was idle.
     error_4xx, error_5xx : float
         Shares of the served requests that are answered with a 4XX or a 5XX status; together at most 1.
     batching : Batcher or None
@@ -69,6 +82,7 @@ class Service:
     workers: int | None = None
     queue_limit: int | None = None
     slowdown: tuple[float, ...] = ()
+    wake: Wake | None = None
     error_4xx: float = 0.0
     error_5xx: float = 0.0
     batching: Batcher | None = None
@@ -188,6 +202,8 @@ def _service(block: Block, base_dir: Path | None) -> Service:
         has_slowdown = block.has("slowdown") and block.values["slowdown"] != []
         slowdown = block.numbers("slowdown", above=0.0) if has_slowdown else ()
     with errors:
+        wake = _wake(block) if block.has("wake") else None
+    with errors:
         block.choice("discipline", "fifo", ["fifo"], ["ps"])
     with errors:
         error_4xx = block.number("error_4xx", 0.0, least=0.0, most=1.0)
@@ -209,6 +225,7 @@ def _service(block: Block, base_dir: Path | None) -> Service:
         workers=workers,
         queue_limit=queue_limit,
         slowdown=slowdown,
+        wake=wake,
         error_4xx=error_4xx,
         error_5xx=error_5xx,
         batching=batching,
@@ -218,6 +235,23 @@ def _service(block: Block, base_dir: Path | None) -> Service:
         outages=outages,
         block=block.values,
     )
+
+
+def _wake(block: Block) -> Wake:
+    """Return what a service takes longer on an idle instance."""
+    wake, errors = block.block("wake"), Collector()
+    with errors:
+        wake.only(["most_s", "half_s"])
+    with errors:
+        most_s = wake.number("most_s", above=0.0)
+    with errors:
+        half_s = wake.number("half_s", above=0.0)
+    for key in ("batching", "tokens", "scaling", "outages"):
+        with errors:
+            if block.has(key):
+                raise InputError(wake.path, f"must be left out beside `{key}`", dict(wake.values))
+    errors.check()
+    return Wake(most_s, half_s)
 
 
 def _only_tokens(block: Block) -> None:
