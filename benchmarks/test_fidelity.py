@@ -82,6 +82,8 @@ def server(*command: object) -> Iterator[str]:
         os.sched_setaffinity(process.pid, {max(CORES)})
         address = process.stdout.readline().strip()
         assert address, "the server has not started"
+        for task in Path(f"/proc/{process.pid}/task").iterdir():  # llama.cpp puts its threads elsewhere
+            os.sched_setaffinity(int(task.name), {max(CORES)})
         yield address
     finally:
         process.stdin.close()

@@ -7,7 +7,7 @@ whose first token came meanwhile, and K the contexts that these tokens read.
 
 A first fit takes the tokens of a sequence to lie evenly between its first and last. With its coefficients the steps
 between one first or last token of any sequence and the next are counted, as whole numbers; the second fit takes the
-requests whose steps then add up to o - 1, as they must.
+requests whose steps then add up to o - 1, as they must. That is done again while more requests add up.
 
 A request that found nobody in flight adds before_s: its first token comes after before_s and one step with its own
 prompt. The coefficients are those of least relative squares, none below 0 (weighted_fit.py).
@@ -42,6 +42,7 @@ _DRAWS, _BLOCKS = 60, 100
 _MAY_BE_NONE = ("per_prompt_s", "per_prefill_pair_s")  # terms that are left out where they tell nothing
 _NOTHING = 0.005  # of a time: what such a term must add at least
 _COUNTED = 0.25  # share of requests whose steps add up
+_RECOUNTS = 3
 _STEP_TOKENS = 2048  # vLLM's default on small accelerators, and llama.cpp's n_batch
 _BLOCK = 16
 
@@ -113,11 +114,13 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
     cells = step_cells(log)
     if int((cells.group == DECODE).sum()) < FEW:
         raise InputError("measurements", f"must have at least {FEW} requests with two output tokens or more")
-    counted = counted_cells(log, cells.fit())
-    share = (counted.group == DECODE).sum() / (cells.group == DECODE).sum()
-    if share >= _COUNTED:
-        cells = counted
-    fit = cells.fit()
+    fit, even, share = cells.fit(), cells, 0.0
+    for _ in range(_RECOUNTS):
+        counted = counted_cells(log, fit)
+        counted_share = float((counted.group == DECODE).sum() / (even.group == DECODE).sum())
+        if counted_share < max(_COUNTED, share):
+            break
+        cells, fit, share = counted, counted.fit(), counted_share
     has_first = bool((cells.group == FIRST).any())
     samples = _bootstrap(cells, np.random.default_rng(seed))
     step_s = float(np.median((log.last_s - log.first_s)[log.output > 1] / (log.output - 1.0)[log.output > 1]))
