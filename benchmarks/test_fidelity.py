@@ -1,7 +1,8 @@
 """Predicts real servers under loads that they were not calibrated on, and prints what they then did beside it.
 
-Servers (real_servers.py, llama_server.py) have one core, the generator another. Each is calibrated once; then loads at
-several utilisations run in turn, each twice with the same schedule, and all of that in rounds. A row has the medians
+Servers (real_servers.py, llama_server.py) have one core, the generator another. Each is calibrated at low load (the
+forest before each load, since a shared processor changes its speed from minute to minute); then loads at several
+utilisations run in turn, each twice with the same schedule, and all of that in rounds. A row has the medians
 over the rounds: the errors of predicted quantiles, and how far the same load differs from itself when it runs again.
 The goal is that an error is at most the greater of 15 % and that difference, and that no more than half of the rounds
 are called not right. A server that takes 1.1 times as long must be told from the one that was calibrated.

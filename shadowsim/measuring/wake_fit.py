@@ -1,4 +1,4 @@
-"""Fits how much longer a service takes that finds its instance idle, since processors that rest are slow at first.
+"""Fits how much longer a service takes that finds its instance idle: what rests is slow at first.
 
 Of the requests that found their instance idle for x, the latency grows by most_s x / (x + half_s), as
 scenario/service.py has it: most_s by least squares, for each of many half_s, of which the best is taken. The fit is
