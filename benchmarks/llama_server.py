@@ -1,7 +1,7 @@
 """Runs llama.cpp's server with a small model of random weights: real continuous batching, on one core.
 
 `python llama_server.py FOLDER PORT [SLOTS]` writes the model into the folder if it is not there, and serves it on
-127.0.0.1. Port 0 takes a free one; the first line on standard output is the address.
+127.0.0.1. Port 0 takes a free one; the first line on standard output is the address of completions.
 """
 
 import os
@@ -86,7 +86,7 @@ def serve(folder, port, slots):
     parameters.n_threads_http = 64
     parameters.verbosity = -1
     server = xllamacpp.Server(parameters)
-    print(server.listening_address, flush=True)
+    print(f"{server.listening_address}/v1/completions", flush=True)
     sys.stdin.read()
 
 

@@ -1,9 +1,10 @@
 """Runs real servers whose latency the model has to predict, each in one process.
 
-`python real_servers.py sleep WORKERS MEAN_S SCV [FACTOR]` answers after a lognormal sleep, at most WORKERS requests at
-once; the others wait in line. `python real_servers.py forest TREES [FACTOR]` answers with the predictions of a
-scikit-learn forest, one request after the other, for a drawn number of rows each. FACTOR makes every service so many
-times as long. The first line on standard output is the address, on 127.0.0.1.
+`python real_servers.py sleep WORKERS MEAN_S SCV [FACTOR [SEED]]` answers after a lognormal sleep, at most WORKERS
+requests at once; the others wait in line. `python real_servers.py forest TREES [FACTOR [SEED]]` answers with the
+predictions of a scikit-learn forest, one request after the other, for a drawn number of rows each. FACTOR makes every
+service so many times as long. A server that starts again with the same SEED draws the same services. The first line on
+standard output is the address, on 127.0.0.1.
 """
 
 import asyncio
@@ -14,12 +15,12 @@ from time import perf_counter
 import numpy as np
 from aiohttp import web
 
-SEED = 7
+DEFAULTS = FACTOR, SEED = 1.0, 7
 
 
-def sleeper(workers, mean_s, scv, factor=1.0):
+def sleeper(workers, mean_s, scv, factor=FACTOR, seed=SEED):
     """A handler that sleeps; the semaphore wakes waiting requests first in, first out."""
-    random, places = np.random.default_rng(SEED), asyncio.Semaphore(workers)
+    random, places = np.random.default_rng(seed), asyncio.Semaphore(workers)
     sigma = math.sqrt(math.log1p(scv))
 
     async def answer(request):
@@ -31,15 +32,16 @@ def sleeper(workers, mean_s, scv, factor=1.0):
     return answer
 
 
-def forest(trees, factor=1.0):
+def forest(trees, factor=FACTOR, seed=SEED):
     """A handler that predicts: it holds the process, so that there is one worker."""
     from sklearn.ensemble import RandomForestRegressor
 
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(SEED)  # the model is always the same
     x = random.normal(size=(2000, 20))
     model = RandomForestRegressor(trees, max_depth=10, random_state=SEED, n_jobs=1).fit(
         x, x[:, 0] + random.normal(size=2000)
     )
+    random = np.random.default_rng(seed)
 
     async def answer(request):
         await request.read()
@@ -71,9 +73,11 @@ async def serve(handler):
 async def main(kind, *numbers):
     """Serve one of the handlers."""
     if kind == "sleep":
-        handler = sleeper(int(numbers[0]), *map(float, numbers[1:]))
+        workers, mean_s, scv, factor, seed, *_ = (*numbers, *DEFAULTS[len(numbers) - 3 :])
+        handler = sleeper(int(workers), float(mean_s), float(scv), float(factor), int(seed))
     else:
-        handler = forest(int(numbers[0]), *map(float, numbers[1:]))
+        trees, factor, seed, *_ = (*numbers, *DEFAULTS[len(numbers) - 1 :])
+        handler = forest(int(trees), float(factor), int(seed))
     await serve(handler)
 
 

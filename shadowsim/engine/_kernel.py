@@ -194,7 +194,8 @@ class Pool(NamedTuple):
     """One variant's instances. `table` (2 TABLE_HALF,) has mean 1; `work_s` (m,) replaces it for a trace with columns.
 
     `queue_limit` and `timeout_s` are -1 and inf where there is none. `slowdown[b - 1]` is the factor on a service that
-    starts when b workers are busy, itself included; the last factor holds for more; empty: none. `buckets_per_s` is the
+    starts when b workers are busy, itself included; the last factor holds for more; empty: none. A service that finds
+    its instance idle for x takes wake_s x / (x + wake_half_s) longer; `wake_s` 0: none. `buckets_per_s` is the
     resolution of the timing wheel. `service`, `route` and `error` are columns of draws.
     """
 
@@ -206,6 +207,8 @@ class Pool(NamedTuple):
     table: Floats
     work_s: Floats
     slowdown: Floats
+    wake_s: float
+    wake_half_s: float
     error_4xx: float
     error_5xx: float
     routing: int
@@ -1113,7 +1116,7 @@ def _serve_any(
     arrival: Floats, work: Floats, route: Hashes, instance: Int32s, capped: bool, mirror: Mirror, pool: Pool,
     state: State, start: Floats,
 ) -> None:  # fmt: skip
-    """Serve as `_serve` does, with refusals, losses and slowdown; `start` is the reason if there is no start.
+    """Serve as `_serve` does, with refusals, losses, slowdown and wake; `start` is the reason if there is no start.
 
     `capped`: the requests are copies, to which the mirror's caps apply. `work` becomes the time that the worker is
     held. Requests in flight are tracked only if the routing or a cap needs them.
@@ -1155,6 +1158,10 @@ def _serve_any(
             for j in range(at * k + 1, (at + 1) * k):
                 busy += np.int64(free_s[j] > begin)
             work[i] *= slowdown[min(busy, slowdown.size - 1)]
+        if pool.wake_s > 0.0:
+            idle_s = t - free_s[(at + 1) * k - 1]  # since its last worker was busy
+            if idle_s > 0.0:
+                work[i] += pool.wake_s * (idle_s / (idle_s + pool.wake_half_s))
         start[i] = _start(np.uint64(at * k), k, t, work[i], free_s)
         if limit > 0:
             start_s[at * limit + start_at[at]] = start[i]
@@ -1175,7 +1182,7 @@ def _serve_to(
     n, free_s = arrival.size, state.free_s
     plain = True
     if general is not None:
-        plain = pool.queue_limit < 0 and pool.slowdown.size == 0 and not capped
+        plain = pool.queue_limit < 0 and pool.slowdown.size == 0 and pool.wake_s == 0.0 and not capped
     lo = np.int64(0)
     while lo < n:
         hi, tick_s = n, np.float64(state.tick[0]) * CONCURRENCY_EVERY_S

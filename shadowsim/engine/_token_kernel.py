@@ -51,8 +51,8 @@ LONGEST = 2.0**31  # tokens of a prompt or an output, which no engine can hold
 class Scheduler(NamedTuple):
     """What an engine can do; `max_sequences` 0: the pool has no such engines.
 
-    A step lasts base_s + prefill_s P + sequence_s n + kv_s K + pair_s Q for P tokens of prompts, n sequences, K tokens
-    in the contexts of those that decode, and Q = sum of (done + chunk)^2 - done^2 over prompts.
+    A step lasts base_s + prefill_s P + sequence_s n + kv_s K + pair_s Q + prompt_s m for P tokens of m prompts, n
+    sequences, K tokens in the contexts of those that decode, and Q = sum of (done + chunk)^2 - done^2 over prompts.
     """
 
     max_sequences: int
@@ -64,6 +64,7 @@ class Scheduler(NamedTuple):
     sequence_s: float
     kv_s: float
     pair_s: float
+    prompt_s: float
     before_s: float
     after_s: float
     chunked: bool
@@ -83,7 +84,7 @@ class Lengths(NamedTuple):
     mean_batch: float
 
 
-NO_SCHEDULER = Scheduler(0, 0, 0, 1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, True, False)
+NO_SCHEDULER = Scheduler(0, 0, 0, 1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, True, False)
 NO_LENGTHS = Lengths(np.empty(0), 0.0, np.empty(0), np.empty(0), 0.0, np.empty(0), 0, 1.0)
 
 
@@ -313,7 +314,7 @@ def start_steps(
         engine[i, G_ABORTED] = 0
     # those that run go on, the latest first to give way
     budget, place, context, prefill, pairs = scheduler.max_step_tokens, 0, np.int64(0), np.int64(0), np.int64(0)
-    preempted, n_admitted, fewest_left = 0, 0, np.int64(1) << 62
+    prompts, preempted, n_admitted, fewest_left = np.int64(0), 0, 0, np.int64(1) << 62
     while place < n:
         x = np.uint64(running[i, place])
         place += 1
@@ -340,6 +341,7 @@ def start_steps(
             sequence[x, Q_CHUNK] = chunk
             budget -= chunk
             prefill += chunk
+            prompts += np.int64(chunk > 0)
             pairs += (done + chunk) * (done + chunk) - done * done
     while preempted == 0 and engine[i, G_HEAD] >= 0 and n < scheduler.max_sequences and budget > 0:
         x = np.uint64(engine[i, G_HEAD])
@@ -362,6 +364,7 @@ def start_steps(
         )  # fmt: skip
         budget -= chunk
         prefill += chunk
+        prompts += 1
         pairs += (hit + chunk) * (hit + chunk) - hit * hit
         running[i, n] = np.int32(x)
         admitted[n_admitted] = np.int32(x)
@@ -374,13 +377,11 @@ def start_steps(
     end = np.inf
     if prefill > 0:
         engine[i, G_NEXT] = 1
-        end = t + (
-            (
-                ((scheduler.base_s + scheduler.prefill_s * np.float64(prefill)) + scheduler.sequence_s * np.float64(n))
-                + scheduler.kv_s * np.float64(context)
-            )
-            + scheduler.pair_s * np.float64(pairs)
-        )
+        seconds = scheduler.base_s + scheduler.prefill_s * np.float64(prefill)
+        seconds = seconds + scheduler.sequence_s * np.float64(n)
+        seconds = seconds + scheduler.kv_s * np.float64(context)
+        seconds = seconds + scheduler.pair_s * np.float64(pairs)
+        end = t + (seconds + scheduler.prompt_s * np.float64(prompts))
     elif n > 0:
         # after a preemption nobody is admitted, so that the next step may differ
         steps = np.int64(1) if preempted > 0 else _steps_that_fit(i, n, free, fewest_left, engines, b)
@@ -521,7 +522,7 @@ def new_sequence(
 def work_of(x: int, scheduler: Scheduler, lengths: Lengths, engines: Engines) -> float:
     """Return how long a request keeps an engine busy that always runs `mean_batch` sequences."""
     prompt, output = np.float64(engines.sequence[x, Q_PROMPT]), np.float64(engines.sequence[x, Q_OUTPUT])
-    prefill_s = scheduler.prefill_s * prompt + scheduler.pair_s * (prompt * prompt)
+    prefill_s = scheduler.prefill_s * prompt + scheduler.pair_s * (prompt * prompt) + scheduler.prompt_s
     per_step_s = scheduler.base_s / lengths.mean_batch + scheduler.sequence_s
     context = output * prompt + output * (output - 1.0) * 0.5
     return prefill_s + (output * per_step_s + scheduler.kv_s * context)

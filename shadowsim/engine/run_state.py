@@ -188,7 +188,7 @@ def _is_plain(c: Columns, arrivals: ArrivalStream) -> bool:
     return (
         arrivals.is_poisson
         and not (c.source_dynamics.evented or c.shadow_dynamics.evented)
-        and not any(p.queue_limit >= 0 or p.slowdown.size or p.work_s.size for p in pools)
+        and not any(p.queue_limit >= 0 or p.slowdown.size or p.wake_s or p.work_s.size for p in pools)
         and all(p.error_4xx == p.error_5xx == 0.0 for p in pools)
         and all(payload.mean < 0.0 for payload in payloads)
         and (mirror.rule, mirror.instant) == (k.COIN, k.AT_ARRIVAL)
@@ -220,6 +220,8 @@ def _plain_state(state: k.State) -> k.State:
 def _relevant_state(now: float, pool: k.Pool, s: k.State) -> Iterator[Any]:
     """Yield the part of a pool's state that still matters at `now`, in a form that does not depend on its history."""
     yield np.maximum(s.free_s, now)
+    if pool.wake_s > 0.0:
+        yield s.free_s[pool.n_workers - 1 :: pool.n_workers]  # since when instances are idle
     if pool.queue_limit > 0:
         rings = s.start_s.reshape(pool.n_instances, pool.queue_limit)
         oldest_first = [np.roll(ring, -int(at)) for ring, at in zip(rings, s.start_at, strict=True)]

@@ -20,6 +20,7 @@ step_rows         fits step times to single measurements of prefill and decode
 step_stages       computes step times from stages of a load test, and predicts the latency at another rate
 token_fit         fits the step times of a language model's server to requests with first and last tokens
 traffic_table     makes of a measurement the table that a scenario replays
+wake_fit          fits how much longer a service takes that finds its instance idle
 weighted_fit      solves least squares of relative errors without negative coefficients
 window_fit        estimates a service from counts and percentiles a period, without single requests
 """

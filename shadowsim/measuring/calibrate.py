@@ -21,7 +21,7 @@ from shadowsim.measuring.fifo_calibration import describe_batcher, describe_fifo
 from shadowsim.measuring.fifo_fit import MOST_REQUESTS, fit_fifo
 from shadowsim.measuring.fifo_starts import Answered, in_flight
 from shadowsim.measuring.logs.reading import measurement_of
-from shadowsim.measuring.measurement import Measurement, answered
+from shadowsim.measuring.measurement import Measurement, answered, sending_s
 from shadowsim.measuring.token_fit import COLUMNS, fit_tokens
 from shadowsim.measuring.window_fit import describe_quantiles, fit_windows
 from shadowsim.quantities import integer
@@ -160,12 +160,11 @@ def answered_requests(requests: pd.DataFrame, instances: int) -> tuple[Answered,
     table = requests[has_answer]
     arrival = table["arrival_s"].to_numpy(np.float64)
     latency = table["latency_s"].to_numpy(np.float64)
-    if "sent_s" in table.columns and table["sent_s"].notna().all():
-        sent = table["sent_s"].to_numpy(np.float64)
-        late = float((sent - arrival).mean())
-        if late > 0.0:
-            notes.append(f"Times count from when a request was sent, in the mean {time_text(late)} after its time.")
-        arrival, latency = sent, np.maximum(arrival + latency - sent, 0.0)
+    sent = sending_s(table)
+    late = float((sent - arrival).mean())
+    if late > 0.0:
+        notes.append(f"Times count from when a request was sent, in the mean {time_text(late)} after its time.")
+    arrival, latency = sent, np.maximum(arrival + latency - sent, 0.0)
     if "instance" in table.columns and table["instance"].notna().all():
         _, instance = np.unique(table["instance"].to_numpy(), return_inverse=True)
     elif instances == 1:
@@ -207,4 +206,4 @@ def _model(served: Answered, measurement: Measurement, seed: int) -> FittedServi
     batches = batches_of(served, resolution_s)
     if batches is not None:
         return describe_batcher(fit_batches(batches, resolution_s / middle), seed)
-    return describe_fifo(served, fit_fifo(served, resolution_s / middle), seed)
+    return describe_fifo(*fit_fifo(served, resolution_s / middle), seed)

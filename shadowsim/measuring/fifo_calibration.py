@@ -2,7 +2,8 @@
 
 Given the workers, services are independent of each other and of the queue in the model, but those of a real server
 drift. So intervals come from a bootstrap of blocks of neighbouring requests: in each of its samples the overhead is
-drawn from its own error, services are computed anew, and factors and law are fitted again.
+drawn from its own error, services are computed anew, and factors and law are fitted again. Where a drift shows, a
+sample's services are also longer or shorter as those of another run may be (`drift_of`).
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService
 from shadowsim.measuring.fifo_fit import CONSTANT, FEW, FREE, LINEAR, FifoFit, WorkerFit, busy_factors
 from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, in_flight, starts
 from shadowsim.measuring.law_fit import LawFit, fit_law, quantile_table, refit, rounded
+from shadowsim.measuring.wake_fit import WakeFit
 from shadowsim.scenario.laws import parse_law
-from shadowsim.text import count, percent, significant
+from shadowsim.text import count, percent, significant, time_text
 
 N_DRAWS = 100
 _BLOCKS = 200  # of neighbouring requests
 _RELATED = 0.05  # a correlation that is said
+_DRIFT_BLOCKS = 10  # of neighbouring requests, whose means tell how a server drifts
+_NO_CHANCE = 3.8  # of Allan's variance of so many blocks over what chance makes of it: one of 1,000 is above
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,18 +74,20 @@ def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FittedServ
         _workers_parameter(fit),
         *_slowdown_parameters(best, own),
         _overhead_parameter(best),
+        *_wake_parameters(fit.wake),
     ]
     block: dict[str, Any] = {"time": dict(law.block), "workers": best.workers}
     if best.shape != CONSTANT:
         block["slowdown"] = [rounded(x) for x in best.factors]
-    notes = [law.sentence, _slowdown_sentence(best), *_checks(answered, best, service_s)]
+    block |= _wake_block(fit.wake)
+    notes = [law.sentence, _slowdown_sentence(best), *_wake_sentences(fit.wake), *_checks(answered, best, service_s)]
     n_impossible = int((~possible).sum())
     if n_impossible:
         notes.append(
             f"{count(n_impossible)} requests ({percent(n_impossible / len(answered))}) were answered before their "
             f"service could begin with {best.workers} workers; they are left out of the law."
         )
-    return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples))
+    return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples, fit.wake))
 
 
 def describe_batcher(found: BatchFit, seed: int = 0) -> FittedService:
@@ -168,6 +174,7 @@ def bootstrap(
     """
     scores = np.array([one.score for one in fit.alternatives])
     odds = np.exp(scores - scores.max())
+    drift = drift_of(fit.best.starts.service_s / fit.best.factor_of_each)
     samples = []
     for _ in range(N_DRAWS):
         one = fit.alternatives[int(rng.choice(len(odds), p=odds / odds.sum()))]
@@ -179,7 +186,7 @@ def bootstrap(
         begun = begun.rows(rows[begun.service_s[rows] > 0.0])
         factors = busy_factors(begun, one.groups, one.shape)
         line = busy_factors(begun, one.groups, LINEAR) if len(factors) > 1 else np.ones(1)
-        service_s = begun.service_s / factors[begun.busy - 1]
+        service_s = begun.service_s / factors[begun.busy - 1] * math.exp(drift * rng.standard_normal())
         samples.append(_sample(service_s, one, overhead_s, factors, law, float(line[-1])))
     return samples
 
@@ -263,6 +270,30 @@ def _overhead_parameter(best: WorkerFit) -> FittedParameter:
     return FittedParameter(name, overhead.value_s, low, overhead.value_s + Z * overhead.error_s)
 
 
+def _wake_block(wake: WakeFit | None) -> dict[str, Any]:
+    return {} if wake is None else {"wake": {"most_s": rounded(wake.most_s), "half_s": rounded(wake.half_s)}}
+
+
+def _wake_parameters(wake: WakeFit | None) -> list[FittedParameter]:
+    if wake is None:
+        return []
+    most_s, reach_s = wake.most_s, Z * wake.error_s
+    why = "it was chosen among some, and `most_s` goes with it"
+    return [
+        FittedParameter("wake.most_s", most_s, most_s - reach_s, most_s + reach_s),
+        FittedParameter("wake.half_s", wake.half_s, why_not=why),
+    ]
+
+
+def _wake_sentences(wake: WakeFit | None) -> list[str]:
+    if wake is None:
+        return []
+    return [
+        f"Services take longer the longer their instance was idle before (by BIC): by up to {time_text(wake.most_s)}, "
+        f"and by half of it after {time_text(wake.half_s)}."
+    ]
+
+
 def _slowdown_sentence(best: WorkerFit) -> str:
     if best.workers == 1:
         return "One worker has no other to slow it down."
@@ -270,6 +301,26 @@ def _slowdown_sentence(best: WorkerFit) -> str:
         CONSTANT: "Services take as long however many workers are busy (by BIC): there is no slowdown.",
         LINEAR: "Services take longer the more workers are busy, in a straight line (by BIC).",
     }.get(best.shape, "Services take longer or shorter with busy workers, and a straight line does not fit (by BIC).")
+
+
+def drift_of(service_s: Floats) -> float:
+    """Return by how much the services of another run may be longer or shorter than these, as a standard deviation.
+
+    Half of the mean squared difference of the means of neighbouring blocks is Allan's variance (1966). It hardly
+    depends on the length of the blocks where noise is of 1/f, as that of machines often is, so that two runs differ by
+    twice as much. It is 0 where it may be chance.
+
+    Parameters
+    ----------
+    service_s : ndarray of float64, shape (n,)
+        In order of their starts.
+    """
+    means = np.array([block.mean() for block in np.array_split(service_s, _DRIFT_BLOCKS)])
+    allan = 0.5 * float((np.diff(means) ** 2).mean())
+    by_chance = float(service_s.var()) * _DRIFT_BLOCKS / len(service_s)
+    if allan <= _NO_CHANCE * by_chance:
+        return 0.0
+    return math.sqrt(2.0 * (allan - by_chance)) / float(means.mean())
 
 
 def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]:
@@ -286,7 +337,7 @@ def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]
                 f"Services {'grow' if r > 0.0 else 'shrink'} with the wait before them (rank correlation {r:.2f}), "
                 "which FIFO workers do not explain: predictions at other loads may be off."
             )
-    logs = np.log(np.maximum(service_s, 1e-12))
+    logs = np.log(service_s[service_s > 0.0])
     logs = logs - logs.mean()
     r = float((logs[1:] * logs[:-1]).mean() / max(float((logs**2).mean()), 1e-300))
     if r > max(_RELATED, 4.0 / math.sqrt(len(logs))):
@@ -294,14 +345,20 @@ def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]
             f"Services of neighbouring requests are alike (correlation {r:.2f}), as where a server drifts; the model "
             "draws them one by one, and its queues are shorter than the real ones."
         )
+    if drift := drift_of(service_s):
+        notes.append(
+            f"The server drifts: intervals allow for services of another run that are {percent(drift)} longer or "
+            "shorter (a standard deviation)."
+        )
     return notes
 
 
-def _draws(samples: Sequence[BootstrapSample]) -> tuple[Draw, ...]:
+def _draws(samples: Sequence[BootstrapSample], wake: WakeFit | None) -> tuple[Draw, ...]:
     draws = []
     for one in samples:
         block: dict[str, Any] = {"time": dict(one.law), "workers": one.workers}
         if not np.all(one.factors == 1.0):
             block["slowdown"] = [rounded(x) for x in one.factors]
+        block |= _wake_block(wake)
         draws.append(Draw(block, rounded(one.overhead_s)))
     return tuple(draws)

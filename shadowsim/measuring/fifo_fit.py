@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shadowsim.arrays import Floats, Ints
-from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, in_flight, starts
+from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, idle_time, in_flight, starts
+from shadowsim.measuring.wake_fit import WakeFit, fit_wake
 
 CLEAR = 4.0  # of log likelihood: odds of 50
 FEW = 30  # fewer values tell no quantiles
@@ -112,11 +113,14 @@ class FifoFit:
         Fits of the numbers of workers that the run does not exclude, the best among them, from the fewest on.
     most_in_flight : int
         The most requests at one instance at a time. As many workers, or more, never let a request wait.
+    wake : WakeFit or None
+        What services take longer after idleness; it is no part of `Starts.service_s`.
     """
 
     best: WorkerFit
     alternatives: tuple[WorkerFit, ...]
     most_in_flight: int
+    wake: WakeFit | None = None
 
     @property
     def possible(self) -> tuple[int, ...]:
@@ -134,8 +138,8 @@ class FifoFit:
         return len(self.possible) == 1 and self.is_bounded
 
 
-def fit_fifo(answered: Answered, width: float = 0.0) -> FifoFit:
-    """Fit the workers of each instance, and what depends on their number.
+def fit_fifo(answered: Answered, width: float = 0.0) -> tuple[Answered, FifoFit]:
+    """Fit the workers of each instance, and what depends on their number, and on how long an instance was idle.
 
     Parameters
     ----------
@@ -143,7 +147,25 @@ def fit_fifo(answered: Answered, width: float = 0.0) -> FifoFit:
         At least two requests, of which the first `MOST_REQUESTS` are used.
     width : float
         The relative width below which services are not told apart, such as that of rounded latencies.
+
+    Returns
+    -------
+    Answered, FifoFit
+        The requests, with what they took longer after idleness, and the fit.
     """
+    fit = _fit_awake(answered, width)
+    wake = fit_wake(answered, fit.best.overhead.value_s)
+    if wake is not None:
+        idle_s = idle_time(answered, fit.best.overhead.value_s)
+        woken = replace(answered, wake_s=wake.added_s(idle_s))
+        again = _fit_awake(woken, width)
+        if again.best.score - math.log(len(answered)) > fit.best.score:
+            return woken, replace(again, wake=wake)
+    return answered, fit
+
+
+def _fit_awake(answered: Answered, width: float) -> FifoFit:
+    """Return the fit of the workers, with services as long as they would have been had no instance ever been idle."""
     few = answered.rows(slice(0, _GLANCED))
     many = answered.rows(slice(0, MOST_REQUESTS))
     most = int(in_flight(many).max()) + 1
@@ -225,7 +247,7 @@ def overhead_of(answered: Answered, blocked_s: Floats) -> Overhead:
     most_s, d, new = _most_overhead(answered.latency_s), 0.0, UNKNOWN_OVERHEAD
     for _ in range(_ROUNDS):
         waited = blocked_s > answered.arrival_s + d
-        new = shift(answered.latency_s[~waited], answered.finish_s[waited] - blocked_s[waited])
+        new = shift(answered.awake_s[~waited], answered.finish_s[waited] - blocked_s[waited])
         if not new.is_known:
             break
         before, d = d, min(max(new.value_s, 0.0), most_s)

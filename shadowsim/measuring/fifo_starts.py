@@ -29,11 +29,19 @@ class Answered:
     arrival_s, latency_s : ndarray of float64, shape (n,)
     instance : ndarray of int64, shape (n,)
         Which instance served them, from 0.
+    wake_s : ndarray of float64, shape (n,), or None
+        How much longer each was served since its instance had been idle; None where it makes no difference.
     """
 
     arrival_s: Floats
     latency_s: Floats
     instance: Ints
+    wake_s: Floats | None = None
+
+    @property
+    def awake_s(self) -> Floats:
+        """Their latencies, had their instances never been idle."""
+        return self.latency_s if self.wake_s is None else self.latency_s - self.wake_s
 
     @property
     def finish_s(self) -> Floats:
@@ -50,7 +58,8 @@ class Answered:
 
     def rows(self, which: slice | NDArray[np.bool_]) -> Answered:
         """Return some of the requests."""
-        return Answered(self.arrival_s[which], self.latency_s[which], self.instance[which])
+        wake_s = None if self.wake_s is None else self.wake_s[which]
+        return Answered(self.arrival_s[which], self.latency_s[which], self.instance[which], wake_s)
 
     def by_instance(self) -> list[Ints]:
         """Return the positions of each instance's requests."""
@@ -109,6 +118,15 @@ def in_flight(answered: Answered, overhead_s: float = 0.0) -> Ints:
     return np.maximum(found, 0)  # the quickest answers may lie below a fitted overhead
 
 
+def idle_time(answered: Answered, overhead_s: float) -> Floats:
+    """Return how long the instance of each request had been idle when it came; 0 where it was not, or never served."""
+    finish, idle = answered.finish_s, np.zeros(len(answered))
+    for rows in answered.by_instance():
+        latest = np.maximum.accumulate(finish[rows])[:-1]
+        idle[rows[1:]] = np.maximum(answered.arrival_s[rows[1:]] + overhead_s - latest, 0.0)
+    return idle
+
+
 def starts(answered: Answered, blocked_s: Floats, found: Ints, workers: int, overhead_s: float) -> Starts:
     """Return waits and services.
 
@@ -122,7 +140,7 @@ def starts(answered: Answered, blocked_s: Floats, found: Ints, workers: int, ove
     workers : int
     overhead_s : float
     """
-    alone_s = answered.latency_s - overhead_s
+    alone_s = answered.awake_s - overhead_s
     wait_s = np.maximum(blocked_s - answered.arrival_s - overhead_s, 0.0)
     waited = wait_s > 0.0
     busy = np.where(waited, workers, np.minimum(found + 1, workers))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shadowsim.arrays import Flags
+from shadowsim.arrays import Flags, Floats
 
 REQUEST_COLUMNS = (
     *("arrival_s", "latency_s", "status", "sent_s", "first_byte_s", "done_s", "first_token_s"),
@@ -31,6 +31,15 @@ def answered(requests: pd.DataFrame) -> Flags:
     status = requests["status"]
     flags: Flags = (status.isin(ANSWERED) | (status.isna() & requests["latency_s"].notna())).to_numpy(np.bool_)
     return flags
+
+
+def sending_s(requests: pd.DataFrame) -> Floats:
+    """Return by row of `Measurement.requests` when it was sent, in s; when it arrived, where not all of that is known.
+
+    A load generator sends a request a little after its planned time, which is no part of the service.
+    """
+    known = "sent_s" in requests.columns and bool(requests["sent_s"].notna().all())
+    return requests["sent_s" if known else "arrival_s"].to_numpy(np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,11 +1,12 @@
 """Predicts a measured run with a calibrated service, and judges whether the model is right.
 
 The run's own arrivals are simulated with the calibrated service, many times: each time with another draw of the
-service from its uncertainty, and with another seed. So the scatter of the simulated quantiles is what the measured one
-may show although the model is right: it holds the uncertainty of the parameters, and the chance in a run of this very
-length with these very arrivals. The band of all judged quantiles together holds 95 % of such runs: it reaches as many
-deviations (of logarithms) to either side as 95 % of the simulated runs stay within at all of them. Deviations above and
-below the median are their own, since rare long queues make tails skewed.
+service from its uncertainty, and with another seed. A request arrives when it was sent; what it was late is added to
+its simulated latency, as it is part of the measured one. So the scatter of the simulated quantiles is what the measured
+one may show although the model is right: it holds the uncertainty of the parameters, and the chance in a run of this
+very length with these very arrivals. The band of all judged quantiles together holds 95 % of such runs: it reaches as
+many deviations (of logarithms) to either side as 95 % of the simulated runs stay within at all of them. Deviations
+above and below the median are their own, since rare long queues make tails skewed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from shadowsim.frames import MOST_SECTIONS
 from shadowsim.measuring.calibration import CONFIDENCE, Calibration, Draw, Z
 from shadowsim.measuring.fifo_starts import Answered, in_flight
 from shadowsim.measuring.logs.reading import measurement_of
-from shadowsim.measuring.measurement import Measurement, answered
+from shadowsim.measuring.measurement import Measurement, answered, sending_s
 from shadowsim.option_defaults import PREDICTION_DRAWS, PREDICTION_MARGIN_PCT, PREDICTION_TOLERANCE_PCT
 from shadowsim.quantities import integer
 from shadowsim.scenario.defaults import builtin_document
@@ -261,9 +262,10 @@ def _measured(requests: pd.DataFrame, compared: np.ndarray[Any, Any]) -> dict[st
 
 def _document(requests: pd.DataFrame, folder: Path, n_instances: int, routing: str) -> dict[str, Any]:
     """Return a scenario of the run's arrivals, with a service still to be set."""
-    columns = ["arrival_s", *(c for c in ("prompt_tokens", "output_tokens") if c in requests.columns)]
+    columns = [c for c in ("prompt_tokens", "output_tokens") if c in requests.columns]
+    sent_s = sending_s(requests)
     file = folder / "arrivals.parquet"
-    requests[columns].to_parquet(file)
+    requests[columns].assign(arrival_s=sent_s).sort_values("arrival_s", kind="stable").to_parquet(file)
     document: dict[str, Any] = builtin_document()
     for variant in document["experiment"]["ModelVariants"]:
         variant["InfrastructureConfig"]["RealTimeInferenceConfig"]["InstanceCount"] = n_instances
@@ -271,7 +273,7 @@ def _document(requests: pd.DataFrame, folder: Path, n_instances: int, routing: s
     document["traffic"] = {"process": "trace", "path": str(file), "time_column": "arrival_s", "time_unit": "s"}
     document["endpoint"] = {"routing": routing, "timeout_s": 1e6}
     document["services"]["Shadow-01"] = {"time": 1.0, "workers": 1}
-    horizon_s = float(requests["arrival_s"].iloc[-1]) * (1.0 + 1e-9) + 1e-6
+    horizon_s = float(sent_s.max()) * (1.0 + 1e-9) + 1e-6
     document["run"] = {"horizon_s": horizon_s, "period_s": 60.0, "sample_requests": len(requests)}
     return document
 
@@ -279,7 +281,7 @@ def _document(requests: pd.DataFrame, folder: Path, n_instances: int, routing: s
 def _simulated(
     document: dict[str, Any], service: Mapping[str, Any], requests: pd.DataFrame, seed: int
 ) -> dict[str, Floats]:
-    """Return the times of each request in one simulated run; NaN for those that were refused."""
+    """Return the times of each request in one simulated run, from its arrival; NaN for those that were refused."""
     from shadowsim.engine.simulate import simulate
 
     if "tokens" in service:
@@ -291,10 +293,15 @@ def _simulated(
     rows = rows[rows["role"] == "source"]
     if len(rows) != len(requests):
         raise RuntimeError(f"simulated {len(rows)} of {len(requests)} requests")
-    times = {LATENCY: rows["latency_s"].to_numpy(np.float64)}
-    if "first_token_s" in rows.columns:
-        times[FIRST_TOKEN] = rows["first_token_s"].to_numpy(np.float64)
-    return times
+    sent_s = sending_s(requests)
+    place = np.argsort(np.argsort(sent_s, kind="stable"), kind="stable")  # in the simulated run, by sending
+    late_s = sent_s - requests["arrival_s"].to_numpy(np.float64)
+    columns = {LATENCY: "latency_s", FIRST_TOKEN: "first_token_s"}
+    return {
+        measure: rows[column].to_numpy(np.float64)[place] + late_s
+        for measure, column in columns.items()
+        if column in rows.columns
+    }
 
 
 def _depths(n: int) -> Floats:

@@ -100,6 +100,7 @@ def _outputs(columns: Mapping[str, Floats]) -> tuple[Floats, list[str]]:
 def _cells(columns: Mapping[str, Floats], output: Floats) -> Cells:
     """Average the repeats: prefill by prompt and batch, decode by output too."""
     prompt, n, asked = (columns[c] for c in ("prompt_tokens", "batch", "output_tokens"))
+    none = np.zeros(len(n))
     rows: list[tuple[int, float, tuple[float, ...]]] = []
     for group, column, keys in (
         (PREFILL, columns["prefill_ms"], (prompt, n)),
@@ -107,9 +108,9 @@ def _cells(columns: Mapping[str, Floats], output: Floats) -> Cells:
     ):
         usable = np.isfinite(column) & np.isfinite(output) & ((output > 1.0) | (group == PREFILL))
         regressors = np.column_stack(
-            [np.ones(len(n)), n * prompt, n, np.zeros(len(n)), n * prompt**2]
+            [np.ones(len(n)), n * prompt, n, none, n * prompt**2, none]
             if group == PREFILL
-            else [np.ones(len(n)), np.zeros(len(n)), n, n * (prompt + output / 2.0), np.zeros(len(n))]
+            else [np.ones(len(n)), none, n, n * (prompt + output / 2.0), none, none]
         )
         key = np.column_stack(keys)[usable]
         for cell in np.unique(key, axis=0) if len(key) else ():

@@ -2,12 +2,12 @@
 
 Between its first and its last token a request of o tokens takes part in o - 1 steps, each of which gives one token to
 every sequence that runs. So how long it takes is base_s (o - 1) + per_sequence_s N + per_prefill_token_s P +
-per_kv_token_s K, where N is the tokens that all sequences got meanwhile, P the prompts whose first token came
-meanwhile, and K the contexts that these tokens read.
+per_prompt_s M + per_kv_token_s K, where N is the tokens that all sequences got meanwhile, P the tokens of the M prompts
+whose first token came meanwhile, and K the contexts that these tokens read.
 
 A first fit takes the tokens of a sequence to lie evenly between its first and last. With its coefficients the steps
 between one first or last token of any sequence and the next are counted, as whole numbers; the second fit takes the
-requests whose steps then add up to o - 1, as they must.
+requests whose steps then add up to o - 1, as they must. That is done again while more requests add up.
 
 A request that found nobody in flight adds before_s: its first token comes after before_s and one step with its own
 prompt. The coefficients are those of least relative squares, none below 0 (weighted_fit.py).
@@ -26,6 +26,7 @@ from shadowsim.arrays import Floats, Ints
 from shadowsim.errors import InputError
 from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z, resampled_rows
 from shadowsim.measuring.law_fit import quantile_table, rounded
+from shadowsim.measuring.measurement import sending_s
 from shadowsim.measuring.weighted_fit import Coefficients, fit_nonnegative
 from shadowsim.scenario.step_models import STEP_KEYS
 from shadowsim.text import count, percent
@@ -38,15 +39,17 @@ FEW = 30
 COLUMNS = ("prompt_tokens", "output_tokens", "first_token_s")
 _AT_ONCE = 0.25  # of a step: tokens that are no further apart came with one step
 _DRAWS, _BLOCKS = 60, 100
-_NOTHING = 0.005  # of a time: what pairs of prompt tokens must add at least to be told
+_MAY_BE_NONE = ("per_prompt_s", "per_prefill_pair_s")  # terms that are left out where they tell nothing
+_NOTHING = 0.005  # of a time: what such a term must add at least
 _COUNTED = 0.25  # share of requests whose steps add up
+_RECOUNTS = 3
 _STEP_TOKENS = 2048  # vLLM's default on small accelerators, and llama.cpp's n_batch
 _BLOCK = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenLog:
-    """Requests in tokens, in order of arrival; times in s, and the instance of each."""
+    """Requests in tokens, in order of arrival, which is when they were sent; times in s, and the instance of each."""
 
     arrival_s: Floats
     first_s: Floats
@@ -82,10 +85,13 @@ class StepCells:
         """Return the coefficients; a column that is 0 throughout has none."""
         used = {name: column for name, column in self.columns.items() if column.any()}
         fit = fit_nonnegative(used, self.measured_s, self.group)
-        pair = "per_prefill_pair_s"
-        if pair in used and float((fit.values[pair] * used[pair] / self.measured_s).max()) < _NOTHING:
-            del used[pair]
-            fit = fit_nonnegative(used, self.measured_s, self.group)
+        for name in _MAY_BE_NONE:
+            value = fit.values.get(name, 0.0)
+            if name in used and not (
+                value > Z * fit.errors[name] and float((value * used[name] / self.measured_s).max()) >= _NOTHING
+            ):
+                del used[name]
+                fit = fit_nonnegative(used, self.measured_s, self.group)
         return fit
 
 
@@ -108,11 +114,13 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
     cells = step_cells(log)
     if int((cells.group == DECODE).sum()) < FEW:
         raise InputError("measurements", f"must have at least {FEW} requests with two output tokens or more")
-    counted = counted_cells(log, cells.fit())
-    share = (counted.group == DECODE).sum() / (cells.group == DECODE).sum()
-    if share >= _COUNTED:
-        cells = counted
-    fit = cells.fit()
+    fit, even, share = cells.fit(), cells, 0.0
+    for _ in range(_RECOUNTS):
+        counted = counted_cells(log, fit)
+        counted_share = float((counted.group == DECODE).sum() / (even.group == DECODE).sum())
+        if counted_share < max(_COUNTED, share):
+            break
+        cells, fit, share = counted, counted.fit(), counted_share
     has_first = bool((cells.group == FIRST).any())
     samples = _bootstrap(cells, np.random.default_rng(seed))
     step_s = float(np.median((log.last_s - log.first_s)[log.output > 1] / (log.output - 1.0)[log.output > 1]))
@@ -193,8 +201,10 @@ def _cells_of_instance(arrival: Floats, first: Floats, last: Floats, prompt: Flo
         "k": linear * n_after + 0.5 * n_after**2,
         "p": prompt,
         "q": prompt**2,
+        "m": ones,
     }
-    begun = {"n": tokens, "k": context, "p": (prompt, zero, zero), "q": (prompt**2, zero, zero)}
+    flat = {name: (ended[name], zero, zero) for name in ("p", "q", "m")}
+    begun = {"n": tokens, "k": context, **flat}
     between = {
         name: _progress(t1, t2, begun[name], ended[name], t2[several], near_s)
         - _progress(t1, t2, begun[name], ended[name], t1[several], near_s)
@@ -209,6 +219,7 @@ def _cells_of_instance(arrival: Floats, first: Floats, last: Floats, prompt: Flo
             "per_sequence_s": between["n"],
             "per_kv_token_s": np.maximum(between["k"], 0.0),
             "per_prefill_pair_s": np.maximum(between["q"], 0.0),
+            "per_prompt_s": np.maximum(between["m"], 0.0),
             "before_s": none,
         },
         np.full(len(none), DECODE, np.int64),
@@ -225,6 +236,7 @@ def _cells_of_instance(arrival: Floats, first: Floats, last: Floats, prompt: Flo
             "per_sequence_s": ones[alone],
             "per_kv_token_s": zero[alone],
             "per_prefill_pair_s": p**2,
+            "per_prompt_s": ones[alone],
             "before_s": ones[alone],
         },
         np.full(int(alone.sum()), FIRST, np.int64),
@@ -244,8 +256,9 @@ def counted_cells(log: TokenLog, fit: Coefficients) -> StepCells:
 
 def _counted(first: Floats, last: Floats, prompt: Floats, output: Floats, values: Mapping[str, float]) -> StepCells:
     n = len(first)
-    base, each, p, c = (
-        values.get(key, 0.0) for key in ("base_s", "per_sequence_s", "per_prefill_token_s", "per_kv_token_s")
+    base, each, p, c, r = (
+        values.get(key, 0.0)
+        for key in ("base_s", "per_sequence_s", "per_prefill_token_s", "per_kv_token_s", "per_prompt_s")
     )
     near_s = _AT_ONCE * (base + each)
     times = np.concatenate([first, last])
@@ -268,7 +281,7 @@ def _counted(first: Floats, last: Floats, prompt: Floats, output: Floats, values
     held = joined[0] - left[0]
     for j in range(1, n_ends):
         if running[j - 1] > 0.0:
-            spent = end_s[j] - end_s[j - 1] - p * prompts[j] - each * begun[j]
+            spent = end_s[j] - end_s[j - 1] - p * prompts[j] - (each + r) * begun[j]
             one = base + each * running[j - 1] + c * held
             steps[j] = k = max(round(spent / one), 1)
             context[j] = k * held + running[j - 1] * k * (k - 1.0) / 2.0
@@ -282,6 +295,7 @@ def _counted(first: Floats, last: Floats, prompt: Floats, output: Floats, values
         "per_sequence_s": np.cumsum(steps * before + begun),
         "per_kv_token_s": np.cumsum(context),
         "per_prefill_pair_s": np.cumsum(squares),
+        "per_prompt_s": np.cumsum(begun),
     }
     whole = (output > 1.0) & (sums["base_s"][at_last] - sums["base_s"][at_first] == output - 1.0)
     columns = {key: (total[at_last] - total[at_first])[whole] for key, total in sums.items()}
@@ -336,15 +350,18 @@ def _most_at_once(begin: Floats, end: Floats, instance: Ints) -> int:
 
 def _log(requests: pd.DataFrame) -> TokenLog:
     values = {c: requests[c].to_numpy(np.float64) for c in ("arrival_s", "latency_s", *COLUMNS)}
+    values["sent_s"] = sending_s(requests)
     whole = np.all([np.isfinite(column) for column in values.values()], axis=0)
     whole &= (values["output_tokens"] >= 1.0) & (values["first_token_s"] <= values["latency_s"])
-    values = {c: column[whole] for c, column in values.items()}
-    instance = np.zeros(int(whole.sum()), np.int64)
+    rows = np.flatnonzero(whole)
+    rows = rows[np.argsort(values["sent_s"][rows], kind="stable")]
+    values = {c: column[rows] for c, column in values.items()}
+    instance = np.zeros(len(rows), np.int64)
     if "instance" in requests.columns and requests["instance"].notna().all():
-        instance = np.unique(requests["instance"].to_numpy()[whole], return_inverse=True)[1].astype(np.int64)
+        instance = np.unique(requests["instance"].to_numpy()[rows], return_inverse=True)[1].astype(np.int64)
     arrival = values["arrival_s"]
     return TokenLog(
-        arrival,
+        values["sent_s"],
         arrival + values["first_token_s"],
         arrival + values["latency_s"],
         values["prompt_tokens"],
@@ -363,7 +380,7 @@ def _parameter(name: str, key: str, fit: Coefficients, samples: Sequence[Mapping
     value = fit.values.get(key, 0.0)
     if key in fit.dependent:
         return FittedParameter(name, None, why_not=f"it cannot be told from {', '.join(fit.dependent[key])}")
-    if key not in fit.values and key == "per_prefill_pair_s":
+    if key not in fit.values and key in _MAY_BE_NONE:
         return FittedParameter(name, 0.0)
     if key not in fit.values:
         return FittedParameter(name, None, why_not="nothing that it multiplies was measured")

@@ -165,7 +165,9 @@ def _errors(x: Floats, b: Floats, spread: Floats) -> tuple[Floats, Floats]:
     """Return the standard errors of all coefficients, and the estimates' correlations."""
     n, k = x.shape
     weighted = x / spread[:, None]
-    covariance = np.linalg.inv(weighted.T @ weighted)
+    _, scale, axes = np.linalg.svd(weighted, full_matrices=False)
+    inverse = axes.T / scale  # whose square has no negative diagonal, however nearly columns depend on each other
+    covariance = inverse @ inverse.T
     correlations = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
     if n <= k:
         return np.full(k, np.nan), correlations

@@ -24,7 +24,8 @@ without end, and a goal that a run meets there is met by its end alone. For serv
 estimate; their limit is measured by what an overloaded run works off. Where requests can be lost, no rate is too high,
 and `LOSING` times the load of 1 is the highest that is tried. The lower bracket is a rate of 0, at which no request
 waits. Where figures need not grow with the rate (a batcher, whose batches fill sooner; scaling; a slowdown that is not
-sorted; a limit of copies in flight), rates are tried from the top down, and the first that holds is the lower bracket.
+sorted; a wake, which busy instances are spared; a limit of copies in flight), rates are tried from the top down, and
+the first that holds is the lower bracket.
 """
 
 from __future__ import annotations
@@ -235,7 +236,8 @@ class RateSearch:
         """Whether figures can only grow with the rate, up to chance."""
         service, factors = self._service, list(self._service.slowdown)
         capped = self.role == "shadow" and self.scenario.max_in_flight is not None
-        return service.batching is None and service.scaling is None and factors == sorted(factors) and not capped
+        steady = service.batching is None and service.scaling is None and service.wake is None
+        return steady and factors == sorted(factors) and not capped
 
     def _load_of_1(self) -> float:
         """Return the factor that makes the offered load 1, with as many instances as there may be."""

@@ -331,7 +331,7 @@ def _by_section(values: Floats, n_sections: int) -> Floats:
 
 def _slower(scheduler: Scheduler, factor: float) -> Scheduler:
     """Return a scheduler whose steps last `factor` times as long."""
-    terms = ("base_s", "prefill_s", "sequence_s", "kv_s", "pair_s")
+    terms = ("base_s", "prefill_s", "sequence_s", "kv_s", "pair_s", "prompt_s")
     return scheduler._replace(**{term: getattr(scheduler, term) * factor for term in terms})
 
 

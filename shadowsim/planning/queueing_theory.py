@@ -10,7 +10,7 @@ that is copied to the variant over the number of instances. Three formulas hold 
   c_a^2 = 1 + p (scv - 1).
 
 There is none for a choice by the load (LEAST_OUTSTANDING_REQUESTS with more than one instance), for rates that change,
-traces, limits of queues and copies, slowdown, tokens, and pools that batch, scale, fail or are retried.
+traces, limits of queues and copies, slowdown, wake, tokens, and pools that batch, scale, fail or are retried.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def queueing_model(scenario: Scenario, role: str) -> QueueingModel | None:
     """
     side = scenario.side(role)
     service = side.service
-    simple = not side.evented and service.queue_limit is None and not service.slowdown and not service.follows_trace
+    plain = service.queue_limit is None and not service.slowdown and service.wake is None
+    simple = not side.evented and plain and not service.follows_trace
     if role == "shadow":
         limits = (scenario.max_in_flight, scenario.max_body_bytes, scenario.max_per_s)
         independent = scenario.mirror_rule == "coin" and scenario.mirror_instant == "arrival"

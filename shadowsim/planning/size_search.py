@@ -5,11 +5,11 @@ thinner stream than each of n, and the waits of a FIFO queue can only fall when 
 Wolfowitz, 1955: the workload vector is monotone in its input); LEAST_OUTSTANDING_REQUESTS with one instance more has
 one more place to choose from. So figures fall with the count, up to chance, and goals with an upper limit are met from
 some count on; so is the lower limit of a goodput, which rises with the count. Other goals with a lower limit (of
-utilisation) are then tested at that count, since more instances only lower their figures. Three things break this: a
-slowdown that does not rise with the number of busy workers, which makes sharing an instance welcome; a batcher, whose
-batches fill more slowly on more instances; and `mirror.max_in_flight`, under which a slower shadow is sent less. Then
-every count is tried in turn, up to `SCANNED` counts. Instances in tokens are taken to be no worse with fewer sequences,
-whose steps take no longer.
+utilisation) are then tested at that count, since more instances only lower their figures. Four things break this: a
+slowdown that does not rise with the number of busy workers, which makes sharing an instance welcome; a wake, since more
+instances are idle for longer; a batcher, whose batches fill more slowly on more instances; and `mirror.max_in_flight`,
+under which a slower shadow is sent less. Then every count is tried in turn, up to `SCANNED` counts. Instances in tokens
+are taken to be no worse with fewer sequences, whose steps take no longer.
 
 The bisection starts at the count that the load law suggests, and runs each count once. The answer and the count below
 it are then replicated until both are certain. A run lasts the whole horizon or as much as stands for it (load.py). One
@@ -171,8 +171,8 @@ class Search:
     @property
     def _is_monotone(self) -> bool:
         """Whether figures can only fall with the count, up to chance."""
-        factors, batches = self._service.slowdown, self._service.batching is not None
-        return not self._speed_decides_demand and not batches and list(factors) == sorted(factors)
+        factors, steady = self._service.slowdown, self._service.batching is None and self._service.wake is None
+        return not self._speed_decides_demand and steady and list(factors) == sorted(factors)
 
     def _fewest_by_bisection(self) -> CountFound:
         """Bisect by one run per count; then replicate the answer and the count below, which may move the answer."""

@@ -330,6 +330,13 @@ class Scenario:
                 workers[variant.name] = workers_of(variant, services[variant.name])
                 check_pool(variant, workers[variant.name], values)
                 check_changes_of_pool(variant, services[variant.name], workers[variant.name], horizon_s)
+            with errors:
+                wake = services[variant.name].wake
+                if wake is not None and traffic.retries is not None:
+                    path = f"services.{variant.name}.wake"
+                    raise InputError(
+                        path, "must be left out beside traffic.retries", services[variant.name].block["wake"]
+                    )
         with errors:
             check_mirror(mirror, traffic)
         with errors:

@@ -5,6 +5,9 @@ drawn `time` on one worker, multiplied by the factor of `slowdown` for the numbe
 starts (workers that share memory bandwidth or an accelerator slow each other down). The factor does not change during
 the service. With a `queue_limit`, a request that finds as many others waiting is refused at once.
 
+Processors that had nothing to do are slower at first. With `wake` {`most_s`, `half_s`}, a request that finds its
+instance idle for x seconds takes `most_s` x / (x + `half_s`) longer, and holds its worker for it.
+
 Instances may serve several requests at once (`batching`, batching.py), or serve tokens instead of whole requests
 (`tokens`, tokens.py). Their number may follow the traffic (`scaling` and `cold_start_s`, scaling.py), and they may fail
 (`outages`, outages.py).
@@ -45,6 +48,30 @@ from shadowsim.scenario.tokens import TokenKeys, Tokens, parse_tokens
 MAX_WORKERS = 65_536
 MAX_QUEUE = 2**31 - 1
 _NOT_WITH_TOKENS = ("time", "batching", "workers", "slowdown")
+_NOT_WITH_WAKE = ("batching", "tokens", "scaling", "outages")
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """What a request takes longer that finds its instance idle: at most `most_s`, and half of it after `half_s`."""
+
+    most_s: float
+    half_s: float
+
+
+class WakeKeys(Keys):
+    """Keys of `wake`."""
+
+    title = "What a request takes longer that finds its instance idle: most_s (1 - 2^(-idle / half_s))."
+    most_s = Number("The most that it takes longer.", above=0.0)
+    half_s = Number("After so long without a request, half of it.", above=0.0)
+    examples = ({"most_s": "2ms", "half_s": "20ms"},)
+
+
+def parse_wake(block: Block) -> Wake:
+    """Return what a service takes longer on an idle instance."""
+    keys = WakeKeys.read(block)
+    return Wake(keys.most_s, keys.half_s)
 
 
 class ServiceKeys(Keys):
@@ -73,6 +100,14 @@ class ServiceKeys(Keys):
             above=0.0,
         ),
         "none",
+    )
+    wake = optional(
+        Parsed(
+            "What a request takes longer that finds its instance idle; not with batches, tokens, scaling or outages.",
+            lambda block, key, base_dir: parse_wake(block.block(key)),
+            object_form(WakeKeys),
+        ),
+        "nothing",
     )
     error_4xx = Number(
         "Share of served requests that are answered with a 4XX status.", default=0.0, least=0.0, most=1.0
@@ -120,9 +155,15 @@ class ServiceKeys(Keys):
 
     @classmethod
     def schema(cls, tag: Mapping[str, Schema] | None = None, null: Iterable[str] = ()) -> Schema:
-        """Return its schema; beside `tokens`, some keys must be left out."""
+        """Return its schema; beside `tokens` and `wake`, some keys must be left out."""
         without: Schema = {key: {"type": "null"} for key in _NOT_WITH_TOKENS} | {"slowdown": {"enum": [None, []]}}
-        return super().schema(tag, null) | {"if": given("tokens"), "then": {"properties": without}}
+        steady: Schema = {key: {"type": "null"} for key in _NOT_WITH_WAKE}
+        own = super().schema(tag, null)
+        rules = [
+            {"if": given("tokens"), "then": {"properties": without}},
+            {"if": given("wake"), "then": {"properties": steady}},
+        ]
+        return own | {"allOf": [*own.get("allOf", ()), *rules]}
 
 
 def service_schema() -> Schema:
@@ -155,6 +196,8 @@ class Service:
     slowdown : tuple of float
         Factors on `time` of a request that starts when 1, 2, ... workers of its instance are busy, including its own;
         the last holds for more. Empty for none.
+    wake : Wake or None
+        None where it makes no difference how long an instance was idle.
     error_4xx, error_5xx : float
         Shares of the served requests that are answered with a 4XX or a 5XX status; together at most 1.
     batching : Batcher or None
@@ -177,6 +220,7 @@ class Service:
     workers: int | None = None
     queue_limit: int | None = None
     slowdown: tuple[float, ...] = ()
+    wake: Wake | None = None
     error_4xx: float = 0.0
     error_5xx: float = 0.0
     batching: Batcher | None = None
@@ -290,6 +334,11 @@ def _service(block: Block, base_dir: Path | None) -> Service:
     with errors:
         if block.has("tokens"):
             _only_tokens(block)
+    if block.has("wake"):
+        for key in _NOT_WITH_WAKE:
+            with errors:
+                if block.has(key):
+                    raise InputError(block.at("wake"), f"must be left out beside `{key}`", block.values["wake"])
     errors.check()
     if keys.error_4xx + keys.error_5xx > 1.0:
         raise InputError(block.path, "must have error_4xx + error_5xx <= 1", keys.error_4xx + keys.error_5xx)
@@ -298,6 +347,7 @@ def _service(block: Block, base_dir: Path | None) -> Service:
         workers=keys.workers,
         queue_limit=keys.queue_limit,
         slowdown=keys.slowdown or (),
+        wake=keys.wake,
         error_4xx=keys.error_4xx,
         error_5xx=keys.error_5xx,
         batching=keys.batching,

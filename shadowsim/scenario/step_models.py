@@ -17,7 +17,9 @@ from types import MappingProxyType
 from shadowsim.errors import InputError, did_you_mean
 
 _NEAR = 0.3  # names are long, and most of one may be left out
-STEP_KEYS = ("base_s", "per_prefill_token_s", "per_sequence_s", "per_kv_token_s", "per_prefill_pair_s")
+STEP_KEYS = (
+    *("base_s", "per_prefill_token_s", "per_sequence_s", "per_kv_token_s", "per_prefill_pair_s", "per_prompt_s"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def preset(name: str, path: str = "step") -> StepPreset:
 def _preset(row: Mapping[str, str]) -> StepPreset:
     return StepPreset(
         name=row["name"],
-        step={key: float(row[key]) for key in STEP_KEYS},
+        step={key: float(row[key]) for key in STEP_KEYS if key in row},
         before_s=float(row["before_s"]) if row["before_s"] else None,
         measured=row["measured"],
         n_cells=int(row["n_cells"]),

@@ -73,7 +73,7 @@ def _most_cached(tokens: Tokens, prompt: Floats) -> Floats:
 def work_s(tokens: Tokens, requests: Requests, columns: Mapping[str, Floats]) -> Floats:
     """Return how long each request keeps an instance busy that runs its full batch: `tokens.mean_work_s` of each."""
     step, (p, o, _) = tokens.step, requests
-    prefill_s = step.per_prefill_token_s * p + step.per_prefill_pair_s * (p * p)
+    prefill_s = step.per_prefill_token_s * p + step.per_prefill_pair_s * (p * p) + step.per_prompt_s
     each_s = step.base_s / full_batch(tokens, columns) + step.per_sequence_s
     seconds: Floats = prefill_s + (o * each_s + step.per_kv_token_s * (o * p + o * (o - 1.0) * 0.5))
     return seconds
@@ -93,7 +93,8 @@ def times_alone(tokens: Tokens, requests: Requests) -> TimesAlone:
     """
     step, (p, o, cached) = tokens.step, requests
     each_s = step.base_s + step.per_sequence_s
-    prefill_s = np.ceil((p - cached) / tokens.max_step_tokens) * each_s + step.per_prefill_token_s * (p - cached)
+    n_chunks = np.ceil((p - cached) / tokens.max_step_tokens)
+    prefill_s = n_chunks * (each_s + step.per_prompt_s) + step.per_prefill_token_s * (p - cached)
     prefill_s = prefill_s + step.per_prefill_pair_s * (p * p - cached * cached)
     more = o - 1.0
     decode_s = more * each_s + step.per_kv_token_s * (more * p + more * o * 0.5)

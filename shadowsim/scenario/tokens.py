@@ -23,10 +23,10 @@ on_timeout       what becomes of a request whose time is out: `finish` (if left 
 prefix           the beginnings that prompts share, see below
 ===============  ======================================================================================================
 
-A step with P tokens of prompts and n sequences, of which those that decode have K tokens so far, lasts `base_s` +
-`per_prefill_token_s` P + `per_sequence_s` n + `per_kv_token_s` K + `per_prefill_pair_s` Q. Q is the sum over prompts of
-(tokens done after the step)² - (those done before it), since each token attends to all before. Terms that are left out
-are 0, but for `base_s`.
+A step with P tokens of m prompts and n sequences, of which those that decode have K tokens so far, lasts `base_s` +
+`per_prefill_token_s` P + `per_sequence_s` n + `per_kv_token_s` K + `per_prefill_pair_s` Q + `per_prompt_s` m. Q is the
+sum over prompts of (tokens done after the step)² - (those done before it), since each token attends to all before.
+Terms that are left out are 0, but for `base_s`.
 
 `prefix` {`length`, `groups` or `session`, `cache_tokens`}: the first `length` tokens of a prompt are the same for all
 requests of a group; an instance remembers `cache_tokens` of such tokens, and computes them no second time while they
@@ -100,6 +100,8 @@ class StepModel:
         For each token in the cache of the sequences that decode.
     per_prefill_pair_s : float
         For each difference of squares of a prompt's tokens after and before the step.
+    per_prompt_s : float
+        For each prompt that is worked on, as where a server computes prompts apart from what decodes.
     """
 
     base_s: float
@@ -107,6 +109,7 @@ class StepModel:
     per_sequence_s: float = 0.0
     per_kv_token_s: float = 0.0
     per_prefill_pair_s: float = 0.0
+    per_prompt_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,13 +351,13 @@ def prefix_names(tokens: Tokens, trace: Trace | None) -> Ints:
 def mean_work_s(tokens: Tokens, columns: Mapping[str, Floats]) -> float:
     """Return the mean time of an instance per request, in seconds, while its batch is full.
 
-    A request of P and o tokens takes p P + q P² to prefill. Its o tokens take o (base / B + s) + c (o P +
+    A request of P and o tokens takes p P + q P² + r to prefill. Its o tokens take o (base / B + s) + c (o P +
     o (o - 1) / 2) with B sequences in each step: as many as `max_sequences` and the cache allow at the mean number of
     tokens that a sequence has in it. Roundings of drawn lengths and hits of the prefix cache are left out.
     """
     step = tokens.step
     p, pp, o, read = _moments(tokens, columns)
-    prefill_s = step.per_prefill_token_s * p + step.per_prefill_pair_s * pp
+    prefill_s = step.per_prefill_token_s * p + step.per_prefill_pair_s * pp + step.per_prompt_s
     each_s = step.base_s / full_batch(tokens, columns) + step.per_sequence_s
     return prefill_s + (o * each_s + step.per_kv_token_s * read)
 
@@ -442,7 +445,8 @@ class StepTimeKeys(Keys):
 
     title = (
         "Seconds of a step with P tokens of prompts and n sequences, of which those that decode have K tokens so far: "
-        "base_s + per_prefill_token_s P + per_sequence_s n + per_kv_token_s K + per_prefill_pair_s Q, where Q is the "
+        "base_s + per_prefill_token_s P + per_sequence_s n + per_kv_token_s K + per_prefill_pair_s Q + "
+        "per_prompt_s m, where m is the number of prompts of which it computes tokens, and Q the "
         "sum over prompts of (tokens done after the step)² - (those done before it). base_s + per_sequence_s is at "
         f"least {LEAST_STEP_S:g}."
     )
@@ -451,6 +455,7 @@ class StepTimeKeys(Keys):
     per_sequence_s = Number("For each running sequence.", default=0.0, least=0.0)
     per_kv_token_s = Number("For each token in the cache of the sequences that decode.", default=0.0, least=0.0)
     per_prefill_pair_s = Number("For each unit of Q: each token attends to all before.", default=0.0, least=0.0)
+    per_prompt_s = Number("For each prompt of which tokens are computed in the step.", default=0.0, least=0.0)
     examples = ({"base_s": "12ms", "per_prefill_token_s": "0.03ms", "per_sequence_s": "0.1ms"},)
 
 

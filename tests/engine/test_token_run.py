@@ -28,7 +28,8 @@ GOALS = np.array([[0.5, 0.2], [2.0, 0.5]])
 def scheduler_of(s):
     return t.Scheduler(
         s.max_sequences, s.max_step_tokens, s.blocks, s.block_tokens, s.base_s, s.per_prefill_token_s,
-        s.per_sequence_s, s.per_kv_token_s, s.per_prefill_pair_s, s.before_s, s.after_s, s.chunked, s.abort,
+        s.per_sequence_s, s.per_kv_token_s, s.per_prefill_pair_s, s.per_prompt_s, s.before_s, s.after_s, s.chunked,
+        s.abort,
     )  # fmt: skip
 
 

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from served_logs import fifo_log, measured
+from served_logs import fifo_latencies, fifo_log, measured, services
 
 import shadowsim as ss
 from shadowsim.errors import InputError
 from shadowsim.measuring.calibration import Calibration
+from shadowsim.measuring.fifo_calibration import drift_of
 from shadowsim.scenario.service import parse_service
 
 
@@ -72,6 +73,23 @@ def test_a_drifting_server_is_noted():
     drift = 1.0 + 0.8 * np.sin(np.arange(4_000) / 300.0)
     notes = ss.calibrate(measured(arrival * 3.0, latency * drift)).notes
     assert any("neighbouring requests are alike" in note for note in notes)
+    assert any("The server drifts" in note for note in notes)
+
+
+def test_intervals_allow_for_a_drift():
+    rng = np.random.default_rng(5)
+    service = services("gamma", 8_000, rng)
+    assert drift_of(service) == 0.0
+    slow = np.exp(0.1 * np.repeat(rng.standard_normal(20), 400))
+    # Two runs differ by sqrt(2) 0.1; each of ten blocks holds two of the twenty levels, and nine differences tell of a
+    # standard deviation to a quarter of it.
+    assert drift_of(service * slow) == pytest.approx(0.1, rel=0.75)
+    arrival = np.cumsum(rng.exponential(0.2, 8_000))
+    still, drifting = (
+        ss.calibrate(measured(arrival, fifo_latencies(arrival, one, 1))) for one in (service, service * slow)
+    )
+    assert abs(drifting["time.mean_s"].high / drifting["time.mean_s"].value - 1.0) > 0.05
+    assert abs(still["time.mean_s"].high / still["time.mean_s"].value - 1.0) < 0.03
 
 
 def test_shares_of_errors():

@@ -14,7 +14,7 @@ CASES = [("exponential", 1, 0.5), ("lognormal", 2, 0.7), ("deterministic", 3, 0.
 
 @pytest.mark.parametrize(("law", "workers", "load"), CASES)
 def test_workers_and_overhead(law, workers, load):
-    fit = fit_fifo(answered(*fifo_log(law, workers, load, n=6_000, seed=1, overhead_s=0.002)))
+    _, fit = fit_fifo(answered(*fifo_log(law, workers, load, n=6_000, seed=1, overhead_s=0.002)))
     assert fit.is_identified
     assert fit.best.workers == workers
     # four standard errors of the estimate, and the clock's resolution
@@ -24,7 +24,8 @@ def test_workers_and_overhead(law, workers, load):
 
 def test_slowdown():
     slowdown = np.linspace(1.0, 1.6, 3)
-    best = fit_fifo(answered(*fifo_log("gamma", 3, 0.6, n=8_000, seed=2, slowdown=slowdown, overhead_s=0.002))).best
+    _, fit = fit_fifo(answered(*fifo_log("gamma", 3, 0.6, n=8_000, seed=2, slowdown=slowdown, overhead_s=0.002)))
+    best = fit.best
     assert best.workers == 3
     assert best.shape == LINEAR
     # the scv of 0.25 leaves a standard error of about 1.5 % in a ratio of some 1,500 services
@@ -35,7 +36,7 @@ def test_slowdown():
 def test_where_nobody_waits_workers_are_open():
     arrival = np.arange(3_000) * 0.05
     latency = np.random.default_rng(3).gamma(4.0, 0.005, 3_000)
-    fit = fit_fifo(answered(arrival, np.minimum(latency, 0.049)))
+    _, fit = fit_fifo(answered(arrival, np.minimum(latency, 0.049)))
     assert not fit.is_bounded
     assert not fit.is_identified
     assert not fit.best.overhead.is_known

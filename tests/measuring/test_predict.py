@@ -28,6 +28,16 @@ def test_right(calibrated):
     assert (prediction.table["measured_low_s"] <= prediction.table["measured_s"]).sum() >= 3
 
 
+def test_what_requests_were_sent_late_is_predicted(calibrated):
+    arrival, latency = fifo_log("gamma", 2, 0.6, n=4_000, seed=14, overhead_s=0.002)
+    late = np.where(np.arange(4_000) % 2, 0.05, 0.0)  # two and a half services: requests overtake others
+    log = measured(arrival - late, latency + late, sent_s=arrival)
+    row, on_time = (ss.predict(calibrated, one, draws=20).table for one in (log, measured(arrival, latency)))
+    assert row["inside"].all()
+    np.testing.assert_allclose(row["error_pct"], on_time["error_pct"], atol=8.0)
+    assert row["measured_s"].iloc[-1] > on_time["measured_s"].iloc[-1] + 0.03
+
+
 def test_a_service_that_became_slower_is_not_right(calibrated):
     log = fifo_log("gamma", 2, 0.7, n=8_000, seed=2, overhead_s=0.002, mean_s=0.022)
     prediction = ss.predict(calibrated, measured(*log), draws=20)

@@ -20,7 +20,14 @@ def test_recovers_step_times(rate_per_s):
         assert tokens["step"][key] == pytest.approx(value, rel=0.02)
     assert tokens["before_s"] == pytest.approx(0.001, rel=0.05)
     assert "per_prefill_pair_s" not in tokens["step"]
+    assert "per_prompt_s" not in tokens["step"]
     parse_service(calibration.service, "service")
+
+
+def test_what_each_prompt_adds_is_found():
+    step = ss.calibrate(token_log(9.0, seed=1, per_prompt_s=0.003)).service["tokens"]["step"]
+    for key, value in (STEP | {"per_prompt_s": 0.003}).items():
+        assert step[key] == pytest.approx(value, rel=0.03)
 
 
 def test_places_are_found_where_requests_wait_for_them():

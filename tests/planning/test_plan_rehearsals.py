@@ -82,7 +82,7 @@ SERVED = {
     "max_step_tokens": 128,
     "kv_tokens": 4000,
     "step": {"base_s": 0.01, "per_prefill_token_s": 0.0002, "per_sequence_s": 0.001, "per_kv_token_s": 1e-6,
-             "per_prefill_pair_s": 1e-7},
+             "per_prefill_pair_s": 1e-7, "per_prompt_s": 0.001},
     "before_s": 0.002,
 }  # fmt: skip
 

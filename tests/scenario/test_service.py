@@ -6,7 +6,7 @@ from cases import scenario
 
 from shadowsim import Scenario
 from shadowsim.errors import InputError
-from shadowsim.scenario.service import parse_service
+from shadowsim.scenario.service import Wake, parse_service
 
 PATH, G5 = "services.Shadow-01", "ml.g5.xlarge"
 
@@ -35,6 +35,7 @@ def test_everything_given_and_null_counts_as_left_out():
     assert service.slowdown == (1.0, 1.25)
     assert parse_service(service.block, PATH) == service
     assert parse_service({"time": 1, "slowdown": []}, PATH).slowdown == ()
+    assert parse_service({"time": 1, "wake": {"most_s": "3ms", "half_s": 0.05}}, PATH).wake == Wake(0.003, 0.05)
     assert parse_service({"time": 1, "workers": None, "queue_limit": None}, PATH).workers is None
 
 
@@ -54,6 +55,14 @@ def test_everything_given_and_null_counts_as_left_out():
         ({"time": 1, "error_4xx": 0.6, "error_5xx": 0.6}, PATH, "error_4xx + error_5xx <= 1"),
         ({"time": 1, "discipline": "ps"}, f"{PATH}.discipline", "`ps` is not built yet"),
         ({"time": 1, "discipline": "lifo"}, f"{PATH}.discipline", "must be fifo"),
+        ({"time": 1, "wake": {"most_s": 1}}, f"{PATH}.wake.half_s", "is required"),
+        ({"time": 1, "wake": {"most_s": 0, "half_s": 1}}, f"{PATH}.wake.most_s", "> 0, got 0"),
+        ({"time": 1, "wake": {"most_s": 1, "half_s": 1, "x": 1}}, f"{PATH}.wake.x", "not a known key"),
+        (
+            {"time": 1, "wake": {"most_s": 1, "half_s": 1}, "outages": [{"instance": 0, "at_s": 1, "for_s": 1}]},
+            f"{PATH}.wake",
+            "must be left out beside `outages`",
+        ),
         ({"time": 1, "slowdown": 1.2}, f"{PATH}.slowdown", "list [...] of at least one number"),
         ({"time": 1, "slowdown": 0}, f"{PATH}.slowdown", "list"),
         ({"time": 1, "slowdown": [1.0, 0]}, f"{PATH}.slowdown.1", "> 0, got 0"),

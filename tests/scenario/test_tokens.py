@@ -68,9 +68,9 @@ def test_keys_and_defaults():
     )
     assert (tokens.prompt.mean, tokens.prompt.scv, tokens.output.mean) == (1000.0, 1.0, 200.0)
     step = {key: i for i, key in enumerate(("base_s", "per_prefill_token_s", "per_sequence_s"), 1)}
-    step |= {"per_kv_token_s": "1us", "per_prefill_pair_s": 0}
+    step |= {"per_kv_token_s": "1us", "per_prefill_pair_s": 0, "per_prompt_s": "3ms"}
     tokens = parsed(step=step, before_s="2ms", after_s=0.25, chunked=False, on_timeout="abort", block_tokens=7)
-    assert tokens.step == StepModel(1.0, 2.0, 3.0, 1e-6, 0.0)
+    assert tokens.step == StepModel(1.0, 2.0, 3.0, 1e-6, 0.0, 0.003)
     assert (tokens.before_s, tokens.after_s, tokens.chunked, tokens.on_timeout) == (0.002, 0.25, False, "abort")
     assert (tokens.block_tokens, tokens.blocks) == (7, 57_142)
     assert parsed(prefix={"length": 64, "groups": 10, "cache_tokens": 16}).prefix == Prefix(64, 16, 10)
@@ -274,6 +274,8 @@ def test_mean_work():
     step["per_prefill_pair_s"] = 0.0625
     tokens = parsed(prompt=10, output=4, max_sequences=8, kv_tokens=160, step=step)
     assert mean_work_s(tokens, {}) == (5.0 + 6.25) + (4 * (1.0 + 0.25) + 0.125 * 46.0)  # 10 + 11 + 12 + 13 = 46
+    apart = parsed(prompt=10, output=4, max_sequences=8, kv_tokens=160, step=step | {"per_prompt_s": 2.0})
+    assert mean_work_s(apart, {}) == mean_work_s(tokens, {}) + 2.0
     tight = parsed(prompt=10, output=4, max_sequences=8, kv_tokens=23, step=step)  # two of 11.5
     assert mean_work_s(tight, {}) == (5.0 + 6.25) + (4 * (4.0 + 0.25) + 0.125 * 46.0)
     columns = {"p": np.array([10.0, 20.0]), "o": np.array([4.0, 2.0])}

@@ -105,6 +105,7 @@ def services(draw):
         "workers": workers,
         "queue_limit": draw(st.sampled_from([None, None, 0, 1, 3])),
         "slowdown": slowdown and slowdown[:workers],
+        "wake": draw(st.sampled_from([None, None, {"most_s": 0.5, "half_s": 1.5}])),
         "error_4xx": draw(st.sampled_from([0.0, 0.2])),
         "error_5xx": draw(st.sampled_from([0.0, 0.3])),
     }

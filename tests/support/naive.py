@@ -200,7 +200,7 @@ def run(c, pool, requests, capped):
     events += [(10.0 * m, TICK, m, None) for m in range(math.ceil(c.horizon_s / 10.0))]
     heapq.heapify(events)
     instances = range(pool.n_instances)
-    busy, outstanding = [0 for _ in instances], [0 for _ in instances]
+    busy, outstanding, idle_since = [0 for _ in instances], [0 for _ in instances], [0.0 for _ in instances]
     queue = [deque() for _ in instances]
     in_flight, copy_times = {}, []
     counter = 0
@@ -215,6 +215,9 @@ def run(c, pool, requests, capped):
         r.start = now
         if pool.slowdown.size:
             r.service *= pool.slowdown[min(busy[r.instance], pool.slowdown.size) - 1]
+        if pool.wake_s and busy[r.instance] == 1 and now > idle_since[r.instance]:
+            idle = now - idle_since[r.instance]
+            r.service += pool.wake_s * (idle / (idle + pool.wake_half_s))
         event(r.finish, FINISH, r)
 
     def leave(r):
@@ -253,6 +256,7 @@ def run(c, pool, requests, capped):
         now, kind, _, subject = heapq.heappop(events)
         if kind == FINISH:
             busy[subject.instance] -= 1
+            idle_since[subject.instance] = now
             leave(subject)
             event(now, BEGIN, subject.instance)
         elif kind == LEAVE:

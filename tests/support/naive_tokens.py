@@ -54,6 +54,7 @@ class Server:
     per_sequence_s: float
     per_kv_token_s: float
     per_prefill_pair_s: float
+    per_prompt_s: float = 0.0
     before_s: float = 0.0
     after_s: float = 0.0
     chunked: bool = True
@@ -82,15 +83,17 @@ class Server:
         """What a request brings to the offered load."""
         read = output * prompt + output * (output - 1) // 2
         prefill_s = self.per_prefill_token_s * float(prompt) + self.per_prefill_pair_s * float(prompt * prompt)
+        prefill_s += self.per_prompt_s
         each_s = self.base_s / self.full_batch + self.per_sequence_s
         return prefill_s + (float(output) * each_s + self.per_kv_token_s * float(read))
 
-    def mixed_step_end(self, now, prefill, n, read, pairs):
-        """The end of a step with `prefill` tokens of prompts; `read` tokens belong to those that decode."""
+    def mixed_step_end(self, now, prefill, n, read, pairs, prompts):
+        """The end of a step with `prefill` tokens of `prompts`; `read` tokens belong to those that decode."""
         seconds = self.base_s + self.per_prefill_token_s * float(prefill)
         seconds += self.per_sequence_s * float(n)
         seconds += self.per_kv_token_s * float(read)
         seconds += self.per_prefill_pair_s * float(pairs)
+        seconds += self.per_prompt_s * float(prompts)
         return now + seconds
 
     def segment_step_end(self, begin, n, read, j):
@@ -381,7 +384,8 @@ class TokenVariant(events.Variant):
         if previous is not None and not previous.mixed and previous.running == running:
             begin, first_read, j = previous.begin, previous.read, previous.j + 1
         if prefill:
-            end = server.mixed_step_end(now, prefill, len(running), read, pairs)
+            prompts = sum(s.chunk > 0 for s in running)
+            end = server.mixed_step_end(now, prefill, len(running), read, pairs, prompts)
         else:
             end = server.segment_step_end(begin, len(running), first_read, j)
         instance.step = Step(running, now, float(end), prefill > 0, begin, first_read, j)

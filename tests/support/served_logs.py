@@ -90,7 +90,7 @@ def batch_log(
 STEP = {"base_s": 0.0012, "per_prefill_token_s": 0.00034, "per_sequence_s": 0.00066, "per_kv_token_s": 1e-6}
 
 
-def token_log(rate_per_s=8.0, n=1_500, seed=0, places=8, before_s=0.001, slower=1.0):
+def token_log(rate_per_s=8.0, n=1_500, seed=0, places=8, before_s=0.001, slower=1.0, per_prompt_s=0.0):
     """Requests of a continuous batcher that reads a whole prompt in one step, by a loop over its steps."""
     rng = np.random.default_rng(seed)
     arrival_s = np.cumsum(rng.exponential(1.0 / rate_per_s, n))
@@ -112,6 +112,7 @@ def token_log(rate_per_s=8.0, n=1_500, seed=0, places=8, before_s=0.001, slower=
             + STEP["per_prefill_token_s"] * read
             + STEP["per_sequence_s"] * len(running)
             + STEP["per_kv_token_s"] * context
+            + per_prompt_s * (len(running) - len(decoding))
         )
         for r in list(running):
             running[r] += 1

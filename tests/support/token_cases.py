@@ -19,8 +19,8 @@ def drawn(mean, law="exponential", **more):
 
 
 def server(prompt, output, *, sequences=8, step_tokens=2**20, kv_tokens=2**20, block=4, base=1.0, p=0.0, s=0.0, c=0.0,
-           q=0.0, **more):  # fmt: skip
-    return Server(prompt, output, sequences, step_tokens, kv_tokens, block, base, p, s, c, q, **more)
+           q=0.0, r=0.0, **more):  # fmt: skip
+    return Server(prompt, output, sequences, step_tokens, kv_tokens, block, base, p, s, c, q, r, **more)
 
 
 @st.composite
@@ -67,6 +67,7 @@ def servers(draw):
         s=draw(st.sampled_from([0.0, 0.03, 0.1])),
         c=draw(st.sampled_from([0.0, 0.001])),
         q=draw(st.sampled_from([0.0, 0.0005])),
+        r=draw(st.sampled_from([0.0, 0.02])),
         before_s=draw(st.sampled_from([0.0, 0.0, 0.25])),
         after_s=draw(st.sampled_from([0.0, 0.0, 0.1])),
         chunked=chunked,

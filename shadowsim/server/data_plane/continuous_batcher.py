@@ -271,7 +271,8 @@ class ContinuousBatcher:
                 seconds = step.base_s + step.per_prefill_token_s * prefill
                 seconds = seconds + step.per_sequence_s * n
                 seconds = seconds + step.per_kv_token_s * read
-                return now + (seconds + step.per_prefill_pair_s * pairs)
+                seconds = seconds + step.per_prefill_pair_s * pairs
+                return now + (seconds + step.per_prompt_s * sum(s._chunk > 0 for s in running))
             begin, j = now, 1
         self._segment = begin, read, j
         tokens = j * read + n * (j * (j - 1) // 2)

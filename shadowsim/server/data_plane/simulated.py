@@ -103,8 +103,7 @@ class _OneByOne:
 
     def add_instance(self, instance: int) -> None:
         """Make a further instance, idle."""
-        service = self._service
-        self._queues[instance] = SimulatedQueue(self.n_workers, service.queue_limit, service.slowdown)
+        self._queues[instance] = SimulatedQueue(self.n_workers, self._service)
 
     def remove_instance(self, instance: int) -> None:
         """Forget an instance."""
@@ -179,10 +178,10 @@ def _of_times(arrival: float, start: float, end: float, timeout_s: float, *, wor
 class SimulatedQueue:
     """One simulated instance: the times at which its workers are free, and at which waiting requests start."""
 
-    def __init__(self, n_workers: int, limit: int | None, slowdown: tuple[float, ...]):
+    def __init__(self, n_workers: int, service: Service):
         self._free_s = [0.0] * n_workers  # a heap
         self._starts_s: deque[float] = deque()  # of waiting requests, ascending
-        self._limit, self._slowdown = limit, slowdown
+        self._limit, self._slowdown, self._wake = service.queue_limit, service.slowdown, service.wake
 
     def enter(self, arrival: float, work_s: float) -> tuple[float, float] | None:
         """Return start and end of a request's service, None if the queue is full."""
@@ -196,5 +195,7 @@ class SimulatedQueue:
         if self._slowdown:
             busy = 1 + sum(free > start for free in self._free_s)
             work_s *= self._slowdown[min(busy, len(self._slowdown)) - 1]
+        if self._wake is not None and (idle_s := arrival - max(self._free_s)) > 0.0:
+            work_s += self._wake.most_s * (idle_s / (idle_s + self._wake.half_s))
         heapq.heapreplace(self._free_s, start + work_s)
         return start, start + work_s

@@ -46,7 +46,7 @@ def test_an_instance_is_first_in_first_out(requests, n_workers, limit, slowdown)
     # whole and half numbers only: sums are exact, whatever their order
     arrivals = np.cumsum([gap for gap, _ in requests]).astype(float).tolist()
     works = [float(work) for _, work in requests]
-    queue = SimulatedQueue(n_workers, limit, slowdown)
+    queue = SimulatedQueue(n_workers, service(queue_limit=limit, slowdown=list(slowdown)))
     services = [queue.enter(t, work) for t, work in zip(arrivals, works, strict=True)]
     assert services == plain(arrivals, works, n_workers, limit, slowdown)
 
