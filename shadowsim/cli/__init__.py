@@ -2,7 +2,6 @@
 
 compare         defines compare, noise-floor, agreement and benchmark-compare
 console         prints JSON and CSV, and turns errors into one line and an exit status
-log_format      formats the lines of the log
 main            defines the program and its commands init, validate, simulate, report and instances
 load            defines load, which measures a real service
 measure         defines step-model

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from shadowsim.cli.log_format import FORMATS, start_log
 from shadowsim.cli.option_parsers import number, option_parser, positive_s, seconds, whole
 from shadowsim.errors import InputError, ShadowsimError
 from shadowsim.option_defaults import (
@@ -32,6 +31,7 @@ from shadowsim.option_defaults import (
     TIME_SCALE,
     TRANSITION_S,
 )
+from shadowsim.server.log_format import FORMATS, start_log
 
 if TYPE_CHECKING:
     from shadowsim.scenario.reading import Mirroring

@@ -20,7 +20,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -29,7 +29,7 @@ from typing import Any
 from urllib.parse import unquote
 from uuid import uuid4
 
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
 from shadowsim.server.control import actions
@@ -55,7 +55,7 @@ from shadowsim.server.http.access import (
     url_of,
 )
 from shadowsim.server.http.bearer_tokens import check_token, is_bearer
-from shadowsim.server.http.signatures import SignedRequest, Verifier
+from shadowsim.server.http.signatures import ReplayMemory, SignedRequest, Verifier
 from shadowsim.server.http.streamed_replies import INTERNAL_STREAM_FAILURE, StreamedReply
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
@@ -93,6 +93,8 @@ class App:
     settings : Settings
     store : Store
         Account of the control plane; the caller closes it.
+    memory : ReplayMemory, optional
+        Remembers requests if replays are refused; one of its own by default.
 
     Attributes
     ----------
@@ -107,13 +109,15 @@ class App:
         Clock of the event loop, with its lag, once it has started.
     """
 
-    def __init__(self, settings: Settings, store: Store):
+    def __init__(self, settings: Settings, store: Store, memory: ReplayMemory | None = None):
         self.settings, self._store = settings, store
         self.url = ""
         self.token = None if settings.secrets is None else Token()
         self._hosts = Hosts(settings.host, settings.hosts)
         self._verifier = (
-            None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s, settings.refuse_replays)
+            None
+            if settings.secrets is None
+            else Verifier(settings.secrets, settings.skew_s, settings.refuse_replays, memory)
         )
         most = max(settings.limits.max_body_bytes, MAX_ACTION_BYTES)
         self._arriving = ArrivingBodies(max(MAX_ARRIVING_BYTES, 2 * most))
@@ -131,56 +135,60 @@ class App:
         """
         s = self.settings
         self.loop_clock = LoopClock()
-        allowance = ReadAllowance()
-        self._sessions = (
-            open_session(loop_clock=self.loop_clock),
-            open_session(s.copy_connections, allowance, self.loop_clock),
-        )
-        most = s.limits.max_body_bytes
-        containers = {
-            model: ModelContainers(
-                callers=Container(urls, self._sessions[0], most, self.loop_clock),
-                copies=Container(urls, self._sessions[1], most, self.loop_clock, allowance),
-            )
-            for model, urls in s.containers.items()
-        }
-        self._containers = containers
-        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
-        self.endpoints = LiveEndpoints(
-            view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
-            sources=BackendSources(containers, s.services, s.seed),
-            mirroring=s.mirroring,
-            copy_limits=s.copy_limits,
-            routing=s.routing,
-            clock=perf_counter,
-            loop_clock=self.loop_clock,
-        )
-        choices = self._store.world.choices
-        shared = choices.event_id == "shared"
-        self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
-        self._unknown_operation = choices.unknown_operation
+        self._sessions, self._containers = open_containers(s, self.loop_clock)
+        self._open_data_plane()
+        self._unknown_operation = self._store.world.choices.unknown_operation
         self.server = open_server(self._answer, _refused, s.silent_s)
         stalled_writes = StalledWrites(s.body_s, perf_counter)
         self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
         try:
-            context = s.certificate.context if s.certificate else None
-            await web.TCPSite(self._runner, s.host, s.port, ssl_context=context).start()
+            await self._listen(self._runner)
         except OSError:
             await self._close()
             raise
         self.loop_clock.start()
-        host, port, *_ = self._runner.addresses[0]
-        self.url = url_of(host, port, "https" if s.certificate else "http")
-        periodic = (
-            self.captures.run(),
-            _every(JOURNAL_S, self.captures.journal),
-            _every(SAMPLE_S, self.endpoints.sample),
-            _every(REFRESH_S, self._refresh),
-            _every(PING_S, self._ping),
-            _every(STALLED_CHECK_S, lambda: stalled_writes.check(self._answering())),
+        watching = every(STALLED_CHECK_S, lambda: stalled_writes.check(self._answering()))
+        self._tasks = [asyncio.create_task(work) for work in (watching, *self._periodic())]
+
+    def _open_data_plane(self) -> None:
+        """Make what answers invocations: captures, endpoints and the runtime."""
+        s = self.settings
+        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
+        self.endpoints = self._live_endpoints(BackendSources(self._containers, s.services, s.seed))
+        shared = self._store.world.choices.event_id == "shared"
+        self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
+
+    def _live_endpoints(self, sources: BackendSources, **options: Any) -> LiveEndpoints:
+        s = self.settings
+        return LiveEndpoints(
+            view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
+            sources=sources,
+            mirroring=s.mirroring,
+            copy_limits=s.copy_limits,
+            routing=s.routing,
+            clock=perf_counter,
+            loop_clock=self.loop_clock,
+            **options,
         )
-        self._tasks = [asyncio.create_task(work) for work in periodic]
+
+    async def _listen(self, runner: web.ServerRunner) -> None:
+        """Bind the address, and set the URL."""
+        s = self.settings
+        context = s.certificate.context if s.certificate else None
+        await web.TCPSite(runner, s.host, s.port, ssl_context=context).start()
+        host, port, *_ = runner.addresses[0]
+        self.url = url_of(host, port, "https" if s.certificate else "http")
+
+    def _periodic(self) -> Iterable[Coroutine[Any, Any, None]]:
+        """Return what is done again and again while the server runs."""
+        return (
+            self.captures.run(),
+            every(JOURNAL_S, self.captures.journal),
+            every(SAMPLE_S, self.endpoints.sample),
+            every(REFRESH_S, self._refresh),
+            every(PING_S, self._ping),
+        )
 
     def _answering(self) -> list[web.RequestHandler]:
         """Return the connections without those of streams, which watch over their callers themselves."""
@@ -387,7 +395,27 @@ class App:
             self.endpoints.expire()
 
 
-async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:
+def open_containers(
+    settings: Settings, loop_clock: LoopClock
+) -> tuple[tuple[ClientSession, ...], dict[str, ModelContainers]]:
+    """Return sessions for callers and for copies, to be closed, and the containers of each model."""
+    s, allowance = settings, ReadAllowance()
+    most = s.limits.max_body_bytes
+    of_callers, of_copies = (
+        open_session(loop_clock=loop_clock),
+        open_session(s.copy_connections, allowance, loop_clock),
+    )
+    containers = {
+        model: ModelContainers(
+            callers=Container(urls, of_callers, most, loop_clock),
+            copies=Container(urls, of_copies, most, loop_clock, allowance),
+        )
+        for model, urls in s.containers.items()
+    }
+    return (of_callers, of_copies), containers
+
+
+async def every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:
     """Do some work periodically; an exception is a defect, which is logged and does not end the work."""
     while True:
         try:
