@@ -60,14 +60,14 @@ from shadowsim.server.http.streamed_replies import INTERNAL_STREAM_FAILURE, Stre
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
 from shadowsim.server.state import views
-from shadowsim.server.state.quotas import INVOKE
+from shadowsim.server.state.quotas import INVOKE, Quotas
 from shadowsim.server.state.store import Store
 
 SAGEMAKER = "SageMaker"
 MAX_ACTION_BYTES = 2 * 2**20
 MAX_VALUES = 100_000  # of a JSON body: more take longer to parse than the event loop can spare
 SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S = 10.0, 0.5, 0.1, 0.5  # periods
-_INVOCATIONS = re.compile(
+INVOCATION_PATH = re.compile(
     r"/endpoints/([^/]+)/(invocations|invocations-response-stream|openai(/v1/(?:chat/)?completions))"
 )
 _OTHERS = {
@@ -138,7 +138,7 @@ class App:
         self._sessions, self._containers = open_containers(s, self.loop_clock)
         self._open_data_plane()
         self._unknown_operation = self._store.world.choices.unknown_operation
-        self.server = open_server(self._answer, _refused, s.silent_s)
+        self.server = open_server(self._answer, refused, s.silent_s)
         stalled_writes = StalledWrites(s.body_s, perf_counter)
         self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
@@ -155,22 +155,14 @@ class App:
         """Make what answers invocations: captures, endpoints and the runtime."""
         s = self.settings
         self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
-        self.endpoints = self._live_endpoints(BackendSources(self._containers, s.services, s.seed))
+        self.endpoints = live_endpoints(
+            s, self._store, BackendSources(self._containers, s.services, s.seed), self.loop_clock
+        )
         shared = self._store.world.choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
 
-    def _live_endpoints(self, sources: BackendSources, **options: Any) -> LiveEndpoints:
-        s = self.settings
-        return LiveEndpoints(
-            view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
-            sources=sources,
-            mirroring=s.mirroring,
-            copy_limits=s.copy_limits,
-            routing=s.routing,
-            clock=perf_counter,
-            loop_clock=self.loop_clock,
-            **options,
-        )
+    async def _journal(self) -> None:
+        await self.captures.journal()
 
     async def _listen(self, runner: web.ServerRunner) -> None:
         """Bind the address, and set the URL."""
@@ -184,7 +176,7 @@ class App:
         """Return what is done again and again while the server runs."""
         return (
             self.captures.run(),
-            every(JOURNAL_S, self.captures.journal),
+            every(JOURNAL_S, self._journal),
             every(SAMPLE_S, self.endpoints.sample),
             every(REFRESH_S, self._refresh),
             every(PING_S, self._ping),
@@ -207,10 +199,45 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._runner.cleanup()
         left_s = max(self.settings.grace_s - (perf_counter() - began), 0.0)
-        await asyncio.gather(*(live.mirror.drain(left_s) for live in self.endpoints.by_name.values()))
-        await self.captures.close(self.settings.grace_s)
+        await self._close_data_plane(left_s)
         self.loop_clock.stop()
         await self._close()
+
+    async def _close_data_plane(self, left_s: float) -> None:
+        """Finish copies within a time, and write captures."""
+        await asyncio.gather(*(live.mirror.drain(left_s) for live in self.endpoints.by_name.values()))
+        await self.captures.close(self.settings.grace_s)
+
+    @property
+    def store(self) -> Store:
+        """The account of the control plane."""
+        return self._store
+
+    @property
+    def n_lost(self) -> int:
+        """Captured lines that were lost."""
+        return sum(self.captures.n_lost.values())
+
+    @property
+    def n_left(self) -> int:
+        """Captured lines that wait for the next server, once this one has stopped."""
+        return self.captures.n_left
+
+    def abandon(self) -> None:
+        """Do nothing more: the process ends at once, and there is no other."""
+
+    def replace_quotas(self, quotas: Quotas) -> None:
+        """Enforce other quotas from now on."""
+        self._store.replace_quotas(quotas)
+
+    def read_certificate(self) -> None:
+        """Use what the files of the certificate hold now; raise InputError if they cannot be used."""
+        if self.settings.certificate is not None:
+            self.settings.certificate.read_again()
+
+    async def flush_captures(self) -> None:
+        """Write the captures that there are."""
+        await self.captures.flush()
 
     def replace_secrets(self, secrets: Mapping[str, str]) -> None:
         """Verify signatures with other keys from now on, if the server verifies any."""
@@ -226,7 +253,7 @@ class App:
         began, request_id = perf_counter(), str(uuid4())
         target, authority = origin_form(request.raw_path)
         path = target.partition("?")[0]
-        invoked = _INVOCATIONS.fullmatch(path)
+        invoked = INVOCATION_PATH.fullmatch(path)
         try:
             if path == "/ping" and request.method in ("GET", "HEAD"):
                 reply: Reply | web.StreamResponse = Reply(200, b"", {})
@@ -395,6 +422,22 @@ class App:
             self.endpoints.expire()
 
 
+def live_endpoints(
+    settings: Settings, store: Store, sources: BackendSources, loop_clock: LoopClock, **options: Any
+) -> LiveEndpoints:
+    """Return endpoints that follow a store; the options are those of `LiveEndpoints`."""
+    return LiveEndpoints(
+        view=lambda name: views.endpoint_view(store, name, store.clock.now()),
+        sources=sources,
+        mirroring=settings.mirroring,
+        copy_limits=settings.copy_limits,
+        routing=settings.routing,
+        clock=perf_counter,
+        loop_clock=loop_clock,
+        **options,
+    )
+
+
 def open_containers(
     settings: Settings, loop_clock: LoopClock
 ) -> tuple[tuple[ClientSession, ...], dict[str, ModelContainers]]:
@@ -461,7 +504,8 @@ def _own_headers(request_id: str) -> dict[str, str]:
     return {REQUEST_ID: request_id, "Server": "shadowsim"}
 
 
-def _refused(error: ShadowsimError, status: int) -> web.Response:
+def refused(error: ShadowsimError, status: int) -> web.Response:
+    """Return the answer of this port to what it refuses."""
     reply = _refusal(error)
     headers = {**_own_headers(str(uuid4())), **reply.headers}
     return web.Response(status=status, body=reply.body, headers=headers)
