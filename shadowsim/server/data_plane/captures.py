@@ -83,7 +83,7 @@ class Invocation:
         )
 
 
-class Captures(Protocol):
+class InvocationCaptures(Protocol):
     """Who captures invocations."""
 
     def take(self, views: Sequence[CaptureView], invocation: Invocation) -> int | None:

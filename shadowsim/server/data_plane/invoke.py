@@ -37,7 +37,7 @@ from shadowsim.server.data_plane.backends import (
     Call,
     Unread,
 )
-from shadowsim.server.data_plane.captures import Captures, Invocation
+from shadowsim.server.data_plane.captures import Invocation, InvocationCaptures
 from shadowsim.server.data_plane.completions import CompletionRequest
 from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
@@ -146,7 +146,7 @@ class Runtime:
     def __init__(
         self,
         endpoints: LiveEndpoints,
-        captures: Captures,
+        captures: InvocationCaptures,
         limits: Limits,
         random: Random,
         share_event_ids: bool = False,

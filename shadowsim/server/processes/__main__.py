@@ -1,7 +1,9 @@
-"""Runs one process of a server, which the supervisor has started: `python -m shadowsim.server.processes END BLOCK`.
+"""Runs one process of a server, which the supervisor starts.
 
-END is the file descriptor of a socket to the supervisor, on which the description of the process comes first; BLOCK is
-that of the shared memory. If the supervisor ends, the process ends.
+    python -m shadowsim.server.processes NAME END BLOCK
+
+NAME is for people. END is the file descriptor of a socket to the supervisor, on which the description of the process
+comes first, and BLOCK is that of the shared memory. If the supervisor ends, the process ends.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from functools import partial
 from shadowsim.errors import ShadowsimError
 from shadowsim.server.log_format import start_log
 from shadowsim.server.own_process import allow_connections, settle_memory
-from shadowsim.server.processes.control import Control
+from shadowsim.server.processes.control import ControlProcess
 from shadowsim.server.processes.links import Link, Message, link_over
 from shadowsim.server.processes.member import CONTROL, MIRROR, ProcessStart
 from shadowsim.server.processes.mirror import CopySender
@@ -49,7 +51,7 @@ class _Process:
         self._memory = memory
         self._starting: asyncio.Future[ProcessStart] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
-        self._process: Control | CopySender | Worker | None = None
+        self._process: ControlProcess | CopySender | Worker | None = None
         self._store: Store | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -70,16 +72,16 @@ class _Process:
         await self._stopping.wait()
         await process.stop()
         lost = (0, 0)
-        if isinstance(process, Control):
+        if isinstance(process, ControlProcess):
             lost = process.n_lost, process.n_left
         if self._store is not None:
             self._store.close()
         link.send((ENDED, *lost))
 
-    def _made(self, start: ProcessStart, link: Link) -> Control | CopySender | Worker:
+    def _made(self, start: ProcessStart, link: Link) -> ControlProcess | CopySender | Worker:
         if start.role == CONTROL:
             self._store = Store(**start.store, quotas=start.quotas)
-            return Control(start, self._memory, self._store, lambda name: link.send((KILL, name)))
+            return ControlProcess(start, self._memory, self._store, lambda name: link.send((KILL, name)))
         return CopySender(start, self._memory) if start.role == MIRROR else Worker(start, self._memory)
 
     def _facts(self) -> tuple[object, ...]:
@@ -100,7 +102,7 @@ class _Process:
             process.replace_quotas(Quotas(message[1]))
         elif kind == CERTIFICATE and isinstance(process, Worker):
             self._read_certificate(process)
-        elif kind == FLUSH and isinstance(process, Control):
+        elif kind == FLUSH and isinstance(process, ControlProcess):
             task = asyncio.get_running_loop().create_task(process.flush_captures())
             self._tasks.add(task)  # a loop holds its tasks weakly
             task.add_done_callback(self._tasks.discard)
@@ -122,8 +124,8 @@ async def _run(end: socket.socket, block: int) -> None:
     await _Process(SharedMemory(block)).run(end)
 
 
-def main(end: str, block: str) -> None:
-    """Run a process by the file descriptors that it has got."""
+def main(name: str, end: str, block: str) -> None:
+    """Run a process by the file descriptors that it has got; its name is in the list of processes."""
     for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's to handle
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=int(end)) as supervisor:

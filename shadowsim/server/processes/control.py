@@ -50,7 +50,7 @@ class _Peer:
     n_held: int = 0
 
 
-class Control(App):
+class ControlProcess(App):
     """The part of a server that there is once: all but invocations and copies.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Follows the account in a process that does not own it: events as they are accepted, transitions by the clock.
+"""Follows the account in a process that does not own it, by its events and by the clock.
 
 The control process sends the whole account at first, and then each event. In between the follower makes the transitions
 that fall due by itself, from the same clock, so that a schedule ends although nobody tells. An event may come with a

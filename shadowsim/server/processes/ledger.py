@@ -1,4 +1,4 @@
-"""Keeps the counts that all processes report, and a journal from which they are there again after kill -9.
+"""Keeps the counts that all processes report, and a journal that survives kill -9.
 
 Batches are written to the journal before they are acknowledged. After JOURNAL_BYTES a checkpoint of all counts takes
 its place; both are files in the folder of this run. What is read again is a checkpoint and the batches after it, so the
@@ -11,6 +11,7 @@ the mirror process is started again, the copies whose second report is missing w
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 from collections.abc import Sequence
 from contextlib import suppress
@@ -107,6 +108,7 @@ class Ledger:
         self._copies, self._mirror_generation = _Copies(), 0
         self._stream: BinaryIO | None = None
         self._segment = self._n_bytes = 0
+        self._latest_begin_s = math.inf  # of a logbook that is opened now
 
     def begin(self, endpoints: LiveEndpoints) -> None:
         """Count in live endpoints, beginning with what was counted before."""
@@ -130,6 +132,7 @@ class Ledger:
 
     def open_logbook(self, **fields: Any) -> Logbook:
         """Return a new logbook."""
+        fields["began_s"] = min(fields["began_s"], self._latest_begin_s)
         self._write((_OPENED, fields))
         return Logbook(**fields)
 
@@ -155,9 +158,9 @@ class Ledger:
         """Take a batch of a process that has started, and return whether it is new."""
         if number <= self.reports[process].number:
             return False
-        for endpoint, identity in {(count[1], count[3:5]) for count in counts if count[0] in _OF_VARIANTS}:
-            if identity[0] is not None and self._logbook(endpoint, identity) is None:
-                self._follow(endpoint)  # the reporter was first to see the experiment
+        for count in counts:
+            if count[0] in _OF_VARIANTS and count[3] is not None and self._logbook(count[1], count[3:5]) is None:
+                self._follow(count)
         self._enter((_BATCH, process, number, counts))
         return True
 
@@ -286,12 +289,15 @@ class Ledger:
                 return known
         return None
 
-    def _follow(self, endpoint: str) -> None:
-        live = self.endpoints.by_name.get(endpoint)
+    def _follow(self, count: Count) -> None:
+        """Bring an endpoint in step, since a reporter was first to see its experiment, which begins with this count."""
+        live = self.endpoints.by_name.get(count[1])
         if live is not None:
             live.fresh_until_s = 0.0
+        self._latest_begin_s = count[7] if count[0] == SERVED else count[5]
         with suppress(ShadowsimError):
-            self.endpoints.endpoint(endpoint)
+            self.endpoints.endpoint(count[1])
+        self._latest_begin_s = math.inf
 
     def _live(self, endpoint: str) -> LiveEndpoint:
         live = self.endpoints.by_name.get(endpoint)

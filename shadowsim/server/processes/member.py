@@ -1,4 +1,4 @@
-"""Joins a worker or the mirror process to the control process: the account, reports, and simulated instances.
+"""Joins a worker or the mirror process to the control process.
 
 A member greets with its name and generation, gets the account and then its events, and says of each that it is in force
 here. It reports every FLUSH_S, and sends its state every STATE_S. While the control process is away it goes on with

@@ -1,4 +1,4 @@
-"""Sends the copies of all workers in a process of its own, which gives way to callers: it runs at nice 10."""
+"""Sends the copies of all workers, in a process at nice 10 that so gives way to callers."""
 
 from __future__ import annotations
 

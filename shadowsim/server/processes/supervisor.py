@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import pickle
 import shutil
@@ -40,7 +41,7 @@ from shadowsim.server.state.quotas import Quotas
 START, STOP, SECRETS, QUOTAS, CERTIFICATE, FLUSH = "start", "stop", "secrets", "quotas", "certificate", "flush"
 READY, FAILED, ENDED, KILL = "ready", "failed", "ended", "kill"
 START_S, STOP_S = 60.0, 20.0  # for a process to be ready, and to end beyond its time of grace
-RETRY_S, FIRST_RETRY_S, STEADY_S = 5.0, 0.1, 10.0
+RETRY_S, FIRST_RETRY_S, STEADY_S = 5.0, 0.1, 1.0
 _NO_SHARING = (
     "--processes: this system does not balance callers among processes on one port, so all runs in one process"
 )
@@ -65,6 +66,7 @@ class _Child:
     process: asyncio.subprocess.Process | None = None
     link: Link | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ready_s: float = math.inf  # when it was, by `perf_counter`
     facts: Message = ()
     error: Exception | None = None
     lost: tuple[int, int] = (0, 0)
@@ -144,8 +146,7 @@ class Supervisor:
                 region=region,
                 clock=Clock.alongside(origin, anchor),
             )
-            for child in (self._mirror, *self._workers):
-                await self._begin(child)
+            await asyncio.gather(*map(self._begin, (self._mirror, *self._workers)))
         except BaseException:
             await self.stop()
             raise
@@ -225,7 +226,7 @@ class Supervisor:
         """Run a process again and again, until the server stops or its first start fails."""
         retry_s = FIRST_RETRY_S
         while not self._is_stopping:
-            began = perf_counter()
+            child.ready_s = math.inf
             await self._run(child)
             self._memory.row(child.row).is_serving = 0
             if self._is_stopping or not child.ready.is_set():  # its first start has failed
@@ -233,9 +234,11 @@ class Supervisor:
             status = child.process.returncode if child.process else None
             how = f"by signal {-status}" if status is not None and status < 0 else f"with status {status}"
             _LOG.error("the %s process has ended %s, and is started again", child.name, how)
-            lasted_s = perf_counter() - began
-            retry_s = FIRST_RETRY_S if lasted_s > STEADY_S else min(2.0 * retry_s, RETRY_S)
-            await asyncio.sleep(0.0 if lasted_s > STEADY_S else retry_s)
+            if perf_counter() - child.ready_s > STEADY_S:
+                retry_s = FIRST_RETRY_S
+            else:
+                await asyncio.sleep(retry_s)
+                retry_s = min(2.0 * retry_s, RETRY_S)
 
     async def _run(self, child: _Child) -> None:
         """Run a process until it ends."""
@@ -243,7 +246,8 @@ class Supervisor:
         row.generation += 1
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "shadowsim.server.processes", str(theirs.fileno()), str(self._block)]
+            places = str(theirs.fileno()), str(self._block)
+            command = [sys.executable, "-m", "shadowsim.server.processes", child.name, *places]
             child.process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -281,7 +285,7 @@ class Supervisor:
     def _receive(self, child: _Child, link: Link, message: Message) -> None:
         kind = message[0]
         if kind == READY:
-            child.facts, child.error = message[1:], None
+            child.facts, child.error, child.ready_s = message[1:], None, perf_counter()
             child.ready.set()
         elif kind == FAILED:
             child.error = pickle.loads(message[1])  # from a process that this one has started

@@ -1,4 +1,4 @@
-"""Serves callers in one of several processes on the same port, and passes on what is not an invocation."""
+"""Serves callers in one of several processes on a port, and passes on other requests."""
 
 from __future__ import annotations
 
