@@ -28,7 +28,7 @@ from shadowsim.server.processes.followed_world import EVENT, world_message
 from shadowsim.server.processes.ledger import Ledger
 from shadowsim.server.processes.links import Link, Message, serve_links
 from shadowsim.server.processes.member import ASK_AGAIN, CONTROL, HEARD, HELLO, STATE, ProcessStart
-from shadowsim.server.processes.reports import BATCH, RECEIVED
+from shadowsim.server.processes.reports import BATCH, RECEIVED, left_batches
 from shadowsim.server.processes.shared_memory import SharedMemory
 from shadowsim.server.processes.simulations import SimulationDesk
 from shadowsim.server.state.store import Store
@@ -153,11 +153,15 @@ class ControlProcess(App):
         kind = message[0]
         if kind == HELLO:
             _, link.peer, row, generation = message
+            if self._ledger.is_new(link.peer, generation):
+                for _, number, counts, lines in left_batches(self._start.folder, link.peer, generation):
+                    self._take(link.peer, number, counts, lines)
             self._ledger.start(link.peer, generation, self._memory.row(row).n_reported)
             self._peers[link.peer] = _Peer(link, row)
             link.send(world_message(self._store))
         elif kind == BATCH:
-            self._take(link, *message[1:])
+            self._take(link.peer, *message[1:])
+            link.send((RECEIVED, message[1]))
         elif kind == HEARD:
             peer = self._peers.get(link.peer)
             if peer is not None and peer.link is link:
@@ -170,14 +174,13 @@ class ControlProcess(App):
         else:
             self._desk.take(link, message)
 
-    def _take(self, link: Link, number: int, counts: list[Any], lines: list[Any]) -> None:
-        """Take a batch, once, and acknowledge it."""
-        if self._ledger.take(link.peer, number, counts):
+    def _take(self, process: str, number: int, counts: list[Any], lines: list[Any]) -> None:
+        """Take a batch of a process, once."""
+        if self._ledger.take(process, number, counts):
             self._row.n_taken += len(lines)
             for destination, endpoint, variant, arrival_s, line in lines:
                 moment = datetime.fromtimestamp(arrival_s, UTC)
                 self.captures.keep(destination, endpoint, variant, moment, line)
-        link.send((RECEIVED, number))
 
     def _take_state(self, name: str, unanswered: dict[tuple[str, str], list[int]], lag_s: float, n_held: int) -> None:
         peer = self._peers.get(name)

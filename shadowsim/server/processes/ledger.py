@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from errno import ENOSPC
 from pathlib import Path
-from struct import Struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from shadowsim.errors import ShadowsimError
@@ -27,7 +26,7 @@ from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
 from shadowsim.server.data_plane.mirror import RequestMirror
-from shadowsim.server.processes.links import decoded, encoded
+from shadowsim.server.processes.links import encoded, framed, unframed
 from shadowsim.server.processes.reports import (
     COPIED,
     COPY_ENDED,
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 JOURNAL_BYTES = 32 * 2**20
 _BATCH, _STARTED, _OPENED, _SAMPLED, _LINES = range(5)
 _OF_VARIANTS = (SERVED, LOST, COPIED)  # counts with endpoint, variant and experiment
-_LENGTH = Struct("<I")
 _LOG = logging.getLogger(__name__)
 _Copy = tuple[str, int]  # the worker that sent it, with its generation, and its number
 
@@ -150,13 +148,17 @@ class Ledger:
         n_reported : int
             Counts that its generations up to now have made.
         """
-        known = self.reports.get(process, ReportedCounts())
-        if known.generation != generation:
+        if self.is_new(process, generation):
             self._enter((_STARTED, process, generation, n_reported))
+
+    def is_new(self, process: str, generation: int) -> bool:
+        """Return whether a generation of a process has not started to report."""
+        known = self.reports.get(process)
+        return known is None or known.generation != generation
 
     def take(self, process: str, number: int, counts: Sequence[Count]) -> bool:
         """Take a batch of a process that has started, and return whether it is new."""
-        if number <= self.reports[process].number:
+        if process not in self.reports or number <= self.reports[process].number:
             return False
         for count in counts:
             if count[0] in _OF_VARIANTS and count[3] is not None and self._logbook(count[1], count[3:5]) is None:
@@ -177,8 +179,7 @@ class Ledger:
     def _write(self, entry: tuple[Any, ...]) -> None:
         if self._stream is None:
             return  # while the journal is read
-        data = encoded(entry)
-        data = _LENGTH.pack(len(data)) + data
+        data = framed(encoded(entry))
         try:
             if self._stream.write(data) < len(data):
                 raise OSError(ENOSPC, "the disk is full")
@@ -190,14 +191,11 @@ class Ledger:
 
     def _replay(self, path: Path) -> int:
         """Apply the entries of a journal, and return their length; the last one may be torn."""
-        data, at = path.read_bytes() if path.exists() else b"", 0
-        while len(data) - at >= _LENGTH.size:
-            end = at + _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
-            if end > len(data):
-                break
-            self._apply(decoded(memoryview(data)[at + _LENGTH.size : end]))
-            at = end
-        return at
+        n_bytes = 0
+        for entry in unframed(path.read_bytes() if path.exists() else b""):
+            self._apply(entry)
+            n_bytes += len(framed(encoded(entry)))
+        return n_bytes
 
     def _apply(self, entry: tuple[Any, ...]) -> None:
         kind, *rest = entry

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import marshal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from struct import Struct
 from typing import Any
@@ -29,6 +29,22 @@ def decoded(data: bytes | memoryview) -> Message:
     """Return the message in bytes."""
     message: Message = marshal.loads(data)
     return message
+
+
+def framed(data: bytes) -> bytes:
+    """Return an encoded message behind its length, as files have it."""
+    return _LENGTH.pack(len(data)) + data
+
+
+def unframed(data: bytes) -> Iterator[Message]:
+    """Yield the messages of a file; a torn last one is left out."""
+    at, view = 0, memoryview(data)
+    while len(data) - at >= _LENGTH.size:
+        end = at + _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
+        if end > len(data):
+            return
+        yield decoded(view[at + _LENGTH.size : end])
+        at = end
 
 
 class Link(asyncio.Protocol):

@@ -20,7 +20,14 @@ from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.http.access import Token
 from shadowsim.server.processes.followed_world import EVENT, WORLD, FollowedWorld, SharedThrottle
 from shadowsim.server.processes.links import Link, Message, keep_linked
-from shadowsim.server.processes.reports import FLUSH_S, RECEIVED, NumberingLogbook, Outbox, ReportingEndpoint
+from shadowsim.server.processes.reports import (
+    FLUSH_S,
+    RECEIVED,
+    NumberingLogbook,
+    Outbox,
+    ReportingEndpoint,
+    spool_file,
+)
 from shadowsim.server.processes.shared_memory import SharedMemory
 from shadowsim.server.processes.simulations import Simulations
 from shadowsim.server.settings import Settings
@@ -114,7 +121,8 @@ class Member:
     ):
         self.start, self.memory, self.row = start, memory, memory.row(start.row)
         self.world = FollowedWorld(SharedThrottle(memory, start.quotas))
-        self.outbox, self.simulations = Outbox(self.row), Simulations()
+        file = spool_file(start.folder, start.name, start.generation)
+        self.outbox, self.simulations = Outbox(self.row, file), Simulations()
         self.loop_clock, self._n_held = loop_clock, n_held
         self._endpoints: LiveEndpoints | None = None
         self._has_world = asyncio.Event()

@@ -1,9 +1,10 @@
 """Reports counts and captured lines to the process that owns them, in batches, without ever waiting.
 
 A batch leaves every FLUSH_S, and is kept until its owner has acknowledged it: after a break of the link all such
-batches are sent again, and the owner leaves out what it has. So a killed owner loses no counts, and a killed reporter
-those of its last FLUSH_S. What does not fit into MAX_WAITING_BYTES while the owner is slow or away is left out, and
-reported as a number later.
+batches are sent again, and the owner leaves out what it has. They are also in a file, from which the owner takes those
+of a reporter that was killed. So a killed owner loses no counts, and a killed reporter those of its last FLUSH_S,
+whether the other is there or not. What does not fit into MAX_WAITING_BYTES while the owner is slow or away is left out,
+and reported as a number later.
 
 A count is a tuple of plain values: its kind and what the ledger must know to repeat `LiveEndpoint.record` and `lose`.
 """
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -24,7 +27,7 @@ from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.data_plane.mirror import RequestMirror
 from shadowsim.server.data_plane.streamed_bodies import TokenFigures
-from shadowsim.server.processes.links import Link, encoded
+from shadowsim.server.processes.links import Link, Message, encoded, framed, unframed
 from shadowsim.server.processes.shared_memory import ProcessRow, SharedMemory, key_of
 from shadowsim.server.state.views import CaptureView, EndpointView
 
@@ -117,6 +120,8 @@ class Outbox:
     ----------
     row : ProcessRow
         Of this process.
+    file : Path
+        Keeps what was not acknowledged; of this process alone.
 
     Attributes
     ----------
@@ -124,9 +129,9 @@ class Outbox:
         To the owner, while there is one.
     """
 
-    def __init__(self, row: ProcessRow):
+    def __init__(self, row: ProcessRow, file: Path):
         self.link: Link | None = None
-        self._row = row
+        self._row, self._spool = row, Spool(file)
         self._counts: list[Count] = []
         self._lines: list[tuple[Any, ...]] = []
         self._n_bytes = 0  # of these
@@ -171,6 +176,7 @@ class Outbox:
         self._n_left_out, self._lines_lost = 0, {}
         self._sent.append((self._number, data))
         self._n_sent_bytes += len(data)
+        self._spool.add(data)
         if self.link is not None:
             self.link.send_encoded(data)
 
@@ -184,6 +190,12 @@ class Outbox:
         """Forget the batches up to a number: their owner has them."""
         while self._sent and self._sent[0][0] <= number:
             self._n_sent_bytes -= len(self._sent.popleft()[1])
+        if not self._sent:
+            self._spool.empty()
+        elif self._spool.n_bytes > 2 * MAX_WAITING_BYTES:
+            self._spool.empty()
+            for _, data in self._sent:
+                self._spool.add(data)
 
     async def empty(self, within_s: float) -> None:
         """Flush, and wait until the owner has all, at most for a time."""
@@ -191,6 +203,48 @@ class Outbox:
         self.flush()
         while self._sent and asyncio.get_running_loop().time() < end_s:
             await asyncio.sleep(FLUSH_S / 2)
+
+
+class Spool:
+    """A file of encoded batches, for whoever comes after a kill.
+
+    Parameters
+    ----------
+    file : Path
+
+    Attributes
+    ----------
+    n_bytes : int
+    """
+
+    def __init__(self, file: Path):
+        self.n_bytes = 0
+        self._stream = file.open("wb", buffering=0)
+
+    def add(self, data: bytes) -> None:
+        """Append a batch; one that cannot be written is only in memory."""
+        with suppress(OSError):
+            self.n_bytes += self._stream.write(framed(data))
+
+    def empty(self) -> None:
+        """Forget all batches."""
+        if self.n_bytes:
+            self._stream.seek(0)
+            self._stream.truncate()
+            self.n_bytes = 0
+
+
+def spool_file(folder: Path, process: str, generation: int) -> Path:
+    """Return the file of a process's batches."""
+    return folder / f"reports-{process}-{generation}"
+
+
+def left_batches(folder: Path, process: str, generation: int) -> Iterator[Message]:
+    """Yield the batches that earlier generations of a process have left, and remove their files."""
+    for file in sorted(folder.glob(f"reports-{process}-*"), key=lambda file: int(file.name.rpartition("-")[2])):
+        if int(file.name.rpartition("-")[2]) < generation:
+            yield from unframed(file.read_bytes())
+            file.unlink()
 
 
 class LineReporter:
