@@ -42,7 +42,8 @@ ORDER = [
         "testing",
         "report",
     ),
-    *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server", "server.processes", "cli"),
+    *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server"),
+    *("server.processes", "cli"),
     "__main__",
 ]
 PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}

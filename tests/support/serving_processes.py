@@ -153,7 +153,8 @@ def serving_processes(folder, n, *options, containers=()):
         if process.poll() is None:
             process.terminate()
             process.wait(60)
-        assert "a defect" not in (log := (folder / "log").read_text()), log
+        log = (folder / "log").read_text()
+        assert "a defect" not in log, log
         assert "Traceback" not in log, log
     finally:
         for process in started:

@@ -163,6 +163,7 @@ class Member:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.outbox.close()
 
     def _greet(self, link: Link) -> None:
         link.send((HELLO, self.start.name, self.start.row, self.start.generation))

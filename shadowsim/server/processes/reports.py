@@ -197,6 +197,10 @@ class Outbox:
             for _, data in self._sent:
                 self._spool.add(data)
 
+    def close(self) -> None:
+        """Report nothing more."""
+        self._spool.close()
+
     async def empty(self, within_s: float) -> None:
         """Flush, and wait until the owner has all, at most for a time."""
         end_s = asyncio.get_running_loop().time() + within_s
@@ -232,6 +236,10 @@ class Spool:
             self._stream.seek(0)
             self._stream.truncate()
             self.n_bytes = 0
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
 
 
 def spool_file(folder: Path, process: str, generation: int) -> Path:
