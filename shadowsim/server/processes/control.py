@@ -1,6 +1,6 @@
 """Owns the account, the counts, the capture files and the simulated queues of a server in processes.
 
-An action is answered once every process that serves has heard of its event. One that does not say so within HEARD_S is
+An action is answered once every worker that serves has heard of its event. One that does not say so within HEARD_S is
 killed and started again, so that no caller is served by what was true before.
 """
 
@@ -33,7 +33,7 @@ from shadowsim.server.processes.shared_memory import SharedMemory
 from shadowsim.server.processes.simulations import SimulationDesk
 from shadowsim.server.state.store import Store
 
-HEARD_S = 5.0  # for a process to put an event in force
+HEARD_S = 5.0  # for a worker to put an event in force
 _DUE_S, _STEP_S = 0.01, 0.02
 _UNKNOWN = "unknown"  # endpoint of lines that were lost with this process
 

@@ -23,7 +23,7 @@ from shadowsim.server.processes.reports import COPIED, Outbox, identity_of, lost
 
 MAX_CHANNEL_COPIES, MAX_CHANNEL_BYTES = 1_000, 16 * 2**20  # of a worker, that the mirror process has not taken
 COPY, TAKEN = "copy", "taken"
-IN_STEP_S = 1.0  # for which a process may be behind another
+IN_STEP_S = 5.0  # for which a process may be behind another
 _STEP_S = 0.002
 
 

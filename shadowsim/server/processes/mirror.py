@@ -9,7 +9,7 @@ from random import Random
 from time import perf_counter
 from typing import cast
 
-from shadowsim.frames import SERVER_CRASH
+from shadowsim.frames import SERVER_CRASH, SERVER_LAG
 from shadowsim.server.app import live_endpoints, open_containers
 from shadowsim.server.data_plane.backends import Answer, Unread
 from shadowsim.server.data_plane.experiment_frames import Logbook
@@ -29,6 +29,7 @@ from shadowsim.server.state.views import EndpointView
 
 NICENESS = 10
 _KEPT_VERSIONS = 4  # of an endpoint, for copies that were chosen before a change
+_MOST_WAITING = 1_000  # copies of versions that this process has not seen
 _REPORT_S = 5.0
 
 
@@ -90,7 +91,6 @@ class CopySender:
         captures = LineReporter(member.outbox, Random(s.seed))
         self._runtime = CopySendingRuntime(self._endpoints, captures, s.limits, Random(s.seed), shared)
         self._runtime.outbox = member.outbox
-        member.count()
         make = partial(Link, self._receive, self._end, self._tell)
         self._server = await serve_links(self._start.socket(MIRROR), make)
 
@@ -133,6 +133,8 @@ class CopySender:
             live = self._endpoints.by_name.get(name)
             if live is not None and live.view.version == version and live.shadow is not None:
                 self._send(live, link.peer, message)
+            elif len(self._waiting) >= _MOST_WAITING:
+                self._lose(link.peer, message, SERVER_LAG)
             else:
                 task = asyncio.get_running_loop().create_task(self._send_in_step(link.peer, message))
                 self._waiting.add(task)  # a loop holds its tasks weakly
@@ -146,10 +148,8 @@ class CopySender:
         _, number, version, name, variant, experiment, created_s, body, headers, path, completion, *rest = message
         inference_id, event_id, request, at_s, began, within_s = rest
         served = self._view_and_pool(live, name, version, variant)
-        logbook = None if experiment is None else self._logbook(name, experiment, created_s, variant)
         if live is None or served is None:  # this process is newer than the change
-            ended = (COPY_ENDED, worker, number)
-            self._member.outbox.add(ended, lost_count(name, variant, logbook, at_s, SERVER_CRASH))
+            self._lose(worker, message, SERVER_CRASH)
             return
         view, pool = served
         copy = InFlight(
@@ -158,13 +158,19 @@ class CopySender:
             pool=pool,
             call=call_of(body, headers, path, completion),
             inference_id=inference_id,
-            logbook=logbook,
+            logbook=None if experiment is None else self._logbook(name, experiment, created_s, variant),
             number=request,
             arrival_s=at_s,
             began=began,
             event_id=event_id,
         )
         self._runtime.send_chosen(copy, None if within_s is None else Unread(within_s), (worker, number))
+
+    def _lose(self, worker: str, message: Message, cause: str) -> None:
+        """Report a copy that is not sent."""
+        number, name, variant, experiment, created_s, at_s = message[1], *message[3:7], message[14]
+        logbook = None if experiment is None else self._logbook(name, experiment, created_s, variant)
+        self._member.outbox.add((COPY_ENDED, worker, number), lost_count(name, variant, logbook, at_s, cause))
 
     def _view_and_pool(
         self, live: LiveEndpoint | None, name: str, version: int, variant: str

@@ -133,9 +133,9 @@ class Supervisor:
         """
         s = self.settings
         try:
-            port = self._reserve(s.host, s.port)
+            address, port = self._reserve(s.host, s.port)
             self.settings = s = replace(s, port=port, journal=CaptureJournal(Path(f"{self._store['path']}-captures")))
-            self.url = url_of(s.host, port, "https" if s.certificate else "http")
+            self.url = url_of(address, port, "https" if s.certificate else "http")
             await self._begin(self._control)
             account, region, origin, anchor = self._control.facts
             limits = replace(s.limits, account=account, region=region)
@@ -195,8 +195,8 @@ class Supervisor:
             if child.link is not None:
                 child.link.send(message)
 
-    def _reserve(self, host: str, port: int) -> int:
-        """Bind all addresses of a host, without listening; return the port."""
+    def _reserve(self, host: str, port: int) -> tuple[str, int]:
+        """Bind all addresses of a host, without listening; return the first one and the port."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, place in dict.fromkeys(found):
             address, _, *rest = place
@@ -209,7 +209,8 @@ class Supervisor:
             if family == socket.AF_INET6:
                 shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             shared.bind((address, port, *rest))
-        return port
+        first: str = self._port[0].getsockname()[0]
+        return first, port
 
     async def _begin(self, child: _Child) -> None:
         """Start a process for the first time, and wait until it is ready."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from functools import partial
 from random import Random
@@ -80,6 +81,10 @@ class Worker(App):
         captures = LineReporter(member.outbox, Random(s.seed))
         self._runtime = runtime = CopyingRuntime(self.endpoints, captures, s.limits, Random(s.seed), shared)
         self._copies = runtime.copies = CopyChannel(member.outbox, self.loop_clock)
+        greeting: Message = (HELLO, self._start.name, self._start.generation)
+        make = partial(Link, self._hear_of_mirror, self._lose_mirror)
+        linking = keep_linked(self._start.socket(MIRROR), make, lambda link: link.send(greeting))
+        self._linking = asyncio.get_running_loop().create_task(linking)
 
     async def _listen(self, runner: web.ServerRunner) -> None:
         s = self.settings
@@ -90,9 +95,7 @@ class Worker(App):
         self.url = url_of(host, port, "https" if s.certificate else "http")
 
     def _periodic(self) -> Iterable[Coroutine[Any, Any, None]]:
-        greeting: Message = (HELLO, self._start.name, self._start.generation)
-        make = partial(Link, self._hear_of_mirror, self._lose_mirror)
-        return (keep_linked(self._start.socket(MIRROR), make, lambda link: link.send(greeting)),)
+        return ()
 
     def _hear_of_mirror(self, link: Link, message: Message) -> None:
         if message[0] == TAKEN:
@@ -105,6 +108,8 @@ class Worker(App):
 
     async def _close_data_plane(self, left_s: float) -> None:
         await self._control.close()
+        self._linking.cancel()  # what was handed over is sent
+        await asyncio.gather(self._linking, return_exceptions=True)
         await self._member.leave(_REPORT_S)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
