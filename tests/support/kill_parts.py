@@ -73,7 +73,7 @@ def invoke(url, name, ended, answered):
             sleep(0.02)
 
 
-def kill_campaign(folder, n_kills, seed, pause_s=(0.2, 1.5)):
+def kill_campaign(folder, n_kills, seed, pause_s=(0.3, 2.0)):
     """Kill parts of a server `n_kills` times; return counts, and raise AssertionError for what was lost."""
     options = ("--db", str(folder / "state.db"), "--time-scale", f"{SCALE}", "--transition-s", f"{TRANSITION_S}")
     with serving_processes(folder, 2, *options, "--flush-s", "2", containers=("a", "b")) as server:
