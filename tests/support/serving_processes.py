@@ -149,7 +149,10 @@ def serving_processes(folder, n, *options, containers=()):
         started.append(process)
         lines = printed(process, folder)
         url = next(line.split()[-1] for line in lines if line.startswith("shadowsim serves at "))
-        yield ServerProcesses(url, process, lines, folder)
+        server = ServerProcesses(url, process, lines, folder)
+        yield server
+        for client in server.clients.values():
+            client.close()
         if process.poll() is None:
             process.terminate()
             process.wait(60)

@@ -6,14 +6,18 @@ import socket
 import subprocess
 import sys
 from http.client import HTTPConnection
+from pathlib import Path
 from time import sleep, time
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 from kill_parts import kill_campaign
 from serving import ROLE, until
 from serving_processes import serving_processes, wait_for_parts
+
+from shadowsim.server.processes.supervisor import n_processes
 
 N = 40
 TARGET = {"X-Amz-Target": "SageMaker.ListModels", "Content-Type": "application/x-amz-json-1.1"}
@@ -222,8 +226,8 @@ def test_signals_go_through_the_supervisor(tmp_path):
     (tmp_path / "keys").write_text("[default]\naws_access_key_id = AKID\naws_secret_access_key = one\n")
     options = ("--credentials", str(tmp_path / "keys"), "--flush-s", "3600", "--transition-s", "0")
     with serving_processes(tmp_path, 2, *options, containers=("a", "b")) as server:
-        server.clients["sagemaker"] = signed(server, "sagemaker", "one")
-        server.clients["sagemaker-runtime"] = signed(server, "sagemaker-runtime", "one")
+        for service in ("sagemaker", "sagemaker-runtime"):
+            server.clients[service] = signed(server, service, "one")
         server.experiment(DataStorageConfig={"Destination": "s3://bucket/captures"})
         server.invoke(Body=b"{}", ContentType="a/b")
         sleep(0.5)
@@ -234,7 +238,7 @@ def test_signals_go_through_the_supervisor(tmp_path):
             server.invoke(Body=b"{}", ContentType="a/b")
         with pytest.raises(ClientError, match="signature"):
             server.client("sagemaker").list_models()
-        runtime = signed(server, "sagemaker-runtime", "two")
+        runtime = server.clients["new"] = signed(server, "sagemaker-runtime", "two")
         assert runtime.invoke_endpoint(EndpointName="endpoint", Body=b"{}", ContentType="a/b")["Body"].read() == b"{}"
         server.kill("worker-0")  # a process that is started again has the new keys, too
         server.kill("worker-1")
@@ -249,8 +253,6 @@ def test_signals_go_through_the_supervisor(tmp_path):
 
 
 def signed(server, service, secret):
-    import boto3
-
     keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": secret, "region_name": "us-east-1"}
     return boto3.client(service, endpoint_url=server.url, **keys)
 
@@ -264,8 +266,6 @@ def is_served(runtime):
 
 
 def is_alive(pid):
-    from pathlib import Path
-
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -289,8 +289,6 @@ def test_a_server_that_cannot_start_says_why(tmp_path, what):
 
 
 def test_a_system_that_does_not_balance_gets_one_process(monkeypatch, caplog):
-    from shadowsim.server.processes.supervisor import n_processes
-
     assert n_processes(4) == 4
     monkeypatch.setattr(sys, "platform", "darwin")
     assert (n_processes(4), n_processes(1)) == (1, 1)
