@@ -1,10 +1,12 @@
 """The whole server as `shadowsim serve` starts it, in one process and in several: answers, copies, counts, kills."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from time import sleep, time
@@ -20,6 +22,7 @@ from serving_processes import serving_processes, wait_for_parts
 from shadowsim.server.processes.supervisor import n_processes
 
 N = 40
+MODEL = {"ModelName": "while-stopped", "PrimaryContainer": {"Image": "i"}, "ExecutionRoleArn": ROLE}
 TARGET = {"X-Amz-Target": "SageMaker.ListModels", "Content-Type": "application/x-amz-json-1.1"}
 
 
@@ -193,6 +196,30 @@ def test_others_go_on_when_a_process_is_killed(server):
     until(lambda: counted() == (n_before + n_answered, n_before + n_answered))
     # copies that were answered within 20 ms before the kill are counted as lost, and their counts, too
     assert server.metric("counts_lost_total") <= len(connections)
+
+
+@pytest.mark.slow
+def test_a_worker_that_does_not_hear_of_an_action_is_killed_before_the_action_is_answered(server):
+    if server.n == 1:
+        pytest.skip("there is one process")
+    stopped = server.pids["worker-1"]
+    os.kill(stopped, signal.SIGSTOP)
+    for connection in server.connections(40):  # some wait at the stopped worker
+        connection.timeout = 1.0
+        with suppress(TimeoutError):
+            connection.request("GET", "/ping")
+            connection.getresponse().read()
+            break
+        connection.close()
+    connection.sock.settimeout(30.0)
+    headers = {**TARGET, "X-Amz-Target": "SageMaker.CreateModel"}
+    connection.request("POST", "/", json.dumps(MODEL), headers)
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert server.pids.get("worker-1") != stopped
+    assert "the worker-1 process does not answer, and is killed" in server.log
+    wait_for_parts(server, ["worker-1"])
+    server.client("sagemaker").delete_model(ModelName=MODEL["ModelName"])
 
 
 def action(server, name):
