@@ -40,7 +40,7 @@ from shadowsim.server.state.quotas import Quotas
 
 START, STOP, SECRETS, QUOTAS, CERTIFICATE, FLUSH = "start", "stop", "secrets", "quotas", "certificate", "flush"
 READY, FAILED, ENDED, KILL = "ready", "failed", "ended", "kill"
-START_S, STOP_S = 60.0, 20.0  # for a process to be ready, and to end beyond its time of grace
+START_S, STOP_S = 120.0, 20.0  # for a process to be ready, and to end beyond its time of grace
 RETRY_S, FIRST_RETRY_S, STEADY_S = 5.0, 0.1, 1.0
 _NO_SHARING = (
     "--processes: this system does not balance callers among processes on one port, so all runs in one process"
@@ -201,11 +201,13 @@ class Supervisor:
         for family, kind, protocol, _, place in dict.fromkeys(found):
             address, _, *rest = place
             with socket.socket(family, kind, protocol) as alone:  # others who share their port would let us in
+                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 alone.bind((address, port, *rest))
                 port = int(alone.getsockname()[1])
             shared = socket.socket(family, kind, protocol)
             self._port.append(shared)
-            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                shared.setsockopt(socket.SOL_SOCKET, option, 1)
             if family == socket.AF_INET6:
                 shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             shared.bind((address, port, *rest))
@@ -228,7 +230,10 @@ class Supervisor:
         retry_s = FIRST_RETRY_S
         while not self._is_stopping:
             child.ready_s = math.inf
-            await self._run(child)
+            try:
+                await self._run(child)
+            except OSError as error:
+                _LOG.error("the %s process cannot be started: %s", child.name, error)
             self._memory.row(child.row).is_serving = 0
             if self._is_stopping or not child.ready.is_set():  # its first start has failed
                 return
@@ -258,6 +263,8 @@ class Supervisor:
         ours.setblocking(False)
         child.link = await link_over(ours, partial(Link, partial(self._receive, child)))
         child.link.send((START, pickle.dumps(self._start_of(child, row.generation))))
+        if self._is_stopping:
+            child.link.send((STOP,))
         await child.process.wait()
         child.link.abort()
         child.link = None

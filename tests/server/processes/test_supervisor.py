@@ -1,5 +1,6 @@
 """The whole server as `shadowsim serve` starts it, in one process and in several: answers, copies, counts, kills."""
 
+import asyncio
 import json
 import os
 import signal
@@ -19,7 +20,10 @@ from kill_parts import kill_campaign
 from serving import ROLE, until
 from serving_processes import serving_processes, wait_for_parts
 
-from shadowsim.server.processes.supervisor import n_processes
+from shadowsim.server.processes.supervisor import Supervisor, n_processes
+from shadowsim.server.settings import Settings
+from shadowsim.server.state.destinations import Folders
+from shadowsim.server.state.quotas import Quotas
 
 N = 40
 MODEL = {"ModelName": "while-stopped", "PrimaryContainer": {"Image": "i"}, "ExecutionRoleArn": ROLE}
@@ -313,6 +317,33 @@ def test_a_server_that_cannot_start_says_why(tmp_path, what):
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert ("--db" if what == "state" else f"--port: 127.0.0.1:{port} cannot be bound") in line
+
+
+@pytest.fixture
+def supervisor(tmp_path):
+    made = Supervisor(Settings(sink=Folders(tmp_path)), {"path": ":memory:"}, Quotas({}), 2, "text")
+    yield made
+    asyncio.run(made.stop())
+
+
+def test_a_port_whose_last_connections_have_just_ended_can_be_had(supervisor):
+    with socket.create_server(("127.0.0.1", 0)) as before:
+        port = before.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            before.accept()[0].close()  # it waits, since this side closes first
+    assert supervisor._reserve("127.0.0.1", port) == ("127.0.0.1", port)
+    with socket.socket() as caller, pytest.raises(ConnectionRefusedError):
+        caller.connect(("127.0.0.1", port))
+
+
+def test_a_port_that_others_share_cannot_be_had(supervisor):
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other, pytest.raises(OSError, match="in use"):
+        supervisor._reserve("127.0.0.1", other.getsockname()[1])
+
+
+def test_a_name_is_bound_at_all_its_addresses_with_one_port(supervisor):
+    _, port = supervisor._reserve("localhost", 0)
+    assert {bound.getsockname()[1] for bound in supervisor._port} == {port}
 
 
 def test_a_system_that_does_not_balance_gets_one_process(monkeypatch, caplog):
