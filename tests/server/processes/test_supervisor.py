@@ -260,7 +260,7 @@ def test_signals_go_through_the_supervisor(tmp_path):
         for service in ("sagemaker", "sagemaker-runtime"):
             server.clients[service] = signed(server, service, "one")
         server.experiment(DataStorageConfig={"Destination": "s3://bucket/captures"})
-        server.invoke(Body=b"{}", ContentType="a/b")
+        server.invoke(Body=b"{}", ContentType="a/b")["Body"].read()
         sleep(0.5)
         (tmp_path / "keys").write_text("[default]\naws_access_key_id = AKID\naws_secret_access_key = two\n")
         server.process.send_signal(signal.SIGHUP)
@@ -290,7 +290,7 @@ def signed(server, service, secret):
 
 def is_served(runtime):
     try:
-        runtime.invoke_endpoint(EndpointName="endpoint", Body=b"{}", ContentType="a/b")
+        runtime.invoke_endpoint(EndpointName="endpoint", Body=b"{}", ContentType="a/b")["Body"].read()
     except Exception:
         return False
     return True
