@@ -24,6 +24,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from urllib.request import urlopen
 
 import boto3
 import numpy as np
@@ -51,6 +52,14 @@ SHADOWS: dict[str, float | str] = {
 }
 CPU_S = 1e-3  # of the server per copied invocation: a thousand per second on one core
 ADDED_S = 1.5e-3  # added to the median of a direct call
+N_PROCESSES, SPEED_UP, CPU_OF_ALL_S = 2, 1.3, 0.8e-3  # copies per second, and processor time of a copied call
+HARM_RATE_PER_S, HARM_S, HARM_BLOCKS, HARM_OF_MEDIAN_S, HARM_OF_P99_S = 300.0, 2.5, 5, 0.3e-3, 2e-3
+BAD: dict[str, float | str] = {
+    **{"hangs": 3600.0, "sends garbage": "garbage", "answers 503": "unavailable", "trickles": "trickle"},
+    **{"never ends its body": "endless", "never ends its headers": "headers", "sends 100 Continue": "interim"},
+    **{"sends a gzip bomb": "bomb", "closes early": "closes", "closes in mid-body": "cut", "resets": "slams"},
+    **{"sends extra answers": "answers"},
+}
 HARM = 0.05, 0.2e-3  # share of the quantile without a shadow, plus seconds
 MEMORY_MB = 50.0  # in ten minutes
 N_EVENTS, START_S = 100_000, 3.0
@@ -105,11 +114,12 @@ class Bench:
         process.kill()
         process.wait(30)
 
-    def server(self, source: str, shadow: str, percentage: int = 100) -> tuple[str, int]:
-        """Start a server whose endpoint copies; return the URL to invoke and the process id."""
+    def server(self, source: str, shadow: str, percentage: int = 100, n: int = 1) -> tuple[str, int]:
+        """Start a server in n processes whose endpoint copies; return the URL to invoke and the process id."""
         process = self.start(
             *(sys.executable, "-m", "shadowsim", "serve", "--port", "0", "--transition-s", "0"),
             *("--backend", f"a={source}", "--backend", f"b={shadow}", "--s3-root", str(self.folder / "s3")),
+            *("--processes", str(n)),
         )
         assert process.stdout is not None
         url = next(m[1] for line in process.stdout if (m := re.search(r"serves at (\S+)", line)))
@@ -162,9 +172,9 @@ class Bench:
         time.sleep(0.5)
         return f"http://127.0.0.1:{port}/"
 
-    def load(self, url: str, seconds: float, pid: int | None = None) -> Load:
+    def load(self, url: str, seconds: float, pid: int | None = None, connections: int = 16) -> Load:
         """Run a generator that sends the next request when one is answered."""
-        return self._generate(pid, "load", str(seconds), "16", url)
+        return self._generate(pid, "load", str(seconds), str(connections), url)
 
     def race(self, *urls: str, seconds: float = RACE_S, rate_per_s: float = RATE_PER_S) -> Load:
         """Run a generator that calls all URLs at the same time, each at a rate."""
@@ -193,11 +203,31 @@ def free_port() -> int:
 
 
 def cpu_of(pid: int | None) -> float:
-    """Return the processor time of a process in seconds."""
+    """Return the processor time of a process and of its children in seconds."""
     if pid is None:
         return 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100.0
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it has just ended
+            continue
+        if pid in (int(file.parent.name), int(fields[1])):
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / 100.0
+
+
+def copies_of(url: str) -> dict[str, float]:
+    """Return the copies that the server of an endpoint's URL has made, and those that it has lost by cause."""
+    found: dict[str, float] = {}
+    with urlopen(f"{url.partition('/endpoints')[0]}/metrics", timeout=30) as response:
+        for line in response.read().decode().splitlines():
+            name, _, value = line.rpartition(" ")
+            if name.startswith("shadowsim_copies_lost_total{"):
+                found[re.findall(r'cause="(\w+)"', name)[0]] = float(value)
+            elif name.startswith("shadowsim_invocations_total{") and 'role="shadow"' in name:
+                found["made"] = float(value)
+    return found
 
 
 def memory_of(pid: int) -> float:
@@ -254,6 +284,83 @@ def test_copied_invocations_per_second(
         f"{1 / cpu_s:,.0f} invocations/s of a whole core",
     )
     assert not any(load.bad for rounds in loads.values() for load in rounds)
+
+
+def test_processes_and_one_process(
+    bench: Bench, benchmark: BenchmarkFixture, table: Callable[[str, str, str], None]
+) -> None:
+    """Copies per second with callers that wait for their answers, in alternating rounds; without copies for reference.
+
+    More is asked than all can do, so copies are shed; callers must get what they get without copies.
+    """
+    source, shadow = bench.backend(), bench.backend()
+    servers = {(n, share): bench.server(source, shadow, share, n) for n in (1, N_PROCESSES) for share in (0, 100)}
+    loads: dict[tuple[int, int], list[Load]] = {key: [] for key in servers}
+
+    def one_round() -> None:
+        for key, (url, pid) in servers.items():
+            loads[key].append(bench.load(url, ROUND_S, pid=pid, connections=32))
+
+    for url, _ in servers.values():
+        bench.load(url, 0.5)  # opens connections, and imports modules
+    before = {n: copies_of(servers[n, 100][0]) for n in (1, N_PROCESSES)}
+    benchmark.pedantic(one_round, rounds=ROUNDS)
+    time.sleep(1.0)  # the last copies are answered and counted
+    per_s, callers = {}, {}
+    for (n, share), rounds in loads.items():
+        name, elapsed_s = f"--processes {n}, {share} % copied", sum(load.elapsed_s for load in rounds)
+        callers[n, share] = sum(load.n for load in rounds) / elapsed_s
+        figure = f"{callers[n, share]:,.0f} invocations/s"
+        if share:
+            after = copies_of(servers[n, share][0])
+            copies = {cause: count - before[n].get(cause, 0.0) for cause, count in after.items()}
+            per_s[n] = copies["made"] / elapsed_s
+            lost = {cause: int(count) for cause, count in copies.items() if count and cause != "made"}
+            cpu_s = sum(load.server_cpu_s for load in rounds) / copies["made"]
+            goal = f", goal {CPU_OF_ALL_S * 1e3:g} ms {'met' if cpu_s < CPU_OF_ALL_S else 'missed'}"
+            figure += f", {per_s[n]:,.0f} copied/s, lost {lost or 'none'}"
+            table(name, f"{cpu_s * 1e3:.2f} ms of a core a copied call{goal}", "over all processes")
+        table(name, figure, f"{sum(len(load.bad) for load in rounds)} failed")
+    ratio, kept = per_s[N_PROCESSES] / per_s[1], callers[N_PROCESSES, 100] / callers[N_PROCESSES, 0]
+    met = "met" if ratio >= SPEED_UP else "missed"
+    table(f"--processes {N_PROCESSES} over 1", f"{ratio:.2f} x as many copied, goal {SPEED_UP:g} x {met}", "")
+    table(f"--processes {N_PROCESSES}, overload", f"callers get {kept:.0%} of what they get without copies", "")
+    assert not any(load.bad for rounds in loads.values() for load in rounds)
+
+
+@pytest.mark.parametrize(
+    ("block_s", "blocks"),
+    [pytest.param(0.5, 2, id="short"), pytest.param(HARM_S, HARM_BLOCKS, id="full", marks=pytest.mark.long)],
+)
+@pytest.mark.parametrize("bad", ["is good", *BAD])
+def test_what_a_bad_shadow_does_to_callers_of_processes(
+    bench: Bench,
+    benchmark: BenchmarkFixture,
+    table: Callable[[str, str, str], None],
+    bad: str,
+    block_s: float,
+    blocks: int,
+) -> None:
+    """Blocks with the shadow and blocks without copies take turns; the machine is the callers' alone in neither."""
+    source, shadow = bench.backend(MODEL_S), bench.backend(BAD.get(bad, MODEL_S))
+    copying, alone = (bench.server(source, shadow, share, N_PROCESSES)[0] for share in (100, 0))
+    loads: dict[str, list[Load]] = {copying: [], alone: []}
+
+    def all_blocks() -> None:
+        for i in range(blocks):
+            for url in (copying, alone) if i % 2 else (alone, copying):
+                loads[url].append(bench.race(url, seconds=block_s, rate_per_s=HARM_RATE_PER_S))
+
+    for url in loads:
+        bench.race(url, seconds=1.0, rate_per_s=HARM_RATE_PER_S)  # opens connections, and imports modules
+    benchmark.pedantic(all_blocks, rounds=1)
+    for q, goal in ((0.5, HARM_OF_MEDIAN_S), (0.99, HARM_OF_P99_S)):
+        values, reference = ([float(np.quantile(load.took_s[u], q)) for load in loads[u]] for u in (copying, alone))
+        low, high = interval(values, reference)
+        met = "met" if high < goal else "missed"
+        figure = f"p{q * 100:g} {low * 1e3:+.2f} to {high * 1e3:+.2f} ms, goal {goal * 1e3:g} ms {met}"
+        table(f"shadow {bad}, {N_PROCESSES} processes", figure, f"no copies: {fmean(reference) * 1e3:.2f} ms")
+    assert not any(load.bad for blocks in loads.values() for load in blocks)
 
 
 def actions_of(number: int) -> Iterator[tuple[float, str, dict[str, object]]]:

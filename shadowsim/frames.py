@@ -39,7 +39,7 @@ LOAD_FILE = "load.json"  # of a saved load run, beside them
 ROLES = ("source", "shadow")
 MOST_SECTIONS = 100  # of a run: groups of whole windows
 LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")
-SERVER_LAG = "server_lag"  # a live server's own cause
+SERVER_LAG, SERVER_CRASH = "server_lag", "server_crash"  # a live server's own causes
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 
 WINDOWS = (
@@ -79,6 +79,7 @@ WINDOWS = (
 LIVE_WINDOWS = (
     *WINDOWS,
     Column(f"copies_lost_{SERVER_LAG}", FLAG, "", "copies not made since the server was late (shadow rows)"),
+    Column(f"copies_lost_{SERVER_CRASH}", FLAG, "", "copies lost with a killed process of the server (shadow rows)"),
 )
 
 LATENCY = (

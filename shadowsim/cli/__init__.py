@@ -3,7 +3,6 @@
 compare         defines compare, noise-floor, agreement and benchmark-compare
 completions     completes paths of settings, metrics and instance types in shells
 console         prints texts in colour, JSON and CSV, and turns errors into one line and an exit status
-log_format      formats the lines of the log
 main            defines the program and its commands init, validate, simulate, report and instances
 load            defines load, which measures a real service
 measure         defines measured, calibrate, predict and step-model

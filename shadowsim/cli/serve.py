@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import logging
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from shadowsim.cli.log_format import FORMATS, start_log
 from shadowsim.cli.option_parsers import number, option_parser, positive_s, seconds, whole
 from shadowsim.errors import InputError, ShadowsimError
 from shadowsim.option_defaults import (
@@ -32,17 +30,17 @@ from shadowsim.option_defaults import (
     TIME_SCALE,
     TRANSITION_S,
 )
+from shadowsim.server.log_format import FORMATS, start_log
+from shadowsim.server.own_process import allow_connections, settle_memory
 
 if TYPE_CHECKING:
     from shadowsim.scenario.reading import Mirroring
     from shadowsim.scenario.service import Service
     from shadowsim.server.app import App
-    from shadowsim.server.settings import Settings
+    from shadowsim.server.processes.supervisor import StoreFacts, Supervisor
     from shadowsim.server.state.store import Store
     from shadowsim.server.state.undocumented import Undocumented
 
-_MOST_FILES, _FIRST_FILES = 65_536, 8_192
-_GC_THRESHOLDS = 500, 3, 500  # frequent and so short collections of young objects, hardly any of old ones
 VARIABLES = (
     *("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH"),
     "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING",
@@ -176,6 +174,14 @@ def serve(
     log_format: Annotated[
         str, typer.Option(parser=parse_log_format, metavar="text|json", help="Form of the log; json has times.")
     ] = "text",
+    processes: Annotated[
+        int,
+        typer.Option(
+            parser=option_parser(whole, least=1, most=64),
+            metavar="N",
+            help="Processes that serve callers; with 2 or more, copies and the control plane have their own, too.",
+        ),
+    ] = 1,
     region: Annotated[str, typer.Option(help="Region used in ARNs.")] = "us-east-1",
     account: Annotated[str, typer.Option(help="Account used in ARNs: 12 digits.")] = "111122223333",
     choose: Annotated[
@@ -193,13 +199,14 @@ def serve(
     fetches nothing that a request names. On SIGHUP it writes captures and reads the files of --credentials, --tls-cert,
     --tls-key and --quotas again.
     """
-    from shadowsim.kernel_timer import exact_loop
+    from shadowsim.server.app import App
     from shadowsim.server.data_plane.capture_journal import CaptureJournal
     from shadowsim.server.data_plane.invoke import Limits
     from shadowsim.server.data_plane.mirror import CopyLimits
     from shadowsim.server.http.access import check_bind
     from shadowsim.server.http.signatures import read_credentials
     from shadowsim.server.http.tls import Certificate
+    from shadowsim.server.processes.supervisor import Supervisor, n_processes
     from shadowsim.server.settings import Settings
     from shadowsim.server.state.destinations import sink_of
     from shadowsim.server.state.quotas import Quotas
@@ -212,41 +219,50 @@ def serve(
         raise InputError("--tls-cert", "needs --tls-key, and --tls-key needs --tls-cert: give both, or none")
     certificate = Certificate(tls_cert, tls_key) if tls_cert and tls_key else None
     start_log(log_format)
-    with Store(
-        db,
-        choices=parse_choices(choose or []),
-        probed=frozenset(containers),
-        quotas=Quotas.read(quotas),
-        region=region,
-        account=account,
-        time_scale=time_scale,
-        transition_s=transition_s,
-    ) as store:
-        settings = Settings(
-            host=host,
-            hosts=tuple(allow_host or ()),
-            containers=containers,
-            services=of_scenario.services,
-            routing=of_scenario.routing,
-            mirroring=of_scenario.mirroring,
-            copy_limits=CopyLimits(timeout_s=of_scenario.timeout_s),
-            overhead_s=of_scenario.overhead_s,
-            limits=Limits(
-                max_body_bytes, of_scenario.timeout_s, stream_timeout_s, account=store.account, region=store.region
-            ),
-            sink=sink_of(s3_root, dict(os.environ)),
-            secrets=None if credentials is None else read_credentials(credentials),
-            port=port,
-            seed=seed,
-            flush_s=flush_s,
-            journal=CaptureJournal(Path(f"{db}-captures")) if store.is_kept else None,
-            certificate=certificate,
-            skew_s=skew_s,
-            refuse_replays=refuse_replays,
-        )
-        files = ReloadedFiles(credentials, None if quotas == "default" else quotas)
-        with asyncio.Runner(loop_factory=exact_loop) as runner:
-            runner.run(_serve(settings, store, files))
+    kept: dict[str, Any] = {
+        "path": db,
+        "choices": parse_choices(choose or []),
+        "probed": frozenset(containers),
+        "region": region,
+        "account": account,
+        "time_scale": time_scale,
+        "transition_s": transition_s,
+    }
+    settings = Settings(
+        host=host,
+        hosts=tuple(allow_host or ()),
+        containers=containers,
+        services=of_scenario.services,
+        routing=of_scenario.routing,
+        mirroring=of_scenario.mirroring,
+        copy_limits=CopyLimits(timeout_s=of_scenario.timeout_s),
+        overhead_s=of_scenario.overhead_s,
+        limits=Limits(max_body_bytes, of_scenario.timeout_s, stream_timeout_s, account=account, region=region),
+        sink=sink_of(s3_root, dict(os.environ)),
+        secrets=None if credentials is None else read_credentials(credentials),
+        port=port,
+        seed=seed,
+        flush_s=flush_s,
+        certificate=certificate,
+        skew_s=skew_s,
+        refuse_replays=refuse_replays,
+    )
+    files = ReloadedFiles(credentials, None if quotas == "default" else quotas)
+    of_account = Quotas.read(quotas)
+    if (n_workers := n_processes(processes)) > 1:
+        _run(Supervisor(settings, kept, of_account, n_workers, log_format), files)
+        return
+    with Store(kept.pop("path"), quotas=of_account, **kept) as store:
+        limits = replace(settings.limits, account=store.account, region=store.region)
+        journal = CaptureJournal(Path(f"{db}-captures")) if store.is_kept else None
+        _run(App(replace(settings, limits=limits, journal=journal), store), files)
+
+
+def _run(server: App | Supervisor, files: ReloadedFiles) -> None:
+    from shadowsim.kernel_timer import exact_loop
+
+    with asyncio.Runner(loop_factory=exact_loop) as runner:
+        runner.run(_serve(server, files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,64 +322,58 @@ def scenario_settings(file: Path | None, timeout_s: float | None) -> ScenarioSet
     )
 
 
-async def _serve(settings: Settings, store: Store, files: ReloadedFiles) -> None:
-    from shadowsim.server.app import App
-
-    _allow_connections()
-    app, stopping = App(settings, store), asyncio.Event()
+async def _serve(app: App | Supervisor, files: ReloadedFiles) -> None:
+    allow_connections()
+    stopping = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
 
     def start_reload() -> None:
         if app.url and not stopping.is_set():
-            reloads.add(task := asyncio.get_running_loop().create_task(_reload(app, store, files)))
+            reloads.add(task := asyncio.get_running_loop().create_task(_reload(app, files)))
             task.add_done_callback(reloads.discard)
 
-    _handle_signals(stopping, start_reload)
+    _handle_signals(stopping, start_reload, app.abandon)
     try:
         await app.start()
     except OSError as error:
+        host = app.settings.host
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-            raise InputError("--host", "must be an address or a name of this machine", settings.host) from None
+            raise InputError("--host", "must be an address or a name of this machine", host) from None
         why = error.strerror or error
-        raise InputError("--port", f"{settings.host}:{settings.port} cannot be bound: {why}") from None
-    # A collection of all objects would delay every caller by tens of ms. Freezing spares the loaded modules, and high
-    # thresholds suffice for the rest: reference counts free what copies hold, and few cycles grow old.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+        raise InputError("--port", f"{host}:{app.settings.port} cannot be bound: {why}") from None
+    settle_memory()
     try:
-        for line in startup_lines(app, store):
+        for line in startup_lines(app, app.store):
             typer.echo(line)
         await stopping.wait()
         typer.echo("stopping: finishing requests in flight, writing captures")
     finally:
         await app.stop()
-    n_lost, n_left = sum(app.captures.n_lost.values()), app.captures.n_left
-    if n_lost:
-        _LOG.error("%d lines of captures were lost", n_lost)
-    if n_left and settings.journal:
-        _LOG.error("%d lines of captures could not be written, and wait for the next server", n_left)
-    if n_lost or n_left:
+    if app.n_lost:
+        _LOG.error("%d lines of captures were lost", app.n_lost)
+    if app.n_left:
+        _LOG.error("%d lines of captures could not be written, and wait for the next server", app.n_left)
+    if app.n_lost or app.n_left:
         raise typer.Exit(1)
 
 
-async def _reload(app: App, store: Store, files: ReloadedFiles) -> None:
+async def _reload(app: App | Supervisor, files: ReloadedFiles) -> None:
     """Read files again and write captures; a file that cannot be used leaves in force what was."""
     from shadowsim.server.http.signatures import read_credentials
     from shadowsim.server.state.quotas import Quotas
 
-    certificate, done = app.settings.certificate, []
+    done = []
 
     def of_credentials(file: Path) -> None:
         app.replace_secrets(read_credentials(file))
 
     def of_quotas(file: str) -> None:
-        store.replace_quotas(Quotas.read(file))
+        app.replace_quotas(Quotas.read(file))
 
     for name, work in (
         ("credentials", files.credentials and partial(of_credentials, files.credentials)),
         ("quotas", files.quotas and partial(of_quotas, files.quotas)),
-        ("certificate", certificate and certificate.read_again),
+        ("certificate", app.settings.certificate and app.read_certificate),
     ):
         if work:
             try:
@@ -371,17 +381,18 @@ async def _reload(app: App, store: Store, files: ReloadedFiles) -> None:
                 done.append(name)
             except ShadowsimError as error:
                 _LOG.error("SIGHUP: the %s in force stay, since the new ones cannot be used: %s", name, error)
-    await app.captures.flush()
+    await app.flush_captures()
     read = f"read {', '.join(done)} again, and " if done else ""
     _LOG.info("SIGHUP: %swrote captures", read)
 
 
-def _handle_signals(stopping: asyncio.Event, start_reload: Callable[[], None]) -> None:
+def _handle_signals(stopping: asyncio.Event, start_reload: Callable[[], None], abandon: Callable[[], None]) -> None:
     """Stop at the first SIGTERM or Ctrl-C, end at once at the second, and reload at SIGHUP."""
 
     def handle(number: int) -> None:
         if stopping.is_set():
             _LOG.error("ending at once, as by kill -9: requests in flight are lost")
+            abandon()
             os._exit(128 + number)
         stopping.set()
 
@@ -392,23 +403,7 @@ def _handle_signals(stopping: asyncio.Event, start_reload: Callable[[], None]) -
         loop.add_signal_handler(signal.SIGHUP, start_reload)
 
 
-def _allow_connections() -> None:
-    """Raise the limit of open files as far as the system allows: a caller takes two, a copy one."""
-    try:
-        import fcntl
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    # Linux stalls a process with threads for some 15 ms whenever it doubles the table of files: grow it once, now.
-    with open(os.devnull) as file:
-        os.close(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD, min(wanted, _FIRST_FILES) - 1))
-
-
-def startup_lines(app: App, store: Store) -> Iterator[str]:
+def startup_lines(app: App | Supervisor, store: Store | StoreFacts) -> Iterator[str]:
     """Yield the lines printed at the start: where state is kept, the URL, and the variables that boto3 needs."""
     if store.is_kept:
         yield f"state is kept in {store.path}"

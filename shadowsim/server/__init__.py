@@ -10,5 +10,8 @@ http        guards the port: hosts, bodies, signatures
 metrics     publishes CloudWatch's API and Prometheus' page
 state       keeps the event log and the account folded from it
 app         serves all of these on one port
+log_format  formats the lines of the log
+own_process prepares the process of a server: open files, garbage
+processes   runs the server in several processes on one port
 settings    defines the options of the server
 """

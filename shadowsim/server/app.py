@@ -21,7 +21,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -30,7 +30,7 @@ from typing import Any
 from urllib.parse import unquote
 from uuid import uuid4
 
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from shadowsim.aws.contract import AUTO_SCALING, SAGEMAKER, preload
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
@@ -58,19 +58,19 @@ from shadowsim.server.http.access import (
     url_of,
 )
 from shadowsim.server.http.bearer_tokens import check_token, is_bearer
-from shadowsim.server.http.signatures import SignedRequest, Verifier
+from shadowsim.server.http.signatures import ReplayMemory, SignedRequest, Verifier
 from shadowsim.server.http.streamed_replies import INTERNAL_STREAM_FAILURE, StreamedReply
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
 from shadowsim.server.settings import Settings
 from shadowsim.server.state import views
-from shadowsim.server.state.quotas import INVOKE
+from shadowsim.server.state.quotas import INVOKE, Quotas
 from shadowsim.server.state.store import Store
 
 SERVICES = {"SageMaker": SAGEMAKER, "AnyScaleFrontendService": AUTO_SCALING}  # by prefix of X-Amz-Target
 MAX_ACTION_BYTES = 2 * 2**20
 MAX_VALUES = 100_000  # of a JSON body: more take longer to parse than the event loop can spare
 SAMPLE_S, REFRESH_S, PING_S, STALLED_CHECK_S, SCALE_S = 10.0, 0.5, 0.1, 0.5, 0.05  # periods
-_INVOCATIONS = re.compile(
+INVOCATION_PATH = re.compile(
     r"/endpoints/([^/]+)/(invocations|invocations-response-stream|openai(/v1/(?:chat/)?completions))"
 )
 _OTHERS = {
@@ -96,6 +96,8 @@ class App:
     settings : Settings
     store : Store
         Account of the control plane; the caller closes it.
+    memory : ReplayMemory, optional
+        Remembers requests if replays are refused; one of its own by default.
 
     Attributes
     ----------
@@ -110,13 +112,15 @@ class App:
         Clock of the event loop, with its lag, once it has started.
     """
 
-    def __init__(self, settings: Settings, store: Store):
+    def __init__(self, settings: Settings, store: Store, memory: ReplayMemory | None = None):
         self.settings, self._store = settings, store
         self.url = ""
         self.token = None if settings.secrets is None else Token()
         self._hosts = Hosts(settings.host, settings.hosts)
         self._verifier = (
-            None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s, settings.refuse_replays)
+            None
+            if settings.secrets is None
+            else Verifier(settings.secrets, settings.skew_s, settings.refuse_replays, memory)
         )
         most = max(settings.limits.max_body_bytes, MAX_ACTION_BYTES)
         self._arriving = ArrivingBodies(max(MAX_ARRIVING_BYTES, 2 * most))
@@ -134,59 +138,55 @@ class App:
         """
         s = self.settings
         self.loop_clock = LoopClock()
-        allowance = ReadAllowance()
-        self._sessions = (
-            open_session(loop_clock=self.loop_clock),
-            open_session(s.copy_connections, allowance, self.loop_clock),
-        )
-        most = s.limits.max_body_bytes
-        containers = {
-            model: ModelContainers(
-                callers=Container(urls, self._sessions[0], most, self.loop_clock),
-                copies=Container(urls, self._sessions[1], most, self.loop_clock, allowance),
-            )
-            for model, urls in s.containers.items()
-        }
-        self._containers = containers
-        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
-        self.endpoints = LiveEndpoints(
-            view=lambda name: views.endpoint_view(self._store, name, self._store.clock.now()),
-            sources=BackendSources(containers, s.services, s.seed, s.overhead_s),
-            mirroring=s.mirroring,
-            copy_limits=s.copy_limits,
-            routing=s.routing,
-            clock=perf_counter,
-            loop_clock=self.loop_clock,
-        )
+        self._sessions, self._containers = open_containers(s, self.loop_clock)
         preload()
-        self._scaler = Scaler(self._store, s.services)
-        choices = self._store.world.choices
-        shared = choices.event_id == "shared"
-        self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
-        self._unknown_operation = choices.unknown_operation
-        self.server = open_server(self._answer, _refused, s.silent_s)
+        self._open_data_plane()
+        self._unknown_operation = self._store.world.choices.unknown_operation
+        self.server = open_server(self._answer, refused, s.silent_s)
         stalled_writes = StalledWrites(s.body_s, perf_counter)
         self._runner = web.ServerRunner(self.server, shutdown_timeout=s.grace_s / 2)  # aiohttp waits that long twice
         await self._runner.setup()
         try:
-            context = s.certificate.context if s.certificate else None
-            await web.TCPSite(self._runner, s.host, s.port, ssl_context=context).start()
+            await self._listen(self._runner)
         except OSError:
             await self._close()
             raise
         self.loop_clock.start()
-        host, port, *_ = self._runner.addresses[0]
-        self.url = url_of(host, port, "https" if s.certificate else "http")
-        periodic = (
-            self.captures.run(),
-            _every(JOURNAL_S, self.captures.journal),
-            _every(SAMPLE_S, self.endpoints.sample),
-            _every(REFRESH_S, self._refresh),
-            _every(SCALE_S, self._scale),
-            _every(PING_S, self._ping),
-            _every(STALLED_CHECK_S, lambda: stalled_writes.check(self._answering())),
+        watching = every(STALLED_CHECK_S, lambda: stalled_writes.check(self._answering()))
+        self._tasks = [asyncio.create_task(work) for work in (watching, *self._periodic())]
+
+    def _open_data_plane(self) -> None:
+        """Make what answers invocations: captures, endpoints and the runtime."""
+        s = self.settings
+        self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
+        self.endpoints = live_endpoints(
+            s, self._store, BackendSources(self._containers, s.services, s.seed, s.overhead_s), self.loop_clock
         )
-        self._tasks = [asyncio.create_task(work) for work in periodic]
+        self._scaler = Scaler(self._store, s.services)
+        shared = self._store.world.choices.event_id == "shared"
+        self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
+
+    async def _journal(self) -> None:
+        await self.captures.journal()
+
+    async def _listen(self, runner: web.ServerRunner) -> None:
+        """Bind the address, and set the URL."""
+        s = self.settings
+        context = s.certificate.context if s.certificate else None
+        await web.TCPSite(runner, s.host, s.port, ssl_context=context).start()
+        host, port, *_ = runner.addresses[0]
+        self.url = url_of(host, port, "https" if s.certificate else "http")
+
+    def _periodic(self) -> Iterable[Coroutine[Any, Any, None]]:
+        """Return what is done again and again while the server runs."""
+        return (
+            self.captures.run(),
+            every(JOURNAL_S, self._journal),
+            every(SAMPLE_S, self.endpoints.sample),
+            every(REFRESH_S, self._refresh),
+            every(SCALE_S, self._scale),
+            every(PING_S, self._ping),
+        )
 
     def _answering(self) -> list[web.RequestHandler]:
         """Return the connections without those of streams, which watch over their callers themselves."""
@@ -205,10 +205,45 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._runner.cleanup()
         left_s = max(self.settings.grace_s - (perf_counter() - began), 0.0)
-        await asyncio.gather(*(live.mirror.drain(left_s) for live in self.endpoints.by_name.values()))
-        await self.captures.close(self.settings.grace_s)
+        await self._close_data_plane(left_s)
         self.loop_clock.stop()
         await self._close()
+
+    async def _close_data_plane(self, left_s: float) -> None:
+        """Finish copies within a time, and write captures."""
+        await asyncio.gather(*(live.mirror.drain(left_s) for live in self.endpoints.by_name.values()))
+        await self.captures.close(self.settings.grace_s)
+
+    @property
+    def store(self) -> Store:
+        """The account of the control plane."""
+        return self._store
+
+    @property
+    def n_lost(self) -> int:
+        """Captured lines that were lost."""
+        return sum(self.captures.n_lost.values())
+
+    @property
+    def n_left(self) -> int:
+        """Captured lines that wait for the next server, once this one has stopped."""
+        return self.captures.n_left
+
+    def abandon(self) -> None:
+        """Do nothing more: the process ends at once, and there is no other."""
+
+    def replace_quotas(self, quotas: Quotas) -> None:
+        """Enforce other quotas from now on."""
+        self._store.replace_quotas(quotas)
+
+    def read_certificate(self) -> None:
+        """Use what the files of the certificate hold now; raise InputError if they cannot be used."""
+        if self.settings.certificate is not None:
+            self.settings.certificate.read_again()
+
+    async def flush_captures(self) -> None:
+        """Write the captures that there are."""
+        await self.captures.flush()
 
     def replace_secrets(self, secrets: Mapping[str, str]) -> None:
         """Verify signatures with other keys from now on, if the server verifies any."""
@@ -224,7 +259,7 @@ class App:
         began, request_id = perf_counter(), str(uuid4())
         target, authority = origin_form(request.raw_path)
         path = target.partition("?")[0]
-        invoked = _INVOCATIONS.fullmatch(path)
+        invoked = INVOCATION_PATH.fullmatch(path)
         try:
             if path == "/ping" and request.method in ("GET", "HEAD"):
                 reply: Reply | web.StreamResponse = Reply(200, b"", {})
@@ -399,7 +434,43 @@ class App:
             self.endpoints.expire()
 
 
-async def _every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:
+def live_endpoints(
+    settings: Settings, store: Store, sources: BackendSources, loop_clock: LoopClock, **options: Any
+) -> LiveEndpoints:
+    """Return endpoints that follow a store; the options are those of `LiveEndpoints`."""
+    return LiveEndpoints(
+        view=lambda name: views.endpoint_view(store, name, store.clock.now()),
+        sources=sources,
+        mirroring=settings.mirroring,
+        copy_limits=settings.copy_limits,
+        routing=settings.routing,
+        clock=perf_counter,
+        loop_clock=loop_clock,
+        **options,
+    )
+
+
+def open_containers(
+    settings: Settings, loop_clock: LoopClock
+) -> tuple[tuple[ClientSession, ...], dict[str, ModelContainers]]:
+    """Return sessions for callers and for copies, to be closed, and the containers of each model."""
+    s, allowance = settings, ReadAllowance()
+    most = s.limits.max_body_bytes
+    of_callers, of_copies = (
+        open_session(loop_clock=loop_clock),
+        open_session(s.copy_connections, allowance, loop_clock),
+    )
+    containers = {
+        model: ModelContainers(
+            callers=Container(urls, of_callers, most, loop_clock),
+            copies=Container(urls, of_copies, most, loop_clock, allowance),
+        )
+        for model, urls in s.containers.items()
+    }
+    return (of_callers, of_copies), containers
+
+
+async def every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:
     """Do some work periodically; an exception is a defect, which is logged and does not end the work."""
     while True:
         try:
@@ -451,7 +522,8 @@ def _own_headers(request_id: str) -> dict[str, str]:
     return {REQUEST_ID: request_id, "Server": "shadowsim"}
 
 
-def _refused(error: ShadowsimError, status: int) -> web.Response:
+def refused(error: ShadowsimError, status: int) -> web.Response:
+    """Return the answer of this port to what it refuses."""
     reply = _refusal(error)
     headers = {**_own_headers(str(uuid4())), **reply.headers}
     return web.Response(status=status, body=reply.body, headers=headers)

@@ -1,8 +1,8 @@
 """A lean HTTP server and a lean load generator, as processes, so that neither dominates a benchmark.
 
     python wire.py serve MODE                    prints its port; answers POSTs with their bodies after MODE seconds, or
-                                                 with "garbage" or an "endless" body, or it "slams" the connection,
-                                                 or sends without end what FLOODS names
+                                                 with "garbage" or an "endless" body, or it "slams" or "closes" the
+                                                 connection, or sends what ANSWERS or, without end, what FLOODS names
     python wire.py load SECONDS CONNECTIONS URL  each connection sends its next request as soon as it is answered
     python wire.py race SECONDS RATE_PER_S URL...
         a Poisson process of requests to all URLs, regardless of answers; every n requests in a row go to the n URLs in
@@ -18,6 +18,7 @@ import asyncio
 import json
 import sys
 from abc import ABC, abstractmethod
+from gzip import compress
 from random import Random
 from time import perf_counter, process_time
 from urllib.parse import urlsplit
@@ -34,6 +35,13 @@ FLOODS: dict[str, tuple[bytes, bytes, float]] = {
     "chunks": (CHUNKED, b"1\r\nx\r\n" * 2_000, 0.0),
     "trickle": (CHUNKED, b"1\r\nx\r\n", 0.001),
     "answers": (OK + b"Content-Length: 1\r\n\r\nx", (OK + b"Content-Length: 1\r\n\r\nx") * 200, 0.0),
+}
+_BOMB = compress(bytes(100 * 2**20))
+# what is sent once, and whether the connection is closed then
+ANSWERS: dict[str, tuple[bytes, bool]] = {
+    "unavailable": (b"HTTP/1.1 503 Unavailable\r\nContent-Length: 4\r\n\r\nbusy", False),
+    "bomb": (OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(_BOMB), _BOMB), False),
+    "cut": (OK + b"Content-Length: 1000\r\n\r\nx", True),
 }
 
 
@@ -76,6 +84,11 @@ class _Backend(_Messages):
         elif self._mode == "garbage":
             self.transport.write(b"\x00\xff" * 512 + b"\r\n\r\n")
             self.transport.close()
+        elif self._mode in ANSWERS or self._mode == "closes":
+            once, is_last = ANSWERS.get(self._mode, (b"", True))
+            self.transport.write(once)
+            if is_last:
+                self.transport.close()
         elif self._mode == "slams":
             self.transport.abort()
         elif self._mode == "endless":

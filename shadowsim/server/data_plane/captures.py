@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from shadowsim.aws.destinations import parse_destination
@@ -83,6 +83,30 @@ class Invocation:
         )
 
 
+class InvocationCaptures(Protocol):
+    """Who captures invocations."""
+
+    def take(self, views: Sequence[CaptureView], invocation: Invocation) -> int | None:
+        """Capture an invocation for each view that wants it; return the bytes captured, None if it was not."""
+        ...
+
+
+def captured_lines(
+    views: Sequence[CaptureView], invocation: Invocation, random: Random
+) -> Iterator[tuple[CaptureView, bytes, int]]:
+    """Yield each view that captures an invocation, the line of its file, and the bytes of the payloads in it."""
+    if invocation.answer.outcome != ANSWERED or invocation.answer.is_left:
+        return
+    sides = {"Input": len(invocation.call.body), "Output": len(invocation.answer.body)}
+    for view in views:
+        if not (invocation.production if view.variants is None else invocation.variant in view.variants):
+            continue
+        if view.sampling_percentage < 100 and random.random() * 100.0 >= view.sampling_percentage:
+            continue
+        line = line_of(invocation.record(view)).encode() + b"\n"
+        yield view, line, sum(n for mode, n in sides.items() if mode in view.modes)
+
+
 @dataclass(slots=True)
 class _Buffer:
     """Lines of one file, and how many of them are in the journal, whose file has so many bytes."""
@@ -139,18 +163,35 @@ class CaptureWriter:
         int or None
             Bytes of the captured payloads; None if nothing was captured.
         """
-        if invocation.answer.outcome != ANSWERED or invocation.answer.is_left:
-            return None
-        sides = {"Input": len(invocation.call.body), "Output": len(invocation.answer.body)}
         captured: int | None = None
-        for view in views:
-            if not (invocation.production if view.variants is None else invocation.variant in view.variants):
-                continue
-            if view.sampling_percentage < 100 and self._random.random() * 100.0 >= view.sampling_percentage:
-                continue
-            if self._keep(view, invocation):
-                captured = (captured or 0) + sum(n for mode, n in sides.items() if mode in view.modes)
+        for view, line, n_bytes in captured_lines(views, invocation, self._random):
+            if self.keep(view.destination, invocation.endpoint, invocation.variant, invocation.moment, line):
+                captured = (captured or 0) + n_bytes
         return captured
+
+    def keep(self, destination: str, endpoint: str, variant: str, moment: datetime, line: bytes) -> bool:
+        """Keep a line for its file, and return whether there was room; one that is not kept is counted as lost."""
+        if self._n_bytes + len(line) > MAX_BUFFERED_BYTES:
+            self.lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes are waiting to be written")
+            return False
+        place = destination, endpoint, variant, f"{moment:%Y%m%d%H}"
+        buffer = self._buffers.get(place)
+        if buffer is None:
+            try:
+                bucket, prefix = parse_destination(destination)
+            except ValidationError as error:
+                self.lose(endpoint, 1, str(error))
+                return False
+            key = key_of(endpoint, variant, moment, str(uuid4()))
+            file = CapturedObject(destination, bucket, f"{prefix}/{key}" if prefix else key, *place[1:])
+            buffer = self._buffers[place] = _Buffer(file)
+        buffer.lines.append(line)
+        buffer.n_bytes += len(line)
+        self._n_bytes += len(line)
+        if buffer.n_bytes >= FILE_BYTES and not self._failing:
+            del self._buffers[place]
+            self._start(self._write(buffer))
+        return True
 
     async def run(self) -> None:
         """Write what an earlier server has left, then flush at each interval, until cancelled."""
@@ -189,34 +230,8 @@ class CaptureWriter:
             n_lost = len(buffer.lines) - buffer.n_journalled
             self.n_left += buffer.n_journalled
             if n_lost:
-                self._lose(endpoint, n_lost, f"{n_lost} lines were not written before the end")
+                self.lose(endpoint, n_lost, f"{n_lost} lines were not written before the end")
         self._buffers.clear()
-
-    def _keep(self, view: CaptureView, invocation: Invocation) -> bool:
-        endpoint, variant, moment = invocation.endpoint, invocation.variant, invocation.moment
-        record = invocation.record(view)
-        line = line_of(record).encode() + b"\n"
-        if self._n_bytes + len(line) > MAX_BUFFERED_BYTES:
-            self._lose(endpoint, 1, f"more than {MAX_BUFFERED_BYTES} bytes are waiting to be written")
-            return False
-        place = view.destination, endpoint, variant, f"{moment:%Y%m%d%H}"
-        buffer = self._buffers.get(place)
-        if buffer is None:
-            try:
-                bucket, prefix = parse_destination(view.destination)
-            except ValidationError as error:
-                self._lose(endpoint, 1, str(error))
-                return False
-            key = key_of(endpoint, variant, moment, str(uuid4()))
-            file = CapturedObject(view.destination, bucket, f"{prefix}/{key}" if prefix else key, *place[1:])
-            buffer = self._buffers[place] = _Buffer(file)
-        buffer.lines.append(line)
-        buffer.n_bytes += len(line)
-        self._n_bytes += len(line)
-        if buffer.n_bytes >= FILE_BYTES and not self._failing:
-            del self._buffers[place]
-            self._start(self._write(buffer))
-        return True
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -288,7 +303,8 @@ class CaptureWriter:
             except OSError as error:
                 self._warn(f"the journal of captures keeps what is written, and writes it again: {error}")
 
-    def _lose(self, endpoint: str, n: int, why: str) -> None:
+    def lose(self, endpoint: str, n: int, why: str) -> None:
+        """Count lines of an endpoint as lost, and tell why in the log."""
         self.n_lost[endpoint] = self.n_lost.get(endpoint, 0) + n
         self._warn(f"captures of {endpoint} are lost: {why}")
 

@@ -26,6 +26,7 @@ from shadowsim.frames import (
     MOST_SECTIONS,
     REQUESTS,
     ROLES,
+    SERVER_CRASH,
     SERVER_LAG,
     SHORT_NAMES,
     TOKEN_LATENCY,
@@ -264,6 +265,6 @@ def _token_buckets(measure: str, period: PeriodCounts) -> Mapping[int, int]:
 
 def _copies(period: PeriodCounts, role: int) -> dict[str, object]:
     made: object = period.n if role else None
-    causes = (*LOST_CAUSES, SERVER_LAG)
+    causes = (*LOST_CAUSES, SERVER_LAG, SERVER_CRASH)
     lost = {f"copies_lost_{cause}": period.lost.get(cause, 0) if role else None for cause in causes}
     return {"copies_made": made, **lost}

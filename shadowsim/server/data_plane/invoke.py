@@ -40,7 +40,7 @@ from shadowsim.server.data_plane.backends import (
     Call,
     Unread,
 )
-from shadowsim.server.data_plane.captures import CaptureWriter, Invocation
+from shadowsim.server.data_plane.captures import Invocation, InvocationCaptures
 from shadowsim.server.data_plane.completions import CompletionRequest
 from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
@@ -121,7 +121,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _InFlight:
+class InFlight:
     """A request, the caller's or its copy, on its way through a variant; the view is from its arrival."""
 
     live: LiveEndpoint
@@ -150,7 +150,7 @@ class Runtime:
     def __init__(
         self,
         endpoints: LiveEndpoints,
-        captures: CaptureWriter,
+        captures: InvocationCaptures,
         limits: Limits,
         random: Random,
         share_event_ids: bool = False,
@@ -211,7 +211,7 @@ class Runtime:
         # An experiment counts its source's requests; a request keeps its experiment even if the endpoint changes.
         logbook = live.logbook if live.logbook is not None and pool.variant.name == live.logbook.variants[0] else None
         number = -1 if logbook is None else logbook.number()
-        request = _InFlight(
+        request = InFlight(
             live=live,
             view=live.view,
             pool=pool,
@@ -230,14 +230,14 @@ class Runtime:
         shadow = live.shadow if copied else None
         at_response = live.mirror.mirroring.instant == RESPONSE
         if shadow is not None and not at_response:
-            self._copy(request, shadow, arrival_s)
+            self._start_copy(request, shadow, arrival_s)
         instance, answer = await pool.invoke(call, self.limits.timeout_s, stream)
         if shadow is not None and at_response:
-            self._copy(request, shadow, time())
+            self._start_copy(request, shadow, time())
         if pool.overhead_s and (stream is None or stream.response is None):
             loop, left_s = asyncio.get_running_loop(), began + answer.latency_s + pool.overhead_s - perf_counter()
             await until(loop, loop.time() + left_s)
-        asyncio.get_running_loop().call_soon(self._done, request, instance, answer, perf_counter())
+        asyncio.get_running_loop().call_soon(self.record, request, instance, answer, perf_counter())
         if stream is not None and stream.response is not None:
             await self._end(stream, answer)
             return None
@@ -252,19 +252,22 @@ class Runtime:
             raise InvocationError(f"Variant {target} is not a production variant of endpoint {shown(name)}.")
         return live.pools[target]
 
-    def _is_copied(self, request: _InFlight, session: str) -> bool:
+    def _is_copied(self, request: InFlight, session: str) -> bool:
         shadow = request.view.shadow
         if shadow is None or shadow.source_name != request.pool.variant.name:
             return False
         return request.live.mirror.chooses(shadow.sampling_percentage, session)
 
-    def _copy(self, request: _InFlight, pool: VariantPool, at_s: float) -> None:
+    def _start_copy(self, request: InFlight, pool: VariantPool, at_s: float) -> None:
         copy = replace(request, pool=pool, arrival_s=at_s, began=perf_counter(), stream=None)
-        lost = partial(request.live.lose, request.logbook, pool.variant.name, at_s)
-        receiver = None if request.stream is None else Unread(request.stream.within_s)
-        request.live.mirror.copy(pool, request.call, partial(self._done, copy), lost, receiver)
+        self.send_copy(copy, None if request.stream is None else Unread(request.stream.within_s))
 
-    def _done(self, request: _InFlight, instance: int, answer: Answer, ended: float) -> None:
+    def send_copy(self, copy: InFlight, receiver: Unread | None) -> None:
+        """Send a copy to its pool, or count it as lost; `receiver` takes the parts of an answer that is streamed."""
+        lost = partial(copy.live.lose, copy.logbook, copy.pool.variant.name, copy.arrival_s)
+        copy.live.mirror.copy(copy.pool, copy.call, partial(self.record, copy), lost, receiver)
+
+    def record(self, request: InFlight, instance: int, answer: Answer, ended: float) -> None:
         """Capture and count a request whose answer was ready for the caller at `ended` (by `perf_counter`)."""
         view, pool, call = request.view, request.pool, request.call
         name, captured = pool.variant.name, None
@@ -334,7 +337,7 @@ class Runtime:
         return Reply(424, json.dumps(body).encode(), {ERROR_TYPE: "ModelError", CONTENT_TYPE: "application/json"})
 
 
-def _first_part_s(request: _InFlight, answer: Answer) -> float:
+def _first_part_s(request: InFlight, answer: Answer) -> float:
     """Return the time until the caller had the first part; for a copy, whose parts nobody gets, until it came."""
     stream = request.stream
     if stream is None:

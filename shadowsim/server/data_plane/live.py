@@ -79,6 +79,12 @@ class BackendSources:
     overhead_s: float = 0.0
     defaulted: set[str] = field(default_factory=set, compare=False)
 
+    def pool(
+        self, view: EndpointView, variant: VariantView, routing: str, random: Random, *, copies: bool
+    ) -> VariantPool:
+        """Return a pool for a variant of an endpoint."""
+        return VariantPool(variant, routing, self.backend(variant, copies), random, copies)
+
     def backend(self, variant: VariantView, copies: bool) -> Backend:
         """Return a backend for a variant; with neither container nor service model, one of a default model."""
         containers = self.containers.get(variant.model_name)
@@ -145,10 +151,21 @@ class LiveEndpoint:
     def sample(self, now_s: float) -> None:
         """Record each instance's concurrent requests, which also gives idle variants their zeros."""
         for pool in self.serving():
-            name, sample = pool.variant.name, (now_s, pool.in_flight(), cores_of(pool), pool.batches())
-            self.series_of(name).sample(*sample)
-            if self.logbook is not None and name in self.logbook.variants:
-                self.logbook.series[self.logbook.variants.index(name)].sample(*sample)
+            self.take_sample(pool.variant.name, now_s, pool.in_flight(), cores_of(pool), pool.batches())
+
+    def take_sample(
+        self,
+        variant: str,
+        now_s: float,
+        outstanding: Sequence[int],
+        n_cores: int | None,
+        batches: Sequence[tuple[int, float]],
+    ) -> None:
+        """Record the requests, cores and batches of a variant's instances, as in `Series.sample`."""
+        self.series_of(variant).sample(now_s, outstanding, n_cores, batches)
+        if self.logbook is not None and variant in self.logbook.variants:
+            series = self.logbook.series[self.logbook.variants.index(variant)]
+            series.sample(now_s, outstanding, n_cores, batches)
 
     def series_of(self, variant: str) -> Series:
         """Return the counts of a variant, which are made if need be."""
@@ -173,11 +190,17 @@ class LiveEndpoints:
         Seconds on any steady clock.
     loop_clock : LoopClock, optional
         Clock of the event loop, whose lag sheds copies.
+    make : callable
+        Makes a live endpoint of its view and its mirror.
+    open_logbook : callable
+        Makes the logbook of an experiment, as `Logbook` does.
 
     Attributes
     ----------
     by_name : dict of str to LiveEndpoint
         Endpoints that were asked for, including deleted ones, whose counts stay.
+    ended : dict of str to Logbook
+        Logbooks of experiments that have ended, the last KEPT_LOGBOOKS of them.
     """
 
     def __init__(
@@ -190,9 +213,12 @@ class LiveEndpoints:
         routing: Mapping[str, str],
         clock: Callable[[], float],
         loop_clock: LoopClock | None = None,
+        make: Callable[[EndpointView, RequestMirror], LiveEndpoint] = LiveEndpoint,
+        open_logbook: Callable[..., Logbook] = Logbook,
     ):
         self.by_name: dict[str, LiveEndpoint] = {}
-        self._ended: dict[str, Logbook] = {}
+        self.ended: dict[str, Logbook] = {}
+        self._make, self._open_logbook = make, open_logbook
         self._view, self._sources = view, sources
         self._mirroring, self._copy_limits = mirroring, copy_limits
         self._routing, self._clock, self._loop_clock = routing, clock, loop_clock
@@ -214,17 +240,22 @@ class LiveEndpoints:
             view = self._view(name)
         except ShadowsimError:
             if live is not None and live.pools:
-                self._end(live)
+                self.end_logbook(live)
                 live.pools, live.shadow = {}, None
             raise
         if live is None:
-            mirror = RequestMirror(self._mirroring, self._copy_limits, self._random, self._loop_clock)
-            live = self.by_name[name] = LiveEndpoint(view, mirror)
+            live = self.add(view)
             self._follow(live)
         elif view.version != live.view.version or not live.pools:
             live.view = view
             self._follow(live)
         live.fresh_until_s = now + REFRESH_S
+        return live
+
+    def add(self, view: EndpointView) -> LiveEndpoint:
+        """Add an endpoint that serves nothing yet."""
+        mirror = RequestMirror(self._mirroring, self._copy_limits, self._random, self._loop_clock)
+        live = self.by_name[view.name] = self._make(view, mirror)
         return live
 
     def expire(self) -> None:
@@ -260,7 +291,7 @@ class LiveEndpoints:
         for live in self.by_name.values():
             if live.logbook is not None and live.logbook.experiment == experiment:
                 return live.logbook
-        return self._ended.get(experiment)
+        return self.ended.get(experiment)
 
     async def sample(self) -> None:
         """Record the concurrent requests of all endpoints; other work goes on meanwhile."""
@@ -279,12 +310,12 @@ class LiveEndpoints:
         experiment = view.experiment if view.shadow else None
         identity = experiment, view.experiment_s
         if live.logbook is not None and (live.logbook.experiment, live.logbook.created_s) != identity:
-            self._end(live)
+            self.end_logbook(live)
         if experiment is not None and live.logbook is None and view.shadow and live.shadow:
             names = view.shadow.source_name, view.shadow.variant.name
             source = live.pools.get(names[0])
             workers = source.n_workers if source else None, live.shadow.n_workers
-            live.logbook = Logbook(
+            live.logbook = self._open_logbook(
                 experiment=experiment,
                 endpoint=view.name,
                 variants=names,
@@ -304,14 +335,15 @@ class LiveEndpoints:
                 pool.variant = variant
                 pool.resize(variant.instance_count)
                 return pool
-        return VariantPool(variant, routing, self._sources.backend(variant, copies), self._random, copies)
+        return self._sources.pool(view, variant, routing, self._random, copies=copies)
 
-    def _end(self, live: LiveEndpoint) -> None:
+    def end_logbook(self, live: LiveEndpoint) -> None:
+        """Keep an endpoint's logbook, if it has one, among those of experiments that have ended."""
         if live.logbook is not None:
-            self._ended[live.logbook.experiment] = live.logbook
+            self.ended[live.logbook.experiment] = live.logbook
             live.logbook = None
-            while len(self._ended) > KEPT_LOGBOOKS:
-                del self._ended[next(iter(self._ended))]
+            while len(self.ended) > KEPT_LOGBOOKS:
+                del self.ended[next(iter(self.ended))]
 
 
 def _is_same(one: VariantView, other: VariantView) -> bool:

@@ -22,6 +22,7 @@ from configparser import Error as ConfigError
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote, unquote
 
 from shadowsim.errors import InputError, ShadowsimError, shown
@@ -98,6 +99,34 @@ class _Claim:
     signature: str
 
 
+class ReplayMemory(Protocol):
+    """What remembers requests to refuse their replays."""
+
+    def add(self, digest: bytes, now: float, kept_s: float) -> bool:
+        """Remember a request for some seconds, and return whether it is new."""
+        ...
+
+
+class _Remembered:
+    """The requests of one process."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+        self._order: deque[tuple[float, bytes]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, digest: bytes, now: float, kept_s: float) -> bool:
+        while self._order and (self._order[0][0] < now - kept_s or len(self._order) > _MOST_REMEMBERED):
+            self._seen.discard(self._order.popleft()[1])
+        if digest in self._seen:
+            return False
+        self._seen.add(digest)
+        self._order.append((now, digest))
+        return True
+
+
 class Verifier:
     """Verifies the signatures of requests.
 
@@ -109,12 +138,19 @@ class Verifier:
         Greatest difference between a request's date and the server's clock.
     refuse_replays : bool
         Whether a request that has come before is refused.
+    memory : ReplayMemory, optional
+        What remembers requests; one of its own by default.
     """
 
-    def __init__(self, secrets: Mapping[str, str], skew_s: float = SKEW_S, refuse_replays: bool = False):
+    def __init__(
+        self,
+        secrets: Mapping[str, str],
+        skew_s: float = SKEW_S,
+        refuse_replays: bool = False,
+        memory: ReplayMemory | None = None,
+    ):
         self._secrets, self._skew_s, self._refuses_replays = dict(secrets), skew_s, refuse_replays
-        self._seen: set[bytes] = set()
-        self._order: deque[tuple[float, bytes]] = deque()
+        self._memory = memory or _Remembered()
 
     def replace_secrets(self, secrets: Mapping[str, str]) -> None:
         """Verify with other keys from now on."""
@@ -124,11 +160,6 @@ class Verifier:
     def secrets(self) -> Mapping[str, str]:
         """Secret access keys by access key id."""
         return self._secrets
-
-    @property
-    def n_remembered(self) -> int:
-        """Number of requests that are remembered to refuse their replays."""
-        return len(self._order)
 
     def check_head(self, request: SignedRequest, now: float) -> _Claim:
         """Check all that can be checked without the body, and return what the request claims.
@@ -193,7 +224,9 @@ class Verifier:
         if not self._refuses_replays:
             return claim.scope[0]
         attempt = [value for name in _ATTEMPT for value in request.headers.get(name, ["-"])]
-        self._check_replay(hashlib.sha256("\n".join([expected, *attempt]).encode("utf-8", "replace")).digest(), now)
+        digest = hashlib.sha256("\n".join([expected, *attempt]).encode("utf-8", "replace")).digest()
+        if not self._memory.add(digest, now, 2 * self._skew_s):
+            raise InvalidSignatureError("The request has come before: its signature cannot be used again.")
         return claim.scope[0]
 
     def _check_date(self, stamp: str, day: str, now: float) -> None:
@@ -217,14 +250,6 @@ class Verifier:
                 f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
                 f"'{shown(day)}' != '{stamp[:8]}', from '{stamp}'."
             )
-
-    def _check_replay(self, digest: bytes, now: float) -> None:
-        while self._order and (self._order[0][0] < now - 2 * self._skew_s or len(self._order) > _MOST_REMEMBERED):
-            self._seen.discard(self._order.popleft()[1])
-        if digest in self._seen:
-            raise InvalidSignatureError("The request has come before: its signature cannot be used again.")
-        self._seen.add(digest)
-        self._order.append((now, digest))
 
 
 def signature(request: SignedRequest, names: list[str], stamp: str, scope: list[str], secret: str) -> str:

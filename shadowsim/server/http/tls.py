@@ -30,6 +30,9 @@ class Certificate:
         self._certificate, self._key = certificate, key
         self.context = self._read()
 
+    def __reduce__(self) -> tuple[type[Certificate], tuple[Path, Path]]:
+        return type(self), (self._certificate, self._key)
+
     def read_again(self) -> None:
         """Use what the files hold now for new connections; after an error what was in force stays.
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from shadowsim.frames import LOST_CAUSES, SERVER_LAG
+from shadowsim.frames import LOST_CAUSES, SERVER_CRASH, SERVER_LAG
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import BOUNDS_S, Totals
 from shadowsim.server.data_plane.live import LiveEndpoint
@@ -21,6 +21,7 @@ from shadowsim.server.data_plane.loop_clock import LoopClock
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _LABELS = ("endpoint", "variant", "role")
+_CAUSES = (*LOST_CAUSES, SERVER_LAG, SERVER_CRASH)
 SLICE_ENDPOINTS = 16
 
 
@@ -37,18 +38,18 @@ def prometheus_slices(
     names += sorted(captures.n_lost.keys() - endpoints.keys())
     for samples_of in (_invocations, _errors, _lost, _captured, _latency, _unanswered):
         for i, group in enumerate(groups):
-            yield _text(samples_of(group), is_first=i == 0)
+            yield family_text(samples_of(group), is_first=i == 0)
     for i in range(0, max(len(names), 1), 16 * SLICE_ENDPOINTS):
         captures_lost = CounterMetricFamily("shadowsim_captures_lost", "Capture lines lost", labels=("endpoint",))
         for name in names[i : i + 16 * SLICE_ENDPOINTS]:
             captures_lost.add_metric((name,), captures.n_lost.get(name, 0))
-        yield _text(captures_lost, is_first=i == 0)
+        yield family_text(captures_lost, is_first=i == 0)
     lag = CounterMetricFamily("shadowsim_loop_lag_seconds", "Time for which the server's event loop was late")
     lag.add_metric((), loop_clock.total_s)
-    yield _text(lag)
+    yield family_text(lag)
     held = GaugeMetricFamily("shadowsim_stream_held_bytes", "Bytes of streamed parts that wait for slow callers")
     held.add_metric((), n_held)
-    yield _text(held)
+    yield family_text(held)
 
 
 class _OneFamily:
@@ -62,7 +63,7 @@ class _OneFamily:
         return (self._family,)
 
 
-def _text(family: Metric, *, is_first: bool = True) -> bytes:
+def family_text(family: Metric, *, is_first: bool = True) -> bytes:
     """Return a family's lines; those that describe it only for the first of its slices."""
     text = generate_latest(_OneFamily(family))  # which asks for nothing but `collect`
     if is_first:
@@ -100,7 +101,7 @@ def _lost(group: _Group) -> Metric:
     labels_of_lost = (*_LABELS, "cause")
     family = CounterMetricFamily("shadowsim_copies_lost", "Copies that were lost, by cause", labels=labels_of_lost)
     for labels, totals in _totals(group):
-        for cause in sorted({*totals.lost, *((*LOST_CAUSES, SERVER_LAG) if labels[2] == "shadow" else ())}):
+        for cause in sorted({*totals.lost, *(_CAUSES if labels[2] == "shadow" else ())}):
             family.add_metric((*labels, cause), totals.lost.get(cause, 0))
     return family
 

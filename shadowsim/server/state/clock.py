@@ -78,6 +78,18 @@ class Clock:
         clock._anchor = steady(), begin_s
         return clock
 
+    @classmethod
+    def alongside(cls, origin: Origin, anchor: tuple[float, float]) -> Clock:
+        """Return the clock that another process of this machine runs, from its origin and anchor."""
+        clock = cls(*origin)
+        clock._anchor = anchor
+        return clock
+
+    @property
+    def anchor(self) -> tuple[float, float]:
+        """One moment in steady and in scaled time, from which the clock runs on if the wall clock is set back."""
+        return self._anchor
+
     @property
     def origin(self) -> Origin:
         """What a store must keep to resume this clock."""

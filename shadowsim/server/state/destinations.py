@@ -80,7 +80,7 @@ class S3:
     """
 
     def __init__(self, endpoint_url: str, timeout_s: float = WRITE_S):
-        self._timeout_s = timeout_s
+        self._endpoint_url, self._timeout_s = endpoint_url, timeout_s
         try:
             import s3fs
         except ImportError:
@@ -91,6 +91,9 @@ class S3:
             skip_instance_cache=True,
             use_listings_cache=False,
         )
+
+    def __reduce__(self) -> tuple[type[S3], tuple[str, float]]:
+        return type(self), (self._endpoint_url, self._timeout_s)
 
     def write(self, bucket: str, key: str, data: bytes) -> None:
         """Put an object, which S3 does whole or not at all.

@@ -36,14 +36,15 @@ def changed_rows(world: World) -> Iterator[tuple[str, str, str]]:
         for name in records.changed:
             if name in records:
                 yield kind, name, _text(records[name])
-    once = {
-        "now_s": world.now_s,
-        "transition_s": world.transition_s,
-        "probed": world.probed,
-        "choices": asdict(world.choices),
-        "n_changes": world.n_changes,
-    }
-    yield ACCOUNT, "", _text(once)
+    yield _account_row(world)
+
+
+def all_rows(world: World) -> Iterator[tuple[str, str, str]]:
+    """Yield (kind, name, JSON text) of all rows, which make the same account again."""
+    for kind, records in world.records.items():
+        for name, record in records.items():
+            yield kind, name, _text(record)
+    yield _account_row(world)
 
 
 def restore(world: World, rows: Iterable[tuple[str, str, str]]) -> None:
@@ -73,6 +74,17 @@ def restore(world: World, rows: Iterable[tuple[str, str, str]]) -> None:
     for kind, read in records.items():
         world.records[kind].update(read)  # not assignments: nothing has changed
     transitions.reschedule(world, everything=True)
+
+
+def _account_row(world: World) -> tuple[str, str, str]:
+    once = {
+        "now_s": world.now_s,
+        "transition_s": world.transition_s,
+        "probed": world.probed,
+        "choices": asdict(world.choices),
+        "n_changes": world.n_changes,
+    }
+    return ACCOUNT, "", _text(once)
 
 
 def forget_changes(world: World) -> None:

@@ -77,6 +77,11 @@ class Store:
     wall, steady : callable
         The wall clock, and one that is never set.
 
+    Attributes
+    ----------
+    tell : callable or None
+        Gets the number, moment, kind and JSON text of each event that is accepted from now on.
+
     Raises
     ------
     InputError
@@ -112,6 +117,7 @@ class Store:
             raise InputError("--db", "must name a file, or be :memory:", self.path)
         self.quotas = quotas or Quotas.read()
         self.throttle = Throttle(self.quotas)
+        self.tell: Callable[[int, float, str, str], None] | None = None
         self._snapshot_events = snapshot_events
         self._number, self._checksum = 0, ""  # of the last event
         self._next_snapshot, self._place, self._total = 0, 0, 0
@@ -187,6 +193,8 @@ class Store:
             self.world = self._fold()
             raise
         self._number, self._checksum = number, checksum
+        if self.tell is not None:
+            self.tell(number, at_s, kind, text)
         if self.is_kept:  # also so that damage to this event in the -wal file does not look like its end
             self._keep_time()
         if number >= self._next_snapshot:

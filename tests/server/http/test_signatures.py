@@ -86,7 +86,7 @@ def test_equal_requests_within_a_second_are_accepted_as_on_aws():
     request, now = signed()
     verifier = Verifier({KEY: SECRET})
     assert [verifier.check(request, now) for _ in range(4)] == [KEY] * 4
-    assert verifier.n_remembered == 0
+    assert len(verifier._memory) == 0
 
 
 def test_a_request_is_good_once_if_replays_are_refused():
@@ -106,7 +106,7 @@ def test_requests_too_old_to_be_accepted_are_forgotten(monkeypatch):
         date = start + timedelta(seconds=100 * i)
         monkeypatch.setattr("botocore.auth.get_current_datetime", lambda date=date: date.replace(tzinfo=None))
         verifier.check(*signed())
-    assert 300 / 100 <= verifier.n_remembered <= 2 * 300 / 100 + 1
+    assert 300 / 100 <= len(verifier._memory) <= 2 * 300 / 100 + 1
 
 
 @pytest.mark.parametrize(

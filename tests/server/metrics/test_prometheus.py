@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from served import endpoint, served
 
-from shadowsim.frames import LOST_CAUSES, SERVER_LAG
+from shadowsim.frames import LOST_CAUSES, SERVER_CRASH, SERVER_LAG
 from shadowsim.server.data_plane import counts
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import BOUNDS_S, Series
@@ -67,7 +67,7 @@ def test_counters_without_events_are_zero_and_not_absent():
     live.shadows.add("v")
     values = scraped(live)
     causes = {dict(labels)["cause"] for name, labels in values if name == "shadowsim_copies_lost_total"}
-    assert causes == {*LOST_CAUSES, SERVER_LAG}
+    assert causes == {*LOST_CAUSES, SERVER_LAG, SERVER_CRASH}
     assert values["shadowsim_captures_lost_total", ()] == 0
     assert set(values.values()) == {0}
 

@@ -5,7 +5,7 @@ import logging
 import sys
 from datetime import UTC, datetime, timedelta
 
-from shadowsim.cli.log_format import JsonFormatter
+from shadowsim.server.log_format import JsonFormatter
 
 
 def test_a_line_is_an_object_with_its_time_and_the_traceback():

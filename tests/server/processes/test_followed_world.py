@@ -1,0 +1,134 @@
+"""The account as workers follow it: equal to the store's after every event, and by the clock without any."""
+
+import json
+from dataclasses import asdict
+from random import Random
+
+import pytest
+from rehearsed_account import DAY, SHADOW, SOURCE, T0, experiment, production, shadow_mode_config
+
+from shadowsim.errors import ShadowsimError, ThrottlingError
+from shadowsim.server.control.actions import handle
+from shadowsim.server.processes.followed_world import EVENT, FollowedWorld, SharedThrottle, world_message
+from shadowsim.server.processes.links import decoded, encoded
+from shadowsim.server.processes.shared_memory import SharedMemory, make_block
+from shadowsim.server.state import snapshot
+from shadowsim.server.state.quotas import Quotas
+from shadowsim.server.state.store import Store
+from shadowsim.server.state.views import endpoint_view
+
+ROLE = "arn:aws:iam::111122223333:role/r"
+LIVE = {"Name": "bert"}
+ACTIONS = [
+    ("StartInferenceExperiment", LIVE),
+    ("StopInferenceExperiment", {**LIVE, "ModelVariantActions": {SOURCE: "Retain", SHADOW: "Remove"}}),
+    ("StopInferenceExperiment", {**LIVE, "ModelVariantActions": {SOURCE: "Remove", SHADOW: "Promote"}}),
+    ("UpdateInferenceExperiment", {**LIVE, "ShadowModeConfig": shadow_mode_config(7)}),
+    ("DeleteInferenceExperiment", LIVE),
+    ("CreateInferenceExperiment", experiment()),
+    ("CreateEndpoint", {"EndpointName": "live", "EndpointConfigName": "config"}),
+    ("UpdateEndpoint", {"EndpointName": "live", "EndpointConfigName": "config"}),
+    ("DeleteEndpoint", {"EndpointName": "live"}),
+]
+
+
+class Account:
+    """A store whose clock the test moves, and what it tells."""
+
+    def __init__(self, **options):
+        self.now, self.told = T0, []
+        self.store = Store(transition_s=60.0, wall=lambda: self.now, steady=lambda: self.now, **options)
+        self.store.tell = lambda *event: self.told.append((EVENT, *event))
+        for model in ("old", "new"):
+            self("CreateModel", {"ModelName": model, "PrimaryContainer": {"Image": "i"}, "ExecutionRoleArn": ROLE})
+        self("CreateEndpointConfig", {"EndpointConfigName": "config", "ProductionVariants": [production()]})
+
+    def __call__(self, action, body):
+        return handle(action, body, self.now, self.store)
+
+    def events(self):
+        events, self.told = self.told, []
+        return [decoded(encoded(event)) for event in events]
+
+
+def follower(account):
+    world = FollowedWorld(SharedThrottle(SharedMemory(make_block()), Quotas({})))
+    assert world.take(decoded(encoded(world_message(account.store))))
+    return world
+
+
+def rows(world):
+    return sorted(snapshot.all_rows(world))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_follower_has_the_same_account(seed):
+    rng, account = Random(seed), Account()
+    world = follower(account)
+    account.events()
+    n_accepted = 0
+    for _ in range(60):
+        account.now += rng.choice([0.0, 0.001, 30.0, 61.0, DAY])
+        # the follower's clock may be ahead by some ms, or it looks later
+        for ahead_s in rng.choice([(), (0.0,), (-0.5, 0.0), (0.002,)]):
+            world.world_at(account.now + ahead_s)
+        try:
+            account(*rng.choice(ACTIONS))
+            n_accepted += 1
+        except ShadowsimError:
+            pass
+        for event in account.events():
+            if not world.take(event):
+                world = follower(account)
+        now = max(account.now, world.world.now_s)
+        assert rows(world.world_at(now)) == rows(account.store.world_at(now))
+    assert n_accepted > 5
+    assert world.number == account.store.n_events()
+
+
+def test_a_schedule_ends_although_nobody_tells():
+    account = Account()
+    account("CreateInferenceExperiment", experiment(Schedule={"StartTime": T0 + 100.0, "EndTime": T0 + 100.0 + DAY}))
+    world = follower(account)
+    views = {t: endpoint_view(world, "live", T0 + t).shadow for t in (161.0, 100.0 + DAY + 130.0)}
+    assert views[161.0].variant.name == SHADOW
+    assert views[100.0 + DAY + 130.0] is None
+
+
+def test_an_event_before_a_transition_that_was_made_asks_for_the_account():
+    account = Account()
+    account("CreateInferenceExperiment", experiment(Schedule={"StartTime": T0 + 100.0, "EndTime": T0 + 100.0 + DAY}))
+    world = follower(account)
+    account.events()
+    world.world_at(T0 + 100.001)  # it has begun here
+    account.now = T0 + 99.999
+    account("UpdateInferenceExperiment", {**LIVE, "Schedule": {"StartTime": T0 + 5_000.0}})
+    (event,) = account.events()
+    assert not world.take(event)
+    assert world.take(world_message(account.store))
+    assert world.world_at(T0 + 200.0).experiments["bert"].stage.status == "Created"
+    assert asdict(world.world.choices) == asdict(account.store.world.choices)
+
+
+def test_an_event_that_was_missed_asks_for_the_account():
+    account = Account()
+    world = follower(account)
+    account.events()
+    account("CreateEndpoint", {"EndpointName": "live", "EndpointConfigName": "config"})
+    account("DeleteModel", {"ModelName": "new"})
+    first, second = account.events()
+    assert not world.take(second)
+    assert world.take(first)
+    assert world.take(second)
+    assert json.loads(second[4]) == {"ModelName": "new"}
+
+
+def test_the_quota_of_invocations_is_shared():
+    memory = SharedMemory(make_block())
+    quotas = Quotas({"Rate of InvokeEndpoint requests": 2.0})
+    one, other = SharedThrottle(memory, quotas), SharedThrottle(memory, quotas)
+    one.admit("InvokeEndpoint")
+    other.admit("InvokeEndpoint")
+    with pytest.raises(ThrottlingError):
+        one.admit("InvokeEndpoint")
+    one.admit("CreateModel")  # another's, without a quota
