@@ -42,7 +42,16 @@ ORDER = [
         "testing",
         "report",
     ),
-    *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server", "cli"),
+    *(
+        "server.state",
+        "server.http",
+        "server.control",
+        "server.data_plane",
+        "server.metrics",
+        "server.page",
+        "server",
+        "cli",
+    ),
     "__main__",
 ]
 PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}

@@ -8,6 +8,7 @@
                                                         /completions
     GET  /ping                                          200 while the server answers, without a signature or a name
     GET  /metrics                                       Prometheus
+    GET  /, /shadowsim/page/..., /shadowsim/events      the live page, as page/site.py describes
     GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
 
 Everything runs in one event loop, but files are written and frames are built in threads. A defect of the server is
@@ -55,9 +56,11 @@ from shadowsim.server.http.access import (
     url_of,
 )
 from shadowsim.server.http.bearer_tokens import check_token, is_bearer
+from shadowsim.server.http.browser_sessions import BrowserSessions
 from shadowsim.server.http.signatures import SignedRequest, Verifier
 from shadowsim.server.http.streamed_replies import INTERNAL_STREAM_FAILURE, StreamedReply
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
+from shadowsim.server.page.site import Site
 from shadowsim.server.settings import Settings
 from shadowsim.server.state import views
 from shadowsim.server.state.quotas import INVOKE
@@ -111,6 +114,7 @@ class App:
         self.settings, self._store = settings, store
         self.url = ""
         self.token = None if settings.secrets is None else Token()
+        self._browsers = None if settings.secrets is None else BrowserSessions()
         self._hosts = Hosts(settings.host, settings.hosts)
         self._verifier = (
             None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s, settings.refuse_replays)
@@ -155,6 +159,7 @@ class App:
             clock=perf_counter,
             loop_clock=self.loop_clock,
         )
+        self._site = Site(self._store, self.endpoints, self._browsers, secure=s.certificate is not None)
         choices = self._store.world.choices
         shared = choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
@@ -187,6 +192,11 @@ class App:
         return [c for c in self.server.connections if id(c.transport) not in self._streams]
 
     @property
+    def page_link(self) -> str:
+        """The address of the live page; a link that works once if signatures are verified."""
+        return self._site.page_link(self.url)
+
+    @property
     def n_held_for_callers(self) -> int:
         """Bytes of parts of streamed answers that wait for slow callers."""
         return sum(stream.n_held for stream in self._streams.values())
@@ -197,6 +207,7 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._site.close()
         await self._runner.cleanup()
         left_s = max(self.settings.grace_s - (perf_counter() - began), 0.0)
         await asyncio.gather(*(live.mirror.drain(left_s) for live in self.endpoints.by_name.values()))
@@ -248,7 +259,10 @@ class App:
         self._hosts.check(request.headers.getall("Host", []))
         check_origin(request.method, request.headers)
         if request.method == "GET":
-            if self.token is not None:
+            page = await self._site.answer(request, path, query, self.url)
+            if page is not None:
+                return page
+            if self.token is not None and not (self._browsers and self._browsers.holds(request.headers)):
                 self.token.check(request.headers, query)
             return await self._page(path)
         other = _OTHER_INVOCATIONS.fullmatch(path)
@@ -262,7 +276,9 @@ class App:
         if self._verifier is not None and invoked and invoked[3] and is_bearer(authorization):
             check = partial(check_token, authorization, self._verifier.secrets, self.settings.skew_s, time())
             await self._check(request, check)
-        elif self._verifier is not None:
+        elif self._verifier is not None and not (
+            self._browsers and self._browsers.may_act(request.method, path, request.headers)
+        ):
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)

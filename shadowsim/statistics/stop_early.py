@@ -70,6 +70,13 @@ class Outlook:
     answers: tuple[float, float] | None = None
 
     @property
+    def name(self) -> str:
+        """The metric in words: "errors", "first token p99"."""
+        return (
+            self.metric.replace("error_rate", "errors").replace("ttft_", "first token ").replace("tpot_", "per token ")
+        )
+
+    @property
     def chance(self) -> float:
         """Chance of any decision at the last look; NaN if unknown."""
         return 1.0 - self.chances[NOT_ENOUGH] if self.chances else math.nan
@@ -108,13 +115,13 @@ class StopAdvice:
     @property
     def answer(self) -> str:
         """The advice in a sentence."""
-        undecided = _listed([o.metric for o in self.outlooks if o.outcome == NOT_ENOUGH])
+        undecided = _listed([o.name for o in self.outlooks if o.outcome == NOT_ENOUGH])
         match self.code:
             case "worse":
-                worse = _listed([o.metric for o in self.outlooks if o.outcome == WORSE])
+                worse = _listed([o.name for o in self.outlooks if o.outcome == WORSE])
                 return f"Yes: the shadow is certainly worse in {worse}; more data would not change that."
             case "decided":
-                return f"Yes: {_listed([o.metric for o in self.outlooks])} have their answer, and none is worse."
+                return f"Yes: {_listed([o.name for o in self.outlooks])} have their answer, and none is worse."
             case "ended":
                 return f"The last look has been made, and {undecided} stayed undecided."
             case "hopeless":
@@ -248,7 +255,7 @@ class _Plan:
 
 
 def _reason(outlook: Outlook, moment: Callable[[int], str], looks: int) -> str:
-    name, until = outlook.metric, outlook.next_look
+    name, until = outlook.name, outlook.next_look
     if outlook.outcome != NOT_ENOUGH:
         interval = "" if math.isinf(outlook.low) or math.isinf(outlook.high) else f", {_interval(outlook)}"
         return f"{name}: {outlook.verdict}{interval}."
@@ -267,19 +274,26 @@ def _reason(outlook: Outlook, moment: Callable[[int], str], looks: int) -> str:
         return f"{so_far}."
     ends = [f"{text} {100.0 * outlook.chances[code]:.0f} %" for code, text in _ENDINGS.items()]
     when = "" if until is None or until == looks else f" A decision is likely by look {until}, {moment(until)}."
-    half = _amount(outlook.half_width, outlook.unit).removeprefix("+")
-    return f"{so_far}. At the end it will be ± {half}; chances: {', '.join(ends)}.{when}"
+    half = _signed(outlook.half_width)[0].removeprefix("+")
+    return f"{so_far}. At the end it will be ± {half} {_unit(outlook)}; chances: {', '.join(ends)}.{when}"
 
 
 _ENDINGS = {WORSE: "worse", BETTER: "better", SAME: "no difference that matters", NOT_ENOUGH: "undecided"}
 
 
 def _interval(outlook: Outlook) -> str:
-    return f"{_amount(outlook.low, outlook.unit)} to {_amount(outlook.high, outlook.unit)}"
+    return f"{' to '.join(_signed(outlook.low, outlook.high))} {_unit(outlook)}"
 
 
-def _amount(x: float, unit: str) -> str:
-    return f"{100.0 * x:+.3g} {'%' if unit == 's' else 'points'}"
+def _signed(*shares: float) -> list[str]:
+    """Return shares in per cent with signs, all with as many decimals as the greatest needs for three digits."""
+    most = max(abs(100.0 * x) for x in shares)
+    decimals = min(max(2 - math.floor(math.log10(most)), 0), 6) if most > 0.0 else 0
+    return [f"{100.0 * x:+.{decimals}f}" for x in shares]
+
+
+def _unit(outlook: Outlook) -> str:
+    return "%" if outlook.unit == "s" else "points"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -62,10 +62,11 @@ def test_an_unknown_operation(tmp_path, choices, status):
 def test_lines_printed_at_the_start(tmp_path, scale):
     store = {"time_scale": scale, "path": str(tmp_path / "state.db")}
     with serving(tmp_path, store=store, secrets={"AKID": "secret"}) as server:
-        state, *scaled, url, one, two, three, region, authentication = startup_lines(server.app, server.store)
+        state, *scaled, url, page, one, two, three, region, authentication = startup_lines(server.app, server.store)
         assert state.endswith("state.db")
         assert [line.split(";")[0] for line in scaled] == ["schedules run 3600 times as fast"] * (scale > 1)
         assert url.endswith(server.url)
+        assert page.startswith(f"# live page: {server.url}/?key=")
         assert [one, two, three] == [f"export {name}={server.url}" for name in VARIABLES]
         assert region == "export AWS_DEFAULT_REGION=us-east-1"
         assert server.app.token.text in authentication

@@ -38,14 +38,14 @@ def test_chances_are_those_of_simulated_tests():
     at_look = true + rng.standard_normal(n) * error_end / math.sqrt(f)
     rest = true + rng.standard_normal(n) * error_end / math.sqrt(1.0 - f)
     at_end = f * at_look + (1.0 - f) * rest
-    chances, found = {code: [] for code in (WORSE, BETTER, SAME, NOT_ENOUGH)}, []
-    for d, e in zip(at_look, at_end, strict=True):
-        here = row(value=d, half=BOUNDS[look - 1] * error_end / math.sqrt(f))
+    rows, found = [], []
+    for i, (d, e) in enumerate(zip(at_look, at_end, strict=True)):
+        here = row(f"m{i}", d, BOUNDS[look - 1] * error_end / math.sqrt(f))
         if here["outcome"] == NOT_ENOUGH and abs(d) < 0.35:  # far from where the true differences end
-            (outlook,) = advice(here).outlooks
-            for code, chance in outlook.chances.items():
-                chances[code].append(chance)
+            rows.append(here)
             found.append(row(value=e, half=BOUNDS[-1] * error_end)["outcome"])
+    outlooks = advice(*rows, metrics=[here["metric"] for here in rows]).outlooks
+    chances = {code: [outlook.chances[code] for outlook in outlooks] for code in (WORSE, BETTER, SAME, NOT_ENOUGH)}
     assert len(found) > 500
     for code, predicted in chances.items():
         p = np.array(predicted)
@@ -94,12 +94,12 @@ def test_reasons_name_chances_intervals_and_moments():
         row("error_rate", 0.004, 0.001, unit="share", margin=0.001),
     ]
     p50, p99, first, errors = advice(*rows).reasons(lambda look: f"at {LOOKS[look - 1]:g}")
-    assert p50 == "p50: no difference larger than 10 %, -3 % to +7 %."
-    assert p99.startswith("p99: undecided, -1 % to +31 %. At the end it will be ± 6")
+    assert p50 == "p50: no difference larger than 10 %, -3.00 to +7.00 %."
+    assert p99.startswith("p99: undecided, -1.0 to +31.0 %. At the end it will be ± 6")
     assert p99.endswith("A decision is likely by look 4, at 0.5.")
     # 2,000 answers at a fifth of the test's 500 are there at 0.8 of it
     assert first.endswith("500 of the 2,000 needed by look 6, at 1.")
-    assert errors == "error_rate: worse, +0.3 points to +0.5 points."
+    assert errors == "errors: worse, +0.300 to +0.500 points."
 
 
 def test_a_table_without_the_metrics_and_looks_beyond_the_plan_are_refused():
