@@ -18,25 +18,30 @@ FLAGS = [
     "--disable-dev-shm-usage",
 ]
 REFUSED = re.compile("Failed to load resource: the server responded with a status of 4")  # as an action may be
+WAIT_MS = 20_000
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium():
     """Return the program of the browser; without one, skip the test, but fail it in CI."""
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("no chromium, and CI must have one")
-        pytest.skip("no chromium on this machine")
-    return program
+    return next(filter(None, map(shutil.which, PROGRAMS)), None) or _lacking("chromium")
+
+
+def _lacking(what):
+    if os.environ.get("CI"):
+        pytest.fail(f"no {what}, and CI must have it")
+    pytest.skip(f"no {what} on this machine")
 
 
 @contextmanager
 def browser():
     """Run a browser that playwright drives."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _lacking("playwright")
     program = chromium()
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         running = driver.chromium.launch(executable_path=program, args=FLAGS)
         try:
             yield running
@@ -61,3 +66,14 @@ def opened(running, url, *, width=1280, height=900, **context):
         assert [other for other in asked if not other.startswith((own, "data:"))] == []
     finally:
         session.close()
+
+
+def shown(page, name, text):
+    """Wait until the element of an id has a text, which is a regular expression."""
+    from playwright.sync_api import Error
+
+    element = page.locator(f"#{name}")
+    try:
+        element.filter(has_text=re.compile(text)).wait_for(timeout=WAIT_MS)
+    except Error:
+        pytest.fail(f"#{name} shows {element.inner_text()!r}, and not {text!r}")
