@@ -41,6 +41,19 @@ def test_a_token_is_valid_for_its_time():
         ("Bearer sagemaker-api-key-" + base64.b64encode(b"\xff\xfe").decode(), IncompleteSignatureError),
         ("Bearer", IncompleteSignatureError),
     ],
+    ids=[  # a token holds the time at which it was made: processes that share the tests must give it one name
+        "secret",
+        "key",
+        "action",
+        "expiry",
+        "service",
+        "region",
+        "short",
+        "empty",
+        "not base64",
+        "not text",
+        "scheme alone",
+    ],
 )
 def test_other_tokens_are_refused(authorization, error):
     with pytest.raises(error):
