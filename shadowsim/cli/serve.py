@@ -398,7 +398,9 @@ def _allow_connections() -> None:
 
 
 def startup_lines(app: App, store: Store) -> Iterator[str]:
-    """Yield the lines printed at the start: where state is kept, the URL, and the variables that boto3 needs."""
+    """Yield the lines printed at the start: where state is kept, the URLs, and the variables that boto3 needs."""
+    from shadowsim.server.http.browser_sessions import first_link
+
     if store.is_kept:
         yield f"state is kept in {store.path}"
     else:
@@ -408,7 +410,7 @@ def startup_lines(app: App, store: Store) -> Iterator[str]:
         yield f"schedules run {store.clock.scale:g} times as fast; their clock shows {scaled:%Y-%m-%dT%H:%M:%SZ}"
     yield f"shadowsim serves at {app.url}"
     once = "" if app.token is None else " (for one browser, once; then the log tells the next link)"
-    yield f"# live page: {app.page_link}{once}"
+    yield f"# live page: {first_link(app.url, app.token)}{once}"
     for name in VARIABLES:
         yield f"export {name}={app.url}"
     yield f"export AWS_DEFAULT_REGION={store.region}"

@@ -114,7 +114,6 @@ class App:
         self.settings, self._store = settings, store
         self.url = ""
         self.token = None if settings.secrets is None else Token()
-        self._browsers = None if settings.secrets is None else BrowserSessions()
         self._hosts = Hosts(settings.host, settings.hosts)
         self._verifier = (
             None if settings.secrets is None else Verifier(settings.secrets, settings.skew_s, settings.refuse_replays)
@@ -159,6 +158,7 @@ class App:
             clock=perf_counter,
             loop_clock=self.loop_clock,
         )
+        self._browsers = None if self.token is None else BrowserSessions(self.token)
         self._site = Site(self._store, self.endpoints, self._browsers, secure=s.certificate is not None)
         choices = self._store.world.choices
         shared = choices.event_id == "shared"

@@ -6,17 +6,20 @@ is HttpOnly, so that no script can read it, and SameSite=Strict, so that no othe
 ports of the same host count as the same site for cookies, but not for the checks of access.py: an action by cookie must
 have an Origin, which is then the server's own.
 
-A session ends after twelve hours, with the browser, or with the server.
+A session ends after twelve hours, with the browser, or with the server. The first link follows from the token of pages,
+so that whoever prints it need not be the process that answers.
 """
 
 from __future__ import annotations
 
 import hmac
 import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from time import monotonic
 
-from shadowsim.server.http.access import ForbiddenError
+from shadowsim.server.http.access import ForbiddenError, Token
 
 LASTS_S, MOST_SESSIONS = 43_200.0, 64
 COOKIE = "shadowsim-session"
@@ -27,6 +30,8 @@ class BrowserSessions:
 
     Parameters
     ----------
+    token : Token
+        Token of pages.
     clock : callable
         Seconds on a steady clock.
 
@@ -36,8 +41,8 @@ class BrowserSessions:
         Key of the link.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic):
-        self.key = secrets.token_urlsafe(24)
+    def __init__(self, token: Token, clock: Callable[[], float] = monotonic):
+        self.key = first_key(token)
         self._clock = clock
         self._ends_s: dict[str, float] = {}  # by session, the oldest first
 
@@ -68,6 +73,16 @@ class BrowserSessions:
         """Return whether a request is an action of this server's own page, which needs no signature."""
         is_action = method == "POST" and path == "/" and "X-Amz-Target" in headers and "Origin" in headers
         return is_action and self.holds(headers)
+
+
+def first_key(token: Token) -> str:
+    """Return the key of the first link of a server with this token of pages."""
+    return urlsafe_b64encode(sha256(f"first link {token.text}".encode()).digest()[:24]).decode()
+
+
+def first_link(url: str, token: Token | None) -> str:
+    """Return the address of the page when the server starts; it works once if there is a token."""
+    return f"{url}/" if token is None else f"{url}/?key={first_key(token)}"
 
 
 def set_cookie(session: str, secure: bool) -> str:

@@ -160,7 +160,7 @@ def _write(folder: Path, logbook: Logbook, upto_s: float, age_s: float, question
         n_read, columns = read
         before = columns["arrival_s"] < upto_s
         parts.append({name: values[before] for name, values in columns.items()})
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS} if parts else {}
+    rows: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS} if parts else {}
     np.savez(folder / "rows.npz", **rows)
 
 

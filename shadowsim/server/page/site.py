@@ -87,7 +87,7 @@ class Site:
 
     def __init__(self, store: Store, endpoints: LiveEndpoints, sessions: BrowserSessions | None, secure: bool):
         self._store, self._endpoints, self._sessions, self._secure = store, endpoints, sessions, secure
-        self._watched: dict[tuple[str, float], _Watched] = {}
+        self._watched: dict[str, _Watched] = {}  # by experiment
         self._made: dict[str, tuple[float, asyncio.Task[bytes]]] = {}  # by experiment, when its event was begun
         self._n_viewers = 0
         self._closing = asyncio.Event()

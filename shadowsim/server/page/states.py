@@ -18,6 +18,7 @@ from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.page.looks import Looks
 from shadowsim.server.state.account import ExperimentRecord, World
+from shadowsim.server.state.fleet import Body
 
 MOST_LISTED = 100
 
@@ -54,7 +55,7 @@ def experiment_state(world: World, record: ExperimentRecord, live: LiveEndpoint 
     allowed = world.choices.table.get(stage.status, {})
     sides = {}
     for role, name in zip(ROLES, (record.source_name, record.shadow_name), strict=True):
-        variant = next((v for v in record.request["ModelVariants"] if v["VariantName"] == name), {})
+        variant: Body = next((v for v in record.request["ModelVariants"] if v["VariantName"] == name), {})
         pool = variant.get("InfrastructureConfig", {}).get("RealTimeInferenceConfig", {})
         sides[role] = {
             "variant": name,

@@ -181,7 +181,7 @@ class Timeline:
         return self._drawn[key]
 
     def _whole(self, role: int) -> dict[str, float | None]:
-        values = {}
+        values: dict[str, float | None] = {}
         for kind, prefix in ((_LATENCY, ""), (_FIRST_TOKEN, "first_")):
             of_kind = _quantiles(self._counts[kind, :, role].sum(axis=0))
             values |= {prefix + name: rounded(x) for name, x in of_kind.items()}
