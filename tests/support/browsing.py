@@ -18,7 +18,7 @@ FLAGS = [
     "--disable-dev-shm-usage",
 ]
 REFUSED = re.compile("Failed to load resource: the server responded with a status of 4")  # as an action may be
-WAIT_MS = 20_000
+WAIT_MS = 60_000  # deadline of waits that take a second
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -37,7 +37,7 @@ from shadowsim.server.state.account import ExperimentRecord
 from shadowsim.server.state.store import Store
 
 EVENTS, FILES = "/shadowsim/events", "/shadowsim/page/"
-PERIOD_S, MOST_VIEWERS, KEPT_WATCHED = 1.0, 64, 32
+PERIOD_S, MOST_VIEWERS, KEPT_WATCHED = 1.0, 64, 16
 _STYLE = ("shadowsim.report", "report.css"), ("shadowsim.server.page", "page.css")
 _SCRIPTS = ("page.js", "charts.js", "words.js")
 _POLICY = (
@@ -153,6 +153,9 @@ class Site:
                     event = await self._event(experiment)
                 except ShadowsimError as error:  # as of a full disk
                     event = json.dumps({"problem": str(error)}).encode()
+                except Exception:
+                    _LOG.exception("a defect of the server while describing an experiment for the page")
+                    break  # the browser asks again
                 await response.write(b"event: state\ndata: " + event + b"\n\n")
                 try:
                     await asyncio.wait_for(self._closing.wait(), PERIOD_S)
