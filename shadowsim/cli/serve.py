@@ -410,7 +410,7 @@ def startup_lines(app: App, store: Store) -> Iterator[str]:
         yield f"schedules run {store.clock.scale:g} times as fast; their clock shows {scaled:%Y-%m-%dT%H:%M:%SZ}"
     yield f"shadowsim serves at {app.url}"
     once = "" if app.token is None else " (for one browser, once; then the log tells the next link)"
-    yield f"# live page: {first_link(app.url, app.token)}{once}"
+    yield f"live page: {first_link(app.url, app.token)}{once}"
     for name in VARIABLES:
         yield f"export {name}={app.url}"
     yield f"export AWS_DEFAULT_REGION={store.region}"

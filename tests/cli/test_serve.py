@@ -66,7 +66,7 @@ def test_lines_printed_at_the_start(tmp_path, scale):
         assert state.endswith("state.db")
         assert [line.split(";")[0] for line in scaled] == ["schedules run 3600 times as fast"] * (scale > 1)
         assert url.endswith(server.url)
-        assert page.startswith(f"# live page: {server.url}/?key=")
+        assert page.startswith(f"live page: {server.url}/?key=")
         assert [one, two, three] == [f"export {name}={server.url}" for name in VARIABLES]
         assert region == "export AWS_DEFAULT_REGION=us-east-1"
         assert server.app.token.text in authentication
