@@ -203,7 +203,7 @@ function sides(one) {
     ...(hasFirst ? ["p50", "p95", "p99"].map((q) => [`first token ${q}`, (role) => time(whole[role][`first_${q}`])]) : []),
     ["errors", errors],
     ["in flight", (role) => count(one.sides[role].in_flight)],
-    ["utilisation, last minute", (role) => (used ? percent(used[role].at(-1)) : NONE)],
+    ["utilisation", (role) => (used ? percent(used[role].at(-1)) : NONE)],
   ];
   fill("sides", rows.map(([name, text]) => {
     const row = node("tr", "");
