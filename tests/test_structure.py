@@ -45,7 +45,7 @@ ORDER = [
         "testing",
         "report",
     ),
-    *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server"),
+    *("server.state", "server.http", "server.control", "server.data_plane", "server.metrics", "server.page", "server"),
     *("server.processes", "cli"),
     "__main__",
 ]

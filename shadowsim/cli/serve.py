@@ -404,7 +404,9 @@ def _handle_signals(stopping: asyncio.Event, start_reload: Callable[[], None], a
 
 
 def startup_lines(app: App | Supervisor, store: Store | StoreFacts) -> Iterator[str]:
-    """Yield the lines printed at the start: where state is kept, the URL, and the variables that boto3 needs."""
+    """Yield the lines printed at the start: where state is kept, the URLs, and the variables that boto3 needs."""
+    from shadowsim.server.http.browser_sessions import first_link
+
     if store.is_kept:
         yield f"state is kept in {store.path}"
     else:
@@ -417,6 +419,8 @@ def startup_lines(app: App | Supervisor, store: Store | StoreFacts) -> Iterator[
             what = "nothing scales until RegisterScalableTarget and PutScalingPolicy say so"
             yield f"{name}: {what}; out_points, in_points and delay_s are those of its scaling"
     yield f"shadowsim serves at {app.url}"
+    once = "" if app.token is None else " (for one browser, once; then the log tells the next link)"
+    yield f"live page: {first_link(app.url, app.token)}{once}"
     for name in VARIABLES:
         yield f"export {name}={app.url}"
     yield f"export AWS_DEFAULT_REGION={store.region}"

@@ -8,6 +8,7 @@ control     checks and answers the control-plane actions
 data_plane  invokes containers or simulated backends, mirrors requests, captures both
 http        guards the port: hosts, bodies, signatures
 metrics     publishes CloudWatch's API and Prometheus' page
+page        shows live experiments in a browser
 state       keeps the event log and the account folded from it
 app         serves all of these on one port
 log_format  formats the lines of the log

@@ -9,6 +9,7 @@
                                                         /completions
     GET  /ping                                          200 while the server answers, without a signature or a name
     GET  /metrics                                       Prometheus
+    GET  /, /shadowsim/page/..., /shadowsim/events      the live page, as page/site.py describes
     GET  /shadowsim/experiments/<name>/<frame>.<form>   windows, latency or requests, as parquet or json
 
 Everything runs in one event loop, but files are written and frames are built in threads. A defect of the server is
@@ -58,9 +59,11 @@ from shadowsim.server.http.access import (
     url_of,
 )
 from shadowsim.server.http.bearer_tokens import check_token, is_bearer
+from shadowsim.server.http.browser_sessions import BrowserSessions
 from shadowsim.server.http.signatures import ReplayMemory, SignedRequest, Verifier
 from shadowsim.server.http.streamed_replies import INTERNAL_STREAM_FAILURE, StreamedReply
 from shadowsim.server.metrics import cloudwatch, cloudwatch_wire
+from shadowsim.server.page.site import Site
 from shadowsim.server.settings import Settings
 from shadowsim.server.state import views
 from shadowsim.server.state.quotas import INVOKE, Quotas
@@ -141,6 +144,8 @@ class App:
         self._sessions, self._containers = open_containers(s, self.loop_clock)
         preload()
         self._open_data_plane()
+        self._browsers = None if self.token is None else BrowserSessions(self.token)
+        self._site = Site(self._store, self.endpoints, self._browsers, secure=s.certificate is not None)
         self._unknown_operation = self._store.world.choices.unknown_operation
         self.server = open_server(self._answer, refused, s.silent_s)
         stalled_writes = StalledWrites(s.body_s, perf_counter)
@@ -193,6 +198,11 @@ class App:
         return [c for c in self.server.connections if id(c.transport) not in self._streams]
 
     @property
+    def page_link(self) -> str:
+        """The address of the live page; a link that works once if signatures are verified."""
+        return self._site.page_link(self.url)
+
+    @property
     def n_held_for_callers(self) -> int:
         """Bytes of parts of streamed answers that wait for slow callers."""
         return sum(stream.n_held for stream in self._streams.values())
@@ -203,6 +213,7 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._site.close()
         await self._runner.cleanup()
         left_s = max(self.settings.grace_s - (perf_counter() - began), 0.0)
         await self._close_data_plane(left_s)
@@ -289,7 +300,10 @@ class App:
         self._hosts.check(request.headers.getall("Host", []))
         check_origin(request.method, request.headers)
         if request.method == "GET":
-            if self.token is not None:
+            page = await self._site.answer(request, path, query, self.url)
+            if page is not None:
+                return page
+            if self.token is not None and not (self._browsers and self._browsers.holds(request.headers)):
                 self.token.check(request.headers, query)
             return await self._page(path)
         other = _OTHER_INVOCATIONS.fullmatch(path)
@@ -303,7 +317,9 @@ class App:
         if self._verifier is not None and invoked and invoked[3] and is_bearer(authorization):
             check = partial(check_token, authorization, self._verifier.secrets, self.settings.skew_s, time())
             await self._check(request, check)
-        elif self._verifier is not None:
+        elif self._verifier is not None and not (
+            self._browsers and self._browsers.may_act(request.method, path, request.headers)
+        ):
             headers: dict[str, list[str]] = {}
             for name, value in request.headers.items():
                 headers.setdefault(name.lower(), []).append(value)

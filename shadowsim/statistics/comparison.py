@@ -14,7 +14,7 @@ Copied requests are also compared one by one with their copies: the rows `paired
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ def compare(
     ttft_slo_s: float | str | None = None,
     tpot_slo_s: float | str | None = None,
     look: int | None = None,
-    looks: int | None = None,
+    looks: int | Sequence[float] | None = None,
     spending: str = DEFAULT_SPENDING,
     method: str | None = None,
 ) -> pd.DataFrame:
@@ -95,8 +95,9 @@ def compare(
         Add ttft_slo_miss and tpot_slo_miss, where both variants serve tokens: the share of first tokens that take
         longer than this, and of answers whose mean time between tokens is longer.
     look, looks : int, optional
-        This is look number `look` of `looks` planned ones at equal distances. The intervals are wide enough for all
-        looks together to be wrong no more often than 1 - confidence.
+        This is look number `look` of `looks` planned ones at equal distances; or `looks` are the parts of the whole
+        test that the planned ones see, as in [0.1, 0.5, 1]. The intervals are wide enough for all looks together to be
+        wrong no more often than 1 - confidence.
     spending : str
         Division of the level among the looks: "obrien-fleming" or "pocock".
     method : str, optional

@@ -47,13 +47,33 @@ def spent(spending: str, fraction: float, alpha: float) -> float:
     return 4.0 * float(ndtr(ndtri(alpha / 4.0) / math.sqrt(fraction)))
 
 
-def bounds(looks: int, alpha: float = 0.05, spending: str = "obrien-fleming") -> Floats:
-    """Return the two-sided bounds of |z| at equally spaced looks.
+def fractions_of(looks: int | Sequence[float]) -> Floats:
+    """Return the part of the information that each planned look has, shape (looks,); equal steps for a number of looks.
+
+    Raises
+    ------
+    InputError
+        When there are not 1 to 100 looks, or fractions do not increase from above 0 to 1.
+    """
+    if isinstance(looks, int):
+        if not 1 <= looks <= MOST_LOOKS:
+            raise InputError("looks", f"must be an integer from 1 to {MOST_LOOKS}", looks)
+        return np.arange(1, looks + 1) / looks
+    fractions = np.asarray(looks, np.float64)
+    if fractions.ndim != 1 or not 1 <= fractions.size <= MOST_LOOKS:
+        raise InputError("looks", f"must be an integer from 1 to {MOST_LOOKS}, or so many fractions", looks)
+    if not (np.diff(fractions, prepend=0.0) > 0.0).all() or fractions[-1] != 1.0:
+        raise InputError("looks", "must be fractions of the whole test that increase from above 0 to 1", looks)
+    return fractions
+
+
+def bounds(looks: int | Sequence[float], alpha: float = 0.05, spending: str = "obrien-fleming") -> Floats:
+    """Return the two-sided bounds of |z| at planned looks.
 
     Parameters
     ----------
-    looks : int
-        Number of planned looks, 1 to 100.
+    looks : int or sequence of float
+        Number of looks at equal distances, 1 to 100; or the part of the whole test that each has seen, up to 1.
     alpha : float
         Level of all looks together.
     spending : str
@@ -71,60 +91,69 @@ def bounds(looks: int, alpha: float = 0.05, spending: str = "obrien-fleming") ->
     """
     from scipy.optimize import brentq  # type: ignore[import-untyped]  # takes half a second: only when needed
 
-    if not isinstance(looks, int) or not 1 <= looks <= MOST_LOOKS:
-        raise InputError("looks", f"must be an integer from 1 to {MOST_LOOKS}", looks)
-    goal = np.diff([0.0, *(spent(spending, k / looks, alpha) for k in range(1, looks + 1))])
-    walk, z_bounds = _StoppedWalk(), []
-    for k in range(looks):
-        scale = math.sqrt((k + 1) / looks)
+    fractions = fractions_of(looks)
+    goals = np.diff([spent(spending, t, alpha) for t in fractions.tolist()], prepend=0.0)
+    walk, z_bounds = _StoppedWalk(fractions), []
+    for fraction, goal in zip(fractions, goals, strict=True):
+        scale = math.sqrt(fraction)
 
-        def excess(z: float, scale: float = scale, goal: float = goal[k]) -> float:
-            return walk.leaving(z * scale, 1.0 / looks) - goal
+        def excess(z: float, scale: float = scale, goal: float = goal) -> float:
+            return walk.leaving(z * scale) - goal
 
-        z = float(brentq(excess, 0.0, _FAR, xtol=1e-10)) if excess(_FAR) < 0.0 < goal[k] else math.inf
+        z = float(brentq(excess, 0.0, _FAR, xtol=1e-10)) if excess(_FAR) < 0.0 < goal else math.inf
         z_bounds.append(z)
-        walk.step(min(z, _FAR) * scale, 1.0 / looks)
+        walk.stop(min(z, _FAR) * scale)
     return np.array(z_bounds)
 
 
-def exit_probabilities(bounds: Sequence[float] | Floats) -> Floats:
-    """Return the probability to pass the |z| bounds for the first time at each of equally spaced looks, without effect.
+def exit_probabilities(bounds: Sequence[float] | Floats, looks: Sequence[float] | None = None) -> Floats:
+    """Return the probability to pass the |z| bounds for the first time at each of the looks, without effect.
 
     Parameters
     ----------
     bounds : sequence of float, shape (looks,)
+    looks : sequence of float, shape (looks,), optional
+        The part of the whole test that each has seen; by default equal steps.
 
     Returns
     -------
     ndarray of float64, shape (looks,)
     """
-    z = np.asarray(bounds, np.float64)
-    walk, probabilities = _StoppedWalk(), []
-    for k in range(z.size):
-        bound = min(float(z[k]), _FAR) * math.sqrt((k + 1) / z.size)
-        probabilities.append(walk.leaving(bound, 1.0 / z.size))
-        walk.step(bound, 1.0 / z.size)
+    fractions = fractions_of(len(bounds) if looks is None else looks)
+    walk, probabilities = _StoppedWalk(fractions), []
+    for z, fraction in zip(bounds, fractions, strict=True):
+        bound = min(float(z), _FAR) * math.sqrt(fraction)
+        probabilities.append(walk.leaving(bound))
+        walk.stop(bound)
     return np.array(probabilities)
 
 
 class _StoppedWalk:
-    """Brownian motion that stops at bounds: the distribution of the position where it has not stopped."""
+    """Brownian motion that stops at bounds: the distribution of the position where it has not stopped.
 
-    def __init__(self) -> None:
-        self.at: Floats = np.zeros(1)
-        self.mass: Floats = np.ones(1)
+    Parameters
+    ----------
+    moments : ndarray of float64, shape (looks,)
+        When it is looked at, ascending.
+    """
 
-    def leaving(self, bound: float, time: float) -> float:
-        """Return the probability to be outside the bounds after a time."""
-        sd = math.sqrt(time)
-        return float(self.mass @ (ndtr((-bound - self.at) / sd) + ndtr((self.at - bound) / sd)))
+    def __init__(self, moments: Floats) -> None:
+        self._sds = np.sqrt(np.diff(moments, prepend=0.0)).tolist()
+        self._at: Floats = np.zeros(1)
+        self._mass: Floats = np.ones(1)
 
-    def step(self, bound: float, time: float) -> None:
-        """Move on by a time, and stop what is then outside the bounds."""
-        sd = math.sqrt(time)
-        edge = min(bound, float(np.abs(self.at).max()) + 9.0 * sd)
-        panels = math.ceil(2.0 * edge / sd)
+    def leaving(self, bound: float) -> float:
+        """Return the probability to be outside the bounds at the next look."""
+        sd = self._sds[0]
+        return float(self._mass @ (ndtr((-bound - self._at) / sd) + ndtr((self._at - bound) / sd)))
+
+    def stop(self, bound: float) -> None:
+        """Move on to the next look, and stop what is then outside the bounds."""
+        sd, *later = self._sds
+        edge = min(bound, float(np.abs(self._at).max()) + 9.0 * sd)
+        panels = math.ceil(2.0 * edge / min([sd, *later[:1]]))  # fine enough for the step that follows, too
         half = edge / panels
         to = (np.linspace(half - edge, edge - half, panels)[:, None] + half * _NODES).ravel()
-        density = np.exp(-0.5 * ((to[:, None] - self.at) / sd) ** 2) / (sd * math.sqrt(2.0 * math.pi))
-        self.mass, self.at = half * np.tile(_WEIGHTS, panels) * (density @ self.mass), to
+        density = np.exp(-0.5 * ((to[:, None] - self._at) / sd) ** 2) / (sd * math.sqrt(2.0 * math.pi))
+        self._mass, self._at = half * np.tile(_WEIGHTS, panels) * (density @ self._mass), to
+        self._sds = later

@@ -6,7 +6,7 @@ Importing it loads nothing heavy, since the command line takes its defaults from
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -58,7 +58,7 @@ def terms_of(
     margin_points: float,
     confidence: float,
     look: int | None = None,
-    looks: int | None = None,
+    looks: int | Sequence[float] | None = None,
     spending: str = DEFAULT_SPENDING,
 ) -> Terms:
     """Return the terms that arguments of `compare` describe.
@@ -114,7 +114,7 @@ def _number(name: str, value: object, above: float, below: float) -> float:
     return float(value)
 
 
-def _level(confidence: float, look: int | None, looks: int | None, spending: str) -> float:
+def _level(confidence: float, look: int | None, looks: int | Sequence[float] | None, spending: str) -> float:
     """Return the two-sided level of the intervals; for a look, the level of a single test with the look's bound."""
     if look is None and looks is None:
         return 1.0 - confidence
@@ -126,6 +126,6 @@ def _level(confidence: float, look: int | None, looks: int | None, spending: str
     from shadowsim.statistics import sequential_looks
 
     bounds = sequential_looks.bounds(looks, 1.0 - confidence, spending)
-    if not isinstance(look, int) or not 1 <= look <= looks:
-        raise InputError("look", f"must be an integer from 1 to looks, which is {looks}", look)
+    if not isinstance(look, int) or not 1 <= look <= bounds.size:
+        raise InputError("look", f"must be an integer from 1 to looks, which is {bounds.size}", look)
     return 2.0 * float(ndtr(-bounds[look - 1]))

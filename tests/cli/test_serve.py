@@ -63,11 +63,12 @@ def test_lines_printed_at_the_start(tmp_path, scale):
     store = {"time_scale": scale, "path": str(tmp_path / "state.db")}
     with serving(tmp_path, store=store, secrets={"AKID": "secret"}) as server:
         lines = list(startup_lines(server.app, server.store))
-        state, *scaled, url = lines[: len(lines) - len(VARIABLES) - 2]
+        state, *scaled, url, page = lines[: len(lines) - len(VARIABLES) - 2]
         *exports, region, authentication = lines[-len(VARIABLES) - 2 :]
         assert state.endswith("state.db")
         assert [line.split(";")[0] for line in scaled] == ["schedules run 3600 times as fast"] * (scale > 1)
         assert url.endswith(server.url)
+        assert page.startswith(f"live page: {server.url}/?key=")
         assert exports == [f"export {name}={server.url}" for name in VARIABLES]
         assert region == "export AWS_DEFAULT_REGION=us-east-1"
         assert server.app.token.text in authentication

@@ -173,7 +173,7 @@ def test_unknown_actions_and_bad_bodies_are_refused(server, headers, body, code)
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/x", "/shadowsim/experiments/none/windows.json", "/endpoints/endpoint/invocations"]
+    "path", ["/x", "/shadowsim/page/x", "/shadowsim/experiments/none/windows.json", "/endpoints/endpoint/invocations"]
 )
 def test_there_are_no_other_pages(server, path):
     with pytest.raises(HTTPError) as caught:

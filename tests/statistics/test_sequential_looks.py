@@ -86,3 +86,30 @@ def test_many_looks_spend_the_level_and_no_more():
 def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         bounds(**arguments)
+
+
+UNEQUAL = [0.001, 0.01, 0.05, 0.3, 0.31, 0.65, 1.0]
+
+
+@pytest.mark.parametrize("spending", ["obrien-fleming", "pocock"])
+def test_looks_at_any_distance_spend_what_is_due_to_each(spending):
+    bound = bounds(UNEQUAL, 0.05, spending)
+    expected = [spent(spending, t, 0.05) for t in UNEQUAL]
+    assert exit_probabilities(bound, UNEQUAL).cumsum() == pytest.approx(expected, abs=1e-9)
+    n, rng = 400_000, np.random.default_rng(4)
+    steps = rng.standard_normal((n, len(UNEQUAL))) * np.sqrt(np.diff(UNEQUAL, prepend=0.0))
+    outside = np.abs(np.cumsum(steps, axis=1) / np.sqrt(UNEQUAL)) > bound
+    upto = np.maximum.accumulate(outside, axis=1).mean(axis=0)
+    assert np.all(np.abs(upto - expected) <= 4 * np.sqrt(np.multiply(expected, np.subtract(1, expected)) / n) + 1e-9)
+
+
+def test_fractions_in_equal_steps_are_a_number_of_looks():
+    assert bounds([0.25, 0.5, 0.75, 1.0]) == pytest.approx(bounds(4), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "looks", [[], [0.5, 0.5, 1.0], [0.0, 1.0], [0.5], [0.5, 1.5], [[0.5, 1.0]], [0.5, float("nan"), 1.0]]
+)
+def test_fractions_that_are_no_plan_are_refused(looks):
+    with pytest.raises(InputError, match=r"^looks: must be"):
+        bounds(looks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ from shadowsim.frames import (
     build,
 )
 from shadowsim.period_counts import PeriodCounts, TokenCounts, latency_rows, window_row
-from shadowsim.server.data_plane.backends import BROKEN, REFUSED, TOO_LONG
+from shadowsim.server.data_plane.backends import ANSWERED, BROKEN, REFUSED, TOO_LONG
 from shadowsim.server.data_plane.counts import MINUTE_S, Series, ServedRequest
 from shadowsim.server.data_plane.streamed_bodies import TokenFigures
 
@@ -51,11 +51,15 @@ _NO_TOKENS = TokenFigures(math.nan, math.nan, -1, -1, 0, 0, 0)
 
 
 class _Rows:
-    """At most CHUNK_ROWS rows of the `requests` frame."""
+    """At most CHUNK_ROWS rows of the `requests` frame, in the order in which they were recorded.
 
-    __slots__ = ("columns", "inference_ids", "statuses")
+    `first` is the number of rows that were recorded before.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("columns", "first", "inference_ids", "statuses")
+
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
         self.columns: dict[str, array[Any]] = {name: array(code) for name, code in _COLUMNS.items()}
         self.inference_ids: list[str] = []
         self.statuses: list[str] = []
@@ -123,7 +127,7 @@ class Logbook:
         self.series[role].add(served)
         rows = self._chunks[-1]
         if len(rows) >= CHUNK_ROWS:
-            rows = _Rows()
+            rows = _Rows(rows.first + len(rows))
             self._chunks.append(rows)
             if len(self._chunks) * CHUNK_ROWS > self.kept_rows + CHUNK_ROWS:
                 self.n_forgotten += len(self._chunks.popleft())
@@ -203,9 +207,34 @@ class Logbook:
             },
         )
 
-    def windows(self) -> pd.DataFrame:
-        """Return the `LIVE_WINDOWS` frame: one row per minute and variant, up to the last minute with any counts."""
-        last = max((number for series in self.series for number in list(series.periods)), default=-1)
+    def columns_after(self, n_rows: int, names: Sequence[str]) -> tuple[int, dict[str, np.ndarray[Any, Any]]] | None:
+        """Return some columns of rows that were recorded after the first so many, and how many those are together.
+
+        A call returns at most CHUNK_ROWS rows; what was forgotten is skipped. None if there are no further rows.
+
+        Parameters
+        ----------
+        n_rows : int
+        names : sequence of str
+            Of numbers in the `REQUESTS` frame, of "is_shadow" and of "failed", both of bool.
+        """
+        for chunk in list(self._chunks):
+            begin, end = max(n_rows - chunk.first, 0), len(chunk)
+            if begin < end:
+                columns = {name: np.array(chunk.columns[name][begin:end]) for name in names if name in _COLUMNS}
+                if "is_shadow" in names:
+                    columns["is_shadow"] = np.array(chunk.columns["role"][begin:end], np.bool_)
+                if "failed" in names:
+                    columns["failed"] = np.array([text != ANSWERED for text in chunk.statuses[begin:end]], np.bool_)
+                return chunk.first + end, columns
+        return None
+
+    def windows(self, n_minutes: int | None = None) -> pd.DataFrame:
+        """Return the `LIVE_WINDOWS` frame: one row per minute and variant, up to the last minute with any counts.
+
+        `n_minutes` leaves out the minutes after the first so many.
+        """
+        last = self._last_minute(n_minutes, -1)
         rows = [
             {
                 "time_s": number * MINUTE_S,
@@ -234,25 +263,36 @@ class Logbook:
         # a container does not say what it runs
         return row if any(c.n_samples for c in counts) else {**row, "prefill_tokens": None, "preemptions": None}
 
-    def latency(self) -> pd.DataFrame:
-        """Return the `LATENCY` frame: the non-empty buckets of each section of whole minutes."""
-        frames = [latency_rows(self._by_section(lambda period: period.latency.buckets()), self.variants)]
+    def latency(self, n_minutes: int | None = None) -> pd.DataFrame:
+        """Return the `LATENCY` frame: the non-empty buckets of each section of whole minutes.
+
+        `n_minutes` leaves out the minutes after the first so many.
+        """
+        by_section = partial(self._by_section, self._last_minute(n_minutes, 0))
+        frames = [latency_rows(by_section(lambda period: period.latency.buckets()), self.variants)]
         if not self.in_tokens:
             return frames[0]
         for measure in SHORT_NAMES:
-            counts = self._by_section(partial(_token_buckets, measure))
+            counts = by_section(partial(_token_buckets, measure))
             frames.append(latency_rows(counts, self.variants))
         whole = pd.concat(frames, keys=(LATENCY_MEASURE, *SHORT_NAMES), names=["measure"])
         whole = whole.reset_index(level="measure").sort_values("section", kind="stable", ignore_index=True)
         return build(LATENCY + TOKEN_LATENCY, dict(whole))
 
-    def _by_section(self, buckets: Callable[[PeriodCounts], Mapping[int, int]]) -> dict[tuple[int, int, int], int]:
-        """Return counts by section, role and bucket; `buckets` returns those of a minute."""
-        last = max((number for series in self.series for number in list(series.periods)), default=0)
+    def _last_minute(self, n_minutes: int | None, default: int) -> int:
+        last = max((number for series in self.series for number in list(series.periods)), default=default)
+        return last if n_minutes is None else min(last, n_minutes - 1)
+
+    def _by_section(
+        self, last: int, buckets: Callable[[PeriodCounts], Mapping[int, int]]
+    ) -> dict[tuple[int, int, int], int]:
+        """Return counts up to a last minute by section, role and bucket; `buckets` returns those of a minute."""
         length = math.ceil((last + 1) / MOST_SECTIONS)
         counts: dict[tuple[int, int, int], int] = {}
         for role, series in enumerate(self.series):
             for number, period in sorted(series.periods.items()):
+                if number > last:
+                    break
                 for bucket, count in buckets(period).items():
                     key = number // length, role, bucket
                     counts[key] = counts.get(key, 0) + count
