@@ -74,7 +74,7 @@ def test_the_automation_runs_against_the_server(folder, monkeypatch, capsys):
         monkeypatch.delenv(name)
     with serving(command, folder) as exports:
         assert exports["AWS_DEFAULT_REGION"] == "us-east-1"
-        assert len(exports) == 6
+        assert len(exports) == 7
         for name, value in exports.items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(folder)

@@ -151,6 +151,15 @@ def rehearsal(
     ------
     InputError
         When something cannot be used: a frame is missing, or the variants are not those of the simulation.
+
+    Examples
+    --------
+    >>> import shadowsim as ss
+    >>> scenario = ss.default_scenario().replace({"horizon_s": 600, "run.sample_requests": 100_000})
+    >>> run = ss.simulate(scenario, rate_per_s=20)
+    >>> live = {"windows": run.windows, "latency": run.latency, "requests": run.requests}
+    >>> ss.rehearsal(live, run)
+    <LiveRehearsal of built-in: source as simulated, shadow as simulated>
     """
     simulation = simulated if isinstance(simulated, Result) else Result.load(simulated)
     callers = load if load is None or isinstance(load, LoadRun) else LoadRun.load(load)

@@ -42,8 +42,10 @@ def write_report(
     Examples
     --------
     >>> import shadowsim as ss
-    >>> plan = ss.plan("scenario.json", "p99 +10%")  # doctest: +SKIP
-    >>> ss.write_report(plan, "plan.html")  # doctest: +SKIP
+    >>> grid = {"sampling_percentage": [10, 100]}
+    >>> cells = ss.sweep(ss.default_scenario().replace({"horizon_s": 600}), grid, progress=False)
+    >>> ss.write_report(cells, "cells.html").name
+    'cells.html'
     """
     if isinstance(thing, Result):
         return run_page.write(thing, path)

@@ -79,6 +79,8 @@ def every_keys(base=None):
 def test_every_class_of_keys_is_in_the_schema():
     text = json.dumps(scenario_schema(), ensure_ascii=False)
     for keys in every_keys():
+        if not keys.__module__.startswith("shadowsim."):
+            continue  # of another test
         for key in keys.declared().values():
             assert isinstance(key, Key)
             assert json.dumps(key.says, ensure_ascii=False)[1:-1] in text, (keys, key.name)
