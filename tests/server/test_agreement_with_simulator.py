@@ -106,8 +106,11 @@ def test_what_a_client_measures_at_a_calibrated_service_is_what_is_simulated(
         name = request["Name"]
         sagemaker.create_inference_experiment(**request | {"RoleArn": ROLE})
         until(lambda: sagemaker.describe_inference_experiment(Name=name)["Status"] == "Running")
-        load = ss.load(endpoint=request["EndpointName"], scenario=file, body=b"x" * 100)
-        if not load.verdict.is_valid:
+        for _ in range(3):  # a run that the machine has disturbed tells nothing
+            load = ss.load(endpoint=request["EndpointName"], scenario=file, body=b"x" * 100)
+            if load.verdict.is_valid:
+                break
+        else:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(" ".join(load.verdict.why))
         url = next(line.split()[-1] for line in lines if line.startswith("shadowsim serves"))
         live = pd.read_parquet(f"{url}/shadowsim/experiments/{quote(name)}/requests.parquet")
