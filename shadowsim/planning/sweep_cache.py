@@ -27,7 +27,8 @@ Row = dict[str, str | int | float | None]
 
 _PACKAGE = Path(__file__).parents[1]
 _RESULT_FILES = (
-    *("errors", "option_defaults", "quantities", "json_files", "arrays", "histogram", "frames", "verdict", "result"),
+    *("errors", "option_defaults", "quantities", "json_files", "documents", "arrays", "histogram", "frames"),
+    *("verdict", "result"),
     "planning/sweep*",
 )
 _RESULT_FOLDERS = ("aws", "statistics", "scenario", "engine")

@@ -62,9 +62,9 @@ class Wake:
 class WakeKeys(Keys):
     """Keys of `wake`."""
 
-    title = "What a request takes longer that finds its instance idle: most_s (1 - 2^(-idle / half_s))."
+    title = "What a request takes longer that finds its instance idle: most_s x idle / (idle + half_s)."
     most_s = Number("The most that it takes longer.", above=0.0)
-    half_s = Number("After so long without a request, half of it.", above=0.0)
+    half_s = Number("After so long an idleness, half of it.", above=0.0)
     examples = ({"most_s": "2ms", "half_s": "20ms"},)
 
 

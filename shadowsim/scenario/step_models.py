@@ -106,7 +106,7 @@ def preset(name: str, path: str = "step") -> StepPreset:
 def _preset(row: Mapping[str, str]) -> StepPreset:
     return StepPreset(
         name=row["name"],
-        step={key: float(row[key]) for key in STEP_KEYS if key in row},
+        step={key: float(row.get(key, 0.0)) for key in STEP_KEYS},
         before_s=float(row["before_s"]) if row["before_s"] else None,
         measured=row["measured"],
         n_cells=int(row["n_cells"]),

@@ -59,7 +59,10 @@ def fractions_of(looks: int | Sequence[float]) -> Floats:
         if not 1 <= looks <= MOST_LOOKS:
             raise InputError("looks", f"must be an integer from 1 to {MOST_LOOKS}", looks)
         return np.arange(1, looks + 1) / looks
-    fractions = np.asarray(looks, np.float64)
+    try:
+        fractions = np.asarray(looks, np.float64)
+    except (TypeError, ValueError):
+        raise InputError("looks", f"must be an integer from 1 to {MOST_LOOKS}, or so many fractions", looks) from None
     if fractions.ndim != 1 or not 1 <= fractions.size <= MOST_LOOKS:
         raise InputError("looks", f"must be an integer from 1 to {MOST_LOOKS}, or so many fractions", looks)
     if not (np.diff(fractions, prepend=0.0) > 0.0).all() or fractions[-1] != 1.0:

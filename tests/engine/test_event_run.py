@@ -8,7 +8,7 @@ import naive
 import naive_events as events
 import numpy as np
 import pytest
-from cases import scenario, scenarios, service
+from cases import scenario, scenarios_for_events, service
 from event_dynamics import BATCHINGS, OUTAGES, RETRIES, SCALINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,7 +150,7 @@ def with_events(s, batching, scaled, outages, retries, sides):
 
 
 SIDES = st.sampled_from([(True, True), (True, False), (False, True)])
-ANY = (scenarios(), BATCHINGS, SCALINGS, OUTAGES, RETRIES, SIDES)
+ANY = (scenarios_for_events(), BATCHINGS, SCALINGS, OUTAGES, RETRIES, SIDES)
 CHUNKS = st.sampled_from([1, 2, 7, 64, 4096])
 
 

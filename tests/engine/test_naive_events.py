@@ -7,7 +7,7 @@ import naive
 import naive_events as events
 import numpy as np
 import pytest
-from cases import scenario, scenarios, service
+from cases import scenario, scenarios_for_events, service
 from event_dynamics import ALL, BATCHINGS, OUTAGES, RETRIES, SCALINGS, retried, scaling
 from hypothesis import given, settings
 from pool_runs import run, source_of
@@ -63,13 +63,13 @@ def check_plain(s):
 
 
 @settings(max_examples=40)
-@given(scenarios())
+@given(scenarios_for_events())
 def test_equals_the_plain_oracle_where_nothing_needs_events(s):
     check_plain(s)
 
 
 @settings(max_examples=20)
-@given(scenarios())
+@given(scenarios_for_events())
 def test_an_evented_pool_without_dynamics_differs_from_a_plain_one_by_rounding_only(s):
     """Time-outs by instants and by latencies may differ where a finish meets its deadline to the last bits."""
     arrivals = arrivals_of(s)
@@ -674,7 +674,7 @@ def test_caps_count_draining_instances_and_lost_copies_do_not_reach_the_variant(
 
 
 @settings(max_examples=40)
-@given(scenarios(), BATCHINGS, SCALINGS, OUTAGES, RETRIES)
+@given(scenarios_for_events(), BATCHINGS, SCALINGS, OUTAGES, RETRIES)
 def test_every_attempt_and_every_call_ends(s, batching, scaled, outages, retries):
     s = s.replace({"horizon_s": 150.0})
     arrivals = arrivals_of(s)

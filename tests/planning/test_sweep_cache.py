@@ -189,6 +189,7 @@ def test_all_that_a_sweep_imports_is_digested():
         "option_defaults",
         "quantities",
         "json_files",
+        "documents",
         "arrays",
         "histogram",
         "frames",

@@ -188,6 +188,11 @@ def scenarios(draw):
         raise
 
 
+def scenarios_for_events():
+    """Those without `wake`, which no simulation by events has."""
+    return scenarios().filter(lambda s: all(service.wake is None for service in s.services.values()))
+
+
 @st.composite
 def runs(draw):
     return {
