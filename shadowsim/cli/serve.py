@@ -337,7 +337,8 @@ async def _serve(app: App | Supervisor, files: ReloadedFiles) -> None:
         await app.start()
     except OSError as error:
         host = app.settings.host
-        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        # Python 3.13 gives no number where none of a host's addresses is the machine's.
+        if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, None):
             raise InputError("--host", "must be an address or a name of this machine", host) from None
         why = error.strerror or error
         raise InputError("--port", f"{host}:{app.settings.port} cannot be bound: {why}") from None
