@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 
@@ -196,8 +197,8 @@ class TestSweep:
     def test_for_machines(self, scenario_file):
         want = sweep(scenario_file, {"sampling_percentage": [10, 50], "horizon_s": [60]}, replications=2)
         options = (*self.GRID, "--replications", 2)
-        got = pd.read_csv(io.StringIO(good("sweep", scenario_file, *options, "--csv")), float_precision="round_trip")
-        assert got["p99_s"].tolist() == want["p99_s"].tolist()
+        got = csv.DictReader(io.StringIO(good("sweep", scenario_file, *options, "--csv")))
+        assert [float(row["p99_s"]) for row in got] == want["p99_s"].tolist()
         answer = json.loads(good("sweep", scenario_file, *options, "--json"))
         assert [row["p99_s"] for row in answer] == want["p99_s"].tolist()
 
