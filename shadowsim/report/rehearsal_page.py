@@ -14,7 +14,19 @@ from shadowsim.frames import ROLES
 from shadowsim.plots.comparison import differences
 from shadowsim.plots.prediction import live_and_simulated
 from shadowsim.report.comparison_text import change, interval, records, values
-from shadowsim.report.html_page import Chart, assumptions_list, badge, document, page, paragraphs, placed, save, table
+from shadowsim.report.html_page import (
+    NO_SCRIPT,
+    Chart,
+    answer,
+    assumptions_list,
+    document,
+    page,
+    paragraphs,
+    placed,
+    save,
+    section,
+    table,
+)
 from shadowsim.report.load_text import target_lines, verdict_lines
 from shadowsim.report.rehearsal_text import (
     CALIBRATED,
@@ -31,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def html(run: LiveRehearsal) -> str:
-    """Return the page of a rehearsal: a complete HTML document of about 5 MB, nearly all of it Plotly's script."""
+    """Return the page of a rehearsal: a complete HTML document of about 2 MB, nearly all of it Plotly's script."""
     experiment = run.simulated.scenario.experiment
     charts = [
         Chart("quantiles", live_and_simulated(run.curves), "Latency at each percentile, live and simulated."),
@@ -40,30 +52,22 @@ def html(run: LiveRehearsal) -> str:
     who, kinds, *figures = figure_rows(run)
     heads = [f"{name}, {kind}" if name else "" for name, kind in zip(who, kinds, strict=True)]
     callers = [] if run.load is None else [*target_lines(run.load), *verdict_lines(run.load)]
-    main = f"""<section aria-labelledby="what">
-<h2 id="what">What ran</h2>
-{paragraphs([*what_ran(run), *(" ".join(line.split()) for line in callers)])}
-{assumptions_list(run.simulated.scenario.assumptions)}
-</section>
-<section aria-labelledby="figures">
-<h2 id="figures">Live beside simulated</h2>
-{
-        table(
-            "Callers count from the planned time of a request to its last byte; the rest is ModelLatency.",
-            heads,
-            [(name, cells) for name, *cells in figures],
-        )
-    }
-</section>
-<noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>
+    said = agreement_sentences(run)
+    what = paragraphs([*what_ran(run), *(" ".join(line.split()) for line in callers)])
+    beside = table(
+        "Callers count from the planned time of a request to its last byte; the rest is ModelLatency.",
+        heads,
+        [(name, cells) for name, *cells in figures],
+    )
+    compared = _compared(run.comparison, ("source", "shadow"), lambda row: str(row["verdict"]))
+    main = f"""{answer("The live test", difference_sentence(run), said)}
+{section("figures", "Live beside simulated", beside)}
+{NO_SCRIPT}
 {placed(charts[0])}
-<section aria-labelledby="shadow">
-<h2 id="shadow">The live shadow against the live source</h2>
-{paragraphs([difference_sentence(run)])}
-{_compared(run.comparison, ("source", "shadow"), lambda row: str(row["verdict"]))}
-</section>
+{section("shadow", "The live shadow against the live source", compared)}
 {placed(charts[1])}
-{"".join(_against(run, role, sentence) for role, sentence in zip(ROLES, agreement_sentences(run), strict=True))}"""
+{"".join(_against(run, role) for role in ROLES)}
+{section("what", "What ran", what + assumptions_list(run.simulated.scenario.assumptions))}"""
     footer = f"""<p>Made by shadowsim {__version__}. {CALIBRATED}</p>
 {document("The scenario, as JSON", run.simulated.scenario.to_dict())}"""
     return page("Rehearsal", experiment.name, experiment.description or "", main, charts, footer)
@@ -74,13 +78,10 @@ def write(run: LiveRehearsal, path: str | os.PathLike[str]) -> Path:
     return save(html(run), path)
 
 
-def _against(run: LiveRehearsal, role: str, sentence: str) -> str:
+def _against(run: LiveRehearsal, role: str) -> str:
     rows = run.against_simulation[run.against_simulation["role"] == role]
-    return f"""<section aria-labelledby="{role}">
-<h2 id="{role}">The live {role} against its simulation {badge(run.verdicts[role])}</h2>
-{paragraphs([sentence])}
-{_compared(rows, ("simulated", "live"), agreement_text)}
-</section>"""
+    title = f"The live {role} against its simulation: {run.verdicts[role]}"
+    return section(role, title, _compared(rows, ("simulated", "live"), agreement_text))
 
 
 def _compared(frame: pd.DataFrame, sides: tuple[str, str], verdict_of: Callable[[Mapping[str, Any]], str]) -> str:

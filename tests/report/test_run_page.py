@@ -2,9 +2,7 @@
 
 import itertools
 import json
-import os
 import re
-import shutil
 import socketserver
 import subprocess
 import threading
@@ -14,6 +12,7 @@ from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
+from browsing import chromium
 from cases import REQUEST, scenario
 from pages import figures_of, unpacked
 from plotly.offline import get_plotlyjs
@@ -328,11 +327,7 @@ def test_pages_of_unusual_runs(case):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Return a function that opens a file in a real browser and returns the document, the console and the requests."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("no chromium, and CI must have one")
-        pytest.skip("no chromium on this machine")
+    program = chromium()
     asked = []
 
     class Recorder(socketserver.StreamRequestHandler):
