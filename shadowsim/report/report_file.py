@@ -1,4 +1,4 @@
-"""Writes any result as an HTML page: a run, a load run, or an analysis."""
+"""Writes any result as an HTML page: a run, a load run, a rehearsal, or an analysis."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from shadowsim.measuring.generator.load_run import LoadRun
-from shadowsim.report import analysis_page, load_page, run_page
+from shadowsim.measuring.rehearsal import LiveRehearsal
+from shadowsim.report import analysis_page, load_page, rehearsal_page, run_page
 from shadowsim.report.analysis_page import Analysed
 from shadowsim.report.planned_analyses import Goal
 from shadowsim.result import Result
@@ -14,7 +15,7 @@ from shadowsim.scenario.scenario import Scenario
 
 
 def write_report(
-    thing: Result | LoadRun | Analysed,
+    thing: Result | LoadRun | LiveRehearsal | Analysed,
     path: str | os.PathLike[str] = "report.html",
     *,
     goal: Goal = None,
@@ -26,7 +27,7 @@ def write_report(
     ----------
     thing : Result, LoadRun, DataFrame or result of an analysis
         What `simulate`, `load`, `size`, `capacity`, `plan`, `sweep`, `compare`, `noise_floor`, `calibrate`, `predict`,
-        `agreement`, `step_model`, `scaling_policy` or `read_measurement` returned.
+        `agreement`, `step_model`, `scaling_policy`, `read_measurement` or `rehearsal` returned.
     path : path
         The file to write.
     goal : str, Slo or float, optional
@@ -51,4 +52,6 @@ def write_report(
         return run_page.write(thing, path)
     if isinstance(thing, LoadRun):
         return load_page.write(thing, path)
+    if isinstance(thing, LiveRehearsal):
+        return rehearsal_page.write(thing, path)
     return analysis_page.write(thing, path, goal, scenario)
