@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-METRICS = (
-    *("mean", "p50", "p90", "p95", "p99", "p99.9", "error_rate_4xx", "error_rate_5xx", "error_rate", "slo_miss"),
-    *("ttft_mean", "ttft_p50", "ttft_p99", "tpot_mean", "tpot_p95", "tpot_p99", "paired_mean", "paired_p50"),
-)
-
 
 def metric_names(incomplete: str) -> list[str]:
     """Return the metrics of `compare` that begin so."""
-    return [name for name in METRICS if name.startswith(incomplete)]
+    from shadowsim.frames import PERCENTILES, SHORT_NAMES
+    from shadowsim.statistics.metric_rows import TOKEN_QUANTILES
+
+    names = ["mean", *(f"p{100 * q:g}" for q in PERCENTILES.values())]
+    names += ["error_rate_4xx", "error_rate_5xx", "error_rate", "slo_miss"]
+    of_tokens = ("mean", *(f"p{100 * q:g}" for q in TOKEN_QUANTILES), "slo_miss")
+    names += [f"{short}_{name}" for short in SHORT_NAMES.values() for name in of_tokens]
+    names += ["paired_mean", "paired_p5", "paired_p50", "paired_p95"]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def setting_paths(incomplete: str) -> list[str]:

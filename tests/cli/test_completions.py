@@ -34,9 +34,14 @@ def test_files_are_left_to_the_shell():
 
 
 def test_metrics_are_those_of_comparisons():
-    run = simulate(default_scenario().replace({"horizon_s": 120}))
-    known = set(compare(run, slo_s=0.1)["metric"])
-    assert known - {"paired_p5", "paired_p95"} == {m for m in completions.METRICS if not m.startswith(("ttft", "tpot"))}
+    plain = simulate(default_scenario().replace({"horizon_s": 120}))
+    model = {"prompt": 50, "output": 20, "max_sequences": 8, "max_step_tokens": 256, "kv_tokens": 4000}
+    served = {"tokens": model | {"step": {"base_s": 0.002}}}
+    document = default_scenario().replace({"horizon_s": 120, "rate_per_s": 20}).to_dict()
+    tokens = simulate(document | {"services": {"AllTraffic": served, "Shadow-01": served}})
+    known = set(compare(plain, slo_s=0.1)["metric"])
+    known |= set(compare(tokens, slo_s=0.1, ttft_slo_s=0.1, tpot_slo_s=0.1)["metric"])
+    assert known == set(completions.metric_names(""))
 
 
 @pytest.mark.parametrize("begin", ["shadow.", "run.", "endpoint.", "sampling"])
