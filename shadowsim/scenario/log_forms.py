@@ -168,4 +168,3 @@ _RULES: dict[str, Callable[[Head], bool]] = {
     CAPTURES: _has("captureData", "eventMetadata"),
     REQUESTS_TABLE: lambda head: {"arrival_s", "latency_s"} <= head.columns | head.keys,
 }
-FORMS = tuple(_RULES)

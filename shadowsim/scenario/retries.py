@@ -133,9 +133,6 @@ class RetryKeys(Keys):
     examples = ({"mode": "legacy", "timeout_s": "5s", "clients": 50},)
 
 
-KEYS = tuple(RetryKeys.declared())
-
-
 def retries_form() -> Schema:
     """Return the schema of `retries`."""
     return {"anyOf": [enumeration(_MODES), RetryKeys.schema()]}

@@ -6,7 +6,7 @@ import pytest
 
 from shadowsim.errors import InputError
 from shadowsim.scenario.fields import Block
-from shadowsim.scenario.retries import CAUSES, KEYS, MODES, RetryPolicy, parse_retries, retry_assumptions
+from shadowsim.scenario.retries import CAUSES, MODES, RetryKeys, RetryPolicy, parse_retries, retry_assumptions
 
 PATH = "traffic.retries"
 ON = ("timeout", "unavailable", "outage")
@@ -24,7 +24,7 @@ def test_the_generations_have_botocores_numbers():
     assert parsed("standard-2026") == RetryPolicy(3, 0.05, 20.0, 500, 14, 14, 60.0, 1, ON)
     for mode in MODES:
         assert parsed({"mode": mode}) == parsed(mode)
-        assert parsed({"mode": mode} | dict.fromkeys(KEYS[1:])) == parsed(mode)
+        assert parsed({"mode": mode} | dict.fromkeys(set(RetryKeys.declared()) - {"mode"})) == parsed(mode)
 
 
 def test_an_object_replaces_numbers_of_its_mode():

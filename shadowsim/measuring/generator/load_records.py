@@ -20,7 +20,6 @@ STATUSES = (
     "answered", "error_4xx", "error_5xx", "timed_out", "refused", "unavailable", "failed", "broken", "dropped", "cut",
 )  # fmt: skip
 ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED, UNAVAILABLE, FAILED, BROKEN, DROPPED, CUT = range(len(STATUSES))
-SENT_STATUSES = tuple(range(DROPPED))  # those that the service had a part in
 CAP, LATE, NO_SOCKET = "cap of requests in flight", "generator too late", "no free socket"  # causes of drops
 UNFINISHED, UNSENT = "unanswered when the run was ended", "held back when the run was ended"
 _COLUMNS = {  # type codes of arrays
