@@ -142,8 +142,8 @@ class App:
         s = self.settings
         self.loop_clock = LoopClock()
         self._sessions, self._containers = open_containers(s, self.loop_clock)
-        preload()
         self._open_data_plane()
+        self._open_control_plane()
         self._browsers = None if self.token is None else BrowserSessions(self.token)
         self._site = Site(self._store, self.endpoints, self._browsers, secure=s.certificate is not None)
         self._unknown_operation = self._store.world.choices.unknown_operation
@@ -160,6 +160,11 @@ class App:
         watching = every(STALLED_CHECK_S, lambda: stalled_writes.check(self._answering()))
         self._tasks = [asyncio.create_task(work) for work in (watching, *self._periodic())]
 
+    def _open_control_plane(self) -> None:
+        """Make what answers actions, and what they set going."""
+        preload()
+        self._scaler = Scaler(self._store, self.settings.services)
+
     def _open_data_plane(self) -> None:
         """Make what answers invocations: captures, endpoints and the runtime."""
         s = self.settings
@@ -167,7 +172,6 @@ class App:
         self.endpoints = live_endpoints(
             s, self._store, BackendSources(self._containers, s.services, s.seed, s.overhead_s), self.loop_clock
         )
-        self._scaler = Scaler(self._store, s.services)
         shared = self._store.world.choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
 

@@ -19,7 +19,6 @@ from aiohttp import web
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from shadowsim.server.app import App, every, live_endpoints
-from shadowsim.server.control.scaler import Scaler
 from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.invoke import Reply, Runtime
@@ -81,7 +80,6 @@ class ControlProcess(App):
         self.endpoints = live_endpoints(s, self._store, sources, self.loop_clock, **options)
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed))
         self._desk = SimulationDesk(self.endpoints)
-        self._scaler = Scaler(self._store, s.services)
         self._ledger.begin(self.endpoints)
         n_lost = self._row.n_taken - self._row.n_kept
         if n_lost > 0:

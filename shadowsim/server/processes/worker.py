@@ -86,6 +86,9 @@ class Worker(App):
         linking = keep_linked(self._start.socket(MIRROR), make, lambda link: link.send(greeting))
         self._linking = asyncio.get_running_loop().create_task(linking)
 
+    def _open_control_plane(self) -> None:
+        """Make nothing: actions are the control process's."""
+
     async def _listen(self, runner: web.ServerRunner) -> None:
         s = self.settings
         self._member.count()
