@@ -12,6 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from time import sleep, time
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import boto3
 import pytest
@@ -20,6 +21,7 @@ from kill_parts import kill_campaign
 from serving import ROLE, until
 from serving_processes import serving_processes, wait_for_parts
 
+from shadowsim import __version__
 from shadowsim.server.processes.supervisor import Supervisor, n_processes
 from shadowsim.server.settings import Settings
 from shadowsim.server.state.destinations import Folders
@@ -46,6 +48,32 @@ def test_it_says_where_it_serves_once(server):
     assert sum(line.startswith("shadowsim serves at ") for line in server.lines) == 1
     assert server.lines[0] == "state is kept in memory only and is lost when the server stops (--db FILE keeps it)"
     assert len(server.pids) == (server.n + 2 if server.n > 1 else 0)
+
+
+def test_targets_scale_and_the_live_page_is_told(server):
+    sagemaker, scaling = server.client("sagemaker"), server.client("application-autoscaling")
+    sagemaker.create_model(ModelName="scaled", PrimaryContainer={"Image": "i"}, ExecutionRoleArn=ROLE)
+    variant = {"VariantName": "v", "ModelName": "scaled", "InstanceType": "ml.m5.xlarge", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName="scaled", ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="scaled", EndpointConfigName="scaled")
+    until(lambda: sagemaker.describe_endpoint(EndpointName="scaled")["EndpointStatus"] == "InService")
+    scaling.register_scalable_target(
+        ServiceNamespace="sagemaker",
+        ResourceId="endpoint/scaled/variant/v",
+        ScalableDimension="sagemaker:variant:DesiredInstanceCount",
+        MinCapacity=2,
+        MaxCapacity=4,
+    )
+
+    def instances():
+        (described,) = sagemaker.describe_endpoint(EndpointName="scaled")["ProductionVariants"]
+        return described["CurrentInstanceCount"]
+
+    until(lambda: instances() == 2)
+    assert b"<title>shadowsim" in server.get("/")
+    with urlopen(f"{server.url}/shadowsim/events", timeout=30) as events:  # goes on until it is closed
+        assert events.readline() == b"event: state\n"
+        assert json.loads(events.readline().removeprefix(b"data: "))["version"] == __version__
 
 
 def test_an_action_is_in_force_for_every_connection_at_once(server):
