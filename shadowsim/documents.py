@@ -35,6 +35,7 @@ _DOUBTFUL = re.compile(
     r"|[-+]?\.[0-9_]+([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"
 )
 _MOST_NODES = 200_000  # also where aliases repeat them
+_DEEPEST = 200  # levels of lists and objects in each other
 _TOML = re.compile(r"\s*(#[^\n]*\n\s*)*(\[+\s*[A-Za-z_][\w.\s\"-]*\]+\s*(#|$)|[\w.\"-]+\s*=)", re.MULTILINE)
 _TOML_SPECIAL = re.compile(r"=[^\n#\"']*?\b(inf|nan)\b")
 _YAML = re.compile(r"(\s*#[^\n]*\n|\s*\n)*\s*(---\s|[\w\"'.<-]+\s*:(\s|$))")  # that it is, where no name tells
@@ -138,6 +139,7 @@ def _read_yaml(text: str, what: str) -> dict[str, Any]:
     import yaml
 
     try:
+        _refuse_deep(text, what)
         root = yaml.compose(text, Loader=_loader())
         document = _Nodes(what).value(root, "") if root is not None else None
     except yaml.MarkedYAMLError as error:
@@ -148,11 +150,25 @@ def _read_yaml(text: str, what: str) -> dict[str, Any]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SerializationError(f"{what}: broken YAML at line {line}: a character that YAML does not allow") from None
-    except RecursionError:
+    except RecursionError:  # objects in each other by aliases
         raise SerializationError(f"{what}: YAML nested too deeply") from None
     if not isinstance(document, dict):
         raise SerializationError(f"{what}: must be an object, not {json_kind(document)}")
     return document
+
+
+def _refuse_deep(text: str, what: str) -> None:
+    """Raise for what nests too deeply to be composed: libyaml composes by recursion, some versions without a limit."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=_loader()):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                raise SerializationError(f"{what}: {_place(event)}: nests more than {_DEEPEST} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 @cache
