@@ -114,7 +114,8 @@ BROKEN = {
         ),
         "has more than 200,000 values",
     ),
-    "deep": (b"a: " + b"[" * 20_000, "line 1, column 203: nests more than 200 levels deep"),
+    "deep": (b"a: " + b"[" * 20_000, "nest"),  # libyaml has a limit of its own, newer than the oldest that is admitted
+    "rather deep": (b"a: " + b"[" * 300 + b"]" * 300, "line 1, column 203: nests more than 200 levels deep"),
     "TOML twice": (b"[a]\nb = 1\nb = 2\n", "broken TOML at line 3, column 6: Cannot overwrite a value"),
     "TOML inf": (b"a = 1\nb = inf\n", "line 2: inf is not a number in JSON"),
     "TOML": (b"a = 1\nb = \n", "broken TOML at line 2, column 5"),
