@@ -1,14 +1,15 @@
-"""Shared fixtures: the C program that marks the limit, and a table of ratios after the run."""
+"""Shared fixtures: the C program that marks the limit, a bench of servers, and a table of ratios after the run."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from server_bench import Bench
 
 LIMIT_C = Path(__file__).with_name("limit.c")
 ROWS: list[tuple[str, str, str]] = []
@@ -18,6 +19,14 @@ ROWS: list[tuple[str, str, str]] = []
 def table() -> Callable[[str, str, str], None]:
     """Return a function that adds a row to the table after the run: name, figure, reference."""
     return lambda *row: ROWS.append(row)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Return what starts servers with their backends and callers, all of which end after the test."""
+    processes = Bench(tmp_path)
+    yield processes
+    processes.close()
 
 
 @pytest.fixture(scope="session")

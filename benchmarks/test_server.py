@@ -10,27 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import math
-import os
-import re
-import shutil
 import subprocess
-import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from urllib.request import urlopen
 
-import boto3
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy import stats
+from server_bench import RACE_S, RATE_PER_S, ROLE, Bench, Load, copies_of, memory_of
 
 from shadowsim.server.app import App
 from shadowsim.server.data_plane.backends import Answer
@@ -40,8 +33,7 @@ from shadowsim.server.settings import Settings
 from shadowsim.server.state.destinations import Folders
 from shadowsim.server.state.store import SNAPSHOT_EVENTS, Store
 
-WIRE = Path(__file__).parents[1] / "tests" / "support" / "wire.py"
-RATE_PER_S, RACE_S, SHORT_RACE_S, BLOCKS = 100.0, 60.0, 8.0, 12
+SHORT_RACE_S = 8.0
 ROUNDS, ROUND_S = 4, 2.0
 LATE_PER_S, LATE_S = 600.0, 5.0
 MODEL_S = 0.01
@@ -65,183 +57,6 @@ MEMORY_MB = 50.0  # in ten minutes
 N_EVENTS, START_S = 100_000, 3.0
 N_EXPERIMENTS, N_ENDPOINTS, N_ROWS, HELD_S = 15_000, 1_500, 4_000_000, 20e-3
 SOON = {"Schedule": {"StartTime": 0.0, "EndTime": 1e9}}
-ROLE = "arn:aws:iam::111122223333:role/shadowsim"
-
-
-@dataclass
-class Load:
-    """The measurements of a generator by URL, and the processor time of the server meanwhile."""
-
-    took_s: dict[str, list[float]]
-    bad: list[str]
-    elapsed_s: float
-    cpu_s: float
-    server_cpu_s: float = 0.0
-
-    @property
-    def n(self) -> int:
-        """Number of answers."""
-        return sum(map(len, self.took_s.values()))
-
-    def blocks(self, url: str, q: float) -> list[float]:
-        """Return a quantile of the seconds that answers took, one per block of requests."""
-        return [float(np.quantile(block, q)) for block in np.array_split(self.took_s[url], BLOCKS)]
-
-
-class Bench:
-    """Starts and ends the processes: backends, servers and nginx."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._processes: list[subprocess.Popen[str]] = []
-        self._backends: dict[str, subprocess.Popen[str]] = {}
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=self.folder)
-        self._processes.append(process)
-        return process
-
-    def backend(self, behaviour: float | str = 0.0) -> str:
-        process = self.start(sys.executable, str(WIRE), "serve", str(behaviour))
-        assert process.stdout is not None
-        url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        self._backends[url] = process
-        return url
-
-    def kill(self, url: str) -> None:
-        """End the backend at a URL."""
-        process = self._backends.pop(url)
-        process.kill()
-        process.wait(30)
-
-    def server(self, source: str, shadow: str, percentage: int = 100, n: int = 1) -> tuple[str, int]:
-        """Start a server in n processes whose endpoint copies; return the URL to invoke and the process id."""
-        process = self.start(
-            *(sys.executable, "-m", "shadowsim", "serve", "--port", "0", "--transition-s", "0"),
-            *("--backend", f"a={source}", "--backend", f"b={shadow}", "--s3-root", str(self.folder / "s3")),
-            *("--processes", str(n)),
-        )
-        assert process.stdout is not None
-        url = next(m[1] for line in process.stdout if (m := re.search(r"serves at (\S+)", line)))
-        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": "us-east-1"}
-        sagemaker = boto3.client("sagemaker", endpoint_url=url, **keys)
-        variants = []
-        for model in "ab":
-            image = {"Image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/model:1"}
-            sagemaker.create_model(ModelName=model, PrimaryContainer=image, ExecutionRoleArn=ROLE)
-            pool = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1}
-            infrastructure = {"InfrastructureType": "RealTimeInference", "RealTimeInferenceConfig": pool}
-            variants.append({"ModelName": model, "VariantName": model, "InfrastructureConfig": infrastructure})
-        shadow_config = {"ShadowModelVariantName": "b", "SamplingPercentage": percentage}
-        sagemaker.create_inference_experiment(
-            Name="bench",
-            Type="ShadowMode",
-            RoleArn=ROLE,
-            EndpointName="e",
-            ModelVariants=variants,
-            ShadowModeConfig={"SourceModelVariantName": "a", "ShadowModelVariants": [shadow_config]},
-        )
-        end = time.monotonic() + 30.0
-        while sagemaker.describe_inference_experiment(Name="bench")["Status"] != "Running":
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        return f"{url}/endpoints/e/invocations", process.pid
-
-    def nginx(self, source: str, shadow: str) -> str | None:
-        """Start nginx's mirror in front of two backends; return its URL, or None without nginx."""
-        program = shutil.which("nginx")
-        if program is None:
-            assert "CI" not in os.environ, "CI needs nginx"
-            return None
-        port = free_port()
-        places = {name: url.removeprefix("http://") for name, url in (("source", source), ("shadow", shadow))}
-        upstreams = "".join(f"upstream {n} {{ server {p}; keepalive 64; }}\n" for n, p in places.items())
-        passed = 'proxy_http_version 1.1; proxy_set_header Connection "";'
-        file = self.folder / "nginx.conf"
-        file.write_text(
-            f"daemon off; worker_processes 1; pid {self.folder}/nginx.pid; error_log /dev/null;\n"
-            f"events {{}}\nhttp {{ access_log off; client_body_temp_path {self.folder}/body;\n"
-            f"proxy_temp_path {self.folder}/proxy; fastcgi_temp_path {self.folder}/fastcgi;\n"
-            f"uwsgi_temp_path {self.folder}/uwsgi; scgi_temp_path {self.folder}/scgi;\n"
-            f"keepalive_requests 1000000; {upstreams}"
-            f"server {{ listen 127.0.0.1:{port};\n"
-            f"location / {{ mirror /mirror; mirror_request_body on; {passed} proxy_pass http://source/invocations; }}\n"
-            f"location = /mirror {{ internal; {passed} proxy_pass http://shadow/invocations; }} }} }}\n"
-        )
-        self.start(program, "-c", str(file), "-e", "/dev/null")
-        time.sleep(0.5)
-        return f"http://127.0.0.1:{port}/"
-
-    def load(self, url: str, seconds: float, pid: int | None = None, connections: int = 16) -> Load:
-        """Run a generator that sends the next request when one is answered."""
-        return self._generate(pid, "load", str(seconds), str(connections), url)
-
-    def race(self, *urls: str, seconds: float = RACE_S, rate_per_s: float = RATE_PER_S) -> Load:
-        """Run a generator that calls all URLs at the same time, each at a rate."""
-        return self._generate(None, "race", str(seconds), str(rate_per_s), *urls)
-
-    def _generate(self, pid: int | None, *arguments: str) -> Load:
-        before = cpu_of(pid)
-        command = [sys.executable, str(WIRE), *arguments]
-        out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=180).stdout
-        return Load(**json.loads(out), server_cpu_s=cpu_of(pid) - before)
-
-    def close(self) -> None:
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.wait(30)
-            if process.stdout is not None:
-                process.stdout.close()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def cpu_of(pid: int | None) -> float:
-    """Return the processor time of a process and of its children in seconds."""
-    if pid is None:
-        return 0.0
-    ticks = 0
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = file.read_text().rsplit(")", 1)[1].split()
-        except OSError:  # it has just ended
-            continue
-        if pid in (int(file.parent.name), int(fields[1])):
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / 100.0
-
-
-def copies_of(url: str) -> dict[str, float]:
-    """Return the copies that the server of an endpoint's URL has made, and those that it has lost by cause."""
-    found: dict[str, float] = {}
-    with urlopen(f"{url.partition('/endpoints')[0]}/metrics", timeout=30) as response:
-        for line in response.read().decode().splitlines():
-            name, _, value = line.rpartition(" ")
-            if name.startswith("shadowsim_copies_lost_total{"):
-                found[re.findall(r'cause="(\w+)"', name)[0]] = float(value)
-            elif name.startswith("shadowsim_invocations_total{") and 'role="shadow"' in name:
-                found["made"] = float(value)
-    return found
-
-
-def memory_of(pid: int) -> float:
-    """Return the resident memory of a process in MB."""
-    match = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert match is not None
-    return int(match[1]) / 1024.0
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    processes = Bench(tmp_path)
-    yield processes
-    processes.close()
 
 
 def interval(values: list[float], reference: list[float]) -> tuple[float, float]:
@@ -315,7 +130,7 @@ def test_processes_and_one_process(
             after = copies_of(servers[n, share][0])
             copies = {cause: count - before[n].get(cause, 0.0) for cause, count in after.items()}
             per_s[n] = copies["made"] / elapsed_s
-            lost = {cause: int(count) for cause, count in copies.items() if count and cause != "made"}
+            lost = {cause: int(n) for cause, n in copies.items() if n and cause not in ("made", "requests")}
             cpu_s = sum(load.server_cpu_s for load in rounds) / copies["made"]
             goal = f", goal {CPU_OF_ALL_S * 1e3:g} ms {'met' if cpu_s < CPU_OF_ALL_S else 'missed'}"
             figure += f", {per_s[n]:,.0f} copied/s, lost {lost or 'none'}"

@@ -1,4 +1,4 @@
-"""The AWS CLI against the server; it has its own environment, since it pins botocore."""
+"""The AWS CLI against a server in one process and in two; it has its own environment, since it pins botocore."""
 
 import json
 import os
@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from serving import KEYS, ROLE, serving, until, variant
+from serving import KEYS, ROLE, until, variant
+from serving_processes import serving_processes
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +21,11 @@ def aws(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_shadow_test_by_the_aws_cli(tmp_path, aws):
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_shadow_test_by_the_aws_cli(tmp_path, aws, n):
     key, secret = KEYS.values()
-    with serving(tmp_path, secrets={key: secret}) as server:
+    (tmp_path / "keys").write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+    with serving_processes(tmp_path, n, "--transition-s", "0", "--credentials", str(tmp_path / "keys")) as server:
         names = ("SAGEMAKER", "SAGEMAKER_RUNTIME", "CLOUDWATCH")
         environment = {f"AWS_ENDPOINT_URL_{name}": server.url for name in names}
         environment |= {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_DEFAULT_REGION": "us-east-1"}
@@ -56,14 +59,15 @@ def test_a_shadow_test_by_the_aws_cli(tmp_path, aws):
         assert [experiment["Name"] for experiment in running] == ["test"]
 
         (tmp_path / "body.json").write_text('{"x": 1}')
-        answered = run(
-            *("sagemaker-runtime", "invoke-endpoint", "--endpoint-name", "endpoint", "--body", "fileb://body.json"),
-            *("--content-type", "application/json", "--inference-id", "one", "answer.json"),
-        )
-        assert answered["InvokedProductionVariant"] == "AllTraffic"
-        assert (tmp_path / "answer.json").read_text() == '{"x": 1}'
-        server.answered(1)
-        assert len(run("cloudwatch", "list-metrics", "--metric-name", "ModelLatency")["Metrics"]) == 2
+        invoked = ("--endpoint-name", "endpoint", "--body", "fileb://body.json", "--content-type", "application/json")
+
+        def both_serve():
+            answered = run("sagemaker-runtime", "invoke-endpoint", *invoked, "--inference-id", "one", "answer.json")
+            assert answered["InvokedProductionVariant"] == "AllTraffic"
+            assert (tmp_path / "answer.json").read_text() == '{"x": 1}'
+            return len(run("cloudwatch", "list-metrics", "--metric-name", "ModelLatency")["Metrics"]) == 2
+
+        until(both_serve)  # a busy machine sheds copies
 
         actions = "AllTraffic=Retain,Shadow-01=Remove"
         run("sagemaker", "stop-inference-experiment", "--name", "test", "--model-variant-actions", actions)

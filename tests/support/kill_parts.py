@@ -21,6 +21,7 @@ N_CLIENTS, N_CALLERS, PAUSE_S = 2, 3, 0.01
 PARTS = ("control", "mirror", "worker-0", "worker-1")
 # Reports leave every 20 ms, and lines are journalled every 250 ms; a process that waits for the processor adds to that.
 LATE_S = 1.0
+MOST_S_PER_KILL = 2.0  # of a campaign, whose pauses are 1.15 s in the mean
 
 
 class PersistentClient(Client):
@@ -130,13 +131,15 @@ def under_load(server, n_kills, rng, pause_s, seed, answered, counts):
             do("CreateEndpoint", EndpointName=f"{client.name}-live", EndpointConfigName="first")
         sleep(2 * TRANSITION_S / SCALE)
     kills, ended = [], threading.Event()
+    end_s = monotonic() + MOST_S_PER_KILL * n_kills
     with ThreadPoolExecutor(N_CLIENTS + N_CALLERS) as threads:
         work = [threads.submit(client.run, server.url, ended) for client in clients]
         work += [threads.submit(invoke, server.url, f"i{i}", ended, answered) for i in range(N_CALLERS)]
         try:
             while len(kills) < n_kills:
+                assert monotonic() < end_s, f"only {len(kills)} kills in time:\n{server.log[-3000:]}"
                 sleep(rng.uniform(*pause_s))
-                part = rng.choice(PARTS)
+                part = rng.choice(sorted(server.pids) or PARTS)  # one that runs: others may be slow to start
                 if server.kill(part):
                     kills.append((time(), part))
                     counts[f"killed {part}"] += 1

@@ -18,10 +18,10 @@ from urllib.request import Request, urlopen
 
 import boto3
 from botocore.config import Config
-from serving import KEYS, create_experiment, create_models, until
+from serving import KEYS, Loop, create_experiment, create_models, until
 
 WIRE = Path(__file__).with_name("wire.py")
-START_S = 60.0
+START_S = 150.0  # longer than the supervisor waits, which then says for which process
 
 
 @dataclass
@@ -57,6 +57,8 @@ class ServerProcesses:
         return [HTTPConnection(urlsplit(self.url).netloc, timeout=30.0) for _ in range(n)]
 
     def get(self, path, **headers):
+        token = re.search(r"need \?token=(\S+)", self.lines[-1])  # of a server that verifies signatures
+        path += f"?token={token[1]}" if token else ""
         with urlopen(Request(self.url + path, headers=headers), timeout=30) as response:
             return response.read()
 
@@ -135,14 +137,20 @@ def command_of(pid):
 
 @contextmanager
 def serving_processes(folder, n, *options, containers=()):
-    """Run a server in n processes; `containers` are models that get an echoing container each."""
-    started, backends = [], []
+    """Run a server in n processes; `containers` are models that get an echoing process each, or containers by model."""
+    started, backends, loop = [], [], None
     try:
-        for model in containers:
+        if isinstance(containers, dict):
+            loop = Loop()
+            for model, container in containers.items():
+                loop(container.start())
+                backends += ["--backend", f"{model}={container.url}"]
+        for model in () if loop else containers:
             command = [sys.executable, str(WIRE), "serve", "0"]
             started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             backends += ["--backend", f"{model}=http://127.0.0.1:{started[-1].stdout.readline().strip()}"]
-        command = [sys.executable, "-m", "shadowsim", "serve", "--port", "0", "--processes", str(n), *backends]
+        # like the command `shadowsim`, it imports nothing from the folder in which it runs
+        command = [sys.executable, "-P", "-m", "shadowsim", "serve", "--port", "0", "--processes", str(n), *backends]
         command += ["--s3-root", str(folder / "s3"), *options]
         with (folder / "log").open("a") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder)
@@ -164,6 +172,10 @@ def serving_processes(folder, n, *options, containers=()):
             process.kill()
             process.wait(30)
             process.stdout.close()
+        if loop:
+            for container in containers.values():
+                loop(container.stop())
+            loop.close()
 
 
 def printed(process, folder):

@@ -7,9 +7,11 @@
     python wire.py race SECONDS RATE_PER_S URL...
         a Poisson process of requests to all URLs, regardless of answers; every n requests in a row go to the n URLs in
         random order, so that all URLs meet the same moments of the machine
+    python wire.py overload SECONDS RATE_PER_S CONNECTIONS URL
+        a Poisson process of requests to one URL; what is due while no connection is free is given up
 
 The generators print JSON: by URL the latencies in seconds in order of the requests; the errors of up to a hundred
-requests; and their own processor time.
+requests; their own processor time; and how many requests were given up.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from time import perf_counter, process_time
 from urllib.parse import urlsplit
 
 BODY = b"x" * 512
+TICK_S = 0.002  # in which an overloading generator looks for what is due
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 # what is sent first, what again and again, and the seconds between
@@ -153,6 +156,7 @@ class _Generator:
     def __init__(self, urls: list[str]):
         self.took_s: dict[str, list[float]] = {url: [] for url in urls}
         self.bad: list[str] = []
+        self.n_given_up = 0
         self._places = {url: urlsplit(url) for url in urls}
 
     async def connect(self, url: str) -> _Caller:
@@ -175,7 +179,8 @@ class _Generator:
 
     def report(self, began: float) -> dict[str, object]:
         elapsed_s = perf_counter() - began
-        return {"took_s": self.took_s, "bad": self.bad[:100], "elapsed_s": elapsed_s, "cpu_s": process_time()}
+        counts = {"elapsed_s": elapsed_s, "cpu_s": process_time(), "n_given_up": self.n_given_up}
+        return {"took_s": self.took_s, "bad": self.bad[:100], **counts}
 
 
 async def load(url: str, n_connections: int, seconds: float) -> dict[str, object]:
@@ -220,11 +225,42 @@ async def race(urls: list[str], seconds: float, rate_per_s: float) -> dict[str, 
     return generator.report(began)
 
 
+async def overload(url: str, n_connections: int, seconds: float, rate_per_s: float) -> dict[str, object]:
+    """Send requests at a rate for some seconds over some connections, whether or not the server can answer so many."""
+    generator, random = _Generator([url]), Random(1)
+    request = generator.request(url)
+    idle = [await generator.connect(url) for _ in range(n_connections)]
+    asking: set[asyncio.Task[None]] = set()
+
+    async def send(caller: _Caller) -> None:
+        took_s = await generator.ask(caller, request)
+        if not caller.transport.is_closing():
+            generator.took_s[url].append(took_s)
+            idle.append(caller)
+
+    began = due = perf_counter()
+    while (now := perf_counter()) < began + seconds:
+        while due <= now:
+            due += random.expovariate(rate_per_s)
+            if idle:
+                task = asyncio.get_running_loop().create_task(send(idle.pop()))
+                asking.add(task)
+                task.add_done_callback(asking.discard)
+            else:
+                generator.n_given_up += 1
+        await asyncio.sleep(TICK_S)
+    await asyncio.gather(*asking)
+    return generator.report(began)
+
+
 def _main(command: str, number: str, *rest: str) -> None:
     if command == "serve":
         asyncio.run(serve(number))
     elif command == "load":
         print(json.dumps(asyncio.run(load(rest[1], int(rest[0]), float(number)))))
+    elif command == "overload":
+        rate_per_s, n_connections, url = rest
+        print(json.dumps(asyncio.run(overload(url, int(n_connections), float(number), float(rate_per_s)))))
     else:
         print(json.dumps(asyncio.run(race(list(rest[1:]), float(number), float(rest[0])))))
 

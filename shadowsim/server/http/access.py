@@ -119,7 +119,10 @@ class Hosts:
 def origin_form(target: str) -> tuple[str, str | None]:
     """Return a request's target as path and query, and the authority of an absolute one, as sent through a proxy."""
     match = _ABSOLUTE.match(target)
-    return (target, None) if match is None else (target[match.end() :] or "/", match[1])
+    if match is None:
+        return target, None
+    rest = target[match.end() :]
+    return rest if rest.startswith("/") else f"/{rest}", match[1]
 
 
 def check_origin(method: str, headers: CIMultiDictProxy[str]) -> None:
@@ -178,6 +181,11 @@ class _Handler(web.RequestHandler):
         n_unanswered = len(self._messages) + (self._waiter is None)
         if not (n_unanswered and self._request_count) or self.transport.get_extra_info("sslcontext"):
             return None  # closes the connection
+        bodies = [payload for _, payload in self._messages]
+        if self._current_request is not None:
+            bodies.append(self._current_request.content)
+        if not all(body.is_eof() for body in bodies):
+            return None  # the rest of a body cannot come any more
         if n_unanswered == 1:
             self.close()  # after the answer
         return True

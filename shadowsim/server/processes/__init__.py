@@ -36,7 +36,7 @@ Crashes (each is seen in the log, and in `shadowsim_process_starts_total`)
     it took in the last 0.25 s, which are counted as lost, and the state of simulated queues; calls to these wait for
     the next control. Answered actions are on the disk, and counts are in a journal that the next control reads
     (ledger.py). Invocations and copies of containers go on. The supervisor's death ends all at once, as kill -9 does
-    a server in one process; its folder of sockets remains in the system's folder for temporary files.
+    a server in one process; the others remove its folder of sockets and counts, which it had locked.
 
 __main__         runs one process
 control          owns what there is once

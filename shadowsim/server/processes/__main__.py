@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from functools import partial
+from pathlib import Path
 
 from shadowsim.errors import ShadowsimError
 from shadowsim.server.log_format import start_log
@@ -27,6 +28,7 @@ from shadowsim.server.processes.mirror import CopySender
 from shadowsim.server.processes.shared_memory import SharedMemory
 from shadowsim.server.processes.supervisor import (
     CERTIFICATE,
+    END_PAGES,
     ENDED,
     FAILED,
     FLUSH,
@@ -36,6 +38,7 @@ from shadowsim.server.processes.supervisor import (
     SECRETS,
     START,
     STOP,
+    remove_unlocked,
 )
 from shadowsim.server.processes.worker import Worker
 from shadowsim.server.state.quotas import Quotas
@@ -54,10 +57,12 @@ class _Process:
         self._process: ControlProcess | CopySender | Worker | None = None
         self._store: Store | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._folder: Path | None = None
 
     async def run(self, end: socket.socket) -> None:
-        link = await link_over(end, partial(Link, self._receive, _end_at_once))
+        link = await link_over(end, partial(Link, self._receive, self._end_at_once))
         start = await self._starting
+        self._folder = start.folder
         start_log(start.log_format, start.name)
         allow_connections()
         try:
@@ -102,10 +107,17 @@ class _Process:
             process.replace_quotas(Quotas(message[1]))
         elif kind == CERTIFICATE and isinstance(process, Worker):
             self._read_certificate(process)
-        elif kind == FLUSH and isinstance(process, ControlProcess):
-            task = asyncio.get_running_loop().create_task(process.flush_captures())
+        elif kind in (FLUSH, END_PAGES) and isinstance(process, ControlProcess):
+            work = process.flush_captures() if kind == FLUSH else process.end_pages()
+            task = asyncio.get_running_loop().create_task(work)
             self._tasks.add(task)  # a loop holds its tasks weakly
             task.add_done_callback(self._tasks.discard)
+
+    def _end_at_once(self, link: Link) -> None:
+        """End without a supervisor: nobody would start or stop this process again, or remove the folder of the run."""
+        if self._folder is not None:
+            remove_unlocked(self._folder)
+        os._exit(1)
 
     def _read_certificate(self, worker: Worker) -> None:
         if worker.settings.certificate is not None:
@@ -115,18 +127,13 @@ class _Process:
                 _LOG.error("the certificate in force stays, since the new one cannot be used: %s", error)
 
 
-def _end_at_once(link: Link) -> None:
-    """End without a supervisor: nobody would start or stop this process again."""
-    os._exit(1)
-
-
 async def _run(end: socket.socket, block: int) -> None:
     await _Process(SharedMemory(block)).run(end)
 
 
 def main(name: str, end: str, block: str) -> None:
     """Run a process by the file descriptors that it has got; its name is in the list of processes."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's to handle
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # the supervisor's, though systemd tells all to stop
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=int(end)) as supervisor:
         supervisor.setblocking(False)

@@ -109,6 +109,10 @@ class ControlProcess(App):
         await self.captures.journal()
         self._row.n_kept = n_taken
 
+    async def end_pages(self) -> None:
+        """End the streams of pages that are open."""
+        await self._site.close()
+
     async def _close_data_plane(self, left_s: float) -> None:
         self._links.close()
         await super()._close_data_plane(left_s)

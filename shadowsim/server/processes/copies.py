@@ -58,11 +58,13 @@ class CopyChannel:
         To the mirror process, while there is one.
     mirror_generation : int
         Of the mirror process at the other end.
+    begun : asyncio.Event
+        Set once there was a mirror process.
     """
 
     def __init__(self, outbox: Outbox, loop_clock: LoopClock):
         self.link: Link | None = None
-        self.mirror_generation = 0
+        self.mirror_generation, self.begun = 0, asyncio.Event()
         self._outbox, self._loop_clock = outbox, loop_clock
         self._number = self._n_copies = self._n_bytes = 0
 
@@ -70,6 +72,7 @@ class CopyChannel:
         """Use a new link; what the last one had is counted by the ledger."""
         self.link, self.mirror_generation = link, mirror_generation
         self._n_copies = self._n_bytes = 0
+        self.begun.set()
 
     def taken(self, n_copies: int, n_bytes: int) -> None:
         """Note that the mirror process has taken copies from the channel."""

@@ -16,7 +16,6 @@ import pickle
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from errno import ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,7 +25,7 @@ from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
 from shadowsim.server.data_plane.mirror import RequestMirror
-from shadowsim.server.processes.links import encoded, framed, unframed
+from shadowsim.server.processes.links import append_framed, encoded, framed, unframed
 from shadowsim.server.processes.reports import (
     COPIED,
     COPY_ENDED,
@@ -179,15 +178,10 @@ class Ledger:
     def _write(self, entry: tuple[Any, ...]) -> None:
         if self._stream is None:
             return  # while the journal is read
-        data = framed(encoded(entry))
         try:
-            if self._stream.write(data) < len(data):
-                raise OSError(ENOSPC, "the disk is full")
-            self._n_bytes += len(data)
+            self._n_bytes = append_framed(self._stream, encoded(entry), self._n_bytes)
         except OSError as error:
             _LOG.error("the journal of counts cannot be written, so a crash would lose them: %s", error)
-            self._stream.truncate(self._n_bytes)
-            self._stream.seek(self._n_bytes)
 
     def _replay(self, path: Path) -> int:
         """Apply the entries of a journal, and return their length; the last one may be torn."""

@@ -12,8 +12,9 @@ import marshal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from errno import ENOSPC
 from struct import Struct
-from typing import Any
+from typing import Any, BinaryIO
 
 Message = tuple[Any, ...]
 _LENGTH = Struct("<I")
@@ -34,6 +35,25 @@ def decoded(data: bytes | memoryview) -> Message:
 def framed(data: bytes) -> bytes:
     """Return an encoded message behind its length, as files have it."""
     return _LENGTH.pack(len(data)) + data
+
+
+def append_framed(stream: BinaryIO, data: bytes, n_bytes: int) -> int:
+    """Append an encoded message to an unbuffered file of `n_bytes`, whole or not at all; return how long it is then.
+
+    Raises
+    ------
+    OSError
+        There is no room, or the file cannot be written.
+    """
+    whole = framed(data)
+    try:
+        if stream.write(whole) < len(whole):
+            raise OSError(ENOSPC, "the disk is full")
+    except OSError:
+        stream.truncate(n_bytes)  # a torn message would hide those after it
+        stream.seek(n_bytes)
+        raise
+    return n_bytes + len(whole)
 
 
 def unframed(data: bytes) -> Iterator[Message]:
@@ -86,11 +106,6 @@ class Link(asyncio.Protocol):
         """Send an encoded message."""
         if self._transport is not None and self.is_open:
             self._transport.writelines((_LENGTH.pack(len(data)), data))
-
-    @property
-    def n_waiting(self) -> int:
-        """Bytes that the other end has not taken, apart from those in the system's buffer."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Send what is waiting, and close."""

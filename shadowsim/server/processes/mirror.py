@@ -75,6 +75,7 @@ class CopySender:
         self._logbooks: dict[tuple[str, str, float | None], Logbook] = {}
         self._read: dict[Link, list[int]] = {}  # copies and bytes since the last word to a worker
         self._waiting: set[asyncio.Task[None]] = set()
+        self._n_waiting_bytes = 0
 
     async def start(self) -> None:
         """Wait for the account, then take copies."""
@@ -133,16 +134,22 @@ class CopySender:
             live = self._endpoints.by_name.get(name)
             if live is not None and live.view.version == version and live.shadow is not None:
                 self._send(live, link.peer, message)
-            elif len(self._waiting) >= _MOST_WAITING:
+            elif len(self._waiting) >= _MOST_WAITING or not self._has_room(len(message[7])):
                 self._lose(link.peer, message, SERVER_LAG)
             else:
+                self._n_waiting_bytes += len(message[7])
                 task = asyncio.get_running_loop().create_task(self._send_in_step(link.peer, message))
                 self._waiting.add(task)  # a loop holds its tasks weakly
                 task.add_done_callback(self._waiting.discard)
 
     async def _send_in_step(self, worker: str, message: Message) -> None:
         """Send a copy of a version that this process has not seen yet, or that has passed."""
-        self._send(await in_step(self._endpoints, message[3], message[2]), worker, message)
+        live = await in_step(self._endpoints, message[3], message[2])
+        self._n_waiting_bytes -= len(message[7])
+        self._send(live, worker, message)
+
+    def _has_room(self, n_bytes: int) -> bool:
+        return self._n_waiting_bytes + n_bytes <= self._start.settings.copy_limits.max_copies_bytes
 
     def _send(self, live: LiveEndpoint | None, worker: str, message: Message) -> None:
         _, number, version, name, variant, experiment, created_s, body, headers, path, completion, *rest = message

@@ -27,7 +27,7 @@ from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.data_plane.mirror import RequestMirror
 from shadowsim.server.data_plane.streamed_bodies import TokenFigures
-from shadowsim.server.processes.links import Link, Message, encoded, framed, unframed
+from shadowsim.server.processes.links import Link, Message, append_framed, encoded, unframed
 from shadowsim.server.processes.shared_memory import ProcessRow, SharedMemory, key_of
 from shadowsim.server.state.views import CaptureView, EndpointView
 
@@ -228,7 +228,7 @@ class Spool:
     def add(self, data: bytes) -> None:
         """Append a batch; one that cannot be written is only in memory."""
         with suppress(OSError):
-            self.n_bytes += self._stream.write(framed(data))
+            self.n_bytes = append_framed(self._stream, data, self.n_bytes)
 
     def empty(self) -> None:
         """Forget all batches."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import logging
 import math
 import os
@@ -38,10 +39,12 @@ from shadowsim.server.state.clock import Clock
 from shadowsim.server.state.database import IN_MEMORY
 from shadowsim.server.state.quotas import Quotas
 
-START, STOP, SECRETS, QUOTAS, CERTIFICATE, FLUSH = "start", "stop", "secrets", "quotas", "certificate", "flush"
+START, END_PAGES, STOP = "start", "end_pages", "stop"
+SECRETS, QUOTAS, CERTIFICATE, FLUSH = "secrets", "quotas", "certificate", "flush"
 READY, FAILED, ENDED, KILL = "ready", "failed", "ended", "kill"
 START_S, STOP_S = 120.0, 20.0  # for a process to be ready, and to end beyond its time of grace
 RETRY_S, FIRST_RETRY_S, STEADY_S = 5.0, 0.1, 1.0
+_MOST_PATH_BYTES = 107  # of a Unix socket
 _NO_SHARING = (
     "--processes: this system does not balance callers among processes on one port, so all runs in one process"
 )
@@ -105,6 +108,7 @@ class Supervisor:
         self.n_lost = self.n_left = 0
         self._is_kept, self._quotas, self._log_format = store["path"] != IN_MEMORY, quotas, log_format
         self._folder = Path(tempfile.mkdtemp(prefix="shadowsim-"))
+        self._lock = lock_folder(self._folder)
         if not self._is_kept:
             store = {**store, "path": str(self._folder / "state.db")}
         self._store = store
@@ -133,6 +137,7 @@ class Supervisor:
         """
         s = self.settings
         try:
+            self._check_folder()
             address, port = self._reserve(s.host, s.port)
             self.settings = s = replace(s, port=port, journal=CaptureJournal(Path(f"{self._store['path']}-captures")))
             self.url = url_of(address, port, "https" if s.certificate else "http")
@@ -154,6 +159,8 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop workers, then the mirror process, then the control process; each may finish what it has begun."""
         self._is_stopping = True
+        if self._control.link is not None:
+            self._control.link.send((END_PAGES,))  # workers pass them on, and would wait for their ends
         await asyncio.gather(*map(self._end, self._workers))
         await self._end(self._mirror)
         await self._end(self._control)
@@ -161,6 +168,9 @@ class Supervisor:
         for port in self._port:
             port.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def abandon(self) -> None:
         """End all processes at once, as by kill -9."""
@@ -194,6 +204,14 @@ class Supervisor:
         for child in (self._control, self._mirror, *self._workers):
             if child.link is not None:
                 child.link.send(message)
+
+    def _check_folder(self) -> None:
+        """Refuse a folder in which sockets cannot be."""
+        longest = max(len(os.fsencode(self._folder / f"{role}-links")) for role in (CONTROL, MIRROR))
+        if longest > _MOST_PATH_BYTES:
+            most = _MOST_PATH_BYTES - (longest - len(os.fsencode(self._folder.parent)))
+            what = f"must be a folder whose path has at most {most} bytes, for the sockets of --processes"
+            raise InputError("TMPDIR", what, str(self._folder.parent))
 
     def _reserve(self, host: str, port: int) -> tuple[str, int]:
         """Bind all addresses of a host, without listening; return the first one and the port."""
@@ -253,9 +271,10 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         with theirs:
             places = str(theirs.fileno()), str(self._block)
-            command = [sys.executable, "-m", "shadowsim.server.processes", child.name, *places]
+            command = [sys.executable, "-P", "-m", "shadowsim.server.processes", child.name, *places]
             child.process = await asyncio.create_subprocess_exec(
                 *command,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},  # the same modules
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._block),
                 start_new_session=True,  # a terminal's signals are the supervisor's
@@ -323,6 +342,31 @@ class Supervisor:
                 _LOG.error("the %s process does not stop, and is killed", child.name)
                 child.process.kill()
             await child.watching
+
+
+def lock_folder(folder: Path) -> int:
+    """Lock a folder for as long as this process lives; return the file descriptor that holds the lock.
+
+    systemd removes what is old from the system's folder for temporary files, but nothing of a locked folder.
+    """
+    place = os.open(folder, os.O_RDONLY)
+    fcntl.flock(place, fcntl.LOCK_EX)
+    return place
+
+
+def remove_unlocked(folder: Path) -> None:
+    """Remove the folder of a supervisor that was killed, whose lock has ended with it."""
+    try:
+        place = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # another process was faster
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    finally:
+        os.close(place)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Any, cast
@@ -35,6 +36,7 @@ from shadowsim.server.state.store import Store
 _OF_CONNECTIONS = ("connection", "keep-alive", "transfer-encoding", "expect", "upgrade", "te", "trailer")
 _UNSENT = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
 _REPORT_S = 5.0  # for the last reports of a process that stops
+_MIRROR_S = 1.0  # for the mirror process to be there before the first caller
 
 
 class Worker(App):
@@ -91,6 +93,8 @@ class Worker(App):
 
     async def _listen(self, runner: web.ServerRunner) -> None:
         s = self.settings
+        with suppress(TimeoutError):  # without it callers are served, too
+            await asyncio.wait_for(self._copies.begun.wait(), _MIRROR_S)
         self._member.count()
         context = s.certificate.context if s.certificate else None
         await web.TCPSite(runner, s.host, s.port, ssl_context=context, reuse_port=True).start()
@@ -134,6 +138,7 @@ class Worker(App):
         if (request.content_length or 0) > MAX_ACTION_BYTES + MAX_SURPLUS_BYTES:
             raise SerializationError(f"The body is longer than {MAX_ACTION_BYTES} bytes.")
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _OF_CONNECTIONS]
+        target = target.replace("#", "%23")  # what begins with it is not sent
         response: web.StreamResponse | None = None
         try:
             async with self._control.request(

@@ -49,6 +49,17 @@ def connected(server, **options):
     return closing(connection)
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_caller_who_ends_in_the_middle_of_a_body_is_not_waited_for(server, is_chunked):
+    """His connection closes before the time limit of bodies, after which he would be answered."""
+    head = HEAD.replace(b"Expect: 100-continue\r\n", b"")
+    with connected(server) as connection:
+        length = b"Transfer-Encoding: chunked\r\n\r\n5\r\n" if is_chunked else b"Content-Length: 5\r\n\r\n"
+        connection.sendall(head + length + b"ab")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65_536) == b""
+
+
 def test_a_body_is_requested_by_100_continue(server):
     with connected(server) as connection:
         connection.sendall(HEAD + b"Content-Length: 3\r\n\r\n")

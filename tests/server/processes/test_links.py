@@ -1,13 +1,15 @@
 """Messages over links: whole and in order in pieces of any size, and again after a break."""
 
 import asyncio
+import io
 from functools import partial
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowsim.server.processes.links import Link, encoded, framed, keep_linked, serve_links, unframed
+from shadowsim.server.processes.links import Link, append_framed, encoded, framed, keep_linked, serve_links, unframed
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -30,6 +32,31 @@ def test_messages_arrive_whole_and_in_order(messages, cuts, n_torn):
     assert list(unframed(data)) == messages
     torn = list(unframed(data[: len(data) - n_torn] if n_torn else data))
     assert torn == messages[: len(torn)]
+
+
+class FullDisk(io.BytesIO):
+    """A file on a disk with room for some bytes."""
+
+    room = 0
+
+    def write(self, data):
+        n = super().write(data[: self.room])
+        self.room -= n
+        return n
+
+
+@pytest.mark.parametrize("room", range(12))
+def test_a_message_is_appended_whole_or_not_at_all(room):
+    message = (0, b"12345")
+    n_bytes = len(framed(encoded(message)))
+    file = FullDisk()
+    file.room = n_bytes + room
+    assert append_framed(file, encoded(message), 0) == n_bytes
+    with pytest.raises(OSError, match="the disk is full"):
+        append_framed(file, encoded(message), n_bytes)
+    file.room = 100
+    assert append_framed(file, encoded((1,)), n_bytes) == len(file.getvalue())
+    assert list(unframed(file.getvalue())) == [message, (1,)]
 
 
 def test_a_link_is_made_again(tmp_path):

@@ -11,9 +11,10 @@ from shadowsim.scenario.service import parse_service
 from shadowsim.server.data_plane.backends import Call
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints
 from shadowsim.server.data_plane.mirror import CopyLimits
+from shadowsim.server.data_plane.simulated import simulated
 from shadowsim.server.http.streamed_replies import CallerGoneError
 from shadowsim.server.processes import simulations
-from shadowsim.server.processes.links import Link, serve_links
+from shadowsim.server.processes.links import Link, decoded, encoded, serve_links
 from shadowsim.server.processes.simulations import SimulationDesk, Simulations
 from shadowsim.server.state.views import EndpointView, VariantView
 
@@ -194,3 +195,31 @@ def test_a_variant_that_serves_no_more_is_broken_unless_it_was_known(ask, monkey
 
     answer = ask(work)
     assert (answer.outcome, answer.failure) == ("broken", "it serves no more")
+
+
+TIME = {"law": "lognormal", "mean_s": 0.001, "scv": 0.5}
+LAW = {"law": "lognormal", "mean_tokens": 10.0, "scv": 0.5}
+EVERY_KIND = {
+    "quantiles": {"time": {"law": "empirical", "quantiles_s": {"0.5": 0.001, "1": 0.002}}},
+    "slowdown and wake": {"time": TIME, "slowdown": [1.0, 1.5], "wake": {"most_s": 0.001, "half_s": 1.0}},
+    "batches by share": {"time": TIME, "batching": {"max_size": 4, "max_delay_s": 0.001, "marginal": 0.1}},
+    "batches by factors": {"time": TIME, "batching": {"max_size": 2, "max_delay_s": 0.001, "factors": [1.0, 1.2]}},
+    "tokens": {
+        "tokens": TOKENS
+        | {"prompt": LAW, "output": LAW, "chunked": True, "prefix": {"groups": 2, "length": 5, "cache_tokens": 100}}
+    },
+    "errors": {"time": TIME, "error_5xx": 1.0},
+}
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_answers_of_every_kind_of_service_travel_as_they_are(kind):
+    """A number of numpy would arrive as its bytes."""
+
+    async def ask():
+        backend = simulated(parse_service(EVERY_KIND[kind], "services.x"), 1, 1, seed=1)
+        return await backend.invoke(0, Call(b"body", {}), 20.0)
+
+    answer = asyncio.run(ask())
+    fields = decoded(encoded(simulations._fields(answer)))
+    assert repr(simulations._answer_of(fields, Call(b"body", {}), is_left=False)) == repr(answer)  # some are NaN

@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+import tempfile
+from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from time import sleep, time
@@ -21,8 +22,8 @@ from kill_parts import kill_campaign
 from serving import ROLE, until
 from serving_processes import serving_processes, wait_for_parts
 
-from shadowsim import __version__
-from shadowsim.server.processes.supervisor import Supervisor, n_processes
+from shadowsim import InputError, __version__
+from shadowsim.server.processes.supervisor import Supervisor, n_processes, remove_unlocked
 from shadowsim.server.settings import Settings
 from shadowsim.server.state.destinations import Folders
 from shadowsim.server.state.quotas import Quotas
@@ -36,11 +37,17 @@ TARGET = {"X-Amz-Target": "SageMaker.ListModels", "Content-Type": "application/x
 def server(request, tmp_path_factory):
     """A server whose models have containers, or, if their names begin so, are simulated."""
     folder = tmp_path_factory.mktemp("server")
+    (folder / "queue.py").write_text("raise ImportError  # of the user's, not the standard library's")
     with serving_processes(folder, request.param, "--transition-s", "0", containers=("a", "b")) as serving:
         serving.n = request.param
         yield serving
         n_lost = serving.metric("captures_lost_total")  # of control that was killed
-        assert serving.stop() == (n_lost > 0)
+        with urlopen(f"{serving.url}/shadowsim/events", timeout=30) as events:
+            for pid in serving.pids.values():
+                os.kill(pid, signal.SIGTERM)  # as systemd does when it stops a service
+            assert serving.stop() == (n_lost > 0)
+            assert "by signal 15" not in serving.log
+            assert events.read().endswith(b"\n\n")  # as of a stream that has its own end; else this raises
         assert serving.lines[-1] == "stopping: finishing requests in flight, writing captures"
 
 
@@ -147,6 +154,8 @@ def test_a_simulated_stream_comes_in_parts(server):
     [
         ("GET /ping", {}, b"", 200, b""),
         ("GET /nowhere", {}, b"", 404, b"There is no GET /nowhere on this server."),
+        ("GET /metrics#there", {}, b"", 404, b"There is no GET /metrics"),
+        ("GET http://127.0.0.1?x", {}, b"", 200, b"<title>shadowsim"),
         ("PUT /", {}, b"", 400, b"There is no PUT / on this server."),
         ("POST /", TARGET, b"{}", 200, b'"Models"'),
         ("POST http://127.0.0.1/", TARGET, b"{}", 200, b'"Models"'),
@@ -160,7 +169,7 @@ def test_a_simulated_stream_comes_in_parts(server):
         ("POST /endpoints/none/async-invocations", {}, b"{}", 400, b"InvokeEndpointAsync is for"),
         ("GET /endpoints/none/invocations", {}, b"", 404, b"There is no GET"),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_answers_are_the_same_in_any_number_of_processes(server, request_line, headers, body, status, expected):
     with socket.create_connection((urlsplit(server.url).hostname, urlsplit(server.url).port), timeout=30.0) as link:
@@ -228,6 +237,34 @@ def test_others_go_on_when_a_process_is_killed(server):
     until(lambda: counted() == (n_before + n_answered, n_before + n_answered))
     # copies that were answered within 20 ms before the kill are counted as lost, and their counts, too
     assert server.metric("counts_lost_total") <= len(connections)
+
+
+def test_a_worker_that_is_started_again_copies_its_first_request(server):
+    if server.n == 1:
+        pytest.skip("there is one process")
+
+    def of_crashes():
+        return server.metric("copies_lost_total", endpoint="endpoint", cause="server_crash")
+
+    def n_copies():
+        return server.metric("invocations_total", endpoint="endpoint", role="shadow")
+
+    n_crashed, n_before = of_crashes(), n_copies()
+    server.kill("worker-0")
+    server.kill("worker-1")
+    invoked = []
+
+    def is_invoked():
+        (connection,) = server.connections(1)
+        with closing(connection), suppress(ConnectionError):
+            connection.request("POST", "/endpoints/endpoint/invocations", b"{}", {"Content-Type": "a/b"})
+            invoked.append(connection.getresponse().status)
+        return invoked
+
+    until(is_invoked)
+    assert invoked == [200]
+    until(lambda: n_copies() + of_crashes() > n_before + n_crashed)
+    assert (n_copies(), of_crashes()) == (n_before + 1, n_crashed)
 
 
 @pytest.mark.slow
@@ -332,6 +369,17 @@ def is_alive(pid):
 
 
 @pytest.mark.slow
+def test_kill_9_of_the_supervisor_ends_all_and_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with serving_processes(tmp_path, 2) as server:
+        (folder,) = tmp_path.glob("shadowsim-????????")
+        pids = server.pids.values()
+        server.process.kill()
+        until(lambda: not any(is_alive(pid) for pid in pids))
+        assert not folder.exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["state", "port"])
 def test_a_server_that_cannot_start_says_why(tmp_path, what):
     command = [sys.executable, "-m", "shadowsim", "serve", "--processes", "2"]
@@ -345,6 +393,22 @@ def test_a_server_that_cannot_start_says_why(tmp_path, what):
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert ("--db" if what == "state" else f"--port: 127.0.0.1:{port} cannot be bound") in line
+
+
+def test_a_folder_whose_path_is_too_long_for_sockets_is_named(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    settings = Settings(sink=Folders(tmp_path), port=0)
+    supervisor = Supervisor(settings, {"path": ":memory:"}, Quotas({}), 2, "text")
+    with pytest.raises(InputError, match="TMPDIR: must be a folder whose path has at most 74 bytes, for the sockets"):
+        asyncio.run(supervisor.start())
+    assert list(long.iterdir()) == []
+
+
+def test_the_folder_of_a_supervisor_that_lives_is_not_removed(supervisor):
+    remove_unlocked(supervisor._folder)
+    assert supervisor._folder.exists()
 
 
 @pytest.fixture
