@@ -69,11 +69,15 @@ _FILE_HELP = (
 )
 
 
-def _page_file(file: Path | None) -> Path | None:
-    """Refuse a page in a directory that does not exist, before the work that would be lost without it."""
-    if file is not None and not os.path.isdir(file.parent):
-        raise InputError("--report", "must be a file in a directory that exists", str(file))
-    return file
+def in_existing_folder(option: str) -> Callable[[Path | None], Path | None]:
+    """Return a callback that refuses a file in a directory that does not exist, before the work that would be lost."""
+
+    def check(file: Path | None) -> Path | None:
+        if file is not None and not os.path.isdir(file.parent):
+            raise InputError(option, "must be a file in a directory that exists", str(file))
+        return file
+
+    return check
 
 
 File = Annotated[
@@ -187,7 +191,7 @@ Report = Annotated[
         "--report",
         metavar="FILE.html",
         dir_okay=False,
-        callback=_page_file,
+        callback=in_existing_folder("--report"),
         help="Also write an HTML page with figures.",
     ),
 ]
