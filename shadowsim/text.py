@@ -13,6 +13,7 @@ from io import StringIO
 from textwrap import fill
 
 WIDTH = 80
+_ROUNDING_S = 1e-12  # a shorter time is what sums of floats are off by
 _MAX_NAME = 30  # two columns of names and a column of labels fit the width
 OVERLOADED = "OVERLOADED"  # the status of a pool; its figures never stand without this word
 
@@ -45,6 +46,8 @@ def time_text(x: float) -> str:
     """Return a time in the unit that suits its size: "870 us", "70.9 ms", "1.02 s"; "-" for NaN and infinity."""
     if not math.isfinite(x):
         return "-"
+    if abs(x) < _ROUNDING_S:
+        return "0 s"
     rounded = float(f"{x:.3g}")
     for unit, unit_s in (("us", 1e-6), ("ms", 1e-3)):
         if 0.0 < rounded < 1000.0 * unit_s:

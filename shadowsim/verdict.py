@@ -467,11 +467,11 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
 def _overload_text(
     variant: str, peak: float, stretches: tuple[tuple[float, float], ...], n_instances: int, needed: int | None
 ) -> str:
-    what = f" receives {peak:.2f} times the capacity of the instances that serve"
+    what = f" receives {peak:,.2f} times the capacity of the instances that serve"
     if peak >= _NO_CAPACITY:
         what = " receives requests while no instance serves"
     if needed is not None:
-        what = f" receives {peak:.2f} times its capacity"
+        what = f" receives {peak:,.2f} times its capacity"
     elif math.isnan(peak):
         what = "'s backlog keeps growing"
     begin, end = stretches[0]
@@ -482,8 +482,8 @@ def _overload_text(
     load = peak * n_instances / needed
     just = "just " if load > _JUST else ""
     return (
-        f"{text} It would need {needed} instances (it has {n_instances}), which {just}keep up (load {load:.2f}); for a "
-        "latency goal run `shadowsim size`."
+        f"{text} It would need {needed:,} instances (it has {n_instances:,}), which {just}keep up (load {load:.2f}); "
+        "for a latency goal run `shadowsim size`."
     )
 
 

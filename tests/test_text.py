@@ -27,6 +27,7 @@ from shadowsim.text import (
     [
         (0.0, "0 s"),
         (4.6e-7, "0.460 us"),
+        (3e-15, "0 s"),  # what a sum is off by
         (0.00087, "870 us"),
         (0.000_999_6, "1.00 ms"),  # rounding carries into the next unit
         (0.004, "4.00 ms"),

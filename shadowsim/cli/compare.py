@@ -197,7 +197,7 @@ def noise_floor(
     from shadowsim.report.analysis_text import noise_text
 
     other_share = other_share_text(scenario)
-    print_assumptions(scenario, as_json or as_csv, [other_share] if other_share else [])
+    print_assumptions(scenario, file, as_json or as_csv, [other_share] if other_share else [])
     floor = measure_noise_floor(
         scenario,
         margin_pct=margin_pct,

@@ -10,7 +10,7 @@ import typer
 
 from shadowsim.cli.console import FAILED_GOAL, print_frame, print_json, show, writing
 from shadowsim.cli.option_parsers import number, option_parser, share, split_commas, whole
-from shadowsim.cli.options import Csv, Json, Quiet, Report, refuse_both_formats, shows_progress
+from shadowsim.cli.options import Csv, Json, Quiet, Report, in_existing_folder, refuse_both_formats, shows_progress
 from shadowsim.cli.outputs import write_analysis
 from shadowsim.errors import InputError
 from shadowsim.option_defaults import PREDICTION_DRAWS, PREDICTION_MARGIN_PCT, PREDICTION_TOLERANCE_PCT
@@ -44,6 +44,7 @@ def measured(
             "--out",
             metavar="TRACE",
             dir_okay=False,
+            callback=in_existing_folder("-o"),
             help="Write the arrivals to TRACE (.csv, .csv.gz, .parquet).",
         ),
     ] = None,
@@ -111,11 +112,18 @@ Variant = Annotated[
 @app.command(epilog=_CALIBRATE_EXAMPLES)
 def calibrate(
     measurements: Annotated[
-        Path, typer.Argument(metavar="MEASUREMENTS", help="A run's directory, or a table with a row per request.")
+        Path, typer.Argument(metavar="MEASUREMENTS", help="A run's directory, a table with a row per request, or a log.")
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE.json", dir_okay=False, help="Write the service, for `predict`."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE.json",
+            dir_okay=False,
+            callback=in_existing_folder("-o"),
+            help="Write the service, for `predict`.",
+        ),
     ] = None,
     reserve: Annotated[
         float | None,
@@ -138,8 +146,8 @@ def calibrate(
 ) -> None:
     """Calibrate a service model to a measured run.
 
-    MEASUREMENTS is the directory of a run, or a table with a row per request and the columns arrival_s and latency_s.
-    Shows each parameter with its interval, and which ones the data leave open and why. FILE.json holds the block for
+    MEASUREMENTS is the directory of a run, a table with a row per request and the columns arrival_s and latency_s, or a
+    log that `shadowsim measured` reads. Shows each parameter with its interval, and which ones the data leave open and why. FILE.json holds the block for
     services.VARIANT of a scenario under `service`, and its uncertainty beside it.
     """
     refuse_both_formats(as_json, as_csv)
@@ -154,7 +162,8 @@ def calibrate(
         print_frame(calibration.table, as_json=False)
     else:
         typer.echo(str(calibration))
-        typer.echo("\n".join([] if out is None else ["", f"wrote {out} (service: a block for services.VARIANT)"]))
+        if out is not None:
+            typer.echo(f"\nwrote {out} (service: a block for services.VARIANT)")
     write_analysis(calibration, report, as_json or as_csv)
 
 
@@ -162,7 +171,7 @@ def calibrate(
 def predict(
     service: Annotated[Path, typer.Argument(metavar="SERVICE.json", help="What `calibrate -o` wrote.")],
     load_run: Annotated[
-        Path, typer.Argument(metavar="LOAD_DIR", help="A run that was not used: its directory, or a table of requests.")
+        Path, typer.Argument(metavar="LOAD_DIR", help="A run that was not used: its directory, a table of requests, or a log.")
     ],
     workers: Annotated[
         int | None,

@@ -69,11 +69,15 @@ _FILE_HELP = (
 )
 
 
-def _page_file(file: Path | None) -> Path | None:
-    """Refuse a page in a directory that does not exist, before the work that would be lost without it."""
-    if file is not None and not os.path.isdir(file.parent):
-        raise InputError("--report", "must be a file in a directory that exists", str(file))
-    return file
+def in_existing_folder(option: str) -> Callable[[Path | None], Path | None]:
+    """Return a callback that refuses a file in a directory that does not exist, before the work that would be lost."""
+
+    def check(file: Path | None) -> Path | None:
+        if file is not None and not os.path.isdir(file.parent):
+            raise InputError(option, "must be a file in a directory that exists", str(file))
+        return file
+
+    return check
 
 
 File = Annotated[
@@ -187,7 +191,7 @@ Report = Annotated[
         "--report",
         metavar="FILE.html",
         dir_okay=False,
-        callback=_page_file,
+        callback=in_existing_folder("--report"),
         help="Also write an HTML page with figures.",
     ),
 ]
@@ -253,9 +257,9 @@ def scenario_of(
     return Scenario.of(file.source(), rate, changes, resource=file.resource, parameters=file.parameters)
 
 
-def assumption_lines(scenario: Scenario, more: Iterable[str] = ()) -> list[str]:
-    """Return what was assumed for a scenario, how its traces were read, and further sentences, in wrapped lines."""
-    return wrapped_assumptions((*scenario.assumptions, *more))
+def assumption_lines(scenario: Scenario) -> list[str]:
+    """Return what was assumed for a scenario, and how its traces were read, in wrapped lines."""
+    return wrapped_assumptions(scenario.assumptions)
 
 
 def wrapped_assumptions(sentences: Iterable[str]) -> list[str]:
@@ -265,9 +269,25 @@ def wrapped_assumptions(sentences: Iterable[str]) -> list[str]:
     return [wrapped(sentence, "assumed  ", " " * 9) for sentence in sentences]
 
 
-def print_assumptions(scenario: Scenario, for_machines: bool = False, more: Iterable[str] = ()) -> None:
-    """Print the lines of `assumption_lines`, and of further sentences, above an answer; nothing for machines."""
-    lines = [] if for_machines else assumption_lines(scenario, more)
+def print_assumptions(
+    scenario: Scenario, file: Origin | None, for_machines: bool = False, more: Iterable[str] = ()
+) -> None:
+    """Print above an answer what it is about, and what was assumed; nothing for machines.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    file : Origin or None
+        Where it comes from; without one, a line says that it is the built-in scenario.
+    for_machines : bool
+        Whether standard output is for machines.
+    more : iterable of str
+        Further sentences.
+    """
+    if for_machines:
+        return
+    built_in = ["scenario built-in, since no FILE was given (`shadowsim init` prints it)"] if file is None else []
+    lines = [*built_in, *wrapped_assumptions((*scenario.assumptions, *more))]
     typer.echo("\n".join([*lines, "", ""]) if lines else "", nl=False)
 
 

@@ -152,7 +152,7 @@ def size(
     from shadowsim.report.analysis_text import sizing_text
 
     goals = parse_slo(slo)
-    print_assumptions(scenario, as_json or as_csv)
+    print_assumptions(scenario, file, as_json or as_csv)
     roles = list(dict.fromkeys(goal.role for goal in goals.goals)) if variants is None else variants.split(",")
     frame = find_sizes(
         scenario,
@@ -217,7 +217,7 @@ def capacity(
     from shadowsim.report.capacity_text import capacity_text
 
     goals = parse_slo(slo)
-    print_assumptions(scenario, as_json or as_csv)
+    print_assumptions(scenario, file, as_json or as_csv)
     frame = find_rates(
         scenario,
         goals,
@@ -273,7 +273,6 @@ def scaling_policy(
     goals = None if slo is None else parse_slo(slo)
     scenario = scenario_of(file, rate, edits, seed)
     roles = check_request(scenario, goals, form)
-    print_assumptions(scenario, for_machines=True)
     frame = None
     if goals is not None:
         progress = shows_progress(True, False, quiet)
@@ -365,7 +364,7 @@ def plan(
     from shadowsim.planning.sheet import recommend
     from shadowsim.report.analysis_text import plan_text
 
-    print_assumptions(scenario, as_json or as_csv)
+    print_assumptions(scenario, file, as_json or as_csv)
     frame = rehearse_tests(
         scenario,
         effect,
@@ -450,7 +449,7 @@ def sweep(
     from shadowsim.planning.sweep import sweep as run_cells
     from shadowsim.report.analysis_text import sweep_text
 
-    print_assumptions(scenario, as_json or as_csv)
+    print_assumptions(scenario, file, as_json or as_csv)
     progress = shows_progress(as_json, as_csv, quiet)
     with _cluster(dask) as executor:
         frame = run_cells(scenario, grid, executor, replications, cache, workers=workers, progress=progress)

@@ -17,7 +17,7 @@ import numpy as np
 from shadowsim.errors import InputError
 from shadowsim.measuring.batch_fit import batches_of, fit_batches
 from shadowsim.measuring.calibration import Calibration, FittedParameter, FittedService, Reserve, Z
-from shadowsim.measuring.fifo_calibration import describe_batcher, describe_fifo
+from shadowsim.measuring.fifo_calibration import describe_alone, describe_batcher, describe_fifo
 from shadowsim.measuring.fifo_fit import MOST_REQUESTS, fit_fifo
 from shadowsim.measuring.fifo_starts import Answered, in_flight
 from shadowsim.measuring.logs.reading import measurement_of
@@ -198,10 +198,12 @@ def _shares(service: dict[str, object]) -> dict[str, object]:
 
 
 def _model(served: Answered, measurement: Measurement, seed: int) -> FittedService:
-    """Return the service of a run: a batcher where requests are answered together, else workers."""
+    """Return the service of a run: a batcher where requests are answered together, else workers if times are fine."""
     middle = float(np.median(served.latency_s))
     if not middle > 0.0:
         raise InputError("measurements", "must have a median latency > 0 s", middle)
+    if measurement.resolution_s > middle:
+        return describe_alone(served, measurement.resolution_s, seed)
     resolution_s = max(measurement.resolution_s, measurement.latency_resolution_s)
     batches = batches_of(served, resolution_s)
     if batches is not None:

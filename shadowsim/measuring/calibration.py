@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 Z = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE)  # standard errors to each side of an interval
+LATENCY_ALONE = (
+    "The service time is the latency of the run, waits and overhead included: predictions hold at its load only."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from shadowsim.arrays import Floats
 from shadowsim.measuring.batch_fit import BatchFit, batch_starts
-from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z, resampled_rows
-from shadowsim.measuring.fifo_fit import CONSTANT, FEW, FREE, LINEAR, FifoFit, WorkerFit, busy_factors
-from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, in_flight, starts
+from shadowsim.measuring.calibration import LATENCY_ALONE, Draw, FittedParameter, FittedService, Z, resampled_rows
+from shadowsim.measuring.fifo_fit import CONSTANT, FEW, FREE, LINEAR, FifoFit, WorkerFit, busy_factors, most_overhead
+from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, idle_time, in_flight, starts
 from shadowsim.measuring.law_fit import LawFit, fit_law, quantile_table, refit, rounded
-from shadowsim.measuring.wake_fit import WakeFit
+from shadowsim.measuring.wake_fit import WakeCurve, WakeFit
 from shadowsim.scenario.laws import parse_law
 from shadowsim.text import count, percent, significant, time_text
 
@@ -42,6 +42,7 @@ class BootstrapSample:
     law: Mapping[str, Any]
     figures: Mapping[str, float]
     ratio: float  # the factor of all busy workers over that of one, along a straight line
+    wake: WakeCurve | None
 
 
 def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FittedService:
@@ -56,13 +57,15 @@ def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FittedServ
         Of the bootstrap.
     """
     blocked: dict[int, Floats] = {}
+    best = fit.best
+    idle_s = idle_time(answered, best.overhead.value_s)
 
-    def begin(workers: int, overhead_s: float) -> Starts:
+    def begin(workers: int, overhead_s: float, wake: WakeCurve | None) -> Starts:
         if workers not in blocked:
             blocked[workers] = blocked_until(answered, workers)
-        return starts(answered, blocked[workers], in_flight(answered, overhead_s), workers, overhead_s)
+        woken = answered if wake is None else replace(answered, wake_s=wake.added_s(idle_s))
+        return starts(woken, blocked[workers], in_flight(answered, overhead_s), workers, overhead_s)
 
-    best = fit.best
     service_s = best.starts.service_s / best.factor_of_each
     possible = service_s > 0.0
     law = fit_law(service_s[possible])
@@ -70,24 +73,26 @@ def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FittedServ
     samples = bootstrap(fit, begin, law, rng)
     own = [one for one in samples if one.workers == best.workers]
     parameters = [
-        *_law_parameters(law, own),
+        *_law_parameters(law, [one.figures for one in own]),
         _workers_parameter(fit),
         *_slowdown_parameters(best, own),
         _overhead_parameter(best),
-        *_wake_parameters(fit.wake),
+        *([] if fit.wake is None else fit.wake.parameters()),
     ]
     block: dict[str, Any] = {"time": dict(law.block), "workers": best.workers}
     if best.shape != CONSTANT:
         block["slowdown"] = [rounded(x) for x in best.factors]
-    block |= _wake_block(fit.wake)
-    notes = [law.sentence, _slowdown_sentence(best), *_wake_sentences(fit.wake), *_checks(answered, best, service_s)]
+    block |= _wake_block(None if fit.wake is None else fit.wake.curve)
+    notes = [law.sentence, _slowdown_sentence(best), *_wake_sentences(fit.wake)]
+    if law.best is not None:  # services that are all alike differ by rounding alone, which means nothing
+        notes += _checks(best, service_s)
     n_impossible = int((~possible).sum())
     if n_impossible:
         notes.append(
             f"{count(n_impossible)} requests ({percent(n_impossible / len(answered))}) were answered before their "
             f"service could begin with {best.workers} workers; they are left out of the law."
         )
-    return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples, fit.wake))
+    return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples))
 
 
 def describe_batcher(found: BatchFit, seed: int = 0) -> FittedService:
@@ -96,7 +101,7 @@ def describe_batcher(found: BatchFit, seed: int = 0) -> FittedService:
     service_s = best.starts.service_s / best.factor_of_each
     law = fit_law(service_s[service_s > 0.0])
 
-    def begin(workers: int, overhead_s: float) -> Starts:
+    def begin(workers: int, overhead_s: float, _wake: WakeCurve | None) -> Starts:
         return batch_starts(batches, found.delay.value_s, workers, overhead_s)
 
     samples = bootstrap(fit, begin, law, np.random.default_rng(seed))
@@ -111,7 +116,7 @@ def describe_batcher(found: BatchFit, seed: int = 0) -> FittedService:
     )
     why_delay = "" if math.isfinite(delay.high_s) else "hardly any batch found a free worker"
     parameters = [
-        *_law_parameters(law, own),
+        *_law_parameters(law, [one.figures for one in own]),
         _workers_parameter(fit),
         FittedParameter("batching.max_size", most, most, math.inf if why_size else most, why_size),
         FittedParameter("batching.max_delay_s", delay.value_s, delay.low_s, delay.high_s, why_delay),
@@ -134,6 +139,32 @@ def describe_batcher(found: BatchFit, seed: int = 0) -> FittedService:
         "That workers of a batcher slow each other down is not looked for.",
     ]
     return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), tuple(draws))
+
+
+def describe_alone(answered: Answered, resolution_s: float, seed: int = 0) -> FittedService:
+    """Return the service that takes as long as the answers took, where arrivals are too coarse to show any wait.
+
+    Parameters
+    ----------
+    answered : Answered
+    resolution_s : float
+        Steps of the log's times, longer than its latencies: within them arrivals were spread at random.
+    seed : int
+        Of the bootstrap.
+    """
+    latency_s = answered.latency_s[answered.latency_s > 0.0]
+    law, rng = fit_law(latency_s), np.random.default_rng(seed)
+    blocks = [_refitted(law, latency_s[resampled_rows(len(latency_s), _BLOCKS, rng)]) for _ in range(N_DRAWS)]
+    why = (
+        f"times in steps of {time_text(resolution_s)} do not show which requests waited, since latencies are shorter; "
+        "a log with finer times does"
+    )
+    parameters = [
+        *_law_parameters(law, [law_figures(block) for block in blocks]),
+        *(FittedParameter(name, None, why_not=why) for name in ("workers", "slowdown", "endpoint.overhead_s")),
+    ]
+    draws = tuple(Draw({"time": dict(block)}, 0.0) for block in blocks)
+    return FittedService({"time": dict(law.block)}, 0.0, tuple(parameters), (LATENCY_ALONE, law.sentence), draws)
 
 
 def _size_factors(factors: Floats) -> dict[str, Any]:
@@ -159,7 +190,7 @@ def _size_parameters(best: WorkerFit, samples: Sequence[BootstrapSample]) -> lis
 
 
 def bootstrap(
-    fit: FifoFit, begin: Callable[[int, float], Starts], law: LawFit, rng: np.random.Generator
+    fit: FifoFit, begin: Callable[[int, float, WakeCurve | None], Starts], law: LawFit, rng: np.random.Generator
 ) -> list[BootstrapSample]:
     """Return what the uncertainty of the data leaves possible; rare numbers of workers come as often as they may.
 
@@ -167,7 +198,7 @@ def bootstrap(
     ----------
     fit : FifoFit
     begin : callable
-        Returns the starts for a number of workers and an overhead.
+        Returns the starts for a number of workers, an overhead, and what idleness adds.
     law : LawFit
         Of the best fit.
     rng : Generator
@@ -176,32 +207,44 @@ def bootstrap(
     odds = np.exp(scores - scores.max())
     drift = drift_of(fit.best.starts.service_s / fit.best.factor_of_each)
     samples = []
-    for _ in range(N_DRAWS):
+    for i in range(N_DRAWS):
+        wake = None if fit.wake is None else fit.wake.samples[i]
         one = fit.alternatives[int(rng.choice(len(odds), p=odds / odds.sum()))]
         error = one.overhead.error_s if one.overhead.is_known else 0.0
         overhead_s = max(one.overhead.value_s + error * rng.standard_normal(), 0.0)
-        begun = begin(one.workers, overhead_s)
+        alone = ~one.starts.waited
+        if alone.any():  # where latencies are all alike, hardly anything bounds it
+            overhead_s = min(overhead_s, most_overhead(one.starts.service_s[alone] + one.overhead.value_s))
+        begun = begin(one.workers, overhead_s, wake)
         n = len(begun.service_s)
         rows = resampled_rows(n, _BLOCKS, rng)
         begun = begun.rows(rows[begun.service_s[rows] > 0.0])
         factors = busy_factors(begun, one.groups, one.shape)
         line = busy_factors(begun, one.groups, LINEAR) if len(factors) > 1 else np.ones(1)
         service_s = begun.service_s / factors[begun.busy - 1] * math.exp(drift * rng.standard_normal())
-        samples.append(_sample(service_s, one, overhead_s, factors, law, float(line[-1])))
+        samples.append(_sample(service_s, one, overhead_s, factors, law, float(line[-1]), wake))
     return samples
 
 
 def _sample(
-    service_s: Floats, fit: WorkerFit, overhead_s: float, factors: Floats, law: LawFit, ratio: float
+    service_s: Floats,
+    fit: WorkerFit,
+    overhead_s: float,
+    factors: Floats,
+    law: LawFit,
+    ratio: float,
+    wake: WakeCurve | None,
 ) -> BootstrapSample:
-    named = refit(law.best.name, service_s) if law.best is not None and law.is_named else None
+    block = _refitted(law, service_s)
+    return BootstrapSample(fit.workers, overhead_s, factors, block, law_figures(block), ratio, wake)
+
+
+def _refitted(law: LawFit, service_s: Floats) -> Mapping[str, Any]:
+    """Return a law of the same kind for another sample of services."""
     if law.best is None:
-        block: Mapping[str, Any] = {"law": "deterministic", "mean_s": rounded(float(service_s.mean()))}
-    elif named is not None:
-        block = dict(named.block)
-    else:
-        block = quantile_table(np.sort(service_s))
-    return BootstrapSample(fit.workers, overhead_s, factors, block, law_figures(block), ratio)
+        return {"law": "deterministic", "mean_s": rounded(float(service_s.mean()))}
+    named = refit(law.best.name, service_s) if law.is_named else None
+    return quantile_table(np.sort(service_s)) if named is None else dict(named.block)
 
 
 def law_figures(block: Mapping[str, Any]) -> dict[str, float]:
@@ -211,13 +254,11 @@ def law_figures(block: Mapping[str, Any]) -> dict[str, float]:
     return {"time.mean_s": law.mean, "time.p50_s": float(lower[1]), "time.p99_s": float(upper[0])}
 
 
-def _law_parameters(law: LawFit, samples: Sequence[BootstrapSample]) -> list[FittedParameter]:
+def _law_parameters(law: LawFit, samples: Sequence[Mapping[str, float]]) -> list[FittedParameter]:
     figures = law_figures(law.block)
     if len(samples) < 2:
         return [FittedParameter(name, value) for name, value in figures.items()]
-    return [
-        FittedParameter.by_factor(name, value, [x.figures[name] for x in samples]) for name, value in figures.items()
-    ]
+    return [FittedParameter.by_factor(name, value, [x[name] for x in samples]) for name, value in figures.items()]
 
 
 def _workers_parameter(fit: FifoFit) -> FittedParameter:
@@ -270,27 +311,18 @@ def _overhead_parameter(best: WorkerFit) -> FittedParameter:
     return FittedParameter(name, overhead.value_s, low, overhead.value_s + Z * overhead.error_s)
 
 
-def _wake_block(wake: WakeFit | None) -> dict[str, Any]:
-    return {} if wake is None else {"wake": {"most_s": rounded(wake.most_s), "half_s": rounded(wake.half_s)}}
-
-
-def _wake_parameters(wake: WakeFit | None) -> list[FittedParameter]:
-    if wake is None:
-        return []
-    most_s, reach_s = wake.most_s, Z * wake.error_s
-    why = "it was chosen among some, and `most_s` goes with it"
-    return [
-        FittedParameter("wake.most_s", most_s, most_s - reach_s, most_s + reach_s),
-        FittedParameter("wake.half_s", wake.half_s, why_not=why),
-    ]
+def _wake_block(wake: WakeCurve | None) -> dict[str, Any]:
+    if wake is None or wake.most_s <= 0.0:  # a sample may find that idleness adds nothing
+        return {}
+    return {"wake": {"most_s": rounded(wake.most_s), "half_s": rounded(wake.half_s)}}
 
 
 def _wake_sentences(wake: WakeFit | None) -> list[str]:
     if wake is None:
         return []
     return [
-        f"Services take longer the longer their instance was idle before (by BIC): by up to {time_text(wake.most_s)}, "
-        f"and by half of it after {time_text(wake.half_s)}."
+        "Services take longer the longer their instance was idle before (by BIC): by up to "
+        f"{time_text(wake.curve.most_s)}, and by half of it after {time_text(wake.curve.half_s)}."
     ]
 
 
@@ -323,7 +355,7 @@ def drift_of(service_s: Floats) -> float:
     return math.sqrt(2.0 * (allan - by_chance)) / float(means.mean())
 
 
-def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]:
+def _checks(best: WorkerFit, service_s: Floats) -> list[str]:
     """Return sentences where services depend on what the model says they do not depend on."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
@@ -353,12 +385,12 @@ def _checks(answered: Answered, best: WorkerFit, service_s: Floats) -> list[str]
     return notes
 
 
-def _draws(samples: Sequence[BootstrapSample], wake: WakeFit | None) -> tuple[Draw, ...]:
+def _draws(samples: Sequence[BootstrapSample]) -> tuple[Draw, ...]:
     draws = []
     for one in samples:
         block: dict[str, Any] = {"time": dict(one.law), "workers": one.workers}
         if not np.all(one.factors == 1.0):
             block["slowdown"] = [rounded(x) for x in one.factors]
-        block |= _wake_block(wake)
+        block |= _wake_block(one.wake)
         draws.append(Draw(block, rounded(one.overhead_s)))
     return tuple(draws)

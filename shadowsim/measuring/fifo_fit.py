@@ -157,7 +157,7 @@ def fit_fifo(answered: Answered, width: float = 0.0) -> tuple[Answered, FifoFit]
     wake = fit_wake(answered, fit.best.overhead.value_s)
     if wake is not None:
         idle_s = idle_time(answered, fit.best.overhead.value_s)
-        woken = replace(answered, wake_s=wake.added_s(idle_s))
+        woken = replace(answered, wake_s=wake.curve.added_s(idle_s))
         again = _fit_awake(woken, width)
         if again.best.score - math.log(len(answered)) > fit.best.score:
             return woken, replace(again, wake=wake)
@@ -244,7 +244,7 @@ def fit_shapes(
 
 def overhead_of(answered: Answered, blocked_s: Floats) -> Overhead:
     """Return the overhead that makes the services of requests that waited and of others alike, without slowdown."""
-    most_s, d, new = _most_overhead(answered.latency_s), 0.0, UNKNOWN_OVERHEAD
+    most_s, d, new = most_overhead(answered.latency_s), 0.0, UNKNOWN_OVERHEAD
     for _ in range(_ROUNDS):
         waited = blocked_s > answered.arrival_s + d
         new = shift(answered.awake_s[~waited], answered.finish_s[waited] - blocked_s[waited])
@@ -258,7 +258,7 @@ def overhead_of(answered: Answered, blocked_s: Floats) -> Overhead:
 
 def likeliest_overhead(latency_s: Floats, score: Callable[[float], float]) -> Overhead:
     """Return the overhead with the greatest score, and its error from the score's curvature there."""
-    tried = {float(d): score(float(d)) for d in np.linspace(0.0, _most_overhead(latency_s), _GRID)}
+    tried = {float(d): score(float(d)) for d in np.linspace(0.0, most_overhead(latency_s), _GRID)}
     for _ in range(_REFINED):
         at = sorted(tried)
         i = at.index(max(tried, key=lambda d: tried[d]))
@@ -308,7 +308,8 @@ def _reaches(best: float, tried: Mapping[float, float], fall: float) -> tuple[fl
     return reach(at[i::-1], below[i::-1]), reach(at[i:], below[i:])
 
 
-def _most_overhead(latency_s: Floats) -> float:
+def most_overhead(latency_s: Floats) -> float:
+    """Return the longest overhead that leaves nearly all latencies a service."""
     return _MOST_SHARE * float(np.quantile(latency_s, 0.001))
 
 
@@ -329,7 +330,7 @@ def _glance(answered: Answered, workers: int, width: float) -> float:
     overheads = [(overhead_of(answered, blocked), CONSTANT)]
     if workers > 1:
         overheads += [
-            (Overhead(d, math.nan), LINEAR) for d in np.linspace(0.0, _most_overhead(answered.latency_s), _GLANCES)
+            (Overhead(d, math.nan), LINEAR) for d in np.linspace(0.0, most_overhead(answered.latency_s), _GLANCES)
         ]
     scores = []
     for overhead, shape in overheads:

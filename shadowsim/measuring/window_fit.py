@@ -19,7 +19,7 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import PERCENTILES, US_PER_S
-from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z
+from shadowsim.measuring.calibration import LATENCY_ALONE, Draw, FittedParameter, FittedService, Z
 from shadowsim.measuring.law_fit import rounded
 from shadowsim.planning.queueing_theory import erlang_c
 from shadowsim.text import count, percent, significant
@@ -134,8 +134,7 @@ def describe_quantiles(quantiles: Mapping[float, float]) -> FittedService:
         FittedParameter("slowdown", None, why_not=why),
         FittedParameter("endpoint.overhead_s", None, why_not=why),
     )
-    note = "The service time is the latency of the run, waits and overhead included: predictions hold at its load only."
-    return FittedService(service, 0.0, parameters, (note,), (), 0)
+    return FittedService(service, 0.0, parameters, (LATENCY_ALONE,), (), 0)
 
 
 def _groups(windows: pd.DataFrame, instances: int) -> tuple[_Groups, list[str], int]:

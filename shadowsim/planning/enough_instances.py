@@ -46,13 +46,13 @@ def _enough_text(scenario: Scenario, pool: PoolVerdict) -> str:
         status, p99_s = _outcome(json.dumps(enough.to_dict(), sort_keys=True), enough.base_dir, pool.role)
     except InputError:
         return ""  # such as a pool that would be too large
-    simulated = f"simulated: {duration_text(length.long_s)}"
+    length_text = duration_text(length.long_s)
     with_n = f"With {n:,} instances {pool.variant}"
     if status == OVERLOADED:
-        return f"{with_n} would still be {OVERLOADED} ({simulated})."
+        return f"{with_n} would still be {OVERLOADED} in a run of {length_text}."
     if math.isnan(p99_s):
-        return f"{with_n} would be so busy that a run of {duration_text(length.long_s)} does not show its p99."
-    return f"{with_n} would have a p99 of {time_text(p99_s)} ({simulated})."
+        return f"{with_n} would be so busy that a run of {length_text} does not show its p99."
+    return f"{with_n} would have a p99 of {time_text(p99_s)} in a run of {length_text}."
 
 
 @lru_cache(maxsize=8)

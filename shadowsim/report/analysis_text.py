@@ -185,6 +185,9 @@ def _instances_text(row: Row) -> str:
 def _size_notes(row: Row, answered: bool) -> list[str]:
     notes = [f"decided by {row['binding']}"] if answered else []
     heads = {"one_fewer": "one fewer", "one_lost": "one down", "zone_lost": "a third down", "quota": "quotas"}
+    if row.get("one_lost") and row["zone_lost"] == row["one_lost"].replace("one down", "a third down"):
+        del heads["zone_lost"]  # of few instances one is a third: the same loss is said once
+        heads["one_lost"] = "one or a third down"
     notes += [f"{head}: {row[name]}" for name, head in heads.items() if row.get(name)]
     notes += [row["note"]] if row["note"] else []
     name = row["instance_type"] if row.get("pool", FIXED) == FIXED else f"{row['instance_type']}, {row['pool']}"

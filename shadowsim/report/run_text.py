@@ -139,7 +139,7 @@ def results_object(results: Sequence[Result]) -> dict[str, object]:
         variants.append(figures)
     gravest = worst(results)
     first["warmup_s"] = [result.warm_up.from_s for result in results]
-    del first["warmup_by_rule_s"], first["theory"]  # of a single run
+    del first["warmup_by_rule_s"], first["theory"], first["actions"]  # of a single run
     several = {"seed": [result.scenario.seed for result in results], "replications": len(results)}
     return first | several | {"verdict": gravest.status, "why": str(gravest), "variants": variants}
 
@@ -181,6 +181,7 @@ def _summary_object(result: Result) -> dict[str, object]:
         "verdict": result.verdict.status,
         "why": str(result.verdict),
         "variants": variants,
+        "actions": result.actions.to_dict("records"),
     }
 
 

@@ -123,7 +123,7 @@ def test_measured_refuses_in_one_line(log, tmp_path):
     spectrum = written(tmp_path / "h", "Value Percentile TotalCount 1/(1-Percentile)\n")
     assert "give latency_unit" in refused("measured", spectrum)
     assert refused("measured").startswith("Missing argument 'LOG")
-    assert "cannot be written" in refused("measured", log, "-o", tmp_path / "no" / "trace.csv")
+    assert refused("measured", log, "-o", tmp_path / "no" / "trace.csv").startswith("-o: must be a file in a directory")
 
 
 def test_a_log_in_place_of_a_trace_names_the_command(log, tmp_path):
@@ -178,6 +178,8 @@ def test_predict_exits_with_its_verdict(logs):
 
 def test_wrong_lines_of_calibrate_and_predict(logs):
     assert refused("calibrate", logs / "none.csv").endswith("none.csv: there is no such file")
+    # Before the fit, which would be lost.
+    assert refused("calibrate", logs / "none.csv", "-o", logs / "no" / "s.json").startswith("-o: must be a file in a ")
     assert refused("calibrate", logs / "first.csv", "--reserve", "130%").startswith("--reserve: must be a share ")
     assert refused("predict", logs / "first.csv", logs / "later.csv").startswith(f"{logs / 'first.csv'}: ")
     assert refused("predict", logs / "service.json", logs / "none.csv").endswith("none.csv: there is no such file")

@@ -92,6 +92,34 @@ def test_intervals_allow_for_a_drift():
     assert abs(still["time.mean_s"].high / still["time.mean_s"].value - 1.0) < 0.03
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("gap_s", [0.1, 0.01])
+def test_latencies_that_are_all_equal(gap_s):
+    arrival_s = np.cumsum(np.random.default_rng(0).exponential(gap_s, 500))
+    calibration = ss.calibrate(measured(arrival_s, np.full(500, 0.02)))
+    assert calibration.service["time"]["law"] == "deterministic"
+    # What is not service is overhead, whose size nothing shows.
+    assert calibration["time.mean_s"].value + calibration.overhead_s == pytest.approx(0.02)
+    assert not any("drift" in note for note in calibration.notes)
+
+
+def test_whole_seconds_leave_the_law_alone(tmp_path):
+    # As logs of nginx and k6 have them: times in steps of 1 s, of requests that take 20 ms.
+    rng = np.random.default_rng(1)
+    at_s, took_s = np.cumsum(rng.exponential(0.05, 2_000)), services("gamma", 2_000, rng)
+    line = '1.2.3.4 - - [28/Nov/2026:10:{:02}:{:02} +0000] "POST /invocations HTTP/1.1" 200 9 "-" "-" rt={:.3f}\n'
+    log = tmp_path / "access.log"
+    log.write_text("".join(line.format(*divmod(int(t), 60), took) for t, took in zip(at_s, took_s, strict=True)))
+    calibration = ss.calibrate(log)
+    mean = calibration["time.mean_s"]
+    assert mean.low < 0.02 < mean.high
+    assert mean.high - mean.low < 0.0015  # 2 x 1.96 standard errors are 0.9 ms
+    assert set(calibration.service) == {"time"}
+    assert {one.name for one in calibration.unidentified} == {"workers", "slowdown", "endpoint.overhead_s"}
+    assert "steps of 1.00 s" in calibration["workers"].why_not
+    assert len(calibration.draws) > 10
+
+
 def test_shares_of_errors():
     arrival, latency = fifo_log(n=2_000, seed=5)
     status = np.where(np.arange(2_000) % 50 == 0, "error_5xx", "answered")

@@ -35,6 +35,40 @@ def test_recovers_what_made_the_log():
     assert calibration["time.mean_s"].value == pytest.approx(0.005, rel=0.03)
     assert any("the longer their instance was idle" in note for note in calibration.notes)
     assert all("wake" in draw.service for draw in calibration.draws)
+    # Draws differ as the intervals do: their band is no narrower than what is not known of the wake.
+    assert len({draw.service["wake"]["half_s"] for draw in calibration.draws}) > 5
+    for name in ("most_s", "half_s"):
+        found = calibration[f"wake.{name}"]
+        assert found.low < found.value < found.high
+
+
+def holds(seeds, load=0.1):
+    """How many intervals of each parameter hold what made the log."""
+    fits = [fit_wake(answered(*cooling_log(load, seed=seed)), 0.0005) for seed in seeds]
+    found = [{one.name: one for one in fit.parameters()} for fit in fits]
+    return [sum(one[f"wake.{name}"].low <= WAKE[name] <= one[f"wake.{name}"].high for one in found) for name in WAKE]
+
+
+def test_intervals_hold_what_made_the_log():
+    # Of 10 intervals of 95 %, fewer than 7 hold in one test of 1,000 (binomial).
+    assert min(holds(range(100, 110))) >= 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("load", [0.1, 0.3])
+def test_intervals_hold_as_often_as_they_say(load):
+    # Of 200 intervals of 95 %, fewer than 180 hold in one test of 1,000 (binomial).
+    assert min(holds(range(1_000, 1_200), load)) >= 180
+
+
+def test_an_open_end_says_why():
+    # At load 0.6 an idleness lasts 8 ms in the mean, far less than half_s: the growth is a straight line there.
+    fit = fit_wake(answered(*cooling_log(0.6, seed=1)), 0.0005)
+    most, half = fit.parameters()
+    assert (most.high, half.high) == (np.inf, np.inf)
+    assert "was longer than" in most.why_not
+    assert "straight line" in half.why_not
+    assert not most.is_identified
 
 
 @pytest.mark.slow

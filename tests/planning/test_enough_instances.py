@@ -21,9 +21,7 @@ def overloaded(**more):
 def test_the_p99_is_that_of_a_run_with_as_many_instances():
     s = overloaded()
     (text,) = enough_texts(s, simulate(s).verdict)
-    value = float(
-        re.fullmatch(r"With 2 instances Shadow would have a p99 of (\d+) ms \(simulated: \d+ min\)\.", text)[1]
-    )
+    value = float(re.fullmatch(r"With 2 instances Shadow would have a p99 of (\d+) ms in a run of \d+ min\.", text)[1])
     whole = simulate(s.replace({"shadow.instance_count": 2})).quantile(0.99)["Shadow"]
     # 34 minutes are 900 relaxation times at load 0.75, where the standard deviation of p99 is 6 % of it
     assert abs(value / 1e3 / whole - 1.0) < 0.25

@@ -83,6 +83,17 @@ def test_sizes():
     assert rows["Cheapest"] == "Cheapest for the shadow: 2 x ml.m5.xlarge, 77.28 USD for 7 days."
 
 
+def test_a_loss_that_is_one_instance_and_a_third_is_said_once():
+    goals, one = parse_slo("p99 <= 100ms"), "1 of 2: overloaded; 3 instances hold the goals with one down"
+    same = {"one_lost": one, "zone_lost": one.replace("one down", "a third down")}
+    text = sizing_text(size_frame(same), goals, 3600.0)
+    assert "one or a third down: 1 of 2" in text
+    assert text.count("overloaded") == 1
+    text = sizing_text(size_frame(same | {"zone_lost": "2 of 6: overloaded"}), goals, 3600.0)
+    assert "one down: 1 of 2" in text
+    assert "a third down: 2 of 6" in text
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [

@@ -2,10 +2,10 @@
 
 from aa_pairs import alike
 
-from shadowsim import replicate, simulate
+from shadowsim import default_scenario, replicate, simulate
 from shadowsim.report.card import card
 from shadowsim.report.run_page import html
-from shadowsim.report.run_text import results_text, summary_table
+from shadowsim.report.run_text import results_object, results_text, summary_table
 from shadowsim.verdict import uncertain_quantiles
 
 
@@ -45,3 +45,12 @@ def test_page_card_and_replications_leave_out_uncertain_quantiles():
         assert p99 not in text
     p99_line = next(x for x in results_text(replicate(run.scenario, 3)).splitlines() if x.strip().startswith("p99 "))
     assert p99_line.count("+-") == 2
+
+
+def test_json_has_the_actions_of_a_run():
+    failing = {"horizon_s": 600, "shadow.outages": [{"instance": 1, "at_s": 120, "for_s": 60}]}
+    run = simulate(default_scenario().replace(failing))
+    (outage,) = results_object([run])["actions"]
+    assert (outage["action"], outage["instance"], outage["time_s"], outage["done_s"]) == ("outage", 1, 120.0, 180.0)
+    assert results_object([simulate(default_scenario().replace({"horizon_s": 600}))])["actions"] == []
+    assert "actions" not in results_object([run, run])  # each run has its own

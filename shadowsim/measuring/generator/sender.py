@@ -68,7 +68,8 @@ KEPT_S = 4.0  # an idle connection; servers close theirs after 5 s and more
 HELD_S = 0.005  # by the ceiling of the rate; less is the event loop's own delay
 _AHEAD, _AHEAD_S = 64, 30.0  # requests that are made ahead of their time, and the greatest age of their signatures
 _LARGE_BYTES = 2**20 - 1  # above which aiohttp wants bodies as files
-_MOST_ERROR_BYTES = 2**16  # of an answer, in which the model's own status is looked for
+_MOST_ERROR_BYTES = 2**16  # of an answer, in which the model's own status, or a message, is looked for
+_MOST_MESSAGE = 200  # characters of it that are told
 _OURS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
 _UNSENT = ("User-Agent", "Accept-Encoding", "Content-Type")  # headers that aiohttp would add
 _MODEL_ERROR = 424
@@ -215,6 +216,7 @@ class Generator:
         self._maker = RequestMaker(job.target, job.bodies)
         self._url = URL(job.target.url, encoded=True)
         self._asks_model = job.target.protocol in (INVOKE, INVOKE_STREAM)
+        self._refusals: dict[int, str] = {}  # what is said of answers with a status
         self.records, self.counts = LoadRecords(), LiveCounts()
         self._tasks: set[Task[None]] = set()
         self._ready: dict[int, PreparedRequest] = {}
@@ -486,7 +488,7 @@ class Generator:
             n_bytes += len(data)
             if reader is not None:
                 reader.feed(data, monotonic() - self._start)
-            elif status == _MODEL_ERROR and len(kept) < _MOST_ERROR_BYTES:
+            elif self._asks_model and len(kept) < _MOST_ERROR_BYTES:
                 kept += data
         records.done[row] = monotonic() - self._start
         records.response_bytes[row] = n_bytes
@@ -503,7 +505,9 @@ class Generator:
         if status == _MODEL_ERROR and self._asks_model:
             records.fail(row, *model_failure(kept))
             return
-        records.fail(row, ERROR_5XX if status >= 500 else ERROR_4XX, f"HTTP {status}")
+        # One message per status, the first: some hold the time or an id, and would make a cause of each request.
+        cause = self._refusals.setdefault(status, refusal(status, kept))
+        records.fail(row, ERROR_5XX if status >= 500 else ERROR_4XX, cause)
 
     def _count(self, row: int) -> None:
         status, done = self.records.status[row], self.records.done[row]
@@ -562,6 +566,18 @@ def model_failure(body: bytes) -> tuple[int, str]:
     if isinstance(status, int) and 400 <= status < 500:
         return ERROR_4XX, f"model answered {status} (ModelError)"
     return ERROR_5XX, f"model answered {status} (ModelError)" if isinstance(status, int) else "HTTP 424"
+
+
+def refusal(status: int, body: bytes) -> str:
+    """Return the cause of an answer with an error status: "HTTP 400", with SageMaker's message where there is one."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    message = (answer.get("message") or answer.get("Message")) if isinstance(answer, Mapping) else None
+    return (
+        f"HTTP {status}: {' '.join(message.split())[:_MOST_MESSAGE]}" if isinstance(message, str) else f"HTTP {status}"
+    )
 
 
 def failure_of(error: Exception) -> tuple[int, str]:

@@ -186,6 +186,7 @@ def _form_of_file(file: Path) -> str:
     if "\0" in head.text:
         raise InputError(name, f"is neither text nor compressed text{_gob(head.text)}")
     what = f"is none of these: {_KNOWN}; an access log in another format needs its log_format (--log-format)"
+    what += ", and a table of times alone is a trace for a scenario's traffic"
     raise InputError(name, what, head.lines[0][:80])
 
 
