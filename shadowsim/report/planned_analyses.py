@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 
 import pandas as pd
@@ -38,7 +39,6 @@ from shadowsim.statistics.terms import (
     CONFIDENCE,
     MARGIN_PCT,
     MARGIN_POINTS,
-    NOT_ENOUGH,
     NOT_JUDGED,
     WORSE,
     Terms,
@@ -230,7 +230,8 @@ def _margin_pct(frame: pd.DataFrame) -> float:
 def comparison_analysis(comparison: SavedComparison) -> Analysis:
     """Return the page of a comparison of a run's variants, or of two runs."""
     table = comparison.table
-    said, rows = comparison.conclusions(), comparison.rows()
+    said, (head, *rows) = comparison.conclusions(), comparison.rows()
+    rows = [[re.sub(r"^\s+", "pairs ", name), *cells] for name, *cells in rows]  # which a terminal indents
     outcome = "Worse" if comparison.worse else "Not enough data" if comparison.unsure else "Not worse"
     tone = BAD if comparison.worse else UNSURE if comparison.unsure else GOOD
     # A verdict under another load is not one on the model.
@@ -245,7 +246,7 @@ def comparison_analysis(comparison: SavedComparison) -> Analysis:
         kicker="Comparison of two runs" if between_runs else "Comparison within a run",
         answer=said[0],
         charts=charts,
-        tables=[table_of(rows)] if len(rows) > 1 else [],
+        tables=[table_of([head, *rows])] if rows else [],
         status=outcome,
         tone=tone,
         texts=[
@@ -264,7 +265,7 @@ def changes_text(compared: pd.DataFrame) -> str:
     """Return the metrics that are worse, better and undecided, with their changes."""
     changes_by_verdict: dict[str, list[str]] = {}
     for row in records(compared[compared["outcome"] != NOT_JUDGED]):
-        verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER, NOT_ENOUGH) else row["verdict"]
+        verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER) else row["verdict"]
         large = change_in_times(row)
         by = f" {large[0]}" if large else "" if change(row) == "-" else f" {change(row)}"
         changes_by_verdict.setdefault(verdict, []).append(f"{str(row['metric']).replace('_', ' ')}{by}")

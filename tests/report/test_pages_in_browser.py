@@ -22,13 +22,21 @@ FAULTS = """() => [...document.querySelectorAll(".chart")].flatMap((chart) => {
   const texts = [...chart.querySelectorAll("text")].filter((text) => text.textContent.trim() && text.checkVisibility())
     .map((text) => [text.textContent, text.getBoundingClientRect()]);
   const out = texts.filter(([, b]) => b.left < box.left - 1 || b.right > box.right + 1 || b.bottom > box.bottom + 1);
-  const over = texts.flatMap(([text, a], i) => texts.slice(0, i).filter(([, b]) =>
-    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4
-  ).map(([other]) => `${other} under ${text}`));
+  const common = (a, b, low, high) => Math.min(a[high], b[high]) - Math.max(a[low], b[low]);
+  const touch = (a, b) => common(a, b, "left", "right") > 2 && common(a, b, "top", "bottom") > 4;
+  const over = texts.flatMap(([text, a], i) =>
+    texts.slice(0, i).filter(([, b]) => touch(a, b)).map(([other]) => `${other} under ${text}`));
   return [...out.map(([text]) => text), ...over];
 })"""
 NAMED = """(x) => [x.closest("figure")?.querySelector("h2").textContent, x.getAttribute("aria-label") ?? x.textContent]
   .join(" ")"""
+
+# The bar of buttons, which appears when one has the focus
+SEEN = """() => {
+  const bar = document.activeElement.closest(".modebar");
+  return !bar || getComputedStyle(bar).opacity === "1";
+}"""
+HEIGHTS = "[...document.querySelectorAll('.chart')].map((chart) => chart.clientHeight)"
 
 
 def swept():
@@ -76,7 +84,7 @@ def chrome():
 
 
 def drawn(page):
-    page.wait_for_function("document.documentElement.dataset.charts === 'drawn'", timeout=WAIT_MS)
+    page.locator("html[data-charts=drawn]").wait_for(timeout=WAIT_MS)
 
 
 @pytest.mark.slow
@@ -101,27 +109,26 @@ def test_all_controls_of_an_analysis_are_reached_by_keyboard(chrome, pages):
         reached = set()
         for _ in controls:
             page.keyboard.press("Tab")
-            name, opacity, outline = page.evaluate(
-                f"(() => {{ const x = document.activeElement, bar = x.closest('.modebar');"
-                f" return [({NAMED})(x), bar ? getComputedStyle(bar).opacity : '1', getComputedStyle(x).outlineStyle]; }})()"
+            name, outline = page.evaluate(
+                f"[({NAMED})(document.activeElement), getComputedStyle(document.activeElement).outlineStyle]"
             )
             assert outline == "solid", name
-            page.wait_for_function("!document.activeElement.closest('.modebar')"
-                                   " || getComputedStyle(document.activeElement.closest('.modebar')).opacity === '1'")
+            for _ in range(WAIT_MS // 50):  # the page's policy forbids playwright's own waiting
+                if page.evaluate(SEEN):
+                    break
+                page.wait_for_timeout(50)
+            assert page.evaluate(SEEN), name
             reached.add(name)
         assert reached == set(controls)
 
 
 @pytest.mark.slow
-def test_a_page_is_printed_light_on_few_sheets_and_is_drawn_again(chrome, pages):
+def test_a_page_is_printed_on_few_sheets_and_then_drawn_again(chrome, pages):
     with opened(chrome, pages["sweep"], color_scheme="dark") as page:
         drawn(page)
-        ground = "getComputedStyle(document.documentElement).backgroundColor"
-        page.evaluate(f"addEventListener('beforeprint', () => {{ window.printed = [{ground},"
-                      " ...[...document.querySelectorAll('.chart')].map((x) => x.clientHeight)] })")
-        before = page.evaluate("[...document.querySelectorAll('.chart')].map((x) => x.clientHeight)")
-        sheets = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", prefer_css_page_size=True)))
-        assert sheets == 2
-        _, *heights = page.evaluate("window.printed")
-        assert all(a < b for a, b in zip(heights, before, strict=True))
-        assert page.evaluate("[...document.querySelectorAll('.chart')].map((x) => x.clientHeight)") == before
+        before = page.evaluate(HEIGHTS)
+        page.evaluate(f"() => addEventListener('beforeprint', () => {{ window.printed = {HEIGHTS}; }})")
+        n_sheets = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", prefer_css_page_size=True)))
+        assert n_sheets == 2
+        assert all(paper < screen for paper, screen in zip(page.evaluate("printed"), before, strict=True))
+        assert page.evaluate(HEIGHTS) == before
