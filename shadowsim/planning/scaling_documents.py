@@ -43,10 +43,13 @@ class ScalingDocuments:
         CloudFormation template with a scalable target and a policy for each variant.
     notes : tuple of str
         What is simulated and cannot be said in the documents.
+    policies : tuple of str
+        The policies in words, one per variant.
     """
 
     documents: dict[str, Any]
     notes: tuple[str, ...]
+    policies: tuple[str, ...]
 
     def __repr__(self) -> str:
         return f"<ScalingDocuments of {', '.join(self.documents.get('Resources', self.documents))}>"
@@ -138,7 +141,8 @@ def documents_of(scenario: Scenario, form: str) -> ScalingDocuments:
             documents |= _resources(role.capitalize(), target, policy)
     if form == "cloudformation":
         documents = {"AWSTemplateFormatVersion": "2010-09-09", "Resources": documents}
-    return ScalingDocuments(documents, tuple(note for _, side in sides for note in _notes(side)))
+    notes = tuple(note for _, side in sides for note in _notes(side))
+    return ScalingDocuments(documents, notes, tuple(_in_words(side) for _, side in sides))
 
 
 def _requests(scenario: Scenario, side: Side) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -174,6 +178,15 @@ def _resources(prefix: str, target: dict[str, Any], policy: dict[str, Any]) -> d
             "Properties": {**properties, "ScalingTargetId": {"Ref": name}},
         },
     }
+
+
+def _in_words(side: Side) -> str:
+    scaling = _scaling(side)
+    per = " per minute" if scaling.metric == INVOCATIONS else ""
+    return (
+        f"{side.variant.name} has {scaling.least:,} to {scaling.most:,} instances, so that {scaling.metric} stays at "
+        f"{scaling.target:,.6g}{per}"
+    )
 
 
 def _notes(side: Side) -> list[str]:

@@ -4,7 +4,7 @@ benchmarks  draws a comparison of benchmarks: `benchmark_changes`
 capacity    draws figures against the rate of the traffic: `latency_against_rate`
 comparison  draws comparisons and their noise floor: `differences`, `noise_floor`
 goal_axis   scales axes to goals, and draws their lines
-heatmap     draws figures over one or two settings: `power` of a plan, `sweep`
+heatmap     draws figures over settings: `power` of a plan, `sweep`
 load        draws a load run: `load_latency_over_time`, `load_quantiles`, `load_over_time`
 pools       draws pools that change: `instances_over_time`, `failures_over_time`, `batch_size_over_time`, and their
             callers: `callers_over_time`

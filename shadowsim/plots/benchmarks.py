@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 import numpy as np
@@ -19,8 +20,8 @@ _NAMES = {
     "within the margin": "within the margin",
     "~": "no significant change",
 }
-_ROW, _REST = 28, 190  # heights in pixels
-_LONGEST = 40  # characters of a name
+_ROW, _REST = 34, 190  # heights in pixels
+_LINE, _MOST_LINES = 24, 2  # characters of a line of a name, and lines
 
 
 def benchmark_changes(table: pd.DataFrame) -> go.Figure:
@@ -40,7 +41,7 @@ def benchmark_changes(table: pd.DataFrame) -> go.Figure:
     names = [_short(str(name)) for name in known["name"]]
     figure = canvas(
         "Changes",
-        "Of the median time, with intervals. Slower is to the right.",
+        "Of the median time, in per cent of the old one, with intervals. Slower is to the right.",
         height=_REST + _ROW * max(len(known), 1),
     )
     change, low, high = (known[name].to_numpy(np.float64) for name in ("change_pct", "low_pct", "high_pct"))
@@ -59,12 +60,18 @@ def benchmark_changes(table: pd.DataFrame) -> go.Figure:
             )
         )  # fmt: skip
     figure.add_vline(0.0, line={"color": GREY, "width": 1}, layer="below")
-    figure.update_xaxes(title_text="change (% of the old time)")
-    order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5]}
+    figure.update_xaxes(title_text="change (%)")
+    order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5], "dtick": 1}
     figure.update_yaxes(showgrid=False, automargin=True, ticklabelstandoff=6, **order)
     return figure.update_layout(hovermode="closest", showlegend=True)
 
 
 def _short(name: str) -> str:
-    short = name.rpartition("::")[2]
-    return escape(short if len(short) <= _LONGEST else f"…{short[1 - _LONGEST :]}")
+    """Return the end of a name in lines, broken where its parts begin; a long one lacks its start."""
+    lines = [""]
+    for part in re.findall(r"[\[_-]?[^\[_-]+|.", name.rpartition("::")[2]):
+        if len(lines[-1]) + len(part) > _LINE and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    kept = lines[-_MOST_LINES:]
+    return escape(("" if len(kept) == len(lines) else "…") + "\n".join(kept)).replace("\n", "<br>")

@@ -1,4 +1,4 @@
-"""Draws metrics over one setting as lines, and over two as a heat map.
+"""Draws metrics over one setting as lines, over two as a heat map, and over more as several.
 
 An overloaded pool's latency depends on the length of the run, so it is never shown without the word OVERLOADED. A
 quantile that a run is too short for is left out, unless the error bar of replications stands beside it.
@@ -16,7 +16,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
 from shadowsim.planning.sheet import recommend
-from shadowsim.plots.style import COLOURS, INK, SCALE, SHADE, SHADE_TEXT, canvas, value_axis
+from shadowsim.plots.style import COLOURS, INK, ON_SCALE, SCALE, SHADE, SHADE_TEXT, canvas, value_axis
 from shadowsim.text import OVERLOADED, significant
 from shadowsim.verdict import is_uncertain_in
 
@@ -30,6 +30,9 @@ _SETTINGS = {  # paths of a sweep as titles of axes; others are followed by the 
     "horizon_s": "length of the run (s)",
 }
 _AFTER_SETTINGS = "replication"  # the first column of a sweep that is not a setting
+_MOST_MAPS = 6  # heat maps of one sweep
+_QUARTERS = [0.0, 0.25, 0.5, 0.75, 1.0]
+_QUARTER_TEXTS = [f"{100.0 * share:.0f} %" for share in _QUARTERS]
 
 
 def power(plan: pd.DataFrame) -> go.Figure:
@@ -53,7 +56,7 @@ def power(plan: pd.DataFrame) -> go.Figure:
     names = [duration_text(float(x)) for x in durations], [f"{share} %" for share in shares]
     figure = canvas("Power", "How often the effect is found. Bold: often enough. Framed: the cheapest such test.")
     figure.add_trace(_heat_trace(names, z, text.fillna(""), "power %{z:.1%}", zmin=0.0, zmax=1.0))
-    figure.update_traces(colorbar={"title_text": "power", "tickformat": ".0%"})
+    figure.update_traces(colorbar={"title_text": "power", "tickvals": _QUARTERS, "ticktext": _QUARTER_TEXTS})
     best = recommend(plan)
     if best is not None:
         x, y = durations.index(best["duration_s"]), shares.index(best["sampling_percentage"])
@@ -86,10 +89,7 @@ def sweep(frame: pd.DataFrame, metric: str = "p99_s", role: str = "shadow") -> g
     InputError
         If another number of settings varies, or there is no such metric.
     """
-    if _AFTER_SETTINGS not in frame.columns:
-        raise InputError("frame", f"must come from sweep, and lacks the column {_AFTER_SETTINGS}")
-    paths = [str(name) for name in frame.columns[: list(frame.columns).index(_AFTER_SETTINGS)]]
-    paths = [path for path in paths if frame[path].nunique(dropna=False) > 1]
+    paths = _varied(frame)
     if not 1 <= len(paths) <= 2:
         constraint = "must vary in one or two settings, so select rows of it"
         raise InputError("frame", constraint, ", ".join(paths) or "no setting")
@@ -98,6 +98,57 @@ def sweep(frame: pd.DataFrame, metric: str = "p99_s", role: str = "shadow") -> g
     if role not in COLOURS:
         raise InputError("role", "must be source or shadow", role)
     return _lines(frame, paths[0], metric) if len(paths) == 1 else _heatmap(frame, paths, metric, role)
+
+
+def sweep_maps(
+    frame: pd.DataFrame, metric: str = "p99_s", role: str = "shadow"
+) -> list[tuple[pd.DataFrame, go.Figure]]:
+    """Plot a metric over all settings that a sweep varies: as `sweep`, or for more than two as several heat maps.
+
+    Parameters
+    ----------
+    frame, metric, role
+        As for `sweep`.
+
+    Returns
+    -------
+    list of (DataFrame, Figure)
+        The rows that a figure shows, and the figure. With more than two settings, there is a heat map over the two that
+        have most values for each combination of the others, which its title tells; all have one scale of colours.
+
+    Raises
+    ------
+    InputError
+        As `sweep` does, and if more than six maps would be needed.
+    """
+    paths = _varied(frame)
+    if len(paths) <= 2:
+        return [(frame, sweep(frame, metric, role))]
+    others = sorted(paths, key=lambda path: frame[path].nunique(dropna=False))[:-2]
+    parts = frame.groupby(others, sort=False, dropna=False)
+    if parts.ngroups > _MOST_MAPS:
+        constraint = f"must vary in few settings: at most {_MOST_MAPS} heat maps are drawn, so select rows of it"
+        raise InputError("frame", constraint, f"{parts.ngroups} combinations of {', '.join(others)}")
+    maps, drawn = [], [np.empty(0)]
+    for values, part in parts:
+        figure = sweep(part, metric, role)
+        where = ", ".join(setting_in_words(path, value) for path, value in zip(others, values, strict=True))
+        maps.append((part, figure.update_layout(title_text=f"{figure.layout.title.text}: {escape(where)}")))
+        drawn += [np.ravel(trace.z) for trace in figure.select_traces({"type": "heatmap"})]
+    known = np.concatenate(drawn)
+    known = known[~np.isnan(known)]
+    for _, figure in maps:
+        if known.size:
+            figure.update_traces(zmin=known.min(), zmax=known.max(), selector={"type": "heatmap"})
+    return maps
+
+
+def _varied(frame: pd.DataFrame) -> list[str]:
+    """Return the paths of the settings that differ between the rows of a sweep."""
+    if _AFTER_SETTINGS not in frame.columns:
+        raise InputError("frame", f"must come from sweep, and lacks the column {_AFTER_SETTINGS}")
+    paths = [str(name) for name in frame.columns[: list(frame.columns).index(_AFTER_SETTINGS)]]
+    return [path for path in paths if frame[path].nunique(dropna=False) > 1]
 
 
 def _lines(frame: pd.DataFrame, path: str, metric: str) -> go.Figure:
@@ -148,7 +199,7 @@ def _heatmap(frame: pd.DataFrame, paths: Sequence[str], metric: str, role: str) 
     )
     names = [_setting_text(x) for x in value.columns], [_setting_text(y) for y in value.index]
     # As in a plan, bright is good: of times and errors that is the least.
-    colours = SCALE if metric in _MORE_IS_GOOD else f"{SCALE}_r"
+    colours = SCALE if metric in _MORE_IS_GOOD else SCALE[::-1]
     figure.add_trace(_heat_trace(names, value, text, f"{escape(title)} %{{z:,.4~r}} {unit}"))
     figure.update_traces(colorbar_title_text=unit, colorscale=colours)
     for y, x in np.argwhere(over.to_numpy(bool)):
@@ -164,8 +215,8 @@ def _heat_trace(
 ) -> go.Heatmap:
     return go.Heatmap(
         x=names[0], y=names[1], z=z.to_numpy(np.float64), text=text.to_numpy(str), texttemplate="%{text}",
-        colorscale=SCALE, colorbar={"thickness": 14, "title": {"font": {"size": 13}}}, xgap=2, ygap=2,
-        hoverongaps=False, hovertemplate=f"%{{y}}, %{{x}}: {hover}<extra></extra>", **more,
+        textfont={"color": ON_SCALE}, colorscale=SCALE, colorbar={"thickness": 14, "title": {"font": {"size": 13}}},
+        xgap=2, ygap=2, hoverongaps=False, hovertemplate=f"%{{y}}, %{{x}}: {hover}<extra></extra>", **more,
     )  # fmt: skip
 
 
@@ -204,6 +255,13 @@ def setting_title(path: str) -> str:
     )
     name = name.removesuffix("_per_s").removesuffix("_s").removesuffix("_pct").replace("_", " ")
     return _SETTINGS.get(path, f"{name} ({unit})" if unit else name)
+
+
+def setting_in_words(path: str, value: object) -> str:
+    """Return a setting with its value and unit: "share copied 10 %", "shadow: time.mean 0.02 s"."""
+    name, _, unit = setting_title(path).partition(" (")
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{name} {shown} {unit.removesuffix(')')}".strip()
 
 
 def _setting_text(value: object) -> str:

@@ -46,7 +46,10 @@ DARK = {
     "#C8D4E3": "#4A535D",
     "#2a3f5f": "#E6E8EA",
 }
-SCALE = "Cividis"  # Nuñez, Anderton and Renslow (2018): uniform in lightness, for all kinds of colour vision
+# The lighter half of Cividis (Nuñez, Anderton and Renslow, 2018), which is uniform in lightness for all kinds of colour
+# vision. Black letters have a contrast of 5:1 on its darkest colour; the whole has colours on which none can be read.
+SCALE = ("#7D7C76", "#958F76", "#AEA371", "#C9B865", "#E4CF52", "#FEE838")
+ON_SCALE = "#000000"
 # The names of annotations that pages leave out: narrow ones both, printed ones the second, which legends have, too.
 ASIDE, OVERLOAD_NAME = "aside", "overload"
 LOG_FROM = 20.0  # ratio of the greatest to the least value above which an axis is logarithmic

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from shadowsim.report.html_page import Chart, table
+from shadowsim.report.html_page import Chart, paragraphs, table
 
 GOOD, BAD, UNSURE, NEUTRAL = "stable", "overloaded", "too-short", "answer"  # classes of the style sheet
 MAX_ROWS = 1_000  # in the table of a page
@@ -54,10 +54,11 @@ class Analysis:
 
 
 def typographic(text: str) -> str:
-    """Return a text of a terminal with the signs of print: ± for +-, × between numbers and names, – for nothing."""
+    """Return a text of a terminal with the signs of print: ± for +-, × between numbers and names, µs, – for nothing."""
     if text == "-":
         return "–"
-    return re.sub(r"(?<=\d) x (?=\S)", " × ", text.replace("+-", "±"))
+    text = re.sub(r"(?<=\d) x (?=\S)", " × ", text.replace("+-", "±"))
+    return re.sub(r"(?<=\d) us\b", " µs", text)
 
 
 def table_of(
@@ -80,6 +81,11 @@ def table_of(
     caption += f" The first {MAX_ROWS:,} rows; {left_out:,} more are left out." if left_out > 0 else ""
     cells = [(typographic(name), [*map(typographic, row)]) for name, *row in body[:MAX_ROWS]]
     return table(caption.strip(), head, cells, [*map(typographic, notes)][:MAX_ROWS], chosen)
+
+
+def notes_html(notes: Sequence[str]) -> str:
+    """Return paragraphs in small letters, in the signs of print; "" for none."""
+    return f'<div class="notes">{paragraphs(map(typographic, notes))}</div>' if any(notes) else ""
 
 
 def chart(key: str, figure: go.Figure, gist: str) -> Chart:

@@ -8,7 +8,6 @@ planned_analyses.py and measured_analyses.py say what a page shows, and html_pag
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +20,7 @@ from shadowsim.measuring.measurement import Measurement
 from shadowsim.measuring.predict import ServicePrediction
 from shadowsim.measuring.step_model import StepFits
 from shadowsim.planning.scaling_documents import ScalingDocuments
-from shadowsim.report.analysis import Analysis, typographic
+from shadowsim.report.analysis import Analysis, notes_html, typographic
 from shadowsim.report.comparison_text import SavedComparison
 from shadowsim.report.html_page import (
     NO_SCRIPT,
@@ -29,7 +28,6 @@ from shadowsim.report.html_page import (
     assumptions_list,
     document,
     page,
-    paragraphs,
     placed,
     save,
     section,
@@ -79,19 +77,16 @@ def html(thing: Analysed, goal: Goal = None, scenario: Scenario | None = None) -
     """
     a = analysis_of(thing, goal, scenario)
     assumed = assumptions_list(scenario.assumptions) if scenario else ""
-    documents = dict(a.documents) | ({"The scenario, as JSON": scenario.to_dict()} if scenario else {})
+    documents = [document(title, value, is_open=not a.tables) for title, value in a.documents.items()]
+    documents += [document("The scenario, as JSON", scenario.to_dict())] if scenario else []
     main = f"""{answer(a.status, typographic(a.answer), map(typographic, a.texts), a.tone)}
 {NO_SCRIPT if a.charts else ""}
 {"".join(map(placed, a.charts))}
-{section("table", "Data table", "".join(a.tables) + _notes(a.notes))}
+{section("table", "Data table" if a.tables else "Notes", "".join(a.tables) + notes_html(a.notes))}
 {assumed}
-{"".join(document(title, value) for title, value in documents.items())}"""
+{"".join(documents)}"""
     title = scenario.experiment.name if scenario else a.title or a.kicker
     return page(a.kicker, title, "", main, a.charts, f"<p>Made by shadowsim {text(__version__)}.</p>")
-
-
-def _notes(notes: Sequence[str]) -> str:
-    return f'<div class="notes">{paragraphs(map(typographic, notes))}</div>' if notes else ""
 
 
 def write(thing: Analysed, path: str | os.PathLike[str], goal: Goal = None, scenario: Scenario | None = None) -> Path:

@@ -468,7 +468,8 @@ def verdict_sentences(table: pd.DataFrame, loads: Loads | None) -> list[str]:
         rows = records(table[table["outcome"] == outcome])
         if not rows:
             continue
-        names = [f"{row['variant']} {row['metric']}" if by_variant else row["metric"] for row in rows]
+        names = [str(row["metric"]).replace("_", " ") for row in rows]
+        names = [f"{row['variant']} {name}" if by_variant else name for name, row in zip(names, rows, strict=True)]
         if outcome != NOT_ENOUGH:
             names = [f"{name} {_sure_change(row)}" for name, row in zip(names, rows, strict=True)]
         where = qualifier if outcome != NOT_ENOUGH else ""

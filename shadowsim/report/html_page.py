@@ -30,6 +30,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from shadowsim.plots.style import DARK
 
 _MAX_FIGURE = 40  # characters; longer cells are sentences, which may be broken into lines
+_LONGEST_NAME = 30  # characters; a longer name of a row may be broken, or a narrow page would show little else
 _TEXT, _WORDS = ' class="text"', ' class="words"'
 NO_SCRIPT = "<noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>"
 
@@ -173,10 +174,11 @@ def assumptions_list(sentences: Iterable[str]) -> str:
     return f"<h3>Assumed, since the input does not say</h3>\n<ul>{items}</ul>" if items else ""
 
 
-def document(title: str, value: Mapping[str, object]) -> str:
-    """Return a JSON object as a section that can be opened."""
+def document(title: str, value: Mapping[str, object], is_open: bool = False) -> str:
+    """Return a JSON object as a section that can be opened, and is printed if it is open."""
     json_text = text(json.dumps(value, indent=2, ensure_ascii=False))
-    return f'<details>\n<summary>{text(title)}</summary>\n<pre tabindex="0">{json_text}</pre>\n</details>'
+    opening = "<details open>" if is_open else "<details>"
+    return f'{opening}\n<summary>{text(title)}</summary>\n<pre tabindex="0">{json_text}</pre>\n</details>'
 
 
 def badge(status: str) -> str:
@@ -237,12 +239,12 @@ def table(
 
 
 def _row(name: str, cells: Sequence[str], words: Sequence[bool] = (), note: str = "", is_chosen: bool = False) -> str:
-    kinds = [kind for kind, given in (("noted", note), ("chosen", is_chosen)) if given]
+    kinds = [kind for kind, given in (("noted", note), ("chosen", is_chosen), ("group", not any(cells))) if given]
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
     data = "".join(
         f"<td{_WORDS if i < len(words) and words[i] else ''}>{text(cell)}</td>" for i, cell in enumerate(cells)
     )
-    row = f'<tr{kind}><th scope="row">{text(name)}</th>{data}</tr>\n'
+    row = f'<tr{kind}><th scope="row"{_WORDS if len(name) > _LONGEST_NAME else ""}>{text(name)}</th>{data}</tr>\n'
     below = f'<tr class="note"><td colspan="{len(cells) + 1}"><p>{text(note)}</p></td></tr>\n' if note else ""
     return row + below
 
@@ -252,7 +254,7 @@ def _data(charts: Iterable[Chart]) -> str:
     members = []
     for chart in charts:
         bare = go.Figure(chart.figure).update_layout(title=None, height=_height(chart.figure))
-        bare.update_layout(margin_t=max(int(chart.figure.layout.margin.t) - 70, 30))
+        bare.update_layout(margin_t=max(int(chart.figure.layout.margin.t) - 70, 20))
         members.append(f'"{chart.key}": {bare.to_json()}')
     return f"{{{', '.join(members)}}}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from shadowsim import plots
@@ -12,13 +14,14 @@ from shadowsim.measuring.overview import overview_rows
 from shadowsim.measuring.predict import NOT_RIGHT, RIGHT, ServicePrediction
 from shadowsim.measuring.step_model import StepFits
 from shadowsim.planning.scaling_documents import ScalingDocuments
-from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, chart, table_of
+from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, chart, notes_html, table_of
 from shadowsim.report.html_page import text
-from shadowsim.testing.benchmark_comparison import SLOWER, benchmark_answer, benchmark_notes, benchmark_rows
+from shadowsim.testing.benchmark_comparison import FASTER, SLOWER, benchmark_answer, benchmark_notes, benchmark_rows
 from shadowsim.testing.benchmark_files import Timings
 from shadowsim.text import count, percent
 
 _MOST_EXAMPLES = 20
+_MOST_NAMED = 10  # benchmarks in a sentence
 
 
 def prediction_analysis(prediction: ServicePrediction) -> Analysis:
@@ -61,8 +64,9 @@ def steps_analysis(fits: StepFits) -> Analysis:
     base, per = (figure_text(f"{key}", first.step[key]) for key in ("base_s", "per_sequence_s"))
     said = f"{first.name}: a step takes {base}, and {per} more per sequence."
     tables = [
-        table_of([["", "value", "standard error"], *map(list, fits.coefficient_rows(fit))], fits.heading(fit))
-        + "".join(f"<p>{text(line)}</p>" for line in (fits.misses_text(fit), *fit.notes) if line)
+        f"<h3>{text(fits.heading(fit))}</h3>\n"
+        + table_of([["", "value", "standard error"], *map(list, fits.coefficient_rows(fit))])
+        + notes_html((fits.misses_text(fit).capitalize(), *fit.notes))
         for fit in fits.fits
     ]
     return Analysis(
@@ -120,30 +124,40 @@ def benchmarks_analysis(table: pd.DataFrame, old: Timings, new: Timings, margin_
     head, *rows = benchmark_rows(table)
     joined = [[row[0], *(f"{row[i]} {row[i + 1]}".strip() for i in (1, 3)), *row[5:]] for row in rows]
     heads = ["benchmark", head[1], head[3], *head[5:9], "verdict"]
+    changed = [_changed_text(rows, verdict) for verdict in (SLOWER, FASTER)]
     return Analysis(
         kicker="Benchmarks of two versions",
         answer=answer,
-        charts=[chart("changes", plots.benchmark_changes(table), answer)],
+        charts=[chart("changes", plots.benchmark_changes(table), " ".join(filter(None, changed)) or answer)],
         tables=[table_of([heads, *joined])],
         status="Slower" if slower else "Not slower",
         tone=BAD if slower else GOOD,
+        texts=changed[:1],
         notes=[note for note in benchmark_notes(table, old, new, margin_pct) if note != answer],
     )
+
+
+def _changed_text(rows: Sequence[Sequence[str]], verdict: str) -> str:
+    """Return the benchmarks of a verdict with their changes, in a sentence; "" for none."""
+    named = [f"{row[0]} {row[5]}" for row in rows if row[-1] == verdict]
+    more = f" and {len(named) - _MOST_NAMED:,} more" if len(named) > _MOST_NAMED else ""
+    return f"{verdict.capitalize()}: {', '.join(named[:_MOST_NAMED])}{more}." if named else ""
 
 
 def scaling_analysis(printed: ScalingDocuments, size: Analysis | None = None) -> Analysis:
     """Return the page of scaling policies as AWS takes them, and of the search that found them if there was one."""
     documents = {"The documents, as AWS takes them": printed.documents}
+    said = f"{'; '.join(printed.policies)}."
+    notes = [f"{note}." for note in printed.notes]
     if size is None:
-        names = ", ".join(printed.documents.get("Resources", printed.documents))
-        return Analysis("Scaling policies", f"Policies of {names}.", notes=printed.notes, documents=documents)
+        return Analysis("Scaling policies", said, notes=notes, documents=documents)
     return Analysis(
         kicker="Cheapest scaling policy that meets the goals",
         answer=size.answer,
         charts=size.charts,
         tables=size.tables,
         tone=size.tone,
-        texts=size.texts,
-        notes=[*size.notes, *printed.notes],
+        texts=[said, *size.texts],
+        notes=[*size.notes, *notes],
         documents=documents,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 
 import pandas as pd
@@ -14,7 +15,7 @@ from shadowsim.option_defaults import EFFECT, POWER
 from shadowsim.planning.sheet import answers, recommend
 from shadowsim.planning.slo import Slo, parse_slo
 from shadowsim.plots.goal_axis import goals_of
-from shadowsim.plots.heatmap import setting_title
+from shadowsim.plots.heatmap import setting_in_words, setting_title, sweep_maps
 from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, chart, table_of
 from shadowsim.report.analysis_text import (
     alarms_text,
@@ -38,13 +39,14 @@ from shadowsim.statistics.terms import (
     CONFIDENCE,
     MARGIN_PCT,
     MARGIN_POINTS,
-    NOT_ENOUGH,
     NOT_JUDGED,
     WORSE,
     Terms,
 )
 from shadowsim.text import OVERLOADED, percent, time_text
 from shadowsim.verdict import TOO_SHORT, is_uncertain_in
+
+_MOST_NAMED = 4  # overloaded cells of a sweep in a sentence
 
 Goal = str | Slo | float | None
 
@@ -160,16 +162,18 @@ def _plan(frame: pd.DataFrame, goal: Goal, _: Scenario | None) -> Analysis:
 
 def _sweep(frame: pd.DataFrame, _: Goal, __: Scenario | None) -> Analysis:
     paths = [str(name) for name in frame.columns[: list(frame.columns).index("replication")]]
-    rows, fixed, notes = sweep_rows(frame, paths)
+    rows, _fixed, notes = sweep_rows(frame, paths)
+    fixed = [setting_in_words(path, frame[path].iloc[0]) for path in paths if frame[path].nunique(dropna=False) == 1]
+    varied = [path for path in paths if frame[path].nunique(dropna=False) > 1]
+    charts = []
     try:
-        figures = {"p99": plots.sweep(frame), "utilisation": plots.sweep(frame, "utilisation")}
+        for key, column in (("p99", "p99_s"), ("utilisation", "utilisation")):
+            for i, (part, figure) in enumerate(sweep_maps(frame, column)):
+                charts.append(chart(f"{key}{i or ''}", figure, _swept_text(part, varied, column)))
     except InputError as error:
         if error.path != "frame":
             raise
-        figures = {}
-        notes = [*notes, "A chart shows one or two settings that vary: select rows of the frame."]
-    columns = {"p99": "p99_s", "utilisation": "utilisation"}
-    charts = [chart(key, figure, _swept_text(frame, paths, columns[key])) for key, figure in figures.items()]
+        notes = [*notes, "There are too many settings for charts: select rows of the frame."]
     over = overload_note(frame["verdict"]).strip()
     rows[0] = [setting_title(name) if name in paths else name for name in rows[0]]
     return Analysis(
@@ -177,12 +181,23 @@ def _sweep(frame: pd.DataFrame, _: Goal, __: Scenario | None) -> Analysis:
         answer=sweep_answer(frame),
         charts=charts,
         tables=[table_of(rows)],
-        texts=[f"In all cells: {fixed}."] if fixed else [],
+        texts=[_overloaded_text(frame, varied), f"In all cells: {', '.join(fixed)}." if fixed else ""],
         notes=[*notes, *([" ".join(over.split())] if over else [])],
     )
 
 
-def _swept_text(frame: pd.DataFrame, paths: list[str], column: str) -> str:
+def _overloaded_text(frame: pd.DataFrame, varied: list[str]) -> str:
+    """Return the settings under which a pool is overloaded, "" for none or many."""
+    over = records(frame[frame["verdict"] == OVERLOADED])
+    named = {f"the {row['role']} at {_settings_text(row, varied)}": None for row in over}
+    return f"{OVERLOADED}: {'; '.join(named)}." if 0 < len(named) <= _MOST_NAMED and varied else ""
+
+
+def _settings_text(row: Mapping[str, object], varied: list[str]) -> str:
+    return ", ".join(setting_in_words(path, row[path]) for path in varied)
+
+
+def _swept_text(frame: pd.DataFrame, varied: list[str], column: str) -> str:
     """Return the least and the greatest value of the shadow, and the settings that have them."""
     shadow = frame[(frame["role"] == "shadow") & ~is_uncertain_in(frame, column) & (frame["verdict"] != OVERLOADED)]
     shadow = shadow[shadow[column].notna()]
@@ -191,10 +206,7 @@ def _swept_text(frame: pd.DataFrame, paths: list[str], column: str) -> str:
     show = time_text if column.endswith("_s") else percent
     name = column.removesuffix("_s")
     ends = [records(shadow.loc[[shadow[column].idxmin()]])[0], records(shadow.loc[[shadow[column].idxmax()]])[0]]
-    varied = [path for path in paths if frame[path].nunique() > 1]
-    texts = [
-        f"{show(row[column])} at {', '.join(f'{setting_title(path)} {row[path]}' for path in varied)}" for row in ends
-    ]
+    texts = [f"{show(row[column])} at {_settings_text(row, varied)}" for row in ends]
     return f"The shadow's {name}, where it is not {OVERLOADED}: from {' to '.join(texts)}."
 
 
@@ -218,7 +230,8 @@ def _margin_pct(frame: pd.DataFrame) -> float:
 def comparison_analysis(comparison: SavedComparison) -> Analysis:
     """Return the page of a comparison of a run's variants, or of two runs."""
     table = comparison.table
-    said, rows = comparison.conclusions(), comparison.rows()
+    said, (head, *rows) = comparison.conclusions(), comparison.rows()
+    rows = [[re.sub(r"^\s+", "pairs ", name), *cells] for name, *cells in rows]  # which a terminal indents
     outcome = "Worse" if comparison.worse else "Not enough data" if comparison.unsure else "Not worse"
     tone = BAD if comparison.worse else UNSURE if comparison.unsure else GOOD
     # A verdict under another load is not one on the model.
@@ -233,7 +246,7 @@ def comparison_analysis(comparison: SavedComparison) -> Analysis:
         kicker="Comparison of two runs" if between_runs else "Comparison within a run",
         answer=said[0],
         charts=charts,
-        tables=[table_of(rows)] if len(rows) > 1 else [],
+        tables=[table_of([head, *rows])] if rows else [],
         status=outcome,
         tone=tone,
         texts=[
@@ -252,7 +265,7 @@ def changes_text(compared: pd.DataFrame) -> str:
     """Return the metrics that are worse, better and undecided, with their changes."""
     changes_by_verdict: dict[str, list[str]] = {}
     for row in records(compared[compared["outcome"] != NOT_JUDGED]):
-        verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER, NOT_ENOUGH) else row["verdict"]
+        verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER) else row["verdict"]
         large = change_in_times(row)
         by = f" {large[0]}" if large else "" if change(row) == "-" else f" {change(row)}"
         changes_by_verdict.setdefault(verdict, []).append(f"{str(row['metric']).replace('_', ' ')}{by}")

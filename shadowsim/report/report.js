@@ -24,7 +24,8 @@ function figuresToDraw() {
     if (coarse.matches) layout.dragmode = false;  // a finger on a chart scrolls the page
     if (printing) {
       squeeze(layout, ["overload"]);
-      Object.assign(layout, {width: paperWidth, height: Math.round((layout.height > 500 ? 0.72 : 0.6) * layout.height)});
+      const part = layout.yaxis?.type === "category" || layout.yaxis?.categoryorder ? 0.8 : layout.height > 500 ? 0.72 : 0.6;
+      Object.assign(layout, {width: paperWidth, height: Math.round(part * layout.height)});
     } else if (narrow.matches) {
       squeeze(layout, ["aside", "overload"]);
     }

@@ -190,7 +190,7 @@ function sides(one) {
   while (counted.length > 2 && counted.at(-1).at - counted[0].at > RATE_OVER_S) counted.shift();
   const [first, last] = [counted[0], counted.at(-1)];
   const rate = (role) => (numbers && one.completed_s === null && last.at > first.at
-    ? `${significant((last[role] - first[role]) / (last.at - first.at))} /s` : NONE);
+    ? `${significant((last[role] - first[role]) / (last.at - first.at))}/s` : NONE);
   const errors = (role) => (numbers ? `${count(numbers.errors[role])} (${percent(numbers.errors[role] / (numbers.requests[role] || NaN))})` : NONE);
   const hasFirst = whole && ROLES.some((role) => whole[role].first_p50 !== null);
   const rows = [

@@ -16,6 +16,7 @@ from shadowsim.server.page import looks
 from shadowsim.server.page.comparing import found
 from shadowsim.server.page.looks import LookPlan
 
+PAPER_PX = 703  # an A4 sheet of 210 mm less its margins, at 96 pixels to the inch
 EVIL = "</script><img src=x onerror=alert(1)>"
 # Text against the ground that it stands on (WCAG 2.2, 1.4.3), and graphics against theirs (1.4.11)
 CONTRASTS = """() => {
@@ -195,6 +196,70 @@ def test_texts_have_contrast_and_the_page_fits(chrome, watched, scheme, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", ground))) > 380) == (scheme == "light")
+
+
+@pytest.mark.slow
+def test_a_service_in_tokens_has_charts_of_the_first_token(chrome, tmp_path, watched):
+    tokens = {"prompt": 20, "output": 5, "max_sequences": 8, "max_step_tokens": 200, "kv_tokens": 10_000}
+    steps = {"AllTraffic": 0.004, "Shadow-01": 0.012}
+    kinds = {
+        name: parse_service({"tokens": {**tokens, "step": {"base_s": base_s}}}, "services")
+        for name, base_s in steps.items()
+    }
+    with serving(tmp_path, services=kinds) as server:
+        server.experiment("ranker", percentage=100)
+        calls = Calls(server)
+        try:
+            with opened(chrome, f"{server.url}/") as page:
+                for quantile in ("p50", "p99"):
+                    title = f"Time to the first token, {quantile}"
+                    chart = page.locator("#charts figure", has=page.get_by_role("heading", name=title))
+                    chart.locator("path.source").wait_for(timeout=WAIT_MS)
+                    chart.locator("path.shadow").wait_for(timeout=WAIT_MS)
+                    assert re.match(
+                        f"{title}, last: source .+, shadow ", chart.locator("svg").get_attribute("aria-label")
+                    )
+                    shown(page, "sides", f"first token {quantile}")
+                page.click("#figures summary")
+                heads = page.locator("#figure-table th[scope=col]").all_inner_texts()
+                assert {f"Time to the first token, p99, {role}" for role in ("source", "shadow")} <= set(heads)
+                server.answered(20)
+                row = page.locator("#sides tr", has=page.get_by_role("rowheader", name="first token p50"))
+                source, shadow = (float(cell.removesuffix(" ms")) for cell in row.locator("td").all_inner_texts())
+                assert source >= 1e3 * steps["AllTraffic"] * 0.99  # buckets are 0.8 % wide
+                assert shadow >= 1e3 * steps["Shadow-01"] * 0.99
+        finally:
+            calls.end()
+    with opened(chrome, f"{watched.url}/#ranker") as page:
+        page.locator("#charts path.shadow").first.wait_for(timeout=WAIT_MS)
+        assert page.locator("#charts h3", has_text="first token").count() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 420])
+def test_paper_has_the_charts_and_no_controls(chrome, watched, width):
+    with opened(chrome, f"{watched.url}/#ranker", width=width, color_scheme="dark") as page:
+        page.locator("#charts path.shadow").first.wait_for(timeout=WAIT_MS)
+        page.click("#stop")
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": PAPER_PX, "height": 900})
+        controls = (
+            "[...document.querySelectorAll('a, button, input, summary, dialog')].filter((x) => x.checkVisibility())"
+        )
+        assert page.evaluate(f"{controls}.length") == 0
+        assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+        charts = page.evaluate(
+            "[...document.querySelectorAll('#charts svg')].map((x) => x.getBoundingClientRect().toJSON())"
+        )
+        assert len(charts) >= 6
+        assert all(chart["left"] >= 0.0 and chart["right"] <= PAPER_PX and chart["height"] > 100.0 for chart in charts)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PAPER_PX
+        kept = page.evaluate(
+            "[...document.querySelectorAll('#charts figure')].map((x) => getComputedStyle(x).breakInside)"
+        )
+        assert set(kept) == {"avoid"}
+        page.emulate_media(media=None)
+        assert 1 <= len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", prefer_css_page_size=True))) <= 2
 
 
 @pytest.mark.slow

@@ -1,0 +1,134 @@
+"""Pages of analyses in a real browser: all of a chart is seen, keys reach every control, and little paper is used."""
+
+import itertools
+import random
+import re
+
+import pandas as pd
+import pytest
+from browsing import WAIT_MS, browser, opened
+from timing_files import document
+
+from shadowsim import compare_benchmarks
+from shadowsim.report import analysis_page
+from shadowsim.report.measured_analyses import benchmarks_analysis
+from shadowsim.testing.benchmark_files import read_timings
+
+LONG = "benchmarks/test_speed.py::test_the_speed_of_least_outstanding_requests[512-instances-1000]"
+SETTINGS = ("sampling_percentage", "shadow.instance_count", "shadow.time.mean_s")
+# Texts of charts that reach out of their chart, or over another text
+FAULTS = """() => [...document.querySelectorAll(".chart")].flatMap((chart) => {
+  const box = chart.getBoundingClientRect();
+  const texts = [...chart.querySelectorAll("text")].filter((text) => text.textContent.trim() && text.checkVisibility())
+    .map((text) => [text.textContent, text.getBoundingClientRect()]);
+  const out = texts.filter(([, b]) => b.left < box.left - 1 || b.right > box.right + 1 || b.bottom > box.bottom + 1);
+  const common = (a, b, low, high) => Math.min(a[high], b[high]) - Math.max(a[low], b[low]);
+  const touch = (a, b) => common(a, b, "left", "right") > 2 && common(a, b, "top", "bottom") > 4;
+  const over = texts.flatMap(([text, a], i) =>
+    texts.slice(0, i).filter(([, b]) => touch(a, b)).map(([other]) => `${other} under ${text}`));
+  return [...out.map(([text]) => text), ...over];
+})"""
+NAMED = """(x) => [x.closest("figure")?.querySelector("h2").textContent, x.getAttribute("aria-label") ?? x.textContent]
+  .join(" ")"""
+
+# The bar of buttons, which appears when one has the focus
+SEEN = """() => {
+  const bar = document.activeElement.closest(".modebar");
+  return !bar || getComputedStyle(bar).opacity === "1";
+}"""
+HEIGHTS = "[...document.querySelectorAll('.chart')].map((chart) => chart.clientHeight)"
+
+
+def swept():
+    """Return a frame of a sweep over three settings, with an overloaded cell."""
+    rows = []
+    for values in itertools.product([10, 50, 100], [1, 2], [0.02, 0.03]):
+        share, n, mean_s = values
+        for role, used in (("source", 0.4), ("shadow", 1.25 * share * mean_s / n)):
+            verdict = "OVERLOADED" if used >= 1.0 else "STABLE"
+            times = {"mean_s": mean_s, "p50_s": mean_s, "p99_s": 3.0 * mean_s, "p99_9_s": 4.0 * mean_s}
+            rows.append(
+                dict(zip(SETTINGS, values, strict=True))
+                | {"replication": 0, "role": role, "verdict": verdict, **times, "maximum_s": 1.0}
+                | {"utilisation": min(used, 1.0), "error_rate": 0.0, "run_verdict": verdict}
+            )
+    frame = pd.DataFrame(rows)
+    cell = frame.groupby(frame.index // 2)["verdict"].transform(lambda verdicts: verdicts.iloc[1])
+    return frame.assign(run_verdict=cell)
+
+
+def timed():
+    """Return the page of a comparison of benchmarks with long names."""
+    draw = random.Random(1)
+    sides = []
+    for slower in (1.0, 1.3):
+        whole = document([slower * draw.uniform(0.9, 1.1) for _ in range(10)], LONG)
+        for name in ("test_plain.py::test_short", "test_tokens.py::test_prefixes[4000]"):
+            whole["benchmarks"] += document([draw.uniform(0.9, 1.1) for _ in range(10)], name)["benchmarks"]
+        sides.append(read_timings(whole, "old"))
+    return benchmarks_analysis(compare_benchmarks(*sides), *sides, 5.0)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The files of the pages by name."""
+    folder = tmp_path_factory.mktemp("pages")
+    kinds = {"sweep": swept(), "benchmarks": timed()}
+    return {name: analysis_page.write(thing, folder / f"{name}.html").as_uri() for name, thing in kinds.items()}
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with browser() as running:
+        yield running
+
+
+def drawn(page):
+    page.locator("html[data-charts=drawn]").wait_for(timeout=WAIT_MS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("name", ["sweep", "benchmarks"])
+def test_all_texts_of_charts_are_seen_and_the_page_fits(chrome, pages, name, width):
+    with opened(chrome, pages[name], width=width) as page:
+        drawn(page)
+        assert page.locator(".chart text").count() > 10
+        assert page.evaluate(FAULTS) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.slow
+def test_all_controls_of_an_analysis_are_reached_by_keyboard(chrome, pages):
+    with opened(chrome, pages["sweep"]) as page:
+        drawn(page)
+        controls = page.evaluate(
+            f"[...document.querySelectorAll('button, summary, a, .scroll, details[open] pre')].map({NAMED})"
+        )
+        assert len(set(controls)) == len(controls) > 4 * 4
+        reached = set()
+        for _ in controls:
+            page.keyboard.press("Tab")
+            name, outline = page.evaluate(
+                f"[({NAMED})(document.activeElement), getComputedStyle(document.activeElement).outlineStyle]"
+            )
+            assert outline == "solid", name
+            for _ in range(WAIT_MS // 50):  # the page's policy forbids playwright's own waiting
+                if page.evaluate(SEEN):
+                    break
+                page.wait_for_timeout(50)
+            assert page.evaluate(SEEN), name
+            reached.add(name)
+        assert reached == set(controls)
+
+
+@pytest.mark.slow
+def test_a_page_is_printed_on_few_sheets_and_then_drawn_again(chrome, pages):
+    with opened(chrome, pages["sweep"], color_scheme="dark") as page:
+        drawn(page)
+        before = page.evaluate(HEIGHTS)
+        page.evaluate(f"() => addEventListener('beforeprint', () => {{ window.printed = {HEIGHTS}; }})")
+        n_sheets = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", prefer_css_page_size=True)))
+        assert n_sheets == 2
+        assert all(paper < screen for paper, screen in zip(page.evaluate("printed"), before, strict=True))
+        assert page.evaluate(HEIGHTS) == before
