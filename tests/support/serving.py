@@ -198,9 +198,9 @@ def create_experiment(sagemaker, name="test", endpoint="endpoint", percentage=10
     until(lambda: sagemaker.describe_inference_experiment(Name=name)["Status"] == "Running")
 
 
-def until(holds):
-    """Wait until a condition holds, and fail after WAIT_S."""
-    end_s = monotonic() + WAIT_S
+def until(holds, within_s=WAIT_S):
+    """Wait until a condition holds, and fail after some time."""
+    end_s = monotonic() + within_s
     while not holds():
         assert monotonic() < end_s, "the condition did not come to hold"
         sleep(0.01)
