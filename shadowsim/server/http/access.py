@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDictProxy
 
@@ -174,6 +174,13 @@ class _Handler(web.RequestHandler):
     """Answers what is not HTTP in the port's form of errors."""
 
     refusal: Refusal
+    _last_body: StreamReader | None = None  # the only one that may not have arrived
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, and note whose body may be coming."""
+        super().data_received(data)
+        if self._messages:
+            self._last_body = self._messages[-1][1]
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's protocols may return True
         """Answer the last request of a caller who has closed his side and reads on."""
@@ -181,11 +188,8 @@ class _Handler(web.RequestHandler):
         n_unanswered = len(self._messages) + (self._waiter is None)
         if not (n_unanswered and self._request_count) or self.transport.get_extra_info("sslcontext"):
             return None  # closes the connection
-        bodies = [payload for _, payload in self._messages]
-        if self._current_request is not None:
-            bodies.append(self._current_request.content)
-        if not all(body.is_eof() for body in bodies):
-            return None  # the rest of a body cannot come any more
+        if self._last_body is not None and not self._last_body.is_eof():
+            return None  # its rest cannot come any more
         if n_unanswered == 1:
             self.close()  # after the answer
         return True
