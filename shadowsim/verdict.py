@@ -450,7 +450,7 @@ def _too_short(part: pd.DataFrame, role: str, scenario: Scenario | None, peak: f
         why = ", since 0 % of the requests are copied; a longer run would not help" if none_copied else ""
         return f"received no requests{why}"
     if n < 100 * MIN_BEYOND_P99:
-        return f"received {n} requests, {n // 100} of them beyond p99; an estimate of p99 needs {MIN_BEYOND_P99}"
+        return f"received {n:,} requests, {n // 100:,} of them beyond p99; an estimate of p99 needs {MIN_BEYOND_P99}"
     if scenario is None or math.isnan(peak):
         return ""
     relaxation = relaxation_s(scenario, role, peak, _busiest_load(part, role, scenario))

@@ -112,7 +112,7 @@ Variant = Annotated[
 @app.command(epilog=_CALIBRATE_EXAMPLES)
 def calibrate(
     measurements: Annotated[
-        Path, typer.Argument(metavar="MEASUREMENTS", help="A run's directory, a table with a row per request, or a log.")
+        Path, typer.Argument(metavar="MEASUREMENTS", help="A run's directory, a table of requests, or a log.")
     ],
     out: Annotated[
         Path | None,
@@ -147,8 +147,8 @@ def calibrate(
     """Calibrate a service model to a measured run.
 
     MEASUREMENTS is the directory of a run, a table with a row per request and the columns arrival_s and latency_s, or a
-    log that `shadowsim measured` reads. Shows each parameter with its interval, and which ones the data leave open and why. FILE.json holds the block for
-    services.VARIANT of a scenario under `service`, and its uncertainty beside it.
+    log that `shadowsim measured` reads. Shows each parameter with its interval, and which ones the data leave open and
+    why. FILE.json holds the block for services.VARIANT of a scenario under `service`, and its uncertainty beside it.
     """
     refuse_both_formats(as_json, as_csv)
     from shadowsim.measuring.calibrate import calibrate as fit_service
@@ -171,7 +171,7 @@ def calibrate(
 def predict(
     service: Annotated[Path, typer.Argument(metavar="SERVICE.json", help="What `calibrate -o` wrote.")],
     load_run: Annotated[
-        Path, typer.Argument(metavar="LOAD_DIR", help="A run that was not used: its directory, a table of requests, or a log.")
+        Path, typer.Argument(metavar="LOAD_DIR", help="A run that was not used: its directory, a table, or a log.")
     ],
     workers: Annotated[
         int | None,
