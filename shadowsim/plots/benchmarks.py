@@ -69,7 +69,7 @@ def benchmark_changes(table: pd.DataFrame) -> go.Figure:
 def _short(name: str) -> str:
     """Return the end of a name in lines, broken where its parts begin; a long one lacks its start."""
     lines = [""]
-    for part in re.findall(r"[\[_-]?[^\[_-]+|.", name.rpartition("::")[2]):
+    for part in re.findall(r"\[.{,22}$|[\[_-]?[^\[_-]+|.", name.rpartition("::")[2]):
         if len(lines[-1]) + len(part) > _LINE and lines[-1]:
             lines.append("")
         lines[-1] += part

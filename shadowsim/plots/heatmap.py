@@ -133,7 +133,8 @@ def sweep_maps(
     for values, part in parts:
         figure = sweep(part, metric, role)
         where = ", ".join(setting_in_words(path, value) for path, value in zip(others, values, strict=True))
-        maps.append((part, figure.update_layout(title_text=f"{figure.layout.title.text}: {escape(where)}")))
+        title = f"{figure.layout.title.text}, {escape(where.removeprefix(f'{role}: '))}"
+        maps.append((part, figure.update_layout(title_text=title)))
         drawn += [np.ravel(trace.z) for trace in figure.select_traces({"type": "heatmap"})]
     known = np.concatenate(drawn)
     known = known[~np.isnan(known)]

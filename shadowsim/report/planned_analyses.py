@@ -163,13 +163,12 @@ def _plan(frame: pd.DataFrame, goal: Goal, _: Scenario | None) -> Analysis:
 def _sweep(frame: pd.DataFrame, _: Goal, __: Scenario | None) -> Analysis:
     paths = [str(name) for name in frame.columns[: list(frame.columns).index("replication")]]
     rows, _fixed, notes = sweep_rows(frame, paths)
-    fixed = [setting_in_words(path, frame[path].iloc[0]) for path in paths if frame[path].nunique(dropna=False) == 1]
-    varied = [path for path in paths if frame[path].nunique(dropna=False) > 1]
+    fixed = [setting_in_words(path, frame[path].iloc[0]) for path in paths if path not in _varied(frame, paths)]
     charts = []
     try:
         for key, column in (("p99", "p99_s"), ("utilisation", "utilisation")):
             for i, (part, figure) in enumerate(sweep_maps(frame, column)):
-                charts.append(chart(f"{key}{i or ''}", figure, _swept_text(part, varied, column)))
+                charts.append(chart(f"{key}{i or ''}", figure, _swept_text(part, _varied(part, paths), column)))
     except InputError as error:
         if error.path != "frame":
             raise
@@ -181,9 +180,13 @@ def _sweep(frame: pd.DataFrame, _: Goal, __: Scenario | None) -> Analysis:
         answer=sweep_answer(frame),
         charts=charts,
         tables=[table_of(rows)],
-        texts=[_overloaded_text(frame, varied), f"In all cells: {', '.join(fixed)}." if fixed else ""],
+        texts=[_overloaded_text(frame, _varied(frame, paths)), f"In all cells: {', '.join(fixed)}." if fixed else ""],
         notes=[*notes, *([" ".join(over.split())] if over else [])],
     )
+
+
+def _varied(frame: pd.DataFrame, paths: list[str]) -> list[str]:
+    return [path for path in paths if frame[path].nunique(dropna=False) > 1]
 
 
 def _overloaded_text(frame: pd.DataFrame, varied: list[str]) -> str:

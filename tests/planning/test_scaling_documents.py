@@ -44,6 +44,14 @@ def test_botocore_accepts_the_requests(metric):
     assert (tracking["TargetValue"], tracking["ScaleOutCooldown"], tracking["ScaleInCooldown"]) == (1500.0, 300, 600)
 
 
+def test_policies_are_said_in_words():
+    concurrency = SCALING | {"metric": "ConcurrentRequestsPerModel", "target": 5.5}
+    assert shadowsim.scaling_policy(scaled(SCALING, concurrency)).policies == (
+        "Source has 2 to 10 instances, so that InvocationsPerInstance stays at 1,500 per minute",
+        "Shadow has 2 to 10 instances, so that ConcurrentRequestsPerModel stays at 5.5",
+    )
+
+
 def test_the_target_is_the_endpoints_variant():
     s = scaled()
     target = shadowsim.scaling_policy(s).documents["Shadow"]["RegisterScalableTarget"]

@@ -94,6 +94,36 @@ def test_frames_that_cannot_be_drawn_are_refused(frame, arguments, path):
     assert error.value.path == path
 
 
+def test_three_settings_make_a_map_for_each_value_of_one_in_one_scale_of_colours():
+    cells = [{"sampling_percentage": s, "n": n, "x_s": x} for s in (10, 50, 100) for n in (1, 2, 3) for x in (0.1, 0.2)]
+    maps = heatmap.sweep_maps(sweep_frame(cells, overloaded=[0]))
+    titles = [figure.layout.title.text for _, figure in maps]
+    assert titles == ["p99 of the shadow, x 0.1 s", "p99 of the shadow, x 0.2 s"]
+    first, second = (figure.data[0] for _, figure in maps)
+    assert np.isnan(first.z[0, 0])  # overloaded
+    np.testing.assert_allclose(first.z[1], [7.0, 9.0, 11.0])
+    np.testing.assert_allclose(second.z[0], [2.0, 4.0, 6.0])
+    assert (first.zmin, first.zmax) == (second.zmin, second.zmax) == pytest.approx((2.0, 18.0))
+    assert [set(rows["x_s"]) for rows, _ in maps] == [{0.1}, {0.2}]
+
+
+def test_few_settings_make_one_figure_and_too_many_none():
+    ((rows, figure),) = heatmap.sweep_maps(sweep_frame(TWO))
+    assert (len(rows), figure) == (24, heatmap.sweep(sweep_frame(TWO)))
+    cube = [{"a": a, "b": b, "c": c} for a in range(7) for b in range(7) for c in range(7)]
+    with pytest.raises(
+        InputError, match="at most 6 heat maps are drawn, so select rows of it, got '7 combinations of a'"
+    ):
+        heatmap.sweep_maps(sweep_frame(cube, replications=1))
+
+
+def test_settings_are_said_with_their_units():
+    assert heatmap.setting_in_words("sampling_percentage", 10) == "share copied 10 %"
+    assert heatmap.setting_in_words("shadow.time.mean_s", 0.02) == "shadow: time.mean 0.02 s"
+    assert heatmap.setting_in_words("rate_per_s", 50.0) == "traffic 50 requests per second"
+    assert heatmap.setting_in_words("endpoint.routing", "RANDOM") == "endpoint.routing RANDOM"
+
+
 def test_values_of_a_grid_are_text_and_not_markup():
     heat = heatmap.sweep(sweep_frame([{"<i>": "<b>", "n": 1}, {"<i>": "c", "n": 2}])).data[0]
     assert list(heat.y) == ["&lt;b&gt;", "c"]

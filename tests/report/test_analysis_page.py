@@ -8,7 +8,7 @@ import pytest
 from cases import REQUEST, scenario
 from pages import figures_of
 
-from shadowsim import InputError, Scenario, simulate
+from shadowsim import InputError, Scenario, default_scenario, scaling_policy, simulate
 from shadowsim.report import analysis, analysis_page
 from shadowsim.report.comparison_text import compare_saved, compare_two_saved
 from shadowsim.statistics.comparison import COLUMNS
@@ -144,6 +144,28 @@ def test_a_frame_that_cannot_be_drawn_still_has_its_table():
     assert "<script" not in page
     assert "select rows of the frame" in page
     assert "No type meets the goals of the shadow." in analysis_page.html(SIZES[1:])
+
+
+def test_scaling_policies_are_said_and_their_documents_are_open():
+    scaling = {"metric": "InvocationsPerInstance", "target": 1500, "min": 1, "max": 9}
+    scaled = default_scenario().replace({"shadow.scaling": scaling})
+    page = analysis_page.html(scaling_policy(scaled), scenario=scaled)
+    (headline,) = re.findall('<p class="headline">(.*?)</p>', page)
+    assert headline == "Shadow-01 has 1 to 9 instances, so that InvocationsPerInstance stays at 1,500 per minute."
+    assert "<details open>\n<summary>The documents, as AWS takes them" in page
+    assert "<details>\n<summary>The scenario, as JSON" in page
+    assert "Data table" not in page
+
+
+def test_the_signs_of_print_stand_for_those_of_a_terminal():
+    assert analysis.typographic("2 x ml.m5.xlarge, 57.9 us +- 0.6 us") == "2 × ml.m5.xlarge, 57.9 µs ± 0.6 µs"
+    assert analysis.typographic("-") == "–"
+
+
+def test_overloaded_cells_of_a_sweep_are_named():
+    over = (SWEEP["role"] == "shadow") & (SWEEP["shadow.model_name"] == "b")
+    page = analysis_page.html(SWEEP.assign(verdict=np.where(over, "OVERLOADED", "STABLE")))
+    assert "OVERLOADED: the shadow at shadow: model name b." in page
 
 
 def test_a_long_table_is_cut_and_says_so(monkeypatch):
