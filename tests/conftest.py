@@ -6,10 +6,16 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from schema_checks import check_all_scenarios
 
-settings.register_profile("shadowsim", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "shadowsim",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],  # of a machine that does other work
+)
 settings.load_profile("shadowsim")
 
 MANY_TESTS = 2_000
