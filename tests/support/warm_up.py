@@ -7,6 +7,7 @@ that is free takes the next kernel, the longest first, and none goes on before a
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numba
@@ -45,7 +46,8 @@ def compile_together(folder: Path) -> None:
             (folder / name).touch(exist_ok=False)
         except FileExistsError:
             continue
-        simulate(scenario({"process": "poisson", "rate_per_s": 0.1}, block, endpoint=endpoint, source_instances=2))
+        with suppress(Exception):  # a broken kernel fails the tests of it, not all
+            simulate(scenario({"process": "poisson", "rate_per_s": 0.1}, block, endpoint=endpoint, source_instances=2))
         (folder / f"{name}.done").touch()
     stop = time.monotonic() + MOST_S
     while time.monotonic() < stop and not all((folder / f"{name}.done").exists() for name in _KERNELS):
