@@ -1,15 +1,24 @@
 """Settings of the whole suite: failures must be reproducible, and nothing depends on how fast the machine is."""
 
 import gc
+import os
 import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from schema_checks import check_all_scenarios
 
-settings.register_profile("shadowsim", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "shadowsim",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],  # of a machine that does other work
+)
 settings.load_profile("shadowsim")
+
+MANY_TESTS = 2_000
 
 check_all_scenarios()  # whatever scenario a test reads is valid by the schema, too
 
@@ -25,6 +34,15 @@ def pytest_collection_finish():
     gc.enable()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)  # full collections of what tests and caches hold took another ten
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The workers of a session of most tests share the work of compiling; few tests may need no kernel."""
+    if "PYTEST_XDIST_WORKER" in os.environ and len(request.session.items) > MANY_TESTS:
+        from warm_up import compile_together
+
+        compile_together(tmp_path_factory.getbasetemp().parent / "kernels")
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_the_automation_runs_against_the_server(folder, monkeypatch, capsys):
 
 EACH_COMMAND = pytest.mark.parametrize("command", [command for command in commands() if " serve " not in command])
 SHORTER = {  # not seven days, nor 30
-    "--report": ["--set", "horizon_s=86400"],
+    "--report": ["--set", "horizon_s=21600"],
     " plan ": ["--replications", "10"],
     "last-release": ["--set", "horizon_s=3600"],
 }

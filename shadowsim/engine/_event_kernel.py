@@ -296,13 +296,13 @@ ACTION_WIDTH = 8
 # ---- More elements of `Progress.cursor`: the next attempt of a chunk, and how many it has ----
 C_AT, C_CHUNK = 10, 11
 CURSOR = 12
-RELEASED, CLOSING, FINISHING, ENDED = 4, 5, 6, 7  # phases of a window besides those of `_kernel`
+RELEASED, CLOSING, ENDED = 4, 5, 6  # phases of a window besides those of `_kernel`
 
 # ---- Kinds of events, in their order at one instant ----
 FINISH, GIVE_UP, DEADLINE, WORLD, READY, DUE, TICK, ARRIVAL, RETRY = range(9)
 LEAVE, NOTHING = 9, 10  # the next of those that leave together; no event
 ANSWER, ENTER = 11, 12  # with tokens: an answer arrives, before any finish; a sequence enters a queue, before arrivals
-TOO_LONG = 2  # what `run_source` returns for a request that no instance can hold; M_FAULT is its number
+TOO_LONG = 2  # what `run_side` returns for a request that no instance can hold; M_FAULT is its number
 
 
 class Attempts(NamedTuple):
@@ -373,7 +373,11 @@ class Machines(NamedTuple):
 
 
 class EventRun(NamedTuple):
-    """One evented side of a run, with all that is updated; None is what it has not, and is compiled without."""
+    """One evented side of a run, with all that is updated.
+
+    The last three are None where a pool serves no tokens, and are compiled without. Prefix caches are there with all
+    engines, used or not: a variant of its own would take more to compile than it saves.
+    """
 
     pool: Pool
     dynamics: Dynamics
@@ -689,9 +693,9 @@ def _keep(
         if engines is not None:
             rows[at, S_FIRST_TOKEN] = (engines.first_token_s[x] + after_s) - node_s[x, N_ARRIVAL]
             rows[at, S_PROMPT], rows[at, S_OUTPUT] = engines.sequence[x, Q_PROMPT], engines.sequence[x, Q_OUTPUT]
-            rows[at, S_CACHED] = np.nan
-        if prefixes is not None and prefixes.of_node[x, P_CACHED] >= 0:
-            rows[at, S_CACHED] = prefixes.of_node[x, P_CACHED]
+        if prefixes is not None:
+            known = prefixes.names.block_tokens > 0 and prefixes.of_node[x, P_CACHED] >= 0
+            rows[at, S_CACHED] = np.float64(prefixes.of_node[x, P_CACHED]) if known else np.nan
 
 
 # ---- Instances ----
@@ -782,7 +786,7 @@ def _move_end(worker: int, t: float, now: float, workers: int, per_s: float, mac
 
 @inner
 def _start_engine(
-    i: int, now: float, per_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes | None,
+    i: int, now: float, per_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes,
     machines: Machines, rows: Floats, row: Floats,
 ) -> int:  # fmt: skip
     """Start an engine's next step; return the first of the aborted requests that leave it, linked by N_NEXT."""
@@ -796,7 +800,7 @@ def _start_engine(
             rows[own, R_WAIT_SUM] += now - node_s[x, N_ARRIVAL]
             rows[own, R_STARTED] += 1.0
             node_s[x, N_START] = now
-            if prefixes is not None:
+            if prefixes.names.block_tokens > 0:
                 hit = np.float64(prefixes.of_node[x, P_CACHED])
                 row[R_PREFIX_QUERIED] += np.float64(engines.sequence[x, Q_PROMPT])
                 row[R_PREFIX_HIT] += hit
@@ -814,7 +818,7 @@ def _start_engine(
 
 @inner
 def _end_engine(
-    i: int, now: float, timeout_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes | None,
+    i: int, now: float, timeout_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes,
     token_tally: TokenTally, machines: Machines, row: Floats,
 ) -> int:  # fmt: skip
     """Book the tokens of an engine's steps; return the first of those that made their last, linked by N_NEXT."""
@@ -1682,12 +1686,16 @@ def plant_tree(machines: Machines) -> None:
 
 
 @njit
-def run_source(
-    last_window: int, settings: RunSettings, arrivals: Arrivals, mirror: Mirror, sent: Payload, side: EventRun,
-    counted: bool, pending: Pending, incoming: Attempts, copies: Attempts, copies_end: Ints, scratch: Scratch,
-    progress: Progress,
+def run_side(
+    last_window: int, called: bool, settings: RunSettings, arrivals: Arrivals, mirror: Mirror, sent: Payload,
+    side: EventRun, counted: bool, pending: Pending, incoming: Attempts, copies: Attempts, copies_end: Ints,
+    scratch: Scratch, progress: Progress,
 ) -> int:  # fmt: skip
-    """Simulate the source's side up to window `last_window`; the copies of window w end at `copies_end[w]`.
+    """Simulate one side up to window `last_window`; the source's if `called`, which makes `copies` of its `arrivals`.
+
+    The copies of window w end at `copies_end[w]`. They are `incoming` for the shadow, which makes none: both sides have
+    arguments of the same types, or the code would be compiled twice. After the last window comes a spare one, in which
+    what is in the pool at the horizon is followed to its end; what happens then counts in a row of no window.
 
     Returns
     -------
@@ -1697,18 +1705,24 @@ def run_source(
     n_windows, _, period_s, horizon_s, seed = settings
     cursor, reached = progress
     machines, rows = side.machines, side.tally.rows
-    late = mirror.instant == AT_RESPONSE
-    while cursor[C_WINDOW] < last_window:
+    late = called and mirror.instant == AT_RESPONSE
+    while cursor[C_WINDOW] < last_window or (last_window == n_windows and cursor[C_PHASE] != ENDED):
         w = cursor[C_WINDOW]
         begin, end = np.float64(w) * period_s, min(np.float64(w + 1) * period_s, horizon_s)
         if cursor[C_PHASE] == OPEN:
-            if w - machines.count[M_OPEN] >= machines.open_n.size:
+            if w < n_windows and w - machines.count[M_OPEN] >= machines.open_n.size:
                 return NEEDS_ROOM
             _open_rows(w, rows, side.token_tally)
-            open_arrivals(begin, end, arrivals, True, scratch.stretch, cursor)
-            reached[REACHED_COUNT], reached[REACHED_S] = 0.0, begin
-            cursor[C_BASE], cursor[C_MORE], cursor[C_AT], cursor[C_CHUNK] = 0, 1, 0, 0
-            cursor[C_PHASE] = ARRIVE
+            if w == n_windows:
+                reached[REACHED_S], cursor[C_PHASE] = np.inf, CLOSING
+            elif called:
+                open_arrivals(begin, end, arrivals, True, scratch.stretch, cursor)
+                reached[REACHED_COUNT], reached[REACHED_S] = 0.0, begin
+                cursor[C_BASE], cursor[C_MORE], cursor[C_AT], cursor[C_CHUNK] = 0, 1, 0, 0
+                cursor[C_PHASE] = ARRIVE
+            else:
+                cursor[C_CHUNK] = copies_end[w]
+                reached[REACHED_S], cursor[C_PHASE] = just_below(end), CLOSING
         elif cursor[C_PHASE] == ARRIVE:
             cursor[C_AT], cursor[C_CHUNK], cursor[C_PHASE] = 0, 0, RELEASE
             if cursor[C_MORE] == 0:
@@ -1723,24 +1737,15 @@ def run_source(
             # a retry at the instant of the last arrival comes after any other arrival then
             last_retry = through if cursor[C_PHASE] == CLOSING or through == 0.0 else just_below(through)
             status = _advance(
-                w,
-                through,
-                last_retry,
-                True,
-                settings,
-                mirror,
-                sent,
-                side,
-                side.engines,
-                side.prefixes,
-                incoming,
-                cursor,
-                pending,
-                copies,
-            )
+                w, through, last_retry, called, settings, mirror, sent, side, side.engines, side.prefixes, incoming,
+                cursor, pending, copies,
+            )  # fmt: skip
             if status != DONE:
                 return status
             cursor[C_PHASE] = RELEASED if cursor[C_PHASE] == RELEASE else CLOSE
+        elif w == n_windows:
+            _close_ended(w - 1, settings, machines, side.tally, side.token_tally)
+            cursor[C_PHASE] = ENDED
         else:
             if late and not _release_copies(seed, reached[REACHED_S], pending, copies, cursor):
                 return NEEDS_ROOM
@@ -1749,81 +1754,10 @@ def run_source(
             else:
                 _close_clocks(end, side.dynamics.scheduler, side.engines, machines, rows[w])
                 _close_ended(w, settings, machines, side.tally, side.token_tally)
-                copies_end[w] = cursor[C_OUT]
+                if called:
+                    copies_end[w] = cursor[C_OUT]
                 cursor[C_WINDOW], cursor[C_PHASE] = w + 1, OPEN
-    if last_window == n_windows:
-        return _finish_run(settings, mirror, sent, side, incoming, cursor, pending, copies, True)
     return DONE
-
-
-@njit
-def run_shadow(
-    last_window: int, settings: RunSettings, mirror: Mirror, sent: Payload, side: EventRun, pending: Pending,
-    incoming: Attempts, copies_end: Ints, progress: Progress,
-) -> int:  # fmt: skip
-    """Simulate the shadow's side up to window `last_window`; `incoming` up to `copies_end[w]` are window w's copies.
-
-    Returns
-    -------
-    int
-        As `run_source`.
-    """
-    n_windows, _, period_s, horizon_s, _ = settings
-    cursor, machines, rows = progress.cursor, side.machines, side.tally.rows
-    while cursor[C_WINDOW] < last_window:
-        w = cursor[C_WINDOW]
-        if cursor[C_PHASE] == OPEN:
-            if w - machines.count[M_OPEN] >= machines.open_n.size:
-                return NEEDS_ROOM
-            _open_rows(w, rows, side.token_tally)
-            cursor[C_PHASE], cursor[C_CHUNK] = CLOSING, copies_end[w]
-        end = min(np.float64(w + 1) * period_s, horizon_s)
-        status = _advance(
-            w,
-            just_below(end),
-            -1.0,
-            False,
-            settings,
-            mirror,
-            sent,
-            side,
-            side.engines,
-            side.prefixes,
-            incoming,
-            cursor,
-            pending,
-            incoming,
-        )
-        if status != DONE:
-            return status
-        _close_clocks(end, side.dynamics.scheduler, side.engines, machines, rows[w])
-        _close_ended(w, settings, machines, side.tally, side.token_tally)
-        cursor[C_WINDOW], cursor[C_PHASE] = w + 1, OPEN
-    if last_window == n_windows:
-        return _finish_run(settings, mirror, sent, side, incoming, cursor, pending, incoming, False)
-    return DONE
-
-
-@inner
-def _finish_run(
-    settings: RunSettings, mirror: Mirror, sent: Payload, side: EventRun, incoming: Attempts, cursor: Ints,
-    pending: Pending, copies: Attempts, called: bool,
-) -> int:  # fmt: skip
-    """Follow what is in the pool at the horizon to its end; what happens then counts in a spare row of no window."""
-    w = settings.n_windows
-    status = DONE
-    if cursor[C_PHASE] == OPEN:
-        _open_rows(w, side.tally.rows, side.token_tally)
-        cursor[C_PHASE] = FINISHING
-    if cursor[C_PHASE] == FINISHING:
-        status = _advance(
-            w, np.inf, -1.0, called, settings, mirror, sent, side, side.engines, side.prefixes, incoming, cursor,
-            pending, copies,
-        )  # fmt: skip
-        if status == DONE:
-            _close_ended(w - 1, settings, side.machines, side.tally, side.token_tally)
-            cursor[C_PHASE] = ENDED
-    return status
 
 
 @inner

@@ -208,7 +208,8 @@ def _prefix(side: Side, trace: Trace | None) -> prefixes.PrefixNames | None:
     if served is None or served.prefix is None:
         return None
     prefix, b = served.prefix, served.block_tokens
-    by_request = prefix_names(served, trace)
+    # a trace's are read-only, which would be another type, and the kernel compiled for it
+    by_request = np.require(prefix_names(served, trace), requirements="W")
     lengths = (by_request >= 0).sum(axis=1) * prefix.name_tokens
     if by_request.size:
         # at most as many blocks as have different names

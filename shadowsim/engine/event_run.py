@@ -58,11 +58,11 @@ class EventSide:
 
     def advance(self, last_window: int) -> None:
         """Simulate up to `last_window`, with more room whenever the kernel asks for it."""
-        arrivals = None
+        arrivals = NO_ARRIVALS
         if self.arrivals is not None:
             arrivals = self.arrivals.of_windows(int(self.cursor[k.C_WINDOW]), last_window)
         with np.errstate(over="ignore"):  # hash arithmetic wraps, uncompiled too
-            while status := self._kernel(*self._arguments(last_window, arrivals)):
+            while status := e.run_side(*self._arguments(last_window, arrivals)):
                 if status == e.TOO_LONG:
                     self._refuse()
                 self._grow()
@@ -70,11 +70,11 @@ class EventSide:
     @property
     def is_compiled(self) -> bool:
         """Whether the kernel of this side is in this process or in numba's cache."""
-        return is_compiled(self._kernel, self._arguments(0, NO_ARRIVALS))
+        return is_compiled(e.run_side, self._arguments(0, NO_ARRIVALS))
 
     def compile(self) -> None:
         """Compile the kernel of this side, or load it from numba's cache; nothing is simulated."""
-        self._kernel(*self._arguments(0, NO_ARRIVALS))
+        e.run_side(*self._arguments(0, NO_ARRIVALS))
 
     def hand_over(self) -> tuple[e.Attempts, k.Ints]:
         """Return the copies that the source's side has made since the last time, and where each window's end."""
@@ -107,25 +107,19 @@ class EventSide:
         """The counts of the run's windows."""
         return self.tally._replace(rows=self.tally.rows[:-1])
 
-    @property
-    def _kernel(self) -> Any:
-        return e.run_source if self.is_source else e.run_shadow
-
-    def _arguments(self, last_window: int, arrivals: k.Arrivals | None) -> tuple[Any, ...]:
+    def _arguments(self, last_window: int, arrivals: k.Arrivals) -> tuple[Any, ...]:
         """Return the arguments of the kernel."""
         c = self.columns
         settings = k.RunSettings(c.n_windows, c.n_sections, c.period_s, c.horizon_s, c.seed)
+        dynamics = self.dynamics._replace(prefix=None)  # the kernel finds the names beside the caches
         side = e.EventRun(
-            self.pool, self.dynamics, self.answer, self.machines, self.tally, self.sample, self.engines,
+            self.pool, dynamics, self.answer, self.machines, self.tally, self.sample, self.engines,
             self.prefixes, self.token_tally,
         )  # fmt: skip
-        progress = k.Progress(self.cursor, self.reached)
-        if self.is_source:
-            return (
-                last_window, settings, arrivals, c.mirror, c.request, side, self._reads_trace, self.pending,
-                self.incoming, self.copies, self.copies_end, self.scratch, progress,
-            )  # fmt: skip
-        return last_window, settings, c.mirror, c.request, side, self.pending, self.incoming, self.copies_end, progress
+        return (
+            last_window, self.is_source, settings, arrivals, c.mirror, c.request, side, self._reads_trace, self.pending,
+            self.incoming, self.copies, self.copies_end, self.scratch, k.Progress(self.cursor, self.reached),
+        )  # fmt: skip
 
     @property
     def _reads_trace(self) -> bool:
@@ -223,8 +217,7 @@ def new_event_side(c: Columns, role: str, arrivals: ArrivalStream | None, chunk:
     if dynamics.scheduler.max_sequences:
         side.engines = _new_engines(side.machines, dynamics.scheduler)
         side.token_tally = _new_token_tally(c)
-        if dynamics.prefix is not None:
-            side.prefixes = _new_prefixes(side.machines, dynamics.prefix)
+        side.prefixes = _new_prefixes(side.machines, dynamics.prefix or p.NO_NAMES)
     with np.errstate(over="ignore"):
         e.start_pool(c.seed, pool.n_instances, dynamics.outages, side.machines, tally.rows[0])
     return side
@@ -258,7 +251,7 @@ def _new_prefixes(m: e.Machines, names: p.PrefixNames) -> p.Prefixes:
         older=np.zeros((0, room + 1), np.int32),
         chain=np.zeros((0, room + 1), np.int32),
         bucket=np.zeros((0, 1 << math.ceil(math.log2(room))), np.int32),
-        known=np.zeros(max(longest // names.block_tokens, 1), np.int32),
+        known=np.zeros(max(longest // max(names.block_tokens, 1), 1), np.int32),
     )
     return _with_caches(prefixes, m.world_s.size)
 

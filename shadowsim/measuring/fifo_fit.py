@@ -425,19 +425,22 @@ def busy_factors(begun: Starts, groups: Ints, shape: str) -> Floats:
 
 
 def _levels(service_s: Floats, group: Ints, n: int) -> tuple[Floats, Floats]:
-    """Return the mean logarithm of the middle quantiles of each group, and the group's size."""
+    """Return the mean logarithm of the middle quantiles of each group, and the group's size, 0 if one is not positive.
+
+    The quantiles are those of `np.quantile`, of all groups at once: a fit asks for some hundreds.
+    """
+    ordered, sizes = service_s[np.lexsort((service_s, group))], np.bincount(group, minlength=n)
+    seen = np.flatnonzero(sizes)
+    first, last = (np.cumsum(sizes) - sizes)[seen, None], (np.cumsum(sizes) - 1)[seen, None]
+    place = (last - first) * _MIDDLE
+    below = np.floor(place).astype(np.int64)
+    part = place - below
+    low, high = ordered[first + below], ordered[np.minimum(first + below + 1, last)]
+    quantiles = np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1.0 - part))
+    positive = (quantiles > 0.0).all(axis=1)
     levels, total = np.zeros(n), np.zeros(n)
-    order = np.argsort(group, kind="stable")
-    edges = np.searchsorted(group[order], np.arange(n + 1))
-    for g in range(n):
-        mine = order[edges[g] : edges[g + 1]]
-        values = service_s[mine]
-        total[g] = len(values)
-        quantiles = np.quantile(values, _MIDDLE) if len(values) else np.ones(1)
-        if (quantiles > 0.0).all():
-            levels[g] = np.log(quantiles).mean()
-        else:
-            total[g] = 0.0
+    levels[seen[positive]] = np.log(quantiles[positive]).mean(axis=1)
+    total[seen[positive]] = sizes[seen[positive]]
     return levels, total
 
 

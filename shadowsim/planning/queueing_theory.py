@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from shadowsim.frames import ROLES
 from shadowsim.result import Result
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.text import OVERLOADED
@@ -110,10 +111,11 @@ def theory(result: Result) -> pd.DataFrame:
         the run's sample of requests tells), model, exact, theory, simulated, standard_error (NaN where the run has
         none).
     """
-    summary = result.summary()
+    models = {role: queueing_model(result.scenario, role) for role in ROLES}
     rows: list[tuple[object, ...]] = []
+    summary = result.summary() if any(models.values()) else pd.DataFrame(columns=["role"])  # which takes longest
     for variant, role in zip(summary.index, summary["role"], strict=True):
-        model = queueing_model(result.scenario, role)
+        model = models[role]
         if model is None or summary["verdict"][variant] == OVERLOADED:
             continue
         figures = {"wait_mean_s": model.wait_s}

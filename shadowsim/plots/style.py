@@ -71,9 +71,10 @@ def canvas(title: str, subtitle: str, rows: int = 1, height: int | None = None, 
         Options for Plotly's `make_subplots`.
     """
     options = {"cols": 1, "shared_xaxes": True, "vertical_spacing": 0.06} | subplots
-    figure = make_subplots(rows=rows, **options).update_layout(
+    # without a template from the start, Plotly's own would be copied first, which takes as long as all the rest
+    blank = go.Figure(layout={"template": "plotly_white"})
+    figure = make_subplots(rows=rows, figure=blank, **options).update_layout(
         title={"text": title, "subtitle": {"text": subtitle}, "x": 0.0, "xref": "paper", "xanchor": "left", "y": 0.97},
-        template="plotly_white",
         font=_FONT,
         legend={"orientation": "h", "x": 0.0, "y": 1.02, "yanchor": "bottom"},
         margin={"l": 60, "r": 16, "t": 115, "b": 50},

@@ -25,6 +25,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
+from plotly.io import to_json  # type: ignore[import-untyped]
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from shadowsim.plots.style import DARK
@@ -253,9 +254,12 @@ def _data(charts: Iterable[Chart]) -> str:
     """Return the figures, without their titles, as JSON."""
     members = []
     for chart in charts:
-        bare = go.Figure(chart.figure).update_layout(title=None, height=_height(chart.figure))
-        bare.update_layout(margin_t=max(int(chart.figure.layout.margin.t) - 70, 20))
-        members.append(f'"{chart.key}": {bare.to_json()}')
+        bare = chart.figure.to_dict()  # a copy of what is valid, which another figure would check once more
+        layout = bare["layout"]
+        layout.pop("title", None)
+        layout["height"] = _height(chart.figure)
+        layout["margin"]["t"] = max(layout["margin"]["t"] - 70, 20)
+        members.append(f'"{chart.key}": {to_json(bare, validate=False)}')
     return f"{{{', '.join(members)}}}"
 
 

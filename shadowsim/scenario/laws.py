@@ -22,6 +22,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import NormalDist
@@ -345,12 +346,17 @@ def _lognormal_tails(law: Law, v: Floats) -> Tails:
     The standard library's quantiles are as exact as scipy.special's `ndtri`, and importing scipy takes longer than
     computing all of them, which would delay a first result.
     """
-    inverse = NormalDist().inv_cdf
-    z = np.array([inverse(p) for p in v.tolist()])
+    z = _normal_quantiles(v.tobytes())
     variance = math.log1p(law.scv)
     median = law.mean * math.exp(-variance / 2)
     factor = np.exp(math.sqrt(variance) * -z)
     return median / factor, median * factor
+
+
+@lru_cache(maxsize=4)  # tables of all laws are of the same probabilities, and made for every run
+def _normal_quantiles(v: bytes) -> Floats:
+    inverse = NormalDist().inv_cdf
+    return np.array([inverse(p) for p in np.frombuffer(v).tolist()])
 
 
 def _lognormal_moments(p50: float, p99: float) -> Moments:

@@ -134,17 +134,17 @@ class TestHelp:
     def test_version(self):
         assert good("--version") == f"shadowsim {__version__}\n"
 
-    @pytest.mark.parametrize("args", [["--help"], ["--version"], ["simulate", "--help"], ["plan", "-h"]])
-    def test_loads_nothing_slow(self, args: list[str]):
-        code = f"""
+    def test_loads_nothing_slow(self):
+        code = """
 import sys
 from shadowsim.cli.main import app
-try:
-    app({args!r})
-except SystemExit as end:
-    assert not end.code
-slow = {{"numba", "numpy", "pandas", "plotly", "botocore", "scipy", "tqdm", "aiohttp", "rich"}} & set(sys.modules)
-assert not slow, slow
+for args in ["--help"], ["--version"], ["simulate", "--help"], ["plan", "-h"]:
+    try:
+        app(args)
+    except SystemExit as end:
+        assert not end.code
+    slow = {"numba", "numpy", "pandas", "plotly", "botocore", "scipy", "tqdm", "aiohttp", "rich"} & set(sys.modules)
+    assert not slow, (args, slow)
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
@@ -527,21 +527,17 @@ class TestInstances:
 
 HURRIED = [
     ("simulate --rate -5", "traffic.rate_per_s: must be a finite number > 0, got -5"),
-    ("simulate --rate 0", "traffic.rate_per_s: must be a finite number > 0, got 0"),
     ("simulate --rate abc", "--rate: must be a number, got 'abc'"),
     ("simulate --rate nan", "traffic.rate_per_s: must be a finite number > 0, got nan"),
     ("simulate --rate inf", "traffic.rate_per_s: must be a finite number > 0, got inf"),
     ("simulate --rate 400/s", "--rate: must be a number, got '400/s'"),
     ("simulate --seed x", "--seed: must be a number, got 'x'"),
-    ("simulate --workers 0", "--workers: must be a whole number >= 1, got 0"),
     ("simulate --workers 1.5", "--workers: must be a whole number >= 1, got 1.5"),
     ("simulate --workers all", "--workers: must be a number, got 'all'"),
     ("simulate --seed 1.5", "--seed: must be a whole number >= 0, got 1.5"),
-    ("simulate --seed -1", "--seed: must be a whole number >= 0, got -1"),
     ("simulate --set seed", "--set: must be PATH=VALUE, got 'seed'"),
     ("simulate --set =3", "--set: must be PATH=VALUE, got '=3'"),
     ("simulate --set sede=3", "sede: is not a path of a scenario; did you mean seed?"),
-    ("simulate --set shadow.instance_cuont=3", "did you mean shadow.instance_count?"),
     ("simulate --set traffic.process=Poisson", "constant, trace, got 'Poisson'; did you mean poisson?"),
     ("simulate --set shadow.time=20mss", 'must be a number of seconds, a time such as 20ms or an object {"law": ...}'),
     ("simulate --set shadow.time=0ms", "services.Shadow-01.time: must be a finite number > 0, got 0"),
@@ -562,9 +558,7 @@ HURRIED = [
     ("simulate --set shadow.cpu_per_request_s=1", "`cpu_per_request_s` is not built yet"),
     ("simulate --set sampling_percentage=101", "samplingPercentage' failed to satisfy constraint"),
     ("simulate --set sampling_percentage=12.5", "Member must be an integer, not a float"),
-    ("simulate --set shadow.instance_type=ml.m5.xlrge", "did you mean ml.m5.xlarge?"),
     ("simulate --slo p99<1kg", "slo: needs a time such as"),
-    ("simulate --json --csv", "--csv: must not be given together with --json"),
     ("instances --json --csv", "--csv: must not be given together with --json"),
     ("instances ml.zz9*", "pattern: must match a SageMaker hosting type"),
     ("instances xyz", "got 'xyz'"),

@@ -18,6 +18,8 @@ from shadowsim import default_scenario, simulate
 from shadowsim.engine import _kernel as k
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
+from shadowsim.engine.event_run import new_event_side
+from shadowsim.engine.run_state import NO_ARRIVALS, new_sample
 
 BITS = 2**64
 WORDS = st.integers(0, BITS - 1)
@@ -177,6 +179,36 @@ def test_each_variant_of_the_kernel_is_compiled_once():
         simulate(scenario(constant | {"request_bytes": 3}, service(queue_limit=2), share=7).replace(least))
     variants = [signature[2:4] for signature in getattr(k.run, "signatures", [])]
     assert len(set(variants)) == len(variants) == (0 if numba.config.DISABLE_JIT else 3)
+
+
+def test_pools_with_events_are_compiled_for_tokens_and_for_all_others(tmp_path):
+    """Any other type of an argument, a read-only array for one, would take most of a minute to compile."""
+    (tmp_path / "t.csv").write_text("time,who,n,names\n0,7,1,5 6\n1,8,1,5\n")
+    drawn = {"prompt": {"law": "deterministic", "mean_tokens": 1}, "output": {"law": "deterministic", "mean_tokens": 1}}
+    room = {"max_sequences": 1, "max_step_tokens": 16, "kv_tokens": 1024, "step": {"base_s": 0.01}}
+    recorded = {"prompt": "n", "output": "n", "prefix": {"hashes": "names", "hash_tokens": 16, "cache_tokens": 99}}
+    groups = {"prefix": {"length": 16, "groups": 2, "cache_tokens": 99}}
+    poisson = {"process": "poisson", "rate_per_s": 1.0, "retries": "legacy", "request_bytes": 3}
+    trace = {"process": "trace", "path": "t.csv", "sessions": "who"}
+    policy = {"metric": "InvocationsPerInstance", "target": 60, "min": 1, "max": 2}
+    outage = {"outages": [{"instance": 0, "at_s": 1.0, "for_s": 1.0}]}
+    linear = {"time": {"law": "linear", "base_s": 0.1, "n": 0.1}, "workers": 1}
+    batches = {"batching": {"max_size": 2, "max_delay_s": 0.1, "marginal": 0.1}}
+
+    def types(traffic, block, **more):
+        s = scenario(traffic, block, base_dir=tmp_path, horizon_s=2.0, **more)
+        arrivals = arrivals_of(s)
+        c = columns(s, arrivals)
+        for role in ("source", "shadow"):
+            side = new_event_side(c, role, arrivals, 64, new_sample(0, 1.0, 0, 1, True))
+            for some in (NO_ARRIVALS, arrivals.of_windows(0, 1)):
+                yield tuple(map(numba.typeof, side._arguments(0, some)))
+
+    plain = {*types(poisson, service() | batches | outage), *types(trace, linear | outage, mirror={"rule": "hash"})}
+    plain |= {*types(poisson, service(slowdown=[2.0], error_5xx=0.1) | {"scaling": policy})}
+    tokens = {*types(poisson, {"tokens": drawn | room}), *types(poisson, {"tokens": drawn | room | groups})}
+    tokens |= {*types(trace, {"tokens": room | recorded}, mirror={"rule": "hash", "instant": "response"})}
+    assert (len(plain), len(tokens)) == (1, 1)
 
 
 def test_the_kernel_uses_no_function_whose_bits_vary():

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from cases import dask_executor, scenario, service
+from commands import run
 from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
-from typer.testing import CliRunner
 
 from shadowsim import InputError, Result, Scenario, default_scenario, replicate, replication, simulate, summarise
-from shadowsim.cli.main import app
 from shadowsim.engine import replicate as replications
 
 G, WORD = 0x9E3779B97F4A7C15, 2**64
@@ -191,9 +190,7 @@ SHORT = ("simulate", "--set", "horizon_s=600", "--set", "run.replications=3")
 
 
 def cli(*args):
-    done = CliRunner().invoke(app, [*SHORT, *map(str, args)])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done
+    return run(*SHORT, *args)
 
 
 def test_the_command_line_shows_means_and_half_widths(tmp_path):
@@ -313,11 +310,11 @@ def test_no_precision_is_asked_for_by_default():
 def test_the_command_shows_precision_warm_up_and_theory():
     words = ["simulate", "--set", 'traffic={"process":"poisson","rate_per_s":300}', "--set", "horizon_s=100"]
     words += ["--set", "run.period_s=1", "--set", "run.warmup_s=9.5", "--set", "run.precision=0.05", "-q"]
-    text = " ".join(CliRunner().invoke(app, words).stdout.split())
+    text = " ".join(run(*words).stdout.split())
     assert "Warm-up: figures leave out the first 10.0 s, in whole sections." in text
     assert "mean of source and shadow to within 5 % reached after 10 replications (source" in text
     assert "says that AllTraffic's wait mean is" in text
-    said = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    said = json.loads(run(*words, "--json").stdout)
     assert said["precision"]["reached"]
     assert said["precision"]["replications"] == said["replications"] == 10
     assert said["warmup_s"] == [10.0] * 10

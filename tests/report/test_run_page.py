@@ -51,8 +51,24 @@ def text(run):
 
 
 @pytest.fixture(scope="module")
+def page(text):
+    """The elements of the page of the run."""
+    return Page(text)
+
+
+@pytest.fixture(scope="module")
 def overloaded():
     return simulate(scenario(POISSON, service(0.05), service(0.5), horizon_s=1200.0))
+
+
+@pytest.fixture(scope="module")
+def overloaded_text(overloaded):
+    return html(overloaded)
+
+
+@pytest.fixture(scope="module")
+def overloaded_page(overloaded_text):
+    return Page(overloaded_text)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +122,7 @@ def cells(page, heading="figures"):
     return {name: re.findall('<td(?: class="words")?>(.*?)</td>', rest) for name, rest in rows}
 
 
-def test_the_page_describes_the_run(run, text):
-    page = Page(text)
+def test_the_page_describes_the_run(run, page):
     assert page.all("html")[0][1] == {"lang": "en"}
     assert page.text("h1") == "case"
     assert "STABLE" in page.text("h2")
@@ -135,9 +150,9 @@ def test_the_table_is_the_summary(run, text):
     assert "captured" not in table
 
 
-def test_unequal_loads_stand_above_the_figures(run, text):
+def test_unequal_loads_stand_above_the_figures(run, page):
     note = run.compare().attrs["load"]["note"]
-    section = Page(text).all("section")[0][2]
+    section = page.all("section")[0][2]
     assert note in section
     assert "At the source's load (simulated: all requests to 1 instance, " in section
 
@@ -176,10 +191,9 @@ def test_counts_and_captured_bytes_are_readable():
     assert cells(html(busy))["requests"][0] == "10,000"
 
 
-@pytest.mark.parametrize("which", ["run", "overloaded"])
+@pytest.mark.parametrize("which", ["page", "overloaded_page"])
 def test_readers_who_cannot_see_and_keyboards_reach_everything(which, request):
-    text = html(request.getfixturevalue(which))
-    page = Page(text)
+    page = request.getfixturevalue(which)
     ids = [e[1]["id"] for e in page.elements if "id" in e[1]]
     assert len(ids) == len(set(ids))
     assert {e[1]["aria-labelledby"] for e in page.elements if "aria-labelledby" in e[1]} <= set(ids)
@@ -197,9 +211,8 @@ def test_readers_who_cannot_see_and_keyboards_reach_everything(which, request):
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
 
 
-def test_an_overloaded_pool_is_never_shown_without_that_word(overloaded):
-    text = html(overloaded)
-    page = Page(text)
+def test_an_overloaded_pool_is_never_shown_without_that_word(overloaded_text, overloaded_page):
+    text, page = overloaded_text, overloaded_page
     assert page.all("section")[0][1]["class"] == "verdict overloaded"
     assert "Shadow cannot keep up" in page.text("main")
     source, shadow, *others = (e[2] for e in page.all("th", scope="col"))
@@ -248,8 +261,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_page(run, tmp_path):
     assert "a?b" in write(odd, tmp_path / "page.html").read_text("utf-8")
 
 
-def test_nothing_is_loaded_from_elsewhere(text):
-    page = Page(text)
+def test_nothing_is_loaded_from_elsewhere(text, page):
     for _, attributes, _ in page.elements:
         assert not {"src", "srcset", "action", "data", "poster"} & set(attributes)
         assert attributes.get("href", "data:,").startswith("data:")
