@@ -8,9 +8,9 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
 from shadowsim.frames import LATENCY_MEASURE, lengths_s, quantiles
-from shadowsim.plots.style import COLOURS, GREY, KINDS, canvas, log_axis, value_axis
+from shadowsim.plots.style import COLOURS, GREY, INK, canvas, log_axis, value_axis
 
-_QUANTILES = {"p50": KINDS[3], "p95": KINDS[2], "p99": COLOURS["shadow"]}
+_QUANTILES = {"p50": COLOURS["source"], "p95": COLOURS["shadow"], "p99": INK}
 
 
 def load_latency_over_time(windows: pd.DataFrame) -> go.Figure:
