@@ -35,7 +35,7 @@ def html(run: LoadRun) -> str:
     achieved, latency = run.about["achieved"], _latency(run)
     by_window = [f"{name} {_range(run.windows[f'ModelLatency_{name}'])}" for name in ("p50", "p95", "p99")]
     sent = (
-        f"{count(run.about['asked']['requests'])} requests planned, {count(achieved['requests'])} sent; {_ends(run)}."
+        f"{count(run.about['asked']['requests'])} requests planned, {count(achieved['requests'])} sent; {_errors(run)}."
     )
     is_valid = run.verdict.is_valid
     charts = [
@@ -46,7 +46,7 @@ def html(run: LoadRun) -> str:
     charts.append(Chart("load-rate", load_over_time(run.windows, run.scenario.horizon_s), sent))
     checked, *why = _joined(verdict_lines(run))
     rate = f"{significant(achieved['rate_per_s'], 4)}/s"
-    said = [f"{latency} at {rate}; {_ends(run)}.", checked] if is_valid else [checked]
+    said = [f"{latency} at {rate}; {_errors(run)}.", checked] if is_valid else [checked]
     what = paragraphs(_joined(target_lines(run))) + assumptions_list(run.scenario.assumptions)
     measured = f"{_times(run)}\n{paragraphs(_joined(failure_lines(run)))}"
     status = "Valid" if is_valid else "Invalid"
@@ -72,7 +72,7 @@ def _latency(run: LoadRun) -> str:
     return "Latency " + ", ".join(f"{name} {time_text(run.quantile(q))}" for name, q in figures.items())
 
 
-def _ends(run: LoadRun) -> str:
+def _errors(run: LoadRun) -> str:
     return f"error rate {percent(run.error_rate, 2)}"
 
 
