@@ -373,11 +373,7 @@ class Machines(NamedTuple):
 
 
 class EventRun(NamedTuple):
-    """One evented side of a run, with all that is updated.
-
-    The last three are None where a pool serves no tokens, and are compiled without. Prefix caches are there with all
-    engines, used or not: a variant of its own would take more to compile than it saves.
-    """
+    """One evented side of a run, with all that is updated; None is what it has not, and is compiled without."""
 
     pool: Pool
     dynamics: Dynamics
@@ -693,9 +689,9 @@ def _keep(
         if engines is not None:
             rows[at, S_FIRST_TOKEN] = (engines.first_token_s[x] + after_s) - node_s[x, N_ARRIVAL]
             rows[at, S_PROMPT], rows[at, S_OUTPUT] = engines.sequence[x, Q_PROMPT], engines.sequence[x, Q_OUTPUT]
-        if prefixes is not None:
-            known = prefixes.names.block_tokens > 0 and prefixes.of_node[x, P_CACHED] >= 0
-            rows[at, S_CACHED] = np.float64(prefixes.of_node[x, P_CACHED]) if known else np.nan
+            rows[at, S_CACHED] = np.nan
+        if prefixes is not None and prefixes.of_node[x, P_CACHED] >= 0:
+            rows[at, S_CACHED] = prefixes.of_node[x, P_CACHED]
 
 
 # ---- Instances ----
@@ -786,7 +782,7 @@ def _move_end(worker: int, t: float, now: float, workers: int, per_s: float, mac
 
 @inner
 def _start_engine(
-    i: int, now: float, per_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes,
+    i: int, now: float, per_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes | None,
     machines: Machines, rows: Floats, row: Floats,
 ) -> int:  # fmt: skip
     """Start an engine's next step; return the first of the aborted requests that leave it, linked by N_NEXT."""
@@ -800,7 +796,7 @@ def _start_engine(
             rows[own, R_WAIT_SUM] += now - node_s[x, N_ARRIVAL]
             rows[own, R_STARTED] += 1.0
             node_s[x, N_START] = now
-            if prefixes.names.block_tokens > 0:
+            if prefixes is not None:
                 hit = np.float64(prefixes.of_node[x, P_CACHED])
                 row[R_PREFIX_QUERIED] += np.float64(engines.sequence[x, Q_PROMPT])
                 row[R_PREFIX_HIT] += hit
@@ -818,7 +814,7 @@ def _start_engine(
 
 @inner
 def _end_engine(
-    i: int, now: float, timeout_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes,
+    i: int, now: float, timeout_s: float, scheduler: Scheduler, engines: Engines, prefixes: Prefixes | None,
     token_tally: TokenTally, machines: Machines, row: Floats,
 ) -> int:  # fmt: skip
     """Book the tokens of an engine's steps; return the first of those that made their last, linked by N_NEXT."""

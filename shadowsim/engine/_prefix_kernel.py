@@ -28,8 +28,7 @@ class PrefixNames(NamedTuple):
 
     Groups are drawn evenly from `groups`, and the first `length` tokens of a prompt are those of its group; or
     `by_request` (rows, hashes) holds a trace's names: the j-th is that of the blocks which end in tokens
-    [j, j + 1) `name_tokens`, and the first `length_by_request` (rows,) tokens have names. `block_tokens` 0: engines
-    keep no prefixes.
+    [j, j + 1) `name_tokens`, and the first `length_by_request` (rows,) tokens have names.
     """
 
     groups: int
@@ -39,9 +38,6 @@ class PrefixNames(NamedTuple):
     name_tokens: int
     block_tokens: int
     most_blocks: int
-
-
-NO_NAMES = PrefixNames(0, 0, np.zeros((0, 1), np.int64), np.zeros(0, np.int64), 0, 0, 0)
 
 
 # ---- Columns of `Prefixes.of_node`: a request's group, or its row in the trace; its cached tokens, -1: not known ----

@@ -232,7 +232,7 @@ def _take(x: int, i: int, sequence: Ints, engine: Ints) -> None:
 
 
 @inner
-def end_steps(i: int, engines: Engines, prefixes: Prefixes, b: int) -> tuple[int, int, int]:
+def end_steps(i: int, engines: Engines, prefixes: Prefixes | None, b: int) -> tuple[int, int, int]:
     """Book the steps of an engine up to its next event, which happens now.
 
     `b`: tokens per block. Return the tokens that they made which are not counted yet, the first of the sequences that
@@ -248,7 +248,7 @@ def end_steps(i: int, engines: Engines, prefixes: Prefixes, b: int) -> tuple[int
         if sequence[x, Q_DONE] < sequence[x, Q_PREFILL]:
             sequence[x, Q_DONE] += sequence[x, Q_CHUNK]
             if sequence[x, Q_DONE] == sequence[x, Q_PREFILL]:
-                if prefixes.names.block_tokens > 0:
+                if prefixes is not None:
                     remember(x, i, sequence[x, Q_PROMPT], prefixes)
                 sequence[x, Q_PRODUCED] += 1
                 if sequence[x, Q_PRODUCED] == 1:
@@ -284,7 +284,7 @@ def end_steps(i: int, engines: Engines, prefixes: Prefixes, b: int) -> tuple[int
 
 @inner
 def start_steps(
-    t: float, i: int, engines: Engines, prefixes: Prefixes, scheduler: Scheduler
+    t: float, i: int, engines: Engines, prefixes: Prefixes | None, scheduler: Scheduler
 ) -> tuple[float, int, int, int]:
     """Decide which sequences an engine's next step has, and start it.
 
@@ -349,12 +349,12 @@ def start_steps(
         blocks = (whole + b - 1) // b
         if blocks > free:
             break
-        if prefixes.names.block_tokens > 0:
+        if prefixes is not None:
             known = known_blocks(x, i, sequence[x, Q_PROMPT], prefixes)
             hit = min(known * b, whole - 1)
         if not scheduler.chunked and whole - hit > budget:
             break
-        if prefixes.names.block_tokens > 0:
+        if prefixes is not None:
             use_known(x, i, known, hit, prefixes)
         _take(np.int64(x), i, sequence, engine)
         free -= blocks
@@ -496,7 +496,7 @@ def _length(z: np.uint64, request: int, table: Floats, mean: float, by_request: 
 @inner
 def new_sequence(
     x: int, window: int, offset: np.uint64, request: int, shift: int, seed: np.uint64, scheduler: Scheduler,
-    lengths: Lengths, engines: Engines, prefixes: Prefixes,
+    lengths: Lengths, engines: Engines, prefixes: Prefixes | None,
 ) -> bool:  # fmt: skip
     """Draw the lengths of a request's prompt and output; return whether an engine can hold it.
 
@@ -511,7 +511,7 @@ def new_sequence(
         sequence[x, column] = 0
     sequence[x, Q_PROMPT], sequence[x, Q_OUTPUT], sequence[x, Q_PREFILL] = prompt, output, prompt
     engines.first_token_s[x], engines.last_token_s[x] = np.nan, np.nan
-    if prefixes.names.block_tokens > 0:
+    if prefixes is not None:
         name_prefix(x, window, offset, request, seed, prefixes)
     whole = prompt + output - 1
     fits = (whole + scheduler.block_tokens - 1) // scheduler.block_tokens <= scheduler.blocks

@@ -217,7 +217,8 @@ def new_event_side(c: Columns, role: str, arrivals: ArrivalStream | None, chunk:
     if dynamics.scheduler.max_sequences:
         side.engines = _new_engines(side.machines, dynamics.scheduler)
         side.token_tally = _new_token_tally(c)
-        side.prefixes = _new_prefixes(side.machines, dynamics.prefix or p.NO_NAMES)
+        if dynamics.prefix is not None:
+            side.prefixes = _new_prefixes(side.machines, dynamics.prefix)
     with np.errstate(over="ignore"):
         e.start_pool(c.seed, pool.n_instances, dynamics.outages, side.machines, tally.rows[0])
     return side
@@ -251,7 +252,7 @@ def _new_prefixes(m: e.Machines, names: p.PrefixNames) -> p.Prefixes:
         older=np.zeros((0, room + 1), np.int32),
         chain=np.zeros((0, room + 1), np.int32),
         bucket=np.zeros((0, 1 << math.ceil(math.log2(room))), np.int32),
-        known=np.zeros(max(longest // max(names.block_tokens, 1), 1), np.int32),
+        known=np.zeros(max(longest // names.block_tokens, 1), np.int32),
     )
     return _with_caches(prefixes, m.world_s.size)
 

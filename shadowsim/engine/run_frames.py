@@ -186,7 +186,7 @@ def _token_columns(schema: tuple[Column, ...], c: Columns, rows: Floats, side: E
     if _any_prefix(c):
         counted = {PREFIX_QUERIED: e.R_PREFIX_QUERIED, PREFIX_HIT: e.R_PREFIX_HIT}
         prefix = {
-            name: pd.NA if side.dynamics.prefix is None else rows[:, column].astype(np.int64)
+            name: pd.NA if side.prefixes is None else rows[:, column].astype(np.int64)
             for name, column in counted.items()
         }
 

@@ -181,8 +181,8 @@ def test_each_variant_of_the_kernel_is_compiled_once():
     assert len(set(variants)) == len(variants) == (0 if numba.config.DISABLE_JIT else 3)
 
 
-def test_pools_with_events_are_compiled_for_tokens_and_for_all_others(tmp_path):
-    """Any other type of an argument, a read-only array for one, would take most of a minute to compile."""
+def test_pools_with_events_have_three_variants(tmp_path):
+    """For tokens, for prefix caches and for all else; a further one, by a read-only array, takes most of a minute."""
     (tmp_path / "t.csv").write_text("time,who,n,names\n0,7,1,5 6\n1,8,1,5\n")
     drawn = {"prompt": {"law": "deterministic", "mean_tokens": 1}, "output": {"law": "deterministic", "mean_tokens": 1}}
     room = {"max_sequences": 1, "max_step_tokens": 16, "kv_tokens": 1024, "step": {"base_s": 0.01}}
@@ -206,9 +206,10 @@ def test_pools_with_events_are_compiled_for_tokens_and_for_all_others(tmp_path):
 
     plain = {*types(poisson, service() | batches | outage), *types(trace, linear | outage, mirror={"rule": "hash"})}
     plain |= {*types(poisson, service(slowdown=[2.0], error_5xx=0.1) | {"scaling": policy})}
-    tokens = {*types(poisson, {"tokens": drawn | room}), *types(poisson, {"tokens": drawn | room | groups})}
-    tokens |= {*types(trace, {"tokens": room | recorded}, mirror={"rule": "hash", "instant": "response"})}
-    assert (len(plain), len(tokens)) == (1, 1)
+    tokens = {*types(poisson, {"tokens": drawn | room})}
+    prefixes = {*types(poisson, {"tokens": drawn | room | groups})}
+    prefixes |= {*types(trace, {"tokens": room | recorded}, mirror={"rule": "hash", "instant": "response"})}
+    assert (len(plain), len(tokens), len(prefixes)) == (1, 1, 1)
 
 
 def test_the_kernel_uses_no_function_whose_bits_vary():

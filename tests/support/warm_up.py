@@ -28,6 +28,7 @@ _TOKENS = {
 }
 _LEAST = {"routing": "LEAST_OUTSTANDING_REQUESTS"}
 _KERNELS = {
+    "prefixes": ({"tokens": _TOKENS | {"prefix": {"length": 16, "groups": 2, "cache_tokens": 32}}}, {}),
     "tokens": ({"tokens": _TOKENS}, {}),
     "events": (service() | {"outages": [{"instance": 0, "at_s": 10.0, "for_s": 5.0}]}, {}),
     "general": (service(queue_limit=9), {}),
