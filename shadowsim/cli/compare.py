@@ -197,7 +197,6 @@ def noise_floor(
     from shadowsim.report.analysis_text import noise_text
 
     other_share = other_share_text(scenario)
-    print_assumptions(scenario, file, as_json or as_csv, [other_share] if other_share else [])
     floor = measure_noise_floor(
         scenario,
         margin_pct=margin_pct,
@@ -213,6 +212,7 @@ def noise_floor(
     if as_json or as_csv:
         print_frame(floor, as_json)
     else:
+        print_assumptions(scenario, file, [other_share] if other_share else [])
         show(noise_text(floor, scenario.horizon_s))
     write_analysis(floor, report, as_json or as_csv, scenario=scenario)
 

@@ -269,23 +269,17 @@ def wrapped_assumptions(sentences: Iterable[str]) -> list[str]:
     return [wrapped(sentence, "assumed  ", " " * 9) for sentence in sentences]
 
 
-def print_assumptions(
-    scenario: Scenario, file: Origin | None, for_machines: bool = False, more: Iterable[str] = ()
-) -> None:
-    """Print above an answer what it is about, and what was assumed; nothing for machines.
+def print_assumptions(scenario: Scenario, file: Origin | None, more: Iterable[str] = ()) -> None:
+    """Print above an answer what it is about, and what was assumed; not before the work, which may be refused.
 
     Parameters
     ----------
     scenario : Scenario
     file : Origin or None
         Where it comes from; without one, a line says that it is the built-in scenario.
-    for_machines : bool
-        Whether standard output is for machines.
     more : iterable of str
         Further sentences.
     """
-    if for_machines:
-        return
     built_in = ["scenario built-in, since no FILE was given (`shadowsim init` prints it)"] if file is None else []
     lines = [*built_in, *wrapped_assumptions((*scenario.assumptions, *more))]
     typer.echo("\n".join([*lines, "", ""]) if lines else "", nl=False)

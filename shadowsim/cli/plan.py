@@ -152,7 +152,6 @@ def size(
     from shadowsim.report.analysis_text import sizing_text
 
     goals = parse_slo(slo)
-    print_assumptions(scenario, file, as_json or as_csv)
     roles = list(dict.fromkeys(goal.role for goal in goals.goals)) if variants is None else variants.split(",")
     frame = find_sizes(
         scenario,
@@ -169,6 +168,7 @@ def size(
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
+        print_assumptions(scenario, file)
         show(sizing_text(frame, goals, scenario.experiment.duration_s))
     write_analysis(frame, report, as_json or as_csv, goals, scenario)
     solved = answers(frame).groupby("role").first()
@@ -217,7 +217,6 @@ def capacity(
     from shadowsim.report.capacity_text import capacity_text
 
     goals = parse_slo(slo)
-    print_assumptions(scenario, file, as_json or as_csv)
     frame = find_rates(
         scenario,
         goals,
@@ -229,6 +228,7 @@ def capacity(
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
+        print_assumptions(scenario, file)
         show(capacity_text(frame, goals, confidence))
     write_analysis(frame, report, as_json or as_csv, goals, scenario)
     if frame["rate_per_s"].isna().any():
@@ -364,7 +364,6 @@ def plan(
     from shadowsim.planning.sheet import recommend
     from shadowsim.report.analysis_text import plan_text
 
-    print_assumptions(scenario, file, as_json or as_csv)
     frame = rehearse_tests(
         scenario,
         effect,
@@ -386,6 +385,7 @@ def plan(
     elif as_csv:
         print_frame(frame, as_json=False)
     else:
+        print_assumptions(scenario, file)
         show(plan_text(frame, effect, power))
     write_analysis(frame, report, as_json or as_csv, power, scenario)
     if best is None:
@@ -449,13 +449,13 @@ def sweep(
     from shadowsim.planning.sweep import sweep as run_cells
     from shadowsim.report.analysis_text import sweep_text
 
-    print_assumptions(scenario, file, as_json or as_csv)
     progress = shows_progress(as_json, as_csv, quiet)
     with _cluster(dask) as executor:
         frame = run_cells(scenario, grid, executor, replications, cache, workers=workers, progress=progress)
     if as_json or as_csv:
         print_frame(frame, as_json)
     else:
+        print_assumptions(scenario, file)
         show(sweep_text(frame, grid))
     write_analysis(frame, report, as_json or as_csv, None, scenario)
     if strict and not (frame["run_verdict"] == "STABLE").all():

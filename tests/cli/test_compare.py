@@ -114,7 +114,8 @@ class TestNoiseFloor:
 
     def test_of_the_built_in_scenario(self):
         text = good("noise-floor", *self.OPTIONS)
-        assert text.startswith("The source against itself: 2 runs of 5 min;")
+        assert text.startswith("scenario built-in, since no FILE was given")
+        assert "\n\nThe source against itself: 2 runs of 5 min;" in text
         assert "is noise in this set-up." in text
         assert good("noise-floor", *self.OPTIONS, "--seed", 8) != text
 

@@ -67,7 +67,7 @@ def policies(_):
 
 # what makes it, its repr, the answer of its page
 THINGS = {
-    "steps": (lambda _: steps(), f"<StepFits of {EVIL}>", "a step takes 20.0 ms, and 500 us more per sequence"),
+    "steps": (lambda _: steps(), f"<StepFits of {EVIL}>", "a step takes 20.0 ms, and 500 µs more per sequence"),
     "answers": (
         answers,
         "<Agreement of 40 pairs: 95.00 % equal as values>",
@@ -84,7 +84,7 @@ THINGS = {
         "<ServicePrediction of 1,000 requests: not right>",
         "p50 lies outside the band.",
     ),
-    "policies": (policies, "<ScalingDocuments of Shadow-01>", "Policies of Shadow-01."),
+    "policies": (policies, "<ScalingDocuments of Shadow-01>", "Shadow-01 has 2 to 10 instances"),
 }
 
 
