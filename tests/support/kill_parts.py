@@ -21,7 +21,7 @@ N_CLIENTS, N_CALLERS, PAUSE_S = 2, 3, 0.01
 PARTS = ("control", "mirror", "worker-0", "worker-1")
 # Reports leave every 20 ms, and lines are journalled every 250 ms; a process that waits for the processor adds to that.
 LATE_S = 1.0
-MOST_S_PER_KILL = 2.0  # of a campaign, whose pauses are 1.15 s in the mean
+MOST_S_PER_KILL = 5.0  # of a campaign, whose pauses are 1.15 s in the mean; a busy machine starts processes in seconds
 
 
 class PersistentClient(Client):
