@@ -5,6 +5,7 @@ three is made wrong somewhere: a value, a header, the request line, or the bytes
 """
 
 import json
+import re
 import socket
 from collections import Counter
 from http.client import HTTPException, HTTPResponse
@@ -163,6 +164,13 @@ def made(random):
     return method, whole, is_wrong
 
 
+def is_cut(data):
+    """Return whether a request ends before its body is whole."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?im)^content-length: *(\d+)", head)
+    return length is not None and len(body) < int(length[1])
+
+
 class Caller:
     """Sends requests to a server, over one connection for as long as it lasts."""
 
@@ -222,7 +230,8 @@ def test_random_requests_are_answered_alike_and_never_by_a_defect(servers, n):
         # the server waits for the rest of what is not whole, unless its sender has ended
         statuses = tuple(caller.ask(method, data, last=is_wrong) for caller in callers)
         seen[statuses[0]] += 1
-        if statuses[0] != statuses[1]:
+        # whoever ends in the middle of a body may be answered before that is seen, or not at all
+        if statuses[0] != statuses[1] and not (0 in statuses and is_cut(data)):
             different.append((statuses, data[:2000]))
     for caller in callers:
         caller.close()

@@ -192,7 +192,7 @@ def check_counts(rows, answered, kills, counts, n_counts_lost):
     assert not far, (len(missing), far[:5], [answered[i] for i in far[:5]], kills)
     n_killed = sum(part.startswith("worker") for _, part in kills)
     # A request whose answer and whose death fall together may be answered without having been counted.
-    assert len(missing) <= n_counts_lost + N_CALLERS * n_killed
+    assert len(missing) <= n_counts_lost + N_CALLERS * n_killed, (len(missing), n_counts_lost, n_killed)
     uncopied = [i for i in by_role["source"] if i not in by_role["shadow"]]
     slack = n_counts_lost + N_CALLERS * len(kills)
     assert abs(len(uncopied) - counts["copies lost"]) <= slack, (len(uncopied), counts["copies lost"], slack)
