@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.extensions import ExtensionArray
+from pandas.api.types import is_list_like
 
 from shadowsim import histogram
 from shadowsim.arrays import Floats
@@ -248,7 +249,7 @@ def build(schema: tuple[Column, ...], columns: Mapping[str, object]) -> pd.DataF
     schema : tuple of Column
         `WINDOWS`, `LATENCY` or `REQUESTS`.
     columns : mapping
-        For each column of the schema, and no other, a scalar or an array; all arrays have one length.
+        For each column of the schema, and no other, a scalar or an array; one is an array, and all have one length.
 
     Raises
     ------
@@ -258,8 +259,17 @@ def build(schema: tuple[Column, ...], columns: Mapping[str, object]) -> pd.DataF
     unknown = set(columns) - {c.name for c in schema}
     if unknown:
         raise KeyError(f"not in the schema: {sorted(unknown)}")
-    frame = pd.DataFrame({c.name: columns[c.name] for c in schema})
-    return frame.astype({c.name: c.dtype for c in schema})
+    n = len(next(values for values in columns.values() if is_list_like(values)))
+    return pd.DataFrame({c.name: _typed(columns[c.name], c.dtype, n) for c in schema})
+
+
+def _typed(values: Any, dtype: str, n: int) -> Any:
+    """Return a column of a type, a scalar n times; to convert a whole frame takes pandas several times as long."""
+    if not is_list_like(values):
+        return pd.Series([values]).astype(dtype).array.repeat(n)
+    if not isinstance(values, np.ndarray | ExtensionArray):
+        values = pd.Series(values).array
+    return values if str(values.dtype) == dtype else pd.Series(values).astype(dtype).array
 
 
 def empty(schema: tuple[Column, ...]) -> pd.DataFrame:

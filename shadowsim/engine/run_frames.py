@@ -57,6 +57,7 @@ def windows_frame(scenario: Scenario, c: Columns, counts: RunCounts) -> pd.DataF
     lost = source[:, k.R_LOST_BODY], shadow[:, k.R_LOST_IN_FLIGHT], shadow[:, k.R_LOST_PER_S]
     evented = c.source_dynamics.evented or c.shadow_dynamics.evented
     token_columns = _token_schema(c)
+    schema = WINDOWS + (EVENT_WINDOWS if evented else ()) + token_columns
     parts = []
     for role, rows in zip(ROLES, (source, shadow), strict=True):
         columns = _window_columns(scenario, c, role, rows, lost)
@@ -64,11 +65,9 @@ def windows_frame(scenario: Scenario, c: Columns, counts: RunCounts) -> pd.DataF
             columns |= _event_columns(c, role, rows)
         if token_columns:
             columns |= _token_columns(token_columns, c, rows, counts.evented.get(role))
-        parts.append(pd.DataFrame(columns))
-    both = pd.concat(parts, keys=range(len(parts)), names=["part", "window"])
-    both = both.reset_index().sort_values(["window", "part"], ignore_index=True)
-    schema = WINDOWS + (EVENT_WINDOWS if evented else ()) + token_columns
-    return build(schema, {name: both[name] for name in both.columns if name not in ("part", "window")})
+        parts.append(build(schema, columns))
+    window_by_window = np.arange(len(parts) * c.n_windows).reshape(len(parts), -1).T.ravel()
+    return pd.concat(parts, ignore_index=True).take(window_by_window).reset_index(drop=True)
 
 
 def _window_columns(
