@@ -160,7 +160,7 @@ def test_the_test_suite_in_the_readme_passes(tmp_path, monkeypatch):
     (gate,) = (text for text in blocks("sh") if "--benchmark-json" in text)
     assert gate == "shadowsim simulate -o last-release\npytest test_shadow.py --benchmark-json new.json\n"
     options = ["--benchmark-json", "new.json", "--shadow-scenario", "scenario.json"]
-    words = ["pytest", "-q", "-p", "no:cacheprovider", "test_shadow.py", *options]
+    words = ["pytest", "-q", "-p", "no:cacheprovider", "-p", "no:nbmake", "test_shadow.py", *options]
     completed = subprocess.run(
         [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False
     )

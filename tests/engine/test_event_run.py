@@ -1,7 +1,6 @@
 """Pools that batch, scale, fail and are retried, against the oracle: every attempt, action and count."""
 
 import math
-import os
 from dataclasses import replace
 
 import naive
@@ -20,7 +19,7 @@ from shadowsim.engine.columns import columns
 from shadowsim.engine.run_frames import check_conserved, requests_frame, windows_frame
 
 NAMES = ("source", "shadow")
-EXAMPLES = 15 if os.environ.get("NUMBA_DISABLE_JIT") else 50
+EXAMPLES, MANY = 15, 400
 
 
 def role(frame, name):
@@ -163,7 +162,7 @@ def test_equals_the_oracle_attempt_by_attempt(s, batching, scaled, outages, retr
 
 
 @pytest.mark.slow
-@settings(max_examples=20 * EXAMPLES)
+@settings(max_examples=MANY)
 @given(*ANY, CHUNKS, st.sampled_from([1, 2]))
 def test_equals_the_oracle_in_many_more_mixtures(s, batching, scaled, outages, retries, sides, chunk, workers):
     s = s.replace({"horizon_s": 150.0})

@@ -62,7 +62,7 @@ def check_plain(s):
             assert history.serving_s[w] == history.existing_s[w] == pytest.approx((end - begin) * pool.n_instances)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(scenarios_for_events())
 def test_equals_the_plain_oracle_where_nothing_needs_events(s):
     check_plain(s)
@@ -673,7 +673,7 @@ def test_caps_count_draining_instances_and_lost_copies_do_not_reach_the_variant(
 # ---- Anything together ----
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(scenarios_for_events(), BATCHINGS, SCALINGS, OUTAGES, RETRIES)
 def test_every_attempt_and_every_call_ends(s, batching, scaled, outages, retries):
     s = s.replace({"horizon_s": 150.0})

@@ -399,7 +399,7 @@ def check(case):
         )
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(any_case())
 def test_any_run_conserves_tokens_and_keeps_its_limits(case):
     check(case)

@@ -15,7 +15,7 @@ from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 
-EXAMPLES = 10 if os.environ.get("NUMBA_DISABLE_JIT") else 40
+EXAMPLES, MANY = 10, 200
 RULES = [(rule, instant) for rule in ("coin", "counter", "hash") for instant in ("arrival", "response")]
 
 
@@ -62,15 +62,17 @@ def test_small_and_nasty_scenarios(s, workers):
 
 
 @pytest.mark.slow
-@settings(max_examples=8 * EXAMPLES)
+@settings(max_examples=MANY)
 @given(scenarios())
 def test_many_more_nasty_scenarios_however_they_are_cut(s):
     same_however_cut(s, 2, 3, 7)
 
 
-@pytest.mark.parametrize(("rule", "instant"), RULES)
-@pytest.mark.parametrize("process", ["poisson", "constant", "gamma"])
-def test_slices_meet(rule, instant, process):
+@pytest.mark.parametrize(
+    ("process", "rule", "instant"),
+    [*(("poisson", *rule) for rule in RULES), ("constant", "hash", "response"), ("gamma", "counter", "response")],
+)
+def test_slices_meet(process, rule, instant):
     s = stable(rule, instant, process=process)
     single = simulate(s, workers=1)
     for workers in (2, 7):

@@ -24,7 +24,7 @@ from shadowsim.engine.columns import columns
 from shadowsim.engine.parallel import Job
 
 JIT = not os.environ.get("NUMBA_DISABLE_JIT")
-EXAMPLES = 50 if JIT else 15
+EXAMPLES, MANY = 15, 50
 ROLES = ("source", "shadow")
 
 
@@ -125,7 +125,7 @@ def test_equals_the_oracle_request_by_request(s, chunk):
 
 
 @pytest.mark.slow
-@settings(max_examples=15 * EXAMPLES)
+@settings(max_examples=15 * MANY)
 @given(scenarios(), st.sampled_from([1, 2, 7, 64, 4096]))
 def test_equals_the_oracle_in_many_more_scenarios(s, chunk):
     check(s, chunk)
@@ -147,7 +147,7 @@ def test_equals_the_oracle_on_traces(tenths, repeat, speed, queue_limit, chunk):
 
 
 @pytest.mark.slow
-@settings(max_examples=5 * EXAMPLES)
+@settings(max_examples=5 * MANY)
 @given(*TRACES)
 def test_equals_the_oracle_on_many_more_traces(tenths, repeat, speed, queue_limit, chunk):
     check_trace(tenths, repeat, speed, queue_limit, chunk)
@@ -221,7 +221,7 @@ def test_a_change_of_the_shadow_leaves_the_source_as_it_was(s):
 
 
 @pytest.mark.slow
-@settings(max_examples=2 * EXAMPLES)
+@settings(max_examples=2 * MANY)
 @given(scenarios())
 def test_many_more_changes_of_the_shadow_leave_the_source_as_it_was(s):
     keeps_the_source(s)
@@ -248,7 +248,7 @@ def test_a_greater_share_keeps_every_copy(s, a, b):
 
 
 @pytest.mark.slow
-@settings(max_examples=2 * EXAMPLES)
+@settings(max_examples=2 * MANY)
 @given(scenarios(), st.integers(0, 100), st.integers(0, 100))
 def test_many_more_shares_keep_every_copy(s, a, b):
     keeps_copies(s, a, b)
@@ -341,7 +341,7 @@ def test_requests_are_conserved(s):
 
 
 @pytest.mark.slow
-@settings(max_examples=2 * EXAMPLES)
+@settings(max_examples=2 * MANY)
 @given(scenarios())
 def test_many_more_requests_are_conserved(s):
     conserved(s)

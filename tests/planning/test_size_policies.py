@@ -75,6 +75,7 @@ def test_the_min_of_a_step_is_that_of_the_hand_worked_example():
     assert (adopted.target, adopted.least, adopted.most) == (policy["target"], 2, 3)
 
 
+@pytest.mark.slow
 def test_a_scale_out_that_comes_too_late_is_no_answer_and_its_minutes_are_named():
     """Instances that start in ten minutes leave 7.6 % of the requests to two, a quarter of which are late."""
     frame = size(a_step(cold_start_s=600), "p99 <= 300ms")
@@ -87,6 +88,7 @@ def test_a_scale_out_that_comes_too_late_is_no_answer_and_its_minutes_are_named(
     assert "No scaling policy of the shadow meets its goals: no policy meets" in no_policy_text(frame)
 
 
+@pytest.mark.slow
 def test_requests_present_start_a_scale_out_within_half_a_minute():
     """Three points of 10 s in place of 60 s; the target of the rule of thumb is that of Little's law."""
     present = a_step().replace({"shadow.scaling.metric": "ConcurrentRequestsPerModel", "shadow.scaling.target": 1.0})
@@ -140,6 +142,7 @@ def test_policies_see_the_same_requests():
     assert search.per_minute.sum() == one.loc[one["role"] == "shadow", "Invocations"].sum()
 
 
+@pytest.mark.slow
 def test_the_source_is_sized_by_its_policy_and_the_shadow_beside_it():
     block = service("deterministic", 0.05) | {"scaling": SCALING}
     s = a_step().replace({"services.Source": block, "services.Shadow": service("deterministic", 0.01, 4)})
@@ -150,6 +153,7 @@ def test_the_source_is_sized_by_its_policy_and_the_shadow_beside_it():
     assert frame["quota"][3].startswith("needs 4 x ml.m5.xlarge")  # up to three of the source's and one
 
 
+@pytest.mark.slow
 def test_a_trace_is_taken_as_it_is(tmp_path):
     """A trace has no rates, and its work follows a column: both are taken from its run."""
     rng = np.random.default_rng(3)

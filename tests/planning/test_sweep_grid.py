@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 from cases import scenario
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shadowsim import InputError
@@ -123,6 +123,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=25)
 @given(st.lists(json_values, min_size=1))
 def test_commas_inside_json_separate_nothing(values):
     """Texts may hold commas, brackets, quotes and backslashes."""

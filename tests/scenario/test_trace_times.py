@@ -241,10 +241,10 @@ def test_rows_that_are_no_requests_are_refused(tmp_path, table, why):
 
 @pytest.mark.parametrize(("load", "status"), [(0.5, "TOO SHORT"), (2.0, "OVERLOADED")])
 def test_the_length_of_a_trace_changes_no_rate_and_no_verdict(tmp_path, load, status):
-    """1,000 requests per second, evenly spaced, of 5 to 200 s: nothing counts time after the last of them."""
+    """1,000 requests per second, evenly spaced, of 5 to 100 s: nothing counts time after the last of them."""
     pool = service("deterministic", load / 1000)
     statuses, rates, loads = set(), set(), []
-    for length_s in (5, 10, 29, 30, 31, 45, 60, 61, 200):
+    for length_s in (5, 30, 31, 61, 100):
         file = written(tmp_path, {"arrival_s": np.arange(1000 * length_s) / 1000}, f"{length_s}.csv")
         for run in ({"horizon_s": None}, {"horizon_s": 7200}, {"horizon_s": None, "period_s": 7.0}):
             result = simulate(scenario({"process": "trace", "path": str(file)}, pool, sample_requests=0, **run))
@@ -406,7 +406,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     rate=st.sampled_from([0.5, 3.0, 40.0, 700.0]),
     n=st.integers(20, 200),

@@ -219,7 +219,11 @@ def servers(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "n", [pytest.param(N_SHORT, id="short"), pytest.param(N_LONG, id="long", marks=pytest.mark.long)]
+    "n",
+    [
+        pytest.param(N_SHORT, id="short", marks=pytest.mark.slow),
+        pytest.param(N_LONG, id="long", marks=pytest.mark.long),
+    ],
 )
 def test_random_requests_are_answered_alike_and_never_by_a_defect(servers, n):
     """`serving_processes` checks the log, too."""

@@ -10,7 +10,7 @@ from aa_pairs import alike
 from shadowsim import compare, replicate, simulate
 from shadowsim.statistics.standard_errors import FIGURES, standard_errors_of
 
-RUNS = 60
+RUNS = 40
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def table(runs):
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_they_are_as_large_as_the_scatter_between_runs(table, figure):
-    # The scatter of 60 runs is known to 1 / sqrt(2 x 59), 9 %. The mean of their standard errors is known far better,
+    # The scatter of 40 runs is known to 1 / sqrt(2 x 39), 11 %. The mean of their standard errors is known far better,
     # but one of 16 to 30 batches is too small by some percent, which the choice of uncorrelated batches adds to
-    # (Schmeiser, 1982): 5 %. Together within 4 x 9 % + 5 %.
+    # (Schmeiser, 1982): 5 %. Together within 4 x 11 % + 5 %.
     if figure == "error_rate":
         pytest.skip("no errors in these runs: see below")
     for variant in ("Source", "Shadow"):

@@ -73,9 +73,7 @@ def live(history, tokens, limit, timeout_s):
     return out
 
 
-@settings(max_examples=80, phases=[Phase.generate])
-@given(runs())
-def test_every_step_ends_when_the_simulator_s_does(case):
+def check(case):
     c, arrivals, served, limit = case
     history, _ = naive_tokens.simulate(c, arrivals, served)[:2]
     lived = live(history, tokens_of(served), limit, c.source.timeout_s)
@@ -92,6 +90,19 @@ def test_every_step_ends_when_the_simulator_s_does(case):
     if all(s is None or s.last_s <= c.horizon_s for s in lived.values()):
         # Work is the time of steps, divided among their sequences. The oracle's books end at the horizon.
         assert sum(s.work_s for s in lived.values() if s) == pytest.approx(sum(history.busy_s), rel=1e-9)
+
+
+@settings(max_examples=25, phases=[Phase.generate])
+@given(runs())
+def test_every_step_ends_when_the_simulator_s_does(case):
+    check(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, phases=[Phase.generate])
+@given(runs())
+def test_every_step_ends_when_the_simulator_s_does_in_many_more_runs(case):
+    check(case)
 
 
 def test_an_idle_batcher_waits_for_nothing():

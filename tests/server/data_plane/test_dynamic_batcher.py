@@ -4,6 +4,7 @@ import math
 
 import naive_events as events
 import numpy as np
+import pytest
 from cases import scenario, service
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -35,9 +36,7 @@ def runs(draw):
     return events.with_dynamics(c, dynamics, events.PLAIN), arrivals, live
 
 
-@settings(max_examples=80, phases=[Phase.generate])
-@given(runs())
-def test_batches_start_and_end_as_the_simulator_s_do(case):
+def check(case):
     c, arrivals, batcher = case
     history = events.simulate(c, arrivals)[0]
     started, requests = [], {}
@@ -54,3 +53,16 @@ def test_batches_start_and_end_as_the_simulator_s_do(case):
         assert (request is None) == (a.status == "refused")
         if request is not None:
             assert (request.start_s, request.end_s) == (a.start, a.start + a.service)
+
+
+@settings(max_examples=25, phases=[Phase.generate])
+@given(runs())
+def test_batches_start_and_end_as_the_simulator_s_do(case):
+    check(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, phases=[Phase.generate])
+@given(runs())
+def test_batches_start_and_end_as_the_simulator_s_do_in_many_more_runs(case):
+    check(case)

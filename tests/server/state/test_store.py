@@ -145,6 +145,7 @@ def test_nothing_answered_is_lost_when_killed_at_random_moments(tmp_path, snapsh
     assert n_answered > 5
 
 
+@pytest.mark.slow
 def test_nothing_answered_is_lost_by_a_server_that_is_killed_under_load(tmp_path):
     counts = campaign(tmp_path, 2, seed=1)
     assert counts["invocations"] > 0
