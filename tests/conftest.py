@@ -18,7 +18,7 @@ settings.register_profile(
 )
 settings.load_profile("shadowsim")
 
-MANY_TESTS = 2_000
+MANY_TESTS = 1_000
 
 check_all_scenarios()  # whatever scenario a test reads is valid by the schema, too
 
@@ -38,7 +38,7 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The workers of a session of most tests share the work of compiling; few tests may need no kernel."""
+    """The workers of a session of many tests share the work of compiling; few tests may need no kernel."""
     if "PYTEST_XDIST_WORKER" in os.environ and len(request.session.items) > MANY_TESTS:
         from warm_up import compile_together
 
