@@ -56,9 +56,10 @@ SINGLE, FOUR = service("exponential", MEAN_S), service("exponential", MEAN_S, 4)
     [
         # the latency of M/M/1 is exponential with the rate mu - lambda
         (steady(SINGLE), "source.mean <= 500ms", 8.0),
-        (steady(SINGLE), "source.p95 <= 1s", 10.0 - math.log(20.0)),
+        pytest.param(steady(SINGLE), "source.p95 <= 1s", 10.0 - math.log(20.0), marks=pytest.mark.slow),
         (steady(SINGLE), "source.utilisation <= 60%", 6.0),
-        (steady(SINGLE, share=50), "mean <= 500ms", 16.0),  # the shadow's half of it
+        # the shadow's half of it
+        pytest.param(steady(SINGLE, share=50), "mean <= 500ms", 16.0, marks=pytest.mark.slow),
         pytest.param(
             *(steady(FOUR, horizon_s=2_000.0), f"source.p95 <= {exact(0.95, 0.85)!r}s", 34.0), marks=pytest.mark.slow
         ),

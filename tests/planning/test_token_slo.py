@@ -108,6 +108,7 @@ def test_a_variant_that_is_not_in_tokens_has_no_such_figures(text):
     assert ss.size(s, "p50 <= 1s")["instance_count"][0] == 1  # though run.goodput is the source's alone
 
 
+@pytest.mark.slow
 def test_size_finds_the_instances():
     frame = ss.size(token_scenario().replace({"rate_per_s": 12.0}), "goodput(ttft <= 200ms, tpot <= 40ms) >= 95%")
     (row,) = frame.to_dict("records")
