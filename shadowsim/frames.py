@@ -241,7 +241,7 @@ OPTIONAL = {
 SCHEMAS = {"windows": WINDOWS, "latency": LATENCY, "requests": REQUESTS}
 
 
-def build(schema: tuple[Column, ...], columns: Mapping[str, object]) -> pd.DataFrame:
+def build(schema: tuple[Column, ...], columns: Mapping[str, Any]) -> pd.DataFrame:
     """Build a frame of a schema.
 
     Parameters
@@ -263,7 +263,7 @@ def build(schema: tuple[Column, ...], columns: Mapping[str, object]) -> pd.DataF
     return pd.DataFrame({c.name: _typed(columns[c.name], c.dtype, n) for c in schema})
 
 
-def _typed(values: Any, dtype: str, n: int) -> Any:
+def _typed(values: Any, dtype: Any, n: int) -> Any:
     """Return a column of a type, a scalar n times; to convert a whole frame takes pandas several times as long."""
     if not is_list_like(values):
         return pd.Series([values]).astype(dtype).array.repeat(n)
