@@ -77,7 +77,7 @@ class ControlProcess(App):
         self._ledger = Ledger(self._start.folder, self.captures)
         sources = BackendSources(self._containers, s.services, s.seed, s.overhead_s)
         options = {"make": self._ledger.make, "open_logbook": self._ledger.open_logbook}
-        self.endpoints = live_endpoints(s, self._store, sources, self.loop_clock, **options)
+        self.endpoints = live_endpoints(s, self._store, sources, self.spare_time, **options)
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed))
         self._desk = SimulationDesk(self.endpoints)
         self._ledger.begin(self.endpoints)
