@@ -238,6 +238,7 @@ class Runtime:
         if pool.overhead_s and (stream is None or stream.response is None):
             loop, left_s = asyncio.get_running_loop(), began + answer.latency_s + pool.overhead_s - perf_counter()
             await until(loop, loop.time() + left_s)
+        live.announce()
         asyncio.get_running_loop().call_soon(self.record, request, instance, answer, perf_counter())
         if stream is not None and stream.response is not None:
             await self._end(stream, answer)

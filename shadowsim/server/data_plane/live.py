@@ -135,6 +135,9 @@ class LiveEndpoint:
         """Return the pools of all variants."""
         return [*self.pools.values(), *([self.shadow] if self.shadow else [])]
 
+    def announce(self) -> None:
+        """Do nothing: whatever ends this process before a request is counted ends its counts, too."""
+
     def record(self, logbook: Logbook | None, variant: str, served: ServedRequest) -> None:
         """Count a request for its variant, and in the logbook of the experiment that was live when it came."""
         self.series_of(variant).add(served)

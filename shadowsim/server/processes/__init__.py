@@ -31,12 +31,13 @@ Limits
 
 Crashes (each is seen in the log, and in `shadowsim_process_starts_total`)
     A worker's death breaks its connections, and loses the counts and captured lines of its last 20 ms; the number of
-    these counts is known (`shadowsim_counts_lost_total`). The mirror's death loses the copies that it had, each of
-    which is counted as lost to `server_crash`, and the counts of its last 20 ms. Control's death loses the lines that
-    it took in the last 0.25 s, which are counted as lost, and the state of simulated queues; calls to these wait for
-    the next control. Answered actions are on the disk, and counts are in a journal that the next control reads
-    (ledger.py). Invocations and copies of containers go on. The supervisor's death ends all at once, as kill -9 does
-    a server in one process; the others remove its folder of sockets and counts, which it had locked.
+    these counts is known (`shadowsim_counts_lost_total`) once its successor is linked (`shadowsim_process_up`). The
+    mirror's death loses the copies that it had, each of which is counted as lost to `server_crash`, and the counts of
+    its last 20 ms. Control's death loses the lines that it took in the last 0.25 s, which are counted as lost, and the
+    state of simulated queues; calls to these wait for the next control. Answered actions are on the disk, and counts
+    are in a journal that the next control reads (ledger.py). Invocations and copies of containers go on. The
+    supervisor's death ends all at once, as kill -9 does a server in one process; the others remove its folder of
+    sockets and counts, which it had locked.
 
 __main__         runs one process
 control          owns what there is once
