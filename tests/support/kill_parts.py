@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from time import monotonic, sleep, time
 
 from kill_model import LOST, SCALE, TRANSITION_S, Client, Ruler, connected
@@ -23,8 +24,10 @@ N_CLIENTS, N_CALLERS, PAUSE_S = 2, 3, 0.01
 PARTS = ("control", "mirror", "worker-0", "worker-1")
 # Reports leave every 20 ms, and lines are journalled every 250 ms; a process that waits for the processor adds to that.
 LATE_S = 1.0
-MOST_S_PER_KILL = 15.0  # of a campaign, whose pauses are 1.15 s in the mean; a busy machine starts processes in seconds
-KILLS_IN_A_ROW = 4  # without waiting for all parts to serve, or a busy machine would kill them while they start, for ever
+# Of the experiment, whose frames have nothing of what comes after its end: SageMaker's most are 30 days.
+EXPERIMENT = timedelta(days=29)
+CAMPAIGN_S = 0.95 * EXPERIMENT.total_seconds() / SCALE  # a busy machine starts processes in tens of seconds
+KILLS_IN_A_ROW = 4  # without waiting for all parts to serve, or a busy machine would kill them while they start
 
 
 class PersistentClient(Client):
@@ -89,6 +92,8 @@ def kill_campaign(folder, n_kills, seed, pause_s=(0.3, 2.0)):
             with connected(server.url) as client.connection:
                 client.look()
         settle(server, len(answered))
+        experiment = server.client("sagemaker").describe_inference_experiment(Name="test")
+        assert experiment["Status"] == "Running"
         rows, windows = server.frame("requests"), server.frame("windows")
         n_counts_lost, n_lines_lost = server.metric("counts_lost_total"), server.metric("captures_lost_total")
         counts["copies lost"] = sum(row[c] or 0 for row in windows for c in row if c.startswith("copies_lost"))
@@ -103,8 +108,8 @@ def under_load(server, n_kills, rng, pause_s, seed, answered, counts):
     """Kill parts while clients act and callers invoke; return (time, part) of each kill, and the clients."""
     sagemaker = server.client("sagemaker")
     create_models(sagemaker, "a", "b")
-    # its schedule is a time-scaled month, far longer than any campaign
-    create_experiment(sagemaker, DataStorageConfig={"Destination": "s3://bucket/captures"})
+    schedule = {"EndTime": sagemaker.describe_model(ModelName="a")["CreationTime"] + EXPERIMENT}
+    create_experiment(sagemaker, DataStorageConfig={"Destination": "s3://bucket/captures"}, Schedule=schedule)
     setup = PersistentClient("setup", seed, None)
     with connected(server.url) as setup.connection:
 
@@ -134,7 +139,7 @@ def under_load(server, n_kills, rng, pause_s, seed, answered, counts):
             do("CreateEndpoint", EndpointName=f"{client.name}-live", EndpointConfigName="first")
         sleep(2 * TRANSITION_S / SCALE)
     kills, ended = [], threading.Event()
-    end_s = monotonic() + MOST_S_PER_KILL * n_kills
+    end_s = monotonic() + CAMPAIGN_S
     with ThreadPoolExecutor(N_CLIENTS + N_CALLERS) as threads:
         work = [threads.submit(client.run, server.url, ended) for client in clients]
         work += [threads.submit(invoke, server.url, f"i{i}", ended, answered) for i in range(N_CALLERS)]
