@@ -3,10 +3,6 @@
 A frame of a live experiment can have four million rows, which take gigabytes and many seconds to encode at once, and
 pandas keeps the lock meanwhile. Here each piece is a few thousand rows: they are put in order, built and encoded in a
 thread, and sent before the next piece is begun.
-
-A thread gives the lock up after 5 ms, the interpreter's switch interval, but not in the middle of one call. A turn of
-the event loop waits for the lock after its poll and after each write, so two or three times. To keep all of these
-below 20 ms, no call may hold the lock for longer than a ms or two: those are JSON_ROWS rows at some 3 us each.
 """
 
 from __future__ import annotations
@@ -18,8 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-SLICE_ROWS = 2_048  # a frame of any length takes 4 ms to build
-JSON_ROWS = 512  # encoded in one call
+SLICE_ROWS = 2_048  # a piece of JSON takes some ms
 GROUP_ROWS = 65_536  # of a Parquet file
 
 
@@ -38,16 +33,16 @@ async def encoded(frames: Iterator[pd.DataFrame], form: str) -> AsyncIterator[by
             yield piece
 
 
-def slices(frame: pd.DataFrame, n_rows: int = SLICE_ROWS) -> Iterator[pd.DataFrame]:
-    """Yield a frame in slices of at most so many rows, at least one."""
-    for begin in range(0, max(len(frame), 1), n_rows):
-        yield frame.iloc[begin : begin + n_rows]
+def slices(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield a frame in slices."""
+    for begin in range(0, max(len(frame), 1), SLICE_ROWS):
+        yield frame.iloc[begin : begin + SLICE_ROWS]
 
 
 def _json(frames: Iterator[pd.DataFrame]) -> Iterator[bytes]:
     separator = b"["
     for frame in frames:
-        rows = b",".join(part.to_json(orient="records").encode()[1:-1] for part in slices(frame, JSON_ROWS))
+        rows = frame.to_json(orient="records").encode()[1:-1]
         yield separator + rows if rows else b""
         separator = b"," if rows else separator
     yield b"[]" if separator == b"[" else b"]"
