@@ -424,9 +424,10 @@ class App:
         if logbook is None:
             raise _NoPageError(f"No experiment {shown(experiment)} has served since the server started.")
         if frame == "requests":
-            frames = logbook.request_slices(SLICE_ROWS)
+            frames = logbook.request_slices(SLICE_ROWS[form])
         else:
-            frames = slices(await asyncio.to_thread({"windows": logbook.windows, "latency": logbook.latency}[frame]))
+            whole = await asyncio.to_thread({"windows": logbook.windows, "latency": logbook.latency}[frame])
+            frames = slices(whole, form)
         body: Any = encoded(frames, form)  # sent as it is made
         headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if frame == "requests" else {}
         types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}
