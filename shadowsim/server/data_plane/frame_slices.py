@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-# By form. At 2,048 rows the event loop is held for up to 12 ms by Parquet, but for 20 ms by JSON, whose encoding takes as
-# long again as the building of the frame. Half as many rows give 15 ms, and take two fifths more time in all.
+# By form. At 2,048 rows the event loop is held for up to 12 ms by Parquet, but for 20 ms by JSON, whose encoding takes
+# as long again as the building of the frame. Half as many rows give 15 ms, and take two fifths more time in all.
 SLICE_ROWS = {"json": 1_024, "parquet": 2_048}
 GROUP_ROWS = 65_536  # of a Parquet file
 
