@@ -24,14 +24,14 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy import stats
 from served import served
-from server_bench import Bench, Load, copies_of, own_memory_of, processes_of
+from server_bench import Bench, Load, own_memory_of, processes_of, settled
 
 from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.processes.links import decoded, encoded
 from shadowsim.server.processes.reports import served_count, served_request
 
 CLOSED_S, CONNECTIONS, KEPT = 3.0, 32, 0.95  # share of what callers get without copies
-TWICE, MOST_IN_FLIGHT, SETTLE_S = 2.0, 256, 30.0
+TWICE, MOST_IN_FLIGHT = 2.0, 256
 RATE_PER_S, N_BLOCKS, SAMPLE_S, GROWTH_MB = 300.0, 10, 1.0, 10.0  # of a run of ten minutes or less, beyond the rows
 N_ROWS = 100_000
 Table = Callable[[str, str, str], None]
@@ -80,16 +80,6 @@ def test_callers_who_ask_for_twice_what_a_server_can_do(
     assert not any(load.bad for url in loads for load in (closed[url], *loads[url]))
     assert copies["requests"] == n_asked
     assert copies["made"] + sum(lost.values()) == n_asked
-
-
-def settled(url: str, n_asked: int) -> dict[str, float]:
-    """Return the counts of copies once each has an end, or as they are after SETTLE_S."""
-    end_s = time.monotonic() + SETTLE_S
-    while True:
-        copies = copies_of(url)
-        if sum(copies.values()) - copies["requests"] >= n_asked or time.monotonic() > end_s:
-            return copies
-        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(

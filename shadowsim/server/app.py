@@ -46,6 +46,7 @@ from shadowsim.server.data_plane.frame_slices import SLICE_ROWS, encoded, slices
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
 from shadowsim.server.data_plane.loop_clock import LoopClock
+from shadowsim.server.data_plane.spare_time import SpareTime, rest
 from shadowsim.server.http.access import (
     MAX_ARRIVING_BYTES,
     ArrivingBodies,
@@ -113,6 +114,8 @@ class App:
     endpoints : LiveEndpoints
     loop_clock : LoopClock
         Clock of the event loop, with its lag, once it has started.
+    spare_time : SpareTime
+        Of the event loop, for copies.
     """
 
     def __init__(self, settings: Settings, store: Store, memory: ReplayMemory | None = None):
@@ -140,7 +143,7 @@ class App:
             The address cannot be bound.
         """
         s = self.settings
-        self.loop_clock = LoopClock()
+        self.loop_clock, self.spare_time = LoopClock(), SpareTime()
         self._sessions, self._containers = open_containers(s, self.loop_clock)
         self._open_data_plane()
         self._open_control_plane()
@@ -170,7 +173,7 @@ class App:
         s = self.settings
         self.captures = CaptureWriter(s.sink, Random(s.seed), s.flush_s, s.journal)
         self.endpoints = live_endpoints(
-            s, self._store, BackendSources(self._containers, s.services, s.seed, s.overhead_s), self.loop_clock
+            s, self._store, BackendSources(self._containers, s.services, s.seed, s.overhead_s), self.spare_time
         )
         shared = self._store.world.choices.event_id == "shared"
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed), shared)
@@ -421,9 +424,10 @@ class App:
         if logbook is None:
             raise _NoPageError(f"No experiment {shown(experiment)} has served since the server started.")
         if frame == "requests":
-            frames = logbook.request_slices(SLICE_ROWS)
+            frames = logbook.request_slices(SLICE_ROWS[form])
         else:
-            frames = slices(await asyncio.to_thread({"windows": logbook.windows, "latency": logbook.latency}[frame]))
+            whole = await asyncio.to_thread({"windows": logbook.windows, "latency": logbook.latency}[frame])
+            frames = slices(whole, form)
         body: Any = encoded(frames, form)  # sent as it is made
         headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if frame == "requests" else {}
         types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}
@@ -455,7 +459,7 @@ class App:
 
 
 def live_endpoints(
-    settings: Settings, store: Store, sources: BackendSources, loop_clock: LoopClock, **options: Any
+    settings: Settings, store: Store, sources: BackendSources, spare_time: SpareTime, **options: Any
 ) -> LiveEndpoints:
     """Return endpoints that follow a store; the options are those of `LiveEndpoints`."""
     return LiveEndpoints(
@@ -465,7 +469,7 @@ def live_endpoints(
         copy_limits=settings.copy_limits,
         routing=settings.routing,
         clock=perf_counter,
-        loop_clock=loop_clock,
+        spare_time=spare_time,
         **options,
     )
 
@@ -505,7 +509,7 @@ async def every(period_s: float, work: Callable[[], Awaitable[None] | None]) -> 
 async def _in_turns(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
     """Yield parts, and let other work go on before each."""
     for part in parts:
-        await asyncio.sleep(0)
+        await rest()
         if part:
             yield part
 

@@ -18,7 +18,7 @@ import numpy as np
 
 WIRE = Path(__file__).with_name("wire.py")
 BLOCKS = 12
-RATE_PER_S, RACE_S = 100.0, 60.0
+RATE_PER_S, RACE_S, SETTLE_S = 100.0, 60.0, 30.0
 ROLE = "arn:aws:iam::111122223333:role/shadowsim"
 
 
@@ -135,9 +135,9 @@ class Bench:
         """Run a generator that sends the next request when one is answered."""
         return self._generate(pid, "load", str(seconds), str(connections), url)
 
-    def race(self, *urls: str, seconds: float = RACE_S, rate_per_s: float = RATE_PER_S) -> Load:
+    def race(self, *urls: str, seconds: float = RACE_S, rate_per_s: float = RATE_PER_S, pid: int | None = None) -> Load:
         """Run a generator that calls all URLs at the same time, each at a rate."""
-        return self._generate(None, "race", str(seconds), str(rate_per_s), *urls)
+        return self._generate(pid, "race", str(seconds), str(rate_per_s), *urls)
 
     def ask_too_much(self, url: str, seconds: float, rate_per_s: float, most_in_flight: int) -> Load:
         """Run a generator that asks at a rate, and gives up what is due while too many requests are unanswered."""
@@ -194,6 +194,16 @@ def copies_of(url: str) -> dict[str, float]:
             elif name.startswith("shadowsim_invocations_total{"):
                 found["requests"] = float(value)
     return found
+
+
+def settled(url: str, n_asked: int) -> dict[str, float]:
+    """Return `copies_of` a URL once each of so many requests has a copy or a cause of its loss, or after SETTLE_S."""
+    end_s = time.monotonic() + SETTLE_S
+    while True:
+        copies = copies_of(url)
+        if sum(copies.values()) - copies["requests"] >= n_asked or time.monotonic() > end_s:
+            return copies
+        time.sleep(0.2)
 
 
 def memory_of(pid: int) -> float:

@@ -220,7 +220,7 @@ def serving(tmp_path, containers=None, *, urls=None, store=None, **settings):
         account = Store(options.pop("path", ":memory:"), **options)
         sink = settings.pop("sink", None) or Folders(tmp_path / "s3")
         # on a busy machine the loop is late, and copies would be lost
-        patient = {"grace_s": 5.0, "copy_limits": CopyLimits(max_lag_s=WAIT_S)}
+        patient = {"grace_s": 5.0, "copy_limits": CopyLimits(max_wait_s=WAIT_S)}
         app = App(Settings(port=0, sink=sink, containers=by_model, **{**patient, **settings}), account)
         await app.start()
         return app, account

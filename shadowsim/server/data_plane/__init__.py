@@ -19,5 +19,6 @@ real_time           tells simulated instances that batch what time it is
 simulated           simulates the instances of a service model in real time, in place of containers
 simulated_answers   forms what simulated instances answer: errors, echoes, completions
 simulated_tokens    serves calls by simulated language models, whose tokens come in real time
+spare_time          starts copies when the event loop has nothing else to do
 streamed_bodies     measures a streamed answer while it passes: bytes, first part, tokens
 """

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-SLICE_ROWS = 2_048  # a piece of JSON takes some ms
+# By form. At 2,048 rows the event loop is held for up to 12 ms by Parquet, but for 20 ms by JSON, whose encoding takes
+# as long again as the building of the frame. Half as many rows give 15 ms, and take two fifths more time in all.
+SLICE_ROWS = {"json": 1_024, "parquet": 2_048}
 GROUP_ROWS = 65_536  # of a Parquet file
 
 
@@ -33,10 +35,11 @@ async def encoded(frames: Iterator[pd.DataFrame], form: str) -> AsyncIterator[by
             yield piece
 
 
-def slices(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield a frame in slices."""
-    for begin in range(0, max(len(frame), 1), SLICE_ROWS):
-        yield frame.iloc[begin : begin + SLICE_ROWS]
+def slices(frame: pd.DataFrame, form: str) -> Iterator[pd.DataFrame]:
+    """Yield a frame in slices of the length for a form."""
+    n_rows = SLICE_ROWS[form]
+    for begin in range(0, max(len(frame), 1), n_rows):
+        yield frame.iloc[begin : begin + n_rows]
 
 
 def _json(frames: Iterator[pd.DataFrame]) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ from uuid import uuid4
 
 from shadowsim.aws.contract import sentence
 from shadowsim.errors import ShadowsimError, ThrottlingError, ValidationError, shown
+from shadowsim.frames import SERVER_LAG
 from shadowsim.option_defaults import MAX_BODY_BYTES, STREAM_S
 from shadowsim.server.data_plane.backends import (
     ANSWERED,
@@ -237,6 +238,7 @@ class Runtime:
         if pool.overhead_s and (stream is None or stream.response is None):
             loop, left_s = asyncio.get_running_loop(), began + answer.latency_s + pool.overhead_s - perf_counter()
             await until(loop, loop.time() + left_s)
+        live.announce()
         asyncio.get_running_loop().call_soon(self.record, request, instance, answer, perf_counter())
         if stream is not None and stream.response is not None:
             await self._end(stream, answer)
@@ -259,6 +261,9 @@ class Runtime:
         return request.live.mirror.chooses(shadow.sampling_percentage, session)
 
     def _start_copy(self, request: InFlight, pool: VariantPool, at_s: float) -> None:
+        if request.live.mirror.spare_time.is_busy:  # before anything is made for a copy, since this is overload
+            request.live.lose(request.logbook, pool.variant.name, at_s, SERVER_LAG)
+            return
         copy = replace(request, pool=pool, arrival_s=at_s, began=perf_counter(), stream=None)
         self.send_copy(copy, None if request.stream is None else Unread(request.stream.within_s))
 

@@ -7,7 +7,6 @@ requests.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,10 +24,10 @@ from shadowsim.server.control.scaler import PoolReading
 from shadowsim.server.data_plane.backends import Backend, Container
 from shadowsim.server.data_plane.counts import Series, ServedRequest
 from shadowsim.server.data_plane.experiment_frames import Logbook
-from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
 from shadowsim.server.data_plane.pools import VariantPool
 from shadowsim.server.data_plane.simulated import simulated
+from shadowsim.server.data_plane.spare_time import SpareTime, rest
 from shadowsim.server.state.scaling import resource_id
 from shadowsim.server.state.views import EndpointView, VariantView
 
@@ -136,6 +135,9 @@ class LiveEndpoint:
         """Return the pools of all variants."""
         return [*self.pools.values(), *([self.shadow] if self.shadow else [])]
 
+    def announce(self) -> None:
+        """Do nothing: whatever ends this process before a request is counted ends its counts, too."""
+
     def record(self, logbook: Logbook | None, variant: str, served: ServedRequest) -> None:
         """Count a request for its variant, and in the logbook of the experiment that was live when it came."""
         self.series_of(variant).add(served)
@@ -188,8 +190,8 @@ class LiveEndpoints:
         Routing strategies by variant that override the control plane's.
     clock : callable
         Seconds on any steady clock.
-    loop_clock : LoopClock, optional
-        Clock of the event loop, whose lag sheds copies.
+    spare_time : SpareTime, optional
+        Of the event loop, for copies.
     make : callable
         Makes a live endpoint of its view and its mirror.
     open_logbook : callable
@@ -212,7 +214,7 @@ class LiveEndpoints:
         copy_limits: CopyLimits,
         routing: Mapping[str, str],
         clock: Callable[[], float],
-        loop_clock: LoopClock | None = None,
+        spare_time: SpareTime | None = None,
         make: Callable[[EndpointView, RequestMirror], LiveEndpoint] = LiveEndpoint,
         open_logbook: Callable[..., Logbook] = Logbook,
     ):
@@ -221,7 +223,7 @@ class LiveEndpoints:
         self._make, self._open_logbook = make, open_logbook
         self._view, self._sources = view, sources
         self._mirroring, self._copy_limits = mirroring, copy_limits
-        self._routing, self._clock, self._loop_clock = routing, clock, loop_clock
+        self._routing, self._clock, self._spare_time = routing, clock, spare_time or SpareTime()
         self._random = Random(sources.seed)
 
     def endpoint(self, name: str) -> LiveEndpoint:
@@ -254,7 +256,7 @@ class LiveEndpoints:
 
     def add(self, view: EndpointView) -> LiveEndpoint:
         """Add an endpoint that serves nothing yet."""
-        mirror = RequestMirror(self._mirroring, self._copy_limits, self._random, self._loop_clock)
+        mirror = RequestMirror(self._mirroring, self._copy_limits, self._random, self._spare_time)
         live = self.by_name[view.name] = self._make(view, mirror)
         return live
 
@@ -269,7 +271,7 @@ class LiveEndpoints:
         known = [*self.by_name, *(name for name in names if name not in self.by_name)]
         for i, name in enumerate(known):
             if i % SLICE_ENDPOINTS == SLICE_ENDPOINTS - 1:
-                await asyncio.sleep(0)
+                await rest()
             try:
                 self.endpoint(name)
             except ShadowsimError:
@@ -297,7 +299,7 @@ class LiveEndpoints:
         """Record the concurrent requests of all endpoints; other work goes on meanwhile."""
         for i, live in enumerate(list(self.by_name.values())):
             if i % SLICE_ENDPOINTS == SLICE_ENDPOINTS - 1:
-                await asyncio.sleep(0)
+                await rest()
             live.sample(time())
 
     def _follow(self, live: LiveEndpoint) -> None:

@@ -5,8 +5,7 @@ long ago, answers that have arrived, and the timers of time-outs. A time-out by 
 although the container was quick. So the loop's own time stands still while the loop is late, and time-outs run on it.
 
 The lag is measured by a timer that is due every TICK_S. Its delay, beyond the JITTER_S of any timer, is time in which
-the loop did not come to what was due. The mean lag tells overload from a single stall, such as that of an import: each
-delay has a weight of MEAN_WEIGHT, and counts as MOST_S at most.
+the loop did not come to what was due.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import math
 from types import TracebackType
 
 TICK_S, JITTER_S = 0.02, 0.001
-MEAN_WEIGHT, MOST_S = 0.1, 0.25
 
 
 class LoopClock:
@@ -26,7 +24,7 @@ class LoopClock:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = math.inf
-        self._total_s = self._mean_s = 0.0
+        self._total_s = 0.0
 
     def start(self) -> None:
         """Begin to measure the running loop."""
@@ -44,11 +42,6 @@ class LoopClock:
         """Seconds for which the loop was late since the start."""
         return self._total_s + self._overdue_s(self._loop.time() if self._loop else 0.0)
 
-    @property
-    def mean_s(self) -> float:
-        """Lag in seconds: the moving mean of the timer's delays."""
-        return self._mean_s
-
     def within(self, limit_s: float) -> Within:
         """Return a context that ends with TimeoutError after a time of the loop's own clock."""
         return Within(self, limit_s)
@@ -64,9 +57,7 @@ class LoopClock:
     def _tick(self) -> None:
         assert self._loop is not None
         now = self._loop.time()
-        late_s = self._overdue_s(now)
-        self._total_s += late_s
-        self._mean_s += MEAN_WEIGHT * (min(late_s, MOST_S) - self._mean_s)
+        self._total_s += self._overdue_s(now)
         self._arm(now)
 
 

@@ -4,11 +4,11 @@ The rule, the instant and the limits are the simulator's: `coin`, `counter` or `
 `response`; a copy is lost to `max_body_bytes`, `max_in_flight` or `max_per_s`. The sampling percentage is an argument
 of each choice, so that it can change while the experiment runs.
 
-No copy may affect the caller. Each one is a task of its own, which starts when the source's request is on its way, and
-has its own connections and its own time-out; its failures count in the shadow's metrics only. Unanswered copies are
+No copy may affect the caller. Each one is a task of its own, which starts when the event loop has nothing else to do
+(spare_time.py), and has its own connections and its own time-out; its failures count in the shadow's metrics only. A
+copy that would wait for longer than `max_wait_s` is lost to `server_lag`. Unanswered copies, with those that wait, are
 bounded in number and in bytes, and so is what is read of their answers (connections.py). A copy above these bounds is
-lost at once and counted as `max_in_flight`. While the event loop is late, callers have it for themselves: a copy is
-lost to `server_lag` as long as the loop's mean lag exceeds `max_lag_s`.
+lost at once and counted as `max_in_flight`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from random import Random
 from time import perf_counter
+from typing import Any
 
 from asyncio_throttle.throttler import Throttler
 
 from shadowsim.frames import SERVER_LAG
 from shadowsim.scenario.reading import Mirroring
 from shadowsim.server.data_plane.backends import BROKEN, GIVEN_UP, Answer, Call, Receiver
-from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.pools import VariantPool
+from shadowsim.server.data_plane.spare_time import SpareTime
 
 RESPONSE = "response"
-MAX_COPIES, MAX_COPIES_BYTES, MAX_LAG_S = 1_000, 64 * 2**20, 0.05
+MAX_COPIES, MAX_COPIES_BYTES, MAX_WAIT_S = 1_000, 64 * 2**20, 0.1
 _LOG = logging.getLogger(__name__)
 
 
@@ -44,14 +46,14 @@ class CopyLimits:
         Unanswered copies, and bytes of their bodies.
     timeout_s : float
         Time within which a copy must be answered.
-    max_lag_s : float
-        Mean lag of the event loop, above which no copies are made.
+    max_wait_s : float
+        Time for which a copy waits until the event loop has nothing else to do.
     """
 
     max_copies: int = MAX_COPIES
     max_copies_bytes: int = MAX_COPIES_BYTES
     timeout_s: float = 60.0
-    max_lag_s: float = MAX_LAG_S
+    max_wait_s: float = MAX_WAIT_S
 
 
 class _RateLimit:
@@ -84,13 +86,15 @@ class RequestMirror:
     ----------
     mirroring : Mirroring
     limits : CopyLimits
+    spare_time : SpareTime
+        Of the event loop.
     n_unanswered, n_unanswered_bytes : int
         Unanswered copies, and bytes of their bodies.
     """
 
-    def __init__(self, mirroring: Mirroring, limits: CopyLimits, random: Random, loop_clock: LoopClock | None = None):
+    def __init__(self, mirroring: Mirroring, limits: CopyLimits, random: Random, spare_time: SpareTime | None = None):
         self.mirroring, self.limits = mirroring, limits
-        self._loop_clock = loop_clock or LoopClock()
+        self.spare_time = spare_time or SpareTime()
         self.n_unanswered = self.n_unanswered_bytes = 0
         self._random = random
         self._owed_pct = 0.0  # the counter rule's progress to its next copy
@@ -142,7 +146,7 @@ class RequestMirror:
         done : callable
             Gets the instance, the answer, and the moment of the answer (by `perf_counter`).
         lost : callable
-            Gets the limit's name, for a copy that is not made.
+            Gets the limit's name, for a copy that is not made; at once, or once it has waited for too long.
         receiver : Receiver, optional
             Takes the parts of an answer that is streamed, as the source's is.
         """
@@ -152,14 +156,15 @@ class RequestMirror:
             return
         self.n_unanswered += 1
         self.n_unanswered_bytes += len(call.body)
-        task = asyncio.get_running_loop().create_task(self._run(pool, call, done, lost, receiver))
-        self._tasks.add(task)  # a loop holds its tasks weakly
-        task.add_done_callback(self._tasks.discard)
+        start = partial(self._start, pool, call, done, lost, receiver)
+        self.spare_time.wait(start, partial(self._shed, call, lost), self.limits.max_wait_s)
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for the unanswered copies, and cancel those that take longer."""
+        began = perf_counter()
+        await self.spare_time.drain(timeout_s)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
+            await asyncio.wait(self._tasks, timeout=max(timeout_s - (perf_counter() - began), 0.0))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -172,9 +177,22 @@ class RequestMirror:
         most = limits.max_copies if rules.max_in_flight is None else min(rules.max_in_flight, limits.max_copies)
         if self.n_unanswered >= most or self.n_unanswered_bytes + n_bytes > limits.max_copies_bytes:
             return "max_in_flight"
-        if self._loop_clock.mean_s > limits.max_lag_s:
+        if self.spare_time.is_busy:
             return SERVER_LAG
         return "" if self._rate_limit is None or self._rate_limit.admits() else "max_per_s"
+
+    def _start(self, *copy: Any) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(*copy))
+        self._tasks.add(task)  # a loop holds its tasks weakly
+        task.add_done_callback(self._tasks.discard)
+
+    def _shed(self, call: Call, lost: Callable[[str], None]) -> None:
+        self._forget(call)
+        lost(SERVER_LAG)
+
+    def _forget(self, call: Call) -> None:
+        self.n_unanswered -= 1
+        self.n_unanswered_bytes -= len(call.body)
 
     async def _run(
         self,
@@ -184,7 +202,6 @@ class RequestMirror:
         lost: Callable[[str], None],
         receiver: Receiver | None,
     ) -> None:
-        await asyncio.sleep(0)  # lets the source's request be written first
         began = perf_counter()
         try:
             instance, answer = await pool.invoke(call, self.limits.timeout_s, receiver)
@@ -192,8 +209,7 @@ class RequestMirror:
             _LOG.exception("a copy failed inside the server")
             instance, answer = 0, Answer(BROKEN, perf_counter() - began, failure=repr(error))
         finally:
-            self.n_unanswered -= 1
-            self.n_unanswered_bytes -= len(call.body)
+            self._forget(call)
         if answer.outcome == GIVEN_UP:
             lost("max_in_flight")
         else:

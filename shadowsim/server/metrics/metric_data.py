@@ -20,6 +20,7 @@ import numpy as np
 from shadowsim.errors import shown
 from shadowsim.server.data_plane.counts import MINUTE_S
 from shadowsim.server.data_plane.live import LiveEndpoint
+from shadowsim.server.data_plane.spare_time import rest
 from shadowsim.server.metrics.cloudwatch_wire import (
     InvalidParameterError,
     check_statistic,
@@ -237,7 +238,7 @@ class _Answering:
             points = []
             for i, (time_s, statistics) in enumerate(by_start.items()):
                 if i % 500 == 499:
-                    await asyncio.sleep(0)
+                    await rest()
                 if (value := statistics.value(query.statistic)) is not None:
                     points.append((time_s, value))
             self._read[query.identity] = points

@@ -21,7 +21,6 @@ URLs have no such metric, and accelerators, memory and disks have none at all.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from shadowsim.histogram import quantile_within
 from shadowsim.period_counts import PeriodCounts, TimeCounts
 from shadowsim.server.data_plane.counts import MINUTE_S, Series
 from shadowsim.server.data_plane.live import LiveEndpoint
+from shadowsim.server.data_plane.spare_time import rest
 
 SAGEMAKER, INSTANCES = "AWS/SageMaker", "/aws/sagemaker/Endpoints"
 DIMENSIONS = ("EndpointName", "VariantName")
@@ -219,7 +219,7 @@ async def by_period(
     end = min(last, math.floor(now_s / MINUTE_S)) if metric.when_over else last
     for i, number in enumerate(sorted(n for n in series.periods if first <= n < end)):
         if i % _MINUTES_AT_ONCE == _MINUTES_AT_ONCE - 1:
-            await asyncio.sleep(0)
+            await rest()
         period = series.periods.get(number)  # the oldest may go meanwhile
         statistics = metric.of_minute(period) if period is not None else None
         if statistics is None:

@@ -14,10 +14,10 @@ Messages
     All else goes over links (links.py). Control sends the account to workers and mirror, then each event. An action is
     answered once all workers have put its event in force; one that does not within 5 s is killed. In between they and
     the mirror make the account's transitions by themselves, by one clock, so schedules end while control is away.
-    Worker to mirror: copies, over a channel of 1,000 copies and 16 MiB a worker. Worker and mirror to control: counts
-    and captured lines, in batches every 20 ms, of which 32 MiB may wait; calls of simulated instances, and their
-    answers. Whatever is full sheds: copies are lost to `server_lag`, lines and counts are counted as lost. No caller
-    ever waits for a copy, a capture or a count.
+    Worker to mirror: copies, when the worker has nothing else to do, over a channel of 1,000 copies and 16 MiB each.
+    Worker and mirror to control: counts and captured lines, in batches every 20 ms, of which 32 MiB may wait; calls of
+    simulated instances, and their answers. Whatever is full or has no time sheds: copies are lost to `server_lag`,
+    lines and counts are counted as lost. No caller ever waits for a copy, a capture or a count.
 
 Limits
     By the mirror, and so for all workers together: `max_in_flight`, `max_per_s`, and the server's own limits on copies,
@@ -31,12 +31,13 @@ Limits
 
 Crashes (each is seen in the log, and in `shadowsim_process_starts_total`)
     A worker's death breaks its connections, and loses the counts and captured lines of its last 20 ms; the number of
-    these counts is known (`shadowsim_counts_lost_total`). The mirror's death loses the copies that it had, each of
-    which is counted as lost to `server_crash`, and the counts of its last 20 ms. Control's death loses the lines that
-    it took in the last 0.25 s, which are counted as lost, and the state of simulated queues; calls to these wait for
-    the next control. Answered actions are on the disk, and counts are in a journal that the next control reads
-    (ledger.py). Invocations and copies of containers go on. The supervisor's death ends all at once, as kill -9 does
-    a server in one process; the others remove its folder of sockets and counts, which it had locked.
+    these counts is known (`shadowsim_counts_lost_total`) once its successor is linked (`shadowsim_process_up`). The
+    mirror's death loses the copies that it had, each of which is counted as lost to `server_crash`, and the counts of
+    its last 20 ms. Control's death loses the lines that it took in the last 0.25 s, which are counted as lost, and the
+    state of simulated queues; calls to these wait for the next control. Answered actions are on the disk, and counts
+    are in a journal that the next control reads (ledger.py). Invocations and copies of containers go on. The
+    supervisor's death ends all at once, as kill -9 does a server in one process; the others remove its folder of
+    sockets and counts, which it had locked.
 
 __main__         runs one process
 control          owns what there is once

@@ -77,7 +77,7 @@ class ControlProcess(App):
         self._ledger = Ledger(self._start.folder, self.captures)
         sources = BackendSources(self._containers, s.services, s.seed, s.overhead_s)
         options = {"make": self._ledger.make, "open_logbook": self._ledger.open_logbook}
-        self.endpoints = live_endpoints(s, self._store, sources, self.loop_clock, **options)
+        self.endpoints = live_endpoints(s, self._store, sources, self.spare_time, **options)
         self._runtime = Runtime(self.endpoints, self.captures, s.limits, Random(s.seed))
         self._desk = SimulationDesk(self.endpoints)
         self._ledger.begin(self.endpoints)
@@ -164,8 +164,10 @@ class ControlProcess(App):
             self._peers[link.peer] = _Peer(link, row)
             link.send(world_message(self._store))
         elif kind == BATCH:
-            self._take(link.peer, *message[1:])
-            link.send((RECEIVED, message[1]))
+            peer = self._peers.get(link.peer)
+            if peer is not None and peer.link is link:  # else it was killed, and what it had sent was in its file
+                self._take(link.peer, *message[1:])
+                link.send((RECEIVED, message[1]))
         elif kind == HEARD:
             peer = self._peers.get(link.peer)
             if peer is not None and peer.link is link:
@@ -221,6 +223,7 @@ class ControlProcess(App):
 
     def _families(self) -> bytes:
         """Return the metrics that a server in one process does not have."""
+        up = GaugeMetricFamily("shadowsim_process_up", "1 while the process reports its counts", labels=("process",))
         starts = CounterMetricFamily("shadowsim_process_starts", "Starts of processes", labels=("process",))
         lost = CounterMetricFamily(
             "shadowsim_counts_lost", "Requests and copies whose counts were lost with a process", labels=("process",)
@@ -231,14 +234,16 @@ class ControlProcess(App):
         held = GaugeMetricFamily(
             "shadowsim_process_held_bytes", "Bytes of streamed parts that wait for slow callers", labels=("process",)
         )
+        up.add_metric((CONTROL,), 1)
         starts.add_metric((CONTROL,), self._row.generation)
         for name, row in self._start.members:
             peer, known = self._peers.get(name), self._ledger.reports.get(name)
+            up.add_metric((name,), peer is not None)
             starts.add_metric((name,), self._memory.row(row).generation)
             lost.add_metric((name,), known.n_lost if known else 0)
             lag.add_metric((name,), peer.lag_s if peer else 0.0)
             held.add_metric((name,), peer.n_held if peer else 0)
-        return b"".join(map(family_text, (starts, lost, lag, held)))
+        return b"".join(map(family_text, (up, starts, lost, lag, held)))
 
 
 async def _followed_by(parts: AsyncIterator[bytes], last: Callable[[], bytes]) -> AsyncIterator[bytes]:

@@ -1,14 +1,16 @@
 """Hands copies from workers to the mirror process over a bounded channel; a full one sheds copies.
 
 A worker chooses which requests are copied, and knows the limit of bodies. All other limits of copies are the mirror
-process's: it is one, so they hold for all workers together. A copy that the channel has no room for is lost to
-`server_lag`, for the mirror process is behind; without a mirror process it is lost to `server_crash`.
+process's: it is one, so they hold for all workers together. A copy is handed over when the worker has nothing else to
+do (spare_time.py). One that would wait for too long, or that the channel has no room for, is lost to `server_lag`, for
+the worker or the mirror process is behind; without a mirror process it is lost to `server_crash`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import astuple
+from functools import partial
 from time import perf_counter
 
 from shadowsim.errors import ShadowsimError
@@ -17,7 +19,7 @@ from shadowsim.server.data_plane.backends import Call, Unread
 from shadowsim.server.data_plane.completions import CompletionRequest
 from shadowsim.server.data_plane.invoke import InFlight, Runtime
 from shadowsim.server.data_plane.live import LiveEndpoint, LiveEndpoints
-from shadowsim.server.data_plane.loop_clock import LoopClock
+from shadowsim.server.data_plane.spare_time import SpareTime
 from shadowsim.server.processes.links import Link
 from shadowsim.server.processes.reports import COPIED, Outbox, identity_of, lost_count
 
@@ -49,8 +51,8 @@ class CopyChannel:
     ----------
     outbox : Outbox
         Gets the reports of copies that were handed over, or shed.
-    loop_clock : LoopClock
-        A late worker sheds copies, too.
+    spare_time : SpareTime
+        Of the worker's event loop.
 
     Attributes
     ----------
@@ -62,11 +64,12 @@ class CopyChannel:
         Set once there was a mirror process.
     """
 
-    def __init__(self, outbox: Outbox, loop_clock: LoopClock):
+    def __init__(self, outbox: Outbox, spare_time: SpareTime):
         self.link: Link | None = None
         self.mirror_generation, self.begun = 0, asyncio.Event()
-        self._outbox, self._loop_clock = outbox, loop_clock
+        self._outbox, self._spare_time = outbox, spare_time
         self._number = self._n_copies = self._n_bytes = 0
+        self._n_waiting = self._n_waiting_bytes = 0  # for the worker to have time
 
     def begin(self, link: Link, mirror_generation: int) -> None:
         """Use a new link; what the last one had is counted by the ledger."""
@@ -80,24 +83,44 @@ class CopyChannel:
         self._n_bytes -= n_bytes
 
     def send(self, copy: InFlight, receiver: Unread | None) -> None:
-        """Send a copy after the request itself, or count it as lost."""
-        view, variant = copy.view, copy.pool.variant.name
+        """Send a copy when there is time, or count it as lost."""
         cause = self._limit_reached(copy)
-        if cause or self.link is None:
-            self._outbox.add(lost_count(view.name, variant, copy.logbook, copy.arrival_s, cause))
+        if cause:
+            self._lose(copy, cause)
+            return
+        self._n_waiting += 1
+        self._n_waiting_bytes += len(copy.call.body)
+        start, shed = partial(self._hand_over, copy, receiver), partial(self._shed, copy)
+        self._spare_time.wait(start, shed, copy.live.mirror.limits.max_wait_s)
+
+    def _lose(self, copy: InFlight, cause: str) -> None:
+        self._outbox.add(lost_count(copy.view.name, copy.pool.variant.name, copy.logbook, copy.arrival_s, cause))
+
+    def _forget(self, copy: InFlight) -> None:
+        self._n_waiting -= 1
+        self._n_waiting_bytes -= len(copy.call.body)
+
+    def _shed(self, copy: InFlight) -> None:
+        self._forget(copy)
+        self._lose(copy, SERVER_LAG)
+
+    def _hand_over(self, copy: InFlight, receiver: Unread | None) -> None:
+        self._forget(copy)
+        if self.link is None or not self.link.is_open:
+            self._lose(copy, SERVER_CRASH)
             return
         self._number += 1
         self._n_copies += 1
         self._n_bytes += len(copy.call.body)
-        identity = view.name, variant, *identity_of(copy.logbook)
+        identity = copy.view.name, copy.pool.variant.name, *identity_of(copy.logbook)
         self._outbox.add((COPIED, *identity, copy.arrival_s, self.mirror_generation, self._number))
         call = copy.call
         message = (
-            *(COPY, self._number, view.version, *identity, call.body, dict(call.headers), call.path),
+            *(COPY, self._number, copy.view.version, *identity, call.body, dict(call.headers), call.path),
             *(None if call.completion is None else astuple(call.completion), copy.inference_id, copy.event_id),
             *(copy.number, copy.arrival_s, copy.began, None if receiver is None else receiver.within_s),
         )
-        asyncio.get_running_loop().call_soon(self.link.send, message)  # lets the source's request be written first
+        self.link.send(message)
 
     def _limit_reached(self, copy: InFlight) -> str:
         n_bytes, mirror = len(copy.call.body), copy.live.mirror
@@ -108,9 +131,9 @@ class CopyChannel:
             return SERVER_CRASH
         if n_bytes > mirror.limits.max_copies_bytes:
             return "max_in_flight"
-        if self._n_copies >= MAX_CHANNEL_COPIES or (self._n_bytes and self._n_bytes + n_bytes > MAX_CHANNEL_BYTES):
-            return SERVER_LAG
-        return SERVER_LAG if self._loop_clock.mean_s > mirror.limits.max_lag_s else ""
+        n_before = self._n_bytes + self._n_waiting_bytes
+        is_full = self._n_copies + self._n_waiting >= MAX_CHANNEL_COPIES
+        return SERVER_LAG if is_full or (n_before and n_before + n_bytes > MAX_CHANNEL_BYTES) else ""
 
 
 def call_of(body: bytes, headers: dict[str, str], path: str, completion: tuple[object, ...] | None) -> Call:

@@ -17,6 +17,7 @@ from shadowsim.server.data_plane.invoke import InFlight, Runtime
 from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.pools import VariantPool
+from shadowsim.server.data_plane.spare_time import SpareTime
 from shadowsim.server.processes.copies import COPY, TAKEN, call_of, in_step
 from shadowsim.server.processes.links import Link, Message, serve_links
 from shadowsim.server.processes.member import HELLO, MIRROR, Member, ProcessStart
@@ -86,7 +87,7 @@ class CopySender:
         self._sessions, containers = open_containers(s, self._loop_clock)
         sources = RemoteSources(containers, simulations=member.simulations, seed=s.seed, overhead_s=s.overhead_s)
         world = cast(Store, member.world)
-        self._endpoints = live_endpoints(s, world, sources, self._loop_clock, **member.options)
+        self._endpoints = live_endpoints(s, world, sources, SpareTime(), **member.options)
         member.serve(self._endpoints)
         shared = world.world.choices.event_id == "shared"
         captures = LineReporter(member.outbox, Random(s.seed))

@@ -2,9 +2,10 @@
 
 A batch leaves every FLUSH_S, and is kept until its owner has acknowledged it: after a break of the link all such
 batches are sent again, and the owner leaves out what it has. They are also in a file, from which the owner takes those
-of a reporter that was killed. So a killed owner loses no counts, and a killed reporter those of its last FLUSH_S,
-whether the other is there or not. What does not fit into MAX_WAITING_BYTES while the owner is slow or away is left out,
-and reported as a number later.
+of a reporter that was killed, once the next one of its name is linked. So a killed owner loses no counts, and a killed
+reporter those of its last FLUSH_S, whether the other is there or not. How many these are is known by a number in shared
+memory, which grows before a caller is answered. What does not fit into MAX_WAITING_BYTES while the owner is slow or
+away is left out, and reported as a number later.
 
 A count is a tuple of plain values: its kind and what the ledger must know to repeat `LiveEndpoint.record` and `lose`.
 """
@@ -138,12 +139,19 @@ class Outbox:
         self._sent: deque[tuple[int, bytes]] = deque()  # not acknowledged
         self._n_sent_bytes = 0
         self._number = 0
-        self._n_left_out = 0
+        self._n_left_out = self._n_announced = 0
         self._lines_lost: dict[str, int] = {}
+
+    def announce(self) -> None:
+        """Note that a request is about to be answered whose count follows, so that a kill in between is known, too."""
+        self._row.n_reported += 1
+        self._n_announced += 1
 
     def add(self, *counts: Count) -> None:
         """Report counts, which come to their owner all together or not at all."""
-        self._row.n_reported += sum(count[0] in COUNTED for count in counts)
+        n_known = min(sum(count[0] == SERVED for count in counts), self._n_announced)
+        self._n_announced -= n_known
+        self._row.n_reported += sum(count[0] in COUNTED for count in counts) - n_known
         if not self._has_room(len(counts) * _COUNT_BYTES):
             self._n_left_out += sum(count[0] in COUNTED for count in counts)
             return
@@ -292,6 +300,10 @@ class ReportingEndpoint(LiveEndpoint):
     def __init__(self, view: EndpointView, mirror: RequestMirror, outbox: Outbox):
         super().__init__(view, mirror)
         self._outbox = outbox
+
+    def announce(self) -> None:
+        """Note that a request is about to be answered."""
+        self._outbox.announce()
 
     def record(self, logbook: Logbook | None, variant: str, served: ServedRequest) -> None:
         """Report a request."""

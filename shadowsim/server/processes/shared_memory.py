@@ -139,7 +139,7 @@ class ProcessRow:
     is_serving : int
         1 while it answers by the account, and so must hear of each event.
     n_reported : int
-        Counts that it has made for the control process since its first start.
+        Counts that it has made for the control process, or is about to make, since its first start.
     n_taken, n_kept : int
         Captured lines that the control process has taken, and those of them that its journal has.
     """

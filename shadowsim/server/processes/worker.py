@@ -77,12 +77,12 @@ class Worker(App):
         member, s = self._member, self.settings
         member.loop_clock = self.loop_clock
         sources = RemoteSources(self._containers, simulations=member.simulations, seed=s.seed, overhead_s=s.overhead_s)
-        self.endpoints = live_endpoints(s, self._store, sources, self.loop_clock, **member.options)
+        self.endpoints = live_endpoints(s, self._store, sources, self.spare_time, **member.options)
         member.serve(self.endpoints)
         shared = self._store.world.choices.event_id == "shared"
         captures = LineReporter(member.outbox, Random(s.seed))
         self._runtime = runtime = CopyingRuntime(self.endpoints, captures, s.limits, Random(s.seed), shared)
-        self._copies = runtime.copies = CopyChannel(member.outbox, self.loop_clock)
+        self._copies = runtime.copies = CopyChannel(member.outbox, self.spare_time)
         greeting: Message = (HELLO, self._start.name, self._start.generation)
         make = partial(Link, self._hear_of_mirror, self._lose_mirror)
         linking = keep_linked(self._start.socket(MIRROR), make, lambda link: link.send(greeting))
@@ -115,6 +115,7 @@ class Worker(App):
 
     async def _close_data_plane(self, left_s: float) -> None:
         await self._control.close()
+        await self.spare_time.drain(left_s)
         self._linking.cancel()  # what was handed over is sent
         await asyncio.gather(self._linking, return_exceptions=True)
         await self._member.leave(_REPORT_S)

@@ -71,5 +71,5 @@ def test_rows_that_come_meanwhile_are_left_for_the_next_time(monkeypatch):
 
 @pytest.mark.parametrize("form", ["json", "parquet"])
 def test_an_empty_frame_is_an_empty_list_or_file(form):
-    read_back, _ = read(slices(empty(LIVE_WINDOWS)), form)
+    read_back, _ = read(slices(empty(LIVE_WINDOWS), form), form)
     assert len(read_back) == 0

@@ -231,7 +231,7 @@ async def breaks_header(writer, request):
 )
 def test_callers_get_the_source_s_bytes_from_any_shadow(tmp_path, behave, outcomes):
     containers = {"source": Container(), "shadow": Container(behave)}
-    limits, copy_limits = Limits(max_body_bytes=100_000), CopyLimits(timeout_s=1.0, max_lag_s=WAIT_S)
+    limits, copy_limits = Limits(max_body_bytes=100_000), CopyLimits(timeout_s=1.0, max_wait_s=WAIT_S)
     with serving(tmp_path, containers, limits=limits, copy_limits=copy_limits) as server:
         server.experiment()
         if behave is None:
@@ -249,7 +249,7 @@ def test_callers_get_the_source_s_bytes_from_any_shadow(tmp_path, behave, outcom
 
 def test_copies_beyond_the_bound_are_lost_and_counted(tmp_path):
     containers = {"source": Container(), "shadow": Container(dead)}
-    copy_limits = CopyLimits(timeout_s=2.0, max_copies=3, max_lag_s=WAIT_S)
+    copy_limits = CopyLimits(timeout_s=2.0, max_copies=3, max_wait_s=WAIT_S)
     with serving(tmp_path, containers, copy_limits=copy_limits) as server:
         server.experiment()
         for _ in range(10):
@@ -262,7 +262,7 @@ def test_copies_beyond_the_bound_are_lost_and_counted(tmp_path):
 
 def test_a_shadow_that_does_not_answer_gets_few_connections(tmp_path):
     containers = {"source": Container(), "shadow": Container(dead)}
-    copy_limits = CopyLimits(timeout_s=0.5, max_lag_s=WAIT_S)
+    copy_limits = CopyLimits(timeout_s=0.5, max_wait_s=WAIT_S)
     with serving(tmp_path, containers, copy_limits=copy_limits, copy_connections=2) as server:
         server.experiment()
         began = monotonic()

@@ -443,7 +443,7 @@ def test_a_bad_shadow_costs_the_caller_s_stream_no_time(tmp_path, behave):
     n_pairs = 60
     source = streams(*[b"x" * 100] * 10, between=lambda: asyncio.sleep(0.002))
     containers = {"source": Container(source), "shadow": Container(behave)}
-    copy_limits = CopyLimits(timeout_s=1.0, max_lag_s=20.0)
+    copy_limits = CopyLimits(timeout_s=1.0, max_wait_s=20.0)
     with serving(tmp_path, containers, grace_s=0.5, copy_limits=copy_limits) as server:
         server.experiment()
         took = {True: [], False: []}

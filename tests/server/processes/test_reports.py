@@ -10,12 +10,14 @@ from shadowsim.server.processes import reports
 from shadowsim.server.processes.links import decoded
 from shadowsim.server.processes.reports import (
     BATCH,
+    COPY_ENDED,
     LEFT_OUT,
     LINES_LOST,
     SERVED,
     LineReporter,
     Outbox,
     left_batches,
+    lost_count,
     served_count,
     spool_file,
 )
@@ -102,3 +104,21 @@ def test_what_a_slow_owner_has_no_room_for_is_left_out_and_counted(tmp_path, out
     assert sum(count[0] == SERVED for count in counts) + n_left_out == 21
     assert sum(count[2] for count in counts if count[0] == LINES_LOST) == 20 - n_captured
     assert sum(len(lines) for _, _, _, lines in owner.got) == n_captured
+
+
+def test_a_count_is_known_from_before_the_answer_on(tmp_path):
+    """Whoever is killed after it has answered, and before it counts, has told how many counts there should be."""
+    row = SharedMemory(make_block()).row(2)
+    box = Outbox(row, spool_file(tmp_path, "worker-0", 1))
+    lost = lost_count("live", "Shadow-01", None, 1_800_000_000.0, "server_lag")
+    box.announce()
+    box.announce()
+    assert row.n_reported == 2
+    box.add(lost)
+    assert row.n_reported == 3
+    box.add(COUNT)
+    box.add(COUNT)
+    assert row.n_reported == 3
+    box.add((COPY_ENDED, "worker-0/1", 1), COUNT)  # of a copy, which nobody is answered
+    assert row.n_reported == 4
+    box.close()
