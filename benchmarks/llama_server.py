@@ -11,7 +11,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-LAYERS, WIDTH, HEADS, FEED_FORWARD, CONTEXT = 4, 256, 4, 1024, 4096
+# Weights of 0.3 MB stay in a core's own cache: what several virtual machines share is, at times, several times slower.
+LAYERS, WIDTH, HEADS, FEED_FORWARD, CONTEXT = 2, 64, 1, 128, 4096
 BYTES = b"\n" + bytes(range(33, 127))  # what it reads and says: each token is a whole character, and is sent at once
 
 

@@ -1,7 +1,8 @@
 """Predicts real servers under loads that they were not calibrated on, and prints what they then did beside it.
 
 Servers (real_servers.py, llama_server.py) have one core, the generator another. Each is calibrated at low load (the
-forest before each load, since a shared processor changes its speed from minute to minute); then loads at several
+forest before each load and the language model before each round, since a shared processor changes its speed from minute
+to minute); then loads at several
 utilisations run in turn, each twice with the same schedule, and all of that in rounds. A row has the medians
 over the rounds: the errors of predicted quantiles, and how far the same load differs from itself when it runs again.
 The goal is that an error is at most the greater of 15 % and that difference, and that no more than half of the rounds
@@ -302,8 +303,8 @@ def language_model(kept: Path) -> tuple[tuple[object, ...], dict[str, Any]]:
     return (HERE / "llama_server.py", folder, free_port(), SLOTS), asks
 
 
-def calibrated_language_model(kept: Path) -> tuple[ss.Calibration, float]:
-    """llama.cpp's server, calibrated on a ladder of concurrency and mixed load, and its best rate."""
+def calibrated_language_model(kept: Path, n: int) -> tuple[ss.Calibration, float]:
+    """llama.cpp's server, calibrated at a round's begin on a ladder of concurrency and mixed load; its best rate."""
     command, asks = language_model(kept)
     ladder = Ladder(stage_s=SECONDS / 4.0, greatest=2 * SLOTS, mixed_s=1.5 * SECONDS)
 
@@ -314,13 +315,14 @@ def calibrated_language_model(kept: Path) -> tuple[ss.Calibration, float]:
             pytest.skip(" ".join(run.verdict.why))
         return [run]
 
-    (run,) = runs_in(kept / "language model" / "calibration", measure)
+    (run,) = runs_in(kept / "language model" / "calibration" / f"round {n}", measure)
     return ss.calibrate(run.measurement()), run.about["stages"][-1]["rate_per_s"] / ladder.mixed[-1]
 
 
-def language_model_pair(kept: Path, n: int, utilisation: float, best: float) -> list[ss.LoadRun]:
+def language_model_pair(kept: Path, n: int, utilisation: float) -> list[ss.LoadRun]:
     """A load of the language model, and the same again."""
     command, asks = language_model(kept)
+    _, best = calibrated_language_model(kept, n)
     seed = 100 * n + UTILISATIONS.index(utilisation)
 
     def measure() -> list[ss.LoadRun]:
@@ -335,11 +337,12 @@ def language_model_pair(kept: Path, n: int, utilisation: float, best: float) -> 
 @pytest.mark.parametrize("n", range(ROUNDS))
 def test_a_language_model(table: Table, kept: Path, n: int, utilisation: float) -> None:
     """llama.cpp's server at shares of its best rate; the last round judges all."""
-    calibration, best = calibrated_language_model(kept)
-    assert len(language_model_pair(kept, n, utilisation, best)) == 2
+    assert len(language_model_pair(kept, n, utilisation)) == 2
     if n == ROUNDS - 1:
-        pairs = [language_model_pair(kept, i, utilisation, best) for i in range(ROUNDS)]
-        rounds = [compared(calibration, *pair, measures=MEASURES) for pair in pairs]
+        rounds = []
+        for i in range(ROUNDS):
+            calibration, _ = calibrated_language_model(kept, i)
+            rounds.append(compared(calibration, *language_model_pair(kept, i, utilisation), measures=MEASURES))
         judge(table, f"language model, {utilisation} of its best rate", rounds)
 
 

@@ -494,6 +494,7 @@ def _achieved(table: RecordTable, sent: Sequence[Sent], scenario: Scenario) -> d
         "requests": int(moments.size),
         "dropped": int((table["status"] == DROPPED).sum()),
         "held_back": int(table["held"].astype(bool).sum()),
+        "resent": sum(part.n_resent for part in sent),
         "rate_per_s": inside / scenario.horizon_s,
         "gap_scv": _gap_scv(moments),
         "lag_p50_s": float(np.quantile(lag, 0.5)) if lag.size else None,

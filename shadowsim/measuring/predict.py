@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shadowsim.arrays import Floats
+from shadowsim.arrays import Flags, Floats
 from shadowsim.errors import InputError
 from shadowsim.frames import MOST_SECTIONS
 from shadowsim.measuring.calibration import CONFIDENCE, Calibration, Draw, Z
@@ -45,6 +45,7 @@ RIGHT, NOT_RIGHT, CANNOT_TELL = "right", "not right", "cannot tell"
 JUDGED = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 NEEDED = ("p50", "p90", "p95")  # quantiles whose bands must be narrow for a verdict
 LATENCY, FIRST_TOKEN = "latency", "first token"
+SIZES = "prompt_tokens", "output_tokens"
 _CURVE = (*(i / 50.0 for i in range(1, 48)), 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
 _LEAST_BEYOND = 5  # measured requests beyond the last point of a curve
 
@@ -191,6 +192,10 @@ def predict(
     if len(requests) < 2:
         raise InputError("load_run", "must have at least two requests", len(requests))
     compared, notes = _compared(requests, calibrated)
+    if "tokens" in calibrated.service:
+        known, left_out = _of_known_sizes(requests)
+        requests, compared = requests[known].reset_index(drop=True), compared[known]
+        notes += left_out
     measured = _measured(requests, compared)
     changes: dict[str, Any] = {} if workers is None else {"workers": integer(workers, "workers", least=1)}
     n_instances = calibrated.n_instances if instances is None else integer(instances, "instances", least=1)
@@ -245,6 +250,21 @@ def _compared(requests: pd.DataFrame, calibrated: Calibration) -> tuple[np.ndarr
     return arrival >= reserve.from_s, [f"Compared is the reserve, the last {percent(share, 0)} of the run."]
 
 
+def _of_known_sizes(requests: pd.DataFrame) -> tuple[Flags, list[str]]:
+    """Return which requests can be simulated in tokens, and a sentence on the others: most have no answer to count."""
+    sizes = [requests[column] for column in SIZES if column in requests.columns]
+    known: Flags = np.all([size.notna() for size in sizes], axis=0) if sizes else np.ones(len(requests), np.bool_)
+    if known.all():
+        return known, []
+    if int(known.sum()) < 2:
+        raise InputError("load_run", "must have at least two requests whose tokens are known", int(known.sum()))
+    share = percent(1.0 - float(known.mean()), 1)
+    return known, [
+        f"{share} of the requests, of which {' or '.join(SIZES)} is not known, were left out; if the service worked on "
+        "them, the others waited longer than is simulated."
+    ]
+
+
 def _measured(requests: pd.DataFrame, compared: np.ndarray[Any, Any]) -> dict[str, Floats]:
     """Return the times of the answered requests that are compared, by measure."""
     used = answered(requests) & compared
@@ -262,7 +282,7 @@ def _measured(requests: pd.DataFrame, compared: np.ndarray[Any, Any]) -> dict[st
 
 def _document(requests: pd.DataFrame, folder: Path, n_instances: int, routing: str) -> dict[str, Any]:
     """Return a scenario of the run's arrivals, with a service still to be set."""
-    columns = [c for c in ("prompt_tokens", "output_tokens") if c in requests.columns]
+    columns = [c for c in SIZES if c in requests.columns]
     sent_s = sending_s(requests)
     file = folder / "arrivals.parquet"
     requests[columns].assign(arrival_s=sent_s).sort_values("arrival_s", kind="stable").to_parquet(file)

@@ -10,14 +10,17 @@ between one first or last token of any sequence and the next are counted, as who
 requests whose steps then add up to o - 1, as they must. That is done again while more requests add up.
 
 A request that found nobody in flight adds before_s: its first token comes after before_s and one step with its own
-prompt. The coefficients are those of least relative squares, none below 0 (weighted_fit.py).
+prompt. The coefficients are those of least squares, none below 0 (weighted_fit.py), of errors relative to the modelled
+times: relative to measured ones, those that chance made short would count for the most. A machine that stands still for
+a moment makes some times many times too long, and others too short, whose tokens then come at once. So an error beyond
+`_FAR` robust standard deviations of its group counts as one of that size (Huber, 1964, doi 10.1214/aoms/1177703732).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +44,9 @@ _AT_ONCE = 0.25  # of a step: tokens that are no further apart came with one ste
 _DRAWS, _BLOCKS = 60, 100
 _MAY_BE_NONE = ("per_prompt_s", "per_prefill_pair_s")  # terms that are left out where they tell nothing
 _NOTHING = 0.005  # of a time: what such a term must add at least
+_FAR, _PER_MAD = 2.5, 1.4826  # standard deviations; their number of median absolute deviations, if normal
+_REWEIGHTS, _SETTLED = 30, 1e-4
+_MOMENT = 0.001  # of the time in which anything ran: a last token that came late makes as many more for as short
 _COUNTED = 0.25  # share of requests whose steps add up
 _RECOUNTS = 3
 _STEP_TOKENS = 2048  # vLLM's default on small accelerators, and llama.cpp's n_batch
@@ -84,15 +90,34 @@ class StepCells:
     def fit(self) -> Coefficients:
         """Return the coefficients; a column that is 0 throughout has none."""
         used = {name: column for name, column in self.columns.items() if column.any()}
-        fit = fit_nonnegative(used, self.measured_s, self.group)
+        fit, modelled_s = self._robust(used)
         for name in _MAY_BE_NONE:
             value = fit.values.get(name, 0.0)
             if name in used and not (
-                value > Z * fit.errors[name] and float((value * used[name] / self.measured_s).max()) >= _NOTHING
+                value > Z * fit.errors[name] and float((value * used[name] / modelled_s).max()) >= _NOTHING
             ):
                 del used[name]
-                fit = fit_nonnegative(used, self.measured_s, self.group)
+                fit, modelled_s = self._robust(used)
         return fit
+
+    def _robust(self, used: Mapping[str, Floats]) -> tuple[Coefficients, Floats]:
+        """Return the coefficients of some columns, and the times that they model."""
+        seen_s, per = self.measured_s, self.measured_s
+        fit = fit_nonnegative(used, seen_s, self.group)
+        for _ in range(_REWEIGHTS):
+            before = fit.values
+            modelled_s = self.measured_s * (1.0 + fit.misses)
+            error = self.measured_s / modelled_s - 1.0
+            far = np.empty(len(error))
+            for g in np.unique(self.group):
+                mine = self.group == g
+                far[mine] = max(_FAR * _PER_MAD * float(np.median(np.abs(error[mine]))), _NOTHING)
+            seen_s, per = modelled_s * (1.0 + np.clip(error, -far, far)), modelled_s
+            fit = fit_nonnegative(used, seen_s, self.group, per)
+            if all(abs(fit.values[name] - value) <= _SETTLED * abs(value) for name, value in before.items()):
+                break
+        modelled_s = seen_s * (1.0 + fit.misses)
+        return replace(fit, misses=modelled_s / self.measured_s - 1.0), modelled_s
 
 
 def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
@@ -324,7 +349,7 @@ def _progress(
 
 def most_sequences(log: TokenLog, step_s: float) -> tuple[int, int]:
     """Return the most sequences that decoded at a time, and how many requests waited for a place meanwhile."""
-    most = _most_at_once(log.first_s, log.last_s, log.instance)
+    most = _most_at_once(log.first_s, log.last_s, log.instance, _MOMENT)
     n_waited = 0
     for i in np.unique(log.instance):
         mine = log.instance == i
@@ -337,14 +362,20 @@ def most_sequences(log: TokenLog, step_s: float) -> tuple[int, int]:
     return most, n_waited if most > 1 else 0
 
 
-def _most_at_once(begin: Floats, end: Floats, instance: Ints) -> int:
+def _most_at_once(begin: Floats, end: Floats, instance: Ints, moment: float = 0.0) -> int:
+    """Return the most at an instance at once, for more than a share of the time in which there was any."""
     most = 1
     for i in np.unique(instance):
         mine = instance == i
         times = np.concatenate([begin[mine], end[mine]])
         change = np.concatenate([np.ones(int(mine.sum())), -np.ones(int(mine.sum()))])
         order = np.lexsort((change, times))
-        most = max(most, int(np.cumsum(change[order]).max()))
+        level, times = np.cumsum(change[order]).astype(np.int64), times[order]
+        spent_s = np.bincount(level, np.diff(times, append=times[-1]))
+        spent_s[0] = 0.0
+        beyond_s = spent_s[::-1].cumsum()[::-1]  # at this level or above
+        lasting = np.flatnonzero(beyond_s > moment * beyond_s[0]) if moment else np.unique(level)
+        most = max(most, int(lasting[-1]) if len(lasting) else 1)
     return most
 
 

@@ -58,7 +58,9 @@ class Coefficients:
     n_free: int
 
 
-def fit_nonnegative(columns: Mapping[str, Floats], measured: Floats, group: Ints) -> Coefficients:
+def fit_nonnegative(
+    columns: Mapping[str, Floats], measured: Floats, group: Ints, per: Floats | None = None
+) -> Coefficients:
     """Fit times by sums of columns.
 
     Parameters
@@ -69,20 +71,24 @@ def fit_nonnegative(columns: Mapping[str, Floats], measured: Floats, group: Ints
         Positive times.
     group : ndarray of int, shape (n,)
         The group of each cell.
+    per : ndarray, shape (n,), optional
+        What errors are relative to, instead of the measured times: positive. Their unit plays no part.
     """
-    relative = {name: column / measured for name, column in columns.items()}
+    per = measured if per is None else per
+    y = measured / per
+    relative = {name: column / per for name, column in columns.items()}
     scales = {name: float(np.linalg.norm(column)) for name, column in relative.items()}
     unit = {name: column / scales[name] for name, column in relative.items()}
     dependent = _dependent(unit)
     names = [name for name in unit if name not in dependent]
     x = np.column_stack([unit[name] for name in names])
-    b, kept, spread = _settle(x, group)
-    errors, correlations = _errors(x[:, kept], b[kept], spread)
+    b, kept, spread = _settle(x, y, group)
+    errors, correlations = _errors(x[:, kept], y, b[kept], spread)
     scale = np.array([scales[name] for name in names])
     negative = {}
     if not kept.all():
-        free = _solve(x / spread[:, None], 1.0 / spread)
-        free_errors, _ = _errors(x, free, spread)
+        free = _solve(x / spread[:, None], y / spread)
+        free_errors, _ = _errors(x, y, free, spread)
         for i in np.flatnonzero(~kept):
             negative[names[i]] = (float(free[i] / scale[i]), float(free_errors[i] / scale[i]))
     values = dict.fromkeys(columns, 0.0) | dict(zip(names, (b / scale).tolist(), strict=True))
@@ -100,7 +106,7 @@ def fit_nonnegative(columns: Mapping[str, Floats], measured: Floats, group: Ints
         dependent=dependent,
         negative=negative,
         correlations=pairs,
-        misses=x @ b - 1.0,
+        misses=(x @ b - y) / y,
         n_free=len(measured) - len(remaining),
     )
 
@@ -122,18 +128,18 @@ def _dependent(unit: Mapping[str, Floats]) -> dict[str, tuple[str, ...]]:
     return dependent
 
 
-def _settle(x: Floats, group: Ints) -> tuple[Floats, NDArray[np.bool_], Floats]:
+def _settle(x: Floats, y: Floats, group: Ints) -> tuple[Floats, NDArray[np.bool_], Floats]:
     """Return coefficients, which of them are kept, and the relative spread of each cell's group."""
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 
     spread = np.ones(len(x))
     for _ in range(_ROUNDS):
-        b, _norm = nnls(x / spread[:, None], 1.0 / spread)
+        b, _norm = nnls(x / spread[:, None], y / spread)
         kept = b > 0.0
-        new = _spreads(x, b, kept, group, spread)
+        new = _spreads(x, y, b, kept, group, spread)
         if new is None:
             spread = np.ones(len(x))
-            b, _norm = nnls(x, spread)
+            b, _norm = nnls(x, y)
             kept = b > 0.0
             break
         settled = np.allclose(new, spread, rtol=_SETTLED, atol=0.0)
@@ -142,15 +148,17 @@ def _settle(x: Floats, group: Ints) -> tuple[Floats, NDArray[np.bool_], Floats]:
             break
     # The minimum over the kept columns, to the last digits.
     b = np.zeros(x.shape[1])
-    b[kept] = _solve(x[:, kept] / spread[:, None], 1.0 / spread)
+    b[kept] = _solve(x[:, kept] / spread[:, None], y / spread)
     return b, kept, spread
 
 
-def _spreads(x: Floats, b: Floats, kept: NDArray[np.bool_], group: Ints, spread: Floats) -> Floats | None:
+def _spreads(
+    x: Floats, y: Floats, b: Floats, kept: NDArray[np.bool_], group: Ints, spread: Floats
+) -> Floats | None:
     """Return the relative spread of each cell's group; None where a group has too few cells to have one."""
     q, _ = np.linalg.qr(x[:, kept] / spread[:, None])
     leverage = (q**2).sum(axis=1)
-    squares = (x @ b - 1.0) ** 2
+    squares = (x @ b - y) ** 2
     new = np.empty(len(x))
     for g in np.unique(group):
         mine = group == g
@@ -161,7 +169,7 @@ def _spreads(x: Floats, b: Floats, kept: NDArray[np.bool_], group: Ints, spread:
     return new
 
 
-def _errors(x: Floats, b: Floats, spread: Floats) -> tuple[Floats, Floats]:
+def _errors(x: Floats, y: Floats, b: Floats, spread: Floats) -> tuple[Floats, Floats]:
     """Return the standard errors of all coefficients, and the estimates' correlations."""
     n, k = x.shape
     weighted = x / spread[:, None]
@@ -171,7 +179,7 @@ def _errors(x: Floats, b: Floats, spread: Floats) -> tuple[Floats, Floats]:
     correlations = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
     if n <= k:
         return np.full(k, np.nan), correlations
-    variance = float((((x @ b - 1.0) / spread) ** 2).sum()) / (n - k)
+    variance = float((((x @ b - y) / spread) ** 2).sum()) / (n - k)
     return np.sqrt(variance * np.diag(covariance)), correlations
 
 

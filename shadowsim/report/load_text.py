@@ -46,6 +46,9 @@ def target_lines(run: LoadRun) -> list[str]:
         limit = trimmed_number(run.about["max_rate_per_s"])
         n = count(achieved["held_back"])
         lines.append(wrapped(f"--max-rate {limit} held back {n} requests; their latency includes that wait."))
+    if achieved.get("resent"):
+        said = f"The server had closed kept connections: {count(achieved['resent'])} requests were sent once more."
+        lines.append(wrapped(said))
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from served_logs import fifo_log, measured
 
@@ -89,6 +90,27 @@ def test_a_service_block_alone_has_no_uncertainty(calibrated):
     log = measured(*fifo_log("gamma", 2, 0.5, n=2_000, seed=8))
     prediction = ss.predict(dict(calibrated.service), log, draws=20)
     assert any("no uncertainty of its own" in note for note in prediction.notes)
+
+
+def test_requests_whose_tokens_are_not_known_are_left_out(tmp_path):
+    """Those that never had an answer: a server reset their connections."""
+    n, step_s = 200, 0.01
+    output = 10.0 + np.arange(n) % 7
+    frame = pd.DataFrame({"arrival_s": np.arange(n) * 0.5, "latency_s": output * step_s, "first_token_s": step_s})
+    frame = frame.assign(prompt_tokens=20.0, output_tokens=output, status="answered")
+    frame.loc[[5, 90], ["latency_s", "first_token_s", "prompt_tokens", "output_tokens"]] = np.nan
+    frame.loc[[5, 90], "status"] = "failed"
+    frame.to_csv(tmp_path / "measured.csv", index=False)
+    lengths = {"law": "deterministic", "mean_tokens": 20}
+    tokens = {"prompt": lengths, "output": lengths, "step": {"base_s": step_s}}
+    room = {"max_sequences": 4, "max_step_tokens": 64, "kv_tokens": 4096}
+    prediction = ss.predict({"tokens": tokens | room}, tmp_path / "measured.csv", draws=20)
+    assert prediction.verdict == "right"
+    assert any(note.startswith("1.0 % of the requests, of which prompt_tokens") for note in prediction.notes)
+    frame.loc[1:, "output_tokens"] = np.nan
+    frame.to_csv(tmp_path / "unknown.csv", index=False)
+    with pytest.raises(InputError, match="two requests whose tokens are known"):
+        ss.predict({"tokens": tokens | room}, tmp_path / "unknown.csv", draws=20)
 
 
 def test_bad_input_is_refused(calibrated, tmp_path):

@@ -73,6 +73,8 @@ _MOST_MESSAGE = 200  # characters of it that are told
 _OURS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
 _UNSENT = ("User-Agent", "Accept-Encoding", "Content-Type")  # headers that aiohttp would add
 _MODEL_ERROR = 424
+_IS_USED_AGAIN = "is used again"
+_MOST_RESENT = 8  # times that one request may find a kept connection closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,8 @@ class Sent:
         Whether it was ended before its time.
     stages : tuple of LoadStage
         Of a ladder.
+    n_resent : int
+        How often a request was sent again, since the connection that was to be used once more had been closed.
     """
 
     table: RecordTable
@@ -186,6 +190,7 @@ class Sent:
     sending_s: float
     stopped: bool
     stages: tuple[LoadStage, ...] = ()
+    n_resent: int = 0
 
 
 @dataclass(slots=True)
@@ -223,15 +228,18 @@ class Generator:
         self._n_prepared = 0
         self._waiting: Queue[tuple[int, int, float]] | None = None  # for the ceiling of the rate
         self._n_waiting = 0  # with the one that is next
+        self._n_resent = 0
         self._session: aiohttp.ClientSession
 
     def get_ready(self) -> None:
         """Do, in the run's event loop, what takes long and must not be done when requests are due."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S, ttl_dns_cache=300)
         timeout = aiohttp.ClientTimeout(total=self._job.timeout_s)
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=timeout, auto_decompress=False, skip_auto_headers=_UNSENT,
-            cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=2**18,
+            cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=2**18, trace_configs=[tracing],
         )  # fmt: skip
         self._prepare_ahead(0, self._job.due_s[:_AHEAD].tolist(), self._job.number[:_AHEAD].tolist(), _AHEAD)
         gc.collect()
@@ -274,7 +282,7 @@ class Generator:
             await self._session.close()
         self._tell()
         shares, stopped = (cpu_share, starved_share), self._control.stopped.is_set()
-        return Sent(self.records.table(), self._start, *shares, sending_s, stopped, stages)
+        return Sent(self.records.table(), self._start, *shares, sending_s, stopped, stages, self._n_resent)
 
     # -- an open loop
 
@@ -448,18 +456,14 @@ class Generator:
         records, job = self.records, self._job
         try:
             prepared = self._ready.pop(number, None) or self._maker.prepared(number)
-            body = prepared.body
-            records.request_bytes[row] = len(body)
-            data = body if len(body) <= _LARGE_BYTES else io.BytesIO(body)
+            records.request_bytes[row] = len(prepared.body)
             self.counts.sent += 1
             records.sent[row] = sent_s = monotonic() - self._start
             if not math.isnan(records.lag[row]):
                 if not records.held[row]:
                     records.lag[row] = sent_s - records.planned[row]
                 self.counts.note_lag(max(records.lag[row], 0.0))
-            async with self._session.request(
-                job.target.method, self._url, data=data, headers=prepared.headers, allow_redirects=False
-            ) as response:
+            async with await self._response(prepared) as response:
                 records.first_byte[row] = monotonic() - self._start
                 await self._read(row, response)
         except TimeoutError:
@@ -479,6 +483,26 @@ class Generator:
         finally:
             self.counts.in_flight -= 1
             self._count(row)
+
+    async def _response(self, prepared: PreparedRequest) -> aiohttp.ClientResponse:
+        """Send a request and return its answer, whose head has come.
+
+        Some servers close connections that they had promised to keep: a request that finds one closed, before any byte
+        of an answer, is sent again, as all clients of HTTP do with connections of a pool.
+        """
+        body = prepared.body
+        for left in reversed(range(_MOST_RESENT)):
+            connection: dict[str, bool] = {}
+            try:
+                return await self._session.request(
+                    self._job.target.method, self._url, headers=prepared.headers, allow_redirects=False,
+                    data=body if len(body) <= _LARGE_BYTES else io.BytesIO(body), trace_request_ctx=connection,
+                )  # fmt: skip
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
+                if not (left and connection.get(_IS_USED_AGAIN)):
+                    raise
+                self._n_resent += 1
+        raise AssertionError("the last attempt has returned or raised")
 
     async def _read(self, row: int, response: aiohttp.ClientResponse) -> None:
         records, status = self.records, response.status
@@ -548,6 +572,11 @@ class Generator:
     def _tell(self) -> None:
         if self._on_counts is not None:
             self._on_counts(self.counts)
+
+
+async def _note_reuse(session: aiohttp.ClientSession, context: Any, _: aiohttp.TraceConnectionReuseconnParams) -> None:
+    """Note that a request was given a connection of the pool."""
+    context.trace_request_ctx[_IS_USED_AGAIN] = True
 
 
 async def _all_of(tasks: set[Task[None]]) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import threading
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 import numpy as np
@@ -60,6 +62,37 @@ def test_answers_do_not_hold_back_requests():
         table = sent(job(target.url, np.linspace(0.0, 0.2, 40))).table
     assert (table["status"] == ANSWERED).all()
     assert table["sent"].max() < table["done"].min()
+
+
+@contextmanager
+def closing_kept_connections():
+    """A server that promises to keep connections, and closes each when a second request has come on it."""
+
+    def serve(connection):
+        with connection, connection.makefile("rb") as lines:
+            for answers in (True, False):
+                while lines.readline().strip():
+                    pass
+                lines.read(3)
+                if answers:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    def accept():
+        with suppress(OSError):  # the listener was closed
+            while True:
+                threading.Thread(target=serve, args=[listener.accept()[0]], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_request_on_a_kept_connection_that_was_closed_is_sent_again():
+    with closing_kept_connections() as url:
+        result = sent(job(url, np.arange(4) * 0.1))
+    assert causes(result.table) == {("answered", ""): 4}
+    assert result.n_resent == 3
 
 
 def test_a_cap_drops_what_is_beyond_it():
