@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shadowsim.arrays import Floats, Ints
+from shadowsim.arrays import Flags, Floats, Ints
 from shadowsim.errors import InputError
 from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z, resampled_rows
 from shadowsim.measuring.law_fit import quantile_table, rounded
@@ -46,6 +46,7 @@ _MAY_BE_NONE = ("per_prompt_s", "per_prefill_pair_s")  # terms that are left out
 _NOTHING = 0.005  # of a time: what such a term must add at least
 _FAR, _PER_MAD = 2.5, 1.4826  # standard deviations; their number of median absolute deviations, if normal
 _REWEIGHTS, _SETTLED = 30, 1e-4
+_BUNCHED = 0.02  # of the median time between tokens: less is that of tokens which were kept back, and came at once
 _MOMENT = 0.001  # of the time in which anything ran: a last token that came late makes as many more for as short
 _COUNTED = 0.25  # share of requests whose steps add up
 _RECOUNTS = 3
@@ -55,7 +56,11 @@ _BLOCK = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenLog:
-    """Requests in tokens, in order of arrival, which is when they were sent; times in s, and the instance of each."""
+    """Requests in tokens, in order of arrival, which is when they were sent; times in s, and the instance of each.
+
+    Of those that came at once, when their tokens were made is a guess: one after the other in the median time, up to
+    the last.
+    """
 
     arrival_s: Floats
     first_s: Floats
@@ -63,6 +68,7 @@ class TokenLog:
     prompt: Floats
     output: Floats
     instance: Ints
+    at_once: Flags
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,48 +82,48 @@ class StepCells:
         Keys are `STEP_KEYS` and "before_s".
     group : ndarray of int64, shape (n,)
         DECODE or FIRST.
+    per_s : ndarray of float64, shape (n,)
+        What errors are relative to.
     """
 
     measured_s: Floats
     columns: Mapping[str, Floats]
     group: Ints
+    per_s: Floats
 
     def rows(self, which: Ints) -> StepCells:
         """Return some of the cells, which may be repeated."""
         columns = {name: column[which] for name, column in self.columns.items()}
-        return StepCells(self.measured_s[which], columns, self.group[which])
+        return StepCells(self.measured_s[which], columns, self.group[which], self.per_s[which])
 
     def fit(self) -> Coefficients:
         """Return the coefficients; a column that is 0 throughout has none."""
         used = {name: column for name, column in self.columns.items() if column.any()}
-        fit, modelled_s = self._robust(used)
+        fit = fit_nonnegative(used, self.measured_s, self.group, self.per_s)
         for name in _MAY_BE_NONE:
             value = fit.values.get(name, 0.0)
             if name in used and not (
-                value > Z * fit.errors[name] and float((value * used[name] / modelled_s).max()) >= _NOTHING
+                value > Z * fit.errors[name] and float((value * used[name] / self.per_s).max()) >= _NOTHING
             ):
                 del used[name]
-                fit, modelled_s = self._robust(used)
+                fit = fit_nonnegative(used, self.measured_s, self.group, self.per_s)
         return fit
 
-    def _robust(self, used: Mapping[str, Floats]) -> tuple[Coefficients, Floats]:
-        """Return the coefficients of some columns, and the times that they model."""
-        seen_s, per = self.measured_s, self.measured_s
-        fit = fit_nonnegative(used, seen_s, self.group)
+    def settled(self) -> tuple[StepCells, Coefficients]:
+        """Return the cells as the robust fit takes them, and that fit, which misses what was measured."""
+        cells, fit = self, self.fit()
         for _ in range(_REWEIGHTS):
-            before = fit.values
-            modelled_s = self.measured_s * (1.0 + fit.misses)
-            error = self.measured_s / modelled_s - 1.0
-            far = np.empty(len(error))
+            before, modelled_s = fit.values, cells.measured_s * (1.0 + fit.misses)
+            error, far = self.measured_s / modelled_s - 1.0, np.empty(len(modelled_s))
             for g in np.unique(self.group):
                 mine = self.group == g
                 far[mine] = max(_FAR * _PER_MAD * float(np.median(np.abs(error[mine]))), _NOTHING)
-            seen_s, per = modelled_s * (1.0 + np.clip(error, -far, far)), modelled_s
-            fit = fit_nonnegative(used, seen_s, self.group, per)
-            if all(abs(fit.values[name] - value) <= _SETTLED * abs(value) for name, value in before.items()):
+            seen_s = modelled_s * (1.0 + np.clip(error, -far, far))
+            cells = replace(self, measured_s=seen_s, per_s=modelled_s)
+            fit = cells.fit()
+            if all(abs(fit.values.get(name, 0.0) - value) <= _SETTLED * value for name, value in before.items()):
                 break
-        modelled_s = seen_s * (1.0 + fit.misses)
-        return replace(fit, misses=modelled_s / self.measured_s - 1.0), modelled_s
+        return cells, replace(fit, misses=cells.measured_s * (1.0 + fit.misses) / self.measured_s - 1.0)
 
 
 def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
@@ -139,13 +145,13 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
     cells = step_cells(log)
     if int((cells.group == DECODE).sum()) < FEW:
         raise InputError("measurements", f"must have at least {FEW} requests with two output tokens or more")
-    fit, even, share = cells.fit(), cells, 0.0
+    (cells, fit), even, share = cells.settled(), cells, 0.0
     for _ in range(_RECOUNTS):
         counted = counted_cells(log, fit)
         counted_share = float((counted.group == DECODE).sum() / (even.group == DECODE).sum())
         if counted_share < max(_COUNTED, share):
             break
-        cells, fit, share = counted, counted.fit(), counted_share
+        (cells, fit), share = counted.settled(), counted_share
     has_first = bool((cells.group == FIRST).any())
     samples = _bootstrap(cells, np.random.default_rng(seed))
     step_s = float(np.median((log.last_s - log.first_s)[log.output > 1] / (log.output - 1.0)[log.output > 1]))
@@ -176,6 +182,11 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
         + ".",
         f"Steps could be counted for {percent(float(share), 0)} of the requests"
         + (", on which the fit rests." if share >= _COUNTED else ", too few: the fit takes tokens as evenly spaced."),
+        *(
+            [f"All tokens of {count(n_at_once)} answers came at once: when they were made is a guess."]
+            if (n_at_once := int(log.at_once.sum()))
+            else []
+        ),
         *(f"{key} is left out: it would be negative." for key in fit.negative),
         *(f"{key} cannot be told from {', '.join(others)}: it is 0." for key, others in fit.dependent.items()),
         "after_s is 0: when a server sent its last token is not known apart from when it arrived.",
@@ -194,10 +205,13 @@ def step_cells(log: TokenLog) -> StepCells:
     parts: list[StepCells] = []
     for i in np.unique(log.instance):
         mine = log.instance == i
-        parts += _cells_of_instance(
-            log.arrival_s[mine], log.first_s[mine], log.last_s[mine], log.prompt[mine], log.output[mine]
-        )
+        parts += _cells_of_instance(*_own(log, mine))
     return _joined(parts)
+
+
+def _own(log: TokenLog, mine: Flags) -> tuple[Any, ...]:
+    times = log.arrival_s[mine], log.first_s[mine], log.last_s[mine]
+    return *times, log.prompt[mine], log.output[mine], log.at_once[mine]
 
 
 def _joined(parts: Sequence[StepCells]) -> StepCells:
@@ -205,14 +219,17 @@ def _joined(parts: Sequence[StepCells]) -> StepCells:
         np.concatenate([part.measured_s for part in parts]),
         {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
         np.concatenate([part.group for part in parts]),
+        np.concatenate([part.per_s for part in parts]),
     )
 
 
-def _cells_of_instance(arrival: Floats, first: Floats, last: Floats, prompt: Floats, output: Floats) -> list[StepCells]:
-    several = output > 1.0
+def _cells_of_instance(
+    arrival: Floats, first: Floats, last: Floats, prompt: Floats, output: Floats, at_once: Flags
+) -> list[StepCells]:
+    several = (output > 1.0) & ~at_once
     steps = output[several] - 1.0
     near_s = _AT_ONCE * float(np.median((last - first)[several] / steps)) if several.any() else 0.0
-    rate = np.where(several, (output - 1.0) / np.maximum(last - first, 1e-12), 0.0)
+    rate = np.where(output > 1.0, (output - 1.0) / np.maximum(last - first, 1e-12), 0.0)
     begin = float(arrival[0])
     t1, t2, zero = first - begin, last - begin, np.zeros(len(first))
     ones = np.ones(len(first))
@@ -248,10 +265,11 @@ def _cells_of_instance(arrival: Floats, first: Floats, last: Floats, prompt: Flo
             "before_s": none,
         },
         np.full(len(none), DECODE, np.int64),
+        (last - first)[several],
     )
     busy_until = np.concatenate(([-np.inf], np.maximum.accumulate(last)[:-1]))
     next_arrival = np.concatenate((arrival[1:], [np.inf]))
-    alone = (busy_until < arrival) & (next_arrival > first)
+    alone = (busy_until < arrival) & (next_arrival > first) & ~at_once
     p = prompt[alone]
     firsts = StepCells(
         (first - arrival)[alone],
@@ -265,6 +283,7 @@ def _cells_of_instance(arrival: Floats, first: Floats, last: Floats, prompt: Flo
             "before_s": ones[alone],
         },
         np.full(int(alone.sum()), FIRST, np.int64),
+        (first - arrival)[alone],
     )
     return [decoding, firsts]
 
@@ -274,12 +293,14 @@ def counted_cells(log: TokenLog, fit: Coefficients) -> StepCells:
     parts: list[StepCells] = []
     for i in np.unique(log.instance):
         mine = log.instance == i
-        own = log.arrival_s[mine], log.first_s[mine], log.last_s[mine], log.prompt[mine], log.output[mine]
+        own = _own(log, mine)
         parts += [_counted(*own[1:], fit.values), _cells_of_instance(*own)[1]]
     return _joined(parts)
 
 
-def _counted(first: Floats, last: Floats, prompt: Floats, output: Floats, values: Mapping[str, float]) -> StepCells:
+def _counted(
+    first: Floats, last: Floats, prompt: Floats, output: Floats, at_once: Flags, values: Mapping[str, float]
+) -> StepCells:
     n = len(first)
     base, each, p, c, r = (
         values.get(key, 0.0)
@@ -322,10 +343,11 @@ def _counted(first: Floats, last: Floats, prompt: Floats, output: Floats, values
         "per_prefill_pair_s": np.cumsum(squares),
         "per_prompt_s": np.cumsum(begun),
     }
-    whole = (output > 1.0) & (sums["base_s"][at_last] - sums["base_s"][at_first] == output - 1.0)
+    whole = (output > 1.0) & ~at_once & (sums["base_s"][at_last] - sums["base_s"][at_first] == output - 1.0)
     columns = {key: (total[at_last] - total[at_first])[whole] for key, total in sums.items()}
     columns["before_s"] = np.zeros(int(whole.sum()))
-    return StepCells((last - first)[whole], columns, np.full(int(whole.sum()), DECODE, np.int64))
+    took_s = (last - first)[whole]
+    return StepCells(took_s, columns, np.full(len(took_s), DECODE, np.int64), took_s)
 
 
 def _progress(
@@ -390,15 +412,14 @@ def _log(requests: pd.DataFrame) -> TokenLog:
     instance = np.zeros(len(rows), np.int64)
     if "instance" in requests.columns and requests["instance"].notna().all():
         instance = np.unique(requests["instance"].to_numpy()[rows], return_inverse=True)[1].astype(np.int64)
-    arrival = values["arrival_s"]
-    return TokenLog(
-        values["sent_s"],
-        arrival + values["first_token_s"],
-        arrival + values["latency_s"],
-        values["prompt_tokens"],
-        values["output_tokens"],
-        instance,
-    )
+    sent, arrival, output = values["sent_s"], values["arrival_s"], values["output_tokens"]
+    first, last = arrival + values["first_token_s"], arrival + values["latency_s"]
+    apart_s = (last - first) / np.maximum(output - 1.0, 1.0)
+    several = output > 1.0
+    median_s = float(np.median(apart_s[several])) if several.any() else 0.0
+    at_once = several & (apart_s < _BUNCHED * median_s)
+    first = np.where(at_once, np.maximum(last - median_s * (output - 1.0), sent), first)
+    return TokenLog(sent, first, last, values["prompt_tokens"], output, instance, at_once)
 
 
 def _bootstrap(cells: StepCells, rng: np.random.Generator) -> list[dict[str, float]]:

@@ -152,9 +152,7 @@ def _settle(x: Floats, y: Floats, group: Ints) -> tuple[Floats, NDArray[np.bool_
     return b, kept, spread
 
 
-def _spreads(
-    x: Floats, y: Floats, b: Floats, kept: NDArray[np.bool_], group: Ints, spread: Floats
-) -> Floats | None:
+def _spreads(x: Floats, y: Floats, b: Floats, kept: NDArray[np.bool_], group: Ints, spread: Floats) -> Floats | None:
     """Return the relative spread of each cell's group; None where a group has too few cells to have one."""
     q, _ = np.linalg.qr(x[:, kept] / spread[:, None])
     leverage = (q**2).sum(axis=1)
