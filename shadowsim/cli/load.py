@@ -184,6 +184,12 @@ def load(
             show_default="10ms, or 5 % of the median latency",
         ),
     ] = None,
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going", help="Go on when no request has reached the service yet; else such a run ends after 3 s."
+        ),
+    ] = False,
     edits: Edits = None,
     seed: Seed = None,
     slo: Annotated[
@@ -260,6 +266,7 @@ def load(
         "timeout_s": timeout,
         "processes": processes,
         "limits": None if max_lag is None else GeneratorLimits(lag_s=max_lag, lag_share=0.0),
+        "keep_going": keep_going,
     }
     try:
         run = load_service(url, on_counts=live, **options)

@@ -24,7 +24,7 @@ function figuresToDraw() {
     if (coarse.matches) layout.dragmode = false;  // a finger on a chart scrolls the page
     if (printing) {
       squeeze(layout, ["overload"]);
-      const part = layout.yaxis?.type === "category" || layout.yaxis?.categoryorder ? 0.8 : layout.height > 500 ? 0.72 : 0.6;
+      const part = layout.yaxis?.type === "category" || layout.yaxis?.categoryorder ? 0.8 : 0.5;
       Object.assign(layout, {width: paperWidth, height: Math.round(part * layout.height)});
     } else if (narrow.matches) {
       squeeze(layout, ["aside", "overload"]);
