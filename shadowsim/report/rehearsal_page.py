@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +29,14 @@ from shadowsim.report.rehearsal_text import (
     agreement_sentences,
     agreement_text,
     figure_rows,
+    figure_text,
     label,
     what_ran,
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from shadowsim.measuring.rehearsal import LiveRehearsal
 
 
@@ -44,7 +46,7 @@ def html(run: LiveRehearsal) -> str:
     live = analysis_of_frame(run.comparison)  # the live shadow against the live source
     who, kinds, *figures = figure_rows(run)
     heads = [f"{name}, {kind}" if name else "" for name, kind in zip(who, kinds, strict=True)]
-    quantiles = chart("quantiles", live_and_simulated(run.curves), _quantiles_text(heads, figures))
+    quantiles = chart("quantiles", live_and_simulated(run.curves), _quantiles_text(run.figures))
     callers = [] if run.load is None else [*target_lines(run.load), *verdict_lines(run.load)]
     what = paragraphs(map(typographic, [*what_ran(run), *(" ".join(line.split()) for line in callers)]))
     beside = table_of(
@@ -78,11 +80,10 @@ def _against(run: LiveRehearsal, role: str) -> str:
     return section(role, f"The live {role} against its simulation: {run.verdicts[role]}", table_of(rows))
 
 
-def _quantiles_text(heads: Sequence[str], figures: Sequence[Sequence[str]]) -> str:
+def _quantiles_text(figures: pd.DataFrame) -> str:
     """Return the p50 and the p99 of all sides."""
     texts = [
-        f"{name}: {', '.join(f'{who} {value}' for who, value in zip(heads[1:], row, strict=True))}"
-        for name, *row in figures
-        if name in ("p50", "p99")
+        f"{name}: {', '.join(f'{label(side)} {figure_text(name, x)}' for side, x in figures.loc[name].items())}"
+        for name in ("p50", "p99")
     ]
     return f"{'; '.join(texts)}."

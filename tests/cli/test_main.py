@@ -558,7 +558,7 @@ HURRIED = [
     ("simulate --set shadow.cpu_per_request_s=1", "`cpu_per_request_s` is not built yet"),
     ("simulate --set sampling_percentage=101", "samplingPercentage' failed to satisfy constraint"),
     ("simulate --set sampling_percentage=12.5", "Member must be an integer, not a float"),
-    ("simulate --slo p99<1kg", "slo: needs a time such as"),
+    ("simulate --slo p99<1kg", "--slo: needs a time such as"),
     ("instances --json --csv", "--csv: must not be given together with --json"),
     ("instances ml.zz9*", "pattern: must match a SageMaker hosting type"),
     ("instances xyz", "got 'xyz'"),
