@@ -582,7 +582,7 @@ class TestSlips:
         assert good("simulate", *SHORT, "--rate", 5, "--seed", 5, "--set", "rate_per_s=9", "--set", "seed=9") == text
 
     def test_a_request_needs_a_rate(self, request_file: Path):
-        assert refused("simulate", request_file).startswith("rate_per_s: is required for a plain request")
+        assert refused("simulate", request_file).startswith("--rate: is required for a plain request")
         assert "--rate R" in refused("simulate", request_file)
 
     def test_all_violations_of_a_request_one_a_line(self, request_file: Path):

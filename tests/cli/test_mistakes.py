@@ -99,7 +99,7 @@ LINES = [
     ("simulate -o notes.txt", "-o: must be a directory, but notes.txt is a file"),
     # rates, seeds and threads
     ("simulate --rate", "'--rate'"),
-    ("simulate request.json", "rate_per_s: is required for a plain request"),
+    ("simulate request.json", "--rate: is required for a plain request"),
     ("simulate request.json --rate fast", "--rate: must be a number, got 'fast'"),
     ("simulate request.json --rate 0", "traffic.rate_per_s: must be a finite number > 0, got 0"),
     ("simulate request.json --rate 1,000", "--rate: must be a number, got '1,000'"),
