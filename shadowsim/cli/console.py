@@ -110,7 +110,7 @@ def _named_by_options(error: InputError, params: Iterable[Any]) -> InputError:
     """
     if len(error.each) > 1:  # a scenario's
         return error
-    options = {}
+    options: dict[str, str] = {}
     for param in params:
         if param.param_type_name == "option":
             option = max(param.opts, key=len)

@@ -82,8 +82,8 @@ def _against(run: LiveRehearsal, role: str) -> str:
 
 def _quantiles_text(figures: pd.DataFrame) -> str:
     """Return the p50 and the p99 of all sides."""
-    texts = [
-        f"{name}: {', '.join(f'{label(side)} {figure_text(name, x)}' for side, x in figures.loc[name].items())}"
-        for name in ("p50", "p99")
-    ]
+    texts = []
+    for name in ("p50", "p99"):
+        sides = [f"{label(str(side))} {figure_text(name, x)}" for side, x in figures.loc[name].to_dict().items()]
+        texts.append(f"{name}: {', '.join(sides)}")
     return f"{'; '.join(texts)}."
