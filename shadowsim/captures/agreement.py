@@ -280,7 +280,7 @@ class Agreement:
         for role, side in (("source", self.source), ("shadow", self.shadow)):
             counts = {reason: getattr(side, name) for name, reason in _LEFT_OUT.items() if getattr(side, name)}
             if counts:
-                lines.append(f"{role}: {'; '.join(f'{reason} {count(n)}' for reason, n in counts.items())}")
+                lines.append(f"{role}: {'; '.join(f'{reason} ({count(n)})' for reason, n in counts.items())}")
             if side.first_flaw:
                 lines.append(f"{role}, first line that cannot be read: {side.first_flaw}")
         if self.unused:

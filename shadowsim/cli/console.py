@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from errno import ENOSPC, EPIPE
@@ -40,6 +41,12 @@ _STYLES = {
     r"(?m)\b(missed|worse|slower|unknown, so not met)$|^(missed|not right)\b|^(Worse)\b": "red",
     r"(?m)\b(not enough data|too close to be certain)\b|^(cannot tell|not certain)\b|^(Not enough data)\b": "yellow",
     r"^error:": "bold red",
+}
+_ARGUMENTS = ("url", "measurements", "load_run")
+_LIBRARY_NAMES = {  # of parameters that have other names than the options
+    **{"rate_per_s": "rate", "duration_s": "duration", "timeout_s": "timeout", "max_rate_per_s": "max_rate"},
+    **{"headers": "header", "instance_type": "types", "instance_types": "types", "roles": "variants", "grid": "set"},
+    "metrics": "metric",
 }
 FAILED_GOAL, BAD_INPUT, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 
@@ -77,6 +84,9 @@ class Commands(TyperGroup):
         try:
             value = super().invoke(ctx)
             sys.stdout.flush()
+        except InputError as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            raise error if command is None else _named_by_options(error, command.params) from None
         except KeyboardInterrupt as stop:
             for note in getattr(stop, "__notes__", []):  # which finished work is kept, and how to continue
                 typer.echo(one_line(note), err=True)
@@ -90,6 +100,30 @@ class Commands(TyperGroup):
                 raise typer.Exit(READER_GONE) from None
             raise InputError("standard output", f"cannot be written: {error.strerror}") from None
         return value
+
+
+def _named_by_options(error: InputError, params: Iterable[Any]) -> InputError:
+    """Return an error of a library function under the names of the command's options, also between backticks.
+
+    Functions have parameters such as `headroom_pct`; whoever typed --headroom-pct must find that in the error. Of
+    arguments only those are named that cannot be mistaken for a key of a scenario.
+    """
+    if len(error.each) > 1:  # a scenario's
+        return error
+    options: dict[str, str] = {}
+    for param in params:
+        if param.param_type_name == "option":
+            option = max(param.opts, key=len)
+            options |= dict.fromkeys((param.name, option.lstrip("-").replace("-", "_")), option)
+        elif param.name in _ARGUMENTS:
+            options[param.name] = param.metavar
+    options |= {name: options[other] for name, other in _LIBRARY_NAMES.items() if other in options}
+
+    def named(text: str) -> str:
+        return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), text)
+
+    path = options.get(error.path, error.path)
+    return InputError(path, named(error.constraint), *error.value, hint=named(error.hint))
 
 
 def show(text: str, for_machines: bool = False) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -48,11 +47,6 @@ Examples:
       --real-aws --max-rate 25
 """
 _WEEK_S, _HOUR_S = 604_800.0, 3_600.0
-
-_OPTIONS = {  # of `ss.load`, whose names are not those of the options
-    **{"url": "URL", "rate_per_s": "--rate", "duration_s": "--duration", "timeout_s": "--timeout"},
-    **{"max_rate_per_s": "--max-rate", "headers": "--header"},
-}
 
 app = typer.Typer()
 
@@ -184,6 +178,12 @@ def load(
             show_default="10ms, or 5 % of the median latency",
         ),
     ] = None,
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going", help="Go on when no request has reached the service yet; else such a run ends after 3 s."
+        ),
+    ] = False,
     edits: Edits = None,
     seed: Seed = None,
     slo: Annotated[
@@ -260,11 +260,10 @@ def load(
         "timeout_s": timeout,
         "processes": processes,
         "limits": None if max_lag is None else GeneratorLimits(lag_s=max_lag, lag_share=0.0),
+        "keep_going": keep_going,
     }
     try:
         run = load_service(url, on_counts=live, **options)
-    except InputError as error:
-        raise _named_by_options(error, options) from None
     finally:
         if live is not None:
             live.clear()
@@ -306,19 +305,6 @@ def _check_replay(out: Path | None, others: Mapping[str, object]) -> None:
     for option, value in others.items():
         if value is not None and (option.startswith("--") or option.partition(".")[0] == "traffic"):
             raise InputError(option, "must not be given together with --replay", value)
-
-
-def _named_by_options(error: InputError, names: Iterable[str]) -> InputError:
-    """Return an error whose parameters, in its path and between backticks, have the names of the command's options."""
-    if len(error.each) > 1:  # a scenario's
-        return error
-    options = {name: f"--{name.replace('_', '-')}" for name in names} | _OPTIONS
-
-    def named(text: str) -> str:
-        return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), text)
-
-    path = options.get(error.path, error.path)
-    return InputError(path, named(error.constraint), *error.value, hint=named(error.hint))
 
 
 def _headers(texts: list[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from shadowsim.cli.console import print_json
+from shadowsim.errors import InputError
 
 app = typer.Typer()
 
@@ -50,7 +51,25 @@ def explain(
     from shadowsim.reference.explain import entries
     from shadowsim.reference.explain import explain as text_of
 
+    try:
+        found = entries(path)
+    except InputError:
+        _check_goal(path)
+        raise
     if as_json:
-        print_json([asdict(entry) for entry in entries(path)])
+        print_json([asdict(entry) for entry in found])
     else:
         typer.echo(text_of(path))
+
+
+def _check_goal(path: str) -> None:
+    """Refuse the figure of a goal in words of its own: it is no key, and none is near in meaning."""
+    from shadowsim.planning.slo import parse_slo
+
+    for limit in ("200ms", "1%"):  # of a time, and of a share
+        try:
+            parse_slo(f"{path} <= {limit}")
+        except InputError:
+            continue
+        where = f'is a figure of goals, as in --slo "{path} <= {limit}", and no key; `shadowsim size --help` lists them'
+        raise InputError(path, where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -22,7 +23,7 @@ from shadowsim.errors import InputError
 from shadowsim.measuring.generator.bodies import Bodies, read_bodies
 from shadowsim.measuring.generator.load_frames import load_frames
 from shadowsim.measuring.generator.load_processes import run_job, run_jobs, runner, shares
-from shadowsim.measuring.generator.load_records import DROPPED, LiveCounts, RecordTable, merged
+from shadowsim.measuring.generator.load_records import CUT, DROPPED, UNAVAILABLE, LiveCounts, RecordTable, merged
 from shadowsim.measuring.generator.load_run import LoadRun
 from shadowsim.measuring.generator.load_schedule import (
     LoadSchedule,
@@ -39,6 +40,7 @@ from shadowsim.quantities import integer, number
 from shadowsim.scenario.scenario import Scenario
 
 URL_PROTOCOLS = (HTTP, OPENAI)
+_UNREACHABLE_S, _FEWEST_UNREACHABLE = 2.0, 3  # from the first counts on, a second after the start; and of requests
 _SECRET = ("authorization", "cookie", "token", "secret", "key")  # in names of headers whose values are not written
 
 
@@ -59,6 +61,8 @@ class LoadPlan:
     processes : int
     ladder : Ladder or None
     limits : GeneratorLimits
+    keep_going : bool
+        Whether a service that nothing reaches is waited for.
     """
 
     target: Target
@@ -71,6 +75,7 @@ class LoadPlan:
     processes: int
     ladder: Ladder | None
     limits: GeneratorLimits
+    keep_going: bool
 
     @property
     def job(self) -> LoadJob:
@@ -114,6 +119,7 @@ def load(
     timeout_s: float | None = None,
     processes: int = 1,
     limits: GeneratorLimits | None = None,
+    keep_going: bool = False,
     on_counts: Callable[[LiveCounts, float], None] | None = None,
 ) -> LoadRun:
     """Load a service with planned requests and measure it; works in scripts, threads and notebooks alike.
@@ -160,6 +166,9 @@ def load(
     processes : int
     limits : GeneratorLimits, optional
         Beyond which the run is invalid.
+    keep_going : bool
+        Whether to go on when no request at all has reached the service, as for one that starts later. By default such
+        a run ends after 3 s. A service that was reached once may be away for as long as it likes.
     on_counts : callable, optional
         Is given the counts since the start and the seconds since then, once a second.
 
@@ -170,7 +179,7 @@ def load(
     Raises
     ------
     InputError
-        What is wrong, by the name of the option.
+        What is wrong, by the name of the option; or that the service cannot be reached.
 
     Notes
     -----
@@ -223,6 +232,7 @@ def load(
         timeout_s=timeout_s,
         processes=processes,
         limits=limits,
+        keep_going=keep_going,
     )
     return run_in_thread(planned, on_counts)
 
@@ -307,6 +317,7 @@ def plan_load(
     timeout_s: float | None = None,
     processes: int = 1,
     limits: GeneratorLimits | None = None,
+    keep_going: bool = False,
 ) -> LoadPlan:
     """Check what a run is asked to do, and plan it; parameters and errors are those of `load`."""
     if (url is None) == (endpoint is None):
@@ -369,6 +380,7 @@ def plan_load(
         processes=processes,
         ladder=ladder,
         limits=limits or GeneratorLimits(),
+        keep_going=keep_going,
     )
 
 
@@ -379,15 +391,42 @@ async def run_plan(
     _raise_file_limit()
     began_s = monotonic()
 
+    failing_since_s, gives_up = math.inf, False
+
     def tell(counts: LiveCounts) -> None:
+        nonlocal failing_since_s, gives_up
         if on_counts is not None:
             on_counts(counts, monotonic() - began_s)
+        if plan.keep_going or counts.unreachable < counts.answered + counts.failed or not counts.unreachable:
+            return
+        failing_since_s = min(failing_since_s, monotonic())
+        enough = counts.unreachable >= _FEWEST_UNREACHABLE and monotonic() - failing_since_s >= _UNREACHABLE_S
+        if enough and not control.stopped.is_set():
+            gives_up = True
+            control.stop()
 
     if plan.processes == 1:
         sent = await run_job(plan.job, control, tell)
     else:
         sent = await run_jobs(shares(plan.job, plan.processes), control, tell)
+    if not plan.keep_going and (gives_up or not control.stopped.is_set()):
+        _check_reached(plan.target, merged([part.table for part in sent]))
     return await asyncio.to_thread(_measured, plan, sent)
+
+
+def _check_reached(target: Target, table: RecordTable) -> None:
+    """Refuse a run of which not one request reached the service: it says nothing but that the address is wrong."""
+    status = table["status"]
+    n = int((status == UNAVAILABLE).sum())
+    if n < _FEWEST_UNREACHABLE or not np.isin(status, (UNAVAILABLE, DROPPED, CUT)).all():
+        return
+    why = next(iter(_causes(table)), "")
+    raise InputError(
+        "url" if target.protocol in URL_PROTOCOLS else "endpoint",
+        f"must be a service that can be reached, but all {n:,} requests failed ({why})",
+        target.url,
+        hint="; is it running? `keep_going` waits for one that starts later",
+    )
 
 
 def _measured(plan: LoadPlan, sent: Sequence[Sent]) -> LoadRun:

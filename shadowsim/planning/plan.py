@@ -297,7 +297,7 @@ def _row(
     if math.isnan(hits.value):
         notes.append("rehearsals are too short for an interval: fewer shares or replications make them longer")
     if with_effect.undecided > 0.05:
-        notes.append(f"compare says {NOT_ENOUGH_DATA} in {with_effect.undecided:.0%} of the rehearsals")
+        notes.append(f"compare says {NOT_ENOUGH_DATA} in {100 * with_effect.undecided:.0f} % of the rehearsals")
     pct = 100.0 if effect.is_share else 100.0 / with_effect.source
     return {
         "sampling_percentage": test.experiment.sampling_percentage,

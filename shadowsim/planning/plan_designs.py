@@ -263,7 +263,7 @@ def limitation_notes(test: Scenario, segment: Segment, k: float) -> list[str]:
             )
     elif load < 0.995:
         notes.append(
-            f"the shadow's workers get {load:.0%} of the load of the source's: "
+            f"the shadow's workers get {100 * load:.0f} % of the load of the source's: "
             "the test does not show the shadow under full load"
         )
     elif same_model(test) and not sees_same_arrivals(test):

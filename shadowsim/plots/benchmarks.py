@@ -62,7 +62,7 @@ def benchmark_changes(table: pd.DataFrame) -> go.Figure:
     figure.add_vline(0.0, line={"color": GREY, "width": 1}, layer="below")
     figure.update_xaxes(title_text="change (%)")
     order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5], "dtick": 1}
-    figure.update_yaxes(showgrid=False, automargin=True, ticklabelstandoff=6, **order)
+    figure.update_yaxes(showgrid=False, automargin=True, **order)
     return figure.update_layout(hovermode="closest", showlegend=True)
 
 

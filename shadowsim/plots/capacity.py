@@ -42,7 +42,8 @@ def latency_against_rate(frame: pd.DataFrame, slo: str | Slo | None = None) -> g
         if goal.column not in every:
             raise InputError("frame", f"needs the rates that `capacity` tried, with {goal.column}", str(goal))
     subtitle = (
-        f"Lines reach 2 standard errors to either side. Band: the interval. Arrows are beyond {FAR:g} x the goal."
+        "Large: means of several runs, with lines of 2 standard errors to either side. Band: the interval. "
+        f"Arrows are beyond {FAR:g} times the goal."
     )
     figure = canvas("Latency against the rate", subtitle, rows=len(goals))
     for row, goal in enumerate(goals, start=1):
@@ -64,7 +65,7 @@ def latency_against_rate(frame: pd.DataFrame, slo: str | Slo | None = None) -> g
             ), row, 1,
         )  # fmt: skip
         add_arrows(figure, row, x[far], y[far], colour, values[far], hover)
-        add_goal_line(figure, target, axis.scale, row)
+        add_goal_line(figure, target, axis.scale, row, at="start")
         ends = frame.loc[frame["role"] == goal.role, ["low_per_s", "high_per_s"]].to_numpy(np.float64)
         for low, high in ends[np.isfinite(ends).all(axis=1)]:
             figure.add_vrect(low, high, row=row, col=1, fillcolor=colour, opacity=0.25, line_width=0)

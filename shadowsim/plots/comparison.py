@@ -190,7 +190,7 @@ def _name_rows(figure: go.Figure, row: int, col: int, names: Sequence[str]) -> N
     """Give the panel one row per metric, the first at the top."""
     order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5]}
     order |= {"tickvals": names, "ticktext": [name.replace("_", " ") for name in names]}
-    figure.update_yaxes(row=row, col=col, showgrid=False, ticklabelstandoff=6, automargin=True, **order)
+    figure.update_yaxes(row=row, col=col, showgrid=False, automargin=True, **order)
 
 
 def _annotate_beside(figure: go.Figure, row: int, names: Iterable[str], texts: Iterable[str]) -> None:

@@ -79,11 +79,11 @@ def goals_of(frame: pd.DataFrame, slo: str | Slo | None) -> list[Goal]:
     return list(parse_slo(" and ".join(texts)).goals)
 
 
-def add_goal_line(figure: go.Figure, target: GoalTarget, scale: float, row: int) -> None:
-    """Draw the goal's limit as a line."""
+def add_goal_line(figure: go.Figure, target: GoalTarget, scale: float, row: int, at: str = "end") -> None:
+    """Draw the goal's limit as a line, with its text at the "start" or the "end", away from the values."""
     figure.add_hline(
         scale * target.limit, row=row, col=1, line={"color": INK, "width": 1.5, "dash": "dash"},
-        label={"text": escape(target.text), "textposition": "end", "yanchor": "bottom", "font": {"size": 12}},
+        label={"text": escape(target.text), "textposition": at, "yanchor": "bottom", "font": {"size": 12}},
     )  # fmt: skip
 
 

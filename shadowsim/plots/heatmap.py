@@ -224,7 +224,7 @@ def _heat_trace(
 def _with_axes(figure: go.Figure, x: str, y: str, n: int) -> go.Figure:
     """Name the axes of a heat map with n rows, and set its height."""
     figure.update_xaxes(title_text=x, type="category", showgrid=False, ticks="")
-    figure.update_yaxes(title_text=y, type="category", showgrid=False, ticklabelstandoff=6)
+    figure.update_yaxes(title_text=y, type="category", showgrid=False)
     return figure.update_layout(hovermode="closest", margin={"l": 90, "t": 90}, height=190 + 48 * n)
 
 

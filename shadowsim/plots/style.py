@@ -82,7 +82,8 @@ def canvas(title: str, subtitle: str, rows: int = 1, height: int | None = None, 
         hovermode="x unified",
     )
     size = _FONT["size"]
-    return figure.update_xaxes(title_font_size=size).update_yaxes(title_font_size=size)
+    # away from the axis, or the zeros of both axes would touch in the corner
+    return figure.update_xaxes(title_font_size=size).update_yaxes(title_font_size=size, ticklabelstandoff=6)
 
 
 def value_axis(values: Floats, title: str, unit: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 
 from shadowsim.errors import InputError, did_you_mean
@@ -284,6 +285,8 @@ def _nearest(path: str) -> str:
     if head in ("", "source", "shadow") and last in SYNONYMS:
         meant = SYNONYMS[last]
         return f"; did you mean {'' if meant in ALIASES else (head or 'shadow') + '.'}{meant}?"
+    if head in ("source", "shadow") and (near := get_close_matches(last, VARIANT_ALIASES, n=1, cutoff=0.8)):
+        return f"; did you mean {head}.{near[0]}?"
     known = known_paths()
     ending = [other for other in known if other.rpartition(".")[2] == last]
     if ending:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from shadowsim.aws.instances import duration_text
 from shadowsim.planning.capacity_search import STABILITY
 from shadowsim.planning.slo import Goal, Slo
 from shadowsim.report.analysis_text import Row, figure
@@ -78,7 +79,7 @@ def _note(row: dict[str, Any]) -> str:
     if not math.isnan(row["limit_per_s"]):
         notes.append(f"stable below {_rate(row['limit_per_s'])} requests/s")
     if _holds(row):
-        notes.append(f"{row['replications']} runs of {row['simulated_h']:.3g} h")
+        notes.append(f"{row['replications']} runs of {duration_text(3600.0 * row['simulated_h'])}")
     notes += [row["note"]] if row["note"] else []
     return f"{row['role']}: {'; '.join(notes)}"
 

@@ -225,26 +225,30 @@ def table(
         The numbers of the rows that are the answer.
     """
     listed = list(cells)
-    words = [any(len(row[i]) > _MAX_FIGURE for _, row in listed) for i in range(len(heads) - 1)]
+    columns = [[row[i] for _, row in listed] for i in range(len(heads) - 1)]
+    kinds = [_WORDS if any(len(cell) > _MAX_FIGURE for cell in column) else _kind(column) for column in columns]
     first = f'<th scope="col">{text(heads[0])}</th>' if heads[0] else "<td></td>"
     head = first + "".join(
-        f'<th scope="col"{_TEXT if is_text else ""}>{text(name)}</th>'
-        for name, is_text in zip(heads[1:], words, strict=True)
+        f'<th scope="col"{_TEXT if kind else ""}>{text(name)}</th>' for name, kind in zip(heads[1:], kinds, strict=True)
     )
     body = "".join(
-        _row(name, row, words, notes[i] if notes else "", i in chosen) for i, (name, row) in enumerate(listed)
+        _row(name, row, kinds, notes[i] if notes else "", i in chosen) for i, (name, row) in enumerate(listed)
     )
     above = f'<p class="caption">{text(caption)}</p>\n' if caption else ""
     table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table>"
     return above + scrolling(caption or "Table", table_html)
 
 
-def _row(name: str, cells: Sequence[str], words: Sequence[bool] = (), note: str = "", is_chosen: bool = False) -> str:
+def _kind(column: Sequence[str]) -> str:
+    """Return the class of a column of short cells: words are read from the left, and figures compared at the right."""
+    said = [cell for cell in column if cell not in ("", "-", "–")]
+    return _TEXT if said and not any(re.match(r"[<>~]?\s?[-+±]?[\d.]", cell) for cell in said) else ""
+
+
+def _row(name: str, cells: Sequence[str], columns: Sequence[str] = (), note: str = "", is_chosen: bool = False) -> str:
     kinds = [kind for kind, given in (("noted", note), ("chosen", is_chosen), ("group", not any(cells))) if given]
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
-    data = "".join(
-        f"<td{_WORDS if i < len(words) and words[i] else ''}>{text(cell)}</td>" for i, cell in enumerate(cells)
-    )
+    data = "".join(f"<td{columns[i] if columns else ''}>{text(cell)}</td>" for i, cell in enumerate(cells))
     row = f'<tr{kind}><th scope="row"{_WORDS if len(name) > _LONGEST_NAME else ""}>{text(name)}</th>{data}</tr>\n'
     below = f'<tr class="note"><td colspan="{len(cells) + 1}"><p>{text(note)}</p></td></tr>\n' if note else ""
     return row + below

@@ -8,7 +8,7 @@ import pandas as pd
 
 from shadowsim import plots
 from shadowsim.captures.agreement import Agreement
-from shadowsim.measuring.calibration import Calibration, figure_text
+from shadowsim.measuring.calibration import Calibration, FittedParameter, figure_text
 from shadowsim.measuring.measurement import Measurement
 from shadowsim.measuring.overview import overview_rows
 from shadowsim.measuring.predict import NOT_RIGHT, RIGHT, ServicePrediction
@@ -20,6 +20,11 @@ from shadowsim.testing.benchmark_comparison import FASTER, SLOWER, benchmark_ans
 from shadowsim.testing.benchmark_files import Timings
 from shadowsim.text import count, percent
 
+_PARAMETERS = {
+    **{"time.mean_s": "a mean time of", "time.p50_s": "a p50 of", "time.p99_s": "a p99 of"},
+    "endpoint.overhead_s": "an overhead of",
+}
+_NOTHING_SPECIAL = {"slowdown": 1.0, "error_4xx": 0.0, "error_5xx": 0.0}  # values that an answer need not name
 _MOST_EXAMPLES = 20
 _MOST_NAMED = 10  # benchmarks in a sentence
 
@@ -44,7 +49,7 @@ def prediction_analysis(prediction: ServicePrediction) -> Analysis:
 def calibration_analysis(calibration: Calibration) -> Analysis:
     """Return the page of a calibrated service."""
     known = [one for one in calibration.parameters if one.is_identified]
-    found = [f"{one.name} {figure_text(one.name, one.value)}" for one in known if one.value or "error" not in one.name]
+    found = [_parameter_text(one) for one in known if one.value != _NOTHING_SPECIAL.get(one.name.partition("[")[0])]
     left_open = calibration.open_questions()
     return Analysis(
         kicker="Calibration of a service",
@@ -55,6 +60,14 @@ def calibration_analysis(calibration: Calibration) -> Analysis:
         notes=calibration.notes,
         documents={"The service, for services.VARIANT of a scenario": dict(calibration.service)},
     )
+
+
+def _parameter_text(one: FittedParameter) -> str:
+    """Return a parameter in words, or by its path in a scenario where it has none."""
+    value = figure_text(one.name, one.value)
+    if one.name == "workers":
+        return f"{value} worker{'' if one.value == 1 else 's'}"
+    return f"{_PARAMETERS.get(one.name, one.name)} {value}"
 
 
 def steps_analysis(fits: StepFits) -> Analysis:
@@ -102,7 +115,7 @@ def agreement_analysis(agreement: Agreement, at_least: float | None = None) -> A
     said = f"{percent(within.share, 2)} of {count(within.of)} answers are equal as values{bounds}.{goal}"
     fields, rest = agreement.field_rows()
     examples = [[e.inference_id, e.why, e.source, e.shadow] for e in agreement.examples[:_MOST_EXAMPLES]]
-    tables = [table_of([["", "share", "pairs", "interval"], *agreement.share_rows()])]
+    tables = [table_of([["", "share", "pairs", f"{100 * agreement.confidence:g} % interval"], *agreement.share_rows()])]
     tables += [table_of(fields, f"Fields that differ most; {rest}.")] if fields else []
     if examples:
         tables.append(table_of([["inference id", "why", "source", "shadow"], *examples], "Pairs that disagree."))

@@ -124,7 +124,7 @@ def _capacity(frame: pd.DataFrame, goal: Goal, _: Scenario | None) -> Analysis:
     tables, charts = [], []
     if slo is not None:
         rows, notes = capacity_rows(frame, slo, confidence)
-        tables = [table_of(rows, "", notes)]
+        tables = [table_of(rows, "", [note.partition(": ")[2] for note in notes])]  # each stands below its row
     if holds and slo is not None:
         charts = [chart("rates", plots.latency_against_rate(frame, slo), answer_text(frame))]
     return Analysis(
@@ -257,7 +257,7 @@ def comparison_analysis(comparison: SavedComparison) -> Analysis:
             *comparison.unchanged(),
             *loads,
             *(f"{TOO_SHORT}: {text}" for text in comparison.too_short),
-            comparison.head,
+            f"{comparison.head[:1].upper()}{comparison.head[1:]}.",
         ],
         notes=comparison.reading(),
         title=comparison.name,

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from shadowsim import __version__
 from shadowsim.frames import ROLES
-from shadowsim.plots.comparison import differences
 from shadowsim.plots.prediction import live_and_simulated
+from shadowsim.report.analysis import chart, notes_html, table_of, typographic
 from shadowsim.report.comparison_text import change, interval, records, values
 from shadowsim.report.html_page import (
     NO_SCRIPT,
-    Chart,
     answer,
     assumptions_list,
     document,
@@ -25,51 +21,50 @@ from shadowsim.report.html_page import (
     placed,
     save,
     section,
-    table,
 )
 from shadowsim.report.load_text import target_lines, verdict_lines
+from shadowsim.report.planned_analyses import analysis_of_frame
 from shadowsim.report.rehearsal_text import (
     CALIBRATED,
     agreement_sentences,
     agreement_text,
-    difference_sentence,
     figure_rows,
+    figure_text,
     label,
     what_ran,
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from shadowsim.measuring.rehearsal import LiveRehearsal
 
 
 def html(run: LiveRehearsal) -> str:
     """Return the page of a rehearsal: a complete HTML document of about 2 MB, nearly all of it Plotly's script."""
     experiment = run.simulated.scenario.experiment
-    charts = [
-        Chart("quantiles", live_and_simulated(run.curves), "Latency at each percentile, live and simulated."),
-        Chart("comparison", differences(run.comparison), difference_sentence(run)),
-    ]
+    live = analysis_of_frame(run.comparison)  # the live shadow against the live source
     who, kinds, *figures = figure_rows(run)
     heads = [f"{name}, {kind}" if name else "" for name, kind in zip(who, kinds, strict=True)]
+    quantiles = chart("quantiles", live_and_simulated(run.curves), _quantiles_text(run.figures))
     callers = [] if run.load is None else [*target_lines(run.load), *verdict_lines(run.load)]
-    said = agreement_sentences(run)
-    what = paragraphs([*what_ran(run), *(" ".join(line.split()) for line in callers)])
-    beside = table(
+    what = paragraphs(map(typographic, [*what_ran(run), *(" ".join(line.split()) for line in callers)]))
+    beside = table_of(
+        [heads, *figures],
         "Callers count from the planned time of a request to its last byte; the rest is ModelLatency.",
-        heads,
-        [(name, cells) for name, *cells in figures],
     )
-    compared = _compared(run.comparison, ("source", "shadow"), lambda row: str(row["verdict"]))
-    main = f"""{answer("The live test", difference_sentence(run), said)}
+    texts = [*live.texts[:-1], *agreement_sentences(run)]  # the last has the numbers of requests, as the table below
+    main = f"""{answer(f"The live shadow: {live.status.lower()}", live.answer, map(typographic, texts), live.tone)}
 {section("figures", "Live beside simulated", beside)}
 {NO_SCRIPT}
-{placed(charts[0])}
-{section("shadow", "The live shadow against the live source", compared)}
-{placed(charts[1])}
+{placed(quantiles)}
+{section("shadow", "The live shadow against the live source", "".join(live.tables) + notes_html(live.notes))}
+{"".join(map(placed, live.charts))}
 {"".join(_against(run, role) for role in ROLES)}
 {section("what", "What ran", what + assumptions_list(run.simulated.scenario.assumptions))}"""
-    footer = f"""<p>Made by shadowsim {__version__}. {CALIBRATED}</p>
+    footer = f"""{paragraphs([f"Made by shadowsim {__version__}. {CALIBRATED}"])}
 {document("The scenario, as JSON", run.simulated.scenario.to_dict())}"""
+    charts = [quantiles, *live.charts]
     return page("Rehearsal", experiment.name, experiment.description or "", main, charts, footer)
 
 
@@ -79,14 +74,16 @@ def write(run: LiveRehearsal, path: str | os.PathLike[str]) -> Path:
 
 
 def _against(run: LiveRehearsal, role: str) -> str:
-    rows = run.against_simulation[run.against_simulation["role"] == role]
-    title = f"The live {role} against its simulation: {run.verdicts[role]}"
-    return section(role, title, _compared(rows, ("simulated", "live"), agreement_text))
+    rows = [["", "simulated", "live", "change", "95 % interval", "verdict"]]
+    for row in records(run.against_simulation[run.against_simulation["role"] == role]):
+        rows.append([label(str(row["metric"])), *values(row), change(row), interval(row), agreement_text(row)])
+    return section(role, f"The live {role} against its simulation: {run.verdicts[role]}", table_of(rows))
 
 
-def _compared(frame: pd.DataFrame, sides: tuple[str, str], verdict_of: Callable[[Mapping[str, Any]], str]) -> str:
-    cells = [
-        (label(str(row["metric"])), [*values(row), change(row), interval(row), verdict_of(row)])
-        for row in records(frame)
-    ]
-    return table("", ["", *sides, "change", "95 % interval", "verdict"], cells)
+def _quantiles_text(figures: pd.DataFrame) -> str:
+    """Return the p50 and the p99 of all sides."""
+    texts = []
+    for name in ("p50", "p99"):
+        sides = [f"{label(str(side))} {figure_text(name, x)}" for side, x in figures.loc[name].to_dict().items()]
+        texts.append(f"{name}: {', '.join(sides)}")
+    return f"{'; '.join(texts)}."

@@ -79,7 +79,9 @@ def agreement_sentences(run: LiveRehearsal) -> list[str]:
     sentences = []
     for role in ROLES:
         rows = run.against_simulation[run.against_simulation["role"] == role]
-        sentences.append(f"{role.capitalize()}: {run.verdicts[role]}. {_by_verdict(rows, agreement_text)}.")
+        verdict, groups = run.verdicts[role], _by_verdict(rows, agreement_text)
+        found = f": {groups.removeprefix(f'{verdict}: ')}" if groups.startswith(f"{verdict}: ") else f"; {groups}"
+        sentences.append(f"{role.capitalize()}: {verdict}{found}.")
     return sentences
 
 

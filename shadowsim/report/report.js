@@ -24,8 +24,10 @@ function figuresToDraw() {
     if (coarse.matches) layout.dragmode = false;  // a finger on a chart scrolls the page
     if (printing) {
       squeeze(layout, ["overload"]);
-      const part = layout.yaxis?.type === "category" || layout.yaxis?.categoryorder ? 0.8 : layout.height > 500 ? 0.72 : 0.6;
+      const rows = layout.yaxis?.type === "category" || layout.yaxis?.categoryorder, panels = layout.height > 500;
+      const part = rows ? 0.8 : panels ? 0.6 : 0.5;
       Object.assign(layout, {width: paperWidth, height: Math.round(part * layout.height)});
+      layout.margin.b -= 8;
     } else if (narrow.matches) {
       squeeze(layout, ["aside", "overload"]);
     }
@@ -36,6 +38,7 @@ function figuresToDraw() {
 // Where there is little room, what stands beside rows and legends gives way to them; tables and legends have it.
 function squeeze(layout, names) {
   layout.font.size = 11;
+  for (const [name, axis] of Object.entries(layout)) if (/^[xy]axis/.test(name) && axis.title) axis.title.font = {size: 11};
   const all = layout.annotations ?? [];
   layout.annotations = all.filter((one) => !names.includes(one.name));
   if (layout.annotations.length < all.length) layout.margin.r = 16;

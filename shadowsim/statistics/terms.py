@@ -120,7 +120,7 @@ def _level(confidence: float, look: int | None, looks: int | Sequence[float] | N
         return 1.0 - confidence
     if look is None or looks is None:
         name = "look" if look is None else "looks"
-        raise InputError(name, "must be given together with " + ("looks" if look is None else "look"), None)
+        raise InputError(name, "must be given together with " + ("`looks`" if look is None else "`look`"))
     from scipy.special import ndtr  # type: ignore[import-untyped]  # imported late, since scipy loads slowly
 
     from shadowsim.statistics import sequential_looks

@@ -30,10 +30,10 @@ $.label        1       6       -         -        -        -
 unequal: pairs; d: shadow minus source, bias its mean
 
 not compared, pairs whose requests differ: 1
-source: ids that the other side does not have 1
-shadow: records without an inference id 1; duplicates of an id, of which the earliest counts 2; ids that the other side
-does not have 1; last lines cut short 1; other lines that cannot be read 1; records of another eventVersion, read all
-the same 1
+source: ids that the other side does not have (1)
+shadow: records without an inference id (1); duplicates of an id, of which the earliest counts (2); ids that the other
+side does not have (1); last lines cut short (1); other lines that cannot be read (1); records of another eventVersion,
+read all the same (1)
 shadow, first line that cannot be read: broken JSON at column 1: Expecting value
 ignored, but in no answer: at.all
 

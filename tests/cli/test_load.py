@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,8 +61,14 @@ def test_a_missed_goal_and_an_invalid_run_exit_with_1(url):
     assert "No latencies are shown" in invalid.stdout
 
 
-def test_a_service_that_is_not_there_exits_with_1():
-    dead = run("load", "http://127.0.0.1:1/", *SHORT)
+def test_a_service_that_is_not_there_is_said_unless_it_may_come_later():
+    said = refused("load", "http://127.0.0.1:1/", *SHORT)
+    assert re.fullmatch(
+        r"URL: must be a service that can be reached, but all \d+ requests failed \(connection refused\), got "
+        r"'http://127.0.0.1:1/'; is it running\? --keep-going waits for one that starts later",
+        said,
+    )
+    dead = run("load", "http://127.0.0.1:1/", *SHORT, "--keep-going")
     assert dead.exit_code == 1
     assert "connection refused" in dead.stdout
 
@@ -108,8 +115,8 @@ def test_the_designed_experiment(url):
         (("http://h/", "--rate", "1", "--duration", "0"), "--duration: must be > 0"),
         (("http://h/", "--rate", "0"), "--rate: must be a finite number > 0"),
         (("http://h/", "--rate", "1", "--stream"), "--stream: is for --endpoint, not for a URL"),
-        (("http://h/", "--rate", "1", "--slo", "p99"), "slo: must be METRIC OP VALUE"),
-        (("http://h/", "--rate", "1", "--slo", "shadow.p99 < 1s"), "slo: must not be the shadow's"),
+        (("http://h/", "--rate", "1", "--slo", "p99"), "--slo: must be METRIC OP VALUE"),
+        (("http://h/", "--rate", "1", "--slo", "shadow.p99 < 1s"), "--slo: must not be the shadow's"),
         (("http://h/", "--rate", "1", "--header", "x"), "--header: must be a name and a value"),
         (("http://h/", "--rate", "1", "--body", "/nowhere"), "--body: /nowhere cannot be read"),
         (("http://h/", "--rate", "1", "--report"), "--report: needs -o DIR"),

@@ -558,7 +558,7 @@ HURRIED = [
     ("simulate --set shadow.cpu_per_request_s=1", "`cpu_per_request_s` is not built yet"),
     ("simulate --set sampling_percentage=101", "samplingPercentage' failed to satisfy constraint"),
     ("simulate --set sampling_percentage=12.5", "Member must be an integer, not a float"),
-    ("simulate --slo p99<1kg", "slo: needs a time such as"),
+    ("simulate --slo p99<1kg", "--slo: needs a time such as"),
     ("instances --json --csv", "--csv: must not be given together with --json"),
     ("instances ml.zz9*", "pattern: must match a SageMaker hosting type"),
     ("instances xyz", "got 'xyz'"),
@@ -582,7 +582,7 @@ class TestSlips:
         assert good("simulate", *SHORT, "--rate", 5, "--seed", 5, "--set", "rate_per_s=9", "--set", "seed=9") == text
 
     def test_a_request_needs_a_rate(self, request_file: Path):
-        assert refused("simulate", request_file).startswith("rate_per_s: is required for a plain request")
+        assert refused("simulate", request_file).startswith("--rate: is required for a plain request")
         assert "--rate R" in refused("simulate", request_file)
 
     def test_all_violations_of_a_request_one_a_line(self, request_file: Path):

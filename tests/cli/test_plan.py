@@ -69,12 +69,12 @@ class TestSize:
         ("options", "says"),
         [
             ([], "--slo: is required"),
-            (["--slo", "p99 <= 1kg"], "slo: needs a time"),
-            (["--slo", "p98,5 < 1s"], "slo: is not a metric"),
+            (["--slo", "p99 <= 1kg"], "--slo: needs a time"),
+            (["--slo", "p98,5 < 1s"], "--slo: is not a metric"),
             (["--slo", "p99 < 1s", "--types", "ml.m5.xlrge"], "did you mean ml.m5.xlarge?"),
             (["--slo", "p99 < 1s", "--headroom-pct", "20%"], "--headroom-pct: must be a number, got '20%'"),
             (["--slo", "p99 < 1s", "--max-instances", "0"], "--max-instances: must be a whole number >= 1, got 0"),
-            (["--slo", "p99 < 1s", "--variants", "all"], "variants: must be some of source and shadow"),
+            (["--slo", "p99 < 1s", "--variants", "all"], "--variants: must be some of source and shadow"),
             (["--slo", "p99 < 1s", "--prices", "none.csv"], "none.csv: cannot be read"),
         ],
     )
@@ -108,10 +108,10 @@ class TestCapacity:
         ("options", "says"),
         [
             ([], "--slo: is required"),
-            (["--slo", "p99 <= 100"], "slo: needs a unit"),
-            (["--slo", "utilisation >= 5%"], "slo: needs a goal that a higher rate breaks"),
-            (["--slo", "p99 < 1s", "--replications", "2"], "replications: must be"),
-            (["--slo", "p99 < 1s", "--confidence", "95"], "confidence: must be"),
+            (["--slo", "p99 <= 100"], "--slo: needs a unit"),
+            (["--slo", "utilisation >= 5%"], "--slo: needs a goal that a higher rate breaks"),
+            (["--slo", "p99 < 1s", "--replications", "2"], "--replications: must be"),
+            (["--slo", "p99 < 1s", "--confidence", "95"], "--confidence: must be"),
         ],
     )
     def test_slips(self, scenario_file, options, says):
@@ -173,13 +173,13 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            (["--effect", "p99 5%"], "effect: "),
+            (["--effect", "p99 5%"], "--effect: "),
             (["--shares", "10,x"], "--shares: must be a number, got 'x'"),
             (["--shares", "0"], "--shares: must be a whole number >= 1, got 0"),
             (["--durations", "6h,1y"], "--durations: must be seconds, or have a unit"),
-            (["--power", "80"], "power: "),
+            (["--power", "80"], "--power: "),
             (["--power", "high"], "--power: must be a number, got 'high'"),
-            (["--replications", "3"], "replications: must be an integer from 10"),
+            (["--replications", "3"], "--replications: must be an integer from 10"),
         ],
     )
     def test_slips(self, options, says):
@@ -288,9 +288,9 @@ class TestScalingPolicy:
                 (),
                 "scenario: must have a variant that scales, by services.AllTraffic.scaling or services.",
             ),
-            ((*SET, "--format", "yaml"), "format: must be one of json, cloudformation, got 'yaml'"),
-            ((*SET, "--slo", "source.p99 <= 1s"), "slo: has a goal for the source, which has no scaling"),
-            ((*SET, "--slo", "p99 <= 1"), "slo: needs a unit"),
+            ((*SET, "--format", "yaml"), "--format: must be one of json, cloudformation, got 'yaml'"),
+            ((*SET, "--slo", "source.p99 <= 1s"), "--slo: has a goal for the source, which has no scaling"),
+            ((*SET, "--slo", "p99 <= 1"), "--slo: needs a unit"),
         ],
     )
     def test_slips(self, options, says):

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -264,3 +265,29 @@ def test_limits_are_those_asked_for():
         run = ss.load(target.url, rate_per_s=50, duration_s=0.2, limits=strict)
     assert run.verdict.status == INVALID
     assert run.about["limits"]["lag_s"] == 1e-9
+
+
+def test_a_service_that_nothing_reaches_ends_the_run(monkeypatch):
+    monkeypatch.setattr("shadowsim.measuring.generator.sender.SNAPSHOT_S", 0.02)
+    monkeypatch.setattr("shadowsim.measuring.load._UNREACHABLE_S", 0.1)
+    with pytest.raises(InputError, match=r"url: must be a service that can be reached, .* \(connection refused\)"):
+        ss.load("http://127.0.0.1:1/", rate_per_s=200, duration_s=3600, limits=LENIENT)
+    run = ss.load("http://127.0.0.1:1/", rate_per_s=100, duration_s=0.5, limits=LENIENT, keep_going=True)
+    assert set(run.requests["status"]) == {"unavailable"}
+
+
+def test_a_service_that_was_reached_may_go_away(monkeypatch):
+    monkeypatch.setattr("shadowsim.measuring.generator.sender.SNAPSHOT_S", 0.02)
+    monkeypatch.setattr("shadowsim.measuring.load._UNREACHABLE_S", 0.0)
+    runs = []
+    with service() as target:
+        options = {"rate_per_s": 100, "duration_s": 1.5, "seed": 4, "limits": LENIENT}
+        thread = threading.Thread(target=lambda: runs.append(ss.load(target.url, **options)))
+        thread.start()
+        deadline = time.monotonic() + 60.0
+        while not target.requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+    thread.join(60.0)
+    (run,) = runs
+    assert {"answered", "unavailable"} <= set(run.requests["status"])
+    assert run.requests["sent_s"].notna().all()

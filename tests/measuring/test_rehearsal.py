@@ -101,7 +101,7 @@ def test_a_short_test_tells_nothing(scenario):
 def test_the_text_names_what_differs(equal, slower):
     assert max(map(len, str(slower).splitlines())) <= 80
     text = " ".join(str(slower).split())
-    assert "Shadow: not as simulated. higher than simulated: mean +5" in text
+    assert "Shadow: not as simulated; higher than simulated: mean +5" in text
     assert "Copies lost: none." in text
     assert "3 by server_lag" in " ".join(str(equal).split())
     assert repr(equal) == "<LiveRehearsal of built-in: source as simulated, shadow as simulated>"

@@ -170,7 +170,7 @@ def test_notes_say_what_a_test_cannot_show():
     assert limits(100) == []
     assert limits(50) == ["the shadow gets 50 % of the traffic: the test does not show a pool for all of it"]
     assert limits(10)[0] == (
-        "the shadow's workers get 40% of the load of the source's: the test does not show the shadow under full load"
+        "the shadow's workers get 40 % of the load of the source's: the test does not show the shadow under full load"
     )
     assert limits(50, mirror={"rule": "counter"})[0] == (
         "copies arrive at the shadow's instances in another pattern than requests at the source's: "

@@ -14,7 +14,7 @@ def run(request):
     limits = GeneratorLimits(lag_s=20.0, cpu=100.0)
     with service() as target:
         url = target.url if request.param else "http://127.0.0.1:1/"
-        return ss.load(url, rate_per_s=100, duration_s=0.5, limits=limits)
+        return ss.load(url, rate_per_s=100, duration_s=0.5, limits=limits, keep_going=True)
 
 
 def test_latency_over_time(run):

@@ -48,6 +48,7 @@ def test_an_entry(path, says):
         ("max_step_tokens", "did you mean shadow.tokens?"),
         ("peak_hour", "did you mean traffic.profile.peak_hour?"),
         ("rate", "did you mean rate_per_s?"),
+        ("shadow.instance_cout", "did you mean shadow.instance_count?"),
         ("shadow.instances", "did you mean shadow.instance_count?"),
         ("xyzzy", "known are experiment, traffic, services, endpoint, mirror, run"),
     ],
@@ -91,5 +92,8 @@ def test_the_command():
     assert good("explain") == f"{explain()}\n"
     [entry] = json.loads(good("explain", "run.seed", "--json"))
     assert entry["schema"]["default"] == 7
+    goal = refused("explain", "shadow.p99")
+    assert goal.startswith('shadow.p99: is a figure of goals, as in --slo "shadow.p99 <= 200ms", and no key; ')
+    assert refused("explain", "error_rate").startswith("error_rate: is a figure of goals")
     assert refused("explain", "run.sed") == "run.sed: is not a key of a scenario; did you mean run.seed?"
     assert json.loads(good("schema")) == scenario_schema()

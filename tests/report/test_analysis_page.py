@@ -168,6 +168,14 @@ def test_overloaded_cells_of_a_sweep_are_named():
     assert "OVERLOADED: the shadow at shadow: model name b." in page
 
 
+def test_words_stand_left_in_a_table_and_figures_right():
+    rows = [["", "p99", "change", "verdict"], ["a", "20 ms", "-", "worse, at 30 % load"], ["b", "> 3 s", "+2 %", "-"]]
+    page = analysis.table_of(rows)
+    assert '<td>20 ms</td><td>–</td><td class="text">worse, at 30 % load</td>' in page
+    assert '<td>&gt; 3 s</td><td>+2 %</td><td class="text">–</td>' in page
+    assert '<th scope="col">change</th><th scope="col" class="text">verdict</th>' in page
+
+
 def test_a_long_table_is_cut_and_says_so(monkeypatch):
     monkeypatch.setattr(analysis, "MAX_ROWS", 2)
     page = analysis_page.html(SWEEP)

@@ -7,10 +7,11 @@ import re
 import pandas as pd
 import pytest
 from browsing import WAIT_MS, browser, opened
+from cases import scenario
 from timing_files import document
 
-from shadowsim import compare_benchmarks
-from shadowsim.report import analysis_page
+from shadowsim import compare_benchmarks, simulate
+from shadowsim.report import analysis_page, run_page
 from shadowsim.report.measured_analyses import benchmarks_analysis
 from shadowsim.testing.benchmark_files import read_timings
 
@@ -74,7 +75,11 @@ def pages(tmp_path_factory):
     """The files of the pages by name."""
     folder = tmp_path_factory.mktemp("pages")
     kinds = {"sweep": swept(), "benchmarks": timed()}
-    return {name: analysis_page.write(thing, folder / f"{name}.html").as_uri() for name, thing in kinds.items()}
+    files = {name: analysis_page.write(thing, folder / f"{name}.html") for name, thing in kinds.items()}
+    service = {"time": {"law": "exponential", "mean_s": 0.05}, "workers": 4}
+    run = simulate(scenario({"process": "poisson", "rate_per_s": 20.0}, service, horizon_s=610.0))
+    files["run"] = run_page.write(run, folder / "run.html")  # with charts of two panels
+    return {name: file.as_uri() for name, file in files.items()}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +94,7 @@ def drawn(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
-@pytest.mark.parametrize("name", ["sweep", "benchmarks"])
+@pytest.mark.parametrize("name", ["sweep", "benchmarks", "run"])
 def test_all_texts_of_charts_are_seen_and_the_page_fits(chrome, pages, name, width):
     with opened(chrome, pages[name], width=width) as page:
         drawn(page)
@@ -123,12 +128,15 @@ def test_all_controls_of_an_analysis_are_reached_by_keyboard(chrome, pages):
 
 
 @pytest.mark.slow
-def test_a_page_is_printed_on_few_sheets_and_then_drawn_again(chrome, pages):
-    with opened(chrome, pages["sweep"], color_scheme="dark") as page:
+@pytest.mark.parametrize(("name", "most_sheets"), [("sweep", 2), ("run", 4)])
+def test_a_page_is_printed_on_few_sheets_and_then_drawn_again(chrome, pages, name, most_sheets):
+    with opened(chrome, pages[name], color_scheme="dark") as page:
         drawn(page)
         before = page.evaluate(HEIGHTS)
-        page.evaluate(f"() => addEventListener('beforeprint', () => {{ window.printed = {HEIGHTS}; }})")
+        noted = f"window.printed = {HEIGHTS}; window.faults = ({FAULTS})();"
+        page.evaluate(f"() => addEventListener('beforeprint', () => {{ {noted} }})")
         n_sheets = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", prefer_css_page_size=True)))
-        assert n_sheets == 2
+        assert n_sheets <= most_sheets
+        assert page.evaluate("faults") == []
         assert all(paper < screen for paper, screen in zip(page.evaluate("printed"), before, strict=True))
         assert page.evaluate(HEIGHTS) == before

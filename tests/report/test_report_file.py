@@ -77,7 +77,7 @@ THINGS = {
     "calibration": (
         lambda _: calibration(),
         "<Calibration on 900 requests: time.mean_s; 1 not identifiable>",
-        "The service has time.mean_s 50.0 ms.",
+        "The service has a mean time of 50.0 ms.",
     ),
     "prediction": (
         lambda _: prediction(),

@@ -119,7 +119,7 @@ def cells(page, heading="figures"):
     """Return the table below a heading: {row: [cells]}."""
     page = page.partition(f'id="{heading}"')[2].partition("</table>")[0]
     rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', page, re.DOTALL)
-    return {name: re.findall('<td(?: class="words")?>(.*?)</td>', rest) for name, rest in rows}
+    return {name: re.findall('<td(?: class="(?:words|text)")?>(.*?)</td>', rest) for name, rest in rows}
 
 
 def test_the_page_describes_the_run(run, page):

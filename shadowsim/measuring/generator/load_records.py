@@ -136,6 +136,8 @@ class LiveCounts:
     ----------
     due, sent, answered, failed, dropped, in_flight : int
         Requests whose planned time has come, and what became of them.
+    unreachable : int
+        Of those that failed the ones for which no connection could be opened.
     latency, lag : dict of int to int
         Numbers of latencies and of delays of the generator, by bucket of `histogram`.
     """
@@ -146,6 +148,7 @@ class LiveCounts:
     failed: int = 0
     dropped: int = 0
     in_flight: int = 0
+    unreachable: int = 0
     latency: dict[int, int] = field(default_factory=dict)
     lag: dict[int, int] = field(default_factory=dict)
 
@@ -168,4 +171,4 @@ class LiveCounts:
         return total
 
 
-_NUMBERS = ("due", "sent", "answered", "failed", "dropped", "in_flight")
+_NUMBERS = ("due", "sent", "answered", "failed", "dropped", "in_flight", "unreachable")

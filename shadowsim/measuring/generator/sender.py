@@ -539,6 +539,7 @@ class Generator:
             self.counts.answered += 1
         elif status not in (DROPPED, CUT):
             self.counts.failed += 1
+            self.counts.unreachable += status == UNAVAILABLE
         if not math.isnan(done) and status in (ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT):
             self.counts.note_latency(max(done - self.records.planned[row], 0.0))
 

@@ -184,7 +184,9 @@ def endpoint_target(
         raise InputError("endpoint", f"AWS's settings cannot be read: {error}") from None
     if base is None:
         if not region:
-            raise InputError("region", "must be given, since neither AWS_DEFAULT_REGION nor a profile names one")
+            hint = "; for a local server set the variables that `shadowsim serve` printed, or give `endpoint_url`"
+            what = "must be given, since neither AWS_DEFAULT_REGION nor a profile names one"
+            raise InputError("region", what, hint=hint)
         domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         base = f"https://runtime.sagemaker.{region}.{domain}"
     protocol = INVOKE_STREAM if stream else INVOKE
