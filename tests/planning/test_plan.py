@@ -75,7 +75,7 @@ def test_a_share_that_loads_its_instances_less_finds_less_and_notes_it():
     assert row["shadow_instances"] == 1
     assert row["seen_none_pct"] < -10.0  # a fifth of the load: an equal model looks better
     assert row["power"] < 0.2
-    assert "20% of the load" in row["note"]
+    assert "20 % of the load" in row["note"]
 
 
 @pytest.mark.usefixtures("small")

@@ -153,7 +153,7 @@ def _requests(file: Path, role: str) -> pd.DataFrame | None:
     more = pd.read_parquet(file)
     for name in REQUEST_COLUMNS:
         if name in more.columns and name not in frame.columns:
-            frame[name] = more[name]
+            frame[name] = more[name].array  # row by row: files may hold any index
     frame = frame[frame["role"] == role].sort_values("arrival_s", kind="stable", ignore_index=True)
     if frame.empty:
         raise InputError(str(file), f"has no requests of the {role}")
