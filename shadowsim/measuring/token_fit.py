@@ -294,7 +294,7 @@ def counted_cells(log: TokenLog, fit: Coefficients) -> StepCells:
     for i in np.unique(log.instance):
         mine = log.instance == i
         own = _own(log, mine)
-        parts += [_counted(*own[1:], fit.values), _cells_of_instance(*own)[1]]
+        parts += [_counted(*own[1:], values=fit.values), _cells_of_instance(*own)[1]]
     return _joined(parts)
 
 
