@@ -293,13 +293,13 @@ def counted_cells(log: TokenLog, fit: Coefficients) -> StepCells:
     parts: list[StepCells] = []
     for i in np.unique(log.instance):
         mine = log.instance == i
-        own = _own(log, mine)
-        parts += [_counted(*own[1:], values=fit.values), _cells_of_instance(*own)[1]]
+        arrival, *after = _own(log, mine)
+        parts += [_counted(fit.values, *after), _cells_of_instance(arrival, *after)[1]]
     return _joined(parts)
 
 
 def _counted(
-    first: Floats, last: Floats, prompt: Floats, output: Floats, at_once: Flags, values: Mapping[str, float]
+    values: Mapping[str, float], first: Floats, last: Floats, prompt: Floats, output: Floats, at_once: Flags
 ) -> StepCells:
     n = len(first)
     base, each, p, c, r = (
