@@ -394,10 +394,8 @@ def _most_at_once(begin: Floats, end: Floats, instance: Ints, moment: float = 0.
         order = np.lexsort((change, times))
         level, times = np.cumsum(change[order]).astype(np.int64), times[order]
         spent_s = np.bincount(level, np.diff(times, append=times[-1]))
-        spent_s[0] = 0.0
-        beyond_s = spent_s[::-1].cumsum()[::-1]  # at this level or above
-        lasting = np.flatnonzero(beyond_s > moment * beyond_s[0]) if moment else np.unique(level)
-        most = max(most, int(lasting[-1]) if len(lasting) else 1)
+        beyond_s = spent_s[:0:-1].cumsum()[::-1]  # at a level of one or more, or above
+        most = max(most, int((beyond_s > moment * beyond_s[0]).sum()))
     return most
 
 

@@ -1,10 +1,10 @@
 """Least squares of relative errors, whose coefficients are never negative, with standard errors.
 
 The time y_i of cell i is modelled as sum_j x_ij b_j, b >= 0. Cells belong to groups (prefill and decode steps) that a
-model may fit differently well. So the cells of a group have the weight 1 / (sigma_g y_i)², where sigma_g² is the
-group's own residual variance RSS_g / (n_g - h_g), h_g being the sum of its leverages; weights and coefficients are
-computed in turn (feasible generalised least squares). Where a group is left with less than one degree of freedom, all
-groups have one spread.
+model may fit differently well. So the cells of a group have the weight 1 / (sigma_g y_i)², or that of what errors shall
+be relative to in place of y_i; sigma_g² is the group's own residual variance RSS_g / (n_g - h_g), h_g being the sum
+of its leverages; weights and coefficients are computed in turn (feasible generalised least squares). Where a group is
+left with less than one degree of freedom, all groups have one spread.
 
 The constrained minimum is that of Lawson and Hanson (1974, Solving Least Squares Problems, chapter 23). Standard errors
 are those of the columns that remain, (X'WX)^-1 s².
