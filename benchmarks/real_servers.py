@@ -1,10 +1,10 @@
 """Runs real servers whose latency the model has to predict, each in one process.
 
 `python real_servers.py sleep WORKERS MEAN_S SCV [FACTOR [SEED]]` answers after a lognormal sleep, at most WORKERS
-requests at once; the others wait in line. `python real_servers.py forest TREES [FACTOR [SEED]]` answers with the
-predictions of a scikit-learn forest, one request after the other, for a drawn number of rows each. FACTOR makes every
-service so many times as long. A server that starts again with the same SEED draws the same services. The first line on
-standard output is the address, on 127.0.0.1.
+requests at once; the others wait in line. `python real_servers.py svr POINTS [FACTOR [SEED]]` answers with the
+predictions of scikit-learn's support vectors, one request after the other, for a drawn number of rows each. FACTOR
+makes every service so many times as long. A server that starts again with the same SEED draws the same services. The
+first line on standard output is the address, on 127.0.0.1.
 """
 
 import asyncio
@@ -32,15 +32,17 @@ def sleeper(workers, mean_s, scv, factor=FACTOR, seed=SEED):
     return answer
 
 
-def forest(trees, factor=FACTOR, seed=SEED):
-    """A handler that predicts: it holds the process, so that there is one worker."""
-    from sklearn.ensemble import RandomForestRegressor
+def regression(points, factor=FACTOR, seed=SEED):
+    """A handler that predicts by support vectors: it holds the process, so that there is one worker.
+
+    It computes in a core's own cache. A forest of trees is bound by memory instead: on a shared machine it takes up to
+    twice as long after some milliseconds of idleness, as much as others have emptied the caches meanwhile.
+    """
+    from sklearn.svm import SVR
 
     random = np.random.default_rng(SEED)  # the model is always the same
-    x = random.normal(size=(2000, 20))
-    model = RandomForestRegressor(trees, max_depth=10, random_state=SEED, n_jobs=1).fit(
-        x, x[:, 0] + random.normal(size=2000)
-    )
+    x = random.normal(size=(points, 20))
+    model = SVR().fit(x, x[:, 0] + random.normal(size=points))
     random = np.random.default_rng(seed)
 
     async def answer(request):
@@ -76,8 +78,8 @@ async def main(kind, *numbers):
         workers, mean_s, scv, factor, seed, *_ = (*numbers, *DEFAULTS[len(numbers) - 3 :])
         handler = sleeper(int(workers), float(mean_s), float(scv), float(factor), int(seed))
     else:
-        trees, factor, seed, *_ = (*numbers, *DEFAULTS[len(numbers) - 1 :])
-        handler = forest(int(trees), float(factor), int(seed))
+        points, factor, seed, *_ = (*numbers, *DEFAULTS[len(numbers) - 1 :])
+        handler = regression(int(points), float(factor), int(seed))
     await serve(handler)
 
 

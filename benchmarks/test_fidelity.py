@@ -1,10 +1,10 @@
 """Predicts real servers under loads that they were not calibrated on, and prints what they then did beside it.
 
 Servers (real_servers.py, llama_server.py) have one core, the generator another. Each is calibrated at low load (the
-forest before each load and the language model before each round, since a shared processor changes its speed from minute
-to minute); then loads at several
-utilisations run in turn, each twice with the same schedule, and all of that in rounds. A row has the medians
-over the rounds: the errors of predicted quantiles, and how far the same load differs from itself when it runs again.
+regression before each load and the language model before each round, since a shared processor changes its speed from
+minute to minute); then loads at several utilisations run in turn, each twice with the same schedule, and all of that in
+rounds. A row has the medians over the rounds: the errors of predicted quantiles, and how far the same load differs from
+itself when it runs again.
 The goal is that an error is at most the greater of 15 % and that difference, and that no more than half of the rounds
 are called not right. A server that takes 1.1 times as long must be told from the one that was calibrated.
 
@@ -31,6 +31,7 @@ from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -48,7 +49,7 @@ GOAL = 0.15
 SHORT_GOAL = 0.5  # of a median of some seconds, on any machine
 QUANTILES = ("p50", "p95", "p99")
 SLEEP_S, WORKERS = 0.02, 4  # of the sleeping server
-TREES, FOREST_RATE = 20, 60.0  # of the forest; a low load, per second
+POINTS, LOW_RATE = 400, 100.0  # of the regression; a low load, per second
 SLOTS = 8  # of the language model's
 CORES = os.sched_getaffinity(0)
 MEASURES = ("latency", "first token")
@@ -72,9 +73,31 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(FOLDER) if FOLDER else tmp_path_factory.mktemp("fidelity")
 
 
+def keep_apart(pid: int, work: Callable[[], object]) -> None:
+    """Leave the last core to the thread that computes while some work is done; the others go to the first.
+
+    Threads that send tokens would have to wait for their turn beside one that always computes: the tokens of many steps
+    would come at once.
+    """
+
+    def ticks() -> dict[int, int]:  # of processor time, by thread; its name, in brackets, may hold spaces
+        stats = {int(task.name): (task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()}
+        return {tid: sum(map(int, stat.rpartition(")")[2].split()[11:13])) for tid, stat in stats.items()}
+
+    before = ticks()
+    work()
+    after = ticks()
+    computes = max(after, key=lambda tid: after[tid] - before.get(tid, 0))
+    for tid in after:
+        os.sched_setaffinity(tid, {max(CORES) if tid == computes else min(CORES)})
+
+
 @contextmanager
-def server(*command: object) -> Iterator[str]:
-    """Run a server on the last core, and give its address; it ends with its standard input."""
+def server(*command: object, ask: Callable[[str], object] | None = None) -> Iterator[str]:
+    """Run a server on the last core, and give its address; it ends with its standard input.
+
+    With `ask`, which makes it compute for a while, only the thread that computes has that core.
+    """
     process = subprocess.Popen(
         [sys.executable, *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -84,8 +107,8 @@ def server(*command: object) -> Iterator[str]:
         os.sched_setaffinity(process.pid, {max(CORES)})
         address = process.stdout.readline().strip()
         assert address, "the server has not started"
-        for task in Path(f"/proc/{process.pid}/task").iterdir():  # llama.cpp puts its threads elsewhere
-            os.sched_setaffinity(int(task.name), {max(CORES)})
+        if ask is not None:
+            keep_apart(process.pid, lambda: ask(address))
         yield address
     finally:
         process.stdin.close()
@@ -95,6 +118,26 @@ def server(*command: object) -> Iterator[str]:
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+@contextmanager
+def awake() -> Iterator[None]:
+    """Keep the servers' core from falling asleep, by a loop that gives way to everything else.
+
+    A virtual processor that halts gives its physical one away, and finds it cold or busy when it wakes: scikit-learn's
+    predictions took a sixth longer after 10 ms of sleep, and another time from second to second.
+    """
+
+    def last() -> None:
+        os.sched_setaffinity(0, {max(CORES)})
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+    loop = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=last)
+    try:
+        yield
+    finally:
+        loop.kill()
+        loop.wait()
 
 
 def mean_s_of(calibration: ss.Calibration) -> float:
@@ -229,67 +272,67 @@ def test_a_slower_sleeping_server(table: Table, kept: Path, n: int) -> None:
     assert prediction.verdict == "not right"
 
 
-def forest(seed: int, factor: float = 1.0) -> tuple[object, ...]:
+def regression(seed: int, factor: float = 1.0) -> tuple[object, ...]:
     """The command of a server that predicts."""
-    return HERE / "real_servers.py", "forest", TREES, factor, seed
+    return HERE / "real_servers.py", "svr", POINTS, factor, seed
 
 
-def test_a_forest_short(table: Table) -> None:
+def test_a_regression_short(table: Table) -> None:
     """Calibrate at a low load, predict at a utilisation of about 0.6."""
-    with server(*forest(1)) as url:
-        calibration = ss.calibrate(loaded(url, FOREST_RATE, SHORT_S, 1).measurement())
+    with awake(), server(*regression(1)) as url:
+        calibration = ss.calibrate(loaded(url, LOW_RATE, SHORT_S, 1).measurement())
         rate = 0.6 / mean_s_of(calibration)
         runs = [loaded(url, rate, SHORT_S, 2) for _ in range(2)]
     got = compared(calibration, *runs, ("latency",), workers=1)
-    table("forest, utilisation 0.6, short", f"predicted {got.errors['latency p50']:+.1%}", "")
+    table("regression, utilisation 0.6, short", f"predicted {got.errors['latency p50']:+.1%}", "")
     assert abs(got.errors["latency p50"]) < SHORT_GOAL
 
 
-def forest_runs(kept: Path, n: int, utilisation: float) -> list[ss.LoadRun]:
-    """The low load that a forest is calibrated on, another load, and the same again."""
+def regression_runs(kept: Path, n: int, utilisation: float) -> list[ss.LoadRun]:
+    """The low load that a regression is calibrated on, another load, and the same again."""
     seed = 100 * n + UTILISATIONS.index(utilisation)
 
     def measure() -> list[ss.LoadRun]:
-        with server(*forest(seed)) as url:
-            low = loaded(url, FOREST_RATE, 2.0 * SECONDS, seed)
+        with awake(), server(*regression(seed)) as url:
+            low = loaded(url, LOW_RATE, 2.0 * SECONDS, seed)
             rate = utilisation / mean_s_of(ss.calibrate(low.measurement()))
             return [low, *(loaded(url, rate, SECONDS, seed + 10) for _ in range(2))]
 
-    return runs_in(kept / "forest" / f"utilisation {utilisation}" / f"round {n}", measure)
+    return runs_in(kept / "regression" / f"utilisation {utilisation}" / f"round {n}", measure)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("utilisation", UTILISATIONS)
 @pytest.mark.parametrize("n", range(ROUNDS))
-def test_a_forest(table: Table, kept: Path, n: int, utilisation: float) -> None:
-    """A forest of scikit-learn's behind one process; each load is calibrated just before; the last round judges all.
+def test_a_regression(table: Table, kept: Path, n: int, utilisation: float) -> None:
+    """scikit-learn's support vectors in one process, calibrated just before each load; the last round judges all.
 
     A processor that virtual machines share is some per cent faster or slower from one minute to the next.
     """
-    assert len(forest_runs(kept, n, utilisation)) == 3
+    assert len(regression_runs(kept, n, utilisation)) == 3
     if n == ROUNDS - 1:
         rounds = []
         for i in range(ROUNDS):
-            low, *pair = forest_runs(kept, i, utilisation)
+            low, *pair = regression_runs(kept, i, utilisation)
             rounds.append(compared(ss.calibrate(low.measurement()), *pair, measures=("latency",), workers=1))
-        judge(table, f"forest, utilisation {utilisation}", rounds)
+        judge(table, f"regression, utilisation {utilisation}", rounds)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("n", range(ROUNDS))
-def test_a_slower_forest(table: Table, kept: Path, n: int) -> None:
+def test_a_slower_regression(table: Table, kept: Path, n: int) -> None:
     seed = 100 * n + 50
 
     def measure() -> list[ss.LoadRun]:
-        with server(*forest(seed)) as url:
-            low = loaded(url, FOREST_RATE, 2.0 * SECONDS, seed)
-        with server(*forest(seed + 1, SLOWER)) as url:
+        with awake(), server(*regression(seed)) as url:
+            low = loaded(url, LOW_RATE, 2.0 * SECONDS, seed)
+        with awake(), server(*regression(seed + 1, SLOWER)) as url:
             rate = AT / mean_s_of(ss.calibrate(low.measurement()))
             return [low, loaded(url, rate, 2.0 * SECONDS, seed + 10)]
 
-    low, run = runs_in(kept / "forest" / "slower" / f"round {n}", measure)
+    low, run = runs_in(kept / "regression" / "slower" / f"round {n}", measure)
     prediction = ss.predict(ss.calibrate(low.measurement()), run.measurement(), workers=1)
-    table(f"forest, {SLOWER} times as slow, round {n}", prediction.verdict, "must be: not right")
+    table(f"regression, {SLOWER} times as slow, round {n}", prediction.verdict, "must be: not right")
     assert prediction.verdict == "not right"
 
 
@@ -309,7 +352,7 @@ def calibrated_language_model(kept: Path, n: int) -> tuple[ss.Calibration, float
     ladder = Ladder(stage_s=SECONDS / 4.0, greatest=2 * SLOTS, mixed_s=1.5 * SECONDS)
 
     def measure() -> list[ss.LoadRun]:
-        with server(*command) as url:
+        with awake(), server(*command, ask=generate) as url:
             run = ss.load(url, characterise=ladder, **asks)
         if not run.verdict.is_valid:
             pytest.skip(" ".join(run.verdict.why))
@@ -326,7 +369,7 @@ def language_model_pair(kept: Path, n: int, utilisation: float) -> list[ss.LoadR
     seed = 100 * n + UTILISATIONS.index(utilisation)
 
     def measure() -> list[ss.LoadRun]:
-        with server(*command) as url:
+        with awake(), server(*command, ask=generate) as url:
             return [loaded(url, utilisation * best, 3.0 * SECONDS, seed, **asks) for _ in range(2)]
 
     return runs_in(kept / "language model" / f"{utilisation} of its best rate" / f"round {n}", measure)
@@ -346,6 +389,15 @@ def test_a_language_model(table: Table, kept: Path, n: int, utilisation: float) 
         judge(table, f"language model, {utilisation} of its best rate", rounds)
 
 
+def generate(url: str) -> None:
+    """Have a language model generate for a second or so."""
+    body = {"prompt": "a" * 64, "max_tokens": 400, "ignore_eos": True, "stream": False}
+    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    for _ in range(3):
+        with urlopen(request, timeout=60.0) as answer:
+            assert answer.read()
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody has now."""
     with socket.socket() as free:
@@ -355,12 +407,12 @@ def free_port() -> int:
 
 
 def completions(file: Path, n: int = 2000, seed: int = 5) -> Path:
-    """Write bodies of completions: prompts of 32 to 128 tokens (letters), answers of 16 to 64."""
+    """Write bodies of completions: prompts of 32 to 128 tokens (letters), answers of 8 to 32."""
     random = Random(seed)
     lines = (
         {
             "prompt": "".join(random.choices("abcdefghij", k=random.randint(32, 128))),
-            "max_tokens": random.randint(16, 64),
+            "max_tokens": random.randint(8, 32),
             **{"ignore_eos": True, "cache_prompt": False, "stream": True, "stream_options": {"include_usage": True}},
         }
         for _ in range(n)
