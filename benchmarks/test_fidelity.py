@@ -50,7 +50,7 @@ SHORT_GOAL = 0.5  # of a median of some seconds, on any machine
 QUANTILES = ("p50", "p95", "p99")
 SLEEP_S, WORKERS = 0.02, 4  # of the sleeping server
 POINTS, LOW_RATE = 400, 100.0  # of the regression; a low load, per second
-SLOTS = 8  # of the language model's
+SLOTS, ANSWERS = 8, 2_200  # of the language model's; of one of its loads, 22 of them beyond p99
 CORES = os.sched_getaffinity(0)
 MEASURES = ("latency", "first token")
 
@@ -370,7 +370,7 @@ def language_model_pair(kept: Path, n: int, utilisation: float) -> list[ss.LoadR
 
     def measure() -> list[ss.LoadRun]:
         with awake(), server(*command, ask=generate) as url:
-            return [loaded(url, utilisation * best, 3.0 * SECONDS, seed, **asks) for _ in range(2)]
+            return [loaded(url, utilisation * best, ANSWERS / (utilisation * best), seed, **asks) for _ in range(2)]
 
     return runs_in(kept / "language model" / f"{utilisation} of its best rate" / f"round {n}", measure)
 
@@ -407,12 +407,12 @@ def free_port() -> int:
 
 
 def completions(file: Path, n: int = 2000, seed: int = 5) -> Path:
-    """Write bodies of completions: prompts of 32 to 128 tokens (letters), answers of 8 to 32."""
+    """Write bodies of completions: prompts of 32 to 128 tokens (letters), answers of 4 to 16."""
     random = Random(seed)
     lines = (
         {
             "prompt": "".join(random.choices("abcdefghij", k=random.randint(32, 128))),
-            "max_tokens": random.randint(8, 32),
+            "max_tokens": random.randint(4, 16),
             **{"ignore_eos": True, "cache_prompt": False, "stream": True, "stream_options": {"include_usage": True}},
         }
         for _ in range(n)

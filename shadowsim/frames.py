@@ -36,7 +36,7 @@ class Column(NamedTuple):
 US_PER_S = 1e6  # latencies of windows are in microseconds, as CloudWatch's are
 COUNT, FLAG, REAL, TEXT = "int64", "Int64", "float64", "str"
 SCENARIO_FILE = "scenario.json"  # of a saved result, beside its frames
-LOAD_FILE = "load.json"  # of a saved load run, beside them
+LOAD_FILE, TOKENS_FILE = "load.json", "tokens.parquet"  # of a saved load run, beside them
 ROLES = ("source", "shadow")
 MOST_SECTIONS = 100  # of a run: groups of whole windows
 LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")
@@ -231,6 +231,12 @@ LOAD_REQUESTS = (
     Column("cause", TEXT, "", 'why it was not answered, in words; its status may also be dropped or cut; "" for none'),
     Column("stage", FLAG, "", "number of the stage that it belongs to"),
     Column("in_flight_limit", FLAG, "", "number of requests that its stage kept in flight"),
+)
+
+# A frame of its own, of load runs whose answers came as streams.
+LOAD_TOKENS = (
+    Column("request", COUNT, "", "number of the request"),
+    Column("token_s", REAL, "s", "when a token of its answer came, from the request's arrival"),
 )
 
 OPTIONAL = {

@@ -301,7 +301,7 @@ class Result:
         (folder / _ASSUMED).write_text(assumed + "\n", encoding="utf-8")
         for name in frames.SCHEMAS:
             getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
-        for name in (_ACTIONS, frames.LOAD_FILE):  # of an earlier run in this directory
+        for name in (_ACTIONS, frames.LOAD_FILE, frames.TOKENS_FILE):  # of an earlier run in this directory
             (folder / name).unlink(missing_ok=True)
         if len(self.actions):
             self.actions.to_parquet(folder / _ACTIONS, index=False)

@@ -22,7 +22,8 @@ from shadowsim.measuring.fifo_fit import MOST_REQUESTS, fit_fifo
 from shadowsim.measuring.fifo_starts import Answered, in_flight
 from shadowsim.measuring.logs.reading import measurement_of
 from shadowsim.measuring.measurement import Measurement, answered, sending_s
-from shadowsim.measuring.token_fit import COLUMNS, fit_tokens
+from shadowsim.measuring.token_fit import fit_tokens
+from shadowsim.measuring.token_log import COLUMNS
 from shadowsim.measuring.window_fit import describe_quantiles, fit_windows
 from shadowsim.quantities import integer
 from shadowsim.text import count, percent, time_text
@@ -49,7 +50,8 @@ def calibrate(
     measurements : Measurement or path
         A run's folder, or a table with a row per request and the columns `arrival_s` and `latency_s`; also `sent_s`,
         `status`, `instance`, ... as in `Measurement`. With `first_token_s`, `prompt_tokens` and `output_tokens` the
-        service is in tokens. A measurement may have windows or quantiles alone.
+        service is in tokens; best are runs of `load`, which have the times of all tokens. A measurement may have
+        windows or quantiles alone.
     reserve : float, optional
         The share of the run's time, at its end, that is left to `predict`.
     instances : int
@@ -102,7 +104,7 @@ def calibrate(
     if len(used) < len(served):
         notes.append(f"The first {count(len(used))} of {count(len(served))} answered requests were used.")
     if all(column in requests.columns and requests[column].notna().any() for column in COLUMNS):
-        model: FittedService = fit_tokens(requests[answered(requests)], seed)
+        model: FittedService = fit_tokens(requests[answered(requests)], seed, measurement.token_times)
     else:
         model = _model(used, measurement, seed)
     service = dict(model.service)

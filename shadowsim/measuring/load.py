@@ -475,7 +475,8 @@ def _measured(plan: LoadPlan, sent: Sequence[Sent]) -> LoadRun:
         "verdict": verdict.status,
         "why": list(verdict.why),
     }
-    return LoadRun(scenario, frames["windows"], frames["latency"], frames["requests"], about)
+    tokens = frames["tokens"] if len(frames["tokens"]) else None
+    return LoadRun(scenario, frames["windows"], frames["latency"], frames["requests"], about, tokens)
 
 
 def _followed(

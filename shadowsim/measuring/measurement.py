@@ -56,6 +56,9 @@ class Measurement:
         missing where the format does not tell), and of these what is known: `sent_s`, `first_byte_s`, `done_s` (s on
         the clock of `arrival_s`), `first_token_s` (s from `arrival_s`), `prompt_tokens`, `output_tokens`,
         `request_bytes`, `response_bytes`, `instance`, `inference_id`, `stage` (the number of a stage of constant load).
+    token_times : DataFrame or None
+        When tokens of streamed answers came: `row` (of `requests`) and `token_s` (s from its `arrival_s`), in order of
+        both.
     windows : DataFrame or None
         A row per period, with `time_s`, `period_s` and those columns of `frames.WINDOWS` that are known, and further
         percentiles of ModelLatency named as those. A report of totals is one period.
@@ -86,6 +89,7 @@ class Measurement:
 
     form: str
     requests: pd.DataFrame | None = field(default=None, repr=False)
+    token_times: pd.DataFrame | None = field(default=None, repr=False)
     windows: pd.DataFrame | None = field(default=None, repr=False)
     quantiles: Mapping[float, float] = field(default_factory=dict)
     started: datetime | None = None

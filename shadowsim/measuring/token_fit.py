@@ -10,17 +10,14 @@ between one first or last token of any sequence and the next are counted, as who
 requests whose steps then add up to o - 1, as they must. That is done again while more requests add up.
 
 A request that found nobody in flight adds before_s: its first token comes after before_s and one step with its own
-prompt. The coefficients are those of least squares, none below 0 (weighted_fit.py), of errors relative to the modelled
-times: relative to measured ones, those that chance made short would count for the most. A machine that stands still for
-a moment makes some times many times too long, and others too short, whose tokens then come at once. So an error beyond
-`_FAR` robust standard deviations of its group counts as one of that size (Huber, 1964, doi 10.1214/aoms/1177703732).
+prompt. Where the times of all tokens are known, neither is needed: each time between two tokens of a sequence is one
+step (token_steps.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,104 +26,27 @@ from shadowsim.arrays import Flags, Floats, Ints
 from shadowsim.errors import InputError
 from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z, resampled_rows
 from shadowsim.measuring.law_fit import quantile_table, rounded
-from shadowsim.measuring.measurement import sending_s
-from shadowsim.measuring.weighted_fit import Coefficients, fit_nonnegative
+from shadowsim.measuring.token_log import DECODE, FIRST, MAY_BE_NONE, StepCells, TokenLog, token_log
+from shadowsim.measuring.token_steps import seen_steps
+from shadowsim.measuring.weighted_fit import Coefficients
 from shadowsim.scenario.step_models import STEP_KEYS
 from shadowsim.text import count, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DECODE, FIRST = 0, 1  # groups of cells
 FEW = 30
-COLUMNS = ("prompt_tokens", "output_tokens", "first_token_s")
 _AT_ONCE = 0.25  # of a step: tokens that are no further apart came with one step
 _DRAWS, _BLOCKS = 60, 100
-_MAY_BE_NONE = ("per_prompt_s", "per_prefill_pair_s")  # terms that are left out where they tell nothing
-_NOTHING = 0.005  # of a time: what such a term must add at least
-_FAR, _PER_MAD = 2.5, 1.4826  # standard deviations; their number of median absolute deviations, if normal
-_REWEIGHTS, _SETTLED = 30, 1e-4
-_BUNCHED = 0.02  # of the median time between tokens: less is that of tokens which were kept back, and came at once
 _MOMENT = 0.001  # of the time in which anything ran: a last token that came late makes as many more for as short
 _COUNTED = 0.25  # share of requests whose steps add up
 _RECOUNTS = 3
+_SEEN = 0.5  # share of the answers of which all tokens were seen
 _STEP_TOKENS = 2048  # vLLM's default on small accelerators, and llama.cpp's n_batch
 _BLOCK = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenLog:
-    """Requests in tokens, in order of arrival, which is when they were sent; times in s, and the instance of each.
-
-    Of those that came at once, when their tokens were made is a guess: one after the other in the median time, up to
-    the last.
-    """
-
-    arrival_s: Floats
-    first_s: Floats
-    last_s: Floats
-    prompt: Floats
-    output: Floats
-    instance: Ints
-    at_once: Flags
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepCells:
-    """What was measured, and what each coefficient is multiplied by.
-
-    Attributes
-    ----------
-    measured_s : ndarray of float64, shape (n,)
-    columns : mapping of str to ndarray
-        Keys are `STEP_KEYS` and "before_s".
-    group : ndarray of int64, shape (n,)
-        DECODE or FIRST.
-    per_s : ndarray of float64, shape (n,)
-        What errors are relative to.
-    """
-
-    measured_s: Floats
-    columns: Mapping[str, Floats]
-    group: Ints
-    per_s: Floats
-
-    def rows(self, which: Ints) -> StepCells:
-        """Return some of the cells, which may be repeated."""
-        columns = {name: column[which] for name, column in self.columns.items()}
-        return StepCells(self.measured_s[which], columns, self.group[which], self.per_s[which])
-
-    def fit(self) -> Coefficients:
-        """Return the coefficients; a column that is 0 throughout has none."""
-        used = {name: column for name, column in self.columns.items() if column.any()}
-        fit = fit_nonnegative(used, self.measured_s, self.group, self.per_s)
-        for name in _MAY_BE_NONE:
-            value = fit.values.get(name, 0.0)
-            if name in used and not (
-                value > Z * fit.errors[name] and float((value * used[name] / self.per_s).max()) >= _NOTHING
-            ):
-                del used[name]
-                fit = fit_nonnegative(used, self.measured_s, self.group, self.per_s)
-        return fit
-
-    def settled(self) -> tuple[StepCells, Coefficients]:
-        """Return the cells as the robust fit takes them, and that fit, which misses what was measured."""
-        cells, fit = self, self.fit()
-        for _ in range(_REWEIGHTS):
-            before, modelled_s = fit.values, cells.measured_s * (1.0 + fit.misses)
-            error, far = self.measured_s / modelled_s - 1.0, np.empty(len(modelled_s))
-            for g in np.unique(self.group):
-                mine = self.group == g
-                far[mine] = max(_FAR * _PER_MAD * float(np.median(np.abs(error[mine]))), _NOTHING)
-            seen_s = modelled_s * (1.0 + np.clip(error, -far, far))
-            cells = replace(self, measured_s=seen_s, per_s=modelled_s)
-            fit = cells.fit()
-            if all(abs(fit.values.get(name, 0.0) - value) <= _SETTLED * value for name, value in before.items()):
-                break
-        return cells, replace(fit, misses=cells.measured_s * (1.0 + fit.misses) / self.measured_s - 1.0)
-
-
-def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
+def fit_tokens(requests: pd.DataFrame, seed: int = 0, token_times: pd.DataFrame | None = None) -> FittedService:
     """Return the service in tokens that requests show.
 
     Parameters
@@ -135,23 +55,25 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
         Answered requests with `arrival_s`, `latency_s` and `COLUMNS`, and `instance` where there are several.
     seed : int
         Of the bootstrap.
+    token_times : DataFrame, optional
+        When each token came, as `Measurement.token_times`; rows are labels of `requests`.
 
     Raises
     ------
     InputError
         When there are too few requests with two tokens or more.
     """
-    log = _log(requests)
+    log = token_log(requests, token_times)
     cells = step_cells(log)
     if int((cells.group == DECODE).sum()) < FEW:
         raise InputError("measurements", f"must have at least {FEW} requests with two output tokens or more")
-    (cells, fit), even, share = cells.settled(), cells, 0.0
-    for _ in range(_RECOUNTS):
-        counted = counted_cells(log, fit)
-        counted_share = float((counted.group == DECODE).sum() / (even.group == DECODE).sum())
-        if counted_share < max(_COUNTED, share):
-            break
-        (cells, fit), share = counted.settled(), counted_share
+    n_seen, n_decoding = len(np.unique(log.token_request)), int((cells.group == DECODE).sum())
+    if n_seen >= max(FEW, _SEEN * n_decoding):
+        firsts = cells.rows(np.flatnonzero(cells.group == FIRST))
+        cells, fit = StepCells.joined([seen_steps(log), firsts]).settled()
+        how = f"Each step between two tokens was seen, of {percent(n_seen / n_decoding, 0)} of the answers."
+    else:
+        cells, fit, how = _counted_steps(log, cells)
     has_first = bool((cells.group == FIRST).any())
     samples = _bootstrap(cells, np.random.default_rng(seed))
     step_s = float(np.median((log.last_s - log.first_s)[log.output > 1] / (log.output - 1.0)[log.output > 1]))
@@ -180,8 +102,7 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
         "Requests have first and last tokens: the service is a continuous batcher. "
         + "; ".join(f"{name} missed by {percent(float(m.mean()))} in the mean" for name, m in misses.items() if len(m))
         + ".",
-        f"Steps could be counted for {percent(float(share), 0)} of the requests"
-        + (", on which the fit rests." if share >= _COUNTED else ", too few: the fit takes tokens as evenly spaced."),
+        how,
         *(
             [f"All tokens of {count(n_at_once)} answers came at once: when they were made is a guess."]
             if (n_at_once := int(log.at_once.sum()))
@@ -200,27 +121,31 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0) -> FittedService:
     return FittedService(service(fit.values), 0.0, tuple(parameters), tuple(notes), draws)
 
 
+def _counted_steps(log: TokenLog, even: StepCells) -> tuple[StepCells, Coefficients, str]:
+    """Return the fit where only first and last tokens are known: cells, coefficients, and how steps were counted."""
+    (cells, fit), share = even.settled(), 0.0
+    for _ in range(_RECOUNTS):
+        counted = counted_cells(log, fit)
+        counted_share = float((counted.group == DECODE).sum() / (even.group == DECODE).sum())
+        if counted_share < max(_COUNTED, share):
+            break
+        (cells, fit), share = counted.settled(), counted_share
+    rests = "on which the fit rests" if share >= _COUNTED else "too few: the fit takes tokens as evenly spaced"
+    return cells, fit, f"Steps could be counted for {percent(share, 0)} of the requests, {rests}."
+
+
 def step_cells(log: TokenLog) -> StepCells:
     """Return the decoding of each request, and the first tokens of those that found nobody in flight."""
     parts: list[StepCells] = []
     for i in np.unique(log.instance):
         mine = log.instance == i
         parts += _cells_of_instance(*_own(log, mine))
-    return _joined(parts)
+    return StepCells.joined(parts)
 
 
 def _own(log: TokenLog, mine: Flags) -> tuple[Any, ...]:
     times = log.arrival_s[mine], log.first_s[mine], log.last_s[mine]
     return *times, log.prompt[mine], log.output[mine], log.at_once[mine]
-
-
-def _joined(parts: Sequence[StepCells]) -> StepCells:
-    return StepCells(
-        np.concatenate([part.measured_s for part in parts]),
-        {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
-        np.concatenate([part.group for part in parts]),
-        np.concatenate([part.per_s for part in parts]),
-    )
 
 
 def _cells_of_instance(
@@ -295,7 +220,7 @@ def counted_cells(log: TokenLog, fit: Coefficients) -> StepCells:
         mine = log.instance == i
         arrival, *after = _own(log, mine)
         parts += [_counted(fit.values, *after), _cells_of_instance(arrival, *after)[1]]
-    return _joined(parts)
+    return StepCells.joined(parts)
 
 
 def _counted(
@@ -399,27 +324,6 @@ def _most_at_once(begin: Floats, end: Floats, instance: Ints, moment: float = 0.
     return most
 
 
-def _log(requests: pd.DataFrame) -> TokenLog:
-    values = {c: requests[c].to_numpy(np.float64) for c in ("arrival_s", "latency_s", *COLUMNS)}
-    values["sent_s"] = sending_s(requests)
-    whole = np.all([np.isfinite(column) for column in values.values()], axis=0)
-    whole &= (values["output_tokens"] >= 1.0) & (values["first_token_s"] <= values["latency_s"])
-    rows = np.flatnonzero(whole)
-    rows = rows[np.argsort(values["sent_s"][rows], kind="stable")]
-    values = {c: column[rows] for c, column in values.items()}
-    instance = np.zeros(len(rows), np.int64)
-    if "instance" in requests.columns and requests["instance"].notna().all():
-        instance = np.unique(requests["instance"].to_numpy()[rows], return_inverse=True)[1].astype(np.int64)
-    sent, arrival, output = values["sent_s"], values["arrival_s"], values["output_tokens"]
-    first, last = arrival + values["first_token_s"], arrival + values["latency_s"]
-    apart_s = (last - first) / np.maximum(output - 1.0, 1.0)
-    several = output > 1.0
-    median_s = float(np.median(apart_s[several])) if several.any() else 0.0
-    at_once = several & (apart_s < _BUNCHED * median_s)
-    first = np.where(at_once, np.maximum(last - median_s * (output - 1.0), sent), first)
-    return TokenLog(sent, first, last, values["prompt_tokens"], output, instance, at_once)
-
-
 def _bootstrap(cells: StepCells, rng: np.random.Generator) -> list[dict[str, float]]:
     """Return coefficients of blocks of neighbouring cells, drawn again."""
     n = len(cells.measured_s)
@@ -430,7 +334,7 @@ def _parameter(name: str, key: str, fit: Coefficients, samples: Sequence[Mapping
     value = fit.values.get(key, 0.0)
     if key in fit.dependent:
         return FittedParameter(name, None, why_not=f"it cannot be told from {', '.join(fit.dependent[key])}")
-    if key not in fit.values and key in _MAY_BE_NONE:
+    if key not in fit.values and key in MAY_BE_NONE:
         return FittedParameter(name, 0.0)
     if key not in fit.values:
         return FittedParameter(name, None, why_not="nothing that it multiplies was measured")

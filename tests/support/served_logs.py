@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -90,13 +91,20 @@ def batch_log(
 STEP = {"base_s": 0.0012, "per_prefill_token_s": 0.00034, "per_sequence_s": 0.00066, "per_kv_token_s": 1e-6}
 
 
-def token_log(rate_per_s=8.0, n=1_500, seed=0, places=8, before_s=0.001, slower=1.0, per_prompt_s=0.0):
-    """Requests of a continuous batcher that reads a whole prompt in one step, by a loop over its steps."""
+def token_log(
+    rate_per_s=8.0, n=1_500, seed=0, places=8, before_s=0.001, slower=1.0, per_prompt_s=0.0, scv=0.0, sent_s=None
+):
+    """Requests of a continuous batcher that reads a whole prompt in one step, by a loop over its steps.
+
+    `scv` is that of the factors by which single steps are longer or shorter. With `sent_s` the time of each token is
+    seen, when it was sent: up to so much after the end of its step.
+    """
     rng = np.random.default_rng(seed)
+    chance = np.random.default_rng(seed + 1)
     arrival_s = np.cumsum(rng.exponential(1.0 / rate_per_s, n))
     prompt, output = rng.integers(32, 129, n), rng.integers(16, 65, n)
     first, last = np.empty(n), np.empty(n)
-    running, i, t = {}, 0, 0.0
+    running, tokens, i, t = {}, [], 0, 0.0
     while i < n or running:
         if not running:
             t = max(t, arrival_s[i] + before_s)
@@ -107,19 +115,29 @@ def token_log(rate_per_s=8.0, n=1_500, seed=0, places=8, before_s=0.001, slower=
             read += int(prompt[i])
             i += 1
         context = sum(int(prompt[r]) + running[r] for r in decoding)
-        t += slower * (
-            STEP["base_s"]
-            + STEP["per_prefill_token_s"] * read
-            + STEP["per_sequence_s"] * len(running)
-            + STEP["per_kv_token_s"] * context
-            + per_prompt_s * (len(running) - len(decoding))
+        t += (
+            slower
+            * (chance.gamma(1.0 / scv, scv) if scv else 1.0)
+            * (
+                STEP["base_s"]
+                + STEP["per_prefill_token_s"] * read
+                + STEP["per_sequence_s"] * len(running)
+                + STEP["per_kv_token_s"] * context
+                + per_prompt_s * (len(running) - len(decoding))
+            )
         )
         for r in list(running):
+            seen = t if sent_s is None else t + chance.uniform(0.0, sent_s)
+            tokens.append((r, seen - arrival_s[r]))
             running[r] += 1
             if running[r] == 1:
-                first[r] = t
+                first[r] = seen
             if running[r] == output[r]:
-                last[r] = t
+                last[r] = seen
                 del running[r]
     columns = {"first_token_s": first - arrival_s, "prompt_tokens": prompt, "output_tokens": output}
-    return measured(arrival_s, last - arrival_s, **columns)
+    log = measured(arrival_s, last - arrival_s, **columns)
+    if sent_s is None:
+        return log
+    times = pd.DataFrame(tokens, columns=["row", "token_s"]).sort_values(["row", "token_s"], ignore_index=True)
+    return replace(log, token_times=times)

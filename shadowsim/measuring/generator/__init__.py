@@ -2,7 +2,7 @@
 
 answer_streams  reads streamed answers: first tokens, and how many there were
 bodies          reads or draws the bodies of requests
-load_frames     builds the three frames of a load run
+load_frames     lays out the rows of a load run as frames
 load_processes  runs a load job in one or several processes
 load_records    keeps a row per request of a load run
 load_run        holds, saves and reads what a load run measured

@@ -1,4 +1,4 @@
-"""Reads streamed answers as they arrive: when the first token came, and how many there were.
+"""Reads streamed answers as they arrive: when each token came, and how many there were.
 
 A stream of server-sent events has lines `data: {...}`, as OpenAI's API and most servers of language models send them.
 An event counts as a token if it carries text; the `usage` that a server may send last replaces the count. The stream of
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from array import array
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -32,6 +33,8 @@ class StreamReader(Protocol):
     ----------
     first_token : float
         Moment of the first token; NaN before it.
+    token_times : array of float
+        Moments of all tokens; where several came at one moment, as often as they were events.
     output_tokens, prompt_tokens : int
         -1 if unknown.
     error : str
@@ -39,6 +42,7 @@ class StreamReader(Protocol):
     """
 
     first_token: float
+    token_times: array[float]
     output_tokens: int
     prompt_tokens: int
     error: str
@@ -68,6 +72,7 @@ class EventLines:
 
     def __init__(self, bare: bool = False, most_line_bytes: int = MOST_LINE_BYTES):
         self.first_token, self.output_tokens, self.prompt_tokens, self.error = math.nan, 0, -1, ""
+        self.token_times = array("d")
         self._rest, self._bare, self._usage = b"", bare, -1
         self._last = self.last_token = math.nan
         self._most_line_bytes = most_line_bytes
@@ -116,6 +121,7 @@ class EventLines:
         if not self.output_tokens:
             self.first_token = now
         self.last_token = now
+        self.token_times.append(now)
         self.output_tokens += 1
 
     def _note_usage(self, usage: Any) -> None:
@@ -129,6 +135,7 @@ class EventStreamFrames:
 
     def __init__(self) -> None:
         self.first_token, self.output_tokens, self.prompt_tokens, self.error = math.nan, 0, -1, ""
+        self.token_times = array("d")
         self._buffer, self._n_parts = EventStreamBuffer(), 0
         self._lines: EventLines | None = None
 
@@ -156,6 +163,7 @@ class EventStreamFrames:
             self.error = self.error or self._lines.error
             if self._lines.output_tokens:
                 self.output_tokens, self.first_token = self._lines.output_tokens, self._lines.first_token
+                self.token_times = self._lines.token_times
 
     def _read(self, payload: bytes, now: float) -> None:
         if not self._n_parts:
@@ -166,6 +174,7 @@ class EventStreamFrames:
             elif start.startswith(b"{"):
                 self._lines = EventLines(bare=True)
         self._n_parts += 1
+        self.token_times.append(now)
         self.output_tokens = self._n_parts
         if self._lines is not None:
             self._lines.feed(payload, now)
@@ -176,6 +185,7 @@ class WholeAnswer:
 
     def __init__(self) -> None:
         self.first_token, self.output_tokens, self.prompt_tokens, self.error = math.nan, -1, -1, ""
+        self.token_times = array("d")
         self._parts: list[bytes] = []
         self._size = 0
 

@@ -1,4 +1,4 @@
-"""Builds the three frames of a load run from its rows: windows, latency and requests.
+"""Lays out the rows of a load run as frames: windows, latency, requests, and tokens of streams.
 
 A load run sees one service from outside. Its requests have the source's variant and role, no wait and no service time,
 and the instance 0, since nobody says which one answered. Latency counts from the planned time to the last byte, or to
@@ -16,6 +16,7 @@ from shadowsim.frames import (
     FIRST_TOKEN,
     LATENCY_MEASURE,
     LOAD_REQUESTS,
+    LOAD_TOKENS,
     LOAD_WINDOWS,
     LOST_CAUSES,
     MOST_SECTIONS,
@@ -74,6 +75,7 @@ def load_frames(scenario: Scenario, table: RecordTable, id_prefix: str = "") -> 
         "windows": _windows(scenario, requests, table, window, measures),
         "latency": _latency(scenario, window, measures),
         "requests": requests,
+        "tokens": _tokens(table),
     }
 
 
@@ -118,6 +120,14 @@ def _requests(scenario: Scenario, table: RecordTable, id_prefix: str, in_tokens:
         }
         schema += TOKEN_REQUESTS
     return build(schema + LOAD_REQUESTS, columns)
+
+
+def _tokens(table: RecordTable) -> pd.DataFrame:
+    order = np.lexsort((table.token_time, table.token_number))
+    number, time = table.token_number[order], table.token_time[order]
+    by_number = np.argsort(table["number"], kind="stable")
+    rows = by_number[np.searchsorted(table["number"][by_number], number)]
+    return build(LOAD_TOKENS, {"request": number, "token_s": time - table["planned"][rows]})
 
 
 def _windows(

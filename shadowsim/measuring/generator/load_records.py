@@ -1,6 +1,7 @@
 """Keeps a row per request of a load run, and counts for the line that shows a run while it lasts.
 
-A row takes some hundred bytes, in plain arrays. Times are seconds on the run's clock: 0 is its start.
+A row takes some hundred bytes, in plain arrays, and 16 for each token of a streamed answer. Times are seconds on the
+run's clock: 0 is its start.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _COLUMNS = {  # type codes of arrays
     "cause": "h", "request_bytes": "q", "response_bytes": "q", "prompt_tokens": "i", "output_tokens": "i",
     "stage": "i", "limit": "i", "held": "b", "lag": "d",
 }  # fmt: skip
+MOST_TOKENS = 4_000_000  # whose times are kept: 64 MB
 _MOST_CAUSES = 2_000  # of texts: HTTP statuses, and words for what went wrong with a connection
 _OTHER = "other"
 
@@ -51,11 +53,15 @@ class LoadRecords:
     lag : array of float
         How late the generator sent it, or came to it if it did not send it or had to hold it back; NaN in a closed
         loop, which has no plan.
+    token_number, token_time : array of int, array of float
+        The request and the moment of each token of a streamed answer, in order of their ends; of the answers after
+        `MOST_TOKENS` there are none.
     causes : list of str
         What kept requests from a good answer, in words.
     """
 
     def __init__(self) -> None:
+        self.token_number, self.token_time = array("q"), array("d")
         self._columns: dict[str, array[Any]] = {name: array(code) for name, code in _COLUMNS.items()}
         self.causes: list[str] = []
         self.number, self.planned, self.sent = (self._columns[n] for n in ("number", "planned", "sent"))
@@ -87,6 +93,12 @@ class LoadRecords:
         self.lag.append(lag_s)
         return len(self.status) - 1
 
+    def keep_tokens(self, row: int, times: array[float]) -> None:
+        """Keep when the tokens of an answer came."""
+        if len(self.token_time) + len(times) <= MOST_TOKENS:
+            self.token_number.extend([self.number[row]] * len(times))
+            self.token_time.extend(times)
+
     def fail(self, row: int, status: int, cause: str) -> None:
         """Say how a request ended, and why."""
         self.status[row] = status
@@ -99,15 +111,22 @@ class LoadRecords:
 
     def table(self) -> RecordTable:
         """Return the rows as arrays."""
-        return RecordTable({name: np.array(column) for name, column in self._columns.items()}, tuple(self.causes))
+        return RecordTable(
+            {name: np.array(column) for name, column in self._columns.items()},
+            tuple(self.causes),
+            np.array(self.token_number, np.int64),
+            np.array(self.token_time, np.float64),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordTable:
-    """Rows of `LoadRecords` as arrays by name, and the causes that `cause` indexes."""
+    """Rows of `LoadRecords` as arrays by name, the causes that `cause` indexes, and the times of tokens."""
 
     columns: dict[str, Floats | Ints]
     causes: tuple[str, ...]
+    token_number: Ints
+    token_time: Floats
 
     def __len__(self) -> int:
         return int(self.columns["number"].size)
@@ -125,7 +144,12 @@ def merged(tables: list[RecordTable]) -> RecordTable:
         parts.append(table.columns | {"cause": to[table["cause"]]})  # -1 indexes the last: none stays none
     joined = {name: np.concatenate([part[name] for part in parts]) for name in _COLUMNS}
     order = np.argsort(joined["number"], kind="stable")
-    return RecordTable({name: values[order] for name, values in joined.items()}, tuple(causes))
+    return RecordTable(
+        {name: values[order] for name, values in joined.items()},
+        tuple(causes),
+        np.concatenate([table.token_number for table in tables]),
+        np.concatenate([table.token_time for table in tables]),
+    )
 
 
 @dataclass(slots=True)

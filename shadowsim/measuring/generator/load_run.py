@@ -1,6 +1,7 @@
 """Holds what a load run measured: frames and scenario, how it was sent, the verdict on the generator.
 
-A saved run is a directory with the files of `Result.save` and `load.json`. Its figures count every request from its
+A saved run is a directory with the files of `Result.save`, `load.json`, and `tokens.parquet` where answers came as
+streams. Its figures count every request from its
 planned time, and take them one by one, without buckets.
 """
 
@@ -58,6 +59,9 @@ class LoadRun:
         All rows are the source's.
     about : mapping
         `load.json`: target, limits, what was asked and achieved, stages, causes of failures, and the verdict.
+    tokens : DataFrame or None
+        Of the schema `frames.LOAD_TOKENS`: when each token of the streamed answers came, of the first four million;
+        None without streams.
 
     Examples
     --------
@@ -72,6 +76,7 @@ class LoadRun:
     latency: pd.DataFrame = field(repr=False)
     requests: pd.DataFrame = field(repr=False)
     about: Mapping[str, Any] = field(repr=False)
+    tokens: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> GeneratorVerdict:
@@ -220,18 +225,32 @@ class LoadRun:
         # a time-out is no answer: its time is only a bound
         part["latency_s"] = part["latency_s"].where(part["status"] != "timed_out")
         part = part.drop(columns=[n for n in ("stage", "in_flight_limit") if part[n].isna().all()])
-        part = part.sort_values("arrival_s", kind="stable", ignore_index=True)
+        part = part.sort_values("arrival_s", kind="stable")
+        token_times = None if self.tokens is None else self._token_times(self.requests.loc[part.index, "request"])
+        part = part.reset_index(drop=True)
         lacks = _LACKS
         if not self.verdict.is_valid:
             lacks += (f"The run is {self.verdict.status}: {' '.join(self.verdict.why)}",)
         started = datetime.fromisoformat(str(self.about["started"]))
-        return Measurement(FORM, requests=part, started=started, open_loop=self.open_loop, lacks=lacks)
+        return Measurement(
+            FORM, requests=part, token_times=token_times, started=started, open_loop=self.open_loop, lacks=lacks
+        )
+
+    def _token_times(self, numbers: pd.Series[int]) -> pd.DataFrame:
+        """Return the times of tokens by row of some requests; those of other requests are left out."""
+        assert self.tokens is not None
+        row = pd.Series(np.arange(len(numbers)), index=numbers.to_numpy()).reindex(self.tokens["request"]).to_numpy()
+        known = ~np.isnan(row)
+        table = pd.DataFrame({"row": row[known].astype(np.int64), "token_s": self.tokens["token_s"].to_numpy()[known]})
+        return table.sort_values(["row", "token_s"], kind="stable", ignore_index=True)
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write load.json, scenario.json and one Parquet file per frame into a directory, which is made if missing."""
         folder = Result(self.scenario, self.windows, self.latency, self.requests).save(directory)
         text = json.dumps(self.about, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / frames.LOAD_FILE).write_text(text + "\n", encoding="utf-8")
+        if self.tokens is not None:
+            self.tokens.to_parquet(folder / frames.TOKENS_FILE, index=False)
         return folder
 
     @classmethod
@@ -251,7 +270,9 @@ class LoadRun:
         if missing:
             raise InputError(str(folder / frames.LOAD_FILE), f"lacks {', '.join(missing)}")
         result = Result.load(folder)
-        return cls(result.scenario, result.windows, result.latency, result.requests, about)
+        file = folder / frames.TOKENS_FILE
+        tokens = frames.read(file, frames.LOAD_TOKENS) if file.exists() else None
+        return cls(result.scenario, result.windows, result.latency, result.requests, about, tokens)
 
     def report(self, path: str | os.PathLike[str] = PAGE_IN_RUN) -> Path:
         """Write the run as one self-contained HTML page, and return its path."""

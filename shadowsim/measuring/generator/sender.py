@@ -520,6 +520,7 @@ class Generator:
             reader.close()
             records.first_token[row] = reader.first_token
             records.output_tokens[row], records.prompt_tokens[row] = reader.output_tokens, reader.prompt_tokens
+            records.keep_tokens(row, reader.token_times)
             if reader.error:
                 records.fail(row, ERROR_5XX, reader.error)
                 return

@@ -1,6 +1,7 @@
 """Frames of load runs: schemas, latencies from planned times, every request counted, exact buckets, tokens."""
 
 import math
+from array import array
 
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ def rows(n=900, tokens=False):
             if tokens:
                 records.first_token[row] = planned + 0.0025
                 records.output_tokens[row] = number % 4
+                records.keep_tokens(row, array("d", [planned + 0.0025 + 1e-5 * k for k in range(number % 4)]))
     return records.table()
 
 
@@ -57,6 +59,8 @@ def scenario():
 def test_frames_have_the_schemas_and_can_be_read_back(scenario, tmp_path):
     for tokens in (False, True):
         for name, frame in load_frames(scenario, rows(tokens=tokens), "load-").items():
+            if name == "tokens":
+                continue  # written by the run itself
             schema = {c.name: c.dtype for c in frames.SCHEMAS[name] + frames.OPTIONAL[name]}
             assert {str(column): str(frame[column].dtype) for column in frame} == {c: schema[c] for c in frame}
             frame.to_parquet(tmp_path / name)
@@ -120,18 +124,26 @@ def test_tokens_have_their_own_times(scenario):
     measured = frames.quantile(made["latency"], 0.5, frames.PER_TOKEN).iloc[0]
     assert measured == pytest.approx(exact[math.ceil(0.5 * exact.size) - 1], rel=0.02)
     assert windows["output_tokens"].sum() == requests["output_tokens"].fillna(0).sum()
+    tokens = made["tokens"]
+    assert tokens.groupby("request").size().to_dict() == {
+        int(r): int(n) for r, n in zip(requests["request"], requests["output_tokens"].fillna(0), strict=True) if n
+    }
+    assert np.allclose(tokens["token_s"], 0.0025 + 1e-5 * tokens.groupby("request").cumcount())
 
 
 def test_rows_of_processes_are_put_together_exactly(scenario):
-    table = rows()
+    table = rows(tokens=True)
     halves = []
     for start in (1, 0):
         part, names = {name: values[start::2] for name, values in table.columns.items()}, table.causes[::-1]
         to = np.array([names.index(cause) for cause in table.causes] + [-1])
-        halves.append(type(table)(part | {"cause": to[part["cause"]]}, names))
+        mine = np.isin(table.token_number, part["number"])
+        tokens = table.token_number[mine], table.token_time[mine]
+        halves.append(type(table)(part | {"cause": to[part["cause"]]}, names, *tokens))
     both = merged(halves)
-    a, b = (load_frames(scenario, t)["requests"] for t in (table, both))
-    assert a.equals(b)
+    a, b = (load_frames(scenario, t) for t in (table, both))
+    assert a["requests"].equals(b["requests"])
+    assert a["tokens"].equals(b["tokens"])
 
 
 def test_a_run_without_requests_has_frames(scenario):
