@@ -91,16 +91,18 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0, token_times: pd.DataFrame 
         *(_parameter(f"tokens.step.{key}", key, fit, samples) for key in STEP_KEYS),
         _before_parameter(fit, samples, has_first),
         _sequences_parameter(room["max_sequences"], known, most_flying),
-        FittedParameter("tokens.max_step_tokens", None, why_not="steps are not seen one by one; taken as enough"),
+        FittedParameter(
+            "tokens.max_step_tokens", None, why_not="a log does not show what limits a step; taken as enough"
+        ),
         FittedParameter("tokens.kv_tokens", None, why_not="a log does not show the cache; taken as enough for all"),
     ]
-    misses = {
-        name: np.abs(fit.misses[cells.group == group])
-        for name, group in (("decoding", DECODE), ("first tokens", FIRST))
-    }
+    off = np.abs(1.0 / (1.0 + fit.misses) - 1.0)  # of measured times from modelled ones
+    apart = {name: off[cells.group == group] for name, group in (("decoding", DECODE), ("first tokens", FIRST))}
     notes = [
         "Requests have first and last tokens: the service is a continuous batcher. "
-        + "; ".join(f"{name} missed by {percent(float(m.mean()))} in the mean" for name, m in misses.items() if len(m))
+        + "; ".join(
+            f"times of {name} are {percent(float(x.mean()))} off in the mean" for name, x in apart.items() if len(x)
+        )
         + ".",
         how,
         *(
