@@ -1,17 +1,26 @@
 """Tests that no answer, no error and no work grows with the input."""
 
+import asyncio
 import json
 import re
+from random import Random
 from time import thread_time
 
 import pytest
 from rehearsed_account import experiment, new_account
+from served import endpoint, served
 from serving import serving
 
 from shadowsim.errors import ShadowsimError, ValidationError
 from shadowsim.server import app
 from shadowsim.server.control.actions import handle
+from shadowsim.server.data_plane.captures import CaptureWriter
+from shadowsim.server.data_plane.counts import Series
+from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.http.signatures import SignedRequest, Verifier
+from shadowsim.server.metrics import cloudwatch
+from shadowsim.server.metrics.cloudwatch_wire import json_pieces
+from shadowsim.server.metrics.prometheus import prometheus_slices
 
 MOST_S, MOST_ANSWER_BYTES = 0.02, 64 * 2**10
 N_BYTES = 1_800_000
@@ -49,6 +58,91 @@ def test_a_long_request_is_refused_in_a_bounded_time(action, body):
         assert len(answer.body) < MOST_ANSWER_BYTES
         assert answer.status == 400
     assert min(took_s) < MOST_S
+
+
+class RoundLoop(asyncio.SelectorEventLoop):
+    """Measures the longest of its rounds, in the processor's time of its thread."""
+
+    longest_s = 0.0
+
+    def _run_once(self):
+        began_s = thread_time()
+        super()._run_once()
+        self.longest_s = max(self.longest_s, thread_time() - began_s)
+
+
+def longest_round(ask):
+    """Return the longest round of the loop while something is asked, the least of two tries."""
+    longest_s = []
+    for _ in range(2):
+        loop = RoundLoop()
+        with asyncio.Runner(loop_factory=lambda loop=loop: loop) as runner:
+            runner.run(ask())
+        longest_s.append(loop.longest_s)
+    return min(longest_s)
+
+
+def busy_month():
+    """Return endpoints: one has served with many latencies in each minute of a month, one has had many variants."""
+    random, series = Random(1), Series()
+    for _ in range(500):
+        series.add(served(0.0, random.lognormvariate(-4.0, 0.5)))
+    series.periods = dict.fromkeys(range(43_200), series.periods[0])
+    live = endpoint("busy")
+    live.series["v"] = series
+    others = {name: endpoint(name) for name in (f"e-{i}" for i in range(1500))}
+    for other in others.values():
+        other.series |= {name: Series() for name in "abcd"}
+        other.shadows.add("b")
+    others["e-7"].series |= {f"v-{i}": Series() for i in range(300)}
+    return {"busy": live, **others}
+
+
+def of_busy(metric):
+    dimensions = [{"Name": "EndpointName", "Value": "busy"}, {"Name": "VariantName", "Value": "v"}]
+    return {"Namespace": "AWS/SageMaker", "MetricName": metric, "Dimensions": dimensions}
+
+
+def queries(*expressions):
+    stat = {"Metric": of_busy("Invocations"), "Period": 60, "Stat": "Sum"}
+    asked = [{"Id": f"x{i}", "Expression": text} for i, text in enumerate(expressions)]
+    return [{"Id": "m", "MetricStat": stat}, *asked]
+
+
+HOURS, MONTH, YEAR = ({"StartTime": 0, "EndTime": 3600 * hours} for hours in (2, 720, 8760))
+PERCENTILES = [f"p{i}" for i in range(50)]
+LARGE = {
+    "metrics": ("ListMetrics", {}),
+    "percentiles": (
+        "GetMetricStatistics",
+        {**HOURS, **of_busy("ModelLatency"), "Period": 60, "ExtendedStatistics": PERCENTILES},
+    ),
+    "a month": ("GetMetricData", {**MONTH, "MetricDataQueries": queries("FILL(m, 0)")}),
+    "an array": ("GetMetricData", {**YEAR, "MetricDataQueries": queries("[m, m]", "SUM(x0)")}),
+    "long expressions": ("GetMetricData", {**HOURS, "MetricDataQueries": queries(*["+".join(["m"] * 1000)] * 20)}),
+}
+
+
+@pytest.mark.parametrize(("action", "body"), LARGE.values(), ids=LARGE)
+def test_cloudwatch_leaves_the_loop_to_others(action, body):
+    endpoints = busy_month()
+
+    async def ask():
+        result = await cloudwatch.handle(action, body, endpoints, 1e9)
+        async for _ in app._in_turns(json_pieces(result)):
+            pass
+
+    assert longest_round(ask) < MOST_S
+
+
+def test_prometheus_leaves_the_loop_to_others():
+    endpoints = busy_month()
+
+    async def ask():
+        async for _ in app._in_turns(prometheus_slices(endpoints, CaptureWriter(None, Random(1)), LoopClock())):
+            pass
+
+    assert longest_round(ask) < MOST_S
 
 
 def test_aws_s_limit_decides_before_members_are_looked_at():

@@ -10,6 +10,7 @@ import numpy as np
 from serving import Container, Loop, answer
 
 from shadowsim.measuring.generator.bodies import Bodies
+from shadowsim.measuring.generator.load_records import STATUSES
 from shadowsim.measuring.generator.sender import Control, Generator, LoadJob
 from shadowsim.measuring.generator.targets import HTTP, Target
 
@@ -93,3 +94,14 @@ def frame(payload, **headers):
 
 def part(payload):
     return frame(payload, message_type="event", event_type="PayloadPart")
+
+
+def causes(table):
+    """Return how often each pair of status and cause came."""
+    names = ["", *table.causes]
+    pairs = zip(table["status"].tolist(), table["cause"].tolist(), strict=True)
+    counts: dict[tuple[str, str], int] = {}
+    for status, cause in pairs:
+        key = STATUSES[status], names[cause + 1]
+        counts[key] = counts.get(key, 0) + 1
+    return counts

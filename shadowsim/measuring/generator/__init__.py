@@ -2,6 +2,7 @@
 
 answer_streams  reads streamed answers: first tokens, and how many there were
 bodies          reads or draws the bodies of requests
+failures        says why a request failed
 load_frames     lays out the rows of a load run as frames
 load_processes  runs a load job in one or several processes
 load_records    keeps a row per request of a load run

@@ -18,14 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import io
-import json
 import math
-import ssl
 from asyncio import CancelledError, Event, Queue, Task
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -39,17 +36,15 @@ from yarl import URL
 
 from shadowsim.arrays import Floats, Ints
 from shadowsim.measuring.generator.bodies import Bodies
+from shadowsim.measuring.generator.failures import failure_of, model_failure, refusal
 from shadowsim.measuring.generator.load_records import (
     ANSWERED,
-    BROKEN,
     CAP,
     CUT,
     DROPPED,
     ERROR_4XX,
     ERROR_5XX,
-    FAILED,
     LATE,
-    NO_SOCKET,
     TIMED_OUT,
     UNAVAILABLE,
     UNFINISHED,
@@ -69,8 +64,6 @@ HELD_S = 0.005  # by the ceiling of the rate; less is the event loop's own delay
 _AHEAD, _AHEAD_S = 64, 30.0  # requests that are made ahead of their time, and the greatest age of their signatures
 _LARGE_BYTES = 2**20 - 1  # above which aiohttp wants bodies as files
 _MOST_ERROR_BYTES = 2**16  # of an answer, in which the model's own status, or a message, is looked for
-_MOST_MESSAGE = 200  # characters of it that are told
-_OURS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
 _UNSENT = ("User-Agent", "Accept-Encoding", "Content-Type")  # headers that aiohttp would add
 _MODEL_ERROR = 424
 _IS_USED_AGAIN = "is used again"
@@ -583,57 +576,6 @@ async def _note_reuse(session: aiohttp.ClientSession, context: Any, _: aiohttp.T
 
 async def _all_of(tasks: set[Task[None]]) -> None:
     await asyncio.wait(tasks)
-
-
-def model_failure(body: bytes) -> tuple[int, str]:
-    """Return status and cause of a ModelError, which holds the status of the model's own answer; 0 for a time-out."""
-    try:
-        answer = json.loads(body)
-        status = answer.get("OriginalStatusCode") if isinstance(answer, Mapping) else None
-    except ValueError:
-        status = None
-    if status == 0:
-        return TIMED_OUT, "model timed out (ModelError)"
-    if isinstance(status, int) and 400 <= status < 500:
-        return ERROR_4XX, f"model answered {status} (ModelError)"
-    return ERROR_5XX, f"model answered {status} (ModelError)" if isinstance(status, int) else "HTTP 424"
-
-
-def refusal(status: int, body: bytes) -> str:
-    """Return the cause of an answer with an error status: "HTTP 400", with SageMaker's message where there is one."""
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        answer = None
-    message = (answer.get("message") or answer.get("Message")) if isinstance(answer, Mapping) else None
-    return (
-        f"HTTP {status}: {' '.join(message.split())[:_MOST_MESSAGE]}" if isinstance(message, str) else f"HTTP {status}"
-    )
-
-
-def failure_of(error: Exception) -> tuple[int, str]:
-    """Return status and cause of a request that ended with an exception."""
-    system = error if isinstance(error, OSError) else error.__cause__
-    code = system.errno if isinstance(system, OSError) else None
-    if code in _OURS:
-        return DROPPED, f"{NO_SOCKET} ({errno.errorcode[code]})"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return UNAVAILABLE, "host not found"
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return UNAVAILABLE, "TLS failed"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        if code == errno.ECONNREFUSED:
-            return UNAVAILABLE, "connection refused"
-        return UNAVAILABLE, f"cannot connect ({errno.errorcode.get(code or 0, 'unknown')})"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return FAILED, "connection closed without an answer"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return BROKEN, "answer cut short"
-    if isinstance(error, ConnectionError | aiohttp.ClientOSError):
-        return FAILED, "connection reset"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return BROKEN, "no HTTP answer"
-    return FAILED, type(error).__name__
 
 
 def waited_for_core_s() -> float:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from heapq import nlargest, nsmallest
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
@@ -84,20 +85,20 @@ def page(
     attribute = {"CreationTime": "created_s", "Status": status}.get(order, "")
     question = [action, {name: value for name, value in sorted(body.items()) if name not in _PAGE_MEMBERS}]
     matching = _matching(list(records), body, modified, status)
+    if descending:
+        matching.reverse()  # the page of a list by time is found at once then, and all others are only compared with it
     names = map(_NAME, matching)
     values = map(attrgetter(attribute), matching) if attribute else repeat("")
-    places = list(zip(values, names, matching, strict=False))  # names are unique, so records are not compared
+    # names are unique, so records are not compared
+    places: Iterator[tuple[Any, str, _Listed]] = zip(values, names, matching, strict=False)
     if body.get("NextToken"):
-        value, name = _open_token(body["NextToken"], question, key)
-        if descending:
-            places = [place for place in places if place[0] < value or (place[0] == value and place[1] < name)]
-        else:
-            places = [place for place in places if place[0] > value or (place[0] == value and place[1] > name)]
-    places.sort(reverse=descending)
+        after = _open_token(body["NextToken"], question, key)
+        places = (place for place in places if (place[:2] < after if descending else place[:2] > after))
     size = body.get("MaxResults", per_page)
-    answer: dict[str, Any] = {"Items": [summary(record) for _, _, record in places[:size]]}
-    if len(places) > size:
-        answer["NextToken"] = _seal_token(places[size - 1][:2], question, key)
+    first = (nlargest if descending else nsmallest)(size + 1, places)
+    answer: dict[str, Any] = {"Items": [summary(record) for _, _, record in first[:size]]}
+    if len(first) > size:
+        answer["NextToken"] = _seal_token(first[size - 1][:2], question, key)
     return answer
 
 

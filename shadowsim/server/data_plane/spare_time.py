@@ -9,7 +9,8 @@ costs the least, until there is a round with nothing else to do. The wait is mea
 which counts as ROUND_S at most. So one long round sheds nothing: that of a garbage collection, of an import, or of a
 machine that does other work.
 
-Long work that is done piece by piece would keep the loop from ever being idle. Between its pieces it rests (`rest`).
+Long work that is done piece by piece would keep the loop from ever being idle. Between its pieces it rests (`rest`), or
+if these are shorter than a rest, after some of them (`Turns`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import thread_time
 from typing import NamedTuple
 
 AT_ONCE = 4  # copies: a millisecond or two of the loop's time, for which a caller may have to wait
 ROUND_S = 0.01
 REST_S = 0.001  # the least that the loop's timers tell apart
+TURN_S = 0.002  # of the processor's time
 _STEP_S = 0.005
 
 
@@ -86,3 +89,16 @@ class SpareTime:
 async def rest() -> None:
     """Let other work have the loop, copies as well, between two pieces of long work."""
     await asyncio.sleep(REST_S)
+
+
+class Turns:
+    """The turns of long work that is done in short pieces: it rests whenever one has taken TURN_S."""
+
+    def __init__(self) -> None:
+        self._end_s = thread_time() + TURN_S
+
+    async def pause(self) -> None:
+        """Rest if the turn is over; to be awaited after each piece."""
+        if thread_time() >= self._end_s:
+            await rest()
+            self._end_s = thread_time() + TURN_S

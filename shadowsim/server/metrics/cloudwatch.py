@@ -12,6 +12,7 @@ from typing import Any
 
 from shadowsim.errors import UnknownOperationError, shown
 from shadowsim.server.data_plane.live import LiveEndpoint
+from shadowsim.server.data_plane.spare_time import Turns
 from shadowsim.server.metrics.cloudwatch_wire import (
     InvalidParameterError,
     MetricDataError,
@@ -61,7 +62,7 @@ async def handle(
         except (InvalidParameterError, MissingParameterError) as error:  # it has one code for all reasons
             raise MetricDataError(str(error)) from None
     if action == "ListMetrics":
-        return _list(body, endpoints)
+        return await _list(body, endpoints)
     what = "is not supported; GetMetricStatistics, GetMetricData and ListMetrics are"
     raise UnknownOperationError(f"{shown(action)} {what}")
 
@@ -83,33 +84,41 @@ async def _statistics(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpo
             "datapoints requested by increasing Period, or decreasing the time range."
         )
     unit = METRICS[metric].unit if metric in METRICS else "None"
-    points = []
+    points, turns = [], Turns()
     span = first, last, length
-    by_start = await statistics_of(metric, dimensions_of(body), body.get("Unit"), span, endpoints, now_s)
-    for time_s, statistics in by_start.items():
-        percentiles = {s: value for s in extended if (value := statistics.value(s)) is not None}
+    by_period = statistics_of(metric, dimensions_of(body), body.get("Unit"), span, endpoints, now_s, turns)
+    async for time_s, statistics in by_period:
+        percentiles = {}
+        for statistic in extended:
+            await turns.pause()
+            if (value := statistics.value(statistic)) is not None:
+                percentiles[statistic] = value
         if plain or percentiles:
             point = {"Timestamp": time_s, "Unit": unit, **{s: statistics.value(s) for s in plain}}
             points.append(point | ({"ExtendedStatistics": percentiles} if percentiles else {}))
     return {"Label": metric[1], "Datapoints": points}
 
 
-def _list(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint]) -> dict[str, Any]:
+async def _list(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint]) -> dict[str, Any]:
     wanted = {}
     for dimension in list_of(body, "Dimensions", dict):
         wanted[need(dimension, "Name", str)] = dimension.get("Value")
     question = ["ListMetrics", {name: value for name, value in body.items() if name != "NextToken"}]
     after = place_in(body.get("NextToken"), question, str, str, str, str) or []
-    matching = []
+    keys = [key for key in sorted(METRICS) if key == (body.get("Namespace", key[0]), body.get("MetricName", key[1]))]
+    matching, turns = [], Turns()
     for endpoint, live in sorted(endpoints.items()):
-        for variant in sorted(live.series):
+        if len(matching) > _PER_PAGE:
+            break
+        if [endpoint] < after[:1]:
+            continue
+        await turns.pause()
+        for variant, series in sorted(live.series.items()):
             values = dict(zip(DIMENSIONS, (endpoint, variant), strict=True))
-            if not all(name in values and value in (None, values[name]) for name, value in wanted.items()):
-                continue
-            for key in sorted(metrics_of(live.series[variant])):
-                asked = body.get("Namespace", key[0]), body.get("MetricName", key[1])
-                if asked == key and [endpoint, variant, *key] > after:
-                    matching.append((endpoint, variant, *key))
+            if all(name in values and value in (None, values[name]) for name, value in wanted.items()):
+                known = metrics_of(series)
+                places = [(endpoint, variant, *key) for key in keys if key in known]
+                matching += [place for place in places if [*place] > after]
     metrics = [
         {
             "Namespace": namespace,

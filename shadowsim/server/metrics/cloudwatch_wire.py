@@ -174,14 +174,14 @@ async def answer_form(
         result = await handle(action, request)
     except ShadowsimError as error:
         refusal = {"Error": {"Type": "Sender", "Code": error.code, "Message": str(error)}, "RequestId": str(uuid4())}
-        return error.http_status, _pieces(_element("ErrorResponse", refusal, f' xmlns="{NAMESPACE}"'))
+        return error.http_status, pieces(_element("ErrorResponse", refusal, f' xmlns="{NAMESPACE}"'))
     answer = {f"{action}Result": result, "ResponseMetadata": {"RequestId": str(uuid4())}}
-    return 200, _pieces(_element(f"{action}Response", answer, f' xmlns="{NAMESPACE}"'))
+    return 200, pieces(_element(f"{action}Response", answer, f' xmlns="{NAMESPACE}"'))
 
 
 def json_pieces(document: object) -> Iterator[bytes]:
     """Yield JSON piece by piece: a long answer takes longer to encode than the event loop can spare."""
-    return _pieces(_json_texts(document))
+    return pieces(_json_texts(document))
 
 
 def _json_texts(value: object) -> Iterator[str]:
@@ -205,13 +205,13 @@ def _json_texts(value: object) -> Iterator[str]:
         yield json.dumps(value)
 
 
-def _pieces(texts: Iterable[str]) -> Iterator[bytes]:
-    """Yield texts joined to pieces of some kilobytes."""
+def pieces(texts: Iterable[str], n_characters: int = _PIECE_CHARACTERS) -> Iterator[bytes]:
+    """Yield texts joined to pieces, each of which ends once it has more than so many characters."""
     piece, n = [], 0
     for text in texts:
         piece.append(text)
         n += len(text)
-        if n > _PIECE_CHARACTERS:
+        if n > n_characters:
             yield "".join(piece).encode()
             piece, n = [], 0
     yield "".join(piece).encode()

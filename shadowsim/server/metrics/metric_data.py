@@ -8,8 +8,8 @@ token holds the number of the result and the moment after which the next page be
 
 from __future__ import annotations
 
-import asyncio
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from shadowsim.arrays import Floats
 from shadowsim.errors import shown
 from shadowsim.server.data_plane.counts import MINUTE_S
 from shadowsim.server.data_plane.live import LiveEndpoint
-from shadowsim.server.data_plane.spare_time import rest
+from shadowsim.server.data_plane.spare_time import Turns
 from shadowsim.server.metrics.cloudwatch_wire import (
     InvalidParameterError,
     check_statistic,
@@ -31,7 +32,7 @@ from shadowsim.server.metrics.cloudwatch_wire import (
     span_of,
     token_after,
 )
-from shadowsim.server.metrics.metric_functions import Evaluation, GridSeries, Value, check_names
+from shadowsim.server.metrics.metric_functions import Evaluation, GridSeries, Value, apart, check_names
 from shadowsim.server.metrics.metric_math import ExpressionError, FunctionCall, Node, Reference, parse, references
 from shadowsim.server.metrics.metric_statistics import statistics_of
 
@@ -40,7 +41,7 @@ _MOST_GRID_VALUES = 2_000_000  # of all metrics of a request with expressions: 1
 _ORDERS = ("TimestampAscending", "TimestampDescending")
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 
-Points = Sequence[tuple[float, float]]
+Points = tuple[Sequence[float], Sequence[float]] | tuple[Floats, Floats]  # times in order, and values
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +100,13 @@ async def metric_data(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpo
         raise InvalidParameterError(f"The parameter ScanBy must be one of [{', '.join(_ORDERS)}].")
     question = ["GetMetricData", {k: v for k, v in body.items() if k not in ("NextToken", "MaxDatapoints")}]
     begin, after_s = place_in(body.get("NextToken"), question, int, float | None) or (0, None)
-    queries = [_query(query, i, body) for i, query in enumerate(given, start=1)]
+    turns, queries = Turns(), []
+    for i, query in enumerate(given, start=1):
+        queries.append(_query(query, i, body))
+        await turns.pause()
     if len({query.identity for query in queries}) < len(queries):
         raise InvalidParameterError("The values for parameter Id in MetricDataQueries are not unique.")
-    answering = _Answering(queries, body, endpoints, now_s)
+    answering = _Answering(queries, body, endpoints, now_s, turns)
     await answering.evaluate_expressions()
 
     ascending, results, number = order == _ORDERS[0], [], -1
@@ -113,23 +117,29 @@ async def metric_data(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpo
             number += 1
             if number < begin:
                 continue
-            label, values = await answering.result(query, place)
-            values = values if ascending else values[::-1]
+            await turns.pause()
+            label, (all_times, all_values) = await answering.result(query, place)
+            first, last = 0, len(all_times)
             if number == begin and after_s is not None:
-                values = [(t, value) for t, value in values if (t > after_s if ascending else t < after_s)]
-            part = values[:most]
-            most -= len(part)
+                if ascending:
+                    first = bisect_right(all_times, after_s)
+                else:
+                    last = bisect_left(all_times, after_s)
+            n = min(last - first, most)
+            most -= n
+            part = slice(first, first + n) if ascending else slice(last - n, last)
+            times, values = (_listed(points[part], ascending) for points in (all_times, all_values))
             result = {
                 "Id": query.identity,
                 "Label": label,
-                "Timestamps": [time_s for time_s, _ in part],
-                "Values": [value for _, value in part],
-                "StatusCode": "PartialData" if len(part) < len(values) else "Complete",
+                "Timestamps": times,
+                "Values": values,
+                "StatusCode": "PartialData" if n < last - first else "Complete",
             }
             results.append(result)
-            if len(part) < len(values):
+            if n < last - first:
                 # Without room for a first value, the next page begins with all values of this result.
-                last_s = part[-1][0] if part else after_s if number == begin else None
+                last_s = times[-1] if times else after_s if number == begin else None
                 token = token_after([number, last_s], question)
                 return {"MetricDataResults": results, "Messages": [], "NextToken": token}
     return {"MetricDataResults": results, "Messages": []}
@@ -144,10 +154,11 @@ class _Answering:
         body: Mapping[str, Any],
         endpoints: Mapping[str, LiveEndpoint],
         now_s: float,
+        turns: Turns,
     ):
         self._metrics = {query.identity: query for query in queries if isinstance(query, _MetricQuery)}
         self._expressions = {query.identity: query for query in queries if isinstance(query, _ExpressionQuery)}
-        self._body, self._endpoints, self._now_s = body, endpoints, now_s
+        self._body, self._endpoints, self._now_s, self._turns = body, endpoints, now_s, turns
         self._read: dict[str, Points] = {}
         self._values: dict[str, Value] = {}
 
@@ -155,7 +166,7 @@ class _Answering:
         """Evaluate all expressions, each after those that it refers to."""
         if not self._expressions:
             return
-        used = self._needs()
+        used = await self._needs()
         try:
             order = list(TopologicalSorter(used).static_order())
         except CycleError as error:
@@ -171,7 +182,7 @@ class _Answering:
         evaluation = Evaluation(
             {query.identity: await self._grid(query) for query in metrics},
             self._n_periods,
-            lambda: asyncio.sleep(0),
+            self._turns.pause,
         )
         for identity in order:
             if (query := self._expressions.get(identity)) is None:
@@ -198,15 +209,14 @@ class _Answering:
         series = value[place] if isinstance(value, tuple) else value
         label = f"{query.label} {series.label}".rstrip() if isinstance(value, tuple) else query.label
         first, _, _ = span_of(self._body, series.period_s)
-        known = np.flatnonzero(~np.isnan(series.values))
-        times = first * MINUTE_S + known * float(series.period_s)
-        return label, list(zip(times.tolist(), series.values[known].tolist(), strict=True))
+        return label, await apart(series.values.size, _points_of, series, first)
 
-    def _needs(self) -> dict[str, set[str]]:
+    async def _needs(self) -> dict[str, set[str]]:
         """Return by expression the queries that it needs."""
         known: dict[str, object] = {**self._metrics, **self._expressions}
         used: dict[str, set[str]] = {}
         for identity, query in self._expressions.items():
+            await self._turns.pause()
             needed = used[identity] = set()
             for named in references(query.node):
                 try:
@@ -232,26 +242,34 @@ class _Answering:
 
     async def _points(self, query: _MetricQuery) -> Points:
         if query.identity not in self._read:
-            by_start = await statistics_of(
-                query.metric, query.dimensions, query.unit, query.span, self._endpoints, self._now_s
+            by_period = statistics_of(
+                query.metric, query.dimensions, query.unit, query.span, self._endpoints, self._now_s, self._turns
             )
-            points = []
-            for i, (time_s, statistics) in enumerate(by_start.items()):
-                if i % 500 == 499:
-                    await rest()
+            times, values = [], []
+            async for time_s, statistics in by_period:
+                await self._turns.pause()
                 if (value := statistics.value(query.statistic)) is not None:
-                    points.append((time_s, value))
-            self._read[query.identity] = points
+                    times.append(time_s)
+                    values.append(value)
+            self._read[query.identity] = times, values
         return self._read[query.identity]
 
     async def _grid(self, query: _MetricQuery) -> GridSeries:
         first, last, length = query.span
         values = np.full(-((first - last) // length), np.nan)
-        points = await self._points(query)
-        if points:
-            times, known = np.array(points).T
-            values[np.rint((times / MINUTE_S - first) / length).astype(np.int64)] = known
+        times, known = await self._points(query)
+        values[np.rint((np.array(times) / MINUTE_S - first) / length).astype(np.int64)] = np.array(known)
         return GridSeries(query.label, query.period_s, values)
+
+
+def _points_of(series: GridSeries, first: int) -> Points:
+    known = np.flatnonzero(~np.isnan(series.values))
+    return first * MINUTE_S + known * float(series.period_s), series.values[known]
+
+
+def _listed(values: Sequence[float] | Floats, ascending: bool) -> list[float]:
+    found: list[float] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return found if ascending else found[::-1]
 
 
 def _in_expression(identity: str, what: str) -> ExpressionError:

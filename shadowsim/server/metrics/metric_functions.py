@@ -11,9 +11,10 @@ nothing before the first point, and LINEAR nothing after the last; series of dif
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from shadowsim.server.metrics.metric_math import (
 
 MOST_WORK = 50_000_000  # values that the expressions of a request may touch: a fraction of a second
 REPEAT, LINEAR = "REPEAT", "LINEAR"
+_VALUES_AT_ONCE = 20_000  # more take longer than the event loop can spare, most of it to get new memory
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,7 @@ class Evaluation:
         ExpressionError
         """
         self._period_s = period_s
-        with np.errstate(all="ignore"):
-            value = await self._value(node)
+        value = await self._value(node)
         self._done[identity] = value
         return value
 
@@ -116,7 +119,7 @@ class Evaluation:
             case Operation():
                 value = await self._value(node.operands[0])
                 for operator, operand in zip(node.operators, node.operands[1:], strict=True):
-                    value = self._operate(operator, value, await self._value(operand))
+                    value = await self._apart(self._operate, operator, value, await self._value(operand))
                     await self._pause()
                 return value
             case FunctionCall():
@@ -131,20 +134,23 @@ class Evaluation:
             expected = str(least) if least == most else f"{least} to {most}"
             raise ExpressionError(f"Function '{name}' takes {expected} arguments, not {given}")
         if name == "FILL" and isinstance(node.arguments[1], Reference) and node.arguments[1].name in (REPEAT, LINEAR):
-            return self._filled(await self._value(node.arguments[0]), node.arguments[1].name)
+            return await self._apart(self._filled, await self._value(node.arguments[0]), node.arguments[1].name)
         arguments = [await self._value(argument) for argument in node.arguments]
         for argument in arguments:
             self._count(argument)
         match name:
             case "IF":
-                return self._chosen(*arguments)
+                return await self._apart(self._chosen, *arguments)
             case "FILL":
-                return self._filled(*arguments)
+                return await self._apart(self._filled, *arguments)
             case "TIME_SERIES":
                 if not isinstance(arguments[0], float):
                     raise ExpressionError("Function 'TIME_SERIES' takes a number")
                 return self._constant(arguments[0], self._period_s)
-        return FUNCTIONS[name](name, arguments[0])
+        return await self._apart(FUNCTIONS[name], name, arguments[0])
+
+    async def _apart(self, work: Callable[..., Value], *arguments: Any) -> Value:
+        return await apart(sum(one.values.size for value in arguments for one in _series_in(value)), work, *arguments)
 
     def _selected(self, arguments: tuple[Node, ...]) -> Value:
         part = arguments[0].value if arguments and isinstance(arguments[0], Constant) else ""
@@ -200,6 +206,16 @@ class Evaluation:
             raise ExpressionError(f"{what}; lengthen Period, or shorten the time range")
 
 
+async def apart(n_values: int, work: Callable[..., _T], *arguments: Any) -> _T:
+    """Return what numpy makes of so many values; of many in a thread, where it lets the event loop go on."""
+
+    def quietly() -> _T:
+        with np.errstate(all="ignore"):
+            return work(*arguments)
+
+    return await asyncio.to_thread(quietly) if n_values > _VALUES_AT_ONCE else quietly()
+
+
 def check_names(node: Reference | FunctionCall, known: Mapping[str, object]) -> None:
     """Raise ExpressionError for a function or an Id that does not exist, or that is not supported."""
     if isinstance(node, Reference):
@@ -211,7 +227,7 @@ def check_names(node: Reference | FunctionCall, known: Mapping[str, object]) -> 
         raise ExpressionError(f"Function '{shown(node.name)}' not found{did_you_mean(node.name, _ARGUMENTS)}")
 
 
-def _series_in(value: Value | str) -> tuple[GridSeries, ...]:
+def _series_in(value: object) -> tuple[GridSeries, ...]:
     if isinstance(value, GridSeries):
         return (value,)
     return value if isinstance(value, tuple) else ()

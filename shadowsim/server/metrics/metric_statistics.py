@@ -22,7 +22,7 @@ URLs have no such metric, and accelerators, memory and disks have none at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shadowsim.frames import US_PER_S
@@ -30,11 +30,11 @@ from shadowsim.histogram import quantile_within
 from shadowsim.period_counts import PeriodCounts, TimeCounts
 from shadowsim.server.data_plane.counts import MINUTE_S, Series
 from shadowsim.server.data_plane.live import LiveEndpoint
-from shadowsim.server.data_plane.spare_time import rest
+from shadowsim.server.data_plane.spare_time import Turns
 
 SAGEMAKER, INSTANCES = "AWS/SageMaker", "/aws/sagemaker/Endpoints"
 DIMENSIONS = ("EndpointName", "VariantName")
-_MINUTES_AT_ONCE = 64  # read before other work may go on
+_MERGED_AT_ONCE = 64  # minutes of a long period
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,9 @@ async def statistics_of(
     span: tuple[int, int, int],
     endpoints: Mapping[str, LiveEndpoint],
     now_s: float,
-) -> dict[float, StatisticSet]:
-    """Return a metric's statistics by the start of each period with samples, in order; other work goes on meanwhile.
+    turns: Turns,
+) -> AsyncIterator[tuple[float, StatisticSet]]:
+    """Yield the start of each period with samples and a metric's statistics, in order; other work goes on meanwhile.
 
     Parameters
     ----------
@@ -186,20 +187,22 @@ async def statistics_of(
         By name.
     now_s : float
         Seconds since 1970.
+    turns : Turns
+        Of the request.
     """
     live = endpoints.get(dimensions.get("EndpointName", ""))
     series = live.series.get(dimensions.get("VariantName", "")) if live else None
     if metric not in METRICS or series is None or set(dimensions) != set(DIMENSIONS):
-        return {}
-    if unit not in (None, METRICS[metric].unit):
-        return {}
-    return await by_period(series, METRICS[metric], *span, now_s)
+        return
+    if unit in (None, METRICS[metric].unit):
+        async for at_s, statistics in by_period(series, METRICS[metric], *span, now_s, turns):
+            yield at_s, statistics
 
 
 async def by_period(
-    series: Series, metric: Metric, first: int, last: int, length: int, now_s: float
-) -> dict[float, StatisticSet]:
-    """Return a metric's statistics by the start of each period with samples, in order; other work goes on meanwhile.
+    series: Series, metric: Metric, first: int, last: int, length: int, now_s: float, turns: Turns
+) -> AsyncIterator[tuple[float, StatisticSet]]:
+    """Yield the start of each period with samples and a metric's statistics, in order; other work goes on meanwhile.
 
     Parameters
     ----------
@@ -212,34 +215,28 @@ async def by_period(
         Length of a period in minutes; the first period begins with `first`.
     now_s : float
         Seconds since 1970.
+    turns : Turns
+        Of the request.
     """
-    merged: dict[float, StatisticSet] = {}
     parts: list[StatisticSet] = []
     current = -1
     end = min(last, math.floor(now_s / MINUTE_S)) if metric.when_over else last
-    for i, number in enumerate(sorted(n for n in series.periods if first <= n < end)):
-        if i % _MINUTES_AT_ONCE == _MINUTES_AT_ONCE - 1:
-            await rest()
+    for number in sorted(n for n in series.periods if first <= n < end):
+        await turns.pause()
         period = series.periods.get(number)  # the oldest may go meanwhile
         statistics = metric.of_minute(period) if period is not None else None
         if statistics is None:
             continue
         group = (number - first) // length
         if group != current:
-            _close(merged, current, parts, first, length)
+            if parts:
+                yield (first + current * length) * MINUTE_S, _merge(parts)
             current, parts = group, []
         parts.append(statistics)
-        if len(parts) == _MINUTES_AT_ONCE:  # a long period does not hold all its minutes
+        if len(parts) == _MERGED_AT_ONCE:  # a long period does not hold all its minutes
             parts = [_merge(parts)]
-    _close(merged, current, parts, first, length)
-    return merged
-
-
-def _close(
-    merged: dict[float, StatisticSet], group: int, parts: Sequence[StatisticSet], first: int, length: int
-) -> None:
     if parts:
-        merged[(first + group * length) * MINUTE_S] = _merge(parts)
+        yield (first + current * length) * MINUTE_S, _merge(parts)
 
 
 def _merge(parts: Sequence[StatisticSet]) -> StatisticSet:

@@ -1,4 +1,4 @@
-"""The generator: open loop, three clocks, caps and ceilings, failures by cause, stalls counted from planned times."""
+"""The generator: open loop, three clocks, caps and ceilings, stalls counted from planned times."""
 
 import asyncio
 import socket
@@ -8,36 +8,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from loading import answering, job, sent, service, stalling
+from loading import answering, causes, job, sent, service, stalling
 from serving import answer
 
 from shadowsim.measuring.generator.load_records import (
     ANSWERED,
-    BROKEN,
     CAP,
     DROPPED,
-    ERROR_4XX,
-    ERROR_5XX,
-    FAILED,
     LATE,
-    STATUSES,
-    TIMED_OUT,
-    UNAVAILABLE,
     UNFINISHED,
     UNSENT,
 )
-from shadowsim.measuring.generator.sender import MOST_LATE_S, Ladder, model_failure
-
-
-def causes(table):
-    """Return how often each pair of status and cause came."""
-    names = ["", *table.causes]
-    pairs = zip(table["status"].tolist(), table["cause"].tolist(), strict=True)
-    counts: dict[tuple[str, str], int] = {}
-    for status, cause in pairs:
-        key = STATUSES[status], names[cause + 1]
-        counts[key] = counts.get(key, 0) + 1
-    return counts
+from shadowsim.measuring.generator.sender import MOST_LATE_S, Ladder
 
 
 def test_sends_each_request_once_and_its_clocks_are_in_order():
@@ -131,63 +113,6 @@ def test_a_generator_that_is_far_too_late_drops():
     with service() as target:
         table = sent(job(target.url, [0.0, MOST_LATE_S + 1.0]), late_s=MOST_LATE_S + 0.5).table
     assert causes(table) == {("dropped", LATE): 1, ("answered", ""): 1}
-
-
-async def _closes(writer, request):
-    writer.close()
-
-
-async def _resets(writer, request):
-    linger = b"\1\0\0\0\0\0\0\0"
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    writer.transport.abort()
-
-
-async def _garbage(writer, request):
-    writer.write(b"\0\1\2 this is no HTTP\r\n\r\n")
-
-
-async def _short(writer, request):
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-    await writer.drain()
-    writer.close()
-
-
-@pytest.mark.parametrize(
-    ("behave", "status", "cause"),
-    [
-        (answering(404), ERROR_4XX, "HTTP 404"),
-        (answering(301, Location="http://127.0.0.1:1/"), ERROR_4XX, "HTTP 301"),
-        (answering(503), ERROR_5XX, "HTTP 503"),
-        (answering(424), ERROR_4XX, "HTTP 424"),
-        (answering(after_s=5.0), TIMED_OUT, "no answer within 0.2 s"),
-        (_closes, FAILED, "connection closed without an answer"),
-        (_resets, FAILED, "connection reset"),
-        (_garbage, BROKEN, "no HTTP answer"),
-        (_short, BROKEN, "answer cut short"),
-    ],
-)
-def test_failures_are_counted_by_cause(behave, status, cause):
-    with service(behave) as target:
-        limit = {"timeout_s": 0.2} if status == TIMED_OUT else {}
-        table = sent(job(target.url, [0.0, 0.02], **limit)).table
-    assert causes(table) == {(STATUSES[status], cause): 2}
-    assert np.isfinite(table["done"]).all()
-
-
-def test_a_service_that_is_not_there_is_counted():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    table = sent(job(f"http://127.0.0.1:{port}", np.linspace(0.0, 0.1, 20))).table
-    assert causes(table) == {(STATUSES[UNAVAILABLE], "connection refused"): 20}
-
-
-def test_a_models_own_status_is_in_the_model_error():
-    assert model_failure(b'{"OriginalStatusCode": 404}') == (ERROR_4XX, "model answered 404 (ModelError)")
-    assert model_failure(b'{"OriginalStatusCode": 500}') == (ERROR_5XX, "model answered 500 (ModelError)")
-    assert model_failure(b'{"OriginalStatusCode": 0}')[0] == TIMED_OUT
-    assert model_failure(b"[]") == model_failure(b"\xff") == (ERROR_5XX, "HTTP 424")
 
 
 def test_a_stopped_run_keeps_what_it_has_and_ends_when_it_is_cut():

@@ -10,9 +10,10 @@ from serving import Container, serving, until
 
 from shadowsim.frames import SERVER_LAG
 from shadowsim.scenario.reading import Mirroring
+from shadowsim.server.data_plane import spare_time as spare_time_module
 from shadowsim.server.data_plane.backends import Answer, Call
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
-from shadowsim.server.data_plane.spare_time import AT_ONCE, ROUND_S, SpareTime, rest
+from shadowsim.server.data_plane.spare_time import AT_ONCE, ROUND_S, TURN_S, SpareTime, Turns, rest
 
 MOST_S = 0.1
 
@@ -243,3 +244,21 @@ def test_callers_of_a_busy_server_get_their_answers_and_copies_are_shed(tmp_path
         until(lambda: not spare_time.is_busy)
         server.invoke(Body=b"x")
         until(lambda: len(containers["shadow"].requests) == 1)
+
+
+def test_long_work_in_short_pieces_rests_after_each_turn(monkeypatch):
+    used_s = 0.0
+    monkeypatch.setattr(spare_time_module, "thread_time", lambda: used_s)
+
+    async def run():
+        nonlocal used_s
+        turns, rested = Turns(), []
+        for i in range(20):
+            used_s += 0.3 * TURN_S
+            before = asyncio.get_running_loop().time()
+            await turns.pause()
+            if asyncio.get_running_loop().time() > before:
+                rested.append(i)
+        return rested
+
+    assert virtual_time.run(run()) == [3, 7, 11, 15, 19]

@@ -6,13 +6,18 @@ import pytest
 from served import served
 
 from shadowsim.server.data_plane.counts import Series
+from shadowsim.server.data_plane.spare_time import Turns
 from shadowsim.server.metrics.metric_statistics import INSTANCES, METRICS, SAGEMAKER, by_period, metrics_of
 
 FAR_S = 1e12
 
 
 def statistics_of(series, name, namespace=SAGEMAKER, length=1, now_s=FAR_S):
-    return asyncio.run(by_period(series, METRICS[namespace, name], 0, 100, length, now_s))
+    async def answer():
+        periods = by_period(series, METRICS[namespace, name], 0, 100, length, now_s, Turns())
+        return {at_s: statistics async for at_s, statistics in periods}
+
+    return asyncio.run(answer())
 
 
 def test_a_period_joins_its_minutes():

@@ -11,7 +11,7 @@ from shadowsim.server.data_plane import counts
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.counts import BOUNDS_S, Series
 from shadowsim.server.data_plane.loop_clock import LoopClock
-from shadowsim.server.metrics.prometheus import SLICE_ENDPOINTS, prometheus_slices
+from shadowsim.server.metrics.prometheus import SLICE_CHARACTERS, family_text, prometheus_slices
 
 
 def scraped(live, captures=None):
@@ -93,15 +93,39 @@ def test_a_promotion_leaves_what_was_counted_before_as_it_was():
     assert [key for key in after if key[0] == "shadowsim_copies_lost_total" and ("role", "source") in key[1]] == []
 
 
-def test_slices_make_one_page_whose_families_are_described_once():
-    lives = {f"e-{i:04}": endpoint(f"e-{i:04}") for i in range(3 * SLICE_ENDPOINTS + 1)}
-    for i, live in enumerate(lives.values()):
-        live.series["v"] = Series()
-        live.series["v"].add(served(0.0, 0.001 * i))
-    slices = list(prometheus_slices(lives, CaptureWriter(None, Random(1)), LoopClock()))
-    assert max(part.count(b"\n") for part in slices[:-3]) < SLICE_ENDPOINTS * max(len(BOUNDS_S) + 6, 17)
+def many(n):
+    """Return endpoints in no order, each with a source and a shadow that have served, and one with many variants."""
+    lives = {f"e-{i:04}": endpoint(f"e-{i:04}") for i in Random(5).sample(range(n), n)}
+    for name, live in lives.items():
+        variants = [f"v-{i}" for i in range(n if name == "e-0000" else 2)]
+        live.shadows.add("v-1")
+        for variant in variants:
+            series = live.series[variant] = Series()
+            series.add(served(0.0, 0.37, "error_5xx", is_copy=variant == "v-1"))
+            series.totals["shadow" if variant == "v-1" else "source"].captured_records = 12_345_678  # has an exponent
+    return lives
+
+
+def test_slices_are_short_and_make_one_page_whose_families_are_described_once():
+    lives, captures = many(200), CaptureWriter(None, Random(1))
+    slices = list(prometheus_slices(lives, captures, LoopClock()))
+    lines_of_a_variant = 200 * (len(BOUNDS_S) + 3)
+    assert max(map(len, slices)) < SLICE_CHARACTERS + lines_of_a_variant
     families = list(text_string_to_metric_families(b"".join(slices).decode()))
     assert len({family.name for family in families}) == len(families) == 9
     (invocations,) = (family for family in families if family.name == "shadowsim_invocations")
-    assert [sample.labels["endpoint"] for sample in invocations.samples] == list(lives)
+    labels = [(s.labels["endpoint"], s.labels["role"], s.labels["variant"]) for s in invocations.samples]
+    assert labels == [
+        (name, "shadow" if variant == "v-1" else "source", variant)
+        for name in sorted(lives)
+        for variant in sorted(lives[name].series)
+    ]
     assert {sample.value for sample in invocations.samples} == {1}
+
+
+def test_lines_are_written_as_prometheus_own_library_writes_them():
+    captures = CaptureWriter(None, Random(1))
+    captures.n_lost["e-0001"] = captures.n_lost["gone"] = 3
+    text = b"".join(prometheus_slices(many(3), captures, LoopClock()))
+    families = list(text_string_to_metric_families(text.decode()))
+    assert b"".join(map(family_text, families)) == text
