@@ -20,7 +20,7 @@ step_rows         fits step times to single measurements of prefill and decode
 step_stages       computes step times from stages of a load test, and predicts the latency at another rate
 token_fit         fits the step times of a language model's server to requests with first and last tokens
 token_log         holds requests in tokens as fits of step times take them, and the cells that are fitted
-token_steps       takes single steps of a continuous batcher from the times of single tokens
+token_steps       counts what the steps of each sequence worked on, from the times of single tokens
 traffic_table     makes of a measurement the table that a scenario replays
 wake_fit          fits how much longer a service takes that finds its instance idle
 weighted_fit      solves least squares of relative errors without negative coefficients

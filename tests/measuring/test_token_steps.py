@@ -1,4 +1,4 @@
-"""Steps that are seen between tokens: what they worked on is exact, and their times are those of the batcher."""
+"""What steps worked on, by the tokens that were seen, is exact, and step times are those of the batcher."""
 
 from __future__ import annotations
 
