@@ -11,12 +11,14 @@ from schema_checks import check_all_scenarios
 
 settings.register_profile(
     "shadowsim",
+    max_examples=30,
     deadline=None,
     derandomize=True,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],  # of a machine that does other work
 )
 settings.load_profile("shadowsim")
+settings.register_profile("thorough", settings.get_profile("shadowsim"), max_examples=100)  # asked for by .ci/run
 
 MANY_TESTS = 1_000
 
