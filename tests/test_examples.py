@@ -8,7 +8,12 @@ import pytest
 import shadowsim
 
 
-@pytest.mark.parametrize("name", shadowsim.__all__)
+SEARCHES = {"capacity", "plan", "recommend"}  # many simulations each
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SEARCHES else []) for n in shadowsim.__all__]
+)
 def test_the_examples_of(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # they write files
     thing = getattr(shadowsim, name)
