@@ -7,7 +7,6 @@ import pytest
 
 import shadowsim
 
-
 SEARCHES = {"capacity", "plan", "recommend"}  # many simulations each
 
 

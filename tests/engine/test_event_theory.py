@@ -60,7 +60,9 @@ def test_m_m_1_with_disasters_and_repair():
     assert abs(errors_from(figures[:, 2], never_down)) > 4.0
 
 
-@pytest.mark.parametrize(("rate", "most"), [*(pytest.param(*case, marks=pytest.mark.slow) for case in ((0.7, 1), (1.5, 2))), (2.5, 4)])
+@pytest.mark.parametrize(
+    ("rate", "most"), [*(pytest.param(*case, marks=pytest.mark.slow) for case in ((0.7, 1), (1.5, 2))), (2.5, 4)]
+)
 def test_m_m_1_in_batches(rate, most):
     t = theory.m_m_1_in_batches(rate, 1.0, most)
     figures = runs(
