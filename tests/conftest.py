@@ -11,12 +11,14 @@ from schema_checks import check_all_scenarios
 
 settings.register_profile(
     "shadowsim",
+    max_examples=30,
     deadline=None,
     derandomize=True,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],  # of a machine that does other work
 )
 settings.load_profile("shadowsim")
+settings.register_profile("thorough", settings.get_profile("shadowsim"), max_examples=100)  # asked for by .ci/run
 
 MANY_TESTS = 1_000
 
@@ -34,6 +36,12 @@ def pytest_collection_finish():
     gc.enable()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)  # full collections of what tests and caches hold took another ten
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_heap() -> None:
+    """Take what other modules left out of collections: each run of a load makes one, which took a third of a second."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,8 +7,12 @@ import pytest
 
 import shadowsim
 
+SEARCHES = {"capacity", "plan", "recommend"}  # many simulations each
 
-@pytest.mark.parametrize("name", shadowsim.__all__)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SEARCHES else []) for n in shadowsim.__all__]
+)
 def test_the_examples_of(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # they write files
     thing = getattr(shadowsim, name)

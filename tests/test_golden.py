@@ -61,6 +61,7 @@ def test_a_servers_database_is_read_as_before(tmp_path):
         store.close()
 
 
+@pytest.mark.slow
 def test_every_command_prints_the_keys_of_before():
     keys, before = command_keys(GOLDEN), expected("json_keys.json")
     assert set(keys) == set(before)

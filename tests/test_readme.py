@@ -43,12 +43,17 @@ def folder(tmp_path_factory):
 
 
 def process(words, folder):
-    """Run a command in a process of its own. It takes two seconds, which most tests save by `commands.good`."""
+    """Run a command in a process of its own. It takes two seconds, which quick tests save by `commands.good`."""
     return subprocess.run([*SHADOWSIM, *words], cwd=folder, capture_output=True, encoding="utf-8", check=False)
 
 
-def test_the_first_command_prints_the_text_shown(folder):
+def test_the_first_command_prints_the_text_shown():
     assert "pip install -e . && shadowsim simulate\n" in blocks("sh")
+    assert good("simulate") == blocks("text")[0]
+
+
+@pytest.mark.slow
+def test_the_first_command_prints_the_text_shown_in_a_process(folder):
     completed = process(["simulate"], folder)
     assert completed.returncode == 0
     assert completed.stdout == blocks("text")[0]
@@ -90,7 +95,8 @@ def test_the_automation_runs_against_the_server(folder, monkeypatch, capsys):
     assert abs(n["Shadow-01"] - 50) <= 20  # four standard errors of a coin
 
 
-EACH_COMMAND = pytest.mark.parametrize("command", [command for command in commands() if " serve " not in command])
+EACH_COMMAND = [command for command in commands() if " serve " not in command]
+SEARCHES = re.compile(" (plan|noise-floor|capacity) ")  # many simulations each
 SHORTER = {  # not seven days, nor 30
     "--report": ["--set", "horizon_s=21600"],
     " plan ": ["--replications", "10"],
@@ -98,7 +104,9 @@ SHORTER = {  # not seven days, nor 30
 }
 
 
-@EACH_COMMAND
+@pytest.mark.parametrize(
+    "command", [pytest.param(c, marks=[pytest.mark.slow] if SEARCHES.search(c) else []) for c in EACH_COMMAND]
+)
 def test_commands(command, folder, monkeypatch):
     monkeypatch.chdir(folder)
     shorter = [word for part, words in SHORTER.items() if part in command for word in words]
@@ -106,7 +114,7 @@ def test_commands(command, folder, monkeypatch):
 
 
 @pytest.mark.slow
-@EACH_COMMAND
+@pytest.mark.parametrize("command", EACH_COMMAND)
 def test_commands_unchanged_in_processes(command, folder):
     completed = process(shlex.split(command)[1:], folder)
     assert completed.returncode == 0, completed.stderr
@@ -149,6 +157,7 @@ def test_python_blocks(number, capsys):
     assert capsys.readouterr().out.split(":")[0] in ("STABLE", "OVERLOADED")
 
 
+@pytest.mark.slow
 def test_the_test_suite_in_the_readme_passes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # in a worker pytest-benchmark measures nothing

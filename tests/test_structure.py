@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from import_graph import MODULES, imports
+from import_graph import MODULES, imports, tree_of
 
 import shadowsim
 
@@ -82,7 +82,7 @@ def test_a_folder_holds_at_most_twenty_five_modules(package):
 def test_only_what_shows_itself_looks_ahead():
     """The package's own face may be imported inside some methods alone: it reaches modules further down."""
     for path in MODULES.values():
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         shown = {n for f in ast.walk(tree) if getattr(f, "name", "") in SHOWN for n in ast.walk(f)}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module == "shadowsim" and node not in shown:
@@ -92,7 +92,7 @@ def test_only_what_shows_itself_looks_ahead():
 def test_only_the_engine_compiles():
     for module, path in MODULES.items():
         if "numba" in path.read_text():
-            tree = ast.parse(path.read_text())
+            tree = tree_of(path)
             names = [n.name for i in ast.walk(tree) if isinstance(i, ast.Import) for n in i.names]
             names += [i.module for i in ast.walk(tree) if isinstance(i, ast.ImportFrom) and i.module]
             assert place_of(module) == "engine" or not any(name.split(".")[0] == "numba" for name in names), module
@@ -100,7 +100,7 @@ def test_only_the_engine_compiles():
 
 def test_compiled_code_imports_nothing_of_ours():
     """numba's cache does not see a change in another file, except where `watch` lets it."""
-    assert not list(imports("engine._kernel"))
+    assert not imports("engine._kernel")
     assert set(imports("engine._prefix_kernel")) == {"engine._kernel"}
     assert set(imports("engine._token_kernel")) == {"engine._kernel", "engine._prefix_kernel"}
     assert set(imports("engine._event_kernel")) == {"engine._kernel", "engine._prefix_kernel", "engine._token_kernel"}
@@ -132,7 +132,7 @@ def test_importing_any_folder_loads_nothing_heavy():
 def test_no_folders_face_does_anything():
     """An `__init__` holds its docstring alone; that of plots resolves its functions lazily."""
     for name in PACKAGES - {"plots"}:
-        body = ast.parse(MODULES[name].read_text()).body
+        body = tree_of(MODULES[name]).body
         assert len(body) == 1, name
         assert isinstance(body[0].value, ast.Constant), name
 
@@ -154,7 +154,7 @@ def test_public_names_resolve_and_others_do_not():
 @pytest.mark.parametrize("face", ["", "plots"])
 def test_type_checkers_do_not_see_that_names_resolve_late(face):
     """They would accept every name, as `shadowsim.simulatee`."""
-    body = ast.parse((ROOT / "shadowsim" / face / "__init__.py").read_text()).body
+    body = tree_of(ROOT / "shadowsim" / face / "__init__.py").body
     late = [node for node in body if isinstance(node, ast.If) and "__getattr__" in ast.unparse(node)]
     assert [ast.unparse(node.test) for node in late] == ["not TYPE_CHECKING"]
     assert not any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in body)
@@ -181,13 +181,13 @@ def test_tests_mirror_the_folders_and_import_no_benchmarks():
     support = {path.stem for path in (tests / "support").glob("*.py")}
     names = {path.stem for path in [*tests.rglob("test_*.py"), *(ROOT / "benchmarks").glob("*.py")]} - support
     for path in [*tests.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             module = node.module if isinstance(node, ast.ImportFrom) else None
             assert module not in names - {"conftest"}, path
 
 
 def first_sentence(module):
-    text = ast.get_docstring(ast.parse(MODULES[module].read_text())) or ""
+    text = ast.get_docstring(tree_of(MODULES[module])) or ""
     return " ".join(text.split("\n\n")[0].split())
 
 
@@ -198,7 +198,7 @@ def test_each_folder_introduces_its_modules():
         inside = {path.stem for path in folder.glob("*.py")} | {
             path.parent.name for path in folder.glob("*/__init__.py")
         }
-        lines = (ast.get_docstring(ast.parse(MODULES[package].read_text())) or "").split("\n")[1:]
+        lines = (ast.get_docstring(tree_of(MODULES[package])) or "").split("\n")[1:]
         introduced = [line.split()[0] for line in lines if len(line.split()) > 1 and not line.startswith(" ")]
         assert inside - {"__init__"} == set(introduced) & inside, package
         assert len(set(introduced)) == len(introduced), package
@@ -218,7 +218,7 @@ def test_a_public_class_name_stands_once():
     names = Counter(
         node.name
         for path in MODULES.values()
-        for node in ast.parse(path.read_text()).body
+        for node in tree_of(path).body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert [name for name, n in names.items() if n > 1] == []

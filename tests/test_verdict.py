@@ -168,7 +168,13 @@ def twice(rate, **more):
 
 
 @pytest.mark.parametrize(
-    ("load", "status"), [(0.8, "STABLE"), (0.95, "STABLE"), (1.0, "OVERLOADED"), (1.1, "OVERLOADED")]
+    ("load", "status"),
+    [
+        pytest.param(0.8, "STABLE", marks=pytest.mark.slow),
+        (0.95, "STABLE"),
+        (1.0, "OVERLOADED"),
+        pytest.param(1.1, "OVERLOADED", marks=pytest.mark.slow),
+    ],
 )
 def test_superposed_streams_of_known_rates_leave_no_doubt(load, status):
     """Whatever the dispersion of counts (25) and of work (16)."""

@@ -141,7 +141,8 @@ def test_the_line_of_a_run():
     assert "p50 -" in live_text(LiveCounts(), 0.0, 0, 0, 0.0)
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_an_interrupt_keeps_what_was_measured(tmp_path, processes):
     out = tmp_path / "run"
     with service(answering()) as target:

@@ -1,7 +1,14 @@
-"""Prefix caches through `simulate`: what an infinite cache saves, and how often small ones hit, in exact formulas."""
+"""Prefix caches through `simulate`: what an infinite cache saves, and how often small ones hit, in exact formulas.
 
+Their kernel takes most of a minute to compile, so whatever needs it compiled is slow, here and elsewhere.
+"""
+
+import os
+import subprocess
+import sys
 from collections import OrderedDict
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +41,18 @@ def traced(folder, groups):
     return {"process": "trace", "path": "t.csv", "time_unit": "s"}
 
 
+def test_prefix_caches_before_they_are_compiled():
+    """The short ones of the slow tests, in a process of its own that compiles nothing."""
+    here = Path(__file__)
+    files, chosen = (here, here.with_name("test_token_run.py")), "with_prefix_caches or infinite or last_token"
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-m", "slow", "-k", chosen, *files]
+    done = subprocess.run(
+        command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("length", "saved"), [(15, 0), (50, 48), (100, 96), (5000, 96)])
 def test_an_infinite_cache_of_one_group_saves_whole_blocks_after_the_first(length, saved):
     prefix = {"length": length, "groups": 1, "cache_tokens": 2**20}
@@ -49,11 +68,13 @@ def test_an_infinite_cache_of_one_group_saves_whole_blocks_after_the_first(lengt
     assert (source["offered_load"] * 2).sum() == pytest.approx(work_s, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_last_token_of_a_prompt_is_always_computed():
     prefix = {"length": 96, "groups": 1, "cache_tokens": 2**20}
     assert cached(run({"process": "constant", "rate_per_s": 1}, prefix, n=5, prompt=96)).tolist() == [0] + [95] * 4
 
 
+@pytest.mark.slow
 def test_equal_groups_hit_as_often_as_there_is_room_for_them():
     """The cache holds C of G groups, any of which comes next with probability 1/G: hits are independent, of C/G."""
     n, groups, room = 20_000, 40, 12
@@ -63,6 +84,7 @@ def test_equal_groups_hit_as_often_as_there_is_room_for_them():
     assert abs(hits.mean() - p) < 4.0 * np.sqrt(p * (1.0 - p) / hits.size)
 
 
+@pytest.mark.slow
 def test_unequal_groups_hit_as_king_says_and_as_a_list_in_order_of_use_does(tmp_path):
     """W. F. King, Analysis of demand paging algorithms, 1971: the stationary law of the cache's order of use.
 

@@ -98,6 +98,7 @@ def test_the_same_bits_from_a_dask_cluster():
         same_to_the_bit(a, b)
 
 
+@pytest.mark.slow
 def test_replications_are_as_good_as_independent():
     """The number of Poisson arrivals in windows of different replications: uncorrelated, and its variance its mean.
 
@@ -307,14 +308,22 @@ def test_no_precision_is_asked_for_by_default():
     assert replications.precision_reached(replicate(small(), 2)) is None
 
 
+PRECISE = [
+    *("simulate", "--set", 'traffic={"process":"poisson","rate_per_s":300}', "--set", "horizon_s=100"),
+    *("--set", "run.period_s=1", "--set", "run.warmup_s=9.5", "--set", "run.precision=0.05", "-q"),
+]
+
+
 def test_the_command_shows_precision_warm_up_and_theory():
-    words = ["simulate", "--set", 'traffic={"process":"poisson","rate_per_s":300}', "--set", "horizon_s=100"]
-    words += ["--set", "run.period_s=1", "--set", "run.warmup_s=9.5", "--set", "run.precision=0.05", "-q"]
-    text = " ".join(run(*words).stdout.split())
+    text = " ".join(run(*PRECISE).stdout.split())
     assert "Warm-up: figures leave out the first 10.0 s, in whole sections." in text
     assert "mean of source and shadow to within 5 % reached after 10 replications (source" in text
     assert "says that AllTraffic's wait mean is" in text
-    said = json.loads(run(*words, "--json").stdout)
+
+
+@pytest.mark.slow
+def test_the_command_gives_machines_the_precision_and_the_warm_up():
+    said = json.loads(run(*PRECISE, "--json").stdout)
     assert said["precision"]["reached"]
     assert said["precision"]["replications"] == said["replications"] == 10
     assert said["warmup_s"] == [10.0] * 10

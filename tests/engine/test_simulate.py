@@ -181,7 +181,10 @@ def burst(n, then_per_s, mean_s, timeout_s, instances, **more):
     return scenario(traffic, served, **pools, endpoint=endpoint, horizon_s=3e3, period_s=10.0, **more)
 
 
-@pytest.mark.parametrize(("instances", "timeout_s"), [(1, 9e3), (2, 9e3), (3, 1e3), (65, 9e3)])
+@pytest.mark.parametrize(
+    ("instances", "timeout_s"),
+    [(3, 1e3), *(pytest.param(n, 9e3, marks=pytest.mark.slow) for n in (1, 2, 65))],
+)
 def test_a_backlog_of_hundreds_per_instance_equals_the_oracle(instances, timeout_s):
     check(burst(1200, 0.05, 1.6 * instances, timeout_s, instances, mirror={"max_in_flight": 500}), 4096)
 

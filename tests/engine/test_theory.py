@@ -107,18 +107,14 @@ def errors_from(batches, expected):
     return (batches.mean() - expected) / (batches.std(ddof=1) / math.sqrt(len(batches)))
 
 
-@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("load", [0.5, 0.8, pytest.param(0.95, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("queue", QUEUES)
 def test_mean_wait(queue, load):
     block, scv, wait = QUEUES[queue]
     assert abs(errors_from(waits(load, block, scv), wait(load))) < 4
 
 
-# Of these two in every run, of the others among the slow proofs.
-SOON = ("M/D/4", "M/G/1 lognormal")
-
-
-@pytest.mark.parametrize("queue", [q if q in SOON else pytest.param(q, marks=pytest.mark.slow) for q in QUEUES])
+@pytest.mark.parametrize("queue", ["M/D/4", *(pytest.param(q, marks=pytest.mark.slow) for q in QUEUES if q != "M/D/4")])
 def test_a_service_longer_by_one_percent_is_seen(queue):
     block, scv, wait = QUEUES[queue]
     assert errors_from(waits(0.95, block, scv, longer=1.01), wait(0.95)) > 4
@@ -186,7 +182,8 @@ def test_erlang_b(workers, load, law):
 
 
 @pytest.mark.parametrize(
-    ("workers", "load", "room"), [(1, 0.8, 3), (4, 1.5, 10), pytest.param(8, 0.95, 20, marks=pytest.mark.slow)]
+    ("workers", "load", "room"),
+    [(1, 0.8, 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((4, 1.5, 10), (8, 0.95, 20)))],
 )
 def test_m_m_c_k(workers, load, room):
     """A queue with room for `room`: losses and the mean wait of the others, from the stationary birth-death process.
@@ -235,7 +232,9 @@ def test_gi_m_1(scv, load):
     assert abs(errors_from(waits, sigma / (1 - sigma))) < 4
 
 
-@pytest.mark.parametrize("law", ["deterministic", "exponential", "uniform"])
+@pytest.mark.parametrize(
+    "law", ["uniform", *(pytest.param(law, marks=pytest.mark.slow) for law in ("deterministic", "exponential"))]
+)
 def test_m_g_infinity(law):
     """With workers for all, the number in service is Poisson, whatever the law (Takacs, 1962).
 
@@ -287,11 +286,13 @@ def test_lindleys_recursion(traffic):
     "traffic",
     [
         {"process": "poisson", "rate_per_s": 3.0},
-        {"process": "constant", "rate_per_s": 3.0},
-        {"process": "gamma", "rate_per_s": 3.0, "scv": 0.2},
+        pytest.param({"process": "constant", "rate_per_s": 3.0}, marks=pytest.mark.slow),
+        pytest.param({"process": "gamma", "rate_per_s": 3.0, "scv": 0.2}, marks=pytest.mark.slow),
         {"process": "gamma", "rate_per_s": 3.0, "scv": 9.0},
         {"process": "mmpp", "rates_per_s": [1.0, 10.0], "mean_sojourn_s": [20.0, 5.0]},
-        {"process": "mmpp", "rates_per_s": [0.0, 2.0, 9.0], "mean_sojourn_s": 3.0},
+        pytest.param(
+            {"process": "mmpp", "rates_per_s": [0.0, 2.0, 9.0], "mean_sojourn_s": 3.0}, marks=pytest.mark.slow
+        ),
         [{"process": "poisson", "rate_per_s": 1.0}, {"process": "poisson", "rate_per_s": 2.0}],
     ],
 )
@@ -342,8 +343,13 @@ def test_poisson_streams_together_are_one():
     "parts",
     [
         [{"process": "gamma", "rate_per_s": 1.0, "scv": 0.2}, {"process": "gamma", "rate_per_s": 2.0, "scv": 4.0}],
-        [{"process": "constant", "rate_per_s": 2.0}, {"process": "gamma", "rate_per_s": 1.0, "scv": 2.0}],
-        [{"process": "poisson", "rate_per_s": 1.0}] + 3 * [{"process": "gamma", "rate_per_s": 0.7, "scv": 0.5}],
+        *(
+            pytest.param(parts, marks=pytest.mark.slow)
+            for parts in (
+                [{"process": "constant", "rate_per_s": 2.0}, {"process": "gamma", "rate_per_s": 1.0, "scv": 2.0}],
+                [{"process": "poisson", "rate_per_s": 1.0}] + 3 * [{"process": "gamma", "rate_per_s": 0.7, "scv": 0.5}],
+            )
+        ),
     ],
 )
 def test_renewal_streams_together(parts):
@@ -450,8 +456,8 @@ def tail(rule, instant, percent, *, load=0.8, workers=1):
 @pytest.mark.parametrize(
     ("case", "mean", "p99"),
     [
-        (("coin", "arrival", 10), 3.81, 16.4),
-        (("counter", "arrival", 10), 1.88, 7.7),
+        pytest.param(("coin", "arrival", 10), 3.81, 16.4, marks=pytest.mark.slow),
+        pytest.param(("counter", "arrival", 10), 1.88, 7.7, marks=pytest.mark.slow),
         (("coin", "arrival", 50), 3.86, 16.6),
         (("counter", "arrival", 50), 2.76, 11.5),
     ],
@@ -464,10 +470,8 @@ def test_what_the_copy_rule_does_to_the_shadow(case, mean, p99):
     assert tail(*case) == pytest.approx((mean, p99), rel=0.06)
 
 
-@pytest.mark.parametrize(
-    ("load", "at_arrival", "at_response"),
-    [(0.8, 5.12, 4.63), pytest.param(0.95, 16.9, 14.4, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("load", "at_arrival", "at_response"), [(0.8, 5.12, 4.63), (0.95, 16.9, 14.4)])
 def test_a_copy_at_the_response_meets_a_smoother_stream(load, at_arrival, at_response):
     """The source's departures are smoother than its arrivals. 10 % is the error of the figures' own runs."""
     _, early = tail("coin", "arrival", 100, load=load, workers=4)

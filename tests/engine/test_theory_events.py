@@ -161,6 +161,7 @@ def errors_from(values, expected):
     return (values.mean() - expected) / (values.std(ddof=1) / math.sqrt(len(values)))
 
 
+@pytest.mark.slow
 def test_the_oracles_outages():
     rates = (0.7, 1.0, 0.05, 0.2)
     t = theory.m_m_1_with_disasters(*rates)
@@ -179,6 +180,7 @@ def test_the_oracles_outages():
     assert abs(errors_from(latency, 1.0 / 0.3)) > 4.0
 
 
+@pytest.mark.slow
 def test_the_oracles_batches():
     t = theory.m_m_1_in_batches(2.5, 1.0, 4)
     run = windows(events.dynamics(e.Batching(4, 0.0, np.ones(4))), 2.5, 200.0, 21)
@@ -190,6 +192,7 @@ def test_the_oracles_batches():
     assert abs(errors_from(waits, smaller.mean_wait_s)) > 4.0
 
 
+@pytest.mark.slow
 def test_the_oracles_retries():
     retries = e.Retries(3, 2000.0, 4000.0, math.inf, -1, 0, 0, 1, e.ON_REFUSED)
     # backoffs of 1000 and 2000 s on average, at most 6000 s together: the rate is stationary from then on

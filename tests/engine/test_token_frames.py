@@ -128,6 +128,7 @@ def test_a_plain_variant_beside_has_no_figures_of_tokens():
     assert requests[["first_token_s", "prompt_tokens", "output_tokens"]].isna().all(axis=None)
 
 
+@pytest.mark.slow  # to compile
 @pytest.mark.parametrize("roles", [("source",), ("shadow",), ("source", "shadow")])
 def test_prefix_caches_have_the_oracles_figures_on_any_number_of_workers(roles, tmp_path):
     served = {role: {"tokens": SERVED | ({"prefix": PREFIX} if role in roles else {})} for role in ("source", "shadow")}
@@ -161,6 +162,7 @@ def test_prefix_caches_have_the_oracles_figures_on_any_number_of_workers(roles, 
         assert share in text
 
 
+@pytest.mark.slow
 def test_hashes_of_a_recorded_trace_have_the_oracles_figures():
     """Two minutes of the Mooncake conversations; copies by session, which is the second hash."""
     file = Path(__file__).resolve().parents[3] / "shared" / "data" / "mooncake_conversation_2025.csv"

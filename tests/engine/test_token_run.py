@@ -173,10 +173,11 @@ def check(c, arrivals, chunk, source, shadow):
 
 
 @st.composite
-def runs(draw):
-    """Columns, arrivals and servers of a run with everything on."""
-    source = draw(st.one_of(servers(), servers(), st.none()))
-    shadow = draw(servers()) if source is None else draw(st.one_of(servers(), st.none()))
+def runs(draw, shared):
+    """Columns, arrivals and servers of a run with everything on, and prefix caches if `shared`."""
+    in_tokens = servers(shared)
+    source = draw(st.one_of(in_tokens, in_tokens, st.none()))
+    shadow = draw(in_tokens) if source is None else draw(st.one_of(in_tokens, st.none()))
     # only arrivals that are numbered through the run have columns of a trace
     most = max(len(x) for s in (source, shadow) if s is not None for x in columns_of(s))
     process = "constant" if most > 1 else draw(st.sampled_from(["poisson", "constant"]))
@@ -210,13 +211,20 @@ def runs(draw):
 
 
 @settings(max_examples=EXAMPLES)
-@given(runs())
+@given(runs(shared=False))
 def test_every_token_comes_when_the_oracle_says(case):
+    check(*case[:3], *case[3:])
+
+
+@pytest.mark.slow  # to compile
+@settings(max_examples=EXAMPLES)
+@given(runs(shared=True))
+def test_every_token_comes_when_the_oracle_says_with_prefix_caches(case):
     check(*case[:3], *case[3:])
 
 
 @pytest.mark.slow
 @settings(max_examples=MANY)
-@given(runs())
+@given(runs(shared=True))
 def test_every_token_comes_when_the_oracle_says_in_many_more_runs(case):
     check(*case[:3], *case[3:])

@@ -76,6 +76,7 @@ def test_a_drifting_server_is_noted():
     assert any("The server drifts" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_intervals_allow_for_a_drift():
     rng = np.random.default_rng(5)
     service = services("gamma", 8_000, rng)

@@ -57,7 +57,7 @@ SINGLE, FOUR = service("exponential", MEAN_S), service("exponential", MEAN_S, 4)
         # the latency of M/M/1 is exponential with the rate mu - lambda
         (steady(SINGLE), "source.mean <= 500ms", 8.0),
         pytest.param(steady(SINGLE), "source.p95 <= 1s", 10.0 - math.log(20.0), marks=pytest.mark.slow),
-        (steady(SINGLE), "source.utilisation <= 60%", 6.0),
+        pytest.param(steady(SINGLE), "source.utilisation <= 60%", 6.0, marks=pytest.mark.slow),
         # the shadow's half of it
         pytest.param(steady(SINGLE, share=50), "mean <= 500ms", 16.0, marks=pytest.mark.slow),
         pytest.param(
@@ -69,13 +69,14 @@ SINGLE, FOUR = service("exponential", MEAN_S), service("exponential", MEAN_S, 4)
             "source.error_rate <= 2%",
             brentq(lambda rate: blocked(rate, 10.0, 1, 3) - 0.02, 0.1, 9.0),
         ),
-        (
+        pytest.param(
             steady(batcher(4, 0.0, 0.0)),
             "source.wait_mean <= 200ms",
             brentq(lambda rate: m_m_1_in_batches(rate * MEAN_S, 1.0, 4).mean_wait_s - 2.0, 0.1, 39.0),
+            marks=pytest.mark.slow,
         ),
         # M/D/1 with 10 tokens of 10 ms: the wait at load 0.8 is 0.8 / (2 x 0.2) services
-        (steady(one_sequence(10)), "source.mean <= 300ms", 8.0),
+        pytest.param(steady(one_sequence(10)), "source.mean <= 300ms", 8.0, marks=pytest.mark.slow),
     ],
 )
 def test_the_interval_holds_the_rate_of_theory(s, slo, truth):

@@ -60,6 +60,7 @@ def test_a_plan_of_steady_traffic():
     assert best["cost_usd"] == frame.loc[frame["reaches"], "cost_usd"].min()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_plan_is_the_same_on_any_threads_and_executor():
     arguments = {"shares": [50], "durations": ["5min"], "replications": 10}

@@ -100,10 +100,10 @@ def test_replications_are_the_scenarios_own_unless_said():
 
 
 def test_same_bits_on_one_thread_on_several_and_on_any_executor():
-    expected = sweep(BASE, GRID, replications=2, workers=1)
-    same_to_the_bit(expected, sweep(BASE, GRID, replications=2, workers=3))
+    expected = sweep(BASE, GRID, workers=1)
+    same_to_the_bit(expected, sweep(BASE, GRID, workers=3))
     with ThreadPoolExecutor(2) as threads:
-        same_to_the_bit(expected, sweep(BASE, GRID, threads, 2, workers=5))
+        same_to_the_bit(expected, sweep(BASE, GRID, threads, workers=5))
 
 
 @contextmanager

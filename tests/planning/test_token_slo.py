@@ -162,18 +162,28 @@ def test_the_load_is_that_of_full_batches():
     assert relaxation_s(s, "source", 0.5) < relaxation_s(s, "source", 0.9) < math.inf
 
 
-def test_size_counts_on_what_prefix_caches_save():
-    """Without them one request alone takes 1 s to its first token, and three instances are needed."""
+def with_a_prefix_cache():
+    """A shadow whose prefix cache saves all but 8 of a prompt's 1,000 tokens, beside a source without one."""
     served = SERVED | {"prompt": 1000, "output": 2, "max_step_tokens": 2000, "kv_tokens": 16_016}
     served |= {"step": {"base_s": 0.001, "per_prefill_token_s": 0.001}}
     cached = served | {"prefix": {"length": 992, "groups": 1, "cache_tokens": 16_016}}
-    s = token_scenario({"tokens": served}, {"tokens": cached})
+    return token_scenario({"tokens": served}, {"tokens": cached})
+
+
+def test_the_least_demand_counts_on_what_prefix_caches_save():
+    s = with_a_prefix_cache()
     demand, plain = (demand_of(s, role) for role in ("shadow", "source"))
     assert demand.instances == plain.instances > 3.0
     # of a prompt's 1,000 tokens 8 are left, and of steps' constant time the share of each of 16 sequences
     assert demand.least_instances == pytest.approx(3.0 * (0.008 + 2 * 0.001 / 16), rel=1e-9)
     assert demand.alone.first_token_s.max() == pytest.approx(0.001 + 0.008)
     assert plain.alone.first_token_s.max() == pytest.approx(0.001 + 1.0)
+
+
+@pytest.mark.slow  # to compile
+def test_size_counts_on_what_prefix_caches_save():
+    """Without them one request alone takes 1 s to its first token, and three instances are needed."""
+    s = with_a_prefix_cache()
     table = ss.size(s, "shadow.ttft.p95 <= 50ms")
     assert table["instance_count"][0] == 1
     assert table["ttft_p95_s"][0] <= 0.05

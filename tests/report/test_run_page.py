@@ -283,6 +283,7 @@ def test_the_page_is_a_function_of_the_result(run, text, tmp_path):
     assert file.read_bytes() == text.encode()
 
 
+@pytest.mark.slow
 def test_the_page_of_a_week_is_at_most_two_and_a_half_megabytes():
     traffic = {"process": "poisson", "rate_per_s": 0.5}
     week = simulate(scenario(traffic, service(0.05), horizon_s=604_800.0, sample_requests=10_000))
@@ -316,7 +317,9 @@ def test_pools_that_change_and_callers_that_retry_are_shown():
         assert label in card(run)
 
 
-@pytest.mark.parametrize("case", ["no copies", "one window", "trace", "no requests"])
+@pytest.mark.parametrize(
+    "case", ["no copies", "trace", *(pytest.param(c, marks=pytest.mark.slow) for c in ("one window", "no requests"))]
+)
 def test_pages_of_unusual_runs(case):
     trace = {"process": "trace", "path": "builtin:trace_small"}
     linear = {"time": {"law": "linear", "base_s": 0.05, "GeneratedTokens": 0.002}, "workers": 2}

@@ -239,7 +239,9 @@ def test_rows_that_are_no_requests_are_refused(tmp_path, table, why):
 # ---- The end ----
 
 
-@pytest.mark.parametrize(("load", "status"), [(0.5, "TOO SHORT"), (2.0, "OVERLOADED")])
+@pytest.mark.parametrize(
+    ("load", "status"), [pytest.param(0.5, "TOO SHORT", marks=pytest.mark.slow), (2.0, "OVERLOADED")]
+)
 def test_the_length_of_a_trace_changes_no_rate_and_no_verdict(tmp_path, load, status):
     """1,000 requests per second, evenly spaced, of 5 to 100 s: nothing counts time after the last of them."""
     pool = service("deterministic", load / 1000)

@@ -391,6 +391,7 @@ def test_sighup_reads_files_again_writes_captures_and_never_ends(tmp_path, monke
         assert process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(tmp_path, monkeypatch):
     """A request of a minute is in flight, for which the first signal waits and the second does not."""
     service = {"time": {"law": "deterministic", "mean_s": 50.0}, "workers": 8}
@@ -412,6 +413,7 @@ def test_a_second_signal_ends_at_once(tmp_path, monkeypatch):
         assert "ending at once" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("is_dead", "status"), [(False, 0), (True, 1)])
 def test_lost_captures_are_told_by_the_exit_status(tmp_path, monkeypatch, is_dead, status):
     options = ("--transition-s", "0", "--flush-s", "3600")

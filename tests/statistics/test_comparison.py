@@ -245,6 +245,7 @@ def test_a_pair_shows_what_two_samples_cannot():
     assert mean["n_source"] == mean["n_shadow"]
 
 
+@pytest.mark.slow
 def test_intervals_of_pairs_cover():
     n, hits = 80, {"paired_mean": 0, "paired_p50": 0, "paired_p95": 0}
     true = {"paired_mean": 0.0, "paired_p50": 0.0, "paired_p95": 1.6449 * np.sqrt(2) * 0.05}
@@ -428,6 +429,7 @@ def test_a_modulated_rate_needs_ten_cycles():
     assert d.loc[~d["metric"].str.startswith("error"), "source_low"].isna().all()
 
 
+@pytest.mark.slow
 def test_one_side_of_a_modulated_rate_covers_the_value_of_a_long_run():
     """A modulation that was taken for a trend covered 70 % with 12 sojourns, and 38 % with 4."""
     long = simulate(modulated(1, 40 * 100, 60_000 * 100))

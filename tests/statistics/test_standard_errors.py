@@ -24,6 +24,7 @@ def table(runs):
     return pd.concat([run.summary() for run in runs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", FIGURES)
 def test_they_are_as_large_as_the_scatter_between_runs(table, figure):
     # The scatter of 40 runs is known to 1 / sqrt(2 x 39), 11 %. The mean of their standard errors is known far better,

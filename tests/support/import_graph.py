@@ -1,6 +1,7 @@
 """Reads the package's modules and what each imports, without importing any."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import shadowsim
@@ -13,9 +14,17 @@ MODULES = {
 }
 
 
+@cache
+def tree_of(path):
+    """Return the syntax tree of a file, which several tests walk."""
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(module):
     """The shadowsim modules that a module imports, at its top or inside functions."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    found = []
+    for node in ast.walk(tree_of(MODULES[module])):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -23,4 +32,5 @@ def imports(module):
             assert not node.level, f"{module}: imports are absolute"
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [name if name.removeprefix("shadowsim.") in MODULES else node.module for name in inner]
-        yield from (name.removeprefix("shadowsim.") for name in names if name.startswith("shadowsim."))
+        found += [name.removeprefix("shadowsim.") for name in names if name.startswith("shadowsim.")]
+    return tuple(found)

@@ -46,8 +46,11 @@ def prefixes(draw, block):
 
 
 @st.composite
-def servers(draw):
-    """Servers with tight caches and budgets, which serve every request of the lengths that they get."""
+def servers(draw, shared=True):
+    """Servers with tight caches and budgets, which serve every request of the lengths that they get.
+
+    Some have a prefix cache, unless `shared` is false.
+    """
     longest = draw(st.sampled_from([12, 12, 40]))
     prompt, output = draw(lengths(longest)), draw(lengths(longest))
     block = draw(st.sampled_from([1, 3, 4, 16]))
@@ -72,5 +75,5 @@ def servers(draw):
         after_s=draw(st.sampled_from([0.0, 0.0, 0.1])),
         chunked=chunked,
         abort=draw(st.booleans()),
-        **draw(st.one_of(st.just({}), prefixes(block))),
+        **draw(st.one_of(st.just({}), prefixes(block)) if shared else st.just({})),
     )

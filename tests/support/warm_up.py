@@ -1,4 +1,4 @@
-"""Compiles the kernels for all workers of a test session, each kernel in one of them.
+"""Compiles the kernels for all workers of a test session, each kernel in one of them, but that of prefix caches.
 
 Where numba's cache is empty, every worker would compile every kernel, at the same time as the others. Here the first
 that is free takes the next kernel, the longest first, and none goes on before all are in the cache.
@@ -28,7 +28,6 @@ _TOKENS = {
 }
 _LEAST = {"routing": "LEAST_OUTSTANDING_REQUESTS"}
 _KERNELS = {
-    "prefixes": ({"tokens": _TOKENS | {"prefix": {"length": 16, "groups": 2, "cache_tokens": 32}}}, {}),
     "tokens": ({"tokens": _TOKENS}, {}),
     "events": (service() | {"outages": [{"instance": 0, "at_s": 10.0, "for_s": 5.0}]}, {}),
     "general": (service(queue_limit=9), {}),

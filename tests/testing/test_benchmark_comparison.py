@@ -49,6 +49,7 @@ def test_a_slower_version_is_found_with_its_factor():
     assert (1 + back["change_pct"] / 100) * (1 + row["change_pct"] / 100) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_alarms_are_rare_where_rounds_are_independent():
     """Nominal 95 %: chance is allowed one in a thousand on either side."""
     n, hits, alarms = 100, 0, 0

@@ -249,7 +249,13 @@ def memory_bytes():
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-@pytest.mark.parametrize("key", ["", KEYS["aws_access_key_id"]], ids=["unsigned", "a known key, a wrong signature"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param("", marks=pytest.mark.slow, id="unsigned"),
+        pytest.param(KEYS["aws_access_key_id"], id="a known key, a wrong signature"),
+    ],
+)
 def test_bodies_before_their_signatures_are_bounded_together(tmp_path, key):
     """150 connections send bodies of 6 MiB; callers with small bodies are served meanwhile."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -139,7 +139,7 @@ def survives(path, n_kills, seed, snapshot_events):
     return len(answered), n_unheard
 
 
-@pytest.mark.parametrize("snapshot_events", [1, 3, 100])
+@pytest.mark.parametrize("snapshot_events", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 100))])
 def test_nothing_answered_is_lost_when_killed_at_random_moments(tmp_path, snapshot_events):
     n_answered, _ = survives(tmp_path / "state.db", 3, snapshot_events, snapshot_events)
     assert n_answered > 5
