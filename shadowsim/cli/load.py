@@ -292,7 +292,8 @@ def load(
 def _save(run: LoadRun, out: Path, report: bool) -> list[str]:
     lines = [f"removed {path} (of an earlier run)" for path in remove_earlier(out, [out], report)]
     writing(out, lambda: run.save(out))
-    lines.append(f"wrote {out}/ (load.json, scenario.json; windows, latency and requests as Parquet)")
+    tables = "windows, latency and requests" if run.tokens is None else "windows, latency, requests and tokens"
+    lines.append(f"wrote {out}/ (load.json, scenario.json; {tables} as Parquet)")
     if report:
         lines.append(f"wrote {writing(out, lambda: run.report(out / PAGE_IN_RUN))}")
     return lines

@@ -192,9 +192,11 @@ def test_response_streams_of_an_endpoint_are_timed():
     assert (run.requests["output_tokens"] == 3).all()
     assert (run.requests["first_token_s"] >= 0.02).all()
     assert (run.requests["latency_s"] - run.requests["first_token_s"] >= 0.03).all()
+    assert run.tokens is not None
+    assert (run.tokens.groupby("request").size() == 3).all()
 
 
-def test_tokens_of_completions_are_timed():
+def test_tokens_of_completions_are_timed(tmp_path):
     lines = [b'data: {"choices": [{"text": "%d"}]}\n\n' % i for i in range(5)]
 
     async def behave(writer, request):
@@ -213,6 +215,13 @@ def test_tokens_of_completions_are_timed():
     assert (requests["first_token_s"] >= 0.02).all()
     assert (requests["latency_s"] - requests["first_token_s"] >= 0.07).all()  # four more pauses, less rounding
     assert run.quantile(0.5, "first_token") < run.quantile(0.5)
+    measurement = LoadRun.load(run.save(tmp_path / "run")).measurement()
+    tokens = measurement.token_times
+    assert tokens["row"].value_counts(sort=False).to_dict() == dict.fromkeys(range(len(requests)), 5)
+    by_row = tokens.groupby("row")["token_s"]
+    assert by_row.min().tolist() == measurement.requests["first_token_s"].tolist()
+    assert (by_row.diff().dropna() >= 0.0).all()
+    assert (by_row.max() <= measurement.requests["latency_s"]).all()
     rows = run.evaluate("ttft.p50 > 10ms and tpot.p50 > 10ms and goodput(ttft <= 20s, tpot <= 20s) >= 100%")
     assert rows["met"].all()
     assert "first token" in str(run)

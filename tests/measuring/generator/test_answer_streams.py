@@ -34,6 +34,7 @@ def test_events_with_text_are_tokens():
     stream = [b": ping\n\n", event(""), event("a"), event("b") + event("c"), b"data: [DONE]\n\n"]
     reader = read(EventLines(), stream)
     assert (reader.first_token, reader.output_tokens, reader.prompt_tokens) == (3.0, 3, -1)
+    assert reader.token_times.tolist() == [3.0, 4.0, 4.0]
 
 
 def test_chat_deltas_count_and_roles_do_not():
