@@ -48,6 +48,7 @@ def read_inference_perf(files: list[Path], form: str) -> Measurement:
             prompt = info.get("input_tokens", (request.get("text") or {}).get("input_tokens"))
             output = info.get("output_tokens", response.get("output_tokens"))
             times = info.get("output_token_times") or response.get("output_token_times") or []
+            tokens_s = [float(time) - start_s for time in times]
             if not times and response.get("chunk_times"):
                 times, by_chunk = response["chunk_times"], True
             first_s = float(times[0]) - start_s if times else NAN
@@ -60,6 +61,7 @@ def read_inference_perf(files: list[Path], form: str) -> Measurement:
                 *(round(start_s * 1e9), 0.0, end_s - start_s, status, first_s),
                 *(NAN if prompt is None else float(prompt), NAN if output is None else float(output)),
             )
+            columns.add_tokens(tokens_s)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             lines.damaged(f"request {number} cannot be read ({error!r})")
     lacks = ["Times are on a clock of inference-perf's own: the date of the run is not known.", _OPEN_LOOP]

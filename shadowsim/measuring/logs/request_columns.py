@@ -7,6 +7,7 @@ gigabytes.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -50,6 +51,7 @@ class RequestColumns:
         self._time_ns, self._before_s, self._latency_s, self._status = array("q"), array("d"), array("d"), array("b")
         self._more = {name: array("d") for name in more}
         self._appends = [column.append for column in self._more.values()]
+        self._token_row, self._token_s = array("q"), array("d")
 
     def __len__(self) -> int:
         return len(self._time_ns)
@@ -76,6 +78,11 @@ class RequestColumns:
         self._status.append(status)
         for append, value in zip(self._appends, more):  # noqa: B905  this runs for every line
             append(value)
+
+    def add_tokens(self, times_s: Sequence[float]) -> None:
+        """Add when the tokens of the last request's answer came, in seconds from its time in the log."""
+        self._token_row.extend([len(self) - 1] * len(times_s))
+        self._token_s.extend(times_s)
 
     def measurement(
         self,
@@ -124,6 +131,7 @@ class RequestColumns:
         return Measurement(
             form,
             requests=pd.DataFrame(requests),
+            token_times=self._token_times(order, before_s) if self._token_row else None,
             started=started,
             resolution_s=resolution_s,
             latency_resolution_s=latency_resolution_s,
@@ -133,6 +141,13 @@ class RequestColumns:
             n_damaged=lines.n_damaged,
             first_damaged=lines.first_damaged,
         )
+
+    def _token_times(self, order: Ints, before_s: Floats) -> pd.DataFrame:
+        row, place = np.frombuffer(self._token_row, np.int64), np.empty_like(order)
+        place[order] = np.arange(len(order))
+        since_s = np.frombuffer(self._token_s, np.float64) + before_s[row]
+        table = pd.DataFrame({"row": place[row], "token_s": since_s})
+        return table.sort_values(["row", "token_s"], kind="stable", ignore_index=True)
 
 
 def _coarse(resolution_s: float) -> str:

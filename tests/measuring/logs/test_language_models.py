@@ -46,8 +46,12 @@ def test_units_time_outs_and_warm_up_of_aiperf(tmp_path):
 def test_older_and_newer_layouts_of_inference_perf(tmp_path):
     records = json.loads(samples.inference_perf(FEW))
     for record in records:
-        record["info"] = {"input_tokens": 5, "output_tokens": 7, "output_token_times": [record["start_time"] + 0.05]}
-    frame = read(tmp_path, json.dumps(records)).requests  # on one line
+        times = [record["start_time"] + 0.05, record["start_time"] + 0.07]
+        record["info"] = {"input_tokens": 5, "output_tokens": 7, "output_token_times": times}
+    of_tokens = read(tmp_path, json.dumps(records[::-1]))  # on one line, the last first
+    frame = of_tokens.requests
+    assert of_tokens.token_times["row"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert of_tokens.token_times["token_s"].tolist() == pytest.approx([0.05, 0.07] * 4)
     assert frame["output_tokens"].tolist() == [7] * 4
     assert frame["first_token_s"].tolist() == pytest.approx([0.05] * 4)
     for record in records:
