@@ -67,7 +67,8 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0, token_times: pd.DataFrame 
     cells = step_cells(log)
     if int((cells.group == DECODE).sum()) < FEW:
         raise InputError("measurements", f"must have at least {FEW} requests with two output tokens or more")
-    n_seen, n_decoding = len(np.unique(log.token_request)), int((cells.group == DECODE).sum())
+    n_seen = int((log.output[np.unique(log.token_request)] > 2.0).sum())  # with a step beside the last
+    n_decoding = int((cells.group == DECODE).sum())
     if n_seen >= max(FEW, _SEEN * n_decoding):
         firsts = cells.rows(np.flatnonzero(cells.group == FIRST))
         cells, fit = StepCells.joined([seen_steps(log), firsts]).settled()
