@@ -10,10 +10,11 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.errors import InputError
 from shadowsim.planning.slo import Slo
-from shadowsim.plots.goal_axis import FAR, GoalTarget, TargetAxis, add_arrows, add_goal_line, goals_of
-from shadowsim.plots.style import COLOURS, canvas
+from shadowsim.plots.goal_axis import GoalTarget, TargetAxis, add_arrows, add_goal_line, goals_of
+from shadowsim.plots.style import COLOURS, NO_LEGEND, canvas
 
 _ERRORS = 2.0  # standard errors to either side of a mark
+_PAD = 0.08  # of the rates' range, to either side of it
 
 
 def latency_against_rate(frame: pd.DataFrame, slo: str | Slo | None = None) -> go.Figure:
@@ -41,10 +42,7 @@ def latency_against_rate(frame: pd.DataFrame, slo: str | Slo | None = None) -> g
     for goal in goals:
         if goal.column not in every:
             raise InputError("frame", f"needs the rates that `capacity` tried, with {goal.column}", str(goal))
-    subtitle = (
-        "Large: means of several runs, with lines of 2 standard errors to either side. Band: the interval. "
-        f"Arrows are beyond {FAR:g} times the goal."
-    )
+    subtitle = "Large: means of several runs, with lines of 2 standard errors to either side. Band: the interval."
     figure = canvas("Latency against the rate", subtitle, rows=len(goals))
     for row, goal in enumerate(goals, start=1):
         tried = every[(every["role"] == goal.role) & every[goal.column].notna()].sort_values("rate_per_s")
@@ -70,6 +68,9 @@ def latency_against_rate(frame: pd.DataFrame, slo: str | Slo | None = None) -> g
         for low, high in ends[np.isfinite(ends).all(axis=1)]:
             figure.add_vrect(low, high, row=row, col=1, fillcolor=colour, opacity=0.25, line_width=0)
         figure.update_yaxes(row=row, col=1, **axis.options)
-    figure.update_xaxes(rangemode="tozero")
+    rates = np.append(every["rate_per_s"], frame["high_per_s"])
+    rates = rates[np.isfinite(rates)]
+    pad = _PAD * (rates.max() - rates.min() or rates.max())
+    figure.update_xaxes(range=[max(rates.min() - pad, 0.0), rates.max() + pad])
     list(figure.select_xaxes())[-1].update(title_text="requests per second at the endpoint")
-    return figure.update_layout(hovermode="closest", margin_l=75)
+    return figure.update_layout(hovermode="closest", margin_l=75, **NO_LEGEND)

@@ -1,7 +1,8 @@
 """Draws comparisons and noise floors: one row per metric, with its uncertainty.
 
-Differences of latency are in per cent of the source's, like their margin; those of shares are in percentage points, in
-a separate panel. A row shows its outcome by a mark as well as by colour.
+Differences of latency are in per cent of the source's, like their margin, or in times of it, on a logarithmic axis,
+where one is tenfold; those of shares are in percentage points, in a separate panel. A row shows its outcome by a mark
+as well as by colour.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.arrays import Floats
 from shadowsim.errors import InputError
-from shadowsim.plots.style import ASIDE, COLOURS, GREY, INK, MARGIN, TEXTS, canvas
+from shadowsim.plots.style import ASIDE, COLOURS, GREY, INK, MARGIN, TEXTS, canvas, log_axis
 from shadowsim.statistics.loads import loads_of_table
 from shadowsim.statistics.terms import BETTER, NOT_ENOUGH, NOT_ENOUGH_DATA, NOT_JUDGED, SAME, WORSE
 from shadowsim.text import OVERLOADED, percent, time_text
@@ -31,6 +32,7 @@ OUTCOME_STYLES = {
 }
 _UNITS = ("s", "share")
 _FAR, _OTHER_SIDE = 10.0, 0.08  # times as far to one side, and the share of the axis that the other side then gets
+_TENFOLD, _LEAST_TIMES = 10.0, 0.01  # multiples: from which an axis shows such, and what is drawn of lesser ones
 _ROW, _REST = 30, 205  # heights in pixels
 
 
@@ -70,11 +72,19 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None, name: st
     shown: set[str] = set()
     for row, (unit, part) in enumerate(panels, start=1):
         value, low, high = (_relative(part, column) for column in ("difference", "low", "high"))
-        ends = [_interval_text(*pair) for pair in zip(low, high, strict=True)]
+        in_times = unit == "s" and np.nanmax(value, initial=0.0) >= 100.0 * (_TENFOLD - 1.0)
+        ends = [
+            _interval_text(*pair, "" if in_times else "+")
+            for pair in zip(*((_times(low), _times(high)) if in_times else (low, high)), strict=True)
+        ]
         margin = _margin(part)
         finite = np.concatenate([value, low[np.isfinite(low)], high[np.isfinite(high)], [1.3 * margin]])
         reach = np.nanmax(np.abs(finite), initial=0.0)
         low, high = np.clip(low, -2.0 * reach, None), np.clip(high, None, 2.0 * reach)  # an open end leaves the panel
+        none, axis = 0.0, {"title_text": titles[unit], "range": _span(np.append(finite, -1.3 * margin), reach)}
+        if in_times:
+            none, value, low, high = 1.0, _times(value), _times(low), _times(high)
+            axis = _times_axis(np.append(_times(finite), 1.0), f"times the {first}'s (logarithmic)")
         for outcome, (colour, mark, name) in OUTCOME_STYLES.items():
             mark_rows = (part["outcome"] == outcome).to_numpy()
             if mark_rows.any():
@@ -86,18 +96,18 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None, name: st
                         error_x={"type": "data", "symmetric": False, "array": (high - value)[mark_rows],
                                  "arrayminus": (value - low)[mark_rows], "color": colour, "thickness": 2, "width": 5},
                         customdata=np.column_stack([part["method"], ends])[mark_rows],
-                        hovertemplate="%{y}: %{x:+.3~r} (%{customdata[1]})"
+                        hovertemplate=f"%{{y}}: %{{x:{'' if in_times else '+'}.3~r}} (%{{customdata[1]}})"
                         "<br>%{customdata[0]}<extra></extra>",
                     ), row, 1,
                 )  # fmt: skip
                 shown.add(outcome)
-        figure.add_vline(0.0, row=row, col=1, line={"color": GREY, "width": 1}, layer="below")
+        figure.add_vline(none, row=row, col=1, line={"color": GREY, "width": 1}, layer="below")
         if np.isfinite(margin):
-            figure.add_vrect(-margin, margin, row=row, col=1, fillcolor=MARGIN, line_width=0, layer="below")
+            ends_of_margin = (1.0 - margin / 100.0, 1.0 + margin / 100.0) if in_times else (-margin, margin)
+            figure.add_vrect(*ends_of_margin, row=row, col=1, fillcolor=MARGIN, line_width=0, layer="below")
         _name_rows(figure, row, 1, part["metric"].tolist())
         _annotate_beside(figure, row, part["metric"], _both(part, unit))
-        span = _span(np.append(finite, -1.3 * margin), reach)
-        figure.update_xaxes(title_text=titles[unit], range=span, row=row, col=1)
+        figure.update_xaxes(row=row, col=1, **axis)
     figure.add_annotation(_beside(f"{first} → {second}"), y=1.0, yref="paper", yanchor="bottom", xref="paper")
     return figure.update_layout(hovermode="closest", margin={"l": 110, "r": 170})
 
@@ -203,10 +213,25 @@ def _beside(text: str) -> dict[str, object]:
     return {"text": text, "x": 1.0, "xanchor": "left", "xshift": 8, "showarrow": False, "font": font, "name": ASIDE}
 
 
-def _interval_text(low: float, high: float) -> str:
+def _times(per_cent: Floats) -> Floats:
+    """Return differences in per cent of the source's as multiples of it."""
+    times: Floats = np.maximum(1.0 + per_cent / 100.0, _LEAST_TIMES)
+    return times
+
+
+def _times_axis(values: Floats, title: str) -> dict[str, object]:
+    """Return a logarithmic axis that shows multiples of the source's."""
+    known = values[np.isfinite(values)]
+    ends = np.log10([known.min(), known.max()])
+    pad = 0.05 * (ends[1] - ends[0])
+    axis = {"title_text": title, "range": [ends[0] - pad, ends[1] + pad]}
+    return axis | (log_axis(known) if ends[1] - ends[0] < 1.5 else {"type": "log", "dtick": 1, "tickformat": ",~r"})
+
+
+def _interval_text(low: float, high: float, sign: str) -> str:
     if np.isnan(low) or np.isnan(high):
         return "no interval"
-    return f"{low:+.3g} or more" if np.isinf(high) else f"{low:+.3g} to {high:+.3g}"
+    return f"{low:{sign},.4g} or more" if np.isinf(high) else f"{low:{sign},.4g} to {high:{sign},.4g}"
 
 
 def _relative(part: pd.DataFrame, column: str) -> Floats:

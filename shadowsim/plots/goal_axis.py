@@ -15,6 +15,7 @@ from shadowsim.planning.slo import Goal, Slo, parse_slo
 from shadowsim.plots.style import INK
 
 FAR = 3.0  # multiples of the limit beyond which a value is drawn as an arrow
+_ARROWS = f"Arrows are beyond {FAR:g} times the goal."
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,12 @@ def add_goal_line(figure: go.Figure, target: GoalTarget, scale: float, row: int,
 
 
 def add_arrows(figure: go.Figure, row: int, x: object, y: Floats, colour: str, values: Floats, hover: str) -> None:
-    """Mark the points beyond the upper edge, which show their values to the pointer."""
+    """Mark the points beyond the upper edge, which show their values to the pointer, and say so in the subtitle."""
+    if len(y) == 0:
+        return
+    subtitle = figure.layout.title.subtitle
+    if _ARROWS not in subtitle.text:
+        subtitle.text = f"{subtitle.text} {_ARROWS}"
     marker = {"symbol": "triangle-up-open", "size": 12, "color": colour, "line": {"width": 2}}
     figure.add_trace(
         go.Scatter(x=x, y=y, mode="markers", marker=marker, showlegend=False, cliponaxis=False, customdata=values,

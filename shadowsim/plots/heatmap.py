@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,8 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
 from shadowsim.planning.sheet import recommend
-from shadowsim.plots.style import COLOURS, INK, ON_SCALE, SCALE, SHADE, SHADE_TEXT, canvas, value_axis
-from shadowsim.text import OVERLOADED, significant
+from shadowsim.plots.style import COLOURS, INK, NO_LEGEND, ON_SCALE, SCALE, SHADE, SHADE_TEXT, canvas, value_axis
+from shadowsim.text import OVERLOADED, significant, trimmed_time
 from shadowsim.verdict import is_uncertain_in
 
 _ERRORS = 2.0  # standard errors to either side of a mark
@@ -225,11 +226,11 @@ def _with_axes(figure: go.Figure, x: str, y: str, n: int) -> go.Figure:
     """Name the axes of a heat map with n rows, and set its height."""
     figure.update_xaxes(title_text=x, type="category", showgrid=False, ticks="")
     figure.update_yaxes(title_text=y, type="category", showgrid=False)
-    return figure.update_layout(hovermode="closest", margin={"l": 90, "t": 90}, height=190 + 48 * n)
+    return figure.update_layout(hovermode="closest", margin_l=90, height=190 + 48 * n, **NO_LEGEND)
 
 
 def _add_rectangle(figure: go.Figure, x: int, y: int, **style: object) -> None:
-    figure.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, **style)
+    figure.add_shape(type="rect", x0=x - 0.495, x1=x + 0.495, y0=y - 0.49, y1=y + 0.49, **style)  # gaps as of cells
 
 
 def _power_text(power: float, reaches: bool, cost_usd: float) -> str:
@@ -261,6 +262,8 @@ def setting_title(path: str) -> str:
 def setting_in_words(path: str, value: object) -> str:
     """Return a setting with its value and unit: "share copied 10 %", "shadow: time.mean 0.02 s"."""
     name, _, unit = setting_title(path).partition(" (")
+    if unit == "s)" and isinstance(value, Real):
+        return f"{name} {duration_text(float(value)) if value >= 60.0 else trimmed_time(float(value))}"
     shown = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{name} {shown} {unit.removesuffix(')')}".strip()
 

@@ -81,15 +81,17 @@ def latency_distribution(latency: pd.DataFrame, verdict: Verdict | None = None) 
     figure = canvas("Latency distribution", subtitle)
     latency = of_measure(latency)
     ends: list[float] = []
+    least = 1.0
     for role, label in labels_of(latency[latency["count"] > 0], verdict).items():
         edge, share = _tail(latency[latency["role"] == role])
         line = {"color": COLOURS[role], "width": 2, "dash": "solid" if role == "source" else "dash"}
         hover = f"{label}: %{{y:.3~p}} slower than %{{x:,.4~r}} ms<extra></extra>"
         figure.add_trace(go.Scatter(x=edge * 1e3, y=share, name=label, mode="lines", line=line, hovertemplate=hover))
         ends += [edge[0] * 1e3, edge[-1] * 1e3]
+        least = min(least, float(share[-1]))
     figure.update_xaxes(title_text="ModelLatency (ms)", **log_axis(np.array(ends)))
-    y_title = "share of requests slower"
-    figure.update_yaxes(type="log", title_text=y_title, tickvals=[*_TAILS], ticktext=[*_TAILS.values()])
+    y_title, reach = "share of requests slower", [min(np.log10(least) - 0.1, -1.1), 0.1]
+    figure.update_yaxes(type="log", title_text=y_title, tickvals=[*_TAILS], ticktext=[*_TAILS.values()], range=reach)
     return figure.update_layout(hovermode="closest", showlegend=True)
 
 

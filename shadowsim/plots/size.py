@@ -16,8 +16,8 @@ from shadowsim.aws.instances import duration_text
 from shadowsim.errors import InputError
 from shadowsim.planning.sheet import FIXED, comparable_usd
 from shadowsim.planning.slo import Goal, Slo
-from shadowsim.plots.goal_axis import FAR, GoalTarget, TargetAxis, add_arrows, add_goal_line, goals_of
-from shadowsim.plots.style import COLOURS, GREY, INK, KINDS, SYMBOLS, canvas, value_axis
+from shadowsim.plots.goal_axis import GoalTarget, TargetAxis, add_arrows, add_goal_line, goals_of
+from shadowsim.plots.style import COLOURS, GREY, INK, KINDS, NO_LEGEND, SYMBOLS, canvas, value_axis
 
 _ERRORS = 2.0  # standard errors to either side of a mark
 _COUNTS = ["instance_type", "instance_count", "value", "error", "cost_usd", "answer"]
@@ -49,8 +49,7 @@ def latency_against_instances(frame: pd.DataFrame, slo: str | Slo | None = None)
     goals = goals_of(frame, slo)
     counts = {goal: _counts(frame, goal) for goal in goals}
     several = len({(goal.role, kind) for goal in goals for kind in counts[goal]["instance_type"]}) > 1
-    subtitle = f"Lines reach 2 standard errors to either side. Arrows are beyond {FAR:g} times the goal."
-    figure = canvas("Latency against instances", subtitle, rows=len(goals))
+    figure = canvas("Latency against instances", "Lines reach 2 standard errors to either side.", rows=len(goals))
     for row, goal in enumerate(goals, start=1):
         target = GoalTarget.of(goal)
         axis = TargetAxis.of(target, counts[goal]["value"])
@@ -78,7 +77,7 @@ def latency_against_instances(frame: pd.DataFrame, slo: str | Slo | None = None)
     most = max([int(part["instance_count"].max()) for part in counts.values() if len(part)], default=1)
     figure.update_xaxes(range=[0.5, most + 0.5], tickformat="d", dtick=max(1, most // 12))
     list(figure.select_xaxes())[-1].update(title_text="instances")
-    return figure.update_layout(hovermode="closest", margin_l=75)
+    return figure.update_layout(hovermode="closest", margin_l=75, **({} if several else NO_LEGEND))
 
 
 def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) -> go.Figure:
@@ -138,13 +137,14 @@ def cost_frontier(frame: pd.DataFrame, goal: str | Slo | float | None = None) ->
         first = int(np.argmax(meets))
         figure.add_trace(
             go.Scatter(
-                x=x[[first]], y=y[[first]], mode="markers", hoverinfo="skip",
+                x=x[[first]], y=y[[first]], mode="markers", hoverinfo="skip", cliponaxis=False,
                 name=f"<b>cheapest that does: {known['design'].iloc[first]}, {x[first]:,.2f} USD</b>",
                 marker={"symbol": "circle-open", "size": 20, "color": INK, "line": {"width": 2}},
             )
         )  # fmt: skip
     if np.isfinite(target.limit):
-        add_goal_line(figure, target, axis.scale, 1)
+        steep = x[np.argmax(meets)] if meets.any() else 0.0  # where the line may cross the goal
+        add_goal_line(figure, target, axis.scale, 1, at="start" if steep > 0.5 * np.max(x, initial=0.0) else "end")
     length_s = frame.attrs.get("duration_s")
     cost = f"cost of {duration_text(length_s)}" if length_s else "cost of the test"
     figure.update_yaxes(**axis.options).update_xaxes(**value_axis(x, cost, "USD"))

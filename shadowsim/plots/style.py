@@ -54,6 +54,7 @@ ON_SCALE = "#000000"
 # The names of annotations that pages leave out: narrow ones both, printed ones the second, which legends have, too.
 ASIDE, OVERLOAD_NAME = "aside", "overload"
 LOG_FROM = 20.0  # ratio of the greatest to the least value above which an axis is logarithmic
+NO_LEGEND = {"margin_t": 90}  # of a canvas whose charts have none
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": INK}
 
 
@@ -114,10 +115,19 @@ def value_axis(values: Floats, title: str, unit: str) -> dict[str, Any]:
 
 
 def log_axis(values: Floats) -> dict[str, Any]:
-    """Return a logarithmic axis with complete numbers as labels; Plotly's own labels leave out zeros."""
+    """Return a logarithmic axis with complete numbers as labels; Plotly's own labels leave out zeros.
+
+    Values that lie between two labels have both in the axis's range.
+    """
     if values.size == 0:
         return {"type": "log"}
     low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
+    high += high == low
     digits = (1, 2, 5) if high - low <= 3 else (1,)
     ticks = [d * 10.0**e for e in range(int(low), int(high) + 1) for d in digits]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{t:,.10g}" for t in ticks]}
+    axis = {"type": "log", "tickvals": ticks, "ticktext": [f"{t:,.10g}" for t in ticks]}
+    least, greatest = float(values.min()), float(values.max())
+    if sum(least <= t <= greatest for t in ticks) < 2:
+        below, above = max(t for t in ticks if t <= least), min(t for t in ticks if t >= greatest)
+        axis["range"] = [float(np.log10(0.95 * below)), float(np.log10(1.05 * above))]
+    return axis

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from shadowsim.report.html_page import Chart, paragraphs, table
 
@@ -53,14 +50,6 @@ class Analysis:
     documents: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
-def typographic(text: str) -> str:
-    """Return a text of a terminal with the signs of print: ± for +-, × between numbers and names, µs, – for nothing."""
-    if text == "-":
-        return "–"
-    text = re.sub(r"(?<=\d) x (?=\S)", " × ", text.replace("+-", "±"))
-    return re.sub(r"(?<=\d) us\b", " µs", text)
-
-
 def table_of(
     rows: Sequence[Sequence[str]], caption: str = "", notes: Sequence[str] = (), chosen: Sequence[int] = ()
 ) -> str:
@@ -79,15 +68,10 @@ def table_of(
     head, *body = rows
     left_out = len(body) - MAX_ROWS
     caption += f" The first {MAX_ROWS:,} rows; {left_out:,} more are left out." if left_out > 0 else ""
-    cells = [(typographic(name), [*map(typographic, row)]) for name, *row in body[:MAX_ROWS]]
-    return table(caption.strip(), head, cells, [*map(typographic, notes)][:MAX_ROWS], chosen)
+    cells = [(name, row) for name, *row in body[:MAX_ROWS]]
+    return table(caption.strip(), head, cells, notes[:MAX_ROWS], chosen)
 
 
 def notes_html(notes: Sequence[str]) -> str:
-    """Return paragraphs in small letters, in the signs of print; "" for none."""
-    return f'<div class="notes">{paragraphs(map(typographic, notes))}</div>' if any(notes) else ""
-
-
-def chart(key: str, figure: go.Figure, gist: str) -> Chart:
-    """Return a figure with a description for readers who cannot see it, in the signs of print."""
-    return Chart(key, figure, typographic(gist))
+    """Return paragraphs in small letters; "" for none."""
+    return f'<div class="notes">{paragraphs(notes)}</div>' if any(notes) else ""

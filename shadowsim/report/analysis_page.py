@@ -20,7 +20,7 @@ from shadowsim.measuring.measurement import Measurement
 from shadowsim.measuring.predict import ServicePrediction
 from shadowsim.measuring.step_model import StepFits
 from shadowsim.planning.scaling_documents import ScalingDocuments
-from shadowsim.report.analysis import Analysis, notes_html, typographic
+from shadowsim.report.analysis import Analysis, notes_html
 from shadowsim.report.comparison_text import SavedComparison
 from shadowsim.report.html_page import (
     NO_SCRIPT,
@@ -79,9 +79,10 @@ def html(thing: Analysed, goal: Goal = None, scenario: Scenario | None = None) -
     assumed = assumptions_list(scenario.assumptions) if scenario else ""
     documents = [document(title, value, is_open=not a.tables) for title, value in a.documents.items()]
     documents += [document("The scenario, as JSON", scenario.to_dict())] if scenario else []
-    main = f"""{answer(a.status, typographic(a.answer), map(typographic, a.texts), a.tone)}
+    said = " ".join([a.answer, *a.texts])
+    main = f"""{answer(a.status, a.answer, a.texts, a.tone)}
 {NO_SCRIPT if a.charts else ""}
-{"".join(map(placed, a.charts))}
+{"".join(placed(chart, said) for chart in a.charts)}
 {section("table", "Data table" if a.tables else "Notes", "".join(a.tables) + notes_html(a.notes))}
 {assumed}
 {"".join(documents)}"""

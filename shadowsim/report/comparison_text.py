@@ -63,6 +63,8 @@ def _scaled(row: Row) -> tuple[float, float, float, str]:
     """Return a row's change and both ends of its interval in a readable unit, and the unit."""
     if row["unit"] != "s":
         return 100.0 * row["difference"], 100.0 * row["low"], 100.0 * row["high"], "pt"
+    if _LARGE <= row["ratio"] < math.inf:
+        return row["ratio"], row["ratio_low"], row["ratio_high"], _TIMES
     if math.isnan(row["ratio"]):
         scale, unit = (1e3, "ms") if abs(row["difference"]) < 1.0 else (1.0, "s")
         return scale * row["difference"], scale * row["low"], scale * row["high"], unit
@@ -70,19 +72,9 @@ def _scaled(row: Row) -> tuple[float, float, float, str]:
 
 
 def change(row: Row) -> str:
-    """Return a row's difference as text: latencies in per cent, shares in points, paired requests as a time."""
+    """Return a row's difference as text: latencies in per cent or as a factor, shares in points, pairs as a time."""
     x, _, _, unit = _scaled(row)
-    return f"{signed(x)} {unit}" if math.isfinite(x) and not is_uncertain(row) else "-"
-
-
-def change_in_times(row: Row) -> tuple[str, str] | None:
-    """Return the difference of a latency and its interval as a factor, where that is large; else None."""
-    ratio = row["ratio"]
-    if not ratio >= _LARGE or is_uncertain(row):
-        return None
-    low, high = row["ratio_low"], row["ratio_high"]
-    bounds = "-" if math.isnan(low + high) or math.isinf(high) else f"{significant(low)} to {significant(high)}"
-    return f"{significant(ratio)} times", bounds
+    return f"{_figure(x, unit)} {unit}" if math.isfinite(x) and not is_uncertain(row) else "-"
 
 
 def values(row: Row) -> list[str]:
@@ -104,10 +96,14 @@ def values(row: Row) -> list[str]:
 
 def interval(row: Row) -> str:
     """Return the interval of a row's `change` as text, in the same unit; "+40 or more" for a one-sided answer."""
-    _, low, high, _ = _scaled(row)
+    _, low, high, unit = _scaled(row)
     if is_one_sided(row):
-        return f"{signed(low)} or more" if row["outcome"] == WORSE else f"{signed(high)} or less"
-    return "-" if math.isnan(low) or math.isnan(high) else f"{signed(low)} to {signed(high)}"
+        return f"{_figure(low, unit)} or more" if row["outcome"] == WORSE else f"{_figure(high, unit)} or less"
+    return "-" if math.isnan(low) or math.isnan(high) else f"{_figure(low, unit)} to {_figure(high, unit)}"
+
+
+def _figure(x: float, unit: str) -> str:
+    return significant(x) if unit == _TIMES and math.isfinite(x) else signed(x)
 
 
 def signed(x: float) -> str:
@@ -132,7 +128,7 @@ _METRICS = {
 }
 _MISSED_PAIR = re.compile(r"goodput_miss\(ttft <= (\S+) s, tpot <= (\S+) s\)")
 _OF_TOKENS = re.compile(r"^(ttft|tpot)_")
-_LARGE = 10.0  # factors from which a change reads better as one than in per cent
+_LARGE, _TIMES = 10.0, "times"  # factors from which a change reads better as one than in per cent
 _NO_DIFFERENCE = "no difference"
 
 
@@ -230,7 +226,7 @@ class SavedComparison:
         rows = [["", *pair_of(self.table), "change", f"{100 * self.confidence:g} % interval", "n_eff", "verdict"]]
         for name, part in self.differing():
             rows += [[name] + [""] * 6] if name else []
-            rows += [_at_its_load(_cells(row), row, self.loads) for row in records(part)]
+            rows += [_cells(row) for row in records(part)]
         return rows
 
     def differing(self) -> list[tuple[str, pd.DataFrame]]:
@@ -448,15 +444,14 @@ def _name(runs: Sequence[Frames], role: str) -> str:
 def _cells(row: Row) -> list[str]:
     name = label(row["metric"])
     n_eff = "-" if math.isnan(row["n_eff"]) else compact(row["n_eff"])
-    outcome = _NO_DIFFERENCE if row["outcome"] == SAME else row["outcome"] if is_one_sided(row) else row["verdict"]
-    return [name, *values(row), change(row), interval(row), n_eff, outcome]
+    return [name, *values(row), change(row), interval(row), n_eff, outcome_text(row)]
 
 
-def _at_its_load(cells: list[str], row: Row, loads: Loads | None) -> list[str]:
-    """Return the cells of a row, with the shadow's load after a verdict that says how the sides differ."""
-    if loads is None or not loads.qualifier or row["outcome"] not in (WORSE, BETTER, SAME):
-        return cells
-    return [*cells[:-1], f"{cells[-1].partition(',')[0]} at {100 * loads.shadow:.0f} % load"]
+def outcome_text(row: Row) -> str:
+    """Return a row's verdict in a few words: "worse", "no difference at 42 % load" where loads differ."""
+    verdict, _, load = str(row["verdict"]).partition(", at ")
+    outcome = _NO_DIFFERENCE if row["outcome"] == SAME else row["outcome"] if is_one_sided(row) else verdict
+    return f"{outcome} at {load.partition(' against ')[0]}" if load else str(outcome)
 
 
 def verdict_sentences(table: pd.DataFrame, loads: Loads | None) -> list[str]:
@@ -485,7 +480,7 @@ def _sure_change(row: Row) -> str:
     if not is_one_sided(row):
         return change(row)
     _, low, high, unit = _scaled(row)
-    return f"at least {signed(low if row['outcome'] == WORSE else high)} {unit}"
+    return f"at least {_figure(low if row['outcome'] == WORSE else high, unit)} {unit}"
 
 
 def _without_empty_errors(table: pd.DataFrame, pair: Sequence[str]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -33,6 +33,8 @@ from shadowsim.plots.style import DARK
 _MAX_FIGURE = 40  # characters; longer cells are sentences, which may be broken into lines
 _LONGEST_NAME = 30  # characters; a longer name of a row may be broken, or a narrow page would show little else
 _TEXT, _WORDS = ' class="text"', ' class="words"'
+_NO_BREAK = "\u00a0"
+_UNITS = "%|µs|ms|s|min|h|days?|USD|pt|points?|×"
 NO_SCRIPT = "<noscript><p>The charts need JavaScript; the rest of this page does not.</p></noscript>"
 
 
@@ -108,16 +110,19 @@ def save(html: str, path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def placed(chart: Chart) -> str:
-    """Return the element in which a chart is drawn, with its heading and description."""
+def placed(chart: Chart, said: str = "") -> str:
+    """Return the element in which a chart is drawn, with its heading and description.
+
+    A description that is part of `said`, the text above it, is not shown a second time.
+    """
     title, subtitle = text(chart.figure.layout.title.text), text(chart.figure.layout.title.subtitle.text)
-    gist, height = text(chart.gist), _height(chart.figure)
+    gist, height = text(typographic(chart.gist)), _height(chart.figure)
+    below = "" if chart.gist in said else f'<p class="gist">{prose(chart.gist)}</p>\n'
     return f"""<figure>
 <figcaption><h2>{title}</h2>
 <p>{subtitle}</p></figcaption>
 <div id="{chart.key}" class="chart" role="group" aria-label="{title}. {gist}" style="height: {height}px"></div>
-<p class="gist">{gist}</p>
-</figure>
+{below}</figure>
 """
 
 
@@ -159,9 +164,27 @@ def text(plain: str) -> str:
     return escape(plain.encode("utf-8", "replace").decode())
 
 
+def typographic(plain: str) -> str:
+    """Return a text of a terminal with the signs of print: −, ±, × between numbers and names, µs, – for nothing."""
+    if plain == "-":
+        return "–"
+    plain = re.sub(r"(?<=\d) x (?=\S)", " × ", plain.replace("+-", "±"))
+    plain = re.sub(r"(?<![\w.)-])-(?=\d)", "−", plain)
+    return re.sub(r"(?<=\d) us\b", " µs", plain)
+
+
+def _unbroken(plain: str) -> str:
+    """Return a sentence in which a number stays on one line with its unit, and × with what is counted."""
+    plain = re.sub(r"(?<=×) ", _NO_BREAK, plain)
+    return re.sub(rf"(?<=\d) (?=(?:{_UNITS})(?!\w))", _NO_BREAK, plain)
+
+
 def prose(plain: str) -> str:
-    """Escape a sentence for HTML; what stands between backticks, such as a command, is shown as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(plain))
+    """Escape a sentence for HTML, in the signs of print; what stands between backticks, such as a command, is code."""
+    parts = re.split(r"`([^`]+)`", plain)
+    return "".join(
+        f"<code>{text(part)}</code>" if i % 2 else text(_unbroken(typographic(part))) for i, part in enumerate(parts)
+    )
 
 
 def paragraphs(texts: Iterable[str]) -> str:
@@ -208,8 +231,9 @@ def table(
     cells: Iterable[tuple[str, Sequence[str]]],
     notes: Sequence[str] = (),
     chosen: Sequence[int] = (),
+    as_typed: bool = False,
 ) -> str:
-    """Return a table whose cells are plain text.
+    """Return a table whose cells are plain text, in the signs of print.
 
     Parameters
     ----------
@@ -223,6 +247,8 @@ def table(
         A sentence to stand below each row, "" for none.
     chosen : sequence of int
         The numbers of the rows that are the answer.
+    as_typed : bool
+        Whether cells are data, whose characters stay as they are.
     """
     listed = list(cells)
     columns = [[row[i] for _, row in listed] for i in range(len(heads) - 1)]
@@ -232,9 +258,10 @@ def table(
         f'<th scope="col"{_TEXT if kind else ""}>{text(name)}</th>' for name, kind in zip(heads[1:], kinds, strict=True)
     )
     body = "".join(
-        _row(name, row, kinds, notes[i] if notes else "", i in chosen) for i, (name, row) in enumerate(listed)
+        _row(name, row, kinds, notes[i] if notes else "", i in chosen, text if as_typed else _printed)
+        for i, (name, row) in enumerate(listed)
     )
-    above = f'<p class="caption">{text(caption)}</p>\n' if caption else ""
+    above = f'<p class="caption">{_printed(caption)}</p>\n' if caption else ""
     table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table>"
     return above + scrolling(caption or "Table", table_html)
 
@@ -245,12 +272,23 @@ def _kind(column: Sequence[str]) -> str:
     return _TEXT if said and not any(re.match(r"[<>~]?\s?[-+±]?[\d.]", cell) for cell in said) else ""
 
 
-def _row(name: str, cells: Sequence[str], columns: Sequence[str] = (), note: str = "", is_chosen: bool = False) -> str:
+def _printed(plain: str) -> str:
+    return text(typographic(plain))
+
+
+def _row(
+    name: str,
+    cells: Sequence[str],
+    columns: Sequence[str] = (),
+    note: str = "",
+    is_chosen: bool = False,
+    shown: Callable[[str], str] = _printed,
+) -> str:
     kinds = [kind for kind, given in (("noted", note), ("chosen", is_chosen), ("group", not any(cells))) if given]
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
-    data = "".join(f"<td{columns[i] if columns else ''}>{text(cell)}</td>" for i, cell in enumerate(cells))
-    row = f'<tr{kind}><th scope="row"{_WORDS if len(name) > _LONGEST_NAME else ""}>{text(name)}</th>{data}</tr>\n'
-    below = f'<tr class="note"><td colspan="{len(cells) + 1}"><p>{text(note)}</p></td></tr>\n' if note else ""
+    data = "".join(f"<td{columns[i] if columns else ''}>{shown(cell)}</td>" for i, cell in enumerate(cells))
+    row = f'<tr{kind}><th scope="row"{_WORDS if len(name) > _LONGEST_NAME else ""}>{shown(name)}</th>{data}</tr>\n'
+    below = f'<tr class="note"><td colspan="{len(cells) + 1}"><p>{shown(note)}</p></td></tr>\n' if note else ""
     return row + below
 
 

@@ -14,8 +14,8 @@ from shadowsim.measuring.overview import overview_rows
 from shadowsim.measuring.predict import NOT_RIGHT, RIGHT, ServicePrediction
 from shadowsim.measuring.step_model import StepFits
 from shadowsim.planning.scaling_documents import ScalingDocuments
-from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, chart, notes_html, table_of
-from shadowsim.report.html_page import text
+from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, notes_html, table_of
+from shadowsim.report.html_page import Chart, table, text
 from shadowsim.testing.benchmark_comparison import FASTER, SLOWER, benchmark_answer, benchmark_notes, benchmark_rows
 from shadowsim.testing.benchmark_files import Timings
 from shadowsim.text import count, percent
@@ -38,7 +38,7 @@ def prediction_analysis(prediction: ServicePrediction) -> Analysis:
     return Analysis(
         kicker="Prediction of a measured run",
         answer=prediction.reason,
-        charts=[chart("prediction", plots.measured_and_predicted(prediction.curve), f"{'; '.join(said)}.")],
+        charts=[Chart("prediction", plots.measured_and_predicted(prediction.curve), f"{'; '.join(said)}.")],
         tables=[table_of(joined, "The band holds all judged quantiles together.")],
         status=prediction.verdict.capitalize(),
         tone=tone,
@@ -114,11 +114,12 @@ def agreement_analysis(agreement: Agreement, at_least: float | None = None) -> A
     bounds = f" (interval {percent(within.low, 2)} to {percent(within.high, 2)})" if within.of else ""
     said = f"{percent(within.share, 2)} of {count(within.of)} answers are equal as values{bounds}.{goal}"
     fields, rest = agreement.field_rows()
-    examples = [[e.inference_id, e.why, e.source, e.shadow] for e in agreement.examples[:_MOST_EXAMPLES]]
+    examples = [(e.inference_id, [e.why, e.source, e.shadow]) for e in agreement.examples[:_MOST_EXAMPLES]]
     tables = [table_of([["", "share", "pairs", f"{100 * agreement.confidence:g} % interval"], *agreement.share_rows()])]
     tables += [table_of(fields, f"Fields that differ most; {rest}.")] if fields else []
     if examples:
-        tables.append(table_of([["inference id", "why", "source", "shadow"], *examples], "Pairs that disagree."))
+        heads = ["inference id", "why", "source", "shadow"]
+        tables.append(table("Pairs that disagree.", heads, examples, as_typed=True))
     return Analysis(
         kicker="Answers of source and shadow",
         answer=said,
@@ -141,7 +142,7 @@ def benchmarks_analysis(table: pd.DataFrame, old: Timings, new: Timings, margin_
     return Analysis(
         kicker="Benchmarks of two versions",
         answer=answer,
-        charts=[chart("changes", plots.benchmark_changes(table), " ".join(filter(None, changed)) or answer)],
+        charts=[Chart("changes", plots.benchmark_changes(table), " ".join(filter(None, changed)) or answer)],
         tables=[table_of([heads, *joined])],
         status="Slower" if slower else "Not slower",
         tone=BAD if slower else GOOD,

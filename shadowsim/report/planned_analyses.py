@@ -16,7 +16,7 @@ from shadowsim.planning.sheet import answers, recommend
 from shadowsim.planning.slo import Slo, parse_slo
 from shadowsim.plots.goal_axis import goals_of
 from shadowsim.plots.heatmap import setting_in_words, setting_title, sweep_maps
-from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, chart, table_of
+from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, table_of
 from shadowsim.report.analysis_text import (
     alarms_text,
     noise_answer,
@@ -30,7 +30,8 @@ from shadowsim.report.analysis_text import (
     sweep_rows,
 )
 from shadowsim.report.capacity_text import answer_text, capacity_rows
-from shadowsim.report.comparison_text import SavedComparison, change, change_in_times, load_sentences, pair_of, records
+from shadowsim.report.comparison_text import SavedComparison, change, load_sentences, pair_of, records
+from shadowsim.report.html_page import Chart
 from shadowsim.report.run_text import overload_note
 from shadowsim.scenario.scenario import Scenario
 from shadowsim.statistics.loads import SESSIONS, loads_of_table
@@ -91,8 +92,8 @@ def _size(frame: pd.DataFrame, goal: Goal, scenario: Scenario | None) -> Analysi
     charts = []
     if known:
         charts = [
-            chart("instances", plots.latency_against_instances(frame, slo), _tried_text(frame, slo)),
-            chart("cost", plots.cost_frontier(frame, slo), " ".join(said)),
+            Chart("instances", plots.latency_against_instances(frame, slo), _tried_text(frame, slo)),
+            Chart("cost", plots.cost_frontier(frame, slo), " ".join(said)),
         ]
     return Analysis(
         kicker="Fewest instances that meet the goals",
@@ -124,9 +125,10 @@ def _capacity(frame: pd.DataFrame, goal: Goal, _: Scenario | None) -> Analysis:
     tables, charts = [], []
     if slo is not None:
         rows, notes = capacity_rows(frame, slo, confidence)
+        rows[0] = [head.replace("x now", "× now") for head in rows[0]]
         tables = [table_of(rows, "", [note.partition(": ")[2] for note in notes])]  # each stands below its row
     if holds and slo is not None:
-        charts = [chart("rates", plots.latency_against_rate(frame, slo), answer_text(frame))]
+        charts = [Chart("rates", plots.latency_against_rate(frame, slo), answer_text(frame))]
     return Analysis(
         kicker="Greatest rate that the pools hold",
         answer=answer_text(frame),
@@ -153,7 +155,7 @@ def _plan(frame: pd.DataFrame, goal: Goal, _: Scenario | None) -> Analysis:
     return Analysis(
         kicker="Plan of a shadow test",
         answer=found,
-        charts=[chart("power", plots.power(frame), gist), chart("cost", plots.cost_frontier(frame, power), found)],
+        charts=[Chart("power", plots.power(frame), gist), Chart("cost", plots.cost_frontier(frame, power), found)],
         tables=[table_of(rows, "The bold row is the answer." if chosen else "", chosen=chosen)],
         tone=NEUTRAL if chosen else BAD,
         notes=notes,
@@ -168,7 +170,7 @@ def _sweep(frame: pd.DataFrame, _: Goal, __: Scenario | None) -> Analysis:
     try:
         for key, column in (("p99", "p99_s"), ("utilisation", "utilisation")):
             for i, (part, figure) in enumerate(sweep_maps(frame, column)):
-                charts.append(chart(f"{key}{i or ''}", figure, _swept_text(part, _varied(part, paths), column)))
+                charts.append(Chart(f"{key}{i or ''}", figure, _swept_text(part, _varied(part, paths), column)))
     except InputError as error:
         if error.path != "frame":
             raise
@@ -241,8 +243,9 @@ def comparison_analysis(comparison: SavedComparison) -> Analysis:
     tone = NEUTRAL if comparison.loads and not comparison.overloaded else tone
     loads = load_sentences(comparison.loads, comparison.equal_load, comparison.notes)
     between_runs = pair_of(table)[0] == "baseline"
+    gist = " ".join(said)
     charts = [
-        chart(f"comparison{i or ''}", plots.differences(part, name=name), changes_text(part))
+        Chart(f"comparison{i or ''}", plots.differences(part, name=name), changes_text(part) if name else gist)
         for i, (name, part) in enumerate(comparison.differing())
     ]
     return Analysis(
@@ -269,8 +272,7 @@ def changes_text(compared: pd.DataFrame) -> str:
     changes_by_verdict: dict[str, list[str]] = {}
     for row in records(compared[compared["outcome"] != NOT_JUDGED]):
         verdict = row["outcome"] if row["outcome"] in (WORSE, BETTER) else row["verdict"]
-        large = change_in_times(row)
-        by = f" {large[0]}" if large else "" if change(row) == "-" else f" {change(row)}"
+        by = "" if change(row) == "-" else f" {change(row)}"
         changes_by_verdict.setdefault(verdict, []).append(f"{str(row['metric']).replace('_', ' ')}{by}")
     parts = [f"{verdict}: {', '.join(changes)}" for verdict, changes in changes_by_verdict.items()]
     return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
@@ -283,12 +285,12 @@ def _noise(frame: pd.DataFrame, _: Goal, scenario: Scenario | None) -> Analysis:
     set_up = [noise_setup(frame, horizon_s)] if "n_source" in frame else []
     if short:
         set_up.append(f"{TOO_SHORT}: {percent(short, 0)} of the runs; their quantiles say little.")
-    typical = [f"{row['metric']} {row['typical_pct']:.2g} %" for row in records(frame[frame["unit"] == "s"])]
+    typical = [f"{row['metric']} {row['typical_pct']:.2f} %" for row in records(frame[frame["unit"] == "s"])]
     return Analysis(
         kicker="Noise floor of a shadow test",
         answer=said,
         charts=[
-            chart("noise", plots.noise_floor(frame), f"Typical differences: {', '.join(typical)}. {alarms_text(frame)}")
+            Chart("noise", plots.noise_floor(frame), f"Typical differences: {', '.join(typical)}. {alarms_text(frame)}")
         ],
         tables=[table_of(noise_rows(frame), "Value: of the source. Worse to not enough: shares of the runs.")],
         texts=[*set_up, alarms_text(frame)],

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from shadowsim import __version__
 from shadowsim.frames import ROLES
 from shadowsim.plots.prediction import live_and_simulated
-from shadowsim.report.analysis import chart, notes_html, table_of, typographic
+from shadowsim.report.analysis import notes_html, table_of
 from shadowsim.report.comparison_text import change, interval, records, values
 from shadowsim.report.html_page import (
     NO_SCRIPT,
+    Chart,
     answer,
     assumptions_list,
     document,
@@ -46,15 +47,15 @@ def html(run: LiveRehearsal) -> str:
     live = analysis_of_frame(run.comparison)  # the live shadow against the live source
     who, kinds, *figures = figure_rows(run)
     heads = [f"{name}, {kind}" if name else "" for name, kind in zip(who, kinds, strict=True)]
-    quantiles = chart("quantiles", live_and_simulated(run.curves), _quantiles_text(run.figures))
+    quantiles = Chart("quantiles", live_and_simulated(run.curves), _quantiles_text(run.figures))
     callers = [] if run.load is None else [*target_lines(run.load), *verdict_lines(run.load)]
-    what = paragraphs(map(typographic, [*what_ran(run), *(" ".join(line.split()) for line in callers)]))
+    what = paragraphs([*what_ran(run), *(" ".join(line.split()) for line in callers)])
     beside = table_of(
         [heads, *figures],
         "Callers count from the planned time of a request to its last byte; the rest is ModelLatency.",
     )
     texts = [*live.texts[:-1], *agreement_sentences(run)]  # the last has the numbers of requests, as the table below
-    main = f"""{answer(f"The live shadow: {live.status.lower()}", live.answer, map(typographic, texts), live.tone)}
+    main = f"""{answer(f"The live shadow: {live.status.lower()}", live.answer, texts, live.tone)}
 {section("figures", "Live beside simulated", beside)}
 {NO_SCRIPT}
 {placed(quantiles)}

@@ -25,11 +25,15 @@ function figuresToDraw() {
     if (printing) {
       squeeze(layout, ["overload"]);
       const rows = layout.yaxis?.type === "category" || layout.yaxis?.categoryorder, panels = layout.height > 500;
-      const part = rows ? 0.8 : panels ? 0.6 : 0.5;
+      const crowded = layout.yaxis?.ticktext?.length > 6;
+      const isMap = layout.xaxis?.type === "category";
+      const part = isMap ? 0.62 : rows ? 0.8 : crowded ? 0.58 : panels ? 0.52 : 0.5;
       Object.assign(layout, {width: paperWidth, height: Math.round(part * layout.height)});
       layout.margin.b -= 8;
     } else if (narrow.matches) {
       squeeze(layout, ["aside", "overload"]);
+      // so that it fits a cell of a map
+      for (const one of layout.annotations) if (one.text === "OVERLOADED") one.text = "OVER-<br>LOADED";
     }
   }
   return figures;

@@ -15,16 +15,17 @@ import pandas as pd
 
 from shadowsim import __version__, plots
 from shadowsim.aws.instances import duration_text
+from shadowsim.frames import failures
 from shadowsim.planning.costs import cost
 from shadowsim.planning.enough_instances import enough_texts
 from shadowsim.plots.pools import action_text
 from shadowsim.report.analysis_text import usd_text
 from shadowsim.report.comparison_text import (
     change,
-    change_in_times,
     equal_load,
     interval,
     load_sentences,
+    outcome_text,
     records,
     values,
 )
@@ -54,7 +55,17 @@ from shadowsim.result import Result
 from shadowsim.scenario.service import Service
 from shadowsim.statistics.loads import SESSIONS, loads_of_table, note_of_pools
 from shadowsim.statistics.sections import frames_of
-from shadowsim.text import OVERLOADED, bytes_text, compact, count, duration, percent, significant
+from shadowsim.text import (
+    OVERLOADED,
+    bytes_text,
+    compact,
+    count,
+    duration,
+    percent,
+    significant,
+    time_text,
+    trimmed_number,
+)
 from shadowsim.verdict import UNCERTAIN_RULE, Verdict, clock
 
 _NONE = "–"
@@ -70,10 +81,9 @@ _LATENCIES |= {"maximum": "maximum_s", "mean wait": "wait_mean_s"}
 _SPANS = {
     "p99": ("ModelLatency_p99", 1e-3, " ms"),
     "offered load": ("offered_load", 100.0, " %"),
-    "mean wait": ("wait_mean_s", 1.0, " s"),
+    "mean wait": ("wait_mean_s", 1.0, ""),
     "number of requests": ("Invocations", 1.0, ""),
     "number of serving instances": ("serving_instance_count", 1.0, ""),
-    "number of unavailable requests": ("requests_unavailable", 1.0, ""),
     "mean batch size": ("batch_size_mean", 1.0, ""),
     "p99 to the first token": ("FirstChunkModelLatency_p99", 1e-3, " ms"),
     "mean number of running sequences": ("running_sequences_mean", 1.0, ""),
@@ -248,12 +258,13 @@ def _event_charts(result: Result, verdict: Verdict, labels: Mapping[str, str]) -
         figure = plots.instances_over_time(w, result.actions, verdict, end)
         charts.append(Chart("instances", figure, _range_text(w, labels, "number of serving instances")))
     if any(service.outages for service in services) or scenario.traffic.retries:
-        gist = _range_text(w, labels, "number of unavailable requests")
-        charts.append(Chart("failures", plots.failures_over_time(w, verdict, end), gist))
+        charts.append(Chart("failures", plots.failures_over_time(w, verdict, end), _failed_text(w, labels)))
     if scenario.traffic.retries:
         source = result.summary().iloc[0]
-        gist = f"{significant(source['retries_per_request'])} retries per request; {percent(source['success_rate'], 3)}"
-        charts.append(Chart("callers", plots.callers_over_time(w, verdict, end), f"{gist} of the requests succeeded."))
+        figures = event_labels(scenario)
+        retries, succeeded = (figures[name][1](source[name]) for name in ("retries_per_request", "success_rate"))
+        gist = f"{retries} retries per request; {succeeded} of the requests succeeded."
+        charts.append(Chart("callers", plots.callers_over_time(w, verdict, end), gist))
     if any(service.batching for service in services):
         gist = _range_text(w, labels, "mean batch size")
         charts.append(Chart("batches", plots.batch_size_over_time(w, verdict, end), gist))
@@ -284,10 +295,12 @@ def _comparison_section(compared: pd.DataFrame, verdict: Verdict) -> str:
     cells = []
     for row in records(compared):
         n_eff = compact(row["n_eff"]) if math.isfinite(row["n_eff"]) else _NONE
-        figures = [*values(row), *(change_in_times(row) or (change(row), interval(row)))]
-        cells.append((_metric_text(row), [*(_NONE if x == "-" else x for x in figures), n_eff, row["verdict"]]))
+        figures = [*values(row), change(row), interval(row)]
+        cells.append((_metric_text(row), [*figures, n_eff, outcome_text(row)]))
     roles = [p.role + (f", {OVERLOADED}" if p.status == OVERLOADED else "") for p in verdict.pools]
-    caption = "n_eff: effective sample size of the smaller side."
+    caption = (
+        "No difference: the whole interval lies within the margin. n_eff: effective sample size of the smaller side."
+    )
     figures_table = table(caption, ["", *roles, "change", "95 % interval", "n_eff", "verdict"], cells)
     return f'<section aria-label="Data table of the comparison">\n{figures_table}\n</section>'
 
@@ -320,12 +333,24 @@ def _range_text(windows: pd.DataFrame, labels: Mapping[str, str], quantity: str)
     """Return the lowest and the highest value of a window for each variant."""
     column, scale, unit = _SPANS[quantity]
     extremes = windows.groupby("variant")[column].agg(["min", "max"]) * scale
-    formatter = count if column == "Invocations" else _number_text
+    formatters = {"Invocations": count, "wait_mean_s": _wait_text, "serving_instance_count": trimmed_number}
+    formatter = formatters.get(column, _number_text)
     spans = {v: (formatter(extremes["min"][v]), formatter(extremes["max"][v])) for v in labels}
     texts = (
         f"{name}: " + ("none" if _NONE in spans[v] else " to ".join(spans[v]) + unit) for v, name in labels.items()
     )
     return f"Lowest and highest {quantity} of a window. {'; '.join(texts)}."
+
+
+def _failed_text(windows: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Return the share of each variant's requests that failed: of all, and in the window where it is greatest."""
+    counts = pd.DataFrame({"n": windows["Invocations"].astype(float), "failed": failures(windows)})
+    parts = []
+    for variant, part in counts.groupby(windows["variant"]):
+        n, failed = part["n"], part["failed"]
+        whole, most = percent(failed.sum() / (n.sum() or math.nan), 2), percent((failed / n[n > 0]).max(), 2)
+        parts.append(f"{labels[str(variant)]}: {whole} failed, at most {most} of a window")
+    return f"{'; '.join(parts)}."
 
 
 def _quantiles_text(result: Result, labels: Mapping[str, str]) -> str:
@@ -345,6 +370,10 @@ def _ms(seconds: float | None) -> str:
     if seconds > _LONG_S:  # as no answer takes, but waits in an endless queue do
         return duration(seconds)
     return "< 0.001" if 0.0 < seconds < 1e-6 else _number_text(1e3 * seconds)
+
+
+def _wait_text(seconds: float) -> str:
+    return duration(seconds) if seconds > _LONG_S else time_text(seconds)
 
 
 def _number_text(x: Any) -> str:

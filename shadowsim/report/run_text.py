@@ -40,7 +40,7 @@ LABELS = ("", "variant", "verdict", "requests", "rate", "share copied", "latency
 # Of pools that scale, batch or fail, and of callers that retry: figures of `Result.summary`, labels and formats.
 _EVENT_LABELS: Mapping[str, tuple[str, Formatter]] = MappingProxyType({
     "serving_mean": ("instances serving", significant),
-    "serving_maximum": ("most serving", significant),
+    "serving_maximum": ("most serving", trimmed_number),
     "instance_h": ("instance-hours", lambda x: f"{x:,.1f}"),
     "batch_size_mean": ("batch size", significant),
     "retries_per_request": ("retries per request", lambda x: "< 0.0001" if 0.0 < x < 1e-4 else significant(x)),

@@ -33,8 +33,19 @@ def test_marks_are_in_order_with_errors_and_far_ones_are_arrows():
     assert (band.x0, band.x1) == (190.0, 210.0)
 
 
+def test_the_axis_shows_the_rates_that_were_tried_and_arrows_are_explained_if_there_are_any():
+    figure = latency_against_rate(frame())
+    assert "Arrows are beyond 3 times the goal." in figure.layout.title.subtitle.text
+    assert next(figure.select_xaxes()).range == (pytest.approx(88.0), pytest.approx(262.0))  # 8 % of 150 to each side
+    near = frame()
+    near.attrs["tried"] = near.attrs["tried"][1:]
+    assert "Arrows" not in latency_against_rate(near).layout.title.subtitle.text
+
+
 def test_an_interval_without_an_end_has_no_band():
-    assert len(latency_against_rate(frame(high_per_s=math.inf), "p99 <= 100ms").layout.shapes) == 1
+    figure = latency_against_rate(frame(high_per_s=math.inf), "p99 <= 100ms")
+    assert len(figure.layout.shapes) == 1
+    assert next(figure.select_xaxes()).range[1] == pytest.approx(262.0)
 
 
 def test_what_cannot_be_drawn():

@@ -77,10 +77,24 @@ def test_the_margin_is_shaded_and_named():
 
 
 def test_differences_far_to_one_side_get_most_of_the_axis():
-    far = compared({"metric": "p99", "ratio": 2000.0, "ratio_low": 1900.0, "ratio_high": 2100.0, "outcome": "worse"})
+    far = compared({"metric": "p99", "ratio": 9.0, "ratio_low": 8.0, "ratio_high": 10.0, "outcome": "worse"})
     (axis,) = comparison.differences(far).select_xaxes()
-    assert axis.range[1] > 209_900.0
+    assert axis.range[1] > 900.0
     assert -0.1 * axis.range[1] < axis.range[0] < -10.0
+
+
+def test_tenfold_differences_are_multiples_on_a_logarithmic_axis():
+    near = {"metric": "p50", "ratio": 1.02, "ratio_low": 1.01, "ratio_high": 1.03, "outcome": "no difference"}
+    far = {"metric": "p99", "ratio": 2000.0, "ratio_low": 1900.0, "ratio_high": 2100.0, "outcome": "worse"}
+    figure = comparison.differences(compared(near, far))
+    (axis,) = figure.select_xaxes()
+    assert (axis.type, axis.title.text) == ("log", "times the source's (logarithmic)")
+    assert axis.range[0] < 0.0 < np.log10(2100.0) < axis.range[1]
+    (drawn,) = (trace for trace in figure.data if trace.name == "worse")
+    assert (drawn.x[0], drawn.error_x.array[0]) == (pytest.approx(2000.0), pytest.approx(100.0))
+    assert drawn.customdata[0][1] == "1,900 to 2,100"
+    none, margin = figure.layout.shapes
+    assert (none.x0, margin.x0, margin.x1) == (1.0, pytest.approx(0.9), pytest.approx(1.1))
 
 
 def test_the_rows_of_a_variant_of_two_runs_are_named_by_their_sides():

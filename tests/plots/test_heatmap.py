@@ -98,7 +98,7 @@ def test_three_settings_make_a_map_for_each_value_of_one_in_one_scale_of_colours
     cells = [{"sampling_percentage": s, "n": n, "x_s": x} for s in (10, 50, 100) for n in (1, 2, 3) for x in (0.1, 0.2)]
     maps = heatmap.sweep_maps(sweep_frame(cells, overloaded=[0]))
     titles = [figure.layout.title.text for _, figure in maps]
-    assert titles == ["p99 of the shadow, x 0.1 s", "p99 of the shadow, x 0.2 s"]
+    assert titles == ["p99 of the shadow, x 100 ms", "p99 of the shadow, x 200 ms"]
     first, second = (figure.data[0] for _, figure in maps)
     assert np.isnan(first.z[0, 0])  # overloaded
     np.testing.assert_allclose(first.z[1], [7.0, 9.0, 11.0])
@@ -119,7 +119,8 @@ def test_few_settings_make_one_figure_and_too_many_none():
 
 def test_settings_are_said_with_their_units():
     assert heatmap.setting_in_words("sampling_percentage", 10) == "share copied 10 %"
-    assert heatmap.setting_in_words("shadow.time.mean_s", 0.02) == "shadow: time.mean 0.02 s"
+    assert heatmap.setting_in_words("shadow.time.mean_s", 0.02) == "shadow: time.mean 20 ms"
+    assert heatmap.setting_in_words("horizon_s", np.int64(3600)) == "length of the run 1 h"
     assert heatmap.setting_in_words("rate_per_s", 50.0) == "traffic 50 requests per second"
     assert heatmap.setting_in_words("endpoint.routing", "RANDOM") == "endpoint.routing RANDOM"
 

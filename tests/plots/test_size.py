@@ -129,6 +129,13 @@ def test_the_frontier_joins_designs_that_no_cheaper_one_equals():
     assert figure.layout.xaxis.title.text == "cost of the test (USD)"
 
 
+def test_the_goals_text_stands_away_from_where_the_frontier_crosses_it():
+    dear = size_frame(tried=TRIED[:1])[:1]
+    cheap = size_frame(tried=[tried_count("ml.c5.xlarge", 9, 0.1, 300.0)])[:1]
+    labels = [size.cost_frontier(frame, SLO).layout.shapes[0].label for frame in (dear, cheap)]
+    assert [label.textposition for label in labels] == ["start", "end"]
+
+
 def test_a_design_without_a_price_is_left_out_and_counted():
     frame = size_frame()
     frame.loc[0, "cost_usd"] = np.nan
@@ -149,7 +156,8 @@ def test_a_plans_frontier_is_of_power():
         }
     )
     figure = size.cost_frontier(plan, 0.8)
-    frontier, meets, misses, _, best = figure.data
+    frontier, meets, misses, best = figure.data
+    assert best.cliponaxis is False  # at a power of 1 its ring reaches over the edge
     assert list(frontier.x) == [10.0, 20.0, 40.0]
     assert list(meets.y) == [85.0, 80.0, 99.0]
     assert list(misses.y) == [30.0]
@@ -157,4 +165,4 @@ def test_a_plans_frontier_is_of_power():
     assert figure.layout.shapes[0].y0 == 80.0
     assert figure.layout.yaxis.title.text == "power (%)"
     assert not size.cost_frontier(plan).layout.shapes
-    assert len(size.cost_frontier(plan.assign(reaches=False)).data) == 4
+    assert len(size.cost_frontier(plan.assign(reaches=False)).data) == 3

@@ -21,6 +21,18 @@ def test_values_without_a_logarithm_keep_the_axis_linear(values):
     assert style.log_axis(np.empty(0)) == {"type": "log"}
 
 
+@pytest.mark.parametrize(
+    ("values", "ends"), [([804.0, 909.0], (500, 1000)), ([800.0], (500, 1000)), ([100.0], (100, 200))]
+)
+def test_values_between_two_labels_of_a_logarithmic_axis_have_both_in_view(values, ends):
+    axis = style.log_axis(np.array(values))
+    low, high = 10.0 ** np.array(axis["range"])
+    seen = [int(text.replace(",", "")) for text in axis["ticktext"] if low <= float(text.replace(",", "")) <= high]
+    assert (seen[0], seen[-1]) == ends
+    assert low < values[0]
+    assert high > values[-1]
+
+
 def test_a_canvas_grows_with_its_rows_and_keeps_height_and_titles():
     figure = style.canvas("a", "b", 3)
     assert len(list(figure.select_yaxes())) == 3

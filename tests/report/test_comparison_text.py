@@ -14,8 +14,16 @@ from cases import scenario, service
 from shadowsim import default_scenario, replicate, simulate
 from shadowsim.cli.console import plain
 from shadowsim.errors import InputError
-from shadowsim.report.comparison_text import change, compare_saved, compare_two_saved, interval, signed, values
-from shadowsim.statistics.terms import NOT_ENOUGH_DATA
+from shadowsim.report.comparison_text import (
+    change,
+    compare_saved,
+    compare_two_saved,
+    interval,
+    outcome_text,
+    signed,
+    values,
+)
+from shadowsim.statistics.terms import NOT_ENOUGH_DATA, SAME
 
 BASE = default_scenario().replace({"horizon_s": 600, "run.period_s": 10})
 BUSY = {"source.time.mean_s": 0.055, "sampling_percentage": 20}  # a load of 0.78, and half of it on equal shadows
@@ -214,6 +222,7 @@ NO_RATIO = dict.fromkeys(RATIO, NAN)
     ("row", "change_text", "interval_text"),
     [
         (LATENCY | RATIO, "+10.0 %", "+5.00 to +15.0"),
+        (LATENCY | {"ratio": 590.4, "ratio_low": 588.0, "ratio_high": 1234.0}, "590 times", "588 to 1,234"),
         (LATENCY | NO_RATIO, "+2.00 ms", "+1.00 to +3.00"),
         (LATENCY | NO_RATIO | {"difference": -2.0, "low": -3.0, "high": -1.0}, "-2.00 s", "-3.00 to -1.00"),
         ({"unit": "share", "difference": 0.01, "low": 0.0, "high": 0.02} | NO_RATIO, "+1.00 pt", "0 to +2.00"),
@@ -263,3 +272,16 @@ def test_too_short_stands_above_the_table(tmp_path):
 def test_a_relaxation_time_that_windows_do_not_tell_makes_a_run_too_short(tmp_path):
     simulate(alike("exponential", 0.97, 20_000, 1)).save(tmp_path / "run")
     assert "relaxation time" in compare_saved(tmp_path / "run").too_short[0]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "text"),
+    [
+        ("worse", "worse", "worse"),
+        ("worse", "worse, at 100 % load against 42 %", "worse at 100 % load"),
+        (SAME, "no difference larger than 10 %, at 42 % load against 83 %", "no difference at 42 % load"),
+    ],
+)
+def test_a_verdict_in_a_table_is_short(outcome, verdict, text):
+    row = {"outcome": outcome, "verdict": verdict, "low": 0.0, "high": 1.0}
+    assert outcome_text(row) == text

@@ -18,7 +18,7 @@ def page_of(status=200, **more):
 
 
 def answer_of(html):
-    return re.search(r"<main.*?</section>", html, re.DOTALL)[0]
+    return re.search(r"<main.*?</section>", html, re.DOTALL)[0].replace("\xa0", " ")
 
 
 def test_latencies_are_the_answer():

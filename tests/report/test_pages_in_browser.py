@@ -41,9 +41,9 @@ HEIGHTS = "[...document.querySelectorAll('.chart')].map((chart) => chart.clientH
 
 
 def swept():
-    """Return a frame of a sweep over three settings, with an overloaded cell."""
+    """Return a frame of a sweep over three settings, with overloaded cells side by side."""
     rows = []
-    for values in itertools.product([10, 50, 100], [1, 2], [0.02, 0.03]):
+    for values in itertools.product([10, 50, 100], [1, 2, 3, 4], [0.02, 0.06]):
         share, n, mean_s = values
         for role, used in (("source", 0.4), ("shadow", 1.25 * share * mean_s / n)):
             verdict = "OVERLOADED" if used >= 1.0 else "STABLE"

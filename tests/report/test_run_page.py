@@ -19,8 +19,10 @@ from plotly.offline import get_plotlyjs
 
 import shadowsim
 from shadowsim import Result, cost, simulate
+from shadowsim.frames import failures
 from shadowsim.report import analysis_page
 from shadowsim.report.card import card
+from shadowsim.report.comparison_text import outcome_text
 from shadowsim.report.run_page import html, write
 from shadowsim.report.run_text import summary_table
 
@@ -106,7 +108,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         for element in self.open:
-            element[2] += data
+            element[2] += data.replace("\xa0", " ")  # which keeps numbers and their units together
 
     def all(self, tag, **attributes):
         return [e for e in self.elements if e[0] == tag and attributes.items() <= e[1].items()]
@@ -161,8 +163,8 @@ def test_the_comparison_is_the_results(run, text):
     compared = run.compare()
     table = cells(text, "comparison")
     assert list(table) == [metric.replace("_", " ") for metric in compared["metric"]]
-    for metric, verdict in zip(compared["metric"], compared["verdict"], strict=True):
-        assert table[metric.replace("_", " ")][-1] == verdict
+    for row in compared.to_dict("records"):
+        assert table[row["metric"].replace("_", " ")][-1] == outcome_text(row)
     row = compared.set_index("metric").loc["mean"]
     assert [float(x.removesuffix(" ms")) for x in table["mean"][:2]] == pytest.approx(
         [1e3 * row["source"], 1e3 * row["shadow"]], rel=0.005
@@ -308,6 +310,10 @@ def test_pools_that_change_and_callers_that_retry_are_shown():
     assert table["success of callers"][1] == "–"
     assert float(table["batch size"][1]) == pytest.approx(summary["batch_size_mean"].iloc[1], abs=0.005)
     assert f"Scaling actions and outages: {len(run.actions)}" in text
+    failed = failures(run.windows)[(run.windows["role"] == "source").to_numpy()].sum()
+    n = summary["requests"].iloc[0]
+    assert f"Source: {100 * failed / n:.2f} % failed, at most " in Page(text).all("main")[0][2]
+    assert re.search(r"Lowest and highest number of serving instances of a window. Source: \d to \d; ", text)
     assert "instance 0 fails, until 00:01:50" in text
     assert "Retries of callers: up to 5 attempts per request" in text
     assert "instances of Source served, by scaling and outages" in text

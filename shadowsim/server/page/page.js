@@ -3,11 +3,11 @@
 "use strict";
 
 import {Chart} from "./charts.js";
-import {NONE, cause, change, count, duration, interval, metric, moment, percent, significant, time, value} from "./words.js";
+import {NONE, cause, change, count, duration, interval, metric, minus, moment, percent, significant, time, value} from "./words.js";
 
 const ROLES = ["source", "shadow"];
 const CHARTS = [
-  ["rate", "Requests a second", (x) => significant(x)],
+  ["rate", "Requests per second", (x) => significant(x)],
   ["p50", "Latency, p50", time],
   ["p95", "Latency, p95", time],
   ["p99", "Latency, p99", time],
@@ -148,7 +148,7 @@ function verdict(one) {
   const style = {worse: "worse", decided: "fine"}[found?.code] ?? (found?.code ? "unsure" : "answer");
   by("verdict").className = `verdict ${style}`;
   const real = (s) => duration(s) + (state.scale === 1 ? "" : " of real time");
-  say("early", found?.answer ? `Stop early? ${found.answer}` : "");
+  say("early", found?.answer ? minus(`Stop early? ${found.answer}`) : "");
   if (!looks) {
     say("headline", one.is_live ? "The shadow has not served since this server started." : "It has not started: nothing to judge yet.");
     say("look", "");
@@ -266,7 +266,7 @@ function compared(one) {
     return row;
   }));
   say("note", found.note);
-  fill("reasons", found.reasons.map((text) => node("li", text)));
+  fill("reasons", found.reasons.map((text) => node("li", minus(text))));
 }
 
 // Sends an action as boto3 does; the browser adds its cookie. Returns what the server refuses, "" for nothing.

@@ -10,8 +10,19 @@ export function significant(x, n = 3) {
   if (isNone(x)) return NONE;
   const size = Math.abs(x);
   if (size >= 10 ** n) return count(x);
-  return x === 0 ? "0" : String(Number(x.toPrecision(n)));
+  if (x === 0) return "0";
+  const exact = Number(x.toPrecision(12));  // without the rounding of products
+  return minus(Number.isInteger(exact) ? String(exact) : fixed(x, n));
 }
+
+// At least n digits, never with an exponent: 20.0, 0.0123.
+function fixed(x, n) {
+  const rounded = Number(x.toPrecision(n));
+  return rounded.toFixed(Math.max(n - 1 - Math.floor(Math.log10(Math.abs(rounded))), 0));
+}
+
+// A text whose negative numbers have the sign of print; dates and names keep their hyphens.
+export const minus = (text) => text.replace(/(?<![\w.)-])-(?=\d)/g, "−");
 
 export function time(seconds) {
   if (isNone(seconds)) return NONE;
@@ -37,7 +48,7 @@ export const moment = (seconds) => new Date(1000 * seconds).toISOString().slice(
 function signed(...numbers) {
   const most = Math.max(...numbers.map(Math.abs));
   const decimals = most > 0 ? Math.min(Math.max(2 - Math.floor(Math.log10(most)), 0), 6) : 0;
-  return numbers.map((x) => `${x > 0 ? "+" : ""}${x.toFixed(decimals)}`);
+  return numbers.map((x) => minus(`${x > 0 ? "+" : ""}${x.toFixed(decimals)}`));
 }
 
 // A change and its interval: of times in per cent of the source's, of shares in points.
@@ -65,7 +76,7 @@ export function metric(name) {
 }
 
 const CAUSES = {
-  max_in_flight: "too many unanswered", max_body_bytes: "body too long", max_per_s: "too many a second",
+  max_in_flight: "too many unanswered", max_body_bytes: "body too long", max_per_s: "too many per second",
   server_lag: "server was late", server_crash: "a process died",
 };
 
