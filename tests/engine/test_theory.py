@@ -425,7 +425,7 @@ def littles_law(s):
             assert u * roundings < latency.min()  # a request more or less would be seen
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(scenarios())
 def test_littles_law_on_every_path(s):
     littles_law(s)
