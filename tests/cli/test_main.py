@@ -621,12 +621,14 @@ class TestProcess:
         assert done.stderr.count("\n") == 1
         assert "see shadowsim simulate --help" in done.stderr
 
+    @pytest.mark.slow
     def test_no_colours_and_no_bar_when_redirected(self):
         done = process("simulate", *SHORT)
         assert done.returncode == 0
         assert "\x1b" not in done.stdout + done.stderr
         assert "\r" not in done.stdout + done.stderr
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
     def test_interrupted(self):
         """A progress bar that moves shows that the simulation runs; it is drawn on a terminal only."""
@@ -655,6 +657,7 @@ class TestProcess:
             assert child.wait(timeout=60) == 141
             assert child.stderr.read() == b""
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
     def test_a_full_disk(self):
         with open("/dev/full", "w") as full:

@@ -266,6 +266,7 @@ def test_what_was_misread_in_silence_is_refused_or_said(line: str, status: int, 
     assert says in " ".join(done.output.split())
 
 
+@pytest.mark.slow
 def test_a_page_that_is_stale_and_what_was_assumed(at_desk: Path):
     """An old page is not left beside new frames, and a page of a saved run says what the run's output said."""
     first = run("simulate", "-q", "request.json", "--rate", "50", "--set", "horizon_s=600", "-o", "again", "--report")

@@ -19,7 +19,7 @@ from shadowsim.engine.columns import columns
 from shadowsim.engine.run_frames import check_conserved, requests_frame, windows_frame
 
 NAMES = ("source", "shadow")
-EXAMPLES, MANY = 15, 400
+EXAMPLES, MANY = 8, 400
 
 
 def role(frame, name):

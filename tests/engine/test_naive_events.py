@@ -62,12 +62,14 @@ def check_plain(s):
             assert history.serving_s[w] == history.existing_s[w] == pytest.approx((end - begin) * pool.n_instances)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(scenarios_for_events())
 def test_equals_the_plain_oracle_where_nothing_needs_events(s):
     check_plain(s)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(scenarios_for_events())
 def test_an_evented_pool_without_dynamics_differs_from_a_plain_one_by_rounding_only(s):
@@ -673,6 +675,7 @@ def test_caps_count_draining_instances_and_lost_copies_do_not_reach_the_variant(
 # ---- Anything together ----
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(scenarios_for_events(), BATCHINGS, SCALINGS, OUTAGES, RETRIES)
 def test_every_attempt_and_every_call_ends(s, batching, scaled, outages, retries):

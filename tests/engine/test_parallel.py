@@ -15,7 +15,7 @@ from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 
-EXAMPLES, MANY = 10, 200
+EXAMPLES, MANY = 6, 200
 RULES = [(rule, instant) for rule in ("coin", "counter", "hash") for instant in ("arrival", "response")]
 # Of these two in every run, of the others among the slow proofs.
 SOON = [("coin", "arrival"), ("hash", "response")]
@@ -188,7 +188,7 @@ def test_a_week_of_days(routing):
 def test_by_default_short_runs_are_not_cut_and_long_ones_are():
     assert simulate(stable()).how == "in one piece"
     long = simulate(default_scenario().replace({"horizon_s": 3 * 3600.0}))
-    assert long.how.startswith("in ") == (slices_of_this_machine() > 1)
+    assert ("slices" in long.how) == (slices_of_this_machine() > 1)
 
 
 def slices_of_this_machine():

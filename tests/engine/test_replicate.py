@@ -314,6 +314,7 @@ PRECISE = [
 ]
 
 
+@pytest.mark.slow
 def test_the_command_shows_precision_warm_up_and_theory():
     text = " ".join(run(*PRECISE).stdout.split())
     assert "Warm-up: figures leave out the first 10.0 s, in whole sections." in text

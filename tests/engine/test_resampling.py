@@ -76,7 +76,8 @@ def test_replications_of_a_trace_differ_and_give_an_interval(file):
     assert float(fixed[(fixed["figure"] == "requests") & (fixed["role"] == "source")]["half_width"].iloc[0]) == 0.0
 
 
-@pytest.mark.parametrize("law", [pytest.param("exponential", marks=pytest.mark.slow), "bursts"])
+@pytest.mark.slow
+@pytest.mark.parametrize("law", ["exponential", "bursts"])
 def test_the_interval_covers_what_other_recordings_would_show(tmp_path, law):
     # 60 recordings of a renewal process; each is resampled 8 times. The mean over recordings of the variance between
     # resamples must be near the variance between recordings: both have chi-square scatter, 59 and 420 degrees of

@@ -265,7 +265,10 @@ def test_nobody_waits_for_a_worker_where_there_are_enough():
     [
         {"process": "gamma", "rate_per_s": 0.9, "scv": 3.0},
         {"process": "mmpp", "rates_per_s": [0.2, 3.0], "mean_sojourn_s": 30.0},
-        [{"process": "constant", "rate_per_s": 0.4}, {"process": "poisson", "rate_per_s": 0.4}],
+        pytest.param(
+            [{"process": "constant", "rate_per_s": 0.4}, {"process": "poisson", "rate_per_s": 0.4}],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_lindleys_recursion(traffic):
@@ -425,7 +428,7 @@ def littles_law(s):
             assert u * roundings < latency.min()  # a request more or less would be seen
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(scenarios())
 def test_littles_law_on_every_path(s):
     littles_law(s)

@@ -19,7 +19,7 @@ from shadowsim.engine import parallel
 from shadowsim.engine.arrivals import arrivals_of
 from shadowsim.engine.columns import columns
 
-EXAMPLES, MANY = 15, 200
+EXAMPLES, MANY = 8, 200
 GOALS = np.array([[0.5, 0.2], [2.0, 0.5]])
 
 

@@ -12,7 +12,9 @@ from shadowsim.measuring.fifo_fit import LINEAR, fit_fifo, shift
 CASES = [("exponential", 1, 0.5), ("lognormal", 2, 0.7), ("deterministic", 3, 0.6), ("uniform", 8, 0.8)]
 
 
-@pytest.mark.parametrize(("law", "workers", "load"), CASES)
+@pytest.mark.parametrize(
+    ("law", "workers", "load"), [CASES[0], CASES[2], *(pytest.param(*CASES[i], marks=pytest.mark.slow) for i in (1, 3))]
+)
 def test_workers_and_overhead(law, workers, load):
     _, fit = fit_fifo(answered(*fifo_log(law, workers, load, n=6_000, seed=1, overhead_s=0.002)))
     assert fit.is_identified

@@ -99,9 +99,9 @@ def token_case(factor=1.0):
     ("text", "metric"),
     [
         ("ttft p95 +5%", "ttft_p95"),
-        ("tpot p99 +5%", "tpot_p99"),
+        pytest.param("tpot p99 +5%", "tpot_p99", marks=pytest.mark.slow),
         ("tpot mean +1ms", "tpot_mean"),
-        ("share(ttft > 40ms) +1%", "ttft_slo_miss"),
+        pytest.param("share(ttft > 40ms) +1%", "ttft_slo_miss", marks=pytest.mark.slow),
         ("goodput(ttft <= 40ms, tpot <= 16ms) -2%", "goodput_miss(ttft <= 0.04 s, tpot <= 0.016 s)"),
     ],
 )

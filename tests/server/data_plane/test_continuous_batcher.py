@@ -92,7 +92,7 @@ def check(case):
         assert sum(s.work_s for s in lived.values() if s) == pytest.approx(sum(history.busy_s), rel=1e-9)
 
 
-@settings(max_examples=25, phases=[Phase.generate])
+@settings(max_examples=10, phases=[Phase.generate])
 @given(runs())
 def test_every_step_ends_when_the_simulator_s_does(case):
     check(case)

@@ -55,7 +55,7 @@ def check(case):
             assert (request.start_s, request.end_s) == (a.start, a.start + a.service)
 
 
-@settings(max_examples=25, phases=[Phase.generate])
+@settings(max_examples=10, phases=[Phase.generate])
 @given(runs())
 def test_batches_start_and_end_as_the_simulator_s_do(case):
     check(case)

@@ -33,9 +33,12 @@ MODEL = {"ModelName": "while-stopped", "PrimaryContainer": {"Image": "i"}, "Exec
 TARGET = {"X-Amz-Target": "SageMaker.ListModels", "Content-Type": "application/x-amz-json-1.1"}
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.slow) for n in (2, 1)])
 def server(request, tmp_path_factory):
-    """A server whose models have containers, or, if their names begin so, are simulated."""
+    """A server whose models have containers, or, if their names begin so, are simulated.
+
+    Its processes take ten seconds; test_clients.py starts as many in every run.
+    """
     folder = tmp_path_factory.mktemp("server")
     (folder / "queue.py").write_text("raise ImportError  # of the user's, not the standard library's")
     with serving_processes(folder, request.param, "--transition-s", "0", containers=("a", "b")) as serving:

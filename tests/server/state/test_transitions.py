@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rehearsed_account import DAY, SHADOW, SOURCE, experiment, new_account, production, shadow_mode_config, variant
 
@@ -140,7 +140,6 @@ def restored(account, rows):
     return again
 
 
-@settings(max_examples=120)
 @given(st.lists(STEPS, max_size=14), CHOICES, PROBED)
 def test_any_actions_at_any_time_leave_a_consistent_world(steps, choices, probed):
     account = new_account(choices=choices, probed=probed)
