@@ -24,8 +24,9 @@ from shadowsim.frames import (
     TIME_COLUMNS,
     US_PER_S,
     build,
+    repeated,
 )
-from shadowsim.histogram import bucket_of, buckets_of, edge_of, quantile_within
+from shadowsim.histogram import N_BUCKETS, bucket_of, buckets_of, edge_of, quantile_within
 
 
 @dataclass(slots=True)
@@ -247,9 +248,16 @@ def window_row(period: PeriodCounts, period_s: float, n_workers: int | None = No
 
 
 def latency_rows(counts: Mapping[tuple[int, int, int], int], variants: Sequence[str]) -> pd.DataFrame:
-    """Return the `frames.LATENCY` frame of counts by section, role (0: source, 1: shadow) and bucket."""
-    rows = [
-        (section, variants[role], ROLES[role], edge_of(bucket), edge_of(bucket + 1), count)
-        for (section, role, bucket), count in sorted(counts.items())
-    ]
-    return build(LATENCY, {c.name: [row[i] for row in rows] for i, c in enumerate(LATENCY)})
+    """Return the `frames.LATENCY` frame of counts by section, role (0: source, 1: shadow) and bucket.
+
+    A long frame is built without one object per row, and in steps during which other threads run.
+    """
+    n = len(counts)
+    section, role, bucket = (np.fromiter((key[i] for key in counts), np.intp, n) for i in range(3))
+    count = np.fromiter(counts.values(), np.int64, n)
+    order = np.argsort((section * len(ROLES) + role) * N_BUCKETS + bucket)
+    section, role, bucket, count = section[order], role[order], bucket[order], count[order]
+    present, place = np.unique(bucket, return_inverse=True)
+    low_s, high_s = (np.array([edge_of(b + side) for b in present.tolist()], np.float64)[place] for side in (0, 1))
+    columns = section, repeated(variants, role), repeated(ROLES, role), low_s, high_s, count
+    return build(LATENCY, {c.name: values for c, values in zip(LATENCY, columns, strict=True)})

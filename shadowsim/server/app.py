@@ -423,11 +423,10 @@ class App:
         logbook = self.endpoints.logbook(experiment)
         if logbook is None:
             raise _NoPageError(f"No experiment {shown(experiment)} has served since the server started.")
-        if frame == "requests":
-            frames = logbook.request_slices(SLICE_ROWS[form])
+        if frame == "latency":
+            frames = slices(await asyncio.to_thread(logbook.latency), form)
         else:
-            whole = await asyncio.to_thread({"windows": logbook.windows, "latency": logbook.latency}[frame])
-            frames = slices(whole, form)
+            frames = (logbook.request_slices if frame == "requests" else logbook.window_slices)(SLICE_ROWS[form])
         body: Any = encoded(frames, form)  # sent as it is made
         headers = {"X-Shadowsim-Rows-Forgotten": str(logbook.n_forgotten)} if frame == "requests" else {}
         types = {"parquet": "application/vnd.apache.parquet", "json": "application/json"}

@@ -234,34 +234,35 @@ class Logbook:
 
         `n_minutes` leaves out the minutes after the first so many.
         """
-        last = self._last_minute(n_minutes, -1)
-        rows = [
-            {
-                "time_s": number * MINUTE_S,
-                "variant": self.variants[role],
-                "role": ROLES[role],
-                **window_row(self.series[role].periods.get(number, PeriodCounts()), MINUTE_S, self.n_workers[role]),
-                **_copies(self.series[role].periods.get(number, PeriodCounts()), role),
-                **(self._tokens(role, number) if self.in_tokens else {}),
-            }
-            for number in range(last + 1)
-            for role in (0, 1)
-        ]
-        schema = LIVE_WINDOWS
-        if self.in_tokens:
-            schema += tuple(c for c in TOKEN_WINDOWS if c.name in _NO_TOKEN_COUNTS)
-        return build(schema, {c.name: [row[c.name] for row in rows] for c in schema})
+        last = self._last_minute(n_minutes, 0)
+        return next(self.window_slices(len(ROLES) * (last + 1), n_minutes))
 
-    def _tokens(self, role: int, number: int) -> dict[str, object]:
-        """Return a minute's columns of tokens; missing values for a variant that is not in tokens."""
-        series = self.series[role]
-        counts = [period.tokens for period in list(series.periods.values()) if period.tokens is not None]
-        if not counts:
-            return dict.fromkeys(_NO_TOKEN_COUNTS)
-        period = series.periods.get(number)
-        row = (TokenCounts() if period is None or period.tokens is None else period.tokens).columns()
-        # a container does not say what it runs
-        return row if any(c.n_samples for c in counts) else {**row, "prefill_tokens": None, "preemptions": None}
+    def window_slices(self, n_rows: int, n_minutes: int | None = None) -> Iterator[pd.DataFrame]:
+        """Yield the frame of `windows` in slices of at most so many rows, at least one; rows that come later are left.
+
+        `n_rows` is even, so that a slice has whole minutes.
+        """
+        last, in_tokens = self._last_minute(n_minutes, -1), self.in_tokens
+        schema, of_tokens = LIVE_WINDOWS, [_no_tokens, _no_tokens]
+        if in_tokens:
+            schema += tuple(c for c in TOKEN_WINDOWS if c.name in _NO_TOKEN_COUNTS)
+            of_tokens = [_token_columns(series) for series in self.series]
+        length = n_rows // len(ROLES)
+        for begin in range(0, max(last + 1, 1), length):
+            rows = [
+                {
+                    "time_s": number * MINUTE_S,
+                    "variant": self.variants[role],
+                    "role": ROLES[role],
+                    **window_row(period, MINUTE_S, self.n_workers[role]),
+                    **_copies(period, role),
+                    **of_tokens[role](period),
+                }
+                for number in range(begin, min(begin + length, last + 1))
+                for role in (0, 1)
+                for period in (self.series[role].periods.get(number, PeriodCounts()),)
+            ]
+            yield build(schema, {c.name: [row[c.name] for row in rows] for c in schema})
 
     def latency(self, n_minutes: int | None = None) -> pd.DataFrame:
         """Return the `LATENCY` frame: the non-empty buckets of each section of whole minutes.
@@ -297,6 +298,21 @@ class Logbook:
                     key = number // length, role, bucket
                     counts[key] = counts.get(key, 0) + count
         return counts
+
+
+def _no_tokens(period: PeriodCounts) -> Mapping[str, object]:
+    """Return the columns of tokens of a frame that has none."""
+    return {}
+
+
+def _token_columns(series: Series) -> Callable[[PeriodCounts], Mapping[str, object]]:
+    """Return what returns a minute's columns of tokens; missing values for a variant that is not in tokens."""
+    counts = [period.tokens for period in list(series.periods.values()) if period.tokens is not None]
+    if not counts:
+        return lambda period: dict.fromkeys(_NO_TOKEN_COUNTS)
+    # a container does not say what it runs
+    unknown = {} if any(c.n_samples for c in counts) else {"prefill_tokens": None, "preemptions": None}
+    return lambda period: {**(period.tokens or TokenCounts()).columns(), **unknown}
 
 
 def _token_buckets(measure: str, period: PeriodCounts) -> Mapping[int, int]:

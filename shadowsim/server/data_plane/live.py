@@ -27,7 +27,7 @@ from shadowsim.server.data_plane.experiment_frames import Logbook
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
 from shadowsim.server.data_plane.pools import VariantPool
 from shadowsim.server.data_plane.simulated import simulated
-from shadowsim.server.data_plane.spare_time import SpareTime, rest
+from shadowsim.server.data_plane.spare_time import SpareTime, Turns, rest
 from shadowsim.server.state.scaling import resource_id
 from shadowsim.server.state.views import EndpointView, VariantView
 
@@ -274,6 +274,18 @@ class LiveEndpoints:
                 await rest()
             try:
                 self.endpoint(name)
+            except ShadowsimError:
+                deleted.append(name)
+        for name in deleted[:-KEPT_DELETED]:
+            self.by_name.pop(name, None)
+
+    async def forget_deleted(self) -> None:
+        """Forget deleted endpoints but the last KEPT_DELETED; other work goes on meanwhile."""
+        deleted, turns = [], Turns()
+        for name in list(self.by_name):
+            await turns.pause()
+            try:
+                self._view(name)
             except ShadowsimError:
                 deleted.append(name)
         for name in deleted[:-KEPT_DELETED]:

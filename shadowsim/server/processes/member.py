@@ -1,8 +1,8 @@
 """Joins a worker or the mirror process to the control process.
 
 A member greets with its name and generation, gets the account and then its events, and says of each that it is in force
-here. It reports every FLUSH_S, and sends its state every STATE_S. While the control process is away it goes on with
-what it has.
+here. It reports every FLUSH_S, sends its state every STATE_S, and forgets deleted endpoints every FORGET_S. While the
+control process is away it goes on with what it has.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from shadowsim.server.state.quotas import Quotas
 
 CONTROL, MIRROR, WORKER = "control", "mirror", "worker"  # roles
 HELLO, HEARD, ASK_AGAIN, STATE = "hello", "heard", "ask_again", "state"
-STATE_S = 0.25
+STATE_S, FORGET_S = 0.25, 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +150,7 @@ class Member:
     def serve(self, endpoints: LiveEndpoints) -> None:
         """Keep endpoints in step with the account."""
         self._endpoints = self.simulations.endpoints = endpoints
+        self._tasks.append(asyncio.create_task(every(FORGET_S, endpoints.forget_deleted)))
 
     def count(self) -> None:
         """From now on every action waits until this process has heard of it."""

@@ -184,6 +184,8 @@ class CopySender:
         self, live: LiveEndpoint | None, name: str, version: int, variant: str
     ) -> tuple[EndpointView, VariantPool] | None:
         """Return what served a version of an endpoint, or the nearest that is known."""
+        if name not in self._served:  # none that was deleted is kept for ever
+            self._served = {known: of for known, of in self._served.items() if known in self._endpoints.by_name}
         versions = self._served.setdefault(name, {})
         if live is not None and live.shadow is not None and live.shadow.variant.name == variant:
             versions.setdefault(live.view.version, (live.view, live.shadow))

@@ -59,6 +59,22 @@ def test_slices_of_requests_are_the_frame(n, monkeypatch):
     assert n_pieces == max(math.ceil(len(whole) / 16), 0) + 1
 
 
+@pytest.mark.parametrize("n", [0, 1, 1000])
+@pytest.mark.parametrize("in_tokens", [False, True])
+def test_slices_of_windows_are_the_frame(n, in_tokens, monkeypatch):
+    book = logbook(n, monkeypatch)
+    book.in_tokens = in_tokens
+    whole = book.windows()
+    assert len(whole) == 2 * math.ceil(n / 60)
+    frames = list(book.window_slices(4))
+    assert max(map(len, frames)) <= 4
+    pd.testing.assert_frame_equal(pd.concat(frames, ignore_index=True), whole)
+    for form in ("json", "parquet"):
+        (in_slices, _), (at_once, _) = read(book.window_slices(4), form), read(iter([whole]), form)
+        assert len(in_slices) == len(whole)
+        assert str(in_slices) == str(at_once)
+
+
 def test_rows_that_come_meanwhile_are_left_for_the_next_time(monkeypatch):
     book = logbook(100, monkeypatch)
     n = len(book.requests())

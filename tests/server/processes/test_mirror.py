@@ -74,3 +74,13 @@ def test_copies_of_a_version_to_come_are_bounded(sender, monkeypatch, n_bytes, n
 
     asyncio.run(run())
     assert said == [(HELLO, 1), (TAKEN, n_waiting + 2, (n_waiting + 2) * n_bytes)]
+
+
+def test_versions_of_deleted_endpoints_are_not_kept(sender):
+    for i in range(100):
+        name = f"e-{i}"
+        shadow = SimpleNamespace(variant=SimpleNamespace(name="Shadow-01"))
+        live = SimpleNamespace(view=SimpleNamespace(version=1), shadow=shadow)
+        sender._endpoints.by_name = {"e-0": live, name: live}
+        assert sender._view_and_pool(live, name, 1, "Shadow-01") == (live.view, shadow)
+    assert set(sender._served) <= {"e-0", "e-98", "e-99"}
