@@ -19,7 +19,7 @@ def calibrated():
 
 def test_right(calibrated):
     log = measured(*fifo_log("gamma", 2, 0.6, n=12_000, seed=14, overhead_s=0.002))
-    prediction = ss.predict(calibrated, log, draws=50)
+    prediction = ss.predict(calibrated, log)
     assert prediction.verdict == "right"
     assert prediction.table["inside"].all()
     assert str(prediction).startswith("The model is right")
