@@ -25,10 +25,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from scipy import stats
 from server_bench import RACE_S, RATE_PER_S, ROLE, Bench, Load, copies_of, memory_of, settled
 
+from shadowsim.period_counts import PeriodCounts, TimeCounts
 from shadowsim.server.app import App
 from shadowsim.server.data_plane.backends import Answer
 from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import CHUNK_ROWS, Logbook
+from shadowsim.server.metrics.cloudwatch import TARGET
 from shadowsim.server.settings import Settings
 from shadowsim.server.state.destinations import Folders
 from shadowsim.server.state.store import SNAPSHOT_EVENTS, Store
@@ -56,7 +58,7 @@ BAD: dict[str, float | str] = {
 HARM = 0.05, 0.2e-3  # share of the quantile without a shadow, plus seconds
 MEMORY_MB = 50.0  # in ten minutes
 N_EVENTS, START_S = 100_000, 3.0
-N_EXPERIMENTS, N_ENDPOINTS, N_ROWS, HELD_S = 15_000, 1_500, 4_000_000, 20e-3
+N_EXPERIMENTS, N_ENDPOINTS, N_ROWS, N_MINUTES, HELD_S = 15_000, 1_500, 4_000_000, 10_000, 20e-3
 SOON = {"Schedule": {"StartTime": 0.0, "EndTime": 1e9}}
 
 
@@ -312,9 +314,15 @@ async def ask_for_much(app: App, benchmark: BenchmarkFixture, table: Callable[[s
             *(*target, '{"SortBy": "Name", "StatusEquals": "Created", "NameContains": "7"}'),
             *("-H", "X-Amz-Target: SageMaker.ListInferenceExperiments"),
         ),
+        f"a list page of {2 * N_EXPERIMENTS:,} models by name": (
+            *(*target, '{"SortBy": "Name"}', "-H", "X-Amz-Target: SageMaker.ListModels"),
+        ),
         f"/metrics of {N_ENDPOINTS:,} endpoints": ("metrics",),
+        f"CloudWatch's list of {N_ENDPOINTS:,} endpoints": (*target, "{}", "-H", f"X-Amz-Target: {TARGET}.ListMetrics"),
         f"{N_ROWS:,} rows as JSON": ("shadowsim/experiments/long/requests.json",),
         f"{N_ROWS:,} rows as Parquet": ("shadowsim/experiments/long/requests.parquet",),
+        f"{N_MINUTES:,} minutes as JSON": ("shadowsim/experiments/long/windows.json",),
+        f"latencies of {N_MINUTES:,} minutes as JSON": ("shadowsim/experiments/long/latency.json",),
     }
     idle = LoopWatcher()
     watching = asyncio.create_task(idle.run())
@@ -345,7 +353,7 @@ async def ask_for_much(app: App, benchmark: BenchmarkFixture, table: Callable[[s
 
 
 def long_logbook(n_rows: int) -> Logbook:
-    """Return a logbook of many rows: one chunk of requests, again and again under new numbers."""
+    """Return a logbook of many rows and minutes: one chunk of requests and one minute, again and again."""
     logbook = Logbook("long", "live-0", ("a", "b"), 0.0, (1, 1), kept_rows=n_rows)
     for i in range(CHUNK_ROWS // 2):
         for role in (0, 1):
@@ -360,6 +368,10 @@ def long_logbook(n_rows: int) -> Logbook:
         chunk = deepcopy(first)
         chunk.columns["request"] = array("q", [number + k * CHUNK_ROWS // 2 for number in first.columns["request"]])
         logbook._chunks.append(chunk)
+    latencies_s = np.random.default_rng(1).lognormal(-4.0, 0.5, 1000)
+    minute = PeriodCounts(n=latencies_s.size, n_instances=1, latency=TimeCounts.of(latencies_s))
+    for series in logbook.series:
+        series.periods = dict.fromkeys(range(N_MINUTES), minute)
     return logbook
 
 

@@ -45,6 +45,7 @@ VARIABLES = (
     *("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL_CLOUDWATCH"),
     "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING",
 )
+ONE_SIGNAL_S = 0.1
 _LOG = logging.getLogger(__name__)
 _EXAMPLES = """\b
 Examples:
@@ -388,16 +389,25 @@ async def _reload(app: App | Supervisor, files: ReloadedFiles) -> None:
 
 
 def _handle_signals(stopping: asyncio.Event, start_reload: Callable[[], None], abandon: Callable[[], None]) -> None:
-    """Stop at the first SIGTERM or Ctrl-C, end at once at the second, and reload at SIGHUP."""
+    """Stop at the first SIGTERM or Ctrl-C, end at once at the second, and reload at SIGHUP.
+
+    The first one again within ONE_SIGNAL_S is no second: `timeout` sends to the process and to its group, and nobody
+    presses Ctrl-C that fast.
+    """
+    loop = asyncio.get_running_loop()
+    first, first_s = 0, 0.0
 
     def handle(number: int) -> None:
+        nonlocal first, first_s
         if stopping.is_set():
+            if number == first and loop.time() - first_s < ONE_SIGNAL_S:
+                return
             _LOG.error("ending at once, as by kill -9: requests in flight are lost")
             abandon()
             os._exit(128 + number)
+        first, first_s = number, loop.time()
         stopping.set()
 
-    loop = asyncio.get_running_loop()
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, handle, stop)
     if hasattr(signal, "SIGHUP"):

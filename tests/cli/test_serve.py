@@ -1,13 +1,17 @@
 """`shadowsim serve`: its options as boto3 sees their effects, and the lines that it prints."""
 
+import asyncio
 import json
+import os
+import signal
 
 import pytest
 from botocore.exceptions import ClientError
 from serving import serving, variant
 
 from shadowsim import InputError, default_scenario
-from shadowsim.cli.serve import VARIABLES, parse_backend, parse_choices, scenario_settings, startup_lines
+from shadowsim.cli import serve
+from shadowsim.cli.serve import ONE_SIGNAL_S, VARIABLES, parse_backend, parse_choices, scenario_settings, startup_lines
 from shadowsim.scenario.reading import Mirroring
 
 
@@ -111,3 +115,28 @@ def test_backends_and_choices_are_parsed():
     assert parse_choices(["desired_state=Completed", "stop_before_start=false"]).desired_state == "Completed"
     with pytest.raises(InputError, match="--choose desired_state"):
         parse_choices(["desired_state=Other"])
+
+
+@pytest.mark.parametrize(
+    ("second", "after_s", "ends"),
+    [(signal.SIGINT, 0.0, False), (signal.SIGINT, 2.0 * ONE_SIGNAL_S, True), (signal.SIGTERM, 0.0, True)],
+)
+def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch, second, after_s, ends):
+    """`timeout -s INT` sends it to the process and to its group."""
+    ended, now_s = [], 5.0
+    monkeypatch.setattr(serve.os, "_exit", ended.append)
+
+    async def run():
+        nonlocal now_s
+        stopping = asyncio.Event()
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
+        serve._handle_signals(stopping, lambda: None, lambda: None)
+        os.kill(os.getpid(), signal.SIGINT)
+        await stopping.wait()
+        now_s += after_s
+        os.kill(os.getpid(), second)
+        for _ in range(10):  # the signal comes with the next round of the loop
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert ended == [128 + second] * ends

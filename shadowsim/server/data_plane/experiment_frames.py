@@ -243,7 +243,8 @@ class Logbook:
         `n_rows` is even, so that a slice has whole minutes.
         """
         last, in_tokens = self._last_minute(n_minutes, -1), self.in_tokens
-        schema, of_tokens = LIVE_WINDOWS, [_no_tokens, _no_tokens]
+        schema = LIVE_WINDOWS
+        of_tokens: list[Callable[[PeriodCounts], Mapping[str, object]]] = [_no_tokens, _no_tokens]
         if in_tokens:
             schema += tuple(c for c in TOKEN_WINDOWS if c.name in _NO_TOKEN_COUNTS)
             of_tokens = [_token_columns(series) for series in self.series]

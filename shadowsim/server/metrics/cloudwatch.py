@@ -106,7 +106,8 @@ async def _list(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpoint]) 
     question = ["ListMetrics", {name: value for name, value in body.items() if name != "NextToken"}]
     after = place_in(body.get("NextToken"), question, str, str, str, str) or []
     keys = [key for key in sorted(METRICS) if key == (body.get("Namespace", key[0]), body.get("MetricName", key[1]))]
-    matching, turns = [], Turns()
+    matching: list[tuple[str, str, str, str]] = []
+    turns = Turns()
     for endpoint, live in sorted(endpoints.items()):
         if len(matching) > _PER_PAGE:
             break

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from shadowsim.arrays import Floats
 from shadowsim.errors import shown
 from shadowsim.server.data_plane.counts import MINUTE_S
 from shadowsim.server.data_plane.live import LiveEndpoint
@@ -41,7 +40,7 @@ _MOST_GRID_VALUES = 2_000_000  # of all metrics of a request with expressions: 1
 _ORDERS = ("TimestampAscending", "TimestampDescending")
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 
-Points = tuple[Sequence[float], Sequence[float]] | tuple[Floats, Floats]  # times in order, and values
+Points = tuple[Sequence[float], Sequence[float]] | tuple[np.ndarray, np.ndarray]  # times in order, and values
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +266,7 @@ def _points_of(series: GridSeries, first: int) -> Points:
     return first * MINUTE_S + known * float(series.period_s), series.values[known]
 
 
-def _listed(values: Sequence[float] | Floats, ascending: bool) -> list[float]:
+def _listed(values: Sequence[float] | np.ndarray, ascending: bool) -> list[float]:
     found: list[float] = values.tolist() if isinstance(values, np.ndarray) else list(values)
     return found if ascending else found[::-1]
 

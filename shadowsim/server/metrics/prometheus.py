@@ -24,6 +24,7 @@ from shadowsim.server.metrics.cloudwatch_wire import pieces
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SLICE_CHARACTERS = 65_536  # some 600 lines, about a millisecond
 _CAUSES = (*LOST_CAUSES, SERVER_LAG, SERVER_CRASH)
+_number_text: Callable[[float], str] = floatToGoString
 _BOUNDS = (*(f"{bound:g}" for bound in BOUNDS_S), "+Inf")
 
 
@@ -97,7 +98,7 @@ def _labels(endpoint: str, role: str, variant: str, bound: str = "") -> str:
 
 
 def _line(name: str, labels: str, value: float) -> str:
-    return f"{name}{{{labels}}} {floatToGoString(value)}\n"
+    return f"{name}{{{labels}}} {_number_text(value)}\n"
 
 
 def _invocations(endpoint: str, role: str, variant: str, totals: Totals) -> str:
