@@ -38,6 +38,7 @@ COUNT, FLAG, REAL, TEXT = "int64", "Int64", "float64", "str"
 SCENARIO_FILE = "scenario.json"  # of a saved result, beside its frames
 LOAD_FILE, TOKENS_FILE = "load.json", "tokens.parquet"  # of a saved load run, beside them
 ROLES = ("source", "shadow")
+NOT_SAVED = "is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"
 MOST_SECTIONS = 100  # of a run: groups of whole windows
 LOST_CAUSES = ("max_body_bytes", "max_in_flight", "max_per_s")
 SERVER_LAG, SERVER_CRASH = "server_lag", "server_crash"  # a live server's own causes

@@ -318,9 +318,7 @@ class Result:
         """
         folder = path_of(directory, "directory")
         if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
-            raise InputError(
-                str(folder), "is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"
-            )
+            raise InputError(str(folder), frames.NOT_SAVED)
         windows, latency, requests = (
             frames.read(folder / f"{name}.parquet", schema, frames.OPTIONAL[name])
             for name, schema in frames.SCHEMAS.items()

@@ -42,6 +42,11 @@ _STYLES = {
     r"(?m)\b(not enough data|too close to be certain)\b|^(cannot tell|not certain)\b|^(Not enough data)\b": "yellow",
     r"^error:": "bold red",
 }
+_OTHER_WORDS = {  # options that there are not, and what to type instead
+    **dict.fromkeys(("--duration", "--horizon", "--length"), "--set horizon_s=1d sets the length of a run"),
+    **dict.fromkeys(("--instances", "--instance-count"), "--set shadow.instance_count=3 sets the number of instances"),
+    **dict.fromkeys(("--share", "--sampling-percentage"), "--set sampling_percentage=50 sets the share"),
+}
 _ARGUMENTS = ("url", "measurements", "load_run")
 _LIBRARY_NAMES = {  # of parameters that have other names than the options
     **{"rate_per_s": "rate", "duration_s": "duration", "timeout_s": "timeout", "max_rate_per_s": "max_rate"},
@@ -76,7 +81,7 @@ class Commands(TyperGroup):
                 raise
             context = getattr(error, "ctx", None)
             see = f" (see {context.command_path} --help)" if context else ""
-            status = _refused([error.format_message().rstrip(".") + see])
+            status = _refused([_usage(error) + see])
         sys.exit(status)
 
     def invoke(self, ctx: Any) -> Any:
@@ -100,6 +105,17 @@ class Commands(TyperGroup):
                 raise typer.Exit(READER_GONE) from None
             raise InputError("standard output", f"cannot be written: {error.strerror}") from None
         return value
+
+
+def _usage(error: Any) -> str:
+    """Return what is wrong with a command line, and what other words newcomers have for what they want."""
+    option = getattr(error, "option_name", "")
+    options = {name for param in error.ctx.command.params for name in param.opts} if error.ctx else set()
+    if option in _OTHER_WORDS and "--set" in options:
+        return f"No such option: {option}; {_OTHER_WORDS[option]}"
+    message: str = error.format_message().rstrip(".")
+    is_page = re.search(r"unexpected extra argument.*\.html\)$", message)
+    return f"{message}: --report takes no file here; with -o DIR it writes DIR/report.html" if is_page else message
 
 
 def _named_by_options(error: InputError, params: Iterable[Any]) -> InputError:

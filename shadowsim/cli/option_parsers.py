@@ -6,6 +6,7 @@ Typer's own messages for a wrong number do not show it. So each parser here take
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
@@ -56,7 +57,14 @@ def number(text: str, name: str) -> float:
     try:
         return int(text) if text.strip("+-").isdecimal() else float(text)
     except ValueError:
-        hint = "; it takes no sign %" if text.strip().endswith("%") else ""
+        unit = re.match(r"[\d.]+\s*(%|[a-zA-Z/]+)", text.strip())
+        hint = (
+            ""
+            if unit is None
+            else "; it takes no sign %"
+            if unit[1] == "%"
+            else f"; it takes no unit such as {unit[1]}"
+        )
         raise InputError(name, "must be a number", text, hint=hint) from None
 
 

@@ -29,7 +29,7 @@ import pandas as pd
 from shadowsim.engine.replicate import worst_by_variant
 from shadowsim.engine.simulate import simulate
 from shadowsim.errors import InputError, did_you_mean
-from shadowsim.frames import ROLES
+from shadowsim.frames import NOT_SAVED, ROLES
 from shadowsim.planning.load import MOST_REQUESTS, demand_of, run_length, with_length
 from shadowsim.quantities import per_cent
 from shadowsim.result import Result
@@ -363,8 +363,7 @@ def _runs(runs: Runs, name: str) -> list[Result]:
 
 def _saved(folder: Path, name: str) -> list[Result]:
     if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
-        what = "is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"
-        raise InputError(str(folder), what)
+        raise InputError(str(folder), NOT_SAVED)
     if not (folder / _REPLICATION.format(0)).is_dir():
         return [Result.load(folder)]
     n = next(n for n in range(1, len(list(folder.iterdir())) + 1) if not (folder / _REPLICATION.format(n)).is_dir())

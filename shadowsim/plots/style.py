@@ -128,6 +128,7 @@ def log_axis(values: Floats) -> dict[str, Any]:
     axis = {"type": "log", "tickvals": ticks, "ticktext": [f"{t:,.10g}" for t in ticks]}
     least, greatest = float(values.min()), float(values.max())
     if sum(least <= t <= greatest for t in ticks) < 2:
-        below, above = max(t for t in ticks if t <= least), min(t for t in ticks if t >= greatest)
+        below = max(t for t in ticks if t <= least)
+        above = min(t for t in ticks if t >= greatest and t > below)
         axis["range"] = [float(np.log10(0.95 * below)), float(np.log10(1.05 * above))]
     return axis

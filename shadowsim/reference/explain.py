@@ -285,6 +285,8 @@ def _nearest(path: str) -> str:
     if head in ("", "source", "shadow") and last in SYNONYMS:
         meant = SYNONYMS[last]
         return f"; did you mean {'' if meant in ALIASES else (head or 'shadow') + '.'}{meant}?"
+    if not head and last in VARIANT_ALIASES:
+        return f"; did you mean shadow.{last}?"
     if head in ("source", "shadow") and (near := get_close_matches(last, VARIANT_ALIASES, n=1, cutoff=0.8)):
         return f"; did you mean {head}.{near[0]}?"
     known = known_paths()

@@ -168,9 +168,14 @@ def typographic(plain: str) -> str:
     """Return a text of a terminal with the signs of print: −, ±, × between numbers and names, µs, – for nothing."""
     if plain == "-":
         return "–"
-    plain = re.sub(r"(?<=\d) x (?=\S)", " × ", plain.replace("+-", "±"))
+    plain = re.sub(r"(?<=\d) x (?=\S)|(?<=\w) x (?=\d)", " × ", plain.replace("+-", "±"))
     plain = re.sub(r"(?<![\w.)-])-(?=\d)", "−", plain)
     return re.sub(r"(?<=\d) us\b", " µs", plain)
+
+
+def sentence(plain: str) -> str:
+    """Return a text with a capital, unless it begins with a name such as p99."""
+    return plain[:1].upper() + plain[1:] if re.match(r"[a-z]+\b", plain) else plain
 
 
 def _unbroken(plain: str) -> str:
@@ -269,7 +274,7 @@ def table(
 def _kind(column: Sequence[str]) -> str:
     """Return the class of a column of short cells: words are read from the left, and figures compared at the right."""
     said = [cell for cell in column if cell not in ("", "-", "–")]
-    return _TEXT if said and not any(re.match(r"[<>~]?\s?[-+±]?[\d.]", cell) for cell in said) else ""
+    return _TEXT if said and not any(re.match(r"[<>~]?\s?(?:\+-|[-+±])?\s?[\d.]", cell) for cell in said) else ""
 
 
 def _printed(plain: str) -> str:

@@ -23,6 +23,7 @@ from shadowsim.report.html_page import (
     placed,
     save,
     section,
+    sentence,
     table,
     text,
 )
@@ -45,6 +46,7 @@ def html(run: LoadRun) -> str:
     charts = charts if is_valid else []  # they would show the generator's own latencies
     charts.append(Chart("load-rate", load_over_time(run.windows, run.scenario.horizon_s), sent))
     checked, *why = _joined(verdict_lines(run))
+    checked = sentence(checked.removeprefix("invalid: "))
     rate = f"{significant(achieved['rate_per_s'], 4)}/s"
     said = [f"{latency} at {rate}; {_errors(run)}.", checked] if is_valid else [checked]
     what = paragraphs(_joined(target_lines(run))) + assumptions_list(run.scenario.assumptions)
@@ -96,5 +98,5 @@ def _stages(run: LoadRun) -> str:
 
 
 def _joined(lines: Iterable[str]) -> list[str]:
-    """Return wrapped texts, each in one line."""
-    return [" ".join(line.split()) for line in lines]
+    """Return wrapped texts, each in one line that begins with a capital."""
+    return [sentence(" ".join(line.split())) for line in lines]

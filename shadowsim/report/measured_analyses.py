@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -15,7 +16,7 @@ from shadowsim.measuring.predict import NOT_RIGHT, RIGHT, ServicePrediction
 from shadowsim.measuring.step_model import StepFits
 from shadowsim.planning.scaling_documents import ScalingDocuments
 from shadowsim.report.analysis import BAD, GOOD, NEUTRAL, UNSURE, Analysis, notes_html, table_of
-from shadowsim.report.html_page import Chart, table, text
+from shadowsim.report.html_page import Chart, sentence, table, text
 from shadowsim.testing.benchmark_comparison import FASTER, SLOWER, benchmark_answer, benchmark_notes, benchmark_rows
 from shadowsim.testing.benchmark_files import Timings
 from shadowsim.text import count, percent
@@ -24,7 +25,10 @@ _PARAMETERS = {
     **{"time.mean_s": "a mean time of", "time.p50_s": "a p50 of", "time.p99_s": "a p99 of"},
     "endpoint.overhead_s": "an overhead of",
 }
-_NOTHING_SPECIAL = {"slowdown": 1.0, "error_4xx": 0.0, "error_5xx": 0.0}  # values that an answer need not name
+# Values that an answer need not name
+_NOTHING_SPECIAL = {"slowdown": 1.0, "error_4xx": 0.0, "error_5xx": 0.0, "endpoint.overhead_s": 0.0}
+_SLOWDOWN = re.compile(r"slowdown\[(\d+)\]")
+_UNFIT = "The run is "  # begins the note on a load run that is not valid
 _MOST_EXAMPLES = 20
 _MOST_NAMED = 10  # benchmarks in a sentence
 
@@ -37,12 +41,13 @@ def prediction_analysis(prediction: ServicePrediction) -> Analysis:
     joined = [(*row[:3], f"{row[3]} {row[4]}".strip(), *row[5:]) for row in rows]
     return Analysis(
         kicker="Prediction of a measured run",
-        answer=prediction.reason,
+        answer=sentence(prediction.reason),
         charts=[Chart("prediction", plots.measured_and_predicted(prediction.curve), f"{'; '.join(said)}.")],
         tables=[table_of(joined, "The band holds all judged quantiles together.")],
         status=prediction.verdict.capitalize(),
         tone=tone,
-        notes=prediction.notes,
+        texts=_unfit(prediction.notes),
+        notes=_rest(prediction.notes),
     )
 
 
@@ -55,9 +60,9 @@ def calibration_analysis(calibration: Calibration) -> Analysis:
         kicker="Calibration of a service",
         answer=f"The service has {', '.join(found)}." if found else "The data identify no parameter of the service.",
         tables=[table_of([*map(list, calibration.parameter_rows())], "From and to: the interval of each parameter.")],
-        tone=NEUTRAL if found else UNSURE,
-        texts=[calibration.head, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in left_open)],
-        notes=calibration.notes,
+        tone=NEUTRAL if found and not _unfit(calibration.notes) else UNSURE,
+        texts=[calibration.head, *_unfit(calibration.notes), *(f"{sentence(question)}." for question in left_open)],
+        notes=_rest(calibration.notes),
         documents={"The service, for services.VARIANT of a scenario": dict(calibration.service)},
     )
 
@@ -65,9 +70,20 @@ def calibration_analysis(calibration: Calibration) -> Analysis:
 def _parameter_text(one: FittedParameter) -> str:
     """Return a parameter in words, or by its path in a scenario where it has none."""
     value = figure_text(one.name, one.value)
+    if busy := _SLOWDOWN.fullmatch(one.name):
+        return f"a slowdown of {value} with {busy[1]} busy workers"
     if one.name == "workers":
         return f"{value} worker{'' if one.value == 1 else 's'}"
     return f"{_PARAMETERS.get(one.name, one.name)} {value}"
+
+
+def _unfit(notes: Sequence[str]) -> list[str]:
+    """Return the notes that say that a measured run is not fit for conclusions: they belong beside the answer."""
+    return [note for note in notes if note.startswith(_UNFIT)]
+
+
+def _rest(notes: Sequence[str]) -> list[str]:
+    return [note for note in notes if not note.startswith(_UNFIT)]
 
 
 def steps_analysis(fits: StepFits) -> Analysis:
@@ -99,6 +115,8 @@ def measurement_analysis(measurement: Measurement) -> Analysis:
         kicker="What a log says",
         answer=f"{said['arrivals']}; latency: {said['latency']}; errors: {said['errors']}.",
         tables=[table_of([["", "says"], *map(list, rows)])],
+        tone=UNSURE if _unfit(measurement.lacks) else NEUTRAL,
+        texts=_unfit(measurement.lacks),
         title=measurement.form,
     )
 

@@ -82,9 +82,8 @@ def _size(frame: pd.DataFrame, goal: Goal, scenario: Scenario | None) -> Analysi
         best = answers(part).index[:1]
         if slo is not None:
             rows, notes = size_rows(part, slo)
-            names = tuple(f"{kind}: " for kind in part["instance_type"]) if "pool" not in part else ()
-            texts = ["; ".join(of_row) for of_row in notes]
-            texts = [note.removeprefix(next(filter(note.startswith, names), "")) for note in texts]
+            kinds = "|".join(map(re.escape, part["instance_type"]))
+            texts = [re.sub(rf"^(?:{kinds})(?:, [^:;]+)?: ", "", "; ".join(of_row)) for of_row in notes]
             tables.append(table_of(rows, "", texts, [list(part.index).index(key) for key in best]))
     solved = answers(frame).groupby("role").first()
     all_solved = len(solved) == frame["role"].nunique()

@@ -23,13 +23,13 @@ function figuresToDraw() {
     layout.hoverlabel = {...layout.hoverlabel, bgcolor: ground, font: {color: ink}};
     if (coarse.matches) layout.dragmode = false;  // a finger on a chart scrolls the page
     if (printing) {
-      squeeze(layout, ["overload"]);
+      squeeze(layout, ["overload"], 10);
       const rows = layout.yaxis?.type === "category" || layout.yaxis?.categoryorder, panels = layout.height > 500;
       const crowded = layout.yaxis?.ticktext?.length > 6;
       const isMap = layout.xaxis?.type === "category";
-      const part = isMap ? 0.62 : rows ? 0.8 : crowded ? 0.58 : panels ? 0.52 : 0.5;
+      const part = isMap ? 0.66 : rows ? 0.8 : crowded || panels ? 0.58 : 0.48;
       Object.assign(layout, {width: paperWidth, height: Math.round(part * layout.height)});
-      layout.margin.b -= 8;
+      layout.margin.b -= 14;
     } else if (narrow.matches) {
       squeeze(layout, ["aside", "overload"]);
       // so that it fits a cell of a map
@@ -40,9 +40,11 @@ function figuresToDraw() {
 }
 
 // Where there is little room, what stands beside rows and legends gives way to them; tables and legends have it.
-function squeeze(layout, names) {
+function squeeze(layout, names, size = 11) {
   layout.font.size = 11;
-  for (const [name, axis] of Object.entries(layout)) if (/^[xy]axis/.test(name) && axis.title) axis.title.font = {size: 11};
+  for (const [name, axis] of Object.entries(layout)) {
+    if (/^[xy]axis/.test(name) && axis.title) Object.assign(axis.title, {font: {size}}, name[0] === "x" ? {standoff: 6} : {});
+  }
   const all = layout.annotations ?? [];
   layout.annotations = all.filter((one) => !names.includes(one.name));
   if (layout.annotations.length < all.length) layout.margin.r = 16;

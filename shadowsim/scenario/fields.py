@@ -52,7 +52,7 @@ class Block:
         for key in self.values:
             with errors:
                 if key not in known:
-                    raise InputError(self.at(key), f"is not a known key{_hint(key, known)}")
+                    raise InputError(self.at(key), f"is not a known key{_hint(self.at(key), key, known)}")
         errors.check()
 
     def need(self, key: str) -> object:
@@ -168,7 +168,11 @@ def not_built(path: str, name: str) -> InputError:
     return InputError(path, f"`{name}` is not built yet in this version")
 
 
-def _hint(key: str, known: Iterable[str]) -> str:
+def _hint(path: str, key: str, known: Iterable[str]) -> str:
+    from shadowsim.scenario.paths import ALIASES  # imported late: it imports this module
+
+    if path in ALIASES:
+        return f" of a file, where it is {ALIASES[path]}"
     known = list(known)
     # `rate` is too short for difflib to find `rate_per_s`, and forgetting the unit is the commonest slip.
     longer = [name for name in known if name.startswith(key + "_")]

@@ -244,7 +244,7 @@ def given_traffic(runs: Sequence[Frames]) -> list[Frames]:
 
 def _saved(folder: Path) -> Frames:
     if not os.path.isdir(folder):
-        raise InputError(str(folder), "is not a directory with a saved result")
+        raise InputError(str(folder), schema.NOT_SAVED)
     files = {name: folder / f"{name}.parquet" for name in schema.SCHEMAS}
     frames = {
         name: schema.read(file, schema.SCHEMAS[name], schema.OPTIONAL[name])

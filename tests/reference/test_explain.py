@@ -50,6 +50,7 @@ def test_an_entry(path, says):
         ("rate", "did you mean rate_per_s?"),
         ("shadow.instance_cout", "did you mean shadow.instance_count?"),
         ("shadow.instances", "did you mean shadow.instance_count?"),
+        ("instance_count", "did you mean shadow.instance_count?"),
         ("xyzzy", "known are experiment, traffic, services, endpoint, mirror, run"),
     ],
 )

@@ -1,6 +1,7 @@
 """What analyses return introduces itself in a line, and writes itself as a page that begins with the answer."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from shadowsim import (
 from shadowsim.measuring.calibration import Calibration, FittedParameter
 from shadowsim.measuring.predict import ServicePrediction
 from shadowsim.planning.sheet import Sheet
+from shadowsim.report.analysis_page import analysis_of
 
 EVIL = "<script>harm</script>"
 
@@ -99,6 +101,26 @@ def test_it_introduces_itself_in_a_line_and_its_page_begins_with_the_answer(whic
     assert said in headline.replace("\xa0", " ")
     assert EVIL not in page
     assert len(page) < 100_000 or figures_of(page)  # without charts there is no script
+
+
+def test_that_a_load_run_was_invalid_stands_beside_the_answer(tmp_path):
+    invalid = "The run is invalid: Requests left late."
+    made = replace(calibration(), notes=(*calibration().notes, invalid))
+    measured = replace(log(tmp_path), lacks=("Waits are not known.", invalid))
+    predicted = replace(prediction(), notes=("A note.", invalid))
+    for thing in (made, measured, predicted):
+        page = thing.report(tmp_path / "page.html").read_text("utf-8")
+        beside, rest = re.fullmatch(".*?<section class=.verdict (.*?)</section>(.*)", page, re.DOTALL).groups()
+        assert invalid in beside
+        assert not beside.startswith("answer")
+        assert (invalid in rest) == (thing is measured)  # where a table has all that the log says
+
+
+def test_a_slowdown_is_said_in_words():
+    slow = FittedParameter("slowdown[18]", 1.27, 1.2, 1.3)
+    none = FittedParameter("endpoint.overhead_s", 0.0, 0.0, 1e-4)
+    found = analysis_of(replace(calibration(), parameters=(slow, none)))
+    assert found.answer == "The service has a slowdown of 1.270 with 18 busy workers."
 
 
 def test_runs_and_frames_have_pages_and_anything_else_is_refused(tmp_path):

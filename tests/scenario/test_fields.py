@@ -35,6 +35,13 @@ def test_no_duration(value: object):
     assert ("or have a unit (us, ms, s, m or min, h, d, w)" in str(caught.value)) == isinstance(value, str)
 
 
+def test_a_short_name_in_a_file_is_answered_with_its_place():
+    with pytest.raises(InputError, match=r"^horizon_s: is not a known key of a file, where it is run\.horizon_s$"):
+        Block("", {"horizon_s": "1d"}).only(["run"])
+    with pytest.raises(InputError, match="did you mean seeds"):
+        Block("run", {"seed": 7}).only(["seeds"])
+
+
 class TestOfABlock:
     BLOCK = Block("run", {"horizon_s": "1h", "mean_s": "0ms", "long_s": "1 day", "rate_per_s": "5s", "share": "5s"})
 
