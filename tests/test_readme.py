@@ -88,7 +88,8 @@ def test_the_automation_runs_against_the_server(folder, monkeypatch, capsys):
         assert names["sagemaker"].describe_inference_experiment(Name="ranker-v2")["Status"] in ("Stopping", "Completed")
         assert capsys.readouterr().out.split()[0] in ("Stopping", "Completed")
         for line in commands(need_a_server=True):
-            check_measured(line, good(*shlex.split(line.replace("20s", "4s"))[1:]), folder)
+            # other tests may hold the core for a moment
+            check_measured(line, good(*shlex.split(line.replace("20s", "4s --max-lag 1s"))[1:]), folder)
     captured = folder / "shadowsim-s3" / "ranker-captures" / "shadow" / "ranker"
     n = {path.name: sum(len(f.read_bytes().splitlines()) for f in path.rglob("*.jsonl")) for path in captured.iterdir()}
     assert n["AllTraffic"] == 100

@@ -444,7 +444,7 @@ class TestSimulate:
         assert assumed == Scenario.of(request_file, 100, {"horizon_s": 600, "shadow.time": 0.01}).assumptions
         assert len(assumed) == text.count("assumed  ") > 0
         good("report", out)
-        page = (out / "report.html").read_text(encoding="utf-8")
+        page = (out / "report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
         assert "Assumed, since the input does not say" in page
         assert all(sentence in page for sentence in assumed)
         assert "assumed" not in (out / "scenario.json").read_text()

@@ -106,7 +106,10 @@ LINES = [
     ("simulate --rate 500/s", "--rate: must be a number, got '500/s'; it takes no unit such as /s"),
     ("simulate --duration 1d", "No such option: --duration; --set horizon_s=1d sets the length of a run (see"),
     ("simulate --instances 3", "--set shadow.instance_count=3 sets the number of instances"),
-    ("simulate --report page.html", "(page.html): --report takes no file here; with -o DIR it writes DIR/report.html"),
+    (
+        "simulate scenario.json --report page.html",
+        "(page.html): --report takes no file here; with -o DIR it writes DIR/report.html",
+    ),
     ("compare runs", "runs: is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"),
     ("explain instance_count", "is not a key of a scenario; did you mean shadow.instance_count?"),
     ("simulate --workers 0", "--workers: must be a whole number >= 1, got 0"),

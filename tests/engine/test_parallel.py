@@ -187,7 +187,7 @@ def test_a_week_of_days(routing):
 
 def test_by_default_short_runs_are_not_cut_and_long_ones_are():
     assert simulate(stable()).how == "in one piece"
-    long = simulate(default_scenario().replace({"horizon_s": 3 * 3600.0}))
+    long = simulate(default_scenario().replace({"horizon_s": 4 * 3600.0}))
     assert ("slices" in long.how) == (slices_of_this_machine() > 1)
 
 
