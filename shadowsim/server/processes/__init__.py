@@ -11,9 +11,10 @@ Owners
 
 Messages
     Requests that a worker passes on go to control over a Unix socket as HTTP; without control they are answered 503.
-    All else goes over links (links.py). Control sends the account to workers and mirror, then each event. An action is
-    answered once all workers have put its event in force; one that does not within 5 s is killed. In between they and
-    the mirror make the account's transitions by themselves, by one clock, so schedules end while control is away.
+    All else goes over links (links.py). Control sends the account to workers and mirror, then each event; after a start
+    again no account to those that have followed all events. An action is answered once all workers have put its event
+    in force; one that does not within 5 s is killed. In between they and the mirror make the account's transitions by
+    themselves, by one clock, so schedules end while control is away.
     Worker to mirror: copies, when the worker has nothing else to do, over a channel of 1,000 copies and 16 MiB each.
     Worker and mirror to control: counts and captured lines, in batches every 20 ms, of which 32 MiB may wait; calls of
     simulated instances, and their answers. Whatever is full or has no time sheds: copies are lost to `server_lag`,

@@ -24,7 +24,7 @@ from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.invoke import Reply, Runtime
 from shadowsim.server.data_plane.live import BackendSources
 from shadowsim.server.metrics.prometheus import family_text
-from shadowsim.server.processes.followed_world import EVENT, world_message
+from shadowsim.server.processes.followed_world import EVENT, greeting, world_message
 from shadowsim.server.processes.ledger import Ledger
 from shadowsim.server.processes.links import Link, Message, serve_links
 from shadowsim.server.processes.member import ASK_AGAIN, CONTROL, HEARD, HELLO, STATE, ProcessStart
@@ -156,13 +156,13 @@ class ControlProcess(App):
     def _receive(self, link: Link, message: Message) -> None:
         kind = message[0]
         if kind == HELLO:
-            _, link.peer, row, generation = message
+            _, link.peer, row, generation, checksum = message
             if self._ledger.is_new(link.peer, generation):
                 for _, number, counts, lines in left_batches(self._start.folder, link.peer, generation):
                     self._take(link.peer, number, counts, lines)
             self._ledger.start(link.peer, generation, self._memory.row(row).n_reported)
             self._peers[link.peer] = _Peer(link, row)
-            link.send(world_message(self._store))
+            link.send(greeting(self._store, checksum))
         elif kind == BATCH:
             peer = self._peers.get(link.peer)
             if peer is not None and peer.link is link:  # else it was killed, and what it had sent was in its file

@@ -18,7 +18,7 @@ from shadowsim.server.app import every
 from shadowsim.server.data_plane.live import LiveEndpoints
 from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.http.access import Token
-from shadowsim.server.processes.followed_world import EVENT, WORLD, FollowedWorld, SharedThrottle
+from shadowsim.server.processes.followed_world import EVENT, SAME, WORLD, FollowedWorld, SharedThrottle
 from shadowsim.server.processes.links import Link, Message, keep_linked
 from shadowsim.server.processes.reports import (
     FLUSH_S,
@@ -167,7 +167,7 @@ class Member:
         self.outbox.close()
 
     def _greet(self, link: Link) -> None:
-        link.send((HELLO, self.start.name, self.start.row, self.start.generation))
+        link.send((HELLO, self.start.name, self.start.row, self.start.generation, self.world.checksum))
 
     def _ended(self, link: Link) -> None:
         self.outbox.link = self.simulations.link = None
@@ -176,14 +176,14 @@ class Member:
         kind = message[0]
         if kind == RECEIVED:
             self.outbox.received(message[1])
-        elif kind in (WORLD, EVENT):
+        elif kind in (WORLD, SAME, EVENT):
             if not self.world.take(message):
                 link.send((ASK_AGAIN,))
                 return
             if self._endpoints is not None:
                 self._endpoints.expire()
             link.send((HEARD, self.world.number))
-            if kind == WORLD and self.outbox.link is not link:
+            if kind != EVENT and self.outbox.link is not link:
                 self.outbox.begin(link)
                 self.simulations.begin(link)
                 self._has_world.set()

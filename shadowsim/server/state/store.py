@@ -177,7 +177,7 @@ class Store:
             The event cannot be written; it is not applied either.
         """
         at_s, text = max(_rounded_to_us(now), self.world.now_s), json.dumps(body)
-        before, number, checksum = self._checksum, self._number + 1, _chained(self._checksum, at_s, kind, text)
+        before, number, checksum = self._checksum, self._number + 1, chained(self._checksum, at_s, kind, text)
         try:
             with self._transaction():
                 self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (number, at_s, kind, text))
@@ -211,6 +211,11 @@ class Store:
     def n_events(self) -> int:
         """Return the number of events ever accepted."""
         return self._number
+
+    @property
+    def checksum(self) -> str:
+        """Checksum of all events ever accepted, each chained to those before it."""
+        return self._checksum
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -273,7 +278,7 @@ class Store:
         for number, at_s, kind, body in self.events():
             if number != self._number + 1:  # numbers have no gaps
                 raise damaged(self.path, f"event {self._number + 1} is missing")
-            self._number, self._checksum = number, _chained(self._checksum, at_s, kind, body)
+            self._number, self._checksum = number, chained(self._checksum, at_s, kind, body)
             try:
                 events.apply(world, kind, json.loads(body), at_s)
             except Exception as error:  # an event of another version, or damage that SQLite did not detect
@@ -407,7 +412,7 @@ def _sum(total: int, checksum: bytes, sign: int = 1) -> int:
     return (total + sign * int.from_bytes(checksum)) % _SUMS
 
 
-def _chained(checksum: str, at_s: float, kind: str, body: str) -> str:
+def chained(checksum: str, at_s: float, kind: str, body: str) -> str:
     """Return the checksum of a log that ends with an event, from that of the log before it."""
     text = f"{checksum} {at_s!r} {kind} {body}"
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_CHECKSUM_BYTES).hexdigest()

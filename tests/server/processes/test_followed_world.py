@@ -9,7 +9,15 @@ from rehearsed_account import DAY, SHADOW, SOURCE, T0, experiment, production, s
 
 from shadowsim.errors import ShadowsimError, ThrottlingError
 from shadowsim.server.control.actions import handle
-from shadowsim.server.processes.followed_world import EVENT, FollowedWorld, SharedThrottle, world_message
+from shadowsim.server.processes.followed_world import (
+    EVENT,
+    SAME,
+    WORLD,
+    FollowedWorld,
+    SharedThrottle,
+    greeting,
+    world_message,
+)
 from shadowsim.server.processes.links import decoded, encoded
 from shadowsim.server.processes.shared_memory import SharedMemory, make_block
 from shadowsim.server.state import snapshot
@@ -84,6 +92,7 @@ def test_a_follower_has_the_same_account(seed):
         assert rows(world.world_at(now)) == rows(account.store.world_at(now))
     assert n_accepted > 5
     assert world.number == account.store.n_events()
+    assert world.checksum == account.store.checksum
 
 
 def test_a_schedule_ends_although_nobody_tells():
@@ -121,6 +130,26 @@ def test_an_event_that_was_missed_asks_for_the_account():
     assert world.take(first)
     assert world.take(second)
     assert json.loads(second[4]) == {"ModelName": "new"}
+
+
+def test_a_follower_that_has_all_events_is_not_sent_the_account(tmp_path):
+    account = Account(path=tmp_path / "state.db")
+    world = follower(account)
+    account.events()
+    account("CreateEndpoint", {"EndpointName": "live", "EndpointConfigName": "config"})
+    assert all(world.take(event) for event in account.events())
+    before = rows(world.world)
+    account.store.close()
+    again = Store(path=tmp_path / "state.db", transition_s=60.0, wall=lambda: account.now, steady=lambda: account.now)
+    same = decoded(encoded(greeting(again, world.checksum)))
+    assert same[0] == SAME
+    assert world.take(same)
+    assert rows(world.world) == before
+    assert (world.clock.origin, world.clock.anchor) == (again.clock.origin, again.clock.anchor)
+    handle("DeleteModel", {"ModelName": "new"}, account.now, again)
+    assert greeting(again, world.checksum)[0] == WORLD
+    assert greeting(again, "")[0] == WORLD
+    again.close()
 
 
 def test_the_quota_of_invocations_is_shared():

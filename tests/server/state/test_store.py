@@ -438,7 +438,7 @@ def test_a_log_without_a_checksum_gets_one(tmp_path):
         kept = connection.execute("SELECT max(number) FROM events").fetchone()[0]
         chained = ""
         for at_s, kind, body in connection.execute(f"SELECT {columns} FROM events WHERE number <= 3 ORDER BY number"):
-            chained = store_module._chained(chained, at_s, kind, body)
+            chained = store_module.chained(chained, at_s, kind, body)
         connection.execute("UPDATE facts SET value = ? WHERE name = 'checksum'", (f"3 {chained}",))
     connection.close()
     for transition_s in (5.0, 6.0, 6.0):
