@@ -14,6 +14,13 @@ from shadowsim.errors import Collector, InputError, did_you_mean
 from shadowsim.quantities import integer, number, parse_duration
 
 BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
+# Short names of paths, for settings on a command line or of a library call; files have the keys in their places.
+ALIASES = {
+    "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
+    "rate_per_s": "traffic.rate_per_s",
+    "seed": "run.seed",
+    "horizon_s": "run.horizon_s",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +176,6 @@ def not_built(path: str, name: str) -> InputError:
 
 
 def _hint(path: str, key: str, known: Iterable[str]) -> str:
-    from shadowsim.scenario.paths import ALIASES  # imported late: it imports this module
-
     if path in ALIASES:
         return f" of a file, where it is {ALIASES[path]}"
     known = list(known)

@@ -15,14 +15,8 @@ from pathlib import PurePath
 import numpy as np
 
 from shadowsim.errors import InputError, did_you_mean, json_kind
-from shadowsim.scenario.fields import BLOCKS
+from shadowsim.scenario.fields import ALIASES, BLOCKS
 
-ALIASES = {
-    "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
-    "rate_per_s": "traffic.rate_per_s",
-    "seed": "run.seed",
-    "horizon_s": "run.horizon_s",
-}
 VARIANT_ALIASES = {
     "instance_type": "InfrastructureConfig.RealTimeInferenceConfig.InstanceType",
     "instance_count": "InfrastructureConfig.RealTimeInferenceConfig.InstanceCount",

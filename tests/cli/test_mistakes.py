@@ -106,7 +106,10 @@ LINES = [
     ("simulate --rate 500/s", "--rate: must be a number, got '500/s'; it takes no unit such as /s"),
     ("simulate --duration 1d", "No such option: --duration; --set horizon_s=1d sets the length of a run (see"),
     ("simulate --instances 3", "--set shadow.instance_count=3 sets the number of instances"),
-    ("simulate --report page.html", "(page.html): --report takes no file here; with -o DIR it writes DIR/report.html"),
+    (
+        "simulate scenario.json --report page.html",
+        "(page.html): --report takes no file here; with -o DIR it writes DIR/report.html",
+    ),
     ("compare runs", "runs: is not a directory with a saved result; `simulate -o DIR` or Result.save makes one"),
     ("explain instance_count", "is not a key of a scenario; did you mean shadow.instance_count?"),
     ("simulate --workers 0", "--workers: must be a whole number >= 1, got 0"),
@@ -279,7 +282,7 @@ def test_a_page_that_is_stale_and_what_was_assumed(at_desk: Path):
     assert assumed == 5
     assert run("report", "again").exit_code == 0
     page = (at_desk / "again" / "report.html").read_text(encoding="utf-8")
-    assert page.count("service times are lognormal with mean 20 ms") == 2
+    assert page.count("service times are lognormal with mean 20\xa0ms") == 2
     second = run("simulate", "-q", "--set", "horizon_s=600", "-o", "again")
     assert "removed again/report.html (of an earlier run)" in second.stdout
     assert not (at_desk / "again" / "report.html").exists()
