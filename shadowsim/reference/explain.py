@@ -12,9 +12,9 @@ from functools import cache
 from shadowsim.errors import InputError, did_you_mean
 from shadowsim.quantities import DURATION
 from shadowsim.reference.schema import scenario_schema
-from shadowsim.scenario.fields import BLOCKS
+from shadowsim.scenario.fields import ALIASES, BLOCKS
 from shadowsim.scenario.keys import Schema
-from shadowsim.scenario.paths import ALIASES, SYNONYMS, VARIANT_ALIASES
+from shadowsim.scenario.paths import SYNONYMS, VARIANT_ALIASES
 from shadowsim.text import WIDTH, wrapped
 
 _MOST_WORDS, _MOST_ITEMS = 12, 1000

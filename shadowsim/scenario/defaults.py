@@ -12,8 +12,8 @@ from shadowsim.aws.experiment import Experiment
 from shadowsim.aws.instances import lookup
 from shadowsim.aws.request_sources import RequestSource
 from shadowsim.errors import Collector, InputError
-from shadowsim.scenario.fields import BLOCKS
-from shadowsim.scenario.paths import ALIASES, edited, plain, target_of
+from shadowsim.scenario.fields import ALIASES, BLOCKS
+from shadowsim.scenario.paths import edited, plain, target_of
 from shadowsim.scenario.reading import BLOCK_KEYS, RunKeys
 from shadowsim.scenario.service import ServiceKeys
 

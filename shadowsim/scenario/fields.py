@@ -14,7 +14,8 @@ from shadowsim.errors import Collector, InputError, did_you_mean
 from shadowsim.quantities import integer, number, parse_duration
 
 BLOCKS = ("experiment", "traffic", "services", "endpoint", "mirror", "run")
-ALIASES = {  # short names in edits
+# Short names of paths, for settings on a command line or of a library call; files have the keys in their places.
+ALIASES = {
     "sampling_percentage": "experiment.ShadowModeConfig.ShadowModelVariants.0.SamplingPercentage",
     "rate_per_s": "traffic.rate_per_s",
     "seed": "run.seed",

@@ -283,7 +283,7 @@ def test_a_page_that_is_stale_and_what_was_assumed(at_desk: Path):
     assert assumed == 5
     assert run("report", "again").exit_code == 0
     page = (at_desk / "again" / "report.html").read_text(encoding="utf-8")
-    assert page.count("service times are lognormal with mean 20 ms") == 2
+    assert page.count("service times are lognormal with mean 20\xa0ms") == 2
     second = run("simulate", "-q", "--set", "horizon_s=600", "-o", "again")
     assert "removed again/report.html (of an earlier run)" in second.stdout
     assert not (at_desk / "again" / "report.html").exists()
