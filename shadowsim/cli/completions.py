@@ -19,7 +19,8 @@ def metric_names(incomplete: str) -> list[str]:
 def setting_paths(incomplete: str) -> list[str]:
     """Return the paths of --set that begin so, each with its sign =; nothing once the value is being typed."""
     from shadowsim.reference.explain import known_paths
-    from shadowsim.scenario.paths import ALIASES, VARIANT_ALIASES
+    from shadowsim.scenario.fields import ALIASES
+    from shadowsim.scenario.paths import VARIANT_ALIASES
 
     of_a_service = [path.removeprefix("services.*.") for path in known_paths() if path.startswith("services.*.")]
     paths = [*ALIASES, *(f"{role}.{key}" for role in ("source", "shadow") for key in (*VARIANT_ALIASES, *of_a_service))]

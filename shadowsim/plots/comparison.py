@@ -81,7 +81,8 @@ def differences(compared: pd.DataFrame, verdict: Verdict | None = None, name: st
         finite = np.concatenate([value, low[np.isfinite(low)], high[np.isfinite(high)], [1.3 * margin]])
         reach = np.nanmax(np.abs(finite), initial=0.0)
         low, high = np.clip(low, -2.0 * reach, None), np.clip(high, None, 2.0 * reach)  # an open end leaves the panel
-        none, axis = 0.0, {"title_text": titles[unit], "range": _span(np.append(finite, -1.3 * margin), reach)}
+        none = 0.0
+        axis: dict[str, object] = {"title_text": titles[unit], "range": _span(np.append(finite, -1.3 * margin), reach)}
         if in_times:
             none, value, low, high = 1.0, _times(value), _times(low), _times(high)
             axis = _times_axis(np.append(_times(finite), 1.0), f"times the {first}'s (logarithmic)")

@@ -263,7 +263,8 @@ def setting_in_words(path: str, value: object) -> str:
     """Return a setting with its value and unit: "share copied 10 %", "shadow: time.mean 0.02 s"."""
     name, _, unit = setting_title(path).partition(" (")
     if unit == "s)" and isinstance(value, Real):
-        return f"{name} {duration_text(float(value)) if value >= 60.0 else trimmed_time(float(value))}"
+        length_s = float(value)
+        return f"{name} {duration_text(length_s) if length_s >= 60.0 else trimmed_time(length_s)}"
     shown = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{name} {shown} {unit.removesuffix(')')}".strip()
 

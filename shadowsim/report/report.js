@@ -18,16 +18,18 @@ function figuresToDraw() {
   const figures = JSON.parse(colours.reduce((all, [light, other]) => all.replaceAll(light, other), json));
   const style = getComputedStyle(document.documentElement);
   const [ground, ink] = ["--ground", "--ink"].map((name) => style.getPropertyValue(name));
-  for (const {layout} of Object.values(figures)) {
+  for (const {data, layout} of Object.values(figures)) {
     layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
     layout.hoverlabel = {...layout.hoverlabel, bgcolor: ground, font: {color: ink}};
     if (coarse.matches) layout.dragmode = false;  // a finger on a chart scrolls the page
     if (printing) {
       squeeze(layout, ["overload"], 10);
+      for (const {colorbar} of data) if (colorbar?.tickvals) for (const name of ["tickvals", "ticktext"])
+        colorbar[name] = [colorbar[name][0], colorbar[name].at(-1)];  // a low map has no room for more
       const rows = layout.yaxis?.type === "category" || layout.yaxis?.categoryorder, panels = layout.height > 500;
       const crowded = layout.yaxis?.ticktext?.length > 6;
       const isMap = layout.xaxis?.type === "category";
-      const part = isMap ? 0.66 : rows ? 0.8 : crowded || panels ? 0.58 : 0.48;
+      const part = isMap ? 0.6 : rows ? 0.8 : crowded || panels ? 0.58 : 0.48;
       Object.assign(layout, {width: paperWidth, height: Math.round(part * layout.height)});
       layout.margin.b -= 14;
     } else if (narrow.matches) {

@@ -333,8 +333,7 @@ def _range_text(windows: pd.DataFrame, labels: Mapping[str, str], quantity: str)
     """Return the lowest and the highest value of a window for each variant."""
     column, scale, unit = _SPANS[quantity]
     extremes = windows.groupby("variant")[column].agg(["min", "max"]) * scale
-    formatters = {"Invocations": count, "wait_mean_s": _wait_text, "serving_instance_count": trimmed_number}
-    formatter = formatters.get(column, _number_text)
+    formatter: Callable[[float], str] = _FORMATTERS.get(column, _number_text)
     spans = {v: (formatter(extremes["min"][v]), formatter(extremes["max"][v])) for v in labels}
     texts = (
         f"{name}: " + ("none" if _NONE in spans[v] else " to ".join(spans[v]) + unit) for v, name in labels.items()
@@ -378,3 +377,10 @@ def _wait_text(seconds: float) -> str:
 
 def _number_text(x: Any) -> str:
     return significant(float(x)) if math.isfinite(x) else _NONE
+
+
+_FORMATTERS: Mapping[str, Callable[[float], str]] = {  # of columns of windows, in texts below charts
+    "Invocations": count,
+    "wait_mean_s": _wait_text,
+    "serving_instance_count": trimmed_number,
+}

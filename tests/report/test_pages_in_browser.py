@@ -43,7 +43,7 @@ HEIGHTS = "[...document.querySelectorAll('.chart')].map((chart) => chart.clientH
 def swept():
     """Return a frame of a sweep over three settings, with overloaded cells side by side."""
     rows = []
-    for values in itertools.product([10, 50, 100], [1, 2, 3, 4], [0.02, 0.06]):
+    for values in itertools.product([50, 100], [1, 2, 3, 4], [0.02, 0.06]):
         share, n, mean_s = values
         for role, used in (("source", 0.4), ("shadow", 1.25 * share * mean_s / n)):
             verdict = "OVERLOADED" if used >= 1.0 else "STABLE"
@@ -56,6 +56,16 @@ def swept():
     frame = pd.DataFrame(rows)
     cell = frame.groupby(frame.index // 2)["verdict"].transform(lambda verdicts: verdicts.iloc[1])
     return frame.assign(run_verdict=cell)
+
+
+def planned():
+    """Return a frame of a plan that finds the effect in all designs, whose map is low."""
+    designs = itertools.product([50, 100], [1800.0, 3600.0])
+    rows = [{"sampling_percentage": share, "duration_s": s, "cost_usd": share * s / 1e5} for share, s in designs]
+    certain = {"power": 1.0, "power_error": 0.0, "false_alarm": 0.0, "false_alarm_error": 0.0, "reaches": True}
+    return pd.DataFrame(rows).assign(
+        **certain, visible_pct=1.0, shadow_instances=2, how="simulated", simulated_h=1.0, note=""
+    )
 
 
 def timed():
@@ -74,7 +84,7 @@ def timed():
 def pages(tmp_path_factory):
     """The files of the pages by name."""
     folder = tmp_path_factory.mktemp("pages")
-    kinds = {"sweep": swept(), "benchmarks": timed()}
+    kinds = {"sweep": swept(), "plan": planned(), "benchmarks": timed()}
     files = {name: analysis_page.write(thing, folder / f"{name}.html") for name, thing in kinds.items()}
     service = {"time": {"law": "exponential", "mean_s": 0.05}, "workers": 4}
     run = simulate(scenario({"process": "poisson", "rate_per_s": 20.0}, service, horizon_s=610.0))
@@ -94,7 +104,7 @@ def drawn(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
-@pytest.mark.parametrize("name", ["sweep", "benchmarks", "run"])
+@pytest.mark.parametrize("name", ["sweep", "plan", "benchmarks", "run"])
 def test_all_texts_of_charts_are_seen_and_the_page_fits(chrome, pages, name, width):
     with opened(chrome, pages[name], width=width) as page:
         drawn(page)
@@ -128,7 +138,7 @@ def test_all_controls_of_an_analysis_are_reached_by_keyboard(chrome, pages):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "most_sheets"), [("sweep", 2), ("run", 4)])
+@pytest.mark.parametrize(("name", "most_sheets"), [("sweep", 2), ("plan", 1), ("run", 4)])
 def test_a_page_is_printed_on_few_sheets_and_then_drawn_again(chrome, pages, name, most_sheets):
     with opened(chrome, pages[name], color_scheme="dark") as page:
         drawn(page)

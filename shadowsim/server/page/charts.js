@@ -1,7 +1,7 @@
 // Line charts of two sides over time, as SVG. A chart is read by pointing, or by the arrow keys when it has the focus.
 "use strict";
 
-import {NONE, duration} from "./words.js";
+import {NONE, duration, trimmed} from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 150, LEFT = 58, RIGHT = 8, TOP = 8, BOTTOM = 22;
@@ -82,7 +82,7 @@ export class Chart {
     const marks = [];
     for (const part of [0, 0.5, 1]) {
       marks.push(element("line", {class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(part * most), y2: y(part * most)}));
-      marks.push(element("text", {x: LEFT - 6, y: y(part * most) + 4, "text-anchor": "end"}, this.format(part * most)));
+      marks.push(element("text", {x: LEFT - 6, y: y(part * most) + 4, "text-anchor": "end"}, trimmed(this.format(part * most))));
     }
     const every = TIMES.find((t) => (this.plot * t) / this.span >= 70) ?? this.span;
     for (let t = 0; t <= this.span + 1e-9; t += every) {

@@ -24,6 +24,9 @@ function fixed(x, n) {
 // A text whose negative numbers have the sign of print; dates and names keep their hyphens.
 export const minus = (text) => text.replace(/(?<![\w.)-])-(?=\d)/g, "−");
 
+// A figure without zeros at its end, as round ones on axes are: 0.5, 2.5 %.
+export const trimmed = (text) => text.replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+
 export function time(seconds) {
   if (isNone(seconds)) return NONE;
   const size = Math.abs(seconds);

@@ -358,3 +358,17 @@ def test_a_page_that_loses_its_server_says_so(chrome, tmp_path):
     page.click("#apply")
     shown(page, "refused", "The server did not answer")
     page.context.close()
+
+
+def test_numbers_have_three_digits_and_the_sign_of_print(chrome, watched):
+    with opened(chrome, f"{watched.url}/") as page:
+        said = page.evaluate("""async () => {
+          const {change, minus, percent, significant, time, trimmed} = await import("/shadowsim/page/words.js");
+          return [significant(29.96), significant(30), significant(0.0123), percent(0.05), time(0.0299),
+            trimmed("2.50 %"), trimmed("0.500"), trimmed("100 ms"), change({unit: "s", ratio: 0.632}),
+            minus("-7.1 to -2 at 2026-11-30")];
+        }""")
+    assert said == [
+        *("30.0", "30", "0.0123", "5 %", "29.9 ms", "2.5 %", "0.5", "100 ms", "−36.8 %"),
+        "−7.1 to −2 at 2026-11-30",
+    ]
