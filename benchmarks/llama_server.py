@@ -83,7 +83,6 @@ def serve(folder, port, slots):
     parameters.cont_batching = True
     parameters.cache_ram_mib = 0
     parameters.hostnames, parameters.port = ["127.0.0.1"], port
-    parameters.n_threads_http = 64
     parameters.verbosity = -1
     server = xllamacpp.Server(parameters)
     print(f"{server.listening_address}/v1/completions", flush=True)

@@ -47,6 +47,7 @@ NEEDED = ("p50", "p90", "p95")  # quantiles whose bands must be narrow for a ver
 LATENCY, FIRST_TOKEN = "latency", "first token"
 SIZES = "prompt_tokens", "output_tokens"
 _CURVE = (*(i / 50.0 for i in range(1, 48)), 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
+_TIMES_PCT = 1_000.0  # a band that is wider is said in multiples
 _LEAST_BEYOND = 5  # measured requests beyond the last point of a curve
 
 
@@ -447,8 +448,10 @@ def _verdict(table: pd.DataFrame, beyond_seen: str, tolerance_pct: float) -> tup
     needed = [row for row in wide if row["quantile"] in NEEDED]
     if needed:
         worst = max(needed, key=width_pct)
+        width = width_pct(worst)
+        far = f"{width:.0f} % far" if width < _TIMES_PCT else f"to {count(round(width / 100.0 + 1.0))} times as much"
         return CANNOT_TELL, (
-            f"the band of {name(worst)} reaches {width_pct(worst):.0f} % far, more than {tolerance_pct:g} %: "
+            f"the band of {name(worst)} reaches {far}, more than {tolerance_pct:g} %: "
             "calibrate on more requests, or measure for longer."
         )
     rest = ", ".join(map(name, wide))
