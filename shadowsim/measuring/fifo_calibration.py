@@ -90,7 +90,7 @@ def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FittedServ
     if n_impossible:
         notes.append(
             f"{count(n_impossible)} requests ({percent(n_impossible / len(answered))}) were answered before their "
-            f"service could begin with {best.workers} workers; they are left out of the law."
+            f"service could begin with {best.workers} worker{"s" if best.workers > 1 else ""}; they are left out of the law."
         )
     return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples))
 
