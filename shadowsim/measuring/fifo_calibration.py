@@ -88,9 +88,10 @@ def describe_fifo(answered: Answered, fit: FifoFit, seed: int = 0) -> FittedServ
         notes += _checks(best, service_s)
     n_impossible = int((~possible).sum())
     if n_impossible:
+        workers = "1 worker" if best.workers == 1 else f"{best.workers} workers"
         notes.append(
             f"{count(n_impossible)} requests ({percent(n_impossible / len(answered))}) were answered before their "
-            f"service could begin with {best.workers} worker{"s" if best.workers > 1 else ""}; they are left out of the law."
+            f"service could begin with {workers}; they are left out of the law."
         )
     return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), _draws(samples))
 
