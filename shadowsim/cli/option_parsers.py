@@ -58,13 +58,7 @@ def number(text: str, name: str) -> float:
         return int(text) if text.strip("+-").isdecimal() else float(text)
     except ValueError:
         unit = re.match(r"[\d.]+\s*(%|[a-zA-Z/]+)", text.strip())
-        hint = (
-            ""
-            if unit is None
-            else "; it takes no sign %"
-            if unit[1] == "%"
-            else f"; it takes no unit such as {unit[1]}"
-        )
+        hint = f"; it takes no {'sign' if unit[1] == '%' else 'unit such as'} {unit[1]}" if unit else ""
         raise InputError(name, "must be a number", text, hint=hint) from None
 
 

@@ -125,8 +125,7 @@ def _requests(scenario: Scenario, table: RecordTable, id_prefix: str, in_tokens:
 def _tokens(table: RecordTable) -> pd.DataFrame:
     order = np.lexsort((table.token_time, table.token_number))
     number, time = table.token_number[order], table.token_time[order]
-    by_number = np.argsort(table["number"], kind="stable")
-    rows = by_number[np.searchsorted(table["number"][by_number], number)]
+    rows = np.searchsorted(table["number"], number)  # a table is in order of its requests' numbers
     return build(LOAD_TOKENS, {"request": number, "token_s": time - table["planned"][rows]})
 
 

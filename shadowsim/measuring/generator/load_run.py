@@ -1,8 +1,7 @@
 """Holds what a load run measured: frames and scenario, how it was sent, the verdict on the generator.
 
 A saved run is a directory with the files of `Result.save`, `load.json`, and `tokens.parquet` where answers came as
-streams. Its figures count every request from its
-planned time, and take them one by one, without buckets.
+streams. Its figures count every request from its planned time, and take them one by one, without buckets.
 """
 
 from __future__ import annotations
