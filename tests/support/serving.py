@@ -44,6 +44,8 @@ class Loop:
 
     def close(self):
         async def drain():
+            for _ in range(3):  # connections that are being accepted: asyncio's task, cancelled unbegun, forgets its socket
+                await asyncio.sleep(0)
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()
@@ -73,13 +75,24 @@ class Container:
     ping: int = 200
     url: str = ""
     requests: list[ReceivedRequest] = field(default_factory=list)
+    _tasks: set[asyncio.Task] = field(default_factory=set)
 
     async def start(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=16 * 2**20)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=16 * 2**20)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self):
         self._server.close()
+
+    def _accept(self, reader, writer):
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+
+        def close(_):  # a task that is cancelled before its first step runs nothing of its own, not even `finally`
+            self._tasks.discard(task)
+            writer.close()
+
+        task.add_done_callback(close)
 
     async def _serve(self, reader, writer):
         try:
@@ -96,8 +109,6 @@ class Container:
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
-        finally:
-            writer.close()
 
 
 def answer(status=200, body=b"", **headers):
