@@ -44,8 +44,6 @@ class Loop:
 
     def close(self):
         async def drain():
-            for _ in range(3):  # connections that are being accepted: asyncio's task, cancelled unbegun, forgets its socket
-                await asyncio.sleep(0)
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()
@@ -82,6 +80,8 @@ class Container:
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self):
+        for _ in range(4):  # asyncio forgets sockets that it is accepting when the server closes
+            await asyncio.sleep(0)
         self._server.close()
 
     def _accept(self, reader, writer):
