@@ -1,12 +1,12 @@
 """Predicts real servers under loads that they were not calibrated on, and prints what they then did beside it.
 
-Servers (real_servers.py, llama_server.py) have one core, the generator another. Each is calibrated at low load (the
-regression before each load and the language model before each round, since a shared processor changes its speed from
-minute to minute); then loads at several utilisations run in turn, each twice with the same schedule, and all of that in
-rounds. A row has the medians over the rounds: the errors of predicted quantiles, and how far the same load differs from
-itself when it runs again.
-The goal is that an error is at most the greater of 15 % and that difference, and that no more than half of the rounds
-are called not right. A server that takes 1.1 times as long must be told from the one that was calibrated.
+Servers (real_servers.py, llama_server.py) have one core, the generator, and a gateway where there is one, another. Each
+is calibrated at low load (the regression before each load and the language model before each round, since a shared
+processor changes its speed from minute to minute); then loads at several utilisations run in turn, each twice with the
+same schedule, and all of that in rounds. A row has the medians over the rounds: the errors of predicted quantiles, and
+how far the same load differs from itself when it runs again. The goal is that an error is at most the greater of 15 %
+and that difference, and that no more than half of the rounds are called not right. A server that takes 1.1 times as
+long must be told from the one that was calibrated.
 
 The long form has five rounds and loads long enough for 20 independent answers beyond p99; SHADOWSIM_FIDELITY_ROUNDS and
 SHADOWSIM_FIDELITY_SECONDS change that. Runs that stand in the folder SHADOWSIM_FIDELITY_FOLDER are not measured again,
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,7 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import median
+from time import monotonic, sleep
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -50,9 +53,8 @@ SHORT_GOAL = 0.5  # of a median of some seconds, on any machine
 QUANTILES = ("p50", "p95", "p99")
 SLEEP_S, WORKERS = 0.02, 4  # of the sleeping server
 POINTS, LOW_RATE = 400, 100.0  # of the regression; a low load, per second
-SLOTS = (
-    4  # of the language model's: it wakes all streams for each token, which makes steps of more grow faster than they
-)
+SLOTS = 4  # of the language model's: it wakes all streams for each token, so that steps of more grow faster than they
+INSIDE = SLOTS + 2  # requests that its gateway lets in at once: the next are there when a slot is free
 ANSWERS = 2_200  # of one of its loads, 22 of them beyond p99
 CORES = os.sched_getaffinity(0)
 MEASURES = ("latency", "first token")
@@ -163,9 +165,9 @@ class Compared:
     verdict: str
 
 
-def loaded(url: str, rate_per_s: float, seconds: float, seed: int, **more: object) -> ss.LoadRun:
+def loaded(url: str, rate_per_s: float, seconds: float, seed: int) -> ss.LoadRun:
     """Run a load; it tells nothing where the generator did not keep up, as on a machine that others use, too."""
-    run = ss.load(url, rate_per_s=rate_per_s, duration_s=seconds, seed=seed, **more)  # type: ignore[arg-type]
+    run = ss.load(url, rate_per_s=rate_per_s, duration_s=seconds, seed=seed)
     if not run.verdict.is_valid:
         pytest.skip(" ".join(run.verdict.why))
     return run
@@ -343,29 +345,82 @@ def test_a_slower_regression(table: Table, kept: Path, n: int) -> None:
     assert prediction.verdict == "not right"
 
 
-def language_model(kept: Path) -> tuple[tuple[object, ...], dict[str, Any]]:
-    """The command of llama.cpp's server, and what it is asked."""
+@contextmanager
+def language_model(kept: Path) -> Iterator[Callable[..., ss.LoadRun]]:
+    """Run llama.cpp's server behind HAProxy, and give a function that runs a load on it.
+
+    Each of its requests that wait has a thread, and every token wakes them all: alone, at a utilisation of 0.85, its
+    steps would grow with the queue, which would never end. A connection that is kept would hold a thread, too.
+    """
     pytest.importorskip("xllamacpp")
     pytest.importorskip("gguf")
     folder = kept / "language model"
     folder.mkdir(parents=True, exist_ok=True)
-    # A connection that is kept holds one of its threads. Each request that waits has one, too, and every token wakes
-    # them all: steps grow with the queue, which at a utilisation of 0.85 never ends.
-    asks = {"protocol": "openai", "body": completions(folder / "bodies.jsonl"), "headers": {"Connection": "close"}}
-    return (HERE / "llama_server.py", folder, free_port(), SLOTS), asks
+    body = completions(folder / "bodies.jsonl")
+    command = HERE / "llama_server.py", folder, free_port(), SLOTS
+    with awake(), server(*command, ask=generate) as url, gateway(url, folder) as entry:
+
+        def load(**more: Any) -> ss.LoadRun:
+            run = ss.load(entry, protocol="openai", body=body, headers={"Connection": "close"}, **more)
+            if not run.verdict.is_valid:
+                pytest.skip(" ".join(run.verdict.why))
+            return run
+
+        yield load
+
+
+@contextmanager
+def gateway(url: str, folder: Path) -> Iterator[str]:
+    """Run HAProxy before a server, on the generator's core, and give its address; it keeps waiting requests in line."""
+    haproxy = shutil.which("haproxy")
+    if haproxy is None:
+        pytest.skip("needs haproxy")
+    parts, port = urlsplit(url), free_port()
+    settings = folder / "haproxy.cfg"
+    settings.write_text(f"""
+global
+  nbthread 1
+defaults
+  mode http
+  option httpclose
+  option http-no-delay
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+  timeout queue 600s
+listen gateway
+  bind 127.0.0.1:{port}
+  server one {parts.netloc} maxconn {INSIDE}
+""")
+    process = subprocess.Popen([haproxy, "-db", "-f", settings])
+    try:
+        until_it_listens(port)
+        yield parts._replace(netloc=f"127.0.0.1:{port}").geturl()
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def until_it_listens(port: int, wait_s: float = 10.0) -> None:
+    """Wait until somebody listens on a port of 127.0.0.1."""
+    deadline = monotonic() + wait_s
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+            return
+        except OSError:
+            if monotonic() > deadline:
+                raise
+            sleep(0.01)
 
 
 def calibrated_language_model(kept: Path, n: int) -> tuple[ss.Calibration, float]:
     """llama.cpp's server, calibrated at a round's begin on a ladder of concurrency and mixed load; its best rate."""
-    command, asks = language_model(kept)
     ladder = Ladder(stage_s=SECONDS / 4.0, greatest=2 * SLOTS, mixed_s=1.5 * SECONDS)
 
     def measure() -> list[ss.LoadRun]:
-        with awake(), server(*command, ask=generate) as url:
-            run = ss.load(url, characterise=ladder, **asks)
-        if not run.verdict.is_valid:
-            pytest.skip(" ".join(run.verdict.why))
-        return [run]
+        with language_model(kept) as load:
+            return [load(characterise=ladder)]
 
     (run,) = runs_in(kept / "language model" / "calibration" / f"round {n}", measure)
     return ss.calibrate(run.measurement()), run.about["stages"][-1]["rate_per_s"] / ladder.mixed[-1]
@@ -373,19 +428,18 @@ def calibrated_language_model(kept: Path, n: int) -> tuple[ss.Calibration, float
 
 def language_model_pair(kept: Path, n: int, utilisation: float) -> list[ss.LoadRun]:
     """A load of the language model, and the same again."""
-    command, asks = language_model(kept)
     _, best = calibrated_language_model(kept, n)
-    seed = 100 * n + UTILISATIONS.index(utilisation)
+    rate, seed = utilisation * best, 100 * n + UTILISATIONS.index(utilisation)
 
     def measure() -> list[ss.LoadRun]:
-        with awake(), server(*command, ask=generate) as url:
-            return [loaded(url, utilisation * best, ANSWERS / (utilisation * best), seed, **asks) for _ in range(2)]
+        with language_model(kept) as load:
+            return [load(rate_per_s=rate, duration_s=ANSWERS / rate, seed=seed) for _ in range(2)]
 
     return runs_in(kept / "language model" / f"{utilisation} of its best rate" / f"round {n}", measure)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("utilisation", UTILISATIONS[:-1])  # at the last it collapses: see `language_model`
+@pytest.mark.parametrize("utilisation", UTILISATIONS)
 @pytest.mark.parametrize("n", range(ROUNDS))
 def test_a_language_model(table: Table, kept: Path, n: int, utilisation: float) -> None:
     """llama.cpp's server at shares of its best rate; the last round judges all."""

@@ -18,6 +18,7 @@ import numpy as np
 from shadowsim.arrays import Floats
 from shadowsim.measuring.batch_fit import BatchFit, batch_starts
 from shadowsim.measuring.calibration import LATENCY_ALONE, Draw, FittedParameter, FittedService, Z, resampled_rows
+from shadowsim.measuring.drift import drift_notes, drift_of
 from shadowsim.measuring.fifo_fit import CONSTANT, FEW, FREE, LINEAR, FifoFit, WorkerFit, busy_factors, most_overhead
 from shadowsim.measuring.fifo_starts import Answered, Starts, blocked_until, idle_time, in_flight, starts
 from shadowsim.measuring.law_fit import LawFit, fit_law, quantile_table, refit, rounded
@@ -28,8 +29,6 @@ from shadowsim.text import count, percent, significant, time_text
 N_DRAWS = 100
 _BLOCKS = 200  # of neighbouring requests
 _RELATED = 0.05  # a correlation that is said
-_DRIFT_BLOCKS = 10  # of neighbouring requests, whose means tell how a server drifts
-_NO_CHANCE = 3.8  # of Allan's variance of so many blocks over what chance makes of it: one of 1,000 is above
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,6 +136,7 @@ def describe_batcher(found: BatchFit, seed: int = 0) -> FittedService:
         f"Requests are answered in batches, {significant(mean_size)} at a time in the mean and {most} at most: the "
         "service is a dynamic batcher.",
         law.sentence,
+        *drift_notes(drift_of(service_s)),
         "That workers of a batcher slow each other down is not looked for.",
     ]
     return FittedService(block, best.overhead.value_s, tuple(parameters), tuple(notes), tuple(draws))
@@ -336,26 +336,6 @@ def _slowdown_sentence(best: WorkerFit) -> str:
     }.get(best.shape, "Services take longer or shorter with busy workers, and a straight line does not fit (by BIC).")
 
 
-def drift_of(service_s: Floats) -> float:
-    """Return by how much the services of another run may be longer or shorter than these, as a standard deviation.
-
-    Half of the mean squared difference of the means of neighbouring blocks is Allan's variance (1966). It hardly
-    depends on the length of the blocks where noise is of 1/f, as that of machines often is, so that two runs differ by
-    twice as much. It is 0 where it may be chance.
-
-    Parameters
-    ----------
-    service_s : ndarray of float64, shape (n,)
-        In order of their starts.
-    """
-    means = np.array([block.mean() for block in np.array_split(service_s, _DRIFT_BLOCKS)])
-    allan = 0.5 * float((np.diff(means) ** 2).mean())
-    by_chance = float(service_s.var()) * _DRIFT_BLOCKS / len(service_s)
-    if allan <= _NO_CHANCE * by_chance:
-        return 0.0
-    return math.sqrt(2.0 * (allan - by_chance)) / float(means.mean())
-
-
 def _checks(best: WorkerFit, service_s: Floats) -> list[str]:
     """Return sentences where services depend on what the model says they do not depend on."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
@@ -378,11 +358,7 @@ def _checks(best: WorkerFit, service_s: Floats) -> list[str]:
             f"Services of neighbouring requests are alike (correlation {r:.2f}), as where a server drifts; the model "
             "draws them one by one, and its queues are shorter than the real ones."
         )
-    if drift := drift_of(service_s):
-        notes.append(
-            f"The server drifts: intervals allow for services of another run that are {percent(drift)} longer or "
-            "shorter (a standard deviation)."
-        )
+    notes += drift_notes(drift_of(service_s))
     return notes
 
 

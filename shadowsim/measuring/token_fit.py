@@ -12,6 +12,9 @@ requests whose steps then add up to o - 1, as they must. That is done again whil
 A request that found nobody in flight adds before_s: its first token comes after before_s and one step with its own
 prompt. Where the times of all tokens are known, neither is needed: each time between two tokens of a sequence is one
 step (token_steps.py).
+
+Intervals come from a bootstrap of blocks of neighbouring requests, and allow for a machine that drifts (drift.py): for
+that, measured times are taken over the modelled ones.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import numpy as np
 from shadowsim.arrays import Flags, Floats, Ints
 from shadowsim.errors import InputError
 from shadowsim.measuring.calibration import Draw, FittedParameter, FittedService, Z, resampled_rows
+from shadowsim.measuring.drift import drift_notes, drift_of
 from shadowsim.measuring.law_fit import quantile_table, rounded
 from shadowsim.measuring.token_log import DECODE, FIRST, MAY_BE_NONE, StepCells, TokenLog, token_log
 from shadowsim.measuring.token_steps import seen_steps
@@ -76,7 +80,8 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0, token_times: pd.DataFrame 
     else:
         cells, fit, how = _counted_steps(log, cells)
     has_first = bool((cells.group == FIRST).any())
-    samples = _bootstrap(cells, np.random.default_rng(seed))
+    drift = drift_of(1.0 / (1.0 + fit.misses[cells.group == DECODE]))
+    samples = _bootstrap(cells, drift, np.random.default_rng(seed))
     step_s = float(np.median((log.last_s - log.first_s)[log.output > 1] / (log.output - 1.0)[log.output > 1]))
     most, n_waited = most_sequences(log, step_s)
     most_flying = _most_at_once(log.arrival_s, log.last_s, log.instance)
@@ -106,6 +111,7 @@ def fit_tokens(requests: pd.DataFrame, seed: int = 0, token_times: pd.DataFrame 
         )
         + ".",
         how,
+        *drift_notes(drift),
         *(
             [f"All tokens of {count(n_at_once)} answers came at once: when they were made is a guess."]
             if (n_at_once := int(log.at_once.sum()))
@@ -327,10 +333,14 @@ def _most_at_once(begin: Floats, end: Floats, instance: Ints, moment: float = 0.
     return most
 
 
-def _bootstrap(cells: StepCells, rng: np.random.Generator) -> list[dict[str, float]]:
-    """Return coefficients of blocks of neighbouring cells, drawn again."""
-    n = len(cells.measured_s)
-    return [dict(cells.rows(resampled_rows(n, _BLOCKS, rng)).fit().values) for _ in range(_DRAWS)]
+def _bootstrap(cells: StepCells, drift: float, rng: np.random.Generator) -> list[dict[str, float]]:
+    """Return coefficients of blocks of neighbouring cells, drawn again, each at a speed that another run may have."""
+    n, samples = len(cells.measured_s), []
+    for _ in range(_DRAWS):
+        values = cells.rows(resampled_rows(n, _BLOCKS, rng)).fit().values
+        slower = math.exp(drift * rng.standard_normal())
+        samples.append({name: slower * value for name, value in values.items()})
+    return samples
 
 
 def _parameter(name: str, key: str, fit: Coefficients, samples: Sequence[Mapping[str, float]]) -> FittedParameter:

@@ -12,7 +12,7 @@ from served_logs import fifo_latencies, fifo_log, measured, services
 import shadowsim as ss
 from shadowsim.errors import InputError
 from shadowsim.measuring.calibration import Calibration
-from shadowsim.measuring.fifo_calibration import drift_of
+from shadowsim.measuring.drift import drift_of
 from shadowsim.scenario.service import parse_service
 
 

@@ -78,6 +78,30 @@ def test_a_machine_that_varies_and_stands_still_leaves_the_step_times():
     assert modelled == pytest.approx(0.0012 + 4 * 0.00066 + 400e-6, rel=0.05)
 
 
+def test_intervals_allow_for_a_drift():
+    """The log is taken to have run on a clock that goes slower and faster by 10 %, in 20 parts of the same length."""
+    still = token_log(6.0, seed=4).requests
+    arrival = still["arrival_s"].to_numpy()
+    edges = np.linspace(0.0, 1.01 * float((arrival + still["latency_s"]).max()), 21)
+    slower = np.exp(0.1 * np.random.default_rng(8).standard_normal(20))
+    ends = np.concatenate(([0.0], np.cumsum(slower * np.diff(edges))))
+    begin, first, last = (
+        np.interp(arrival + still[name] if name else arrival, edges, ends)
+        for name in ("", "first_token_s", "latency_s")
+    )
+    columns = {name: still[name] for name in ("prompt_tokens", "output_tokens")}
+    drifting = ss.calibrate(measured(begin, last - begin, first_token_s=first - begin, **columns))
+    assert any("The server drifts" in note for note in drifting.notes)
+    calm = ss.calibrate(measured(arrival, still["latency_s"], first_token_s=still["first_token_s"], **columns))
+    assert not any("drifts" in note for note in calm.notes)
+    bases = [[draw.service["tokens"]["step"]["base_s"] for draw in one.draws] for one in (calm, drifting)]
+    calm_spread, spread = (np.std(np.log(values)) for values in bases)
+    assert calm_spread < 0.02
+    # Two runs differ by sqrt(2) 0.1; nine differences tell of a standard deviation to a quarter of it, and each of the
+    # ten blocks has two of the levels, which leaves a half to all of their spread.
+    assert spread == pytest.approx(0.1, rel=0.75)
+
+
 @pytest.mark.slow  # compiles the kernel of tokens
 def test_predicts_another_load():
     calibration = ss.calibrate(token_log(9.0, seed=6))
