@@ -31,6 +31,7 @@ from shadowsim.server.metrics.metric_statistics import DIMENSIONS, METRICS, metr
 
 TARGET = "GraniteServiceVersion20100801"
 _MOST_POINTS, _PER_PAGE = 1440, 500
+_MOST_PLAIN, _MOST_EXTENDED = 5, 10  # statistics of a request
 
 
 async def handle(
@@ -72,6 +73,9 @@ async def _statistics(body: Mapping[str, Any], endpoints: Mapping[str, LiveEndpo
     plain, extended = list_of(body, "Statistics", str), list_of(body, "ExtendedStatistics", str)
     if not plain and not extended:
         raise MissingParameterError("At least one of the parameters Statistics and ExtendedStatistics must be given.")
+    for name, given, most in (("Statistics", plain, _MOST_PLAIN), ("ExtendedStatistics", extended, _MOST_EXTENDED)):
+        if len(given) > most:
+            raise InvalidParameterError(f"The collection {name} must not have a size greater than {most}.")
     for statistic in plain:
         check_statistic(statistic, percentiles=False)
     for statistic in extended:

@@ -217,6 +217,8 @@ def test_too_many_points_are_refused_by_the_span_as_aws_does(cloudwatch):
         ({"Statistics": ["sum"]}, "InvalidParameterValue", "sum is not a statistic"),
         ({"ExtendedStatistics": ["Sum"]}, "InvalidParameterValue", "Sum is not a statistic of [p0 to p100]"),
         ({"ExtendedStatistics": ["p101"]}, "InvalidParameterValue", "p101 is not"),
+        ({"ExtendedStatistics": [f"p{i}" for i in range(11)]}, "InvalidParameterValue", "size greater than 10"),
+        ({"Statistics": 6 * ["Sum"]}, "InvalidParameterValue", "size greater than 5"),
         (
             {"StartTime": T0, "EndTime": T0},
             "InvalidParameterValue",
