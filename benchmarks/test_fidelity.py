@@ -28,6 +28,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -130,23 +131,27 @@ def server(*command: object, ask: Callable[[str], object] | None = None) -> Iter
 
 @contextmanager
 def awake() -> Iterator[None]:
-    """Keep the servers' core from falling asleep, by a loop that gives way to everything else.
+    """Keep both cores from falling asleep, by loops that give way to everything else.
 
     A virtual processor that halts gives its physical one away, and finds it cold or busy when it wakes: scikit-learn's
-    predictions took a sixth longer after 10 ms of sleep, and another time from second to second.
+    predictions took a sixth longer after 10 ms of sleep, and another time from second to second. To wake the
+    generator's takes the server's time, too: the less there is to do, the longer an answer takes.
     """
 
-    def last() -> None:
-        os.sched_setaffinity(0, {max(CORES)})
+    def last(core: int) -> None:  # before it begins, or it would keep a core for ever where all of this has priority
+        os.sched_setaffinity(0, {core})
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
     spin = f"import os\nwhile os.getppid() == {os.getpid()}:\n for _ in range(10**7): pass"
-    loop = subprocess.Popen([sys.executable, "-c", spin], preexec_fn=last)
+    loops = []
     try:
+        for core in (min(CORES), max(CORES)):
+            loops.append(subprocess.Popen([sys.executable, "-c", spin], preexec_fn=partial(last, core)))
         yield
     finally:
-        loop.kill()
-        loop.wait()
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def mean_s_of(calibration: ss.Calibration) -> float:
