@@ -1,8 +1,9 @@
 """Spare time: copies begin when a loop has nothing else to do, and are shed when it has more to do than time."""
 
 import asyncio
+import math
 from random import Random
-from time import sleep
+from time import perf_counter, sleep
 
 import pytest
 import virtual_time
@@ -13,7 +14,16 @@ from shadowsim.scenario.reading import Mirroring
 from shadowsim.server.data_plane import spare_time as spare_time_module
 from shadowsim.server.data_plane.backends import Answer, Call
 from shadowsim.server.data_plane.mirror import CopyLimits, RequestMirror
-from shadowsim.server.data_plane.spare_time import AT_ONCE, ROUND_S, TURN_S, SpareTime, Turns, rest
+from shadowsim.server.data_plane.spare_time import (
+    AT_ONCE,
+    ROUND_S,
+    SAMPLE_S,
+    TURN_S,
+    SpareTime,
+    Turns,
+    needed_core_s,
+    rest,
+)
 
 MOST_S = 0.1
 
@@ -21,8 +31,8 @@ MOST_S = 0.1
 class Work:
     """Pieces of work that wait for spare time: how each ended, by number, and after how long."""
 
-    def __init__(self):
-        self.spare_time, self.ends = SpareTime(), {}
+    def __init__(self, needed_s=lambda: math.nan):
+        self.spare_time, self.ends = SpareTime(needed_s), {}
 
     def add(self, most_s=MOST_S):
         loop, number = asyncio.get_running_loop(), len(self.ends)
@@ -164,6 +174,55 @@ def test_callers_wait_for_copies_that_have_begun_alone():
     assert None not in how
     assert how.count("shed")
     assert abs(how.count("started") - 4 * 500) <= AT_ONCE + 10 * MOST_S / 0.01  # and those that wait in the end
+
+
+@pytest.mark.parametrize(("share", "how"), [(0.5, "started"), (0.9, "started"), (1.0, "shed")])
+def test_a_thread_that_always_needs_a_core_sheds_copies_though_its_loop_is_idle(share, how):
+    """It needs all of the time for some samples, then a share of it, then little."""
+
+    async def run():
+        needed_s = 0.0
+        work = Work(lambda: needed_s)
+
+        async def need(share, samples=10):
+            nonlocal needed_s
+            for _ in range(samples * 10):
+                await asyncio.sleep(0.1 * SAMPLE_S)
+                needed_s += 0.1 * SAMPLE_S * share
+                work.add()
+            await asyncio.sleep(0.0)
+
+        await need(0.3)
+        assert set(work.how()) == {"started"}
+        await need(share)
+        since = len(work.ends)
+        await need(share)
+        assert work.spare_time.is_busy == (how == "shed")
+        last = set(work.how()[since:])
+        await asyncio.sleep(2 * SAMPLE_S)
+        assert not work.spare_time.is_busy
+        await need(0.3)
+        assert work.how()[-1] == "started"
+        return last
+
+    assert virtual_time.run(run()) == {how}
+
+
+@pytest.mark.skipif(math.isnan(needed_core_s()), reason="the system does not tell")
+def test_a_thread_is_known_to_need_a_core_while_it_computes_and_not_while_it_sleeps():
+    def needed_by(work):
+        before = needed_core_s()
+        work()
+        return needed_core_s() - before
+
+    def compute():
+        end_s = perf_counter() + 0.2
+        while perf_counter() < end_s:
+            pass
+
+    # A tick of the scheduler, 10 ms at most, is not in the figure at either end.
+    assert needed_by(compute) > 0.2 - 0.02
+    assert needed_by(lambda: sleep(0.2)) < 0.15  # it wakes up, and may have to wait for a core
 
 
 @pytest.mark.parametrize(("pause", "how"), [(rest, "started"), (lambda: asyncio.sleep(0), "shed")])
