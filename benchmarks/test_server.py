@@ -37,7 +37,7 @@ from shadowsim.server.state.store import SNAPSHOT_EVENTS, Store
 
 SHORT_RACE_S = 8.0
 ROUNDS, ROUND_S = 4, 2.0
-FIRST_PER_S, STEP, ALL_BUT, LAST_ANSWER_S = 300.0, 1.25, 0.01, 0.2  # of rates at which all is copied
+FIRST_PER_S, STEP, ALL_BUT, LAST_ANSWER_S = 300.0, 1.1, 0.01, 0.2  # of rates at which all is copied
 LATE_PER_S, LATE_S = 600.0, 5.0
 MODEL_S = 0.01
 SHADOWS: dict[str, float | str] = {
@@ -70,7 +70,7 @@ def interval(values: list[float], reference: list[float]) -> tuple[float, float]
 
 
 def copied_per_s(bench: Bench, url: str) -> float:
-    """Return the highest rate, in steps of a quarter, of which all but ALL_BUT is copied and no caller has to wait."""
+    """Return the highest rate, in steps of a tenth, of which all but ALL_BUT is copied and no caller has to wait."""
     rate_per_s, best = FIRST_PER_S, 0.0
     while True:
         before = copies_of(url)

@@ -16,7 +16,7 @@ Messages
     in force; one that does not within 5 s is killed. In between they and the mirror make the account's transitions by
     themselves, by one clock, so schedules end while control is away.
     Worker to mirror: copies, when the worker has nothing else to do, over a channel of 1,000 copies and 16 MiB each.
-    Worker and mirror to control: counts and captured lines, in batches every 20 ms, of which 32 MiB may wait; calls of
+    Worker and mirror to control: counts and captured lines, in batches every 0.1 s, of which 32 MiB may wait; calls of
     simulated instances, and their answers. Whatever is full or has no time sheds: copies are lost to `server_lag`,
     lines and counts are counted as lost. No caller ever waits for a copy, a capture or a count.
 
@@ -31,10 +31,10 @@ Limits
     adds up what processes last said, every 0.25 s.
 
 Crashes (each is seen in the log, and in `shadowsim_process_starts_total`)
-    A worker's death breaks its connections, and loses the counts and captured lines of its last 20 ms; the number of
+    A worker's death breaks its connections, and loses the counts and captured lines of its last 0.1 s; the number of
     these counts is known (`shadowsim_counts_lost_total`) once its successor is linked (`shadowsim_process_up`). The
     mirror's death loses the copies that it had, each of which is counted as lost to `server_crash`, and the counts of
-    its last 20 ms. Control's death loses the lines that it took in the last 0.25 s, which are counted as lost, and the
+    its last 0.1 s. Control's death loses the lines that it took in the last 0.25 s, which are counted as lost, and the
     state of simulated queues; calls to these wait for the next control. Answered actions are on the disk, and counts
     are in a journal that the next control reads (ledger.py). Invocations and copies of containers go on. The
     supervisor's death ends all at once, as kill -9 does a server in one process; the others remove its folder of

@@ -32,7 +32,7 @@ from shadowsim.server.processes.links import Link, Message, append_framed, encod
 from shadowsim.server.processes.shared_memory import ProcessRow, SharedMemory, key_of
 from shadowsim.server.state.views import CaptureView, EndpointView
 
-FLUSH_S = 0.02
+FLUSH_S = 0.1  # a batch costs three processes some tenths of a millisecond, however little is in it
 MAX_WAITING_BYTES = 32 * 2**20
 _COUNT_BYTES = 200  # of one count, roughly
 BATCH, RECEIVED = "batch", "received"

@@ -190,7 +190,7 @@ def test_a_thread_that_always_needs_a_core_sheds_copies_though_its_loop_is_idle(
                 await asyncio.sleep(0.1 * SAMPLE_S)
                 needed_s += 0.1 * SAMPLE_S * share
                 work.add()
-            await asyncio.sleep(0.0)
+            await asyncio.sleep(0.01 * SAMPLE_S)
 
         await need(0.3)
         assert set(work.how()) == {"started"}
