@@ -186,10 +186,13 @@ def test_a_thread_that_always_needs_a_core_sheds_copies_though_its_loop_is_idle(
 
         async def need(share, samples=10):
             nonlocal needed_s
-            for _ in range(samples * 10):
-                await asyncio.sleep(0.1 * SAMPLE_S)
-                needed_s += 0.1 * SAMPLE_S * share
-                work.add()
+            for _ in range(samples * 100):
+                await asyncio.sleep(0.01 * SAMPLE_S)
+                needed_s += 0.01 * SAMPLE_S * share
+                if work.spare_time.is_busy:
+                    work.ends[len(work.ends)] = "shed", 0.0
+                else:
+                    work.add()
             await asyncio.sleep(0.01 * SAMPLE_S)
 
         await need(0.3)
