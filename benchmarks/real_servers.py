@@ -1,9 +1,9 @@
 """Runs real servers whose latency the model has to predict, each in one process.
 
 `python real_servers.py sleep WORKERS MEAN_S SCV [FACTOR [SEED]]` answers after a lognormal sleep, at most WORKERS
-requests at once; the others wait in line. `python real_servers.py svr ROWS [FACTOR [SEED]]` answers with the
-predictions of scikit-learn's support vectors, for ROWS rows in the mean, in a worker process of gunicorn. FACTOR makes
-every service so many times as long. A server that starts again with the same SEED draws the same services. The
+requests at once; the others wait in line. `python real_servers.py svr POINTS [FACTOR [SEED]]` answers with the
+predictions of scikit-learn's support vectors, for a drawn number of rows each, in a worker process of gunicorn. FACTOR
+makes every service so many times as long. A server that starts again with the same SEED draws the same services. The
 first line on standard output is the address, on 127.0.0.1.
 """
 
@@ -20,7 +20,6 @@ import numpy as np
 from aiohttp import web
 
 DEFAULTS = FACTOR, SEED = 1.0, 7
-POINTS = 400  # that the regression was fitted to
 
 
 def sleeper(workers, mean_s, scv, factor=FACTOR, seed=SEED):
@@ -37,7 +36,7 @@ def sleeper(workers, mean_s, scv, factor=FACTOR, seed=SEED):
     return answer
 
 
-def regression(mean_rows, factor=FACTOR, seed=SEED):
+def regression(points, factor=FACTOR, seed=SEED):
     """A WSGI application that predicts by support vectors.
 
     It computes in a core's own cache. A forest of trees is bound by memory instead: on a shared machine it takes up to
@@ -46,13 +45,13 @@ def regression(mean_rows, factor=FACTOR, seed=SEED):
     from sklearn.svm import SVR
 
     random = np.random.default_rng(SEED)  # the model is always the same
-    x = random.normal(size=(POINTS, 20))
-    model = SVR().fit(x, x[:, 0] + random.normal(size=POINTS))
+    x = random.normal(size=(points, 20))
+    model = SVR().fit(x, x[:, 0] + random.normal(size=points))
     random = np.random.default_rng(seed)
 
     def application(environ, start_response):
         environ["wsgi.input"].read()
-        rows = 1 + int(random.exponential(mean_rows))
+        rows = 1 + int(random.exponential(200.0))
         began = perf_counter()
         predicted = model.predict(random.normal(size=(rows, 20)))
         until = began + factor * (perf_counter() - began)
@@ -113,8 +112,8 @@ def main(kind, *numbers):
         workers, mean_s, scv, factor, seed, *_ = (*numbers, *DEFAULTS[len(numbers) - 3 :])
         asyncio.run(serve(sleeper(int(workers), float(mean_s), float(scv), float(factor), int(seed))))
     else:
-        rows, factor, seed, *_ = (*numbers, *DEFAULTS[len(numbers) - 1 :])
-        serve_wsgi(lambda: regression(float(rows), float(factor), int(seed)))
+        points, factor, seed, *_ = (*numbers, *DEFAULTS[len(numbers) - 1 :])
+        serve_wsgi(lambda: regression(int(points), float(factor), int(seed)))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy import stats
-from server_bench import RACE_S, RATE_PER_S, ROLE, Bench, Load, copies_of, memory_of, settled
+from server_bench import RACE_S, RATE_PER_S, ROLE, Bench, Load, at_rest, memory_of, settled
 
 from shadowsim.period_counts import PeriodCounts, TimeCounts
 from shadowsim.server.app import App
@@ -73,7 +73,7 @@ def copied_per_s(bench: Bench, url: str) -> float:
     """Return the highest rate, in steps of a tenth, of which all but ALL_BUT is copied and no caller has to wait."""
     rate_per_s, best = FIRST_PER_S, 0.0
     while True:
-        before = copies_of(url)
+        before = at_rest(url)
         load = bench.race(url, seconds=ROUND_S, rate_per_s=rate_per_s)
         after = settled(url, int(before["requests"]) + load.n)
         n_copied = after.get("made", 0.0) - before.get("made", 0.0)
@@ -111,7 +111,7 @@ def test_copied_invocations_per_second(
                 f"{fmean(load.n / load.elapsed_s for load in rounds):,.0f} invocations/s",
                 f"generator {spent:.0%} of a core",
             )
-    before = settled(url, int(copies_of(url)["requests"]))
+    before = at_rest(url)
     paced = bench.race(url, seconds=ROUNDS * ROUND_S, rate_per_s=FIRST_PER_S, pid=pid)
     after = settled(url, int(before["requests"]) + paced.n)
     n_lost = paced.n - (after["made"] - before.get("made", 0.0))

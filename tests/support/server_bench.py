@@ -206,6 +206,17 @@ def settled(url: str, n_asked: int) -> dict[str, float]:
         time.sleep(0.2)
 
 
+def at_rest(url: str) -> dict[str, float]:
+    """Return `copies_of` a URL once nothing is added to them any more, or after SETTLE_S."""
+    end_s, copies = time.monotonic() + SETTLE_S, copies_of(url)
+    while True:
+        before = copies
+        time.sleep(0.3)  # processes report less often than they answer
+        copies = copies_of(url)
+        if copies == before or time.monotonic() > end_s:
+            return copies
+
+
 def memory_of(pid: int) -> float:
     """Return the resident memory of a process in MB."""
     match = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
