@@ -3,6 +3,7 @@
 batch_fit         finds dynamic batchers in a run: size, delay, workers, and the time of a batch by its size
 calibrate         calibrates a service model to a measured run, and says what the run leaves open: `calibrate`
 calibration       holds a calibrated service model: its block, intervals, and what the data left open
+drift             tells how much a server's speed drifts, so that intervals allow for that of another run
 fifo_calibration  describes workers or a batcher that were fitted, with intervals and what is left open
 fifo_fit          finds the workers, overhead and slowdown of FIFO instances by likelihood
 fifo_starts       reconstructs waits and services from when requests arrived and were answered
