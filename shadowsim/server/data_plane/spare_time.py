@@ -98,9 +98,9 @@ class SpareTime:
         self._looked_s = now
         if self._always_needs_core(now):
             self.is_busy = True
+            loop.call_later(SAMPLE_S, self._look, loop)  # first: it looks again whatever becomes of the copies
             while queue:
                 queue.popleft().shed()
-            loop.call_later(SAMPLE_S, self._look, loop)
             return
         try:
             if not loop._ready:  # type: ignore[attr-defined]  # asyncio says nowhere else whether a loop is idle
