@@ -26,6 +26,7 @@ ORDER = [
         "histogram",
         "frames",
         "period_counts",
+        "core_time",
         "kernel_timer",
         "aws",
         "statistics",

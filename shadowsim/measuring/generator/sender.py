@@ -24,7 +24,6 @@ import math
 from asyncio import CancelledError, Event, Queue, Task
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from time import monotonic, process_time
 from typing import Any
@@ -35,6 +34,7 @@ from asyncio_throttle.throttler import Throttler
 from yarl import URL
 
 from shadowsim.arrays import Floats, Ints
+from shadowsim.core_time import core_time
 from shadowsim.measuring.generator.bodies import Bodies
 from shadowsim.measuring.generator.failures import failure_of, model_failure, refusal
 from shadowsim.measuring.generator.load_records import (
@@ -253,7 +253,7 @@ class Generator:
             gc.freeze()  # what is there already need not be searched again while requests wait
         gc.set_threshold(50_000, 20, 100)
         stages: tuple[LoadStage, ...] = ()
-        cpu_s, starved_s, began = process_time(), waited_for_core_s(), monotonic()
+        cpu_s, starved_s, began = process_time(), core_time().waited_s, monotonic()
         try:
             if self._job.ladder is None:
                 began = max(self._start, began)
@@ -262,7 +262,7 @@ class Generator:
                 stages = await self._climb(self._job.ladder)
             sending_s = max(monotonic() - began, 1e-9)
             cpu_share = (process_time() - cpu_s) / sending_s
-            starved_share = (waited_for_core_s() - starved_s) / sending_s
+            starved_share = (core_time().waited_s - starved_s) / sending_s
             await self._drain()
         finally:
             gc.set_threshold(*thresholds)
@@ -576,11 +576,3 @@ async def _note_reuse(session: aiohttp.ClientSession, context: Any, _: aiohttp.T
 
 async def _all_of(tasks: set[Task[None]]) -> None:
     await asyncio.wait(tasks)
-
-
-def waited_for_core_s() -> float:
-    """Return how long this thread has been ready to run without a core; NaN where the system does not tell."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return math.nan

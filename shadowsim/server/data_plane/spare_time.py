@@ -24,9 +24,10 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from time import thread_time
 from typing import NamedTuple
+
+from shadowsim.core_time import core_time
 
 AT_ONCE = 4  # copies: a millisecond or two of the loop's time, for which a caller may have to wait
 ROUND_S = 0.01
@@ -45,11 +46,7 @@ class _Waiting(NamedTuple):
 
 def needed_core_s() -> float:
     """Return how long this thread has run, or waited for a core; NaN where the system does not tell."""
-    try:
-        ran_ns, waited_ns, _ = Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()
-        return (int(ran_ns) + int(waited_ns)) / 1e9
-    except (OSError, ValueError):
-        return math.nan
+    return sum(core_time())
 
 
 class SpareTime:
