@@ -53,10 +53,10 @@ GOAL = 0.15
 SHORT_GOAL = 0.5  # of a median of some seconds, on any machine
 QUANTILES = ("p50", "p95", "p99")
 SLEEP_S, WORKERS = 0.02, 4  # of the sleeping server
-POINTS, LOW_RATE = 400, 100.0  # of the regression; a low load, per second
+POINTS, LOW_RATE = 400, 35.0  # of the regression; a low load, per second
 SLOTS = 4  # of the language model's: it wakes all streams for each token, so that steps of more grow faster than they
 INSIDE = SLOTS + 2  # requests that its gateway lets in at once: the next are there when a slot is free
-ANSWERS = 2_200  # of one of its loads, 22 of them beyond p99
+ANSWERS = 2_200  # of a load at least, 22 of them beyond p99
 CORES = os.sched_getaffinity(0)
 MEASURES = ("latency", "first token")
 
@@ -310,7 +310,7 @@ def regression_runs(kept: Path, n: int, utilisation: float) -> list[ss.LoadRun]:
         with awake(), server(*regression(seed)) as url:
             low = loaded(url, LOW_RATE, 2.0 * SECONDS, seed)
             rate = utilisation / mean_s_of(ss.calibrate(low.measurement()))
-            return [low, *(loaded(url, rate, SECONDS, seed + 10) for _ in range(2))]
+            return [low, *(loaded(url, rate, max(SECONDS, ANSWERS / rate), seed + 10) for _ in range(2))]
 
     return runs_in(kept / "regression" / f"utilisation {utilisation}" / f"round {n}", measure)
 
@@ -321,9 +321,10 @@ def regression_runs(kept: Path, n: int, utilisation: float) -> list[ss.LoadRun]:
 def test_a_regression(table: Table, kept: Path, n: int, utilisation: float) -> None:
     """scikit-learn's support vectors in one process, calibrated just before each load; the last round judges all.
 
-    A processor that virtual machines share is some per cent faster or slower from one minute to the next. What a
-    request takes beside its rows, 0.6 ms of 3.5, is a tenth of a millisecond shorter while the machine is busy. At a
-    utilisation of 0.85 each per cent of the service is seven of the latency.
+    A processor that virtual machines share is some per cent faster or slower from one minute to the next, and at a
+    utilisation of 0.85 each per cent of the service is seven of the latency. What a request takes beside its rows,
+    0.6 ms, is a tenth of a millisecond shorter while the machine is busy: so requests have rows for some 9 ms. With
+    3.5 ms in all, latencies at 0.85 were predicted a third and more too long.
     """
     assert len(regression_runs(kept, n, utilisation)) == 3
     if n == ROUNDS - 1:

@@ -31,6 +31,7 @@ from shadowsim.server.data_plane.backends import Answer
 from shadowsim.server.data_plane.counts import ServedRequest
 from shadowsim.server.data_plane.experiment_frames import CHUNK_ROWS, Logbook
 from shadowsim.server.metrics.cloudwatch import TARGET
+from shadowsim.server.processes.mirror import NICENESS
 from shadowsim.server.settings import Settings
 from shadowsim.server.state.destinations import Folders
 from shadowsim.server.state.store import SNAPSHOT_EVENTS, Store
@@ -178,8 +179,12 @@ def test_what_a_bad_shadow_does_to_callers_of_processes(
     block_s: float,
     blocks: int,
 ) -> None:
-    """Blocks with the shadow and blocks without copies take turns; the machine is the callers' alone in neither."""
-    source, shadow = bench.backend(MODEL_S), bench.backend(BAD.get(bad, MODEL_S))
+    """Blocks with the shadow and blocks without copies take turns; the machine is the callers' alone in neither.
+
+    The shadow's container is as nice as the mirror process: what it takes of a core is not the server's, and in a real
+    test it takes it of another machine's.
+    """
+    source, shadow = bench.backend(MODEL_S), bench.backend(BAD.get(bad, MODEL_S), NICENESS)
     copying, alone = (bench.server(source, shadow, share, N_PROCESSES)[0] for share in (100, 0))
     loads: dict[str, list[Load]] = {copying: [], alone: []}
 

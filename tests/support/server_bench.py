@@ -56,8 +56,8 @@ class Bench:
         self._processes.append(process)
         return process
 
-    def backend(self, behaviour: float | str = 0.0) -> str:
-        process = self.start(sys.executable, str(WIRE), "serve", str(behaviour))
+    def backend(self, behaviour: float | str = 0.0, niceness: int = 0) -> str:
+        process = self.start("nice", "-n", str(niceness), sys.executable, str(WIRE), "serve", str(behaviour))
         assert process.stdout is not None
         url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
         self._backends[url] = process

@@ -14,7 +14,7 @@ import asyncio
 import math
 from types import TracebackType
 
-TICK_S, JITTER_S = 0.02, 0.001
+TICK_S, JITTER_S = 0.05, 0.001
 
 
 class LoopClock:

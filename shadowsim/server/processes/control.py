@@ -34,7 +34,7 @@ from shadowsim.server.processes.simulations import SimulationDesk
 from shadowsim.server.state.store import Store
 
 HEARD_S = 5.0  # for a worker to put an event in force
-_DUE_S, _STEP_S = 0.01, 0.02
+_DUE_S, _STEP_S = 0.05, 0.02
 _UNKNOWN = "unknown"  # endpoint of lines that were lost with this process
 
 

@@ -24,6 +24,8 @@ from shadowsim.server.processes.links import Link
 from shadowsim.server.processes.reports import COPIED, Outbox, identity_of, lost_count
 
 MAX_CHANNEL_COPIES, MAX_CHANNEL_BYTES = 1_000, 16 * 2**20  # of a worker, that the mirror process has not taken
+# The mirror process tells what it has taken when it is so much: to tell it of each copy would wake a worker up for each.
+TOLD_COPIES, TOLD_BYTES = MAX_CHANNEL_COPIES // 10, MAX_CHANNEL_BYTES // 10
 COPY, TAKEN = "copy", "taken"
 IN_STEP_S = 5.0  # for which a process may be behind another
 _STEP_S = 0.002
@@ -133,7 +135,9 @@ class CopyChannel:
             return "max_in_flight"
         n_before = self._n_bytes + self._n_waiting_bytes
         is_full = self._n_copies + self._n_waiting >= MAX_CHANNEL_COPIES
-        return SERVER_LAG if is_full or (n_before and n_before + n_bytes > MAX_CHANNEL_BYTES) else ""
+        # what is less than is told of may have been taken, so that a long body would go alone
+        is_full |= n_before >= TOLD_BYTES and n_before + n_bytes > MAX_CHANNEL_BYTES
+        return SERVER_LAG if is_full else ""
 
 
 def call_of(body: bytes, headers: dict[str, str], path: str, completion: tuple[object, ...] | None) -> Call:

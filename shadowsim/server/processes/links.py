@@ -82,6 +82,8 @@ class Link(asyncio.Protocol):
     Attributes
     ----------
     is_open : bool
+    has_ended : asyncio.Event
+        Set once it has broken or was closed.
     peer : str
         Name of the process at the other end, for whoever has learned it.
     """
@@ -95,7 +97,7 @@ class Link(asyncio.Protocol):
         self._receive, self._ended, self._read = receive, ended, read
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self.is_open = False
+        self.is_open, self.has_ended = False, asyncio.Event()
         self.peer = ""
 
     def send(self, message: Message) -> None:
@@ -141,6 +143,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the link."""
         self.is_open = False
+        self.has_ended.set()
         if self._ended is not None:
             self._ended(self)
 
@@ -168,8 +171,7 @@ async def keep_linked(path: str, make: Callable[[], Link], greet: Callable[[Link
                 greeting = greet(link)
                 if greeting is not None:
                     await greeting
-                while link.is_open:
-                    await asyncio.sleep(RETRY_S)
+                await link.has_ended.wait()
             await asyncio.sleep(RETRY_S)
     finally:
         if link is not None:

@@ -18,7 +18,7 @@ from shadowsim.server.data_plane.live import LiveEndpoint
 from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.pools import VariantPool
 from shadowsim.server.data_plane.spare_time import SpareTime
-from shadowsim.server.processes.copies import COPY, TAKEN, call_of, in_step
+from shadowsim.server.processes.copies import COPY, TAKEN, TOLD_BYTES, TOLD_COPIES, call_of, in_step
 from shadowsim.server.processes.links import Link, Message, serve_links
 from shadowsim.server.processes.member import HELLO, MIRROR, Member, ProcessStart
 from shadowsim.server.processes.reports import COPY_ENDED, LineReporter, Outbox, lost_count
@@ -116,9 +116,9 @@ class CopySender:
         self._read.pop(link, None)
 
     def _tell(self, link: Link) -> None:
-        """Tell a worker what was taken of its channel."""
+        """Tell a worker what was taken of its channel, if it is much."""
         taken = self._read.get(link)
-        if taken is not None and taken[0]:
+        if taken is not None and (taken[0] >= TOLD_COPIES or taken[1] >= TOLD_BYTES):
             link.send((TAKEN, *taken))
             taken[:] = 0, 0
 

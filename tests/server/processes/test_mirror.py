@@ -8,7 +8,7 @@ import pytest
 from shadowsim.frames import SERVER_LAG
 from shadowsim.server.data_plane.mirror import MAX_COPIES_BYTES
 from shadowsim.server.processes import mirror
-from shadowsim.server.processes.copies import COPY, TAKEN
+from shadowsim.server.processes.copies import COPY, TAKEN, TOLD_BYTES, TOLD_COPIES
 from shadowsim.server.processes.links import Link
 from shadowsim.server.processes.member import HELLO, MIRROR, ProcessStart
 from shadowsim.server.processes.mirror import CopySender
@@ -74,6 +74,21 @@ def test_copies_of_a_version_to_come_are_bounded(sender, monkeypatch, n_bytes, n
 
     asyncio.run(run())
     assert said == [(HELLO, 1), (TAKEN, n_waiting + 2, (n_waiting + 2) * n_bytes)]
+
+
+@pytest.mark.parametrize(("n_copies", "n_bytes", "is_told"), [(1, 1, False), (TOLD_COPIES, 1, True), (1, TOLD_BYTES, True)])
+def test_a_worker_is_told_when_much_was_taken(sender, monkeypatch, n_copies, n_bytes, is_told):
+    said = []
+    monkeypatch.setattr(sender, "_lose", lambda *_: None)
+    monkeypatch.setattr(sender, "_has_room", lambda _: False)
+    link = Link(sender._receive)
+    monkeypatch.setattr(link, "send", said.append)
+    sender._receive(link, (HELLO, "worker-0", 1))
+    for number in range(n_copies):
+        rest = {}, "/invocations", None, "", "", number, 1.0, 0.0, None
+        sender._receive(link, (COPY, number, 1, "live", "Shadow-01", None, None, bytes(n_bytes), *rest))
+        sender._tell(link)
+    assert said[1:] == [(TAKEN, n_copies, n_copies * n_bytes)] * is_told
 
 
 def test_versions_of_deleted_endpoints_are_not_kept(sender):
