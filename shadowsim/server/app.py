@@ -31,7 +31,7 @@ from typing import Any
 from urllib.parse import unquote
 from uuid import uuid4
 
-from aiohttp import ClientSession, web
+from aiohttp import web
 
 from shadowsim.aws.contract import AUTO_SCALING, SAGEMAKER, preload
 from shadowsim.errors import SerializationError, ShadowsimError, UnknownOperationError, json_kind, shown
@@ -42,6 +42,7 @@ from shadowsim.server.data_plane.capture_journal import JOURNAL_S
 from shadowsim.server.data_plane.captures import CaptureWriter
 from shadowsim.server.data_plane.completions import completion_request
 from shadowsim.server.data_plane.connections import ReadAllowance, open_session
+from shadowsim.server.data_plane.exchanges import ContainerSession
 from shadowsim.server.data_plane.frame_slices import SLICE_ROWS, encoded, slices
 from shadowsim.server.data_plane.invoke import ERROR_TYPE, REQUEST_ID, Reply, Runtime, error_reply, oversized
 from shadowsim.server.data_plane.live import BackendSources, LiveEndpoints, ModelContainers
@@ -475,7 +476,7 @@ def live_endpoints(
 
 def open_containers(
     settings: Settings, loop_clock: LoopClock
-) -> tuple[tuple[ClientSession, ...], dict[str, ModelContainers]]:
+) -> tuple[tuple[ContainerSession, ...], dict[str, ModelContainers]]:
     """Return sessions for callers and for copies, to be closed, and the containers of each model."""
     s, allowance = settings, ReadAllowance()
     most = s.limits.max_body_bytes

@@ -22,7 +22,7 @@ from serving_processes import START_S, serving_processes
 
 N_CLIENTS, N_CALLERS, PAUSE_S = 2, 3, 0.01
 PARTS = ("control", "mirror", "worker-0", "worker-1")
-# Reports leave every 100 ms, and lines are journalled every 250 ms; a process that waits for the processor adds to that.
+# Reports leave every 100 ms, and lines are journalled every 250 ms; a process that waits for a core adds to that.
 LATE_S = 1.0
 # Of the experiment, whose frames have nothing of what comes after its end: SageMaker's most are 30 days.
 EXPERIMENT = timedelta(days=29)

@@ -16,7 +16,7 @@ import boto3
 from botocore.config import Config
 
 from shadowsim.server.app import App
-from shadowsim.server.data_plane import backends
+from shadowsim.server.data_plane import connections
 from shadowsim.server.data_plane.mirror import CopyLimits
 from shadowsim.server.settings import Settings
 from shadowsim.server.state.destinations import Folders
@@ -245,7 +245,7 @@ def serving(tmp_path, containers=None, *, urls=None, store=None, **settings):
     try:
         app, account = loop(start())
         try:
-            with patch.object(backends, "CONNECT_S", CONNECT_S):
+            with patch.object(connections, "CONNECT_S", CONNECT_S):
                 yield Rehearsal(app.url, app, account, loop, tmp_path / "s3", own)
         finally:
             loop(stop(app, account))

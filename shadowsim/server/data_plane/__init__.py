@@ -8,6 +8,7 @@ connections         keeps connections to containers, and reads their answers wit
 continuous_batcher  steps one instance of a language model's server: batch, cache and queue
 counts              counts requests by variant and minute
 dynamic_batcher     batches the requests of one simulated instance
+exchanges           sends requests to containers, and reads the heads of their answers
 experiment_frames   builds the frames of a live experiment
 frame_slices        encodes frames piece by piece, without holding the event loop
 invoke              implements InvokeEndpoint

@@ -16,16 +16,18 @@ from time import perf_counter
 from typing import Protocol
 
 import aiohttp
-from aiohttp.client import _RequestContextManager
+from aiohttp.http import HttpProcessingError
 
 from shadowsim.server.data_plane.completions import CompletionRequest
 from shadowsim.server.data_plane.connections import (
+    CONNECT_S,
     AllowanceExceededError,
     ExcessError,
     ReadAllowance,
     parts,
     read,
 )
+from shadowsim.server.data_plane.exchanges import ContainerAnswer, ContainerSession
 from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.data_plane.streamed_bodies import StreamedBody, TokenFigures
 from shadowsim.server.http.streamed_replies import CallerGoneError
@@ -34,13 +36,13 @@ ANSWERED, ERROR_4XX, ERROR_5XX, TIMED_OUT, REFUSED = "answered", "error_4xx", "e
 BROKEN = "broken"  # no readable answer
 TOO_LONG = "too_long"  # an answer above the limit, which is not read on; "broken" in frames
 GIVEN_UP = "given_up"  # a copy whose answer exceeded the allowance; a lost copy in frames
-CONNECT_S, PING_S = 0.25, 2.0  # SageMaker's time-outs for a container's socket and for /ping
+PING_S = 2.0  # SageMaker's time-out for /ping
 CONTENT_TYPE = "Content-Type"
 INVOCATIONS = "/invocations"  # of every container
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 NEW_SESSION, CLOSED_SESSION = "X-Amzn-SageMaker-New-Session-Id", "X-Amzn-SageMaker-Closed-Session-Id"
 # ValueError: garbage in a header
-_FAILURES = (AllowanceExceededError, ExcessError, aiohttp.ClientError, OSError, ValueError)
+_FAILURES = (AllowanceExceededError, ExcessError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 _PASSED = (CONTENT_TYPE, CUSTOM_ATTRIBUTES, NEW_SESSION, CLOSED_SESSION)
 
 
@@ -189,8 +191,8 @@ class Container:
     ----------
     urls : sequence of str
         One per instance; instances share them if there are fewer.
-    session : aiohttp.ClientSession
-        Made by `connections.open_session`, which leaves bodies unchanged.
+    session : ContainerSession
+        Made by `connections.open_session`.
     max_answer_bytes : int
         Longest answer; reading a longer one stops, and its connection is closed. A streamed one is read on, but no more
         of it is kept.
@@ -205,27 +207,25 @@ class Container:
     def __init__(
         self,
         urls: Sequence[str],
-        session: aiohttp.ClientSession,
+        session: ContainerSession,
         max_answer_bytes: int,
         loop_clock: LoopClock | None = None,
         allowance: ReadAllowance | None = None,
     ):
         self._urls = [url.rstrip("/") for url in urls]
-        self._limits = aiohttp.ClientTimeout()
         self._session, self._max_answer_bytes = session, max_answer_bytes
         self._loop_clock, self._allowance = loop_clock or LoopClock(), allowance
 
     async def invoke(self, instance: int, call: Call, timeout_s: float, receiver: Receiver | None = None) -> Answer:
         """Post a call to an instance's container."""
         url = self._urls[instance % len(self._urls)] + call.path
-        if self._limits.sock_connect != CONNECT_S:
-            self._limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
         if receiver is not None:
             return await self._stream(url, call, timeout_s, receiver)
         began = perf_counter()
         try:
-            async with self._loop_clock.within(timeout_s), self._post(url, call) as response:
-                return await self._whole(response, began)
+            async with self._loop_clock.within(timeout_s):
+                with await self._session.post(url, call.headers, call.body) as response:
+                    return await self._whole(response, began)
         except _FAILURES as error:
             return _failed(error, perf_counter() - began, timeout_s)
 
@@ -235,11 +235,11 @@ class Container:
         if self._allowance is not None:
             self._allowance.n_streams += 1
         body: StreamedBody | None = None
-        response: aiohttp.ClientResponse | None = None
+        response: ContainerAnswer | None = None
         source: AsyncGenerator[bytes, None] | None = None
         try:
             async with self._loop_clock.within(timeout_s):
-                response = await self._post(url, call)
+                response = await self._session.post(url, call.headers, call.body)
                 if outcome_of(response.status) != ANSWERED:
                     return await self._whole(response, began)
                 source = parts(response, self._allowance)
@@ -280,16 +280,10 @@ class Container:
             cut_bytes=body.kept.cut_bytes,
         )
 
-    def _post(self, url: str, call: Call) -> _RequestContextManager:
-        return self._session.post(
-            url, data=call.body, headers=call.headers, timeout=self._limits, allow_redirects=False
-        )
-
-    async def _whole(self, response: aiohttp.ClientResponse, began: float) -> Answer:
+    async def _whole(self, response: ContainerAnswer, began: float) -> Answer:
         body = await read(response.content, self._max_answer_bytes)
         latency_s = perf_counter() - began
         if body is None:
-            response.close()  # leaves the rest unread
             return Answer(TOO_LONG, latency_s)
         return Answer(outcome_of(response.status), latency_s, response.status, body, _passed_on(response))
 
@@ -305,25 +299,22 @@ class Container:
 
     async def ping(self, n_instances: int) -> str | None:
         """Return None if the containers of all instances answer /ping with 200, else what the first other one did."""
-        limits = aiohttp.ClientTimeout(total=None)
         for url in self._urls[:n_instances]:
             try:
-                async with (
-                    self._loop_clock.within(PING_S),
-                    self._session.get(f"{url}/ping", timeout=limits, allow_redirects=False) as response,
-                ):
-                    if response.status != 200:
-                        return f"{url}/ping answered {response.status}"
+                async with self._loop_clock.within(PING_S):
+                    with await self._session.get(f"{url}/ping") as response:
+                        if response.status != 200:
+                            return f"{url}/ping answered {response.status}"
             except ExcessError as error:
                 return f"{url}/ping: {error}"
             except TimeoutError:
                 return f"{url}/ping did not answer within {PING_S:g} s"
-            except (aiohttp.ClientError, OSError, ValueError) as error:
+            except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
                 return f"{url}/ping: {_failure(error)}"
         return None
 
 
-def _passed_on(response: aiohttp.ClientResponse) -> dict[str, str]:
+def _passed_on(response: ContainerAnswer) -> dict[str, str]:
     headers = response.headers
     # an unprintable value cannot be sent on
     return {name: headers[name] for name in _PASSED if name in headers and headers[name].isprintable()}
@@ -361,7 +352,7 @@ def _failure(error: Exception) -> str:
             return "the container closed the connection without an answer"
         case aiohttp.ClientPayloadError():
             return "the answer broke off"
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             return f"the answer is not HTTP: {error.message.splitlines()[0].rstrip(':')}"
         case OSError():
             return f"the connection broke: {error.strerror or error}"

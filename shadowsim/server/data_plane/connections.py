@@ -25,7 +25,6 @@ are. Its parts then come together, so times between them are known to this rest 
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from asyncio import AbstractEventLoop, BaseTransport, Transport
 from collections.abc import AsyncGenerator, Callable
@@ -37,6 +36,7 @@ from weakref import WeakSet
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from shadowsim.server.data_plane.exchanges import ContainerAnswer, ContainerSession
 from shadowsim.server.data_plane.loop_clock import LoopClock
 from shadowsim.server.state.token_bucket import TokenBucket
 
@@ -44,22 +44,19 @@ if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage
     from aiohttp.tracing import Trace
 
+CONNECT_S = 0.25  # SageMaker's time-out for a container's socket
 KEPT_S = 1.0
 MAX_HEAD_BYTES, MAX_INTERIM = 32 * 2**10, 16  # of an answer's head with its interim answers, and number of these
 # Bytes that are not body: so many, and so many per byte of body. A chunk of one byte has five more.
 MAX_FRAMING_BYTES, MAX_FRAMING_PER_BODY = 64 * 2**10, 8
 # Bytes that are parsed between two checks: of a head, of a body in small chunks, and of any other body.
 _HEAD_PIECE, _CHUNKS_PIECE, _BODY_PIECE = 2 * 2**10, 4 * 2**10, 32 * 2**10
-_NEVER_PAUSED = 2**30  # bytes that aiohttp may keep: reading is not paused, but bounded here
 BYTES_PER_S, BURST_BYTES, HELD_BYTES = 64 * 2**20, 16 * 2**20, 32 * 2**20
 TIME_SHARE, BURST_S = 0.1, 0.05
 READ_S = 50e-6  # the loop's time per arrival of bytes, apart from their parsing
 MAX_AHEAD_BYTES = 64 * 2**10  # of an answer in parts, beyond which its connection is not read
 REST_S, LONGEST_REST_S = 1e-3, 1.0  # a thousand reads a second in all take half of the allowance
 FREE_S = 1e-3  # of the loop's time, for each answer: as much as it takes to send a copy
-_UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=None)
-# aiohttp would add its own headers, but a container must get the caller's
-_UNSENT = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
 
 
 class ReadAllowance:
@@ -117,8 +114,8 @@ class ExcessError(Exception):
 
 def open_session(
     limit: int = 0, allowance: ReadAllowance | None = None, loop_clock: LoopClock | None = None
-) -> aiohttp.ClientSession:
-    """Return a session with its own connections, which adds no decompression, cookies, proxies or headers.
+) -> ContainerSession:
+    """Return a session with its own connections.
 
     Parameters
     ----------
@@ -129,14 +126,7 @@ def open_session(
     loop_clock : LoopClock, optional
         Clock of the time-outs for connections.
     """
-    return aiohttp.ClientSession(
-        connector=_Connector(limit, allowance, loop_clock or LoopClock()),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=_UNSENT,
-        trust_env=False,
-        read_bufsize=_NEVER_PAUSED,
-    )
+    return ContainerSession(_Connector(limit, allowance, loop_clock or LoopClock()))
 
 
 async def read(content: aiohttp.StreamReader, most: int) -> bytes | None:
@@ -153,19 +143,16 @@ async def read(content: aiohttp.StreamReader, most: int) -> bytes | None:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def parts(
-    response: aiohttp.ClientResponse, allowance: ReadAllowance | None = None
-) -> AsyncGenerator[bytes, None]:
+async def parts(answer: ContainerAnswer, allowance: ReadAllowance | None = None) -> AsyncGenerator[bytes, None]:
     """Yield the parts of a body as they arrive; not much is read ahead while one is in use.
 
     Parameters
     ----------
-    response : aiohttp.ClientResponse
+    answer : ContainerAnswer
     allowance : ReadAllowance, optional
         Lets the stream rest.
     """
-    content, connection = response.content, response.connection
-    protocol = connection.protocol if connection is not None else None  # it is complete without one
+    content, protocol = answer.content, answer.connection.protocol
     reader = protocol if isinstance(protocol, _AnswerReader) else None
     if reader is not None:
         reader.is_in_parts = True
@@ -370,12 +357,13 @@ class _Connector(aiohttp.TCPConnector):
                 return connection
             connection.close()
 
-    async def _wrap_create_connection(
-        self, *args: Any, timeout: aiohttp.ClientTimeout, **more: Any
-    ) -> tuple[Transport, ResponseHandler]:
-        """Make a connection within `timeout.sock_connect` of the loop's own time."""
-        async with self._loop_clock.within(timeout.sock_connect or math.inf):
-            return await super()._wrap_create_connection(*args, timeout=_UNLIMITED, **more)
+    async def _wrap_create_connection(self, *args: Any, **more: Any) -> tuple[Transport, ResponseHandler]:
+        """Make a connection within CONNECT_S of the loop's own time."""
+        try:
+            async with self._loop_clock.within(CONNECT_S):
+                return await super()._wrap_create_connection(*args, **more)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
 
 
 def _readable(transport: BaseTransport) -> bool:

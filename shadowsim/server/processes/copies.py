@@ -24,7 +24,7 @@ from shadowsim.server.processes.links import Link
 from shadowsim.server.processes.reports import COPIED, Outbox, identity_of, lost_count
 
 MAX_CHANNEL_COPIES, MAX_CHANNEL_BYTES = 1_000, 16 * 2**20  # of a worker, that the mirror process has not taken
-# The mirror process tells what it has taken when it is so much: to tell it of each copy would wake a worker up for each.
+# The mirror process tells what it has taken when it is so much: told of each copy, a worker would wake up for each.
 TOLD_COPIES, TOLD_BYTES = MAX_CHANNEL_COPIES // 10, MAX_CHANNEL_BYTES // 10
 COPY, TAKEN = "copy", "taken"
 IN_STEP_S = 5.0  # for which a process may be behind another

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving import CONNECT_S, Container, answer
 
-from shadowsim.server.data_plane import backends
+from shadowsim.server.data_plane import connections
 from shadowsim.server.data_plane.backends import GIVEN_UP, Call, Unread
 from shadowsim.server.data_plane.backends import Container as Backend
 from shadowsim.server.data_plane.connections import LONGEST_REST_S, ReadAllowance, open_session
@@ -19,7 +19,7 @@ from shadowsim.server.data_plane.connections import LONGEST_REST_S, ReadAllowanc
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    monkeypatch.setattr(backends, "CONNECT_S", CONNECT_S)
+    monkeypatch.setattr(connections, "CONNECT_S", CONNECT_S)
 
 
 def blocking(say_after, n):

@@ -76,7 +76,9 @@ def test_copies_of_a_version_to_come_are_bounded(sender, monkeypatch, n_bytes, n
     assert said == [(HELLO, 1), (TAKEN, n_waiting + 2, (n_waiting + 2) * n_bytes)]
 
 
-@pytest.mark.parametrize(("n_copies", "n_bytes", "is_told"), [(1, 1, False), (TOLD_COPIES, 1, True), (1, TOLD_BYTES, True)])
+@pytest.mark.parametrize(
+    ("n_copies", "n_bytes", "is_told"), [(1, 1, False), (TOLD_COPIES, 1, True), (1, TOLD_BYTES, True)]
+)
 def test_a_worker_is_told_when_much_was_taken(sender, monkeypatch, n_copies, n_bytes, is_told):
     said = []
     monkeypatch.setattr(sender, "_lose", lambda *_: None)
