@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 import boto3
 import numpy as np
+from wire import BODY
 
 WIRE = Path(__file__).with_name("wire.py")
 BLOCKS = 12
@@ -106,30 +107,47 @@ class Bench:
             time.sleep(0.05)
         return f"{url}/endpoints/e/invocations", process.pid
 
+    def lean_backend(self) -> str:
+        """Start a backend in C that answers what the generators expect, where there is nginx; return its URL."""
+        port = free_port()
+        answer = f'location / {{ default_type a/b; return 200 "{BODY.decode()}"; }}'
+        if not self._start_nginx(f"backend-{port}", f"server {{ listen 127.0.0.1:{port}; {answer} }}"):
+            return self.backend()
+        return f"http://127.0.0.1:{port}"
+
     def nginx(self, source: str, shadow: str) -> str | None:
         """Start nginx's mirror in front of two backends; return its URL, or None without nginx."""
-        program = shutil.which("nginx")
-        if program is None:
-            assert "CI" not in os.environ, "CI needs nginx"
-            return None
         port = free_port()
         places = {name: url.removeprefix("http://") for name, url in (("source", source), ("shadow", shadow))}
         upstreams = "".join(f"upstream {n} {{ server {p}; keepalive 64; }}\n" for n, p in places.items())
         passed = 'proxy_http_version 1.1; proxy_set_header Connection "";'
-        file = self.folder / "nginx.conf"
-        file.write_text(
-            f"daemon off; worker_processes 1; pid {self.folder}/nginx.pid; error_log /dev/null;\n"
-            f"events {{}}\nhttp {{ access_log off; client_body_temp_path {self.folder}/body;\n"
-            f"proxy_temp_path {self.folder}/proxy; fastcgi_temp_path {self.folder}/fastcgi;\n"
-            f"uwsgi_temp_path {self.folder}/uwsgi; scgi_temp_path {self.folder}/scgi;\n"
-            f"keepalive_requests 1000000; {upstreams}"
-            f"server {{ listen 127.0.0.1:{port};\n"
+        is_there = self._start_nginx(
+            "mirror",
+            f"{upstreams} server {{ listen 127.0.0.1:{port};\n"
             f"location / {{ mirror /mirror; mirror_request_body on; {passed} proxy_pass http://source/invocations; }}\n"
-            f"location = /mirror {{ internal; {passed} proxy_pass http://shadow/invocations; }} }} }}\n"
+            f"location = /mirror {{ internal; {passed} proxy_pass http://shadow/invocations; }} }}",
+        )
+        return f"http://127.0.0.1:{port}/" if is_there else None
+
+    def _start_nginx(self, name: str, settings: str) -> bool:
+        """Start nginx with what is to stand in its http block; return False without nginx."""
+        program = shutil.which("nginx")
+        if program is None:
+            assert "CI" not in os.environ, "CI needs nginx"
+            return False
+        folder = self.folder / name
+        folder.mkdir()
+        file = folder / "nginx.conf"
+        file.write_text(
+            f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log /dev/null;\n"
+            f"events {{}}\nhttp {{ access_log off; client_body_temp_path {folder}/body;\n"
+            f"proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;\n"
+            f"uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n"
+            f"keepalive_requests 1000000; {settings} }}\n"
         )
         self.start(program, "-c", str(file), "-e", "/dev/null")
         time.sleep(0.5)
-        return f"http://127.0.0.1:{port}/"
+        return True
 
     def load(self, url: str, seconds: float, pid: int | None = None, connections: int = 16) -> Load:
         """Run a generator that sends the next request when one is answered."""

@@ -26,12 +26,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from asyncio import AbstractEventLoop, BaseTransport, Transport
+from asyncio import AbstractEventLoop, Transport
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -43,6 +42,8 @@ from shadowsim.server.state.token_bucket import TokenBucket
 if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage
     from aiohttp.tracing import Trace
+
+_Poll = Callable[[int], list[tuple[int, int]]]
 
 CONNECT_S = 0.25  # SageMaker's time-out for a container's socket
 KEPT_S = 1.0
@@ -184,6 +185,8 @@ class _AnswerReader(ResponseHandler):
     ----------
     is_in_parts : bool
         Whether the present answer is read by `parts`.
+    is_used : bool
+        Whether a request was sent on the connection.
     """
 
     def __init__(self, loop: AbstractEventLoop, allowance: ReadAllowance | None):
@@ -193,10 +196,12 @@ class _AnswerReader(ResponseHandler):
         self._answer: aiohttp.StreamReader | None = None
         self._n_raw = self._n_interim = self._n_before_body = self._n_joined = self._n_body_seen = self._n_held = 0
         self._spent_s = 0.0  # at most FREE_S between two checks
-        self.is_in_parts = self._is_held_up = False
+        self.is_in_parts = self.is_used = self._is_held_up = False
+        self._poll: _Poll | None = None
 
     def set_response_params(self, **params: Any) -> None:
         """Expect the answer to a new request."""
+        self.is_used = True
         self._answer = None
         self._n_raw = self._n_interim = self._n_before_body = self._n_joined = self._n_body_seen = 0
         self._spent_s = 0.0
@@ -236,6 +241,13 @@ class _AnswerReader(ResponseHandler):
         body = self._answer
         if self.is_in_parts and body is not None and not body.is_eof() and body._size > MAX_AHEAD_BYTES:
             self.hold_up()
+
+    def has_unread(self) -> bool:
+        """Return whether something has arrived, or the end, that the loop has not read; on an open connection."""
+        if self._poll is None:
+            assert self.transport is not None
+            self._poll = _poll_of(self.transport)
+        return bool(self._poll(0))
 
     def hold_up(self) -> None:
         """Leave the connection unread until `read_on`; only while the answer is incomplete."""
@@ -338,7 +350,6 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, limit: int, allowance: ReadAllowance | None, loop_clock: LoopClock):
         super().__init__(limit=limit, keepalive_timeout=KEPT_S)
-        self._used: WeakSet[BaseTransport] = WeakSet()
         self._loop_clock = loop_clock
         self._factory = partial(_AnswerReader, self._loop, allowance)  # type: ignore[assignment]
 
@@ -347,13 +358,10 @@ class _Connector(aiohttp.TCPConnector):
     ) -> aiohttp.connector.Connection:
         while True:  # ends: each turn drops a connection of the pool
             connection = await super().connect(req, traces, timeout)
-            protocol, transport = connection.protocol, connection.transport
-            if protocol is None or transport is None:
+            reader = connection.protocol
+            if not isinstance(reader, _AnswerReader) or not reader.is_used:
                 return connection
-            if transport not in self._used:
-                self._used.add(transport)
-                return connection
-            if not (protocol.should_close or _readable(transport)):
+            if not (reader.should_close or reader.has_unread()):
                 return connection
             connection.close()
 
@@ -366,15 +374,14 @@ class _Connector(aiohttp.TCPConnector):
             raise aiohttp.ConnectionTimeoutError from error
 
 
-def _readable(transport: BaseTransport) -> bool:
-    """Return whether unread bytes, or the end, have arrived."""
-    if sys.platform == "win32":  # has no poll
-        return False
+def _poll_of(transport: Transport) -> _Poll:
+    """Return what tells whether unread bytes, or the end, have arrived on a connection."""
+    socket = transport.get_extra_info("socket")
+    # TLS may send messages of its own at any time; Windows has no poll
+    if socket is None or transport.get_extra_info("sslcontext") is not None or sys.platform == "win32":
+        return lambda _: []
     from select import POLLIN, poll
 
-    socket = transport.get_extra_info("socket")
-    if socket is None or socket.fileno() < 0 or transport.get_extra_info("sslcontext") is not None:
-        return False  # TLS may send messages of its own at any time
     poller = poll()
     poller.register(socket.fileno(), POLLIN)
-    return bool(poller.poll(0))
+    return poller.poll

@@ -114,9 +114,7 @@ class ContainerSession:
     def _place(self, method: str, url: str) -> _Place:
         place = self._places.get((method, url))
         if place is None:
-            request = aiohttp.ClientRequest(
-                method, URL(url), skip_auto_headers=_OWN_HEADERS, loop=self.connector._loop
-            )
+            request = aiohttp.ClientRequest(method, URL(url), skip_auto_headers=_OWN_HEADERS, loop=self.connector._loop)
             request.headers.pop("Content-Length", None)
             lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
             head = f"{method} {request.url.raw_path_qs} HTTP/1.1\r\n{''.join(lines)}"

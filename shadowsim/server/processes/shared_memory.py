@@ -10,8 +10,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
 from time import monotonic, monotonic_ns
 
@@ -24,7 +22,6 @@ _BUCKET_AT = _NUMBERS_AT + 3 * _NUMBERS
 _SEEN_AT = 32_768  # cells; the beginning of a page
 N_BYTES = _CELL * (_SEEN_AT + 2 * _SEEN_CELLS)
 _GENERATION, _SERVING, _REPORTED, _TAKEN, _KEPT = range(5)
-_LOCKS = {"numbers": 0, "bucket": 1, "seen": 2}
 
 
 def make_block() -> int:
@@ -48,23 +45,16 @@ class SharedMemory:
         self._map = mmap.mmap(block, N_BYTES)
         view = memoryview(self._map)
         self._cells, self._reals = view.cast("q"), view.cast("d")
+        self._numbers, self._bucket, self._seen = (_Lock(block, place) for place in range(3))
 
     def row(self, number: int) -> ProcessRow:
         """Return the row of a process."""
         return ProcessRow(self._cells, number * _ROW_CELLS)
 
-    @contextmanager
-    def _locked(self, part: str) -> Iterator[None]:
-        fcntl.lockf(self._block, fcntl.LOCK_EX, 1, _LOCKS[part])
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._block, fcntl.LOCK_UN, 1, _LOCKS[part])
-
     def next_number(self, key: int) -> int:
         """Return how many numbers were given for a key before, and give one."""
         cells = self._cells
-        with self._locked("numbers"):
+        with self._numbers:
             oldest, oldest_ns = 0, 1 << 62
             for probe in range(_NUMBERS):
                 at = _NUMBERS_AT + 3 * ((key + probe) % _NUMBERS)
@@ -83,7 +73,7 @@ class SharedMemory:
     def take_token(self, per_s: float, burst: float) -> bool:
         """Take a token of the bucket for invocations, which is full at first, and return whether there was one."""
         cells, at = self._reals, _BUCKET_AT
-        with self._locked("bucket"):
+        with self._bucket:
             now = monotonic()
             tokens = burst if not cells[at + 1] else min(cells[at] + (now - cells[at + 1]) * per_s, burst)
             is_taken = tokens >= 1.0
@@ -98,7 +88,7 @@ class SharedMemory:
         """
         key = int.from_bytes(digest[:8], "little", signed=True) or 1
         cells, state_at = self._cells, _BUCKET_AT + 2
-        with self._locked("seen"):
+        with self._seen:
             present, n, began_ms = cells[state_at], cells[state_at + 1], cells[state_at + 2]
             now_ms, kept_ms = int(now * 1e3), int(kept_s * 1e3)
             if now_ms - began_ms > kept_ms or n >= _SEEN_CELLS * 3 // 4:
@@ -127,6 +117,21 @@ class SharedMemory:
     def _clear(self, table: int) -> None:
         """Empty a table, and give its memory back."""
         self._map.madvise(mmap.MADV_REMOVE, _CELL * (_SEEN_AT + table * _SEEN_CELLS), _CELL * _SEEN_CELLS)
+
+
+class _Lock:
+    """A lock of the system's on one byte of a file, among processes."""
+
+    __slots__ = ("_file", "_place")
+
+    def __init__(self, file: int, place: int):
+        self._file, self._place = file, place
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._place)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place)
 
 
 class ProcessRow:
