@@ -260,10 +260,18 @@ class LiveEndpoints:
         live = self.by_name[view.name] = self._make(view, mirror)
         return live
 
-    def expire(self) -> None:
-        """Make every endpoint renew its view before it serves again, since an action was accepted."""
+    def expire(self, *, is_revised: bool = False) -> None:
+        """Make every endpoint renew its view before it serves again, since an action was accepted.
+
+        Parameters
+        ----------
+        is_revised : bool
+            Whether versions that were seen may mean something else by now.
+        """
         for live in self.by_name.values():
             live.fresh_until_s = 0.0
+            if is_revised:
+                live.view = replace(live.view, version=-1)
 
     async def refresh(self, names: Iterable[str]) -> None:
         """Bring known and named endpoints in step, whether or not they get requests; other work goes on meanwhile."""

@@ -177,11 +177,12 @@ class Member:
         if kind == RECEIVED:
             self.outbox.received(message[1])
         elif kind in (WORLD, SAME, EVENT):
+            n_revised = self.world.n_revised
             if not self.world.take(message):
                 link.send((ASK_AGAIN,))
                 return
             if self._endpoints is not None:
-                self._endpoints.expire()
+                self._endpoints.expire(is_revised=self.world.n_revised > n_revised)
             link.send((HEARD, self.world.number))
             if kind != EVENT and self.outbox.link is not link:
                 self.outbox.begin(link)

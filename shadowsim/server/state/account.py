@@ -156,7 +156,7 @@ class ExperimentRecord:
 
 
 class Records(dict[str, _Record]):
-    """A dictionary that knows what has changed, so that a snapshot writes no more than that.
+    """A dictionary that knows what has changed, so that a snapshot writes no more than that, and can take changes back.
 
     Entries are changed by assignment, `del` and `pop` only.
 
@@ -166,12 +166,15 @@ class Records(dict[str, _Record]):
         Names that were assigned, the new ones in the order of the dictionary.
     removed : set of str
         Names that were removed, and may have been assigned again.
+    replaced : dict of str to record or None
+        While it is set, gets the records that changes replace, None for those that were not there.
     """
 
-    __slots__ = ("changed", "removed")
+    __slots__ = ("changed", "removed", "replaced")
 
     def __init__(self) -> None:
         super().__init__()
+        self.replaced: dict[str, _Record | None] | None = None
         self.forget_changes()
 
     def forget_changes(self) -> None:
@@ -179,18 +182,33 @@ class Records(dict[str, _Record]):
         self.changed: dict[str, None] = {}
         self.removed: set[str] = set()
 
+    def take_back(self, replaced: Mapping[str, _Record | None]) -> None:
+        """Put back what changes have replaced."""
+        for name, record in replaced.items():
+            if record is None:
+                self.pop(name, None)
+            else:
+                self[name] = record
+
+    def _keep(self, name: str) -> None:
+        if self.replaced is not None:
+            self.replaced.setdefault(name, self.get(name))
+
     def __setitem__(self, name: str, record: _Record) -> None:
+        self._keep(name)
         if name not in self:
             self.changed.pop(name, None)
         self.changed[name] = None
         super().__setitem__(name, record)
 
     def __delitem__(self, name: str) -> None:
+        self._keep(name)
         super().__delitem__(name)
         self.removed.add(name)
 
     def pop(self, name: str, *default: Any) -> Any:
         """Remove an entry and return it, or the default."""
+        self._keep(name)
         self.removed.add(name)
         return super().pop(name, *default)
 
