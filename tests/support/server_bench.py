@@ -19,7 +19,7 @@ from wire import BODY
 
 WIRE = Path(__file__).with_name("wire.py")
 BLOCKS = 12
-RATE_PER_S, RACE_S, SETTLE_S = 100.0, 60.0, 30.0
+RATE_PER_S, RACE_S, SETTLE_S = 100.0, 30.0, 30.0
 ROLE = "arn:aws:iam::111122223333:role/shadowsim"
 
 

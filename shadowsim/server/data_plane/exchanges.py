@@ -1,12 +1,13 @@
 """Sends requests to containers over kept connections, and reads the heads of their answers.
 
 aiohttp's connections, their pool and its parser do the work. Its ClientSession does not: cookies, redirects, proxies,
-compression and headers of its own are not wanted of what passes on a caller's request, and cost more processor time
-than all else that a call to a container takes.
+compression and headers of its own are not wanted of what passes on a caller's request, and take a third of the
+processor time of a call.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -114,7 +115,8 @@ class ContainerSession:
     def _place(self, method: str, url: str) -> _Place:
         place = self._places.get((method, url))
         if place is None:
-            request = aiohttp.ClientRequest(method, URL(url), skip_auto_headers=_OWN_HEADERS, loop=self.connector._loop)
+            loop = asyncio.get_running_loop()
+            request = aiohttp.ClientRequest(method, URL(url), skip_auto_headers=_OWN_HEADERS, loop=loop)
             request.headers.pop("Content-Length", None)
             lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
             head = f"{method} {request.url.raw_path_qs} HTTP/1.1\r\n{''.join(lines)}"

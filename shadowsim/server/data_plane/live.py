@@ -284,8 +284,7 @@ class LiveEndpoints:
                 self.endpoint(name)
             except ShadowsimError:
                 deleted.append(name)
-        for name in deleted[:-KEPT_DELETED]:
-            self.by_name.pop(name, None)
+        self._keep_last(deleted)
 
     async def forget_deleted(self) -> None:
         """Forget deleted endpoints but the last KEPT_DELETED; other work goes on meanwhile."""
@@ -296,6 +295,10 @@ class LiveEndpoints:
                 self._view(name)
             except ShadowsimError:
                 deleted.append(name)
+        self._keep_last(deleted)
+
+    def _keep_last(self, deleted: Sequence[str]) -> None:
+        """Forget deleted endpoints but the last KEPT_DELETED."""
         for name in deleted[:-KEPT_DELETED]:
             self.by_name.pop(name, None)
 
