@@ -188,7 +188,7 @@ class CopySender:
             self._served = {known: of for known, of in self._served.items() if known in self._endpoints.by_name}
         versions = self._served.setdefault(name, {})
         if live is not None and live.shadow is not None and live.shadow.variant.name == variant:
-            versions.setdefault(live.view.version, (live.view, live.shadow))
+            versions[live.view.version] = live.view, live.shadow  # a version may have turned out to mean something else
         while len(versions) > _KEPT_VERSIONS:
             del versions[next(iter(versions))]
         found = versions.get(version)

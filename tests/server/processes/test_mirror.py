@@ -93,6 +93,15 @@ def test_a_worker_is_told_when_much_was_taken(sender, monkeypatch, n_copies, n_b
     assert said[1:] == [(TAKEN, n_copies, n_copies * n_bytes)] * is_told
 
 
+def test_a_version_that_has_turned_out_otherwise_is_served_as_it_is_now(sender):
+    shadow = SimpleNamespace(variant=SimpleNamespace(name="Shadow-01"))
+    for _ in range(2):
+        live = SimpleNamespace(view=SimpleNamespace(version=7), shadow=shadow)
+        sender._endpoints.by_name = {"e": live}
+        assert sender._view_and_pool(live, "e", 7, "Shadow-01") == (live.view, shadow)
+        assert sender._view_and_pool(live, "e", 7, "Shadow-01")[0] is live.view
+
+
 def test_versions_of_deleted_endpoints_are_not_kept(sender):
     for i in range(100):
         name = f"e-{i}"
