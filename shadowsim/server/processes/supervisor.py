@@ -361,7 +361,8 @@ def remove_unlocked(folder: Path) -> None:
     except OSError:
         return  # another process was faster
     try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: several that end try at once, and only the last one finds all files made.
+        fcntl.flock(place, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return
     finally:

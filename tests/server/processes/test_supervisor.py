@@ -1,6 +1,7 @@
 """The whole server as `shadowsim serve` starts it, in one process and in several: answers, copies, counts, kills."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -414,6 +415,20 @@ def test_a_folder_whose_path_is_too_long_for_sockets_is_named(tmp_path, monkeypa
 def test_the_folder_of_a_supervisor_that_lives_is_not_removed(supervisor):
     remove_unlocked(supervisor._folder)
     assert supervisor._folder.exists()
+
+
+def test_several_processes_remove_the_folder_of_a_killed_supervisor_at_once(tmp_path):
+    """One that comes while another has looked at the lock removes what that one has not seen."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "made-since").touch()
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_SH)
+        remove_unlocked(folder)
+    finally:
+        os.close(place)
+    assert not folder.exists()
 
 
 @pytest.fixture
