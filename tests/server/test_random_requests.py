@@ -167,6 +167,8 @@ def made(random):
 def is_cut(data):
     """Return whether a request ends before its body is whole."""
     head, _, body = data.partition(b"\r\n\r\n")
+    if re.search(rb"(?im)^transfer-encoding:.*chunked", head):
+        return not body.endswith(b"0\r\n\r\n")
     length = re.search(rb"(?im)^content-length: *(\d+)", head)
     return length is not None and len(body) < int(length[1])
 
