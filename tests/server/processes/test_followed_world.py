@@ -42,11 +42,14 @@ ACTIONS = [
 
 
 class Account:
-    """A store whose clock the test moves, and what it tells."""
+    """A store whose clock the test moves, and what it tells; closed after the test."""
+
+    opened = []
 
     def __init__(self, **options):
         self.now, self.told = T0, []
         self.store = Store(transition_s=60.0, wall=lambda: self.now, steady=lambda: self.now, **options)
+        self.opened.append(self.store)
         self.store.tell = lambda *event: self.told.append((EVENT, *event))
         for model in ("old", "new"):
             self("CreateModel", {"ModelName": model, "PrimaryContainer": {"Image": "i"}, "ExecutionRoleArn": ROLE})
@@ -58,6 +61,13 @@ class Account:
     def events(self):
         events, self.told = self.told, []
         return [decoded(encoded(event)) for event in events]
+
+
+@pytest.fixture(autouse=True)
+def _closed_accounts():
+    yield
+    while Account.opened:
+        Account.opened.pop().close()
 
 
 def follower(account):
