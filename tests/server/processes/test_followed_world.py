@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from random import Random
+from typing import ClassVar
 
 import pytest
 from rehearsed_account import DAY, SHADOW, SOURCE, T0, experiment, production, shadow_mode_config
@@ -44,7 +45,7 @@ ACTIONS = [
 class Account:
     """A store whose clock the test moves, and what it tells; closed after the test."""
 
-    opened = []
+    opened: ClassVar[list[Store]] = []
 
     def __init__(self, **options):
         self.now, self.told = T0, []
