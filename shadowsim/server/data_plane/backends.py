@@ -41,8 +41,8 @@ CONTENT_TYPE = "Content-Type"
 INVOCATIONS = "/invocations"  # of every container
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 NEW_SESSION, CLOSED_SESSION = "X-Amzn-SageMaker-New-Session-Id", "X-Amzn-SageMaker-Closed-Session-Id"
-# ValueError: garbage in a header
-_FAILURES = (AllowanceExceededError, ExcessError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+_BREAKS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)  # the last: garbage in a header
+_FAILURES = (AllowanceExceededError, ExcessError, *_BREAKS)
 _PASSED = (CONTENT_TYPE, CUSTOM_ATTRIBUTES, NEW_SESSION, CLOSED_SESSION)
 
 
@@ -309,7 +309,7 @@ class Container:
                 return f"{url}/ping: {error}"
             except TimeoutError:
                 return f"{url}/ping did not answer within {PING_S:g} s"
-            except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+            except _BREAKS as error:
                 return f"{url}/ping: {_failure(error)}"
         return None
 

@@ -57,7 +57,7 @@ TIME_SHARE, BURST_S = 0.1, 0.05
 READ_S = 50e-6  # the loop's time per arrival of bytes, apart from their parsing
 MAX_AHEAD_BYTES = 64 * 2**10  # of an answer in parts, beyond which its connection is not read
 REST_S, LONGEST_REST_S = 1e-3, 1.0  # a thousand reads a second in all take half of the allowance
-FREE_S = 1e-3  # of the loop's time, for each answer: as much as it takes to send a copy
+FREE_S = 1e-3  # of the loop's time, for each answer: some times what it takes to send a copy
 
 
 class ReadAllowance:

@@ -114,7 +114,7 @@ class FollowedWorld:
                     world.changed |= {(_RANKS[kind], name) for name in replaced}
             world.now_s, world.n_changes = step.now_s, step.n_changes
             self.n_revised += 1
-        transitions.reschedule(world)
+            transitions.reschedule(world)
 
     def take(self, message: Message) -> bool:
         """Take the whole account, or that it is the same, or an event; return False for what cannot follow."""

@@ -81,7 +81,6 @@ class Link(asyncio.Protocol):
 
     Attributes
     ----------
-    is_open : bool
     has_ended : asyncio.Event
         Set once it has broken or was closed.
     peer : str
@@ -97,8 +96,13 @@ class Link(asyncio.Protocol):
         self._receive, self._ended, self._read = receive, ended, read
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self.is_open, self.has_ended = False, asyncio.Event()
+        self.has_ended = asyncio.Event()
         self.peer = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected."""
+        return self._transport is not None and not self.has_ended.is_set()
 
     def send(self, message: Message) -> None:
         """Send a message; without effect on a link that is not open."""
@@ -122,7 +126,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Open the link."""
         assert isinstance(transport, asyncio.Transport)
-        self._transport, self.is_open = transport, True
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and hand over the messages that are complete."""
@@ -142,7 +146,6 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the link."""
-        self.is_open = False
         self.has_ended.set()
         if self._ended is not None:
             self._ended(self)
